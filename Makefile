@@ -1,0 +1,49 @@
+# `make` targets build the environment they need in .venv; the second run of a target starts at once.
+# Another interpreter: make install PYTHON=python3.13
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+DEMO := demo_dataset
+
+.PHONY: help install demo test lint format bench clean
+
+help:
+	@echo "make install   the environment in $(VENV), with everything that tests, demo and benchmarks need"
+	@echo "make demo      the whole job, offline, on photos that come with installed packages -> $(DEMO)/report/index.html"
+	@echo "make test      the tests"
+	@echo "make lint      format, lint, types and layers"
+	@echo "make format    format the code"
+	@echo "make bench     the benchmarks that need no other data than ours and ../shared/data"
+	@echo "make clean     remove the demo dataset, caches and build folders (not $(VENV))"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/likeness demo --into $(DEMO)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/grouping.py ../shared/data/photos
+
+clean:
+	rm -rf $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
