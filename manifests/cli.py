@@ -1,0 +1,130 @@
+"""The commands of the ledger: show, query, check, why, and the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_Dataset = Annotated[Path, typer.Argument(help="The folder of a dataset.", metavar="DATASET")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+def show(dataset: _Dataset, as_json: _Json = False) -> None:
+    """Count what the ledger holds, with the reason for everything that was dropped.
+
+    Example: likeness manifest show DATASET
+    """
+    from manifests.ledger import Ledger
+
+    with Ledger.open(dataset) as ledger:
+        counts = ledger.query(
+            """SELECT 'files' AS kind, status, coalesce(reason, '') AS reason, count(*) AS n FROM files GROUP BY ALL
+               UNION ALL SELECT 'photos', status, coalesce(reason, ''), count(*) FROM photos GROUP BY ALL
+               UNION ALL SELECT 'faces', status, coalesce(reason, ''), count(*) FROM faces GROUP BY ALL
+               UNION ALL SELECT 'splits', split, coalesce(reason, ''), count(*) FROM splits GROUP BY ALL
+               UNION ALL SELECT 'pairs', split, '', count(*) FROM pairs GROUP BY ALL
+               UNION ALL SELECT 'lq sets', lq_set, '', count(*) FROM degradations GROUP BY ALL
+               UNION ALL SELECT 'identities', CASE WHEN n > 1 THEN 'with two faces or more' ELSE 'with one face' END, '',
+                   count(*) FROM (SELECT count(*) AS n FROM memberships GROUP BY identity_id) GROUP BY ALL
+               ORDER BY ALL"""
+        )
+    _print(counts, as_json, f"{dataset}")
+
+
+def query(
+    dataset: _Dataset,
+    sql: Annotated[str, typer.Argument(help="One SELECT; docs/ledger.md lists the tables.", metavar="SQL")],
+    as_json: _Json = False,
+) -> None:
+    """Ask the ledger anything; it is opened read-only.
+
+    Example: likeness manifest query DATASET "SELECT reason, count(*) FROM faces GROUP BY reason"
+    """
+    from manifests.ledger import Ledger
+
+    with Ledger.open(dataset) as ledger:
+        _print(ledger.query(sql), as_json, None)
+
+
+def check(
+    dataset: _Dataset,
+    hashes: Annotated[bool, typer.Option(help="Read every low-quality image and compare its sha256.")] = True,
+    as_json: _Json = False,
+) -> None:
+    """Prove that every row has its file, every file its row, and that nothing leaks between splits; exits with 1 if not.
+
+    Example: likeness manifest check DATASET
+    """
+    from manifests.check import check as checked
+
+    wrong = checked(dataset, hashes)
+    if as_json:
+        typer.echo(json.dumps({"ok": not wrong, "wrong": wrong}))
+    else:
+        for line in wrong[:50]:
+            typer.echo(line)
+        if len(wrong) > 50:
+            typer.echo(f"and {len(wrong) - 50} more")
+        typer.echo(f"{len(wrong)} things are wrong." if wrong else "All rows have their files, all files their rows, no leak.")
+    if wrong:
+        raise typer.Exit(1)
+
+
+def why(
+    dataset: _Dataset,
+    photo: Annotated[
+        str, typer.Argument(help="A photo's path or file name, or the beginning of a photo or face id.", metavar="PHOTO")
+    ],
+    as_json: _Json = False,
+) -> None:
+    """Tell what became of a photo and of each face in it, and why.
+
+    Example: likeness manifest why DATASET holiday/IMG_0042.jpg
+    """
+    from manifests.why import answer
+
+    lines, rows = answer(dataset, photo)
+    typer.echo(json.dumps(rows) if as_json else "\n".join(lines))
+
+
+def report(
+    dataset: _Dataset,
+    run: Annotated[list[Path] | None, typer.Option(help="A training run to show; may be given again.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say where it would be written; write nothing.")] = False,
+) -> None:
+    """Write DATASET/report/index.html: the funnel, the people, the pairs, the degradations, the training, the figures.
+
+    Example: likeness report DATASET --run RUN
+    """
+    if dry_run:
+        typer.echo(f"Would write {dataset / 'report' / 'index.html'}.")
+        return
+    from manifests.report.build import build_report
+
+    typer.echo(str(build_report(dataset, run or [])))
+
+
+def _print(frame: pl.DataFrame, as_json: bool, title: str | None) -> None:
+    if as_json:
+        typer.echo(json.dumps([{key: _plain(value) for key, value in row.items()} for row in frame.iter_rows(named=True)]))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left")
+    for name, dtype in frame.schema.items():
+        table.add_column(name, justify="right" if dtype.is_numeric() else "left")
+    for row in frame.iter_rows():
+        table.add_row(*(Text("" if value is None else str(value)) for value in row))
+    Console().print(table)
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | float | str | list) else str(value)

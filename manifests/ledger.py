@@ -1,0 +1,207 @@
+"""The ledger: one DuckDB file, one class that writes SQL, one writer at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import duckdb
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from manifests.errors import BadInput, LedgerBroken, LedgerError, LedgerLocked, LedgerMissing
+from manifests.migrations import migrate, refuse_newer, version_of
+from manifests.records import KEYS, TABLES, Record
+from manifests.storage import LEDGER_NAME, config_hash
+
+# whose versions can change a result
+_TOOLS = ("duckdb", "faiss-cpu", "insightface", "numpy", "onnxruntime", "opencv-python", "pillow", "torch", "dlib-bin")
+
+
+def now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def tool_versions() -> dict[str, str]:
+    return {tool: found for tool in _TOOLS if (found := installed(tool))}
+
+
+class Ledger:
+    """An open ledger. Use it as a context manager: `with Ledger.open(dataset, write=True) as ledger:`."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, dataset: Path) -> None:
+        self._con = con
+        self.dataset = dataset
+
+    @classmethod
+    def open(cls, dataset: Path, write: bool = False) -> Ledger:
+        """Open DATASET/manifest.duckdb; with `write` it is made where it does not exist and brought up to date.
+
+        Raises LedgerMissing, LedgerLocked, LedgerTooNew, or LedgerError for a file that is no ledger.
+        """
+        path = Path(dataset) / LEDGER_NAME
+        if not write and not path.is_file():
+            raise LedgerMissing(
+                f"{dataset} holds no {LEDGER_NAME}: make a dataset with `likeness curate PHOTOS --into {dataset}`."
+            )
+        if path.exists() and not path.is_file():
+            raise LedgerError(f"{path} is not a file: name another folder.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            con = duckdb.connect(str(path), read_only=not write)
+        except (FileExistsError, NotADirectoryError):
+            raise BadInput(f"{dataset} is a file, a dataset is a folder: name another one.") from None
+        except OSError as error:
+            raise LedgerError(f"Cannot open {path}: {error.strerror or error}.") from None
+        except (duckdb.IOException, duckdb.ConnectionException) as error:
+            if "lock" in str(error).lower() or "different configuration" in str(error):
+                raise LedgerLocked(
+                    f"Another process is using {path}: wait until it has finished, then run the same command again."
+                ) from None
+            raise LedgerError(f"{path} is not a Likeness ledger or cannot be opened: {_first_line(error)}") from None
+        except duckdb.Error as error:
+            raise LedgerError(f"{path} cannot be opened: {_first_line(error)}") from None
+        try:
+            if write:
+                migrate(con, str(path))
+            elif version_of(con) == 0:
+                raise LedgerError(f"{path} is not a Likeness ledger: name the folder of a dataset.")
+            else:
+                refuse_newer(version_of(con), str(path))
+        except BaseException:
+            con.close()
+            raise
+        return cls(con, Path(dataset))
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._con.close()
+
+    # reading
+
+    def query(self, sql: str, *parameters: Any) -> pl.DataFrame:
+        """The result of one SELECT."""
+        try:
+            return self._con.sql(sql, params=list(parameters)).pl()
+        except duckdb.Error as error:
+            raise BadInput(f"The ledger cannot answer that query: {_first_line(error)}") from None
+
+    def table(self, name: str) -> pl.DataFrame:
+        """A whole table, ordered by its key."""
+        return self.query(f"SELECT * FROM {name} ORDER BY {', '.join(KEYS[name])}")
+
+    def done(self, stage: str, config: Any) -> set[str]:
+        """The units of `stage` that were finished under this very configuration."""
+        found = self.query("SELECT unit FROM stages WHERE stage = ? AND config_hash = ?", stage, config_hash(config))
+        return set(found["unit"])
+
+    def detail(self, stage: str) -> dict[str, Any]:
+        """What the newest finished unit of `stage` noted down; empty where it never ran."""
+        found = self.query(
+            "SELECT detail FROM stages WHERE stage = ? AND detail IS NOT NULL ORDER BY finished DESC LIMIT 1", stage
+        )
+        return json.loads(found["detail"][0]) if len(found) else {}
+
+    def embeddings(self, face_ids: Sequence[str] | None = None) -> tuple[list[str], np.ndarray]:
+        """Face ids and their unit embeddings, float32 (n, d); without `face_ids`, of every embedded face that is ok."""
+        rows = self.query(
+            "SELECT face_id, shard, shard_row FROM faces WHERE shard IS NOT NULL AND status = 'ok' ORDER BY 1"
+        )
+        if face_ids is not None:
+            rows = self.query("SELECT face_id, shard, shard_row FROM faces WHERE shard IS NOT NULL")
+        where = {face: (shard, row) for face, shard, row in rows.iter_rows()}
+        wanted = list(where) if face_ids is None else list(face_ids)
+        if missing := [face for face in wanted if face not in where]:
+            raise LedgerBroken(f"Face {missing[0]} has no embedding: run `likeness curate` again.")
+        shards = {shard: np.load(self.dataset / "embeddings" / f"{shard}.npy") for shard, _ in set(where.values())}
+        if not wanted:
+            return [], np.zeros((0, 0), np.float32)
+        return wanted, np.stack([shards[where[face][0]][where[face][1]] for face in wanted])
+
+    # writing
+
+    def record(
+        self,
+        stage: str,
+        units: str | Sequence[str],
+        config: Any,
+        rows: Iterable[Record] = (),
+        *,
+        replace: Sequence[type] = (),
+        forget: Sequence[tuple[str, str, Sequence[str]]] = (),
+        detail: dict[str, Any] | None = None,
+        started: datetime | None = None,
+    ) -> None:
+        """Write the rows of one or more units and their completion marks in one transaction.
+
+        `replace` names record classes whose tables are emptied first; `forget` holds (table, column, values) whose rows
+        are removed first. Rows replace those of the same key.
+        """
+        by_kind: dict[type, list[Record]] = {}
+        for row in rows:
+            by_kind.setdefault(type(row), []).append(row)
+        # DuckDB checks a key against rows deleted in the same transaction, so replaced tables keep the rows that return
+        self._con.execute("BEGIN")
+        try:
+            for table, column, values in forget:
+                self._con.execute(f"DELETE FROM {table} WHERE list_contains(?, {column})", [list(values)])
+            for kind in replace:
+                table, keys = TABLES[kind]
+                kept = [tuple(getattr(row, key) for key in keys) for row in by_kind.get(kind, [])]
+                self._delete_others(table, keys, kept)
+            for kind, batch in by_kind.items():
+                self._upsert(kind, batch)
+            self._mark(stage, [units] if isinstance(units, str) else units, config, detail, started)
+            self._con.execute("COMMIT")
+        except BaseException:
+            self._con.execute("ROLLBACK")
+            raise
+
+    def _mark(
+        self, stage: str, units: Sequence[str], config: Any, detail: dict[str, Any] | None, started: datetime | None
+    ) -> None:
+        end, hashed, tools = now(), config_hash(config), json.dumps(tool_versions(), sort_keys=True)
+        noted = None if detail is None else json.dumps(detail, sort_keys=True)
+        code = installed("likeness") or "source"
+        marks = [(stage, unit, hashed, code, tools, noted, started or end, end) for unit in units]
+        if marks:
+            self._con.executemany("INSERT OR REPLACE INTO stages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", marks)
+
+    def _delete_others(self, table: str, keys: tuple[str, ...], kept: list[tuple[Any, ...]]) -> None:
+        if not kept:
+            self._con.execute(f"DELETE FROM {table}")
+            return
+        self._con.register("kept", pa.table({key: [row[i] for row in kept] for i, key in enumerate(keys)}))
+        same = " AND ".join(f"kept.{key} = {table}.{key}" for key in keys)
+        self._con.execute(f"DELETE FROM {table} WHERE NOT EXISTS (SELECT 1 FROM kept WHERE {same})")
+        self._con.unregister("kept")
+
+    def _upsert(self, kind: type, batch: list[Record]) -> None:
+        table, _ = TABLES[kind]
+        names = [field.name for field in dataclasses.fields(kind)]
+        columns = {name: [getattr(row, name) for row in batch] for name in names}
+        self._con.register("incoming", pa.table(columns))
+        self._con.execute(f"INSERT OR REPLACE INTO {table} ({', '.join(names)}) SELECT * FROM incoming")
+        self._con.unregister("incoming")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,58 @@
+"""How a ledger written by an older Likeness becomes one of today's.
+
+`schema.sql` always describes the newest version; a new ledger is made from it in one step. A step below is written once,
+when the schema changes, and never edited: `(version it leads to, what it is for, its SQL statements)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+
+import duckdb
+
+from manifests.errors import LedgerTooNew
+
+Step = tuple[int, str, tuple[str, ...]]
+
+SCHEMA_VERSION = 1
+STEPS: tuple[Step, ...] = ()  # version 1 is the first
+
+_BOOKKEEPING = """CREATE TABLE IF NOT EXISTS migrations (
+    version INTEGER PRIMARY KEY, purpose VARCHAR NOT NULL, applied TIMESTAMP NOT NULL)"""
+
+
+def version_of(con: duckdb.DuckDBPyConnection) -> int:
+    """The schema version of an open ledger; 0 where nothing has been made yet."""
+    known = con.sql("SELECT 1 FROM information_schema.tables WHERE table_name = 'migrations'").fetchall()
+    return int(con.sql("SELECT coalesce(max(version), 0) FROM migrations").fetchall()[0][0]) if known else 0
+
+
+def refuse_newer(version: int, where: str, newest: int = SCHEMA_VERSION) -> None:
+    if version > newest:
+        raise LedgerTooNew(
+            f"{where} has schema version {version}, this Likeness knows versions up to {newest}: upgrade Likeness to open it."
+        )
+
+
+def migrate(
+    con: duckdb.DuckDBPyConnection, where: str, steps: Sequence[Step] = STEPS, newest: int = SCHEMA_VERSION
+) -> None:
+    """Bring an open ledger to `newest`: each step and the row that records it share one transaction."""
+    version = version_of(con)
+    refuse_newer(version, where, newest)
+    if version == 0:
+        schema = files("manifests").joinpath("schema.sql").read_text(encoding="utf-8")
+        steps = [(newest, "created", (_BOOKKEEPING, schema))]
+    for target, purpose, statements in steps:
+        if target <= version:
+            continue
+        con.execute("BEGIN")
+        try:
+            for statement in statements:
+                con.execute(statement)
+            con.execute("INSERT INTO migrations VALUES (?, ?, now()::TIMESTAMP)", [target, purpose])
+            con.execute("COMMIT")
+        except BaseException:
+            con.execute("ROLLBACK")
+            raise

@@ -1,0 +1,132 @@
+"""The ledger's rows as frozen dataclasses, field for field the columns of schema.sql, which says what they mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class File:
+    uri: str
+    photo_id: str | None
+    bytes: int | None
+    mtime_ns: int | None
+    status: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Photo:
+    photo_id: str
+    width: int
+    height: int
+    phash: str
+    source: str | None = None
+    licence: str | None = None
+    consent: str | None = None
+    status: str = "ok"
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Face:
+    face_id: str
+    photo_id: str
+    box: tuple[float, ...]
+    landmarks5: tuple[float, ...]
+    landmarks68: tuple[float, ...] | None
+    det_score: float
+    inter_ocular_px: float
+    yaw: float
+    pitch: float
+    roll: float
+    sharpness: float
+    blockiness: float
+    exposure: float
+    upsample: float
+    phash: str
+    duplicate_of: str | None = None
+    status: str = "ok"
+    reason: str | None = None
+    shard: str | None = None
+    shard_row: int | None = None
+
+
+@dataclass(frozen=True)
+class Identity:
+    identity_id: str
+    name: str | None = None
+    locked: bool = False
+
+
+@dataclass(frozen=True)
+class Membership:
+    face_id: str
+    identity_id: str
+    confidence: float
+    margin: float
+    source: str = "cluster"
+
+
+@dataclass(frozen=True)
+class Pair:
+    target: str
+    refs: tuple[str, ...]
+    similarities: tuple[float, ...]
+    policy: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Split:
+    face_id: str
+    identity_id: str
+    split: str
+    policy: str
+    locked: bool = False
+    status: str = "ok"
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Degradation:
+    lq_set: str
+    face_id: str
+    preset: str
+    seed: int
+    size: int
+    theta: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Model:
+    role: str
+    file: str
+    spec: str
+    sha256: str
+    licence: str
+    dim: int | None = None
+
+
+Record = File | Photo | Face | Identity | Membership | Pair | Split | Degradation | Model
+
+# record class -> (table, key columns)
+TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
+    File: ("files", ("uri",)),
+    Photo: ("photos", ("photo_id",)),
+    Face: ("faces", ("face_id",)),
+    Identity: ("identities", ("identity_id",)),
+    Membership: ("memberships", ("face_id",)),
+    Pair: ("pairs", ("target",)),
+    Split: ("splits", ("face_id",)),
+    Degradation: ("degradations", ("lq_set", "face_id")),
+    Model: ("models", ("role", "file")),
+}
+
+# every table and the columns that order it
+KEYS: dict[str, tuple[str, ...]] = {
+    **dict(TABLES.values()),
+    "decisions": ("decision_id",),
+    "stages": ("stage", "unit", "config_hash"),
+}

@@ -1,0 +1,58 @@
+"""Files beside the ledger: where they lie, how they appear (all at once or not at all), how they are named."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+LEDGER_NAME = "manifest.duckdb"
+
+
+def crop_path(dataset: Path, face_id: str) -> Path:
+    """Where the 512 px crop of a face lies."""
+    return dataset / "faces" / face_id[:2] / f"{face_id}.png"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a temporary file beside `path`, flush it to disk, and rename it: readers see all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def config_hash(config: Any) -> str:
+    """sha256 of a dataclass or plain mapping as sorted JSON: the same settings always give the same hash."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        config = dataclasses.asdict(config)
+    return sha256_bytes(json.dumps(config, sort_keys=True, default=str).encode())
+
+
+def uri_of(path: str | Path) -> str:
+    """`file://` and the absolute path, percent-encoded from its raw bytes, so that any name has one spelling."""
+    return "file://" + quote_from_bytes(os.fsencode(os.path.abspath(path)), safe="/")
+
+
+def path_of(uri: str) -> Path:
+    """The path behind a uri made by `uri_of`."""
+    return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))))

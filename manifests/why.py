@@ -1,0 +1,71 @@
+"""What became of a photo and of each face in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from manifests.errors import BadInput
+from manifests.ledger import Ledger
+from manifests.storage import path_of, uri_of
+
+
+def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
+    """Sentences for a person and rows for a program, for every file that `photo` names.
+
+    `photo` is a path, a file name, or the beginning (six characters or more) of a photo or face id. Raises BadInput where
+    the ledger knows no such file.
+    """
+    with Ledger.open(dataset) as ledger:
+        files = ledger.query("SELECT uri, photo_id, status, reason FROM files ORDER BY uri")
+        by_face = ledger.query("SELECT photo_id FROM faces WHERE starts_with(face_id, ?)", photo)["photo_id"].to_list()
+        faces = ledger.query(
+            """SELECT f.photo_id, f.face_id, f.status, f.reason, f.duplicate_of, f.inter_ocular_px, m.identity_id,
+                      m.confidence, s.split, s.reason AS split_reason, (p.target IS NOT NULL) AS is_target
+               FROM faces f LEFT JOIN memberships m USING (face_id) LEFT JOIN splits s USING (face_id)
+               LEFT JOIN pairs p ON p.target = f.face_id ORDER BY f.face_id"""
+        )
+        photos = ledger.query("SELECT photo_id, width, height, status, reason FROM photos")
+    named = [row for row in files.iter_rows(named=True) if _names(row, photo) or row["photo_id"] in by_face]
+    if not named:
+        raise BadInput(f"{dataset} has no row for {photo}: it was never offered, or its name is spelt differently.")
+    size = {row["photo_id"]: row for row in photos.iter_rows(named=True)}
+    lines, rows = [], []
+    for file in named:
+        shown = os.fsencode(path_of(file["uri"])).decode("utf-8", "backslashreplace")
+        said = [f"{shown}: {_status(file)}"]
+        picture = size.get(file["photo_id"])
+        if picture is not None:
+            said.append(f"  photo {file['photo_id'][:12]}, {picture['width']} x {picture['height']}: {_status(picture)}")
+        own = [row for row in faces.iter_rows(named=True) if row["photo_id"] == file["photo_id"]]
+        said += [f"  face {row['face_id'][:12]}, {row['inter_ocular_px']:.0f} px between the eyes: {_face(row)}" for row in own]
+        lines += said
+        rows.append({**file, "photo": picture, "faces": own})
+    return lines, rows
+
+
+def _names(row: dict[str, Any], photo: str) -> bool:
+    path = path_of(row["uri"])
+    if row["uri"] == uri_of(photo) or photo in (path.name, str(path)):
+        return True
+    if os.sep in photo and str(path).endswith(os.sep + photo):
+        return True
+    return len(photo) >= 6 and row["photo_id"] is not None and row["photo_id"].startswith(photo)
+
+
+def _status(row: dict[str, Any]) -> str:
+    return row["status"] if row["reason"] is None else f"{row['status']}, {row['reason']}"
+
+
+def _face(row: dict[str, Any]) -> str:
+    if row["duplicate_of"] is not None:
+        return f"dropped, the same picture as face {row['duplicate_of'][:12]}"
+    if row["status"] != "ok":
+        return _status(row)
+    said = f"ok, identity {row['identity_id']} (confidence {row['confidence']:.2f})" if row["identity_id"] else "ok, not grouped yet"
+    if row["split_reason"] is not None:
+        return f"{said}, set aside: {row['split_reason']}"
+    if row["split"] is None:
+        return said
+    return f"{said}, {row['split']}" + ("" if row["is_target"] else ", no target: no other usable photo of this person")
