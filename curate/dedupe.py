@@ -1,0 +1,62 @@
+"""The same picture again: re-encoded, resized or recropped. One face stands for all; the others are dropped, not deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import faiss
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from curate.config import DedupeRules
+from manifests.records import Face
+
+REASON = "near_duplicate"
+_NEIGHBOURS = 32
+
+
+def near_duplicates(
+    faces: Sequence[Face], photo_hashes: Sequence[str], embeddings: np.ndarray, rules: DedupeRules
+) -> list[Face]:
+    """The rows as they should be: in each set of near-duplicates the largest face is kept (then the smallest id).
+
+    `faces` are embedded faces that are ok or were dropped as near-duplicates before; `photo_hashes` their photos' hashes
+    and `embeddings` float32 (n, d) unit rows in the same order. Answers every row, changed or not, in the same order.
+    """
+    n = len(faces)
+    if n == 0:
+        return []
+    vectors = np.ascontiguousarray(embeddings, np.float32)
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    cosine, near = index.search(vectors, min(_NEIGHBOURS, n))
+    row, column = np.nonzero(cosine >= min(rules.min_cosine_same_photo, rules.min_cosine_same_face))
+    other, alike = near[row, column], cosine[row, column]
+    face_bits = _differing([face.phash for face in faces], row, other)
+    photo_bits = _differing(photo_hashes, row, other)
+    same = (alike >= rules.min_cosine_same_photo) & (photo_bits <= rules.max_photo_bits)
+    same |= (alike >= rules.min_cosine_same_face) & (face_bits <= rules.max_face_bits)
+    photos = np.array([face.photo_id for face in faces])
+    same &= photos[row] != photos[other]  # twice in one photo is a collage or a mirror, not a copy
+    graph = coo_matrix((np.ones(int(same.sum()), bool), (row[same], other[same])), shape=(n, n))
+    _, label = connected_components(graph, directed=False)
+    stands: dict[int, Face] = {}
+    for face, group in zip(faces, label, strict=True):
+        best = stands.get(int(group))
+        if best is None or (-face.inter_ocular_px, face.face_id) < (-best.inter_ocular_px, best.face_id):
+            stands[int(group)] = face
+    rows = []
+    for face, group in zip(faces, label, strict=True):
+        keeper = stands[int(group)]
+        if keeper.face_id == face.face_id:
+            rows.append(replace(face, status="ok", reason=None, duplicate_of=None))
+        else:
+            rows.append(replace(face, status="dropped", reason=REASON, duplicate_of=keeper.face_id))
+    return rows
+
+
+def _differing(hashes: Sequence[str], row: np.ndarray, other: np.ndarray) -> np.ndarray:
+    bits = np.array([np.frombuffer(bytes.fromhex(one), np.uint8) for one in hashes])
+    return np.bitwise_count(bits[row] ^ bits[other]).sum(1)

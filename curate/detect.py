@@ -1,0 +1,131 @@
+"""Photos -> faces: found, aligned, measured, screened; crops are written for accepted faces only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from curate.config import ScreenRules
+from curate.faces import measure
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, scale_of, similarity
+from curate.faces.decode import UndecodableImage, decode
+from curate.faces.models import Detection, FaceModels, load_faces
+from curate.screen import screen
+from manifests.records import Face, Photo
+from manifests.storage import crop_path, path_of, sha256_bytes, write_atomically
+
+# a worker keeps its models between batches; every process has its own
+cached_models = cache(load_faces)
+
+
+def detect_batch(
+    photos: Sequence[tuple[Photo, str]], faces: str, landmarks: str | None, rules: ScreenRules, dataset: Path
+) -> list[Photo | Face]:
+    """Every face of every photo as a measured, screened row; the photo's own row says where none was found.
+
+    `photos` holds each photo with the uri it is read from; `faces` is a resolved --faces spec.
+    """
+    models = cached_models(faces)
+    rows: list[Photo | Face] = []
+    for photo, uri in photos:
+        try:
+            image = decode(path_of(uri))
+        except (UndecodableImage, OSError):
+            rows.append(replace(photo, status="failed", reason="file_vanished_or_changed"))
+            continue
+        measured = [
+            face
+            for one in models.detect(image)
+            if (face := _measured(image, photo.photo_id, one, landmarks)) is not None
+        ]
+        rows.append(
+            replace(photo, status="ok", reason=None) if measured else replace(photo, status="dropped", reason="no_face")
+        )
+        for face, crop in measured:
+            reason = screen(face, rules, (photo.width, photo.height))
+            if reason is None:
+                write_crop(dataset, face.face_id, crop)
+            rows.append(replace(face, status="ok" if reason is None else "dropped", reason=reason))
+    return rows
+
+
+def crop_batch(photos: Sequence[tuple[str, Sequence[Face]]], dataset: Path) -> list[Face]:
+    """Write the crops of faces accepted later, from their recorded landmarks; photos as (uri, faces). Rows as they end."""
+    rows: list[Face] = []
+    for uri, faces in photos:
+        try:
+            image = decode(path_of(uri))
+        except (UndecodableImage, OSError):
+            rows += [replace(face, status="failed", reason="file_vanished_or_changed") for face in faces]
+            continue
+        for face in faces:
+            landmarks5 = np.array(face.landmarks5).reshape(5, 2)
+            write_crop(dataset, face.face_id, align(image, landmarks5, FFHQ_512, FFHQ_SIZE))
+            rows.append(face)
+    return rows
+
+
+def face_id_of(photo_id: str, box: np.ndarray) -> str:
+    """128 bits of the sha256 of the photo and the box rounded to integers: the same face has the same id everywhere."""
+    return sha256_bytes(f"{photo_id} {' '.join(str(round(float(edge))) for edge in box)}".encode())[:32]
+
+
+def write_crop(dataset: Path, face_id: str, crop: np.ndarray) -> None:
+    """A 512 px crop as PNG at DATASET/faces/ab/<face_id>.png, without metadata."""
+    _, data = cv2.imencode(".png", crop[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    write_atomically(crop_path(dataset, face_id), data.tobytes())
+
+
+def read_crop(dataset: Path, face_id: str) -> np.ndarray:
+    """The crop of a face, RGB uint8 (512, 512, 3)."""
+    data = np.frombuffer(crop_path(dataset, face_id).read_bytes(), np.uint8)
+    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1])
+
+
+def _measured(
+    image: np.ndarray, photo_id: str, found: Detection, landmarks: str | None
+) -> tuple[Face, np.ndarray] | None:
+    """The row of one detection and its 512 px crop; None where its landmarks make no face at all."""
+    try:
+        matrix = similarity(found.landmarks5, FFHQ_512)
+    except ValueError:
+        return None
+    if not (np.isfinite(found.box).all() and 1e-3 < scale_of(matrix) < 1e3):
+        return None
+    crop = align(image, found.landmarks5, FFHQ_512, FFHQ_SIZE)
+    yaw, pitch, roll = measure.pose(found.landmarks5)
+    x0, y0, x1, y1 = (max(0, round(float(edge))) for edge in found.box)
+    native = image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
+    points68: tuple[float, ...] | None = None
+    if landmarks == "dlib":
+        from curate.faces.dlib_models import landmarks68
+
+        points68 = tuple(landmarks68(image, found.box).ravel().tolist())
+    face = Face(
+        face_id=face_id_of(photo_id, found.box),
+        photo_id=photo_id,
+        box=tuple(found.box.tolist()),
+        landmarks5=tuple(found.landmarks5.ravel().tolist()),
+        landmarks68=points68,
+        det_score=found.score,
+        inter_ocular_px=measure.inter_ocular(found.landmarks5),
+        yaw=yaw,
+        pitch=pitch,
+        roll=roll,
+        sharpness=measure.sharpness(crop),
+        blockiness=measure.blockiness(measure.luma(native)) if native.size else 1.0,
+        exposure=measure.exposure(crop),
+        upsample=scale_of(matrix),
+        phash=measure.picture_hash(measure.face_region(crop), side=16),
+    )
+    return face, crop
+
+
+def resolved(faces: str) -> FaceModels:
+    """The models behind a --faces spec, loaded once in this process."""
+    return cached_models(faces)

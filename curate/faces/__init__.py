@@ -1,0 +1,1 @@
+"""The face models alone: decoding, detection, landmarks, recognition, crop templates, measures. Imports nothing of ours."""

@@ -1,0 +1,109 @@
+"""What a face model is, and how `--faces` finds one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from curate.faces.errors import FaceModelError
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One face in a photo, in photo pixels."""
+
+    box: np.ndarray  # float32 (4,): x0, y0, x1, y1
+    landmarks5: np.ndarray  # float32 (5, 2), image left first
+    score: float  # the detector's own scale
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file that decides what a dataset contains."""
+
+    role: str  # detector, recognizer or landmarks
+    path: Path
+    licence: str
+
+    @property
+    def sha256(self) -> str:
+        with open(self.path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class FaceModels:
+    """A detector and a recognizer. Every array is on the CPU; results do not depend on threads."""
+
+    spec: str  # what --faces resolved to; loads the same models again
+    detect: Callable[[np.ndarray], list[Detection]]  # RGB uint8 (H, W, 3) -> faces, best score first
+    embed: Callable[
+        [np.ndarray], np.ndarray
+    ]  # RGB uint8 (n, size, size, 3) in `template` -> float32 (n, dim) unit rows
+    template: np.ndarray  # float64 (5, 2): where the recognizer wants the landmarks, in crops of `size`
+    size: int  # pixels
+    dim: int
+    min_score: float  # a detection below this is not believed; its source stands where it is set
+    same_person: float  # mean cosine between two groups above which they are one person; likewise
+    files: tuple[ModelFile, ...]
+    recognizer_onnx: Path | None = None  # for a differentiable copy of the recognizer; None where there is no ONNX file
+    mean: float = 0.0  # the ONNX file's input is (RGB - mean) / std, RGB in 0..255
+    std: float = 1.0
+    notices: tuple[str, ...] = field(default=())  # what the user must be told about this choice
+
+    def recognizer_sha256(self) -> str:
+        return next(file.sha256 for file in self.files if file.role == "recognizer")
+
+
+def load_faces(spec: str = "auto", threads: int = 1) -> FaceModels:
+    """The models behind `auto`, `insightface:<pack name or folder>` or `dlib`.
+
+    `auto`: a pack under ~/.insightface/models, else insightface's own download of buffalo_l, else dlib with a notice.
+    `threads` is onnxruntime's; 1 keeps results the same on every machine size. Raises FaceModelError.
+    """
+    if spec == "dlib":
+        from curate.faces.dlib_models import load_dlib
+
+        return load_dlib()
+    if spec.startswith("insightface:"):
+        from curate.faces.insightface_models import load_insightface
+
+        return load_insightface(spec.removeprefix("insightface:"), threads)
+    if spec == "auto":
+        return _auto(threads)
+    raise FaceModelError(f"--faces {spec}: say auto, dlib, or insightface:<pack name or folder>.")
+
+
+def _auto(threads: int) -> FaceModels:
+    from curate.faces.insightface_models import load_insightface, packs_on_disk
+
+    found = packs_on_disk()
+    if found:
+        return load_insightface(found[0], threads)
+    try:
+        return load_insightface("buffalo_l", threads)
+    except FaceModelError as missing:
+        from dataclasses import replace
+
+        from curate.faces.dlib_models import load_dlib
+
+        notice = f"No InsightFace pack could be had ({missing}) Using dlib's models, which are weaker."
+        return replace(load_dlib(), notices=(notice,))
+
+
+def embed_in_batches(models: FaceModels, crops: Sequence[np.ndarray], batch: int) -> np.ndarray:
+    """Embeddings float32 (n, dim) of n crops, `batch` at a time in the order given."""
+    if not crops:
+        return np.zeros((0, models.dim), np.float32)
+    parts = [models.embed(np.stack(crops[start : start + batch])) for start in range(0, len(crops), batch)]
+    return np.concatenate(parts)
+
+
+def unit_rows(values: np.ndarray) -> np.ndarray:
+    """float32 rows of length 1; a zero row stays zero."""
+    values = np.asarray(values, np.float32)
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
