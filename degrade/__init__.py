@@ -1,0 +1,1 @@
+"""Clean face + preset + seed -> plausible bad face, replayable bit for bit."""

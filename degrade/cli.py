@@ -1,0 +1,208 @@
+"""The commands of this folder: degrade, verify, preview. likeness.py mounts them and turns errors into a sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from degrade.sets import Verified
+
+_Json = Annotated[bool, typer.Option("--json", help="Print figures as JSON and nothing else.")]
+_Workers = Annotated[
+    int | None, typer.Option(help="Processes; the bytes do not depend on it.", show_default="all cores")
+]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be made; write nothing.")]
+_PRESET_HELP = "gfpgan, codeformer or bicubic-x8; docs/degrade.md lists their numbers."
+
+
+@contextmanager
+def _progress(what: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar; answers the function to tell how many more images are done."""
+    from manifests.progress import progress
+
+    with progress("images", quiet) as report:
+        done = 0
+
+        def advance(images: int) -> None:
+            nonlocal done
+            done += images
+            report(what, done, total)
+
+        report(what, 0, total)
+        yield advance
+
+
+def _is_dataset(folder: Path) -> bool:
+    from manifests.storage import LEDGER_NAME
+
+    return (folder / LEDGER_NAME).is_file()
+
+
+def degrade(
+    source: Annotated[Path, typer.Argument(help="A dataset, or any folder of pictures.", metavar="DATASET|FOLDER")],
+    preset: Annotated[str, typer.Option(help=_PRESET_HELP)] = "gfpgan",
+    split: Annotated[
+        str | None,
+        typer.Option(help="train, val or test of a dataset; val and test are locked by it.", show_default="test"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Every draw follows from it and the face's id.")] = 0,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side in pixels to area-resize to before degrading.", show_default="512; a folder's own sizes"
+        ),
+    ] = None,
+    workers: _Workers = None,
+    out: Annotated[Path | None, typer.Option(help="Where the set of a plain folder goes.")] = None,
+    dry_run: _DryRun = False,
+    as_json: _Json = False,
+) -> None:
+    """Make a frozen set of low-quality images that anyone can regenerate.
+
+    A dataset keeps it as DATASET/lq/<preset>-<split>-<size>-s<seed>/, with every parameter in the ledger. A plain
+    folder needs --out, and gets PNGs, theta.jsonl and card.json there. The same command again resumes.
+
+    Example: likeness degrade DATASET --preset gfpgan --split test --seed 0
+
+    Example: likeness degrade FOLDER --preset codeformer --seed 0 --out LQ
+    """
+    from degrade.folders import degrade_folder, pictures_in
+    from degrade.sets import make_set, plan_set
+    from manifests.errors import BadInput
+    from manifests.workers import default_workers
+
+    workers = default_workers() if workers is None else workers
+    if _is_dataset(source):
+        if out is not None:
+            raise BadInput(f"{source} is a dataset and keeps its sets in {source / 'lq'}: leave --out away.")
+        options = (preset, split or "test", seed, 512 if size is None else size)
+        planned = plan_set(source, *options)
+        if dry_run:
+            _say(planned, as_json, f"Would make {planned.images} images in {planned.folder}.")
+            return
+        with _progress("degrade", planned.images, as_json) as advance:
+            report = make_set(source, *options, workers=workers, progress=advance)
+        later = f" {report.later} faces joined the split later and are not in it." if report.later else ""
+        _say(report, as_json, f"{report.images} images in {report.folder} ({report.made} made now).{later}")
+        return
+
+    if not source.is_dir():
+        raise BadInput(f"{source} is not a folder: name a dataset, or a folder of pictures.")
+    if split is not None:
+        raise BadInput(f"{source} is not a dataset and has no splits: leave --split away.")
+    if out is None:
+        raise BadInput(f"{source} is not a dataset: say with --out where its low-quality images go.")
+    if dry_run:
+        would = degrade_folder(source, out, preset, seed, size, workers, dry_run=True)
+        _say(would, as_json, f"Would make {would.images} images in {would.folder}.")
+        return
+    with _progress("degrade", len(pictures_in(source, leave_out=out)), as_json) as advance:
+        made = degrade_folder(source, out, preset, seed, size, workers, progress=advance)
+    skipped = "".join(f"\nskipped {name}: {reason}" for name, reason in made.skipped)
+    _say(made, as_json, f"{made.images} images in {made.folder}.{skipped}")
+
+
+def _say(report: object, as_json: bool, sentence: str) -> None:
+    typer.echo(json.dumps(dataclasses.asdict(report), sort_keys=True) if as_json else sentence)  # type: ignore[call-overload]
+
+
+def verify(
+    lq: Annotated[Path, typer.Argument(help="A frozen set, or a dataset for all its sets.", metavar="LQ_SET|DATASET")],
+    workers: _Workers = None,
+    as_json: _Json = False,
+) -> None:
+    """Regenerate frozen sets and compare bytes; exits with 1 where anything differs, and changes nothing.
+
+    Example: likeness verify DATASET/lq/gfpgan-test-512-s0
+    """
+    from degrade.folders import read_card, read_thetas, verify_folder
+    from degrade.sets import as_json as plain
+    from degrade.sets import set_names, set_size, verify_set
+    from manifests.errors import BadInput
+    from manifests.workers import default_workers
+
+    workers = default_workers() if workers is None else workers
+    if not lq.is_dir():
+        raise BadInput(f"{lq} is not a folder: name a frozen set, or a dataset.")
+    found: list[Verified] = []
+    dataset = lq if _is_dataset(lq) else lq.absolute().parent.parent
+    if _is_dataset(dataset) and (dataset == lq or lq.absolute().parent.name == "lq"):
+        names = set_names(dataset) if dataset == lq else [lq.absolute().name]
+        if not names:
+            raise BadInput(f"{lq} has no frozen set yet: make one with `likeness degrade {lq}`.")
+        for name in names:
+            with _progress(name, set_size(dataset, name), as_json) as advance:
+                found.append(verify_set(dataset, name, workers, advance))
+    else:
+        read_card(lq)
+        with _progress(lq.name, len(read_thetas(lq)), as_json) as advance:
+            found.append(verify_folder(lq, workers, advance))
+    if as_json:
+        typer.echo(json.dumps([plain(verified) for verified in found], sort_keys=True))
+    else:
+        for verified in found:
+            typer.echo(_told(verified))
+    if not all(verified.ok for verified in found):
+        raise typer.Exit(1)
+
+
+def _told(verified: Verified) -> str:
+    if verified.ok:
+        return f"{verified.lq_set}: {verified.images} images, every byte as recorded and regenerated."
+    lines = [f"{verified.lq_set}: {verified.images} images recorded."]
+    if verified.unfinished:
+        lines.append("  unfinished: run the same `likeness degrade` command again.")
+    for what, names in (
+        ("missing from the disk", verified.missing),
+        ("changed on the disk", verified.changed),
+        ("not regenerated to the recorded bytes (another processor or OpenCV?)", verified.not_reproduced),
+        ("not regenerated, the clean picture is gone, changed or unreadable", verified.no_source),
+        ("on the disk and not recorded", verified.unexpected),
+    ):
+        if names:
+            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+            lines.append(f"  {len(names)} {what}: {', '.join(names[:10])}{more}")
+    lines.append(f"  largest difference of a pixel, file against regeneration: {verified.largest_difference}/255")
+    return "\n".join(lines)
+
+
+def preview(
+    image: Annotated[Path, typer.Argument(help="Any picture; a 512 px face shows what the presets were made for.")],
+    out: Annotated[Path, typer.Option(help="The sheet, a PNG.")],
+    preset: Annotated[list[str] | None, typer.Option(help="May be given again.", show_default="all")] = None,
+    seeds: Annotated[int, typer.Option(help="Degradations per preset.", min=1, max=32)] = 4,
+    seed: Annotated[int, typer.Option(help="The first of them.")] = 0,
+    size: Annotated[int, typer.Option(help="Longer side before degrading, pixels.", min=16, max=4096)] = 512,
+    dry_run: _DryRun = False,
+) -> None:
+    """Write a contact sheet: a row a preset, the clean picture, then one degradation a seed.
+
+    Example: likeness preview face.png --out sheet.png --seeds 6
+    """
+    from degrade.presets import PRESETS, find_preset
+    from degrade.preview import contact_sheet
+    from degrade.work import decode_picture, encode_png
+    from manifests.errors import BadInput
+    from manifests.storage import write_atomically
+
+    names = [find_preset(name).name for name in preset] if preset else list(PRESETS)
+    try:
+        pixels = decode_picture(image.read_bytes())
+    except OSError as error:
+        raise BadInput(f"{image} cannot be read ({error.strerror}): name a picture.") from None
+    except BadInput as error:
+        raise BadInput(f"{image} {error}: name a picture.") from None
+    if out.suffix.lower() != ".png":
+        raise BadInput(f"--out is {out}; a sheet is a PNG, so let its name end in .png.")
+    if dry_run:
+        typer.echo(f"Would write {len(names)} rows of {seeds} degradations to {out}.")
+        return
+    write_atomically(out, encode_png(contact_sheet(pixels, names, list(range(seed, seed + seeds)), size)))
+    typer.echo(f"{out}: {len(names)} presets, {seeds} seeds each.")

@@ -1,0 +1,233 @@
+"""Frozen sets without a dataset: a folder of pictures in, a folder with PNGs, theta.jsonl and card.json out.
+
+card.json appears first, with `complete` false, and is what makes the folder ours; theta.jsonl follows when every image
+is there, and the card again, with `complete` true. None holds a clock: the same command gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import cv2
+import numpy as np
+
+from degrade.operations import VERSION
+from degrade.presets import draw, find_preset
+from degrade.sets import Verified, judge
+from degrade.work import Comparison, Job, compare_job, mapper, run_job
+from manifests.errors import BadInput
+from manifests.storage import sha256_bytes, write_atomically
+
+CARD, THETAS = "card.json", "theta.jsonl"
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class FolderReport:
+    """A set after `degrade_folder`; `skipped` holds (percent-encoded name, reason)."""
+
+    folder: str
+    preset: str
+    seed: int
+    size: int | None
+    images: int
+    skipped: tuple[tuple[str, str], ...]
+
+
+def pictures_in(folder: Path, leave_out: Path | None = None) -> list[Path]:
+    """Files below `folder` that are named like pictures, relative to it, in the order of their raw names. Links to
+    folders are not followed."""
+    found = []
+    for root, folders, files in os.walk(folder):
+        here = Path(root)
+        folders[:] = [name for name in folders if leave_out is None or (here / name).resolve() != leave_out.resolve()]
+        found += [(here / name).relative_to(folder) for name in files if Path(name).suffix.lower() in SUFFIXES]
+    return sorted(found, key=os.fsencode)
+
+
+def output_names(sources: list[Path]) -> list[Path]:
+    """a/b.jpg becomes a/b.png; where two sources would meet, both keep their own suffix: a/b.jpg.png."""
+    meets = Counter(source.with_suffix(".png") for source in sources)
+    # where such a name meets a third source's, it grows until it is alone
+    taken: set[Path] = set()
+    names = []
+    for source in sources:
+        alone = meets[source.with_suffix(".png")] == 1
+        name = source.with_suffix(".png") if alone else source.with_name(source.name + ".png")
+        while name in taken or (not alone and name in meets):
+            name = name.with_name(name.name + ".png")
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def _encode(path: Path) -> str:
+    return quote_from_bytes(os.fsencode(path), safe="/")
+
+
+def _decode(name: str) -> Path:
+    return Path(os.fsdecode(unquote_to_bytes(name)))
+
+
+def degrade_folder(
+    folder: Path,
+    out: Path,
+    preset: str = "gfpgan",
+    seed: int = 0,
+    size: int | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+    dry_run: bool = False,
+) -> FolderReport:
+    """Degrade every picture below `folder` into `out`, at its own size or with its longer side area-resized to `size`.
+
+    θ is keyed by (seed, preset, path below `folder`). A picture that cannot be decoded is skipped and named in the
+    card. Raises BadInput, with nothing written, for a folder without pictures and for an `out` that holds anything but
+    this very set.
+    """
+    folder, out = Path(folder), Path(out)
+    chosen = find_preset(preset)
+    if size is not None and size < 1:
+        raise BadInput(f"--size is {size}; it must be at least 1.")
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is not a folder: name a folder of pictures, or a dataset.")
+    sources = pictures_in(folder, leave_out=out)
+    if not sources:
+        raise BadInput(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))}): name another folder.")
+    card: dict[str, Any] = {
+        "preset": dataclasses.asdict(chosen),
+        "seed": seed,
+        "size": size,
+        "source": _encode(folder.absolute()),
+        "theta_version": VERSION,
+        "tools": {"numpy": np.__version__, "opencv": cv2.__version__},
+    }
+    finished = _finished(out, card, sources)
+    if dry_run:
+        return FolderReport(str(out), preset, seed, size, len(sources), ())
+    if finished and all((out / _decode(name)).is_file() for name in finished):
+        before = tuple((name, reason) for name, reason in read_card(out)["skipped"])
+        return FolderReport(str(out), preset, seed, size, len(finished), before)
+
+    write_atomically(out / CARD, _card_bytes(card, complete=False))
+    for left_behind in out.rglob(".*.tmp"):  # of a killed run
+        left_behind.unlink(missing_ok=True)
+    names = output_names(sources)
+    jobs = [Job(folder / source, size, draw(chosen, seed, _encode(source))) for source in sources]
+    lines: list[str] = []
+    skipped: list[tuple[str, str]] = []
+    with mapper(workers, len(jobs)) as map_in_order:
+        for source, name, job, result in zip(sources, names, jobs, map_in_order(run_job, jobs), strict=True):
+            if result.problem:
+                skipped.append((_encode(source), result.problem))
+            elif finished.get(_encode(name), result.sha256) != result.sha256:
+                raise BadInput(
+                    f"{name} comes out with other bytes than {out / THETAS} records, so it was not written: "
+                    f"`likeness verify {out}` says what changed."
+                )
+            else:
+                write_atomically(out / name, result.png)
+                line = {"file": _encode(name), "source": _encode(source), "source_sha256": result.source_sha256}
+                lines.append(json.dumps({**line, "theta": job.theta, "sha256": result.sha256}, sort_keys=True))
+            if progress:
+                progress(1)
+    thetas = "".join(f"{line}\n" for line in lines).encode()
+    write_atomically(out / THETAS, thetas)
+    card |= {"images": len(lines), "skipped": skipped, "theta_sha256": sha256_bytes(thetas)}
+    write_atomically(out / CARD, _card_bytes(card, complete=True))
+    return FolderReport(str(out), preset, seed, size, len(lines), tuple(skipped))
+
+
+def _card_bytes(card: dict[str, Any], complete: bool) -> bytes:
+    return (json.dumps({**card, "complete": complete}, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _finished(out: Path, card: dict[str, Any], sources: list[Path]) -> dict[str, str]:
+    """File -> sha256 of this very set where `out` holds it whole; empty where it is to be made or finished. Raises
+    BadInput where `out` holds anything else."""
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"{out} is a file: name a folder for --out.")
+    if not out.exists() or not any(out.iterdir()):
+        return {}
+    if not (out / CARD).is_file():
+        raise BadInput(f"{out} is not empty and holds no degraded set: name another folder for --out.")
+    there = read_card(out)
+    mine = json.loads(json.dumps(card))
+    if other := [key for key in mine if there.get(key) != mine[key]]:
+        raise BadInput(f"{out} holds another set (its {other[0]} differs): name another folder for --out.")
+    if not there.get("complete"):
+        return {}
+    rows = read_thetas(out)
+    known = {row["source"] for row in rows} | {name for name, _ in there["skipped"]}
+    if known != {_encode(source) for source in sources}:
+        raise BadInput(
+            f"{out} holds the frozen set of {len(known)} pictures, and there are {len(sources)} now or others: "
+            "name another folder for --out."
+        )
+    return {row["file"]: row["sha256"] for row in rows}
+
+
+def read_card(out: Path) -> dict[str, Any]:
+    """card.json of a set. Raises BadInput where there is none or it is no card."""
+    try:
+        card = json.loads((out / CARD).read_bytes())
+    except (OSError, ValueError):
+        raise BadInput(
+            f"{out} holds no readable {CARD}: name a set made by `likeness degrade`, or a dataset."
+        ) from None
+    if not isinstance(card, dict) or not {"preset", "seed", "source"} <= card.keys():
+        raise BadInput(f"{out / CARD} is not the card of a degraded set.")
+    return card
+
+
+def read_thetas(out: Path) -> list[dict[str, Any]]:
+    """The rows of theta.jsonl: file, source, source_sha256, theta, sha256. Raises BadInput for a broken line."""
+    rows = []
+    try:
+        lines = (out / THETAS).read_bytes().splitlines()
+    except OSError:
+        raise BadInput(f"{out} holds no {THETAS}: finish it with the same `likeness degrade` command.") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            rows.append({key: row[key] for key in ("file", "source", "source_sha256", "theta", "sha256")})
+        except (ValueError, KeyError, TypeError):
+            raise BadInput(
+                f"Line {number} of {out / THETAS} is broken: restore the file or make the set anew."
+            ) from None
+    return rows
+
+
+def verify_folder(out: Path, workers: int = 1, progress: Progress | None = None) -> Verified:
+    """As `sets.verify_set`, for a folder made by `degrade_folder`.
+
+    The clean pictures are looked for where its card says; one that has changed since counts as gone.
+    """
+    out = Path(out)
+    card, rows = read_card(out), read_thetas(out)
+    source = _decode(card["source"])
+    jobs = [
+        Job(source / _decode(row["source"]), card["size"], row["theta"], out / _decode(row["file"])) for row in rows
+    ]
+    compared: list[Comparison] = []
+    with mapper(workers, len(jobs)) as map_in_order:
+        for row, found in zip(rows, map_in_order(compare_job, jobs), strict=True):
+            same = found.source_sha256 == row["source_sha256"]
+            compared.append(found if same else Comparison(found.on_disk, None, None, None))
+            if progress:
+                progress(1)
+    recorded = [(row["file"], row["sha256"]) for row in rows]
+    there = {_encode(path) for path in pictures_in(out)}
+    unexpected = sorted(there - {name for name, _ in recorded})
+    unfinished = 0 if card.get("complete") else 1
+    return judge(out.name, recorded, compared, unexpected, unfinished)

@@ -1,0 +1,37 @@
+"""One sheet of presets by seeds: what a preset does to a picture, at a glance."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from degrade.operations import Pixels, apply, shrink, to_float, to_uint8
+from degrade.presets import draw, find_preset
+
+_GAP, _LABEL = 6, 22  # pixels
+
+
+def contact_sheet(pixels: Pixels, presets: list[str], seeds: list[int], size: int = 512, tile: int = 192) -> Pixels:
+    """A row a preset: the clean picture, then one degradation a seed; uint8 RGB in, uint8 RGB out.
+
+    The picture's longer side is brought to `size` before it is degraded and to `tile` on the sheet. The θ are those of
+    a file named "preview". Raises BadInput for an unknown preset.
+    """
+    chosen = [find_preset(name) for name in presets]
+    clean = shrink(pixels, size)
+    rows = [[_tile(clean, "clean", tile)] for _ in chosen]
+    for row, preset in zip(rows, chosen, strict=True):
+        for seed in seeds:
+            degraded = to_uint8(apply(to_float(clean), draw(preset, seed, "preview")))
+            row.append(_tile(degraded, f"{preset.name} s{seed}", tile))
+    return np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
+
+
+def _tile(pixels: Pixels, label: str, tile: int) -> Pixels:
+    small = shrink(pixels, tile)
+    height, width = small.shape[:2]
+    sheet = np.full((tile + _LABEL + _GAP, tile + _GAP, 3), 255, np.uint8)
+    top, left = (tile - height) // 2, (tile - width) // 2
+    sheet[_LABEL + top : _LABEL + top + height, left : left + width] = small
+    cv2.putText(sheet, label, (2, _LABEL - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40), 1, cv2.LINE_AA)
+    return sheet

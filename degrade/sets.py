@@ -1,0 +1,285 @@
+"""Frozen sets over a dataset: DATASET/lq/<set>/<face_id>.png, with θ and the sha256 of every file in the ledger.
+
+A set names its faces once, when it is begun, in the unit `<set>` of stage `degrade`; the same record locks the split.
+It is then made in fixed batches, units `<set>/00000` and so on, each recorded with its rows. A killed run resumes with
+the first batch that has no mark, and ends with the same bytes and the same rows as one that was never killed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from degrade.operations import VERSION
+from degrade.presets import Preset, draw, find_preset
+from degrade.work import Comparison, Job, Result, compare_job, mapper, run_job
+from manifests.errors import BadInput, LedgerBroken
+from manifests.ledger import Ledger, now
+from manifests.records import Degradation, Split
+from manifests.storage import config_hash, crop_path, write_atomically
+
+STAGE = "degrade"
+BATCH = 64  # faces a completion mark covers
+SPLITS = ("train", "val", "test")
+FROZEN = ("val", "test")  # a frozen set of these locks the split
+CROP = 512  # pixels, the side of a crop in the FFHQ template
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class SetReport:
+    """A frozen set after `make_set`. `later` counts faces that joined the split after the set was begun: a frozen set
+    stays as it is, so they are not in it."""
+
+    lq_set: str
+    folder: str
+    preset: str
+    split: str
+    seed: int
+    size: int
+    images: int
+    made: int
+    later: int
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What `verify` found; the tuples hold file names (without .png: face ids, in a dataset)."""
+
+    lq_set: str
+    images: int
+    missing: tuple[str, ...]  # recorded, and not on disk
+    changed: tuple[str, ...]  # on disk with another sha256 than recorded
+    not_reproduced: tuple[str, ...]  # regenerated with another sha256 than recorded
+    no_source: tuple[str, ...]  # the clean picture is gone, so nothing could be regenerated
+    unexpected: tuple[str, ...]  # on disk and not recorded
+    unfinished: int  # images the set should have and has not got: the run that makes it was stopped
+    largest_difference: int  # between a file and its regeneration, over all pixels, in 1/255
+
+    @property
+    def ok(self) -> bool:
+        """Every recorded file is there and regenerates to the recorded bytes, and there is no other."""
+        wrong = self.missing + self.changed + self.not_reproduced + self.no_source + self.unexpected
+        return not wrong and self.unfinished == 0
+
+
+def set_name(preset: str, split: str, size: int, seed: int) -> str:
+    """The folder name of a frozen set under DATASET/lq."""
+    return f"{preset}-{split}-{size}-s{seed}"
+
+
+def lq_path(dataset: Path, lq_set: str, face_id: str) -> Path:
+    """Where a frozen low-quality image lies: PNG, RGB, `size` x `size`."""
+    return dataset / "lq" / lq_set / f"{face_id}.png"
+
+
+def plan_set(dataset: Path, preset: str = "gfpgan", split: str = "test", seed: int = 0, size: int = CROP) -> SetReport:
+    """What `make_set` would do, without writing anything: `made` is 0."""
+    chosen = _check(preset, split, size)
+    with Ledger.open(dataset) as ledger:
+        plan = _Plan(ledger, chosen, split, seed, size)
+        return plan.report(made=0)
+
+
+def make_set(
+    dataset: Path,
+    preset: str = "gfpgan",
+    split: str = "test",
+    seed: int = 0,
+    size: int = CROP,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> SetReport:
+    """Make the frozen set of one split, or finish it, or find it finished.
+
+    Every face of the split that is ok and no near-duplicate gets one image: its 512 px crop, area-resized to `size`,
+    degraded by a θ keyed by (seed, preset, face_id). A val or test set locks its split. `progress` is told how many
+    more images are there. Raises BadInput for options that make no sense or a name another set holds, LedgerBroken for
+    a crop that is missing or not the one the set was begun with.
+    """
+    chosen = _check(preset, split, size)
+    with Ledger.open(Path(dataset), write=False):
+        pass  # a missing ledger is a sentence, not a new one
+    with Ledger.open(Path(dataset), write=True) as ledger:
+        plan = _Plan(ledger, chosen, split, seed, size)
+        todo = [(number, batch) for number, batch in enumerate(plan.batches) if not plan.finished(number)]
+        crops = [crop_path(ledger.dataset, face) for _, batch in todo for face in batch]
+        if gone := [path for path in crops if not path.is_file()]:
+            raise LedgerBroken(f"{len(gone)} crops are missing, {gone[0]} for one: run `likeness curate` again.")
+        if todo:
+            plan.begin()
+        if progress:
+            progress(len(plan.faces) - len(crops))
+        with mapper(workers, len(crops)) as map_in_order:
+            for number, batch in todo:
+                started = now()
+                jobs = [plan.job(face) for face in batch]
+                rows = []
+                for face, job, result in zip(batch, jobs, map_in_order(run_job, jobs), strict=True):
+                    rows.append(plan.freeze(face, job, result))
+                    if progress:
+                        progress(1)
+                ledger.record(STAGE, plan.unit(number), plan.config, rows, started=started)
+        return plan.report(made=len(crops))
+
+
+class _Plan:
+    """One frozen set against one open ledger: which faces it has, and which batches of them are finished."""
+
+    def __init__(self, ledger: Ledger, preset: Preset, split: str, seed: int, size: int) -> None:
+        self.ledger, self.preset, self.split, self.seed, self.size = ledger, preset, split, seed, size
+        self.name = set_name(preset.name, split, size, seed)
+        self.config = {
+            "set": self.name,
+            "preset": dataclasses.asdict(preset),
+            "split": split,
+            "seed": seed,
+            "size": size,
+            "theta_version": VERSION,
+            "batch": BATCH,
+        }
+        marks = ledger.query("SELECT unit, config_hash, detail FROM stages WHERE stage = ? ORDER BY unit", STAGE)
+        ours = [row for row in marks.iter_rows() if row[0] == self.name or row[0].startswith(f"{self.name}/")]
+        if any(row[1] != config_hash(self.config) for row in ours):
+            raise BadInput(
+                f"The set {self.name} was made with other numbers behind the same names (an older Likeness, probably), "
+                "and a frozen set is not made anew: choose another --seed."
+            )
+        self.marks = {unit for unit, _, _ in ours}
+        self.split_faces = _faces_of(ledger, split)
+        begun = [json.loads(detail) for unit, _, detail in ours if unit == self.name]
+        self.faces: list[str] = begun[0]["faces"] if begun else self.split_faces
+        if not self.faces:
+            raise BadInput(f"The split {split} of {ledger.dataset} has no face: choose another --split.")
+        self.batches = [self.faces[start : start + BATCH] for start in range(0, len(self.faces), BATCH)]
+        rows = ledger.query("SELECT face_id, sha256 FROM degradations WHERE lq_set = ?", self.name)
+        self.recorded: dict[str, str] = dict(rows.iter_rows())
+
+    def unit(self, number: int) -> str:
+        return f"{self.name}/{number:05d}"
+
+    def finished(self, number: int) -> bool:
+        """Marked, and its files are still there: one that was deleted is made again."""
+        files = (lq_path(self.ledger.dataset, self.name, face) for face in self.batches[number])
+        return self.unit(number) in self.marks and all(file.is_file() for file in files)
+
+    def begin(self) -> None:
+        """Name the set's faces and lock its split, in one transaction, before the first file appears."""
+        folder = self.ledger.dataset / "lq" / self.name
+        for left_behind in folder.glob(".*.tmp"):  # of a killed run; nobody else writes while we hold the ledger
+            left_behind.unlink(missing_ok=True)
+        if self.name in self.marks:
+            return
+        rows: list[Split] = []
+        if self.split in FROZEN:
+            table = self.ledger.query("SELECT * FROM splits WHERE split = ? ORDER BY face_id", self.split)
+            rows = [Split(**{**row, "locked": True}) for row in table.iter_rows(named=True)]
+        self.ledger.record(STAGE, self.name, self.config, rows, detail={"faces": self.faces})
+
+    def job(self, face: str) -> Job:
+        return Job(crop_path(self.ledger.dataset, face), self.size, draw(self.preset, self.seed, face))
+
+    def freeze(self, face: str, job: Job, result: Result) -> Degradation:
+        """Write one image and answer its row."""
+        if result.problem:
+            raise LedgerBroken(f"The crop {job.source} {result.problem}: run `likeness curate` again.")
+        if self.recorded.get(face, result.sha256) != result.sha256:
+            raise LedgerBroken(
+                f"{face} of {self.name} comes out with other bytes than recorded, so nothing was overwritten: "
+                f"`likeness verify {self.ledger.dataset / 'lq' / self.name}` says by how much."
+            )
+        write_atomically(lq_path(self.ledger.dataset, self.name, face), result.png)
+        theta = json.dumps(job.theta, sort_keys=True)
+        return Degradation(self.name, face, self.preset.name, self.seed, self.size, theta, result.sha256)
+
+    def report(self, made: int) -> SetReport:
+        later = len(set(self.split_faces) - set(self.faces))
+        folder = str(self.ledger.dataset / "lq" / self.name)
+        names = (self.preset.name, self.split, self.seed, self.size)
+        return SetReport(self.name, folder, *names, images=len(self.faces), made=made, later=later)
+
+
+def _check(preset: str, split: str, size: int) -> Preset:
+    chosen = find_preset(preset)
+    if split not in SPLITS:
+        raise BadInput(f"There is no split {split}; the splits are {', '.join(SPLITS)}.")
+    if not 16 <= size <= CROP:
+        raise BadInput(f"--size is {size}; a set of {CROP} px crops has a size from 16 to {CROP}.")
+    return chosen
+
+
+def _faces_of(ledger: Ledger, split: str) -> list[str]:
+    sql = """SELECT face_id FROM splits JOIN faces USING (face_id)
+             WHERE split = ? AND splits.status = 'ok' AND faces.status = 'ok' AND duplicate_of IS NULL
+             ORDER BY face_id"""
+    return list(ledger.query(sql, split)["face_id"])
+
+
+def set_names(dataset: Path) -> list[str]:
+    """The frozen sets that the ledger knows, finished or begun."""
+    sql = "SELECT DISTINCT split_part(unit, '/', 1) AS name FROM stages WHERE stage = ? ORDER BY name"
+    with Ledger.open(Path(dataset)) as ledger:
+        return list(ledger.query(sql, STAGE)["name"])
+
+
+def set_size(dataset: Path, lq_set: str) -> int:
+    """How many images of a set are recorded."""
+    with Ledger.open(Path(dataset)) as ledger:
+        return len(ledger.query("SELECT face_id FROM degradations WHERE lq_set = ?", lq_set))
+
+
+def verify_set(dataset: Path, lq_set: str, workers: int = 1, progress: Progress | None = None) -> Verified:
+    """Regenerate every image of a frozen set from its recorded θ; compare it, and the file on disk, with the recorded
+    sha256. Changes nothing. Raises BadInput where the ledger knows no such set."""
+    dataset = Path(dataset)
+    with Ledger.open(dataset) as ledger:
+        sql = "SELECT face_id, size, theta, sha256 FROM degradations WHERE lq_set = ? ORDER BY face_id"
+        rows: list[tuple[str, int, str, str]] = list(ledger.query(sql, lq_set).iter_rows())
+        begun = ledger.query("SELECT detail FROM stages WHERE stage = ? AND unit = ?", STAGE, lq_set)
+    if not rows and not len(begun):
+        known = ", ".join(set_names(dataset)) or "none yet: make one with `likeness degrade`"
+        raise BadInput(f"{dataset} has no frozen set {lq_set}; the sets are {known}.")
+    expected = len(json.loads(begun["detail"][0])["faces"]) if len(begun) else len(rows)
+    jobs = [
+        Job(crop_path(dataset, face), size, json.loads(theta), lq_path(dataset, lq_set, face))
+        for face, size, theta, _ in rows
+    ]
+    compared: list[Comparison] = []
+    with mapper(workers, len(jobs)) as map_in_order:
+        for comparison in map_in_order(compare_job, jobs):
+            compared.append(comparison)
+            if progress:
+                progress(1)
+    folder = dataset / "lq" / lq_set
+    unexpected = sorted({path.stem for path in folder.glob("[!.]*")} - {face for face, *_ in rows})
+    names_and_hashes = [(face, sha256) for face, _, _, sha256 in rows]
+    return judge(lq_set, names_and_hashes, compared, unexpected, unfinished=expected - len(rows))
+
+
+def judge(
+    lq_set: str, recorded: list[tuple[str, str]], compared: list[Comparison], unexpected: list[str], unfinished: int
+) -> Verified:
+    """Sum comparisons up. `recorded` holds (name, sha256), in the order of `compared`."""
+    both = list(zip(recorded, compared, strict=True))
+    regenerated = [(name, sha256, found) for (name, sha256), found in both if found.regenerated is not None]
+    return Verified(
+        lq_set,
+        images=len(recorded),
+        missing=tuple(name for (name, _), found in both if found.on_disk is None),
+        changed=tuple(name for (name, sha256), found in both if found.on_disk not in (None, sha256)),
+        not_reproduced=tuple(name for name, sha256, found in regenerated if found.regenerated != sha256),
+        no_source=tuple(name for (name, _), found in both if found.regenerated is None),
+        unexpected=tuple(unexpected),
+        unfinished=max(0, unfinished),
+        largest_difference=max((found.difference or 0 for found in compared), default=0),
+    )
+
+
+def as_json(verified: Verified) -> dict[str, Any]:
+    """For --json."""
+    return {**dataclasses.asdict(verified), "ok": verified.ok}

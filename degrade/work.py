@@ -1,0 +1,141 @@
+"""One unit of work: a picture on disk and a θ in, PNG bytes out; and the process pool that maps it.
+
+Workers return bytes and never write: the parent does, so a killed run leaves whole files and whole rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from degrade.operations import Pixels, Theta, apply, shrink, to_float, to_uint8
+from manifests.errors import BadInput
+from manifests.workers import Map
+from manifests.workers import mapper as workers_mapper
+
+MAX_PIXELS = 64_000_000  # ours: a float32 copy of such a picture is 768 MB
+_PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Degrade `source`, area-resized to `size` first, by `theta`; `target` is the frozen file to compare with."""
+
+    source: Path
+    size: int | None
+    theta: Theta
+    target: Path | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a job: `problem` is a sentence where nothing did, otherwise the file's bytes and sha256."""
+
+    png: bytes = b""
+    sha256: str = ""
+    source_sha256: str = ""
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The file on disk beside the one regenerated now. None: it could not be had."""
+
+    on_disk: str | None  # sha256
+    regenerated: str | None  # sha256
+    source_sha256: str | None
+    difference: int | None  # largest over all pixels, in 1/255; 255 where the sizes differ
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """uint8 RGB (H, W, 3) as PNG, without metadata and always with the same settings: the same pixels give the same
+    bytes under one OpenCV build."""
+    done, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), list(_PNG_OPTIONS))
+    if not done:
+        raise BadInput(f"A picture of {pixels.shape[1]} x {pixels.shape[0]} pixels does not fit into a PNG.")
+    return data.tobytes()
+
+
+def decode_picture(data: bytes) -> Pixels:
+    """Bytes of an image file as uint8 RGB (H, W, 3): EXIF orientation applied, 16-bit scaled down, gray repeated, alpha
+    dropped, first frame. Raises BadInput with the reason."""
+    if not data:
+        raise BadInput("is empty")
+    too_large = f"has more than {MAX_PIXELS // 1_000_000} megapixels"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = Image.open(io.BytesIO(data))  # reads the header alone
+    except Image.DecompressionBombError:
+        raise BadInput(too_large) from None
+    except Exception:
+        raise BadInput("is not a picture") from None
+    if header.width * header.height > MAX_PIXELS:
+        raise BadInput(too_large)
+    try:
+        if header.format in ("JPEG", "MPO"):  # OpenCV would fill the missing part of a truncated one with gray
+            header.load()
+    except (OSError, SyntaxError):
+        raise BadInput("is cut short or damaged") from None
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        decoded = None
+    if decoded is None:
+        raise BadInput("cannot be decoded")
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def run_job(job: Job) -> Result:
+    """Degrade one picture. A source that cannot be read or decoded becomes a `problem`, never an exception."""
+    try:
+        data = job.source.read_bytes()
+        pixels = shrink(decode_picture(data), job.size)
+    except OSError as error:
+        return Result(problem=f"cannot be read ({error.strerror})")
+    except BadInput as error:
+        return Result(problem=str(error))
+    png = encode_png(to_uint8(apply(to_float(pixels), job.theta)))
+    return Result(png, hashlib.sha256(png).hexdigest(), hashlib.sha256(data).hexdigest())
+
+
+def compare_job(job: Job) -> Comparison:
+    """Degrade again and compare with the frozen file."""
+    made = run_job(job)
+    regenerated = None if made.problem else made.sha256
+    source = None if made.problem else made.source_sha256
+    try:
+        assert job.target is not None
+        data = job.target.read_bytes()
+    except OSError:
+        return Comparison(None, regenerated, source, None)
+    on_disk = hashlib.sha256(data).hexdigest()
+    if regenerated is None or on_disk == regenerated:
+        return Comparison(on_disk, regenerated, source, None if regenerated is None else 0)
+    try:
+        here, again = decode_picture(data), decode_picture(made.png)
+    except BadInput:
+        return Comparison(on_disk, regenerated, source, 255)
+    same_size = here.shape == again.shape
+    difference = int(np.abs(here.astype(np.int16) - again.astype(np.int16)).max()) if same_size else 255
+    return Comparison(on_disk, regenerated, source, difference)
+
+
+@contextmanager
+def mapper(workers: int, jobs: int) -> Iterator[Map]:
+    """The pool of manifests.workers, no larger than there are jobs."""
+    with workers_mapper(workers if workers < 1 else max(1, min(workers, jobs)), _start_worker) as run:
+        yield run
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)  # one core a worker; the result does not depend on it

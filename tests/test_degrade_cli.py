@@ -1,0 +1,111 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from test_degrade_sets import toy_dataset, toy_picture
+from typer.testing import CliRunner
+
+from degrade import cli
+from degrade.work import decode_picture, encode_png
+from manifests.errors import BadInput, LedgerMissing
+
+app = typer.Typer()
+app.command()(cli.degrade)
+app.command()(cli.verify)
+app.command()(cli.preview)
+
+
+def call(*words: object) -> str:
+    """Run a command and answer what it printed; errors come through as they are, the front door prints them."""
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_dataset_is_degraded_verified_and_verified_again_after_tampering(tmp_path):
+    dataset = toy_dataset(tmp_path / "d")
+    assert "Would make 8 images" in call("degrade", dataset, "--size", 32, "--dry-run")
+    assert not (dataset / "lq").exists()
+    report = json.loads(call("degrade", dataset, "--size", 32, "--workers", 1, "--json"))
+    assert report["lq_set"] == "gfpgan-test-32-s0" and report["made"] == 8
+    assert "(0 made now)" in call("degrade", dataset, "--size", 32, "--workers", 1)
+    folder = dataset / "lq" / report["lq_set"]
+    for where in (dataset, folder):
+        assert "8 images, every byte" in call("verify", where, "--workers", 1)
+    victim = sorted(folder.iterdir())[0]
+    victim.write_bytes(encode_png(toy_picture(9, 32)))
+    result = CliRunner().invoke(app, ["verify", str(folder), "--workers", "1"])
+    assert result.exit_code == 1 and victim.stem in result.stdout and "largest difference" in result.stdout
+    result = CliRunner().invoke(app, ["verify", str(dataset), "--workers", "1", "--json"])
+    assert result.exit_code == 1 and json.loads(result.stdout)[0]["changed"] == [victim.stem]
+
+
+def test_a_plain_folder_is_degraded_and_verified(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.png").write_bytes(encode_png(toy_picture(0)))
+    (photos / "b.jpg").write_bytes(b"")
+    words = ("degrade", photos, "--preset", "codeformer", "--out", tmp_path / "lq", "--workers", 1)
+    assert "Would make 2" in call(*words, "--dry-run") and not (tmp_path / "lq").exists()
+    assert "1 images in" in (said := call(*words)) and "skipped b.jpg: is empty" in said
+    assert json.loads(call(*words, "--json"))["images"] == 1
+    assert "1 images, every byte" in call("verify", tmp_path / "lq")
+
+
+def test_preview_writes_a_sheet_of_presets_by_seeds(tmp_path):
+    face, sheet = tmp_path / "face.png", tmp_path / "sheet.png"
+    face.write_bytes(encode_png(toy_picture(0, 128)))
+    call("preview", face, "--out", sheet, "--seeds", 2, "--dry-run")
+    assert not sheet.exists()
+    call("preview", face, "--out", sheet, "--seeds", 2)
+    height, width, _ = decode_picture(sheet.read_bytes()).shape
+    first = sheet.read_bytes()
+    call("preview", face, "--out", sheet, "--seeds", 2)
+    assert sheet.read_bytes() == first
+    call("preview", face, "--out", sheet, "--seeds", 5, "--preset", "gfpgan")
+    assert decode_picture(sheet.read_bytes()).shape == (height // 3, width * 2, 3)
+
+
+def test_what_makes_no_sense_is_one_sentence(tmp_path):
+    dataset = toy_dataset(tmp_path / "d", faces=4)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.png").write_bytes(encode_png(toy_picture(0)))
+    for says, words in [
+        ("leave --out away", ("degrade", dataset, "--out", tmp_path / "x")),
+        ("leave --split away", ("degrade", photos, "--split", "test", "--out", tmp_path / "x")),
+        ("say with --out", ("degrade", photos)),
+        ("not a folder", ("degrade", tmp_path / "nowhere")),
+        ("the presets are", ("degrade", photos, "--out", tmp_path / "x", "--preset", "best")),
+        ("the presets are", ("preview", photos / "a.png", "--out", tmp_path / "x.png", "--preset", "best")),
+        ("not a folder", ("verify", tmp_path / "nowhere")),
+        ("no frozen set yet", ("verify", dataset)),
+        ("the sets are none yet", ("verify", dataset / "lq" / "a")),
+        ("no readable card", ("verify", photos)),
+        ("cannot be read", ("preview", tmp_path / "nowhere.png", "--out", tmp_path / "x.png")),
+        ("end in .png", ("preview", photos / "a.png", "--out", tmp_path / "x.jpg")),
+    ]:
+        (dataset / "lq" / "a").mkdir(parents=True, exist_ok=True)
+        with pytest.raises((BadInput, LedgerMissing), match=says) as caught:
+            call(*words)
+        assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "photos"]
+
+
+def test_every_command_explains_itself_with_an_example():
+    for name in ("degrade", "verify", "preview"):
+        assert f"likeness {name}" in " ".join(call(name, "--help").split())
+
+
+def test_importing_the_commands_loads_nothing_heavy():
+    heavy = ("cv2", "numpy", "duckdb", "polars", "torch", "PIL", "rich.progress")
+    code = f"import sys, degrade.cli; print([name for name in {heavy} if name in sys.modules])"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
+    )
+    assert run.stdout.strip() == "[]"

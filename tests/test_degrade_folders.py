@@ -1,0 +1,179 @@
+import json
+import os
+import zlib
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+import cv2
+import numpy as np
+import pytest
+from test_degrade_sets import toy_picture
+
+from degrade.folders import degrade_folder, output_names, pictures_in, read_thetas, verify_folder
+from degrade.work import decode_picture, encode_png
+from manifests.errors import BadInput
+from manifests.storage import sha256_file
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Pictures of every awkward kind, and some files that are none."""
+    folder = tmp_path / "photos"
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / "a.png").write_bytes(encode_png(toy_picture(1, 40)))
+    (folder / "a.jpg").write_bytes(cv2.imencode(".jpg", toy_picture(2, 33))[1].tobytes())
+    (folder / "deep" / "er" / "one.png").write_bytes(encode_png(np.full((1, 1, 3), 77, np.uint8)))
+    (folder / "gray.png").write_bytes(cv2.imencode(".png", toy_picture(3)[..., 0])[1].tobytes())
+    (folder / "sixteen.tiff").write_bytes(cv2.imencode(".tiff", toy_picture(4).astype(np.uint16) * 257)[1].tobytes())
+    (folder / "alpha.webp").write_bytes(
+        cv2.imencode(".webp", np.dstack([toy_picture(5), toy_picture(6)[..., :1]]))[1].tobytes()
+    )
+    (folder / "line\nbreak \u00e9.bmp").write_bytes(cv2.imencode(".bmp", toy_picture(7, 20))[1].tobytes())
+    Path(os.fsdecode(bytes(folder) + b"/\xff\xfe.png")).write_bytes(encode_png(toy_picture(8, 20)))
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "cut.png").write_bytes(encode_png(toy_picture(9))[:60])
+    (folder / "half.jpg").write_bytes(cv2.imencode(".jpg", toy_picture(10))[1].tobytes()[:-200])
+    (folder / "notes.txt").write_text("ignored")
+    (folder / "loop").symlink_to(folder)
+    return folder
+
+
+def files(out: Path) -> dict[bytes, str]:
+    found = (path for path in out.rglob("*") if path.is_file())
+    return {os.fsencode(path.relative_to(out)): sha256_file(path) for path in found}
+
+
+def test_a_folder_becomes_a_set_that_verifies(photos, tmp_path):
+    out, seen = tmp_path / "lq", []
+    report = degrade_folder(photos, out, "gfpgan", seed=3, progress=seen.append)
+    assert report.images == 8 and sum(seen) == 12
+    assert dict(report.skipped) == {
+        "cut.png": "cannot be decoded",
+        "empty.jpg": "is empty",
+        "half.jpg": "is cut short or damaged",
+        "text.jpg": "is not a picture",
+    }
+    card = json.loads((out / "card.json").read_text())
+    assert card["complete"] and card["images"] == 8 and card["preset"]["name"] == "gfpgan" and card["seed"] == 3
+    rows = read_thetas(out)
+    assert [row["source"] for row in rows] == sorted((row["source"] for row in rows), key=unquote_to_bytes)
+    assert {row["file"] for row in rows} >= {"a.png.png", "a.jpg.png", "deep/er/one.png", "line%0Abreak%20%C3%A9.png"}
+    assert decode_picture((out / "deep" / "er" / "one.png").read_bytes()).shape == (1, 1, 3)
+    assert decode_picture((out / "a.jpg.png").read_bytes()).shape == (33, 33, 3)
+    assert verify_folder(out).ok
+    assert verify_folder(out, workers=2) == verify_folder(out)
+
+
+def test_the_same_command_gives_the_same_bytes_from_any_worker_count(photos, tmp_path):
+    # the card names its source, so both sets are made at one place
+    degrade_folder(photos, tmp_path / "lq", size=24)
+    before = files(tmp_path / "lq")
+    (tmp_path / "lq").rename(tmp_path / "first")
+    degrade_folder(photos, tmp_path / "lq", size=24, workers=3)
+    assert files(tmp_path / "lq") == before
+    degrade_folder(photos, tmp_path / "lq", size=24)
+    assert files(tmp_path / "lq") == before
+
+
+def test_a_stopped_run_is_finished_by_the_same_command(photos, tmp_path):
+    out = tmp_path / "lq"
+    degrade_folder(photos, tmp_path / "whole")
+
+    def stop(images: int) -> None:
+        if len(list(out.rglob("*.png"))) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        degrade_folder(photos, out, progress=stop)
+    with pytest.raises(BadInput, match="finish it with the same"):
+        verify_folder(out)
+    with pytest.raises(BadInput, match="another set"):
+        degrade_folder(photos, out, seed=1)
+    (out / ".x.png.1.tmp").write_bytes(b"half")
+    degrade_folder(photos, out)
+    assert files(out) == files(tmp_path / "whole") and verify_folder(out).ok
+
+
+def test_verify_finds_what_was_changed(photos, tmp_path):
+    out = tmp_path / "lq"
+    degrade_folder(photos, out, "bicubic-x8")
+    pixels = decode_picture((out / "gray.png").read_bytes()).copy()
+    pixels[0, 0, 0] ^= 8
+    (out / "gray.png").write_bytes(encode_png(pixels))
+    (out / "a.png.png").unlink()
+    (out / "new.png").write_bytes(b"")
+    (photos / "sixteen.tiff").write_bytes(encode_png(toy_picture(50)))
+    found = verify_folder(out)
+    assert found.changed == ("gray.png",) and found.missing == ("a.png.png",) and found.unexpected == ("new.png",)
+    assert found.no_source == ("sixteen.png",) and found.not_reproduced == () and found.largest_difference == 8
+
+
+def test_what_is_in_the_way_is_never_overwritten(photos, tmp_path):
+    full, made = tmp_path / "full", tmp_path / "made"
+    full.mkdir()
+    (full / "thesis.doc").write_text("years of work")
+    with pytest.raises(BadInput, match="not empty"):
+        degrade_folder(photos, full)
+    assert [path.name for path in full.iterdir()] == ["thesis.doc"]
+    with pytest.raises(BadInput, match="is a file"):
+        degrade_folder(photos, full / "thesis.doc")
+    degrade_folder(photos, made, "codeformer")
+    before = files(made)
+    for options in ({"preset": "gfpgan"}, {"preset": "codeformer", "seed": 1}, {"preset": "codeformer", "size": 16}):
+        with pytest.raises(BadInput, match="another set"):
+            degrade_folder(photos, made, **options)
+    (photos / "later.png").write_bytes(encode_png(toy_picture(60)))
+    with pytest.raises(BadInput, match="frozen set of 12 pictures"):
+        degrade_folder(photos, made, "codeformer")
+    assert files(made) == before
+
+
+def test_a_folder_without_pictures_and_a_dry_run_write_nothing(photos, tmp_path):
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(BadInput, match="holds no picture"):
+        degrade_folder(tmp_path / "bare", tmp_path / "lq")
+    with pytest.raises(BadInput, match="not a folder"):
+        degrade_folder(tmp_path / "nowhere", tmp_path / "lq")
+    with pytest.raises(BadInput, match="the presets are"):
+        degrade_folder(photos, tmp_path / "lq", "gfpgam")
+    with pytest.raises(BadInput, match="--size"):
+        degrade_folder(photos, tmp_path / "lq", size=0)
+    assert degrade_folder(photos, tmp_path / "lq", dry_run=True).images == 12
+    assert not (tmp_path / "lq").exists()
+
+
+def test_output_inside_the_folder_is_no_input(photos):
+    out = photos / "lq"
+    degrade_folder(photos, out)
+    assert degrade_folder(photos, out).images == 8 and len(pictures_in(photos, leave_out=out)) == 12
+
+
+def test_no_two_pictures_share_an_output():
+    names = ["x.jpg", "x.png", "x.jpg.png", "x.png.png", "x.jpg.png.png", "y.gif", "d/x.jpg"]
+    outputs = output_names([Path(name) for name in sorted(names)])
+    assert len(set(outputs)) == len(names) and all(output.suffix == ".png" for output in outputs)
+    assert output_names([Path("d/y.gif")]) == [Path("d/y.png")]
+
+
+@pytest.mark.parametrize("side", [9_000, 30_000])
+def test_a_huge_picture_is_refused_from_its_header_alone(side):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    ihdr = side.to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+    with pytest.raises(BadInput, match="megapixels"):
+        decode_picture(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + chunk(b"IDAT", zlib.compress(b"")))
+
+
+def test_broken_records_are_a_sentence(photos, tmp_path):
+    out = tmp_path / "lq"
+    degrade_folder(photos, out)
+    with pytest.raises(BadInput, match="no readable card"):
+        verify_folder(photos)
+    (out / "theta.jsonl").write_text('{"file": "a"}\n')
+    with pytest.raises(BadInput, match="Line 1"):
+        verify_folder(out)
+    (out / "card.json").write_text("[]")
+    with pytest.raises(BadInput, match="not the card"):
+        verify_folder(out)
