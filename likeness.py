@@ -1,0 +1,191 @@
+"""The front door: one command line, every stage behind it; a stage is imported when its command runs.
+
+Exit codes: 0 done, 1 the job failed or a check found something, 2 what was offered cannot be used, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import train.cli
+import typer
+
+import curate.cli
+import degrade.cli
+import manifests.cli
+
+if TYPE_CHECKING:
+    from curate.pipeline import Summary
+
+app = typer.Typer(
+    name="likeness",
+    help="From a folder of photos to a reference-guided, one-step face restorer, every step recorded.",
+    epilog="Exit codes: 0 done, 1 failed or a check found something, 2 unusable input, 130 interrupted. "
+    "LIKENESS_DEBUG=1 shows tracebacks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ledger = typer.Typer(help="Ask the ledger: what is there, where it came from, why it is not.", no_args_is_help=True)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("likeness"))
+        raise typer.Exit
+
+
+@app.callback()
+def _front(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    photos: Annotated[list[Path], typer.Argument(help="Photos and folders of photos.", metavar="PHOTOS...")],
+    into: Annotated[Path, typer.Option(help="The dataset's folder; the run lies in DATASET/run.", metavar="DATASET")],
+    recipe: Annotated[str, typer.Option(help=train.cli.RECIPE_HELP)] = "tiny",
+    faces: Annotated[str, typer.Option(help=curate.cli.FACES_HELP)] = "auto",
+    split: Annotated[str, typer.Option(help=curate.cli.SPLIT_HELP)] = "identity",
+    images: Annotated[
+        int | None, typer.Option(help="Images seen in training before it ends.", show_default="the recipe's")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the frozen test set and of the training.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; no result depends on it.", show_default="all cores")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the evaluation as JSON and nothing else.")] = False,
+) -> None:
+    """The whole main job: curate, degrade a frozen test set, train, evaluate, report. The same command again resumes.
+
+    Example: likeness run ~/Photos --into dataset
+    """
+    from train.recipes import find_recipe
+
+    told = find_recipe(recipe)
+    if dry_run:
+        end = images or told.images
+        typer.echo(f"Would curate {len(photos)} paths into {into}, freeze {told.preset} at {told.size} px,")
+        typer.echo(f"train {recipe} for {end} images into {into / 'run'}, evaluate it and write {into / 'report'}.")
+        return
+    from manifests.report.build import build_report
+
+    from curate.config import CurateConfig, SplitRules
+    from curate.pipeline import curate as curate_photos
+    from degrade.sets import make_set, plan_set
+    from manifests.progress import progress
+    from manifests.workers import default_workers
+    from train.evaluate import evaluate
+
+    processes = default_workers() if workers is None else workers
+    config = CurateConfig(faces=faces, split=SplitRules(policy=split))
+    with progress("items", as_json) as report:
+        summary = curate_photos(photos, into, config, processes, report)
+        _say(as_json, curate.cli.told(summary))
+        _refuse_untrainable(summary, into)
+        options = (told.preset, "test", seed, told.size)
+        total, made = plan_set(into, *options).images, 0
+
+        def degraded(count: int) -> None:
+            nonlocal made
+            made += count
+            report("degrade", made, total)
+
+        frozen = make_set(into, *options, workers=processes, progress=degraded)
+    _say(as_json, f"frozen   {frozen.images} images in {frozen.folder}")
+    train.cli.run_training(into, into / "run", recipe, images, seed, quiet=as_json)
+    with progress("images", as_json) as report:
+        result = evaluate(into / "run", into, lq_set=frozen.folder.name, report=report)
+    page = build_report(into, [into / "run"])
+    train.cli.print_evaluation(result, as_json)
+    _say(as_json, f"Report: {page}")
+
+
+def _refuse_untrainable(summary: Summary, into: Path) -> None:
+    from manifests.errors import BadInput
+
+    missing = [name for name in ("train", "test") if not summary.pairs.get(name)]
+    if missing:
+        lacking = f"The {' and '.join(missing)} split has no target with a reference: add photos."
+        why = " ".join(summary.notices) or lacking
+        raise BadInput(f"{into} is curated and cannot be trained on. {why}")
+
+
+@app.command()
+def demo(
+    into: Annotated[Path, typer.Option(help="The dataset's folder.", metavar="DIR")] = Path("demo_dataset"),
+    images: Annotated[int, typer.Option(help="Images seen in training before it ends.")] = 4800,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
+) -> None:
+    """The main job, offline, on variations of eight faces that come inside installed packages: a smoke run, no
+    benchmark.
+
+    Example: likeness demo --into demo_dataset
+    """
+    from curate.demo import NOTICE, demo_photos
+    from degrade.presets import seeded
+
+    typer.echo(NOTICE)
+    if not dry_run:
+        demo_photos(into / "photos", seeded("demo"))
+    run([into / "photos"], into, faces="dlib", images=images, dry_run=dry_run)
+
+
+def _say(quiet: bool, sentence: str) -> None:
+    if not quiet:
+        typer.echo(sentence)
+
+
+app.command()(curate.cli.curate)
+app.command()(degrade.cli.degrade)
+app.command()(degrade.cli.verify)
+app.command()(degrade.cli.preview)
+app.command("train")(train.cli.train)
+app.command()(train.cli.restore)
+app.command()(train.cli.evaluate)
+app.command()(manifests.cli.report)
+for command in (manifests.cli.show, manifests.cli.query, manifests.cli.check, manifests.cli.why):
+    ledger.command()(command)
+app.add_typer(ledger, name="manifest")
+
+
+def main() -> None:
+    """Run a command; whatever goes wrong becomes one sentence and an exit code."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        _fail("Interrupted; the same command again resumes.", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("LIKENESS_DEBUG"):
+            raise
+        from curate.faces.errors import FaceModelError
+        from manifests.errors import LikenessError
+
+        if isinstance(error, LikenessError | FaceModelError):
+            _fail(str(error), error.exit_code)
+        if isinstance(error, OSError):
+            _fail(f"{error.filename or 'A file'}: {error.strerror or error}.", 1)
+        _fail(f"Something that should not happen: {type(error).__name__}: {error}. LIKENESS_DEBUG=1 shows where.", 1)
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    # names from the disk may hold bytes that are no UTF-8
+    typer.echo(sentence.encode("utf-8", "backslashreplace").decode(), err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

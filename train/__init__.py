@@ -1,0 +1,1 @@
+"""Train: a snapshot of the ledger -> a one-step restorer with references -> checkpoints."""

@@ -1,0 +1,204 @@
+"""A restorer on a frozen test set: every image measured, beside the LQ input itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from curate.faces.align import recognition_crop
+from curate.faces.models import FaceModels
+from degrade.operations import shrink
+from degrade.presets import seeded
+from manifests.errors import BadInput, LedgerBroken
+from manifests.ledger import Ledger
+from manifests.progress import Report
+from manifests.storage import crop_path, write_atomically
+from train.checkpoint import newest_checkpoint
+from train.metrics.image import psnr, ssim
+from train.metrics.intervals import bootstrap_unit, mean_interval
+from train.models.restorer import Restorer
+from train.restore import References, load_recorded_faces, run_model, to_image, to_tensor
+
+METRICS = ("psnr", "ssim", "id_target", "id_references")
+INPUT = "LQ input"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image of a frozen set with what it is compared to and what the restorer may see."""
+
+    face_id: str
+    identity_id: str
+    lq: np.ndarray  # uint8 (S, S, 3)
+    target: np.ndarray  # uint8 (S, S, 3)
+    references: tuple[np.ndarray, ...]  # uint8 (S, S, 3)
+    reference_embeddings: np.ndarray  # float32 (K, d)
+
+
+def evaluate(
+    run: Path,
+    dataset: Path,
+    *,
+    lq_set: str | None = None,
+    references: int = 4,
+    faces: str | None = None,
+    seed: int = 0,
+    report: Report = lambda *_: None,
+) -> dict[str, Any]:
+    """Measure the newest checkpoint of `run` on a frozen set of `dataset`; answers what RUN/evaluation.json then holds.
+
+    Rows: the LQ input, restored without references, restored with up to `references` of them. References are drawn by a
+    stable hash, never by likeness to the target, which nobody has when restoring. Identity is the cosine between
+    embeddings of the dataset's own recognizer: to the target, and the mean over the references. RUN/evaluation.parquet
+    holds a row an image and a system. Raises BadInput, LedgerError or FaceModelError.
+    """
+    if references < 1:
+        raise BadInput("--references must be at least 1; the row without references is always there.")
+    checkpoint = newest_checkpoint(run)
+    model = Restorer.from_pretrained(checkpoint)
+    cases, name = read_cases(dataset, model, lq_set, references, seed)
+    models = load_recorded_faces(model, faces)
+    rows: list[dict[str, Any]] = []
+    for done, case in enumerate(cases, 1):
+        rows += measure(case, model, models)
+        report("evaluate", done, len(cases))
+    people = [case.identity_id for case in cases]
+    result = {
+        "dataset": str(dataset.resolve()),
+        "lq_set": name,
+        "checkpoint": checkpoint.name,
+        "recipe": model.facts.get("recipe"),
+        "images_seen": model.facts.get("images"),
+        "images": len(cases),
+        "people": len(set(people)),
+        "references": references,
+        "size": model.config.size,
+        "recognizer": {"spec": models.spec, "sha256": models.recognizer_sha256()},
+        "interval": f"95% percentile bootstrap over {bootstrap_unit(people)}",
+        "rows": table(rows, seed),
+    }
+    write_atomically(run / "evaluation.json", json.dumps(result, indent=1).encode())
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows), sink)
+    write_atomically(run / "evaluation.parquet", sink.getvalue().to_pybytes())
+    return result
+
+
+def read_cases(
+    dataset: Path, model: Restorer, lq_set: str | None, references: int, seed: int
+) -> tuple[list[Case], str]:
+    """The cases of a frozen set, ordered by face id, and the set's name."""
+    size = model.config.size
+    with Ledger.open(dataset) as ledger:
+        name = _choose_set(ledger, lq_set, size)
+        pairs = ledger.query(
+            """SELECT d.face_id, s.identity_id, p.refs FROM degradations d JOIN splits s USING (face_id)
+               JOIN pairs p ON p.target = d.face_id WHERE d.lq_set = ? AND s.status = 'ok' ORDER BY d.face_id""",
+            name,
+        )
+        chosen = [(face, person, _draw(refs, references, face, seed)) for face, person, refs in pairs.iter_rows()]
+        wanted = sorted({ref for _, _, refs in chosen for ref in refs})
+        ids, vectors = ledger.embeddings(wanted)
+    if not chosen:
+        raise BadInput(f"No face of the set {name} has a reference: nothing can be measured.")
+    vector = dict(zip(ids, vectors, strict=True))
+    crops = {face: shrink(_png(crop_path(dataset, face)), size) for face in {*wanted, *(face for face, _, _ in chosen)}}
+    return [
+        Case(
+            face,
+            person,
+            _png(dataset / "lq" / name / f"{face}.png"),
+            crops[face],
+            tuple(crops[ref] for ref in refs),
+            np.stack([vector[ref] for ref in refs]),
+        )
+        for face, person, refs in chosen
+    ], name
+
+
+def measure(case: Case, model: Restorer, models: FaceModels) -> list[dict[str, Any]]:
+    """One row a system: the input, restored without references, restored with all of them."""
+    lq = to_tensor(case.lq)[None]
+    shown = References(
+        torch.stack([to_tensor(crop) for crop in case.references]), torch.from_numpy(case.reference_embeddings)
+    )
+    none = References(shown.crops[:0], shown.embeddings[:0])
+    systems = (
+        (INPUT, lq, 0),
+        ("restored, no reference", run_model(model, lq, none), 0),
+        ("restored", run_model(model, lq, shown), len(case.references)),
+    )
+    images = [to_image(tensor[0]) for _, tensor, _ in systems]  # what a file would hold: 8 bits
+    chips = [recognition_crop(image, models.template, models.size) for image in (*images, case.target)]
+    *found, truth = models.embed(np.stack(chips))
+    target = to_tensor(case.target)[None]
+    rows = []
+    for (system, _, count), image, vector in zip(systems, images, found, strict=True):
+        rows.append(
+            {
+                "face_id": case.face_id,
+                "identity_id": case.identity_id,
+                "system": system,
+                "references": count,
+                "psnr": psnr(to_tensor(image)[None], target)[0],
+                "ssim": ssim(to_tensor(image)[None], target)[0],
+                "id_target": float(vector @ truth),
+                "id_references": float((case.reference_embeddings @ vector).mean()),
+            }
+        )
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """The mean and interval of every metric for every system, in order of first appearance."""
+    found = []
+    for system in dict.fromkeys(row["system"] for row in rows):
+        own = [row for row in rows if row["system"] == system]
+        people = [row["identity_id"] for row in own]
+        line: dict[str, Any] = {"system": system, "images": len(own)}
+        for metric in METRICS:
+            interval = mean_interval([row[metric] for row in own], people, seeded(seed, "evaluate", metric))
+            line[metric] = asdict(interval)
+        found.append(line)
+    return found
+
+
+def _choose_set(ledger: Ledger, wanted: str | None, size: int) -> str:
+    sets = dict(ledger.query("SELECT DISTINCT lq_set, size FROM degradations").iter_rows())
+    if wanted is not None:
+        if wanted not in sets:
+            raise BadInput(f"There is no frozen set {wanted}; there are: {', '.join(sorted(sets)) or 'none'}.")
+        if sets[wanted] != size:
+            raise BadInput(f"The set {wanted} has {sets[wanted]} px images, the restorer works at {size} px.")
+        return wanted
+    fitting = sorted(name for name, pixels in sets.items() if pixels == size and "-test-" in name)
+    if len(fitting) != 1:
+        told = f"{len(fitting)} fit: {', '.join(fitting)}; say which with --set." if fitting else (
+            f"make one with `likeness degrade {ledger.dataset} --split test --size {size}`."
+        )  # fmt: skip
+        raise BadInput(f"The restorer needs a frozen test set of {size} px; {told}")
+    return fitting[0]
+
+
+def _draw(refs: Sequence[str], count: int, face: str, seed: int) -> list[str]:
+    order = seeded(seed, "references", face).permutation(len(refs))[:count]
+    return [refs[i] for i in order]
+
+
+def _png(path: Path) -> np.ndarray:
+    try:
+        pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    except OSError:
+        pixels = None
+    if pixels is None:
+        raise LedgerBroken(f"{path} is missing or broken: run `likeness manifest check` on the dataset.")
+    return np.ascontiguousarray(pixels[:, :, ::-1])

@@ -1,0 +1,73 @@
+"""What a run leaves to look at: stats.jsonl, TensorBoard scalars, and samples/<images>.png."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from manifests.storage import write_atomically
+
+STATS = "stats.jsonl"
+SAMPLES = "samples"
+_BAR = 20  # pixels of the heading
+
+
+class Logbook:
+    """Scalars of one run, by images seen; a resumed run forgets what came after the checkpoint it resumes from.
+
+    A line of stats.jsonl is {"kind": "train" or "val", "images": n, "seconds": since this start, name: value...}.
+    """
+
+    def __init__(self, run: Path, images: int) -> None:
+        self.run = run
+        path = run / STATS
+        if path.is_file():
+            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _images_of(line) <= images]
+            write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
+        self._file = path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(run), purge_step=images + 1 if images else None)
+
+    def __enter__(self) -> Logbook:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._board.close()
+
+    def write(self, kind: str, images: int, seconds: float, values: dict[str, float]) -> None:
+        """One line of stats.jsonl and one TensorBoard scalar a value."""
+        line: dict[str, Any] = {"kind": kind, "images": images, "seconds": round(seconds, 2)}
+        line |= {name: float(f"{value:.6g}") for name, value in values.items()}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(f"{kind}/{name}", value, images)
+
+    def grid(self, images: int, lq: torch.Tensor, references: torch.Tensor, restored: torch.Tensor, target: torch.Tensor) -> Path:
+        """samples/<images>.png, a row an image: LQ | references | restored | target. All (B,3,S,S) or (B,K,3,S,S), 0..1."""
+        rows = torch.cat([lq[:, None], references, restored[:, None], target[:, None]], 1)
+        pixels = (rows.clamp(0, 1) * 255).round().byte().permute(0, 3, 1, 4, 2).cpu().numpy()
+        b, size, columns = pixels.shape[:3]
+        sheet = np.concatenate([np.full((_BAR, columns * size, 3), 255, np.uint8), pixels.reshape(b * size, -1, 3)])
+        headings = ["input", *["reference"] * references.shape[1], "restored", "target"]
+        for column, heading in enumerate(headings):
+            cv2.putText(sheet, heading, (column * size + 4, _BAR - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+        path = self.run / SAMPLES / f"{images:08d}.png"
+        write_atomically(path, cv2.imencode(".png", np.ascontiguousarray(sheet[:, :, ::-1]))[1].tobytes())
+        return path
+
+
+def _images_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["images"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # the half line of a killed run

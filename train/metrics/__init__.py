@@ -1,0 +1,1 @@
+"""Figures about restored faces, each with its definition and its source."""

@@ -1,0 +1,19 @@
+"""Full-reference image metrics, from torchmetrics, one figure an image."""
+
+from __future__ import annotations
+
+import torch
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+
+def psnr(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
+    """Peak signal-to-noise ratio in dB over RGB, for (B, 3, S, S) in 0..1; higher is better. Equal images give 100."""
+    values = peak_signal_noise_ratio(restored, target, data_range=1.0, reduction="none", dim=(1, 2, 3))
+    return [min(float(value), 100.0) for value in values]
+
+
+def ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
+    """Structural similarity (Wang et al. 2004, 11 x 11 Gaussian window of sigma 1.5, mean over RGB), for (B, 3, S, S)
+    in 0..1; higher is better. S must be 11 or more."""
+    values = structural_similarity_index_measure(restored, target, data_range=1.0, reduction="none")
+    return [float(value) for value in torch.atleast_1d(values)]

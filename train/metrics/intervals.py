@@ -1,0 +1,40 @@
+"""Means with bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+RESAMPLES = 2000
+# fewer people than this say too little about people to resample them; then images are resampled (ours)
+FEWEST_PEOPLE = 5
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and the bounds of its 95% bootstrap interval (percentile method, Efron 1979)."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap_unit(people: Sequence[str]) -> str:
+    """What is resampled: people, since photos of one person are alike, or images where there are too few people."""
+    return "people" if len(set(people)) >= FEWEST_PEOPLE else "images"
+
+
+def mean_interval(values: Sequence[float], people: Sequence[str], rng: np.random.Generator) -> Interval:
+    """The mean of `values` over images with its interval; `people` names the person of each image."""
+    numbers = np.asarray(values, np.float64)
+    if len(numbers) == 0:
+        raise ValueError("nothing to average")
+    over_people = bootstrap_unit(people) == "people"
+    unit = np.unique(people, return_inverse=True)[1] if over_people else np.arange(len(numbers))
+    totals, counts = np.bincount(unit, numbers), np.bincount(unit)
+    drawn = rng.integers(0, len(counts), (RESAMPLES, len(counts)))
+    means = totals[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Interval(float(numbers.mean()), float(low), float(high))

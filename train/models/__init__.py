@@ -1,0 +1,1 @@
+"""The restorer, one model made of parts: latent, UNet, reference encoder, refinement; and the recognizer of the losses."""

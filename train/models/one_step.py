@@ -1,0 +1,27 @@
+"""One step at one timestep: the algebra between noise, latent and clean latent."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from diffusers import DDIMScheduler
+
+
+@cache
+def signal_share(timestep: int) -> float:
+    """alpha-bar at a timestep of Stable Diffusion 2.1's schedule (scaled linear, beta .00085 to .012, 1000 steps)."""
+    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000)
+    return float(scheduler.alphas_cumprod[timestep].double())
+
+
+def clean_from_noise(z: torch.Tensor, noise: torch.Tensor, timestep: int) -> torch.Tensor:
+    """x0 = (z - sqrt(1 - a) eps) / sqrt(a), the step of OSDFace (infer.py): the LQ latent itself stands for the noisy one."""
+    share = signal_share(timestep)
+    return (z - (1 - share) ** 0.5 * noise) / share**0.5
+
+
+def noise_of_correction(z: torch.Tensor, correction: torch.Tensor, timestep: int) -> torch.Tensor:
+    """The eps for which x0 = z + correction: a UNet that ends in zeros then starts by returning its input (ours)."""
+    share = signal_share(timestep)
+    return (z - share**0.5 * (z + correction)) / (1 - share) ** 0.5

@@ -1,0 +1,260 @@
+"""What a training run takes from the ledger, once: faces, references, embeddings and crops, in one folder.
+
+After it, training needs neither the ledger nor duckdb, polars or insightface; the folder trains on another machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
+from manifests.storage import config_hash, crop_path, sha256_file
+
+if TYPE_CHECKING:
+    from curate.faces.models import FaceModels
+    from manifests.ledger import Ledger
+
+FACES = "faces.parquet"
+CROPS = "crops.npy"
+FACTS = "snapshot.json"
+RECOGNIZER = "recognizer.onnx"
+VERSION = 1  # of the folder's layout
+
+
+@dataclass(frozen=True)
+class SnapshotConfig:
+    """What decides, beside the ledger, which faces a snapshot holds."""
+
+    size: int  # pixels of the crops
+    # crop pixels per photo pixel at `size`; a face enlarged further is no target: nothing sharp to learn there (ours)
+    max_upsample: float = 1.5
+    version: int = VERSION
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot folder, read; rows of every array are aligned with `crops.npy`."""
+
+    folder: Path
+    facts: dict[str, Any]  # snapshot.json
+    face_ids: list[str]
+    identity_ids: list[str]
+    splits: list[str]
+    is_target: np.ndarray  # (n,) bool
+    references: list[np.ndarray]  # rows of the same person, best first; empty where the face is no target
+    embeddings: np.ndarray  # (n, d) float32 unit rows
+
+    @property
+    def hash(self) -> str:
+        return str(self.facts["hash"])
+
+    @property
+    def size(self) -> int:
+        return int(self.facts["config"]["size"])
+
+    @property
+    def recognizer(self) -> dict[str, Any]:
+        """spec, sha256, licence, size, template, mean, std, dim."""
+        return dict(self.facts["recognizer"])
+
+    @property
+    def recognizer_onnx(self) -> Path | None:
+        path = self.folder / RECOGNIZER
+        return path if path.is_file() else None
+
+    @cached_property
+    def crops(self) -> np.ndarray:
+        """(n, size, size, 3) uint8 RGB in the FFHQ template, mapped, not read."""
+        return np.load(self.folder / CROPS, mmap_mode="r")
+
+    def targets(self, split: str) -> np.ndarray:
+        """Rows of the targets of a split, ordered by face id."""
+        return np.array([i for i, s in enumerate(self.splits) if s == split and self.is_target[i]], np.int64)
+
+
+def load_snapshot(folder: Path) -> Snapshot:
+    """Read a snapshot folder. Raises BadInput where there is none or one of another layout."""
+    folder = Path(folder)
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        table = pq.read_table(folder / FACES)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{folder} holds no snapshot: name a dataset, or a folder that `likeness train` made.") from error
+    if facts.get("version") != VERSION:
+        raise BadInput(f"{folder} was made by another version of Likeness: remove it and train again.")
+    columns = table.to_pydict()
+    return Snapshot(
+        folder=folder,
+        facts=facts,
+        face_ids=columns["face_id"],
+        identity_ids=columns["identity_id"],
+        splits=columns["split"],
+        is_target=np.array(columns["is_target"], bool),
+        references=[np.array(rows, np.int64) for rows in columns["references"]],
+        embeddings=np.array(columns["embedding"], np.float32).reshape(len(columns["row"]), -1),
+    )
+
+
+def plan_snapshot(dataset: Path, size: int) -> dict[str, Any]:
+    """The counts a snapshot of `dataset` would have: faces, targets and people by split, targets left out by reason."""
+    from manifests.ledger import Ledger
+
+    with Ledger.open(Path(dataset)) as ledger:
+        return _choose(ledger, SnapshotConfig(size))[1]
+
+
+def take_snapshot(dataset: Path, folder: Path, size: int, models: FaceModels | None = None) -> Snapshot:
+    """The snapshot of a dataset in `folder`: taken now, or the one that lies there if ledger and settings agree.
+
+    It appears by one rename. `models` are the dataset's face models where they are loaded already; otherwise they are
+    loaded from what the ledger recorded. Raises BadInput for a dataset that gives nothing to train on, LedgerBroken
+    for a training target whose reference belongs to another split or another person.
+    """
+    from manifests.ledger import Ledger
+
+    dataset, folder, config = Path(dataset), Path(folder), SnapshotConfig(size)
+    with Ledger.open(dataset) as ledger:
+        rows, counts = _choose(ledger, config)
+        recognizer = _recorded_recognizer(ledger)
+        manifest = config_hash({"rows": rows, "recognizer": recognizer})
+        if (folder / FACTS).is_file():
+            there = load_snapshot(folder)
+            if there.facts["manifest"] == manifest and there.facts["config"] == vars(config):
+                return there
+        embeddings = ledger.embeddings([row["face_id"] for row in rows])[1]
+    if models is None:
+        from curate.faces.models import load_faces
+
+        models = load_faces(recognizer["spec"])
+    if models.recognizer_sha256() != recognizer["sha256"]:
+        raise ModelUnavailable(
+            f"{recognizer['spec']} is no longer the recognizer that {dataset} was made with: put the old files back."
+        )
+    template = {"size": models.size, "template": models.template.tolist(), "mean": models.mean, "std": models.std}
+    facts = {
+        "version": VERSION,
+        "manifest": manifest,
+        "config": vars(config),
+        "counts": counts,
+        "recognizer": {**recognizer, **template, "dim": models.dim},
+    }
+    _write(folder, dataset, rows, embeddings, facts, models.recognizer_onnx)
+    return load_snapshot(folder)
+
+
+def _choose(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The faces a snapshot holds, ordered by face id, and how many targets were left out for which reason."""
+    faces = {
+        face: (identity, split, upsample)
+        for face, identity, split, upsample in ledger.query(
+            "SELECT f.face_id, s.identity_id, s.split, f.upsample FROM faces f JOIN splits s USING (face_id) "
+            "WHERE f.status = 'ok' AND s.status = 'ok' AND f.duplicate_of IS NULL AND f.shard IS NOT NULL"
+        ).iter_rows()
+    }
+    chosen: dict[str, tuple[str, ...]] = {}
+    left_out: Counter[str] = Counter()
+    for target, refs in ledger.query("SELECT target, refs FROM pairs ORDER BY target").iter_rows():
+        if target not in faces:
+            left_out["not_in_a_split"] += 1
+            continue
+        identity, split, upsample = faces[target]
+        references = tuple(ref for ref in refs if ref in faces and ref != target)
+        for ref in references:
+            if faces[ref][0] != identity:
+                raise LedgerBroken(f"Face {target} has a reference of another person, {ref}: run `likeness curate` again.")
+            if split == "train" and faces[ref][1] != "train":
+                raise LedgerBroken(f"Training face {target} has a reference of split {faces[ref][1]}, {ref}.")
+        if not references:
+            left_out["no_reference"] += 1
+        # `upsample` is recorded for the 512 px crop
+        elif upsample * config.size / 512 > config.max_upsample:
+            left_out["too_small_in_its_photo"] += 1
+        else:
+            chosen[target] = references
+    kept = sorted(set(chosen).union(*chosen.values()))
+    number = {face: i for i, face in enumerate(kept)}
+    rows = [
+        {
+            "row": number[face],
+            "face_id": face,
+            "identity_id": faces[face][0],
+            "split": faces[face][1],
+            "is_target": face in chosen,
+            "references": [number[ref] for ref in chosen.get(face, ())],
+            "upsample": float(faces[face][2]),
+        }
+        for face in kept
+    ]
+    targets = Counter(row["split"] for row in rows if row["is_target"])
+    if not targets["train"]:
+        raise BadInput(
+            "No face of the training split has another photo of the same person as a reference"
+            + (f" ({', '.join(f'{n} {why}' for why, n in sorted(left_out.items()))})" if left_out else "")
+            + ": add photos and run `likeness curate` again."
+        )
+    people = Counter(split for _, split in {(row["identity_id"], row["split"]) for row in rows})
+    counts = {"faces": len(rows), "targets": dict(targets), "people": dict(people), "left_out": dict(left_out)}
+    return rows, counts
+
+
+def _recorded_recognizer(ledger: Ledger) -> dict[str, Any]:
+    found = ledger.query("SELECT spec, sha256, licence FROM models WHERE role = 'recognizer'").rows(named=True)
+    if len(found) != 1:
+        raise LedgerBroken(f"The ledger names {len(found)} recognizers where it should name one: curate again.")
+    return found[0]
+
+
+def _write(
+    folder: Path,
+    dataset: Path,
+    rows: list[dict[str, Any]],
+    embeddings: np.ndarray,
+    facts: dict[str, Any],
+    recognizer_onnx: Path | None,
+) -> None:
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        _write_crops(temporary / CROPS, dataset, [row["face_id"] for row in rows], facts["config"]["size"])
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        columns["embedding"] = [row.tolist() for row in embeddings.astype(np.float32)]
+        types = {"references": pa.list_(pa.int32()), "embedding": pa.list_(pa.float32()), "row": pa.int32()}
+        pq.write_table(pa.table({n: pa.array(v, types.get(n)) for n, v in columns.items()}), temporary / FACES)
+        if recognizer_onnx is not None:
+            shutil.copyfile(recognizer_onnx, temporary / RECOGNIZER)
+        facts["crops_sha256"] = sha256_file(temporary / CROPS)
+        facts["hash"] = config_hash(facts)
+        (temporary / FACTS).write_text(json.dumps(facts, indent=2, sort_keys=True), encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_crops(path: Path, dataset: Path, face_ids: list[str], size: int) -> None:
+    import cv2
+
+    from degrade.operations import shrink
+
+    shape = (len(face_ids), size, size, 3)
+    crops = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    for i, face_id in enumerate(face_ids):
+        source = crop_path(dataset, face_id)
+        image = cv2.imdecode(np.frombuffer(source.read_bytes(), np.uint8), cv2.IMREAD_COLOR) if source.is_file() else None
+        if image is None:
+            raise LedgerBroken(f"The crop {source} is missing or broken: run `likeness curate` again.")
+        crops[i] = shrink(np.asarray(image[:, :, ::-1], np.uint8), size)
+    crops.flush()
