@@ -1,9 +1,9 @@
 """Checkpoints: RUN/checkpoint-<images>/, whole or not at all.
 
-    config.json, model.safetensors     the averaged weights and what they are; `Restorer.from_pretrained` reads these
-    training/weights.safetensors       the weights being trained
-    training/optimizer.safetensors     AdamW's moments, by parameter name
-    training/state.json                images seen
+config.json, model.safetensors     the averaged weights and what they are; `Restorer.from_pretrained` reads these
+training/weights.safetensors       the weights being trained
+training/optimizer.safetensors     AdamW's moments, by parameter name
+training/state.json                images seen
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from manifests.errors import BadInput
+from manifests.errors import BadInput, LikenessError
 
 if TYPE_CHECKING:
     from train.models.restorer import Restorer
@@ -73,7 +73,9 @@ def save_checkpoint(
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
     except OSError as error:
-        raise BadInput(f"{final} cannot be written ({error.strerror}): the last whole checkpoint stays.") from error
+        raise LikenessError(
+            f"{final} cannot be written ({error.strerror}): the last whole checkpoint stays."
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     for old in checkpoints(run)[:-KEEP]:

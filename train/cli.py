@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import dataclasses
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-_RECIPE_HELP = "What to train; docs/train.md lists the recipes and their numbers."
+if TYPE_CHECKING:
+    from train.loop import Ending
 
-
-def _patient_threads() -> None:
-    """Must run before torch is imported. OpenMP's threads spin while they wait for each other; on cores that others use
-    too, that made a step four times slower (ours, measured: 8.1 s against 1.9 s), and on idle cores it gains nothing."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+RECIPE_HELP = "What to train; docs/train.md lists the recipes and their numbers."
 
 
 def train(
@@ -22,7 +20,7 @@ def train(
         Path, typer.Argument(help="A dataset, or a snapshot folder of one.", metavar="DATASET", show_default=False)
     ],
     out: Annotated[Path, typer.Option(help="The run's folder; the same command again resumes it.", metavar="RUN")],
-    recipe: Annotated[str, typer.Option(help=_RECIPE_HELP)] = "tiny",
+    recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "tiny",
     images: Annotated[
         int | None, typer.Option(min=1, help="End after this many images seen.", show_default="the recipe's")
     ] = None,
@@ -45,27 +43,173 @@ def train(
 
     Example: likeness train DATASET --recipe tiny --out RUN
     """
-    _patient_threads()
-    from train.recipes import find_recipe
-    from train.snapshot import FACTS, load_snapshot, plan_snapshot, take_snapshot
-
-    chosen = find_recipe(recipe)
-    ready = (source / FACTS).is_file()
     if dry_run:
-        counts = load_snapshot(source).facts["counts"] if ready else plan_snapshot(source, chosen.size)
-        typer.echo(f"Would train {recipe} at {chosen.size} px for {images or chosen.images} images into {out}.")
-        typer.echo(f"Faces {counts['faces']}, targets {counts['targets']}, people {counts['people']}.")
-        if counts["left_out"]:
-            typer.echo(f"Left out as targets: {counts['left_out']}.")
+        _say_plan(source, out, recipe, images)
         return
-    folder = source if ready else snapshot or out / "snapshot"
-    if not ready:
-        take_snapshot(source, folder, chosen.size)
-    from train.loop import train as run_training
-
     ending = run_training(
-        out, folder, chosen, images=images, seed=seed, minutes=minutes, identity=identity, workers=workers, say=typer.echo
+        source, out, recipe, images, seed, minutes=minutes, snapshot=snapshot, identity=identity, workers=workers
     )
-    if ending.images_per_second:
-        typer.echo(f"{ending.images_per_second:.1f} images/s, {ending.data_wait:.1%} of the time waiting for data.")
-    typer.echo(f"{ending.checkpoint}")
+    if ending.why.startswith("SIG"):
+        raise typer.Exit(130)
+
+
+def run_training(
+    source: Path,
+    out: Path,
+    recipe: str,
+    images: int | None,
+    seed: int,
+    *,
+    minutes: float | None = None,
+    snapshot: Path | None = None,
+    identity: bool = True,
+    workers: int = 1,
+    quiet: bool = False,
+) -> Ending:
+    """Take the snapshot where it is missing, train or resume, and say how it went; `quiet` says it on standard
+    error."""
+    from train.loop import train as loop
+    from train.recipes import find_recipe
+    from train.snapshot import FACTS, take_snapshot
+
+    def say(sentence: str) -> None:
+        typer.echo(sentence, err=quiet)
+
+    chosen, folder = find_recipe(recipe), source
+    if not (source / FACTS).is_file():
+        folder = snapshot or out / "snapshot"
+        take_snapshot(source, folder, chosen.size)
+    ending = loop(
+        out, folder, chosen, images=images, seed=seed, minutes=minutes, identity=identity, workers=workers, say=say
+    )
+    pace = f", {ending.images_per_second:.1f} images/s, {ending.data_wait:.1%} of the time waiting for data"
+    say(f"trained  {ending.images} images seen{pace if ending.images_per_second else ''}: {ending.checkpoint}")
+    return ending
+
+
+def _say_plan(source: Path, out: Path, recipe: str, images: int | None) -> None:
+    from train.recipes import find_recipe
+    from train.snapshot import FACTS, load_snapshot, plan_snapshot
+
+    chosen, ready = find_recipe(recipe), (source / FACTS).is_file()
+    counts = load_snapshot(source).facts["counts"] if ready else plan_snapshot(source, chosen.size)
+    typer.echo(f"Would train {recipe} at {chosen.size} px for {images or chosen.images} images into {out}.")
+    typer.echo(f"Faces {counts['faces']}, targets {counts['targets']}, people {counts['people']}.")
+    if counts["left_out"]:
+        typer.echo(f"Left out as targets: {counts['left_out']}.")
+
+
+def restore(
+    inputs: Annotated[list[Path], typer.Argument(help="Photos and folders of photos.", metavar="IMAGE|FOLDER...")],
+    checkpoint: Annotated[Path, typer.Option(help="A training run, or one checkpoint of it.", metavar="RUN")],
+    out: Annotated[Path, typer.Option(help="Where the restored photos go, as PNG.", metavar="DIR")],
+    reference: Annotated[
+        list[Path] | None, typer.Option(help="A photo of the same person; may be given again.", show_default="none")
+    ] = None,
+    aligned: Annotated[
+        bool, typer.Option("--aligned", help="Inputs are square FFHQ-template crops; outputs have the restorer's size.")
+    ] = False,
+    box: Annotated[
+        str | None,
+        typer.Option(help="x0,y0,x1,y1 in pixels: the face in a photo where none is found.", show_default="none"),
+    ] = None,
+    faces: Annotated[
+        str | None, typer.Option(help="Where the recognizer's files lie now.", show_default="as trained")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be restored; write nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a row a photo as JSON and nothing else.")] = False,
+) -> None:
+    """Restore the faces in any photo, at the photo's own size, guided by photos of the same person.
+
+    With references, the faces that match them; without, every face. Exits with 1 where nothing could be restored.
+
+    Example: likeness restore old.jpg --reference her1.jpg --reference her2.jpg --checkpoint dataset/run --out restored
+    """
+    if dry_run:
+        from train.outputs import outputs_of
+
+        for path, target in outputs_of(inputs, out):
+            typer.echo(f"Would restore {path} into {target}.")
+        return
+    from manifests.progress import progress
+    from train.restore import restore as run
+
+    with progress("photos", as_json) as report:
+        rows = run(inputs, reference or [], checkpoint, out, faces=faces, aligned=aligned, box=_box(box), report=report)
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(row) for row in rows]))
+    else:
+        for row in rows:
+            if row.reason is not None:
+                typer.echo(f"{row.photo}: {row.reason}")
+        done = [row for row in rows if row.status == "ok"]
+        count = sum(face.restored for row in done for face in row.faces)
+        typer.echo(f"{count} faces in {len(done)} of {len(rows)} photos restored into {out}.")
+    if not any(row.status == "ok" for row in rows):
+        raise typer.Exit(1)
+
+
+def _box(told: str | None) -> tuple[float, float, float, float] | None:
+    from manifests.errors import BadInput
+
+    if told is None:
+        return None
+    try:
+        x0, y0, x1, y1 = (float(edge) for edge in told.split(","))
+    except ValueError:
+        raise BadInput(f"--box {told}: say x0,y0,x1,y1 in pixels, like --box 120,80,260,240.") from None
+    return x0, y0, x1, y1
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A training run.", metavar="RUN")],
+    dataset: Annotated[Path, typer.Option(help="The dataset with the frozen test set.", metavar="DATASET")],
+    lq_set: Annotated[
+        str | None, typer.Option("--set", help="Name of the frozen set.", show_default="the test set of the right size")
+    ] = None,
+    references: Annotated[int, typer.Option(help="At most so many references an image.", min=1)] = 4,
+    faces: Annotated[
+        str | None, typer.Option(help="Where the recognizer's files lie now.", show_default="as trained")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws the references and the bootstrap.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be measured; write nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")] = False,
+) -> None:
+    """Measure a restorer on a frozen test set, beside the LQ input itself, with 95% bootstrap intervals.
+
+    Writes RUN/evaluation.json and RUN/evaluation.parquet (a row an image and a system).
+
+    Example: likeness evaluate dataset/run --dataset dataset
+    """
+    if dry_run:
+        name = lq_set or "the frozen test set of the restorer's size"
+        typer.echo(f"Would restore {name} of {dataset} and write {run / 'evaluation.json'} and evaluation.parquet.")
+        return
+    from manifests.progress import progress
+    from train.evaluate import evaluate as measured
+
+    with progress("images", as_json) as report:
+        result = measured(run, dataset, lq_set=lq_set, references=references, faces=faces, seed=seed, report=report)
+    print_evaluation(result, as_json)
+
+
+def print_evaluation(result: dict[str, Any], as_json: bool) -> None:
+    """The table of an evaluation, or its JSON."""
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    title = f"{result['lq_set']}: {result['images']} images of {result['people']} people, {result['checkpoint']}"
+    table = Table(title=title, title_justify="left", caption=result["interval"], caption_justify="left")
+    table.add_column("system")
+    for column in ("PSNR dB", "SSIM", "identity to target", "identity to references"):
+        table.add_column(column, justify="right")
+    for row in result["rows"]:
+        cells = [
+            f"{row[metric]['mean']:.{digits}f} [{row[metric]['low']:.{digits}f}, {row[metric]['high']:.{digits}f}]"
+            for metric, digits in (("psnr", 2), ("ssim", 3), ("id_target", 3), ("id_references", 3))
+        ]
+        table.add_row(row["system"], *cells)
+    Console().print(table)

@@ -71,7 +71,9 @@ class TrainingFaces(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         sample = draw_sample(self.snapshot, self.targets, self.counts, self.seed, index)
         theta = self.preset.sample(seeded(self.seed, "train", "degrade", index))
-        return pack(self.snapshot, sample, to_uint8(apply(to_float(_crop(self.snapshot, sample)), theta)), max(self.counts))
+        return pack(
+            self.snapshot, sample, to_uint8(apply(to_float(_crop(self.snapshot, sample)), theta)), max(self.counts)
+        )
 
 
 def _crop(snapshot: Snapshot, sample: Sample) -> np.ndarray:

@@ -52,7 +52,9 @@ class Logbook:
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, images)
 
-    def grid(self, images: int, lq: torch.Tensor, references: torch.Tensor, restored: torch.Tensor, target: torch.Tensor) -> Path:
+    def grid(
+        self, images: int, lq: torch.Tensor, references: torch.Tensor, restored: torch.Tensor, target: torch.Tensor
+    ) -> Path:
         """samples/<images>.png, a row an image: LQ | references | restored | target. All (B,3,S,S) or (B,K,3,S,S), 0..1."""
         rows = torch.cat([lq[:, None], references, restored[:, None], target[:, None]], 1)
         pixels = (rows.clamp(0, 1) * 255).round().byte().permute(0, 3, 1, 4, 2).cpu().numpy()
@@ -60,7 +62,9 @@ class Logbook:
         sheet = np.concatenate([np.full((_BAR, columns * size, 3), 255, np.uint8), pixels.reshape(b * size, -1, 3)])
         headings = ["input", *["reference"] * references.shape[1], "restored", "target"]
         for column, heading in enumerate(headings):
-            cv2.putText(sheet, heading, (column * size + 4, _BAR - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+            cv2.putText(
+                sheet, heading, (column * size + 4, _BAR - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA
+            )
         path = self.run / SAMPLES / f"{images:08d}.png"
         write_atomically(path, cv2.imencode(".png", np.ascontiguousarray(sheet[:, :, ::-1]))[1].tobytes())
         return path

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from manifests.errors import BadInput, LikenessError
+from manifests.progress import Report
 from manifests.storage import write_atomically
 from train import data
 from train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
@@ -63,6 +63,7 @@ def train(
     workers: int = 1,
     checkpoint_every: int = CHECKPOINT_EVERY,
     say: Callable[[str], None] = print,
+    report: Report = lambda *_: None,
 ) -> Ending:
     """Train `recipe` on the snapshot folder until `images` have been seen; RUN resumes from its newest checkpoint.
 
@@ -86,11 +87,13 @@ def train(
         say(f"Resuming {run} at {seen} images.")
 
     faces = data.TrainingFaces(taken, recipe, seed)
-    watched = data.fixed_batch(faces, "val" if len(taken.targets("val")) else "train", VALIDATION, max(recipe.reference_counts))
+    watched = data.fixed_batch(
+        faces, "val" if len(taken.targets("val")) else "train", VALIDATION, max(recipe.reference_counts)
+    )
     first, waited, why = seen, 0.0, ""
     sums: dict[str, float] = {}
     since = time.monotonic(), seen, 0.0
-    with Logbook(run, seen) as log, _stop_signal() as asked, _progress(end, seen) as advance:
+    with Logbook(run, seen) as log, _stop_signal() as asked:
         if not seen:
             _look(log, average, watched, recognizer, seen, began, device)
         stream = data.batches(faces, seen, recipe.batch, workers)
@@ -133,7 +136,7 @@ def train(
                 pace = {"images_per_second": (seen - since[1]) / spent, "data_wait": (waited - since[2]) / spent}
                 log.write("train", seen, now - began, {**means, "rate": rate_at(recipe, seen), **pace})
                 sums, since = {}, (now, seen, waited)
-            advance(seen)
+            report("train", min(seen, end), end)
             if seen >= end:
                 why = "complete"
             elif asked:
@@ -270,19 +273,3 @@ def _stop_signal() -> Iterator[list[str]]:
     finally:
         for kind, handler in zip(kinds, old, strict=True):
             signal.signal(kind, handler)
-
-
-@contextmanager
-def _progress(end: int, seen: int) -> Iterator[Callable[[int], None]]:
-    from rich.console import Console
-
-    rate = TextColumn("{task.fields[rate]}")
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("training", total=end, completed=seen, rate="")
-
-        def advance(images: int) -> None:
-            speed = bar.tasks[0].speed
-            bar.update(task, completed=images, rate=f"{speed:.1f} images/s" if speed else "")
-
-        yield advance

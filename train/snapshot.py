@@ -90,7 +90,9 @@ def load_snapshot(folder: Path) -> Snapshot:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         table = pq.read_table(folder / FACES)
     except (OSError, ValueError) as error:
-        raise BadInput(f"{folder} holds no snapshot: name a dataset, or a folder that `likeness train` made.") from error
+        raise BadInput(
+            f"{folder} holds no snapshot: name a dataset, or a folder that `likeness train` made."
+        ) from error
     if facts.get("version") != VERSION:
         raise BadInput(f"{folder} was made by another version of Likeness: remove it and train again.")
     columns = table.to_pydict()
@@ -172,7 +174,9 @@ def _choose(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str, Any]
         references = tuple(ref for ref in refs if ref in faces and ref != target)
         for ref in references:
             if faces[ref][0] != identity:
-                raise LedgerBroken(f"Face {target} has a reference of another person, {ref}: run `likeness curate` again.")
+                raise LedgerBroken(
+                    f"Face {target} has a reference of another person, {ref}: run `likeness curate` again."
+                )
             if split == "train" and faces[ref][1] != "train":
                 raise LedgerBroken(f"Training face {target} has a reference of split {faces[ref][1]}, {ref}.")
         if not references:
@@ -253,7 +257,9 @@ def _write_crops(path: Path, dataset: Path, face_ids: list[str], size: int) -> N
     crops = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     for i, face_id in enumerate(face_ids):
         source = crop_path(dataset, face_id)
-        image = cv2.imdecode(np.frombuffer(source.read_bytes(), np.uint8), cv2.IMREAD_COLOR) if source.is_file() else None
+        image = (
+            cv2.imdecode(np.frombuffer(source.read_bytes(), np.uint8), cv2.IMREAD_COLOR) if source.is_file() else None
+        )
         if image is None:
             raise LedgerBroken(f"The crop {source} is missing or broken: run `likeness curate` again.")
         crops[i] = shrink(np.asarray(image[:, :, ::-1], np.uint8), size)

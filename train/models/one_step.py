@@ -11,7 +11,9 @@ from diffusers import DDIMScheduler
 @cache
 def signal_share(timestep: int) -> float:
     """alpha-bar at a timestep of Stable Diffusion 2.1's schedule (scaled linear, beta .00085 to .012, 1000 steps)."""
-    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000)
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000
+    )
     return float(scheduler.alphas_cumprod[timestep].double())
 
 

@@ -48,7 +48,9 @@ class TinyUNet(nn.Module):
         levels = len(channels)
         self.shift = levels - len(reference_channels)
         modulation = channels[-1]
-        self.modulate = nn.Sequential(nn.Linear(embedding_dim, modulation), nn.SiLU(), nn.Linear(modulation, modulation))
+        self.modulate = nn.Sequential(
+            nn.Linear(embedding_dim, modulation), nn.SiLU(), nn.Linear(modulation, modulation)
+        )
         self.first = nn.Conv2d(latent_channels, channels[0], 3, padding=1)
         self.down = nn.ModuleList(resnet(c, c) for c in channels)
         self.smaller = nn.ModuleList(

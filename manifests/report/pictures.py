@@ -1,0 +1,95 @@
+"""Pictures and plots that travel inside the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+Series = Sequence[tuple[float, float]]
+
+_COLOURS = ("var(--ink-1)", "var(--ink-2)", "var(--ink-3)")
+
+
+def thumbnail(path: Path, side: int) -> str:
+    """A picture as a JPEG data URI, its longer side at most `side` px; empty where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            small = image.convert("RGB")
+            small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    except OSError:
+        return ""
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def whole(path: Path) -> str:
+    """A picture at its own size as a JPEG data URI; empty where it cannot be read."""
+    return thumbnail(path, 1 << 20)
+
+
+def histogram(edges: Sequence[float], within: Sequence[int], between: Sequence[int], threshold: float) -> str:
+    """An SVG of two normalised histograms over cosine similarity, with the threshold as a line."""
+    shown = [i for i in range(len(within)) if within[i] or between[i]]
+    if not shown:
+        return ""
+    low, high = edges[shown[0]], edges[shown[-1] + 1]
+    width, height, left, bottom = 720, 220, 8, 24
+    span = max(high - low, 1e-6)
+
+    def x(value: float) -> float:
+        return left + (value - low) / span * (width - 2 * left)
+
+    parts = []
+    for counts, colour in ((between, _COLOURS[1]), (within, _COLOURS[0])):
+        top = max(max(counts), 1)
+        points = [f"{x(edges[shown[0]]):.1f},{height - bottom}"]
+        for i in range(shown[0], shown[-1] + 1):
+            y = height - bottom - counts[i] / top * (height - bottom - 10)
+            points += [f"{x(edges[i]):.1f},{y:.1f}", f"{x(edges[i + 1]):.1f},{y:.1f}"]
+        points.append(f"{x(edges[shown[-1] + 1]):.1f},{height - bottom}")
+        parts.append(f'<polygon points="{" ".join(points)}" fill="{colour}" fill-opacity=".45" stroke="{colour}"/>')
+    line = x(threshold)
+    parts.append(f'<line x1="{line:.1f}" x2="{line:.1f}" y1="4" y2="{height - bottom}" class="mark"/>')
+    parts.append(f'<text x="{line + 5:.1f}" y="16">same person from {threshold:g}</text>')
+    ticks = [low + span * i / 6 for i in range(7)]
+    parts += [f'<text x="{x(t):.1f}" y="{height - 6}" text-anchor="middle">{t:.2f}</text>' for t in ticks[1:-1]]
+    return _svg(width, height, parts, "similarity histogram")
+
+
+def curve(series: Mapping[str, Series], label: str) -> str:
+    """An SVG line plot of up to three series over images seen."""
+    points = [point for line in series.values() for point in line]
+    if len(points) < 2:
+        return ""
+    width, height, left, bottom = 352, 190, 48, 24
+    x0, x1 = min(p[0] for p in points), max(p[0] for p in points)
+    y0, y1 = min(p[1] for p in points), max(p[1] for p in points)
+    x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1e-6)
+
+    def place(point: tuple[float, float]) -> str:
+        x = left + (point[0] - x0) / (x1 - x0) * (width - left - 8)
+        y = height - bottom - (point[1] - y0) / (y1 - y0) * (height - bottom - 28)
+        return f"{x:.1f},{y:.1f}"
+
+    parts = [f'<text x="{left}" y="14" class="label">{label}</text>']
+    for i, (name, line) in enumerate(series.items()):
+        colour = _COLOURS[i % len(_COLOURS)]
+        drawn = " ".join(place(point) for point in line)
+        parts.append(f'<polyline points="{drawn}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+        if len(series) > 1:
+            parts.append(f'<text x="{width - 8}" y="{14 + 13 * i}" text-anchor="end" fill="{colour}">{name}</text>')
+    for value, y in ((y1, 28), (y0, height - bottom)):
+        parts.append(f'<text x="{left - 5}" y="{y + 4}" text-anchor="end">{value:.3g}</text>')
+    parts.append(f'<line x1="{left}" x2="{width - 8}" y1="{height - bottom}" y2="{height - bottom}" class="axis"/>')
+    parts.append(f'<text x="{left}" y="{height - 6}">{x0:,.0f}</text>')
+    parts.append(f'<text x="{width - 8}" y="{height - 6}" text-anchor="end">{x1:,.0f} images</text>')
+    return _svg(width, height, parts, label)
+
+
+def _svg(width: int, height: int, parts: Sequence[str], title: str) -> str:
+    return f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
