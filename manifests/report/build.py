@@ -82,7 +82,8 @@ def _funnel(ledger: Ledger) -> list[dict[str, Any]]:
     steps = []
     for table, title in (("files", "Files offered"), ("photos", "Distinct photos"), ("faces", "Faces found")):
         rows = ledger.query(
-            f"SELECT coalesce(reason, status) AS why, status, count(*) AS n FROM {table} GROUP BY ALL ORDER BY n DESC, why"
+            f"""SELECT coalesce(reason, status) AS why, status, count(*) AS n
+                FROM {table} GROUP BY ALL ORDER BY n DESC, why"""
         ).rows(named=True)
         total, kept = sum(row["n"] for row in rows), sum(row["n"] for row in rows if row["status"] == "ok")
         lost = [
@@ -107,8 +108,9 @@ def _people(ledger: Ledger, dataset: Path) -> list[dict[str, Any]]:
     ).rows(named=True)
     for person in largest:
         faces = ledger.query(
-            "SELECT face_id, confidence FROM memberships WHERE identity_id = ? ORDER BY confidence DESC, face_id LIMIT
-            ?", person["identity_id"],
+            """SELECT face_id, confidence FROM memberships WHERE identity_id = ?
+               ORDER BY confidence DESC, face_id LIMIT ?""",
+            person["identity_id"],
             FACES,
         ).rows()
         person["faces"] = [(thumbnail(crop_path(dataset, face), 96), f"{confidence:.2f}") for face, confidence in faces]
