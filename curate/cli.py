@@ -26,7 +26,8 @@ def curate(
         float | None, typer.Option(help="Drop faces with fewer pixels between the eyes.", show_default="16")
     ] = None,
     same_person: Annotated[
-        float | None, typer.Option(help="Mean cosine that makes two groups one person.", show_default="the recognizer's")
+        float | None,
+        typer.Option(help="Mean cosine that makes two groups one person.", show_default="the recognizer's"),
     ] = None,
     one_person_may_appear_twice: Annotated[
         bool, typer.Option("--collages", help="Let two faces of one photo be the same person.")
@@ -72,7 +73,9 @@ def told(summary: Summary) -> str:
     """The summary in a few lines."""
 
     def counts(found: dict[str, int]) -> str:
-        return ", ".join(f"{n} {what}" for what, n in sorted(found.items(), key=lambda item: (item[0] != "ok", -item[1])))
+        return ", ".join(
+            f"{n} {what}" for what, n in sorted(found.items(), key=lambda item: (item[0] != "ok", -item[1]))
+        )
 
     aside = f"; {summary.set_aside} faces set aside, their photo spans splits" if summary.set_aside else ""
     lines = [

@@ -27,14 +27,20 @@ class ScreenRules:
 
 @dataclass(frozen=True)
 class DedupeRules:
-    """When two faces are the same picture again. Ours, measured on web photos: re-encoded at quality 40 or halved, a photo's
-    64-bit hash moves by at most 4 bits, while distinct photos of one person lie 10 and more apart."""
+    """When two faces are the same picture again.
 
-    # the photos' 64-bit hashes differ in at most this many bits, and the faces are at least this alike
+    Ours, measured on web photos: re-encoded at quality 40 or halved, a photo's 64-bit hash moves by at most 4 bits,
+    while distinct photos of one person lie 10 and more apart.
+    """
+
+    # the photos' 64-bit hashes differ in at most this many bits, the faces are at least this alike, and their boxes lie
+    # in the same place: intersection over union in units of the photo. Place alone tells apart the people of a picture
+    # for recognizers whose strangers are alike (dlib's reach a cosine of .9).
     max_photo_bits: int = 6
     min_cosine_same_photo: float = 0.35
+    min_overlap_same_photo: float = 0.5
     # or, for recropped pictures: the aligned faces' 256-bit hashes differ in at most this many bits (of 12,480 pairs of
-    # distinct photos of one person, 3 do), and the faces are at least this alike
+    # distinct photos of one person, 3 do), and the faces are at least this alike, and as alike as one person's must be
     max_face_bits: int = 54
     min_cosine_same_face: float = 0.80
 

@@ -24,25 +24,27 @@ NOTICE = (
 
 @dataclass(frozen=True)
 class Sitter:
-    """One person: where the picture lies and the face in it, as dlib's detector boxes it (x0, y0, x1, y1)."""
+    """One person: where the picture lies, the face in it as dlib's detector boxes it (x0, y0, x1, y1), and the slope of
+    the line through its eyes, degrees."""
 
     name: str
     package: str
     file: str
     box: tuple[int, int, int, int]
+    tilt: float
     enlarge: float = 1.0  # small pictures, so that the screen's size rule does not turn all of them away
 
 
 _GROUP = "data/images/t1.jpg"
 SITTERS = (
-    Sitter("a", "insightface", _GROUP, (67, 283, 175, 390), 1.5),
-    Sitter("b", "insightface", _GROUP, (275, 176, 364, 265), 1.5),
-    Sitter("c", "insightface", _GROUP, (450, 295, 557, 402), 1.5),
-    Sitter("d", "insightface", _GROUP, (724, 367, 832, 474), 1.5),
-    Sitter("e", "insightface", _GROUP, (870, 67, 999, 196), 1.5),
-    Sitter("f", "insightface", _GROUP, (1118, 283, 1226, 390), 1.5),
-    Sitter("g", "insightface", "data/images/Tom_Hanks_54745.png", (6, 26, 96, 116), 2.0),
-    Sitter("h", "skimage", "data/astronaut.png", (175, 76, 265, 166), 1.5),
+    Sitter("a", "insightface", _GROUP, (67, 283, 175, 390), -25.5, 1.5),
+    Sitter("b", "insightface", _GROUP, (275, 176, 364, 265), -32.1, 1.5),
+    Sitter("c", "insightface", _GROUP, (450, 295, 557, 402), 15.3, 1.5),
+    Sitter("d", "insightface", _GROUP, (724, 367, 832, 474), 7.6, 1.5),
+    Sitter("e", "insightface", _GROUP, (870, 67, 999, 196), -5.4, 1.5),
+    Sitter("f", "insightface", _GROUP, (1118, 283, 1226, 390), -3.8, 1.5),
+    Sitter("g", "insightface", "data/images/Tom_Hanks_54745.png", (6, 26, 96, 116), -2.6, 2.0),
+    Sitter("h", "skimage", "data/astronaut.png", (175, 76, 265, 166), 3.5, 1.5),
 )
 VARIATIONS = 16
 
@@ -106,7 +108,7 @@ def _with_surroundings(picture: np.ndarray) -> np.ndarray:
 def _where_from(sitter: Sitter, out: int, rng: np.random.Generator) -> np.ndarray:
     """For every pixel of the new photo, where in the picture it comes from: float32 (out, out, 2).
 
-    In units of the face's width, origin at its centre: frame, mirror, tilt and perspective first, then a turn of the
+    In units of the face's width, origin at its centre, the head upright: frame, mirror, tilt and perspective first, then a turn of the
     head (the nearer a point, the further it moves), then a smooth change of expression.
     """
     x0, y0, x1, y1 = sitter.box
@@ -116,14 +118,18 @@ def _where_from(sitter: Sitter, out: int, rng: np.random.Generator) -> np.ndarra
     grid = np.stack(np.meshgrid(axis, axis), axis=-1) * reach + rng.uniform(-0.12, 0.12, 2)
     if rng.random() < 0.5:
         grid[..., 0] *= -1
-    angle = np.deg2rad(rng.uniform(-14, 14))
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    grid = grid @ (turn * np.array([rng.uniform(0.9, 1.1), 1.0]))
+    grid = _rotated(grid, rng.uniform(-9, 9)) * np.array([rng.uniform(0.9, 1.1), 1.0])
     grid /= 1 + (grid @ rng.uniform(-0.12, 0.12, 2))[..., None]
     nearness = np.exp(-(grid[..., 0] ** 2 / 0.18 + (grid[..., 1] - 0.08) ** 2 / 0.3))
-    grid += nearness[..., None] * rng.uniform((-0.09, -0.06), (0.09, 0.06))
-    bend = cv2.resize(rng.normal(0, 0.02, (5, 5, 2)), (out, out), interpolation=cv2.INTER_CUBIC)
-    return ((grid + bend) * width + centre).astype(np.float32)
+    grid += nearness[..., None] * rng.uniform((-0.1, -0.07), (0.1, 0.07))
+    bend = cv2.resize(rng.normal(0, 0.024, (5, 5, 2)), (out, out), interpolation=cv2.INTER_CUBIC)
+    return (_rotated(grid + bend, sitter.tilt) * width + centre).astype(np.float32)
+
+
+def _rotated(points: np.ndarray, degrees: float) -> np.ndarray:
+    """Points (..., 2) turned clockwise in the image."""
+    angle = np.deg2rad(degrees)
+    return points @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
 
 def _light(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:

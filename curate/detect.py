@@ -14,39 +14,49 @@ from curate.config import ScreenRules
 from curate.faces import measure
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, scale_of, similarity
 from curate.faces.decode import UndecodableImage, decode
+from curate.faces.errors import FaceModelError
 from curate.faces.models import Detection, FaceModels, load_faces
 from curate.screen import screen
 from manifests.records import Face, Photo
 from manifests.storage import crop_path, path_of, sha256_bytes, write_atomically
+
+VANISHED = "file_vanished_or_changed"
+REDETECTED = "not_found_again"  # by another detector than the one that found it
 
 # a worker keeps its models between batches; every process has its own
 cached_models = cache(load_faces)
 
 
 def detect_batch(
-    photos: Sequence[tuple[Photo, str]], faces: str, landmarks: str | None, rules: ScreenRules, dataset: Path
+    photos: Sequence[tuple[Photo, Sequence[str]]], faces: str, landmarks: str | None, rules: ScreenRules, dataset: Path
 ) -> list[Photo | Face]:
     """Every face of every photo as a measured, screened row; the photo's own row says where none was found.
 
-    `photos` holds each photo with the uri it is read from; `faces` is a resolved --faces spec.
+    `photos` holds each photo with the uris it may be read from; `faces` is a resolved --faces spec. A detection whose
+    landmarks coincide or are not finite is no face, and leaves no row.
     """
     models = cached_models(faces)
     rows: list[Photo | Face] = []
-    for photo, uri in photos:
-        try:
-            image = decode(path_of(uri))
-        except (UndecodableImage, OSError):
-            rows.append(replace(photo, status="failed", reason="file_vanished_or_changed"))
+    for photo, uris in photos:
+        image = read_photo(photo.photo_id, uris)
+        if image is None:
+            rows.append(replace(photo, status="failed", reason=VANISHED))
             continue
-        measured = [
-            face
-            for one in models.detect(image)
-            if (face := _measured(image, photo.photo_id, one, landmarks)) is not None
-        ]
-        rows.append(
-            replace(photo, status="ok", reason=None) if measured else replace(photo, status="dropped", reason="no_face")
-        )
-        for face, crop in measured:
+        try:
+            detections = models.detect(image)
+        except FaceModelError:
+            raise
+        except Exception:  # three libraries' detectors, on pictures of any shape: one photo must not end the run
+            rows.append(replace(photo, status="failed", reason="detector_failed"))
+            continue
+        found: dict[str, tuple[Face, np.ndarray]] = {}
+        for detection in detections:
+            measured = _measured(image, photo.photo_id, detection, landmarks)
+            if measured is not None:
+                found.setdefault(measured[0].face_id, measured)
+        status, missing = ("ok", None) if found else ("dropped", "no_face")
+        rows.append(replace(photo, status=status, reason=missing))
+        for face, crop in found.values():
             reason = screen(face, rules, (photo.width, photo.height))
             if reason is None:
                 write_crop(dataset, face.face_id, crop)
@@ -54,14 +64,28 @@ def detect_batch(
     return rows
 
 
-def crop_batch(photos: Sequence[tuple[str, Sequence[Face]]], dataset: Path) -> list[Face]:
-    """Write the crops of faces accepted later, from their recorded landmarks; photos as (uri, faces). Rows as they end."""
-    rows: list[Face] = []
-    for uri, faces in photos:
+def read_photo(photo_id: str, uris: Sequence[str]) -> np.ndarray | None:
+    """RGB uint8 (H, W, 3) from the first of the photo's files that still holds these very bytes; None without one."""
+    for uri in uris:
         try:
-            image = decode(path_of(uri))
+            data = path_of(uri).read_bytes()
+            if sha256_bytes(data) == photo_id:
+                return decode(data)
         except (UndecodableImage, OSError):
-            rows += [replace(face, status="failed", reason="file_vanished_or_changed") for face in faces]
+            continue
+    return None
+
+
+def crop_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]]], dataset: Path) -> list[Face]:
+    """Write the crops of faces accepted later, from their recorded landmarks. Rows as they end.
+
+    `photos` holds (photo_id, the uris it may be read from, its faces).
+    """
+    rows: list[Face] = []
+    for photo_id, uris, faces in photos:
+        image = read_photo(photo_id, uris)
+        if image is None:
+            rows += [replace(face, status="failed", reason=VANISHED, duplicate_of=None) for face in faces]
             continue
         for face in faces:
             landmarks5 = np.array(face.landmarks5).reshape(5, 2)
@@ -82,15 +106,18 @@ def write_crop(dataset: Path, face_id: str, crop: np.ndarray) -> None:
 
 
 def read_crop(dataset: Path, face_id: str) -> np.ndarray:
-    """The crop of a face, RGB uint8 (512, 512, 3)."""
+    """RGB uint8 (512, 512, 3) of a face. Raises OSError where the crop is missing, ValueError where it is broken."""
     data = np.frombuffer(crop_path(dataset, face_id).read_bytes(), np.uint8)
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1])
+    crop = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    if crop is None:
+        raise ValueError(f"{crop_path(dataset, face_id)} is not a PNG")
+    return np.asarray(crop)
 
 
 def _measured(
     image: np.ndarray, photo_id: str, found: Detection, landmarks: str | None
 ) -> tuple[Face, np.ndarray] | None:
-    """The row of one detection and its 512 px crop; None where its landmarks make no face at all."""
+    """The row of one detection and its 512 px crop; None where its landmarks coincide or are not finite."""
     try:
         matrix = similarity(found.landmarks5, FFHQ_512)
     except ValueError:

@@ -1,8 +1,9 @@
 """Embeddings -> people: a faiss neighbour graph, its connected components, and average linkage inside each.
 
 An honest first version. Two groups become one person while the mean cosine over all their pairs of faces stays above
-`same_person`; a pair that shares a photo counts as -1, the least a cosine can be. Where two faces of one photo still meet
-in one group, the one less like the group stands alone: no group ever holds two. Usable without the ledger.
+`same_person`; a pair that shares a photo counts as -1, the least a cosine can be. Where two faces of one photo still
+meet in one group, the one less like the group stands alone, with the faces it was said to belong with. Usable without
+the ledger.
 """
 
 from __future__ import annotations
@@ -29,9 +30,8 @@ class Grouping:
     confidence: np.ndarray  # float32 (n,): mean cosine to the group's other faces; 1 where there is none
     margin: np.ndarray  # float32 (n,): confidence minus the mean cosine to the nearest other group among the neighbours
     threshold: float  # the mean cosine that was asked for
-    false_match_rate: (
-        float | None
-    )  # share of same-photo pairs above it: strangers by definition; None without such pairs
+    # share of same-photo pairs above it: strangers by definition; None without such pairs
+    false_match_rate: float | None
 
 
 def group(
@@ -44,9 +44,10 @@ def group(
 ) -> Grouping:
     """Group unit rows, float32 (n, d).
 
-    Faces with the same entry in `photo_ids` are never one person; leave it out to allow that. `must_link` and
-    `cannot_link` hold pairs of row numbers and win over similarity; a pair in both raises BadInput, as do rows that are
-    not finite or not of length 1. The order of the rows does not change who is grouped with whom.
+    Faces with the same entry in `photo_ids` are never one person unless `must_link` says so, directly or through
+    others; leave it out to allow that. `must_link` and `cannot_link` hold pairs of row numbers and win over similarity.
+    The order of the rows does not change who is grouped with whom. Raises BadInput for links that contradict each
+    other, for a link to a row that is not there, and for rows that are not finite or not of length 1.
     """
     embeddings = np.ascontiguousarray(embeddings, np.float32)
     n = len(embeddings)
@@ -54,22 +55,15 @@ def group(
         return Grouping(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32), same_person, None)
     if not np.isfinite(embeddings).all() or np.abs(np.linalg.norm(embeddings, axis=1) - 1).max() > 1e-3:
         raise BadInput("Embeddings must be finite rows of length 1: normalise them, and leave out faces without one.")
-    order = np.lexsort(embeddings.T[: min(4, embeddings.shape[1])])  # a canonical order: ties fall the same way
+    _refuse_contradictions(n, must_link, cannot_link)
+    photos = None if photo_ids is None else np.unique(np.asarray(photo_ids, str), return_inverse=True)[1]
+    order = _canonical(embeddings, photos)
     rank = np.empty(n, np.int64)
     rank[order] = np.arange(n)
     vectors = embeddings[order]
-    photos = (
-        None
-        if photo_ids is None
-        else np.unique(np.asarray(photo_ids, dtype=object)[order].astype(str), return_inverse=True)[1]
-    )
+    photos = None if photos is None else photos[order]
     apart = {(int(min(rank[a], rank[b])), int(max(rank[a], rank[b]))) for a, b in cannot_link}
     together = {(int(min(rank[a], rank[b])), int(max(rank[a], rank[b]))) for a, b in must_link}
-    if both := apart & together:
-        a, b = sorted(both)[0]
-        raise BadInput(
-            f"Faces {order[a]} and {order[b]} are said to be one person and two: take one of the decisions back."
-        )
 
     near, likeness = _neighbours(vectors, min(neighbours, n - 1))
     edges = _edges(near, likeness, same_person)
@@ -96,6 +90,32 @@ def group(
         threshold=same_person,
         false_match_rate=None if photos is None else _same_photo_matches(vectors, photos, same_person),
     )
+
+
+def _refuse_contradictions(
+    n: int, must_link: Sequence[tuple[int, int]], cannot_link: Sequence[tuple[int, int]]
+) -> None:
+    if outside := [row for pair in (*must_link, *cannot_link) for row in pair if not 0 <= row < n]:
+        raise BadInput(f"A link names face {outside[0]}, and there are {n} faces, counted from 0.")
+    block = _blocks(n, must_link)
+    for a, b in cannot_link:
+        if block[a] == block[b]:
+            raise BadInput(f"Faces {a} and {b} are said to be one person and two: take one of the decisions back.")
+
+
+def _blocks(n: int, together: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Labels (n,): rows that were said to be one person, directly or through others, share one."""
+    pairs = np.array(together, np.int64).reshape(-1, 2)
+    graph = coo_matrix((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    return np.asarray(connected_components(graph, directed=False)[1])
+
+
+def _canonical(embeddings: np.ndarray, photos: np.ndarray | None) -> np.ndarray:
+    """An order of the rows that depends on what they hold alone, so that ties always fall the same way."""
+    rows = np.ascontiguousarray(embeddings + 0.0)  # -0 becomes 0: equal rows must be equal bytes
+    held = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    _, same = np.unique(held, return_inverse=True)
+    return np.lexsort((np.zeros(len(rows)) if photos is None else photos, same))
 
 
 def _neighbours(vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -183,13 +203,14 @@ def _average_linkage(
 
     best = np.full(m, -np.inf)
     partner = np.zeros(m, np.int64)
-    for i in np.flatnonzero(alive):
-        best[i], partner[i] = best_of(int(i))
+    for i in range(m):
+        if alive[i]:
+            best[i], partner[i] = best_of(i)
     while True:
-        i = int(best.argmax())
-        if best[i] < at_least:
+        top = int(best.argmax())
+        if best[top] < at_least:
             break
-        i, j = sorted((i, int(partner[i])))
+        i, j = sorted((top, int(partner[top])))
         merge(i, j)
         best[j] = -np.inf
         for row in np.flatnonzero(alive & ((partner == i) | (partner == j))):
@@ -205,23 +226,27 @@ def _average_linkage(
 def _one_a_photo(
     vectors: np.ndarray, photos: np.ndarray, label: np.ndarray, together: Sequence[tuple[int, int]]
 ) -> np.ndarray:
-    """Of several faces of one photo in one group, all but the one most like the group stand alone.
+    """Of several faces of one photo in one group, all but the one most like the group leave it.
 
-    Faces that were said to be one person stay where they are.
+    Faces that were said to be one person form a block, which stays or leaves as a whole; larger blocks stay first.
     """
-    label, said = label.copy(), {row for pair in together for row in pair}
+    label, block = label.copy(), _blocks(len(label), together)
     total = np.zeros((int(label.max()) + 1, vectors.shape[1]))
     np.add.at(total, label, vectors)
     fit = np.einsum("nd,nd->n", vectors, total[label])
-    rivals: dict[tuple[int, int], list[int]] = {}
-    for row in range(len(label)):
-        rivals.setdefault((int(label[row]), int(photos[row])), []).append(row)
+    size, best = np.bincount(block), np.full(int(block.max()) + 1, -np.inf)
+    np.maximum.at(best, block, fit)
+    rows_of: dict[int, list[int]] = {}
+    for row, member in enumerate(block.tolist()):
+        rows_of.setdefault(member, []).append(row)
+    taken: set[tuple[int, int]] = set()  # (group, photo)
     fresh = int(label.max()) + 1
-    for rows in rivals.values():
-        keeper = max(rows, key=lambda row: (row in said, fit[row], -row))
-        for row in rows:
-            if row != keeper and row not in said:
-                label[row], fresh = fresh, fresh + 1
+    for member in sorted(rows_of, key=lambda member: (-size[member], -best[member], rows_of[member][0])):
+        wanted = {(int(label[row]), int(photos[row])) for row in rows_of[member]}
+        if wanted & taken:
+            label[rows_of[member]], fresh = fresh, fresh + 1
+        else:
+            taken |= wanted
     return np.unique(label, return_inverse=True)[1]
 
 
@@ -257,11 +282,7 @@ def _same_photo_matches(vectors: np.ndarray, photos: np.ndarray, at_least: float
 
 def histogram(embeddings: np.ndarray, labels: np.ndarray, bins: int = 100, most: int = 3000) -> dict[str, list[float]]:
     """Counts of cosines within and between people over evenly spaced faces (at most `most`), edges from -1 to 1."""
-    keep = (
-        np.unique(np.linspace(0, len(embeddings) - 1, min(most, len(embeddings))).astype(int))
-        if len(embeddings)
-        else []
-    )
+    keep = np.unique(np.linspace(0, max(len(embeddings) - 1, 0), min(most, len(embeddings))).astype(int))
     vectors, label = embeddings[keep], labels[keep]
     edges = np.linspace(-1, 1, bins + 1)
     upper = np.triu_indices(len(vectors), 1)

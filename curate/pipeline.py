@@ -5,9 +5,7 @@ scan -> detect -> screen -> embed -> dedupe -> group -> split -> pair -> check
 
 from __future__ import annotations
 
-import dataclasses
-import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import polars as pl
 
 from curate import screen as screening
 from curate.config import CurateConfig
 from curate.dedupe import REASON as NEAR_DUPLICATE
 from curate.dedupe import near_duplicates
-from curate.detect import crop_batch, detect_batch, resolved
-from curate.embed import batches, embed_batch, shard_name
+from curate.detect import REDETECTED, VANISHED, crop_batch, detect_batch, resolved
+from curate.embed import CROP_MISSING, batches, embed_batch, intact_shards, remove_shards, shard_name
 from curate.faces.models import FaceModels
 from curate.group import group, histogram
 from curate.identities import make_identities
@@ -33,7 +30,7 @@ from manifests.errors import BadInput
 from manifests.ledger import Ledger
 from manifests.progress import Report
 from manifests.records import TABLES, Face, File, Identity, Membership, Model, Pair, Photo, Record, Split
-from manifests.storage import crop_path, sha256_bytes, uri_of
+from manifests.storage import crop_path, sweep, uri_of
 from manifests.workers import Map, mapper
 
 FILES_A_BATCH = 32
@@ -62,9 +59,11 @@ def curate(
 ) -> Summary:
     """Curate every file under `photos` into the dataset folder; the same call again resumes where it ended.
 
-    Raises BadInput, LedgerError or FaceModelError, always before anything of the stage at hand is recorded.
+    Raises BadInput, LedgerError or FaceModelError; every unit that was finished before stays recorded.
     """
     with Ledger.open(dataset, write=True) as ledger, mapper(workers, _start_worker) as run:
+        for folder in ("faces", "embeddings"):
+            sweep(ledger.dataset / folder)
         scan(ledger, photos, run, report)
         models = choose_faces(ledger, config.faces)
         rules = config.screen
@@ -74,45 +73,51 @@ def curate(
         detect(ledger, config, models, run, report)
         screen(ledger, config, run, report)
         embed(ledger, config, models, run, report)
-        dedupe(ledger, config)
+        dedupe(ledger, config, models)
         group_faces(ledger, config, models, report)
         split(ledger, config)
         pair(ledger)
-        check_splits(_rows(ledger, Face), _rows(ledger, Split))
+        check_splits(ledger.rows(Face), ledger.rows(Split))
         return summarise(ledger, models)
 
 
 def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> None:
     """A row for every file offered; files whose size and time have not changed since their row are not read again."""
-    known = {file.uri: (file.bytes, file.mtime_ns) for file in _rows(ledger, File)}
-    found, refused = [], []
+    known = {file.uri: file for file in ledger.rows(File)}
+    found: dict[str, Path] = {}
+    refused: dict[str, File] = {}
     for item in offered(photos):
         if isinstance(item, File):
-            refused.append(item)
+            refused[item.uri] = item
         elif not _unchanged(item, known.get(uri_of(item))):
-            found.append(item)
-    if refused:
-        ledger.record("scan", "refused", {}, _first_of_each(refused))
-    have = {photo.photo_id: photo for photo in _rows(ledger, Photo)}
-    chunks = _chunks(found, FILES_A_BATCH)
+            found[uri_of(item)] = item
+    new_reasons = [row for uri, row in refused.items() if known.get(uri) != row]
+    # a folder that could not be walked and now can has its files' rows instead of its own
+    healed = [uri for uri, row in known.items() if row.reason == "unreadable_folder" and uri not in refused]
+    healed = [uri for uri in healed if any(other.startswith(f"{uri}/") for other in (*found, *known))]
+    if new_reasons or healed:
+        ledger.record("scan", "not walked", {}, new_reasons, forget=[("files", "uri", healed)])
+    have = {photo.photo_id for photo in ledger.rows(Photo)}
+    chunks = _chunks(list(found.values()), FILES_A_BATCH)
     for done, (chunk, rows) in enumerate(zip(chunks, run(scan_batch, chunks), strict=True), 1):
         new = [row for row in rows if not (isinstance(row, Photo) and row.photo_id in have)]
-        ledger.record("scan", sha256_bytes(" ".join(uri_of(path) for path in chunk).encode()), {}, _first_of_each(new))
+        ledger.record("scan", [uri_of(path) for path in chunk], {}, _first_of_each(new))
         report("scan", min(done * FILES_A_BATCH, len(found)), len(found))
-    if changed := mark_same_files(_rows(ledger, File)):
+    if changed := mark_same_files(ledger.rows(File)):
         ledger.record("scan", "same files", {}, changed)
 
 
 def choose_faces(ledger: Ledger, spec: str) -> FaceModels:
     """Load the face models and note them; a dataset keeps the recognizer it began with."""
-    earlier = [model for model in _rows(ledger, Model) if model.role == "recognizer"]
+    noted = ledger.rows(Model)
+    earlier = [model for model in noted if model.role == "recognizer"]
     if spec == "auto" and earlier:
         spec = earlier[0].spec
     models = resolved(spec)
     if earlier and earlier[0].sha256 != models.recognizer_sha256():
         raise BadInput(
-            f"{ledger.dataset} was made with the recognizer {earlier[0].file} of {earlier[0].spec}; embeddings of another "
-            f"cannot be compared with it: say --faces {earlier[0].spec}, or start a new dataset."
+            f"{ledger.dataset} was made with the recognizer {earlier[0].file} of {earlier[0].spec}; embeddings of "
+            f"another cannot be compared with it: say --faces {earlier[0].spec}, or start a new dataset."
         )
     rows = [
         Model(
@@ -125,7 +130,9 @@ def choose_faces(ledger: Ledger, spec: str) -> FaceModels:
         )
         for file in models.files
     ]
-    ledger.record("models", models.recognizer_sha256(), {}, rows)
+    used = {row.file for row in rows}
+    unused = [model.file for model in noted if model.role != "landmarks" and model.file not in used]
+    ledger.record("models", models.recognizer_sha256(), {}, rows, forget=[("models", "file", unused)])
     return models
 
 
@@ -137,82 +144,115 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, r
     if config.landmarks == "dlib":
         from curate.faces.dlib_models import landmark_models
 
-        rows = [Model(file.role, file.path.name, "dlib", file.sha256, file.licence) for file in landmark_models()]
-        ledger.record("models", "landmarks", {}, rows)
+        used = [Model(file.role, file.path.name, "dlib", file.sha256, file.licence) for file in landmark_models()]
+        ledger.record("models", "landmarks", {}, used)
     finished = ledger.done("detect", told)
-    uris = {file.photo_id: file.uri for file in _rows(ledger, File) if file.status == "ok"}
+    if config.landmarks is None:  # what was found with 68 landmarks serves whoever wants none
+        finished |= ledger.done("detect", {**told, "landmarks": "dlib"})
+    uris = _uris(ledger)
     todo = [
         (photo, uris[photo.photo_id])
-        for photo in _rows(ledger, Photo)
-        if photo.photo_id not in finished and photo.photo_id in uris
+        for photo in ledger.rows(Photo)
+        if photo.photo_id in uris and photo.photo_id not in finished
     ]
-    earlier = {face.face_id: face for face in _rows(ledger, Face)}
+    earlier: dict[str, dict[str, Face]] = defaultdict(dict)
+    for face in ledger.rows(Face):
+        earlier[face.photo_id][face.face_id] = face
     work = partial(
         detect_batch, faces=config.faces, landmarks=config.landmarks, rules=config.screen, dataset=ledger.dataset
     )
     chunks = _chunks(todo, PHOTOS_A_BATCH)
-    for done, (chunk, rows) in enumerate(zip(chunks, run(work, chunks), strict=True), 1):
-        rows = [_keep_embedding(row, earlier) for row in rows]
-        units = [photo.photo_id for photo, _ in chunk]
-        again = {row.face_id for row in rows if isinstance(row, Face)}
-        gone = [face_id for face_id, face in earlier.items() if face.photo_id in set(units) and face_id not in again]
-        ledger.record("detect", units, told, rows, forget=[("faces", "face_id", gone)] if gone else ())
+    for done, found in enumerate(run(work, chunks), 1):
+        rows: list[Record] = []
+        units: list[str] = []
+        for row in found:
+            before = earlier[row.photo_id]
+            if isinstance(row, Face):
+                rows.append(_keep_embedding(row, before))
+            elif row.reason != VANISHED:  # a photo that can be read again is looked at again
+                units.append(row.photo_id)
+                rows.append(row)
+            elif not before:
+                rows.append(row)
+        again = {row.face_id for row in found if isinstance(row, Face)}
+        gone = [face for unit in units for face_id, face in earlier[unit].items() if face_id not in again]
+        rows += [replace(face, status="dropped", reason=REDETECTED, duplicate_of=None) for face in gone]
+        ledger.record("detect", units, told, rows)
         report("detect", min(done * PHOTOS_A_BATCH, len(todo)), len(todo))
 
 
 def screen(ledger: Ledger, config: CurateConfig, run: Map, report: Report) -> None:
-    """The screen's rules over the recorded measures: loosening a rule brings faces back without a new detection."""
-    photos = {photo.photo_id: photo for photo in _rows(ledger, Photo)}
-    uris = {file.photo_id: file.uri for file in _rows(ledger, File) if file.status == "ok"}
-    changed, to_crop = [], {}
-    for face in _rows(ledger, Face):
-        if face.status == "failed":
+    """The screen's rules over the recorded measures: loosening a rule brings faces back without a new detection.
+
+    A face whose crop has gone is cropped again, from the photo.
+    """
+    photos = {photo.photo_id: photo for photo in ledger.rows(Photo)}
+    uris = _uris(ledger)
+    changed: list[Face] = []
+    to_crop: dict[str, list[Face]] = defaultdict(list)
+    for face in ledger.rows(Face):
+        if face.reason not in (None, NEAR_DUPLICATE, VANISHED, CROP_MISSING, *screening.REASONS):
             continue
         photo = photos[face.photo_id]
         reason = screening.screen(face, config.screen, (photo.width, photo.height))
-        if reason is not None and reason != face.reason:
-            changed.append(replace(face, status="dropped", reason=reason, duplicate_of=None))
-        elif reason is None and face.reason in screening.REASONS:
-            face = replace(face, status="ok", reason=None)
-            if crop_path(ledger.dataset, face.face_id).exists():
-                changed.append(face)
-            else:
-                to_crop.setdefault(uris[face.photo_id], []).append(face)
-    chunks = _chunks(sorted(to_crop.items()), PHOTOS_A_BATCH)
+        if reason is not None:
+            wanted = replace(face, status="dropped", reason=reason, duplicate_of=None)
+        elif face.reason == NEAR_DUPLICATE:
+            wanted = face
+        else:
+            wanted = replace(face, status="ok", reason=None)
+        if reason is None and not crop_path(ledger.dataset, face.face_id).exists():
+            to_crop[face.photo_id].append(wanted)
+        elif wanted != face:
+            changed.append(wanted)
+    work = [(photo_id, uris.get(photo_id, ()), faces) for photo_id, faces in sorted(to_crop.items())]
+    chunks = _chunks(work, PHOTOS_A_BATCH)
     for done, rows in enumerate(run(partial(crop_batch, dataset=ledger.dataset), chunks), 1):
         changed += rows
-        report("crop", min(done * PHOTOS_A_BATCH, len(to_crop)), len(to_crop))
+        report("crop", min(done * PHOTOS_A_BATCH, len(work)), len(work))
     ledger.record("screen", "all", config.screen, changed)
 
 
 def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, report: Report) -> None:
-    """Embeddings of accepted faces that have none."""
+    """Embeddings of accepted faces that have none, and of those whose shard has gone."""
     told = {"recognizer": models.recognizer_sha256()}
-    todo = [face for face in _rows(ledger, Face) if face.status == "ok" and face.shard is None]
+    faces = ledger.rows(Face)
+    intact = intact_shards(ledger.dataset, faces)
+    broken = [face for face in faces if face.shard is not None and face.shard not in intact]
+    if broken:
+        ledger.record("embed", "lost shards", told, [replace(face, shard=None, shard_row=None) for face in broken])
+    todo = [
+        face
+        for face in ledger.rows(Face)
+        if face.shard is None and (face.status == "ok" or face.reason == NEAR_DUPLICATE)
+    ]
     work = partial(embed_batch, faces=config.faces, dataset=ledger.dataset)
     chunks, done = batches(todo), 0
     for chunk, rows in zip(chunks, run(work, chunks), strict=True):
         ledger.record("embed", shard_name(chunk), told, rows)
         done += len(chunk)
         report("embed", done, len(todo))
+    remove_shards(ledger.dataset, {face.shard for face in ledger.rows(Face)})
 
 
-def dedupe(ledger: Ledger, config: CurateConfig) -> None:
+def dedupe(ledger: Ledger, config: CurateConfig, models: FaceModels) -> None:
     """Near-duplicates point to the face that stands for them."""
-    hashes = {photo.photo_id: photo.phash for photo in _rows(ledger, Photo)}
+    rules = replace(config.dedupe, min_cosine_same_face=max(config.dedupe.min_cosine_same_face, models.same_person))
+    photos = {photo.photo_id: photo for photo in ledger.rows(Photo)}
     faces = [
-        face for face in _rows(ledger, Face)
+        face
+        for face in ledger.rows(Face)
         if face.shard is not None and (face.status == "ok" or face.reason == NEAR_DUPLICATE)
-    ]  # fmt: skip
+    ]
     _, vectors = ledger.embeddings([face.face_id for face in faces])
-    rows = near_duplicates(faces, [hashes[face.photo_id] for face in faces], vectors, config.dedupe)
-    ledger.record("dedupe", "all", config.dedupe, [row for row, face in zip(rows, faces, strict=True) if row != face])
+    rows = near_duplicates(faces, [photos[face.photo_id] for face in faces], vectors, rules)
+    ledger.record("dedupe", "all", rules, [row for row, face in zip(rows, faces, strict=True) if row != face])
 
 
 def group_faces(ledger: Ledger, config: CurateConfig, models: FaceModels, report: Report) -> None:
     """Identities and memberships, with the threshold and the similarity histogram noted."""
     face_ids, vectors = ledger.embeddings()
-    photo_of = {face.face_id: face.photo_id for face in _rows(ledger, Face)}
+    photo_of = {face.face_id: face.photo_id for face in ledger.rows(Face)}
     rules = config.group
     report("group", 0, len(face_ids))
     found = group(
@@ -221,7 +261,7 @@ def group_faces(ledger: Ledger, config: CurateConfig, models: FaceModels, report
         same_person=models.same_person if rules.same_person is None else rules.same_person,
         neighbours=rules.neighbours,
     )
-    identities, memberships = make_identities(face_ids, found, _rows(ledger, Membership), _rows(ledger, Identity))
+    identities, memberships = make_identities(face_ids, found, ledger.rows(Membership), ledger.rows(Identity))
     detail = {
         "threshold": found.threshold,
         "false_match_rate": found.false_match_rate,
@@ -233,42 +273,48 @@ def group_faces(ledger: Ledger, config: CurateConfig, models: FaceModels, report
 
 def split(ledger: Ledger, config: CurateConfig) -> None:
     """Train, val and test."""
-    faces = [face for face in _rows(ledger, Face) if face.status == "ok" or face.reason == NEAR_DUPLICATE]
-    locked = [row for row in _rows(ledger, Split) if row.locked]
-    rows = make_splits(faces, _rows(ledger, Membership), locked, config.split)
+    faces = [face for face in ledger.rows(Face) if face.status == "ok" or face.reason == NEAR_DUPLICATE]
+    locked = [row for row in ledger.rows(Split) if row.locked]
+    rows = make_splits(faces, ledger.rows(Membership), locked, config.split)
     check_splits(faces, rows)
     ledger.record("split", "all", config.split, rows, replace=(Split,))
 
 
 def pair(ledger: Ledger) -> None:
     """Targets with their references."""
-    photo_of = {face.face_id: face.photo_id for face in _rows(ledger, Face)}
+    photo_of = {face.face_id: face.photo_id for face in ledger.rows(Face)}
     face_ids, vectors = ledger.embeddings()
-    rows = make_pairs(_rows(ledger, Split), photo_of, dict(zip(face_ids, vectors, strict=True)))
+    rows = make_pairs(ledger.rows(Split), photo_of, dict(zip(face_ids, vectors, strict=True)))
     ledger.record("pair", "all", {}, rows, replace=(Pair,))
 
 
 def summarise(ledger: Ledger, models: FaceModels) -> Summary:
     """Count what the ledger now holds."""
-    sizes = Counter(member.identity_id for member in _rows(ledger, Membership))
-    splits, pairs = _rows(ledger, Split), _rows(ledger, Pair)
+    faces = ledger.rows(Face)
+    photo_of = {face.face_id: face.photo_id for face in faces}
+    sizes = Counter(
+        person for person, _ in {(member.identity_id, photo_of[member.face_id]) for member in ledger.rows(Membership)}
+    )
+    splits, pairs = ledger.rows(Split), ledger.rows(Pair)
     people = sum(size > 1 for size in sizes.values())
     by_split = Counter(row.split for row in pairs)
     notices = list(models.notices)
-    faces = _rows(ledger, Face)
-    if not faces:
+    files = _count(ledger.rows(File))
+    if not files:
+        notices.append("No file was found: name a folder that holds photos.")
+    elif not faces:
         notices.append("No face was found in any photo: look at `likeness manifest show` for the reasons.")
     elif not pairs:
         notices.append("No person has two usable photos, so there are no reference pairs to train or test on.")
     elif splits and splits[0].policy == "identity" and people < 3:
         notices.append(
-            f"Only {people} {'person has' if people == 1 else 'people have'} two photos or more, too few for train, val and "
-            f"test by identity: say --split photos for a personal restorer."
+            f"Only {people} {'person has' if people == 1 else 'people have'} two photos or more, too few for train, "
+            "val and test by identity: say --split photos for a personal restorer."
         )
     return Summary(
         faces_from=models.spec,
-        files=_count(_rows(ledger, File)),
-        photos=_count(_rows(ledger, Photo)),
+        files=files,
+        photos=_count(ledger.rows(Photo)),
         faces=_count(faces),
         identities=people,
         alone=sum(size == 1 for size in sizes.values()),
@@ -284,32 +330,32 @@ def _start_worker() -> None:
     cv2.setNumThreads(1)
 
 
-def _unchanged(path: Path, known: tuple[int | None, int | None] | None) -> bool:
-    if known is None or known[0] is None:
+def _unchanged(path: Path, known: File | None) -> bool:
+    """Whether the file was read before and has neither grown nor been touched since."""
+    if known is None or known.bytes is None:
         return False
     try:
-        found = os.stat(path)
+        found = path.stat()
     except OSError:
         return False
-    return (found.st_size, found.st_mtime_ns) == known
+    return (found.st_size, found.st_mtime_ns) == (known.bytes, known.mtime_ns)
 
 
-def _keep_embedding(row: Photo | Face, earlier: dict[str, Face]) -> Photo | Face:
+def _uris(ledger: Ledger) -> dict[str, tuple[str, ...]]:
+    """photo -> every file it may be read from."""
+    uris: dict[str, list[str]] = defaultdict(list)
+    for file in ledger.rows(File):
+        if file.photo_id is not None:
+            uris[file.photo_id].append(file.uri)
+    return {photo_id: tuple(found) for photo_id, found in uris.items()}
+
+
+def _keep_embedding(face: Face, before: dict[str, Face]) -> Face:
     """A face that is detected again keeps its embedding: its crop, and so its embedding, is the same."""
-    before = earlier.get(row.face_id) if isinstance(row, Face) else None
-    if before is None or not isinstance(row, Face) or before.landmarks5 != row.landmarks5:
-        return row
-    return replace(row, shard=before.shard, shard_row=before.shard_row)
-
-
-def _rows(ledger: Ledger, kind: type[Any]) -> list[Any]:
-    """A table as records."""
-    frame: pl.DataFrame = ledger.table(TABLES[kind][0])
-    names = [field.name for field in dataclasses.fields(kind)]
-    return [
-        kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
-        for row in frame.select(names).iter_rows(named=True)
-    ]
+    same = before.get(face.face_id)
+    if same is None or same.landmarks5 != face.landmarks5:
+        return face
+    return replace(face, shard=same.shard, shard_row=same.shard_row)
 
 
 def _first_of_each(rows: Iterable[Any]) -> list[Record]:

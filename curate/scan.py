@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,46 +14,50 @@ from curate.faces.decode import UndecodableImage, decode
 from curate.faces.measure import picture_hash
 from manifests.errors import BadInput
 from manifests.records import File, Photo
-from manifests.storage import sha256_bytes, uri_of
+from manifests.storage import LEDGER_NAME, sha256_bytes, uri_of
+
+# 1 GiB: a 16-bit RGB TIFF of the most pixels that are decoded, uncompressed (ours); larger files are not read at all
+MAX_BYTES = 2**30
+_UNWALKABLE = {errno.ELOOP: "symlink_loop", errno.ENOENT: "broken_symlink", errno.ENOTDIR: "broken_symlink"}
 
 
 def offered(paths: Sequence[Path]) -> Iterator[Path | File]:
     """Every file under the paths, sorted by name at each level, symlinks followed, each real folder walked once.
 
-    Yields a path to be scanned, or the finished row of what cannot be walked: an unreadable folder, a symlink that leads
-    back into a folder already walked, a special file. Raises BadInput for a path that does not exist.
+    Yields a path to be scanned, or the finished row of what is not walked: an unreadable folder, a symlink that leads
+    back into a folder already walked, a folder that is itself a dataset, a special file. Raises BadInput for a path
+    that does not exist.
     """
-    walked: set[tuple[int, int]] = set()
     for path in paths:
         if not os.path.lexists(path):
             raise BadInput(f"{_shown(path)} does not exist: name a photo or a folder of photos.")
-        yield from _walk(Path(path), walked)
-
-
-def _walk(path: Path, walked: set[tuple[int, int]]) -> Iterator[Path | File]:
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        yield _failed(path, "symlink_loop" if "symbolic links" in str(error) else "broken_symlink")
-        return
-    if os.path.isfile(path):
-        yield path
-        return
-    if not os.path.isdir(path):
-        yield _failed(path, "special_file")
-        return
-    here = (found.st_dev, found.st_ino)
-    if here in walked:
-        yield _failed(path, "folder_already_walked")
-        return
-    walked.add(here)
-    try:
-        names = sorted(os.listdir(path))
-    except OSError:
-        yield _failed(path, "unreadable_folder")
-        return
-    for name in names:
-        yield from _walk(path / name, walked)
+    walked: set[tuple[int, int]] = set()
+    waiting = [Path(path) for path in reversed(paths)]  # a stack of our own: folders may nest deeper than Python calls
+    while waiting:
+        path = waiting.pop()
+        try:
+            found = path.stat()
+        except OSError as error:
+            yield _turned_away(path, "failed", _UNWALKABLE.get(error.errno or 0, "unreadable_file"))
+            continue
+        here = (found.st_dev, found.st_ino)
+        if stat.S_ISREG(found.st_mode):
+            yield path
+        elif not stat.S_ISDIR(found.st_mode):
+            yield _turned_away(path, "failed", "special_file")
+        elif here in walked:
+            yield _turned_away(path, "dropped", "folder_already_walked")
+        else:
+            walked.add(here)
+            try:
+                inside = sorted(path.iterdir())
+            except OSError:
+                yield _turned_away(path, "failed", "unreadable_folder")
+                continue
+            if any(child.name == LEDGER_NAME for child in inside):
+                yield _turned_away(path, "dropped", "dataset_folder")
+            else:
+                waiting.extend(reversed(inside))
 
 
 def scan_batch(paths: Sequence[Path]) -> list[File | Photo]:
@@ -60,10 +66,13 @@ def scan_batch(paths: Sequence[Path]) -> list[File | Photo]:
     for path in paths:
         uri = uri_of(path)
         try:
-            found = os.stat(path)
+            found = path.stat()
+            if found.st_size > MAX_BYTES:
+                rows.append(File(uri, None, found.st_size, found.st_mtime_ns, "failed", "file_too_large"))
+                continue
             data = path.read_bytes()
         except OSError:
-            rows.append(_failed(path, "unreadable_file" if os.path.lexists(path) else "file_vanished"))
+            rows.append(_turned_away(path, "failed", "unreadable_file" if os.path.lexists(path) else "file_vanished"))
             continue
         photo_id = sha256_bytes(data)
         try:
@@ -91,9 +100,9 @@ def mark_same_files(files: Sequence[File]) -> list[File]:
     return changed
 
 
-def _failed(path: Path, reason: str) -> File:
-    return File(uri_of(path), None, None, None, "failed", reason)
+def _turned_away(path: Path, status: str, reason: str) -> File:
+    return File(uri_of(path), None, None, None, status, reason)
 
 
 def _shown(path: Path) -> str:
-    return os.fsencode(path).decode("utf-8", "replace")
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

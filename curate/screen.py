@@ -1,4 +1,4 @@
-"""Which faces are good enough, and if not, why: a predicate over recorded columns, so that loosening it needs no new detection."""
+"""Which faces are good enough, and if not, why: a predicate over recorded columns. Loosening it needs no detection."""
 
 from __future__ import annotations
 

@@ -13,18 +13,21 @@ from manifests.storage import sha256_bytes
 
 SPLITS = ("train", "val", "test")
 SPANS = "photo_spans_splits"
+FACE_DROPPED = "face_dropped"
 
 
 def make_splits(
     faces: Sequence[Face], memberships: Sequence[Membership], locked: Sequence[Split], rules: SplitRules
 ) -> list[Split]:
-    """A split for every grouped face; `faces` are all faces that are ok or near-duplicates, `locked` earlier locked rows.
+    """A split for every grouped face; `faces` are all that are ok or near-duplicates, `locked` earlier locked rows.
 
     By identity: each person's split follows from a stable hash of the smallest face_id, never from the identity's name;
-    with three or more people of two photos and more, no split is empty. A person with a single face has no pairs and goes
-    with the largest group in its photo, so that a bystander does not cost the photo. A face whose photo shows people of
-    two splits is set aside. By photos: the same for the photos of a collection, copies of a photo together.
-    Raises BadInput where a locked person now falls into two splits, or where there is nothing to split by identity.
+    with three or more people of two photos and more, no split is empty. A person with a single face has no pairs and
+    goes with the largest group in its photo, so that a bystander does not cost the photo. A face whose photo shows
+    people of two splits is set aside. By photos: the same for the photos of a collection, copies of a photo together.
+    A locked row stays: it decides for its person, also through a copy that now stands for it, and is kept as dropped
+    while its face is not accepted. Raises BadInput where a locked person now falls into two splits, and for rules that
+    leave nothing to train on.
     """
     if rules.policy not in ("identity", "photos"):
         raise BadInput(f"--split {rules.policy}: say identity or photos.")
@@ -34,16 +37,22 @@ def make_splits(
     photo_of = {face.face_id: face.photo_id for face in faces}
     grouped = sorted(face for face in owner if face in photo_of)
     unit_of = _by_identity(grouped, owner) if rules.policy == "identity" else _by_photo(faces, grouped)
-    split_of = _assign(unit_of, owner, photo_of, locked, rules)
+    stands = {face.face_id: face.duplicate_of or face.face_id for face in faces}
+    split_of = _assign(unit_of, owner, photo_of, [(stands.get(row.face_id, row.face_id), row) for row in locked], rules)
 
-    seen = _splits_of_photos(faces, {face: split_of[unit_of[face]] for face in grouped})
+    side = {face: split_of[unit_of[face]] for face in grouped}
+    seen = _splits_of_photos(faces, side)
+    aside = {face for face in grouped if len(seen[photo_of[face]]) > 1}
+    # copies of people of two splits may still meet in a photo without an accepted face of its own
+    seen = _splits_of_photos(faces, {face: split for face, split in side.items() if face not in aside})
+    aside |= {stands[face.face_id] for face in faces if len(seen[face.photo_id]) > 1}
     was_locked = {row.face_id for row in locked}
     rows = []
     for face in grouped:
-        row = Split(face, owner[face], split_of[unit_of[face]], rules.policy, face in was_locked)
-        spans = len(seen[photo_of[face]]) > 1
-        rows.append(replace(row, status="dropped", reason=SPANS) if spans else row)
-    return rows
+        row = Split(face, owner[face], side[face], rules.policy, face in was_locked)
+        rows.append(replace(row, status="dropped", reason=SPANS) if face in aside else row)
+    rows += [replace(row, status="dropped", reason=FACE_DROPPED) for row in locked if row.face_id not in owner]
+    return sorted(rows, key=lambda row: row.face_id)
 
 
 def check_splits(faces: Sequence[Face], splits: Sequence[Split]) -> None:
@@ -94,19 +103,23 @@ def _by_photo(faces: Sequence[Face], grouped: Sequence[str]) -> dict[str, str]:
 
 
 def _assign(
-    unit_of: dict[str, str], owner: dict[str, str], photo_of: dict[str, str], locked: Sequence[Split], rules: SplitRules
+    unit_of: dict[str, str],
+    owner: dict[str, str],
+    photo_of: dict[str, str],
+    locked: Sequence[tuple[str, Split]],
+    rules: SplitRules,
 ) -> dict[str, str]:
-    """unit -> split."""
+    """unit -> split; `locked` holds each locked row with the face that stands for its face today."""
     members: dict[str, list[str]] = defaultdict(list)
     for face, unit in unit_of.items():
         members[unit].append(face)
     fixed: dict[str, str] = {}
-    for row in locked:
-        unit = unit_of.get(row.face_id)
-        if unit is not None and fixed.setdefault(unit, row.split) != row.split:
+    for stands, row in locked:
+        fixed_unit = unit_of.get(stands)
+        if fixed_unit is not None and fixed.setdefault(fixed_unit, row.split) != row.split:
             raise BadInput(
-                f"Identity {owner[row.face_id]} joins people of {fixed[unit]} and {row.split}, and a frozen set already uses "
-                f"these splits: split the identity again, or start a new dataset."
+                f"Identity {owner[stands]} joins faces of {fixed[fixed_unit]} and {row.split}, and a frozen set "
+                "already uses these splits: split the identity again, or start a new dataset."
             )
     useful = sorted(unit for unit in members if rules.policy == "photos" or len(members[unit]) > 1)
     split_of = {unit: fixed.get(unit) or _hashed(unit, rules) for unit in useful}

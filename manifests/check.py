@@ -15,7 +15,10 @@ _RULES: tuple[tuple[str, str], ...] = (
         "file points to a photo that has no row",
         "SELECT uri FROM files WHERE photo_id IS NOT NULL AND photo_id NOT IN (SELECT photo_id FROM photos)",
     ),
-    ("face of a photo that has no row", "SELECT face_id FROM faces WHERE photo_id NOT IN (SELECT photo_id FROM photos)"),
+    (
+        "face of a photo that has no row",
+        "SELECT face_id FROM faces WHERE photo_id NOT IN (SELECT photo_id FROM photos)",
+    ),
     (
         "membership of a face that is not ok",
         "SELECT face_id FROM memberships WHERE face_id NOT IN (SELECT face_id FROM faces WHERE status = 'ok')",
@@ -42,12 +45,18 @@ _RULES: tuple[tuple[str, str], ...] = (
     ),
     (
         "identity in more than one split",
-        "SELECT identity_id FROM splits WHERE status = 'ok' AND policy = 'identity' GROUP BY 1 HAVING count(DISTINCT split) > 1",
+        "SELECT identity_id FROM splits WHERE status = 'ok' AND policy = 'identity' GROUP BY 1 "
+        "HAVING count(DISTINCT split) > 1",
     ),
     (
         "photo in more than one split, itself or through a near-duplicate",
         "SELECT f.photo_id FROM faces f JOIN splits s ON s.face_id = coalesce(f.duplicate_of, f.face_id) "
         "WHERE s.status = 'ok' GROUP BY 1 HAVING count(DISTINCT s.split) > 1",
+    ),
+    (
+        "pair in another split than its target",
+        "SELECT p.target FROM pairs p LEFT JOIN splits s ON s.face_id = p.target AND s.status = 'ok' "
+        "WHERE s.split IS DISTINCT FROM p.split",
     ),
     (
         "low-quality image of a face that has no row",
@@ -58,15 +67,16 @@ _RULES: tuple[tuple[str, str], ...] = (
 
 def check(dataset: Path, hashes: bool = True) -> list[str]:
     """One line for everything that is wrong; empty where all is well. `hashes` also reads every low-quality image."""
+    wrong: list[str] = []
     with Ledger.open(dataset) as ledger:
-        wrong = []
         for what, sql in _RULES:
             wrong += [f"{what}: {row[0]}" for row in ledger.query(sql).iter_rows()]
-        faces = ledger.query("SELECT face_id, status, duplicate_of, shard, shard_row FROM faces ORDER BY 1")
+        faces = ledger.query("SELECT face_id, status, shard, shard_row FROM faces ORDER BY 1")
         images = ledger.query("SELECT lq_set, face_id, sha256 FROM degradations ORDER BY 1, 2")
     wrong += _crops(dataset, {face: status == "ok" for face, status, *_ in faces.iter_rows()})
-    wrong += _shards(dataset, [(f, s, r) for f, _, _, s, r in faces.iter_rows() if s is not None])
-    wrong += [f"accepted face without embedding: {f}" for f, status, _, s, _ in faces.iter_rows() if status == "ok" and not s]
+    wrong += _shards(dataset, [(face, shard, row) for face, _, shard, row in faces.iter_rows() if shard is not None])
+    bare = [face for face, status, shard, _ in faces.iter_rows() if status == "ok" and shard is None]
+    wrong += [f"accepted face without embedding: {face}" for face in bare]
     wrong += _images(dataset, list(images.iter_rows()), hashes)
     return wrong
 
@@ -85,9 +95,10 @@ def _shards(dataset: Path, rows: list[tuple[str, str, int]]) -> list[str]:
     for shard in sorted({shard for _, shard, _ in rows}):
         try:
             lengths[shard] = len(np.load(dataset / "embeddings" / f"{shard}.npy", mmap_mode="r"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             wrong.append(f"embedding shard missing or broken: {shard}")
-    wrong += [f"embedding outside its shard: {f}" for f, shard, row in rows if shard in lengths and row >= lengths[shard]]
+    outside = [face for face, shard, row in rows if shard in lengths and row >= lengths[shard]]
+    wrong += [f"embedding outside its shard: {face}" for face in outside]
     known = {shard for _, shard, _ in rows}
     found = sorted(path.stem for path in (dataset / "embeddings").glob("*.npy"))
     return wrong + [f"embedding shard without a face: {shard}" for shard in found if shard not in known]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,8 +31,9 @@ def show(dataset: _Dataset, as_json: _Json = False) -> None:
                UNION ALL SELECT 'splits', split, coalesce(reason, ''), count(*) FROM splits GROUP BY ALL
                UNION ALL SELECT 'pairs', split, '', count(*) FROM pairs GROUP BY ALL
                UNION ALL SELECT 'lq sets', lq_set, '', count(*) FROM degradations GROUP BY ALL
-               UNION ALL SELECT 'identities', CASE WHEN n > 1 THEN 'with two faces or more' ELSE 'with one face' END, '',
-                   count(*) FROM (SELECT count(*) AS n FROM memberships GROUP BY identity_id) GROUP BY ALL
+               UNION ALL SELECT 'identities',
+                   CASE WHEN n > 1 THEN 'with two faces or more' ELSE 'with one face' END, '', count(*)
+                   FROM (SELECT count(*) AS n FROM memberships GROUP BY identity_id) GROUP BY ALL
                ORDER BY ALL"""
         )
     _print(counts, as_json, f"{dataset}")
@@ -57,7 +59,7 @@ def check(
     hashes: Annotated[bool, typer.Option(help="Read every low-quality image and compare its sha256.")] = True,
     as_json: _Json = False,
 ) -> None:
-    """Prove that every row has its file, every file its row, and that nothing leaks between splits; exits with 1 if not.
+    """Prove that every row has its file, every file its row, and that nothing leaks between splits; else exit with 1.
 
     Example: likeness manifest check DATASET
     """
@@ -71,7 +73,8 @@ def check(
             typer.echo(line)
         if len(wrong) > 50:
             typer.echo(f"and {len(wrong) - 50} more")
-        typer.echo(f"{len(wrong)} things are wrong." if wrong else "All rows have their files, all files their rows, no leak.")
+        well = "All rows have their files, all files their rows, no leak."
+        typer.echo(f"{len(wrong)} wrong in all." if wrong else well)
     if wrong:
         raise typer.Exit(1)
 
@@ -79,7 +82,8 @@ def check(
 def why(
     dataset: _Dataset,
     photo: Annotated[
-        str, typer.Argument(help="A photo's path or file name, or the beginning of a photo or face id.", metavar="PHOTO")
+        str,
+        typer.Argument(help="A photo's path or file name, or the beginning of a photo or face id.", metavar="PHOTO"),
     ],
     as_json: _Json = False,
 ) -> None:
@@ -112,7 +116,7 @@ def report(
 
 def _print(frame: pl.DataFrame, as_json: bool, title: str | None) -> None:
     if as_json:
-        typer.echo(json.dumps([{key: _plain(value) for key, value in row.items()} for row in frame.iter_rows(named=True)]))
+        typer.echo(json.dumps(frame.rows(named=True), default=_plain))
         return
     from rich.console import Console
     from rich.table import Table
@@ -126,5 +130,6 @@ def _print(frame: pl.DataFrame, as_json: bool, title: str | None) -> None:
     Console().print(table)
 
 
-def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, bool | int | float | str | list) else str(value)
+def _plain(value: Any) -> float | str:
+    """What JSON has no word for: decimals, dates, blobs."""
+    return float(value) if isinstance(value, Decimal) else str(value)

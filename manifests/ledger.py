@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
@@ -9,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import duckdb
 import numpy as np
@@ -20,6 +21,8 @@ from manifests.errors import BadInput, LedgerBroken, LedgerError, LedgerLocked, 
 from manifests.migrations import migrate, refuse_newer, version_of
 from manifests.records import KEYS, TABLES, Record
 from manifests.storage import LEDGER_NAME, config_hash
+
+Row = TypeVar("Row")
 
 # whose versions can change a result
 _TOOLS = ("duckdb", "faiss-cpu", "insightface", "numpy", "onnxruntime", "opencv-python", "pillow", "torch", "dlib-bin")
@@ -54,13 +57,13 @@ class Ledger:
         Raises LedgerMissing, LedgerLocked, LedgerTooNew, or LedgerError for a file that is no ledger.
         """
         path = Path(dataset) / LEDGER_NAME
-        if not write and not path.is_file():
-            raise LedgerMissing(
-                f"{dataset} holds no {LEDGER_NAME}: make a dataset with `likeness curate PHOTOS --into {dataset}`."
-            )
-        if path.exists() and not path.is_file():
-            raise LedgerError(f"{path} is not a file: name another folder.")
         try:
+            if not write and not path.exists():
+                raise LedgerMissing(
+                    f"{dataset} holds no {LEDGER_NAME}: make a dataset with `likeness curate PHOTOS --into {dataset}`."
+                )
+            if path.exists() and not path.is_file():
+                raise LedgerError(f"{path} is not a file: name another folder.")
             path.parent.mkdir(parents=True, exist_ok=True)
             con = duckdb.connect(str(path), read_only=not write)
         except (FileExistsError, NotADirectoryError):
@@ -72,7 +75,7 @@ class Ledger:
                 raise LedgerLocked(
                     f"Another process is using {path}: wait until it has finished, then run the same command again."
                 ) from None
-            raise LedgerError(f"{path} is not a Likeness ledger or cannot be opened: {_first_line(error)}") from None
+            raise LedgerError(f"{path} cannot be opened as a ledger: {_first_line(error)}") from None
         except duckdb.Error as error:
             raise LedgerError(f"{path} cannot be opened: {_first_line(error)}") from None
         try:
@@ -82,6 +85,9 @@ class Ledger:
                 raise LedgerError(f"{path} is not a Likeness ledger: name the folder of a dataset.")
             else:
                 refuse_newer(version_of(con), str(path))
+        except duckdb.Error as error:
+            con.close()
+            raise LedgerError(f"{path} is not a Likeness ledger: {_first_line(error)}") from None
         except BaseException:
             con.close()
             raise
@@ -98,8 +104,13 @@ class Ledger:
     # reading
 
     def query(self, sql: str, *parameters: Any) -> pl.DataFrame:
-        """The result of one SELECT."""
+        """The result of one SELECT. Raises BadInput for any other statement and for one that cannot be answered."""
         try:
+            kinds = [statement.type for statement in duckdb.extract_statements(sql)]
+            if len(kinds) != 1 or kinds[0] not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+                raise BadInput(
+                    "The ledger answers one SELECT at a time and is changed only by Likeness's own commands."
+                )
             return self._con.sql(sql, params=list(parameters)).pl()
         except duckdb.Error as error:
             raise BadInput(f"The ledger cannot answer that query: {_first_line(error)}") from None
@@ -107,6 +118,14 @@ class Ledger:
     def table(self, name: str) -> pl.DataFrame:
         """A whole table, ordered by its key."""
         return self.query(f"SELECT * FROM {name} ORDER BY {', '.join(KEYS[name])}")
+
+    def rows(self, kind: type[Row]) -> list[Row]:
+        """A whole table as records, ordered by its key: `ledger.rows(Face)`."""
+        names = [field.name for field in dataclasses.fields(cast(Any, kind))]
+        return [
+            kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+            for row in self.table(TABLES[kind][0]).select(names).iter_rows(named=True)
+        ]
 
     def done(self, stage: str, config: Any) -> set[str]:
         """The units of `stage` that were finished under this very configuration."""
@@ -122,19 +141,28 @@ class Ledger:
 
     def embeddings(self, face_ids: Sequence[str] | None = None) -> tuple[list[str], np.ndarray]:
         """Face ids and their unit embeddings, float32 (n, d); without `face_ids`, of every embedded face that is ok."""
-        rows = self.query(
-            "SELECT face_id, shard, shard_row FROM faces WHERE shard IS NOT NULL AND status = 'ok' ORDER BY 1"
-        )
-        if face_ids is not None:
-            rows = self.query("SELECT face_id, shard, shard_row FROM faces WHERE shard IS NOT NULL")
-        where = {face: (shard, row) for face, shard, row in rows.iter_rows()}
-        wanted = list(where) if face_ids is None else list(face_ids)
+        rows = self.query("SELECT face_id, status, shard, shard_row FROM faces WHERE shard IS NOT NULL ORDER BY 1")
+        where = {face: (shard, row) for face, _, shard, row in rows.iter_rows()}
+        wanted = [row[0] for row in rows.iter_rows() if row[1] == "ok"] if face_ids is None else list(face_ids)
         if missing := [face for face in wanted if face not in where]:
             raise LedgerBroken(f"Face {missing[0]} has no embedding: run `likeness curate` again.")
-        shards = {shard: np.load(self.dataset / "embeddings" / f"{shard}.npy") for shard, _ in set(where.values())}
         if not wanted:
             return [], np.zeros((0, 0), np.float32)
-        return wanted, np.stack([shards[where[face][0]][where[face][1]] for face in wanted])
+        shards = {name: self._shard(name) for name in sorted({where[face][0] for face in wanted})}
+        try:
+            return wanted, np.stack([shards[where[face][0]][where[face][1]] for face in wanted])
+        except IndexError:
+            raise LedgerBroken(
+                "An embedding shard is shorter than the ledger says: run `likeness curate` again."
+            ) from None
+
+    def _shard(self, name: str) -> np.ndarray:
+        try:
+            return np.asarray(np.load(self.dataset / "embeddings" / f"{name}.npy"))
+        except (OSError, ValueError, EOFError):
+            raise LedgerBroken(
+                f"The embedding shard {name}.npy is missing or broken: run `likeness curate` again, it is made anew."
+            ) from None
 
     # writing
 
@@ -153,7 +181,7 @@ class Ledger:
         """Write the rows of one or more units and their completion marks in one transaction.
 
         `replace` names record classes whose tables are emptied first; `forget` holds (table, column, values) whose rows
-        are removed first. Rows replace those of the same key.
+        are removed first. Rows replace those of the same key. Raises LedgerError, with nothing written.
         """
         by_kind: dict[type, list[Record]] = {}
         for row in rows:
@@ -171,9 +199,16 @@ class Ledger:
                 self._upsert(kind, batch)
             self._mark(stage, [units] if isinstance(units, str) else units, config, detail, started)
             self._con.execute("COMMIT")
+        except duckdb.Error as error:
+            self._roll_back()
+            raise LedgerError(f"Nothing of {stage} was written to the ledger: {_first_line(error)}") from error
         except BaseException:
-            self._con.execute("ROLLBACK")
+            self._roll_back()
             raise
+
+    def _roll_back(self) -> None:
+        with contextlib.suppress(duckdb.Error):  # a commit that failed has already rolled back
+            self._con.execute("ROLLBACK")
 
     def _mark(
         self, stage: str, units: Sequence[str], config: Any, detail: dict[str, Any] | None, started: datetime | None
@@ -183,7 +218,10 @@ class Ledger:
         code = installed("likeness") or "source"
         marks = [(stage, unit, hashed, code, tools, noted, started or end, end) for unit in units]
         if marks:
-            self._con.executemany("INSERT OR REPLACE INTO stages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", marks)
+            columns = zip(*marks, strict=True)
+            self._con.register("marks", pa.table([pa.array(column) for column in columns], list("abcdefgh")))
+            self._con.execute("INSERT OR REPLACE INTO stages SELECT * FROM marks")
+            self._con.unregister("marks")
 
     def _delete_others(self, table: str, keys: tuple[str, ...], kept: list[tuple[Any, ...]]) -> None:
         if not kept:

@@ -1,7 +1,7 @@
 """How a ledger written by an older Likeness becomes one of today's.
 
-`schema.sql` always describes the newest version; a new ledger is made from it in one step. A step below is written once,
-when the schema changes, and never edited: `(version it leads to, what it is for, its SQL statements)`.
+`schema.sql` always describes the newest version; a new ledger is made from it in one step. A step below is written
+once, when the schema changes, and never edited: `(version it leads to, what it is for, its SQL statements)`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from importlib.resources import files
 
 import duckdb
 
-from manifests.errors import LedgerTooNew
+from manifests.errors import LedgerError, LedgerTooNew
 
 Step = tuple[int, str, tuple[str, ...]]
 
@@ -31,17 +31,23 @@ def version_of(con: duckdb.DuckDBPyConnection) -> int:
 def refuse_newer(version: int, where: str, newest: int = SCHEMA_VERSION) -> None:
     if version > newest:
         raise LedgerTooNew(
-            f"{where} has schema version {version}, this Likeness knows versions up to {newest}: upgrade Likeness to open it."
+            f"{where} has schema version {version}, this Likeness knows versions up to {newest}: "
+            "upgrade Likeness to open it."
         )
 
 
 def migrate(
     con: duckdb.DuckDBPyConnection, where: str, steps: Sequence[Step] = STEPS, newest: int = SCHEMA_VERSION
 ) -> None:
-    """Bring an open ledger to `newest`: each step and the row that records it share one transaction."""
+    """Bring an open ledger to `newest`: each step and the row that records it share one transaction.
+
+    Raises LedgerTooNew, and LedgerError for a database of something else, which is left as it is.
+    """
     version = version_of(con)
     refuse_newer(version, where, newest)
     if version == 0:
+        if con.sql("SELECT 1 FROM information_schema.tables").fetchall():
+            raise LedgerError(f"{where} is a database of something else: name another folder.")
         schema = files("manifests").joinpath("schema.sql").read_text(encoding="utf-8")
         steps = [(newest, "created", (_BOOKKEEPING, schema))]
     for target, purpose, statements in steps:

@@ -23,13 +23,19 @@ def write_atomically(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half written under `folder`; only while no other process writes there."""
+    for left in sorted(folder.glob("**/.*.tmp")):
+        left.unlink(missing_ok=True)
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -37,7 +43,7 @@ def sha256_bytes(data: bytes) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -49,8 +55,11 @@ def config_hash(config: Any) -> str:
 
 
 def uri_of(path: str | Path) -> str:
-    """`file://` and the absolute path, percent-encoded from its raw bytes, so that any name has one spelling."""
-    return "file://" + quote_from_bytes(os.fsencode(os.path.abspath(path)), safe="/")
+    """`file://` and the absolute path, percent-encoded from its raw bytes, so that any name has one spelling.
+
+    `..` is taken out as text and symlinks stay: a row is the name that was offered, not what it leads to.
+    """
+    return "file://" + quote_from_bytes(os.fsencode(os.path.normpath(Path(path).absolute())), safe="/")
 
 
 def path_of(uri: str) -> Path:

@@ -10,16 +10,20 @@ from manifests.errors import BadInput
 from manifests.ledger import Ledger
 from manifests.storage import path_of, uri_of
 
+_PREFIX = 6  # characters that begin an id; fewer would name too much
+
 
 def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
     """Sentences for a person and rows for a program, for every file that `photo` names.
 
-    `photo` is a path, a file name, or the beginning (six characters or more) of a photo or face id. Raises BadInput where
-    the ledger knows no such file.
+    `photo` is a path, a file name, or the beginning (six characters or more) of a photo or face id. Raises BadInput
+    where the ledger knows no such file.
     """
     with Ledger.open(dataset) as ledger:
         files = ledger.query("SELECT uri, photo_id, status, reason FROM files ORDER BY uri")
-        by_face = ledger.query("SELECT photo_id FROM faces WHERE starts_with(face_id, ?)", photo)["photo_id"].to_list()
+        by_face: set[str] = set()
+        if len(photo) >= _PREFIX and photo.isalnum():
+            by_face = set(ledger.query("SELECT photo_id FROM faces WHERE starts_with(face_id, ?)", photo)["photo_id"])
         faces = ledger.query(
             """SELECT f.photo_id, f.face_id, f.status, f.reason, f.duplicate_of, f.inter_ocular_px, m.identity_id,
                       m.confidence, s.split, s.reason AS split_reason, (p.target IS NOT NULL) AS is_target
@@ -29,17 +33,26 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
         photos = ledger.query("SELECT photo_id, width, height, status, reason FROM photos")
     named = [row for row in files.iter_rows(named=True) if _names(row, photo) or row["photo_id"] in by_face]
     if not named:
-        raise BadInput(f"{dataset} has no row for {photo}: it was never offered, or its name is spelt differently.")
-    size = {row["photo_id"]: row for row in photos.iter_rows(named=True)}
+        raise BadInput(
+            f"{dataset} has no row for {_shown(photo)}: it was never offered, or its name is spelt differently."
+        )
+    wanted = {row["photo_id"] for row in named} - {None}
+    size = {row["photo_id"]: row for row in photos.iter_rows(named=True) if row["photo_id"] in wanted}
+    faces_of: dict[str, list[dict[str, Any]]] = {}
+    for row in faces.iter_rows(named=True):
+        if row["photo_id"] in wanted:
+            faces_of.setdefault(row["photo_id"], []).append(row)
     lines, rows = [], []
     for file in named:
-        shown = os.fsencode(path_of(file["uri"])).decode("utf-8", "backslashreplace")
-        said = [f"{shown}: {_status(file)}"]
+        said = [f"{_shown(path_of(file['uri']))}: {_status(file)}"]
         picture = size.get(file["photo_id"])
         if picture is not None:
-            said.append(f"  photo {file['photo_id'][:12]}, {picture['width']} x {picture['height']}: {_status(picture)}")
-        own = [row for row in faces.iter_rows(named=True) if row["photo_id"] == file["photo_id"]]
-        said += [f"  face {row['face_id'][:12]}, {row['inter_ocular_px']:.0f} px between the eyes: {_face(row)}" for row in own]
+            said.append(
+                f"  photo {file['photo_id'][:12]}, {picture['width']} x {picture['height']}: {_status(picture)}"
+            )
+        own = faces_of.get(file["photo_id"], [])
+        for row in own:
+            said.append(f"  face {row['face_id'][:12]}, {row['inter_ocular_px']:.0f} px between the eyes: {_face(row)}")
         lines += said
         rows.append({**file, "photo": picture, "faces": own})
     return lines, rows
@@ -51,7 +64,13 @@ def _names(row: dict[str, Any], photo: str) -> bool:
         return True
     if os.sep in photo and str(path).endswith(os.sep + photo):
         return True
-    return len(photo) >= 6 and row["photo_id"] is not None and row["photo_id"].startswith(photo)
+    return len(photo) >= _PREFIX and row["photo_id"] is not None and row["photo_id"].startswith(photo)
+
+
+def _shown(path: str | Path) -> str:
+    """A path of any bytes on one line that every terminal takes."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _status(row: dict[str, Any]) -> str:
@@ -63,7 +82,9 @@ def _face(row: dict[str, Any]) -> str:
         return f"dropped, the same picture as face {row['duplicate_of'][:12]}"
     if row["status"] != "ok":
         return _status(row)
-    said = f"ok, identity {row['identity_id']} (confidence {row['confidence']:.2f})" if row["identity_id"] else "ok, not grouped yet"
+    if row["identity_id"] is None:
+        return "ok, not grouped yet"
+    said = f"ok, identity {row['identity_id']} (confidence {row['confidence']:.2f})"
     if row["split_reason"] is not None:
         return f"{said}, set aside: {row['split_reason']}"
     if row["split"] is None:

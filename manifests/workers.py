@@ -51,8 +51,9 @@ def mapper(workers: int, start: Callable[[], None] | None = None) -> Iterator[Ma
         yield run
     except BrokenProcessPool:
         raise LikenessError(
-            "A worker process ended before its work: for want of memory (repeat the command with fewer --workers; finished "
-            'work is kept), or because the script that called it lacks an `if __name__ == "__main__":`.'
+            "A worker process ended before its work: for want of memory (repeat the command with fewer --workers; "
+            "finished work is kept), or because the script that called it lacks an "
+            '`if __name__ == "__main__":`.'
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

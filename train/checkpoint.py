@@ -68,7 +68,7 @@ def save_checkpoint(
         (temporary / TRAINING / "state.json").write_text(json.dumps({"images": images}), encoding="utf-8")
         for path in temporary.rglob("*"):
             if path.is_file():
-                with open(path, "rb") as file:
+                with path.open("rb") as file:
                     os.fsync(file.fileno())
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,6 +69,8 @@ def run_training(
 ) -> Ending:
     """Take the snapshot where it is missing, train or resume, and say how it went; `quiet` says it on standard
     error."""
+    _patient_threads()
+    from manifests.progress import progress
     from train.loop import train as loop
     from train.recipes import find_recipe
     from train.snapshot import FACTS, take_snapshot
@@ -79,12 +82,17 @@ def run_training(
     if not (source / FACTS).is_file():
         folder = snapshot or out / "snapshot"
         take_snapshot(source, folder, chosen.size)
-    ending = loop(
-        out, folder, chosen, images=images, seed=seed, minutes=minutes, identity=identity, workers=workers, say=say
-    )
+    with progress("images", quiet) as report:
+        ending = loop(out, folder, chosen, images, seed, minutes, identity, workers, say=say, report=report)
     pace = f", {ending.images_per_second:.1f} images/s, {ending.data_wait:.1%} of the time waiting for data"
     say(f"trained  {ending.images} images seen{pace if ending.images_per_second else ''}: {ending.checkpoint}")
     return ending
+
+
+def _patient_threads() -> None:
+    """Before torch is imported: OpenMP's threads spin while they wait for each other, and where other work shares the
+    cores that made a step four times slower (8.1 s against 1.9 s, ours)."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _say_plan(source: Path, out: Path, recipe: str, images: int | None) -> None:
@@ -94,9 +102,13 @@ def _say_plan(source: Path, out: Path, recipe: str, images: int | None) -> None:
     chosen, ready = find_recipe(recipe), (source / FACTS).is_file()
     counts = load_snapshot(source).facts["counts"] if ready else plan_snapshot(source, chosen.size)
     typer.echo(f"Would train {recipe} at {chosen.size} px for {images or chosen.images} images into {out}.")
-    typer.echo(f"Faces {counts['faces']}, targets {counts['targets']}, people {counts['people']}.")
+    typer.echo(f"Faces: {counts['faces']}. Targets: {_told(counts['targets'])}. People: {_told(counts['people'])}.")
     if counts["left_out"]:
-        typer.echo(f"Left out as targets: {counts['left_out']}.")
+        typer.echo(f"Left out as targets: {_told(counts['left_out'])}.")
+
+
+def _told(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(counts.items()))
 
 
 def restore(
@@ -168,6 +180,12 @@ def evaluate(
         str | None, typer.Option("--set", help="Name of the frozen set.", show_default="the test set of the right size")
     ] = None,
     references: Annotated[int, typer.Option(help="At most so many references an image.", min=1)] = 4,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="Face models in no loss, like dlib, to measure identity by.", show_default="the dataset's own"
+        ),
+    ] = None,
     faces: Annotated[
         str | None, typer.Option(help="Where the recognizer's files lie now.", show_default="as trained")
     ] = None,
@@ -177,7 +195,7 @@ def evaluate(
 ) -> None:
     """Measure a restorer on a frozen test set, beside the LQ input itself, with 95% bootstrap intervals.
 
-    Writes RUN/evaluation.json and RUN/evaluation.parquet (a row an image and a system).
+    Writes RUN/evaluation.json and RUN/evaluation.parquet, a row an image and a system; evaluation-judge.* with --judge.
 
     Example: likeness evaluate dataset/run --dataset dataset
     """
@@ -189,7 +207,9 @@ def evaluate(
     from train.evaluate import evaluate as measured
 
     with progress("images", as_json) as report:
-        result = measured(run, dataset, lq_set=lq_set, references=references, faces=faces, seed=seed, report=report)
+        result = measured(
+            run, dataset, lq_set=lq_set, references=references, judge=judge, faces=faces, seed=seed, report=report
+        )
     print_evaluation(result, as_json)
 
 
@@ -202,7 +222,9 @@ def print_evaluation(result: dict[str, Any], as_json: bool) -> None:
     from rich.table import Table
 
     title = f"{result['lq_set']}: {result['images']} images of {result['people']} people, {result['checkpoint']}"
-    table = Table(title=title, title_justify="left", caption=result["interval"], caption_justify="left")
+    own = " (the dataset's own)" if result["judge"]["is_the_datasets_own"] else ""
+    caption = f"{result['interval']}; identity by {result['judge']['spec']}{own}"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     table.add_column("system")
     for column in ("PSNR dB", "SSIM", "identity to target", "identity to references"):
         table.add_column(column, justify="right")

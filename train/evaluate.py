@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from curate.faces.align import recognition_crop
-from curate.faces.models import FaceModels
+from curate.faces.models import FaceModels, load_faces
 from degrade.operations import shrink
 from degrade.presets import seeded
 from manifests.errors import BadInput, LedgerBroken
@@ -50,6 +50,7 @@ def evaluate(
     *,
     lq_set: str | None = None,
     references: int = 4,
+    judge: str | None = None,
     faces: str | None = None,
     seed: int = 0,
     report: Report = lambda *_: None,
@@ -58,15 +59,18 @@ def evaluate(
 
     Rows: the LQ input, restored without references, restored with up to `references` of them. References are drawn by a
     stable hash, never by likeness to the target, which nobody has when restoring. Identity is the cosine between
-    embeddings of the dataset's own recognizer: to the target, and the mean over the references. RUN/evaluation.parquet
-    holds a row an image and a system. Raises BadInput, LedgerError or FaceModelError.
+    embeddings: to the target, and the mean over the references. They are the dataset's own recognizer's, which a
+    restorer with an identity loss has also learned through; `judge`, a --faces spec, names another one, and the files are then
+    RUN/evaluation-judge.*. RUN/evaluation.parquet holds a row an image and a system. Raises BadInput, LedgerError or
+    FaceModelError.
     """
     if references < 1:
         raise BadInput("--references must be at least 1; the row without references is always there.")
     checkpoint = newest_checkpoint(run)
     model = Restorer.from_pretrained(checkpoint)
     cases, name = read_cases(dataset, model, lq_set, references, seed)
-    models = load_recorded_faces(model, faces)
+    models = load_recorded_faces(model, faces) if judge is None else load_faces(judge)
+    learned = models.recognizer_sha256() == model.facts["recognizer"]["sha256"]
     rows: list[dict[str, Any]] = []
     for done, case in enumerate(cases, 1):
         rows += measure(case, model, models)
@@ -82,14 +86,15 @@ def evaluate(
         "people": len(set(people)),
         "references": references,
         "size": model.config.size,
-        "recognizer": {"spec": models.spec, "sha256": models.recognizer_sha256()},
+        "judge": {"spec": models.spec, "sha256": models.recognizer_sha256(), "is_the_datasets_own": learned},
         "interval": f"95% percentile bootstrap over {bootstrap_unit(people)}",
         "rows": table(rows, seed),
     }
-    write_atomically(run / "evaluation.json", json.dumps(result, indent=1).encode())
+    name_of = run / ("evaluation" if judge is None else "evaluation-judge")
+    write_atomically(name_of.with_suffix(".json"), json.dumps(result, indent=1).encode())
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows), sink)
-    write_atomically(run / "evaluation.parquet", sink.getvalue().to_pybytes())
+    write_atomically(name_of.with_suffix(".parquet"), sink.getvalue().to_pybytes())
     return result
 
 
@@ -125,8 +130,8 @@ def read_cases(
     ], name
 
 
-def measure(case: Case, model: Restorer, models: FaceModels) -> list[dict[str, Any]]:
-    """One row a system: the input, restored without references, restored with all of them."""
+def measure(case: Case, model: Restorer, judge: FaceModels) -> list[dict[str, Any]]:
+    """One row a system: the input, restored without references, restored with all of them; identity by `judge`."""
     lq = to_tensor(case.lq)[None]
     shown = References(
         torch.stack([to_tensor(crop) for crop in case.references]), torch.from_numpy(case.reference_embeddings)
@@ -138,8 +143,9 @@ def measure(case: Case, model: Restorer, models: FaceModels) -> list[dict[str, A
         ("restored", run_model(model, lq, shown), len(case.references)),
     )
     images = [to_image(tensor[0]) for _, tensor, _ in systems]  # what a file would hold: 8 bits
-    chips = [recognition_crop(image, models.template, models.size) for image in (*images, case.target)]
-    *found, truth = models.embed(np.stack(chips))
+    chips = [recognition_crop(image, judge.template, judge.size) for image in (*images, case.target, *case.references)]
+    vectors = judge.embed(np.stack(chips))
+    found, truth, known = vectors[: len(images)], vectors[len(images)], vectors[len(images) + 1 :]
     target = to_tensor(case.target)[None]
     rows = []
     for (system, _, count), image, vector in zip(systems, images, found, strict=True):
@@ -152,7 +158,7 @@ def measure(case: Case, model: Restorer, models: FaceModels) -> list[dict[str, A
                 "psnr": psnr(to_tensor(image)[None], target)[0],
                 "ssim": ssim(to_tensor(image)[None], target)[0],
                 "id_target": float(vector @ truth),
-                "id_references": float((case.reference_embeddings @ vector).mean()),
+                "id_references": float((known @ vector).mean()),
             }
         )
     return rows

@@ -55,7 +55,7 @@ class Logbook:
     def grid(
         self, images: int, lq: torch.Tensor, references: torch.Tensor, restored: torch.Tensor, target: torch.Tensor
     ) -> Path:
-        """samples/<images>.png, a row an image: LQ | references | restored | target. All (B,3,S,S) or (B,K,3,S,S), 0..1."""
+        """samples/<images>.png, a row an image: LQ | references | restored | target, of (B,[K,]3,S,S) in 0..1."""
         rows = torch.cat([lq[:, None], references, restored[:, None], target[:, None]], 1)
         pixels = (rows.clamp(0, 1) * 255).round().byte().permute(0, 3, 1, 4, 2).cpu().numpy()
         b, size, columns = pixels.shape[:3]

@@ -43,11 +43,13 @@ class Recipe:
 
 
 # tiny   timestep 399: OSDFace infer.py. Counts 0, 1, 2, 4 and identity weight .1: our prototype (docs/train.md).
-#        preset codeformer: its published numbers, at 128 px, which is harder than at 512. The rest is ours, by measurement.
+#        codeformer is applied at 128 px, which is harder than at 512. The rest is ours, by measurement.
 # fmt: off
 _TABLE = (
-    #      name     size  preset        base    f  channels            references      refine  t    counts        pixel edge  id   images  batch rate  warmup decay   clip  ema
-    Recipe("tiny",  128,  "codeformer", "tiny", 4, (64, 128, 192),     (48, 96, 128),  16,     399, (0, 1, 2, 4), 1.0,  1.0,  0.1, 25_600, 16,   1e-3, 1_600, 8_000, 1.0,  800),
+    #      name     size  preset        base     f   channels         references      refine  t    counts
+    #      pixel  edge  identity  images  batch  rate  warmup  decay   clip  ema
+    Recipe("tiny",  128,  "codeformer", "tiny",  4,  (64, 128, 192),  (48, 96, 128),  16,     399, (0, 1, 2, 4),
+           1.0,   1.0,  0.1,      25_600, 16,    1e-3, 1_600,  8_000,  1.0,  800),
 )
 # fmt: on
 
@@ -82,6 +84,6 @@ def rate_at(recipe: Recipe, images: int) -> float:
 
 
 def ema_decay(recipe: Recipe, images: int) -> float:
-    """How much of the averaged weights stays at a step: half-life `ema`, shorter at the start (edm2: 5% of the run so far)."""
+    """How much of the averaged weights stays at a step: half-life `ema`, at most 5% of the run so far (edm2)."""
     half_life = min(recipe.ema, max(images, 1) * 0.05)
     return float(0.5 ** (recipe.batch / half_life))

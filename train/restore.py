@@ -137,7 +137,7 @@ def run_model(model: Restorer, lq: torch.Tensor, references: References) -> torc
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
     """uint8 (H, W, 3) -> float32 (3, H, W), 0..1."""
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 def to_image(tensor: torch.Tensor) -> np.ndarray:

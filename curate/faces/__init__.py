@@ -1,1 +1,1 @@
-"""The face models alone: decoding, detection, landmarks, recognition, crop templates, measures. Imports nothing of ours."""
+"""The face models alone: decode, detect, landmarks, recognize, crop templates, measures. Imports nothing of ours."""

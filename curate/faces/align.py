@@ -1,6 +1,7 @@
 """The crop templates and the similarities between photo, crop and template.
 
-Landmarks are always the same five, image left first: left eye, right eye, nose tip, left mouth corner, right mouth corner.
+Landmarks are always the same five, image left first: left eye, right eye, nose tip, left mouth corner, right mouth
+corner.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ ARCFACE_112 = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 
-# Mean landmarks of FFHQ at 512 x 512, as GFPGAN, CodeFormer and DiffBIR crop (facexlib/utils/face_restoration_helper.py).
+# Mean landmarks of FFHQ at 512 x 512, as GFPGAN, CodeFormer and DiffBIR crop
+# (facexlib/utils/face_restoration_helper.py).
 FFHQ_512 = np.array(
     [
         [192.98138, 239.94708],

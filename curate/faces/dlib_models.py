@@ -17,18 +17,18 @@ DETECTOR_LICENCE = "Boost Software License 1.0 (dlib's built-in HOG detector)"
 RECOGNIZER_LICENCE = "CC0 1.0 (dlib_face_recognition_resnet_model_v1)"
 LANDMARKS_LICENCE = "trained on iBUG 300-W: the dataset's licence excludes commercial use"
 
-# Where dlib's own 150 px chips (padding .25) put our five landmarks: the mean over 142 web faces, ours. Crops aligned to
-# it give embeddings with a cosine of .997 to those of dlib's own chips.
+# Where dlib's own 150 px chips (padding .25) put our five landmarks: the mean over 142 web faces, ours. Crops aligned
+# to it give embeddings with a cosine of .997 to those of dlib's own chips.
 TEMPLATE_150 = np.array([[47.066, 46.189], [100.309, 46.189], [72.687, 76.132], [49.957, 102.520], [97.996, 102.333]])
 
 MIN_SCORE = 0.3  # HOG margin; ours: of dlib's false finds on the sample photos all lie below, one true profile as well
-# dlib's documented 0.6 distance is a cosine of .918 at its vectors' mean length of 1.48; pairs of strangers reach .93 once
-# in a thousand (measured on 142 web faces, ours), and average linkage needs the stricter of the two.
+# dlib's documented 0.6 distance is a cosine of .918 at its vectors' mean length of 1.48; pairs of strangers reach .93
+# once in a thousand (measured on 142 web faces, ours), and average linkage needs the stricter of the two.
 SAME_PERSON = 0.925
 
 
 def model_folder() -> Path:
-    """The folder of face_recognition_models, found without importing it (its import needs the removed pkg_resources)."""
+    """The folder of face_recognition_models, found without importing it: its import needs the removed pkg_resources."""
     spec = importlib.util.find_spec("face_recognition_models")
     if spec is None or not spec.submodule_search_locations:
         raise FaceModelError("dlib's models are not installed: pip install 'likeness[offline]'.")
@@ -42,6 +42,12 @@ def _dlib() -> Any:
     except ImportError:
         raise FaceModelError("dlib is not installed: pip install 'likeness[offline]'.") from None
     return dlib
+
+
+def _compiled() -> Path:
+    """The library that holds dlib's code and, inside it, its detector."""
+    spec = importlib.util.find_spec("_dlib_pybind11")
+    return Path(spec.origin if spec is not None and spec.origin is not None else _dlib().__file__)
 
 
 @cache
@@ -102,7 +108,7 @@ def load_dlib() -> FaceModels:
         min_score=MIN_SCORE,
         same_person=SAME_PERSON,
         files=(
-            ModelFile("detector", Path(dlib.__file__), DETECTOR_LICENCE),
+            ModelFile("detector", _compiled(), DETECTOR_LICENCE),
             *landmark_models(),
             ModelFile("recognizer", network, RECOGNIZER_LICENCE),
         ),

@@ -70,6 +70,8 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
         raise FaceModelError(f"The recognizer in {name} wants {size} px crops; only 112 px ArcFace models are known.")
 
     def detect(image: np.ndarray) -> list[Detection]:
+        if max(image.shape[:2]) > DETECTOR_INPUTS[0][0] * min(image.shape[:2]):
+            return []  # too thin: shrunk to the smaller input, its short side would be nothing
         boxes, landmarks = detector.detect(np.ascontiguousarray(image[:, :, ::-1]))
         if landmarks is None:
             raise FaceModelError(f"The detector in {name} finds no landmarks: use an SCRFD model with keypoints (kps).")

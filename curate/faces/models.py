@@ -31,7 +31,7 @@ class ModelFile:
 
     @property
     def sha256(self) -> str:
-        with open(self.path, "rb") as file:
+        with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -41,9 +41,8 @@ class FaceModels:
 
     spec: str  # what --faces resolved to; loads the same models again
     detect: Callable[[np.ndarray], list[Detection]]  # RGB uint8 (H, W, 3) -> faces, best score first
-    embed: Callable[
-        [np.ndarray], np.ndarray
-    ]  # RGB uint8 (n, size, size, 3) in `template` -> float32 (n, dim) unit rows
+    # RGB uint8 (n, size, size, 3) in `template` -> float32 (n, dim) unit rows
+    embed: Callable[[np.ndarray], np.ndarray]
     template: np.ndarray  # float64 (5, 2): where the recognizer wants the landmarks, in crops of `size`
     size: int  # pixels
     dim: int

@@ -1,1 +1,1 @@
-"""What a person looks at: one self-contained page a dataset, read from the ledger and the run folders."""
+"""The page a person looks at: DATASET/report/index.html, made from the ledger and from run folders alone."""

@@ -201,14 +201,14 @@ def _run(run: Path) -> dict[str, Any]:
     curves = [curve({key: series(learned, key)}, f"{key} loss") for key in ("pixel", "edge", "identity")]
     curves += [curve(versus("psnr"), "val PSNR, dB"), curve(versus("identity"), "val identity, by the loss's judge")]
     grids = sorted((run / "samples").glob("*.png"))[-GRIDS:]
-    evaluation = run / "evaluation.json"
+    evaluations = [run / f"{name}.json" for name in ("evaluation", "evaluation-judge")]
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     return {
         "name": run.name,
         "config": config,
         "curves": [drawn for drawn in curves if drawn],
         "grids": [(grid.stem, whole(grid)) for grid in grids],
-        "evaluation": json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.is_file() else None,
+        "evaluations": [json.loads(path.read_text(encoding="utf-8")) for path in evaluations if path.is_file()],
     }
 
 

@@ -14,7 +14,7 @@ def gradients(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def edge_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES) -> torch.Tensor:
-    """Mean absolute difference of the gradients of (B,3,S,S) images in 0..1, averaged over area-halved scales (ours)."""
+    """Mean absolute difference of the gradients of (B,3,S,S) images in 0..1, over area-halved scales (ours)."""
     total = restored.new_zeros(())
     for scale in range(scales):
         if scale:

@@ -1,1 +1,1 @@
-"""The restorer, one model made of parts: latent, UNet, reference encoder, refinement; and the recognizer of the losses."""
+"""The restorer, one model made of parts; and the recognizer of the losses."""

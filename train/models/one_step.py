@@ -14,11 +14,12 @@ def signal_share(timestep: int) -> float:
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000
     )
-    return float(scheduler.alphas_cumprod[timestep].double())
+    shares: torch.Tensor = scheduler.alphas_cumprod  # type: ignore[attr-defined]
+    return float(shares[timestep].double())
 
 
 def clean_from_noise(z: torch.Tensor, noise: torch.Tensor, timestep: int) -> torch.Tensor:
-    """x0 = (z - sqrt(1 - a) eps) / sqrt(a), the step of OSDFace (infer.py): the LQ latent itself stands for the noisy one."""
+    """x0 = (z - sqrt(1 - a) eps) / sqrt(a), OSDFace's step (infer.py): the LQ latent stands for the noisy one."""
     share = signal_share(timestep)
     return (z - (1 - share) ** 0.5 * noise) / share**0.5
 

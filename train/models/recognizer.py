@@ -35,6 +35,7 @@ class Recognizer(nn.Module):
         y, x = np.mgrid[:size, :size].astype(np.float64)
         points = np.stack([x, y, np.ones_like(x)], -1) @ back.T
         grid = 2 * points / (self.shrunk - 1) - 1  # align_corners: -1 and 1 are the centres of the outer pixels
+        self.grid: torch.Tensor
         self.register_buffer("grid", torch.tensor(grid, dtype=torch.float32)[None], persistent=False)
 
     def forward(self, faces: torch.Tensor) -> torch.Tensor:

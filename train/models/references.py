@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from diffusers.models.downsampling import Downsample2D
@@ -12,6 +14,8 @@ from torch import nn
 from train.models import latent
 
 GROUPS = 8  # of every group norm (ours)
+
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -25,15 +29,24 @@ class Pooled:
 
 
 def resnet(inputs: int, outputs: int, modulation: int | None = None) -> ResnetBlock2D:
+    """A residual block; with `modulation`, a vector of so many numbers scales and shifts it."""
     return ResnetBlock2D(
         in_channels=inputs,
         out_channels=outputs,
-        temb_channels=modulation,
+        temb_channels=modulation,  # type: ignore[arg-type]
         groups=GROUPS,
         groups_out=GROUPS,
         eps=1e-5,
         time_embedding_norm="default" if modulation is None else "scale_shift",
     )
+
+
+def zeroed(layer: Layer) -> Layer:
+    """The layer with weight and bias at zero: what it adds starts as nothing."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 def pool(features: torch.Tensor, present: torch.Tensor, nothing: torch.Tensor) -> torch.Tensor:
@@ -62,7 +75,7 @@ class ReferenceEncoder(nn.Module):
         self.blocks = nn.ModuleList(resnet(c, c) for c in channels)
         self.downs = nn.ModuleList(
             nn.Sequential(Downsample2D(c, use_conv=True, name="op"), nn.Conv2d(c, wider, 1))
-            for c, wider in zip(channels, channels[1:], strict=False)
+            for c, wider in pairwise(channels)
         )
         self.nothing = nn.ParameterList(nn.Parameter(torch.zeros(2 * c)) for c in channels)
         self.nobody = nn.Parameter(torch.zeros(embedding_dim))

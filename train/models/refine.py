@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from train.models.references import zeroed
+
 
 class Refinement(nn.Module):
     """restored + three convolutions over (restored, LQ), the last one starting at zero."""
@@ -16,10 +18,8 @@ class Refinement(nn.Module):
             nn.SiLU(),
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.SiLU(),
-            nn.Conv2d(channels, 3, 3, padding=1),
+            zeroed(nn.Conv2d(channels, 3, 3, padding=1)),
         )
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
 
     def forward(self, restored: torch.Tensor, lq: torch.Tensor) -> torch.Tensor:
         """Both (B,3,S,S) in 0..1 -> the same."""

@@ -46,8 +46,9 @@ class Restorer(nn.Module):
         """Restore a batch.
 
         lq (B,3,S,S) float32 0..1; references (B,K,3,S,S) float32 0..1 in the same template; present (B,K) bool, False
-        where a slot is empty; embeddings (B,K,d) unit rows of the recognizer named in `facts`. K may be 0 and may differ
-        between calls; the order of the references does not matter. Returns (B,3,S,S), clamped to 0..1 in eval mode.
+        where a slot is empty; embeddings (B,K,d) unit rows of the recognizer named in `facts`. K may be 0 and may
+        differ between calls; the order of the references does not matter. Returns (B,3,S,S),
+        clamped to 0..1 in eval mode.
         """
         z = latent.encode(lq, self.config.latent_factor)
         correction = self.unet(z, self.references(references, present, embeddings))

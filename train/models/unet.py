@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
-from train.models.references import GROUPS, Pooled, resnet
+from train.models.references import GROUPS, Pooled, resnet, zeroed
 
 HEADS = 4  # attention heads (ours)
 
 
 class ExtendedAttention(nn.Module):
-    """Attention of a map to itself and to every reference's tokens at once (InstantRestore's extended self-attention)."""
+    """Attention of a map to itself and to every reference's tokens at once, as InstantRestore extends it."""
 
     def __init__(self, channels: int, reference_channels: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(GROUPS, channels)
         self.enter = nn.Linear(reference_channels, channels)
         self.attention = Attention(channels, heads=HEADS, dim_head=channels // HEADS, bias=True)
-        nn.init.zeros_(self.attention.to_out[0].weight)
+        self.attention.to_out[0] = zeroed(nn.Linear(channels, channels))
 
     def forward(self, h: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """h (B,C,h,w), tokens (B,N,R), mask (B,N) bool -> (B,C,h,w)."""
@@ -55,7 +57,7 @@ class TinyUNet(nn.Module):
         self.down = nn.ModuleList(resnet(c, c) for c in channels)
         self.smaller = nn.ModuleList(
             nn.Sequential(Downsample2D(c, use_conv=True, name="op"), nn.Conv2d(c, wider, 1))
-            for c, wider in zip(channels, channels[1:], strict=False)
+            for c, wider in pairwise(channels)
         )
         self.join = nn.ModuleList(
             nn.Conv2d(c + 2 * r, c, 1) for c, r in zip(channels[self.shift :], reference_channels, strict=True)
@@ -63,15 +65,12 @@ class TinyUNet(nn.Module):
         self.attend = ExtendedAttention(channels[-2], reference_channels[len(reference_channels) // 2])
         self.middle = nn.ModuleList(resnet(channels[-1], channels[-1], modulation) for _ in range(2))
         self.larger = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(wider, c, 1), Upsample2D(c, use_conv=True))
-            for c, wider in zip(channels, channels[1:], strict=False)
+            nn.Sequential(nn.Conv2d(wider, c, 1), Upsample2D(c, use_conv=True)) for c, wider in pairwise(channels)
         )
         self.up = nn.ModuleList(resnet(2 * c, c, modulation) for c in channels[:-1])
         self.last = nn.Sequential(
-            nn.GroupNorm(GROUPS, channels[0]), nn.SiLU(), nn.Conv2d(channels[0], latent_channels, 3, padding=1)
+            nn.GroupNorm(GROUPS, channels[0]), nn.SiLU(), zeroed(nn.Conv2d(channels[0], latent_channels, 3, padding=1))
         )
-        nn.init.zeros_(self.last[-1].weight)
-        nn.init.zeros_(self.last[-1].bias)
 
     def forward(self, z: torch.Tensor, seen: Pooled) -> torch.Tensor:
         """z (B,C,h,w) in -1..1 -> correction (B,C,h,w)."""

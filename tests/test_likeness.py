@@ -1,0 +1,107 @@
+"""The front door: fast, light, and every command helps."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY, Run
+from typer.main import get_command
+
+import likeness as front
+
+HEAVY = (
+    "torch",
+    "duckdb",
+    "polars",
+    "cv2",
+    "faiss",
+    "numpy",
+    "insightface",
+    "onnxruntime",
+    "dlib",
+    "diffusers",
+    "rich",
+)
+WRITES = {"run", "demo", "curate", "degrade", "preview", "train", "restore", "evaluate", "report"}
+
+
+def commands() -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with the words that call it."""
+
+    def walk(words: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+        inside = getattr(command, "commands", None)
+        if inside is None:
+            yield words, command
+        else:
+            for name, child in inside.items():
+                yield from walk((*words, name), child)
+
+    yield from walk((), get_command(front.app))
+
+
+ALL = dict(commands())
+
+
+def test_importing_the_front_door_loads_nothing_heavy() -> None:
+    code = f"import sys, likeness; print([name for name in {HEAVY!r} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert [name for name in ast.literal_eval(found.stdout) if name != "rich"] == []
+
+
+def test_the_front_door_imports_stages_only_inside_functions() -> None:
+    tree = ast.parse((REPOSITORY / "likeness.py").read_text())
+    top = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    top |= {str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)}
+    ours = {name for name in top if name.split(".")[0] in {"curate", "degrade", "train", "manifests"}}
+    assert ours == {"curate.cli", "degrade.cli", "manifests.cli", "train.cli"}
+
+
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
+def test_every_command_helps_with_an_example(words: tuple[str, ...]) -> None:
+    command = ALL[words]
+    assert f"Example: likeness {' '.join(words)}" in (command.help or ""), "help without a runnable example"
+    names = {option for parameter in command.params for option in parameter.opts}
+    assert all(parameter.help for parameter in command.params if parameter.name != "help"), "an option without help"
+    if words[-1] in WRITES:
+        assert "--dry-run" in names
+
+
+@pytest.mark.slow
+def test_help_is_printed_for_every_command(likeness: Run) -> None:
+    for words in [(), ("manifest",), *ALL]:
+        found = likeness(*words, "--help")
+        assert found.returncode == 0 and "Usage" in found.stdout and not found.stderr, words
+
+
+def test_an_error_is_one_sentence_and_an_exit_code(likeness: Run, tmp_path: Path) -> None:
+    found = likeness("manifest", "show", tmp_path / "nothing")
+    assert found.returncode == 2
+    assert found.stderr.count("\n") == 1 and "likeness curate" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_version_and_unknown_options(likeness: Run) -> None:
+    assert likeness("--version").stdout.strip().count(".") == 2
+    wrong = likeness("curate", "--no-such-option", "x")
+    assert wrong.returncode == 2 and "Traceback" not in wrong.stderr
+
+
+def test_an_unexpected_error_is_one_sentence_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(front, "app", broken)
+    monkeypatch.delenv("LIKENESS_DEBUG", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        front.main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError" in said and said.count("\n") == 1

@@ -1,0 +1,50 @@
+"""Metrics against hand calculations, intervals against their laws."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from train.metrics.image import psnr, ssim
+from train.metrics.intervals import bootstrap_unit, mean_interval
+
+
+def test_psnr_is_what_the_formula_says_for_each_image() -> None:
+    target = torch.zeros(2, 3, 16, 16)
+    restored = torch.stack([torch.full((3, 16, 16), 0.1), torch.full((3, 16, 16), 0.5)])
+    assert psnr(restored, target) == pytest.approx([20.0, -10 * math.log10(0.25)], abs=1e-4)
+    assert psnr(target, target) == [100.0, 100.0]
+
+
+def test_ssim_of_equal_images_is_one_and_falls_with_noise() -> None:
+    torch.manual_seed(0)
+    image = torch.rand(2, 3, 32, 32)
+    assert ssim(image, image) == pytest.approx([1.0, 1.0])
+    noisy = (image + 0.2 * torch.randn_like(image)).clamp(0, 1)
+    assert len(ssim(noisy, image)) == 2 and max(ssim(noisy, image)) < 0.95
+    assert len(ssim(image[:1], image[:1])) == 1
+
+
+def test_an_interval_holds_its_mean_and_narrows_with_more_images() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.normal(5, 1, 400)
+    wide = mean_interval(values[:20].tolist(), ["a"] * 20, np.random.default_rng(0))
+    narrow = mean_interval(values.tolist(), ["a"] * 400, np.random.default_rng(0))
+    assert wide.low <= wide.mean <= wide.high and narrow.low <= narrow.mean <= narrow.high
+    assert narrow.high - narrow.low < wide.high - wide.low
+    # the textbook interval of a mean
+    assert narrow.high - narrow.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)
+
+
+def test_people_are_resampled_where_there_are_enough_of_them() -> None:
+    people = [f"p{i // 10}" for i in range(100)]
+    alike = [float(i // 10) for i in range(100)]  # photos of one person are all the same
+    assert bootstrap_unit(people) == "people" and bootstrap_unit(people[:40]) == "images"
+    over_people = mean_interval(alike, people, np.random.default_rng(0))
+    over_images = mean_interval(alike, ["one"] * 100, np.random.default_rng(0))
+    assert over_people.high - over_people.low > 2 * (over_images.high - over_images.low)
+    again = mean_interval(alike, people, np.random.default_rng(0))
+    assert again == over_people
