@@ -73,9 +73,8 @@ def told(summary: Summary) -> str:
     """The summary in a few lines."""
 
     def counts(found: dict[str, int]) -> str:
-        return ", ".join(
-            f"{n} {what}" for what, n in sorted(found.items(), key=lambda item: (item[0] != "ok", -item[1]))
-        )
+        first_ok = sorted(found.items(), key=lambda item: (item[0] != "ok", -item[1]))
+        return ", ".join(f"{n} {what}" for what, n in first_ok) or "none"
 
     aside = f"; {summary.set_aside} faces set aside, their photo spans splits" if summary.set_aside else ""
     lines = [

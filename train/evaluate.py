@@ -60,9 +60,9 @@ def evaluate(
     Rows: the LQ input, restored without references, restored with up to `references` of them. References are drawn by a
     stable hash, never by likeness to the target, which nobody has when restoring. Identity is the cosine between
     embeddings: to the target, and the mean over the references. They are the dataset's own recognizer's, which a
-    restorer with an identity loss has also learned through; `judge`, a --faces spec, names another one, and the files are then
-    RUN/evaluation-judge.*. RUN/evaluation.parquet holds a row an image and a system. Raises BadInput, LedgerError or
-    FaceModelError.
+    restorer with an identity loss has also learned through; `judge`, a --faces spec, names another one, and the files
+    are then RUN/evaluation-judge.*. RUN/evaluation.parquet holds a row an image and a system. Raises BadInput,
+    LedgerError or FaceModelError.
     """
     if references < 1:
         raise BadInput("--references must be at least 1; the row without references is always there.")

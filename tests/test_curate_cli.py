@@ -1,0 +1,62 @@
+"""`likeness curate`: a summary in words and as JSON, and a dry run that writes nothing."""
+
+import json
+import os
+
+import pytest
+import typer
+from curate_doubles import album, install
+from typer.testing import CliRunner
+
+from curate import cli
+from manifests.errors import BadInput
+
+
+@pytest.fixture(autouse=True)
+def doubles(monkeypatch):
+    install(monkeypatch)
+
+
+def call(*arguments: object):
+    app = typer.Typer()
+    app.command()(cli.curate)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_summary_is_told(tmp_path):
+    photos, dataset = album(tmp_path / "photos", people=5, each=2), tmp_path / "dataset"
+    (photos / "letter.jpg").write_text("x")
+    result = call(photos, "--into", dataset, "--workers", 1)
+    assert result.exit_code == 0, result.output
+    assert "files    10 ok, 1 not_an_image" in result.stdout and "people   5 with two photos or more" in result.stdout
+    assert "models   double" in result.stdout and f"likeness train {dataset}" in result.stdout
+    told = json.loads(call(photos, "--into", dataset, "--workers", 1, "--json").stdout)
+    assert told["faces"] == {"ok": 10} and sum(told["pairs"].values()) == 10
+
+
+def test_options_reach_their_stage(tmp_path):
+    photos = album(tmp_path / "photos", people=3, each=2)
+    result = call(photos, "--into", tmp_path / "d", "--workers", 1, "--json", "--min-inter-ocular", 200)
+    assert json.loads(result.stdout)["faces"] == {"too_small": 6}
+    result = call(photos, "--into", tmp_path / "d", "--workers", 1, "--json", "--split", "photos", "--same-person", -1)
+    told = json.loads(result.stdout)
+    assert told["identities"] == 1 and told["threshold"] == -1 and told["pairs"]["test"] > 0
+    assert isinstance(call(photos, "--into", tmp_path / "d", "--workers", 0).exception, BadInput)
+
+
+def test_a_dry_run_writes_nothing(tmp_path):
+    photos = album(tmp_path / "photos", people=2, each=2)
+    (photos / "up").symlink_to(photos)
+    before = sorted(os.walk(tmp_path))
+    result = call(photos, "--into", tmp_path / "dataset", "--dry-run")
+    assert result.exit_code == 0 and "4 files (1 cannot be walked)" in result.stdout
+    assert sorted(os.walk(tmp_path)) == before
+    assert isinstance(call(tmp_path / "nowhere", "--into", tmp_path / "d", "--dry-run").exception, BadInput)
+
+
+def test_notices_and_what_was_set_aside_are_told():
+    from curate.pipeline import Summary
+
+    summary = Summary("dlib", {}, {}, {}, 0, 0, 0, {"train": 0}, 3, 0.925, ("Look here.",))
+    told = cli.told(summary)
+    assert "3 faces set aside" in told and told.endswith("Note: Look here.") and "files    none" in told

@@ -1,0 +1,97 @@
+"""Evaluation on a frozen set of the doubles' people: what is measured, what is stored, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import curate_doubles as doubles
+import pyarrow.parquet as pq
+import pytest
+import torch
+from test_train_restore import SIZE, Marking
+
+import train.evaluate
+from degrade.sets import make_set
+from manifests.errors import BadInput
+from manifests.ledger import Ledger
+from train.evaluate import INPUT, evaluate
+from train.models.restorer import Restorer
+
+
+class Copying(Marking):
+    """Answers the input without references, and the mean of the references with them."""
+
+    def forward(
+        self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor
+    ) -> torch.Tensor:
+        self.seen.append(references.shape[1])
+        return references.mean(1) if references.shape[1] else lq
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of twelve people with a frozen test set."""
+    root = tmp_path_factory.mktemp("evaluate")
+    with pytest.MonkeyPatch.context() as patch:
+        doubles.install(patch)
+        doubles.curated(doubles.album(root / "photos", people=12, each=4), root / "dataset")
+    make_set(root / "dataset", "codeformer", "test", 0, SIZE, workers=1)
+    return root / "dataset"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    model = Copying()
+    monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder: model))
+    monkeypatch.setattr(train.evaluate, "newest_checkpoint", lambda run: run / "checkpoint-00000016")
+    monkeypatch.setattr("train.restore.load_faces", doubles.models)
+    monkeypatch.setattr(train.evaluate, "load_faces", doubles.models)
+    return tmp_path
+
+
+def test_a_model_that_copies_its_references_scores_as_one(made: Path, run: Path) -> None:
+    result = evaluate(run, made, references=2)
+    rows = {row["system"]: row for row in result["rows"]}
+    assert list(rows) == [INPUT, "restored, no reference", "restored"]
+    assert result["images"] == rows["restored"]["images"] > 0 and result["people"] >= 1
+    # without references it answers its input
+    for metric in ("psnr", "ssim", "id_target", "id_references"):
+        assert rows["restored, no reference"][metric]["mean"] == pytest.approx(rows[INPUT][metric]["mean"])
+        for row in rows.values():
+            assert row[metric]["low"] <= row[metric]["mean"] <= row[metric]["high"]
+    # a copy of the references is at least as near to them as to the target
+    assert rows["restored"]["id_references"]["mean"] >= rows["restored"]["id_target"]["mean"] - 1e-3
+    assert json.loads((run / "evaluation.json").read_text()) == json.loads(json.dumps(result))
+    assert result["judge"]["is_the_datasets_own"] is True
+
+
+def test_every_image_and_system_has_a_row_and_the_references_do_not_depend_on_the_run(made: Path, run: Path) -> None:
+    first = evaluate(run, made, references=2)
+    table = pq.read_table(run / "evaluation.parquet").to_pylist()
+    assert len(table) == 3 * first["images"]
+    assert {row["references"] for row in table if row["system"] == "restored"} <= {1, 2}
+    (run / "evaluation.json").unlink()
+    assert evaluate(run, made, references=2) == first
+    means = {row["psnr"]["mean"] for row in evaluate(run, made, references=1)["rows"]}
+    assert means != {row["psnr"]["mean"] for row in first["rows"]}
+
+
+def test_another_judge_is_named_and_kept_apart(made: Path, run: Path) -> None:
+    result = evaluate(run, made, judge="other")
+    assert result["judge"]["is_the_datasets_own"] is False
+    assert (run / "evaluation-judge.json").is_file() and not (run / "evaluation.json").exists()
+
+
+def test_what_cannot_be_measured_is_one_sentence(made: Path, run: Path) -> None:
+    with pytest.raises(BadInput, match="no frozen set nothing"):
+        evaluate(run, made, lq_set="nothing")
+    with pytest.raises(BadInput, match="at least 1"):
+        evaluate(run, made, references=0)
+    with Ledger.open(made) as ledger:
+        (name,) = ledger.query("SELECT DISTINCT lq_set FROM degradations")["lq_set"]
+    Restorer.from_pretrained(run).config.__dict__["size"] = 2 * SIZE
+    with pytest.raises(BadInput, match=f"{SIZE} px images"):
+        evaluate(run, made, lq_set=name)
+    with pytest.raises(BadInput, match=f"likeness degrade {made}"):
+        evaluate(run, made)
