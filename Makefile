@@ -15,7 +15,7 @@ help:
 	@echo "make test      the tests"
 	@echo "make lint      format, lint, types and layers"
 	@echo "make format    format the code"
-	@echo "make bench     the benchmarks that need no other data than ours and ../shared/data"
+	@echo "make bench     the grouping benchmark on ../shared/data; benchmarks/tiny.py takes 40 minutes and is started by hand"
 	@echo "make clean     remove the demo dataset, caches and build folders (not $(VENV))"
 
 install: $(STAMP)
@@ -42,7 +42,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/grouping.py ../shared/data/photos
+	$(BIN)/python benchmarks/grouping.py ../shared/data/photos --faces insightface:../shared/data/weights/insightface_small
 
 clean:
 	rm -rf $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

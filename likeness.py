@@ -123,7 +123,7 @@ def _refuse_untrainable(summary: Summary, into: Path) -> None:
 @app.command()
 def demo(
     into: Annotated[Path, typer.Option(help="The dataset's folder.", metavar="DIR")] = Path("demo_dataset"),
-    images: Annotated[int, typer.Option(help="Images seen in training before it ends.")] = 4800,
+    images: Annotated[int, typer.Option(help="Images seen in training before it ends.")] = 3200,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
 ) -> None:
     """The main job, offline, on variations of eight faces that come inside installed packages: a smoke run, no

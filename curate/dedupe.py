@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import faiss
@@ -56,6 +56,24 @@ def near_duplicates(
         else:
             rows.append(replace(face, status="dropped", reason=REASON, duplicate_of=keeper.face_id))
     return rows
+
+
+def pictures(faces: Iterable[Face]) -> dict[str, str]:
+    """photo -> the smallest of the photos that hold copies of each other's faces: the photos of one picture."""
+    faces = list(faces)
+    photo_of = {face.face_id: face.photo_id for face in faces}
+    root = {photo: photo for photo in photo_of.values()}
+
+    def find(photo: str) -> str:
+        while root[photo] != photo:
+            photo = root[photo]
+        return photo
+
+    for face in faces:
+        if face.duplicate_of in photo_of:
+            first, second = sorted((find(face.photo_id), find(photo_of[face.duplicate_of])))
+            root[second] = first
+    return {photo: find(photo) for photo in root}
 
 
 def _differing(hashes: Sequence[str], row: np.ndarray, other: np.ndarray) -> np.ndarray:

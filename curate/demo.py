@@ -1,4 +1,4 @@
-"""Photos for `likeness demo`: eight faces that come inside installed packages, each varied until there is something to group.
+"""Photos for `likeness demo`: eight faces that come inside installed packages, each varied.
 
 They are variations of one picture a person, made to exercise every stage offline. What comes out is a smoke run: no
 figure it prints says anything about quality.
@@ -52,7 +52,8 @@ VARIATIONS = 16
 def demo_photos(folder: Path, rng: np.random.Generator, variations: int = VARIATIONS) -> list[Path]:
     """Fill `folder` with varied photos, and with files that must be turned away; the same `rng` gives the same bytes.
 
-    Where every file is there already, nothing is written. Raises LikenessError where a package or its picture is missing.
+    Where every file is there already, nothing is written. Raises LikenessError where a package or its picture is
+    missing.
     """
     names = [f"{sitter.name}-{i:02d}.jpg" for sitter in SITTERS for i in range(variations)]
     paths = [folder / name for name in (*names, *_EXTRAS)]
@@ -60,7 +61,7 @@ def demo_photos(folder: Path, rng: np.random.Generator, variations: int = VARIAT
         return paths
     streams = iter(rng.spawn(len(names)))
     for sitter in SITTERS:
-        picture = _with_surroundings(cv2.imread(str(packaged(sitter.package, sitter.file)), cv2.IMREAD_COLOR_RGB))
+        picture = _with_surroundings(_read(packaged(sitter.package, sitter.file)))
         for i in range(variations):
             stream = next(streams)
             photo = vary(picture, sitter, stream)
@@ -99,8 +100,9 @@ _MARGIN = 128  # pixels of soft backdrop around every picture, for crops that re
 
 def _with_surroundings(picture: np.ndarray) -> np.ndarray:
     """The picture (h, w, 3) with its edges carried on for _MARGIN pixels on each side, fading into a blur."""
-    wide = cv2.copyMakeBorder(picture, *[_MARGIN] * 4, cv2.BORDER_REPLICATE)
-    inside = cv2.copyMakeBorder(np.ones(picture.shape[:2], np.float32), *[_MARGIN] * 4, cv2.BORDER_CONSTANT, value=0)
+    sides = ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN))
+    wide = np.pad(picture, (*sides, (0, 0)), mode="edge")
+    inside = np.pad(np.ones(picture.shape[:2], np.float32), sides)
     sharp = np.clip(2 * cv2.blur(inside, (9, 9)) - 1, 0, 1)[..., None]
     return (wide * sharp + cv2.GaussianBlur(wide, (0, 0), 20) * (1 - sharp)).astype(np.uint8)
 
@@ -108,8 +110,8 @@ def _with_surroundings(picture: np.ndarray) -> np.ndarray:
 def _where_from(sitter: Sitter, out: int, rng: np.random.Generator) -> np.ndarray:
     """For every pixel of the new photo, where in the picture it comes from: float32 (out, out, 2).
 
-    In units of the face's width, origin at its centre, the head upright: frame, mirror, tilt and perspective first, then a turn of the
-    head (the nearer a point, the further it moves), then a smooth change of expression.
+    In units of the face's width, origin at its centre, the head upright: frame, mirror, tilt and perspective first,
+    then a turn of the head (the nearer a point, the further it moves), then a smooth change of expression.
     """
     x0, y0, x1, y1 = sitter.box
     width, centre = float(x1 - x0), np.array([(x0 + x1) / 2, (y0 + y1) / 2]) + _MARGIN
@@ -122,7 +124,7 @@ def _where_from(sitter: Sitter, out: int, rng: np.random.Generator) -> np.ndarra
     grid /= 1 + (grid @ rng.uniform(-0.12, 0.12, 2))[..., None]
     nearness = np.exp(-(grid[..., 0] ** 2 / 0.18 + (grid[..., 1] - 0.08) ** 2 / 0.3))
     grid += nearness[..., None] * rng.uniform((-0.1, -0.07), (0.1, 0.07))
-    bend = cv2.resize(rng.normal(0, 0.024, (5, 5, 2)), (out, out), interpolation=cv2.INTER_CUBIC)
+    bend = cv2.resize(rng.normal(0, 0.0252, (5, 5, 2)), (out, out), interpolation=cv2.INTER_CUBIC)
     return (_rotated(grid + bend, sitter.tilt) * width + centre).astype(np.float32)
 
 
@@ -154,7 +156,7 @@ _EXTRAS = ("everyone.jpg", "a-00-copy.jpg", "a-01-saved-again.jpg", "coffee.png"
 
 
 def _extras(folder: Path) -> dict[str, bytes]:
-    again = cv2.imread(str(folder / "a-01.jpg"), cv2.IMREAD_COLOR_RGB)
+    again = _read(folder / "a-01.jpg")
     whole = (folder / "b-00.jpg").read_bytes()
     return dict(
         zip(
@@ -170,6 +172,13 @@ def _extras(folder: Path) -> dict[str, bytes]:
             strict=True,
         )
     )
+
+
+def _read(path: Path) -> np.ndarray:
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    if picture is None:
+        raise LikenessError(f"{path} cannot be decoded: run `make install` again.")
+    return picture
 
 
 def _jpeg(photo: np.ndarray, quality: int) -> bytes:

@@ -17,7 +17,7 @@ import cv2
 from curate import screen as screening
 from curate.config import CurateConfig
 from curate.dedupe import REASON as NEAR_DUPLICATE
-from curate.dedupe import near_duplicates
+from curate.dedupe import near_duplicates, pictures
 from curate.detect import REDETECTED, VANISHED, crop_batch, detect_batch, resolved
 from curate.embed import CROP_MISSING, batches, embed_batch, intact_shards, remove_shards, shard_name
 from curate.faces.models import FaceModels
@@ -252,12 +252,15 @@ def dedupe(ledger: Ledger, config: CurateConfig, models: FaceModels) -> None:
 def group_faces(ledger: Ledger, config: CurateConfig, models: FaceModels, report: Report) -> None:
     """Identities and memberships, with the threshold and the similarity histogram noted."""
     face_ids, vectors = ledger.embeddings()
-    photo_of = {face.face_id: face.photo_id for face in ledger.rows(Face)}
+    # two people of one picture are two people, also where the faces that stand for them lie in two copies of it
+    faces = [face for face in ledger.rows(Face) if face.status == "ok" or face.reason == NEAR_DUPLICATE]
+    picture_of = pictures(faces)
+    picture_of = {face.face_id: picture_of[face.photo_id] for face in faces}
     rules = config.group
     report("group", 0, len(face_ids))
     found = group(
         vectors,
-        None if rules.one_person_may_appear_twice else [photo_of[face] for face in face_ids],
+        None if rules.one_person_may_appear_twice else [picture_of[face] for face in face_ids],
         same_person=models.same_person if rules.same_person is None else rules.same_person,
         neighbours=rules.neighbours,
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from curate.config import SplitRules
+from curate.dedupe import pictures
 from manifests.errors import BadInput, LedgerBroken
 from manifests.records import Face, Membership, Split
 from manifests.storage import sha256_bytes
@@ -83,23 +84,12 @@ def _by_identity(grouped: Sequence[str], owner: dict[str, str]) -> dict[str, str
 
 
 def _by_photo(faces: Sequence[Face], grouped: Sequence[str]) -> dict[str, str]:
-    """face -> the smallest face of its photo and of all photos that hold copies of its faces."""
-    root: dict[str, str] = {}
-
-    def find(photo: str) -> str:
-        while root.setdefault(photo, photo) != photo:
-            photo = root[photo]
-        return photo
-
-    photo_of = {face.face_id: face.photo_id for face in faces}
-    for face in faces:
-        if face.duplicate_of in photo_of:
-            a, b = sorted((find(face.photo_id), find(photo_of[face.duplicate_of])))
-            root[b] = a
+    """face -> the smallest face of its picture, which may lie in several photos."""
+    picture_of, photo_of = pictures(faces), {face.face_id: face.photo_id for face in faces}
     smallest: dict[str, str] = {}
     for face_id in grouped:
-        smallest.setdefault(find(photo_of[face_id]), face_id)
-    return {face_id: smallest[find(photo_of[face_id])] for face_id in grouped}
+        smallest.setdefault(picture_of[photo_of[face_id]], face_id)
+    return {face_id: smallest[picture_of[photo_of[face_id]]] for face_id in grouped}
 
 
 def _assign(

@@ -1,6 +1,7 @@
 """Photos of people who do not exist, and ten-line face models that find them; as a script, a curation to kill.
 
-A person is a colour, a face is a textured square of it on black. `python tests/curate_doubles.py PHOTOS DATASET WORKERS`.
+A person is a colour, a face is a textured square of it on black.
+`python tests/curate_doubles.py PHOTOS DATASET WORKERS` curates.
 """
 
 import itertools
@@ -67,7 +68,9 @@ def detect(image: np.ndarray) -> list[Detection]:
     _, _, stats, _ = cv2.connectedComponentsWithStats((image.max(2) > 24).astype(np.uint8))
     boxes = [(x, y, x + w, y + h) for x, y, w, h, area in stats[1:].tolist() if area > 400]
     return [
-        Detection(np.array(box, np.float32), ((FFHQ_512 + 0.5) * (box[2] - box[0]) / 512 - 0.5 + box[:2]).astype("f4"), 0.9)
+        Detection(
+            np.array(box, np.float32), ((FFHQ_512 + 0.5) * (box[2] - box[0]) / 512 - 0.5 + box[:2]).astype("f4"), 0.9
+        )
         for box in boxes
     ]
 
@@ -110,8 +113,6 @@ def files(dataset: Path) -> dict[str, bytes]:
     """Every crop and embedding, byte for byte, and anything that should not be there."""
     found = [path for part in ("faces", "embeddings") for path in (dataset / part).rglob("*") if path.is_file()]
     return {str(path.relative_to(dataset)): path.read_bytes() for path in sorted(found)}
-
-
 
 
 if __name__ in ("__main__", "__mp_main__"):  # also in the workers, which import this script again

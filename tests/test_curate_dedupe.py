@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from curate.config import DedupeRules
-from curate.dedupe import near_duplicates
+from curate.dedupe import near_duplicates, pictures
 from manifests.records import Face, Photo
 
 RULES = DedupeRules()
@@ -48,7 +48,10 @@ def test_a_picture_saved_again_keeps_its_largest_face():
 
 
 def test_equal_size_keeps_the_smaller_id():
-    assert kept([face("b", "p"), face("a", "q")], [photo("p"), photo("q")], unit([1, 0], [1, 0])) == {"a": None, "b": "a"}
+    assert kept([face("b", "p"), face("a", "q")], [photo("p"), photo("q")], unit([1, 0], [1, 0])) == {
+        "a": None,
+        "b": "a",
+    }
 
 
 @pytest.mark.parametrize(
@@ -90,7 +93,10 @@ def test_two_faces_of_one_photo_are_never_copies():
 
 def test_what_was_a_copy_comes_back_when_its_rule_goes():
     was = replace(face("b", "q", 39), status="dropped", reason="near_duplicate", duplicate_of="a")
-    assert kept([face("a", "p"), was], [photo("p"), photo("q", "f" * 16)], unit([1, 0], [1, 0])) == {"a": None, "b": None}
+    assert kept([face("a", "p"), was], [photo("p"), photo("q", "f" * 16)], unit([1, 0], [1, 0])) == {
+        "a": None,
+        "b": None,
+    }
 
 
 def test_more_copies_than_neighbours_are_looked_at_still_leave_one():
@@ -98,3 +104,19 @@ def test_more_copies_than_neighbours_are_looked_at_still_leave_one():
     vectors = unit(*np.random.default_rng(0).normal([5, 0, 0], 0.1, (100, 3)))
     found = kept(faces, [photo(f.photo_id) for f in faces], vectors)
     assert [name for name, of in found.items() if of is None] == ["000"]
+
+
+def test_photos_that_hold_copies_are_one_picture_however_long_the_chain():
+    def copy(name: str, of: str, stands: str) -> Face:
+        return replace(face(name, of), status="dropped", reason="near_duplicate", duplicate_of=stands)
+
+    faces = [
+        face("a", "z"),
+        face("b", "y"),
+        copy("c", "y", "a"),
+        copy("d", "x", "b"),
+        face("e", "w"),
+        copy("f", "v", "?"),
+    ]
+    assert pictures(faces) == {"z": "x", "y": "x", "x": "x", "w": "w", "v": "v"}
+    assert pictures(faces[::-1]) == pictures(faces) and pictures([]) == {}

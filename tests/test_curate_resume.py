@@ -78,9 +78,7 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
         (dataset / "manifest.duckdb.wal").exists() and (dataset / "manifest.duckdb.wal").stat().st_size > 30_000
     ),
     "at the first crop": lambda dataset: crops(dataset) >= 1,
-    "in the middle of a batch": lambda dataset: crops(dataset) >= 24,
     "after some batches": lambda dataset: crops(dataset) >= 70,
-    "at the first embeddings": lambda dataset: any((dataset / "embeddings").glob("*.npy")),
     "as the last embeddings are written": lambda dataset: len(list((dataset / "embeddings").glob("*"))) >= 2,
 }
 

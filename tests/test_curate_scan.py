@@ -128,7 +128,15 @@ def test_what_may_not_be_read_is_a_row_and_the_rest_is_unharmed(tmp_path):
 
 def test_names_of_any_bytes(tmp_path):
     data = save(tmp_path / "plain.png", photo([0], 0)).read_bytes()
-    odd = [b"new\nline.png", b"caf\xe9.png", b"\xff\xfe.png", "日本.png".encode(), b"per%20cent.png", b" .png", b"-rf.png"]
+    odd = [
+        b"new\nline.png",
+        b"caf\xe9.png",
+        b"\xff\xfe.png",
+        "日本.png".encode(),
+        b"per%20cent.png",
+        b" .png",
+        b"-rf.png",
+    ]
     for name in odd:
         Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(data)
     paths = [item for item in offered([tmp_path]) if isinstance(item, Path)]

@@ -53,7 +53,9 @@ def hash_of(*parts: int) -> str:
     return sha256_bytes(repr(parts).encode())[:8]
 
 
-RULES_OF = st.sampled_from([RULES, PHOTOS, SplitRules(val=0.3, test=0.3), SplitRules(val=0.0), SplitRules("photos", 0.2, 0)])
+RULES_OF = st.sampled_from(
+    [RULES, PHOTOS, SplitRules(val=0.3, test=0.3), SplitRules(val=0.0), SplitRules("photos", 0.2, 0)]
+)
 
 
 @settings(max_examples=300, deadline=None)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,39 @@ def test_import_linter_keeps_every_contract() -> None:
     code = "from importlinter.cli import lint_imports; import sys; sys.exit(lint_imports(no_cache=True))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert found.returncode == 0, found.stdout
+
+
+# import name -> distribution, where the two differ
+DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "dlib": "dlib-bin", "faiss": "faiss-cpu"}
+# needed without an import of ours: face_recognition_models is found by path, tensorboard writes torch's events,
+# torch's partner must be of the same release, accelerate is diffusers' and of the recipes to come
+NEVER_IMPORTED = {"face_recognition_models", "tensorboard", "torchvision", "accelerate"}
+
+
+def imported() -> Iterator[str]:
+    """The first part of every import in the package's own code."""
+    ours = ("curate", "degrade", "train", "manifests")
+    files = [REPOSITORY / "likeness.py", *(path for name in ours for path in (REPOSITORY / name).rglob("*.py"))]
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            yield from {name.split(".")[0] for name in names} - {*ours, *sys.stdlib_module_names}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["offline"]]
+    declared = {re.split(r"[<>=\[]", line)[0] for line in lines}
+    assert {DISTRIBUTIONS.get(name, name) for name in imported()} == declared - NEVER_IMPORTED
+
+
+def test_constraints_pin_every_declared_dependency() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    lines = [line for extra in ("offline", "dev") for line in project["optional-dependencies"][extra]]
+    wanted = {re.split(r"[<>=\[]", line)[0].lower() for line in [*project["dependencies"], *lines]}
+    pinned = re.findall(r"^([\w.-]+)==", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
+    assert wanted <= {name.lower() for name in pinned}
 
 
 @pytest.mark.slow

@@ -19,7 +19,12 @@ def clean(tmp_path_factory):
     folder = tmp_path_factory.mktemp("check")
     photos = album(folder / "photos")
     image = photo([0], 0)
-    save(photos / "again.jpg", cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC), cv2.IMWRITE_JPEG_QUALITY, 95)
+    save(
+        photos / "again.jpg",
+        cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC),
+        cv2.IMWRITE_JPEG_QUALITY,
+        95,
+    )
     with pytest.MonkeyPatch.context() as patch:
         install(patch)
         curated(photos, folder / "dataset")
@@ -143,7 +148,10 @@ def test_shards_that_are_short_missing_or_nobodys(dataset):
     (last,) = [face for face in table(dataset, Face) if face.shard_row == len(vectors) - 1]
     assert check(dataset) == [f"embedding outside its shard: {last.face_id}"]
     shard.rename(shard.with_name("other.npy"))
-    assert check(dataset) == [f"embedding shard missing or broken: {shard.stem}", "embedding shard without a face: other"]
+    assert check(dataset) == [
+        f"embedding shard missing or broken: {shard.stem}",
+        "embedding shard without a face: other",
+    ]
 
 
 def test_an_accepted_face_without_embedding(dataset):

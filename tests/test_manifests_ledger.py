@@ -19,7 +19,9 @@ from manifests.ledger import Ledger
 from manifests.records import KEYS, TABLES, Face, File, Identity, Membership, Model, Pair, Photo, Split
 from manifests.storage import LEDGER_NAME
 
-FACE = Face("f" * 32, "p" * 64, (0.0, 1.0, 2.0, 3.0), (0.5,) * 10, None, 0.9, 30.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.5, 4.0, "0f")
+FACE = Face(
+    "f" * 32, "p" * 64, (0.0, 1.0, 2.0, 3.0), (0.5,) * 10, None, 0.9, 30.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.5, 4.0, "0f"
+)
 ONE_OF = {
     ("File", "status"): ("ok", "dropped", "failed"),
     ("Photo", "status"): ("ok", "dropped", "failed"),
@@ -74,7 +76,9 @@ def shared(tmp_path_factory):
 @given(data=st.data())
 def test_every_record_comes_back_as_it_went_in(shared, kind, data):
     key = TABLES[kind][1]
-    rows = data.draw(st.lists(record_of(kind), max_size=4, unique_by=lambda row: [getattr(row, k) for k in key].__repr__()))
+    rows = data.draw(
+        st.lists(record_of(kind), max_size=4, unique_by=lambda row: [getattr(row, k) for k in key].__repr__())
+    )
     shared.record("test", "unit", {}, rows, replace=(kind,))
     found = shared.rows(kind)
     by_key = {tuple(getattr(row, k) for k in key): row for row in rows}
@@ -161,7 +165,8 @@ def test_a_row_the_schema_refuses_is_one_sentence_and_writes_nothing(tmp_path):
 
 def test_a_second_writer_gets_one_sentence(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from manifests.ledger import Ledger; from manifests.errors import LedgerLocked\n"
+        "import sys; from pathlib import Path; from manifests.ledger import Ledger\n"
+        "from manifests.errors import LedgerLocked\n"
         "for write in (True, False):\n"
         "    try: Ledger.open(Path(sys.argv[1]), write=write)\n"
         "    except LedgerLocked as error: print(error)\n"
@@ -296,7 +301,8 @@ def test_embeddings_come_in_the_order_asked_for(tmp_path):
 
 def test_a_long_write_is_one_transaction_for_a_killed_process(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from manifests.ledger import Ledger; from manifests.records import Identity\n"
+        "import os, sys; from pathlib import Path; from manifests.ledger import Ledger\n"
+        "from manifests.records import Identity\n"
         "ledger = Ledger.open(Path(sys.argv[1]), write=True)\n"
         "ledger.record('s', 'kept', {}, [Identity('a')])\n"
         "Ledger._mark = lambda self, *rest: os.kill(os.getpid(), 9)\n"

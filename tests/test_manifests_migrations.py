@@ -51,6 +51,6 @@ def test_a_step_that_fails_leaves_nothing_of_itself_and_all_before_it(con):
 
 def test_newer_is_refused_before_any_step(con):
     con.execute("INSERT INTO migrations VALUES (7, 'later', now()::TIMESTAMP)")
-    with pytest.raises(LedgerTooNew, match="schema version 7.*up to 3"):
+    with pytest.raises(LedgerTooNew, match=r"schema version 7.*up to 3"):
         migrate(con, "here", (STEP_2, STEP_3), newest=3)
     assert len(history(con)) == 2

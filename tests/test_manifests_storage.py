@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.storage import config_hash, crop_path, path_of, sha256_bytes, sha256_file, sweep, uri_of, write_atomically
+from manifests.storage import (
+    config_hash,
+    crop_path,
+    path_of,
+    sha256_bytes,
+    sha256_file,
+    sweep,
+    uri_of,
+    write_atomically,
+)
 
 NAME = st.binary(min_size=1, max_size=20).filter(lambda b: b not in (b".", b"..") and not set(b) & {0, ord("/")})
 

@@ -55,6 +55,10 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path):
     script.write_text("from manifests.workers import mapper\nwith mapper(2) as run: print(list(run(abs, [1])))\n")
     root = Path(__file__).parents[1]
     ran = subprocess.run(
-        [sys.executable, script], env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=60
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert "__main__" in ran.stderr.splitlines()[-1]

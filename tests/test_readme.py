@@ -17,10 +17,14 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 def command_lines() -> Iterator[tuple[str, str]]:
     """Every `likeness ...` line in an indented or fenced block, with its page."""
     for page in PAGES:
-        for line in page.read_text(encoding="utf-8").splitlines():
+        lines = iter(page.read_text(encoding="utf-8").splitlines())
+        for line in lines:
             found = re.match(r"^(?: {4}|\$ |)(?:\$ )?(?:\.venv/bin/)?(likeness .+)$", line)
             if found and "..." not in line:
-                yield page.name, found[1].split("  #")[0]
+                command = found[1].split("  #")[0]
+                while command.count('"') % 2:  # an SQL statement may take several lines
+                    command += "\n" + next(lines)
+                yield page.name, command
 
 
 @pytest.mark.parametrize(("page", "line"), list(command_lines()))

@@ -1,7 +1,5 @@
 """Sample number i of a run is the same everywhere."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch

@@ -75,7 +75,7 @@ def test_any_number_of_references(k: int) -> None:
     model, (lq, *rest) = awake(), inputs(k)
     out = model(lq, *rest)
     assert out.shape == lq.shape and bool(torch.isfinite(out).all())
-    assert 0 <= float(out.min()) and float(out.max()) <= 1
+    assert float(out.min()) >= 0 and float(out.max()) <= 1
 
 
 def test_the_order_of_references_does_not_matter_and_the_references_do() -> None:

@@ -73,9 +73,7 @@ def test_the_same_ledger_and_settings_reuse_it_and_a_change_does_not(tmp_path: P
     assert marker.exists() and again.hash == first.hash
     with Ledger.open(tmp_path / "dataset", write=True) as ledger:
         ledger.record("double", "again", {}, [face_of(0, 1, upsample=100)])
-    changed = take_snapshot(
-        tmp_path / "dataset", first.folder, 32, models_of(tmp_path / "recognizer.onnx")
-    )
+    changed = take_snapshot(tmp_path / "dataset", first.folder, 32, models_of(tmp_path / "recognizer.onnx"))
     assert not marker.exists() and changed.hash != first.hash
     assert not list(tmp_path.glob(".snapshot*"))
 

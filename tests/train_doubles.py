@@ -109,7 +109,7 @@ def picture(person: int, photo: int, size: int = 512) -> np.ndarray:
 
 
 def dataset(folder: Path, recognizer: Path, people: int = 5, photos: int = 4) -> Path:
-    """A curated dataset: the last person is val, the others train; every photo is a target, the others its references."""
+    """A curated dataset: the last person is val, the others train; all photos are targets."""
     faces, splits, pairs = [], [], []
     embeddings = np.zeros((people * 100, DIM), np.float32)
     for person in range(people):
@@ -146,7 +146,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     where, run, images = sys.argv[1:]
-    train(Path(run), Path(where), SMALL, int(images), checkpoint_every=8)
+    train(Path(run), Path(where), SMALL, int(images), checkpoint_every=40)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,12 @@ def checkpoints(run: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def sweep(run: Path) -> None:
+    """Remove what a killed process left of a checkpoint it had not finished."""
+    for half in run.glob(".checkpoint-*.tmp"):
+        shutil.rmtree(half, ignore_errors=True)
+
+
 def newest_checkpoint(folder: Path) -> Path:
     """`folder` itself where it is a checkpoint, else the newest one of a RUN. Raises BadInput where there is none."""
     if (folder / WEIGHTS).is_file():

@@ -142,9 +142,9 @@ def _one_thread(_: int) -> None:
     import cv2
 
     cv2.setNumThreads(0)
-    # the trainer decides when to stop; a signal to the whole group must not end its workers first
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # the trainer decides when to stop: a signal to the whole process group must not end its workers first
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.SIG_IGN)
 
 
 def fixed_batch(faces: TrainingFaces, split: str, count: int, references: int) -> Batch | None:

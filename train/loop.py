@@ -20,7 +20,7 @@ from manifests.errors import BadInput, LikenessError
 from manifests.progress import Report
 from manifests.storage import write_atomically
 from train import data
-from train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from train.checkpoint import checkpoints, load_checkpoint, save_checkpoint, sweep
 from train.logbook import Logbook
 from train.losses.edge import edge_loss
 from train.losses.identity import identity_loss
@@ -80,6 +80,7 @@ def train(
     model = _new_restorer(recipe, taken, seed).to(device).train()
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01)
+    sweep(run)
     seen = load_checkpoint(checkpoints(run)[-1], model, average, optimizer) if checkpoints(run) else 0
     if seen >= end:
         return Ending(checkpoints(run)[-1], seen, "complete", 0.0, 0.0)
@@ -145,8 +146,9 @@ def train(
                 why = "minutes"
             if why or seen % checkpoint_every < recipe.batch:
                 average.facts = _facts(taken, recipe, seen)
-                kept = save_checkpoint(run, seen, model, average, optimizer)
+                # a kill between the two is forgotten on resume, since the checkpoint comes last
                 _look(log, average, watched, recognizer, seen, began, device)
+                kept = save_checkpoint(run, seen, model, average, optimizer)
         spent = time.monotonic() - started
     if why != "complete":
         say(f"Stopped at {seen} of {end} images ({why}): the same command again resumes from {kept.name}.")

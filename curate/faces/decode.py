@@ -38,8 +38,8 @@ class UndecodableImage(Exception):
 def decode(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """RGB uint8 (H, W, 3) of a photo: EXIF orientation applied, 16 bit scaled, alpha laid on white, the first frame.
 
-    JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF. CMYK is converted by its plain formula, colour profiles are not applied. Raises
-    UndecodableImage, and OSError where a path cannot be read; nothing of a picture above `max_pixels` is decoded.
+    JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF. CMYK is converted by its plain formula, colour profiles are not applied.
+    Raises UndecodableImage, and OSError where a path cannot be read; nothing above `max_pixels` is decoded.
     """
     data = source if isinstance(source, bytes) else source.read_bytes()
     if not data:

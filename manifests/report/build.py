@@ -39,11 +39,19 @@ REASONS = {
     "too_bright": "too bright",
     "near_duplicate": "the same picture again",
     "photo_spans_splits": "the photo also shows a person of another split",
+    "face_dropped": "in a frozen split, no longer accepted",
+    "not_found_again": "not found by the detector now in use",
+    "file_vanished_or_changed": "the file was gone or changed when read again",
+    "crop_missing": "its crop is gone from the disk",
 }
 
 
 def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
-    """Write the page and answer where it lies. Raises LedgerMissing without a ledger, BadInput for what is no run."""
+    """Write the page and answer where it lies. Where no run is named, those inside the dataset's folder are shown.
+
+    Raises LedgerMissing without a ledger, BadInput for what is no run.
+    """
+    runs = runs or sorted(stats.parent for stats in dataset.glob("*/stats.jsonl"))
     for run in runs:
         if not (run / "config.json").is_file():
             raise BadInput(f"{run} is no training run: name a folder that `likeness train --out` made.")
@@ -78,21 +86,33 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
 
 
 def _funnel(ledger: Ledger) -> list[dict[str, Any]]:
-    """Files, photos and faces: how many there were, how many went on, and why the others did not."""
+    """Files, photos, faces, usable faces: how many there were, how many went on, and why the others did not."""
     steps = []
     for table, title in (("files", "Files offered"), ("photos", "Distinct photos"), ("faces", "Faces found")):
         rows = ledger.query(
             f"""SELECT coalesce(reason, status) AS why, status, count(*) AS n
                 FROM {table} GROUP BY ALL ORDER BY n DESC, why"""
         ).rows(named=True)
-        total, kept = sum(row["n"] for row in rows), sum(row["n"] for row in rows if row["status"] == "ok")
-        lost = [
-            {"why": REASONS.get(row["why"], row["why"].replace("_", " ")), "n": row["n"]}
-            for row in rows
-            if row["status"] != "ok"
-        ]
-        steps.append({"title": title, "total": total, "kept": kept, "lost": lost, "share": 100 * kept / max(total, 1)})
+        lost = [(_in_plain(row["why"]), row["n"]) for row in rows if row["status"] != "ok"]
+        steps.append(_step(title, sum(row["n"] for row in rows if row["status"] == "ok"), "kept", lost))
+    usable = steps[-1]["kept"]
+    unpaired = ledger.query(
+        """SELECT CASE WHEN s.status <> 'ok' THEN s.reason
+                       WHEN count(*) OVER (PARTITION BY m.identity_id) = 1 THEN 'the only face of that person'
+                       ELSE 'no usable reference in another photo' END AS why
+           FROM memberships m LEFT JOIN splits s USING (face_id)
+           QUALIFY m.face_id NOT IN (SELECT target FROM pairs)"""
+    )
+    counts = unpaired.group_by("why").len().sort("len", "why", descending=[True, False]).rows()
+    lost = [(_in_plain(why), n) for why, n in counts]
+    steps.append(_step("Usable faces", usable - sum(n for _, n in lost), "targets with references", lost))
     return steps
+
+
+def _step(title: str, kept: int, called: str, lost: list[tuple[str, int]]) -> dict[str, Any]:
+    total = kept + sum(n for _, n in lost)
+    return {"title": title, "total": total, "kept": kept, "called": called, "lost": lost,
+            "share": 100 * kept / max(total, 1)}  # fmt: skip
 
 
 def _in_plain(code: str) -> str:
@@ -145,8 +165,13 @@ def _splits(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def _pairs(ledger: Ledger, dataset: Path) -> list[dict[str, Any]]:
+    """A few targets, of as many people as there are; the choice follows from the ids alone."""
     rows = ledger.query(
-        "SELECT target, refs, similarities, split FROM pairs WHERE len(refs) > 0 ORDER BY hash(target) LIMIT ?", PAIRS
+        """SELECT p.target, p.refs, p.similarities, p.split FROM pairs p JOIN splits s ON s.face_id = p.target
+           WHERE len(p.refs) > 0
+           ORDER BY row_number() OVER (PARTITION BY s.identity_id ORDER BY md5(p.target)), md5(s.identity_id)
+           LIMIT ?""",
+        PAIRS,
     ).rows()
     return [
         {
@@ -164,7 +189,7 @@ def _pairs(ledger: Ledger, dataset: Path) -> list[dict[str, Any]]:
 def _degraded(ledger: Ledger, dataset: Path) -> list[dict[str, Any]]:
     rows = ledger.query(
         """SELECT lq_set, face_id, theta FROM degradations
-           QUALIFY row_number() OVER (PARTITION BY lq_set ORDER BY hash(face_id)) <= ? ORDER BY lq_set, face_id""",
+           QUALIFY row_number() OVER (PARTITION BY lq_set ORDER BY md5(face_id)) <= ? ORDER BY lq_set, face_id""",
         DEGRADED,
     ).rows()
     sets: dict[str, list[tuple[str, str, str]]] = {}
@@ -175,14 +200,25 @@ def _degraded(ledger: Ledger, dataset: Path) -> list[dict[str, Any]]:
 
 
 def _in_words(theta: dict[str, Any]) -> str:
-    """θ in a line a step: the operation and its numbers."""
-    lines = []
+    """θ in a line: `blur 3.1 · ÷5.2 · noise 8 · JPEG 72`."""
+    words = []
     for step in theta.get("steps", []):
-        numbers = [
-            f"{key} {value:.3g}" for key, value in step.items() if isinstance(value, int | float) and key != "seed"
-        ]
-        lines.append(f"{step.get('op', '?')} {', '.join(numbers)}".strip())
-    return "\n".join(lines)
+        match step:
+            case {"op": "blur", "kernel": "iso", "sigma_x": sigma}:
+                words.append(f"blur {sigma:.1f}")
+            case {"op": "blur", "sigma_x": wide, "sigma_y": high}:
+                words.append(f"blur {wide:.1f} by {high:.1f}")
+            case {"op": "downsample", "factor": factor}:
+                words.append(f"÷{factor:.1f}")
+            case {"op": "noise", "sigma": sigma}:
+                words.append(f"noise {sigma:.0f}")
+            case {"op": "jpeg", "quality": quality}:
+                words.append(f"JPEG {quality}")
+            case {"op": "upsample" | "quantise"}:
+                pass
+            case _:
+                words.append(str(step.get("op", "?")))
+    return " · ".join(words)
 
 
 def _run(run: Path) -> dict[str, Any]:

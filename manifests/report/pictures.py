@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def histogram(edges: Sequence[float], within: Sequence[int], between: Sequence[i
     if not shown:
         return ""
     low, high = edges[shown[0]], edges[shown[-1] + 1]
-    width, height, left, bottom = 720, 220, 8, 24
+    width, height, left, bottom, above = 720, 240, 8, 24, 28
     span = max(high - low, 1e-6)
 
     def x(value: float) -> float:
@@ -49,24 +50,28 @@ def histogram(edges: Sequence[float], within: Sequence[int], between: Sequence[i
         top = max(max(counts), 1)
         points = [f"{x(edges[shown[0]]):.1f},{height - bottom}"]
         for i in range(shown[0], shown[-1] + 1):
-            y = height - bottom - counts[i] / top * (height - bottom - 10)
+            y = height - bottom - counts[i] / top * (height - bottom - above)
             points += [f"{x(edges[i]):.1f},{y:.1f}", f"{x(edges[i + 1]):.1f},{y:.1f}"]
         points.append(f"{x(edges[shown[-1] + 1]):.1f},{height - bottom}")
         parts.append(f'<polygon points="{" ".join(points)}" fill="{colour}" fill-opacity=".45" stroke="{colour}"/>')
-    line = x(threshold)
-    parts.append(f'<line x1="{line:.1f}" x2="{line:.1f}" y1="4" y2="{height - bottom}" class="mark"/>')
-    parts.append(f'<text x="{line + 5:.1f}" y="16">same person from {threshold:g}</text>')
-    ticks = [low + span * i / 6 for i in range(7)]
-    parts += [f'<text x="{x(t):.1f}" y="{height - 6}" text-anchor="middle">{t:.2f}</text>' for t in ticks[1:-1]]
+    if low <= threshold <= high:
+        line = x(threshold)
+        side = ("end", -5) if line > width / 2 else ("start", 5)
+        parts.append(f'<line x1="{line:.1f}" x2="{line:.1f}" y1="4" y2="{height - bottom}" class="mark"/>')
+        words = f"same person from {threshold:g}"
+        parts.append(f'<text x="{line + side[1]:.1f}" y="14" text-anchor="{side[0]}">{words}</text>')
+    for tick in _ticks(low, high):
+        parts.append(f'<text x="{x(tick):.1f}" y="{height - 6}" text-anchor="middle">{tick:g}</text>')
     return _svg(width, height, parts, "similarity histogram")
 
 
 def curve(series: Mapping[str, Series], label: str) -> str:
-    """An SVG line plot of up to three series over images seen."""
+    """An SVG line plot of up to three series over images seen; empty where none has two points."""
+    series = {name: line for name, line in series.items() if len({images for images, _ in line}) > 1}
     points = [point for line in series.values() for point in line]
-    if len(points) < 2:
+    if not points:
         return ""
-    width, height, left, bottom = 352, 190, 48, 24
+    width, height, left, bottom = 332, 190, 48, 24
     x0, x1 = min(p[0] for p in points), max(p[0] for p in points)
     y0, y1 = min(p[1] for p in points), max(p[1] for p in points)
     x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1e-6)
@@ -82,13 +87,23 @@ def curve(series: Mapping[str, Series], label: str) -> str:
         drawn = " ".join(place(point) for point in line)
         parts.append(f'<polyline points="{drawn}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
         if len(series) > 1:
-            parts.append(f'<text x="{width - 8}" y="{14 + 13 * i}" text-anchor="end" fill="{colour}">{name}</text>')
+            parts.append(
+                f'<text x="{width - 8}" y="{14 + 13 * i}" text-anchor="end" style="fill: {colour}">{name}</text>'
+            )
     for value, y in ((y1, 28), (y0, height - bottom)):
         parts.append(f'<text x="{left - 5}" y="{y + 4}" text-anchor="end">{value:.3g}</text>')
     parts.append(f'<line x1="{left}" x2="{width - 8}" y1="{height - bottom}" y2="{height - bottom}" class="axis"/>')
     parts.append(f'<text x="{left}" y="{height - 6}">{x0:,.0f}</text>')
     parts.append(f'<text x="{width - 8}" y="{height - 6}" text-anchor="end">{x1:,.0f} images</text>')
     return _svg(width, height, parts, label)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Three to eight round numbers between two bounds."""
+    rough = (high - low) / 5
+    step = 10.0 ** math.floor(math.log10(rough))
+    step *= next(factor for factor in (1, 2, 5, 10) if factor * step >= rough)
+    return [round(i * step, 6) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _svg(width: int, height: int, parts: Sequence[str], title: str) -> str:

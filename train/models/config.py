@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class ModelConfig:
     """The resolved architecture of a restorer. Everything here is ours but the timestep, see `train/recipes.py`."""
 
-    base: str  # "tiny"; issue of its own: a diffusers folder
+    base: str  # "tiny": a small UNet from scratch on a space-to-depth latent
     size: int  # pixels, both sides
     latent_factor: int  # space-to-depth: 3 f^2 channels at size / f
     channels: tuple[int, ...]  # UNet widths, finest level first; each level halves the resolution

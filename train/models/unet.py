@@ -40,7 +40,7 @@ class TinyUNet(nn.Module):
     """Latent -> correction of the latent, conditioned on pooled references; starts as zero.
 
     References join at the last `len(reference_channels)` levels, attention acts at the level before the last, and the
-    mean reference embedding modulates the deepest level.
+    mean reference embedding modulates the deepest level and the way up.
     """
 
     def __init__(

@@ -1,0 +1,73 @@
+"""The README's picture: `python benchmarks/astronaut.py RUN --out docs/astronaut.png`.
+
+Degraded | two references | restored | truth, all five made from scikit-image's public-domain portrait of the astronaut
+Eileen Collins (NASA) by the demo's variations. The references are other variations of the same picture, an easy case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from record import finish
+
+from curate.demo import SITTERS, demo_photos
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, recognition_crop
+from curate.faces.decode import decode
+from degrade.operations import apply, shrink, to_float, to_uint8
+from degrade.presets import draw, find_preset, seeded
+from train.metrics.image import psnr
+from train.models.restorer import Restorer
+from train.recipes import find_recipe
+from train.restore import References, load_recorded_faces, run_model, to_image, to_tensor
+
+SHOWN = 224  # pixels a panel
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a training run of recipe tiny")
+    parser.add_argument("--out", type=Path, default=Path("docs/astronaut.png"))
+    parser.add_argument("--faces", help="where the recognizer's files lie now")
+    parser.add_argument("--seed", type=int, default=0, help="of the variations and of the degradation")
+    told = parser.parse_args()
+    model = Restorer.from_pretrained(told.run)
+    models = load_recorded_faces(model, told.faces)
+    size, preset = model.config.size, find_preset(find_recipe(model.facts["recipe"]).preset)
+    sitter = next(one for one in SITTERS if one.file.endswith("astronaut.png"))
+    crops = []
+    with tempfile.TemporaryDirectory() as scratch:
+        demo_photos(Path(scratch), seeded("astronaut", told.seed))
+        for path in sorted(Path(scratch).glob(f"{sitter.name}-*.jpg")):
+            photo = decode(path)
+            if found := models.detect(photo):
+                crops.append(align(photo, found[0].landmarks5, FFHQ_512, FFHQ_SIZE))
+    target, *references = (shrink(crop, size) for crop in crops[:3])
+    chips = np.stack([recognition_crop(crop, models.template, models.size) for crop in crops[:3]])
+    vectors = models.embed(chips)
+    shown = References(torch.stack([to_tensor(crop) for crop in references]), torch.from_numpy(vectors[1:]))
+    lq = to_uint8(apply(to_float(target), draw(preset, told.seed, "astronaut")))
+    restored = to_image(run_model(model, to_tensor(lq)[None], shown)[0])
+    panels = [
+        cv2.resize(one, (SHOWN, SHOWN), interpolation=cv2.INTER_CUBIC) for one in (lq, *references, restored, target)
+    ]
+    sheet = np.concatenate([np.pad(one, ((0, 0), (0, 6), (0, 0)), constant_values=255) for one in panels], 1)[:, :-6]
+    told.out.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(told.out), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    after = recognition_crop(restored, models.template, models.size)
+    before = recognition_crop(lq, models.template, models.size)
+    cosines = models.embed(np.stack([before, after])) @ vectors[0]
+    scores = [psnr(to_tensor(one)[None], to_tensor(target)[None])[0] for one in (lq, restored)]
+    result = {
+        name: {"psnr": round(score, 2), "id_target": round(float(cosine), 3)}
+        for name, score, cosine in zip(("lq", "restored"), scores, cosines, strict=True)
+    }
+    finish("astronaut", {"picture": str(told.out), **result}, keep=False)
+
+
+if __name__ == "__main__":
+    main()

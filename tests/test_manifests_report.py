@@ -1,0 +1,127 @@
+"""The page: one file that needs nothing else, with every part of it, and a sentence for each part that is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from train_doubles import dataset, face_of, recognizer_onnx
+
+from manifests.errors import BadInput, LedgerMissing
+from manifests.ledger import Ledger
+from manifests.records import Degradation, File, Identity, Membership, Photo, Split
+from manifests.report.build import build_report
+from manifests.storage import crop_path
+
+THETA = {
+    "version": 1,
+    "steps": [
+        {"op": "blur", "kernel": "iso", "sigma_x": 3.14, "sigma_y": 3.14, "size": 41, "angle": 0.0},
+        {"op": "downsample", "factor": 5.2, "interpolation": "bilinear"},
+        {"op": "noise", "sigma": 8.0, "gray": False, "seed": 1},
+        {"op": "jpeg", "quality": 72},
+        {"op": "upsample", "interpolation": "bilinear"},
+    ],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three people of four photos, one of them grouped and its last face alone, and what was turned away."""
+    made = dataset(tmp_path / "data<set", recognizer_onnx(tmp_path / "recognizer.onnx"), people=3)
+    rows: list[object] = [
+        File("file:///p/ok.jpg", "photo0-0", 1, 1, "ok"),
+        File("file:///p/letter.jpg", None, 1, 1, "failed", "not_an_image"),
+        Photo("photo0-0", 10, 10, "0" * 16),
+        Photo("photo9", 10, 10, "0" * 16, status="dropped", reason="no_face"),
+        *(Identity(f"person{n}") for n in range(3)),
+        *(Membership(face_of(0, n).face_id, "person0", 0.9 - n / 10, 0.4 - n / 10) for n in range(4)),
+        face_of(2, 4),
+        Membership(face_of(2, 4).face_id, "person2", 1.0, 1.0),
+        Split(face_of(2, 4).face_id, "person2", "val", "identity", False, "dropped", "photo_spans_splits"),
+        Degradation("gfpgan-val-64-s0", face_of(2, 0).face_id, "gfpgan", 0, 64, json.dumps(THETA), "0"),
+    ]
+    lq = made / "lq" / "gfpgan-val-64-s0" / f"{face_of(2, 0).face_id}.png"
+    lq.parent.mkdir(parents=True)
+    shutil.copy(crop_path(made, face_of(2, 0).face_id), lq)
+    detail = {"threshold": 0.3, "histogram": {"edges": [-1, 0, 0.5, 1], "within": [0, 1, 5], "between": [9, 2, 0]}}
+    with Ledger.open(made, write=True) as ledger:
+        ledger.record("group", "all", {}, rows, detail=detail)  # type: ignore[arg-type]
+    return made
+
+
+def training_run(run: Path) -> Path:
+    (run / "samples").mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps({"recipe": {"name": "tiny"}, "seed": 7}))
+    lines = [{"kind": "train", "images": n, "pixel": 1 / n, "edge": 0.1, "identity": 0.5} for n in (320, 640)]
+    lines += [{"kind": "val", "images": n, "psnr_lq": 20, "psnr_restored": 21 + n / 640} for n in (0, 640)]
+    (run / "stats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "tr')
+    mean = {"mean": 21.5, "low": 21.25, "high": 21.75}
+    row = {"system": "restored", "images": 4, "psnr": mean, "ssim": mean, "id_target": mean, "id_references": mean}
+    judge = {"spec": "dlib", "sha256": "0", "is_the_datasets_own": False}
+    evaluation = {"lq_set": "gfpgan-val-64-s0", "checkpoint": "checkpoint-640", "images": 4, "people": 1}
+    evaluation |= {"interval": "95% bootstrap", "judge": judge, "rows": [row]}
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    return run
+
+
+def test_the_page_needs_nothing_but_itself(folder: Path) -> None:
+    run = training_run(folder / "run")
+    shutil.copy(crop_path(folder, face_of(0, 0).face_id), run / "samples" / "00000640.png")
+    page = build_report(folder).read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href)=["'](?!data:|#)|url\(|@import|<script|<link""", page)
+    assert page.count("data:image/jpeg;base64,") > 20
+    assert "data&lt;set" in page and "data<set" not in page
+
+
+def test_every_part_is_there(folder: Path) -> None:
+    page = build_report(folder, [training_run(folder / "run")]).read_text(encoding="utf-8")
+    for words in (
+        "not an image",
+        "no face found",
+        "the photo also shows a person of another split",
+        "person0",
+        "Least certain",
+        "same person from 0.3",
+        "targets with references",
+        "blur 3.1 · ÷5.2 · noise 8 · JPEG 72",
+        "pixel loss",
+        "val PSNR, dB",
+        "recipe tiny",
+        "21.25 to 21.75",
+        "which is in no loss",
+    ):
+        assert words in page, words
+    assert page.count("<polyline") == 5  # three losses; restored and LQ on validation
+
+
+def test_the_funnel_adds_up(folder: Path) -> None:
+    page = build_report(folder).read_text(encoding="utf-8")
+    steps = re.findall(r'<div class="step"><div><b>(\d+)</b>.*?</div></div></div>', page, re.DOTALL)
+    reasons = re.findall(r'<div class="reasons">(.*?)</div>', page, re.DOTALL)
+    sums = [sum(int(n) for n in re.findall(r"<b>(\d+)</b>", line)) for line in reasons]
+    assert [int(total) for total in steps] == sums == [2, 2, 13, 13]
+
+
+def test_missing_parts_are_said_with_the_command_that_makes_them(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path, write=True):
+        pass
+    page = build_report(tmp_path).read_text(encoding="utf-8")
+    for words in ("Nothing was grouped yet", "No pair yet", "likeness degrade", "likeness train", "likeness evaluate"):
+        assert words in page, words
+
+
+def test_a_crop_that_is_gone_costs_no_page(folder: Path) -> None:
+    shutil.rmtree(folder / "faces")
+    assert build_report(folder).is_file()
+
+
+def test_what_is_no_run_or_no_dataset_is_a_sentence(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no training run"):
+        build_report(folder, [tmp_path])
+    with pytest.raises(LedgerMissing):
+        build_report(tmp_path)
+    assert not (tmp_path / "report").exists()

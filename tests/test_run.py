@@ -1,0 +1,60 @@
+"""The whole main job as a user runs it: `likeness demo`, then everything one does with what it leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo") / "dataset"
+
+
+def test_the_demo_runs_to_the_end_and_resumes(likeness: Run, dataset: Path) -> None:
+    first = likeness("demo", "--into", dataset, "--images", 48)
+    assert first.returncode == 0, first.stderr
+    assert "variations" in first.stdout and "no benchmark" in first.stdout
+    assert "restored" in first.stdout and str(dataset / "report" / "index.html") in first.stdout
+    for reason in ("same_file", "truncated", "not_an_image", "no_face", "near_duplicate"):
+        assert reason in first.stdout
+    weights = next((dataset / "run").glob("checkpoint-*/model.safetensors"))
+    before = weights.stat().st_mtime_ns
+    again = likeness("demo", "--into", dataset, "--images", 48)
+    assert again.returncode == 0, again.stderr
+    assert weights.stat().st_mtime_ns == before
+    page = (dataset / "report" / "index.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "") and 'src="data:image' in page
+
+
+def test_the_ledger_of_the_demo_is_sound_and_its_frozen_set_replays(likeness: Run, dataset: Path) -> None:
+    assert likeness("manifest", "check", dataset).returncode == 0
+    verified = likeness("verify", dataset)
+    assert verified.returncode == 0 and "every byte as recorded" in verified.stdout
+    why = likeness("manifest", "why", dataset, "truncated.jpg")
+    assert "truncated" in why.stdout
+    shown = json.loads(likeness("manifest", "show", dataset, "--json").stdout)
+    assert {row["kind"] for row in shown} >= {"files", "photos", "faces", "identities", "splits", "pairs"}
+
+
+def test_a_photo_is_restored_with_references(likeness: Run, dataset: Path, tmp_path: Path) -> None:
+    photos = sorted((dataset / "photos").glob("h-*.jpg"))
+    done = likeness(
+        "restore", photos[0], "--reference", photos[1], "--reference", photos[2], "--checkpoint", dataset / "run",
+        "--out", tmp_path / "restored", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert row["status"] == "ok" and Path(row["output"]).is_file() and row["faces"][0]["similarity"] > 0.9
+
+
+def test_an_evaluation_prints_json(likeness: Run, dataset: Path) -> None:
+    done = likeness("evaluate", dataset / "run", "--dataset", dataset, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [row["system"] for row in result["rows"]] == ["LQ input", "restored, no reference", "restored"]

@@ -1,0 +1,41 @@
+"""`likeness train` as a user runs it."""
+
+from pathlib import Path
+
+import pytest
+from conftest import Run
+from train_doubles import snapshot
+
+
+def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tmp_path: Path, likeness: Run) -> None:
+    taken = snapshot(tmp_path, size=128)
+    for source in (taken.folder, tmp_path / "dataset"):
+        done = likeness("train", source, "--out", tmp_path / "run", "--dry-run")
+        assert done.returncode == 0, done.stderr
+        assert "Would train tiny at 128 px" in done.stdout
+        assert "Targets: 16 train, 4 val. People: 4 train, 1 val." in done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_what_cannot_be_trained_on_is_a_sentence(tmp_path: Path, likeness: Run) -> None:
+    for words, sentence in (
+        ((tmp_path, "--recipe", "huge"), "the recipes are tiny"),
+        ((tmp_path,), "likeness curate"),
+    ):
+        done = likeness("train", *words, "--out", tmp_path / "run")
+        assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_same_command_again_resumes_and_another_seed_is_refused(tmp_path: Path, likeness: Run) -> None:
+    taken = snapshot(tmp_path, size=128)
+    command = ("train", taken.folder, "--out", tmp_path / "run", "--images", "16")
+    first = likeness(*command)
+    assert first.returncode == 0, first.stderr
+    assert "trained  16 images seen" in first.stdout and "waiting for data" in first.stdout
+    second = likeness(*command[:-1], "32")
+    assert second.returncode == 0 and "Resuming" in second.stdout, second.stderr
+    assert (tmp_path / "run" / "checkpoint-00000032").is_dir()
+    third = likeness(*command, "--seed", "1")
+    assert third.returncode == 2 and "belongs to another seed" in third.stderr
