@@ -15,7 +15,7 @@ help:
 	@echo "make test      the tests"
 	@echo "make lint      format, lint, types and layers"
 	@echo "make format    format the code"
-	@echo "make bench     the grouping benchmark on ../shared/data; benchmarks/tiny.py takes 40 minutes and is started by hand"
+	@echo "make bench     the grouping benchmark on ../shared/data; benchmarks/tiny.py (half an hour) is started by hand"
 	@echo "make clean     remove the demo dataset, caches and build folders (not $(VENV))"
 
 install: $(STAMP)

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the job failed or a check found something, 2 what was offe
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -52,14 +53,17 @@ def _front(
 @app.command()
 def run(
     photos: Annotated[list[Path], typer.Argument(help="Photos and folders of photos.", metavar="PHOTOS...")],
-    into: Annotated[Path, typer.Option(help="The dataset's folder; the run lies in DATASET/run.", metavar="DATASET")],
+    into: Annotated[Path, typer.Option(help="The dataset's folder; made where it does not exist.", metavar="DATASET")],
     recipe: Annotated[str, typer.Option(help=train.cli.RECIPE_HELP)] = "tiny",
     faces: Annotated[str, typer.Option(help=curate.cli.FACES_HELP)] = "auto",
     split: Annotated[str, typer.Option(help=curate.cli.SPLIT_HELP)] = "identity",
-    images: Annotated[
-        int | None, typer.Option(help="Images seen in training before it ends.", show_default="the recipe's")
+    out: Annotated[
+        Path | None, typer.Option(help="The training run's folder.", show_default="DATASET/run", metavar="RUN")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the frozen test set and of the training.")] = 0,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Images seen in training before it ends.", show_default="the recipe's")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the frozen test set and of the training.")] = 0,
     workers: Annotated[
         int | None, typer.Option(help="Processes; no result depends on it.", show_default="all cores")
     ] = None,
@@ -72,11 +76,11 @@ def run(
     """
     from train.recipes import find_recipe
 
-    told = find_recipe(recipe)
+    told, folder = find_recipe(recipe), out or into / "run"
     if dry_run:
-        end = images or told.images
+        end = told.images if images is None else images
         typer.echo(f"Would curate {len(photos)} paths into {into}, freeze {told.preset} at {told.size} px,")
-        typer.echo(f"train {recipe} for {end} images into {into / 'run'}, evaluate it and write {into / 'report'}.")
+        typer.echo(f"train {recipe} for {end} images into {folder}, evaluate it and write {into / 'report'}.")
         return
     from curate.config import CurateConfig, SplitRules
     from curate.pipeline import curate as curate_photos
@@ -102,12 +106,28 @@ def run(
 
         frozen = make_set(into, *options, workers=processes, progress=degraded)
     _say(as_json, f"frozen   {frozen.images} images in {frozen.folder}")
-    train.cli.run_training(into, into / "run", recipe, images, seed, quiet=as_json)
+    ending = train.cli.run_training(into, folder, recipe, images, seed, quiet=as_json)
+    if ending.why.startswith("SIG"):
+        raise typer.Exit(130)
+    judge = _judge_in_no_loss(folder)
     with progress("images", as_json) as report:
-        result = evaluate(into / "run", into, lq_set=Path(frozen.folder).name, report=report)
-    page = build_report(into, [into / "run"])
-    train.cli.print_evaluation(result, as_json)
-    _say(as_json, f"Report: {page}")
+        own = evaluate(folder, into, lq_set=Path(frozen.folder).name, report=report)
+        judged = evaluate(folder, into, lq_set=Path(frozen.folder).name, judge=judge) if judge else None
+    page = build_report(into, [folder])
+    if as_json:
+        typer.echo(json.dumps({"own": own, "judged": judged, "report": str(page)}))
+        return
+    for result in filter(None, (own, judged)):
+        train.cli.print_evaluation(result, False)
+    typer.echo(f"Report: {page}")
+
+
+def _judge_in_no_loss(run: Path) -> str | None:
+    """dlib, where the restorer learned through the dataset's recognizer and dlib is installed; else None."""
+    from importlib.util import find_spec
+
+    learned = json.loads((run / "config.json").read_text(encoding="utf-8"))["identity_loss"]["on"]
+    return "dlib" if learned and find_spec("dlib") and find_spec("face_recognition_models") else None
 
 
 def _refuse_untrainable(summary: Summary, into: Path) -> None:
@@ -123,7 +143,7 @@ def _refuse_untrainable(summary: Summary, into: Path) -> None:
 @app.command()
 def demo(
     into: Annotated[Path, typer.Option(help="The dataset's folder.", metavar="DIR")] = Path("demo_dataset"),
-    images: Annotated[int, typer.Option(help="Images seen in training before it ends.")] = 3200,
+    images: Annotated[int, typer.Option(min=1, help="Images seen in training before it ends.")] = 3200,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
 ) -> None:
     """The main job, offline, on variations of eight faces that come inside installed packages: a smoke run, no

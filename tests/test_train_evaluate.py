@@ -6,15 +6,21 @@ import json
 from pathlib import Path
 
 import curate_doubles as doubles
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from test_train_restore import SIZE, Marking
 
 import train.evaluate
+from curate.faces.decode import decode
+from degrade.operations import shrink
 from degrade.sets import make_set
-from manifests.errors import BadInput
+from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger import Ledger
+from manifests.storage import crop_path
+from train.cases import read_cases
 from train.evaluate import INPUT, evaluate
 from train.models.restorer import Restorer
 
@@ -66,7 +72,7 @@ def test_a_model_that_copies_its_references_scores_as_one(made: Path, run: Path)
     assert result["judge"]["is_the_datasets_own"] is True
 
 
-def test_every_image_and_system_has_a_row_and_the_references_do_not_depend_on_the_run(made: Path, run: Path) -> None:
+def test_every_image_and_system_has_a_row_and_the_same_call_gives_the_same_figures(made: Path, run: Path) -> None:
     first = evaluate(run, made, references=2)
     table = pq.read_table(run / "evaluation.parquet").to_pylist()
     assert len(table) == 3 * first["images"]
@@ -95,3 +101,52 @@ def test_what_cannot_be_measured_is_one_sentence(made: Path, run: Path) -> None:
         evaluate(run, made, lq_set=name)
     with pytest.raises(BadInput, match=f"likeness degrade {made}"):
         evaluate(run, made)
+
+
+def test_references_are_drawn_from_all_photos_of_the_person_not_from_the_nearest(made: Path) -> None:
+    frozen = read_cases(made, SIZE, None, 3, seed=0)
+    others = read_cases(made, SIZE, None, 3, seed=1)
+    assert frozen.images >= len(frozen.cases) > 0
+    with Ledger.open(made) as ledger:
+        nearest = dict(ledger.query("SELECT target, refs FROM pairs").iter_rows())
+        crops = {face: frozen_crop(made, face) for refs in nearest.values() for face in refs}
+    drawn = []
+    for case in frozen.cases:
+        names = [face for picture in case.references for face, crop in crops.items() if (crop == picture).all()]
+        assert case.face_id not in names and set(names) <= set(nearest[case.face_id])
+        drawn.append(names != list(nearest[case.face_id][:3]))
+    assert any(drawn), "always the nearest first"
+    pairs = list(zip(frozen.cases, others.cases, strict=True))
+    assert any(not (a.references[0] == b.references[0]).all() for a, b in pairs), "the draw does not depend on the seed"
+
+
+def frozen_crop(dataset: Path, face: str) -> np.ndarray:
+    return shrink(decode(crop_path(dataset, face)), SIZE)
+
+
+def test_a_run_that_has_seen_the_people_is_refused(made: Path, run: Path) -> None:
+    case = read_cases(made, SIZE, None, 1, seed=0).cases[0]
+    (run / "snapshot").mkdir()
+    with Ledger.open(made) as ledger:
+        kin = ledger.query(
+            "SELECT face_id FROM splits WHERE identity_id = ? AND face_id <> ?", case.identity_id, case.face_id
+        )["face_id"]
+    for split, seen in (("train", True), ("test", False)):
+        pq.write_table(pa.table({"face_id": [kin[0]], "split": [split]}), run / "snapshot" / "faces.parquet")
+        if seen:
+            with pytest.raises(LedgerBroken, match="was trained on face"):
+                evaluate(run, made)
+        else:
+            assert evaluate(run, made)["unseen_in_training"] == "checked"
+
+
+def test_an_image_that_is_no_longer_the_frozen_one_is_refused(made: Path, run: Path) -> None:
+    case = read_cases(made, SIZE, None, 1, seed=0).cases[0]
+    (path,) = (made / "lq").glob(f"*/{case.face_id}.png")
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole + b"x")
+        with pytest.raises(LedgerBroken, match="manifest check"):
+            evaluate(run, made)
+    finally:
+        path.write_bytes(whole)

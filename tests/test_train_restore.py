@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import curate_doubles as doubles
+import cv2
 import numpy as np
 import pytest
 import torch
 
 import train.restore
 from curate.faces.decode import decode
+from curate.faces.models import Detection, FaceModels
 from manifests.errors import BadInput
 from train.models.config import ModelConfig
 from train.models.restorer import Restorer
@@ -91,11 +97,99 @@ def test_none_that_matches_is_said_and_nothing_written(
     assert not (tmp_path / "o" / "two.png").exists()
 
 
-def test_a_face_alone_in_its_photo_is_restored_and_the_doubt_is_said(
+def test_a_degraded_face_alone_in_its_photo_is_restored_and_the_doubt_is_said(
     marking: Marking, save: Callable[..., Path], tmp_path: Path
 ) -> None:
-    (row,) = restore([save("one.png", [0])], [save("r.png", [9], 1)], tmp_path, tmp_path / "o")
-    assert row.status == "ok" and "too different" in str(row.reason)
+    soft = doubles.save(tmp_path / "one.png", cv2.GaussianBlur(doubles.photo([0], 0), (0, 0), 2))
+    (row,) = restore([soft], [save("r.png", [9], 1)], tmp_path, tmp_path / "o")
+    assert row.status == "ok" and "too degraded" in str(row.reason) and (tmp_path / "o" / "one.png").exists()
+
+
+def test_a_sharp_stranger_alone_in_a_photo_is_left_alone_unless_insisted_on(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    one, reference = save("one.png", [0]), save("r.png", [9], 1)
+    (row,) = restore([one], [reference], tmp_path, tmp_path / "o")
+    assert row.status == "dropped" and "insist with --box" in str(row.reason)
+    assert [face.restored for face in row.faces] == [False] and not (tmp_path / "o" / "one.png").exists()
+    (row,) = restore([one], [reference], tmp_path, tmp_path / "o", box=(40, 30, 160, 150))
+    assert row.status == "ok" and row.reason is None
+
+
+def test_an_odd_photo_is_a_row_and_the_others_are_restored(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def detect(image: np.ndarray) -> list[Detection]:
+        if not image.any():
+            raise RuntimeError("the network\nfell over")
+        first, *others = doubles.detect(image)
+        return [replace(first, landmarks5=np.full((5, 2), 7, np.float32)), *others]
+
+    broken: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), detect=detect)  # noqa: E731
+    monkeypatch.setattr(train.restore, "load_faces", broken)
+    photos = [save("a.png", []), save("b.png", [0, 5]), save("c.png", [0])]
+    rows = restore(photos, [], tmp_path, tmp_path / "o")
+    assert [row.status for row in rows] == ["failed", "ok", "dropped"] and len(rows[1].faces) == 1
+    assert rows[0].reason == "The photo could not be restored: the network fell over."
+    assert len((tmp_path / "o" / LOG).read_text().splitlines()) == 3
+
+
+def test_references_are_held_to_the_detectors_threshold_and_a_choice_of_face_is_said(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, notices = save("one.png", [5]), list[str]()
+    restore([one], [save("r.png", [5, 0], 1), save("s.png", [5], 2)], tmp_path, tmp_path / "o", notice=notices.append)
+    assert len(notices) == 1 and "r.png shows 2 faces and the largest was taken" in notices[0]
+    strict: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), min_score=0.95)  # noqa: E731
+    monkeypatch.setattr(train.restore, "load_faces", strict)
+    with pytest.raises(BadInput, match="No face was found in the reference"):
+        restore([one], [save("s.png", [5], 2)], tmp_path, tmp_path / "o")
+
+
+def test_an_unreadable_folder_is_a_row_and_dot_files_are_skipped(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("in/a.png", "in/.b.png", "in/locked/c.png"):
+        save(name, [0])
+    scandir = os.scandir
+
+    def locked(path: str) -> object:  # root can read every folder
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    rows = restore([tmp_path / "in"], [], tmp_path, tmp_path / "o")
+    assert [(Path(row.photo).name, row.status) for row in rows] == [("a.png", "ok"), ("locked", "failed")]
+    assert rows[1].reason == "The folder cannot be read: Permission denied."
+    (row,) = restore([tmp_path / "in" / "locked"], [], tmp_path, tmp_path / "p")
+    assert row.status == "failed" and (tmp_path / "p" / LOG).exists()
+
+
+_DOUBLES = """
+import sys, curate_doubles, train.restore, likeness
+from test_train_restore import Marking
+from train.models.restorer import Restorer
+train.restore.load_faces = curate_doubles.models
+Restorer.from_pretrained = classmethod(lambda cls, folder: Marking())
+sys.argv[0] = "likeness"
+likeness.main()
+"""
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_name_of_any_bytes_is_printed(tmp_path: Path, dry: bool) -> None:
+    folder = tmp_path / "in"
+    doubles.save(folder / "nobody.png", doubles.photo([], 0)).rename(folder / os.fsdecode(b"caf\xe9.png"))
+    words = ["restore", str(folder), "--checkpoint", str(tmp_path), "--out", str(tmp_path / "o")]
+    done = subprocess.run(
+        [sys.executable, "-c", _DOUBLES, *words, *(["--dry-run"] if dry else [])],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == (0 if dry else 1) and "Traceback" not in done.stderr, done.stderr
+    assert "caf\\xe9.png" in done.stdout
 
 
 def test_folders_keep_their_structure_and_every_file_gets_a_row(
@@ -106,15 +200,17 @@ def test_folders_keep_their_structure_and_every_file_gets_a_row(
     doubles.save(tmp_path / "in" / "b" / "x.jpg", doubles.photo([2], 0))
     save("in/nobody.png", [])
     (tmp_path / "in" / "letter.txt").write_text("hello")
+    (tmp_path / "in" / "loop").symlink_to("loop")
     rows = restore([tmp_path / "in"], [], tmp_path, tmp_path / "out")
     assert {Path(row.photo).name: row.status for row in rows if row.status != "ok"} == {
         "nobody.png": "dropped",
         "letter.txt": "failed",
+        "loop": "failed",
     }
     made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")}
     assert made == {"a/x.png", "b/x.png.png", "b/x.jpg.png"}
     logged = [json.loads(line) for line in (tmp_path / "out" / LOG).read_text().splitlines()]
-    assert len(logged) == len(rows) == 5 and all(row["reason"] for row in logged if row["status"] != "ok")
+    assert len(logged) == len(rows) == 6 and all(row["reason"] for row in logged if row["status"] != "ok")
 
 
 def test_a_box_points_at_a_face_that_no_detector_finds(
@@ -123,6 +219,12 @@ def test_a_box_points_at_a_face_that_no_detector_finds(
     dark = save("dark.png", [])
     (row,) = restore([dark], [save("r.png", [5], 1)], tmp_path, tmp_path / "o", box=(10, 10, 90, 100))
     assert row.status == "ok" and green(decode(tmp_path / "o" / "dark.png"))[40:70, 30:70].all()
+
+
+def test_a_box_outside_the_photo_is_a_failed_row(marking: Marking, save: Callable[..., Path], tmp_path: Path) -> None:
+    (row,) = restore([save("dark.png", [])], [], tmp_path, tmp_path / "o", box=(5000, 10, 5090, 100))
+    assert row.status == "failed" and "outside the photo" in str(row.reason)
+    assert not (tmp_path / "o" / "dark.png").exists()
 
 
 def test_aligned_crops_come_back_at_the_restorers_size(
@@ -141,6 +243,7 @@ def test_aligned_crops_come_back_at_the_restorers_size(
     ("change", "sentence"),
     [
         ({"box": (1.0, 2.0, 0.0, 5.0)}, "x0 < x1"),
+        ({"box": (0.0, 0.0, float("inf"), 5.0)}, "finite"),
         ({"box": (0.0, 0.0, 9.0, 9.0), "aligned": True}, "no --aligned"),
         ({"faces": "other"}, "another"),
     ],

@@ -79,7 +79,7 @@ def run_training(
     chosen, folder = find_recipe(recipe), source
     if not (source / FACTS).is_file():
         folder = snapshot or out / "snapshot"
-        take_snapshot(source, folder, chosen.size)
+        take_snapshot(source, folder, chosen.size, replace=not (out / "config.json").is_file())
     with progress("images", quiet) as report:
         ending = loop(out, folder, chosen, images, seed, minutes, identity, workers, say=say, report=report)
     pace = f", {ending.images_per_second:.1f} images/s, {ending.data_wait:.1%} of the time waiting for data"
@@ -125,30 +125,47 @@ def restore(
 ) -> None:
     """Restore the faces in any photo, at the photo's own size, guided by photos of the same person.
 
-    With references, the faces that match them; without, every face. Exits with 1 where nothing could be restored.
+    With references, the faces that match them, and a face alone in its photo that is too degraded to be recognized;
+    without, every face. Exits with 1 where nothing could be restored.
 
     Example: likeness restore old.jpg --reference her1.jpg --reference her2.jpg --checkpoint dataset/run --out restored
     """
-    if dry_run:
-        from train.outputs import outputs_of
+    from train.outputs import outputs_of, shown
 
-        for path, target in outputs_of(inputs, out):
-            typer.echo(f"Would restore {path} into {target}.")
+    if dry_run:
+        todo, unreadable = outputs_of(inputs, out)
+        for path, target in todo:
+            typer.echo(shown(f"Would restore {path} into {target}."))
+        for folder, reason in unreadable:
+            typer.echo(shown(f"{folder}: {reason}"))
         return
     from manifests.progress import progress
     from train.restore import restore as run
 
+    where, notices = _box(box), list[str]()
     with progress("photos", as_json) as report:
-        rows = run(inputs, reference or [], checkpoint, out, faces=faces, aligned=aligned, box=_box(box), report=report)
+        rows = run(
+            inputs,
+            reference or [],
+            checkpoint,
+            out,
+            faces=faces,
+            aligned=aligned,
+            box=where,
+            report=report,
+            notice=notices.append,
+        )
+    for sentence in notices:
+        typer.echo(sentence, err=True)
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(row) for row in rows]))
     else:
         for row in rows:
             if row.reason is not None:
-                typer.echo(f"{row.photo}: {row.reason}")
+                typer.echo(shown(f"{row.photo}: {row.reason}"))
         done = [row for row in rows if row.status == "ok"]
         count = sum(face.restored for row in done for face in row.faces)
-        typer.echo(f"{count} faces in {len(done)} of {len(rows)} photos restored into {out}.")
+        typer.echo(f"{count} faces in {len(done)} of {len(rows)} photos restored into {shown(out)}.")
     if not any(row.status == "ok" for row in rows):
         raise typer.Exit(1)
 
@@ -216,6 +233,10 @@ def print_evaluation(result: dict[str, Any], as_json: bool) -> None:
     title = f"{result['lq_set']}: {result['images']} images of {result['people']} people, {result['checkpoint']}"
     own = " (the dataset's own)" if result["judge"]["is_the_datasets_own"] else ""
     caption = f"{result['interval']}; identity by {result['judge']['spec']}{own}"
+    if result["images"] < result["images_in_set"]:
+        caption += f"; {result['images_in_set'] - result['images']} more images of the set have no reference"
+    if result["unseen_in_training"] != "checked":
+        caption += f"; that these people were not trained on is {result['unseen_in_training']}"
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     table.add_column("system")
     for column in ("PSNR dB", "SSIM", "identity to target", "identity to references"):

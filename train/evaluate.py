@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,12 +15,11 @@ import torch
 
 from curate.faces.align import recognition_crop
 from curate.faces.models import FaceModels, load_faces
-from degrade.operations import shrink
 from degrade.presets import seeded
-from manifests.errors import BadInput, LedgerBroken
-from manifests.ledger import Ledger
+from manifests.errors import BadInput
 from manifests.progress import Report
-from manifests.storage import crop_path, write_atomically
+from manifests.storage import write_atomically
+from train.cases import Case, read_cases, refuse_seen
 from train.checkpoint import newest_checkpoint
 from train.metrics.image import psnr, ssim
 from train.metrics.intervals import bootstrap_unit, mean_interval
@@ -30,18 +28,6 @@ from train.restore import References, load_recorded_faces, run_model, to_image, 
 
 METRICS = ("psnr", "ssim", "id_target", "id_references")
 INPUT = "LQ input"
-
-
-@dataclass(frozen=True)
-class Case:
-    """One image of a frozen set with what it is compared to and what the restorer may see."""
-
-    face_id: str
-    identity_id: str
-    lq: np.ndarray  # uint8 (S, S, 3)
-    target: np.ndarray  # uint8 (S, S, 3)
-    references: tuple[np.ndarray, ...]  # uint8 (S, S, 3)
-    reference_embeddings: np.ndarray  # float32 (K, d)
 
 
 def evaluate(
@@ -57,18 +43,19 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure the newest checkpoint of `run` on a frozen set of `dataset`; answers what RUN/evaluation.json then holds.
 
-    Rows: the LQ input, restored without references, restored with up to `references` of them. References are drawn by a
-    stable hash, never by likeness to the target, which nobody has when restoring. Identity is the cosine between
-    embeddings: to the target, and the mean over the references. They are the dataset's own recognizer's, which a
-    restorer with an identity loss has also learned through; `judge`, a --faces spec, names another one, and the files
-    are then RUN/evaluation-judge.*. RUN/evaluation.parquet holds a row an image and a system. Raises BadInput,
-    LedgerError or FaceModelError.
+    Rows: the LQ input, restored without references, restored with up to `references` of them (train/cases.py says
+    which). Identity is the cosine between embeddings: to the target, and the mean over the references. They are the
+    dataset's own recognizer's, which a restorer with an identity loss has also learned through; `judge`, a --faces
+    spec, names another one, and the files are then RUN/evaluation-judge.*. RUN/evaluation.parquet holds a row an image
+    and a system. Raises BadInput, LedgerError or FaceModelError.
     """
     if references < 1:
         raise BadInput("--references must be at least 1; the row without references is always there.")
     checkpoint = newest_checkpoint(run)
     model = Restorer.from_pretrained(checkpoint)
-    cases, name = read_cases(dataset, model, lq_set, references, seed)
+    frozen = read_cases(dataset, model.config.size, lq_set, references, seed)
+    cases = frozen.cases
+    checked = refuse_seen(dataset, checkpoint.parent, cases)
     models = load_recorded_faces(model, faces) if judge is None else load_faces(judge)
     learned = models.recognizer_sha256() == model.facts["recognizer"]["sha256"]
     rows: list[dict[str, Any]] = []
@@ -78,11 +65,13 @@ def evaluate(
     people = [case.identity_id for case in cases]
     result = {
         "dataset": str(dataset.resolve()),
-        "lq_set": name,
+        "lq_set": frozen.name,
         "checkpoint": checkpoint.name,
         "recipe": model.facts.get("recipe"),
         "images_seen": model.facts.get("images"),
         "images": len(cases),
+        "images_in_set": frozen.images,
+        "unseen_in_training": "checked" if checked else "not checked: RUN/snapshot is not there",
         "people": len(set(people)),
         "references": references,
         "size": model.config.size,
@@ -96,38 +85,6 @@ def evaluate(
     pq.write_table(pa.Table.from_pylist(rows), sink)
     write_atomically(name_of.with_suffix(".parquet"), sink.getvalue().to_pybytes())
     return result
-
-
-def read_cases(
-    dataset: Path, model: Restorer, lq_set: str | None, references: int, seed: int
-) -> tuple[list[Case], str]:
-    """The cases of a frozen set, ordered by face id, and the set's name."""
-    size = model.config.size
-    with Ledger.open(dataset) as ledger:
-        name = _choose_set(ledger, lq_set, size)
-        pairs = ledger.query(
-            """SELECT d.face_id, s.identity_id, p.refs FROM degradations d JOIN splits s USING (face_id)
-               JOIN pairs p ON p.target = d.face_id WHERE d.lq_set = ? AND s.status = 'ok' ORDER BY d.face_id""",
-            name,
-        )
-        chosen = [(face, person, _draw(refs, references, face, seed)) for face, person, refs in pairs.iter_rows()]
-        wanted = sorted({ref for _, _, refs in chosen for ref in refs})
-        ids, vectors = ledger.embeddings(wanted)
-    if not chosen:
-        raise BadInput(f"No face of the set {name} has a reference: nothing can be measured.")
-    vector = dict(zip(ids, vectors, strict=True))
-    crops = {face: shrink(_png(crop_path(dataset, face)), size) for face in {*wanted, *(face for face, _, _ in chosen)}}
-    return [
-        Case(
-            face,
-            person,
-            _png(dataset / "lq" / name / f"{face}.png"),
-            crops[face],
-            tuple(crops[ref] for ref in refs),
-            np.stack([vector[ref] for ref in refs]),
-        )
-        for face, person, refs in chosen
-    ], name
 
 
 def measure(case: Case, model: Restorer, judge: FaceModels) -> list[dict[str, Any]]:
@@ -176,35 +133,3 @@ def table(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
             line[metric] = asdict(interval)
         found.append(line)
     return found
-
-
-def _choose_set(ledger: Ledger, wanted: str | None, size: int) -> str:
-    sets = dict(ledger.query("SELECT DISTINCT lq_set, size FROM degradations").iter_rows())
-    if wanted is not None:
-        if wanted not in sets:
-            raise BadInput(f"There is no frozen set {wanted}; there are: {', '.join(sorted(sets)) or 'none'}.")
-        if sets[wanted] != size:
-            raise BadInput(f"The set {wanted} has {sets[wanted]} px images, the restorer works at {size} px.")
-        return wanted
-    fitting = sorted(name for name, pixels in sets.items() if pixels == size and "-test-" in name)
-    if len(fitting) != 1:
-        told = f"{len(fitting)} fit: {', '.join(fitting)}; say which with --set." if fitting else (
-            f"make one with `likeness degrade {ledger.dataset} --split test --size {size}`."
-        )  # fmt: skip
-        raise BadInput(f"The restorer needs a frozen test set of {size} px; {told}")
-    return fitting[0]
-
-
-def _draw(refs: Sequence[str], count: int, face: str, seed: int) -> list[str]:
-    order = seeded(seed, "references", face).permutation(len(refs))[:count]
-    return [refs[i] for i in order]
-
-
-def _png(path: Path) -> np.ndarray:
-    try:
-        pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    except OSError:
-        pixels = None
-    if pixels is None:
-        raise LedgerBroken(f"{path} is missing or broken: run `likeness manifest check` on the dataset.")
-    return np.ascontiguousarray(pixels[:, :, ::-1])

@@ -29,10 +29,12 @@ class Logbook:
         self.run = run
         path = run / STATS
         if path.is_file():
-            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _images_of(line) <= images]
+            kept = [
+                line for line in path.read_text(encoding="utf-8").splitlines() if images and _images_of(line) <= images
+            ]
             write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
         self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(run), purge_step=images + 1 if images else None)
+        self._board = SummaryWriter(str(run), purge_step=images + 1 if images else 0)
 
     def __enter__(self) -> Logbook:
         return self

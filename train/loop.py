@@ -72,7 +72,9 @@ def train(
     the number of processes that prepare data and changes nothing. `identity=False` leaves the identity loss out.
     Raises BadInput where RUN belongs to another recipe, seed or snapshot, Diverged where a loss is not a number.
     """
-    began, taken, end = time.monotonic(), load_snapshot(snapshot), images or recipe.images
+    began, taken, end = time.monotonic(), load_snapshot(snapshot), recipe.images if images is None else images
+    if end < recipe.batch:
+        raise BadInput(f"--images {end} is less than one batch of {recipe.batch}.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     facts = _claim(run, taken, recipe, seed, identity, say)
     recognizer = _recognizer(taken, recipe, device) if facts["identity_loss"]["on"] else None

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from manifests.errors import BadInput
 
 
-def outputs_of(inputs: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
-    """Every input photo with the PNG it becomes. Folders keep their structure; equal names get their suffix appended.
+def outputs_of(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Path]], list[tuple[Path, str]]]:
+    """Every input photo with the PNG it becomes, and every folder that cannot be read with a sentence that says so.
 
-    Raises BadInput where there is nothing to restore or two inputs would still share an output.
+    Folders keep their structure; equal names get their suffix appended. Inside folders, files whose name begins with a
+    dot are skipped on purpose (the leavings of systems and editors, never photos), as are special files, what lies in
+    `out`, and links to folders. Raises BadInput where there is nothing to restore or two inputs would still share an
+    output.
     """
     found: list[tuple[Path, Path]] = []
+    unreadable: list[tuple[Path, str]] = []
     for item in inputs:
         if item.is_dir():
-            inside = sorted(path for path in item.rglob("*") if path.is_file() and not path.name.startswith("."))
+            inside, closed = _files_in(item)
             found += [(path, path.relative_to(item)) for path in inside if out not in path.parents]
+            unreadable += closed
         elif item.exists():
             found.append((item, Path(item.name)))
         else:
-            raise BadInput(f"{item} does not exist: name a photo or a folder of photos.")
-    if not found:
-        raise BadInput(f"There is no file in {inputs[0]}: name a photo or a folder of photos.")
+            raise BadInput(f"{shown(item)} does not exist: name a photo or a folder of photos.")
+    if not found and not unreadable:
+        raise BadInput(f"There is no file in {shown(inputs[0])}: name a photo or a folder of photos.")
     stems = [place.with_suffix("") for _, place in found]
     places = [
         place.with_name(place.name + ".png") if stems.count(stem) > 1 else place.with_suffix(".png")
@@ -31,10 +38,35 @@ def outputs_of(inputs: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
     ]
     if len(set(places)) < len(places):
         twice = next(place for place in places if places.count(place) > 1)
-        raise BadInput(f"Two inputs would both become {out / twice}: restore them into different folders.")
+        raise BadInput(f"Two inputs would both become {shown(out / twice)}: restore them into different folders.")
     todo = [(path, out / place) for (path, _), place in zip(found, places, strict=True)]
-    originals = {path.resolve() for path, _ in todo}
+    originals = {os.path.realpath(path) for path, _ in todo}  # unlike resolve(), it takes links in a circle
     for path, target in todo:
-        if target.resolve() in originals:
-            raise BadInput(f"{path} would be overwritten by a restored photo: name another folder with --out.")
-    return todo
+        if os.path.realpath(target) in originals:
+            raise BadInput(f"{shown(path)} would be overwritten by a restored photo: name another folder with --out.")
+    return todo, unreadable
+
+
+def shown(text: str | Path) -> str:
+    """A path, or a sentence that holds one, with bytes that are no UTF-8 escaped, so that it can be printed."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def _files_in(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    files: list[Path] = []
+    closed: list[tuple[Path, str]] = []
+
+    def note(error: OSError) -> None:
+        closed.append((Path(error.filename), f"The folder cannot be read: {error.strerror}."))
+
+    for place, _, names in os.walk(folder, onerror=note):
+        inside = [Path(place, name) for name in names if not name.startswith(".")]
+        files += [path for path in inside if _may_be_a_photo(path)]
+    return sorted(files), sorted(closed)
+
+
+def _may_be_a_photo(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True  # reading it will say why it cannot be read

@@ -116,10 +116,13 @@ def plan_snapshot(dataset: Path, size: int) -> dict[str, Any]:
         return _choose(ledger, SnapshotConfig(size))[1]
 
 
-def take_snapshot(dataset: Path, folder: Path, size: int, models: FaceModels | None = None) -> Snapshot:
+def take_snapshot(
+    dataset: Path, folder: Path, size: int, models: FaceModels | None = None, replace: bool = True
+) -> Snapshot:
     """The snapshot of a dataset in `folder`: taken now, or the one that lies there if ledger and settings agree.
 
-    It appears by one rename. `models` are the dataset's face models where they are loaded already; otherwise they are
+    It appears whole or not at all. Without `replace` one that differs is refused: a run needs the snapshot it began
+    with. `models` are the dataset's face models where they are loaded already; otherwise they are
     loaded from what the ledger recorded. Raises BadInput for a dataset that gives nothing to train on, LedgerBroken
     for a training target whose reference belongs to another split or another person.
     """
@@ -134,6 +137,11 @@ def take_snapshot(dataset: Path, folder: Path, size: int, models: FaceModels | N
             there = load_snapshot(folder)
             if there.facts["manifest"] == manifest and there.facts["config"] == vars(config):
                 return there
+            if not replace:
+                raise BadInput(
+                    f"{dataset} has changed since {folder.parent} was begun, or is trained at another size: go on from "
+                    f"what it began with (`likeness train {folder} --out {folder.parent}`), or name another --out."
+                )
         embeddings = ledger.embeddings([row["face_id"] for row in rows])[1]
     if models is None:
         from curate.faces.models import load_faces
@@ -227,8 +235,10 @@ def _write(
     facts: dict[str, Any],
     recognizer_onnx: Path | None,
 ) -> None:
+    for stale in folder.parent.glob(f".{folder.name}.*.tmp"):  # a killed process left it
+        shutil.rmtree(stale, ignore_errors=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    old = folder.with_name(f".{folder.name}.old.tmp")
     temporary.mkdir(parents=True)
     try:
         _write_crops(temporary / CROPS, dataset, [row["face_id"] for row in rows], facts["config"]["size"])
@@ -242,10 +252,11 @@ def _write(
         facts["hash"] = config_hash(facts)
         (temporary / FACTS).write_text(json.dumps(facts, indent=2, sort_keys=True), encoding="utf-8")
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(old)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_crops(path: Path, dataset: Path, face_ids: list[str], size: int) -> None:
