@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from curate.pipeline import Summary
 
 FACES_HELP = "auto, dlib, or insightface:<pack name or folder>. A dataset keeps the recognizer it began with."
-SPLIT_HELP = "identity: no person on two sides. photos: for a collection of one person."
+SPLIT_HELP = "identity: no identity, as grouped, on two sides. photos: for a collection of one person."
 
 
 def curate(

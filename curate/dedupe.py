@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import faiss
@@ -15,6 +16,8 @@ from manifests.records import Face, Photo
 
 REASON = "near_duplicate"
 _NEIGHBOURS = 32
+_PHOTOS_AT_ONCE = 64
+_FACES_AT_ONCE = 2**16
 
 
 def near_duplicates(
@@ -41,7 +44,10 @@ def near_duplicates(
     same |= (alike >= rules.min_cosine_same_face) & (face_bits <= rules.max_face_bits)
     photo_ids = np.array([face.photo_id for face in faces])
     same &= photo_ids[row] != photo_ids[other]  # twice in one photo is a collage or a mirror, not a copy
-    graph = coo_matrix((np.ones(int(same.sum()), bool), (row[same], other[same])), shape=(n, n))
+    # a poor copy of a much photographed face may be less like it than `_NEIGHBOURS` others: its photo's hash finds it
+    again, copy = _same_place_in_copies(faces, photos, vectors, rules)
+    row, other = np.concatenate([row[same], again]), np.concatenate([other[same], copy])
+    graph = coo_matrix((np.ones(len(row), bool), (row, other)), shape=(n, n))
     _, label = connected_components(graph, directed=False)
     stands: dict[int, Face] = {}
     for face, group in zip(faces, label, strict=True):
@@ -58,26 +64,86 @@ def near_duplicates(
     return rows
 
 
-def pictures(faces: Iterable[Face]) -> dict[str, str]:
-    """photo -> the smallest of the photos that hold copies of each other's faces: the photos of one picture."""
+def linked_photos(faces: Iterable[Face]) -> dict[str, str]:
+    """photo -> the smallest of the photos that hold copies of each other's faces, through however many others."""
     faces = list(faces)
     photo_of = {face.face_id: face.photo_id for face in faces}
-    root = {photo: photo for photo in photo_of.values()}
+    links = [(face.photo_id, photo_of[face.duplicate_of]) for face in faces if face.duplicate_of in photo_of]
+    return _joined(photo_of.values(), links)
+
+
+def pictures(faces: Iterable[Face], photos: Mapping[str, Photo], max_bits: int) -> dict[str, str]:
+    """photo -> the smallest of the photos that are one whole picture: they share a copy, and their hashes agree.
+
+    A collage is another picture than the photos whose copies it holds, and they are not one picture through it.
+    """
+    faces = list(faces)
+    copies: dict[str, set[str]] = defaultdict(set)
+    for face in faces:
+        copies[face.duplicate_of or face.face_id].add(face.photo_id)
+    links = []
+    for shared in copies.values():
+        if len(shared) > 1:
+            ordered = sorted(shared)
+            bits = _bits([photos[photo].phash for photo in ordered])
+            for i, first in enumerate(ordered):
+                alike = np.bitwise_count(bits[i + 1 :] ^ bits[i]).sum(1) <= max_bits
+                links += [(first, ordered[i + 1 + int(other)]) for other in np.flatnonzero(alike)]
+    return _joined((face.photo_id for face in faces), links)
+
+
+def _joined(photos: Iterable[str], links: Iterable[tuple[str, str]]) -> dict[str, str]:
+    root = {photo: photo for photo in photos}
 
     def find(photo: str) -> str:
         while root[photo] != photo:
             photo = root[photo]
         return photo
 
-    for face in faces:
-        if face.duplicate_of in photo_of:
-            first, second = sorted((find(face.photo_id), find(photo_of[face.duplicate_of])))
-            root[second] = first
+    for one, other in links:
+        first, second = sorted((find(one), find(other)))
+        root[second] = first
     return {photo: find(photo) for photo in root}
 
 
+def _same_place_in_copies(
+    faces: Sequence[Face], photos: Sequence[Photo], vectors: np.ndarray, rules: DedupeRules
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of every two faces that are one by their photos' hashes, their place and their likeness."""
+    _, first, of = np.unique([photo.photo_id for photo in photos], return_index=True, return_inverse=True)
+    bits = _bits([photos[row].phash for row in first])
+    index = faiss.IndexBinaryFlat(bits.shape[1] * 8)
+    index.add(bits)
+    order, count = np.argsort(of, kind="stable"), np.bincount(of)
+    start = np.cumsum(count) - count
+    places = _places(faces, photos)
+    rows, others = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for begin in range(0, len(bits), _PHOTOS_AT_ONCE):
+        limits, _, b = index.range_search(bits[begin : begin + _PHOTOS_AT_ONCE], rules.max_photo_bits + 1)
+        found = limits[1:].astype(np.int64) - limits[:-1].astype(np.int64)
+        a = begin + np.repeat(np.arange(len(found)), found)
+        a, b = a[a < b], b[a < b]
+        # every face of photo a with every face of photo b
+        total = count[a] * count[b]
+        pair = np.repeat(np.arange(len(a)), total)
+        nth = np.arange(len(pair)) - np.repeat(np.cumsum(total) - total, total)
+        row, other = order[start[a[pair]] + nth // count[b[pair]]], order[start[b[pair]] + nth % count[b[pair]]]
+        there = _overlap(places, row, other) >= rules.min_overlap_same_photo
+        row, other = row[there], other[there]
+        for here in range(0, len(row), _FACES_AT_ONCE):
+            r, o = row[here : here + _FACES_AT_ONCE], other[here : here + _FACES_AT_ONCE]
+            same = np.einsum("nd,nd->n", vectors[r], vectors[o]) >= rules.min_cosine_same_photo
+            rows.append(r[same])
+            others.append(o[same])
+    return np.concatenate(rows), np.concatenate(others)
+
+
+def _bits(hashes: Sequence[str]) -> np.ndarray:
+    return np.array([np.frombuffer(bytes.fromhex(one), np.uint8) for one in hashes])
+
+
 def _differing(hashes: Sequence[str], row: np.ndarray, other: np.ndarray) -> np.ndarray:
-    bits = np.array([np.frombuffer(bytes.fromhex(one), np.uint8) for one in hashes])
+    bits = _bits(hashes)
     return np.bitwise_count(bits[row] ^ bits[other]).sum(1)
 
 

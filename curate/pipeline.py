@@ -24,7 +24,7 @@ from curate.faces.models import FaceModels
 from curate.group import group, histogram
 from curate.identities import make_identities
 from curate.pairs import make_pairs
-from curate.scan import mark_same_files, offered, scan_batch
+from curate.scan import mark_replaced, mark_same_files, offered, scan_batch, still_holding
 from curate.splits import check_splits, make_splits
 from manifests.errors import BadInput
 from manifests.ledger import Ledger
@@ -86,25 +86,30 @@ def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> No
     known = {file.uri: file for file in ledger.rows(File)}
     found: dict[str, Path] = {}
     refused: dict[str, File] = {}
-    for item in offered(photos):
+    walked: set[str] = set()
+    for item in offered(photos, walked):
         if isinstance(item, File):
-            refused[item.uri] = item
+            refused[item.uri] = still_holding(item, known.get(item.uri))
         elif not _unchanged(item, known.get(uri_of(item))):
             found[uri_of(item)] = item
     new_reasons = [row for uri, row in refused.items() if known.get(uri) != row]
-    # a folder that could not be walked and now can has its files' rows instead of its own
-    healed = [uri for uri, row in known.items() if row.reason == "unreadable_folder" and uri not in refused]
-    healed = [uri for uri in healed if any(other.startswith(f"{uri}/") for other in (*found, *known))]
+    # what could not be walked and now is a folder that was has its files' rows instead of its own
+    healed = [uri for uri, row in known.items() if row.bytes is None and uri in walked]
     if new_reasons or healed:
         ledger.record("scan", "not walked", {}, new_reasons, forget=[("files", "uri", healed)])
     have = {photo.photo_id for photo in ledger.rows(Photo)}
     chunks = _chunks(list(found.values()), FILES_A_BATCH)
     for done, (chunk, rows) in enumerate(zip(chunks, run(scan_batch, chunks), strict=True), 1):
+        rows = [still_holding(row, known.get(row.uri)) if isinstance(row, File) else row for row in rows]
         new = [row for row in rows if not (isinstance(row, Photo) and row.photo_id in have)]
         ledger.record("scan", [uri_of(path) for path in chunk], {}, _first_of_each(new))
         report("scan", min(done * FILES_A_BATCH, len(found)), len(found))
     if changed := mark_same_files(ledger.rows(File)):
         ledger.record("scan", "same files", {}, changed)
+    replaced, back = mark_replaced(ledger.rows(File), ledger.rows(Photo), ledger.rows(Face))
+    if replaced or back:  # a photo that is back is looked at again, and so are its faces
+        forget = [("stages", "unit", [photo.photo_id for photo in back])]
+        ledger.record("scan", "replaced files", {}, [*replaced, *back], forget=forget)
 
 
 def choose_faces(ledger: Ledger, spec: str) -> FaceModels:
@@ -254,7 +259,8 @@ def group_faces(ledger: Ledger, config: CurateConfig, models: FaceModels, report
     face_ids, vectors = ledger.embeddings()
     # two people of one picture are two people, also where the faces that stand for them lie in two copies of it
     faces = [face for face in ledger.rows(Face) if face.status == "ok" or face.reason == NEAR_DUPLICATE]
-    picture_of = pictures(faces)
+    photos = {photo.photo_id: photo for photo in ledger.rows(Photo)}
+    picture_of = pictures(faces, photos, config.dedupe.max_photo_bits)
     picture_of = {face.face_id: picture_of[face.photo_id] for face in faces}
     rules = config.group
     report("group", 0, len(face_ids))

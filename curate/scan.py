@@ -13,20 +13,23 @@ from pathlib import Path
 from curate.faces.decode import UndecodableImage, decode
 from curate.faces.measure import picture_hash
 from manifests.errors import BadInput
-from manifests.records import File, Photo
+from manifests.records import Face, File, Photo
 from manifests.storage import LEDGER_NAME, sha256_bytes, uri_of
 
 # 1 GiB: a 16-bit RGB TIFF of the most pixels that are decoded, uncompressed (ours); larger files are not read at all
 MAX_BYTES = 2**30
+FILE_REPLACED = "file_replaced"
+# what keeps a file from being read; what it held may still be there
+_UNREAD = ("unreadable_file", "broken_symlink", "file_vanished")
 _UNWALKABLE = {errno.ELOOP: "symlink_loop", errno.ENOENT: "broken_symlink", errno.ENOTDIR: "broken_symlink"}
 
 
-def offered(paths: Sequence[Path]) -> Iterator[Path | File]:
+def offered(paths: Sequence[Path], walked_into: set[str] | None = None) -> Iterator[Path | File]:
     """Every file under the paths, sorted by name at each level, symlinks followed, each real folder walked once.
 
     Yields a path to be scanned, or the finished row of what is not walked: an unreadable folder, a symlink that leads
-    back into a folder already walked, a folder that is itself a dataset, a special file. Raises BadInput for a path
-    that does not exist.
+    back into a folder already walked, a folder that is itself a dataset, a special file. The uris of
+    the folders walked are added to `walked_into`. Raises BadInput for a path that does not exist.
     """
     for path in paths:
         if not os.path.lexists(path):
@@ -58,6 +61,8 @@ def offered(paths: Sequence[Path]) -> Iterator[Path | File]:
                 yield _turned_away(path, "dropped", "dataset_folder")
             else:
                 waiting.extend(reversed(inside))
+                if walked_into is not None:
+                    walked_into.add(uri_of(path))
 
 
 def scan_batch(paths: Sequence[Path]) -> list[File | Photo]:
@@ -89,7 +94,7 @@ def mark_same_files(files: Sequence[File]) -> list[File]:
     """The rows that change when each photo keeps one file: the first uri is ok, the others are the same file again."""
     by_photo: dict[str, list[File]] = defaultdict(list)
     for file in files:
-        if file.photo_id is not None:
+        if file.photo_id is not None and file.reason not in _UNREAD:
             by_photo[file.photo_id].append(file)
     changed = []
     for same in by_photo.values():
@@ -98,6 +103,27 @@ def mark_same_files(files: Sequence[File]) -> list[File]:
         wanted += [replace(other, status="dropped", reason="same_file") for other in others]
         changed += [row for row in wanted if row not in same]
     return changed
+
+
+def still_holding(row: File, before: File | None) -> File:
+    """The row; one of a file that cannot be read now goes on naming the photo that the file held."""
+    return replace(row, photo_id=before.photo_id) if before is not None and row.reason in _UNREAD else row
+
+
+def mark_replaced(
+    files: Sequence[File], photos: Sequence[Photo], faces: Sequence[Face]
+) -> tuple[list[Photo | Face], list[Photo]]:
+    """Photos that no file holds any more with their faces, as dropped rows; and such photos that are held again."""
+    held = {file.photo_id for file in files}
+    rows: list[Photo | Face] = []
+    for photo in photos:
+        if photo.photo_id not in held and photo.reason != FILE_REPLACED:
+            rows.append(replace(photo, status="dropped", reason=FILE_REPLACED))
+    for face in faces:
+        if face.photo_id not in held and face.reason != FILE_REPLACED:
+            rows.append(replace(face, status="dropped", reason=FILE_REPLACED, duplicate_of=None))
+    back = [p for p in photos if p.reason == FILE_REPLACED and p.photo_id in held]
+    return rows, [replace(photo, status="ok", reason=None) for photo in back]
 
 
 def _turned_away(path: Path, status: str, reason: str) -> File:

@@ -1,4 +1,4 @@
-"""People -> train, val and test, so that no person, no photo and no copy of a photo is on two sides."""
+"""People -> train, val and test, so that no identity, as grouped, no photo and no copy of a photo is on two sides."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from curate.config import SplitRules
-from curate.dedupe import pictures
+from curate.dedupe import linked_photos
 from manifests.errors import BadInput, LedgerBroken
 from manifests.records import Face, Membership, Split
 from manifests.storage import sha256_bytes
@@ -84,8 +84,8 @@ def _by_identity(grouped: Sequence[str], owner: dict[str, str]) -> dict[str, str
 
 
 def _by_photo(faces: Sequence[Face], grouped: Sequence[str]) -> dict[str, str]:
-    """face -> the smallest face of its picture, which may lie in several photos."""
-    picture_of, photo_of = pictures(faces), {face.face_id: face.photo_id for face in faces}
+    """face -> the smallest face of its photo and of the photos that hold copies, however linked."""
+    picture_of, photo_of = linked_photos(faces), {face.face_id: face.photo_id for face in faces}
     smallest: dict[str, str] = {}
     for face_id in grouped:
         smallest.setdefault(picture_of[photo_of[face_id]], face_id)

@@ -20,6 +20,11 @@ _RULES: tuple[tuple[str, str], ...] = (
         "SELECT face_id FROM faces WHERE photo_id NOT IN (SELECT photo_id FROM photos)",
     ),
     (
+        "accepted face of a photo that no file holds",
+        "SELECT face_id FROM faces WHERE status = 'ok' AND photo_id NOT IN "
+        "(SELECT photo_id FROM files WHERE photo_id IS NOT NULL)",
+    ),
+    (
         "membership of a face that is not ok",
         "SELECT face_id FROM memberships WHERE face_id NOT IN (SELECT face_id FROM faces WHERE status = 'ok')",
     ),

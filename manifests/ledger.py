@@ -71,7 +71,7 @@ class Ledger:
         except OSError as error:
             raise LedgerError(f"Cannot open {path}: {error.strerror or error}.") from None
         except (duckdb.IOException, duckdb.ConnectionException) as error:
-            if "lock" in str(error).lower() or "different configuration" in str(error):
+            if any(said in str(error) for said in ("Could not set lock", "different configuration")):
                 raise LedgerLocked(
                     f"Another process is using {path}: wait until it has finished, then run the same command again."
                 ) from None

@@ -4,7 +4,7 @@
 
 CREATE TABLE files (                    -- a row is one file (or unreadable folder) that was offered
     uri         VARCHAR PRIMARY KEY,    -- file:// and the absolute path, percent-encoded from its raw bytes
-    photo_id    VARCHAR,                -- the photo it holds; NULL where it could not be decoded
+    photo_id    VARCHAR,                -- the photo it holds or last held; NULL where it never could be decoded
     bytes       BIGINT,                 -- size of the file
     mtime_ns    BIGINT,                 -- modification time, nanoseconds since 1970
     status      VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),

@@ -32,6 +32,11 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
         )
         photos = ledger.query("SELECT photo_id, width, height, status, reason FROM photos")
     named = [row for row in files.iter_rows(named=True) if _names(row, photo) or row["photo_id"] in by_face]
+    # photos whose files were all overwritten answer by id alone
+    held = set(files["photo_id"]) - {None}
+    for row in photos.iter_rows(named=True):
+        if row["photo_id"] not in held and (row["photo_id"] in by_face or _begins(row["photo_id"], photo)):
+            named.append({"uri": None, **{key: row[key] for key in ("photo_id", "status", "reason")}})
     if not named:
         raise BadInput(
             f"{dataset} has no row for {_shown(photo)}: it was never offered, or its name is spelt differently."
@@ -44,7 +49,8 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
             faces_of.setdefault(row["photo_id"], []).append(row)
     lines, rows = [], []
     for file in named:
-        said = [f"{_shown(path_of(file['uri']))}: {_status(file)}"]
+        where = "no file holds it any more" if file["uri"] is None else _shown(path_of(file["uri"]))
+        said = [f"{where}: {_status(file)}"]
         picture = size.get(file["photo_id"])
         if picture is not None:
             said.append(
@@ -64,7 +70,11 @@ def _names(row: dict[str, Any], photo: str) -> bool:
         return True
     if os.sep in photo and str(path).endswith(os.sep + photo):
         return True
-    return len(photo) >= _PREFIX and row["photo_id"] is not None and row["photo_id"].startswith(photo)
+    return row["photo_id"] is not None and _begins(row["photo_id"], photo)
+
+
+def _begins(photo_id: str, photo: str) -> bool:
+    return len(photo) >= _PREFIX and photo_id.startswith(photo)
 
 
 def _shown(path: str | Path) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from curate.config import DedupeRules
-from curate.dedupe import near_duplicates, pictures
+from curate.dedupe import linked_photos, near_duplicates, pictures
 from manifests.records import Face, Photo
 
 RULES = DedupeRules()
@@ -106,10 +106,24 @@ def test_more_copies_than_neighbours_are_looked_at_still_leave_one():
     assert [name for name, of in found.items() if of is None] == ["000"]
 
 
-def test_photos_that_hold_copies_are_one_picture_however_long_the_chain():
-    def copy(name: str, of: str, stands: str) -> Face:
-        return replace(face(name, of), status="dropped", reason="near_duplicate", duplicate_of=stands)
+def test_a_poor_copy_far_down_the_list_of_a_much_photographed_face_is_found_by_its_photo():
+    rng = np.random.default_rng(3)
+    faces = [face(f"{i:03}", f"p{i:03}") for i in range(60)] + [face("poor", "q", 39)]
+    photos = [photo(f.photo_id, rng.bytes(8).hex()) for f in faces[:-1]]
+    photos.append(photo("q", photos[0].phash))
+    near = rng.normal([5, 0, 0], 0.01, (60, 3))
+    near[0] = [5, 3, 0]  # the original is the least like its copy
+    vectors = unit(*near, [5, -3, 0])
+    assert (vectors[-1] @ vectors.T).argsort()[0] == 0
+    assert kept(faces, photos, vectors) == {f.face_id: None for f in faces[:-1]} | {"poor": "000"}
+    assert kept(faces, [*photos[:-1], photo("q", "f" * 16)], vectors)["poor"] is None
 
+
+def copy(name: str, of: str, stands: str) -> Face:
+    return replace(face(name, of), status="dropped", reason="near_duplicate", duplicate_of=stands)
+
+
+def test_photos_that_hold_copies_are_linked_however_long_the_chain():
     faces = [
         face("a", "z"),
         face("b", "y"),
@@ -118,5 +132,15 @@ def test_photos_that_hold_copies_are_one_picture_however_long_the_chain():
         face("e", "w"),
         copy("f", "v", "?"),
     ]
-    assert pictures(faces) == {"z": "x", "y": "x", "x": "x", "w": "w", "v": "v"}
-    assert pictures(faces[::-1]) == pictures(faces) and pictures([]) == {}
+    found = {"z": "x", "y": "x", "x": "x", "w": "w", "v": "v"}
+    assert linked_photos(faces) == linked_photos(faces[::-1]) == found and linked_photos([]) == {}
+    photos = {name: photo(name) for name in found}
+    assert pictures(faces, photos, 6) == pictures(faces[::-1], photos, 6) == found and pictures([], {}, 6) == {}
+
+
+def test_a_collage_does_not_make_one_picture_of_the_photos_it_holds():
+    faces = [face("a", "p"), face("b", "q"), face("c", "r"), *(copy(f"x{i}", "x", "abc"[i]) for i in range(3))]
+    again = copy("d", "s", "a")  # a's whole photo once more
+    photos = {name: photo(name, phash * 16) for name, phash in zip("pqrxs", "035f0", strict=True)}
+    assert pictures([*faces, again], photos, 6) == {"p": "p", "s": "p", "q": "q", "r": "r", "x": "x"}
+    assert set(linked_photos([*faces, again]).values()) == {"p"}

@@ -16,7 +16,7 @@ from curate.faces.decode import decode
 from curate.faces.dlib_models import five_of, landmarks68
 from curate.faces.errors import FaceModelError
 from curate.faces.measure import pose
-from curate.faces.models import FaceModels, embed_in_batches, load_faces, unit_rows
+from curate.faces.models import FaceModels, load_faces, unit_rows
 from curate.pipeline import curate
 from manifests.check import check
 from manifests.ledger import Ledger
@@ -95,7 +95,7 @@ def test_embeddings_tell_people_apart_and_do_not_depend_on_the_batch(spec, crowd
         recognition_crop(align(image, points, FFHQ_512, FFHQ_SIZE), models.template, models.size)
         for image, points in faces
     ]
-    found = embed_in_batches(models, crops, 4)
+    found = models.embed(np.stack(crops))
     assert found.shape == (6, models.dim) and found.dtype == np.float32
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     assert np.allclose(found, np.concatenate([models.embed(crop[None]) for crop in crops]), atol=1e-3)
@@ -106,7 +106,6 @@ def test_embeddings_tell_people_apart_and_do_not_depend_on_the_batch(spec, crowd
     again = cv2.resize(np.ascontiguousarray(astronaut[:, ::-1]), None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
     other = embedded(models, again, models.detect(again)[0].landmarks5)
     assert own @ other > models.same_person > (found @ own).max()
-    assert embed_in_batches(models, [], 4).shape == (0, models.dim)
 
 
 @pytest.mark.parametrize("spec", EITHER)

@@ -22,7 +22,8 @@ from manifests.check import check
 from manifests.errors import BadInput, LedgerBroken, LedgerLocked
 from manifests.ledger import Ledger
 from manifests.records import Face, File, Identity, Membership, Model, Pair, Photo, Split
-from manifests.storage import crop_path, path_of
+from manifests.storage import crop_path, path_of, sha256_bytes
+from manifests.why import answer
 
 
 @pytest.fixture(autouse=True)
@@ -182,8 +183,90 @@ def test_a_file_that_vanishes_or_changes_before_it_is_looked_at_is_a_row_and_com
     assert check(dataset) == []
     gone.write_bytes(data)
     summary = curated(photos, dataset)
-    # the photo that was overwritten stays as it was found: a picture that can no longer be read
-    assert summary.photos == {"file_vanished_or_changed": 1, "ok": 6} and summary.faces == {"ok": 6}
+    assert summary.photos == {"file_replaced": 1, "ok": 6} and summary.faces == {"ok": 6}
+
+
+def test_an_overwritten_photo_leaves_with_its_faces_and_comes_back_with_its_file(tmp_path, monkeypatch):
+    photos, dataset = album(tmp_path / "photos", people=3, each=3), tmp_path / "dataset"
+    curated(photos, dataset)
+    before, shards = contents(dataset), files(dataset)
+    path = photos / "person0" / "0.png"
+    data = path.read_bytes()
+    photo_id = sha256_bytes(data)
+    (face,) = [row for row in rows(dataset, Face) if row.photo_id == photo_id]
+    for content in (cv2.imencode(".png", photo([9], 5))[1].tobytes(), b"Dear photograph"):
+        path.write_bytes(content)
+        summary = curated(photos, dataset)
+        assert summary.photos["file_replaced"] == summary.faces["file_replaced"]
+        assert face.face_id not in {row.face_id for row in rows(dataset, Membership)} and check(dataset) == []
+        used = {name for pair in rows(dataset, Pair) for name in (pair.target, *pair.refs)}
+        assert used and face.face_id not in used
+        assert curated(photos, dataset) == summary
+    for name in (photo_id[:8], face.face_id[:8]):
+        lines, (found,) = answer(dataset, name)
+        assert found["uri"] is None and len(found["faces"]) == 1
+        assert lines[0] == "no file holds it any more: dropped, file_replaced" and "file_replaced" in lines[2]
+    path.write_bytes(data)
+    curated(photos, dataset)
+    after = contents(dataset)
+    assert face in rows(dataset, Face) and check(dataset) == [] and shards.items() <= files(dataset).items()
+    assert after["pairs"] == before["pairs"] and after["splits"] == before["splits"]
+
+
+def test_a_file_that_vanished_or_cannot_be_read_keeps_its_photo(tmp_path, monkeypatch):
+    photos, dataset = album(tmp_path / "photos", people=3, each=3), tmp_path / "dataset"
+    link = photos / "link.png"
+    save(tmp_path / "elsewhere.png", photo([0], 50))
+    link.symlink_to(tmp_path / "elsewhere.png")
+    first = curated(photos, dataset)
+    (photos / "person0" / "0.png").unlink()
+    (tmp_path / "elsewhere.png").unlink()
+    os.utime(photos / "person1" / "0.png", ns=(1, 1))
+    read = Path.read_bytes
+
+    def guarded(self: Path) -> bytes:
+        if self == photos / "person1" / "0.png":
+            raise PermissionError(13, "Permission denied", str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", guarded)
+    for _ in range(2):
+        summary = curated(photos, dataset)
+        assert (summary.photos, summary.faces, summary.pairs) == (first.photos, first.faces, first.pairs)
+        assert summary.files == {"broken_symlink": 1, "ok": 8, "unreadable_file": 1} and check(dataset) == []
+    # what the link held is replaced once a folder stands in its place
+    link.unlink()
+    save(link / "other.png", photo([2], 51))
+    summary = curated(photos, dataset)
+    assert summary.files == {"ok": 9, "unreadable_file": 1} and summary.photos == {"file_replaced": 1, "ok": 10}
+
+
+def test_the_row_of_what_could_not_be_walked_goes_once_it_is(tmp_path, monkeypatch):
+    photos, dataset, iterdir = tmp_path / "photos", tmp_path / "dataset", Path.iterdir
+    (photos / "locked").mkdir(parents=True)
+    (photos / "link").symlink_to("nowhere")
+
+    def guarded(self: Path):
+        if self.name == "locked":
+            raise PermissionError(13, "Permission denied", str(self))
+        return iterdir(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", guarded)
+        assert curated(photos, dataset).files == {"broken_symlink": 1, "unreadable_folder": 1}
+    (photos / "nowhere").mkdir()
+    (photos / "link").unlink()
+    (photos / "link").mkdir()
+    assert curated(photos, dataset).files == {}
+
+
+def test_a_collage_of_one_person_leaves_that_person_whole(tmp_path):
+    photos, dataset = album(tmp_path / "photos", people=1, each=3), tmp_path / "dataset"
+    faces = [photo([0], number) for number in range(3)]
+    small = cv2.resize(np.vstack(faces), None, fx=0.9, fy=0.9, interpolation=cv2.INTER_AREA)
+    save(photos / "collage.png", small)
+    summary = curated(photos, dataset)
+    assert summary.faces == {"near_duplicate": 3, "ok": 3} and summary.largest == 3 and check(dataset) == []
 
 
 def test_a_lost_crop_and_lost_or_broken_embeddings_are_made_anew(tmp_path):

@@ -60,6 +60,13 @@ def test_nothing_is_wrong_with_a_fresh_dataset(clean):
     assert any(face.duplicate_of for face in table(clean, Face))
 
 
+def test_an_accepted_face_whose_photo_no_file_holds(dataset):
+    face = ok_face(dataset)
+    uris = [file.uri for file in table(dataset, File) if file.photo_id == face.photo_id]
+    tamper(dataset, forget=[("files", "uri", uris)])
+    assert check(dataset) == [f"accepted face of a photo that no file holds: {face.face_id}"]
+
+
 def test_a_missing_crop(dataset):
     face = ok_face(dataset)
     crop_path(dataset, face.face_id).unlink()

@@ -319,3 +319,11 @@ def test_a_long_write_is_one_transaction_for_a_killed_process(tmp_path):
 def test_records_used_elsewhere_have_the_defaults_they_promise():
     assert Photo("p", 1, 1, "0").status == "ok" and Model("detector", "f", "s", "0", "l").dim is None
     assert Split("f", "i", "train", "identity").locked is False and Pair("t", (), (), "p", "train").refs == ()
+
+
+def test_a_broken_ledger_below_a_clock_is_not_in_use(tmp_path):
+    (tmp_path / "clock").mkdir()
+    (tmp_path / "clock" / LEDGER_NAME).write_bytes(b"tick" * 4096)
+    with pytest.raises(LedgerError, match="cannot be opened") as refused:
+        Ledger.open(tmp_path / "clock")
+    assert not isinstance(refused.value, LedgerLocked)

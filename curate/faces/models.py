@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,14 +92,6 @@ def _auto(threads: int) -> FaceModels:
 
         notice = f"No InsightFace pack could be had ({missing}) Using dlib's models, which are weaker."
         return replace(load_dlib(), notices=(notice,))
-
-
-def embed_in_batches(models: FaceModels, crops: Sequence[np.ndarray], batch: int) -> np.ndarray:
-    """Embeddings float32 (n, dim) of n crops, `batch` at a time in the order given."""
-    if not crops:
-        return np.zeros((0, models.dim), np.float32)
-    parts = [models.embed(np.stack(crops[start : start + batch])) for start in range(0, len(crops), batch)]
-    return np.concatenate(parts)
 
 
 def unit_rows(values: np.ndarray) -> np.ndarray:
