@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-SHARED = REPOSITORY.parent / "shared" / "data"
+SHARED = (REPOSITORY.parent / "shared" / "data").resolve()
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -22,7 +22,7 @@ from manifests.check import check
 from manifests.ledger import Ledger
 from manifests.records import Face, Membership, Model
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+SHARED = (Path(__file__).resolve().parents[2] / "shared" / "data").resolve()
 PACK = f"insightface:{SHARED / 'weights' / 'insightface_small'}"
 offline = pytest.mark.skipif(
     find_spec("dlib") is None or find_spec("face_recognition_models") is None,
