@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 from conftest import REPOSITORY, Run
 from typer.main import get_command
 
@@ -105,3 +107,33 @@ def test_an_unexpected_error_is_one_sentence_too(
     assert ended.value.code == 1
     said = capsys.readouterr().err
     assert "ZeroDivisionError" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("wrong", [("--images", "0"), ("--images", "-5"), ("--seed", "-1"), ("--recipe", "none")])
+def test_numbers_that_make_no_sense_are_refused_before_anything_is_done(
+    likeness: Run, tmp_path: Path, wrong: tuple[str, str]
+) -> None:
+    found = likeness("run", tmp_path, "--into", tmp_path / "dataset", *wrong)
+    assert found.returncode == 2 and "Traceback" not in found.stderr
+    assert not (tmp_path / "dataset").exists()
+
+
+@pytest.mark.parametrize(("why", "code"), [("SIGTERM", 130), ("SIGINT", 130)])
+def test_a_signal_during_training_ends_the_whole_job(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, why: str, code: int
+) -> None:
+    def nothing(*_: Any, **__: Any) -> SimpleNamespace:
+        return SimpleNamespace(images=1, folder=str(tmp_path), notices=(), pairs={"train": 1, "test": 1})
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("went on after the signal")
+
+    monkeypatch.setattr("curate.pipeline.curate", nothing)
+    monkeypatch.setattr("curate.cli.told", lambda _: "")
+    monkeypatch.setattr("degrade.sets.plan_set", nothing)
+    monkeypatch.setattr("degrade.sets.make_set", nothing)
+    monkeypatch.setattr("train.cli.run_training", lambda *_, **__: SimpleNamespace(why=why))
+    monkeypatch.setattr("train.evaluate.evaluate", never)
+    with pytest.raises(typer.Exit) as ended:
+        front.run([tmp_path], tmp_path / "dataset")
+    assert ended.value.exit_code == code
