@@ -57,6 +57,7 @@ def run(
     recipe: Annotated[str, typer.Option(help=train.cli.RECIPE_HELP)] = "tiny",
     faces: Annotated[str, typer.Option(help=curate.cli.FACES_HELP)] = "auto",
     split: Annotated[str, typer.Option(help=curate.cli.SPLIT_HELP)] = "identity",
+    pairs: Annotated[str, typer.Option(help=curate.cli.PAIRS_HELP)] = "random",
     out: Annotated[
         Path | None, typer.Option(help="The training run's folder.", show_default="DATASET/run", metavar="RUN")
     ] = None,
@@ -74,15 +75,15 @@ def run(
 
     Example: likeness run ~/Photos --into dataset
     """
+    from curate.config import CurateConfig, PairRules, SplitRules
     from train.recipes import find_recipe
 
-    told, folder = find_recipe(recipe), out or into / "run"
+    told, folder, pair_rules = find_recipe(recipe), out or into / "run", PairRules(pairs)
     if dry_run:
         end = told.images if images is None else images
         typer.echo(f"Would curate {len(photos)} paths into {into}, freeze {told.preset} at {told.size} px,")
         typer.echo(f"train {recipe} for {end} images into {folder}, evaluate it and write {into / 'report'}.")
         return
-    from curate.config import CurateConfig, SplitRules
     from curate.pipeline import curate as curate_photos
     from degrade.sets import make_set, plan_set
     from manifests.progress import progress
@@ -91,7 +92,7 @@ def run(
     from train.evaluate import evaluate
 
     processes = default_workers() if workers is None else workers
-    config = CurateConfig(faces=faces, split=SplitRules(policy=split))
+    config = CurateConfig(faces=faces, split=SplitRules(policy=split), pairs=pair_rules)
     with progress("items", as_json) as report:
         summary = curate_photos(photos, into, config, processes, report)
         _say(as_json, curate.cli.told(summary))

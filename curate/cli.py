@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 FACES_HELP = "auto, dlib, or insightface:<pack name or folder>. A dataset keeps the recognizer it began with."
 SPLIT_HELP = "identity: no identity, as grouped, on two sides. photos: for a collection of one person."
+PAIRS_HELP = (
+    "Which references a target keeps, in which order: random, nearest, affine-nearest (by landmarks), diverse "
+    "(cover the person), hard-pose (other poses first), window (ReF-LDM's distances, for ArcFace) or window:LOW-HIGH."
+)
 
 
 def curate(
@@ -21,6 +25,10 @@ def curate(
     into: Annotated[Path, typer.Option(help="The dataset's folder; made where it does not exist.", metavar="DATASET")],
     faces: Annotated[str, typer.Option(help=FACES_HELP)] = "auto",
     split: Annotated[str, typer.Option(help=SPLIT_HELP)] = "identity",
+    pairs: Annotated[str, typer.Option(help=PAIRS_HELP)] = "random",
+    min_photos: Annotated[int, typer.Option(help="Photos of a person below which its faces are no targets.")] = 2,
+    min_references: Annotated[int, typer.Option(help="Usable references below which a face is no target.")] = 1,
+    max_references: Annotated[int, typer.Option(help="References kept a target; training draws from them.")] = 16,
     landmarks: Annotated[str | None, typer.Option(help="dlib: also record 68 landmarks.", show_default="none")] = None,
     min_inter_ocular: Annotated[
         float | None, typer.Option(help="Drop faces with fewer pixels between the eyes.", show_default="16")
@@ -44,11 +52,12 @@ def curate(
 
     Example: likeness curate ~/Photos --into dataset
     """
-    from curate.config import CurateConfig, GroupRules, ScreenRules, SplitRules
+    from curate.config import CurateConfig, GroupRules, PairRules, ScreenRules, SplitRules
     from curate.pipeline import curate as run
     from manifests.progress import progress
     from manifests.workers import default_workers
 
+    pair_rules = PairRules(pairs, min_photos, min_references, max_references)
     if dry_run:
         typer.echo(_would(photos, into))
         return
@@ -59,6 +68,7 @@ def curate(
         screen=screen,
         group=GroupRules(same_person=same_person, one_person_may_appear_twice=one_person_may_appear_twice),
         split=SplitRules(policy=split),
+        pairs=pair_rules,
     )
     with progress("items", as_json) as report:
         summary = run(photos, into, config, default_workers() if workers is None else workers, report)
@@ -77,12 +87,13 @@ def told(summary: Summary) -> str:
         return ", ".join(f"{n} {what}" for what, n in first_ok) or "none"
 
     aside = f"; {summary.set_aside} faces set aside, their photo spans splits" if summary.set_aside else ""
+    unpaired = f"; no targets: {counts(summary.unpaired)}" if summary.unpaired else ""
     lines = [
         f"files    {counts(summary.files)}",
         f"photos   {counts(summary.photos)}",
         f"faces    {counts(summary.faces)}",
         f"people   {summary.identities} with two photos or more (largest {summary.largest}), {summary.alone} with one",
-        f"targets  {counts(summary.pairs)}{aside}",
+        f"targets  {counts(summary.pairs)}{unpaired}{aside}",
         f"models   {summary.faces_from}, same person from a mean cosine of {summary.threshold:g}",
     ]
     return "\n".join([*lines, *(f"Note: {notice}" for notice in summary.notices)])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+
+from manifests.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,60 @@ class SplitRules:
     test: float = 0.1
 
 
+PAIR_POLICIES = ("random", "nearest", "window", "affine-nearest", "diverse", "hard-pose")
+
+# ReF-LDM (NeurIPS 2024): the names of its lists, train_references_arcface0-04.csv and test_references_arcface01-04.csv,
+# read as distances 1 - cosine of ArcFace (insightface's webface_r50). Its val list names none: as test (ours).
+REF_LDM_WINDOWS = {"train": (0.0, 0.4), "val": (0.1, 0.4), "test": (0.1, 0.4)}
+
+
+@dataclass(frozen=True)
+class PairRules:
+    """Which references a target keeps, and in which order. Raises BadInput for rules that mean nothing.
+
+    `random` is the default because nobody who restores a photo has the references nearest to it: the nearest 16 would
+    teach a restorer to expect them, while a random choice is an unbiased sample of a person's other photos.
+    """
+
+    # one of PAIR_POLICIES; `window` alone is REF_LDM_WINDOWS, `window:LOW-HIGH` one's own distances for every split
+    policy: str = "random"
+    min_photos: int = 2  # of a person, or none of its faces is a target; two is the least that makes a pair
+    min_references: int = 1  # usable ones, of a target
+    max_references: int = 16  # kept a target; training draws at most 4 of them (ours)
+    seed: int = 0  # of `random`, and of the order inside a window
+
+    def __post_init__(self) -> None:
+        if self.name not in PAIR_POLICIES or (self.name != "window" and self.name != self.policy):
+            raise BadInput(f"--pairs {self.policy}: say {', '.join(PAIR_POLICIES)}, or window:LOW-HIGH.")
+        low, high = self.window("train")
+        if not 0 <= low < high <= 2:
+            raise BadInput(
+                f"--pairs {self.policy}: a window goes from a lower to a higher distance 1 - cosine, 0 to 2, "
+                "as in window:0.1-0.4."
+            )
+        if self.min_photos < 2:
+            raise BadInput(f"--min-photos {self.min_photos}: a target and a reference are two photos, say 2 or more.")
+        if not 1 <= self.min_references <= self.max_references:
+            raise BadInput(
+                f"--min-references {self.min_references} and --max-references {self.max_references}: "
+                "the first is at least 1, the second at least the first."
+            )
+
+    @property
+    def name(self) -> str:
+        """The policy without its numbers."""
+        return self.policy.partition(":")[0]
+
+    def window(self, split: str) -> tuple[float, float]:
+        """The distances 1 - cosine, ends included, between which the references of a split's targets lie."""
+        if self.policy == "window":
+            return REF_LDM_WINDOWS[split]
+        if self.name != "window":
+            return 0.0, 2.0
+        numbers = re.fullmatch(r"window:(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)", self.policy)
+        return (float(numbers[1]), float(numbers[2])) if numbers else (0.0, 0.0)
+
+
 @dataclass(frozen=True)
 class CurateConfig:
     """Everything a curation run is told."""
@@ -73,3 +130,4 @@ class CurateConfig:
     dedupe: DedupeRules = field(default_factory=DedupeRules)
     group: GroupRules = field(default_factory=GroupRules)
     split: SplitRules = field(default_factory=SplitRules)
+    pairs: PairRules = field(default_factory=PairRules)

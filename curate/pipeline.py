@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class Summary:
     set_aside: int  # faces in splits that were set aside
     threshold: float
     notices: tuple[str, ...]
+    unpaired: dict[str, int] = field(default_factory=dict)  # reason -> faces in splits that are no targets
 
 
 def curate(
@@ -76,7 +77,7 @@ def curate(
         dedupe(ledger, config, models)
         group_faces(ledger, config, models, report)
         split(ledger, config)
-        pair(ledger)
+        pair(ledger, config)
         check_splits(ledger.rows(Face), ledger.rows(Split))
         return summarise(ledger, models)
 
@@ -289,12 +290,17 @@ def split(ledger: Ledger, config: CurateConfig) -> None:
     ledger.record("split", "all", config.split, rows, replace=(Split,))
 
 
-def pair(ledger: Ledger) -> None:
-    """Targets with their references."""
-    photo_of = {face.face_id: face.photo_id for face in ledger.rows(Face)}
+def pair(ledger: Ledger, config: CurateConfig) -> None:
+    """Targets with their references, and how many faces are no target for which reason."""
+    faces = [face for face in ledger.rows(Face) if face.status == "ok" or face.reason == NEAR_DUPLICATE]
+    photos = {photo.photo_id: photo for photo in ledger.rows(Photo)}
+    picture_of = pictures(faces, photos, config.dedupe.max_photo_bits)
     face_ids, vectors = ledger.embeddings()
-    rows = make_pairs(ledger.rows(Split), photo_of, dict(zip(face_ids, vectors, strict=True)))
-    ledger.record("pair", "all", {}, rows, replace=(Pair,))
+    embedded = {face.face_id: face for face in faces}
+    shown = [embedded[face_id] for face_id in face_ids]
+    rows, left_out = make_pairs(ledger.rows(Split), shown, vectors, config.pairs, picture_of)
+    detail = {**asdict(config.pairs), "left_out": left_out}
+    ledger.record("pair", "all", config.pairs, rows, replace=(Pair,), detail=detail)
 
 
 def summarise(ledger: Ledger, models: FaceModels) -> Summary:
@@ -304,7 +310,7 @@ def summarise(ledger: Ledger, models: FaceModels) -> Summary:
     sizes = Counter(
         person for person, _ in {(member.identity_id, photo_of[member.face_id]) for member in ledger.rows(Membership)}
     )
-    splits, pairs = ledger.rows(Split), ledger.rows(Pair)
+    splits, pairs, paired = ledger.rows(Split), ledger.rows(Pair), ledger.detail("pair")
     people = sum(size > 1 for size in sizes.values())
     by_split = Counter(row.split for row in pairs)
     notices = list(models.notices)
@@ -313,12 +319,21 @@ def summarise(ledger: Ledger, models: FaceModels) -> Summary:
         notices.append("No file was found: name a folder that holds photos.")
     elif not faces:
         notices.append("No face was found in any photo: look at `likeness manifest show` for the reasons.")
+    elif not pairs and people:
+        notices.append(
+            f"No face has the references that --pairs {paired['policy']} --min-photos {paired['min_photos']} "
+            f"--min-references {paired['min_references']} asks for: ask for less, or look at what was set aside."
+        )
     elif not pairs:
         notices.append("No person has two usable photos, so there are no reference pairs to train or test on.")
     elif splits and splits[0].policy == "identity" and people < 3:
         notices.append(
             f"Only {people} {'person has' if people == 1 else 'people have'} two photos or more, too few for train, "
             "val and test by identity: say --split photos for a personal restorer."
+        )
+    if paired["policy"] == "window" and models.spec == "dlib":
+        notices.append(
+            "--pairs window is in distances of ArcFace, dlib's are far smaller: say window:LOW-HIGH instead."
         )
     return Summary(
         faces_from=models.spec,
@@ -332,6 +347,7 @@ def summarise(ledger: Ledger, models: FaceModels) -> Summary:
         set_aside=sum(row.status != "ok" for row in splits),
         threshold=float(ledger.detail("group").get("threshold", models.same_person)),
         notices=tuple(notices),
+        unpaired=paired["left_out"],
     )
 
 

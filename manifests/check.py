@@ -49,6 +49,12 @@ _RULES: tuple[tuple[str, str], ...] = (
         "JOIN faces b ON b.face_id = p.ref WHERE a.photo_id = b.photo_id",
     ),
     (
+        "reference from a split that the target may not see",
+        "SELECT DISTINCT p.target FROM (SELECT target, unnest(refs) AS ref FROM pairs) p JOIN splits t ON t.face_id = "
+        "p.target JOIN splits r ON r.face_id = p.ref WHERE r.status <> 'ok' OR r.split <> "
+        "CASE WHEN t.policy = 'photos' THEN 'train' ELSE t.split END",
+    ),
+    (
         "identity in more than one split",
         "SELECT identity_id FROM splits WHERE status = 'ok' AND policy = 'identity' GROUP BY 1 "
         "HAVING count(DISTINCT split) > 1",

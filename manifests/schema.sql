@@ -72,9 +72,9 @@ CREATE TABLE decisions (                -- a row is one human act; append-only
 
 CREATE TABLE pairs (                    -- a row is one target with its ordered references
     target       VARCHAR PRIMARY KEY,   -- face_id
-    refs         VARCHAR[] NOT NULL,    -- face_ids of the same person, best first; never the target nor its near-duplicates
+    refs         VARCHAR[] NOT NULL,    -- face_ids of the same person in the policy's order; never the target nor its near-duplicates
     similarities FLOAT[] NOT NULL,      -- cosine of each reference to the target
-    policy       VARCHAR NOT NULL,
+    policy       VARCHAR NOT NULL,      -- what --pairs was told; curate/pairs.py says what each means
     split        VARCHAR NOT NULL CHECK (split IN ('train', 'val', 'test'))
 );
 

@@ -26,10 +26,13 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
             by_face = set(ledger.query("SELECT photo_id FROM faces WHERE starts_with(face_id, ?)", photo)["photo_id"])
         faces = ledger.query(
             """SELECT f.photo_id, f.face_id, f.status, f.reason, f.duplicate_of, f.inter_ocular_px, m.identity_id,
-                      m.confidence, s.split, s.reason AS split_reason, (p.target IS NOT NULL) AS is_target
+                      m.confidence, s.split, s.reason AS split_reason, (p.target IS NOT NULL) AS is_target,
+                      count(DISTINCT CASE WHEN s.status = 'ok' THEN f.photo_id END)
+                          OVER (PARTITION BY m.identity_id) AS person_photos
                FROM faces f LEFT JOIN memberships m USING (face_id) LEFT JOIN splits s USING (face_id)
                LEFT JOIN pairs p ON p.target = f.face_id ORDER BY f.face_id"""
         )
+        pairing = ledger.detail("pair")
         photos = ledger.query("SELECT photo_id, width, height, status, reason FROM photos")
     named = [row for row in files.iter_rows(named=True) if _names(row, photo) or row["photo_id"] in by_face]
     # photos whose files were all overwritten answer by id alone
@@ -58,7 +61,9 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
             )
         own = faces_of.get(file["photo_id"], [])
         for row in own:
-            said.append(f"  face {row['face_id'][:12]}, {row['inter_ocular_px']:.0f} px between the eyes: {_face(row)}")
+            said.append(
+                f"  face {row['face_id'][:12]}, {row['inter_ocular_px']:.0f} px between the eyes: {_face(row, pairing)}"
+            )
         lines += said
         rows.append({**file, "photo": picture, "faces": own})
     return lines, rows
@@ -87,7 +92,7 @@ def _status(row: dict[str, Any]) -> str:
     return row["status"] if row["reason"] is None else f"{row['status']}, {row['reason']}"
 
 
-def _face(row: dict[str, Any]) -> str:
+def _face(row: dict[str, Any], pairing: dict[str, Any]) -> str:
     if row["duplicate_of"] is not None:
         return f"dropped, the same picture as face {row['duplicate_of'][:12]}"
     if row["status"] != "ok":
@@ -99,4 +104,15 @@ def _face(row: dict[str, Any]) -> str:
         return f"{said}, set aside: {row['split_reason']}"
     if row["split"] is None:
         return said
-    return f"{said}, {row['split']}" + ("" if row["is_target"] else ", no target: no other usable photo of this person")
+    return f"{said}, {row['split']}" + ("" if row["is_target"] else f", no target: {_unpaired(row, pairing)}")
+
+
+def _unpaired(row: dict[str, Any], pairing: dict[str, Any]) -> str:
+    """Why a face in a split is no target; `pairing` is what the stage noted of its rules, empty in older ledgers."""
+    photos, wanted = row["person_photos"], pairing.get("min_photos", 2)
+    if photos < 2:
+        return "no other usable photo of this person"
+    if photos < wanted:
+        return f"too_few_photos, {photos} of this person where --min-photos asked for {wanted}"
+    least, policy = pairing.get("min_references", 1), pairing.get("policy", "nearest")
+    return f"too_few_references, --min-references asked for {least} by --pairs {policy}"

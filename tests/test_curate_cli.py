@@ -5,11 +5,14 @@ import os
 
 import pytest
 import typer
-from curate_doubles import album, install
+from curate_doubles import album, install, photo, rows, save
 from typer.testing import CliRunner
 
 from curate import cli
+from manifests.check import check
 from manifests.errors import BadInput
+from manifests.records import Pair, Split
+from manifests.why import answer
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +45,31 @@ def test_options_reach_their_stage(tmp_path):
     told = json.loads(result.stdout)
     assert told["identities"] == 1 and told["threshold"] == -1 and told["pairs"]["test"] > 0
     assert isinstance(call(photos, "--into", tmp_path / "d", "--workers", 0).exception, BadInput)
+
+
+def test_the_options_of_pairs_reach_the_ledger_and_who_has_no_pair_is_counted(tmp_path):
+    photos, dataset = album(tmp_path / "photos", people=5, each=3), tmp_path / "d"
+    save(photos / "more.png", photo([0], 7))
+    told = json.loads(call(photos, "--into", dataset, "--workers", 1, "--json").stdout)
+    assert told["unpaired"] == {} and {row.policy for row in rows(dataset, Pair)} == {"random"}
+    options = ("--pairs", "diverse", "--max-references", 2)
+    told = json.loads(call(photos, "--into", dataset, "--workers", 1, "--json", *options).stdout)
+    assert {(row.policy, len(row.refs)) for row in rows(dataset, Pair)} == {("diverse", 2)}
+    options = ("--min-photos", 4, "--min-references", 2)
+    result = call(photos, "--into", dataset, "--workers", 1, *options)
+    assert "no targets: 12 too_few_photos" in result.stdout and len(rows(dataset, Pair)) == 4
+    assert len(rows(dataset, Split)) == 16 and check(dataset) == []
+    assert "too_few_photos, 3 of this person where --min-photos asked for 4" in answer(dataset, "person1/0.png")[0][2]
+    call(photos, "--into", dataset, "--workers", 1, "--pairs", "window:1.5-2")
+    assert "too_few_references" in answer(dataset, "person1/0.png")[0][2] and rows(dataset, Pair) == []
+    assert "--pairs window:1.5-2 --min-photos 2" in call(photos, "--into", dataset, "--pairs", "window:1.5-2").stdout
+
+
+def test_senseless_pairs_are_refused_before_anything_is_done(tmp_path):
+    for options in (("--pairs", "best"), ("--min-photos", 1), ("--min-references", 17)):
+        for dry in ((), ("--dry-run",)):
+            assert isinstance(call(tmp_path, "--into", tmp_path / "d", *options, *dry).exception, BadInput)
+    assert not (tmp_path / "d").exists()
 
 
 def test_a_dry_run_writes_nothing(tmp_path):

@@ -52,7 +52,7 @@ class Snapshot:
     identity_ids: list[str]
     splits: list[str]
     is_target: np.ndarray  # (n,) bool
-    references: list[np.ndarray]  # rows of the same person, best first; empty where the face is no target
+    references: list[np.ndarray]  # rows of the same person in the pairs' order; empty where the face is no target
     embeddings: np.ndarray  # (n, d) float32 unit rows
 
     @property
