@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from train_doubles import dataset, face_of, recognizer_onnx
 
+from curate.config import PairRules
 from manifests.errors import BadInput, LedgerMissing
 from manifests.ledger import Ledger
-from manifests.records import Degradation, File, Identity, Membership, Photo, Split
+from manifests.records import Degradation, File, Identity, Membership, Pair, Photo, Split
 from manifests.report.build import build_report
 from manifests.storage import crop_path
 
@@ -104,6 +106,30 @@ def test_the_funnel_adds_up(folder: Path) -> None:
     reasons = re.findall(r'<div class="reasons">(.*?)</div>', page, re.DOTALL)
     sums = [sum(int(n) for n in re.findall(r"<b>(\d+)</b>", line)) for line in reasons]
     assert [int(total) for total in steps] == sums == [2, 2, 13, 13]
+
+
+def test_balance_and_coverage_of_the_pairs(folder: Path) -> None:
+    """Three people of four photos: everybody has three references, and a third of the targets is one person's."""
+    page = build_report(folder).read_text(encoding="utf-8")
+    for words in (
+        "Of 12 targets of 3 people, the 3 with the most hold 100.0%",
+        "people by number of photos",
+        "yaw, degrees, left to right",
+        "pitch, degrees, up to down",
+        "cosine of target and reference",
+    ):
+        assert words in page, words
+    row = r"<tr><td>train</td>" + "".join(rf'<td class="n">{n} ?(<small>.*?</small>)?</td>' for n in (8, 8, 8, 0, 0, 3))
+    assert re.search(row, page)
+
+
+def test_who_has_too_few_photos_is_told_in_the_funnel(folder: Path) -> None:
+    with Ledger.open(folder, write=True) as ledger:
+        detail = {**asdict(PairRules(min_photos=6)), "left_out": {}}
+        ledger.record("pair", "all", {}, replace=(Pair,), detail=detail)
+    page = build_report(folder).read_text(encoding="utf-8")
+    assert "fewer than 6 photos of that person" in page and "No pair yet" in page
+    assert "cosine of target and reference" not in page
 
 
 def test_missing_parts_are_said_with_the_command_that_makes_them(tmp_path: Path) -> None:

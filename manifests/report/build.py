@@ -11,6 +11,7 @@ import jinja2
 
 from manifests.errors import BadInput
 from manifests.ledger import Ledger, now
+from manifests.report.coverage import coverage
 from manifests.report.pictures import curve, histogram, thumbnail, whole
 from manifests.storage import crop_path, write_atomically
 
@@ -69,6 +70,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
             "group": ledger.detail("group"),
             "splits": _splits(ledger),
             "pairs": _pairs(ledger, dataset),
+            "coverage": coverage(ledger),
             "degraded": _degraded(ledger, dataset),
         }
     facts["runs"] = [_run(run) for run in runs]
@@ -95,13 +97,18 @@ def _funnel(ledger: Ledger) -> list[dict[str, Any]]:
         ).rows(named=True)
         lost = [(_in_plain(row["why"]), row["n"]) for row in rows if row["status"] != "ok"]
         steps.append(_step(title, sum(row["n"] for row in rows if row["status"] == "ok"), "kept", lost))
-    usable = steps[-1]["kept"]
+    usable, rules = steps[-1]["kept"], ledger.detail("pair")
+    photos, least = rules.get("min_photos", 2), rules.get("min_references", 1)
     unpaired = ledger.query(
         """SELECT CASE WHEN s.status <> 'ok' THEN s.reason
                        WHEN count(*) OVER (PARTITION BY m.identity_id) = 1 THEN 'the only face of that person'
-                       ELSE 'no usable reference in another photo' END AS why
-           FROM memberships m LEFT JOIN splits s USING (face_id)
-           QUALIFY m.face_id NOT IN (SELECT target FROM pairs)"""
+                       WHEN count(DISTINCT f.photo_id) OVER (PARTITION BY m.identity_id) < ? THEN ?
+                       ELSE ? END AS why
+           FROM memberships m LEFT JOIN splits s USING (face_id) LEFT JOIN faces f USING (face_id)
+           QUALIFY m.face_id NOT IN (SELECT target FROM pairs)""",
+        photos,
+        f"fewer than {photos} photos of that person",
+        "no usable reference in another photo" if least == 1 else f"fewer than {least} usable references",
     )
     counts = unpaired.group_by("why").len().sort("len", "why", descending=[True, False]).rows()
     lost = [(_in_plain(why), n) for why, n in counts]

@@ -98,6 +98,56 @@ def curve(series: Mapping[str, Series], label: str) -> str:
     return _svg(width, height, parts, label)
 
 
+def bars(counts: Sequence[tuple[str, int]], label: str) -> str:
+    """An SVG of named bars with their counts above them."""
+    width, height, bottom, above = 332, 190, 24, 40
+    step = (width - 16) / len(counts)
+    top = max(max(count for _, count in counts), 1)
+    parts = [f'<text x="8" y="14" class="label">{label}</text>']
+    for i, (name, count) in enumerate(counts):
+        tall = count / top * (height - bottom - above)
+        x, y, middle = 8 + i * step, height - bottom - tall, 8 + (i + 0.5) * step
+        parts.append(
+            f'<rect x="{x + 1:.1f}" y="{y:.1f}" width="{step - 2:.1f}" height="{tall:.1f}" fill="{_COLOURS[0]}" '
+            'fill-opacity=".7"/>'
+        )
+        parts.append(f'<text x="{middle:.1f}" y="{y - 4:.1f}" text-anchor="middle">{count:,}</text>')
+        parts.append(f'<text x="{middle:.1f}" y="{height - 8}" text-anchor="middle">{name}</text>')
+    parts.append(f'<line x1="8" x2="{width - 8}" y1="{height - bottom}" y2="{height - bottom}" class="axis"/>')
+    return _svg(width, height, parts, label)
+
+
+def outlines(series: Mapping[str, Mapping[int, float]], bin_width: float, label: str) -> str:
+    """An SVG of up to three histograms, each in shares of its own sum; bin i holds i to i + 1 times `bin_width`. Empty
+    where there is nothing to show."""
+    bins = [i for counts in series.values() for i in counts]
+    if not bins:
+        return ""
+    width, height, left, bottom, above = 332, 190, 8, 24, 44
+    first, last = min(bins), max(bins) + 1
+    shares = {name: {i: n / sum(counts.values()) for i, n in counts.items()} for name, counts in series.items()}
+    top = max(share for counts in shares.values() for share in counts.values())
+
+    def x(edge: float) -> float:
+        return left + (edge - first) / (last - first) * (width - 2 * left)
+
+    parts = [f'<text x="{left}" y="14" class="label">{label}</text>']
+    for i, (name, counts) in enumerate(shares.items()):
+        colour, points = _COLOURS[i % len(_COLOURS)], [f"{x(first):.1f},{height - bottom}"]
+        for edge in range(first, last):
+            y = height - bottom - counts.get(edge, 0) / top * (height - bottom - above)
+            points += [f"{x(edge):.1f},{y:.1f}", f"{x(edge + 1):.1f},{y:.1f}"]
+        points.append(f"{x(last):.1f},{height - bottom}")
+        parts.append(
+            f'<polygon points="{" ".join(points)}" fill="{colour}" fill-opacity=".15" stroke="{colour}" '
+            'stroke-width="1.5"/>'
+        )
+        parts.append(f'<text x="{left + 80 * i}" y="30" style="fill: {colour}">{name}</text>')
+    for tick in _ticks(first * bin_width, last * bin_width):
+        parts.append(f'<text x="{x(tick / bin_width):.1f}" y="{height - 8}" text-anchor="middle">{tick:g}</text>')
+    return _svg(width, height, parts, label)
+
+
 def _ticks(low: float, high: float) -> list[float]:
     """Three to eight round numbers between two bounds."""
     rough = (high - low) / 5
