@@ -43,7 +43,7 @@ def coverage(ledger: Ledger) -> dict[str, Any]:
 
 
 def _photos(ledger: Ledger) -> str:
-    """People by their number of photos: 1, 2, 3 to 4, 5 to 8, and so on."""
+    """People by their number of photos: 1, 2, up to 4, up to 8, and so on."""
     people = dict(
         ledger.query(
             """SELECT CAST(ceil(log2(n)) AS INTEGER) AS bin, count(*) FROM (
@@ -54,10 +54,8 @@ def _photos(ledger: Ledger) -> str:
     )
     if not people:
         return ""
-    # powers of two from 1; each bar ends at its own
-    tops = [1 << n for n in range(max(people) + 1)]
-    names = [f"{top}" if top < 3 else f"{top // 2 + 1}-{top}" for top in tops]
-    return bars([(name, people.get(n, 0)) for n, name in enumerate(names)], "people by number of photos")
+    counts = [(str(1 << n), people.get(n, 0)) for n in range(max(people) + 1)]
+    return bars(counts, "people by number of photos, up to")
 
 
 def _poses(ledger: Ledger) -> list[str]:

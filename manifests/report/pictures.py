@@ -140,7 +140,7 @@ def outlines(series: Mapping[str, Mapping[int, float]], bin_width: float, label:
         points.append(f"{x(last):.1f},{height - bottom}")
         parts.append(
             f'<polygon points="{" ".join(points)}" fill="{colour}" fill-opacity=".15" stroke="{colour}" '
-            'stroke-width="1.5"/>'
+            f'stroke-width="{1.5 if i else 3}"/>'
         )
         parts.append(f'<text x="{left + 80 * i}" y="30" style="fill: {colour}">{name}</text>')
     for tick in _ticks(first * bin_width, last * bin_width):
