@@ -65,6 +65,13 @@ def test_the_options_of_pairs_reach_the_ledger_and_who_has_no_pair_is_counted(tm
     assert "--pairs window:1.5-2 --min-photos 2" in call(photos, "--into", dataset, "--pairs", "window:1.5-2").stdout
 
 
+def test_the_windows_of_another_recognizer_are_noted(tmp_path):
+    photos = album(tmp_path / "photos", people=3, each=2)
+    for faces, pairs, noted in (("dlib", "window", 1), ("dlib", "window:0-0.05", 0), ("double", "window", 0)):
+        options = ("--into", tmp_path / faces, "--workers", 1, "--faces", faces, "--pairs", pairs)
+        assert call(photos, *options).stdout.count("in distances of ArcFace") == noted
+
+
 def test_senseless_pairs_are_refused_before_anything_is_done(tmp_path):
     for options in (("--pairs", "best"), ("--min-photos", 1), ("--min-references", 17)):
         for dry in ((), ("--dry-run",)):
