@@ -1,8 +1,12 @@
-"""Score the grouping of a folder of labelled people: `python benchmarks/grouping.py PHOTOS [PHOTOS ...] --faces SPEC`.
+"""Our grouping, with the threshold it finds, beside peers whose thresholds are tuned on the labels.
 
-Curates the folders as one unlabelled pile and compares who was grouped with whom to the names of the photos' folders.
-Each photo's largest accepted face carries the photo's label (a near-duplicate counts in the group of the face that
-stands for it); bystanders have no label and are left out. Labels are taken as they are, wrong ones included.
+    python benchmarks/grouping.py PHOTOS [PHOTOS ...] --faces SPEC      folders whose sub-folders are named after people
+    python benchmarks/grouping.py EMBEDDINGS.npz                        `E` float (n, d), `id` (n,)
+
+Everything runs on the same embeddings in one run, without photo ids, since the peers cannot use them. Of folders, each
+photo's largest accepted face carries the folder's name; "curate" scores the same faces as `likeness curate` grouped
+them, bystanders and photos included. Labels are taken as they are, wrong ones included: they cap every row. Suspects,
+faces that lie in a group whose label is another, are listed and never left out. The peers come with the extra `peers`.
 """
 
 from __future__ import annotations
@@ -12,43 +16,30 @@ import json
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from record import finish
+from score import figures
 
-from curate.config import CurateConfig, GroupRules
+from curate.config import CurateConfig
+from curate.group import group
 from curate.pipeline import curate
 from manifests.ledger import Ledger
 from manifests.storage import path_of
 
-
-def pairwise(truth: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
-    """Pairwise precision, recall and F over all pairs of faces."""
-
-    def pairs(labels: list[tuple[int, ...]]) -> int:
-        return sum(n * (n - 1) // 2 for n in Counter(labels).values())
-
-    both = pairs(list(zip(truth.tolist(), found.tolist(), strict=True)))
-    said, true = pairs([(x,) for x in found.tolist()]), pairs([(x,) for x in truth.tolist()])
-    precision, recall = both / max(said, 1), both / max(true, 1)
-    return precision, recall, 2 * precision * recall / max(precision + recall, 1e-12)
+NEIGHBOURS = 80  # of the peers' graphs, as in the comparison that ours is held against
+COSINES = (0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.55, 0.60)
+MOST_FOR_A_MATRIX = 20_000  # HAC and HDBSCAN hold every pair: 1.6 GB at 20,000 faces
 
 
-def bcubed(truth: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
-    """BCubed precision, recall and F (Bagga and Baldwin 1998), each face weighing the same."""
-    both = Counter(zip(truth.tolist(), found.tolist(), strict=True))
-    true, said = Counter(truth.tolist()), Counter(found.tolist())
-    precision = sum(n * n / said[f] for (_, f), n in both.items()) / len(truth)
-    recall = sum(n * n / true[t] for (t, _), n in both.items()) / len(truth)
-    return precision, recall, 2 * precision * recall / (precision + recall)
-
-
-def labelled_faces(dataset: Path, aliases: dict[str, str]) -> tuple[list[str], list[str]]:
-    """The folder name and the identity of each photo's largest accepted face."""
+def labelled_faces(dataset: Path, aliases: dict[str, str]) -> tuple[list[str], list[str], np.ndarray, list[str]]:
+    """Name, identity, embedding and file of each photo's largest accepted face."""
     with Ledger.open(dataset) as ledger:
         rows = ledger.query(
-            """SELECT f.photo_id, m.identity_id, min(fi.uri) AS uri
+            """SELECT f.photo_id, f.face_id, m.identity_id, min(fi.uri) AS uri
                FROM faces f JOIN memberships m ON m.face_id = coalesce(f.duplicate_of, f.face_id)
                JOIN files fi ON fi.photo_id = f.photo_id
                WHERE f.status = 'ok' OR f.duplicate_of IS NOT NULL
@@ -56,43 +47,132 @@ def labelled_faces(dataset: Path, aliases: dict[str, str]) -> tuple[list[str], l
                QUALIFY row_number() OVER (PARTITION BY f.photo_id ORDER BY f.inter_ocular_px DESC, f.face_id) = 1
                ORDER BY f.photo_id"""
         )
+        found, vectors = ledger.embeddings(rows["face_id"].to_list())
+    place = {face: row for row, face in enumerate(found)}
     folders = [path_of(uri).parent.name for uri in rows["uri"]]
-    return [aliases.get(folder, folder) for folder in folders], rows["identity_id"].to_list()
+    names = [aliases.get(folder, folder) for folder in folders]
+    files = [str(path_of(uri)) for uri in rows["uri"]]
+    return names, rows["identity_id"].to_list(), vectors[[place[face] for face in rows["face_id"]]], files
+
+
+def peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[], np.ndarray]]]]:
+    """Each peer with a labelling for each of its settings."""
+    import dlib
+    import faiss
+    from infomap import Infomap
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import pdist
+    from sklearn.cluster import DBSCAN, HDBSCAN
+
+    n = len(vectors)
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    cosine, near = index.search(vectors, min(NEIGHBOURS + 1, n))
+    row, column = np.nonzero(near != np.arange(n)[:, None])
+    pairs = np.sort(np.stack([row, near[row, column]], axis=1), axis=1)
+    pairs, first = np.unique(pairs, axis=0, return_index=True)
+    alike = cosine[row, column][first]
+
+    def edges(least: float) -> list[tuple[int, int, float]]:
+        keep = alike >= least
+        return [(a, b, w) for (a, b), w in zip(pairs[keep].tolist(), alike[keep].tolist(), strict=True)]
+
+    def infomap(least: float) -> np.ndarray:
+        net = Infomap(two_level=True, silent=True, seed=1)
+        for a, b, weight in edges(least):
+            net.add_link(a, b, weight)
+        labels = n + np.arange(n)  # faces without an edge stand alone
+        for node, module in net.run().modules().items():
+            labels[node] = module
+        return labels
+
+    def whispers(least: float) -> np.ndarray:
+        return np.array(dlib.chinese_whispers([*edges(least), (n - 1, n - 1, 1e-9)]))  # as many labels as faces
+
+    yield "infomap", {f"{least:.2f}": lambda least=least: infomap(least) for least in COSINES}
+    yield "chinese_whispers", {f"{least:.2f}": lambda least=least: whispers(least) for least in COSINES}
+    def dbscan(eps: float) -> np.ndarray:
+        found = DBSCAN(eps=eps, min_samples=3, metric="cosine").fit_predict(vectors)
+        return np.where(found < 0, n + np.arange(n), found)
+
+    yield "dbscan", {f"{eps:.2f}": lambda eps=eps: dbscan(eps) for eps in (0.30, 0.35, 0.40, 0.45, 0.50)}
+    if n > MOST_FOR_A_MATRIX:
+        return
+    tree = linkage(pdist(vectors, "cosine"), "average")
+    cuts = (0.45, 0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85)
+    yield "average_linkage_hac", {f"{cut:.2f}": lambda cut=cut: fcluster(tree, cut, "distance") for cut in cuts}
+
+    def hdbscan(size: int) -> np.ndarray:
+        found = HDBSCAN(min_cluster_size=size, metric="euclidean", copy=True).fit_predict(vectors)
+        return np.where(found < 0, n + np.arange(n), found)
+
+    yield "hdbscan", {f"min {size}": lambda size=size: hdbscan(size) for size in (2, 3, 5)}
+
+
+def suspects(names: list[str], labels: np.ndarray, files: list[str]) -> list[dict[str, Any]]:
+    """Faces whose label is not that of nearly all others in their group of ten or more: look-alikes or wrong labels."""
+    found = []
+    for label, count in Counter(labels.tolist()).items():
+        rows = np.flatnonzero(labels == label)
+        name, most = Counter(names[row] for row in rows).most_common(1)[0]
+        if count >= 10 and most >= 0.9 * count:
+            found += [{"file": files[row], "label": names[row], "group": name} for row in rows if names[row] != name]
+    return sorted(found, key=lambda one: one["file"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", nargs="+", type=Path, help="folders whose sub-folders are named after people")
+    parser.add_argument("source", nargs="+", type=Path, help="folders of people, or one .npz")
     parser.add_argument("--faces", default="auto", help="as for `likeness curate`")
     parser.add_argument(
         "--aliases", type=Path, help="JSON: folder name -> name; default: aliases.json beside the first folder"
     )
-    parser.add_argument("--same-person", type=float, help="try another mean cosine than the recognizer's own figure")
+    parser.add_argument("--without-peers", action="store_true", help="score ours alone")
+    parser.add_argument("--name", default="grouping", help="of benchmarks/results/NAME.json, with --keep")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--into", type=Path, help="keep the dataset here")
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/grouping.json")
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/NAME.json")
     told = parser.parse_args()
-    beside = told.aliases or told.photos[0].resolve().parent / "aliases.json"
-    aliases = json.loads(beside.read_text()) if beside.is_file() else {}
-    with tempfile.TemporaryDirectory() as scratch:
-        dataset = told.into or Path(scratch) / "dataset"
-        start = time.perf_counter()
-        config = CurateConfig(faces=told.faces, group=GroupRules(same_person=told.same_person))
-        summary = curate(told.photos, dataset, config, told.workers)
-        seconds = time.perf_counter() - start
-        names, identities = labelled_faces(dataset, aliases)
-    truth, found = np.unique(names, return_inverse=True)[1], np.unique(identities, return_inverse=True)[1]
-    pair, cube = pairwise(truth, found), bcubed(truth, found)
-    keys = ("pair_p", "pair_r", "pair_f", "bcubed_p", "bcubed_r", "bcubed_f")
-    ours = {key: round(value, 4) for key, value in zip(keys, (*pair, *cube), strict=True)}
-    ours |= {
-        "groups": len(set(found.tolist())),
-        "people": len(set(names)),
-        "faces": len(names),
-        "seconds": round(seconds, 1),
-    }
-    print(f"{len(names)} labelled faces of {len(set(names))} people, recognizer {summary.faces_from}")
-    finish("grouping", {"ours": ours}, told.keep)
+    result: dict[str, Any] = {}
+    if told.source[0].suffix == ".npz":
+        held = np.load(told.source[0], allow_pickle=False)
+        vectors = held["E"].astype(np.float32)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        names, files = [str(name) for name in held["id"]], [str(row) for row in range(len(vectors))]
+    else:
+        beside = told.aliases or told.source[0].resolve().parent / "aliases.json"
+        aliases = json.loads(beside.read_text()) if beside.is_file() else {}
+        with tempfile.TemporaryDirectory() as scratch:
+            dataset = told.into or Path(scratch) / "dataset"
+            curate(told.source, dataset, CurateConfig(faces=told.faces), told.workers)
+            names, identities, vectors, files = labelled_faces(dataset, aliases)
+        result["curate"] = figures(names, np.unique(identities, return_inverse=True)[1])
+    start = time.perf_counter()
+    found = group(vectors)
+    seconds = time.perf_counter() - start
+    extra = {"seconds": round(seconds, 1), "threshold": round(found.threshold, 3)}
+    result = {"ours": figures(names, found.labels) | extra | {"false_match_rate": found.false_match_rate}} | result
+    print(f"{len(names)} labelled faces of {len(set(names))} people")
+    print(_line("ours", f"{found.threshold:.2f}", result["ours"]))
+    for suspect in suspects(names, found.labels, files):
+        print(f"suspect: {suspect['file']} is labelled {suspect['label']} and lies with {suspect['group']}")
+    if not told.without_peers:
+        result["peers"] = {}
+        for name, settings in peers(vectors):
+            tried = []
+            for setting, run in settings.items():
+                start = time.perf_counter()
+                labels = run()
+                row = figures(names, labels) | {"setting": setting, "seconds": round(time.perf_counter() - start, 1)}
+                tried.append(row)
+                print(_line(name, setting, row), flush=True)
+            result["peers"][name] = max(tried, key=lambda row: row["pair_f"] + row["bcubed_f"])
+    finish(told.name, result, told.keep)
+
+
+def _line(name: str, setting: str, row: dict[str, Any]) -> str:
+    pair = f"pairs P {row['pair_p']:.4f} R {row['pair_r']:.4f} F {row['pair_f']:.4f}"
+    return f"{name:20s} {setting:6s} {pair}   BCubed F {row['bcubed_f']:.4f}   {row['groups']} groups"
 
 
 if __name__ == "__main__":

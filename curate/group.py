@@ -1,9 +1,8 @@
-"""Embeddings -> people: a faiss neighbour graph, its connected components, and average linkage inside each.
+"""Embeddings -> people: near-copies, a neighbour graph, merging by calibrated odds. Usable without the ledger.
 
-An honest first version. Two groups become one person while the mean cosine over all their pairs of faces stays above
-`same_person`; a pair that shares a photo counts as -1, the least a cosine can be. Where two faces of one photo still
-meet in one group, the one less like the group stands alone, with the faces it was said to belong with. Usable without
-the ledger.
+The threshold is found without labels: strangers' cosines are read off the negative ones, and how much evidence two
+faces need follows from how many people the collection turns out to hold (curate/evidence.py). Groups merge by the
+cosine of their centres, so one weak face never holds two people together (curate/agglomerate.py).
 """
 
 from __future__ import annotations
@@ -11,16 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
-from scipy.sparse import coo_matrix
+from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 
+from curate.agglomerate import Graph, agglomerate
+from curate.evidence import SAMPLE, strangers_spread
+from curate.neighbours import EXACT, Neighbours, find_neighbours
 from manifests.errors import BadInput
 
-# average linkage holds a dense matrix a component; a larger component is first cut at stricter edges
-# (ours: 576 MB are held, 768 MB at the most)
-MAX_COMPONENT = 8000
+# faces at least this alike (relative to strangers) are one picture again or frames of one burst: they count as one face
+COPIES = 0.95
+# faces less alike than this many spreads are not compared, unless through other faces of their groups
+_LEAST_SPREADS = 1.5
+# other groups, nearest neighbour first, that a margin is measured against
+_RIVALS = 4
+_ROWS_AT_ONCE = 2**16
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,9 @@ class Grouping:
     labels: np.ndarray  # int64 (n,): faces of one person share a label; a face that stands alone has one of its own
     confidence: np.ndarray  # float32 (n,): mean cosine to the group's other faces; 1 where there is none
     margin: np.ndarray  # float32 (n,): confidence minus the mean cosine to the nearest other group among the neighbours
-    threshold: float  # the mean cosine that was asked for
-    # share of same-photo pairs above it: strangers by definition; None without such pairs
-    false_match_rate: float | None
+    threshold: float  # the cosine from which two lone faces are one person, found or asked for
+    false_match_rate: float  # the estimated share of pairs of strangers' faces that are at least this alike
+    recall: float = 1.0  # share of true near neighbours that the search found; 1 where it was exact
 
 
 def group(
@@ -40,245 +45,214 @@ def group(
     photo_ids: Sequence[str] | None = None,
     must_link: Sequence[tuple[int, int]] = (),
     cannot_link: Sequence[tuple[int, int]] = (),
-    same_person: float = 0.30,
+    same_person: float | None = None,
+    strangers: float = 0.0,
     neighbours: int = 64,
+    exact: int = EXACT,
 ) -> Grouping:
     """Group unit rows, float32 (n, d).
 
     Faces with the same entry in `photo_ids` are never one person unless `must_link` says so, directly or through
     others; leave it out to allow that. `must_link` and `cannot_link` hold pairs of row numbers and win over similarity.
-    The order of the rows does not change who is grouped with whom. Raises BadInput for links that contradict each
-    other, for a link to a row that is not there, and for rows that are not finite or not of length 1.
+    `same_person` takes the place of the threshold that is otherwise found: the cosine from which two lone faces are one
+    person. `strangers` is the mean cosine of strangers (0 for ArcFace). Each face is compared with its nearest
+    `neighbours`, exactly up to `exact` faces. The order of the rows does not change who is grouped with whom. Raises
+    BadInput for links that contradict each other, for a link to a row that is not there, for rows that are not finite
+    or not of length 1, and for a `same_person` or `strangers` outside -1..1.
     """
     embeddings = np.ascontiguousarray(embeddings, np.float32)
     n = len(embeddings)
+    _check(embeddings, must_link, cannot_link, same_person, strangers)
     if n == 0:
-        return Grouping(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32), same_person, None)
-    if not np.isfinite(embeddings).all() or np.abs(np.linalg.norm(embeddings, axis=1) - 1).max() > 1e-3:
-        raise BadInput("Embeddings must be finite rows of length 1: normalise them, and leave out faces without one.")
-    _refuse_contradictions(n, must_link, cannot_link)
+        none = np.zeros(0, np.float32)
+        return Grouping(np.zeros(0, np.int64), none, none, 1.0 if same_person is None else same_person, 0.0)
     photos = None if photo_ids is None else np.unique(np.asarray(photo_ids, str), return_inverse=True)[1]
     order = _canonical(embeddings, photos)
     rank = np.empty(n, np.int64)
     rank[order] = np.arange(n)
-    vectors = embeddings[order]
     photos = None if photos is None else photos[order]
-    apart = {(int(min(rank[a], rank[b])), int(max(rank[a], rank[b]))) for a, b in cannot_link}
-    together = {(int(min(rank[a], rank[b])), int(max(rank[a], rank[b]))) for a, b in must_link}
+    together = rank[np.array(must_link, np.int64).reshape(-1, 2)]
+    apart = rank[np.array(cannot_link, np.int64).reshape(-1, 2)]
 
-    near, likeness = _neighbours(vectors, min(neighbours, n - 1))
-    edges = _edges(near, likeness, same_person)
-    if together:
-        edges = np.concatenate([edges, np.array(sorted(together))])
-    labels = np.full(n, -1, np.int64)
-    todo, next_label = _components(n, edges), 0
-    for members in todo:
-        for part in _small_enough(members, near, likeness, same_person, together):
-            own_photos = None if photos is None else photos[part]
-            local = _average_linkage(
-                vectors[part], own_photos, _local(together, part), _local(apart, part), same_person
-            )
-            if own_photos is not None:
-                local = _one_a_photo(vectors[part], own_photos, local, _local(together, part))
-            labels[part] = local + next_label
-            next_label += int(local.max()) + 1
+    sample = order[np.unique(np.linspace(0, n - 1, min(SAMPLE, n)).astype(np.int64))]
+    spread = strangers_spread(embeddings[sample], strangers)
+    near = find_neighbours(embeddings, order, neighbours, _absolute(4 * spread, strangers), exact)
+    copies = _pairs(near, _absolute(COPIES, strangers))
+    block = _blocks(n, together)
+    copies = copies[~np.isin(block[copies], block[apart]).any(1)]  # decided faces are not taken for their copies
+    if photos is not None:
+        copies = copies[photos[copies[:, 0]] != photos[copies[:, 1]]]
+    face = _blocks(n, copies)  # near-copies count as one face, at their mean
+    sums = _summed(embeddings, order, face)
+    sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    start = _blocks(len(sums), face[together])
+    size = np.bincount(start)
+    if len(size) < len(sums):
+        sums = _summed(sums, np.arange(len(sums)), start)
+    start = start[face]
+    merged = agglomerate(
+        Graph(
+            sums=sums,
+            size=size,
+            pairs=start[_pairs(near, _absolute(_LEAST_SPREADS * spread, strangers))].astype(np.int32),
+            apart=start[apart],
+            shown=_shown(photos, start),
+            strangers=strangers,
+        ),
+        spread,
+        None if same_person is None else (same_person - strangers) / (1 - strangers),
+    )
+    labels = merged.label[start]
+    if photos is not None:
+        labels = _one_a_photo(embeddings, order, photos, labels, block)
     labels = np.unique(labels, return_inverse=True)[1]
-    confidence, margin = _certainty(vectors, labels, near)
+    confidence, margin = _certainty(embeddings, order, labels, near)
+    found = merged.evidence.threshold(merged.alpha)  # relative to strangers
     return Grouping(
         labels=labels[rank],
         confidence=confidence[rank],
         margin=margin[rank],
-        threshold=same_person,
-        false_match_rate=None if photos is None else _same_photo_matches(vectors, photos, same_person),
+        threshold=_absolute(found, strangers) if same_person is None else same_person,
+        false_match_rate=merged.evidence.false_match_rate(found),
+        recall=near.recall,
     )
 
 
-def _refuse_contradictions(
-    n: int, must_link: Sequence[tuple[int, int]], cannot_link: Sequence[tuple[int, int]]
+def _check(
+    embeddings: np.ndarray,
+    must_link: Sequence[tuple[int, int]],
+    cannot_link: Sequence[tuple[int, int]],
+    same_person: float | None,
+    strangers: float,
 ) -> None:
+    n = len(embeddings)
+    if embeddings.ndim != 2:
+        raise BadInput(f"Embeddings must be rows (n, d), not of shape {embeddings.shape}.")
+    for begin in range(0, n, _ROWS_AT_ONCE):
+        length = np.linalg.norm(embeddings[begin : begin + _ROWS_AT_ONCE], axis=1)
+        if not np.abs(length - 1).max() < 1e-3:  # NaN is not below either
+            raise BadInput(
+                "Embeddings must be finite rows of length 1: normalise them, and leave out faces without one."
+            )
+    if same_person is not None and not -1 <= same_person <= 1:
+        raise BadInput(f"same_person {same_person} is no cosine: say a number from -1 to 1, or leave it out.")
+    if not -1 < strangers < 1:
+        raise BadInput(f"strangers {strangers} is no mean cosine: say a number between -1 and 1.")
     if outside := [row for pair in (*must_link, *cannot_link) for row in pair if not 0 <= row < n]:
         raise BadInput(f"A link names face {outside[0]}, and there are {n} faces, counted from 0.")
-    block = _blocks(n, must_link)
+    block = _blocks(n, np.array(must_link, np.int64).reshape(-1, 2))
     for a, b in cannot_link:
         if block[a] == block[b]:
             raise BadInput(f"Faces {a} and {b} are said to be one person and two: take one of the decisions back.")
 
 
-def _blocks(n: int, together: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Labels (n,): rows that were said to be one person, directly or through others, share one."""
-    pairs = np.array(together, np.int64).reshape(-1, 2)
-    graph = coo_matrix((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    return np.asarray(connected_components(graph, directed=False)[1])
-
-
 def _canonical(embeddings: np.ndarray, photos: np.ndarray | None) -> np.ndarray:
     """An order of the rows that depends on what they hold alone, so that ties always fall the same way."""
-    rows = np.ascontiguousarray(embeddings + 0.0)  # -0 becomes 0: equal rows must be equal bytes
-    held = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-    _, same = np.unique(held, return_inverse=True)
-    return np.lexsort((np.zeros(len(rows)) if photos is None else photos, same))
+    n, d = embeddings.shape
+    weights = np.random.default_rng(0).integers(0, 2**63, d, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    key = np.empty(n, np.uint64)
+    for begin in range(0, n, _ROWS_AT_ONCE):
+        rows = embeddings[begin : begin + _ROWS_AT_ONCE] + np.float32(0)  # -0 becomes 0: equal rows, equal bytes
+        key[begin : begin + len(rows)] = rows.view(np.uint32).astype(np.uint64) @ weights
+    return np.lexsort((np.zeros(n) if photos is None else photos, key))
 
 
-def _neighbours(vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers and cosines (n, k) of the k nearest other rows, exact."""
-    n, d = vectors.shape
-    if k <= 0:
-        return np.zeros((n, 0), np.int64), np.zeros((n, 0), np.float32)
-    index = faiss.IndexFlatIP(d)
-    index.add(vectors)
-    likeness, near = index.search(vectors, k + 1)
-    own = near == np.arange(n)[:, None]
-    own[~own.any(1), -1] = True  # among many identical rows a row may not be its own neighbour
-    return near[~own].reshape(n, k), likeness[~own].reshape(n, k)
+def _absolute(relative: float, strangers: float) -> float:
+    return strangers + relative * (1 - strangers)
 
 
-def _edges(near: np.ndarray, likeness: np.ndarray, at_least: float) -> np.ndarray:
-    row, column = np.nonzero(likeness >= at_least)
-    return np.stack([row, near[row, column]], axis=1)
+def _pairs(near: Neighbours, at_least: float) -> np.ndarray:
+    """Pairs of rows int64 (m, 2) whose cosine is at least this."""
+    row, column = np.nonzero((near.cosine >= at_least) & (near.row >= 0))
+    return np.stack([row, near.row[row, column]], axis=1)
 
 
-def _components(n: int, edges: np.ndarray) -> list[np.ndarray]:
-    graph = coo_matrix((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), shape=(n, n))
-    _, label = connected_components(graph, directed=False)
-    order = np.argsort(label, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
+def _blocks(n: int, together: np.ndarray) -> np.ndarray:
+    """Labels (n,): rows that pairs (m, 2) join, directly or through others, share one."""
+    graph = coo_matrix((np.ones(len(together), bool), (together[:, 0], together[:, 1])), shape=(n, n))
+    return np.asarray(connected_components(graph, directed=False)[1]).astype(np.int64)
 
 
-def _small_enough(
-    members: np.ndarray, near: np.ndarray, likeness: np.ndarray, at_least: float, together: set[tuple[int, int]]
-) -> list[np.ndarray]:
-    """A component as it is, or cut at ever stricter edges until its parts fit into memory."""
-    if len(members) <= MAX_COMPONENT or at_least >= 1:
-        return [members]
-    stricter = at_least + 0.02
-    position = np.full(len(near), -1)
-    position[members] = np.arange(len(members))
-    row, column = np.nonzero(likeness[members] >= stricter)
-    edges = np.stack([row, position[near[members][row, column]]], axis=1)
-    edges = np.concatenate([edges[edges[:, 1] >= 0], np.array(_local(together, members), np.int64).reshape(-1, 2)])
-    parts = _components(len(members), edges)
-    return [piece for part in parts for piece in _small_enough(members[part], near, likeness, stricter, together)]
+def _summed(vectors: np.ndarray, order: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """float32 (labels, d): the sum of the rows of each label; `label` counts in `order`."""
+    total = np.zeros((int(label.max()) + 1, vectors.shape[1]), np.float32)
+    by_label = np.argsort(label, kind="stable")
+    for begin in range(0, len(label), _ROWS_AT_ONCE):
+        part = by_label[begin : begin + _ROWS_AT_ONCE]
+        first = np.flatnonzero(np.concatenate([[True], np.diff(label[part]) > 0]))
+        total[label[part[first]]] += np.add.reduceat(vectors[order[part]], first, axis=0)
+    return total
 
 
-def _local(pairs: set[tuple[int, int]], part: np.ndarray) -> list[tuple[int, int]]:
-    position = {int(member): i for i, member in enumerate(part)}
-    return sorted((position[a], position[b]) for a, b in pairs if a in position and b in position)
-
-
-def _average_linkage(
-    vectors: np.ndarray,
-    photos: np.ndarray | None,
-    together: Sequence[tuple[int, int]],
-    apart: Sequence[tuple[int, int]],
-    at_least: float,
-) -> np.ndarray:
-    """Labels 0.. of one component: merge the two groups most alike on average until none are `at_least` alike."""
-    m = len(vectors)
-    total = (vectors @ vectors.T).astype(np.float64)  # summed cosines between groups
-    forbidden = np.eye(m, dtype=bool)
-    if photos is not None:
-        total[(photos[:, None] == photos[None, :]) & ~forbidden] = -1.0
-    for a, b in apart:
-        forbidden[a, b] = forbidden[b, a] = True
-    size, label, alive = np.ones(m), np.arange(m), np.ones(m, bool)
-
-    def merge(i: int, j: int) -> None:
-        total[i] += total[j]
-        total[:, i] += total[:, j]
-        forbidden[i] |= forbidden[j]
-        forbidden[:, i] |= forbidden[:, j]
-        forbidden[i, i] = True
-        size[i] += size[j]
-        alive[j] = False
-        label[label == j] = i
-
-    for a, b in together:
-        i, j = sorted((int(label[a]), int(label[b])))
-        if i != j:
-            merge(i, j)
-
-    def best_of(i: int) -> tuple[float, int]:
-        mean = np.where(alive & ~forbidden[i], total[i] / (size[i] * size), -np.inf)
-        j = int(mean.argmax())
-        return float(mean[j]), j
-
-    best = np.full(m, -np.inf)
-    partner = np.zeros(m, np.int64)
-    for i in range(m):
-        if alive[i]:
-            best[i], partner[i] = best_of(i)
-    while True:
-        top = int(best.argmax())
-        if best[top] < at_least:
-            break
-        i, j = sorted((top, int(partner[top])))
-        merge(i, j)
-        best[j] = -np.inf
-        for row in np.flatnonzero(alive & ((partner == i) | (partner == j))):
-            best[row], partner[row] = best_of(int(row))
-        best[i], partner[i] = best_of(i)
-        # a group may now be nearer to the merged one than to its own best
-        mean = np.where(alive & ~forbidden[i], total[i] / (size[i] * size), -np.inf)
-        better = mean > best
-        best[better], partner[better] = mean[better], i
-    return np.unique(label, return_inverse=True)[1]
+def _shown(photos: np.ndarray | None, label: np.ndarray) -> csr_matrix | None:
+    """How many faces of each group each photo shows, over photos of several faces."""
+    if photos is None:
+        return None
+    several = np.flatnonzero(np.bincount(photos)[photos] > 1)
+    if len(several) == 0:
+        return None
+    column = np.unique(photos[several], return_inverse=True)[1]
+    shape = (int(label.max()) + 1, int(column.max()) + 1)
+    return csr_matrix((np.ones(len(several), np.float32), (label[several], column)), shape=shape)
 
 
 def _one_a_photo(
-    vectors: np.ndarray, photos: np.ndarray, label: np.ndarray, together: Sequence[tuple[int, int]]
+    embeddings: np.ndarray, order: np.ndarray, photos: np.ndarray, label: np.ndarray, block: np.ndarray
 ) -> np.ndarray:
     """Of several faces of one photo in one group, all but the one most like the group leave it.
 
     Faces that were said to be one person form a block, which stays or leaves as a whole; larger blocks stay first.
     """
-    label, block = label.copy(), _blocks(len(label), together)
-    total = np.zeros((int(label.max()) + 1, vectors.shape[1]))
-    np.add.at(total, label, vectors)
-    fit = np.einsum("nd,nd->n", vectors, total[label])
-    size, best = np.bincount(block), np.full(int(block.max()) + 1, -np.inf)
-    np.maximum.at(best, block, fit)
+    by_place = np.lexsort((photos, label))
+    again = (np.diff(label[by_place]) == 0) & (np.diff(photos[by_place]) == 0)
+    crowded = np.unique(label[by_place[1:][again]])
+    if len(crowded) == 0:
+        return label
+    label = label.copy()
+    rows = np.flatnonzero(np.isin(label, crowded))
+    place = np.searchsorted(crowded, label[rows])
+    vectors = embeddings[order[rows]]
+    fit = np.einsum("nd,nd->n", vectors, _summed(vectors, np.arange(len(rows)), place)[place])
     rows_of: dict[int, list[int]] = {}
-    for row, member in enumerate(block.tolist()):
+    best: dict[int, float] = {}
+    for row, member, how_well in zip(rows.tolist(), block[rows].tolist(), fit.tolist(), strict=True):
         rows_of.setdefault(member, []).append(row)
+        best[member] = max(best.get(member, -np.inf), how_well)
     taken: set[tuple[int, int]] = set()  # (group, photo)
     fresh = int(label.max()) + 1
-    for member in sorted(rows_of, key=lambda member: (-size[member], -best[member], rows_of[member][0])):
+    for member in sorted(rows_of, key=lambda member: (-len(rows_of[member]), -best[member], rows_of[member][0])):
         wanted = {(int(label[row]), int(photos[row])) for row in rows_of[member]}
         if wanted & taken:
             label[rows_of[member]], fresh = fresh, fresh + 1
         else:
             taken |= wanted
-    return np.unique(label, return_inverse=True)[1]
+    return label
 
 
-def _certainty(vectors: np.ndarray, labels: np.ndarray, near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Confidence and margin, float32 (n,)."""
-    n, groups = len(vectors), int(labels.max()) + 1
-    total = np.zeros((groups, vectors.shape[1]))
-    np.add.at(total, labels, vectors)
-    count = np.bincount(labels, minlength=groups)
-    own = count[labels]
-    to_own = np.einsum("nd,nd->n", vectors, total[labels]) - 1.0
-    confidence = np.where(own > 1, to_own / np.maximum(own - 1, 1), 1.0)
-    centre = total / count[:, None]
-    nearest = np.full(n, -1.0)
-    for column in range(near.shape[1]):
-        other = labels[near[:, column]]
-        cosine = np.einsum("nd,nd->n", vectors, centre[other])
-        nearest = np.where(other != labels, np.maximum(nearest, cosine), nearest)
-    margin = np.where(near.shape[1] > 0, confidence - nearest, 2.0)
-    return confidence.astype(np.float32), margin.astype(np.float32)
-
-
-def _same_photo_matches(vectors: np.ndarray, photos: np.ndarray, at_least: float) -> float | None:
-    order = np.argsort(photos, kind="stable")
-    above = pairs = 0
-    for members in np.split(order, np.flatnonzero(np.diff(photos[order])) + 1):
-        if len(members) > 1:
-            upper = np.triu_indices(len(members), 1)
-            above += int(((vectors[members] @ vectors[members].T)[upper] >= at_least).sum())
-            pairs += len(upper[0])
-    return above / pairs if pairs else None
+def _certainty(
+    embeddings: np.ndarray, order: np.ndarray, labels: np.ndarray, near: Neighbours
+) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence and margin, float32 (n,), of rows in `order`."""
+    n = len(labels)
+    total, count = _summed(embeddings, order, labels), np.bincount(labels)
+    confidence, margin = np.ones(n, np.float32), np.full(n, 2.0, np.float32)
+    for begin in range(0, n, _ROWS_AT_ONCE):
+        rows = slice(begin, min(begin + _ROWS_AT_ONCE, n))
+        vectors, label = embeddings[order[rows]], labels[rows]
+        own = count[label]
+        to_own = np.einsum("nd,nd->n", vectors, total[label]) - 1.0
+        confidence[rows] = np.where(own > 1, to_own / np.maximum(own - 1, 1), 1.0)
+        if near.row.shape[1] == 0:
+            continue
+        others = np.where(near.row[rows] >= 0, labels[near.row[rows]], label[:, None])
+        stranger = others != label[:, None]
+        nearest = np.full(len(label), -1.0)
+        for column in np.argsort(~stranger, axis=1, kind="stable")[:, :_RIVALS].T:
+            other = others[np.arange(len(label)), column]
+            cosine = np.einsum("nd,nd->n", vectors, total[other]) / count[other]
+            nearest = np.where(other != label, np.maximum(nearest, cosine), nearest)
+        margin[rows] = confidence[rows] - nearest
+    return confidence, margin
 
 
 def histogram(embeddings: np.ndarray, labels: np.ndarray, bins: int = 100, most: int = 3000) -> dict[str, list[float]]:

@@ -1,0 +1,117 @@
+"""Time, memory and quality of the grouping from 10^4 to 10^6 synthetic faces of 512 dimensions.
+
+    python benchmarks/grouping_scale.py [--sizes 10000 100000 1000000] [--keep]
+
+The faces follow what was measured with the ArcFace pack on photos of people: strangers' cosines 0 +- .096, those of one
+person .52 +- .15 with poor photos below .2; three in ten people have one photo, the others 2 to 500 by a power law; of
+a hundred people two look alike, of a hundred faces three are near-copies. Each size runs in a process of its own, whose
+peak memory is measured, embeddings included. At 10^5 the exact neighbour graph and the inverted file are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from record import finish
+from score import figures
+
+from curate.group import group
+
+DIMENSIONS = 512
+EFFECTIVE = 108.0  # 1 / .096^2: directions that random pairs of real embeddings behave as if they had
+SINGLE = 0.30  # share of people with one photo
+LOOK_ALIKE = 0.02
+COPIES = 0.03
+
+
+def synthetic(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Unit embeddings float32 (n, 512) in random order and the person of each, int64 (n,)."""
+    rng = np.random.default_rng(seed)
+    sizes: list[np.ndarray] = []
+    while sum(map(np.sum, sizes)) < n:
+        several = np.floor(2 * (1 - rng.random(4096)) ** (-1 / 1.2)).clip(2, 500).astype(np.int64)
+        sizes.append(np.where(rng.random(4096) < SINGLE, 1, several))
+    person = np.repeat(np.arange(4096 * len(sizes)), np.concatenate(sizes))[:n]
+    people = int(person[-1]) + 1
+    # standard deviations that fall geometrically, so that random directions have the effective dimension above
+    scale = _spectrum()
+    means = _unit(rng.standard_normal((people, DIMENSIONS), np.float32) * scale)
+    alike = np.flatnonzero(rng.random(people) < LOOK_ALIKE)
+    other = (alike + 1 + rng.integers(0, people - 1, len(alike))) % people
+    means[alike] = _unit(means[alike] + rng.uniform(0.45, 0.65, (len(alike), 1)).astype(np.float32) * means[other])
+    faces = np.empty((n, DIMENSIONS), np.float32)
+    # how near a face is to its person's mean: .72 on average, and lower for one in twenty
+    near = np.clip(rng.normal(0.74, 0.08, n), 0.35, 0.95)
+    near = np.where(rng.random(n) < 0.05, rng.uniform(0.2, 0.55, n), near).astype(np.float32)[:, None]
+    for begin in range(0, n, 2**16):
+        part = slice(begin, min(begin + 2**16, n))
+        noise = _unit(rng.standard_normal((part.stop - begin, DIMENSIONS), np.float32) * scale)
+        faces[part] = _unit(near[part] * means[person[part]] + np.sqrt(1 - near[part] ** 2) * noise)
+    copies = np.flatnonzero((rng.random(n - 1) < COPIES) & (person[1:] == person[:-1])) + 1
+    faces[copies] = _unit(faces[copies - 1] + 0.008 * rng.standard_normal((len(copies), DIMENSIONS), np.float32))
+    order = rng.permutation(n)
+    return faces[order], person[order]
+
+
+def _spectrum() -> np.ndarray:
+    """float32 (512,): scales whose squares s have sum(s)^2 / sum(s^2) = EFFECTIVE."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        decay = (low + high) / 2
+        squares = np.exp(-decay * np.arange(DIMENSIONS))
+        low, high = (decay, high) if squares.sum() ** 2 / (squares**2).sum() > EFFECTIVE else (low, decay)
+    return np.sqrt(squares).astype(np.float32)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def one(n: int, exact: bool) -> dict[str, Any]:
+    """Group n faces in this process."""
+    vectors, person = synthetic(n)
+    start = time.perf_counter()
+    found = group(vectors, exact=n if exact else min(n - 1, 50_000))
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {
+        **figures(person, found.labels),
+        "graph": "exact" if exact else "inverted file",
+        "seconds": round(seconds, 1),
+        "peak_gib": round(peak, 2),
+        "threshold": round(found.threshold, 3),
+        "false_match_rate": found.false_match_rate,
+        "neighbour_recall": round(found.recall, 4),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", type=int, default=[10_000, 30_000, 100_000, 300_000, 1_000_000])
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--exact", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/grouping_scale.json")
+    told = parser.parse_args()
+    if told.one:
+        print(json.dumps(one(told.one, told.exact)))
+        return
+    rows: list[dict[str, Any]] = []
+    runs = [(n, n <= 50_000) for n in told.sizes] + [(n, True) for n in told.sizes if 50_000 < n <= 100_000]
+    for n, exact in runs:
+        command = [sys.executable, str(Path(__file__).resolve()), "--one", str(n), *(["--exact"] if exact else [])]
+        ran = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows.append(json.loads(ran.stdout.splitlines()[-1]))
+        print(json.dumps(rows[-1]), flush=True)
+    finish("grouping_scale", {"dimensions": DIMENSIONS, "runs": rows}, told.keep)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""How well a grouping agrees with labels: pairwise and BCubed precision, recall and F."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def pairwise(truth: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
+    """Pairwise precision, recall and F over all pairs of faces; labels are integers from 0."""
+
+    def pairs(counts: np.ndarray) -> int:
+        return int((counts * (counts - 1) // 2).sum())
+
+    both = pairs(_cells(truth, found)[1])
+    said, true = pairs(np.bincount(found)), pairs(np.bincount(truth))
+    precision, recall = both / max(said, 1), both / max(true, 1)
+    return precision, recall, 2 * precision * recall / max(precision + recall, 1e-12)
+
+
+def bcubed(truth: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
+    """BCubed precision, recall and F (Bagga and Baldwin 1998), each face weighing the same."""
+    cells, count = _cells(truth, found)
+    true, said = np.bincount(truth)[cells[0]], np.bincount(found)[cells[1]]
+    precision, recall = float((count**2 / said).sum() / len(truth)), float((count**2 / true).sum() / len(truth))
+    return precision, recall, 2 * precision * recall / (precision + recall)
+
+
+def figures(names: Sequence[str] | np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Both scores, and how many groups, people and faces they are over."""
+    truth, found = np.unique(names, return_inverse=True)[1], np.unique(labels, return_inverse=True)[1]
+    keys = ("pair_p", "pair_r", "pair_f", "bcubed_p", "bcubed_r", "bcubed_f")
+    scores = (*pairwise(truth, found), *bcubed(truth, found))
+    row: dict[str, Any] = {key: round(value, 4) for key, value in zip(keys, scores, strict=True)}
+    return row | {"groups": int(found.max()) + 1, "people": int(truth.max()) + 1, "faces": len(truth)}
+
+
+def _cells(truth: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(label, group) of every non-empty cell of the contingency table, (2, cells), and its faces."""
+    width = np.int64(found.max()) + 1
+    keys, count = np.unique(truth.astype(np.int64) * width + found, return_counts=True)
+    return np.stack([keys // width, keys % width]), count

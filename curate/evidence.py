@@ -1,0 +1,85 @@
+"""How much a cosine says about two groups of faces: log odds of one person against two, calibrated without labels.
+
+The score of two groups is the cosine of their centres (mean embeddings). Between strangers it is spread around 0 with
+one standard deviation, whatever the groups' sizes; within a person it rises with the sizes. The prior odds follow the
+Chinese restaurant process: a face joins a group of b faces with odds b / α, where α grows with the number of people,
+so that in a collection of many people with one photo each two lone faces need more evidence than a face and a large
+group do. Every constant here is ours, chosen on ../shared/data/photos and people_crops and on synthetic mixtures; see
+docs/grouping.md for what each is worth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import log_ndtr
+
+# strangers' cosines have a heavier upper tail than the normal distribution that fits their negative half: relatives,
+# look-alikes and poor photos. The spread is widened by this much.
+TAIL = 1.25
+# spread where too few pairs have a negative cosine to measure it: ArcFace, 128 dimensions, measured .096 on web photos,
+# 1.09 times the 1 / sqrt(d) of random directions
+ISOTROPIC = 1.09
+# a person's faces: mean cosine before any group is known, and its spread for two lone faces and for two large groups
+WITHIN, SPREAD_LONE, SPREAD_LARGE = 0.55, 0.16, 0.10
+# groups that were found hold the more alike faces of their people: their mean cosine is this much too high
+FOUND_TOO_ALIKE = 0.03
+SAMPLE = 4096  # faces whose cosines with each other show the strangers' spread
+_ENOUGH = 0.01  # share of negative cosines below which the collection holds too few strangers to measure them
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The calibrated odds; cosines are taken relative to `strangers`, (cosine - strangers) / (1 - strangers)."""
+
+    spread: float  # standard deviation of strangers' cosines, the tail's widening included
+    within: float  # mean cosine of two faces of one person
+
+    def log_odds(self, cosine: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Log odds, without -log α, that groups of `a` and `b` faces with this cosine of centres are one person."""
+        small, large = np.minimum(a, b), np.maximum(a, b)
+        norms = (self.within + (1 - self.within) / a) * (self.within + (1 - self.within) / b)
+        expected = self.within / np.sqrt(norms)
+        variance = SPREAD_LARGE**2 + (SPREAD_LONE**2 - SPREAD_LARGE**2) / small
+        same = -0.5 * np.minimum(cosine - expected, 0) ** 2 / variance - 0.5 * np.log(variance)
+        strangers = -0.5 * (np.maximum(cosine, 0) / self.spread) ** 2 - np.log(self.spread)
+        return np.asarray(same - strangers + np.log(large))
+
+    def threshold(self, alpha: float) -> float:
+        """The least cosine that makes two lone faces one person, relative to strangers; 1 where none does."""
+        cosines = np.linspace(0, 1, 10001)
+        enough = self.log_odds(cosines, np.ones(1), np.ones(1)) >= np.log(alpha)
+        return float(cosines[enough.argmax()]) if enough.any() else 1.0
+
+    def false_match_rate(self, cosine: float) -> float:
+        """The estimated share of pairs of strangers' faces that are at least this alike."""
+        return float(np.exp(log_ndtr(-cosine / self.spread)))
+
+
+def strangers_spread(vectors: np.ndarray, strangers: float) -> float:
+    """The spread of strangers' cosines, from the negative ones: hardly any pair of one person has a negative cosine.
+
+    `vectors` are unit rows, float32 (n, d), a sample of the collection. Where fewer than 1% of their pairs are negative
+    (one person's collection, a handful of faces), the recognizer's usual spread stands in.
+    """
+    cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
+    relative = (cosines - strangers) / (1 - strangers)
+    negative = relative[relative < 0]
+    if len(negative) < max(_ENOUGH * len(relative), 100):
+        return TAIL * ISOTROPIC / float(np.sqrt(vectors.shape[1]))
+    return TAIL * float(np.sqrt(np.mean(np.square(negative, dtype=np.float64))))
+
+
+def concentration(people: int, faces: int) -> float:
+    """α of a Chinese restaurant process in which `faces` make `people` groups on average; at most `faces`.
+
+    Solves people = α log(1 + faces / α). The bound keeps the first merges of a collection possible.
+    """
+    low, high = 1e-3, float(faces)
+    if people >= high * np.log(2):
+        return high
+    for _ in range(60):
+        middle = np.sqrt(low * high)
+        low, high = (middle, high) if middle * np.log1p(faces / middle) < people else (low, middle)
+    return float(high)
