@@ -91,6 +91,7 @@ def peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[], np.
 
     yield "infomap", {f"{least:.2f}": lambda least=least: infomap(least) for least in COSINES}
     yield "chinese_whispers", {f"{least:.2f}": lambda least=least: whispers(least) for least in COSINES}
+
     def dbscan(eps: float) -> np.ndarray:
         found = DBSCAN(eps=eps, min_samples=3, metric="cosine").fit_predict(vectors)
         return np.where(found < 0, n + np.arange(n), found)

@@ -8,6 +8,7 @@ faces, so that a large person is complete after a few rounds and a chain of lone
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,8 @@ from curate.evidence import FOUND_TOO_ALIKE, WITHIN, Evidence, concentration
 # log odds above even at which rounds are run to their end before less sure merges are looked at; ours: finer steps
 # change no label on our photos
 LEVELS = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.0)
+# (cosine of the centres, mean cosine across, faces, faces), float64 (m,) each -> what is compared with the bar
+Odds = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 _PAIRS_AT_ONCE = 2**13  # their sums fit into a core's cache
 
 
@@ -30,8 +33,7 @@ class Graph:
     size: np.ndarray  # float64 (g,): its faces
     pairs: np.ndarray  # int32 (m, 2): groups that may be compared, in any order, repeats allowed
     apart: np.ndarray  # int64 (k, 2): groups that must not become one
-    shown: csr_matrix | None  # (g, photos): faces of each group in each photo; two of one photo lower the odds
-    strangers: float  # mean cosine of strangers
+    shown: csr_matrix | None  # (g, photos): faces of each group in each photo; two of one photo count as a cosine of -1
 
 
 @dataclass(frozen=True)
@@ -41,29 +43,44 @@ class Merged:
     alpha: float  # concentration of the process that the prior odds follow
 
 
-def agglomerate(graph: Graph, spread: float, least_alone: float | None) -> Merged:
-    """Which groups become one.
+def agglomerate(graph: Graph, spread: float) -> Merged:
+    """Which groups become one, by calibrated odds; `spread` is that of strangers' cosines.
 
-    `spread` is that of strangers' cosines; with `least_alone`, two lone faces merge from this cosine on (relative to
-    strangers), and the bar for all others moves with it; without, it follows from how many people there are.
+    The bar falls as groups merge: the fewer people there turn out to be, the less evidence two faces need.
     """
-    groups = _Groups(graph)
-    faces = int(graph.size.sum())
+    groups, faces = _Groups(graph), int(graph.size.sum())
     evidence = Evidence(spread, WITHIN)
 
-    def bar() -> float:
-        if least_alone is None:
-            return float(np.log(concentration(max(groups.count - 1, 1), faces)))
-        return float(evidence.log_odds(np.array([least_alone]), np.ones(1), np.ones(1))[0])
+    def alpha() -> float:
+        return concentration(max(groups.count - 1, 1), faces)
 
     for level in LEVELS:
         found = groups.mean_cosine()
         if found is not None:
             evidence = replace(evidence, within=found - FOUND_TOO_ALIKE)
-        groups.weigh(evidence)
-        while groups.merge(evidence, bar() + level):
+        groups.weigh(evidence.log_odds)
+        while groups.merge(evidence.log_odds, float(np.log(alpha())) + level):
             pass
-    return Merged(np.unique(groups.label, return_inverse=True)[1], evidence, float(np.exp(bar())))
+    return Merged(_from_zero(groups.label), evidence, alpha())
+
+
+def average_linkage(graph: Graph, at_least: float) -> np.ndarray:
+    """Which groups become one, int64 (g,): those whose faces have this mean cosine across, the most alike first."""
+    groups = _Groups(graph)
+    for level in (0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.0):
+        bar = at_least + level * (1 - at_least)
+        groups.weigh(_mean_cosine)
+        while groups.merge(_mean_cosine, bar):
+            pass
+    return _from_zero(groups.label)
+
+
+def _mean_cosine(cosine: np.ndarray, mean: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return mean
+
+
+def _from_zero(label: np.ndarray) -> np.ndarray:
+    return np.unique(label, return_inverse=True)[1]
 
 
 class _Groups:
@@ -76,7 +93,7 @@ class _Groups:
         self.label = np.arange(len(graph.sums))
         self.count = len(graph.sums)
         self.sum, self.size, self.shown = graph.sums, graph.size.astype(np.float64), graph.shown
-        self.apart, self.strangers = graph.apart.astype(np.int64), graph.strangers
+        self.apart = graph.apart.astype(np.int64)
         self.squared = np.einsum("gd,gd->g", self.sum, self.sum, dtype=np.float64)
         self.pairs, first = _each_once(graph.pairs, len(self.sum))
         self.odds = np.full(len(first), -np.inf, np.float32)
@@ -87,23 +104,21 @@ class _Groups:
         if not large.any():
             return None
         n = self.size[large]
-        cosine = ((self.squared[large] - n) / (n * (n - 1)) - self.strangers) / (1 - self.strangers)
-        return float(np.average(cosine, weights=np.sqrt(n)))
+        return float(np.average((self.squared[large] - n) / (n * (n - 1)), weights=np.sqrt(n)))
 
-    def weigh(self, evidence: Evidence, which: np.ndarray | None = None) -> None:
+    def weigh(self, odds: Odds, which: np.ndarray | None = None) -> None:
         """The odds of the pairs in these places, of all where none are named."""
         which = np.arange(len(self.pairs)) if which is None else which
-        centred = self.squared - self.strangers * self.size**2
 
         def part(begin: int) -> None:
             places = which[begin : begin + _PAIRS_AT_ONCE]
             u, v = self.pairs[places].T
             dot = np.einsum("pd,pd->p", self.sum[u], self.sum[v]).astype(np.float64)
-            if self.shown is not None:
+            if self.shown is not None:  # their cosine is taken for 0, as that of strangers
                 dot -= np.asarray(self.shown[u].multiply(self.shown[v]).sum(axis=1)).ravel()
-            dot -= self.strangers * self.size[u] * self.size[v]
-            cosine = dot / np.sqrt(np.maximum(centred[u] * centred[v], 1e-12))
-            self.odds[places] = evidence.log_odds(cosine, self.size[u], self.size[v])
+            a, b = self.size[u], self.size[v]
+            cosine = dot / np.sqrt(np.maximum(self.squared[u] * self.squared[v], 1e-12))
+            self.odds[places] = odds(cosine, dot / (a * b), a, b)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy lets go of the interpreter's lock
             list(pool.map(part, range(0, len(which), _PAIRS_AT_ONCE)))
@@ -111,7 +126,7 @@ class _Groups:
             keys = _keys(self.apart, len(self.sum))
             self.odds[which[np.isin(_keys(self.pairs[which], len(self.sum)), keys)]] = -np.inf
 
-    def merge(self, evidence: Evidence, bar: float) -> bool:
+    def merge(self, odds: Odds, bar: float) -> bool:
         """One round; False where no two groups reach the bar."""
         good = np.flatnonzero(self.odds >= bar)
         if len(good) == 0:
@@ -134,7 +149,7 @@ class _Groups:
         # a pair that was not touched cannot be the same as one that was
         self.pairs = np.concatenate([self.pairs[~touched], fresh])
         self.odds = np.concatenate([self.odds[~touched], np.full(len(fresh), -np.inf, np.float32)])
-        self.weigh(evidence, np.arange(len(self.pairs) - len(fresh), len(self.pairs)))
+        self.weigh(odds, np.arange(len(self.pairs) - len(fresh), len(self.pairs)))
         return True
 
 

@@ -31,13 +31,16 @@ _ENOUGH = 0.01  # share of negative cosines below which the collection holds too
 
 @dataclass(frozen=True)
 class Evidence:
-    """The calibrated odds; cosines are taken relative to `strangers`, (cosine - strangers) / (1 - strangers)."""
+    """The calibrated odds."""
 
     spread: float  # standard deviation of strangers' cosines, the tail's widening included
     within: float  # mean cosine of two faces of one person
 
-    def log_odds(self, cosine: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Log odds, without -log α, that groups of `a` and `b` faces with this cosine of centres are one person."""
+    def log_odds(self, cosine: np.ndarray, mean: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Log odds, without -log α, that groups of `a` and `b` faces with this cosine of centres are one person.
+
+        float64 (m,) each; `mean`, the mean cosine across, follows from the others and is not used.
+        """
         small, large = np.minimum(a, b), np.maximum(a, b)
         norms = (self.within + (1 - self.within) / a) * (self.within + (1 - self.within) / b)
         expected = self.within / np.sqrt(norms)
@@ -47,9 +50,10 @@ class Evidence:
         return np.asarray(same - strangers + np.log(large))
 
     def threshold(self, alpha: float) -> float:
-        """The least cosine that makes two lone faces one person, relative to strangers; 1 where none does."""
+        """The least cosine that makes two lone faces one person; 1 where none does."""
         cosines = np.linspace(0, 1, 10001)
-        enough = self.log_odds(cosines, np.ones(1), np.ones(1)) >= np.log(alpha)
+        one = np.ones(1)
+        enough = self.log_odds(cosines, cosines, one, one) >= np.log(alpha)
         return float(cosines[enough.argmax()]) if enough.any() else 1.0
 
     def false_match_rate(self, cosine: float) -> float:
@@ -57,16 +61,15 @@ class Evidence:
         return float(np.exp(log_ndtr(-cosine / self.spread)))
 
 
-def strangers_spread(vectors: np.ndarray, strangers: float) -> float:
+def strangers_spread(vectors: np.ndarray) -> float:
     """The spread of strangers' cosines, from the negative ones: hardly any pair of one person has a negative cosine.
 
     `vectors` are unit rows, float32 (n, d), a sample of the collection. Where fewer than 1% of their pairs are negative
     (one person's collection, a handful of faces), the recognizer's usual spread stands in.
     """
     cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
-    relative = (cosines - strangers) / (1 - strangers)
-    negative = relative[relative < 0]
-    if len(negative) < max(_ENOUGH * len(relative), 100):
+    negative = cosines[cosines < 0]
+    if len(negative) < max(_ENOUGH * len(cosines), 100):
         return TAIL * ISOTROPIC / float(np.sqrt(vectors.shape[1]))
     return TAIL * float(np.sqrt(np.mean(np.square(negative, dtype=np.float64))))
 

@@ -14,15 +14,17 @@ import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from curate.agglomerate import Graph, agglomerate
+from curate.agglomerate import Graph, agglomerate, average_linkage
 from curate.evidence import SAMPLE, strangers_spread
 from curate.neighbours import EXACT, Neighbours, find_neighbours
 from manifests.errors import BadInput
 
-# faces at least this alike (relative to strangers) are one picture again or frames of one burst: they count as one face
+# faces at least this alike are one picture again or frames of one burst: they count as one face
+# (ours). With `same_person`, 19 twentieths of the way from it to 1 take its place.
 COPIES = 0.95
-# faces less alike than this many spreads are not compared, unless through other faces of their groups
-_LEAST_SPREADS = 1.5
+# faces less alike than this many spreads, or than `same_person` less this much, are not compared, unless through other
+# faces of their groups
+_LEAST_SPREADS, _BELOW_MEAN = 1.5, 0.15
 # other groups, nearest neighbour first, that a margin is measured against
 _RIVALS = 4
 _ROWS_AT_ONCE = 2**16
@@ -35,7 +37,7 @@ class Grouping:
     labels: np.ndarray  # int64 (n,): faces of one person share a label; a face that stands alone has one of its own
     confidence: np.ndarray  # float32 (n,): mean cosine to the group's other faces; 1 where there is none
     margin: np.ndarray  # float32 (n,): confidence minus the mean cosine to the nearest other group among the neighbours
-    threshold: float  # the cosine from which two lone faces are one person, found or asked for
+    threshold: float  # the cosine from which two lone faces are one person, as found, or `same_person`
     false_match_rate: float  # the estimated share of pairs of strangers' faces that are at least this alike
     recall: float = 1.0  # share of true near neighbours that the search found; 1 where it was exact
 
@@ -46,7 +48,6 @@ def group(
     must_link: Sequence[tuple[int, int]] = (),
     cannot_link: Sequence[tuple[int, int]] = (),
     same_person: float | None = None,
-    strangers: float = 0.0,
     neighbours: int = 64,
     exact: int = EXACT,
 ) -> Grouping:
@@ -54,15 +55,15 @@ def group(
 
     Faces with the same entry in `photo_ids` are never one person unless `must_link` says so, directly or through
     others; leave it out to allow that. `must_link` and `cannot_link` hold pairs of row numbers and win over similarity.
-    `same_person` takes the place of the threshold that is otherwise found: the cosine from which two lone faces are one
-    person. `strangers` is the mean cosine of strangers (0 for ArcFace). Each face is compared with its nearest
+    With `same_person` nothing is calibrated: two groups are one person where the mean cosine across them reaches it
+    (for recognizers whose strangers' cosines do not lie around 0, as dlib's). Each face is compared with its nearest
     `neighbours`, exactly up to `exact` faces. The order of the rows does not change who is grouped with whom. Raises
     BadInput for links that contradict each other, for a link to a row that is not there, for rows that are not finite
-    or not of length 1, and for a `same_person` or `strangers` outside -1..1.
+    or not of length 1, and for a `same_person` outside -1..1.
     """
     embeddings = np.ascontiguousarray(embeddings, np.float32)
     n = len(embeddings)
-    _check(embeddings, must_link, cannot_link, same_person, strangers)
+    _check(embeddings, must_link, cannot_link, same_person)
     if n == 0:
         none = np.zeros(0, np.float32)
         return Grouping(np.zeros(0, np.int64), none, none, 1.0 if same_person is None else same_person, 0.0)
@@ -75,10 +76,11 @@ def group(
     apart = rank[np.array(cannot_link, np.int64).reshape(-1, 2)]
 
     sample = order[np.unique(np.linspace(0, n - 1, min(SAMPLE, n)).astype(np.int64))]
-    spread = strangers_spread(embeddings[sample], strangers)
-    near = find_neighbours(embeddings, order, neighbours, _absolute(4 * spread, strangers), exact)
-    copies = _pairs(near, _absolute(COPIES, strangers))
+    spread = strangers_spread(embeddings[sample])
+    least = _LEAST_SPREADS * spread if same_person is None else same_person - _BELOW_MEAN
+    near = find_neighbours(embeddings, order, neighbours, 4 * spread if same_person is None else same_person, exact)
     block = _blocks(n, together)
+    copies = _pairs(near, COPIES if same_person is None else same_person + COPIES * (1 - same_person))
     copies = copies[~np.isin(block[copies], block[apart]).any(1)]  # decided faces are not taken for their copies
     if photos is not None:
         copies = copies[photos[copies[:, 0]] != photos[copies[:, 1]]]
@@ -90,30 +92,30 @@ def group(
     if len(size) < len(sums):
         sums = _summed(sums, np.arange(len(sums)), start)
     start = start[face]
-    merged = agglomerate(
-        Graph(
-            sums=sums,
-            size=size,
-            pairs=start[_pairs(near, _absolute(_LEAST_SPREADS * spread, strangers))].astype(np.int32),
-            apart=start[apart],
-            shown=_shown(photos, start),
-            strangers=strangers,
-        ),
-        spread,
-        None if same_person is None else (same_person - strangers) / (1 - strangers),
+    graph = Graph(
+        sums=sums,
+        size=size,
+        pairs=start[_pairs(near, least)].astype(np.int32),
+        apart=start[apart],
+        shown=_shown(photos, start),
     )
-    labels = merged.label[start]
+    if same_person is None:
+        merged = agglomerate(graph, spread)
+        labels, threshold = merged.label[start], merged.evidence.threshold(merged.alpha)
+        false_matches = merged.evidence.false_match_rate(threshold)
+    else:
+        labels, threshold = average_linkage(graph, same_person)[start], same_person
+        false_matches = _strangers_above(embeddings[sample], labels[rank[sample]], same_person)
     if photos is not None:
         labels = _one_a_photo(embeddings, order, photos, labels, block)
     labels = np.unique(labels, return_inverse=True)[1]
     confidence, margin = _certainty(embeddings, order, labels, near)
-    found = merged.evidence.threshold(merged.alpha)  # relative to strangers
     return Grouping(
         labels=labels[rank],
         confidence=confidence[rank],
         margin=margin[rank],
-        threshold=_absolute(found, strangers) if same_person is None else same_person,
-        false_match_rate=merged.evidence.false_match_rate(found),
+        threshold=threshold,
+        false_match_rate=false_matches,
         recall=near.recall,
     )
 
@@ -123,7 +125,6 @@ def _check(
     must_link: Sequence[tuple[int, int]],
     cannot_link: Sequence[tuple[int, int]],
     same_person: float | None,
-    strangers: float,
 ) -> None:
     n = len(embeddings)
     if embeddings.ndim != 2:
@@ -136,8 +137,6 @@ def _check(
             )
     if same_person is not None and not -1 <= same_person <= 1:
         raise BadInput(f"same_person {same_person} is no cosine: say a number from -1 to 1, or leave it out.")
-    if not -1 < strangers < 1:
-        raise BadInput(f"strangers {strangers} is no mean cosine: say a number between -1 and 1.")
     if outside := [row for pair in (*must_link, *cannot_link) for row in pair if not 0 <= row < n]:
         raise BadInput(f"A link names face {outside[0]}, and there are {n} faces, counted from 0.")
     block = _blocks(n, np.array(must_link, np.int64).reshape(-1, 2))
@@ -157,8 +156,11 @@ def _canonical(embeddings: np.ndarray, photos: np.ndarray | None) -> np.ndarray:
     return np.lexsort((np.zeros(n) if photos is None else photos, key))
 
 
-def _absolute(relative: float, strangers: float) -> float:
-    return strangers + relative * (1 - strangers)
+def _strangers_above(vectors: np.ndarray, labels: np.ndarray, cosine: float) -> float:
+    """The share of pairs of different groups that are at least this alike."""
+    upper = np.triu_indices(len(vectors), 1)
+    apart = (labels[:, None] != labels[None, :])[upper]
+    return float(((vectors @ vectors.T)[upper][apart] >= cosine).mean()) if apart.any() else 0.0
 
 
 def _pairs(near: Neighbours, at_least: float) -> np.ndarray:
