@@ -15,7 +15,7 @@ from test_curate_decode import png
 import curate.detect
 import curate.pipeline
 from curate.config import CurateConfig, GroupRules, ScreenRules, SplitRules
-from curate.detect import read_crop
+from curate.crops import read_crop
 from curate.faces.errors import FaceModelError
 from curate.faces.models import Detection
 from manifests.check import check
@@ -64,7 +64,7 @@ def test_an_album_becomes_people_pairs_and_splits(tmp_path):
     assert (summary.files, summary.photos, summary.faces) == ({"ok": 20}, {"ok": 20}, {"ok": 20})
     assert (summary.identities, summary.alone, summary.largest, summary.set_aside) == (5, 0, 4, 0)
     assert sum(summary.pairs.values()) == 20 and min(summary.pairs.values()) >= 4 and summary.notices == ()
-    assert [stage for stage, done, total in told if done == total] == ["scan", "detect", "embed", "group"]
+    assert [stage for stage, done, total in told if done == total] == ["scan", "detect", "group"]
     assert check(dataset) == []
     folder_of = {row.photo_id: path_of(row.uri).parent.name for row in rows(dataset, File)}
     photo_of = {row.face_id: row.photo_id for row in rows(dataset, Face)}
@@ -274,7 +274,7 @@ def test_a_lost_crop_and_lost_or_broken_embeddings_are_made_anew(tmp_path):
     curated(photos, dataset)
     before, whole = contents(dataset), files(dataset)
     shards = sorted((dataset / "embeddings").iterdir())
-    assert len(shards) == 2
+    assert len(shards) == 3
     next((dataset / "faces").rglob("*.png")).unlink()
     shards[0].unlink()
     shards[1].write_bytes(b"")
@@ -523,5 +523,5 @@ def test_only_the_memory_of_a_batch_is_needed(tmp_path, monkeypatch):
     for module in (curate.detect, curate.embed):
         monkeypatch.setattr(module, "cached_models", lambda spec: replace(plain, embed=embed))
     curated(photos, tmp_path / "dataset")
-    assert batches == [64, 16]
+    assert batches == [32, 32, 16]
     assert all(photo.status == "ok" for photo in rows(tmp_path / "dataset", Photo))
