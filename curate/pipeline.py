@@ -64,10 +64,7 @@ def curate(
             sweep(ledger.dataset / folder)
         scan(ledger, photos, run, report)
         models = choose_faces(ledger, config.faces)
-        rules = config.screen
-        if rules.min_det_score is None:
-            rules = replace(rules, min_det_score=models.min_score)
-        config = replace(config, faces=models.spec, screen=rules)
+        config = with_models(config, models)
         detect(ledger, config, models, run, report)
         screen(ledger, config, run, report)
         embed(ledger, config, models, run, report)
@@ -77,6 +74,14 @@ def curate(
         pair(ledger)
         check_splits(ledger.rows(Face), ledger.rows(Split))
         return summarise(ledger, models)
+
+
+def with_models(config: CurateConfig, models: FaceModels) -> CurateConfig:
+    """The configuration with what the models decide filled in."""
+    rules = config.screen
+    if rules.min_det_score is None:
+        rules = replace(rules, min_det_score=models.min_score)
+    return replace(config, faces=models.spec, screen=rules)
 
 
 def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> None:
