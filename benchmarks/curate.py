@@ -9,6 +9,7 @@ the rounds. Then each step alone, in one process on one thread, and the floor: t
 from __future__ import annotations
 
 import argparse
+import importlib
 import shutil
 import tempfile
 import time
@@ -30,8 +31,6 @@ from curate.faces import measure
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, recognition_crop
 from curate.faces.decode import decode
 from curate.faces.models import load_faces
-from curate.pipeline import choose_faces, detect, embed, scan, screen, with_models
-from manifests.ledger import Ledger
 from manifests.records import Face
 from manifests.storage import path_of, sha256_bytes
 from manifests.workers import default_workers, mapper
@@ -41,6 +40,10 @@ Boxes = dict[Path, np.ndarray]  # photo -> (n, 4)
 
 def ours(photos: Sequence[Path], dataset: Path, spec: str, workers: int) -> dict[str, float]:
     """Seconds of each stage up to the embeddings."""
+    # not above: worker processes import this file again, and the command `likeness` does not burden them with these
+    from curate.pipeline import choose_faces, detect, embed, scan, screen, with_models
+    from manifests.ledger import Ledger
+
     seconds: dict[str, float] = {}
     start = time.perf_counter()
 
@@ -82,6 +85,8 @@ def loop(photos: Sequence[Path], folder: str) -> tuple[float, Boxes]:
 
 def boxes_of(dataset: Path, photos: Sequence[Path]) -> Boxes:
     """Our boxes, of accepted and of dropped faces."""
+    from manifests.ledger import Ledger
+
     with Ledger.open(dataset) as ledger:
         held = {row[0]: row[1] for row in ledger.query("SELECT uri, photo_id FROM files").iter_rows()}
         by_photo: dict[str, list[tuple[float, ...]]] = {}
@@ -187,6 +192,8 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/curate.json")
     told = parser.parse_args()
     warnings.simplefilter("ignore")  # insightface calls what scikit-image deprecates
+    for package in ("curate.pipeline", "insightface.app"):
+        importlib.import_module(package)  # both sides' imports come before any clock
     photos = sorted(path for path in told.photos.absolute().rglob("*") if path.is_file())[:: told.every]
     folder = told.faces.removeprefix("insightface:")
     seconds: dict[str, list[float]] = {"ours": [], "loop": []}
