@@ -113,6 +113,18 @@ def test_one_more_photo_is_the_only_one_looked_at(tmp_path, looked_at):
     assert check(dataset) == []
 
 
+def test_a_hundred_more_photos_are_the_only_ones_looked_at(tmp_path, looked_at):
+    photos, dataset = album(tmp_path / "photos", people=4, each=3), tmp_path / "dataset"
+    curated(photos, dataset)
+    before, kept = contents(dataset)["faces"], files(dataset)
+    looked_at.clear()
+    for number in range(100):
+        save(photos / "more" / f"{number}.png", photo([number % 5], 100 + number))
+    curated(photos, dataset)
+    assert len(looked_at) == 100 and {row[0] for row in before} <= {row[0] for row in contents(dataset)["faces"]}
+    assert kept.items() <= files(dataset).items()
+
+
 def test_a_loosened_rule_brings_faces_back_without_a_detection_and_a_tightened_one_drops_them(tmp_path, looked_at):
     photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
     for number in range(3):

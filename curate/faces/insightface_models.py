@@ -68,7 +68,7 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     try:
-        files = {}
+        files: dict[str, tuple[Path, Any]] = {}
         for path in sorted(folder.glob("*.onnx")):
             model = onnx.load(str(path))
             files.setdefault(_role(model), (path, model))
@@ -142,7 +142,7 @@ def without_prelu(model: Any) -> Any:
         source, target = node.input[0], node.output[0]
         for part, scale in (("line", values), ("bend", 1 - values)):
             graph.initializer.append(numpy_helper.from_array(scale, f"{target}_{part}_scale"))
-        channels = {"group": len(values), "kernel_shape": [1, 1]}
+        channels: dict[str, Any] = {"group": len(values), "kernel_shape": [1, 1]}
         nodes += [
             helper.make_node("Relu", [source], [f"{target}_positive"]),
             helper.make_node("Conv", [f"{target}_positive", f"{target}_bend_scale"], [f"{target}_bend"], **channels),
