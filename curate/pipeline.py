@@ -12,13 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from curate import screen as screening
 from curate.config import CurateConfig
 from curate.dedupe import REASON as NEAR_DUPLICATE
 from curate.dedupe import near_duplicates, pictures
-from curate.detect import REDETECTED, VANISHED, crop_batch, detect_batch, resolved
+from curate.detect import REDETECTED, VANISHED, crop_batch, detect_batch, resolved, start_worker
 from curate.embed import CROP_MISSING, batches, embed_batch, intact_shards, remove_shards, shard_name
 from curate.faces.models import FaceModels
 from curate.group import group, histogram
@@ -34,7 +32,7 @@ from manifests.storage import crop_path, sweep, uri_of
 from manifests.workers import Map, mapper
 
 FILES_A_BATCH = 32
-PHOTOS_A_BATCH = 16
+PHOTOS_A_BATCH = 32  # and so about as many faces a shard of embeddings
 
 
 @dataclass(frozen=True)
@@ -62,15 +60,12 @@ def curate(
 
     Raises BadInput, LedgerError or FaceModelError; every unit that was finished before stays recorded.
     """
-    with Ledger.open(dataset, write=True) as ledger, mapper(workers, _start_worker) as run:
+    with Ledger.open(dataset, write=True) as ledger, mapper(workers, start_worker) as run:
         for folder in ("faces", "embeddings"):
             sweep(ledger.dataset / folder)
         scan(ledger, photos, run, report)
         models = choose_faces(ledger, config.faces)
-        rules = config.screen
-        if rules.min_det_score is None:
-            rules = replace(rules, min_det_score=models.min_score)
-        config = replace(config, faces=models.spec, screen=rules)
+        config = with_models(config, models)
         detect(ledger, config, models, run, report)
         screen(ledger, config, run, report)
         embed(ledger, config, models, run, report)
@@ -80,6 +75,14 @@ def curate(
         pair(ledger, config)
         check_splits(ledger.rows(Face), ledger.rows(Split))
         return summarise(ledger, models)
+
+
+def with_models(config: CurateConfig, models: FaceModels) -> CurateConfig:
+    """The configuration with what the models decide filled in."""
+    rules = config.screen
+    if rules.min_det_score is None:
+        rules = replace(rules, min_det_score=models.min_score)
+    return replace(config, faces=models.spec, screen=rules)
 
 
 def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> None:
@@ -220,7 +223,7 @@ def screen(ledger: Ledger, config: CurateConfig, run: Map, report: Report) -> No
 
 
 def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, report: Report) -> None:
-    """Embeddings of accepted faces that have none, and of those whose shard has gone."""
+    """Embeddings of accepted faces that were not given one when they were found, and of those whose shard has gone."""
     told = {"recognizer": models.recognizer_sha256()}
     faces = ledger.rows(Face)
     intact = intact_shards(ledger.dataset, faces)
@@ -228,9 +231,7 @@ def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, re
     if broken:
         ledger.record("embed", "lost shards", told, [replace(face, shard=None, shard_row=None) for face in broken])
     todo = [
-        face
-        for face in ledger.rows(Face)
-        if face.shard is None and (face.status == "ok" or face.reason == NEAR_DUPLICATE)
+        face for face in faces if face.shard not in intact and (face.status == "ok" or face.reason == NEAR_DUPLICATE)
     ]
     work = partial(embed_batch, faces=config.faces, dataset=ledger.dataset)
     chunks, done = batches(todo), 0
@@ -351,10 +352,6 @@ def summarise(ledger: Ledger, models: FaceModels) -> Summary:
     )
 
 
-def _start_worker() -> None:
-    cv2.setNumThreads(1)
-
-
 def _unchanged(path: Path, known: File | None) -> bool:
     """Whether the file was read before and has neither grown nor been touched since."""
     if known is None or known.bytes is None:
@@ -378,7 +375,7 @@ def _uris(ledger: Ledger) -> dict[str, tuple[str, ...]]:
 def _keep_embedding(face: Face, before: dict[str, Face]) -> Face:
     """A face that is detected again keeps its embedding: its crop, and so its embedding, is the same."""
     same = before.get(face.face_id)
-    if same is None or same.landmarks5 != face.landmarks5:
+    if same is None or same.shard is None or same.landmarks5 != face.landmarks5:
         return face
     return replace(face, shard=same.shard, shard_row=same.shard_row)
 

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
+@cache  # reading a package's metadata costs a millisecond, and every record of a stage wants ten
 def installed(name: str) -> str | None:
     try:
         return version(name)

@@ -15,7 +15,7 @@ from test_curate_decode import png
 import curate.detect
 import curate.pipeline
 from curate.config import CurateConfig, GroupRules, ScreenRules, SplitRules
-from curate.detect import read_crop
+from curate.crops import read_crop
 from curate.faces.errors import FaceModelError
 from curate.faces.models import Detection
 from manifests.check import check
@@ -64,7 +64,7 @@ def test_an_album_becomes_people_pairs_and_splits(tmp_path):
     assert (summary.files, summary.photos, summary.faces) == ({"ok": 20}, {"ok": 20}, {"ok": 20})
     assert (summary.identities, summary.alone, summary.largest, summary.set_aside) == (5, 0, 4, 0)
     assert sum(summary.pairs.values()) == 20 and min(summary.pairs.values()) >= 4 and summary.notices == ()
-    assert [stage for stage, done, total in told if done == total] == ["scan", "detect", "embed", "group"]
+    assert [stage for stage, done, total in told if done == total] == ["scan", "detect", "group"]
     assert check(dataset) == []
     folder_of = {row.photo_id: path_of(row.uri).parent.name for row in rows(dataset, File)}
     photo_of = {row.face_id: row.photo_id for row in rows(dataset, Face)}
@@ -111,6 +111,18 @@ def test_one_more_photo_is_the_only_one_looked_at(tmp_path, looked_at):
     after = {m.face_id: m.identity_id for m in rows(dataset, Membership)}
     assert people.items() <= after.items() and shards.items() <= files(dataset).items()
     assert check(dataset) == []
+
+
+def test_a_hundred_more_photos_are_the_only_ones_looked_at(tmp_path, looked_at):
+    photos, dataset = album(tmp_path / "photos", people=4, each=3), tmp_path / "dataset"
+    curated(photos, dataset)
+    before, kept = contents(dataset)["faces"], files(dataset)
+    looked_at.clear()
+    for number in range(100):
+        save(photos / "more" / f"{number}.png", photo([number % 5], 100 + number))
+    curated(photos, dataset)
+    assert len(looked_at) == 100 and {row[0] for row in before} <= {row[0] for row in contents(dataset)["faces"]}
+    assert kept.items() <= files(dataset).items()
 
 
 def test_a_loosened_rule_brings_faces_back_without_a_detection_and_a_tightened_one_drops_them(tmp_path, looked_at):
@@ -274,7 +286,7 @@ def test_a_lost_crop_and_lost_or_broken_embeddings_are_made_anew(tmp_path):
     curated(photos, dataset)
     before, whole = contents(dataset), files(dataset)
     shards = sorted((dataset / "embeddings").iterdir())
-    assert len(shards) == 2
+    assert len(shards) == 3
     next((dataset / "faces").rglob("*.png")).unlink()
     shards[0].unlink()
     shards[1].write_bytes(b"")
@@ -523,5 +535,5 @@ def test_only_the_memory_of_a_batch_is_needed(tmp_path, monkeypatch):
     for module in (curate.detect, curate.embed):
         monkeypatch.setattr(module, "cached_models", lambda spec: replace(plain, embed=embed))
     curated(photos, tmp_path / "dataset")
-    assert batches == [64, 16]
+    assert batches == [32, 32, 16]
     assert all(photo.status == "ok" for photo in rows(tmp_path / "dataset", Photo))
