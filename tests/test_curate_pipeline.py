@@ -14,10 +14,11 @@ from test_curate_decode import png
 
 import curate.detect
 import curate.pipeline
-from curate.config import CurateConfig, GroupRules, ScreenRules, SplitRules
+from curate.config import DEFAULT, CurateConfig, GroupRules, SplitRules
 from curate.detect import read_crop
 from curate.faces.errors import FaceModelError
 from curate.faces.models import Detection
+from curate.screen import with_min_inter_ocular
 from manifests.check import check
 from manifests.errors import BadInput, LedgerBroken, LedgerLocked
 from manifests.ledger import Ledger
@@ -117,20 +118,20 @@ def test_a_loosened_rule_brings_faces_back_without_a_detection_and_a_tightened_o
     photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
     for number in range(3):
         save(photos / f"small{number}.png", photo([4], number, side=60))
-    strict = ScreenRules(min_inter_ocular_px=20)
+    strict = with_min_inter_ocular(DEFAULT, 20)
     assert curated(photos, dataset, screen=strict).faces == {"ok": 6, "too_small": 3}
     assert len(list((dataset / "faces").rglob("*.png"))) == 6
     looked_at.clear()
-    loose = curated(photos, dataset, screen=ScreenRules(min_inter_ocular_px=10))
+    loose = curated(photos, dataset, screen=with_min_inter_ocular(DEFAULT, 10))
     assert loose.faces == {"ok": 9} and loose.identities == 4 and looked_at == [] and check(dataset) == []
     once = tmp_path / "once"
-    curated(photos, once, screen=ScreenRules(min_inter_ocular_px=10))
+    curated(photos, once, screen=with_min_inter_ocular(DEFAULT, 10))
     crops = {name: data for name, data in files(once).items() if name.startswith("faces")}
     assert crops == {name: data for name, data in files(dataset).items() if name.startswith("faces")}
     looked_at.clear()
     assert curated(photos, dataset, screen=strict).faces == {"ok": 6, "too_small": 3}
     assert looked_at == [] and check(dataset) == []
-    assert curated(photos, dataset, screen=ScreenRules(min_inter_ocular_px=10)).faces == {"ok": 9}
+    assert curated(photos, dataset, screen=with_min_inter_ocular(DEFAULT, 10)).faces == {"ok": 9}
 
 
 def test_the_same_file_and_the_same_picture_again(tmp_path):
