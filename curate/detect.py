@@ -162,7 +162,7 @@ def _measured(
         return None
     crop = align(image, found.landmarks5, FFHQ_512, FFHQ_SIZE)
     yaw, pitch, roll = measure.pose(found.landmarks5)
-    native = _native_luma(image, found.box)
+    native = _native_luma(image, found.box.tolist())
     points68: tuple[float, ...] | None = None
     if landmarks == "dlib":
         from curate.faces.dlib_models import landmarks68

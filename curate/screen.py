@@ -1,7 +1,8 @@
-"""Which faces are good enough, and if not, why: a filter set asked of recorded columns. Loosening it needs no detection."""
+"""Which faces are good enough, and if not, why: a filter set over recorded columns. Loosening it needs no detection."""
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Sequence
@@ -18,14 +19,25 @@ from manifests.records import Face
 
 # reasons that other stages give to a face, or that would read like a status
 RESERVED = frozenset(
-    ("ok", "dropped", "failed", "near_duplicate", "file_vanished_or_changed", "file_replaced", "crop_missing")
-    + ("no_embedding", "not_found_again", "face_dropped", "photo_spans_splits")
+    [
+        "ok",
+        "dropped",
+        "failed",
+        "near_duplicate",
+        "file_vanished_or_changed",
+        "file_replaced",
+        "crop_missing",
+        "no_embedding",
+        "not_found_again",
+        "face_dropped",
+        "photo_spans_splits",
+    ]
 )
 BUILT_IN = frozenset(rule.reason for found in FILTER_SETS.values() for rule in found.filters)
 
 
 def screen(faces: Sequence[Face], sizes: Sequence[tuple[int, int]], filters: FilterSet) -> list[str | None]:
-    """For each face the reason of the first filter that removes it, or None. `sizes` are its photo's (width, height)."""
+    """A face's reason is that of the first filter that removes it, or None. `sizes` are the photos' (width, height)."""
     return first_reasons(removals(faces, sizes, filters), filters)
 
 
@@ -60,7 +72,7 @@ def tally(removed: np.ndarray, filters: FilterSet) -> dict[str, Any]:
 
 
 def load_filters(name: str) -> FilterSet:
-    """A built-in set by its name, or one from a TOML file with `name`, `version` and tables [[filter]] of reason and sql.
+    """A built-in set by its name, or one from a TOML file: `name`, `version`, and tables [[filter]] of `reason` and `sql`.
 
     Raises BadInput for anything else, with a sentence that says what to mend.
     """
@@ -75,7 +87,9 @@ def load_filters(name: str) -> FilterSet:
         raise BadInput(f"--filters {path} cannot be read: {error.strerror or error}.") from None
     except ValueError as error:  # TOML's and Unicode's errors
         raise BadInput(f"--filters {path} is not TOML: {error}.") from None
-    found = FilterSet(*_top(told, path), tuple(_filter(table, path, nth) for nth, table in enumerate(told["filter"], 1)))
+    found = FilterSet(
+        *_top(told, path), tuple(_filter(table, path, nth) for nth, table in enumerate(told["filter"], 1))
+    )
     check_filters(resolved(found, 0.0))
     return found
 
@@ -93,7 +107,12 @@ def resolved(filters: FilterSet, detector_min_score: float) -> FilterSet:
 
 
 def with_min_inter_ocular(filters: FilterSet, pixels: float) -> FilterSet:
-    """The set with its filter too_small asking for this many pixels between the eyes; put first where it has none."""
+    """The set with its filter too_small asking for this many pixels between the eyes; put first where it has none.
+
+    Raises BadInput for a number that is not finite.
+    """
+    if not math.isfinite(pixels):
+        raise BadInput(f"--min-inter-ocular {pixels} is no number of pixels: say one like 16.")
     rule = Filter("too_small", f"inter_ocular_px < {float(pixels)!r}")
     others = [found for found in filters.filters if found.reason != rule.reason]
     places = [nth for nth, found in enumerate(filters.filters) if found.reason == rule.reason] or [0]
@@ -103,11 +122,13 @@ def with_min_inter_ocular(filters: FilterSet, pixels: float) -> FilterSet:
 
 def _top(told: dict[str, Any], path: Path) -> tuple[str, int]:
     if strange := sorted(told.keys() - {"name", "version", "filter"}):
-        raise BadInput(f"--filters {path} says {strange[0]}, which means nothing here: name, version and [[filter]] do.")
+        raise BadInput(
+            f"--filters {path} says {strange[0]}, which means nothing here: name, version and [[filter]] do."
+        )
     name, version, tables = told.get("name"), told.get("version"), told.get("filter")
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}", name)):
         raise BadInput(
-            f"--filters {path} needs a name of 1 to 40 letters, digits, spaces, dots and dashes, as in name = \"mine\"."
+            f'--filters {path} needs a name of 1 to 40 letters, digits, spaces, dots and dashes, as in name = "mine".'
         )
     if name in FILTER_SETS:
         raise BadInput(f"--filters {path} is named {name}, like a built-in set: give it a name of its own.")

@@ -35,6 +35,13 @@ _OF_FACE: dict[str, pa.DataType] = {
 _OF_PHOTO = ("width", "height")
 COLUMNS = (*_OF_FACE, *_OF_PHOTO)
 
+# a face of ones, for what only shows when a predicate is asked
+_TRIAL = {
+    "nth": pa.array([0]),
+    **{name: pa.array([[1.0] * 4 if pa.types.is_list(kind) else 1.0], kind) for name, kind in _OF_FACE.items()},
+    **{name: pa.array([1], pa.int32()) for name in _OF_PHOTO},
+}
+
 # what an expression over one row is made of, as DuckDB's parser calls it: no subquery, window, star, lambda, parameter
 _NODES = {"COMPARISON", "CONJUNCTION", "OPERATOR", "FUNCTION", "CONSTANT", "COLUMN_REF", "CAST", "TYPE", "BETWEEN",
           "CASE"}  # fmt: skip
@@ -58,7 +65,7 @@ class FilterSet:
 
 
 def check_filters(found: FilterSet) -> None:
-    """Raise BadInput with a sentence for whatever is wrong with a set; its predicates are bound, not run on faces."""
+    """Raise BadInput for whatever is wrong with a set; each predicate is asked about one made-up face."""
     where = f"The filter set {found.name!r}"
     reasons = [rule.reason for rule in found.filters]
     for rule in found.filters:
@@ -77,7 +84,12 @@ def check_filters(found: FilterSet) -> None:
 
 def columns_of(found: FilterSet) -> set[str]:
     """The columns that a checked set's predicates name."""
-    return {name for rule in found.filters for name in _names(rule)}
+    return {name for rule in found.filters for name in columns_of_filter(rule)}
+
+
+def columns_of_filter(rule: Filter) -> set[str]:
+    """The columns that a checked predicate names."""
+    return {_name(node) for node in _nodes(_parsed(rule.sql)) if node["class"] == "COLUMN_REF"}
 
 
 def removals(faces: Sequence[Face], sizes: Sequence[tuple[int, int]], found: FilterSet) -> np.ndarray:
@@ -89,7 +101,9 @@ def removals(faces: Sequence[Face], sizes: Sequence[tuple[int, int]], found: Fil
     if not broken.size:
         return broken
     used = columns_of(found)
-    columns = {name: pa.array([getattr(face, name) for face in faces], _OF_FACE[name]) for name in _OF_FACE.keys() & used}
+    columns = {
+        name: pa.array([getattr(face, name) for face in faces], _OF_FACE[name]) for name in _OF_FACE.keys() & used
+    }
     columns |= {
         name: pa.array([size[i] for size in sizes], pa.int32()) for i, name in enumerate(_OF_PHOTO) if name in used
     }
@@ -126,6 +140,8 @@ def _answers(con: duckdb.DuckDBPyConnection, filters: Sequence[Filter]) -> list[
 
 def _check_predicate(rule: Filter) -> None:
     nodes = list(_nodes(_parsed(rule.sql)))
+    if strange := sorted({node["class"] for node in nodes} - _NODES):
+        raise _Refused(f"is more than an expression over one face ({', '.join(strange).lower()} is not allowed).")
     for node in nodes:
         if node["class"] == "COLUMN_REF" and (len(node["column_names"]) > 1 or _name(node) not in COLUMNS):
             raise _Refused(
@@ -135,13 +151,12 @@ def _check_predicate(rule: Filter) -> None:
             raise _Refused(
                 f"calls {node['function_name']}: only functions of one row that always answer the same may be called."
             )
-    if strange := sorted({node["class"] for node in nodes} - _NODES):
-        raise _Refused(f"is more than an expression over one face ({', '.join(strange).lower()} is not allowed).")
     with _connection().cursor() as con:
-        con.register("incoming", pa.table({"nth": pa.array([], pa.int64()), **{n: pa.array([], t) for n, t in _types()}}))
+        con.register("incoming", pa.table(_TRIAL))
         try:
             kind = con.execute(f"DESCRIBE SELECT (\n{rule.sql}\n) AS p FROM incoming").fetchall()[0][1]
-            _answers(con, (rule,))
+            if kind == "BOOLEAN":
+                _answers(con, (rule,))
         except duckdb.Error as error:
             raise _Refused(f"cannot be answered: {_first_line(error)}") from None
     if kind != "BOOLEAN":
@@ -179,16 +194,8 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
             yield from _nodes(part)
 
 
-def _names(rule: Filter) -> set[str]:
-    return {_name(node) for node in _nodes(_parsed(rule.sql)) if node["class"] == "COLUMN_REF"}
-
-
 def _name(node: dict[str, Any]) -> str:
     return str(node["column_names"][-1]).lower()
-
-
-def _types() -> list[tuple[str, pa.DataType]]:
-    return [*_OF_FACE.items(), *((name, pa.int32()) for name in _OF_PHOTO)]
 
 
 @cache

@@ -81,8 +81,8 @@ def blockiness(gray: np.ndarray) -> float:
     return float(np.mean(ratios))
 
 
-# passes neither flat, nor linear, nor edge along x or y: the difference of two Laplacians, divided by its norm (Immerkaer 1996)
-_NOISE_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
+# the difference of two Laplacians, of norm 6: nothing flat, no slope and no edge along x or y passes (Immerkaer 1996)
+_NOISE_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 
 def noise(gray: np.ndarray) -> float:
@@ -97,7 +97,7 @@ def noise(gray: np.ndarray) -> float:
     if min(gray.shape) < 8:
         return 0.0
     found = cv2.filter2D(gray, cv2.CV_32F, _NOISE_MASK)[1:-1, 1:-1]
-    return float(np.median(np.abs(found)) / 0.6745)
+    return float(np.median(np.abs(found)) / (6 * 0.6745))
 
 
 def exposure(crop: np.ndarray) -> float:
