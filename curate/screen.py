@@ -18,21 +18,19 @@ from manifests.filters import Filter, FilterSet, check_filters, removals
 from manifests.records import Face
 
 # reasons that other stages give to a face, or that would read like a status
-RESERVED = frozenset(
-    [
-        "ok",
-        "dropped",
-        "failed",
-        "near_duplicate",
-        "file_vanished_or_changed",
-        "file_replaced",
-        "crop_missing",
-        "no_embedding",
-        "not_found_again",
-        "face_dropped",
-        "photo_spans_splits",
-    ]
-)
+RESERVED = {
+    "ok",
+    "dropped",
+    "failed",
+    "near_duplicate",
+    "file_vanished_or_changed",
+    "file_replaced",
+    "crop_missing",
+    "no_embedding",
+    "not_found_again",
+    "face_dropped",
+    "photo_spans_splits",
+}
 BUILT_IN = frozenset(rule.reason for found in FILTER_SETS.values() for rule in found.filters)
 
 
@@ -72,7 +70,7 @@ def tally(removed: np.ndarray, filters: FilterSet) -> dict[str, Any]:
 
 
 def load_filters(name: str) -> FilterSet:
-    """A built-in set by its name, or one from a TOML file: `name`, `version`, and tables [[filter]] of `reason` and `sql`.
+    """A built-in set by its name, or one from a TOML file: name, version, and tables [[filter]] of reason and sql.
 
     Raises BadInput for anything else, with a sentence that says what to mend.
     """

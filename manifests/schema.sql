@@ -38,7 +38,6 @@ CREATE TABLE faces (                    -- a row is one detected face
     roll            FLOAT NOT NULL,     -- degrees, positive clockwise in the image
     sharpness       FLOAT NOT NULL,     -- curate/faces/measure.py
     blockiness      FLOAT NOT NULL,     -- curate/faces/measure.py
-    noise           FLOAT,              -- standard deviation in the photo's pixels, luma 0..255; NULL where never measured
     exposure        FLOAT NOT NULL,     -- mean luma of the face, 0..1
     upsample        FLOAT NOT NULL,     -- crop pixels per photo pixel in the 512 px crop; above 1 the crop was enlarged
     phash           VARCHAR NOT NULL,   -- 256-bit perceptual hash of the aligned face, hex
@@ -47,6 +46,7 @@ CREATE TABLE faces (                    -- a row is one detected face
     reason          VARCHAR,
     shard           VARCHAR,            -- embeddings/<shard>.npy holds its unit embedding
     shard_row       INTEGER,            -- in this row
+    noise           FLOAT,              -- standard deviation in the photo's pixels, luma 0..255; NULL where never measured
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 
