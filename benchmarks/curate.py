@@ -138,7 +138,7 @@ def steps(photos: Sequence[Path], spec: str) -> dict[str, float]:
         for face in timed("detect", lambda image=image: models.detect(image)):
             crop = timed("align to 512 px", lambda i=image, f=face: align(i, f.landmarks5, FFHQ_512, FFHQ_SIZE))
             timed("measures", lambda c=crop, f=face: _measures(c, f.landmarks5))
-            if measure.inter_ocular(face.landmarks5) < CurateConfig().screen.min_inter_ocular_px:
+            if measure.inter_ocular(face.landmarks5) < 16:  # too_small of the default filters
                 continue
             timed("PNG", lambda crop=crop: encode_png(crop))
             small = timed("crop to 112 px", lambda c=crop: recognition_crop(c, models.template, models.size))
@@ -150,7 +150,9 @@ def _measures(crop: np.ndarray, landmarks5: np.ndarray) -> None:
     measure.pose(landmarks5)
     measure.sharpness(crop)
     measure.exposure(crop)
-    measure.blockiness(measure.luma(measure.face_region(crop)))
+    native = measure.luma(measure.face_region(crop))
+    measure.blockiness(native)
+    measure.noise(native)
     measure.picture_hash(measure.face_region(crop), side=16)
 
 

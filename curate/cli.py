@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from curate.pipeline import Summary
 
 FACES_HELP = "auto, dlib, or insightface:<pack name or folder>. A dataset keeps the recognizer it began with."
+FILTERS_HELP = "Which faces are dropped: default, strict, or a TOML file of SQL predicates (docs/curate.md)."
 SPLIT_HELP = "identity: no identity, as grouped, on two sides. photos: for a collection of one person."
 PAIRS_HELP = (
     "Which references a target keeps, in which order: random, nearest, affine-nearest (by landmarks), diverse "
@@ -30,8 +31,10 @@ def curate(
     min_references: Annotated[int, typer.Option(help="Usable references below which a face is no target.")] = 1,
     max_references: Annotated[int, typer.Option(help="References kept a target; training draws from them.")] = 16,
     landmarks: Annotated[str | None, typer.Option(help="dlib: also record 68 landmarks.", show_default="none")] = None,
+    filters: Annotated[str, typer.Option(help=FILTERS_HELP, metavar="SET|FILE")] = "default",
     min_inter_ocular: Annotated[
-        float | None, typer.Option(help="Drop faces with fewer pixels between the eyes.", show_default="16")
+        float | None,
+        typer.Option(help="Drop faces with fewer pixels between the eyes.", show_default="the filters' own"),
     ] = None,
     same_person: Annotated[
         float | None,
@@ -52,16 +55,19 @@ def curate(
 
     Example: likeness curate ~/Photos --into dataset
     """
-    from curate.config import CurateConfig, GroupRules, PairRules, ScreenRules, SplitRules
+    from curate.config import CurateConfig, GroupRules, PairRules, SplitRules
     from curate.pipeline import curate as run
+    from curate.screen import load_filters, with_min_inter_ocular
     from manifests.progress import progress
     from manifests.workers import default_workers
 
     pair_rules = PairRules(pairs, min_photos, min_references, max_references)
+    screen = load_filters(filters)
+    if min_inter_ocular is not None:
+        screen = with_min_inter_ocular(screen, min_inter_ocular)
     if dry_run:
         typer.echo(_would(photos, into))
         return
-    screen = ScreenRules() if min_inter_ocular is None else ScreenRules(min_inter_ocular_px=min_inter_ocular)
     config = CurateConfig(
         faces=faces,
         landmarks=landmarks,

@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from curate.config import ScreenRules
 from curate.crops import write_crop
 from curate.embed import write_shard
 from curate.faces import measure
@@ -19,11 +18,16 @@ from curate.faces.decode import UndecodableImage, decode
 from curate.faces.errors import FaceModelError
 from curate.faces.models import Detection, FaceModels, cached_models
 from curate.screen import screen
+from manifests.filters import FilterSet
 from manifests.records import Face, Photo
 from manifests.storage import path_of, sha256_bytes
 
 VANISHED = "file_vanished_or_changed"
 REDETECTED = "not_found_again"  # by another detector than the one that found it
+
+# A question to the filters costs 2 ms however many faces it is about; the fewer faces wait for it, the more of their
+# crops are written beside the detector's work (ours)
+FACES_A_SCREENING = 16
 
 
 def start_worker() -> None:
@@ -32,20 +36,36 @@ def start_worker() -> None:
 
 
 def detect_batch(
-    photos: Sequence[tuple[Photo, Sequence[str]]], faces: str, landmarks: str | None, rules: ScreenRules, dataset: Path
+    photos: Sequence[tuple[Photo, Sequence[str]]], faces: str, landmarks: str | None, filters: FilterSet, dataset: Path
 ) -> list[Photo | Face]:
     """Every face of every photo as a measured, screened row; the photo's own row says where none was found.
 
     `photos` holds each photo with the uris it may be read from; `faces` is a resolved --faces spec. A detection whose
     landmarks coincide or are not finite is no face, and leaves no row. The accepted faces' crops are written, and their
-    embeddings as one shard. The next photo is decoded, and the last one's crops are written, beside the models' work.
+    embeddings as one shard. The next photo is decoded, and crops are written, beside the models' work.
     """
     models = cached_models(faces)
     rows: list[Photo | Face] = []
+    waiting: list[tuple[Face, np.ndarray, tuple[int, int]]] = []
     accepted: list[Face] = []
     seen: list[np.ndarray] = []
     with ThreadPoolExecutor(1) as writer:
         written: list[Future[None]] = []
+
+        def screen_waiting() -> None:
+            """The faces that the filters keep are noted, and their crops written once the last ones are on the disk."""
+            reasons = screen([face for face, _, _ in waiting], [size for _, _, size in waiting], filters)
+            _wait_for(written)
+            written.clear()
+            for (face, crop, _), reason in zip(waiting, reasons, strict=True):
+                if reason is None:
+                    written.append(writer.submit(write_crop, dataset, face.face_id, crop))
+                    seen.append(recognition_crop(crop, models.template, models.size))
+                    accepted.append(replace(face, status="ok", reason=None))
+                else:
+                    rows.append(replace(face, status="dropped", reason=reason))
+            waiting.clear()
+
         for photo, image in _decoded(photos):
             if image is None:
                 rows.append(replace(photo, status="failed", reason=VANISHED))
@@ -64,16 +84,10 @@ def detect_batch(
                     found.setdefault(measured[0].face_id, measured)
             status, missing = ("ok", None) if found else ("dropped", "no_face")
             rows.append(replace(photo, status=status, reason=missing))
-            _wait_for(written)
-            written = []
-            for face, crop in found.values():
-                reason = screen(face, rules, (photo.width, photo.height))
-                if reason is None:
-                    written.append(writer.submit(write_crop, dataset, face.face_id, crop))
-                    seen.append(recognition_crop(crop, models.template, models.size))
-                    accepted.append(replace(face, status="ok", reason=None))
-                else:
-                    rows.append(replace(face, status="dropped", reason=reason))
+            waiting += [(face, crop, (photo.width, photo.height)) for face, crop in found.values()]
+            if len(waiting) >= FACES_A_SCREENING:
+                screen_waiting()
+        screen_waiting()
         if accepted:
             rows += write_shard(dataset, accepted, models.embed(np.stack(seen)))
         _wait_for(written)
@@ -132,6 +146,26 @@ def face_id_of(photo_id: str, box: np.ndarray) -> str:
     return sha256_bytes(f"{photo_id} {' '.join(str(round(float(edge))) for edge in box)}".encode())[:32]
 
 
+def noise_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]]]) -> list[Face]:
+    """Faces recorded before their noise was measured, measured now; none of a photo that cannot be read any more.
+
+    `photos` holds (photo_id, the uris it may be read from, its faces).
+    """
+    rows: list[Face] = []
+    for photo_id, uris, faces in photos:
+        image = read_photo(photo_id, uris)
+        if image is not None:
+            rows += [replace(face, noise=measure.noise(_native_luma(image, face.box))) for face in faces]
+    return rows
+
+
+def _native_luma(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
+    """Luma float32 (h, w), 0..255, of a box in the photo's own pixels; empty where the box lies outside."""
+    x0, y0, x1, y1 = (max(0, round(float(edge))) for edge in box)
+    native = image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
+    return measure.luma(native) if native.size else np.zeros((0, 0), np.float32)
+
+
 def _measured(
     image: np.ndarray, photo_id: str, found: Detection, landmarks: str | None
 ) -> tuple[Face, np.ndarray] | None:
@@ -144,8 +178,7 @@ def _measured(
         return None
     crop = align(image, found.landmarks5, FFHQ_512, FFHQ_SIZE)
     yaw, pitch, roll = measure.pose(found.landmarks5)
-    x0, y0, x1, y1 = (max(0, round(float(edge))) for edge in found.box)
-    native = image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
+    native = _native_luma(image, found.box.tolist())
     points68: tuple[float, ...] | None = None
     if landmarks == "dlib":
         from curate.faces.dlib_models import landmarks68
@@ -163,7 +196,8 @@ def _measured(
         pitch=pitch,
         roll=roll,
         sharpness=measure.sharpness(crop),
-        blockiness=measure.blockiness(measure.luma(native)) if native.size else 1.0,
+        blockiness=measure.blockiness(native),
+        noise=measure.noise(native),
         exposure=measure.exposure(crop),
         upsample=scale_of(matrix),
         phash=measure.picture_hash(measure.face_region(crop), side=16),

@@ -6,7 +6,7 @@ scan -> detect -> screen -> embed -> dedupe -> group -> split -> pair -> check
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from curate import screen as screening
 from curate.config import CurateConfig
 from curate.dedupe import REASON as NEAR_DUPLICATE
 from curate.dedupe import near_duplicates, pictures
-from curate.detect import REDETECTED, VANISHED, crop_batch, detect_batch, resolved, start_worker
+from curate.detect import REDETECTED, VANISHED, crop_batch, detect_batch, noise_batch, resolved, start_worker
 from curate.embed import CROP_MISSING, batches, embed_batch, intact_shards, remove_shards, shard_name
 from curate.faces.models import FaceModels
 from curate.group import group, histogram
@@ -25,6 +25,7 @@ from curate.pairs import make_pairs
 from curate.scan import mark_replaced, mark_same_files, offered, scan_batch, still_holding
 from curate.splits import check_splits, make_splits
 from manifests.errors import BadInput
+from manifests.filters import check_filters, columns_of, removals
 from manifests.ledger import Ledger
 from manifests.progress import Report
 from manifests.records import TABLES, Face, File, Identity, Membership, Model, Pair, Photo, Record, Split
@@ -66,6 +67,9 @@ def curate(
         scan(ledger, photos, run, report)
         models = choose_faces(ledger, config.faces)
         config = with_models(config, models)
+        check_filters(config.screen)
+        # noted before a face is given one of its reasons, so that a later run knows whose reason that was
+        ledger.record("filters", config.screen.name, config.screen, detail=asdict(config.screen))
         detect(ledger, config, models, run, report)
         screen(ledger, config, run, report)
         embed(ledger, config, models, run, report)
@@ -79,10 +83,7 @@ def curate(
 
 def with_models(config: CurateConfig, models: FaceModels) -> CurateConfig:
     """The configuration with what the models decide filled in."""
-    rules = config.screen
-    if rules.min_det_score is None:
-        rules = replace(rules, min_det_score=models.min_score)
-    return replace(config, faces=models.spec, screen=rules)
+    return replace(config, faces=models.spec, screen=screening.resolved(config.screen, models.min_score))
 
 
 def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> None:
@@ -168,7 +169,7 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, r
     for face in ledger.rows(Face):
         earlier[face.photo_id][face.face_id] = face
     work = partial(
-        detect_batch, faces=config.faces, landmarks=config.landmarks, rules=config.screen, dataset=ledger.dataset
+        detect_batch, faces=config.faces, landmarks=config.landmarks, filters=config.screen, dataset=ledger.dataset
     )
     chunks = _chunks(todo, PHOTOS_A_BATCH)
     for done, found in enumerate(run(work, chunks), 1):
@@ -191,19 +192,36 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, r
 
 
 def screen(ledger: Ledger, config: CurateConfig, run: Map, report: Report) -> None:
-    """The screen's rules over the recorded measures: loosening a rule brings faces back without a new detection.
+    """The filters over the recorded measures: loosening one brings faces back without a new detection.
 
-    A face whose crop has gone is cropped again, from the photo.
+    A face whose crop has gone is cropped again, from the photo. Where a filter asks for the noise, faces recorded
+    before it was measured are measured first, from their photos.
     """
     photos = {photo.photo_id: photo for photo in ledger.rows(Photo)}
     uris = _uris(ledger)
+    given = {rule["reason"] for filters in ledger.details("filters") for rule in filters["filters"]}
+    ours = {None, NEAR_DUPLICATE, VANISHED, CROP_MISSING, *screening.BUILT_IN, *given}
+    known = {face.face_id: face for face in ledger.rows(Face) if face.reason in ours}
+
+    def from_photos(what: str, work: Callable[[Any], list[Face]], faces: Iterable[Face]) -> Iterator[Face]:
+        by_photo: dict[str, list[Face]] = defaultdict(list)
+        for face in faces:
+            by_photo[face.photo_id].append(face)
+        chunks = _chunks([(photo, uris.get(photo, ()), own) for photo, own in sorted(by_photo.items())], PHOTOS_A_BATCH)
+        for done, rows in enumerate(run(work, chunks), 1):
+            yield from rows
+            report(what, min(done * PHOTOS_A_BATCH, len(by_photo)), len(by_photo))
+
+    measured: dict[str, Face] = {}
+    if "noise" in columns_of(config.screen):
+        unmeasured = [face for face in known.values() if face.noise is None]
+        measured = {face.face_id: face for face in from_photos("measure", noise_batch, unmeasured)}
+    faces = [measured.get(face_id, face) for face_id, face in known.items()]
+    sizes = [(photos[face.photo_id].width, photos[face.photo_id].height) for face in faces]
+    removed = removals(faces, sizes, config.screen)
     changed: list[Face] = []
-    to_crop: dict[str, list[Face]] = defaultdict(list)
-    for face in ledger.rows(Face):
-        if face.reason not in (None, NEAR_DUPLICATE, VANISHED, CROP_MISSING, *screening.REASONS):
-            continue
-        photo = photos[face.photo_id]
-        reason = screening.screen(face, config.screen, (photo.width, photo.height))
+    to_crop: list[Face] = []
+    for face, reason in zip(faces, screening.first_reasons(removed, config.screen), strict=True):
         if reason is not None:
             wanted = replace(face, status="dropped", reason=reason, duplicate_of=None)
         elif face.reason == NEAR_DUPLICATE:
@@ -211,15 +229,11 @@ def screen(ledger: Ledger, config: CurateConfig, run: Map, report: Report) -> No
         else:
             wanted = replace(face, status="ok", reason=None)
         if reason is None and not crop_path(ledger.dataset, face.face_id).exists():
-            to_crop[face.photo_id].append(wanted)
-        elif wanted != face:
+            to_crop.append(wanted)
+        elif wanted != known[face.face_id]:
             changed.append(wanted)
-    work = [(photo_id, uris.get(photo_id, ()), faces) for photo_id, faces in sorted(to_crop.items())]
-    chunks = _chunks(work, PHOTOS_A_BATCH)
-    for done, rows in enumerate(run(partial(crop_batch, dataset=ledger.dataset), chunks), 1):
-        changed += rows
-        report("crop", min(done * PHOTOS_A_BATCH, len(work)), len(work))
-    ledger.record("screen", "all", config.screen, changed)
+    changed += from_photos("crop", partial(crop_batch, dataset=ledger.dataset), to_crop)
+    ledger.record("screen", "all", config.screen, changed, detail=screening.tally(removed, config.screen))
 
 
 def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, report: Report) -> None:

@@ -15,8 +15,10 @@ from manifests.errors import LedgerError, LedgerTooNew
 
 Step = tuple[int, str, tuple[str, ...]]
 
-SCHEMA_VERSION = 1
-STEPS: tuple[Step, ...] = ()  # version 1 is the first
+SCHEMA_VERSION = 2
+STEPS: tuple[Step, ...] = (  # version 1 is the first
+    (2, "the noise of a face", ("ALTER TABLE faces ADD COLUMN noise FLOAT",)),
+)
 
 _BOOKKEEPING = """CREATE TABLE IF NOT EXISTS migrations (
     version INTEGER PRIMARY KEY, purpose VARCHAR NOT NULL, applied TIMESTAMP NOT NULL)"""

@@ -50,6 +50,7 @@ class Face:
     reason: str | None = None
     shard: str | None = None
     shard_row: int | None = None
+    noise: float | None = None
 
 
 @dataclass(frozen=True)

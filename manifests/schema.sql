@@ -46,6 +46,7 @@ CREATE TABLE faces (                    -- a row is one detected face
     reason          VARCHAR,
     shard           VARCHAR,            -- embeddings/<shard>.npy holds its unit embedding
     shard_row       INTEGER,            -- in this row
+    noise           FLOAT,              -- standard deviation in the photo's pixels, luma 0..255; NULL where never measured
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 

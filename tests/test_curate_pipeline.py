@@ -14,12 +14,14 @@ from test_curate_decode import png
 
 import curate.detect
 import curate.pipeline
-from curate.config import CurateConfig, GroupRules, ScreenRules, SplitRules
+from curate.config import DEFAULT, CurateConfig, GroupRules, SplitRules
 from curate.crops import read_crop
 from curate.faces.errors import FaceModelError
 from curate.faces.models import Detection
+from curate.screen import with_min_inter_ocular
 from manifests.check import check
 from manifests.errors import BadInput, LedgerBroken, LedgerLocked
+from manifests.filters import Filter, FilterSet
 from manifests.ledger import Ledger
 from manifests.records import Face, File, Identity, Membership, Model, Pair, Photo, Split
 from manifests.storage import crop_path, path_of, sha256_bytes
@@ -129,20 +131,78 @@ def test_a_loosened_rule_brings_faces_back_without_a_detection_and_a_tightened_o
     photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
     for number in range(3):
         save(photos / f"small{number}.png", photo([4], number, side=60))
-    strict = ScreenRules(min_inter_ocular_px=20)
+    strict = with_min_inter_ocular(DEFAULT, 20)
     assert curated(photos, dataset, screen=strict).faces == {"ok": 6, "too_small": 3}
     assert len(list((dataset / "faces").rglob("*.png"))) == 6
     looked_at.clear()
-    loose = curated(photos, dataset, screen=ScreenRules(min_inter_ocular_px=10))
+    loose = curated(photos, dataset, screen=with_min_inter_ocular(DEFAULT, 10))
     assert loose.faces == {"ok": 9} and loose.identities == 4 and looked_at == [] and check(dataset) == []
     once = tmp_path / "once"
-    curated(photos, once, screen=ScreenRules(min_inter_ocular_px=10))
+    curated(photos, once, screen=with_min_inter_ocular(DEFAULT, 10))
     crops = {name: data for name, data in files(once).items() if name.startswith("faces")}
     assert crops == {name: data for name, data in files(dataset).items() if name.startswith("faces")}
     looked_at.clear()
     assert curated(photos, dataset, screen=strict).faces == {"ok": 6, "too_small": 3}
     assert looked_at == [] and check(dataset) == []
-    assert curated(photos, dataset, screen=ScreenRules(min_inter_ocular_px=10)).faces == {"ok": 9}
+    assert curated(photos, dataset, screen=with_min_inter_ocular(DEFAULT, 10)).faces == {"ok": 9}
+
+
+def test_a_set_of_ones_own_drops_with_its_reasons_and_another_set_brings_back(tmp_path, looked_at):
+    photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
+    save(photos / "wide.png", photo([4, 5, 6], 0))
+    wide = FilterSet("no groups", 3, (Filter("very_wide", "width > 400"), Filter("unsure", "det_score < 0.95")))
+    assert curated(photos, dataset, screen=wide).faces == {"unsure": 6, "very_wide": 3}
+    with Ledger.open(dataset) as ledger:
+        told = ledger.detail("screen")
+    assert (told["name"], told["version"], told["faces"], told["kept"]) == ("no groups", 3, 9, 0)
+    assert [(rule["reason"], rule["first"], rule["alone"], rule["only"]) for rule in told["filters"]] == [
+        ("very_wide", 3, 3, 0),
+        ("unsure", 6, 9, 6),
+    ]
+    said = "\n".join(answer(dataset, "wide.png")[0])
+    assert "dropped, very_wide by width > 400, filters no groups, version 3" in said
+    looked_at.clear()
+    assert curated(photos, dataset).faces == {"ok": 9} and looked_at == [] and check(dataset) == []
+    assert curated(photos, dataset, screen=wide).faces == {"unsure": 6, "very_wide": 3}
+
+
+def test_a_killed_run_leaves_reasons_that_the_next_set_knows(tmp_path, monkeypatch):
+    photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    none = FilterSet("none", 1, (Filter("not_today", "true"),))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(curate.pipeline, "screen", killed)
+        curated(photos, dataset, screen=none)
+    assert reasons(dataset, Face) == {"not_today": 6}
+    assert curated(photos, dataset).faces == {"ok": 6} and check(dataset) == []
+
+
+def test_noise_is_measured_and_faces_of_an_old_ledger_are_measured_when_a_filter_asks(tmp_path, looked_at):
+    photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
+    first = curated(photos, dataset)
+    faces = rows(dataset, Face)
+    assert all(face.noise is not None and face.noise > 0 for face in faces)
+    with Ledger.open(dataset, write=True) as ledger:
+        ledger.record("test", "old", {}, [replace(face, noise=None) for face in faces])
+    (gone,) = [path_of(row.uri) for row in rows(dataset, File) if row.photo_id == faces[0].photo_id]
+    gone.unlink()
+    looked_at.clear()
+    assert curated(photos, dataset).faces == first.faces and {face.noise for face in rows(dataset, Face)} == {None}
+    noisy = FilterSet("quiet", 1, (Filter("too_noisy", "noise >= 0"),))
+    # one whose photo is gone cannot be measured, and stays
+    assert curated(photos, dataset, screen=noisy).faces == {"ok": 1, "too_noisy": 5}
+    assert [face.noise for face in rows(dataset, Face)][1:] == [face.noise for face in faces][1:]
+    assert looked_at == []
+
+
+def test_a_bad_predicate_ends_the_run_before_any_photo_is_looked_at(tmp_path, looked_at):
+    photos = album(tmp_path / "photos", people=1, each=1)
+    with pytest.raises(BadInput, match="names jaw"):
+        curated(photos, tmp_path / "d", screen=FilterSet("mine", 1, (Filter("odd", "jaw > 1"),)))
+    assert looked_at == []
 
 
 def test_the_same_file_and_the_same_picture_again(tmp_path):
