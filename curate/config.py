@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,20 @@ class CurateConfig:
 
     faces: str = "auto"
     landmarks: str | None = None  # "dlib" fills landmarks68
+    labels: str | None = None  # folder or FILE.csv as truth; hint, hint:FILE.csv
     screen: ScreenRules = field(default_factory=ScreenRules)
     dedupe: DedupeRules = field(default_factory=DedupeRules)
     group: GroupRules = field(default_factory=GroupRules)
     split: SplitRules = field(default_factory=SplitRules)
+
+
+def config_from(told: Mapping[str, Any], kind: Any = CurateConfig) -> Any:
+    """The configuration that `dataclasses.asdict` wrote down; what is not in it keeps its default."""
+    types = typing.get_type_hints(kind)
+    values = {name: value for name, value in told.items() if name in types}
+    for name, value in values.items():
+        if is_dataclass(types[name]):
+            values[name] = config_from(value, types[name])
+        elif isinstance(value, list):  # JSON has no tuples
+            values[name] = tuple(value)
+    return kind(**values)

@@ -14,7 +14,7 @@ BROKEN = (3, "broken", ("ALTER TABLE songs ADD COLUMN singer VARCHAR", "UPDATE n
 @pytest.fixture
 def con():
     with duckdb.connect() as con:
-        migrate(con, "here")
+        migrate(con, "here", newest=1)
         yield con
 
 
@@ -22,7 +22,9 @@ def history(con) -> list[tuple[int, str]]:
     return con.sql("SELECT version, purpose FROM migrations ORDER BY version").fetchall()
 
 
-def test_a_new_ledger_is_made_at_the_newest_version(con):
+def test_a_new_ledger_is_made_at_the_newest_version():
+    con = duckdb.connect()
+    migrate(con, "here")
     assert history(con) == [(SCHEMA_VERSION, "created")] and version_of(con) == SCHEMA_VERSION
     migrate(con, "here")
     assert history(con) == [(SCHEMA_VERSION, "created")]
@@ -54,3 +56,18 @@ def test_newer_is_refused_before_any_step(con):
     with pytest.raises(LedgerTooNew, match=r"schema version 7.*up to 3"):
         migrate(con, "here", (STEP_2, STEP_3), newest=3)
     assert len(history(con)) == 2
+
+
+def test_a_ledger_of_version_1_learns_of_decisions_and_labels(con):
+    con.execute("DROP TABLE decisions")
+    con.execute("DROP TABLE labels")
+    con.execute(
+        "CREATE TABLE decisions (decision_id BIGINT PRIMARY KEY, kind VARCHAR NOT NULL, faces JSON NOT NULL, "
+        "made TIMESTAMP NOT NULL)"
+    )
+    migrate(con, "here", [step for step in STEPS if step[0] == 2], newest=2)
+    with duckdb.connect() as new:
+        migrate(new, "there")
+        for table in ("decisions", "labels"):
+            columns = "SELECT column_name, data_type, is_nullable FROM information_schema.columns WHERE table_name = ?"
+            assert con.execute(columns, [table]).fetchall() == new.execute(columns, [table]).fetchall()
