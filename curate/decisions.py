@@ -3,8 +3,9 @@
 A decision names faces by photo hash and box; today's face of that photo with the largest overlap (IoU of .5 or more)
 answers to it. A face is either named by the person who decided, or a witness: a face that a named identity held when
 the decision was made. Witnesses say which person was meant, also when the identity falls apart or grows later. What was
-named binds; a witness is released once a later split or move names it, so that one wrong face of a merged identity can
-be taken out without undoing the merge. All else that contradicts is refused, with the numbers of the decisions.
+named binds. A witness is released once a later split or move names it, so that one wrong face of a merged identity can
+be taken out without undoing the merge, and once the merge or move is undone that brought it to the others. All else
+that contradicts is refused, with the numbers of the decisions.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -23,9 +24,8 @@ from manifests.records import Decision, Face
 
 REASON = "decided"  # of a face that was dropped by a decision
 MIN_OVERLAP = 0.5  # of a recorded box with today's (ours, as detectors are scored)
-SAMPLE = (
-    32  # faces of the other side that a face taken out is kept from inside the grouping; the rest is upheld after it
-)
+# faces of the other side that a face taken out is kept from inside the grouping; the rest is upheld after it (ours)
+SAMPLE = 32
 # kind -> its lists of faces; a merge has a list of lists instead, `sides`
 PARTS = {
     "merge": (),
@@ -173,15 +173,51 @@ def _usable(face: Face) -> bool:
 
 @dataclass
 class _Resolved:
-    """An act's lists as rows of today: (row, whether a witness)."""
+    """An act's lists as rows of today, each with whether it is a witness."""
 
     act: Act
-    parts: list[list[tuple[int, bool]]] = field(default_factory=list)
+    parts: list[dict[int, bool]]
+
+    def people(self) -> list[dict[int, bool]]:
+        """The lists that a merge or a move makes one person."""
+        return self.parts if self.act.kind == "merge" else self.parts[:2]
 
     def rows(self, part: int, last_named: Mapping[int, int]) -> list[int]:
         """The rows of a part without the witnesses that a later decision names."""
-        here, number = self.parts[part], self.act.number
-        return [row for row, witness in here if not (witness and last_named.get(row, 0) > number)]
+        number = self.act.number
+        return sorted(
+            row for row, witness in self.parts[part].items() if not (witness and last_named.get(row, 0) > number)
+        )
+
+    def release(self, joined: _Resolved) -> None:
+        """Forget witnesses that were with the others only through `joined`, which has been taken back since.
+
+        What stays is what was named, or else the larger part.
+        """
+        for part in self.parts:
+            sides = [set(part) & set(side) for side in joined.people()]
+            if sum(map(bool, sides)) > 1:
+                stays = max(
+                    sides, key=lambda side: (any(not part[row] for row in side), len(side), -min(side, default=0))
+                )
+                for row in set().union(*sides) - stays:
+                    if part[row]:
+                        del part[row]
+
+
+def _resolve(act: Act, finder: Finder, row_of: Mapping[str, int]) -> tuple[_Resolved, list[Missing]]:
+    parts, missing = [], []
+    for faces in act.parts:
+        rows: dict[int, bool] = {}
+        for named in faces:
+            face, why = finder.find(named)
+            row = row_of.get(face.duplicate_of or face.face_id) if face is not None else None
+            if row is not None:
+                rows[row] = rows.get(row, True) and named.witness
+            elif not (act.kind == "drop" and face is not None and face.reason == REASON):
+                missing.append(Missing(act.number, named, why or "not in use"))
+        parts.append(rows)
+    return _Resolved(act, parts), missing
 
 
 def links_of(
@@ -194,26 +230,25 @@ def links_of(
     that stands for them. Raises BadInput for decisions that contradict each other, with their numbers.
     """
     row_of = {face: row for row, face in enumerate(face_ids)}
-    finder, missing, notices = Finder(faces), [], []
-    resolved: list[_Resolved] = []
+    finder, notices = Finder(faces), []
     live = in_force(acts)
+    resolved: list[_Resolved] = []
+    missing: list[Missing] = []
     for act in live:
-        one = _Resolved(act)
-        for part_of in act.parts:
-            rows: dict[int, bool] = {}
-            for named in part_of:
-                face, why = finder.find(named)
-                row = row_of.get(face.duplicate_of or face.face_id) if face is not None else None
-                if row is not None:
-                    rows[row] = rows.get(row, True) and named.witness
-                elif not (act.kind == "drop" and face is not None and face.reason == REASON):
-                    missing.append(Missing(act.number, named, why or "not in use"))
-            one.parts.append(sorted(rows.items()))
+        one, gone = _resolve(act, finder, row_of)
         resolved.append(one)
+        missing += gone
+    back = taken_back(acts)
+    for act in acts:
+        if act.kind in ("merge", "move") and act.number in back:
+            joined, _ = _resolve(act, finder, row_of)
+            for one in resolved:
+                if act.number < one.act.number < back[act.number]:
+                    one.release(joined)
     last_named: dict[int, int] = {}  # row -> the last split or move that names it
     for one in resolved:
         if one.act.kind in ("split", "move"):
-            last_named.update((row, one.act.number) for row, _ in one.parts[0])
+            last_named.update((row, one.act.number) for row in one.parts[0])
 
     must: list[tuple[int, int, int]] = []  # row, row, decision
     apart: list[tuple[int, list[int], list[int]]] = []
@@ -227,8 +262,8 @@ def links_of(
             together = kept if kind == "merge" else kept[:2]
             for part, members in enumerate(together):
                 if one.parts[part] and not members:
-                    later = max(last_named[row] for row, _ in one.parts[part])
-                    raise BadInput(_emptied(one.act, live, later, [face_ids[row] for row, _ in one.parts[part]]))
+                    later = max(last_named[row] for row in one.parts[part])
+                    raise BadInput(_emptied(one.act, live, later, [face_ids[row] for row in sorted(one.parts[part])]))
             if sum(map(bool, together)) > 1:
                 members = sorted({row for rows in together for row in rows})
                 must += [(members[0], row, number) for row in members[1:]]
@@ -244,7 +279,7 @@ def links_of(
             locks.append(kept[0][0])
             reviewed.update(kept[0])
         if kind == "rename" and kept[0]:
-            names.append((tuple(row for row, _ in one.parts[0]), str(one.act.name)))
+            names.append((tuple(sorted(one.parts[0])), str(one.act.name)))
     labelled = {
         row_of[face]: label
         for face, label in (labels or {}).items()
