@@ -331,13 +331,13 @@ def _acts(told: Mapping[str, Any], namer: Namer, log: Sequence[Act], given: Mapp
             aim = {namer.identity(one) for one in to[:1] if namer.has_identity(one)}
             own = sorted({namer.identity(one) for one in faces if namer.has_identity(one)} - aim)
             rest = _single(one for identity in own for one in namer.rest([*faces, *to], identity))
-        return [(Act(0, kind, (faces, to, rest)), f"{_counted(faces)} belong to the person of {_counted(to)}")]
+        return [(Act(0, kind, (faces, to, rest)), f"{_counted(faces)} to the person of {_counted(to)}")]
     if kind == "rename":
         name = told["name"]
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
             raise BadInput("A rename needs a name, on one line.")
         return [(Act(0, kind, (faces,), name.strip()), f"the person of {_counted(faces)} is called {name.strip()}")]
-    does = {"drop": "are not to be used", "lock": "are one person, and nobody who was somebody else joins them"}
+    does = {"drop": "not to be used", "lock": "held as one person, whom nobody who was somebody else joins"}
     return [(Act(0, kind, (faces,)), f"{_counted(faces)} {does[kind]}")]
 
 
@@ -357,7 +357,9 @@ def _split(told: Mapping[str, Any], namer: Namer) -> list[tuple[Act, str]]:
         sides = [(tuple(own), namer.rest(own, identity)) for identity, own in sorted(of.items())]
     if any(not rest for _, rest in sides):
         raise BadInput("A split names some faces of a person, not all: nobody would be left to split them from.")
-    return [(Act(0, "split", side), f"{_counted(side[0])} are not the person of {_counted(side[1])}") for side in sides]
+    return [
+        (Act(0, "split", side), f"{_counted(side[0])} apart from the person of {_counted(side[1])}") for side in sides
+    ]
 
 
 def _undo(said: object, log: Sequence[Act], given: Mapping[int, int]) -> tuple[Act, str]:
