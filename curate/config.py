@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any
 
 from manifests.errors import BadInput
 from manifests.filters import Filter, FilterSet
@@ -157,8 +160,23 @@ class CurateConfig:
 
     faces: str = "auto"
     landmarks: str | None = None  # "dlib" fills landmarks68
+    labels: str | None = None  # folder or FILE.csv as truth; hint, hint:FILE.csv
     screen: FilterSet = DEFAULT
     dedupe: DedupeRules = field(default_factory=DedupeRules)
     group: GroupRules = field(default_factory=GroupRules)
     split: SplitRules = field(default_factory=SplitRules)
     pairs: PairRules = field(default_factory=PairRules)
+
+
+def config_from(told: Mapping[str, Any], kind: Any = CurateConfig) -> Any:
+    """The configuration that `dataclasses.asdict` wrote down; what is not in it keeps its default."""
+    types = typing.get_type_hints(kind)
+    return kind(**{name: _typed(value, types[name]) for name, value in told.items() if name in types})
+
+
+def _typed(value: Any, kind: Any) -> Any:
+    if is_dataclass(kind):
+        return config_from(value, kind)
+    if isinstance(value, list):  # JSON has no tuples
+        return tuple(_typed(one, typing.get_args(kind)[0]) for one in value)
+    return value

@@ -1,6 +1,6 @@
 """The stages of curation as a list. Each maps batches of rows to rows; this process alone writes the ledger.
 
-scan -> detect -> screen -> embed -> dedupe -> group -> split -> pair -> check
+scan -> label -> detect -> screen -> embed -> dedupe -> group -> split -> pair -> check
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from curate import screen as screening
-from curate.config import CurateConfig
+from curate.config import CurateConfig, DedupeRules
+from curate.decisions import REASON as DECIDED
+from curate.decisions import Act, Links, dropped_faces, links_of, read_act
 from curate.dedupe import REASON as NEAR_DUPLICATE
 from curate.dedupe import near_duplicates, pictures
 from curate.detect import REDETECTED, VANISHED, crop_batch, detect_batch, noise_batch, resolved, start_worker
@@ -21,14 +23,29 @@ from curate.embed import CROP_MISSING, batches, embed_batch, intact_shards, remo
 from curate.faces.models import FaceModels
 from curate.group import group, histogram
 from curate.identities import make_identities
+from curate.labels import doubts, label_faces, labels_told, told_doubts
 from curate.pairs import make_pairs
 from curate.scan import mark_replaced, mark_same_files, offered, scan_batch, still_holding
 from curate.splits import check_splits, make_splits
+from curate.uphold import uphold
 from manifests.errors import BadInput
 from manifests.filters import check_filters, columns_of, removals
 from manifests.ledger import Ledger
 from manifests.progress import Report
-from manifests.records import TABLES, Face, File, Identity, Membership, Model, Pair, Photo, Record, Split
+from manifests.records import (
+    TABLES,
+    Decision,
+    Face,
+    File,
+    Identity,
+    Label,
+    Membership,
+    Model,
+    Pair,
+    Photo,
+    Record,
+    Split,
+)
 from manifests.storage import crop_path, sweep, uri_of
 from manifests.workers import Map, mapper
 
@@ -65,6 +82,7 @@ def curate(
         for folder in ("faces", "embeddings"):
             sweep(ledger.dataset / folder)
         scan(ledger, photos, run, report)
+        label(ledger, config)
         models = choose_faces(ledger, config.faces)
         config = with_models(config, models)
         check_filters(config.screen)
@@ -73,8 +91,13 @@ def curate(
         detect(ledger, config, models, run, report)
         screen(ledger, config, run, report)
         embed(ledger, config, models, run, report)
+        told = {
+            "config": asdict(config),
+            "same_person": models.same_person,
+        }  # `likeness decide` groups as this run does
+        ledger.record("told", "all", told, detail=told)
         dedupe(ledger, config, models)
-        group_faces(ledger, config, models, report)
+        group_faces(ledger, config, models.same_person, report)
         split(ledger, config)
         pair(ledger, config)
         check_splits(ledger.rows(Face), ledger.rows(Split))
@@ -115,6 +138,12 @@ def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> No
     if replaced or back:  # a photo that is back is looked at again, and so are its faces
         forget = [("stages", "unit", [photo.photo_id for photo in back])]
         ledger.record("scan", "replaced files", {}, [*replaced, *back], forget=forget)
+
+
+def label(ledger: Ledger, config: CurateConfig) -> None:
+    """What folders or a CSV say of the photos; made anew each time, so that it lasts as long as it is said."""
+    rows, notices = labels_told(config.labels, ledger.rows(File))
+    ledger.record("label", "all", {"labels": config.labels}, rows, replace=(Label,), detail={"notices": notices})
 
 
 def choose_faces(ledger: Ledger, spec: str) -> FaceModels:
@@ -200,7 +229,7 @@ def screen(ledger: Ledger, config: CurateConfig, run: Map, report: Report) -> No
     photos = {photo.photo_id: photo for photo in ledger.rows(Photo)}
     uris = _uris(ledger)
     given = {rule["reason"] for filters in ledger.details("filters") for rule in filters["filters"]}
-    ours = {None, NEAR_DUPLICATE, VANISHED, CROP_MISSING, *screening.BUILT_IN, *given}
+    ours = {None, NEAR_DUPLICATE, DECIDED, VANISHED, CROP_MISSING, *screening.BUILT_IN, *given}
     known = {face.face_id: face for face in ledger.rows(Face) if face.reason in ours}
 
     def from_photos(what: str, work: Callable[[Any], list[Face]], faces: Iterable[Face]) -> Iterator[Face]:
@@ -224,7 +253,7 @@ def screen(ledger: Ledger, config: CurateConfig, run: Map, report: Report) -> No
     for face, reason in zip(faces, screening.first_reasons(removed, config.screen), strict=True):
         if reason is not None:
             wanted = replace(face, status="dropped", reason=reason, duplicate_of=None)
-        elif face.reason == NEAR_DUPLICATE:
+        elif face.reason in (NEAR_DUPLICATE, DECIDED):
             wanted = face
         else:
             wanted = replace(face, status="ok", reason=None)
@@ -245,7 +274,9 @@ def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, re
     if broken:
         ledger.record("embed", "lost shards", told, [replace(face, shard=None, shard_row=None) for face in broken])
     todo = [
-        face for face in faces if face.shard not in intact and (face.status == "ok" or face.reason == NEAR_DUPLICATE)
+        face
+        for face in faces
+        if face.shard not in intact and (face.status == "ok" or face.reason in (NEAR_DUPLICATE, DECIDED))
     ]
     work = partial(embed_batch, faces=config.faces, dataset=ledger.dataset)
     chunks, done = batches(todo), 0
@@ -257,43 +288,108 @@ def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, re
 
 
 def dedupe(ledger: Ledger, config: CurateConfig, models: FaceModels) -> None:
-    """Near-duplicates point to the face that stands for them."""
-    rules = replace(config.dedupe, min_cosine_same_face=max(config.dedupe.min_cosine_same_face, models.same_person))
+    """Near-duplicates point to the face that stands for them; faces that a decision drops leave with their copies."""
+    acts = [read_act(row) for row in ledger.rows(Decision)]
+    rules, changed = deduped(ledger, ledger.rows(Face), acts, config, models.same_person)
+    ledger.record("dedupe", "all", rules, changed)
+
+
+def deduped(
+    ledger: Ledger, faces: Sequence[Face], acts: Sequence[Act], config: CurateConfig, same_person: float
+) -> tuple[DedupeRules, list[Face]]:
+    """The rules and the rows of faces that change."""
+    rules = replace(config.dedupe, min_cosine_same_face=max(config.dedupe.min_cosine_same_face, same_person))
     photos = {photo.photo_id: photo for photo in ledger.rows(Photo)}
     faces = [
         face
-        for face in ledger.rows(Face)
-        if face.shard is not None and (face.status == "ok" or face.reason == NEAR_DUPLICATE)
+        for face in faces
+        if face.shard is not None and (face.status == "ok" or face.reason in (NEAR_DUPLICATE, DECIDED))
     ]
     _, vectors = ledger.embeddings([face.face_id for face in faces])
     rows = near_duplicates(faces, [photos[face.photo_id] for face in faces], vectors, rules)
-    ledger.record("dedupe", "all", rules, [row for row, face in zip(rows, faces, strict=True) if row != face])
+    unwanted = dropped_faces(acts, rows)
+    rows = [
+        replace(row, status="dropped", reason=DECIDED, duplicate_of=None)
+        if (row.duplicate_of or row.face_id) in unwanted
+        else row
+        for row in rows
+    ]
+    return rules, [row for row, face in zip(rows, faces, strict=True) if row != face]
 
 
-def group_faces(ledger: Ledger, config: CurateConfig, models: FaceModels, report: Report) -> None:
+@dataclass(frozen=True)
+class Grouped:
+    """What grouping found: rows, and figures worth keeping."""
+
+    identities: list[Identity]
+    memberships: list[Membership]
+    links: Links
+    detail: dict[str, Any]
+
+
+def group_faces(ledger: Ledger, config: CurateConfig, same_person: float, report: Report) -> None:
     """Identities and memberships, with the threshold and the similarity histogram noted."""
-    face_ids, vectors = ledger.embeddings()
+    acts = [read_act(row) for row in ledger.rows(Decision)]
+    found = grouped(ledger, ledger.rows(Face), acts, config, same_person, report)
+    rows: list[Record] = [*found.identities, *found.memberships]
+    ledger.record("group", "all", config.group, rows, replace=(Identity, Membership), detail=found.detail)
+
+
+def grouped(
+    ledger: Ledger,
+    all_faces: Sequence[Face],
+    acts: Sequence[Act],
+    config: CurateConfig,
+    same_person: float,
+    report: Report,
+) -> Grouped:
+    """The faces that are ok, grouped, with labels and decisions replayed; nothing is written.
+
+    Raises BadInput for decisions that contradict each other.
+    """
     # two people of one picture are two people, also where the faces that stand for them lie in two copies of it
-    faces = [face for face in ledger.rows(Face) if face.status == "ok" or face.reason == NEAR_DUPLICATE]
+    faces = [face for face in all_faces if face.status == "ok" or face.reason == NEAR_DUPLICATE]
+    face_ids, vectors = ledger.embeddings([face.face_id for face in faces if face.status == "ok"])
     photos = {photo.photo_id: photo for photo in ledger.rows(Photo)}
     picture_of = pictures(faces, photos, config.dedupe.max_photo_bits)
     picture_of = {face.face_id: picture_of[face.photo_id] for face in faces}
     rules = config.group
+    labels = ledger.rows(Label)
+    labelled, notices = label_faces(labels, faces)
+    truth = bool(labels) and labels[0].truth
+    links = links_of(acts, all_faces, face_ids, labelled if truth else {})
     report("group", 0, len(face_ids))
     found = group(
         vectors,
         None if rules.one_person_may_appear_twice else [picture_of[face] for face in face_ids],
-        same_person=models.same_person if rules.same_person is None else rules.same_person,
+        must_link=links.must,
+        cannot_link=links.cannot,
+        same_person=same_person if rules.same_person is None else rules.same_person,
         neighbours=rules.neighbours,
     )
-    identities, memberships = make_identities(face_ids, found, ledger.rows(Membership), ledger.rows(Identity))
+    stands = {face.face_id: face.duplicate_of or face.face_id for face in faces}
+    # where another face stands for a picture now, it is still the one that belonged to somebody
+    earlier = sorted(ledger.rows(Membership), key=lambda row: stands.get(row.face_id) == row.face_id)  # own rows win
+    by_face = {stands.get(row.face_id, row.face_id): row for row in earlier}
+    before = [replace(row, face_id=face) for face, row in sorted(by_face.items())]
+    was = {row.face_id: row.identity_id for row in before}
+    found = uphold(vectors, found, links, [was.get(face) for face in face_ids])
+    identities, memberships = make_identities(face_ids, found, before, links)
+    if missing := sorted({one.number for one in links.missing}):
+        notices.append(
+            f"{len(links.missing)} faces that decisions name are not in use now (decisions "
+            f"{', '.join(map(str, missing))}); the decisions are kept: `likeness decide DATASET list` says which."
+        )
+    disagreeing = [] if truth else doubts(labelled, memberships, {face.face_id: face.photo_id for face in faces})
     detail = {
         "threshold": found.threshold,
         "false_match_rate": found.false_match_rate,
         "histogram": histogram(vectors, found.labels),
+        "label_doubts": [asdict(one) for one in disagreeing],
+        "notices": [*notices, *links.notices, *told_doubts(disagreeing, len(labelled))],
     }
-    ledger.record("group", "all", rules, [*identities, *memberships], replace=(Identity, Membership), detail=detail)
     report("group", len(face_ids), len(face_ids))
+    return Grouped(identities, memberships, links, detail)
 
 
 def split(ledger: Ledger, config: CurateConfig) -> None:
@@ -328,7 +424,10 @@ def summarise(ledger: Ledger, models: FaceModels) -> Summary:
     splits, pairs, paired = ledger.rows(Split), ledger.rows(Pair), ledger.detail("pair")
     people = sum(size > 1 for size in sizes.values())
     by_split = Counter(row.split for row in pairs)
-    notices = list(models.notices)
+    notices = [
+        *models.notices,
+        *(said for stage in ("label", "group") for said in ledger.detail(stage).get("notices", ())),
+    ]
     files = _count(ledger.rows(File))
     if not files:
         notices.append("No file was found: name a folder that holds photos.")

@@ -23,6 +23,7 @@ RESERVED = {
     "dropped",
     "failed",
     "near_duplicate",
+    "decided",
     "file_vanished_or_changed",
     "file_replaced",
     "crop_missing",

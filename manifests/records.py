@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,23 @@ class Membership:
 
 
 @dataclass(frozen=True)
+class Decision:
+    decision_id: int
+    kind: str
+    faces: str
+    made: datetime
+    name: str | None = None
+    undoes: int | None = None
+
+
+@dataclass(frozen=True)
+class Label:
+    photo_id: str
+    label: str
+    truth: bool
+
+
+@dataclass(frozen=True)
 class Pair:
     target: str
     refs: tuple[str, ...]
@@ -110,7 +128,7 @@ class Model:
     dim: int | None = None
 
 
-Record = File | Photo | Face | Identity | Membership | Pair | Split | Degradation | Model
+Record = File | Photo | Face | Identity | Membership | Decision | Label | Pair | Split | Degradation | Model
 
 # record class -> (table, key columns)
 TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
@@ -119,6 +137,8 @@ TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     Face: ("faces", ("face_id",)),
     Identity: ("identities", ("identity_id",)),
     Membership: ("memberships", ("face_id",)),
+    Decision: ("decisions", ("decision_id",)),
+    Label: ("labels", ("photo_id",)),
     Pair: ("pairs", ("target",)),
     Split: ("splits", ("face_id",)),
     Degradation: ("degradations", ("lq_set", "face_id")),
@@ -128,6 +148,5 @@ TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
 # every table and the columns that order it
 KEYS: dict[str, tuple[str, ...]] = {
     **dict(TABLES.values()),
-    "decisions": ("decision_id",),
     "stages": ("stage", "unit", "config_hash"),
 }

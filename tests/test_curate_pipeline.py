@@ -16,6 +16,7 @@ import curate.detect
 import curate.pipeline
 from curate.config import DEFAULT, CurateConfig, GroupRules, SplitRules
 from curate.crops import read_crop
+from curate.decide import decide
 from curate.faces.errors import FaceModelError
 from curate.faces.models import Detection
 from curate.screen import with_min_inter_ocular
@@ -421,9 +422,8 @@ def test_ids_stay_when_people_are_added(tmp_path):
     photos, dataset = album(tmp_path / "photos", people=3, each=3), tmp_path / "dataset"
     curated(photos, dataset)
     before = {m.face_id: m.identity_id for m in rows(dataset, Membership)}
-    with Ledger.open(dataset, write=True) as ledger:
-        person = ledger.rows(Identity)[0]
-        ledger.record("decide", "name", {}, [replace(person, name="Ann")])
+    person = rows(dataset, Identity)[0]
+    decide(dataset, [{"kind": "rename", "faces": [person.identity_id], "name": "Ann"}])
     album(photos, people=6, each=3)
     curated(photos, dataset)
     after = {m.face_id: m.identity_id for m in rows(dataset, Membership)}

@@ -23,6 +23,16 @@ def con():
         yield con
 
 
+def older(con, version: int) -> None:
+    """Take from the newest tables what came after `version`."""
+    if version < 3:
+        con.execute("DROP TABLE labels")
+        con.execute("ALTER TABLE decisions DROP COLUMN undoes")
+        con.execute("ALTER TABLE decisions DROP COLUMN name")
+    if version < 2:
+        con.execute("ALTER TABLE faces DROP COLUMN noise")
+
+
 def history(con) -> list[tuple[int, str]]:
     return con.sql("SELECT version, purpose FROM migrations ORDER BY version").fetchall()
 
@@ -67,7 +77,7 @@ def test_a_face_of_version_1_has_no_noise_and_keeps_the_rest(tmp_path):
     with Ledger.open(tmp_path, write=True) as ledger:
         ledger.record("test", "all", {}, [face])
     with duckdb.connect(str(tmp_path / LEDGER_NAME)) as con:
-        con.execute("ALTER TABLE faces DROP COLUMN noise")
+        older(con, 1)
         con.execute("UPDATE migrations SET version = 1")
     with Ledger.open(tmp_path) as ledger:  # only read, an old ledger stays as it is
         assert ledger.rows(Face) == [replace(face, noise=None)]
@@ -76,3 +86,14 @@ def test_a_face_of_version_1_has_no_noise_and_keeps_the_rest(tmp_path):
         assert ledger.query("SELECT max(version) AS v FROM migrations")["v"][0] == SCHEMA_VERSION
         ledger.record("test", "all", {}, [face])
         assert ledger.rows(Face) == [face]
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_an_old_ledger_that_is_brought_up_to_date_is_as_a_new_one(con, version):
+    older(con, version)
+    con.execute("UPDATE migrations SET version = ?", [version])
+    migrate(con, "here")
+    columns = "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns"
+    with duckdb.connect() as new:
+        migrate(new, "there")
+        assert con.sql(columns).fetchall() == new.sql(columns).fetchall()

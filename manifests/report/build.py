@@ -47,6 +47,7 @@ REASONS = {
     "face_dropped": "in a frozen split, no longer accepted",
     "not_found_again": "not found by the detector now in use",
     "file_vanished_or_changed": "the file was gone or changed when read again",
+    "decided": "left out by a decision",
     "crop_missing": "its crop is gone from the disk",
 }
 
