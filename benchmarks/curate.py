@@ -41,7 +41,7 @@ Boxes = dict[Path, np.ndarray]  # photo -> (n, 4)
 def ours(photos: Sequence[Path], dataset: Path, spec: str, workers: int) -> dict[str, float]:
     """Seconds of each stage up to the embeddings."""
     # not above: worker processes import this file again, and the command `likeness` does not burden them with these
-    from curate.pipeline import choose_faces, detect, embed, scan, screen, with_models
+    from curate.intake import choose_faces, detect, embed, scan, screen, with_models
     from manifests.ledger import Ledger
 
     seconds: dict[str, float] = {}

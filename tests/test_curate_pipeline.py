@@ -13,6 +13,7 @@ from curate_doubles import album, contents, curated, files, install, models, pho
 from test_curate_decode import png
 
 import curate.detect
+import curate.people
 import curate.pipeline
 from curate.config import DEFAULT, CurateConfig, GroupRules, SplitRules
 from curate.crops import read_crop
@@ -577,7 +578,7 @@ def test_a_leak_ends_the_run(tmp_path, monkeypatch):
         sides = ("train", "val", "test")
         return [Split(m.face_id, m.identity_id, sides[i % 3], "identity") for i, m in enumerate(memberships)]
 
-    monkeypatch.setattr(curate.pipeline, "make_splits", leaky)
+    monkeypatch.setattr(curate.people, "make_splits", leaky)
     with pytest.raises(LedgerBroken, match="Leak between splits"):
         curated(photos, tmp_path / "dataset")
     assert rows(tmp_path / "dataset", Split) == []
