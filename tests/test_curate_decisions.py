@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,16 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from curate import cli
-from curate.config import CurateConfig, GroupRules, SplitRules, config_from
+from curate.config import DEFAULT, STRICT, CurateConfig, GroupRules, PairRules, SplitRules, config_from
 from curate.decide import decide, entries, line_of, read_lines
 from curate.decisions import Act, Links, NamedFace, in_force, links_of, overlap
 from curate.group import Grouping
+from curate.screen import with_min_inter_ocular
 from curate.uphold import uphold
 from manifests.check import check
 from manifests.errors import BadInput
 from manifests.ledger import Ledger
-from manifests.records import Decision, Face, File, Identity, Membership, Split
+from manifests.records import Decision, Face, File, Identity, Membership, Pair, Split
 from manifests.storage import path_of
 
 
@@ -410,10 +412,42 @@ def test_a_dataset_that_was_not_curated_says_so(tmp_path):
 
 
 def test_the_configuration_comes_back_from_json():
-    config = CurateConfig(labels="hint", group=GroupRules(same_person=0.2), split=SplitRules("photos", 0.0, 0.3))
-    from dataclasses import asdict
-
+    config = CurateConfig(
+        labels="hint",
+        screen=with_min_inter_ocular(STRICT, 20),
+        group=GroupRules(same_person=0.2),
+        split=SplitRules("photos", 0.0, 0.3),
+        pairs=PairRules("window:0.1-0.4", 3, 2, 5, 1),
+    )
     assert config_from(json.loads(json.dumps(asdict(config)))) == config
+
+
+def test_pairs_are_made_anew_as_the_curation_was_told(tmp_path):
+    photos, dataset = album(tmp_path / "photos", people=5, each=3), tmp_path / "dataset"
+    curated(photos, dataset, pairs=PairRules("hard-pose", max_references=3))
+    face = faces_of(dataset)
+    say(dataset, "merge", face["0/0"], face["1/0"])
+    pairs = {row.target: row for row in rows(dataset, Pair)}
+    assert {row.policy for row in pairs.values()} == {"hard-pose"} and len(pairs[face["0/1"]].refs) == 3
+    before = contents(dataset)
+    curated(photos, dataset, pairs=PairRules("hard-pose", max_references=3))
+    assert contents(dataset) == before and check(dataset) == []
+
+
+def test_a_dropped_face_stays_dropped_when_a_filter_that_took_it_is_loosened(made):
+    photos, dataset = made
+    face = faces_of(dataset)
+    say(dataset, "drop", face["0/0"])
+
+    def reasons() -> dict[str, str | None]:
+        return {row.face_id: row.reason for row in rows(dataset, Face)}
+
+    for filters, wanted in ((DEFAULT, (None, "decided")), (STRICT, ("enlarged",) * 2), (DEFAULT, (None, "decided"))):
+        curated(photos, dataset, screen=filters)
+        assert (reasons()[face["0/1"]], reasons()[face["0/0"]]) == wanted and check(dataset) == []
+    tally = {"name": "default", "faces": 20, "kept": 20}
+    with Ledger.open(dataset) as ledger:
+        assert tally.items() <= ledger.detail("screen").items()
 
 
 # without a ledger
