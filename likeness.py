@@ -167,6 +167,7 @@ def _say(quiet: bool, sentence: str) -> None:
 
 
 app.command()(curate.cli.curate)
+app.command()(curate.cli.decide)
 app.command()(degrade.cli.degrade)
 app.command()(degrade.cli.verify)
 app.command()(degrade.cli.preview)

@@ -6,11 +6,14 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+# Python looks for modules beside the script first, where curate.py would be taken for the package of that name
+sys.path.sort(key=lambda entry: Path(entry).resolve() == HERE)
 
 
 def machine() -> str:

@@ -1,18 +1,20 @@
-"""The command of this folder: curate. likeness.py mounts it and turns errors into a sentence."""
+"""The commands of this folder: curate, decide. likeness.py mounts it and turns errors into a sentence."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from curate.decide import Entry, Made
     from curate.pipeline import Summary
 
 FACES_HELP = "auto, dlib, or insightface:<pack name or folder>. A dataset keeps the recognizer it began with."
+FILTERS_HELP = "Which faces are dropped: default, strict, or a TOML file of SQL predicates (docs/curate.md)."
 SPLIT_HELP = "identity: no identity, as grouped, on two sides. photos: for a collection of one person."
 PAIRS_HELP = (
     "Which references a target keeps, in which order: random, nearest, affine-nearest (by landmarks), diverse "
@@ -29,9 +31,19 @@ def curate(
     min_photos: Annotated[int, typer.Option(help="Photos of a person below which its faces are no targets.")] = 2,
     min_references: Annotated[int, typer.Option(help="Usable references below which a face is no target.")] = 1,
     max_references: Annotated[int, typer.Option(help="References kept a target; training draws from them.")] = 16,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Who is in a photo: folder (its folder's name) or FILE.csv (columns photo, label) as truth for its "
+            "largest face; hint or hint:FILE.csv only reports where the grouping disagrees.",
+            show_default="none",
+        ),
+    ] = None,
     landmarks: Annotated[str | None, typer.Option(help="dlib: also record 68 landmarks.", show_default="none")] = None,
+    filters: Annotated[str, typer.Option(help=FILTERS_HELP, metavar="SET|FILE")] = "default",
     min_inter_ocular: Annotated[
-        float | None, typer.Option(help="Drop faces with fewer pixels between the eyes.", show_default="16")
+        float | None,
+        typer.Option(help="Drop faces with fewer pixels between the eyes.", show_default="the filters' own"),
     ] = None,
     same_person: Annotated[
         float | None,
@@ -52,19 +64,23 @@ def curate(
 
     Example: likeness curate ~/Photos --into dataset
     """
-    from curate.config import CurateConfig, GroupRules, PairRules, ScreenRules, SplitRules
+    from curate.config import CurateConfig, GroupRules, PairRules, SplitRules
     from curate.pipeline import curate as run
+    from curate.screen import load_filters, with_min_inter_ocular
     from manifests.progress import progress
     from manifests.workers import default_workers
 
     pair_rules = PairRules(pairs, min_photos, min_references, max_references)
+    screen = load_filters(filters)
+    if min_inter_ocular is not None:
+        screen = with_min_inter_ocular(screen, min_inter_ocular)
     if dry_run:
         typer.echo(_would(photos, into))
         return
-    screen = ScreenRules() if min_inter_ocular is None else ScreenRules(min_inter_ocular_px=min_inter_ocular)
     config = CurateConfig(
         faces=faces,
         landmarks=landmarks,
+        labels=labels,
         screen=screen,
         group=GroupRules(same_person=same_person, one_person_may_appear_twice=one_person_may_appear_twice),
         split=SplitRules(policy=split),
@@ -77,6 +93,98 @@ def curate(
         return
     typer.echo(told(summary))
     typer.echo(f"Next: likeness manifest show {into}, likeness report {into}, likeness train {into} --out RUN")
+
+
+def decide(
+    dataset: Annotated[Path, typer.Argument(help="The folder of a dataset.", metavar="DATASET")],
+    action: Annotated[
+        str | None,
+        typer.Argument(help="merge, split, move, drop, rename, lock, undo, or list.", metavar="ACTION"),
+    ] = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(help="Identity or face ids, or their first six characters; for undo a number.", metavar="ID..."),
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="move: the person, an identity or a face id.", metavar="ID")] = None,
+    not_in: Annotated[
+        str | None,
+        typer.Option("--from", help="split: from whom.", metavar="ID", show_default="the identity each face is in"),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="rename: the person's name.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Decisions as JSON lines, all or none (docs/curate.md).", metavar="FILE")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change; write nothing.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON and nothing else; of list, the lines that --file takes.")
+    ] = False,
+) -> None:
+    """Say who is who; every later run keeps it. People, splits and pairs follow at once.
+
+    merge ID ID: one person. split FACE...: not the person they are with. move FACE... --to ID: that person. drop
+    FACE...: not to be used. rename ID --name NAME. lock ID: its faces stay together and nobody who was somebody else
+    joins. undo NUMBER: takes a decision back. list: all of them. Faces and identities: likeness manifest why DATASET
+    PHOTO.
+
+    Exit codes: 0 decided, 2 refused (a contradiction, an unknown id), with nothing recorded; 1 the ledger failed.
+
+    Example: likeness decide DATASET merge p-0a1b2c p-3d4e5f
+    """
+    from curate.decide import decide as make
+    from curate.decide import entries, line_of, read_lines
+    from manifests.errors import BadInput
+    from manifests.progress import progress
+
+    for option, value, belongs in (("--to", to, "move"), ("--from", not_in, "split"), ("--name", name, "rename")):
+        if value is not None and action != belongs:
+            raise BadInput(f"{option} belongs to {belongs}.")
+    if (action is None) == (file is None):
+        raise BadInput("Say what to decide, or name a --file of decisions: likeness decide --help has an example.")
+    if action == "list":
+        if ids or dry_run:
+            raise BadInput("list takes nothing more than --json.")
+        for entry in entries(dataset):
+            typer.echo(json.dumps(line_of(entry)) if as_json else _listed(entry))
+        return
+    wanted = read_lines(file) if file is not None else [_wanted(str(action), ids or [], to, not_in, name)]
+    with progress("faces", as_json) as report:
+        made = make(dataset, wanted, dry_run, report)
+    if as_json:
+        typer.echo(json.dumps({**dataclasses.asdict(made), "dry_run": dry_run}))
+    else:
+        typer.echo(_said(made, dry_run))
+
+
+def _wanted(action: str, ids: list[str], to: str | None, not_in: str | None, name: str | None) -> dict[str, Any]:
+    """The words of the command line as a line of the decisions file."""
+    from manifests.errors import BadInput
+
+    if action == "undo":
+        if len(ids) != 1 or not ids[0].isdecimal():
+            raise BadInput("undo takes the number of one decision; `likeness decide DATASET list` shows them.")
+        return {"kind": action, "undoes": int(ids[0])}
+    if action == "merge":
+        return {"kind": action, "sides": list(ids)}
+    if action in ("rename", "lock") and len(ids) != 1:
+        raise BadInput(f"{action} takes one identity.")
+    given = {"to": to, "rest": not_in, "name": name}
+    return {"kind": action, "faces": list(ids)} | {key: value for key, value in given.items() if value is not None}
+
+
+def _said(made: Made, dry_run: bool) -> str:
+    lines = [f"{'Would be d' if dry_run else 'D'}ecision {n}, {kind}: {said}." for n, kind, said in made.decisions]
+    people = len({person for face in made.moved for person in face[1:] if person})
+    lines.append(f"{len(made.moved)} faces of {people} people change; there are {made.people} people then.")
+    return "\n".join([*lines, *(f"Note: {notice}" for notice in made.notices)])
+
+
+def _listed(entry: Entry) -> str:
+    act = entry.act
+    what = f"takes back {act.undoes}" if act.kind == "undo" else f"{sum(map(len, act.parts))} faces"
+    named = f" {act.name}" if act.name else ""
+    state = "" if entry.undone_by is None else f", undone by {entry.undone_by}"
+    gone = f", {len(entry.missing)} not in use ({'; '.join(entry.missing[:3])})" if entry.missing else ""
+    return f"{act.number:4d}  {entry.made:%Y-%m-%d %H:%M}  {act.kind}{named}, {what}{state}{gone}"
 
 
 def told(summary: Summary) -> str:

@@ -1,67 +1,114 @@
-"""Photos -> faces: found, aligned, measured, screened; crops are written for accepted faces only."""
+"""Photos -> faces: found, aligned, measured, screened; crops and embeddings are made for accepted faces only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from curate.config import ScreenRules
+from curate.crops import write_crop
+from curate.embed import write_shard
 from curate.faces import measure
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, scale_of, similarity
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, recognition_crop, scale_of, similarity
 from curate.faces.decode import UndecodableImage, decode
 from curate.faces.errors import FaceModelError
-from curate.faces.models import Detection, FaceModels, load_faces
+from curate.faces.models import Detection, FaceModels, cached_models
 from curate.screen import screen
+from manifests.filters import FilterSet
 from manifests.records import Face, Photo
-from manifests.storage import crop_path, path_of, sha256_bytes, write_atomically
+from manifests.storage import path_of, sha256_bytes
 
 VANISHED = "file_vanished_or_changed"
 REDETECTED = "not_found_again"  # by another detector than the one that found it
 
-# a worker keeps its models between batches; every process has its own
-cached_models = cache(load_faces)
+# A question to the filters costs 2 ms however many faces it is about; the fewer faces wait for it, the more of their
+# crops are written beside the detector's work (ours)
+FACES_A_SCREENING = 16
+
+
+def start_worker() -> None:
+    """One thread a worker process for OpenCV: there is a process for each core."""
+    cv2.setNumThreads(1)
 
 
 def detect_batch(
-    photos: Sequence[tuple[Photo, Sequence[str]]], faces: str, landmarks: str | None, rules: ScreenRules, dataset: Path
+    photos: Sequence[tuple[Photo, Sequence[str]]], faces: str, landmarks: str | None, filters: FilterSet, dataset: Path
 ) -> list[Photo | Face]:
     """Every face of every photo as a measured, screened row; the photo's own row says where none was found.
 
     `photos` holds each photo with the uris it may be read from; `faces` is a resolved --faces spec. A detection whose
-    landmarks coincide or are not finite is no face, and leaves no row.
+    landmarks coincide or are not finite is no face, and leaves no row. The accepted faces' crops are written, and their
+    embeddings as one shard. The next photo is decoded, and crops are written, beside the models' work.
     """
     models = cached_models(faces)
     rows: list[Photo | Face] = []
-    for photo, uris in photos:
-        image = read_photo(photo.photo_id, uris)
-        if image is None:
-            rows.append(replace(photo, status="failed", reason=VANISHED))
-            continue
-        try:
-            detections = models.detect(image)
-        except FaceModelError:
-            raise
-        except Exception:  # three libraries' detectors, on pictures of any shape: one photo must not end the run
-            rows.append(replace(photo, status="failed", reason="detector_failed"))
-            continue
-        found: dict[str, tuple[Face, np.ndarray]] = {}
-        for detection in detections:
-            measured = _measured(image, photo.photo_id, detection, landmarks)
-            if measured is not None:
-                found.setdefault(measured[0].face_id, measured)
-        status, missing = ("ok", None) if found else ("dropped", "no_face")
-        rows.append(replace(photo, status=status, reason=missing))
-        for face, crop in found.values():
-            reason = screen(face, rules, (photo.width, photo.height))
-            if reason is None:
-                write_crop(dataset, face.face_id, crop)
-            rows.append(replace(face, status="ok" if reason is None else "dropped", reason=reason))
+    waiting: list[tuple[Face, np.ndarray, tuple[int, int]]] = []
+    accepted: list[Face] = []
+    seen: list[np.ndarray] = []
+    with ThreadPoolExecutor(1) as writer:
+        written: list[Future[None]] = []
+
+        def screen_waiting() -> None:
+            """The faces that the filters keep are noted, and their crops written once the last ones are on the disk."""
+            reasons = screen([face for face, _, _ in waiting], [size for _, _, size in waiting], filters)
+            _wait_for(written)
+            written.clear()
+            for (face, crop, _), reason in zip(waiting, reasons, strict=True):
+                if reason is None:
+                    written.append(writer.submit(write_crop, dataset, face.face_id, crop))
+                    seen.append(recognition_crop(crop, models.template, models.size))
+                    accepted.append(replace(face, status="ok", reason=None))
+                else:
+                    rows.append(replace(face, status="dropped", reason=reason))
+            waiting.clear()
+
+        for photo, image in _decoded(photos):
+            if image is None:
+                rows.append(replace(photo, status="failed", reason=VANISHED))
+                continue
+            try:
+                detections = models.detect(image)
+            except FaceModelError:
+                raise
+            except Exception:  # three libraries' detectors, on pictures of any shape: one photo must not end the run
+                rows.append(replace(photo, status="failed", reason="detector_failed"))
+                continue
+            found: dict[str, tuple[Face, np.ndarray]] = {}
+            for detection in detections:
+                measured = _measured(image, photo.photo_id, detection, landmarks)
+                if measured is not None:
+                    found.setdefault(measured[0].face_id, measured)
+            status, missing = ("ok", None) if found else ("dropped", "no_face")
+            rows.append(replace(photo, status=status, reason=missing))
+            waiting += [(face, crop, (photo.width, photo.height)) for face, crop in found.values()]
+            if len(waiting) >= FACES_A_SCREENING:
+                screen_waiting()
+        screen_waiting()
+        if accepted:
+            rows += write_shard(dataset, accepted, models.embed(np.stack(seen)))
+        _wait_for(written)
     return rows
+
+
+def _decoded(photos: Sequence[tuple[Photo, Sequence[str]]]) -> Iterator[tuple[Photo, np.ndarray | None]]:
+    """Each photo with its pixels, or None; the next one is decoded while the caller works on this one."""
+    with ThreadPoolExecutor(1) as reader:
+        ahead: Future[np.ndarray | None] | None = None
+        for index, (photo, uris) in enumerate(photos):
+            image = read_photo(photo.photo_id, uris) if ahead is None else ahead.result()
+            following = photos[index + 1 : index + 2]
+            ahead = reader.submit(read_photo, following[0][0].photo_id, following[0][1]) if following else None
+            yield photo, image
+
+
+def _wait_for(written: Sequence[Future[None]]) -> None:
+    """Raises what a writer raised."""
+    for future in written:
+        future.result()
 
 
 def read_photo(photo_id: str, uris: Sequence[str]) -> np.ndarray | None:
@@ -99,19 +146,24 @@ def face_id_of(photo_id: str, box: np.ndarray) -> str:
     return sha256_bytes(f"{photo_id} {' '.join(str(round(float(edge))) for edge in box)}".encode())[:32]
 
 
-def write_crop(dataset: Path, face_id: str, crop: np.ndarray) -> None:
-    """A 512 px crop as PNG at DATASET/faces/ab/<face_id>.png, without metadata."""
-    _, data = cv2.imencode(".png", crop[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    write_atomically(crop_path(dataset, face_id), data.tobytes())
+def noise_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]]]) -> list[Face]:
+    """Faces recorded before their noise was measured, measured now; none of a photo that cannot be read any more.
+
+    `photos` holds (photo_id, the uris it may be read from, its faces).
+    """
+    rows: list[Face] = []
+    for photo_id, uris, faces in photos:
+        image = read_photo(photo_id, uris)
+        if image is not None:
+            rows += [replace(face, noise=measure.noise(_native_luma(image, face.box))) for face in faces]
+    return rows
 
 
-def read_crop(dataset: Path, face_id: str) -> np.ndarray:
-    """RGB uint8 (512, 512, 3) of a face. Raises OSError where the crop is missing, ValueError where it is broken."""
-    data = np.frombuffer(crop_path(dataset, face_id).read_bytes(), np.uint8)
-    crop = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
-    if crop is None:
-        raise ValueError(f"{crop_path(dataset, face_id)} is not a PNG")
-    return np.asarray(crop)
+def _native_luma(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
+    """Luma float32 (h, w), 0..255, of a box in the photo's own pixels; empty where the box lies outside."""
+    x0, y0, x1, y1 = (max(0, round(float(edge))) for edge in box)
+    native = image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
+    return measure.luma(native) if native.size else np.zeros((0, 0), np.float32)
 
 
 def _measured(
@@ -126,8 +178,7 @@ def _measured(
         return None
     crop = align(image, found.landmarks5, FFHQ_512, FFHQ_SIZE)
     yaw, pitch, roll = measure.pose(found.landmarks5)
-    x0, y0, x1, y1 = (max(0, round(float(edge))) for edge in found.box)
-    native = image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
+    native = _native_luma(image, found.box.tolist())
     points68: tuple[float, ...] | None = None
     if landmarks == "dlib":
         from curate.faces.dlib_models import landmarks68
@@ -145,7 +196,8 @@ def _measured(
         pitch=pitch,
         roll=roll,
         sharpness=measure.sharpness(crop),
-        blockiness=measure.blockiness(measure.luma(native)) if native.size else 1.0,
+        blockiness=measure.blockiness(native),
+        noise=measure.noise(native),
         exposure=measure.exposure(crop),
         upsample=scale_of(matrix),
         phash=measure.picture_hash(measure.face_region(crop), side=16),

@@ -1,16 +1,21 @@
-"""Accepted faces -> unit embeddings, a shard for each batch. Batches are fixed: a resumed run gives the same bits."""
+"""Unit embeddings in shards: of the faces of a batch of photos as they are found, and later of those that have none.
+
+Batches are fixed and a face's bits do not depend on its batch: a resumed run gives the same bytes.
+"""
 
 from __future__ import annotations
 
 import io
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from curate.detect import cached_models, read_crop
+from curate.crops import read_crop
 from curate.faces.align import recognition_crop
+from curate.faces.models import cached_models
 from manifests.records import Face
 from manifests.storage import sha256_bytes, write_atomically
 
@@ -19,9 +24,13 @@ CROP_MISSING = "crop_missing"
 
 
 def batches(faces: Sequence[Face]) -> list[list[Face]]:
-    """Faces in order of id, BATCH at a time."""
+    """Faces of a lost shard together in the order they had, the others in order of id, BATCH at a time."""
     ordered = sorted(faces, key=lambda face: face.face_id)
-    return [ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)]
+    new = [face for face in ordered if face.shard is None]
+    lost: dict[str, list[Face]] = defaultdict(list)
+    for face in sorted((face for face in ordered if face.shard is not None), key=lambda face: face.shard_row or 0):
+        lost[str(face.shard)].append(face)
+    return [*(lost[shard] for shard in sorted(lost)), *(new[at : at + BATCH] for at in range(0, len(new), BATCH))]
 
 
 def shard_name(batch: Sequence[Face]) -> str:
@@ -70,15 +79,26 @@ def embed_batch(batch: Sequence[Face], faces: str, dataset: Path) -> list[Face]:
             crops.append(recognition_crop(read_crop(dataset, face.face_id), models.template, models.size))
             kept.append(face)
         except (OSError, ValueError):
-            rows.append(replace(face, status="failed", reason=CROP_MISSING, duplicate_of=None))
-    vectors = models.embed(np.stack(crops)) if crops else np.zeros((0, models.dim), np.float32)
-    name = shard_name(batch)
-    buffer = io.BytesIO()
-    np.save(buffer, vectors.astype(np.float32))
-    write_atomically(_shard_path(dataset, name), buffer.getvalue())
-    for row, (face, vector) in enumerate(zip(kept, vectors, strict=True)):
-        if np.isfinite(vector).all() and np.abs(np.linalg.norm(vector) - 1) < 1e-3:
-            rows.append(replace(face, shard=name, shard_row=row))
-        else:
-            rows.append(replace(face, status="failed", reason="no_embedding", duplicate_of=None))
+            rows.append(_failed(face, CROP_MISSING))
+    return rows + write_shard(dataset, kept, models.embed(np.stack(crops)) if crops else np.zeros((0, models.dim)))
+
+
+def write_shard(dataset: Path, faces: Sequence[Face], vectors: np.ndarray) -> list[Face]:
+    """The faces' rows, pointing into the shard that holds their `vectors` (n, d); no shard where there is none.
+
+    A face whose vector is not finite or has no length fails with a reason.
+    """
+    sound = np.isfinite(vectors).all(1) & (np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3)
+    rows = [_failed(face, "no_embedding") for face, whole in zip(faces, sound, strict=True) if not whole]
+    kept = [face for face, whole in zip(faces, sound, strict=True) if whole]
+    if kept:
+        name = shard_name(kept)
+        buffer = io.BytesIO()
+        np.save(buffer, vectors[sound].astype(np.float32))
+        write_atomically(_shard_path(dataset, name), buffer.getvalue())
+        rows += [replace(face, shard=name, shard_row=row) for row, face in enumerate(kept)]
     return rows
+
+
+def _failed(face: Face, reason: str) -> Face:
+    return replace(face, status="failed", reason=reason, duplicate_of=None, shard=None, shard_row=None)

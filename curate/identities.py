@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from curate.decisions import Links
 from curate.group import Grouping
 from manifests.records import Identity, Membership
 from manifests.storage import sha256_bytes
 
 
 def make_identities(
-    face_ids: Sequence[str], grouping: Grouping, memberships: Sequence[Membership], identities: Sequence[Identity]
+    face_ids: Sequence[str], grouping: Grouping, memberships: Sequence[Membership], links: Links | None = None
 ) -> tuple[list[Identity], list[Membership]]:
-    """Identity and membership rows of a grouping over `face_ids`, given the rows of the run before.
+    """Identity and membership rows of a grouping over `face_ids`, given the memberships of the run before.
 
-    Earlier ids are handed out by falling overlap, each once; a new person's id follows from its smallest face_id. Names
-    and locks stay with the id.
+    Earlier ids are handed out by falling overlap, each once, so that the larger part keeps the id when people come
+    together or apart (the assignment of the largest total would give it to a smaller part where that makes room for
+    another id); a new person's id follows from its smallest face_id. Names and locks follow from `links`, and stay with
+    the faces they were given to: a name goes to the group that holds most of them.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for row, label in enumerate(grouping.labels):
@@ -37,14 +40,35 @@ def make_identities(
     for label in sorted(set(members) - set(id_of), key=lambda label: smallest[label]):
         id_of[label] = _new_id(smallest[label], taken)
         taken.add(id_of[label])
-    known = {identity.identity_id: identity for identity in identities}
-    rows = [known.get(identity, Identity(identity)) for identity in sorted(taken)]
-    return rows, [
-        Membership(face, id_of[int(label)], float(np.float32(confidence)), float(np.float32(margin)))
-        for face, label, confidence, margin in zip(
-            face_ids, grouping.labels, grouping.confidence, grouping.margin, strict=True
+    names = {} if links is None else _names(grouping.labels, links, smallest)
+    locked = set() if links is None else set(grouping.labels[np.isin(links.block, sorted(links.locked))].tolist())
+    rows = [Identity(id_of[label], names.get(label), label in locked) for label in members]
+    return sorted(rows, key=lambda row: row.identity_id), [
+        Membership(
+            face, id_of[int(label)], float(np.float32(confidence)), float(np.float32(margin)), _source(row, links)
+        )
+        for row, (face, label, confidence, margin) in enumerate(
+            zip(face_ids, grouping.labels, grouping.confidence, grouping.margin, strict=True)
         )
     ]
+
+
+def _source(row: int, links: Links | None) -> str:
+    if links is None:
+        return "cluster"
+    return "review" if row in links.reviewed else "label" if row in links.labelled else "cluster"
+
+
+def _names(labels: np.ndarray, links: Links, smallest: Mapping[int, str]) -> dict[int, str]:
+    """group -> name: of the label most of its labelled faces have, or as people said, the last one."""
+    votes = Counter((int(labels[row]), label) for row, label in links.labelled.items())
+    names: dict[int, str] = {}
+    for (group, label), _ in sorted(votes.items(), key=lambda item: (-item[1], item[0][1])):
+        names.setdefault(group, label)
+    for rows, name in links.names:
+        held = Counter(int(labels[row]) for row in rows)
+        names[min(held.items(), key=lambda item: (-item[1], smallest[item[0]]))[0]] = name
+    return names
 
 
 def _new_id(smallest_face: str, taken: set[str]) -> str:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
+@cache  # reading a package's metadata costs a millisecond, and every record of a stage wants ten
 def installed(name: str) -> str | None:
     try:
         return version(name)
@@ -121,10 +123,12 @@ class Ledger:
 
     def rows(self, kind: type[Row]) -> list[Row]:
         """A whole table as records, ordered by its key: `ledger.rows(Face)`."""
-        names = [field.name for field in dataclasses.fields(cast(Any, kind))]
+        table = self.table(TABLES[kind][0])
+        # an older ledger that is only read may lack a column that a later version added
+        names = [field.name for field in dataclasses.fields(cast(Any, kind)) if field.name in table.columns]
         return [
             kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
-            for row in self.table(TABLES[kind][0]).select(names).iter_rows(named=True)
+            for row in table.select(names).iter_rows(named=True)
         ]
 
     def done(self, stage: str, config: Any) -> set[str]:
@@ -134,10 +138,15 @@ class Ledger:
 
     def detail(self, stage: str) -> dict[str, Any]:
         """What the newest finished unit of `stage` noted down; empty where it never ran."""
+        found = self.details(stage)
+        return found[0] if found else {}
+
+    def details(self, stage: str) -> list[dict[str, Any]]:
+        """What every finished unit of `stage` noted down, the newest first."""
         found = self.query(
-            "SELECT detail FROM stages WHERE stage = ? AND detail IS NOT NULL ORDER BY finished DESC LIMIT 1", stage
+            "SELECT detail FROM stages WHERE stage = ? AND detail IS NOT NULL ORDER BY finished DESC", stage
         )
-        return json.loads(found["detail"][0]) if len(found) else {}
+        return [json.loads(detail) for detail in found["detail"]]
 
     def embeddings(self, face_ids: Sequence[str] | None = None) -> tuple[list[str], np.ndarray]:
         """Face ids and their unit embeddings, float32 (n, d); without `face_ids`, of every embedded face that is ok."""

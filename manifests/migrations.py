@@ -15,8 +15,19 @@ from manifests.errors import LedgerError, LedgerTooNew
 
 Step = tuple[int, str, tuple[str, ...]]
 
-SCHEMA_VERSION = 1
-STEPS: tuple[Step, ...] = ()  # version 1 is the first
+SCHEMA_VERSION = 3
+STEPS: tuple[Step, ...] = (  # version 1 is the first
+    (2, "the noise of a face", ("ALTER TABLE faces ADD COLUMN noise FLOAT",)),
+    (
+        3,
+        "decisions have a name and what they undo; labels",
+        (
+            "ALTER TABLE decisions ADD COLUMN name VARCHAR",
+            "ALTER TABLE decisions ADD COLUMN undoes BIGINT",
+            "CREATE TABLE labels (photo_id VARCHAR PRIMARY KEY, label VARCHAR NOT NULL, truth BOOLEAN NOT NULL)",
+        ),
+    ),
+)
 
 _BOOKKEEPING = """CREATE TABLE IF NOT EXISTS migrations (
     version INTEGER PRIMARY KEY, purpose VARCHAR NOT NULL, applied TIMESTAMP NOT NULL)"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Face:
     reason: str | None = None
     shard: str | None = None
     shard_row: int | None = None
+    noise: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,23 @@ class Membership:
     confidence: float
     margin: float
     source: str = "cluster"
+
+
+@dataclass(frozen=True)
+class Decision:
+    decision_id: int
+    kind: str
+    faces: str
+    made: datetime
+    name: str | None = None
+    undoes: int | None = None
+
+
+@dataclass(frozen=True)
+class Label:
+    photo_id: str
+    label: str
+    truth: bool
 
 
 @dataclass(frozen=True)
@@ -109,7 +128,7 @@ class Model:
     dim: int | None = None
 
 
-Record = File | Photo | Face | Identity | Membership | Pair | Split | Degradation | Model
+Record = File | Photo | Face | Identity | Membership | Decision | Label | Pair | Split | Degradation | Model
 
 # record class -> (table, key columns)
 TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
@@ -118,6 +137,8 @@ TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     Face: ("faces", ("face_id",)),
     Identity: ("identities", ("identity_id",)),
     Membership: ("memberships", ("face_id",)),
+    Decision: ("decisions", ("decision_id",)),
+    Label: ("labels", ("photo_id",)),
     Pair: ("pairs", ("target",)),
     Split: ("splits", ("face_id",)),
     Degradation: ("degradations", ("lq_set", "face_id")),
@@ -127,6 +148,5 @@ TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
 # every table and the columns that order it
 KEYS: dict[str, tuple[str, ...]] = {
     **dict(TABLES.values()),
-    "decisions": ("decision_id",),
     "stages": ("stage", "unit", "config_hash"),
 }

@@ -46,13 +46,14 @@ CREATE TABLE faces (                    -- a row is one detected face
     reason          VARCHAR,
     shard           VARCHAR,            -- embeddings/<shard>.npy holds its unit embedding
     shard_row       INTEGER,            -- in this row
+    noise           FLOAT,              -- standard deviation in the photo's pixels, luma 0..255; NULL where never measured
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 
 CREATE TABLE identities (               -- a row is one person in this dataset
     identity_id VARCHAR PRIMARY KEY,    -- stable across re-runs by maximum overlap; means nothing outside this dataset
-    name        VARCHAR,                -- given by a person, never guessed
-    locked      BOOLEAN NOT NULL
+    name        VARCHAR,                -- given by a person (a decision, or a label that is truth), never guessed
+    locked      BOOLEAN NOT NULL        -- whether a lock holds its faces
 );
 
 CREATE TABLE memberships (              -- a row says that a face belongs to an identity
@@ -64,10 +65,18 @@ CREATE TABLE memberships (              -- a row says that a face belongs to an 
 );
 
 CREATE TABLE decisions (                -- a row is one human act; append-only
-    decision_id BIGINT PRIMARY KEY,
-    kind        VARCHAR NOT NULL,
-    faces       JSON NOT NULL,          -- photo hash and box of every face it names
-    made        TIMESTAMP NOT NULL
+    decision_id BIGINT PRIMARY KEY,     -- 1, 2, ... in the order they were made
+    kind        VARCHAR NOT NULL,       -- merge, split, move, drop, rename, lock, undo
+    faces       JSON NOT NULL,          -- photo hash and box of every face it names, by the part it plays (docs/curate.md)
+    made        TIMESTAMP NOT NULL,
+    name        VARCHAR,                -- rename: the person's name
+    undoes      BIGINT                  -- undo: the decision that is taken back
+);
+
+CREATE TABLE labels (                   -- a row is what a folder or a CSV says of a photo's largest accepted face
+    photo_id    VARCHAR PRIMARY KEY,
+    label       VARCHAR NOT NULL,
+    truth       BOOLEAN NOT NULL        -- false: a hint, compared and reported, forcing nothing
 );
 
 CREATE TABLE pairs (                    -- a row is one target with its ordered references

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from manifests.errors import BadInput
+from manifests.filters import Filter, columns_of_filter
 from manifests.ledger import Ledger
 from manifests.storage import path_of, uri_of
 
@@ -50,6 +51,7 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
     for row in faces.iter_rows(named=True):
         if row["photo_id"] in wanted:
             faces_of.setdefault(row["photo_id"], []).append(row)
+    broken = _broken(dataset, [row for own in faces_of.values() for row in own])
     lines, rows = [], []
     for file in named:
         where = "no file holds it any more" if file["uri"] is None else _shown(path_of(file["uri"]))
@@ -61,12 +63,39 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
             )
         own = faces_of.get(file["photo_id"], [])
         for row in own:
-            said.append(
-                f"  face {row['face_id'][:12]}, {row['inter_ocular_px']:.0f} px between the eyes: {_face(row, pairing)}"
-            )
+            fate = _face(row, pairing) + broken.get(row["face_id"], "")
+            said.append(f"  face {row['face_id'][:12]}, {row['inter_ocular_px']:.0f} px between the eyes: {fate}")
         lines += said
         rows.append({**file, "photo": picture, "faces": own})
     return lines, rows
+
+
+def _broken(dataset: Path, faces: list[dict[str, Any]]) -> dict[str, str]:
+    """face -> the filter that removed it and what it found, for faces that a filter removed."""
+    said: dict[str, str] = {}
+    with Ledger.open(dataset) as ledger:
+        sets = ledger.details("filters")
+        for face in faces:
+            of = [(found, rule) for found in sets for rule in found["filters"] if rule["reason"] == face["reason"]]
+            if not of:
+                continue
+            filters, rule = of[0]  # of the newest set
+            names = sorted(columns_of_filter(Filter(rule["reason"], rule["sql"])) - {"width", "height"})
+            values: dict[str, Any] = {}
+            if names:
+                asked = f"SELECT {', '.join(names)} FROM faces WHERE face_id = ?"
+                values = ledger.query(asked, face["face_id"]).row(0, named=True)
+            found = ", ".join(f"{name} {_value(value)}" for name, value in values.items())
+            said[face["face_id"]] = (
+                f" by {rule['sql']}, filters {filters['name']}, version {filters['version']} ({found})"
+            )
+    return said
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(f"{part:.4g}" for part in value) + "]"
+    return "unknown" if value is None else f"{value:.4g}"
 
 
 def _names(row: dict[str, Any], photo: str) -> bool:

@@ -79,6 +79,18 @@ def test_senseless_pairs_are_refused_before_anything_is_done(tmp_path):
     assert not (tmp_path / "d").exists()
 
 
+def test_filters_by_name_and_by_file(tmp_path):
+    photos, mine = album(tmp_path / "photos", people=3, each=2), tmp_path / "mine.toml"
+    mine.write_text('name = "mine"\nversion = 1\n[[filter]]\nreason = "narrow"\nsql = "width < 1000"\n')
+    told = [photos, "--into", tmp_path / "d", "--workers", 1, "--json", "--filters"]
+    assert json.loads(call(*told, mine).stdout)["faces"] == {"narrow": 6}
+    assert json.loads(call(*told, "strict").stdout)["faces"] == {"enlarged": 6}
+    assert json.loads(call(*told, "default").stdout)["faces"] == {"ok": 6}
+    assert json.loads(call(*told, mine, "--min-inter-ocular", 999).stdout)["faces"] == {"too_small": 6}
+    for dry in ([], ["--dry-run"]):
+        assert isinstance(call(*told, "lenient", *dry).exception, BadInput)
+
+
 def test_a_dry_run_writes_nothing(tmp_path):
     photos = album(tmp_path / "photos", people=2, each=2)
     (photos / "up").symlink_to(photos)

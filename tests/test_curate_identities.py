@@ -1,9 +1,12 @@
 """A person found again keeps the id that most of its faces had."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curate.decisions import Links
 from curate.group import Grouping
 from curate.identities import make_identities
 from manifests.records import Identity, Membership
@@ -14,16 +17,16 @@ def grouping(*labels: int) -> Grouping:
     return Grouping(np.array(labels, np.int64), np.ones(n, np.float32), np.full(n, 0.5, np.float32), 0.3, None)
 
 
-def run(faces: str, labels: list[int], before: dict[str, str] | None = None, identities=()) -> dict[str, str]:
+def run(faces: str, labels: list[int], before: dict[str, str] | None = None) -> dict[str, str]:
     earlier = [Membership(face, identity, 1.0, 1.0) for face, identity in (before or {}).items()]
-    rows, members = make_identities(list(faces), grouping(*labels), earlier, identities)
+    rows, members = make_identities(list(faces), grouping(*labels), earlier)
     assert {row.identity_id for row in rows} == {member.identity_id for member in members}
     assert [row.identity_id for row in rows] == sorted({row.identity_id for row in rows})
     return {member.face_id: member.identity_id for member in members}
 
 
 def test_nobody():
-    assert make_identities([], grouping(), [], []) == ([], [])
+    assert make_identities([], grouping(), []) == ([], [])
 
 
 def test_new_ids_follow_from_the_smallest_face_and_not_from_labels_or_order():
@@ -50,15 +53,26 @@ def test_a_new_face_changes_nobodys_id():
     assert {face: after[face] for face in before} == before and len(set(after.values())) == 4
 
 
-def test_names_and_locks_stay_with_the_id():
-    rows, _ = make_identities(
-        ["a", "b"],
-        grouping(0, 1),
-        [Membership("a", "x", 1.0, 1.0)],
-        [Identity("x", "Ann", True), Identity("gone", "Bob")],
-    )
-    named = {row.identity_id: row for row in rows}
-    assert named["x"] == Identity("x", "Ann", True) and "gone" not in named and len(rows) == 2
+def links(n: int, **changes) -> Links:
+    plain = Links((), (), np.arange(n), (), frozenset(), frozenset(), frozenset(), {}, ())
+    return replace(plain, **changes)
+
+
+def test_names_and_locks_stay_with_the_faces_they_were_given_to():
+    said = links(5, names=(((0, 1, 2), "Ann"), ((3, 4), "Bob")), locked=frozenset({3}), block=np.array([0, 1, 2, 3, 3]))
+    before = [Membership(face, "x", 1.0, 1.0) for face in "abcde"]
+    found, _ = make_identities(list("abcde"), grouping(0, 0, 1, 2, 2), before, said)
+    ids = run("abcde", [0, 0, 1, 2, 2], dict.fromkeys("abcde", "x"))
+    named = {row.identity_id: row for row in found}
+    assert named[ids["a"]] == Identity(ids["a"], "Ann", False) and named[ids["c"]].name is None
+    assert named[ids["d"]] == Identity(ids["d"], "Bob", True)
+    # the later name of one person, and a name goes before a label
+    together, _ = make_identities(list("abcde"), grouping(0, 0, 0, 0, 0), before, said)
+    assert [row.name for row in together] == ["Bob"]
+    labelled, members = make_identities(list("abcde"), grouping(0, 0, 0, 0, 0), [], links(5, labelled={4: "B", 2: "A"}))
+    assert [row.name for row in labelled] == ["A"] and [m.source for m in members] == [
+        "cluster", "cluster", "label", "cluster", "label",
+    ]  # fmt: skip
 
 
 def test_an_id_that_is_taken_is_not_given_again():
@@ -74,8 +88,8 @@ LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=20)
 @given(LABELS, LABELS)
 def test_ids_are_one_to_one_with_people_and_the_same_again(first, second):
     faces = [f"{i:02}" for i in range(20)]
-    _, before = make_identities(faces[: len(first)], grouping(*first), [], [])
-    rows, after = make_identities(faces[: len(second)], grouping(*second), before, [])
+    _, before = make_identities(faces[: len(first)], grouping(*first), [])
+    rows, after = make_identities(faces[: len(second)], grouping(*second), before)
     ids = [member.identity_id for member in after]
     assert len({*zip(second, ids, strict=True)}) == len(set(second)) == len(set(ids)) == len(rows)
-    assert make_identities(faces[: len(second)], grouping(*second), after, rows) == (rows, after)
+    assert make_identities(faces[: len(second)], grouping(*second), after) == (rows, after)

@@ -86,6 +86,46 @@ def test_jpegs_grid_shows_in_blockiness():
     assert blockiness(np.zeros((23, 100), np.float32)) == 1.0 == blockiness(np.zeros((64, 64), np.float32))
 
 
+def noisy(gray: np.ndarray, sigma: float, seed: int = 0) -> np.ndarray:
+    """As a camera or a file would hold it: whole levels, 0..255."""
+    more = gray + np.random.default_rng(seed).normal(0, sigma, gray.shape)
+    return np.clip(more, 0, 255).round().astype(np.float32)
+
+
+@given(st.integers(1, 30), st.integers(0, 1000))
+def test_noise_on_a_smooth_slope_is_found(sigma, seed):
+    slope = np.add.outer(np.linspace(80, 120, 96), np.linspace(-20, 40, 96)).astype(np.float32)
+    assert measure.noise(noisy(slope, sigma, seed)) == pytest.approx(sigma, rel=0.08, abs=0.25)
+
+
+def test_what_is_flat_or_too_small_has_no_noise_and_edges_add_none():
+    edges = np.kron(np.random.default_rng(0).integers(60, 200, (8, 8)), np.ones((16, 16))).astype(np.float32)
+    assert measure.noise(np.full((64, 64), 90, np.float32)) == 0.0 == measure.noise(edges)
+    assert measure.noise(np.zeros((0, 0), np.float32)) == 0.0 == measure.noise(noisy(np.zeros((7, 99)), 20))
+    assert measure.noise(noisy(edges, 6)) == pytest.approx(6, rel=0.1)
+
+
+def test_blur_and_enlarging_take_noise_out():
+    grainy = noisy(np.full((128, 128), 120, np.float32), 12)
+    assert measure.noise(cv2.GaussianBlur(grainy, (0, 0), 1)) < 3 > measure.noise(cv2.resize(grainy, None, fx=2, fy=2))
+
+
+@pytest.mark.shared_data
+def test_known_noise_is_found_on_real_faces_and_ranks(shared_data):
+    """Faces of web photos, halved to rid them of their own noise: .5 to 6 before, the added noise within 2 after."""
+    found = []
+    for path in sorted((shared_data / "photos").glob("*/*.jpg"))[::25]:
+        image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        height, width = image.shape[:2]
+        middle = image[height // 6 : height // 2, width // 3 : 2 * width // 3]  # where web portraits have the face
+        gray = luma(cv2.resize(middle, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+        if min(gray.shape) >= 48:
+            found.append([measure.noise(noisy(gray, sigma)) for sigma in (0, 5, 10, 20)])
+    values = np.array(found)
+    assert len(values) > 8 and (np.diff(values, axis=1) > 0).all()
+    assert np.abs(np.median(values[:, 1:], 0) - (5, 10, 20)).max() < 2 and np.median(values[:, 0]) < 3
+
+
 def test_exposure_is_the_inner_faces_luma():
     image = np.zeros((512, 512, 3), np.uint8)
     measure.face_region(image)[:] = 255

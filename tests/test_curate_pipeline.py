@@ -13,13 +13,17 @@ from curate_doubles import album, contents, curated, files, install, models, pho
 from test_curate_decode import png
 
 import curate.detect
+import curate.people
 import curate.pipeline
-from curate.config import CurateConfig, GroupRules, ScreenRules, SplitRules
-from curate.detect import read_crop
+from curate.config import DEFAULT, CurateConfig, GroupRules, SplitRules
+from curate.crops import read_crop
+from curate.decide import decide
 from curate.faces.errors import FaceModelError
 from curate.faces.models import Detection
+from curate.screen import with_min_inter_ocular
 from manifests.check import check
 from manifests.errors import BadInput, LedgerBroken, LedgerLocked
+from manifests.filters import Filter, FilterSet
 from manifests.ledger import Ledger
 from manifests.records import Face, File, Identity, Membership, Model, Pair, Photo, Split
 from manifests.storage import crop_path, path_of, sha256_bytes
@@ -64,7 +68,7 @@ def test_an_album_becomes_people_pairs_and_splits(tmp_path):
     assert (summary.files, summary.photos, summary.faces) == ({"ok": 20}, {"ok": 20}, {"ok": 20})
     assert (summary.identities, summary.alone, summary.largest, summary.set_aside) == (5, 0, 4, 0)
     assert sum(summary.pairs.values()) == 20 and min(summary.pairs.values()) >= 4 and summary.notices == ()
-    assert [stage for stage, done, total in told if done == total] == ["scan", "detect", "embed", "group"]
+    assert [stage for stage, done, total in told if done == total] == ["scan", "detect", "group"]
     assert check(dataset) == []
     folder_of = {row.photo_id: path_of(row.uri).parent.name for row in rows(dataset, File)}
     photo_of = {row.face_id: row.photo_id for row in rows(dataset, Face)}
@@ -113,24 +117,94 @@ def test_one_more_photo_is_the_only_one_looked_at(tmp_path, looked_at):
     assert check(dataset) == []
 
 
+def test_a_hundred_more_photos_are_the_only_ones_looked_at(tmp_path, looked_at):
+    photos, dataset = album(tmp_path / "photos", people=4, each=3), tmp_path / "dataset"
+    curated(photos, dataset)
+    before, kept = contents(dataset)["faces"], files(dataset)
+    looked_at.clear()
+    for number in range(100):
+        save(photos / "more" / f"{number}.png", photo([number % 5], 100 + number))
+    curated(photos, dataset)
+    assert len(looked_at) == 100 and {row[0] for row in before} <= {row[0] for row in contents(dataset)["faces"]}
+    assert kept.items() <= files(dataset).items()
+
+
 def test_a_loosened_rule_brings_faces_back_without_a_detection_and_a_tightened_one_drops_them(tmp_path, looked_at):
     photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
     for number in range(3):
         save(photos / f"small{number}.png", photo([4], number, side=60))
-    strict = ScreenRules(min_inter_ocular_px=20)
+    strict = with_min_inter_ocular(DEFAULT, 20)
     assert curated(photos, dataset, screen=strict).faces == {"ok": 6, "too_small": 3}
     assert len(list((dataset / "faces").rglob("*.png"))) == 6
     looked_at.clear()
-    loose = curated(photos, dataset, screen=ScreenRules(min_inter_ocular_px=10))
+    loose = curated(photos, dataset, screen=with_min_inter_ocular(DEFAULT, 10))
     assert loose.faces == {"ok": 9} and loose.identities == 4 and looked_at == [] and check(dataset) == []
     once = tmp_path / "once"
-    curated(photos, once, screen=ScreenRules(min_inter_ocular_px=10))
+    curated(photos, once, screen=with_min_inter_ocular(DEFAULT, 10))
     crops = {name: data for name, data in files(once).items() if name.startswith("faces")}
     assert crops == {name: data for name, data in files(dataset).items() if name.startswith("faces")}
     looked_at.clear()
     assert curated(photos, dataset, screen=strict).faces == {"ok": 6, "too_small": 3}
     assert looked_at == [] and check(dataset) == []
-    assert curated(photos, dataset, screen=ScreenRules(min_inter_ocular_px=10)).faces == {"ok": 9}
+    assert curated(photos, dataset, screen=with_min_inter_ocular(DEFAULT, 10)).faces == {"ok": 9}
+
+
+def test_a_set_of_ones_own_drops_with_its_reasons_and_another_set_brings_back(tmp_path, looked_at):
+    photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
+    save(photos / "wide.png", photo([4, 5, 6], 0))
+    wide = FilterSet("no groups", 3, (Filter("very_wide", "width > 400"), Filter("unsure", "det_score < 0.95")))
+    assert curated(photos, dataset, screen=wide).faces == {"unsure": 6, "very_wide": 3}
+    with Ledger.open(dataset) as ledger:
+        told = ledger.detail("screen")
+    assert (told["name"], told["version"], told["faces"], told["kept"]) == ("no groups", 3, 9, 0)
+    assert [(rule["reason"], rule["first"], rule["alone"], rule["only"]) for rule in told["filters"]] == [
+        ("very_wide", 3, 3, 0),
+        ("unsure", 6, 9, 6),
+    ]
+    said = "\n".join(answer(dataset, "wide.png")[0])
+    assert "dropped, very_wide by width > 400, filters no groups, version 3" in said
+    looked_at.clear()
+    assert curated(photos, dataset).faces == {"ok": 9} and looked_at == [] and check(dataset) == []
+    assert curated(photos, dataset, screen=wide).faces == {"unsure": 6, "very_wide": 3}
+
+
+def test_a_killed_run_leaves_reasons_that_the_next_set_knows(tmp_path, monkeypatch):
+    photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    none = FilterSet("none", 1, (Filter("not_today", "true"),))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(curate.pipeline, "screen", killed)
+        curated(photos, dataset, screen=none)
+    assert reasons(dataset, Face) == {"not_today": 6}
+    assert curated(photos, dataset).faces == {"ok": 6} and check(dataset) == []
+
+
+def test_noise_is_measured_and_faces_of_an_old_ledger_are_measured_when_a_filter_asks(tmp_path, looked_at):
+    photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
+    first = curated(photos, dataset)
+    faces = rows(dataset, Face)
+    assert all(face.noise is not None and face.noise > 0 for face in faces)
+    with Ledger.open(dataset, write=True) as ledger:
+        ledger.record("test", "old", {}, [replace(face, noise=None) for face in faces])
+    (gone,) = [path_of(row.uri) for row in rows(dataset, File) if row.photo_id == faces[0].photo_id]
+    gone.unlink()
+    looked_at.clear()
+    assert curated(photos, dataset).faces == first.faces and {face.noise for face in rows(dataset, Face)} == {None}
+    noisy = FilterSet("quiet", 1, (Filter("too_noisy", "noise >= 0"),))
+    # one whose photo is gone cannot be measured, and stays
+    assert curated(photos, dataset, screen=noisy).faces == {"ok": 1, "too_noisy": 5}
+    assert [face.noise for face in rows(dataset, Face)][1:] == [face.noise for face in faces][1:]
+    assert looked_at == []
+
+
+def test_a_bad_predicate_ends_the_run_before_any_photo_is_looked_at(tmp_path, looked_at):
+    photos = album(tmp_path / "photos", people=1, each=1)
+    with pytest.raises(BadInput, match="names jaw"):
+        curated(photos, tmp_path / "d", screen=FilterSet("mine", 1, (Filter("odd", "jaw > 1"),)))
+    assert looked_at == []
 
 
 def test_the_same_file_and_the_same_picture_again(tmp_path):
@@ -274,7 +348,7 @@ def test_a_lost_crop_and_lost_or_broken_embeddings_are_made_anew(tmp_path):
     curated(photos, dataset)
     before, whole = contents(dataset), files(dataset)
     shards = sorted((dataset / "embeddings").iterdir())
-    assert len(shards) == 2
+    assert len(shards) == 3
     next((dataset / "faces").rglob("*.png")).unlink()
     shards[0].unlink()
     shards[1].write_bytes(b"")
@@ -349,9 +423,8 @@ def test_ids_stay_when_people_are_added(tmp_path):
     photos, dataset = album(tmp_path / "photos", people=3, each=3), tmp_path / "dataset"
     curated(photos, dataset)
     before = {m.face_id: m.identity_id for m in rows(dataset, Membership)}
-    with Ledger.open(dataset, write=True) as ledger:
-        person = ledger.rows(Identity)[0]
-        ledger.record("decide", "name", {}, [replace(person, name="Ann")])
+    person = rows(dataset, Identity)[0]
+    decide(dataset, [{"kind": "rename", "faces": [person.identity_id], "name": "Ann"}])
     album(photos, people=6, each=3)
     curated(photos, dataset)
     after = {m.face_id: m.identity_id for m in rows(dataset, Membership)}
@@ -505,7 +578,7 @@ def test_a_leak_ends_the_run(tmp_path, monkeypatch):
         sides = ("train", "val", "test")
         return [Split(m.face_id, m.identity_id, sides[i % 3], "identity") for i, m in enumerate(memberships)]
 
-    monkeypatch.setattr(curate.pipeline, "make_splits", leaky)
+    monkeypatch.setattr(curate.people, "make_splits", leaky)
     with pytest.raises(LedgerBroken, match="Leak between splits"):
         curated(photos, tmp_path / "dataset")
     assert rows(tmp_path / "dataset", Split) == []
@@ -523,5 +596,5 @@ def test_only_the_memory_of_a_batch_is_needed(tmp_path, monkeypatch):
     for module in (curate.detect, curate.embed):
         monkeypatch.setattr(module, "cached_models", lambda spec: replace(plain, embed=embed))
     curated(photos, tmp_path / "dataset")
-    assert batches == [64, 16]
+    assert batches == [32, 32, 16]
     assert all(photo.status == "ok" for photo in rows(tmp_path / "dataset", Photo))

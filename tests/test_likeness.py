@@ -30,7 +30,7 @@ HEAVY = (
     "diffusers",
     "rich",
 )
-WRITES = {"run", "demo", "curate", "degrade", "preview", "train", "restore", "evaluate", "report"}
+WRITES = {"run", "demo", "curate", "decide", "degrade", "preview", "train", "restore", "evaluate", "report"}
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -32,11 +32,12 @@ ONE_OF = {
     ("Split", "policy"): ("identity", "photos"),
     ("Membership", "source"): ("label", "cluster", "review"),
     ("Model", "role"): ("detector", "recognizer", "landmarks"),
+    ("Decision", "faces"): ("{}", '{"faces":[{"photo":"ü","box":[0.5]}]}'),
     ("Degradation", "theta"): ('{"version":1}', '{"steps":[1.5,"ü"]}'),
 }
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 FLOAT = st.floats(width=32, allow_nan=False)
-INT = {"bytes": 64, "mtime_ns": 64, "seed": 64}
+INT = {"bytes": 64, "mtime_ns": 64, "seed": 64, "decision_id": 64, "undoes": 64}
 
 
 def a(hint, name: str) -> st.SearchStrategy:
@@ -46,6 +47,8 @@ def a(hint, name: str) -> st.SearchStrategy:
         return st.booleans()
     if hint is float:
         return FLOAT
+    if hint is datetime:
+        return st.datetimes(datetime(1970, 1, 1))
     if hint is int:
         top = 2 ** (INT.get(name, 32) - 1)
         return st.integers(-top, top - 1)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from train_doubles import dataset, face_of, recognizer_onnx
 
 from curate.config import PairRules
 from manifests.errors import BadInput, LedgerMissing
 from manifests.ledger import Ledger
-from manifests.records import Degradation, File, Identity, Membership, Pair, Photo, Split
+from manifests.records import Degradation, File, Identity, Membership, Pair, Photo, Record, Split
 from manifests.report.build import build_report
-from manifests.storage import crop_path
+from manifests.storage import crop_path, sha256_file, uri_of
 
 THETA = {
     "version": 1,
@@ -138,6 +139,26 @@ def test_missing_parts_are_said_with_the_command_that_makes_them(tmp_path: Path)
     page = build_report(tmp_path).read_text(encoding="utf-8")
     for words in ("Nothing was grouped yet", "No pair yet", "likeness degrade", "likeness train", "likeness evaluate"):
         assert words in page, words
+
+
+def test_filters_are_shown_with_what_each_removed_and_a_few_of_its_faces(folder: Path, tmp_path: Path) -> None:
+    assert 'id="filters"' not in build_report(folder).read_text(encoding="utf-8")
+    Image.new("RGB", (200, 100), "red").save(tmp_path / "there.png")
+    Image.new("RGB", (200, 100), "green").save(tmp_path / "changed.png")
+    rows: list[Record] = []
+    for name, photo_id in (("there", sha256_file(tmp_path / "there.png")), ("changed", "another"), ("gone", "gone")):
+        rows.append(File(uri_of(tmp_path / f"{name}.png"), photo_id, 1, 1, "ok"))
+        dropped = replace(face_of(0, 0), face_id=name, photo_id=photo_id, box=(150.0, 20.0, 250.0, 120.0), shard=None)
+        rows.append(replace(dropped, status="dropped", reason="odd_<one>"))
+    rule = {"reason": "odd_<one>", "sql": "yaw < 3 & 4", "first": 1234, "alone": 2345, "only": 345}
+    detail = {"name": "mine", "version": 7, "faces": 9999, "kept": 8765, "filters": [rule]}
+    with Ledger.open(folder, write=True) as ledger:
+        ledger.record("screen", "all", {}, rows, detail=detail)
+    page = build_report(folder).read_text(encoding="utf-8")
+    section = page[page.index('id="filters"') : page.index('id="people"')]
+    for words in ("<b>mine</b>, version 7", "9,999 faces: 8,765 kept", "odd &lt;one&gt;", "yaw &lt; 3 &amp; 4", "345"):
+        assert words in section, words
+    assert "1,234" in section and "2,345" in section and section.count("<img") == 1
 
 
 def test_a_crop_that_is_gone_costs_no_page(folder: Path) -> None:

@@ -52,7 +52,7 @@ def test_by_the_beginning_of_a_photo_id_and_of_a_face_id(made):
     [
         ("letter.jpg", "failed, not_an_image"),
         ("empty.png", "dropped, no_face"),
-        ("tiny.png", "dropped, too_small"),
+        ("tiny.png", "dropped, too_small by inter_ocular_px < 16, filters default, version 1 (inter_ocular_px 9."),
         ("alone.png", "no target: no other usable photo"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,10 @@ def load_faces(spec: str = "auto", threads: int = 1) -> FaceModels:
     if spec == "auto":
         return _auto(threads)
     raise FaceModelError(f"--faces {spec}: say auto, dlib, or insightface:<pack name or folder>.")
+
+
+# a process keeps its models between batches
+cached_models = cache(load_faces)
 
 
 def _auto(threads: int) -> FaceModels:

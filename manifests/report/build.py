@@ -12,14 +12,15 @@ import jinja2
 from manifests.errors import BadInput
 from manifests.ledger import Ledger, now
 from manifests.report.coverage import coverage
-from manifests.report.pictures import curve, histogram, thumbnail, whole
-from manifests.storage import crop_path, write_atomically
+from manifests.report.pictures import curve, histogram, patch, thumbnail, whole
+from manifests.storage import crop_path, path_of, write_atomically
 
 PEOPLE = 12  # contact sheets, largest first
 FACES = 12  # faces a contact sheet
 UNCERTAIN = 24
 PAIRS = 8
 DEGRADED = 12
+REMOVED = 4  # faces a filter
 GRIDS = 2  # newest sample grids a run
 
 # what the reasons in the ledger mean, for a reader who does not know the code
@@ -36,6 +37,9 @@ REASONS = {
     "cut_by_border": "cut by the photo's border",
     "turned_away": "turned too far away",
     "too_blurred": "too blurred",
+    "enlarged": "the crop would be enlarged too much",
+    "too_noisy": "too noisy",
+    "too_blocky": "too strong a JPEG grid",
     "too_dark": "too dark",
     "too_bright": "too bright",
     "near_duplicate": "the same picture again",
@@ -43,6 +47,7 @@ REASONS = {
     "face_dropped": "in a frozen split, no longer accepted",
     "not_found_again": "not found by the detector now in use",
     "file_vanished_or_changed": "the file was gone or changed when read again",
+    "decided": "left out by a decision",
     "crop_missing": "its crop is gone from the disk",
 }
 
@@ -61,6 +66,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
             "name": dataset.resolve().name,
             "made": now().strftime("%Y-%m-%d %H:%M UTC"),
             "funnel": _funnel(ledger),
+            "filters": _filters(ledger),
             "models": ledger.query("SELECT role, file, spec, licence, sha256 FROM models ORDER BY role, file").rows(
                 named=True
             ),
@@ -124,6 +130,25 @@ def _step(title: str, kept: int, called: str, lost: list[tuple[str, int]]) -> di
 
 def _in_plain(code: str) -> str:
     return REASONS.get(code, code.replace("_", " "))
+
+
+def _filters(ledger: Ledger) -> dict[str, Any]:
+    """The filter set of the last screening with its counts, each filter with a few of the faces it was first to remove.
+
+    Dropped faces have no crop: they are cut from their photos, as far as those still lie where they were.
+    """
+    found = ledger.detail("screen")
+    for rule in found.get("filters", []):
+        rows = ledger.query(
+            """SELECT any_value(f.photo_id) AS photo_id, any_value(f.box) AS box, min(u.uri) AS uri
+               FROM faces f JOIN files u USING (photo_id) WHERE f.reason = ?
+               GROUP BY f.face_id ORDER BY md5(f.face_id) LIMIT ?""",
+            rule["reason"],
+            REMOVED,
+        ).rows()
+        rule["called"] = _in_plain(rule["reason"])
+        rule["faces"] = [image for photo, box, uri in rows if (image := patch(path_of(uri), photo, box, 64))]
+    return found
 
 
 def _people(ledger: Ledger, dataset: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
+
+from manifests.storage import sha256_bytes
 
 Series = Sequence[tuple[float, float]]
 
@@ -19,12 +21,34 @@ def thumbnail(path: Path, side: int) -> str:
     """A picture as a JPEG data URI, its longer side at most `side` px; empty where it cannot be read."""
     try:
         with Image.open(path) as image:
-            small = image.convert("RGB")
-            small.thumbnail((side, side), Image.Resampling.LANCZOS)
+            return _small(image.convert("RGB"), side)
     except OSError:
         return ""
+
+
+def patch(path: Path, photo_id: str, box: Sequence[float], side: int) -> str:
+    """What lies in a photo around `box` (x0, y0, x1, y1 in its pixels) as a square JPEG data URI of `side` px.
+
+    Empty where the file no longer holds that photo or Pillow cannot read it.
+    """
+    try:
+        data = path.read_bytes()
+        if sha256_bytes(data) != photo_id:
+            return ""
+        with Image.open(io.BytesIO(data)) as image:
+            half = 0.7 * max(box[2] - box[0], box[3] - box[1])
+            x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+            cut = tuple(round(edge) for edge in (x - half, y - half, x + half, y + half))
+            square = ImageOps.exif_transpose(image).convert("RGB").crop((cut[0], cut[1], cut[2], cut[3]))
+            return _small(square.resize((side, side), Image.Resampling.LANCZOS), side)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return ""
+
+
+def _small(image: Image.Image, side: int) -> str:
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85)
+    image.save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -1,0 +1,247 @@
+"""The stages from files to embedded faces: scan, detect, screen, embed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from curate import screen as screening
+from curate.config import CurateConfig
+from curate.decisions import REASON as DECIDED
+from curate.dedupe import REASON as NEAR_DUPLICATE
+from curate.detect import REDETECTED, VANISHED, crop_batch, detect_batch, noise_batch, resolved
+from curate.embed import CROP_MISSING, batches, embed_batch, intact_shards, remove_shards, shard_name
+from curate.faces.models import FaceModels
+from curate.scan import mark_replaced, mark_same_files, offered, scan_batch, still_holding
+from manifests.errors import BadInput
+from manifests.filters import columns_of, removals
+from manifests.ledger import Ledger
+from manifests.progress import Report
+from manifests.records import TABLES, Face, File, Model, Photo, Record
+from manifests.storage import crop_path, uri_of
+from manifests.workers import Map
+
+FILES_A_BATCH = 32
+PHOTOS_A_BATCH = 32  # and so about as many faces a shard of embeddings
+
+
+def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> None:
+    """A row for every file offered; files whose size and time have not changed since their row are not read again."""
+    known = {file.uri: file for file in ledger.rows(File)}
+    found: dict[str, Path] = {}
+    refused: dict[str, File] = {}
+    walked: set[str] = set()
+    for item in offered(photos, walked):
+        if isinstance(item, File):
+            refused[item.uri] = still_holding(item, known.get(item.uri))
+        elif not _unchanged(item, known.get(uri_of(item))):
+            found[uri_of(item)] = item
+    new_reasons = [row for uri, row in refused.items() if known.get(uri) != row]
+    # what could not be walked and now is a folder that was has its files' rows instead of its own
+    healed = [uri for uri, row in known.items() if row.bytes is None and uri in walked]
+    if new_reasons or healed:
+        ledger.record("scan", "not walked", {}, new_reasons, forget=[("files", "uri", healed)])
+    have = {photo.photo_id for photo in ledger.rows(Photo)}
+    chunks = _chunks(list(found.values()), FILES_A_BATCH)
+    for done, (chunk, rows) in enumerate(zip(chunks, run(scan_batch, chunks), strict=True), 1):
+        rows = [still_holding(row, known.get(row.uri)) if isinstance(row, File) else row for row in rows]
+        new = [row for row in rows if not (isinstance(row, Photo) and row.photo_id in have)]
+        ledger.record("scan", [uri_of(path) for path in chunk], {}, _first_of_each(new))
+        report("scan", min(done * FILES_A_BATCH, len(found)), len(found))
+    if changed := mark_same_files(ledger.rows(File)):
+        ledger.record("scan", "same files", {}, changed)
+    replaced, back = mark_replaced(ledger.rows(File), ledger.rows(Photo), ledger.rows(Face))
+    if replaced or back:  # a photo that is back is looked at again, and so are its faces
+        forget = [("stages", "unit", [photo.photo_id for photo in back])]
+        ledger.record("scan", "replaced files", {}, [*replaced, *back], forget=forget)
+
+
+def choose_faces(ledger: Ledger, spec: str) -> FaceModels:
+    """Load the face models and note them; a dataset keeps the recognizer it began with."""
+    noted = ledger.rows(Model)
+    earlier = [model for model in noted if model.role == "recognizer"]
+    if spec == "auto" and earlier:
+        spec = earlier[0].spec
+    models = resolved(spec)
+    if earlier and earlier[0].sha256 != models.recognizer_sha256():
+        raise BadInput(
+            f"{ledger.dataset} was made with the recognizer {earlier[0].file} of {earlier[0].spec}; embeddings of "
+            f"another cannot be compared with it: say --faces {earlier[0].spec}, or start a new dataset."
+        )
+    rows = [
+        Model(
+            file.role,
+            file.path.name,
+            models.spec,
+            file.sha256,
+            file.licence,
+            models.dim if file.role == "recognizer" else None,
+        )
+        for file in models.files
+    ]
+    used = {row.file for row in rows}
+    unused = [model.file for model in noted if model.role != "landmarks" and model.file not in used]
+    ledger.record("models", models.recognizer_sha256(), {}, rows, forget=[("models", "file", unused)])
+    return models
+
+
+def with_models(config: CurateConfig, models: FaceModels) -> CurateConfig:
+    """The configuration with what the models decide filled in."""
+    return replace(config, faces=models.spec, screen=screening.resolved(config.screen, models.min_score))
+
+
+def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, report: Report) -> None:
+    """Faces of every photo that was not yet looked at by this detector."""
+    told = {"detector": next(f.sha256 for f in models.files if f.role == "detector"), "landmarks": config.landmarks}
+    if config.landmarks not in (None, "dlib"):
+        raise BadInput(f"--landmarks {config.landmarks}: only dlib is known.")
+    if config.landmarks == "dlib":
+        from curate.faces.dlib_models import landmark_models
+
+        used = [Model(file.role, file.path.name, "dlib", file.sha256, file.licence) for file in landmark_models()]
+        ledger.record("models", "landmarks", {}, used)
+    finished = ledger.done("detect", told)
+    if config.landmarks is None:  # what was found with 68 landmarks serves whoever wants none
+        finished |= ledger.done("detect", {**told, "landmarks": "dlib"})
+    uris = _uris(ledger)
+    todo = [
+        (photo, uris[photo.photo_id])
+        for photo in ledger.rows(Photo)
+        if photo.photo_id in uris and photo.photo_id not in finished
+    ]
+    earlier: dict[str, dict[str, Face]] = defaultdict(dict)
+    for face in ledger.rows(Face):
+        earlier[face.photo_id][face.face_id] = face
+    work = partial(
+        detect_batch, faces=config.faces, landmarks=config.landmarks, filters=config.screen, dataset=ledger.dataset
+    )
+    chunks = _chunks(todo, PHOTOS_A_BATCH)
+    for done, found in enumerate(run(work, chunks), 1):
+        rows: list[Record] = []
+        units: list[str] = []
+        for row in found:
+            before = earlier[row.photo_id]
+            if isinstance(row, Face):
+                rows.append(_keep_embedding(row, before))
+            elif row.reason != VANISHED:  # a photo that can be read again is looked at again
+                units.append(row.photo_id)
+                rows.append(row)
+            elif not before:
+                rows.append(row)
+        again = {row.face_id for row in found if isinstance(row, Face)}
+        gone = [face for unit in units for face_id, face in earlier[unit].items() if face_id not in again]
+        rows += [replace(face, status="dropped", reason=REDETECTED, duplicate_of=None) for face in gone]
+        ledger.record("detect", units, told, rows)
+        report("detect", min(done * PHOTOS_A_BATCH, len(todo)), len(todo))
+
+
+def screen(ledger: Ledger, config: CurateConfig, run: Map, report: Report) -> None:
+    """The filters over the recorded measures: loosening one brings faces back without a new detection.
+
+    A face whose crop has gone is cropped again, from the photo. Where a filter asks for the noise, faces recorded
+    before it was measured are measured first, from their photos.
+    """
+    photos = {photo.photo_id: photo for photo in ledger.rows(Photo)}
+    uris = _uris(ledger)
+    given = {rule["reason"] for filters in ledger.details("filters") for rule in filters["filters"]}
+    ours = {None, NEAR_DUPLICATE, DECIDED, VANISHED, CROP_MISSING, *screening.BUILT_IN, *given}
+    known = {face.face_id: face for face in ledger.rows(Face) if face.reason in ours}
+
+    def from_photos(what: str, work: Callable[[Any], list[Face]], faces: Iterable[Face]) -> Iterator[Face]:
+        by_photo: dict[str, list[Face]] = defaultdict(list)
+        for face in faces:
+            by_photo[face.photo_id].append(face)
+        chunks = _chunks([(photo, uris.get(photo, ()), own) for photo, own in sorted(by_photo.items())], PHOTOS_A_BATCH)
+        for done, rows in enumerate(run(work, chunks), 1):
+            yield from rows
+            report(what, min(done * PHOTOS_A_BATCH, len(by_photo)), len(by_photo))
+
+    measured: dict[str, Face] = {}
+    if "noise" in columns_of(config.screen):
+        unmeasured = [face for face in known.values() if face.noise is None]
+        measured = {face.face_id: face for face in from_photos("measure", noise_batch, unmeasured)}
+    faces = [measured.get(face_id, face) for face_id, face in known.items()]
+    sizes = [(photos[face.photo_id].width, photos[face.photo_id].height) for face in faces]
+    removed = removals(faces, sizes, config.screen)
+    changed: list[Face] = []
+    to_crop: list[Face] = []
+    for face, reason in zip(faces, screening.first_reasons(removed, config.screen), strict=True):
+        if reason is not None:
+            wanted = replace(face, status="dropped", reason=reason, duplicate_of=None)
+        elif face.reason in (NEAR_DUPLICATE, DECIDED):
+            wanted = face
+        else:
+            wanted = replace(face, status="ok", reason=None)
+        if reason is None and not crop_path(ledger.dataset, face.face_id).exists():
+            to_crop.append(wanted)
+        elif wanted != known[face.face_id]:
+            changed.append(wanted)
+    changed += from_photos("crop", partial(crop_batch, dataset=ledger.dataset), to_crop)
+    ledger.record("screen", "all", config.screen, changed, detail=screening.tally(removed, config.screen))
+
+
+def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, report: Report) -> None:
+    """Embeddings of accepted faces that were not given one when they were found, and of those whose shard has gone."""
+    told = {"recognizer": models.recognizer_sha256()}
+    faces = ledger.rows(Face)
+    intact = intact_shards(ledger.dataset, faces)
+    broken = [face for face in faces if face.shard is not None and face.shard not in intact]
+    if broken:
+        ledger.record("embed", "lost shards", told, [replace(face, shard=None, shard_row=None) for face in broken])
+    todo = [
+        face
+        for face in faces
+        if face.shard not in intact and (face.status == "ok" or face.reason in (NEAR_DUPLICATE, DECIDED))
+    ]
+    work = partial(embed_batch, faces=config.faces, dataset=ledger.dataset)
+    chunks, done = batches(todo), 0
+    for chunk, rows in zip(chunks, run(work, chunks), strict=True):
+        ledger.record("embed", shard_name(chunk), told, rows)
+        done += len(chunk)
+        report("embed", done, len(todo))
+    remove_shards(ledger.dataset, {face.shard for face in ledger.rows(Face)})
+
+
+def _unchanged(path: Path, known: File | None) -> bool:
+    """Whether the file was read before and has neither grown nor been touched since."""
+    if known is None or known.bytes is None:
+        return False
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return (found.st_size, found.st_mtime_ns) == (known.bytes, known.mtime_ns)
+
+
+def _uris(ledger: Ledger) -> dict[str, tuple[str, ...]]:
+    """photo -> every file it may be read from."""
+    uris: dict[str, list[str]] = defaultdict(list)
+    for file in ledger.rows(File):
+        if file.photo_id is not None:
+            uris[file.photo_id].append(file.uri)
+    return {photo_id: tuple(found) for photo_id, found in uris.items()}
+
+
+def _keep_embedding(face: Face, before: dict[str, Face]) -> Face:
+    """A face that is detected again keeps its embedding: its crop, and so its embedding, is the same."""
+    same = before.get(face.face_id)
+    if same is None or same.shard is None or same.landmarks5 != face.landmarks5:
+        return face
+    return replace(face, shard=same.shard, shard_row=same.shard_row)
+
+
+def _first_of_each(rows: Iterable[Any]) -> list[Record]:
+    """Rows without repeated keys: the same photo may lie in one batch twice."""
+    found: dict[tuple[Any, ...], Record] = {}
+    for row in rows:
+        keys = TABLES[type(row)][1]
+        found.setdefault((type(row), *(getattr(row, key) for key in keys)), row)
+    return list(found.values())
+
+
+def _chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

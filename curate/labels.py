@@ -1,0 +1,165 @@
+"""What folders or a CSV say of who is in a photo: as truth, or as a hint that is compared and reported.
+
+`folder` or `FILE.csv` is truth; `hint`, `hint:folder` or `hint:FILE.csv` forces nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from manifests.errors import BadInput
+from manifests.records import Face, File, Label, Membership
+from manifests.storage import path_of
+
+SHOWN = 5  # examples in a notice
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A face whose label is not the one that most of its identity has: a suspected label error, or a false merge."""
+
+    face_id: str
+    photo_id: str
+    label: str
+    identity_id: str
+    identity_label: str
+
+
+def labels_told(spec: str | None, files: Sequence[File]) -> tuple[list[Label], list[str]]:
+    """Labels of photos and what is to be told about them, from `--labels SPEC`; nothing for None.
+
+    A photo in folders of two names is left unlabelled, and so is a file name in the CSV that means two photos; both are
+    told. Raises BadInput for a spec that is none, and for a CSV that cannot be read, with the line.
+    """
+    if spec is None:
+        return [], []
+    hint = spec == "hint" or spec.startswith("hint:")
+    source = spec.partition(":")[2] or "folder" if hint else spec
+    kept = [(path_of(file.uri), file.photo_id) for file in files if file.photo_id is not None]
+    said: list[tuple[str, str]]
+    notices: list[str]
+    if source == "folder":
+        said, notices = [(photo, path.parent.name) for path, photo in kept], []
+    elif source.lower().endswith(".csv"):
+        said, notices = _from_csv(Path(source), kept)
+    else:
+        raise BadInput(f"--labels {spec}: say folder, FILE.csv, hint, or hint:FILE.csv.")
+    found: dict[str, set[str]] = defaultdict(set)
+    for photo, label in said:
+        found[photo].add(label)
+    torn = sorted(photo for photo, labels in found.items() if len(labels) > 1)
+    if torn:
+        both = " and ".join(sorted(found[torn[0]])[:2])
+        notices.append(f"{len(torn)} photos have two labels and count as unlabelled: {torn[0][:12]} has {both}.")
+    return [Label(photo, min(found[photo]), not hint) for photo in sorted(found) if len(found[photo]) == 1], notices
+
+
+def _from_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[list[tuple[str, str]], list[str]]:
+    of_name: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for path, photo in files:
+        of_name[path.name].append((str(path), photo))
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            if not {"photo", "label"} <= set(reader.fieldnames or ()):
+                raise BadInput(f"{table}: the first line must name the columns photo and label.")
+            lines = [(reader.line_num, row["photo"] or "", (row["label"] or "").strip()) for row in reader]
+    except UnicodeDecodeError:
+        raise BadInput(f"{table} is not UTF-8 text: save it as CSV in UTF-8.") from None
+    except csv.Error as error:
+        raise BadInput(f"{table} is no CSV: {error}.") from None
+    except OSError as error:
+        raise BadInput(f"{table} cannot be read: {error.strerror or error}.") from None
+    said, unknown, twice = [], [], []
+    for number, name, label in lines:
+        if not name or not label:
+            raise BadInput(f"{table}, line {number}: a photo and a label are needed.")
+        full = os.path.normpath(name)
+        near = of_name.get(Path(full).name, [])
+        exact = [photo for path, photo in near if path in (full, str(Path(full).absolute()))]
+        fits = exact or [photo for path, photo in near if path.endswith(os.sep + full)]
+        if not fits:
+            unknown.append(name)
+        elif len(set(fits)) > 1:
+            twice.append(name)
+        else:
+            said.append((fits[0], label))
+    notices = []
+    if unknown:
+        notices.append(f"{table} names {len(unknown)} files that hold no photo here, {_some(unknown)}.")
+    if twice:
+        notices.append(f"{table} names {len(twice)} files that are several photos, say their folder: {_some(twice)}.")
+    return said, notices
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (" and others" if len(names) > SHOWN else "")
+
+
+def label_faces(labels: Iterable[Label], faces: Sequence[Face]) -> tuple[dict[str, str], list[str]]:
+    """face_id -> label for the largest accepted face of each labelled photo, and what is to be told.
+
+    `faces` are those that are ok or near-duplicates. A near-duplicate's label counts for the face that stands for it,
+    whose own photo's label goes first; where copies disagree, that is told.
+    """
+    label_of = {row.photo_id: row.label for row in labels}
+    largest: dict[str, Face] = {}
+    for face in faces:
+        if face.photo_id in label_of:
+            best = largest.get(face.photo_id)
+            if best is None or _size(face) > _size(best):
+                largest[face.photo_id] = face
+    votes: dict[str, list[tuple[bool, str]]] = defaultdict(list)
+    for photo, face in largest.items():
+        votes[face.duplicate_of or face.face_id].append((face.duplicate_of is not None, label_of[photo]))
+    told = {}
+    for face_id, said in votes.items():
+        count = Counter(label for _, label in said)
+        told[face_id] = min(said, key=lambda vote: (vote[0], -count[vote[1]], vote[1]))[1]
+    torn = sorted(face_id for face_id, said in votes.items() if len({label for _, label in said}) > 1)
+    if not torn:
+        return told, []
+    both = " and ".join(sorted({label for _, label in votes[torn[0]]})[:2])
+    return told, [f"{len(torn)} faces have copies under other labels: {torn[0][:12]} has {both}, and counts as "
+                  f"{told[torn[0]]}."]  # fmt: skip
+
+
+def _size(face: Face) -> tuple[float, str]:
+    return (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]), face.face_id
+
+
+def doubts(hinted: Mapping[str, str], memberships: Iterable[Membership], photo_of: Mapping[str, str]) -> list[Doubt]:
+    """Hinted faces that disagree with the label most of their identity's hinted faces have, at least two and more."""
+    identity_of = {member.face_id: member.identity_id for member in memberships}
+    votes: dict[str, Counter[str]] = defaultdict(Counter)
+    for face, label in hinted.items():
+        if face in identity_of:
+            votes[identity_of[face]][label] += 1
+    main = {identity: min(count.items(), key=lambda item: (-item[1], item[0])) for identity, count in votes.items()}
+    found = []
+    for face, label in sorted(hinted.items()):
+        identity = identity_of.get(face)
+        if identity is None:
+            continue
+        best, most = main[identity]
+        if label != best and most > max(votes[identity][label], 1):
+            found.append(Doubt(face, photo_of[face], label, identity, best))
+    return found
+
+
+def told_doubts(found: Sequence[Doubt], hinted: int) -> list[str]:
+    if not found:
+        return []
+    some = "; ".join(
+        f"face {one.face_id[:12]} is labelled {one.label} and lies in {one.identity_id} ({one.identity_label})"
+        for one in found[:SHOWN]
+    )
+    return [
+        f"{len(found)} of {hinted} labels disagree with the grouping, look at them: {some}. All: likeness manifest "
+        "query DATASET \"SELECT detail->'label_doubts' FROM stages WHERE stage = 'group'\"."
+    ]

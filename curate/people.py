@@ -1,0 +1,156 @@
+"""The stages from embedded faces to people: label, dedupe, group, split, pair. `likeness decide` runs them again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from curate.config import CurateConfig, DedupeRules
+from curate.decisions import REASON as DECIDED
+from curate.decisions import Act, Links, dropped_faces, links_of, read_act
+from curate.dedupe import REASON as NEAR_DUPLICATE
+from curate.dedupe import near_duplicates, pictures
+from curate.faces.models import FaceModels
+from curate.group import group, histogram
+from curate.identities import make_identities
+from curate.labels import doubts, label_faces, labels_told, told_doubts
+from curate.pairs import make_pairs
+from curate.splits import check_splits, make_splits
+from curate.uphold import uphold
+from manifests.ledger import Ledger
+from manifests.progress import Report
+from manifests.records import Decision, Face, File, Identity, Label, Membership, Pair, Photo, Record, Split
+
+
+def label(ledger: Ledger, config: CurateConfig) -> None:
+    """What folders or a CSV say of the photos; made anew each time, so that it lasts as long as it is said."""
+    rows, notices = labels_told(config.labels, ledger.rows(File))
+    ledger.record("label", "all", {"labels": config.labels}, rows, replace=(Label,), detail={"notices": notices})
+
+
+def dedupe(ledger: Ledger, config: CurateConfig, models: FaceModels) -> None:
+    """Near-duplicates point to the face that stands for them; faces that a decision drops leave with their copies."""
+    acts = [read_act(row) for row in ledger.rows(Decision)]
+    rules, changed = deduped(ledger, ledger.rows(Face), acts, config, models.same_person)
+    ledger.record("dedupe", "all", rules, changed)
+
+
+def deduped(
+    ledger: Ledger, faces: Sequence[Face], acts: Sequence[Act], config: CurateConfig, same_person: float
+) -> tuple[DedupeRules, list[Face]]:
+    """The rules and the rows of faces that change."""
+    rules = replace(config.dedupe, min_cosine_same_face=max(config.dedupe.min_cosine_same_face, same_person))
+    photos = {photo.photo_id: photo for photo in ledger.rows(Photo)}
+    faces = [
+        face
+        for face in faces
+        if face.shard is not None and (face.status == "ok" or face.reason in (NEAR_DUPLICATE, DECIDED))
+    ]
+    _, vectors = ledger.embeddings([face.face_id for face in faces])
+    rows = near_duplicates(faces, [photos[face.photo_id] for face in faces], vectors, rules)
+    unwanted = dropped_faces(acts, rows)
+    rows = [
+        replace(row, status="dropped", reason=DECIDED, duplicate_of=None)
+        if (row.duplicate_of or row.face_id) in unwanted
+        else row
+        for row in rows
+    ]
+    return rules, [row for row, face in zip(rows, faces, strict=True) if row != face]
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """What grouping found: rows, and figures worth keeping."""
+
+    identities: list[Identity]
+    memberships: list[Membership]
+    links: Links
+    detail: dict[str, Any]
+
+
+def group_faces(ledger: Ledger, config: CurateConfig, same_person: float, report: Report) -> None:
+    """Identities and memberships, with the threshold and the similarity histogram noted."""
+    acts = [read_act(row) for row in ledger.rows(Decision)]
+    found = grouped(ledger, ledger.rows(Face), acts, config, same_person, report)
+    rows: list[Record] = [*found.identities, *found.memberships]
+    ledger.record("group", "all", config.group, rows, replace=(Identity, Membership), detail=found.detail)
+
+
+def grouped(
+    ledger: Ledger,
+    all_faces: Sequence[Face],
+    acts: Sequence[Act],
+    config: CurateConfig,
+    same_person: float,
+    report: Report,
+) -> Grouped:
+    """The faces that are ok, grouped, with labels and decisions replayed; nothing is written.
+
+    Raises BadInput for decisions that contradict each other.
+    """
+    # two people of one picture are two people, also where the faces that stand for them lie in two copies of it
+    faces = [face for face in all_faces if face.status == "ok" or face.reason == NEAR_DUPLICATE]
+    face_ids, vectors = ledger.embeddings([face.face_id for face in faces if face.status == "ok"])
+    photos = {photo.photo_id: photo for photo in ledger.rows(Photo)}
+    picture_of = pictures(faces, photos, config.dedupe.max_photo_bits)
+    picture_of = {face.face_id: picture_of[face.photo_id] for face in faces}
+    rules = config.group
+    labels = ledger.rows(Label)
+    labelled, notices = label_faces(labels, faces)
+    truth = bool(labels) and labels[0].truth
+    links = links_of(acts, all_faces, face_ids, labelled if truth else {})
+    report("group", 0, len(face_ids))
+    found = group(
+        vectors,
+        None if rules.one_person_may_appear_twice else [picture_of[face] for face in face_ids],
+        must_link=links.must,
+        cannot_link=links.cannot,
+        same_person=same_person if rules.same_person is None else rules.same_person,
+        neighbours=rules.neighbours,
+    )
+    stands = {face.face_id: face.duplicate_of or face.face_id for face in faces}
+    # where another face stands for a picture now, it is still the one that belonged to somebody
+    earlier = sorted(ledger.rows(Membership), key=lambda row: stands.get(row.face_id) == row.face_id)  # own rows win
+    by_face = {stands.get(row.face_id, row.face_id): row for row in earlier}
+    before = [replace(row, face_id=face) for face, row in sorted(by_face.items())]
+    was = {row.face_id: row.identity_id for row in before}
+    found = uphold(vectors, found, links, [was.get(face) for face in face_ids])
+    identities, memberships = make_identities(face_ids, found, before, links)
+    if missing := sorted({one.number for one in links.missing}):
+        notices.append(
+            f"{len(links.missing)} faces that decisions name are not in use now (decisions "
+            f"{', '.join(map(str, missing))}); the decisions are kept: `likeness decide DATASET list` says which."
+        )
+    disagreeing = [] if truth else doubts(labelled, memberships, {face.face_id: face.photo_id for face in faces})
+    detail = {
+        "threshold": found.threshold,
+        "false_match_rate": found.false_match_rate,
+        "histogram": histogram(vectors, found.labels),
+        "label_doubts": [asdict(one) for one in disagreeing],
+        "notices": [*notices, *links.notices, *told_doubts(disagreeing, len(labelled))],
+    }
+    report("group", len(face_ids), len(face_ids))
+    return Grouped(identities, memberships, links, detail)
+
+
+def split(ledger: Ledger, config: CurateConfig) -> None:
+    """Train, val and test."""
+    faces = [face for face in ledger.rows(Face) if face.status == "ok" or face.reason == NEAR_DUPLICATE]
+    locked = [row for row in ledger.rows(Split) if row.locked]
+    rows = make_splits(faces, ledger.rows(Membership), locked, config.split)
+    check_splits(faces, rows)
+    ledger.record("split", "all", config.split, rows, replace=(Split,))
+
+
+def pair(ledger: Ledger, config: CurateConfig) -> None:
+    """Targets with their references, and how many faces are no target for which reason."""
+    faces = [face for face in ledger.rows(Face) if face.status == "ok" or face.reason == NEAR_DUPLICATE]
+    photos = {photo.photo_id: photo for photo in ledger.rows(Photo)}
+    picture_of = pictures(faces, photos, config.dedupe.max_photo_bits)
+    face_ids, vectors = ledger.embeddings()
+    embedded = {face.face_id: face for face in faces}
+    shown = [embedded[face_id] for face_id in face_ids]
+    rows, left_out = make_pairs(ledger.rows(Split), shown, vectors, config.pairs, picture_of)
+    detail = {**asdict(config.pairs), "left_out": left_out}
+    ledger.record("pair", "all", config.pairs, rows, replace=(Pair,), detail=detail)
