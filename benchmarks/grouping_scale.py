@@ -1,6 +1,6 @@
 """Time, memory and quality of the grouping from 10^4 to 10^6 synthetic faces of 512 dimensions.
 
-    python benchmarks/grouping_scale.py [--sizes 10000 100000 1000000] [--keep]
+    python benchmarks/grouping_scale.py [--sizes 10000 100000 1000000] [--plot FILE.svg] [--keep]
 
 The faces follow what was measured with the ArcFace pack on photos of people: strangers' cosines 0 +- .096, those of one
 person .52 +- .15 with poor photos below .2; three in ten people have one photo, the others 2 to 500 by a power law; of
@@ -93,11 +93,53 @@ def one(n: int, exact: bool) -> dict[str, Any]:
     }
 
 
+def plot(rows: list[dict[str, Any]]) -> str:
+    """An SVG: minutes and GiB against faces, both axes logarithmic, with a line of slope one through the first run."""
+    rows = sorted(
+        (row for row in rows if row["neighbour_recall"] < 1 or row["faces"] <= 50_000), key=lambda r: r["faces"]
+    )
+    width, height, left, top = 640, 400, 60, 20
+
+    def x(faces: float) -> float:
+        return left + (np.log10(faces) - 4) / 2.1 * (width - left - 130)
+
+    def y(value: float) -> float:  # seconds and MiB share the decades from 1 to 10^4.5
+        return top + (1 - np.log10(max(value, 1)) / 4.5) * (height - top - 50)
+
+    def line(key: str, scale: float, colour: str, words: str) -> list[str]:
+        points = [(x(row["faces"]), y(row[key] * scale)) for row in rows]
+        path = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
+        dots = [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4" fill="{colour}"/>' for px, py in points]
+        label = f'<text x="{points[-1][0] + 8:.1f}" y="{points[-1][1] + 4:.1f}" fill="{colour}">{words}</text>'
+        return [f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>', *dots, label]
+
+    box = f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13"'
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {box}>']
+    parts.append(f'<rect width="{width}" height="{height}" fill="white"/>')
+    for decade in range(5):
+        parts.append(f'<path d="M{left} {y(10**decade):.1f}H{width - 130}" stroke="#ddd"/>')
+        parts.append(f'<text x="{left - 8}" y="{y(10**decade) + 4:.1f}" text-anchor="end">{10**decade:,}</text>')
+    for faces in sorted({row["faces"] for row in rows}):
+        parts.append(f'<path d="M{x(faces):.1f} {top}V{height - 50}" stroke="#eee"/>')
+        parts.append(f'<text x="{x(faces):.1f}" y="{height - 32}" text-anchor="middle">{faces // 1000:,}k</text>')
+    parts.append(f'<text x="{(left + width - 130) / 2:.0f}" y="{height - 10}" text-anchor="middle">faces</text>')
+    first, last = rows[0], rows[-1]
+    ideal = first["seconds"] * last["faces"] / first["faces"]
+    parts.append(
+        f'<path d="M{x(first["faces"]):.1f} {y(first["seconds"]):.1f}L{x(last["faces"]):.1f} {y(ideal):.1f}" '
+        'stroke="#999" stroke-dasharray="5 4" fill="none"/>'
+    )
+    parts.append(f'<text x="{x(last["faces"]) + 8:.1f}" y="{y(ideal) + 4:.1f}" fill="#777">linear</text>')
+    parts += line("seconds", 1, "#1f6fb4", "seconds") + line("peak_gib", 1024, "#c2571a", "MiB at most")
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", type=int, default=[10_000, 30_000, 100_000, 300_000, 1_000_000])
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--exact", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--plot", type=Path, help="draw time and memory against faces into this SVG")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/grouping_scale.json")
     told = parser.parse_args()
     if told.one:
@@ -110,6 +152,8 @@ def main() -> None:
         ran = subprocess.run(command, capture_output=True, text=True, check=True)
         rows.append(json.loads(ran.stdout.splitlines()[-1]))
         print(json.dumps(rows[-1]), flush=True)
+    if told.plot:
+        told.plot.write_text(plot(rows))
     finish("grouping_scale", {"dimensions": DIMENSIONS, "runs": rows}, told.keep)
 
 

@@ -47,7 +47,10 @@ def curate(
     ] = None,
     same_person: Annotated[
         float | None,
-        typer.Option(help="Mean cosine that makes two groups one person.", show_default="the recognizer's"),
+        typer.Option(
+            help="Merge two groups from this mean cosine on (average linkage), instead of the calibrated grouping.",
+            show_default="found in the collection; dlib .925",
+        ),
     ] = None,
     one_person_may_appear_twice: Annotated[
         bool, typer.Option("--collages", help="Let two faces of one photo be the same person.")
@@ -202,7 +205,8 @@ def told(summary: Summary) -> str:
         f"faces    {counts(summary.faces)}",
         f"people   {summary.identities} with two photos or more (largest {summary.largest}), {summary.alone} with one",
         f"targets  {counts(summary.pairs)}{unpaired}{aside}",
-        f"models   {summary.faces_from}, same person from a mean cosine of {summary.threshold:g}",
+        f"models   {summary.faces_from}, same person from a cosine of {summary.threshold:.2f}, which "
+        f"{summary.false_match_rate:.2g} of strangers' pairs reach",
     ]
     return "\n".join([*lines, *(f"Note: {notice}" for notice in summary.notices)])
 

@@ -87,7 +87,9 @@ class GroupRules:
     """How faces become people."""
 
     neighbours: int = 64
-    same_person: float | None = None  # mean cosine; None takes the recognizer's own figure
+    # mean cosine from which two groups are one person, by average linkage; None finds the threshold in the collection
+    # (ArcFace) or takes the recognizer's own figure (dlib)
+    same_person: float | None = None
     one_person_may_appear_twice: bool = False  # in one photo: for collages and mirrors
 
 

@@ -69,7 +69,7 @@ def decide(
             _, changed = deduped(ledger, faces, [*log, *new], config, same_person)
             instead = {face.face_id: face for face in changed}
             faces = [instead.get(face.face_id, face) for face in faces]
-        found = grouped(ledger, faces, [*log, *new], config, same_person, report)
+        found = grouped(ledger, faces, [*log, *new], config, report)
         _refuse_leaks(ledger, config, faces, found)
         if not dry_run:
             made = now()

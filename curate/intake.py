@@ -91,7 +91,11 @@ def choose_faces(ledger: Ledger, spec: str) -> FaceModels:
 
 def with_models(config: CurateConfig, models: FaceModels) -> CurateConfig:
     """The configuration with what the models decide filled in."""
-    return replace(config, faces=models.spec, screen=screening.resolved(config.screen, models.min_score))
+    rules = config.group
+    if rules.same_person is None and not models.calibrates:
+        rules = replace(rules, same_person=models.same_person)
+    screen = screening.resolved(config.screen, models.min_score)
+    return replace(config, faces=models.spec, screen=screen, group=rules)
 
 
 def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, report: Report) -> None:

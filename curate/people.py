@@ -69,10 +69,10 @@ class Grouped:
     detail: dict[str, Any]
 
 
-def group_faces(ledger: Ledger, config: CurateConfig, same_person: float, report: Report) -> None:
+def group_faces(ledger: Ledger, config: CurateConfig, report: Report) -> None:
     """Identities and memberships, with the threshold and the similarity histogram noted."""
     acts = [read_act(row) for row in ledger.rows(Decision)]
-    found = grouped(ledger, ledger.rows(Face), acts, config, same_person, report)
+    found = grouped(ledger, ledger.rows(Face), acts, config, report)
     rows: list[Record] = [*found.identities, *found.memberships]
     ledger.record("group", "all", config.group, rows, replace=(Identity, Membership), detail=found.detail)
 
@@ -82,7 +82,6 @@ def grouped(
     all_faces: Sequence[Face],
     acts: Sequence[Act],
     config: CurateConfig,
-    same_person: float,
     report: Report,
 ) -> Grouped:
     """The faces that are ok, grouped, with labels and decisions replayed; nothing is written.
@@ -106,7 +105,7 @@ def grouped(
         None if rules.one_person_may_appear_twice else [picture_of[face] for face in face_ids],
         must_link=links.must,
         cannot_link=links.cannot,
-        same_person=same_person if rules.same_person is None else rules.same_person,
+        same_person=rules.same_person,
         neighbours=rules.neighbours,
     )
     stands = {face.face_id: face.duplicate_of or face.face_id for face in faces}
@@ -125,6 +124,8 @@ def grouped(
     disagreeing = [] if truth else doubts(labelled, memberships, {face.face_id: face.photo_id for face in faces})
     detail = {
         "threshold": found.threshold,
+        "calibrated": rules.same_person is None,
+        "neighbour_recall": found.recall,
         "false_match_rate": found.false_match_rate,
         "histogram": histogram(vectors, found.labels),
         "label_doubts": [asdict(one) for one in disagreeing],

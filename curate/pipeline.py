@@ -38,7 +38,8 @@ class Summary:
     largest: int
     pairs: dict[str, int]  # split -> targets with references
     set_aside: int  # faces in splits that were set aside
-    threshold: float
+    threshold: float  # cosine from which two lone faces are one person, or the mean cosine that was asked for
+    false_match_rate: float  # the estimated share of pairs of strangers above it
     notices: tuple[str, ...]
     unpaired: dict[str, int] = field(default_factory=dict)  # reason -> faces in splits that are no targets
 
@@ -67,7 +68,7 @@ def curate(
         told = {"config": asdict(config), "same_person": models.same_person}
         ledger.record("told", "all", told, detail=told)
         dedupe(ledger, config, models)
-        group_faces(ledger, config, models.same_person, report)
+        group_faces(ledger, config, report)
         split(ledger, config)
         pair(ledger, config)
         check_splits(ledger.rows(Face), ledger.rows(Split))
@@ -119,7 +120,8 @@ def summarise(ledger: Ledger, models: FaceModels) -> Summary:
         largest=max(sizes.values(), default=0),
         pairs={name: by_split.get(name, 0) for name in ("train", "val", "test")},
         set_aside=sum(row.status != "ok" for row in splits),
-        threshold=float(ledger.detail("group").get("threshold", models.same_person)),
+        threshold=float(ledger.detail("group")["threshold"]),
+        false_match_rate=float(ledger.detail("group")["false_match_rate"]),
         notices=tuple(notices),
         unpaired=paired["left_out"],
     )

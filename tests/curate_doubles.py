@@ -85,7 +85,7 @@ def models(spec: str) -> FaceModels:
     spec = "double" if spec == "auto" else spec
     recognizer = Path(curate.embed.__file__ if spec == "double" else curate.detect.__file__)
     files = ModelFile("detector", Path(__file__), "none"), ModelFile("recognizer", recognizer, "none")
-    return FaceModels(spec, detect, embed, ARCFACE_112, 112, 3, 0.5, 0.8, files)
+    return FaceModels(spec, detect, embed, ARCFACE_112, 112, 3, 0.5, 0.8, False, files)
 
 
 def install(patch: pytest.MonkeyPatch) -> None:

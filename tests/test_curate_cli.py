@@ -104,6 +104,6 @@ def test_a_dry_run_writes_nothing(tmp_path):
 def test_notices_and_what_was_set_aside_are_told():
     from curate.pipeline import Summary
 
-    summary = Summary("dlib", {}, {}, {}, 0, 0, 0, {"train": 0}, 3, 0.925, ("Look here.",))
+    summary = Summary("dlib", {}, {}, {}, 0, 0, 0, {"train": 0}, 3, 0.925, 0.003, ("Look here.",))
     told = cli.told(summary)
     assert "3 faces set aside" in told and told.endswith("Note: Look here.") and "files    none" in told

@@ -48,7 +48,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
 
 def test_constraints_pin_every_declared_dependency() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    lines = [line for extra in ("offline", "dev") for line in project["optional-dependencies"][extra]]
+    lines = [line for extra in ("offline", "peers", "dev") for line in project["optional-dependencies"][extra]]
     wanted = {re.split(r"[<>=\[]", line)[0].lower() for line in [*project["dependencies"], *lines]}
     pinned = re.findall(r"^([\w.-]+)==", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
     assert wanted <= {name.lower() for name in pinned}

@@ -71,6 +71,7 @@ def models_of(file: Path, differentiable: bool = True) -> FaceModels:
         dim=DIM,
         min_score=0.5,
         same_person=0.3,
+        calibrates=True,
         files=(ModelFile("recognizer", file, "none"),),
         recognizer_onnx=file if differentiable else None,
         mean=127.5,

@@ -28,9 +28,8 @@ MIN_SCORE = 0.5  # insightface's default det_thresh
 # Faces a run of the recognizer: more leave the cache (MobileFaceNet: 3.1 ms a face at 1, 3.3 at 4, 3.7 at 16; ours)
 EMBED_BATCH = 4
 
-# Mean cosine between two groups above which they are one person, under average linkage. Ours, measured by
-# benchmarks/grouping.py on web photos with a MobileFaceNet pack; between what the same method wants on a
-# collection of much-photographed people (.25) and on one of many single-photo people (.40).
+# Mean cosine of two groups of faces above which they are one person. Ours, measured on web photos with a MobileFaceNet
+# pack. Restoring asks it of a face and its references; grouping finds its own threshold.
 SAME_PERSON = 0.30
 
 
@@ -114,6 +113,7 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
         dim=dim,
         min_score=MIN_SCORE,
         same_person=SAME_PERSON,
+        calibrates=True,
         files=(ModelFile("detector", detector_file, LICENCE), ModelFile("recognizer", recognizer_file, LICENCE)),
         recognizer_onnx=recognizer_file,
         mean=mean,

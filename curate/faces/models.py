@@ -48,7 +48,10 @@ class FaceModels:
     size: int  # pixels
     dim: int
     min_score: float  # a detection below this is not believed; its source stands where it is set
-    same_person: float  # mean cosine between two groups above which they are one person; likewise
+    same_person: float  # mean cosine of two groups of faces above which they are one person; likewise
+    calibrates: (
+        bool  # strangers' cosines lie around 0, so that grouping finds its own threshold and needs no such figure
+    )
     files: tuple[ModelFile, ...]
     recognizer_onnx: Path | None = None  # for a differentiable copy of the recognizer; None where there is no ONNX file
     mean: float = 0.0  # the ONNX file's input is (RGB - mean) / std, RGB in 0..255
