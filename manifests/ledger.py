@@ -20,7 +20,7 @@ import pyarrow as pa
 from manifests.errors import BadInput, LedgerBroken, LedgerError, LedgerLocked, LedgerMissing
 from manifests.migrations import migrate, refuse_newer, version_of
 from manifests.records import KEYS, TABLES, Record
-from manifests.storage import LEDGER_NAME, config_hash
+from manifests.storage import LEDGER_NAME, config_hash, in_the_way
 
 Row = TypeVar("Row")
 
@@ -54,9 +54,13 @@ class Ledger:
     def open(cls, dataset: Path, write: bool = False) -> Ledger:
         """Open DATASET/manifest.duckdb; with `write` it is made where it does not exist and brought up to date.
 
-        Raises LedgerMissing, LedgerLocked, LedgerTooNew, or LedgerError for a file that is no ledger.
+        Raises BadInput for a folder that is a file, LedgerMissing, LedgerLocked, LedgerTooNew, or LedgerError for a
+        file that is no ledger.
         """
         path = Path(dataset) / LEDGER_NAME
+        if (file := in_the_way(Path(dataset))) is not None:
+            kind = BadInput if write else LedgerMissing
+            raise kind(f"{file} is a file and a dataset is a folder: name another one.")
         try:
             if not write and not path.exists():
                 raise LedgerMissing(
@@ -66,8 +70,6 @@ class Ledger:
                 raise LedgerError(f"{path} is not a file: name another folder.")
             path.parent.mkdir(parents=True, exist_ok=True)
             con = duckdb.connect(str(path), read_only=not write)
-        except (FileExistsError, NotADirectoryError):
-            raise BadInput(f"{dataset} is a file, a dataset is a folder: name another one.") from None
         except OSError as error:
             raise LedgerError(f"Cannot open {path}: {error.strerror or error}.") from None
         except (duckdb.IOException, duckdb.ConnectionException) as error:
