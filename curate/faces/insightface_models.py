@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from curate.faces.align import ARCFACE_112
-from curate.faces.errors import FaceModelError
+from curate.faces.errors import FaceModelError, NoSuchModels
 from curate.faces.models import Detection, FaceModels, ModelFile, unit_rows
 
 PACK_ROOT = Path("~/.insightface/models").expanduser()
@@ -44,7 +44,7 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
     folder = Path(pack).expanduser()
     if not folder.is_dir():
         if os.sep in pack or pack.startswith((".", "~")):
-            raise FaceModelError(f"--faces insightface:{pack}: there is no such folder.")
+            raise NoSuchModels(f"insightface:{pack} names no face models: there is no such folder.")
         folder = PACK_ROOT / pack
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
