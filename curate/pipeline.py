@@ -23,6 +23,7 @@ from curate.embed import CROP_MISSING, batches, embed_batch, intact_shards, remo
 from curate.faces.models import FaceModels
 from curate.group import group, histogram
 from curate.identities import make_identities
+from curate.options import check_options
 from curate.pairs import make_pairs
 from curate.scan import mark_replaced, mark_same_files, offered, scan_batch, still_holding
 from curate.splits import check_splits, make_splits
@@ -30,7 +31,7 @@ from manifests.errors import BadInput
 from manifests.ledger import Ledger
 from manifests.progress import Report
 from manifests.records import TABLES, Face, File, Identity, Membership, Model, Pair, Photo, Record, Split
-from manifests.storage import crop_path, sweep, uri_of
+from manifests.storage import LEDGER_NAME, crop_path, sweep, uri_of
 from manifests.workers import Map, mapper
 
 FILES_A_BATCH = 32
@@ -62,6 +63,9 @@ def curate(
 
     Raises BadInput, LedgerError or FaceModelError; every unit that was finished before stays recorded.
     """
+    check_options(photos, dataset, config, workers)
+    if not (dataset / LEDGER_NAME).exists():
+        resolved(config.faces)  # models that cannot be had leave no dataset behind
     with Ledger.open(dataset, write=True) as ledger, mapper(workers, _start_worker) as run:
         for folder in ("faces", "embeddings"):
             sweep(ledger.dataset / folder)

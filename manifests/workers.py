@@ -15,6 +15,14 @@ from manifests.errors import BadInput, LikenessError
 
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 
+MAX_WORKERS = 1024  # ours: more processes than any machine of today has cores for
+
+
+def check_workers(workers: int) -> None:
+    """Raise BadInput for a number of processes that makes no sense."""
+    if not 1 <= workers <= MAX_WORKERS:
+        raise BadInput(f"--workers must be at least 1 and at most {MAX_WORKERS}, not {workers}.")
+
 
 def default_workers() -> int:
     """The cores this process may use."""
@@ -25,11 +33,10 @@ def default_workers() -> int:
 def mapper(workers: int, start: Callable[[], None] | None = None) -> Iterator[Map]:
     """A `map` that keeps order, over `workers` spawned processes that each call `start` first; here where one will do.
 
-    Only a few batches wait at a time, so a long list costs no memory. Raises BadInput for less than one worker, and
+    Only a few batches wait at a time, so a long list costs no memory. Raises BadInput for a senseless number of workers, and
     LikenessError where a worker process dies.
     """
-    if workers < 1:
-        raise BadInput(f"--workers must be at least 1, not {workers}.")
+    check_workers(workers)
     if workers == 1:
         if start is not None:
             start()
