@@ -64,7 +64,9 @@ def run(
     images: Annotated[
         int | None, typer.Option(min=1, help="Images seen in training before it ends.", show_default="the recipe's")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the frozen test set and of the training.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=train.cli.MAX_SEED, help="Of the frozen test set and of the training.")
+    ] = 0,
     workers: Annotated[
         int | None, typer.Option(help="Processes; no result depends on it.", show_default="all cores")
     ] = None,

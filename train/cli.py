@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from manifests.storage import MAX_SEED
+
 if TYPE_CHECKING:
     from train.loop import Ending
 
@@ -27,7 +29,7 @@ def train(
     minutes: Annotated[
         float | None, typer.Option(min=0, help="End after this time at the latest, with a checkpoint.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Every draw follows from it.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Every draw follows from it.")] = 0,
     snapshot: Annotated[
         Path | None, typer.Option(help="Where the snapshot of the dataset goes.", show_default="RUN/snapshot")
     ] = None,
@@ -198,7 +200,7 @@ def evaluate(
     faces: Annotated[
         str | None, typer.Option(help="Where the recognizer's files lie now.", show_default="as trained")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws the references and the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Draws the references and the bootstrap.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be measured; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")] = False,
 ) -> None:
