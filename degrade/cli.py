@@ -60,7 +60,7 @@ def degrade(
     size: Annotated[
         int | None,
         typer.Option(
-            help="Side in pixels to area-resize to before degrading. In a folder: of the longer side, where it is longer.",
+            help="Side in pixels to area-resize to before degrading; in a folder, of a longer side that is larger.",
             show_default="512; a folder's own sizes",
         ),
     ] = None,

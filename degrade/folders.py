@@ -171,8 +171,8 @@ def _mend(
                 raise BadInput(f"{job.source} {result.problem}, so {paths[row['file']]} cannot be made again.")
             if result.source_sha256 != row["source_sha256"]:
                 raise BadInput(
-                    f"{job.source} has changed since it was degraded, so {paths[row['file']]} cannot be made again: put "
-                    "the old picture back, or name another folder for --out."
+                    f"{job.source} has changed since it was degraded, so {paths[row['file']]} cannot be made again: "
+                    "put the old picture back, or name another folder for --out."
                 )
             if result.sha256 != row["sha256"]:
                 raise BadInput(

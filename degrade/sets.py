@@ -101,10 +101,10 @@ def make_set(
     """Make the frozen set of one split, or finish it, or find it finished.
 
     Every face of the split that is ok and no near-duplicate gets one image: its 512 px crop, area-resized to `size`,
-    degraded by a θ keyed by (seed, preset, face_id). A val or test set locks its split. A file of a finished set that is
-    gone, or no longer what was frozen, is made again, to the recorded bytes. `progress` is told how many more images are
-    there. Raises BadInput for options that make no sense or a name another set holds, LedgerBroken for
-    a crop that is missing or not the one the set was begun with.
+    degraded by a θ keyed by (seed, preset, face_id). A val or test set locks its split. A file of a finished set that
+    is gone, or no longer what was frozen, is made again, to the recorded bytes. `progress` is told how many more images
+    are there. Raises BadInput for options that make no sense or a name another set holds, LedgerBroken for a crop that
+    is missing or not the one the set was begun with.
     """
     chosen = _check(preset, split, seed, size)
     check_workers(workers)
@@ -207,8 +207,8 @@ class _Plan:
             raise LedgerBroken(f"The crop {job.source} {result.problem}: run `likeness curate` again.")
         if self.recorded.get(face, result.sha256) != result.sha256:
             raise LedgerBroken(
-                f"{job.source} comes out with other bytes in {self.name} than recorded, so nothing was overwritten: it has "
-                f"changed, or this machine computes otherwise; `likeness verify {self.ledger.dataset / 'lq' / self.name}` says by how much."
+                f"{job.source} comes out with other bytes in {self.name} than recorded, so nothing was overwritten: "
+                f"`likeness verify {self.ledger.dataset / 'lq' / self.name}` says by how much."
             )
         write_atomically(self.file(face), result.png)
         theta = json.dumps(job.theta, sort_keys=True)
