@@ -81,6 +81,7 @@ class Ledger:
         except duckdb.Error as error:
             raise LedgerError(f"{path} cannot be opened: {_first_line(error)}") from None
         try:
+            con.execute("SET enable_external_access = false")  # SQL of others reads this ledger and no other file
             if write:
                 migrate(con, str(path))
             elif version_of(con) == 0:
@@ -114,8 +115,16 @@ class Ledger:
                     "The ledger answers one SELECT at a time and is changed only by Likeness's own commands."
                 )
             return self._con.sql(sql, params=list(parameters)).pl()
-        except duckdb.Error as error:
+        except (duckdb.Error, RuntimeError) as error:
+            if _interrupted(error):
+                raise KeyboardInterrupt from None
+            if not isinstance(error, duckdb.Error):
+                raise
             raise BadInput(f"The ledger cannot answer that query: {_first_line(error)}") from None
+        except pl.exceptions.PolarsError as error:  # a type that a frame has no word for: intervals, unions
+            raise BadInput(
+                f"The ledger's answer cannot be shown ({_first_line(error)}): cast the column, as in ::VARCHAR."
+            ) from None
 
     def table(self, name: str) -> pl.DataFrame:
         """A whole table, ordered by its key."""
@@ -201,8 +210,12 @@ class Ledger:
                 self._upsert(kind, batch)
             self._mark(stage, [units] if isinstance(units, str) else units, config, detail, started)
             self._con.execute("COMMIT")
-        except duckdb.Error as error:
+        except (duckdb.Error, RuntimeError) as error:
             self._roll_back()
+            if _interrupted(error):
+                raise KeyboardInterrupt from None
+            if not isinstance(error, duckdb.Error):
+                raise
             raise LedgerError(f"Nothing of {stage} was written to the ledger: {_first_line(error)}") from error
         except BaseException:
             self._roll_back()
@@ -241,6 +254,12 @@ class Ledger:
         self._con.register("incoming", pa.table(columns))
         self._con.execute(f"INSERT OR REPLACE INTO {table} ({', '.join(names)}) SELECT * FROM incoming")
         self._con.unregister("incoming")
+
+
+def _interrupted(error: Exception) -> bool:
+    """Whether it was Ctrl-C: inside a statement duckdb makes a RuntimeError of it, while it looks at a table from
+    Python an error that quotes it."""
+    return str(error) == "Query interrupted" or "failed: KeyboardInterrupt" in str(error)
 
 
 def _first_line(error: Exception) -> str:
