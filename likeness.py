@@ -186,10 +186,18 @@ def main() -> None:
     # OpenMP's threads spin while they wait for each other; on cores that others use too, that made a training step four
     # times slower (8.1 s against 1.9 s), and on idle cores it gains nothing. Must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # an unset variable in a script: --into "" would make the current directory a dataset
+    if any(not word or (word.startswith("--") and word.endswith("=")) for word in sys.argv[1:]):
+        _fail("An argument is empty: name a path or a value.", 2)
     try:
         app()
     except KeyboardInterrupt:
         _fail("Interrupted; the same command again resumes.", 130)
+    except SystemExit as ended:
+        # typer catches Ctrl-C itself and ends without a word
+        if isinstance(getattr(ended.__context__, "__cause__", None), KeyboardInterrupt):
+            _fail("Interrupted; the same command again resumes.", 130)
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
         sys.exit(1)

@@ -120,6 +120,28 @@ def test_numbers_that_make_no_sense_are_refused_before_anything_is_done(
     assert not (tmp_path / "dataset").exists()
 
 
+def test_an_interrupt_that_typer_caught_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = typer.Typer()
+
+    @app.command()
+    def slow() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(front, "app", app)
+    monkeypatch.setattr(sys, "argv", ["likeness"])
+    with pytest.raises(SystemExit) as ended:
+        front.main()
+    assert ended.value.code == 130 and capsys.readouterr().err == "Interrupted; the same command again resumes.\n"
+
+
+@pytest.mark.parametrize("empty", [("--into", ""), ("--into=",)])
+def test_an_empty_path_is_not_the_current_directory(likeness: Run, tmp_path: Path, empty: tuple[str, ...]) -> None:
+    found = likeness("curate", tmp_path, *empty)
+    assert found.returncode == 2 and found.stderr == "An argument is empty: name a path or a value.\n"
+
+
 @pytest.mark.parametrize(("why", "code"), [("SIGTERM", 130), ("SIGINT", 130)])
 def test_a_signal_during_training_ends_the_whole_job(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, why: str, code: int
