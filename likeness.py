@@ -20,6 +20,7 @@ import train.cli
 
 if TYPE_CHECKING:
     from curate.pipeline import Summary
+    from train.recipes import Recipe
 
 app = typer.Typer(
     name="likeness",
@@ -78,23 +79,25 @@ def run(
     Example: likeness run ~/Photos --into dataset
     """
     from curate.config import CurateConfig, PairRules, SplitRules
+    from curate.options import check_options
+    from manifests.workers import default_workers
+    from train.outputs import check_run_folder
     from train.recipes import find_recipe
 
     told, folder, pair_rules = find_recipe(recipe), out or into / "run", PairRules(pairs)
+    config = CurateConfig(faces=faces, split=SplitRules(policy=split), pairs=pair_rules)
+    processes = default_workers() if workers is None else workers
+    check_options(photos, into, config, processes)
+    check_run_folder(folder)
     if dry_run:
-        end = told.images if images is None else images
-        typer.echo(f"Would curate {len(photos)} paths into {into}, freeze {told.preset} at {told.size} px,")
-        typer.echo(f"train {recipe} for {end} images into {folder}, evaluate it and write {into / 'report'}.")
+        _say_plan(photos, into, folder, told, images, as_json)
         return
     from curate.pipeline import curate as curate_photos
     from degrade.sets import make_set, plan_set
     from manifests.progress import progress
     from manifests.report.build import build_report
-    from manifests.workers import default_workers
     from train.evaluate import evaluate
 
-    processes = default_workers() if workers is None else workers
-    config = CurateConfig(faces=faces, split=SplitRules(policy=split), pairs=pair_rules)
     with progress("items", as_json) as report:
         summary = curate_photos(photos, into, config, processes, report)
         _say(as_json, curate.cli.told(summary))
@@ -123,6 +126,18 @@ def run(
     for result in filter(None, (own, judged)):
         train.cli.print_evaluation(result, False)
     typer.echo(f"Report: {page}")
+
+
+def _say_plan(
+    photos: list[Path], into: Path, folder: Path, told: Recipe, images: int | None, as_json: bool = False
+) -> None:
+    end = told.images if images is None else images
+    if as_json:
+        plan = {"photos": [str(path) for path in photos], "into": str(into), "preset": told.preset, "size": told.size}
+        typer.echo(json.dumps({**plan, "recipe": told.name, "images": end, "run": str(folder)}))
+        return
+    typer.echo(f"Would curate {len(photos)} paths into {into}, freeze {told.preset} at {told.size} px,")
+    typer.echo(f"train {told.name} for {end} images into {folder}, evaluate it and write {into / 'report'}.")
 
 
 def _judge_in_no_loss(run: Path) -> str | None:
@@ -155,12 +170,17 @@ def demo(
     Example: likeness demo --into demo_dataset
     """
     from curate.demo import NOTICE, demo_photos
+    from curate.options import check_dataset_folder
     from degrade.presets import seeded
+    from train.recipes import find_recipe
 
     typer.echo(NOTICE)
-    if not dry_run:
-        demo_photos(into / "photos", seeded("demo"))
-    run([into / "photos"], into, faces="dlib", images=images, dry_run=dry_run)
+    check_dataset_folder([into / "photos"], into)
+    if dry_run:
+        _say_plan([into / "photos"], into, into / "run", find_recipe("tiny"), images)
+        return
+    demo_photos(into / "photos", seeded("demo"))
+    run([into / "photos"], into, faces="dlib", images=images)
 
 
 def _say(quiet: bool, sentence: str) -> None:

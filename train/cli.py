@@ -72,6 +72,7 @@ def run_training(
     error."""
     from manifests.progress import progress
     from train.loop import train as loop
+    from train.outputs import check_run_folder
     from train.recipes import find_recipe
     from train.snapshot import FACTS, take_snapshot
 
@@ -79,6 +80,7 @@ def run_training(
         typer.echo(sentence, err=quiet)
 
     chosen, folder = find_recipe(recipe), source
+    check_run_folder(out)
     if not (source / FACTS).is_file():
         folder = snapshot or out / "snapshot"
         take_snapshot(source, folder, chosen.size, replace=not (out / "config.json").is_file())
@@ -90,10 +92,12 @@ def run_training(
 
 
 def _say_plan(source: Path, out: Path, recipe: str, images: int | None) -> None:
+    from train.outputs import check_run_folder
     from train.recipes import find_recipe
     from train.snapshot import FACTS, load_snapshot, plan_snapshot
 
     chosen, ready = find_recipe(recipe), (source / FACTS).is_file()
+    check_run_folder(out)
     counts = load_snapshot(source).facts["counts"] if ready else plan_snapshot(source, chosen.size)
     typer.echo(f"Would train {recipe} at {chosen.size} px for {images or chosen.images} images into {out}.")
     typer.echo(f"Faces: {counts['faces']}. Targets: {_told(counts['targets'])}. People: {_told(counts['people'])}.")

@@ -1,13 +1,42 @@
-"""Which file a restored photo becomes."""
+"""Which folder a run may have, and which file a restored photo becomes: nothing that is there already is harmed."""
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from manifests.errors import BadInput
+from manifests.storage import in_the_way
+
+RUN_CONFIG = "config.json"
+
+
+def check_run_folder(run: Path) -> None:
+    """Raise BadInput where `run` is neither a training run nor free to become one.
+
+    Without a config.json a run that was stopped early holds its snapshot at most; dot files do not count.
+    """
+    if (file := in_the_way(run)) is not None:
+        raise BadInput(f"{shown(file)} is a file and a run is a folder: give this run another --out.")
+    if not run.is_dir():
+        return
+    if (run / RUN_CONFIG).is_file():
+        try:
+            ours = {"recipe", "snapshot"} <= json.loads((run / RUN_CONFIG).read_bytes()).keys()
+        except (ValueError, AttributeError):
+            ours = False
+        if not ours:
+            raise BadInput(f"{shown(run / RUN_CONFIG)} is not the config of a run: give this run another --out.")
+        return
+    others = sorted(path.name for path in run.iterdir() if not path.name.startswith(".") and path.name != "snapshot")
+    if others:
+        raise BadInput(
+            f"{shown(run)} is not empty and no training run (it holds {shown(others[0])} and no {RUN_CONFIG}): "
+            "give this run another --out."
+        )
 
 
 def outputs_of(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Path]], list[tuple[Path, str]]]:
