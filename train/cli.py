@@ -112,9 +112,12 @@ def _told(counts: dict[str, int]) -> str:
 def restore(
     inputs: Annotated[list[Path], typer.Argument(help="Photos and folders of photos.", metavar="IMAGE|FOLDER...")],
     checkpoint: Annotated[Path, typer.Option(help="A training run, or one checkpoint of it.", metavar="RUN")],
-    out: Annotated[Path, typer.Option(help="Where the restored photos go, as PNG.", metavar="DIR")],
+    out: Annotated[
+        Path, typer.Option(help="Where the restored photos go, as PNG; others that lie there stay.", metavar="DIR")
+    ],
     reference: Annotated[
-        list[Path] | None, typer.Option(help="A photo of the same person; may be given again.", show_default="none")
+        list[Path] | None,
+        typer.Option(help="A photo of the same person, or a folder of them; may be given again.", show_default="none"),
     ] = None,
     aligned: Annotated[
         bool, typer.Option("--aligned", help="Inputs are square FFHQ-template crops; outputs have the restorer's size.")
@@ -137,9 +140,15 @@ def restore(
     Example: likeness restore old.jpg --reference her1.jpg --reference her2.jpg --checkpoint dataset/run --out restored
     """
     from train.outputs import outputs_of, shown
+    from train.restored import kept_entries
 
     if dry_run:
         todo, unreadable = outputs_of(inputs, out)
+        kept_entries(out, todo, None)
+        if as_json:
+            rows_of_plan = [{"photo": str(path), "output": str(target)} for path, target in todo]
+            typer.echo(json.dumps([*rows_of_plan, *({"photo": str(f), "reason": why} for f, why in unreadable)]))
+            return
         for path, target in todo:
             typer.echo(shown(f"Would restore {path} into {target}."))
         for folder, reason in unreadable:
@@ -171,7 +180,8 @@ def restore(
                 typer.echo(shown(f"{row.photo}: {row.reason}"))
         done = [row for row in rows if row.status == "ok"]
         count = sum(face.restored for row in done for face in row.faces)
-        typer.echo(f"{count} faces in {len(done)} of {len(rows)} photos restored into {shown(out)}.")
+        faces_said, photos_said = f"{count} face{'s' * (count != 1)}", f"photo{'s' * (len(rows) != 1)}"
+        typer.echo(f"{faces_said} in {len(done)} of {len(rows)} {photos_said} restored into {shown(out)}.")
     if not any(row.status == "ok" for row in rows):
         raise typer.Exit(1)
 
@@ -215,6 +225,9 @@ def evaluate(
     Example: likeness evaluate dataset/run --dataset dataset
     """
     if dry_run:
+        if as_json:
+            typer.echo(json.dumps({"dataset": str(dataset), "lq_set": lq_set, "writes": str(run / "evaluation.json")}))
+            return
         name = lq_set or "the frozen test set of the restorer's size"
         typer.echo(f"Would restore {name} of {dataset} and write {run / 'evaluation.json'} and evaluation.parquet.")
         return
@@ -236,7 +249,8 @@ def print_evaluation(result: dict[str, Any], as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    title = f"{result['lq_set']}: {result['images']} images of {result['people']} people, {result['checkpoint']}"
+    who = "person" if result["people"] == 1 else "people"
+    title = f"{result['lq_set']}: {result['images']} images of {result['people']} {who}, {result['checkpoint']}"
     own = " (the dataset's own)" if result["judge"]["is_the_datasets_own"] else ""
     caption = f"{result['interval']}; identity by {result['judge']['spec']}{own}"
     if result["images"] < result["images_in_set"]:

@@ -123,8 +123,8 @@ def take_snapshot(
 
     It appears whole or not at all. Without `replace` one that differs is refused: a run needs the snapshot it began
     with. A folder that holds anything else is refused. `models` are the dataset's face models where they are loaded
-    already; otherwise they are loaded from what the ledger recorded. Raises BadInput for a dataset that gives nothing to
-    train on, LedgerBroken for a training target whose reference belongs to another split or another person.
+    already; otherwise they are loaded from what the ledger recorded. Raises BadInput for a dataset that gives nothing
+    to train on, LedgerBroken for a training target whose reference belongs to another split or another person.
     """
     from manifests.ledger import Ledger
 
