@@ -55,6 +55,6 @@ def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:
         here = Path(os.path.realpath(child))
         if not child.name.startswith(".") and not any(path == here or here in path.parents for path in offered):
             raise BadInput(
-                f"--into {shown(dataset)} is no dataset and holds other things, {shown(Path(child.name))} for one: name a "
-                "new or an empty folder."
+                f"--into {shown(dataset)} is no dataset and holds other things, {shown(Path(child.name))} for one: "
+                "name a new or an empty folder."
             )

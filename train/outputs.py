@@ -44,8 +44,8 @@ def outputs_of(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Path
 
     Folders keep their structure; equal names get their suffix appended; a file that is offered twice counts once.
     Inside folders, files whose name begins with a dot are skipped on purpose (the leavings of systems and editors,
-    never photos), as are special files, what lies in `out`, and links to folders. Raises BadInput where there is nothing to
-    restore, two inputs would still share an output, an input would be overwritten, or `out` is a file.
+    never photos), as are special files, what lies in `out`, and links to folders. Raises BadInput where there is
+    nothing to restore, two inputs would still share an output, an input would be overwritten, or `out` is a file.
     """
     if (file := in_the_way(out)) is not None:
         raise BadInput(f"{shown(file)} is a file: name a folder for --out.")
