@@ -20,6 +20,7 @@ import train.cli
 
 if TYPE_CHECKING:
     from curate.pipeline import Summary
+    from train.recipes import Recipe
 
 app = typer.Typer(
     name="likeness",
@@ -64,7 +65,9 @@ def run(
     images: Annotated[
         int | None, typer.Option(min=1, help="Images seen in training before it ends.", show_default="the recipe's")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the frozen test set and of the training.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=train.cli.MAX_SEED, help="Of the frozen test set and of the training.")
+    ] = 0,
     workers: Annotated[
         int | None, typer.Option(help="Processes; no result depends on it.", show_default="all cores")
     ] = None,
@@ -76,23 +79,25 @@ def run(
     Example: likeness run ~/Photos --into dataset
     """
     from curate.config import CurateConfig, PairRules, SplitRules
+    from curate.options import check_options
+    from manifests.workers import default_workers
+    from train.outputs import check_run_folder
     from train.recipes import find_recipe
 
     told, folder, pair_rules = find_recipe(recipe), out or into / "run", PairRules(pairs)
+    config = CurateConfig(faces=faces, split=SplitRules(policy=split), pairs=pair_rules)
+    processes = default_workers() if workers is None else workers
+    check_options(photos, into, config, processes)
+    check_run_folder(folder)
     if dry_run:
-        end = told.images if images is None else images
-        typer.echo(f"Would curate {len(photos)} paths into {into}, freeze {told.preset} at {told.size} px,")
-        typer.echo(f"train {recipe} for {end} images into {folder}, evaluate it and write {into / 'report'}.")
+        _say_plan(photos, into, folder, told, images, as_json)
         return
     from curate.pipeline import curate as curate_photos
     from degrade.sets import make_set, plan_set
     from manifests.progress import progress
     from manifests.report.build import build_report
-    from manifests.workers import default_workers
     from train.evaluate import evaluate
 
-    processes = default_workers() if workers is None else workers
-    config = CurateConfig(faces=faces, split=SplitRules(policy=split), pairs=pair_rules)
     with progress("items", as_json) as report:
         summary = curate_photos(photos, into, config, processes, report)
         _say(as_json, curate.cli.told(summary))
@@ -121,6 +126,18 @@ def run(
     for result in filter(None, (own, judged)):
         train.cli.print_evaluation(result, False)
     typer.echo(f"Report: {page}")
+
+
+def _say_plan(
+    photos: list[Path], into: Path, folder: Path, told: Recipe, images: int | None, as_json: bool = False
+) -> None:
+    end = told.images if images is None else images
+    if as_json:
+        plan = {"photos": [str(path) for path in photos], "into": str(into), "preset": told.preset, "size": told.size}
+        typer.echo(json.dumps({**plan, "recipe": told.name, "images": end, "run": str(folder)}))
+        return
+    typer.echo(f"Would curate {len(photos)} paths into {into}, freeze {told.preset} at {told.size} px,")
+    typer.echo(f"train {told.name} for {end} images into {folder}, evaluate it and write {into / 'report'}.")
 
 
 def _judge_in_no_loss(run: Path) -> str | None:
@@ -153,12 +170,17 @@ def demo(
     Example: likeness demo --into demo_dataset
     """
     from curate.demo import NOTICE, demo_photos
+    from curate.options import check_dataset_folder
     from degrade.presets import seeded
+    from train.recipes import find_recipe
 
     typer.echo(NOTICE)
-    if not dry_run:
-        demo_photos(into / "photos", seeded("demo"))
-    run([into / "photos"], into, faces="dlib", images=images, dry_run=dry_run)
+    check_dataset_folder([into / "photos"], into)
+    if dry_run:
+        _say_plan([into / "photos"], into, into / "run", find_recipe("tiny"), images)
+        return
+    demo_photos(into / "photos", seeded("demo"))
+    run([into / "photos"], into, faces="dlib", images=images)
 
 
 def _say(quiet: bool, sentence: str) -> None:
@@ -185,10 +207,18 @@ def main() -> None:
     # OpenMP's threads spin while they wait for each other; on cores that others use too, that made a training step four
     # times slower (8.1 s against 1.9 s), and on idle cores it gains nothing. Must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # an unset variable in a script: --into "" would make the current directory a dataset
+    if any(not word or (word.startswith("--") and word.endswith("=")) for word in sys.argv[1:]):
+        _fail("An argument is empty: name a path or a value.", 2)
     try:
         app()
     except KeyboardInterrupt:
         _fail("Interrupted; the same command again resumes.", 130)
+    except SystemExit as ended:
+        # typer catches Ctrl-C itself and ends without a word
+        if isinstance(getattr(ended.__context__, "__cause__", None), KeyboardInterrupt):
+            _fail("Interrupted; the same command again resumes.", 130)
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
         sys.exit(1)

@@ -68,18 +68,16 @@ def curate(
     Example: likeness curate ~/Photos --into dataset
     """
     from curate.config import CurateConfig, GroupRules, PairRules, SplitRules
+    from curate.options import check_number, check_options
     from curate.pipeline import curate as run
     from curate.screen import load_filters, with_min_inter_ocular
     from manifests.progress import progress
     from manifests.workers import default_workers
 
-    pair_rules = PairRules(pairs, min_photos, min_references, max_references)
+    check_number("--min-inter-ocular", min_inter_ocular, 0, float("inf"), "pixels,")
     screen = load_filters(filters)
     if min_inter_ocular is not None:
         screen = with_min_inter_ocular(screen, min_inter_ocular)
-    if dry_run:
-        typer.echo(_would(photos, into))
-        return
     config = CurateConfig(
         faces=faces,
         landmarks=landmarks,
@@ -87,15 +85,20 @@ def curate(
         screen=screen,
         group=GroupRules(same_person=same_person, one_person_may_appear_twice=one_person_may_appear_twice),
         split=SplitRules(policy=split),
-        pairs=pair_rules,
+        pairs=PairRules(pairs, min_photos, min_references, max_references),
     )
+    processes = default_workers() if workers is None else workers
+    check_options(photos, into, config, processes)
+    if dry_run:
+        _say_would(photos, into, as_json)
+        return
     with progress("items", as_json) as report:
-        summary = run(photos, into, config, default_workers() if workers is None else workers, report)
+        summary = run(photos, into, config, processes, report)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(summary), sort_keys=True))
         return
     typer.echo(told(summary))
-    typer.echo(f"Next: likeness manifest show {into}, likeness report {into}, likeness train {into} --out RUN")
+    typer.echo(f"Next: {_next(summary, into)}")
 
 
 def decide(
@@ -211,10 +214,23 @@ def told(summary: Summary) -> str:
     return "\n".join([*lines, *(f"Note: {notice}" for notice in summary.notices)])
 
 
-def _would(photos: list[Path], into: Path) -> str:
+def _next(summary: Summary, into: Path) -> str:
+    """What can be done with what there is."""
+    if not summary.files.get("ok"):
+        return "name a folder that holds photos."
+    if not summary.identities:
+        return f"likeness manifest show {into} says what became of the photos."
+    train = f", likeness train {into} --out RUN" if summary.pairs.get("train") else ""
+    return f"likeness manifest show {into}, likeness report {into}{train}"
+
+
+def _say_would(photos: list[Path], into: Path, as_json: bool) -> None:
     from curate.scan import offered
     from manifests.records import File
 
     found = list(offered(photos))
     refused = sum(isinstance(item, File) for item in found)
-    return f"Would look at {len(found) - refused} files ({refused} cannot be walked) and write {into}."
+    if as_json:
+        typer.echo(json.dumps({"files": len(found) - refused, "not_walked": refused, "into": str(into)}))
+        return
+    typer.echo(f"Would look at {len(found) - refused} files ({refused} cannot be walked) and write {into}.")

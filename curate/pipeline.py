@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from curate.config import CurateConfig
-from curate.detect import start_worker
+from curate.detect import resolved, start_worker
 from curate.faces.models import FaceModels
 from curate.intake import choose_faces, detect, embed, scan, screen, with_models
+from curate.options import check_options
 from curate.people import dedupe, group_faces, label, pair, split
 from curate.splits import check_splits
 from manifests.filters import check_filters
 from manifests.ledger import Ledger
 from manifests.progress import Report
 from manifests.records import Face, File, Membership, Pair, Photo, Split
-from manifests.storage import sweep
+from manifests.storage import LEDGER_NAME, sweep
 from manifests.workers import mapper
 
 
@@ -51,6 +52,9 @@ def curate(
 
     Raises BadInput, LedgerError or FaceModelError; every unit that was finished before stays recorded.
     """
+    check_options(photos, dataset, config, workers)
+    if not (dataset / LEDGER_NAME).exists():
+        resolved(config.faces)  # models that cannot be had leave no dataset behind
     with Ledger.open(dataset, write=True) as ledger, mapper(workers, start_worker) as run:
         for folder in ("faces", "embeddings"):
             sweep(ledger.dataset / folder)

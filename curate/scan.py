@@ -24,16 +24,23 @@ _UNREAD = ("unreadable_file", "broken_symlink", "file_vanished")
 _UNWALKABLE = {errno.ELOOP: "symlink_loop", errno.ENOENT: "broken_symlink", errno.ENOTDIR: "broken_symlink"}
 
 
+def check_offered(paths: Sequence[Path]) -> None:
+    """Raise BadInput for a path that does not exist and for one that is a dataset itself."""
+    for path in paths:
+        if not os.path.lexists(path):
+            raise BadInput(f"{shown(path)} does not exist: name a photo or a folder of photos.")
+        if os.path.lexists(path / LEDGER_NAME):
+            raise BadInput(f"{shown(path)} is a dataset already: name the folder that holds the photos.")
+
+
 def offered(paths: Sequence[Path], walked_into: set[str] | None = None) -> Iterator[Path | File]:
     """Every file under the paths, sorted by name at each level, symlinks followed, each real folder walked once.
 
     Yields a path to be scanned, or the finished row of what is not walked: an unreadable folder, a symlink that leads
     back into a folder already walked, a folder that is itself a dataset, a special file. The uris of
-    the folders walked are added to `walked_into`. Raises BadInput for a path that does not exist.
+    the folders walked are added to `walked_into`. Raises BadInput as `check_offered`.
     """
-    for path in paths:
-        if not os.path.lexists(path):
-            raise BadInput(f"{_shown(path)} does not exist: name a photo or a folder of photos.")
+    check_offered(paths)
     walked: set[tuple[int, int]] = set()
     waiting = [Path(path) for path in reversed(paths)]  # a stack of our own: folders may nest deeper than Python calls
     while waiting:
@@ -130,5 +137,5 @@ def _turned_away(path: Path, status: str, reason: str) -> File:
     return File(uri_of(path), None, None, None, status, reason)
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from manifests.storage import MAX_SEED, in_the_way
+
 if TYPE_CHECKING:
-    from degrade.sets import Verified
+    from degrade.folders import FolderReport
+    from degrade.sets import SetReport, Verified
 
 _Json = Annotated[bool, typer.Option("--json", help="Print figures as JSON and nothing else.")]
 _Workers = Annotated[
@@ -52,11 +56,12 @@ def degrade(
         str | None,
         typer.Option(help="train, val or test of a dataset; val and test are locked by it.", show_default="test"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Every draw follows from it and the face's id.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Every draw follows from it and the face's id.")] = 0,
     size: Annotated[
         int | None,
         typer.Option(
-            help="Side in pixels to area-resize to before degrading.", show_default="512; a folder's own sizes"
+            help="Side in pixels to area-resize to before degrading; in a folder, of a longer side that is larger.",
+            show_default="512; a folder's own sizes",
         ),
     ] = None,
     workers: _Workers = None,
@@ -90,7 +95,7 @@ def degrade(
         with _progress("degrade", planned.images, as_json) as advance:
             report = make_set(source, *options, workers=workers, progress=advance)
         later = f" {report.later} faces joined the split later and are not in it." if report.later else ""
-        _say(report, as_json, f"{report.images} images in {report.folder} ({report.made} made now).{later}")
+        _say(report, as_json, f"{report.images} images in {report.folder} ({_made(report)}).{later}")
         return
 
     if not source.is_dir():
@@ -106,7 +111,12 @@ def degrade(
     with _progress("degrade", len(pictures_in(source, leave_out=out)), as_json) as advance:
         made = degrade_folder(source, out, preset, seed, size, workers, progress=advance)
     skipped = "".join(f"\nskipped {name}: {reason}" for name, reason in made.skipped)
-    _say(made, as_json, f"{made.images} images in {made.folder}.{skipped}")
+    _say(made, as_json, f"{made.images} images in {made.folder} ({_made(made)}).{skipped}")
+
+
+def _made(report: SetReport | FolderReport) -> str:
+    mended = f", {report.mended} of them because the file was not what was frozen" if report.mended else ""
+    return f"{report.made} made now{mended}"
 
 
 def _say(report: object, as_json: bool, sentence: str) -> None:
@@ -178,7 +188,7 @@ def preview(
     out: Annotated[Path, typer.Option(help="The sheet, a PNG.")],
     preset: Annotated[list[str] | None, typer.Option(help="May be given again.", show_default="all")] = None,
     seeds: Annotated[int, typer.Option(help="Degradations per preset.", min=1, max=32)] = 4,
-    seed: Annotated[int, typer.Option(help="The first of them.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The first of them.")] = 0,
     size: Annotated[int, typer.Option(help="Longer side before degrading, pixels.", min=16, max=4096)] = 512,
     dry_run: _DryRun = False,
 ) -> None:
@@ -199,6 +209,12 @@ def preview(
         raise BadInput(f"{image} cannot be read ({error.strerror}): name a picture.") from None
     except BadInput as error:
         raise BadInput(f"{image} {error}: name a picture.") from None
+    if os.path.realpath(out) == os.path.realpath(image) or (out.exists() and out.samefile(image)):
+        raise BadInput(f"--out is {image} itself, which would be overwritten: name another file.")
+    if (file := in_the_way(out.parent)) is not None:
+        raise BadInput(f"{file} is a file: name another folder for the sheet.")
+    if out.is_dir():
+        raise BadInput(f"--out is the folder {out}: name a file that ends in .png.")
     if out.suffix.lower() != ".png":
         raise BadInput(f"--out is {out}; a sheet is a PNG, so let its name end in .png.")
     if dry_run:

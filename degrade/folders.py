@@ -20,13 +20,15 @@ import cv2
 import numpy as np
 
 from degrade.operations import VERSION
-from degrade.presets import draw, find_preset
+from degrade.presets import Preset, check_seed, draw, find_preset
 from degrade.sets import Verified, judge
 from degrade.work import Comparison, Job, compare_job, mapper, run_job
 from manifests.errors import BadInput
-from manifests.storage import sha256_bytes, write_atomically
+from manifests.storage import in_the_way, sha256_bytes, sha256_file, write_atomically
+from manifests.workers import check_workers
 
 CARD, THETAS = "card.json", "theta.jsonl"
+MIN_SIZE, MAX_SIZE = 16, 8192  # of --size, pixels: below, no face is left; above, few pictures may be that large (ours)
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 Progress = Callable[[int], None]
@@ -41,6 +43,8 @@ class FolderReport:
     seed: int
     size: int | None
     images: int
+    made: int  # by this call
+    mended: int  # of these: the file was there and was not what was frozen
     skipped: tuple[tuple[str, str], ...]
 
 
@@ -89,16 +93,20 @@ def degrade_folder(
     progress: Progress | None = None,
     dry_run: bool = False,
 ) -> FolderReport:
-    """Degrade every picture below `folder` into `out`, at its own size or with its longer side area-resized to `size`.
+    """Degrade every picture below `folder` into `out`, at its own size or with its longer side area-resized to `size`
+    where it is longer.
 
     θ is keyed by (seed, preset, path below `folder`). A picture that cannot be decoded is skipped and named in the
-    card. Raises BadInput, with nothing written, for a folder without pictures and for an `out` that holds anything but
-    this very set.
+    card. A file of a finished set that is gone, or no longer what was frozen, is made again, to the recorded bytes.
+    Raises BadInput, with nothing written, for a folder without pictures and for an `out` that holds anything but this
+    very set.
     """
     folder, out = Path(folder), Path(out)
     chosen = find_preset(preset)
-    if size is not None and size < 1:
-        raise BadInput(f"--size is {size}; it must be at least 1.")
+    check_seed(seed)
+    check_workers(workers)
+    if size is not None and not MIN_SIZE <= size <= MAX_SIZE:
+        raise BadInput(f"--size is {size}; say pixels from {MIN_SIZE} to {MAX_SIZE}.")
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder: name a folder of pictures, or a dataset.")
     sources = pictures_in(folder, leave_out=out)
@@ -114,10 +122,11 @@ def degrade_folder(
     }
     finished = _finished(out, card, sources)
     if dry_run:
-        return FolderReport(str(out), preset, seed, size, len(sources), ())
-    if finished and all((out / _decode(name)).is_file() for name in finished):
+        return FolderReport(str(out), preset, seed, size, len(sources), made=0, mended=0, skipped=())
+    if finished:
+        made, mended = _mend(folder, out, chosen, size, seed, workers, progress)
         before = tuple((name, reason) for name, reason in read_card(out)["skipped"])
-        return FolderReport(str(out), preset, seed, size, len(finished), before)
+        return FolderReport(str(out), preset, seed, size, len(finished), made, mended, before)
 
     write_atomically(out / CARD, _card_bytes(card, complete=False))
     for left_behind in out.rglob(".*.tmp"):  # of a killed run
@@ -130,11 +139,6 @@ def degrade_folder(
         for source, name, job, result in zip(sources, names, jobs, map_in_order(run_job, jobs), strict=True):
             if result.problem:
                 skipped.append((_encode(source), result.problem))
-            elif finished.get(_encode(name), result.sha256) != result.sha256:
-                raise BadInput(
-                    f"{name} comes out with other bytes than {out / THETAS} records, so it was not written: "
-                    f"`likeness verify {out}` says what changed."
-                )
             else:
                 write_atomically(out / name, result.png)
                 line = {"file": _encode(name), "source": _encode(source), "source_sha256": result.source_sha256}
@@ -145,7 +149,40 @@ def degrade_folder(
     write_atomically(out / THETAS, thetas)
     card |= {"images": len(lines), "skipped": skipped, "theta_sha256": sha256_bytes(thetas)}
     write_atomically(out / CARD, _card_bytes(card, complete=True))
-    return FolderReport(str(out), preset, seed, size, len(lines), tuple(skipped))
+    return FolderReport(str(out), preset, seed, size, len(lines), len(lines), 0, tuple(skipped))
+
+
+def _mend(
+    folder: Path, out: Path, preset: Preset, size: int | None, seed: int, workers: int, progress: Progress | None
+) -> tuple[int, int]:
+    """Make what is gone or changed in a finished set again; how many images that were, and how many had changed."""
+    rows = read_thetas(out)
+    paths = {row["file"]: out / _decode(row["file"]) for row in rows}
+    changed = {
+        name for row in rows if paths[name := row["file"]].is_file() and sha256_file(paths[name]) != row["sha256"]
+    }
+    todo = [row for row in rows if row["file"] in changed or not paths[row["file"]].is_file()]
+    if progress:
+        progress(len(rows) - len(todo))
+    jobs = [Job(folder / _decode(row["source"]), size, draw(preset, seed, row["source"])) for row in todo]
+    with mapper(workers, len(jobs)) as map_in_order:
+        for row, job, result in zip(todo, jobs, map_in_order(run_job, jobs), strict=True):
+            if result.problem:
+                raise BadInput(f"{job.source} {result.problem}, so {paths[row['file']]} cannot be made again.")
+            if result.source_sha256 != row["source_sha256"]:
+                raise BadInput(
+                    f"{job.source} has changed since it was degraded, so {paths[row['file']]} cannot be made again: "
+                    "put the old picture back, or name another folder for --out."
+                )
+            if result.sha256 != row["sha256"]:
+                raise BadInput(
+                    f"{job.source} comes out with other bytes than {out / THETAS} records, so nothing was overwritten: "
+                    f"`likeness verify {out}` says by how much."
+                )
+            write_atomically(paths[row["file"]], result.png)
+            if progress:
+                progress(1)
+    return len(todo), len(changed)
 
 
 def _card_bytes(card: dict[str, Any], complete: bool) -> bytes:
@@ -155,8 +192,8 @@ def _card_bytes(card: dict[str, Any], complete: bool) -> bytes:
 def _finished(out: Path, card: dict[str, Any], sources: list[Path]) -> dict[str, str]:
     """File -> sha256 of this very set where `out` holds it whole; empty where it is to be made or finished. Raises
     BadInput where `out` holds anything else."""
-    if out.exists() and not out.is_dir():
-        raise BadInput(f"{out} is a file: name a folder for --out.")
+    if (file := in_the_way(out)) is not None:
+        raise BadInput(f"{file} is a file: name a folder for --out.")
     if not out.exists() or not any(out.iterdir()):
         return {}
     if not (out / CARD).is_file():

@@ -11,6 +11,7 @@ import numpy as np
 
 from degrade.operations import VERSION, Step, Theta
 from manifests.errors import BadInput
+from manifests.storage import MAX_SEED
 
 Range = tuple[float, float]
 
@@ -110,6 +111,12 @@ def seeded(*key: int | str) -> np.random.Generator:
     """A generator that depends on the key alone: the same on every machine, for any worker, in any order."""
     digest = hashlib.sha256(json.dumps(key).encode()).digest()
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(int.from_bytes(digest, "big"))))
+
+
+def check_seed(seed: int) -> None:
+    """Raise BadInput for a seed that the ledger cannot keep."""
+    if not 0 <= seed <= MAX_SEED:
+        raise BadInput(f"--seed is {seed}; it must be at least 0 and at most {MAX_SEED}.")
 
 
 def draw(preset: Preset, seed: int, key: str) -> Theta:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from degrade.operations import VERSION
-from degrade.presets import Preset, draw, find_preset
+from degrade.presets import Preset, check_seed, draw, find_preset
 from degrade.work import Comparison, Job, Result, compare_job, mapper, run_job
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger import Ledger, now
 from manifests.records import Degradation, Split
-from manifests.storage import config_hash, crop_path, write_atomically
+from manifests.storage import config_hash, crop_path, sha256_file, write_atomically
+from manifests.workers import check_workers
 
 STAGE = "degrade"
 BATCH = 64  # faces a completion mark covers
@@ -33,8 +34,9 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class SetReport:
-    """A frozen set after `make_set`. `later` counts faces that joined the split after the set was begun: a frozen set
-    stays as it is, so they are not in it."""
+    """A frozen set after `make_set`. `made` counts the images of this call, `mended` those of them whose file was there
+    and was not what was frozen. `later` counts faces that joined the split after the set was begun: a frozen set stays
+    as it is, so they are not in it."""
 
     lq_set: str
     folder: str
@@ -44,6 +46,7 @@ class SetReport:
     size: int
     images: int
     made: int
+    mended: int
     later: int
 
 
@@ -80,10 +83,10 @@ def lq_path(dataset: Path, lq_set: str, face_id: str) -> Path:
 
 def plan_set(dataset: Path, preset: str = "gfpgan", split: str = "test", seed: int = 0, size: int = CROP) -> SetReport:
     """What `make_set` would do, without writing anything: `made` is 0."""
-    chosen = _check(preset, split, size)
+    chosen = _check(preset, split, seed, size)
     with Ledger.open(dataset) as ledger:
         plan = _Plan(ledger, chosen, split, seed, size)
-        return plan.report(made=0)
+        return plan.report(made=0, mended=0)
 
 
 def make_set(
@@ -98,16 +101,19 @@ def make_set(
     """Make the frozen set of one split, or finish it, or find it finished.
 
     Every face of the split that is ok and no near-duplicate gets one image: its 512 px crop, area-resized to `size`,
-    degraded by a θ keyed by (seed, preset, face_id). A val or test set locks its split. `progress` is told how many
-    more images are there. Raises BadInput for options that make no sense or a name another set holds, LedgerBroken for
-    a crop that is missing or not the one the set was begun with.
+    degraded by a θ keyed by (seed, preset, face_id). A val or test set locks its split. A file of a finished set that
+    is gone, or no longer what was frozen, is made again, to the recorded bytes. `progress` is told how many more images
+    are there. Raises BadInput for options that make no sense or a name another set holds, LedgerBroken for a crop that
+    is missing or not the one the set was begun with.
     """
-    chosen = _check(preset, split, size)
+    chosen = _check(preset, split, seed, size)
+    check_workers(workers)
     with Ledger.open(Path(dataset), write=False):
         pass  # a missing ledger is a sentence, not a new one
     with Ledger.open(Path(dataset), write=True) as ledger:
         plan = _Plan(ledger, chosen, split, seed, size)
-        todo = [(number, batch) for number, batch in enumerate(plan.batches) if not plan.finished(number)]
+        changed = plan.changed()
+        todo = [(number, batch) for number in range(len(plan.batches)) if (batch := plan.todo(number, changed))]
         crops = [crop_path(ledger.dataset, face) for _, batch in todo for face in batch]
         if gone := [path for path in crops if not path.is_file()]:
             raise LedgerBroken(f"{len(gone)} crops are missing, {gone[0]} for one: run `likeness curate` again.")
@@ -124,8 +130,9 @@ def make_set(
                     rows.append(plan.freeze(face, job, result))
                     if progress:
                         progress(1)
-                ledger.record(STAGE, plan.unit(number), plan.config, rows, started=started)
-        return plan.report(made=len(crops))
+                if plan.unit(number) not in plan.marks:
+                    ledger.record(STAGE, plan.unit(number), plan.config, rows, started=started)
+        return plan.report(made=len(crops), mended=len(changed))
 
 
 class _Plan:
@@ -163,10 +170,20 @@ class _Plan:
     def unit(self, number: int) -> str:
         return f"{self.name}/{number:05d}"
 
-    def finished(self, number: int) -> bool:
-        """Marked, and its files are still there: one that was deleted is made again."""
-        files = (lq_path(self.ledger.dataset, self.name, face) for face in self.batches[number])
-        return self.unit(number) in self.marks and all(file.is_file() for file in files)
+    def file(self, face: str) -> Path:
+        return lq_path(self.ledger.dataset, self.name, face)
+
+    def changed(self) -> set[str]:
+        """Faces of finished batches whose file is there and is not what was frozen."""
+        done = [face for number, faces in enumerate(self.batches) if self.unit(number) in self.marks for face in faces]
+        return {f for f in done if self.file(f).is_file() and sha256_file(self.file(f)) != self.recorded.get(f)}
+
+    def todo(self, number: int, changed: set[str]) -> list[str]:
+        """All faces of a batch without a mark; of one with a mark those whose file is gone or changed."""
+        faces = self.batches[number]
+        if self.unit(number) not in self.marks:
+            return faces
+        return [face for face in faces if face in changed or not self.file(face).is_file()]
 
     def begin(self) -> None:
         """Name the set's faces and lock its split, in one transaction, before the first file appears."""
@@ -190,22 +207,23 @@ class _Plan:
             raise LedgerBroken(f"The crop {job.source} {result.problem}: run `likeness curate` again.")
         if self.recorded.get(face, result.sha256) != result.sha256:
             raise LedgerBroken(
-                f"{face} of {self.name} comes out with other bytes than recorded, so nothing was overwritten: "
+                f"{job.source} comes out with other bytes in {self.name} than recorded, so nothing was overwritten: "
                 f"`likeness verify {self.ledger.dataset / 'lq' / self.name}` says by how much."
             )
-        write_atomically(lq_path(self.ledger.dataset, self.name, face), result.png)
+        write_atomically(self.file(face), result.png)
         theta = json.dumps(job.theta, sort_keys=True)
         return Degradation(self.name, face, self.preset.name, self.seed, self.size, theta, result.sha256)
 
-    def report(self, made: int) -> SetReport:
+    def report(self, made: int, mended: int) -> SetReport:
         later = len(set(self.split_faces) - set(self.faces))
         folder = str(self.ledger.dataset / "lq" / self.name)
         names = (self.preset.name, self.split, self.seed, self.size)
-        return SetReport(self.name, folder, *names, images=len(self.faces), made=made, later=later)
+        return SetReport(self.name, folder, *names, images=len(self.faces), made=made, mended=mended, later=later)
 
 
-def _check(preset: str, split: str, size: int) -> Preset:
+def _check(preset: str, split: str, seed: int, size: int) -> Preset:
     chosen = find_preset(preset)
+    check_seed(seed)
     if split not in SPLITS:
         raise BadInput(f"There is no split {split}; the splits are {', '.join(SPLITS)}.")
     if not 16 <= size <= CROP:

@@ -83,11 +83,13 @@ def why(
     dataset: _Dataset,
     photo: Annotated[
         str,
-        typer.Argument(help="A photo's path or file name, or the beginning of a photo or face id.", metavar="PHOTO"),
+        typer.Argument(
+            help="A photo's path or file name, or the beginning of the id of a photo, face or person.", metavar="PHOTO"
+        ),
     ],
     as_json: _Json = False,
 ) -> None:
-    """Tell what became of a photo and of each face in it, and why.
+    """Tell what became of a photo and of each face in it, and why. Put -- before a name that begins with a dash.
 
     Example: likeness manifest why DATASET holiday/IMG_0042.jpg
     """
@@ -127,7 +129,10 @@ def _print(frame: pl.DataFrame, as_json: bool, title: str | None) -> None:
         table.add_column(name, justify="right" if dtype.is_numeric() else "left")
     for row in frame.iter_rows():
         table.add_row(*(Text("" if value is None else str(value)) for value in row))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:  # a pipe or a file has no width to fit into
+        console = Console(width=max(console.measure(table, options=console.options.update(width=1_000_000)).maximum, 1))
+    console.print(table)
 
 
 def _plain(value: Any) -> float | str:

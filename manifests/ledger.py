@@ -21,7 +21,7 @@ import pyarrow as pa
 from manifests.errors import BadInput, LedgerBroken, LedgerError, LedgerLocked, LedgerMissing
 from manifests.migrations import migrate, refuse_newer, version_of
 from manifests.records import KEYS, TABLES, Record
-from manifests.storage import LEDGER_NAME, config_hash
+from manifests.storage import LEDGER_NAME, config_hash, in_the_way
 
 Row = TypeVar("Row")
 
@@ -56,9 +56,13 @@ class Ledger:
     def open(cls, dataset: Path, write: bool = False) -> Ledger:
         """Open DATASET/manifest.duckdb; with `write` it is made where it does not exist and brought up to date.
 
-        Raises LedgerMissing, LedgerLocked, LedgerTooNew, or LedgerError for a file that is no ledger.
+        Raises BadInput for a folder that is a file, LedgerMissing, LedgerLocked, LedgerTooNew, or LedgerError for a
+        file that is no ledger.
         """
         path = Path(dataset) / LEDGER_NAME
+        if (file := in_the_way(Path(dataset))) is not None:
+            kind = BadInput if write else LedgerMissing
+            raise kind(f"{file} is a file and a dataset is a folder: name another one.")
         try:
             if not write and not path.exists():
                 raise LedgerMissing(
@@ -68,8 +72,6 @@ class Ledger:
                 raise LedgerError(f"{path} is not a file: name another folder.")
             path.parent.mkdir(parents=True, exist_ok=True)
             con = duckdb.connect(str(path), read_only=not write)
-        except (FileExistsError, NotADirectoryError):
-            raise BadInput(f"{dataset} is a file, a dataset is a folder: name another one.") from None
         except OSError as error:
             raise LedgerError(f"Cannot open {path}: {error.strerror or error}.") from None
         except (duckdb.IOException, duckdb.ConnectionException) as error:
@@ -81,6 +83,7 @@ class Ledger:
         except duckdb.Error as error:
             raise LedgerError(f"{path} cannot be opened: {_first_line(error)}") from None
         try:
+            con.execute("SET enable_external_access = false")  # SQL of others reads this ledger and no other file
             if write:
                 migrate(con, str(path))
             elif version_of(con) == 0:
@@ -114,8 +117,16 @@ class Ledger:
                     "The ledger answers one SELECT at a time and is changed only by Likeness's own commands."
                 )
             return self._con.sql(sql, params=list(parameters)).pl()
-        except duckdb.Error as error:
+        except (duckdb.Error, RuntimeError) as error:
+            if _interrupted(error):
+                raise KeyboardInterrupt from None
+            if not isinstance(error, duckdb.Error):
+                raise
             raise BadInput(f"The ledger cannot answer that query: {_first_line(error)}") from None
+        except pl.exceptions.PolarsError as error:  # a type that a frame has no word for: intervals, unions
+            raise BadInput(
+                f"The ledger's answer cannot be shown ({_first_line(error)}): cast the column, as in ::VARCHAR."
+            ) from None
 
     def table(self, name: str) -> pl.DataFrame:
         """A whole table, ordered by its key."""
@@ -208,8 +219,12 @@ class Ledger:
                 self._upsert(kind, batch)
             self._mark(stage, [units] if isinstance(units, str) else units, config, detail, started)
             self._con.execute("COMMIT")
-        except duckdb.Error as error:
+        except (duckdb.Error, RuntimeError) as error:
             self._roll_back()
+            if _interrupted(error):
+                raise KeyboardInterrupt from None
+            if not isinstance(error, duckdb.Error):
+                raise
             raise LedgerError(f"Nothing of {stage} was written to the ledger: {_first_line(error)}") from error
         except BaseException:
             self._roll_back()
@@ -248,6 +263,12 @@ class Ledger:
         self._con.register("incoming", pa.table(columns))
         self._con.execute(f"INSERT OR REPLACE INTO {table} ({', '.join(names)}) SELECT * FROM incoming")
         self._con.unregister("incoming")
+
+
+def _interrupted(error: Exception) -> bool:
+    """Whether it was Ctrl-C: inside a statement duckdb makes a RuntimeError of it, while it looks at a table from
+    Python an error that quotes it."""
+    return str(error) == "Query interrupted" or "failed: KeyboardInterrupt" in str(error)
 
 
 def _first_line(error: Exception) -> str:

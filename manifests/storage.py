@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 LEDGER_NAME = "manifest.duckdb"
+MAX_SEED = 2**63 - 1  # the ledger keeps seeds as BIGINT
 
 
 def crop_path(dataset: Path, face_id: str) -> Path:
@@ -30,6 +31,15 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def in_the_way(path: Path) -> Path | None:
+    """The file that keeps `path` from being a folder: itself or one above it; None where nothing does."""
+    here = path.absolute()
+    nearest = next((place for place in (here, *here.parents) if os.path.lexists(place)), here)
+    if nearest.is_dir():
+        return None
+    return path if nearest == here else nearest
 
 
 def sweep(folder: Path) -> None:

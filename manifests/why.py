@@ -17,14 +17,17 @@ _PREFIX = 6  # characters that begin an id; fewer would name too much
 def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
     """Sentences for a person and rows for a program, for every file that `photo` names.
 
-    `photo` is a path, a file name, or the beginning (six characters or more) of a photo or face id. Raises BadInput
-    where the ledger knows no such file.
+    `photo` is a path, a file name, or the beginning (six characters or more) of the id of a photo, face or person.
+    Raises BadInput where the ledger knows no such file.
     """
     with Ledger.open(dataset) as ledger:
         files = ledger.query("SELECT uri, photo_id, status, reason FROM files ORDER BY uri")
         by_face: set[str] = set()
         if len(photo) >= _PREFIX and photo.isalnum():
             by_face = set(ledger.query("SELECT photo_id FROM faces WHERE starts_with(face_id, ?)", photo)["photo_id"])
+        if len(photo) >= _PREFIX and photo.startswith("p-"):
+            of_person = "SELECT photo_id FROM faces JOIN memberships USING (face_id) WHERE starts_with(identity_id, ?)"
+            by_face |= set(ledger.query(of_person, photo)["photo_id"])
         faces = ledger.query(
             """SELECT f.photo_id, f.face_id, f.status, f.reason, f.duplicate_of, f.inter_ocular_px, m.identity_id,
                       m.confidence, s.split, s.reason AS split_reason, (p.target IS NOT NULL) AS is_target,
@@ -42,8 +45,9 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
         if row["photo_id"] not in held and (row["photo_id"] in by_face or _begins(row["photo_id"], photo)):
             named.append({"uri": None, **{key: row[key] for key in ("photo_id", "status", "reason")}})
     if not named:
+        short = f" Of an id, give {_PREFIX} characters or more." if len(photo) < _PREFIX else ""
         raise BadInput(
-            f"{dataset} has no row for {_shown(photo)}: it was never offered, or its name is spelt differently."
+            f"{dataset} has no row for {_shown(photo)}: it was never offered, or its name is spelt differently.{short}"
         )
     wanted = {row["photo_id"] for row in named} - {None}
     size = {row["photo_id"]: row for row in photos.iter_rows(named=True) if row["photo_id"] in wanted}

@@ -43,6 +43,9 @@ def test_a_dataset_is_degraded_verified_and_verified_again_after_tampering(tmp_p
     assert result.exit_code == 1 and victim.stem in result.stdout and "largest difference" in result.stdout
     result = CliRunner().invoke(app, ["verify", str(dataset), "--workers", "1", "--json"])
     assert result.exit_code == 1 and json.loads(result.stdout)[0]["changed"] == [victim.stem]
+    said = call("degrade", dataset, "--size", 32, "--workers", 1)
+    assert "(1 made now, 1 of them because the file was not what was frozen)" in said
+    assert "every byte" in call("verify", dataset, "--workers", 1)
 
 
 def test_a_plain_folder_is_degraded_and_verified(tmp_path):
@@ -71,6 +74,30 @@ def test_preview_writes_a_sheet_of_presets_by_seeds(tmp_path):
     assert decode_picture(sheet.read_bytes()).shape == (height // 3, width * 2, 3)
 
 
+def test_a_sheet_never_takes_the_place_of_its_picture(tmp_path):
+    face = tmp_path / "face.png"
+    face.write_bytes(encode_png(toy_picture(0, 128)))
+    (tmp_path / "hard.png").hardlink_to(face)
+    (tmp_path / "soft.png").symlink_to(face)
+    before = face.read_bytes()
+    for out in (face, tmp_path / "." / "face.png", tmp_path / "hard.png", tmp_path / "soft.png"):
+        for dry in ((), ("--dry-run",)):
+            with pytest.raises(BadInput, match="would be overwritten"):
+                call("preview", face, "--out", out, *dry)
+    assert face.read_bytes() == before
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999999999999999"])
+def test_a_seed_that_cannot_be_kept_is_refused_before_anything_is_written(tmp_path, seed):
+    dataset = toy_dataset(tmp_path / "d")
+    face = tmp_path / "face.png"
+    face.write_bytes(encode_png(toy_picture(0, 128)))
+    for words in (("degrade", dataset), ("preview", face, "--out", tmp_path / "x.png")):
+        result = CliRunner().invoke(app, [*map(str, words), "--seed", seed])
+        assert result.exit_code == 2 and "--seed" in result.output
+    assert not (dataset / "lq").exists() and not (tmp_path / "x.png").exists()
+
+
 def test_what_makes_no_sense_is_one_sentence(tmp_path):
     dataset = toy_dataset(tmp_path / "d", faces=4)
     photos = tmp_path / "photos"
@@ -88,6 +115,8 @@ def test_what_makes_no_sense_is_one_sentence(tmp_path):
         ("the sets are none yet", ("verify", dataset / "lq" / "a")),
         ("no readable card", ("verify", photos)),
         ("cannot be read", ("preview", tmp_path / "nowhere.png", "--out", tmp_path / "x.png")),
+        ("is a file", ("preview", photos / "a.png", "--out", photos / "a.png" / "x" / "y.png")),
+        ("ends in .png", ("preview", photos / "a.png", "--out", photos)),
         ("end in .png", ("preview", photos / "a.png", "--out", tmp_path / "x.jpg")),
     ]:
         (dataset / "lq" / "a").mkdir(parents=True, exist_ok=True)

@@ -109,6 +109,24 @@ def test_verify_finds_what_was_changed(photos, tmp_path):
     assert found.no_source == ("sixteen.png",) and found.not_reproduced == () and found.largest_difference == 8
 
 
+def test_the_same_command_mends_a_finished_set_and_names_the_picture_it_cannot_be_mended_from(photos, tmp_path):
+    out = tmp_path / "lq"
+    assert degrade_folder(photos, out, size=24).made == 8
+    before = files(out)
+    (out / "gray.png").write_bytes(encode_png(toy_picture(50)))
+    (out / "a.png.png").unlink()
+    report = degrade_folder(photos, out, size=24)
+    assert (report.images, report.made, report.mended) == (8, 2, 1) and files(out) == before
+    report = degrade_folder(photos, out, size=24)
+    assert (report.made, report.mended, len(report.skipped)) == (0, 0, 4)
+    (out / "sixteen.png").unlink()
+    for content in (encode_png(toy_picture(51)), b"no picture"):
+        (photos / "sixteen.tiff").write_bytes(content)
+        with pytest.raises(BadInput, match=r"photos/sixteen\.tiff .* cannot be made again"):
+            degrade_folder(photos, out, size=24)
+    assert not (out / "sixteen.png").exists() and (out / "theta.jsonl").read_bytes().count(b"\n") == 8
+
+
 def test_what_is_in_the_way_is_never_overwritten(photos, tmp_path):
     full, made = tmp_path / "full", tmp_path / "made"
     full.mkdir()
@@ -137,8 +155,10 @@ def test_a_folder_without_pictures_and_a_dry_run_write_nothing(photos, tmp_path)
         degrade_folder(tmp_path / "nowhere", tmp_path / "lq")
     with pytest.raises(BadInput, match="the presets are"):
         degrade_folder(photos, tmp_path / "lq", "gfpgam")
-    with pytest.raises(BadInput, match="--size"):
-        degrade_folder(photos, tmp_path / "lq", size=0)
+    for option, values in (("size", (0, 15, 100_000)), ("seed", (-1, 2**63)), ("workers", (0, 10**6))):
+        for value in values:
+            with pytest.raises(BadInput, match=f"--{option}"):
+                degrade_folder(photos, tmp_path / "lq", **{option: value})
     assert degrade_folder(photos, tmp_path / "lq", dry_run=True).images == 12
     assert not (tmp_path / "lq").exists()
 

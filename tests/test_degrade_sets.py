@@ -141,7 +141,19 @@ def test_a_finished_set_is_left_alone_and_a_deleted_file_is_made_again(tmp_path)
     assert make_set(dataset, **OPTIONS).made == 0 and path.stat().st_mtime_ns == stamp
     path.unlink()
     assert verify_set(dataset, SET).missing == (toy_face(0).face_id,)
-    assert make_set(dataset, **OPTIONS).made == 3 and contents(dataset) == before
+    assert make_set(dataset, **OPTIONS).made == 1 and contents(dataset) == before
+
+
+def test_a_file_that_is_not_what_was_frozen_is_made_again_and_that_is_said(tmp_path):
+    dataset = toy_dataset(tmp_path / "d")
+    make_set(dataset, **OPTIONS)
+    before = contents(dataset)
+    edited, deleted = (lq_path(dataset, SET, toy_face(number).face_id) for number in (0, 9))
+    edited.write_bytes(encode_png(toy_picture(9, 32)))
+    deleted.unlink()
+    report = make_set(dataset, **OPTIONS)
+    assert (report.images, report.made, report.mended) == (8, 2, 1)
+    assert contents(dataset) == before and verify_set(dataset, SET).ok
 
 
 def test_a_frozen_test_set_locks_its_split_and_a_train_set_locks_nothing(tmp_path):
@@ -196,7 +208,7 @@ def test_verify_names_faces_whose_crop_changed_or_is_gone(tmp_path):
     assert found.largest_difference > 0
     lq_path(dataset, SET, first).unlink()
     crop_path(dataset, second).write_bytes(encode_png(toy_picture(1)))
-    with pytest.raises(LedgerBroken, match="nothing was overwritten"):
+    with pytest.raises(LedgerBroken, match=rf"{first}\.png comes out .* nothing was overwritten"):
         make_set(dataset, **OPTIONS)
     assert not lq_path(dataset, SET, first).exists()
 
@@ -231,6 +243,8 @@ def test_a_set_of_other_numbers_under_the_same_name_is_not_touched(tmp_path, mon
         ({"size": 0}, "--size"),
         ({"size": 1024}, "--size"),
         ({"workers": 0}, "worker"),
+        ({"seed": -1}, "--seed"),
+        ({"seed": 2**63}, "--seed"),
     ],
 )
 def test_options_without_sense_are_refused_and_nothing_is_written(tmp_path, options, says):

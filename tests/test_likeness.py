@@ -109,13 +109,57 @@ def test_an_unexpected_error_is_one_sentence_too(
     assert "ZeroDivisionError" in said and said.count("\n") == 1
 
 
-@pytest.mark.parametrize("wrong", [("--images", "0"), ("--images", "-5"), ("--seed", "-1"), ("--recipe", "none")])
+@pytest.mark.parametrize(
+    "wrong", [("--images", "0"), ("--images", "-5"), ("--seed", "-1"), ("--seed", str(2**63)), ("--recipe", "none")]
+)
 def test_numbers_that_make_no_sense_are_refused_before_anything_is_done(
     likeness: Run, tmp_path: Path, wrong: tuple[str, str]
 ) -> None:
     found = likeness("run", tmp_path, "--into", tmp_path / "dataset", *wrong)
     assert found.returncode == 2 and "Traceback" not in found.stderr
     assert not (tmp_path / "dataset").exists()
+
+
+def test_an_interrupt_that_typer_caught_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = typer.Typer()
+
+    @app.command()
+    def slow() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(front, "app", app)
+    monkeypatch.setattr(sys, "argv", ["likeness"])
+    with pytest.raises(SystemExit) as ended:
+        front.main()
+    assert ended.value.code == 130 and capsys.readouterr().err == "Interrupted; the same command again resumes.\n"
+
+
+def test_a_run_folder_among_photos_and_a_bad_split_are_refused_before_curating(likeness: Run, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "mine.jpg").write_bytes(b"")
+    words = ("run", tmp_path / "photos", "--into", tmp_path / "dataset")
+    for more, said in ((("--out", tmp_path / "photos"), "no training run"), (("--split", "foo"), "--split foo")):
+        for dry in ((), ("--dry-run",)):
+            found = likeness(*words, *more, *dry)
+            assert found.returncode == 2 and said in found.stderr and "Traceback" not in found.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"] and len(list((tmp_path / "photos").iterdir())) == 1
+
+
+def test_dry_runs_print_json_where_they_are_asked_to_and_the_demo_needs_no_photos(
+    likeness: Run, tmp_path: Path
+) -> None:
+    found = likeness("run", tmp_path, "--into", tmp_path / "d", "--dry-run", "--json")
+    assert ast.literal_eval(found.stdout)["run"] == str(tmp_path / "d" / "run")
+    found = likeness("demo", "--into", tmp_path / "d", "--dry-run")
+    assert found.returncode == 0 and "Would curate 1 paths" in found.stdout and not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("empty", [("--into", ""), ("--into=",)])
+def test_an_empty_path_is_not_the_current_directory(likeness: Run, tmp_path: Path, empty: tuple[str, ...]) -> None:
+    found = likeness("curate", tmp_path, *empty)
+    assert found.returncode == 2 and found.stderr == "An argument is empty: name a path or a value.\n"
 
 
 @pytest.mark.parametrize(("why", "code"), [("SIGTERM", 130), ("SIGINT", 130)])

@@ -53,6 +53,14 @@ def test_query_prints_a_table_or_json(dataset):
     assert isinstance(call(cli.query, dataset, "DELETE FROM faces").exception, BadInput)
 
 
+def test_what_is_piped_is_whole(dataset, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    long = "x" * 300
+    said = call(cli.query, dataset, f"SELECT '{long}' AS a, '{long}' AS b").stdout
+    assert said.count(long) == 2 and "…" not in said
+    assert all(len(line) < 100 for line in call(cli.query, dataset, "SELECT 1 AS a").stdout.splitlines())
+
+
 def test_check_exits_with_1_where_something_is_wrong(dataset):
     well = call(cli.check, dataset)
     assert well.exit_code == 0 and "no leak" in well.stdout

@@ -1,8 +1,11 @@
 """Rows come back as they went in, all of a unit's rows or none, one writer, and sentences instead of tracebacks."""
 
 import dataclasses
+import os
+import signal
 import subprocess
 import sys
+import threading
 from datetime import datetime
 from pathlib import Path
 from types import NoneType, UnionType
@@ -252,6 +255,11 @@ def test_a_ledger_of_a_newer_version_is_refused(tmp_path):
         "not SQL",
         "SELECT * FROM nowhere",
         "SELECT 1/'a'",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "FROM read_text('/etc/passwd')",
+        "FROM glob('/etc/*')",
+        "SELECT INTERVAL 1 DAY",
+        "SELECT union_value(a := 1)",
     ],
 )
 def test_what_is_no_single_select_is_refused_with_one_line(tmp_path, monkeypatch, sql):
@@ -264,6 +272,21 @@ def test_what_is_no_single_select_is_refused_with_one_line(tmp_path, monkeypatch
         assert "\n" not in str(refused.value) and "ledger" in str(refused.value)
         assert len(ledger.rows(Face)) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [LEDGER_NAME]
+
+
+def test_an_interrupt_inside_a_statement_is_an_interrupt(tmp_path):
+    with Ledger.open(tmp_path, write=True) as ledger:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            ledger.query("SELECT count(*) FROM range(100000000) a, range(1000) b WHERE a.range % 7 = b.range % 5")
+
+        def interrupted(*_: object) -> None:
+            raise duckdb.InvalidInputException("counting the rows of 'incoming' failed: KeyboardInterrupt: <frame>")
+
+        ledger._upsert = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            ledger.record("s", "u", {}, [FACE])
+        assert ledger.rows(Face) == [] and ledger.done("s", {}) == set()
 
 
 def test_selects_of_every_kind_are_answered(tmp_path):

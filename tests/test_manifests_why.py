@@ -47,6 +47,15 @@ def test_by_the_beginning_of_a_photo_id_and_of_a_face_id(made):
     assert answer(dataset, face.face_id[:6])[1] == found
 
 
+def test_by_the_beginning_of_the_id_of_a_person(made):
+    dataset = made[1]
+    person = answer(dataset, "person1/2.png")[1][0]["faces"][0]["identity_id"]
+    found = answer(dataset, person[:8])[1]
+    assert {path_of(row["uri"]).parent.name for row in found} == {"person1"} and len(found) == 3
+    with pytest.raises(BadInput, match=r"Of an id, give 6 characters or more\."):
+        answer(dataset, person[:3])
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

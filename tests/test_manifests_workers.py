@@ -34,6 +34,25 @@ def test_results_keep_their_order_and_errors_keep_their_class(workers):
             list(run(refuse, [3]))
 
 
+def hears_interrupts(_: int) -> bool:
+    return signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_an_interrupt_is_for_the_parent_alone():
+    with mapper(2) as run:
+        assert list(run(hears_interrupts, range(4))) == [False] * 4
+    assert hears_interrupts(0)
+    with pytest.raises(KeyboardInterrupt), mapper(2) as run:
+        for _ in run(square, range(4)):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("workers", [0, -1, 10**6])
+def test_a_senseless_number_of_workers_is_refused(workers):
+    with pytest.raises(BadInput, match="--workers must be at least 1"), mapper(workers):
+        pass
+
+
 def test_work_is_handed_out_a_little_at_a_time():
     with mapper(1) as run:
         assert next(run(square, range(10**9))) == 0

@@ -28,6 +28,28 @@ def test_what_cannot_be_trained_on_is_a_sentence(tmp_path: Path, likeness: Run) 
 
 
 @pytest.mark.slow
+def test_a_folder_that_is_no_run_is_refused_and_left_as_it_is(tmp_path: Path, likeness: Run) -> None:
+    taken = snapshot(tmp_path, size=128)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "holiday.jpg").write_bytes(b"irreplaceable")
+    for source, options, said in (
+        (tmp_path / "dataset", ("--out", mine), "no training run (it holds holiday.jpg"),
+        (taken.folder, ("--out", mine), "no training run"),
+        (taken.folder, ("--out", tmp_path / "dataset"), "no training run"),
+        (taken.folder, ("--out", mine / "holiday.jpg"), "holiday.jpg is a file"),
+        (tmp_path / "dataset", ("--out", mine / "holiday.jpg" / "run"), "holiday.jpg is a file"),
+        (tmp_path / "dataset", ("--out", tmp_path / "run", "--snapshot", mine), "holds no snapshot"),
+        (mine / "holiday.jpg", ("--out", tmp_path / "run"), "holiday.jpg is a file"),
+    ):
+        for dry in ((),) if "--snapshot" in options else ((), ("--dry-run",)):
+            done = likeness("train", source, *options, *dry)
+            assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert [(path.name, path.read_bytes()) for path in mine.iterdir()] == [("holiday.jpg", b"irreplaceable")]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
 def test_the_same_command_again_resumes_and_another_seed_is_refused(tmp_path: Path, likeness: Run) -> None:
     taken = snapshot(tmp_path, size=128)
     command = ("train", taken.folder, "--out", tmp_path / "run", "--images", "16")

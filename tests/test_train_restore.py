@@ -22,7 +22,8 @@ from curate.faces.models import Detection, FaceModels
 from manifests.errors import BadInput
 from train.models.config import ModelConfig
 from train.models.restorer import Restorer
-from train.restore import LOG, restore, to_image, to_tensor
+from train.restore import restore, to_image, to_tensor
+from train.restored import LOG
 
 SIZE = 32
 
@@ -164,6 +165,91 @@ def test_an_unreadable_folder_is_a_row_and_dot_files_are_skipped(
     assert rows[1].reason == "The folder cannot be read: Permission denied."
     (row,) = restore([tmp_path / "in" / "locked"], [], tmp_path, tmp_path / "p")
     assert row.status == "failed" and (tmp_path / "p" / LOG).exists()
+
+
+def log_of(out: Path) -> dict[str, str]:
+    lines = [json.loads(line) for line in (out / LOG).read_text().splitlines()]
+    return {Path(line["photo"]).name: line["status"] for line in lines}
+
+
+def test_results_of_other_photos_and_settings_are_never_overwritten(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    one, two, out = save("a/one.png", [0]), save("a/two.png", [1]), tmp_path / "o"
+    restore([one], [], tmp_path, out)
+    restore([two], [], tmp_path, out)
+    restore([save("a/nobody.png", [])], [], tmp_path, out)
+    assert log_of(out) == {"one.png": "ok", "two.png": "ok", "nobody.png": "dropped"}
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for inputs, references, said in (
+        ([save("b/one.png", [2])], [], "restored from .*a/one.png"),
+        ([one], [save("r.png", [0], 1)], "other references"),
+        ([two, one], [tmp_path / "r.png"], "other references"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            restore(inputs, references, tmp_path, out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    (row,) = restore([one], [], tmp_path, out)  # the same again
+    assert row.status == "ok" and log_of(out) == {"one.png": "ok", "two.png": "ok", "nobody.png": "dropped"}
+    doubles.save(out / "mine.png", doubles.photo([3], 0))
+    with pytest.raises(BadInput, match="not from here"):
+        restore([save("a/mine.png", [3])], [], tmp_path, out)
+    (out / LOG).write_text("my notes")
+    with pytest.raises(BadInput, match="no log of restored photos"):
+        restore([one], [], tmp_path, out)
+
+
+def test_a_stopped_call_has_a_row_for_every_photo_and_is_repeated(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    for name in ("in/a.png", "in/b.png", "in/c.png"):
+        save(name, [0])
+
+    def stop(_: str, done: int, __: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        restore([tmp_path / "in"], [], tmp_path, tmp_path / "o", report=stop)
+    assert log_of(tmp_path / "o") == {"a.png": "ok", "b.png": "ok", "c.png": "failed"}
+    rows = restore([tmp_path / "in"], [], tmp_path, tmp_path / "o")
+    assert [row.status for row in rows] == ["ok"] * 3 and list(log_of(tmp_path / "o").values()) == ["ok"] * 3
+
+
+def test_a_folder_of_references_is_taken_but_for_what_shows_nobody(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    one, notices = save("refs/one.png", [5]), list[str]()
+    save("refs/r1.png", [5], 1)
+    save("refs/deep/r2.png", [5], 2)
+    save("refs/empty.png", [])
+    (tmp_path / "refs" / "letter.txt").write_text("hello")
+    restore([one], [tmp_path / "refs"], tmp_path, tmp_path / "o", notice=notices.append)
+    assert marking.seen == [2] and len(notices) == 2 and all("Left out of the references" in said for said in notices)
+    save("useless/empty.png", [])
+    (tmp_path / "bare").mkdir()
+    for folder, said in (("useless", "shows a face"), ("bare", "no file in")):
+        with pytest.raises(BadInput, match=said):
+            restore([one], [tmp_path / folder], tmp_path, tmp_path / "o")
+
+
+def test_a_photo_offered_twice_is_one_and_two_of_a_name_are_both_said(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    one = save("in/deep/p.png", [0])
+    (row,) = restore([one, tmp_path / "in", one], [], tmp_path, tmp_path / "o")
+    assert row.status == "ok" and (tmp_path / "o" / "deep" / "p.png").is_file()
+    with pytest.raises(BadInput, match=r"deep/p\.png and .*other/p\.png would become one file"):
+        restore([one, save("in/other/p.png", [1])], [], tmp_path, tmp_path / "o2")
+    for out in (one, one / "below"):
+        with pytest.raises(BadInput, match="is a file: name a folder"):
+            restore([tmp_path / "in"], [], tmp_path, out)
+
+
+def test_the_formats_that_are_known_are_all_said(marking: Marking, save: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("hello")
+    (row,) = restore([tmp_path / "letter.txt"], [], tmp_path, tmp_path / "o")
+    assert "AVIF" in str(row.reason)
 
 
 _DOUBLES = """

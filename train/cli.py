@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from manifests.storage import MAX_SEED
+
 if TYPE_CHECKING:
     from train.loop import Ending
 
@@ -27,7 +29,7 @@ def train(
     minutes: Annotated[
         float | None, typer.Option(min=0, help="End after this time at the latest, with a checkpoint.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Every draw follows from it.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Every draw follows from it.")] = 0,
     snapshot: Annotated[
         Path | None, typer.Option(help="Where the snapshot of the dataset goes.", show_default="RUN/snapshot")
     ] = None,
@@ -70,6 +72,7 @@ def run_training(
     error."""
     from manifests.progress import progress
     from train.loop import train as loop
+    from train.outputs import check_run_folder
     from train.recipes import find_recipe
     from train.snapshot import FACTS, take_snapshot
 
@@ -77,6 +80,7 @@ def run_training(
         typer.echo(sentence, err=quiet)
 
     chosen, folder = find_recipe(recipe), source
+    check_run_folder(out)
     if not (source / FACTS).is_file():
         folder = snapshot or out / "snapshot"
         take_snapshot(source, folder, chosen.size, replace=not (out / "config.json").is_file())
@@ -88,10 +92,12 @@ def run_training(
 
 
 def _say_plan(source: Path, out: Path, recipe: str, images: int | None) -> None:
+    from train.outputs import check_run_folder
     from train.recipes import find_recipe
     from train.snapshot import FACTS, load_snapshot, plan_snapshot
 
     chosen, ready = find_recipe(recipe), (source / FACTS).is_file()
+    check_run_folder(out)
     counts = load_snapshot(source).facts["counts"] if ready else plan_snapshot(source, chosen.size)
     typer.echo(f"Would train {recipe} at {chosen.size} px for {images or chosen.images} images into {out}.")
     typer.echo(f"Faces: {counts['faces']}. Targets: {_told(counts['targets'])}. People: {_told(counts['people'])}.")
@@ -106,9 +112,12 @@ def _told(counts: dict[str, int]) -> str:
 def restore(
     inputs: Annotated[list[Path], typer.Argument(help="Photos and folders of photos.", metavar="IMAGE|FOLDER...")],
     checkpoint: Annotated[Path, typer.Option(help="A training run, or one checkpoint of it.", metavar="RUN")],
-    out: Annotated[Path, typer.Option(help="Where the restored photos go, as PNG.", metavar="DIR")],
+    out: Annotated[
+        Path, typer.Option(help="Where the restored photos go, as PNG; others that lie there stay.", metavar="DIR")
+    ],
     reference: Annotated[
-        list[Path] | None, typer.Option(help="A photo of the same person; may be given again.", show_default="none")
+        list[Path] | None,
+        typer.Option(help="A photo of the same person, or a folder of them; may be given again.", show_default="none"),
     ] = None,
     aligned: Annotated[
         bool, typer.Option("--aligned", help="Inputs are square FFHQ-template crops; outputs have the restorer's size.")
@@ -131,9 +140,15 @@ def restore(
     Example: likeness restore old.jpg --reference her1.jpg --reference her2.jpg --checkpoint dataset/run --out restored
     """
     from train.outputs import outputs_of, shown
+    from train.restored import kept_entries
 
     if dry_run:
         todo, unreadable = outputs_of(inputs, out)
+        kept_entries(out, todo, None)
+        if as_json:
+            rows_of_plan = [{"photo": str(path), "output": str(target)} for path, target in todo]
+            typer.echo(json.dumps([*rows_of_plan, *({"photo": str(f), "reason": why} for f, why in unreadable)]))
+            return
         for path, target in todo:
             typer.echo(shown(f"Would restore {path} into {target}."))
         for folder, reason in unreadable:
@@ -165,7 +180,8 @@ def restore(
                 typer.echo(shown(f"{row.photo}: {row.reason}"))
         done = [row for row in rows if row.status == "ok"]
         count = sum(face.restored for row in done for face in row.faces)
-        typer.echo(f"{count} faces in {len(done)} of {len(rows)} photos restored into {shown(out)}.")
+        faces_said, photos_said = f"{count} face{'s' * (count != 1)}", f"photo{'s' * (len(rows) != 1)}"
+        typer.echo(f"{faces_said} in {len(done)} of {len(rows)} {photos_said} restored into {shown(out)}.")
     if not any(row.status == "ok" for row in rows):
         raise typer.Exit(1)
 
@@ -198,7 +214,7 @@ def evaluate(
     faces: Annotated[
         str | None, typer.Option(help="Where the recognizer's files lie now.", show_default="as trained")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws the references and the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Draws the references and the bootstrap.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be measured; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")] = False,
 ) -> None:
@@ -209,6 +225,9 @@ def evaluate(
     Example: likeness evaluate dataset/run --dataset dataset
     """
     if dry_run:
+        if as_json:
+            typer.echo(json.dumps({"dataset": str(dataset), "lq_set": lq_set, "writes": str(run / "evaluation.json")}))
+            return
         name = lq_set or "the frozen test set of the restorer's size"
         typer.echo(f"Would restore {name} of {dataset} and write {run / 'evaluation.json'} and evaluation.parquet.")
         return
@@ -230,7 +249,8 @@ def print_evaluation(result: dict[str, Any], as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    title = f"{result['lq_set']}: {result['images']} images of {result['people']} people, {result['checkpoint']}"
+    who = "person" if result["people"] == 1 else "people"
+    title = f"{result['lq_set']}: {result['images']} images of {result['people']} {who}, {result['checkpoint']}"
     own = " (the dataset's own)" if result["judge"]["is_the_datasets_own"] else ""
     caption = f"{result['interval']}; identity by {result['judge']['spec']}{own}"
     if result["images"] < result["images_in_set"]:

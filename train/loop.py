@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import signal
 import threading
 import time
@@ -27,10 +28,10 @@ from train.losses.identity import identity_loss
 from train.losses.pixel import pixel_loss
 from train.models.recognizer import Recognizer, load_recognizer
 from train.models.restorer import Restorer
+from train.outputs import RUN_CONFIG, check_run_folder
 from train.recipes import Recipe, ema_decay, model_config, rate_at
 from train.snapshot import Snapshot, load_snapshot
 
-RUN_CONFIG = "config.json"
 LOG_EVERY = 320  # images
 CHECKPOINT_EVERY = 3_200  # images: the most that kill -9 can lose
 GRID = 8  # validation images in samples/*.png
@@ -75,6 +76,8 @@ def train(
     began, taken, end = time.monotonic(), load_snapshot(snapshot), recipe.images if images is None else images
     if end < recipe.batch:
         raise BadInput(f"--images {end} is less than one batch of {recipe.batch}.")
+    if minutes is not None and math.isnan(minutes):
+        raise BadInput("--minutes nan: say a number of minutes.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     facts = _claim(run, taken, recipe, seed, identity, say)
     recognizer = _recognizer(taken, recipe, device) if facts["identity_loss"]["on"] else None
@@ -202,6 +205,7 @@ def _claim(
     }
     if not loss["on"]:
         say(f"Notice: no identity loss, {loss['why']}.")
+    check_run_folder(run)
     path = run / RUN_CONFIG
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
@@ -209,8 +213,6 @@ def _claim(
             if there.get(name) != facts[name]:
                 raise BadInput(f"{run} belongs to another {name.replace('_', ' ')}: give this run another --out.")
         return there
-    if checkpoints(run):
-        raise BadInput(f"{run} holds checkpoints and no {RUN_CONFIG}: give this run another --out.")
     write_atomically(path, json.dumps(facts, indent=2, sort_keys=True).encode())
     return facts
 

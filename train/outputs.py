@@ -1,23 +1,54 @@
-"""Which file a restored photo becomes."""
+"""Which folder a run may have, and which file a restored photo becomes: nothing that is there already is harmed."""
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from manifests.errors import BadInput
+from manifests.storage import in_the_way
+
+RUN_CONFIG = "config.json"
+
+
+def check_run_folder(run: Path) -> None:
+    """Raise BadInput where `run` is neither a training run nor free to become one.
+
+    Without a config.json a run that was stopped early holds its snapshot at most; dot files do not count.
+    """
+    if (file := in_the_way(run)) is not None:
+        raise BadInput(f"{shown(file)} is a file and a run is a folder: give this run another --out.")
+    if not run.is_dir():
+        return
+    if (run / RUN_CONFIG).is_file():
+        try:
+            ours = {"recipe", "snapshot"} <= json.loads((run / RUN_CONFIG).read_bytes()).keys()
+        except (ValueError, AttributeError):
+            ours = False
+        if not ours:
+            raise BadInput(f"{shown(run / RUN_CONFIG)} is not the config of a run: give this run another --out.")
+        return
+    others = sorted(path.name for path in run.iterdir() if not path.name.startswith(".") and path.name != "snapshot")
+    if others:
+        raise BadInput(
+            f"{shown(run)} is not empty and no training run (it holds {shown(others[0])} and no {RUN_CONFIG}): "
+            "give this run another --out."
+        )
 
 
 def outputs_of(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Path]], list[tuple[Path, str]]]:
     """Every input photo with the PNG it becomes, and every folder that cannot be read with a sentence that says so.
 
-    Folders keep their structure; equal names get their suffix appended. Inside folders, files whose name begins with a
-    dot are skipped on purpose (the leavings of systems and editors, never photos), as are special files, what lies in
-    `out`, and links to folders. Raises BadInput where there is nothing to restore or two inputs would still share an
-    output.
+    Folders keep their structure; equal names get their suffix appended; a file that is offered twice counts once.
+    Inside folders, files whose name begins with a dot are skipped on purpose (the leavings of systems and editors,
+    never photos), as are special files, what lies in `out`, and links to folders. Raises BadInput where there is
+    nothing to restore, two inputs would still share an output, an input would be overwritten, or `out` is a file.
     """
+    if (file := in_the_way(out)) is not None:
+        raise BadInput(f"{shown(file)} is a file: name a folder for --out.")
     found: list[tuple[Path, Path]] = []
     unreadable: list[tuple[Path, str]] = []
     for item in inputs:
@@ -31,6 +62,12 @@ def outputs_of(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Path
             raise BadInput(f"{shown(item)} does not exist: name a photo or a folder of photos.")
     if not found and not unreadable:
         raise BadInput(f"There is no file in {shown(inputs[0])}: name a photo or a folder of photos.")
+    once: dict[str, tuple[Path, Path]] = {}
+    for path, place in found:  # one inside a folder keeps its place there
+        real = f"{os.path.realpath(path.parent)}/{path.name}"
+        if real not in once or len(place.parts) > len(once[real][1].parts):
+            once[real] = path, place
+    found = list(once.values())
     stems = [place.with_suffix("") for _, place in found]
     places = [
         place.with_name(place.name + ".png") if stems.count(stem) > 1 else place.with_suffix(".png")
@@ -38,7 +75,11 @@ def outputs_of(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Path
     ]
     if len(set(places)) < len(places):
         twice = next(place for place in places if places.count(place) > 1)
-        raise BadInput(f"Two inputs would both become {shown(out / twice)}: restore them into different folders.")
+        first, second, *_ = (path for (path, _), place in zip(found, places, strict=True) if place == twice)
+        raise BadInput(
+            f"{shown(first)} and {shown(second)} would become one file in {shown(out)}: restore them into different "
+            "folders."
+        )
     todo = [(path, out / place) for (path, _), place in zip(found, places, strict=True)]
     originals = {os.path.realpath(path) for path, _ in todo}  # unlike resolve(), it takes links in a circle
     for path, target in todo:
@@ -50,6 +91,11 @@ def outputs_of(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Path
 def shown(text: str | Path) -> str:
     """A path, or a sentence that holds one, with bytes that are no UTF-8 escaped, so that it can be printed."""
     return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def photos_in(folder: Path) -> list[Path]:
+    """The files of a folder as `outputs_of` finds them."""
+    return _files_in(folder)[0]
 
 
 def _files_in(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:

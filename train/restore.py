@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,12 +19,13 @@ from curate.faces.models import Detection, FaceModels, load_faces
 from degrade.operations import shrink
 from manifests.errors import BadInput, LikenessError
 from manifests.progress import Report
-from manifests.storage import write_atomically
+from manifests.storage import config_hash, sha256_file, write_atomically
 from train.models.restorer import Restorer
-from train.outputs import outputs_of, shown
+from train.outputs import outputs_of, photos_in, shown
 from train.paste import paste
+from train.restored import entry, kept_entries, write_log
 
-LOG = "restored.jsonl"
+STOPPED = "The run was stopped before this photo: the same command again restores it."
 
 # Where an upright, frontal face has its five landmarks inside a detector's box, as shares of the box: the mean over
 # 1,182 SCRFD detections on web photos, ours. For faces too degraded to be found.
@@ -83,8 +84,9 @@ def restore(
     photo and too degraded to be recognized. A photo that cannot be restored, and a folder that cannot be read, is a row
     with status failed. `aligned` takes the inputs as square FFHQ-template crops and answers crops of the restorer's
     size. `box` (x0, y0, x1, y1) names the face in a single photo. `faces` replaces the recorded --faces spec where the
-    files have moved. `notice` is told, a sentence each, what was assumed of the references. Raises BadInput,
-    ModelUnavailable or FaceModelError before anything is written.
+    files have moved. `notice` is told, a sentence each, what was assumed of the references. Raises BadInput (also where
+    a file in `out` would be overwritten that is not this photo restored with these very settings), ModelUnavailable or
+    FaceModelError before anything is written.
     """
     if box is not None and (aligned or len(inputs) != 1 or not inputs[0].is_file()):
         raise BadInput("--box names a face in one photo: give one photo, and no --aligned.")
@@ -93,20 +95,57 @@ def restore(
     model = Restorer.from_pretrained(checkpoint)
     models = load_recorded_faces(model, faces)
     todo, unreadable = outputs_of(inputs, out)
-    known = read_references(references, model, models, notice)
-    rows = []
-    for done, (path, target) in enumerate(todo, 1):
-        try:
-            row = _restore_one(path, target, model, models, known, aligned, box)
-        except Exception as error:  # one odd photo must not end a folder of thousands
-            said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-            row = PhotoDone(str(path), None, "failed", f"The photo could not be restored: {said}.")
-        rows.append(row)
-        report("restore", done, len(todo))
-    rows += [PhotoDone(str(folder), None, "failed", reason) for folder, reason in unreadable]
-    lines = "".join(json.dumps(asdict(row), sort_keys=True) + "\n" for row in rows)
-    write_atomically(out / LOG, lines.encode())
-    return rows
+    shown_files = reference_files(references, [path for path, _ in todo])
+    known = read_references(shown_files, model, models, notice)
+    settings = config_hash(
+        {
+            "checkpoint": str(checkpoint.resolve()),
+            "restorer": model.facts,
+            "references": [sha256_file(path) for path, _ in shown_files],
+            "aligned": aligned,
+            "box": box,
+        }
+    )
+    kept, rows = kept_entries(out, todo, settings), list[PhotoDone]()
+    closed = [PhotoDone(str(folder), None, "failed", reason) for folder, reason in unreadable]
+
+    def log() -> None:
+        stopped = [PhotoDone(str(path), None, "failed", STOPPED) for path, _ in todo[len(rows) :]]
+        done = zip(todo, [*rows, *stopped], strict=True)
+        now = [entry(asdict(row), path, target, out, settings) for (path, target), row in done]
+        write_log(out, [*kept, *now, *(asdict(row) for row in closed)])
+
+    log()  # before the first file, so that a killed run knows its own files again
+    try:
+        for path, target in todo:
+            try:
+                row = _restore_one(path, target, model, models, known, aligned, box)
+            except Exception as error:  # one odd photo must not end a folder of thousands
+                said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+                row = PhotoDone(str(path), None, "failed", f"The photo could not be restored: {said}.")
+            rows.append(row)
+            report("restore", len(rows), len(todo))
+    finally:
+        log()
+    return [*rows, *closed]
+
+
+def reference_files(references: Sequence[Path], inputs: Sequence[Path]) -> list[tuple[Path, Path | None]]:
+    """Every reference photo, with the folder that it was found in where a folder was named.
+
+    The photos that are to be restored are no references of themselves. Raises BadInput for a folder without a file.
+    """
+    own = {os.path.realpath(path) for path in inputs}
+    found: list[tuple[Path, Path | None]] = []
+    for path in references:
+        if not path.is_dir():
+            found.append((path, None))
+            continue
+        inside = [photo for photo in photos_in(path) if os.path.realpath(photo) not in own]
+        if not inside:
+            raise BadInput(f"There is no file in {shown(path)}: name photos, or a folder of photos, as --reference.")
+        found += [(photo, path) for photo in inside]
+    return found
 
 
 def load_recorded_faces(model: Restorer, spec: str | None) -> FaceModels:
@@ -122,20 +161,33 @@ def load_recorded_faces(model: Restorer, spec: str | None) -> FaceModels:
 
 
 def read_references(
-    paths: Sequence[Path], model: Restorer, models: FaceModels, notice: Callable[[str], None] = lambda _: None
+    files: Sequence[tuple[Path, Path | None]],
+    model: Restorer,
+    models: FaceModels,
+    notice: Callable[[str], None] = lambda _: None,
 ) -> References:
-    """The largest face of every reference photo; `notice` is told where there were several.
+    """The largest face of every photo of `reference_files`; `notice` is told where there were several.
 
-    Raises BadInput for a photo that cannot be read or shows no face.
+    Raises BadInput for a photo that cannot be read or shows no face; of a folder `notice` is told which those are, and
+    BadInput is raised where it has no other.
     """
     size, crops, chips = model.config.size, [], []
-    for path in paths:
-        image = _read(path)
-        found = _detect(image, models)
-        if not found:
-            raise BadInput(
-                f"No face was found in the reference {shown(path)}: name a photo that shows the person clearly."
-            )
+    used: set[Path] = set()
+    for path, folder in files:
+        try:
+            image = _read(path)
+            found = _detect(image, models)
+            if not found:
+                raise BadInput(
+                    f"No face was found in the reference {shown(path)}: name a photo that shows the person clearly."
+                )
+        except BadInput as error:
+            if folder is None:
+                raise
+            notice(f"Left out of the references: {error}")
+            continue
+        if folder is not None:
+            used.add(folder)
         if len(found) > 1:
             notice(
                 f"The reference {shown(path)} shows {len(found)} faces and the largest was taken for the person: crop "
@@ -145,6 +197,8 @@ def read_references(
         crop = align(image, face.landmarks5, FFHQ_512, FFHQ_SIZE)
         crops.append(to_tensor(shrink(crop, size)))
         chips.append(recognition_crop(crop, models.template, models.size))
+    if useless := next((folder for _, folder in files if folder is not None and folder not in used), None):
+        raise BadInput(f"No photo in the folder of references {shown(useless)} shows a face: name another.")
     if not crops:
         return References(torch.zeros(0, 3, size, size), torch.zeros(0, models.dim))
     return References(torch.stack(crops), torch.from_numpy(models.embed(np.stack(chips))))
@@ -292,7 +346,7 @@ def _read(path: Path) -> np.ndarray:
     try:
         return decode(path)
     except UndecodableImage as error:
-        known = ", ".join(FORMATS[:6])
+        known = ", ".join(FORMATS)
         raise BadInput(f"{shown(path)} cannot be read as a photo ({error}): {known} are known.") from None
     except OSError as error:
         raise BadInput(f"{shown(path)} cannot be read: {error.strerror}.") from None

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
-from manifests.storage import config_hash, crop_path, sha256_file
+from manifests.storage import config_hash, crop_path, in_the_way, sha256_file
 
 if TYPE_CHECKING:
     from curate.faces.models import FaceModels
@@ -122,9 +122,9 @@ def take_snapshot(
     """The snapshot of a dataset in `folder`: taken now, or the one that lies there if ledger and settings agree.
 
     It appears whole or not at all. Without `replace` one that differs is refused: a run needs the snapshot it began
-    with. `models` are the dataset's face models where they are loaded already; otherwise they are
-    loaded from what the ledger recorded. Raises BadInput for a dataset that gives nothing to train on, LedgerBroken
-    for a training target whose reference belongs to another split or another person.
+    with. A folder that holds anything else is refused. `models` are the dataset's face models where they are loaded
+    already; otherwise they are loaded from what the ledger recorded. Raises BadInput for a dataset that gives nothing
+    to train on, LedgerBroken for a training target whose reference belongs to another split or another person.
     """
     from manifests.ledger import Ledger
 
@@ -142,6 +142,10 @@ def take_snapshot(
                     f"{dataset} has changed since {folder.parent} was begun, or is trained at another size: go on from "
                     f"what it began with (`likeness train {folder} --out {folder.parent}`), or name another --out."
                 )
+        elif (file := in_the_way(folder)) is not None:
+            raise BadInput(f"{file} is a file: name a folder for the snapshot.")
+        elif folder.is_dir() and any(folder.iterdir()):
+            raise BadInput(f"{folder} is not empty and holds no snapshot: name another folder with --snapshot.")
         embeddings = ledger.embeddings([row["face_id"] for row in rows])[1]
     if models is None:
         from curate.faces.models import load_faces

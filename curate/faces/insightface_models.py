@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from curate.faces.align import ARCFACE_112
-from curate.faces.errors import FaceModelError
+from curate.faces.errors import FaceModelError, NoSuchModels
 from curate.faces.models import Detection, FaceModels, ModelFile, unit_rows
 from curate.faces.scrfd import Scrfd
 
@@ -51,7 +51,7 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
     folder = Path(pack).expanduser()
     if not folder.is_dir():
         if os.sep in pack or pack.startswith((".", "~")):
-            raise FaceModelError(f"--faces insightface:{pack}: there is no such folder.")
+            raise NoSuchModels(f"insightface:{pack} names no face models: there is no such folder.")
         folder = PACK_ROOT / pack
     on_disk = folder.is_dir()
     name = str(folder) if on_disk else pack

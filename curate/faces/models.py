@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.faces.errors import FaceModelError
+from curate.faces.errors import FaceModelError, NoSuchModels
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,20 @@ def load_faces(spec: str = "auto", threads: int = 1) -> FaceModels:
     """The models behind `auto`, `insightface:<pack name or folder>` or `dlib`.
 
     `auto`: a pack under ~/.insightface/models, else insightface's own download of buffalo_l, else dlib with a notice.
-    `threads` is onnxruntime's; 1 keeps results the same on every machine size. Raises FaceModelError.
+    `threads` is onnxruntime's; 1 keeps results the same on every machine size. Raises FaceModelError,
+    NoSuchModels for a spec that names nothing.
     """
     if spec == "dlib":
         from curate.faces.dlib_models import load_dlib
 
         return load_dlib()
-    if spec.startswith("insightface:"):
+    if spec.startswith("insightface:") and spec != "insightface:":
         from curate.faces.insightface_models import load_insightface
 
         return load_insightface(spec.removeprefix("insightface:"), threads)
     if spec == "auto":
         return _auto(threads)
-    raise FaceModelError(f"--faces {spec}: say auto, dlib, or insightface:<pack name or folder>.")
+    raise NoSuchModels(f"'{spec}' names no face models: say auto, dlib, or insightface:<pack name or folder>.")
 
 
 # a process keeps its models between batches

@@ -1,0 +1,60 @@
+"""What a curation run is asked to do, looked at before anything is read or written."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from curate.config import CurateConfig
+from curate.scan import check_offered, shown
+from manifests.errors import BadInput
+from manifests.storage import LEDGER_NAME, in_the_way
+from manifests.workers import check_workers
+
+SPLITS = ("identity", "photos")
+
+
+def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, workers: int = 1) -> None:
+    """Raise BadInput, in one sentence, for what means nothing or would harm what is there."""
+    if config.landmarks not in (None, "dlib"):
+        raise BadInput(f"--landmarks {config.landmarks}: only dlib is known.")
+    if config.split.policy not in SPLITS:
+        raise BadInput(f"--split {config.split.policy}: say {' or '.join(SPLITS)}.")
+    check_number("--same-person", config.group.same_person, -1, 1, "a cosine")
+    check_workers(workers)
+    check_dataset_folder(photos, dataset)
+    check_offered(photos)
+
+
+def check_number(option: str, value: float | None, low: float, high: float, what: str) -> None:
+    """Raise BadInput where the value of an option is not between `low` and `high`, or is no number; None is fine."""
+    if value is not None and not (math.isfinite(value) and low <= value <= high):
+        reach = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of {low:g} or more"
+        raise BadInput(f"{option} {value:g}: say {what} {reach}.")
+
+
+def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:
+    """Raise BadInput where `dataset` cannot become or be a dataset without claiming what is not its own.
+
+    A folder that holds a ledger passes. Any other must be empty but for the photos that are offered (and dot files):
+    once it is a dataset, nothing else in it would be found as photos any more.
+    """
+    if (file := in_the_way(dataset)) is not None:
+        raise BadInput(f"{shown(file)} is a file and a dataset is a folder: name another one with --into.")
+    if not dataset.is_dir():
+        return
+    for path in photos:
+        if path.is_dir() and path.samefile(dataset):
+            raise BadInput(f"--into {shown(dataset)} is the folder of the photos itself: name another folder.")
+    if os.path.lexists(dataset / LEDGER_NAME):
+        return
+    offered = [Path(os.path.realpath(path)) for path in photos]
+    for child in sorted(dataset.iterdir()):
+        here = Path(os.path.realpath(child))
+        if not child.name.startswith(".") and not any(path == here or here in path.parents for path in offered):
+            raise BadInput(
+                f"--into {shown(dataset)} is no dataset and holds other things, {shown(Path(child.name))} for one: "
+                "name a new or an empty folder."
+            )
