@@ -208,7 +208,7 @@ def told(summary: Summary) -> str:
         f"faces    {counts(summary.faces)}",
         f"people   {summary.identities} with two photos or more (largest {summary.largest}), {summary.alone} with one",
         f"targets  {counts(summary.pairs)}{unpaired}{aside}",
-        f"models   {summary.faces_from}, same person from a cosine of {summary.threshold:.2f}, which "
+        f"models   {summary.faces_from}, same person from a cosine of {summary.threshold:.3g}, which "
         f"{summary.false_match_rate:.2g} of strangers' pairs reach",
     ]
     return "\n".join([*lines, *(f"Note: {notice}" for notice in summary.notices)])
