@@ -22,7 +22,7 @@ TAIL = 1.25
 # 1.09 times the 1 / sqrt(d) of random directions
 ISOTROPIC = 1.09
 # a person's faces: mean cosine before any group is known, and its spread for two lone faces and for two large groups
-WITHIN, SPREAD_LONE, SPREAD_LARGE = 0.55, 0.16, 0.10
+WITHIN, SPREAD_LONE, SPREAD_LARGE = 0.55, 0.16, 0.12
 # groups that were found hold the more alike faces of their people: their mean cosine is this much too high
 FOUND_TOO_ALIKE = 0.03
 SAMPLE = 4096  # faces whose cosines with each other show the strangers' spread
