@@ -7,7 +7,6 @@ faces, so that a large person is complete after a few rounds and a chain of lone
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,7 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from curate.evidence import FOUND_TOO_ALIKE, WITHIN, Evidence, concentration
+from curate.evidence import FOUND_TOO_ALIKE, LEAST_WITHIN, WITHIN, Evidence, concentration
+from manifests.workers import default_workers
 
 # log odds above even at which rounds are run to their end before less sure merges are looked at; ours: finer steps
 # change no label on our photos
@@ -33,7 +33,9 @@ class Graph:
     size: np.ndarray  # float64 (g,): its faces
     pairs: np.ndarray  # int32 (m, 2): groups that may be compared, in any order, repeats allowed
     apart: np.ndarray  # int64 (k, 2): groups that must not become one
-    shown: csr_matrix | None  # (g, photos): faces of each group in each photo; two of one photo count as a cosine of -1
+    shown: (
+        csr_matrix | None
+    )  # (g, photos): faces of each group in each photo; the cosine of two of one photo counts 1 less
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,16 @@ def agglomerate(graph: Graph, spread: float) -> Merged:
 
     The bar falls as groups merge: the fewer people there turn out to be, the less evidence two faces need.
     """
-    groups, faces = _Groups(graph), int(graph.size.sum())
+    groups, begun = _Groups(graph), len(graph.size)  # faces that were said to be one person count once
     evidence = Evidence(spread, WITHIN)
 
     def alpha() -> float:
-        return concentration(max(groups.count - 1, 1), faces)
+        return concentration(max(groups.count - 1, 1), begun)
 
     for level in LEVELS:
         found = groups.mean_cosine()
         if found is not None:
-            evidence = replace(evidence, within=found - FOUND_TOO_ALIKE)
+            evidence = replace(evidence, within=max(found - FOUND_TOO_ALIKE, LEAST_WITHIN))
         groups.weigh(evidence.log_odds)
         while groups.merge(evidence.log_odds, float(np.log(alpha())) + level):
             pass
@@ -93,14 +95,17 @@ class _Groups:
         self.label = np.arange(len(graph.sums))
         self.count = len(graph.sums)
         self.sum, self.size, self.shown = graph.sums, graph.size.astype(np.float64), graph.shown
-        self.apart = graph.apart.astype(np.int64)
+        self.apart, self.said = graph.apart.astype(np.int64), graph.size > 1
         self.squared = np.einsum("gd,gd->g", self.sum, self.sum, dtype=np.float64)
         self.pairs, first = _each_once(graph.pairs, len(self.sum))
         self.odds = np.full(len(first), -np.inf, np.float32)
 
     def mean_cosine(self) -> float | None:
-        """Mean cosine inside groups of three faces or more, each weighing as the root of its faces; None without."""
-        large = self.size >= 3
+        """Mean cosine inside groups of three faces or more, each weighing as the root of its faces; None without.
+
+        Groups that hold faces said to be one person tell nothing about how alike a person's faces are.
+        """
+        large = (self.size >= 3) & ~self.said
         if not large.any():
             return None
         n = self.size[large]
@@ -114,13 +119,13 @@ class _Groups:
             places = which[begin : begin + _PAIRS_AT_ONCE]
             u, v = self.pairs[places].T
             dot = np.einsum("pd,pd->p", self.sum[u], self.sum[v]).astype(np.float64)
-            if self.shown is not None:  # their cosine is taken for 0, as that of strangers
+            if self.shown is not None:  # the cosine of two faces of one photo counts 1 less
                 dot -= np.asarray(self.shown[u].multiply(self.shown[v]).sum(axis=1)).ravel()
             a, b = self.size[u], self.size[v]
             cosine = dot / np.sqrt(np.maximum(self.squared[u] * self.squared[v], 1e-12))
             self.odds[places] = odds(cosine, dot / (a * b), a, b)
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy lets go of the interpreter's lock
+        with ThreadPoolExecutor(default_workers()) as pool:  # numpy lets go of the interpreter's lock
             list(pool.map(part, range(0, len(which), _PAIRS_AT_ONCE)))
         if len(self.apart):
             keys = _keys(self.apart, len(self.sum))
@@ -138,6 +143,7 @@ class _Groups:
         np.add.at(self.sum, into[moved], self.sum[moved])
         np.add.at(self.size, into[moved], self.size[moved])
         self.size[moved] = 0
+        np.logical_or.at(self.said, into[moved], self.said[moved])
         alive = np.flatnonzero(changed & (self.size > 0))
         self.squared[alive] = np.einsum("gd,gd->g", self.sum[alive], self.sum[alive], dtype=np.float64)
         self.label, self.apart, self.count = into[self.label], into[self.apart], self.count - len(moved)

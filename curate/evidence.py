@@ -2,10 +2,10 @@
 
 The score of two groups is the cosine of their centres (mean embeddings). Between strangers it is spread around 0 with
 one standard deviation, whatever the groups' sizes; within a person it rises with the sizes. The prior odds follow the
-Chinese restaurant process: a face joins a group of b faces with odds b / α, where α grows with the number of people,
-so that in a collection of many people with one photo each two lone faces need more evidence than a face and a large
-group do. Every constant here is ours, chosen on ../shared/data/photos and people_crops and on synthetic mixtures; see
-docs/grouping.md for what each is worth.
+Chinese restaurant process: a face joins a group of b faces with odds b / α, and a group of a faces that formed by
+itself with b / (a α) (ours). α grows with the number of people, so that in a collection of many people with one photo
+each two lone faces need more evidence than a face and a large group do. Every constant here is ours; docs/grouping.md
+says what they were chosen on and what each is worth.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ TAIL = 1.25
 # spread where too few pairs have a negative cosine to measure it: ArcFace, 128 dimensions, measured .096 on web photos,
 # 1.09 times the 1 / sqrt(d) of random directions
 ISOTROPIC = 1.09
-# a person's faces: mean cosine before any group is known, and its spread for two lone faces and for two large groups
-WITHIN, SPREAD_LONE, SPREAD_LARGE = 0.55, 0.16, 0.12
+# a person's faces: mean cosine before any group is known, and its spread (.15 to .21 between single faces; between groups
+# a person has ages and poor photos that keep together, so that more faces do not make it much smaller)
+WITHIN, SPREAD_WITHIN = 0.55, 0.16
 # groups that were found hold the more alike faces of their people: their mean cosine is this much too high
 FOUND_TOO_ALIKE = 0.03
+LEAST_WITHIN = 0.2  # below it a recognizer tells nobody apart
 SAMPLE = 4096  # faces whose cosines with each other show the strangers' spread
 _ENOUGH = 0.01  # share of negative cosines below which the collection holds too few strangers to measure them
 
@@ -44,10 +46,9 @@ class Evidence:
         small, large = np.minimum(a, b), np.maximum(a, b)
         norms = (self.within + (1 - self.within) / a) * (self.within + (1 - self.within) / b)
         expected = self.within / np.sqrt(norms)
-        variance = SPREAD_LARGE**2 + (SPREAD_LONE**2 - SPREAD_LARGE**2) / small
-        same = -0.5 * np.minimum(cosine - expected, 0) ** 2 / variance - 0.5 * np.log(variance)
+        same = -0.5 * (np.minimum(cosine - expected, 0) / SPREAD_WITHIN) ** 2 - np.log(SPREAD_WITHIN)
         strangers = -0.5 * (np.maximum(cosine, 0) / self.spread) ** 2 - np.log(self.spread)
-        return np.asarray(same - strangers + np.log(large))
+        return np.asarray(same - strangers + np.log(large / small))
 
     def threshold(self, alpha: float) -> float:
         """The least cosine that makes two lone faces one person; 1 where none does."""
@@ -71,7 +72,8 @@ def strangers_spread(vectors: np.ndarray) -> float:
     negative = cosines[cosines < 0]
     if len(negative) < max(_ENOUGH * len(cosines), 100):
         return TAIL * ISOTROPIC / float(np.sqrt(vectors.shape[1]))
-    return TAIL * float(np.sqrt(np.mean(np.square(negative, dtype=np.float64))))
+    # rounded: BLAS sums in another order with another number of threads
+    return round(TAIL * float(np.sqrt(np.mean(np.square(negative, dtype=np.float64)))), 6)
 
 
 def concentration(people: int, faces: int) -> float:

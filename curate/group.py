@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import faiss
 import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
@@ -25,7 +26,8 @@ COPIES = 0.95
 # faces less alike than this many spreads, or than `same_person` less this much, are not compared, unless through other
 # faces of their groups
 _LEAST_SPREADS, _BELOW_MEAN = 1.5, 0.15
-# other groups, nearest neighbour first, that a margin is measured against
+# faces of other groups, the nearest first, whose groups a margin is measured against; other groups likewise, for groups
+# whose faces have only each other for neighbours
 _RIVALS = 4
 _ROWS_AT_ONCE = 2**16
 
@@ -57,13 +59,13 @@ def group(
     others; leave it out to allow that. `must_link` and `cannot_link` hold pairs of row numbers and win over similarity.
     With `same_person` nothing is calibrated: two groups are one person where the mean cosine across them reaches it
     (for recognizers whose strangers' cosines do not lie around 0, as dlib's). Each face is compared with its nearest
-    `neighbours`, exactly up to `exact` faces. The order of the rows does not change who is grouped with whom. Raises
-    BadInput for links that contradict each other, for a link to a row that is not there, for rows that are not finite
-    or not of length 1, and for a `same_person` outside -1..1.
+    `neighbours`, exactly up to `exact` faces. The order of the rows does not change who is grouped with whom, but for
+    equal rows, which are interchangeable. Raises BadInput for links that contradict each other, for a link to a row
+    that is not there, for rows that are not finite or not of length 1, and for other arguments that mean nothing.
     """
-    embeddings = np.ascontiguousarray(embeddings, np.float32)
+    embeddings = _rows(embeddings)
     n = len(embeddings)
-    _check(embeddings, must_link, cannot_link, same_person)
+    _check(embeddings, photo_ids, must_link, cannot_link, same_person, neighbours)
     if n == 0:
         none = np.zeros(0, np.float32)
         return Grouping(np.zeros(0, np.int64), none, none, 1.0 if same_person is None else same_person, 0.0)
@@ -120,15 +122,29 @@ def group(
     )
 
 
+def _rows(embeddings: np.ndarray) -> np.ndarray:
+    try:
+        rows = np.ascontiguousarray(embeddings, np.float32)
+    except (TypeError, ValueError):
+        raise BadInput("Embeddings must be numbers, rows of one length: (n, d).") from None
+    if rows.ndim != 2:
+        raise BadInput(f"Embeddings must be rows (n, d), not of shape {rows.shape}.")
+    return rows
+
+
 def _check(
     embeddings: np.ndarray,
+    photo_ids: Sequence[str] | None,
     must_link: Sequence[tuple[int, int]],
     cannot_link: Sequence[tuple[int, int]],
     same_person: float | None,
+    neighbours: int,
 ) -> None:
     n = len(embeddings)
-    if embeddings.ndim != 2:
-        raise BadInput(f"Embeddings must be rows (n, d), not of shape {embeddings.shape}.")
+    if photo_ids is not None and len(photo_ids) != n:
+        raise BadInput(f"There are {n} embeddings and {len(photo_ids)} photo_ids: say one for each.")
+    if neighbours < 1:
+        raise BadInput(f"neighbours {neighbours}: a face must be compared with at least 1.")
     for begin in range(0, n, _ROWS_AT_ONCE):
         length = np.linalg.norm(embeddings[begin : begin + _ROWS_AT_ONCE], axis=1)
         if not np.abs(length - 1).max() < 1e-3:  # NaN is not below either
@@ -237,6 +253,7 @@ def _certainty(
     """Confidence and margin, float32 (n,), of rows in `order`."""
     n = len(labels)
     total, count = _summed(embeddings, order, labels), np.bincount(labels)
+    rivals = _rival_groups(total, count, labels, near)
     confidence, margin = np.ones(n, np.float32), np.full(n, 2.0, np.float32)
     for begin in range(0, n, _ROWS_AT_ONCE):
         rows = slice(begin, min(begin + _ROWS_AT_ONCE, n))
@@ -253,8 +270,39 @@ def _certainty(
             other = others[np.arange(len(label)), column]
             cosine = np.einsum("nd,nd->n", vectors, total[other]) / count[other]
             nearest = np.where(other != label, np.maximum(nearest, cosine), nearest)
+        lonely = np.flatnonzero(~stranger.any(1))
+        for column in range(rivals.shape[1]):
+            other = rivals[label[lonely], column]
+            there = other >= 0
+            rows_there, other = lonely[there], other[there]
+            cosine = np.einsum("nd,nd->n", vectors[rows_there], total[other]) / count[other]
+            nearest[rows_there] = np.maximum(nearest[rows_there], cosine)
         margin[rows] = confidence[rows] - nearest
     return confidence, margin
+
+
+def _rival_groups(total: np.ndarray, count: np.ndarray, labels: np.ndarray, near: Neighbours) -> np.ndarray:
+    """int64 (groups, _RIVALS): the groups whose centres are nearest to a group's, where a face of it sees no stranger.
+
+    -1 fills the rest: groups whose faces all have a stranger among their neighbours need no rivals.
+    """
+    groups = len(count)
+    own = np.ones(len(labels), bool)
+    for begin in range(0, len(labels), _ROWS_AT_ONCE):
+        rows = slice(begin, begin + _ROWS_AT_ONCE)
+        others = np.where(near.row[rows] >= 0, labels[near.row[rows]], labels[rows][:, None])
+        own[rows] = (others == labels[rows][:, None]).all(1)
+    found = np.full((groups, _RIVALS), -1)
+    wanted = np.unique(labels[own]) if near.row.shape[1] else np.zeros(0, np.int64)
+    if len(wanted) == 0 or groups == 1:
+        return found
+    centres = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+    most = min(_RIVALS + 1, groups)
+    _, nearest = faiss.knn(centres[wanted], centres, most, metric=faiss.METRIC_INNER_PRODUCT)
+    for group_number, row in zip(wanted, nearest, strict=True):
+        others = row[row != group_number][:_RIVALS]
+        found[group_number, : len(others)] = others
+    return found
 
 
 def histogram(embeddings: np.ndarray, labels: np.ndarray, bins: int = 100, most: int = 3000) -> dict[str, list[float]]:

@@ -31,7 +31,7 @@ def find_neighbours(
 
     Row i of the answer, and the rows it names, count in that order. `at_least` is the cosine from which a neighbour
     counts for the recall. Up to `exact` rows the search is exact; beyond, recall is measured on evenly spaced rows.
-    The same rows in the same order give the same answer whatever the number of threads.
+    Cosines are rounded to 1e-6: faiss's last bits follow the number of threads.
     """
     n, d = embeddings.shape
     k = min(k, n - 1)
@@ -46,7 +46,7 @@ def find_neighbours(
         alike, found = index.search(embeddings[order[begin:end]], k + 1)
         own = found == np.arange(begin, end)[:, None]
         own[~own.any(1), -1] = True  # among many equal rows a row may not be its own neighbour
-        row[begin:end], cosine[begin:end] = found[~own].reshape(-1, k), alike[~own].reshape(-1, k)
+        row[begin:end], cosine[begin:end] = found[~own].reshape(-1, k), alike[~own].reshape(-1, k).round(6)
     return Neighbours(row, cosine, 1.0 if n <= exact else _recall(embeddings, order, row, at_least))
 
 

@@ -48,13 +48,13 @@ def links(draw, n: int):
 
 
 @settings(max_examples=150, deadline=None)
-@given(faces(), st.randoms(use_true_random=False), st.integers(1, 30))
-def test_the_order_of_the_faces_never_changes_who_is_with_whom(given_faces, random, neighbours):
+@given(faces(), st.randoms(use_true_random=False), st.integers(1, 30), st.sampled_from([None, 0.5]))
+def test_the_order_of_the_faces_never_changes_who_is_with_whom(given_faces, random, neighbours, same_person):
     vectors, photos = given_faces
     order = list(range(len(vectors)))
     random.shuffle(order)
-    one = group(vectors, photos, same_person=0.5, neighbours=neighbours)
-    other = group(vectors[order], [photos[i] for i in order], same_person=0.5, neighbours=neighbours)
+    one = group(vectors, photos, same_person=same_person, neighbours=neighbours)
+    other = group(vectors[order], [photos[i] for i in order], same_person=same_person, neighbours=neighbours)
     # equal faces of one photo cannot be told apart, so groups are compared by what they hold
     held = [(vectors[i].tobytes(), photos[i]) for i in range(len(vectors))]
 
@@ -71,7 +71,7 @@ def test_the_order_of_the_faces_never_changes_who_is_with_whom(given_faces, rand
 def test_links_hold_and_one_photo_never_shows_a_person_twice(data):
     vectors, photos = data.draw(faces())
     must, cannot = data.draw(links(len(vectors)))
-    labels = group(vectors, photos, must, cannot, same_person=0.5).labels
+    labels = group(vectors, photos, must, cannot, same_person=data.draw(st.sampled_from([None, 0.5]))).labels
     assert all(labels[a] == labels[b] for a, b in must)
     assert all(labels[a] != labels[b] for a, b in cannot)
     block = module._blocks(len(vectors), np.array(must, np.int64).reshape(-1, 2))
@@ -82,10 +82,10 @@ def test_links_hold_and_one_photo_never_shows_a_person_twice(data):
 
 
 @settings(max_examples=60, deadline=None)
-@given(faces())
-def test_labels_and_certainty_have_their_ranges(given_faces):
+@given(faces(), st.sampled_from([None, 0.5]))
+def test_labels_and_certainty_have_their_ranges(given_faces, same_person):
     vectors, photos = given_faces
-    found = group(vectors, photos, same_person=0.5)
+    found = group(vectors, photos, same_person=same_person)
     n = len(vectors)
     assert sorted(set(found.labels.tolist())) == list(range(found.labels.max() + 1))
     assert found.confidence.dtype == found.margin.dtype == np.float32
@@ -97,6 +97,35 @@ def test_labels_and_certainty_have_their_ranges(given_faces):
                 own = [float(vectors[row] @ vectors[other]) for other in part if other != row]
                 assert found.confidence[row] == pytest.approx(np.mean(own), abs=1e-4)
     assert (np.abs(found.confidence) <= 1 + 1e-4).all() and (found.margin <= 2 + 1e-4).all() and n == len(found.margin)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_links_hold_in_any_order(data):
+    vectors, _ = crowd(4, 5, seed=data.draw(st.integers(0, 99)), spread=1.5, d=16)
+    must, cannot = data.draw(links(20))
+    order = data.draw(st.permutations(range(20)))
+    place = {row: at for at, row in enumerate(order)}
+    one = group(vectors, None, must, cannot).labels
+    moved = [[(place[a], place[b]) for a, b in pairs] for pairs in (must, cannot)]
+    other = group(vectors[order], None, *moved).labels
+    assert partition(one) == partition(other[[place[row] for row in range(20)]])
+
+
+def test_people_who_were_forced_together_teach_nothing():
+    vectors, truth = crowd(60, 10, d=128, spread=0.9)
+    strangers, _ = crowd(300, 1, seed=9, d=128, spread=0.9)
+    forced = [(600 + i, 601 + i) for i in range(299)]
+    found = group(np.concatenate([vectors, strangers]), None, forced)
+    assert partition(found.labels[:600]) == partition(truth)
+    assert len(set(found.labels[600:].tolist())) == 1
+
+
+def test_a_margin_is_measured_where_every_neighbour_is_the_same_person():
+    vectors, _ = crowd(3, 40, d=128, spread=0.5)
+    few, many = group(vectors, neighbours=8), group(vectors, neighbours=100)
+    assert (few.labels == many.labels).all()
+    assert np.abs(few.margin - many.margin).max() < 1e-4
 
 
 def test_people_are_told_apart():
@@ -175,8 +204,10 @@ def test_rows_that_are_no_unit_vectors_are_refused_with_a_sentence(bad):
         group(vectors)
 
 
-@pytest.mark.parametrize("told", [{"same_person": np.nan}, {"same_person": 5}])
-def test_a_cosine_that_is_none_is_refused(told):
+@pytest.mark.parametrize(
+    "told", [{"same_person": np.nan}, {"same_person": 5}, {"neighbours": 0}, {"photo_ids": ["one for three"]}]
+)
+def test_an_argument_that_means_nothing_is_refused(told):
     with pytest.raises(BadInput, match=next(iter(told))):
         group(np.eye(3, dtype=np.float32), **told)
 
