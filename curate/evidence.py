@@ -3,7 +3,7 @@
 The score of two groups is the cosine of their centres (mean embeddings). Between strangers it is spread around 0 with
 one standard deviation, whatever the groups' sizes; within a person it rises with the sizes. The prior odds follow the
 Chinese restaurant process: a face joins a group of b faces with odds b / α, and a group of a faces that formed by
-itself with b / (a α) (ours). α grows with the number of people, so that in a collection of many people with one photo
+itself with b / (a^1.5 α) (ours). α grows with the number of people, so that in a collection of many people with one photo
 each two lone faces need more evidence than a face and a large group do. Every constant here is ours; docs/grouping.md
 says what they were chosen on and what each is worth.
 """
@@ -24,6 +24,9 @@ ISOTROPIC = 1.09
 # a person's faces: mean cosine before any group is known, and its spread (.15 to .21 between single faces; between groups
 # a person has ages and poor photos that keep together, so that more faces do not make it much smaller)
 WITHIN, SPREAD_WITHIN = 0.55, 0.16
+# two groups of a and b faces, a the smaller, are one person with prior odds b / (a^CAUTION α): a wrong merge of two large
+# groups (sisters, look-alikes) spoils more pairs than a missed one costs
+CAUTION = 1.5
 # groups that were found hold the more alike faces of their people: their mean cosine is this much too high
 FOUND_TOO_ALIKE = 0.03
 LEAST_WITHIN = 0.2  # below it a recognizer tells nobody apart
@@ -48,7 +51,7 @@ class Evidence:
         expected = self.within / np.sqrt(norms)
         same = -0.5 * (np.minimum(cosine - expected, 0) / SPREAD_WITHIN) ** 2 - np.log(SPREAD_WITHIN)
         strangers = -0.5 * (np.maximum(cosine, 0) / self.spread) ** 2 - np.log(self.spread)
-        return np.asarray(same - strangers + np.log(large / small))
+        return np.asarray(same - strangers + np.log(large) - CAUTION * np.log(small))
 
     def threshold(self, alpha: float) -> float:
         """The least cosine that makes two lone faces one person; 1 where none does."""
