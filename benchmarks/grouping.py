@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,16 @@ def labelled_faces(dataset: Path, aliases: dict[str, str]) -> tuple[list[str], l
     names = [aliases.get(folder, folder) for folder in folders]
     files = [str(path_of(uri)) for uri in rows["uri"]]
     return names, rows["identity_id"].to_list(), vectors[[place[face] for face in rows["face_id"]]], files
+
+
+def held(path: Path) -> tuple[np.ndarray, list[str]]:
+    """Unit rows float32 (n, d) and their labels."""
+    file = np.load(path, allow_pickle=False)
+    vectors, names = file["E"].astype(np.float32), [str(name) for name in file["id"]]
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    if vectors.ndim != 2 or len(vectors) != len(names) or not len(names) or not (length > 0).all():
+        raise ValueError(f"E is {vectors.shape}, id has {len(names)}, a row has no length")
+    return vectors / length, names
 
 
 def peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[], np.ndarray]]]]:
@@ -134,12 +145,19 @@ def main() -> None:
     parser.add_argument("--into", type=Path, help="keep the dataset here")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/NAME.json")
     told = parser.parse_args()
+    if not told.without_peers and any(find_spec(package) is None for package in ("dlib", "infomap", "sklearn")):
+        parser.error("the peers are not installed: pip install '.[peers]', or say --without-peers")
     result: dict[str, Any] = {}
     if told.source[0].suffix == ".npz":
-        held = np.load(told.source[0], allow_pickle=False)
-        vectors = held["E"].astype(np.float32)
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        names, files = [str(name) for name in held["id"]], [str(row) for row in range(len(vectors))]
+        if len(told.source) > 1:
+            parser.error("name one .npz, or folders")
+        try:
+            vectors, names = held(told.source[0])
+        except (OSError, ValueError, KeyError) as error:
+            parser.error(
+                f"{told.source[0]} must hold E, finite numbers (n, d), and as many id, numbers or text: {error}"
+            )
+        files = [str(row) for row in range(len(vectors))]
     else:
         beside = told.aliases or told.source[0].resolve().parent / "aliases.json"
         aliases = json.loads(beside.read_text()) if beside.is_file() else {}
