@@ -35,7 +35,7 @@ class _StraightThrough(torch.autograd.Function):
 
 def straight_through(smooth: Tensor, exact: Tensor) -> Tensor:
     """The values of `exact` with the gradient of `smooth`; both have one shape and dtype."""
-    result: Tensor = _StraightThrough.apply(smooth, exact.detach())  # type: ignore[no-untyped-call]
+    result: Tensor = _StraightThrough.apply(smooth, exact.detach())
     return result
 
 
@@ -155,7 +155,7 @@ def _halved(chroma: Tensor, rounding: bool) -> Tensor:
 
 
 def _doubled(chroma: Tensor, height: int, width: int, rounding: bool) -> Tensor:
-    """"Fancy" upsampling: 3/4 of the nearer and 1/4 of the further neighbour along both axes (h2v2_fancy_upsample)."""
+    """ "Fancy" upsampling: 3/4 of the nearer and 1/4 of the further neighbour along both axes (h2v2_fancy_upsample)."""
     chroma = chroma[..., : (height + 1) // 2, : (width + 1) // 2]
     if chroma.shape[-1] <= 2:  # libjpeg-turbo repeats where there are too few columns for its special first and last
         return chroma.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)[..., :height, :width]
@@ -183,18 +183,22 @@ def _coded(planes: Tensor, tables: Tensor, rounding: bool) -> Tensor:
 
     In float64, which holds the integer DCT's sums exactly (float32 does not) and which no setting turns into TF32.
     """
-    number, count, height, width = planes.shape
+    height, width = planes.shape[-2:]
     planes = _extended(planes, height + -height % 8, width + -width % 8)
-    down, across = planes.shape[-2] // 8, planes.shape[-1] // 8
-    blocks = (planes.double() - 128).reshape(number, count, down, 8, across, 8).transpose(3, 4)
-    steps = tables[:, :, None, None].mT  # coefficients stand transposed below
     dct = planes.new_tensor(_DCT, dtype=torch.float64)
-    lines = _floor(blocks @ dct.T / 2**11, 0.5, rounding)
-    coefficients = _quantised(_floor(lines.mT @ dct.T / 2**15, 0.5, rounding), 8 * steps, rounding) * steps
-    lines = _floor(coefficients @ dct / 2**11, 0.5, rounding)
-    blocks = _floor(lines.mT @ dct / 2**18, 0.5, rounding) + 128
-    planes = blocks.to(planes.dtype).transpose(3, 4).reshape(planes.shape)
-    return _saturated(planes, rounding)[..., :height, :width]
+    steps = tables.tile(1, 1, planes.shape[-2] // 8, planes.shape[-1] // 8)
+    # rows, then columns; back by columns, then rows
+    lines = _floor(_along_columns(dct, (planes.double() - 128).mT) / 2**11, 0.5, rounding)
+    coefficients = _floor(_along_columns(dct, lines.mT) / 2**15, 0.5, rounding)
+    coefficients = _quantised(coefficients, 8 * steps, rounding) * steps
+    lines = _floor(_along_columns(dct.T, coefficients) / 2**11, 0.5, rounding)
+    levels = _floor(_along_columns(dct.T, lines.mT) / 2**18, 0.5, rounding).mT + 128
+    return _saturated(levels.to(planes.dtype), rounding)[..., :height, :width]
+
+
+def _along_columns(matrix: Tensor, planes: Tensor) -> Tensor:
+    """Every 8 rows of (N, P, H, W) multiplied with the (8, 8) matrix."""
+    return (matrix @ planes.unflatten(-2, (-1, 8))).flatten(-3, -2)
 
 
 def _quantised(coefficients: Tensor, steps: Tensor, rounding: bool) -> Tensor:
