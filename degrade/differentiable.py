@@ -54,8 +54,8 @@ def _checked(hq: Any, thetas: Any) -> Tensor:
         raise BadInput(f"A batch to degrade is an RGB tensor of shape (batch, 3, height, width), not {shape}.")
     if not hq.is_floating_point():
         raise BadInput(f"A batch to degrade is floating-point in 0..1, not {hq.dtype}: divide uint8 by 255 first.")
-    if not isinstance(thetas, Sequence) or isinstance(thetas, str) or len(thetas) != len(hq):
-        given = len(thetas) if isinstance(thetas, Sequence) else type(thetas).__name__
+    given = len(thetas) if isinstance(thetas, list | tuple) else type(thetas).__name__
+    if given != len(hq):
         raise BadInput(f"A batch of {len(hq)} needs a list of {len(hq)} θ, one a sample, not {given}.")
     for theta in thetas:
         check_theta(theta)
