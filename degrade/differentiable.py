@@ -25,7 +25,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from degrade import operations
-from degrade.blur import fast_kernel
+from degrade.blur import fast_kernel, mirrored
 from degrade.differentiable_jpeg import from_levels, jpeg, to_levels
 from degrade.kernels import kernel_of
 from degrade.pixels import Image, Step, Theta
@@ -120,18 +120,21 @@ def _blur(images: Tensor, steps: Sequence[Step]) -> Tensor:
     height, width = images.shape[-2:]
     size = max(len(step["kernel"]) for step in steps)
     kernels = [np.pad(step["kernel"], (size - len(step["kernel"])) // 2) for step in steps]
-    rows, columns = (_mirrored(length, size // 2, images.device) for length in (height, width))
-    images = images.index_select(-2, rows).index_select(-1, columns)
+    images = _bordered(images, size // 2)
     shape = [next_fast_len(length + size - 1, real=True) for length in (height, width)]
     weights = torch.fft.rfft2(images.new_tensor(np.stack(kernels))[:, None], s=shape)
     return torch.fft.irfft2(torch.fft.rfft2(images, s=shape) * weights.conj(), s=shape)[..., :height, :width]
 
 
-def _mirrored(length: int, border: int, device: torch.device) -> Tensor:
-    """Indices of a line with a border as OpenCV's BORDER_REFLECT_101, however narrow the line."""
-    index = torch.arange(-border, length + border, device=device)
-    last = length - 1
-    return last - (index % (2 * last) - last).abs() if last else torch.zeros_like(index)
+def _bordered(images: Tensor, border: int) -> Tensor:
+    """OpenCV's BORDER_REFLECT_101, which mirrors again and again where a picture is narrower than its border."""
+    if border < min(images.shape[-2:]):
+        return torch.nn.functional.pad(images, (border, border, border, border), mode="reflect")
+    for axis in (-2, -1):
+        place = np.arange(-border, images.shape[axis] + border)
+        index = torch.from_numpy(mirrored(place, images.shape[axis])).to(images.device)
+        images = images.index_select(axis, index)
+    return images
 
 
 # --- resize ---
