@@ -17,7 +17,7 @@ Kernel = NDArray[np.float64]
 
 GAUSSIAN, SHAPED = ("iso", "aniso"), ("generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
 KERNELS = (*GAUSSIAN, *SHAPED, "sinc", "motion")
-TOLERANCE = 4e-4  # ours: absolute weight of a 2-D kernel that the passes may miss, so at most 0.1/255 on any pixel
+TOLERANCE = 1e-3  # ours: absolute weight of a 2-D kernel that the passes may miss: under 0.25/255 on any pixel
 _SMALLEST_SIGMA = 0.01  # ours: on a pixel grid this is no blur
 
 
