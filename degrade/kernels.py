@@ -71,13 +71,15 @@ def sinc_kernel(size: int, cutoff: float) -> Kernel:
 
 
 def motion_kernel(size: int, length: float, angle: float) -> Kernel:
-    """A straight line of `length` pixels at `angle`, one pixel wide with edges of one pixel, cut to `size`. Ours."""
+    """A straight line of `length` pixels at `angle`, one pixel wide with edges of one pixel, cut to `size`.
+
+    Ours. Length 1 at angle 0 is no blur at all, and 0 hardly any at another angle.
+    """
     x = np.arange(size, dtype=np.float64) - size // 2
     c, s = math.cos(angle), math.sin(angle)
     along = np.abs(c * x[None, :] + s * x[:, None])
     across = np.abs(c * x[:, None] - s * x[None, :])
     kernel = np.clip(length / 2 + 0.5 - along, 0, 1) * np.clip(1 - across, 0, 1)
-    kernel[size // 2, size // 2] = max(kernel[size // 2, size // 2], 1e-3)  # length 0 is no blur
     return _normalised(np.asarray(kernel, np.float64))
 
 

@@ -49,20 +49,20 @@ _REAL_ESRGAN = SecondOrder(
 # severe            ours, every number: for work with references, where the face itself need not be readable. The ranges
 #                   of ReFine ("severe"), OSDFace and HonestFace were never published.
 _TABLE = (
-    #      name               blur sigma  down       noise     JPEG       resize      shift, then by name
-    Preset("gfpgan",          (0.1, 10),  (0.8, 8),  (0, 20),  (60, 100), "bilinear", (0.3, 20), jitter=0.3, gray=0.01),
-    Preset("codeformer",      (0.1, 10),  (1, 12),   (0, 15),  (60, 100), "bilinear"),
-    Preset("codeformer-large",(1, 15),    (4, 30),   (0, 20),  (30, 80),  "bilinear"),
-    Preset("diffbir",         (0.1, 12),  (1, 12),   (0, 15),  (30, 100), "bilinear"),
-    Preset("difface",         (0.1, 15),  (0.8, 32), (0, 20),  (30, 100), "bilinear", gray=0.01),
-    Preset("osediff-face",    (1, 15),    (1, 30),   (0, 20),  (30, 100), "bilinear"),
-    Preset("refldm-severe",   (8, 16),    (8, 32),   (0, 20),  (30, 100), "bilinear"),
-    Preset("refldm-moderate", (0, 8),     (1, 8),    (0, 15),  (60, 100), "bilinear"),
-    Preset("faceme",          (0.2, 10),  (1, 16),   (0, 15),  (30, 100), "bilinear"),
-    Preset("instantrestore",  (0.1, 12),  (1, 12),   (10, 20), (10, 20),  "bilinear", iso=0, whole=True),
-    Preset("real-esrgan",     None,       None,      None,     None,      "bicubic",  orders=_REAL_ESRGAN),
-    Preset("bicubic-x8",      None,       (8, 8),    None,     None,      "imresize", save=True),
-    Preset("severe",          (4, 16),    (8, 32),   (5, 25),  (20, 70),  "bilinear", motion=(0.2, 41), gray_noise=0.2),
+    #      name               blur sigma down       noise     JPEG       resize      shift, then by name
+    Preset("gfpgan",          (0.1, 10), (0.8, 8),  (0, 20),  (60, 100), "bilinear", (0.3, 20), jitter=0.3, gray=0.01),
+    Preset("codeformer",      (0.1, 10), (1, 12),   (0, 15),  (60, 100), "bilinear"),
+    Preset("codeformer-large",(1, 15),   (4, 30),   (0, 20),  (30, 80),  "bilinear"),
+    Preset("diffbir",         (0.1, 12), (1, 12),   (0, 15),  (30, 100), "bilinear"),
+    Preset("difface",         (0.1, 15), (0.8, 32), (0, 20),  (30, 100), "bilinear", gray=0.01),
+    Preset("osediff-face",    (1, 15),   (1, 30),   (0, 20),  (30, 100), "bilinear"),
+    Preset("refldm-severe",   (8, 16),   (8, 32),   (0, 20),  (30, 100), "bilinear"),
+    Preset("refldm-moderate", (0, 8),    (1, 8),    (0, 15),  (60, 100), "bilinear"),
+    Preset("faceme",          (0.2, 10), (1, 16),   (0, 15),  (30, 100), "bilinear"),
+    Preset("instantrestore",  (0.1, 12), (1, 12),   (10, 20), (10, 20),  "bilinear", iso=0, whole=True),
+    Preset("real-esrgan",     None,      None,      None,     None,      "bicubic",  orders=_REAL_ESRGAN),
+    Preset("bicubic-x8",      None,      (8, 8),    None,     None,      "imresize", save=True),
+    Preset("severe",          (4, 16),   (8, 32),   (5, 25),  (20, 70),  "bilinear", motion=(0.2, 41), gray_noise=0.2),
 )
 # fmt: on
 
