@@ -64,7 +64,7 @@ def batch(*pictures: np.ndarray) -> torch.Tensor:
 
 
 def levels(image: torch.Tensor, other: np.ndarray) -> np.ndarray:
-    """How far apart they are, in 1/255."""
+    """How far apart they are, in 1/255, H x W x 3."""
     return np.abs(image.detach().permute(1, 2, 0).numpy() - other) * 255
 
 
@@ -94,7 +94,7 @@ def agrees(hq: np.ndarray, preset: str, seeds: range) -> np.ndarray:
         assert levels(ours, exact.run_steps(hq, before["steps"], before["version"])).max() <= 1, (preset, seed)
         apart = levels(apply(batch(hq), [full])[0], exact.apply(hq, full))
         twice = [step["op"] for step in full["steps"]].count("jpeg") > 1
-        assert apart.mean() <= 0.6 and (twice or np.quantile(apart, 0.999) <= 6), (preset, seed)
+        assert apart.mean() <= 0.6 and (twice or np.quantile(apart, 0.999) < 6.01), (preset, seed)
         found.append(apart)
     return np.stack(found)
 
