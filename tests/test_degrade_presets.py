@@ -101,9 +101,8 @@ STEPS = {
 @pytest.mark.parametrize("name", STEPS)
 def test_the_steps_drawn_by_a_preset_never_change(name):
     drawn = [draw(PRESETS[name], number, f"face{number}")["steps"] for number in range(200)]
-    assert (
-        hashlib.sha256("".join(json.dumps(each, sort_keys=True) for each in drawn).encode()).hexdigest() == STEPS[name]
-    )
+    text = "".join(json.dumps(each, sort_keys=True) for each in drawn)
+    assert hashlib.sha256(text.encode()).hexdigest() == STEPS[name]
 
 
 def test_real_esrgan_draws_two_rounds_and_every_kind_of_step():
