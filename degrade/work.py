@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from degrade.operations import Pixels, Theta, apply, shrink, to_float, to_uint8
+from degrade.operations import Pixels, Theta, apply_to_pixels, shrink
 from manifests.errors import BadInput
 from manifests.workers import Map
 from manifests.workers import mapper as workers_mapper
@@ -99,12 +99,12 @@ def run_job(job: Job) -> Result:
     """Degrade one picture. A source that cannot be read or decoded becomes a `problem`, never an exception."""
     try:
         data = job.source.read_bytes()
-        pixels = shrink(decode_picture(data), job.size)
+        degraded = apply_to_pixels(shrink(decode_picture(data), job.size), job.theta)
     except OSError as error:
         return Result(problem=f"cannot be read ({error.strerror})")
     except BadInput as error:
         return Result(problem=str(error))
-    png = encode_png(to_uint8(apply(to_float(pixels), job.theta)))
+    png = encode_png(degraded)
     return Result(png, hashlib.sha256(png).hexdigest(), hashlib.sha256(data).hexdigest())
 
 
