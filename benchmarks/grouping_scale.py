@@ -2,10 +2,10 @@
 
     python benchmarks/grouping_scale.py [--sizes 10000 100000 1000000] [--plot FILE.svg] [--keep]
 
-The faces follow what was measured with an ArcFace pack on photos of people: strangers' cosines 0 +- .096, those of one
-person .52 +- .15 with poor photos below .2; three in ten people have one photo, the others 2 to 500 by a power law; of
-a hundred people two look alike, of a hundred faces three are near-copies, three photos in ten show a second person. Each
-size runs in a process of its own, whose peak memory is measured, embeddings included. At 10^5 the exact neighbour graph
+The faces follow what an ArcFace pack says of photos of people: strangers' cosines 0 +- .096, those of one person .52
++- .15 with poor photos below .2; three in ten people have one photo, the others 2 to 500 by a power law; of a hundred
+people two look alike, of a hundred faces three are near-copies, three photos in ten show a second person. Each size
+runs in a process of its own, whose peak memory is measured, embeddings included. At 10^5 the exact neighbour graph
 and the inverted file are compared.
 """
 

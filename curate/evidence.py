@@ -65,18 +65,23 @@ class Evidence:
         return float(np.exp(log_ndtr(-cosine / self.spread)))
 
 
-def strangers_spread(vectors: np.ndarray) -> float:
+def strangers_spread(vectors: np.ndarray) -> float | None:
     """The spread of strangers' cosines, from the negative ones: hardly any pair of one person has a negative cosine.
 
-    `vectors` are unit rows, float32 (n, d), a sample of the collection. Where fewer than 1% of their pairs are negative
-    (one person's collection, a handful of faces), the recognizer's usual spread stands in.
+    `vectors` are unit rows, float32 (n, d), a sample of the collection. None where fewer than 1% of their pairs, or
+    fewer than 100, are negative: one person's collection, a handful of faces, a recognizer whose strangers are alike.
     """
     cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
     negative = cosines[cosines < 0]
     if len(negative) < max(_ENOUGH * len(cosines), 100):
-        return TAIL * ISOTROPIC / float(np.sqrt(vectors.shape[1]))
+        return None
     # rounded: BLAS sums in another order with another number of threads
     return round(TAIL * float(np.sqrt(np.mean(np.square(negative, dtype=np.float64)))), 6)
+
+
+def usual_spread(dimensions: int) -> float:
+    """The spread that stands in where strangers' cosines cannot be measured."""
+    return TAIL * ISOTROPIC / float(np.sqrt(dimensions))
 
 
 def concentration(people: int, faces: int) -> float:

@@ -16,7 +16,7 @@ from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 from curate.agglomerate import Graph, agglomerate, average_linkage
-from curate.evidence import SAMPLE, strangers_spread
+from curate.evidence import SAMPLE, WITHIN, Evidence, strangers_spread, usual_spread
 from curate.neighbours import EXACT, Neighbours, find_neighbours
 from manifests.errors import BadInput
 
@@ -40,7 +40,9 @@ class Grouping:
     confidence: np.ndarray  # float32 (n,): mean cosine to the group's other faces; 1 where there is none
     margin: np.ndarray  # float32 (n,): confidence minus the mean cosine to the nearest other group among the neighbours
     threshold: float  # the cosine from which two lone faces are one person, as found, or `same_person`
-    false_match_rate: float  # the estimated share of pairs of strangers' faces that are at least this alike
+    # the estimated share of pairs of strangers' faces that are at least this alike: from the calibrated spread; where it
+    # cannot be measured (dlib), the share of pairs of different groups
+    false_match_rate: float
     recall: float = 1.0  # share of true near neighbours that the search found; 1 where it was exact
 
 
@@ -78,7 +80,8 @@ def group(
     apart = rank[np.array(cannot_link, np.int64).reshape(-1, 2)]
 
     sample = order[np.unique(np.linspace(0, n - 1, min(SAMPLE, n)).astype(np.int64))]
-    spread = strangers_spread(embeddings[sample])
+    measured = strangers_spread(embeddings[sample])
+    spread = measured or usual_spread(embeddings.shape[1])
     least = _LEAST_SPREADS * spread if same_person is None else same_person - _BELOW_MEAN
     near = find_neighbours(embeddings, order, neighbours, 4 * spread if same_person is None else same_person, exact)
     block = _blocks(n, together)
@@ -107,7 +110,10 @@ def group(
         false_matches = merged.evidence.false_match_rate(threshold)
     else:
         labels, threshold = average_linkage(graph, same_person)[start], same_person
-        false_matches = _strangers_above(embeddings[sample], labels[rank[sample]], same_person)
+        if measured is None:
+            false_matches = _strangers_above(embeddings[sample], labels[rank[sample]], same_person)
+        else:
+            false_matches = Evidence(measured, WITHIN).false_match_rate(same_person)
     if photos is not None:
         labels = _one_a_photo(embeddings, order, photos, labels, block)
     labels = np.unique(labels, return_inverse=True)[1]
@@ -143,6 +149,8 @@ def _check(
     n = len(embeddings)
     if photo_ids is not None and len(photo_ids) != n:
         raise BadInput(f"There are {n} embeddings and {len(photo_ids)} photo_ids: say one for each.")
+    if photo_ids is not None and any(one is None for one in photo_ids):
+        raise BadInput("photo_ids holds None: give every face its photo, or leave photo_ids out.")
     if neighbours < 1:
         raise BadInput(f"neighbours {neighbours}: a face must be compared with at least 1.")
     for begin in range(0, n, _ROWS_AT_ONCE):

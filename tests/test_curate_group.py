@@ -205,7 +205,14 @@ def test_rows_that_are_no_unit_vectors_are_refused_with_a_sentence(bad):
 
 
 @pytest.mark.parametrize(
-    "told", [{"same_person": np.nan}, {"same_person": 5}, {"neighbours": 0}, {"photo_ids": ["one for three"]}]
+    "told",
+    [
+        {"same_person": np.nan},
+        {"same_person": 5},
+        {"neighbours": 0},
+        {"photo_ids": ["one for three"]},
+        {"photo_ids": ["a", None, "b"]},
+    ],
 )
 def test_an_argument_that_means_nothing_is_refused(told):
     with pytest.raises(BadInput, match=next(iter(told))):
