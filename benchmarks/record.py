@@ -32,7 +32,12 @@ def commit() -> str:
     """The commit this ran on, marked where the working tree differs from it."""
     git = ["git", "-C", str(HERE)]
     found = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
-    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "-uno", "--", ":/", ":!/benchmarks/results"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return (found.stdout.strip() or "none") + ("+changes" if changed.stdout.strip() else "")
 
 

@@ -3,9 +3,9 @@
 The score of two groups is the cosine of their centres (mean embeddings). Between strangers it is spread around 0 with
 one standard deviation, whatever the groups' sizes; within a person it rises with the sizes. The prior odds follow the
 Chinese restaurant process: a face joins a group of b faces with odds b / α, and a group of a faces that formed by
-itself with b / (a^1.5 α) (ours). α grows with the number of people, so that in a collection of many people with one photo
-each two lone faces need more evidence than a face and a large group do. Every constant here is ours; docs/grouping.md
-says what they were chosen on and what each is worth.
+itself with b / (a^1.5 α) (ours). α grows with the number of people, so that in a collection of many people with one
+photo each two lone faces need more evidence than a face and a large group do. Every constant here is ours;
+docs/grouping.md says what they were chosen on and what each is worth.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ TAIL = 1.25
 # spread where too few pairs have a negative cosine to measure it: ArcFace, 128 dimensions, measured .096 on web photos,
 # 1.09 times the 1 / sqrt(d) of random directions
 ISOTROPIC = 1.09
-# a person's faces: mean cosine before any group is known, and its spread (.15 to .21 between single faces; between groups
-# a person has ages and poor photos that keep together, so that more faces do not make it much smaller)
+# a person's faces: mean cosine before any group is known, and its spread (.15 to .21 between single faces; ages and poor
+# photos keep together, so that between groups it is hardly smaller)
 WITHIN, SPREAD_WITHIN = 0.55, 0.16
-# two groups of a and b faces, a the smaller, are one person with prior odds b / (a^CAUTION α): a wrong merge of two large
-# groups (sisters, look-alikes) spoils more pairs than a missed one costs
+# two groups of a and b faces, a the smaller, are one person with prior odds b / (a^CAUTION α): a wrong merge of two
+# large groups (sisters, look-alikes) spoils more pairs than a missed one costs
 CAUTION = 1.5
 # groups that were found hold the more alike faces of their people: their mean cosine is this much too high
 FOUND_TOO_ALIKE = 0.03
