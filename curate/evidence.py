@@ -21,8 +21,8 @@ TAIL = 1.25
 # spread where too few pairs have a negative cosine to measure it: ArcFace, 128 dimensions, measured .096 on web photos,
 # 1.09 times the 1 / sqrt(d) of random directions
 ISOTROPIC = 1.09
-# a person's faces: mean cosine before any group is known, and its spread (.15 to .21 between single faces; ages and poor
-# photos keep together, so that between groups it is hardly smaller)
+# a person's faces: mean cosine before any group is known, and its spread (.15 to .21 between single faces; ages and
+# poor photos keep together, so that between groups it is hardly smaller)
 WITHIN, SPREAD_WITHIN = 0.55, 0.16
 # two groups of a and b faces, a the smaller, are one person with prior odds b / (a^CAUTION α): a wrong merge of two
 # large groups (sisters, look-alikes) spoils more pairs than a missed one costs

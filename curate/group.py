@@ -40,8 +40,8 @@ class Grouping:
     confidence: np.ndarray  # float32 (n,): mean cosine to the group's other faces; 1 where there is none
     margin: np.ndarray  # float32 (n,): confidence minus the mean cosine to the nearest other group among the neighbours
     threshold: float  # the cosine from which two lone faces are one person, as found, or `same_person`
-    # the estimated share of pairs of strangers' faces that are at least this alike, from the calibrated spread; where that
-    # cannot be measured (dlib), of pairs of different groups
+    # the estimated share of pairs of strangers' faces that are at least this alike, from the calibrated spread; where
+    # that cannot be measured (dlib), of pairs of different groups
     false_match_rate: float
     recall: float = 1.0  # share of true near neighbours that the search found; 1 where it was exact
 
