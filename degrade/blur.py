@@ -1,0 +1,130 @@
+"""Blur, plain and fast, and the blur and downsample that are one.
+
+Plain is OpenCV's filter, pixel by pixel. Fast is the same sum in another order: the kernel as a few separable passes
+(`kernels.separable`), each pass multiplied with the resize that follows, so that one sparse product an axis yields the
+small picture and no pixel that the resize would skip is ever computed:
+
+    small = sum over r of (D_y C_r) X (D_x R_r)^T        D: resize, C_r and R_r: 1-D filters, X: the picture
+
+Its sums are scipy's CSR product: a plain loop, compiled once for all x86-64, that adds in the order of the taps. BLAS
+would add in an order of the processor's choice, so it decides no bit here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from degrade.kernels import TOLERANCE, Kernel, gaussian_line, kernel_of, separable, support
+from degrade.pixels import Image, Step
+from degrade.resize import resize, resize_taps, small_size
+
+
+def blur(image: Image, kernel: str, size: int, **shape: float) -> Image:
+    """Blur with a mirrored border (OpenCV's default, as in BasicSR), plain; no clipping.
+
+    `shape` holds what the kernel needs: sigma_x, sigma_y, angle, beta, cutoff, length. The border is mirrored without
+    repeating the edge, again and again where the picture is smaller than the kernel; one pixel repeats itself. `iso`
+    uses sigma_x alone and runs as two 1-D passes, which is the same product.
+    """
+    if kernel == "iso":
+        line = gaussian_line(size, shape["sigma_x"])
+        return np.asarray(cv2.sepFilter2D(image, -1, line, line), np.float32)
+    step: dict[str, Any] = {"kernel": kernel, "size": size, **shape}
+    return np.asarray(cv2.filter2D(image, -1, kernel_of(step)), np.float32)
+
+
+def fast_blur(image: Image, step: Step, then: Step | None = None) -> Image:
+    """A checked blur step and, with `then`, the downsample step after it; no clipping.
+
+    Within 0.1/255 of `blur` and `downsample`, which do the work themselves where the passes would cost more.
+    """
+    height, width = image.shape[:2]
+    shape = small_size(height, width, then["factor"]) if then else (height, width)
+    most = _passes_worth(image, step, shape)
+    passes = separable(step, most) if most else None
+    if passes is None:
+        blurred = _cut_blur(image, step)
+        return resize(blurred, *shape, then["interpolation"]) if then else blurred
+    interpolation = then["interpolation"] if then else None
+    columns, rows = passes
+    down = _banded(columns, height, shape[0], interpolation)
+    same = columns is rows and (height, shape[0]) == (width, shape[1])
+    across = down if same else _banded(rows, width, shape[1], interpolation)
+    flat = np.ascontiguousarray(image).reshape(height, width * 3)
+    total: NDArray[np.float32] | None = None
+    for d, a in zip(down, across, strict=True):
+        turned = cv2.transpose((d @ flat).reshape(shape[0], width, 3))
+        part = a @ np.asarray(turned, np.float32).reshape(width, shape[0] * 3)
+        total = part if total is None else np.add(total, part, out=total)
+    assert total is not None  # a kernel has at least one pass
+    return np.asarray(cv2.transpose(total.reshape(shape[1], shape[0], 3)), np.float32).reshape(*shape, 3)
+
+
+def _cut_blur(image: Image, step: Step) -> Image:
+    """`blur` without the border of the kernel that weighs nothing: OpenCV is fast up to 11 x 11."""
+    middle = step["size"] // 2
+    if step["kernel"] == "iso":
+        line = gaussian_line(step["size"], step["sigma_x"])
+        half = support(np.outer(line, line), TOLERANCE / 8)
+        line = line[middle - half : middle + half + 1]
+        return np.asarray(cv2.sepFilter2D(image, -1, line, line), np.float32)
+    kernel = kernel_of(step)
+    half = support(kernel, TOLERANCE / 8)
+    kernel = np.ascontiguousarray(kernel[middle - half : middle + half + 1, middle - half : middle + half + 1])
+    return np.asarray(cv2.filter2D(image, -1, kernel), np.float32)
+
+
+# time of one multiplication of OpenCV's filters in those of the sparse product, measured on one AVX-512 machine; they
+# choose the way, so they are part of what θ version 2 means and never change
+_LINE, _DIRECT, _FOURIER, _PASS = 1.35, 0.33, 280.0, 1.5e6
+
+
+def _passes_worth(image: Image, step: Step, shape: tuple[int, int]) -> int:
+    """How many separable passes are cheaper than OpenCV's filter; whole numbers of pixels decide, not a clock."""
+    height, width = image.shape[:2]
+    if step["kernel"] == "iso":
+        line = gaussian_line(step["size"], step["sigma_x"])
+        taps = 2 * support(np.outer(line, line), TOLERANCE / 8) + 1
+        plain = 3 * height * width * _LINE * taps
+    else:
+        taps = 2 * support(kernel_of(step), TOLERANCE / 8) + 1
+        plain = 3 * height * width * (_DIRECT * taps * taps if taps <= 11 else _FOURIER)
+    reads_y, reads_x = taps + height // shape[0], taps + width // shape[1]
+    one = 3 * (shape[0] * reads_y * width + shape[1] * reads_x * shape[0]) + _PASS
+    return int(plain // one)
+
+
+def _banded(lines: Kernel, count: int, rows: int, interpolation: str | None) -> list[sparse.csr_array]:
+    """Each 1-D filter of `lines` (passes, taps), then the resize, as one matrix (rows, count), float32."""
+    if interpolation is None:
+        first, weight = np.arange(rows), np.ones((rows, 1))
+    else:
+        index, values = resize_taps(count, rows, interpolation)
+        first = index.min(axis=1)
+        offset = index - first[:, None]
+        weight = np.zeros((rows, int(offset.max()) + 1))
+        np.add.at(weight, (np.arange(rows)[:, None], offset), values)
+    taps, reads = lines.shape[1], weight.shape[1]
+    values = np.zeros((len(lines), rows, taps + reads - 1))
+    for read in range(reads):
+        values[:, :, read : read + taps] += weight[:, read, None] * lines[:, None, :]
+    place = first[:, None] - taps // 2 + np.arange(taps + reads - 1)
+    columns = mirrored(place, count).astype(np.int32).ravel()
+    starts = np.arange(rows + 1, dtype=np.int32) * np.int32(place.shape[1])
+    return [
+        sparse.csr_array((value.astype(np.float32).ravel(), columns, starts), shape=(rows, count)) for value in values
+    ]
+
+
+def mirrored(place: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Where a place outside 0..count-1 is read: reflect101 (the edge is not repeated), as often as it takes."""
+    if count == 1:
+        return np.zeros_like(place)
+    period = 2 * (count - 1)
+    place = np.abs(place) % period
+    return np.minimum(place, period - place)

@@ -1,0 +1,48 @@
+"""8 bits and back, and what a picture is here: float32 RGB (H, W, 3) in 0..1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Theta = dict[str, Any]
+Step = dict[str, Any]
+Image = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+
+def to_uint8(image: Image) -> Pixels:
+    """Clip to 0..1 and round to 8 bits, halves to even as torch and OpenCV round (GFPGAN's last line)."""
+    scaled = image * np.float32(255)
+    if scaled.size == 0 or scaled.ndim == 0 or scaled.dtype != np.float32:
+        return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    np.maximum(scaled, 0, out=scaled)  # convertScaleAbs below rounds, saturates and takes the absolute value
+    return np.asarray(cv2.convertScaleAbs(scaled.reshape(len(scaled), -1)), np.uint8).reshape(scaled.shape)
+
+
+def to_float(pixels: Pixels) -> Image:
+    """uint8 to float32 in 0..1."""
+    image = pixels.astype(np.float32)
+    image /= np.float32(255)
+    return image
+
+
+def quantise(image: Image) -> Image:
+    """Clip to 0..1 and round to 8 bits: what writing a file in the middle of a chain does."""
+    return to_float(to_uint8(image))
+
+
+def shrink(pixels: Pixels, size: int | None) -> Pixels:
+    """uint8 RGB (H, W, 3), area-resized so that its longer side is `size`; a smaller picture, or None, stays as it is.
+
+    Frozen sets degrade a 512 px crop after this, and its result is the target to compare a restored face with.
+    """
+    height, width = pixels.shape[:2]
+    if size is None or max(height, width) <= size:
+        return pixels
+    scale = size / max(height, width)
+    shape = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA), np.uint8)
