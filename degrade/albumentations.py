@@ -21,7 +21,7 @@ from degrade.presets import find_preset
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the package index for news while it is imported
 
-from albumentations.core.transforms_interface import (  # noqa: E402
+from albumentations.core.transforms_interface import (
     BaseTransformInitSchema,
     ImageOnlyTransform,
 )
