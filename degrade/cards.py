@@ -120,8 +120,8 @@ def read_thetas(out: Path) -> list[Row]:
 def parse_thetas(path: Path) -> list[Row]:
     """The rows of a theta.jsonl, each with file, source, source_sha256, size, engine, theta, sha256.
 
-    Sets of Likeness 0.1 kept `size` in the card alone; it is taken from there. Raises BadInput for a file that cannot be
-    read, a broken line, two lines for one file, and a name that leads out of the set or of its sources.
+    Sets of Likeness 0.1 kept `size` in the card alone; it is taken from there. Raises BadInput for a file that cannot
+    be read, a broken line, two lines for one file, and a name that leads out of the set or of its sources.
     """
     try:
         lines = path.read_bytes().splitlines()

@@ -9,6 +9,7 @@ import numpy as np
 
 from degrade.pixels import Image
 
+
 def shift(image: Image, red: float, green: float, blue: float) -> Image:
     """Add a constant to each channel and clip to 0..1 (GFPGAN color_jitter)."""
     return np.clip(image + np.array([red, green, blue], np.float32), 0, 1)

@@ -97,9 +97,9 @@ def degrade_folder(
     where it is longer.
 
     θ is keyed by (seed, preset, path below `folder`). A picture that cannot be decoded, or is too small for its θ, is
-    skipped and named in the card. `engine` is exact, or basicsr for the literature's own code. A file of a finished set that is gone, or no longer what was frozen, is made again, to the recorded bytes.
-    Raises BadInput, with nothing written, for a folder without pictures and for an `out` that holds anything but this
-    very set.
+    skipped and named in the card. `engine` is exact, or basicsr for the literature's own code. A file of a finished set
+    that is gone, or no longer what was frozen, is made again, to the recorded bytes. Raises BadInput, with nothing
+    written, for a folder without pictures and for an `out` that holds anything but this very set.
     """
     folder, out = Path(folder), Path(out)
     chosen = find_preset(preset)

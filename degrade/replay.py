@@ -1,4 +1,4 @@
-"""A frozen set again, from its theta.jsonl and the clean pictures: the same bytes, or a sentence that says which not."""
+"""A frozen set again, from its theta.jsonl and the clean pictures: the same bytes, or a sentence that says which."""
 
 from __future__ import annotations
 
