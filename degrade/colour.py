@@ -12,7 +12,8 @@ from degrade.pixels import Image
 
 def shift(image: Image, red: float, green: float, blue: float) -> Image:
     """Add a constant to each channel and clip to 0..1 (GFPGAN color_jitter)."""
-    return np.clip(image + np.array([red, green, blue], np.float32), 0, 1)
+    planes = zip(cv2.split(image), (red, green, blue), strict=True)
+    return np.asarray(cv2.merge([np.clip(plane + np.float32(by), 0, 1) for plane, by in planes]), np.float32)
 
 
 def gray(image: Image) -> Image:
@@ -22,7 +23,7 @@ def gray(image: Image) -> Image:
 
 def _luma(image: Image) -> Image:
     # torchvision's rgb_to_grayscale, whose 0.2989 differs from OpenCV's 0.299
-    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
+    red, green, blue = cv2.split(image)
     return np.float32(0.2989) * red + np.float32(0.587) * green + np.float32(0.114) * blue
 
 
@@ -42,11 +43,16 @@ def contrast(image: Image, factor: float) -> Image:
 
 def saturation(image: Image, factor: float) -> Image:
     """Blend with the luma and clip to 0..1 (torchvision adjust_saturation)."""
-    return _blend(image, _luma(image)[..., None], factor)
+    luma = _luma(image) * np.float32(1 - factor)
+    planes = [np.clip(np.float32(factor) * plane + luma, 0, 1) for plane in cv2.split(image)]
+    return np.asarray(cv2.merge(planes), np.float32)
 
 
 def hue(image: Image, factor: float) -> Image:
     """Turn the hue by `factor` of a full circle, -0.5..0.5 (torchvision adjust_hue); the picture is clipped before."""
     hsv = np.asarray(cv2.cvtColor(np.clip(image, 0, 1), cv2.COLOR_RGB2HSV), np.float32)
-    hsv[..., 0] = np.mod(hsv[..., 0] + np.float32(360 * factor), np.float32(360))
+    turned = hsv[..., 0] + np.float32(360 * factor)  # -180 to 540
+    turned -= np.float32(360) * (turned >= 360)
+    turned += np.float32(360) * (turned < 0)
+    hsv[..., 0] = turned
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.float32)

@@ -116,11 +116,11 @@ def degrade_folder(
     card = new_card(chosen, seed, size, encode_name(folder.absolute()), engine)
     finished = _finished(out, card, sources)
     if dry_run:
-        return FolderReport(str(out), preset, seed, size, len(sources), made=0, mended=0, skipped=())
+        return FolderReport(str(out), chosen.name, seed, size, len(sources), made=0, mended=0, skipped=())
     if finished:
         made, mended = _mend(folder, out, workers, progress)
         before = tuple((name, reason) for name, reason in read_card(out)["skipped"])
-        return FolderReport(str(out), preset, seed, size, len(finished), made, mended, before)
+        return FolderReport(str(out), chosen.name, seed, size, len(finished), made, mended, before)
 
     write_atomically(out / CARD, card_bytes(card, complete=False))
     sweep_set(out)
@@ -140,7 +140,7 @@ def degrade_folder(
             if progress:
                 progress(1)
     finish_set(out, card, theta_lines(rows), len(rows), skipped)
-    return FolderReport(str(out), preset, seed, size, len(rows), len(rows), 0, tuple(skipped))
+    return FolderReport(str(out), chosen.name, seed, size, len(rows), len(rows), 0, tuple(skipped))
 
 
 def _mend(folder: Path, out: Path, workers: int, progress: Progress | None) -> tuple[int, int]:

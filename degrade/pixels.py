@@ -16,11 +16,12 @@ Pixels = NDArray[np.uint8]
 
 def to_uint8(image: Image) -> Pixels:
     """Clip to 0..1 and round to 8 bits, halves to even as torch and OpenCV round (GFPGAN's last line)."""
-    scaled = image * np.float32(255)
-    if scaled.size == 0 or scaled.ndim == 0 or scaled.dtype != np.float32:
-        return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-    np.maximum(scaled, 0, out=scaled)  # convertScaleAbs below rounds, saturates and takes the absolute value
-    return np.asarray(cv2.convertScaleAbs(scaled.reshape(len(scaled), -1)), np.uint8).reshape(scaled.shape)
+    if image.size == 0 or image.ndim == 0 or image.dtype != np.float32:
+        return np.clip(np.rint(image * np.float32(255)), 0, 255).astype(np.uint8)
+    if not image.min() >= 0:  # convertScaleAbs multiplies, rounds and saturates, and takes the absolute value before
+        image = np.maximum(image, 0)
+    flat = np.ascontiguousarray(image).reshape(len(image), -1)
+    return np.asarray(cv2.convertScaleAbs(flat, alpha=255), np.uint8).reshape(image.shape)
 
 
 def to_float(pixels: Pixels) -> Image:

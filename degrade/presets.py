@@ -4,96 +4,66 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from degrade.operations import VERSION, Step, Theta
+from degrade.drawing import Order, Preset, Range, SecondOrder
+from degrade.pixels import Theta
+from degrade.preset_files import read_preset
 from manifests.errors import BadInput
 from manifests.storage import MAX_SEED
 
-Range = tuple[float, float]
+__all__ = ["PRESETS", "Preset", "Range", "draw", "find_preset", "seeded"]
 
-
-@dataclass(frozen=True)
-class Preset:
-    """Ranges to draw a θ from; every draw is uniform; None leaves the step out.
-
-    Lengths are pixels of the picture given: the published presets were made for 512 px faces and degrade a smaller
-    face more.
-    """
-
-    name: str
-    blur: Range | None  # sigma, pixels
-    down: Range  # factor; below 1 enlarges
-    noise: Range | None  # sigma, in 1/255
-    jpeg: Range | None  # quality; the draw is truncated to a whole number, so the upper end itself never comes up
-    resize: str  # interpolation down and up
-    shift: Range = (0, 0)  # (probability, largest shift of a channel in 1/255)
-    jitter: float = 0  # probability of brightness, contrast, saturation and hue, in random order
-    gray: float = 0  # probability
-    iso: float = 0.5  # probability of an isotropic kernel; otherwise anisotropic, each sigma drawn, any angle
-    kernel: int = 41  # pixels
-    save: bool = False  # rounded to 8 bits after downsampling, as a small picture that was saved
-
-    def sample(self, rng: np.random.Generator) -> Theta:
-        """Draw a θ: plain JSON, complete, replayed by `operations.apply`."""
-        steps: list[Step] = []
-        if self.blur is not None:
-            kind = "iso" if rng.uniform() < self.iso else "aniso"
-            sigma_x, sigma_y = rng.uniform(*self.blur), rng.uniform(*self.blur)
-            angle = rng.uniform(-math.pi, math.pi)
-            if kind == "iso":
-                sigma_y, angle = sigma_x, 0.0
-            blur = {"kernel": kind, "size": self.kernel, "sigma_x": sigma_x, "sigma_y": sigma_y, "angle": angle}
-            steps.append({"op": "blur", **blur})
-        steps.append({"op": "downsample", "factor": rng.uniform(*self.down), "interpolation": self.resize})
-        if self.save:
-            steps.append({"op": "quantise"})
-        if self.noise is not None:
-            sigma = rng.uniform(*self.noise)
-            steps.append({"op": "noise", "sigma": sigma, "gray": False, "seed": int(rng.integers(2**53))})
-        if self.jpeg is not None:
-            steps.append({"op": "jpeg", "quality": int(rng.uniform(*self.jpeg))})
-        steps.append({"op": "upsample", "interpolation": self.resize})
-        steps += self._colour(rng)
-        return {"version": VERSION, "preset": self.name, "steps": steps}
-
-    def _colour(self, rng: np.random.Generator) -> list[Step]:
-        steps: list[Step] = []
-        probability, largest = self.shift
-        if rng.uniform() < probability:
-            red, green, blue = (float(x) for x in rng.uniform(-largest / 255, largest / 255, 3))
-            steps.append({"op": "shift", "red": red, "green": green, "blue": blue})
-        if rng.uniform() < self.gray:
-            steps.append({"op": "gray"})
-        if rng.uniform() < self.jitter:
-            for index in rng.permutation(len(_JITTER)):
-                name, (low, high) = _JITTER[index]
-                steps.append({"op": name, "factor": rng.uniform(low, high)})
-        return steps
-
-
-# GFPGAN ffhq_degradation_dataset.py: the defaults of color_jitter_pt
-_JITTER: tuple[tuple[str, Range], ...] = (
-    ("brightness", (0.5, 1.5)),
-    ("contrast", (0.5, 1.5)),
-    ("saturation", (0.0, 1.5)),
-    ("hue", (-0.1, 0.1)),
+# Real-ESRGAN options/train_realesrgan_x4plus.yml, every number; kernel sides 7 to 21 are in BasicSR's
+# realesrgan_dataset.py. Its targets are sharpened (USM) before they are degraded, which is left out here: a degraded
+# picture is of the picture given.
+# fmt: off
+_SHARES = (("iso", 0.45), ("aniso", 0.25), ("generalized_iso", 0.12), ("generalized_aniso", 0.03),
+           ("plateau_iso", 0.12), ("plateau_aniso", 0.03))
+_REAL_ESRGAN = SecondOrder(
+    Order(blur=(0.2, 3), size=(7, 21), kernels=_SHARES, betag=(0.5, 4), betap=(1, 2), sinc=0.1, blurred=1.0,
+          resize=(0.2, 0.7, 0.1), scale=(0.15, 1.5), gaussian=0.5, noise=(1, 30), poisson=(0.05, 3.0),
+          gray_noise=0.4, jpeg=(30, 95)),
+    Order(blur=(0.2, 1.5), size=(7, 21), kernels=_SHARES, betag=(0.5, 4), betap=(1, 2), sinc=0.1, blurred=0.8,
+          resize=(0.3, 0.4, 0.3), scale=(0.3, 1.2), gaussian=0.5, noise=(1, 25), poisson=(0.05, 2.5),
+          gray_noise=0.4, jpeg=(30, 95)),
+    small=4, final_sinc=0.8,
 )
 
-# gfpgan      GFPGAN options/train_gfpgan_v1.yml, every number: blur_sigma, downsample_range, noise_range, jpeg_range,
-#             color_jitter_prob and _shift, color_jitter_pt_prob, gray_prob; kernel_prob .5/.5, blur_kernel_size 41.
-#             gt_gray is not set there: the target keeps its colours.
-# codeformer  CodeFormer options/CodeFormer_stage3.yml, the small degradation of stage III; no colour there.
-# bicubic-x8  ReFine, "x8 SR task = bicubic". Ours: MATLAB's imresize, saving between at 8 bits, bicubic up again.
-# fmt: off
+# gfpgan            GFPGAN options/train_gfpgan_v1.yml, every number: blur_sigma, downsample_range, noise_range,
+#                   jpeg_range, color_jitter_prob and _shift, color_jitter_pt_prob, gray_prob; kernel_prob .5/.5,
+#                   blur_kernel_size 41. gt_gray is not set there: the target keeps its colours.
+# codeformer        CodeFormer options/CodeFormer_stage3.yml, the small degradation of stage III; no colour there.
+# codeformer-large  the same file, the *_large ranges: the large degradation of stage II.
+# diffbir           DiffBIR configs/train/train_stage1.yaml and train_stage2.yaml, which agree.
+# difface           DifFace configs/training/swinir_ffhq512.yaml. It makes the target gray too (gt_gray); we do not.
+# osediff-face      OSEDiff dataloaders/params_codeformer.yml.
+# refldm-severe     ReF-LDM (arXiv 2412.05043), section 4.3, FFHQ-Ref-Severe; the chain: ldm/data/ir.py.
+# refldm-moderate   the same section, FFHQ-Ref-Moderate. (It trains on 0-16, 1-32, 0-20, 30-100: configs/refldm.yaml.)
+# faceme            FaceMe dataset.py, the defaults of FaceMeDataset.
+# instantrestore    InstantRestore face_replace/data/datasets/restore_dataset.py: always anisotropic, whole factors
+#                   1-12, quality 10-19. It jitters and grays input and target alike, so that is no degradation.
+# real-esrgan       above; bicubic up to the size of the picture is ours (Real-ESRGAN leaves it at a quarter).
+# bicubic-x8        ReFine, "x8 SR task = bicubic". Ours: MATLAB's imresize, saving between at 8 bits, bicubic up again.
+# severe            ours, every number: for work with references, where the face itself need not be readable. The ranges
+#                   of ReFine ("severe"), OSDFace and HonestFace were never published.
 _TABLE = (
-    #      name          blur sigma  down      noise    JPEG       resize      shift            jitter      gray
-    Preset("gfpgan",     (0.1, 10),  (0.8, 8), (0, 20), (60, 100), "bilinear", shift=(0.3, 20), jitter=0.3, gray=0.01),
-    Preset("codeformer", (0.1, 10),  (1, 12),  (0, 15), (60, 100), "bilinear"),
-    Preset("bicubic-x8", None,       (8, 8),   None,    None,      "imresize", save=True),
+    #      name               blur sigma down       noise     JPEG       resize      shift, then by name
+    Preset("gfpgan",          (0.1, 10), (0.8, 8),  (0, 20),  (60, 100), "bilinear", (0.3, 20), jitter=0.3, gray=0.01),
+    Preset("codeformer",      (0.1, 10), (1, 12),   (0, 15),  (60, 100), "bilinear"),
+    Preset("codeformer-large",(1, 15),   (4, 30),   (0, 20),  (30, 80),  "bilinear"),
+    Preset("diffbir",         (0.1, 12), (1, 12),   (0, 15),  (30, 100), "bilinear"),
+    Preset("difface",         (0.1, 15), (0.8, 32), (0, 20),  (30, 100), "bilinear", gray=0.01),
+    Preset("osediff-face",    (1, 15),   (1, 30),   (0, 20),  (30, 100), "bilinear"),
+    Preset("refldm-severe",   (8, 16),   (8, 32),   (0, 20),  (30, 100), "bilinear"),
+    Preset("refldm-moderate", (0, 8),    (1, 8),    (0, 15),  (60, 100), "bilinear"),
+    Preset("faceme",          (0.2, 10), (1, 16),   (0, 15),  (30, 100), "bilinear"),
+    Preset("instantrestore",  (0.1, 12), (1, 12),   (10, 20), (10, 20),  "bilinear", iso=0, whole=True),
+    Preset("real-esrgan",     None,      None,      None,     None,      "bicubic",  orders=_REAL_ESRGAN),
+    Preset("bicubic-x8",      None,      (8, 8),    None,     None,      "imresize", save=True),
+    Preset("severe",          (4, 16),   (8, 32),   (5, 25),  (20, 70),  "bilinear", motion=(0.2, 41), gray_noise=0.2),
 )
 # fmt: on
 
@@ -101,10 +71,18 @@ PRESETS: dict[str, Preset] = {preset.name: preset for preset in _TABLE}
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of that name. Raises BadInput, which lists the presets there are."""
-    if name not in PRESETS:
-        raise BadInput(f"There is no preset {name}; the presets are {', '.join(PRESETS)}.")
-    return PRESETS[name]
+    """The preset of that name, or the one in a file whose name ends in .toml or .json.
+
+    Raises BadInput, which lists the presets there are, or says what is wrong with the file.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    if Path(name).suffix.lower() in (".toml", ".json"):
+        preset = read_preset(Path(name))
+        if preset.name in PRESETS:
+            raise BadInput(f"{name}: the name {preset.name} is taken by a preset of ours; choose another.")
+        return preset
+    raise BadInput(f"There is no preset {name}; the presets are {', '.join(PRESETS)}, or a .toml or .json file.")
 
 
 def seeded(*key: int | str) -> np.random.Generator:

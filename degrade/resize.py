@@ -7,6 +7,7 @@ import math
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from degrade.pixels import Image
 
@@ -35,16 +36,17 @@ def small_size(height: int, width: int, factor: float) -> tuple[int, int]:
 
 def downsample(image: Image, factor: float, interpolation: str) -> Image:
     """Resize to `small_size`; a factor below 1 enlarges; no clipping."""
-    return resize(image, *small_size(*image.shape[:2], factor), interpolation)
+    height, width = small_size(image.shape[0], image.shape[1], factor)
+    return resize(image, height, width, interpolation)
 
 
 def _imresize_rows(image: Image, rows: int) -> Image:
     index, weight = _imresize_taps(image.shape[0], rows)
-    weight = weight.astype(np.float32)
-    result = np.zeros((rows, *image.shape[1:]), np.float32)
-    for tap in range(weight.shape[1]):  # a matrix product would do, but BLAS sums in another order elsewhere
-        result += weight[:, tap, None, None] * image[index[:, tap]]
-    return result
+    starts = np.arange(rows + 1) * index.shape[1]
+    matrix = sparse.csr_array((weight.astype(np.float32).ravel(), index.ravel(), starts), (rows, image.shape[0]))
+    flat = np.ascontiguousarray(image).reshape(image.shape[0], -1)
+    # scipy's product adds tap by tap; BLAS would sum in another order on another processor
+    return np.asarray(matrix @ flat, np.float32).reshape(rows, *image.shape[1:])
 
 
 # --- weights ---
@@ -92,9 +94,9 @@ def resize_taps(count: int, rows: int, interpolation: str) -> tuple[Index, Weigh
         part = (np.arange(rows) + 1) - (first + 1) / scale
         part = np.where(part <= 0, 0.0, part - np.floor(part))
     else:
-        place = ((np.arange(rows) + 0.5) * scale - 0.5).astype(np.float32)
+        place = (np.arange(rows) + 0.5) * scale - 0.5
         first = np.floor(place).astype(np.int64)
-        part = (place - first.astype(np.float32)).astype(np.float64)
+        part = place - first
     if interpolation == "bicubic":  # Keys' cubic, a = -0.75, the border repeated
         index, a = first[:, None] + np.arange(-1, 3), -0.75
         x = np.abs(part[:, None] - np.arange(-1, 3))

@@ -12,8 +12,9 @@ from manifests.errors import BadInput
 
 VERSION = 2
 
+
 @dataclass(frozen=True)
-class _Number:
+class Number:
     low: float
     high: float
     whole: bool = False
@@ -27,7 +28,7 @@ class _Number:
 
 
 @dataclass(frozen=True)
-class _OneOf:
+class OneOf:
     choices: tuple[object, ...]
 
     def problem(self, value: object) -> str | None:
@@ -36,34 +37,34 @@ class _OneOf:
         return " or ".join(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in self.choices)
 
 
-_SIGMA, _RESIZE, _SHIFT, _ANGLE = _Number(0, 1000), _OneOf(INTERPOLATIONS), _Number(-1, 1), _Number(-1000, 1000)
+_SIGMA, _RESIZE, _SHIFT, _ANGLE = Number(0, 1000), OneOf(INTERPOLATIONS), Number(-1, 1), Number(-1000, 1000)
 # below 2**53, so that every JSON reader keeps the seed
-_GRAY, _SEED, _FACTOR = _OneOf((True, False)), _Number(0, 2**53, whole=True), _Number(0, 100)
+_GRAY, _SEED, _FACTOR = OneOf((True, False)), Number(0, 2**53, whole=True), Number(0, 100)
 
-Fields = dict[str, _Number | _OneOf]
+Fields = dict[str, Number | OneOf]
 
 # op -> its parameters and what they may be; limits are ours, far outside every published range
 FIELDS: dict[str, Fields] = {
-    "blur": {"kernel": _OneOf(KERNELS), "size": _Number(1, 255, whole=True)},
-    "downsample": {"factor": _Number(0.1, 100_000), "interpolation": _RESIZE},
+    "blur": {"kernel": OneOf(KERNELS), "size": Number(1, 255, whole=True)},
+    "downsample": {"factor": Number(0.1, 100_000), "interpolation": _RESIZE},
     "noise": {"sigma": _SIGMA, "gray": _GRAY, "seed": _SEED},
     "poisson": {"scale": _FACTOR, "gray": _GRAY, "seed": _SEED},
-    "jpeg": {"quality": _Number(1, 100, whole=True)},
+    "jpeg": {"quality": Number(1, 100, whole=True)},
     "upsample": {"interpolation": _RESIZE},
     "shift": {"red": _SHIFT, "green": _SHIFT, "blue": _SHIFT},
     "gray": {},
     "brightness": {"factor": _FACTOR},
     "contrast": {"factor": _FACTOR},
     "saturation": {"factor": _FACTOR},
-    "hue": {"factor": _Number(-0.5, 0.5)},
+    "hue": {"factor": Number(-0.5, 0.5)},
     "quantise": {},
 }
 _ELLIPSE: Fields = {"sigma_x": _SIGMA, "sigma_y": _SIGMA, "angle": _ANGLE}
 _OF_KERNEL: dict[str, Fields] = {
-    **{name: _ELLIPSE for name in GAUSSIAN},
-    **{name: {**_ELLIPSE, "beta": _Number(0.01, 100)} for name in SHAPED},
-    "sinc": {"cutoff": _Number(0.01, math.pi)},
-    "motion": {"length": _Number(0, 255), "angle": _ANGLE},
+    **dict.fromkeys(GAUSSIAN, _ELLIPSE),
+    **{name: {**_ELLIPSE, "beta": Number(0.01, 100)} for name in SHAPED},
+    "sinc": {"cutoff": Number(0.01, math.pi)},
+    "motion": {"length": Number(0, 255), "angle": _ANGLE},
 }
 
 

@@ -9,6 +9,7 @@ from test_degrade_sets import toy_dataset, toy_picture
 from typer.testing import CliRunner
 
 from degrade import cli
+from degrade.presets import PRESETS
 from degrade.work import decode_picture, encode_png
 from manifests.errors import BadInput, LedgerMissing
 
@@ -71,7 +72,7 @@ def test_preview_writes_a_sheet_of_presets_by_seeds(tmp_path):
     call("preview", face, "--out", sheet, "--seeds", 2)
     assert sheet.read_bytes() == first
     call("preview", face, "--out", sheet, "--seeds", 5, "--preset", "gfpgan")
-    assert decode_picture(sheet.read_bytes()).shape == (height // 3, width * 2, 3)
+    assert decode_picture(sheet.read_bytes()).shape == (height // len(PRESETS), width * 2, 3)
 
 
 def test_a_sheet_never_takes_the_place_of_its_picture(tmp_path):
