@@ -38,6 +38,8 @@ class FaceDegradation(ImageOnlyTransform):  # type: ignore[misc, unused-ignore]
     small for its θ.
     """
 
+    _key2func: dict[str, Callable[..., Any]]
+
     class InitSchema(BaseTransformInitSchema):  # type: ignore[misc, unused-ignore]
         preset: str
         only: Sequence[str]
@@ -57,7 +59,8 @@ class FaceDegradation(ImageOnlyTransform):  # type: ignore[misc, unused-ignore]
         self._keep_only()
 
     def _keep_only(self) -> None:
-        self._key2func = {name: function for name, function in self._key2func.items() if name in self.only}
+        functions: dict[str, Callable[..., Any]] = self._key2func
+        self._key2func = {name: function for name, function in functions.items() if name in self.only}
 
     def get_params(self) -> dict[str, Any]:
         """Draw θ."""

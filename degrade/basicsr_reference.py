@@ -85,7 +85,7 @@ def apply(hq: Image, theta: Theta) -> Image:
     """
     check_theta(theta)
     check_image(hq)
-    check_sizes(*hq.shape[:2], theta)
+    check_sizes(hq.shape[0], hq.shape[1], theta)
     image = run_steps(hq, theta["steps"])
     return _quantise(image)  # GFPGAN's last line
 
@@ -140,7 +140,7 @@ def _resize(image: Image, height: int, width: int, interpolation: str) -> Image:
 
 
 def _downsample(image: Image, factor: float, interpolation: str) -> Image:
-    return _resize(image, *small_size(*image.shape[:2], factor), interpolation)
+    return _resize(image, *small_size(image.shape[0], image.shape[1], factor), interpolation)
 
 
 def _noise(image: Image, sigma: float, gray: bool, seed: int) -> Image:

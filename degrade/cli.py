@@ -97,7 +97,13 @@ def degrade(
 
     workers = default_workers() if workers is None else workers
     if replay is not None:
-        options_of_a_set = {"preset": preset, "split": split, "seed": seed, "size": size, "engine": engine}
+        options_of_a_set: dict[str, object] = {
+            "preset": preset,
+            "split": split,
+            "seed": seed,
+            "size": size,
+            "engine": engine,
+        }
         _replay(source, replay, out, workers, dry_run, as_json, options_of_a_set)
         return
     preset, seed, engine = preset or "gfpgan", seed or 0, engine or "exact"

@@ -116,7 +116,8 @@ def _card(thetas: Path, rows: list[Row], theta_sha256: str, source: Path) -> dic
     size = sizes.pop() if len(sizes) == 1 else None
     card = new_card(None, None, size, encode_name(source.absolute()), " and ".join(sorted(engines)))
     kept = {key: beside[key] for key in ("preset", "seed", "size", "theta_version", "skipped") if key in beside}
-    return json.loads(json.dumps(card | kept | {"theta_sha256": theta_sha256}))  # type: ignore[no-any-return]
+    new: dict[str, Any] = json.loads(json.dumps(card | kept | {"theta_sha256": theta_sha256}))
+    return new
 
 
 def _check_sources(source: Path, rows: list[Row]) -> None:
