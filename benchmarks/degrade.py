@@ -1,7 +1,7 @@
 """Images a second at 512 x 512, beside basicsr on the same θ: `python benchmarks/degrade.py`.
 
-One core: OpenCV and torch have one thread, and the engines take turns on each picture, ours first and basicsr first by
-turns; a figure is one over the median time of an image. Both run from float32 in 0..1 to float32 on the 1/255 grid.
+One core: OpenCV and torch have one thread, and the engines take turns on each picture, one first, then the other; each
+picture counts with the median of its times, and a figure is pictures over the sum of these. Both run from float32 in 0..1 to float32 on the 1/255 grid.
 basicsr is the literature's code with θ's own noise numbers, which are drawn in less time than its own; it needs
 `pip install --no-deps basicsr==1.4.2` (Python 3.11 or 3.12) and is null where it is missing. Then the whole of a frozen
 set (decoding, PNG, disk) with one worker and with two, and the differentiable twin, a batch at a time, forward and
@@ -47,56 +47,77 @@ def timed(function: Callable[..., Any], *arguments: Any) -> float:
     return time.perf_counter() - start
 
 
-def side_by_side(images: list[Image], thetas: list[Theta], theirs: Callable[..., Any] | None) -> dict[str, Any]:
-    """Images/s of both engines, in turns."""
+def side_by_side(
+    images: list[Image], thetas: list[Theta], theirs: Callable[..., Any] | None, rounds: int
+) -> dict[str, Any]:
+    """Images/s of both engines, in turns: the images over the sum of each image's median time."""
     engines = {"ours": apply} | ({"basicsr": theirs} if theirs else {})
-    seconds: dict[str, list[float]] = {name: [] for name in engines}
-    for number, (image, theta) in enumerate(zip(images, thetas, strict=True)):
-        for name in list(engines)[:: 1 if number % 2 else -1]:
-            seconds[name].append(timed(engines[name], image, theta))
-    rate = {name: round(1 / median(each), 1) for name, each in seconds.items()}
-    mean = {f"{name}_mean": round(len(each) / sum(each), 1) for name, each in seconds.items()}
-    ratio = round(median(seconds["basicsr"]) / median(seconds["ours"]), 2) if theirs else None
-    return {"ours": rate["ours"], "basicsr": rate.get("basicsr"), "ratio": ratio, **mean}
+    total = dict.fromkeys(engines, 0.0)
+    for image, theta in zip(images, thetas, strict=True):
+        seconds: dict[str, list[float]] = {name: [] for name in engines}
+        for turn in range(rounds):
+            for name in list(engines)[:: 1 if turn % 2 else -1]:
+                seconds[name].append(timed(engines[name], image, theta))
+        for name in engines:
+            total[name] += median(seconds[name])
+    rate = {name: round(len(images) / each, 1) for name, each in total.items()}
+    ratio = round(total["basicsr"] / total["ours"], 2) if theirs else None
+    return {"ours": rate["ours"], "basicsr": rate.get("basicsr"), "ratio": ratio}
 
 
 def where_time_goes(images: list[Image], thetas: list[Theta]) -> dict[str, float]:
-    """Median milliseconds of each kind of step, a downsample that is one product with its blur counted there."""
-    seconds: dict[str, list[float]] = {}
+    """Milliseconds of each kind of step in a mean image; a downsample that is one product with its blur is in it."""
+    spent: dict[str, float] = {}
     for image, theta in zip(images, thetas, strict=True):
-        spent: dict[str, float] = {}
         before = 0.0
         steps = theta["steps"]
         for end in range(1, len(steps) + 1):
-            if end < len(steps) and steps[end]["op"] == "downsample":
+            if steps[end - 1]["op"] == "blur" and end < len(steps) and steps[end]["op"] == "downsample":
                 continue
             # the run up to here, less the run up to the step before: small differences, hence the minimum of three
-            total = min(timed(run_steps, image, steps[:end], theta["version"]) for _ in range(3))
-            name = "blur+downsample" if steps[end - 1]["op"] == "downsample" and end > 1 else steps[end - 1]["op"]
-            spent[name] = spent.get(name, 0.0) + max(0.0, total - before)
-            before = total
-        spent["checks and rounding"] = max(0.0, min(timed(apply, image, theta) for _ in range(3)) - before)
-        for name, value in spent.items():
-            seconds.setdefault(name, []).append(value)
-    return {name: round(1000 * median(values), 2) for name, values in seconds.items()}
+            now = min(timed(run_steps, image, steps[:end], theta["version"]) for _ in range(3))
+            joined = end > 1 and steps[end - 1]["op"] == "downsample" and steps[end - 2]["op"] == "blur"
+            name = "blur and downsample" if joined else steps[end - 1]["op"]
+            spent[name] = spent.get(name, 0.0) + now - before
+            before = now
+        now = min(timed(apply, image, theta) for _ in range(3))
+        spent["checks and rounding"] = spent.get("checks and rounding", 0.0) + now - before
+    return {name: round(1000 * value / len(images), 2) for name, value in spent.items()}
 
 
 def scaling(images: int, rounds: int) -> dict[str, float]:
-    """Images/s of `likeness degrade FOLDER --preset gfpgan` with 1 and 2 workers, in turns, starting them included."""
+    """Images/s of `likeness degrade FOLDER --preset gfpgan` with 1 and 2 workers, in turns.
+
+    Decoding and encoding PNG and flushing each file to disk are in it. `times` leaves the first quarter out, in which
+    workers start; `whole` does not.
+    """
     from degrade.folders import degrade_folder
 
-    seconds: dict[int, list[float]] = {1: [], 2: []}
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    whole: dict[int, list[float]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as there:
         photos = Path(there) / "photos"
         photos.mkdir()
         for number in range(images):
             (photos / f"{number:04d}.png").write_bytes(encode_png(picture(number % 20)))
         for turn in range(rounds):
-            for workers in seconds:
+            for workers in rates:
+                done: list[float] = []
+                start = time.perf_counter()
                 out = Path(there) / f"{turn}-{workers}"
-                seconds[workers].append(timed(degrade_folder, photos, out, "gfpgan", 0, None, workers))
-    one, two = (images / median(each) for each in seconds.values())
-    return {"workers_1": round(one, 1), "workers_2": round(two, 1), "times": round(two / one, 2)}
+                degrade_folder(
+                    photos, out, workers=workers, progress=lambda _, done=done: done.append(time.perf_counter())
+                )
+                first = images // 4
+                rates[workers].append((images - first) / (done[-1] - done[first - 1]))
+                whole[workers].append(images / (time.perf_counter() - start))
+    one, two = (median(each) for each in rates.values())
+    return {
+        "workers_1": round(one, 1),
+        "workers_2": round(two, 1),
+        "times": round(two / one, 2),
+        "whole": round(median(whole[2]) / median(whole[1]), 2),
+    }
 
 
 def twin(device: str, images: list[Image], thetas: list[Theta], batch: int, rounds: int) -> dict[str, float] | None:
@@ -134,7 +155,7 @@ def twin(device: str, images: list[Image], thetas: list[Theta], batch: int, roun
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=60, help="draws a preset (default 60)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of the scaling and the twin (default 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="times that everything is measured (default 3)")
     parser.add_argument("--preset", action="append", help="may be given again (default: all)")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/degrade.json")
     given = parser.parse_args()
@@ -158,8 +179,8 @@ def main() -> None:
     some = [images[n % len(images)] for n in range(given.images)]
     for name in given.preset or PRESETS:
         thetas = [draw(PRESETS[name], 0, f"benchmark {n}") for n in range(given.images)]
-        side_by_side(some[:3], thetas[:3], theirs)  # warm
-        result[name] = side_by_side(some, thetas, theirs)
+        side_by_side(some[:3], thetas[:3], theirs, 1)  # warm
+        result[name] = side_by_side(some, thetas, theirs, given.rounds)
         print(f"{name:16}", result[name], flush=True)
     thetas = [draw(PRESETS["gfpgan"], 0, f"benchmark {n}") for n in range(given.images)]
     result["gfpgan milliseconds"] = where_time_goes(some, thetas)

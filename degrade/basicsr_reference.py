@@ -160,7 +160,12 @@ def _poisson(image: Image, scale: float, gray: bool, seed: int) -> Image:
 
 
 def _jpeg(image: Image, quality: int) -> Image:
-    return np.asarray(load().add_jpg_compression(image, int(quality)), np.float32)
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns that it rounds floats to 8 bits
+    try:
+        return np.asarray(load().add_jpg_compression(image, int(quality)), np.float32)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def jpeg_bytes(image: Image, quality: int) -> bytes:
