@@ -1,11 +1,11 @@
 """Images a second at 512 x 512, beside basicsr on the same θ: `python benchmarks/degrade.py`.
 
 One core: OpenCV and torch have one thread, and the engines take turns on each picture, one first, then the other; each
-picture counts with the median of its times, and a figure is pictures over the sum of these. Both run from float32 in 0..1 to float32 on the 1/255 grid.
-basicsr is the literature's code with θ's own noise numbers, which are drawn in less time than its own; it needs
-`pip install --no-deps basicsr==1.4.2` (Python 3.11 or 3.12) and is null where it is missing. Then the whole of a frozen
-set (decoding, PNG, disk) with one worker and with two, and the differentiable twin, a batch at a time, forward and
-backward, on the CPU with all its threads and on a GPU where there is one.
+picture counts with the median of its times, and a figure is pictures over the sum of these. Both run from float32 in
+0..1 to float32 on the 1/255 grid. basicsr is the literature's code with θ's own noise numbers, which are drawn in less
+time than its own; it needs `pip install --no-deps basicsr==1.4.2` (Python 3.11 or 3.12) and is null where it is
+missing. Then the whole of a frozen set (decoding, PNG, disk) with one worker and with two, and the differentiable twin,
+a batch at a time, forward and backward, on the CPU with all its threads and on a GPU where there is one.
 """
 
 from __future__ import annotations
