@@ -15,7 +15,7 @@ help:
 	@echo "make test      the tests"
 	@echo "make lint      format, lint, types and layers"
 	@echo "make format    format the code"
-	@echo "make bench     the grouping benchmark beside its peers, and the speed of curation, on ../shared/data"
+	@echo "make bench     degradation and grouping beside their peers, and the speed of curation, on ../shared/data"
 	@echo "make clean     remove the demo dataset, caches and build folders (not $(VENV))"
 
 install: $(STAMP)
@@ -43,6 +43,8 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,dev,peers]'
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt 'basicsr; python_version < "3.13"'
+	$(BIN)/python benchmarks/degrade.py
 	$(BIN)/python benchmarks/grouping.py ../shared/data/photos ../shared/data/people_crops --faces insightface:../shared/data/weights/insightface_small
 	$(BIN)/python benchmarks/curate.py ../shared/data/photos --faces insightface:../shared/data/weights/insightface_small
 

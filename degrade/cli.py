@@ -51,12 +51,15 @@ def _is_dataset(folder: Path) -> bool:
 
 def degrade(
     source: Annotated[Path, typer.Argument(help="A dataset, or any folder of pictures.", metavar="DATASET|FOLDER")],
-    preset: Annotated[str, typer.Option(help=_PRESET_HELP)] = "gfpgan",
+    preset: Annotated[str | None, typer.Option(help=_PRESET_HELP, show_default="gfpgan")] = None,
     split: Annotated[
         str | None,
         typer.Option(help="train, val or test of a dataset; val and test are locked by it.", show_default="test"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Every draw follows from it and the face's id.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=MAX_SEED, help="Every draw follows from it and the face's id.", show_default="0"),
+    ] = None,
     size: Annotated[
         int | None,
         typer.Option(
@@ -65,18 +68,27 @@ def degrade(
         ),
     ] = None,
     workers: _Workers = None,
-    out: Annotated[Path | None, typer.Option(help="Where the set of a plain folder goes.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the set of a plain folder, or a replay, goes.")] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="The theta.jsonl of a set to build again from its sources, byte for byte.")
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="exact, or basicsr: the literature's own code on the same θ.", show_default="exact"),
+    ] = None,
     dry_run: _DryRun = False,
     as_json: _Json = False,
 ) -> None:
     """Make a frozen set of low-quality images that anyone can regenerate.
 
-    A dataset keeps it as DATASET/lq/<preset>-<split>-<size>-s<seed>/, with every parameter in the ledger. A plain
-    folder needs --out, and gets PNGs, theta.jsonl and card.json there. The same command again resumes.
+    A dataset keeps it as DATASET/lq/<preset>-<split>-<size>-s<seed>/, with every parameter in the ledger too. A plain
+    folder needs --out. Either gets PNGs, theta.jsonl and card.json there. The same command again resumes.
 
     Example: likeness degrade DATASET --preset gfpgan --split test --seed 0
 
     Example: likeness degrade FOLDER --preset codeformer --seed 0 --out LQ
+
+    Example: likeness degrade FOLDER --replay LQ/theta.jsonl --out LQ2
     """
     from degrade.folders import degrade_folder, pictures_in
     from degrade.sets import make_set, plan_set
@@ -84,16 +96,27 @@ def degrade(
     from manifests.workers import default_workers
 
     workers = default_workers() if workers is None else workers
+    if replay is not None:
+        options_of_a_set: dict[str, object] = {
+            "preset": preset,
+            "split": split,
+            "seed": seed,
+            "size": size,
+            "engine": engine,
+        }
+        _replay(source, replay, out, workers, dry_run, as_json, options_of_a_set)
+        return
+    preset, seed, engine = preset or "gfpgan", seed or 0, engine or "exact"
     if _is_dataset(source):
         if out is not None:
             raise BadInput(f"{source} is a dataset and keeps its sets in {source / 'lq'}: leave --out away.")
         options = (preset, split or "test", seed, 512 if size is None else size)
-        planned = plan_set(source, *options)
+        planned = plan_set(source, *options, engine=engine)
         if dry_run:
             _say(planned, as_json, f"Would make {planned.images} images in {planned.folder}.")
             return
         with _progress("degrade", planned.images, as_json) as advance:
-            report = make_set(source, *options, workers=workers, progress=advance)
+            report = make_set(source, *options, workers=workers, progress=advance, engine=engine)
         later = f" {report.later} faces joined the split later and are not in it." if report.later else ""
         _say(report, as_json, f"{report.images} images in {report.folder} ({_made(report)}).{later}")
         return
@@ -105,13 +128,39 @@ def degrade(
     if out is None:
         raise BadInput(f"{source} is not a dataset: say with --out where its low-quality images go.")
     if dry_run:
-        would = degrade_folder(source, out, preset, seed, size, workers, dry_run=True)
+        would = degrade_folder(source, out, preset, seed, size, workers, dry_run=True, engine=engine)
         _say(would, as_json, f"Would make {would.images} images in {would.folder}.")
         return
     with _progress("degrade", len(pictures_in(source, leave_out=out)), as_json) as advance:
-        made = degrade_folder(source, out, preset, seed, size, workers, progress=advance)
+        made = degrade_folder(source, out, preset, seed, size, workers, progress=advance, engine=engine)
     skipped = "".join(f"\nskipped {name}: {reason}" for name, reason in made.skipped)
     _say(made, as_json, f"{made.images} images in {made.folder} ({_made(made)}).{skipped}")
+
+
+def _replay(
+    source: Path,
+    thetas: Path,
+    out: Path | None,
+    workers: int,
+    dry_run: bool,
+    as_json: bool,
+    others: dict[str, object],
+) -> None:
+    from degrade.cards import parse_thetas
+    from degrade.replay import replay
+    from manifests.errors import BadInput
+
+    if senseless := [name for name, value in others.items() if value is not None]:
+        raise BadInput(f"{thetas} says all that a replay needs: leave --{senseless[0]} away.")
+    if out is None:
+        raise BadInput("Say with --out where the set is to be built again.")
+    if dry_run:
+        would = replay(source, thetas, out, workers, dry_run=True)
+        _say(would, as_json, f"Would build {would.images} images again in {would.folder}.")
+        return
+    with _progress("replay", len(parse_thetas(thetas)), as_json) as advance:
+        made = replay(source, thetas, out, workers, advance)
+    _say(made, as_json, f"{made.images} images in {made.folder}, byte for byte as recorded ({_made(made)}).")
 
 
 def _made(report: SetReport | FolderReport) -> str:
@@ -125,6 +174,10 @@ def _say(report: object, as_json: bool, sentence: str) -> None:
 
 def verify(
     lq: Annotated[Path, typer.Argument(help="A frozen set, or a dataset for all its sets.", metavar="LQ_SET|DATASET")],
+    source: Annotated[
+        Path | None,
+        typer.Option(help="Where the clean pictures of a set are now.", show_default="where its card says"),
+    ] = None,
     workers: _Workers = None,
     as_json: _Json = False,
 ) -> None:
@@ -132,7 +185,8 @@ def verify(
 
     Example: likeness verify DATASET/lq/gfpgan-test-512-s0
     """
-    from degrade.folders import read_card, read_thetas, verify_folder
+    from degrade.cards import read_card, read_thetas
+    from degrade.folders import verify_folder
     from degrade.sets import as_json as plain
     from degrade.sets import set_names, set_size, verify_set
     from manifests.errors import BadInput
@@ -144,6 +198,8 @@ def verify(
     found: list[Verified] = []
     dataset = lq if _is_dataset(lq) else lq.absolute().parent.parent
     if _is_dataset(dataset) and (dataset == lq or lq.absolute().parent.name == "lq"):
+        if source is not None:
+            raise BadInput(f"{dataset} is a dataset and knows its clean pictures: leave --source away.")
         names = set_names(dataset) if dataset == lq else [lq.absolute().name]
         if not names:
             raise BadInput(f"{lq} has no frozen set yet: make one with `likeness degrade {lq}`.")
@@ -153,7 +209,7 @@ def verify(
     else:
         read_card(lq)
         with _progress(lq.name, len(read_thetas(lq)), as_json) as advance:
-            found.append(verify_folder(lq, workers, advance))
+            found.append(verify_folder(lq, workers, advance, source))
     if as_json:
         typer.echo(json.dumps([plain(verified) for verified in found], sort_keys=True))
     else:
@@ -169,16 +225,19 @@ def _told(verified: Verified) -> str:
     lines = [f"{verified.lq_set}: {verified.images} images recorded."]
     if verified.unfinished:
         lines.append("  unfinished: run the same `likeness degrade` command again.")
+    elsewhere = "; ".join(verified.elsewhere) or "another processor, OpenCV or numpy?"
     for what, names in (
         ("missing from the disk", verified.missing),
         ("changed on the disk", verified.changed),
-        ("not regenerated to the recorded bytes (another processor or OpenCV?)", verified.not_reproduced),
+        (f"not regenerated to the recorded bytes ({elsewhere})", verified.not_reproduced),
         ("not regenerated, the clean picture is gone, changed or unreadable", verified.no_source),
         ("on the disk and not recorded", verified.unexpected),
     ):
         if names:
             more = f" and {len(names) - 10} more" if len(names) > 10 else ""
             lines.append(f"  {len(names)} {what}: {', '.join(names[:10])}{more}")
+    if verified.not_reproduced and not (verified.missing or verified.changed):
+        lines.append("  every recorded file on the disk has its recorded bytes; only making it again differs here")
     lines.append(f"  largest difference of a pixel, file against regeneration: {verified.largest_difference}/255")
     return "\n".join(lines)
 

@@ -1,4 +1,5 @@
-"""Frozen sets without a dataset: a folder of pictures in, a folder with PNGs, theta.jsonl and card.json out.
+"""Frozen sets without a dataset: a folder of pictures in, a folder with PNGs, theta.jsonl and card.json out; and sets
+of either kind built again from a theta.jsonl.
 
 card.json appears first, with `complete` false, and is what makes the folder ours; theta.jsonl follows when every image
 is there, and the card again, with `complete` true. None holds a clock: the same command gives the same bytes.
@@ -6,7 +7,6 @@ is there, and the card again, with `complete` true. None holds a clock: the same
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections import Counter
@@ -14,20 +14,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-import cv2
-import numpy as np
-
-from degrade.operations import VERSION
-from degrade.presets import Preset, check_seed, draw, find_preset
-from degrade.sets import Verified, judge
-from degrade.work import Comparison, Job, compare_job, mapper, run_job
+from degrade.cards import (
+    CARD,
+    THETAS,
+    Row,
+    card_bytes,
+    decode_name,
+    encode_name,
+    finish_set,
+    new_card,
+    read_card,
+    read_thetas,
+    theta_lines,
+)
+from degrade.presets import check_seed, draw, find_preset
+from degrade.sets import Verified, judge, with_records
+from degrade.work import Comparison, Job, check_engine, compare_job, mapper, run_job
 from manifests.errors import BadInput
-from manifests.storage import in_the_way, sha256_bytes, sha256_file, write_atomically
+from manifests.storage import in_the_way, sha256_file, write_atomically
 from manifests.workers import check_workers
 
-CARD, THETAS = "card.json", "theta.jsonl"
 MIN_SIZE, MAX_SIZE = 16, 8192  # of --size, pixels: below, no face is left; above, few pictures may be that large (ours)
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
@@ -39,8 +46,8 @@ class FolderReport:
     """A set after `degrade_folder`; `skipped` holds (percent-encoded name, reason)."""
 
     folder: str
-    preset: str
-    seed: int
+    preset: str | None  # None: a replay of θ whose card is not there
+    seed: int | None
     size: int | None
     images: int
     made: int  # by this call
@@ -75,14 +82,6 @@ def output_names(sources: list[Path]) -> list[Path]:
     return names
 
 
-def _encode(path: Path) -> str:
-    return quote_from_bytes(os.fsencode(path), safe="/")
-
-
-def _decode(name: str) -> Path:
-    return Path(os.fsdecode(unquote_to_bytes(name)))
-
-
 def degrade_folder(
     folder: Path,
     out: Path,
@@ -92,14 +91,15 @@ def degrade_folder(
     workers: int = 1,
     progress: Progress | None = None,
     dry_run: bool = False,
+    engine: str = "exact",
 ) -> FolderReport:
     """Degrade every picture below `folder` into `out`, at its own size or with its longer side area-resized to `size`
     where it is longer.
 
-    θ is keyed by (seed, preset, path below `folder`). A picture that cannot be decoded is skipped and named in the
-    card. A file of a finished set that is gone, or no longer what was frozen, is made again, to the recorded bytes.
-    Raises BadInput, with nothing written, for a folder without pictures and for an `out` that holds anything but this
-    very set.
+    θ is keyed by (seed, preset, path below `folder`). A picture that cannot be decoded, or is too small for its θ, is
+    skipped and named in the card. `engine` is exact, or basicsr for the literature's own code. A file of a finished set
+    that is gone, or no longer what was frozen, is made again, to the recorded bytes. Raises BadInput, with nothing
+    written, for a folder without pictures and for an `out` that holds anything but this very set.
     """
     folder, out = Path(folder), Path(out)
     chosen = find_preset(preset)
@@ -112,59 +112,48 @@ def degrade_folder(
     sources = pictures_in(folder, leave_out=out)
     if not sources:
         raise BadInput(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))}): name another folder.")
-    card: dict[str, Any] = {
-        "preset": dataclasses.asdict(chosen),
-        "seed": seed,
-        "size": size,
-        "source": _encode(folder.absolute()),
-        "theta_version": VERSION,
-        "tools": {"numpy": np.__version__, "opencv": cv2.__version__},
-    }
+    check_engine(engine)
+    card = new_card(chosen, seed, size, encode_name(folder.absolute()), engine)
     finished = _finished(out, card, sources)
     if dry_run:
-        return FolderReport(str(out), preset, seed, size, len(sources), made=0, mended=0, skipped=())
+        return FolderReport(str(out), chosen.name, seed, size, len(sources), made=0, mended=0, skipped=())
     if finished:
-        made, mended = _mend(folder, out, chosen, size, seed, workers, progress)
+        made, mended = _mend(folder, out, workers, progress)
         before = tuple((name, reason) for name, reason in read_card(out)["skipped"])
-        return FolderReport(str(out), preset, seed, size, len(finished), made, mended, before)
+        return FolderReport(str(out), chosen.name, seed, size, len(finished), made, mended, before)
 
-    write_atomically(out / CARD, _card_bytes(card, complete=False))
-    for left_behind in out.rglob(".*.tmp"):  # of a killed run
-        left_behind.unlink(missing_ok=True)
+    write_atomically(out / CARD, card_bytes(card, complete=False))
+    sweep_set(out)
     names = output_names(sources)
-    jobs = [Job(folder / source, size, draw(chosen, seed, _encode(source))) for source in sources]
-    lines: list[str] = []
+    jobs = [Job(folder / s, size, draw(chosen, seed, encode_name(s)), engine=engine) for s in sources]
+    rows: list[Row] = []
     skipped: list[tuple[str, str]] = []
     with mapper(workers, len(jobs)) as map_in_order:
         for source, name, job, result in zip(sources, names, jobs, map_in_order(run_job, jobs), strict=True):
             if result.problem:
-                skipped.append((_encode(source), result.problem))
+                skipped.append((encode_name(source), result.problem))
             else:
                 write_atomically(out / name, result.png)
-                line = {"file": _encode(name), "source": _encode(source), "source_sha256": result.source_sha256}
-                lines.append(json.dumps({**line, "theta": job.theta, "sha256": result.sha256}, sort_keys=True))
+                names_and_hashes = {"file": encode_name(name), "source": encode_name(source), "sha256": result.sha256}
+                made_by = {"size": size, "engine": engine, "theta": job.theta, "source_sha256": result.source_sha256}
+                rows.append(names_and_hashes | made_by)
             if progress:
                 progress(1)
-    thetas = "".join(f"{line}\n" for line in lines).encode()
-    write_atomically(out / THETAS, thetas)
-    card |= {"images": len(lines), "skipped": skipped, "theta_sha256": sha256_bytes(thetas)}
-    write_atomically(out / CARD, _card_bytes(card, complete=True))
-    return FolderReport(str(out), preset, seed, size, len(lines), len(lines), 0, tuple(skipped))
+    finish_set(out, card, theta_lines(rows), len(rows), skipped)
+    return FolderReport(str(out), chosen.name, seed, size, len(rows), len(rows), 0, tuple(skipped))
 
 
-def _mend(
-    folder: Path, out: Path, preset: Preset, size: int | None, seed: int, workers: int, progress: Progress | None
-) -> tuple[int, int]:
+def _mend(folder: Path, out: Path, workers: int, progress: Progress | None) -> tuple[int, int]:
     """Make what is gone or changed in a finished set again; how many images that were, and how many had changed."""
     rows = read_thetas(out)
-    paths = {row["file"]: out / _decode(row["file"]) for row in rows}
+    paths = {row["file"]: out / decode_name(row["file"]) for row in rows}
     changed = {
         name for row in rows if paths[name := row["file"]].is_file() and sha256_file(paths[name]) != row["sha256"]
     }
     todo = [row for row in rows if row["file"] in changed or not paths[row["file"]].is_file()]
     if progress:
         progress(len(rows) - len(todo))
-    jobs = [Job(folder / _decode(row["source"]), size, draw(preset, seed, row["source"])) for row in todo]
+    jobs = [Job(folder / decode_name(r["source"]), r["size"], r["theta"], engine=r["engine"]) for r in todo]
     with mapper(workers, len(jobs)) as map_in_order:
         for row, job, result in zip(todo, jobs, map_in_order(run_job, jobs), strict=True):
             if result.problem:
@@ -185,28 +174,21 @@ def _mend(
     return len(todo), len(changed)
 
 
-def _card_bytes(card: dict[str, Any], complete: bool) -> bytes:
-    return (json.dumps({**card, "complete": complete}, indent=2, sort_keys=True) + "\n").encode()
-
-
 def _finished(out: Path, card: dict[str, Any], sources: list[Path]) -> dict[str, str]:
     """File -> sha256 of this very set where `out` holds it whole; empty where it is to be made or finished. Raises
     BadInput where `out` holds anything else."""
-    if (file := in_the_way(out)) is not None:
-        raise BadInput(f"{file} is a file: name a folder for --out.")
-    if not out.exists() or not any(out.iterdir()):
-        return {}
-    if not (out / CARD).is_file():
-        raise BadInput(f"{out} is not empty and holds no degraded set: name another folder for --out.")
-    there = read_card(out)
-    mine = json.loads(json.dumps(card))
-    if other := [key for key in mine if there.get(key) != mine[key]]:
+    there = card_of_out(out)
+    # another release may finish or mend a set: whatever decides a byte stands in the other keys
+    mine = {key: value for key, value in json.loads(json.dumps(card)).items() if key != "likeness"}
+    if there is not None and (other := [key for key in mine if there.get(key) != mine[key]]):
         raise BadInput(f"{out} holds another set (its {other[0]} differs): name another folder for --out.")
-    if not there.get("complete"):
+    if there is None or not there.get("complete"):
         return {}
     rows = read_thetas(out)
+    if sha256_file(out / THETAS) != there.get("theta_sha256"):
+        raise BadInput(f"{out / THETAS} is not the one that {CARD} names: put it back, or name another --out.")
     known = {row["source"] for row in rows} | {name for name, _ in there["skipped"]}
-    if known != {_encode(source) for source in sources}:
+    if known != {encode_name(source) for source in sources}:
         raise BadInput(
             f"{out} holds the frozen set of {len(known)} pictures, and there are {len(sources)} now or others: "
             "name another folder for --out."
@@ -214,47 +196,41 @@ def _finished(out: Path, card: dict[str, Any], sources: list[Path]) -> dict[str,
     return {row["file"]: row["sha256"] for row in rows}
 
 
-def read_card(out: Path) -> dict[str, Any]:
-    """card.json of a set. Raises BadInput where there is none or it is no card."""
-    try:
-        card = json.loads((out / CARD).read_bytes())
-    except (OSError, ValueError):
-        raise BadInput(
-            f"{out} holds no readable {CARD}: name a set made by `likeness degrade`, or a dataset."
-        ) from None
-    if not isinstance(card, dict) or not {"preset", "seed", "source"} <= card.keys():
-        raise BadInput(f"{out / CARD} is not the card of a degraded set.")
-    return card
+def card_of_out(out: Path) -> dict[str, Any] | None:
+    """The card of the set that lies in `out`; None where `out` is free. Raises BadInput where something else is."""
+    if (file := in_the_way(out)) is not None:
+        raise BadInput(f"{file} is a file: name a folder for --out.")
+    if not out.exists() or not any(out.iterdir()):
+        return None
+    if not (out / CARD).is_file():
+        raise BadInput(f"{out} is not empty and holds no degraded set: name another folder for --out.")
+    return read_card(out)
 
 
-def read_thetas(out: Path) -> list[dict[str, Any]]:
-    """The rows of theta.jsonl: file, source, source_sha256, theta, sha256. Raises BadInput for a broken line."""
-    rows = []
-    try:
-        lines = (out / THETAS).read_bytes().splitlines()
-    except OSError:
-        raise BadInput(f"{out} holds no {THETAS}: finish it with the same `likeness degrade` command.") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            rows.append({key: row[key] for key in ("file", "source", "source_sha256", "theta", "sha256")})
-        except (ValueError, KeyError, TypeError):
-            raise BadInput(
-                f"Line {number} of {out / THETAS} is broken: restore the file or make the set anew."
-            ) from None
-    return rows
+def sweep_set(out: Path) -> None:
+    """Remove what a killed run left half-written."""
+    for left_behind in out.rglob(".*.tmp"):
+        left_behind.unlink(missing_ok=True)
 
 
-def verify_folder(out: Path, workers: int = 1, progress: Progress | None = None) -> Verified:
-    """As `sets.verify_set`, for a folder made by `degrade_folder`.
+def verify_folder(
+    out: Path, workers: int = 1, progress: Progress | None = None, source: Path | None = None
+) -> Verified:
+    """As `sets.verify_set`, for a folder made by `degrade_folder` or `replay`, or a copy of any set.
 
-    The clean pictures are looked for where its card says; one that has changed since counts as gone.
+    The clean pictures are looked for in `source`, or else where its card says; one that has changed since counts as
+    gone.
     """
     out = Path(out)
     card, rows = read_card(out), read_thetas(out)
-    source = _decode(card["source"])
+    for engine in {row["engine"] for row in rows}:
+        check_engine(engine)
+    source = out / decode_name(card["source"]) if source is None else Path(source)
+    if not source.is_dir() and source != out / decode_name(card["source"]):
+        raise BadInput(f"{source} is not a folder: name the one with the clean pictures.")
     jobs = [
-        Job(source / _decode(row["source"]), card["size"], row["theta"], out / _decode(row["file"])) for row in rows
+        Job(source / decode_name(r["source"]), r["size"], r["theta"], out / decode_name(r["file"]), r["engine"])
+        for r in rows
     ]
     compared: list[Comparison] = []
     with mapper(workers, len(jobs)) as map_in_order:
@@ -264,7 +240,8 @@ def verify_folder(out: Path, workers: int = 1, progress: Progress | None = None)
             if progress:
                 progress(1)
     recorded = [(row["file"], row["sha256"]) for row in rows]
-    there = {_encode(path) for path in pictures_in(out)}
+    there = {encode_name(path) for path in pictures_in(out)}
     unexpected = sorted(there - {name for name, _ in recorded})
     unfinished = 0 if card.get("complete") else 1
-    return judge(out.name, recorded, compared, unexpected, unfinished)
+    found = judge(out.name, recorded, compared, unexpected, unfinished)
+    return with_records(found, out)

@@ -19,11 +19,11 @@ def contact_sheet(pixels: Pixels, presets: list[str], seeds: list[int], size: in
     """
     chosen = [find_preset(name) for name in presets]
     clean = shrink(pixels, size)
-    rows = [[_tile(clean, "clean", tile)] for _ in chosen]
+    rows = [[_tile(clean, f"{preset.name}: clean", tile)] for preset in chosen]
     for row, preset in zip(rows, chosen, strict=True):
         for seed in seeds:
             degraded = to_uint8(apply(to_float(clean), draw(preset, seed, "preview")))
-            row.append(_tile(degraded, f"{preset.name} s{seed}", tile))
+            row.append(_tile(degraded, f"seed {seed}", tile))
     return np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
 
 

@@ -1,4 +1,5 @@
-"""Frozen sets over a dataset: DATASET/lq/<set>/<face_id>.png, with θ and the sha256 of every file in the ledger.
+"""Frozen sets over a dataset: DATASET/lq/<set>/<face_id>.png, with θ and the sha256 of every file in the ledger, and in
+theta.jsonl and card.json beside the images, which appear when the last of them is there.
 
 A set names its faces once, when it is begun, in the unit `<set>` of stage `degrade`; the same record locks the split.
 It is then made in fixed batches, units `<set>/00000` and so on, each recorded with its rows. A killed run resumes with
@@ -14,9 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from degrade.operations import VERSION
+from degrade.cards import (
+    BESIDE,
+    CARD,
+    THETAS,
+    Row,
+    encode_name,
+    finish_set,
+    new_card,
+    other_tools,
+    read_card,
+    theta_lines,
+)
+from degrade.operations import VERSION, check_sizes
 from degrade.presets import Preset, check_seed, draw, find_preset
-from degrade.work import Comparison, Job, Result, compare_job, mapper, run_job
+from degrade.work import Comparison, Job, Result, check_engine, compare_job, mapper, run_job
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger import Ledger, now
 from manifests.records import Degradation, Split
@@ -63,6 +76,7 @@ class Verified:
     unexpected: tuple[str, ...]  # on disk and not recorded
     unfinished: int  # images the set should have and has not got: the run that makes it was stopped
     largest_difference: int  # between a file and its regeneration, over all pixels, in 1/255
+    elsewhere: tuple[str, ...] = ()  # versions that made the set and are others here
 
     @property
     def ok(self) -> bool:
@@ -71,9 +85,9 @@ class Verified:
         return not wrong and self.unfinished == 0
 
 
-def set_name(preset: str, split: str, size: int, seed: int) -> str:
-    """The folder name of a frozen set under DATASET/lq."""
-    return f"{preset}-{split}-{size}-s{seed}"
+def set_name(preset: str, split: str, size: int, seed: int, engine: str = "exact") -> str:
+    """The folder name of a frozen set under DATASET/lq; it names an engine that is not ours."""
+    return f"{preset}-{split}-{size}-s{seed}" + ("" if engine == "exact" else f"-{engine}")
 
 
 def lq_path(dataset: Path, lq_set: str, face_id: str) -> Path:
@@ -81,11 +95,18 @@ def lq_path(dataset: Path, lq_set: str, face_id: str) -> Path:
     return dataset / "lq" / lq_set / f"{face_id}.png"
 
 
-def plan_set(dataset: Path, preset: str = "gfpgan", split: str = "test", seed: int = 0, size: int = CROP) -> SetReport:
+def plan_set(
+    dataset: Path,
+    preset: str = "gfpgan",
+    split: str = "test",
+    seed: int = 0,
+    size: int = CROP,
+    engine: str = "exact",
+) -> SetReport:
     """What `make_set` would do, without writing anything: `made` is 0."""
-    chosen = _check(preset, split, seed, size)
+    chosen = _check(preset, split, seed, size, engine)
     with Ledger.open(dataset) as ledger:
-        plan = _Plan(ledger, chosen, split, seed, size)
+        plan = _Plan(ledger, chosen, split, seed, size, engine)
         return plan.report(made=0, mended=0)
 
 
@@ -97,21 +118,22 @@ def make_set(
     size: int = CROP,
     workers: int = 1,
     progress: Progress | None = None,
+    engine: str = "exact",
 ) -> SetReport:
     """Make the frozen set of one split, or finish it, or find it finished.
 
     Every face of the split that is ok and no near-duplicate gets one image: its 512 px crop, area-resized to `size`,
     degraded by a θ keyed by (seed, preset, face_id). A val or test set locks its split. A file of a finished set that
     is gone, or no longer what was frozen, is made again, to the recorded bytes. `progress` is told how many more images
-    are there. Raises BadInput for options that make no sense or a name another set holds, LedgerBroken for a crop that
-    is missing or not the one the set was begun with.
+    are there. `engine` is exact, or basicsr for the literature's own code. Raises BadInput for options that make no
+    sense or a name another set holds, LedgerBroken for a crop that is missing or not the one the set was begun with.
     """
-    chosen = _check(preset, split, seed, size)
+    chosen = _check(preset, split, seed, size, engine)
     check_workers(workers)
     with Ledger.open(Path(dataset), write=False):
         pass  # a missing ledger is a sentence, not a new one
     with Ledger.open(Path(dataset), write=True) as ledger:
-        plan = _Plan(ledger, chosen, split, seed, size)
+        plan = _Plan(ledger, chosen, split, seed, size, engine)
         changed = plan.changed()
         todo = [(number, batch) for number in range(len(plan.batches)) if (batch := plan.todo(number, changed))]
         crops = [crop_path(ledger.dataset, face) for _, batch in todo for face in batch]
@@ -132,15 +154,17 @@ def make_set(
                         progress(1)
                 if plan.unit(number) not in plan.marks:
                     ledger.record(STAGE, plan.unit(number), plan.config, rows, started=started)
+        plan.finish()
         return plan.report(made=len(crops), mended=len(changed))
 
 
 class _Plan:
     """One frozen set against one open ledger: which faces it has, and which batches of them are finished."""
 
-    def __init__(self, ledger: Ledger, preset: Preset, split: str, seed: int, size: int) -> None:
+    def __init__(self, ledger: Ledger, preset: Preset, split: str, seed: int, size: int, engine: str) -> None:
         self.ledger, self.preset, self.split, self.seed, self.size = ledger, preset, split, seed, size
-        self.name = set_name(preset.name, split, size, seed)
+        self.engine = engine
+        self.name = set_name(preset.name, split, size, seed, engine)
         self.config = {
             "set": self.name,
             "preset": dataclasses.asdict(preset),
@@ -149,7 +173,7 @@ class _Plan:
             "size": size,
             "theta_version": VERSION,
             "batch": BATCH,
-        }
+        } | ({} if engine == "exact" else {"engine": engine})
         marks = ledger.query("SELECT unit, config_hash, detail FROM stages WHERE stage = ? ORDER BY unit", STAGE)
         ours = [row for row in marks.iter_rows() if row[0] == self.name or row[0].startswith(f"{self.name}/")]
         if any(row[1] != config_hash(self.config) for row in ours):
@@ -163,9 +187,17 @@ class _Plan:
         self.faces: list[str] = begun[0]["faces"] if begun else self.split_faces
         if not self.faces:
             raise BadInput(f"The split {split} of {ledger.dataset} has no face: choose another --split.")
+        for face in self.faces if size < CROP else ():
+            self._check_size(face)
         self.batches = [self.faces[start : start + BATCH] for start in range(0, len(self.faces), BATCH)]
         rows = ledger.query("SELECT face_id, sha256 FROM degradations WHERE lq_set = ?", self.name)
         self.recorded: dict[str, str] = dict(rows.iter_rows())
+
+    def _check_size(self, face: str) -> None:
+        try:
+            check_sizes(self.size, self.size, draw(self.preset, self.seed, face))
+        except BadInput as error:
+            raise BadInput(f"--size {self.size} is too small for {self.preset.name}, at {face}: {error}") from None
 
     def unit(self, number: int) -> str:
         return f"{self.name}/{number:05d}"
@@ -196,10 +228,28 @@ class _Plan:
         if self.split in FROZEN:
             table = self.ledger.query("SELECT * FROM splits WHERE split = ? ORDER BY face_id", self.split)
             rows = [Split(**{**row, "locked": True}) for row in table.iter_rows(named=True)]
-        self.ledger.record(STAGE, self.name, self.config, rows, detail={"faces": self.faces})
+        detail = {"faces": self.faces} | ({} if self.engine == "exact" else {"engine": self.engine})
+        self.ledger.record(STAGE, self.name, self.config, rows, detail=detail)
 
     def job(self, face: str) -> Job:
-        return Job(crop_path(self.ledger.dataset, face), self.size, draw(self.preset, self.seed, face))
+        theta = draw(self.preset, self.seed, face)
+        return Job(crop_path(self.ledger.dataset, face), self.size, theta, engine=self.engine)
+
+    def finish(self) -> None:
+        """Write theta.jsonl, card and README beside the images, unless they are there as they should be."""
+        folder = self.ledger.dataset / "lq" / self.name
+        if _records_stand(folder):
+            return
+        sql = "SELECT face_id, theta, sha256 FROM degradations WHERE lq_set = ? ORDER BY face_id"
+        rows: list[Row] = []
+        for face, theta, sha256 in self.ledger.query(sql, self.name).iter_rows():
+            crop = crop_path(self.ledger.dataset, face)
+            names = {"file": f"{face}.png", "source": encode_name(crop.relative_to(self.ledger.dataset))}
+            made_by = {"size": self.size, "engine": self.engine, "theta": json.loads(theta)}
+            rows.append({**names, **made_by, "source_sha256": sha256_file(crop), "sha256": sha256})
+        # the dataset is named from where the set lies: it may be moved
+        card = new_card(self.preset, self.seed, self.size, "../..", self.engine) | {"split": self.split}
+        finish_set(folder, card, theta_lines(rows), len(rows), [])
 
     def freeze(self, face: str, job: Job, result: Result) -> Degradation:
         """Write one image and answer its row."""
@@ -221,9 +271,18 @@ class _Plan:
         return SetReport(self.name, folder, *names, images=len(self.faces), made=made, mended=mended, later=later)
 
 
-def _check(preset: str, split: str, seed: int, size: int) -> Preset:
+def _records_stand(folder: Path) -> bool:
+    try:
+        card = read_card(folder)
+        return bool(card.get("complete")) and sha256_file(folder / THETAS) == card.get("theta_sha256")
+    except (BadInput, OSError):
+        return False
+
+
+def _check(preset: str, split: str, seed: int, size: int, engine: str) -> Preset:
     chosen = find_preset(preset)
     check_seed(seed)
+    check_engine(engine)
     if split not in SPLITS:
         raise BadInput(f"There is no split {split}; the splits are {', '.join(SPLITS)}.")
     if not 16 <= size <= CROP:
@@ -263,8 +322,10 @@ def verify_set(dataset: Path, lq_set: str, workers: int = 1, progress: Progress 
         known = ", ".join(set_names(dataset)) or "none yet: make one with `likeness degrade`"
         raise BadInput(f"{dataset} has no frozen set {lq_set}; the sets are {known}.")
     expected = len(json.loads(begun["detail"][0])["faces"]) if len(begun) else len(rows)
+    engine = json.loads(begun["detail"][0]).get("engine", "exact") if len(begun) else "exact"
+    check_engine(engine)
     jobs = [
-        Job(crop_path(dataset, face), size, json.loads(theta), lq_path(dataset, lq_set, face))
+        Job(crop_path(dataset, face), size, json.loads(theta), lq_path(dataset, lq_set, face), engine)
         for face, size, theta, _ in rows
     ]
     compared: list[Comparison] = []
@@ -274,9 +335,12 @@ def verify_set(dataset: Path, lq_set: str, workers: int = 1, progress: Progress 
             if progress:
                 progress(1)
     folder = dataset / "lq" / lq_set
-    unexpected = sorted({path.stem for path in folder.glob("[!.]*")} - {face for face, *_ in rows})
+    there = {path.stem for path in folder.glob("[!.]*") if path.name not in BESIDE}
+    unexpected = sorted(there - {face for face, *_ in rows})
     names_and_hashes = [(face, sha256) for face, _, _, sha256 in rows]
-    return judge(lq_set, names_and_hashes, compared, unexpected, unfinished=expected - len(rows))
+    found = judge(lq_set, names_and_hashes, compared, unexpected, unfinished=expected - len(rows))
+    # sets of Likeness 0.1 have no card: their records are rows of the ledger alone
+    return with_records(found, folder) if (folder / CARD).is_file() else found
 
 
 def judge(
@@ -296,6 +360,17 @@ def judge(
         unfinished=max(0, unfinished),
         largest_difference=max((found.difference or 0 for found in compared), default=0),
     )
+
+
+def with_records(found: Verified, out: Path) -> Verified:
+    """What `verify` found, and whether theta.jsonl is the one that the card names, and with what the set was made."""
+    card = read_card(out)
+    named = card.get("theta_sha256")
+    if named is not None and not (out / THETAS).is_file():
+        found = dataclasses.replace(found, missing=(*found.missing, THETAS))
+    elif named is not None and sha256_file(out / THETAS) != named:
+        found = dataclasses.replace(found, changed=(*found.changed, THETAS))
+    return dataclasses.replace(found, elsewhere=other_tools(card))
 
 
 def as_json(verified: Verified) -> dict[str, Any]:

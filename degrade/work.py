@@ -17,12 +17,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from degrade.operations import Pixels, Theta, apply_to_pixels, shrink
+from degrade.operations import Pixels, Theta, apply_to_pixels, shrink, to_float, to_uint8
 from manifests.errors import BadInput
 from manifests.workers import Map
 from manifests.workers import mapper as workers_mapper
 
 MAX_PIXELS = 64_000_000  # ours: a float32 copy of such a picture is 768 MB
+ENGINES = ("exact", "basicsr")
 _PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
 
 
@@ -34,6 +35,7 @@ class Job:
     size: int | None
     theta: Theta
     target: Path | None = None
+    engine: str = "exact"
 
 
 @dataclass(frozen=True)
@@ -95,17 +97,39 @@ def decode_picture(data: bytes) -> Pixels:
     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
 
 
+def check_engine(engine: str) -> None:
+    """Raise BadInput, before anything is written, for an engine that is unknown or not installed."""
+    if engine not in ENGINES:
+        raise BadInput(f"There is no engine {engine}; the engines are {', '.join(ENGINES)}.")
+    if engine == "basicsr":
+        from degrade import basicsr_reference
+
+        basicsr_reference.load()
+
+
 def run_job(job: Job) -> Result:
-    """Degrade one picture. A source that cannot be read or decoded becomes a `problem`, never an exception."""
+    """Degrade one picture. A source that cannot be read, decoded, or degraded by this θ because it is too small,
+    becomes a `problem`, never an exception."""
     try:
         data = job.source.read_bytes()
-        degraded = apply_to_pixels(shrink(decode_picture(data), job.size), job.theta)
+        pixels = shrink(decode_picture(data), job.size)
     except OSError as error:
         return Result(problem=f"cannot be read ({error.strerror})")
     except BadInput as error:
         return Result(problem=str(error))
-    png = encode_png(degraded)
+    try:
+        png = encode_png(_degraded(pixels, job))
+    except BadInput as error:
+        return Result(problem=f"cannot be degraded: {str(error).rstrip('.')}")
     return Result(png, hashlib.sha256(png).hexdigest(), hashlib.sha256(data).hexdigest())
+
+
+def _degraded(pixels: Pixels, job: Job) -> Pixels:
+    if job.engine == "basicsr":
+        from degrade import basicsr_reference
+
+        return to_uint8(basicsr_reference.apply(to_float(pixels), job.theta))
+    return apply_to_pixels(pixels, job.theta)
 
 
 def compare_job(job: Job) -> Comparison:

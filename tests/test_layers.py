@@ -24,8 +24,8 @@ def test_import_linter_keeps_every_contract() -> None:
 # import name -> distribution, where the two differ
 DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "dlib": "dlib-bin", "faiss": "faiss-cpu"}
 # needed without an import of ours: face_recognition_models is found by path, tensorboard writes torch's events, and
-# torchvision, of the same release as torch, is onnx2torch's
-NEVER_IMPORTED = {"face_recognition_models", "tensorboard", "torchvision"}
+# the headless wheel is albumentations' and must be of the release of opencv-python
+NEVER_IMPORTED = {"face_recognition_models", "opencv-python-headless", "tensorboard"}
 
 
 def imported() -> Iterator[str]:
@@ -41,17 +41,23 @@ def imported() -> Iterator[str]:
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["offline"]]
+    extras = (project["optional-dependencies"][name] for name in ("offline", "albumentations", "reference"))
+    lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
     declared = {re.split(r"[<>=\[]", line)[0] for line in lines}
     assert {DISTRIBUTIONS.get(name, name) for name in imported()} == declared - NEVER_IMPORTED
 
 
 def test_constraints_pin_every_declared_dependency() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    lines = [line for extra in ("offline", "peers", "dev") for line in project["optional-dependencies"][extra]]
+    lines = [line for extra in project["optional-dependencies"].values() for line in extra]
     wanted = {re.split(r"[<>=\[]", line)[0].lower() for line in [*project["dependencies"], *lines]}
     pinned = re.findall(r"^([\w.-]+)==", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
     assert wanted <= {name.lower() for name in pinned}
+
+
+def test_both_wheels_of_opencv_are_of_one_release() -> None:
+    pins = dict(line.split("==") for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if "==" in line)
+    assert pins["opencv-python"] == pins["opencv-python-headless"]
 
 
 @pytest.mark.slow
