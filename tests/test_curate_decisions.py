@@ -1,6 +1,7 @@
 """Decisions survive: they name faces, hold on every later run, and are refused where they contradict."""
 
 import json
+import tracemalloc
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
@@ -539,6 +540,41 @@ def test_labels_and_locks_are_upheld_over_a_grouping_that_ignores_them():
     assert found.labels.tolist() == [0, 0, 1, 1, 0]
     assert len(set(uphold(unit(0, 0.1), Grouping(np.arange(2), *np.ones((2, 2), "f4"), 0.3, None),
                           links([Act(1, "merge", (named(0), named(1)))], 2), [None] * 2).labels)) == 1  # fmt: skip
+
+
+def test_faces_split_off_together_stay_together_as_far_as_they_were():
+    out, rest = named(0, 1, 2, 3), named(4, 5, 6)
+    said = links([Act(1, "split", (out, rest))], 7)
+    grouping = Grouping(np.array([0, 0, 0, 1, 0, 0, 1]), *np.ones((2, 7), np.float32), 0.3, None)
+    found = uphold(unit(*np.linspace(0, 1, 7)), grouping, said, [None] * 7).labels.tolist()
+    assert found[0] == found[1] == found[2] and found[4] == found[5]
+    assert len({found[0], found[3], found[4], found[6]}) == 4
+
+
+def test_what_did_not_change_is_not_summed_and_what_did_is_measured_right():
+    rng = np.random.default_rng(0)
+    n, groups = 20_000, 10_000
+    vectors = rng.normal(size=(n, 128)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    labels = np.arange(n) % groups
+    labels[:40] = 0
+    block = np.arange(n)
+    block[7] = 5
+    said = Links((), (), block, ((tuple(range(6)), tuple(range(6, 40))[2:]),), frozenset(), frozenset(), frozenset(),
+                 {}, ())  # fmt: skip
+    tracemalloc.start()
+    found = uphold(vectors, Grouping(labels, *np.ones((2, n), np.float32), 0.3, None), said, [None] * n)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < groups * 128 * 8 / 2  # all groups' sums would be 10 MB
+    apart = [0, 1, 2, 3, 4, 5, 7]
+    assert set(np.flatnonzero(found.labels == found.labels[0])) == set(apart)
+    cosine = vectors[apart].astype(float) @ vectors[apart].T
+    assert found.confidence[apart] == pytest.approx((cosine.sum(1) - 1) / 6, abs=1e-6)
+    stayed = np.flatnonzero(labels == 0)[~np.isin(np.flatnonzero(labels == 0), apart)]
+    to_others = vectors[apart].astype(float) @ vectors[stayed].T
+    assert found.margin[apart] == pytest.approx(found.confidence[apart] - np.maximum(to_others.mean(1), 0), abs=1e-6)
+    assert (found.confidence[labels != 0] == 1).all()
 
 
 ACTS = st.lists(
