@@ -18,7 +18,7 @@ from curate.config import CurateConfig, config_from
 from curate.decisions import PARTS, Act, Finder, NamedFace, faces_told, read_act, taken_back
 from curate.dedupe import REASON as NEAR_DUPLICATE
 from curate.naming import Namer, read_face, single
-from curate.people import Grouped, deduped, grouped, pair, split
+from curate.people import Grouped, deduped, grouped, pair, renamed, split
 from curate.splits import check_splits, make_splits
 from manifests.errors import BadInput
 from manifests.ledger import Ledger, now
@@ -63,6 +63,12 @@ def decide(
         log = [read_act(row) for row in ledger.rows(Decision)]
         faces, memberships = ledger.rows(Face), ledger.rows(Membership)
         new, said = _numbered(log, wanted, Namer(faces, memberships))
+        decisions = tuple((act.number, act.kind, sentence) for act, sentence in zip(new, said, strict=True))
+        if new and all(act.kind == "rename" for act in new):  # nobody moves, so nothing is grouped
+            people, notices = renamed(ledger, faces, [*log, *new])
+            if not dry_run:
+                ledger.record("decide", "all", {}, [*_rows(new), *people])
+            return Made(decisions, (), len(people), tuple(notices))
         _refuse_frozen(new, faces, ledger.rows(Split))
         changed: list[Face] = []
         if any(act.kind in ("drop", "undo") for act in new):
@@ -72,15 +78,11 @@ def decide(
         found = grouped(ledger, faces, [*log, *new], config, report)
         _refuse_leaks(ledger, config, faces, found)
         if not dry_run:
-            made = now()
-            rows = [
-                Decision(act.number, act.kind, json.dumps(faces_told(act)), made, act.name, act.undoes) for act in new
-            ]
             ledger.record(
                 "group",
                 "all",
                 config.group,
-                [*rows, *changed, *found.identities, *found.memberships],
+                [*_rows(new), *changed, *found.identities, *found.memberships],
                 replace=(Identity, Membership),
                 detail=found.detail,
             )
@@ -93,15 +95,18 @@ def decide(
             for face in sorted(was.keys() | becomes.keys())
             if was.get(face) != becomes.get(face)
         )
-        decisions = tuple((act.number, act.kind, sentence) for act, sentence in zip(new, said, strict=True))
         return Made(decisions, moved, len(found.identities), tuple(found.detail["notices"]))
 
 
+def _rows(new: Sequence[Act]) -> list[Decision]:
+    made = now()
+    return [Decision(act.number, act.kind, json.dumps(faces_told(act)), made, act.name, act.undoes) for act in new]
+
+
 def entries(dataset: Path) -> list[Entry]:
-    """The whole log, oldest first."""
+    """The whole log, oldest first. Raises BadInput for a dataset that was never curated to its end."""
     with Ledger.open(dataset) as ledger:
-        if not ledger.detail("told"):
-            return []
+        told(ledger)  # an older ledger's log lacks columns until it is curated again
         rows, faces = ledger.rows(Decision), ledger.rows(Face)
     acts, finder = [read_act(row) for row in rows], Finder(faces)
     back = taken_back(acts)
