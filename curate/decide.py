@@ -17,7 +17,7 @@ from typing import Any
 from curate.config import CurateConfig, config_from
 from curate.decisions import PARTS, Act, Finder, NamedFace, faces_told, read_act, taken_back
 from curate.dedupe import REASON as NEAR_DUPLICATE
-from curate.naming import Namer, read_face, single
+from curate.naming import Namer, single
 from curate.people import Grouped, deduped, grouped, pair, renamed, split
 from curate.splits import check_splits, make_splits
 from manifests.errors import BadInput
@@ -208,7 +208,7 @@ def _acts(told: Mapping[str, Any], namer: Namer, log: Sequence[Act], given: Mapp
         if not isinstance(told["sides"], list) or len(told["sides"]) < 2:
             raise BadInput("A merge needs two people or more.")
         sides = tuple(namer.person(side) for side in told["sides"])
-        if len({frozenset(side) for side in sides}) < len(sides):
+        if len({frozenset(map(_place, side)) for side in sides}) < len(sides):
             raise BadInput("A merge needs people who are two now; these are one already. To keep them so, say lock.")
         return [(Act(0, kind, sides), f"{' and '.join(_counted(side) for side in sides)} are one person")]
     if kind == "split":
@@ -216,8 +216,14 @@ def _acts(told: Mapping[str, Any], namer: Namer, log: Sequence[Act], given: Mapp
     faces = namer.faces(told["faces"], whole=kind in ("rename", "lock"))
     if kind == "move":
         to = namer.person(told["to"])
+        if set(map(_place, faces)) <= set(map(_place, to)):
+            raise BadInput(
+                "A move needs faces of somebody else; these are that person's already. To keep them so, say lock."
+            )
         if "rest" in told:
-            rest = tuple(map(read_face, told["rest"]))
+            rest = namer.others(told["rest"], [*faces, *to])
+            if told["rest"] and not rest:
+                raise BadInput("A move takes faces from others than those it names: say another rest, or none.")
         else:
             aim = {namer.identity(one) for one in to[:1] if namer.has_identity(one)}
             own = sorted({namer.identity(one) for one in faces if namer.has_identity(one)} - aim)
@@ -235,12 +241,7 @@ def _acts(told: Mapping[str, Any], namer: Namer, log: Sequence[Act], given: Mapp
 def _split(told: Mapping[str, Any], namer: Namer) -> list[tuple[Act, str]]:
     faces = namer.faces(told["faces"])
     if "rest" in told:
-        said = told["rest"]
-        dicts = isinstance(said, list) and all(isinstance(one, dict) for one in said)
-        rest = tuple(map(read_face, said)) if dicts else namer.person(said)
-        out = {namer.today(one) for one in faces}
-        rest = single(one for one in rest if namer.today(one) is None or namer.today(one) not in out)
-        sides = [(faces, rest)]
+        sides = [(faces, namer.others(told["rest"], faces))]
     else:
         of: dict[str, list[NamedFace]] = defaultdict(list)
         for one in faces:
@@ -264,6 +265,11 @@ def _undo(said: object, log: Sequence[Act], given: Mapping[int, int]) -> tuple[A
     if number in back:
         raise BadInput(f"Decision {number} is taken back already, by {back[number]}; undo {back[number]} restores it.")
     return Act(0, "undo", undoes=number), f"decision {number} ({kinds[number]}) is taken back"
+
+
+def _place(named: NamedFace) -> tuple[str, tuple[float, ...]]:
+    """The face, whether it is named or a witness."""
+    return named.photo_id, named.box
 
 
 def _counted(faces: Sequence[NamedFace]) -> str:

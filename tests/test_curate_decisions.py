@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+import curate.people
 from curate import cli
 from curate.config import DEFAULT, STRICT, CurateConfig, GroupRules, PairRules, SplitRules, config_from
 from curate.decide import decide, entries, line_of, read_lines
@@ -150,6 +151,76 @@ def test_a_move_takes_faces_from_one_person_to_another(made):
     say(dataset, "undo", undoes=1)
     say(dataset, "move", face["0/0"], to=face["2/0"])
     assert who(dataset)[face["0/0"]] == who(dataset)[face["2/0"]] and check(dataset) == []
+
+
+@pytest.mark.parametrize("form", ["identity", "face", "list"])
+def test_a_move_says_whom_its_faces_are_taken_from(made, form):
+    _, dataset = made
+    face, person = faces_of(dataset), who(dataset)
+    rest = {"identity": person[face["2/0"]], "face": face["2/1"], "list": [face["2/0"], person[face["2/0"]]]}[form]
+    say(dataset, "move", face["0/0"], to=person[face["1/0"]], rest=rest)
+    assert who(dataset)[face["0/0"]] == who(dataset)[face["1/0"]]
+    line = line_of(entries(dataset)[0])
+    assert {one["photo"] for one in line["rest"]} == {
+        row.photo_id for row in rows(dataset, Face) if person[row.face_id] == person[face["2/0"]]
+    }
+    with pytest.raises(BadInput, match=r"decision 1 \(move\)"):
+        say(dataset, "merge", face["0/0"], face["2/2"])
+
+
+def test_what_is_so_already_is_refused_and_not_recorded(made):
+    _, dataset = made
+    face, person = faces_of(dataset), who(dataset)
+    one = person[face["0/0"]]
+    for sides in (
+        [face["0/0"], face["0/1"]],
+        [one, face["0/1"]],
+        [[face["0/0"]], [face["0/2"]], face["1/0"]],
+        [one] * 2,
+    ):
+        with pytest.raises(BadInput, match="these are one already"):
+            say(dataset, "merge", *sides)
+    for faces, to in (([one], one), ([face["0/0"]], one), ([face["0/0"], face["0/1"]], face["0/2"])):
+        with pytest.raises(BadInput, match="that person's already"):
+            say(dataset, "move", *faces, to=to)
+    assert rows(dataset, Decision) == []
+    say(dataset, "move", face["0/0"], face["1/0"], to=one)  # one of them was somebody else
+    assert who(dataset)[face["1/0"]] == one
+
+
+def test_renames_alone_group_nothing_and_end_where_a_grouping_would(made, monkeypatch):
+    photos, dataset = made
+    face, person = faces_of(dataset), who(dataset)
+    say(dataset, "rename", face["0/0"], name="Ann")
+    say(dataset, "merge", face["1/0"], face["2/0"])
+    before = contents(dataset)
+    with monkeypatch.context() as patch:
+        patch.setattr(curate.people, "group", None)
+        wanted = [
+            {"kind": "rename", "faces": [face["1/0"]], "name": "Bob"},
+            {"kind": "rename", "faces": [person[face["0/0"]]], "name": "Anna"},
+            {"kind": "rename", "faces": [{"photo": "ab" * 32, "box": [0, 0, 1, 1]}], "name": "Nobody"},
+        ]
+        assert decide(dataset, wanted, dry_run=True).moved == () and contents(dataset) == before
+        done = decide(dataset, wanted)
+    assert [number for number, *_ in done.decisions] == [3, 4, 5] and (done.moved, done.people) == ((), 4)
+    assert "1 faces that decisions name are not in use now (decisions 5)" in done.notices[0]
+    after = contents(dataset)
+    assert {row.name: row.identity_id for row in rows(dataset, Identity) if row.name} == {
+        "Anna": person[face["0/0"]],
+        "Bob": who(dataset)[face["2/0"]],
+    }
+    assert all(after[table] == before[table] for table in before if table not in ("identities", "decisions", "stages"))
+    curated(photos, dataset)
+    again = contents(dataset)
+    assert all(again[table] == after[table] for table in after if table != "stages") and check(dataset) == []
+
+
+def test_a_rename_keeps_the_names_that_labels_gave(tmp_path):
+    photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
+    curated(photos, dataset, labels="folder")
+    say(dataset, "rename", faces_of(dataset)["0/0"], name="Ann")
+    assert {row.name for row in rows(dataset, Identity)} == {"Ann", "person1", "person2"}
 
 
 def test_what_contradicts_is_named_and_refused_and_nothing_is_recorded(made):
@@ -363,12 +434,26 @@ def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
         ('{"kind": "drop", "faces": ["abcdef"], "name": "x"}', "line 2: A drop has no name"),
         ('{"kind": "rename", "faces": ["abcdef"]}', "line 2: A rename needs name"),
         ('{"kind": "undo", "undoes": "1"}', "line 2: An undo needs the number"),
+        (
+            '{"kind": "lock", "faces": [{"photo": "' + "a" * 64 + '", "box": [0, 0, 1, 1' + "0" * 400 + "]}]}",
+            "line 2: a face's box is four",
+        ),
+        ('{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": ["p-aaaaaa"]}', "line 2: The identity p-aaaaaa"),
+        ('{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": "p-aaaaaa"}', "line 2: The identity p-aaaaaa"),
+        ('{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": null}', "line 2: None names nobody"),
+        ('{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": "OTHER"}', "line 2: A move takes faces from"),
+        ('{"kind": "move", "faces": ["FACE"], "to": []}', "line 2: No face is named"),
+        ('{"kind": "move", "faces": ["FACE"], "to": "FACE"}', "line 2: A move needs faces of somebody else"),
+        ('{"kind": "split", "faces": ["FACE"], "rest": null}', "line 2: None names nobody"),
+        ('{"kind": "merge", "sides": [[], "FACE"]}', "line 2: No face is named"),
     ],
 )
 def test_a_line_that_cannot_be_read_is_named_and_nothing_is_recorded(made, tmp_path, line, said):
     _, dataset = made
     file = tmp_path / "decisions.jsonl"
-    good = json.dumps({"kind": "split", "faces": [faces_of(dataset)["0/0"]]})
+    face = faces_of(dataset)
+    good = json.dumps({"kind": "split", "faces": [face["0/0"]]})
+    line = line.replace("FACE", face["1/0"]).replace("OTHER", who(dataset)[face["2/0"]])
     file.write_text(f"{good}\n{line}\n")
     with pytest.raises(BadInput, match=f"decisions.jsonl, {said}"):
         decide(dataset, read_lines(file))
@@ -409,7 +494,8 @@ def test_a_dataset_that_was_not_curated_says_so(tmp_path):
     Ledger.open(tmp_path, write=True).__exit__(None, None, None)
     with pytest.raises(BadInput, match="likeness curate PHOTOS"):
         say(tmp_path, "lock", "p-000000")
-    assert entries(tmp_path) == []
+    with pytest.raises(BadInput, match="likeness curate PHOTOS"):
+        entries(tmp_path)
 
 
 def test_the_configuration_comes_back_from_json():
