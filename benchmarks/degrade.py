@@ -125,6 +125,7 @@ def twin(device: str, images: list[Image], thetas: list[Theta], batch: int, roun
     if importlib.util.find_spec("degrade.differentiable") is None:
         return None
     import torch
+
     from degrade.differentiable import apply as apply_twin
 
     def wait() -> None:
