@@ -129,3 +129,15 @@ def mirrored(place: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     period = 2 * (count - 1)
     place = np.abs(place) % period
     return np.minimum(place, period - place)
+
+
+def fast_kernel(step: Step, height: int, width: int, then: Step | None = None) -> Kernel:
+    """The kernel that `fast_blur` blurs a picture of this size with: `kernel_of` but for what its TOLERANCE misses."""
+    shape = small_size(height, width, then["factor"]) if then else (height, width)
+    most = _passes_worth(np.empty((height, width, 3), np.float32), step, shape)
+    passes = separable(step, most) if most else None
+    if passes is not None:
+        return np.asarray(passes[0].T @ passes[1], np.float64)
+    kernel = kernel_of(step)
+    outside = len(kernel) // 2 - support(kernel, TOLERANCE / 8)
+    return kernel[outside : len(kernel) - outside, outside : len(kernel) - outside]

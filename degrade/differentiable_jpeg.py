@@ -1,0 +1,209 @@
+"""JPEG in torch: libjpeg's arithmetic, every rounding straight-through.
+
+Forward this is what libjpeg-turbo computes for a baseline 4:2:0 file and its decoding with the slow integer DCT and
+"fancy" upsampling, integer for integer (jccolor.c, jcsample.c, jfdctint.c, jcdctmgr.c, jidctint.c, jdsample.c,
+jdcolor.c); nothing is entropy-coded, because that loses nothing. Backward every rounding and saturation counts as the
+identity, so the gradient is that of the same transform without rounding: linear, and of quality nothing is left in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class _StraightThrough(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(smooth: Tensor, exact: Tensor) -> Tensor:
+        return exact
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+def straight_through(smooth: Tensor, exact: Tensor) -> Tensor:
+    """The values of `exact` with the gradient of `smooth`; both have one shape and dtype."""
+    result: Tensor = _StraightThrough.apply(smooth, exact.detach())
+    return result
+
+
+def to_levels(image: Tensor) -> Tensor:
+    """0..1 to the whole numbers 0..255, clipped and rounded as `operations.to_uint8`, straight-through."""
+    scaled = image * 255
+    return straight_through(scaled, scaled.detach().round().clamp(0, 255))
+
+
+def from_levels(levels: Tensor) -> Tensor:
+    """0..255 to 0..1."""
+    return levels / levels.new_full((), 255)  # by a number, CUDA would multiply with a rounded 1/255
+
+
+# --- tables ---
+
+# ITU-T T.81, tables K.1 and K.2
+_LUMA = np.array(
+    [
+        [16, 11, 10, 16, 24, 40, 51, 61],
+        [12, 12, 14, 19, 26, 58, 60, 55],
+        [14, 13, 16, 24, 40, 57, 69, 56],
+        [14, 17, 22, 29, 51, 87, 80, 62],
+        [18, 22, 37, 56, 68, 109, 103, 77],
+        [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101],
+        [72, 92, 95, 98, 112, 100, 103, 99],
+    ]
+)
+_CHROMA = np.full((8, 8), 99)
+_CHROMA[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
+
+
+def quantisation_tables(quality: int) -> NDArray[np.float64]:
+    """The tables of a quality 1..100, luma and chroma, (2, 8, 8), whole numbers 1..255: libjpeg's jpeg_set_quality."""
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    return np.clip((np.stack([_LUMA, _CHROMA]) * scale + 50) // 100, 1, 255).astype(np.float64)
+
+
+def _integer_dct() -> NDArray[np.float64]:
+    """The 8 x 8 matrix of jfdctint.c, 13 bits of fraction: row k is 8192 sqrt(8) times the k-th basis vector.
+
+    Its constants are rounded before they are added up, so this is not the rounded cosine matrix; jidctint.c multiplies
+    with the transpose.
+    """
+    eye = np.eye(8)
+    total, rest = eye[:4] + eye[:3:-1], eye[:4] - eye[:3:-1]
+    t10, t13, t11, t12 = total[0] + total[3], total[0] - total[3], total[1] + total[2], total[1] - total[2]
+    z1 = (t12 + t13) * 4433
+    even = [(t10 + t11) * 8192, z1 + t13 * 6270, (t10 - t11) * 8192, z1 - t12 * 15137]
+    t7, t6, t5, t4 = rest
+    z5 = (t4 + t6 + t5 + t7) * 9633
+    z1, z2 = (t4 + t7) * -7373, (t5 + t6) * -20995
+    z3, z4 = (t4 + t6) * -16069 + z5, (t5 + t7) * -3196 + z5
+    odd = [t7 * 12299 + z1 + z4, t6 * 25172 + z2 + z3, t5 * 16819 + z2 + z4, t4 * 2446 + z1 + z3]
+    return np.stack([row for pair in zip(even, odd, strict=True) for row in pair])
+
+
+_DCT = _integer_dct()
+
+
+# --- the transform ---
+
+
+def jpeg(image: Tensor, qualities: Sequence[int], rounding: bool = True) -> Tensor:
+    """Compress and decompress: (N, 3, H, W) RGB 0..1, float32 or float64, and a quality 1..100 for each of the N.
+
+    The result has the shape and dtype given, values on the 1/255 grid, and for pictures that are already on that grid
+    it is the decoded file bit for bit. `rounding=False` leaves out every rounding and saturation: the transform whose
+    gradient this one has.
+    """
+    height, width = image.shape[-2:]
+    tables = image.new_tensor(np.stack([quantisation_tables(quality) for quality in qualities]), dtype=torch.float64)
+    luma, chroma = _to_ycc(to_levels(image) if rounding else image * 255, rounding)
+    luma = _coded(luma, tables[:, :1], rounding)
+    chroma = _coded(_halved(chroma, rounding), tables[:, 1:], rounding)
+    return from_levels(_to_rgb(luma, _doubled(chroma, height, width, rounding), rounding))
+
+
+def _floor(smooth: Tensor, offset: float | Tensor, rounding: bool) -> Tensor:
+    """floor(smooth + offset), or smooth itself: how an integer shift rounds, by its offset."""
+    return straight_through(smooth, torch.floor(smooth.detach() + offset)) if rounding else smooth
+
+
+def _saturated(smooth: Tensor, rounding: bool) -> Tensor:
+    return straight_through(smooth, smooth.detach().clamp(0, 255)) if rounding else smooth
+
+
+def _to_ycc(levels: Tensor, rounding: bool) -> tuple[Tensor, Tensor]:
+    """BT.601, full range, in 16-bit fixed point; every sum is below 2**24, so float32 holds it exactly."""
+    red, green, blue = levels.unbind(1)
+    luma = (19595 * red + 38470 * green + 7471 * blue) / 65536
+    cb = (-11059 * red - 21709 * green + 32768 * blue) / 65536 + 128
+    cr = (32768 * red - 27439 * green - 5329 * blue) / 65536 + 128
+    chroma = torch.stack([cb, cr], dim=1)
+    return _floor(luma[:, None], 0.5, rounding), _floor(chroma, 32767 / 65536, rounding)
+
+
+def _to_rgb(luma: Tensor, chroma: Tensor, rounding: bool) -> Tensor:
+    cb, cr = (chroma - 128).unbind(1)
+    red = _floor(91881 * cr / 65536, 0.5, rounding)
+    green = _floor((-22554 * cb - 46802 * cr) / 65536, 0.5, rounding)
+    blue = _floor(116130 * cb / 65536, 0.5, rounding)
+    return _saturated(luma + torch.stack([red, green, blue], dim=1), rounding)
+
+
+def _halved(chroma: Tensor, rounding: bool) -> Tensor:
+    """Means of 2 x 2 (h2v2_downsample); halves round down and up by turns along a row.
+
+    To the right the pixels are repeated up to a whole block before the means are taken, to the bottom only to an even
+    number of rows: the rows of the last blocks repeat means, which `_coded` does.
+    """
+    height, width = chroma.shape[-2:]
+    chroma = _extended(chroma, height + height % 2, width + -width % 16)
+    mean = (chroma[..., ::2, ::2] + chroma[..., ::2, 1::2] + chroma[..., 1::2, ::2] + chroma[..., 1::2, 1::2]) / 4
+    return _floor(mean, mean.new_tensor([0.25, 0.5]).repeat(mean.shape[-1] // 2), rounding)
+
+
+def _doubled(chroma: Tensor, height: int, width: int, rounding: bool) -> Tensor:
+    """ "Fancy" upsampling: 3/4 of the nearer and 1/4 of the further neighbour along both axes (h2v2_fancy_upsample)."""
+    chroma = chroma[..., : (height + 1) // 2, : (width + 1) // 2]
+    if chroma.shape[-1] <= 2:  # libjpeg-turbo repeats where there are too few columns for its special first and last
+        return chroma.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)[..., :height, :width]
+    mean = _interleaved(_interleaved(chroma, -2), -1) / 16
+    offset = mean.new_tensor([8 / 16, 7 / 16]).repeat(mean.shape[-1] // 2)
+    return _floor(mean, offset, rounding)[..., :height, :width]
+
+
+def _interleaved(x: Tensor, axis: int) -> Tensor:
+    count = x.shape[axis]
+    before = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, count - 1)], dim=axis)
+    after = torch.cat([x.narrow(axis, 1, count - 1), x.narrow(axis, count - 1, 1)], dim=axis)
+    pairs = torch.stack([3 * x + before, 3 * x + after], dim=x.ndim + axis + 1)
+    return pairs.flatten(x.ndim + axis, x.ndim + axis + 1)
+
+
+def _extended(x: Tensor, height: int, width: int) -> Tensor:
+    """The last row and column repeated up to (height, width)."""
+    bottom, right = height - x.shape[-2], width - x.shape[-1]
+    return torch.nn.functional.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x
+
+
+def _coded(planes: Tensor, tables: Tensor, rounding: bool) -> Tensor:
+    """DCT, quantisation and back: (N, P, H, W) levels and (N, 1, 8, 8) tables to (N, P, H, W) levels.
+
+    In float64, which holds the integer DCT's sums exactly (float32 does not) and which no setting turns into TF32.
+    """
+    height, width = planes.shape[-2:]
+    planes = _extended(planes, height + -height % 8, width + -width % 8)
+    dct = planes.new_tensor(_DCT, dtype=torch.float64)
+    steps = tables.tile(1, 1, planes.shape[-2] // 8, planes.shape[-1] // 8)
+    # rows, then columns; back by columns, then rows
+    lines = _floor(_along_columns(dct, (planes.double() - 128).mT) / 2**11, 0.5, rounding)
+    coefficients = _floor(_along_columns(dct, lines.mT) / 2**15, 0.5, rounding)
+    coefficients = _quantised(coefficients, 8 * steps, rounding) * steps
+    lines = _floor(_along_columns(dct.T, coefficients) / 2**11, 0.5, rounding)
+    levels = _floor(_along_columns(dct.T, lines.mT) / 2**18, 0.5, rounding).mT + 128
+    return _saturated(levels.to(planes.dtype), rounding)[..., :height, :width]
+
+
+def _along_columns(matrix: Tensor, planes: Tensor) -> Tensor:
+    """Every 8 rows of (N, P, H, W) multiplied with the (8, 8) matrix."""
+    return (matrix @ planes.unflatten(-2, (-1, 8))).flatten(-3, -2)
+
+
+def _quantised(coefficients: Tensor, steps: Tensor, rounding: bool) -> Tensor:
+    smooth = coefficients / steps
+    if not rounding:
+        return smooth
+    exact = coefficients.detach()  # halves away from zero
+    return straight_through(smooth, torch.floor((exact.abs() + steps / 2) / steps) * exact.sign())
