@@ -95,10 +95,6 @@ def _fourier_blur(image: Image, kernel: Kernel, then: Step | None) -> Image:
     height, width = image.shape[:2]
     half = len(kernel) // 2
     shape = _fourier_shape(height, width, len(kernel))
-    planes = np.zeros((3, *shape), np.float32)
-    for plane, channel in zip(planes, cv2.split(image), strict=True):
-        bordered = cv2.copyMakeBorder(channel.reshape(height, width), half, half, half, half, cv2.BORDER_REFLECT_101)
-        plane[: height + 2 * half, : width + 2 * half] = bordered
     around = np.zeros((len(kernel), shape[1]), np.float32)  # its centre column at 0, the left half at the end
     around[:, : half + 1] = kernel[:, half:]
     around[:, shape[1] - half :] = kernel[:, :half]
@@ -107,18 +103,29 @@ def _fourier_blur(image: Image, kernel: Kernel, then: Step | None) -> Image:
     wrapped[: half + 1] = lines[half:]
     wrapped[shape[0] - half :] = lines[:half]
     weight = np.ascontiguousarray(fft.fft(wrapped, axis=0, overwrite_x=True).real)
-    spectrum = fft.rfft2(planes, overwrite_x=True)
-    spectrum *= weight
-    back = fft.ifft(spectrum, axis=1, overwrite_x=True)
-    rows = back[:, half : half + height]
     out_height, out_width = small_size(height, width, then["factor"]) if then else (height, width)
-    selected = then is not None and then["interpolation"] == "bilinear" and out_height < height
-    if selected:
-        index, taps = resize_taps(height, out_height, "bilinear")
-        near, far = taps.astype(np.float32).T[:, :, None]
-        rows = rows[:, index[:, 0]] * near + rows[:, index[:, 1]] * far
-    blurred = fft.irfft(rows, shape[1], axis=2)[:, :, half : half + width]
-    merged = np.asarray(cv2.merge(list(blurred)), np.float32).reshape(-1, width, 3)
+    index = taps = None
+    if then is not None and then["interpolation"] == "bilinear" and out_height < height:
+        reads, weights = resize_taps(height, out_height, "bilinear")
+        index, taps = reads.T + half, weights.astype(np.float32).T[:, :, None]
+    blurred = []
+    above, left = (mirrored(np.arange(-half, side + half), side) + half for side in (height, width))
+    for channel in range(3):  # one by one: memory for three would leave the cache, and be asked of the system each time
+        plane = np.zeros(shape, np.float32)
+        plane[half : half + height, half : half + width] = image[:, :, channel]
+        for border in (slice(0, half), slice(width + half, width + 2 * half)):
+            plane[half : half + height, border] = plane[half : half + height, left[border]]
+        for border in (slice(0, half), slice(height + half, height + 2 * half)):
+            plane[border] = plane[above[border]]
+        spectrum = fft.rfft2(plane, overwrite_x=True)
+        spectrum *= weight
+        rows = fft.ifft(spectrum, axis=0, overwrite_x=True)
+        if index is None or taps is None:
+            rows = rows[half : half + height]
+        else:
+            rows = rows[index[0]] * taps[0] + rows[index[1]] * taps[1]
+        blurred.append(fft.irfft(rows, shape[1], axis=1)[:, half : half + width])
+    merged = np.asarray(cv2.merge(blurred), np.float32).reshape(-1, width, 3)
     return resize(merged, out_height, out_width, then["interpolation"]) if then else merged
 
 
