@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import fft, sparse
 
 from degrade.kernels import TOLERANCE, Kernel, gaussian_line, kernel_of, separable, support
 from degrade.pixels import Image, Step
@@ -49,6 +49,9 @@ def fast_blur(image: Image, step: Step, then: Step | None = None) -> Image:
     most = _passes_worth(image, step, shape)
     passes = separable(step, most) if most else None
     if passes is None:
+        kernel = _cut_kernel(step) if step["kernel"] != "iso" else None
+        if kernel is not None and not _direct(len(kernel)):
+            return _fourier_blur(image, kernel, then)
         blurred = _cut_blur(image, step)
         return resize(blurred, out_height, out_width, then["interpolation"]) if then else blurred
     interpolation = then["interpolation"] if then else None
@@ -74,15 +77,70 @@ def _cut_blur(image: Image, step: Step) -> Image:
         half = support(np.outer(line, line), TOLERANCE / 8)
         line = line[middle - half : middle + half + 1]
         return np.asarray(cv2.sepFilter2D(image, -1, line, line), np.float32)
+    return np.asarray(cv2.filter2D(image, -1, _cut_kernel(step)), np.float32)
+
+
+def _cut_kernel(step: Step) -> Kernel:
     kernel = kernel_of(step)
-    half = support(kernel, TOLERANCE / 8)
-    kernel = np.ascontiguousarray(kernel[middle - half : middle + half + 1, middle - half : middle + half + 1])
-    return np.asarray(cv2.filter2D(image, -1, kernel), np.float32)
+    outside = len(kernel) // 2 - support(kernel, TOLERANCE / 8)
+    return np.ascontiguousarray(kernel[outside : len(kernel) - outside, outside : len(kernel) - outside])
+
+
+def _fourier_blur(image: Image, kernel: Kernel, then: Step | None) -> Image:
+    """Blur by one real transform each way, scipy's pocketfft, which knows no processor; then the resize.
+
+    The kernel equals itself turned by half a circle, so its transform is real. Rows that the resize skips are never
+    transformed back.
+    """
+    height, width = image.shape[:2]
+    half = len(kernel) // 2
+    shape = _fourier_shape(height, width, len(kernel))
+    around = np.zeros((len(kernel), shape[1]), np.float32)  # its centre column at 0, the left half at the end
+    around[:, : half + 1] = kernel[:, half:]
+    around[:, shape[1] - half :] = kernel[:, :half]
+    lines = fft.rfft(around, axis=1)
+    wrapped = np.zeros((shape[0], lines.shape[1]), lines.dtype)
+    wrapped[: half + 1] = lines[half:]
+    wrapped[shape[0] - half :] = lines[:half]
+    weight = np.ascontiguousarray(fft.fft(wrapped, axis=0, overwrite_x=True).real)
+    out_height, out_width = small_size(height, width, then["factor"]) if then else (height, width)
+    index = taps = None
+    if then is not None and then["interpolation"] == "bilinear" and out_height < height:
+        reads, weights = resize_taps(height, out_height, "bilinear")
+        index, taps = reads.T + half, weights.astype(np.float32).T[:, :, None]
+    blurred = []
+    above, left = (mirrored(np.arange(-half, side + half), side) + half for side in (height, width))
+    for channel in range(3):  # one by one: memory for three would leave the cache, and be asked of the system each time
+        plane = np.zeros(shape, np.float32)
+        plane[half : half + height, half : half + width] = image[:, :, channel]
+        for border in (slice(0, half), slice(width + half, width + 2 * half)):
+            plane[half : half + height, border] = plane[half : half + height, left[border]]
+        for border in (slice(0, half), slice(height + half, height + 2 * half)):
+            plane[border] = plane[above[border]]
+        spectrum = fft.rfft2(plane, overwrite_x=True)
+        spectrum *= weight
+        rows = fft.ifft(spectrum, axis=0, overwrite_x=True)
+        if index is None or taps is None:
+            rows = rows[half : half + height]
+        else:
+            rows = rows[index[0]] * taps[0] + rows[index[1]] * taps[1]
+        blurred.append(fft.irfft(rows, shape[1], axis=1)[:, half : half + width])
+    merged = np.asarray(cv2.merge(blurred), np.float32).reshape(-1, width, 3)
+    return resize(merged, out_height, out_width, then["interpolation"]) if then else merged
+
+
+def _fourier_shape(height: int, width: int, taps: int) -> tuple[int, int]:
+    return fft.next_fast_len(height + taps - 1), fft.next_fast_len(width + taps - 1, real=True)
+
+
+def _direct(taps: int) -> bool:
+    """Whether OpenCV's filter, which is fast up to 11 x 11, takes a kernel of this side."""
+    return taps <= 11
 
 
 # time of one multiplication of OpenCV's filters in those of the sparse product, measured on one AVX-512 machine; they
 # choose the way, so they are part of what θ version 2 means and never change
-_LINE, _DIRECT, _FOURIER, _TURN, _PASS = 1.45, 0.23, 200.0, 14, 1.2e6
+_LINE, _DIRECT, _FOURIER, _TURN, _PASS = 1.45, 0.23, 66.0, 14, 1.2e6
 
 
 def _passes_worth(image: Image, step: Step, shape: tuple[int, int]) -> int:
@@ -94,7 +152,8 @@ def _passes_worth(image: Image, step: Step, shape: tuple[int, int]) -> int:
         plain = 3 * height * width * _LINE * taps
     else:
         taps = 2 * support(kernel_of(step), TOLERANCE / 8) + 1
-        plain = 3 * height * width * (_DIRECT * taps * taps if taps <= 11 else _FOURIER)
+        rows, columns = _fourier_shape(height, width, taps)
+        plain = 3 * (height * width * _DIRECT * taps * taps if _direct(taps) else rows * columns * _FOURIER + _PASS)
     reads_y, reads_x = taps + height // shape[0], taps + width // shape[1]
     one = 3 * (shape[0] * width * (reads_y + _TURN) + shape[1] * shape[0] * reads_x) + _PASS
     return int(plain // one)
@@ -138,6 +197,4 @@ def fast_kernel(step: Step, height: int, width: int, then: Step | None = None) -
     passes = separable(step, most) if most else None
     if passes is not None:
         return np.asarray(passes[0].T @ passes[1], np.float64)
-    kernel = kernel_of(step)
-    outside = len(kernel) // 2 - support(kernel, TOLERANCE / 8)
-    return kernel[outside : len(kernel) - outside, outside : len(kernel) - outside]
+    return _cut_kernel(step)
