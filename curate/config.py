@@ -122,7 +122,6 @@ class PairRules:
     min_photos: int = 2  # of a person, or none of its faces is a target; two is the least that makes a pair
     min_references: int = 1  # usable ones, of a target
     max_references: int = 16  # kept a target; training draws at most 4 of them (ours)
-    seed: int = 0  # of `random`, and of the order inside a window
 
     def __post_init__(self) -> None:
         if self.name not in PAIR_POLICIES or (self.name != "window" and self.name != self.policy):

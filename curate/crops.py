@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 
 import cv2
@@ -11,7 +9,14 @@ import numpy as np
 
 from manifests.storage import crop_path, write_atomically
 
-_AVERAGE = 3  # PNG filter type: minus the floor of the mean of the pixels to the left and above (PNG 1.2, 6.5)
+# one filter for every row and Huffman codes alone (ours: docs/speed.md). By default five filters a row are tried and
+# matches looked for, which photos hardly have: 2.4 times the time for 9% less
+_PNG = (
+    cv2.IMWRITE_PNG_FILTER,
+    cv2.IMWRITE_PNG_FILTER_AVG,
+    cv2.IMWRITE_PNG_STRATEGY,
+    cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY,
+)
 
 
 def write_crop(dataset: Path, face_id: str, crop: np.ndarray) -> None:
@@ -29,22 +34,5 @@ def read_crop(dataset: Path, face_id: str) -> np.ndarray:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """RGB uint8 (H, W, 3) as PNG, one filter for every row and Huffman codes alone (ours: docs/speed.md).
-
-    libpng tries five filters a row and looks for matches, which photos hardly have: 2.5 times the time for 8% less.
-    """
-    height, width, channels = image.shape
-    flat = np.ascontiguousarray(image).reshape(height, width * channels)
-    left, above = np.zeros_like(flat), np.zeros_like(flat)
-    left[:, channels:], above[1:] = flat[:, :-channels], flat[:-1]
-    mean = (left & above) + ((left ^ above) >> 1)
-    rows = np.empty((height, 1 + flat.shape[1]), np.uint8)
-    rows[:, 0] = _AVERAGE
-    np.subtract(flat, mean, out=rows[:, 1:])
-    deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_HUFFMAN_ONLY)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB, no interlace
-    chunks = (b"IHDR", header), (b"IDAT", deflate.compress(rows.data) + deflate.flush()), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(name)))
-        for name, data in chunks
-    )
+    """RGB uint8 (H, W, 3) as PNG, quick rather than small."""
+    return cv2.imencode(".png", cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR), _PNG)[1].tobytes()

@@ -299,7 +299,8 @@ def links_of(
         for shared in sorted(set(own) & set(other)):
             path = _path(must, own[shared], other[shared])
             raise BadInput(_contradiction(number, live, path, labelled, face_ids))
-        sample = [list(other.values())[i] for i in _spread(len(other), SAMPLE)]
+        others = list(other.values())
+        sample = [others[i] for i in _spread(len(others), SAMPLE)]
         cannot |= {(min(a, b), max(a, b)) for a in own.values() for b in sample}
     locked = frozenset(int(block[row]) for row in locks)
     return Links(

@@ -12,6 +12,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from curate.config import DedupeRules
+from curate.neighbours import find_neighbours
 from manifests.records import Face, Photo
 
 REASON = "near_duplicate"
@@ -27,16 +28,17 @@ def near_duplicates(
 
     `faces` are embedded faces that are ok or were dropped as near-duplicates before; `photos` their photos and
     `embeddings` float32 (n, d) unit rows in the same order. Answers every row, changed or not, in the same order.
+    Beyond `curate.neighbours.EXACT` faces a recropped copy may be missed; one of a whole photo is not.
     """
     n = len(faces)
     if n == 0:
         return []
     vectors = np.ascontiguousarray(embeddings, np.float32)
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    cosine, near = index.search(vectors, min(_NEIGHBOURS, n))
-    row, column = np.nonzero(cosine >= min(rules.min_cosine_same_photo, rules.min_cosine_same_face))
-    other, alike = near[row, column], cosine[row, column]
+    least = min(rules.min_cosine_same_photo, rules.min_cosine_same_face)
+    order = np.argsort([face.face_id for face in faces])
+    near = find_neighbours(vectors, order, _NEIGHBOURS, least)
+    place, column = np.nonzero((near.row >= 0) & (near.cosine >= least))
+    row, other, alike = order[place], order[near.row[place, column]], near.cosine[place, column]
     face_bits = _differing([face.phash for face in faces], row, other)
     photo_bits = _differing([photo.phash for photo in photos], row, other)
     same = (alike >= rules.min_cosine_same_photo) & (photo_bits <= rules.max_photo_bits)

@@ -101,8 +101,6 @@ def with_models(config: CurateConfig, models: FaceModels) -> CurateConfig:
 def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, report: Report) -> None:
     """Faces of every photo that was not yet looked at by this detector."""
     told = {"detector": next(f.sha256 for f in models.files if f.role == "detector"), "landmarks": config.landmarks}
-    if config.landmarks not in (None, "dlib"):
-        raise BadInput(f"--landmarks {config.landmarks}: only dlib is known.")
     if config.landmarks == "dlib":
         from curate.faces.dlib_models import landmark_models
 

@@ -30,6 +30,21 @@ class Doubt:
     identity_label: str
 
 
+def check_labels(spec: str | None) -> None:
+    """Raise BadInput for what `labels_told` would refuse, before any photo is known."""
+    if spec is not None and (table := _parsed(spec)[1]) is not None:
+        _read_csv(table)
+
+
+def _parsed(spec: str) -> tuple[bool, Path | None]:
+    """Whether `--labels SPEC` is a hint, and the table it names; None for folders."""
+    hint = spec == "hint" or spec.startswith("hint:")
+    source = spec.partition(":")[2] or "folder" if hint else spec
+    if source != "folder" and not source.lower().endswith(".csv"):
+        raise BadInput(f"--labels {spec}: say folder, FILE.csv, hint, or hint:FILE.csv.")
+    return hint, None if source == "folder" else Path(source)
+
+
 def labels_told(spec: str | None, files: Sequence[File]) -> tuple[list[Label], list[str]]:
     """Labels of photos and what is to be told about them, from `--labels SPEC`; nothing for None.
 
@@ -38,17 +53,14 @@ def labels_told(spec: str | None, files: Sequence[File]) -> tuple[list[Label], l
     """
     if spec is None:
         return [], []
-    hint = spec == "hint" or spec.startswith("hint:")
-    source = spec.partition(":")[2] or "folder" if hint else spec
+    hint, table = _parsed(spec)
     kept = [(path_of(file.uri), file.photo_id) for file in files if file.photo_id is not None]
     said: list[tuple[str, str]]
     notices: list[str]
-    if source == "folder":
+    if table is None:
         said, notices = [(photo, path.parent.name) for path, photo in kept], []
-    elif source.lower().endswith(".csv"):
-        said, notices = _from_csv(Path(source), kept)
     else:
-        raise BadInput(f"--labels {spec}: say folder, FILE.csv, hint, or hint:FILE.csv.")
+        said, notices = _from_csv(table, kept)
     found: dict[str, set[str]] = defaultdict(set)
     for photo, label in said:
         found[photo].add(label)
@@ -59,10 +71,8 @@ def labels_told(spec: str | None, files: Sequence[File]) -> tuple[list[Label], l
     return [Label(photo, min(found[photo]), not hint) for photo in sorted(found) if len(found[photo]) == 1], notices
 
 
-def _from_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[list[tuple[str, str]], list[str]]:
-    of_name: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for path, photo in files:
-        of_name[path.name].append((str(path), photo))
+def _read_csv(table: Path) -> list[tuple[str, str]]:
+    """The photo and the label of each line, neither empty."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -75,10 +85,18 @@ def _from_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[list[tupl
         raise BadInput(f"{table} is no CSV: {error}.") from None
     except OSError as error:
         raise BadInput(f"{table} cannot be read: {error.strerror or error}.") from None
-    said, unknown, twice = [], [], []
     for number, name, label in lines:
         if not name or not label:
             raise BadInput(f"{table}, line {number}: a photo and a label are needed.")
+    return [(name, label) for _, name, label in lines]
+
+
+def _from_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[list[tuple[str, str]], list[str]]:
+    of_name: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for path, photo in files:
+        of_name[path.name].append((str(path), photo))
+    said, unknown, twice = [], [], []
+    for name, label in _read_csv(table):
         full = os.path.normpath(name)
         near = of_name.get(Path(full).name, [])
         exact = [photo for path, photo in near if path in (full, str(Path(full).absolute()))]

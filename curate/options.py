@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curate.config import CurateConfig
+from curate.labels import check_labels
 from curate.scan import check_offered, shown
 from manifests.errors import BadInput
 from manifests.storage import LEDGER_NAME, in_the_way
@@ -23,6 +24,7 @@ def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, w
     if config.split.policy not in SPLITS:
         raise BadInput(f"--split {config.split.policy}: say {' or '.join(SPLITS)}.")
     check_number("--same-person", config.group.same_person, -1, 1, "a cosine")
+    check_labels(config.labels)
     check_workers(workers)
     check_dataset_folder(photos, dataset)
     check_offered(photos)

@@ -2,7 +2,7 @@
 
 | policy | the first reference is |
 |---|---|
-| random | the smallest by a hash of (seed, target, reference): no policy is less biased, so this is the default |
+| random | the smallest by a hash of (target, reference): no policy is less biased, so this is the default |
 | nearest | the most alike by cosine |
 | window | as random, of those whose distance 1 - cosine lies in the split's window |
 | affine-nearest | the one whose landmarks fit the target's best after an affine map, as ASFFNet picks its reference |
@@ -155,8 +155,9 @@ def _ranks(
             apart = np.linalg.norm(looks.pose[targets][:, None] - looks.pose[seen], axis=2)
             return np.round(1e3 * (1000 - apart.astype(np.float64))).astype(np.int64)
         case _:
-            seeded = _mixed(looks.hashed[targets] + np.uint64(rules.seed))
-            return (_mixed(seeded[:, None] ^ looks.hashed[seen]) >> np.uint64(27)).astype(np.int64)
+            return (_mixed(_mixed(looks.hashed[targets])[:, None] ^ looks.hashed[seen]) >> np.uint64(27)).astype(
+                np.int64
+            )
 
 
 def _mixed(value: np.ndarray) -> np.ndarray:

@@ -161,19 +161,13 @@ def _check_predicate(rule: Filter) -> None:
             raise _Refused(f"cannot be answered: {_first_line(error)}") from None
     if kind != "BOOLEAN":
         raise _Refused(f"gives {kind}, not true or false: compare it with something.")
+    _tree(f"SELECT 1 WHERE\n{rule.sql}\n")  # `yaw > 1) OR (yaw < 0` is an expression in brackets alone
 
 
 @cache
 def _parsed(sql: str) -> dict[str, Any]:
     """The syntax tree of one expression. Raises _Refused for what is none."""
-    with _connection().cursor() as con:
-        try:
-            said = con.execute("SELECT json_serialize_sql(?)", [f"SELECT (\n{sql}\n)"]).fetchall()[0][0]
-        except duckdb.Error as error:
-            raise _Refused(f"is no SQL: {_first_line(error)}") from None
-    tree = json.loads(said)
-    if tree["error"]:
-        raise _Refused(f"is no SQL expression: {str(tree.get('error_message')).splitlines()[0]}.")
+    tree = _tree(f"SELECT (\n{sql}\n)")
     query = tree["statements"][0]["node"]
     plain = query["type"] == "SELECT_NODE" and len(query["select_list"]) == 1 and query["from_table"]["type"] == "EMPTY"
     clauses = ("where_clause", "having", "qualify", "sample", "group_expressions", "modifiers")
@@ -181,6 +175,19 @@ def _parsed(sql: str) -> dict[str, Any]:
         raise _Refused("is more than one expression: write only what stands after WHERE.")
     expression: dict[str, Any] = query["select_list"][0]
     return expression
+
+
+def _tree(statement: str) -> dict[str, Any]:
+    """What a statement around a predicate says. Raises _Refused for what is no SQL."""
+    with _connection().cursor() as con:
+        try:
+            said = con.execute("SELECT json_serialize_sql(?)", [statement]).fetchall()[0][0]
+        except duckdb.Error as error:
+            raise _Refused(f"is no SQL: {_first_line(error)}") from None
+    tree: dict[str, Any] = json.loads(said)
+    if tree["error"]:
+        raise _Refused(f"is no SQL expression: {str(tree.get('error_message')).splitlines()[0]}.")
+    return tree
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:

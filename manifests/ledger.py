@@ -168,13 +168,23 @@ class Ledger:
             raise LedgerBroken(f"Face {missing[0]} has no embedding: run `likeness curate` again.")
         if not wanted:
             return [], np.zeros((0, 0), np.float32)
-        shards = {name: self._shard(name) for name in sorted({where[face][0] for face in wanted})}
-        try:
-            return wanted, np.stack([shards[where[face][0]][where[face][1]] for face in wanted])
-        except IndexError:
-            raise LedgerBroken(
-                "An embedding shard is shorter than the ledger says: run `likeness curate` again."
-            ) from None
+        within: dict[str, list[tuple[int, int]]] = {}  # shard -> places in the answer and rows of the shard
+        for place, face in enumerate(wanted):
+            shard, row = where[face]
+            within.setdefault(shard, []).append((place, row))
+        found = np.zeros((0, 0), np.float32)
+        for name in sorted(within):  # one shard at a time: nothing is held twice
+            vectors, (places, taken) = self._shard(name), np.array(within[name]).T
+            try:
+                if not found.size:
+                    found = np.empty((len(wanted), vectors.shape[1]), np.float32)
+                found[places] = vectors[taken]
+            except (IndexError, ValueError):
+                raise LedgerBroken(
+                    f"The embedding shard {name}.npy is shorter or of another form than the ledger says: run "
+                    "`likeness curate` again."
+                ) from None
+        return wanted, found
 
     def _shard(self, name: str) -> np.ndarray:
         try:

@@ -417,7 +417,7 @@ def test_the_configuration_comes_back_from_json():
         screen=with_min_inter_ocular(STRICT, 20),
         group=GroupRules(same_person=0.2),
         split=SplitRules("photos", 0.0, 0.3),
-        pairs=PairRules("window:0.1-0.4", 3, 2, 5, 1),
+        pairs=PairRules("window:0.1-0.4", 3, 2, 5),
     )
     assert config_from(json.loads(json.dumps(asdict(config)))) == config
 

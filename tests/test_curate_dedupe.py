@@ -1,11 +1,13 @@
 """The same picture again is found; another picture of the same person, or a collage, is not."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from curate.config import DedupeRules
+from curate import dedupe
 from curate.dedupe import linked_photos, near_duplicates, pictures
 from manifests.records import Face, Photo
 
@@ -117,6 +119,25 @@ def test_a_poor_copy_far_down_the_list_of_a_much_photographed_face_is_found_by_i
     assert (vectors[-1] @ vectors.T).argsort()[0] == 0
     assert kept(faces, photos, vectors) == {f.face_id: None for f in faces[:-1]} | {"poor": "000"}
     assert kept(faces, [*photos[:-1], photo("q", "f" * 16)], vectors)["poor"] is None
+
+
+def test_copies_are_found_where_there_are_too_many_faces_to_compare_all(monkeypatch):
+    monkeypatch.setattr(dedupe, "find_neighbours", partial(dedupe.find_neighbours, exact=500))
+    rng = np.random.default_rng(5)
+    people = unit(*rng.normal(size=(1000, 32)))
+    hashes = [rng.bytes(32) for _ in people]
+    again = [bytes([one[0] ^ 1, *one[1:]]).hex() for one in hashes]  # recropped: its photo's hash is another
+    names = rng.permutation(2000)
+    faces = [face(f"{name:04}", f"p{name}", 40, phash=one.hex()) for name, one in zip(names, hashes, strict=False)]
+    faces += [face(f"{name:04}", f"p{name}", 39, phash=one) for name, one in zip(names[1000:], again, strict=True)]
+    photos = [photo(one.photo_id, rng.bytes(8).hex()) for one in faces]
+    vectors = np.concatenate([people, unit(*(people + rng.normal(scale=0.02, size=people.shape)))])
+    found = kept(faces, photos, vectors)
+    assert found == {one.face_id: None for one in faces[:1000]} | {
+        copy.face_id: one.face_id for one, copy in zip(faces, faces[1000:], strict=False)
+    }
+    back = slice(None, None, -1)
+    assert kept(faces[back], photos[back], vectors[back]) == found
 
 
 def copy(name: str, of: str, stands: str) -> Face:

@@ -41,6 +41,8 @@ def everything(folder: Path) -> list[tuple[str, list[str], list[str]]]:
         ("--min-inter-ocular", "inf"),
         ("--split", "foo"),
         ("--landmarks", "psychic"),
+        ("--labels", "folders"),
+        ("--labels", "hint:folders"),
         ("--workers", "0"),
         ("--workers", "99999999"),
     ],
@@ -50,6 +52,17 @@ def test_values_that_mean_nothing_are_refused_and_leave_nothing(photos, tmp_path
     before = everything(tmp_path)
     error = call(photos, "--into", tmp_path / "dataset", *options, *dry).exception
     assert isinstance(error, BadInput) and options[0] in str(error) and "\n" not in str(error)
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize("spec", ["none.csv", "hint:none.csv", "bad.csv"])
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_a_table_of_labels_that_cannot_be_read_is_refused_and_leaves_nothing(photos, tmp_path, monkeypatch, spec, dry):
+    monkeypatch.chdir(tmp_path)
+    Path("bad.csv").write_text("photo,label\na.png,\n")
+    before = everything(tmp_path)
+    error = call(photos, "--into", tmp_path / "dataset", "--labels", spec, *dry).exception
+    assert isinstance(error, BadInput) and spec.removeprefix("hint:") in str(error) and "\n" not in str(error)
     assert everything(tmp_path) == before
 
 

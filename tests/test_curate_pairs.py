@@ -100,12 +100,11 @@ def test_too_few_photos_or_references_leave_no_pair_and_a_reason():
     assert nobody == ([], {"too_few_references": 2})
 
 
-def test_random_is_not_the_nearest_and_follows_the_seed_alone():
+def test_random_is_not_the_nearest_and_has_no_favourites():
     found = {row.target: row.refs for row in pairs(rows("t" * 40), rules=PairRules(max_references=8))}
-    again = {row.target: row.refs for row in pairs(rows("t" * 40), rules=PairRules(max_references=8, seed=1))}
     near = {row.target: row.refs for row in pairs(rows("t" * 40), rules=PairRules("nearest", max_references=8))}
     shared = [len(set(found[target]) & set(near[target])) for target in found]
-    assert np.mean(shared) < 4 and found != again
+    assert np.mean(shared) < 4
     used = np.unique([ref for refs in found.values() for ref in refs], return_counts=True)[1]
     assert len(used) == 40 and used.max() < 24  # 8 expected, no favourites
     # a photo more changes no order among the others

@@ -186,6 +186,8 @@ def test_an_expression_over_one_face_is_taken(sql):
         ("yaw > 1) FROM faces WHERE (true", "more than one expression"),
         ("yaw > 1), (pitch > 1", "more than one expression"),
         ("yaw > 1) OFFSET (0", "more than one expression"),
+        ("sharpness < 1) OR (1=1", "no SQL expression"),
+        ("yaw > 1) IS NOT DISTINCT FROM (true", "no SQL expression"),
         ("jaw > 1", r"names jaw, which is no column of a face: there are det_score, .*height"),
         ("faces.yaw > 1", "names faces.yaw"),
         ("reason = 'too_small'", "names reason"),

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 from datetime import datetime
 from pathlib import Path
 from types import NoneType, UnionType
@@ -318,10 +319,31 @@ def test_embeddings_come_in_the_order_asked_for(tmp_path):
         with pytest.raises(LedgerBroken, match="likeness curate"):
             ledger.embeddings(["d"])
         np.save(tmp_path / "embeddings" / "s.npy", vectors[:1])
-        with pytest.raises(LedgerBroken, match="shorter than"):
+        with pytest.raises(LedgerBroken, match="shorter or of another form than"):
             ledger.embeddings()
         (tmp_path / "embeddings" / "s.npy").write_bytes(b"")
         with pytest.raises(LedgerBroken, match=r"s\.npy"):
+            ledger.embeddings()
+
+
+def test_embeddings_are_held_once_however_many_shards_there_are(tmp_path):
+    (tmp_path / "embeddings").mkdir()
+    vectors = np.random.default_rng(0).normal(size=(4096, 1024)).astype(np.float32)
+    for shard in range(64):
+        np.save(tmp_path / "embeddings" / f"s{shard:02}.npy", vectors[shard::64])
+    rows = [
+        dataclasses.replace(FACE, face_id=f"{i:04}", shard=f"s{i % 64:02}", shard_row=i // 64, status="ok", reason=None)
+        for i in range(len(vectors))
+    ]
+    with Ledger.open(tmp_path, write=True) as ledger:
+        ledger.record("s", "u", {}, rows)
+        tracemalloc.start()
+        _, found = ledger.embeddings()
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert (found == vectors).all() and most < 1.5 * vectors.nbytes
+        np.save(tmp_path / "embeddings" / "s07.npy", vectors[7::64, :5])
+        with pytest.raises(LedgerBroken, match=r"s07\.npy is shorter or of another form"):
             ledger.embeddings()
 
 
