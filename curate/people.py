@@ -16,7 +16,7 @@ from curate.group import group, histogram
 from curate.identities import make_identities
 from curate.labels import doubts, label_faces, labels_told, told_doubts
 from curate.pairs import make_pairs
-from curate.splits import check_splits, make_splits
+from curate.splits import check_splits, make_splits, moved_splits, told_moves
 from curate.uphold import uphold
 from manifests.ledger import Ledger
 from manifests.progress import Report
@@ -135,13 +135,14 @@ def grouped(
     return Grouped(identities, memberships, links, detail)
 
 
-def split(ledger: Ledger, config: CurateConfig) -> None:
-    """Train, val and test."""
+def split(ledger: Ledger, config: CurateConfig) -> list[str]:
+    """Train, val and test. Answers what is to be told of faces that change their split although a frozen set exists."""
     faces = [face for face in ledger.rows(Face) if face.status == "ok" or face.reason == NEAR_DUPLICATE]
-    locked = [row for row in ledger.rows(Split) if row.locked]
-    rows = make_splits(faces, ledger.rows(Membership), locked, config.split)
+    before = ledger.rows(Split)
+    rows = make_splits(faces, ledger.rows(Membership), before, config.split)
     check_splits(faces, rows)
     ledger.record("split", "all", config.split, rows, replace=(Split,))
+    return told_moves(moved_splits(before, rows))
 
 
 def pair(ledger: Ledger, config: CurateConfig) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from manifests.errors import BadInput
 from manifests.filters import Filter, columns_of_filter
 from manifests.ledger import Ledger
-from manifests.storage import path_of, uri_of
+from manifests.storage import no_longer_there, path_of, uri_of
 
 _PREFIX = 6  # characters that begin an id; fewer would name too much
 
@@ -59,7 +59,9 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
     lines, rows = [], []
     for file in named:
         where = "no file holds it any more" if file["uri"] is None else _shown(path_of(file["uri"]))
-        said = [f"{where}: {_status(file)}"]
+        there = file["uri"] is not None and not no_longer_there(file["uri"])
+        lost = ", the file is no longer there" if not there and file["uri"] and file["photo_id"] else ""
+        said = [f"{where}: {_status(file)}{lost}"]
         picture = size.get(file["photo_id"])
         if picture is not None:
             said.append(
@@ -70,7 +72,7 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
             fate = _face(row, pairing) + broken.get(row["face_id"], "")
             said.append(f"  face {row['face_id'][:12]}, {row['inter_ocular_px']:.0f} px between the eyes: {fate}")
         lines += said
-        rows.append({**file, "photo": picture, "faces": own})
+        rows.append({**file, "there": there, "photo": picture, "faces": own})
     return lines, rows
 
 
