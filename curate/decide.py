@@ -17,8 +17,8 @@ from typing import Any
 from curate.config import CurateConfig, config_from
 from curate.decisions import PARTS, Act, Finder, NamedFace, faces_told, read_act, taken_back
 from curate.dedupe import REASON as NEAR_DUPLICATE
-from curate.naming import Namer, read_face, single
-from curate.people import Grouped, deduped, grouped, pair, split
+from curate.naming import Namer, single
+from curate.people import Grouped, deduped, grouped, pair, renamed, split
 from curate.splits import check_splits, make_splits
 from manifests.errors import BadInput
 from manifests.ledger import Ledger, now
@@ -63,6 +63,12 @@ def decide(
         log = [read_act(row) for row in ledger.rows(Decision)]
         faces, memberships = ledger.rows(Face), ledger.rows(Membership)
         new, said = _numbered(log, wanted, Namer(faces, memberships))
+        decisions = tuple((act.number, act.kind, sentence) for act, sentence in zip(new, said, strict=True))
+        if new and all(act.kind == "rename" for act in new):  # nobody moves, so nothing is grouped
+            people, notices = renamed(ledger, faces, [*log, *new])
+            if not dry_run:
+                ledger.record("decide", "all", {}, [*_rows(new), *people])
+            return Made(decisions, (), len(people), tuple(notices))
         _refuse_frozen(new, faces, ledger.rows(Split))
         changed: list[Face] = []
         if any(act.kind in ("drop", "undo") for act in new):
@@ -72,15 +78,11 @@ def decide(
         found = grouped(ledger, faces, [*log, *new], config, report)
         _refuse_leaks(ledger, config, faces, found)
         if not dry_run:
-            made = now()
-            rows = [
-                Decision(act.number, act.kind, json.dumps(faces_told(act)), made, act.name, act.undoes) for act in new
-            ]
             ledger.record(
                 "group",
                 "all",
                 config.group,
-                [*rows, *changed, *found.identities, *found.memberships],
+                [*_rows(new), *changed, *found.identities, *found.memberships],
                 replace=(Identity, Membership),
                 detail=found.detail,
             )
@@ -93,15 +95,18 @@ def decide(
             for face in sorted(was.keys() | becomes.keys())
             if was.get(face) != becomes.get(face)
         )
-        decisions = tuple((act.number, act.kind, sentence) for act, sentence in zip(new, said, strict=True))
         return Made(decisions, moved, len(found.identities), tuple(found.detail["notices"]))
 
 
+def _rows(new: Sequence[Act]) -> list[Decision]:
+    made = now()
+    return [Decision(act.number, act.kind, json.dumps(faces_told(act)), made, act.name, act.undoes) for act in new]
+
+
 def entries(dataset: Path) -> list[Entry]:
-    """The whole log, oldest first."""
+    """The whole log, oldest first. Raises BadInput for a dataset that was never curated to its end."""
     with Ledger.open(dataset) as ledger:
-        if not ledger.detail("told"):
-            return []
+        told(ledger)  # an older ledger's log lacks columns until it is curated again
         rows, faces = ledger.rows(Decision), ledger.rows(Face)
     acts, finder = [read_act(row) for row in rows], Finder(faces)
     back = taken_back(acts)
@@ -203,7 +208,7 @@ def _acts(told: Mapping[str, Any], namer: Namer, log: Sequence[Act], given: Mapp
         if not isinstance(told["sides"], list) or len(told["sides"]) < 2:
             raise BadInput("A merge needs two people or more.")
         sides = tuple(namer.person(side) for side in told["sides"])
-        if len({frozenset(side) for side in sides}) < len(sides):
+        if len({frozenset(map(_place, side)) for side in sides}) < len(sides):
             raise BadInput("A merge needs people who are two now; these are one already. To keep them so, say lock.")
         return [(Act(0, kind, sides), f"{' and '.join(_counted(side) for side in sides)} are one person")]
     if kind == "split":
@@ -211,8 +216,14 @@ def _acts(told: Mapping[str, Any], namer: Namer, log: Sequence[Act], given: Mapp
     faces = namer.faces(told["faces"], whole=kind in ("rename", "lock"))
     if kind == "move":
         to = namer.person(told["to"])
+        if set(map(_place, faces)) <= set(map(_place, to)):
+            raise BadInput(
+                "A move needs faces of somebody else; these are that person's already. To keep them so, say lock."
+            )
         if "rest" in told:
-            rest = tuple(map(read_face, told["rest"]))
+            rest = namer.others(told["rest"], [*faces, *to])
+            if told["rest"] and not rest:
+                raise BadInput("A move takes faces from others than those it names: say another rest, or none.")
         else:
             aim = {namer.identity(one) for one in to[:1] if namer.has_identity(one)}
             own = sorted({namer.identity(one) for one in faces if namer.has_identity(one)} - aim)
@@ -230,12 +241,7 @@ def _acts(told: Mapping[str, Any], namer: Namer, log: Sequence[Act], given: Mapp
 def _split(told: Mapping[str, Any], namer: Namer) -> list[tuple[Act, str]]:
     faces = namer.faces(told["faces"])
     if "rest" in told:
-        said = told["rest"]
-        dicts = isinstance(said, list) and all(isinstance(one, dict) for one in said)
-        rest = tuple(map(read_face, said)) if dicts else namer.person(said)
-        out = {namer.today(one) for one in faces}
-        rest = single(one for one in rest if namer.today(one) is None or namer.today(one) not in out)
-        sides = [(faces, rest)]
+        sides = [(faces, namer.others(told["rest"], faces))]
     else:
         of: dict[str, list[NamedFace]] = defaultdict(list)
         for one in faces:
@@ -259,6 +265,11 @@ def _undo(said: object, log: Sequence[Act], given: Mapping[int, int]) -> tuple[A
     if number in back:
         raise BadInput(f"Decision {number} is taken back already, by {back[number]}; undo {back[number]} restores it.")
     return Act(0, "undo", undoes=number), f"decision {number} ({kinds[number]}) is taken back"
+
+
+def _place(named: NamedFace) -> tuple[str, tuple[float, ...]]:
+    """The face, whether it is named or a witness."""
+    return named.photo_id, named.box
 
 
 def _counted(faces: Sequence[NamedFace]) -> str:

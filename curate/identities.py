@@ -40,7 +40,7 @@ def make_identities(
     for label in sorted(set(members) - set(id_of), key=lambda label: smallest[label]):
         id_of[label] = _new_id(smallest[label], taken)
         taken.add(id_of[label])
-    names = {} if links is None else _names(grouping.labels, links, smallest)
+    names = {} if links is None else names_of(grouping.labels, links, smallest)
     locked = set() if links is None else set(grouping.labels[np.isin(links.block, sorted(links.locked))].tolist())
     rows = [Identity(id_of[label], names.get(label), label in locked) for label in members]
     return sorted(rows, key=lambda row: row.identity_id), [
@@ -59,8 +59,11 @@ def _source(row: int, links: Links | None) -> str:
     return "review" if row in links.reviewed else "label" if row in links.labelled else "cluster"
 
 
-def _names(labels: np.ndarray, links: Links, smallest: Mapping[int, str]) -> dict[int, str]:
-    """group -> name: of the label most of its labelled faces have, or as people said, the last one."""
+def names_of(labels: np.ndarray, links: Links, smallest: Mapping[int, str]) -> dict[int, str]:
+    """group -> name: of the label most of its labelled faces have, or as people said, the last one.
+
+    `labels` int (n,) are the groups of the rows of `links`, `smallest` the smallest face id of each group.
+    """
     votes = Counter((int(labels[row]), label) for row, label in links.labelled.items())
     names: dict[int, str] = {}
     for (group, label), _ in sorted(votes.items(), key=lambda item: (-item[1], item[0][1])):

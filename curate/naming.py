@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -70,7 +69,16 @@ class Namer:
             for face in self.members[self.identity(found[name]) if name in found else name]:
                 if face != self.stands(name):
                     found.setdefault(face, replace(self.named(face), witness=True))
+        if not found:
+            raise BadInput("No face is named.")
         return single(found.values())
+
+    def others(self, said: object, faces: Sequence[NamedFace]) -> tuple[NamedFace, ...]:
+        """Whom `faces` are taken from, where that is said: those faces, or a person without `faces`."""
+        dicts = isinstance(said, list) and all(isinstance(one, dict) for one in said)
+        named = tuple(map(read_face, said)) if isinstance(said, list) and dicts else self.person(said)
+        out = {self.today(one) for one in faces}
+        return single(one for one in named if self.today(one) is None or self.today(one) not in out)
 
     def rest(self, faces: Sequence[NamedFace], identity: str) -> tuple[NamedFace, ...]:
         """The other faces of an identity, as witnesses."""
@@ -117,11 +125,8 @@ def read_face(told: Mapping[str, Any]) -> NamedFace:
     photo, box = told.get("photo"), told.get("box")
     if not isinstance(photo, str) or len(photo) != 64 or set(photo) - set("0123456789abcdef"):
         raise BadInput("a face's photo is the sha256 of its file, 64 hex digits.")
-    if (
-        not isinstance(box, list)
-        or len(box) != 4
-        or not all(isinstance(x, int | float) and math.isfinite(x) for x in box)
-    ):
+    # JSON has integers of any size, and what a float cannot hold is no pixel
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(x, int | float) and abs(x) < 1e9 for x in box):
         raise BadInput("a face's box is four numbers, x0, y0, x1, y1 in photo pixels.")
     if set(told) - {"photo", "box", "witness"} or not isinstance(told.get("witness", False), bool):
         raise BadInput("a face has photo, box and, where it is one, witness: true.")

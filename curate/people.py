@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from curate.config import CurateConfig, DedupeRules
 from curate.decisions import REASON as DECIDED
 from curate.decisions import Act, Links, dropped_faces, links_of, read_act
@@ -13,7 +15,7 @@ from curate.dedupe import REASON as NEAR_DUPLICATE
 from curate.dedupe import near_duplicates, pictures
 from curate.faces.models import FaceModels
 from curate.group import group, histogram
-from curate.identities import make_identities
+from curate.identities import make_identities, names_of
 from curate.labels import doubts, label_faces, labels_told, told_doubts
 from curate.pairs import make_pairs
 from curate.splits import check_splits, make_splits, moved_splits, told_moves
@@ -95,9 +97,7 @@ def grouped(
     picture_of = pictures(faces, photos, config.dedupe.max_photo_bits)
     picture_of = {face.face_id: picture_of[face.photo_id] for face in faces}
     rules = config.group
-    labels = ledger.rows(Label)
-    labelled, notices = label_faces(labels, faces)
-    truth = bool(labels) and labels[0].truth
+    labelled, truth, notices = _labelled(ledger, faces)
     links = links_of(acts, all_faces, face_ids, labelled if truth else {})
     report("group", 0, len(face_ids))
     found = group(
@@ -116,11 +116,6 @@ def grouped(
     was = {row.face_id: row.identity_id for row in before}
     found = uphold(vectors, found, links, [was.get(face) for face in face_ids])
     identities, memberships = make_identities(face_ids, found, before, links)
-    if missing := sorted({one.number for one in links.missing}):
-        notices.append(
-            f"{len(links.missing)} faces that decisions name are not in use now (decisions "
-            f"{', '.join(map(str, missing))}); the decisions are kept: `likeness decide DATASET list` says which."
-        )
     disagreeing = [] if truth else doubts(labelled, memberships, {face.face_id: face.photo_id for face in faces})
     detail = {
         "threshold": found.threshold,
@@ -129,10 +124,45 @@ def grouped(
         "false_match_rate": found.false_match_rate,
         "histogram": histogram(vectors, found.labels),
         "label_doubts": [asdict(one) for one in disagreeing],
-        "notices": [*notices, *links.notices, *told_doubts(disagreeing, len(labelled))],
+        "notices": [*notices, *_not_in_use(links), *links.notices, *told_doubts(disagreeing, len(labelled))],
     }
     report("group", len(face_ids), len(face_ids))
     return Grouped(identities, memberships, links, detail)
+
+
+def renamed(ledger: Ledger, all_faces: Sequence[Face], acts: Sequence[Act]) -> tuple[list[Identity], list[str]]:
+    """The identities as they stand, with the names they have by these acts, and what is to be told; nothing is written.
+
+    Raises BadInput for decisions that contradict each other.
+    """
+    faces = [face for face in all_faces if face.status == "ok" or face.reason == NEAR_DUPLICATE]
+    usable = {face.face_id for face in faces if face.status == "ok"}
+    members = [row for row in ledger.rows(Membership) if row.face_id in usable]  # by face id
+    face_ids = [row.face_id for row in members]
+    labelled, truth, _ = _labelled(ledger, faces)
+    links = links_of(acts, all_faces, face_ids, labelled if truth else {})
+    people, first, group_of = np.unique([row.identity_id for row in members], return_index=True, return_inverse=True)
+    names = names_of(group_of, links, {group: face_ids[row] for group, row in enumerate(first)})
+    name_of = {str(people[group]): name for group, name in names.items()}
+    rows = [replace(row, name=name_of.get(row.identity_id)) for row in ledger.rows(Identity)]
+    return rows, [*_not_in_use(links), *links.notices]
+
+
+def _labelled(ledger: Ledger, faces: Sequence[Face]) -> tuple[dict[str, str], bool, list[str]]:
+    """face -> label, whether labels are truth, and what is to be told."""
+    labels = ledger.rows(Label)
+    labelled, notices = label_faces(labels, faces)
+    return labelled, bool(labels) and labels[0].truth, notices
+
+
+def _not_in_use(links: Links) -> list[str]:
+    missing = sorted({one.number for one in links.missing})
+    if not missing:
+        return []
+    return [
+        f"{len(links.missing)} faces that decisions name are not in use now (decisions "
+        f"{', '.join(map(str, missing))}); the decisions are kept: `likeness decide DATASET list` says which."
+    ]
 
 
 def split(ledger: Ledger, config: CurateConfig) -> list[str]:

@@ -24,37 +24,55 @@ def uphold(vectors: np.ndarray, found: Grouping, links: Links, before: Sequence[
     """
     if not len(vectors):
         return found
-    labels = _together(found.labels.astype(np.int64), links.block)
-    labels = _divided(vectors, labels, _anchors(labels, links, before), links.block)
+    blocks = _Members(links.block)
+    labels = _together(found.labels.astype(np.int64), blocks)
+    labels = _divided(vectors, labels, _anchors(labels, links, blocks, before), links.block)
+    fresh = int(labels.max()) + 1
     for out, rest in links.apart:
         others = set(labels[list(rest)].tolist())
-        for block in sorted({int(links.block[row]) for row in out if int(labels[row]) in others}):
-            labels[links.block == block] = labels.max() + 1
+        torn: dict[int, set[int]] = {}  # group -> its blocks that leave it, together
+        for row in out:
+            if int(labels[row]) in others:
+                torn.setdefault(int(labels[row]), set()).add(int(links.block[row]))
+        for group in sorted(torn):
+            for block in torn[group]:
+                labels[blocks.of(block)] = fresh
+            fresh += 1
     if (labels == found.labels).all():
         return found
     return _measured(vectors, found, labels)
 
 
-def _together(labels: np.ndarray, block: np.ndarray) -> np.ndarray:
+class _Members:
+    """The rows of each number, ascending, after one sort."""
+
+    def __init__(self, number: np.ndarray) -> None:
+        """`number` int (n,), 0 or more."""
+        self._order = np.argsort(number, kind="stable")
+        self.count = np.bincount(number)
+        self._end = np.cumsum(self.count)
+
+    def of(self, number: int) -> np.ndarray:
+        return self._order[self._end[number] - self.count[number] : self._end[number]]
+
+
+def _together(labels: np.ndarray, blocks: _Members) -> np.ndarray:
     """Each block in the group that holds most of it."""
     labels = labels.copy()
-    large = np.flatnonzero(np.bincount(block) > 1)
-    order = np.argsort(block, kind="stable")
-    start = np.searchsorted(block[order], [large, large + 1])
-    for begin, end in start.T:
-        rows = order[begin:end]
+    for block in np.flatnonzero(blocks.count > 1).tolist():
+        rows = blocks.of(block)
         if len(set(labels[rows].tolist())) > 1:
             labels[rows] = min(Counter(labels[rows].tolist()).items(), key=lambda item: (-item[1], item[0]))[0]
     return labels
 
 
-def _anchors(labels: np.ndarray, links: Links, before: Sequence[str | None]) -> np.ndarray:
+def _anchors(labels: np.ndarray, links: Links, blocks: _Members, before: Sequence[str | None]) -> np.ndarray:
     """int64 (n,): faces of one group with different anchors come apart; -1 goes where it is most alike."""
     n, block = len(labels), links.block
     anchor = np.where(np.isin(block, sorted(links.anchored)), block, -1)
     held: dict[int, set[str]] = {}  # group -> identities that its locked blocks had before
     for one in sorted(links.locked):
-        rows = np.flatnonzero(block == one)
+        rows = blocks.of(one)
         had = Counter(str(before[row]) for row in rows.tolist() if before[row] is not None)
         if had:
             most = min(had.items(), key=lambda item: (-item[1], item[0]))[0]
@@ -77,8 +95,9 @@ def _divided(vectors: np.ndarray, labels: np.ndarray, anchor: np.ndarray, block:
     pairs = np.unique(np.stack([labels[anchor >= 0], anchor[anchor >= 0]], axis=1), axis=0)
     groups, count = np.unique(pairs[:, 0], return_counts=True)
     fresh = int(labels.max()) + 1
+    members = _Members(labels)
     for group in groups[count > 1].tolist():
-        rows = np.flatnonzero(labels == group)
+        rows = members.of(group)
         own = anchor[rows]
         kinds, of = np.unique(own[own >= 0], return_inverse=True)
         total = np.zeros((len(kinds), vectors.shape[1]))
@@ -98,23 +117,24 @@ def _divided(vectors: np.ndarray, labels: np.ndarray, anchor: np.ndarray, block:
 
 def _measured(vectors: np.ndarray, found: Grouping, labels: np.ndarray) -> Grouping:
     labels = np.unique(labels, return_inverse=True)[1]
-    groups = int(labels.max()) + 1
-    count = np.bincount(labels, minlength=groups)
-    total = np.zeros((groups, vectors.shape[1]))
-    np.add.at(total, labels, vectors)
-    came = np.unique(np.stack([labels, found.labels], axis=1), axis=0)  # today's group, the group it came from
-    mixed = np.bincount(came[:, 0], minlength=groups) > 1
-    broken = np.bincount(came[:, 1], minlength=int(found.labels.max()) + 1) > 1
+    count, came = np.bincount(labels), _Members(found.labels)
+    pairs = np.unique(np.stack([labels, found.labels], axis=1), axis=0)  # today's group, the group it came from
+    mixed = np.bincount(pairs[:, 0]) > 1
+    broken = np.bincount(pairs[:, 1], minlength=len(came.count)) > 1
     changed = np.flatnonzero(mixed[labels] | broken[found.labels])
+    # where one row of a group changed, of today's or of those before, all of its rows did
+    changed_groups, of = np.unique(labels[changed], return_inverse=True)
+    total = np.zeros((len(changed_groups), vectors.shape[1]))
+    np.add.at(total, of, vectors[changed])
     own = count[labels[changed]]
-    to_own = np.einsum("nd,nd->n", vectors[changed], total[labels[changed]]) - 1.0
+    to_own = np.einsum("nd,nd->n", vectors[changed], total[of]) - 1.0
     confidence, margin = found.confidence.copy(), found.margin.copy()
     confidence[changed] = np.where(own > 1, to_own / np.maximum(own - 1, 1), 1.0)
     nearest = found.confidence - found.margin
     for group in np.unique(found.labels[changed]).tolist():
-        rows = np.flatnonzero(found.labels == group)
+        rows = came.of(group)
         parts = np.unique(labels[rows])
-        cosine = vectors[rows] @ (total[parts] / count[parts, None]).T
+        cosine = vectors[rows] @ (total[np.searchsorted(changed_groups, parts)] / count[parts, None]).T
         cosine[parts[None, :] == labels[rows][:, None]] = -1.0
         nearest[rows] = np.maximum(nearest[rows], cosine.max(1))
     margin[changed] = (confidence - nearest)[changed]

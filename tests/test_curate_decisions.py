@@ -1,6 +1,7 @@
 """Decisions survive: they name faces, hold on every later run, and are refused where they contradict."""
 
 import json
+import tracemalloc
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+import curate.people
 from curate import cli
 from curate.config import DEFAULT, STRICT, CurateConfig, GroupRules, PairRules, SplitRules, config_from
 from curate.decide import decide, entries, line_of, read_lines
@@ -149,6 +151,76 @@ def test_a_move_takes_faces_from_one_person_to_another(made):
     say(dataset, "undo", undoes=1)
     say(dataset, "move", face["0/0"], to=face["2/0"])
     assert who(dataset)[face["0/0"]] == who(dataset)[face["2/0"]] and check(dataset) == []
+
+
+@pytest.mark.parametrize("form", ["identity", "face", "list"])
+def test_a_move_says_whom_its_faces_are_taken_from(made, form):
+    _, dataset = made
+    face, person = faces_of(dataset), who(dataset)
+    rest = {"identity": person[face["2/0"]], "face": face["2/1"], "list": [face["2/0"], person[face["2/0"]]]}[form]
+    say(dataset, "move", face["0/0"], to=person[face["1/0"]], rest=rest)
+    assert who(dataset)[face["0/0"]] == who(dataset)[face["1/0"]]
+    line = line_of(entries(dataset)[0])
+    assert {one["photo"] for one in line["rest"]} == {
+        row.photo_id for row in rows(dataset, Face) if person[row.face_id] == person[face["2/0"]]
+    }
+    with pytest.raises(BadInput, match=r"decision 1 \(move\)"):
+        say(dataset, "merge", face["0/0"], face["2/2"])
+
+
+def test_what_is_so_already_is_refused_and_not_recorded(made):
+    _, dataset = made
+    face, person = faces_of(dataset), who(dataset)
+    one = person[face["0/0"]]
+    for sides in (
+        [face["0/0"], face["0/1"]],
+        [one, face["0/1"]],
+        [[face["0/0"]], [face["0/2"]], face["1/0"]],
+        [one] * 2,
+    ):
+        with pytest.raises(BadInput, match="these are one already"):
+            say(dataset, "merge", *sides)
+    for faces, to in (([one], one), ([face["0/0"]], one), ([face["0/0"], face["0/1"]], face["0/2"])):
+        with pytest.raises(BadInput, match="that person's already"):
+            say(dataset, "move", *faces, to=to)
+    assert rows(dataset, Decision) == []
+    say(dataset, "move", face["0/0"], face["1/0"], to=one)  # one of them was somebody else
+    assert who(dataset)[face["1/0"]] == one
+
+
+def test_renames_alone_group_nothing_and_end_where_a_grouping_would(made, monkeypatch):
+    photos, dataset = made
+    face, person = faces_of(dataset), who(dataset)
+    say(dataset, "rename", face["0/0"], name="Ann")
+    say(dataset, "merge", face["1/0"], face["2/0"])
+    before = contents(dataset)
+    with monkeypatch.context() as patch:
+        patch.setattr(curate.people, "group", None)
+        wanted = [
+            {"kind": "rename", "faces": [face["1/0"]], "name": "Bob"},
+            {"kind": "rename", "faces": [person[face["0/0"]]], "name": "Anna"},
+            {"kind": "rename", "faces": [{"photo": "ab" * 32, "box": [0, 0, 1, 1]}], "name": "Nobody"},
+        ]
+        assert decide(dataset, wanted, dry_run=True).moved == () and contents(dataset) == before
+        done = decide(dataset, wanted)
+    assert [number for number, *_ in done.decisions] == [3, 4, 5] and (done.moved, done.people) == ((), 4)
+    assert "1 faces that decisions name are not in use now (decisions 5)" in done.notices[0]
+    after = contents(dataset)
+    assert {row.name: row.identity_id for row in rows(dataset, Identity) if row.name} == {
+        "Anna": person[face["0/0"]],
+        "Bob": who(dataset)[face["2/0"]],
+    }
+    assert all(after[table] == before[table] for table in before if table not in ("identities", "decisions", "stages"))
+    curated(photos, dataset)
+    again = contents(dataset)
+    assert all(again[table] == after[table] for table in after if table != "stages") and check(dataset) == []
+
+
+def test_a_rename_keeps_the_names_that_labels_gave(tmp_path):
+    photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
+    curated(photos, dataset, labels="folder")
+    say(dataset, "rename", faces_of(dataset)["0/0"], name="Ann")
+    assert {row.name for row in rows(dataset, Identity)} == {"Ann", "person1", "person2"}
 
 
 def test_what_contradicts_is_named_and_refused_and_nothing_is_recorded(made):
@@ -362,12 +434,26 @@ def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
         ('{"kind": "drop", "faces": ["abcdef"], "name": "x"}', "line 2: A drop has no name"),
         ('{"kind": "rename", "faces": ["abcdef"]}', "line 2: A rename needs name"),
         ('{"kind": "undo", "undoes": "1"}', "line 2: An undo needs the number"),
+        (
+            '{"kind": "lock", "faces": [{"photo": "' + "a" * 64 + '", "box": [0, 0, 1, 1' + "0" * 400 + "]}]}",
+            "line 2: a face's box is four",
+        ),
+        ('{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": ["p-aaaaaa"]}', "line 2: The identity p-aaaaaa"),
+        ('{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": "p-aaaaaa"}', "line 2: The identity p-aaaaaa"),
+        ('{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": null}', "line 2: None names nobody"),
+        ('{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": "OTHER"}', "line 2: A move takes faces from"),
+        ('{"kind": "move", "faces": ["FACE"], "to": []}', "line 2: No face is named"),
+        ('{"kind": "move", "faces": ["FACE"], "to": "FACE"}', "line 2: A move needs faces of somebody else"),
+        ('{"kind": "split", "faces": ["FACE"], "rest": null}', "line 2: None names nobody"),
+        ('{"kind": "merge", "sides": [[], "FACE"]}', "line 2: No face is named"),
     ],
 )
 def test_a_line_that_cannot_be_read_is_named_and_nothing_is_recorded(made, tmp_path, line, said):
     _, dataset = made
     file = tmp_path / "decisions.jsonl"
-    good = json.dumps({"kind": "split", "faces": [faces_of(dataset)["0/0"]]})
+    face = faces_of(dataset)
+    good = json.dumps({"kind": "split", "faces": [face["0/0"]]})
+    line = line.replace("FACE", face["1/0"]).replace("OTHER", who(dataset)[face["2/0"]])
     file.write_text(f"{good}\n{line}\n")
     with pytest.raises(BadInput, match=f"decisions.jsonl, {said}"):
         decide(dataset, read_lines(file))
@@ -408,7 +494,8 @@ def test_a_dataset_that_was_not_curated_says_so(tmp_path):
     Ledger.open(tmp_path, write=True).__exit__(None, None, None)
     with pytest.raises(BadInput, match="likeness curate PHOTOS"):
         say(tmp_path, "lock", "p-000000")
-    assert entries(tmp_path) == []
+    with pytest.raises(BadInput, match="likeness curate PHOTOS"):
+        entries(tmp_path)
 
 
 def test_the_configuration_comes_back_from_json():
@@ -539,6 +626,41 @@ def test_labels_and_locks_are_upheld_over_a_grouping_that_ignores_them():
     assert found.labels.tolist() == [0, 0, 1, 1, 0]
     assert len(set(uphold(unit(0, 0.1), Grouping(np.arange(2), *np.ones((2, 2), "f4"), 0.3, None),
                           links([Act(1, "merge", (named(0), named(1)))], 2), [None] * 2).labels)) == 1  # fmt: skip
+
+
+def test_faces_split_off_together_stay_together_as_far_as_they_were():
+    out, rest = named(0, 1, 2, 3), named(4, 5, 6)
+    said = links([Act(1, "split", (out, rest))], 7)
+    grouping = Grouping(np.array([0, 0, 0, 1, 0, 0, 1]), *np.ones((2, 7), np.float32), 0.3, None)
+    found = uphold(unit(*np.linspace(0, 1, 7)), grouping, said, [None] * 7).labels.tolist()
+    assert found[0] == found[1] == found[2] and found[4] == found[5]
+    assert len({found[0], found[3], found[4], found[6]}) == 4
+
+
+def test_what_did_not_change_is_not_summed_and_what_did_is_measured_right():
+    rng = np.random.default_rng(0)
+    n, groups = 20_000, 10_000
+    vectors = rng.normal(size=(n, 128)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    labels = np.arange(n) % groups
+    labels[:40] = 0
+    block = np.arange(n)
+    block[7] = 5
+    said = Links((), (), block, ((tuple(range(6)), tuple(range(6, 40))[2:]),), frozenset(), frozenset(), frozenset(),
+                 {}, ())  # fmt: skip
+    tracemalloc.start()
+    found = uphold(vectors, Grouping(labels, *np.ones((2, n), np.float32), 0.3, None), said, [None] * n)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < groups * 128 * 8 / 2  # all groups' sums would be 10 MB
+    apart = [0, 1, 2, 3, 4, 5, 7]
+    assert set(np.flatnonzero(found.labels == found.labels[0])) == set(apart)
+    cosine = vectors[apart].astype(float) @ vectors[apart].T
+    assert found.confidence[apart] == pytest.approx((cosine.sum(1) - 1) / 6, abs=1e-6)
+    stayed = np.flatnonzero(labels == 0)[~np.isin(np.flatnonzero(labels == 0), apart)]
+    to_others = vectors[apart].astype(float) @ vectors[stayed].T
+    assert found.margin[apart] == pytest.approx(found.confidence[apart] - np.maximum(to_others.mean(1), 0), abs=1e-6)
+    assert (found.confidence[labels != 0] == 1).all()
 
 
 ACTS = st.lists(

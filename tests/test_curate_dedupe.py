@@ -6,8 +6,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from curate.config import DedupeRules
 from curate import dedupe
+from curate.config import DedupeRules
 from curate.dedupe import linked_photos, near_duplicates, pictures
 from manifests.records import Face, Photo
 
