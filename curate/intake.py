@@ -11,12 +11,12 @@ from typing import Any
 
 from curate import screen as screening
 from curate.config import CurateConfig
-from curate.decisions import REASON as DECIDED
 from curate.dedupe import REASON as NEAR_DUPLICATE
 from curate.detect import REDETECTED, VANISHED, crop_batch, detect_batch, noise_batch, resolved
 from curate.embed import CROP_MISSING, batches, embed_batch, intact_shards, remove_shards, shard_name
 from curate.faces.models import FaceModels
 from curate.scan import mark_replaced, mark_same_files, offered, scan_batch, still_holding, told_gone
+from manifests.decided import REASON as DECIDED
 from manifests.errors import BadInput
 from manifests.filters import columns_of, removals
 from manifests.ledger import Ledger
