@@ -33,7 +33,8 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
             by_face |= set(ledger.query(of_person, photo)["photo_id"])
         faces = ledger.query(
             """SELECT f.photo_id, f.face_id, f.status, f.reason, f.duplicate_of, f.inter_ocular_px, m.identity_id,
-                      i.name, m.source, m.confidence, s.split, s.reason AS split_reason, (p.target IS NOT NULL) AS is_target,
+                      i.name, m.source, m.confidence, s.split, s.reason AS split_reason,
+                      (p.target IS NOT NULL) AS is_target,
                       count(DISTINCT CASE WHEN s.status = 'ok' THEN f.photo_id END)
                           OVER (PARTITION BY m.identity_id) AS person_photos
                FROM faces f LEFT JOIN memberships m USING (face_id) LEFT JOIN splits s USING (face_id)

@@ -226,8 +226,9 @@ def test_a_photo_is_read_from_another_of_its_files_when_the_first_has_gone(tmp_p
     scan = curate.pipeline.scan
 
     def scan_then_lose(*arguments):
-        scan(*arguments)
+        told = scan(*arguments)
         first.unlink()
+        return told
 
     with monkeypatch.context() as patch:
         patch.setattr(curate.pipeline, "scan", scan_then_lose)
@@ -246,9 +247,10 @@ def test_a_file_that_vanishes_or_changes_before_it_is_looked_at_is_a_row_and_com
     data, scan = gone.read_bytes(), curate.pipeline.scan
 
     def scan_then_lose(*arguments):
-        scan(*arguments)
+        told = scan(*arguments)
         gone.unlink()
         save(changed, photo([9], 5))
+        return told
 
     with monkeypatch.context() as patch:
         patch.setattr(curate.pipeline, "scan", scan_then_lose)
