@@ -144,7 +144,9 @@ def decide(
     for option, value, belongs in (("--to", to, "move"), ("--from", not_in, "split"), ("--name", name, "rename")):
         if value is not None and action != belongs:
             raise BadInput(f"{option} belongs to {belongs}.")
-    if (action is None) == (file is None):
+    if action is not None and file is not None:
+        raise BadInput(f"--file {file} holds whole decisions: say {action} alone, or the file alone.")
+    if action is None and file is None:
         raise BadInput("Say what to decide, or name a --file of decisions: likeness decide --help has an example.")
     if action == "list":
         if ids or dry_run:
@@ -180,16 +182,24 @@ def _wanted(action: str, ids: list[str], to: str | None, not_in: str | None, nam
 def _said(made: Made, dry_run: bool) -> str:
     lines = [f"{'Would be d' if dry_run else 'D'}ecision {n}, {kind}: {said}." for n, kind, said in made.decisions]
     people = len({person for face in made.moved for person in face[1:] if person})
-    lines.append(f"{len(made.moved)} faces of {people} people change; there are {made.people} people then.")
+    faces = "1 face" if len(made.moved) == 1 else f"{len(made.moved)} faces"
+    whose = "1 person" if people == 1 else f"{people} people"
+    there = "is 1 person" if made.people == 1 else f"are {made.people} people"
+    changes = "changes" if len(made.moved) == 1 else "change"
+    lines.append(
+        f"{faces} of {whose} {changes}; there {there} then." if made.moved else f"Nobody moves; there {there}."
+    )
     return "\n".join([*lines, *(f"Note: {notice}" for notice in made.notices)])
 
 
 def _listed(entry: Entry) -> str:
     act = entry.act
-    what = f"takes back {act.undoes}" if act.kind == "undo" else f"{sum(map(len, act.parts))} faces"
+    count = sum(map(len, act.parts))
+    what = f"takes back {act.undoes}" if act.kind == "undo" else f"{count} face{'s' if count != 1 else ''}"
     named = f" {act.name}" if act.name else ""
     state = "" if entry.undone_by is None else f", undone by {entry.undone_by}"
-    gone = f", {len(entry.missing)} not in use ({'; '.join(entry.missing[:3])})" if entry.missing else ""
+    more = f"; and {len(entry.missing) - 3} more" if len(entry.missing) > 3 else ""
+    gone = f", {len(entry.missing)} not in use ({'; '.join(entry.missing[:3])}{more})" if entry.missing else ""
     return f"{act.number:4d}  {entry.made:%Y-%m-%d %H:%M}  {act.kind}{named}, {what}{state}{gone}"
 
 

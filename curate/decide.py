@@ -8,25 +8,44 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from curate.config import CurateConfig, config_from
-from curate.decisions import PARTS, Act, Finder, NamedFace, faces_told, read_act, taken_back
 from curate.dedupe import REASON as NEAR_DUPLICATE
 from curate.naming import Namer, single
 from curate.people import Grouped, deduped, grouped, pair, renamed, split
-from curate.splits import check_splits, make_splits
+from curate.splits import check_splits, make_splits, moved_splits, told_moves
+from manifests.decided import (
+    MAX_NAME,
+    PARTS,
+    Act,
+    Finder,
+    NamedFace,
+    faces_told,
+    in_force,
+    not_in_use,
+    read_act,
+    taken_back,
+)
 from manifests.errors import BadInput
 from manifests.ledger import Ledger, now
 from manifests.progress import Report
-from manifests.records import Decision, Face, Identity, Membership, Split
+from manifests.records import Decision, Degradation, Face, Identity, Membership, Split
 
 KINDS = tuple(PARTS)
 _REPORTED = {"number", "made", "state", "missing"}  # written by `list --json`; only `number` is read, by undo
+_LACKING = {
+    "faces": "its faces",
+    "to": "the person they are moved to: --to ID, or `to` in a file",
+    "name": "the name: --name NAME, or `name` in a file",
+    "sides": "its sides, two people or more",
+    "undoes": "the number of the decision it undoes",
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +56,7 @@ class Made:
     moved: tuple[tuple[str, str | None, str | None], ...]  # face, identity before, identity after
     people: int  # identities there are now
     notices: tuple[str, ...]
+    resplit: tuple[tuple[str, str, str], ...] = ()  # face, split before, split after, where a frozen set exists
 
 
 @dataclass(frozen=True)
@@ -62,13 +82,15 @@ def decide(
         config, same_person = told(ledger)
         log = [read_act(row) for row in ledger.rows(Decision)]
         faces, memberships = ledger.rows(Face), ledger.rows(Membership)
-        new, said = _numbered(log, wanted, Namer(faces, memberships))
+        new, said, skipped = _numbered(log, wanted, Namer(faces, memberships))
+        if not new:
+            return Made((), (), len(ledger.rows(Identity)), tuple(skipped))
         decisions = tuple((act.number, act.kind, sentence) for act, sentence in zip(new, said, strict=True))
-        if new and all(act.kind == "rename" for act in new):  # nobody moves, so nothing is grouped
+        if all(act.kind == "rename" for act in new):  # nobody moves, so nothing is grouped
             people, notices = renamed(ledger, faces, [*log, *new])
             if not dry_run:
                 ledger.record("decide", "all", {}, [*_rows(new), *people])
-            return Made(decisions, (), len(people), tuple(notices))
+            return Made(decisions, (), len(people), (*skipped, *notices))
         _refuse_frozen(new, faces, ledger.rows(Split))
         changed: list[Face] = []
         if any(act.kind in ("drop", "undo") for act in new):
@@ -76,7 +98,8 @@ def decide(
             instead = {face.face_id: face for face in changed}
             faces = [instead.get(face.face_id, face) for face in faces]
         found = grouped(ledger, faces, [*log, *new], config, report)
-        _refuse_leaks(ledger, config, faces, found)
+        resplit = _split_anew(ledger, config, faces, found)
+        frozen = _still_frozen(ledger, [face.face_id for face in changed if face.status != "ok"])
         if not dry_run:
             ledger.record(
                 "group",
@@ -95,7 +118,13 @@ def decide(
             for face in sorted(was.keys() | becomes.keys())
             if was.get(face) != becomes.get(face)
         )
-        return Made(decisions, moved, len(found.identities), tuple(found.detail["notices"]))
+        return Made(
+            decisions,
+            moved,
+            len(found.identities),
+            (*skipped, *told_moves(resplit), *frozen, *found.detail["notices"]),
+            tuple((new.face_id, old.split, new.split) for old, new in resplit),
+        )
 
 
 def _rows(new: Sequence[Act]) -> list[Decision]:
@@ -112,14 +141,9 @@ def entries(dataset: Path) -> list[Entry]:
     back = taken_back(acts)
     found = []
     for act, row in zip(acts, rows, strict=True):
-        why = [finder.find(named)[1] for part in act.parts for named in part]
-        gone = [] if act.kind == "drop" else [f"{one.photo_id[:12]}: {said}" for one, said in _each(act, why) if said]
-        found.append(Entry(act, row.made, back.get(act.number), tuple(gone)))
+        gone = tuple(f"{one.photo_id[:12]}: {said}" for one, said in not_in_use(act, finder))
+        found.append(Entry(act, row.made, back.get(act.number), gone))
     return found
-
-
-def _each(act: Act, why: Sequence[str]) -> list[tuple[NamedFace, str]]:
-    return list(zip((named for part in act.parts for named in part), why, strict=True))
 
 
 def line_of(entry: Entry) -> dict[str, Any]:
@@ -171,39 +195,68 @@ def told(ledger: Ledger) -> tuple[CurateConfig, float]:
     return config_from(noted["config"]), float(noted["same_person"])
 
 
-def _numbered(log: Sequence[Act], wanted: Sequence[Mapping[str, Any]], namer: Namer) -> tuple[list[Act], list[str]]:
-    """Acts with the numbers they will have, and a sentence for each."""
+def _numbered(
+    log: Sequence[Act], wanted: Sequence[Mapping[str, Any]], namer: Namer
+) -> tuple[list[Act], list[str], list[str]]:
+    """Acts with the numbers they will have, a sentence for each, and one for each that is in the log already.
+
+    An act is in the log already where the same one is in force and nobody has decided on its faces since, but for acts
+    that are repeated too: a file that is applied again, with more lines or without, adds those lines alone.
+    """
+    read: list[list[tuple[Act, str]]] = []
+    numbers: set[int] = set()
+    for told in wanted:
+        with _where(told):
+            if isinstance(own := told.get("number"), int):
+                if own in numbers:
+                    raise BadInput(f"The number {own} stands in another line too: give each line its own, or none.")
+                numbers.add(own)
+            read.append([] if told.get("kind") == "undo" else _acts(told, namer))
+    repeated = {act for acts in read for act, _ in acts}
+    held = {replace(act, number=0): act.number for act in in_force(log)}
+    last = {place: number for act, number in held.items() if act not in repeated for place in _places(act)}
+
     new: list[Act] = []
     sentences: list[str] = []
+    skipped: list[str] = []
     given: dict[int, int] = {}  # number in the file -> number here
-    for told in wanted:
-        where = told.get("_where", "")
-        try:
-            number = max((act.number for act in [*log, *new]), default=0) + 1
-            for act, said in _acts(told, namer, [*log, *new], given):
+    fresh: set[tuple[str, tuple[float, ...]]] = set()
+    number = max((act.number for act in log), default=0)
+    for told, acts in zip(wanted, read, strict=True):
+        with _where(told):
+            own = told.get("number")
+            for act, said in acts or [_undo(told, [*log, *new], given)]:
+                there = held.get(act)
+                if there is not None and not any(last.get(at, 0) > there or at in fresh for at in _places(act)):
+                    skipped.append(f"Decision {there} says so already and is not recorded again: {act.kind}, {said}.")
+                    given |= {own: there} if isinstance(own, int) else {}
+                    continue
+                number += 1
                 new.append(replace(act, number=number))
                 sentences.append(said)
-                number += 1
-            if isinstance(told.get("number"), int):
-                given[told["number"]] = number - 1
-        except BadInput as error:
-            raise BadInput(f"{where}{error}") from None
-    return new, sentences
+                fresh |= _places(act)
+                if act.kind == "undo":
+                    held = {one: of for one, of in held.items() if of != act.undoes}
+                given |= {own: number} if isinstance(own, int) else {}
+    return new, sentences, skipped
 
 
-def _acts(told: Mapping[str, Any], namer: Namer, log: Sequence[Act], given: Mapping[int, int]) -> list[tuple[Act, str]]:
+@contextmanager
+def _where(told: Mapping[str, Any]) -> Iterator[None]:
+    """What is refused inside is said with the line of the file."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{told.get('_where', '')}{error}") from None
+
+
+def _places(act: Act) -> set[tuple[str, tuple[float, ...]]]:
+    return {_place(named) for part in act.parts for named in part}
+
+
+def _acts(told: Mapping[str, Any], namer: Namer) -> list[tuple[Act, str]]:
     """One wish as acts (a split of faces of several people is one act a person), each with what it says."""
-    kind = told.get("kind")
-    if kind not in KINDS:
-        raise BadInput(f"There is no decision {kind!r}: say {', '.join(KINDS)}.")
-    parts = ("sides",) if kind == "merge" else PARTS[kind]
-    extra = {"rename": {"name"}, "undo": {"undoes"}}.get(kind, set())
-    if strange := sorted(set(told) - _REPORTED - {"kind", "_where", *parts, *extra}):
-        raise BadInput(f"A {kind} has no {strange[0]}.")
-    if lacking := [part for part in (*parts, *sorted(extra)) if part != "rest" and part not in told]:
-        raise BadInput(f"A {kind} needs {lacking[0]}.")
-    if kind == "undo":
-        return [_undo(told["undoes"], log, given)]
+    kind = _kind(told)
     if kind == "merge":
         if not isinstance(told["sides"], list) or len(told["sides"]) < 2:
             raise BadInput("A merge needs two people or more.")
@@ -231,11 +284,27 @@ def _acts(told: Mapping[str, Any], namer: Namer, log: Sequence[Act], given: Mapp
         return [(Act(0, kind, (faces, to, rest)), f"{_counted(faces)} to the person of {_counted(to)}")]
     if kind == "rename":
         name = told["name"]
-        if not isinstance(name, str) or not name.strip() or not name.isprintable():
-            raise BadInput("A rename needs a name, on one line.")
+        if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name.strip()) > MAX_NAME:
+            raise BadInput(f"A rename needs a name, on one line and of at most {MAX_NAME} characters.")
         return [(Act(0, kind, (faces,), name.strip()), f"the person of {_counted(faces)} is called {name.strip()}")]
     does = {"drop": "not to be used", "lock": "held as one person, whom nobody who was somebody else joins"}
     return [(Act(0, kind, (faces,)), f"{_counted(faces)} {does[kind]}")]
+
+
+def _kind(told: Mapping[str, Any]) -> str:
+    """The kind of a wish that has all it needs and nothing more."""
+    kind = told.get("kind")
+    if kind is None:
+        raise BadInput(f"A decision needs a kind: say {', '.join(KINDS)}.")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise BadInput(f"There is no decision {kind!r}: say {', '.join(KINDS)}.")
+    parts = ("sides",) if kind == "merge" else PARTS[kind]
+    extra = {"rename": {"name"}, "undo": {"undoes"}}.get(kind, set())
+    if strange := sorted(set(told) - _REPORTED - {"kind", "_where", *parts, *extra}):
+        raise BadInput(f"A {kind} has no {strange[0]}.")
+    if lacking := [part for part in (*parts, *sorted(extra)) if part != "rest" and part not in told]:
+        raise BadInput(f"A {kind} needs {_LACKING[lacking[0]]}.")
+    return kind
 
 
 def _split(told: Mapping[str, Any], namer: Namer) -> list[tuple[Act, str]]:
@@ -254,7 +323,9 @@ def _split(told: Mapping[str, Any], namer: Namer) -> list[tuple[Act, str]]:
     ]
 
 
-def _undo(said: object, log: Sequence[Act], given: Mapping[int, int]) -> tuple[Act, str]:
+def _undo(told: Mapping[str, Any], log: Sequence[Act], given: Mapping[int, int]) -> tuple[Act, str]:
+    _kind(told)
+    said = told["undoes"]
     if not isinstance(said, int) or isinstance(said, bool):
         raise BadInput("An undo needs the number of a decision; `likeness decide DATASET list` shows them.")
     number = given.get(said, said)
@@ -298,11 +369,27 @@ def _refuse_frozen(new: Sequence[Act], faces: Sequence[Face], splits: Sequence[S
             )
 
 
-def _refuse_leaks(ledger: Ledger, config: CurateConfig, faces: Sequence[Face], found: Grouped) -> None:
-    """What the splits would refuse is refused before anything is recorded."""
+def _split_anew(
+    ledger: Ledger, config: CurateConfig, faces: Sequence[Face], found: Grouped
+) -> list[tuple[Split, Split]]:
+    """The rows of faces that will change their split; what the splits refuse is refused before anything is recorded."""
     kept = [face for face in faces if face.status == "ok" or face.reason == NEAR_DUPLICATE]
-    locked = [row for row in ledger.rows(Split) if row.locked]
+    before = ledger.rows(Split)
     try:
-        check_splits(kept, make_splits(kept, found.memberships, locked, config.split))
+        rows = make_splits(kept, found.memberships, before, config.split)
+        check_splits(kept, rows)
     except BadInput as error:
         raise BadInput(f"Not decided: {error}") from None
+    return moved_splits(before, rows)
+
+
+def _still_frozen(ledger: Ledger, left: Sequence[str]) -> list[str]:
+    """What is to be told of faces that leave while frozen sets hold images of them."""
+    gone = set(left)
+    sets = sorted({row.lq_set for row in ledger.rows(Degradation) if row.face_id in gone})
+    faces = {row.face_id for row in ledger.rows(Degradation) if row.face_id in gone}
+    if not faces:
+        return []
+    whose = "1 face" if len(faces) == 1 else f"{len(faces)} faces"
+    return [f"Frozen sets keep their images of {whose} that {'leaves' if len(faces) == 1 else 'leave'} the dataset: "
+            f"{', '.join(f'lq/{name}' for name in sets)}."]  # fmt: skip

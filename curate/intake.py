@@ -11,12 +11,12 @@ from typing import Any
 
 from curate import screen as screening
 from curate.config import CurateConfig
-from curate.decisions import REASON as DECIDED
 from curate.dedupe import REASON as NEAR_DUPLICATE
 from curate.detect import REDETECTED, VANISHED, crop_batch, detect_batch, noise_batch, resolved
 from curate.embed import CROP_MISSING, batches, embed_batch, intact_shards, remove_shards, shard_name
 from curate.faces.models import FaceModels
-from curate.scan import mark_replaced, mark_same_files, offered, scan_batch, still_holding
+from curate.scan import mark_replaced, mark_same_files, offered, scan_batch, still_holding, told_gone
+from manifests.decided import REASON as DECIDED
 from manifests.errors import BadInput
 from manifests.filters import columns_of, removals
 from manifests.ledger import Ledger
@@ -29,16 +29,22 @@ FILES_A_BATCH = 32
 PHOTOS_A_BATCH = 32  # and so about as many faces a shard of embeddings
 
 
-def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> None:
-    """A row for every file offered; files whose size and time have not changed since their row are not read again."""
+def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> list[str]:
+    """A row for every file offered; files whose size and time have not changed since their row are not read again.
+
+    Answers what is to be told of files that were here before and are no longer there.
+    """
     known = {file.uri: file for file in ledger.rows(File)}
+    met: set[str] = set()
     found: dict[str, Path] = {}
     refused: dict[str, File] = {}
     walked: set[str] = set()
     for item in offered(photos, walked):
         if isinstance(item, File):
             refused[item.uri] = still_holding(item, known.get(item.uri))
-        elif not _unchanged(item, known.get(uri_of(item))):
+            continue
+        met.add(uri_of(item))
+        if not _unchanged(item, known.get(uri_of(item))):
             found[uri_of(item)] = item
     new_reasons = [row for uri, row in refused.items() if known.get(uri) != row]
     # what could not be walked and now is a folder that was has its files' rows instead of its own
@@ -58,6 +64,7 @@ def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> No
     if replaced or back:  # a photo that is back is looked at again, and so are its faces
         forget = [("stages", "unit", [photo.photo_id for photo in back])]
         ledger.record("scan", "replaced files", {}, [*replaced, *back], forget=forget)
+    return told_gone([row for uri, row in known.items() if uri not in met and uri not in refused])
 
 
 def choose_faces(ledger: Ledger, spec: str) -> FaceModels:

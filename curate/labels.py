@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from manifests.decided import MAX_NAME
 from manifests.errors import BadInput
 from manifests.records import Face, File, Label, Membership
 from manifests.storage import path_of
@@ -58,7 +59,7 @@ def labels_told(spec: str | None, files: Sequence[File]) -> tuple[list[Label], l
     said: list[tuple[str, str]]
     notices: list[str]
     if table is None:
-        said, notices = [(photo, path.parent.name) for path, photo in kept], []
+        said, notices = [(photo, _printable(path.parent.name)) for path, photo in kept], []
     else:
         said, notices = _from_csv(table, kept)
     found: dict[str, set[str]] = defaultdict(set)
@@ -72,23 +73,45 @@ def labels_told(spec: str | None, files: Sequence[File]) -> tuple[list[Label], l
 
 
 def _read_csv(table: Path) -> list[tuple[str, str]]:
-    """The photo and the label of each line, neither empty."""
+    """The photo and the label of each line, neither empty. Further columns that the first line names are left alone."""
+    lines: list[tuple[int, list[str]]] = []
+    number = 1  # where a record begins; a quote that is not closed swallows the lines after it
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if not {"photo", "label"} <= set(reader.fieldnames or ()):
-                raise BadInput(f"{table}: the first line must name the columns photo and label.")
-            lines = [(reader.line_num, row["photo"] or "", (row["label"] or "").strip()) for row in reader]
+            reader = csv.reader(file, strict=True)
+            for cells in reader:
+                lines.append((number, cells))
+                number = reader.line_num + 1
     except UnicodeDecodeError:
         raise BadInput(f"{table} is not UTF-8 text: save it as CSV in UTF-8.") from None
     except csv.Error as error:
-        raise BadInput(f"{table} is no CSV: {error}.") from None
+        raise BadInput(f"{table}, line {number}: this is no CSV ({error}): is a quote not closed?") from None
     except OSError as error:
         raise BadInput(f"{table} cannot be read: {error.strerror or error}.") from None
-    for number, name, label in lines:
-        if not name or not label:
+    header = lines[0][1] if lines else []
+    if any(header.count(column) != 1 for column in ("photo", "label")):
+        raise BadInput(f"{table}: the first line must name the columns photo and label, each once.")
+    photo, label = header.index("photo"), header.index("label")
+    found = []
+    for number, cells in lines[1:]:
+        if not cells:  # an empty line
+            continue
+        if len(cells) > len(header):
+            raise BadInput(
+                f"{table}, line {number}: {len(cells)} columns where the first line names {len(header)}; put quotes "
+                "around what holds a comma."
+            )
+        name, told = (cells[at] if at < len(cells) else "" for at in (photo, label))
+        if not name or not told.strip():
             raise BadInput(f"{table}, line {number}: a photo and a label are needed.")
-    return [(name, label) for _, name, label in lines]
+        if not told.strip().isprintable() or len(told.strip()) > MAX_NAME:
+            raise BadInput(
+                f"{table}, line {number}: a label is one line of at most {MAX_NAME} characters; is a quote not closed?"
+            )
+        found.append((name, told.strip()))
+    if not found:
+        raise BadInput(f"{table} names no photo: under the first line, write a line for each.")
+    return found
 
 
 def _from_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[list[tuple[str, str]], list[str]]:
@@ -113,6 +136,12 @@ def _from_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[list[tupl
     if twice:
         notices.append(f"{table} names {len(twice)} files that are several photos, say their folder: {_some(twice)}.")
     return said, notices
+
+
+def _printable(name: str) -> str:
+    """A folder's name, of any bytes, as a label on one line."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -170,14 +199,41 @@ def doubts(hinted: Mapping[str, str], memberships: Iterable[Membership], photo_o
     return found
 
 
-def told_doubts(found: Sequence[Doubt], hinted: int) -> list[str]:
-    if not found:
-        return []
-    some = "; ".join(
-        f"face {one.face_id[:12]} is labelled {one.label} and lies in {one.identity_id} ({one.identity_label})"
-        for one in found[:SHOWN]
-    )
-    return [
-        f"{len(found)} of {hinted} labels disagree with the grouping, look at them: {some}. All: likeness manifest "
-        "query DATASET \"SELECT detail->'label_doubts' FROM stages WHERE stage = 'group'\"."
-    ]
+def spread(hinted: Mapping[str, str], memberships: Iterable[Membership]) -> dict[str, dict[str, int]]:
+    """label -> identity -> its faces there, for labels whose faces lie in several identities; largest first."""
+    identity_of = {member.face_id: member.identity_id for member in memberships}
+    held: dict[str, Counter[str]] = defaultdict(Counter)
+    for face, label in hinted.items():
+        if face in identity_of:
+            held[label][identity_of[face]] += 1
+    return {
+        label: dict(sorted(count.items(), key=lambda item: (-item[1], item[0])))
+        for label, count in sorted(held.items())
+        if len(count) > 1
+    }
+
+
+def told_hints(found: Sequence[Doubt], parted: Mapping[str, Mapping[str, int]], hinted: int) -> list[str]:
+    """What is to be told of hints: `found` doubts, labels `parted` over identities, of `hinted` faces."""
+    look = "likeness manifest query DATASET \"SELECT detail->'{}' FROM stages WHERE stage = 'group'\"."
+    told = []
+    if found:
+        some = "; ".join(
+            f"face {one.face_id[:12]} is labelled {one.label} and lies in {one.identity_id} ({one.identity_label})"
+            for one in found[:SHOWN]
+        )
+        told.append(
+            f"{len(found)} of {hinted} labels disagree with the grouping, look at them: {some}. All: "
+            + look.format("label_doubts")
+        )
+    if parted:
+        some = "; ".join(
+            f"{label} in {', '.join(f'{identity} ({n})' for identity, n in list(held.items())[:SHOWN])}"
+            + (f" and {len(held) - SHOWN} more" if len(held) > SHOWN else "")
+            for label, held in list(parted.items())[:SHOWN]
+        )
+        of = "1 label is" if len(parted) == 1 else f"{len(parted)} labels are"
+        told.append(f"{of} spread over several identities: {some}. All: " + look.format("labels_parted"))
+    if hinted and not told:
+        told.append(f"The labels of all {hinted} faces that have one agree with the grouping.")
+    return told

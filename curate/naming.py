@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from curate.decisions import Finder, NamedFace
+from manifests.decided import Finder, NamedFace
 from manifests.errors import BadInput
 from manifests.records import Face, Membership
 
@@ -33,7 +33,8 @@ class Namer:
         fits = [word] if word in pool else [name for name in pool if name.startswith(word)]
         if len(fits) != 1:
             what = "identity" if word.startswith("p-") else "face"
-            said = f"begins {len(fits)} ids: say more of it" if fits else "is not there"
+            none = "is no more (merged, or found again under another id)" if what == "identity" else "is not there"
+            said = f"begins {len(fits)} ids: say more of it" if fits else none
             raise BadInput(f"The {what} {word} {said}; `likeness manifest why DATASET PHOTO` tells a photo's faces.")
         return fits[0]
 

@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 
 from curate.config import CurateConfig, DedupeRules
-from curate.decisions import REASON as DECIDED
-from curate.decisions import Act, Links, dropped_faces, links_of, read_act
+from curate.decisions import Links, dropped_faces, links_of
 from curate.dedupe import REASON as NEAR_DUPLICATE
 from curate.dedupe import near_duplicates, pictures
 from curate.faces.models import FaceModels
 from curate.group import group, histogram
 from curate.identities import make_identities, names_of
-from curate.labels import doubts, label_faces, labels_told, told_doubts
+from curate.labels import doubts, label_faces, labels_told, spread, told_hints
 from curate.pairs import make_pairs
-from curate.splits import check_splits, make_splits
+from curate.splits import check_splits, make_splits, moved_splits, told_moves
 from curate.uphold import uphold
+from manifests.decided import REASON as DECIDED
+from manifests.decided import Act, read_act
 from manifests.ledger import Ledger
 from manifests.progress import Report
 from manifests.records import Decision, Face, File, Identity, Label, Membership, Pair, Photo, Record, Split
@@ -116,6 +117,7 @@ def grouped(
     was = {row.face_id: row.identity_id for row in before}
     found = uphold(vectors, found, links, [was.get(face) for face in face_ids])
     identities, memberships = make_identities(face_ids, found, before, links)
+    parted = {} if truth else spread(labelled, memberships)
     disagreeing = [] if truth else doubts(labelled, memberships, {face.face_id: face.photo_id for face in faces})
     detail = {
         "threshold": found.threshold,
@@ -124,7 +126,13 @@ def grouped(
         "false_match_rate": found.false_match_rate,
         "histogram": histogram(vectors, found.labels),
         "label_doubts": [asdict(one) for one in disagreeing],
-        "notices": [*notices, *_not_in_use(links), *links.notices, *told_doubts(disagreeing, len(labelled))],
+        "labels_parted": parted,
+        "notices": [
+            *notices,
+            *_not_in_use(links),
+            *links.notices,
+            *([] if truth else told_hints(disagreeing, parted, len(labelled))),
+        ],
     }
     report("group", len(face_ids), len(face_ids))
     return Grouped(identities, memberships, links, detail)
@@ -159,19 +167,21 @@ def _not_in_use(links: Links) -> list[str]:
     missing = sorted({one.number for one in links.missing})
     if not missing:
         return []
-    return [
-        f"{len(links.missing)} faces that decisions name are not in use now (decisions "
-        f"{', '.join(map(str, missing))}); the decisions are kept: `likeness decide DATASET list` says which."
-    ]
+    faces = len({(one.face.photo_id, one.face.box) for one in links.missing})  # however many decisions name them
+    which = f"decision{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
+    one = f"1 face that decisions name is not in use now ({which})"
+    many = f"{faces} faces that decisions name are not in use now ({which})"
+    return [f"{one if faces == 1 else many}; the decisions are kept: `likeness decide DATASET list` says which."]
 
 
-def split(ledger: Ledger, config: CurateConfig) -> None:
-    """Train, val and test."""
+def split(ledger: Ledger, config: CurateConfig) -> list[str]:
+    """Train, val and test. Answers what is to be told of faces that change their split although a frozen set exists."""
     faces = [face for face in ledger.rows(Face) if face.status == "ok" or face.reason == NEAR_DUPLICATE]
-    locked = [row for row in ledger.rows(Split) if row.locked]
-    rows = make_splits(faces, ledger.rows(Membership), locked, config.split)
+    before = ledger.rows(Split)
+    rows = make_splits(faces, ledger.rows(Membership), before, config.split)
     check_splits(faces, rows)
     ledger.record("split", "all", config.split, rows, replace=(Split,))
+    return told_moves(moved_splits(before, rows))
 
 
 def pair(ledger: Ledger, config: CurateConfig) -> None:

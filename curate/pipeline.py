@@ -17,7 +17,7 @@ from curate.faces.models import FaceModels
 from curate.intake import choose_faces, detect, embed, scan, screen, with_models
 from curate.options import check_options
 from curate.people import dedupe, group_faces, label, pair, split
-from curate.splits import check_splits
+from curate.splits import SPANS, check_policy, check_splits
 from manifests.filters import check_filters
 from manifests.ledger import Ledger
 from manifests.progress import Report
@@ -56,9 +56,10 @@ def curate(
     if not (dataset / LEDGER_NAME).exists():
         resolved(config.faces)  # models that cannot be had leave no dataset behind
     with Ledger.open(dataset, write=True) as ledger, mapper(workers, start_worker) as run:
+        check_policy(ledger.rows(Split), config.split)
         for folder in ("faces", "embeddings"):
             sweep(ledger.dataset / folder)
-        scan(ledger, photos, run, report)
+        notices = scan(ledger, photos, run, report)
         label(ledger, config)
         models = choose_faces(ledger, config.faces)
         config = with_models(config, models)
@@ -73,14 +74,14 @@ def curate(
         ledger.record("told", "all", told, detail=told)
         dedupe(ledger, config, models)
         group_faces(ledger, config, report)
-        split(ledger, config)
+        notices += split(ledger, config)
         pair(ledger, config)
         check_splits(ledger.rows(Face), ledger.rows(Split))
-        return summarise(ledger, models)
+        return summarise(ledger, models, notices)
 
 
-def summarise(ledger: Ledger, models: FaceModels) -> Summary:
-    """Count what the ledger now holds."""
+def summarise(ledger: Ledger, models: FaceModels, told: Sequence[str] = ()) -> Summary:
+    """Count what the ledger now holds; `told` is what the stages of this run had to say."""
     faces = ledger.rows(Face)
     photo_of = {face.face_id: face.photo_id for face in faces}
     sizes = Counter(
@@ -92,6 +93,7 @@ def summarise(ledger: Ledger, models: FaceModels) -> Summary:
     notices = [
         *models.notices,
         *(said for stage in ("label", "group") for said in ledger.detail(stage).get("notices", ())),
+        *told,
     ]
     files = _count(ledger.rows(File))
     if not files:
@@ -123,7 +125,7 @@ def summarise(ledger: Ledger, models: FaceModels) -> Summary:
         alone=sum(size == 1 for size in sizes.values()),
         largest=max(sizes.values(), default=0),
         pairs={name: by_split.get(name, 0) for name in ("train", "val", "test")},
-        set_aside=sum(row.status != "ok" for row in splits),
+        set_aside=sum(row.reason == SPANS for row in splits),
         threshold=float(ledger.detail("group")["threshold"]),
         false_match_rate=float(ledger.detail("group")["false_match_rate"]),
         notices=tuple(notices),

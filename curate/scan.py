@@ -14,7 +14,7 @@ from curate.faces.decode import UndecodableImage, decode
 from curate.faces.measure import picture_hash
 from manifests.errors import BadInput
 from manifests.records import Face, File, Photo
-from manifests.storage import LEDGER_NAME, sha256_bytes, uri_of
+from manifests.storage import LEDGER_NAME, no_longer_there, path_of, sha256_bytes, uri_of
 
 # 1 GiB: a 16-bit RGB TIFF of the most pixels that are decoded, uncompressed (ours); larger files are not read at all
 MAX_BYTES = 2**30
@@ -131,6 +131,16 @@ def mark_replaced(
             rows.append(replace(face, status="dropped", reason=FILE_REPLACED, duplicate_of=None))
     back = [p for p in photos if p.reason == FILE_REPLACED and p.photo_id in held]
     return rows, [replace(photo, status="ok", reason=None) for photo in back]
+
+
+def told_gone(rows: Sequence[File]) -> list[str]:
+    """What is to be told of rows whose files were not offered now and are no longer where they were."""
+    gone = [row for row in rows if row.photo_id is not None and row.reason not in _UNREAD and no_longer_there(row.uri)]
+    if not gone:
+        return []
+    held = f"{len(gone)} file{'s that held photos are' if len(gone) > 1 else ' that held a photo is'} no longer there"
+    first = shown(path_of(min(row.uri for row in gone)))
+    return [f"{held}, {first}{' for one' if len(gone) > 1 else ''}; photos, faces and crops stay in the dataset."]
 
 
 def _turned_away(path: Path, status: str, reason: str) -> File:

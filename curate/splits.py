@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from curate.config import SplitRules
@@ -15,31 +15,37 @@ from manifests.storage import sha256_bytes
 SPLITS = ("train", "val", "test")
 SPANS = "photo_spans_splits"
 FACE_DROPPED = "face_dropped"
+SHOWN = 5  # people in a notice
 
 
 def make_splits(
-    faces: Sequence[Face], memberships: Sequence[Membership], locked: Sequence[Split], rules: SplitRules
+    faces: Sequence[Face], memberships: Sequence[Membership], before: Sequence[Split], rules: SplitRules
 ) -> list[Split]:
-    """A split for every grouped face; `faces` are all that are ok or near-duplicates, `locked` earlier locked rows.
+    """A split for every grouped face; `faces` are all that are ok or near-duplicates, `before` the rows until now.
 
     By identity: each person's split follows from a stable hash of the smallest face_id, never from the identity's name;
     with three or more people of two photos and more, no split is empty. A person with a single face has no pairs and
     goes with the largest group in its photo, so that a bystander does not cost the photo. A face whose photo shows
     people of two splits is set aside. By photos: the same for the photos of a collection, copies of a photo together.
-    A locked row stays: it decides for its person, also through a copy that now stands for it, and is kept as dropped
-    while its face is not accepted. Raises BadInput where a locked person now falls into two splits, and for rules that
-    leave nothing to train on.
+    While no row of `before` is locked, it counts for nothing. Once one is, every row stays where it was, since models
+    were trained on it: it decides for its person, also through a copy that now stands for it, and is kept as dropped
+    while its face is not accepted. Where people come together, locked rows go first, then train before val before test,
+    so that what was trained on is not evaluated on; only people who are new fill an empty split. Raises BadInput where
+    a locked person now falls into two splits, for another policy than the locked rows', and for rules that leave
+    nothing to train on.
     """
     if rules.policy not in ("identity", "photos"):
         raise BadInput(f"--split {rules.policy}: say identity or photos.")
     if rules.val < 0 or rules.test < 0 or rules.val + rules.test >= 1:
         raise BadInput(f"val {rules.val} and test {rules.test} must be shares that leave something to train on.")
+    check_policy(before, rules)
+    before = before if any(row.locked for row in before) else ()
     owner = {member.face_id: member.identity_id for member in memberships}
     photo_of = {face.face_id: face.photo_id for face in faces}
     grouped = sorted(face for face in owner if face in photo_of)
     unit_of = _by_identity(grouped, owner) if rules.policy == "identity" else _by_photo(faces, grouped)
     stands = {face.face_id: face.duplicate_of or face.face_id for face in faces}
-    split_of = _assign(unit_of, owner, photo_of, [(stands.get(row.face_id, row.face_id), row) for row in locked], rules)
+    split_of = _assign(unit_of, owner, photo_of, [(stands.get(row.face_id, row.face_id), row) for row in before], rules)
 
     side = {face: split_of[unit_of[face]] for face in grouped}
     seen = _splits_of_photos(faces, side)
@@ -47,13 +53,52 @@ def make_splits(
     # copies of people of two splits may still meet in a photo without an accepted face of its own
     seen = _splits_of_photos(faces, {face: split for face, split in side.items() if face not in aside})
     aside |= {stands[face.face_id] for face in faces if len(seen[face.photo_id]) > 1}
-    was_locked = {row.face_id for row in locked}
+    was_locked = {row.face_id for row in before if row.locked}
     rows = []
     for face in grouped:
         row = Split(face, owner[face], side[face], rules.policy, face in was_locked)
         rows.append(replace(row, status="dropped", reason=SPANS) if face in aside else row)
-    rows += [replace(row, status="dropped", reason=FACE_DROPPED) for row in locked if row.face_id not in owner]
+    rows += [replace(row, status="dropped", reason=FACE_DROPPED) for row in before if row.face_id not in owner]
     return sorted(rows, key=lambda row: row.face_id)
+
+
+def check_policy(before: Sequence[Split], rules: SplitRules) -> None:
+    """Raise BadInput for another policy than that of the frozen sets: their people or photos would be trained on."""
+    other = next((row.policy for row in before if row.locked and row.policy != rules.policy), None)
+    if other is not None:
+        raise BadInput(
+            f"--split {rules.policy}: the frozen sets of this dataset are of --split {other}, and what they hold would "
+            f"come into training: say --split {other}, or start a new dataset."
+        )
+
+
+def moved_splits(before: Sequence[Split], after: Sequence[Split]) -> list[tuple[Split, Split]]:
+    """The rows of faces whose split changes, before and after, by face; none while nothing is locked."""
+    if not any(row.locked for row in before):
+        return []
+    was = {row.face_id: row for row in before}
+    pairs = ((was[row.face_id], row) for row in after if row.face_id in was)
+    return sorted(((old, new) for old, new in pairs if old.split != new.split), key=lambda pair: pair[1].face_id)
+
+
+def told_moves(moved: Sequence[tuple[Split, Split]]) -> list[str]:
+    """A sentence for what `moved_splits` found, naming the people; none where it found nothing."""
+    if not moved:
+        return []
+    ways = Counter((new.identity_id, old.split, new.split) for old, new in moved)
+    people = len({person for person, *_ in ways})
+    ordered = sorted(ways.items(), key=lambda item: (-item[1], item[0]))
+    some = "; ".join(f"{person}, {n} from {old} to {new}" for (person, old, new), n in ordered[:SHOWN])
+    more = f"; and {len(ways) - SHOWN} more" if len(ways) > SHOWN else ""
+    return [
+        f"{_many(len(moved), 'face')} of {_many(people, 'person', 'people')} "
+        f"{'changes its' if len(moved) == 1 else 'change their'} split although a frozen set exists: {some}{more}. "
+        "Models trained before may have seen what is now evaluated on: train them again, into another folder."
+    ]
+
+
+def _many(count: int, one: str, several: str | None = None) -> str:
+    return f"{count} {one if count == 1 else several or one + 's'}"
 
 
 def check_splits(faces: Sequence[Face], splits: Sequence[Split]) -> None:
@@ -96,21 +141,24 @@ def _assign(
     unit_of: dict[str, str],
     owner: dict[str, str],
     photo_of: dict[str, str],
-    locked: Sequence[tuple[str, Split]],
+    before: Sequence[tuple[str, Split]],
     rules: SplitRules,
 ) -> dict[str, str]:
-    """unit -> split; `locked` holds each locked row with the face that stands for its face today."""
+    """unit -> split; `before` holds each row that stays with the face that stands for its face today."""
     members: dict[str, list[str]] = defaultdict(list)
     for face, unit in unit_of.items():
         members[unit].append(face)
     fixed: dict[str, str] = {}
-    for stands, row in locked:
+    for stands, row in before:
         fixed_unit = unit_of.get(stands)
-        if fixed_unit is not None and fixed.setdefault(fixed_unit, row.split) != row.split:
+        if row.locked and fixed_unit is not None and fixed.setdefault(fixed_unit, row.split) != row.split:
             raise BadInput(
                 f"Identity {owner[stands]} joins faces of {fixed[fixed_unit]} and {row.split}, and a frozen set "
                 "already uses these splits: split the identity again, or start a new dataset."
             )
+    known = [(unit_of[stands], row.split) for stands, row in before if stands in unit_of]
+    for unit, split in sorted(known, key=lambda one: SPLITS.index(one[1])):
+        fixed.setdefault(unit, split)
     useful = sorted(unit for unit in members if rules.policy == "photos" or len(members[unit]) > 1)
     split_of = {unit: fixed.get(unit) or _hashed(unit, rules) for unit in useful}
     _fill_empty(split_of, fixed, rules)
@@ -136,7 +184,7 @@ def _hashed(unit: str, rules: SplitRules) -> str:
     return "test" if place < rules.test else "val" if place < rules.test + rules.val else "train"
 
 
-def _fill_empty(split_of: dict[str, str], fixed: dict[str, str], rules: SplitRules) -> None:
+def _fill_empty(split_of: dict[str, str], fixed: Mapping[str, str], rules: SplitRules) -> None:
     """With three or more units no wanted split stays empty; with two, test comes before val."""
     free = sorted((unit for unit in split_of if unit not in fixed), key=_place)
     for name, share in (("train", 1.0), ("test", rules.test), ("val", rules.val)):

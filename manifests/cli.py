@@ -61,6 +61,8 @@ def check(
 ) -> None:
     """Prove that every row has its file, every file its row, and that nothing leaks between splits; else exit with 1.
 
+    Files are those of the dataset: crops, embeddings, low-quality images. Photos are not looked for.
+
     Example: likeness manifest check DATASET
     """
     from manifests.check import check as checked
@@ -73,7 +75,7 @@ def check(
             typer.echo(line)
         if len(wrong) > 50:
             typer.echo(f"and {len(wrong) - 50} more")
-        well = "All rows have their files, all files their rows, no leak."
+        well = "All rows have their crops, embeddings and low-quality images, all of these their rows, no leak."
         typer.echo(f"{len(wrong)} wrong in all." if wrong else well)
     if wrong:
         raise typer.Exit(1)

@@ -75,3 +75,14 @@ def uri_of(path: str | Path) -> str:
 def path_of(uri: str) -> Path:
     """The path behind a uri made by `uri_of`."""
     return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))))
+
+
+def no_longer_there(uri: str) -> bool:
+    """Whether the file of a uri is gone; one that cannot be looked at is not."""
+    try:
+        os.lstat(path_of(uri))
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
+from manifests.decided import Finder, in_force, read_act
 from manifests.errors import BadInput
 from manifests.filters import Filter, columns_of_filter
 from manifests.ledger import Ledger
-from manifests.storage import path_of, uri_of
+from manifests.records import Decision, Face, Label
+from manifests.storage import no_longer_there, path_of, uri_of
 
 _PREFIX = 6  # characters that begin an id; fewer would name too much
 
@@ -30,13 +33,18 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
             by_face |= set(ledger.query(of_person, photo)["photo_id"])
         faces = ledger.query(
             """SELECT f.photo_id, f.face_id, f.status, f.reason, f.duplicate_of, f.inter_ocular_px, m.identity_id,
-                      m.confidence, s.split, s.reason AS split_reason, (p.target IS NOT NULL) AS is_target,
+                      i.name, m.source, m.confidence, s.split, s.reason AS split_reason,
+                      (p.target IS NOT NULL) AS is_target,
                       count(DISTINCT CASE WHEN s.status = 'ok' THEN f.photo_id END)
                           OVER (PARTITION BY m.identity_id) AS person_photos
                FROM faces f LEFT JOIN memberships m USING (face_id) LEFT JOIN splits s USING (face_id)
+               LEFT JOIN identities i ON i.identity_id = m.identity_id
                LEFT JOIN pairs p ON p.target = f.face_id ORDER BY f.face_id"""
         )
         pairing = ledger.detail("pair")
+        curated = bool(ledger.detail("told"))  # a ledger of an older version has no labels, nor decisions with names
+        labels = {row.photo_id: row for row in ledger.rows(Label)} if curated else {}
+        named_by = _decisions(ledger) if curated else {}
         photos = ledger.query("SELECT photo_id, width, height, status, reason FROM photos")
     named = [row for row in files.iter_rows(named=True) if _names(row, photo) or row["photo_id"] in by_face]
     # photos whose files were all overwritten answer by id alone
@@ -45,6 +53,11 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
         if row["photo_id"] not in held and (row["photo_id"] in by_face or _begins(row["photo_id"], photo)):
             named.append({"uri": None, **{key: row[key] for key in ("photo_id", "status", "reason")}})
     if not named:
+        if re.fullmatch(r"p-[0-9a-f]{4,}", photo):
+            raise BadInput(
+                f"{dataset} has no identity {photo} now: it was never there, or is no more since it was merged or "
+                "found again under another id. A photo or a face tells who its people are."
+            )
         short = f" Of an id, give {_PREFIX} characters or more." if len(photo) < _PREFIX else ""
         raise BadInput(
             f"{dataset} has no row for {_shown(photo)}: it was never offered, or its name is spelt differently.{short}"
@@ -59,19 +72,40 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
     lines, rows = [], []
     for file in named:
         where = "no file holds it any more" if file["uri"] is None else _shown(path_of(file["uri"]))
-        said = [f"{where}: {_status(file)}"]
+        there = file["uri"] is not None and not no_longer_there(file["uri"])
+        lost = ", the file is no longer there" if not there and file["uri"] and file["photo_id"] else ""
+        said = [f"{where}: {_status(file)}{lost}"]
         picture = size.get(file["photo_id"])
         if picture is not None:
             said.append(
                 f"  photo {file['photo_id'][:12]}, {picture['width']} x {picture['height']}: {_status(picture)}"
             )
-        own = faces_of.get(file["photo_id"], [])
+            if (label := labels.get(file["photo_id"])) is not None:
+                said[-1] += f", labelled {label.label}{'' if label.truth else ' as a hint'}"
+        own = [{**row, "decisions": named_by.get(row["face_id"], [])} for row in faces_of.get(file["photo_id"], [])]
         for row in own:
             fate = _face(row, pairing) + broken.get(row["face_id"], "")
+            if row["decisions"]:
+                several = "s" if len(row["decisions"]) > 1 else ""
+                fate += f"; decision{several} " + ", ".join(f"{n} ({kind})" for n, kind in row["decisions"])
             said.append(f"  face {row['face_id'][:12]}, {row['inter_ocular_px']:.0f} px between the eyes: {fate}")
         lines += said
-        rows.append({**file, "photo": picture, "faces": own})
+        label = labels.get(file["photo_id"])
+        said_of = {"label": label.label if label else None, "label_is_truth": label.truth if label else None}
+        rows.append({**file, **said_of, "there": there, "photo": picture, "faces": own})
     return lines, rows
+
+
+def _decisions(ledger: Ledger) -> dict[str, list[tuple[int, str]]]:
+    """face -> number and kind of the decisions in force that hold it, oldest first."""
+    finder = Finder(ledger.rows(Face))
+    found: dict[str, dict[int, str]] = {}
+    for act in in_force(read_act(row) for row in ledger.rows(Decision)):
+        for named in (named for part in act.parts for named in part):
+            face, _ = finder.find(named)
+            if face is not None:
+                found.setdefault(face.face_id, {})[act.number] = act.kind
+    return {face: list(kinds.items()) for face, kinds in found.items()}
 
 
 def _broken(dataset: Path, faces: list[dict[str, Any]]) -> dict[str, str]:
@@ -132,7 +166,9 @@ def _face(row: dict[str, Any], pairing: dict[str, Any]) -> str:
         return _status(row)
     if row["identity_id"] is None:
         return "ok, not grouped yet"
-    said = f"ok, identity {row['identity_id']} (confidence {row['confidence']:.2f})"
+    name = "" if row["name"] is None else f", {row['name']}"
+    source = {"review": ", by review", "label": ", by label"}.get(row["source"], "")
+    said = f"ok, identity {row['identity_id']}{name} (confidence {row['confidence']:.2f}{source})"
     if row["split_reason"] is not None:
         return f"{said}, set aside: {row['split_reason']}"
     if row["split"] is None:

@@ -3,7 +3,7 @@
 import json
 import tracemalloc
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +18,15 @@ import curate.people
 from curate import cli
 from curate.config import DEFAULT, STRICT, CurateConfig, GroupRules, PairRules, SplitRules, config_from
 from curate.decide import decide, entries, line_of, read_lines
-from curate.decisions import Act, Links, NamedFace, in_force, links_of, overlap
+from curate.decisions import Links, links_of
 from curate.group import Grouping
 from curate.screen import with_min_inter_ocular
 from curate.uphold import uphold
 from manifests.check import check
+from manifests.decided import Act, NamedFace, in_force, overlap
 from manifests.errors import BadInput
 from manifests.ledger import Ledger
-from manifests.records import Decision, Face, File, Identity, Membership, Pair, Split
+from manifests.records import Decision, Degradation, Face, File, Identity, Membership, Pair, Split
 from manifests.storage import path_of
 
 
@@ -204,7 +205,7 @@ def test_renames_alone_group_nothing_and_end_where_a_grouping_would(made, monkey
         assert decide(dataset, wanted, dry_run=True).moved == () and contents(dataset) == before
         done = decide(dataset, wanted)
     assert [number for number, *_ in done.decisions] == [3, 4, 5] and (done.moved, done.people) == ((), 4)
-    assert "1 faces that decisions name are not in use now (decisions 5)" in done.notices[0]
+    assert "1 face that decisions name is not in use now (decision 5)" in done.notices[0]
     after = contents(dataset)
     assert {row.name: row.identity_id for row in rows(dataset, Identity) if row.name} == {
         "Anna": person[face["0/0"]],
@@ -340,7 +341,7 @@ def test_a_face_that_is_gone_is_kept_told_and_harmless(made):
     data = path.read_bytes()
     path.write_bytes(b"Dear photograph")
     summary = curated(photos, dataset)
-    assert any("1 faces that decisions name are not in use now (decisions 1)" in said for said in summary.notices)
+    assert any("1 face that decisions name is not in use now (decision 1)" in said for said in summary.notices)
     (split, merge) = entries(dataset)
     assert len(split.missing) == 1 and "file_replaced" in split.missing[0] and merge.missing == ()
     assert who(dataset)[face["1/0"]] == who(dataset)[face["2/0"]] and check(dataset) == []
@@ -389,6 +390,71 @@ def test_people_of_two_frozen_splits_are_not_made_one(made):
         say(dataset, "merge", train, of["val"])
 
 
+def test_a_decision_after_a_freeze_says_whose_split_changes_and_moves_nobody_else(made):
+    _, dataset = made
+    with Ledger.open(dataset, write=True) as ledger:
+        frozen = [row for row in ledger.rows(Split) if row.split == "test"]
+        images = [Degradation("x-test", row.face_id, "x", 0, 128, "{}", "0") for row in frozen]
+        ledger.record("lock", "all", {}, [*(replace(row, locked=True) for row in frozen), *images])
+    before = {row.face_id: row for row in rows(dataset, Split)}
+    train = next(row for row in before.values() if row.split == "train")
+    wanted = {"kind": "move", "faces": [frozen[0].face_id], "to": train.identity_id}
+    tried = decide(dataset, [wanted], dry_run=True)
+    assert {row.face_id: row for row in rows(dataset, Split)} == before
+    done = decide(dataset, [wanted])
+    assert done.resplit == tried.resplit and done.notices == tried.notices
+    own = {row.face_id for row in before.values() if row.identity_id == train.identity_id}
+    assert {face: (old, new) for face, old, new in done.resplit} == dict.fromkeys(own, ("train", "test"))
+    assert any("4 faces of 1 person change their split although a frozen set exists" in said for said in done.notices)
+    after = {row.face_id: row.split for row in rows(dataset, Split)}
+    assert {face for face in after if after[face] != before[face].split} == own
+    # what is dropped leaves its image in the frozen set
+    gone = say(dataset, "drop", frozen[1].face_id)
+    assert "Frozen sets keep their images of 1 face that leaves the dataset: lq/x-test." in gone.notices
+
+
+def test_what_is_in_the_log_already_is_not_recorded_again(made, tmp_path):
+    _, dataset = made
+    face, person = faces_of(dataset), who(dataset)
+    say(dataset, "merge", face["0/0"], face["1/0"])
+    say(dataset, "lock", face["2/0"])
+    say(dataset, "drop", face["3/0"])
+    say(dataset, "rename", face["2/0"], name="Ann")
+    again = say(dataset, "lock", face["2/1"])  # the same person: all of its faces, as before
+    assert again.decisions == ((5, "lock", again.decisions[0][2]),)  # a rename came between, on the same faces
+    state = contents(dataset)
+    file = tmp_path / "decisions.jsonl"
+    file.write_text("\n".join(json.dumps(line_of(entry)) for entry in entries(dataset)))
+    done = decide(dataset, read_lines(file))
+    assert done.decisions == () and contents(dataset) == state
+    assert len(done.notices) == 5 and done.notices[0].startswith("Decision 1 says so already and is not recorded again")
+    # with more lines only those are recorded, and what was taken back may be said again
+    file.write_text(file.read_text() + "\n" + json.dumps({"kind": "undo", "undoes": 3, "number": 6}))
+    assert [kind for _, kind, _ in decide(dataset, read_lines(file)).decisions] == ["undo"]
+    x0 = next(row for row in rows(dataset, Face) if row.face_id == face["3/0"])
+    named = {"photo": x0.photo_id, "box": [round(float(side), 2) for side in x0.box]}
+    assert [n for n, *_ in decide(dataset, [{"kind": "drop", "faces": [named]}]).decisions] == [7]
+    assert decide(dataset, [{"kind": "drop", "faces": [named]}]).decisions == ()
+    with pytest.raises(BadInput, match="The number 1 stands in another line too"):
+        decide(dataset, [{"kind": "lock", "faces": [person[face["4/0"]]], "number": 1}] * 2)
+    with pytest.raises(BadInput, match="p-000000 is no more"):
+        say(dataset, "lock", "p-000000")
+
+
+def test_the_list_says_of_every_decision_how_many_faces_are_not_in_use(made):
+    photos, dataset = made
+    face = faces_of(dataset)
+    say(dataset, "drop", face["0/0"])
+    say(dataset, "lock", face["1/0"])
+    for name in ("person0/0", *(f"person1/{n}" for n in range(4))):
+        (photos / f"{name}.png").write_bytes(b"Dear photograph")
+    summary = curated(photos, dataset)
+    assert any("5 faces that decisions name are not in use now (decisions 1, 2)" in said for said in summary.notices)
+    told = [cli._listed(entry) for entry in entries(dataset)]
+    assert "1 face, 1 not in use (" in told[0] and "file_replaced" in told[0]
+    assert "4 not in use" in told[1] and told[1].endswith("; and 1 more)")
+
+
 def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
     photos, dataset = made
     face = faces_of(dataset)
@@ -421,7 +487,7 @@ def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
         ("{", "line 2: this is no JSON"),
         ("[]", "line 2: a line is an object"),
         ('{"kind": "marry"}', "line 2: There is no decision 'marry'"),
-        ('{"kind": "merge"}', "line 2: A merge needs sides"),
+        ('{"kind": "merge"}', "line 2: A merge needs its sides"),
         ('{"kind": "merge", "sides": ["p-000000"]}', "line 2: A merge needs two"),
         ('{"kind": "lock", "faces": ["abc"]}', "line 2: 'abc' names nobody"),
         ('{"kind": "lock", "faces": ["abcdef123"]}', "line 2: The face abcdef123 is not there"),
@@ -432,7 +498,10 @@ def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
             "line 2: a face's box is four",
         ),
         ('{"kind": "drop", "faces": ["abcdef"], "name": "x"}', "line 2: A drop has no name"),
-        ('{"kind": "rename", "faces": ["abcdef"]}', "line 2: A rename needs name"),
+        ('{"kind": "rename", "faces": ["abcdef"]}', "line 2: A rename needs the name: --name"),
+        ("{}", "line 2: A decision needs a kind"),
+        ('{"kind": "rename", "faces": ["FACE"], "name": "' + "x" * 256 + '"}', "line 2: A rename needs a name, .*255"),
+        ('{"kind": "move", "faces": ["FACE"]}', "line 2: A move needs the person they are moved to: --to ID"),
         ('{"kind": "undo", "undoes": "1"}', "line 2: An undo needs the number"),
         (
             '{"kind": "lock", "faces": [{"photo": "' + "a" * 64 + '", "box": [0, 0, 1, 1' + "0" * 400 + "]}]}",

@@ -82,7 +82,8 @@ def test_hints_force_nothing_and_errors_are_told(tmp_path):
     plain = curated(photos, tmp_path / "plain")
     summary = curated(photos, dataset, labels="hint")
     assert (summary.identities, summary.alone) == (plain.identities, plain.alone) == (3, 0)
-    (said,) = summary.notices
+    said, parted = summary.notices
+    assert parted.startswith("1 label is spread over several identities: person1 in p-") and "(4), p-" in parted
     assert "1 of 12 labels disagree" in said and "labelled person1" in said and "(person0)" in said
     with Ledger.open(dataset) as ledger:
         found = ledger.query("SELECT detail->'label_doubts' AS d FROM stages WHERE stage = 'group'")
@@ -90,6 +91,27 @@ def test_hints_force_nothing_and_errors_are_told(tmp_path):
     assert (doubt["label"], doubt["identity_label"]) == ("person1", "person0")
     assert {row.name for row in rows(dataset, Identity)} == {None}
     assert {row.source for row in rows(dataset, Membership)} == {"cluster"}
+
+
+def test_hints_that_agree_say_so_and_a_person_in_two_identities_is_told(tmp_path):
+    photos, dataset = album(tmp_path / "photos", people=3, each=3), tmp_path / "dataset"
+    assert curated(photos, dataset, labels="hint").notices == (
+        "The labels of all 9 faces that have one agree with the grouping.",
+    )
+    (photos / "person1").rename(photos / "more")
+    for path in (photos / "more").iterdir():
+        path.rename(photos / "person0" / f"more{path.name}")
+    (said,) = [one for one in curated(photos, tmp_path / "other", labels="hint").notices if "spread" in one]
+    assert said.startswith("1 label is spread over several identities: person0 in p-") and said.count("(3)") == 2
+
+
+def test_a_folder_of_any_name_is_a_label_on_one_line(tmp_path):
+    import os
+
+    photos, dataset = album(tmp_path / "photos", people=2, each=2), tmp_path / "dataset"
+    (photos / "person0").rename(os.fsdecode(os.fsencode(photos) + b"/caf\xe9\nx"))
+    curated(photos, dataset, labels="folder")
+    assert set(named(dataset)) == {"caf\\xe9\\nx", "person1"}
 
 
 def test_a_table_names_photos_by_path_end_or_name(tmp_path):
@@ -128,6 +150,12 @@ def test_a_photo_in_two_folders_and_copies_under_two_labels_are_told(tmp_path):
         ("t.csv", b"", "must name the columns"),
         ("t.csv", b"photo,label\na.png,\n", "line 2: a photo and a label"),
         ("hint:t.csv", b"photo,label\na.png\n", "line 2: a photo and a label"),
+        ("t.csv", b'photo,label\na.png,A\nb.png,"B\nc.png,C\n', "line 3: this is no CSV .*quote"),
+        ("t.csv", b'photo,label\na.png,A\nb.png,"B\nc.png,C"\n', "line 3: a label is one line"),
+        ("t.csv", b"photo,label\na.png,Doe, John\n", "line 2: 3 columns where the first line names 2"),
+        ("t.csv", b"photo,label\na.png," + b"x" * 256 + b"\n", "line 2: a label is one line of at most 255"),
+        ("t.csv", b"photo,label,label\na.png,A,B\n", "each once"),
+        ("t.csv", b"photo,label\n", "names no photo"),
         ("t.csv", b"photo,label\n\xff\xfe,x\n", "not UTF-8"),
     ],
 )

@@ -226,8 +226,9 @@ def test_a_photo_is_read_from_another_of_its_files_when_the_first_has_gone(tmp_p
     scan = curate.pipeline.scan
 
     def scan_then_lose(*arguments):
-        scan(*arguments)
+        told = scan(*arguments)
         first.unlink()
+        return told
 
     with monkeypatch.context() as patch:
         patch.setattr(curate.pipeline, "scan", scan_then_lose)
@@ -246,9 +247,10 @@ def test_a_file_that_vanishes_or_changes_before_it_is_looked_at_is_a_row_and_com
     data, scan = gone.read_bytes(), curate.pipeline.scan
 
     def scan_then_lose(*arguments):
-        scan(*arguments)
+        told = scan(*arguments)
         gone.unlink()
         save(changed, photo([9], 5))
+        return told
 
     with monkeypatch.context() as patch:
         patch.setattr(curate.pipeline, "scan", scan_then_lose)
@@ -308,6 +310,9 @@ def test_a_file_that_vanished_or_cannot_be_read_keeps_its_photo(tmp_path, monkey
         summary = curated(photos, dataset)
         assert (summary.photos, summary.faces, summary.pairs) == (first.photos, first.faces, first.pairs)
         assert summary.files == {"broken_symlink": 1, "ok": 8, "unreadable_file": 1} and check(dataset) == []
+        (said,) = [notice for notice in summary.notices if "no longer there" in notice]
+        assert said.startswith("1 file that held a photo is no longer there, ") and "person0/0.png" in said
+        assert answer(dataset, "person0/0.png")[0][0].endswith(": ok, the file is no longer there")
     # what the link held is replaced once a folder stands in its place
     link.unlink()
     save(link / "other.png", photo([2], 51))
@@ -417,6 +422,45 @@ def test_one_person_is_told_about_split_photos_which_then_works(tmp_path):
     assert min(summary.pairs.values()) > 0 and summary.notices == () and check(dataset) == []
     side = {row.face_id: row.split for row in rows(dataset, Split)}
     assert {side[ref] for pair in rows(dataset, Pair) for ref in pair.refs} == {"train"}
+
+
+def frozen(dataset: Path, split: str) -> list[Split]:
+    """Lock a split as a frozen set does; its rows."""
+    with Ledger.open(dataset, write=True) as ledger:
+        held = [replace(row, locked=True) for row in ledger.rows(Split) if row.split == split]
+        ledger.record("lock", "all", {}, held)
+    return held
+
+
+def test_a_run_that_moves_people_into_a_frozen_split_says_so_and_moves_nobody_else(tmp_path):
+    photos, dataset = album(tmp_path / "photos", people=5, each=4), tmp_path / "dataset"
+    curated(photos, dataset)
+    held = frozen(dataset, "test")
+    before = {row.face_id: row.split for row in rows(dataset, Split)}
+    assert curated(photos, dataset).notices == ()
+    person = {row.face_id: row.identity_id for row in rows(dataset, Membership)}
+    name = {row.photo_id: path_of(row.uri) for row in rows(dataset, File)}
+    folder = {row.face_id: name[row.photo_id] for row in rows(dataset, Face)}
+    val = [face for face, split in before.items() if split == "val"]
+    table = tmp_path / "who.csv"  # a label makes one person of one in test and one in val
+    table.write_text(f"photo,label\n{folder[held[0].face_id]},A\n{folder[val[0]]},A\n")
+    summary = curated(photos, dataset, labels=str(table))
+    (said,) = [notice for notice in summary.notices if "change" in notice]
+    assert "although a frozen set exists" in said and "from val to test" in said
+    after = {row.face_id: row.split for row in rows(dataset, Split)}
+    moved = {face for face in before if before[face] != after[face]}
+    assert moved and {person[face] for face in moved} <= {person[face] for face in val} and check(dataset) == []
+
+
+def test_another_split_policy_than_the_frozen_sets_is_refused_before_anything_is_done(tmp_path):
+    photos, dataset = album(tmp_path / "photos", people=5, each=4), tmp_path / "dataset"
+    curated(photos, dataset)
+    frozen(dataset, "test")
+    before = contents(dataset)
+    save(photos / "new.png", photo([3], 99))
+    with pytest.raises(BadInput, match="say --split identity, or start a new dataset"):
+        curated(photos, dataset, split=SplitRules(policy="photos"))
+    assert contents(dataset) == before
 
 
 def test_ids_stay_when_people_are_added(tmp_path):

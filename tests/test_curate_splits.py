@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.config import SplitRules
-from curate.splits import FACE_DROPPED, SPANS, SPLITS, check_splits, make_splits
+from curate.splits import FACE_DROPPED, SPANS, SPLITS, check_splits, make_splits, moved_splits, told_moves
 from manifests.errors import BadInput, LedgerBroken
 from manifests.records import Face, Membership, Split
 
@@ -171,6 +171,85 @@ def test_a_locked_row_stays_while_its_face_is_not_accepted_and_decides_for_the_c
     rows = make_splits(moved, [*members[1:], member("zzz", "p0")], locked, RULES)
     assert {row.face_id: row.split for row in rows}["zzz"] == "test"
     assert rows[0].status == "dropped"
+
+
+def frozen(rows: list[Split], split: str) -> list[Split]:
+    return [replace(row, locked=row.split == split) for row in rows]
+
+
+def sides(rows: list[Split]) -> dict[str, str]:
+    return {row.face_id: row.split for row in rows}
+
+
+@settings(max_examples=200, deadline=None)
+@given(collections(), RULES_OF, st.data())
+def test_once_a_split_is_locked_nobody_moves_whoever_comes_and_goes(collection, rules, data):
+    faces, members = collection
+    first = make_splits(faces, members, [], rules)
+    before = frozen(first, data.draw(st.sampled_from(SPLITS)))
+    if not any(row.locked for row in before):
+        return
+    # people and photos come, others go for a while
+    new = data.draw(st.lists(st.tuples(st.integers(0, 12), st.integers(50, 60)), unique=True, max_size=10))
+    away = {row.face_id for row in data.draw(st.lists(st.sampled_from(members), max_size=5))}
+    # somebody who is known by none but new faces is somebody new
+    lost = {row.identity_id for row in members} - {row.identity_id for row in members if row.face_id not in away}
+    new = [(p, q) for p, q in new if f"person{p}" not in lost]
+    come = [(face(f"!{p:02}{q:02}", f"photo{q}"), member(f"!{p:02}{q:02}", f"person{p}")) for p, q in new]
+    less = [one for one in faces if one.face_id not in away and one.duplicate_of not in away]
+    more = [*less, *(one for one, _ in come)], [*(m for m in members if m.face_id not in away), *(m for _, m in come)]
+    then = make_splits(*more, before, rules)
+    check_splits(more[0], then)
+    assert sides(first).items() <= sides(then).items() and moved_splits(before, then) == []
+    back = [*faces, *(one for one, _ in come)], [*members, *(m for _, m in come)]
+    again = make_splits(*back, then, rules)
+    check_splits(back[0], again)
+    assert sides(then).items() <= sides(again).items()
+    assert make_splits(back[0][::-1], back[1][::-1], then[::-1], rules) == again
+
+
+def test_while_nothing_is_locked_earlier_rows_count_for_nothing():
+    faces, members = people(12, 3)
+    first = make_splits(faces, members, [], RULES)
+    other = [replace(row, split="train") for row in first]
+    assert make_splits(faces, members, other, RULES) == first and moved_splits(other, first) == []
+
+
+def test_who_joins_a_locked_person_moves_and_is_told_and_nobody_else_does():
+    faces, members = people(3, 3)
+    first = make_splits(faces, members, [], RULES)
+    before = frozen(first, "test")
+    person = {row.split: row.identity_id for row in before}
+    # the person of val becomes the one of test: val stays empty, train is left alone
+    merged = [replace(row, identity_id=person["test"]) if row.identity_id == person["val"] else row for row in members]
+    then = make_splits(faces, merged, before, RULES)
+    assert {row.split for row in then} == {"train", "test"}
+    moved = moved_splits(before, then)
+    assert len(moved) == 3 and {(old.split, new.split) for old, new in moved} == {("val", "test")}
+    (said,) = told_moves(moved)
+    assert said.startswith("3 faces of 1 person change their split") and f"{person['test']}, 3 from val to test" in said
+    # somebody new fills the empty split
+    new = [face(f"n{i}", f"photo n{i}") for i in range(2)]
+    later = make_splits([*faces, *new], [*merged, *(member(one.face_id, "new") for one in new)], then, RULES)
+    assert sides(then).items() <= sides(later).items() and {row.split for row in later} == set(SPLITS)
+
+
+def test_of_two_people_who_become_one_the_trained_one_keeps_its_split():
+    faces, members = people(12, 3)
+    before = frozen(make_splits(faces, members, [], RULES), "test")
+    person = {row.split: row.identity_id for row in before}
+    merged = [replace(row, identity_id=person["val"]) if row.identity_id == person["train"] else row for row in members]
+    moved = moved_splits(before, make_splits(faces, merged, before, RULES))
+    assert {(old.identity_id, old.split, new.split) for old, new in moved} == {(person["val"], "val", "train")}
+
+
+@pytest.mark.parametrize(("one", "other"), [(RULES, PHOTOS), (PHOTOS, RULES)])
+def test_another_policy_than_the_frozen_sets_is_refused(one, other):
+    faces, members = people(12, 3)
+    first = make_splits(faces, members, [], one)
+    assert {row.policy for row in make_splits(faces, members, first, other)} == {other.policy}
+    with pytest.raises(BadInput, match=f"are of --split {one.policy}.*say --split {one.policy}, or start a new"):
+        make_splits(faces, members, frozen(first, "test"), other)
 
 
 def test_photos_policy_divides_one_person_and_keeps_copies_together():

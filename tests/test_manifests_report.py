@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from train_doubles import dataset, face_of, recognizer_onnx
 from curate.config import PairRules
 from manifests.errors import BadInput, LedgerMissing
 from manifests.ledger import Ledger
-from manifests.records import Degradation, File, Identity, Membership, Pair, Photo, Record, Split
+from manifests.records import Decision, Degradation, File, Identity, Label, Membership, Pair, Photo, Record, Split
 from manifests.report.build import build_report
 from manifests.storage import crop_path, sha256_file, uri_of
 
@@ -54,6 +55,21 @@ def folder(tmp_path: Path) -> Path:
     with Ledger.open(made, write=True) as ledger:
         ledger.record("group", "all", {}, rows, detail=detail)  # type: ignore[arg-type]
     return made
+
+
+def test_labels_and_the_newest_decisions_are_shown_and_a_long_name_wraps(folder):
+    assert "<h3>Decisions</h3>" not in build_report(folder).read_text(encoding="utf-8")
+    faces = json.dumps({"faces": [{"photo": "a" * 64, "box": [0, 0, 1, 1]}]})
+    acts = [Decision(n, "lock", faces, datetime(2026, 1, 1)) for n in range(1, 25)]
+    acts += [Decision(25, "rename", faces, datetime(2026, 1, 1), name="<" + "x" * 254)]
+    acts += [Decision(26, "undo", "{}", datetime(2026, 1, 1), undoes=24)]
+    with Ledger.open(folder, write=True) as ledger:
+        ledger.record("told", "all", {}, [*acts, Label("photo0-0", "Ann", False)], detail={"config": {}})
+    page = build_report(folder).read_text(encoding="utf-8")
+    table = page[page.index("<h3>Decisions</h3>") :].partition("</table>")[0]
+    assert table.count("<tr>") == 21 and f'<td class="told">rename &lt;{"x" * 254}</td>' in table
+    assert "undone by 26" in table and "undo 24" in table and "td.told { overflow-wrap: anywhere" in page
+    assert "1 label on 1 photo, as hints" in page
 
 
 def training_run(run: Path) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from curate_doubles import album, curated, install, photo, rows, save
 
+from curate.decide import decide
 from manifests.errors import BadInput
 from manifests.records import Face
 from manifests.storage import path_of, sha256_file
@@ -67,6 +68,23 @@ def test_by_the_beginning_of_the_id_of_a_person(made):
 )
 def test_the_reason_is_said(made, name, said):
     assert said in "\n".join(answer(made[1], name)[0])
+
+
+def test_names_labels_and_decisions_are_told(tmp_path, monkeypatch):
+    install(monkeypatch)
+    photos, dataset = album(tmp_path / "photos", people=2, each=3), tmp_path / "dataset"
+    curated(photos, dataset, labels="folder")
+    face = {name: answer(dataset, name)[1][0]["faces"][0]["face_id"] for name in ("person0/0.png", "person1/0.png")}
+    decide(dataset, [{"kind": "rename", "faces": [face["person0/0.png"]], "name": "Ann"}])
+    decide(dataset, [{"kind": "drop", "faces": [face["person1/0.png"]]}])
+    decide(dataset, [{"kind": "lock", "faces": [face["person0/0.png"]]}])
+    lines, found = answer(dataset, "person0/0.png")
+    assert lines[1].endswith(": ok, labelled person0") and ", Ann (confidence 1.00, by review)" in lines[2]
+    assert lines[2].endswith("; decisions 1 (rename), 3 (lock)")
+    assert found[0]["label"] == "person0" and found[0]["faces"][0]["decisions"] == [(1, "rename"), (3, "lock")]
+    assert answer(dataset, "person1/0.png")[0][2].endswith(": dropped, decided; decision 2 (drop)")
+    with pytest.raises(BadInput, match="no identity p-000000 now: it was never there, or is no more"):
+        answer(dataset, "p-000000")
 
 
 def test_a_name_of_any_bytes_is_answered_on_one_line(made):

@@ -9,8 +9,10 @@ from typing import Any
 
 import jinja2
 
+from manifests.decided import read_act, taken_back
 from manifests.errors import BadInput
 from manifests.ledger import Ledger, now
+from manifests.records import Decision, Label
 from manifests.report.coverage import coverage
 from manifests.report.pictures import curve, histogram, patch, thumbnail, whole
 from manifests.storage import crop_path, path_of, write_atomically
@@ -20,6 +22,7 @@ FACES = 12  # faces a contact sheet
 UNCERTAIN = 24
 PAIRS = 8
 DEGRADED = 12
+DECISIONS = 20  # the newest
 REMOVED = 4  # faces a filter
 GRIDS = 2  # newest sample grids a run
 
@@ -44,7 +47,7 @@ REASONS = {
     "too_bright": "too bright",
     "near_duplicate": "the same picture again",
     "photo_spans_splits": "the photo also shows a person of another split",
-    "face_dropped": "in a frozen split, no longer accepted",
+    "face_dropped": "not accepted now; its place is kept for the frozen sets",
     "not_found_again": "not found by the detector now in use",
     "file_vanished_or_changed": "the file was gone or changed when read again",
     "decided": "left out by a decision",
@@ -71,6 +74,8 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
                 named=True
             ),
             "people": _people(ledger, dataset),
+            "decisions": _decisions(ledger),
+            "labels": _labels(ledger),
             "uncertain": _uncertain(ledger, dataset),
             "histogram": _histogram(ledger),
             "group": ledger.detail("group"),
@@ -167,6 +172,29 @@ def _people(ledger: Ledger, dataset: Path) -> list[dict[str, Any]]:
         ).rows()
         person["faces"] = [(thumbnail(crop_path(dataset, face), 96), f"{confidence:.2f}") for face, confidence in faces]
     return largest
+
+
+def _decisions(ledger: Ledger) -> list[dict[str, Any]]:
+    """The newest decisions, and whether they hold; none of a ledger of an older version."""
+    acts = [read_act(row) for row in ledger.rows(Decision)] if ledger.detail("told") else []
+    back = taken_back(acts)
+    return [
+        {
+            "number": act.number,
+            "kind": act.kind,
+            "faces": len({(named.photo_id, named.box) for part in act.parts for named in part}),
+            "name": act.name or "",
+            "undone": back.get(act.number),
+            "undoes": act.undoes,
+        }
+        for act in acts[: -DECISIONS - 1 : -1]
+    ]
+
+
+def _labels(ledger: Ledger) -> tuple[int, int, bool] | None:
+    """How many labels there are on how many photos, and whether they are truth."""
+    rows = ledger.rows(Label) if ledger.detail("told") else []
+    return (len({row.label for row in rows}), len(rows), rows[0].truth) if rows else None
 
 
 def _uncertain(ledger: Ledger, dataset: Path) -> list[tuple[str, str, str]]:
