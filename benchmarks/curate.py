@@ -196,7 +196,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # insightface calls what scikit-image deprecates
     for package in ("curate.pipeline", "insightface.app"):
         importlib.import_module(package)  # both sides' imports come before any clock
-    photos = sorted(path for path in told.photos.absolute().rglob("*") if path.is_file())[:: told.every]
+    photos = sorted(path for path in told.photos.resolve().rglob("*") if path.is_file())[:: told.every]
     folder = told.faces.removeprefix("insightface:")
     seconds: dict[str, list[float]] = {"ours": [], "loop": []}
     stages: list[dict[str, float]] = []

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-# Python looks for modules beside the script first, where curate.py would be taken for the package of that name
-sys.path.sort(key=lambda entry: Path(entry).resolve() == HERE)
+# Python looks for modules beside the script first, where curate.py would be taken for the package of that name, and for
+# an editable install only after every folder
+sys.path[:] = [str(HERE.parent), *(entry for entry in sys.path if Path(entry).resolve() != HERE), str(HERE)]
 
 
 def machine() -> str:
