@@ -37,7 +37,7 @@ def main() -> None:
     told = parser.parse_args()
     model = Restorer.from_pretrained(told.run)
     models = load_recorded_faces(model, told.faces)
-    size, preset = model.config.size, find_preset(find_recipe(model.facts["recipe"]).preset)
+    size, preset = model.config.size, find_preset(find_recipe(model.facts["recipe"], model.config.base).preset)
     sitter = next(one for one in SITTERS if one.file.endswith("astronaut.png"))
     crops = []
     with tempfile.TemporaryDirectory() as scratch:

@@ -7,7 +7,7 @@ from train_doubles import SMALL, snapshot
 
 from manifests.errors import BadInput
 from train.data import TrainingFaces, batches, draw_sample, fixed_batch, to_device
-from train.recipes import RECIPES
+from train.recipes import find_recipe
 from train.snapshot import Snapshot
 
 
@@ -89,4 +89,4 @@ def test_the_watched_faces_stay_the_same_for_any_seed(taken: Snapshot) -> None:
 
 def test_a_snapshot_of_another_size_is_refused(taken: Snapshot) -> None:
     with pytest.raises(BadInput, match="32 px crops"):
-        TrainingFaces(taken, RECIPES["tiny"], 0)
+        TrainingFaces(taken, find_recipe("tiny"), 0)

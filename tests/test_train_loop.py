@@ -20,7 +20,7 @@ from train.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, sa
 from train.loop import Diverged, Ending
 from train.loop import train as run_training
 from train.models.restorer import Restorer
-from train.recipes import RECIPES, Recipe, ema_decay, model_config, rate_at
+from train.recipes import Recipe, ema_decay, find_recipe, model_config, rate_at
 from train.snapshot import Snapshot
 
 TRAINING = ("model.safetensors", "training/weights.safetensors", "training/optimizer.safetensors")
@@ -62,7 +62,7 @@ def test_a_run_leaves_what_the_design_says(tmp_path: Path, taken: Snapshot) -> N
     assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [f"{n:08d}.png" for n in (0, 8, 16, 24)]
     assert list(tmp_path.glob("events.out.tfevents.*")) and not list(tmp_path.glob(".*"))
     facts = json.loads((tmp_path / "config.json").read_text())
-    assert facts["recipe"]["identity"] == 0.1 and facts["snapshot"]["hash"] == taken.hash
+    assert facts["recipe"]["losses"]["identity"] == 0.1 and facts["snapshot"]["hash"] == taken.hash
     assert facts["identity_loss"]["on"] and facts["recognizer"]["sha256"] == taken.recognizer["sha256"]
     assert [line["images"] for line in lines(tmp_path, "val")] == [0, 8, 16, 24]
     assert {"psnr_lq", "psnr_restored", "identity_alone"} <= lines(tmp_path, "val")[0].keys()
@@ -138,7 +138,11 @@ def test_killed_stopped_and_resumed_it_ends_in_the_weights_of_an_unbroken_run(tm
 
 @pytest.mark.parametrize(
     ("what", "change"),
-    [("recipe", {"recipe": replace(SMALL, edge=2.0)}), ("seed", {"seed": 1}), ("identity loss", {"identity": False})],
+    [
+        ("recipe", {"recipe": replace(SMALL, losses={"pixel": 1.0})}),
+        ("seed", {"seed": 1}),
+        ("identity loss", {"identity": False}),
+    ],
 )
 def test_a_folder_of_another_run_is_refused(tmp_path: Path, taken: Snapshot, what: str, change: dict) -> None:  # type: ignore[type-arg]
     run(tmp_path, taken, 4)
@@ -209,7 +213,7 @@ def test_a_disk_that_fills_leaves_the_last_checkpoint(tmp_path: Path, monkeypatc
 
 
 def test_schedules_follow_images_and_nothing_else() -> None:
-    tiny = RECIPES["tiny"]
+    tiny = find_recipe("tiny")
     assert rate_at(tiny, 0) == pytest.approx(tiny.rate * tiny.batch / tiny.warmup)
     assert rate_at(tiny, tiny.warmup) == rate_at(tiny, tiny.decay_from) == tiny.rate
     assert rate_at(tiny, 4 * tiny.decay_from) == pytest.approx(tiny.rate / 2)

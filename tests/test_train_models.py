@@ -67,13 +67,13 @@ def test_one_step_takes_away_exactly_the_noise_that_was_added() -> None:
 def test_a_new_restorer_returns_its_input() -> None:
     model = Restorer(model_config(SMALL, DIM)).eval()
     lq, *rest = inputs(2)
-    assert torch.allclose(model(lq, *rest), lq, atol=1e-6)
+    assert torch.allclose(model(lq, *rest).image, lq, atol=1e-6)
 
 
 @pytest.mark.parametrize("k", [0, 1, 2, 5])
 def test_any_number_of_references(k: int) -> None:
     model, (lq, *rest) = awake(), inputs(k)
-    out = model(lq, *rest)
+    out = model(lq, *rest).image
     assert out.shape == lq.shape and bool(torch.isfinite(out).all())
     assert float(out.min()) >= 0 and float(out.max()) <= 1
 
@@ -82,21 +82,21 @@ def test_the_order_of_references_does_not_matter_and_the_references_do() -> None
     model, (lq, references, present, embeddings) = awake(), inputs(4)
     present[1, 2:] = False
     order = torch.tensor([2, 0, 3, 1])
-    out = model(lq, references, present, embeddings)
-    turned = model(lq, references[:, order], present[:, order], embeddings[:, order])
+    out = model(lq, references, present, embeddings).image
+    turned = model(lq, references[:, order], present[:, order], embeddings[:, order]).image
     assert float((out - turned).abs().max()) <= 1e-5
-    assert float((out - model(lq, references.flip(0), present, embeddings.flip(0))).abs().max()) > 1e-3
+    assert float((out - model(lq, references.flip(0), present, embeddings.flip(0)).image).abs().max()) > 1e-3
 
 
 def test_what_lies_in_an_empty_slot_is_never_seen() -> None:
     model, (lq, references, present, embeddings) = awake(), inputs(3)
     present[:, 1:] = False
-    alone = model(lq, references[:, :1], present[:, :1], embeddings[:, :1])
-    assert torch.allclose(model(lq, references, present, embeddings), alone, atol=1e-5)
+    alone = model(lq, references[:, :1], present[:, :1], embeddings[:, :1]).image
+    assert torch.allclose(model(lq, references, present, embeddings).image, alone, atol=1e-5)
     nobody = torch.zeros_like(present)
     assert torch.allclose(
-        model(lq, references, nobody, embeddings),
-        model(lq, references[:, :0], nobody[:, :0], embeddings[:, :0]),
+        model(lq, references, nobody, embeddings).image,
+        model(lq, references[:, :0], nobody[:, :0], embeddings[:, :0]).image,
         atol=1e-5,
     )
 
@@ -104,10 +104,12 @@ def test_what_lies_in_an_empty_slot_is_never_seen() -> None:
 def test_images_of_a_batch_do_not_see_each_other() -> None:
     model, (lq, references, present, embeddings) = awake(), inputs(3)
     present[0, 1:], present[1] = False, False
-    together = model(lq, references, present, embeddings)
+    together = model(lq, references, present, embeddings).image
     for i in range(len(lq)):
         one = slice(i, i + 1)
-        assert torch.allclose(together[one], model(lq[one], references[one], present[one], embeddings[one]), atol=1e-5)
+        assert torch.allclose(
+            together[one], model(lq[one], references[one], present[one], embeddings[one]).image, atol=1e-5
+        )
 
 
 def test_pooling_by_hand() -> None:
@@ -123,7 +125,7 @@ def test_saved_and_loaded_it_restores_the_same(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     loaded = Restorer.from_pretrained(tmp_path)
     assert loaded.config == model.config and loaded.facts == {"recipe": "small"}
-    assert torch.equal(loaded(*inputs(2)), model(*inputs(2)))
+    assert torch.equal(loaded(*inputs(2)).image, model(*inputs(2)).image)
 
 
 def test_what_is_no_checkpoint_is_refused_with_a_sentence(tmp_path: Path) -> None:

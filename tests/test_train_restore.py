@@ -21,7 +21,8 @@ from curate.faces.decode import decode
 from curate.faces.models import Detection, FaceModels
 from manifests.errors import BadInput
 from train.models.config import ModelConfig
-from train.models.restorer import Restorer
+from train.models.restorer import Restored, Restorer
+from train.recipes import find_recipe
 from train.restore import restore, to_image, to_tensor
 from train.restored import LOG
 
@@ -33,20 +34,22 @@ class Marking(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.config = ModelConfig("tiny", SIZE, 4, (8, 8, 8), (8, 8, 8), 0, 3, 399)
+        self.config = ModelConfig(
+            "tiny", "tiny", SIZE, (), 399, 4, (8, 8, 8), (8, 8, 8), 0, 0, 3, find_recipe("tiny").vre
+        )
         double = doubles.models("double")
         self.facts = {"recognizer": {"spec": "double", "sha256": double.recognizer_sha256()}}
         self.seen: list[int] = []
 
     def forward(
         self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor
-    ) -> torch.Tensor:
+    ) -> Restored:
         assert lq.shape[1:] == (3, SIZE, SIZE) and references.shape[2:] == (3, SIZE, SIZE)
         assert references.shape[1] == present.shape[1] == embeddings.shape[1]
         self.seen.append(references.shape[1])
         out = torch.zeros_like(lq)
         out[:, 1] = 1.0 if references.shape[1] else 0.5
-        return out
+        return Restored(out, out, None)
 
 
 @pytest.fixture

@@ -107,9 +107,9 @@ sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from dataclasses import replace
 from pathlib import Path
 from train.loop import train
-from train.recipes import RECIPES
+from train.recipes import find_recipe
 changes = {json.dumps({n: getattr(SMALL, n) for n in ("size", "channels", "reference_channels", "batch")})}
-recipe = replace(RECIPES["tiny"], **{{k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}})
+recipe = replace(find_recipe("tiny"), **{{k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}})
 train(Path({str(tmp_path / "run")!r}), Path({str(taken.folder)!r}), recipe, 4, workers=0)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

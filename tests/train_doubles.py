@@ -17,12 +17,12 @@ from curate.faces.models import FaceModels, ModelFile, unit_rows
 from manifests.ledger import Ledger
 from manifests.records import Face, Model, Pair, Split
 from manifests.storage import crop_path, sha256_file
-from train.recipes import RECIPES, Recipe
+from train.recipes import Recipe, find_recipe
 from train.snapshot import Snapshot, take_snapshot
 
 DIM = 16
 SMALL: Recipe = replace(
-    RECIPES["tiny"],
+    find_recipe("tiny"),
     name="small",
     size=32,
     channels=(16, 16, 24),

@@ -111,7 +111,7 @@ def train(
             waited += time.monotonic() - before
 
             # restore: one step
-            restored = model(batch["lq"], batch["references"], batch["present"], batch["embeddings"])
+            restored = model(batch["lq"], batch["references"], batch["present"], batch["embeddings"]).image
 
             # losses
             terms = {"pixel": pixel_loss(restored, batch["target"]), "edge": edge_loss(restored, batch["target"])}
@@ -119,7 +119,7 @@ def train(
                 with torch.no_grad():
                     truth = recognizer(batch["target"])
                 terms["identity"] = identity_loss(recognizer(restored), truth)
-            loss = sum((getattr(recipe, name) * term for name, term in terms.items()), torch.zeros((), device=device))
+            loss = sum((recipe.losses[name] * term for name, term in terms.items()), torch.zeros((), device=device))
 
             # update
             for group in optimizer.param_groups:
@@ -188,7 +188,7 @@ def _claim(
     elif taken.recognizer_onnx is None:
         loss = {"on": False, "why": f"the recognizer {taken.recognizer['spec']} has no ONNX file to differentiate"}
     else:
-        loss = {"on": True, "why": f"weight {recipe.identity} through {taken.recognizer['spec']}"}
+        loss = {"on": True, "why": f"weight {recipe.losses['identity']} through {taken.recognizer['spec']}"}
     try:
         code = version("likeness")
     except PackageNotFoundError:
@@ -252,8 +252,8 @@ def _look(
         return
     batch = data.to_device(watched, device)
     nobody = torch.zeros_like(batch["present"])
-    restored = average(batch["lq"], batch["references"], batch["present"], batch["embeddings"])
-    alone = average(batch["lq"], batch["references"], nobody, batch["embeddings"])
+    restored = average(batch["lq"], batch["references"], batch["present"], batch["embeddings"]).image
+    alone = average(batch["lq"], batch["references"], nobody, batch["embeddings"]).image
     values: dict[str, float] = {}
     for name, pictures in (("lq", batch["lq"]), ("alone", alone), ("restored", restored)):
         error = (pictures - batch["target"]).square().mean(dim=(1, 2, 3))

@@ -213,7 +213,7 @@ def run_model(model: Restorer, lq: torch.Tensor, references: References) -> torc
         references.crops.expand(batch, -1, -1, -1, -1),
         torch.ones(batch, count, dtype=torch.bool),
         references.embeddings.expand(batch, -1, -1),
-    )
+    ).image
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:

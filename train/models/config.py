@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class VreConfig:
+    """The shape of a visual representation embedder; train/recipes.py holds OSDFace's and a small one."""
+
+    size: int  # pixels, both sides
+    channels: int  # of the first level
+    multipliers: tuple[int, ...]  # of `channels`, by level; each level but the last halves the resolution
+    codes: int  # in the codebook
+    dim: int  # of a code
+    tokens: int  # distinct codes that make a prompt
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The resolved architecture of a restorer. Everything here is ours but the timestep, see `train/recipes.py`."""
+    """The resolved architecture of a restorer; train/recipes.py says where its numbers come from."""
 
-    base: str  # "tiny": a small UNet from scratch on a space-to-depth latent
+    base: str  # recipes.TINY or recipes.DIFFUSION
+    base_model: str  # "tiny", or the folder or hub name of the diffusion model
     size: int  # pixels, both sides
-    latent_factor: int  # space-to-depth: 3 f^2 channels at size / f
-    channels: tuple[int, ...]  # UNet widths, finest level first; each level halves the resolution
-    reference_channels: tuple[int, ...]  # widths of the reference encoder at the UNet's last levels
-    refine_channels: int  # of the full-resolution refinement; 0 for none
-    embedding_dim: int  # of the recognizer whose embeddings condition the bottleneck
+    parts: tuple[str, ...]  # what conditions the UNet, see recipes.PARTS
     timestep: int  # the one timestep at which the UNet is called
+    latent_factor: int  # tiny: space-to-depth, 3 f^2 channels at size / f
+    channels: tuple[int, ...]  # tiny: UNet widths, finest level first; each level halves the resolution
+    reference_channels: tuple[int, ...]  # widths of the reference encoder
+    refine_channels: int  # tiny: of the full-resolution refinement; 0 for none
+    lora_rank: int  # diffusion: of the adapters on the frozen UNet
+    embedding_dim: int  # of the recognizer whose embeddings condition the model
+    vre: VreConfig
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> ModelConfig:
+        """The inverse of dataclasses.asdict after a journey through JSON, which turns tuples into lists."""
+
+        def tuples(some: dict[str, Any]) -> dict[str, Any]:
+            return {name: tuple(value) if isinstance(value, list) else value for name, value in some.items()}
+
+        return cls(**{**tuples(fields), "vre": VreConfig(**tuples(fields["vre"]))})

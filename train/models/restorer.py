@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save
@@ -21,6 +21,14 @@ from train.models.refine import Refinement
 from train.models.unet import TinyUNet
 
 REFERENCE_FACTOR = 4  # the reference encoder's own latent (ours): references need no finer detail than the joints see
+
+
+class Restored(NamedTuple):
+    """What one step gives."""
+
+    image: torch.Tensor  # (B,3,S,S); clamped to 0..1 in eval mode
+    latent: torch.Tensor  # the clean latent that was decoded
+    prompt: torch.Tensor | None  # (B,N,D) what the UNet attended to; None where the recipe has no prompt
 
 
 class Restorer(nn.Module):
@@ -42,21 +50,21 @@ class Restorer(nn.Module):
 
     def forward(
         self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor
-    ) -> torch.Tensor:
+    ) -> Restored:
         """Restore a batch.
 
         lq (B,3,S,S) float32 0..1; references (B,K,3,S,S) float32 0..1 in the same template; present (B,K) bool, False
         where a slot is empty; embeddings (B,K,d) unit rows of the recognizer named in `facts`. K may be 0 and may
-        differ between calls; the order of the references does not matter. Returns (B,3,S,S),
-        clamped to 0..1 in eval mode.
+        differ between calls; the order of the references does not matter.
         """
         z = latent.encode(lq, self.config.latent_factor)
         correction = self.unet(z, self.references(references, present, embeddings))
         noise = one_step.noise_of_correction(z, correction, self.config.timestep)
-        restored = latent.decode(one_step.clean_from_noise(z, noise, self.config.timestep), self.config.latent_factor)
+        clean = one_step.clean_from_noise(z, noise, self.config.timestep)
+        restored = latent.decode(clean, self.config.latent_factor)
         if self.refine is not None:
             restored = self.refine(restored, lq)
-        return restored if self.training else restored.clamp(0, 1)
+        return Restored(restored if self.training else restored.clamp(0, 1), clean, None)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write config.json and model.safetensors into `folder`."""
@@ -75,10 +83,7 @@ class Restorer(nn.Module):
         folder = newest_checkpoint(Path(folder))
         try:
             described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-            fields = described.pop("model")
-            for name in ("channels", "reference_channels"):
-                fields[name] = tuple(fields[name])
-            model = cls(ModelConfig(**fields), described)
+            model = cls(ModelConfig.from_json(described.pop("model")), described)
             model.load_state_dict(load_file(folder / WEIGHTS))
         except Exception as error:  # whatever is wrong with the files, the answer is the same
             raise BadInput(f"{folder} holds no restorer that this version can load ({error}).") from error
