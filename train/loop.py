@@ -185,6 +185,8 @@ def _claim(
     """RUN/config.json: written on the first start, compared on every other."""
     if not identity:
         loss = {"on": False, "why": "turned off by --no-identity"}
+    elif "identity" not in recipe.losses:
+        loss = {"on": False, "why": f"recipe {recipe.name} has none"}
     elif taken.recognizer_onnx is None:
         loss = {"on": False, "why": f"the recognizer {taken.recognizer['spec']} has no ONNX file to differentiate"}
     else:

@@ -49,9 +49,7 @@ class Recipe:
     # references
     reference_counts: tuple[int, ...]  # one is drawn for every image
     wrong: float  # share of the images that are shown references of another person
-    augment: (
-        str  # "flip": target and references alike; "references": also colour, affine and perspective of each reference
-    )
+    augment: str  # "flip": target and references alike; "each": also colour, affine, perspective of each reference
     # losses: weight by name, see train/objective.py; a name that is not there is not computed
     losses: dict[str, float]
     discriminator: str  # "": none; "latent": sees the restored latent and the prompt; "image"
@@ -77,13 +75,13 @@ class Recipe:
 #             landmark-attention loss is left out, since its landmark extractor was not released; count 0 is ours.
 # fmt: off
 _RECIPES = {
-    #             preset            parts                              t    counts           wrong augment       judge
-    "tiny":       ("codeformer",     ("maps", "embedding", "extended"), 399, (0, 1, 2, 4),    0.0, "flip",       ""),
-    "vre":        ("osediff-face",   (),                                399, (0,),            0.0, "flip",       ""),
-    "osdface":    ("osediff-face",   ("vre",),                          399, (0,),            0.0, "flip",       "latent"),
-    "honestface": ("osediff-face",   ("vre", "identity"),               399, (0, 1, 2, 4),    0.0, "references", "latent"),
-    "refine":     ("severe",         ("maps", "warped", "embedding"),   399, (0, 1, 2, 4),    0.1, "references", "image"),
-    "instant":    ("instantrestore", ("extended",),                     249, (0, 1, 2, 3, 4), 0.0, "references", "image"),
+    #             preset            parts                              t    counts           wrong augm.  judge
+    "tiny":       ("codeformer",     ("maps", "embedding", "extended"), 399, (0, 1, 2, 4),    0.0, "flip", ""),
+    "vre":        ("osediff-face",   (),                                399, (0,),            0.0, "flip", ""),
+    "osdface":    ("osediff-face",   ("vre",),                          399, (0,),            0.0, "flip", "latent"),
+    "honestface": ("osediff-face",   ("vre", "identity"),               399, (0, 1, 2, 4),    0.0, "each", "latent"),
+    "refine":     ("severe",         ("maps", "warped", "embedding"),   399, (0, 1, 2, 4),    0.1, "each", "image"),
+    "instant":    ("instantrestore", ("extended",),                     249, (0, 1, 2, 3, 4), 0.0, "each", "image"),
 }
 _LOSSES: dict[str, dict[str, float]] = {
     "tiny":       {"pixel": 1.0, "edge": 1.0, "identity": 0.1},

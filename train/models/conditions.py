@@ -1,0 +1,21 @@
+"""What the one step is told beside the LQ latent; a part that a recipe leaves out is None or empty here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Made by train/models/restorer.py from a batch, read by the two bases. No order of references matters in it."""
+
+    present: torch.Tensor  # (B,K) bool, False where a slot is empty; K may be 0
+    prompt: torch.Tensor | None = None  # (B,N,D): tokens of the VRE and of the identity embedder, D the base's own
+    prompt_mask: torch.Tensor | None = None  # (B,N) bool, False where a token is not there
+    maps: list[torch.Tensor] = field(default_factory=list)  # part `maps`: per scale (B,2C,h,w), finest first
+    identity: torch.Tensor | None = None  # part `embedding`: (B,d) mean embedding, or the learned nobody
+    references: torch.Tensor | None = None  # part `extended` on diffusion: (B,K,3,S,S) in 0..1
+    tokens: torch.Tensor | None = None  # part `extended` on tiny: (B,N,C) of every reference's middle map
+    token_mask: torch.Tensor | None = None  # (B,N) bool, False where there is no reference
