@@ -22,7 +22,7 @@ from manifests.ledger import Ledger
 from manifests.storage import crop_path
 from train.cases import read_cases
 from train.evaluate import INPUT, evaluate
-from train.models.restorer import Restorer
+from train.models.restorer import Restored, Restorer
 
 
 class Copying(Marking):
@@ -30,9 +30,9 @@ class Copying(Marking):
 
     def forward(
         self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor
-    ) -> torch.Tensor:
+    ) -> Restored:
         self.seen.append(references.shape[1])
-        return references.mean(1) if references.shape[1] else lq
+        return Restored(references.mean(1) if references.shape[1] else lq, lq, None)
 
 
 @pytest.fixture(scope="module")
