@@ -23,7 +23,7 @@ _Workers = Annotated[
     int | None, typer.Option(help="Processes; the bytes do not depend on it.", show_default="all cores")
 ]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be made; write nothing.")]
-_PRESET_HELP = "gfpgan, codeformer or bicubic-x8; docs/degrade.md lists their numbers."
+_PRESET_HELP = "A name of docs/degrade.md, such as gfpgan, codeformer or severe; or a .toml or .json file of your own."
 
 
 @contextmanager
@@ -113,12 +113,12 @@ def degrade(
         options = (preset, split or "test", seed, 512 if size is None else size)
         planned = plan_set(source, *options, engine=engine)
         if dry_run:
-            _say(planned, as_json, f"Would make {planned.images} images in {planned.folder}.")
+            _say(planned, as_json, f"Would make {_images(planned.images)} in {planned.folder}.")
             return
         with _progress("degrade", planned.images, as_json) as advance:
             report = make_set(source, *options, workers=workers, progress=advance, engine=engine)
         later = f" {report.later} faces joined the split later and are not in it." if report.later else ""
-        _say(report, as_json, f"{report.images} images in {report.folder} ({_made(report)}).{later}")
+        _say(report, as_json, f"{_images(report.images)} in {report.folder} ({_made(report)}).{later}")
         return
 
     if not source.is_dir():
@@ -129,12 +129,12 @@ def degrade(
         raise BadInput(f"{source} is not a dataset: say with --out where its low-quality images go.")
     if dry_run:
         would = degrade_folder(source, out, preset, seed, size, workers, dry_run=True, engine=engine)
-        _say(would, as_json, f"Would make {would.images} images in {would.folder}.")
+        _say(would, as_json, f"Would make {_images(would.images)} in {would.folder}.")
         return
     with _progress("degrade", len(pictures_in(source, leave_out=out)), as_json) as advance:
         made = degrade_folder(source, out, preset, seed, size, workers, progress=advance, engine=engine)
     skipped = "".join(f"\nskipped {name}: {reason}" for name, reason in made.skipped)
-    _say(made, as_json, f"{made.images} images in {made.folder} ({_made(made)}).{skipped}")
+    _say(made, as_json, f"{_images(made.images)} in {made.folder} ({_made(made)}).{skipped}")
 
 
 def _replay(
@@ -156,11 +156,15 @@ def _replay(
         raise BadInput("Say with --out where the set is to be built again.")
     if dry_run:
         would = replay(source, thetas, out, workers, dry_run=True)
-        _say(would, as_json, f"Would build {would.images} images again in {would.folder}.")
+        _say(would, as_json, f"Would build {_images(would.images)} again in {would.folder}.")
         return
     with _progress("replay", len(parse_thetas(thetas)), as_json) as advance:
         made = replay(source, thetas, out, workers, advance)
-    _say(made, as_json, f"{made.images} images in {made.folder}, byte for byte as recorded ({_made(made)}).")
+    _say(made, as_json, f"{_images(made.images)} in {made.folder}, byte for byte as recorded ({_made(made)}).")
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
 
 
 def _made(report: SetReport | FolderReport) -> str:
@@ -221,8 +225,8 @@ def verify(
 
 def _told(verified: Verified) -> str:
     if verified.ok:
-        return f"{verified.lq_set}: {verified.images} images, every byte as recorded and regenerated."
-    lines = [f"{verified.lq_set}: {verified.images} images recorded."]
+        return f"{verified.lq_set}: {_images(verified.images)}, every byte as recorded and regenerated."
+    lines = [f"{verified.lq_set}: {_images(verified.images)} recorded."]
     if verified.unfinished:
         lines.append("  unfinished: run the same `likeness degrade` command again.")
     elsewhere = "; ".join(verified.elsewhere) or "another processor, OpenCV or numpy?"

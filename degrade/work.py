@@ -17,12 +17,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from degrade.operations import Pixels, Theta, apply_to_pixels, shrink, to_float, to_uint8
+from degrade.operations import MAX_PIXELS, Pixels, Theta, apply_to_pixels, shrink, to_float, to_uint8
 from manifests.errors import BadInput
 from manifests.workers import Map
 from manifests.workers import mapper as workers_mapper
 
-MAX_PIXELS = 64_000_000  # ours: a float32 copy of such a picture is 768 MB
 ENGINES = ("exact", "basicsr")
 _PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
 

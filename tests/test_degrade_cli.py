@@ -56,9 +56,9 @@ def test_a_plain_folder_is_degraded_and_verified(tmp_path):
     (photos / "b.jpg").write_bytes(b"")
     words = ("degrade", photos, "--preset", "codeformer", "--out", tmp_path / "lq", "--workers", 1)
     assert "Would make 2" in call(*words, "--dry-run") and not (tmp_path / "lq").exists()
-    assert "1 images in" in (said := call(*words)) and "skipped b.jpg: is empty" in said
+    assert "1 image in" in (said := call(*words)) and "skipped b.jpg: is empty" in said
     assert json.loads(call(*words, "--json"))["images"] == 1
-    assert "1 images, every byte" in call("verify", tmp_path / "lq")
+    assert "1 image, every byte" in call("verify", tmp_path / "lq")
 
 
 def test_preview_writes_a_sheet_of_presets_by_seeds(tmp_path):
