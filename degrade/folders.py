@@ -57,10 +57,13 @@ class FolderReport:
 
 def pictures_in(folder: Path, leave_out: Path | None = None) -> list[Path]:
     """Files below `folder` that are named like pictures, relative to it, in the order of their raw names. Links to
-    folders are not followed."""
+    folders are not followed, and finished sets inside (card and θ side by side) are no sources."""
     found = []
     for root, folders, files in os.walk(folder):
         here = Path(root)
+        if here != folder and CARD in files and THETAS in files:
+            folders.clear()
+            continue
         folders[:] = [name for name in folders if leave_out is None or (here / name).resolve() != leave_out.resolve()]
         found += [(here / name).relative_to(folder) for name in files if Path(name).suffix.lower() in SUFFIXES]
     return sorted(found, key=os.fsencode)

@@ -69,6 +69,13 @@ def test_a_folder_becomes_a_set_that_verifies(photos, tmp_path):
     assert verify_folder(out, workers=2) == verify_folder(out)
 
 
+def test_a_finished_set_inside_the_folder_is_no_source(photos):
+    before = pictures_in(photos)
+    degrade_folder(photos, photos / "lq", size=24)
+    assert pictures_in(photos) == before
+    assert pictures_in(photos / "lq")  # named itself, it is a folder like any other
+
+
 def test_the_same_command_gives_the_same_bytes_from_any_worker_count(photos, tmp_path):
     # the card names its source, so both sets are made at one place
     degrade_folder(photos, tmp_path / "lq", size=24)
