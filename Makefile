@@ -23,6 +23,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt 'basicsr; python_version < "3.13"'
 	touch $@
 
 demo: $(STAMP)
@@ -43,7 +44,6 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,dev,peers]'
-	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt 'basicsr; python_version < "3.13"'
 	$(BIN)/python benchmarks/degrade.py
 	$(BIN)/python benchmarks/grouping.py ../shared/data/photos ../shared/data/people_crops --faces insightface:../shared/data/weights/insightface_small
 	$(BIN)/python benchmarks/curate.py ../shared/data/photos --faces insightface:../shared/data/weights/insightface_small
