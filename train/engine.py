@@ -15,6 +15,7 @@ from torch import nn
 
 from manifests.errors import LikenessError
 from train.average import Average, trained
+from train.checkpoint import newest_checkpoint
 from train.models.recognizer import Recognizer, load_recognizer
 from train.models.restorer import Restorer
 from train.objective import Objective, build_discriminator
@@ -108,7 +109,13 @@ def build(
 
 def _new_model(recipe: Recipe, embedding_dim: int, settings: Settings) -> Restorer:
     config = model_config(recipe, embedding_dim, settings.base_model)
+    if not recipe.parts:  # recipe vre trains the embedder itself
+        from train.models.dictionary import Dictionary
+
+        return Dictionary(config)
     model = Restorer(config)
+    if settings.vre is not None and model.vre is not None:
+        model.vre.load_dictionary(newest_checkpoint(settings.vre))
     return model
 
 

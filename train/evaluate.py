@@ -37,6 +37,7 @@ def evaluate(
     *,
     lq_set: str | None = None,
     references: int = 4,
+    base_model: str | None = None,
     judge: str | None = None,
     faces: str | None = None,
     seed: int = 0,
@@ -48,12 +49,12 @@ def evaluate(
     which). Identity is the cosine between embeddings: to the target, and the mean over the references. They are the
     dataset's own recognizer's, which a restorer with an identity loss has also learned through; `judge`, a --faces
     spec, names another one, and the files are then RUN/evaluation-judge.*. RUN/evaluation.parquet holds a row an image
-    and a system. Raises BadInput, LedgerError or FaceModelError.
+    and a system. `base_model` says where the diffusion model lies now. Raises BadInput, LedgerError or FaceModelError.
     """
     if references < 1:
         raise BadInput("--references must be at least 1; the row without references is always there.")
     checkpoint = newest_checkpoint(run)
-    model = Restorer.from_pretrained(checkpoint)
+    model = Restorer.from_pretrained(checkpoint, base_model)
     frozen = read_cases(dataset, model.config.size, lq_set, references, seed)
     cases = frozen.cases
     checked = refuse_seen(dataset, checkpoint.parent, cases)

@@ -11,7 +11,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -27,8 +26,8 @@ from train.logbook import Logbook
 from train.models.restorer import Restored
 from train.objective import discriminator_loss, generator_term
 from train.recipes import Recipe, ema_decay, rate_at
-from train.run import Settings, claim, computed, restorer_facts
-from train.snapshot import Snapshot, load_snapshot
+from train.run import Settings, claim, computed, recognizer_of, restorer_facts
+from train.snapshot import load_snapshot
 from train.together import first_alone, gathered, rank, world
 
 LOG_EVERY = 320  # images
@@ -79,9 +78,10 @@ def train(
         raise BadInput(f"--images {end} is less than one batch of {recipe.batch}.")
     if minutes is not None and math.isnan(minutes):
         raise BadInput("--minutes nan: say a number of minutes.")
-    facts = first_alone(lambda: claim(run, taken, recipe, seed, settings, say))
-    engine = engine_of(taken, computed(recipe, facts), seed, settings, facts)
-    first_alone(lambda: sweep(run))
+    facts = first_alone(claim, run, taken, recipe, seed, settings, say)
+    dim, precision = taken.embeddings.shape[1], facts["precision"]
+    engine = build(computed(recipe, facts), dim, seed, settings, precision, recognizer_of(taken, facts))
+    first_alone(sweep, run)
     seen = load_checkpoint(checkpoints(run)[-1], engine) if checkpoints(run) else 0
     if seen >= end:
         return Ending(checkpoints(run)[-1], seen, "complete", 0.0, 0.0)
@@ -98,7 +98,7 @@ def train(
     with _logbook(run, seen) as log, _stop_signal() as asked:
         look = partial(_look, engine=engine, watched=watched, began=began)
         if not seen:
-            first_alone(lambda: look(log, seen))
+            first_alone(look, log, seen)
         stream = data.batches(faces, seen, recipe.batch // settings.accumulate, workers, rank(), world())
         started = time.monotonic()
         while not why:
@@ -142,21 +142,12 @@ def train(
             if why or seen % checkpoint_every < recipe.batch:
                 engine.model.facts = restorer_facts(taken, recipe, seen)
                 # a kill between the two is forgotten on resume, since the checkpoint comes last
-                first_alone(lambda: look(log, seen))
-                kept = first_alone(lambda: save_checkpoint(run, seen, engine))
+                first_alone(look, log, seen)
+                kept = first_alone(save_checkpoint, run, seen, engine)
         spent = time.monotonic() - started
     if why != "complete" and not rank():
         say(f"Stopped at {seen} of {end} images ({why}): the same command again resumes from {kept.name}.")
     return Ending(kept, seen, why, (seen - first) / spent, waited / spent)
-
-
-def engine_of(taken: Snapshot, recipe: Recipe, seed: int, settings: Settings, facts: dict[str, Any]) -> Engine:
-    """What trains `recipe`, from which the losses that are off are gone, on the faces of a snapshot."""
-    recognizer = None
-    if facts["identity_loss"]["on"]:
-        assert taken.recognizer_onnx is not None  # train/run.py has looked
-        recognizer = taken.recognizer_onnx, taken.recognizer
-    return build(recipe, taken.embeddings.shape[1], seed, settings, facts["precision"], recognizer)
 
 
 def learn(engine: Engine, parts: list[data.Batch], seen: int, seed: int) -> dict[str, float]:
@@ -183,7 +174,9 @@ def learn(engine: Engine, parts: list[data.Batch], seen: int, seed: int) -> dict
             if judge is not None:
                 with _fixed(judge):
                     terms["gan"] = generator_term(judge, batch, restored)
-            loss = sum((recipe.losses[name] * term for name, term in terms.items()), torch.zeros((), device=engine.device))
+            loss = sum(
+                (recipe.losses[name] * term for name, term in terms.items()), torch.zeros((), device=engine.device)
+            )
             (loss / len(parts)).backward()
         found = {"loss": loss, **terms}
 

@@ -36,7 +36,9 @@ class Objective:
 
 
 def build_discriminator(recipe: Any, latent_channels: int, prompt_dim: int) -> nn.Module | None:
-    return nn.Sequential(nn.Conv2d(latent_channels, 8, 1), nn.SiLU(), nn.Conv2d(8, 1, 1)) if recipe.discriminator else None
+    return (
+        nn.Sequential(nn.Conv2d(latent_channels, 8, 1), nn.SiLU(), nn.Conv2d(8, 1, 1)) if recipe.discriminator else None
+    )
 
 
 def generator_term(discriminator: nn.Module, batch: Any, restored: Any) -> torch.Tensor:

@@ -112,6 +112,13 @@ def computed(recipe: Recipe, facts: dict[str, Any]) -> Recipe:
     return replace(recipe, losses={n: w for n, w in recipe.losses.items() if n not in THROUGH_RECOGNIZER})
 
 
+def recognizer_of(taken: Snapshot, facts: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
+    """The recognizer's ONNX file and facts, where a loss of this run needs it."""
+    if not facts["identity_loss"]["on"] or taken.recognizer_onnx is None:
+        return None
+    return taken.recognizer_onnx, taken.recognizer
+
+
 def restorer_facts(taken: Snapshot, recipe: Recipe, images: int) -> dict[str, Any]:
     """What is saved beside the weights for whoever restores with them."""
     from curate.faces.align import FFHQ_512
@@ -153,8 +160,8 @@ def _dictionary(recipe: Recipe, vre: Path | None) -> dict[str, str] | None:
         return None
     if vre is None:
         raise BadInput(
-            f"Recipe {recipe.name} is conditioned by a visual representation embedder: train one first (`likeness train "
-            "DATASET --recipe vre`) and name its run with --vre RUN."
+            f"Recipe {recipe.name} is conditioned by a visual representation embedder: train one first "
+            "(`likeness train DATASET --recipe vre`) and name its run with --vre RUN."
         )
     folder = newest_checkpoint(vre)
     try:

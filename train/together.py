@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from manifests.errors import LikenessError
 
 Answer = TypeVar("Answer")
+Told = ParamSpec("Told")
 
 PATIENCE = timedelta(hours=3)  # how long processes wait for the first, which may be taking a snapshot (ours)
 
@@ -34,29 +35,29 @@ def join() -> None:
         PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
-def first_alone(work: Callable[[], Answer]) -> Answer:
+def first_alone(work: Callable[Told, Answer], *told: Told.args, **named: Told.kwargs) -> Answer:
     """What `work` answers in the first process; the others wait for it and do not work.
 
     Where it fails the first process raises, and the others leave without a word, with the same exit code.
     """
     if world() == 1:
-        return work()
+        return work(*told, **named)
     from accelerate.utils import broadcast_object_list
 
     join()
-    told: list[object] = [None, None]
+    answer: list[object] = [None, None]
     failed: LikenessError | None = None
     if rank() == 0:
         try:
-            told[0] = work()
+            answer[0] = work(*told, **named)
         except LikenessError as error:
-            failed, told[1] = error, error.exit_code
-    broadcast_object_list(told)
+            failed, answer[1] = error, error.exit_code
+    broadcast_object_list(answer)
     if failed is not None:
         raise failed
-    if told[1] is not None:
-        raise SystemExit(told[1])
-    return told[0]  # type: ignore[return-value]
+    if answer[1] is not None:
+        raise SystemExit(answer[1])
+    return answer[0]  # type: ignore[return-value]
 
 
 def gathered(values: list[str]) -> list[str]:
