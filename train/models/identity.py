@@ -57,13 +57,14 @@ class FacialFeatureExtractor(nn.Module):
         """lq (B,3,S,S), references (B,K,3,S,S) in 0..1, present (B,K) bool -> (B,GRID^2,D)."""
         own = self.encoder(lq)[-1]
         theirs, mask = set_tokens(self.encoder.encode_set(references, present)[-1], present)
-        place = _places(own)
-        ours = own.flatten(2).transpose(1, 2) + place + self.kinds[0]
-        theirs = theirs + place.repeat(present.shape[1], 1) + self.kinds[1]
-        keys = self.norm(torch.cat([ours, theirs], 1))
-        seen = torch.cat([mask.new_ones(ours.shape[:2]), mask], 1)
         cells = F.adaptive_avg_pool2d(own, GRID)
-        asking = cells.flatten(2).transpose(1, 2) + _places(cells)
+        # features of unit variance before they meet their places: otherwise the places drown them, and it learns slower
+        place = _places(own)
+        ours = self.norm(own.flatten(2).transpose(1, 2)) + place + self.kinds[0]
+        theirs = self.norm(theirs) + place.repeat(present.shape[1], 1) + self.kinds[1]
+        asking = self.norm(cells.flatten(2).transpose(1, 2)) + _places(cells)
+        keys = torch.cat([ours, theirs], 1)
+        seen = torch.cat([mask.new_ones(ours.shape[:2]), mask], 1)
         return self.last(self.block(asking, encoder_hidden_states=keys, encoder_attention_mask=seen[:, None]))
 
 
