@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -291,34 +292,28 @@ def test_a_model_that_cannot_be_compiled_is_a_sentence(
 def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both(tmp_path: Path, taken: Snapshot) -> None:
     double = Path(__file__).with_name("train_doubles.py")
     environment = {**os.environ, "PYTHONPATH": str(double.parent.parent), "OMP_NUM_THREADS": "1"}
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--main_process_port",
-        "0",
-    ]
+    # `accelerate launch` starts several processes on CPUs through MPI alone; torchrun is what it starts on GPUs
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
     def command(where: Path, images: int) -> list[str]:
         return [*launch, str(double), str(taken.folder), str(where), str(images)]
 
     done = subprocess.run(command(tmp_path / "two", 40), env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "two" / "config.json").read_text())["processes"] == 2
     run(tmp_path / "one", taken, 40, JUDGED, checkpoint_every=40)
     one, two = (load_file(newest_checkpoint(tmp_path / name) / WEIGHTS) for name in ("one", "two"))
     for name, weight in one.items():
-        assert torch.allclose(weight, two[name], rtol=1e-2, atol=1e-3), name
+        assert torch.allclose(weight, two[name], rtol=1e-3, atol=1e-4), name
     assert [line["images"] for line in lines(tmp_path / "two", "val")] == [0, 40]  # the first process alone writes
 
     process = subprocess.Popen(command(tmp_path / "stopped", 4000), env=environment, start_new_session=True)
     until = time.monotonic() + 120
     while not checkpoints(tmp_path / "stopped") and time.monotonic() < until:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    process.wait(60)
+    trainers = [child for child in psutil.Process(process.pid).children(recursive=True) if "RANK" in child.environ()]
+    trainers[1].send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
     newest = newest_checkpoint(tmp_path / "stopped")
     assert json.loads((newest / "training" / "state.json").read_text())["images"] < 4000
     assert not list((tmp_path / "stopped").glob(".checkpoint*"))
