@@ -52,7 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model = Copying()
-    monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder: model))
+    monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
     monkeypatch.setattr(train.evaluate, "newest_checkpoint", lambda run: run / "checkpoint-00000016")
     monkeypatch.setattr("train.restore.load_faces", doubles.models)
     monkeypatch.setattr(train.evaluate, "load_faces", doubles.models)
