@@ -1,5 +1,6 @@
 """`likeness train` as a user runs it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from conftest import Run
 from train_doubles import snapshot
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tmp_path: Path, likeness: Run) -> None:
     taken = snapshot(tmp_path, size=128)
     for source in (taken.folder, tmp_path / "dataset"):
@@ -14,7 +16,13 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tmp_path: Path,
         assert done.returncode == 0, done.stderr
         assert "Would train tiny at 128 px" in done.stdout
         assert "Targets: 16 train, 4 val. People: 4 train, 1 val." in done.stdout
+        assert "Base: tiny. Preset: codeformer. Parts: maps, embedding, extended." in done.stdout
+        assert "Losses: pixel 1, edge 1, identity 0.1." in done.stdout and " trained, 0 frozen." in done.stdout
+        assert "activations are measured" in done.stdout and "images/s on" in done.stdout
+        # a dataset has no crops at this size yet, nor its recognizer as a network
+        assert ("random pictures, without identity" in done.stdout) == (source != taken.folder)
     assert not (tmp_path / "run").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "recognizer.onnx", "snapshot"]
 
 
 @pytest.mark.slow
@@ -22,6 +30,8 @@ def test_what_cannot_be_trained_on_is_a_sentence(tmp_path: Path, likeness: Run) 
     for words, sentence in (
         ((tmp_path, "--recipe", "huge"), "the recipes are tiny"),
         ((tmp_path,), "likeness curate"),
+        ((tmp_path, "--recipe", "osdface"), "needs a base: say --base-model"),
+        ((tmp_path, "--preset", "none-such"), "none-such"),
     ):
         done = likeness("train", *words, "--out", tmp_path / "run")
         assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
@@ -61,3 +71,17 @@ def test_the_same_command_again_resumes_and_another_seed_is_refused(tmp_path: Pa
     assert (tmp_path / "run" / "checkpoint-00000032").is_dir()
     third = likeness(*command, "--seed", "1")
     assert third.returncode == 2 and "belongs to another seed" in third.stderr
+
+
+@pytest.mark.slow
+def test_what_a_run_is_told_is_recorded_and_held(tmp_path: Path, likeness: Run) -> None:
+    taken = snapshot(tmp_path, size=128)
+    command = ("train", taken.folder, "--out", tmp_path / "run", "--images", "16", "--preset", "severe")
+    told = likeness(*command, "--accumulate", "2", "--precision", "bf16", "--no-identity")
+    assert told.returncode == 0 and "no identity loss, turned off" in told.stdout, told.stderr
+    facts = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (facts["recipe"]["preset"], facts["accumulate"], facts["precision"]) == ("severe", 2, "bf16")
+    other = likeness(*command[:-1], "codeformer", "--no-identity")
+    assert other.returncode == 2 and "belongs to another recipe" in other.stderr
+    wrong = likeness(*command, "--accumulate", "5")
+    assert wrong.returncode == 2 and "A batch of 16 cannot be shared" in wrong.stderr

@@ -9,21 +9,25 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from train_doubles import SMALL, snapshot
+from train_doubles import JUDGED, SMALL, snapshot
 
+import train.engine
 import train.loop
 from manifests.errors import BadInput, LikenessError
-from train.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, save_checkpoint
+from train.checkpoint import checkpoints, newest_checkpoint
 from train.loop import Diverged, Ending
 from train.loop import train as run_training
-from train.models.restorer import Restorer
+from train.models.restorer import Restored, Restorer
+from train.objective import Objective
 from train.recipes import Recipe, ema_decay, find_recipe, model_config, rate_at
+from train.run import Settings
 from train.snapshot import Snapshot
 
-TRAINING = ("model.safetensors", "training/weights.safetensors", "training/optimizer.safetensors")
+WEIGHTS = "training/weights.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +45,15 @@ def run(where: Path, taken: Snapshot, images: int = 24, recipe: Recipe = SMALL, 
 
 
 def same_weights(a: Path, b: Path) -> bool:
-    for name in TRAINING:
-        one, other = load_file(newest_checkpoint(a) / name), load_file(newest_checkpoint(b) / name)
+    a, b = newest_checkpoint(a), newest_checkpoint(b)
+    names = [sorted(path.relative_to(c) for path in c.rglob("*.safetensors")) for c in (a, b)]
+    if names[0] != names[1]:
+        return False
+    for name in names[0]:
+        one, other = load_file(a / name), load_file(b / name)
         if one.keys() != other.keys() or not all(torch.equal(one[key], other[key]) for key in one):
             return False
-    return newest_checkpoint(a).name == newest_checkpoint(b).name
+    return a.name == b.name
 
 
 def lines(where: Path, kind: str) -> list[dict[str, float]]:
@@ -77,12 +85,15 @@ def test_it_learns(tmp_path: Path, taken: Snapshot) -> None:
     assert last["psnr_restored"] > first["psnr_lq"] + 0.5
 
 
-def test_interrupted_and_uninterrupted_runs_end_in_the_same_weights(tmp_path: Path, taken: Snapshot) -> None:
-    run(tmp_path / "whole", taken)
-    run(tmp_path / "parts", taken, 12)  # 12 is between two regular checkpoints
-    run(tmp_path / "parts", taken, workers=1)
+@pytest.mark.parametrize("recipe", [SMALL, JUDGED], ids=lambda recipe: recipe.name)
+def test_interrupted_and_uninterrupted_runs_end_in_the_same_weights(
+    tmp_path: Path, taken: Snapshot, recipe: Recipe
+) -> None:
+    run(tmp_path / "whole", taken, recipe=recipe)
+    run(tmp_path / "parts", taken, 12, recipe)  # 12 is between two regular checkpoints
+    run(tmp_path / "parts", taken, recipe=recipe, workers=1)
     assert same_weights(tmp_path / "whole", tmp_path / "parts")
-    again = run(tmp_path / "parts", taken)
+    again = run(tmp_path / "parts", taken, recipe=recipe)
     assert again.images_per_second == 0 and again.why == "complete"
 
 
@@ -129,7 +140,7 @@ def test_killed_stopped_and_resumed_it_ends_in_the_weights_of_an_unbroken_run(tm
     assert signalled(signal.SIGTERM, "checkpoint-00000120") == 0
     assert not (broken / "checkpoint-00000400").exists()
     subprocess.run(command, env=environment, check=True, capture_output=True)
-    run(tmp_path / "whole", taken, 400, checkpoint_every=40)
+    run(tmp_path / "whole", taken, 400, JUDGED, checkpoint_every=40)
     assert same_weights(broken, tmp_path / "whole")
     regular = [line["images"] for line in lines(broken, "val") if line["images"] % 40 == 0]
     assert regular == list(range(0, 401, 40))
@@ -141,7 +152,8 @@ def test_killed_stopped_and_resumed_it_ends_in_the_weights_of_an_unbroken_run(tm
     [
         ("recipe", {"recipe": replace(SMALL, losses={"pixel": 1.0})}),
         ("seed", {"seed": 1}),
-        ("identity loss", {"identity": False}),
+        ("identity loss", {"settings": Settings(identity=False)}),
+        ("precision", {"settings": Settings(precision="bf16")}),
     ],
 )
 def test_a_folder_of_another_run_is_refused(tmp_path: Path, taken: Snapshot, what: str, change: dict) -> None:  # type: ignore[type-arg]
@@ -153,17 +165,32 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path, taken: Snapshot, wha
 def test_a_loss_that_is_no_number_stops_it_and_the_last_checkpoint_stays(
     tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest, calls = train.loop.edge_loss, []
+    honest, calls = Objective.__call__, []
 
-    def breaks(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def breaks(self: Objective, batch: dict, restored: Restored) -> dict[str, torch.Tensor]:  # type: ignore[type-arg]
         calls.append(1)
-        return honest(restored, target) * (float("nan") if len(calls) == 4 else 1)
+        terms = honest(self, batch, restored)
+        return {n: term * float("nan") if len(calls) == 4 and n == "edge" else term for n, term in terms.items()}
 
-    monkeypatch.setattr(train.loop, "edge_loss", breaks)
+    monkeypatch.setattr(Objective, "__call__", breaks)
     with pytest.raises(Diverged, match=r"after 12 images: edge, gradient of the next batch .*faces 0") as stopped:
         run(tmp_path, taken)
     assert "pixel" not in str(stopped.value)
     assert newest_checkpoint(tmp_path).name == "checkpoint-00000008"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("generator_term", "gan, gradient"), ("discriminator_loss", "discriminator, discriminator_gradient")],
+)
+def test_a_discriminator_that_is_no_number_stops_it_too(
+    tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    honest = getattr(train.loop, name)
+    monkeypatch.setattr(train.loop, name, lambda *told: honest(*told) * float("nan"))
+    with pytest.raises(Diverged, match=f"after 0 images: {said} of the next batch is not a number"):
+        run(tmp_path, taken, recipe=JUDGED)
+    assert not checkpoints(tmp_path)
 
 
 def test_without_an_onnx_file_the_identity_loss_is_off_and_says_so(tmp_path: Path) -> None:
@@ -179,37 +206,117 @@ def test_every_trainable_parameter_learns_and_the_recognizer_does_not(
     tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = []
-    load = train.loop.load_recognizer
+    load = train.engine.load_recognizer
 
     def watched(*arguments):  # type: ignore[no-untyped-def]
         recognizer = load(*arguments)
         kept.append((recognizer, {name: p.clone() for name, p in recognizer.named_parameters()}))
         return recognizer
 
-    monkeypatch.setattr(train.loop, "load_recognizer", watched)
+    monkeypatch.setattr(train.engine, "load_recognizer", watched)
     run(tmp_path, taken, 40)
     torch.manual_seed(0)
     before = Restorer(model_config(SMALL, 16)).state_dict()
-    after = load_file(newest_checkpoint(tmp_path) / TRAINING[1])
+    after = load_file(newest_checkpoint(tmp_path) / WEIGHTS)
     assert [name for name in before if torch.equal(before[name], after[name])] == []
     recognizer, frozen = kept[0]
     for name, parameter in recognizer.named_parameters():
         assert parameter.grad is None and torch.equal(parameter, frozen[name])
 
 
-def test_a_disk_that_fills_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, average = Restorer(model_config(SMALL, 16)), Restorer(model_config(SMALL, 16))
-    optimizer = torch.optim.AdamW(model.parameters())
-    save_checkpoint(tmp_path, 8, model, average, optimizer)
+def test_a_discriminator_learns_in_turn_and_is_logged(tmp_path: Path, taken: Snapshot) -> None:
+    run(tmp_path, taken, 324, JUDGED, checkpoint_every=400)
+    first = lines(tmp_path, "train")[0]
+    assert {"loss", "pixel", "gan", "discriminator", "gradient", "discriminator_gradient"} <= first.keys()
+    judge = load_file(newest_checkpoint(tmp_path) / "training/discriminator.safetensors")
+    moments = load_file(newest_checkpoint(tmp_path) / "training/discriminator-optimizer.safetensors")
+    assert {key.split("|")[0] for key in moments} <= judge.keys()
+    assert any(value.any() for key, value in moments.items() if key.endswith("exp_avg"))
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("train.checkpoint.save_file", full)
-    with pytest.raises(LikenessError, match="No space left on device"):
-        save_checkpoint(tmp_path, 16, model, average, optimizer)
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-00000008"]
-    assert load_checkpoint(newest_checkpoint(tmp_path), model, average, optimizer) == 8
+def test_a_batch_in_two_parts_trains_as_one_does(tmp_path: Path, taken: Snapshot) -> None:
+    run(tmp_path / "one", taken)
+    run(tmp_path / "two", taken, settings=Settings(accumulate=2))
+    one, two = (load_file(newest_checkpoint(tmp_path / name) / WEIGHTS) for name in ("one", "two"))
+    for name, weight in one.items():
+        assert torch.allclose(weight, two[name], rtol=1e-3, atol=1e-4), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (Settings(accumulate=3), "A batch of 4 cannot be shared by 1 processes in 3 parts"),
+        (Settings(precision="fp8"), "--precision fp8: say fp32 or bf16"),
+        (Settings(vre=Path("run")), "Recipe small has no part vre"),
+        (Settings(base_model="sd21"), "does not go with --base-model sd21"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_anything_is_written(
+    tmp_path: Path, taken: Snapshot, settings: Settings, said: str
+) -> None:
+    with pytest.raises(BadInput, match=said):
+        run(tmp_path / "run", taken, settings=settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_prompt_needs_a_run_of_recipe_vre(tmp_path: Path, taken: Snapshot) -> None:
+    recipe = replace(SMALL, parts=("vre",))
+    with pytest.raises(BadInput, match="name its run with --vre RUN"):
+        run(tmp_path / "run", taken, recipe=recipe)
+    run(tmp_path / "other", taken, 4)
+    with pytest.raises(BadInput, match="is no run of recipe vre"):
+        run(tmp_path / "run", taken, recipe=recipe, settings=Settings(vre=tmp_path / "other"))
+
+
+def test_bf16_trains_and_a_resumed_run_keeps_it(tmp_path: Path, taken: Snapshot) -> None:
+    run(tmp_path, taken, 8, settings=Settings(precision="bf16"))
+    run(tmp_path, taken, 16)  # without a word it goes on in the precision that it began with
+    assert json.loads((tmp_path / "config.json").read_text())["precision"] == "bf16"
+    assert {value.dtype for value in load_file(newest_checkpoint(tmp_path) / WEIGHTS).values()} == {torch.float32}
+
+
+def test_a_model_that_cannot_be_compiled_is_a_sentence(
+    tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise torch._dynamo.exc.Unsupported("no compiler")
+
+    monkeypatch.setattr(Restorer, "forward", fails)
+    monkeypatch.setattr(train.loop, "_look", lambda *_, **__: None)
+    monkeypatch.setattr(Restorer, "compile", lambda _: None)
+    with pytest.raises(LikenessError, match=r"cannot compile this model here \(no compiler\): leave --compile away"):
+        run(tmp_path, taken, settings=Settings(compile=True))
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both(tmp_path: Path, taken: Snapshot) -> None:
+    double = Path(__file__).with_name("train_doubles.py")
+    environment = {**os.environ, "PYTHONPATH": str(double.parent.parent), "OMP_NUM_THREADS": "1"}
+    # `accelerate launch` starts several processes on CPUs through MPI alone; torchrun is what it starts on GPUs
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+    def command(where: Path, images: int) -> list[str]:
+        return [*launch, str(double), str(taken.folder), str(where), str(images)]
+
+    done = subprocess.run(command(tmp_path / "two", 40), env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "two" / "config.json").read_text())["processes"] == 2
+    run(tmp_path / "one", taken, 40, JUDGED, checkpoint_every=40)
+    one, two = (load_file(newest_checkpoint(tmp_path / name) / WEIGHTS) for name in ("one", "two"))
+    for name, weight in one.items():
+        assert torch.allclose(weight, two[name], rtol=1e-3, atol=1e-4), name
+    assert [line["images"] for line in lines(tmp_path / "two", "val")] == [0, 40]  # the first process alone writes
+
+    process = subprocess.Popen(command(tmp_path / "stopped", 4000), env=environment, start_new_session=True)
+    until = time.monotonic() + 120
+    while not checkpoints(tmp_path / "stopped") and time.monotonic() < until:
+        time.sleep(0.05)
+    trainers = [child for child in psutil.Process(process.pid).children(recursive=True) if "RANK" in child.environ()]
+    trainers[1].send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    newest = newest_checkpoint(tmp_path / "stopped")
+    assert json.loads((newest / "training" / "state.json").read_text())["images"] < 4000
+    assert not list((tmp_path / "stopped").glob(".checkpoint*"))
 
 
 def test_schedules_follow_images_and_nothing_else() -> None:

@@ -1,6 +1,7 @@
 """A dataset of people who do not exist, small enough to train on in seconds; as a script, a training run to kill.
 
-`python tests/train_doubles.py SNAPSHOT RUN IMAGES` trains the small recipe on one thread.
+`python tests/train_doubles.py SNAPSHOT RUN IMAGES` trains the small recipe with a discriminator on one thread, under
+`accelerate launch` on several processes.
 """
 
 import sys
@@ -17,7 +18,8 @@ from curate.faces.models import FaceModels, ModelFile, unit_rows
 from manifests.ledger import Ledger
 from manifests.records import Face, Model, Pair, Split
 from manifests.storage import crop_path, sha256_file
-from train.recipes import Recipe, find_recipe
+from train.models.config import VreConfig
+from train.recipes import TINY, Recipe, find_recipe
 from train.snapshot import Snapshot, take_snapshot
 
 DIM = 16
@@ -34,6 +36,20 @@ SMALL: Recipe = replace(
     decay_from=16,
     ema=8,
 )
+# with a discriminator beside it
+JUDGED: Recipe = replace(SMALL, name="judged", losses={**SMALL.losses, "gan": 0.01}, discriminator="latent")
+
+
+def small(name: str, base: str = TINY) -> Recipe:
+    """A recipe of the table, small enough for ten steps in a test; on tiny as small as SMALL."""
+    recipe = replace(
+        find_recipe(name, base),
+        size=SMALL.size if base == TINY else 64,
+        vre=VreConfig(SMALL.size, 8, (1, 2), 16, 8, 4),
+        reference_channels=SMALL.reference_channels,
+        **{field: getattr(SMALL, field) for field in ("images", "batch", "warmup", "decay_from", "ema")},
+    )
+    return recipe if base != TINY else replace(recipe, channels=SMALL.channels, refine_channels=SMALL.refine_channels)
 
 
 def recognizer_onnx(path: Path, seed: int = 0) -> Path:
@@ -144,10 +160,12 @@ def main() -> None:
     import torch
 
     from train.loop import train
+    from train.together import leave
 
     torch.set_num_threads(1)
     where, run, images = sys.argv[1:]
-    train(Path(run), Path(where), SMALL, int(images), checkpoint_every=40)
+    train(Path(run), Path(where), JUDGED, int(images), checkpoint_every=40)
+    leave()
 
 
 if __name__ == "__main__":

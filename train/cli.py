@@ -13,6 +13,8 @@ from manifests.storage import MAX_SEED
 
 if TYPE_CHECKING:
     from train.loop import Ending
+    from train.recipes import Recipe
+    from train.run import Settings
 
 RECIPE_HELP = "What to train; docs/train.md lists the recipes and their numbers."
 
@@ -37,72 +39,129 @@ def train(
         bool, typer.Option("--identity/--no-identity", help="The identity loss, through the dataset's recognizer.")
     ] = True,
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare data; results do not depend on it.")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained; write nothing.")] = False,
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            help="Stable Diffusion 2.1-base in diffusers' layout, or tiny.",
+            metavar="FOLDER|tiny",
+            show_default="tiny for recipe tiny",
+        ),
+    ] = None,
+    vre: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run of recipe vre, for the recipes that it conditions.", metavar="RUN", show_default="none"
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the networks of perceptual losses lie.", metavar="FOLDER", show_default="torch's cache"
+        ),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Of the degradation.", show_default="the recipe's")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 or bf16.", show_default="bf16 on a GPU that has it, else fp32")
+    ] = None,
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="Parts that a batch is computed in, one after the other, to need less memory.")
+    ] = 1,
+    compile_model: Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained, how large and how fast; write nothing.")
+    ] = False,
 ) -> None:
-    """Train a one-step face restorer with references.
+    """Train a one-step face restorer with references; on several GPUs, `accelerate launch -m likeness train` instead.
 
     RUN gets config.json, snapshot/, stats.jsonl, TensorBoard events, samples/*.png and checkpoint-<images>/.
 
     Example: likeness train DATASET --recipe tiny --out RUN
     """
+    from train.recipes import TINY
+    from train.run import Settings
+
+    settings = Settings(base_model or TINY, vre, weights, precision, accumulate, compile_model, identity)
+    chosen = _chosen(recipe, base_model, preset)
     if dry_run:
-        _say_plan(source, out, recipe, images)
+        _say_plan(source, out, chosen, images, seed, settings)
         return
     ending = run_training(
-        source, out, recipe, images, seed, minutes=minutes, snapshot=snapshot, identity=identity, workers=workers
+        source, out, chosen, images, seed, minutes=minutes, snapshot=snapshot, workers=workers, settings=settings
     )
     if ending.why.startswith("SIG"):
         raise typer.Exit(130)
 
 
+def _chosen(name: str, base_model: str | None, preset: str | None) -> Recipe:
+    from degrade.presets import find_preset
+    from train.recipes import DIFFUSION, TINY, find_recipe
+
+    base = None if base_model is None else TINY if base_model == TINY else DIFFUSION
+    recipe = find_recipe(name, base)
+    return recipe if preset is None else dataclasses.replace(recipe, preset=find_preset(preset).name)
+
+
 def run_training(
     source: Path,
     out: Path,
-    recipe: str,
+    recipe: str | Recipe,
     images: int | None,
     seed: int,
     *,
     minutes: float | None = None,
     snapshot: Path | None = None,
-    identity: bool = True,
     workers: int = 1,
+    settings: Settings | None = None,
     quiet: bool = False,
 ) -> Ending:
     """Take the snapshot where it is missing, train or resume, and say how it went; `quiet` says it on standard
     error."""
     from manifests.progress import progress
     from train.loop import train as loop
+    from train.objective import check_weights
     from train.outputs import check_run_folder
     from train.recipes import find_recipe
+    from train.run import Settings
     from train.snapshot import FACTS, take_snapshot
+    from train.together import first_alone, leave, rank
+
+    chosen = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    told, ready = settings or Settings(), (source / FACTS).is_file()
+    folder = source if ready else snapshot or out / "snapshot"
 
     def say(sentence: str) -> None:
-        typer.echo(sentence, err=quiet)
+        if not rank():
+            typer.echo(sentence, err=quiet)
 
-    chosen, folder = find_recipe(recipe), source
-    check_run_folder(out)
-    if not (source / FACTS).is_file():
-        folder = snapshot or out / "snapshot"
-        take_snapshot(source, folder, chosen.size, replace=not (out / "config.json").is_file())
-    with progress("images", quiet) as report:
-        ending = loop(out, folder, chosen, images, seed, minutes, identity, workers, say=say, report=report)
+    def prepare() -> None:
+        check_run_folder(out)
+        check_weights(chosen, told.weights)  # what is missing is said before a long snapshot is taken
+        if not ready:
+            take_snapshot(source, folder, chosen.size, replace=not (out / "config.json").is_file())
+
+    first_alone(prepare)
+    with progress("images", quiet or rank() > 0) as report:
+        ending = loop(out, folder, chosen, images, seed, minutes, workers, told, say=say, report=report)
     pace = f", {ending.images_per_second:.1f} images/s, {ending.data_wait:.1%} of the time waiting for data"
     say(f"trained  {ending.images} images seen{pace if ending.images_per_second else ''}: {ending.checkpoint}")
+    leave()
     return ending
 
 
-def _say_plan(source: Path, out: Path, recipe: str, images: int | None) -> None:
+def _say_plan(source: Path, out: Path, recipe: Recipe, images: int | None, seed: int, settings: Settings) -> None:
     from train.outputs import check_run_folder
-    from train.recipes import find_recipe
+    from train.plan import measured, resolved
     from train.snapshot import FACTS, load_snapshot, plan_snapshot
 
-    chosen, ready = find_recipe(recipe), (source / FACTS).is_file()
+    ready = (source / FACTS).is_file()
     check_run_folder(out)
-    counts = load_snapshot(source).facts["counts"] if ready else plan_snapshot(source, chosen.size)
-    typer.echo(f"Would train {recipe} at {chosen.size} px for {images or chosen.images} images into {out}.")
+    counts = load_snapshot(source).facts["counts"] if ready else plan_snapshot(source, recipe.size)
+    sentences = [*resolved(recipe, settings), *measured(source, recipe, seed, settings)]
+    typer.echo(f"Would train {recipe.name} at {recipe.size} px for {images or recipe.images} images into {out}.")
     typer.echo(f"Faces: {counts['faces']}. Targets: {_told(counts['targets'])}. People: {_told(counts['people'])}.")
     if counts["left_out"]:
         typer.echo(f"Left out as targets: {_told(counts['left_out'])}.")
+    typer.echo("\n".join(sentences))
 
 
 def _told(counts: dict[str, int]) -> str:
@@ -111,7 +170,12 @@ def _told(counts: dict[str, int]) -> str:
 
 def restore(
     inputs: Annotated[list[Path], typer.Argument(help="Photos and folders of photos.", metavar="IMAGE|FOLDER...")],
-    checkpoint: Annotated[Path, typer.Option(help="A training run, or one checkpoint of it.", metavar="RUN")],
+    checkpoint: Annotated[
+        Path,
+        typer.Option(
+            help="A training run, one checkpoint of it, or OSDFace's own weights.", metavar="RUN|osdface:FOLDER"
+        ),
+    ],
     out: Annotated[
         Path, typer.Option(help="Where the restored photos go, as PNG; others that lie there stay.", metavar="DIR")
     ],
@@ -128,6 +192,14 @@ def restore(
     ] = None,
     faces: Annotated[
         str | None, typer.Option(help="Where the recognizer's files lie now.", show_default="as trained")
+    ] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the diffusion model lies now that it was trained on.",
+            metavar="FOLDER",
+            show_default="as trained",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be restored; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a row a photo as JSON and nothing else.")] = False,
@@ -164,6 +236,7 @@ def restore(
             reference or [],
             checkpoint,
             out,
+            base_model=base_model,
             faces=faces,
             aligned=aligned,
             box=where,
@@ -214,6 +287,14 @@ def evaluate(
     faces: Annotated[
         str | None, typer.Option(help="Where the recognizer's files lie now.", show_default="as trained")
     ] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the diffusion model lies now that it was trained on.",
+            metavar="FOLDER",
+            show_default="as trained",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Draws the references and the bootstrap.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be measured; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")] = False,
@@ -236,7 +317,15 @@ def evaluate(
 
     with progress("images", as_json) as report:
         result = measured(
-            run, dataset, lq_set=lq_set, references=references, judge=judge, faces=faces, seed=seed, report=report
+            run,
+            dataset,
+            lq_set=lq_set,
+            references=references,
+            base_model=base_model,
+            judge=judge,
+            faces=faces,
+            seed=seed,
+            report=report,
         )
     print_evaluation(result, as_json)
 

@@ -108,13 +108,16 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return {n: t.float() / 255 if t.dtype == torch.uint8 else t for n, t in moved.items()}
 
 
-def batches(faces: TrainingFaces, start: int, batch: int, workers: int) -> Iterator[Batch]:
+def batches(
+    faces: TrainingFaces, start: int, batch: int, workers: int, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
     """Batches for ever, the first one beginning with sample `start`."""
 
     def indices() -> Iterator[list[int]]:
         first = start
         while True:
-            yield list(range(first, first + batch))
+            share = batch // world
+            yield list(range(first + rank * share, first + (rank + 1) * share))
             first += batch
 
     loader: DataLoader[Batch] = DataLoader(

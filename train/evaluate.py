@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from train.checkpoint import newest_checkpoint
 from train.metrics.image import psnr, ssim
 from train.metrics.intervals import bootstrap_unit, mean_interval
 from train.models.restorer import Restorer
-from train.restore import References, load_recorded_faces, run_model, to_image, to_tensor
+from train.reference_photos import References, landmarks_of, shown_for, to_image, to_tensor
+from train.restore import load_recorded_faces, run_model
 
 METRICS = ("psnr", "ssim", "id_target", "id_references")
 INPUT = "LQ input"
@@ -36,6 +37,7 @@ def evaluate(
     *,
     lq_set: str | None = None,
     references: int = 4,
+    base_model: str | None = None,
     judge: str | None = None,
     faces: str | None = None,
     seed: int = 0,
@@ -47,20 +49,22 @@ def evaluate(
     which). Identity is the cosine between embeddings: to the target, and the mean over the references. They are the
     dataset's own recognizer's, which a restorer with an identity loss has also learned through; `judge`, a --faces
     spec, names another one, and the files are then RUN/evaluation-judge.*. RUN/evaluation.parquet holds a row an image
-    and a system. Raises BadInput, LedgerError or FaceModelError.
+    and a system. `base_model` says where the diffusion model lies now. Raises BadInput, LedgerError or FaceModelError.
     """
     if references < 1:
         raise BadInput("--references must be at least 1; the row without references is always there.")
     checkpoint = newest_checkpoint(run)
-    model = Restorer.from_pretrained(checkpoint)
+    model = Restorer.from_pretrained(checkpoint, base_model)
     frozen = read_cases(dataset, model.config.size, lq_set, references, seed)
     cases = frozen.cases
     checked = refuse_seen(dataset, checkpoint.parent, cases)
     models = load_recorded_faces(model, faces) if judge is None else load_faces(judge)
     learned = models.recognizer_sha256() == model.facts["recognizer"]["sha256"]
     rows: list[dict[str, Any]] = []
+    warped = "warped" in model.config.parts
+    finder = load_recorded_faces(model, faces) if warped and judge is not None else models
     for done, case in enumerate(cases, 1):
-        rows += measure(case, model, models)
+        rows += measure(case, model, models, finder if warped else None)
         report("evaluate", done, len(cases))
     people = [case.identity_id for case in cases]
     result = {
@@ -87,13 +91,19 @@ def evaluate(
     return result
 
 
-def measure(case: Case, model: Restorer, judge: FaceModels) -> list[dict[str, Any]]:
-    """One row a system: the input, restored without references, restored with all of them; identity by `judge`."""
+def measure(case: Case, model: Restorer, judge: FaceModels, finder: FaceModels | None = None) -> list[dict[str, Any]]:
+    """One row a system: the input, restored without references, restored with all of them; identity by `judge`.
+
+    With `finder` the references are warped to the landmarks that it finds on the LQ input, as `restore` does.
+    """
     lq = to_tensor(case.lq)[None]
     shown = References(
         torch.stack([to_tensor(crop) for crop in case.references]), torch.from_numpy(case.reference_embeddings)
     )
     none = References(shown.crops[:0], shown.embeddings[:0])
+    if finder is not None:
+        known = tuple(landmarks_of(crop, finder) for crop in case.references)
+        shown = shown_for(model, replace(shown, landmarks=known), landmarks_of(case.lq, finder))
     systems = (
         (INPUT, lq, 0),
         ("restored, no reference", run_model(model, lq, none), 0),
@@ -102,7 +112,7 @@ def measure(case: Case, model: Restorer, judge: FaceModels) -> list[dict[str, An
     images = [to_image(tensor[0]) for _, tensor, _ in systems]  # what a file would hold: 8 bits
     chips = [recognition_crop(image, judge.template, judge.size) for image in (*images, case.target, *case.references)]
     vectors = judge.embed(np.stack(chips))
-    found, truth, known = vectors[: len(images)], vectors[len(images)], vectors[len(images) + 1 :]
+    found, truth, others = vectors[: len(images)], vectors[len(images)], vectors[len(images) + 1 :]
     target = to_tensor(case.target)[None]
     rows = []
     for (system, _, count), image, vector in zip(systems, images, found, strict=True):
@@ -115,7 +125,7 @@ def measure(case: Case, model: Restorer, judge: FaceModels) -> list[dict[str, An
                 "psnr": psnr(to_tensor(image)[None], target)[0],
                 "ssim": ssim(to_tensor(image)[None], target)[0],
                 "id_target": float(vector @ truth),
-                "id_references": float((known @ vector).mean()),
+                "id_references": float((others @ vector).mean()),
             }
         )
     return rows

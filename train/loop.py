@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import nn
 
+from degrade.presets import seeded
 from manifests.errors import BadInput, LikenessError
 from manifests.progress import Report
-from manifests.storage import write_atomically
 from train import data
+from train.average import trained
 from train.checkpoint import checkpoints, load_checkpoint, save_checkpoint, sweep
+from train.engine import Engine, build, compile_failures
 from train.logbook import Logbook
-from train.losses.edge import edge_loss
-from train.losses.identity import identity_loss
-from train.losses.pixel import pixel_loss
-from train.models.recognizer import Recognizer, load_recognizer
-from train.models.restorer import Restorer
-from train.outputs import RUN_CONFIG, check_run_folder
-from train.recipes import Recipe, ema_decay, model_config, rate_at
-from train.snapshot import Snapshot, load_snapshot
+from train.models.restorer import Restored
+from train.objective import discriminator_loss, generator_term
+from train.recipes import Recipe, ema_decay, rate_at
+from train.run import Settings, claim, computed, recognizer_of, restorer_facts
+from train.snapshot import load_snapshot
+from train.together import first_alone, gathered, rank, world
 
 LOG_EVERY = 320  # images
 CHECKPOINT_EVERY = 3_200  # images: the most that kill -9 can lose
@@ -60,8 +58,8 @@ def train(
     images: int | None = None,
     seed: int = 0,
     minutes: float | None = None,
-    identity: bool = True,
     workers: int = 1,
+    settings: Settings | None = None,
     checkpoint_every: int = CHECKPOINT_EVERY,
     say: Callable[[str], None] = print,
     report: Report = lambda *_: None,
@@ -70,26 +68,24 @@ def train(
 
     `images` defaults to the recipe's. `minutes`, SIGTERM and SIGINT end it earlier, with a checkpoint. On a CPU with
     the same number of threads an interrupted and an uninterrupted run give the same weights, bit for bit; `workers` is
-    the number of processes that prepare data and changes nothing. `identity=False` leaves the identity loss out.
-    Raises BadInput where RUN belongs to another recipe, seed or snapshot, Diverged where a loss is not a number.
+    the number of processes that prepare data and changes nothing. Under `accelerate launch` every process trains on its
+    share of each batch, and the first alone writes. Raises BadInput where RUN belongs to another recipe, seed, snapshot
+    or base, Diverged where a loss is not a number, LikenessError where a checkpoint cannot be written.
     """
     began, taken, end = time.monotonic(), load_snapshot(snapshot), recipe.images if images is None else images
+    settings = settings or Settings()
     if end < recipe.batch:
         raise BadInput(f"--images {end} is less than one batch of {recipe.batch}.")
     if minutes is not None and math.isnan(minutes):
         raise BadInput("--minutes nan: say a number of minutes.")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    facts = _claim(run, taken, recipe, seed, identity, say)
-    recognizer = _recognizer(taken, recipe, device) if facts["identity_loss"]["on"] else None
-
-    model = _new_restorer(recipe, taken, seed).to(device).train()
-    average = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01)
-    sweep(run)
-    seen = load_checkpoint(checkpoints(run)[-1], model, average, optimizer) if checkpoints(run) else 0
+    facts = first_alone(claim, run, taken, recipe, seed, settings, say)
+    dim, precision = taken.embeddings.shape[1], facts["precision"]
+    engine = build(computed(recipe, facts), dim, seed, settings, precision, recognizer_of(taken, facts))
+    first_alone(sweep, run)
+    seen = load_checkpoint(checkpoints(run)[-1], engine) if checkpoints(run) else 0
     if seen >= end:
         return Ending(checkpoints(run)[-1], seen, "complete", 0.0, 0.0)
-    if seen:
+    if seen and not rank():
         say(f"Resuming {run} at {seen} images.")
 
     faces = data.TrainingFaces(taken, recipe, seed)
@@ -99,48 +95,41 @@ def train(
     first, waited, why = seen, 0.0, ""
     sums: dict[str, float] = {}
     since = time.monotonic(), seen, 0.0
-    with Logbook(run, seen) as log, _stop_signal() as asked:
+    with _logbook(run, seen) as log, _stop_signal() as asked:
+        look = partial(_look, engine=engine, watched=watched, began=began)
         if not seen:
-            _look(log, average, watched, recognizer, seen, began, device)
-        stream = data.batches(faces, seen, recipe.batch, workers)
+            first_alone(look, log, seen)
+        stream = data.batches(faces, seen, recipe.batch // settings.accumulate, workers, rank(), world())
         started = time.monotonic()
         while not why:
             # load: K differs from image to image; the workers have degraded the target already
             before = time.monotonic()
-            batch = data.to_device(next(stream), device)
+            parts = [data.to_device(next(stream), engine.device) for _ in range(settings.accumulate)]
             waited += time.monotonic() - before
 
-            # restore: one step
-            restored = model(batch["lq"], batch["references"], batch["present"], batch["embeddings"]).image
+            # restore in one step, losses, gradients: of the model, then of the discriminator
+            with compile_failures(engine):
+                figures = learn(engine, parts, seen, seed)
+            _refuse_nan(figures, seen, [taken.face_ids[row] for part in parts for row in part["row"].tolist()])
 
-            # losses
-            terms = {"pixel": pixel_loss(restored, batch["target"]), "edge": edge_loss(restored, batch["target"])}
-            if recognizer is not None:
-                with torch.no_grad():
-                    truth = recognizer(batch["target"])
-                terms["identity"] = identity_loss(recognizer(restored), truth)
-            loss = sum((recipe.losses[name] * term for name, term in terms.items()), torch.zeros((), device=device))
-
-            # update
-            for group in optimizer.param_groups:
-                group["lr"] = rate_at(recipe, seen)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-            _refuse_nan(terms, norm, seen, [taken.face_ids[row] for row in batch["row"].tolist()])
-            optimizer.step()
-            _follow(average, model, ema_decay(recipe, seen))
+            # update: the discriminator alternates with the model, a step each
+            for optimizer in filter(None, (engine.optimizer, engine.judge_optimizer)):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate_at(recipe, seen)
+                optimizer.step()
+            engine.average.follow(ema_decay(recipe, seen))
             seen += recipe.batch
 
             # log, keep, and end
-            for name, value in {"loss": loss, **terms, "gradient": norm}.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach())
+            for name, value in figures.items():
+                sums[name] = sums.get(name, 0.0) + value
             if seen % LOG_EVERY < recipe.batch:
                 now = time.monotonic()
                 steps, spent = (seen - since[1]) / recipe.batch, max(now - since[0], 1e-9)
                 means = {name: total / steps for name, total in sums.items()}
                 pace = {"images_per_second": (seen - since[1]) / spent, "data_wait": (waited - since[2]) / spent}
-                log.write("train", seen, now - began, {**means, "rate": rate_at(recipe, seen), **pace})
+                if log is not None:
+                    log.write("train", seen, now - began, {**means, "rate": rate_at(recipe, seen), **pace})
                 sums, since = {}, (now, seen, waited)
             report("train", min(seen, end), end)
             if seen >= end:
@@ -149,122 +138,149 @@ def train(
                 why = asked[0]
             elif minutes is not None and time.monotonic() - began > minutes * 60:
                 why = "minutes"
+            why = next(filter(None, gathered([why])), "")  # a signal to one process ends them all at the same step
             if why or seen % checkpoint_every < recipe.batch:
-                average.facts = _facts(taken, recipe, seen)
+                engine.model.facts = restorer_facts(taken, recipe, seen)
                 # a kill between the two is forgotten on resume, since the checkpoint comes last
-                _look(log, average, watched, recognizer, seen, began, device)
-                kept = save_checkpoint(run, seen, model, average, optimizer)
+                first_alone(look, log, seen)
+                kept = first_alone(save_checkpoint, run, seen, engine)
         spent = time.monotonic() - started
-    if why != "complete":
+    if why != "complete" and not rank():
         say(f"Stopped at {seen} of {end} images ({why}): the same command again resumes from {kept.name}.")
     return Ending(kept, seen, why, (seen - first) / spent, waited / spent)
 
 
-def _new_restorer(recipe: Recipe, taken: Snapshot, seed: int) -> Restorer:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Restorer(model_config(recipe, taken.embeddings.shape[1]), _facts(taken, recipe, 0))
+def learn(engine: Engine, parts: list[data.Batch], seen: int, seed: int) -> dict[str, float]:
+    """The gradients of a batch that comes in parts, clipped, ready for the optimizers.
+
+    Answers the mean of `loss`, of each unweighted term, `gradient` (its norm before it is clipped), `discriminator` and
+    `discriminator_gradient` where the recipe has one, and `no_landmarks`, the share of the inputs without, where it
+    warps; over the parts and the processes.
+    """
+    recipe, judge = engine.recipe, engine.judge
+    sums: dict[str, torch.Tensor] = {}
+    for optimizer in filter(None, (engine.optimizer, engine.judge_optimizer)):
+        optimizer.zero_grad(set_to_none=True)
+    for number, batch in enumerate(parts):
+        # what a model or a discriminator draws follows from the seed, the images seen and the process
+        torch.manual_seed(int(seeded(seed, "train", "step", seen, number, rank()).integers(2**62)))
+        last = number == len(parts) - 1
+
+        with nullcontext() if last else engine.accelerator.no_sync(engine.stepped):
+            restored = engine.stepped(
+                batch["lq"], batch["references"], batch["present"], batch["embeddings"], batch["target"]
+            )
+            terms = dict(engine.objective(batch, restored))
+            if judge is not None:
+                with _fixed(judge):
+                    terms["gan"] = generator_term(judge, batch, restored)
+            loss = sum(
+                (recipe.losses[name] * term for name, term in terms.items()), torch.zeros((), device=engine.device)
+            )
+            (loss / len(parts)).backward()
+        found = {"loss": loss, **terms}
+
+        if engine.judge_stepped is not None:
+            shown = Restored(restored.image.detach(), restored.latent.detach(), _detached(restored.prompt))
+            with torch.no_grad(), engine.accelerator.autocast():
+                truth = engine.model.base.encode(batch["target"]).float()
+            with nullcontext() if last else engine.accelerator.no_sync(engine.judge_stepped):
+                found["discriminator"] = discriminator_loss(engine.judge_stepped, batch, shown, truth)
+                (found["discriminator"] / len(parts)).backward()
+        if "found" in batch:
+            found["no_landmarks"] = 1 - batch["found"].float().mean()
+        for name, value in found.items():
+            sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
+
+    sums["gradient"] = _clipped(engine.optimizer, recipe.clip)
+    if engine.judge_optimizer is not None:
+        sums["discriminator_gradient"] = _clipped(engine.judge_optimizer, recipe.clip)
+    figures = torch.stack([value.float() for value in sums.values()])
+    return dict(zip(sums, engine.accelerator.reduce(figures, "mean").tolist(), strict=True))
 
 
-def _facts(taken: Snapshot, recipe: Recipe, images: int) -> dict[str, Any]:
-    """What is saved beside the weights for whoever restores with them."""
-    from curate.faces.align import FFHQ_512
-
-    return {
-        "recipe": recipe.name,
-        "images": images,
-        "snapshot": taken.hash,
-        "recognizer": taken.recognizer,
-        "template": FFHQ_512.tolist(),
-    }
+def _clipped(optimizer: torch.optim.Optimizer, clip: float) -> torch.Tensor:
+    return nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
 
 
-def _claim(
-    run: Path, taken: Snapshot, recipe: Recipe, seed: int, identity: bool, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """RUN/config.json: written on the first start, compared on every other."""
-    if not identity:
-        loss = {"on": False, "why": "turned off by --no-identity"}
-    elif "identity" not in recipe.losses:
-        loss = {"on": False, "why": f"recipe {recipe.name} has none"}
-    elif taken.recognizer_onnx is None:
-        loss = {"on": False, "why": f"the recognizer {taken.recognizer['spec']} has no ONNX file to differentiate"}
-    else:
-        loss = {"on": True, "why": f"weight {recipe.losses['identity']} through {taken.recognizer['spec']}"}
+@contextmanager
+def _fixed(module: nn.Module) -> Iterator[None]:
+    """Inside it no parameter of the module gets a gradient."""
+    parameters = list(trained(module).values())
+    for parameter in parameters:
+        parameter.requires_grad_(False)
     try:
-        code = version("likeness")
-    except PackageNotFoundError:
-        code = "source"
-    facts = {
-        "recipe": json.loads(json.dumps(asdict(recipe))),
-        "seed": seed,
-        "snapshot": {name: taken.facts[name] for name in ("hash", "manifest", "counts")},
-        "recognizer": taken.recognizer,
-        "identity_loss": loss,
-        "code_version": code,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
-    if not loss["on"]:
-        say(f"Notice: no identity loss, {loss['why']}.")
-    check_run_folder(run)
-    path = run / RUN_CONFIG
-    if path.is_file():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("recipe", "seed", "snapshot", "identity_loss"):
-            if there.get(name) != facts[name]:
-                raise BadInput(f"{run} belongs to another {name.replace('_', ' ')}: give this run another --out.")
-        return there
-    write_atomically(path, json.dumps(facts, indent=2, sort_keys=True).encode())
-    return facts
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
-def _recognizer(taken: Snapshot, recipe: Recipe, device: torch.device) -> Recognizer:
-    onnx_file = taken.recognizer_onnx
-    assert onnx_file is not None  # _claim has looked
-    return load_recognizer(onnx_file, taken.recognizer, recipe.size).to(device)
+def _detached(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None else tensor.detach()
 
 
-@torch.no_grad()
-def _follow(average: Restorer, model: Restorer, decay: float) -> None:
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+def _refuse_nan(figures: dict[str, float], seen: int, faces: list[str]) -> None:
+    broken = [name for name, value in figures.items() if name != "loss" and not math.isfinite(value)]
+    if not broken:
+        return
+    faces = gathered(faces)
 
-
-def _refuse_nan(terms: dict[str, torch.Tensor], norm: torch.Tensor, seen: int, faces: list[str]) -> None:
-    broken = [name for name, value in {**terms, "gradient": norm}.items() if not torch.isfinite(value)]
-    if broken:
+    def stop() -> None:
         raise Diverged(
             f"Training stopped after {seen} images: {', '.join(broken)} of the next batch is not a number "
             f"(faces {', '.join(face[:12] for face in faces)}). The last checkpoint stays."
         )
 
+    first_alone(stop)
+
 
 @torch.no_grad()
-def _look(
-    log: Logbook,
-    average: Restorer,
-    watched: data.Batch | None,
-    recognizer: Recognizer | None,
-    seen: int,
-    began: float,
-    device: torch.device,
-) -> None:
+def _look(log: Logbook | None, seen: int, *, engine: Engine, watched: data.Batch | None, began: float) -> None:
     """The sample grid, and the watched faces in figures: with references, without, and as they came."""
-    if watched is None:
+    if watched is None or log is None:
         return
-    batch = data.to_device(watched, device)
-    nobody = torch.zeros_like(batch["present"])
-    restored = average(batch["lq"], batch["references"], batch["present"], batch["embeddings"]).image
-    alone = average(batch["lq"], batch["references"], nobody, batch["embeddings"]).image
-    values: dict[str, float] = {}
-    for name, pictures in (("lq", batch["lq"]), ("alone", alone), ("restored", restored)):
-        error = (pictures - batch["target"]).square().mean(dim=(1, 2, 3))
-        values[f"psnr_{name}"] = float((-10 * error.clamp(min=1e-10).log10()).mean())
-        if recognizer is not None:
-            cosines = (recognizer(pictures) * recognizer(batch["target"])).sum(1)
-            values[f"identity_{name}"] = float(cosines.mean())
-    log.write("val", seen, time.monotonic() - began, values)
-    log.grid(seen, *(part[:GRID] for part in (batch["lq"], batch["references"], restored, batch["target"])))
+    values: dict[str, list[float]] = {}
+    shown: list[torch.Tensor] = []
+    with engine.average.worn(), _judging(engine.model):
+        for start in range(0, len(watched["lq"]), engine.recipe.batch):
+            chosen = slice(start, start + engine.recipe.batch)
+            batch = data.to_device({name: part[chosen] for name, part in watched.items()}, engine.device)
+            nobody = torch.zeros_like(batch["present"])
+            restored, alone = (
+                engine.model(batch["lq"], batch["references"], present, batch["embeddings"]).image
+                for present in (batch["present"], nobody)
+            )
+            for name, pictures in (("lq", batch["lq"]), ("alone", alone), ("restored", restored)):
+                error = (pictures - batch["target"]).square().mean(dim=(1, 2, 3))
+                values.setdefault(f"psnr_{name}", []).extend((-10 * error.clamp(min=1e-10).log10()).tolist())
+                if engine.recognizer is not None:
+                    cosines = (engine.recognizer(pictures) * engine.recognizer(batch["target"])).sum(1)
+                    values.setdefault(f"identity_{name}", []).extend(cosines.tolist())
+            shown.append(restored.cpu())
+    log.write("val", seen, time.monotonic() - began, {name: sum(many) / len(many) for name, many in values.items()})
+    first = data.to_device({name: watched[name][:GRID] for name in ("lq", "references", "target")}, torch.device("cpu"))
+    log.grid(seen, first["lq"], first["references"], torch.cat(shown)[:GRID], first["target"])
+
+
+@contextmanager
+def _judging(model: nn.Module) -> Iterator[None]:
+    """Inside it the model is in eval mode."""
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
+
+
+@contextmanager
+def _logbook(run: Path, seen: int) -> Iterator[Logbook | None]:
+    """The run's logbook, which the first process alone keeps."""
+    if rank():
+        yield None
+        return
+    with Logbook(run, seen) as log:
+        yield log
 
 
 @contextmanager

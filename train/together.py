@@ -1,0 +1,75 @@
+"""Several processes that train one model as one, where `accelerate launch` started several; else nothing at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import ParamSpec, TypeVar
+
+import torch
+
+from manifests.errors import LikenessError
+
+Answer = TypeVar("Answer")
+Told = ParamSpec("Told")
+
+PATIENCE = timedelta(hours=3)  # how long processes wait for the first, which may be taking a snapshot (ours)
+
+
+def rank() -> int:
+    """The number of this process, 0 for the first."""
+    return int(os.environ.get("RANK", 0))
+
+
+def world() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def join() -> None:
+    """Meet the other processes. Whatever comes before it may differ between them."""
+    if world() > 1:
+        from accelerate import PartialState
+
+        PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+
+
+def first_alone(work: Callable[Told, Answer], *told: Told.args, **named: Told.kwargs) -> Answer:
+    """What `work` answers in the first process; the others wait for it and do not work.
+
+    Where it fails the first process raises, and the others leave without a word, with the same exit code.
+    """
+    if world() == 1:
+        return work(*told, **named)
+    from accelerate.utils import broadcast_object_list
+
+    join()
+    answer: list[object] = [None, None]
+    failed: LikenessError | None = None
+    if rank() == 0:
+        try:
+            answer[0] = work(*told, **named)
+        except LikenessError as error:
+            failed, answer[1] = error, error.exit_code
+    broadcast_object_list(answer)
+    if failed is not None:
+        raise failed
+    if answer[1] is not None:
+        raise SystemExit(answer[1])
+    return answer[0]  # type: ignore[return-value]
+
+
+def gathered(values: list[str]) -> list[str]:
+    """The values of all processes, in their order."""
+    if world() == 1:
+        return values
+    from accelerate.utils import gather_object
+
+    return list(gather_object(values))
+
+
+def leave() -> None:
+    """Part from the other processes, at the end."""
+    if world() > 1 and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
