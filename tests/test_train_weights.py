@@ -95,8 +95,13 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 class Harm:
+    """Its pickle makes a file wherever it is read."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
     def __reduce__(self) -> Any:
-        return Path.touch, (Path("/tmp/likeness-harm"),)
+        return Path.touch, (self.file,)
 
 
 @pytest.mark.parametrize("content", ["text", "empty", "pickle", "list", "shape", "missing"])
@@ -109,7 +114,7 @@ def test_a_file_that_does_not_fit_is_one_sentence(folder: Path, tmp_path: Path, 
         case "empty":
             path.touch()
         case "pickle":
-            path.write_bytes(pickle.dumps({"features.0.weight": Harm()}, protocol=2))
+            path.write_bytes(pickle.dumps({"features.0.weight": Harm(tmp_path / "harm")}, protocol=2))
         case "list":
             torch.save([1, 2], path)
         case "shape":
@@ -119,7 +124,7 @@ def test_a_file_that_does_not_fit_is_one_sentence(folder: Path, tmp_path: Path, 
     with pytest.raises(BadInput, match=r"does not hold torchvision's vgg16 weights .*https://.*pth there\.$") as caught:
         load_backbone("vgg16", tmp_path)
     assert "\n" not in str(caught.value)
-    assert not Path("/tmp/likeness-harm").exists()
+    assert not (tmp_path / "harm").exists()
 
 
 def test_the_double_has_torchvisions_layout(folder: Path) -> None:
