@@ -1,1 +1,1 @@
-"""What a restored face is measured by while it is learned: pixels, edges, identity."""
+"""What a restored face is measured by while it is learned; train/objective.py says which recipe uses what."""

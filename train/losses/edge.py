@@ -1,4 +1,4 @@
-"""Edges at several scales: what a pixel loss alone leaves soft, and what a grid of the latent would break."""
+"""Edges: what a pixel loss alone leaves soft, and what a grid of the latent would break."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 SCALES = 3  # full, half and quarter size (ours)
+_SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
 
 def gradients(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,3 +23,13 @@ def edge_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES
         for a, b in zip(gradients(restored), gradients(target), strict=True):
             total = total + (a - b).abs().mean() / (2 * scales)
     return total
+
+
+def sobel_magnitude(image: torch.Tensor) -> torch.Tensor:
+    """sqrt(gx^2 + gy^2 + 1e-6) of the mean over channels, (B,3,S,S) -> (B,1,S,S), zeros beyond the border.
+
+    OSDFace's edge map (edge_aware_dists_demo.py).
+    """
+    along_x = image.new_tensor(_SOBEL)
+    both = F.conv2d(image.mean(1, keepdim=True), torch.stack([along_x, along_x.T])[:, None], padding=1)
+    return (both.square().sum(1, keepdim=True) + 1e-6).sqrt()

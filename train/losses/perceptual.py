@@ -1,0 +1,123 @@
+"""LPIPS and DISTS, in the layers of one VGG16.
+
+torchmetrics has both and ships what was learned on top of the layers, which is read from it here. Its modules download
+their backbone in the constructor, and compare two images a call: a loss against several references would see the
+restored image through the backbone, forwards and backwards, once for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchmetrics.functional.image
+from torch import nn
+from torch.nn import functional as F
+
+TAPS = (3, 8, 15, 22, 29)  # relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3 among VGG16's layers
+_SHIPPED = Path(torchmetrics.functional.image.__file__).parent
+
+Layers = list[torch.Tensor]
+
+
+def _tapped(features: nn.Sequential, x: torch.Tensor, pool: Callable[[torch.Tensor], torch.Tensor] | None) -> Layers:
+    tapped = []
+    for place, layer in enumerate(list(features.children())[: TAPS[-1] + 1]):
+        x = pool(x) if pool is not None and isinstance(layer, nn.MaxPool2d) else layer(x)
+        if place in TAPS:
+            tapped.append(x)
+    return tapped
+
+
+def _shipped(name: str) -> dict[str, Any]:
+    return dict(torch.load(_SHIPPED / name, map_location="cpu", weights_only=True))
+
+
+class Lpips(nn.Module):
+    """LPIPS with VGG16 (Zhang et al. 2018, version 0.1). `features` are torchvision's VGG16's, frozen.
+
+    Images are (B,3,H,W) in 0..1, at least 16 px a side; they may overshoot.
+    """
+
+    shift: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, features: nn.Sequential) -> None:
+        super().__init__()
+        self.features = features
+        heads = _shipped("lpips_models/vgg.pth")
+        for layer in range(len(TAPS)):
+            self.register_buffer(f"head{layer}", heads[f"lin{layer}.model.1.weight"])
+        # LPIPS's own mean and deviation, for images in -1..1
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
+
+    def forward(self, image: torch.Tensor) -> Layers:
+        """The five layers' features of length 1 at every location, which `distance` and `distance_map` compare."""
+        layers = _tapped(self.features, (2 * image - 1 - self.shift) / self.scale, None)
+        return [layer / (layer.square().sum(1, keepdim=True) + 1e-8).sqrt() for layer in layers]
+
+    def distance(self, one: Layers, other: Layers) -> torch.Tensor:
+        """(B,) distances of images by their features: 0 for the same, around 1 for unlike ones."""
+        return torch.stack([part.mean((1, 2, 3)) for part in self._apart(one, other)]).sum(0)
+
+    def distance_map(self, one: Layers, other: Layers, size: tuple[int, int]) -> torch.Tensor:
+        """(B,1,*size) distances by location, LPIPS's spatial variant: every layer's enlarged bilinearly."""
+        parts = [F.interpolate(part, size, mode="bilinear") for part in self._apart(one, other)]
+        return torch.stack(parts).sum(0)
+
+    def _apart(self, one: Layers, other: Layers) -> Layers:
+        pairs = zip(one, other, strict=True)
+        return [F.conv2d((a - b).square(), self.get_buffer(f"head{i}")) for i, (a, b) in enumerate(pairs)]
+
+
+class Dists(nn.Module):
+    """DISTS (Ding et al. 2020). `features` are torchvision's VGG16's, frozen.
+
+    Images are (B,1 or 3,H,W) in 0..1, at least 16 px a side; one channel stands for three equal ones.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    window: torch.Tensor
+    alpha: torch.Tensor
+    beta: torch.Tensor
+
+    def __init__(self, features: nn.Sequential) -> None:
+        super().__init__()
+        self.features = features
+        learned = _shipped("dists_models/weights.pt")
+        total = learned["alpha"].sum() + learned["beta"].sum()
+        for name in ("alpha", "beta"):
+            self.register_buffer(name, (learned[name] / total).detach().flatten())
+        # ImageNet's
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+        # a Hanning window of 5, without its zeros
+        self.register_buffer("window", torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16)
+
+    def forward(self, restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """(B,) distances: 0 for the same image, up to about 1. No gradient reaches the target."""
+        with torch.no_grad():
+            truth = self._layers(target)
+        ours = self._layers(restored)
+        widths, alike = [layer.shape[1] for layer in ours], torch.zeros((), device=restored.device)
+        for a, b, alpha, beta in zip(ours, truth, self.alpha.split(widths), self.beta.split(widths), strict=True):
+            mean_a, mean_b = a.mean((2, 3)), b.mean((2, 3))
+            texture = (2 * mean_a * mean_b + 1e-6) / (mean_a.square() + mean_b.square() + 1e-6)
+            a, b = a - mean_a[..., None, None], b - mean_b[..., None, None]
+            shared, spread = (a * b).mean((2, 3)), a.square().mean((2, 3)) + b.square().mean((2, 3))
+            structure = (2 * shared + 1e-6) / (spread + 1e-6)
+            alike = alike + (alpha * texture + beta * structure).sum(1)
+        return 1 - alike
+
+    def _layers(self, image: torch.Tensor) -> Layers:
+        image = image.expand(-1, 3, -1, -1)
+        return [image, *_tapped(self.features, (image - self.mean) / self.std, self._pool)]
+
+    def _pool(self, x: torch.Tensor) -> torch.Tensor:
+        """The root of the mean square in a window, at every other location."""
+        window = self.window.expand(x.shape[1], 1, -1, -1)
+        return (F.conv2d(x.square(), window, stride=2, padding=1, groups=x.shape[1]) + 1e-12).sqrt()
