@@ -64,7 +64,7 @@ class Dictionary(nn.Module):
         small = self._sized(lq)
         lq_vectors = self.lq.encode(small)
         if target is None:
-            quantised, _ = self.hq.quantize(lq_vectors)
+            quantised = self.hq.quantize.replaced(lq_vectors)
             return self._answer(quantised, self.hq.decode(quantised), lq, {})
         true = self._sized(target)
         hq_vectors = self.hq.encode(true)

@@ -56,16 +56,19 @@ class Quantizer(nn.Module):
         distance, code = distances.min(2)
         return code, distance
 
+    def replaced(self, vectors: torch.Tensor) -> torch.Tensor:
+        """vectors (B,dim,h,w) -> the nearest code of each in its place, float32; a gradient reaches the codebook."""
+        with torch.no_grad():
+            code, _ = self.nearest(vectors)
+        return self.embedding(code).float().transpose(1, 2).reshape(vectors.shape)
+
     def forward(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """vectors (B,dim,h,w) -> their codes in their place, and the loss of codebook and commitment.
 
         What comes back has the codes' values and hands its gradient to `vectors` unchanged (straight-through); the
         codebook learns from the loss alone, mean (z_q - sg z)^2 + BETA mean (z - sg z_q)^2 (van den Oord 2017, Eq. 3).
         """
-        vectors = vectors.float()
-        with torch.no_grad():
-            code, _ = self.nearest(vectors)
-        found = self.embedding(code).float().transpose(1, 2).reshape(vectors.shape)
+        vectors, found = vectors.float(), self.replaced(vectors)
         loss = F.mse_loss(found, vectors.detach()) + BETA * F.mse_loss(vectors, found.detach())
         return vectors + (found - vectors).detach(), loss
 
