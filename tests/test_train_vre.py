@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from manifests.errors import BadInput
 from train.models.config import ModelConfig, VreConfig
-from train.models.dictionary import Dictionary, association
+from train.models.dictionary import IDLE, Dictionary, association, restart
 from train.models.restorer import Restored
 from train.models.vq import BETA, VQ, Quantizer
 from train.models.vre import Vre, distinct
@@ -277,6 +277,35 @@ def test_the_association_joins_late_and_the_clock_is_saved() -> None:
     assert int(model.state_dict()["seen"]) == 6
     model.eval()(lq, *nobody, lq)
     assert int(model.seen) == 6
+
+
+def test_a_code_that_nothing_chooses_starts_anew_at_a_vector() -> None:
+    quantize, idle = Quantizer(3, 2), torch.tensor([IDLE - 4, IDLE - 4, 0])
+    quantize.embedding.weight.data = torch.tensor([[0.0, 0.0], [50.0, 0.0], [60.0, 0.0]])
+    vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).t().reshape(1, 2, 1, 2)  # both nearest to code 0
+    restart(quantize, vectors, idle, images=3)
+    assert idle.tolist() == [0, IDLE - 1, 3] and quantize.embedding.weight.tolist()[1:] == [[50, 0], [60, 0]]
+    restart(quantize, vectors, idle, images=3)
+    assert idle.tolist() == [0, 0, 6]
+    assert quantize.embedding.weight.tolist()[1] in ([1, 0], [0, 1])
+    assert quantize.embedding.weight.tolist()[::2] == [[0, 0], [60, 0]]
+
+
+@torch.no_grad()
+def test_training_restarts_codes_and_restoring_does_not() -> None:
+    model = Dictionary(config_of())
+    lq, *nobody = shown()
+    for vq, idle in ((model.hq, model.hq_idle), (model.lq, model.lq_idle)):
+        vq.quantize.embedding.weight[4:] = 1e3
+        idle.fill_(IDLE - 2 * len(lq))
+    model.eval()(lq, *nobody, lq)
+    assert (model.hq_idle == IDLE - 2 * len(lq)).all()
+    model.train()
+    farthest = []
+    for _ in range(2):
+        model(lq, *nobody, lq)
+        farthest.append([float(vq.quantize.embedding.weight.max()) for vq in (model.hq, model.lq)])
+    assert farthest[0] == [1e3, 1e3] and max(farthest[1]) < 100
 
 
 def test_every_parameter_that_trains_has_a_gradient() -> None:

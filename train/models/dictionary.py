@@ -4,7 +4,8 @@ Published (OSDFace#11): two VQ autoencoders, each reconstructing its own domain,
 association, then 10 epochs more with association of weight 1. One run has one clock, so here both train together from
 the start, and the association joins at HQ's share of these epochs (ours). OSDFace names no formula for it beyond a
 "diagonal correlation"; DAEFR, whose layout this is, has one (DAEFR/models/association_stage.py), taken here with its
-initial temperature kept. L1 for the reconstruction is ours.
+initial temperature kept. L1 for the reconstruction is ours, and so are the restarts of codes that nothing chooses:
+without them a dozen of 256 codes stay in use, and a prompt of 77 distinct ones is mostly empty (docs/train.md).
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from manifests.errors import BadInput
 from train.checkpoint import CONFIG, WEIGHTS, newest_checkpoint
 from train.models.config import ModelConfig, VreConfig
 from train.models.restorer import Restored, write_checkpoint
-from train.models.vq import VQ
+from train.models.vq import VQ, Quantizer
 from train.recipes import find_recipe
 
 RECIPE = "vre"
 ALONE = 50 / 60  # share of the recipe's images before the association: of HQ's epochs
 TEMPERATURE = 0.07  # of the association: where DAEFR's learned one starts
+IDLE = 320  # images without being chosen after which a code starts anew (ours)
 
 
 class Dictionary(nn.Module):
@@ -37,6 +39,8 @@ class Dictionary(nn.Module):
     """
 
     seen: torch.Tensor
+    hq_idle: torch.Tensor
+    lq_idle: torch.Tensor
 
     def __init__(self, config: ModelConfig, facts: dict[str, Any] | None = None) -> None:
         super().__init__()
@@ -45,6 +49,8 @@ class Dictionary(nn.Module):
         self.hq, self.lq = VQ(config.vre), VQ(config.vre)
         self.association_from = round(ALONE * find_recipe(RECIPE, config.base).images)
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))  # images trained on, by all processes
+        for name in ("hq_idle", "lq_idle"):  # images since each code was last chosen
+            self.register_buffer(name, torch.zeros(config.vre.codes, dtype=torch.long))
 
     def forward(
         self,
@@ -68,6 +74,10 @@ class Dictionary(nn.Module):
             return self._answer(quantised, self.hq.decode(quantised), lq, {})
         true = self._sized(target)
         hq_vectors = self.hq.encode(true)
+        if self.training:
+            images = len(lq) * _world()
+            restart(self.hq.quantize, hq_vectors, self.hq_idle, images)
+            restart(self.lq.quantize, lq_vectors, self.lq_idle, images)
         hq_quantised, hq_codebook = self.hq.quantize(hq_vectors)
         lq_quantised, lq_codebook = self.lq.quantize(lq_vectors)
         hq_again, lq_again = self.hq.decode(hq_quantised), self.lq.decode(lq_quantised)
@@ -110,9 +120,29 @@ class Dictionary(nn.Module):
         """The association's value, with a gradient only once the dictionaries have had their time alone."""
         joined = self.seen >= self.association_from
         if self.training:
-            ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-            self.seen += images * ranks
+            self.seen += images * _world()
         return torch.where(joined, term, term.detach())
+
+
+@torch.no_grad()
+def restart(quantize: Quantizer, vectors: torch.Tensor, idle: torch.Tensor, images: int) -> None:
+    """Move every code that was chosen by none of the last IDLE images onto a vector of this batch, drawn at random.
+
+    vectors (B,dim,s,s) of `images` images, counted over all processes, which all get the same codes; idle (codes,)
+    int64 is brought up to date. The random restarts of Jukebox (Dhariwal 2020, section 3.1).
+    """
+    weight = quantize.embedding.weight
+    code, _ = quantize.nearest(vectors)
+    chosen = torch.zeros_like(idle).scatter_(0, code.flatten(), 1)
+    rows = vectors.to(weight.dtype).permute(0, 2, 3, 1).flatten(0, 2)
+    rows = rows[torch.randint(len(rows), (len(weight),), device=rows.device)]
+    if _world() > 1:
+        torch.distributed.all_reduce(chosen, torch.distributed.ReduceOp.MAX)
+        torch.distributed.broadcast(rows, 0)
+    idle.copy_(torch.where(chosen > 0, 0, idle + images))
+    dead = idle >= IDLE
+    weight.copy_(torch.where(dead.unsqueeze(1), rows, weight))
+    idle.masked_fill_(dead, 0)
 
 
 def association(hq: torch.Tensor, lq: torch.Tensor, temperature: float = TEMPERATURE) -> torch.Tensor:
@@ -153,6 +183,10 @@ def _read(folder: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, torch.Te
 
 def _broken(folder: Path, error: Exception) -> BadInput:
     return BadInput(f"{folder} holds no dictionary that this version can load ({' '.join(str(error).split())}).")
+
+
+def _world() -> int:
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
 
 def _error(again: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
