@@ -5,7 +5,7 @@ association, then 10 epochs more with association of weight 1. One run has one c
 the start, and the association joins at HQ's share of these epochs (ours). OSDFace names no formula for it beyond a
 "diagonal correlation"; DAEFR, whose layout this is, has one (DAEFR/models/association_stage.py), taken here with its
 initial temperature kept. L1 for the reconstruction is ours, and so are the restarts of codes that nothing chooses:
-without them a dozen of 256 codes stay in use, and a prompt of 77 distinct ones is mostly empty (docs/train.md).
+without them 12 of 256 codes stayed in use on base tiny after 600 images, which leaves a prompt of 77 mostly empty.
 """
 
 from __future__ import annotations
