@@ -16,6 +16,7 @@ class VreConfig:
     codes: int  # in the codebook
     dim: int  # of a code
     tokens: int  # distinct codes that make a prompt
+    doubly_normalised: bool = False  # reproduces OSDFace's infer.py, whose embedder sees the input in -3..1
 
 
 @dataclass(frozen=True)

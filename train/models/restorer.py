@@ -129,13 +129,8 @@ class Restorer(nn.Module):
 
     def save_pretrained(self, folder: Path) -> None:
         """Write config.json and model.safetensors into `folder`."""
-        folder = Path(folder)
-        described: dict[str, Any] = {"model": asdict(self.config), **self.facts}
-        if self._base_sha256 is not None:
-            described[BASE_SHA256] = self._base_sha256
-        write_atomically(folder / CONFIG, json.dumps(described, indent=2, sort_keys=True).encode())
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.weights().items()}
-        write_atomically(folder / WEIGHTS, save(tensors))
+        facts = self.facts if self._base_sha256 is None else {**self.facts, BASE_SHA256: self._base_sha256}
+        write_checkpoint(Path(folder), self.config, facts, self.weights())
 
     @classmethod
     def from_pretrained(cls, folder: Path, base_model: str | None = None) -> Restorer:
@@ -169,6 +164,15 @@ class Restorer(nn.Module):
         except Exception as error:  # likewise
             raise _unloadable(folder, error) from error
         return model.eval()
+
+
+def write_checkpoint(
+    folder: Path, config: ModelConfig, facts: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """The two files of a model: config.json, with `facts` beside the architecture, and model.safetensors."""
+    described = {"model": asdict(config), **facts}
+    write_atomically(folder / CONFIG, json.dumps(described, indent=2, sort_keys=True).encode())
+    write_atomically(folder / WEIGHTS, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
 
 
 def _found(config: ModelConfig) -> tuple[ModelConfig, str]:
