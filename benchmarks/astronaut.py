@@ -23,7 +23,8 @@ from degrade.presets import draw, find_preset, seeded
 from train.metrics.image import psnr
 from train.models.restorer import Restorer
 from train.recipes import find_recipe
-from train.restore import References, load_recorded_faces, run_model, to_image, to_tensor
+from train.reference_photos import References, to_image, to_tensor
+from train.restore import load_recorded_faces, run_model
 
 SHOWN = 224  # pixels a panel
 

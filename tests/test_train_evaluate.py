@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import curate_doubles as doubles
 import numpy as np
@@ -83,6 +86,22 @@ def test_a_model_that_copies_its_references_scores_as_one(made: Path, run: Path)
     assert rows["restored"]["id_references"]["mean"] >= rows["restored"]["id_target"]["mean"] - 1e-3
     assert json.loads((run / "evaluation.json").read_text()) == json.loads(json.dumps(result))
     assert result["judge"]["is_the_datasets_own"] is True
+
+
+def test_references_are_warped_to_the_lq_input_where_the_recipe_says_so(
+    made: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, landmarks = Restorer.from_pretrained(run), np.arange(10, dtype=np.float32).reshape(5, 2)
+    model.config = replace(model.config, parts=("maps", "warped"))
+    module = ModuleType("train.warp")
+    module.warp_to = lambda image, own, to: np.full_like(image, int((to == landmarks).all()))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "train.warp", module)
+    monkeypatch.setattr(train.evaluate, "landmarks_of", lambda crop, models: landmarks)
+    seen: list[torch.Tensor] = []
+    watched = model.forward
+    monkeypatch.setattr(model, "forward", lambda *told: seen.append(told[1]) or watched(*told))
+    evaluate(run, made, references=2)
+    assert seen and all(bool((references == 1 / 255).all()) for references in seen if references.shape[1])
 
 
 def test_every_image_and_system_has_a_row_and_the_same_call_gives_the_same_figures(made: Path, run: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import curate_doubles as doubles
 import cv2
@@ -17,13 +18,15 @@ import pytest
 import torch
 
 import train.restore
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, template_at
 from curate.faces.decode import decode
 from curate.faces.models import Detection, FaceModels
 from manifests.errors import BadInput
 from train.models.config import ModelConfig
 from train.models.restorer import Restored, Restorer
 from train.recipes import find_recipe
-from train.restore import restore, to_image, to_tensor
+from train.reference_photos import to_image, to_tensor
+from train.restore import open_restorer, restore
 from train.restored import LOG
 
 SIZE = 32
@@ -32,10 +35,10 @@ SIZE = 32
 class Marking(torch.nn.Module):
     """Paints every face green, bright with references and dark without, so that a test sees what was restored."""
 
-    def __init__(self) -> None:
+    def __init__(self, *parts: str) -> None:
         super().__init__()
         self.config = ModelConfig(
-            "tiny", "tiny", SIZE, (), 399, 4, (8, 8, 8), (8, 8, 8), 0, 0, 3, find_recipe("tiny").vre
+            "tiny", "tiny", SIZE, parts, 399, 4, (8, 8, 8), (8, 8, 8), 0, 0, 3, find_recipe("tiny").vre
         )
         double = doubles.models("double")
         self.facts = {"recognizer": {"spec": "double", "sha256": double.recognizer_sha256()}}
@@ -47,6 +50,7 @@ class Marking(torch.nn.Module):
         assert lq.shape[1:] == (3, SIZE, SIZE) and references.shape[2:] == (3, SIZE, SIZE)
         assert references.shape[1] == present.shape[1] == embeddings.shape[1]
         self.seen.append(references.shape[1])
+        self.references = references
         out = torch.zeros_like(lq)
         out[:, 1] = 1.0 if references.shape[1] else 0.5
         return Restored(out, out, None)
@@ -54,9 +58,9 @@ class Marking(torch.nn.Module):
 
 @pytest.fixture
 def marking(monkeypatch: pytest.MonkeyPatch) -> Marking:
-    model = Marking()
+    model = Marking("embedding")
     monkeypatch.setattr(train.restore, "load_faces", doubles.models)
-    monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder: model))
+    monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
     return model
 
 
@@ -260,7 +264,7 @@ import sys, curate_doubles, train.restore, likeness
 from test_train_restore import Marking
 from train.models.restorer import Restorer
 train.restore.load_faces = curate_doubles.models
-Restorer.from_pretrained = classmethod(lambda cls, folder: Marking())
+Restorer.from_pretrained = classmethod(lambda cls, folder, base_model=None: Marking('embedding'))
 sys.argv[0] = "likeness"
 likeness.main()
 """
@@ -355,6 +359,109 @@ def test_a_reference_without_a_face_and_an_input_that_would_be_overwritten(
     with pytest.raises(BadInput, match="overwritten"):
         restore([one], [], tmp_path, tmp_path)
     assert one.read_bytes() == before
+
+
+@pytest.fixture
+def warping(marking: Marking, monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A restorer with the part `warped`, and what was warped to what: the double paints the reference blue."""
+    marking.config = replace(marking.config, parts=("maps", "warped"))
+    warped: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def warp_to(image: np.ndarray, landmarks5: np.ndarray, to: np.ndarray) -> np.ndarray:
+        assert image.dtype == np.uint8 and image.shape == (SIZE, SIZE, 3)
+        warped.append((landmarks5, to))
+        return np.full_like(image, (0, 0, 255))
+
+    module = ModuleType("train.warp")
+    module.warp_to = warp_to  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "train.warp", module)
+    return warped
+
+
+def test_references_are_warped_to_each_face_where_the_recipe_says_so(
+    marking: Marking, warping: list[tuple[np.ndarray, np.ndarray]], save: Callable[..., Path], tmp_path: Path
+) -> None:
+    one, shown = save("one.png", [5]), [save("r.png", [5], 1), save("s.png", [5], 2)]
+    (row,) = restore([one], shown, tmp_path, tmp_path / "o")
+    assert row.status == "ok" and row.reason is None and len(warping) == 2
+    blue = torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1).expand(3, SIZE, SIZE)
+    assert all(torch.equal(crop, blue) for crop in marking.references[0])
+    # landmarks are those of the crops: where the similarity brings them, which is near the template's
+    template = template_at(FFHQ_512, FFHQ_SIZE, SIZE)
+    assert all(np.abs(points - template).max() < SIZE / 8 for pair in warping for points in pair)
+    marking.config = replace(marking.config, parts=("maps",))
+    restore([one], shown, tmp_path, tmp_path / "p")
+    assert len(warping) == 2 and not torch.equal(marking.references[0, 0], blue)
+
+
+def test_a_face_without_landmarks_gets_its_references_as_aligned_and_that_is_said(
+    marking: Marking, warping: list[tuple[np.ndarray, np.ndarray]], save: Callable[..., Path], tmp_path: Path
+) -> None:
+    dark, reference = save("dark.png", []), save("r.png", [5], 1)
+    (row,) = restore([dark], [reference], tmp_path, tmp_path / "o", box=(10, 10, 90, 100))
+    assert row.status == "ok" and "were not warped" in str(row.reason) and not warping
+    (row,) = restore([dark], [], tmp_path, tmp_path / "p", box=(10, 10, 90, 100))
+    assert row.reason is None
+    crop = doubles.save(tmp_path / "crop.png", np.zeros((SIZE, SIZE, 3), np.uint8))
+    (row,) = restore([crop], [reference], tmp_path, tmp_path / "q", aligned=True)
+    assert row.status == "ok" and "were not warped" in str(row.reason) and not warping
+
+
+def test_an_aligned_crop_has_its_landmarks_found(
+    marking: Marking,
+    warping: list[tuple[np.ndarray, np.ndarray]],
+    save: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reference, crop = save("r.png", [5], 1), doubles.save(tmp_path / "crop.png", np.zeros((SIZE, SIZE, 3), np.uint8))
+    found = template_at(FFHQ_512, FFHQ_SIZE, SIZE).astype(np.float32) + 1
+
+    def detect(image: np.ndarray) -> list[Detection]:
+        real = doubles.detect(image)
+        return real or [replace(doubles.detect(decode(reference))[0], landmarks5=found)]
+
+    finding: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), detect=detect)  # noqa: E731
+    monkeypatch.setattr(train.restore, "load_faces", finding)
+    (row,) = restore([crop], [reference], tmp_path, tmp_path / "o", aligned=True)
+    assert row.status == "ok" and row.reason is None and (warping[0][1] == found).all()
+
+
+def test_a_restorer_that_looks_at_no_reference_says_what_they_are_for(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    marking.config, notices = replace(marking.config, parts=("vre",)), list[str]()
+    restore([save("one.png", [5])], [save("r.png", [5], 1)], tmp_path, tmp_path / "o", notice=notices.append)
+    assert len(notices) == 1 and "decide which faces are restored, and nothing else" in notices[0]
+    restore([save("two.png", [5])], [], tmp_path, tmp_path / "o", notice=notices.append)
+    assert len(notices) == 1
+
+
+def test_the_base_is_told_to_whatever_opens_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str, str | None]] = []
+    monkeypatch.setattr(
+        Restorer,
+        "from_pretrained",
+        classmethod(lambda cls, folder, base_model=None: asked.append(("run", str(folder), base_model))),
+    )
+    module = ModuleType("train.released")
+    module.load_osdface = lambda folder, base_model: asked.append(("osdface", str(folder), base_model))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "train.released", module)
+    open_restorer(tmp_path)
+    open_restorer(tmp_path, "sd21")
+    open_restorer(Path(f"osdface:{tmp_path}"), "sd21")
+    here = str(tmp_path)
+    assert asked == [("run", here, None), ("run", here, "sd21"), ("osdface", here, "sd21")]
+    with pytest.raises(BadInput, match="say --base-model FOLDER"):
+        open_restorer(f"osdface:{tmp_path}")
+
+
+def test_released_weights_name_no_recognizer_and_any_finds_the_faces(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    marking.facts = {}
+    (row,) = restore([save("one.png", [5])], [], tmp_path, tmp_path / "o")
+    assert row.status == "ok"
 
 
 def test_pixels_survive_the_way_to_a_tensor_and_back() -> None:

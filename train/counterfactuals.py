@@ -12,7 +12,7 @@ import torch
 from degrade.presets import seeded
 from train.cases import Case
 from train.metrics.intervals import mean_interval
-from train.restore import References, to_tensor
+from train.reference_photos import References, to_tensor
 
 Row = dict[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from train.counterfactuals import System, compared, differences, shown, systems
 from train.metrics.image import psnr, ssim
 from train.metrics.intervals import bootstrap_unit, held, mean_interval
 from train.models.restorer import Restorer
-from train.restore import load_recorded_faces, run_model, to_image, to_tensor
+from train.reference_photos import landmarks_of, shown_for, to_image, to_tensor
+from train.restore import load_recorded_faces, run_model
 
 METRICS = ("psnr", "ssim", "id_target", "id_references")
 
@@ -62,9 +63,11 @@ def evaluate(
     learned = models.recognizer_sha256() == model.facts["recognizer"]["sha256"]
     shown_to = systems(references, counts)
     known = Embeddings(models)
+    warped = "warped" in model.config.parts
+    finder = load_recorded_faces(model, faces) if warped and judge is not None else models
     rows: list[dict[str, Any]] = []
     for done, case in enumerate(cases, 1):
-        rows += measure(case, model, known, shown_to)
+        rows += measure(case, model, known, shown_to, finder if warped else None)
         report("evaluate", done, len(cases))
     people = [case.identity_id for case in cases]
     result = {
@@ -110,15 +113,30 @@ class Embeddings:
         return np.stack([self.known[key] for key in keys])
 
 
-def measure(case: Case, model: Restorer, judge: Embeddings, shown_to: Sequence[System]) -> list[dict[str, Any]]:
-    """One row a system; none for wrong references where nobody else has as many."""
+def measure(
+    case: Case, model: Restorer, judge: Embeddings, shown_to: Sequence[System], finder: FaceModels | None = None
+) -> list[dict[str, Any]]:
+    """One row a system; none for wrong references where nobody else has as many.
+
+    With `finder` the references are warped to the landmarks that it finds on the LQ input, as `restore` does.
+    """
     lq, target = to_tensor(case.lq)[None], to_tensor(case.target)[None]
     known = judge.of(case.references)
+    seen_at = landmarks_of(case.lq, finder) if finder is not None else None
+    points: dict[bool, tuple[np.ndarray | None, ...]] = {}
+    if finder is not None:
+        points = {
+            wrong: tuple(landmarks_of(crop, finder) for crop in crops)
+            for wrong, crops in ((False, case.references), (True, case.wrong))
+        }
     rows = []
     for system in shown_to:
         references = shown(case, system)
         if references is None:
             continue
+        if points:
+            own = points[system.wrong][: len(references.crops)]
+            references = shown_for(model, replace(references, landmarks=own), seen_at)
         # what a file would hold: 8 bits
         image = to_image(run_model(model, lq, references)[0]) if system.restored else case.lq
         vector, truth = judge.of([image, case.target])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,17 +12,31 @@ import numpy as np
 import torch
 
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, recognition_crop, similarity, template_at
-from curate.faces.decode import FORMATS, UndecodableImage, decode
 from curate.faces.measure import sharpness
-from curate.faces.models import Detection, FaceModels, load_faces
+from curate.faces.models import FaceModels, load_faces
 from degrade.operations import shrink
 from manifests.errors import BadInput, LikenessError
 from manifests.progress import Report
 from manifests.storage import config_hash, sha256_file, write_atomically
 from train.models.restorer import Restorer
-from train.outputs import outputs_of, photos_in, shown
+from train.outputs import outputs_of, shown
 from train.paste import paste
+from train.reference_photos import (
+    References,
+    detect_faces,
+    in_crop,
+    landmarks_of,
+    read_photo,
+    read_references,
+    reference_files,
+    shown_for,
+    to_image,
+    to_tensor,
+)
 from train.restored import entry, kept_entries, write_log
+
+RELEASED = "osdface:"  # before a folder with OSDFace's released weights, given as --checkpoint
+LOOKS = {"maps", "embedding", "extended", "identity"}  # the parts that look at references
 
 STOPPED = "The run was stopped before this photo: the same command again restores it."
 
@@ -35,14 +48,6 @@ LANDMARKS_IN_BOX = np.array([[0.270, 0.391], [0.733, 0.389], [0.503, 0.591], [0.
 # over the published sets of LQ photos with references: the softest of 37 references has .39; 5 of 23 LQ photos lie
 # below .35, among them the one photo (.13) whose person is not recognized.
 DEGRADED_SHARPNESS = 0.35
-
-
-@dataclass(frozen=True)
-class References:
-    """What a restorer is shown of a person: K may be 0."""
-
-    crops: torch.Tensor  # float32 (K, 3, S, S), 0..1, FFHQ template
-    embeddings: torch.Tensor  # float32 (K, d) unit rows
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ def restore(
     checkpoint: Path,
     out: Path,
     *,
+    base_model: str | None = None,
     faces: str | None = None,
     aligned: bool = False,
     box: tuple[float, float, float, float] | None = None,
@@ -83,23 +89,26 @@ def restore(
     Without references every face is restored; with references those that match them, and a face that is alone in its
     photo and too degraded to be recognized. A photo that cannot be restored, and a folder that cannot be read, is a row
     with status failed. `aligned` takes the inputs as square FFHQ-template crops and answers crops of the restorer's
-    size. `box` (x0, y0, x1, y1) names the face in a single photo. `faces` replaces the recorded --faces spec where the
-    files have moved. `notice` is told, a sentence each, what was assumed of the references. Raises BadInput (also where
-    a file in `out` would be overwritten that is not this photo restored with these very settings), ModelUnavailable or
-    FaceModelError before anything is written.
+    size. `box` (x0, y0, x1, y1) names the face in a single photo. `checkpoint` and `base_model` are as in
+    `open_restorer`. `faces` replaces the recorded --faces spec where the files have moved. `notice` is told, a sentence
+    each, what was assumed of the references. Raises BadInput (also where a file in `out` would be overwritten that is
+    not this photo restored with these very settings), ModelUnavailable or FaceModelError before anything is written.
     """
     if box is not None and (aligned or len(inputs) != 1 or not inputs[0].is_file()):
         raise BadInput("--box names a face in one photo: give one photo, and no --aligned.")
     if box is not None and not (all(map(math.isfinite, box)) and box[0] < box[2] and box[1] < box[3]):
         raise BadInput("--box is x0,y0,x1,y1 in pixels, four finite numbers with x0 < x1 and y0 < y1.")
-    model = Restorer.from_pretrained(checkpoint)
+    model = open_restorer(checkpoint, base_model)
     models = load_recorded_faces(model, faces)
     todo, unreadable = outputs_of(inputs, out)
     shown_files = reference_files(references, [path for path, _ in todo])
+    if shown_files and not LOOKS & set(model.config.parts):
+        notice("This restorer looks at no reference: they decide which faces are restored, and nothing else.")
     known = read_references(shown_files, model, models, notice)
     settings = config_hash(
         {
             "checkpoint": str(checkpoint.resolve()),
+            "base_model": model.config.base_model,
             "restorer": model.facts,
             "references": [sha256_file(path) for path, _ in shown_files],
             "aligned": aligned,
@@ -130,27 +139,33 @@ def restore(
     return [*rows, *closed]
 
 
-def reference_files(references: Sequence[Path], inputs: Sequence[Path]) -> list[tuple[Path, Path | None]]:
-    """Every reference photo, with the folder that it was found in where a folder was named.
+def open_restorer(checkpoint: str | Path, base_model: str | None = None) -> Restorer:
+    """A checkpoint folder, a RUN (its newest checkpoint), or osdface:FOLDER with OSDFace's released weights.
 
-    The photos that are to be restored are no references of themselves. Raises BadInput for a folder without a file.
+    `base_model` says where the diffusion model lies now; the released weights name none, so they need it. Raises
+    BadInput.
     """
-    own = {os.path.realpath(path) for path in inputs}
-    found: list[tuple[Path, Path | None]] = []
-    for path in references:
-        if not path.is_dir():
-            found.append((path, None))
-            continue
-        inside = [photo for photo in photos_in(path) if os.path.realpath(photo) not in own]
-        if not inside:
-            raise BadInput(f"There is no file in {shown(path)}: name photos, or a folder of photos, as --reference.")
-        found += [(photo, path) for photo in inside]
-    return found
+    name = str(checkpoint)
+    if not name.startswith(RELEASED):
+        return Restorer.from_pretrained(Path(checkpoint), base_model)
+    if base_model is None:
+        raise BadInput(
+            f"{name} needs the model that it was trained on: say --base-model FOLDER (Stable Diffusion 2.1-base in "
+            "diffusers' layout)."
+        )
+    from train.released import load_osdface
+
+    return load_osdface(Path(name.removeprefix(RELEASED)), base_model)
 
 
 def load_recorded_faces(model: Restorer, spec: str | None) -> FaceModels:
-    """The face models that a restorer was trained with; raises BadInput where the recognizer is another one."""
-    recorded = model.facts["recognizer"]
+    """The face models that a restorer was trained with; raises BadInput where the recognizer is another one.
+
+    Released weights record none: any do then, to find faces by.
+    """
+    recorded = model.facts.get("recognizer")
+    if recorded is None:
+        return load_faces(spec or "auto")
     models = load_faces(spec or recorded["spec"])
     if models.recognizer_sha256() != recorded["sha256"]:
         raise BadInput(
@@ -158,50 +173,6 @@ def load_recorded_faces(model: Restorer, spec: str | None) -> FaceModels:
             f"name the folder of the first with --faces."
         )
     return models
-
-
-def read_references(
-    files: Sequence[tuple[Path, Path | None]],
-    model: Restorer,
-    models: FaceModels,
-    notice: Callable[[str], None] = lambda _: None,
-) -> References:
-    """The largest face of every photo of `reference_files`; `notice` is told where there were several.
-
-    Raises BadInput for a photo that cannot be read or shows no face; of a folder `notice` is told which those are, and
-    BadInput is raised where it has no other.
-    """
-    size, crops, chips = model.config.size, [], []
-    used: set[Path] = set()
-    for path, folder in files:
-        try:
-            image = _read(path)
-            found = _detect(image, models)
-            if not found:
-                raise BadInput(
-                    f"No face was found in the reference {shown(path)}: name a photo that shows the person clearly."
-                )
-        except BadInput as error:
-            if folder is None:
-                raise
-            notice(f"Left out of the references: {error}")
-            continue
-        if folder is not None:
-            used.add(folder)
-        if len(found) > 1:
-            notice(
-                f"The reference {shown(path)} shows {len(found)} faces and the largest was taken for the person: crop "
-                f"the photo where that is somebody else."
-            )
-        face = max(found, key=lambda one: (one.box[2] - one.box[0]) * (one.box[3] - one.box[1]))
-        crop = align(image, face.landmarks5, FFHQ_512, FFHQ_SIZE)
-        crops.append(to_tensor(shrink(crop, size)))
-        chips.append(recognition_crop(crop, models.template, models.size))
-    if useless := next((folder for _, folder in files if folder is not None and folder not in used), None):
-        raise BadInput(f"No photo in the folder of references {shown(useless)} shows a face: name another.")
-    if not crops:
-        return References(torch.zeros(0, 3, size, size), torch.zeros(0, models.dim))
-    return References(torch.stack(crops), torch.from_numpy(models.embed(np.stack(chips))))
 
 
 @torch.inference_mode()
@@ -216,16 +187,6 @@ def run_model(model: Restorer, lq: torch.Tensor, references: References) -> torc
     ).image
 
 
-def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """uint8 (H, W, 3) -> float32 (3, H, W), 0..1."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-
-
-def to_image(tensor: torch.Tensor) -> np.ndarray:
-    """float32 (3, H, W), 0..1 -> uint8 (H, W, 3)."""
-    return (tensor.clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).contiguous().numpy()
-
-
 def _restore_one(
     path: Path,
     target: Path,
@@ -236,13 +197,13 @@ def _restore_one(
     box: tuple[float, float, float, float] | None,
 ) -> PhotoDone:
     try:
-        image = _read(path)
+        image = read_photo(path)
     except BadInput as error:
         return PhotoDone(str(path), None, "failed", str(error))
     if aligned:
-        return _restore_crop(path, target, image, model, references)
+        return _restore_crop(path, target, image, model, models, references)
     if box is None:
-        found = [(one.box, one.landmarks5) for one in _detect(image, models)]
+        found = [(one.box, one.landmarks5) for one in detect_faces(image, models)]
     else:
         height, width = image.shape[:2]
         if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
@@ -253,7 +214,7 @@ def _restore_one(
     if not found:
         return PhotoDone(str(path), None, "dropped", "No face was found: point at it with --box x0,y0,x1,y1.")
     faces = [_judge(image, where, landmarks5, models, references) for where, landmarks5 in found]
-    reason = None
+    reason = None if box is None else _unwarped(model, references)
     if box is None and len(references.crops):
         soft = len(found) == 1 and _sharpness(image, found[0][1]) < DEGRADED_SHARPNESS
         faces, reason = _matching(faces, models.same_person, soft)
@@ -263,33 +224,33 @@ def _restore_one(
     for face, (_, landmarks5) in zip(faces, found, strict=True):
         if face.restored:
             crop = shrink(align(image, landmarks5, FFHQ_512, FFHQ_SIZE), size)
-            restored = to_image(run_model(model, to_tensor(crop)[None], references)[0])
+            own = shown_for(model, references, None if box is not None else in_crop(landmarks5, size))
+            restored = to_image(run_model(model, to_tensor(crop)[None], own)[0])
             result = paste(result, restored, similarity(landmarks5, template_at(FFHQ_512, FFHQ_SIZE, size)))
     _write(target, result)
     return PhotoDone(str(path), str(target), "ok", reason, tuple(faces))
 
 
-def _restore_crop(path: Path, target: Path, crop: np.ndarray, model: Restorer, references: References) -> PhotoDone:
+def _restore_crop(
+    path: Path, target: Path, crop: np.ndarray, model: Restorer, models: FaceModels, references: References
+) -> PhotoDone:
     height, width = crop.shape[:2]
     if height != width:
-        reason = f"{width} x {height} is not square, so it is no aligned crop: leave --aligned away."
-        return PhotoDone(str(path), None, "failed", reason)
-    lq = to_tensor(_at_size(crop, model.config.size))[None]
-    _write(target, to_image(run_model(model, lq, references)[0]))
-    return PhotoDone(str(path), str(target), "ok", None, (FaceDone((0.0, 0.0, width, height), None, True),))
+        why = f"{width} x {height} is not square, so it is no aligned crop: leave --aligned away."
+        return PhotoDone(str(path), None, "failed", why)
+    lq = _at_size(crop, model.config.size)
+    landmarks5 = landmarks_of(lq, models) if "warped" in model.config.parts else None
+    reason = _unwarped(model, references) if landmarks5 is None else None
+    references = shown_for(model, references, landmarks5)
+    _write(target, to_image(run_model(model, to_tensor(lq)[None], references)[0]))
+    return PhotoDone(str(path), str(target), "ok", reason, (FaceDone((0.0, 0.0, width, height), None, True),))
 
 
-def _detect(image: np.ndarray, models: FaceModels) -> list[Detection]:
-    """The detections that the detector believes and that can be aligned."""
-    return [one for one in models.detect(image) if one.score >= models.min_score and _alignable(one.landmarks5)]
-
-
-def _alignable(landmarks5: np.ndarray) -> bool:
-    try:
-        similarity(landmarks5, FFHQ_512)
-    except ValueError:
-        return False
-    return True
+def _unwarped(model: Restorer, references: References) -> str | None:
+    """What is said of an input without landmarks."""
+    if "warped" not in model.config.parts or not len(references.crops):
+        return None
+    return "No landmarks were found on this face, so the references were not warped to it: they stayed as aligned."
 
 
 def _sharpness(image: np.ndarray, landmarks5: np.ndarray) -> float:
@@ -340,16 +301,6 @@ def _judge(
         return FaceDone(where, None, True)
     chip = recognition_crop(align(image, landmarks5, FFHQ_512, FFHQ_SIZE), models.template, models.size)
     return FaceDone(where, float((references.embeddings.numpy() @ models.embed(chip[None])[0]).mean()), True)
-
-
-def _read(path: Path) -> np.ndarray:
-    try:
-        return decode(path)
-    except UndecodableImage as error:
-        known = ", ".join(FORMATS)
-        raise BadInput(f"{shown(path)} cannot be read as a photo ({error}): {known} are known.") from None
-    except OSError as error:
-        raise BadInput(f"{shown(path)} cannot be read: {error.strerror}.") from None
 
 
 def _write(path: Path, image: np.ndarray) -> None:

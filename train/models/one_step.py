@@ -19,12 +19,16 @@ def signal_share(timestep: int) -> float:
 
 
 def clean_from_noise(z: torch.Tensor, noise: torch.Tensor, timestep: int) -> torch.Tensor:
-    """x0 = (z - sqrt(1 - a) eps) / sqrt(a), OSDFace's step (infer.py): the LQ latent stands for the noisy one."""
-    share = signal_share(timestep)
+    """x0 = (z - sqrt(1 - a) eps) / sqrt(a), OSDFace's step (infer.py): the LQ latent stands for the noisy one.
+
+    In float32 at least, whatever precision the UNet ran in; OSDFace's is float64.
+    """
+    share, precise = signal_share(timestep), torch.promote_types(z.dtype, torch.float32)
+    z, noise = z.to(precise), noise.to(precise)
     return (z - (1 - share) ** 0.5 * noise) / share**0.5
 
 
 def noise_of_correction(z: torch.Tensor, correction: torch.Tensor, timestep: int) -> torch.Tensor:
     """The eps for which x0 = z + correction: a UNet that ends in zeros then starts by returning its input (ours)."""
-    share = signal_share(timestep)
+    share, correction = signal_share(timestep), correction.to(z.dtype)
     return (z - share**0.5 * (z + correction)) / (1 - share) ** 0.5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
@@ -15,17 +14,7 @@ from train.models import latent
 
 GROUPS = 8  # of every group norm (ours)
 
-Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
-
-
-@dataclass(frozen=True)
-class Pooled:
-    """What the UNet sees of a set of references."""
-
-    maps: list[torch.Tensor]  # per scale (B, 2C, h, w): mean and maximum over the references
-    tokens: torch.Tensor  # (B, K h w, C) of the middle scale, every reference's own
-    token_mask: torch.Tensor  # (B, K h w) bool, False where there is no reference
-    identity: torch.Tensor  # (B, d) mean embedding
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def resnet(inputs: int, outputs: int, modulation: int | None = None) -> ResnetBlock2D:
@@ -43,9 +32,8 @@ def resnet(inputs: int, outputs: int, modulation: int | None = None) -> ResnetBl
 
 def zeroed(layer: Layer) -> Layer:
     """The layer with weight and bias at zero: what it adds starts as nothing."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+    for weight in layer.parameters():
+        nn.init.zeros_(weight)
     return layer
 
 
@@ -57,7 +45,7 @@ def pool(features: torch.Tensor, present: torch.Tensor, nothing: torch.Tensor) -
     b, _, c, h, w = features.shape
     empty = nothing.view(1, 2 * c, 1, 1).expand(b, -1, h, w)
     if features.shape[1] == 0:
-        return empty
+        return empty + features.sum()  # of nothing, so 0: it keeps the encoder in the graph
     mask = present.view(*present.shape, 1, 1, 1)
     count = present.sum(1).clamp(min=1).view(-1, 1, 1, 1)
     mean = (features * mask).sum(1) / count
@@ -65,10 +53,10 @@ def pool(features: torch.Tensor, present: torch.Tensor, nothing: torch.Tensor) -
     return torch.where(present.any(1).view(-1, 1, 1, 1), torch.cat([mean, highest], 1), empty)
 
 
-class ReferenceEncoder(nn.Module):
-    """Reference pictures in the same template as the input -> feature maps at three scales, pooled over the set."""
+class ImageEncoder(nn.Module):
+    """Pictures -> feature maps, the finest at S / `factor`, each of the next half as large."""
 
-    def __init__(self, channels: tuple[int, ...], factor: int, embedding_dim: int) -> None:
+    def __init__(self, channels: tuple[int, ...], factor: int) -> None:
         super().__init__()
         self.factor = factor
         self.first = nn.Conv2d(3 * factor**2, channels[0], 3, padding=1)
@@ -77,10 +65,8 @@ class ReferenceEncoder(nn.Module):
             nn.Sequential(Downsample2D(c, use_conv=True, name="op"), nn.Conv2d(c, wider, 1))
             for c, wider in pairwise(channels)
         )
-        self.nothing = nn.ParameterList(nn.Parameter(torch.zeros(2 * c)) for c in channels)
-        self.nobody = nn.Parameter(torch.zeros(embedding_dim))
 
-    def encode(self, images: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """(N,3,S,S) in 0..1 -> a feature map a scale, finest first."""
         h = self.first(latent.encode(images, self.factor))
         maps = []
@@ -89,25 +75,64 @@ class ReferenceEncoder(nn.Module):
             maps.append(h)
         return maps
 
-    def forward(self, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor) -> Pooled:
-        """references (B,K,3,S,S) in 0..1, present (B,K) bool, embeddings (B,K,d) -> what the UNet sees of them."""
-        b, k = present.shape
-        # only references that exist pass through the encoder: K differs from image to image
+    def encode_set(self, references: torch.Tensor, present: torch.Tensor) -> list[torch.Tensor]:
+        """references (B,K,3,S,S) in 0..1, present (B,K) bool -> a map (B,K,C,h,w) a scale, zero in empty slots."""
+        # only references that exist pass through: K differs from image to image
         pictures = references[present]
         # a batch without any still needs the shapes, and every parameter in the graph: one black picture, used nowhere
-        found = self.encode(pictures if len(pictures) else references.new_zeros(1, *references.shape[2:]))
+        found = self(pictures if len(pictures) else references.new_zeros(1, *references.shape[2:]))
         sets = []
         for flat in found:
-            spread = flat.new_zeros((b, k, *flat.shape[1:]))
+            spread = flat.new_zeros((*present.shape, *flat.shape[1:]))
             spread[present] = flat[: len(pictures)]
             sets.append(spread)
-        middle = sets[len(sets) // 2]
-        tokens = middle.permute(0, 1, 3, 4, 2).flatten(1, 3)
+        return sets
+
+
+def token_scale(channels: tuple[int, ...]) -> int:
+    """Which of an encoder's scales part `extended` attends to on `tiny`: the middle one (ours)."""
+    return len(channels) // 2
+
+
+class ReferenceEncoder(nn.Module):
+    """Reference pictures in the same template as the input -> what the parts `maps` and `extended` show of them."""
+
+    def __init__(self, channels: tuple[int, ...], factor: int, maps: bool, tokens: bool) -> None:
+        super().__init__()
+        middle = token_scale(channels)
+        self.tokens_at = middle if tokens else None
+        self.encoder = ImageEncoder(channels if maps else channels[: middle + 1], factor)
+        self.nothing = nn.ParameterList(nn.Parameter(torch.zeros(2 * c)) for c in channels) if maps else None
+
+    def forward(
+        self, references: torch.Tensor, present: torch.Tensor
+    ) -> tuple[list[torch.Tensor], torch.Tensor | None, torch.Tensor | None]:
+        """references (B,K,3,S,S) in 0..1, present (B,K) bool -> maps, tokens, token_mask of `Conditions`."""
+        sets = self.encoder.encode_set(references, present)
+        maps = []
+        if self.nothing is not None:
+            maps = [pool(s, present, n) for s, n in zip(sets, self.nothing, strict=True)]
+        if self.tokens_at is None:
+            return maps, None, None
+        tokens, mask = set_tokens(sets[self.tokens_at], present)
+        return maps, tokens, mask
+
+
+def set_tokens(features: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """features (B,K,C,h,w), present (B,K) -> every reference's own tokens (B,K h w,C), and which exist (B,K h w)."""
+    place = features.shape[-1] * features.shape[-2]
+    return features.permute(0, 1, 3, 4, 2).flatten(1, 3), present.repeat_interleave(place, dim=1)
+
+
+class MeanEmbedding(nn.Module):
+    """Part `embedding`: the mean of the references' embeddings; a learned nobody where there is no reference (ours)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.nobody = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, embeddings: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """embeddings (B,K,d), present (B,K) bool -> (B,d)."""
         weights = present.to(embeddings.dtype).unsqueeze(-1)
         mean = (embeddings * weights).sum(1) / weights.sum(1).clamp(min=1)
-        return Pooled(
-            maps=[pool(s, present, n) for s, n in zip(sets, self.nothing, strict=True)],
-            tokens=tokens,
-            token_mask=present.repeat_interleave(middle.shape[-1] * middle.shape[-2], dim=1),
-            identity=torch.where(present.any(1, keepdim=True), mean, self.nobody.to(mean.dtype)),
-        )
+        return torch.where(present.any(1, keepdim=True), mean, self.nobody.to(mean.dtype))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -14,13 +16,15 @@ from torch import nn
 from manifests.errors import BadInput
 from manifests.storage import write_atomically
 from train.checkpoint import CONFIG, WEIGHTS, newest_checkpoint
-from train.models import latent, one_step
+from train.models import one_step
+from train.models.conditions import Conditions
 from train.models.config import ModelConfig
-from train.models.references import ReferenceEncoder
-from train.models.refine import Refinement
-from train.models.unet import TinyUNet
+from train.models.identity import IdentityEmbedder
+from train.models.references import MeanEmbedding, ReferenceEncoder
+from train.models.tiny import TinyBase
 
-REFERENCE_FACTOR = 4  # the reference encoder's own latent (ours): references need no finer detail than the joints see
+PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # files that can run code when they are read
+BASE_SHA256 = "base_sha256"  # in config.json: what a base's config files hashed to when the checkpoint was made
 
 
 class Restored(NamedTuple):
@@ -29,62 +33,192 @@ class Restored(NamedTuple):
     image: torch.Tensor  # (B,3,S,S); clamped to 0..1 in eval mode
     latent: torch.Tensor  # the clean latent that was decoded
     prompt: torch.Tensor | None  # (B,N,D) what the UNet attended to; None where the recipe has no prompt
+    terms: Mapping[str, torch.Tensor] = MappingProxyType({})  # losses that the model itself computes (recipe vre)
 
 
 class Restorer(nn.Module):
     """LQ face and any number of references of the same person -> restored face, in one step.
 
-    `facts` is what a user of the weights has to know and the network does not: `recipe`, `images` seen, `recognizer`
-    (spec, sha256, licence, size, template, mean, std, dim), `template` (the five points of the crop, at 512 px).
+    What a recipe does not name in its parts does not exist here. `facts` is what a user of the weights has to know and
+    the network does not: `recipe`, `images` seen, `recognizer` (spec, sha256, licence, size, template, mean, std, dim),
+    `template` (the five points of the crop, at 512 px). Raises BadInput where the base of `config` cannot be had.
     """
 
     def __init__(self, config: ModelConfig, facts: dict[str, Any] | None = None) -> None:
         super().__init__()
+        parts, tiny = set(config.parts), config.base == "tiny"
+        self._base_sha256: str | None = None
+        if not tiny:
+            config, self._base_sha256 = _found(config)
         self.config = config
         self.facts = dict(facts or {})
-        self.references = ReferenceEncoder(config.reference_channels, REFERENCE_FACTOR, config.embedding_dim)
-        self.unet = TinyUNet(
-            3 * config.latent_factor**2, config.channels, config.reference_channels, config.embedding_dim
-        )
-        self.refine = Refinement(config.refine_channels) if config.refine_channels else None
+        # on a diffusion model the frozen UNet itself gives the keys and values of `extended`
+        maps, tokens = "maps" in parts, "extended" in parts and tiny
+        self.references, self.embedding = None, None
+        if maps or tokens:
+            self.references = ReferenceEncoder(config.reference_channels, config.latent_factor, maps, tokens)
+        if "embedding" in parts:
+            self.embedding = MeanEmbedding(config.embedding_dim)
+        self.base = TinyBase(config) if tiny else _diffusion(config)
+        self.vre, self.identity = None, None
+        if "vre" in parts:
+            from train.models.vre import Vre
+
+            self.vre = Vre(config.vre, self.base.prompt_dim)
+        if "identity" in parts:
+            self.identity = IdentityEmbedder(config, self.base.prompt_dim)
+        self._trained = frozenset(name for name, weight in self.named_parameters() if weight.requires_grad)
 
     def forward(
-        self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor
+        self,
+        lq: torch.Tensor,
+        references: torch.Tensor,
+        present: torch.Tensor,
+        embeddings: torch.Tensor,
+        target: torch.Tensor | None = None,
     ) -> Restored:
         """Restore a batch.
 
-        lq (B,3,S,S) float32 0..1; references (B,K,3,S,S) float32 0..1 in the same template; present (B,K) bool, False
-        where a slot is empty; embeddings (B,K,d) unit rows of the recognizer named in `facts`. K may be 0 and may
-        differ between calls; the order of the references does not matter.
+        lq (B,3,S,S) float32 0..1; references (B,K,3,S,S) float32 0..1 in the same template, warped to the LQ where the
+        recipe has the part `warped`; present (B,K) bool, False where a slot is empty; embeddings (B,K,d) unit rows of
+        the recognizer named in `facts`. K may be 0 and may differ between calls; the order of the references does not
+        matter. `target` is for models that learn from it inside (recipe vre) and is not looked at here.
         """
-        z = latent.encode(lq, self.config.latent_factor)
-        correction = self.unet(z, self.references(references, present, embeddings))
-        noise = one_step.noise_of_correction(z, correction, self.config.timestep)
+        conditions = self.condition(lq, references, present, embeddings)
+        z = self.base.encode(lq)
+        noise = self.base.predict(z, conditions)
         clean = one_step.clean_from_noise(z, noise, self.config.timestep)
-        restored = latent.decode(clean, self.config.latent_factor)
-        if self.refine is not None:
-            restored = self.refine(restored, lq)
-        return Restored(restored if self.training else restored.clamp(0, 1), clean, None)
+        image = self.base.decode(clean, lq).float()
+        return Restored(image if self.training else image.clamp(0, 1), clean, conditions.prompt)
+
+    def condition(
+        self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor
+    ) -> Conditions:
+        """What the one step is told of a batch, arguments as in `forward`."""
+        maps, tokens, token_mask = [], None, None
+        if self.references is not None:
+            maps, tokens, token_mask = self.references(references, present)
+        prompt = None if self.vre is None else self.vre(lq)
+        if self.identity is not None:
+            prompt = self.identity(lq, references, present, embeddings, prompt)
+        raw = "extended" in self.config.parts and tokens is None
+        return Conditions(
+            present=present,
+            prompt=prompt,
+            maps=maps,
+            identity=None if self.embedding is None else self.embedding(embeddings, present),
+            references=references if raw else None,
+            tokens=tokens,
+            token_mask=token_mask,
+        )
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds, by name: all but what is frozen in the base, which its own folder has."""
+        state = self.state_dict()
+        return {n: tensor for n, tensor in state.items() if not n.startswith("base.") or n in self._trained}
+
+    def load_weights(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """The inverse of `weights`. Raises ValueError where a tensor is missing, unknown or of another shape."""
+        own = self.weights()
+        if wrong := sorted(own.keys() ^ tensors.keys()):
+            raise ValueError(f"it {'lacks' if wrong[0] in own else 'also has'} {wrong[0]}, {len(wrong)} such in all")
+        for name, tensor in tensors.items():
+            if tensor.shape != own[name].shape:
+                raise ValueError(f"{name} is {tuple(tensor.shape)} and should be {tuple(own[name].shape)}")
+        self.load_state_dict(tensors, strict=False)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write config.json and model.safetensors into `folder`."""
         folder = Path(folder)
-        described = {"model": asdict(self.config), **self.facts}
+        described: dict[str, Any] = {"model": asdict(self.config), **self.facts}
+        if self._base_sha256 is not None:
+            described[BASE_SHA256] = self._base_sha256
         write_atomically(folder / CONFIG, json.dumps(described, indent=2, sort_keys=True).encode())
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.weights().items()}
         write_atomically(folder / WEIGHTS, save(tensors))
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> Restorer:
+    def from_pretrained(cls, folder: Path, base_model: str | None = None) -> Restorer:
         """Load a checkpoint folder, or the newest checkpoint of a RUN folder, in eval mode.
 
-        Raises BadInput, with a sentence, for a folder that holds no checkpoint or one that is broken.
+        `base_model` says where the diffusion model lies now that it was trained on. Raises BadInput, with a sentence,
+        for what holds no checkpoint, a broken one or one of something else, pickled weights, which are never read, and
+        a base that is missing or another one.
         """
-        folder = newest_checkpoint(Path(folder))
+        folder = _checkpoint_folder(Path(folder))
         try:
             described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-            model = cls(ModelConfig.from_json(described.pop("model")), described)
-            model.load_state_dict(load_file(folder / WEIGHTS))
-        except Exception as error:  # whatever is wrong with the files, the answer is the same
-            raise BadInput(f"{folder} holds no restorer that this version can load ({error}).") from error
+            config, recorded = ModelConfig.from_json(described.pop("model")), described.pop(BASE_SHA256, None)
+        except Exception as error:  # whatever is wrong with the file, the answer is the same
+            raise _unloadable(folder, error) from error
+        if described.get("recipe") == "vre":
+            raise BadInput(
+                f"{folder} holds a dictionary of recipe vre, which restores nothing: train on it with --vre."
+            )
+        if config.base == "tiny":
+            if base_model not in (None, "tiny"):
+                raise BadInput(f"{folder} was trained on tiny, which needs no base: leave --base-model away.")
+        else:
+            config = replace(config, base_model=base_model or config.base_model)
+            _check_base(folder, config.base_model, recorded)
+        try:
+            model = cls(config, described)
+            model.load_weights(load_file(folder / WEIGHTS))
+        except BadInput:
+            raise
+        except Exception as error:  # likewise
+            raise _unloadable(folder, error) from error
         return model.eval()
+
+
+def _found(config: ModelConfig) -> tuple[ModelConfig, str]:
+    """The config with its base where any working directory finds it, and what the base's config files hash to."""
+    from train.models.diffusion import base_fingerprint
+
+    if Path(config.base_model).is_dir():  # else the name of a hub
+        config = replace(config, base_model=str(Path(config.base_model).resolve()))
+    return config, base_fingerprint(config.base_model)
+
+
+def _diffusion(config: ModelConfig) -> Any:
+    from train.models.diffusion import DiffusionBase  # `tiny` never waits for peft and transformers
+
+    return DiffusionBase(config)
+
+
+def _checkpoint_folder(folder: Path) -> Path:
+    refused = "pickled weights can run code when they are read, so they never are"
+    if folder.is_file():
+        why = refused if folder.suffix in PICKLED else "a checkpoint is a folder"
+        raise BadInput(f"{folder} is a file ({why}): name a folder that `likeness train --out` made.")
+    try:
+        return newest_checkpoint(folder)
+    except BadInput:
+        pickled = [path.name for path in sorted(folder.glob("*")) if path.suffix in PICKLED]
+        if not pickled:
+            raise
+        raise BadInput(
+            f"{folder} holds {pickled[0]} and no {WEIGHTS} ({refused}): name a folder that `likeness train --out` made."
+        ) from None
+
+
+def _check_base(folder: Path, base_model: str, recorded: str | None) -> None:
+    """Raises BadInput unless `base_model` is the base that the checkpoint in `folder` was trained on."""
+    from train.models.diffusion import base_fingerprint
+
+    try:
+        found = base_fingerprint(base_model)
+    except (BadInput, OSError) as error:
+        raise BadInput(
+            f"The base {base_model} of {folder} cannot be read ({str(error).rstrip('.')}): say where it lies with "
+            "--base-model FOLDER."
+        ) from error
+    if found != recorded:
+        raise BadInput(
+            f"{base_model} is not the base that {folder} was trained on, its configuration differs: name that one with "
+            "--base-model FOLDER."
+        )
+
+
+def _unloadable(folder: Path, error: Exception) -> BadInput:
+    return BadInput(f"{folder} holds no restorer that this version can load ({error}).")

@@ -1,4 +1,4 @@
-"""The small UNet of recipe `tiny`, from diffusers' blocks."""
+"""The small UNet of base `tiny`, from diffusers' blocks; a part that the recipe does not name has no weights in it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from diffusers.models.downsampling import Downsample2D
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
-from train.models.references import GROUPS, Pooled, resnet, zeroed
+from train.models.conditions import Conditions
+from train.models.config import ModelConfig
+from train.models.references import GROUPS, resnet, token_scale, zeroed
 
 HEADS = 4  # attention heads (ours)
+PROMPT_DIM = 128  # numbers of a prompt token on `tiny` (ours; 1024 on Stable Diffusion 2.1)
 
 
 class ExtendedAttention(nn.Module):
@@ -28,41 +31,64 @@ class ExtendedAttention(nn.Module):
     def forward(self, h: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """h (B,C,h,w), tokens (B,N,R), mask (B,N) bool -> (B,C,h,w)."""
         own = self.norm(h).flatten(2).transpose(1, 2)
-        keys = torch.cat([own, self.enter(tokens)], 1)
+        keys = torch.cat([own, self.enter(tokens).to(own.dtype)], 1)
         seen = torch.cat([mask.new_ones(own.shape[:2]), mask], 1)
-        bias = torch.zeros(seen.shape, dtype=h.dtype, device=h.device).masked_fill(~seen, torch.finfo(h.dtype).min)
-        bias = bias.view(len(h), 1, 1, -1).expand(-1, HEADS, own.shape[1], -1)
-        out = self.attention(own, encoder_hidden_states=keys, attention_mask=bias.flatten(0, 1))
+        out = self.attention(own, encoder_hidden_states=keys, attention_mask=seen[:, None])
+        return h + out.transpose(1, 2).reshape(h.shape)
+
+
+class PromptAttention(nn.Module):
+    """Attention of a map to the prompt's tokens, as a Stable Diffusion UNet attends to its text; starts as nothing."""
+
+    def __init__(self, channels: int, prompt_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.attention = Attention(
+            channels, cross_attention_dim=prompt_dim, heads=HEADS, dim_head=channels // HEADS, bias=True
+        )
+        self.attention.to_out[0] = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, h: torch.Tensor, prompt: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """h (B,C,h,w), prompt (B,N,D), mask (B,N) bool or None for all -> (B,C,h,w)."""
+        own = self.norm(h).flatten(2).transpose(1, 2)
+        seen = None if mask is None else mask[:, None]
+        out = self.attention(own, encoder_hidden_states=prompt, attention_mask=seen)
         return h + out.transpose(1, 2).reshape(h.shape)
 
 
 class TinyUNet(nn.Module):
-    """Latent -> correction of the latent, conditioned on pooled references; starts as zero.
+    """Latent -> correction of the latent; starts as zero.
 
-    References join at the last `len(reference_channels)` levels, attention acts at the level before the last, and the
-    mean reference embedding modulates the deepest level and the way up.
+    By part: `maps` join every level, `extended` attends at the level before the last, the embedding modulates the
+    deepest level and the way up, and the prompt of `vre` and `identity` is attended to at the level before the last
+    and in the middle. All places are ours.
     """
 
-    def __init__(
-        self, latent_channels: int, channels: tuple[int, ...], reference_channels: tuple[int, ...], embedding_dim: int
-    ) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        levels = len(channels)
-        self.shift = levels - len(reference_channels)
-        modulation = channels[-1]
-        self.modulate = nn.Sequential(
-            nn.Linear(embedding_dim, modulation), nn.SiLU(), nn.Linear(modulation, modulation)
-        )
+        channels, parts = config.channels, config.parts
+        latent_channels = 3 * config.latent_factor**2
+        modulation = channels[-1] if "embedding" in parts else None
+        self.modulate = None
+        if modulation is not None:
+            self.modulate = nn.Sequential(
+                nn.Linear(config.embedding_dim, modulation), nn.SiLU(), nn.Linear(modulation, modulation)
+            )
         self.first = nn.Conv2d(latent_channels, channels[0], 3, padding=1)
         self.down = nn.ModuleList(resnet(c, c) for c in channels)
         self.smaller = nn.ModuleList(
             nn.Sequential(Downsample2D(c, use_conv=True, name="op"), nn.Conv2d(c, wider, 1))
             for c, wider in pairwise(channels)
         )
-        self.join = nn.ModuleList(
-            nn.Conv2d(c + 2 * r, c, 1) for c, r in zip(channels[self.shift :], reference_channels, strict=True)
-        )
-        self.attend = ExtendedAttention(channels[-2], reference_channels[len(reference_channels) // 2])
+        self.join = None
+        if "maps" in parts:
+            self.join = nn.ModuleList(
+                nn.Conv2d(c + 2 * r, c, 1) for c, r in zip(channels, config.reference_channels, strict=True)
+            )
+        self.attend = None
+        if "extended" in parts:
+            tokens = config.reference_channels[token_scale(config.reference_channels)]
+            self.attend = ExtendedAttention(channels[-2], tokens)
         self.middle = nn.ModuleList(resnet(channels[-1], channels[-1], modulation) for _ in range(2))
         self.larger = nn.ModuleList(
             nn.Sequential(nn.Conv2d(wider, c, 1), Upsample2D(c, use_conv=True)) for c, wider in pairwise(channels)
@@ -71,23 +97,31 @@ class TinyUNet(nn.Module):
         self.last = nn.Sequential(
             nn.GroupNorm(GROUPS, channels[0]), nn.SiLU(), zeroed(nn.Conv2d(channels[0], latent_channels, 3, padding=1))
         )
+        self.prompted = None
+        if {"vre", "identity"} & set(parts):
+            self.prompted = nn.ModuleList(PromptAttention(c, PROMPT_DIM) for c in channels[-2:])
 
-    def forward(self, z: torch.Tensor, seen: Pooled) -> torch.Tensor:
+    def forward(self, z: torch.Tensor, seen: Conditions) -> torch.Tensor:
         """z (B,C,h,w) in -1..1 -> correction (B,C,h,w)."""
-        identity = self.modulate(seen.identity)
+        identity = None if self.modulate is None else self.modulate(seen.identity)
         h = self.first(z)
         skips = []
         for level, block in enumerate(self.down):
             if level:
                 h = self.smaller[level - 1](h)
-            if level >= self.shift:
-                h = self.join[level - self.shift](torch.cat([h, seen.maps[level - self.shift]], 1))
+            if self.join is not None:
+                h = self.join[level](torch.cat([h, seen.maps[level]], 1))
             h = block(h, None)
             if level == len(self.down) - 2:
-                h = self.attend(h, seen.tokens, seen.token_mask)
+                if self.attend is not None:
+                    h = self.attend(h, seen.tokens, seen.token_mask)
+                if self.prompted is not None:
+                    h = self.prompted[0](h, seen.prompt, seen.prompt_mask)
             skips.append(h)
-        for block in self.middle:
-            h = block(h, identity)
+        h = self.middle[0](h, identity)
+        if self.prompted is not None:
+            h = self.prompted[1](h, seen.prompt, seen.prompt_mask)
+        h = self.middle[1](h, identity)
         for level in reversed(range(len(self.up))):
             h = self.up[level](torch.cat([self.larger[level](h), skips[level]], 1), identity)
         return self.last(h)
