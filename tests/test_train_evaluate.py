@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +24,13 @@ from degrade.sets import make_set
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger import Ledger
 from manifests.storage import crop_path
-from train.cases import read_cases
-from train.evaluate import INPUT, evaluate
+from train.cases import _draw_wrong, read_cases
+from train.cli import print_evaluation
+from train.evaluate import evaluate, told_interval
 from train.models.restorer import Restored, Restorer
+
+INPUT = "LQ input"
+CROWD = f"codeformer-train-{SIZE}-s0"
 
 
 class Copying(Marking):
@@ -49,6 +54,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "dataset"
 
 
+@pytest.fixture(scope="module")
+def crowd(made: Path) -> Path:
+    """The same with a frozen set of several people, those of train."""
+    shutil.copytree(made, made.parent / "crowd")
+    make_set(made.parent / "crowd", "codeformer", "train", 0, SIZE, workers=1)
+    return made.parent / "crowd"
+
+
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model = Copying()
@@ -62,7 +75,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_model_that_copies_its_references_scores_as_one(made: Path, run: Path) -> None:
     result = evaluate(run, made, references=2)
     rows = {row["system"]: row for row in result["rows"]}
-    assert list(rows) == [INPUT, "restored, no reference", "restored"]
+    assert list(rows) == [INPUT, "restored, no reference", "restored"]  # one person: nobody else to show
     assert result["images"] == rows["restored"]["images"] > 0 and result["people"] >= 1
     # without references it answers its input
     for metric in ("psnr", "ssim", "id_target", "id_references"):
@@ -106,6 +119,56 @@ def test_another_judge_is_named_and_kept_apart(made: Path, run: Path) -> None:
     result = evaluate(run, made, judge="other")
     assert result["judge"]["is_the_datasets_own"] is False
     assert (run / "evaluation-judge.json").is_file() and not (run / "evaluation.json").exists()
+
+
+def test_wrong_references_are_of_another_person_of_the_set_and_do_not_help(crowd: Path, run: Path) -> None:
+    result = evaluate(run, crowd, lq_set=CROWD, references=2, counts=(0, 1, 2))
+    assert [row["key"] for row in result["rows"]] == ["lq", "0", "1", "2", "wrong2"]
+    table = pq.read_table(run / "evaluation.parquet").to_pylist()
+    people = {row["identity_id"] for row in table}
+    for row in table:
+        assert row["shown_identity_id"] in people
+        assert (row["shown_identity_id"] != row["identity_id"]) == (row["key"] == "wrong2")
+    counts = {(row["face_id"], row["key"]): row["references"] for row in table}
+    assert all(counts[face, "wrong2"] == counts[face, "2"] for face, key in counts if key == "lq")
+    by_name = {line["difference"]: line for line in result["differences"]}
+    assert list(by_name) == ["right - none", "right - wrong", "none - LQ"]
+    # the double answers the mean of what it is shown
+    means = {row["key"]: row["psnr"]["mean"] for row in result["rows"]}
+    assert by_name["right - wrong"]["psnr"]["mean"] == pytest.approx(means["2"] - means["wrong2"])
+    assert by_name["right - wrong"]["psnr"]["mean"] > 0
+    assert by_name["none - LQ"]["psnr"]["mean"] == 0 and not by_name["none - LQ"]["psnr"]["excludes_zero"]
+
+
+def test_wrong_references_do_not_change_with_people_who_do_not_win_the_draw() -> None:
+    pool = {person: [(f"{person}{photo}", f"photo {person}{photo}") for photo in range(4)] for person in "abcdef"}
+    chosen, faces = _draw_wrong(pool, "a", "photo a0", 2, "a0", 0)
+    assert chosen in set("bcdef") and len(faces) == 2 and all(face.startswith(str(chosen)) for face in faces)
+    (lost, *_) = set("bcdef") - {chosen}
+    assert _draw_wrong({p: f for p, f in pool.items() if p != lost}, "a", "photo a0", 2, "a0", 0) == (chosen, faces)
+    assert len({_draw_wrong(pool, "a", "photo a0", 2, f"a{n}", 0)[0] for n in range(40)}) == 5, "one stranger for all"
+    # nobody else has five; a photo that shows the target too is not shown
+    assert _draw_wrong(pool, "a", "photo a0", 5, "a0", 0) == (None, [])
+    both = {"a": pool["a"], "b": [("b0", "photo a0"), ("b1", "photo b1")]}
+    assert _draw_wrong(both, "a", "photo a0", 1, "a0", 0) == ("b", ["b1"])
+
+
+def test_one_person_alone_has_no_wrong_references_and_the_caption_says_so(
+    made: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = evaluate(run, made, references=2)
+    assert result["people"] == 1 and result["without_wrong_references"] == result["images"]
+    assert [line["difference"] for line in result["differences"]] == ["right - none", "none - LQ"]
+    print_evaluation(result, False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no row with wrong references, there is only one person in the set" in said
+    assert "nothing is said of other people" in said and "Paired differences" in said
+
+
+def test_intervals_over_few_people_say_so() -> None:
+    assert "over 5 people, few" in told_interval(list("abcde")) and "85%" in told_interval(list("abcde"))
+    assert told_interval([str(i) for i in range(40)]) == "95% percentile bootstrap over 40 people"
+    assert "over images, of 2 people only" in told_interval(list("ab"))
 
 
 def test_what_cannot_be_measured_is_one_sentence(made: Path, run: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from train.metrics.image import psnr, ssim
-from train.metrics.intervals import bootstrap_unit, mean_interval
+from train.metrics.intervals import Interval, bootstrap_unit, held, mean_interval
 
 
 def test_psnr_is_what_the_formula_says_for_each_image() -> None:
@@ -48,3 +48,17 @@ def test_people_are_resampled_where_there_are_enough_of_them() -> None:
     assert over_people.high - over_people.low > 2 * (over_images.high - over_images.low)
     again = mean_interval(alike, people, np.random.default_rng(0))
     assert again == over_people
+
+
+def test_an_interval_excludes_zero_on_either_side_only() -> None:
+    assert Interval(1, 0.5, 2).excludes_zero() and Interval(-1, -2, -0.5).excludes_zero()
+    assert not Interval(0.1, -0.5, 2).excludes_zero() and not Interval(0, 0, 0).excludes_zero()
+
+
+def test_how_often_an_interval_over_few_people_holds_is_what_trying_it_out_says() -> None:
+    rng = np.random.default_rng(0)
+    people = [f"p{i}" for i in range(5)]
+    found = [mean_interval(rng.normal(size=5).tolist(), people, rng) for _ in range(600)]
+    share = float(np.mean([one.low <= 0 <= one.high for one in found]))
+    assert held(5) == pytest.approx(share, abs=0.05)
+    assert 0 == held(1) < held(2) < held(20) < held(1000) < 0.951

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ class Case:
     target: np.ndarray  # uint8 (S, S, 3)
     references: tuple[np.ndarray, ...]  # uint8 (S, S, 3)
     reference_embeddings: np.ndarray  # float32 (K, d)
+    wrong: tuple[np.ndarray, ...] = ()  # uint8 (S, S, 3), K of another person; none where nobody has as many photos
+    wrong_embeddings: np.ndarray | None = None  # float32 (K, d)
+    wrong_identity_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,9 @@ def read_cases(dataset: Path, size: int, lq_set: str | None, references: int, se
     """The frozen set of that name, or the one test set of the restorer's size.
 
     References are drawn from all usable photos of the same person on the side that a restorer may see, by a stable
-    hash of (seed, face): never by likeness to the target, which nobody has when restoring. Raises BadInput for a set
-    that is not there, not finished or of another size, LedgerBroken for an image that is not the frozen one.
+    hash of (seed, face): never by likeness to the target, which nobody has when restoring. Wrong references are as
+    many photos of another person of the set, see _draw_wrong. Raises BadInput for a set that is not there, not finished
+    or of another size, LedgerBroken for an image that is not the frozen one.
     """
     with Ledger.open(dataset) as ledger:
         name = _choose_set(ledger, lq_set, size)
@@ -62,22 +67,41 @@ def read_cases(dataset: Path, size: int, lq_set: str | None, references: int, se
                WHERE d.lq_set = ? AND s.status = 'ok' GROUP BY ALL ORDER BY d.face_id""",
             name,
         )
-        chosen = [(face, person, _draw(refs, references, face, seed)) for face, person, refs in found.iter_rows()]
-        wanted = sorted({ref for _, _, refs in chosen for ref in refs})
+        shown_by = ledger.query(
+            """SELECT r.identity_id, r.face_id, g.photo_id FROM splits r JOIN faces g USING (face_id)
+               WHERE r.status = 'ok' AND g.status = 'ok' AND (r.identity_id, r.split) IN (
+                   SELECT s.identity_id, CASE WHEN s.policy = 'photos' THEN 'train' ELSE s.split END
+                   FROM degradations d JOIN splits s USING (face_id) WHERE d.lq_set = ?)""",
+            name,
+        )
+        photo_of = dict(ledger.query("SELECT face_id, photo_id FROM faces WHERE status = 'ok'").iter_rows())
+        pool: dict[str, list[tuple[str, str]]] = {}
+        for person, face, photo in shown_by.iter_rows():
+            pool.setdefault(person, []).append((face, photo))
+        chosen = []
+        for face, person, refs in found.iter_rows():
+            right = _draw(refs, references, face, seed)
+            stranger, wrong = _draw_wrong(pool, person, photo_of[face], len(right), face, seed)
+            chosen.append((face, person, right, stranger, wrong))
+        wanted = sorted({ref for _, _, right, _, wrong in chosen for ref in (*right, *wrong)})
         vector = dict(zip(*ledger.embeddings(wanted), strict=True))
     if not chosen:
         raise BadInput(f"No face of the set {name} has a reference: nothing can be measured.")
-    crops = {face: shrink(_png(crop_path(dataset, face)), size) for face in {*wanted, *(face for face, _, _ in chosen)}}
+    shown = {*wanted, *(face for face, *_ in chosen)}
+    crops = {face: shrink(_png(crop_path(dataset, face)), size) for face in shown}
     cases = tuple(
         Case(
             face,
             person,
             _png(dataset / "lq" / name / f"{face}.png", frozen[face]),
             crops[face],
-            tuple(crops[ref] for ref in refs),
-            np.stack([vector[ref] for ref in refs]),
+            tuple(crops[ref] for ref in right),
+            np.stack([vector[ref] for ref in right]),
+            tuple(crops[ref] for ref in wrong),
+            np.stack([vector[ref] for ref in wrong]) if wrong else None,
+            stranger,
         )
-        for face, person, refs in chosen
+        for face, person, right, stranger, wrong in chosen
     )
     return FrozenSet(name, len(frozen), cases)
 
@@ -129,6 +153,25 @@ def _choose_set(ledger: Ledger, wanted: str | None, size: int) -> str:
 def _draw(refs: Sequence[str], count: int, face: str, seed: int) -> list[str]:
     order = seeded(seed, "references", face).permutation(len(refs))[:count]
     return [refs[i] for i in order]
+
+
+def _draw_wrong(
+    pool: dict[str, list[tuple[str, str]]], person: str, photo: str, count: int, face: str, seed: int
+) -> tuple[str | None, list[str]]:
+    """Another person of the pool (faces with their photos, by person) and `count` of their faces.
+
+    Whoever, and whichever, has the smallest hash of (seed, face, candidate): a dataset that grows by a person or a
+    photo changes a draw only where the newcomer wins it. None and nothing where nobody else has so many.
+    """
+    others = {
+        other: [one for one, where in faces if where != photo] for other, faces in pool.items() if other != person
+    }
+
+    def rank(candidate: str) -> bytes:
+        return hashlib.sha256(json.dumps([seed, "wrong references", face, candidate]).encode()).digest()
+
+    stranger = min((other for other, faces in others.items() if len(faces) >= count), key=rank, default=None)
+    return stranger, sorted(others[stranger], key=rank)[:count] if stranger is not None else []
 
 
 def _png(path: Path, sha256: str | None = None) -> np.ndarray:

@@ -344,16 +344,37 @@ def print_evaluation(result: dict[str, Any], as_json: bool) -> None:
     caption = f"{result['interval']}; identity by {result['judge']['spec']}{own}"
     if result["images"] < result["images_in_set"]:
         caption += f"; {result['images_in_set'] - result['images']} more images of the set have no reference"
+    if result["without_wrong_references"] == result["images"]:
+        why = "only one person" if result["people"] == 1 else "nobody else with as many photos"
+        caption += f"; no row with wrong references, there is {why} in the set"
+    elif result["without_wrong_references"]:
+        caption += f"; for {result['without_wrong_references']} images nobody else has as many photos to show wrongly"
     if result["unseen_in_training"] != "checked":
         caption += f"; that these people were not trained on is {result['unseen_in_training']}"
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    columns = (("psnr", 2), ("ssim", 3), ("id_target", 3), ("id_references", 3))
+    headings = ("PSNR dB", "SSIM", "identity to target", "identity to references")
     table.add_column("system")
-    for column in ("PSNR dB", "SSIM", "identity to target", "identity to references"):
-        table.add_column(column, justify="right")
+    for heading in headings:
+        table.add_column(heading, justify="right")
     for row in result["rows"]:
-        cells = [
-            f"{row[metric]['mean']:.{digits}f} [{row[metric]['low']:.{digits}f}, {row[metric]['high']:.{digits}f}]"
-            for metric, digits in (("psnr", 2), ("ssim", 3), ("id_target", 3), ("id_references", 3))
+        table.add_row(row["system"], *(_interval(row[metric], f".{digits}f") for metric, digits in columns))
+    paired = Table(title="Paired differences", title_justify="left", caption_justify="left")
+    paired.caption = "* the interval excludes zero; n/m: of n of m people the mean is above zero"
+    paired.add_column("difference")
+    for heading in headings:
+        paired.add_column(heading, justify="right")
+    for row in result["differences"]:
+        marked = [
+            f"{_interval(row[metric], f'+.{digits}f')}{' *' if row[metric]['excludes_zero'] else ''} "
+            f"{row[metric]['people_above']}/{row['people']}"
+            for metric, digits in columns
         ]
-        table.add_row(row["system"], *cells)
-    Console().print(table)
+        paired.add_row(row["difference"], *marked)
+    console = Console()
+    console.print(table)
+    console.print(paired)
+
+
+def _interval(value: dict[str, float], form: str) -> str:
+    return f"{value['mean']:{form}} [{value['low']:{form}}, {value['high']:{form}}]"

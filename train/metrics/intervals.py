@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t
 
 RESAMPLES = 2000
 # fewer people than this say too little about people to resample them; then images are resampled (ours)
@@ -20,10 +21,24 @@ class Interval:
     low: float
     high: float
 
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
 
 def bootstrap_unit(people: Sequence[str]) -> str:
     """What is resampled: people, since photos of one person are alike, or images where there are too few people."""
     return "people" if len(set(people)) >= FEWEST_PEOPLE else "images"
+
+
+def held(units: int) -> float:
+    """What share of such intervals really hold the mean of `units` normal values, .95 in the limit (ours).
+
+    The bootstrap's spread is the sample's with n and not n - 1 below the line, and its quantiles are the normal's and
+    not Student's: 2 T(1.96 sqrt((n-1)/n)) - 1 with n - 1 degrees of freedom. About .85 for 5 people, .93 for 20.
+    """
+    if units < 2:
+        return 0.0
+    return float(2 * t.cdf(1.96 * ((units - 1) / units) ** 0.5, units - 1) - 1)
 
 
 def mean_interval(values: Sequence[float], people: Sequence[str], rng: np.random.Generator) -> Interval:

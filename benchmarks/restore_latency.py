@@ -1,0 +1,108 @@
+"""Milliseconds a face: Stable Diffusion 2.1-base in shape with random weights at 512 px, and recipe tiny at 128 px.
+
+    python benchmarks/restore_latency.py [--recipe osdface] [--base-model FOLDER] [--repeats 3] [--keep]
+
+One call of the restorer, from pictures on the device to pictures on the device: no detection, no pasting, no file. A
+warm-up call, then the median of the repeats; batch 1, and 16 where there is a GPU, there in float32 and in bfloat16.
+References are shown where the recipe looks at any: four.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from record import finish
+
+from train.models.restorer import Restorer
+from train.recipes import DIFFUSION, TINY, find_recipe, model_config
+
+DIM = 512  # of the recognizer: that of the usual ArcFace packs
+SHOWN = 4
+
+
+@torch.inference_mode()
+def milliseconds(model: Restorer, batch: int, references: int, repeats: int, precision: str) -> list[float]:
+    """The time of each of `repeats` calls, by the face."""
+    device, size = next(model.parameters()).device, model.config.size
+    generator = torch.Generator().manual_seed(0)
+    lq = torch.rand(batch, 3, size, size, generator=generator).to(device)
+    crops = torch.rand(batch, references, 3, size, size, generator=generator).to(device)
+    embeddings = torch.randn(batch, references, model.config.embedding_dim, generator=generator)
+    embeddings = torch.nn.functional.normalize(embeddings, dim=-1).to(device)
+    present = torch.ones(batch, references, dtype=torch.bool, device=device)
+
+    def call() -> float:
+        began = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            model(lq, crops, present, embeddings)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return 1000 * (time.perf_counter() - began) / batch
+
+    call()
+    return [call() for _ in range(repeats)]
+
+
+def measure(recipe: str, base: str, base_model: str, repeats: int) -> list[dict[str, Any]]:
+    """A row for each batch size and precision that this machine is measured at."""
+    told, cuda = find_recipe(recipe, base), torch.cuda.is_available()
+    torch.manual_seed(0)
+    model = Restorer(model_config(told, DIM, base_model)).eval().to("cuda" if cuda else "cpu")
+    references = min(SHOWN, max(told.reference_counts))
+    rows = []
+    for batch, precision in ((1, "fp32"), (1, "bf16"), (16, "fp32"), (16, "bf16")) if cuda else ((1, "fp32"),):
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        times = milliseconds(model, batch, references, repeats, precision)
+        rows.append(
+            {
+                "recipe": recipe,
+                "base": base,
+                "size": told.size,
+                "batch": batch,
+                "references": references,
+                "precision": precision,
+                "ms_per_face": round(median(times), 1),
+                "ms_of_each_repeat": [round(one, 1) for one in times],
+                "parameters": sum(weight.numel() for weight in model.parameters()),
+                "peak_gpu_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None,
+                "peak_rss_gib_so_far": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", nargs="+", default=["osdface"], help="what is measured on the diffusion base")
+    parser.add_argument("--base-model", help="a diffusers folder; default: SD 2.1's shape with random weights")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--tiny-only", action="store_true", help="recipe tiny alone")
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/restore_latency.json")
+    told = parser.parse_args()
+    if told.repeats < 1:
+        parser.error("--repeats must be at least 1.")
+    rows = measure("tiny", TINY, TINY, told.repeats)
+    if not told.tiny_only:
+        with tempfile.TemporaryDirectory() as folder:
+            base = told.base_model
+            if base is None:
+                from sd21 import write_sd21
+
+                base = str(Path(folder) / "sd21")
+                write_sd21(Path(base))
+            for recipe in told.recipe:
+                rows += measure(recipe, DIFFUSION, base, told.repeats)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
+    finish("restore_latency", {"device": device, "torch": torch.__version__, "rows": rows}, told.keep)
+
+
+if __name__ == "__main__":
+    main()

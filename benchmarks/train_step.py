@@ -1,0 +1,95 @@
+"""Speed, memory and wait for data of a training step.
+
+    python benchmarks/train_step.py --dataset DATASET [--recipe R] [--base-model FOLDER|sd21] [--images N] [--keep]
+
+Runs `likeness train` for a few hundred images into a folder that is thrown away, and reads what the trainer itself has
+logged; the first 320 images, which hold the start of the workers and of the kernels, are not counted. DATASET is a
+dataset or a snapshot of one. Without --base-model it is recipe tiny; `sd21` is Stable Diffusion 2.1-base in shape with
+random weights, which is as fast as the real one. Memory is the training process's own at its highest; its workers' is
+beside it. Where there is a GPU it is that GPU's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from record import finish
+
+
+def one(words: list[str]) -> dict[str, Any]:
+    """`likeness train` with these words in this process, and its memory."""
+    import torch
+
+    from likeness import app
+
+    app(["train", *words], standalone_mode=False)
+    cuda = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
+        "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "peak_rss_gib_of_a_worker": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 2),
+        "peak_gpu_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None,
+    }
+
+
+def pace(stats: Path) -> dict[str, Any]:
+    """The medians over what RUN/stats.jsonl says of training, without its first line where there are more."""
+    lines = [json.loads(line) for line in stats.read_text().splitlines()]
+    lines = [line for line in lines if line["kind"] == "train"]
+    if not lines:
+        raise SystemExit("The trainer logged nothing: give --images 320 or more.")
+    counted = lines[1:] or lines
+    return {
+        "images_per_second": round(median(line["images_per_second"] for line in counted), 2),
+        "data_wait": round(median(line["data_wait"] for line in counted), 4),
+        "data_wait_at_most": round(max(line["data_wait"] for line in counted), 4),
+        "intervals": len(counted),
+        "first_interval_counted": len(lines) == 1,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", type=Path, help="a dataset, or a snapshot folder of one")
+    parser.add_argument("--recipe", default="tiny")
+    parser.add_argument("--base-model", help="a diffusers folder, tiny, or sd21 for its shape with random weights")
+    parser.add_argument("--images", type=int, default=1600)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/train_step.json")
+    parser.add_argument("--one", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    told = parser.parse_args()
+    if told.one is not None:
+        print(json.dumps(one(told.one)))
+        return
+    if told.dataset is None:
+        parser.error("--dataset: name a dataset, or a snapshot of one.")
+    with tempfile.TemporaryDirectory() as folder:
+        run, base = Path(folder) / "run", told.base_model
+        if base == "sd21":
+            from sd21 import write_sd21
+
+            base = str(Path(folder) / "sd21")
+            write_sd21(Path(base))
+        words = [told.dataset, "--recipe", told.recipe, "--out", run, "--images", told.images]
+        words += ["--workers", told.workers, *(["--base-model", base] if base else [])]
+        command = [sys.executable, str(Path(__file__).resolve()), "--one", *map(str, words)]
+        ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if ran.returncode:
+            sys.exit(f"`likeness train` ended with {ran.returncode}; what it said stands above.")
+        memory, made = json.loads(ran.stdout.splitlines()[-1]), json.loads((run / "config.json").read_text())
+        speed = pace(run / "stats.jsonl")
+    recipe = made["recipe"]
+    about = {"recipe": told.recipe, "base_model": told.base_model or "tiny", "size": recipe["size"]}
+    finish("train_step", {**about, "batch": recipe["batch"], "workers": told.workers, **speed, **memory}, told.keep)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Which references a row is shown, and paired differences against hand calculations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from train.cases import Case
+from train.counterfactuals import compared, differences, shown, systems
+
+PICTURE = np.zeros((8, 8, 3), np.uint8)
+
+
+def case(right: int = 3, wrong: int = 3) -> Case:
+    def photos(count: int, first: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        pictures = tuple(np.full((8, 8, 3), first + place, np.uint8) for place in range(count))
+        return pictures, np.full((count, 4), first, np.float32)
+
+    ours, theirs = photos(right, 10), photos(wrong, 100)
+    return Case("f", "p", PICTURE, PICTURE, *ours, theirs[0], theirs[1] if wrong else None, "q" if wrong else None)
+
+
+def row(key: str, face: str, person: str, value: float) -> dict:
+    return {"key": key, "face_id": face, "identity_id": person, "score": value}
+
+
+def test_fewer_references_are_the_first_of_more_and_wrong_ones_are_anothers() -> None:
+    levels = {}
+    for system in systems(3, (0, 1, 2, 3, 9)):
+        references = shown(case(), system)
+        assert references is not None and len(references.crops) == len(references.embeddings) == system.references
+        levels[system.key] = [round(float(crop[0, 0, 0]) * 255) for crop in references.crops]
+    assert levels == {"lq": [], "0": [], "1": [10], "2": [10, 11], "3": [10, 11, 12], "wrong3": [100, 101, 102]}
+
+
+def test_where_there_is_nobody_else_there_are_no_wrong_references() -> None:
+    *_, right, wrong = systems(3)
+    alone = case(wrong=0)
+    assert shown(alone, wrong) is None and shown(alone, right) is not None
+
+
+def test_a_difference_is_that_of_the_same_image() -> None:
+    people = [f"p{place % 6}" for place in range(12)]
+    # images differ much, systems by 1 and a little: unpaired, nothing would show
+    rows = [row("0", str(place), person, 100.0 * place) for place, person in enumerate(people)]
+    rows += [row("4", str(place), person, 100.0 * place + 1 + place / 100) for place, person in enumerate(people)]
+    (line,) = differences(rows, [("more", "4", "0"), ("absent", "4", "wrong4")], ["score"], 0)
+    assert (line["difference"], line["images"], line["people"]) == ("more", 12, 6)
+    assert line["score"]["mean"] == pytest.approx(1.055)
+    assert line["score"]["excludes_zero"] and line["score"]["people_above"] == 6
+    assert line["score"]["low"] <= 1.055 <= line["score"]["high"]
+    (turned,) = differences(rows, [("less", "0", "4")], ["score"], 0)
+    assert turned["score"]["mean"] == pytest.approx(-1.055)
+    assert turned["score"]["excludes_zero"] and turned["score"]["people_above"] == 0
+
+
+def test_an_interval_over_zero_is_not_marked() -> None:
+    rows = [row("0", str(place), f"p{place}", 0.0) for place in range(8)]
+    rows += [row("4", str(place), f"p{place}", (-1.0) ** place) for place in range(8)]
+    (line,) = differences(rows, [("both ways", "4", "0")], ["score"], 0)
+    assert not line["score"]["excludes_zero"] and line["score"]["people_above"] == 4
+
+
+def test_only_images_that_have_both_are_compared() -> None:
+    rows = [row("4", str(place), f"p{place}", 2.0) for place in range(8)] + [row("wrong4", "3", "p3", 1.0)]
+    (line,) = differences(rows, compared(4), ["score"], 0)
+    assert (line["difference"], line["images"], line["people"]) == ("right - wrong", 1, 1)
