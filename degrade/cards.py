@@ -19,8 +19,9 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 import cv2
 import numpy as np
 
+from degrade.drawing import Order, SecondOrder
 from degrade.operations import VERSION, check_theta
-from degrade.presets import Preset
+from degrade.presets import Preset, draw
 from degrade.work import ENGINES
 from manifests.errors import BadInput
 from manifests.storage import sha256_bytes, write_atomically
@@ -168,6 +169,39 @@ def _size_of_card(folder: Path) -> int | None:
         return size
     except (OSError, ValueError, KeyError, TypeError):
         raise BadInput(f"it has no size, and no {CARD} beside it says one: put the card of the set there.") from None
+
+
+def draws_same(card: dict[str, Any], rows: list[Row]) -> bool:
+    """Whether preset and seed of a card draw the θ of its rows, as `degrade` drew them: nobody edited the card.
+
+    True where the card names no preset, as that of a replay without one, or θ are of another version.
+    """
+    if card["preset"] is None or card["seed"] is None or card.get("theta_version") != VERSION:
+        return True
+    try:
+        preset, seed = _preset_of(card["preset"]), card["seed"]
+        # keyed by the path below a folder, or by the face of a dataset, which its file is named after
+        return all(
+            row["theta"] in (draw(preset, seed, row["source"]), draw(preset, seed, Path(row["file"]).stem))
+            for row in rows
+        )
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return False  # what was edited is no preset or no seed any more
+
+
+def _preset_of(fields: dict[str, Any]) -> Preset:
+    """The inverse of dataclasses.asdict after a journey through JSON, which turns tuples into lists."""
+    found = {name: _tuples(value) for name, value in fields.items()}
+    if orders := found.get("orders"):
+        rounds = {name: Order(**orders[name]) for name in ("first", "second")}
+        found["orders"] = SecondOrder(**{**orders, **rounds})
+    return Preset(**found)
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _tuples(inside) for name, inside in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def other_tools(card: dict[str, Any]) -> tuple[str, ...]:

@@ -20,11 +20,13 @@ from degrade.cards import (
     CARD,
     THETAS,
     Row,
+    draws_same,
     encode_name,
     finish_set,
     new_card,
     other_tools,
     read_card,
+    read_thetas,
     theta_lines,
 )
 from degrade.operations import VERSION, check_sizes
@@ -363,13 +365,16 @@ def judge(
 
 
 def with_records(found: Verified, out: Path) -> Verified:
-    """What `verify` found, and whether theta.jsonl is the one that the card names, and with what the set was made."""
+    """What `verify` found, and whether theta.jsonl is the one that the card names and whose θ its preset and seed draw,
+    and with what the set was made."""
     card = read_card(out)
     named = card.get("theta_sha256")
     if named is not None and not (out / THETAS).is_file():
         found = dataclasses.replace(found, missing=(*found.missing, THETAS))
     elif named is not None and sha256_file(out / THETAS) != named:
         found = dataclasses.replace(found, changed=(*found.changed, THETAS))
+    elif named is not None and not draws_same(card, read_thetas(out)):
+        found = dataclasses.replace(found, changed=(*found.changed, CARD))
     return dataclasses.replace(found, elsewhere=other_tools(card))
 
 

@@ -120,6 +120,17 @@ def test_verify_finds_what_was_changed(photos, tmp_path):
     assert found.no_source == ("sixteen.png",) and found.not_reproduced == () and found.largest_difference == 8
 
 
+@pytest.mark.parametrize("preset", ["gfpgan", "real-esrgan"])
+def test_verify_finds_a_card_that_draws_another_theta(photos, tmp_path, preset):
+    out = tmp_path / "lq"
+    degrade_folder(photos, out, preset=preset, seed=3)
+    assert verify_folder(out).ok
+    card = json.loads((out / "card.json").read_text())
+    for edited in ({**card, "seed": 4}, {**card, "preset": {**card["preset"], "name": "mine"}}, {**card, "preset": {}}):
+        (out / "card.json").write_text(json.dumps(edited))
+        assert verify_folder(out).changed == ("card.json",)
+
+
 def test_the_same_command_mends_a_finished_set_and_names_the_picture_it_cannot_be_mended_from(photos, tmp_path):
     out = tmp_path / "lq"
     assert degrade_folder(photos, out, size=24).made == 8
