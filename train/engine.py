@@ -112,7 +112,7 @@ def _new_model(recipe: Recipe, embedding_dim: int, settings: Settings) -> Restor
     if not recipe.parts:  # recipe vre trains the embedder itself
         from train.models.dictionary import Dictionary
 
-        return Dictionary(config)
+        return Dictionary(config)  # type: ignore[return-value]  # it is called, saved and averaged as a Restorer is
     model = Restorer(config)
     if settings.vre is not None and model.vre is not None:
         model.vre.load_dictionary(newest_checkpoint(settings.vre))
