@@ -74,7 +74,7 @@ def build(
     device, judges = accelerator.device, None
     if recognizer is not None:
         judges = load_recognizer(recognizer[0], recognizer[1], recipe.size).to(device)
-    objective = Objective(recipe, recipe.size, judges, settings.weights)
+    objective = Objective(recipe, recipe.size, judges, settings.weights).to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _new_model(recipe, embedding_dim, settings)
