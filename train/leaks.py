@@ -105,7 +105,7 @@ def check_dataset(dataset: Path, limit: int = 20, report: Report = lambda *_: No
 def check_benchmark(
     folder: Path, photos: Path | None = None, limit: int = 20, report: Report = lambda *_: None
 ) -> Leaks:
-    """The leaks of a benchmark: between the splits that it lists, and among the references, wrong ones too, of a target.
+    """The leaks of a benchmark: between the splits that it lists, and among a target's references, right and wrong.
 
     Embeddings come from the dataset `photos`, else from the benchmark; what cannot be checked for want of them is in
     `unchecked`. Raises BadInput as load_benchmark, and for a dataset of another recognizer.
@@ -232,10 +232,10 @@ class _World:
             a, b = faces[t], faces[r]
             if t == r or (a.picture is not None and a.picture == b.picture):
                 what = "the target itself"
-            elif (a.copy_of or a.face) == (b.copy_of or b.face) or copy:
-                what = "a near-duplicate of the target"
             elif a.photo == b.photo:
                 what = "of the target's photo"
+            elif (a.copy_of or a.face) == (b.copy_of or b.face) or copy:
+                what = "a near-duplicate of the target"
             else:
                 continue
             found += self.leaks("own_reference", np.array([t]), np.array([r]), what)
