@@ -24,7 +24,7 @@ from train.benchmarks import CASES, FACES, FaceLine
 from train.freeze import freeze
 from train.leaks import KINDS, Leak, Rules, check_benchmark, check_dataset, find_leaks
 
-RULES = Rules(6, 0.35, 0.5, 54, 0.8, same_person=0.5)
+RULES = Rules(6, 0.35, 0.5, 54, 0.8, same_person=0.5, false_match_rate=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -229,21 +229,36 @@ def random_faces(n: int, people: int, d: int = 16) -> tuple[list[FaceLine], np.n
 
 
 def test_blocks_find_what_a_loop_over_all_pairs_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    faces, vectors = random_faces(120, 30)
+    faces, vectors = random_faces(120, 60)
     vectors[7] = vectors[8]
     monkeypatch.setattr(train.leaks, "_ROWS", 7)
     monkeypatch.setattr(train.leaks, "_COLUMNS", 11)
     monkeypatch.setattr(train.leaks, "_PAIRS", 5)
     found = find_leaks(faces, np.arange(120), vectors, np.zeros((0, 2), np.int64), "identity", RULES, limit=10_000)
     cosine = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
-    wanted = {
-        frozenset((faces[i].face, faces[j].face))
+
+    def toward(i: int, j: int) -> float:
+        side = [k for k, f in enumerate(faces) if (f.person, f.split) == (faces[j].person, faces[j].split)]
+        return float(cosine[i, side].mean()) if len(side) > 1 or alone(i) else -1.0
+
+    def alone(i: int) -> bool:
+        return sum((f.person, f.split) == (faces[i].person, faces[i].split) for f in faces) == 1
+
+    above = [
+        (i, j)
         for i in range(120)
         for j in range(i)
         if faces[i].split != faces[j].split and cosine[i, j] >= RULES.same_person
+    ]
+    wanted = {
+        frozenset((faces[i].face, faces[j].face))
+        for i, j in above
+        if max(toward(i, j), toward(j, i)) >= RULES.same_person
     }
-    assert wanted and {frozenset((leak.one, leak.other)) for leak in found.found} == wanted
-    assert found.counts["cosine"] == len(wanted) == found.total
+    assert 0 < len(wanted) < len(above)
+    assert {frozenset((leak.one, leak.other)) for leak in found.found} == wanted
+    assert found.counts["cosine"] == len(wanted) == found.total and found.alike == len(above)
+    assert found.expected == pytest.approx(found.compared * RULES.false_match_rate, abs=0.1)
     assert found.compared == sum(a.split != b.split for i, a in enumerate(faces) for b in faces[:i])
 
 

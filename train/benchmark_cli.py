@@ -56,7 +56,7 @@ def freeze(
         typer.echo(f"{what}, frozen in {made.folder} ({state}).\nbenchmark {made.benchmark}")
     if made.cosines:
         typer.echo(
-            f"{made.cosines} pairs of faces in two splits are as alike as one person's: see `likeness leaks {dataset}`."
+            f"{made.cosines} pairs of faces in two splits look like one person's: see `likeness leaks {dataset}`."
         )
 
 
@@ -110,6 +110,11 @@ def _print(found: Leaks) -> None:
         if more := found.counts[kind] - len(listed):
             typer.echo(f"{kind}  and {more} more: say --limit {found.counts[kind]}")
     typer.echo(", ".join(f"{count} {kind}" for kind, count in found.counts.items()) + ".")
+    if found.alike or found.expected:
+        typer.echo(
+            f"{found.alike} pairs across splits reach the cosine of one person; of strangers alone {found.expected:g} "
+            "are expected to. Listed as leaks are those that the people's other photos bear out."
+        )
     for sentence in found.unchecked:
         typer.echo(f"Not checked: {sentence}")
     looked = f"{found.faces} faces, {found.compared} pairs across splits, the references of {found.targets} targets"

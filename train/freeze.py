@@ -53,7 +53,7 @@ class Frozen:
     images_in_set: int
     people: int
     without_wrong_references: int
-    cosines: int  # pairs across splits as alike as one person's: `likeness leaks` lists them
+    cosines: int  # faces of two splits that look like one person's: `likeness leaks` lists them
     pictures: bool
     written: int  # files of this call
 
@@ -285,7 +285,7 @@ def _case(source: _Source, drawn: Drawn, picture_of: dict[str, str]) -> CaseLine
 
 def _thresholds(rules: Rules) -> dict[str, Any]:
     near = asdict(rules)
-    return {"same_person": near.pop("same_person"), "near_duplicate": near}
+    return {name: near.pop(name) for name in ("same_person", "false_match_rate")} | {"near_duplicate": near}
 
 
 def _embeddings(source: _Source, picture_of: dict[str, str]) -> bytes:
