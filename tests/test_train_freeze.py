@@ -16,7 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import REPOSITORY, Run
+from test_train_evaluate import Copying
 
+import train.evaluate
 import train.freeze
 from degrade.sets import make_set
 from manifests.errors import BadInput, LedgerBroken
@@ -25,7 +27,10 @@ from manifests.records import Degradation, Face, Membership, Split
 from manifests.storage import crop_path
 from train.benchmarks import CARD, CASES, EMBEDDINGS, FACES, benchmark_id, is_benchmark, load_benchmark
 from train.cases import Case, read_benchmark, read_cases, refuse_seen
+from train.evaluate import evaluate
 from train.freeze import Frozen, freeze
+from train.leaks import check_dataset
+from train.models.restorer import Restorer
 
 SIZE = 32
 
@@ -335,6 +340,41 @@ def test_a_run_that_saw_a_person_of_the_benchmark_is_refused(made: Path, tmp_pat
                 refuse_seen(tmp_path / "bench", tmp_path / "run", cases)
         else:
             assert refuse_seen(tmp_path / "bench", tmp_path / "run", cases)
+
+
+def test_evaluate_measures_a_benchmark_as_it_measures_the_dataset(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Copying()
+    monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
+    monkeypatch.setattr(train.evaluate, "newest_checkpoint", lambda run: run / "checkpoint-00000016")
+    monkeypatch.setattr("train.restore.load_faces", doubles.models)
+    freeze(made, tmp_path / "bench", references=2, with_pictures=True)
+    bare = freeze(made, tmp_path / "bare", references=2).folder
+    wanted = evaluate(tmp_path, made, references=2)
+    for dataset, lq_set in ((tmp_path / "bench", None), (made, bare)):
+        found = evaluate(tmp_path, dataset, lq_set=lq_set, references=2)
+        assert {**found, "dataset": wanted["dataset"]} == wanted
+
+
+@pytest.mark.shared_data
+def test_two_folders_of_real_photos_give_one_benchmark_and_leak_nothing(shared_data: Path, tmp_path: Path) -> None:
+    """Read where they lie, through links; 6 people of 6 photos."""
+    models = f"insightface:{shared_data / 'weights' / 'insightface_small'}"
+    for name in ("one", "two"):
+        photos = tmp_path / name
+        for person in sorted((shared_data / "people_crops").iterdir())[:6]:
+            for number, path in enumerate(sorted(person.iterdir())[:6]):
+                place = photos / (f"{person.name}/{path.name}" if name == "one" else f"{number}{person.name[::-1]}.jpg")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.symlink_to(path)
+        doubles.curated(photos, tmp_path / f"of_{name}", faces=models)
+        make_set(tmp_path / f"of_{name}", "gfpgan", "test", 0, 64, workers=1)
+        freeze(tmp_path / f"of_{name}", tmp_path / f"bench_{name}")
+    assert contents(tmp_path / "bench_one") == contents(tmp_path / "bench_two")
+    found = check_dataset(tmp_path / "of_one")
+    assert found.total == 0 and found.alike <= 3 * found.expected
+    assert read_benchmark(tmp_path / "bench_one", tmp_path / "of_two").cases
 
 
 def test_the_command_says_what_it_froze(made: Path, tmp_path: Path, likeness: Run) -> None:

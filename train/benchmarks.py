@@ -191,7 +191,7 @@ def embeddings_of(found: Benchmark, photos: Path | None) -> tuple[list[str], np.
             held = set(ledger.query("SELECT face_id FROM faces WHERE shard IS NOT NULL")["face_id"])
             return ledger.embeddings([face.face for face in found.faces if face.face in held])
     if not found.card["pictures"]:
-        return [], np.zeros((0, found.card["recognizer"]["dim"]), np.float32)
+        return [], np.zeros((0, 0), np.float32)
     named = sorted(face_of(found).items())
     path = found.folder / EMBEDDINGS
     try:
