@@ -312,6 +312,17 @@ def test_an_edited_benchmark_is_noticed(made: Path, tmp_path: Path) -> None:
         with pytest.raises(BadInput):
             load_benchmark(bench)
         restore()
+    for part in ({"size": "32"}, {"leaks": {}}, {"policy": None}, {"thresholds": {"same_person": 0.5}}):
+        forge(bench, **part)  # type: ignore[arg-type]
+        with pytest.raises(BadInput, match="get it again"):
+            load_benchmark(bench)
+        restore()
+    faces = [json.loads(line) for line in whole[FACES].splitlines()]
+    for field, value in (("face", "../x"), ("phash", "zz"), ("split", "all"), ("place", [0, 1])):
+        forge(bench, faces=[{**faces[0], field: value}, *faces[1:]])
+        with pytest.raises(BadInput, match="get it again"):
+            load_benchmark(bench)
+        restore()
     assert not is_benchmark(made) and is_benchmark(bench)
     with pytest.raises(BadInput, match="no benchmark"):
         load_benchmark(made)

@@ -25,7 +25,7 @@ import numpy as np
 
 from degrade.operations import shrink
 from degrade.theta import check_theta
-from degrade.work import Job, decode_picture, run_job
+from degrade.work import Job, check_engine, decode_picture, run_job
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger import Ledger
 from manifests.storage import crop_path, sha256_bytes
@@ -34,7 +34,23 @@ CARD, CASES, FACES = "card.json", "cases.jsonl", "faces.jsonl"
 PICTURES, LQ, EMBEDDINGS = "pictures", "lq", "embeddings.npy"
 KIND, VERSION = "likeness benchmark", 1
 
-_PICTURE, _FACE = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{32}")
+SPLITS = ("train", "val", "test")
+_HEX16, _HEX32, _HEX64 = (re.compile(f"[0-9a-f]{{{digits}}}") for digits in (16, 32, 64))
+
+# what is read from a card
+_CARD: dict[str, type] = {
+    "size": int, "references": int, "images_in_set": int, "pictures": bool, "engine": str, "policy": str,
+    "set": dict, "recognizer": dict, "thresholds": dict, "leaks": dict, "tools": dict,
+}  # fmt: skip
+_CARD_PARTS: dict[tuple[str, str], type] = {
+    ("set", "name"): str,
+    ("recognizer", "sha256"): str,
+    ("recognizer", "dim"): int,
+    ("leaks", "cosine"): int,
+    ("thresholds", "same_person"): float,
+    ("thresholds", "false_match_rate"): float,
+    ("thresholds", "near_duplicate"): dict,
+}
 
 
 @dataclass(frozen=True)
@@ -119,17 +135,23 @@ def _tuples(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(found: Benchmark) -> None:
-    """Names become paths, so that they must be hashes; and a case shows faces that are there."""
-    known = {face.picture for face in found.faces}
-    size = found.card["size"]
-    if any(not _FACE.fullmatch(name) for face in found.faces for name in (face.face, face.copy_of or face.face)):
-        raise ValueError("face")
-    if not isinstance(size, int) or not 16 <= size <= 512 or any(len(face.place) != 4 for face in found.faces):
-        raise ValueError("size")
+    """Raise where a card or a line is not what this version writes: names become paths, so they must be hashes."""
+    card, faces = found.card, {line.face for line in found.faces}
+    if any(not isinstance(card[key], kind) for key, kind in _CARD.items()) or not 16 <= card["size"] <= 512:
+        raise ValueError("card")
+    if not all(isinstance(card[part][key], kind) for (part, key), kind in _CARD_PARTS.items()):
+        raise ValueError("card")
+    for line in found.faces:
+        forms = ((_HEX32, line.face), (_HEX64, line.phash), (_HEX16, line.photo_phash))
+        if any(not form.fullmatch(name) for form, name in forms) or line.split not in SPLITS or len(line.place) != 4:
+            raise ValueError("face")
+    known = {line.picture for line in found.faces}
     for case in found.cases:
         shown = (case.picture, *case.references, *case.wrong_references)
-        if any(not _PICTURE.fullmatch(name) for name in (*shown, case.lq)) or not known.issuperset(shown):
+        if any(not _HEX64.fullmatch(name) for name in (*shown, case.lq)) or not known.issuperset(shown):
             raise ValueError("picture")
+        if case.face not in faces or not case.references:
+            raise ValueError("case")
         check_theta(case.theta)
 
 
@@ -170,6 +192,7 @@ def lq_of(found: Benchmark, case: CaseLine, photos: Path | None) -> np.ndarray:
     """RGB uint8 (size, size, 3): the LQ picture of a case, read, or made again from the crop and θ."""
     if found.card["pictures"]:
         return _read(found.folder / LQ / f"{case.lq}.png", case.lq, found, photos)
+    check_engine(found.card["engine"])
     path = _crop(found, case.picture, case.face, photos)
     made = run_job(Job(path, found.card["size"], case.theta, engine=found.card["engine"]))
     pixels = None if made.problem else decode_picture(made.png)

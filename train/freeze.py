@@ -27,6 +27,7 @@ from train.benchmarks import (
     KIND,
     LQ,
     PICTURES,
+    SPLITS,
     VERSION,
     CaseLine,
     FaceLine,
@@ -37,7 +38,7 @@ from train.benchmarks import (
     recognizer_of,
 )
 from train.cases import Drawn, draw_cases, read_png
-from train.leaks import SPLITS, Leaks, Rules, faces_of, find_leaks, policy_of, rules_of
+from train.leaks import Leaks, Rules, faces_of, find_leaks, policy_of, rules_of
 
 HARD = ("identity", "photo", "near_duplicate", "own_reference")  # nothing is frozen over one of these
 

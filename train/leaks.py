@@ -31,10 +31,9 @@ import numpy as np
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger import Ledger
 from manifests.progress import Report
-from train.benchmarks import Benchmark, FaceLine, embeddings_of, face_of, load_benchmark
+from train.benchmarks import SPLITS, Benchmark, FaceLine, embeddings_of, face_of, load_benchmark
 
 KINDS = ("identity", "photo", "near_duplicate", "cosine", "own_reference")
-SPLITS = ("train", "val", "test")
 DIGITS = 6  # of a cosine: the last bits of a matrix product follow the number of threads
 
 _ROWS, _COLUMNS = 1024, 16384  # of a block: 64 MB of cosines
