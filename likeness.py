@@ -16,6 +16,7 @@ import typer
 import curate.cli
 import degrade.cli
 import manifests.cli
+import train.benchmark_cli
 import train.cli
 
 if TYPE_CHECKING:
@@ -196,6 +197,8 @@ app.command()(degrade.cli.preview)
 app.command("train")(train.cli.train)
 app.command()(train.cli.restore)
 app.command()(train.cli.evaluate)
+app.command()(train.benchmark_cli.freeze)
+app.command()(train.benchmark_cli.leaks)
 app.command()(manifests.cli.report)
 for command in (manifests.cli.show, manifests.cli.query, manifests.cli.check, manifests.cli.why):
     ledger.command()(command)

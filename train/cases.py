@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from degrade.presets import seeded
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger import Ledger
 from manifests.storage import crop_path, sha256_bytes
+from train.benchmarks import Benchmark, crops_of, embeddings_of, face_of, is_benchmark, load_benchmark, lq_of
 from train.snapshot import FACES
 
 
@@ -44,66 +46,132 @@ class FrozenSet:
     cases: tuple[Case, ...]  # ordered by face id
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The faces that one image of a frozen set is shown."""
+
+    face_id: str
+    identity_id: str
+    references: tuple[str, ...]
+    wrong: tuple[str, ...]  # none where nobody else has as many photos
+    wrong_identity_id: str | None
+
+
 def read_cases(dataset: Path, size: int, lq_set: str | None, references: int, seed: int) -> FrozenSet:
     """The frozen set of that name, or the one test set of the restorer's size.
 
     References are drawn from all usable photos of the same person on the side that a restorer may see, by a stable
     hash of (seed, face): never by likeness to the target, which nobody has when restoring. Wrong references are as
-    many photos of another person of the set, see _draw_wrong. Raises BadInput for a set that is not there, not finished
-    or of another size, LedgerBroken for an image that is not the frozen one.
+    many photos of another person of the set, see _draw_wrong. A benchmark, whose draws are made, stands in for the
+    dataset, or for the set where it holds no pictures and takes them from the dataset. Raises BadInput for a set that
+    is not there, not finished or of another size, LedgerBroken for an image that is not the frozen one.
     """
+    if is_benchmark(dataset):
+        return read_benchmark(dataset, None, size, references)
+    if lq_set is not None and is_benchmark(Path(lq_set)):
+        return read_benchmark(Path(lq_set), dataset, size, references)
     with Ledger.open(dataset) as ledger:
         name = _choose_set(ledger, lq_set, size)
-        frozen = dict(ledger.query("SELECT face_id, sha256 FROM degradations WHERE lq_set = ?", name).iter_rows())
-        begun = ledger.query("SELECT detail FROM stages WHERE stage = 'degrade' AND unit = ?", name)
-        if len(begun) and len(json.loads(begun["detail"][0])["faces"]) != len(frozen):
-            raise BadInput(f"The set {name} is not finished: run the same `likeness degrade` command again.")
-        found = ledger.query(
-            """SELECT d.face_id, s.identity_id, list(r.face_id ORDER BY r.face_id) AS refs
-               FROM degradations d JOIN splits s USING (face_id) JOIN faces f USING (face_id)
-               JOIN splits r ON r.identity_id = s.identity_id AND r.status = 'ok'
-                   AND r.split = CASE WHEN s.policy = 'photos' THEN 'train' ELSE s.split END
-               JOIN faces g ON g.face_id = r.face_id AND g.photo_id <> f.photo_id AND g.status = 'ok'
-               WHERE d.lq_set = ? AND s.status = 'ok' GROUP BY ALL ORDER BY d.face_id""",
-            name,
-        )
-        shown_by = ledger.query(
-            """SELECT r.identity_id, r.face_id, g.photo_id FROM splits r JOIN faces g USING (face_id)
-               WHERE r.status = 'ok' AND g.status = 'ok' AND (r.identity_id, r.split) IN (
-                   SELECT s.identity_id, CASE WHEN s.policy = 'photos' THEN 'train' ELSE s.split END
-                   FROM degradations d JOIN splits s USING (face_id) WHERE d.lq_set = ?)""",
-            name,
-        )
-        photo_of = dict(ledger.query("SELECT face_id, photo_id FROM faces WHERE status = 'ok'").iter_rows())
-        pool: dict[str, list[tuple[str, str]]] = {}
-        for person, face, photo in shown_by.iter_rows():
-            pool.setdefault(person, []).append((face, photo))
-        chosen = []
-        for face, person, refs in found.iter_rows():
-            right = _draw(refs, references, face, seed)
-            stranger, wrong = _draw_wrong(pool, person, photo_of[face], len(right), face, seed)
-            chosen.append((face, person, right, stranger, wrong))
-        wanted = sorted({ref for _, _, right, _, wrong in chosen for ref in (*right, *wrong)})
+        frozen, chosen = draw_cases(ledger, name, references, seed)
+        wanted = sorted({ref for case in chosen for ref in (*case.references, *case.wrong)})
         vector = dict(zip(*ledger.embeddings(wanted), strict=True))
     if not chosen:
         raise BadInput(f"No face of the set {name} has a reference: nothing can be measured.")
-    shown = {*wanted, *(face for face, *_ in chosen)}
-    crops = {face: shrink(_png(crop_path(dataset, face)), size) for face in shown}
+    shown = {*wanted, *(case.face_id for case in chosen)}
+    crops = {face: shrink(read_png(crop_path(dataset, face)), size) for face in shown}
     cases = tuple(
         Case(
-            face,
-            person,
-            _png(dataset / "lq" / name / f"{face}.png", frozen[face]),
-            crops[face],
-            tuple(crops[ref] for ref in right),
-            np.stack([vector[ref] for ref in right]),
-            tuple(crops[ref] for ref in wrong),
-            np.stack([vector[ref] for ref in wrong]) if wrong else None,
-            stranger,
+            case.face_id,
+            case.identity_id,
+            read_png(dataset / "lq" / name / f"{case.face_id}.png", frozen[case.face_id]),
+            crops[case.face_id],
+            tuple(crops[ref] for ref in case.references),
+            np.stack([vector[ref] for ref in case.references]),
+            tuple(crops[ref] for ref in case.wrong),
+            np.stack([vector[ref] for ref in case.wrong]) if case.wrong else None,
+            case.wrong_identity_id,
         )
-        for face, person, right, stranger, wrong in chosen
+        for case in chosen
     )
     return FrozenSet(name, len(frozen), cases)
+
+
+def read_benchmark(
+    folder: Path, photos: Path | None = None, size: int | None = None, references: int | None = None
+) -> FrozenSet:
+    """A benchmark of `likeness freeze` as it is measured, with the first `references` of each target's references.
+
+    Without pictures of its own, `photos` names a dataset of the same photos; crops are found there by face and compared
+    with the pixels that were frozen, LQ pictures made again. `size` is what a restorer works at. Raises BadInput for
+    what does not fit, LedgerBroken for a picture that is missing or another one.
+    """
+    found = load_benchmark(folder)
+    card = found.card
+    if size is not None and card["size"] != size:
+        raise BadInput(f"{folder} has {card['size']} px images, the restorer works at {size} px.")
+    if references is not None and references > card["references"]:
+        raise BadInput(f"{folder} was frozen with {card['references']} references an image: ask for no more of them.")
+    crops, face = crops_of(found, photos), face_of(found)
+    vector = dict(zip(*embeddings_of(found, None if card["pictures"] else photos), strict=True))
+    if missing := [one for one in face.values() if one not in vector]:
+        raise LedgerBroken(f"{photos} has no embedding of face {missing[0][:12]}: it must hold the photos of {folder}.")
+    cases = []
+    for case in found.cases:
+        right, wrong = case.references[:references], case.wrong_references[:references]
+        cases.append(
+            Case(
+                case.face,
+                case.person,
+                lq_of(found, case, photos),
+                crops[case.picture],
+                tuple(crops[ref] for ref in right),
+                np.stack([vector[face[ref]] for ref in right]),
+                tuple(crops[ref] for ref in wrong),
+                np.stack([vector[face[ref]] for ref in wrong]) if wrong else None,
+                case.wrong_person,
+            )
+        )
+    return FrozenSet(card["set"]["name"], card["images_in_set"], tuple(cases))
+
+
+def draw_cases(
+    ledger: Ledger, name: str, references: int, seed: int, called: Mapping[str, str] | None = None
+) -> tuple[dict[str, str], list[Drawn]]:
+    """The sha256 of every image of a frozen set by face, and what is shown with each that has a reference, by face id.
+
+    `called` gives people other names than their identity ids; the draw of a stranger follows them.
+    """
+    frozen = dict(ledger.query("SELECT face_id, sha256 FROM degradations WHERE lq_set = ?", name).iter_rows())
+    begun = ledger.query("SELECT detail FROM stages WHERE stage = 'degrade' AND unit = ?", name)
+    if len(begun) and len(json.loads(begun["detail"][0])["faces"]) != len(frozen):
+        raise BadInput(f"The set {name} is not finished: run the same `likeness degrade` command again.")
+    found = ledger.query(
+        """SELECT d.face_id, s.identity_id, list(r.face_id ORDER BY r.face_id) AS refs
+           FROM degradations d JOIN splits s USING (face_id) JOIN faces f USING (face_id)
+           JOIN splits r ON r.identity_id = s.identity_id AND r.status = 'ok'
+               AND r.split = CASE WHEN s.policy = 'photos' THEN 'train' ELSE s.split END
+           JOIN faces g ON g.face_id = r.face_id AND g.photo_id <> f.photo_id AND g.status = 'ok'
+           WHERE d.lq_set = ? AND s.status = 'ok' GROUP BY ALL ORDER BY d.face_id""",
+        name,
+    )
+    shown_by = ledger.query(
+        """SELECT r.identity_id, r.face_id, g.photo_id FROM splits r JOIN faces g USING (face_id)
+           WHERE r.status = 'ok' AND g.status = 'ok' AND (r.identity_id, r.split) IN (
+               SELECT s.identity_id, CASE WHEN s.policy = 'photos' THEN 'train' ELSE s.split END
+               FROM degradations d JOIN splits s USING (face_id) WHERE d.lq_set = ?)""",
+        name,
+    )
+    photo_of = dict(ledger.query("SELECT face_id, photo_id FROM faces WHERE status = 'ok'").iter_rows())
+    called = called or {}
+    pool: dict[str, list[tuple[str, str]]] = {}
+    for person, face, photo in shown_by.iter_rows():
+        pool.setdefault(called.get(person, person), []).append((face, photo))
+    chosen = []
+    for face, identity, refs in found.iter_rows():
+        person, right = called.get(identity, identity), _draw(refs, references, face, seed)
+        stranger, wrong = _draw_wrong(pool, person, photo_of[face], len(right), face, seed)
+        chosen.append(Drawn(face, person, tuple(right), tuple(wrong), stranger))
+    return frozen, chosen
 
 
 def refuse_seen(dataset: Path, run: Path, cases: Sequence[Case]) -> bool:
@@ -117,6 +185,26 @@ def refuse_seen(dataset: Path, run: Path, cases: Sequence[Case]) -> bool:
     table = pq.read_table(snapshot, columns=["face_id", "split"]).to_pydict()
     trained = {face for face, split in zip(table["face_id"], table["split"], strict=True) if split == "train"}
     tested = [case.face_id for case in cases]
+    kin = _kin(load_benchmark(dataset), set(tested)) if is_benchmark(dataset) else _kin_in_ledger(dataset, tested)
+    for face, other in kin:
+        if other in trained:
+            raise LedgerBroken(
+                f"{run} was trained on face {other[:12]}, of a person who is now in the set (face {face[:12]}): the "
+                f"dataset has changed since. Train again, into another folder."
+            )
+    return True
+
+
+def _kin(found: Benchmark, tested: set[str]) -> list[tuple[str, str]]:
+    """Every tested face with every face of its person (under --split photos: of its photo) that the benchmark knows."""
+    by = operator.attrgetter("person" if found.card["policy"] == "identity" else "photo")
+    faces: dict[str, list[str]] = {}
+    for line in found.faces:
+        faces.setdefault(by(line), []).append(line.face)
+    return [(line.face, other) for line in found.faces if line.face in tested for other in faces[by(line)]]
+
+
+def _kin_in_ledger(dataset: Path, tested: list[str]) -> list[tuple[str, str]]:
     with Ledger.open(dataset) as ledger:
         kin = ledger.query(
             """SELECT a.face_id, b.face_id AS other FROM splits a JOIN faces fa USING (face_id)
@@ -124,13 +212,7 @@ def refuse_seen(dataset: Path, run: Path, cases: Sequence[Case]) -> bool:
                WHERE list_contains(?, a.face_id) AND (a.policy = 'identity' OR fa.photo_id = fb.photo_id)""",
             tested,
         )
-    for face, other in kin.iter_rows():
-        if other in trained:
-            raise LedgerBroken(
-                f"{run} was trained on face {other[:12]}, of a person who is now in the set (face {face[:12]}): the "
-                f"dataset has changed since. Train again, into another folder."
-            )
-    return True
+    return list(kin.iter_rows())
 
 
 def _choose_set(ledger: Ledger, wanted: str | None, size: int) -> str:
@@ -174,7 +256,7 @@ def _draw_wrong(
     return stranger, sorted(others[stranger], key=rank)[:count] if stranger is not None else []
 
 
-def _png(path: Path, sha256: str | None = None) -> np.ndarray:
+def read_png(path: Path, sha256: str | None = None) -> np.ndarray:
     """RGB uint8 (H, W, 3) of a PNG of the dataset; with `sha256`, of exactly that file."""
     try:
         data = path.read_bytes()
