@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+
+from train.losses.structure import ms_ssim_exponents
 
 
 def psnr(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
@@ -16,4 +22,17 @@ def ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
     """Structural similarity (Wang et al. 2004, 11 x 11 Gaussian window of sigma 1.5, mean over RGB), for (B, 3, S, S)
     in 0..1; higher is better. S must be 11 or more."""
     values = structural_similarity_index_measure(restored, target, data_range=1.0, reduction="none")
+    return [float(value) for value in torch.atleast_1d(values)]
+
+
+def ms_ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
+    """SSIM over scales (Wang et al. 2003), for (B, 3, S, S) in 0..1; higher is better. S must be 11 or more.
+
+    Below 176 px it has as many of the five scales as fit, see train.losses.structure.ms_ssim_exponents. A scale whose
+    contrast term is negative makes it 0.
+    """
+    exponents = ms_ssim_exponents(restored.shape[-1])
+    values = multiscale_structural_similarity_index_measure(
+        restored, target, data_range=1.0, betas=exponents, reduction="none"
+    )
     return [float(value) for value in torch.atleast_1d(values)]
