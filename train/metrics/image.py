@@ -9,7 +9,7 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from train.losses.structure import ms_ssim_exponents
+from train.losses.structure import WINDOW, ms_ssim_exponents
 
 
 def psnr(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
@@ -20,19 +20,26 @@ def psnr(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
 
 def ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
     """Structural similarity (Wang et al. 2004, 11 x 11 Gaussian window of sigma 1.5, mean over RGB), for (B, 3, S, S)
-    in 0..1; higher is better. S must be 11 or more."""
-    values = structural_similarity_index_measure(restored, target, data_range=1.0, reduction="none")
-    return [float(value) for value in torch.atleast_1d(values)]
+    in 0..1; higher is better. S must be 11 or more.
+
+    Over the places where the whole window lies in the image, as Wang, scikit-image and BasicSR have it; torchmetrics'
+    own mean takes in the borders, mirrored, and is lower or higher by some thousandths.
+    """
+    _, places = structural_similarity_index_measure(
+        restored.double(), target.double(), data_range=1.0, reduction="none", return_full_image=True
+    )
+    inside = slice(WINDOW // 2, -(WINDOW // 2))
+    return [float(value) for value in places[..., inside, inside].mean((1, 2, 3))]
 
 
 def ms_ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
     """SSIM over scales (Wang et al. 2003), for (B, 3, S, S) in 0..1; higher is better. S must be 11 or more.
 
     Below 176 px it has as many of the five scales as fit, see train.losses.structure.ms_ssim_exponents. A scale whose
-    contrast term is negative makes it 0.
+    contrast term is negative makes it 0. torchmetrics' own: borders are left out at every scale but the last.
     """
     exponents = ms_ssim_exponents(restored.shape[-1])
     values = multiscale_structural_similarity_index_measure(
-        restored, target, data_range=1.0, betas=exponents, reduction="none"
+        restored.double(), target.double(), data_range=1.0, betas=exponents, reduction="none"
     )
     return [float(value) for value in torch.atleast_1d(values)]

@@ -50,8 +50,8 @@ METRICS: dict[str, Metric] = {
         "mean of R, G and B in 8 bits; 11 x 11 Gaussian window of sigma 1.5, K .01 and .03, borders left out",
         "Wang et al. 2004", nan="the image is under 11 px", least=11),
     "ms_ssim": Metric("MS-SSIM", "", "higher", 4,
-        "mean of R, G and B in 8 bits, five scales from 176 px on; below, as many as fit, exponents divided by their "
-        "sum (ours)",
+        "mean of R, G and B in 8 bits, torchmetrics' (mirrored borders at the last scale); five scales from 176 "
+        "px on; below, as many as fit, exponents divided by their sum (ours)",
         "Wang et al. 2003", nan="the image is under 11 px", least=11),
     "lpips": Metric("LPIPS", "", "lower", 4,
         "version 0.1 with VGG16, at the image's own size; other papers print the AlexNet one under the same name",
