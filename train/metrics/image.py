@@ -23,7 +23,7 @@ def ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
     in 0..1; higher is better. S must be 11 or more.
 
     Over the places where the whole window lies in the image, as Wang, scikit-image and BasicSR have it; torchmetrics'
-    own mean takes in the borders, mirrored, and is lower or higher by some thousandths.
+    own mean takes in the borders, mirrored, and is another figure (.05 less on noise at 64 px; ours).
     """
     _, places = structural_similarity_index_measure(
         restored.double(), target.double(), data_range=1.0, reduction="none", return_full_image=True

@@ -61,6 +61,10 @@ def load_no_reference(name: str, weights: Path | None) -> Judge:
         raise BadInput(f"{name} cannot be computed: {reason}")
     try:
         metric = _load(name, path)
+    except ImportError as error:
+        raise BadInput(
+            f"pyiqa is installed and cannot be imported ({error}): pip install 'likeness[iqa]' again."
+        ) from error
     except Exception as error:  # whatever is wrong with the file, the answer is the same
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise BadInput(
