@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from train.recipes import Recipe
     from train.run import Settings
 
-RECIPE_HELP = "What to train; docs/train.md lists the recipes and their numbers."
+RECIPE_HELP = "What to train; docs/recipes.md says what each is made of."
 
 
 def train(

@@ -3,50 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from curate.faces.models import Finder
 from degrade.operations import apply, to_float, to_uint8
+from degrade.pixels import Theta
 from degrade.presets import find_preset, seeded
 from manifests.errors import BadInput
+from train.augment import augmented, check_augment
+from train.draws import Sample, draw_sample, draw_theta
 from train.recipes import Recipe
+from train.reference_photos import landmarks_of
 from train.snapshot import Snapshot, load_snapshot
+from train.warp import warp_to
 
-Batch = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What was decided for one sample before any pixel was touched."""
-
-    target: int  # row
-    references: tuple[int, ...]  # rows, as many as were drawn
-    flip: bool  # target and references together, so that a lopsided face stays consistent
-
-
-def draw_sample(snapshot: Snapshot, targets: np.ndarray, counts: tuple[int, ...], seed: int, index: int) -> Sample:
-    """Sample number `index` (images seen so far): the target by an epoch's permutation, the rest by its own draw."""
-    epoch, place = divmod(index, len(targets))
-    target = int(targets[_order(seed, epoch, len(targets))[place]])
-    rng = seeded(seed, "train", "sample", index)
-    count = int(rng.choice(np.asarray(counts)))
-    known = snapshot.references[target]
-    chosen = rng.choice(known, min(count, len(known)), replace=False)
-    return Sample(target, tuple(int(row) for row in chosen), bool(rng.integers(2)))
-
-
-@lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    return seeded(seed, "train", "epoch", epoch).permutation(count)
+Batch = dict[str, Any]  # tensors; `theta` a list of θ
 
 
 class TrainingFaces(Dataset[Batch]):
-    """Sample `index` as uint8 tensors: lq and target (3,S,S), references (Kmax,3,S,S); present (Kmax,) bool;
-    embeddings (Kmax,d) float32; row, the target's row. Empty slots are zero."""
+    """Sample `index`, a face with what it is shown.
+
+    lq and target (3,S,S) uint8; references (Kmax,3,S,S) uint8 and embeddings (Kmax,d) float32, zero in empty slots;
+    present (Kmax,) bool; row, the target's; right, bool: the references are of its person; landmarks (5,2) float32, the
+    target's, in pixels. Where the recipe warps, `found`, bool: whether landmarks were found on the LQ; where it has the
+    loss `cycle`, `theta`. Raises BadInput for a snapshot of another size, FaceModelError where the recipe warps and the
+    detector is not to be had.
+    """
 
     def __init__(self, snapshot: Snapshot, recipe: Recipe, seed: int, split: str = "train") -> None:
         if snapshot.size != recipe.size:
@@ -54,13 +40,23 @@ class TrainingFaces(Dataset[Batch]):
                 f"{snapshot.folder} holds {snapshot.size} px crops and recipe {recipe.name} wants {recipe.size}: "
                 "take a snapshot for it."
             )
-        self.folder, self.seed, self.counts = snapshot.folder, seed, recipe.reference_counts
+        if recipe.augment == "each":
+            check_augment()
+        self.folder, self.seed, self.recipe = snapshot.folder, seed, recipe
         self.targets = snapshot.targets(split)
         self.preset = find_preset(recipe.preset)
         self._snapshot: Snapshot | None = snapshot
+        self._finder: Finder | None = None
+        if self.warps:
+            self._finder = snapshot.finder()
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_snapshot": None}  # a worker maps the files itself
+        return {**self.__dict__, "_snapshot": None, "_finder": None}  # a worker maps the files itself
+
+    @property
+    def warps(self) -> bool:
+        """References are warped to landmarks found on the LQ input."""
+        return "warped" in self.recipe.parts
 
     @property
     def snapshot(self) -> Snapshot:
@@ -69,43 +65,74 @@ class TrainingFaces(Dataset[Batch]):
         return self._snapshot
 
     def __getitem__(self, index: int) -> Batch:
-        sample = draw_sample(self.snapshot, self.targets, self.counts, self.seed, index)
-        theta = self.preset.sample(seeded(self.seed, "train", "degrade", index))
-        return pack(
-            self.snapshot, sample, to_uint8(apply(to_float(_crop(self.snapshot, sample)), theta)), max(self.counts)
-        )
+        sample = draw_sample(self.snapshot, self.targets, self.recipe, self.seed, index)
+        epoch, face_id = index // len(self.targets), self.snapshot.face_ids[sample.target]
+        return self.pack(sample, draw_theta(self.preset, self.seed, epoch, face_id), max(self.recipe.reference_counts))
+
+    def pack(self, sample: Sample, theta: Theta, slots: int) -> Batch:
+        """The tensors of a sample whose LQ picture `theta` makes."""
+        snapshot, size = self.snapshot, self.snapshot.size
+        target, landmarks = _turned(snapshot, sample.target, sample.flip)
+        lq = to_uint8(apply(to_float(target), theta))
+        seen_at = self._landmarks_on(lq) if self.warps else None
+        references = np.zeros((slots, size, size, 3), np.uint8)
+        embeddings = np.zeros((slots, snapshot.embeddings.shape[1]), np.float32)
+        for slot, row in enumerate(sample.references):
+            crop, points = _turned(snapshot, row, sample.flip)
+            if sample.seeds:
+                crop, points = augmented(crop, points, sample.seeds[slot])
+            references[slot] = crop if seen_at is None else warp_to(crop, points, seen_at)
+            embeddings[slot] = snapshot.embeddings[row]  # of the photo as it is
+        packed: Batch = {
+            "lq": torch.from_numpy(lq).permute(2, 0, 1).contiguous(),
+            "target": torch.from_numpy(target).permute(2, 0, 1).contiguous(),
+            "references": torch.from_numpy(references).permute(0, 3, 1, 2).contiguous(),
+            "present": torch.arange(slots) < len(sample.references),
+            "embeddings": torch.from_numpy(embeddings),
+            "row": torch.tensor(sample.target),
+            "right": torch.tensor(sample.right),
+            "landmarks": torch.from_numpy(landmarks),
+        }
+        if self.warps:
+            packed["found"] = torch.tensor(seen_at is not None)
+        if "cycle" in self.recipe.losses:
+            packed["theta"] = theta
+        return packed
+
+    def _landmarks_on(self, lq: np.ndarray) -> np.ndarray | None:
+        if self._finder is None:
+            self._finder = self.snapshot.finder()
+        return landmarks_of(lq, self._finder)
 
 
-def _crop(snapshot: Snapshot, sample: Sample) -> np.ndarray:
-    return _flipped(snapshot.crops[sample.target], sample.flip)
+def _turned(snapshot: Snapshot, row: int, flip: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Crop and landmarks of a row; flipped, image left comes first again."""
+    crop, points = np.array(snapshot.crops[row]), snapshot.landmarks[row]  # a copy: the file is mapped read-only
+    if not flip:
+        return crop, points.copy()
+    turned = points[[1, 0, 2, 4, 3]]
+    turned[:, 0] = snapshot.size - 1 - turned[:, 0]
+    return np.ascontiguousarray(crop[:, ::-1]), turned
 
 
-def _flipped(crop: np.ndarray, flip: bool) -> np.ndarray:
-    return np.array(crop[:, ::-1] if flip else crop)  # a copy: the file is mapped read-only
-
-
-def pack(snapshot: Snapshot, sample: Sample, lq: np.ndarray, slots: int) -> Batch:
-    """The tensors of a sample whose low-quality picture (S,S,3) uint8 is given."""
-    size, dim = snapshot.size, snapshot.embeddings.shape[1]
-    references = np.zeros((slots, size, size, 3), np.uint8)
-    embeddings = np.zeros((slots, dim), np.float32)
-    for slot, row in enumerate(sample.references):
-        references[slot] = _flipped(snapshot.crops[row], sample.flip)
-        embeddings[slot] = snapshot.embeddings[row]
+def collate(samples: list[Batch]) -> Batch:
+    """A batch: tensors stacked, θ as a list."""
     return {
-        "lq": torch.from_numpy(lq).permute(2, 0, 1).contiguous(),
-        "target": torch.from_numpy(_crop(snapshot, sample)).permute(2, 0, 1).contiguous(),
-        "references": torch.from_numpy(references).permute(0, 3, 1, 2).contiguous(),
-        "present": torch.arange(slots) < len(sample.references),
-        "embeddings": torch.from_numpy(embeddings),
-        "row": torch.tensor(sample.target),
+        name: [one[name] for one in samples] if name == "theta" else torch.stack([one[name] for one in samples])
+        for name in samples[0]
     }
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Pictures as float32 in 0..1 on the device."""
-    moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-    return {n: t.float() / 255 if t.dtype == torch.uint8 else t for n, t in moved.items()}
+    """Pictures as float32 in 0..1 on the device; θ stay where they are."""
+
+    def moved(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        there = value.to(device, non_blocking=True)
+        return there.float() / 255 if there.dtype == torch.uint8 else there
+
+    return {name: moved(value) for name, value in batch.items()}
 
 
 def batches(
@@ -125,6 +152,7 @@ def batches(
         batch_sampler=_Endless(indices),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_one_thread,
     )
@@ -166,5 +194,5 @@ def fixed_batch(faces: TrainingFaces, split: str, count: int, references: int) -
     for row in turns[:count]:
         sample = Sample(row, tuple(int(r) for r in snapshot.references[row][:references]), False)
         theta = faces.preset.sample(seeded("sample grid", snapshot.face_ids[row]))
-        packed.append(pack(snapshot, sample, to_uint8(apply(to_float(_crop(snapshot, sample)), theta)), references))
-    return {name: torch.stack([one[name] for one in packed]) for name in packed[0]}
+        packed.append(faces.pack(sample, theta, references))
+    return collate(packed)

@@ -74,7 +74,7 @@ def build(
     device, judges = accelerator.device, None
     if recognizer is not None:
         judges = load_recognizer(recognizer[0], recognizer[1], recipe.size).to(device)
-    objective = Objective(recipe, recipe.size, judges, settings.weights)
+    objective = Objective(recipe, recipe.size, judges, settings.weights).to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _new_model(recipe, embedding_dim, settings)
@@ -112,7 +112,7 @@ def _new_model(recipe: Recipe, embedding_dim: int, settings: Settings) -> Restor
     if not recipe.parts:  # recipe vre trains the embedder itself
         from train.models.dictionary import Dictionary
 
-        return Dictionary(config)
+        return Dictionary(config)  # type: ignore[return-value]  # it is called, saved and averaged as a Restorer is
     model = Restorer(config)
     if settings.vre is not None and model.vre is not None:
         model.vre.load_dictionary(newest_checkpoint(settings.vre))

@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from degrade.presets import find_preset
 from manifests.errors import BadInput
 from train import data
+from train.draws import draw_theta
 from train.engine import Engine, build
 from train.loop import learn
+from train.objective import THROUGH_RECOGNIZER
 from train.recipes import DIFFUSION, Recipe
-from train.run import THROUGH_RECOGNIZER, Settings, computed, recognizer_of, settled
+from train.run import Settings, computed, recognizer_of, settled
 from train.snapshot import FACTS, Snapshot, load_snapshot
 
 UPDATES = 3  # timed, after one that is not (ours)
@@ -158,6 +161,7 @@ def _embedding_dim(dataset: Path) -> int:
 
 def _random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch:
     """A batch in form, with as many references as the recipe ever shows."""
+    preset = find_preset(recipe.preset)
     draw, slots, size = torch.Generator().manual_seed(seed), max(recipe.reference_counts), recipe.size
     shown = torch.arange(slots).expand(count, -1) < torch.tensor(
         [recipe.reference_counts[i % len(recipe.reference_counts)] for i in range(count)]
@@ -172,4 +176,5 @@ def _random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch
         "right": torch.ones(count, dtype=torch.bool),
         "landmarks": torch.rand(count, 5, 2, generator=draw) * size,
         "found": torch.ones(count, dtype=torch.bool),
+        "theta": [draw_theta(preset, seed, 0, str(number)) for number in range(count)],
     }

@@ -12,7 +12,7 @@ import torch
 
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, recognition_crop, similarity, template_at, transform
 from curate.faces.decode import FORMATS, UndecodableImage, decode
-from curate.faces.models import Detection, FaceModels
+from curate.faces.models import Detection, FaceModels, Finder
 from degrade.operations import shrink
 from manifests.errors import BadInput
 from train.models.restorer import Restorer
@@ -91,7 +91,7 @@ def read_references(
     return References(torch.stack(crops), torch.from_numpy(models.embed(np.stack(chips))), tuple(landmarks))
 
 
-def landmarks_of(crop: np.ndarray, models: FaceModels) -> np.ndarray | None:
+def landmarks_of(crop: np.ndarray, models: FaceModels | Finder) -> np.ndarray | None:
     """The five points (5, 2) of the largest face in an aligned crop, in its pixels; None where none is found."""
     found = detect_faces(crop, models)
     return _largest(found).landmarks5 if found else None
@@ -101,7 +101,7 @@ def shown_for(model: Restorer, references: References, landmarks5: np.ndarray | 
     """What a restorer is shown of `references` for an input with these landmarks (5, 2), in pixels of its LQ crop.
 
     Where its recipe has the part `warped` they are warped to the landmarks (ReFine); a reference without landmarks, or
-    all of them where the input has none, stays as it is aligned.
+    all of them where the input has none, stays as it is aligned (train/warp.py).
     """
     if "warped" not in model.config.parts or landmarks5 is None or not len(references.crops):
         return references
@@ -124,7 +124,7 @@ def to_image(tensor: torch.Tensor) -> np.ndarray:
     return (tensor.clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).contiguous().numpy()
 
 
-def detect_faces(image: np.ndarray, models: FaceModels) -> list[Detection]:
+def detect_faces(image: np.ndarray, models: FaceModels | Finder) -> list[Detection]:
     """The detections that the detector believes and that can be aligned."""
     return [one for one in models.detect(image) if one.score >= models.min_score and _alignable(one.landmarks5)]
 

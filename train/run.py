@@ -14,13 +14,13 @@ import torch
 from manifests.errors import BadInput
 from manifests.storage import sha256_file, write_atomically
 from train.checkpoint import WEIGHTS, newest_checkpoint
+from train.objective import THROUGH_RECOGNIZER
 from train.outputs import RUN_CONFIG, check_run_folder
 from train.recipes import DIFFUSION, TINY, Recipe
 from train.snapshot import Snapshot
 from train.together import world
 
 PRECISIONS = ("fp32", "bf16")
-THROUGH_RECOGNIZER = ("identity", "reference_identity")  # losses that differentiate the dataset's recognizer
 
 # how config.json's entries are called in the sentence that refuses a folder
 _COMPARED = {

@@ -22,14 +22,14 @@ from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
 from manifests.storage import config_hash, crop_path, in_the_way, sha256_file
 
 if TYPE_CHECKING:
-    from curate.faces.models import FaceModels
+    from curate.faces.models import FaceModels, Finder
     from manifests.ledger import Ledger
 
 FACES = "faces.parquet"
 CROPS = "crops.npy"
 FACTS = "snapshot.json"
-RECOGNIZER = "recognizer.onnx"
-VERSION = 1  # of the folder's layout
+RECOGNIZER, DETECTOR = "recognizer.onnx", "detector.onnx"
+VERSION = 2  # of the folder's layout
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Snapshot:
     is_target: np.ndarray  # (n,) bool
     references: list[np.ndarray]  # rows of the same person in the pairs' order; empty where the face is no target
     embeddings: np.ndarray  # (n, d) float32 unit rows
+    landmarks: np.ndarray  # (n, 5, 2) float32, pixels of the crops
 
     @property
     def hash(self) -> str:
@@ -72,6 +73,31 @@ class Snapshot:
     def recognizer_onnx(self) -> Path | None:
         path = self.folder / RECOGNIZER
         return path if path.is_file() else None
+
+    def finder(self) -> Finder:
+        """What found the dataset's faces: the ONNX file of this folder, else what the recorded spec loads.
+
+        Raises FaceModelError where neither can be had.
+        """
+        if (self.folder / DETECTOR).is_file():
+            from curate.faces.insightface_models import load_detector
+
+            return load_detector(self.folder / DETECTOR)
+        from curate.faces.models import Finder, cached_models
+
+        models = cached_models(self.recognizer["spec"])
+        return Finder(models.detect, models.min_score)
+
+    @cached_property
+    def people(self) -> dict[str, dict[str, np.ndarray]]:
+        """split -> person -> rows, both in order."""
+        found: dict[str, dict[str, list[int]]] = {}
+        for row, (split, person) in enumerate(zip(self.splits, self.identity_ids, strict=True)):
+            found.setdefault(split, {}).setdefault(person, []).append(row)
+        return {
+            split: {person: np.array(rows, np.int64) for person, rows in sorted(people.items())}
+            for split, people in found.items()
+        }
 
     @cached_property
     def crops(self) -> np.ndarray:
@@ -105,6 +131,7 @@ def load_snapshot(folder: Path) -> Snapshot:
         is_target=np.array(columns["is_target"], bool),
         references=[np.array(rows, np.int64) for rows in columns["references"]],
         embeddings=np.array(columns["embedding"], np.float32).reshape(len(columns["row"]), -1),
+        landmarks=np.array(columns["landmarks5"], np.float32).reshape(-1, 5, 2),
     )
 
 
@@ -163,16 +190,18 @@ def take_snapshot(
         "counts": counts,
         "recognizer": {**recognizer, **template, "dim": models.dim},
     }
-    _write(folder, dataset, rows, embeddings, facts, models.recognizer_onnx)
+    files = {RECOGNIZER: models.recognizer_onnx, DETECTOR: _detector_onnx(models)}
+    _write(folder, dataset, rows, embeddings, facts, files)
     return load_snapshot(folder)
 
 
 def _choose(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The faces a snapshot holds, ordered by face id, and how many targets were left out for which reason."""
     faces = {
-        face: (identity, split, upsample)
-        for face, identity, split, upsample in ledger.query(
-            "SELECT f.face_id, s.identity_id, s.split, f.upsample FROM faces f JOIN splits s USING (face_id) "
+        face: (identity, split, upsample, landmarks5)
+        for face, identity, split, upsample, landmarks5 in ledger.query(
+            "SELECT f.face_id, s.identity_id, s.split, f.upsample, f.landmarks5 "
+            "FROM faces f JOIN splits s USING (face_id) "
             "WHERE f.status = 'ok' AND s.status = 'ok' AND f.duplicate_of IS NULL AND f.shard IS NOT NULL"
         ).iter_rows()
     }
@@ -182,7 +211,7 @@ def _choose(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str, Any]
         if target not in faces:
             left_out["not_in_a_split"] += 1
             continue
-        identity, split, upsample = faces[target]
+        identity, split, upsample, _ = faces[target]
         references = tuple(ref for ref in refs if ref in faces and ref != target)
         for ref in references:
             if faces[ref][0] != identity:
@@ -209,6 +238,7 @@ def _choose(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str, Any]
             "is_target": face in chosen,
             "references": [number[ref] for ref in chosen.get(face, ())],
             "upsample": float(faces[face][2]),
+            "landmarks5": _in_crop(faces[face][3], config.size),
         }
         for face in kept
     ]
@@ -224,6 +254,20 @@ def _choose(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str, Any]
     return rows, counts
 
 
+def _in_crop(landmarks5: list[float], size: int) -> list[float]:
+    """Landmarks of a photo (10,) -> of the crop of `size` that was aligned by them."""
+    from curate.faces.align import FFHQ_512, FFHQ_SIZE, similarity, template_at, transform
+
+    points = np.array(landmarks5, np.float64).reshape(5, 2)
+    there = transform(points, similarity(points, template_at(FFHQ_512, FFHQ_SIZE, size)))
+    return [float(value) for value in there.astype(np.float32).ravel()]
+
+
+def _detector_onnx(models: FaceModels) -> Path | None:
+    file = next((file.path for file in models.files if file.role == "detector"), None)
+    return file if file is not None and file.suffix == ".onnx" else None
+
+
 def _recorded_recognizer(ledger: Ledger) -> dict[str, Any]:
     found = ledger.query("SELECT spec, sha256, licence FROM models WHERE role = 'recognizer'").rows(named=True)
     if len(found) != 1:
@@ -237,7 +281,7 @@ def _write(
     rows: list[dict[str, Any]],
     embeddings: np.ndarray,
     facts: dict[str, Any],
-    recognizer_onnx: Path | None,
+    files: dict[str, Path | None],
 ) -> None:
     for stale in folder.parent.glob(f".{folder.name}.*.tmp"):  # a killed process left it
         shutil.rmtree(stale, ignore_errors=True)
@@ -248,10 +292,12 @@ def _write(
         _write_crops(temporary / CROPS, dataset, [row["face_id"] for row in rows], facts["config"]["size"])
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         columns["embedding"] = [row.tolist() for row in embeddings.astype(np.float32)]
-        types = {"references": pa.list_(pa.int32()), "embedding": pa.list_(pa.float32()), "row": pa.int32()}
+        floats = pa.list_(pa.float32())
+        types = {"references": pa.list_(pa.int32()), "embedding": floats, "landmarks5": floats, "row": pa.int32()}
         pq.write_table(pa.table({n: pa.array(v, types.get(n)) for n, v in columns.items()}), temporary / FACES)
-        if recognizer_onnx is not None:
-            shutil.copyfile(recognizer_onnx, temporary / RECOGNIZER)
+        for name, file in files.items():
+            if file is not None:
+                shutil.copyfile(file, temporary / name)
         facts["crops_sha256"] = sha256_file(temporary / CROPS)
         facts["hash"] = config_hash(facts)
         (temporary / FACTS).write_text(json.dumps(facts, indent=2, sort_keys=True), encoding="utf-8")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from curate.faces.align import ARCFACE_112
 from curate.faces.errors import FaceModelError, NoSuchModels
-from curate.faces.models import Detection, FaceModels, ModelFile, unit_rows
+from curate.faces.models import Detection, FaceModels, Finder, ModelFile, unit_rows
 from curate.faces.scrfd import Scrfd
 
 PACK_ROOT = Path("~/.insightface/models").expanduser()
@@ -45,7 +46,7 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
     """A pack by name (downloaded by insightface where it is not on disk) or by folder. Raises FaceModelError."""
     try:
         import onnx
-        import onnxruntime
+        import onnxruntime  # noqa: F401 (asked for here, so that its absence is a sentence)
     except ImportError as error:
         raise FaceModelError(f"onnx and onnxruntime are needed ({error}): pip install likeness again.") from None
     folder = Path(pack).expanduser()
@@ -59,13 +60,6 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
         folder = _downloaded(pack)
     if (folder / "manifest.json").exists():
         raise FaceModelError(f"{name} holds a manifest.json, a newer kind of pack: name a folder of .onnx files alone.")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = threads
-    options.log_severity_level = 3  # other sizes than a graph's own are a warning a photo
-
-    def session(model: Any) -> Any:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
     try:
         files: dict[str, tuple[Path, Any]] = {}
         for path in sorted(folder.glob("*.onnx")):
@@ -78,8 +72,8 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
         (detector_file, detecting), (recognizer_file, recognizing) = files["detector"], files["recognizer"]
         mean, std = _normalisation(recognizing)
         (batch, *_, size), (*_, dim) = _shapes(recognizing)
-        detector = Scrfd(session(detecting), DETECTOR_INPUTS, MIN_SCORE)
-        recognizer = session(without_prelu(recognizing))
+        detector = Scrfd(_session(detecting, threads), DETECTOR_INPUTS, MIN_SCORE)
+        recognizer = _session(without_prelu(recognizing), threads)
     except FaceModelError:
         raise
     except Exception as error:  # protobuf and ONNX errors of two libraries
@@ -88,14 +82,6 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
         raise FaceModelError(f"The recognizer in {name} wants {size} px crops; only 112 px ArcFace models are known.")
     if detector.layout is None or not detector.layout[2]:
         raise FaceModelError(f"The detector in {name} finds no landmarks: use an SCRFD model with keypoints (kps).")
-
-    def detect(image: np.ndarray) -> list[Detection]:
-        if max(image.shape[:2]) > DETECTOR_INPUTS[0] * min(image.shape[:2]):
-            return []  # too thin: shrunk to the smaller input, its short side would be nothing
-        found = [
-            Detection(box, points, float(score)) for box, points, score in zip(*detector.detect(image), strict=True)
-        ]
-        return sorted(found, key=lambda face: (-face.score, *face.box.tolist()))
 
     def embed(crops: np.ndarray) -> np.ndarray:
         blob = cv2.dnn.blobFromImages(list(crops), 1.0 / std, (size, size), (mean, mean, mean))
@@ -106,7 +92,7 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
 
     return FaceModels(
         spec=f"insightface:{folder.resolve() if on_disk else pack}",
-        detect=detect,
+        detect=_detecting(detector),
         embed=embed,
         template=ARCFACE_112,
         size=size,
@@ -119,6 +105,38 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
         mean=mean,
         std=std,
     )
+
+
+def load_detector(file: Path, threads: int = 1) -> Finder:
+    """The SCRFD detector in an ONNX file alone, at insightface's own inputs and threshold. Raises FaceModelError."""
+    try:
+        import onnx
+
+        detector = Scrfd(_session(onnx.load(str(file)), threads), DETECTOR_INPUTS, MIN_SCORE)
+    except Exception as error:  # protobuf and ONNX errors of two libraries
+        raise FaceModelError(f"The detector {file} cannot be loaded: {_first_line(error)}") from None
+    return Finder(_detecting(detector), MIN_SCORE)
+
+
+def _session(model: Any, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    options.log_severity_level = 3  # other sizes than a graph's own are a warning a photo
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _detecting(detector: Scrfd) -> Callable[[np.ndarray], list[Detection]]:
+    def detect(image: np.ndarray) -> list[Detection]:
+        if max(image.shape[:2]) > DETECTOR_INPUTS[0] * min(image.shape[:2]):
+            return []  # too thin: shrunk to the smaller input, its short side would be nothing
+        found = [
+            Detection(box, points, float(score)) for box, points, score in zip(*detector.detect(image), strict=True)
+        ]
+        return sorted(found, key=lambda face: (-face.score, *face.box.tolist()))
+
+    return detect
 
 
 def without_prelu(model: Any) -> Any:

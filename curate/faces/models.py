@@ -37,6 +37,14 @@ class ModelFile:
 
 
 @dataclass(frozen=True)
+class Finder:
+    """What finds faces, where nothing is to be recognized."""
+
+    detect: Callable[[np.ndarray], list[Detection]]  # RGB uint8 (H, W, 3) -> faces, best score first
+    min_score: float  # a detection below this is not believed
+
+
+@dataclass(frozen=True)
 class FaceModels:
     """A detector and a recognizer. Every array is on the CPU; results do not depend on threads."""
 

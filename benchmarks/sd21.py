@@ -1,0 +1,31 @@
+"""Stable Diffusion 2.1-base in shape, with random weights: for measuring speed and memory where the real one is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+
+
+def write_sd21(folder: Path) -> None:
+    """FOLDER in diffusers' layout, 3.8 GB; numbers from the model's own unet/config.json and vae/config.json."""
+    torch.manual_seed(0)
+    UNet2DConditionModel(
+        sample_size=64,
+        cross_attention_dim=1024,
+        attention_head_dim=(5, 10, 20, 20),
+        use_linear_projection=True,
+    ).save_pretrained(folder / "unet")
+    AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+        sample_size=768,
+        scaling_factor=0.18215,
+    ).save_pretrained(folder / "vae")
+    DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000
+    ).save_pretrained(folder / "scheduler")

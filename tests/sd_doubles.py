@@ -1,0 +1,56 @@
+"""Stable Diffusion 2.1-base in small: a folder in diffusers' layout with random weights, for tests."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+
+WIDTHS = (16, 24, 32, 32)  # SD 2.1: 320, 640, 1280, 1280
+PROMPT = 24  # cross_attention_dim; SD 2.1: 1024
+# what stands in SD 2.1-base's unet/config.json besides, at the sizes of this one
+UNET: dict[str, Any] = {
+    "sample_size": 8,
+    "block_out_channels": WIDTHS,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    "layers_per_block": 1,
+    "cross_attention_dim": PROMPT,
+    "attention_head_dim": (2, 3, 4, 4),
+    "norm_num_groups": 8,
+    "use_linear_projection": True,
+}
+VAE: dict[str, Any] = {
+    "block_out_channels": (8, 8, 16, 16),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 4,
+    "sample_size": 512,
+    "scaling_factor": 0.18215,
+}
+SCHEDULE: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+}
+
+
+def write_mini_sd(
+    folder: Path,
+    unet: dict[str, Any] | None = None,
+    vae: dict[str, Any] | None = None,
+    schedule: dict[str, Any] | None = None,
+    safe: bool = True,
+) -> Path:
+    """FOLDER with unet, vae and scheduler, always the same; the arguments replace entries of the configs."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        whole = UNet2DConditionModel(**UNET | (unet or {}))
+        whole.save_pretrained(folder / "unet", safe_serialization=safe)
+        AutoencoderKL(**VAE | (vae or {})).save_pretrained(folder / "vae", safe_serialization=safe)
+    DDIMScheduler(**SCHEDULE | (schedule or {})).save_pretrained(folder / "scheduler")
+    return folder

@@ -1,0 +1,61 @@
+"""What is decided for a sample before any pixel is touched: by (seed, epoch, face of the target) alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from degrade.pixels import Theta
+from degrade.presets import Preset, seeded
+from train.recipes import Recipe
+from train.snapshot import Snapshot
+
+MAX_SEED = 2**31  # of one reference's augmentation
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One target with what it is shown."""
+
+    target: int  # row
+    references: tuple[int, ...]  # rows, as many as were drawn
+    flip: bool  # target and references together, so that a lopsided face stays consistent
+    right: bool = True  # False: the references show another person
+    seeds: tuple[int, ...] = ()  # of each reference's augmentation; none: they are shown as they are
+
+
+def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: int, index: int) -> Sample:
+    """Sample number `index` (images seen so far): the target by its epoch's permutation, the rest by its own draw.
+
+    References come from the target's row of the pairs table, which curation ordered and cut by its policy, in equal
+    shares; where the recipe wants wrong ones now and then, from one other person of the same split.
+    """
+    epoch, place = divmod(index, len(targets))
+    target = int(targets[_order(seed, epoch, len(targets))[place]])
+    rng = seeded(seed, "train", "sample", epoch, snapshot.face_ids[target])
+    count = int(rng.choice(np.asarray(recipe.reference_counts)))
+    flip, wrong = bool(rng.integers(2)), bool(rng.uniform() < recipe.wrong)
+    known = snapshot.references[target]
+    if strangers := _strangers(snapshot, target) if wrong and count else ():
+        known = snapshot.people[snapshot.splits[target]][strangers[int(rng.integers(len(strangers)))]]
+    chosen = tuple(int(row) for row in rng.choice(known, min(count, len(known)), replace=False))
+    seeds = tuple(int(s) for s in rng.integers(MAX_SEED, size=len(chosen))) if recipe.augment == "each" else ()
+    return Sample(target, chosen, flip, not strangers, seeds)
+
+
+def draw_theta(preset: Preset, seed: int, epoch: int, face_id: str) -> Theta:
+    """The θ of a target in an epoch."""
+    return preset.sample(seeded(seed, "train", "degrade", epoch, face_id))
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return seeded(seed, "train", "epoch", epoch).permutation(count)
+
+
+def _strangers(snapshot: Snapshot, target: int) -> tuple[str, ...]:
+    """The other people of a target's split; none where it has the split to itself."""
+    own = snapshot.identity_ids[target]
+    return tuple(person for person in snapshot.people[snapshot.splits[target]] if person != own)

@@ -1,0 +1,95 @@
+"""Self-attention of a UNet's decoder extended to the references' keys and values, as InstantRestore does it.
+
+The UNet as it came, without its adapters, sees every reference once, without gradients; its decoder's self-attention
+layers (nine in Stable Diffusion, as there) keep their keys and values, and attend to them beside their own when the LQ
+latent passes. Their optional normalisation of the values (AdaIN) is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+
+class Extension:
+    """The references as the decoder of `unet` sees them. What is kept stays until `forget`, since a checkpointed layer
+    looks again when gradients are computed: forward and backward of one batch come before the next."""
+
+    def __init__(self, unet: Any) -> None:
+        self.unet = unet
+        self.layers = []
+        for name, module in unet.up_blocks.named_modules():
+            if name.endswith(".attn1"):
+                self.layers.append(_Attention())
+                module.set_processor(self.layers[-1])
+
+    def forget(self) -> None:
+        """No references."""
+        for layer in self.layers:
+            layer.kept, layer.mask = None, None
+
+    @contextmanager
+    def keeping(self, present: torch.Tensor) -> Iterator[None]:
+        """Inside it the references that are `present` (B,K) bool pass through the UNet, as one batch in that order."""
+        adapted = hasattr(self.unet, "peft_config")
+        for layer in self.layers:
+            layer.keeps = True
+        if adapted:
+            self.unet.disable_adapters()
+        try:
+            yield
+        finally:
+            if adapted:
+                self.unet.enable_adapters()
+            for layer in self.layers:
+                layer.keeps = False
+        for layer in self.layers:
+            layer.spread(present)
+
+
+class _Attention:
+    """diffusers' processor of one attention layer, with torch's scaled-dot-product attention."""
+
+    def __init__(self) -> None:
+        self.keeps = False
+        self.kept: tuple[torch.Tensor, torch.Tensor] | None = None  # keys and values
+        self.mask: torch.Tensor | None = None  # (B,1,1,K N) bool; None where every slot shows a reference
+
+    def spread(self, present: torch.Tensor) -> None:
+        """(n,N,C) of the references that exist -> (B,K N,C), zero and masked in empty slots."""
+        assert self.kept is not None
+        slots = []
+        for kept in self.kept:
+            whole = kept.new_zeros((*present.shape, *kept.shape[1:]))
+            whole[present] = kept
+            slots.append(whole.flatten(1, 2))
+        places = self.kept[0].shape[1]
+        self.kept = slots[0], slots[1]
+        self.mask = None if bool(present.all()) else present.repeat_interleave(places, dim=1)[:, None, None]
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """hidden_states (B,N,C) -> the same."""
+        query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
+        mask = None
+        if self.keeps:
+            self.kept = key, value
+        elif self.kept is not None:
+            if self.mask is not None:
+                mask = F.pad(self.mask, (key.shape[1], 0), value=True)
+            key = torch.cat([key, self.kept[0].to(key.dtype)], 1)
+            value = torch.cat([value, self.kept[1].to(value.dtype)], 1)
+        query, key, value = (t.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for t in (query, key, value))
+        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=attn.scale)
+        out: torch.Tensor = attn.to_out[0](seen.transpose(1, 2).flatten(2).to(hidden_states.dtype))
+        return out
