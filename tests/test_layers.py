@@ -24,7 +24,7 @@ def test_import_linter_keeps_every_contract() -> None:
 # import name -> distribution, where the two differ
 DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "dlib": "dlib-bin", "faiss": "faiss-cpu"}
 # needed without an import of ours: face_recognition_models is found by path, tensorboard writes torch's events, the
-# headless wheel is albumentations' and must be of the release of opencv-python, and pyiqa's clip needs an old setuptools
+# headless wheel is albumentations' and must be of the release of opencv-python, setuptools is for pyiqa's clip
 NEVER_IMPORTED = {"face_recognition_models", "opencv-python-headless", "setuptools", "tensorboard"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def missing(weights: Path | None) -> str | None:
     """Why FID cannot be computed, in one sentence; None where it can. Nothing is downloaded."""
     if _file(weights) is None:
         return f"{INCEPTION[0]} is not here: put it (from {_FROM}) into a folder and say --weights FOLDER."
+    if importlib.util.find_spec("torch_fidelity") is None:
+        return "torch-fidelity is not installed: pip install likeness again."
     return None
 
 
