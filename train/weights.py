@@ -23,18 +23,28 @@ def file_name(backbone: str) -> str:
     return str(BACKBONES[backbone].url).rsplit("/", 1)[1]
 
 
+def weights_here(name: str, folder: Path | None, cache: str = "checkpoints") -> Path | None:
+    """The file of that name in `folder`, else in `cache` under torch hub's; None where there is none.
+
+    Raises BadInput where `folder` is none.
+    """
+    if folder is not None and not folder.is_dir():
+        raise BadInput(f"--weights {folder} is not a folder: name the one that holds {name}.")
+    cached = Path(torch.hub.get_dir()) / cache / name
+    places = (folder / name if folder is not None else cached, cached)
+    return next((place for place in places if place.is_file()), None)
+
+
 def find_weights(backbone: str, folder: Path | None) -> Path:
     """The file of a backbone of BACKBONES: in `folder`, else in torch hub's cache, else downloaded into that cache.
 
     Raises BadInput, which says what to put where, if it is in none of them.
     """
-    if folder is not None and not folder.is_dir():
-        raise BadInput(f"--weights {folder} is not a folder: name the one that holds {file_name(backbone)}.")
     name, url = file_name(backbone), str(BACKBONES[backbone].url)
+    here = weights_here(name, folder)
+    if here is not None:
+        return here
     cached = Path(torch.hub.get_dir()) / "checkpoints" / name
-    for place in (folder / name if folder is not None else cached, cached):
-        if place.is_file():
-            return place
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(cached), hash_prefix=name.rsplit("-", 1)[1].removesuffix(".pth"))

@@ -16,17 +16,26 @@ import torchmetrics.functional.image
 from torch import nn
 from torch.nn import functional as F
 
-TAPS = (3, 8, 15, 22, 29)  # relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3 among VGG16's layers
+TAPS = {
+    "vgg16": (3, 8, 15, 22, 29),  # relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3
+    "alexnet": (1, 4, 7, 9, 11),  # relu1 to relu5
+}
+_HEADS = {"vgg16": "lpips_models/vgg.pth", "alexnet": "lpips_models/alex.pth"}
 _SHIPPED = Path(torchmetrics.functional.image.__file__).parent
 
 Layers = list[torch.Tensor]
 
 
-def _tapped(features: nn.Sequential, x: torch.Tensor, pool: Callable[[torch.Tensor], torch.Tensor] | None) -> Layers:
+def _tapped(
+    features: nn.Sequential,
+    x: torch.Tensor,
+    pool: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    taps: tuple[int, ...] = TAPS["vgg16"],
+) -> Layers:
     tapped = []
-    for place, layer in enumerate(list(features.children())[: TAPS[-1] + 1]):
+    for place, layer in enumerate(list(features.children())[: taps[-1] + 1]):
         x = pool(x) if pool is not None and isinstance(layer, nn.MaxPool2d) else layer(x)
-        if place in TAPS:
+        if place in taps:
             tapped.append(x)
     return tapped
 
@@ -36,19 +45,19 @@ def _shipped(name: str) -> dict[str, Any]:
 
 
 class Lpips(nn.Module):
-    """LPIPS with VGG16 (Zhang et al. 2018, version 0.1). `features` are torchvision's VGG16's, frozen.
+    """LPIPS (Zhang et al. 2018, version 0.1). `features` are those of torchvision's `backbone`, of TAPS, frozen.
 
-    Images are (B,3,H,W) in 0..1, at least 16 px a side; they may overshoot.
+    Images are (B,3,H,W) in 0..1, at least 16 px a side with VGG16 and 31 with AlexNet; they may overshoot.
     """
 
     shift: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, features: nn.Sequential) -> None:
+    def __init__(self, features: nn.Sequential, backbone: str = "vgg16") -> None:
         super().__init__()
-        self.features = features
-        heads = _shipped("lpips_models/vgg.pth")
-        for layer in range(len(TAPS)):
+        self.features, self.taps = features, TAPS[backbone]
+        heads = _shipped(_HEADS[backbone])
+        for layer in range(len(self.taps)):
             self.register_buffer(f"head{layer}", heads[f"lin{layer}.model.1.weight"])
         # LPIPS's own mean and deviation, for images in -1..1
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
@@ -56,7 +65,7 @@ class Lpips(nn.Module):
 
     def forward(self, image: torch.Tensor) -> Layers:
         """The five layers' features of length 1 at every location, which `distance` and `distance_map` compare."""
-        layers = _tapped(self.features, (2 * image - 1 - self.shift) / self.scale, None)
+        layers = _tapped(self.features, (2 * image - 1 - self.shift) / self.scale, taps=self.taps)
         return [layer / (layer.square().sum(1, keepdim=True) + 1e-8).sqrt() for layer in layers]
 
     def distance(self, one: Layers, other: Layers) -> torch.Tensor:
