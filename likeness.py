@@ -18,6 +18,7 @@ import degrade.cli
 import manifests.cli
 import train.benchmark_cli
 import train.cli
+import train.evaluate_cli
 
 if TYPE_CHECKING:
     from curate.pipeline import Summary
@@ -97,7 +98,7 @@ def run(
     from degrade.sets import make_set, plan_set
     from manifests.progress import progress
     from manifests.report.build import build_report
-    from train.evaluate import evaluate
+    from train.evaluate import Asked, evaluate
 
     with progress("items", as_json) as report:
         summary = curate_photos(photos, into, config, processes, report)
@@ -119,13 +120,13 @@ def run(
     judge = _judge_in_no_loss(folder)
     with progress("images", as_json) as report:
         own = evaluate(folder, into, lq_set=Path(frozen.folder).name, report=report)
-        judged = evaluate(folder, into, lq_set=Path(frozen.folder).name, judge=judge) if judge else None
+        judged = evaluate(folder, into, Path(frozen.folder).name, Asked(judge=judge)) if judge else None
     page = build_report(into, [folder])
     if as_json:
         typer.echo(json.dumps({"own": own, "judged": judged, "report": str(page)}))
         return
     for result in filter(None, (own, judged)):
-        train.cli.print_evaluation(result, False)
+        train.evaluate_cli.print_evaluation(result, False)
     typer.echo(f"Report: {page}")
 
 
@@ -196,7 +197,8 @@ app.command()(degrade.cli.verify)
 app.command()(degrade.cli.preview)
 app.command("train")(train.cli.train)
 app.command()(train.cli.restore)
-app.command()(train.cli.evaluate)
+app.command()(train.evaluate_cli.evaluate)
+app.command()(train.evaluate_cli.counterfactuals)
 app.command()(train.benchmark_cli.freeze)
 app.command()(train.benchmark_cli.leaks)
 app.command()(manifests.cli.report)

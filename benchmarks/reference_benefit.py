@@ -92,62 +92,16 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def plot(found: dict[str, Any], judge: str) -> str:
+def plot(result: dict[str, Any]) -> str:
     """An SVG: identity to the target against the number of references, beside the LQ input and wrong references."""
-    width, height, left, right, top, bottom = 640, 380, 70, 210, 30, 60
-    points = [str(count) for count in COUNTS if str(count) in found]
-    others = [key for key in ("lq", f"wrong{MOST}") if key in found]
-    bounds = [edge for key in (*points, *others) for edge in found[key]["ci95"]]
-    low, high = min(bounds) - 0.005, max(bounds) + 0.005
+    from train.plots import curve
 
-    def x(count: float) -> float:
-        return left + 20 + count / MOST * (width - left - right - 40)
-
-    def y(value: float) -> float:
-        return top + (high - value) / (high - low) * (height - top - bottom)
-
-    box = f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13"'
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {box}>',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-    ]
-    parts.append(f'<text x="{left}" y="18">identity to the target (cosine, {judge}), 95% intervals over people</text>')
-    step = next(size for size in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if (high - low) / size < 8)
-    for tick in range(int(low / step), int(high / step) + 2):
-        if low <= tick * step <= high:
-            parts.append(f'<path d="M{left} {y(tick * step):.1f}H{width - right}" stroke="#ddd"/>')
-            parts.append(
-                f'<text x="{left - 8}" y="{y(tick * step) + 4:.1f}" text-anchor="end">{tick * step:.2f}</text>'
-            )
-
-    def mark(key: str, place: float, colour: str) -> list[str]:
-        lower, upper = found[key]["ci95"]
-        return [
-            f'<path d="M{place:.1f} {y(lower):.1f}V{y(upper):.1f}" stroke="{colour}" stroke-width="2"/>',
-            f'<circle cx="{place:.1f}" cy="{y(found[key]["id_target"]):.1f}" r="5" fill="{colour}"/>',
-        ]
-
-    line = " ".join(f"{x(int(key)):.1f},{y(found[key]['id_target']):.1f}" for key in points)
-    parts.append(f'<polyline points="{line}" fill="none" stroke="#1f6fb4" stroke-width="2"/>')
-    for key in points:
-        parts += mark(key, x(int(key)), "#1f6fb4")
-        parts.append(f'<text x="{x(int(key)):.1f}" y="{height - bottom + 22}" text-anchor="middle">{key}</text>')
-    parts.append(f'<text x="{x(MOST / 2):.1f}" y="{height - 14}" text-anchor="middle">references shown</text>')
-    labels = [(points[-1], "of the person", "#1f6fb4"), (f"wrong{MOST}", "of somebody else", "#c2571a")]
-    labels += [("lq", "the input itself", "#777")]
-    told = [(key, words, colour) for key, words, colour in labels if key in found]
-    told.sort(key=lambda one: y(found[one[0]]["id_target"]))
-    heights: list[float] = []
-    for key, words, colour in told:
-        if key == "lq":
-            flat = y(found[key]["id_target"])
-            parts.append(f'<path d="M{left} {flat:.1f}H{width - right}" stroke="{colour}" stroke-dasharray="5 4"/>')
-        elif key.startswith("wrong"):
-            parts += mark(key, x(MOST) + 10, colour)
-        heights.append(max(y(found[key]["id_target"]) + 4, heights[-1] + 18 if heights else 0))
-        value = f"{words}: {found[key]['id_target']:.3f}"
-        parts.append(f'<text x="{width - right + 8}" y="{heights[-1]:.1f}" fill="{colour}">{value}</text>')
-    return "\n".join([*parts, "</svg>"]) + "\n"
+    rows = {row["key"]: row["id_target"] for row in result["rows"]}
+    counts = {int(key): figure for key, figure in rows.items() if key.isdigit()}
+    wrong = rows.get(f"wrong{MOST}")
+    others = {} if wrong is None else {"of somebody else": wrong}
+    title = f"identity to the target (cosine, {result['judge']['spec']}), 95% intervals over people"
+    return curve(counts, others, rows["lq"], title)
 
 
 def main() -> None:
@@ -185,19 +139,18 @@ def main() -> None:
         likeness("train", told.into, "--recipe", "tiny", "--out", run, "--minutes", told.minutes, *length)
 
     from manifests.progress import progress
-    from train.evaluate import evaluate
+    from train.evaluate import Asked, evaluate
 
     with progress("images", True) as report:
-        result = evaluate(
-            run, told.into, lq_set=lq_set, references=MOST, counts=COUNTS, judge=told.judge, report=report
-        )
+        asked = Asked(references=MOST, counts=COUNTS, judge=told.judge)
+        result = evaluate(run, told.into, lq_set, asked, report)
     if result["judge"]["is_the_datasets_own"]:
         sys.exit(f"{told.judge} is the recognizer that the restorer was trained through: name another judge.")
     if result["unseen_in_training"] != "checked":
         sys.exit(f"That {run} has not seen these people could not be checked: {result['unseen_in_training']}.")
     found = summary(result)
     if told.plot is not None:
-        told.plot.write_text(plot(found, result["judge"]["spec"]))
+        told.plot.write_text(plot(result))
     keys = ("lq_set", "images", "people", "interval", "recipe", "images_seen", "checkpoint")
     about = {**{key: result[key] for key in keys}, "judge": result["judge"]["spec"], "split": told.split}
     finish("reference_benefit", {**found, **about, "fixed_people": fixed, "people_sha256": hashed(people)}, told.keep)

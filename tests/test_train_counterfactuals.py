@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from train.cases import Case
-from train.counterfactuals import compared, differences, shown, systems
+from train.compare import differences
+from train.counterfactuals import compared, shown, systems
 
 PICTURE = np.zeros((8, 8, 3), np.uint8)
 
@@ -20,6 +23,10 @@ def case(right: int = 3, wrong: int = 3) -> Case:
     return Case("f", "p", PICTURE, PICTURE, *ours, theirs[0], theirs[1] if wrong else None, "q" if wrong else None)
 
 
+def embed(crops: Sequence[np.ndarray]) -> np.ndarray:
+    return np.full((len(crops), 4), 7, np.float32)
+
+
 def row(key: str, face: str, person: str, value: float) -> dict:
     return {"key": key, "face_id": face, "identity_id": person, "score": value}
 
@@ -27,7 +34,7 @@ def row(key: str, face: str, person: str, value: float) -> dict:
 def test_fewer_references_are_the_first_of_more_and_wrong_ones_are_anothers() -> None:
     levels = {}
     for system in systems(3, (0, 1, 2, 3, 9)):
-        references = shown(case(), system)
+        references = shown(case(), system, embed)
         assert references is not None and len(references.crops) == len(references.embeddings) == system.references
         levels[system.key] = [round(float(crop[0, 0, 0]) * 255) for crop in references.crops]
     assert levels == {"lq": [], "0": [], "1": [10], "2": [10, 11], "3": [10, 11, 12], "wrong3": [100, 101, 102]}
@@ -36,7 +43,7 @@ def test_fewer_references_are_the_first_of_more_and_wrong_ones_are_anothers() ->
 def test_where_there_is_nobody_else_there_are_no_wrong_references() -> None:
     *_, right, wrong = systems(3)
     alone = case(wrong=0)
-    assert shown(alone, wrong) is None and shown(alone, right) is not None
+    assert shown(alone, wrong, embed) is None and shown(alone, right, embed) is not None
 
 
 def test_a_difference_is_that_of_the_same_image() -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
 
 import curate_doubles as doubles
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +22,7 @@ import torch
 from test_train_restore import SIZE, Marking
 
 import train.evaluate
+import train.measured
 from curate.faces.decode import decode
 from degrade.operations import shrink
 from degrade.sets import make_set
@@ -25,12 +30,18 @@ from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger import Ledger
 from manifests.storage import crop_path
 from train.cases import _draw_wrong, read_cases
-from train.cli import print_evaluation
-from train.evaluate import evaluate, told_interval
+from train.compare import told_interval
+from train.counterfactuals import counterfactual_differences
+from train.curves import counterfactuals, plot
+from train.evaluate import Asked, Pictures, compare, evaluate
+from train.evaluate_cli import print_evaluation
 from train.models.restorer import Restored, Restorer
+from train.pages import page
+from train.tables import latex, markdown
 
 INPUT = "LQ input"
 CROWD = f"codeformer-train-{SIZE}-s0"
+TWO = Asked(references=2, metrics=("psnr", "ssim", "id_target", "id_references"))
 
 
 class Copying(Marking):
@@ -73,7 +84,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_model_that_copies_its_references_scores_as_one(made: Path, run: Path) -> None:
-    result = evaluate(run, made, references=2)
+    result = evaluate(run, made, asked=TWO)
     rows = {row["system"]: row for row in result["rows"]}
     assert list(rows) == [INPUT, "restored, no reference", "restored"]  # one person: nobody else to show
     assert result["images"] == rows["restored"]["images"] > 0 and result["people"] >= 1
@@ -96,33 +107,33 @@ def test_references_are_warped_to_the_lq_input_where_the_recipe_says_so(
     module = ModuleType("train.warp")
     module.warp_to = lambda image, own, to: np.full_like(image, int((to == landmarks).all()))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "train.warp", module)
-    monkeypatch.setattr(train.evaluate, "landmarks_of", lambda crop, models: landmarks)
+    monkeypatch.setattr(train.measured, "landmarks_of", lambda crop, models: landmarks)
     seen: list[torch.Tensor] = []
     watched = model.forward
     monkeypatch.setattr(model, "forward", lambda *told: seen.append(told[1]) or watched(*told))
-    evaluate(run, made, references=2)
+    evaluate(run, made, asked=TWO)
     assert seen and all(bool((references == 1 / 255).all()) for references in seen if references.shape[1])
 
 
 def test_every_image_and_system_has_a_row_and_the_same_call_gives_the_same_figures(made: Path, run: Path) -> None:
-    first = evaluate(run, made, references=2)
+    first = evaluate(run, made, asked=TWO)
     table = pq.read_table(run / "evaluation.parquet").to_pylist()
     assert len(table) == 3 * first["images"]
     assert {row["references"] for row in table if row["system"] == "restored"} <= {1, 2}
     (run / "evaluation.json").unlink()
-    assert evaluate(run, made, references=2) == first
-    means = {row["psnr"]["mean"] for row in evaluate(run, made, references=1)["rows"]}
+    assert evaluate(run, made, asked=TWO) == first
+    means = {row["psnr"]["mean"] for row in evaluate(run, made, asked=replace(TWO, references=1))["rows"]}
     assert means != {row["psnr"]["mean"] for row in first["rows"]}
 
 
 def test_another_judge_is_named_and_kept_apart(made: Path, run: Path) -> None:
-    result = evaluate(run, made, judge="other")
+    result = evaluate(run, made, asked=replace(TWO, judge="other"))
     assert result["judge"]["is_the_datasets_own"] is False
     assert (run / "evaluation-judge.json").is_file() and not (run / "evaluation.json").exists()
 
 
 def test_wrong_references_are_of_another_person_of_the_set_and_do_not_help(crowd: Path, run: Path) -> None:
-    result = evaluate(run, crowd, lq_set=CROWD, references=2, counts=(0, 1, 2))
+    result = evaluate(run, crowd, CROWD, replace(TWO, counts=(0, 1, 2)))
     assert [row["key"] for row in result["rows"]] == ["lq", "0", "1", "2", "wrong2"]
     table = pq.read_table(run / "evaluation.parquet").to_pylist()
     people = {row["identity_id"] for row in table}
@@ -156,13 +167,13 @@ def test_wrong_references_do_not_change_with_people_who_do_not_win_the_draw() ->
 def test_one_person_alone_has_no_wrong_references_and_the_caption_says_so(
     made: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = evaluate(run, made, references=2)
+    result = evaluate(run, made, asked=TWO)
     assert result["people"] == 1 and result["without_wrong_references"] == result["images"]
     assert [line["difference"] for line in result["differences"]] == ["right - none", "none - LQ"]
     print_evaluation(result, False)
     said = " ".join(capsys.readouterr().out.split())
-    assert "no row with wrong references, there is only one person in the set" in said
-    assert "nothing is said of other people" in said and "Paired differences" in said
+    assert "No row with wrong references: there is only one person in the set" in said
+    assert "nothing is said of other people" in said and "of twenty that are nothing one is marked" in said
 
 
 def test_intervals_over_few_people_say_so() -> None:
@@ -175,7 +186,7 @@ def test_what_cannot_be_measured_is_one_sentence(made: Path, run: Path) -> None:
     with pytest.raises(BadInput, match="no frozen set nothing"):
         evaluate(run, made, lq_set="nothing")
     with pytest.raises(BadInput, match="at least 1"):
-        evaluate(run, made, references=0)
+        evaluate(run, made, asked=Asked(references=0))
     with Ledger.open(made) as ledger:
         (name,) = ledger.query("SELECT DISTINCT lq_set FROM degradations")["lq_set"]
     Restorer.from_pretrained(run).config.__dict__["size"] = 2 * SIZE
@@ -232,3 +243,122 @@ def test_an_image_that_is_no_longer_the_frozen_one_is_refused(made: Path, run: P
             evaluate(run, made)
     finally:
         path.write_bytes(whole)
+
+
+def folder_of(made: Path, folder: Path, restore: Callable[[np.ndarray], np.ndarray]) -> tuple[Path, list[str]]:
+    """Somebody's restored images of the test set."""
+    folder.mkdir()
+    cases = read_cases(made, SIZE, None, 2, seed=0).cases
+    for case in cases:
+        cv2.imwrite(str(folder / f"{case.face_id}.png"), restore(case.target)[:, :, ::-1])
+    return folder, [case.face_id for case in cases]
+
+
+def test_anybodys_outputs_are_measured_beside_a_run_and_what_is_wrong_with_them_is_said(
+    made: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    perfect, faces = folder_of(made, tmp_path / "perfect", lambda image: image)
+    broken, _ = folder_of(made, tmp_path / "broken", lambda image: image)
+    (broken / f"{faces[0]}.png").unlink()
+    cv2.imwrite(str(broken / f"{faces[1]}.png"), np.zeros((SIZE * 2, SIZE * 2, 3), np.uint8))
+    (broken / f"{faces[2]}.png").write_bytes(b"no picture")
+    shutil.copyfile(broken / f"{faces[3]}.png", broken / "somebody.png")
+    result = compare([run], [perfect, broken], made, tmp_path / "out", asked=TWO)
+    rows = {row["key"]: row for row in result["rows"]}
+    assert list(rows) == ["lq", f"{run.name}/0", f"{run.name}/2", "perfect", "broken"]
+    assert rows["perfect"]["psnr"]["mean"] == 100 and rows["perfect"]["id_target"]["mean"] == pytest.approx(1)
+    # three of the images cannot be measured: counted, named, and not in the mean
+    assert rows["broken"]["images"] == len(faces) and rows["broken"]["unmeasured"] == 3
+    assert rows["broken"]["psnr"] == {**rows["broken"]["psnr"], "mean": 100.0, "images": len(faces) - 3}
+    reasons = {row["face_id"]: row["reason"] for row in result["unmeasured"]}
+    assert reasons[faces[0]] == "there is no file for it" and "cannot be read as a photo" in reasons[faces[2]]
+    assert f"is {SIZE * 2} x {SIZE * 2}, and the set {SIZE} x {SIZE}" in reasons[faces[1]]
+    assert result["extra"] == {"perfect": [], "broken": ["somebody.png"]}
+    apart = {line["difference"]: line for line in result["differences"]}
+    first = f"{run.name}/2"
+    assert apart[f"perfect - {first}"]["psnr"]["mean"] == pytest.approx(100 - rows[first]["psnr"]["mean"])
+    assert apart[f"broken - {first}"]["psnr"]["images"] == len(faces) - 3
+    table = pq.read_table(tmp_path / "out" / "comparison.parquet").to_pylist()
+    assert len(table) == 5 * len(faces) and json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
+    print_evaluation(result, False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Not measured: 1 of broken: there is no file for it." in said and "somebody.png" in said
+
+
+def test_a_folder_alone_is_measured_by_the_datasets_own_recognizer(made: Path, run: Path, tmp_path: Path) -> None:
+    perfect, faces = folder_of(made, tmp_path / "perfect", lambda image: image)
+    result = compare([], [perfect], made, tmp_path / "out", asked=TWO)
+    assert [row["key"] for row in result["rows"]] == ["perfect"] and result["images"] == len(faces)
+    (tmp_path / "others").mkdir()
+    shutil.copyfile(perfect / f"{faces[0]}.png", tmp_path / "others" / "me.png")
+    with pytest.raises(BadInput, match="called as an image of the frozen set"):
+        compare([], [tmp_path / "others"], made, tmp_path / "out", asked=TWO)
+    with pytest.raises(BadInput, match="Two of what is compared are called perfect"):
+        compare([], [perfect, perfect], made, tmp_path / "out", asked=TWO)
+
+
+def test_a_restorer_that_gives_no_numbers_is_counted(made: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Restorer.from_pretrained(run)
+    broken = Restored(torch.full((1, 3, SIZE, SIZE), torch.nan), torch.zeros(1), None)
+    monkeypatch.setattr(model, "forward", lambda *_: broken)
+    rows = {row["key"]: row for row in evaluate(run, made, asked=TWO)["rows"]}
+    assert rows["2"]["unmeasured"] == rows["2"]["images"] and rows["2"]["psnr"] is None
+    assert rows["lq"]["unmeasured"] == 0
+
+
+def test_a_metric_that_cannot_be_had_is_a_sentence_and_the_rest_is_computed(made: Path, run: Path) -> None:
+    result = evaluate(run, made, asked=replace(TWO, metrics=("psnr", "fid", "fid_folder", "deg_published")))
+    assert set(result["not_measured"]) == {"fid", "fid_folder", "deg_published"} and list(result["metrics"]) == ["psnr"]
+    assert all("--weights" in reason for name, reason in result["not_measured"].items() if name != "fid_folder")
+    with pytest.raises(BadInput, match="'nothing' is no metric"):
+        evaluate(run, made, asked=replace(TWO, metrics=("nothing",)))
+
+
+def test_the_tables_and_the_page_say_what_the_result_says(made: Path, run: Path) -> None:
+    seen = Pictures()
+    result = evaluate(run, made, asked=replace(TWO, metrics=("psnr", "id_target", "fid")), pictures=seen)
+    told, paper = markdown(result), latex(result)
+    mean = f"{result['rows'][0]['psnr']['mean']:.2f}"
+    for text in (told, paper):
+        assert mean in text and "PSNR" in text and "over RGB in 8 bits" in text and "FID" not in text.split("No fid")[0]
+    assert "\\toprule" in paper and "\\textbf{" in paper and paper.count("\\begin{tabular}") == 2
+    assert told.count("|---|") == 2
+    html = page(result, seen, 2)
+    assert html.count("<article") == 2 and "2 of " in html and 'src="http' not in html and mean in html
+    tree = HTMLParser()
+    tree.feed(html)
+    # the worst come first, and every picture is in the file
+    worst = min((row for row in seen.rows if row["key"] == "2"), key=lambda row: (row["id_target"], row["face_id"]))
+    assert html.index(f'data-face="{worst["face_id"]}"') < html.rindex("<article")
+    assert html.count("data:image/webp;base64,") >= 2 * 4
+
+
+def test_a_name_for_a_paper_is_escaped() -> None:
+    result = {
+        "lq_set": "s", "images": 1, "people": 1, "images_in_set": 1, "without_wrong_references": 0, "interval": "none",
+        "judge": {"spec": "j", "is_the_datasets_own": False}, "unmeasured": [], "not_measured": {}, "differences": [],
+        "metrics": {"psnr": {"title": "50% & more_", "unit": "", "better": "higher", "digits": 1, "convention": "c",
+                             "source": "s", "without_a_figure": ""}},
+        "rows": [{"key": "a", "system": "a_b", "images": 1, "unmeasured": 0, "psnr": None}],
+    }  # fmt: skip
+    assert r"50\% \& more\_" in latex(result) and r"a\_b & -- \\" in latex(result)
+
+
+def test_the_curve_shows_every_departure_from_the_right_references(crowd: Path, run: Path) -> None:
+    asked = replace(TWO, metrics=("psnr", "id_target", "takeover"))
+    result = counterfactuals(run, crowd, CROWD, asked)
+    keys = [row["key"] for row in result["rows"]]
+    assert keys[:6] == ["lq", "0", "1", "2", "4", "8"]
+    assert set(keys[6:]) == {f"{way}2" for way in ("shuffled", "repeated", "blurred", "turned", "unlike", "wrong")}
+    rows = {row["key"]: row for row in result["rows"]}
+    # the double answers the mean of what it is shown: any order gives the same, one repeated is that one
+    assert result["largest_change_by_order"] <= 1
+    assert rows["repeated2"]["psnr"]["mean"] == pytest.approx(rows["1"]["psnr"]["mean"])
+    assert rows["wrong2"]["takeover"]["mean"] > 0.5 and rows["2"]["takeover"] is None
+    assert result["have"]["0"] == result["images"] >= result["have"]["2"] and result["have"]["8"] == 0
+    names = {line["difference"] for line in result["differences"]}
+    assert names == {name for name, *_ in counterfactual_differences(2)}
+    drawn = ElementTree.fromstring(plot(result))
+    words = " ".join(node.text or "" for node in drawn.iter() if node.tag.endswith("text"))
+    assert "references of another pose" in words and "wrong references" in words
+    assert (run / "counterfactuals.json").is_file() and (run / "counterfactuals.parquet").is_file()

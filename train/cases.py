@@ -6,7 +6,7 @@ import hashlib
 import json
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -35,6 +35,9 @@ class Case:
     wrong: tuple[np.ndarray, ...] = ()  # uint8 (S, S, 3), K of another person; none where nobody has as many photos
     wrong_embeddings: np.ndarray | None = None  # float32 (K, d)
     wrong_identity_id: str | None = None
+    # as many of the person's photos, chosen to be of little help: "turned", those whose yaw differs most from the
+    # target's; "unlike", those with the lowest cosine to it
+    others: Mapping[str, tuple[tuple[np.ndarray, ...], np.ndarray]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,15 +58,19 @@ class Drawn:
     references: tuple[str, ...]
     wrong: tuple[str, ...]  # none where nobody else has as many photos
     wrong_identity_id: str | None
+    pool: tuple[str, ...] = ()  # every face that the references were drawn from
 
 
-def read_cases(dataset: Path, size: int, lq_set: str | None, references: int, seed: int) -> FrozenSet:
-    """The frozen set of that name, or the one test set of the restorer's size.
+def read_cases(
+    dataset: Path, size: int | None, lq_set: str | None, references: int, seed: int, harder: bool = False
+) -> FrozenSet:
+    """The frozen set of that name, or the one test set of the restorer's size; of any, where `size` is None.
 
     References are drawn from all usable photos of the same person on the side that a restorer may see, by a stable
     hash of (seed, face): never by likeness to the target, which nobody has when restoring. Wrong references are as
     many photos of another person of the set, see _draw_wrong. A benchmark, whose draws are made, stands in for the
-    dataset, or for the set where it holds no pictures and takes them from the dataset. Raises BadInput for a set that
+    dataset, or for the set where it holds no pictures and takes them from the dataset. `harder` fills `others` of each
+    case, which a benchmark's have not. Raises BadInput for a set that
     is not there, not finished or of another size, LedgerBroken for an image that is not the frozen one.
     """
     if is_benchmark(dataset):
@@ -73,12 +80,15 @@ def read_cases(dataset: Path, size: int, lq_set: str | None, references: int, se
     with Ledger.open(dataset) as ledger:
         name = _choose_set(ledger, lq_set, size)
         frozen, chosen = draw_cases(ledger, name, references, seed)
-        wanted = sorted({ref for case in chosen for ref in (*case.references, *case.wrong)})
+        others = _harder(ledger, chosen, references) if harder else {}
+        drawn = {ref for case in chosen for ref in (*case.references, *case.wrong)}
+        wanted = sorted(drawn.union(*(faces for kinds in others.values() for faces in kinds.values())))
         vector = dict(zip(*ledger.embeddings(wanted), strict=True))
+        name_size = size or int(ledger.query("SELECT any_value(size) FROM degradations WHERE lq_set = ?", name).item())
     if not chosen:
         raise BadInput(f"No face of the set {name} has a reference: nothing can be measured.")
     shown = {*wanted, *(case.face_id for case in chosen)}
-    crops = {face: shrink(read_png(crop_path(dataset, face)), size) for face in shown}
+    crops = {face: shrink(read_png(crop_path(dataset, face)), name_size) for face in shown}
     cases = tuple(
         Case(
             case.face_id,
@@ -90,6 +100,10 @@ def read_cases(dataset: Path, size: int, lq_set: str | None, references: int, se
             tuple(crops[ref] for ref in case.wrong),
             np.stack([vector[ref] for ref in case.wrong]) if case.wrong else None,
             case.wrong_identity_id,
+            {
+                kind: (tuple(crops[ref] for ref in faces), np.stack([vector[ref] for ref in faces]))
+                for kind, faces in others.get(case.face_id, {}).items()
+            },
         )
         for case in chosen
     )
@@ -170,8 +184,22 @@ def draw_cases(
     for face, identity, refs in found.iter_rows():
         person, right = called.get(identity, identity), _draw(refs, references, face, seed)
         stranger, wrong = _draw_wrong(pool, person, photo_of[face], len(right), face, seed)
-        chosen.append(Drawn(face, person, tuple(right), tuple(wrong), stranger))
+        chosen.append(Drawn(face, person, tuple(right), tuple(wrong), stranger, tuple(refs)))
     return frozen, chosen
+
+
+def _harder(ledger: Ledger, chosen: Sequence[Drawn], count: int) -> dict[str, dict[str, list[str]]]:
+    """Of each case's pool the `count` faces of another pose, and those least alike, by face."""
+    faces = sorted({face for case in chosen for face in (case.face_id, *case.pool)})
+    vector = dict(zip(*ledger.embeddings(faces), strict=True))
+    yaw = dict(ledger.query("SELECT face_id, yaw FROM faces WHERE status = 'ok'").iter_rows())
+    found = {}
+    for case in chosen:
+        target = case.face_id
+        turned = sorted(case.pool, key=lambda ref: (-abs(yaw[ref] - yaw[target]), ref))
+        unlike = sorted(case.pool, key=lambda ref: (float(vector[ref] @ vector[target]), ref))
+        found[target] = {"turned": turned[:count], "unlike": unlike[:count]}
+    return found
 
 
 def refuse_seen(dataset: Path, run: Path, cases: Sequence[Case]) -> bool:
@@ -215,20 +243,20 @@ def _kin_in_ledger(dataset: Path, tested: list[str]) -> list[tuple[str, str]]:
     return list(kin.iter_rows())
 
 
-def _choose_set(ledger: Ledger, wanted: str | None, size: int) -> str:
+def _choose_set(ledger: Ledger, wanted: str | None, size: int | None) -> str:
     sets = dict(ledger.query("SELECT DISTINCT lq_set, size FROM degradations").iter_rows())
     if wanted is not None:
         if wanted not in sets:
             raise BadInput(f"There is no frozen set {wanted}; there are: {', '.join(sorted(sets)) or 'none'}.")
-        if sets[wanted] != size:
+        if size is not None and sets[wanted] != size:
             raise BadInput(f"The set {wanted} has {sets[wanted]} px images, the restorer works at {size} px.")
         return wanted
-    fitting = sorted(name for name, pixels in sets.items() if pixels == size and "-test-" in name)
+    fitting = sorted(name for name, pixels in sets.items() if size in (None, pixels) and "-test-" in name)
     if len(fitting) != 1:
         told = f"{len(fitting)} fit: {', '.join(fitting)}; say which with --set." if fitting else (
-            f"make one with `likeness degrade {ledger.dataset} --split test --size {size}`."
+            f"make one with `likeness degrade {ledger.dataset} --split test --size {size or 512}`."
         )  # fmt: skip
-        raise BadInput(f"The restorer needs a frozen test set of {size} px; {told}")
+        raise BadInput(f"A frozen test set{f' of {size} px' if size else ''} is needed; {told}")
     return fitting[0]
 
 

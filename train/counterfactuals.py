@@ -1,20 +1,22 @@
-"""What a restorer is shown of a person, rightly or wrongly, and what difference it made: paired, image by image."""
+"""What a restorer is shown of a person, rightly or wrongly: the rows of an evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
-from degrade.presets import seeded
 from train.cases import Case
-from train.metrics.intervals import mean_interval
 from train.reference_photos import References, to_tensor
 
-Row = dict[str, Any]
+BLUR = 0.03  # deviation of the Gaussian on blurred references, share of the side: 4 px at 128, 15 at 512 (ours)
+CURVE = (0, 1, 2, 4, 8)  # numbers of references
+
+# photos (S, S, 3) uint8 in the FFHQ template -> float32 (K, d) unit rows of the recognizer that the restorer knows
+Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,10 @@ class System:
     key: str
     name: str
     references: int = 0  # at most
-    wrong: bool = False  # of another person
+    # whose: "right"; "wrong", another person's; of the person's photos the "turned" ones, whose yaw differs most from
+    # the target's, or the "unlike" ones, whose embeddings do
+    of: str = "right"
+    altered: str = ""  # "shuffled": in the opposite order; "repeated": the first alone, as often; "blurred"
     restored: bool = True  # False: the LQ input itself
 
 
@@ -36,8 +41,28 @@ def systems(references: int, counts: Sequence[int] = ()) -> tuple[System, ...]:
         System("0", "restored, no reference"),
         *(System(str(count), f"restored, {count} reference{'s' * (count > 1)}", count) for count in between),
         System(str(references), "restored", references),
-        System(f"wrong{references}", "restored, wrong references", references, wrong=True),
+        System(f"wrong{references}", "restored, wrong references", references, of="wrong"),
     )
+
+
+def counterfactual_systems(references: int) -> tuple[System, ...]:
+    """The curve over K, up to its largest number, and with `references` shown in every way that is not as it should be.
+
+    Nobody's age is in a ledger: the photos least alike by embedding stand for another age.
+    """
+    curve = [
+        System(str(count), f"{count} reference{'s' * (count != 1)}" if count else "restored, no reference", count)
+        for count in CURVE
+    ]
+    told = (
+        System(f"shuffled{references}", "the same, in another order", references, altered="shuffled"),
+        System(f"repeated{references}", "one reference, repeated", references, altered="repeated"),
+        System(f"blurred{references}", "blurred references", references, altered="blurred"),
+        System(f"turned{references}", "references of another pose", references, of="turned"),
+        System(f"unlike{references}", "references least alike", references, of="unlike"),
+        System(f"wrong{references}", "wrong references", references, of="wrong"),
+    )
+    return (System("lq", "LQ input", restored=False), *curve, *told)
 
 
 def compared(references: int) -> tuple[tuple[str, str, str], ...]:
@@ -46,52 +71,36 @@ def compared(references: int) -> tuple[tuple[str, str, str], ...]:
     return ("right - none", full, "0"), ("right - wrong", full, wrong), ("none - LQ", "0", "lq")
 
 
-def shown(case: Case, system: System) -> References | None:
-    """The references that `system` is shown for `case`; None where there are no wrong ones to show.
+def counterfactual_differences(references: int) -> tuple[tuple[str, str, str], ...]:
+    """Those, and what each departure from the right references costs."""
+    ways = ("shuffled", "repeated", "blurred", "turned", "unlike")
+    return (*compared(references), *((f"right - {way}", str(references), f"{way}{references}") for way in ways))
 
-    Fewer are the first of more, so that a curve over their number adds photos and exchanges none.
+
+def shown(case: Case, system: System, embed: Embed) -> References | None:
+    """The references that `system` is shown for `case`; None where there are none of the kind.
+
+    Fewer are the first of more, so that a curve over their number adds photos and exchanges none. Blurred ones are
+    embedded as they are seen.
     """
-    crops, embeddings = (case.wrong, case.wrong_embeddings) if system.wrong else (
-        case.references, case.reference_embeddings
-    )  # fmt: skip
+    if system.of == "wrong":
+        crops, embeddings = case.wrong, case.wrong_embeddings
+    elif system.of == "right":
+        crops, embeddings = case.references, case.reference_embeddings
+    else:
+        crops, embeddings = case.others.get(system.of, ((), None))
     if not crops or embeddings is None:
         return None
-    every = References(torch.stack([to_tensor(crop) for crop in crops]), torch.from_numpy(np.asarray(embeddings)))
-    return References(every.crops[: system.references], every.embeddings[: system.references])
-
-
-def differences(
-    rows: Sequence[Row], pairs: Sequence[tuple[str, str, str]], metrics: Sequence[str], seed: int
-) -> list[Row]:
-    """For each (name, key, key) of `pairs` and each metric, the mean over images of the first minus the second.
-
-    Over the images that have both; a pair without any is left out. A metric's entry holds mean, low, high (95%
-    percentile bootstrap, see intervals.bootstrap_unit), `excludes_zero`, and `people_above`: of how many of the people
-    the mean difference is above zero.
-    """
-    by_system: dict[str, dict[str, Row]] = {}
-    for row in rows:
-        by_system.setdefault(row["key"], {})[row["face_id"]] = row
-    found = []
-    for name, first, second in pairs:
-        ours, theirs = by_system.get(first, {}), by_system.get(second, {})
-        both = [face for face in ours if face in theirs]
-        if not both:
-            continue
-        people = [ours[face]["identity_id"] for face in both]
-        line: Row = {"difference": name, "images": len(both), "people": len(set(people))}
-        for metric in metrics:
-            values = [ours[face][metric] - theirs[face][metric] for face in both]
-            interval = mean_interval(values, people, seeded(seed, "difference", metric))
-            own: dict[str, list[float]] = {}
-            for person, value in zip(people, values, strict=True):
-                own.setdefault(person, []).append(value)
-            line[metric] = {
-                "mean": interval.mean,
-                "low": interval.low,
-                "high": interval.high,
-                "excludes_zero": interval.excludes_zero(),
-                "people_above": sum(float(np.mean(some)) > 0 for some in own.values()),
-            }
-        found.append(line)
-    return found
+    count = min(system.references, len(crops))
+    chosen = list(range(count))
+    if system.altered == "shuffled":
+        chosen = chosen[::-1]
+    elif system.altered == "repeated" and count:
+        chosen = [0] * count
+    pictures, vectors = [crops[place] for place in chosen], embeddings[chosen]
+    if system.altered == "blurred" and count:
+        pictures = [cv2.GaussianBlur(picture, (0, 0), BLUR * picture.shape[0]) for picture in pictures]
+        vectors = embed(pictures)
+    size = case.lq.shape[0]
+    stacked = torch.stack([to_tensor(picture) for picture in pictures]) if pictures else torch.zeros(0, 3, size, size)
+    return References(stacked, torch.from_numpy(np.asarray(vectors, np.float32)))
