@@ -27,7 +27,7 @@ from manifests.records import Degradation, Face, Membership, Split
 from manifests.storage import crop_path
 from train.benchmarks import CARD, CASES, EMBEDDINGS, FACES, benchmark_id, is_benchmark, load_benchmark
 from train.cases import Case, read_benchmark, read_cases, refuse_seen
-from train.evaluate import evaluate
+from train.evaluate import Asked, evaluate
 from train.freeze import Frozen, freeze
 from train.leaks import check_dataset
 from train.models.restorer import Restorer
@@ -362,9 +362,10 @@ def test_evaluate_measures_a_benchmark_as_it_measures_the_dataset(
     monkeypatch.setattr("train.restore.load_faces", doubles.models)
     freeze(made, tmp_path / "bench", references=2, with_pictures=True)
     bare = freeze(made, tmp_path / "bare", references=2).folder
-    wanted = evaluate(tmp_path, made, references=2)
-    for dataset, lq_set in ((tmp_path / "bench", None), (made, bare)):
-        found = evaluate(tmp_path, dataset, lq_set=lq_set, references=2)
+    asked = Asked(references=2)
+    wanted = evaluate(tmp_path, made, asked=asked)
+    for dataset, lq_set in ((tmp_path / "bench", None), (made, str(bare))):
+        found = evaluate(tmp_path, dataset, lq_set, asked)
         assert {**found, "dataset": wanted["dataset"]} == wanted
 
 
