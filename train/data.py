@@ -32,7 +32,7 @@ class TrainingFaces(Dataset[Batch]):
     lq and target (3,S,S) uint8; references (Kmax,3,S,S) uint8 and embeddings (Kmax,d) float32, zero in empty slots;
     present (Kmax,) bool; row, the target's; right, bool: the references are of its person; landmarks (5,2) float32, the
     target's, in pixels. Where the recipe warps, `found`, bool: whether landmarks were found on the LQ, and `warped`
-    (Kmax,) bool: the reference was warped to them, else it is as aligned; where it has the loss `cycle`, `theta`. Raises
+    (Kmax,) bool: the reference was warped to them and is not as aligned; where it has the loss `cycle`, `theta`. Raises
     BadInput for a snapshot of another size, FaceModelError where the recipe warps and the detector is not to be had.
     """
 
