@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from train_doubles import DIM, JUDGED, SMALL
+from train_doubles import DIM, JUDGED, SMALL, small
 
 from manifests.errors import BadInput, LikenessError
 from train.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, save_checkpoint
@@ -56,6 +56,17 @@ def test_model_average_discriminator_and_moments_come_back_bit_for_bit(tmp_path:
     assert all(torch.equal(a, b) for a, b in zip(before, everything(second), strict=True))
     sampled = dict(Restorer.from_pretrained(tmp_path).named_parameters())
     assert all(torch.equal(sampled[name], value) for name, value in first.average.values.items())
+
+
+def test_the_dictionary_of_a_prompt_comes_back_from_the_checkpoint_itself(tmp_path: Path) -> None:
+    prompted = replace(small("osdface"), losses={"mse": 1.0}, discriminator="")
+    first, second = (build(prompted, DIM, seed, Settings(), "fp32", None) for seed in (0, 1))
+    frozen = [name for name, parameter in first.model.named_parameters() if not parameter.requires_grad]
+    assert frozen and any(
+        not torch.equal(first.model.get_parameter(name), second.model.get_parameter(name)) for name in frozen
+    )
+    load_checkpoint(save_checkpoint(tmp_path, 8, first), second)
+    assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True))
 
 
 def test_what_is_frozen_is_neither_averaged_nor_saved_for_training(tmp_path: Path) -> None:

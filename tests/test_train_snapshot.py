@@ -7,15 +7,18 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from train_doubles import DIM, SMALL, dataset, face_of, models_of, picture, recognizer_onnx, snapshot
 
+from curate.faces.align import FFHQ_512, align, template_at
+from curate.faces.models import ModelFile
 from degrade.operations import shrink
 from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
 from manifests.ledger import Ledger
 from manifests.records import Pair
-from train.snapshot import load_snapshot, plan_snapshot, take_snapshot
+from train.snapshot import Snapshot, load_snapshot, plan_snapshot, take_snapshot
 
 
 def test_rows_crops_and_embeddings_are_aligned(tmp_path: Path) -> None:
@@ -29,6 +32,53 @@ def test_rows_crops_and_embeddings_are_aligned(tmp_path: Path) -> None:
     assert np.array_equal(taken.crops[6], shrink(picture(1, 2), 32))
     assert taken.recognizer["mean"] == 127.5 and taken.recognizer["dim"] == DIM
     assert taken.facts["counts"]["people"] == {"train": 4, "val": 1}
+
+
+def test_landmarks_lie_where_the_crop_shows_them(tmp_path: Path) -> None:
+    recognizer = recognizer_onnx(tmp_path / "recognizer.onnx")
+    made = dataset(tmp_path / "dataset", recognizer)
+    points = FFHQ_512 / 3 + np.random.default_rng(0).normal(0, 4, (5, 2))
+    odd = replace(face_of(0, 0), landmarks5=tuple(float(v) for v in points.ravel()))
+    with Ledger.open(made, write=True) as ledger:
+        ledger.record("double", "again", {}, [odd])
+    taken = take_snapshot(made, tmp_path / "snapshot", 32, models_of(recognizer))
+    here = template_at(FFHQ_512, 512, 32)
+    assert taken.landmarks.shape == (20, 5, 2) and taken.landmarks.dtype == np.float32
+    row = taken.face_ids.index(odd.face_id)
+    # the crop is cut by the similarity that brings these landmarks nearest to the template's: a dot goes there too
+    photo = np.zeros((360, 360, 3), np.uint8)
+    cv2.circle(photo, (int(points[2][0]), int(points[2][1])), 12, (255, 255, 255), -1)
+    crop = shrink(align(photo, points, FFHQ_512, 512), 32).astype(float).mean(2)
+    ys, xs = np.mgrid[:32, :32]
+    centre = (crop * xs).sum() / crop.sum(), (crop * ys).sum() / crop.sum()
+    assert np.abs(taken.landmarks[row][2] - centre).max() < 0.2
+    assert np.allclose(taken.landmarks[np.arange(20) != row], here, atol=1e-3)  # the doubles' are the template's
+
+
+def test_the_detector_comes_along_where_it_is_an_onnx_file(tmp_path: Path) -> None:
+    plain = snapshot(tmp_path)
+    assert plain.detector_onnx is None and "detector" not in plain.facts
+    file = tmp_path / "finds.onnx"
+    file.write_bytes(b"a detector")
+    recognizer = tmp_path / "recognizer.onnx"
+
+    def taken(name: str, detector: Path) -> Snapshot:
+        models = models_of(recognizer)
+        with_detector = replace(models, files=(ModelFile("detector", detector, "its licence"), *models.files))
+        return take_snapshot(tmp_path / "dataset", tmp_path / name, 32, with_detector)
+
+    carrying = taken("carrying", file)
+    assert carrying.detector_onnx is not None and carrying.detector_onnx.read_bytes() == b"a detector"
+    assert carrying.facts["detector"]["licence"] == "its licence" and carrying.hash != plain.hash
+    (library := tmp_path / "dlib.so").touch()  # dlib's detector lies in its library
+    assert taken("dlib", library).detector_onnx is None
+
+
+def test_a_snapshot_of_another_version_is_refused(tmp_path: Path) -> None:
+    file = snapshot(tmp_path).folder / "snapshot.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "version": 1}))
+    with pytest.raises(BadInput, match="made by another version of Likeness: remove it and train again"):
+        load_snapshot(file.parent)
 
 
 def test_a_face_enlarged_too_far_is_a_reference_and_no_target(tmp_path: Path) -> None:

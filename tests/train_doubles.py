@@ -13,8 +13,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from curate.faces.align import ARCFACE_112, FFHQ_512, template_at
-from curate.faces.models import Detection, FaceModels, Finder, ModelFile, unit_rows
+from curate.faces.align import ARCFACE_112, FFHQ_512, align, recognition_crop, template_at
+from curate.faces.decode import decode
+from curate.faces.models import Detection, FaceModels, Finder, ModelFile, load_faces, unit_rows
 from manifests.ledger import Ledger
 from manifests.records import Face, Model, Pair, Split
 from manifests.storage import crop_path, sha256_file
@@ -168,6 +169,37 @@ def snapshot(folder: Path, differentiable: bool = True, size: int = SMALL.size) 
     recognizer = recognizer_onnx(folder / "recognizer.onnx")
     made = dataset(folder / "dataset", recognizer)
     return take_snapshot(made, folder / "snapshot", size, models_of(recognizer, differentiable))
+
+
+def real_snapshot(folder: Path, shared: Path, people: int, photos: int, size: int) -> Snapshot:
+    """The snapshot of a few people of the shared photos, all of them training, found by the shared pack."""
+    models = load_faces(f"insightface:{shared / 'weights' / 'insightface_small'}")
+    made, records, crops = folder / "dataset", [], []
+    for person, album in enumerate(sorted((shared / "people_crops").iterdir())[:people]):
+        mine = []
+        for photo in sorted(album.iterdir()):
+            image = decode(photo)
+            if len(mine) < photos and (found := models.detect(image)):
+                face = face_of(person, len(mine))
+                mine.append(replace(face, landmarks5=tuple(float(v) for v in found[0].landmarks5.ravel())))
+                crops.append(align(image, found[0].landmarks5, FFHQ_512, 512))
+                path = crop_path(made, face.face_id)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), crops[-1][:, :, ::-1])
+        for face in mine:
+            others = tuple(other.face_id for other in mine if other is not face)
+            records.append(Pair(face.face_id, others, (0.5,) * len(others), "nearest", "train"))
+            records.append(Split(face.face_id, f"person{person}", "train", "identity"))
+        records += mine
+    embeddings = np.zeros((people * 100, models.dim), np.float32)
+    rows = [person * 100 + photo for person in range(people) for photo in range(photos)]
+    embeddings[rows] = models.embed(np.stack([recognition_crop(crop, models.template, models.size) for crop in crops]))
+    (made / "embeddings").mkdir(parents=True)
+    np.save(made / "embeddings" / "00000.npy", embeddings)
+    model = Model("recognizer", "arcface", models.spec, models.recognizer_sha256(), "none", models.dim)
+    with Ledger.open(made, write=True) as ledger:
+        ledger.record("double", "all", {}, [*records, model])
+    return take_snapshot(made, folder / "snapshot", size, models)
 
 
 def main() -> None:

@@ -103,8 +103,10 @@ def load_checkpoint(folder: Path, engine: Engine) -> int:
         state = json.loads((training / STATE).read_text(encoding="utf-8"))
         if state["recipe"] != engine.recipe.name:
             raise BadInput(f"{folder} is a checkpoint of recipe {state['recipe']}, not of {engine.recipe.name}.")
+        averaged = load_file(folder / WEIGHTS)
+        _load_frozen(engine.model, averaged)
         _load_trained(engine.model, load_file(training / "weights.safetensors"))
-        engine.average.load(load_file(folder / WEIGHTS))
+        engine.average.load(averaged)
         _load_moments(engine.optimizer, engine.model, load_file(training / "optimizer.safetensors"))
         if engine.judge is not None and engine.judge_optimizer is not None:
             _load_trained(engine.judge, load_file(training / "discriminator.safetensors"))
@@ -133,6 +135,14 @@ def _tensors(engine: Engine) -> dict[str, dict[str, torch.Tensor]]:
 def _trained_state(module: nn.Module) -> dict[str, torch.Tensor]:
     state = module.state_dict(keep_vars=True)
     return {n: tensor for n, tensor in state.items() if tensor.requires_grad or not isinstance(tensor, nn.Parameter)}
+
+
+@torch.no_grad()
+def _load_frozen(module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """What is frozen and lies in the checkpoint: the dictionary of a VRE, of which it is the run's own copy."""
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad and name in tensors:
+            parameter.copy_(tensors[name])
 
 
 @torch.no_grad()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from curate.faces.errors import FaceModelError
 from curate.faces.models import Finder
 from degrade.operations import apply, to_float, to_uint8
 from degrade.pixels import Theta
@@ -29,9 +31,9 @@ class TrainingFaces(Dataset[Batch]):
 
     lq and target (3,S,S) uint8; references (Kmax,3,S,S) uint8 and embeddings (Kmax,d) float32, zero in empty slots;
     present (Kmax,) bool; row, the target's; right, bool: the references are of its person; landmarks (5,2) float32, the
-    target's, in pixels. Where the recipe warps, `found`, bool: whether landmarks were found on the LQ; where it has the
-    loss `cycle`, `theta`. Raises BadInput for a snapshot of another size, FaceModelError where the recipe warps and the
-    detector is not to be had.
+    target's, in pixels. Where the recipe warps, `found`, bool: whether landmarks were found on the LQ, and `warped`
+    (Kmax,) bool: the reference was warped to them and is not as aligned; where it has the loss `cycle`, `theta`. Raises
+    BadInput for a snapshot of another size, FaceModelError where the recipe warps and the detector is not to be had.
     """
 
     def __init__(self, snapshot: Snapshot, recipe: Recipe, seed: int, split: str = "train") -> None:
@@ -77,11 +79,15 @@ class TrainingFaces(Dataset[Batch]):
         seen_at = self._landmarks_on(lq) if self.warps else None
         references = np.zeros((slots, size, size, 3), np.uint8)
         embeddings = np.zeros((slots, snapshot.embeddings.shape[1]), np.float32)
+        warped = np.zeros(slots, bool)
         for slot, row in enumerate(sample.references):
             crop, points = _turned(snapshot, row, sample.flip)
             if sample.seeds:
                 crop, points = augmented(crop, points, sample.seeds[slot])
-            references[slot] = crop if seen_at is None else warp_to(crop, points, seen_at)
+            if seen_at is not None:
+                with suppress(ValueError):  # landmarks that no face can be warped by
+                    crop, warped[slot] = warp_to(crop, points, seen_at), True
+            references[slot] = crop
             embeddings[slot] = snapshot.embeddings[row]  # of the photo as it is
         packed: Batch = {
             "lq": torch.from_numpy(lq).permute(2, 0, 1).contiguous(),
@@ -95,6 +101,7 @@ class TrainingFaces(Dataset[Batch]):
         }
         if self.warps:
             packed["found"] = torch.tensor(seen_at is not None)
+            packed["warped"] = torch.from_numpy(warped)
         if "cycle" in self.recipe.losses:
             packed["theta"] = theta
         return packed
@@ -103,6 +110,26 @@ class TrainingFaces(Dataset[Batch]):
         if self._finder is None:
             self._finder = self.snapshot.finder()
         return landmarks_of(lq, self._finder)
+
+
+def warping(snapshot: Snapshot, recipe: Recipe) -> str:
+    """What has to be said before a recipe is trained that warps its references; "" where there is nothing to say.
+
+    Raises BadInput where it warps them and no detector is to be had.
+    """
+    if "warped" not in recipe.parts:
+        return ""
+    spec = snapshot.recognizer["spec"]
+    try:
+        snapshot.finder()
+    except FaceModelError as error:
+        raise BadInput(
+            f"Recipe {recipe.name} warps references to landmarks found on the input, and what finds them, {spec}, "
+            f"cannot be loaded: {error}"
+        ) from error
+    if snapshot.detector_onnx is not None:
+        return ""
+    return f"Notice: the snapshot carries no detector, so landmarks are found by {spec} as it is on this machine."
 
 
 def _turned(snapshot: Snapshot, row: int, flip: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -154,7 +181,7 @@ def batches(
         prefetch_factor=4 if workers else None,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_worker,
     )
     return iter(loader)
 
@@ -167,12 +194,15 @@ class _Endless(torch.utils.data.Sampler[list[int]]):
         return iter(self._indices())
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
     import signal
 
     import cv2
 
     cv2.setNumThreads(0)
+    worker = get_worker_info()
+    assert worker is not None
+    worker.dataset._finder = None  # type: ignore[attr-defined]  # no session of onnxruntime is carried across a fork
     # the trainer decides when to stop: a signal to the whole process group must not end its workers first
     for kind in (signal.SIGINT, signal.SIGTERM):
         signal.signal(kind, signal.SIG_IGN)

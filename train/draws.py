@@ -30,17 +30,18 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
     """Sample number `index` (images seen so far): the target by its epoch's permutation, the rest by its own draw.
 
     References come from the target's row of the pairs table, which curation ordered and cut by its policy, in equal
-    shares; where the recipe wants wrong ones now and then, from one other person of the same split.
+    shares; where the recipe wants wrong ones now and then, as many from one other person of the same split, whom the
+    number of references must not give away.
     """
     epoch, place = divmod(index, len(targets))
     target = int(targets[_order(seed, epoch, len(targets))[place]])
     rng = seeded(seed, "train", "sample", epoch, snapshot.face_ids[target])
-    count = int(rng.choice(np.asarray(recipe.reference_counts)))
-    flip, wrong = bool(rng.integers(2)), bool(rng.uniform() < recipe.wrong)
     known = snapshot.references[target]
-    if strangers := _strangers(snapshot, target) if wrong and count else ():
+    count = min(int(rng.choice(np.asarray(recipe.reference_counts))), len(known))
+    flip, wrong = bool(rng.integers(2)), bool(rng.uniform() < recipe.wrong)
+    if strangers := _strangers(snapshot, target, count) if wrong and count else ():
         known = snapshot.people[snapshot.splits[target]][strangers[int(rng.integers(len(strangers)))]]
-    chosen = tuple(int(row) for row in rng.choice(known, min(count, len(known)), replace=False))
+    chosen = tuple(int(row) for row in rng.choice(known, count, replace=False))
     seeds = tuple(int(s) for s in rng.integers(MAX_SEED, size=len(chosen))) if recipe.augment == "each" else ()
     return Sample(target, chosen, flip, not strangers, seeds)
 
@@ -55,7 +56,7 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return seeded(seed, "train", "epoch", epoch).permutation(count)
 
 
-def _strangers(snapshot: Snapshot, target: int) -> tuple[str, ...]:
-    """The other people of a target's split; none where it has the split to itself."""
-    own = snapshot.identity_ids[target]
-    return tuple(person for person in snapshot.people[snapshot.splits[target]] if person != own)
+def _strangers(snapshot: Snapshot, target: int, count: int) -> tuple[str, ...]:
+    """The other people of a target's split who have `count` photos."""
+    own, people = snapshot.identity_ids[target], snapshot.people[snapshot.splits[target]]
+    return tuple(person for person, rows in people.items() if person != own and len(rows) >= count)

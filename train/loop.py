@@ -78,6 +78,8 @@ def train(
         raise BadInput(f"--images {end} is less than one batch of {recipe.batch}.")
     if minutes is not None and math.isnan(minutes):
         raise BadInput("--minutes nan: say a number of minutes.")
+    if (notice := data.warping(taken, recipe)) and not rank():
+        say(notice)
     facts = first_alone(claim, run, taken, recipe, seed, settings, say)
     dim, precision = taken.embeddings.shape[1], facts["precision"]
     engine = build(computed(recipe, facts), dim, seed, settings, precision, recognizer_of(taken, facts))
@@ -154,8 +156,8 @@ def learn(engine: Engine, parts: list[data.Batch], seen: int, seed: int) -> dict
     """The gradients of a batch that comes in parts, clipped, ready for the optimizers.
 
     Answers the mean of `loss`, of each unweighted term, `gradient` (its norm before it is clipped), `discriminator` and
-    `discriminator_gradient` where the recipe has one, and `no_landmarks`, the share of the inputs without, where it
-    warps; over the parts and the processes.
+    `discriminator_gradient` where the recipe has one, and where it warps `no_landmarks`, the share of the inputs
+    without, and `not_warped`, the share of the references that stayed as aligned; over the parts and the processes.
     """
     recipe, judge = engine.recipe, engine.judge
     sums: dict[str, torch.Tensor] = {}
@@ -189,6 +191,8 @@ def learn(engine: Engine, parts: list[data.Batch], seen: int, seed: int) -> dict
                 (found["discriminator"] / len(parts)).backward()
         if "found" in batch:
             found["no_landmarks"] = 1 - batch["found"].float().mean()
+            unwarped = batch["present"] & ~batch["warped"]
+            found["not_warped"] = unwarped.sum() / batch["present"].sum().clamp(min=1)
         for name, value in found.items():
             sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
 

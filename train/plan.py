@@ -48,6 +48,7 @@ def measured(source: Path, recipe: Recipe, seed: int, settings: Settings) -> lis
     through its recognizer. Raises BadInput and ModelUnavailable as training would.
     """
     taken = load_snapshot(source) if (source / FACTS).is_file() else None
+    notice = "" if taken is None else data.warping(taken, recipe)
     facts = settled(recipe, *_recognizer_of(source, taken), settings)
     run = computed(recipe, facts)
     if taken is None:
@@ -78,6 +79,7 @@ def measured(source: Path, recipe: Recipe, seed: int, settings: Settings) -> lis
     times = "one update" if updates == 1 else f"{updates} updates"
     device = torch.cuda.get_device_name() if on_gpu else "the CPU"
     return [
+        *([notice] if notice else []),
         *_parameters(engine),
         _memory(engine, activations, count, recipe.batch // settings.accumulate),
         f"Speed: {pace:.2g} images/s on {device} in {facts['precision']}: {times} of batch {count} after a warm-up, on "
@@ -176,5 +178,6 @@ def _random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch
         "right": torch.ones(count, dtype=torch.bool),
         "landmarks": torch.rand(count, 5, 2, generator=draw) * size,
         "found": torch.ones(count, dtype=torch.bool),
+        "warped": shown,
         "theta": [draw_theta(preset, seed, 0, str(number)) for number in range(count)],
     }

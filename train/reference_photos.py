@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -100,17 +101,19 @@ def landmarks_of(crop: np.ndarray, models: FaceModels | Finder) -> np.ndarray | 
 def shown_for(model: Restorer, references: References, landmarks5: np.ndarray | None) -> References:
     """What a restorer is shown of `references` for an input with these landmarks (5, 2), in pixels of its LQ crop.
 
-    Where its recipe has the part `warped` they are warped to the landmarks (ReFine); a reference without landmarks, or
-    all of them where the input has none, stays as it is aligned (train/warp.py).
+    Where its recipe has the part `warped` they are warped to the landmarks (ReFine); a reference without landmarks or
+    with some that no face can be warped by, or all of them where the input has none, stays as it is aligned
+    (train/warp.py).
     """
     if "warped" not in model.config.parts or landmarks5 is None or not len(references.crops):
         return references
     from train.warp import warp_to
 
-    crops = [
-        crop if own is None else to_tensor(warp_to(to_image(crop), own, landmarks5))
-        for crop, own in zip(references.crops, references.landmarks, strict=True)
-    ]
+    crops = list(references.crops)
+    for i, own in zip(range(len(crops)), references.landmarks, strict=True):
+        if own is not None:
+            with suppress(ValueError):
+                crops[i] = to_tensor(warp_to(to_image(crops[i]), own, landmarks5))
     return replace(references, crops=torch.stack(crops))
 
 

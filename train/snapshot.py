@@ -74,15 +74,20 @@ class Snapshot:
         path = self.folder / RECOGNIZER
         return path if path.is_file() else None
 
+    @property
+    def detector_onnx(self) -> Path | None:
+        path = self.folder / DETECTOR
+        return path if path.is_file() else None
+
     def finder(self) -> Finder:
-        """What found the dataset's faces: the ONNX file of this folder, else what the recorded spec loads.
+        """What found the dataset's faces: the ONNX file of this folder, else what the recorded spec loads (dlib).
 
         Raises FaceModelError where neither can be had.
         """
-        if (self.folder / DETECTOR).is_file():
+        if self.detector_onnx is not None:
             from curate.faces.insightface_models import load_detector
 
-            return load_detector(self.folder / DETECTOR)
+            return load_detector(self.detector_onnx)
         from curate.faces.models import Finder, cached_models
 
         models = cached_models(self.recognizer["spec"])
@@ -190,7 +195,10 @@ def take_snapshot(
         "counts": counts,
         "recognizer": {**recognizer, **template, "dim": models.dim},
     }
-    files = {RECOGNIZER: models.recognizer_onnx, DETECTOR: _detector_onnx(models)}
+    detector = next((file for file in models.files if file.role == "detector" and file.path.suffix == ".onnx"), None)
+    if detector is not None:  # what warped references look like depends on it
+        facts["detector"] = {"sha256": detector.sha256, "licence": detector.licence}
+    files = {RECOGNIZER: models.recognizer_onnx, DETECTOR: None if detector is None else detector.path}
     _write(folder, dataset, rows, embeddings, facts, files)
     return load_snapshot(folder)
 
@@ -261,11 +269,6 @@ def _in_crop(landmarks5: list[float], size: int) -> list[float]:
     points = np.array(landmarks5, np.float64).reshape(5, 2)
     there = transform(points, similarity(points, template_at(FFHQ_512, FFHQ_SIZE, size)))
     return [float(value) for value in there.astype(np.float32).ravel()]
-
-
-def _detector_onnx(models: FaceModels) -> Path | None:
-    file = next((file.path for file in models.files if file.role == "detector"), None)
-    return file if file is not None and file.suffix == ".onnx" else None
 
 
 def _recorded_recognizer(ledger: Ledger) -> dict[str, Any]:

@@ -17,14 +17,11 @@ STRETCH = 1.6
 def warp_to(image: np.ndarray, landmarks5: np.ndarray, to: np.ndarray) -> np.ndarray:
     """A reference, uint8 (S,S,3), with its five landmarks (5,2) as near to `to` (5,2) as an affine brings them.
 
-    All in pixels of crops of the same size; beyond its border the reference is mirrored, as in aligned crops. Where the
-    landmarks give no affine that keeps a face a face, it stays as it is aligned.
+    All in pixels of crops of the same size. Beyond its border the reference is mirrored, as in aligned crops, where a
+    repeated edge would be streaks. Raises ValueError where the landmarks give no affine that keeps a face a face (see
+    `affine`); callers then show the reference as it is aligned.
     """
-    try:
-        matrix = affine(landmarks5, to)
-    except ValueError:
-        return image
-    size = (image.shape[1], image.shape[0])
+    matrix, size = affine(landmarks5, to), (image.shape[1], image.shape[0])
     return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
