@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
+from rich import box
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -22,15 +24,18 @@ def headings(result: Result) -> list[str]:
     return [m["title"] + units[name] + arrows[m["better"]] for name, m in result["metrics"].items()]
 
 
-def system_cells(result: Result) -> list[list[str]]:
-    """A line a system: its name, and mean and interval of every metric; a dash where there is none."""
+def system_cells(result: Result, most: int = 9) -> list[list[str]]:
+    """A line a system: its name, mean and interval of every metric, with at most so many digits; a dash for none."""
     return [
-        [_named(line), *(_cell(line[name], metric["digits"], "") for name, metric in result["metrics"].items())]
+        [
+            _named(line),
+            *(_cell(line[name], min(metric["digits"], most), "") for name, metric in result["metrics"].items()),
+        ]
         for line in result["rows"]
     ]
 
 
-def difference_cells(result: Result) -> list[list[str]]:
+def difference_cells(result: Result, most: int = 9) -> list[list[str]]:
     """A line a paired difference; MARK where its interval excludes zero; people above zero of how many."""
     names = [name for name in result["metrics"] if any(name in line for line in result["differences"])]
     lines = []
@@ -38,7 +43,7 @@ def difference_cells(result: Result) -> list[list[str]]:
         cells = []
         for name in names:
             found = line[name]
-            told = _cell(found, result["metrics"][name]["digits"], "+")
+            told = _cell(found, min(result["metrics"][name]["digits"], most), "+")
             if found is not None:
                 told += f"{' ' + MARK if found['excludes_zero'] else ''} {found['people_above']}/{line['people']}"
             cells.append(told)
@@ -101,22 +106,29 @@ def title(result: Result) -> str:
 
 
 def show(result: Result) -> None:
-    """Print it."""
+    """Print it, in short: three digits, no zero before the point, as many metrics as the terminal is wide for."""
     console = Console()
-    first = Table("system", title=title(result), title_justify="left")
-    for head in headings(result):
-        first.add_column(head, justify="right")
-    for cells in system_cells(result):
-        first.add_row(cells[0], *(cell.replace(" [", "\n[") for cell in cells[1:]))
-    found: list[Any] = [first]
+    fits = max(3, (console.width - 16) // 12)
+    shown = {**result, "metrics": dict(list(result["metrics"].items())[:fits])}
+    found: list[Any] = [_printed(title(result), "system", headings(shown), system_cells(shown, 3))]
     if result["differences"]:
-        second = Table("paired difference", title_justify="left")
-        for head in compared_headings(result):
-            second.add_column(head, justify="right")
-        for cells in difference_cells(result):
-            second.add_row(cells[0], *(cell.replace(" [", "\n[") for cell in cells[1:]))
-        found.append(second)
-    console.print(Group(*found, *(Text(note) for note in notes(result))))
+        cells = difference_cells(shown, 3)
+        found.append(_printed("Paired differences", "", compared_headings(shown), cells))
+    told = notes(result)
+    if left := [metric["title"] for metric in list(result["metrics"].values())[fits:]]:
+        told.append(f"Also measured, and too wide for this terminal: {', '.join(left)}; --markdown FILE has all.")
+    console.print(Group(*found, *(Text(note) for note in told)))
+
+
+def _printed(name: str, first: str, heads: list[str], rows: list[list[str]]) -> Table:
+    table = Table(title=name, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_lines=False)
+    table.add_column(first, overflow="fold")
+    for head in heads:
+        table.add_column(head, justify="right", overflow="fold")
+    for cells in rows:
+        short = (re.sub(r"(?<!\d)0\.", ".", cell).replace(" [", "\n[") for cell in cells[1:])
+        table.add_row(cells[0], *short)
+    return table
 
 
 def markdown(result: Result) -> str:
