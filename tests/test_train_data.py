@@ -14,6 +14,7 @@ from curate.faces.errors import FaceModelError
 from curate.faces.models import Finder
 from degrade.operations import apply, to_float, to_uint8
 from manifests.errors import BadInput
+from train.augment import augmented
 from train.data import Batch, TrainingFaces, batches, fixed_batch, to_device, warping
 from train.draws import draw_sample
 from train.loop import train
@@ -102,6 +103,8 @@ def test_theta_makes_the_input_again(taken: Snapshot) -> None:
 
 def test_references_are_warped_to_the_landmarks_of_the_input_as_restoring_does(taken: Snapshot) -> None:
     recipe = replace(EVERYTHING, augment="flip", wrong=0.0)
+    noise = np.random.default_rng(0).uniform(-1, 1, taken.landmarks.shape).astype(np.float32)
+    taken = replace(taken, landmarks=taken.landmarks + noise)  # faces of the doubles are all alike
     faces, plain = TrainingFaces(taken, recipe, 0), TrainingFaces(taken, replace(recipe, parts=SMALL.parts), 0)
     model: Restorer = SimpleNamespace(config=SimpleNamespace(parts=recipe.parts))  # type: ignore[assignment]
     found = []
@@ -163,6 +166,25 @@ def test_each_reference_is_augmented_on_its_own_and_the_target_is_not(taken: Sna
         assert torch.equal(item["target"], plain["target"]) and torch.equal(item["lq"], plain["lq"])
         assert torch.equal(item["embeddings"], plain["embeddings"])
         assert all(not torch.equal(item["references"][slot], plain["references"][slot]) for slot in (0, 1))
+
+
+def test_a_reference_is_augmented_before_it_is_warped_by_landmarks_that_went_along(taken: Snapshot) -> None:
+    recipe = replace(EVERYTHING, wrong=0.0)
+    faces, still = TrainingFaces(taken, recipe, 0), TrainingFaces(taken, replace(recipe, parts=()), 0)
+    warped = 0
+    for index in range(24):
+        sample, item, plain = draw_sample(taken, faces.targets, recipe, 0, index), faces[index], still[index]
+        seen = finder().detect(item["lq"].permute(1, 2, 0).numpy())
+        for slot, row in enumerate(sample.references if seen else ()):
+            crop, points = taken.crops[row], taken.landmarks[row]
+            if sample.flip:
+                crop, points = np.ascontiguousarray(crop[:, ::-1]), points[[1, 0, 2, 4, 3]] * [-1, 1] + [31, 0]
+            changed, moved = augmented(np.array(crop), points, sample.seeds[slot])
+            assert np.array_equal(plain["references"][slot].permute(1, 2, 0).numpy(), changed)
+            expected = warp_to(changed, moved, seen[0].landmarks5)
+            assert np.array_equal(item["references"][slot].permute(1, 2, 0).numpy(), expected)
+            warped += 1
+    assert warped
 
 
 def test_pictures_reach_the_device_as_floats(taken: Snapshot) -> None:

@@ -13,12 +13,13 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from train_doubles import JUDGED, SMALL, snapshot
+from train_doubles import JUDGED, SMALL, finder, snapshot
 
 import train.engine
 import train.loop
 from manifests.errors import BadInput, LikenessError
 from train.checkpoint import checkpoints, newest_checkpoint
+from train.data import TrainingFaces
 from train.loop import Diverged, Ending
 from train.loop import train as run_training
 from train.models.restorer import Restored, Restorer
@@ -232,6 +233,23 @@ def test_a_discriminator_learns_in_turn_and_is_logged(tmp_path: Path, taken: Sna
     moments = load_file(newest_checkpoint(tmp_path) / "training/discriminator-optimizer.safetensors")
     assert {key.split("|")[0] for key in moments} <= judge.keys()
     assert any(value.any() for key, value in moments.items() if key.endswith("exp_avg"))
+
+
+def test_what_could_not_be_warped_is_logged(tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Snapshot, "finder", lambda _: finder())
+    monkeypatch.setattr(train.loop, "LOG_EVERY", 8)
+    recipe, said = replace(SMALL, parts=(*SMALL.parts, "warped")), list[str]()
+    run(tmp_path, taken, 8, recipe, say=said.append)
+    assert any("landmarks are found by double" in sentence for sentence in said)
+    seen = [TrainingFaces(taken, recipe, 0)[index] for index in range(8)]
+    (line,) = lines(tmp_path, "train")
+    assert line["no_landmarks"] == pytest.approx(sum(not one["found"] for one in seen) / 8)
+    # of each of the two steps' references
+    shares = [
+        [float(not warped) for one in step for warped in one["warped"][one["present"]]] for step in (seen[:4], seen[4:])
+    ]
+    assert line["not_warped"] == pytest.approx(sum(sum(share) / len(share) for share in shares) / 2, abs=1e-5)
+    assert 0 < line["not_warped"] < 1
 
 
 def test_a_batch_in_two_parts_trains_as_one_does(tmp_path: Path, taken: Snapshot) -> None:

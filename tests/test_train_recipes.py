@@ -47,6 +47,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, taken: dict[str, Snapshot
     return of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", [TINY, DIFFUSION])
 @pytest.mark.parametrize("name", RECIPES)
 def test_ten_steps_in_one_go_are_ten_steps_with_a_rest_and_restore(

@@ -13,6 +13,7 @@ from torch import nn
 from degrade.presets import find_preset
 from manifests.errors import BadInput
 from train import data
+from train.augment import check_augment
 from train.draws import draw_theta
 from train.engine import Engine, build
 from train.loop import learn
@@ -49,6 +50,8 @@ def measured(source: Path, recipe: Recipe, seed: int, settings: Settings) -> lis
     """
     taken = load_snapshot(source) if (source / FACTS).is_file() else None
     notice = "" if taken is None else data.warping(taken, recipe)
+    if recipe.augment == "each":
+        check_augment()
     facts = settled(recipe, *_recognizer_of(source, taken), settings)
     run = computed(recipe, facts)
     if taken is None:
