@@ -28,6 +28,7 @@ from train.recipes import find_recipe
 from train.reference_photos import to_image, to_tensor
 from train.restore import open_restorer, restore
 from train.restored import LOG
+from train.sheets import Sheet
 
 SIZE = 32
 
@@ -467,3 +468,16 @@ def test_released_weights_name_no_recognizer_and_any_finds_the_faces(
 def test_pixels_survive_the_way_to_a_tensor_and_back() -> None:
     image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     assert (to_image(to_tensor(image)) == image).all()
+
+
+def test_a_page_shows_each_face_as_it_came_its_references_and_the_restored_one(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    photo, sheet = save("photo.png", [0]), Sheet()
+    rows = restore([photo], [save("mine.png", [0], 1)], tmp_path, tmp_path / "out", watch=sheet.add)
+    ((face,), (row,)) = sheet.faces, rows
+    assert face.photo == row.photo and face.lq.shape == face.restored.shape == (SIZE, SIZE, 3)
+    assert len(face.references) == 1 and not np.array_equal(face.lq, face.restored)
+    html = sheet.html("<RUN>", [row.reason, "A reason."], None)
+    assert html.count("data:image/webp;base64,") == 3 and "&lt;RUN&gt;" in html and 'src="http' not in html
+    assert "1 photo: A reason." in html and "No niqe: " in html

@@ -201,6 +201,18 @@ def restore(
             show_default="as trained",
         ),
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="Write a page: each face as it came, the references, restored.", metavar="FILE.html"),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the networks of no-reference metrics lie, for --page.",
+            metavar="FOLDER",
+            show_default="torch's cache",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be restored; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a row a photo as JSON and nothing else.")] = False,
 ) -> None:
@@ -228,8 +240,9 @@ def restore(
         return
     from manifests.progress import progress
     from train.restore import restore as run
+    from train.sheets import Sheet
 
-    where, notices = _box(box), list[str]()
+    where, notices, sheet = _box(box), list[str](), Sheet()
     with progress("photos", as_json) as report:
         rows = run(
             inputs,
@@ -242,7 +255,12 @@ def restore(
             box=where,
             report=report,
             notice=notices.append,
+            watch=sheet.add if page is not None else lambda *_: None,
         )
+    if page is not None:
+        from train.outputs import write_text
+
+        write_text(page, sheet.html(f"{checkpoint}", [row.reason for row in rows], weights))
     for sentence in notices:
         typer.echo(sentence, err=True)
     if as_json:

@@ -122,9 +122,10 @@ def evaluate(
             result = measured(mine[0], dataset, lq_set, asked, report, seen)
     _write(result, markdown, latex)
     if page is not None and seen is not None:
+        from train.outputs import write_text
         from train.pages import page as built
 
-        _written(page, built(result, seen, pictures))
+        write_text(page, built(result, seen, pictures))
     print_evaluation(result, as_json)
 
 
@@ -179,10 +180,11 @@ def counterfactuals(
     _write(result, markdown, latex)
     if plot is not None:
         from manifests.errors import BadInput
+        from train.outputs import write_text
 
         if "id_target" not in result["metrics"]:
             raise BadInput("--plot draws identity to the target: name id_target in --metrics.")
-        _written(plot, drawn(result))
+        write_text(plot, drawn(result))
     print_evaluation(result, as_json)
     if not as_json:
         have = ", ".join(f"{count} of {result['images']} have {k}" for k, count in result["have"].items() if k != "0")
@@ -212,20 +214,11 @@ def _metrics(told: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
 
 def _write(result: dict[str, Any], markdown: Path | None, latex: Path | None) -> None:
     from train import tables
+    from train.outputs import write_text
 
     for path, text in ((markdown, tables.markdown), (latex, tables.latex)):
         if path is not None:
-            _written(path, text(result))
-
-
-def _written(path: Path, text: str) -> None:
-    from manifests.errors import BadInput
-    from manifests.storage import in_the_way, write_atomically
-
-    if path.is_dir() or in_the_way(path.parent) is not None:
-        raise BadInput(f"{path} cannot be written: name a file in a folder.")
-    write_atomically(path, text.encode())
-    typer.echo(f"Written: {path}", err=True)
+            write_text(path, text(result))
 
 
 def _say_plan(dataset: Path, lq_set: str | None, stem: Path, as_json: bool) -> None:

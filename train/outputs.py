@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manifests.errors import BadInput
-from manifests.storage import in_the_way
+from manifests.storage import in_the_way, write_atomically
 
 RUN_CONFIG = "config.json"
 
@@ -116,3 +116,10 @@ def _may_be_a_photo(path: Path) -> bool:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError:
         return True  # reading it will say why it cannot be read
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a table or page that a user named, whole or not at all. Raises BadInput where no file can be there."""
+    if path.is_dir() or in_the_way(path.parent) is not None:
+        raise BadInput(f"{path} cannot be written: name a file in a folder.")
+    write_atomically(path, text.encode())

@@ -44,16 +44,16 @@ def page(result: dict[str, Any], pictures: Pictures, images: int, first: str | N
     cases = [
         {
             "face": case.face_id,
-            "lq": _embedded(case.lq),
-            "target": _embedded(case.target),
-            "references": [_embedded(crop, STORED // 2) for crop in case.references[:REFERENCES]],
+            "lq": embedded(case.lq),
+            "target": embedded(case.target),
+            "references": [embedded(crop, STORED // 2) for crop in case.references[:REFERENCES]],
             "figures": {},
             "restored": [
                 {
                     "key": key,
                     "system": names[key],
                     "reason": row["reason"],
-                    "picture": None if row["reason"] else _embedded(pictures.of[case.face_id, key]),
+                    "picture": None if row["reason"] else embedded(pictures.of[case.face_id, key]),
                 }
                 for key, row in of[case.face_id].items()
                 if key != "lq"
@@ -94,7 +94,8 @@ def _leader(result: dict[str, Any]) -> str:
     return next((key for key in keys if key.split("/")[-1] == str(result["references"])), keys[0])
 
 
-def _embedded(image: np.ndarray, size: int = STORED) -> str:
+def embedded(image: np.ndarray, size: int = STORED) -> str:
+    """A picture, uint8 (S, S, 3), as a data URL, at most `size` pixels a side."""
     small = shrink(image, size) if image.shape[0] > size else image
     done, data = cv2.imencode(".webp", np.ascontiguousarray(small[:, :, ::-1]), [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
     assert done

@@ -50,6 +50,10 @@ LANDMARKS_IN_BOX = np.array([[0.270, 0.391], [0.733, 0.389], [0.503, 0.591], [0.
 DEGRADED_SHARPNESS = 0.35
 
 
+# a photo with a face of it: the LQ crop at the restorer's size, what was shown of the person, the restored crop
+Watch = Callable[[Path, np.ndarray, References, np.ndarray], None]
+
+
 @dataclass(frozen=True)
 class FaceDone:
     """One face of one photo."""
@@ -83,6 +87,7 @@ def restore(
     box: tuple[float, float, float, float] | None = None,
     report: Report = lambda *_: None,
     notice: Callable[[str], None] = lambda _: None,
+    watch: Watch = lambda *_: None,
 ) -> list[PhotoDone]:
     """Restore photos and folders of photos into `out` as PNG, with a row for each in OUT/restored.jsonl.
 
@@ -91,8 +96,9 @@ def restore(
     with status failed. `aligned` takes the inputs as square FFHQ-template crops and answers crops of the restorer's
     size. `box` (x0, y0, x1, y1) names the face in a single photo. `checkpoint` and `base_model` are as in
     `open_restorer`. `faces` replaces the recorded --faces spec where the files have moved. `notice` is told, a sentence
-    each, what was assumed of the references. Raises BadInput (also where a file in `out` would be overwritten that is
-    not this photo restored with these very settings), ModelUnavailable or FaceModelError before anything is written.
+    each, what was assumed of the references; `watch` is shown every face that is restored. Raises BadInput (also where
+    a file in `out` would be overwritten that is not this photo restored with these very settings), ModelUnavailable or
+    FaceModelError before anything is written.
     """
     if box is not None and (aligned or len(inputs) != 1 or not inputs[0].is_file()):
         raise BadInput("--box names a face in one photo: give one photo, and no --aligned.")
@@ -128,7 +134,7 @@ def restore(
     try:
         for path, target in todo:
             try:
-                row = _restore_one(path, target, model, models, known, aligned, box)
+                row = _restore_one(path, target, model, models, known, aligned, box, watch)
             except Exception as error:  # one odd photo must not end a folder of thousands
                 said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
                 row = PhotoDone(str(path), None, "failed", f"The photo could not be restored: {said}.")
@@ -195,13 +201,14 @@ def _restore_one(
     references: References,
     aligned: bool,
     box: tuple[float, float, float, float] | None,
+    watch: Watch,
 ) -> PhotoDone:
     try:
         image = read_photo(path)
     except BadInput as error:
         return PhotoDone(str(path), None, "failed", str(error))
     if aligned:
-        return _restore_crop(path, target, image, model, models, references)
+        return _restore_crop(path, target, image, model, models, references, watch)
     if box is None:
         found = [(one.box, one.landmarks5) for one in detect_faces(image, models)]
     else:
@@ -226,13 +233,20 @@ def _restore_one(
             crop = shrink(align(image, landmarks5, FFHQ_512, FFHQ_SIZE), size)
             own = shown_for(model, references, None if box is not None else in_crop(landmarks5, size))
             restored = to_image(run_model(model, to_tensor(crop)[None], own)[0])
+            watch(path, crop, own, restored)
             result = paste(result, restored, similarity(landmarks5, template_at(FFHQ_512, FFHQ_SIZE, size)))
     _write(target, result)
     return PhotoDone(str(path), str(target), "ok", reason, tuple(faces))
 
 
 def _restore_crop(
-    path: Path, target: Path, crop: np.ndarray, model: Restorer, models: FaceModels, references: References
+    path: Path,
+    target: Path,
+    crop: np.ndarray,
+    model: Restorer,
+    models: FaceModels,
+    references: References,
+    watch: Watch,
 ) -> PhotoDone:
     height, width = crop.shape[:2]
     if height != width:
@@ -242,7 +256,9 @@ def _restore_crop(
     landmarks5 = landmarks_of(lq, models) if "warped" in model.config.parts else None
     reason = _unwarped(model, references) if landmarks5 is None else None
     references = shown_for(model, references, landmarks5)
-    _write(target, to_image(run_model(model, to_tensor(lq)[None], references)[0]))
+    restored = to_image(run_model(model, to_tensor(lq)[None], references)[0])
+    watch(path, lq, references, restored)
+    _write(target, restored)
     return PhotoDone(str(path), str(target), "ok", reason, (FaceDone((0.0, 0.0, width, height), None, True),))
 
 
