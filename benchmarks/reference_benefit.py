@@ -2,8 +2,9 @@
 
     python benchmarks/reference_benefit.py PHOTOS --into DATASET --faces SPEC --judge dlib [--plot FILE.svg] [--keep]
 
-Curates with the folder names as labels, degrades, trains recipe `tiny` and measures: 0, 1, 2 and 4 references, 4 of
-another person, and the LQ input, with paired differences. Each step resumes; on a finished dataset this is the
+Curates with the folder names as labels, degrades, trains recipe `tiny` and measures: the LQ input, 0, 1, 2, 4 and 8
+references, and 4 shown in ways that should not be, another person's among them (`likeness counterfactuals`), with
+paired differences. Each step resumes; on a finished dataset this is the
 measurement alone. `--run RUN` measures another run of the same dataset. The judge is in no loss. Tune with --split val;
 the test people are the fixed list below, and nothing is kept where they are others.
 """
@@ -19,8 +20,8 @@ from typing import Any
 
 from record import finish
 
-COUNTS = (0, 1, 2, 4)
-MOST = COUNTS[-1]
+MEANS = ("psnr", "ssim", "id_references", "face_restored", "copy_ratio", "takeover")
+MOST = 4  # references that are shown in ways that should not be
 # the people of people_crops that a hash of the label puts on either side: SHA-256 of the folder's name, 12 digits
 PEOPLE = {
     "test": ("153d91bfaddb", "3c1ba76aa94e", "abf9eb9facd0", "ba6a6a5f94a0", "cbff757f8552"),
@@ -34,7 +35,6 @@ PEOPLE = {
         "e209386dea69",
     ),
 }
-DIFFERENCES = {"right - none": "right_none", "right - wrong": "right_wrong", "none - LQ": "none_lq"}
 
 
 def likeness(*words: object) -> None:
@@ -62,46 +62,32 @@ def hashed(names: list[str]) -> list[str]:
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """What `train.evaluate.evaluate` answers, by number of references."""
+    """What `train.curves.counterfactuals` answers, by the key of the row, and the differences by their names."""
     found: dict[str, Any] = {}
     for row in result["rows"]:
         found[row["key"]] = {
             "id_target": round(row["id_target"]["mean"], 4),
             "ci95": [round(row["id_target"][side], 4) for side in ("low", "high")],
-            "psnr": round(row["psnr"]["mean"], 2),
-            "ssim": round(row["ssim"]["mean"], 4),
-            "id_references": round(row["id_references"]["mean"], 4),
+            **{name: round(row[name]["mean"], 4) for name in MEANS if row.get(name) is not None},
             "images": row["images"],
         }
     found["differences"] = {
-        DIFFERENCES[line["difference"]]: {
+        line["difference"].replace(" - ", "_").lower(): {
             "people": line["people"],
             "images": line["images"],
             **{
-                metric: {
-                    "mean": round(line[metric]["mean"], 4),
-                    "ci95": [round(line[metric][side], 4) for side in ("low", "high")],
-                    "excludes_zero": line[metric]["excludes_zero"],
-                    "people_above": line[metric]["people_above"],
+                name: {
+                    "mean": round(line[name]["mean"], 4),
+                    "ci95": [round(line[name][side], 4) for side in ("low", "high")],
+                    "excludes_zero": line[name]["excludes_zero"],
+                    "people_above": line[name]["people_above"],
                 }
-                for metric in ("id_target", "psnr", "ssim", "id_references")
+                for name in ("id_target", "psnr")
             },
         }
         for line in result["differences"]
     }
     return found
-
-
-def plot(result: dict[str, Any]) -> str:
-    """An SVG: identity to the target against the number of references, beside the LQ input and wrong references."""
-    from train.plots import curve
-
-    rows = {row["key"]: row["id_target"] for row in result["rows"]}
-    counts = {int(key): figure for key, figure in rows.items() if key.isdigit()}
-    wrong = rows.get(f"wrong{MOST}")
-    others = {} if wrong is None else {"of somebody else": wrong}
-    title = f"identity to the target (cosine, {result['judge']['spec']}), 95% intervals over people"
-    return curve(counts, others, rows["lq"], title)
 
 
 def main() -> None:
@@ -139,11 +125,12 @@ def main() -> None:
         likeness("train", told.into, "--recipe", "tiny", "--out", run, "--minutes", told.minutes, *length)
 
     from manifests.progress import progress
-    from train.evaluate import Asked, evaluate
+    from train.curves import METRICS_ASKED, counterfactuals, plot
+    from train.evaluate import Asked
 
     with progress("images", True) as report:
-        asked = Asked(references=MOST, counts=COUNTS, judge=told.judge)
-        result = evaluate(run, told.into, lq_set, asked, report)
+        asked = Asked(references=MOST, metrics=(*METRICS_ASKED, "ssim"), judge=told.judge)
+        result = counterfactuals(run, told.into, lq_set, asked, report)
     if result["judge"]["is_the_datasets_own"]:
         sys.exit(f"{told.judge} is the recognizer that the restorer was trained through: name another judge.")
     if result["unseen_in_training"] != "checked":

@@ -8,7 +8,10 @@ import pytest
 from conftest import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "benchmarks"))
-from reference_benefit import COUNTS, DIFFERENCES, PEOPLE, hashed, plot, summary
+from reference_benefit import PEOPLE, hashed, summary
+
+from train.counterfactuals import CURVE
+from train.curves import plot
 
 METRICS = ("psnr", "ssim", "id_target", "id_references")
 
@@ -17,23 +20,24 @@ def result() -> dict:
     def interval(mean: float) -> dict:
         return {"mean": mean, "low": mean - 0.01, "high": mean + 0.01, "excludes_zero": True, "people_above": 2}
 
-    keys = ["lq", *map(str, COUNTS), "wrong4"]
+    keys = {"lq": "LQ input", **{str(k): str(k) for k in CURVE}, "wrong4": "wrong references", "blurred4": "blurred"}
     rows = [
-        {"key": key, "images": 9} | {metric: interval(0.5 + place / 10) for metric in METRICS}
-        for place, key in enumerate(keys)
+        {"key": key, "system": name, "images": 9} | {metric: interval(0.5 + place / 20) for metric in METRICS}
+        for place, (key, name) in enumerate(keys.items())
     ]
     lines = [
         {"difference": name, "images": 9, "people": 2} | {metric: interval(0.2) for metric in METRICS}
-        for name in DIFFERENCES
+        for name in ("right - none", "right - wrong", "none - LQ")
     ]
-    return {"rows": rows, "differences": lines, "judge": {"spec": "dlib"}}
+    metrics = {"id_target": {"title": "identity to target"}}
+    return {"rows": rows, "differences": lines, "metrics": metrics, "judge": {"spec": "dlib"}}
 
 
 def test_the_summary_is_keyed_by_the_number_of_references() -> None:
     found = summary(result())
-    assert list(found) == ["lq", "0", "1", "2", "4", "wrong4", "differences"]
-    assert found["4"]["id_target"] == pytest.approx(0.9) and found["4"]["ci95"] == pytest.approx([0.89, 0.91])
-    assert found["4"]["psnr"] == pytest.approx(0.9)
+    assert list(found) == ["lq", "0", "1", "2", "4", "8", "wrong4", "blurred4", "differences"]
+    assert found["4"]["id_target"] == pytest.approx(0.7) and found["4"]["ci95"] == pytest.approx([0.69, 0.71])
+    assert found["4"]["psnr"] == pytest.approx(0.7) and "takeover" not in found["4"]
     assert set(found["differences"]) == {"right_none", "right_wrong", "none_lq"}
     assert found["differences"]["right_none"]["id_target"]["excludes_zero"] is True
 
@@ -41,13 +45,13 @@ def test_the_summary_is_keyed_by_the_number_of_references() -> None:
 def test_the_plot_is_an_svg_that_names_every_system_higher_is_higher() -> None:
     tree = ElementTree.fromstring(plot(result()))
     words = " ".join(node.text or "" for node in tree.iter() if node.tag.endswith("text"))
-    assert "dlib" in words and "of the person: 0.900" in words and "of somebody else: 1.000" in words
+    assert "dlib" in words and "of the person: 0.750" in words and "1 wrong references: 0.800" in words
     line = next(node for node in tree.iter() if node.tag.endswith("polyline"))
     heights = [float(point.split(",")[1]) for point in line.attrib["points"].split()]
-    assert len(heights) == len(COUNTS) and heights == sorted(heights, reverse=True)
+    assert len(heights) == len(CURVE) and heights == sorted(heights, reverse=True)
     without = result()
-    without["rows"].pop()
-    assert "somebody else" not in plot(without)
+    del without["rows"][-2:]
+    assert "wrong references" not in plot(without)
 
 
 def test_the_fixed_people_are_known_again_by_hash_and_val_is_not_test() -> None:

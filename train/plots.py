@@ -59,7 +59,14 @@ def curve(counts: Mapping[int, Figure], others: Mapping[str, Figure], lq: Figure
         labels.append((lq["mean"], "the input itself", GRAY))
     gap = (width - right - x(most) - 24) / max(len(others), 1)
     for place, (name, figure) in enumerate(others.items()):
-        parts += mark(figure, x(most) + 24 + place * gap, ORANGE)
+        here = x(most) + 24 + place * gap
+        parts += mark(figure, here, ORANGE)
+        if len(others) > 1:  # a number says which label is whose
+            above = y(figure["high"]) - 6
+            parts.append(
+                f'<text x="{here:.1f}" y="{above:.1f}" text-anchor="middle" fill="{ORANGE}">{place + 1}</text>'
+            )
+            name = f"{place + 1} {name}"
         labels.append((figure["mean"], name, ORANGE))
     below = 0.0
     for value, words, colour in sorted(labels, key=lambda one: -one[0]):
