@@ -83,10 +83,12 @@ def evaluate(
     Example: likeness evaluate dataset/run --dataset dataset --page evaluation.html
     """
     from manifests.errors import BadInput
+    from train.outputs import check_files
 
     mine, theirs = runs or [], restored or []
     if not mine and not theirs:
         raise BadInput("Name a training run, or a folder of restored images with --restored.")
+    check_files(page, markdown, latex)
     several = len(mine) + len(theirs) > 1 or bool(theirs)
     if several and out is None:
         raise BadInput("A comparison needs a place: say --out FOLDER.")
@@ -157,6 +159,9 @@ def counterfactuals(
 
     Example: likeness counterfactuals dataset/run --dataset dataset --judge dlib --plot curve.svg
     """
+    from train.outputs import check_files
+
+    check_files(plot, markdown, latex)
     if dry_run:
         _say_plan(dataset, lq_set, run / ("counterfactuals" if judge is None else "counterfactuals-judge"), as_json)
         return

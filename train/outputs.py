@@ -118,8 +118,14 @@ def _may_be_a_photo(path: Path) -> bool:
         return True  # reading it will say why it cannot be read
 
 
+def check_files(*paths: Path | None) -> None:
+    """Raise BadInput where one of the files that a user named cannot be there; before anything takes long."""
+    for path in paths:
+        if path is not None and (path.is_dir() or in_the_way(path.parent) is not None):
+            raise BadInput(f"{path} cannot be written: name a file in a folder.")
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a table or page that a user named, whole or not at all. Raises BadInput where no file can be there."""
-    if path.is_dir() or in_the_way(path.parent) is not None:
-        raise BadInput(f"{path} cannot be written: name a file in a folder.")
+    """Write a table or page, whole or not at all. Raises BadInput where no file can be there."""
+    check_files(path)
     write_atomically(path, text.encode())
