@@ -288,7 +288,7 @@ def test_anybodys_outputs_are_measured_beside_a_run_and_what_is_wrong_with_them_
 def test_a_folder_alone_is_measured_by_the_datasets_own_recognizer(made: Path, run: Path, tmp_path: Path) -> None:
     perfect, faces = folder_of(made, tmp_path / "perfect", lambda image: image)
     result = compare([], [perfect], made, tmp_path / "out", asked=TWO)
-    assert [row["key"] for row in result["rows"]] == ["perfect"] and result["images"] == len(faces)
+    assert [row["key"] for row in result["rows"]] == ["lq", "perfect"] and result["images"] == len(faces)
     (tmp_path / "others").mkdir()
     shutil.copyfile(perfect / f"{faces[0]}.png", tmp_path / "others" / "me.png")
     with pytest.raises(BadInput, match="called as an image of the frozen set"):

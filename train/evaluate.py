@@ -22,7 +22,7 @@ from train.cases import Case, FrozenSet, read_cases, refuse_seen
 from train.checkpoint import newest_checkpoint
 from train.compare import Row, differences, table, told_interval
 from train.counterfactuals import System, compared, systems
-from train.measured import Keep, files_of, outsiders_row, per_image, restored_rows
+from train.measured import Keep, files_of, input_row, outsiders_row, per_image, restored_rows
 from train.metrics.distribution import fid
 from train.metrics.measure import Measure, known, measuring
 from train.metrics.table import METRICS
@@ -115,7 +115,7 @@ def compare(
         own = found.of_run(run, lines[1:] if rows else lines, report, run.resolve().name)
         rows, about[run.resolve().name] = [*rows, *own], found.about(run)
     for folder in folders:
-        own, extra[folder.resolve().name] = found.of_folder(folder, report)
+        own, extra[folder.resolve().name] = found.of_folder(folder, report, with_input=not rows)
         rows += own
     leaders = [f"{run.resolve().name}/{asked.references}" for run in runs] + [path.resolve().name for path in folders]
     first = leaders[0]
@@ -185,8 +185,9 @@ class Evaluation:
             report("evaluate", done, len(frozen.cases))
         return rows
 
-    def of_folder(self, folder: Path, report: Report) -> tuple[list[Row], list[str]]:
-        """The rows of images that somebody else restored, and the names of the files that belong to none."""
+    def of_folder(self, folder: Path, report: Report, with_input: bool) -> tuple[list[Row], list[str]]:
+        """The rows of images that somebody else restored, the LQ input's too if asked for, and the names of the files
+        that belong to none."""
         if self.frozen is None:
             self._begin_alone()
         frozen, measure = self.frozen, self.measure
@@ -194,6 +195,8 @@ class Evaluation:
         (files, extra), name = files_of(folder, frozen.cases), folder.resolve().name
         rows = []
         for done, case in enumerate(frozen.cases, 1):
+            if with_input:
+                rows.append(input_row(case, measure, self.names, self.kept))
             rows.append(outsiders_row(case, files.get(case.face_id), name, name, measure, self.names, self.kept))
             report("evaluate", done, len(frozen.cases))
         return rows, extra

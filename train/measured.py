@@ -48,7 +48,7 @@ def restored_rows(
     for system in systems:
         row = _row(case, system.key, system.name)
         if not system.restored:
-            yield _measured(row, case, case.lq, measure, names, keep)
+            yield input_row(case, measure, names, keep)
             continue
         references = shown(case, system, embed)
         if references is None:
@@ -96,6 +96,11 @@ def files_of(folder: Path, cases: Sequence[Case]) -> tuple[dict[str, Path], list
     if not found:
         raise BadInput(f"No file in {folder} is called as an image of the frozen set ({cases[0].face_id}.png, ...).")
     return found, extra
+
+
+def input_row(case: Case, measure: Measure, names: Sequence[str], keep: Keep = lambda *_: None) -> Row:
+    """The row of the LQ input itself."""
+    return _measured(_row(case, "lq", "LQ input"), case, case.lq, measure, names, keep)
 
 
 def outsiders_row(

@@ -88,7 +88,8 @@ def notes(result: Result) -> list[str]:
                 told.append(f"{few}: {metric['without_a_figure']}.")
     for name, files in result.get("extra", {}).items():
         if files:
-            told.append(f"{len(files)} files of {name} belong to no image of the set ({', '.join(files[:3])}, ...).")
+            more = ", ..." if len(files) > 3 else ""
+            told.append(f"{len(files)} files of {name} belong to no image of the set: {', '.join(files[:3])}{more}.")
     told += [f"No {name}: {reason}" for name, reason in result["not_measured"].items()]
     if result["differences"]:
         told.append(
