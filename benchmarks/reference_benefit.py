@@ -136,11 +136,11 @@ def main() -> None:
     if result["unseen_in_training"] != "checked":
         sys.exit(f"That {run} has not seen these people could not be checked: {result['unseen_in_training']}.")
     found = summary(result)
-    if told.plot is not None:
-        told.plot.write_text(plot(result))
     keys = ("lq_set", "images", "people", "interval", "recipe", "images_seen", "checkpoint")
     about = {**{key: result[key] for key in keys}, "judge": result["judge"]["spec"], "split": told.split}
     finish("reference_benefit", {**found, **about, "fixed_people": fixed, "people_sha256": hashed(people)}, told.keep)
+    if told.plot is not None:  # after the commit was noted, since the plot may be one of its files
+        told.plot.write_text(plot(result))
 
 
 if __name__ == "__main__":
