@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from curate.pipeline import Summary
     from train.recipes import Recipe
 
+RECIPE = "tiny"  # of `run` and `demo`: it needs no download
+
 app = typer.Typer(
     name="likeness",
     help="From a folder of photos to a reference-guided, one-step face restorer, every step recorded.",
@@ -57,7 +59,6 @@ def _front(
 def run(
     photos: Annotated[list[Path], typer.Argument(help="Photos and folders of photos.", metavar="PHOTOS...")],
     into: Annotated[Path, typer.Option(help="The dataset's folder; made where it does not exist.", metavar="DATASET")],
-    recipe: Annotated[str, typer.Option(help=train.cli.RECIPE_HELP)] = "tiny",
     faces: Annotated[str, typer.Option(help=curate.cli.FACES_HELP)] = "auto",
     split: Annotated[str, typer.Option(help=curate.cli.SPLIT_HELP)] = "identity",
     pairs: Annotated[str, typer.Option(help=curate.cli.PAIRS_HELP)] = "random",
@@ -76,7 +77,9 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the evaluation as JSON and nothing else.")] = False,
 ) -> None:
-    """The whole main job: curate, degrade a frozen test set, train, evaluate, report. The same command again resumes.
+    """The whole main job: curate, degrade a frozen test set, train recipe tiny, evaluate, report. Again, it resumes.
+
+    Other recipes need more than photos: `likeness train` has them.
 
     Example: likeness run ~/Photos --into dataset
     """
@@ -86,7 +89,7 @@ def run(
     from train.outputs import check_run_folder
     from train.recipes import find_recipe
 
-    told, folder, pair_rules = find_recipe(recipe), out or into / "run", PairRules(pairs)
+    told, folder, pair_rules = find_recipe(RECIPE), out or into / "run", PairRules(pairs)
     config = CurateConfig(faces=faces, split=SplitRules(policy=split), pairs=pair_rules)
     processes = default_workers() if workers is None else workers
     check_options(photos, into, config, processes)
@@ -114,7 +117,7 @@ def run(
 
         frozen = make_set(into, *options, workers=processes, progress=degraded)
     _say(as_json, f"frozen   {frozen.images} images in {frozen.folder}")
-    ending = train.cli.run_training(into, folder, recipe, images, seed, quiet=as_json)
+    ending = train.cli.run_training(into, folder, RECIPE, images, seed, quiet=as_json)
     if ending.why.startswith("SIG"):
         raise typer.Exit(130)
     judge = _judge_in_no_loss(folder)
@@ -179,7 +182,7 @@ def demo(
     typer.echo(NOTICE)
     check_dataset_folder([into / "photos"], into)
     if dry_run:
-        _say_plan([into / "photos"], into, into / "run", find_recipe("tiny"), images)
+        _say_plan([into / "photos"], into, into / "run", find_recipe(RECIPE), images)
         return
     demo_photos(into / "photos", seeded("demo"))
     run([into / "photos"], into, faces="dlib", images=images)
