@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ SCHEDULE = {
     "beta_schedule": "scaled_linear",
     "prediction_type": "epsilon",
 }
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 class DiffusionBase(nn.Module):
@@ -180,6 +182,8 @@ def _checked(base_model: str, config: ModelConfig) -> tuple[dict[str, Any], dict
 
 
 def _config(kind: Any, base_model: str, part: str) -> dict[str, Any]:
+    if not Path(base_model).is_dir() and not _HUB_NAME.fullmatch(base_model):
+        raise _missing(base_model, part, FileNotFoundError(base_model))  # nobody's model: the hub need not be asked
     try:
         found: dict[str, Any] = kind.load_config(base_model, subfolder=part)
     except Exception as error:  # a folder, a hub and a network can fail in any way
