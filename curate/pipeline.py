@@ -46,10 +46,15 @@ class Summary:
 
 
 def curate(
-    photos: Sequence[Path], dataset: Path, config: CurateConfig, workers: int = 1, report: Report = lambda *_: None
+    photos: Sequence[Path],
+    dataset: Path,
+    config: CurateConfig,
+    workers: int | None = None,
+    report: Report = lambda *_: None,
 ) -> Summary:
     """Curate every file under `photos` into the dataset folder; the same call again resumes where it ended.
 
+    `workers` processes stand what the files do to them; None works in this one, where a photo that hangs hangs it.
     Raises BadInput, LedgerError or FaceModelError; every unit that was finished before stays recorded.
     """
     check_options(photos, dataset, config, workers)

@@ -25,7 +25,7 @@ def die(x: int) -> int:
     return x
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [None, 1, 2])
 def test_results_keep_their_order_and_errors_keep_their_class(workers):
     with mapper(workers) as run:
         assert list(run(square, range(30))) == [x * x for x in range(30)]
@@ -54,7 +54,7 @@ def test_a_senseless_number_of_workers_is_refused(workers):
 
 
 def test_work_is_handed_out_a_little_at_a_time():
-    with mapper(1) as run:
+    with mapper(None) as run:
         assert next(run(square, range(10**9))) == 0
 
 
