@@ -13,7 +13,7 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +34,7 @@ ARCHIVE, NESTED = "archive", "nested_archive"
 TRUNCATED, BROKEN, BOMB, TOO_MANY = "truncated", "broken_archive", "archive_bomb", "too_many_members"
 
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, ValueError, IndexError, KeyError)
-_PACKED = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ\0": lzma.LZMAFile}
+_PACKED: dict[bytes, Callable[[IO[bytes]], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 # Windows' devices, whatever their ending
 _DEVICE = re.compile(rb"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|\Z)", re.IGNORECASE)
 
@@ -227,7 +227,7 @@ class _Tar:
         self._rewind()
 
     def _rewind(self) -> None:
-        file: Any = self.archive.open("rb")
+        file = self.archive.open("rb")
         self.bytes = _Unpacked(file if self.unpack is None else self.unpack(file), self.most)
         self.at, self.seen = -1, set[bytes]()
         forwards: Any = self.bytes  # as much of a file as tarfile needs

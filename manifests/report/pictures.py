@@ -28,7 +28,7 @@ def thumbnail(path: Path, side: int) -> str:
 
 
 def patch(uri: str, photo_id: str, box: Sequence[float], side: int) -> str:
-    """What lies in the photo of a file's uri around `box` (x0, y0, x1, y1 in its pixels) as a square JPEG data URI of `side` px.
+    """What lies in a file's photo around `box` (x0, y0, x1, y1 in its pixels) as a square JPEG data URI of `side` px.
 
     Empty where the file no longer holds that photo or Pillow cannot read it.
     """
