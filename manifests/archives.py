@@ -15,7 +15,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -128,16 +127,25 @@ def _guarded(member: Member, work: Any) -> Any:
         raise Unreadable("broken_member") from None
 
 
+# the archive that was read last stays open: one photo after the other is read from it, in the order they lie in
+_open_now: dict[tuple[Path, int, int], _Zip | _Tar] = {}
+
+
 def _open(archive: Path) -> _Zip | _Tar:
     found = archive.stat()
-    return _opened(archive, found.st_size, found.st_mtime_ns)
+    key = archive, found.st_size, found.st_mtime_ns
+    if key not in _open_now:
+        close()
+        with archive.open("rb") as file:
+            head = file.read(2)
+        _open_now[key] = _Zip(archive) if head == b"PK" else _Tar(archive, found.st_size)
+    return _open_now[key]
 
 
-@lru_cache(maxsize=2)  # a photo after the other is read from it, in the order they lie in
-def _opened(archive: Path, size: int, mtime_ns: int) -> _Zip | _Tar:
-    with archive.open("rb") as file:
-        head = file.read(512)
-    return _Zip(archive) if head.startswith(b"PK") else _Tar(archive, head, size)
+def close() -> None:
+    """Close what was read last."""
+    while _open_now:
+        _open_now.popitem()[1].close()
 
 
 def _unsafe(name: bytes) -> bool:
@@ -200,6 +208,9 @@ class _Zip:
                 end, last = ends, info.header_offset
         return found | ({last} if end > self.file.start_dir else set())
 
+    def close(self) -> None:
+        self.file.close()
+
     def entries(self) -> Iterator[Entry]:
         if self.growth > self.most:
             raise Unreadable(BOMB)
@@ -220,20 +231,25 @@ class _Zip:
 class _Tar:
     """A tar file, read forwards: a member further on is found on the way, an earlier one from the beginning again."""
 
-    def __init__(self, archive: Path, head: bytes, size: int) -> None:
-        self.archive = archive
+    def __init__(self, archive: Path, size: int) -> None:
+        self.file = archive.open("rb")
+        head = self.file.read(512)
         self.unpack = next((unpack for magic, unpack in _PACKED.items() if head.startswith(magic)), None)
         self.most = None if self.unpack is None else size * MAX_GROWTH + MAX_GROWTH_FROM
         self._rewind()
 
+    def close(self) -> None:
+        self.file.close()
+
     def _rewind(self) -> None:
-        file = self.archive.open("rb")
-        self.bytes = _Unpacked(file if self.unpack is None else self.unpack(file), self.most)
+        self.file.seek(0)
+        self.bytes = _Unpacked(self.file if self.unpack is None else self.unpack(self.file), self.most)
         self.at, self.seen = -1, set[bytes]()
         forwards: Any = self.bytes  # as much of a file as tarfile needs
         try:
             self.tar = tarfile.TarFile(fileobj=forwards, encoding="utf-8", errors="surrogateescape")
         except (EOFError, *_BROKEN):
+            self.close()
             # something else that was packed, or no tar at all
             raise Unreadable("not_an_image" if self.unpack is not None else BROKEN) from None
 
