@@ -64,11 +64,18 @@ def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> li
         ledger.record("scan", "not walked", {}, new_reasons, forget=[("files", "uri", healed)])
     have = {photo.photo_id for photo in ledger.rows(Photo)}
     archives: list[Path] = []
+    members_of: dict[str, list[str]] = defaultdict(list)
+    for uri in known:
+        if member_of(uri) is not None:
+            members_of[uri.partition("#")[0]].append(uri)
 
     def record(chunk: Sequence[Path | Member], rows: Sequence[File | Photo]) -> None:
         rows = [still_holding(row, known.get(row.uri)) if isinstance(row, File) else row for row in rows]
         new = [row for row in rows if not (isinstance(row, Photo) and row.photo_id in have)]
-        ledger.record("scan", [uri_of_item(item) for item in chunk], {}, _first_of_each(new))
+        # an archive that has become something else has no members
+        gone = [uri for row in rows if isinstance(row, File) and row.bytes is not None for uri in members_of[row.uri]]
+        units = [uri_of_item(item) for item in chunk]
+        ledger.record("scan", units, {}, _first_of_each(new), forget=[("files", "uri", gone)])
 
     chunks = _chunks(list(found.values()), FILES_A_BATCH)
     for done, (chunk, rows) in enumerate(zip(chunks, run(scan_batch, chunks), strict=True), 1):
@@ -84,8 +91,10 @@ def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> li
             record(chunk, rows)
             now |= {row.uri for row in rows if isinstance(row, File)}
             report("archives", min(done * FILES_A_BATCH, members), members)
-        before = [uri for uri in known if uri.startswith(archive.uri + "#") and uri not in now]
-        ledger.record("scan", archive.uri, {}, [archive], forget=[("files", "uri", before)])
+        # one that cannot be read now may still hold what it held
+        counted = archive.bytes is not None and archive.reason not in LOST
+        gone = [uri for uri in members_of[archive.uri] if uri not in now] if counted else []
+        ledger.record("scan", archive.uri, {}, [archive], forget=[("files", "uri", gone)])
     if changed := mark_same_files(ledger.rows(File)):
         ledger.record("scan", "same files", {}, changed)
     replaced, back = mark_replaced(ledger.rows(File), ledger.rows(Photo), ledger.rows(Face))

@@ -81,6 +81,7 @@ def quiet(*_: object) -> None:
     return None
 
 
+@pytest.mark.slow
 def test_scan_gives_exactly_that_photo_its_reason(photos, tmp_path):
     with Ledger.open(tmp_path / "dataset", write=True) as ledger, mapper(2, bad_decoder) as run:
         scan(ledger, [photos], run, quiet)
@@ -94,6 +95,7 @@ def test_scan_gives_exactly_that_photo_its_reason(photos, tmp_path):
         assert ledger.rows(File) == found
 
 
+@pytest.mark.slow
 def test_detect_gives_exactly_that_photo_its_reason_whichever_is_decoded_meanwhile(photos, tmp_path, monkeypatch):
     curate_doubles.install(monkeypatch)
     with Ledger.open(tmp_path / "dataset", write=True) as ledger, mapper(1, bad_detector) as run:
@@ -101,7 +103,8 @@ def test_detect_gives_exactly_that_photo_its_reason_whichever_is_decoded_meanwhi
         models = choose_faces(ledger, "auto")
         detect(ledger, with_models(CurateConfig(), models), models, run, quiet)
         found = {row.height: row.reason for row in ledger.rows(Photo) if row.status != "ok"}
-        assert len(ledger.rows(Face)) == 4 and check(ledger.dataset) == []
+        assert len(ledger.rows(Face)) == 4
+    assert check(tmp_path / "dataset") == []
     assert found == {size[0]: RIGHT[what] for what, size in ODD.items()}
 
 
@@ -118,6 +121,7 @@ def kill_at_decode() -> None:
     degrade.work.decode_picture = odd
 
 
+@pytest.mark.slow
 def test_degrade_skips_a_picture_that_hangs_or_kills_its_worker(tmp_path):
     save(tmp_path / "a.png", photo([0], 0))
     (tmp_path / "h.png").write_bytes(b"h")
@@ -128,13 +132,13 @@ def test_degrade_skips_a_picture_that_hangs_or_kills_its_worker(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("degrade.work._start_worker", kill_at_decode)
         with mapper_of_others(1, 3) as run:
-            results, compared = list(run(run_jobs, jobs)), list(run(compare_jobs, jobs))
+            results, compared = list(run(run_jobs, jobs)), list(run(compare_jobs, jobs[1:]))
     assert [result.problem for result in results] == [
         "takes more than 120 s",
         None,
         "ends the process that decodes it",
     ]
-    assert [one.on_disk is None for one in compared] == [True, False, True]
+    assert [one.on_disk is None for one in compared] == [False, True]
 
 
 # --- archives ---
@@ -204,6 +208,11 @@ def test_an_archive_that_changed_is_read_again_and_one_that_went_is_told(tmp_pat
     packed(tmp_path / "packed", "zip", members)
     found = curated(tmp_path / "packed", dataset)
     assert found.files == {"archive": 1, "ok": 8} and found.photos == {"file_replaced": 1, "ok": 8}
+    held = archive.read_bytes()
+    archive.write_text("no archive any more")
+    assert curated(tmp_path / "packed", dataset).files == {"not_an_image": 1}
+    archive.write_bytes(held)
+    assert curated(tmp_path / "packed", dataset) == found
     archive.unlink()
     (said,) = [notice for notice in curated(tmp_path / "packed", dataset).notices if "no longer there" in notice]
     assert said.startswith("8 files that held photos are no longer there, ") and "album.zip/person0/1.png" in said

@@ -88,7 +88,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path):
 
 # --- units ---
 
-LIMIT = 5.0  # seconds
+LIMIT = 3.0  # seconds
 
 
 def misbehave(what: str) -> None:
