@@ -194,6 +194,24 @@ def test_a_discriminator_that_is_no_number_stops_it_too(
     assert not checkpoints(tmp_path)
 
 
+@pytest.mark.parametrize("full", ["old lines", "grid", "new lines"])
+def test_a_disk_that_fills_under_the_log_is_a_sentence_and_the_last_checkpoint_stays(
+    tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    run(tmp_path, taken, 8)
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    if full == "grid":
+        (tmp_path / "stats.jsonl").unlink()  # which is written anew first
+    where = "SummaryWriter.add_scalar" if full == "new lines" else "write_atomically"
+    monkeypatch.setattr(f"train.logbook.{where}", fails)
+    with pytest.raises(LikenessError, match=r"log in .* cannot be written \(No space left on device\): the last whole"):
+        run(tmp_path, taken, 16)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-00000008"]
+
+
 def test_without_an_onnx_file_the_identity_loss_is_off_and_says_so(tmp_path: Path) -> None:
     told: list[str] = []
     run(tmp_path / "run", snapshot(tmp_path, differentiable=False), 4, say=told.append)

@@ -25,8 +25,8 @@ from manifests.errors import BadInput
 from train.models.config import ModelConfig
 from train.models.restorer import Restored, Restorer
 from train.recipes import find_recipe
-from train.reference_photos import to_image, to_tensor
-from train.restore import open_restorer, restore
+from train.reference_photos import References, to_image, to_tensor
+from train.restore import open_restorer, restore, run_model
 from train.restored import LOG
 from train.sheets import Sheet
 
@@ -463,6 +463,25 @@ def test_released_weights_name_no_recognizer_and_any_finds_the_faces(
     marking.facts = {}
     (row,) = restore([save("one.png", [5])], [], tmp_path, tmp_path / "o")
     assert row.status == "ok"
+
+
+def test_a_restorer_is_called_on_its_own_device_and_answers_on_the_cpu() -> None:
+    """The meta device stands for a GPU: what lies elsewhere cannot be computed with what lies there."""
+
+    class Elsewhere(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1, device="meta"))
+
+        def forward(self, *told: torch.Tensor) -> Restored:
+            assert {part.device.type for part in told} == {"meta"}
+            assert [len(part) for part in told] == [2] * 4
+            return Restored(torch.full((2, 3, SIZE, SIZE), 0.25), told[0], None)
+
+    known = References(torch.rand(3, 3, SIZE, SIZE), torch.rand(3, 4))
+    model: Restorer = Elsewhere()  # type: ignore[assignment]
+    restored = run_model(model, torch.rand(2, 3, SIZE, SIZE), known)
+    assert restored.device.type == "cpu" and float(restored.max()) == 0.25
 
 
 def test_pixels_survive_the_way_to_a_tensor_and_back() -> None:

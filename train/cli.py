@@ -121,7 +121,7 @@ def run_training(
     from train.objective import check_weights
     from train.outputs import check_run_folder
     from train.recipes import find_recipe
-    from train.run import Settings
+    from train.run import Settings, decided
     from train.snapshot import FACTS, take_snapshot
     from train.together import first_alone, leave, rank
 
@@ -135,7 +135,8 @@ def run_training(
 
     def prepare() -> None:
         check_run_folder(out)
-        check_weights(chosen, told.weights)  # what is missing is said before a long snapshot is taken
+        decided(chosen, told)  # what is missing is said before a long snapshot is taken
+        check_weights(chosen, told.weights)
         if not ready:
             take_snapshot(source, folder, chosen.size, replace=not (out / "config.json").is_file())
 

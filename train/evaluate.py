@@ -29,7 +29,7 @@ from train.metrics.table import METRICS
 from train.models.restorer import Restorer
 from train.outputs import photos_in
 from train.reference_photos import read_photo
-from train.restore import load_recorded_faces
+from train.restore import load_recorded_faces, on_device
 
 # what is measured where nothing else is asked for; LPIPS and DISTS where their weights are here
 METRICS_ASKED = ("psnr", "ssim", "lpips", "dists", "id_target", "id_references", "face_restored", "copy_ratio")
@@ -169,7 +169,7 @@ class Evaluation:
     def of_run(self, run: Path, lines: Sequence[System], report: Report, label: str = "") -> list[Row]:
         """The rows of a run's newest checkpoint, with its label before each key but the LQ input's."""
         checkpoint = newest_checkpoint(run)
-        model = Restorer.from_pretrained(checkpoint, self.asked.base_model)
+        model = on_device(Restorer.from_pretrained(checkpoint, self.asked.base_model))
         recognizer = load_recorded_faces(model, self.asked.faces)
         frozen, measure = self._begun(model.config.size, recognizer)
         self.models[run] = model
