@@ -1,5 +1,6 @@
 """The diffusion base on a small random Stable Diffusion: every recipe, through the same lines as on tiny."""
 
+import inspect
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 from sd_doubles import PROMPT, WIDTHS, write_mini_sd
 from train_doubles import DIM, small
@@ -210,13 +211,30 @@ def test_saved_and_loaded_it_restores_the_same_and_the_frozen_base_stays_where_i
     assert torch.equal(Restorer.from_pretrained(tmp_path)(*seen).image, model(*seen).image)
 
 
-def test_the_fingerprint_is_of_what_the_configs_say(folder: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_is_of_what_the_configs_say_by_whatever_diffusers_they_were_saved(
+    folder: Path, tmp_path: Path
+) -> None:
     copy = write_mini_sd(tmp_path / "copy")
-    path = copy / "unet" / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "_diffusers_version": "0.1", "_name_or_path": "x"}))
+    for part, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
+        path = copy / part / "config.json"
+        written = json.loads(path.read_text())
+        defaults = {name: told.default for name, told in inspect.signature(kind.__init__).parameters.items()}
+        # an older one knew fewer options, and wrote others down that are gone
+        few = {name: value for name, value in written.items() if defaults.get(name) != value}
+        assert len(few) < len(written) - 5
+        path.write_text(json.dumps({**few, "_diffusers_version": "0.1", "_name_or_path": "x", "gone": 1}))
+    path = copy / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({n: v for n, v in json.loads(path.read_text()).items() if n != "prediction_type"}))
     assert base_fingerprint(str(copy)) == base_fingerprint(str(folder))
-    path.write_text(json.dumps({**json.loads(path.read_text()), "norm_eps": 1e-6}))
-    assert base_fingerprint(str(copy)) != base_fingerprint(str(folder))
+    for part, change in (
+        ("unet", {"norm_eps": 1e-6}),
+        ("vae", {"scaling_factor": 0.2}),
+        ("scheduler", {"beta_end": 1}),
+    ):
+        other = write_mini_sd(tmp_path / part) / part
+        path = next(other.glob("*config.json"))
+        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+        assert base_fingerprint(str(other.parent)) != base_fingerprint(str(folder))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from pathlib import Path
@@ -102,7 +103,6 @@ class DiffusionBase(nn.Module):
             z,
             self.timestep,
             encoder_hidden_states=prompt,
-            encoder_attention_mask=conditions.prompt_mask,
             class_labels=conditions.identity,
             **more,
         ).sample
@@ -141,18 +141,26 @@ class _Shift(nn.Module):
 
 
 def base_fingerprint(base_model: str) -> str:
-    """sha256 of what the configs of UNet, VAE and scheduler say, without what diffusers notes of itself.
+    """sha256 of where the configs of UNet and VAE differ from diffusers' defaults, and of the schedule.
 
-    A copy of the model elsewhere, or saved by another diffusers, has the same; its weights are not looked at. Raises
-    BadInput where one of them cannot be had.
+    A copy of the model elsewhere, or saved by another diffusers, which writes more or fewer defaults down, has the
+    same; its weights are not looked at. Raises BadInput where one of them cannot be had.
     """
-    configs = {
-        "unet": _config(UNet2DConditionModel, base_model, "unet"),
-        "vae": _config(AutoencoderKL, base_model, "vae"),
-        "scheduler": _config(DDIMScheduler, base_model, "scheduler"),
-    }
-    plain = {part: {k: v for k, v in found.items() if not k.startswith("_")} for part, found in configs.items()}
+    unet = _told(UNet2DConditionModel, _config(UNet2DConditionModel, base_model, "unet"))
+    vae = _told(AutoencoderKL, _config(AutoencoderKL, base_model, "vae"))
+    schedule = _config(DDIMScheduler, base_model, "scheduler")
+    plain = {"unet": unet, "vae": vae, "scheduler": {n: schedule.get(n, value) for n, value in SCHEDULE.items()}}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _told(kind: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a config that `kind` reads and that are not its defaults."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(kind.__init__).parameters.items()}
+    return {
+        name: value
+        for name, value in config.items()
+        if name in defaults and value != (list(d) if isinstance(d := defaults[name], tuple) else d)
+    }
 
 
 def check_base(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
