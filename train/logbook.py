@@ -15,6 +15,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from manifests.errors import LikenessError
+from manifests.log import log
 from manifests.storage import write_atomically
 
 STATS = "stats.jsonl"
@@ -60,6 +61,7 @@ class Logbook:
         with _writing(self.run):
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
+            log("stats", run=str(self.run), **line)
             for name, value in values.items():
                 self._board.add_scalar(f"{kind}/{name}", value, images)
 
