@@ -171,7 +171,7 @@ class Evaluation:
         checkpoint = newest_checkpoint(run)
         model = Restorer.from_pretrained(checkpoint, self.asked.base_model)
         recognizer = load_recorded_faces(model, self.asked.faces)
-        frozen, measure = self._begun(model.config.size, recognizer)
+        frozen, measure = self._begun(model, recognizer)
         self.models[run] = model
         self.checked[run] = refuse_seen(self.dataset, checkpoint.parent, frozen.cases)
         rows: list[Row] = []
@@ -243,15 +243,22 @@ class Evaluation:
             "unseen_in_training": "checked" if self.checked[run] else "not checked: RUN/snapshot is not there",
         }
 
-    def _begun(self, size: int, recognizer: FaceModels) -> tuple[FrozenSet, Measure]:
+    def _begun(self, model: Restorer, recognizer: FaceModels) -> tuple[FrozenSet, Measure]:
+        size = model.config.size
         if self.frozen is None:
             self.frozen = read_cases(self.dataset, size, self.lq_set, self.most, self.asked.seed, self.harder)
-            self.own_sha256 = recognizer.recognizer_sha256()
+            self.own_sha256 = _recorded(self.dataset)[1]
             self._load(load_faces(self.asked.judge) if self.asked.judge is not None else recognizer)
         elif self.frozen.cases[0].target.shape[0] != size:
             raise BadInput(
                 f"The set has {self.frozen.cases[0].target.shape[0]} px images and one of the restorers works at "
                 f"{size} px: compare restorers of one size."
+            )
+        if model.facts.get("recognizer") is not None and recognizer.recognizer_sha256() != self.own_sha256:
+            raise BadInput(
+                f"The restorer knows people by {recognizer.spec}, and {self.dataset} was curated with another "
+                f"recognizer, so its references are no references to it: curate the photos with --faces "
+                f"{recognizer.spec}."
             )
         assert self.measure is not None
         return self.frozen, self.measure
