@@ -76,20 +76,18 @@ def notes(result: Result) -> list[str]:
     for row in result["unmeasured"]:
         unmeasured[row["key"], row["reason"]] = unmeasured.get((row["key"], row["reason"]), 0) + 1
     told += [f"Not measured: {count} of {key}: {reason}." for (key, reason), count in unmeasured.items()]
-    for line in result["rows"]:
-        for name, metric in result["metrics"].items():
-            found = line[name]
-            have = line["images"] - line["unmeasured"]
-            if found is not None and found["images"] < have and metric["without_a_figure"]:
-                few = f"{have - found['images']} of {have} images of {line['system']} have no {metric['title']}"
-                left = f"; the others are of {found['people']} people" if found["people"] < result["people"] else ""
-                left += ", and their interval is over images" if left and found["over"] == "images" else ""
-                told.append(f"{few}: {metric['without_a_figure']}{left}.")
+    told += [
+        f"{few} of {have} images of {system} have no {', '.join(titles)}: {why}."
+        for (system, few, have, why), titles in _partly(result).items()
+    ]
     for name, files in result.get("extra", {}).items():
         if files:
             more = ", ..." if len(files) > 3 else ""
             told.append(f"{len(files)} files of {name} belong to no image of the set: {', '.join(files[:3])}{more}.")
-    told += [f"No {name}: {reason}" for name, reason in result["not_measured"].items()]
+    missing: dict[str, list[str]] = {}
+    for name, reason in result["not_measured"].items():
+        missing.setdefault(reason, []).append(result["metrics"][name]["title"])
+    told += [f"No {', '.join(titles)}: {reason}" for reason, titles in missing.items()]
     if result["differences"]:
         told.append(
             f"{MARK} the interval of this one difference excludes zero; of twenty that are nothing one is marked all "
@@ -97,6 +95,39 @@ def notes(result: Result) -> list[str]:
             "mean is above zero."
         )
     return told
+
+
+def _partly(result: Result) -> dict[tuple[str, int, int, str], list[str]]:
+    """Metrics that only some images of a system have, by system, how many lack them, of how many, and why."""
+    found: dict[tuple[str, int, int, str], list[str]] = {}
+    for line in result["rows"]:
+        have = line["images"] - line["unmeasured"]
+        for name, metric in result["metrics"].items():
+            value = line[name]
+            if value is None or "people" not in value or value["images"] == have or not metric["without_a_figure"]:
+                continue
+            why = metric["without_a_figure"]
+            if value["people"] < result["people"]:
+                why += f"; the others are of {value['people']} people"
+                why += ", and their interval is over images" if value["over"] == "images" else ""
+            found.setdefault((line["system"], have - value["images"], have, why), []).append(metric["title"])
+    return found
+
+
+def tables(result: Result, most: int = 9) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Means, and paired differences where there are any, as name, head and body of a table for a page."""
+    found = [("Means", *_upright("system", headings(result), system_cells(result, most)))]
+    if result["differences"]:
+        cells = difference_cells(result, most)
+        found.append(("Paired differences, image by image", *_upright("", compared_headings(result), cells)))
+    return found
+
+
+def _upright(corner: str, heads: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """Head and body of a table that is no wider than it is long: metrics go down where they are more than rows."""
+    if len(heads) <= len(rows):
+        return [corner, *heads], rows
+    return ["", *(row[0] for row in rows)], [[head, *(row[i] for row in rows)] for i, head in enumerate(heads, 1)]
 
 
 def title(result: Result) -> str:

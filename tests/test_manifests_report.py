@@ -92,9 +92,13 @@ def a_result(*names: str) -> dict[str, Any]:
         "lq_set": "gfpgan-val-64-s0", "checkpoint": "checkpoint-640", "unseen_in_training": "checked",
         "images": 4, "images_in_set": 5, "people": 1, "without_wrong_references": 4, "interval": "95% bootstrap",
         "judge": {"spec": "here/dlib", "sha256": "0", "is_the_datasets_own": False},
-        "metrics": {name: {"title": f"Title of {name}", "convention": "as it is computed", **told} for name in names},
+        "metrics": {
+            name: {"title": f"Title of {name}", "convention": "as it is computed", **told} for name in (*names, "fid")
+        },
         "not_measured": {"fid": "No weights."}, "unmeasured": [],
-        "rows": [{"key": "4", "system": "restored", "images": 4, "unmeasured": 0, **dict.fromkeys(names, mean)}],
+        "rows": [
+            {"key": "4", "system": "restored", "images": 4, "unmeasured": 0, "fid": None} | dict.fromkeys(names, mean)
+        ],
         "differences": [{"difference": "right - none", "keys": ["4", "0"], "images": 4, "people": 1,
                          **dict.fromkeys(names, apart | {"people_above": 1})}],
     }  # fmt: skip
@@ -128,7 +132,7 @@ def test_every_part_is_there(folder: Path) -> None:
         "21.50<small>[21.25, 21.75]",
         "right - none",
         "Identity by dlib.",
-        "No fid: No weights.",
+        "No Title of fid: No weights.",
         "as it is computed (&lt;somebody&gt;)",
     ):
         assert words in page, words

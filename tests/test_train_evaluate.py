@@ -372,8 +372,11 @@ def test_a_restorer_that_gives_no_numbers_is_counted(made: Path, run: Path, monk
 
 def test_a_metric_that_cannot_be_had_is_a_sentence_and_the_rest_is_computed(made: Path, run: Path) -> None:
     result = evaluate(run, made, asked=replace(TWO, metrics=("psnr", "fid", "fid_folder", "deg_published")))
-    assert set(result["not_measured"]) == {"fid", "fid_folder", "deg_published"} and list(result["metrics"]) == ["psnr"]
-    assert all("--weights" in reason for name, reason in result["not_measured"].items() if name != "fid_folder")
+    assert set(result["not_measured"]) == {"fid", "fid_folder", "deg_published"}
+    assert list(result["metrics"]) == ["psnr", "fid", "fid_folder", "deg_published"]
+    assert all(line["fid"] is None and line["psnr"] for line in result["rows"])
+    told, paper = markdown(result), latex(result)
+    assert "| FID ↓ |" in told and "No FID: " in told and "| – |" in told and "& FID" in paper and "& -- &" in paper
     with pytest.raises(BadInput, match="'nothing' is no metric"):
         evaluate(run, made, asked=replace(TWO, metrics=("nothing",)))
 
@@ -384,7 +387,7 @@ def test_the_tables_and_the_page_say_what_the_result_says(made: Path, run: Path)
     told, paper = markdown(result), latex(result)
     mean = f"{result['rows'][0]['psnr']['mean']:.2f}"
     for text in (told, paper):
-        assert mean in text and "PSNR" in text and "over RGB in 8 bits" in text and "FID" not in text.split("No fid")[0]
+        assert mean in text and "PSNR" in text and "over RGB in 8 bits" in text and "No FID: " in text
     assert "\\toprule" in paper and "\\textbf{" in paper and paper.count("\\begin{tabular}") == 2
     assert told.count("|---|") == 2
     html = page(result, seen, 2)

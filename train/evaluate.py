@@ -209,7 +209,9 @@ class Evaluation:
         for name in self.asked.metrics:
             if METRICS[name].scope == "set" and name not in reasons:
                 self._of_set(name, lines, reasons)
-        measured = [name for name in self.asked.metrics if name not in reasons]
+        for line in lines:  # a dash for what cannot be had
+            line.update(dict.fromkeys(reasons))
+        asked = sorted(self.asked.metrics, key=lambda name: name in reasons)  # what there is comes first
         return {
             "dataset": str(self.dataset.resolve()),
             "lq_set": self.frozen.name,
@@ -225,7 +227,7 @@ class Evaluation:
             },
             "interval": told_interval(people),
             "without_wrong_references": sum(not case.wrong for case in self.frozen.cases),
-            "metrics": {name: _described(name) for name in measured},
+            "metrics": {name: _described(name) for name in asked},
             "not_measured": reasons,
             "unmeasured": _reasons(rows),
             "rows": lines,

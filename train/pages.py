@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 
 from degrade.operations import shrink
-from manifests.results import compared_headings, difference_cells, headings, notes, system_cells, title
+from manifests.results import notes, tables, title
 from train.evaluate import Pictures
 
 SHOWN = 176  # pixels of a picture on the page
@@ -71,10 +71,7 @@ def page(result: dict[str, Any], pictures: Pictures, images: int) -> str:
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("page.html.j2")
     return template.render(
         title=title(result),
-        headings=headings(result),
-        systems=system_cells(result),
-        compared=compared_headings(result),
-        differences=difference_cells(result),
+        tables=tables(result),
         notes=notes(result),
         metrics=metrics,
         first=leading,

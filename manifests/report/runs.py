@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from manifests.report.pictures import curve, whole
-from manifests.results import compared_headings, difference_cells, headings, notes, system_cells, title
+from manifests.results import notes, tables, title
 
 GRIDS = 2  # newest sample grids a run
 FACES = 48  # of a sheet of restored photos
@@ -62,10 +62,7 @@ def _result(path: Path, result: dict[str, Any]) -> dict[str, Any]:
     return {
         "title": title(result),
         "kind": path.stem,
-        "headings": headings(result),
-        "systems": system_cells(result, 3),
-        "compared": compared_headings(result),
-        "differences": difference_cells(result, 3),
+        "tables": tables(result, 3),
         "notes": notes(result),
         "conventions": [(one["title"], one["convention"], one["source"]) for one in result["metrics"].values()],
     }
