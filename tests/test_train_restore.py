@@ -484,7 +484,7 @@ def test_a_page_shows_each_face_as_it_came_its_references_and_the_restored_one(
     facts = sheet.facts("<RUN>", [unsure, lost], tmp_path)
     html = sheet_page(facts)
     assert html.count("data:image/webp;base64,") == 3 and "&lt;RUN&gt;" in html and 'src="http' not in html
-    assert "1 photo: No face was found." in html and "It is uncertain." in html and "No NIQE: " in html
+    assert "1 photo: No face was found." in html and "It is uncertain." in html and "No NIQE" in html
     # and the report reads what was written
     run = tmp_path / "run"
     (run / "restored").mkdir(parents=True)

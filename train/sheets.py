@@ -49,6 +49,9 @@ class Sheet:
         missing = {name: why for name in WEIGHTS if (why := available(name, weights)) is not None}
         judges = {name: load_no_reference(name, weights) for name in WEIGHTS if name not in missing}
         said = {row.photo: row.reason for row in rows}
+        lacking: dict[str, list[str]] = {}
+        for name, why in missing.items():
+            lacking.setdefault(why, []).append(METRICS[name].title)
         undone = Counter(row.reason for row in rows if row.status != "ok" and row.reason is not None)
         return {
             "restorer": shown(restorer),
@@ -65,7 +68,7 @@ class Sheet:
                 for face in self.faces
             ],
             "undone": {shown(reason): count for reason, count in undone.items()},
-            "missing": {METRICS[name].title: why for name, why in missing.items()},
+            "missing": {", ".join(titles): why for why, titles in lacking.items()},
             "metrics": [
                 {"title": metric.title, "better": metric.better, "convention": metric.convention,
                  "source": metric.source}
