@@ -74,7 +74,8 @@ def notes(result: Result) -> list[str]:
             told.append(f"That these people were not in the training{of} is {about['unseen_in_training']}.")
     unmeasured: dict[tuple[str, str], int] = {}
     for row in result["unmeasured"]:
-        unmeasured[row["key"], row["reason"]] = unmeasured.get((row["key"], row["reason"]), 0) + 1
+        what = row["key"], row["reason"].rstrip(".")
+        unmeasured[what] = unmeasured.get(what, 0) + 1
     told += [f"Not measured: {count} of {key}: {reason}." for (key, reason), count in unmeasured.items()]
     told += [
         f"{few} of {have} images of {system} have no {', '.join(titles)}: {why}."
@@ -83,7 +84,8 @@ def notes(result: Result) -> list[str]:
     for name, files in result.get("extra", {}).items():
         if files:
             more = ", ..." if len(files) > 3 else ""
-            told.append(f"{len(files)} files of {name} belong to no image of the set: {', '.join(files[:3])}{more}.")
+            some = "1 file" if len(files) == 1 else f"{len(files)} files"
+            told.append(f"{some} of {name} with no image in the set: {', '.join(files[:3])}{more}.")
     missing: dict[str, list[str]] = {}
     for name, reason in result["not_measured"].items():
         missing.setdefault(reason, []).append(result["metrics"][name]["title"])
@@ -108,7 +110,7 @@ def _partly(result: Result) -> dict[tuple[str, int, int, str], list[str]]:
                 continue
             why = metric["without_a_figure"]
             if value["people"] < result["people"]:
-                why += f"; the others are of {value['people']} people"
+                why += f"; the others are of {_people(value['people'])}"
                 why += ", and their interval is over images" if value["over"] == "images" else ""
             found.setdefault((line["system"], have - value["images"], have, why), []).append(metric["title"])
     return found
@@ -132,9 +134,13 @@ def _upright(corner: str, heads: list[str], rows: list[list[str]]) -> tuple[list
 
 def title(result: Result) -> str:
     """What was measured."""
-    who = "person" if result["people"] == 1 else "people"
     named = f", {result['checkpoint']}" if "checkpoint" in result else ""
-    return f"{result['lq_set']}: {result['images']} images of {result['people']} {who}{named}"
+    images = "1 image" if result["images"] == 1 else f"{result['images']} images"
+    return f"{result['lq_set']}: {images} of {_people(result['people'])}{named}"
+
+
+def _people(count: int) -> str:
+    return "1 person" if count == 1 else f"{count} people"
 
 
 def _named(line: dict[str, Any]) -> str:

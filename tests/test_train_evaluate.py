@@ -411,6 +411,18 @@ def test_a_name_for_a_paper_is_escaped() -> None:
     assert r"50\% \& more\_" in latex(result) and r"a\_b & -- \\" in latex(result)
 
 
+def test_who_leaves_out_images_is_never_best(made: Path, run: Path, tmp_path: Path) -> None:
+    lazy, faces = folder_of(made, tmp_path / "lazy", lambda image: image)
+    honest, _ = folder_of(made, tmp_path / "honest", lambda image: cv2.GaussianBlur(image, (0, 0), 1))
+    worse, _ = folder_of(made, tmp_path / "worse", lambda image: cv2.GaussianBlur(image, (0, 0), 3))
+    (lazy / f"{faces[0]}.png").unlink()
+    result = compare(
+        [], [lazy, honest, worse], made, tmp_path / "out", asked=replace(TWO, metrics=("psnr", "id_target"))
+    )
+    (bold,) = (line for line in latex(result).splitlines() if "\\textbf" in line)
+    assert bold.startswith("honest & \\textbf{") and bold.count("\\textbf{") == 2
+
+
 def test_the_curve_shows_every_departure_from_the_right_references(crowd: Path, run: Path) -> None:
     asked = replace(TWO, metrics=("psnr", "id_target", "takeover"))
     result = counterfactuals(run, crowd, CROWD, asked)
