@@ -38,6 +38,7 @@ from train.curves import counterfactuals, plot
 from train.evaluate import Asked, Pictures, compare, evaluate
 from train.evaluate_cli import evaluate as command
 from train.evaluate_cli import print_evaluation
+from train.metrics import distribution
 from train.models.restorer import Restored, Restorer
 from train.pages import page
 from train.tables import latex, markdown
@@ -409,6 +410,33 @@ def test_a_name_for_a_paper_is_escaped() -> None:
         "rows": [{"key": "a", "system": "a_b", "images": 1, "unmeasured": 0, "psnr": None}],
     }  # fmt: skip
     assert r"50\% \& more\_" in latex(result) and r"a\_b & -- \\" in latex(result)
+
+
+class Colours(torch.nn.Module):
+    """Four features of a picture in FID's place, uint8 (B, 3, S, S) -> (B, 4)."""
+
+    num_features = 4
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        floats = images.double() / 255
+        return torch.cat([floats.mean((2, 3)), floats.diff(dim=3).abs().mean((1, 2, 3))[:, None]], 1)
+
+
+def test_figures_of_a_whole_set_are_against_the_targets_or_the_named_folder(
+    made: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distribution, "missing", lambda weights: None)
+    monkeypatch.setattr(distribution, "load_inception", lambda weights: Colours())
+    same, faces = folder_of(made, tmp_path / "same", lambda image: image)
+    soft, _ = folder_of(made, tmp_path / "soft", lambda image: cv2.GaussianBlur(image, (0, 0), 2))
+    asked = replace(TWO, metrics=("fid", "fid_folder", "psnr"), fid_folder=soft)
+    result = compare([], [same, soft], made, tmp_path / "out", asked=asked)
+    rows = {row["key"]: row for row in result["rows"]}
+    assert rows["same"]["fid"]["mean"] < 1e-5 < rows["soft"]["fid"]["mean"]
+    assert rows["soft"]["fid_folder"]["mean"] < 1e-5 < rows["same"]["fid_folder"]["mean"]
+    assert rows["soft"]["fid"]["mean"] == pytest.approx(rows["same"]["fid_folder"]["mean"], abs=1e-5)
+    assert rows["same"]["fid"]["images"] == len(faces) and "low" not in rows["same"]["fid"]
+    assert "FID ↓" in markdown(result) and all("fid" not in line for line in result["differences"])
 
 
 def test_who_leaves_out_images_is_never_best(made: Path, run: Path, tmp_path: Path) -> None:
