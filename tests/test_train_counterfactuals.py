@@ -10,7 +10,7 @@ import pytest
 
 from train.cases import Case
 from train.compare import differences, table
-from train.counterfactuals import compared, shown, systems
+from train.counterfactuals import compared, counterfactual_differences, counterfactual_systems, shown, systems
 
 PICTURE = np.zeros((8, 8, 3), np.uint8)
 
@@ -39,6 +39,15 @@ def test_fewer_references_are_the_first_of_more_and_wrong_ones_are_anothers() ->
         assert references is not None and len(references.crops) == len(references.embeddings) == system.references
         levels[system.key] = [round(float(crop[0, 0, 0]) * 255) for crop in references.crops]
     assert levels == {"lq": [], "0": [], "1": [10], "2": [10, 11], "3": [10, 11, 12], "wrong3": [100, 101, 102]}
+
+
+@pytest.mark.parametrize("references", range(1, 9))
+def test_every_departure_has_the_right_references_to_be_compared_with(references: int) -> None:
+    keys = [system.key for system in counterfactual_systems(references)]
+    assert len(set(keys)) == len(keys) and {"0", "1", "2", "4", "8"} <= set(keys)
+    assert {key for _, *pair in counterfactual_differences(references) for key in pair} <= set(keys)
+    # the two orders of one image come one after the other
+    assert keys.index(f"shuffled{references}") > keys.index(str(references))
 
 
 def test_where_there_is_nobody_else_there_are_no_wrong_references() -> None:
