@@ -29,10 +29,12 @@ NEVER_IMPORTED = {"face_recognition_models", "opencv-python-headless", "setuptoo
 
 
 OURS = ("curate", "degrade", "train", "manifests")
+FRONT = ("likeness.py", "doctor.py")
 
 
 def our_files() -> list[Path]:
-    return [REPOSITORY / "likeness.py", *(path for name in OURS for path in sorted((REPOSITORY / name).rglob("*.py")))]
+    own = (path for name in OURS for path in sorted((REPOSITORY / name).rglob("*.py")))
+    return [*(REPOSITORY / name for name in FRONT), *own]
 
 
 def imported() -> Iterator[str]:
@@ -41,7 +43,7 @@ def imported() -> Iterator[str]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            yield from {name.split(".")[0] for name in names} - {*OURS, *sys.stdlib_module_names}
+            yield from {name.split(".")[0] for name in names} - {*OURS, "doctor", *sys.stdlib_module_names}
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
@@ -72,8 +74,15 @@ def test_a_built_wheel_holds_the_schema_the_template_and_nothing_stray(tmp_path:
     (wheel,) = tmp_path.glob("likeness-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "manifests/schema.sql" in names and "manifests/report/template.html.j2" in names and "likeness.py" in names
+    assert "doctor.py" in names
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.startswith("likeness")} == {"curate", "degrade", "manifests", "train"}
+    assert {top for top in tops if not top.startswith("likeness")} == {
+        "curate",
+        "degrade",
+        "doctor.py",
+        "manifests",
+        "train",
+    }
 
 
 UNPICKLERS = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
