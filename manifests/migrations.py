@@ -15,7 +15,7 @@ from manifests.errors import LedgerError, LedgerTooNew
 
 Step = tuple[int, str, tuple[str, ...]]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 STEPS: tuple[Step, ...] = (  # version 1 is the first
     (2, "the noise of a face", ("ALTER TABLE faces ADD COLUMN noise FLOAT",)),
     (
@@ -25,6 +25,14 @@ STEPS: tuple[Step, ...] = (  # version 1 is the first
             "ALTER TABLE decisions ADD COLUMN name VARCHAR",
             "ALTER TABLE decisions ADD COLUMN undoes BIGINT",
             "CREATE TABLE labels (photo_id VARCHAR PRIMARY KEY, label VARCHAR NOT NULL, truth BOOLEAN NOT NULL)",
+        ),
+    ),
+    (
+        4,
+        "what imported lists say of photos",
+        (
+            "CREATE TABLE given (photo_id VARCHAR PRIMARY KEY, label VARCHAR, "
+            "split VARCHAR CHECK (split IN ('train', 'val', 'test')), refs VARCHAR[])",
         ),
     ),
 )

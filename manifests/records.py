@@ -88,6 +88,14 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Given:
+    photo_id: str
+    label: str | None = None
+    split: str | None = None
+    refs: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Pair:
     target: str
     refs: tuple[str, ...]
@@ -128,7 +136,7 @@ class Model:
     dim: int | None = None
 
 
-Record = File | Photo | Face | Identity | Membership | Decision | Label | Pair | Split | Degradation | Model
+Record = File | Photo | Face | Identity | Membership | Decision | Label | Given | Pair | Split | Degradation | Model
 
 # record class -> (table, key columns)
 TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
@@ -139,6 +147,7 @@ TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     Membership: ("memberships", ("face_id",)),
     Decision: ("decisions", ("decision_id",)),
     Label: ("labels", ("photo_id",)),
+    Given: ("given", ("photo_id",)),
     Pair: ("pairs", ("target",)),
     Split: ("splits", ("face_id",)),
     Degradation: ("degradations", ("lq_set", "face_id")),
