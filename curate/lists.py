@@ -33,7 +33,6 @@ class Lists:
     labels: dict[Path, str] = field(default_factory=dict)
     splits: dict[Path, str] = field(default_factory=dict)
     references: dict[Path, list[Path]] = field(default_factory=dict)
-    pairs: bool = False  # whether they name references: then a photo without any is no target
     missing: list[str] = field(default_factory=list)  # named, and not there
     notices: list[str] = field(default_factory=list)
 
@@ -58,7 +57,7 @@ def read_lists(source: Path, kind: str, images: Path | None = None, splits: Path
                else ".")
         )  # fmt: skip
     if found.missing:
-        found.notices.append(f"{len(found.missing)} pictures are named and not there: {_some(found.missing)}.")
+        found.notices.append(f"Named and not there: {len(found.missing)} ({_some(found.missing)}).")
     return found
 
 
@@ -82,7 +81,7 @@ def rows_of(lists: Lists, files: Iterable[File]) -> tuple[list[Given], list[str]
         for photo in sorted(set(ids.values()))
     ]  # fmt: skip
     notices = [
-        f"{n} pictures lie in several files and are given two {what}: they count as given none."
+        f"Pictures in several files that are given two {what}, and count as given none: {n}."
         for what, said in (("labels", labels), ("splits", splits))
         if (n := sum(len(values) > 1 for values in said.values()))
     ]
@@ -107,7 +106,7 @@ def _labelled_folder(source: Path, images: Path | None, splits: Path | None) -> 
         else:
             other += 1
     if other:
-        found.notices.append(f"{other} files or links lie in nobody's folder, or cannot be walked, and are left out.")
+        found.notices.append(f"In nobody's folder, or not to be walked, and left out: {other}.")
     if splits is not None:
         by_name: dict[str, list[Path]] = {}
         for path in found.photos:
@@ -127,7 +126,7 @@ def _labelled_folder(source: Path, images: Path | None, splits: Path | None) -> 
 
 def _refldm(source: Path, images: Path | None, splits: Path | None) -> Lists:
     """A folder with reference_mapping/ (and id_based_ffhq_split/), or one CSV."""
-    found = Lists(pairs=True)
+    found = Lists()
     if source.is_dir():
         below = source / LISTS if (source / LISTS).is_dir() else source
         tables = sorted(below.glob("*.csv"))
@@ -183,9 +182,9 @@ def _refldm(source: Path, images: Path | None, splits: Path | None) -> Lists:
     found.photos = sorted({path for path in there.values() if path is not None})
     found.labels = _labels_of(found.references)
     if twice:
-        found.notices.append(f"{twice} lines say again what another line said.")
+        found.notices.append(f"Lines that repeat another: {twice}.")
     if bare:
-        found.notices.append(f"{bare} lines name no reference: no targets.")
+        found.notices.append(f"Lines that name no reference, so no target: {bare}.")
     if with_lq:
         found.notices.append(
             "The column lq_image is not imported: freeze a set of the dataset with `likeness degrade`."

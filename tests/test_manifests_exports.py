@@ -321,6 +321,12 @@ def test_only_the_split_that_was_asked_for(made, tmp_path):
     assert told.targets == {"train": sum(split == "train" for split in splits_of(made).values())}
 
 
+def test_a_dataset_split_by_photos_says_that_one_person_is_on_both_sides(own, tmp_path):
+    change(own, [Split(**{**vars(row), "policy": "photos"}) for row in rows(own, Split)])
+    assert "same person is in train and in test" in export(own, tmp_path / "out", "refldm", Wanted()).notices[0]
+    assert json.loads((tmp_path / "out" / CARD).read_bytes())["split_policy"] == "photos"
+
+
 def test_what_is_set_aside_is_counted_with_its_reason(own, tmp_path):
     aside = next(row for row in rows(own, Split) if row.split == "train")
     change(own, [Split(**{**vars(aside), "status": "dropped", "reason": "photo_spans_splits"})])

@@ -83,6 +83,7 @@ class Chosen:
     lq_sha256: dict[str, str] = field(default_factory=dict)
     embeddings: dict[str, np.ndarray] = field(default_factory=dict)  # float32 (d,) unit vectors, where asked for
     recognizer: dict[str, Any] = field(default_factory=dict)  # whose embeddings they are
+    policy: str = "identity"  # of the splits, or photos: one person on both sides
     left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def of_split(self, split: str) -> list[Case]:
@@ -138,7 +139,8 @@ def choose(ledger: Ledger, wanted: Wanted) -> Chosen:
             cases.append(Case(row.target, tuple(r for r, _ in kept), tuple(c for _, c in kept), row.split))
         else:
             left_out["targets", "no_reference_left"] += 1
-    chosen = Chosen(wanted, faces, ()).with_cases(cases, left_out)
+    photos = len(ledger.query("SELECT 1 FROM splits WHERE policy = 'photos' LIMIT 1")) > 0
+    chosen = Chosen(wanted, faces, (), policy="photos" if photos else "identity").with_cases(cases, left_out)
     if not chosen.faces:
         why = ", ".join(f"{n} {reason}" for (kind, reason), n in sorted(left_out.items()) if kind == "faces")
         raise BadInput(

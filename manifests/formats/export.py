@@ -141,6 +141,7 @@ def _facts(name: str, chosen: Chosen, digest: str) -> dict[str, Any]:
         "faces": len(chosen.faces),
         "targets": _targets(chosen),
         "left_out": _left_out(chosen),
+        "split_policy": chosen.policy,
         "recognizer": chosen.recognizer or None,
     }
 
@@ -177,6 +178,8 @@ def _listed(chosen: Chosen) -> str:
 
 def _told(name: str, out: Path, chosen: Chosen, kind: Format, files: int, size: int, written: bool) -> Exported:
     notices = [kind.notice] if kind.notice else []
+    if chosen.policy == "photos":
+        notices.append("The splits are of --split photos: the same person is in train and in test.")
     if chosen.embeddings:
         made = chosen.recognizer
         notices.append(f"Embeddings are biometric data: of {made.get('spec')}, {made.get('dim')} numbers a face.")
