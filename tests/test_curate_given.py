@@ -294,7 +294,7 @@ def test_an_older_ledger_that_is_only_read_has_no_lists(made, tmp_path):
 
     with duckdb.connect(str(own / "manifest.duckdb")) as con:
         con.execute("DROP TABLE given")
-        con.execute("UPDATE migrations SET version = 3")
+        con.execute("UPDATE migrations SET version = 4")
     with Ledger.open(own) as ledger:
         assert ledger.rows(Given) == []
     assert decide(own, [{"kind": "lock", "faces": [rows(own, Membership)[0].identity_id]}], dry_run=True).decisions
