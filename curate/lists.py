@@ -275,7 +275,7 @@ def _split_lines(folder: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _labels_of(references: dict[Path, list[Path]]) -> dict[Path, str]:
-    """Pictures that lists join, directly or through others, are one person, called by their smallest name."""
+    """Pictures that lists join, directly or through others, are one person, numbered in the order of their names."""
     root: dict[Path, Path] = {}
 
     def find(path: Path) -> Path:
@@ -289,7 +289,8 @@ def _labels_of(references: dict[Path, list[Path]]) -> dict[Path, str]:
         for ref in refs:
             first, second = sorted((find(target), find(ref)))
             root[second] = first
-    return {path: printable(find(path).name) for path in list(root)}
+    number = {first: place for place, first in enumerate(sorted({find(path) for path in list(root)}))}
+    return {path: f"person-{number[find(path)]:05d}" for path in list(root)}
 
 
 def _some(names: Sequence[str]) -> str:

@@ -34,7 +34,7 @@ def test_columns_may_stand_in_any_order_and_others_are_left_alone(tmp_path, pict
     found = read_lists(table, "refldm", pictures)
     assert found.references == {pictures / "a.png": [pictures / "b.png", pictures / "c.png"]}
     assert found.photos == [pictures / f"{name}.png" for name in "abc"] and found.notices == []
-    assert set(found.labels.values()) == {"a.png"} and set(found.splits.values()) == {"train"}
+    assert set(found.labels.values()) == {"person-00000"} and set(found.splits.values()) == {"train"}
 
 
 def test_what_is_missing_is_listed_and_what_is_said_twice_is_told(tmp_path, pictures):

@@ -17,6 +17,7 @@ from manifests.formats.folder import Folder, check_place, published
 from manifests.ledger import Ledger
 from manifests.progress import Report
 from manifests.storage import config_hash
+from manifests.versions import code_version
 
 CARD = "likeness_export.json"
 VERSION = 1  # of the layouts
@@ -136,6 +137,7 @@ def _facts(name: str, chosen: Chosen, digest: str) -> dict[str, Any]:
     return {
         "format": name,
         "version": VERSION,
+        "likeness": code_version(),
         "hash": digest,
         "options": dataclasses.asdict(chosen.wanted),
         "faces": len(chosen.faces),
