@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import csv
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,11 +139,12 @@ def _refldm(source: Path, images: Path | None, splits: Path | None) -> Lists:
     root = images or _pictures_of(source)
     if not root.is_dir():
         raise BadInput(f"--images {root} is no folder: name the one that the lists' names lie below.")
+    base = Path(os.path.realpath(root))
     there: dict[str, Path | None] = {}
 
     def picture(name: str, where: str) -> Path | None:
         if name not in there:
-            there[name] = _inside(root, name, where)
+            there[name] = _inside(root, base, name, where)
             if there[name] is None:
                 found.missing.append(name)
         return there[name]
@@ -199,9 +201,10 @@ def _pictures_of(source: Path) -> Path:
     return home / PICTURES if (home / PICTURES).is_dir() else home
 
 
-def _inside(root: Path, name: str, where: str) -> Path | None:
-    """The file below `root`, None where it is missing. Raises BadInput for a name that leads out."""
-    path, base = Path(os.path.normpath(root / name)), Path(os.path.realpath(root))
+def _inside(root: Path, base: Path, name: str, where: str) -> Path | None:
+    """The file below `root`, None where it is missing; `base` is the real path of `root`. Raises BadInput for a name
+    that leads out."""
+    path = Path(os.path.normpath(root / name))
     if "\0" in name or base not in Path(os.path.realpath(path)).parents:
         raise BadInput(f"{where}: {name!r} leads out of {root}: names lie below the folder of the pictures.")
     return path if path.is_file() else None
@@ -247,7 +250,9 @@ def _list_of(cell: str, where: str) -> list[str]:
     """ref_image, a Python list of names as pandas writes it; read as a literal, never run."""
     wrong = BadInput(f"{where}: ref_image is no list of names such as \"['a.png', 'b.png']\".")
     try:
-        found = ast.literal_eval(cell.strip())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a backslash that escapes nothing
+            found = ast.literal_eval(cell.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         raise wrong from None
     if not isinstance(found, list) or not all(isinstance(name, str) and name.strip() for name in found):

@@ -27,7 +27,7 @@ from manifests.errors import BadInput
 from manifests.formats.choose import Wanted
 from manifests.formats.export import export
 from manifests.ledger import Ledger
-from manifests.records import Face, File, Given, Membership, Pair, Split
+from manifests.records import Face, File, Given, Label, Membership, Pair, Split
 from manifests.storage import path_of
 from manifests.why import answer
 
@@ -169,6 +169,19 @@ def test_people_listed_in_two_splits_are_set_aside_where_most_of_them_are_not(tm
         "test",
         "aside",
     }
+
+
+def test_labels_that_are_said_go_before_those_of_a_list(tmp_path):
+    source, dataset = tmp_path / "people", tmp_path / "dataset"
+    for person in range(2):
+        for number in range(2):
+            save(source / "all" / f"{person}-{number}.png", photo([person], number))
+    imported(source, "labelled-folder", dataset)
+    assert len(people(dataset)) == 1 and {row.truth for row in rows(dataset, Label)} == {True}
+    curated(source, dataset, labels="hint")
+    assert len(people(dataset)) == 2 and {row.truth for row in rows(dataset, Label)} == {False}
+    curated(source, dataset)
+    assert len(people(dataset)) == 1, "the list still holds"
 
 
 def test_a_frozen_split_goes_before_a_list(made, tmp_path):
