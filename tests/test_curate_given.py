@@ -30,6 +30,7 @@ from manifests.ledger import Ledger
 from manifests.records import Face, File, Given, Label, Membership, Pair, Split
 from manifests.storage import path_of
 from manifests.why import answer
+from train.cases import draw_cases
 
 
 @pytest.fixture(autouse=True)
@@ -182,6 +183,25 @@ def test_labels_that_are_said_go_before_those_of_a_list(tmp_path):
     assert len(people(dataset)) == 2 and {row.truth for row in rows(dataset, Label)} == {False}
     curated(source, dataset)
     assert len(people(dataset)) == 1, "the list still holds"
+
+
+def test_evaluation_shows_the_references_that_a_list_names(made, tmp_path):
+    export(made, tmp_path / "lists", "refldm", Wanted())
+    table = tmp_path / "lists" / "reference_mapping" / "test_references.csv"
+    cases = {target: refs[1:] for target, refs in pairs_of(made).items() if splits_of(made)[target] == "test"}
+    first = sorted(cases)[0]
+    cases[first] = cases[first][:1]
+    lines = [[f"{target}.png", str([f"{ref}.png" for ref in refs])] for target, refs in cases.items()]
+    write_csv(table, ["gt_image", "ref_image"], lines)
+    back = tmp_path / "back"
+    imported(tmp_path / "lists", "refldm", back)
+    name, lq_set = by_file(back), freeze(back)
+    with Ledger.open(back) as ledger:
+        _, drawn = draw_cases(ledger, lq_set, references=4, seed=0)
+    assert {name[case.face_id]: {name[ref] for ref in case.pool} for case in drawn} == {
+        target: set(refs) for target, refs in cases.items()
+    }
+    assert all(set(case.references) <= set(case.pool) for case in drawn)
 
 
 def test_a_frozen_split_goes_before_a_list(made, tmp_path):
