@@ -5,7 +5,10 @@ import io
 import json
 import random
 import shutil
+import subprocess
+import sys
 import tarfile
+import time
 from pathlib import Path
 
 import cv2
@@ -14,6 +17,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import typer
+from conftest import REPOSITORY
 from curate_doubles import install, rows
 from formats_doubles import (
     LQ_SET,
@@ -367,6 +371,32 @@ def test_a_killed_export_leaves_nothing_and_its_rest_is_swept(made, tmp_path, mo
     assert list(tmp_path.iterdir()) == []
     out.mkdir()  # an empty folder will do
     assert export(made, out, "refldm", Wanted()).written
+
+
+_SLOWLY = """
+import sys, time
+from pathlib import Path
+from manifests.formats import export, folder
+whole = folder.bare_png
+folder.bare_png = lambda source: time.sleep(0.2) or whole(source)
+export.export(Path(sys.argv[1]), Path(sys.argv[2]), "refldm", export.Wanted())
+"""
+
+
+def test_a_process_that_is_killed_leaves_no_export_and_the_next_one_sweeps(made, tmp_path):
+    out = tmp_path / "out"
+    process = subprocess.Popen([sys.executable, "-c", _SLOWLY, made, out], cwd=REPOSITORY)
+    until = time.monotonic() + 60
+    while len(list(tmp_path.glob(".out.*.tmp/images512x512/*"))) < 3 and time.monotonic() < until:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not out.exists() and len(list(tmp_path.glob(".out.*.tmp"))) == 1
+    assert export(made, out, "refldm", Wanted()).written
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    export(made, tmp_path / "other", "refldm", Wanted())
+    assert tree(out) == tree(tmp_path / "other")
 
 
 def test_a_broken_or_missing_picture_is_one_sentence_and_no_export(own, tmp_path):
