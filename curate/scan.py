@@ -47,7 +47,7 @@ def offered(paths: Sequence[Path], walked_into: set[str] | None = None) -> Itera
     """
     check_offered(paths)
     walked: set[tuple[int, int]] = set()
-    roots = [os.path.realpath(path) for path in paths]
+    roots: list[str] = []  # read once a symlink is met: lists name a million paths
     # a stack of our own: folders may nest deeper than Python calls
     waiting = [(Path(path), True) for path in reversed(paths)]
     while waiting:
@@ -58,7 +58,9 @@ def offered(paths: Sequence[Path], walked_into: set[str] | None = None) -> Itera
             yield _turned_away(path, "failed", _UNWALKABLE.get(error.errno or 0, "unreadable_file"))
             continue
         here = (found.st_dev, found.st_ino)
-        if not named and path.is_symlink() and not _under(os.path.realpath(path), roots):
+        if linked := not named and path.is_symlink():
+            roots = roots or [os.path.realpath(path) for path in paths]
+        if linked and not _under(os.path.realpath(path), roots):
             yield _turned_away(path, "dropped", LEAVES)
         elif stat.S_ISREG(found.st_mode):
             yield path
