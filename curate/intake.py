@@ -16,10 +16,14 @@ from curate.detect import REDETECTED, VANISHED, crop_batch, detect_batch, noise_
 from curate.embed import CROP_MISSING, batches, embed_batch, intact_shards, remove_shards, shard_name
 from curate.faces.models import FaceModels
 from curate.scan import mark_replaced, mark_same_files, offered, scan_batch, still_holding, told_gone
+from curate.sidecar import in_use
 from manifests.decided import REASON as DECIDED
+from manifests.erase import CONSENT_MISSING, NO_CONSENT, OPTED_OUT
 from manifests.errors import BadInput
 from manifests.filters import columns_of, removals
+from manifests.keys import HIDDEN, hidden_uri
 from manifests.ledger import Ledger
+from manifests.optout import kept_out_of
 from manifests.progress import Report
 from manifests.records import TABLES, Face, File, Model, Photo, Record
 from manifests.storage import crop_path, uri_of
@@ -53,10 +57,20 @@ def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> li
         ledger.record("scan", "not walked", {}, new_reasons, forget=[("files", "uri", healed)])
     have = {photo.photo_id for photo in ledger.rows(Photo)}
     chunks = _chunks(list(found.values()), FILES_A_BATCH)
-    for done, (chunk, rows) in enumerate(zip(chunks, run(scan_batch, chunks), strict=True), 1):
+    kept_out = kept_out_of(ledger)
+    hidden = {uri for uri in known if uri.startswith(HIDDEN)}
+    work = partial(scan_batch, kept_out=kept_out)
+    for done, (chunk, rows) in enumerate(zip(chunks, run(work, chunks), strict=True), 1):
         rows = [still_holding(row, known.get(row.uri)) if isinstance(row, File) else row for row in rows]
         new = [row for row in rows if not (isinstance(row, Photo) and row.photo_id in have)]
-        ledger.record("scan", [uri_of(path) for path in chunk], {}, _first_of_each(new))
+        files = [row for row in rows if isinstance(row, File)]  # one a path
+        # a file that held something else before has its row under the other of its two names
+        stale = [uri_of(path) for path, row in zip(chunk, files, strict=True) if row.uri.startswith(HIDDEN)]
+        if hidden:
+            stale += [uri for path in chunk if (uri := hidden_uri(kept_out.key, uri_of(path))) in hidden]
+        stale = sorted(set(stale) - {row.uri for row in files})
+        forget = [("files", "uri", [uri for uri in stale if uri in known]), ("stages", "unit", stale)] if stale else []
+        ledger.record("scan", [row.uri for row in files], {}, _first_of_each(new), forget=forget)
         report("scan", min(done * FILES_A_BATCH, len(found)), len(found))
     if changed := mark_same_files(ledger.rows(File)):
         ledger.record("scan", "same files", {}, changed)
@@ -117,16 +131,22 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, r
     if config.landmarks is None:  # what was found with 68 landmarks serves whoever wants none
         finished |= ledger.done("detect", {**told, "landmarks": "dlib"})
     uris = _uris(ledger)
+    usable = in_use({photo.photo_id: photo for photo in ledger.rows(Photo)})
     todo = [
         (photo, uris[photo.photo_id])
         for photo in ledger.rows(Photo)
-        if photo.photo_id in uris and photo.photo_id not in finished
+        if photo.photo_id in uris and photo.photo_id in usable and photo.photo_id not in finished
     ]
     earlier: dict[str, dict[str, Face]] = defaultdict(dict)
     for face in ledger.rows(Face):
         earlier[face.photo_id][face.face_id] = face
     work = partial(
-        detect_batch, faces=config.faces, landmarks=config.landmarks, filters=config.screen, dataset=ledger.dataset
+        detect_batch,
+        faces=config.faces,
+        landmarks=config.landmarks,
+        filters=config.screen,
+        dataset=ledger.dataset,
+        kept_out=kept_out_of(ledger, models.recognizer_sha256(), models.same_person),
     )
     chunks = _chunks(todo, PHOTOS_A_BATCH)
     for done, found in enumerate(run(work, chunks), 1):
@@ -143,6 +163,7 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, r
                 rows.append(row)
         again = {row.face_id for row in found if isinstance(row, Face)}
         gone = [face for unit in units for face_id, face in earlier[unit].items() if face_id not in again]
+        gone = [face for face in gone if face.reason != OPTED_OUT]
         rows += [replace(face, status="dropped", reason=REDETECTED, duplicate_of=None) for face in gone]
         ledger.record("detect", units, told, rows)
         report("detect", min(done * PHOTOS_A_BATCH, len(todo)), len(todo))
@@ -158,7 +179,9 @@ def screen(ledger: Ledger, config: CurateConfig, run: Map, report: Report) -> No
     uris = _uris(ledger)
     given = {rule["reason"] for filters in ledger.details("filters") for rule in filters["filters"]}
     ours = {None, NEAR_DUPLICATE, DECIDED, VANISHED, CROP_MISSING, *screening.BUILT_IN, *given}
-    known = {face.face_id: face for face in ledger.rows(Face) if face.reason in ours}
+    ours |= {NO_CONSENT, CONSENT_MISSING}  # of photos that may be used again
+    usable = in_use(photos)
+    known = {f.face_id: f for f in ledger.rows(Face) if f.reason in ours and f.photo_id in usable}
 
     def from_photos(what: str, work: Callable[[Any], list[Face]], faces: Iterable[Face]) -> Iterator[Face]:
         by_photo: dict[str, list[Face]] = defaultdict(list)
@@ -238,7 +261,7 @@ def _uris(ledger: Ledger) -> dict[str, tuple[str, ...]]:
 def _keep_embedding(face: Face, before: dict[str, Face]) -> Face:
     """A face that is detected again keeps its embedding: its crop, and so its embedding, is the same."""
     same = before.get(face.face_id)
-    if same is None or same.shard is None or same.landmarks5 != face.landmarks5:
+    if face.reason == OPTED_OUT or same is None or same.shard is None or same.landmarks5 != face.landmarks5:
         return face
     return replace(face, shard=same.shard, shard_row=same.shard_row)
 

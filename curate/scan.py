@@ -13,6 +13,8 @@ from pathlib import Path
 from curate.faces.decode import UndecodableImage, decode
 from curate.faces.measure import picture_hash
 from manifests.errors import BadInput
+from manifests.keys import hidden_uri
+from manifests.optout import NOBODY, KeptOutList
 from manifests.records import Face, File, Photo
 from manifests.storage import LEDGER_NAME, no_longer_there, path_of, sha256_bytes, uri_of
 
@@ -72,8 +74,11 @@ def offered(paths: Sequence[Path], walked_into: set[str] | None = None) -> Itera
                     walked_into.add(uri_of(path))
 
 
-def scan_batch(paths: Sequence[Path]) -> list[File | Photo]:
-    """Read, hash and decode each file: a File row for every path, a Photo row for every decodable picture."""
+def scan_batch(paths: Sequence[Path], kept_out: KeptOutList = NOBODY) -> list[File | Photo]:
+    """Read, hash and decode each file: a File row for every path, a Photo row for every decodable picture.
+
+    What is kept out is not decoded, and its row holds neither its name nor its hash.
+    """
     rows: list[File | Photo] = []
     for path in paths:
         uri = uri_of(path)
@@ -87,6 +92,9 @@ def scan_batch(paths: Sequence[Path]) -> list[File | Photo]:
             rows.append(_turned_away(path, "failed", "unreadable_file" if os.path.lexists(path) else "file_vanished"))
             continue
         photo_id = sha256_bytes(data)
+        if (reason := kept_out.photo(photo_id)) is not None:
+            rows.append(File(hidden_uri(kept_out.key, uri), None, None, None, "dropped", reason))
+            continue
         try:
             image = decode(data)
         except UndecodableImage as error:
