@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 import curate.cli
+import curate.import_cli
 import degrade.cli
 import manifests.cli
 import train.benchmark_cli
@@ -248,9 +249,10 @@ app.command()(train.benchmark_cli.leaks)
 app.command()(manifests.cli.report)
 for command in (
     *(manifests.cli.show, manifests.cli.query, manifests.cli.check, manifests.cli.why),
-    *(manifests.cli.purge, manifests.cli.card, curate.cli.optout),
+    *(manifests.cli.export, manifests.cli.purge, manifests.cli.card, curate.cli.optout),
 ):
     ledger.command()(command)
+ledger.command("import")(curate.import_cli.import_lists)
 app.add_typer(ledger, name="manifest")
 
 

@@ -15,6 +15,7 @@ from curate.config import CurateConfig
 from curate.detect import resolved, start_worker
 from curate.faces.models import FaceModels
 from curate.intake import choose_faces, detect, embed, scan, screen, with_models
+from curate.lists import Lists, rows_of
 from curate.options import check_options
 from curate.optout import keep_out
 from curate.people import dedupe, group_faces, label, pair, split
@@ -25,7 +26,7 @@ from manifests.filters import check_filters
 from manifests.keys import ensure_key
 from manifests.ledger import Ledger
 from manifests.progress import Report
-from manifests.records import Face, File, Membership, Pair, Photo, Split
+from manifests.records import Face, File, Given, Membership, Pair, Photo, Split
 from manifests.storage import LEDGER_NAME, sweep
 from manifests.workers import mapper
 
@@ -50,11 +51,18 @@ class Summary:
 
 
 def curate(
-    photos: Sequence[Path], dataset: Path, config: CurateConfig, workers: int = 1, report: Report = lambda *_: None
+    photos: Sequence[Path],
+    dataset: Path,
+    config: CurateConfig,
+    workers: int = 1,
+    report: Report = lambda *_: None,
+    lists: Lists | None = None,
 ) -> Summary:
     """Curate every file under `photos` into the dataset folder; the same call again resumes where it ended.
 
-    Raises BadInput, LedgerError or FaceModelError; every unit that was finished before stays recorded.
+    `lists` say who is in the photos, in which split they are and which are references of which; they are recorded, in
+    place of lists that were imported before, and hold on every later run. Raises BadInput, LedgerError or
+    FaceModelError; every unit that was finished before stays recorded.
     """
     check_options(photos, dataset, config, workers)
     if not (dataset / LEDGER_NAME).exists():
@@ -68,6 +76,10 @@ def curate(
             left.unlink()
         notices = scan(ledger, photos, run, report)
         notices += consent(ledger, config.sidecar, photos, config.require_consent)
+        if lists is not None:
+            rows, said = rows_of(lists, ledger.rows(File))
+            ledger.record("given", "all", {}, rows, replace=(Given,))
+            notices += [*lists.notices, *said]
         label(ledger, config)
         models = choose_faces(ledger, config.faces)
         config = with_models(config, models)
@@ -84,7 +96,7 @@ def curate(
         dedupe(ledger, config, models)
         group_faces(ledger, config, report)
         notices += split(ledger, config)
-        pair(ledger, config)
+        notices += pair(ledger, config)
         check_splits(ledger.rows(Face), ledger.rows(Split))
         summary = summarise(ledger, models, notices)
     write_card(dataset)

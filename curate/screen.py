@@ -35,6 +35,7 @@ RESERVED = {
     "opted_out",
     "purged",
     "photo_spans_splits",
+    "listed_in_another_split",
 }
 BUILT_IN = frozenset(rule.reason for found in FILTER_SETS.values() for rule in found.filters)
 

@@ -15,7 +15,7 @@ from manifests.errors import LedgerError, LedgerTooNew
 
 Step = tuple[int, str, tuple[str, ...]]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 STEPS: tuple[Step, ...] = (  # version 1 is the first
     (2, "the noise of a face", ("ALTER TABLE faces ADD COLUMN noise FLOAT",)),
     (
@@ -36,6 +36,14 @@ STEPS: tuple[Step, ...] = (  # version 1 is the first
             "embedding FLOAT[], recognizer VARCHAR, CHECK ((kind = 'face') = (embedding IS NOT NULL)), "
             "CHECK ((kind = 'face') = (recognizer IS NOT NULL)))",
             "CREATE TABLE purges (purge_id BIGINT PRIMARY KEY, made TIMESTAMP NOT NULL, removed JSON NOT NULL)",
+        ),
+    ),
+    (
+        5,
+        "what imported lists say of photos",
+        (
+            "CREATE TABLE given (photo_id VARCHAR PRIMARY KEY, label VARCHAR, "
+            "split VARCHAR CHECK (split IN ('train', 'val', 'test')), refs VARCHAR[])",
         ),
     ),
 )

@@ -26,7 +26,7 @@ from manifests.erase import erasure, remove_files
 from manifests.errors import BadInput, LedgerError
 from manifests.keys import ensure_key, hidden_uri, key_of, mark
 from manifests.ledger import Forget, Ledger, NewDetail, now, rewrite
-from manifests.records import Decision, Face, File, KeptOut, Label, Membership, Purge, Record
+from manifests.records import Decision, Face, File, Given, KeptOut, Label, Membership, Purge, Record
 from manifests.runs import clean, look
 from manifests.search import Searched, Wanted, inside_of, search
 from manifests.storage import (
@@ -301,6 +301,9 @@ def _forget(ledger: Ledger, plan: Plan) -> None:
     there = {row.mark for row in ledger.rows(KeptOut)}
     marks = [mark(key, "photo", photo) for photo in (*plan.photos, *plan.kept_out)]
     rows: list[Record] = [KeptOut(one, "photo", plan.reason, made) for one in marks if one not in there]
+    for row in ledger.rows(Given):
+        if row.refs is not None and row.photo_id not in plan.photos and set(row.refs) & set(plan.photos):
+            rows.append(replace(row, refs=tuple(ref for ref in row.refs if ref not in plan.photos)))
     rows += [File(hidden_uri(key, uri), None, None, None, "dropped", plan.reason) for uri in plan.uris]
     found = erasure(ledger, plan.faces)
     found.write_shards(ledger.dataset)
@@ -310,6 +313,7 @@ def _forget(ledger: Ledger, plan: Plan) -> None:
         ("faces", "face_id", plan.faces),
         ("photos", "photo_id", plan.photos),
         ("labels", "photo_id", plan.photos),
+        ("given", "photo_id", plan.photos),
         ("files", "uri", plan.uris),
         ("stages", "unit", [*plan.photos, *plan.uris]),
         ("decisions", "decision_id::VARCHAR", [str(number) for number in undone]),

@@ -47,6 +47,7 @@ REASONS = {
     "too_bright": "too bright",
     "near_duplicate": "the same picture again",
     "photo_spans_splits": "the photo also shows a person of another split",
+    "listed_in_another_split": "an imported list has most of the person's faces in another split",
     "face_dropped": "not accepted now; its place is kept for the frozen sets",
     "not_found_again": "not found by the detector now in use",
     "file_vanished_or_changed": "the file was gone or changed when read again",
