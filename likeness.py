@@ -247,7 +247,10 @@ app.command()(train.evaluate_cli.counterfactuals)
 app.command()(train.benchmark_cli.freeze)
 app.command()(train.benchmark_cli.leaks)
 app.command()(manifests.cli.report)
-for command in (manifests.cli.show, manifests.cli.query, manifests.cli.check, manifests.cli.why, manifests.cli.export):
+for command in (
+    *(manifests.cli.show, manifests.cli.query, manifests.cli.check, manifests.cli.why),
+    *(manifests.cli.export, manifests.cli.purge, manifests.cli.card, curate.cli.optout),
+):
     ledger.command()(command)
 ledger.command("import")(curate.import_cli.import_lists)
 app.add_typer(ledger, name="manifest")

@@ -17,7 +17,8 @@ from curate.crops import read_crop
 from curate.faces.align import recognition_crop
 from curate.faces.models import cached_models
 from manifests.records import Face
-from manifests.storage import sha256_bytes, write_atomically
+from manifests.storage import shard_name as name_of
+from manifests.storage import shard_path, write_atomically
 
 BATCH = 64
 CROP_MISSING = "crop_missing"
@@ -35,7 +36,7 @@ def batches(faces: Sequence[Face]) -> list[list[Face]]:
 
 def shard_name(batch: Sequence[Face]) -> str:
     """The same faces always share the same shard."""
-    return sha256_bytes(" ".join(face.face_id for face in batch).encode())[:24]
+    return name_of(face.face_id for face in batch)
 
 
 def intact_shards(dataset: Path, faces: Sequence[Face]) -> set[str]:
@@ -47,7 +48,7 @@ def intact_shards(dataset: Path, faces: Sequence[Face]) -> set[str]:
     found = set()
     for shard, wanted in rows.items():
         try:
-            if len(np.load(_shard_path(dataset, shard), mmap_mode="r")) >= wanted:
+            if len(np.load(shard_path(dataset, shard), mmap_mode="r")) >= wanted:
                 found.add(shard)
         except (OSError, ValueError, EOFError):
             continue
@@ -59,10 +60,6 @@ def remove_shards(dataset: Path, but: set[str | None]) -> None:
     for path in sorted((dataset / "embeddings").glob("*.npy")):
         if path.stem not in but:
             path.unlink()
-
-
-def _shard_path(dataset: Path, shard: str) -> Path:
-    return dataset / "embeddings" / f"{shard}.npy"
 
 
 def embed_batch(batch: Sequence[Face], faces: str, dataset: Path) -> list[Face]:
@@ -95,7 +92,7 @@ def write_shard(dataset: Path, faces: Sequence[Face], vectors: np.ndarray) -> li
         name = shard_name(kept)
         buffer = io.BytesIO()
         np.save(buffer, vectors[sound].astype(np.float32))
-        write_atomically(_shard_path(dataset, name), buffer.getvalue())
+        write_atomically(shard_path(dataset, name), buffer.getvalue())
         rows += [replace(face, shard=name, shard_row=row) for row, face in enumerate(kept)]
     return rows
 

@@ -32,6 +32,7 @@ from degrade.cards import (
 from degrade.operations import VERSION, check_sizes
 from degrade.presets import Preset, check_seed, draw, find_preset
 from degrade.work import Comparison, Job, Result, check_engine, compare_job, mapper, run_job
+from manifests.card import write_card
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger import Ledger, now
 from manifests.records import Degradation, Split
@@ -157,7 +158,9 @@ def make_set(
                 if plan.unit(number) not in plan.marks:
                     ledger.record(STAGE, plan.unit(number), plan.config, rows, started=started)
         plan.finish()
-        return plan.report(made=len(crops), mended=len(changed))
+        done = plan.report(made=len(crops), mended=len(changed))
+    write_card(Path(dataset))
+    return done
 
 
 class _Plan:

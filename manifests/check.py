@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from manifests.erase import ERASED
 from manifests.ledger import Ledger
 from manifests.storage import crop_path, sha256_file
 
@@ -36,6 +37,15 @@ _RULES: tuple[tuple[str, str], ...] = (
         "near-duplicate of a face that is not ok",
         "SELECT a.face_id FROM faces a WHERE duplicate_of IS NOT NULL AND NOT EXISTS "
         "(SELECT 1 FROM faces b WHERE b.face_id = a.duplicate_of AND b.status = 'ok')",
+    ),
+    (
+        "accepted face of a photo that may not be used",
+        "SELECT face_id FROM faces JOIN photos USING (photo_id) WHERE faces.status = 'ok' AND photos.reason IN "
+        f"{ERASED}",
+    ),
+    (
+        "embedding of a face that may not be used",
+        f"SELECT face_id FROM faces WHERE reason IN {ERASED} AND shard IS NOT NULL",
     ),
     ("target among its own references", "SELECT target FROM pairs WHERE list_contains(refs, target)"),
     (
@@ -83,8 +93,10 @@ def check(dataset: Path, hashes: bool = True) -> list[str]:
         for what, sql in _RULES:
             wrong += [f"{what}: {row[0]}" for row in ledger.query(sql).iter_rows()]
         faces = ledger.query("SELECT face_id, status, shard, shard_row FROM faces ORDER BY 1")
+        barred = set(ledger.query(f"SELECT face_id FROM faces WHERE reason IN {ERASED}")["face_id"])
         images = ledger.query("SELECT lq_set, face_id, sha256 FROM degradations ORDER BY 1, 2")
     wrong += _crops(dataset, {face: status == "ok" for face, status, *_ in faces.iter_rows()})
+    wrong += [f"crop of a face that may not be used: {face}" for face in sorted(barred & _found_crops(dataset))]
     wrong += _shards(dataset, [(face, shard, row) for face, _, shard, row in faces.iter_rows() if shard is not None])
     bare = [face for face, status, shard, _ in faces.iter_rows() if status == "ok" and shard is None]
     wrong += [f"accepted face without embedding: {face}" for face in bare]
@@ -92,9 +104,13 @@ def check(dataset: Path, hashes: bool = True) -> list[str]:
     return wrong
 
 
+def _found_crops(dataset: Path) -> set[str]:
+    return {path.stem for path in (dataset / "faces").glob("*/*.png")}
+
+
 def _crops(dataset: Path, accepted: dict[str, bool]) -> list[str]:
     missing = [face for face, ok in accepted.items() if ok and not crop_path(dataset, face).is_file()]
-    found = sorted(path.stem for path in (dataset / "faces").glob("*/*.png"))
+    found = sorted(_found_crops(dataset))
     return [f"accepted face without crop: {face}" for face in missing] + [
         f"crop without a face: {face}" for face in found if face not in accepted
     ]

@@ -6,17 +6,29 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 LEDGER_NAME = "manifest.duckdb"
+PENDING_NAME = "purge.pending"  # what a purge that has begun must finish
 MAX_SEED = 2**63 - 1  # the ledger keeps seeds as BIGINT
 
 
 def crop_path(dataset: Path, face_id: str) -> Path:
     """Where the 512 px crop of a face lies."""
     return dataset / "faces" / face_id[:2] / f"{face_id}.png"
+
+
+def shard_path(dataset: Path, shard: str) -> Path:
+    """Where a shard of embeddings lies."""
+    return dataset / "embeddings" / f"{shard}.npy"
+
+
+def shard_name(face_ids: Iterable[str]) -> str:
+    """The same faces in the same order always share the same shard."""
+    return sha256_bytes(" ".join(face_ids).encode())[:24]
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -3,7 +3,8 @@
     cases.jsonl   a line a target, by face: its crop, its LQ picture and θ, its references in order, wrong references
     faces.jsonl   a line a face of train, val and test, and of their near-duplicates: what a leak is looked for in
     card.json     the set, the draws, the recognizer and the thresholds, and `benchmark`, the sha256 of the two
-    pictures/, lq/, embeddings.npy   with --with-pictures: the shown crops and LQ pictures as PNG, the faces' embeddings
+    pictures/, lq/   with --with-pictures: the shown crops and LQ pictures as PNG
+    embeddings.npy   with --with-embeddings: the shown crops' embeddings
 
 A face is named by its face_id, a hash of its photo's bytes and its box. A picture is named by the sha256 of its pixels:
 a file's bytes would also hold what the encoder that wrote it was, and a photo's bytes do not say that it was cropped
@@ -155,6 +156,11 @@ def _check(found: Benchmark) -> None:
         check_theta(case.theta)
 
 
+def has_embeddings(card: Mapping[str, Any]) -> bool:
+    """Whether embeddings go with a benchmark; older ones have them where they have pictures."""
+    return bool(card.get("embeddings", card.get("pictures", False)))
+
+
 def picture_id(pixels: np.ndarray) -> str:
     """sha256 of RGB uint8 (H, W, 3) and its height and width."""
     height, width = pixels.shape[:2]
@@ -205,15 +211,15 @@ def lq_of(found: Benchmark, case: CaseLine, photos: Path | None) -> np.ndarray:
 
 
 def embeddings_of(found: Benchmark, photos: Path | None) -> tuple[list[str], np.ndarray]:
-    """Face ids and their unit embeddings, float32 (n, d): of the shown faces from a benchmark with pictures, of all its
-    faces that the dataset `photos` holds where one is given, of none without either. Raises BadInput for a dataset of
-    another recognizer, LedgerBroken for embeddings that do not fit."""
+    """Face ids and their unit embeddings, float32 (n, d): of the shown faces from a benchmark with embeddings, of all
+    its faces that the dataset `photos` holds where one is given, of none without either. Raises BadInput for a dataset
+    of another recognizer, LedgerBroken for embeddings that do not fit."""
     if photos is not None:
         with Ledger.open(photos) as ledger:
             check_recognizer(found, ledger)
             held = set(ledger.query("SELECT face_id FROM faces WHERE shard IS NOT NULL")["face_id"])
             return ledger.embeddings([face.face for face in found.faces if face.face in held])
-    if not found.card["pictures"]:
+    if not has_embeddings(found.card):
         return [], np.zeros((0, 0), np.float32)
     named = sorted(face_of(found).items())
     path = found.folder / EMBEDDINGS

@@ -53,6 +53,10 @@ REASONS = {
     "file_vanished_or_changed": "the file was gone or changed when read again",
     "decided": "left out by a decision",
     "crop_missing": "its crop is gone from the disk",
+    "no_consent": "no consent, or withdrawn",
+    "consent_missing": "nobody said that there is consent",
+    "opted_out": "opted out",
+    "purged": "purged",
 }
 
 
@@ -70,6 +74,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
             "name": dataset.resolve().name,
             "made": now().strftime("%Y-%m-%d %H:%M UTC"),
             "funnel": _funnel(ledger),
+            "told": _told(ledger),
             "filters": _filters(ledger),
             "models": ledger.query("SELECT role, file, spec, licence, sha256 FROM models ORDER BY role, file").rows(
                 named=True
@@ -155,6 +160,17 @@ def _filters(ledger: Ledger) -> dict[str, Any]:
         rule["called"] = _in_plain(rule["reason"])
         rule["faces"] = [image for photo, box, uri in rows if (image := patch(uri, photo, box, 64))]
     return found
+
+
+def _told(ledger: Ledger) -> list[dict[str, Any]]:
+    """Consent, licence and source of the photos as a sidecar told them; none where it told nothing."""
+    rows = ledger.query(
+        """SELECT coalesce(consent, 'not told') AS consent, coalesce(licence, 'not told') AS licence,
+                  coalesce(source, 'not told') AS source, count(*) FILTER (WHERE status = 'ok') AS used, count(*) AS n
+           FROM photos GROUP BY ALL ORDER BY n DESC, 1, 2, 3 LIMIT ?""",
+        UNCERTAIN,
+    ).rows(named=True)
+    return rows if any((row["consent"], row["licence"], row["source"]) != ("not told",) * 3 for row in rows) else []
 
 
 def _people(ledger: Ledger, dataset: Path) -> list[dict[str, Any]]:
