@@ -50,7 +50,8 @@ def detect_batch(
     accepted: list[Face] = []
     seen: list[np.ndarray] = []
     with ThreadPoolExecutor(1) as writer:
-        written: list[Future[None]] = []
+        written: list[Future[str]] = []
+        crops: dict[str, Future[str]] = {}  # accepted face -> sha256 of its crop
 
         def screen_waiting() -> None:
             """The faces that the filters keep are noted, and their crops written once the last ones are on the disk."""
@@ -59,7 +60,8 @@ def detect_batch(
             written.clear()
             for (face, crop, _), reason in zip(waiting, reasons, strict=True):
                 if reason is None:
-                    written.append(writer.submit(write_crop, dataset, face.face_id, crop))
+                    crops[face.face_id] = writer.submit(write_crop, dataset, face.face_id, crop)
+                    written.append(crops[face.face_id])
                     seen.append(recognition_crop(crop, models.template, models.size))
                     accepted.append(replace(face, status="ok", reason=None))
                 else:
@@ -89,8 +91,8 @@ def detect_batch(
                 screen_waiting()
         screen_waiting()
         if accepted:
-            rows += write_shard(dataset, accepted, models.embed(np.stack(seen)))
-        _wait_for(written)
+            embedded = write_shard(dataset, accepted, models.embed(np.stack(seen)))
+            rows += [replace(face, crop_sha256=crops[face.face_id].result()) for face in embedded]
     return rows
 
 
@@ -105,7 +107,7 @@ def _decoded(photos: Sequence[tuple[Photo, Sequence[str]]]) -> Iterator[tuple[Ph
             yield photo, image
 
 
-def _wait_for(written: Sequence[Future[None]]) -> None:
+def _wait_for(written: Sequence[Future[str]]) -> None:
     """Raises what a writer raised."""
     for future in written:
         future.result()
@@ -136,8 +138,8 @@ def crop_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]]], data
             continue
         for face in faces:
             landmarks5 = np.array(face.landmarks5).reshape(5, 2)
-            write_crop(dataset, face.face_id, align(image, landmarks5, FFHQ_512, FFHQ_SIZE))
-            rows.append(face)
+            sha256 = write_crop(dataset, face.face_id, align(image, landmarks5, FFHQ_512, FFHQ_SIZE))
+            rows.append(replace(face, crop_sha256=sha256))
     return rows
 
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 from manifests.errors import BadInput, LedgerBroken, LedgerError, LedgerLocked, LedgerMissing
 from manifests.migrations import migrate, refuse_newer, version_of
 from manifests.records import KEYS, TABLES, Record
-from manifests.storage import LEDGER_NAME, config_hash, in_the_way
+from manifests.storage import LEDGER_NAME, config_hash, in_the_way, shard_path
 
 Row = TypeVar("Row")
 
@@ -188,7 +188,7 @@ class Ledger:
 
     def _shard(self, name: str) -> np.ndarray:
         try:
-            return np.asarray(np.load(self.dataset / "embeddings" / f"{name}.npy"))
+            return np.asarray(np.load(shard_path(self.dataset, name)))
         except (OSError, ValueError, EOFError):
             raise LedgerBroken(
                 f"The embedding shard {name}.npy is missing or broken: run `likeness curate` again, it is made anew."

@@ -13,9 +13,9 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from manifests.storage import write_atomically
+from train.outputs import SAMPLES
 
 STATS = "stats.jsonl"
-SAMPLES = "samples"
 _BAR = 20  # pixels of the heading
 
 

@@ -15,7 +15,7 @@ from manifests.ledger import Ledger, now
 from manifests.records import Decision, Label
 from manifests.report.coverage import coverage
 from manifests.report.pictures import curve, histogram, patch, thumbnail, whole
-from manifests.storage import crop_path, path_of, write_atomically
+from manifests.storage import crop_path, path_of, sweep, write_atomically
 
 PEOPLE = 12  # contact sheets, largest first
 FACES = 12  # faces a contact sheet
@@ -94,6 +94,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
     )
     page = environment.get_template("template.html.j2").render(facts)
     path = dataset / "report" / "index.html"
+    sweep(path.parent, alone=False)
     write_atomically(path, page.encode("utf-8"))
     return path
 
