@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,10 @@ import numpy as np
 from curate_doubles import album, contents, photo, save
 from faults_hook import LINE
 
-from manifests.storage import LEDGER_NAME
+from manifests.check import check
+from manifests.ledger import Ledger
+from manifests.records import Face
+from manifests.storage import LEDGER_NAME, crop_path
 
 ROOT = Path(__file__).resolve().parents[1]
 FULL = os.environ.get("LIKENESS_FAULTS") == "full"  # `make faults`
@@ -169,7 +172,7 @@ def remains(folder: Path) -> dict[str, Any]:
             lines = [json.loads(line) for line in path.read_text().splitlines()]
             found[name] = [{key: value for key, value in line.items() if key not in _CLOCKS} for line in lines]
         else:
-            found[name] = path.read_bytes()
+            found[name] = path.readlink() if path.is_symlink() else path.read_bytes()
     return found
 
 
@@ -179,7 +182,7 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 @contextlib.contextmanager
-def tried(fault: str, where: str, point: object = "", must: str = "") -> Iterator[None]:
+def tried(fault: str, where: Stage | str, point: object = "", must: str = "") -> Iterator[None]:
     """Note a fault that was tried, and whether what had to hold held, in the file that LIKENESS_FAULTS_LOG names."""
     outcome = "failed"
     try:
@@ -187,6 +190,130 @@ def tried(fault: str, where: str, point: object = "", must: str = "") -> Iterato
         outcome = "survived"
     finally:
         if (log := os.environ.get("LIKENESS_FAULTS_LOG")) is not None:
-            line = {"fault": fault, "where": where, "point": str(point), "must": must, "outcome": outcome}
+            name = where if isinstance(where, str) else where.__name__
+            line = {"fault": fault, "where": name, "point": str(point), "must": must, "outcome": outcome}
             with Path(log).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+
+
+Stage = Callable[["World"], list[object]]
+
+LQ = ("--size", "64", "--workers", "1")
+
+
+class World:
+    """What the stages begin with, made once by the commands themselves, and a folder that every try begins anew in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bench = Bench(folder)
+        self.photos = many_photos(folder / "photos")
+        self.here = folder / "here"
+        self.here.mkdir()
+        self._made: dict[str, Path] = {}
+
+    def made(self, name: str, *command: object) -> Path:
+        """The folder that a command made, at its first call."""
+        if name not in self._made:
+            ended = self.bench.run([str(word) for word in command])
+            assert ended.code == 0, ended.err
+            self._made[name] = self.bench.folder / name
+        return self._made[name]
+
+    def dataset(self) -> Path:
+        return self.made("ds", "curate", self.photos, "--into", self.bench.folder / "ds", "--workers", "1")
+
+    def frozen(self) -> Path:
+        dataset = self.dataset()
+        self.made("ds/lq", "degrade", dataset, "--split", "test", "--size", "32", "--workers", "1")
+        return dataset
+
+    def run(self) -> Path:
+        return self.made("run", "train", self.dataset(), "--out", self.bench.folder / "run", "--images", "24")
+
+    def begin(self, stage: Stage) -> list[str]:
+        """The command of a stage, in a folder as it finds it."""
+        for left in self.here.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        return [str(word) for word in stage(self)]
+
+    def undisturbed(self, stage: Stage) -> tuple[list[str], dict[str, Any], list[str]]:
+        """A stage's command, what it leaves when nothing happens, and the moments it goes through."""
+        command = self.begin(stage)
+        ended = self.bench.run(command)
+        assert ended.code == 0, ended.err
+        return command, remains(self.here), self.bench.moments()
+
+    def ends_as(self, command: list[str], undisturbed: dict[str, Any]) -> Ended:
+        """The same command again: all is as if nothing had happened, and `check` says so."""
+        ended = self.bench.run(command)
+        assert ended.code == 0, ended.err
+        assert differences(remains(self.here), undisturbed) == []
+        if (self.here / "ds" / LEDGER_NAME).exists():
+            assert check(self.here / "ds") == []
+        return ended
+
+
+# The stages: what each finds before it begins is put into world.here, all of which is compared; the answer is a command
+
+
+def curate(world: World, workers: int = 1) -> list[object]:
+    return ["curate", world.photos, "--into", world.here / "ds", "--workers", workers]
+
+
+def curate_in_two(world: World) -> list[object]:
+    return curate(world, workers=2)
+
+
+def mend(world: World) -> list[object]:
+    """A dataset that has lost a shard and crops, with photos replaced, taken away and added."""
+    dataset, photos = world.here / "ds", world.here / "photos"
+    shutil.copytree(world.photos, photos, symlinks=True)
+    begin = world.made("mend/ds", "curate", photos, "--into", world.bench.folder / "mend" / "ds", "--workers", "1")
+    shutil.copytree(begin, dataset)
+    for path, image in (
+        (photos / "person0" / "1.png", photo([1, 2], 300)),
+        (photos / "person2" / "9.png", photo([2], 301)),
+    ):
+        os.utime(save(path, image), (0, 0))  # the ledger keeps the time
+    (photos / "person3" / "4.png").unlink()
+    with Ledger.open(dataset) as ledger:
+        faces = [face for face in ledger.rows(Face) if face.status == "ok"]
+    sorted((dataset / "embeddings").iterdir())[0].unlink()
+    for face in faces[::5]:
+        crop_path(dataset, face.face_id).unlink()
+    return ["curate", photos, "--into", dataset, "--workers", 1]
+
+
+def degrade(world: World, workers: int = 1) -> list[object]:
+    shutil.copytree(world.dataset(), world.here / "ds")
+    return ["degrade", world.here / "ds", "--split", "train", "--size", 64, "--workers", workers]
+
+
+def degrade_in_two(world: World) -> list[object]:
+    return degrade(world, workers=2)
+
+
+def degrade_folder(world: World) -> list[object]:
+    return ["degrade", world.photos, "--out", world.here / "lq", *LQ]
+
+
+def replay(world: World) -> list[object]:
+    made = world.made("lq", "degrade", world.photos, "--out", world.bench.folder / "lq", *LQ)
+    return ["degrade", world.photos, "--replay", made / "theta.jsonl", "--out", world.here / "again", "--workers", 1]
+
+
+def train(world: World) -> list[object]:
+    return ["train", world.dataset(), "--out", world.here / "run", "--images", 40]
+
+
+def freeze(world: World) -> list[object]:
+    return ["freeze", world.frozen(), "--into", world.here / "benchmark", "--with-pictures"]
+
+
+def evaluate(world: World) -> list[object]:
+    shutil.copytree(world.run(), world.here / "run")
+    return ["evaluate", world.here / "run", "--dataset", world.frozen(), "--metrics", "psnr,ssim"]
+
+
+def restore(world: World) -> list[object]:
+    return ["restore", world.photos / "person0", "--checkpoint", world.run(), "--out", world.here / "restored"]

@@ -324,14 +324,13 @@ def _write_crops(path: Path, dataset: Path, face_ids: list[str], size: int) -> N
 
     from degrade.operations import shrink
 
-    shape = (len(face_ids), size, size, 3)
-    crops = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    for i, face_id in enumerate(face_ids):
-        source = crop_path(dataset, face_id)
-        image = (
-            cv2.imdecode(np.frombuffer(source.read_bytes(), np.uint8), cv2.IMREAD_COLOR) if source.is_file() else None
-        )
-        if image is None:
-            raise LedgerBroken(f"The crop {source} is missing or broken: run `likeness curate` again.")
-        crops[i] = shrink(np.asarray(image[:, :, ::-1], np.uint8), size)
-    crops.flush()
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(face_ids), size, size, 3)}
+    with path.open("wb") as file:  # not through a map: where the disk is full, that ends the process without a word
+        np.lib.format.write_array_header_1_0(file, header)
+        for face_id in face_ids:
+            source = crop_path(dataset, face_id)
+            data = np.frombuffer(source.read_bytes() if source.is_file() else b"", np.uint8)
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+            if image is None:
+                raise LedgerBroken(f"The crop {source} is missing or broken: run `likeness curate` again.")
+            file.write(shrink(np.asarray(image[:, :, ::-1], np.uint8), size).tobytes())
