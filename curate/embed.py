@@ -17,7 +17,7 @@ from curate.crops import read_crop
 from curate.faces.align import recognition_crop
 from curate.faces.models import cached_models
 from manifests.records import Face
-from manifests.storage import sha256_bytes, sha256_file, shard_path, write_atomically
+from manifests.storage import BROKEN_ARRAY, sha256_bytes, sha256_file, shard_path, write_atomically
 
 BATCH = 64
 CROP_MISSING = "crop_missing"
@@ -51,7 +51,7 @@ def intact_shards(dataset: Path, faces: Sequence[Face]) -> set[str]:
         try:
             named = len(shard) == SHA256
             whole = sha256_file(path) == shard if named else len(np.load(path, mmap_mode="r")) >= wanted
-        except (OSError, ValueError, EOFError):
+        except BROKEN_ARRAY:
             continue
         if whole:
             found.add(shard)

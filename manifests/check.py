@@ -10,7 +10,7 @@ import numpy as np
 
 from manifests.ledger import Ledger
 from manifests.progress import Report
-from manifests.storage import crop_path, sha256_file, shard_path
+from manifests.storage import BROKEN_ARRAY, crop_path, sha256_file, shard_path
 
 _SHA256 = 64  # hex digits; the shards of an older Likeness have shorter names, which say nothing of the content
 _BESIDE = ("card.json", "theta.jsonl", "README.md")
@@ -131,7 +131,7 @@ def _shards(dataset: Path, rows: Sequence[tuple[str, str, int]], hashes: bool) -
             lengths[shard] = len(np.load(path, mmap_mode="r"))
             if hashes and len(shard) == _SHA256 and sha256_file(path) != shard:
                 wrong.append(f"embedding shard changed since it was written: {path.relative_to(dataset)}")
-        except (OSError, ValueError, EOFError):
+        except BROKEN_ARRAY:
             wrong.append(f"embedding shard missing or broken: {shard}")
     outside = [face for face, shard, row in rows if shard in lengths and row >= lengths[shard]]
     wrong += [f"embedding outside its shard: {face}" for face in outside]

@@ -21,7 +21,7 @@ import pyarrow as pa
 from manifests.errors import BadInput, LedgerBroken, LedgerError, LedgerLocked, LedgerMissing
 from manifests.migrations import migrate, refuse_newer, version_of
 from manifests.records import KEYS, TABLES, Record
-from manifests.storage import LEDGER_NAME, config_hash, in_the_way, shard_path
+from manifests.storage import BROKEN_ARRAY, LEDGER_NAME, config_hash, in_the_way, shard_path
 
 Row = TypeVar("Row")
 
@@ -194,7 +194,7 @@ class Ledger:
     def _shard(self, name: str) -> np.ndarray:
         try:
             return np.asarray(np.load(shard_path(self.dataset, name)))
-        except (OSError, ValueError, EOFError):
+        except BROKEN_ARRAY:
             raise LedgerBroken(
                 f"The embedding shard {name}.npy is missing or broken: run `likeness curate` again, it is made anew."
             ) from None
@@ -240,7 +240,10 @@ class Ledger:
                 raise KeyboardInterrupt from None
             if not isinstance(error, duckdb.Error):
                 raise
-            raise LedgerError(f"Nothing of {stage} was written to the ledger: {_first_line(error)}") from error
+            why = _first_line(error)
+            if any(said in why for said in ("No space left", "Disk quota exceeded", "File too large")):
+                why = "the disk is full. Make room, then run the same command again: it goes on where it was."
+            raise LedgerError(f"Nothing of {stage} was written to the ledger: {why}") from error
         except BaseException:
             self._roll_back()
             raise

@@ -12,11 +12,14 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from manifests.errors import FolderBusy
 
+# what numpy raises where an .npy file is missing, cut short or changed; its header is parsed as Python
+BROKEN_ARRAY = (OSError, ValueError, EOFError, OverflowError, MemoryError, TokenError)
 LEDGER_NAME = "manifest.duckdb"
 LOCK = ".lock"
 MAX_SEED = 2**63 - 1  # the ledger keeps seeds as BIGINT
@@ -45,7 +48,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.filename is None:  # a write that found the disk full names no file
+        if error.errno and error.filename is None:  # a write that finds the disk full names no file
             error.filename = str(path)
         raise
     finally:
