@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 DEMO := demo_dataset
 
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install demo test faults lint format bench clean
 
 help:
 	@echo "make install   the environment in $(VENV), with everything that tests, demo and benchmarks need"
 	@echo "make demo      the whole job, offline, on photos that come with installed packages -> $(DEMO)/report/index.html"
 	@echo "make test      the tests"
+	@echo "make faults    kill, starve and disturb every command at all points -> benchmarks/results/faults.md"
 	@echo "make lint      format, lint, types and layers"
 	@echo "make format    format the code"
 	@echo "make bench     degradation and grouping beside their peers, and the speed of curation, on ../shared/data"
@@ -32,6 +33,12 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
+# as root, so that it may mount a small disk to fill; else those faults are left out, with a reason
+faults: $(STAMP)
+	rm -f faults.jsonl
+	LIKENESS_FAULTS=full LIKENESS_FAULTS_LOG=$(CURDIR)/faults.jsonl $(BIN)/python -m pytest tests/test_faults_*.py -rs; \
+	code=$$?; PYTHONPATH=. $(BIN)/python tests/faults_doubles.py faults.jsonl > benchmarks/results/faults.md; exit $$code
+
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -49,5 +56,5 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/curate.py ../shared/data/photos --faces insightface:../shared/data/weights/insightface_small
 
 clean:
-	rm -rf $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(DEMO) faults.jsonl build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,4 +1,7 @@
-"""Commands that are killed, stopped, starved of disk or run twice at once, and what has to remain of them."""
+"""Commands that are killed, stopped, starved of disk or run twice at once, and what has to remain of them.
+
+As a script, the table of what was tried: `python tests/faults_doubles.py faults.jsonl`.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -317,3 +322,24 @@ def evaluate(world: World) -> list[object]:
 
 def restore(world: World) -> list[object]:
     return ["restore", world.photos / "person0", "--checkpoint", world.run(), "--out", world.here / "restored"]
+
+
+def table(log: Path) -> str:
+    """What was tried and what came of it, as Markdown, from the lines of `tried`."""
+    tries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
+    kinds = list(dict.fromkeys((one["fault"], one["must"]) for one in tries))
+    lines = ["| fault | tried on | points | what must hold | survived |", "|---|---|---|---|---|"]
+    for fault, must in kinds:
+        mine = [one for one in tries if (one["fault"], one["must"]) == (fault, must)]
+        counts = Counter(one["where"].replace("_", " ") for one in mine)
+        places = ", ".join(f"{where} ({count})" if len(counts) > 1 else where for where, count in counts.items())
+        survived = sum(one["outcome"] == "survived" for one in mine)
+        lines.append(f"| {fault} | {places} | {len(mine)} | {must} | {survived} |")
+    survived = sum(one["outcome"] == "survived" for one in tries)
+    when = f"commit {commit.strip()}, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores"
+    return "\n".join([*lines, "", f"{survived} of {len(tries)} survived; {when}."])
+
+
+if __name__ == "__main__":
+    print(table(Path(sys.argv[1])))
