@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -25,6 +24,7 @@ from degrade.presets import Preset, draw
 from degrade.work import ENGINES
 from manifests.errors import BadInput
 from manifests.storage import sha256_bytes, write_atomically
+from manifests.versions import code_version
 
 CARD, THETAS, README = "card.json", "theta.jsonl", "README.md"
 BESIDE = {CARD, THETAS, README}
@@ -44,10 +44,6 @@ def decode_name(name: str) -> Path:
 
 def new_card(preset: Preset | None, seed: int | None, size: int | None, source: str, engine: str) -> dict[str, Any]:
     """What is known of a set before its first image. `source` is percent-encoded and may be relative to the set."""
-    try:
-        code = version("likeness")
-    except PackageNotFoundError:
-        code = "unknown"
     return {
         "preset": dataclasses.asdict(preset) if preset else None,
         "seed": seed,
@@ -55,7 +51,7 @@ def new_card(preset: Preset | None, seed: int | None, size: int | None, source: 
         "engine": engine,
         "source": source,
         "theta_version": VERSION,
-        "likeness": code,
+        "likeness": code_version(),
         "tools": {"numpy": np.__version__, "opencv": cv2.__version__},
     }
 
@@ -102,13 +98,27 @@ def read_card(out: Path) -> dict[str, Any]:
     """card.json of a set. Raises BadInput where there is none or it is no card."""
     try:
         card = json.loads((out / CARD).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise BadInput(
             f"{out} holds no readable {CARD}: name a set made by `likeness degrade`, or a dataset."
         ) from None
     if not isinstance(card, dict) or not {"preset", "seed", "source"} <= card.keys():
         raise BadInput(f"{out / CARD} is not the card of a degraded set.")
-    return {"engine": "exact", "size": None, "tools": {}, **card}
+    card = {"engine": "exact", "size": None, "tools": {}, "skipped": [], **card}
+    for key, right in (
+        ("source", isinstance(card["source"], str)),
+        ("preset", card["preset"] is None or isinstance(card["preset"], dict)),
+        ("preset", not card["preset"] or "name" in card["preset"]),
+        ("tools", isinstance(card["tools"], dict)),
+        ("skipped", isinstance(card["skipped"], list) and all(map(_is_pair, card["skipped"]))),
+    ):
+        if not right:
+            raise BadInput(f"{out / CARD} was edited: its {key} is none that `likeness degrade` writes; put it back.")
+    return card
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(each, str) for each in value)
 
 
 def read_thetas(out: Path) -> list[Row]:
@@ -139,10 +149,13 @@ def parse_thetas(path: Path) -> list[Row]:
             check_theta(row["theta"])
         except BadInput as error:
             raise BadInput(f"Line {number} of {path}: {error}") from None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise BadInput(f"Line {number} of {path} is broken: restore the file or make the set anew.") from None
-    if len({row["file"] for row in rows}) < len(rows):
+    files = {decode_name(row["file"]) for row in rows}
+    if len(files) < len(rows):
         raise BadInput(f"{path} names a file twice: restore the file or make the set anew.")
+    if folders := sorted(files & {folder for file in files for folder in file.parents}):
+        raise BadInput(f"{path} names {folders[0]} as a file and as a folder: restore the file or make the set anew.")
     return rows
 
 

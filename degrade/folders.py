@@ -103,7 +103,7 @@ def degrade_folder(
     θ is keyed by (seed, preset, path below `folder`). A picture that cannot be decoded, or is too small for its θ, is
     skipped and named in the card. `engine` is exact, or basicsr for the literature's own code. A file of a finished set
     that is gone, or no longer what was frozen, is made again, to the recorded bytes. Raises BadInput, with nothing
-    written, for a folder without pictures and for an `out` that holds anything but this very set.
+    written, for a folder without a picture that can be degraded and for an `out` that holds anything but this very set.
     """
     folder, out = Path(folder), Path(out)
     chosen = find_preset(preset)
@@ -148,6 +148,8 @@ def _make(
     jobs = [Job(folder / source, size, theta, engine=engine) for source, theta in zip(sources, thetas, strict=True)]
     rows: list[Row] = []
     skipped: list[tuple[str, str]] = []
+    if progress:
+        progress(0)
     with mapper(workers, len(jobs)) as map_in_order:
         for source, name, job, result in zip(sources, names, jobs, map_in_order(run_job, jobs), strict=True):
             if result.problem:
@@ -159,8 +161,20 @@ def _make(
                 rows.append(names_and_hashes | made_by)
             if progress:
                 progress(1)
+    if not rows:
+        _take_back(out)
+        first = f"{skipped[0][0]} {skipped[0][1]}"
+        raise BadInput(
+            f"None of the {len(skipped)} pictures of {folder} can be degraded ({first}): name another folder."
+        )
     finish_set(out, card, theta_lines(rows), len(rows), skipped)
     return len(rows), skipped
+
+
+def _take_back(out: Path) -> None:
+    """A set that came to nothing leaves nothing; a folder that is empty then goes with the lock, where that made it."""
+    if {path.name for path in out.iterdir()} <= {CARD, LOCK}:
+        (out / CARD).unlink()
 
 
 def _mend(folder: Path, out: Path, workers: int, progress: Progress | None) -> tuple[int, int]:
@@ -257,5 +271,5 @@ def verify_folder(
     there = {encode_name(path) for path in pictures_in(out)}
     unexpected = sorted(there - {name for name, _ in recorded})
     unfinished = 0 if card.get("complete") else 1
-    found = judge(out.name, recorded, compared, unexpected, unfinished)
+    found = judge(out.resolve().name, recorded, compared, unexpected, unfinished)
     return with_records(found, out)

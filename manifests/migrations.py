@@ -27,6 +27,17 @@ STEPS: tuple[Step, ...] = (  # version 1 is the first
             "CREATE TABLE labels (photo_id VARCHAR PRIMARY KEY, label VARCHAR NOT NULL, truth BOOLEAN NOT NULL)",
         ),
     ),
+    (
+        4,
+        "what must not come in; purges",
+        (
+            "CREATE TABLE kept_out (mark VARCHAR PRIMARY KEY, kind VARCHAR NOT NULL CHECK (kind IN ('photo', 'face')), "
+            "reason VARCHAR NOT NULL CHECK (reason IN ('opted_out', 'purged')), made TIMESTAMP NOT NULL, "
+            "embedding FLOAT[], recognizer VARCHAR, CHECK ((kind = 'face') = (embedding IS NOT NULL)), "
+            "CHECK ((kind = 'face') = (recognizer IS NOT NULL)))",
+            "CREATE TABLE purges (purge_id BIGINT PRIMARY KEY, made TIMESTAMP NOT NULL, removed JSON NOT NULL)",
+        ),
+    ),
     (6, "the hash of a crop", ("ALTER TABLE faces ADD COLUMN crop_sha256 VARCHAR",)),
 )
 
