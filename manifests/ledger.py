@@ -64,10 +64,10 @@ class Ledger:
                 raise LedgerLocked(
                     f"Another process is using {path}: wait until it has finished, then run the same command again."
                 ) from None
-            if any(said in str(error) for said in ("Read-only file system", "Permission denied")):
+            if why := next((w for w in ("Read-only file system", "Permission denied") if w in str(error)), None):
                 raise LedgerError(
-                    f"{path} cannot be {'written' if write else 'read'}: see to the permissions of the file and its "
-                    "folder, or copy the dataset elsewhere."
+                    f"{path} cannot be {'written' if write else 'read'} ({why}): see to the permissions of the file and "
+                    "its folder, or copy the dataset elsewhere."
                 ) from None
             raise LedgerError(f"{path} cannot be opened as a ledger: {_first_line(error)}") from None
         except duckdb.Error as error:

@@ -88,7 +88,9 @@ def test_the_disk_is_full_from_a_moment_on(world, stage):
                     if ended.code:  # else what was left to write had its place already
                         said(ended)
                     whole(world, undisturbed)
-                    assert ended.code or differences(remains(world.here), undisturbed) == ["filler"]
+                    left = set(differences(remains(world.here), undisturbed))
+                    # the ledger's log stays where the ledger itself cannot grow, and is read with it
+                    assert ended.code or left <= {"filler", "ds/manifest.duckdb.wal"}, left
                 world.ends_as(command, undisturbed)
         except AssertionError as error:
             wrong.append(f"{point}, {moments[int(point.at) - 1]}: {error}")
@@ -155,7 +157,7 @@ def test_a_ledger_that_is_read_only(stage, tmp_path):
         with read_only(world.here / "ds"):
             ended = world.bench.run(command)
             said(ended)
-            assert "manifest.duckdb cannot be written: see to the permissions" in ended.sentence
+            assert "manifest.duckdb cannot be written (" in ended.sentence
             assert world.bench.run(["manifest", "show", str(world.here / "ds")]).code == 0
             assert differences(remains(world.here), before) == []
         world.ends_as(command, undisturbed)
