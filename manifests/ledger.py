@@ -66,8 +66,8 @@ class Ledger:
                 ) from None
             if why := next((w for w in ("Read-only file system", "Permission denied") if w in str(error)), None):
                 raise LedgerError(
-                    f"{path} cannot be {'written' if write else 'read'} ({why}): see to the permissions of the file and "
-                    "its folder, or copy the dataset elsewhere."
+                    f"{path} cannot be {'written' if write else 'read'} ({why}): see to the permissions of file and "
+                    "folder, or copy the dataset elsewhere."
                 ) from None
             raise LedgerError(f"{path} cannot be opened as a ledger: {_first_line(error)}") from None
         except duckdb.Error as error:
