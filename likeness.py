@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 import curate.cli
+import curate.import_cli
 import degrade.cli
 import manifests.cli
 import train.benchmark_cli
@@ -247,8 +248,9 @@ app.command()(train.evaluate_cli.counterfactuals)
 app.command()(train.benchmark_cli.freeze)
 app.command()(train.benchmark_cli.leaks)
 app.command()(manifests.cli.report)
-for command in (manifests.cli.show, manifests.cli.query, manifests.cli.check, manifests.cli.why):
+for command in (manifests.cli.show, manifests.cli.query, manifests.cli.check, manifests.cli.why, manifests.cli.export):
     ledger.command()(command)
+ledger.command("import")(curate.import_cli.import_lists)
 app.add_typer(ledger, name="manifest")
 
 

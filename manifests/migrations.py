@@ -38,6 +38,14 @@ STEPS: tuple[Step, ...] = (  # version 1 is the first
             "CREATE TABLE purges (purge_id BIGINT PRIMARY KEY, made TIMESTAMP NOT NULL, removed JSON NOT NULL)",
         ),
     ),
+    (
+        5,
+        "what imported lists say of photos",
+        (
+            "CREATE TABLE given (photo_id VARCHAR PRIMARY KEY, label VARCHAR, "
+            "split VARCHAR CHECK (split IN ('train', 'val', 'test')), refs VARCHAR[])",
+        ),
+    ),
     (6, "the hash of a crop", ("ALTER TABLE faces ADD COLUMN crop_sha256 VARCHAR",)),
 )
 

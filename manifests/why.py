@@ -11,7 +11,7 @@ from manifests.decided import Finder, in_force, read_act
 from manifests.errors import BadInput
 from manifests.filters import Filter, columns_of_filter
 from manifests.ledger import Ledger
-from manifests.records import Decision, Face, Label
+from manifests.records import Decision, Face, Given, Label
 from manifests.storage import no_longer_there, path_of, uri_of
 
 _PREFIX = 6  # characters that begin an id; fewer would name too much
@@ -44,6 +44,7 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
         pairing = ledger.detail("pair")
         curated = bool(ledger.detail("told"))  # a ledger of an older version has no labels, nor decisions with names
         labels = {row.photo_id: row for row in ledger.rows(Label)} if curated else {}
+        given = {row.photo_id: row.refs is not None for row in ledger.rows(Given)}  # whether it is listed as a target
         named_by = _decisions(ledger) if curated else {}
         photos = ledger.query("SELECT photo_id, width, height, status, reason FROM photos")
     named = [row for row in files.iter_rows(named=True) if _names(row, photo) or row["photo_id"] in by_face]
@@ -82,7 +83,11 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
             )
             if (label := labels.get(file["photo_id"])) is not None:
                 said[-1] += f", labelled {label.label}{'' if label.truth else ' as a hint'}"
-        own = [{**row, "decisions": named_by.get(row["face_id"], [])} for row in faces_of.get(file["photo_id"], [])]
+        listed = given.get(file["photo_id"]) if any(given.values()) else None
+        own = [
+            {**row, "decisions": named_by.get(row["face_id"], []), "listed": listed}
+            for row in faces_of.get(file["photo_id"], [])
+        ]
         for row in own:
             fate = _face(row, pairing) + broken.get(row["face_id"], "")
             if row["decisions"]:
@@ -178,6 +183,12 @@ def _face(row: dict[str, Any], pairing: dict[str, Any]) -> str:
 
 def _unpaired(row: dict[str, Any], pairing: dict[str, Any]) -> str:
     """Why a face in a split is no target; `pairing` is what the stage noted of its rules, empty in older ledgers."""
+    if row["listed"] is not None:
+        return (
+            "an imported list names its references, and none can be used"
+            if row["listed"]
+            else "no imported list names it as one"
+        )
     photos, wanted = row["person_photos"], pairing.get("min_photos", 2)
     if photos < 2:
         return "no other usable photo of this person"

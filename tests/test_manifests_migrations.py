@@ -27,6 +27,8 @@ def older(con, version: int) -> None:
     """Take from the newest tables what came after `version`."""
     if version < 6:
         con.execute("ALTER TABLE faces DROP COLUMN crop_sha256")
+    if version < 5:
+        con.execute("DROP TABLE given")
     if version < 4:
         con.execute("DROP TABLE purges")
         con.execute("DROP TABLE kept_out")
