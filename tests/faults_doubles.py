@@ -187,12 +187,16 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 @contextlib.contextmanager
-def tried(fault: str, where: Stage | str, point: object = "", must: str = "") -> Iterator[None]:
-    """Note a fault that was tried, and whether what had to hold held, in the file that LIKENESS_FAULTS_LOG names."""
+def tried(fault: str, where: Stage | str, point: object = "", must: str = "") -> Iterator[dict[str, str]]:
+    """Note a fault that was tried, and whether what had to hold held, in the file that LIKENESS_FAULTS_LOG names.
+
+    `outcome` of what it answers may be set to what is to be noted instead where all held.
+    """
+    note = {"outcome": "survived"}
     outcome = "failed"
     try:
-        yield
-        outcome = "survived"
+        yield note
+        outcome = note["outcome"]
     finally:
         if (log := os.environ.get("LIKENESS_FAULTS_LOG")) is not None:
             name = where if isinstance(where, str) else where.__name__
