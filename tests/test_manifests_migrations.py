@@ -25,7 +25,7 @@ def con():
 
 def older(con, version: int) -> None:
     """Take from the newest tables what came after `version`."""
-    if version < 6:
+    if version < 7:
         con.execute("ALTER TABLE faces DROP COLUMN crop_sha256")
     if version < 5:
         con.execute("DROP TABLE given")
