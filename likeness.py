@@ -73,7 +73,7 @@ def _front(
 
 @app.command()
 def run(
-    photos: Annotated[list[Path], typer.Argument(help="Photos and folders of photos.", metavar="PHOTOS...")],
+    photos: Annotated[list[Path], typer.Argument(help=curate.cli.PHOTOS_HELP, metavar="PHOTOS...")],
     into: Annotated[Path, typer.Option(help="The dataset's folder; made where it does not exist.", metavar="DATASET")],
     faces: Annotated[str, typer.Option(help=curate.cli.FACES_HELP)] = "auto",
     split: Annotated[str, typer.Option(help=curate.cli.SPLIT_HELP)] = "identity",

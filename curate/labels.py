@@ -15,7 +15,7 @@ from pathlib import Path
 from manifests.decided import MAX_NAME
 from manifests.errors import BadInput
 from manifests.records import Face, File, Label, Membership
-from manifests.storage import path_of
+from manifests.storage import place_of
 
 SHOWN = 5  # examples in a notice
 
@@ -55,7 +55,7 @@ def labels_told(spec: str | None, files: Sequence[File]) -> tuple[list[Label], l
     if spec is None:
         return [], []
     hint, table = _parsed(spec)
-    kept = [(path_of(file.uri), file.photo_id) for file in files if file.photo_id is not None]
+    kept = [(place_of(file.uri), file.photo_id) for file in files if file.photo_id is not None]
     said: list[tuple[str, str]]
     notices: list[str]
     if table is None:

@@ -50,13 +50,14 @@ def curate(
     photos: Sequence[Path],
     dataset: Path,
     config: CurateConfig,
-    workers: int = 1,
+    workers: int | None = None,
     report: Report = lambda *_: None,
     lists: Lists | None = None,
 ) -> Summary:
     """Curate every file under `photos` into the dataset folder; the same call again resumes where it ended.
 
-    `lists` say who is in the photos, in which split they are and which are references of which; they are recorded, in
+    `workers` processes stand what the files do to them; None works in this one, where a photo that hangs hangs it.
+    `lists` say who is in the photos, in which split they are and which references are of which; they are recorded, in
     place of lists that were imported before, and hold on every later run. Raises BadInput, LedgerError or
     FaceModelError; every unit that was finished before stays recorded.
     """

@@ -2,11 +2,12 @@
 -- `status` is ok, dropped or failed; every row that is not ok has a reason. Clocks are the only columns that differ
 -- between two runs of the same command on the same input.
 
-CREATE TABLE files (                    -- a row is one file (or unreadable folder) that was offered
-    uri         VARCHAR PRIMARY KEY,    -- file:// and the absolute path, percent-encoded from its raw bytes
+CREATE TABLE files (                    -- a row is one file (or unreadable folder, or member of an archive) that was offered
+    uri         VARCHAR PRIMARY KEY,    -- file:// and the absolute path, percent-encoded from its raw bytes; of a
+                                        -- member, its archive's and #<place from 0>/<name>, encoded likewise
     photo_id    VARCHAR,                -- the photo it holds or last held; NULL where it never could be decoded
-    bytes       BIGINT,                 -- size of the file
-    mtime_ns    BIGINT,                 -- modification time, nanoseconds since 1970
+    bytes       BIGINT,                 -- size of the file, or of the member
+    mtime_ns    BIGINT,                 -- modification time, nanoseconds since 1970; of a member, its archive's
     status      VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
     reason      VARCHAR,
     CHECK (status = 'ok' OR reason IS NOT NULL)

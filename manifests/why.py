@@ -12,7 +12,7 @@ from manifests.errors import BadInput
 from manifests.filters import Filter, columns_of_filter
 from manifests.ledger import Ledger
 from manifests.records import Decision, Face, Given, Label
-from manifests.storage import no_longer_there, path_of, uri_of
+from manifests.storage import no_longer_there, place_of, uri_of
 
 _PREFIX = 6  # characters that begin an id; fewer would name too much
 
@@ -72,7 +72,7 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
     broken = _broken(dataset, [row for own in faces_of.values() for row in own])
     lines, rows = [], []
     for file in named:
-        where = "no file holds it any more" if file["uri"] is None else _shown(path_of(file["uri"]))
+        where = "no file holds it any more" if file["uri"] is None else _shown(place_of(file["uri"]))
         there = file["uri"] is not None and not no_longer_there(file["uri"])
         lost = ", the file is no longer there" if not there and file["uri"] and file["photo_id"] else ""
         said = [f"{where}: {_status(file)}{lost}"]
@@ -142,7 +142,7 @@ def _value(value: Any) -> str:
 
 
 def _names(row: dict[str, Any], photo: str) -> bool:
-    path = path_of(row["uri"])
+    path = place_of(row["uri"])
     if row["uri"] == uri_of(photo) or photo in (path.name, str(path)):
         return True
     if os.sep in photo and str(path).endswith(os.sep + photo):

@@ -16,7 +16,7 @@ from manifests.records import Decision, Label
 from manifests.report.coverage import coverage
 from manifests.report.pictures import histogram, patch, thumbnail
 from manifests.report.runs import read_run
-from manifests.storage import crop_path, path_of, sweep, write_atomically
+from manifests.storage import crop_path, sweep, write_atomically
 
 PEOPLE = 12  # contact sheets, largest first
 FACES = 12  # faces a contact sheet
@@ -154,7 +154,7 @@ def _filters(ledger: Ledger) -> dict[str, Any]:
             REMOVED,
         ).rows()
         rule["called"] = _in_plain(rule["reason"])
-        rule["faces"] = [image for photo, box, uri in rows if (image := patch(path_of(uri), photo, box, 64))]
+        rule["faces"] = [image for photo, box, uri in rows if (image := patch(uri, photo, box, 64))]
     return found
 
 
