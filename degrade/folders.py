@@ -139,7 +139,7 @@ def _make(
     card: dict[str, Any],
     sources: list[Path],
     thetas: list[Theta],
-    workers: int,
+    workers: int | None,
     progress: Progress | None,
 ) -> tuple[int, list[tuple[str, str]]]:
     """Make the set of a card; how many images it has, and what was skipped for which reason."""
