@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the job failed or a check found something, 2 what was offe
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -291,7 +292,9 @@ def main() -> None:
         if isinstance(error, LikenessError | FaceModelError):
             _fail(str(error), error.exit_code)
         if isinstance(error, OSError):
-            _fail(f"{error.filename or 'A file'}: {error.strerror or error}.", 1)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            then = " Make room, then run the same command again: it goes on where it was." if full else ""
+            _fail(f"{error.filename or 'A file'}: {error.strerror or error}.{then}", 1)
         _fail(f"Something that should not happen: {type(error).__name__}: {error}. LIKENESS_DEBUG=1 shows where.", 1)
 
 

@@ -64,7 +64,8 @@ def detect_batch(
     accepted: list[Face] = []
     seen: list[np.ndarray] = []
     with ThreadPoolExecutor(1) as writer:
-        written: list[Future[None]] = []
+        written: list[Future[str]] = []
+        crops: dict[str, Future[str]] = {}  # accepted face -> sha256 of its crop
 
         def screen_waiting() -> None:
             """The faces that the filters keep are noted, and their crops written once the last ones are on the disk."""
@@ -74,7 +75,8 @@ def detect_batch(
             written.clear()
             for (face, crop, _), reason in zip(waiting, reasons, strict=True):
                 if reason is None:
-                    written.append(writer.submit(write_crop, dataset, face.face_id, crop))
+                    crops[face.face_id] = writer.submit(write_crop, dataset, face.face_id, crop)
+                    written.append(crops[face.face_id])
                     seen.append(recognition_crop(crop, models.template, models.size))
                     accepted.append(replace(face, status="ok", reason=None))
                 else:
@@ -110,8 +112,8 @@ def detect_batch(
                 screen_waiting()
         screen_waiting()
         if accepted:
-            rows += write_shard(dataset, accepted, models.embed(np.stack(seen)))
-        _wait_for(written)
+            embedded = write_shard(dataset, accepted, models.embed(np.stack(seen)))
+            rows += [replace(face, crop_sha256=crops[face.face_id].result()) for face in embedded]
     return rows
 
 
@@ -134,7 +136,7 @@ def _opted_out(
 
 def nameless(face: Face) -> Face:
     """The row that a face which opted out leaves: where it lies, so that it is known again, and not who it is."""
-    bare = replace(face, landmarks68=None, phash="", duplicate_of=None, shard=None, shard_row=None)
+    bare = replace(face, landmarks68=None, phash="", duplicate_of=None, shard=None, shard_row=None, crop_sha256=None)
     return replace(bare, status="dropped", reason=OPTED_OUT)
 
 
@@ -160,7 +162,7 @@ def _pixels(photo: Photo) -> int:
     return photo.width * photo.height
 
 
-def _wait_for(written: Sequence[Future[None]]) -> None:
+def _wait_for(written: Sequence[Future[str]]) -> None:
     """Raises what a writer raised."""
     for future in written:
         future.result()
@@ -204,8 +206,8 @@ def crop_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]] | Lost
             continue
         for face in faces:
             landmarks5 = np.array(face.landmarks5).reshape(5, 2)
-            write_crop(dataset, face.face_id, align(image, landmarks5, FFHQ_512, FFHQ_SIZE))
-            rows.append(face)
+            sha256 = write_crop(dataset, face.face_id, align(image, landmarks5, FFHQ_512, FFHQ_SIZE))
+            rows.append(replace(face, crop_sha256=sha256))
     return rows
 
 

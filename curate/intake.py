@@ -13,7 +13,16 @@ from curate import screen as screening
 from curate.config import CurateConfig
 from curate.dedupe import REASON as NEAR_DUPLICATE
 from curate.detect import REDETECTED, VANISHED, crop_batch, detect_batch, noise_batch, resolved
-from curate.embed import CROP_MISSING, batches, embed_batch, intact_shards, remove_shards, shard_name
+from curate.embed import (
+    CROP_MISSING,
+    SHA256,
+    batches,
+    embed_batch,
+    intact_shards,
+    named_by_content,
+    remove_shards,
+    unit_name,
+)
 from curate.faces.models import FaceModels
 from curate.scan import (
     count_batch,
@@ -35,7 +44,7 @@ from manifests.ledger import Ledger
 from manifests.optout import kept_out_of
 from manifests.progress import Report
 from manifests.records import TABLES, Face, File, Model, Photo, Record
-from manifests.storage import crop_path, member_of, path_of, uri_of
+from manifests.storage import crop_path, member_of, path_of, sha256_file, uri_of
 from manifests.workers import LOST, Map
 
 FILES_A_BATCH = 32
@@ -247,9 +256,13 @@ def screen(ledger: Ledger, config: CurateConfig, run: Map, report: Report) -> No
             wanted = face
         else:
             wanted = replace(face, status="ok", reason=None)
-        if reason is None and not crop_path(ledger.dataset, face.face_id).exists():
+        crop = crop_path(ledger.dataset, face.face_id)
+        if reason is None and not crop.exists():
             to_crop.append(wanted)
-        elif wanted != known[face.face_id]:
+            continue
+        if reason is None and face.crop_sha256 is None:  # of an older Likeness, which did not note it
+            wanted = replace(wanted, crop_sha256=sha256_file(crop))
+        if wanted != known[face.face_id]:
             changed.append(wanted)
     changed += from_photos("crop", partial(crop_batch, dataset=ledger.dataset), to_crop)
     ledger.record("screen", "all", config.screen, changed, detail=screening.tally(removed, config.screen))
@@ -263,6 +276,9 @@ def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, re
     broken = [face for face in faces if face.shard is not None and face.shard not in intact]
     if broken:
         ledger.record("embed", "lost shards", told, [replace(face, shard=None, shard_row=None) for face in broken])
+    older = [face for face in faces if face.shard in intact and len(face.shard) != SHA256]
+    if older:
+        ledger.record("embed", "named by content", told, named_by_content(ledger.dataset, older))
     todo = [
         face
         for face in faces
@@ -271,7 +287,7 @@ def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, re
     work = partial(embed_batch, faces=config.faces, dataset=ledger.dataset)
     chunks, done = batches(todo), 0
     for chunk, rows in zip(chunks, run(work, chunks), strict=True):
-        ledger.record("embed", shard_name(chunk), told, rows)
+        ledger.record("embed", unit_name(chunk), told, rows)
         done += len(chunk)
         report("embed", done, len(todo))
     remove_shards(ledger.dataset, {face.shard for face in ledger.rows(Face)})

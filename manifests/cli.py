@@ -59,18 +59,23 @@ def query(
 
 def check(
     dataset: _Dataset,
-    hashes: Annotated[bool, typer.Option(help="Read every low-quality image and compare its sha256.")] = True,
+    hashes: Annotated[
+        bool, typer.Option(help="Read every crop, embedding shard and low-quality image and compare its sha256.")
+    ] = True,
     as_json: _Json = False,
 ) -> None:
     """Prove that every row has its file, every file its row, and that nothing leaks between splits; else exit with 1.
 
-    Files are those of the dataset: crops, embeddings, low-quality images. Photos are not looked for.
+    Files are those of the dataset: crops, embeddings, low-quality sets. Photos are not looked for. What has changed is
+    named; remove it, and the command that made it makes it again.
 
     Example: likeness manifest check DATASET
     """
     from manifests.check import check as checked
+    from manifests.progress import progress
 
-    wrong = checked(dataset, hashes)
+    with progress("files", as_json) as report:
+        wrong = checked(dataset, hashes, report)
     if as_json:
         typer.echo(json.dumps({"ok": not wrong, "wrong": wrong}))
     else:

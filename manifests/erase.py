@@ -18,7 +18,7 @@ import numpy as np
 from manifests.ledger import Forget, Ledger, NewDetail
 from manifests.records import Face, Identity, Membership, Pair, Record
 from manifests.runs import clean
-from manifests.storage import crop_path, sha256_bytes, shard_name, shard_path, sweep, write_atomically
+from manifests.storage import BROKEN_ARRAY, crop_path, sha256_bytes, shard_path, sweep, write_atomically
 
 # reasons whose faces keep a row and nothing else: no crop, no embedding, no low-quality image
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"
@@ -33,13 +33,11 @@ class Erasure:
     rows: list[Record] = field(default_factory=list)
     forget: list[Forget] = field(default_factory=list)
     details: list[NewDetail] = field(default_factory=list)
-    shards: dict[str, np.ndarray] = field(default_factory=dict)
+    shards: dict[str, bytes] = field(default_factory=dict)  # sha256 -> the .npy file
 
     def write_shards(self, dataset: Path) -> None:
-        for name, vectors in self.shards.items():
-            buffer = io.BytesIO()
-            np.save(buffer, vectors)
-            write_atomically(shard_path(dataset, name), buffer.getvalue())
+        for name, data in self.shards.items():
+            write_atomically(shard_path(dataset, name), data)
 
 
 def erasure(ledger: Ledger, gone: Collection[str]) -> Erasure:
@@ -75,14 +73,16 @@ def _rewrite_shards(ledger: Ledger, gone: set[str], found: Erasure) -> None:
     for shard, faces in within.items():
         try:
             vectors = np.load(shard_path(ledger.dataset, shard), mmap_mode="r")
-        except (OSError, ValueError, EOFError):
+        except BROKEN_ARRAY:
             continue  # the next curation embeds its faces again
         stays = sorted((face for face in faces if face.face_id not in gone), key=lambda face: face.shard_row or 0)
         if len(stays) == len(vectors) or any((face.shard_row or 0) >= len(vectors) for face in stays):
             continue
         if stays:
-            name = shard_name(face.face_id for face in stays)
-            found.shards[name] = np.array(vectors[[face.shard_row for face in stays]])
+            buffer = io.BytesIO()
+            np.save(buffer, np.array(vectors[[face.shard_row for face in stays]]))
+            name = sha256_bytes(buffer.getvalue())
+            found.shards[name] = buffer.getvalue()
             found.rows += [replace(face, shard=name, shard_row=row) for row, face in enumerate(stays)]
         found.forget.append(("stages", "unit", [shard]))
 
@@ -96,6 +96,7 @@ def _thin_sets(ledger: Ledger, gone: set[str], found: Erasure) -> None:
         kept = [face for face in named if face not in gone]
         if len(kept) == len(named):
             continue
+        # with the hashes of theta.jsonl, card and README, which the next `degrade` records again
         batches = [other for other, *_ in stages if other.startswith(f"{unit}/")]
         if kept:
             found.details.append(("degrade", unit, hashed, {**json.loads(detail), "faces": kept}))
@@ -110,7 +111,7 @@ def _thin_sets(ledger: Ledger, gone: set[str], found: Erasure) -> None:
 def erase(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterable[Record] = ()) -> None:
     """Keep the rows of `faces` as they are given, without embedding, and nothing that was made of them, in runs inside
     the dataset neither."""
-    taken = [replace(face, shard=None, shard_row=None, duplicate_of=None) for face in faces]
+    taken = [replace(face, shard=None, shard_row=None, duplicate_of=None, crop_sha256=None) for face in faces]
     gone = {face.face_id for face in taken}
     clean([ledger.dataset], gone)  # first: rows that are still there bring a call that was stopped back here
     found = erasure(ledger, gone)

@@ -21,7 +21,7 @@ from manifests.errors import BadInput, LedgerBroken, LedgerError, LedgerLocked, 
 from manifests.log import log
 from manifests.migrations import migrate, refuse_newer, version_of
 from manifests.records import KEYS, TABLES, Record
-from manifests.storage import LEDGER_NAME, PENDING_NAME, config_hash, in_the_way
+from manifests.storage import BROKEN_ARRAY, LEDGER_NAME, PENDING_NAME, config_hash, in_the_way, shard_path
 from manifests.versions import code_version, tool_versions
 
 Row = TypeVar("Row")
@@ -72,6 +72,11 @@ class Ledger:
             if any(said in str(error) for said in ("Could not set lock", "different configuration")):
                 raise LedgerLocked(
                     f"Another process is using {path}: wait until it has finished, then run the same command again."
+                ) from None
+            if why := next((w for w in ("Read-only file system", "Permission denied") if w in str(error)), None):
+                raise LedgerError(
+                    f"{path} cannot be {'written' if write else 'read'} ({why}): see to the permissions of file and "
+                    "folder, or copy the dataset elsewhere."
                 ) from None
             raise LedgerError(f"{path} cannot be opened as a ledger: {_first_line(error)}") from None
         except duckdb.Error as error:
@@ -202,8 +207,8 @@ class Ledger:
 
     def _shard(self, name: str) -> np.ndarray:
         try:
-            return np.asarray(np.load(self.dataset / "embeddings" / f"{name}.npy"))
-        except (OSError, ValueError, EOFError):
+            return np.asarray(np.load(shard_path(self.dataset, name)))
+        except BROKEN_ARRAY:
             raise LedgerBroken(
                 f"The embedding shard {name}.npy is missing or broken: run `likeness curate` again, it is made anew."
             ) from None
@@ -256,7 +261,10 @@ class Ledger:
                 raise KeyboardInterrupt from None
             if not isinstance(error, duckdb.Error):
                 raise
-            raise LedgerError(f"Nothing of {stage} was written to the ledger: {_first_line(error)}") from error
+            why = _first_line(error)
+            if any(said in why for said in ("No space left", "Disk quota exceeded", "File too large")):
+                why = "the disk is full. Make room, then run the same command again: it goes on where it was."
+            raise LedgerError(f"Nothing of {stage} was written to the ledger: {why}") from error
         except BaseException:
             self._roll_back()
             raise

@@ -15,7 +15,7 @@ from manifests.errors import LedgerError, LedgerTooNew
 
 Step = tuple[int, str, tuple[str, ...]]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 7
 STEPS: tuple[Step, ...] = (  # version 1 is the first
     (2, "the noise of a face", ("ALTER TABLE faces ADD COLUMN noise FLOAT",)),
     (
@@ -46,6 +46,7 @@ STEPS: tuple[Step, ...] = (  # version 1 is the first
             "split VARCHAR CHECK (split IN ('train', 'val', 'test')), refs VARCHAR[])",
         ),
     ),
+    (7, "the hash of a crop", ("ALTER TABLE faces ADD COLUMN crop_sha256 VARCHAR",)),
 )
 
 _BOOKKEEPING = """CREATE TABLE IF NOT EXISTS migrations (

@@ -46,9 +46,10 @@ CREATE TABLE faces (                    -- a row is one detected face
     duplicate_of    VARCHAR,            -- the face that stands for this one where it is the same picture again
     status          VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
     reason          VARCHAR,
-    shard           VARCHAR,            -- embeddings/<shard>.npy holds its unit embedding
+    shard           VARCHAR,            -- embeddings/<shard>.npy holds its unit embedding; the file's sha256 is its name
     shard_row       INTEGER,            -- in this row
     noise           FLOAT,              -- standard deviation in the photo's pixels, luma 0..255; NULL where never measured
+    crop_sha256     VARCHAR,            -- of the crop's PNG file; NULL where none was written
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 

@@ -29,7 +29,7 @@ from degrade.theta import check_theta
 from degrade.work import Job, check_engine, decode_picture, run_job
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger import Ledger
-from manifests.storage import crop_path, sha256_bytes
+from manifests.storage import BROKEN_ARRAY, crop_path, sha256_bytes
 
 CARD, CASES, FACES = "card.json", "cases.jsonl", "faces.jsonl"
 PICTURES, LQ, EMBEDDINGS = "pictures", "lq", "embeddings.npy"
@@ -225,7 +225,7 @@ def embeddings_of(found: Benchmark, photos: Path | None) -> tuple[list[str], np.
     path = found.folder / EMBEDDINGS
     try:
         vectors = np.load(path)
-    except (OSError, ValueError, EOFError):
+    except BROKEN_ARRAY:
         vectors = None
     if vectors is None or vectors.dtype != np.float32 or vectors.shape != (len(named), found.card["recognizer"]["dim"]):
         raise LedgerBroken(f"{path} is missing, broken or of another form: get the benchmark again.")

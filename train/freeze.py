@@ -18,7 +18,7 @@ from degrade.work import decode_picture
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger import Ledger
 from manifests.progress import Report
-from manifests.storage import crop_path, in_the_way, sweep, write_atomically
+from manifests.storage import LOCK, crop_path, in_the_way, only_writer, sweep, write_atomically
 from manifests.versions import code_version
 from train.benchmarks import (
     CARD,
@@ -143,7 +143,10 @@ def freeze(
     card["embeddings"] = with_embeddings or bool(there and has_embeddings(there))
     if card["embeddings"]:
         lines[EMBEDDINGS] = _embeddings(source, picture_of)
-    written = _write(into, card, lines, list(_copies(source, cases, picture_of)) if card["pictures"] else [], report)
+    copies = list(_copies(source, cases, picture_of)) if card["pictures"] else []
+    with only_writer(into):
+        sweep(into)
+        written = _write(into, card, lines, copies, report)
     return _told(into, source, counts, leaks, card["pictures"], card["benchmark"], written)
 
 
@@ -310,7 +313,7 @@ def _check_folder(into: Path) -> None:
     if (file := in_the_way(into)) is not None:
         raise BadInput(f"{file} is a file and a benchmark is a folder: name another one for --into.")
     if into.is_dir() and not is_benchmark(into):
-        others = sorted(path.name for path in into.iterdir() if path.suffix != ".tmp")
+        others = sorted(path.name for path in into.iterdir() if path.suffix != ".tmp" and path.name != LOCK)
         if others:
             raise BadInput(f"{into} holds {others[0]} and is no benchmark: name a new folder for --into.")
 
@@ -339,7 +342,6 @@ def _write(
     if not lacking and not absent and _bytes(into / CARD) == whole:
         return 0
     write_atomically(into / CARD, begun)
-    sweep(into)
     for done, (name, _, source) in enumerate(absent, 1):
         write_atomically(into / name, source.read_bytes())
         report("copy", done, len(absent))

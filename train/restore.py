@@ -18,7 +18,7 @@ from curate.faces.models import FaceModels, load_faces
 from degrade.operations import shrink
 from manifests.errors import BadInput, LikenessError
 from manifests.progress import Report
-from manifests.storage import LEDGER_NAME, config_hash, sha256_file, write_atomically
+from manifests.storage import LEDGER_NAME, config_hash, only_writer, sha256_file, sweep, write_atomically
 from train.models.restorer import Restorer
 from train.outputs import outputs_of, shown
 from train.paste import paste
@@ -130,30 +130,33 @@ def restore(
             "box": box,
         }
     )
-    kept, rows = kept_entries(out, todo, settings), list[PhotoDone]()
-    closed = [PhotoDone(str(folder), None, "failed", reason) for folder, reason in unreadable]
+    with only_writer(out):
+        for folder in sorted({out, *(target.parent for _, target in todo)}):
+            sweep(folder, below=False)
+        kept, rows = kept_entries(out, todo, settings), list[PhotoDone]()
+        closed = [PhotoDone(str(folder), None, "failed", reason) for folder, reason in unreadable]
 
-    def log() -> None:
-        stopped = [PhotoDone(str(path), None, "failed", STOPPED) for path, _ in todo[len(rows) :]]
-        done = zip(todo, [*rows, *stopped], strict=True)
-        now = [entry(asdict(row), path, target, out, settings) for (path, target), row in done]
-        write_log(out, [*kept, *now, *(asdict(row) for row in closed)])
+        def log() -> None:
+            stopped = [PhotoDone(str(path), None, "failed", STOPPED) for path, _ in todo[len(rows) :]]
+            done = zip(todo, [*rows, *stopped], strict=True)
+            now = [entry(asdict(row), path, target, out, settings) for (path, target), row in done]
+            write_log(out, [*kept, *now, *(asdict(row) for row in closed)])
 
-    log()  # before the first file, so that a killed run knows its own files again
-    try:
-        for path, target in todo:
-            try:
-                if kept_out is not None and path.is_file() and kept_out.photo(sha256_file(path)) is not None:
-                    row = PhotoDone(str(path), None, "dropped", OPTED_OUT)
-                else:
-                    row = _restore_one(path, target, model, models, known, aligned, box, watch)
-            except Exception as error:  # one odd photo must not end a folder of thousands
-                said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-                row = PhotoDone(str(path), None, "failed", f"The photo could not be restored: {said}.")
-            rows.append(row)
-            report("restore", len(rows), len(todo))
-    finally:
-        log()
+        log()  # before the first file, so that a killed run knows its own files again
+        try:
+            for path, target in todo:
+                try:
+                    if kept_out is not None and path.is_file() and kept_out.photo(sha256_file(path)) is not None:
+                        row = PhotoDone(str(path), None, "dropped", OPTED_OUT)
+                    else:
+                        row = _restore_one(path, target, model, models, known, aligned, box, watch)
+                except Exception as error:  # one odd photo must not end a folder of thousands
+                    said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+                    row = PhotoDone(str(path), None, "failed", f"The photo could not be restored: {said}.")
+                rows.append(row)
+                report("restore", len(rows), len(todo))
+        finally:
+            log()
     return [*rows, *closed]
 
 

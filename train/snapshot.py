@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
-from manifests.storage import config_hash, crop_path, in_the_way, sha256_file
+from manifests.storage import LOCK, config_hash, crop_path, in_the_way, only_writer, sha256_file
 
 if TYPE_CHECKING:
     from curate.faces.models import FaceModels, Finder
@@ -168,6 +168,7 @@ def take_snapshot(
         if (folder / FACTS).is_file():
             there = load_snapshot(folder)
             if there.facts["manifest"] == manifest and there.facts["config"] == vars(config):
+                shutil.rmtree(_replaced(folder), ignore_errors=True)  # of a process that was killed as it was done
                 return there
             if not replace:
                 raise BadInput(
@@ -199,7 +200,8 @@ def take_snapshot(
     if detector is not None:  # what warped references look like depends on it
         facts["detector"] = {"sha256": detector.sha256, "licence": detector.licence}
     files = {RECOGNIZER: models.recognizer_onnx, DETECTOR: None if detector is None else detector.path}
-    _write(folder, dataset, rows, embeddings, facts, files)
+    with only_writer(folder.parent, f".{folder.name}{LOCK}"):
+        _write(folder, dataset, rows, embeddings, facts, files)
     return load_snapshot(folder)
 
 
@@ -289,7 +291,7 @@ def _write(
     for stale in folder.parent.glob(f".{folder.name}.*.tmp"):  # a killed process left it
         shutil.rmtree(stale, ignore_errors=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    old = folder.with_name(f".{folder.name}.old.tmp")
+    old = _replaced(folder)
     temporary.mkdir(parents=True)
     try:
         _write_crops(temporary / CROPS, dataset, [row["face_id"] for row in rows], facts["config"]["size"])
@@ -312,19 +314,23 @@ def _write(
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _replaced(folder: Path) -> Path:
+    """Where the snapshot that was there before waits to be removed."""
+    return folder.with_name(f".{folder.name}.old.tmp")
+
+
 def _write_crops(path: Path, dataset: Path, face_ids: list[str], size: int) -> None:
     import cv2
 
     from degrade.operations import shrink
 
-    shape = (len(face_ids), size, size, 3)
-    crops = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    for i, face_id in enumerate(face_ids):
-        source = crop_path(dataset, face_id)
-        image = (
-            cv2.imdecode(np.frombuffer(source.read_bytes(), np.uint8), cv2.IMREAD_COLOR) if source.is_file() else None
-        )
-        if image is None:
-            raise LedgerBroken(f"The crop {source} is missing or broken: run `likeness curate` again.")
-        crops[i] = shrink(np.asarray(image[:, :, ::-1], np.uint8), size)
-    crops.flush()
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(face_ids), size, size, 3)}
+    with path.open("wb") as file:  # not through a map: where the disk is full, that ends the process without a word
+        np.lib.format.write_array_header_1_0(file, header)
+        for face_id in face_ids:
+            source = crop_path(dataset, face_id)
+            data = np.frombuffer(source.read_bytes() if source.is_file() else b"", np.uint8)
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+            if image is None:
+                raise LedgerBroken(f"The crop {source} is missing or broken: run `likeness curate` again.")
+            file.write(shrink(np.asarray(image[:, :, ::-1], np.uint8), size).tobytes())

@@ -16,7 +16,7 @@ from manifests.records import Decision, Label
 from manifests.report.coverage import coverage
 from manifests.report.pictures import histogram, patch, thumbnail
 from manifests.report.runs import read_run
-from manifests.storage import crop_path, write_atomically
+from manifests.storage import crop_path, sweep, write_atomically
 
 PEOPLE = 12  # contact sheets, largest first
 FACES = 12  # faces a contact sheet
@@ -100,6 +100,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
     )
     page = environment.get_template("template.html.j2").render(facts)
     path = dataset / "report" / "index.html"
+    sweep(path.parent, alone=False)
     write_atomically(path, page.encode("utf-8"))
     return path
 
