@@ -32,8 +32,9 @@ class TrainingFaces(Dataset[Batch]):
     lq and target (3,S,S) uint8; references (Kmax,3,S,S) uint8 and embeddings (Kmax,d) float32, zero in empty slots;
     present (Kmax,) bool; row, the target's; right, bool: the references are of its person; landmarks (5,2) float32, the
     target's, in pixels. Where the recipe warps, `found`, bool: whether landmarks were found on the LQ, and `warped`
-    (Kmax,) bool: the reference was warped to them and is not as aligned; where it has the loss `cycle`, `theta`. Raises
-    BadInput for a snapshot of another size, FaceModelError where the recipe warps and the detector is not to be had.
+    (Kmax,) bool: the reference was warped to them and is not as aligned; where it has the loss `cycle`, `theta`; where
+    it has several steps, `step`, which of them learns. Raises BadInput for a snapshot of another size, FaceModelError
+    where the recipe warps and the detector is not to be had.
     """
 
     def __init__(self, snapshot: Snapshot, recipe: Recipe, seed: int, split: str = "train") -> None:
@@ -104,6 +105,8 @@ class TrainingFaces(Dataset[Batch]):
             packed["warped"] = torch.from_numpy(warped)
         if "cycle" in self.recipe.losses:
             packed["theta"] = theta
+        if self.recipe.steps > 1:
+            packed["step"] = torch.tensor(sample.step)
         return packed
 
     def _landmarks_on(self, lq: np.ndarray) -> np.ndarray | None:

@@ -38,6 +38,7 @@ def resolved(recipe: Recipe, settings: Settings) -> list[str]:
         f"Batch {recipe.batch} in {settings.accumulate} part{'s' * (settings.accumulate > 1)}, AdamW {recipe.rate:g} "
         f"after {recipe.warmup} images, falling from {recipe.decay_from}; clip {recipe.clip:g}, EMA half-life "
         f"{recipe.ema} images; timestep {recipe.timestep}"
+        + (f", {recipe.steps} steps" if recipe.steps > 1 else "")
         + (f", LoRA rank {recipe.lora_rank}." if recipe.lora_rank else "."),
     ]
 
@@ -183,4 +184,5 @@ def _random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch
         "found": torch.ones(count, dtype=torch.bool),
         "warped": shown,
         "theta": [draw_theta(preset, seed, 0, str(number)) for number in range(count)],
+        **({"step": torch.arange(count) % recipe.steps} if recipe.steps > 1 else {}),
     }

@@ -14,9 +14,10 @@ import torch
 from manifests.errors import BadInput
 from manifests.storage import sha256_file, write_atomically
 from train.checkpoint import WEIGHTS, newest_checkpoint
+from train.models.steps import check_steps
 from train.objective import THROUGH_RECOGNIZER
 from train.outputs import RUN_CONFIG, check_run_folder
-from train.recipes import DIFFUSION, TINY, Recipe
+from train.recipes import DIFFUSION, TINY, VRE, Recipe
 from train.snapshot import Snapshot
 from train.together import world
 
@@ -56,6 +57,9 @@ def settled(recipe: Recipe, snapshot_facts: dict[str, Any], has_onnx: bool, sett
             f"A batch of {recipe.batch} cannot be shared by {world()} processes in {settings.accumulate} parts each: "
             f"choose --accumulate so that processes times parts divides {recipe.batch}."
         )
+    check_steps(recipe.steps)
+    if recipe.steps > 1 and recipe.name == VRE:
+        raise BadInput("Recipe vre trains no restorer: leave --steps away.")
     if settings.precision not in (None, *PRECISIONS):
         raise BadInput(f"--precision {settings.precision}: say {' or '.join(PRECISIONS)}.")
     if (recipe.base == TINY) != (settings.base_model == TINY):
@@ -98,7 +102,9 @@ def claim(
         if settings.precision is None:  # a run goes on as it began, also on another machine
             facts["precision"] = there.get("precision")
         for name, called in _COMPARED.items():
-            if there.get(name) != facts[name]:
+            # a run from before there were several steps has one
+            own = {"steps": 1, **there["recipe"]} if name == "recipe" else there.get(name)
+            if own != facts[name]:
                 raise BadInput(f"{run} belongs to another {called}: give this run another --out.")
         return there
     write_atomically(path, json.dumps(facts, indent=2, sort_keys=True).encode())

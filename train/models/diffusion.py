@@ -50,7 +50,6 @@ class DiffusionBase(nn.Module):
         super().__init__()
         parts, name = set(config.parts), config.base_model
         unet_config, vae_config = _checked(name, config)
-        self.timestep = config.timestep
         self.unet = _loaded(UNet2DConditionModel, name, "unet")
         self.vae = _loaded(AutoencoderKL, name, "vae")
         self.requires_grad_(False)
@@ -82,12 +81,12 @@ class DiffusionBase(nn.Module):
         z: torch.Tensor = self.vae.encode(image * 2 - 1).latent_dist.mode() * self.scaling
         return z
 
-    def predict(self, z: torch.Tensor, conditions: Conditions) -> torch.Tensor:
-        """The eps at the one timestep, shape of z."""
+    def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
+        """The eps at a timestep, or at one an image (B,), shape of z."""
         if self.extension is not None:
             self.extension.forget()
             if conditions.references is not None and bool(conditions.present.any()):
-                self._show(conditions.references, conditions.present)
+                self._show(conditions.references, conditions.present, timestep)
         more: dict[str, Any] = {}
         if self.joins is not None:
             more["down_intrablock_additional_residuals"] = [
@@ -99,7 +98,7 @@ class DiffusionBase(nn.Module):
             prompt = self.prompt.expand(len(z), -1, -1)
         noise: torch.Tensor = self.unet(
             z,
-            self.timestep,
+            timestep,
             encoder_hidden_states=prompt,
             encoder_attention_mask=conditions.prompt_mask,
             class_labels=conditions.identity,
@@ -108,16 +107,16 @@ class DiffusionBase(nn.Module):
         return noise
 
     @torch.no_grad()
-    def _show(self, references: torch.Tensor, present: torch.Tensor) -> None:
+    def _show(self, references: torch.Tensor, present: torch.Tensor, timestep: int | torch.Tensor) -> None:
         """Every reference once through the UNet as it came: clean, at the same timestep, with a prompt of zeros (ours:
         InstantRestore's frozen copy has its text encoder's)."""
         assert self.extension is not None
         with self.extension.keeping(present):
             z = self.encode(references[present])
             nobody = z.new_zeros(len(z), 0) if self.unet.class_embedding is not None else None
-            self.unet(
-                z, self.timestep, encoder_hidden_states=z.new_zeros(len(z), 1, self.prompt_dim), class_labels=nobody
-            )
+            if isinstance(timestep, torch.Tensor):
+                timestep = timestep[present.nonzero()[:, 0]]  # of the image that the reference belongs to
+            self.unet(z, timestep, encoder_hidden_states=z.new_zeros(len(z), 1, self.prompt_dim), class_labels=nobody)
 
     def decode(self, x0: torch.Tensor, lq: torch.Tensor) -> torch.Tensor:
         """x0 as z -> image (B,3,S,S), not clamped; the LQ image is not looked at."""
