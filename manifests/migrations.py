@@ -15,7 +15,7 @@ from manifests.errors import LedgerError, LedgerTooNew
 
 Step = tuple[int, str, tuple[str, ...]]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 STEPS: tuple[Step, ...] = (  # version 1 is the first
     (2, "the noise of a face", ("ALTER TABLE faces ADD COLUMN noise FLOAT",)),
     (
@@ -25,6 +25,17 @@ STEPS: tuple[Step, ...] = (  # version 1 is the first
             "ALTER TABLE decisions ADD COLUMN name VARCHAR",
             "ALTER TABLE decisions ADD COLUMN undoes BIGINT",
             "CREATE TABLE labels (photo_id VARCHAR PRIMARY KEY, label VARCHAR NOT NULL, truth BOOLEAN NOT NULL)",
+        ),
+    ),
+    (
+        4,
+        "what must not come in; purges",
+        (
+            "CREATE TABLE kept_out (mark VARCHAR PRIMARY KEY, kind VARCHAR NOT NULL CHECK (kind IN ('photo', 'face')), "
+            "reason VARCHAR NOT NULL CHECK (reason IN ('opted_out', 'purged')), made TIMESTAMP NOT NULL, "
+            "embedding FLOAT[], recognizer VARCHAR, CHECK ((kind = 'face') = (embedding IS NOT NULL)), "
+            "CHECK ((kind = 'face') = (recognizer IS NOT NULL)))",
+            "CREATE TABLE purges (purge_id BIGINT PRIMARY KEY, made TIMESTAMP NOT NULL, removed JSON NOT NULL)",
         ),
     ),
 )

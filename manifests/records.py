@@ -128,7 +128,38 @@ class Model:
     dim: int | None = None
 
 
-Record = File | Photo | Face | Identity | Membership | Decision | Label | Pair | Split | Degradation | Model
+@dataclass(frozen=True)
+class KeptOut:
+    mark: str
+    kind: str
+    reason: str
+    made: datetime
+    embedding: tuple[float, ...] | None = None
+    recognizer: str | None = None
+
+
+@dataclass(frozen=True)
+class Purge:
+    purge_id: int
+    made: datetime
+    removed: str
+
+
+Record = (
+    File
+    | Photo
+    | Face
+    | Identity
+    | Membership
+    | Decision
+    | Label
+    | Pair
+    | Split
+    | Degradation
+    | Model
+    | KeptOut
+    | Purge
+)
 
 # record class -> (table, key columns)
 TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
@@ -143,6 +174,8 @@ TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     Split: ("splits", ("face_id",)),
     Degradation: ("degradations", ("lq_set", "face_id")),
     Model: ("models", ("role", "file")),
+    KeptOut: ("kept_out", ("mark",)),
+    Purge: ("purges", ("purge_id",)),
 }
 
 # every table and the columns that order it

@@ -19,9 +19,9 @@ CREATE TABLE photos (                   -- a row is one distinct decodable image
     phash       VARCHAR NOT NULL,       -- 64-bit perceptual hash of the whole picture, hex
     source      VARCHAR,                -- where it came from, as its owner tells us
     licence     VARCHAR,
-    consent     VARCHAR,
+    consent     VARCHAR,                -- yes, no or withdrawn, as a sidecar told; NULL where nobody said
     status      VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
-    reason      VARCHAR,                -- no_face where nothing was detected
+    reason      VARCHAR,                -- no_face where nothing was detected; no_consent, consent_missing: nothing was looked for
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 
@@ -129,4 +129,21 @@ CREATE TABLE stages (                   -- a row is one finished unit of work
     started       TIMESTAMP NOT NULL,
     finished      TIMESTAMP NOT NULL,
     PRIMARY KEY (stage, unit, config_hash)
+);
+
+CREATE TABLE kept_out (                 -- a row is one photo or one example face that must not come in
+    mark       VARCHAR PRIMARY KEY,     -- HMAC-SHA256 under DATASET/secret.key: of a photo's sha256, or of an embedding's bytes
+    kind       VARCHAR NOT NULL CHECK (kind IN ('photo', 'face')),
+    reason     VARCHAR NOT NULL CHECK (reason IN ('opted_out', 'purged')),
+    made       TIMESTAMP NOT NULL,
+    embedding  FLOAT[],                 -- of an example face, unit length; only where --remember-face asked for it
+    recognizer VARCHAR,                 -- sha256 of the model whose embedding it is
+    CHECK ((kind = 'face') = (embedding IS NOT NULL)),
+    CHECK ((kind = 'face') = (recognizer IS NOT NULL))
+);
+
+CREATE TABLE purges (                   -- a row is one purge that was finished and proved; it names nobody
+    purge_id BIGINT PRIMARY KEY,        -- 1, 2, ... in the order they were made
+    made     TIMESTAMP NOT NULL,
+    removed  JSON NOT NULL              -- what -> how many of it
 );

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from manifests.errors import BadInput, LedgerBroken, LedgerError, LedgerLocked, LedgerMissing, LedgerTooNew
 from manifests.ledger import Ledger
-from manifests.records import KEYS, TABLES, Face, File, Identity, Membership, Model, Pair, Photo, Split
+from manifests.records import KEYS, TABLES, Face, File, Identity, KeptOut, Membership, Model, Pair, Photo, Split
 from manifests.storage import LEDGER_NAME
 
 FACE = Face(
@@ -37,11 +37,13 @@ ONE_OF = {
     ("Membership", "source"): ("label", "cluster", "review"),
     ("Model", "role"): ("detector", "recognizer", "landmarks"),
     ("Decision", "faces"): ("{}", '{"faces":[{"photo":"ü","box":[0.5]}]}'),
+    ("KeptOut", "reason"): ("opted_out", "purged"),
+    ("Purge", "removed"): ("{}", '{"photos":2}'),
     ("Degradation", "theta"): ('{"version":1}', '{"steps":[1.5,"ü"]}'),
 }
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 FLOAT = st.floats(width=32, allow_nan=False)
-INT = {"bytes": 64, "mtime_ns": 64, "seed": 64, "decision_id": 64, "undoes": 64}
+INT = {"bytes": 64, "mtime_ns": 64, "seed": 64, "decision_id": 64, "undoes": 64, "purge_id": 64}
 
 
 def a(hint, name: str) -> st.SearchStrategy:
@@ -68,6 +70,10 @@ def record_of(kind: type) -> st.SearchStrategy:
         for name, hint in get_type_hints(kind).items()
     }
     made = st.builds(kind, **fields)
+    if kind is KeptOut:  # a face has an embedding and its model, a photo has neither
+        face = {"kind": st.just("face"), "embedding": st.lists(FLOAT, max_size=6).map(tuple), "recognizer": TEXT}
+        photo = {"kind": st.just("photo"), "embedding": st.none(), "recognizer": st.none()}
+        return st.one_of(st.builds(kind, **{**fields, **part}) for part in (face, photo))
     # the schema asks a reason of every row that is not ok
     return made.map(lambda row: dataclasses.replace(row, reason=row.reason or "why")) if "reason" in fields else made
 

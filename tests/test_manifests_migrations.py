@@ -25,6 +25,9 @@ def con():
 
 def older(con, version: int) -> None:
     """Take from the newest tables what came after `version`."""
+    if version < 4:
+        con.execute("DROP TABLE purges")
+        con.execute("DROP TABLE kept_out")
     if version < 3:
         con.execute("DROP TABLE labels")
         con.execute("ALTER TABLE decisions DROP COLUMN undoes")
