@@ -19,6 +19,7 @@ import manifests.cli
 import train.benchmark_cli
 import train.cli
 import train.evaluate_cli
+import train.iterate_cli
 
 if TYPE_CHECKING:
     from curate.pipeline import Summary
@@ -199,6 +200,7 @@ app.command()(degrade.cli.degrade)
 app.command()(degrade.cli.verify)
 app.command()(degrade.cli.preview)
 app.command("train")(train.cli.train)
+app.command()(train.iterate_cli.iterate)
 app.command()(train.cli.restore)
 app.command()(train.evaluate_cli.evaluate)
 app.command()(train.evaluate_cli.counterfactuals)

@@ -8,6 +8,7 @@ import numpy as np
 
 from manifests.ledger import Ledger
 from manifests.storage import crop_path, sha256_file
+from manifests.versions import strayed
 
 # what must be empty -> the query that finds it; the first column names the offender
 _RULES: tuple[tuple[str, str], ...] = (
@@ -82,6 +83,7 @@ def check(dataset: Path, hashes: bool = True) -> list[str]:
     with Ledger.open(dataset) as ledger:
         for what, sql in _RULES:
             wrong += [f"{what}: {row[0]}" for row in ledger.query(sql).iter_rows()]
+        wrong += [f"cleaned version of a face outside the training split: {row.face_id}" for row in strayed(ledger)]
         faces = ledger.query("SELECT face_id, status, shard, shard_row FROM faces ORDER BY 1")
         images = ledger.query("SELECT lq_set, face_id, sha256 FROM degradations ORDER BY 1, 2")
     wrong += _crops(dataset, {face: status == "ok" for face, status, *_ in faces.iter_rows()})

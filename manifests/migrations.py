@@ -15,7 +15,7 @@ from manifests.errors import LedgerError, LedgerTooNew
 
 Step = tuple[int, str, tuple[str, ...]]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 STEPS: tuple[Step, ...] = (  # version 1 is the first
     (2, "the noise of a face", ("ALTER TABLE faces ADD COLUMN noise FLOAT",)),
     (
@@ -36,6 +36,20 @@ STEPS: tuple[Step, ...] = (  # version 1 is the first
             "embedding FLOAT[], recognizer VARCHAR, CHECK ((kind = 'face') = (embedding IS NOT NULL)), "
             "CHECK ((kind = 'face') = (recognizer IS NOT NULL)))",
             "CREATE TABLE purges (purge_id BIGINT PRIMARY KEY, made TIMESTAMP NOT NULL, removed JSON NOT NULL)",
+        ),
+    ),
+    (
+        5,
+        "cleaned versions of training targets, and which of them a round was trained on",
+        (
+            "CREATE TABLE versions (iteration VARCHAR NOT NULL, round INTEGER NOT NULL, face_id VARCHAR NOT NULL, "
+            "defect VARCHAR NOT NULL, parent VARCHAR NOT NULL, checkpoint VARCHAR NOT NULL, "
+            "checkpoint_sha256 VARCHAR NOT NULL, metrics JSON NOT NULL, sha256 VARCHAR, "
+            "status VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped')), reason VARCHAR, "
+            "CHECK (status = 'ok' OR reason IS NOT NULL), CHECK ((status = 'ok') = (sha256 IS NOT NULL)), "
+            "PRIMARY KEY (iteration, round, face_id))",
+            "CREATE TABLE trained_on (iteration VARCHAR NOT NULL, round INTEGER NOT NULL, face_id VARCHAR NOT NULL, "
+            "version INTEGER, PRIMARY KEY (iteration, round, face_id))",
         ),
     ),
 )

@@ -13,6 +13,7 @@ from manifests.filters import Filter, columns_of_filter
 from manifests.ledger import Ledger
 from manifests.records import Decision, Face, Label
 from manifests.storage import no_longer_there, path_of, uri_of
+from manifests.versions import KINDS, history_of, told
 
 _PREFIX = 6  # characters that begin an id; fewer would name too much
 
@@ -45,6 +46,7 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
         curated = bool(ledger.detail("told"))  # a ledger of an older version has no labels, nor decisions with names
         labels = {row.photo_id: row for row in ledger.rows(Label)} if curated else {}
         named_by = _decisions(ledger) if curated else {}
+        versions = history_of(ledger, [row["face_id"] for row in faces.iter_rows(named=True)])
         photos = ledger.query("SELECT photo_id, width, height, status, reason FROM photos")
     named = [row for row in files.iter_rows(named=True) if _names(row, photo) or row["photo_id"] in by_face]
     # photos whose files were all overwritten answer by id alone
@@ -82,13 +84,21 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
             )
             if (label := labels.get(file["photo_id"])) is not None:
                 said[-1] += f", labelled {label.label}{'' if label.truth else ' as a hint'}"
-        own = [{**row, "decisions": named_by.get(row["face_id"], [])} for row in faces_of.get(file["photo_id"], [])]
+        own = [
+            {
+                **row,
+                "decisions": named_by.get(row["face_id"], []),
+                **{kind: [one for one in versions.get(row["face_id"], []) if one["kind"] == kind] for kind in KINDS},
+            }
+            for row in faces_of.get(file["photo_id"], [])
+        ]
         for row in own:
             fate = _face(row, pairing) + broken.get(row["face_id"], "")
             if row["decisions"]:
                 several = "s" if len(row["decisions"]) > 1 else ""
                 fate += f"; decision{several} " + ", ".join(f"{n} ({kind})" for n, kind in row["decisions"])
             said.append(f"  face {row['face_id'][:12]}, {row['inter_ocular_px']:.0f} px between the eyes: {fate}")
+            said += [f"    {sentence}" for sentence in told(versions.get(row["face_id"], []))]
         lines += said
         label = labels.get(file["photo_id"])
         said_of = {"label": label.label if label else None, "label_is_truth": label.truth if label else None}

@@ -133,6 +133,8 @@ def restorer_facts(taken: Snapshot, recipe: Recipe, images: int) -> dict[str, An
         "recipe": recipe.name,
         "images": images,
         "snapshot": taken.hash,
+        # a restorer that learned from cleaned targets says so wherever it goes
+        **({"cleaned": taken.facts["cleaned"]} if "cleaned" in taken.facts else {}),
         "recognizer": taken.recognizer,
         "template": FFHQ_512.tolist(),
     }

@@ -13,6 +13,7 @@ from manifests.decided import read_act, taken_back
 from manifests.errors import BadInput
 from manifests.ledger import Ledger, now
 from manifests.records import Decision, Label
+from manifests.report.cleaned import cleaned
 from manifests.report.coverage import coverage
 from manifests.report.pictures import curve, histogram, patch, thumbnail, whole
 from manifests.storage import crop_path, path_of, write_atomically
@@ -83,6 +84,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
             "pairs": _pairs(ledger, dataset),
             "coverage": coverage(ledger),
             "degraded": _degraded(ledger, dataset),
+            "cleaned": cleaned(ledger, dataset),
         }
     facts["runs"] = [_run(run) for run in runs]
     environment = jinja2.Environment(
