@@ -45,7 +45,7 @@ def sharpens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Iterated, list[str]]:
-    """A dataset and its recognizer after an iteration of one round in FOLDER/out, and what it said; not to be changed."""
+    """A dataset and its recognizer after an iteration of one round in FOLDER/out, and what it said; not to change."""
     folder, said = tmp_path_factory.mktemp("finished"), list[str]()
     made = soft_dataset(folder)
     with pytest.MonkeyPatch.context() as patch:
@@ -300,3 +300,28 @@ def test_a_plan_counts_and_writes_nothing(made: tuple[Path, Path]) -> None:
     before = sorted(made[0].rglob("*"))
     assert plan(made[0], SMALL, BOUNDS) == (12, {"soft": 6})
     assert sorted(made[0].rglob("*")) == before
+
+
+def test_the_command_says_what_it_would_do_and_what_became_of_it(
+    made: tuple[Path, Path], sharpens: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    import train.iterate
+    import train.iterate_cli
+    from likeness import app
+
+    monkeypatch.setattr(train.iterate_cli, "chosen_recipe", lambda *_: SMALL)
+    monkeypatch.setattr(train.iterate, "load_faces", lambda spec: models_of(made[1]))
+    before = sorted(made[0].rglob("*"))
+    words = ["iterate", str(made[0]), "--rounds", "1", "--images", "8", "--workers", "0"]
+    said = CliRunner().invoke(app, [*words, "--dry-run"])
+    assert said.exit_code == 0, said.output
+    assert "2 rounds of small at 32 px, 8 images each" in said.stdout and "with a defect: 6 soft" in said.stdout
+    told = json.loads(CliRunner().invoke(app, [*words, "--dry-run", "--json"]).stdout)
+    assert told == {"targets": 12, "defects": {"soft": 6}, "rounds": 1, "out": str(made[0] / "iterate")}
+    assert sorted(made[0].rglob("*")) == before
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [one["round"] for one in found["rounds"]][:1] == [0] and found["rounds"][0]["tried"] == {"soft": 6}
