@@ -6,8 +6,10 @@ Exit codes: 0 done, 1 the job failed or a check found something, 2 what was offe
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -20,18 +22,20 @@ import train.benchmark_cli
 import train.cli
 import train.evaluate_cli
 import train.iterate_cli
+from manifests.log import log, log_as_json, logs
 
 if TYPE_CHECKING:
     from curate.pipeline import Summary
     from train.recipes import Recipe
 
 RECIPE = "tiny"  # of `run` and `demo`: it needs no download
+LOG_JSON = "--log-json"
 
 app = typer.Typer(
     name="likeness",
     help="From a folder of photos to a reference-guided, one-step face restorer, every step recorded.",
     epilog="Exit codes: 0 done, 1 failed or a check found something, 2 unusable input, 130 interrupted. "
-    "LIKENESS_DEBUG=1 shows tracebacks.",
+    "LIKENESS_DEBUG=1 shows tracebacks. docs/operations.md has more of both.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -52,8 +56,18 @@ def _front(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    log_json: Annotated[
+        bool,
+        typer.Option(
+            LOG_JSON, help="Write what is done as JSON, a line each, to standard error; it may also follow a command."
+        ),
+    ] = False,
 ) -> None:
-    pass
+    if log_json:
+        from manifests.versions import code_version, tool_versions
+
+        log_as_json(sys.stderr)
+        log("started", command=sys.argv[1:], code_version=code_version(), tool_versions=tool_versions())
 
 
 @app.command()
@@ -189,6 +203,33 @@ def demo(
     run([into / "photos"], into, faces="dlib", images=images)
 
 
+@app.command()
+def doctor(
+    faces: Annotated[str, typer.Option(help=curate.cli.FACES_HELP)] = "auto",
+    at: Annotated[Path, typer.Option(help="Where datasets and runs will lie.", metavar="FOLDER")] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Look at this machine: Python, packages, memory, cores, GPU, weights, face models, disk. Exits with 1 where
+    something is wrong; nothing is downloaded.
+
+    Example: likeness doctor
+    """
+    import dataclasses
+
+    from doctor import WRONG, examine
+
+    found = []
+    for finding in examine(faces, at):
+        found.append(finding)
+        if not as_json:
+            advice = f" -> {finding.advice}" if finding.advice else ""
+            typer.echo(f"{finding.state:<5}  {finding.name:<20} {finding.found}{advice}")
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(finding) for finding in found]))
+    if any(finding.state == WRONG for finding in found):
+        raise typer.Exit(1)
+
+
 def _say(quiet: bool, sentence: str) -> None:
     if not quiet:
         typer.echo(sentence)
@@ -220,6 +261,11 @@ def main() -> None:
     # an unset variable in a script: --into "" would make the current directory a dataset
     if any(not word or (word.startswith("--") and word.endswith("=")) for word in sys.argv[1:]):
         _fail("An argument is empty: name a path or a value.", 2)
+    words = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
+    if LOG_JSON in words:  # typer takes what belongs to all commands only before the command's name
+        sys.argv.remove(LOG_JSON)
+        sys.argv.insert(1, LOG_JSON)
+    began = time.monotonic()
     try:
         app()
     except KeyboardInterrupt:
@@ -228,6 +274,7 @@ def main() -> None:
         # typer catches Ctrl-C itself and ends without a word
         if isinstance(getattr(ended.__context__, "__cause__", None), KeyboardInterrupt):
             _fail("Interrupted; the same command again resumes.", 130)
+        log("finished", exit_code=ended.code or 0, seconds=round(time.monotonic() - began, 2))
         raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
@@ -246,8 +293,10 @@ def main() -> None:
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
-    # names from the disk may hold bytes that are no UTF-8
-    typer.echo(sentence.encode("utf-8", "backslashreplace").decode(), err=True)
+    if logs():
+        log("failed", logging.ERROR, message=sentence, exit_code=code)
+    else:  # names from the disk may hold bytes that are no UTF-8
+        typer.echo(sentence.encode("utf-8", "backslashreplace").decode(), err=True)
     sys.exit(code)
 
 

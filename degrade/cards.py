@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -25,6 +24,7 @@ from degrade.presets import Preset, draw
 from degrade.work import ENGINES
 from manifests.errors import BadInput
 from manifests.storage import sha256_bytes, write_atomically
+from manifests.versions import code_version
 
 CARD, THETAS, README = "card.json", "theta.jsonl", "README.md"
 BESIDE = {CARD, THETAS, README}
@@ -44,10 +44,6 @@ def decode_name(name: str) -> Path:
 
 def new_card(preset: Preset | None, seed: int | None, size: int | None, source: str, engine: str) -> dict[str, Any]:
     """What is known of a set before its first image. `source` is percent-encoded and may be relative to the set."""
-    try:
-        code = version("likeness")
-    except PackageNotFoundError:
-        code = "unknown"
     return {
         "preset": dataclasses.asdict(preset) if preset else None,
         "seed": seed,
@@ -55,7 +51,7 @@ def new_card(preset: Preset | None, seed: int | None, size: int | None, source: 
         "engine": engine,
         "source": source,
         "theta_version": VERSION,
-        "likeness": code,
+        "likeness": code_version(),
         "tools": {"numpy": np.__version__, "opencv": cv2.__version__},
     }
 

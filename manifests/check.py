@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from manifests.cleaned import strayed
 from manifests.ledger import Ledger
 from manifests.storage import crop_path, sha256_file
-from manifests.versions import strayed
 
 # what must be empty -> the query that finds it; the first column names the offender
 _RULES: tuple[tuple[str, str], ...] = (

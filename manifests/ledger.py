@@ -7,8 +7,6 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar, cast
@@ -19,30 +17,17 @@ import polars as pl
 import pyarrow as pa
 
 from manifests.errors import BadInput, LedgerBroken, LedgerError, LedgerLocked, LedgerMissing
+from manifests.log import log
 from manifests.migrations import migrate, refuse_newer, version_of
 from manifests.records import KEYS, TABLES, Record
 from manifests.storage import LEDGER_NAME, config_hash, in_the_way
+from manifests.versions import code_version, tool_versions
 
 Row = TypeVar("Row")
-
-# whose versions can change a result
-_TOOLS = ("duckdb", "faiss-cpu", "insightface", "numpy", "onnxruntime", "opencv-python", "pillow", "torch", "dlib-bin")
 
 
 def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
-
-
-@cache  # reading a package's metadata costs a millisecond, and every record of a stage wants ten
-def installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def tool_versions() -> dict[str, str]:
-    return {tool: found for tool in _TOOLS if (found := installed(tool))}
 
 
 class Ledger:
@@ -216,6 +201,7 @@ class Ledger:
         by_kind: dict[type, list[Record]] = {}
         for row in rows:
             by_kind.setdefault(type(row), []).append(row)
+        units = [units] if isinstance(units, str) else units
         # DuckDB checks a key against rows deleted in the same transaction, so replaced tables keep the rows that return
         self._con.execute("BEGIN")
         try:
@@ -227,7 +213,7 @@ class Ledger:
                 self._delete_others(table, keys, kept)
             for kind, batch in by_kind.items():
                 self._upsert(kind, batch)
-            self._mark(stage, [units] if isinstance(units, str) else units, config, detail, started)
+            self._mark(stage, units, config, detail, started)
             self._con.execute("COMMIT")
         except (duckdb.Error, RuntimeError) as error:
             self._roll_back()
@@ -239,6 +225,17 @@ class Ledger:
         except BaseException:
             self._roll_back()
             raise
+        written = {TABLES[kind][0]: len(batch) for kind, batch in by_kind.items()}
+        log(
+            "recorded",
+            dataset=str(self.dataset),
+            stage=stage,
+            units=len(units),
+            rows=written,
+            config_hash=config_hash(config),
+            code_version=code_version(),
+            tool_versions=tool_versions(),
+        )
 
     def _roll_back(self) -> None:
         with contextlib.suppress(duckdb.Error):  # a commit that failed has already rolled back
@@ -249,8 +246,7 @@ class Ledger:
     ) -> None:
         end, hashed, tools = now(), config_hash(config), json.dumps(tool_versions(), sort_keys=True)
         noted = None if detail is None else json.dumps(detail, sort_keys=True)
-        code = installed("likeness") or "source"
-        marks = [(stage, unit, hashed, code, tools, noted, started or end, end) for unit in units]
+        marks = [(stage, unit, hashed, code_version(), tools, noted, started or end, end) for unit in units]
         if marks:
             columns = zip(*marks, strict=True)
             self._con.register("marks", pa.table([pa.array(column) for column in columns], list("abcdefgh")))

@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from manifests.cleaned import KINDS, history_of, told
 from manifests.decided import Finder, in_force, read_act
 from manifests.errors import BadInput
 from manifests.filters import Filter, columns_of_filter
 from manifests.ledger import Ledger
 from manifests.records import Decision, Face, Label
 from manifests.storage import no_longer_there, path_of, uri_of
-from manifests.versions import KINDS, history_of, told
 
 _PREFIX = 6  # characters that begin an id; fewer would name too much
 

@@ -30,8 +30,12 @@ NEVER_IMPORTED = {"face_recognition_models", "opencv-python-headless", "setuptoo
 
 def imported() -> Iterator[str]:
     """The first part of every import in the package's own code."""
-    ours = ("curate", "degrade", "train", "manifests")
-    files = [REPOSITORY / "likeness.py", *(path for name in ours for path in (REPOSITORY / name).rglob("*.py"))]
+    ours = ("curate", "degrade", "train", "manifests", "doctor")
+    files = [
+        REPOSITORY / "likeness.py",
+        REPOSITORY / "doctor.py",
+        *(path for name in ours for path in (REPOSITORY / name).rglob("*.py")),
+    ]
     for path in files:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -67,5 +71,12 @@ def test_a_built_wheel_holds_the_schema_the_template_and_nothing_stray(tmp_path:
     (wheel,) = tmp_path.glob("likeness-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "manifests/schema.sql" in names and "manifests/report/template.html.j2" in names and "likeness.py" in names
+    assert "doctor.py" in names
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.startswith("likeness")} == {"curate", "degrade", "manifests", "train"}
+    assert {top for top in tops if not top.startswith("likeness")} == {
+        "curate",
+        "degrade",
+        "doctor.py",
+        "manifests",
+        "train",
+    }

@@ -65,6 +65,7 @@ def test_the_front_door_imports_stages_only_inside_functions() -> None:
         "curate.cli",
         "degrade.cli",
         "manifests.cli",
+        "manifests.log",
         "train.benchmark_cli",
         "train.cli",
         "train.evaluate_cli",

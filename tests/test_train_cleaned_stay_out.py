@@ -14,10 +14,10 @@ import pytest
 from curate.config import SplitRules
 from degrade.sets import make_set
 from manifests.check import check
+from manifests.cleaned import best_versions, strayed, version_path
 from manifests.ledger import Ledger
 from manifests.records import Face, Pair, Split, Version
 from manifests.storage import sha256_bytes, write_atomically
-from manifests.versions import best_versions, strayed, version_path
 from train.cases import read_cases
 from train.freeze import freeze
 from train.leaks import check_dataset

@@ -17,12 +17,12 @@ from iterate_doubles import BOUNDS, TOLD, run, sharpened, soft_dataset
 from train_doubles import SMALL, models_of, recognizer_onnx
 
 import train.attempts
+from manifests.cleaned import best_versions, history_of, newest_iteration, version_path
 from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
 from manifests.ledger import Ledger
 from manifests.records import File, Pair, Split, TrainedOn, Version
 from manifests.report.build import build_report
 from manifests.storage import crop_path, sha256_file
-from manifests.versions import best_versions, history_of, newest_iteration, version_path
 from manifests.why import answer
 from train.checkpoint import newest_checkpoint
 from train.iterate import Iterated, plan

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from curate.faces.models import FaceModels
+from manifests.cleaned import best_versions, version_path
 from manifests.errors import LikenessError
 from manifests.ledger import Ledger
 from manifests.progress import Report
 from manifests.records import Version
 from manifests.storage import crop_path, sha256_bytes, sha256_file, write_atomically
-from manifests.versions import best_versions, version_path
 from train.checkpoint import WEIGHTS, newest_checkpoint
 from train.cleaning import Bounds, change, defect, figures, least_identity, refused
 from train.measured import embedder

@@ -16,9 +16,10 @@ import numpy as np
 from degrade.presets import check_seed
 from degrade.work import decode_picture
 from manifests.errors import BadInput, LedgerBroken
-from manifests.ledger import Ledger, installed
+from manifests.ledger import Ledger
 from manifests.progress import Report
 from manifests.storage import crop_path, in_the_way, sha256_bytes, sweep, write_atomically
+from manifests.versions import code_version
 from train.benchmarks import (
     CARD,
     CASES,
@@ -127,7 +128,7 @@ def freeze(
         "recognizer": source.recognizer,
         "thresholds": _thresholds(source.rules),
         "leaks": leaks.counts,
-        "likeness": installed("likeness") or "source",
+        "likeness": code_version(),
         "tools": {"numpy": np.__version__, "opencv": cv2.__version__},
     }
     there = _card_of(into)

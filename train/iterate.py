@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from curate.faces.models import FaceModels, load_faces
+from manifests.cleaned import FOLDER, best_versions, strayed, version_path
 from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
 from manifests.ledger import Ledger
 from manifests.progress import Report
 from manifests.records import TrainedOn, Version
 from manifests.storage import config_hash, in_the_way, sweep, write_atomically
-from manifests.versions import FOLDER, best_versions, strayed, version_path
 from train.attempts import STAGE, Work, clean, defects_of
 from train.cleaning import Bounds
 from train.loop import train

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from manifests.log import log
 from manifests.storage import write_atomically
 
 STATS = "stats.jsonl"
@@ -51,6 +52,7 @@ class Logbook:
         line |= {name: float(f"{value:.6g}") for name, value in values.items()}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+        log("stats", run=str(self.run), **line)
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, images)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from manifests.errors import BadInput
+from manifests.log import log
 from manifests.storage import sha256_file, write_atomically
+from manifests.versions import code_version
 from train.checkpoint import WEIGHTS, newest_checkpoint
 from train.models.steps import check_steps
 from train.objective import THROUGH_RECOGNIZER
@@ -88,7 +89,7 @@ def claim(
         "seed": seed,
         "snapshot": {name: taken.facts[name] for name in ("hash", "manifest", "counts")},
         "recognizer": taken.recognizer,
-        "code_version": _code_version(),
+        "code_version": code_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
@@ -97,6 +98,7 @@ def claim(
         say(f"Notice: no identity loss, {loss['why']}.")
     check_run_folder(run)
     path = run / RUN_CONFIG
+    log("claimed", run=str(run), resumes=path.is_file(), **facts)
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
         if settings.precision is None:  # a run goes on as it began, also on another machine
@@ -183,10 +185,3 @@ def _dictionary(recipe: Recipe, vre: Path | None) -> dict[str, str] | None:
 
 def _usual_precision() -> str:
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(False) else "fp32"
-
-
-def _code_version() -> str:
-    try:
-        return version("likeness")
-    except PackageNotFoundError:
-        return "source"

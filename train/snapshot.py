@@ -371,7 +371,7 @@ def read_crop(dataset: Path, face_id: str, size: int) -> np.ndarray:
 
 def read_version(dataset: Path, version: Version, size: int) -> np.ndarray:
     """A cleaned version of a face, RGB uint8. Raises LedgerBroken where its file is not the one that was recorded."""
-    from manifests.versions import version_path
+    from manifests.cleaned import version_path
 
     source = version_path(dataset, version.iteration, version.round, version.face_id)
     data = source.read_bytes() if source.is_file() else b""
