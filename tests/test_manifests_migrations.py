@@ -25,6 +25,9 @@ def con():
 
 def older(con, version: int) -> None:
     """Take from the newest tables what came after `version`."""
+    if version < 5:
+        con.execute("DROP TABLE trained_on")
+        con.execute("DROP TABLE versions")
     if version < 4:
         con.execute("DROP TABLE purges")
         con.execute("DROP TABLE kept_out")
