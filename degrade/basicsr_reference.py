@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from degrade.kernels import kernel_of
 from degrade.operations import check_image, check_sizes, check_theta
-from degrade.pixels import Image, Step, Theta, to_uint8
+from degrade.pixels import Image, Step, Theta, quiet_opencv, to_uint8
 from degrade.resize import small_size
 from manifests.errors import BadInput
 
@@ -160,12 +160,8 @@ def _poisson(image: Image, scale: float, gray: bool, seed: int) -> Image:
 
 
 def _jpeg(image: Image, quality: int) -> Image:
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns that it rounds floats to 8 bits
-    try:
+    with quiet_opencv():  # OpenCV 5 warns that it rounds floats to 8 bits
         return np.asarray(load().add_jpg_compression(image, int(quality)), np.float32)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
 
 
 def jpeg_bytes(image: Image, quality: int) -> bytes:

@@ -98,13 +98,27 @@ def read_card(out: Path) -> dict[str, Any]:
     """card.json of a set. Raises BadInput where there is none or it is no card."""
     try:
         card = json.loads((out / CARD).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise BadInput(
             f"{out} holds no readable {CARD}: name a set made by `likeness degrade`, or a dataset."
         ) from None
     if not isinstance(card, dict) or not {"preset", "seed", "source"} <= card.keys():
         raise BadInput(f"{out / CARD} is not the card of a degraded set.")
-    return {"engine": "exact", "size": None, "tools": {}, **card}
+    card = {"engine": "exact", "size": None, "tools": {}, "skipped": [], **card}
+    for key, right in (
+        ("source", isinstance(card["source"], str)),
+        ("preset", card["preset"] is None or isinstance(card["preset"], dict)),
+        ("preset", not card["preset"] or "name" in card["preset"]),
+        ("tools", isinstance(card["tools"], dict)),
+        ("skipped", isinstance(card["skipped"], list) and all(map(_is_pair, card["skipped"]))),
+    ):
+        if not right:
+            raise BadInput(f"{out / CARD} was edited: its {key} is none that `likeness degrade` writes; put it back.")
+    return card
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(each, str) for each in value)
 
 
 def read_thetas(out: Path) -> list[Row]:
@@ -135,10 +149,13 @@ def parse_thetas(path: Path) -> list[Row]:
             check_theta(row["theta"])
         except BadInput as error:
             raise BadInput(f"Line {number} of {path}: {error}") from None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise BadInput(f"Line {number} of {path} is broken: restore the file or make the set anew.") from None
-    if len({row["file"] for row in rows}) < len(rows):
+    files = {decode_name(row["file"]) for row in rows}
+    if len(files) < len(rows):
         raise BadInput(f"{path} names a file twice: restore the file or make the set anew.")
+    if folders := sorted(files & {folder for file in files for folder in file.parents}):
+        raise BadInput(f"{path} names {folders[0]} as a file and as a folder: restore the file or make the set anew.")
     return rows
 
 

@@ -28,7 +28,8 @@ _PRESET_HELP = "A name of docs/degrade.md, such as gfpgan, codeformer or severe;
 
 @contextmanager
 def _progress(what: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar; answers the function to tell how many more images are done."""
+    """A progress bar; answers the function to tell how many more images are done, whose first call shows it: what is
+    refused is one sentence and no bar."""
     from manifests.progress import progress
 
     with progress("images", quiet) as report:
@@ -39,7 +40,6 @@ def _progress(what: str, total: int, quiet: bool) -> Iterator[Callable[[int], No
             done += images
             report(what, done, total)
 
-        report(what, 0, total)
         yield advance
 
 
@@ -113,12 +113,12 @@ def degrade(
         options = (preset, split or "test", seed, 512 if size is None else size)
         planned = plan_set(source, *options, engine=engine)
         if dry_run:
-            _say(planned, as_json, f"Would make {_images(planned.images)} in {planned.folder}.")
+            _say(planned, as_json, f"Would make {_count(planned.images)} in {planned.folder}.")
             return
         with _progress("degrade", planned.images, as_json) as advance:
             report = make_set(source, *options, workers=workers, progress=advance, engine=engine)
         later = f" {report.later} faces joined the split later and are not in it." if report.later else ""
-        _say(report, as_json, f"{_images(report.images)} in {report.folder} ({_made(report)}).{later}")
+        _say(report, as_json, f"{_count(report.images)} in {report.folder} ({_made(report)}).{later}")
         return
 
     if not source.is_dir():
@@ -129,12 +129,12 @@ def degrade(
         raise BadInput(f"{source} is not a dataset: say with --out where its low-quality images go.")
     if dry_run:
         would = degrade_folder(source, out, preset, seed, size, workers, dry_run=True, engine=engine)
-        _say(would, as_json, f"Would make {_images(would.images)} in {would.folder}.")
+        _say(would, as_json, f"Would make {_count(would.images)} in {would.folder}.")
         return
     with _progress("degrade", len(pictures_in(source, leave_out=out)), as_json) as advance:
         made = degrade_folder(source, out, preset, seed, size, workers, progress=advance, engine=engine)
     skipped = "".join(f"\nskipped {name}: {reason}" for name, reason in made.skipped)
-    _say(made, as_json, f"{_images(made.images)} in {made.folder} ({_made(made)}).{skipped}")
+    _say(made, as_json, f"{_count(made.images)} in {made.folder} ({_made(made)}).{skipped}")
 
 
 def _replay(
@@ -156,15 +156,15 @@ def _replay(
         raise BadInput("Say with --out where the set is to be built again.")
     if dry_run:
         would = replay(source, thetas, out, workers, dry_run=True)
-        _say(would, as_json, f"Would build {_images(would.images)} again in {would.folder}.")
+        _say(would, as_json, f"Would build {_count(would.images)} again in {would.folder}.")
         return
     with _progress("replay", len(parse_thetas(thetas)), as_json) as advance:
         made = replay(source, thetas, out, workers, advance)
-    _say(made, as_json, f"{_images(made.images)} in {made.folder}, byte for byte as recorded ({_made(made)}).")
+    _say(made, as_json, f"{_count(made.images)} in {made.folder}, byte for byte as recorded ({_made(made)}).")
 
 
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"
+def _count(number: int, what: str = "image") -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _made(report: SetReport | FolderReport) -> str:
@@ -212,7 +212,7 @@ def verify(
                 found.append(verify_set(dataset, name, workers, advance))
     else:
         read_card(lq)
-        with _progress(lq.name, len(read_thetas(lq)), as_json) as advance:
+        with _progress(lq.resolve().name, len(read_thetas(lq)), as_json) as advance:
             found.append(verify_folder(lq, workers, advance, source))
     if as_json:
         typer.echo(json.dumps([plain(verified) for verified in found], sort_keys=True))
@@ -225,11 +225,12 @@ def verify(
 
 def _told(verified: Verified) -> str:
     if verified.ok:
-        return f"{verified.lq_set}: {_images(verified.images)}, every byte as recorded and regenerated."
-    lines = [f"{verified.lq_set}: {_images(verified.images)} recorded."]
+        return f"{verified.lq_set}: {_count(verified.images)}, every byte as recorded and regenerated."
+    lines = [f"{verified.lq_set}: {_count(verified.images)} recorded."]
     if verified.unfinished:
         lines.append("  unfinished: run the same `likeness degrade` command again.")
-    elsewhere = "; ".join(verified.elsewhere) or "another processor, OpenCV or numpy?"
+    guess = "its θ was edited?" if "theta.jsonl" in verified.changed else "another processor, OpenCV or numpy?"
+    elsewhere = "; ".join(verified.elsewhere) or guess
     for what, names in (
         ("missing from the disk", verified.missing),
         ("changed on the disk", verified.changed),
@@ -265,7 +266,7 @@ def preview(
     from manifests.errors import BadInput
     from manifests.storage import write_atomically
 
-    names = [find_preset(name).name for name in preset] if preset else list(PRESETS)
+    chosen = [find_preset(name) for name in preset] if preset else list(PRESETS.values())
     try:
         pixels = decode_picture(image.read_bytes())
     except OSError as error:
@@ -281,7 +282,10 @@ def preview(
     if out.suffix.lower() != ".png":
         raise BadInput(f"--out is {out}; a sheet is a PNG, so let its name end in .png.")
     if dry_run:
-        typer.echo(f"Would write {len(names)} rows of {seeds} degradations to {out}.")
+        typer.echo(f"Would write {len(chosen)} rows of {seeds} degradations to {out}.")
         return
-    write_atomically(out, encode_png(contact_sheet(pixels, names, list(range(seed, seed + seeds)), size)))
-    typer.echo(f"{out}: {len(names)} presets, {seeds} seeds each.")
+    write_atomically(out, encode_png(contact_sheet(pixels, chosen, list(range(seed, seed + seeds)), size)))
+    # lengths in θ are pixels, and the published ranges are for faces of 512
+    small = min(size, max(pixels.shape)) / 512
+    note = f" At {small * 512:.0f} px a preset is {1 / small:.2g} times as severe as at its 512." if small < 1 else ""
+    typer.echo(f"{out}: {_count(len(chosen), 'preset')}, {_count(seeds, 'seed')} each.{note}")

@@ -7,13 +7,15 @@ formulas; JPEG is `degrade.differentiable_jpeg`. Where the exact engine rounds t
 goes with it are straight-through: the values are rounded, the gradient is passed on. Where it clips without rounding
 (noise, colour) the gradient is the clip's own, 0 where a value is cut off.
 
-Poisson noise is a draw whose every number depends on all pixels before it, so it is drawn on the exact engine's own
-picture (the steps before it run there too, on the CPU) and passed through: its expectation is the picture, so the
+Poisson noise is a draw whose every number depends on all pixels before it, and a JPEG magnifies the last bit of the
+one before it. So a θ with Poisson noise or with two JPEGs runs in the exact engine too, on the CPU, up to there, and
+its picture takes the place of the twin's, straight-through. The expectation of Poisson noise is the picture, so the
 gradient takes what it adds for a constant.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,7 +28,7 @@ from torch import Tensor
 
 from degrade import operations
 from degrade.blur import fast_kernel, mirrored
-from degrade.differentiable_jpeg import from_levels, jpeg, to_levels
+from degrade.differentiable_jpeg import from_levels, jpeg, straight_through, to_levels
 from degrade.kernels import kernel_of
 from degrade.pixels import Image, Step, Theta
 from degrade.resize import resize_matrix, small_size
@@ -72,11 +74,14 @@ def run_steps(hq: Tensor, thetas: Sequence[Theta]) -> list[Tensor]:
     Samples whose next step is of one kind and which are of one size at that point take it together.
     """
     images = list(hq.unbind(0))
+    exact = [_exact_pictures(image, theta) for image, theta in zip(hq, thetas, strict=True)]
     for position in range(max(len(theta["steps"]) for theta in thetas)):
         together: dict[tuple[object, ...], list[tuple[int, Step]]] = defaultdict(list)
         for sample, theta in enumerate(thetas):
             if position < len(theta["steps"]):
-                step = _resolved(theta, position, images[sample], hq[sample])
+                if (picture := exact[sample].get(position)) is not None:
+                    images[sample] = straight_through(images[sample], _to_torch(picture, images[sample]))
+                step = _resolved(theta, position, images[sample], hq[sample], exact[sample])
                 together[step["op"], images[sample].shape, step.get("size"), step.get("interpolation")].append(
                     (sample, step)
                 )
@@ -88,7 +93,20 @@ def run_steps(hq: Tensor, thetas: Sequence[Theta]) -> list[Tensor]:
     return images
 
 
-def _resolved(theta: Theta, position: int, image: Tensor, hq: Tensor) -> Step:
+def _exact_pictures(hq: Tensor, theta: Theta) -> dict[int, Image]:
+    """The exact engine's own picture before and after every Poisson step and before every JPEG but the last, keyed by
+    how many steps are done; empty for a θ that has none of them."""
+    steps = theta["steps"]
+    wanted = {place for n, step in enumerate(steps) if step["op"] == "poisson" for place in (n, n + 1)}
+    wanted.update([n for n, step in enumerate(steps) if step["op"] == "jpeg"][:-1])
+    if not wanted:
+        return {}
+    image = np.ascontiguousarray(hq.detach().float().permute(1, 2, 0).cpu().numpy())
+    run = operations.each_step(image, steps[: max(wanted)], theta["version"])
+    return {at: picture for at, picture in itertools.chain([(0, image)], run) if at in wanted}
+
+
+def _resolved(theta: Theta, position: int, image: Tensor, hq: Tensor, exact: dict[int, Image]) -> Step:
     """A step with all that it takes from its place in the chain: the kernel, the size of the result, the noise."""
     steps, version = theta["steps"], theta["version"]
     step, (height, width) = steps[position], image.shape[-2:]
@@ -104,8 +122,7 @@ def _resolved(theta: Theta, position: int, image: Tensor, hq: Tensor) -> Step:
         case "upsample":
             return {"op": "resize", "size": tuple(hq.shape[-2:]), "interpolation": step["interpolation"]}
         case "poisson":
-            before = operations.run_steps(_to_numpy(hq), steps[:position], version)
-            return {"op": "poisson", "before": before, "after": operations.run_steps(before, [step], version)}
+            return {"op": "poisson", "before": exact[position], "after": exact[position + 1]}
     return dict(step)
 
 
@@ -167,18 +184,14 @@ def _noise(images: Tensor, steps: Sequence[Step]) -> Tensor:
 
 
 def _poisson(images: Tensor, steps: Sequence[Step]) -> Tensor:
-    """What the exact engine added to its own picture; what it clipped stays clipped and takes no gradient."""
+    """The exact engine's noisy picture; what it clipped takes no gradient."""
     results = []
     for image, step in zip(images, steps, strict=True):
         before, after = step["before"], step["after"]
         cut = ((after <= 0) | (after >= 1)) & (after != before)  # where it added nothing, it clipped nothing
-        added, limit = _to_torch(after - before, image), _to_torch(after, image)
-        results.append(torch.where(_to_torch(cut, image).bool(), limit, image + added).clamp(0, 1))
+        noisy = _to_torch(after, image)
+        results.append(straight_through(torch.where(_to_torch(cut, image).bool(), noisy, image), noisy))
     return torch.stack(results)
-
-
-def _to_numpy(image: Tensor) -> Image:
-    return np.ascontiguousarray(image.detach().float().permute(1, 2, 0).cpu().numpy())
 
 
 def _to_torch(image: NDArray[Any], like: Tensor) -> Tensor:

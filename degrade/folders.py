@@ -102,7 +102,7 @@ def degrade_folder(
     θ is keyed by (seed, preset, path below `folder`). A picture that cannot be decoded, or is too small for its θ, is
     skipped and named in the card. `engine` is exact, or basicsr for the literature's own code. A file of a finished set
     that is gone, or no longer what was frozen, is made again, to the recorded bytes. Raises BadInput, with nothing
-    written, for a folder without pictures and for an `out` that holds anything but this very set.
+    written, for a folder without a picture that can be degraded and for an `out` that holds anything but this very set.
     """
     folder, out = Path(folder), Path(out)
     chosen = find_preset(preset)
@@ -125,12 +125,15 @@ def degrade_folder(
         before = tuple((name, reason) for name, reason in read_card(out)["skipped"])
         return FolderReport(str(out), chosen.name, seed, size, len(finished), made, mended, before)
 
+    fresh = not out.exists()
     write_atomically(out / CARD, card_bytes(card, complete=False))
     sweep_set(out)
     names = output_names(sources)
     jobs = [Job(folder / s, size, draw(chosen, seed, encode_name(s)), engine=engine) for s in sources]
     rows: list[Row] = []
     skipped: list[tuple[str, str]] = []
+    if progress:
+        progress(0)
     with mapper(workers, len(jobs)) as map_in_order:
         for source, name, job, result in zip(sources, names, jobs, map_in_order(run_job, jobs), strict=True):
             if result.problem:
@@ -142,8 +145,22 @@ def degrade_folder(
                 rows.append(names_and_hashes | made_by)
             if progress:
                 progress(1)
+    if not rows:
+        _take_back(out, fresh)
+        first = f"{skipped[0][0]} {skipped[0][1]}"
+        raise BadInput(
+            f"None of the {len(skipped)} pictures of {folder} can be degraded ({first}): name another folder."
+        )
     finish_set(out, card, theta_lines(rows), len(rows), skipped)
     return FolderReport(str(out), chosen.name, seed, size, len(rows), len(rows), 0, tuple(skipped))
+
+
+def _take_back(out: Path, fresh: bool) -> None:
+    """A set that came to nothing leaves nothing; `fresh`: not even its folder, which was not there."""
+    if [path.name for path in out.iterdir()] == [CARD]:
+        (out / CARD).unlink()
+        if fresh:
+            out.rmdir()
 
 
 def _mend(folder: Path, out: Path, workers: int, progress: Progress | None) -> tuple[int, int]:
@@ -246,5 +263,5 @@ def verify_folder(
     there = {encode_name(path) for path in pictures_in(out)}
     unexpected = sorted(there - {name for name, _ in recorded})
     unfinished = 0 if card.get("complete") else 1
-    found = judge(out.name, recorded, compared, unexpected, unfinished)
+    found = judge(out.resolve().name, recorded, compared, unexpected, unfinished)
     return with_records(found, out)

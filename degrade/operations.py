@@ -21,7 +21,7 @@ a note and changes nothing. Lengths are pixels of the picture given, angles radi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,7 @@ __all__ = [
     "check_theta",
     "contrast",
     "downsample",
+    "each_step",
     "gaussian_kernel",
     "gray",
     "hue",
@@ -129,6 +130,15 @@ def check_sizes(height: int, width: int, theta: Theta) -> None:
 def run_steps(hq: Image, steps: list[Step], version: int = VERSION) -> Image:
     """Run checked steps without the rounding at the end; float32, the size where the steps leave it."""
     image = np.ascontiguousarray(hq)
+    for _, after in each_step(hq, steps, version):
+        image = after
+    return image
+
+
+def each_step(hq: Image, steps: list[Step], version: int = VERSION) -> Iterator[tuple[int, Image]]:
+    """Run checked steps one after the other: how many are done, and the picture then. A blur and the downsample after
+    it are done at once where version 2 makes one product of them."""
+    image = np.ascontiguousarray(hq)
     at = 0
     while at < len(steps):
         step, then = steps[at], steps[at + 1] if at + 1 < len(steps) else None
@@ -143,7 +153,7 @@ def run_steps(hq: Image, steps: list[Step], version: int = VERSION) -> Image:
                 parameters |= {"height": hq.shape[0], "width": hq.shape[1]}
             image = _FUNCTIONS[step["op"]](image, **parameters)
         image = np.ascontiguousarray(image)
-    return image
+        yield at, image
 
 
 def apply(hq: Image, theta: Theta) -> Image:

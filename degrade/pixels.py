@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -47,3 +49,14 @@ def shrink(pixels: Pixels, size: int | None) -> Pixels:
     scale = size / max(height, width)
     shape = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.asarray(cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+@contextmanager
+def quiet_opencv() -> Iterator[None]:
+    """OpenCV's warnings, which it writes to standard error itself, are not shown; errors are raised as ever."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)

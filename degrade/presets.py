@@ -44,7 +44,8 @@ _REAL_ESRGAN = SecondOrder(
 # refldm-moderate   the same section, FFHQ-Ref-Moderate. (It trains on 0-16, 1-32, 0-20, 30-100: configs/refldm.yaml.)
 # faceme            FaceMe dataset.py, the defaults of FaceMeDataset.
 # instantrestore    InstantRestore face_replace/data/datasets/restore_dataset.py: always anisotropic, whole factors
-#                   1-12, quality 10-19. It jitters and grays input and target alike, so that is no degradation.
+#                   1-12, quality 10-19; its Resize (of tensors, torchvision 0.15.2) does not antialias, nor does ours.
+#                   It jitters and grays input and target alike, so that is no degradation.
 # real-esrgan       above; bicubic up to the size of the picture is ours (Real-ESRGAN leaves it at a quarter).
 # bicubic-x8        ReFine, "x8 SR task = bicubic". Ours: MATLAB's imresize, saving between at 8 bits, bicubic up again.
 # severe            ours, every number: for work with references, where the face itself need not be readable. The ranges

@@ -6,21 +6,20 @@ import cv2
 import numpy as np
 
 from degrade.operations import Pixels, apply, shrink, to_float, to_uint8
-from degrade.presets import draw, find_preset
+from degrade.presets import Preset, draw
 
 _GAP, _LABEL = 6, 22  # pixels
 
 
-def contact_sheet(pixels: Pixels, presets: list[str], seeds: list[int], size: int = 512, tile: int = 192) -> Pixels:
+def contact_sheet(pixels: Pixels, presets: list[Preset], seeds: list[int], size: int = 512, tile: int = 192) -> Pixels:
     """A row a preset: the clean picture, then one degradation a seed; uint8 RGB in, uint8 RGB out.
 
     The picture's longer side is brought to `size` before it is degraded and to `tile` on the sheet. The θ are those of
-    a file named "preview". Raises BadInput for an unknown preset.
+    a file named "preview". Raises BadInput for a picture too small for one of them.
     """
-    chosen = [find_preset(name) for name in presets]
     clean = shrink(pixels, size)
-    rows = [[_tile(clean, f"{preset.name}: clean", tile)] for preset in chosen]
-    for row, preset in zip(rows, chosen, strict=True):
+    rows = [[_tile(clean, f"{preset.name}: clean", tile)] for preset in presets]
+    for row, preset in zip(rows, presets, strict=True):
         for seed in seeds:
             degraded = to_uint8(apply(to_float(clean), draw(preset, seed, "preview")))
             row.append(_tile(degraded, f"seed {seed}", tile))

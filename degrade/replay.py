@@ -80,13 +80,12 @@ def replay(
             if result.sha256 == rows[n]["sha256"]:
                 write_atomically(paths[n], result.png)
             else:
-                differ.append(rows[n]["file"])
+                differ.append(rows[n]["file"] + (f" {result.problem}" if result.problem else ""))
             if progress:
                 progress(1)
     if differ:
-        why = (
-            "; ".join(other_tools(_beside(thetas) or {})) or "another processor, or other versions of OpenCV and numpy"
-        )
+        elsewhere = "another processor, other versions of OpenCV and numpy, or an edited θ"
+        why = "; ".join(other_tools(_beside(thetas) or {})) or elsewhere
         raise BadInput(
             f"{_named(differ)} of {len(rows)} come out with other bytes than {thetas} records and were not written "
             f"({why}): `likeness verify --source {source}` on the original set says by how much."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +24,11 @@ class Number:
         kinds = (int,) if self.whole else (int, float)
         # NaN fails the comparison; True is an int to Python and not to us
         if isinstance(value, bool) or not isinstance(value, kinds) or not self.low <= value <= self.high:
-            return f"a {'whole ' if self.whole else ''}number from {self.low:g} to {self.high:g}"
+            return f"a {'whole ' if self.whole else ''}number from {self._said(self.low)} to {self._said(self.high)}"
         return None
+
+    def _said(self, end: float) -> str:
+        return str(end) if self.whole else f"{end:g}"
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,13 @@ def check_theta(theta: Any) -> None:
             raise BadInput(f"This θ has no {key}: it is incomplete and cannot be replayed.")
     version = theta["version"]
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise BadInput(f"The version of this θ is {version!r}; it must be a whole number from 1 to {VERSION}.")
+        raise BadInput(f"The version of this θ is {_short(version)}; it must be a whole number from 1 to {VERSION}.")
     if version > VERSION:
-        raise BadInput(f"This θ has version {version}, and this Likeness knows versions to {VERSION}: update Likeness.")
-    if unknown := sorted(set(map(str, theta)) - {"version", "preset", "steps"}):
-        raise BadInput(f"This θ has a key that version {version} does not know: {unknown[0]}.")
+        raise BadInput(
+            f"This θ has version {_short(version)}, and this Likeness knows versions to {VERSION}: update Likeness."
+        )
+    if unknown := [key for key in theta if key not in ("version", "preset", "steps")]:
+        raise BadInput(f"This θ has a key that version {version} does not know: {_short(unknown[0], str)}.")
     if not isinstance(theta["steps"], list):
         raise BadInput("The steps of a θ are a list.")
     for number, step in enumerate(theta["steps"], 1):
@@ -99,8 +105,8 @@ def _check_step(where: str, step: Any) -> None:
             raise BadInput(f"{where} (blur): size is {step['size']}; it must be odd.")
         fields = fields | _OF_KERNEL[step["kernel"]]
         _check_fields(f"{where} (blur {step['kernel']})", step, fields)
-    if unknown := sorted(set(map(str, step)) - {"op", *fields}):
-        raise BadInput(f"{where} ({name}) has a key that nobody knows: {unknown[0]}.")
+    if unknown := [key for key in step if key not in ("op", *fields)]:
+        raise BadInput(f"{where} ({name}) has a key that nobody knows: {_short(unknown[0], str)}.")
 
 
 def _check_fields(where: str, step: dict[str, Any], fields: Fields) -> None:
@@ -108,4 +114,13 @@ def _check_fields(where: str, step: dict[str, Any], fields: Fields) -> None:
         if key not in step:
             raise BadInput(f"{where} has no {key}: it is incomplete and cannot be replayed.")
         if problem := field.problem(step[key]):
-            raise BadInput(f"{where}: {key} is {step[key]!r}; it must be {problem}.")
+            raise BadInput(f"{where}: {key} is {_short(step[key])}; it must be {problem}.")
+
+
+def _short(value: object, said: Callable[[object], str] = repr) -> str:
+    """What a sentence has room for, on one line."""
+    try:
+        text = said(value).replace("\n", " ")
+    except (ValueError, RecursionError):  # a whole number of more than 4300 digits; lists in lists
+        return f"a {type(value).__name__} too large to print"
+    return text if len(text) <= 40 else f"{text[:37]}..."

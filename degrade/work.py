@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from degrade.operations import MAX_PIXELS, Pixels, Theta, apply_to_pixels, shrink, to_float, to_uint8
+from degrade.pixels import quiet_opencv
 from manifests.errors import BadInput
 from manifests.workers import Map
 from manifests.workers import mapper as workers_mapper
@@ -88,7 +89,8 @@ def decode_picture(data: bytes) -> Pixels:
     except (OSError, SyntaxError):
         raise BadInput("is cut short or damaged") from None
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        with quiet_opencv():  # of a cut PNG, before it gives up
+            decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         decoded = None
     if decoded is None:

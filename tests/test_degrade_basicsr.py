@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 
 import cv2
@@ -20,7 +21,7 @@ needs_basicsr = pytest.mark.skipif(
     importlib.util.find_spec("basicsr") is None, reason="needs basicsr: pip install --no-deps basicsr==1.4.2"
 )
 # the degradations of one order, blur -> down -> noise -> JPEG -> up: shot noise and second JPEGs magnify a last bit
-CLASSIC = [name for name in PRESETS if name not in ("real-esrgan", "severe")]
+CLASSIC = [name for name in PRESETS if name != "real-esrgan"]
 
 
 def face_like(seed: int, side: int = 512) -> Image:
@@ -63,7 +64,18 @@ def test_before_jpeg_no_pixel_is_more_than_one_level_apart(preset: str) -> None:
 @pytest.mark.parametrize("preset", CLASSIC)
 def test_the_same_over_two_hundred_draws(preset: str) -> None:
     faces = [face_like(seed) for seed in range(10)]
-    assert max(compared(preset, seed, faces[seed % 10]) for seed in range(200)) <= 1
+    seeds = 200 if len({json.dumps(draw(PRESETS[preset], seed, "parity")) for seed in range(10)}) > 1 else 10
+    assert seeds == 200 or preset == "bicubic-x8"  # which has nothing to draw: ten faces are all its pictures
+    assert max(compared(preset, seed, faces[seed % 10]) for seed in range(seeds)) <= 1
+
+
+@needs_basicsr
+def test_a_second_order_chain_agrees_up_to_its_first_shot_noise_or_jpeg() -> None:
+    for seed in range(20):
+        steps, hq = draw(PRESETS["real-esrgan"], seed, "parity")["steps"], face_like(seed % 4, 256)
+        until = next(n for n, step in enumerate(steps) if step["op"] in ("poisson", "jpeg"))
+        apart = np.abs(run_steps(hq, steps[:until]) - basicsr_reference.run_steps(hq, steps[:until])).max() * 255
+        assert apart <= 0.25, seed
 
 
 @needs_basicsr

@@ -1,6 +1,8 @@
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -49,7 +51,7 @@ def test_a_dataset_is_degraded_verified_and_verified_again_after_tampering(tmp_p
     assert "every byte" in call("verify", dataset, "--workers", 1)
 
 
-def test_a_plain_folder_is_degraded_and_verified(tmp_path):
+def test_a_plain_folder_is_degraded_and_verified(tmp_path, monkeypatch):
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "a.png").write_bytes(encode_png(toy_picture(0)))
@@ -59,6 +61,8 @@ def test_a_plain_folder_is_degraded_and_verified(tmp_path):
     assert "1 image in" in (said := call(*words)) and "skipped b.jpg: is empty" in said
     assert json.loads(call(*words, "--json"))["images"] == 1
     assert "1 image, every byte" in call("verify", tmp_path / "lq")
+    monkeypatch.chdir(tmp_path / "lq")
+    assert call("verify", ".").startswith("lq: 1 image")  # as the README.md of a set says
 
 
 def test_preview_writes_a_sheet_of_presets_by_seeds(tmp_path):
@@ -71,7 +75,9 @@ def test_preview_writes_a_sheet_of_presets_by_seeds(tmp_path):
     first = sheet.read_bytes()
     call("preview", face, "--out", sheet, "--seeds", 2)
     assert sheet.read_bytes() == first
-    call("preview", face, "--out", sheet, "--seeds", 5, "--preset", "gfpgan")
+    (tmp_path / "mine.toml").write_text('down = [2, 4]\nresize = "area"\n')
+    said = call("preview", face, "--out", sheet, "--seeds", 5, "--preset", tmp_path / "mine.toml")
+    assert "1 preset, 5 seeds each. At 128 px a preset is 4 times as severe" in said
     assert decode_picture(sheet.read_bytes()).shape == (height // len(PRESETS), width * 2, 3)
 
 
@@ -125,6 +131,53 @@ def test_what_makes_no_sense_is_one_sentence(tmp_path):
             call(*words)
         assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "photos"]
+
+
+def processed(*words: object) -> subprocess.CompletedProcess[str]:
+    """The real command line, in a process of its own."""
+    command = [sys.executable, "-m", "likeness", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+
+
+def test_what_is_refused_is_one_line_and_no_progress_bar_and_opencv_is_silent(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in "ab":
+        (photos / f"{name}.png").write_bytes(encode_png(toy_picture(0)))
+    (photos / "cut.png").write_bytes(encode_png(toy_picture(1))[:-300])
+    words = ("degrade", photos, "--out", tmp_path / "lq", "--workers", 1)
+    made = processed(*words)
+    assert made.returncode == 0 and "skipped cut.png: cannot be decoded" in made.stdout and "WARN" not in made.stderr
+    refused = processed(*words, "--seed", 1)
+    assert refused.returncode == 2 and refused.stdout == ""
+    assert refused.stderr.strip().count("\n") == 0 and "another set (its seed differs)" in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dataset", "folder"])
+def test_the_command_killed_with_four_workers_ends_as_one_worker_never_killed(tmp_path, kind):
+    if kind == "dataset":
+        sources = [toy_dataset(tmp_path / name, faces=200) for name in ("killed", "whole")]
+        lqs = [source / "lq" / "gfpgan-test-64-s0" for source in sources]
+        words = [(source, "--size", 64) for source in sources]
+    else:
+        photos = tmp_path / "photos"
+        photos.mkdir()
+        for number in range(150):
+            (photos / f"{number}.png").write_bytes(encode_png(toy_picture(number, 64)))
+        lqs = [tmp_path / name for name in ("killed", "whole")]
+        words = [(photos, "--out", lq) for lq in lqs]
+    command = [sys.executable, "-m", "likeness", "degrade", *map(str, words[0]), "--workers", "4", "--json"]
+    running = subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL)
+    while len(list(lqs[0].glob("*.png"))) < 20 and running.poll() is None:
+        time.sleep(0.002)
+    running.kill()
+    assert running.wait() == -signal.SIGKILL
+    assert 20 <= len(list(lqs[0].glob("*.png"))) < 150 and not (lqs[0] / "theta.jsonl").exists()
+    assert processed("degrade", *words[0], "--workers", 4).returncode == 0
+    assert processed("degrade", *words[1], "--workers", 1).returncode == 0
+    killed, whole = ({path.name: path.read_bytes() for path in lq.iterdir()} for lq in lqs)
+    assert killed == whole and len(whole) == 153
 
 
 def test_every_command_explains_itself_with_an_example():

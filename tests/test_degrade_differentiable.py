@@ -81,11 +81,7 @@ def until_jpeg(full: dict) -> dict:
 
 
 def agrees(hq: np.ndarray, preset: str, seeds: range) -> np.ndarray:
-    """The promise, on one picture: 1/255 before JPEG; after it mean .6/255, 99.9th percentile 6/255. Answers all of it.
-
-    After two JPEGs the percentile holds over draws, not for each: one coefficient of 256 blocks that falls to the other
-    side of a half is more than a thousandth of the pixels.
-    """
+    """The promise, for each draw: 1/255 before JPEG; after it mean .6/255, 99.9th percentile 6/255. Answers these."""
     found = []
     for seed in seeds:
         full = draw(PRESETS[preset], seed, "face")
@@ -93,8 +89,7 @@ def agrees(hq: np.ndarray, preset: str, seeds: range) -> np.ndarray:
         ours = run_steps(batch(hq), [before])[0]
         assert levels(ours, exact.run_steps(hq, before["steps"], before["version"])).max() <= 1, (preset, seed)
         apart = levels(apply(batch(hq), [full])[0], exact.apply(hq, full))
-        twice = [step["op"] for step in full["steps"]].count("jpeg") > 1
-        assert apart.mean() <= 0.6 and (twice or np.quantile(apart, 0.999) < 6.01), (preset, seed)
+        assert apart.mean() <= 0.6 and np.quantile(apart, 0.999) < 6.01, (preset, seed)
         found.append(apart)
     return np.stack(found)
 
@@ -102,7 +97,7 @@ def agrees(hq: np.ndarray, preset: str, seeds: range) -> np.ndarray:
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_a_draw_is_what_the_exact_engine_makes_of_it(preset):
     apart = agrees(np.ascontiguousarray(astronaut()[:256, 100:356]), preset, range(8))
-    assert np.quantile(apart, 0.999) <= 6
+    assert np.quantile(apart, 0.999) <= 1 and apart.mean() <= 0.02  # over draws: far less
 
 
 @pytest.mark.slow
@@ -116,7 +111,15 @@ def test_forty_draws_on_real_faces_are_what_the_exact_engine_makes_of_them(prese
         pixels = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
         face = cv2.resize(pixels, (512, 512), interpolation=cv2.INTER_CUBIC)
         apart.append(agrees(exact.to_float(face), preset, range(10 * number, 10 * number + 10)))
-    assert np.quantile(np.stack(apart), 0.999) <= 6
+    assert np.quantile(np.stack(apart), 0.999) <= 1 and np.mean(apart) <= 0.02
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(sorted(PRESETS)), st.integers(0, 2**63 - 1), st.integers(33, 80), st.integers(33, 80))
+def test_any_draw_at_any_size_is_what_the_exact_engine_makes_of_it_before_jpeg(preset, seed, height, width):
+    hq, before = picture(height, width), until_jpeg(draw(PRESETS[preset], seed, "face"))
+    ours = run_steps(batch(hq), [before])[0]
+    assert levels(ours, exact.run_steps(hq, before["steps"], before["version"])).max() <= 0.05
 
 
 @pytest.mark.parametrize("version", range(1, exact.VERSION + 1))
@@ -132,6 +135,19 @@ def test_every_operation_at_every_size(name, version):
         # a second JPEG may round a coefficient of a picture that was a level off, and that is a block of 3 levels
         assert levels(ours, theirs).max() <= (0.05 if name != "second order" else 12), (height, width)
         assert levels(ours, theirs).mean() <= (0.01 if name != "second order" else 0.6), (height, width)
+
+
+def test_the_second_of_two_jpegs_starts_from_the_exact_engines_picture():
+    # else a last bit decides a rounding, the first JPEG makes a block of it, and the second magnifies the block
+    hq = np.ascontiguousarray(astronaut()[:256, 100:356])
+    for seed in range(10):
+        noisy = {"op": "noise", "sigma": 9.0, "gray": False, "seed": seed}
+        steps = [CHAIN[0], noisy, {"op": "jpeg", "quality": 30}, {"op": "jpeg", "quality": 60}]
+        ours = run_steps(batch(hq), [theta(steps)])[0]
+        assert np.array_equal(exact.to_uint8(ours.permute(1, 2, 0).numpy()), exact.to_uint8(exact.run_steps(hq, steps)))
+    guess = batch(hq[:32, :32]).requires_grad_()
+    (gradient,) = torch.autograd.grad(apply(guess, [theta(steps)]).sum(), guess)
+    assert gradient.isfinite().all() and gradient.mean() > 0.9  # it passes through as if nothing had been replaced
 
 
 def test_a_single_pixel_and_a_single_line():

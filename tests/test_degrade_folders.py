@@ -185,6 +185,19 @@ def test_a_folder_without_pictures_and_a_dry_run_write_nothing(photos, tmp_path)
     assert not (tmp_path / "lq").exists()
 
 
+def test_a_set_that_comes_to_nothing_leaves_nothing(tmp_path):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "one.png").write_bytes(encode_png(np.full((1, 1, 3), 77, np.uint8)))
+    (tmp_path / "tiny" / "text.png").write_text("no picture")
+    (tmp_path / "there").mkdir()
+    for out in (tmp_path / "lq", tmp_path / "there"):
+        with pytest.raises(BadInput, match=r"None of the 2 pictures .* \(one\.png .*less than one pixel of 1 x 1"):
+            degrade_folder(tmp_path / "tiny", out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["there", "tiny"] and not any(
+        (tmp_path / "there").iterdir()
+    )
+
+
 def test_output_inside_the_folder_is_no_input(photos):
     out = photos / "lq"
     degrade_folder(photos, out)
@@ -216,6 +229,13 @@ def test_broken_records_are_a_sentence(photos, tmp_path):
     (out / "theta.jsonl").write_text('{"file": "a"}\n')
     with pytest.raises(BadInput, match="Line 1"):
         verify_folder(out)
-    (out / "card.json").write_text("[]")
-    with pytest.raises(BadInput, match="not the card"):
-        verify_folder(out)
+    card = json.loads((out / "card.json").read_text())
+    for key, wrong in (("source", 5), ("preset", "gfpgan"), ("preset", {"x": 1}), ("tools", None), ("skipped", [1])):
+        (out / "card.json").write_text(json.dumps({**card, key: wrong}))
+        for call in (lambda: verify_folder(out), lambda: degrade_folder(photos, out)):
+            with pytest.raises(BadInput, match=f"its {key} is none|another set"):
+                call()
+    for text, says in (("[]", "not the card"), ("[" * 100_000, "no readable card")):
+        (out / "card.json").write_text(text)
+        with pytest.raises(BadInput, match=says):
+            verify_folder(out)

@@ -280,12 +280,43 @@ def test_shrink_keeps_what_is_small_and_the_proportions_of_what_is_not():
         (changed(3, quality=70.0), "quality is 70.0"),
         (changed(3, quality=0), "from 1 to 100"),
         (changed(3, quality=None), "quality is None"),
+        (changed(3, quality=10**400), r"quality is 10{36}\.\.\.; it must"),
+        (changed(3, quality=10**5000), "quality is a int too large to print"),
+        (changed(3, **{"x\n" * 99: 1}), "nobody knows: x x x"),
     ],
 )
 def test_a_theta_that_cannot_be_replayed_is_refused_in_one_sentence(theta, says):
     with pytest.raises(BadInput, match=says) as caught:
         apply(picture(), theta)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
+
+
+leaves = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.sampled_from([10**400, -1, 2**60]), st.floats(), st.text()
+)
+values = st.recursive(
+    leaves, lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(), inside), max_leaves=6
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_whatever_is_done_to_a_theta_it_runs_or_is_refused_in_one_sentence(data):
+    theta = draw(PRESETS[data.draw(st.sampled_from(sorted(PRESETS)))], data.draw(st.integers(0, 99)), "face")
+    theta["version"] = data.draw(st.sampled_from([1, 2]))
+    where = data.draw(st.sampled_from([theta, *theta["steps"]]))
+    key = data.draw(st.sampled_from(sorted(where)) | st.text())
+    if data.draw(st.booleans()):
+        where.pop(key, None)
+    else:
+        where[key] = data.draw(values)
+    hq = picture(40, 36)
+    try:
+        lq = apply(hq, theta)
+    except BadInput as error:
+        assert "\n" not in str(error) and len(str(error)) < 300
+    else:
+        assert lq.shape == hq.shape and lq.dtype == np.float32 and np.array_equal(to_float(to_uint8(lq)), lq)
 
 
 @pytest.mark.parametrize(

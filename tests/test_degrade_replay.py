@@ -202,6 +202,10 @@ def test_verify_says_whose_versions_differ_and_by_how_much(
         ({"engine": "photoshop"}, "the engines are"),
         ({"theta": {"version": 99, "steps": []}}, "update Likeness"),
         ({"theta": {"version": 1}}, "no steps"),
+        (
+            {"theta": {"version": 1, "steps": [{"op": "noise", "sigma": 1, "gray": False, "seed": 2**60}]}},
+            "9007199254740992",
+        ),
         ({"theta": {"version": 1, "steps": [{"op": "noise", "sigma": -1, "gray": False, "seed": 1}]}}, "sigma is -1"),
         ({"theta": {"version": 1, "steps": [{"op": "jpeg", "quality": float("nan")}]}}, "quality is nan"),
     ],
@@ -216,6 +220,30 @@ def test_a_line_that_cannot_be_trusted_is_one_sentence(
     with pytest.raises(BadInput, match=says) as caught:
         replay(photos, bad, tmp_path / "again")
     assert "Line 3" in str(caught.value) and "\n" not in str(caught.value) and not (tmp_path / "again").exists()
+
+
+def test_lines_that_do_not_go_together_and_theta_that_cannot_run_are_named(photos: Path, tmp_path: Path) -> None:
+    degrade_folder(photos, tmp_path / "lq", "codeformer")
+    rows = parse_thetas(tmp_path / "lq" / "theta.jsonl")
+    huge = {
+        **rows[0]["theta"],
+        "steps": [
+            {"op": "downsample", "factor": 999, "interpolation": "area"},
+            {"op": "upsample", "interpolation": "area"},
+        ],
+    }
+    for says, changed in (
+        ("as a file and as a folder", [rows[0], {**rows[1], "file": rows[0]["file"] + "/x.png"}]),
+        ("names a file twice", [rows[0], {**rows[1], "file": rows[0]["file"].replace("a", "%61")}]),
+        (r"1 \(a\.png cannot be degraded: .* leaves less than one pixel", [{**rows[0], "theta": huge}]),
+        ("or an edited θ", [{**rows[0], "theta": rows[1]["theta"]}]),
+    ):
+        (tmp_path / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
+        with pytest.raises(BadInput, match=says):
+            replay(photos, tmp_path / "bad.jsonl", tmp_path / f"again {len(says)}")
+    (tmp_path / "bad.jsonl").write_text("[" * 100_000)
+    with pytest.raises(BadInput, match=r"Line 1 .* is broken"):
+        replay(photos, tmp_path / "bad.jsonl", tmp_path / "again")
 
 
 def test_a_theta_jsonl_of_an_older_likeness_takes_its_size_from_the_card(photos: Path, tmp_path: Path) -> None:
