@@ -255,6 +255,12 @@ def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Pat
             run(*made, tmp_path / "out", rounds)
     with pytest.raises(BadInput, match="Recipe vre trains no restorer"):
         run(*made, tmp_path / "out", told=replace(TOLD, recipe=find_recipe("vre", "tiny")))
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(BadInput, match="one process's work, and 2 were launched"),
+    ):
+        patch.setenv("WORLD_SIZE", "2")
+        run(*made, tmp_path / "out")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "diary.txt").touch()
     with pytest.raises(BadInput, match=r"not empty and no iteration \(it holds diary.txt"):

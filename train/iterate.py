@@ -36,6 +36,7 @@ from train.outputs import RUN_CONFIG, shown
 from train.recipes import VRE, Recipe
 from train.run import Settings
 from train.snapshot import Snapshot, planned_targets, take_snapshot
+from train.together import world
 
 ABOUT = "iterate.json"
 
@@ -150,6 +151,8 @@ def check(rounds: int, recipe: Recipe, out: Path) -> None:
     """Raises BadInput for what can be refused before anything is loaded."""
     if rounds < 1:
         raise BadInput(f"--rounds {rounds}: say how many rounds follow the first, 1 or more.")
+    if world() > 1:
+        raise BadInput(f"Iterating is one process's work, and {world()} were launched: start `likeness iterate` alone.")
     if recipe.name == VRE:
         raise BadInput("Recipe vre trains no restorer, so there is nothing to clean with: name another --recipe.")
     if (file := in_the_way(out)) is not None:
