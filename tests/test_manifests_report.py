@@ -8,6 +8,7 @@ import shutil
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -78,13 +79,29 @@ def training_run(run: Path) -> Path:
     lines = [{"kind": "train", "images": n, "pixel": 1 / n, "edge": 0.1, "identity": 0.5} for n in (320, 640)]
     lines += [{"kind": "val", "images": n, "psnr_lq": 20, "psnr_restored": 21 + n / 640} for n in (0, 640)]
     (run / "stats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "tr')
-    mean = {"mean": 21.5, "low": 21.25, "high": 21.75}
-    row = {"system": "restored", "images": 4, "psnr": mean, "ssim": mean, "id_target": mean, "id_references": mean}
-    judge = {"spec": "dlib", "sha256": "0", "is_the_datasets_own": False}
-    evaluation = {"lq_set": "gfpgan-val-64-s0", "checkpoint": "checkpoint-640", "images": 4, "people": 1}
-    evaluation |= {"interval": "95% bootstrap", "judge": judge, "rows": [row]}
-    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    (run / "evaluation.json").write_text(json.dumps(a_result("psnr", "id_target")))
     return run
+
+
+def a_result(*names: str) -> dict[str, Any]:
+    """What `likeness evaluate` writes of those metrics."""
+    mean = {"mean": 21.5, "low": 21.25, "high": 21.75, "images": 4, "people": 1, "over": "images"}
+    apart = {"mean": 1.5, "low": 1.25, "high": 1.75, "images": 4, "people": 1, "excludes_zero": False}
+    told = {"unit": "dB", "better": "higher", "digits": 2, "source": "<somebody>", "without_a_figure": ""}
+    return {
+        "lq_set": "gfpgan-val-64-s0", "checkpoint": "checkpoint-640", "unseen_in_training": "checked",
+        "images": 4, "images_in_set": 5, "people": 1, "without_wrong_references": 4, "interval": "95% bootstrap",
+        "judge": {"spec": "here/dlib", "sha256": "0", "is_the_datasets_own": False},
+        "metrics": {
+            name: {"title": f"Title of {name}", "convention": "as it is computed", **told} for name in (*names, "fid")
+        },
+        "not_measured": {"fid": "No weights."}, "unmeasured": [],
+        "rows": [
+            {"key": "4", "system": "restored", "images": 4, "unmeasured": 0, "fid": None} | dict.fromkeys(names, mean)
+        ],
+        "differences": [{"difference": "right - none", "keys": ["4", "0"], "images": 4, "people": 1,
+                         **dict.fromkeys(names, apart | {"people_above": 1})}],
+    }  # fmt: skip
 
 
 def test_the_page_needs_nothing_but_itself(folder: Path) -> None:
@@ -110,11 +127,51 @@ def test_every_part_is_there(folder: Path) -> None:
         "pixel loss",
         "val PSNR, dB",
         "recipe tiny",
-        "21.25 to 21.75",
-        "which is in no loss",
+        "gfpgan-val-64-s0: 4 images of 1 person, checkpoint-640",
+        "Title of psnr, dB ↑",
+        "21.50<small>[21.25, 21.75]",
+        "right - none",
+        "Identity by dlib.",
+        "No Title of fid: No weights.",
+        "as it is computed (&lt;somebody&gt;)",
     ):
         assert words in page, words
     assert page.count("<polyline") == 5  # three losses; restored and LQ on validation
+
+
+def test_results_are_shown_whatever_was_measured_and_what_is_broken_is_named(folder: Path) -> None:
+    run = training_run(folder / "run")
+    (run / "evaluation.json").write_text(json.dumps(a_result("lmd")))
+    (run / "counterfactuals-judge.json").write_text(json.dumps(a_result("takeover")))
+    (run / "evaluation-judge.json").write_text('{"rows": []}')
+    page = build_report(folder).read_text(encoding="utf-8")
+    assert "Title of lmd" in page and "Title of takeover" in page and "Title of psnr" not in page
+    assert "evaluation-judge.json is broken or of another version" in page
+
+
+PICTURE = "data:image/webp;base64,AA"
+
+
+def a_sheet(picture: str = PICTURE) -> dict[str, Any]:
+    """What `likeness restore --sheet` writes."""
+    face = {"photo": "<old>.jpg", "reason": "It was uncertain.", "lq": picture, "restored": PICTURE}
+    face |= {"references": [PICTURE] * 2, "figures": [["NIQE", "9.1", "4.2"]]}
+    told = {"restorer": "run", "photos": 3, "faces": [face], "undone": {"No face was found.": 2}}
+    metric = {"title": "NIQE", "better": "lower", "convention": "luma", "source": "them"}
+    return told | {"missing": {"MUSIQ": "It is not here."}, "metrics": [metric]}
+
+
+def test_sheets_of_restored_photos_are_shown(folder: Path) -> None:
+    run = training_run(folder / "run")
+    assert "Restored photos" not in build_report(folder).read_text(encoding="utf-8")
+    (run / "restored").mkdir()
+    (run / "restored" / "grandma.json").write_text(json.dumps(a_sheet()))
+    (run / "restored" / "fetched.json").write_text(json.dumps(a_sheet("https://example.org/a.png")))
+    page = build_report(folder).read_text(encoding="utf-8")
+    assert page.count(PICTURE) == 4 and "example.org" not in page
+    for words in ("grandma", "1 face of 3 photos", "&lt;old&gt;.jpg", "NIQE 9.1 → 4.2", "It was uncertain.",
+                  "2 photos: No face was found.", "No MUSIQ: It is not here.", "fetched.json is broken"):  # fmt: skip
+        assert words in page, words
 
 
 def test_the_funnel_adds_up(folder: Path) -> None:

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 from conftest import Run
+from sd_doubles import write_mini_sd
 from train_doubles import snapshot
+
+from manifests.errors import BadInput
+from train.cli import run_training
+from train.recipes import DIFFUSION, TINY, find_recipe
+from train.run import Settings
 
 
 @pytest.mark.slow
@@ -35,6 +41,21 @@ def test_what_cannot_be_trained_on_is_a_sentence(tmp_path: Path, likeness: Run) 
     ):
         done = likeness("train", *words, "--out", tmp_path / "run")
         assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_base_or_an_embedder_that_cannot_be_had_is_said_before_a_snapshot_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.snapshot.take_snapshot", lambda *_, **__: pytest.fail("it was taken"))
+    nine = write_mini_sd(tmp_path / "nine", {"in_channels": 9})
+    for name, settings, said in (
+        ("refine", Settings(base_model=str(nine)), "takes 9 channels and gives 4"),
+        ("instant", Settings(base_model=str(tmp_path / "nowhere")), "is no folder"),
+        ("osdface", Settings(), "name its run with --vre RUN"),
+    ):
+        recipe = find_recipe(name, TINY if settings.base_model == TINY else DIFFUSION)
+        with pytest.raises(BadInput, match=said):
+            run_training(tmp_path, tmp_path / "run", recipe, None, 0, settings=settings)
 
 
 @pytest.mark.slow

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from train.cases import Case
-from train.compare import differences
-from train.counterfactuals import compared, shown, systems
+from train.compare import differences, table
+from train.counterfactuals import compared, counterfactual_differences, counterfactual_systems, shown, systems
 
 PICTURE = np.zeros((8, 8, 3), np.uint8)
 
@@ -28,7 +29,7 @@ def embed(crops: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def row(key: str, face: str, person: str, value: float) -> dict:
-    return {"key": key, "face_id": face, "identity_id": person, "score": value}
+    return {"key": key, "system": key, "face_id": face, "identity_id": person, "reason": None, "score": value}
 
 
 def test_fewer_references_are_the_first_of_more_and_wrong_ones_are_anothers() -> None:
@@ -38,6 +39,15 @@ def test_fewer_references_are_the_first_of_more_and_wrong_ones_are_anothers() ->
         assert references is not None and len(references.crops) == len(references.embeddings) == system.references
         levels[system.key] = [round(float(crop[0, 0, 0]) * 255) for crop in references.crops]
     assert levels == {"lq": [], "0": [], "1": [10], "2": [10, 11], "3": [10, 11, 12], "wrong3": [100, 101, 102]}
+
+
+@pytest.mark.parametrize("references", range(1, 9))
+def test_every_departure_has_the_right_references_to_be_compared_with(references: int) -> None:
+    keys = [system.key for system in counterfactual_systems(references)]
+    assert len(set(keys)) == len(keys) and {"0", "1", "2", "4", "8"} <= set(keys)
+    assert {key for _, *pair in counterfactual_differences(references) for key in pair} <= set(keys)
+    # the two orders of one image come one after the other
+    assert keys.index(f"shuffled{references}") > keys.index(str(references))
 
 
 def test_where_there_is_nobody_else_there_are_no_wrong_references() -> None:
@@ -66,6 +76,19 @@ def test_an_interval_over_zero_is_not_marked() -> None:
     rows += [row("4", str(place), f"p{place}", (-1.0) ** place) for place in range(8)]
     (line,) = differences(rows, [("both ways", "4", "0")], ["score"], 0)
     assert not line["score"]["excludes_zero"] and line["score"]["people_above"] == 4
+
+
+def test_too_few_images_are_never_marked_whatever_they_say() -> None:
+    for count, marked in ((1, False), (4, False), (5, True)):
+        rows = [row(key, str(place), "p", value) for key, value in (("0", 0.0), ("4", 2.0)) for place in range(count)]
+        (line,) = differences(rows, [("more", "4", "0")], ["score"], 0)
+        assert line["score"]["excludes_zero"] is marked and line["score"]["low"] == 2
+
+
+def test_a_mean_of_fewer_people_says_over_what_its_interval_is() -> None:
+    rows = [row("4", str(place), f"p{place // 2}", float(place) if place < 6 else math.nan) for place in range(12)]
+    (line,) = table(rows, ["score"], 0)
+    assert (line["score"]["images"], line["score"]["people"], line["score"]["over"]) == (6, 3, "images")
 
 
 def test_only_images_that_have_both_are_compared() -> None:

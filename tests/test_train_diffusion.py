@@ -1,5 +1,6 @@
 """The diffusion base on a small random Stable Diffusion: every recipe, through the same lines as on tiny."""
 
+import inspect
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 from sd_doubles import PROMPT, WIDTHS, write_mini_sd
 from train_doubles import DIM, small
@@ -137,8 +138,12 @@ def test_the_decoders_self_attention_sees_what_attention_over_all_keys_sees(fold
     hook.remove()
     (theirs, _), (own, out) = seen
     model.base.unet.disable_adapters()
-    k, v = (getattr(layer, name)(theirs).unflatten(0, (2, 2)).flatten(1, 2) for name in ("to_k", "to_v"))
+    k, v = (getattr(layer, name)(theirs).unflatten(0, (2, 2)) for name in ("to_k", "to_v"))
     model.base.unet.enable_adapters()
+    # every reference's values with mean and deviation of the input's, by channel (AdaIN)
+    spread, middle = (v - v.mean(2, keepdim=True)) / v.std(2, keepdim=True), layer.to_v(own)[:, None]
+    v = spread * middle.std(2, keepdim=True) + middle.mean(2, keepdim=True)
+    k, v = k.flatten(1, 2), v.flatten(1, 2)
     k, v = torch.cat([layer.to_k(own), k], 1), torch.cat([layer.to_v(own), v], 1)
     heads = [t.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for t in (layer.to_q(own), k, v)]
     share = torch.softmax(heads[0] @ heads[1].transpose(-1, -2) * heads[0].shape[-1] ** -0.5, -1)
@@ -163,14 +168,22 @@ def test_gradients_reach_all_that_trains_and_nothing_else(recipe: str, folder: P
 
 def test_gradients_through_recomputed_layers_are_those_of_kept_ones(folder: Path) -> None:
     model, seen = awake(config_of("instant", folder)).train(), inputs(2)
-    found = []
+    found, kept = [], {True: 0, False: 0}
     for recomputed in (True, False):
         if not recomputed:
             model.base.unet.disable_gradient_checkpointing()
             model.base.vae.disable_gradient_checkpointing()
         model.zero_grad(set_to_none=True)
-        model(*seen).image.square().sum().backward()
+
+        def count(tensor: torch.Tensor, recomputed: bool = recomputed) -> torch.Tensor:
+            kept[recomputed] += tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss = model(*seen).image.square().sum()
+        loss.backward()
         found.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    assert kept[True] < 0.5 * kept[False]
     assert all(torch.allclose(found[0][name], found[1][name], rtol=1e-4, atol=1e-6) for name in found[0])
 
 
@@ -198,13 +211,30 @@ def test_saved_and_loaded_it_restores_the_same_and_the_frozen_base_stays_where_i
     assert torch.equal(Restorer.from_pretrained(tmp_path)(*seen).image, model(*seen).image)
 
 
-def test_the_fingerprint_is_of_what_the_configs_say(folder: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_is_of_what_the_configs_say_by_whatever_diffusers_they_were_saved(
+    folder: Path, tmp_path: Path
+) -> None:
     copy = write_mini_sd(tmp_path / "copy")
-    path = copy / "unet" / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "_diffusers_version": "0.1", "_name_or_path": "x"}))
+    for part, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
+        path = copy / part / "config.json"
+        written = json.loads(path.read_text())
+        defaults = {name: told.default for name, told in inspect.signature(kind.__init__).parameters.items()}
+        # an older one knew fewer options, and wrote others down that are gone
+        few = {name: value for name, value in written.items() if defaults.get(name) != value}
+        assert len(few) < len(written) - 5
+        path.write_text(json.dumps({**few, "_diffusers_version": "0.1", "_name_or_path": "x", "gone": 1}))
+    path = copy / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({n: v for n, v in json.loads(path.read_text()).items() if n != "prediction_type"}))
     assert base_fingerprint(str(copy)) == base_fingerprint(str(folder))
-    path.write_text(json.dumps({**json.loads(path.read_text()), "norm_eps": 1e-6}))
-    assert base_fingerprint(str(copy)) != base_fingerprint(str(folder))
+    for part, change in (
+        ("unet", {"norm_eps": 1e-6}),
+        ("vae", {"scaling_factor": 0.2}),
+        ("scheduler", {"beta_end": 1}),
+    ):
+        other = write_mini_sd(tmp_path / part) / part
+        path = next(other.glob("*config.json"))
+        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+        assert base_fingerprint(str(other.parent)) != base_fingerprint(str(folder))
 
 
 @pytest.mark.parametrize(

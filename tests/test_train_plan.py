@@ -1,13 +1,16 @@
 """The dry run of recipes that need more of a batch than pictures."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from sd_doubles import write_mini_sd
 from train_doubles import dataset, finder, recognizer_onnx, small, snapshot
 from weight_doubles import random_vgg16
 
 from train.plan import measured
+from train.recipes import DIFFUSION
 from train.run import Settings
 from train.snapshot import Snapshot
 
@@ -26,3 +29,16 @@ def test_a_recipe_that_warps_and_closes_the_cycle_is_measured(
     told = measured(source, small("refine"), 0, settings)
     assert any(sentence.startswith("Speed: ") for sentence in told)
     assert of_a_snapshot == any("landmarks are found by double" in sentence for sentence in told)
+
+
+def test_a_recipe_on_a_diffusion_model_is_measured_by_one_image_on_a_cpu(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    recipe = small("instant", DIFFUSION)
+    settings = Settings(base_model=str(write_mini_sd(tmp_path / "sd")), weights=random_vgg16(tmp_path / "weights"))
+    told = measured(snapshot(tmp_path, size=recipe.size).folder, recipe, 0, settings)
+    (parameters,) = (sentence for sentence in told if sentence.startswith("Parameters: "))
+    trained, frozen = (int(number.replace(",", "")) for number in re.findall(r"[\d,]+(?= trained| frozen)", parameters))
+    assert trained and frozen
+    if not torch.cuda.is_available():
+        assert any("scaled from batch 1" in sentence for sentence in told)
+        assert any("one update of batch 1 after a warm-up" in sentence for sentence in told)

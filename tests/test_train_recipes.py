@@ -1,22 +1,28 @@
-"""Every recipe trains ten steps, resumes exactly, and restores; what is frozen stays as it was."""
+"""Every recipe trains ten steps, resumes exactly, and restores with references and without, on both bases."""
 
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from sd_doubles import write_mini_sd
-from train_doubles import finder, small, snapshot
+from train_doubles import finder, models_of, picture, small, snapshot
 from weight_doubles import random_vgg16
 
+from curate.faces.align import FFHQ_512, template_at
+from curate.faces.models import Detection, FaceModels
+from manifests.errors import BadInput
 from train.checkpoint import newest_checkpoint
 from train.loop import train
 from train.models.dictionary import Dictionary
 from train.models.restorer import Restorer
 from train.recipes import DIFFUSION, RECIPES, TINY, Recipe
+from train.restore import restore
 from train.run import Settings
 from train.snapshot import Snapshot
 
@@ -71,14 +77,39 @@ def test_ten_steps_in_one_go_are_ten_steps_with_a_rest_and_restore(
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one), file
     lines = [json.loads(line) for line in (tmp_path / "whole" / "stats.jsonl").read_text().splitlines()]
     assert lines  # the samples of the start and of the end were looked at
+    # a run that is shown no reference at all trains, too
+    train(tmp_path / "alone", faces, replace(recipe, reference_counts=(0,)), 4, workers=0, settings=told)
+
+    monkeypatch.setattr("train.restore.load_faces", lambda _: finding(taken[base].folder.parent / "recognizer.onnx"))
+    photos = [tmp_path / f"{photo}.png" for photo in range(3)]
+    for number, photo in enumerate(photos):
+        cv2.imwrite(str(photo), picture(0, number, 96))
     if name == "vre":
-        assert Dictionary.from_pretrained(tmp_path / "whole").config.vre == recipe.vre
+        with pytest.raises(BadInput, match="restores nothing"):
+            restore(photos[:1], [], tmp_path / "whole", tmp_path / "out", aligned=True)
+        dictionary, lq = Dictionary.from_pretrained(tmp_path / "whole"), torch.rand(1, 3, 40, 40)
+        with torch.no_grad():
+            image = dictionary(lq, lq[:, None, :0], torch.zeros(1, 0, dtype=torch.bool), torch.zeros(1, 0, 1)).image
+        assert image.shape == lq.shape and dictionary.config.vre == recipe.vre
         return
-    model, size = Restorer.from_pretrained(tmp_path / "whole"), recipe.size
-    embeddings = torch.nn.functional.normalize(torch.rand(1, 2, model.config.embedding_dim), dim=-1)
-    for present in (torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 2, dtype=torch.bool)):
-        image = model(torch.rand(1, 3, size, size), torch.rand(1, 2, 3, size, size), present, embeddings).image
-        assert image.shape == (1, 3, size, size) and bool(((image >= 0) & (image <= 1)).all())
+    restored = []
+    for many in (2, 0):
+        out = tmp_path / f"restored-{many}"
+        (row,) = restore(photos[:1], photos[1 : 1 + many], tmp_path / "whole", out, aligned=True)
+        assert (row.status, row.reason) == ("ok", None)
+        restored.append(cv2.imread(str(out / "0.png")))
+    assert restored[0].shape == (recipe.size, recipe.size, 3)
+    assert np.array_equal(*restored) == (name == "osdface")  # it looks at no reference
+
+
+def finding(recognizer: Path) -> FaceModels:
+    """Face models with that recognizer that find the template's landmarks, a little off, in any picture."""
+
+    def detect(image: np.ndarray) -> list[Detection]:
+        points = template_at(FFHQ_512, 512, image.shape[0]).astype(np.float32) + np.array([1.0, -1.0], np.float32)
+        return [Detection(np.array([0, 0, image.shape[1], image.shape[0]], np.float32), points, 0.9)]
+
+    return replace(models_of(recognizer), detect=detect)
 
 
 def test_a_frozen_parameter_is_the_same_after_training(

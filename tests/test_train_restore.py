@@ -22,13 +22,14 @@ from curate.faces.align import FFHQ_512, FFHQ_SIZE, template_at
 from curate.faces.decode import decode
 from curate.faces.models import Detection, FaceModels
 from manifests.errors import BadInput
+from manifests.report.runs import read_run
 from train.models.config import ModelConfig
 from train.models.restorer import Restored, Restorer
 from train.recipes import find_recipe
-from train.reference_photos import to_image, to_tensor
-from train.restore import open_restorer, restore
+from train.reference_photos import References, to_image, to_tensor
+from train.restore import PhotoDone, open_restorer, restore, run_model
 from train.restored import LOG
-from train.sheets import Sheet
+from train.sheets import Sheet, sheet_page
 
 SIZE = 32
 
@@ -465,6 +466,25 @@ def test_released_weights_name_no_recognizer_and_any_finds_the_faces(
     assert row.status == "ok"
 
 
+def test_a_restorer_is_called_on_its_own_device_and_answers_on_the_cpu() -> None:
+    """The meta device stands for a GPU: what lies elsewhere cannot be computed with what lies there."""
+
+    class Elsewhere(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1, device="meta"))
+
+        def forward(self, *told: torch.Tensor) -> Restored:
+            assert {part.device.type for part in told} == {"meta"}
+            assert [len(part) for part in told] == [2] * 4
+            return Restored(torch.full((2, 3, SIZE, SIZE), 0.25), told[0], None)
+
+    known = References(torch.rand(3, 3, SIZE, SIZE), torch.rand(3, 4))
+    model: Restorer = Elsewhere()  # type: ignore[assignment]
+    restored = run_model(model, torch.rand(2, 3, SIZE, SIZE), known)
+    assert restored.device.type == "cpu" and float(restored.max()) == 0.25
+
+
 def test_pixels_survive_the_way_to_a_tensor_and_back() -> None:
     image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     assert (to_image(to_tensor(image)) == image).all()
@@ -478,6 +498,18 @@ def test_a_page_shows_each_face_as_it_came_its_references_and_the_restored_one(
     ((face,), (row,)) = sheet.faces, rows
     assert face.photo == row.photo and face.lq.shape == face.restored.shape == (SIZE, SIZE, 3)
     assert len(face.references) == 1 and not np.array_equal(face.lq, face.restored)
-    html = sheet.html("<RUN>", [row.reason, "A reason."], None)
+    unsure = replace(row, reason="It is uncertain.")
+    lost = PhotoDone(str(tmp_path / "other.png"), None, "dropped", "No face was found.")
+    facts = sheet.facts("<RUN>", [unsure, lost], tmp_path)
+    html = sheet_page(facts)
     assert html.count("data:image/webp;base64,") == 3 and "&lt;RUN&gt;" in html and 'src="http' not in html
-    assert "1 photo: A reason." in html and "No niqe: " in html
+    assert "1 photo: No face was found." in html and "It is uncertain." in html and "No NIQE" in html
+    # and the report reads what was written
+    run = tmp_path / "run"
+    (run / "restored").mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    (run / "restored" / "old.json").write_text(json.dumps(facts))
+    (found,) = read_run(run)["sheets"]
+    assert (found["name"], found["photos"], found["undone"]) == ("old", 2, {"No face was found.": 1})
+    assert found["faces"][0]["reason"] == "It is uncertain." and len(found["faces"][0]["references"]) == 1
+    assert str(tmp_path) not in json.dumps(facts["faces"]), "a path would travel with the sheet"

@@ -27,7 +27,7 @@ from train.cleaning import Bounds, change, defect, figures, least_identity, refu
 from train.measured import embedder
 from train.models.restorer import Restorer
 from train.reference_photos import References, shown_for, to_image, to_tensor
-from train.restore import open_restorer, run_model
+from train.restore import on_device, open_restorer, run_model
 from train.snapshot import Snapshot, read_crop, read_version
 
 STAGE = "iterate"
@@ -87,7 +87,7 @@ def clean(
         batch, unit = wanted[start : start + BATCH], f"{work.iteration}/clean-{number}/{start // BATCH:05d}"
         if unit not in done:
             if model is None:
-                model = open_restorer(checkpoint, work.base_model, work.steps)
+                model = on_device(open_restorer(checkpoint, work.base_model, work.steps))
             rows = []
             for face in batch:
                 shown = _references(snapshot, row_of[face], model)

@@ -129,7 +129,7 @@ def run_training(
     from train.objective import check_weights
     from train.outputs import check_run_folder
     from train.recipes import find_recipe
-    from train.run import Settings
+    from train.run import Settings, decided
     from train.snapshot import FACTS, take_snapshot
     from train.together import first_alone, leave, rank
 
@@ -143,7 +143,8 @@ def run_training(
 
     def prepare() -> None:
         check_run_folder(out)
-        check_weights(chosen, told.weights)  # what is missing is said before a long snapshot is taken
+        decided(chosen, told)  # what is missing is said before a long snapshot is taken
+        check_weights(chosen, told.weights)
         if not ready:
             take_snapshot(source, folder, chosen.size, replace=not (out / "config.json").is_file())
 
@@ -216,10 +217,16 @@ def restore(
         Path | None,
         typer.Option(help="Write a page: each face as it came, the references, restored.", metavar="FILE.html"),
     ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the same as data; `likeness report` shows what lies in RUN/restored.", metavar="FILE.json"
+        ),
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="Where the networks of no-reference metrics lie, for --page.",
+            help="Where the networks of no-reference metrics lie, for --page and --sheet.",
             metavar="FOLDER",
             show_default="torch's cache",
         ),
@@ -234,9 +241,10 @@ def restore(
 
     Example: likeness restore old.jpg --reference her1.jpg --reference her2.jpg --checkpoint dataset/run --out restored
     """
-    from train.outputs import outputs_of, shown
+    from train.outputs import check_files, outputs_of, shown
     from train.restored import kept_entries
 
+    check_files(page, sheet)
     if dry_run:
         todo, unreadable = outputs_of(inputs, out)
         kept_entries(out, todo, None)
@@ -251,9 +259,10 @@ def restore(
         return
     from manifests.progress import progress
     from train.restore import restore as run
-    from train.sheets import Sheet
+    from train.sheets import Sheet, sheet_page
 
-    where, notices, sheet = _box(box), list[str](), Sheet()
+    where, notices, faces_done = _box(box), list[str](), Sheet()
+    watched = page is not None or sheet is not None
     with progress("photos", as_json) as report:
         rows = run(
             inputs,
@@ -267,12 +276,16 @@ def restore(
             box=where,
             report=report,
             notice=notices.append,
-            watch=sheet.add if page is not None else lambda *_: None,
+            watch=faces_done.add if watched else lambda *_: None,
         )
-    if page is not None:
+    if watched:
         from train.outputs import write_text
 
-        write_text(page, sheet.html(f"{checkpoint}", [row.reason for row in rows], weights))
+        facts = faces_done.facts(f"{checkpoint}", rows, weights)
+        if page is not None:
+            write_text(page, sheet_page(facts))
+        if sheet is not None:
+            write_text(sheet, json.dumps(facts))
     for sentence in notices:
         typer.echo(sentence, err=True)
     if as_json:

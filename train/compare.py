@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from degrade.presets import seeded
-from train.metrics.intervals import bootstrap_unit, held, mean_interval
+from train.metrics.intervals import FEWEST, bootstrap_unit, held, mean_interval
 
 Row = dict[str, Any]
 
@@ -18,8 +18,9 @@ Row = dict[str, Any]
 def table(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> list[Row]:
     """The mean and interval of every metric for every system, in order of first appearance.
 
-    A metric's entry holds mean, low, high and `images`, how many have a figure; it is None where none has. `images` of
-    a line counts its rows, `unmeasured` those of them that could not be measured at all.
+    A metric's entry holds mean, low, high, `images` and `people`, how many have a figure, and `over`, what was
+    resampled; it is None where none has. `images` of a line counts its rows, `unmeasured` those of them that could not
+    be measured at all.
     """
     found = []
     for key in dict.fromkeys(row["key"] for row in rows):
@@ -33,7 +34,12 @@ def table(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> list[Row]:
                 continue
             people = [row["identity_id"] for row in some]
             interval = mean_interval([row[metric] for row in some], people, seeded(seed, "evaluate", metric))
-            line[metric] = {**asdict(interval), "images": len(some)}
+            line[metric] = {
+                **asdict(interval),
+                "images": len(some),
+                "people": len(set(people)),
+                "over": bootstrap_unit(people),
+            }
         found.append(line)
     return found
 
@@ -44,8 +50,9 @@ def differences(
     """For each (name, key, key) of `pairs` and each metric, the mean over images of the first minus the second.
 
     Over the images that have both figures; a pair without any image is left out. A metric's entry holds mean, low, high
-    (95% percentile bootstrap, see intervals.bootstrap_unit), `excludes_zero`, `images`, and `people_above`: of how many
-    of the people the mean difference is above zero; None where no image has both.
+    (95% percentile bootstrap, see intervals.bootstrap_unit), `excludes_zero` (never of fewer than FEWEST images),
+    `images`, `people`, and `people_above`: of how many of them the mean difference is above zero; None where no image
+    has both.
     """
     by_system: dict[str, dict[str, Row]] = {}
     for row in rows:
@@ -81,8 +88,9 @@ def _difference(values: dict[str, float], rows: dict[str, Row], key: tuple[int |
         own.setdefault(person, []).append(value)
     return {
         **asdict(interval),
-        "excludes_zero": interval.excludes_zero(),
+        "excludes_zero": interval.excludes_zero() and len(values) >= FEWEST,
         "images": len(values),
+        "people": len(own),
         "people_above": sum(float(np.mean(some)) > 0 for some in own.values()),
     }
 
@@ -91,9 +99,11 @@ def told_interval(people: Sequence[str]) -> str:
     """What the intervals are, and how far they can be trusted: few people say little, however many images they have."""
     unit, count = bootstrap_unit(people), len(set(people))
     if len(people) == 1:
-        return "one image alone: an interval says nothing"
-    told = f"95% percentile bootstrap over {f'{count} people' if unit == 'people' else 'images'}"
+        return "One image alone: an interval says nothing"
+    units = count if unit == "people" else len(people)
+    told = f"95% percentile bootstrap over {units} {unit}"
+    if units < 30:  # of 30 .94 (ours)
+        told += f", few: of normal values such intervals hold {held(units):.0%}, not 95%"
     if unit == "images":
-        return f"{told}, of {count} {'person' if count == 1 else 'people'} only: nothing is said of other people"
-    # 30 people: .94 (ours)
-    return told if count >= 30 else f"{told}, few: of normal values such intervals hold {held(count):.0%}, not 95%"
+        told += f"; of {count} {'person' if count == 1 else 'people'} only, so nothing is said of other people"
+    return told

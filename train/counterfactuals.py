@@ -46,13 +46,13 @@ def systems(references: int, counts: Sequence[int] = ()) -> tuple[System, ...]:
 
 
 def counterfactual_systems(references: int) -> tuple[System, ...]:
-    """The curve over K, up to its largest number, and with `references` shown in every way that is not as it should be.
+    """The curve over K, with `references` among them, and as many shown in every way that is not as it should be.
 
     Nobody's age is in a ledger: the photos least alike by embedding stand for another age.
     """
     curve = [
         System(str(count), f"{count} reference{'s' * (count != 1)}" if count else "restored, no reference", count)
-        for count in CURVE
+        for count in sorted({*CURVE, references})
     ]
     told = (
         System(f"shuffled{references}", "the same, in another order", references, altered="shuffled"),

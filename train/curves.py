@@ -61,4 +61,4 @@ def plot(result: dict[str, Any], metric: str = "id_target") -> str:
     others = {row["system"]: row[metric] for key, row in rows.items() if not key.isdigit() and key != "lq"}
     lq = rows["lq"][metric] if "lq" in rows else None
     title = f"{result['metrics'][metric]['title']} ({result['judge']['spec'].rsplit('/', 1)[-1]}), 95% intervals"
-    return curve(counts, others, lq, title)
+    return curve(counts, others, lq, title, f"{result['references']}, otherwise")

@@ -30,7 +30,7 @@ from train.models.restorer import Restorer
 from train.models.steps import check_steps
 from train.outputs import photos_in, result_name
 from train.reference_photos import read_photo
-from train.restore import load_recorded_faces, open_restorer
+from train.restore import load_recorded_faces, on_device, open_restorer
 
 # what is measured where nothing else is asked for; LPIPS and DISTS where their weights are here
 METRICS_ASKED = ("psnr", "ssim", "lpips", "dists", "id_target", "id_references", "face_restored", "copy_ratio")
@@ -172,9 +172,9 @@ class Evaluation:
     def of_run(self, run: Path, lines: Sequence[System], report: Report, label: str = "") -> list[Row]:
         """The rows of a run's newest checkpoint, with its label before each key but the LQ input's."""
         checkpoint = newest_checkpoint(run)
-        model = open_restorer(checkpoint, self.asked.base_model, self.asked.steps)
+        model = on_device(open_restorer(checkpoint, self.asked.base_model, self.asked.steps))
         recognizer = load_recorded_faces(model, self.asked.faces)
-        frozen, measure = self._begun(model.config.size, recognizer)
+        frozen, measure = self._begun(model, recognizer)
         self.models[run] = model
         self.checked[run] = refuse_seen(self.dataset, checkpoint.parent, frozen.cases)
         rows: list[Row] = []
@@ -212,7 +212,9 @@ class Evaluation:
         for name in self.asked.metrics:
             if METRICS[name].scope == "set" and name not in reasons:
                 self._of_set(name, lines, reasons)
-        measured = [name for name in self.asked.metrics if name not in reasons]
+        for line in lines:  # a dash for what cannot be had
+            line.update(dict.fromkeys(reasons))
+        asked = sorted(self.asked.metrics, key=lambda name: name in reasons)  # what there is comes first
         return {
             "dataset": str(self.dataset.resolve()),
             "lq_set": self.frozen.name,
@@ -228,7 +230,7 @@ class Evaluation:
             },
             "interval": told_interval(people),
             "without_wrong_references": sum(not case.wrong for case in self.frozen.cases),
-            "metrics": {name: _described(name) for name in measured},
+            "metrics": {name: _described(name) for name in asked},
             "not_measured": reasons,
             "unmeasured": _reasons(rows),
             "rows": lines,
@@ -247,15 +249,22 @@ class Evaluation:
             "unseen_in_training": "checked" if self.checked[run] else "not checked: RUN/snapshot is not there",
         }
 
-    def _begun(self, size: int, recognizer: FaceModels) -> tuple[FrozenSet, Measure]:
+    def _begun(self, model: Restorer, recognizer: FaceModels) -> tuple[FrozenSet, Measure]:
+        size = model.config.size
         if self.frozen is None:
             self.frozen = read_cases(self.dataset, size, self.lq_set, self.most, self.asked.seed, self.harder)
-            self.own_sha256 = recognizer.recognizer_sha256()
+            self.own_sha256 = _recorded(self.dataset)[1]
             self._load(load_faces(self.asked.judge) if self.asked.judge is not None else recognizer)
         elif self.frozen.cases[0].target.shape[0] != size:
             raise BadInput(
                 f"The set has {self.frozen.cases[0].target.shape[0]} px images and one of the restorers works at "
                 f"{size} px: compare restorers of one size."
+            )
+        if model.facts.get("recognizer") is not None and recognizer.recognizer_sha256() != self.own_sha256:
+            raise BadInput(
+                f"The restorer knows people by {recognizer.spec}, and {self.dataset} was curated with another "
+                f"recognizer, so its references are no references to it: curate the photos with --faces "
+                f"{recognizer.spec}."
             )
         assert self.measure is not None
         return self.frozen, self.measure

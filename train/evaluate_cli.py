@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from manifests.storage import MAX_SEED
-
-if TYPE_CHECKING:
-    pass
 
 Dataset = Annotated[
     Path, typer.Option(help="The dataset with the frozen set, or a benchmark of `likeness freeze`.", metavar="DATASET")

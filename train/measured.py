@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from curate.faces.align import recognition_crop
 from curate.faces.models import FaceModels
@@ -64,7 +65,7 @@ def restored_rows(
             yield _unmeasured(row, "the restorer gave numbers that are none", names)
             continue
         # what a file would hold: 8 bits
-        yield _measured(row, case, to_image(found), measure, names, keep, system.of == "wrong")
+        yield _measured(row, case, to_image(found), measure, names, keep)
 
 
 def embedder(recognizer: FaceModels) -> Embed:
@@ -118,12 +119,20 @@ def outsiders_row(
         return _unmeasured(row, "there is no file for it", names)
     try:
         image = read_photo(path)
+        if not _all_numbers(path):
+            return _unmeasured(row, f"{printable(path.name)} holds pixels that are no numbers", names)
     except BadInput as error:
         return _unmeasured(row, str(error), names)
     if image.shape != case.target.shape:
         sizes = f"{image.shape[1]} x {image.shape[0]}, and the set {case.target.shape[1]} x {case.target.shape[0]}"
         return _unmeasured(row, f"{printable(path.name)} is {sizes}", names)
     return _measured(row, case, image, measure, names, keep)
+
+
+def _all_numbers(path: Path) -> bool:
+    """Whether no pixel is NaN or infinite; only TIFFs can hold such, and reading one as a photo makes them black."""
+    with Image.open(path) as image:
+        return image.mode != "F" or bool(np.isfinite(np.asarray(image)).all())
 
 
 def _row(case: Case, key: str, name: str) -> Row:
@@ -138,10 +147,8 @@ def _row(case: Case, key: str, name: str) -> Row:
     }
 
 
-def _measured(
-    row: Row, case: Case, image: np.ndarray, measure: Measure, names: Sequence[str], keep: Keep, wrongly: bool = False
-) -> Row:
-    values: Mapping[str, float] = measure(image, case.target, case.references, case.wrong if wrongly else ())
+def _measured(row: Row, case: Case, image: np.ndarray, measure: Measure, names: Sequence[str], keep: Keep) -> Row:
+    values: Mapping[str, float] = measure(image, case.target, case.references, case.wrong)
     keep(row, image)
     return row | {name: values.get(name, math.nan) for name in names}
 

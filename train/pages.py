@@ -11,8 +11,8 @@ import jinja2
 import numpy as np
 
 from degrade.operations import shrink
+from manifests.results import notes, tables, title
 from train.evaluate import Pictures
-from train.tables import compared_headings, difference_cells, headings, notes, system_cells, title
 
 SHOWN = 176  # pixels of a picture on the page
 STORED = 256  # at most, in the file, where a picture is larger
@@ -20,14 +20,14 @@ QUALITY = 82  # of WebP
 REFERENCES = 4  # shown of an image's
 
 
-def page(result: dict[str, Any], pictures: Pictures, images: int, first: str | None = None) -> str:
+def page(result: dict[str, Any], pictures: Pictures, images: int) -> str:
     """One HTML file with nothing outside it.
 
-    At most `images` images, those with the lowest figures in `first` (default: identity to the target, where it was
-    measured) of the system that is shown the right references.
+    At most `images` images, the worst by identity to the target, where it was measured, else by the first metric, of
+    the system that is shown the right references.
     """
     metrics = {name: one for name, one in result["metrics"].items() if any(name in row for row in pictures.rows)}
-    leading = first or ("id_target" if "id_target" in metrics else next(iter(metrics)))
+    leading = "id_target" if "id_target" in metrics else next(iter(metrics))
     leader = _leader(result)
     of: dict[str, dict[str, dict[str, Any]]] = {}
     for row in pictures.rows:
@@ -47,7 +47,6 @@ def page(result: dict[str, Any], pictures: Pictures, images: int, first: str | N
             "lq": embedded(case.lq),
             "target": embedded(case.target),
             "references": [embedded(crop, STORED // 2) for crop in case.references[:REFERENCES]],
-            "figures": {},
             "restored": [
                 {
                     "key": key,
@@ -72,10 +71,7 @@ def page(result: dict[str, Any], pictures: Pictures, images: int, first: str | N
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("page.html.j2")
     return template.render(
         title=title(result),
-        headings=headings(result),
-        systems=system_cells(result),
-        compared=compared_headings(result),
-        differences=difference_cells(result),
+        tables=tables(result),
         notes=notes(result),
         metrics=metrics,
         first=leading,

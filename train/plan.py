@@ -143,7 +143,7 @@ def _memory(engine: Engine, activations: int, count: int, batch: int) -> str:
     peak = f" Peak on the GPU: {torch.cuda.max_memory_allocated() / _GIB:.2f} GiB." if torch.cuda.is_available() else ""
     return (
         f"Memory for a part of {batch}: about {sum(shares.values()) / _GIB:.2f} GiB ({told}; activations are measured"
-        f"{scaled}, the rest is counted).{peak}"
+        f"{scaled}, the rest is counted; the program itself and what a layer needs for a moment come on top).{peak}"
     )
 
 

@@ -10,8 +10,11 @@ Figure = Mapping[str, float]  # mean, low, high
 BLUE, ORANGE, GRAY = "#1f6fb4", "#c2571a", "#777"
 
 
-def curve(counts: Mapping[int, Figure], others: Mapping[str, Figure], lq: Figure | None, title: str) -> str:
-    """`counts` by number of references, `others` by what they are, `lq` the input itself; intervals as bars."""
+def curve(
+    counts: Mapping[int, Figure], others: Mapping[str, Figure], lq: Figure | None, title: str, caption: str = ""
+) -> str:
+    """`counts` by number of references, `others` by what they are, with a caption below, `lq` the input itself;
+    intervals as bars."""
     width, height, left, right, top, bottom = 700, 400, 64, 230, 36, 56
     every = [*counts.values(), *others.values(), *([lq] if lq is not None else [])]
     low, high = min(one["low"] for one in every) - 0.005, max(one["high"] for one in every) + 0.005
@@ -57,6 +60,12 @@ def curve(counts: Mapping[int, Figure], others: Mapping[str, Figure], lq: Figure
     if lq is not None:
         parts.append(f'<path d="M{left} {y(lq["mean"]):.1f}H{width - right}" stroke="{GRAY}" stroke-dasharray="5 4"/>')
         labels.append((lq["mean"], "the input itself", GRAY))
+    if others:
+        middle = (x(most) + 24 + width - right) / 2
+        parts.append(
+            f'<text x="{middle:.1f}" y="{height - bottom + 22}" text-anchor="middle" fill="{ORANGE}">'
+            f"{escape(caption)}</text>"
+        )
     gap = (width - right - x(most) - 24) / max(len(others), 1)
     for place, (name, figure) in enumerate(others.items()):
         here = x(most) + 24 + place * gap

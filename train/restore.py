@@ -106,7 +106,7 @@ def restore(
         raise BadInput("--box names a face in one photo: give one photo, and no --aligned.")
     if box is not None and not (all(map(math.isfinite, box)) and box[0] < box[2] and box[1] < box[3]):
         raise BadInput("--box is x0,y0,x1,y1 in pixels, four finite numbers with x0 < x1 and y0 < y1.")
-    model = open_restorer(checkpoint, base_model, steps)
+    model = on_device(open_restorer(checkpoint, base_model, steps))
     models = load_recorded_faces(model, faces)
     todo, unreadable = outputs_of(inputs, out)
     shown_files = reference_files(references, [path for path, _ in todo])
@@ -174,6 +174,11 @@ def _opened(name: str, base_model: str | None) -> Restorer:
     return load_osdface(Path(name.removeprefix(RELEASED)), base_model)
 
 
+def on_device(model: Restorer) -> Restorer:
+    """The restorer on the GPU, where there is one."""
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def load_recorded_faces(model: Restorer, spec: str | None) -> FaceModels:
     """The face models that a restorer was trained with; raises BadInput where the recognizer is another one.
 
@@ -193,14 +198,18 @@ def load_recorded_faces(model: Restorer, spec: str | None) -> FaceModels:
 
 @torch.inference_mode()
 def run_model(model: Restorer, lq: torch.Tensor, references: References) -> torch.Tensor:
-    """One batch (B, 3, S, S) in 0..1 through the restorer, every image with the same references."""
-    batch, count = len(lq), len(references.crops)
-    return model(
-        lq,
-        references.crops.expand(batch, -1, -1, -1, -1),
-        torch.ones(batch, count, dtype=torch.bool),
-        references.embeddings.expand(batch, -1, -1),
-    ).image
+    """One batch (B, 3, S, S) in 0..1 through the restorer, every image with the same references.
+
+    Computed wherever the restorer is, from the CPU to the CPU.
+    """
+    batch, count, device = len(lq), len(references.crops), next(model.parameters(), lq).device
+    restored = model(
+        lq.to(device),
+        references.crops.to(device).expand(batch, -1, -1, -1, -1),
+        torch.ones(batch, count, dtype=torch.bool, device=device),
+        references.embeddings.to(device).expand(batch, -1, -1),
+    )
+    return restored.image.cpu()
 
 
 def _restore_one(

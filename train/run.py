@@ -18,7 +18,7 @@ from train.checkpoint import WEIGHTS, newest_checkpoint
 from train.models.steps import check_steps
 from train.objective import THROUGH_RECOGNIZER
 from train.outputs import RUN_CONFIG, check_run_folder
-from train.recipes import DIFFUSION, TINY, VRE, Recipe
+from train.recipes import DIFFUSION, TINY, VRE, Recipe, model_config
 from train.snapshot import Snapshot
 from train.together import world
 
@@ -50,7 +50,16 @@ class Settings:
 
 
 def settled(recipe: Recipe, snapshot_facts: dict[str, Any], has_onnx: bool, settings: Settings) -> dict[str, Any]:
-    """The facts of a run that its recipe and its settings decide. Raises BadInput where they do not go together."""
+    """The facts of a run that its recipe, its settings and its recognizer decide. Raises BadInput as `decided` does."""
+    spec = snapshot_facts["recognizer"]["spec"]
+    return decided(recipe, settings) | {"identity_loss": _identity_loss(recipe, spec, has_onnx, settings.identity)}
+
+
+def decided(recipe: Recipe, settings: Settings) -> dict[str, Any]:
+    """The facts of a run that its recipe and its settings decide, before there is a snapshot.
+
+    Raises BadInput where they do not go together, and where the base or the embedder cannot be had.
+    """
     if settings.accumulate < 1:
         raise BadInput(f"--accumulate {settings.accumulate}: say 1 or more.")
     if recipe.batch % (world() * settings.accumulate):
@@ -67,7 +76,6 @@ def settled(recipe: Recipe, snapshot_facts: dict[str, Any], has_onnx: bool, sett
         raise BadInput(f"Recipe {recipe.name} on {recipe.base} does not go with --base-model {settings.base_model}.")
     return {
         "recipe": json.loads(json.dumps(asdict(recipe))),
-        "identity_loss": _identity_loss(recipe, snapshot_facts["recognizer"]["spec"], has_onnx, settings.identity),
         "base_model": settings.base_model,
         "base_sha256": _base_sha256(recipe, settings.base_model),
         "vre": _dictionary(recipe, settings.vre),
@@ -157,8 +165,9 @@ def _identity_loss(recipe: Recipe, spec: str, has_onnx: bool, wanted: bool) -> d
 def _base_sha256(recipe: Recipe, base_model: str) -> str:
     if recipe.base != DIFFUSION:
         return ""
-    from train.models.diffusion import base_fingerprint
+    from train.models.diffusion import base_fingerprint, check_base
 
+    check_base(model_config(recipe, 0, base_model))
     return str(base_fingerprint(base_model))
 
 

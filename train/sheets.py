@@ -1,4 +1,4 @@
-"""A page of restored photos, for which no truth is known: each face as it came, the references, restored."""
+"""Restored photos, for which no truth is known: each face as it came, the references, restored; a page, or data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -14,8 +15,10 @@ import numpy as np
 from train.metrics.measure import available
 from train.metrics.noreference import WEIGHTS, load_no_reference
 from train.metrics.table import METRICS
+from train.outputs import shown
 from train.pages import REFERENCES, SHOWN, STORED, embedded
 from train.reference_photos import References, to_image, to_tensor
+from train.restore import PhotoDone
 
 
 @dataclass(frozen=True)
@@ -37,17 +40,26 @@ class Sheet:
         seen = tuple(to_image(crop) for crop in references.crops[:REFERENCES])
         self.faces.append(_Face(str(photo), lq, seen, restored))
 
-    def html(self, restorer: str, reasons: Sequence[str | None], weights: Path | None) -> str:
-        """One HTML file with nothing outside it; no-reference metrics where they can be had, else why not."""
+    def facts(self, restorer: str, rows: Sequence[PhotoDone], weights: Path | None) -> dict[str, Any]:
+        """What a page says, plain enough for JSON: every picture a data URL, no path but the restorer's.
+
+        `likeness report` shows what lies in RUN/restored/ as it is (manifests/report/runs.py). No-reference metrics
+        where they can be had, else why not. A reason is a face's where it was restored, else counted over photos.
+        """
         missing = {name: why for name in WEIGHTS if (why := available(name, weights)) is not None}
         judges = {name: load_no_reference(name, weights) for name in WEIGHTS if name not in missing}
-        loader = jinja2.PackageLoader("train", "")
-        template = jinja2.Environment(loader=loader, autoescape=True).get_template("sheet.html.j2")
-        return template.render(
-            restorer=restorer,
-            faces=[
+        said = {row.photo: row.reason for row in rows}
+        lacking: dict[str, list[str]] = {}
+        for name, why in missing.items():
+            lacking.setdefault(why, []).append(METRICS[name].title)
+        undone = Counter(row.reason for row in rows if row.status != "ok" and row.reason is not None)
+        return {
+            "restorer": shown(restorer),
+            "photos": len(rows),
+            "faces": [
                 {
-                    "photo": Path(face.photo).name,
+                    "photo": shown(Path(face.photo).name),
+                    "reason": shown(said.get(face.photo) or ""),
                     "lq": embedded(face.lq),
                     "restored": embedded(face.restored),
                     "references": [embedded(crop, STORED // 2) for crop in face.references],
@@ -55,11 +67,21 @@ class Sheet:
                 }
                 for face in self.faces
             ],
-            reasons=Counter(reason for reason in reasons if reason is not None),
-            missing=missing,
-            judges=[METRICS[name] for name in judges],
-            shown=SHOWN,
-        )
+            "undone": {shown(reason): count for reason, count in undone.items()},
+            "missing": {", ".join(titles): why for why, titles in lacking.items()},
+            "metrics": [
+                {"title": metric.title, "better": metric.better, "convention": metric.convention,
+                 "source": metric.source}
+                for metric in (METRICS[name] for name in judges)
+            ],
+        }  # fmt: skip
+
+
+def sheet_page(facts: dict[str, Any]) -> str:
+    """One HTML file of `Sheet.facts` with nothing outside it."""
+    loader = jinja2.PackageLoader("train", "")
+    template = jinja2.Environment(loader=loader, autoescape=True).get_template("sheet.html.j2")
+    return template.render(facts, shown=SHOWN)
 
 
 def _figures(judges: dict[str, Callable[..., list[float]]], face: _Face) -> list[tuple[str, str, str]]:

@@ -11,99 +11,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-Result = dict[str, Any]
-
-DASH = "–"
-MARK = "*"
-
-
-def headings(result: Result) -> list[str]:
-    """A column's head for every metric: title, unit, and which way is better."""
-    arrows = {"higher": " ↑", "lower": " ↓", "": ""}
-    units = {name: f", {metric['unit']}" if metric["unit"] else "" for name, metric in result["metrics"].items()}
-    return [m["title"] + units[name] + arrows[m["better"]] for name, m in result["metrics"].items()]
-
-
-def system_cells(result: Result, most: int = 9) -> list[list[str]]:
-    """A line a system: its name, mean and interval of every metric, with at most so many digits; a dash for none."""
-    return [
-        [
-            _named(line),
-            *(_cell(line[name], min(metric["digits"], most), "") for name, metric in result["metrics"].items()),
-        ]
-        for line in result["rows"]
-    ]
-
-
-def difference_cells(result: Result, most: int = 9) -> list[list[str]]:
-    """A line a paired difference; MARK where its interval excludes zero; people above zero of how many."""
-    names = [name for name in result["metrics"] if any(name in line for line in result["differences"])]
-    lines = []
-    for line in result["differences"]:
-        cells = []
-        for name in names:
-            found = line[name]
-            told = _cell(found, min(result["metrics"][name]["digits"], most), "+")
-            if found is not None:
-                told += f"{' ' + MARK if found['excludes_zero'] else ''} {found['people_above']}/{line['people']}"
-            cells.append(told)
-        lines.append([line["difference"], *cells])
-    return lines
-
-
-def compared_headings(result: Result) -> list[str]:
-    """The heads of `difference_cells`: a figure of a whole set has no difference image by image."""
-    names = [name for name in result["metrics"] if any(name in line for line in result["differences"])]
-    return [head for name, head in zip(result["metrics"], headings(result), strict=True) if name in names]
-
-
-def notes(result: Result) -> list[str]:
-    """What a reader has to know of the figures, a sentence a line."""
-    own = " (the dataset's own, which a restorer may have learned through)"
-    judge = result["judge"]
-    told = [f"{result['interval']}. Identity by {judge['spec']}{own if judge['is_the_datasets_own'] else ''}."]
-    if left := result["images_in_set"] - result["images"]:
-        told.append(f"{left} more images of the set have no reference, and are not measured.")
-    wrong = result["without_wrong_references"]
-    if wrong == result["images"]:
-        why = "only one person" if result["people"] == 1 else "nobody else with as many photos"
-        told.append(f"No row with wrong references: there is {why} in the set.")
-    elif wrong:
-        told.append(f"For {wrong} images nobody else has as many photos to show wrongly.")
-    abouts = result.get("runs") or ({"": result} if "unseen_in_training" in result else {})
-    for name, about in abouts.items():
-        if about["unseen_in_training"] != "checked":
-            of = f" of {name}" if name else ""
-            told.append(f"That these people were not in the training{of} is {about['unseen_in_training']}.")
-    unmeasured: dict[tuple[str, str], int] = {}
-    for row in result["unmeasured"]:
-        unmeasured[row["key"], row["reason"]] = unmeasured.get((row["key"], row["reason"]), 0) + 1
-    told += [f"Not measured: {count} of {key}: {reason}." for (key, reason), count in unmeasured.items()]
-    for line in result["rows"]:
-        for name, metric in result["metrics"].items():
-            found = line[name]
-            have = line["images"] - line["unmeasured"]
-            if found is not None and found["images"] < have and metric["without_a_figure"]:
-                few = f"{have - found['images']} of {have} images of {line['system']} have no {metric['title']}"
-                told.append(f"{few}: {metric['without_a_figure']}.")
-    for name, files in result.get("extra", {}).items():
-        if files:
-            more = ", ..." if len(files) > 3 else ""
-            told.append(f"{len(files)} files of {name} belong to no image of the set: {', '.join(files[:3])}{more}.")
-    told += [f"No {name}: {reason}" for name, reason in result["not_measured"].items()]
-    if result["differences"]:
-        told.append(
-            f"{MARK} the interval of this one difference excludes zero; of twenty that are nothing one is marked all "
-            "the same. n/m: of n of m people the mean is above zero."
-        )
-    return told
-
-
-def title(result: Result) -> str:
-    """What was measured."""
-    who = "person" if result["people"] == 1 else "people"
-    named = f", {result['checkpoint']}" if "checkpoint" in result else ""
-    return f"{result['lq_set']}: {result['images']} images of {result['people']} {who}{named}"
+from manifests.results import Result, compared_headings, difference_cells, headings, notes, system_cells, title
 
 
 def show(result: Result) -> None:
@@ -166,7 +74,8 @@ _ESCAPED = {c: f"\\{c}" for c in "&%$#_{}"} | {
 
 
 def latex(result: Result) -> str:
-    """The same for a paper that uses booktabs; best means are bold, among the systems but the LQ input."""
+    """The same for a paper that uses booktabs. The best mean is bold, of the systems but the LQ input and but those
+    that have fewer images than others: who leaves out the hard ones has an easy mean."""
 
     def escape(text: str) -> str:
         return "".join(_ESCAPED.get(letter, letter) for letter in text)
@@ -198,11 +107,13 @@ def latex(result: Result) -> str:
 
 def _best(result: Result, name: str) -> set[int]:
     better = result["metrics"][name]["better"]
-    means = {
-        number: line[name]["mean"]
+    found = {
+        number: line[name]
         for number, line in enumerate(result["rows"])
         if line["key"] != "lq" and line[name] is not None
     }
+    most = max((value["images"] for value in found.values()), default=0)
+    means = {number: value["mean"] for number, value in found.items() if value["images"] == most}
     if not better or len(means) < 2:
         return set()
     best = (max if better == "higher" else min)(means.values())
@@ -211,17 +122,3 @@ def _best(result: Result, name: str) -> set[int]:
 
 def _metrics(result: Result) -> list[dict[str, Any]]:
     return list(result["metrics"].values())
-
-
-def _named(line: dict[str, Any]) -> str:
-    few = line["images"] - line["unmeasured"]
-    return line["system"] + (f" ({few} of {line['images']})" if line["unmeasured"] else "")
-
-
-def _cell(value: dict[str, float] | None, digits: int, sign: str) -> str:
-    if value is None:
-        return DASH
-    told = f"{value['mean']:{sign}.{digits}f}"
-    if "low" not in value:
-        return told
-    return f"{told} [{value['low']:{sign}.{digits}f}, {value['high']:{sign}.{digits}f}]"

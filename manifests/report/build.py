@@ -15,7 +15,8 @@ from manifests.ledger import Ledger, now
 from manifests.records import Decision, Label
 from manifests.report.cleaned import cleaned
 from manifests.report.coverage import coverage
-from manifests.report.pictures import curve, histogram, patch, thumbnail, whole
+from manifests.report.pictures import histogram, patch, thumbnail
+from manifests.report.runs import read_run
 from manifests.storage import crop_path, path_of, write_atomically
 
 PEOPLE = 12  # contact sheets, largest first
@@ -25,7 +26,6 @@ PAIRS = 8
 DEGRADED = 12
 DECISIONS = 20  # the newest
 REMOVED = 4  # faces a filter
-GRIDS = 2  # newest sample grids a run
 
 # what the reasons in the ledger mean, for a reader who does not know the code
 REASONS = {
@@ -86,7 +86,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
             "degraded": _degraded(ledger, dataset),
             "cleaned": cleaned(ledger, dataset),
         }
-    facts["runs"] = [_run(run) for run in runs]
+    facts["runs"] = [read_run(run) for run in runs]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("manifests.report", "."),
         autoescape=True,
@@ -281,40 +281,3 @@ def _in_words(theta: dict[str, Any]) -> str:
             case _:
                 words.append(str(step.get("op", "?")))
     return " · ".join(words)
-
-
-def _run(run: Path) -> dict[str, Any]:
-    """Curves, the newest sample grids, and the evaluation, each empty where it is not there yet."""
-    lines = _json_lines(run / "stats.jsonl")
-    learned = [line for line in lines if line.get("kind") == "train"]
-    looked = [line for line in lines if line.get("kind") == "val"]
-
-    def series(rows: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-        return [(row["images"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
-
-    def versus(measure: str) -> dict[str, list[tuple[float, float]]]:
-        names = {"references": "restored", "no reference": "alone", "LQ": "lq"}
-        return {name: found for name, key in names.items() if (found := series(looked, f"{measure}_{key}"))}
-
-    curves = [curve({key: series(learned, key)}, f"{key} loss") for key in ("pixel", "edge", "identity")]
-    curves += [curve(versus("psnr"), "val PSNR, dB"), curve(versus("identity"), "val identity, by the loss's judge")]
-    grids = sorted((run / "samples").glob("*.png"))[-GRIDS:]
-    evaluations = [run / f"{name}.json" for name in ("evaluation", "evaluation-judge")]
-    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    return {
-        "name": run.name,
-        "config": config,
-        "curves": [drawn for drawn in curves if drawn],
-        "grids": [(grid.stem, whole(grid)) for grid in grids],
-        "evaluations": [json.loads(path.read_text(encoding="utf-8")) for path in evaluations if path.is_file()],
-    }
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:  # the line that a kill cut short
-            continue
-    return found

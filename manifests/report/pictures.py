@@ -96,13 +96,14 @@ def curve(series: Mapping[str, Series], label: str) -> str:
     if not points:
         return ""
     width, height, left, bottom = 332, 190, 48, 24
+    above = 28 if len(series) < 2 else 20 + 13 * len(series)  # the names stand above the lines
     x0, x1 = min(p[0] for p in points), max(p[0] for p in points)
     y0, y1 = min(p[1] for p in points), max(p[1] for p in points)
     x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1e-6)
 
     def place(point: tuple[float, float]) -> str:
         x = left + (point[0] - x0) / (x1 - x0) * (width - left - 8)
-        y = height - bottom - (point[1] - y0) / (y1 - y0) * (height - bottom - 28)
+        y = height - bottom - (point[1] - y0) / (y1 - y0) * (height - bottom - above)
         return f"{x:.1f},{y:.1f}"
 
     parts = [f'<text x="{left}" y="14" class="label">{label}</text>']
@@ -114,7 +115,7 @@ def curve(series: Mapping[str, Series], label: str) -> str:
             parts.append(
                 f'<text x="{width - 8}" y="{14 + 13 * i}" text-anchor="end" style="fill: {colour}">{name}</text>'
             )
-    for value, y in ((y1, 28), (y0, height - bottom)):
+    for value, y in ((y1, above), (y0, height - bottom)):
         parts.append(f'<text x="{left - 5}" y="{y + 4}" text-anchor="end">{value:.3g}</text>')
     parts.append(f'<line x1="{left}" x2="{width - 8}" y1="{height - bottom}" y2="{height - bottom}" class="axis"/>')
     parts.append(f'<text x="{left}" y="{height - 6}">{x0:,.0f}</text>')

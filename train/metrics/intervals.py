@@ -9,8 +9,9 @@ import numpy as np
 from scipy.stats import t
 
 RESAMPLES = 2000
-# fewer people than this say too little about people to resample them; then images are resampled (ours)
-FEWEST_PEOPLE = 5
+# Fewer people than this say too little about people to resample them; then images are resampled. And of fewer images no
+# difference is marked: three that happen to lie on one side would be (ours)
+FEWEST = 5
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Interval:
 
 def bootstrap_unit(people: Sequence[str]) -> str:
     """What is resampled: people, since photos of one person are alike, or images where there are too few people."""
-    return "people" if len(set(people)) >= FEWEST_PEOPLE else "images"
+    return "people" if len(set(people)) >= FEWEST else "images"
 
 
 def held(units: int) -> float:

@@ -52,8 +52,13 @@ def load_published(weights: Path | None) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def published_input(image: np.ndarray) -> torch.Tensor:
-    """RGB uint8 (S, S, 3) -> float32 (1, 1, 128, 128) in -1..1: gray, then resized bilinearly, which aliases."""
-    gray = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
+    """RGB uint8 (S, S, 3) -> float32 (1, 1, 128, 128) in -1..1: gray, then resized bilinearly, which aliases.
+
+    The script reads a PNG as gray, and the PNG library cuts off where cv2.cvtColor rounds: one level in half of the
+    pixels. So it is read from a PNG here too.
+    """
+    data = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 0])[1]
+    gray = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
     gray = cv2.resize(gray, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
     return torch.from_numpy((gray.astype(np.float32) - 127.5) / 127.5)[None, None]
 

@@ -136,7 +136,8 @@ METRICS: dict[str, Metric] = {
         "references",
         "ours", nan="there is no reference that differs from the target"),
     "takeover": Metric("identity takeover", "", "lower", 3,
-        "1 where the judge finds the restored image nearer to any wrong reference than to the target, else 0",
+        "1 where the judge finds the restored image nearer to any wrong reference than to the target, else 0; where "
+        "none of them was shown, it says how often that is so anyway",
         "ours", nan="there is no wrong reference", scope="wrong"),
 }
 # fmt: on

@@ -13,7 +13,6 @@ class Conditions:
 
     present: torch.Tensor  # (B,K) bool, False where a slot is empty; K may be 0
     prompt: torch.Tensor | None = None  # (B,N,D): tokens of the VRE and of the identity embedder, D the base's own
-    prompt_mask: torch.Tensor | None = None  # (B,N) bool, False where a token is not there
     maps: list[torch.Tensor] = field(default_factory=list)  # part `maps`: per scale (B,2C,h,w), finest first
     identity: torch.Tensor | None = None  # part `embedding`: (B,d) mean embedding, or the learned nobody
     references: torch.Tensor | None = None  # part `extended` on diffusion: (B,K,3,S,S) in 0..1
@@ -29,7 +28,6 @@ class Conditions:
         return Conditions(
             present=self.present[rows],
             prompt=chosen(self.prompt),
-            prompt_mask=chosen(self.prompt_mask),
             maps=[found.detach()[rows] for found in self.maps],
             identity=chosen(self.identity),
             references=chosen(self.references),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from pathlib import Path
@@ -23,6 +24,7 @@ from train.models.references import zeroed
 # of the name that OSDFace's has; they are in every attention, to itself and to the prompt.
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
 TOKENS = 77  # of the learned prompt where a recipe has none: as many as the UNet has seen from its text encoder
+SEEN_AT = 1  # the timestep at which the UNet sees references: InstantRestore's pix2pix_turbo.py
 SPREAD = 0.02  # of that prompt as new: its tokens must differ to become different (ours)
 # What train/models/one_step.py counts with: Stable Diffusion's schedule.
 SCHEDULE = {
@@ -49,7 +51,7 @@ class DiffusionBase(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         parts, name = set(config.parts), config.base_model
-        unet_config, vae_config = _checked(name, config)
+        unet_config, vae_config = check_base(config)
         self.unet = _loaded(UNet2DConditionModel, name, "unet")
         self.vae = _loaded(AutoencoderKL, name, "vae")
         self.requires_grad_(False)
@@ -86,7 +88,7 @@ class DiffusionBase(nn.Module):
         if self.extension is not None:
             self.extension.forget()
             if conditions.references is not None and bool(conditions.present.any()):
-                self._show(conditions.references, conditions.present, timestep)
+                self._show(conditions.references, conditions.present)
         more: dict[str, Any] = {}
         if self.joins is not None:
             more["down_intrablock_additional_residuals"] = [
@@ -100,23 +102,20 @@ class DiffusionBase(nn.Module):
             z,
             timestep,
             encoder_hidden_states=prompt,
-            encoder_attention_mask=conditions.prompt_mask,
             class_labels=conditions.identity,
             **more,
         ).sample
         return noise
 
     @torch.no_grad()
-    def _show(self, references: torch.Tensor, present: torch.Tensor, timestep: int | torch.Tensor) -> None:
-        """Every reference once through the UNet as it came: clean, at the same timestep, with a prompt of zeros (ours:
-        InstantRestore's frozen copy has its text encoder's)."""
+    def _show(self, references: torch.Tensor, present: torch.Tensor) -> None:
+        """Every reference once through the UNet as it came: without noise, and with a prompt of zeros (ours:
+        InstantRestore's frozen copy has its text encoder's, and noise of deviation .04)."""
         assert self.extension is not None
         with self.extension.keeping(present):
             z = self.encode(references[present])
             nobody = z.new_zeros(len(z), 0) if self.unet.class_embedding is not None else None
-            if isinstance(timestep, torch.Tensor):
-                timestep = timestep[present.nonzero()[:, 0]]  # of the image that the reference belongs to
-            self.unet(z, timestep, encoder_hidden_states=z.new_zeros(len(z), 1, self.prompt_dim), class_labels=nobody)
+            self.unet(z, SEEN_AT, encoder_hidden_states=z.new_zeros(len(z), 1, self.prompt_dim), class_labels=nobody)
 
     def decode(self, x0: torch.Tensor, lq: torch.Tensor) -> torch.Tensor:
         """x0 as z -> image (B,3,S,S), not clamped; the LQ image is not looked at."""
@@ -141,22 +140,31 @@ class _Shift(nn.Module):
 
 
 def base_fingerprint(base_model: str) -> str:
-    """sha256 of what the configs of UNet, VAE and scheduler say, without what diffusers notes of itself.
+    """sha256 of where the configs of UNet and VAE differ from diffusers' defaults, and of the schedule.
 
-    A copy of the model elsewhere, or saved by another diffusers, has the same; its weights are not looked at. Raises
-    BadInput where one of them cannot be had.
+    A copy of the model elsewhere, or saved by another diffusers, which writes more or fewer defaults down, has the
+    same; its weights are not looked at. Raises BadInput where one of them cannot be had.
     """
-    configs = {
-        "unet": _config(UNet2DConditionModel, base_model, "unet"),
-        "vae": _config(AutoencoderKL, base_model, "vae"),
-        "scheduler": _config(DDIMScheduler, base_model, "scheduler"),
-    }
-    plain = {part: {k: v for k, v in found.items() if not k.startswith("_")} for part, found in configs.items()}
+    unet = _told(UNet2DConditionModel, _config(UNet2DConditionModel, base_model, "unet"))
+    vae = _told(AutoencoderKL, _config(AutoencoderKL, base_model, "vae"))
+    schedule = _config(DDIMScheduler, base_model, "scheduler")
+    plain = {"unet": unet, "vae": vae, "scheduler": {n: schedule.get(n, value) for n, value in SCHEDULE.items()}}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def _checked(base_model: str, config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The configs of UNet and VAE. Raises BadInput where the base is not a model that is called as ours is."""
+def _told(kind: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a config that `kind` reads and that are not its defaults."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(kind.__init__).parameters.items()}
+    return {
+        name: value
+        for name, value in config.items()
+        if name in defaults and value != (list(d) if isinstance(d := defaults[name], tuple) else d)
+    }
+
+
+def check_base(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configs of UNet and VAE of a base. Raises BadInput where it is not a model that is called as ours is."""
+    base_model = config.base_model
     unet, vae = _config(UNet2DConditionModel, base_model, "unet"), _config(AutoencoderKL, base_model, "vae")
     schedule = _config(DDIMScheduler, base_model, "scheduler")
     latent, inputs, outputs = vae.get("latent_channels"), unet.get("in_channels"), unet.get("out_channels")

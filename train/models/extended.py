@@ -2,7 +2,9 @@
 
 The UNet as it came, without its adapters, sees every reference once, without gradients; its decoder's self-attention
 layers (nine in Stable Diffusion, as there) keep their keys and values, and attend to them beside their own when the LQ
-latent passes. Their optional normalisation of the values (AdaIN) is left out.
+latent passes. The values of each reference get mean and deviation of the input's (AdaIN, use_adain in their final
+config). Their own keys stay, as by default there; the final config leaves them out (train_input: false), which an image
+without references could not.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
+
+EPSILON = 1e-5  # added to a deviation, as there
 
 
 class Extension:
@@ -56,18 +60,20 @@ class _Attention:
 
     def __init__(self) -> None:
         self.keeps = False
-        self.kept: tuple[torch.Tensor, torch.Tensor] | None = None  # keys and values
+        self.kept: tuple[torch.Tensor, torch.Tensor] | None = None  # keys, and values of mean 0 and deviation 1
         self.mask: torch.Tensor | None = None  # (B,1,1,K N) bool; None where every slot shows a reference
 
     def spread(self, present: torch.Tensor) -> None:
         """(n,N,C) of the references that exist -> (B,K N,C), zero and masked in empty slots."""
         assert self.kept is not None
+        keys, values = self.kept
+        mean, deviation = _moments(values)
         slots = []
-        for kept in self.kept:
+        for kept in (keys, (values - mean) / deviation):
             whole = kept.new_zeros((*present.shape, *kept.shape[1:]))
             whole[present] = kept
             slots.append(whole.flatten(1, 2))
-        places = self.kept[0].shape[1]
+        places = keys.shape[1]
         self.kept = slots[0], slots[1]
         self.mask = None if bool(present.all()) else present.repeat_interleave(places, dim=1)[:, None, None]
 
@@ -87,9 +93,16 @@ class _Attention:
         elif self.kept is not None:
             if self.mask is not None:
                 mask = F.pad(self.mask, (key.shape[1], 0), value=True)
+            mean, deviation = _moments(value)
             key = torch.cat([key, self.kept[0].to(key.dtype)], 1)
-            value = torch.cat([value, self.kept[1].to(value.dtype)], 1)
+            value = torch.cat([value, (self.kept[1] * deviation + mean).to(value.dtype)], 1)
         query, key, value = (t.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for t in (query, key, value))
         seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=attn.scale)
         out: torch.Tensor = attn.to_out[0](seen.transpose(1, 2).flatten(2).to(hidden_states.dtype))
         return out
+
+
+def _moments(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B,N,C) -> mean and deviation of each channel over the N places, (B,1,C) float32."""
+    values = values.float()
+    return values.mean(1, keepdim=True), values.std(1, keepdim=True, correction=0) + EPSILON

@@ -50,10 +50,12 @@ class Recognizer(nn.Module):
 
 def load_recognizer(onnx_file: Path, facts: dict[str, Any], face_size: int) -> Recognizer:
     """The recognizer of a snapshot. Raises ModelUnavailable where it cannot be turned into a torch module."""
+    import onnx
     import onnx2torch
 
     try:
-        network = onnx2torch.convert(str(onnx_file))
+        # of a path it would write a file beside it, where others may read at the same time and the disk may be full
+        network = onnx2torch.convert(onnx.load(str(onnx_file)))
     except Exception as error:  # onnx, onnx2torch and its operators each raise their own
         raise ModelUnavailable(
             f"{onnx_file} cannot be turned into a torch module for the identity loss ({error}): say --no-identity."

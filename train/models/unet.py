@@ -50,11 +50,10 @@ class PromptAttention(nn.Module):
         )
         self.attention.to_out[0] = zeroed(nn.Linear(channels, channels))
 
-    def forward(self, h: torch.Tensor, prompt: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """h (B,C,h,w), prompt (B,N,D), mask (B,N) bool or None for all -> (B,C,h,w)."""
+    def forward(self, h: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        """h (B,C,h,w), prompt (B,N,D) -> (B,C,h,w)."""
         own = self.norm(h).flatten(2).transpose(1, 2)
-        seen = None if mask is None else mask[:, None]
-        out = self.attention(own, encoder_hidden_states=prompt, attention_mask=seen)
+        out = self.attention(own, encoder_hidden_states=prompt)
         return h + out.transpose(1, 2).reshape(h.shape)
 
 
@@ -136,11 +135,11 @@ class TinyUNet(nn.Module):
                 if self.attend is not None:
                     h = self.attend(h, seen.tokens, seen.token_mask)
                 if self.prompted is not None:
-                    h = self.prompted[0](h, seen.prompt, seen.prompt_mask)
+                    h = self.prompted[0](h, seen.prompt)
             skips.append(h)
         h = self.middle[0](h, identity)
         if self.prompted is not None:
-            h = self.prompted[1](h, seen.prompt, seen.prompt_mask)
+            h = self.prompted[1](h, seen.prompt)
         h = self.middle[1](h, identity)
         for level in reversed(range(len(self.up))):
             h = self.up[level](torch.cat([self.larger[level](h), skips[level]], 1), identity)
