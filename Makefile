@@ -9,12 +9,13 @@ STAMP := $(VENV)/installed
 IQA := pyiqa timm openai-clip einops ftfy wcwidth
 DEMO := demo_dataset
 
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install demo test fuzz lint format bench clean
 
 help:
 	@echo "make install   the environment in $(VENV), with everything that tests, demo and benchmarks need"
 	@echo "make demo      the whole job, offline, on photos that come with installed packages -> $(DEMO)/report/index.html"
 	@echo "make test      the tests"
+	@echo "make fuzz      the decoders and the archives under 100,000 and 33,000 mutated files; FUZZ_SEED=1 takes others"
 	@echo "make lint      format, lint, types and layers"
 	@echo "make format    format the code"
 	@echo "make bench     degradation and grouping beside their peers, and the speed of curation, on ../shared/data"
@@ -34,6 +35,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+fuzz: $(STAMP)
+	FUZZ_FILES=$${FUZZ_FILES:-100000} $(BIN)/python -m pytest tests/test_curate_fuzz.py
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

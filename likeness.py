@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 import curate.cli
+import curate.import_cli
 import degrade.cli
 import manifests.cli
 import train.benchmark_cli
@@ -72,7 +73,7 @@ def _front(
 
 @app.command()
 def run(
-    photos: Annotated[list[Path], typer.Argument(help="Photos and folders of photos.", metavar="PHOTOS...")],
+    photos: Annotated[list[Path], typer.Argument(help=curate.cli.PHOTOS_HELP, metavar="PHOTOS...")],
     into: Annotated[Path, typer.Option(help="The dataset's folder; made where it does not exist.", metavar="DATASET")],
     faces: Annotated[str, typer.Option(help=curate.cli.FACES_HELP)] = "auto",
     split: Annotated[str, typer.Option(help=curate.cli.SPLIT_HELP)] = "identity",
@@ -248,8 +249,9 @@ app.command()(train.evaluate_cli.counterfactuals)
 app.command()(train.benchmark_cli.freeze)
 app.command()(train.benchmark_cli.leaks)
 app.command()(manifests.cli.report)
-for command in (manifests.cli.show, manifests.cli.query, manifests.cli.check, manifests.cli.why):
+for command in (manifests.cli.show, manifests.cli.query, manifests.cli.check, manifests.cli.why, manifests.cli.export):
     ledger.command()(command)
+ledger.command("import")(curate.import_cli.import_lists)
 app.add_typer(ledger, name="manifest")
 
 

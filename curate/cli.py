@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from curate.decide import Entry, Made
     from curate.pipeline import Summary
 
+PHOTOS_HELP = "Photos, folders of photos, and archives of photos: zip, tar, tar.gz, tar.bz2, tar.xz."
 FACES_HELP = "auto, dlib, or insightface:<pack name or folder>. A dataset keeps the recognizer it began with."
 FILTERS_HELP = "Which faces are dropped: default, strict, or a TOML file of SQL predicates (docs/curate.md)."
 SPLIT_HELP = "identity: no identity, as grouped, on two sides. photos: for a collection of one person."
@@ -23,7 +24,7 @@ PAIRS_HELP = (
 
 
 def curate(
-    photos: Annotated[list[Path], typer.Argument(help="Photos and folders of photos.", metavar="PHOTOS...")],
+    photos: Annotated[list[Path], typer.Argument(help=PHOTOS_HELP, metavar="PHOTOS...")],
     into: Annotated[Path, typer.Option(help="The dataset's folder; made where it does not exist.", metavar="DATASET")],
     faces: Annotated[str, typer.Option(help=FACES_HELP)] = "auto",
     split: Annotated[str, typer.Option(help=SPLIT_HELP)] = "identity",

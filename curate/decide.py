@@ -17,6 +17,7 @@ from typing import Any
 
 from curate.config import CurateConfig, config_from
 from curate.dedupe import REASON as NEAR_DUPLICATE
+from curate.given import given_splits
 from curate.naming import Namer, single
 from curate.people import Grouped, deduped, grouped, pair, renamed, split
 from curate.splits import check_splits, make_splits, moved_splits, told_moves
@@ -35,7 +36,7 @@ from manifests.decided import (
 from manifests.errors import BadInput
 from manifests.ledger import Ledger, now
 from manifests.progress import Report
-from manifests.records import Decision, Degradation, Face, Identity, Membership, Split
+from manifests.records import Decision, Degradation, Face, Given, Identity, Membership, Split
 
 KINDS = tuple(PARTS)
 _REPORTED = {"number", "made", "state", "missing"}  # written by `list --json`; only `number` is read, by undo
@@ -376,7 +377,8 @@ def _split_anew(
     kept = [face for face in faces if face.status == "ok" or face.reason == NEAR_DUPLICATE]
     before = ledger.rows(Split)
     try:
-        rows = make_splits(kept, found.memberships, before, config.split)
+        listed, _ = given_splits(ledger.rows(Given), kept)
+        rows = make_splits(kept, found.memberships, before, config.split, listed)
         check_splits(kept, rows)
     except BadInput as error:
         raise BadInput(f"Not decided: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -18,9 +19,11 @@ from curate.faces.decode import UndecodableImage, decode
 from curate.faces.errors import FaceModelError
 from curate.faces.models import Detection, FaceModels, cached_models
 from curate.screen import screen
+from manifests.archives import Unreadable, read_bytes
 from manifests.filters import FilterSet
 from manifests.records import Face, Photo
-from manifests.storage import path_of, sha256_bytes
+from manifests.storage import member_of, path_of, sha256_bytes
+from manifests.workers import OUT_OF_MEMORY, Lost, each, one_at_a_time
 
 VANISHED = "file_vanished_or_changed"
 REDETECTED = "not_found_again"  # by another detector than the one that found it
@@ -28,6 +31,9 @@ REDETECTED = "not_found_again"  # by another detector than the one that found it
 # A question to the filters costs 2 ms however many faces it is about; the fewer faces wait for it, the more of their
 # crops are written beside the detector's work (ours)
 FACES_A_SCREENING = 16
+# Pixels of two photos of which one is decoded while the other is worked on (ours): more, and the memory of one unit
+# would not do for both
+AHEAD = 64_000_000
 
 
 def start_worker() -> None:
@@ -36,7 +42,11 @@ def start_worker() -> None:
 
 
 def detect_batch(
-    photos: Sequence[tuple[Photo, Sequence[str]]], faces: str, landmarks: str | None, filters: FilterSet, dataset: Path
+    photos: Sequence[tuple[Photo, Sequence[str]] | Lost],
+    faces: str,
+    landmarks: str | None,
+    filters: FilterSet,
+    dataset: Path,
 ) -> list[Photo | Face]:
     """Every face of every photo as a measured, screened row; the photo's own row says where none was found.
 
@@ -67,19 +77,24 @@ def detect_batch(
             waiting.clear()
 
         for photo, image in _decoded(photos):
-            if image is None:
-                rows.append(replace(photo, status="failed", reason=VANISHED))
+            if isinstance(image, str):
+                rows.append(replace(photo, status="failed", reason=image))
                 continue
             try:
                 detections = models.detect(image)
-            except FaceModelError:
+            except (FaceModelError, MemoryError):
                 raise
             except Exception:  # three libraries' detectors, on pictures of any shape: one photo must not end the run
                 rows.append(replace(photo, status="failed", reason="detector_failed"))
                 continue
             found: dict[str, tuple[Face, np.ndarray]] = {}
             for detection in detections:
-                measured = _measured(image, photo.photo_id, detection, landmarks)
+                try:
+                    measured = _measured(image, photo.photo_id, detection, landmarks)
+                except cv2.error as error:
+                    if error.code == cv2.Error.StsNoMem:
+                        raise MemoryError from None
+                    raise
                 if measured is not None:
                     found.setdefault(measured[0].face_id, measured)
             status, missing = ("ok", None) if found else ("dropped", "no_face")
@@ -94,15 +109,26 @@ def detect_batch(
     return rows
 
 
-def _decoded(photos: Sequence[tuple[Photo, Sequence[str]]]) -> Iterator[tuple[Photo, np.ndarray | None]]:
-    """Each photo with its pixels, or None; the next one is decoded while the caller works on this one."""
+def _decoded(photos: Sequence[tuple[Photo, Sequence[str]] | Lost]) -> Iterator[tuple[Photo, np.ndarray | str]]:
+    """Each photo with its pixels, or the reason why it has none; the next one is decoded while the caller works on this
+    one, where both are no larger than AHEAD."""
     with ThreadPoolExecutor(1) as reader:
         ahead: Future[np.ndarray | None] | None = None
-        for index, (photo, uris) in enumerate(photos):
+        for index, item in enumerate(each(photos)):
+            if isinstance(item, Lost):
+                yield item.unit[0], item.reason
+                continue
+            photo, uris = item
             image = read_photo(photo.photo_id, uris) if ahead is None else ahead.result()
-            following = photos[index + 1 : index + 2]
-            ahead = reader.submit(read_photo, following[0][0].photo_id, following[0][1]) if following else None
-            yield photo, image
+            ahead = None
+            following = photos[index + 1] if index + 1 < len(photos) and not one_at_a_time() else None
+            if isinstance(following, tuple) and _pixels(photo) + _pixels(following[0]) <= AHEAD:
+                ahead = reader.submit(read_photo, following[0].photo_id, following[1])
+            yield photo, VANISHED if image is None else image
+
+
+def _pixels(photo: Photo) -> int:
+    return photo.width * photo.height
 
 
 def _wait_for(written: Sequence[Future[None]]) -> None:
@@ -112,27 +138,40 @@ def _wait_for(written: Sequence[Future[None]]) -> None:
 
 
 def read_photo(photo_id: str, uris: Sequence[str]) -> np.ndarray | None:
-    """RGB uint8 (H, W, 3) from the first of the photo's files that still holds these very bytes; None without one."""
+    """RGB uint8 (H, W, 3) from the first of the photo's files that still holds these very bytes; None without one.
+
+    Raises MemoryError where decoding needs more than there is.
+    """
     for uri in uris:
         try:
-            data = path_of(uri).read_bytes()
-            if sha256_bytes(data) == photo_id:
-                return decode(data)
-        except (UndecodableImage, OSError):
+            if member_of(uri) is not None:
+                data = read_bytes(uri)
+                if sha256_bytes(data) == photo_id:
+                    return decode(data)
+                continue
+            with path_of(uri).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == photo_id:
+                    return decode(file)
+        except UndecodableImage as error:
+            if error.reason == OUT_OF_MEMORY:
+                raise MemoryError from None
+        except (Unreadable, OSError):
             continue
     return None
 
 
-def crop_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]]], dataset: Path) -> list[Face]:
+def crop_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]] | Lost], dataset: Path) -> list[Face]:
     """Write the crops of faces accepted later, from their recorded landmarks. Rows as they end.
 
     `photos` holds (photo_id, the uris it may be read from, its faces).
     """
     rows: list[Face] = []
-    for photo_id, uris, faces in photos:
-        image = read_photo(photo_id, uris)
+    for item in each(photos):
+        photo_id, uris, faces = item.unit if isinstance(item, Lost) else item
+        image = None if isinstance(item, Lost) else read_photo(photo_id, uris)
         if image is None:
-            rows += [replace(face, status="failed", reason=VANISHED, duplicate_of=None) for face in faces]
+            reason = item.reason if isinstance(item, Lost) else VANISHED
+            rows += [replace(face, status="failed", reason=reason, duplicate_of=None) for face in faces]
             continue
         for face in faces:
             landmarks5 = np.array(face.landmarks5).reshape(5, 2)
@@ -146,13 +185,16 @@ def face_id_of(photo_id: str, box: np.ndarray) -> str:
     return sha256_bytes(f"{photo_id} {' '.join(str(round(float(edge))) for edge in box)}".encode())[:32]
 
 
-def noise_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]]]) -> list[Face]:
+def noise_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]] | Lost]) -> list[Face]:
     """Faces recorded before their noise was measured, measured now; none of a photo that cannot be read any more.
 
     `photos` holds (photo_id, the uris it may be read from, its faces).
     """
     rows: list[Face] = []
-    for photo_id, uris, faces in photos:
+    for item in each(photos):
+        if isinstance(item, Lost):
+            continue
+        photo_id, uris, faces = item
         image = read_photo(photo_id, uris)
         if image is not None:
             rows += [replace(face, noise=measure.noise(_native_luma(image, face.box))) for face in faces]

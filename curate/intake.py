@@ -15,15 +15,25 @@ from curate.dedupe import REASON as NEAR_DUPLICATE
 from curate.detect import REDETECTED, VANISHED, crop_batch, detect_batch, noise_batch, resolved
 from curate.embed import CROP_MISSING, batches, embed_batch, intact_shards, remove_shards, shard_name
 from curate.faces.models import FaceModels
-from curate.scan import mark_replaced, mark_same_files, offered, scan_batch, still_holding, told_gone
+from curate.scan import (
+    count_batch,
+    mark_replaced,
+    mark_same_files,
+    offered,
+    scan_batch,
+    still_holding,
+    told_gone,
+    uri_of_item,
+)
+from manifests.archives import ARCHIVE, Member
 from manifests.decided import REASON as DECIDED
 from manifests.errors import BadInput
 from manifests.filters import columns_of, removals
 from manifests.ledger import Ledger
 from manifests.progress import Report
 from manifests.records import TABLES, Face, File, Model, Photo, Record
-from manifests.storage import crop_path, uri_of
-from manifests.workers import Map
+from manifests.storage import crop_path, member_of, path_of, uri_of
+from manifests.workers import LOST, Map
 
 FILES_A_BATCH = 32
 PHOTOS_A_BATCH = 32  # and so about as many faces a shard of embeddings
@@ -32,7 +42,8 @@ PHOTOS_A_BATCH = 32  # and so about as many faces a shard of embeddings
 def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> list[str]:
     """A row for every file offered; files whose size and time have not changed since their row are not read again.
 
-    Answers what is to be told of files that were here before and are no longer there.
+    Members of archives follow the files. An archive has its own row once all its members have theirs, so one that was
+    broken off is read again. Answers what is to be told of files that were here before and are no longer there.
     """
     known = {file.uri: file for file in ledger.rows(File)}
     met: set[str] = set()
@@ -52,12 +63,38 @@ def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> li
     if new_reasons or healed:
         ledger.record("scan", "not walked", {}, new_reasons, forget=[("files", "uri", healed)])
     have = {photo.photo_id for photo in ledger.rows(Photo)}
-    chunks = _chunks(list(found.values()), FILES_A_BATCH)
-    for done, (chunk, rows) in enumerate(zip(chunks, run(scan_batch, chunks), strict=True), 1):
+    archives: list[Path] = []
+    members_of: dict[str, list[str]] = defaultdict(list)
+    for uri in known:
+        if member_of(uri) is not None:
+            members_of[uri.partition("#")[0]].append(uri)
+
+    def record(chunk: Sequence[Path | Member], rows: Sequence[File | Photo]) -> None:
         rows = [still_holding(row, known.get(row.uri)) if isinstance(row, File) else row for row in rows]
         new = [row for row in rows if not (isinstance(row, Photo) and row.photo_id in have)]
-        ledger.record("scan", [uri_of(path) for path in chunk], {}, _first_of_each(new))
+        # an archive that has become something else has no members
+        gone = [uri for row in rows if isinstance(row, File) and row.bytes is not None for uri in members_of[row.uri]]
+        units = [uri_of_item(item) for item in chunk]
+        ledger.record("scan", units, {}, _first_of_each(new), forget=[("files", "uri", gone)])
+
+    chunks = _chunks(list(found.values()), FILES_A_BATCH)
+    for done, (chunk, rows) in enumerate(zip(chunks, run(scan_batch, chunks), strict=True), 1):
+        packed = {row.uri for row in rows if isinstance(row, File) and row.reason == ARCHIVE}
+        archives += [path for path in chunk if uri_of(path) in packed]
+        record(chunk, [row for row in rows if not (isinstance(row, File) and row.uri in packed)])
         report("scan", min(done * FILES_A_BATCH, len(found)), len(found))
+    for ((archive, members),) in run(count_batch, [[path] for path in archives]):
+        places = [Member(path_of(archive.uri), index) for index in range(members)]
+        now = {archive.uri}
+        chunks = _chunks(places, FILES_A_BATCH)
+        for done, (chunk, rows) in enumerate(zip(chunks, run(scan_batch, chunks), strict=True), 1):
+            record(chunk, rows)
+            now |= {row.uri for row in rows if isinstance(row, File)}
+            report("archives", min(done * FILES_A_BATCH, members), members)
+        # one that cannot be read now may still hold what it held
+        counted = archive.bytes is not None and archive.reason not in LOST
+        gone = [uri for uri in members_of[archive.uri] if uri not in now] if counted else []
+        ledger.record("scan", archive.uri, {}, [archive], forget=[("files", "uri", gone)])
     if changed := mark_same_files(ledger.rows(File)):
         ledger.record("scan", "same files", {}, changed)
     replaced, back = mark_replaced(ledger.rows(File), ledger.rows(Photo), ledger.rows(Face))
@@ -122,6 +159,7 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, r
         for photo in ledger.rows(Photo)
         if photo.photo_id in uris and photo.photo_id not in finished
     ]
+    todo.sort(key=lambda item: _place(item[1]))
     earlier: dict[str, dict[str, Face]] = defaultdict(dict)
     for face in ledger.rows(Face):
         earlier[face.photo_id][face.face_id] = face
@@ -157,14 +195,16 @@ def screen(ledger: Ledger, config: CurateConfig, run: Map, report: Report) -> No
     photos = {photo.photo_id: photo for photo in ledger.rows(Photo)}
     uris = _uris(ledger)
     given = {rule["reason"] for filters in ledger.details("filters") for rule in filters["filters"]}
-    ours = {None, NEAR_DUPLICATE, DECIDED, VANISHED, CROP_MISSING, *screening.BUILT_IN, *given}
+    ours = {None, NEAR_DUPLICATE, DECIDED, VANISHED, CROP_MISSING, *LOST, *screening.BUILT_IN, *given}
     known = {face.face_id: face for face in ledger.rows(Face) if face.reason in ours}
 
     def from_photos(what: str, work: Callable[[Any], list[Face]], faces: Iterable[Face]) -> Iterator[Face]:
         by_photo: dict[str, list[Face]] = defaultdict(list)
         for face in faces:
             by_photo[face.photo_id].append(face)
-        chunks = _chunks([(photo, uris.get(photo, ()), own) for photo, own in sorted(by_photo.items())], PHOTOS_A_BATCH)
+        asked = [(photo, uris.get(photo, ()), own) for photo, own in sorted(by_photo.items())]
+        asked.sort(key=lambda item: _place(item[1]))
+        chunks = _chunks(asked, PHOTOS_A_BATCH)
         for done, rows in enumerate(run(work, chunks), 1):
             yield from rows
             report(what, min(done * PHOTOS_A_BATCH, len(by_photo)), len(by_photo))
@@ -233,6 +273,12 @@ def _uris(ledger: Ledger) -> dict[str, tuple[str, ...]]:
         if file.photo_id is not None:
             uris[file.photo_id].append(file.uri)
     return {photo_id: tuple(found) for photo_id, found in uris.items()}
+
+
+def _place(uris: Sequence[str]) -> tuple[str, int]:
+    """What orders photos: those in an archive as they lie in it, so that it is unpacked once; others before them."""
+    member = None if any("#" not in uri for uri in uris) else member_of(min(uris))
+    return ("", 0) if member is None else (uri_of(member[0]), member[1])
 
 
 def _keep_embedding(face: Face, before: dict[str, Face]) -> Face:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from manifests.decided import MAX_NAME
 from manifests.errors import BadInput
 from manifests.records import Face, File, Label, Membership
-from manifests.storage import path_of
+from manifests.storage import place_of
 
 SHOWN = 5  # examples in a notice
 
@@ -55,11 +55,11 @@ def labels_told(spec: str | None, files: Sequence[File]) -> tuple[list[Label], l
     if spec is None:
         return [], []
     hint, table = _parsed(spec)
-    kept = [(path_of(file.uri), file.photo_id) for file in files if file.photo_id is not None]
+    kept = [(place_of(file.uri), file.photo_id) for file in files if file.photo_id is not None]
     said: list[tuple[str, str]]
     notices: list[str]
     if table is None:
-        said, notices = [(photo, _printable(path.parent.name)) for path, photo in kept], []
+        said, notices = [(photo, printable(path.parent.name)) for path, photo in kept], []
     else:
         said, notices = _from_csv(table, kept)
     found: dict[str, set[str]] = defaultdict(set)
@@ -138,7 +138,7 @@ def _from_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[list[tupl
     return said, notices
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """A folder's name, of any bytes, as a label on one line."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
@@ -155,12 +155,7 @@ def label_faces(labels: Iterable[Label], faces: Sequence[Face]) -> tuple[dict[st
     whose own photo's label goes first; where copies disagree, that is told.
     """
     label_of = {row.photo_id: row.label for row in labels}
-    largest: dict[str, Face] = {}
-    for face in faces:
-        if face.photo_id in label_of:
-            best = largest.get(face.photo_id)
-            if best is None or _size(face) > _size(best):
-                largest[face.photo_id] = face
+    largest = largest_faces(label_of, faces)
     votes: dict[str, list[tuple[bool, str]]] = defaultdict(list)
     for photo, face in largest.items():
         votes[face.duplicate_of or face.face_id].append((face.duplicate_of is not None, label_of[photo]))
@@ -174,6 +169,17 @@ def label_faces(labels: Iterable[Label], faces: Sequence[Face]) -> tuple[dict[st
     both = " and ".join(sorted({label for _, label in votes[torn[0]]})[:2])
     return told, [f"{len(torn)} faces have copies under other labels: {torn[0][:12]} has {both}, and counts as "
                   f"{told[torn[0]]}."]  # fmt: skip
+
+
+def largest_faces(photos: Container[str], faces: Iterable[Face]) -> dict[str, Face]:
+    """photo -> its largest face, of these photos."""
+    largest: dict[str, Face] = {}
+    for face in faces:
+        if face.photo_id in photos:
+            best = largest.get(face.photo_id)
+            if best is None or _size(face) > _size(best):
+                largest[face.photo_id] = face
+    return largest
 
 
 def _size(face: Face) -> tuple[float, str]:

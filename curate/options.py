@@ -17,7 +17,7 @@ from manifests.workers import check_workers
 SPLITS = ("identity", "photos")
 
 
-def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, workers: int = 1) -> None:
+def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, workers: int | None = None) -> None:
     """Raise BadInput, in one sentence, for what means nothing or would harm what is there."""
     if config.landmarks not in (None, "dlib"):
         raise BadInput(f"--landmarks {config.landmarks}: only dlib is known.")
@@ -25,7 +25,8 @@ def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, w
         raise BadInput(f"--split {config.split.policy}: say {' or '.join(SPLITS)}.")
     check_number("--same-person", config.group.same_person, -1, 1, "a cosine")
     check_labels(config.labels)
-    check_workers(workers)
+    if workers is not None:
+        check_workers(workers)
     check_dataset_folder(photos, dataset)
     check_offered(photos)
 

@@ -15,7 +15,7 @@ Training draws uniformly from the references that a target keeps, so beyond the 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -80,6 +80,7 @@ def make_pairs(
     vectors: np.ndarray,
     rules: PairRules,
     picture_of: Mapping[str, str] | None = None,
+    no_targets: Container[str] = (),
 ) -> tuple[list[Pair], dict[str, int]]:
     """One row for every face in a split that has enough references, ordered by target, and how many faces have none by
     reason: too_few_photos (of the person) or too_few_references.
@@ -87,8 +88,8 @@ def make_pairs(
     `faces` hold all that are in splits, `vectors` their unit embeddings (n, d) in the same order; `picture_of` maps a
     photo to the picture that it is a copy of, where it is one. References show the same person in another picture;
     near-duplicates are never among them. Under --split photos the references of val and test come from train, as they
-    would when a personal restorer is used. Rows that were set aside take no part. The order of the input changes
-    nothing.
+    would when a personal restorer is used. Rows that were set aside take no part; faces in `no_targets` are references
+    alone, and not counted. The order of the input changes nothing.
     """
     pictures = [(picture_of or {}).get(face.photo_id, face.photo_id) for face in faces]
     looks = _Looks(faces, vectors, np.unique(pictures, return_inverse=True)[1] if pictures else np.zeros(0, np.int64))
@@ -102,15 +103,16 @@ def make_pairs(
     for person in sorted(people):
         rows = people[person]
         if len(rows) < rules.min_photos or len({pictures[number[row.face_id]] for row in rows}) < rules.min_photos:
-            left_out[TOO_FEW_PHOTOS] += len(rows)
+            left_out[TOO_FEW_PHOTOS] += sum(row.face_id not in no_targets for row in rows)
             continue
         sides: dict[str, list[int]] = defaultdict(list)
         for row in rows:
             sides[row.split].append(number[row.face_id])
-        for split, targets in sides.items():
+        for split, members in sides.items():
+            targets = [at for at in members if faces[at].face_id not in no_targets]
             seen = np.array(sides.get("train" if rows[0].policy == "photos" else split, []), np.int64)
             before = len(made)
-            made += _of_person(looks, np.array(targets, np.int64), seen, split, rules) if len(seen) else ()
+            made += _of_person(looks, np.array(targets, np.int64), seen, split, rules) if len(seen) and targets else ()
             left_out[TOO_FEW_REFERENCES] += len(targets) - (len(made) - before)
     return sorted(made, key=lambda row: row.target), dict(+left_out)
 

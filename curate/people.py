@@ -13,6 +13,7 @@ from curate.decisions import Links, dropped_faces, links_of
 from curate.dedupe import REASON as NEAR_DUPLICATE
 from curate.dedupe import near_duplicates, pictures
 from curate.faces.models import FaceModels
+from curate.given import LISTED_ELSEWHERE, given_labels, given_pairs, given_splits, listed_faces
 from curate.group import group, histogram
 from curate.identities import make_identities, names_of
 from curate.labels import doubts, label_faces, labels_told, spread, told_hints
@@ -23,12 +24,15 @@ from manifests.decided import REASON as DECIDED
 from manifests.decided import Act, read_act
 from manifests.ledger import Ledger
 from manifests.progress import Report
-from manifests.records import Decision, Face, File, Identity, Label, Membership, Pair, Photo, Record, Split
+from manifests.records import Decision, Face, File, Given, Identity, Label, Membership, Pair, Photo, Record, Split
 
 
 def label(ledger: Ledger, config: CurateConfig) -> None:
-    """What folders or a CSV say of the photos; made anew each time, so that it lasts as long as it is said."""
+    """What folders or a CSV say of the photos; made anew each time, so that it lasts as long as it is said. Without,
+    what imported lists say, which lasts."""
     rows, notices = labels_told(config.labels, ledger.rows(File))
+    if config.labels is None:
+        rows = given_labels(ledger.rows(Given))
     ledger.record("label", "all", {"labels": config.labels}, rows, replace=(Label,), detail={"notices": notices})
 
 
@@ -175,23 +179,35 @@ def _not_in_use(links: Links) -> list[str]:
 
 
 def split(ledger: Ledger, config: CurateConfig) -> list[str]:
-    """Train, val and test. Answers what is to be told of faces that change their split although a frozen set exists."""
+    """Train, val and test. Answers what is to be told: faces that imported lists have elsewhere than their person, and
+    faces that change their split although a frozen set exists."""
     faces = [face for face in ledger.rows(Face) if face.status == "ok" or face.reason == NEAR_DUPLICATE]
     before = ledger.rows(Split)
-    rows = make_splits(faces, ledger.rows(Membership), before, config.split)
+    listed, torn = given_splits(ledger.rows(Given), faces)
+    rows = make_splits(faces, ledger.rows(Membership), before, config.split, listed)
     check_splits(faces, rows)
     ledger.record("split", "all", config.split, rows, replace=(Split,))
-    return told_moves(moved_splits(before, rows))
+    elsewhere = sum(row.reason == LISTED_ELSEWHERE for row in rows)
+    aside = f"{elsewhere} faces are set aside: a list has them in another split than most of their person's faces."
+    return [*torn, *([aside] if elsewhere else []), *told_moves(moved_splits(before, rows))]
 
 
-def pair(ledger: Ledger, config: CurateConfig) -> None:
-    """Targets with their references, and how many faces are no target for which reason."""
+def pair(ledger: Ledger, config: CurateConfig) -> list[str]:
+    """Targets with their references, and how many faces are no target for which reason. Answers what is to be told of
+    references that imported lists name and that cannot be had."""
     faces = [face for face in ledger.rows(Face) if face.status == "ok" or face.reason == NEAR_DUPLICATE]
     photos = {photo.photo_id: photo for photo in ledger.rows(Photo)}
     picture_of = pictures(faces, photos, config.dedupe.max_photo_bits)
     face_ids, vectors = ledger.embeddings()
     embedded = {face.face_id: face for face in faces}
     shown = [embedded[face_id] for face_id in face_ids]
-    rows, left_out = make_pairs(ledger.rows(Split), shown, vectors, config.pairs, picture_of)
-    detail = {**asdict(config.pairs), "left_out": left_out}
-    ledger.record("pair", "all", config.pairs, rows, replace=(Pair,), detail=detail)
+    splits, given = ledger.rows(Split), ledger.rows(Given)
+    rows, left_out = make_pairs(splits, shown, vectors, config.pairs, picture_of, listed_faces(given, faces))
+    listed, unpaired, lost = given_pairs(given, splits, faces, vectors, picture_of)
+    detail = {**asdict(config.pairs), "left_out": {**left_out, **unpaired}, "references_lost": dict(lost)}
+    every = sorted([*rows, *listed], key=lambda row: row.target)
+    ledger.record("pair", "all", config.pairs, every, replace=(Pair,), detail=detail)
+    if not lost:
+        return []
+    why = ", ".join(f"{n} {reason}" for reason, n in sorted(lost.items(), key=lambda one: (-one[1], one[0])))
+    return [f"{sum(lost.values())} references that lists name are left out: {why}."]

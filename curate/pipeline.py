@@ -15,13 +15,14 @@ from curate.config import CurateConfig
 from curate.detect import resolved, start_worker
 from curate.faces.models import FaceModels
 from curate.intake import choose_faces, detect, embed, scan, screen, with_models
+from curate.lists import Lists, rows_of
 from curate.options import check_options
 from curate.people import dedupe, group_faces, label, pair, split
 from curate.splits import SPANS, check_policy, check_splits
 from manifests.filters import check_filters
 from manifests.ledger import Ledger
 from manifests.progress import Report
-from manifests.records import Face, File, Membership, Pair, Photo, Split
+from manifests.records import Face, File, Given, Membership, Pair, Photo, Split
 from manifests.storage import LEDGER_NAME, sweep
 from manifests.workers import mapper
 
@@ -46,11 +47,19 @@ class Summary:
 
 
 def curate(
-    photos: Sequence[Path], dataset: Path, config: CurateConfig, workers: int = 1, report: Report = lambda *_: None
+    photos: Sequence[Path],
+    dataset: Path,
+    config: CurateConfig,
+    workers: int | None = None,
+    report: Report = lambda *_: None,
+    lists: Lists | None = None,
 ) -> Summary:
     """Curate every file under `photos` into the dataset folder; the same call again resumes where it ended.
 
-    Raises BadInput, LedgerError or FaceModelError; every unit that was finished before stays recorded.
+    `workers` processes stand what the files do to them; None works in this one, where a photo that hangs hangs it.
+    `lists` say who is in the photos, in which split they are and which references are of which; they are recorded, in
+    place of lists that were imported before, and hold on every later run. Raises BadInput, LedgerError or
+    FaceModelError; every unit that was finished before stays recorded.
     """
     check_options(photos, dataset, config, workers)
     if not (dataset / LEDGER_NAME).exists():
@@ -60,6 +69,10 @@ def curate(
         for folder in ("faces", "embeddings"):
             sweep(ledger.dataset / folder)
         notices = scan(ledger, photos, run, report)
+        if lists is not None:
+            rows, said = rows_of(lists, ledger.rows(File))
+            ledger.record("given", "all", {}, rows, replace=(Given,))
+            notices += [*lists.notices, *said]
         label(ledger, config)
         models = choose_faces(ledger, config.faces)
         config = with_models(config, models)
@@ -75,7 +88,7 @@ def curate(
         dedupe(ledger, config, models)
         group_faces(ledger, config, report)
         notices += split(ledger, config)
-        pair(ledger, config)
+        notices += pair(ledger, config)
         check_splits(ledger.rows(Face), ledger.rows(Split))
         return summarise(ledger, models, notices)
 

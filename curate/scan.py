@@ -1,8 +1,9 @@
-"""Files offered -> one row each, and one row per distinct photo."""
+"""Files offered, and members of archives -> one row each, and one row per distinct photo."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections import defaultdict
@@ -12,15 +13,18 @@ from pathlib import Path
 
 from curate.faces.decode import UndecodableImage, decode
 from curate.faces.measure import picture_hash
+from manifests.archives import ARCHIVE, NESTED, Member, Unreadable, count, entry, is_archive, read
 from manifests.errors import BadInput
 from manifests.records import Face, File, Photo
-from manifests.storage import LEDGER_NAME, no_longer_there, path_of, sha256_bytes, uri_of
+from manifests.storage import LEDGER_NAME, member_uri, no_longer_there, place_of, sha256_bytes, uri_of
+from manifests.workers import Lost, each
 
-# 1 GiB: a 16-bit RGB TIFF of the most pixels that are decoded, uncompressed (ours); larger files are not read at all
+# 1 GiB: a 16-bit RGB TIFF of the most pixels that are decoded, uncompressed (ours); of larger files no picture is read
 MAX_BYTES = 2**30
 FILE_REPLACED = "file_replaced"
 # what keeps a file from being read; what it held may still be there
 _UNREAD = ("unreadable_file", "broken_symlink", "file_vanished")
+LEAVES = "symlink_leaves_folder"
 _UNWALKABLE = {errno.ELOOP: "symlink_loop", errno.ENOENT: "broken_symlink", errno.ENOTDIR: "broken_symlink"}
 
 
@@ -34,24 +38,31 @@ def check_offered(paths: Sequence[Path]) -> None:
 
 
 def offered(paths: Sequence[Path], walked_into: set[str] | None = None) -> Iterator[Path | File]:
-    """Every file under the paths, sorted by name at each level, symlinks followed, each real folder walked once.
+    """Every file under the paths, sorted by name at each level, each real folder walked once.
 
-    Yields a path to be scanned, or the finished row of what is not walked: an unreadable folder, a symlink that leads
-    back into a folder already walked, a folder that is itself a dataset, a special file. The uris of
+    A symlink inside is followed where it leads to something under one of the paths; a path itself may be one. Yields a
+    path to be scanned, or the finished row of what is not walked: an unreadable folder, a symlink that leads back into
+    a folder already walked or out of all paths, a folder that is itself a dataset, a special file. The uris of
     the folders walked are added to `walked_into`. Raises BadInput as `check_offered`.
     """
     check_offered(paths)
     walked: set[tuple[int, int]] = set()
-    waiting = [Path(path) for path in reversed(paths)]  # a stack of our own: folders may nest deeper than Python calls
+    roots: list[str] = []  # read once a symlink is met: lists name a million paths
+    # a stack of our own: folders may nest deeper than Python calls
+    waiting = [(Path(path), True) for path in reversed(paths)]
     while waiting:
-        path = waiting.pop()
+        path, named = waiting.pop()
         try:
             found = path.stat()
         except OSError as error:
             yield _turned_away(path, "failed", _UNWALKABLE.get(error.errno or 0, "unreadable_file"))
             continue
         here = (found.st_dev, found.st_ino)
-        if stat.S_ISREG(found.st_mode):
+        if linked := not named and path.is_symlink():
+            roots = roots or [os.path.realpath(path) for path in paths]
+        if linked and not _under(os.path.realpath(path), roots):
+            yield _turned_away(path, "dropped", LEAVES)
+        elif stat.S_ISREG(found.st_mode):
             yield path
         elif not stat.S_ISDIR(found.st_mode):
             yield _turned_away(path, "failed", "special_file")
@@ -67,34 +78,113 @@ def offered(paths: Sequence[Path], walked_into: set[str] | None = None) -> Itera
             if any(child.name == LEDGER_NAME for child in inside):
                 yield _turned_away(path, "dropped", "dataset_folder")
             else:
-                waiting.extend(reversed(inside))
+                waiting.extend((child, False) for child in reversed(inside))
                 if walked_into is not None:
                     walked_into.add(uri_of(path))
 
 
-def scan_batch(paths: Sequence[Path]) -> list[File | Photo]:
-    """Read, hash and decode each file: a File row for every path, a Photo row for every decodable picture."""
+def _under(real: str, roots: Sequence[str]) -> bool:
+    return any(real == root or real.startswith(root.rstrip(os.sep) + os.sep) for root in roots)
+
+
+def scan_batch(items: Sequence[Path | Member | Lost]) -> list[File | Photo]:
+    """Read, hash and decode each file: a File row for every one, a Photo row for every decodable picture.
+
+    An archive's row says ARCHIVE, which `count_batch` may have to correct. A folder in an archive has no row.
+    """
     rows: list[File | Photo] = []
-    for path in paths:
-        uri = uri_of(path)
-        try:
-            found = path.stat()
-            if found.st_size > MAX_BYTES:
-                rows.append(File(uri, None, found.st_size, found.st_mtime_ns, "failed", "file_too_large"))
-                continue
-            data = path.read_bytes()
-        except OSError:
-            rows.append(_turned_away(path, "failed", "unreadable_file" if os.path.lexists(path) else "file_vanished"))
-            continue
-        photo_id = sha256_bytes(data)
-        try:
-            image = decode(data)
-        except UndecodableImage as error:
-            rows.append(File(uri, None, found.st_size, found.st_mtime_ns, "failed", error.reason))
-            continue
-        rows.append(File(uri, photo_id, found.st_size, found.st_mtime_ns, "ok"))
-        rows.append(Photo(photo_id, image.shape[1], image.shape[0], picture_hash(image)))
+    for item in each(items):
+        if isinstance(item, Lost):
+            rows.append(_lost(item))
+        else:
+            rows += _scan_member(item) if isinstance(item, Member) else _scan_file(item)
     return rows
+
+
+def _scan_file(path: Path) -> list[File | Photo]:
+    uri = uri_of(path)
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            row = File(uri, None, found.st_size, found.st_mtime_ns, "failed")
+            head = file.read(512)
+            try:
+                if found.st_size > MAX_BYTES and not is_archive(head):
+                    raise UndecodableImage("file_too_large")
+                image = decode(file)
+            except UndecodableImage as error:
+                if error.reason in ("not_an_image", "file_too_large") and is_archive(head):
+                    return [replace(row, status="dropped", reason=ARCHIVE)]
+                return [replace(row, reason=error.reason)]
+            file.seek(0)
+            photo_id = hashlib.file_digest(file, "sha256").hexdigest()
+            after = os.fstat(file.fileno())
+        if (after.st_size, after.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
+            raise OSError  # what was hashed may not be what was decoded
+    except OSError:
+        return [_turned_away(path, "failed", "unreadable_file" if os.path.lexists(path) else "file_vanished")]
+    photo = Photo(photo_id, image.shape[1], image.shape[0], picture_hash(image))
+    return [replace(row, photo_id=photo_id, status="ok"), photo]
+
+
+def _scan_member(member: Member) -> list[File | Photo]:
+    try:
+        mtime_ns = member.archive.stat().st_mtime_ns
+        said = entry(member)
+    except (Unreadable, OSError) as error:
+        reason = error.reason if isinstance(error, Unreadable) else "unreadable_file"
+        return [File(member_uri(member.archive, member.index, b""), None, None, None, "failed", reason)]
+    if said.folder:
+        return []
+    row = File(member_uri(member.archive, member.index, said.name), None, said.size, mtime_ns, "failed")
+    try:
+        data = read(member)
+        image = decode(data)
+    except OSError:
+        return [replace(row, reason="unreadable_file")]
+    except Unreadable as error:
+        return [replace(row, reason=error.reason)]
+    except UndecodableImage as error:
+        nested = error.reason == "not_an_image" and is_archive(data[:512])
+        return [replace(row, reason=NESTED if nested else error.reason)]
+    photo_id = sha256_bytes(data)
+    photo = Photo(photo_id, image.shape[1], image.shape[0], picture_hash(image))
+    return [replace(row, photo_id=photo_id, status="ok"), photo]
+
+
+def count_batch(archives: Sequence[Path | Lost]) -> list[tuple[File, int]]:
+    """The row of each archive, and how many members of it are offered."""
+    counted: list[tuple[File, int]] = []
+    for archive in each(archives):
+        if isinstance(archive, Lost):
+            counted.append((_lost(archive), 0))
+            continue
+        try:
+            found = archive.stat()
+            members, reason = count(archive)
+        except Unreadable as error:
+            members, reason = 0, error.reason
+        except OSError:
+            counted.append((_turned_away(archive, "failed", "unreadable_file"), 0))
+            continue
+        status = "dropped" if reason == ARCHIVE else "failed"
+        counted.append((File(uri_of(archive), None, found.st_size, found.st_mtime_ns, status, reason), members))
+    return counted
+
+
+def uri_of_item(item: Path | Member) -> str:
+    """The uri of a file; of a member, one without its name, which only the archive knows."""
+    return member_uri(item.archive, item.index, b"") if isinstance(item, Member) else uri_of(item)
+
+
+def _lost(lost: Lost) -> File:
+    """The row of a file that no process came through. Its size and time make sure that it is not read again."""
+    try:
+        path = lost.unit.archive if isinstance(lost.unit, Member) else lost.unit
+        found = path.stat()
+    except OSError:
+        return File(uri_of_item(lost.unit), None, None, None, "failed", lost.reason)
+    return File(uri_of_item(lost.unit), None, found.st_size, found.st_mtime_ns, "failed", lost.reason)
 
 
 def mark_same_files(files: Sequence[File]) -> list[File]:
@@ -139,7 +229,7 @@ def told_gone(rows: Sequence[File]) -> list[str]:
     if not gone:
         return []
     held = f"{len(gone)} file{'s that held photos are' if len(gone) > 1 else ' that held a photo is'} no longer there"
-    first = shown(path_of(min(row.uri for row in gone)))
+    first = shown(place_of(min(row.uri for row in gone)))
     return [f"{held}, {first}{' for one' if len(gone) > 1 else ''}; photos, faces and crops stay in the dataset."]
 
 

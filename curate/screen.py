@@ -31,6 +31,7 @@ RESERVED = {
     "not_found_again",
     "face_dropped",
     "photo_spans_splits",
+    "listed_in_another_split",
 }
 BUILT_IN = frozenset(rule.reason for found in FILTER_SETS.values() for rule in found.filters)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from curate.config import SplitRules
 from curate.dedupe import linked_photos
+from curate.given import LISTED_ELSEWHERE
 from manifests.errors import BadInput, LedgerBroken
 from manifests.records import Face, Membership, Split
 from manifests.storage import sha256_bytes
@@ -19,7 +20,11 @@ SHOWN = 5  # people in a notice
 
 
 def make_splits(
-    faces: Sequence[Face], memberships: Sequence[Membership], before: Sequence[Split], rules: SplitRules
+    faces: Sequence[Face],
+    memberships: Sequence[Membership],
+    before: Sequence[Split],
+    rules: SplitRules,
+    given: Mapping[str, str] | None = None,
 ) -> list[Split]:
     """A split for every grouped face; `faces` are all that are ok or near-duplicates, `before` the rows until now.
 
@@ -30,9 +35,11 @@ def make_splits(
     While no row of `before` is locked, it counts for nothing. Once one is, every row stays where it was, since models
     were trained on it: it decides for its person, also through a copy that now stands for it, and is kept as dropped
     while its face is not accepted. Where people come together, locked rows go first, then train before val before test,
-    so that what was trained on is not evaluated on; only people who are new fill an empty split. Raises BadInput where
-    a locked person now falls into two splits, for another policy than the locked rows', and for rules that leave
-    nothing to train on.
+    so that what was trained on is not evaluated on; only people who are new fill an empty split. `given` maps faces to
+    the split that an imported list has them in: after locked rows it decides, for a person (by identity) as most of
+    their listed faces say, and those listed elsewhere are set aside, so that a listed face is in its split or in none.
+    Raises BadInput where a locked person now falls into two splits, for another policy than the locked rows', and for
+    rules that leave nothing to train on.
     """
     if rules.policy not in ("identity", "photos"):
         raise BadInput(f"--split {rules.policy}: say identity or photos.")
@@ -45,11 +52,14 @@ def make_splits(
     grouped = sorted(face for face in owner if face in photo_of)
     unit_of = _by_identity(grouped, owner) if rules.policy == "identity" else _by_photo(faces, grouped)
     stands = {face.face_id: face.duplicate_of or face.face_id for face in faces}
-    split_of = _assign(unit_of, owner, photo_of, [(stands.get(row.face_id, row.face_id), row) for row in before], rules)
+    given = given or {}
+    kept = [(stands.get(row.face_id, row.face_id), row) for row in before]
+    split_of = _assign(unit_of, owner, photo_of, kept, rules, given)
 
     side = {face: split_of[unit_of[face]] for face in grouped}
     seen = _splits_of_photos(faces, side)
-    aside = {face for face in grouped if len(seen[photo_of[face]]) > 1}
+    elsewhere = {face for face in grouped if given.get(face, side[face]) != side[face]}
+    aside = {face for face in grouped if len(seen[photo_of[face]]) > 1} | elsewhere
     # copies of people of two splits may still meet in a photo without an accepted face of its own
     seen = _splits_of_photos(faces, {face: split for face, split in side.items() if face not in aside})
     aside |= {stands[face.face_id] for face in faces if len(seen[face.photo_id]) > 1}
@@ -57,7 +67,8 @@ def make_splits(
     rows = []
     for face in grouped:
         row = Split(face, owner[face], side[face], rules.policy, face in was_locked)
-        rows.append(replace(row, status="dropped", reason=SPANS) if face in aside else row)
+        why = LISTED_ELSEWHERE if face in elsewhere else SPANS
+        rows.append(replace(row, status="dropped", reason=why) if face in aside else row)
     rows += [replace(row, status="dropped", reason=FACE_DROPPED) for row in before if row.face_id not in owner]
     return sorted(rows, key=lambda row: row.face_id)
 
@@ -143,6 +154,7 @@ def _assign(
     photo_of: dict[str, str],
     before: Sequence[tuple[str, Split]],
     rules: SplitRules,
+    given: Mapping[str, str],
 ) -> dict[str, str]:
     """unit -> split; `before` holds each row that stays with the face that stands for its face today."""
     members: dict[str, list[str]] = defaultdict(list)
@@ -156,6 +168,12 @@ def _assign(
                 f"Identity {owner[stands]} joins faces of {fixed[fixed_unit]} and {row.split}, and a frozen set "
                 "already uses these splits: split the identity again, or start a new dataset."
             )
+    listed: dict[str, Counter[str]] = defaultdict(Counter)
+    for face, split in given.items():
+        if face in unit_of:
+            listed[unit_of[face]][split] += 1
+    for unit, votes in listed.items():
+        fixed.setdefault(unit, min(votes, key=lambda split: (-votes[split], SPLITS.index(split))))
     known = [(unit_of[stands], row.split) for stands, row in before if stands in unit_of]
     for unit, split in sorted(known, key=lambda one: SPLITS.index(one[1])):
         fixed.setdefault(unit, split)

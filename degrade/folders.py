@@ -30,7 +30,7 @@ from degrade.cards import (
 )
 from degrade.presets import check_seed, draw, find_preset
 from degrade.sets import Verified, judge, with_records
-from degrade.work import Comparison, Job, check_engine, compare_job, mapper, run_job
+from degrade.work import Comparison, Job, check_engine, compare_jobs, mapper_of_others, run_jobs
 from manifests.errors import BadInput
 from manifests.storage import in_the_way, sha256_file, write_atomically
 from manifests.workers import check_workers
@@ -91,7 +91,7 @@ def degrade_folder(
     preset: str = "gfpgan",
     seed: int = 0,
     size: int | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     progress: Progress | None = None,
     dry_run: bool = False,
     engine: str = "exact",
@@ -107,7 +107,8 @@ def degrade_folder(
     folder, out = Path(folder), Path(out)
     chosen = find_preset(preset)
     check_seed(seed)
-    check_workers(workers)
+    if workers is not None:
+        check_workers(workers)
     if size is not None and not MIN_SIZE <= size <= MAX_SIZE:
         raise BadInput(f"--size is {size}; say pixels from {MIN_SIZE} to {MAX_SIZE}.")
     if not folder.is_dir():
@@ -134,8 +135,8 @@ def degrade_folder(
     skipped: list[tuple[str, str]] = []
     if progress:
         progress(0)
-    with mapper(workers, len(jobs)) as map_in_order:
-        for source, name, job, result in zip(sources, names, jobs, map_in_order(run_job, jobs), strict=True):
+    with mapper_of_others(workers, len(jobs)) as map_in_order:
+        for source, name, job, result in zip(sources, names, jobs, map_in_order(run_jobs, jobs), strict=True):
             if result.problem:
                 skipped.append((encode_name(source), result.problem))
             else:
@@ -163,7 +164,7 @@ def _take_back(out: Path, fresh: bool) -> None:
             out.rmdir()
 
 
-def _mend(folder: Path, out: Path, workers: int, progress: Progress | None) -> tuple[int, int]:
+def _mend(folder: Path, out: Path, workers: int | None, progress: Progress | None) -> tuple[int, int]:
     """Make what is gone or changed in a finished set again; how many images that were, and how many had changed."""
     rows = read_thetas(out)
     paths = {row["file"]: out / decode_name(row["file"]) for row in rows}
@@ -174,8 +175,8 @@ def _mend(folder: Path, out: Path, workers: int, progress: Progress | None) -> t
     if progress:
         progress(len(rows) - len(todo))
     jobs = [Job(folder / decode_name(r["source"]), r["size"], r["theta"], engine=r["engine"]) for r in todo]
-    with mapper(workers, len(jobs)) as map_in_order:
-        for row, job, result in zip(todo, jobs, map_in_order(run_job, jobs), strict=True):
+    with mapper_of_others(workers, len(jobs)) as map_in_order:
+        for row, job, result in zip(todo, jobs, map_in_order(run_jobs, jobs), strict=True):
             if result.problem:
                 raise BadInput(f"{job.source} {result.problem}, so {paths[row['file']]} cannot be made again.")
             if result.source_sha256 != row["source_sha256"]:
@@ -234,7 +235,7 @@ def sweep_set(out: Path) -> None:
 
 
 def verify_folder(
-    out: Path, workers: int = 1, progress: Progress | None = None, source: Path | None = None
+    out: Path, workers: int | None = None, progress: Progress | None = None, source: Path | None = None
 ) -> Verified:
     """As `sets.verify_set`, for a folder made by `degrade_folder` or `replay`, or a copy of any set.
 
@@ -253,8 +254,8 @@ def verify_folder(
         for r in rows
     ]
     compared: list[Comparison] = []
-    with mapper(workers, len(jobs)) as map_in_order:
-        for row, found in zip(rows, map_in_order(compare_job, jobs), strict=True):
+    with mapper_of_others(workers, len(jobs)) as map_in_order:
+        for row, found in zip(rows, map_in_order(compare_jobs, jobs), strict=True):
             same = found.source_sha256 == row["source_sha256"]
             compared.append(found if same else Comparison(found.on_disk, None, None, None))
             if progress:

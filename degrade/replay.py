@@ -20,7 +20,7 @@ from degrade.cards import (
     read_card,
 )
 from degrade.folders import FolderReport, Progress, card_of_out, sweep_set
-from degrade.work import Job, check_engine, mapper, run_job
+from degrade.work import Job, check_engine, mapper_of_others, run_jobs
 from manifests.errors import BadInput
 from manifests.storage import sha256_bytes, sha256_file, write_atomically
 from manifests.workers import check_workers
@@ -30,7 +30,7 @@ def replay(
     source: Path,
     thetas: Path,
     out: Path,
-    workers: int = 1,
+    workers: int | None = None,
     progress: Progress | None = None,
     dry_run: bool = False,
 ) -> FolderReport:
@@ -43,7 +43,8 @@ def replay(
     than recorded, those are named and not written, and the set stays marked as incomplete.
     """
     source, thetas, out = Path(source), Path(thetas), Path(out)
-    check_workers(workers)
+    if workers is not None:
+        check_workers(workers)
     if not source.is_dir():
         raise BadInput(f"{source} is not a folder: name the folder, or the dataset, that the set was made from.")
     rows = parse_thetas(thetas)
@@ -75,8 +76,8 @@ def replay(
     differ: list[str] = []
     if progress:
         progress(len(rows) - len(todo))
-    with mapper(workers, len(jobs)) as map_in_order:
-        for n, result in zip(todo, map_in_order(run_job, jobs), strict=True):
+    with mapper_of_others(workers, len(jobs)) as map_in_order:
+        for n, result in zip(todo, map_in_order(run_jobs, jobs), strict=True):
             if result.sha256 == rows[n]["sha256"]:
                 write_atomically(paths[n], result.png)
             else:

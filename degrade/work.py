@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,11 +22,20 @@ from PIL import Image
 from degrade.operations import MAX_PIXELS, Pixels, Theta, apply_to_pixels, shrink, to_float, to_uint8
 from degrade.pixels import quiet_opencv
 from manifests.errors import BadInput
-from manifests.workers import Map
+from manifests.workers import CRASHED, OUT_OF_MEMORY, SECONDS, TIMED_OUT, Lost, Map, each, limits
 from manifests.workers import mapper as workers_mapper
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")  # whatever the name says; curation decodes the same
+_LOST = {
+    TIMED_OUT: f"takes more than {SECONDS:.0f} s",
+    CRASHED: "ends the process that decodes it",
+    OUT_OF_MEMORY: "needs too much memory",
+}
 ENGINES = ("exact", "basicsr")
 _PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
+
+
+JobsFunction = Callable[[Sequence[Any]], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ def decode_picture(data: bytes) -> Pixels:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            header = Image.open(io.BytesIO(data))  # reads the header alone
+            header = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header alone
     except Image.DecompressionBombError:
         raise BadInput(too_large) from None
     except Exception:
@@ -113,7 +124,9 @@ def run_job(job: Job) -> Result:
     becomes a `problem`, never an exception."""
     try:
         data = job.source.read_bytes()
-        pixels = shrink(decode_picture(data), job.size)
+        with limits():
+            pixels = decode_picture(data)
+        pixels = shrink(pixels, job.size)
     except OSError as error:
         return Result(problem=f"cannot be read ({error.strerror})")
     except BadInput as error:
@@ -147,7 +160,8 @@ def compare_job(job: Job) -> Comparison:
     if regenerated is None or on_disk == regenerated:
         return Comparison(on_disk, regenerated, source, None if regenerated is None else 0)
     try:
-        here, again = decode_picture(data), decode_picture(made.png)
+        with limits():
+            here, again = decode_picture(data), decode_picture(made.png)
     except BadInput:
         return Comparison(on_disk, regenerated, source, 255)
     same_size = here.shape == again.shape
@@ -155,11 +169,33 @@ def compare_job(job: Job) -> Comparison:
     return Comparison(on_disk, regenerated, source, difference)
 
 
+def run_jobs(jobs: Sequence[Job | Lost]) -> list[Result]:
+    """`run_job` for pictures of others: one that no process comes through is a `problem` too."""
+    return [Result(problem=_LOST[j.reason]) if isinstance(j, Lost) else run_job(j) for j in each(jobs, limited=False)]
+
+
+def compare_jobs(jobs: Sequence[Job | Lost]) -> list[Comparison]:
+    """`compare_job` for pictures of others."""
+    nothing = Comparison(None, None, None, None)
+    return [nothing if isinstance(job, Lost) else compare_job(job) for job in each(jobs, limited=False)]
+
+
 @contextmanager
-def mapper(workers: int, jobs: int) -> Iterator[Map]:
-    """The pool of manifests.workers, no larger than there are jobs."""
-    with workers_mapper(workers if workers < 1 else max(1, min(workers, jobs)), _start_worker) as run:
+def mapper(workers: int | None, jobs: int) -> Iterator[Map]:
+    """The pool of manifests.workers, no larger than there are jobs; for our own crops, of which one process comes
+    through as well as this one does."""
+    fewer = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
+    with workers_mapper(None if fewer == 1 else fewer, _start_worker) as run:
         yield run
+
+
+@contextmanager
+def mapper_of_others(workers: int | None, jobs: int) -> Iterator[Callable[[JobsFunction, list[Job]], Iterator[Any]]]:
+    """The same for pictures of others and the functions of several jobs: a process stands what they do to it, also one
+    alone; None works here."""
+    fewer = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
+    with workers_mapper(fewer, _start_worker) as run:
+        yield lambda function, given: chain.from_iterable(run(function, [[job] for job in given]))
 
 
 def _start_worker() -> None:

@@ -1,4 +1,4 @@
-"""The commands of the ledger: show, query, check, why, and the report."""
+"""The commands of the ledger: show, query, check, why, export, and the report."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import typer
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from manifests.formats.export import Exported
 
 _Dataset = Annotated[Path, typer.Argument(help="The folder of a dataset.", metavar="DATASET")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -99,6 +101,76 @@ def why(
 
     lines, rows = answer(dataset, photo)
     typer.echo(json.dumps(rows) if as_json else "\n".join(lines))
+
+
+def export(
+    dataset: _Dataset,
+    format: Annotated[
+        str,
+        typer.Option(
+            help="refldm, dmdnet (also ASFFNet), faceme, instantrestore, imagefolder, webdataset.", metavar="FORMAT"
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="A new or empty folder, outside the dataset.", metavar="FOLDER")],
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
+    lq_set: Annotated[
+        str | None, typer.Option(help="The frozen set whose low-quality pictures go along.", show_default="none")
+    ] = None,
+    with_names: Annotated[
+        bool, typer.Option("--with-names", help="Write people's names (imagefolder, webdataset).")
+    ] = False,
+    with_embeddings: Annotated[
+        bool,
+        typer.Option(
+            "--with-embeddings", help="Write face embeddings, which are biometric (faceme, imagefolder, webdataset)."
+        ),
+    ] = False,
+    shard_mib: Annotated[
+        int | None, typer.Option(min=1, help="webdataset: MiB that a shard stays below.", show_default="512")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written; write nothing.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Write the faces, references and splits as others read them, whole or not at all (docs/formats.md).
+
+    Photos whose consent says no or withdrawn are left out, with all their faces. Everything left out is counted.
+
+    Example: likeness manifest export DATASET --format imagefolder --out FOLDER
+    """
+    import dataclasses
+
+    from manifests.errors import BadInput
+    from manifests.formats.choose import Wanted
+    from manifests.formats.export import export as write
+    from manifests.progress import progress
+
+    wanted = Wanted(split, lq_set, with_names, with_embeddings)
+    if shard_mib is not None:
+        if format != "webdataset":
+            raise BadInput(f"{format} has no shards: leave --shard-mib out.")
+        wanted = dataclasses.replace(wanted, shard_bytes=shard_mib * 2**20)
+    with progress("pictures", as_json) as report_:
+        made = write(dataset, out, format, wanted, dry_run, report_)
+    if as_json:
+        typer.echo(json.dumps({**dataclasses.asdict(made), "dry_run": dry_run}, sort_keys=True))
+    else:
+        typer.echo(_exported(made, dry_run))
+
+
+def _exported(made: Exported, dry_run: bool) -> str:
+    targets = ", ".join(f"{n} {split}" for split, n in made.targets.items())
+    size = f"{made.bytes / 2**20:.1f} MiB"
+    lines = [f"{made.faces} faces of {made.people} people; targets: {targets}"]
+    lines += [
+        f"left out, {what}: " + ", ".join(f"{n} {reason}" for reason, n in found.items())
+        for what, found in made.left_out.items()
+    ]
+    lines += [f"Note: {notice}" for notice in made.notices]
+    if dry_run:
+        lines.append(f"Would write about {size} into {made.folder}.")
+    elif made.written:
+        lines.append(f"{made.files} files, {size}: {made.folder}")
+    return "\n".join(lines)
 
 
 def report(

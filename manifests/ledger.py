@@ -119,8 +119,11 @@ class Ledger:
 
     def rows(self, kind: type[Row]) -> list[Row]:
         """A whole table as records, ordered by its key: `ledger.rows(Face)`."""
-        table = self.table(TABLES[kind][0])
-        # an older ledger that is only read may lack a column that a later version added
+        name = TABLES[kind][0]
+        # an older ledger that is only read may lack a table or a column that a later version added
+        if not len(self.query("SELECT 1 FROM information_schema.tables WHERE table_name = ?", name)):
+            return []
+        table = self.table(name)
         names = [field.name for field in dataclasses.fields(cast(Any, kind)) if field.name in table.columns]
         return [
             kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})

@@ -15,7 +15,7 @@ from manifests.errors import LedgerError, LedgerTooNew
 
 Step = tuple[int, str, tuple[str, ...]]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 STEPS: tuple[Step, ...] = (  # version 1 is the first
     (2, "the noise of a face", ("ALTER TABLE faces ADD COLUMN noise FLOAT",)),
     (
@@ -40,6 +40,14 @@ STEPS: tuple[Step, ...] = (  # version 1 is the first
     ),
     (
         5,
+        "what imported lists say of photos",
+        (
+            "CREATE TABLE given (photo_id VARCHAR PRIMARY KEY, label VARCHAR, "
+            "split VARCHAR CHECK (split IN ('train', 'val', 'test')), refs VARCHAR[])",
+        ),
+    ),
+    (
+        6,
         "cleaned versions of training targets, and which of them a round was trained on",
         (
             "CREATE TABLE versions (iteration VARCHAR NOT NULL, round INTEGER NOT NULL, face_id VARCHAR NOT NULL, "

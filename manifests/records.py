@@ -88,6 +88,14 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Given:
+    photo_id: str
+    label: str | None = None
+    split: str | None = None
+    refs: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Pair:
     target: str
     refs: tuple[str, ...]
@@ -176,6 +184,7 @@ Record = (
     | Membership
     | Decision
     | Label
+    | Given
     | Pair
     | Split
     | Degradation
@@ -195,6 +204,7 @@ TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     Membership: ("memberships", ("face_id",)),
     Decision: ("decisions", ("decision_id",)),
     Label: ("labels", ("photo_id",)),
+    Given: ("given", ("photo_id",)),
     Pair: ("pairs", ("target",)),
     Split: ("splits", ("face_id",)),
     Degradation: ("degradations", ("lq_set", "face_id")),

@@ -2,11 +2,12 @@
 -- `status` is ok, dropped or failed; every row that is not ok has a reason. Clocks are the only columns that differ
 -- between two runs of the same command on the same input.
 
-CREATE TABLE files (                    -- a row is one file (or unreadable folder) that was offered
-    uri         VARCHAR PRIMARY KEY,    -- file:// and the absolute path, percent-encoded from its raw bytes
+CREATE TABLE files (                    -- a row is one file (or unreadable folder, or member of an archive) that was offered
+    uri         VARCHAR PRIMARY KEY,    -- file:// and the absolute path, percent-encoded from its raw bytes; of a
+                                        -- member, its archive's and #<place from 0>/<name>, encoded likewise
     photo_id    VARCHAR,                -- the photo it holds or last held; NULL where it never could be decoded
-    bytes       BIGINT,                 -- size of the file
-    mtime_ns    BIGINT,                 -- modification time, nanoseconds since 1970
+    bytes       BIGINT,                 -- size of the file, or of the member
+    mtime_ns    BIGINT,                 -- modification time, nanoseconds since 1970; of a member, its archive's
     status      VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
     reason      VARCHAR,
     CHECK (status = 'ok' OR reason IS NOT NULL)
@@ -79,11 +80,18 @@ CREATE TABLE labels (                   -- a row is what a folder or a CSV says 
     truth       BOOLEAN NOT NULL        -- false: a hint, compared and reported, forcing nothing
 );
 
+CREATE TABLE given (                    -- a row is what an imported list says of a photo's largest accepted face; holds on every run
+    photo_id    VARCHAR PRIMARY KEY,
+    label       VARCHAR,                -- who it is, as truth, unless --labels says something else
+    split       VARCHAR CHECK (split IN ('train', 'val', 'test')),
+    refs        VARCHAR[]               -- photo_ids of its references in the list's order; NULL where it is no target
+);
+
 CREATE TABLE pairs (                    -- a row is one target with its ordered references
     target       VARCHAR PRIMARY KEY,   -- face_id
     refs         VARCHAR[] NOT NULL,    -- face_ids of the same person in the policy's order; never the target nor its near-duplicates
     similarities FLOAT[] NOT NULL,      -- cosine of each reference to the target
-    policy       VARCHAR NOT NULL,      -- what --pairs was told; curate/pairs.py says what each means
+    policy       VARCHAR NOT NULL,      -- what --pairs was told; curate/pairs.py says what each means; given: by an imported list
     split        VARCHAR NOT NULL CHECK (split IN ('train', 'val', 'test'))
 );
 
@@ -94,7 +102,8 @@ CREATE TABLE splits (                   -- a row puts one face into a split, thr
     policy      VARCHAR NOT NULL CHECK (policy IN ('identity', 'photos')),
     locked      BOOLEAN NOT NULL,       -- true once a frozen set of this split exists
     status      VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped')),
-    reason      VARCHAR,                -- photo_spans_splits: set aside, its photo also shows a person of another split
+    reason      VARCHAR,                -- photo_spans_splits: set aside, its photo also shows a person of another split;
+                                        -- listed_in_another_split: set aside, an imported list has most of its person elsewhere
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 

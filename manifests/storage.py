@@ -72,9 +72,32 @@ def uri_of(path: str | Path) -> str:
     return "file://" + quote_from_bytes(os.fsencode(os.path.normpath(Path(path).absolute())), safe="/")
 
 
+def member_uri(archive: Path, index: int, name: bytes) -> str:
+    """The uri of an archive, `#`, the member's place in it from 0, `/` and its name: `file:///a.zip#0/b/c.jpg`.
+
+    A `#` in the name of a file or a member is percent-encoded.
+    """
+    return f"{uri_of(archive)}#{index}/{quote_from_bytes(name, safe='/')}"
+
+
+def member_of(uri: str) -> tuple[Path, int, bytes] | None:
+    """The archive, place and name behind a uri made by `member_uri`; None for any other."""
+    archive, packed, member = uri.partition("#")
+    if not packed:
+        return None
+    index, _, name = member.partition("/")
+    return path_of(archive), int(index), unquote_to_bytes(name)
+
+
 def path_of(uri: str) -> Path:
-    """The path behind a uri made by `uri_of`."""
-    return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))))
+    """The path behind a uri made by `uri_of`; of a member's, the archive that holds it."""
+    return Path(os.fsdecode(unquote_to_bytes(uri.partition("#")[0].removeprefix("file://"))))
+
+
+def place_of(uri: str) -> Path:
+    """Where people would say a file lies: its path; a member lies in its archive as though that were a folder."""
+    member = member_of(uri)
+    return path_of(uri) if member is None else member[0] / os.fsdecode(member[2].lstrip(b"/"))
 
 
 def no_longer_there(uri: str) -> bool:

@@ -12,8 +12,8 @@ from manifests.decided import Finder, in_force, read_act
 from manifests.errors import BadInput
 from manifests.filters import Filter, columns_of_filter
 from manifests.ledger import Ledger
-from manifests.records import Decision, Face, Label
-from manifests.storage import no_longer_there, path_of, uri_of
+from manifests.records import Decision, Face, Given, Label
+from manifests.storage import no_longer_there, place_of, uri_of
 
 _PREFIX = 6  # characters that begin an id; fewer would name too much
 
@@ -45,6 +45,7 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
         pairing = ledger.detail("pair")
         curated = bool(ledger.detail("told"))  # a ledger of an older version has no labels, nor decisions with names
         labels = {row.photo_id: row for row in ledger.rows(Label)} if curated else {}
+        given = {row.photo_id: row.refs is not None for row in ledger.rows(Given)}  # whether it is listed as a target
         named_by = _decisions(ledger) if curated else {}
         versions = history_of(ledger, [row["face_id"] for row in faces.iter_rows(named=True)])
         photos = ledger.query("SELECT photo_id, width, height, status, reason FROM photos")
@@ -73,7 +74,7 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
     broken = _broken(dataset, [row for own in faces_of.values() for row in own])
     lines, rows = [], []
     for file in named:
-        where = "no file holds it any more" if file["uri"] is None else _shown(path_of(file["uri"]))
+        where = "no file holds it any more" if file["uri"] is None else _shown(place_of(file["uri"]))
         there = file["uri"] is not None and not no_longer_there(file["uri"])
         lost = ", the file is no longer there" if not there and file["uri"] and file["photo_id"] else ""
         said = [f"{where}: {_status(file)}{lost}"]
@@ -84,10 +85,12 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
             )
             if (label := labels.get(file["photo_id"])) is not None:
                 said[-1] += f", labelled {label.label}{'' if label.truth else ' as a hint'}"
+        listed = given.get(file["photo_id"]) if any(given.values()) else None
         own = [
             {
                 **row,
                 "decisions": named_by.get(row["face_id"], []),
+                "listed": listed,
                 **{kind: [one for one in versions.get(row["face_id"], []) if one["kind"] == kind] for kind in KINDS},
             }
             for row in faces_of.get(file["photo_id"], [])
@@ -147,7 +150,7 @@ def _value(value: Any) -> str:
 
 
 def _names(row: dict[str, Any], photo: str) -> bool:
-    path = path_of(row["uri"])
+    path = place_of(row["uri"])
     if row["uri"] == uri_of(photo) or photo in (path.name, str(path)):
         return True
     if os.sep in photo and str(path).endswith(os.sep + photo):
@@ -188,6 +191,12 @@ def _face(row: dict[str, Any], pairing: dict[str, Any]) -> str:
 
 def _unpaired(row: dict[str, Any], pairing: dict[str, Any]) -> str:
     """Why a face in a split is no target; `pairing` is what the stage noted of its rules, empty in older ledgers."""
+    if row["listed"] is not None:
+        return (
+            "an imported list names its references, and none can be used"
+            if row["listed"]
+            else "no imported list names it as one"
+        )
     photos, wanted = row["person_photos"], pairing.get("min_photos", 2)
     if photos < 2:
         return "no other usable photo of this person"

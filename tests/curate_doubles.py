@@ -17,6 +17,7 @@ import pytest
 
 import curate.detect
 import curate.embed
+import curate.pipeline
 from curate.config import CurateConfig
 from curate.faces.align import ARCFACE_112, FFHQ_512
 from curate.faces.models import Detection, FaceModels, ModelFile, unit_rows
@@ -24,6 +25,7 @@ from curate.pipeline import Summary
 from curate.pipeline import curate as run
 from manifests.ledger import Ledger
 from manifests.records import KEYS
+from manifests.workers import mapper
 
 # 14 people, no two with a cosine above .58: the faces and corners of a cube
 PEOPLE = [d for d in itertools.product((-1, 0, 1), repeat=3) if sum(map(abs, d)) in (1, 3)]
@@ -91,6 +93,8 @@ def models(spec: str) -> FaceModels:
 def install(patch: pytest.MonkeyPatch) -> None:
     for module in (curate.detect, curate.embed):
         patch.setattr(module, "cached_models", models)
+    # a spawned process has no doubles; two or more are asked for where this module is the script
+    patch.setattr(curate.pipeline, "mapper", lambda workers, start: mapper(None if workers == 1 else workers, start))
 
 
 def curated(photos: Path, dataset: Path, **changes) -> Summary:

@@ -292,32 +292,34 @@ def test_an_overwritten_photo_leaves_with_its_faces_and_comes_back_with_its_file
 def test_a_file_that_vanished_or_cannot_be_read_keeps_its_photo(tmp_path, monkeypatch):
     photos, dataset = album(tmp_path / "photos", people=3, each=3), tmp_path / "dataset"
     link = photos / "link.png"
-    save(tmp_path / "elsewhere.png", photo([0], 50))
-    link.symlink_to(tmp_path / "elsewhere.png")
+    save(photos / "elsewhere.png", photo([0], 50))
+    link.symlink_to(photos / "elsewhere.png")
     first = curated(photos, dataset)
+    assert first.files == {"ok": 10, "same_file": 1}
     (photos / "person0" / "0.png").unlink()
-    (tmp_path / "elsewhere.png").unlink()
+    (photos / "elsewhere.png").unlink()
     os.utime(photos / "person1" / "0.png", ns=(1, 1))
-    read = Path.read_bytes
+    opened = Path.open
 
-    def guarded(self: Path) -> bytes:
+    def guarded(self: Path, *args, **named):
         if self == photos / "person1" / "0.png":
             raise PermissionError(13, "Permission denied", str(self))
-        return read(self)
+        return opened(self, *args, **named)
 
-    monkeypatch.setattr(Path, "read_bytes", guarded)
+    monkeypatch.setattr(Path, "open", guarded)
     for _ in range(2):
         summary = curated(photos, dataset)
         assert (summary.photos, summary.faces, summary.pairs) == (first.photos, first.faces, first.pairs)
-        assert summary.files == {"broken_symlink": 1, "ok": 8, "unreadable_file": 1} and check(dataset) == []
+        assert summary.files == {"broken_symlink": 1, "ok": 9, "unreadable_file": 1} and check(dataset) == []
         (said,) = [notice for notice in summary.notices if "no longer there" in notice]
-        assert said.startswith("1 file that held a photo is no longer there, ") and "person0/0.png" in said
+        assert said.startswith("2 files that held photos are no longer there, ") and "elsewhere.png for one" in said
         assert answer(dataset, "person0/0.png")[0][0].endswith(": ok, the file is no longer there")
-    # what the link held is replaced once a folder stands in its place
+    # what the link held is replaced once a folder stands in its place and another photo where it led
     link.unlink()
     save(link / "other.png", photo([2], 51))
+    save(photos / "elsewhere.png", photo([2], 52))
     summary = curated(photos, dataset)
-    assert summary.files == {"ok": 9, "unreadable_file": 1} and summary.photos == {"file_replaced": 1, "ok": 10}
+    assert summary.files == {"ok": 10, "unreadable_file": 1} and summary.photos == {"file_replaced": 1, "ok": 11}
 
 
 def test_the_row_of_what_could_not_be_walked_goes_once_it_is(tmp_path, monkeypatch):

@@ -176,6 +176,8 @@ def test_verify_says_whose_versions_differ_and_by_how_much(
     found = verify_folder(tmp_path / "lq")
     assert found.not_reproduced == ("a.png",) and found.changed == () and found.largest_difference > 0
     assert len(found.elsewhere) == 1 and "3.2.1 here" in found.elsewhere[0]
+    here = degrade.work.mapper_of_others  # a process of its own would have the true version
+    monkeypatch.setattr("degrade.folders.mapper_of_others", lambda _, jobs: here(None, jobs))
     result = CliRunner().invoke(likeness.app, ["verify", str(tmp_path / "lq"), "--workers", "1"])
     assert (
         result.exit_code == 1

@@ -28,19 +28,22 @@ DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "dlib": "dlib-bin", "f
 NEVER_IMPORTED = {"face_recognition_models", "opencv-python-headless", "setuptools", "tensorboard"}
 
 
+OURS = ("curate", "degrade", "train", "manifests")
+FRONT = ("likeness.py", "doctor.py")
+
+
+def our_files() -> list[Path]:
+    own = (path for name in OURS for path in sorted((REPOSITORY / name).rglob("*.py")))
+    return [*(REPOSITORY / name for name in FRONT), *own]
+
+
 def imported() -> Iterator[str]:
     """The first part of every import in the package's own code."""
-    ours = ("curate", "degrade", "train", "manifests", "doctor")
-    files = [
-        REPOSITORY / "likeness.py",
-        REPOSITORY / "doctor.py",
-        *(path for name in ours for path in (REPOSITORY / name).rglob("*.py")),
-    ]
-    for path in files:
+    for path in our_files():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            yield from {name.split(".")[0] for name in names} - {*ours, *sys.stdlib_module_names}
+            yield from {name.split(".")[0] for name in names} - {*OURS, "doctor", *sys.stdlib_module_names}
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
@@ -80,3 +83,53 @@ def test_a_built_wheel_holds_the_schema_the_template_and_nothing_stray(tmp_path:
         "manifests",
         "train",
     }
+
+
+UNPICKLERS = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+def unpickling(tree: ast.AST) -> Iterator[str]:
+    """What in a module may run code that a file holds."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            yield from (name for name in names if name.split(".")[0] in UNPICKLERS)
+        if not isinstance(node, ast.Call):
+            continue
+        called, options = ast.unparse(node.func), {word.arg: word.value for word in node.keywords}
+        allowed = options.get("allow_pickle")
+        if allowed is not None and not (isinstance(allowed, ast.Constant) and allowed.value is False):
+            yield f"{called}(allow_pickle=...)"
+        safe = options.get("weights_only")
+        if called == "torch.load" and not (isinstance(safe, ast.Constant) and safe.value is True):
+            by = options.get("pickle_module")
+            yield "torch.load" if by is None else f"torch.load by {ast.unparse(by)}"
+        if called in {"eval", "exec"} or called.endswith(".read_pickle"):
+            yield called
+
+
+def test_no_file_is_unpickled_but_by_the_unpickler_that_makes_tensors_alone() -> None:
+    found: dict[str, list[str]] = {}
+    for path in our_files():
+        if said := sorted(unpickling(ast.parse(path.read_text(encoding="utf-8")))):
+            found[str(path.relative_to(REPOSITORY))] = said
+    # train/released.py builds an unpickler that takes anything and does nothing (tests/test_train_released.py)
+    assert found == {"train/released.py": ["pickle", "torch.load by _ONLY_TENSORS"]}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "np.load(path, allow_pickle=True)",
+        "np.load(path, allow_pickle=asked)",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "import joblib.numpy_pickle",
+        "eval(text)",
+    ],
+)
+def test_what_could_run_a_files_code_is_seen(line: str) -> None:
+    assert list(unpickling(ast.parse(line)))
+    assert not list(unpickling(ast.parse("np.load(path); torch.load(path, weights_only=True); model.eval()")))

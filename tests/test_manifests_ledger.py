@@ -46,6 +46,7 @@ ONE_OF = {
     ("Split", "status"): ("ok", "dropped"),
     ("Split", "split"): ("train", "val", "test"),
     ("Pair", "split"): ("train", "val", "test"),
+    ("Given", "split"): ("train", "val", "test", None),
     ("Split", "policy"): ("identity", "photos"),
     ("Membership", "source"): ("label", "cluster", "review"),
     ("Model", "role"): ("detector", "recognizer", "landmarks"),

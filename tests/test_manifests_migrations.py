@@ -25,9 +25,11 @@ def con():
 
 def older(con, version: int) -> None:
     """Take from the newest tables what came after `version`."""
-    if version < 5:
+    if version < 6:
         con.execute("DROP TABLE trained_on")
         con.execute("DROP TABLE versions")
+    if version < 5:
+        con.execute("DROP TABLE given")
     if version < 4:
         con.execute("DROP TABLE purges")
         con.execute("DROP TABLE kept_out")

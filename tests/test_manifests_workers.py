@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import manifests.workers
 from manifests.errors import BadInput, LikenessError
-from manifests.workers import default_workers, mapper
+from manifests.workers import Lost, default_workers, each, mapper, one_at_a_time
 
 
 def square(x: int) -> int:
@@ -25,7 +28,7 @@ def die(x: int) -> int:
     return x
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [None, 1, 2])
 def test_results_keep_their_order_and_errors_keep_their_class(workers):
     with mapper(workers) as run:
         assert list(run(square, range(30))) == [x * x for x in range(30)]
@@ -54,7 +57,7 @@ def test_a_senseless_number_of_workers_is_refused(workers):
 
 
 def test_work_is_handed_out_a_little_at_a_time():
-    with mapper(1) as run:
+    with mapper(None) as run:
         assert next(run(square, range(10**9))) == 0
 
 
@@ -81,3 +84,65 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path):
         timeout=60,
     )
     assert "__main__" in ran.stderr.splitlines()[-1]
+
+
+# --- units ---
+
+LIMIT = 3.0  # seconds
+
+
+def misbehave(what: str) -> None:
+    if what == "hang":
+        while True:
+            time.sleep(0.01)
+    if what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "abort":
+        os.abort()
+    if what == "starve":
+        held = []
+        while True:
+            held.append(np.empty(2**29, np.uint8))  # refused before it is touched
+
+
+RIGHT = {"hang": "timed_out", "die": "crashed", "abort": "crashed", "starve": "out_of_memory"}
+
+
+def work(batch: list) -> list:
+    return [unit.reason if isinstance(unit, Lost) else misbehave(unit) or unit for unit in each(batch)]
+
+
+def short() -> None:
+    manifests.workers.SECONDS = LIMIT
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_unit_that_hangs_dies_or_starves_costs_itself_alone(processes):
+    batches = [["a", "hang", "b"], ["c"], ["die", "d", "starve"], ["e", "f"], ["abort"]]
+    with mapper(processes, short) as run:
+        found = list(run(work, batches))
+    assert found == [[RIGHT.get(unit, unit) for unit in batch] for batch in batches]
+
+
+def at_the_end(batch: list) -> list:
+    done = work(batch)
+    misbehave("die")
+    return done
+
+
+def test_what_is_done_after_the_units_is_on_no_units_account():
+    with pytest.raises(LikenessError, match="fewer --workers"), mapper(1) as run:
+        list(run(at_the_end, [["a"]]))
+
+
+def unequal(batch: list) -> list:
+    """Hangs as a stopped machine makes it hang: the first time alone."""
+    for _ in each(batch):
+        if not one_at_a_time():
+            misbehave("hang")
+    return batch
+
+
+def test_a_machine_that_was_stopped_is_no_fault_of_the_photo():
+    with mapper(1, short) as run:
+        assert list(run(unequal, [["a"]])) == [["a"]]

@@ -151,7 +151,8 @@ def read_benchmark(
 def draw_cases(
     ledger: Ledger, name: str, references: int, seed: int, called: Mapping[str, str] | None = None
 ) -> tuple[dict[str, str], list[Drawn]]:
-    """The sha256 of every image of a frozen set by face, and what is shown with each that has a reference, by face id.
+    """The sha256 of every image of a frozen set by face, and what is shown with each that has a reference, by face id:
+    drawn from all photos of the person, or from those that an imported list names for the target.
 
     `called` gives people other names than their identity ids; the draw of a stranger follows them.
     """
@@ -165,7 +166,9 @@ def draw_cases(
            JOIN splits r ON r.identity_id = s.identity_id AND r.status = 'ok'
                AND r.split = CASE WHEN s.policy = 'photos' THEN 'train' ELSE s.split END
            JOIN faces g ON g.face_id = r.face_id AND g.photo_id <> f.photo_id AND g.status = 'ok'
-           WHERE d.lq_set = ? AND s.status = 'ok' GROUP BY ALL ORDER BY d.face_id""",
+           LEFT JOIN pairs p ON p.target = d.face_id AND p.policy = 'given'
+           WHERE d.lq_set = ? AND s.status = 'ok' AND (p.target IS NULL OR list_contains(p.refs, r.face_id))
+           GROUP BY ALL ORDER BY d.face_id""",
         name,
     )
     shown_by = ledger.query(

@@ -17,7 +17,7 @@ from manifests.report.cleaned import cleaned
 from manifests.report.coverage import coverage
 from manifests.report.pictures import histogram, patch, thumbnail
 from manifests.report.runs import read_run
-from manifests.storage import crop_path, path_of, write_atomically
+from manifests.storage import crop_path, write_atomically
 
 PEOPLE = 12  # contact sheets, largest first
 FACES = 12  # faces a contact sheet
@@ -48,6 +48,7 @@ REASONS = {
     "too_bright": "too bright",
     "near_duplicate": "the same picture again",
     "photo_spans_splits": "the photo also shows a person of another split",
+    "listed_in_another_split": "an imported list has most of the person's faces in another split",
     "face_dropped": "not accepted now; its place is kept for the frozen sets",
     "not_found_again": "not found by the detector now in use",
     "file_vanished_or_changed": "the file was gone or changed when read again",
@@ -154,7 +155,7 @@ def _filters(ledger: Ledger) -> dict[str, Any]:
             REMOVED,
         ).rows()
         rule["called"] = _in_plain(rule["reason"])
-        rule["faces"] = [image for photo, box, uri in rows if (image := patch(path_of(uri), photo, box, 64))]
+        rule["faces"] = [image for photo, box, uri in rows if (image := patch(uri, photo, box, 64))]
     return found
 
 

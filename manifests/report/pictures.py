@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from manifests.archives import Unreadable, read_bytes
 from manifests.storage import sha256_bytes
 
 Series = Sequence[tuple[float, float]]
@@ -26,13 +27,13 @@ def thumbnail(path: Path, side: int) -> str:
         return ""
 
 
-def patch(path: Path, photo_id: str, box: Sequence[float], side: int) -> str:
-    """What lies in a photo around `box` (x0, y0, x1, y1 in its pixels) as a square JPEG data URI of `side` px.
+def patch(uri: str, photo_id: str, box: Sequence[float], side: int) -> str:
+    """What lies in a file's photo around `box` (x0, y0, x1, y1 in its pixels) as a square JPEG data URI of `side` px.
 
     Empty where the file no longer holds that photo or Pillow cannot read it.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(uri)
         if sha256_bytes(data) != photo_id:
             return ""
         with Image.open(io.BytesIO(data)) as image:
@@ -41,7 +42,7 @@ def patch(path: Path, photo_id: str, box: Sequence[float], side: int) -> str:
             cut = tuple(round(edge) for edge in (x - half, y - half, x + half, y + half))
             square = ImageOps.exif_transpose(image).convert("RGB").crop((cut[0], cut[1], cut[2], cut[3]))
             return _small(square.resize((side, side), Image.Resampling.LANCZOS), side)
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, ValueError, Unreadable, Image.DecompressionBombError):
         return ""
 
 
