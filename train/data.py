@@ -17,7 +17,7 @@ from degrade.pixels import Theta
 from degrade.presets import find_preset, seeded
 from manifests.errors import BadInput
 from train.augment import augmented, check_augment
-from train.draws import Sample, draw_sample, draw_theta
+from train.draws import MILD, Sample, draw_sample, draw_theta, drawn_mildly
 from train.recipes import Recipe
 from train.reference_photos import landmarks_of
 from train.snapshot import Snapshot, load_snapshot
@@ -70,7 +70,8 @@ class TrainingFaces(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         sample = draw_sample(self.snapshot, self.targets, self.recipe, self.seed, index)
         epoch, face_id = index // len(self.targets), self.snapshot.face_ids[sample.target]
-        return self.pack(sample, draw_theta(self.preset, self.seed, epoch, face_id), max(self.recipe.reference_counts))
+        preset = MILD if drawn_mildly(self.recipe, self.seed, epoch, face_id) else self.preset
+        return self.pack(sample, draw_theta(preset, self.seed, epoch, face_id), max(self.recipe.reference_counts))
 
     def pack(self, sample: Sample, theta: Theta, slots: int) -> Batch:
         """The tensors of a sample whose LQ picture `theta` makes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,8 @@ import typer
 
 from manifests.storage import MAX_SEED
 from train.cli import RECIPE_HELP, chosen_recipe
+
+MILD_SHARE = 0.5  # ours
 
 
 def iterate(
@@ -57,6 +59,10 @@ def iterate(
         ),
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Of the degradation.", show_default="the recipe's")] = None,
+    mild: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of the images that are degraded mildly instead, as targets are."),
+    ] = MILD_SHARE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what became of the rounds as JSON only.")] = False,
 ) -> None:
@@ -72,7 +78,7 @@ def iterate(
     from train.recipes import TINY
     from train.run import Settings
 
-    chosen, folder = chosen_recipe(recipe, base_model, preset, steps), out or dataset / "iterate"
+    chosen, folder = replace(chosen_recipe(recipe, base_model, preset, steps), mild=mild), out or dataset / "iterate"
     told = Told(
         chosen,
         chosen.images if images is None else images,

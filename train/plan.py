@@ -30,9 +30,10 @@ def resolved(recipe: Recipe, settings: Settings) -> list[str]:
     """The configuration in sentences, with every default filled in."""
     losses = ", ".join(f"{name} {weight:g}" for name, weight in recipe.losses.items())
     counts = ", ".join(map(str, recipe.reference_counts))
+    mild = f", for {recipe.mild:.0%} of the images a mild one" if recipe.mild else ""
     vre = f" VRE: {settings.vre}." if settings.vre is not None else ""
     return [
-        f"Base: {settings.base_model}. Preset: {recipe.preset}. Parts: {', '.join(recipe.parts) or 'none'}.{vre}",
+        f"Base: {settings.base_model}. Preset: {recipe.preset}{mild}. Parts: {', '.join(recipe.parts) or 'none'}.{vre}",
         f"References: {counts} an image, wrong ones for {recipe.wrong:.0%} of the images, augmented: {recipe.augment}.",
         f"Losses: {losses}. Discriminator: {recipe.discriminator or 'none'}.",
         f"Batch {recipe.batch} in {settings.accumulate} part{'s' * (settings.accumulate > 1)}, AdamW {recipe.rate:g} "

@@ -38,6 +38,7 @@ class Recipe:
     # what is restored
     size: int  # pixels
     preset: str  # of degrade, applied at `size`
+    mild: float  # share of the images that are degraded by draws.MILD instead
     # what conditions the one step
     parts: tuple[str, ...]  # of PARTS; VRE, which trains the embedder itself, has none
     timestep: int  # of the first step
@@ -134,6 +135,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
         base=base,
         size=size,
         preset=preset,
+        mild=0.0,  # `likeness iterate` alone has another
         parts=parts,
         timestep=timestep,
         steps=steps,

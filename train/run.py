@@ -112,8 +112,8 @@ def claim(
         if settings.precision is None:  # a run goes on as it began, also on another machine
             facts["precision"] = there.get("precision")
         for name, called in _COMPARED.items():
-            # a run from before there were several steps has one
-            own = {"steps": 1, **there["recipe"]} if name == "recipe" else there.get(name)
+            # a run from before these were told has no other
+            own = {"steps": 1, "mild": 0.0, **there["recipe"]} if name == "recipe" else there.get(name)
             if own != facts[name]:
                 raise BadInput(f"{run} belongs to another {called}: give this run another --out.")
         return there
