@@ -9,12 +9,13 @@ STAMP := $(VENV)/installed
 IQA := pyiqa timm openai-clip einops ftfy wcwidth
 DEMO := demo_dataset
 
-.PHONY: help install demo test fuzz lint format bench clean
+.PHONY: help install demo test faults fuzz lint format bench clean
 
 help:
 	@echo "make install   the environment in $(VENV), with everything that tests, demo and benchmarks need"
 	@echo "make demo      the whole job, offline, on photos that come with installed packages -> $(DEMO)/report/index.html"
 	@echo "make test      the tests"
+	@echo "make faults    kill, starve and disturb every command at all points -> benchmarks/results/faults.md"
 	@echo "make fuzz      the decoders and the archives under 100,000 and 33,000 mutated files; FUZZ_SEED=1 takes others"
 	@echo "make lint      format, lint, types and layers"
 	@echo "make format    format the code"
@@ -36,6 +37,12 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
+# as root, so that it may mount a small disk to fill; else those faults are left out, with a reason
+faults: $(STAMP)
+	rm -f faults.jsonl
+	LIKENESS_FAULTS=full LIKENESS_FAULTS_LOG=$(CURDIR)/faults.jsonl $(BIN)/python -m pytest tests/test_faults_*.py -rs; \
+	code=$$?; PYTHONPATH=. $(BIN)/python tests/faults_doubles.py faults.jsonl > benchmarks/results/faults.md; exit $$code
+
 fuzz: $(STAMP)
 	FUZZ_FILES=$${FUZZ_FILES:-100000} $(BIN)/python -m pytest tests/test_curate_fuzz.py
 
@@ -56,5 +63,5 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/curate.py ../shared/data/photos --faces insightface:../shared/data/weights/insightface_small
 
 clean:
-	rm -rf $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(DEMO) faults.jsonl build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

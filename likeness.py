@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the job failed or a check found something, 2 what was offe
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -249,7 +250,10 @@ app.command()(train.evaluate_cli.counterfactuals)
 app.command()(train.benchmark_cli.freeze)
 app.command()(train.benchmark_cli.leaks)
 app.command()(manifests.cli.report)
-for command in (manifests.cli.show, manifests.cli.query, manifests.cli.check, manifests.cli.why, manifests.cli.export):
+for command in (
+    *(manifests.cli.show, manifests.cli.query, manifests.cli.check, manifests.cli.why),
+    *(manifests.cli.export, manifests.cli.purge, manifests.cli.card, curate.cli.optout),
+):
     ledger.command()(command)
 ledger.command("import")(curate.import_cli.import_lists)
 app.add_typer(ledger, name="manifest")
@@ -290,7 +294,9 @@ def main() -> None:
         if isinstance(error, LikenessError | FaceModelError):
             _fail(str(error), error.exit_code)
         if isinstance(error, OSError):
-            _fail(f"{error.filename or 'A file'}: {error.strerror or error}.", 1)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            then = " Make room, then run the same command again: it goes on where it was." if full else ""
+            _fail(f"{error.filename or 'A file'}: {error.strerror or error}.{then}", 1)
         _fail(f"Something that should not happen: {type(error).__name__}: {error}. LIKENESS_DEBUG=1 shows where.", 1)
 
 

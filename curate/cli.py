@@ -1,9 +1,10 @@
-"""The commands of this folder: curate, decide. likeness.py mounts it and turns errors into a sentence."""
+"""The commands of this folder: curate, decide, optout. likeness.py mounts it and turns errors into a sentence."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from curate.decide import Entry, Made
+    from curate.optout import OptedOut
     from curate.pipeline import Summary
 
 PHOTOS_HELP = "Photos, folders of photos, and archives of photos: zip, tar, tar.gz, tar.bz2, tar.xz."
@@ -40,6 +42,18 @@ def curate(
             show_default="none",
         ),
     ] = None,
+    sidecar: Annotated[
+        Path | None,
+        typer.Option(
+            help="Source, licence and consent (yes, no, withdrawn) of photos: a CSV with the columns file (a path "
+            "below PHOTOS, or a sha256), source, licence, consent. Kept for later runs.",
+            metavar="FILE.csv",
+            show_default="what was told before",
+        ),
+    ] = None,
+    require_consent: Annotated[
+        bool, typer.Option("--require-consent", help="Drop photos of which no sidecar says that there is consent.")
+    ] = False,
     landmarks: Annotated[str | None, typer.Option(help="dlib: also record 68 landmarks.", show_default="none")] = None,
     filters: Annotated[str, typer.Option(help=FILTERS_HELP, metavar="SET|FILE")] = "default",
     min_inter_ocular: Annotated[
@@ -83,6 +97,8 @@ def curate(
         faces=faces,
         landmarks=landmarks,
         labels=labels,
+        sidecar=None if sidecar is None else str(sidecar),
+        require_consent=require_consent,
         screen=screen,
         group=GroupRules(same_person=same_person, one_person_may_appear_twice=one_person_may_appear_twice),
         split=SplitRules(policy=split),
@@ -100,6 +116,84 @@ def curate(
         return
     typer.echo(told(summary))
     typer.echo(f"Next: {_next(summary, into)}")
+
+
+def optout(
+    dataset: Annotated[Path, typer.Argument(help="The folder of a dataset.", metavar="DATASET")],
+    photo: Annotated[
+        list[str] | None,
+        typer.Option(help="A photo: its file, or the sha256 of its bytes; may be given again.", metavar="FILE|SHA256"),
+    ] = None,
+    photos: Annotated[Path | None, typer.Option("--list", help="Such photos, one a line.", metavar="FILE")] = None,
+    face: Annotated[
+        list[Path] | None,
+        typer.Option(help="A photo that shows the person alone; may be given again.", metavar="IMAGE"),
+    ] = None,
+    remember_face: Annotated[
+        bool,
+        typer.Option(
+            "--remember-face",
+            help="Keep the embeddings of --face, so that later photos are compared: that is biometric data.",
+        ),
+    ] = False,
+    run: Annotated[
+        list[Path] | None, typer.Option(help="A training run outside DATASET to clean too; may be given again.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; write nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; it cannot be undone.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Keep photos and faces out, from now on and at every stage; what is in the dataset of them goes.
+
+    A photo is remembered as an HMAC under the dataset's own key. A face is looked for once, or, with --remember-face,
+    in every later photo too. docs/privacy.md says what each stage does.
+
+    Exit codes: 0 done, 1 something is left, 2 refused.
+
+    Example: likeness manifest optout DATASET --photo IMG_0042.jpg --dry-run
+    """
+    from curate.optout import opt_out_faces
+    from manifests.cli import confirmed, say_purged
+    from manifests.errors import BadInput
+    from manifests.optout import plan_optout, read_list
+    from manifests.purge import purge
+
+    told = [*(photo or []), *(read_list(photos) if photos is not None else [])]
+    if not told and not face:
+        raise BadInput("Say who opts out: --photo, --list or --face.")
+    if remember_face and not face:
+        raise BadInput("--remember-face belongs to --face.")
+    if told and face:
+        raise BadInput("Photos and faces are two commands: say --photo and --list, or --face.")
+    if told:
+        plan = plan_optout(dataset, told, run or [])
+        if confirmed(plan, dry_run, yes, as_json):
+            say_purged(purge(dataset, plan), as_json)
+        return
+    found = opt_out_faces(dataset, face or [], remember_face, dry_run=True)
+    if not as_json:
+        _say_opted_out(found, True)
+    if not dry_run and found.faces and not yes:
+        if as_json or not sys.stdin.isatty():
+            raise BadInput("Nothing was removed: it cannot be undone, so say --yes.")
+        if not typer.confirm("This cannot be undone. Go on?"):
+            return
+    if not dry_run:
+        found = opt_out_faces(dataset, face or [], remember_face, run or [])
+    if as_json:
+        typer.echo(json.dumps({**dataclasses.asdict(found), "dry_run": dry_run}))
+    elif not dry_run:
+        _say_opted_out(found, False)
+
+
+def _say_opted_out(found: OptedOut, would: bool) -> None:
+    rate = "" if found.false_match_rate is None else f", which {found.false_match_rate:.2g} of strangers' pairs reach"
+    typer.echo(
+        f"{'To drop' if would else 'Dropped'}: {len(found.faces)} faces of {found.people} people, as alike as "
+        f"{found.threshold:.3g}{rate}; {found.remembered} examples {'to be ' if would else ''}remembered."
+    )
+    for checkpoint in found.checkpoints:
+        typer.echo(f"Trained on them, and weights cannot be cleaned, train anew: {checkpoint}")
 
 
 def decide(
@@ -139,6 +233,7 @@ def decide(
     """
     from curate.decide import decide as make
     from curate.decide import entries, line_of, read_lines
+    from manifests.card import write_card
     from manifests.errors import BadInput
     from manifests.progress import progress
 
@@ -158,6 +253,8 @@ def decide(
     wanted = read_lines(file) if file is not None else [_wanted(str(action), ids or [], to, not_in, name)]
     with progress("faces", as_json) as report:
         made = make(dataset, wanted, dry_run, report)
+    if not dry_run:
+        write_card(dataset)
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(made), "dry_run": dry_run}))
     else:

@@ -162,6 +162,8 @@ class CurateConfig:
     faces: str = "auto"
     landmarks: str | None = None  # "dlib" fills landmarks68
     labels: str | None = None  # folder or FILE.csv as truth; hint, hint:FILE.csv
+    sidecar: str | None = None  # FILE.csv with source, licence and consent of photos
+    require_consent: bool = False  # drop photos of whose consent nothing was told
     screen: FilterSet = DEFAULT
     dedupe: DedupeRules = field(default_factory=DedupeRules)
     group: GroupRules = field(default_factory=GroupRules)

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from manifests.storage import crop_path, write_atomically
+from manifests.storage import crop_path, sha256_bytes, write_atomically
 
 # one filter for every row and Huffman codes alone (ours: docs/speed.md). By default five filters a row are tried and
 # matches looked for, which photos hardly have: 2.4 times the time for 9% less
@@ -19,9 +19,11 @@ _PNG = (
 )
 
 
-def write_crop(dataset: Path, face_id: str, crop: np.ndarray) -> None:
-    """A 512 px crop, RGB uint8 (H, W, 3), as PNG at DATASET/faces/ab/<face_id>.png."""
-    write_atomically(crop_path(dataset, face_id), encode_png(crop))
+def write_crop(dataset: Path, face_id: str, crop: np.ndarray) -> str:
+    """A 512 px crop, RGB uint8 (H, W, 3), as PNG at DATASET/faces/ab/<face_id>.png; answers the file's sha256."""
+    data = encode_png(crop)
+    write_atomically(crop_path(dataset, face_id), data)
+    return sha256_bytes(data)
 
 
 def read_crop(dataset: Path, face_id: str) -> np.ndarray:

@@ -34,6 +34,7 @@ from manifests.decided import (
     taken_back,
 )
 from manifests.errors import BadInput
+from manifests.keys import ensure_key
 from manifests.ledger import Ledger, now
 from manifests.progress import Report
 from manifests.records import Decision, Degradation, Face, Given, Identity, Membership, Split
@@ -81,6 +82,8 @@ def decide(
     """
     with Ledger.open(dataset, write=not dry_run) as ledger:
         config, same_person = told(ledger)
+        if not dry_run:
+            ensure_key(ledger)
         log = [read_act(row) for row in ledger.rows(Decision)]
         faces, memberships = ledger.rows(Face), ledger.rows(Membership)
         new, said, skipped = _numbered(log, wanted, Namer(faces, memberships))

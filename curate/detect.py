@@ -20,7 +20,9 @@ from curate.faces.errors import FaceModelError
 from curate.faces.models import Detection, FaceModels, cached_models
 from curate.screen import screen
 from manifests.archives import Unreadable, read_bytes
+from manifests.erase import OPTED_OUT
 from manifests.filters import FilterSet
+from manifests.optout import NOBODY, KeptOutList
 from manifests.records import Face, Photo
 from manifests.storage import member_of, path_of, sha256_bytes
 from manifests.workers import OUT_OF_MEMORY, Lost, each, one_at_a_time
@@ -47,12 +49,14 @@ def detect_batch(
     landmarks: str | None,
     filters: FilterSet,
     dataset: Path,
+    kept_out: KeptOutList = NOBODY,
 ) -> list[Photo | Face]:
     """Every face of every photo as a measured, screened row; the photo's own row says where none was found.
 
     `photos` holds each photo with the uris it may be read from; `faces` is a resolved --faces spec. A detection whose
     landmarks coincide or are not finite is no face, and leaves no row. The accepted faces' crops are written, and their
-    embeddings as one shard. The next photo is decoded, and crops are written, beside the models' work.
+    embeddings as one shard; nothing is written of faces that opted out. The next photo is decoded, and crops are
+    written, beside the models' work.
     """
     models = cached_models(faces)
     rows: list[Photo | Face] = []
@@ -60,20 +64,24 @@ def detect_batch(
     accepted: list[Face] = []
     seen: list[np.ndarray] = []
     with ThreadPoolExecutor(1) as writer:
-        written: list[Future[None]] = []
+        written: list[Future[str]] = []
+        crops: dict[str, Future[str]] = {}  # accepted face -> sha256 of its crop
 
         def screen_waiting() -> None:
             """The faces that the filters keep are noted, and their crops written once the last ones are on the disk."""
             reasons = screen([face for face, _, _ in waiting], [size for _, _, size in waiting], filters)
+            reasons = _opted_out(waiting, reasons, models, kept_out)
             _wait_for(written)
             written.clear()
             for (face, crop, _), reason in zip(waiting, reasons, strict=True):
                 if reason is None:
-                    written.append(writer.submit(write_crop, dataset, face.face_id, crop))
+                    crops[face.face_id] = writer.submit(write_crop, dataset, face.face_id, crop)
+                    written.append(crops[face.face_id])
                     seen.append(recognition_crop(crop, models.template, models.size))
                     accepted.append(replace(face, status="ok", reason=None))
                 else:
-                    rows.append(replace(face, status="dropped", reason=reason))
+                    dropped = replace(face, status="dropped", reason=reason)
+                    rows.append(nameless(dropped) if reason == OPTED_OUT else dropped)
             waiting.clear()
 
         for photo, image in _decoded(photos):
@@ -104,9 +112,32 @@ def detect_batch(
                 screen_waiting()
         screen_waiting()
         if accepted:
-            rows += write_shard(dataset, accepted, models.embed(np.stack(seen)))
-        _wait_for(written)
+            embedded = write_shard(dataset, accepted, models.embed(np.stack(seen)))
+            rows += [replace(face, crop_sha256=crops[face.face_id].result()) for face in embedded]
     return rows
+
+
+def _opted_out(
+    waiting: Sequence[tuple[Face, np.ndarray, tuple[int, int]]],
+    reasons: list[str | None],
+    models: FaceModels,
+    kept_out: KeptOutList,
+) -> list[str | None]:
+    """The reasons, with those of faces that opted out: where one lay before, or as alike to an example as one person's
+    photos are."""
+    found = [OPTED_OUT if kept_out.box(face.photo_id, face.box) else reasons[i] for i, (face, *_) in enumerate(waiting)]
+    asked = [i for i, reason in enumerate(found) if reason is None]
+    if kept_out.examples is not None and asked:
+        chips = np.stack([recognition_crop(waiting[i][1], models.template, models.size) for i in asked])
+        for i, alike in zip(asked, kept_out.alike(models.embed(chips)), strict=True):
+            found[i] = OPTED_OUT if alike else None
+    return found
+
+
+def nameless(face: Face) -> Face:
+    """The row that a face which opted out leaves: where it lies, so that it is known again, and not who it is."""
+    bare = replace(face, landmarks68=None, phash="", duplicate_of=None, shard=None, shard_row=None, crop_sha256=None)
+    return replace(bare, status="dropped", reason=OPTED_OUT)
 
 
 def _decoded(photos: Sequence[tuple[Photo, Sequence[str]] | Lost]) -> Iterator[tuple[Photo, np.ndarray | str]]:
@@ -131,7 +162,7 @@ def _pixels(photo: Photo) -> int:
     return photo.width * photo.height
 
 
-def _wait_for(written: Sequence[Future[None]]) -> None:
+def _wait_for(written: Sequence[Future[str]]) -> None:
     """Raises what a writer raised."""
     for future in written:
         future.result()
@@ -175,8 +206,8 @@ def crop_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]] | Lost
             continue
         for face in faces:
             landmarks5 = np.array(face.landmarks5).reshape(5, 2)
-            write_crop(dataset, face.face_id, align(image, landmarks5, FFHQ_512, FFHQ_SIZE))
-            rows.append(face)
+            sha256 = write_crop(dataset, face.face_id, align(image, landmarks5, FFHQ_512, FFHQ_SIZE))
+            rows.append(replace(face, crop_sha256=sha256))
     return rows
 
 

@@ -17,10 +17,11 @@ from curate.crops import read_crop
 from curate.faces.align import recognition_crop
 from curate.faces.models import cached_models
 from manifests.records import Face
-from manifests.storage import sha256_bytes, write_atomically
+from manifests.storage import BROKEN_ARRAY, sha256_bytes, sha256_file, shard_path, write_atomically
 
 BATCH = 64
 CROP_MISSING = "crop_missing"
+SHA256 = 64  # hex digits; shards of an older Likeness have shorter names, which say nothing of the content
 
 
 def batches(faces: Sequence[Face]) -> list[list[Face]]:
@@ -33,25 +34,38 @@ def batches(faces: Sequence[Face]) -> list[list[Face]]:
     return [*(lost[shard] for shard in sorted(lost)), *(new[at : at + BATCH] for at in range(0, len(new), BATCH))]
 
 
-def shard_name(batch: Sequence[Face]) -> str:
-    """The same faces always share the same shard."""
+def unit_name(batch: Sequence[Face]) -> str:
+    """The same faces are always the same unit."""
     return sha256_bytes(" ".join(face.face_id for face in batch).encode())[:24]
 
 
 def intact_shards(dataset: Path, faces: Sequence[Face]) -> set[str]:
-    """The shards that can be read and hold every row that `faces` point to."""
+    """The shards that hold what was written, or, of older datasets, can be read and have every row that is wanted."""
     rows: dict[str, int] = {}
     for face in faces:
         if face.shard is not None and face.shard_row is not None:
             rows[face.shard] = max(rows.get(face.shard, 0), face.shard_row + 1)
     found = set()
     for shard, wanted in rows.items():
+        path = shard_path(dataset, shard)
         try:
-            if len(np.load(_shard_path(dataset, shard), mmap_mode="r")) >= wanted:
-                found.add(shard)
-        except (OSError, ValueError, EOFError):
+            named = len(shard) == SHA256
+            whole = sha256_file(path) == shard if named else len(np.load(path, mmap_mode="r")) >= wanted
+        except BROKEN_ARRAY:
             continue
+        if whole:
+            found.add(shard)
     return found
+
+
+def named_by_content(dataset: Path, faces: Sequence[Face]) -> list[Face]:
+    """Faces whose shard has a name of an older Likeness, pointing to a copy that is named by its sha256."""
+    new: dict[str, str] = {}
+    for shard in sorted({str(face.shard) for face in faces}):
+        data = shard_path(dataset, shard).read_bytes()
+        new[shard] = sha256_bytes(data)
+        write_atomically(shard_path(dataset, new[shard]), data)
+    return [replace(face, shard=new[str(face.shard)]) for face in faces]
 
 
 def remove_shards(dataset: Path, but: set[str | None]) -> None:
@@ -59,10 +73,6 @@ def remove_shards(dataset: Path, but: set[str | None]) -> None:
     for path in sorted((dataset / "embeddings").glob("*.npy")):
         if path.stem not in but:
             path.unlink()
-
-
-def _shard_path(dataset: Path, shard: str) -> Path:
-    return dataset / "embeddings" / f"{shard}.npy"
 
 
 def embed_batch(batch: Sequence[Face], faces: str, dataset: Path) -> list[Face]:
@@ -92,10 +102,10 @@ def write_shard(dataset: Path, faces: Sequence[Face], vectors: np.ndarray) -> li
     rows = [_failed(face, "no_embedding") for face, whole in zip(faces, sound, strict=True) if not whole]
     kept = [face for face, whole in zip(faces, sound, strict=True) if whole]
     if kept:
-        name = shard_name(kept)
         buffer = io.BytesIO()
         np.save(buffer, vectors[sound].astype(np.float32))
-        write_atomically(_shard_path(dataset, name), buffer.getvalue())
+        name = sha256_bytes(buffer.getvalue())
+        write_atomically(shard_path(dataset, name), buffer.getvalue())
         rows += [replace(face, shard=name, shard_row=row) for row, face in enumerate(kept)]
     return rows
 

@@ -9,18 +9,23 @@ import numpy as np
 
 from curate.decisions import Links
 from curate.group import Grouping
+from manifests.keys import mark
 from manifests.records import Identity, Membership
-from manifests.storage import sha256_bytes
 
 
 def make_identities(
-    face_ids: Sequence[str], grouping: Grouping, memberships: Sequence[Membership], links: Links | None = None
+    face_ids: Sequence[str],
+    grouping: Grouping,
+    memberships: Sequence[Membership],
+    key: bytes,
+    links: Links | None = None,
 ) -> tuple[list[Identity], list[Membership]]:
     """Identity and membership rows of a grouping over `face_ids`, given the memberships of the run before.
 
     Earlier ids are handed out by falling overlap, each once, so that the larger part keeps the id when people come
     together or apart (the assignment of the largest total would give it to a smaller part where that makes room for
-    another id); a new person's id follows from its smallest face_id. Names and locks follow from `links`, and stay with
+    another id); a new person's id follows from its smallest face_id and the dataset's `key`, so that it says nothing to
+    whoever has not got the key. Names and locks follow from `links`, and stay with
     the faces they were given to: a name goes to the group that holds most of them.
     """
     members: dict[int, list[int]] = defaultdict(list)
@@ -38,7 +43,7 @@ def make_identities(
             id_of[label] = identity
             taken.add(identity)
     for label in sorted(set(members) - set(id_of), key=lambda label: smallest[label]):
-        id_of[label] = _new_id(smallest[label], taken)
+        id_of[label] = _new_id(key, smallest[label], taken)
         taken.add(id_of[label])
     names = {} if links is None else names_of(grouping.labels, links, smallest)
     locked = set() if links is None else set(grouping.labels[np.isin(links.block, sorted(links.locked))].tolist())
@@ -74,9 +79,9 @@ def names_of(labels: np.ndarray, links: Links, smallest: Mapping[int, str]) -> d
     return names
 
 
-def _new_id(smallest_face: str, taken: set[str]) -> str:
+def _new_id(key: bytes, smallest_face: str, taken: set[str]) -> str:
     for attempt in range(len(taken) + 1):
-        name = "p-" + sha256_bytes(f"identity {smallest_face} {attempt}".encode())[:12]
+        name = "p-" + mark(key, "person", f"{smallest_face} {attempt}")[:12]
         if name not in taken:
             return name
     raise AssertionError("more names were tried than are taken")

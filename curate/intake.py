@@ -13,7 +13,16 @@ from curate import screen as screening
 from curate.config import CurateConfig
 from curate.dedupe import REASON as NEAR_DUPLICATE
 from curate.detect import REDETECTED, VANISHED, crop_batch, detect_batch, noise_batch, resolved
-from curate.embed import CROP_MISSING, batches, embed_batch, intact_shards, remove_shards, shard_name
+from curate.embed import (
+    CROP_MISSING,
+    SHA256,
+    batches,
+    embed_batch,
+    intact_shards,
+    named_by_content,
+    remove_shards,
+    unit_name,
+)
 from curate.faces.models import FaceModels
 from curate.scan import (
     count_batch,
@@ -23,16 +32,19 @@ from curate.scan import (
     scan_batch,
     still_holding,
     told_gone,
-    uri_of_item,
 )
+from curate.sidecar import in_use
 from manifests.archives import ARCHIVE, Member
 from manifests.decided import REASON as DECIDED
+from manifests.erase import CONSENT_MISSING, NO_CONSENT, OPTED_OUT
 from manifests.errors import BadInput
 from manifests.filters import columns_of, removals
+from manifests.keys import HIDDEN, hidden_uri
 from manifests.ledger import Ledger
+from manifests.optout import kept_out_of
 from manifests.progress import Report
 from manifests.records import TABLES, Face, File, Model, Photo, Record
-from manifests.storage import crop_path, member_of, path_of, uri_of
+from manifests.storage import crop_path, member_of, path_of, sha256_file, uri_of
 from manifests.workers import LOST, Map
 
 FILES_A_BATCH = 32
@@ -66,29 +78,39 @@ def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> li
     archives: list[Path] = []
     members_of: dict[str, list[str]] = defaultdict(list)
     for uri in known:
-        if member_of(uri) is not None:
+        if not uri.startswith(HIDDEN) and member_of(uri) is not None:
             members_of[uri.partition("#")[0]].append(uri)
+    kept_out = kept_out_of(ledger)
+    hidden = {uri for uri in known if uri.startswith(HIDDEN)}
+    work = partial(scan_batch, kept_out=kept_out)
 
-    def record(chunk: Sequence[Path | Member], rows: Sequence[File | Photo]) -> None:
+    def record(offered: Sequence[str], rows: Sequence[File | Photo]) -> None:
+        """Write what became of the files of these uris."""
         rows = [still_holding(row, known.get(row.uri)) if isinstance(row, File) else row for row in rows]
         new = [row for row in rows if not (isinstance(row, Photo) and row.photo_id in have)]
+        files = {row.uri: row for row in rows if isinstance(row, File)}
         # an archive that has become something else has no members
-        gone = [uri for row in rows if isinstance(row, File) and row.bytes is not None for uri in members_of[row.uri]]
-        units = [uri_of_item(item) for item in chunk]
-        ledger.record("scan", units, {}, _first_of_each(new), forget=[("files", "uri", gone)])
+        gone = [uri for row in files.values() if row.bytes is not None for uri in members_of[row.uri]]
+        # a file that held something else before has its row under the other of its two names
+        stale = {uri for uri in offered if uri in known and uri not in files}
+        if hidden:
+            stale |= {hidden_uri(kept_out.key, uri) for uri in files if not uri.startswith(HIDDEN)} & hidden
+        forget = [("files", "uri", [*gone, *stale]), ("stages", "unit", sorted(stale))]
+        ledger.record("scan", list(files), {}, _first_of_each(new), forget=forget if gone or stale else [])
 
     chunks = _chunks(list(found.values()), FILES_A_BATCH)
-    for done, (chunk, rows) in enumerate(zip(chunks, run(scan_batch, chunks), strict=True), 1):
+    for done, (chunk, rows) in enumerate(zip(chunks, run(work, chunks), strict=True), 1):
         packed = {row.uri for row in rows if isinstance(row, File) and row.reason == ARCHIVE}
         archives += [path for path in chunk if uri_of(path) in packed]
-        record(chunk, [row for row in rows if not (isinstance(row, File) and row.uri in packed)])
+        plain = [uri for uri in map(uri_of, chunk) if uri not in packed]
+        record(plain, [row for row in rows if not (isinstance(row, File) and row.uri in packed)])
         report("scan", min(done * FILES_A_BATCH, len(found)), len(found))
     for ((archive, members),) in run(count_batch, [[path] for path in archives]):
         places = [Member(path_of(archive.uri), index) for index in range(members)]
         now = {archive.uri}
         chunks = _chunks(places, FILES_A_BATCH)
-        for done, (chunk, rows) in enumerate(zip(chunks, run(scan_batch, chunks), strict=True), 1):
-            record(chunk, rows)
+        for done, rows in enumerate(run(work, chunks), 1):
+            record([], rows)
             now |= {row.uri for row in rows if isinstance(row, File)}
             report("archives", min(done * FILES_A_BATCH, members), members)
         # one that cannot be read now may still hold what it held
@@ -154,17 +176,23 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, r
     if config.landmarks is None:  # what was found with 68 landmarks serves whoever wants none
         finished |= ledger.done("detect", {**told, "landmarks": "dlib"})
     uris = _uris(ledger)
+    usable = in_use({photo.photo_id: photo for photo in ledger.rows(Photo)})
     todo = [
         (photo, uris[photo.photo_id])
         for photo in ledger.rows(Photo)
-        if photo.photo_id in uris and photo.photo_id not in finished
+        if photo.photo_id in uris and photo.photo_id in usable and photo.photo_id not in finished
     ]
     todo.sort(key=lambda item: _place(item[1]))
     earlier: dict[str, dict[str, Face]] = defaultdict(dict)
     for face in ledger.rows(Face):
         earlier[face.photo_id][face.face_id] = face
     work = partial(
-        detect_batch, faces=config.faces, landmarks=config.landmarks, filters=config.screen, dataset=ledger.dataset
+        detect_batch,
+        faces=config.faces,
+        landmarks=config.landmarks,
+        filters=config.screen,
+        dataset=ledger.dataset,
+        kept_out=kept_out_of(ledger, models.recognizer_sha256(), models.same_person),
     )
     chunks = _chunks(todo, PHOTOS_A_BATCH)
     for done, found in enumerate(run(work, chunks), 1):
@@ -181,6 +209,7 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, r
                 rows.append(row)
         again = {row.face_id for row in found if isinstance(row, Face)}
         gone = [face for unit in units for face_id, face in earlier[unit].items() if face_id not in again]
+        gone = [face for face in gone if face.reason != OPTED_OUT]
         rows += [replace(face, status="dropped", reason=REDETECTED, duplicate_of=None) for face in gone]
         ledger.record("detect", units, told, rows)
         report("detect", min(done * PHOTOS_A_BATCH, len(todo)), len(todo))
@@ -196,7 +225,9 @@ def screen(ledger: Ledger, config: CurateConfig, run: Map, report: Report) -> No
     uris = _uris(ledger)
     given = {rule["reason"] for filters in ledger.details("filters") for rule in filters["filters"]}
     ours = {None, NEAR_DUPLICATE, DECIDED, VANISHED, CROP_MISSING, *LOST, *screening.BUILT_IN, *given}
-    known = {face.face_id: face for face in ledger.rows(Face) if face.reason in ours}
+    ours |= {NO_CONSENT, CONSENT_MISSING}  # of photos that may be used again
+    usable = in_use(photos)
+    known = {f.face_id: f for f in ledger.rows(Face) if f.reason in ours and f.photo_id in usable}
 
     def from_photos(what: str, work: Callable[[Any], list[Face]], faces: Iterable[Face]) -> Iterator[Face]:
         by_photo: dict[str, list[Face]] = defaultdict(list)
@@ -225,9 +256,13 @@ def screen(ledger: Ledger, config: CurateConfig, run: Map, report: Report) -> No
             wanted = face
         else:
             wanted = replace(face, status="ok", reason=None)
-        if reason is None and not crop_path(ledger.dataset, face.face_id).exists():
+        crop = crop_path(ledger.dataset, face.face_id)
+        if reason is None and not crop.exists():
             to_crop.append(wanted)
-        elif wanted != known[face.face_id]:
+            continue
+        if reason is None and face.crop_sha256 is None:  # of an older Likeness, which did not note it
+            wanted = replace(wanted, crop_sha256=sha256_file(crop))
+        if wanted != known[face.face_id]:
             changed.append(wanted)
     changed += from_photos("crop", partial(crop_batch, dataset=ledger.dataset), to_crop)
     ledger.record("screen", "all", config.screen, changed, detail=screening.tally(removed, config.screen))
@@ -241,6 +276,9 @@ def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, re
     broken = [face for face in faces if face.shard is not None and face.shard not in intact]
     if broken:
         ledger.record("embed", "lost shards", told, [replace(face, shard=None, shard_row=None) for face in broken])
+    older = [face for face in faces if face.shard in intact and len(face.shard) != SHA256]
+    if older:
+        ledger.record("embed", "named by content", told, named_by_content(ledger.dataset, older))
     todo = [
         face
         for face in faces
@@ -249,7 +287,7 @@ def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, re
     work = partial(embed_batch, faces=config.faces, dataset=ledger.dataset)
     chunks, done = batches(todo), 0
     for chunk, rows in zip(chunks, run(work, chunks), strict=True):
-        ledger.record("embed", shard_name(chunk), told, rows)
+        ledger.record("embed", unit_name(chunk), told, rows)
         done += len(chunk)
         report("embed", done, len(todo))
     remove_shards(ledger.dataset, {face.shard for face in ledger.rows(Face)})
@@ -284,7 +322,7 @@ def _place(uris: Sequence[str]) -> tuple[str, int]:
 def _keep_embedding(face: Face, before: dict[str, Face]) -> Face:
     """A face that is detected again keeps its embedding: its crop, and so its embedding, is the same."""
     same = before.get(face.face_id)
-    if same is None or same.shard is None or same.landmarks5 != face.landmarks5:
+    if face.reason == OPTED_OUT or same is None or same.shard is None or same.landmarks5 != face.landmarks5:
         return face
     return replace(face, shard=same.shard, shard_row=same.shard_row)
 

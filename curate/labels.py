@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from curate.tables import read_csv
 from manifests.decided import MAX_NAME
 from manifests.errors import BadInput
 from manifests.records import Face, File, Label, Membership
@@ -74,33 +74,10 @@ def labels_told(spec: str | None, files: Sequence[File]) -> tuple[list[Label], l
 
 def _read_csv(table: Path) -> list[tuple[str, str]]:
     """The photo and the label of each line, neither empty. Further columns that the first line names are left alone."""
-    lines: list[tuple[int, list[str]]] = []
-    number = 1  # where a record begins; a quote that is not closed swallows the lines after it
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            for cells in reader:
-                lines.append((number, cells))
-                number = reader.line_num + 1
-    except UnicodeDecodeError:
-        raise BadInput(f"{table} is not UTF-8 text: save it as CSV in UTF-8.") from None
-    except csv.Error as error:
-        raise BadInput(f"{table}, line {number}: this is no CSV ({error}): is a quote not closed?") from None
-    except OSError as error:
-        raise BadInput(f"{table} cannot be read: {error.strerror or error}.") from None
-    header = lines[0][1] if lines else []
-    if any(header.count(column) != 1 for column in ("photo", "label")):
-        raise BadInput(f"{table}: the first line must name the columns photo and label, each once.")
+    header, lines = read_csv(table, ("photo", "label"))
     photo, label = header.index("photo"), header.index("label")
     found = []
-    for number, cells in lines[1:]:
-        if not cells:  # an empty line
-            continue
-        if len(cells) > len(header):
-            raise BadInput(
-                f"{table}, line {number}: {len(cells)} columns where the first line names {len(header)}; put quotes "
-                "around what holds a comma."
-            )
+    for number, cells in lines:
         name, told = (cells[at] if at < len(cells) else "" for at in (photo, label))
         if not name or not told.strip():
             raise BadInput(f"{table}, line {number}: a photo and a label are needed.")

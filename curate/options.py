@@ -10,7 +10,9 @@ from pathlib import Path
 from curate.config import CurateConfig
 from curate.labels import check_labels
 from curate.scan import check_offered, shown
+from curate.sidecar import read_sidecar
 from manifests.errors import BadInput
+from manifests.keys import KEY_NAME
 from manifests.storage import LEDGER_NAME, in_the_way
 from manifests.workers import check_workers
 
@@ -25,6 +27,8 @@ def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, w
         raise BadInput(f"--split {config.split.policy}: say {' or '.join(SPLITS)}.")
     check_number("--same-person", config.group.same_person, -1, 1, "a cosine")
     check_labels(config.labels)
+    if config.sidecar is not None:
+        read_sidecar(Path(config.sidecar))
     if workers is not None:
         check_workers(workers)
     check_dataset_folder(photos, dataset)
@@ -41,7 +45,8 @@ def check_number(option: str, value: float | None, low: float, high: float, what
 def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:
     """Raise BadInput where `dataset` cannot become or be a dataset without claiming what is not its own.
 
-    A folder that holds a ledger passes. Any other must be empty but for the photos that are offered (and dot files):
+    A folder that holds a ledger passes. Any other must be empty but for the photos that are offered, a key that was put
+    there (and dot files):
     once it is a dataset, nothing else in it would be found as photos any more.
     """
     if (file := in_the_way(dataset)) is not None:
@@ -56,7 +61,11 @@ def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:
     offered = [Path(os.path.realpath(path)) for path in photos]
     for child in sorted(dataset.iterdir()):
         here = Path(os.path.realpath(child))
-        if not child.name.startswith(".") and not any(path == here or here in path.parents for path in offered):
+        if (
+            child.name[0] != "."
+            and child.name != KEY_NAME
+            and not any(path == here or here in path.parents for path in offered)
+        ):
             raise BadInput(
                 f"--into {shown(dataset)} is no dataset and holds other things, {shown(Path(child.name))} for one: "
                 "name a new or an empty folder."

@@ -22,6 +22,7 @@ from curate.splits import check_splits, make_splits, moved_splits, told_moves
 from curate.uphold import uphold
 from manifests.decided import REASON as DECIDED
 from manifests.decided import Act, read_act
+from manifests.keys import key_of
 from manifests.ledger import Ledger
 from manifests.progress import Report
 from manifests.records import Decision, Face, File, Given, Identity, Label, Membership, Pair, Photo, Record, Split
@@ -120,7 +121,7 @@ def grouped(
     before = [replace(row, face_id=face) for face, row in sorted(by_face.items())]
     was = {row.face_id: row.identity_id for row in before}
     found = uphold(vectors, found, links, [was.get(face) for face in face_ids])
-    identities, memberships = make_identities(face_ids, found, before, links)
+    identities, memberships = make_identities(face_ids, found, before, key_of(ledger), links)
     parted = {} if truth else spread(labelled, memberships)
     disagreeing = [] if truth else doubts(labelled, memberships, {face.face_id: face.photo_id for face in faces})
     detail = {

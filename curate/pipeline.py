@@ -1,6 +1,6 @@
 """The stages of curation as a list. Each maps batches of rows to rows; this process alone writes the ledger.
 
-scan -> label -> detect -> screen -> embed -> dedupe -> group -> split -> pair -> check
+scan -> consent -> label -> detect -> screen -> embed -> keep out -> dedupe -> group -> split -> pair -> check
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from curate.faces.models import FaceModels
 from curate.intake import choose_faces, detect, embed, scan, screen, with_models
 from curate.lists import Lists, rows_of
 from curate.options import check_options
+from curate.optout import keep_out
 from curate.people import dedupe, group_faces, label, pair, split
+from curate.sidecar import consent
 from curate.splits import SPANS, check_policy, check_splits
+from manifests.card import write_card
 from manifests.filters import check_filters
+from manifests.keys import ensure_key
 from manifests.ledger import Ledger
 from manifests.progress import Report
 from manifests.records import Face, File, Given, Membership, Pair, Photo, Split
@@ -65,10 +69,14 @@ def curate(
     if not (dataset / LEDGER_NAME).exists():
         resolved(config.faces)  # models that cannot be had leave no dataset behind
     with Ledger.open(dataset, write=True) as ledger, mapper(workers, start_worker) as run:
+        ensure_key(ledger)
         check_policy(ledger.rows(Split), config.split)
         for folder in ("faces", "embeddings"):
             sweep(ledger.dataset / folder)
+        for left in [path for path in ledger.dataset.glob(".*.tmp") if path.is_file()]:  # of the key, of the card
+            left.unlink()
         notices = scan(ledger, photos, run, report)
+        notices += consent(ledger, config.sidecar, photos, config.require_consent)
         if lists is not None:
             rows, said = rows_of(lists, ledger.rows(File))
             ledger.record("given", "all", {}, rows, replace=(Given,))
@@ -82,6 +90,7 @@ def curate(
         detect(ledger, config, models, run, report)
         screen(ledger, config, run, report)
         embed(ledger, config, models, run, report)
+        keep_out(ledger, models)
         # from here on `likeness decide` does as this run was told
         told = {"config": asdict(config), "same_person": models.same_person}
         ledger.record("told", "all", told, detail=told)
@@ -90,7 +99,9 @@ def curate(
         notices += split(ledger, config)
         notices += pair(ledger, config)
         check_splits(ledger.rows(Face), ledger.rows(Split))
-        return summarise(ledger, models, notices)
+        summary = summarise(ledger, models, notices)
+    write_card(dataset)
+    return summary
 
 
 def summarise(ledger: Ledger, models: FaceModels, told: Sequence[str] = ()) -> Summary:

@@ -15,6 +15,8 @@ from curate.faces.decode import UndecodableImage, decode
 from curate.faces.measure import picture_hash
 from manifests.archives import ARCHIVE, NESTED, Member, Unreadable, count, entry, is_archive, read
 from manifests.errors import BadInput
+from manifests.keys import hidden_uri
+from manifests.optout import NOBODY, KeptOutList
 from manifests.records import Face, File, Photo
 from manifests.storage import LEDGER_NAME, member_uri, no_longer_there, place_of, sha256_bytes, uri_of
 from manifests.workers import Lost, each
@@ -87,37 +89,42 @@ def _under(real: str, roots: Sequence[str]) -> bool:
     return any(real == root or real.startswith(root.rstrip(os.sep) + os.sep) for root in roots)
 
 
-def scan_batch(items: Sequence[Path | Member | Lost]) -> list[File | Photo]:
+def scan_batch(items: Sequence[Path | Member | Lost], kept_out: KeptOutList = NOBODY) -> list[File | Photo]:
     """Read, hash and decode each file: a File row for every one, a Photo row for every decodable picture.
 
-    An archive's row says ARCHIVE, which `count_batch` may have to correct. A folder in an archive has no row.
+    An archive's row says ARCHIVE, which `count_batch` may have to correct. A folder in an archive has no row. What is
+    kept out is not decoded, and its row holds neither its name nor its hash.
     """
     rows: list[File | Photo] = []
     for item in each(items):
         if isinstance(item, Lost):
             rows.append(_lost(item))
         else:
-            rows += _scan_member(item) if isinstance(item, Member) else _scan_file(item)
+            rows += _scan_member(item, kept_out) if isinstance(item, Member) else _scan_file(item, kept_out)
     return rows
 
 
-def _scan_file(path: Path) -> list[File | Photo]:
+def _scan_file(path: Path, kept_out: KeptOutList) -> list[File | Photo]:
     uri = uri_of(path)
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
             row = File(uri, None, found.st_size, found.st_mtime_ns, "failed")
-            head = file.read(512)
-            try:
-                if found.st_size > MAX_BYTES and not is_archive(head):
-                    raise UndecodableImage("file_too_large")
-                image = decode(file)
-            except UndecodableImage as error:
-                if error.reason in ("not_an_image", "file_too_large") and is_archive(head):
-                    return [replace(row, status="dropped", reason=ARCHIVE)]
-                return [replace(row, reason=error.reason)]
+            packed = is_archive(file.read(512))
+            if found.st_size > MAX_BYTES:
+                reason = ARCHIVE if packed else "file_too_large"
+                return [replace(row, status="dropped" if packed else "failed", reason=reason)]
             file.seek(0)
             photo_id = hashlib.file_digest(file, "sha256").hexdigest()
+            if (why := kept_out.photo(photo_id)) is not None:
+                return [_hidden(uri, kept_out, why)]
+            file.seek(0)
+            try:
+                image = decode(file)
+            except UndecodableImage as error:
+                if error.reason == "not_an_image" and packed:
+                    return [replace(row, status="dropped", reason=ARCHIVE)]
+                return [replace(row, reason=error.reason)]
             after = os.fstat(file.fileno())
         if (after.st_size, after.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
             raise OSError  # what was hashed may not be what was decoded
@@ -127,7 +134,7 @@ def _scan_file(path: Path) -> list[File | Photo]:
     return [replace(row, photo_id=photo_id, status="ok"), photo]
 
 
-def _scan_member(member: Member) -> list[File | Photo]:
+def _scan_member(member: Member, kept_out: KeptOutList) -> list[File | Photo]:
     try:
         mtime_ns = member.archive.stat().st_mtime_ns
         said = entry(member)
@@ -139,6 +146,9 @@ def _scan_member(member: Member) -> list[File | Photo]:
     row = File(member_uri(member.archive, member.index, said.name), None, said.size, mtime_ns, "failed")
     try:
         data = read(member)
+        photo_id = sha256_bytes(data)
+        if (why := kept_out.photo(photo_id)) is not None:
+            return [_hidden(row.uri, kept_out, why)]
         image = decode(data)
     except OSError:
         return [replace(row, reason="unreadable_file")]
@@ -147,9 +157,12 @@ def _scan_member(member: Member) -> list[File | Photo]:
     except UndecodableImage as error:
         nested = error.reason == "not_an_image" and is_archive(data[:512])
         return [replace(row, reason=NESTED if nested else error.reason)]
-    photo_id = sha256_bytes(data)
     photo = Photo(photo_id, image.shape[1], image.shape[0], picture_hash(image))
     return [replace(row, photo_id=photo_id, status="ok"), photo]
+
+
+def _hidden(uri: str, kept_out: KeptOutList, reason: str) -> File:
+    return File(hidden_uri(kept_out.key, uri), None, None, None, "dropped", reason)
 
 
 def count_batch(archives: Sequence[Path | Lost]) -> list[tuple[File, int]]:

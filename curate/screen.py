@@ -30,6 +30,10 @@ RESERVED = {
     "no_embedding",
     "not_found_again",
     "face_dropped",
+    "no_consent",
+    "consent_missing",
+    "opted_out",
+    "purged",
     "photo_spans_splits",
     "listed_in_another_split",
 }

@@ -28,11 +28,12 @@ from degrade.cards import (
     read_thetas,
     theta_lines,
 )
+from degrade.operations import Theta
 from degrade.presets import check_seed, draw, find_preset
 from degrade.sets import Verified, judge, with_records
 from degrade.work import Comparison, Job, check_engine, compare_jobs, mapper_of_others, run_jobs
 from manifests.errors import BadInput
-from manifests.storage import in_the_way, sha256_file, write_atomically
+from manifests.storage import LOCK, in_the_way, only_writer, sha256_file, sweep, write_atomically
 from manifests.workers import check_workers
 
 MIN_SIZE, MAX_SIZE = 16, 8192  # of --size, pixels: below, no face is left; above, few pictures may be that large (ours)
@@ -118,19 +119,34 @@ def degrade_folder(
         raise BadInput(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))}): name another folder.")
     check_engine(engine)
     card = new_card(chosen, seed, size, encode_name(folder.absolute()), engine)
-    finished = _finished(out, card, sources)
+    _finished(out, card, sources)
     if dry_run:
         return FolderReport(str(out), chosen.name, seed, size, len(sources), made=0, mended=0, skipped=())
-    if finished:
-        made, mended = _mend(folder, out, workers, progress)
-        before = tuple((name, reason) for name, reason in read_card(out)["skipped"])
-        return FolderReport(str(out), chosen.name, seed, size, len(finished), made, mended, before)
+    with only_writer(out):
+        sweep(out)
+        if finished := _finished(out, card, sources):  # asked again: another process may have made it meanwhile
+            made, mended = _mend(folder, out, workers, progress)
+            before = tuple((name, reason) for name, reason in read_card(out)["skipped"])
+            return FolderReport(str(out), chosen.name, seed, size, len(finished), made, mended, before)
+        thetas = [draw(chosen, seed, encode_name(source)) for source in sources]
+        images, skipped = _make(folder, out, card, sources, thetas, workers, progress)
+    return FolderReport(str(out), chosen.name, seed, size, images, images, 0, tuple(skipped))
 
-    fresh = not out.exists()
+
+def _make(
+    folder: Path,
+    out: Path,
+    card: dict[str, Any],
+    sources: list[Path],
+    thetas: list[Theta],
+    workers: int | None,
+    progress: Progress | None,
+) -> tuple[int, list[tuple[str, str]]]:
+    """Make the set of a card; how many images it has, and what was skipped for which reason."""
+    size, engine = card["size"], card["engine"]
     write_atomically(out / CARD, card_bytes(card, complete=False))
-    sweep_set(out)
     names = output_names(sources)
-    jobs = [Job(folder / s, size, draw(chosen, seed, encode_name(s)), engine=engine) for s in sources]
+    jobs = [Job(folder / source, size, theta, engine=engine) for source, theta in zip(sources, thetas, strict=True)]
     rows: list[Row] = []
     skipped: list[tuple[str, str]] = []
     if progress:
@@ -147,21 +163,19 @@ def degrade_folder(
             if progress:
                 progress(1)
     if not rows:
-        _take_back(out, fresh)
+        _take_back(out)
         first = f"{skipped[0][0]} {skipped[0][1]}"
         raise BadInput(
             f"None of the {len(skipped)} pictures of {folder} can be degraded ({first}): name another folder."
         )
     finish_set(out, card, theta_lines(rows), len(rows), skipped)
-    return FolderReport(str(out), chosen.name, seed, size, len(rows), len(rows), 0, tuple(skipped))
+    return len(rows), skipped
 
 
-def _take_back(out: Path, fresh: bool) -> None:
-    """A set that came to nothing leaves nothing; `fresh`: not even its folder, which was not there."""
-    if [path.name for path in out.iterdir()] == [CARD]:
+def _take_back(out: Path) -> None:
+    """A set that came to nothing leaves nothing; a folder that is empty then goes with the lock, where that made it."""
+    if {path.name for path in out.iterdir()} <= {CARD, LOCK}:
         (out / CARD).unlink()
-        if fresh:
-            out.rmdir()
 
 
 def _mend(folder: Path, out: Path, workers: int | None, progress: Progress | None) -> tuple[int, int]:
@@ -221,17 +235,11 @@ def card_of_out(out: Path) -> dict[str, Any] | None:
     """The card of the set that lies in `out`; None where `out` is free. Raises BadInput where something else is."""
     if (file := in_the_way(out)) is not None:
         raise BadInput(f"{file} is a file: name a folder for --out.")
-    if not out.exists() or not any(out.iterdir()):
+    if not out.exists() or {path.name for path in out.iterdir()} <= {LOCK}:
         return None
     if not (out / CARD).is_file():
         raise BadInput(f"{out} is not empty and holds no degraded set: name another folder for --out.")
     return read_card(out)
-
-
-def sweep_set(out: Path) -> None:
-    """Remove what a killed run left half-written."""
-    for left_behind in out.rglob(".*.tmp"):
-        left_behind.unlink(missing_ok=True)
 
 
 def verify_folder(

@@ -19,10 +19,10 @@ from degrade.cards import (
     parse_thetas,
     read_card,
 )
-from degrade.folders import FolderReport, Progress, card_of_out, sweep_set
+from degrade.folders import FolderReport, Progress, card_of_out
 from degrade.work import Job, check_engine, mapper_of_others, run_jobs
 from manifests.errors import BadInput
-from manifests.storage import sha256_bytes, sha256_file, write_atomically
+from manifests.storage import only_writer, sha256_bytes, sha256_file, sweep, write_atomically
 from manifests.workers import check_workers
 
 
@@ -69,31 +69,32 @@ def replay(
     if dry_run:
         return FolderReport(*done, made=0, mended=0, skipped=tuple(skipped))
 
-    if not complete:
-        write_atomically(out / CARD, card_bytes(card, complete=False))
-    sweep_set(out)
-    jobs = [_job(source, rows[n]) for n in todo]
-    differ: list[str] = []
-    if progress:
-        progress(len(rows) - len(todo))
-    with mapper_of_others(workers, len(jobs)) as map_in_order:
-        for n, result in zip(todo, map_in_order(run_jobs, jobs), strict=True):
-            if result.sha256 == rows[n]["sha256"]:
-                write_atomically(paths[n], result.png)
-            else:
-                differ.append(rows[n]["file"] + (f" {result.problem}" if result.problem else ""))
-            if progress:
-                progress(1)
-    if differ:
-        elsewhere = "another processor, other versions of OpenCV and numpy, or an edited θ"
-        why = "; ".join(other_tools(_beside(thetas) or {})) or elsewhere
-        raise BadInput(
-            f"{_named(differ)} of {len(rows)} come out with other bytes than {thetas} records and were not written "
-            f"({why}): `likeness verify --source {source}` on the original set says by how much."
-        )
-    if not complete or not (out / THETAS).is_file():
-        finish_set(out, card, data, len(rows), skipped)
-    return FolderReport(*done, len(todo), sum(hashes[n] is not None for n in todo), tuple(skipped))
+    with only_writer(out):
+        sweep(out)
+        if not complete:
+            write_atomically(out / CARD, card_bytes(card, complete=False))
+        jobs = [_job(source, rows[n]) for n in todo]
+        differ: list[str] = []
+        if progress:
+            progress(len(rows) - len(todo))
+        with mapper_of_others(workers, len(jobs)) as map_in_order:
+            for n, result in zip(todo, map_in_order(run_jobs, jobs), strict=True):
+                if result.sha256 == rows[n]["sha256"]:
+                    write_atomically(paths[n], result.png)
+                else:
+                    differ.append(rows[n]["file"] + (f" {result.problem}" if result.problem else ""))
+                if progress:
+                    progress(1)
+        if differ:
+            elsewhere = "another processor, other versions of OpenCV and numpy, or an edited θ"
+            why = "; ".join(other_tools(_beside(thetas) or {})) or elsewhere
+            raise BadInput(
+                f"{_named(differ)} of {len(rows)} come out with other bytes than {thetas} records and were not written "
+                f"({why}): `likeness verify --source {source}` on the original set says by how much."
+            )
+        if not complete or not (out / THETAS).is_file():
+            finish_set(out, card, data, len(rows), skipped)
+        return FolderReport(*done, len(todo), sum(hashes[n] is not None for n in todo), tuple(skipped))
 
 
 def _job(source: Path, row: Row) -> Job:

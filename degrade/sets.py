@@ -2,8 +2,9 @@
 theta.jsonl and card.json beside the images, which appear when the last of them is there.
 
 A set names its faces once, when it is begun, in the unit `<set>` of stage `degrade`; the same record locks the split.
-It is then made in fixed batches, units `<set>/00000` and so on, each recorded with its rows. A killed run resumes with
-the first batch that has no mark, and ends with the same bytes and the same rows as one that was never killed.
+It is then made in fixed batches, units `<set>/00000` and so on, each recorded with its rows; unit `<set>/records` notes
+the sha256 of the files beside the images. A killed run resumes with the first batch that has no mark, and ends with the
+same bytes and the same rows as one that was never killed.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ from degrade.cards import (
 from degrade.operations import VERSION, check_sizes
 from degrade.presets import Preset, check_seed, draw, find_preset
 from degrade.work import Comparison, Job, Result, check_engine, compare_job, mapper, run_job
+from manifests.card import write_card
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger import Ledger, now
 from manifests.records import Degradation, Split
-from manifests.storage import config_hash, crop_path, sha256_file, write_atomically
+from manifests.storage import config_hash, crop_path, sha256_file, sweep, write_atomically
 from manifests.workers import check_workers
 
 STAGE = "degrade"
@@ -141,6 +143,7 @@ def make_set(
         crops = [crop_path(ledger.dataset, face) for _, batch in todo for face in batch]
         if gone := [path for path in crops if not path.is_file()]:
             raise LedgerBroken(f"{len(gone)} crops are missing, {gone[0]} for one: run `likeness curate` again.")
+        sweep(ledger.dataset / "lq" / plan.name)
         if todo:
             plan.begin()
         if progress:
@@ -157,7 +160,9 @@ def make_set(
                 if plan.unit(number) not in plan.marks:
                     ledger.record(STAGE, plan.unit(number), plan.config, rows, started=started)
         plan.finish()
-        return plan.report(made=len(crops), mended=len(changed))
+        done = plan.report(made=len(crops), mended=len(changed))
+    write_card(Path(dataset))
+    return done
 
 
 class _Plan:
@@ -167,6 +172,7 @@ class _Plan:
         self.ledger, self.preset, self.split, self.seed, self.size = ledger, preset, split, seed, size
         self.engine = engine
         self.name = set_name(preset.name, split, size, seed, engine)
+        self.records = f"{self.name}/records"
         self.config = {
             "set": self.name,
             "preset": dataclasses.asdict(preset),
@@ -184,6 +190,7 @@ class _Plan:
                 "and a frozen set is not made anew: choose another --seed."
             )
         self.marks = {unit for unit, _, _ in ours}
+        self.beside: dict[str, str] = next((json.loads(detail) for unit, _, detail in ours if unit == self.records), {})
         self.split_faces = _faces_of(ledger, split)
         begun = [json.loads(detail) for unit, _, detail in ours if unit == self.name]
         self.faces: list[str] = begun[0]["faces"] if begun else self.split_faces
@@ -221,9 +228,6 @@ class _Plan:
 
     def begin(self) -> None:
         """Name the set's faces and lock its split, in one transaction, before the first file appears."""
-        folder = self.ledger.dataset / "lq" / self.name
-        for left_behind in folder.glob(".*.tmp"):  # of a killed run; nobody else writes while we hold the ledger
-            left_behind.unlink(missing_ok=True)
         if self.name in self.marks:
             return
         rows: list[Split] = []
@@ -238,9 +242,12 @@ class _Plan:
         return Job(crop_path(self.ledger.dataset, face), self.size, theta, engine=self.engine)
 
     def finish(self) -> None:
-        """Write theta.jsonl, card and README beside the images, unless they are there as they should be."""
-        folder = self.ledger.dataset / "lq" / self.name
-        if _records_stand(folder):
+        """Write theta.jsonl, card and README beside the images and note their sha256, unless they are as noted."""
+        folder, started = self.ledger.dataset / "lq" / self.name, now()
+        if self.beside and _hashes(folder) == self.beside:
+            return
+        if not self.beside and _records_stand(folder):  # of an older Likeness, or killed before they were noted
+            self.ledger.record(STAGE, self.records, self.config, detail=_hashes(folder), started=started)
             return
         sql = "SELECT face_id, theta, sha256 FROM degradations WHERE lq_set = ? ORDER BY face_id"
         rows: list[Row] = []
@@ -252,6 +259,7 @@ class _Plan:
         # the dataset is named from where the set lies: it may be moved
         card = new_card(self.preset, self.seed, self.size, "../..", self.engine) | {"split": self.split}
         finish_set(folder, card, theta_lines(rows), len(rows), [])
+        self.ledger.record(STAGE, self.records, self.config, detail=_hashes(folder), started=started)
 
     def freeze(self, face: str, job: Job, result: Result) -> Degradation:
         """Write one image and answer its row."""
@@ -279,6 +287,11 @@ def _records_stand(folder: Path) -> bool:
         return bool(card.get("complete")) and sha256_file(folder / THETAS) == card.get("theta_sha256")
     except (BadInput, OSError):
         return False
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of each file beside the images that is there."""
+    return {name: sha256_file(folder / name) for name in sorted(BESIDE) if (folder / name).is_file()}
 
 
 def _check(preset: str, split: str, seed: int, size: int, engine: str) -> Preset:

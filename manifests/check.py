@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from manifests.cleaned import strayed
+from manifests.erase import ERASED
 from manifests.ledger import Ledger
-from manifests.storage import crop_path, sha256_file
+from manifests.progress import Report
+from manifests.storage import BROKEN_ARRAY, crop_path, sha256_file, shard_path
+
+_SHA256 = 64  # hex digits; the shards of an older Likeness have shorter names, which say nothing of the content
+_BESIDE = ("card.json", "theta.jsonl", "README.md")
 
 # what must be empty -> the query that finds it; the first column names the offender
 _RULES: tuple[tuple[str, str], ...] = (
@@ -37,6 +44,15 @@ _RULES: tuple[tuple[str, str], ...] = (
         "near-duplicate of a face that is not ok",
         "SELECT a.face_id FROM faces a WHERE duplicate_of IS NOT NULL AND NOT EXISTS "
         "(SELECT 1 FROM faces b WHERE b.face_id = a.duplicate_of AND b.status = 'ok')",
+    ),
+    (
+        "accepted face of a photo that may not be used",
+        "SELECT face_id FROM faces JOIN photos USING (photo_id) WHERE faces.status = 'ok' AND photos.reason IN "
+        f"{ERASED}",
+    ),
+    (
+        "embedding of a face that may not be used",
+        f"SELECT face_id FROM faces WHERE reason IN {ERASED} AND shard IS NOT NULL",
     ),
     ("target among its own references", "SELECT target FROM pairs WHERE list_contains(refs, target)"),
     (
@@ -77,58 +93,103 @@ _RULES: tuple[tuple[str, str], ...] = (
 )
 
 
-def check(dataset: Path, hashes: bool = True) -> list[str]:
-    """One line for everything that is wrong; empty where all is well. `hashes` also reads every low-quality image."""
+def check(dataset: Path, hashes: bool = True, report: Report = lambda *_: None) -> list[str]:
+    """One line for everything that is wrong; empty where all is well.
+
+    `hashes` also reads every crop, every embedding shard and all of every low-quality set, and compares their sha256
+    with the recorded ones. What an older Likeness wrote has none until the same command has run again.
+    """
     wrong: list[str] = []
     with Ledger.open(dataset) as ledger:
         for what, sql in _RULES:
             wrong += [f"{what}: {row[0]}" for row in ledger.query(sql).iter_rows()]
         wrong += [f"cleaned version of a face outside the training split: {row.face_id}" for row in strayed(ledger)]
-        faces = ledger.query("SELECT face_id, status, shard, shard_row FROM faces ORDER BY 1")
+        columns = ledger.query("SELECT column_name FROM information_schema.columns WHERE table_name = 'faces'")
+        crop_sha256 = "crop_sha256" if "crop_sha256" in set(columns["column_name"]) else "NULL"
+        faces = list(
+            ledger.query(f"SELECT face_id, status, shard, shard_row, {crop_sha256} FROM faces ORDER BY 1").iter_rows()
+        )
+        barred = set(ledger.query(f"SELECT face_id FROM faces WHERE reason IN {ERASED}")["face_id"])
         images = ledger.query("SELECT lq_set, face_id, sha256 FROM degradations ORDER BY 1, 2")
-    wrong += _crops(dataset, {face: status == "ok" for face, status, *_ in faces.iter_rows()})
-    wrong += _shards(dataset, [(face, shard, row) for face, _, shard, row in faces.iter_rows() if shard is not None])
-    bare = [face for face, status, shard, _ in faces.iter_rows() if status == "ok" and shard is None]
-    wrong += [f"accepted face without embedding: {face}" for face in bare]
-    wrong += _images(dataset, list(images.iter_rows()), hashes)
+        noted = ledger.query("SELECT unit, detail FROM stages WHERE stage = 'degrade' AND unit LIKE '%/records'")
+    wrong += _crops(dataset, [(face, status, sha256) for face, status, *_, sha256 in faces], hashes, report)
+    there = sorted(face for face in barred if crop_path(dataset, face).is_file())
+    wrong += [f"crop of a face that may not be used: {face}" for face in there]
+    wrong += _shards(dataset, [(face, shard, row) for face, _, shard, row, _ in faces if shard is not None], hashes)
+    wrong += [
+        f"accepted face without embedding: {face}" for face, status, shard, *_ in faces if not shard and status == "ok"
+    ]
+    beside = {unit.rpartition("/")[0]: json.loads(detail) for unit, detail in noted.iter_rows()}
+    wrong += _images(dataset, list(images.iter_rows()), beside, hashes, report)
     return wrong
 
 
-def _crops(dataset: Path, accepted: dict[str, bool]) -> list[str]:
-    missing = [face for face, ok in accepted.items() if ok and not crop_path(dataset, face).is_file()]
-    found = sorted(path.stem for path in (dataset / "faces").glob("*/*.png"))
-    return [f"accepted face without crop: {face}" for face in missing] + [
-        f"crop without a face: {face}" for face in found if face not in accepted
-    ]
+def _crops(dataset: Path, rows: Sequence[tuple[str, str, str | None]], hashes: bool, report: Report) -> list[str]:
+    wrong = []
+    for done, (face, status, sha256) in enumerate(rows, 1):
+        path = crop_path(dataset, face)
+        if not path.is_file():
+            wrong += [f"accepted face without crop: {face}"] if status == "ok" else []
+        elif hashes and sha256 is not None and sha256_file(path) != sha256:
+            wrong.append(f"crop changed since it was written: {path.relative_to(dataset)}")
+        report("crops", done, len(rows))
+    known = {crop_path(dataset, face) for face, *_ in rows}
+    return wrong + _unknown(dataset, "faces", known, lambda path: f"crop without a face: {path.stem}", ".png")
 
 
-def _shards(dataset: Path, rows: list[tuple[str, str, int]]) -> list[str]:
+def _shards(dataset: Path, rows: Sequence[tuple[str, str, int]], hashes: bool) -> list[str]:
     wrong = []
     lengths: dict[str, int] = {}
     for shard in sorted({shard for _, shard, _ in rows}):
+        path = shard_path(dataset, shard)
         try:
-            lengths[shard] = len(np.load(dataset / "embeddings" / f"{shard}.npy", mmap_mode="r"))
-        except (OSError, ValueError, EOFError):
+            lengths[shard] = len(np.load(path, mmap_mode="r"))
+            if hashes and len(shard) == _SHA256 and sha256_file(path) != shard:
+                wrong.append(f"embedding shard changed since it was written: {path.relative_to(dataset)}")
+        except BROKEN_ARRAY:
             wrong.append(f"embedding shard missing or broken: {shard}")
     outside = [face for face, shard, row in rows if shard in lengths and row >= lengths[shard]]
     wrong += [f"embedding outside its shard: {face}" for face in outside]
-    known = {shard for _, shard, _ in rows}
-    found = sorted(path.stem for path in (dataset / "embeddings").glob("*.npy"))
-    return wrong + [f"embedding shard without a face: {shard}" for shard in found if shard not in known]
+    known = {shard_path(dataset, shard) for _, shard, _ in rows}
+    return wrong + _unknown(
+        dataset, "embeddings", known, lambda path: f"embedding shard without a face: {path.stem}", ".npy"
+    )
 
 
-def _images(dataset: Path, rows: list[tuple[str, str, str]], hashes: bool) -> list[str]:
+def _images(
+    dataset: Path,
+    rows: Sequence[tuple[str, str, str]],
+    beside: dict[str, dict[str, str]],
+    hashes: bool,
+    report: Report,
+) -> list[str]:
+    """`beside` holds, by set, the sha256 of the files beside the images."""
     wrong = []
-    for lq_set, face, sha256 in rows:
-        path = dataset / "lq" / lq_set / f"{face}.png"
+    files = [(f"{lq_set}/{face}.png", sha256, "low-quality image") for lq_set, face, sha256 in rows]
+    files += [
+        (f"{s}/{name}", sha256, "record") for s, names in sorted(beside.items()) for name, sha256 in names.items()
+    ]
+    for done, (name, sha256, what) in enumerate(files, 1):
+        path = dataset / "lq" / name
         if not path.is_file():
-            wrong.append(f"low-quality image missing: {lq_set}/{face}.png")
+            wrong.append(f"{what} missing: {name}")
         elif hashes and sha256_file(path) != sha256:
-            wrong.append(f"low-quality image changed since it was frozen: {lq_set}/{face}.png")
-    known = {(lq_set, face) for lq_set, face, _ in rows}
-    found = sorted((dataset / "lq").glob("*/*.png"))
-    return wrong + [
-        f"low-quality image without a row: {path.parent.name}/{path.name}"
+            wrong.append(f"{what} changed since it was frozen: {name}")
+        report("images", done, len(files))
+    known = {dataset / "lq" / name for name, *_ in files}
+    # written last, by a Likeness that did not note them; compared by `likeness verify`
+    known |= {dataset / "lq" / lq_set / name for lq_set, *_ in rows if lq_set not in beside for name in _BESIDE}
+    return wrong + _unknown(
+        dataset, "lq", known, lambda path: f"low-quality image without a row: {path.parent.name}/{path.name}", ".png"
+    )
+
+
+def _unknown(dataset: Path, folder: str, known: set[Path], named: Callable[[Path], str], suffix: str) -> list[str]:
+    """A line for every file in a folder that no row speaks of."""
+    found = sorted(path for path in (dataset / folder).rglob("*") if path not in known and not path.is_dir())
+    return [
+        named(path)
+        if path.suffix == suffix and not path.name.startswith(".")
+        else f"file that no row speaks of: {path.relative_to(dataset)}"
         for path in found
-        if (path.parent.name, path.stem) not in known
     ]

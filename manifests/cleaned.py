@@ -25,15 +25,14 @@ def version_path(dataset: Path, iteration: str, round_: int, face_id: str) -> Pa
     return dataset / FOLDER / iteration / str(round_) / face_id[:2] / f"{face_id}.png"
 
 
-def has_versions(ledger: Ledger) -> bool:
-    """False of a ledger older than the table, which is only read."""
-    known = "SELECT 1 FROM information_schema.tables WHERE table_name = 'versions'"
-    return len(ledger.query(known)) > 0
+def versions_of(dataset: Path, face_id: str) -> list[Path]:
+    """The files of every version of a face, of all iterations."""
+    return sorted((dataset / FOLDER).glob(f"*/*/{face_id[:2]}/{face_id}.png"))
 
 
 def newest_iteration(ledger: Ledger) -> str | None:
     """The iteration that wrote to the ledger last; None where there is none."""
-    if not has_versions(ledger):
+    if not ledger.has("versions"):
         return None
     found = ledger.query(
         "SELECT split_part(unit, '/', 1) AS it FROM stages WHERE stage = 'iterate' ORDER BY finished DESC, unit LIMIT 1"
@@ -61,7 +60,7 @@ def best_versions(ledger: Ledger, iteration: str, before: int | None = None) -> 
 
 def strayed(ledger: Ledger) -> list[Version]:
     """Kept versions of faces that are not, or no longer, in the training split, as they should be: dropped."""
-    if not has_versions(ledger):
+    if not ledger.has("versions"):
         return []
     rows = ledger.query(
         """SELECT v.* FROM versions v LEFT JOIN splits s ON s.face_id = v.face_id AND s.split = 'train'
@@ -78,7 +77,7 @@ def history_of(ledger: Ledger, faces: Iterable[str]) -> dict[str, list[dict[str,
 
     An attempt has the columns of `versions`; a round has iteration, round and `version`, None for the original.
     """
-    if not has_versions(ledger):
+    if not ledger.has("versions"):
         return {}
     wanted = list(faces)
     found: dict[str, list[dict[str, Any]]] = {}
@@ -89,7 +88,7 @@ def history_of(ledger: Ledger, faces: Iterable[str]) -> dict[str, list[dict[str,
     return found
 
 
-def told(history: Sequence[Mapping[str, Any]]) -> list[str]:
+def in_words(history: Sequence[Mapping[str, Any]]) -> list[str]:
     """What `history_of` says of a face, in sentences: an attempt a line, and a line an iteration's rounds."""
     said = []
     for row in history:

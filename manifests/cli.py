@@ -1,4 +1,4 @@
-"""The commands of the ledger: show, query, check, why, export, and the report."""
+"""The commands of the ledger: show, query, check, why, export, purge, card, and the report."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from manifests.formats.export import Exported
+    from manifests.purge import Plan, Purged
 
 _Dataset = Annotated[Path, typer.Argument(help="The folder of a dataset.", metavar="DATASET")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -58,18 +59,23 @@ def query(
 
 def check(
     dataset: _Dataset,
-    hashes: Annotated[bool, typer.Option(help="Read every low-quality image and compare its sha256.")] = True,
+    hashes: Annotated[
+        bool, typer.Option(help="Read every crop, embedding shard and low-quality image and compare its sha256.")
+    ] = True,
     as_json: _Json = False,
 ) -> None:
     """Prove that every row has its file, every file its row, and that nothing leaks between splits; else exit with 1.
 
-    Files are those of the dataset: crops, embeddings, low-quality images. Photos are not looked for.
+    Files are those of the dataset: crops, embeddings, low-quality sets. Photos are not looked for. What has changed is
+    named; remove it, and the command that made it makes it again.
 
     Example: likeness manifest check DATASET
     """
     from manifests.check import check as checked
+    from manifests.progress import progress
 
-    wrong = checked(dataset, hashes)
+    with progress("files", as_json) as report:
+        wrong = checked(dataset, hashes, report)
     if as_json:
         typer.echo(json.dumps({"ok": not wrong, "wrong": wrong}))
     else:
@@ -101,6 +107,119 @@ def why(
 
     lines, rows = answer(dataset, photo)
     typer.echo(json.dumps(rows) if as_json else "\n".join(lines))
+
+
+def purge(
+    dataset: _Dataset,
+    person: Annotated[
+        list[str] | None, typer.Option(help="An identity's id or name; may be given again.", metavar="ID|NAME")
+    ] = None,
+    photo: Annotated[
+        list[str] | None,
+        typer.Option(help="A photo's path, file name, or sha256; may be given again.", metavar="PHOTO"),
+    ] = None,
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(help="A training run or benchmark outside DATASET to clean too; may be given again."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; write nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; it cannot be undone.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Take a person or a photo out, with all that was made of them, keep them out, and prove that nothing is left.
+
+    A photo that shows the person goes whole. The photo's own file is never touched. Names the checkpoints that were
+    trained on them: weights cannot be cleaned. A purge that was stopped is finished by the same command, or by this
+    one without --person and --photo. docs/privacy.md says what goes and what is remembered.
+
+    Exit codes: 0 gone and proved, 1 something is left, 2 refused.
+
+    Example: likeness manifest purge DATASET --person p-0a1b2c --dry-run
+    """
+    from manifests.errors import BadInput
+    from manifests.purge import plan_purge, unfinished
+    from manifests.purge import purge as purged
+
+    begun = unfinished(dataset)
+    if begun is None and not (person or photo):
+        raise BadInput("Say whom to purge: --person ID, or --photo PHOTO.")
+    if begun is not None:
+        if dry_run:
+            raise BadInput(f"A purge of {dataset} was stopped: finish it first, without --dry-run.")
+        if not as_json:
+            typer.echo("Finishing the purge that was stopped.")
+        say_purged(purged(dataset, begun), as_json)
+        return
+    plan = plan_purge(dataset, person or [], photo or [], run or [])
+    if confirmed(plan, dry_run, yes, as_json):
+        say_purged(purged(dataset, plan), as_json)
+
+
+def confirmed(plan: Plan, dry_run: bool, yes: bool, as_json: bool) -> bool:
+    """Say what would go; whether it shall."""
+    import dataclasses
+    import sys
+
+    from manifests.errors import BadInput
+
+    if as_json and dry_run:
+        typer.echo(json.dumps({**dataclasses.asdict(plan), "wanted": None, "dry_run": True}))
+        return False
+    if not as_json:
+        goes = f"{len(plan.photos)} photos with {len(plan.faces)} faces, {plan.images} low-quality images"
+        typer.echo(f"{'Would remove' if dry_run else 'To remove'}: {goes}.")
+        if plan.others:
+            typer.echo(f"{plan.others} of the faces are other people's, in the same photos.")
+        if plan.kept_out:
+            typer.echo(f"{len(plan.kept_out)} photos that are not in the dataset: to be kept out.")
+        for checkpoint in plan.checkpoints:
+            typer.echo(f"Trained on them, and weights cannot be cleaned: {checkpoint}")
+    if dry_run or yes or not plan.photos:
+        return not dry_run
+    if as_json or not sys.stdin.isatty():
+        raise BadInput("Nothing was removed: it cannot be undone, so say --yes.")
+    return typer.confirm("This cannot be undone. Go on?")
+
+
+def say_purged(done: Purged, as_json: bool) -> None:
+    """What went, and the proof."""
+    import dataclasses
+
+    plan, proof = done.plan, done.proof
+    if as_json:
+        told = {"removed": dict(done.removed), "checkpoints": plan.checkpoints, "proof": dataclasses.asdict(proof)}
+        typer.echo(json.dumps({**told, "dry_run": False}))
+        return
+    typer.echo("Removed: " + (", ".join(f"{n} {what}" for what, n in done.removed.items()) or "nothing was there."))
+    for checkpoint in plan.checkpoints:
+        typer.echo(f"Trained on them, and weights cannot be cleaned, train anew: {checkpoint}")
+    for file in proof.own_files:
+        typer.echo(f"Your own photo still lies in the dataset's folder, remove it yourself: {file}")
+    if plan.photos:
+        sought = f"{len(plan.photos)} photo hashes, {len(plan.faces)} face ids, {len(plan.wanted.pictures)} pictures, "
+        sought += f"{len(plan.wanted.embeddings)} embeddings, {len(plan.wanted.uris)} file names"
+        typer.echo(
+            f"Proof: looked for {sought} in {proof.files} files ({proof.bytes / 1e6:.1f} MB) and {proof.rows} rows of "
+            "the ledger: nothing is left."
+        )
+
+
+def card(
+    dataset: _Dataset,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the card; write nothing.")] = False,
+) -> None:
+    """Write DATASET/card.md: counts, sources, licences of photos and models, consent, filters, splits, limits.
+
+    Example: likeness manifest card DATASET
+    """
+    from manifests.card import card_of, write_card
+    from manifests.ledger import Ledger
+
+    if dry_run:
+        with Ledger.open(dataset) as ledger:
+            typer.echo(card_of(ledger))
+        return
+    typer.echo(str(write_card(dataset)))
 
 
 def export(

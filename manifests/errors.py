@@ -3,6 +3,7 @@
     LikenessError                 one sentence that says what to do next; the command line prints it, never a traceback
     ├── BadInput                  what was offered cannot be used: a path, an option, a photo, a θ      (exit code 2)
     ├── ModelUnavailable          a model file is missing or does not fit                               (exit code 1)
+    ├── FolderBusy                another process is writing into this folder                           (exit code 1)
     └── LedgerError               the ledger itself                                                     (exit code 1)
         ├── LedgerMissing         there is no manifest.duckdb in this folder
         ├── LedgerLocked          another process holds the ledger
@@ -29,6 +30,10 @@ class BadInput(LikenessError):
 
 class ModelUnavailable(LikenessError):
     """A model file is missing or does not fit."""
+
+
+class FolderBusy(LikenessError):
+    """Another process is writing into this folder."""
 
 
 class LedgerError(LikenessError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,10 +21,13 @@ from manifests.errors import BadInput, LedgerBroken, LedgerError, LedgerLocked, 
 from manifests.log import log
 from manifests.migrations import migrate, refuse_newer, version_of
 from manifests.records import KEYS, TABLES, Record
-from manifests.storage import LEDGER_NAME, config_hash, in_the_way
+from manifests.storage import BROKEN_ARRAY, LEDGER_NAME, PENDING_NAME, config_hash, in_the_way, shard_path
 from manifests.versions import code_version, tool_versions
 
 Row = TypeVar("Row")
+Forget = tuple[str, str, Sequence[str]]  # table, column, values: the rows that go
+_WORDS = ("p-[0-9a-f]+|[0-9a-f]+", "file://[A-Za-z0-9_.~%/-]+")  # ids and hashes; uris as `uri_of` writes them
+NewDetail = tuple[str, str, str, dict[str, Any]]  # stage, unit, config hash: what it noted from now on
 
 
 def now() -> datetime:
@@ -38,9 +42,10 @@ class Ledger:
         self.dataset = dataset
 
     @classmethod
-    def open(cls, dataset: Path, write: bool = False) -> Ledger:
+    def open(cls, dataset: Path, write: bool = False, finishing: bool = False) -> Ledger:
         """Open DATASET/manifest.duckdb; with `write` it is made where it does not exist and brought up to date.
 
+        A dataset whose purge was stopped opens only for who is `finishing` it: half of somebody may still be there.
         Raises BadInput for a folder that is a file, LedgerMissing, LedgerLocked, LedgerTooNew, or LedgerError for a
         file that is no ledger.
         """
@@ -48,6 +53,10 @@ class Ledger:
         if (file := in_the_way(Path(dataset))) is not None:
             kind = BadInput if write else LedgerMissing
             raise kind(f"{file} is a file and a dataset is a folder: name another one.")
+        if not finishing and (Path(dataset) / PENDING_NAME).exists():
+            raise LedgerError(
+                f"A purge of {dataset} was stopped before its end: `likeness manifest purge {dataset}` finishes it."
+            )
         try:
             if not write and not path.exists():
                 raise LedgerMissing(
@@ -63,6 +72,11 @@ class Ledger:
             if any(said in str(error) for said in ("Could not set lock", "different configuration")):
                 raise LedgerLocked(
                     f"Another process is using {path}: wait until it has finished, then run the same command again."
+                ) from None
+            if why := next((w for w in ("Read-only file system", "Permission denied") if w in str(error)), None):
+                raise LedgerError(
+                    f"{path} cannot be {'written' if write else 'read'} ({why}): see to the permissions of file and "
+                    "folder, or copy the dataset elsewhere."
                 ) from None
             raise LedgerError(f"{path} cannot be opened as a ledger: {_first_line(error)}") from None
         except duckdb.Error as error:
@@ -116,6 +130,10 @@ class Ledger:
     def table(self, name: str) -> pl.DataFrame:
         """A whole table, ordered by its key."""
         return self.query(f"SELECT * FROM {name} ORDER BY {', '.join(KEYS[name])}")
+
+    def has(self, table: str) -> bool:
+        """Whether there is such a table; an older ledger that is only read may lack one."""
+        return bool(len(self.query("SELECT 1 FROM information_schema.tables WHERE table_name = ?", table)))
 
     def rows(self, kind: type[Row]) -> list[Row]:
         """A whole table as records, ordered by its key: `ledger.rows(Face)`."""
@@ -174,10 +192,23 @@ class Ledger:
                 ) from None
         return wanted, found
 
+    def rows_that_hold(self, texts: Sequence[str]) -> tuple[int, list[str]]:
+        """How many rows there are, and a sentence for each table in which one of the ids or uris stands."""
+        # looked for as words, so that a million rows are joined and not compared one by one
+        sql = """SELECT count(*) AS n FROM (SELECT unnest(regexp_extract_all(t::VARCHAR, ?)) AS word FROM {} t)
+                 WHERE word IN (SELECT unnest(?::VARCHAR[]))"""
+        found, count = [], 0
+        for (name,) in self.query("SELECT table_name FROM information_schema.tables ORDER BY 1").iter_rows():
+            count += int(self.query(f"SELECT count(*) AS n FROM {name}")["n"][0])
+            hits = sum(int(self.query(sql.format(name), words, list(texts))["n"][0]) for words in _WORDS)
+            if hits:
+                found.append(f"{hits} times in the table {name} of the ledger")
+        return count, found
+
     def _shard(self, name: str) -> np.ndarray:
         try:
-            return np.asarray(np.load(self.dataset / "embeddings" / f"{name}.npy"))
-        except (OSError, ValueError, EOFError):
+            return np.asarray(np.load(shard_path(self.dataset, name)))
+        except BROKEN_ARRAY:
             raise LedgerBroken(
                 f"The embedding shard {name}.npy is missing or broken: run `likeness curate` again, it is made anew."
             ) from None
@@ -192,14 +223,16 @@ class Ledger:
         rows: Iterable[Record] = (),
         *,
         replace: Sequence[type] = (),
-        forget: Sequence[tuple[str, str, Sequence[str]]] = (),
+        forget: Sequence[Forget] = (),
+        details: Sequence[NewDetail] = (),
         detail: dict[str, Any] | None = None,
         started: datetime | None = None,
     ) -> None:
         """Write the rows of one or more units and their completion marks in one transaction.
 
         `replace` names record classes whose tables are emptied first; `forget` holds (table, column, values) whose rows
-        are removed first. Rows replace those of the same key. Raises LedgerError, with nothing written.
+        are removed first; `details` replaces what finished units noted. Rows replace those of the same key. Raises
+        LedgerError, with nothing written.
         """
         by_kind: dict[type, list[Record]] = {}
         for row in rows:
@@ -210,6 +243,10 @@ class Ledger:
         try:
             for table, column, values in forget:
                 self._con.execute(f"DELETE FROM {table} WHERE list_contains(?, {column})", [list(values)])
+            for *unit, noted in details:
+                told = json.dumps(noted, sort_keys=True)
+                where = "WHERE stage = ? AND unit = ? AND config_hash = ?"
+                self._con.execute(f"UPDATE stages SET detail = ? {where}", [told, *unit])
             for kind in replace:
                 table, keys = TABLES[kind]
                 kept = [tuple(getattr(row, key) for key in keys) for row in by_kind.get(kind, [])]
@@ -224,7 +261,10 @@ class Ledger:
                 raise KeyboardInterrupt from None
             if not isinstance(error, duckdb.Error):
                 raise
-            raise LedgerError(f"Nothing of {stage} was written to the ledger: {_first_line(error)}") from error
+            why = _first_line(error)
+            if any(said in why for said in ("No space left", "Disk quota exceeded", "File too large")):
+                why = "the disk is full. Make room, then run the same command again: it goes on where it was."
+            raise LedgerError(f"Nothing of {stage} was written to the ledger: {why}") from error
         except BaseException:
             self._roll_back()
             raise
@@ -272,6 +312,30 @@ class Ledger:
         self._con.register("incoming", pa.table(columns))
         self._con.execute(f"INSERT OR REPLACE INTO {table} ({', '.join(names)}) SELECT * FROM incoming")
         self._con.unregister("incoming")
+
+
+def rewrite(dataset: Path) -> None:
+    """Copy every row into a new file and rename it over the ledger: what was deleted stays in a DuckDB file otherwise.
+
+    Nobody else can write meanwhile. Raises LedgerError, with the ledger as it was.
+    """
+    path = Path(dataset) / LEDGER_NAME
+    fresh = path.with_name(f".{LEDGER_NAME}.rewritten.tmp")
+    try:
+        for left in (fresh, Path(f"{fresh}.wal")):
+            left.unlink(missing_ok=True)
+        with duckdb.connect(str(path)) as con:
+            con.execute("CHECKPOINT")
+            (name,) = con.sql("SELECT current_database()").fetchall()[0]
+            con.execute("ATTACH '{}' AS rewritten".format(str(fresh).replace("'", "''")))
+            con.execute('COPY FROM DATABASE "{}" TO rewritten'.format(name.replace('"', '""')))
+            con.execute("DETACH rewritten")
+            with fresh.open("rb") as file:
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        Path(f"{path}.wal").unlink(missing_ok=True)
+    except duckdb.Error as error:
+        raise LedgerError(f"{path} could not be written anew: {_first_line(error)}") from None
 
 
 def _interrupted(error: Exception) -> bool:

@@ -15,7 +15,7 @@ from manifests.errors import LedgerError, LedgerTooNew
 
 Step = tuple[int, str, tuple[str, ...]]
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 STEPS: tuple[Step, ...] = (  # version 1 is the first
     (2, "the noise of a face", ("ALTER TABLE faces ADD COLUMN noise FLOAT",)),
     (
@@ -60,6 +60,7 @@ STEPS: tuple[Step, ...] = (  # version 1 is the first
             "version INTEGER, PRIMARY KEY (iteration, round, face_id))",
         ),
     ),
+    (7, "the hash of a crop", ("ALTER TABLE faces ADD COLUMN crop_sha256 VARCHAR",)),
 )
 
 _BOOKKEEPING = """CREATE TABLE IF NOT EXISTS migrations (

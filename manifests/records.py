@@ -52,6 +52,7 @@ class Face:
     shard: str | None = None
     shard_row: int | None = None
     noise: float | None = None
+    crop_sha256: str | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@
 
 CREATE TABLE files (                    -- a row is one file (or unreadable folder, or member of an archive) that was offered
     uri         VARCHAR PRIMARY KEY,    -- file:// and the absolute path, percent-encoded from its raw bytes; of a
-                                        -- member, its archive's and #<place from 0>/<name>, encoded likewise
+                                        -- member, its archive's and #<place from 0>/<name>, encoded likewise; of what
+                                        -- is kept out hmac: and the HMAC-SHA256 of that, under DATASET/secret.key
     photo_id    VARCHAR,                -- the photo it holds or last held; NULL where it never could be decoded
     bytes       BIGINT,                 -- size of the file, or of the member
     mtime_ns    BIGINT,                 -- modification time, nanoseconds since 1970; of a member, its archive's
@@ -45,14 +46,15 @@ CREATE TABLE faces (                    -- a row is one detected face
     duplicate_of    VARCHAR,            -- the face that stands for this one where it is the same picture again
     status          VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
     reason          VARCHAR,
-    shard           VARCHAR,            -- embeddings/<shard>.npy holds its unit embedding
+    shard           VARCHAR,            -- embeddings/<shard>.npy holds its unit embedding; the file's sha256 is its name
     shard_row       INTEGER,            -- in this row
     noise           FLOAT,              -- standard deviation in the photo's pixels, luma 0..255; NULL where never measured
+    crop_sha256     VARCHAR,            -- of the crop's PNG file; NULL where none was written
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 
 CREATE TABLE identities (               -- a row is one person in this dataset
-    identity_id VARCHAR PRIMARY KEY,    -- stable across re-runs by maximum overlap; means nothing outside this dataset
+    identity_id VARCHAR PRIMARY KEY,    -- stable across re-runs by maximum overlap; a new one is an HMAC under DATASET/secret.key
     name        VARCHAR,                -- given by a person (a decision, or a label that is truth), never guessed
     locked      BOOLEAN NOT NULL        -- whether a lock holds its faces
 );

@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from manifests.cleaned import KINDS, history_of, told
+from manifests.cleaned import KINDS, history_of, in_words
 from manifests.decided import Finder, in_force, read_act
 from manifests.errors import BadInput
 from manifests.filters import Filter, columns_of_filter
+from manifests.keys import HIDDEN, hidden_uri, key_of
 from manifests.ledger import Ledger
+from manifests.purge import kept_out_as
 from manifests.records import Decision, Face, Given, Label
 from manifests.storage import no_longer_there, place_of, uri_of
 
@@ -48,8 +50,16 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
         given = {row.photo_id: row.refs is not None for row in ledger.rows(Given)}  # whether it is listed as a target
         named_by = _decisions(ledger) if curated else {}
         versions = history_of(ledger, [row["face_id"] for row in faces.iter_rows(named=True)])
-        photos = ledger.query("SELECT photo_id, width, height, status, reason FROM photos")
-    named = [row for row in files.iter_rows(named=True) if _names(row, photo) or row["photo_id"] in by_face]
+        photos = ledger.query("SELECT photo_id, width, height, source, licence, consent, status, reason FROM photos")
+        hidden = hidden_uri(key_of(ledger), uri_of(photo))
+        kept_out = kept_out_as(ledger, photo) if curated else None
+    named = [
+        row
+        for row in files.iter_rows(named=True)
+        if row["uri"] == hidden or _names(row, photo) or row["photo_id"] in by_face
+    ]
+    if not named and kept_out is not None:
+        return [f"{_shown(photo)}: kept out, {kept_out}"], [{"photo": photo, "status": "dropped", "reason": kept_out}]
     # photos whose files were all overwritten answer by id alone
     held = set(files["photo_id"]) - {None}
     for row in photos.iter_rows(named=True):
@@ -74,8 +84,13 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
     broken = _broken(dataset, [row for own in faces_of.values() for row in own])
     lines, rows = [], []
     for file in named:
-        where = "no file holds it any more" if file["uri"] is None else _shown(place_of(file["uri"]))
-        there = file["uri"] is not None and not no_longer_there(file["uri"])
+        kept_out_file = file["uri"] is not None and file["uri"].startswith(HIDDEN)  # only who asks knows its name
+        where = (
+            "no file holds it any more"
+            if file["uri"] is None
+            else _shown(photo if kept_out_file else place_of(file["uri"]))
+        )
+        there = file["uri"] is not None and not kept_out_file and not no_longer_there(file["uri"])
         lost = ", the file is no longer there" if not there and file["uri"] and file["photo_id"] else ""
         said = [f"{where}: {_status(file)}{lost}"]
         picture = size.get(file["photo_id"])
@@ -83,6 +98,8 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
             said.append(
                 f"  photo {file['photo_id'][:12]}, {picture['width']} x {picture['height']}: {_status(picture)}"
             )
+            told = [f"{name} {picture[name]}" for name in ("source", "licence", "consent") if picture[name]]
+            said[-1] += "".join(f", {one}" for one in told)
             if (label := labels.get(file["photo_id"])) is not None:
                 said[-1] += f", labelled {label.label}{'' if label.truth else ' as a hint'}"
         listed = given.get(file["photo_id"]) if any(given.values()) else None
@@ -101,7 +118,7 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
                 several = "s" if len(row["decisions"]) > 1 else ""
                 fate += f"; decision{several} " + ", ".join(f"{n} ({kind})" for n, kind in row["decisions"])
             said.append(f"  face {row['face_id'][:12]}, {row['inter_ocular_px']:.0f} px between the eyes: {fate}")
-            said += [f"    {sentence}" for sentence in told(versions.get(row["face_id"], []))]
+            said += [f"    {sentence}" for sentence in in_words(versions.get(row["face_id"], []))]
         lines += said
         label = labels.get(file["photo_id"])
         said_of = {"label": label.label if label else None, "label_is_truth": label.truth if label else None}
@@ -150,6 +167,8 @@ def _value(value: Any) -> str:
 
 
 def _names(row: dict[str, Any], photo: str) -> bool:
+    if row["uri"].startswith(HIDDEN):
+        return False
     path = place_of(row["uri"])
     if row["uri"] == uri_of(photo) or photo in (path.name, str(path)):
         return True

@@ -18,6 +18,7 @@ import pytest
 import curate.detect
 import curate.embed
 import curate.pipeline
+import manifests.keys
 from curate.config import CurateConfig
 from curate.faces.align import ARCFACE_112, FFHQ_512
 from curate.faces.models import Detection, FaceModels, ModelFile, unit_rows
@@ -95,6 +96,7 @@ def install(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "cached_models", models)
     # a spawned process has no doubles; two or more are asked for where this module is the script
     patch.setattr(curate.pipeline, "mapper", lambda workers, start: mapper(None if workers == 1 else workers, start))
+    patch.setattr(manifests.keys, "new_key", lambda: bytes(32))  # so that two datasets can be compared
 
 
 def curated(photos: Path, dataset: Path, **changes) -> Summary:

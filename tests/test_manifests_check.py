@@ -73,9 +73,41 @@ def test_a_missing_crop(dataset):
     assert check(dataset) == [f"accepted face without crop: {face.face_id}"]
 
 
-def test_an_orphan_crop(dataset):
+def test_an_orphan_crop_and_other_files_that_no_row_speaks_of(dataset):
     write_atomically(crop_path(dataset, "e" * 32), b"")
     assert check(dataset) == [f"crop without a face: {'e' * 32}"]
+    crop_path(dataset, "e" * 32).unlink()
+    for name in ("faces/ab/.half.png.1.tmp", "embeddings/notes.txt", "lq/set/holiday.jpg"):
+        write_atomically(dataset / name, b"")
+    assert check(dataset) == [
+        "file that no row speaks of: faces/ab/.half.png.1.tmp",
+        "file that no row speaks of: embeddings/notes.txt",
+        "file that no row speaks of: lq/set/holiday.jpg",
+    ]
+
+
+def test_a_crop_that_another_has_replaced(dataset):
+    """Its PNG is sound, so nothing but the recorded hash can tell."""
+    one, other = [face.face_id for face in table(dataset, Face) if face.status == "ok"][:2]
+    shutil.copyfile(crop_path(dataset, other), crop_path(dataset, one))
+    assert check(dataset) == [f"crop changed since it was written: faces/{one[:2]}/{one}.png"]
+    assert check(dataset, hashes=False) == []
+
+
+def test_what_an_older_likeness_wrote_has_no_hash_until_it_is_curated_again(clean, tmp_path, monkeypatch):
+    dataset = shutil.copytree(clean, tmp_path / "older")
+    (shard,) = (dataset / "embeddings").iterdir()
+    shard.rename(shard.with_name("0123456789abcdef01234567.npy"))
+    older = [
+        replace(face, crop_sha256=None, shard=face.shard and "0123456789abcdef01234567")
+        for face in table(dataset, Face)
+    ]
+    tamper(dataset, *older)
+    assert check(dataset) == []
+    install(monkeypatch)
+    curated(clean.parent / "photos", dataset)
+    assert table(dataset, Face) == table(clean, Face) and check(dataset) == []
+    assert [path.name for path in (dataset / "embeddings").iterdir()] == [shard.name]
 
 
 def test_a_tampered_a_missing_and_an_orphan_low_quality_image(dataset):
@@ -160,7 +192,9 @@ def test_shards_that_are_short_missing_or_nobodys(dataset):
     vectors = np.load(shard)
     np.save(shard, vectors[:-1])
     (last,) = [face for face in table(dataset, Face) if face.shard_row == len(vectors) - 1]
-    assert check(dataset) == [f"embedding outside its shard: {last.face_id}"]
+    changed = f"embedding shard changed since it was written: embeddings/{shard.name}"
+    assert check(dataset) == [changed, f"embedding outside its shard: {last.face_id}"]
+    assert check(dataset, hashes=False) == [f"embedding outside its shard: {last.face_id}"]
     shard.rename(shard.with_name("other.npy"))
     assert check(dataset) == [
         f"embedding shard missing or broken: {shard.stem}",

@@ -1,6 +1,8 @@
 """Files appear whole, and every name has one spelling."""
 
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from manifests.errors import FolderBusy
 from manifests.storage import (
     config_hash,
     crop_path,
+    only_writer,
     path_of,
     sha256_bytes,
     sha256_file,
@@ -47,10 +51,36 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_sweep_removes_what_was_left_half_written(tmp_path):
     write_atomically(tmp_path / "ab" / "x.png", b"x")
     (tmp_path / "ab" / ".y.png.123.tmp").write_bytes(b"")
-    (tmp_path / ".z.tmp").write_bytes(b"")
+    (tmp_path / ".z.1.tmp").write_bytes(b"")
     sweep(tmp_path)
     sweep(tmp_path / "nowhere")
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["x.png"]
+
+
+def test_sweep_leaves_what_is_not_ours_and_what_another_process_is_writing(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        names = {f".mine.{os.getpid()}.tmp", f".theirs.{other.pid}.tmp", ".editor.tmp"}
+        for name in names:
+            (tmp_path / name).write_bytes(b"")
+        sweep(tmp_path, alone=False)
+        assert {path.name for path in tmp_path.iterdir()} == {f".theirs.{other.pid}.tmp", ".editor.tmp"}
+        other.communicate(b"\n")
+    sweep(tmp_path, alone=False)
+    assert [path.name for path in tmp_path.iterdir()] == [".editor.tmp"]
+
+
+def test_one_process_at_a_time_writes_into_a_folder(tmp_path):
+    folder = tmp_path / "new" / "run"
+    with only_writer(folder):
+        with pytest.raises(FolderBusy, match=r"Another process is writing into .*run: wait"), only_writer(folder):
+            pass
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+    assert not folder.parent.exists()  # nothing came to lie there
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / ".lock").write_bytes(b"")  # of a process that was killed
+    with only_writer(tmp_path / "kept"):
+        pass
+    assert list((tmp_path / "kept").iterdir()) == []
 
 
 def test_hashes_are_of_content_alone(tmp_path):

@@ -14,9 +14,10 @@ import pytest
 from curate.config import SplitRules
 from degrade.sets import make_set
 from manifests.check import check
-from manifests.cleaned import best_versions, strayed, version_path
+from manifests.cleaned import best_versions, strayed, version_path, versions_of
 from manifests.ledger import Ledger
-from manifests.records import Face, Pair, Split, Version
+from manifests.purge import plan_purge, purge
+from manifests.records import Face, Pair, Split, TrainedOn, Version
 from manifests.storage import sha256_bytes, write_atomically
 from train.cases import read_cases
 from train.freeze import freeze
@@ -125,3 +126,23 @@ def test_check_names_every_version_of_a_face_that_is_not_training(
     found = {line.removeprefix(f"{what}: ") for line in check(dataset) if line.startswith(what)}
     assert found == set(made) - training and found
     assert not [line for line in check(clean) if line.startswith(what)]
+
+
+def test_whoever_is_purged_takes_their_cleaned_pictures_along(planted: tuple[Path, Mapping[str, Version]]) -> None:
+    dataset, made = planted
+    with Ledger.open(dataset, write=True) as ledger:
+        split_of = {row.face_id: row.split for row in ledger.rows(Split)}
+        photo = next(row.photo_id for row in ledger.rows(Face) if split_of.get(row.face_id) == "train")
+        ledger.record("iterate", "it/train-1", {}, [TrainedOn("it", 1, face, 0) for face in made])
+        for number, face in enumerate(made):  # every face its own picture: the proof knows pictures by their bytes
+            data = cv2.imencode(".png", np.full((SIZE, SIZE, 3), number, np.uint8))[1].tobytes() + b"%d" % number
+            write_atomically(version_path(dataset, "it", 0, face), data)
+    plan = plan_purge(dataset, [], [photo])
+    assert plan.faces and all(versions_of(dataset, face) for face in plan.faces)
+    done = purge(dataset, plan)
+    assert done.proof.found == () and not any(versions_of(dataset, face) for face in plan.faces)
+    with Ledger.open(dataset) as ledger:
+        left = set(made) - set(plan.faces)
+        assert {row.face_id for row in ledger.rows(Version)} == {row.face_id for row in ledger.rows(TrainedOn)} == left
+    assert all(versions_of(dataset, face) for face in left)
+    assert f"| it | 0 | {len(left)} |" in (dataset / "card.md").read_text()

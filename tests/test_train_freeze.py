@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import curate_doubles as doubles
@@ -77,7 +78,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def same(one: Case, other: Case) -> bool:
-    a, b = dataclasses.asdict(one), dataclasses.asdict(other)
+    """The same pictures and faces; people have a dataset's own ids in it and names of their faces in a benchmark."""
+    nameless = {"identity_id": "", "wrong_identity_id": ""}
+    a, b = (dataclasses.asdict(dataclasses.replace(case, **nameless)) for case in (one, other))
     return all(np.array_equal(np.asarray(a[key]), np.asarray(b[key])) for key in a)
 
 
@@ -92,7 +95,7 @@ def test_whoever_has_the_same_photos_gets_the_same_bytes(album: Path, made: Path
     subprocess.run(command, check=True, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
     other = crowd_of(tmp_path / "elsewhere")
     for name, dataset in (("one", made), ("two", other)):
-        freeze(dataset, tmp_path / name, with_pictures=True)
+        freeze(dataset, tmp_path / name, with_pictures=True, with_embeddings=True)
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
     assert one == two and {CARD, CASES, FACES, EMBEDDINGS} < set(one)
     told = b"".join(data for name, data in one.items() if name.endswith((".json", ".jsonl"))).decode()
@@ -115,9 +118,29 @@ def test_people_are_named_by_their_faces_whatever_the_dataset_called_them(
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
+def test_embeddings_leave_the_dataset_only_where_they_are_asked_for_in_so_many_words(
+    made: Path, tmp_path: Path
+) -> None:
+    bench = tmp_path / "bench"
+    with pytest.raises(BadInput, match="--with-embeddings belongs to --with-pictures"):
+        freeze(made, bench, with_embeddings=True)
+    freeze(made, bench, with_pictures=True)
+    with Ledger.open(made) as ledger:
+        vectors = [vector.tobytes() for vector in ledger.embeddings()[1]]
+    data = b"".join(contents(bench).values())
+    assert not (bench / EMBEDDINGS).exists() and not any(vector in data for vector in vectors)
+    with pytest.raises(BadInput, match="frozen without embeddings"):
+        read_benchmark(bench)
+    assert len(read_benchmark(bench, made).cases) > 0
+    freeze(made, bench, with_pictures=True, with_embeddings=True)
+    assert (bench / EMBEDDINGS).exists() and len(read_benchmark(bench).cases) > 0
+    freeze(made, bench, with_pictures=True)  # what was asked for stays
+    assert (bench / EMBEDDINGS).exists()
+
+
 @pytest.mark.parametrize("pictures", [True, False])
 def test_a_benchmark_reads_back_as_the_set_it_was_frozen_from(made: Path, tmp_path: Path, pictures: bool) -> None:
-    done = freeze(made, tmp_path / "bench", references=3, with_pictures=pictures)
+    done = freeze(made, tmp_path / "bench", references=3, with_pictures=pictures, with_embeddings=pictures)
     wanted = read_cases(made, SIZE, None, 3, seed=0)
     if pictures:
         shutil.move(tmp_path / "bench", tmp_path / "moved")  # it depends on no place
@@ -127,12 +150,15 @@ def test_a_benchmark_reads_back_as_the_set_it_was_frozen_from(made: Path, tmp_pa
     assert (found.name, found.images, len(found.cases)) == (wanted.name, wanted.images, len(wanted.cases))
     assert done.cases == len(found.cases) > 0 and any(case.wrong for case in found.cases)
     assert all(same(a, b) for a, b in zip(found.cases, wanted.cases, strict=True))
+    called = {(a.identity_id, b.identity_id) for a, b in zip(found.cases, wanted.cases, strict=True)}
+    called |= {(a.wrong_identity_id, b.wrong_identity_id) for a, b in zip(found.cases, wanted.cases, strict=True)}
+    assert len({one for one, _ in called}) == len(called) == len({other for _, other in called})
 
 
 def test_fewer_references_are_the_first_of_those_that_were_frozen_and_more_are_refused(
     made: Path, tmp_path: Path
 ) -> None:
-    freeze(made, tmp_path / "bench", references=3, with_pictures=True)
+    freeze(made, tmp_path / "bench", references=3, with_pictures=True, with_embeddings=True)
     all_of_them, two = (read_benchmark(tmp_path / "bench", None, SIZE, count).cases for count in (None, 2))
     for a, b in zip(all_of_them, two, strict=True):
         assert len(b.references) == 2 and np.array_equal(a.references[:2], b.references)
@@ -148,7 +174,7 @@ def test_the_same_command_again_writes_nothing_or_what_is_missing_and_adds_pictu
     assert freeze(own, bench).written == 3
     plain = contents(bench)
     assert freeze(own, bench).written == 0 and contents(bench) == plain and not load_benchmark(bench).card["pictures"]
-    assert freeze(own, bench, with_pictures=True).written > 3
+    assert freeze(own, bench, with_pictures=True, with_embeddings=True).written > 3
     whole = contents(bench)
     assert freeze(own, bench).written == 0 and contents(bench) == whole, "pictures were taken away again"
     (gone,) = list((bench / "pictures").iterdir())[:1]
@@ -161,7 +187,7 @@ def test_the_same_command_again_writes_nothing_or_what_is_missing_and_adds_pictu
 def test_a_killed_freeze_is_said_to_be_unfinished_and_resumes(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    freeze(own, tmp_path / "whole", with_pictures=True)
+    freeze(own, tmp_path / "whole", with_pictures=True, with_embeddings=True)
     honest, left = train.freeze.write_atomically, [6]
 
     def dying(path: Path, data: bytes) -> None:
@@ -173,11 +199,11 @@ def test_a_killed_freeze_is_said_to_be_unfinished_and_resumes(
 
     monkeypatch.setattr(train.freeze, "write_atomically", dying)
     with pytest.raises(KeyboardInterrupt):
-        freeze(own, tmp_path / "bench", with_pictures=True)
+        freeze(own, tmp_path / "bench", with_pictures=True, with_embeddings=True)
     monkeypatch.undo()
     with pytest.raises(BadInput, match="not finished"):
         load_benchmark(tmp_path / "bench")
-    freeze(own, tmp_path / "bench", with_pictures=True)
+    freeze(own, tmp_path / "bench", with_pictures=True, with_embeddings=True)
     assert contents(tmp_path / "bench") == contents(tmp_path / "whole")
 
 
@@ -242,7 +268,7 @@ def test_a_reference_of_the_targets_very_pixels_is_refused_whatever_the_ledger_s
 
 def test_a_picture_that_is_gone_or_changed_is_named(own: Path, tmp_path: Path) -> None:
     freeze(own, tmp_path / "bare")
-    freeze(own, tmp_path / "full", with_pictures=True)
+    freeze(own, tmp_path / "full", with_pictures=True, with_embeddings=True)
     with pytest.raises(BadInput, match="holds no pictures"):
         read_benchmark(tmp_path / "bare")
     case = load_benchmark(tmp_path / "bare").cases[0]
@@ -337,7 +363,7 @@ def test_another_recognizer_is_refused(own: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_saw_a_person_of_the_benchmark_is_refused(made: Path, tmp_path: Path) -> None:
     """Also one that saw photos of them which the benchmark does not show."""
-    freeze(made, tmp_path / "bench", references=1, with_pictures=True)
+    freeze(made, tmp_path / "bench", references=1, with_pictures=True, with_embeddings=True)
     found = load_benchmark(tmp_path / "bench")
     cases = read_benchmark(tmp_path / "bench").cases
     person = found.cases[0].person
@@ -360,12 +386,14 @@ def test_evaluate_measures_a_benchmark_as_it_measures_the_dataset(
     monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
     monkeypatch.setattr(train.evaluate, "newest_checkpoint", lambda run: run / "checkpoint-00000016")
     monkeypatch.setattr("train.restore.load_faces", doubles.models)
-    freeze(made, tmp_path / "bench", references=2, with_pictures=True)
+    freeze(made, tmp_path / "bench", references=2, with_pictures=True, with_embeddings=True)
     bare = freeze(made, tmp_path / "bare", references=2).folder
     asked = Asked(references=2)
     wanted = evaluate(tmp_path, made, asked=asked)
     for dataset, lq_set in ((tmp_path / "bench", None), (made, str(bare))):
         found = evaluate(tmp_path, dataset, lq_set, asked)
+        for row in chain(found["rows"], wanted["rows"]):  # a dataset's ids are its own
+            row["identity_id"] = row["shown_identity_id"] = ""
         assert {**found, "dataset": wanted["dataset"]} == wanted
 
 

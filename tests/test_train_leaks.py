@@ -60,7 +60,7 @@ def test_a_clean_dataset_and_its_benchmark_have_no_leak(made: Path, tmp_path: Pa
     found = check_dataset(made)
     assert found.total == 0 and not found.found and not found.unchecked
     assert found.faces == 48 and found.compared > 200 and found.targets > 0
-    freeze(made, tmp_path / "full", with_pictures=True)
+    freeze(made, tmp_path / "full", with_pictures=True, with_embeddings=True)
     with_dataset = check_benchmark(tmp_path / "full", made)
     assert with_dataset.total == 0 and not with_dataset.unchecked and with_dataset.compared == found.compared
     alone = check_benchmark(tmp_path / "full")
@@ -156,7 +156,7 @@ def test_a_target_among_its_references_itself_or_its_copy_or_its_photo(own: Path
 
 def test_leaks_planted_into_a_benchmark_are_found_in_it(made: Path, tmp_path: Path) -> None:
     bench = tmp_path / "bench"
-    freeze(made, bench, with_pictures=True)
+    freeze(made, bench, with_pictures=True, with_embeddings=True)
     whole = contents(bench)
 
     def lines(name: str) -> list[dict]:

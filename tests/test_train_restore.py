@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 
@@ -22,6 +23,10 @@ from curate.faces.align import FFHQ_512, FFHQ_SIZE, template_at
 from curate.faces.decode import decode
 from curate.faces.models import Detection, FaceModels
 from manifests.errors import BadInput
+from manifests.ledger import Ledger
+from manifests.optout import plan_optout
+from manifests.purge import purge
+from manifests.records import KeptOut
 from manifests.report.runs import read_run
 from train.models.config import ModelConfig
 from train.models.restorer import Restored, Restorer
@@ -513,3 +518,33 @@ def test_a_page_shows_each_face_as_it_came_its_references_and_the_restored_one(
     assert (found["name"], found["photos"], found["undone"]) == ("old", 2, {"No face was found.": 1})
     assert found["faces"][0]["reason"] == "It is uncertain." and len(found["faces"][0]["references"]) == 1
     assert str(tmp_path) not in json.dumps(facts["faces"]), "a path would travel with the sheet"
+
+
+def test_who_is_kept_out_of_the_runs_dataset_is_no_reference_and_not_restored(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    dataset, run = tmp_path / "dataset", tmp_path / "dataset" / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        doubles.install(patch)
+        doubles.curated(doubles.album(tmp_path / "photos", people=3, each=2), dataset)
+    out, photo = save("folder/out.png", [5], 1), save("one.png", [5])
+    save("folder/fine.png", [5], 2)
+    said: list[str] = []
+    purge(dataset, plan_optout(dataset, [str(out)]))
+    with pytest.raises(BadInput, match=r"out\.png is kept out"):
+        restore([photo], [out], run, tmp_path / "o")
+    (row,) = restore([photo], [out.parent], run, tmp_path / "o", notice=said.append)
+    assert row.status == "ok" and marking.seen == [1] and any("Left out of the references" in one for one in said)
+    (row,) = restore([out], [], run, tmp_path / "o2")
+    assert row.status == "dropped" and "opted out" in str(row.reason) and not (tmp_path / "o2" / "out.png").exists()
+    # a run elsewhere knows no list
+    (row,) = restore([photo], [out], tmp_path / "elsewhere", tmp_path / "o3")
+    assert row.status == "ok"
+    # a face that opted out is known in any photo
+    with Ledger.open(dataset, write=True) as ledger:
+        vector = doubles.models("double").embed(np.stack([doubles.face(5, 9)]))[0]
+        recognizer = doubles.models("double").recognizer_sha256()
+        rows = [KeptOut("m", "face", "opted_out", datetime(2026, 1, 1), tuple(vector.tolist()), recognizer)]
+        ledger.record("double", "all", {}, rows)
+    with pytest.raises(BadInput, match="shows a face that opted out"):
+        restore([photo], [save("r.png", [5], 3)], run, tmp_path / "o4")

@@ -24,11 +24,12 @@ from manifests.records import Version
 from manifests.storage import crop_path, sha256_bytes, sha256_file, write_atomically
 from train.checkpoint import WEIGHTS, newest_checkpoint
 from train.cleaning import Bounds, change, defect, figures, least_identity, refused
+from train.crops import read_crop, read_version
 from train.measured import embedder
 from train.models.restorer import Restorer
 from train.reference_photos import References, shown_for, to_image, to_tensor
 from train.restore import on_device, open_restorer, run_model
-from train.snapshot import Snapshot, read_crop, read_version
+from train.snapshot import Snapshot
 
 STAGE = "iterate"
 BATCH = 64  # targets that a completion mark covers

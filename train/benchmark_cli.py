@@ -24,8 +24,13 @@ def freeze(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     references: Annotated[int, typer.Option(help="At most so many references a target.", min=1)] = 4,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Draws the references.")] = 0,
-    with_pictures: Annotated[
-        bool, typer.Option("--with-pictures", help="Copy crops, LQ pictures and embeddings too: no dataset is needed.")
+    with_pictures: Annotated[bool, typer.Option("--with-pictures", help="Copy crops and LQ pictures too.")] = False,
+    with_embeddings: Annotated[
+        bool,
+        typer.Option(
+            "--with-embeddings",
+            help="With --with-pictures: the crops' embeddings too, biometric data; then no dataset is needed.",
+        ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all and say what would be; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print figures as JSON and nothing else.")] = False,
@@ -37,13 +42,13 @@ def freeze(
 
     Example: likeness freeze DATASET --into BENCH
 
-    Example: likeness freeze DATASET --into BENCH --set gfpgan-test-512-s0 --references 4 --with-pictures
+    Example: likeness freeze DATASET --into BENCH --set gfpgan-test-512-s0 --with-pictures --with-embeddings
     """
     from manifests.progress import progress
     from train.freeze import freeze as frozen
 
     with progress("items", as_json) as report:
-        made = frozen(dataset, into, lq_set, split, references, seed, with_pictures, dry_run, report)
+        made = frozen(dataset, into, lq_set, split, references, seed, with_pictures, with_embeddings, dry_run, report)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(made)))
         return

@@ -3,7 +3,8 @@
     cases.jsonl   a line a target, by face: its crop, its LQ picture and θ, its references in order, wrong references
     faces.jsonl   a line a face of train, val and test, and of their near-duplicates: what a leak is looked for in
     card.json     the set, the draws, the recognizer and the thresholds, and `benchmark`, the sha256 of the two
-    pictures/, lq/, embeddings.npy   with --with-pictures: the shown crops and LQ pictures as PNG, the faces' embeddings
+    pictures/, lq/   with --with-pictures: the shown crops and LQ pictures as PNG
+    embeddings.npy   with --with-embeddings: the shown crops' embeddings
 
 A face is named by its face_id, a hash of its photo's bytes and its box. A picture is named by the sha256 of its pixels:
 a file's bytes would also hold what the encoder that wrote it was, and a photo's bytes do not say that it was cropped
@@ -28,7 +29,7 @@ from degrade.theta import check_theta
 from degrade.work import Job, check_engine, decode_picture, run_job
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger import Ledger
-from manifests.storage import crop_path, sha256_bytes
+from manifests.storage import BROKEN_ARRAY, crop_path, sha256_bytes
 
 CARD, CASES, FACES = "card.json", "cases.jsonl", "faces.jsonl"
 PICTURES, LQ, EMBEDDINGS = "pictures", "lq", "embeddings.npy"
@@ -155,6 +156,11 @@ def _check(found: Benchmark) -> None:
         check_theta(case.theta)
 
 
+def has_embeddings(card: Mapping[str, Any]) -> bool:
+    """Whether embeddings go with a benchmark; older ones have them where they have pictures."""
+    return bool(card.get("embeddings", card.get("pictures", False)))
+
+
 def picture_id(pixels: np.ndarray) -> str:
     """sha256 of RGB uint8 (H, W, 3) and its height and width."""
     height, width = pixels.shape[:2]
@@ -205,21 +211,21 @@ def lq_of(found: Benchmark, case: CaseLine, photos: Path | None) -> np.ndarray:
 
 
 def embeddings_of(found: Benchmark, photos: Path | None) -> tuple[list[str], np.ndarray]:
-    """Face ids and their unit embeddings, float32 (n, d): of the shown faces from a benchmark with pictures, of all its
-    faces that the dataset `photos` holds where one is given, of none without either. Raises BadInput for a dataset of
-    another recognizer, LedgerBroken for embeddings that do not fit."""
+    """Face ids and their unit embeddings, float32 (n, d): of the shown faces from a benchmark with embeddings, of all
+    its faces that the dataset `photos` holds where one is given, of none without either. Raises BadInput for a dataset
+    of another recognizer, LedgerBroken for embeddings that do not fit."""
     if photos is not None:
         with Ledger.open(photos) as ledger:
             check_recognizer(found, ledger)
             held = set(ledger.query("SELECT face_id FROM faces WHERE shard IS NOT NULL")["face_id"])
             return ledger.embeddings([face.face for face in found.faces if face.face in held])
-    if not found.card["pictures"]:
+    if not has_embeddings(found.card):
         return [], np.zeros((0, 0), np.float32)
     named = sorted(face_of(found).items())
     path = found.folder / EMBEDDINGS
     try:
         vectors = np.load(path)
-    except (OSError, ValueError, EOFError):
+    except BROKEN_ARRAY:
         vectors = None
     if vectors is None or vectors.dtype != np.float32 or vectors.shape != (len(named), found.card["recognizer"]["dim"]):
         raise LedgerBroken(f"{path} is missing, broken or of another form: get the benchmark again.")

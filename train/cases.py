@@ -18,7 +18,16 @@ from degrade.presets import seeded
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger import Ledger
 from manifests.storage import crop_path, sha256_bytes
-from train.benchmarks import Benchmark, crops_of, embeddings_of, face_of, is_benchmark, load_benchmark, lq_of
+from train.benchmarks import (
+    Benchmark,
+    crops_of,
+    embeddings_of,
+    face_of,
+    has_embeddings,
+    is_benchmark,
+    load_benchmark,
+    lq_of,
+)
 from train.snapshot import FACES
 
 
@@ -126,7 +135,13 @@ def read_benchmark(
     if references is not None and references > card["references"]:
         raise BadInput(f"{folder} was frozen with {card['references']} references an image: ask for no more of them.")
     crops, face = crops_of(found, photos), face_of(found)
-    vector = dict(zip(*embeddings_of(found, None if card["pictures"] else photos), strict=True))
+    own = has_embeddings(card)
+    if not own and photos is None:
+        raise BadInput(
+            f"{folder} was frozen without embeddings: name a dataset of the same photos with --dataset and the "
+            "benchmark with --set, or freeze it again with --with-embeddings."
+        )
+    vector = dict(zip(*embeddings_of(found, None if own else photos), strict=True))
     if missing := [one for one in face.values() if one not in vector]:
         raise LedgerBroken(f"{photos} has no embedding of face {missing[0][:12]}: it must hold the photos of {folder}.")
     cases = []
@@ -149,12 +164,13 @@ def read_benchmark(
 
 
 def draw_cases(
-    ledger: Ledger, name: str, references: int, seed: int, called: Mapping[str, str] | None = None
+    ledger: Ledger, name: str, references: int, seed: int, by_face: bool = False
 ) -> tuple[dict[str, str], list[Drawn]]:
     """The sha256 of every image of a frozen set by face, and what is shown with each that has a reference, by face id:
     drawn from all photos of the person, or from those that an imported list names for the target.
 
-    `called` gives people other names than their identity ids; the draw of a stranger follows them.
+    The draw of a stranger follows from people's smallest faces and not from their ids, which are each dataset's own;
+    with `by_face` people are named so, too.
     """
     frozen = dict(ledger.query("SELECT face_id, sha256 FROM degradations WHERE lq_set = ?", name).iter_rows())
     begun = ledger.query("SELECT detail FROM stages WHERE stage = 'degrade' AND unit = ?", name)
@@ -179,7 +195,8 @@ def draw_cases(
         name,
     )
     photo_of = dict(ledger.query("SELECT face_id, photo_id FROM faces WHERE status = 'ok'").iter_rows())
-    called = called or {}
+    called = people_by_face(ledger)
+    known_as = {by: by if by_face else person for person, by in called.items()}
     pool: dict[str, list[tuple[str, str]]] = {}
     for person, face, photo in shown_by.iter_rows():
         pool.setdefault(called.get(person, person), []).append((face, photo))
@@ -187,8 +204,15 @@ def draw_cases(
     for face, identity, refs in found.iter_rows():
         person, right = called.get(identity, identity), _draw(refs, references, face, seed)
         stranger, wrong = _draw_wrong(pool, person, photo_of[face], len(right), face, seed)
-        chosen.append(Drawn(face, person, tuple(right), tuple(wrong), stranger, tuple(refs)))
+        other = None if stranger is None else known_as.get(stranger, stranger)
+        chosen.append(Drawn(face, known_as.get(person, person), tuple(right), tuple(wrong), other, tuple(refs)))
     return frozen, chosen
+
+
+def people_by_face(ledger: Ledger) -> dict[str, str]:
+    """identity_id -> a name that follows from the person's smallest face: the same for all who have the photos."""
+    smallest = ledger.query("SELECT identity_id, min(face_id) FROM memberships GROUP BY 1 ORDER BY 1").iter_rows()
+    return {person: f"p-{sha256_bytes(f'identity {face} 0'.encode())[:12]}" for person, face in smallest}
 
 
 def _harder(ledger: Ledger, chosen: Sequence[Drawn], count: int) -> dict[str, dict[str, list[str]]]:

@@ -24,8 +24,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from manifests import storage
 from manifests.errors import BadInput, LikenessError
 from train.average import trained
+from train.outputs import SAMPLES
 
 if TYPE_CHECKING:
     from train.engine import Engine
@@ -46,9 +48,11 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def sweep(run: Path) -> None:
-    """Remove what a killed process left of a checkpoint it had not finished."""
+    """Remove what a killed process left half written; only where no other process trains in `run`."""
     for half in run.glob(".checkpoint-*.tmp"):
         shutil.rmtree(half, ignore_errors=True)
+    storage.sweep(run / SAMPLES)
+    storage.sweep(run, below=False, alone=False)  # `evaluate` writes here too
 
 
 def newest_checkpoint(folder: Path) -> Path:

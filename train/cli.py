@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -125,6 +126,7 @@ def run_training(
     """Take the snapshot where it is missing, train or resume, and say how it went; `quiet` says it on standard
     error."""
     from manifests.progress import progress
+    from manifests.storage import only_writer
     from train.loop import train as loop
     from train.objective import check_weights
     from train.outputs import check_run_folder
@@ -141,15 +143,20 @@ def run_training(
         if not rank():
             typer.echo(sentence, err=quiet)
 
-    def prepare() -> None:
+    def check() -> None:
         check_run_folder(out)
         decided(chosen, told)  # what is missing is said before a long snapshot is taken
         check_weights(chosen, told.weights)
+
+    def prepare() -> None:
         if not ready:
             take_snapshot(source, folder, chosen.size, replace=not (out / "config.json").is_file())
 
-    first_alone(prepare)
-    with progress("images", quiet or rank() > 0) as report:
+    with ExitStack() as held:
+        first_alone(check)
+        first_alone(lambda: held.enter_context(only_writer(out)))
+        first_alone(prepare)
+        report = held.enter_context(progress("images", quiet or rank() > 0))
         ending = loop(out, folder, chosen, images, seed, minutes, workers, told, say=say, report=report)
     pace = f", {ending.images_per_second:.1f} images/s, {ending.data_wait:.1%} of the time waiting for data"
     say(f"trained  {ending.images} images seen{pace if ending.images_per_second else ''}: {ending.checkpoint}")

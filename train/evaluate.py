@@ -16,7 +16,7 @@ from curate.faces.models import FaceModels, load_faces
 from manifests.errors import BadInput
 from manifests.ledger import Ledger
 from manifests.progress import Report
-from manifests.storage import write_atomically
+from manifests.storage import sweep, write_atomically
 from train.benchmarks import is_benchmark, load_benchmark
 from train.cases import Case, FrozenSet, read_cases, refuse_seen
 from train.checkpoint import newest_checkpoint
@@ -349,6 +349,7 @@ def _recorded(dataset: Path) -> tuple[str, str]:
 
 def write_result(stem: Path, result: dict[str, Any], rows: Sequence[Row]) -> None:
     """STEM.json and STEM.parquet."""
+    sweep(stem.parent, below=False, alone=False)
     write_atomically(stem.with_suffix(".json"), json.dumps(result, indent=1).encode())
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(rows)), sink)

@@ -18,7 +18,7 @@ from degrade.work import decode_picture
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger import Ledger
 from manifests.progress import Report
-from manifests.storage import crop_path, in_the_way, sha256_bytes, sweep, write_atomically
+from manifests.storage import LOCK, crop_path, in_the_way, only_writer, sweep, write_atomically
 from manifests.versions import code_version
 from train.benchmarks import (
     CARD,
@@ -33,12 +33,13 @@ from train.benchmarks import (
     CaseLine,
     FaceLine,
     benchmark_id,
+    has_embeddings,
     is_benchmark,
     json_lines,
     picture_id,
     recognizer_of,
 )
-from train.cases import Drawn, draw_cases, read_png
+from train.cases import Drawn, draw_cases, people_by_face, read_png
 from train.leaks import Leaks, Rules, faces_of, find_leaks, policy_of, rules_of
 
 HARD = ("identity", "photo", "near_duplicate", "own_reference")  # nothing is frozen over one of these
@@ -68,6 +69,7 @@ def freeze(
     references: int = 4,
     seed: int = 0,
     with_pictures: bool = False,
+    with_embeddings: bool = False,
     dry_run: bool = False,
     report: Report = lambda *_: None,
 ) -> Frozen:
@@ -75,7 +77,8 @@ def freeze(
 
     References and wrong references are drawn as `evaluate` draws them (train/cases.py), and people are named by their
     smallest face, so that no history of the dataset shows. The same command resumes, writes again what is gone or
-    changed, and adds pictures to a benchmark without. Raises BadInput, with nothing written, for options that make no
+    changed, and adds pictures to a benchmark without. Embeddings are biometric data, and go with the pictures only
+    where `with_embeddings` asks for them. Raises BadInput, with nothing written, for options that make no
     sense and for a folder that holds anything else; LedgerBroken for a dataset that leaks, which includes a target or
     its near-duplicate among its own references, and for a picture that is not what was frozen.
     """
@@ -83,6 +86,8 @@ def freeze(
         raise BadInput(f"There is no split {split}; the splits are {', '.join(SPLITS)}.")
     if references < 1:
         raise BadInput("--references must be at least 1: a benchmark of this kind shows references.")
+    if with_embeddings and not with_pictures:
+        raise BadInput("--with-embeddings belongs to --with-pictures: without pictures nobody has a use for them.")
     check_seed(seed)
     dataset, into = Path(dataset), Path(into)
     _check_folder(into)
@@ -135,9 +140,13 @@ def freeze(
     if there and there["benchmark"] != card["benchmark"]:
         raise BadInput(f"{into} holds another benchmark ({there['benchmark'][:12]}): name another folder for --into.")
     card["pictures"] = with_pictures or bool(there.get("pictures"))
-    if card["pictures"]:
+    card["embeddings"] = with_embeddings or bool(there and has_embeddings(there))
+    if card["embeddings"]:
         lines[EMBEDDINGS] = _embeddings(source, picture_of)
-    written = _write(into, card, lines, list(_copies(source, cases, picture_of)) if card["pictures"] else [], report)
+    copies = list(_copies(source, cases, picture_of)) if card["pictures"] else []
+    with only_writer(into):
+        sweep(into)
+        written = _write(into, card, lines, copies, report)
     return _told(into, source, counts, leaks, card["pictures"], card["benchmark"], written)
 
 
@@ -180,8 +189,8 @@ class _Source:
 def _read(dataset: Path, lq_set: str | None, split: str, references: int, seed: int) -> _Source:
     with Ledger.open(dataset) as ledger:
         name = _choose(ledger, lq_set, split)
-        people = _people(ledger)
-        _, drawn = draw_cases(ledger, name, references, seed, people)
+        people = people_by_face(ledger)
+        _, drawn = draw_cases(ledger, name, references, seed, by_face=True)
         if not drawn:
             raise BadInput(f"No face of the set {name} has a reference: nothing can be frozen.")
         rows = ledger.query("SELECT * FROM degradations WHERE lq_set = ? ORDER BY face_id", name)
@@ -221,13 +230,6 @@ def _choose(ledger: Ledger, wanted: str | None, split: str) -> str:
     if len(fitting) > 1:
         raise BadInput(f"{len(fitting)} frozen sets are of {split}: say with --set which, {', '.join(fitting)}.")
     return fitting[0]
-
-
-def _people(ledger: Ledger) -> dict[str, str]:
-    """identity_id -> a name that follows from the person's smallest face alone: the one that a dataset gives a person
-    whom it never knew otherwise (curate/identities.py)."""
-    smallest = ledger.query("SELECT identity_id, min(face_id) FROM memberships GROUP BY 1 ORDER BY 1").iter_rows()
-    return {person: f"p-{sha256_bytes(f'identity {face} 0'.encode())[:12]}" for person, face in smallest}
 
 
 def _shown(source: _Source) -> np.ndarray:
@@ -311,7 +313,7 @@ def _check_folder(into: Path) -> None:
     if (file := in_the_way(into)) is not None:
         raise BadInput(f"{file} is a file and a benchmark is a folder: name another one for --into.")
     if into.is_dir() and not is_benchmark(into):
-        others = sorted(path.name for path in into.iterdir() if path.suffix != ".tmp")
+        others = sorted(path.name for path in into.iterdir() if path.suffix != ".tmp" and path.name != LOCK)
         if others:
             raise BadInput(f"{into} holds {others[0]} and is no benchmark: name a new folder for --into.")
 
@@ -340,7 +342,6 @@ def _write(
     if not lacking and not absent and _bytes(into / CARD) == whole:
         return 0
     write_atomically(into / CARD, begun)
-    sweep(into)
     for done, (name, _, source) in enumerate(absent, 1):
         write_atomically(into / name, source.read_bytes())
         report("copy", done, len(absent))

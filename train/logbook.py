@@ -17,9 +17,9 @@ from torch.utils.tensorboard import SummaryWriter
 from manifests.errors import LikenessError
 from manifests.log import log
 from manifests.storage import write_atomically
+from train.outputs import SAMPLES
 
 STATS = "stats.jsonl"
-SAMPLES = "samples"
 _BAR = 20  # pixels of the heading
 
 

@@ -12,6 +12,7 @@ from manifests.errors import BadInput
 from manifests.storage import in_the_way, write_atomically
 
 RUN_CONFIG = "config.json"
+SAMPLES = "samples"  # RUN/samples/<images>.png
 
 
 def check_run_folder(run: Path) -> None:

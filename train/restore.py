@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from curate.faces.models import FaceModels, load_faces
 from degrade.operations import shrink
 from manifests.errors import BadInput, LikenessError
 from manifests.progress import Report
-from manifests.storage import config_hash, sha256_file, write_atomically
+from manifests.storage import LEDGER_NAME, config_hash, only_writer, sha256_file, sweep, write_atomically
 from train.models.restorer import Restorer
 from train.models.steps import check_steps
 from train.outputs import outputs_of, shown
@@ -36,9 +37,13 @@ from train.reference_photos import (
 )
 from train.restored import entry, kept_entries, write_log
 
+if TYPE_CHECKING:
+    from manifests.optout import KeptOutList
+
 RELEASED = "osdface:"  # before a folder with OSDFace's released weights, given as --checkpoint
 LOOKS = {"maps", "embedding", "extended", "identity"}  # the parts that look at references
 
+OPTED_OUT = "It is kept out of the dataset of this run (opted out, or purged), so it was not restored."
 STOPPED = "The run was stopped before this photo: the same command again restores it."
 
 # Where an upright, frontal face has its five landmarks inside a detector's box, as shares of the box: the mean over
@@ -112,7 +117,11 @@ def restore(
     shown_files = reference_files(references, [path for path, _ in todo])
     if shown_files and not LOOKS & set(model.config.parts):
         notice("This restorer looks at no reference: they decide which faces are restored, and nothing else.")
+    kept_out = _kept_out_near(Path(checkpoint))
+    shown_files = _allowed(shown_files, kept_out, notice)
     known = read_references(shown_files, model, models, notice)
+    if kept_out is not None and kept_out.alike(known.embeddings.numpy()).any():
+        raise BadInput("A reference shows a face that opted out of the dataset of this run: name others.")
     settings = config_hash(
         {
             "checkpoint": str(checkpoint.resolve()),
@@ -124,28 +133,60 @@ def restore(
             **({"steps": steps} if steps > 1 else {}),
         }
     )
-    kept, rows = kept_entries(out, todo, settings), list[PhotoDone]()
-    closed = [PhotoDone(str(folder), None, "failed", reason) for folder, reason in unreadable]
+    with only_writer(out):
+        for folder in sorted({out, *(target.parent for _, target in todo)}):
+            sweep(folder, below=False)
+        kept, rows = kept_entries(out, todo, settings), list[PhotoDone]()
+        closed = [PhotoDone(str(folder), None, "failed", reason) for folder, reason in unreadable]
 
-    def log() -> None:
-        stopped = [PhotoDone(str(path), None, "failed", STOPPED) for path, _ in todo[len(rows) :]]
-        done = zip(todo, [*rows, *stopped], strict=True)
-        now = [entry(asdict(row), path, target, out, settings) for (path, target), row in done]
-        write_log(out, [*kept, *now, *(asdict(row) for row in closed)])
+        def log() -> None:
+            stopped = [PhotoDone(str(path), None, "failed", STOPPED) for path, _ in todo[len(rows) :]]
+            done = zip(todo, [*rows, *stopped], strict=True)
+            now = [entry(asdict(row), path, target, out, settings) for (path, target), row in done]
+            write_log(out, [*kept, *now, *(asdict(row) for row in closed)])
 
-    log()  # before the first file, so that a killed run knows its own files again
-    try:
-        for path, target in todo:
-            try:
-                row = _restore_one(path, target, model, models, known, aligned, box, watch)
-            except Exception as error:  # one odd photo must not end a folder of thousands
-                said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-                row = PhotoDone(str(path), None, "failed", f"The photo could not be restored: {said}.")
-            rows.append(row)
-            report("restore", len(rows), len(todo))
-    finally:
-        log()
+        log()  # before the first file, so that a killed run knows its own files again
+        try:
+            for path, target in todo:
+                try:
+                    if kept_out is not None and path.is_file() and kept_out.photo(sha256_file(path)) is not None:
+                        row = PhotoDone(str(path), None, "dropped", OPTED_OUT)
+                    else:
+                        row = _restore_one(path, target, model, models, known, aligned, box, watch)
+                except Exception as error:  # one odd photo must not end a folder of thousands
+                    said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+                    row = PhotoDone(str(path), None, "failed", f"The photo could not be restored: {said}.")
+                rows.append(row)
+                report("restore", len(rows), len(todo))
+        finally:
+            log()
     return [*rows, *closed]
+
+
+def _kept_out_near(checkpoint: Path) -> KeptOutList | None:
+    """Who is kept out of the dataset that a run lies in; None where it lies in none, and then no ledger is needed."""
+    place = checkpoint.absolute()
+    for folder in (place, *place.parents):
+        if (folder / LEDGER_NAME).is_file():
+            from manifests.optout import kept_out_in
+
+            return kept_out_in(folder)
+    return None
+
+
+def _allowed(
+    files: Sequence[tuple[Path, Path | None]], kept_out: KeptOutList | None, notice: Callable[[str], None]
+) -> list[tuple[Path, Path | None]]:
+    """The references without those that are kept out, each of which is told; one that was named itself is refused."""
+    found = []
+    for path, folder in files:
+        if kept_out is None or not path.is_file() or kept_out.photo(sha256_file(path)) is None:
+            found.append((path, folder))
+        elif folder is None:
+            raise BadInput(f"The reference {shown(path)} is kept out of the dataset of this run: name another.")
+        else:
+            notice(f"Left out of the references: {shown(path)} is kept out of the dataset of this run.")
+    return found
 
 
 def open_restorer(checkpoint: str | Path, base_model: str | None = None, steps: int = 1) -> Restorer:

@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
-from manifests.storage import config_hash, crop_path, in_the_way, sha256_bytes, sha256_file
+from manifests.storage import LOCK, config_hash, in_the_way, only_writer, sha256_file
+from train.crops import read_crop, read_version
 
 if TYPE_CHECKING:
     from curate.faces.models import FaceModels, Finder
@@ -190,6 +191,7 @@ def take_snapshot(
         if (folder / FACTS).is_file():
             there = load_snapshot(folder)
             if there.facts["manifest"] == manifest and there.facts["config"] == vars(config):
+                shutil.rmtree(_replaced(folder), ignore_errors=True)  # of a process that was killed as it was done
                 return there
             if not replace:
                 raise BadInput(
@@ -224,7 +226,8 @@ def take_snapshot(
     if detector is not None:  # what warped references look like depends on it
         facts["detector"] = {"sha256": detector.sha256, "licence": detector.licence}
     files = {RECOGNIZER: models.recognizer_onnx, DETECTOR: None if detector is None else detector.path}
-    _write(folder, dataset, rows, embeddings, facts, files, used)
+    with only_writer(folder.parent, f".{folder.name}{LOCK}"):
+        _write(folder, dataset, rows, embeddings, facts, files, used)
     return load_snapshot(folder)
 
 
@@ -322,7 +325,7 @@ def _write(
     for stale in folder.parent.glob(f".{folder.name}.*.tmp"):  # a killed process left it
         shutil.rmtree(stale, ignore_errors=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    old = folder.with_name(f".{folder.name}.old.tmp")
+    old = _replaced(folder)
     temporary.mkdir(parents=True)
     try:
         _write_crops(temporary / CROPS, dataset, [row["face_id"] for row in rows], facts["config"]["size"], versions)
@@ -349,43 +352,16 @@ def _write(
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _replaced(folder: Path) -> Path:
+    """Where the snapshot that was there before waits to be removed."""
+    return folder.with_name(f".{folder.name}.old.tmp")
+
+
 def _write_crops(path: Path, dataset: Path, face_ids: list[str], size: int, versions: Mapping[str, Version]) -> None:
-    shape = (len(face_ids), size, size, 3)
-    crops = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    for i, face_id in enumerate(face_ids):
-        version = versions.get(face_id)
-        crops[i] = read_crop(dataset, face_id, size) if version is None else read_version(dataset, version, size)
-    crops.flush()
-
-
-def read_crop(dataset: Path, face_id: str, size: int) -> np.ndarray:
-    """The original crop of a face at `size`, RGB uint8. Raises LedgerBroken where it is missing or broken."""
-    from degrade.operations import shrink
-
-    source = crop_path(dataset, face_id)
-    image = _decoded(source.read_bytes()) if source.is_file() else None
-    if image is None:
-        raise LedgerBroken(f"The crop {source} is missing or broken: run `likeness curate` again.")
-    return shrink(image, size)
-
-
-def read_version(dataset: Path, version: Version, size: int) -> np.ndarray:
-    """A cleaned version of a face, RGB uint8. Raises LedgerBroken where its file is not the one that was recorded."""
-    from manifests.cleaned import version_path
-
-    source = version_path(dataset, version.iteration, version.round, version.face_id)
-    data = source.read_bytes() if source.is_file() else b""
-    image = _decoded(data) if sha256_bytes(data) == version.sha256 else None
-    if image is None or image.shape != (size, size, 3):
-        raise LedgerBroken(
-            f"The cleaned crop {source} is missing, changed or of another size: run `likeness iterate` into another "
-            "--out."
-        )
-    return image
-
-
-def _decoded(data: bytes) -> np.ndarray | None:
-    import cv2
-
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return None if image is None else np.ascontiguousarray(image[:, :, ::-1], np.uint8)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(face_ids), size, size, 3)}
+    with path.open("wb") as file:  # not through a map: where the disk is full, that ends the process without a word
+        np.lib.format.write_array_header_1_0(file, header)
+        for face_id in face_ids:
+            version = versions.get(face_id)
+            crop = read_crop(dataset, face_id, size) if version is None else read_version(dataset, version, size)
+            file.write(crop.tobytes())

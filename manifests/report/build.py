@@ -17,7 +17,7 @@ from manifests.report.cleaned import cleaned
 from manifests.report.coverage import coverage
 from manifests.report.pictures import histogram, patch, thumbnail
 from manifests.report.runs import read_run
-from manifests.storage import crop_path, write_atomically
+from manifests.storage import crop_path, sweep, write_atomically
 
 PEOPLE = 12  # contact sheets, largest first
 FACES = 12  # faces a contact sheet
@@ -54,6 +54,10 @@ REASONS = {
     "file_vanished_or_changed": "the file was gone or changed when read again",
     "decided": "left out by a decision",
     "crop_missing": "its crop is gone from the disk",
+    "no_consent": "no consent, or withdrawn",
+    "consent_missing": "nobody said that there is consent",
+    "opted_out": "opted out",
+    "purged": "purged",
 }
 
 
@@ -71,6 +75,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
             "name": dataset.resolve().name,
             "made": now().strftime("%Y-%m-%d %H:%M UTC"),
             "funnel": _funnel(ledger),
+            "told": _told(ledger),
             "filters": _filters(ledger),
             "models": ledger.query("SELECT role, file, spec, licence, sha256 FROM models ORDER BY role, file").rows(
                 named=True
@@ -97,6 +102,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
     )
     page = environment.get_template("template.html.j2").render(facts)
     path = dataset / "report" / "index.html"
+    sweep(path.parent, alone=False)
     write_atomically(path, page.encode("utf-8"))
     return path
 
@@ -157,6 +163,17 @@ def _filters(ledger: Ledger) -> dict[str, Any]:
         rule["called"] = _in_plain(rule["reason"])
         rule["faces"] = [image for photo, box, uri in rows if (image := patch(uri, photo, box, 64))]
     return found
+
+
+def _told(ledger: Ledger) -> list[dict[str, Any]]:
+    """Consent, licence and source of the photos as a sidecar told them; none where it told nothing."""
+    rows = ledger.query(
+        """SELECT coalesce(consent, 'not told') AS consent, coalesce(licence, 'not told') AS licence,
+                  coalesce(source, 'not told') AS source, count(*) FILTER (WHERE status = 'ok') AS used, count(*) AS n
+           FROM photos GROUP BY ALL ORDER BY n DESC, 1, 2, 3 LIMIT ?""",
+        UNCERTAIN,
+    ).rows(named=True)
+    return rows if any((row["consent"], row["licence"], row["source"]) != ("not told",) * 3 for row in rows) else []
 
 
 def _people(ledger: Ledger, dataset: Path) -> list[dict[str, Any]]:

@@ -48,6 +48,7 @@ def patch(uri: str, photo_id: str, box: Sequence[float], side: int) -> str:
 
 def _small(image: Image.Image, side: int) -> str:
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    image.info = {}  # Pillow would write a photo's JPEG comment, for one, into the thumbnail
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -48,7 +48,9 @@ def mean_interval(values: Sequence[float], people: Sequence[str], rng: np.random
     if len(numbers) == 0:
         raise ValueError("nothing to average")
     over_people = bootstrap_unit(people) == "people"
-    unit = np.unique(people, return_inverse=True)[1] if over_people else np.arange(len(numbers))
+    number: dict[str, int] = {}  # people by where they first appear: a draw follows from faces and not from names
+    by_person = [number.setdefault(person, len(number)) for person in people]
+    unit = np.array(by_person) if over_people else np.arange(len(numbers))
     totals, counts = np.bincount(unit, numbers), np.bincount(unit)
     drawn = rng.integers(0, len(counts), (RESAMPLES, len(counts)))
     means = totals[drawn].sum(1) / counts[drawn].sum(1)
