@@ -23,6 +23,7 @@ import manifests.cli
 import train.benchmark_cli
 import train.cli
 import train.evaluate_cli
+import train.iterate_cli
 from manifests.log import log, log_as_json, logs
 
 if TYPE_CHECKING:
@@ -242,6 +243,7 @@ app.command()(degrade.cli.degrade)
 app.command()(degrade.cli.verify)
 app.command()(degrade.cli.preview)
 app.command("train")(train.cli.train)
+app.command()(train.iterate_cli.iterate)
 app.command()(train.cli.restore)
 app.command()(train.evaluate_cli.evaluate)
 app.command()(train.evaluate_cli.counterfactuals)

@@ -49,6 +49,7 @@ def card_of(ledger: Ledger) -> str:
             (SELECT 1 FROM memberships GROUP BY identity_id HAVING count(*) > 1)
         UNION ALL SELECT 5, 'targets with references', count(*) FROM pairs
         UNION ALL SELECT 6, 'frozen low-quality images', count(*) FROM degradations) ORDER BY place"""
+    cleaned = """SELECT iteration, round, count(*) AS n FROM versions WHERE status = 'ok' GROUP BY ALL ORDER BY ALL"""
     dropped = """SELECT * FROM (
         SELECT 'files' AS kind, reason, count(*) AS n FROM files WHERE status <> 'ok' GROUP BY ALL
         UNION ALL SELECT 'photos', reason, count(*) FROM photos WHERE status <> 'ok' GROUP BY ALL
@@ -71,6 +72,9 @@ def card_of(ledger: Ledger) -> str:
         "## Filters\n\n" + _filters(ledger.detail("filters")) + "\n" + table(("what", "reason", "how many"), dropped),
         "## Splits\n\n" + table(("split", "by", "people", "faces", "locked"), splits),
         "## Frozen sets\n\n" + table(("set", "preset", "pixels", "images"), frozen),
+        "## Cleaned pictures\n\n"
+        + (table(("iteration", "round", "versions"), cleaned) if ledger.has("versions") else "None.\n")
+        + "\nMade by a restorer, of training faces alone; no ground truth, and nothing else stands in their place.\n",
         "## Limits\n\n"
         "- People are groups found by a recognizer, not names; some are wrong, and it errs more for some people than "
         "for others.\n"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from manifests.cleaned import strayed
 from manifests.erase import ERASED
 from manifests.errors import LedgerError
 from manifests.keys import key_of
@@ -104,6 +105,7 @@ def check(dataset: Path, hashes: bool = True, report: Report = lambda *_: None) 
     with Ledger.open(dataset) as ledger:
         for what, sql in _RULES:
             wrong += [f"{what}: {row[0]}" for row in ledger.query(sql).iter_rows()]
+        wrong += [f"cleaned version of a face outside the training split: {row.face_id}" for row in strayed(ledger)]
         try:
             key_of(ledger)
         except LedgerError as error:

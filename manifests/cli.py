@@ -244,6 +244,9 @@ def export(
             "--with-embeddings", help="Write face embeddings, which are biometric (faceme, imagefolder, webdataset)."
         ),
     ] = False,
+    version: Annotated[
+        str, typer.Option(help="original, or best: what `likeness iterate` made of training faces, marked as such.")
+    ] = "original",
     shard_mib: Annotated[
         int | None, typer.Option(min=1, help="webdataset: MiB that a shard stays below.", show_default="512")
     ] = None,
@@ -263,7 +266,7 @@ def export(
     from manifests.formats.export import export as write
     from manifests.progress import progress
 
-    wanted = Wanted(split, lq_set, with_names, with_embeddings)
+    wanted = Wanted(split, lq_set, with_names, with_embeddings, version)
     if shard_mib is not None:
         if format != "webdataset":
             raise BadInput(f"{format} has no shards: leave --shard-mib out.")

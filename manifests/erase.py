@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from manifests.cleaned import FOLDER, versions_of
 from manifests.ledger import Forget, Ledger, NewDetail
 from manifests.records import Face, Identity, Membership, Pair, Record
 from manifests.runs import clean
@@ -23,6 +24,7 @@ from manifests.storage import BROKEN_ARRAY, crop_path, sha256_bytes, shard_path,
 # reasons whose faces keep a row and nothing else: no crop, no embedding, no low-quality image
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"
 ERASED = (NO_CONSENT, CONSENT_MISSING, OPTED_OUT)
+OF_FACES = ("memberships", "splits", "degradations", "versions", "trained_on")  # tables whose rows are a face's own
 _BATCH = 64  # faces a completion mark of a frozen set covers, degrade/sets.py
 
 
@@ -47,7 +49,7 @@ def erasure(ledger: Ledger, gone: Collection[str]) -> Erasure:
     members = ledger.rows(Membership)
     left = {row.identity_id for row in members if row.face_id not in gone}
     nobody = [row.identity_id for row in ledger.rows(Identity) if row.identity_id not in left]
-    found.forget = [(table, "face_id", sorted(gone)) for table in ("memberships", "splits", "degradations")]
+    found.forget = [(table, "face_id", sorted(gone)) for table in OF_FACES]
     found.forget.append(("identities", "identity_id", nobody))
     targets = set(gone)
     for pair in ledger.rows(Pair):
@@ -127,7 +129,8 @@ def erase_dropped(ledger: Ledger) -> None:
     marked = set(ledger.query(sql)["face_id"])
     kept = f"""SELECT face_id FROM faces WHERE reason IN {ERASED} AND (shard IS NOT NULL
                OR face_id IN (SELECT face_id FROM degradations) OR face_id IN (SELECT face_id FROM splits)
-               OR face_id IN (SELECT face_id FROM memberships))"""
+               OR face_id IN (SELECT face_id FROM memberships) OR face_id IN (SELECT face_id FROM versions)
+               OR face_id IN (SELECT face_id FROM trained_on))"""
     if len(ledger.query(kept)):
         erase(ledger, [face for face in ledger.rows(Face) if face.face_id in marked], "erase")
     elif marked:
@@ -135,10 +138,13 @@ def erase_dropped(ledger: Ledger) -> None:
 
 
 def remove_files(ledger: Ledger, gone: Iterable[str]) -> None:
-    """Remove the crops and low-quality images of `gone`, shards that no face points to, and half-written files."""
+    """Remove the crops of `gone`, cleaned ones too, their low-quality images, shards that no face points to, and
+    half-written files."""
     dataset, gone = ledger.dataset, set(gone)
     for face in sorted(gone):
         crop_path(dataset, face).unlink(missing_ok=True)
+        for path in versions_of(dataset, face):
+            path.unlink()
     pointed = set(ledger.query("SELECT DISTINCT shard FROM faces WHERE shard IS NOT NULL")["shard"])
     for path in sorted((dataset / "embeddings").glob("*.npy")):
         if path.stem not in pointed:
@@ -147,7 +153,7 @@ def remove_files(ledger: Ledger, gone: Iterable[str]) -> None:
         for face in sorted(gone):
             (folder / f"{face}.png").unlink(missing_ok=True)
         _thin_records(folder, gone)
-    for part in ("faces", "embeddings", "lq"):
+    for part in ("faces", "embeddings", "lq", FOLDER):
         sweep(dataset / part)
 
 

@@ -46,6 +46,20 @@ STEPS: tuple[Step, ...] = (  # version 1 is the first
             "split VARCHAR CHECK (split IN ('train', 'val', 'test')), refs VARCHAR[])",
         ),
     ),
+    (
+        6,
+        "cleaned versions of training targets, and which of them a round was trained on",
+        (
+            "CREATE TABLE versions (iteration VARCHAR NOT NULL, round INTEGER NOT NULL, face_id VARCHAR NOT NULL, "
+            "defect VARCHAR NOT NULL, parent VARCHAR NOT NULL, checkpoint VARCHAR NOT NULL, "
+            "checkpoint_sha256 VARCHAR NOT NULL, metrics JSON NOT NULL, sha256 VARCHAR, "
+            "status VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped')), reason VARCHAR, "
+            "CHECK (status = 'ok' OR reason IS NOT NULL), CHECK ((status = 'ok') = (sha256 IS NOT NULL)), "
+            "PRIMARY KEY (iteration, round, face_id))",
+            "CREATE TABLE trained_on (iteration VARCHAR NOT NULL, round INTEGER NOT NULL, face_id VARCHAR NOT NULL, "
+            "version INTEGER, PRIMARY KEY (iteration, round, face_id))",
+        ),
+    ),
     (7, "the hash of a crop", ("ALTER TABLE faces ADD COLUMN crop_sha256 VARCHAR",)),
 )
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from manifests.card import write_card
+from manifests.cleaned import versions_of
 from manifests.decided import faces_told, read_act
 from manifests.erase import erasure, remove_files
 from manifests.errors import BadInput, LedgerError
@@ -206,6 +207,7 @@ def _plan(ledger: Ledger, photos: set[str], named: Sequence[str], runs: Sequence
     held = look([dataset, *runs], faces)
     pictures = [crop_path(dataset, face) for face in gone]
     pictures += [dataset / "lq" / name / f"{face}.png" for name, face in images]
+    pictures += [path for face in gone for path in versions_of(dataset, face)]
     data = [path.read_bytes() for path in pictures if path.is_file()]
     wholly = sorted(inside - left)
     return Plan(

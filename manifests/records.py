@@ -154,6 +154,29 @@ class Purge:
     removed: str
 
 
+@dataclass(frozen=True)
+class Version:
+    iteration: str
+    round: int
+    face_id: str
+    defect: str
+    parent: str
+    checkpoint: str
+    checkpoint_sha256: str
+    metrics: str
+    sha256: str | None
+    status: str = "ok"
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    iteration: str
+    round: int
+    face_id: str
+    version: int | None
+
+
 Record = (
     File
     | Photo
@@ -169,6 +192,8 @@ Record = (
     | Model
     | KeptOut
     | Purge
+    | Version
+    | TrainedOn
 )
 
 # record class -> (table, key columns)
@@ -187,6 +212,8 @@ TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     Model: ("models", ("role", "file")),
     KeptOut: ("kept_out", ("mark",)),
     Purge: ("purges", ("purge_id",)),
+    Version: ("versions", ("iteration", "round", "face_id")),
+    TrainedOn: ("trained_on", ("iteration", "round", "face_id")),
 }
 
 # every table and the columns that order it

@@ -158,3 +158,28 @@ CREATE TABLE purges (                   -- a row is one purge that was finished 
     made     TIMESTAMP NOT NULL,
     removed  JSON NOT NULL              -- what -> how many of it
 );
+
+CREATE TABLE versions (                 -- a row is one attempt of `likeness iterate` to clean a training target
+    iteration   VARCHAR NOT NULL,       -- hash of all that decides an iteration: faces, recipe, seed, length, bounds
+    round       INTEGER NOT NULL,       -- whose restorer made it; round 0 is trained on originals alone
+    face_id     VARCHAR NOT NULL,
+    defect      VARCHAR NOT NULL,       -- what the target was chosen for: soft, noisy, blocky
+    parent      VARCHAR NOT NULL,       -- sha256 of the PNG it was restored from, the face's original crop
+    checkpoint  VARCHAR NOT NULL,       -- the restorer's folder
+    checkpoint_sha256 VARCHAR NOT NULL, -- of its model.safetensors
+    metrics     JSON NOT NULL,          -- before and after: sharpness, noise, blockiness; identity and change of content
+    sha256      VARCHAR,                -- of versions/<iteration>/<round>/<ab>/<face_id>.png; NULL where it was not kept
+    status      VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped')),
+    reason      VARCHAR,                -- train/cleaning.py; not_in_train: its person has since come into another split
+    CHECK (status = 'ok' OR reason IS NOT NULL),
+    CHECK ((status = 'ok') = (sha256 IS NOT NULL)),
+    PRIMARY KEY (iteration, round, face_id)
+);
+
+CREATE TABLE trained_on (               -- a row says which version of a face a round of `likeness iterate` was trained on
+    iteration   VARCHAR NOT NULL,
+    round       INTEGER NOT NULL,
+    face_id     VARCHAR NOT NULL,       -- every training image of the round, as a target or as a reference
+    version     INTEGER,                -- the round in `versions` whose restorer made it; NULL: the original
+    PRIMARY KEY (iteration, round, face_id)
+);

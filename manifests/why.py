@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from manifests.cleaned import KINDS, history_of, in_words
 from manifests.decided import Finder, in_force, read_act
 from manifests.errors import BadInput
 from manifests.filters import Filter, columns_of_filter
@@ -48,6 +49,7 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
         labels = {row.photo_id: row for row in ledger.rows(Label)} if curated else {}
         given = {row.photo_id: row.refs is not None for row in ledger.rows(Given)}  # whether it is listed as a target
         named_by = _decisions(ledger) if curated else {}
+        versions = history_of(ledger, [row["face_id"] for row in faces.iter_rows(named=True)])
         photos = ledger.query("SELECT photo_id, width, height, source, licence, consent, status, reason FROM photos")
         hidden = hidden_uri(key_of(ledger), uri_of(photo))
         kept_out = kept_out_as(ledger, photo) if curated else None
@@ -102,7 +104,12 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
                 said[-1] += f", labelled {label.label}{'' if label.truth else ' as a hint'}"
         listed = given.get(file["photo_id"]) if any(given.values()) else None
         own = [
-            {**row, "decisions": named_by.get(row["face_id"], []), "listed": listed}
+            {
+                **row,
+                "decisions": named_by.get(row["face_id"], []),
+                "listed": listed,
+                **{kind: [one for one in versions.get(row["face_id"], []) if one["kind"] == kind] for kind in KINDS},
+            }
             for row in faces_of.get(file["photo_id"], [])
         ]
         for row in own:
@@ -111,6 +118,7 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
                 several = "s" if len(row["decisions"]) > 1 else ""
                 fate += f"; decision{several} " + ", ".join(f"{n} ({kind})" for n, kind in row["decisions"])
             said.append(f"  face {row['face_id'][:12]}, {row['inter_ocular_px']:.0f} px between the eyes: {fate}")
+            said += [f"    {sentence}" for sentence in in_words(versions.get(row["face_id"], []))]
         lines += said
         label = labels.get(file["photo_id"])
         said_of = {"label": label.label if label else None, "label_is_truth": label.truth if label else None}

@@ -84,6 +84,7 @@ def test_the_front_door_imports_stages_only_inside_functions() -> None:
         "train.benchmark_cli",
         "train.cli",
         "train.evaluate_cli",
+        "train.iterate_cli",
     }
 
 

@@ -20,7 +20,20 @@ from hypothesis import strategies as st
 
 from manifests.errors import BadInput, LedgerBroken, LedgerError, LedgerLocked, LedgerMissing, LedgerTooNew
 from manifests.ledger import Ledger
-from manifests.records import KEYS, TABLES, Face, File, Identity, KeptOut, Membership, Model, Pair, Photo, Split
+from manifests.records import (
+    KEYS,
+    TABLES,
+    Face,
+    File,
+    Identity,
+    KeptOut,
+    Membership,
+    Model,
+    Pair,
+    Photo,
+    Split,
+    Version,
+)
 from manifests.storage import LEDGER_NAME
 
 FACE = Face(
@@ -40,6 +53,8 @@ ONE_OF = {
     ("Decision", "faces"): ("{}", '{"faces":[{"photo":"ü","box":[0.5]}]}'),
     ("KeptOut", "reason"): ("opted_out", "purged"),
     ("Purge", "removed"): ("{}", '{"photos":2}'),
+    ("Version", "status"): ("ok", "dropped"),
+    ("Version", "metrics"): ("{}", '{"identity":0.5}'),
     ("Degradation", "theta"): ('{"version":1}', '{"steps":[1.5,"ü"]}'),
 }
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -75,6 +90,10 @@ def record_of(kind: type) -> st.SearchStrategy:
         face = {"kind": st.just("face"), "embedding": st.lists(FLOAT, max_size=6).map(tuple), "recognizer": TEXT}
         photo = {"kind": st.just("photo"), "embedding": st.none(), "recognizer": st.none()}
         return st.one_of(st.builds(kind, **{**fields, **part}) for part in (face, photo))
+    if kind is Version:  # what was kept has a file, what was not has a reason
+        ok = {"status": st.just("ok"), "sha256": TEXT}
+        dropped = {"status": st.just("dropped"), "sha256": st.none(), "reason": TEXT}
+        return st.one_of(st.builds(kind, **{**fields, **part}) for part in (ok, dropped))
     # the schema asks a reason of every row that is not ok
     return made.map(lambda row: dataclasses.replace(row, reason=row.reason or "why")) if "reason" in fields else made
 

@@ -27,6 +27,9 @@ def older(con, version: int) -> None:
     """Take from the newest tables what came after `version`."""
     if version < 7:
         con.execute("ALTER TABLE faces DROP COLUMN crop_sha256")
+    if version < 6:
+        con.execute("DROP TABLE trained_on")
+        con.execute("DROP TABLE versions")
     if version < 5:
         con.execute("DROP TABLE given")
     if version < 4:

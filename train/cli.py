@@ -61,6 +61,10 @@ def train(
         ),
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Of the degradation.", show_default="the recipe's")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, max=8, help="Steps that a restoration may take.", show_default="the recipe's"),
+    ] = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32 or bf16.", show_default="bf16 on a GPU that has it, else fp32")
     ] = None,
@@ -72,7 +76,8 @@ def train(
         bool, typer.Option("--dry-run", help="Say what would be trained, how large and how fast; write nothing.")
     ] = False,
 ) -> None:
-    """Train a one-step face restorer with references; on several GPUs, `accelerate launch -m likeness train` instead.
+    """Train a face restorer with references, of one step or a few; on several GPUs, `accelerate launch -m likeness
+    train` instead.
 
     RUN gets config.json, snapshot/, stats.jsonl, TensorBoard events, samples/*.png and checkpoint-<images>/.
 
@@ -82,7 +87,7 @@ def train(
     from train.run import Settings
 
     settings = Settings(base_model or TINY, vre, weights, precision, accumulate, compile_model, identity)
-    chosen = _chosen(recipe, base_model, preset)
+    chosen = chosen_recipe(recipe, base_model, preset, steps)
     if dry_run:
         _say_plan(source, out, chosen, images, seed, settings)
         return
@@ -93,12 +98,15 @@ def train(
         raise typer.Exit(130)
 
 
-def _chosen(name: str, base_model: str | None, preset: str | None) -> Recipe:
+def chosen_recipe(name: str, base_model: str | None, preset: str | None, steps: int | None) -> Recipe:
+    """The recipe that a command names, with what it says otherwise. Raises BadInput."""
     from degrade.presets import find_preset
     from train.recipes import DIFFUSION, TINY, find_recipe
 
     base = None if base_model is None else TINY if base_model == TINY else DIFFUSION
     recipe = find_recipe(name, base)
+    if steps is not None:
+        recipe = dataclasses.replace(recipe, steps=steps)
     return recipe if preset is None else dataclasses.replace(recipe, preset=find_preset(preset).name)
 
 
@@ -209,6 +217,9 @@ def restore(
             show_default="as trained",
         ),
     ] = None,
+    steps: Annotated[
+        int, typer.Option(min=1, max=8, help="Restore in so many steps, at most as many as it was trained for.")
+    ] = 1,
     page: Annotated[
         Path | None,
         typer.Option(help="Write a page: each face as it came, the references, restored.", metavar="FILE.html"),
@@ -267,6 +278,7 @@ def restore(
             out,
             base_model=base_model,
             faces=faces,
+            steps=steps,
             aligned=aligned,
             box=where,
             report=report,

@@ -13,6 +13,7 @@ from manifests.progress import Report
 from train.compare import Row
 from train.counterfactuals import CURVE, counterfactual_differences, counterfactual_systems
 from train.evaluate import Asked, Evaluation, write_result
+from train.outputs import result_name
 from train.plots import curve
 
 # what a counterfactual is looked at by, where nothing else is asked for
@@ -49,7 +50,7 @@ def counterfactuals(
     result = found.result(rows, counterfactual_differences(asked.references)) | found.about(run)
     result["have"] = {str(k): sum(count for number, count in have.items() if number >= k) for k in CURVE}
     result["largest_change_by_order"] = largest
-    write_result(run / ("counterfactuals" if asked.judge is None else "counterfactuals-judge"), result, rows)
+    write_result(run / result_name("counterfactuals", asked.judge, asked.steps), result, rows)
     return result
 
 

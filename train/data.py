@@ -17,7 +17,7 @@ from degrade.pixels import Theta
 from degrade.presets import find_preset, seeded
 from manifests.errors import BadInput
 from train.augment import augmented, check_augment
-from train.draws import Sample, draw_sample, draw_theta
+from train.draws import MILD, Sample, draw_sample, draw_theta, drawn_mildly
 from train.recipes import Recipe
 from train.reference_photos import landmarks_of
 from train.snapshot import Snapshot, load_snapshot
@@ -32,8 +32,9 @@ class TrainingFaces(Dataset[Batch]):
     lq and target (3,S,S) uint8; references (Kmax,3,S,S) uint8 and embeddings (Kmax,d) float32, zero in empty slots;
     present (Kmax,) bool; row, the target's; right, bool: the references are of its person; landmarks (5,2) float32, the
     target's, in pixels. Where the recipe warps, `found`, bool: whether landmarks were found on the LQ, and `warped`
-    (Kmax,) bool: the reference was warped to them and is not as aligned; where it has the loss `cycle`, `theta`. Raises
-    BadInput for a snapshot of another size, FaceModelError where the recipe warps and the detector is not to be had.
+    (Kmax,) bool: the reference was warped to them and is not as aligned; where it has the loss `cycle`, `theta`; where
+    it has several steps, `step`, which of them learns. Raises BadInput for a snapshot of another size, FaceModelError
+    where the recipe warps and the detector is not to be had.
     """
 
     def __init__(self, snapshot: Snapshot, recipe: Recipe, seed: int, split: str = "train") -> None:
@@ -69,7 +70,8 @@ class TrainingFaces(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         sample = draw_sample(self.snapshot, self.targets, self.recipe, self.seed, index)
         epoch, face_id = index // len(self.targets), self.snapshot.face_ids[sample.target]
-        return self.pack(sample, draw_theta(self.preset, self.seed, epoch, face_id), max(self.recipe.reference_counts))
+        preset = MILD if drawn_mildly(self.recipe, self.seed, epoch, face_id) else self.preset
+        return self.pack(sample, draw_theta(preset, self.seed, epoch, face_id), max(self.recipe.reference_counts))
 
     def pack(self, sample: Sample, theta: Theta, slots: int) -> Batch:
         """The tensors of a sample whose LQ picture `theta` makes."""
@@ -104,6 +106,8 @@ class TrainingFaces(Dataset[Batch]):
             packed["warped"] = torch.from_numpy(warped)
         if "cycle" in self.recipe.losses:
             packed["theta"] = theta
+        if self.recipe.steps > 1:
+            packed["step"] = torch.tensor(sample.step)
         return packed
 
     def _landmarks_on(self, lq: np.ndarray) -> np.ndarray | None:

@@ -7,12 +7,17 @@ from functools import lru_cache
 
 import numpy as np
 
+from degrade.drawing import Preset
 from degrade.pixels import Theta
-from degrade.presets import Preset, seeded
+from degrade.presets import seeded
 from train.recipes import Recipe
 from train.snapshot import Snapshot
 
 MAX_SEED = 2**31  # of one reference's augmentation
+# defects as targets have them, where a recipe wants its restorer to mend those as well (ours): the presets of the
+# literature hardly ever draw one, and a restorer that has seen ruins alone makes a good face worse
+MILD = Preset("mild", blur=(0.1, 1.5), down=(1, 2), noise=(0, 4), jpeg=(60, 100), resize="bilinear")
+FIRST = 0.5  # share of the images that train the first step, from which every restoration begins (ours)
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Sample:
     flip: bool  # target and references together, so that a lopsided face stays consistent
     right: bool = True  # False: the references show another person
     seeds: tuple[int, ...] = ()  # of each reference's augmentation; none: they are shown as they are
+    step: int = 0  # which of the recipe's steps learns from it
 
 
 def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: int, index: int) -> Sample:
@@ -43,12 +49,19 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
         known = snapshot.people[snapshot.splits[target]][strangers[int(rng.integers(len(strangers)))]]
     chosen = tuple(int(row) for row in rng.choice(known, count, replace=False))
     seeds = tuple(int(s) for s in rng.integers(MAX_SEED, size=len(chosen))) if recipe.augment == "each" else ()
-    return Sample(target, chosen, flip, not strangers, seeds)
+    # drawn last, and only where there is a choice: a recipe of one step draws what it always drew
+    step = int(rng.integers(1, recipe.steps)) if recipe.steps > 1 and rng.uniform() >= FIRST else 0
+    return Sample(target, chosen, flip, not strangers, seeds, step)
 
 
 def draw_theta(preset: Preset, seed: int, epoch: int, face_id: str) -> Theta:
     """The θ of a target in an epoch."""
     return preset.sample(seeded(seed, "train", "degrade", epoch, face_id))
+
+
+def drawn_mildly(recipe: Recipe, seed: int, epoch: int, face_id: str) -> bool:
+    """Whether a target is degraded by MILD in an epoch."""
+    return recipe.mild > 0 and bool(seeded(seed, "train", "mild", epoch, face_id).uniform() < recipe.mild)
 
 
 @lru_cache(maxsize=4)

@@ -19,7 +19,7 @@ from train.checkpoint import newest_checkpoint
 from train.models.recognizer import Recognizer, load_recognizer
 from train.models.restorer import Restorer
 from train.objective import Objective, build_discriminator
-from train.recipes import Recipe, model_config
+from train.recipes import VRE, Recipe, model_config
 from train.run import Settings
 from train.together import join
 
@@ -109,7 +109,7 @@ def build(
 
 def _new_model(recipe: Recipe, embedding_dim: int, settings: Settings) -> Restorer:
     config = model_config(recipe, embedding_dim, settings.base_model)
-    if not recipe.parts:  # recipe vre trains the embedder itself
+    if recipe.name == VRE:
         from train.models.dictionary import Dictionary
 
         return Dictionary(config)  # type: ignore[return-value]  # it is called, saved and averaged as a Restorer is

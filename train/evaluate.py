@@ -27,9 +27,10 @@ from train.metrics.distribution import fid
 from train.metrics.measure import Measure, known, measuring
 from train.metrics.table import METRICS
 from train.models.restorer import Restorer
-from train.outputs import photos_in
+from train.models.steps import check_steps
+from train.outputs import photos_in, result_name
 from train.reference_photos import read_photo
-from train.restore import load_recorded_faces, on_device
+from train.restore import load_recorded_faces, on_device, open_restorer
 
 # what is measured where nothing else is asked for; LPIPS and DISTS where their weights are here
 METRICS_ASKED = ("psnr", "ssim", "lpips", "dists", "id_target", "id_references", "face_restored", "copy_ratio")
@@ -45,6 +46,7 @@ class Asked:
     judge: str | None = None  # a --faces spec; None: the dataset's own recognizer
     faces: str | None = None  # where the recognizer's files lie now
     base_model: str | None = None  # where the diffusion model lies now
+    steps: int = 1  # that a face is restored in
     weights: Path | None = None  # the metrics' networks
     fid_folder: Path | None = None  # of metric fid_folder
     seed: int = 0  # draws the references and the bootstrap
@@ -76,8 +78,8 @@ def evaluate(
     Rows: the LQ input, restored without references, with up to `references` of them (train/cases.py says which), with
     each number of `counts` between, and with as many of another person; and the paired differences between them.
     Identity is by the judge: the dataset's own recognizer, which a restorer with an identity loss has also learned
-    through, or `judge`, and the files are then RUN/evaluation-judge.*. RUN/evaluation.parquet holds a row an image and
-    a system. Raises BadInput, LedgerError or FaceModelError.
+    through, or `judge`; `result_name` says what the files are then called. RUN/evaluation.parquet holds a row an image
+    and a system. Raises BadInput, LedgerError or FaceModelError.
     """
     asked = asked or Asked()
     found = Evaluation(dataset, lq_set, asked, pictures.watch if pictures is not None else None)
@@ -85,7 +87,7 @@ def evaluate(
     result = found.result(rows, compared(asked.references)) | found.about(run)
     if pictures is not None:
         pictures.cases, pictures.rows = found.cases, rows
-    write_result(run / ("evaluation" if asked.judge is None else "evaluation-judge"), result, rows)
+    write_result(run / result_name("evaluation", asked.judge, asked.steps), result, rows)
     return result
 
 
@@ -145,6 +147,7 @@ class Evaluation:
         if asked.references < 1:
             raise BadInput("--references must be at least 1; the row without references is always there.")
         known(asked.metrics)
+        check_steps(asked.steps)
         self.dataset, self.lq_set, self.asked, self.watch = Path(dataset), lq_set, asked, watch
         self.most, self.harder = most or asked.references, harder
         self.frozen: FrozenSet | None = None
@@ -169,7 +172,7 @@ class Evaluation:
     def of_run(self, run: Path, lines: Sequence[System], report: Report, label: str = "") -> list[Row]:
         """The rows of a run's newest checkpoint, with its label before each key but the LQ input's."""
         checkpoint = newest_checkpoint(run)
-        model = on_device(Restorer.from_pretrained(checkpoint, self.asked.base_model))
+        model = on_device(open_restorer(checkpoint, self.asked.base_model, self.asked.steps))
         recognizer = load_recorded_faces(model, self.asked.faces)
         frozen, measure = self._begun(model, recognizer)
         self.models[run] = model
@@ -242,6 +245,7 @@ class Evaluation:
             "checkpoint": newest_checkpoint(run).name,
             "recipe": facts.get("recipe"),
             "images_seen": facts.get("images"),
+            "steps": self.asked.steps,
             "unseen_in_training": "checked" if self.checked[run] else "not checked: RUN/snapshot is not there",
         }
 

@@ -31,6 +31,9 @@ Weights = Annotated[
     Path | None,
     typer.Option(help="Where the metrics' networks lie.", metavar="FOLDER", show_default="torch's cache"),
 ]
+Steps = Annotated[
+    int, typer.Option(min=1, max=8, help="Restore in so many steps, at most as many as it was trained for.")
+]
 Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Draws the references and the bootstrap.")]
 
 
@@ -54,6 +57,7 @@ def evaluate(
     judge: Judge = None,
     faces: Faces = None,
     base_model: BaseModel = None,
+    steps: Steps = 1,
     weights: Weights = None,
     fid_folder: Annotated[
         Path | None, typer.Option(help="Pictures that metric fid_folder compares with.", show_default="none")
@@ -80,7 +84,7 @@ def evaluate(
     Example: likeness evaluate dataset/run --dataset dataset --page evaluation.html
     """
     from manifests.errors import BadInput
-    from train.outputs import check_files
+    from train.outputs import check_files, result_name
 
     mine, theirs = runs or [], restored or []
     if not mine and not theirs:
@@ -91,10 +95,8 @@ def evaluate(
         raise BadInput("A comparison needs a place: say --out FOLDER.")
     if not several and out is not None:
         raise BadInput("--out is for comparisons; one run's evaluation goes into its own folder.")
-    stem = (
-        (out or Path()) / "comparison" if several else mine[0] / ("evaluation" if judge is None else "evaluation-judge")
-    )
     if dry_run:
+        stem = (out or Path()) / "comparison" if several else mine[0] / result_name("evaluation", judge, steps)
         _say_plan(dataset, lq_set, stem, as_json)
         return
     from manifests.progress import progress
@@ -108,6 +110,7 @@ def evaluate(
         judge=judge,
         faces=faces,
         base_model=base_model,
+        steps=steps,
         weights=weights,
         fid_folder=fid_folder,
         seed=seed,
@@ -140,6 +143,7 @@ def counterfactuals(
     judge: Judge = None,
     faces: Faces = None,
     base_model: BaseModel = None,
+    steps: Steps = 1,
     weights: Weights = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw identity to the target into this file.", metavar="FILE.svg")
@@ -156,11 +160,11 @@ def counterfactuals(
 
     Example: likeness counterfactuals dataset/run --dataset dataset --judge dlib --plot curve.svg
     """
-    from train.outputs import check_files
+    from train.outputs import check_files, result_name
 
     check_files(plot, markdown, latex)
     if dry_run:
-        _say_plan(dataset, lq_set, run / ("counterfactuals" if judge is None else "counterfactuals-judge"), as_json)
+        _say_plan(dataset, lq_set, run / result_name("counterfactuals", judge, steps), as_json)
         return
     from manifests.progress import progress
     from train.curves import METRICS_ASKED
@@ -174,6 +178,7 @@ def counterfactuals(
         judge=judge,
         faces=faces,
         base_model=base_model,
+        steps=steps,
         weights=weights,
         seed=seed,
     )

@@ -109,7 +109,7 @@ def train(
             parts = [data.to_device(next(stream), engine.device) for _ in range(settings.accumulate)]
             waited += time.monotonic() - before
 
-            # restore in one step, losses, gradients: of the model, then of the discriminator
+            # restore, losses, gradients: of the model, then of the discriminator
             with compile_failures(engine):
                 figures = learn(engine, parts, seen, seed)
             _refuse_nan(figures, seen, [taken.face_ids[row] for part in parts for row in part["row"].tolist()])
@@ -169,9 +169,8 @@ def learn(engine: Engine, parts: list[data.Batch], seen: int, seed: int) -> dict
         last = number == len(parts) - 1
 
         with nullcontext() if last else engine.accelerator.no_sync(engine.stepped):
-            restored = engine.stepped(
-                batch["lq"], batch["references"], batch["present"], batch["embeddings"], batch["target"]
-            )
+            shown = [batch[name] for name in ("lq", "references", "present", "embeddings", "target")]
+            restored = engine.stepped(*shown, **({"step": batch["step"]} if "step" in batch else {}))
             terms = dict(engine.objective(batch, restored))
             if judge is not None:
                 with _fixed(judge):
@@ -183,11 +182,11 @@ def learn(engine: Engine, parts: list[data.Batch], seen: int, seed: int) -> dict
         found = {"loss": loss, **terms}
 
         if engine.judge_stepped is not None:
-            shown = Restored(restored.image.detach(), restored.latent.detach(), _detached(restored.prompt))
+            made = Restored(restored.image.detach(), restored.latent.detach(), _detached(restored.prompt))
             with torch.no_grad(), engine.accelerator.autocast():
                 truth = engine.model.base.encode(batch["target"]).float()
             with nullcontext() if last else engine.accelerator.no_sync(engine.judge_stepped):
-                found["discriminator"] = discriminator_loss(engine.judge_stepped, batch, shown, truth)
+                found["discriminator"] = discriminator_loss(engine.judge_stepped, batch, made, truth)
                 (found["discriminator"] / len(parts)).backward()
         if "found" in batch:
             found["no_landmarks"] = 1 - batch["found"].float().mean()

@@ -119,6 +119,11 @@ def _may_be_a_photo(path: Path) -> bool:
         return True  # reading it will say why it cannot be read
 
 
+def result_name(stem: str, judge: str | None, steps: int) -> str:
+    """What the files of a result are called, without a suffix: each number of steps, and a judge's, have their own."""
+    return stem + ("" if steps == 1 else f"-{steps}-steps") + ("" if judge is None else "-judge")
+
+
 def check_files(*paths: Path | None) -> None:
     """Raise BadInput where one of the files that a user named cannot be there; before anything takes long."""
     for path in paths:

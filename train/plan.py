@@ -30,14 +30,16 @@ def resolved(recipe: Recipe, settings: Settings) -> list[str]:
     """The configuration in sentences, with every default filled in."""
     losses = ", ".join(f"{name} {weight:g}" for name, weight in recipe.losses.items())
     counts = ", ".join(map(str, recipe.reference_counts))
+    mild = f", for {recipe.mild:.0%} of the images a mild one" if recipe.mild else ""
     vre = f" VRE: {settings.vre}." if settings.vre is not None else ""
     return [
-        f"Base: {settings.base_model}. Preset: {recipe.preset}. Parts: {', '.join(recipe.parts) or 'none'}.{vre}",
+        f"Base: {settings.base_model}. Preset: {recipe.preset}{mild}. Parts: {', '.join(recipe.parts) or 'none'}.{vre}",
         f"References: {counts} an image, wrong ones for {recipe.wrong:.0%} of the images, augmented: {recipe.augment}.",
         f"Losses: {losses}. Discriminator: {recipe.discriminator or 'none'}.",
         f"Batch {recipe.batch} in {settings.accumulate} part{'s' * (settings.accumulate > 1)}, AdamW {recipe.rate:g} "
         f"after {recipe.warmup} images, falling from {recipe.decay_from}; clip {recipe.clip:g}, EMA half-life "
         f"{recipe.ema} images; timestep {recipe.timestep}"
+        + (f", {recipe.steps} steps" if recipe.steps > 1 else "")
         + (f", LoRA rank {recipe.lora_rank}." if recipe.lora_rank else "."),
     ]
 
@@ -183,4 +185,5 @@ def _random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch
         "found": torch.ones(count, dtype=torch.bool),
         "warped": shown,
         "theta": [draw_theta(preset, seed, 0, str(number)) for number in range(count)],
+        **({"step": torch.arange(count) % recipe.steps} if recipe.steps > 1 else {}),
     }

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from manifests.errors import BadInput
 from train.models.config import ModelConfig, VreConfig
 
+VRE = "vre"  # the recipe that trains no restorer
 TINY = "tiny"  # the base that needs no download: a small UNet from scratch on a space-to-depth latent
 DIFFUSION = "diffusion"  # a folder or hub name in diffusers' layout: Stable Diffusion 2.1-base and its kin
 
@@ -37,9 +38,11 @@ class Recipe:
     # what is restored
     size: int  # pixels
     preset: str  # of degrade, applied at `size`
+    mild: float  # share of the images that are degraded by draws.MILD instead
     # what conditions the one step
-    parts: tuple[str, ...]  # of PARTS; empty for recipe `vre`, which trains the embedder itself
-    timestep: int
+    parts: tuple[str, ...]  # of PARTS; VRE, which trains the embedder itself, has none
+    timestep: int  # of the first step
+    steps: int  # a restoration may take up to so many, see train/models/steps.py
     latent_factor: int  # tiny: space-to-depth
     channels: tuple[int, ...]  # tiny: the UNet's widths
     reference_channels: tuple[int, ...]  # the reference encoder's widths
@@ -73,15 +76,18 @@ class Recipe:
 #             GAN and its StyleGAN2 decoder are replaced by the one-step UNet. `severe` is ours.
 # instant     t 249 (inference/test.py), counts 1 to 4, LPIPS 5, MS-SSIM 1, identity 1, GAN .5 (its final config): its
 #             landmark-attention loss is left out, since its landmark extractor was not released; count 0 is ours.
+# idm         a conditional denoiser without references that refines in a few steps: the idea is the abstract's (arXiv
+#             2307.08996), every number is ours. The first step's noise holds the LQ face, and DDIM carries it on.
 # fmt: off
 _RECIPES = {
-    #             preset            parts                              t    counts           wrong augm.  judge
-    "tiny":       ("codeformer",     ("maps", "embedding", "extended"), 399, (0, 1, 2, 4),    0.0, "flip", ""),
-    "vre":        ("osediff-face",   (),                                399, (0,),            0.0, "flip", ""),
-    "osdface":    ("osediff-face",   ("vre",),                          399, (0,),            0.0, "flip", "latent"),
-    "honestface": ("osediff-face",   ("vre", "identity"),               399, (0, 1, 2, 4),    0.0, "each", "latent"),
-    "refine":     ("severe",         ("maps", "warped", "embedding"),   399, (0, 1, 2, 4),    0.1, "each", "image"),
-    "instant":    ("instantrestore", ("extended",),                     249, (0, 1, 2, 3, 4), 0.0, "each", "image"),
+    #             preset            parts                              t    steps counts        wrong augm.  judge
+    "tiny":       ("codeformer",     ("maps", "embedding", "extended"), 399, 1, (0, 1, 2, 4),    0.0, "flip", ""),
+    "vre":        ("osediff-face",   (),                                399, 1, (0,),            0.0, "flip", ""),
+    "osdface":    ("osediff-face",   ("vre",),                          399, 1, (0,),            0.0, "flip", "latent"),
+    "honestface": ("osediff-face",   ("vre", "identity"),               399, 1, (0, 1, 2, 4),    0.0, "each", "latent"),
+    "refine":     ("severe",         ("maps", "warped", "embedding"),   399, 1, (0, 1, 2, 4),    0.1, "each", "image"),
+    "instant":    ("instantrestore", ("extended",),                     249, 1, (0, 1, 2, 3, 4), 0.0, "each", "image"),
+    "idm":        ("codeformer",     (),                                399, 4, (0,),            0.0, "flip", ""),
 }
 _LOSSES: dict[str, dict[str, float]] = {
     "tiny":       {"pixel": 1.0, "edge": 1.0, "identity": 0.1},
@@ -90,6 +96,7 @@ _LOSSES: dict[str, dict[str, float]] = {
     "honestface": {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "face_alignment": 1.0, "gan": 0.01},
     "refine":     {"spatial_min": 1.0, "cycle": 1.0, "reference_identity": 0.1, "gan": 0.01},
     "instant":    {"lpips": 5.0, "ms_ssim": 1.0, "identity": 1.0, "gan": 0.5},
+    "idm":        {"pixel": 1.0, "edge": 1.0},
 }
 # How large, by base. tiny: ours. diffusion: 512 px, LoRA 16 and the VRE are OSDFace's; AdamW 1e-4 is a third party's
 # re-implementation; reference widths, batch, length and schedule are ours.
@@ -121,15 +128,17 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
             "--base-model tiny to try it on a laptop."
         )
     base = base or TINY
-    preset, parts, timestep, counts, wrong, augment, discriminator = _RECIPES[name]
+    preset, parts, timestep, steps, counts, wrong, augment, discriminator = _RECIPES[name]
     size, factor, channels, references, refine, rank, images, batch, rate, warmup, decay, clip, ema = _BASES[base]
     return Recipe(
         name=name,
         base=base,
         size=size,
         preset=preset,
+        mild=0.0,  # `likeness iterate` alone has another
         parts=parts,
         timestep=timestep,
+        steps=steps,
         latent_factor=factor,
         channels=channels,
         reference_channels=references,
@@ -166,6 +175,7 @@ def model_config(recipe: Recipe, embedding_dim: int, base_model: str = TINY) -> 
         lora_rank=recipe.lora_rank,
         embedding_dim=embedding_dim,
         vre=recipe.vre,
+        steps=recipe.steps,
     )
 
 

@@ -20,6 +20,7 @@ from manifests.errors import BadInput, LikenessError
 from manifests.progress import Report
 from manifests.storage import LEDGER_NAME, config_hash, only_writer, sha256_file, sweep, write_atomically
 from train.models.restorer import Restorer
+from train.models.steps import check_steps
 from train.outputs import outputs_of, shown
 from train.paste import paste
 from train.reference_photos import (
@@ -88,6 +89,7 @@ def restore(
     *,
     base_model: str | None = None,
     faces: str | None = None,
+    steps: int = 1,
     aligned: bool = False,
     box: tuple[float, float, float, float] | None = None,
     report: Report = lambda *_: None,
@@ -99,7 +101,7 @@ def restore(
     Without references every face is restored; with references those that match them, and a face that is alone in its
     photo and too degraded to be recognized. A photo that cannot be restored, and a folder that cannot be read, is a row
     with status failed. `aligned` takes the inputs as square FFHQ-template crops and answers crops of the restorer's
-    size. `box` (x0, y0, x1, y1) names the face in a single photo. `checkpoint` and `base_model` are as in
+    size. `box` (x0, y0, x1, y1) names the face in a single photo. `checkpoint`, `base_model` and `steps` are as in
     `open_restorer`. `faces` replaces the recorded --faces spec where the files have moved. `notice` is told, a sentence
     each, what was assumed of the references; `watch` is shown every face that is restored. Raises BadInput (also where
     a file in `out` would be overwritten that is not this photo restored with these very settings), ModelUnavailable or
@@ -109,7 +111,7 @@ def restore(
         raise BadInput("--box names a face in one photo: give one photo, and no --aligned.")
     if box is not None and not (all(map(math.isfinite, box)) and box[0] < box[2] and box[1] < box[3]):
         raise BadInput("--box is x0,y0,x1,y1 in pixels, four finite numbers with x0 < x1 and y0 < y1.")
-    model = on_device(open_restorer(checkpoint, base_model))
+    model = on_device(open_restorer(checkpoint, base_model, steps))
     models = load_recorded_faces(model, faces)
     todo, unreadable = outputs_of(inputs, out)
     shown_files = reference_files(references, [path for path, _ in todo])
@@ -128,6 +130,7 @@ def restore(
             "references": [sha256_file(path) for path, _ in shown_files],
             "aligned": aligned,
             "box": box,
+            **({"steps": steps} if steps > 1 else {}),
         }
     )
     with only_writer(out):
@@ -186,15 +189,22 @@ def _allowed(
     return found
 
 
-def open_restorer(checkpoint: str | Path, base_model: str | None = None) -> Restorer:
+def open_restorer(checkpoint: str | Path, base_model: str | None = None, steps: int = 1) -> Restorer:
     """A checkpoint folder, a RUN (its newest checkpoint), or osdface:FOLDER with OSDFace's released weights.
 
-    `base_model` says where the diffusion model lies now; the released weights name none, so they need it. Raises
-    BadInput.
+    `base_model` says where the diffusion model lies now; the released weights name none, so they need it. `steps` is
+    how many a face is restored in, at most as many as it was trained for. Raises BadInput.
     """
-    name = str(checkpoint)
+    check_steps(steps)
+    model = _opened(str(checkpoint), base_model)
+    if steps > 1:
+        model.take_steps(steps)
+    return model
+
+
+def _opened(name: str, base_model: str | None) -> Restorer:
     if not name.startswith(RELEASED):
-        return Restorer.from_pretrained(Path(checkpoint), base_model)
+        return Restorer.from_pretrained(Path(name), base_model)
     if base_model is None:
         raise BadInput(
             f"{name} needs the model that it was trained on: say --base-model FOLDER (Stable Diffusion 2.1-base in "

@@ -15,9 +15,10 @@ from manifests.log import log
 from manifests.storage import sha256_file, write_atomically
 from manifests.versions import code_version
 from train.checkpoint import WEIGHTS, newest_checkpoint
+from train.models.steps import check_steps
 from train.objective import THROUGH_RECOGNIZER
 from train.outputs import RUN_CONFIG, check_run_folder
-from train.recipes import DIFFUSION, TINY, Recipe, model_config
+from train.recipes import DIFFUSION, TINY, VRE, Recipe, model_config
 from train.snapshot import Snapshot
 from train.together import world
 
@@ -66,6 +67,9 @@ def decided(recipe: Recipe, settings: Settings) -> dict[str, Any]:
             f"A batch of {recipe.batch} cannot be shared by {world()} processes in {settings.accumulate} parts each: "
             f"choose --accumulate so that processes times parts divides {recipe.batch}."
         )
+    check_steps(recipe.steps)
+    if recipe.steps > 1 and recipe.name == VRE:
+        raise BadInput("Recipe vre trains no restorer: leave --steps away.")
     if settings.precision not in (None, *PRECISIONS):
         raise BadInput(f"--precision {settings.precision}: say {' or '.join(PRECISIONS)}.")
     if (recipe.base == TINY) != (settings.base_model == TINY):
@@ -108,7 +112,9 @@ def claim(
         if settings.precision is None:  # a run goes on as it began, also on another machine
             facts["precision"] = there.get("precision")
         for name, called in _COMPARED.items():
-            if there.get(name) != facts[name]:
+            # a run from before these were told has no other
+            own = {"steps": 1, "mild": 0.0, **there["recipe"]} if name == "recipe" else there.get(name)
+            if own != facts[name]:
                 raise BadInput(f"{run} belongs to another {called}: give this run another --out.")
         return there
     write_atomically(path, json.dumps(facts, indent=2, sort_keys=True).encode())
@@ -137,6 +143,8 @@ def restorer_facts(taken: Snapshot, recipe: Recipe, images: int) -> dict[str, An
         "recipe": recipe.name,
         "images": images,
         "snapshot": taken.hash,
+        # a restorer that learned from cleaned targets says so wherever it goes
+        **({"cleaned": taken.facts["cleaned"]} if "cleaned" in taken.facts else {}),
         "recognizer": taken.recognizer,
         "template": FFHQ_512.tolist(),
     }

@@ -9,9 +9,11 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,11 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
-from manifests.storage import LOCK, config_hash, crop_path, in_the_way, only_writer, sha256_file
+from manifests.storage import LOCK, config_hash, in_the_way, only_writer, sha256_file
+from train.crops import read_crop, read_version
 
 if TYPE_CHECKING:
     from curate.faces.models import FaceModels, Finder
     from manifests.ledger import Ledger
+    from manifests.records import Version
 
 FACES = "faces.parquet"
 CROPS = "crops.npy"
@@ -55,6 +59,7 @@ class Snapshot:
     references: list[np.ndarray]  # rows of the same person in the pairs' order; empty where the face is no target
     embeddings: np.ndarray  # (n, d) float32 unit rows
     landmarks: np.ndarray  # (n, 5, 2) float32, pixels of the crops
+    versions: list[int | None]  # of `likeness iterate`: the round whose restorer made the crop; None: the original
 
     @property
     def hash(self) -> str:
@@ -137,7 +142,17 @@ def load_snapshot(folder: Path) -> Snapshot:
         references=[np.array(rows, np.int64) for rows in columns["references"]],
         embeddings=np.array(columns["embedding"], np.float32).reshape(len(columns["row"]), -1),
         landmarks=np.array(columns["landmarks5"], np.float32).reshape(-1, 5, 2),
+        versions=columns.get("version", [None] * len(columns["row"])),
     )
+
+
+def planned_targets(dataset: Path, size: int) -> list[str]:
+    """The training targets that a snapshot of `dataset` would have, in order."""
+    from manifests.ledger import Ledger
+
+    with Ledger.open(Path(dataset)) as ledger:
+        rows = _choose(ledger, SnapshotConfig(size))[0]
+    return [row["face_id"] for row in rows if row["is_target"] and row["split"] == "train"]
 
 
 def plan_snapshot(dataset: Path, size: int) -> dict[str, Any]:
@@ -149,13 +164,19 @@ def plan_snapshot(dataset: Path, size: int) -> dict[str, Any]:
 
 
 def take_snapshot(
-    dataset: Path, folder: Path, size: int, models: FaceModels | None = None, replace: bool = True
+    dataset: Path,
+    folder: Path,
+    size: int,
+    models: FaceModels | None = None,
+    replace: bool = True,
+    versions: Mapping[str, Version] = MappingProxyType({}),
 ) -> Snapshot:
     """The snapshot of a dataset in `folder`: taken now, or the one that lies there if ledger and settings agree.
 
     It appears whole or not at all. Without `replace` one that differs is refused: a run needs the snapshot it began
     with. A folder that holds anything else is refused. `models` are the dataset's face models where they are loaded
-    already; otherwise they are loaded from what the ledger recorded. Raises BadInput for a dataset that gives nothing
+    already; otherwise they are loaded from what the ledger recorded. `versions` are cleaned versions by face, taken in
+    the place of the original for faces of the training split alone. Raises BadInput for a dataset that gives nothing
     to train on, LedgerBroken for a training target whose reference belongs to another split or another person.
     """
     from manifests.ledger import Ledger
@@ -164,7 +185,9 @@ def take_snapshot(
     with Ledger.open(dataset) as ledger:
         rows, counts = _choose(ledger, config)
         recognizer = _recorded_recognizer(ledger)
-        manifest = config_hash({"rows": rows, "recognizer": recognizer})
+        used = _in_training(rows, versions)
+        cleaned = {"versions": {face: one.sha256 for face, one in used.items()}} if used else {}
+        manifest = config_hash({"rows": rows, "recognizer": recognizer, **cleaned})
         if (folder / FACTS).is_file():
             there = load_snapshot(folder)
             if there.facts["manifest"] == manifest and there.facts["config"] == vars(config):
@@ -196,12 +219,15 @@ def take_snapshot(
         "counts": counts,
         "recognizer": {**recognizer, **template, "dim": models.dim},
     }
+    if used:
+        targets = sum(row["is_target"] and row["face_id"] in used for row in rows)
+        facts["cleaned"] = {"iteration": next(iter(used.values())).iteration, "faces": len(used), "targets": targets}
     detector = next((file for file in models.files if file.role == "detector" and file.path.suffix == ".onnx"), None)
     if detector is not None:  # what warped references look like depends on it
         facts["detector"] = {"sha256": detector.sha256, "licence": detector.licence}
     files = {RECOGNIZER: models.recognizer_onnx, DETECTOR: None if detector is None else detector.path}
     with only_writer(folder.parent, f".{folder.name}{LOCK}"):
-        _write(folder, dataset, rows, embeddings, facts, files)
+        _write(folder, dataset, rows, embeddings, facts, files, used)
     return load_snapshot(folder)
 
 
@@ -264,6 +290,13 @@ def _choose(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str, Any]
     return rows, counts
 
 
+def _in_training(rows: list[dict[str, Any]], versions: Mapping[str, Version]) -> dict[str, Version]:
+    """The versions of faces of the training split that no target of another split is shown, by face."""
+    seen = {ref for row in rows if row["split"] != "train" for ref in row["references"]}
+    own = (row for row in rows if row["split"] == "train" and row["row"] not in seen)
+    return {row["face_id"]: versions[row["face_id"]] for row in own if row["face_id"] in versions}
+
+
 def _in_crop(landmarks5: list[float], size: int) -> list[float]:
     """Landmarks of a photo (10,) -> of the crop of `size` that was aligned by them."""
     from curate.faces.align import FFHQ_512, FFHQ_SIZE, similarity, template_at, transform
@@ -287,6 +320,7 @@ def _write(
     embeddings: np.ndarray,
     facts: dict[str, Any],
     files: dict[str, Path | None],
+    versions: Mapping[str, Version],
 ) -> None:
     for stale in folder.parent.glob(f".{folder.name}.*.tmp"):  # a killed process left it
         shutil.rmtree(stale, ignore_errors=True)
@@ -294,11 +328,15 @@ def _write(
     old = _replaced(folder)
     temporary.mkdir(parents=True)
     try:
-        _write_crops(temporary / CROPS, dataset, [row["face_id"] for row in rows], facts["config"]["size"])
+        _write_crops(temporary / CROPS, dataset, [row["face_id"] for row in rows], facts["config"]["size"], versions)
         columns = {name: [row[name] for row in rows] for name in rows[0]}
+        if versions:
+            made_by = {face: one.round for face, one in versions.items()}
+            columns["version"] = [made_by.get(row["face_id"]) for row in rows]
         columns["embedding"] = [row.tolist() for row in embeddings.astype(np.float32)]
         floats = pa.list_(pa.float32())
         types = {"references": pa.list_(pa.int32()), "embedding": floats, "landmarks5": floats, "row": pa.int32()}
+        types["version"] = pa.int32()
         pq.write_table(pa.table({n: pa.array(v, types.get(n)) for n, v in columns.items()}), temporary / FACES)
         for name, file in files.items():
             if file is not None:
@@ -319,18 +357,11 @@ def _replaced(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old.tmp")
 
 
-def _write_crops(path: Path, dataset: Path, face_ids: list[str], size: int) -> None:
-    import cv2
-
-    from degrade.operations import shrink
-
+def _write_crops(path: Path, dataset: Path, face_ids: list[str], size: int, versions: Mapping[str, Version]) -> None:
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(face_ids), size, size, 3)}
     with path.open("wb") as file:  # not through a map: where the disk is full, that ends the process without a word
         np.lib.format.write_array_header_1_0(file, header)
         for face_id in face_ids:
-            source = crop_path(dataset, face_id)
-            data = np.frombuffer(source.read_bytes() if source.is_file() else b"", np.uint8)
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-            if image is None:
-                raise LedgerBroken(f"The crop {source} is missing or broken: run `likeness curate` again.")
-            file.write(shrink(np.asarray(image[:, :, ::-1], np.uint8), size).tobytes())
+            version = versions.get(face_id)
+            crop = read_crop(dataset, face_id, size) if version is None else read_version(dataset, version, size)
+            file.write(crop.tobytes())

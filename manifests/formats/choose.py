@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from manifests.cleaned import best_versions, newest_iteration, version_path
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger import Ledger
-from manifests.records import Degradation, Pair
-from manifests.storage import crop_path
+from manifests.records import Degradation, Pair, Version
+from manifests.storage import crop_path, sha256_file
 
 SPLITS = ("train", "val", "test")
+VERSIONS = ("original", "best")
 REFUSED = ("no", "withdrawn")  # what the consent of a photo may say against an export; NULL says nothing
 MEASURES = (
     "det_score", "inter_ocular_px", "yaw", "pitch", "roll", "sharpness", "blockiness", "noise", "exposure", "upsample",
@@ -41,6 +43,7 @@ class Wanted:
     lq_set: str | None = None
     names: bool = False
     embeddings: bool = False
+    version: str = "original"  # or best: what `likeness iterate` made of training faces, marked as such
     shard_bytes: int = 2**29  # webdataset: a shard is closed before it would be larger (512 MiB, ours)
 
     @property
@@ -58,7 +61,8 @@ class ExportedFace:
     picture: Path  # PNG
     landmarks5: tuple[float, ...]  # photo pixels, as the ledger has them
     landmarks68: tuple[float, ...] | None
-    told: Mapping[str, Any]  # source, licence, consent, MEASURES
+    # source, licence, consent, MEASURES; of version best also `version` and `parent`, the sha256 of the original crop
+    told: Mapping[str, Any]
     name: str | None = None
 
 
@@ -111,9 +115,34 @@ class Chosen:
         return replace(self, faces=faces, left_out=self.left_out + gone)
 
 
-def picture_file(dataset: Path, face_id: str) -> Path:
+def picture_file(dataset: Path, face_id: str, version: Version | None = None) -> Path:
     """The picture that a face exports: the one place that decides it."""
-    return crop_path(dataset, face_id)
+    if version is None:
+        return crop_path(dataset, face_id)
+    path = version_path(dataset, version.iteration, version.round, face_id)
+    if not path.is_file() or sha256_file(path) != version.sha256:
+        raise LedgerBroken(f"The cleaned crop {path} is missing or changed: export --version original.")
+    return path
+
+
+def _best(ledger: Ledger, wanted: Wanted) -> dict[str, Version]:
+    """The cleaned versions that go along, by face: of training faces alone, and of the newest iteration."""
+    if wanted.version not in VERSIONS:
+        raise BadInput(f"--version {wanted.version}: say {' or '.join(VERSIONS)}.")
+    if wanted.version == "original":
+        return {}
+    iteration = newest_iteration(ledger)
+    found = {} if iteration is None else best_versions(ledger, iteration)
+    if not found:
+        raise BadInput(f"{ledger.dataset} has no cleaned version: make some with `likeness iterate`.")
+    return found
+
+
+def _marks(version: Version | None) -> dict[str, str | None]:
+    """How a face says which of its pictures is shown."""
+    if version is None:
+        return {"version": "original", "parent": None}
+    return {"version": f"{version.iteration}/{version.round}", "parent": version.parent}
 
 
 def choose(ledger: Ledger, wanted: Wanted) -> Chosen:
@@ -124,7 +153,7 @@ def choose(ledger: Ledger, wanted: Wanted) -> Chosen:
     """
     if wanted.split not in (*SPLITS, "all"):
         raise BadInput(f"--split {wanted.split}: say train, val, test or all.")
-    faces, out = _faces(ledger, wanted)
+    faces, out = _faces(ledger, wanted, _best(ledger, wanted))
     left_out = Counter(("faces", reason) for reason in out.values())
     cases = []
     for row in ledger.rows(Pair):
@@ -156,7 +185,9 @@ def choose(ledger: Ledger, wanted: Wanted) -> Chosen:
     return replace(chosen, embeddings=dict(zip(ids, vectors, strict=True)), recognizer=found)
 
 
-def _faces(ledger: Ledger, wanted: Wanted) -> tuple[dict[str, ExportedFace], dict[str, str]]:
+def _faces(
+    ledger: Ledger, wanted: Wanted, best: Mapping[str, Version]
+) -> tuple[dict[str, ExportedFace], dict[str, str]]:
     """The faces that may be exported, and every other accepted face with its reason."""
     refusing = ledger.query(
         "SELECT DISTINCT coalesce(f.duplicate_of, f.face_id) FROM faces f JOIN photos p USING (photo_id) "
@@ -179,15 +210,16 @@ def _faces(ledger: Ledger, wanted: Wanted) -> tuple[dict[str, ExportedFace], dic
         elif row["aside"] is not None:
             out[face] = row["aside"]
         else:
-            points = row["landmarks68"]
+            points, version = row["landmarks68"], best.get(face)
+            marks = _marks(version) if wanted.version == "best" else {}
             faces[face] = ExportedFace(
                 face,
                 row["identity_id"],
                 row["split"],
-                picture_file(ledger.dataset, face),
+                picture_file(ledger.dataset, face, version),
                 tuple(row["landmarks5"]),
                 None if points is None else tuple(points),
-                {key: row.get(key) for key in ("source", "licence", "consent", *MEASURES)},
+                {**{key: row.get(key) for key in ("source", "licence", "consent", *MEASURES)}, **marks},
                 row["name"] if wanted.names else None,
             )
     return faces, out

@@ -32,18 +32,19 @@ class Format:
     lq: str  # needed, taken, or none: it makes its own
     names: bool
     embeddings: bool
+    cleaned: bool = False  # has a place to say of a picture that it is a cleaned version
     notice: str | None = None
 
 
 # fmt: off
-#                            what it keeps         how it is written      lq set    names  embeddings
+#                            what it keeps         how it is written      lq set    names  embed. cleaned
 FORMATS: dict[str, Format] = {
-    "refldm":         Format(refldm.keep,          refldm.write,          "taken",  False, False),
-    "dmdnet":         Format(dmdnet.keep,          dmdnet.write,          "needed", False, False),
-    "faceme":         Format(faceme.keep,          faceme.write,          "none",   False, True,  faceme.NOTICE),
-    "instantrestore": Format(instantrestore.keep,  instantrestore.write,  "taken",  False, False),
-    "imagefolder":    Format(imagefolder.keep,     imagefolder.write,     "taken",  True,  True),
-    "webdataset":     Format(webdataset.keep,      webdataset.write,      "taken",  True,  True),
+    "refldm":         Format(refldm.keep,          refldm.write,          "taken",  False, False, False),
+    "dmdnet":         Format(dmdnet.keep,          dmdnet.write,          "needed", False, False, False),
+    "faceme":         Format(faceme.keep,          faceme.write,          "none",   False, True,  False, faceme.NOTICE),
+    "instantrestore": Format(instantrestore.keep,  instantrestore.write,  "taken",  False, False, False),
+    "imagefolder":    Format(imagefolder.keep,     imagefolder.write,     "taken",  True,  True,  True),
+    "webdataset":     Format(webdataset.keep,      webdataset.write,      "taken",  True,  True,  True),
 }
 # fmt: on
 
@@ -110,6 +111,8 @@ def _checked(name: str, wanted: Wanted) -> Format:
         raise BadInput(f"{name} degrades its pictures itself: leave --lq-set out.")
     if wanted.names and not kind.names:
         raise BadInput(f"{name} has no place for names: leave --with-names out.")
+    if wanted.version != "original" and not kind.cleaned:
+        raise BadInput(f"{name} has no place to mark cleaned pictures: leave --version out, or say imagefolder.")
     if wanted.embeddings and not kind.embeddings:
         raise BadInput(f"{name} has no place for embeddings: leave --with-embeddings out.")
     return kind
@@ -145,6 +148,7 @@ def _facts(name: str, chosen: Chosen, digest: str) -> dict[str, Any]:
         "left_out": _left_out(chosen),
         "split_policy": chosen.policy,
         "recognizer": chosen.recognizer or None,
+        "cleaned": sum(face.told.get("version", "original") != "original" for face in chosen.faces.values()),
     }
 
 
@@ -182,6 +186,12 @@ def _told(name: str, out: Path, chosen: Chosen, kind: Format, files: int, size: 
     notices = [kind.notice] if kind.notice else []
     if chosen.policy == "photos":
         notices.append("The splits are of --split photos: the same person is in train and in test.")
+    if chosen.wanted.version == "best":
+        cleaned = [face for face in chosen.faces.values() if face.told["version"] != "original"]
+        notices.append(
+            f"{len(cleaned)} pictures are cleaned versions of training faces, marked by `version` and smaller than the "
+            "others: pictures that a restorer made, no ground truth."
+        )
     if chosen.embeddings:
         made = chosen.recognizer
         notices.append(f"Embeddings are biometric data: of {made.get('spec')}, {made.get('dim')} numbers a face.")

@@ -40,6 +40,9 @@ def write(chosen: Chosen, folder: Folder) -> None:
         if chosen.lq:  # in every split: the library wants the same columns everywhere
             lq = [f"lq/{face.face_id}.png" if face.face_id in chosen.lq else None for face in faces]
             table["lq_file_name"] = pa.array(lq, pa.string())
+        if chosen.wanted.version == "best":
+            for key in ("version", "parent"):
+                table[key] = pa.array([rows[face.face_id][key] for face in faces], pa.string())
         if chosen.wanted.names:
             table["name"] = pa.array([face.name for face in faces], pa.string())
         if chosen.wanted.embeddings:

@@ -13,6 +13,7 @@ from manifests.decided import read_act, taken_back
 from manifests.errors import BadInput
 from manifests.ledger import Ledger, now
 from manifests.records import Decision, Label
+from manifests.report.cleaned import cleaned
 from manifests.report.coverage import coverage
 from manifests.report.pictures import histogram, patch, thumbnail
 from manifests.report.runs import read_run
@@ -89,6 +90,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
             "pairs": _pairs(ledger, dataset),
             "coverage": coverage(ledger),
             "degraded": _degraded(ledger, dataset),
+            "cleaned": cleaned(ledger, dataset),
         }
     facts["runs"] = [read_run(run) for run in runs]
     environment = jinja2.Environment(

@@ -18,3 +18,19 @@ class Conditions:
     references: torch.Tensor | None = None  # part `extended` on diffusion: (B,K,3,S,S) in 0..1
     tokens: torch.Tensor | None = None  # part `extended` on tiny: (B,N,C) of every reference's middle map
     token_mask: torch.Tensor | None = None  # (B,N) bool, False where there is no reference
+
+    def of(self, rows: torch.Tensor) -> Conditions:
+        """Those of some images of the batch, without gradients; rows (B,) bool."""
+
+        def chosen(found: torch.Tensor | None) -> torch.Tensor | None:
+            return None if found is None else found.detach()[rows]
+
+        return Conditions(
+            present=self.present[rows],
+            prompt=chosen(self.prompt),
+            maps=[found.detach()[rows] for found in self.maps],
+            identity=chosen(self.identity),
+            references=chosen(self.references),
+            tokens=chosen(self.tokens),
+            token_mask=chosen(self.token_mask),
+        )

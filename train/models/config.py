@@ -27,7 +27,7 @@ class ModelConfig:
     base_model: str  # "tiny", or the folder or hub name of the diffusion model
     size: int  # pixels, both sides
     parts: tuple[str, ...]  # what conditions the UNet, see recipes.PARTS
-    timestep: int  # the one timestep at which the UNet is called
+    timestep: int  # at which the UNet is called first
     latent_factor: int  # tiny: space-to-depth, 3 f^2 channels at size / f
     channels: tuple[int, ...]  # tiny: UNet widths, finest level first; each level halves the resolution
     reference_channels: tuple[int, ...]  # widths of the reference encoder
@@ -35,6 +35,8 @@ class ModelConfig:
     lora_rank: int  # diffusion: of the adapters on the frozen UNet
     embedding_dim: int  # of the recognizer whose embeddings condition the model
     vre: VreConfig
+    # it was trained for, see train/models/steps.py; a checkpoint from before there were several says nothing
+    steps: int = 1
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> ModelConfig:

@@ -52,7 +52,6 @@ class DiffusionBase(nn.Module):
         super().__init__()
         parts, name = set(config.parts), config.base_model
         unet_config, vae_config = check_base(config)
-        self.timestep = config.timestep
         self.unet = _loaded(UNet2DConditionModel, name, "unet")
         self.vae = _loaded(AutoencoderKL, name, "vae")
         self.requires_grad_(False)
@@ -84,8 +83,8 @@ class DiffusionBase(nn.Module):
         z: torch.Tensor = self.vae.encode(image * 2 - 1).latent_dist.mode() * self.scaling
         return z
 
-    def predict(self, z: torch.Tensor, conditions: Conditions) -> torch.Tensor:
-        """The eps at the one timestep, shape of z."""
+    def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
+        """The eps at a timestep, or at one an image (B,), shape of z."""
         if self.extension is not None:
             self.extension.forget()
             if conditions.references is not None and bool(conditions.present.any()):
@@ -101,7 +100,7 @@ class DiffusionBase(nn.Module):
             prompt = self.prompt.expand(len(z), -1, -1)
         noise: torch.Tensor = self.unet(
             z,
-            self.timestep,
+            timestep,
             encoder_hidden_states=prompt,
             class_labels=conditions.identity,
             **more,

@@ -1,4 +1,4 @@
-"""The restorer: one model made of parts, called once."""
+"""The restorer: one model made of parts, called once, or a few times where it was trained for that."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from train.models.conditions import Conditions
 from train.models.config import ModelConfig
 from train.models.identity import IdentityEmbedder
 from train.models.references import MeanEmbedding, ReferenceEncoder
+from train.models.steps import Schedule, renoised
 from train.models.tiny import TinyBase
 
 PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # files that can run code when they are read
@@ -37,7 +38,7 @@ class Restored(NamedTuple):
 
 
 class Restorer(nn.Module):
-    """LQ face and any number of references of the same person -> restored face, in one step.
+    """LQ face and any number of references of the same person -> restored face, in one step, or in `take_steps`.
 
     What a recipe does not name in its parts does not exist here. `facts` is what a user of the weights has to know and
     the network does not: `recipe`, `images` seen, `recognizer` (spec, sha256, licence, size, template, mean, std, dim),
@@ -52,6 +53,8 @@ class Restorer(nn.Module):
             config, self._base_sha256 = _found(config)
         self.config = config
         self.facts = dict(facts or {})
+        self.schedule = Schedule(config.timestep, config.steps)
+        self.timesteps = self.schedule.visited(1)  # of a call
         # on a diffusion model the frozen UNet itself gives the keys and values of `extended`
         maps, tokens = "maps" in parts, "extended" in parts and tiny
         self.references, self.embedding = None, None
@@ -76,20 +79,59 @@ class Restorer(nn.Module):
         present: torch.Tensor,
         embeddings: torch.Tensor,
         target: torch.Tensor | None = None,
+        step: torch.Tensor | None = None,
     ) -> Restored:
         """Restore a batch.
 
         lq (B,3,S,S) float32 0..1; references (B,K,3,S,S) float32 0..1 in the same template, warped to the LQ where the
         recipe has the part `warped`; present (B,K) bool, False where a slot is empty; embeddings (B,K,d) unit rows of
         the recognizer named in `facts`. K may be 0 and may differ between calls; the order of the references does not
-        matter. `target` is for models that learn from it inside (recipe vre) and is not looked at here.
+        matter. `target` is for models that learn from it inside (recipe vre) and is not looked at here. `step` (B,)
+        long trains several steps: each image's own is answered, from a first step that learns nothing.
         """
         conditions = self.condition(lq, references, present, embeddings)
         z = self.base.encode(lq)
-        noise = self.base.predict(z, conditions)
-        clean = one_step.clean_from_noise(z, noise, self.config.timestep)
+        if step is None:
+            clean = self._through(z, conditions)
+        else:
+            timestep = torch.tensor(self.schedule.timesteps, device=z.device)[step]
+            z = self._given(z, conditions, step > 0, timestep)
+            clean = one_step.clean_from_noise(z, self.base.predict(z, conditions, timestep), timestep)
         image = self.base.decode(clean, lq).float()
         return Restored(image if self.training else image.clamp(0, 1), clean, conditions.prompt)
+
+    def take_steps(self, steps: int) -> None:
+        """Take so many steps a call from now on. Raises BadInput for more than it was trained for."""
+        self.timesteps = self.schedule.visited(steps)
+
+    def _through(self, z: torch.Tensor, conditions: Conditions) -> torch.Tensor:
+        """The clean latent after every step of a call."""
+        first, *later = self.timesteps
+        noise = self.base.predict(z, conditions, first)
+        clean = one_step.clean_from_noise(z, noise, first)
+        for timestep in later:
+            z = renoised(clean, noise, timestep)
+            noise = self.base.predict(z, conditions, timestep)
+            clean = one_step.clean_from_noise(z, noise, timestep)
+        return clean
+
+    @torch.no_grad()
+    def _given(
+        self, z: torch.Tensor, conditions: Conditions, later: torch.Tensor, timestep: torch.Tensor
+    ) -> torch.Tensor:
+        """What each image's step is given: z at the first step, `later` the model's own first answer, re-noised.
+
+        Its own and not the target: from a target that shines through the noise a step would learn to trust what it is
+        given, and when restoring it has to mend the answers of the steps before (ours).
+        """
+        if not bool(later.any()):
+            return z
+        first, own, seen = self.schedule.first, z[later], conditions.of(later)
+        noise = self.base.predict(own, seen, first)
+        answer = renoised(one_step.clean_from_noise(own, noise, first), noise, timestep[later])
+        given = z.to(answer.dtype, copy=True)
+        given[later] = answer
+        return given
 
     def condition(
         self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor

@@ -19,7 +19,7 @@ class TinyBase(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.factor, self.timestep = config.latent_factor, config.timestep
+        self.factor = config.latent_factor
         self.discriminator_channels = 3 * config.latent_factor**2
         self.unet = TinyUNet(config)
         self.refine = Refinement(config.refine_channels) if config.refine_channels else None
@@ -28,9 +28,9 @@ class TinyBase(nn.Module):
         """(B,3,S,S) in 0..1 -> z (B, 3 f^2, S/f, S/f) in -1..1."""
         return latent.encode(image, self.factor)
 
-    def predict(self, z: torch.Tensor, conditions: Conditions) -> torch.Tensor:
-        """The eps at the one timestep, shape of z: the one for which x0 = z + the UNet's correction."""
-        return one_step.noise_of_correction(z, self.unet(z, conditions), self.timestep)
+    def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
+        """The eps at a timestep, or at one an image (B,), shape of z: that for which x0 = z + the UNet's correction."""
+        return one_step.noise_of_correction(z, self.unet(z, conditions, timestep), timestep)
 
     def decode(self, x0: torch.Tensor, lq: torch.Tensor) -> torch.Tensor:
         """x0 as z, lq (B,3,S,S) in 0..1 -> image (B,3,S,S), not clamped."""

@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.downsampling import Downsample2D
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
@@ -16,6 +17,7 @@ from train.models.references import GROUPS, resnet, token_scale, zeroed
 
 HEADS = 4  # attention heads (ours)
 PROMPT_DIM = 128  # numbers of a prompt token on `tiny` (ours; 1024 on Stable Diffusion 2.1)
+WAVES = 64  # sines and cosines that a timestep is told by (ours)
 
 
 class ExtendedAttention(nn.Module):
@@ -55,26 +57,41 @@ class PromptAttention(nn.Module):
         return h + out.transpose(1, 2).reshape(h.shape)
 
 
+class Time(nn.Module):
+    """A timestep -> the vector that modulates the blocks, as diffusers makes it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.waves = Timesteps(WAVES, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.layers = TimestepEmbedding(WAVES, width)
+
+    def forward(self, timestep: int | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """A timestep, or one an image (B,) -> (B,width), B being that of `like`."""
+        told = torch.as_tensor(timestep, device=like.device).expand(len(like))
+        vector: torch.Tensor = self.layers(self.waves(told).to(like.dtype))
+        return vector
+
+
 class TinyUNet(nn.Module):
     """Latent -> correction of the latent; starts as zero.
 
     By part: `maps` join every level, `extended` attends at the level before the last, the embedding modulates the
     deepest level and the way up, and the prompt of `vre` and `identity` is attended to at the level before the last
-    and in the middle. All places are ours.
+    and in the middle. A restorer of several steps is told the timestep in every block; one of a single step has no use
+    for it and no weights. All places are ours.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         channels, parts = config.channels, config.parts
         latent_channels = 3 * config.latent_factor**2
-        modulation = channels[-1] if "embedding" in parts else None
-        self.modulate = None
-        if modulation is not None:
-            self.modulate = nn.Sequential(
-                nn.Linear(config.embedding_dim, modulation), nn.SiLU(), nn.Linear(modulation, modulation)
-            )
+        several, width = config.steps > 1, channels[-1]
+        modulation = width if "embedding" in parts or several else None
+        self.modulate, self.time = None, Time(width) if several else None
+        if "embedding" in parts:
+            self.modulate = nn.Sequential(nn.Linear(config.embedding_dim, width), nn.SiLU(), nn.Linear(width, width))
         self.first = nn.Conv2d(latent_channels, channels[0], 3, padding=1)
-        self.down = nn.ModuleList(resnet(c, c) for c in channels)
+        self.down = nn.ModuleList(resnet(c, c, width if several else None) for c in channels)
         self.smaller = nn.ModuleList(
             nn.Sequential(Downsample2D(c, use_conv=True, name="op"), nn.Conv2d(c, wider, 1))
             for c, wider in pairwise(channels)
@@ -100,9 +117,12 @@ class TinyUNet(nn.Module):
         if {"vre", "identity"} & set(parts):
             self.prompted = nn.ModuleList(PromptAttention(c, PROMPT_DIM) for c in channels[-2:])
 
-    def forward(self, z: torch.Tensor, seen: Conditions) -> torch.Tensor:
-        """z (B,C,h,w) in -1..1 -> correction (B,C,h,w)."""
+    def forward(self, z: torch.Tensor, seen: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
+        """z (B,C,h,w) in -1..1, at a timestep or at one an image (B,) -> correction (B,C,h,w)."""
         identity = None if self.modulate is None else self.modulate(seen.identity)
+        time = None if self.time is None else self.time(timestep, z)
+        if time is not None:
+            identity = time if identity is None else identity + time
         h = self.first(z)
         skips = []
         for level, block in enumerate(self.down):
@@ -110,7 +130,7 @@ class TinyUNet(nn.Module):
                 h = self.smaller[level - 1](h)
             if self.join is not None:
                 h = self.join[level](torch.cat([h, seen.maps[level]], 1))
-            h = block(h, None)
+            h = block(h, time)
             if level == len(self.down) - 2:
                 if self.attend is not None:
                     h = self.attend(h, seen.tokens, seen.token_mask)
