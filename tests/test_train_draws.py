@@ -9,8 +9,9 @@ import pytest
 from train_doubles import SMALL, dataset, face_of, models_of, recognizer_onnx, snapshot
 
 from manifests.ledger import Ledger
-from train.draws import Sample, draw_sample
-from train.recipes import Recipe
+from train.data import TrainingFaces
+from train.draws import MILD, Sample, draw_sample, draw_theta, drawn_mildly
+from train.recipes import RECIPES, Recipe, find_recipe
 from train.snapshot import Snapshot, take_snapshot
 
 OFTEN_WRONG: Recipe = replace(SMALL, wrong=0.4, augment="each")
@@ -35,6 +36,7 @@ def album(*photos: int, split: str = "train") -> Snapshot:
         references=[np.array([r for r in rows if people[r] == people[row] and r != row], np.int64) for row in rows],
         embeddings=np.zeros((len(people), 2), np.float32),
         landmarks=np.zeros((len(people), 5, 2), np.float32),
+        versions=[None] * len(people),
     )
 
 
@@ -136,3 +138,32 @@ def test_each_reference_has_a_seed_of_its_own_where_it_is_augmented(taken: Snaps
     samples = [sample for sample in drawn(taken, OFTEN_WRONG, 200) if len(sample.references) > 1]
     assert all(len(set(sample.seeds)) == len(sample.references) for sample in samples)
     assert not any(sample.seeds for sample in drawn(taken, SMALL, 20))
+
+
+def test_only_a_recipe_that_asks_for_it_is_degraded_mildly(taken: Snapshot) -> None:
+    assert {find_recipe(name, "tiny").mild for name in RECIPES} == {0.0}
+    plain, half, always = (TrainingFaces(taken, replace(SMALL, mild=share), 0) for share in (0.0, 0.5, 1.0))
+    count, targets = 200, taken.targets("train")
+    mildly = []
+    for index in range(count):
+        epoch, face = index // len(targets), taken.face_ids[draw_sample(taken, targets, SMALL, 0, index).target]
+        assert not drawn_mildly(plain.recipe, 0, epoch, face) and drawn_mildly(always.recipe, 0, epoch, face)
+        mildly.append(drawn_mildly(half.recipe, 0, epoch, face))
+    assert 0.35 < sum(mildly) / count < 0.65
+    for index in range(24):
+        lq = [faces[index]["lq"].numpy() for faces in (plain, half, always)]
+        assert np.array_equal(lq[1], lq[2 if mildly[index] else 0])
+        row = int(plain[index]["row"])
+        theta = draw_theta(MILD, 0, index // len(targets), taken.face_ids[row])
+        own = plain.pack(draw_sample(taken, targets, SMALL, 0, index), theta, max(SMALL.reference_counts))
+        assert np.array_equal(own["lq"].numpy(), lq[2])
+    errors = [
+        np.mean(
+            [
+                np.abs(one["lq"].numpy().astype(float) - one["target"].numpy()).mean()
+                for one in map(faces.__getitem__, range(24))
+            ]
+        )
+        for faces in (always, plain)
+    ]
+    assert errors[0] < errors[1]  # a ruin is further from its target
