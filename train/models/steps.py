@@ -55,7 +55,7 @@ def renoised(x0: torch.Tensor, noise: torch.Tensor, timestep: int | torch.Tensor
     al. 2021, Eq. 12 with sigma 0).
 
     After the first step that eps holds what sets the LQ latent apart from the answer, so a later step sees both of
-    them, the answer the more the lower the timestep. The same input gives the same bytes in any batch, without a seed.
+    them, the answer the more the lower the timestep. The same input gives the same answer without a seed.
     """
     share = signal_share(timestep)
     return share**0.5 * x0 + (1 - share) ** 0.5 * noise.to(x0.dtype)
