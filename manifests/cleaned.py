@@ -31,11 +31,12 @@ def versions_of(dataset: Path, face_id: str) -> list[Path]:
 
 
 def newest_iteration(ledger: Ledger) -> str | None:
-    """The iteration that wrote to the ledger last; None where there is none."""
+    """The iteration that cleaned or trained last; None where there is none."""
     if not ledger.has("versions"):
         return None
     found = ledger.query(
-        "SELECT split_part(unit, '/', 1) AS it FROM stages WHERE stage = 'iterate' ORDER BY finished DESC, unit LIMIT 1"
+        "SELECT split_part(unit, '/', 1) AS it FROM stages WHERE stage = 'iterate' AND unit NOT LIKE '%/strayed' "
+        "ORDER BY finished DESC, unit LIMIT 1"
     )
     return str(found["it"][0]) if len(found) else None
 
