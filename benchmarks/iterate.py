@@ -6,8 +6,10 @@ Curates with the folder names as labels and freezes the test set of benchmarks/r
 fixed list. Then `likeness iterate --rounds 2` trains recipe `tiny` on the originals (round 0) and twice more on cleaned
 targets, and `likeness train --steps 8` trains one more restorer, each for the same number of images. All are measured
 on the people who are in no training: identity by a judge in no loss, PSNR, sharpness, with 4 right references and
-without; then the restorer of eight steps in 1, 2, 4 and 8 of them, with the time of a face. Every step resumes; on a
-finished dataset this is the measurement alone. Nothing is kept where the people are others.
+without; then the restorer of eight steps in 1, 2, 4 and 8 of them, with the time of a face. Rounds are compared with
+round 0, steps with one step of the same restorer, and neither with the other: `iterate` also trains on mild defects,
+`train` does not. Every step resumes; on a finished dataset this is the measurement alone. Nothing is kept where the
+people are others.
 """
 
 from __future__ import annotations
@@ -85,7 +87,7 @@ def summary(rows: list[Any]) -> dict[str, Any]:
     """The figures of every system by its key, and the paired differences by their names."""
     from train.compare import differences, table
 
-    last, most = f"/{REFERENCES}", STEPS[-1]
+    last = f"/{REFERENCES}"
     labels = list(dict.fromkeys(row["key"].split("/")[0] for row in rows if "/" in row["key"]))
     pairs = [(f"{label}: right - none", label + last, f"{label}/0") for label in labels]
     pairs += [
@@ -94,7 +96,6 @@ def summary(rows: list[Any]) -> dict[str, Any]:
         for key, what in ((str(REFERENCES), ""), ("0", ", no reference"))
     ]
     pairs += [(f"{n} steps - 1 step", f"{n}-steps{last}", f"1-steps{last}") for n in STEPS[1:]]
-    pairs += [(f"one step of {most} - round-0", f"1-steps{last}", f"round-0{last}")]
     found = {line["key"]: rounded(line, SHOWN) for line in table(rows, SHOWN, 0)}
     found["differences"] = {
         line["difference"]: rounded(line, ("id_target", "psnr", "sharpness"))

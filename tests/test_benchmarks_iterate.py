@@ -34,4 +34,6 @@ def test_the_summary_has_every_system_and_each_compared_with_what_it_should_be_b
     assert apart["round-2 - round-0"]["sharpness"]["mean"] == pytest.approx(0.02)
     assert apart["round-1 - round-0, no reference"]["psnr"]["mean"] == pytest.approx(0.01)
     assert apart["8 steps - 1 step"]["id_target"]["mean"] == pytest.approx(0.03)
-    assert "one step of 8 - round-0" in apart and len(apart) == len(LABELS) + 2 * ROUNDS + len(STEPS)
+    # rounds are trained on mild defects, too, and the restorer of eight steps is not: nothing compares the two
+    assert len(apart) == len(LABELS) + 2 * ROUNDS + len(STEPS) - 1
+    assert not [name for name in apart if "round" in name and "step" in name]
