@@ -17,17 +17,19 @@ from iterate_doubles import BOUNDS, TOLD, run, sharpened, soft_dataset
 from train_doubles import SMALL, models_of, recognizer_onnx
 
 import train.attempts
+import train.run
 from manifests.cleaned import best_versions, history_of, newest_iteration, version_path
-from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
+from manifests.errors import BadInput, FolderBusy, LedgerBroken, ModelUnavailable
 from manifests.ledger import Ledger
 from manifests.records import File, Pair, Split, TrainedOn, Version
 from manifests.report.build import build_report
-from manifests.storage import crop_path, sha256_file
+from manifests.storage import crop_path, only_writer, sha256_file
 from manifests.why import answer
 from train.checkpoint import newest_checkpoint
 from train.iterate import Iterated, plan
 from train.models.restorer import Restorer
 from train.recipes import find_recipe
+from train.run import Settings
 from train.snapshot import load_snapshot
 
 SOFT = [f"0{person}0{photo}".ljust(32, "f") for person in range(3) for photo in (0, 2)]  # of the training people
@@ -235,6 +237,27 @@ def test_people_who_have_left_the_training_split_lose_their_versions(
     assert [row.face_id for row in gone] == SOFT[:2] and not path.exists()
 
 
+def test_an_iteration_that_lost_versions_later_is_not_the_newest_for_it(copied: tuple[Path, Path]) -> None:
+    old = rows_of(copied[0])[0][0].iteration
+    with Ledger.open(copied[0], write=True) as ledger:
+        assert newest_iteration(ledger) == old
+        ledger.record("iterate", "later/train-0", {}, [])
+        ledger.record("iterate", f"{old}/strayed", {}, [])
+        assert newest_iteration(ledger) == "later"
+
+
+def test_a_round_is_computed_in_what_round_0_was_on_any_machine(
+    tmp_path: Path, made: tuple[Path, Path], sharpens: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def moves(what: str, done: int, total: int) -> None:
+        if what == "clean 0" and done == total:
+            monkeypatch.setattr(train.run, "_usual_precision", lambda: "bf16")
+
+    run(*made, tmp_path / "out", report=moves)
+    told = [json.loads((tmp_path / "out" / f"round-{n}" / "config.json").read_text())["precision"] for n in (0, 1)]
+    assert train.run._usual_precision() == "bf16" and told == ["fp32", "fp32"]
+
+
 def test_why_and_the_report_tell_of_it(copied: tuple[Path, Path]) -> None:
     made = copied
     with Ledger.open(made[0], write=True) as ledger:
@@ -253,8 +276,15 @@ def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Pat
     for rounds in (0, -1):
         with pytest.raises(BadInput, match=f"--rounds {rounds}: say how many rounds follow the first, 1 or more"):
             run(*made, tmp_path / "out", rounds)
-    with pytest.raises(BadInput, match="Recipe vre trains no restorer"):
-        run(*made, tmp_path / "out", told=replace(TOLD, recipe=find_recipe("vre", "tiny")))
+    for told, why in (
+        (replace(TOLD, recipe=find_recipe("vre", "tiny")), "Recipe vre trains no restorer"),
+        (replace(TOLD, recipe=find_recipe("osdface", "tiny")), "is conditioned by a visual representation embedder"),
+        (replace(TOLD, recipe=replace(SMALL, steps=9)), "--steps 9: say 1 to 8"),
+        (replace(TOLD, settings=Settings(str(tmp_path))), "does not go with --base-model"),
+    ):
+        with pytest.raises(BadInput, match=why):
+            run(*made, tmp_path / "early", told=told)
+        assert not (tmp_path / "early").exists()
     with (
         pytest.MonkeyPatch.context() as patch,
         pytest.raises(BadInput, match="one process's work, and 2 were launched"),
@@ -269,6 +299,8 @@ def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Pat
         run(*made, tmp_path / "taken" / "diary.txt")
     with pytest.raises(BadInput, match="was begun with another bounds"):
         run(*made, out, told=replace(TOLD, bounds=replace(BOUNDS, soft=0.3)))
+    with only_writer(out), pytest.raises(FolderBusy, match="Another process is writing into"):
+        run(*made, out)
     with pytest.raises(BadInput, match="was begun with another images"):
         run(*made, out, told=replace(TOLD, images=12))
     other = soft_dataset(tmp_path / "other", people=3)

@@ -18,6 +18,27 @@ if TYPE_CHECKING:
     from train.run import Settings
 
 RECIPE_HELP = "What to train; docs/recipes.md says what each is made of."
+# options that `iterate` has as well
+BaseModel = Annotated[
+    str | None,
+    typer.Option(
+        help="Stable Diffusion 2.1-base in diffusers' layout, or tiny.",
+        metavar="FOLDER|tiny",
+        show_default="tiny for recipe tiny",
+    ),
+]
+VreRun = Annotated[
+    Path | None,
+    typer.Option(help="A run of recipe vre, for the recipes that it conditions.", metavar="RUN", show_default="none"),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="Where the networks of perceptual losses lie.", metavar="FOLDER", show_default="torch's cache"),
+]
+PresetName = Annotated[str | None, typer.Option(help="Of the degradation.", show_default="the recipe's")]
+Steps = Annotated[
+    int | None, typer.Option(min=1, max=8, help="Steps that a restoration may take.", show_default="the recipe's")
+]
 
 
 def train(
@@ -40,31 +61,11 @@ def train(
         bool, typer.Option("--identity/--no-identity", help="The identity loss, through the dataset's recognizer.")
     ] = True,
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare data; results do not depend on it.")] = 1,
-    base_model: Annotated[
-        str | None,
-        typer.Option(
-            help="Stable Diffusion 2.1-base in diffusers' layout, or tiny.",
-            metavar="FOLDER|tiny",
-            show_default="tiny for recipe tiny",
-        ),
-    ] = None,
-    vre: Annotated[
-        Path | None,
-        typer.Option(
-            help="A run of recipe vre, for the recipes that it conditions.", metavar="RUN", show_default="none"
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where the networks of perceptual losses lie.", metavar="FOLDER", show_default="torch's cache"
-        ),
-    ] = None,
-    preset: Annotated[str | None, typer.Option(help="Of the degradation.", show_default="the recipe's")] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, max=8, help="Steps that a restoration may take.", show_default="the recipe's"),
-    ] = None,
+    base_model: BaseModel = None,
+    vre: VreRun = None,
+    weights: Weights = None,
+    preset: PresetName = None,
+    steps: Steps = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32 or bf16.", show_default="bf16 on a GPU that has it, else fp32")
     ] = None,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,14 @@ from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
 from manifests.ledger import Ledger
 from manifests.progress import Report
 from manifests.records import TrainedOn, Version
-from manifests.storage import config_hash, in_the_way, sweep, write_atomically
+from manifests.storage import config_hash, in_the_way, only_writer, sweep, write_atomically
 from train.attempts import STAGE, Work, clean, defects_of
 from train.cleaning import Bounds
 from train.loop import train
 from train.objective import check_weights
 from train.outputs import RUN_CONFIG, shown
 from train.recipes import VRE, Recipe
-from train.run import Settings
+from train.run import Settings, decided
 from train.snapshot import Snapshot, planned_targets, take_snapshot
 from train.together import world
 
@@ -102,9 +102,23 @@ def iterate(
     without training targets, for what does not go together and for an `out` of another iteration, LedgerBroken,
     ModelUnavailable or FaceModelError.
     """
-    check(rounds, told.recipe, out)
+    check(rounds, told, out)
     check_weights(told.recipe, told.settings.weights)
     models = models or _models(dataset, faces)
+    with only_writer(out):
+        return _rounds(dataset, out, told, rounds, models, workers, say, report)
+
+
+def _rounds(
+    dataset: Path,
+    out: Path,
+    told: Told,
+    rounds: int,
+    models: FaceModels,
+    workers: int,
+    say: Callable[[str], None],
+    report: Report,
+) -> Iterated:
     snapshot = _snapshot(dataset, out, 0, told, models, {})
     iteration = _claim(out, snapshot, told)
     work = Work(dataset, iteration, models, told.bounds, told.settings.base_model, told.recipe.steps)
@@ -122,8 +136,10 @@ def iterate(
                 return Iterated(finished, "nothing_new")
             snapshot = _snapshot(dataset, out, number, told, models, best)
         named = partial(_named, report, number)
-        told_to = (told.recipe, told.images, told.seed, None, workers, told.settings)
-        ending = train(run, snapshot.folder, *told_to, say=say, report=named)
+        settings = told.settings if not number else replace(told.settings, precision=_precision(out / "round-0"))
+        told_to = (told.recipe, told.images, told.seed, None, workers, settings)
+        with only_writer(run):
+            ending = train(run, snapshot.folder, *told_to, say=say, report=named)
         if ending.why != "complete":
             return Iterated(finished, ending.why)
         _note_training(dataset, iteration, number, snapshot)
@@ -143,17 +159,22 @@ def _snapshot(
     return take_snapshot(dataset, run / "snapshot", told.recipe.size, models, replace=not begun, versions=versions)
 
 
+def _precision(run: Path) -> str:
+    """What round 0 was computed in: the others must not differ by it, on whatever machine they are trained."""
+    return str(json.loads((run / RUN_CONFIG).read_text(encoding="utf-8"))["precision"])
+
+
 def _named(report: Report, number: int, what: str, done: int, total: int) -> None:
     report(f"{what} {number}", done, total)
 
 
-def check(rounds: int, recipe: Recipe, out: Path) -> None:
+def check(rounds: int, told: Told, out: Path) -> None:
     """Raises BadInput for what can be refused before anything is loaded."""
     if rounds < 1:
         raise BadInput(f"--rounds {rounds}: say how many rounds follow the first, 1 or more.")
     if world() > 1:
         raise BadInput(f"Iterating is one process's work, and {world()} were launched: start `likeness iterate` alone.")
-    if recipe.name == VRE:
+    if told.recipe.name == VRE:
         raise BadInput("Recipe vre trains no restorer, so there is nothing to clean with: name another --recipe.")
     if (file := in_the_way(out)) is not None:
         raise BadInput(f"{shown(file)} is a file and an iteration is a folder: name another --out.")
@@ -164,6 +185,7 @@ def check(rounds: int, recipe: Recipe, out: Path) -> None:
                 f"{shown(out)} is not empty and no iteration (it holds {shown(others[0])} and no {ABOUT}): name "
                 "another --out."
             )
+    decided(told.recipe, told.settings)
 
 
 def _models(dataset: Path, spec: str | None) -> FaceModels:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from manifests.storage import MAX_SEED
-from train.cli import RECIPE_HELP, chosen_recipe
+from train.cli import RECIPE_HELP, BaseModel, PresetName, Steps, VreRun, Weights, chosen_recipe
 
 MILD_SHARE = 0.5  # ours
 
@@ -27,10 +27,7 @@ def iterate(
         int | None, typer.Option(min=1, help="Images seen in each round.", show_default="the recipe's")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Every draw of every round follows from it.")] = 0,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, max=8, help="Steps that a restoration may take.", show_default="the recipe's"),
-    ] = None,
+    steps: Steps = None,
     identity: Annotated[
         bool, typer.Option("--identity/--no-identity", help="The identity loss, through the dataset's recognizer.")
     ] = True,
@@ -38,27 +35,10 @@ def iterate(
         str | None, typer.Option(help="Where the recognizer's files lie now.", show_default="as curated")
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare data; results do not depend on it.")] = 1,
-    base_model: Annotated[
-        str | None,
-        typer.Option(
-            help="Stable Diffusion 2.1-base in diffusers' layout, or tiny.",
-            metavar="FOLDER|tiny",
-            show_default="tiny for recipe tiny",
-        ),
-    ] = None,
-    vre: Annotated[
-        Path | None,
-        typer.Option(
-            help="A run of recipe vre, for the recipes that it conditions.", metavar="RUN", show_default="none"
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where the networks of perceptual losses lie.", metavar="FOLDER", show_default="torch's cache"
-        ),
-    ] = None,
-    preset: Annotated[str | None, typer.Option(help="Of the degradation.", show_default="the recipe's")] = None,
+    base_model: BaseModel = None,
+    vre: VreRun = None,
+    weights: Weights = None,
+    preset: PresetName = None,
     mild: Annotated[
         float,
         typer.Option(min=0, max=1, help="Share of the images that are degraded mildly instead, as targets are."),
@@ -85,7 +65,7 @@ def iterate(
         seed,
         Settings(base_model or TINY, vre, weights, identity=identity),
     )
-    check(rounds, chosen, folder)
+    check(rounds, told, folder)
     if dry_run:
         targets, defects = plan(dataset, chosen, told.bounds)
         if as_json:
