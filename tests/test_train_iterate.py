@@ -281,6 +281,7 @@ def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Pat
         (replace(TOLD, recipe=find_recipe("osdface", "tiny")), "is conditioned by a visual representation embedder"),
         (replace(TOLD, recipe=replace(SMALL, steps=9)), "--steps 9: say 1 to 8"),
         (replace(TOLD, settings=Settings(str(tmp_path))), "does not go with --base-model"),
+        (replace(TOLD, images=3), "--images 3 is less than one batch of 4"),
     ):
         with pytest.raises(BadInput, match=why):
             run(*made, tmp_path / "early", told=told)
@@ -301,6 +302,8 @@ def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Pat
         run(*made, out, told=replace(TOLD, bounds=replace(BOUNDS, soft=0.3)))
     with only_writer(out), pytest.raises(FolderBusy, match="Another process is writing into"):
         run(*made, out)
+    with pytest.raises(BadInput, match=r"was begun with another recipe \(mild, steps\)"):
+        run(*made, out, told=replace(TOLD, recipe=replace(SMALL, mild=0.5, steps=2)))
     with pytest.raises(BadInput, match="was begun with another images"):
         run(*made, out, told=replace(TOLD, images=12))
     other = soft_dataset(tmp_path / "other", people=3)

@@ -132,7 +132,7 @@ def run_training(
     from train.objective import check_weights
     from train.outputs import check_run_folder
     from train.recipes import find_recipe
-    from train.run import Settings, decided
+    from train.run import Settings, check_images, decided
     from train.snapshot import FACTS, take_snapshot
     from train.together import first_alone, leave, rank
 
@@ -146,6 +146,7 @@ def run_training(
 
     def check() -> None:
         check_run_folder(out)
+        check_images(chosen, chosen.images if images is None else images)
         decided(chosen, told)  # what is missing is said before a long snapshot is taken
         check_weights(chosen, told.weights)
 

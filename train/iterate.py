@@ -34,7 +34,7 @@ from train.loop import train
 from train.objective import check_weights
 from train.outputs import RUN_CONFIG, shown
 from train.recipes import VRE, Recipe
-from train.run import Settings, decided
+from train.run import Settings, check_images, decided
 from train.snapshot import Snapshot, planned_targets, take_snapshot
 from train.together import world
 
@@ -185,6 +185,7 @@ def check(rounds: int, told: Told, out: Path) -> None:
                 f"{shown(out)} is not empty and no iteration (it holds {shown(others[0])} and no {ABOUT}): name "
                 "another --out."
             )
+    check_images(told.recipe, told.images)
     decided(told.recipe, told.settings)
 
 
@@ -224,6 +225,8 @@ def _claim(out: Path, snapshot: Snapshot, told: Told) -> str:
             raise BadInput(f"{shown(path)} is not readable as an iteration: name another --out.") from error
         if differs:
             what = "has other faces" if differs[0] == "faces" else f"was begun with another {differs[0]}"
+            if differs[0] == "recipe":  # --steps, --mild and --preset are in it
+                what += f" ({', '.join(n for n, one in facts['recipe'].items() if there['recipe'].get(n) != one)})"
             raise BadInput(f"{shown(out)} {what}: name another --out, or say what it was begun with.")
     else:
         write_atomically(path, json.dumps(facts, indent=2, sort_keys=True).encode())

@@ -26,7 +26,7 @@ from train.logbook import Logbook
 from train.models.restorer import Restored
 from train.objective import discriminator_loss, generator_term
 from train.recipes import Recipe, ema_decay, rate_at
-from train.run import Settings, claim, computed, recognizer_of, restorer_facts
+from train.run import Settings, check_images, claim, computed, recognizer_of, restorer_facts
 from train.snapshot import load_snapshot
 from train.together import first_alone, gathered, rank, world
 
@@ -74,8 +74,7 @@ def train(
     """
     began, taken, end = time.monotonic(), load_snapshot(snapshot), recipe.images if images is None else images
     settings = settings or Settings()
-    if end < recipe.batch:
-        raise BadInput(f"--images {end} is less than one batch of {recipe.batch}.")
+    check_images(recipe, end)
     if minutes is not None and math.isnan(minutes):
         raise BadInput("--minutes nan: say a number of minutes.")
     if (notice := data.warping(taken, recipe)) and not rank():

@@ -86,6 +86,12 @@ def decided(recipe: Recipe, settings: Settings) -> dict[str, Any]:
     }
 
 
+def check_images(recipe: Recipe, images: int) -> None:
+    """Raises BadInput for a run that is shorter than a batch."""
+    if images < recipe.batch:
+        raise BadInput(f"--images {images} is less than one batch of {recipe.batch}.")
+
+
 def claim(
     run: Path, taken: Snapshot, recipe: Recipe, seed: int, settings: Settings, say: Callable[[str], None]
 ) -> dict[str, Any]:

@@ -129,7 +129,7 @@ class Restorer(nn.Module):
         first, own, seen = self.schedule.first, z[later], conditions.of(later)
         noise = self.base.predict(own, seen, first)
         answer = renoised(one_step.clean_from_noise(own, noise, first), noise, timestep[later])
-        # under autocast torch before 2.11 keeps a weight as it was cast here, without gradients, for the step that learns
+        # before 2.11 torch's autocast keeps a weight as it was cast here, without gradients, for the step that learns
         torch.clear_autocast_cache()
         given = z.to(answer.dtype, copy=True)
         given[later] = answer
