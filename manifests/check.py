@@ -10,6 +10,8 @@ import numpy as np
 
 from manifests.cleaned import strayed
 from manifests.erase import ERASED
+from manifests.errors import LedgerError
+from manifests.keys import key_of
 from manifests.ledger import Ledger
 from manifests.progress import Report
 from manifests.storage import BROKEN_ARRAY, crop_path, sha256_file, shard_path
@@ -104,6 +106,10 @@ def check(dataset: Path, hashes: bool = True, report: Report = lambda *_: None) 
         for what, sql in _RULES:
             wrong += [f"{what}: {row[0]}" for row in ledger.query(sql).iter_rows()]
         wrong += [f"cleaned version of a face outside the training split: {row.face_id}" for row in strayed(ledger)]
+        try:
+            key_of(ledger)
+        except LedgerError as error:
+            wrong.append(str(error))
         columns = ledger.query("SELECT column_name FROM information_schema.columns WHERE table_name = 'faces'")
         crop_sha256 = "crop_sha256" if "crop_sha256" in set(columns["column_name"]) else "NULL"
         faces = list(

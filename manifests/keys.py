@@ -60,7 +60,7 @@ def key_of(ledger: Ledger) -> bytes:
     if noted is None and not path.exists():
         return new_key()
     try:
-        text = path.read_text(encoding="ascii").strip()
+        text = path.read_text(encoding="ascii").removesuffix("\n")
     except (OSError, ValueError):
         text = ""
     if not re.fullmatch(rf"[0-9a-f]{{{2 * BYTES}}}", text):

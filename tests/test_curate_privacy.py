@@ -301,7 +301,7 @@ def test_a_remembered_face_is_kept_out_of_later_photos_before_anything_is_writte
     assert rows(dataset, KeptOut) == [row]
     written = []
     plain = curate.detect.write_crop
-    monkeypatch.setattr(curate.detect, "write_crop", lambda *words: (written.append(words[1]), plain(*words)))
+    monkeypatch.setattr(curate.detect, "write_crop", lambda *words: (written.append(words[1]), plain(*words))[1])
     save(photos / "new.png", photo([1], 70))
     save(photos / "two.png", photo([1, 3], 71))
     summary = curated(photos, dataset)
