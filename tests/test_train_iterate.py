@@ -278,7 +278,10 @@ def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Pat
             run(*made, tmp_path / "out", rounds)
     for told, why in (
         (replace(TOLD, recipe=find_recipe("vre", "tiny")), "Recipe vre trains no restorer"),
-        (replace(TOLD, recipe=find_recipe("osdface", "tiny")), "is conditioned by a visual representation embedder"),
+        (
+            replace(TOLD, recipe=find_recipe("osdface", "tiny"), images=16),
+            "is conditioned by a visual representation embedder",
+        ),
         (replace(TOLD, recipe=replace(SMALL, steps=9)), "--steps 9: say 1 to 8"),
         (replace(TOLD, settings=Settings(str(tmp_path))), "does not go with --base-model"),
         (replace(TOLD, images=3), "--images 3 is less than one batch of 4"),
