@@ -241,6 +241,19 @@ def test_a_photo_on_the_list_is_never_looked_at_and_its_hash_is_not_kept(tmp_pat
     assert answer(dataset, hashes[0])[0] == [f"{hashes[0]}: kept out, opted_out"]
 
 
+def test_a_file_that_was_kept_out_and_cannot_be_read_now_does_not_get_its_name_back(tmp_path):
+    photos, dataset = album(tmp_path / "photos"), tmp_path / "dataset"
+    told = save(photos / "person2" / "her name.png", photo([2], 40))
+    curated(photos, dataset)
+    purge(dataset, plan_optout(dataset, [str(told)]))
+    told.unlink()
+    told.symlink_to(tmp_path / "nowhere")
+    assert curated(photos, dataset).files == {"ok": 12, "opted_out": 1}
+    assert b"her%20name" not in everything(dataset)
+    (photos / "person2" / "other.png").symlink_to(tmp_path / "nowhere")
+    assert curated(photos, dataset).files == {"ok": 12, "opted_out": 1, "broken_symlink": 1}
+
+
 def test_a_file_that_holds_something_else_now_comes_in_and_the_other_way_round(tmp_path):
     photos, dataset = album(tmp_path / "photos"), tmp_path / "dataset"
     curated(photos, dataset)
