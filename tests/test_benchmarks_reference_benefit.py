@@ -30,7 +30,7 @@ def result() -> dict:
         for name in ("right - none", "right - wrong", "none - LQ")
     ]
     metrics = {"id_target": {"title": "identity to target"}}
-    return {"rows": rows, "differences": lines, "metrics": metrics, "judge": {"spec": "dlib"}}
+    return {"rows": rows, "differences": lines, "metrics": metrics, "judge": {"spec": "dlib"}, "references": 4}
 
 
 def test_the_summary_is_keyed_by_the_number_of_references() -> None:

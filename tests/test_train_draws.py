@@ -9,7 +9,8 @@ import pytest
 from train_doubles import SMALL, dataset, face_of, models_of, recognizer_onnx, snapshot
 
 from manifests.ledger import Ledger
-from train.draws import Sample, draw_sample
+from train.data import TrainingFaces
+from train.draws import MILD, Sample, draw_sample, draw_theta, drawn_mildly
 from train.recipes import Recipe
 from train.snapshot import Snapshot, take_snapshot
 
@@ -136,3 +137,22 @@ def test_each_reference_has_a_seed_of_its_own_where_it_is_augmented(taken: Snaps
     samples = [sample for sample in drawn(taken, OFTEN_WRONG, 200) if len(sample.references) > 1]
     assert all(len(set(sample.seeds)) == len(sample.references) for sample in samples)
     assert not any(sample.seeds for sample in drawn(taken, SMALL, 20))
+
+
+def test_a_share_of_the_images_is_degraded_mildly_where_a_recipe_says_so(taken: Snapshot) -> None:
+    half = replace(SMALL, mild=0.5)
+    mild = [drawn_mildly(half, 0, epoch, face) for epoch in range(100) for face in taken.face_ids]
+    assert 0.45 < sum(mild) / len(mild) < 0.55
+    assert not any(drawn_mildly(SMALL, 0, epoch, face) for epoch in range(9) for face in taken.face_ids)
+    # all else is drawn as it was; what is drawn mildly is, and the rest is as it was
+    plain, mixed = (TrainingFaces(taken, recipe, 0) for recipe in (SMALL, half))
+    seen = Counter[bool]()
+    for index in range(24):
+        one, other = plain[index], mixed[index]
+        assert one["row"] == other["row"] and bool((one["references"] == other["references"]).all())
+        epoch, face = index // len(plain.targets), taken.face_ids[int(one["row"])]
+        milder = drawn_mildly(half, 0, epoch, face)
+        assert bool((one["lq"] == other["lq"]).all()) != milder
+        seen[milder] += 1
+    assert seen[True] and seen[False]
+    assert draw_theta(MILD, 0, 0, "face")["preset"] == "mild"

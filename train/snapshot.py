@@ -10,7 +10,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -59,7 +59,8 @@ class Snapshot:
     references: list[np.ndarray]  # rows of the same person in the pairs' order; empty where the face is no target
     embeddings: np.ndarray  # (n, d) float32 unit rows
     landmarks: np.ndarray  # (n, 5, 2) float32, pixels of the crops
-    versions: list[int | None]  # of `likeness iterate`: the round whose restorer made the crop; None: the original
+    # of `likeness iterate`: the round whose restorer made the crop; None: the original
+    versions: list[int | None] = field(default_factory=list)
 
     @property
     def hash(self) -> str:
