@@ -155,7 +155,11 @@ def test_withdrawn_consent_takes_what_was_made_and_given_again_needs_no_new_dete
     shard = dataset / "embeddings" / f"{before[target.target].shard}.npy"
     vector = np.load(shard)[before[target.target].shard_row].tobytes()
     looked_at.clear()
+    report = build_report(dataset, [])
+    curated(photos, dataset)
+    assert report.is_file()
     curated(photos, dataset, sidecar=sidecar(tmp_path / "no.csv", f"{hashed},,,withdrawn"))
+    assert not report.exists()  # it shows the face
     (face,) = [row for row in rows(dataset, Face) if row.face_id == target.target]
     assert (face.status, face.reason, face.shard) == ("dropped", "no_consent", None)
     assert not crop_path(dataset, face.face_id).exists() and vector not in everything(dataset / "embeddings")
