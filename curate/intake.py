@@ -30,6 +30,7 @@ from curate.scan import (
     mark_same_files,
     offered,
     scan_batch,
+    still_hidden,
     still_holding,
     told_gone,
 )
@@ -62,9 +63,12 @@ def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> li
     found: dict[str, Path] = {}
     refused: dict[str, File] = {}
     walked: set[str] = set()
+    kept_out = kept_out_of(ledger)
+    hidden = {uri for uri in known if uri.startswith(HIDDEN)}
     for item in offered(photos, walked):
         if isinstance(item, File):
-            refused[item.uri] = still_holding(item, known.get(item.uri))
+            if not still_hidden(item, kept_out.key, hidden):
+                refused[item.uri] = still_holding(item, known.get(item.uri))
             continue
         met.add(uri_of(item))
         if not _unchanged(item, known.get(uri_of(item))):
@@ -80,12 +84,11 @@ def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> li
     for uri in known:
         if not uri.startswith(HIDDEN) and member_of(uri) is not None:
             members_of[uri.partition("#")[0]].append(uri)
-    kept_out = kept_out_of(ledger)
-    hidden = {uri for uri in known if uri.startswith(HIDDEN)}
     work = partial(scan_batch, kept_out=kept_out)
 
     def record(offered: Sequence[str], rows: Sequence[File | Photo]) -> None:
         """Write what became of the files of these uris."""
+        rows = [row for row in rows if isinstance(row, Photo) or not still_hidden(row, kept_out.key, hidden)]
         rows = [still_holding(row, known.get(row.uri)) if isinstance(row, File) else row for row in rows]
         new = [row for row in rows if not (isinstance(row, Photo) and row.photo_id in have)]
         files = {row.uri: row for row in rows if isinstance(row, File)}

@@ -7,7 +7,6 @@ split. Nothing is written here, and no picture is opened.
 from __future__ import annotations
 
 import ast
-import csv
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from curate.labels import printable
 from curate.scan import offered
 from curate.splits import SPLITS
+from curate.tables import read_csv
 from manifests.errors import BadInput
 from manifests.records import File, Given
 from manifests.storage import uri_of
@@ -212,38 +212,19 @@ def _inside(root: Path, base: Path, name: str, where: str) -> Path | None:
 
 def _csv_lines(table: Path) -> Iterator[tuple[str, str, list[str], bool]]:
     """(where, gt_image, ref_image as a list, whether there is an lq_image) of every line."""
-    number = 1  # where a record begins; a quoted cell may hold line ends
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header: list[str] | None = None
-            for cells in reader:
-                where, number = f"{table}, line {number}", reader.line_num + 1
-                if header is None:
-                    header = [cell.strip() for cell in cells]
-                    if any(header.count(column) != 1 for column in ("gt_image", "ref_image")):
-                        raise BadInput(f"{where}: the first line must name gt_image and ref_image, each once.")
-                    continue
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    raise BadInput(f"{where}: {len(cells)} columns where the first line names {len(header)}.")
-                row = dict(zip(header, cells, strict=True))
-                target = row["gt_image"].strip()
-                if not target or target.lower() == "nan":
-                    raise BadInput(f"{where}: gt_image is empty: name a picture, or take the line out.")
-                refs = _list_of(row["ref_image"], where)
-                if target in refs:
-                    raise BadInput(f"{where}: {target} is among its own references: take it out of ref_image.")
-                yield where, target, refs, row.get("lq_image", "").strip().lower() not in ("", "nan")
-    except UnicodeDecodeError:
-        raise BadInput(f"{table} is not UTF-8 text: save it as CSV in UTF-8.") from None
-    except csv.Error as error:
-        raise BadInput(f"{table}, line {number}: this is no CSV ({error}): is a quote not closed?") from None
-    except OSError as error:
-        raise BadInput(f"{table} cannot be read: {error.strerror or error}.") from None
-    if header is None:
-        raise BadInput(f"{table} is empty: its first line must name gt_image and ref_image.")
+    header, lines = read_csv(table, ("gt_image", "ref_image"))
+    for number, cells in lines:
+        where = f"{table}, line {number}"
+        if len(cells) < len(header):
+            raise BadInput(f"{where}: {len(cells)} columns where the first line names {len(header)}.")
+        row = dict(zip(header, cells, strict=True))
+        target = row["gt_image"].strip()
+        if not target or target.lower() == "nan":
+            raise BadInput(f"{where}: gt_image is empty: name a picture, or take the line out.")
+        refs = _list_of(row["ref_image"], where)
+        if target in refs:
+            raise BadInput(f"{where}: {target} is among its own references: take it out of ref_image.")
+        yield where, target, refs, row.get("lq_image", "").strip().lower() not in ("", "nan")
 
 
 def _list_of(cell: str, where: str) -> list[str]:

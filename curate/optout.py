@@ -63,7 +63,6 @@ def opt_out_faces(
             erase(ledger, dropped, OPTED_OUT, rows)
             erase_dropped(ledger)  # what an earlier call was stopped at
     if not dry_run:
-        (dataset / "report" / "index.html").unlink(missing_ok=True)
         rewrite(dataset)  # deleted rows stay in a DuckDB file otherwise
         write_card(dataset)
     kept = len(images) if remember else 0

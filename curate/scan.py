@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -218,6 +218,12 @@ def mark_same_files(files: Sequence[File]) -> list[File]:
 def still_holding(row: File, before: File | None) -> File:
     """The row; one of a file that cannot be read now goes on naming the photo that the file held."""
     return replace(row, photo_id=before.photo_id) if before is not None and row.reason in _UNREAD else row
+
+
+def still_hidden(row: File, key: bytes, hidden: Collection[str]) -> bool:
+    """Whether the row is of a file that was kept out when it was read last and cannot be read now: then its name may
+    not come back. `hidden` holds the uris of such files."""
+    return row.photo_id is None and row.bytes is None and bool(hidden) and hidden_uri(key, row.uri) in hidden
 
 
 def mark_replaced(

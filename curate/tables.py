@@ -28,7 +28,7 @@ def read_csv(table: Path, needed: tuple[str, ...]) -> tuple[list[str], list[tupl
         raise BadInput(f"{table}, line {number}: this is no CSV ({error}): is a quote not closed?") from None
     except OSError as error:
         raise BadInput(f"{table} cannot be read: {error.strerror or error}.") from None
-    header = lines[0][1] if lines else []
+    header = [cell.strip() for cell in lines[0][1]] if lines else []
     if any(header.count(column) != 1 for column in needed):
         raise BadInput(
             f"{table}: the first line must name the column{'s' if len(needed) > 1 else ''} {' and '.join(needed)}, "

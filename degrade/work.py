@@ -22,15 +22,10 @@ from PIL import Image
 from degrade.operations import MAX_PIXELS, Pixels, Theta, apply_to_pixels, shrink, to_float, to_uint8
 from degrade.pixels import quiet_opencv
 from manifests.errors import BadInput
-from manifests.workers import CRASHED, OUT_OF_MEMORY, SECONDS, TIMED_OUT, Lost, Map, each, limits
+from manifests.workers import IN_WORDS, Lost, Map, each, limits
 from manifests.workers import mapper as workers_mapper
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")  # whatever the name says; curation decodes the same
-_LOST = {
-    TIMED_OUT: f"takes more than {SECONDS:.0f} s",
-    CRASHED: "ends the process that decodes it",
-    OUT_OF_MEMORY: "needs too much memory",
-}
 ENGINES = ("exact", "basicsr")
 _PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
 
@@ -171,7 +166,9 @@ def compare_job(job: Job) -> Comparison:
 
 def run_jobs(jobs: Sequence[Job | Lost]) -> list[Result]:
     """`run_job` for pictures of others: one that no process comes through is a `problem` too."""
-    return [Result(problem=_LOST[j.reason]) if isinstance(j, Lost) else run_job(j) for j in each(jobs, limited=False)]
+    return [
+        Result(problem=IN_WORDS[j.reason]) if isinstance(j, Lost) else run_job(j) for j in each(jobs, limited=False)
+    ]
 
 
 def compare_jobs(jobs: Sequence[Job | Lost]) -> list[Comparison]:

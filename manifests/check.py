@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from manifests.cleaned import strayed
+from manifests.cleaned import FOLDER, strayed, version_path
 from manifests.erase import ERASED
 from manifests.errors import LedgerError
 from manifests.keys import key_of
 from manifests.ledger import Ledger
 from manifests.progress import Report
+from manifests.records import Version
 from manifests.storage import BROKEN_ARRAY, crop_path, sha256_file, shard_path
 
 _SHA256 = 64  # hex digits; the shards of an older Likeness have shorter names, which say nothing of the content
@@ -117,6 +118,7 @@ def check(dataset: Path, hashes: bool = True, report: Report = lambda *_: None) 
         )
         barred = set(ledger.query(f"SELECT face_id FROM faces WHERE reason IN {ERASED}")["face_id"])
         images = ledger.query("SELECT lq_set, face_id, sha256 FROM degradations ORDER BY 1, 2")
+        cleaned = [row for row in ledger.rows(Version) if row.status == "ok"] if ledger.has("versions") else []
         noted = ledger.query("SELECT unit, detail FROM stages WHERE stage = 'degrade' AND unit LIKE '%/records'")
     wrong += _crops(dataset, [(face, status, sha256) for face, status, *_, sha256 in faces], hashes, report)
     there = sorted(face for face in barred if crop_path(dataset, face).is_file())
@@ -127,7 +129,7 @@ def check(dataset: Path, hashes: bool = True, report: Report = lambda *_: None) 
     ]
     beside = {unit.rpartition("/")[0]: json.loads(detail) for unit, detail in noted.iter_rows()}
     wrong += _images(dataset, list(images.iter_rows()), beside, hashes, report)
-    return wrong
+    return wrong + _versions(dataset, cleaned, hashes)
 
 
 def _crops(dataset: Path, rows: Sequence[tuple[str, str, str | None]], hashes: bool, report: Report) -> list[str]:
@@ -187,6 +189,20 @@ def _images(
     known |= {dataset / "lq" / lq_set / name for lq_set, *_ in rows if lq_set not in beside for name in _BESIDE}
     return wrong + _unknown(
         dataset, "lq", known, lambda path: f"low-quality image without a row: {path.parent.name}/{path.name}", ".png"
+    )
+
+
+def _versions(dataset: Path, rows: Sequence[Version], hashes: bool) -> list[str]:
+    """Cleaned pictures of training faces (likeness iterate)."""
+    wrong = []
+    files = {version_path(dataset, row.iteration, row.round, row.face_id): row for row in rows}
+    for path, row in files.items():
+        if not path.is_file():
+            wrong.append(f"cleaned version missing: {path.relative_to(dataset)}")
+        elif hashes and sha256_file(path) != row.sha256:
+            wrong.append(f"cleaned version changed since it was written: {path.relative_to(dataset)}")
+    return wrong + _unknown(
+        dataset, FOLDER, set(files), lambda path: f"cleaned version without a row: {path.relative_to(dataset)}", ".png"
     )
 
 

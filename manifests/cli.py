@@ -149,6 +149,8 @@ def purge(
         if not as_json:
             typer.echo("Finishing the purge that was stopped.")
         say_purged(purged(dataset, begun), as_json)
+        if person or photo:
+            typer.echo("If whom you named now was not in that one: the same command again purges them.", err=True)
         return
     plan = plan_purge(dataset, person or [], photo or [], run or [])
     if confirmed(plan, dry_run, yes, as_json):

@@ -115,7 +115,9 @@ def erase(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterable[Reco
     the dataset neither."""
     taken = [replace(face, shard=None, shard_row=None, duplicate_of=None, crop_sha256=None) for face in faces]
     gone = {face.face_id for face in taken}
-    clean([ledger.dataset], gone)  # first: rows that are still there bring a call that was stopped back here
+    # first: rows that are still there bring a call that was stopped back here
+    clean([ledger.dataset], gone)
+    (ledger.dataset / "report" / "index.html").unlink(missing_ok=True)  # it shows pictures
     found = erasure(ledger, gone)
     found.write_shards(ledger.dataset)
     kept = [row for row in found.rows if not (isinstance(row, Face) and row.face_id in gone)]

@@ -37,6 +37,11 @@ MEMORY = 3 * 2**29
 
 TIMED_OUT, CRASHED, OUT_OF_MEMORY = "timed_out", "crashed", "out_of_memory"
 LOST = (TIMED_OUT, CRASHED, OUT_OF_MEMORY)
+IN_WORDS = {  # of a photo, for people
+    TIMED_OUT: f"takes more than {SECONDS:.0f} s",
+    CRASHED: "ends the process that decodes it",
+    OUT_OF_MEMORY: "needs too much memory",
+}
 
 
 @dataclass(frozen=True)

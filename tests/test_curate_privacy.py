@@ -155,7 +155,11 @@ def test_withdrawn_consent_takes_what_was_made_and_given_again_needs_no_new_dete
     shard = dataset / "embeddings" / f"{before[target.target].shard}.npy"
     vector = np.load(shard)[before[target.target].shard_row].tobytes()
     looked_at.clear()
+    report = build_report(dataset, [])
+    curated(photos, dataset)
+    assert report.is_file()
     curated(photos, dataset, sidecar=sidecar(tmp_path / "no.csv", f"{hashed},,,withdrawn"))
+    assert not report.exists()  # it shows the face
     (face,) = [row for row in rows(dataset, Face) if row.face_id == target.target]
     assert (face.status, face.reason, face.shard) == ("dropped", "no_consent", None)
     assert not crop_path(dataset, face.face_id).exists() and vector not in everything(dataset / "embeddings")
@@ -239,6 +243,19 @@ def test_a_photo_on_the_list_is_never_looked_at_and_its_hash_is_not_kept(tmp_pat
         f"{photos / 'person2' / 'late.png'}: dropped, opted_out"
     ]
     assert answer(dataset, hashes[0])[0] == [f"{hashes[0]}: kept out, opted_out"]
+
+
+def test_a_file_that_was_kept_out_and_cannot_be_read_now_does_not_get_its_name_back(tmp_path):
+    photos, dataset = album(tmp_path / "photos"), tmp_path / "dataset"
+    told = save(photos / "person2" / "her name.png", photo([2], 40))
+    curated(photos, dataset)
+    purge(dataset, plan_optout(dataset, [str(told)]))
+    told.unlink()
+    told.symlink_to(tmp_path / "nowhere")
+    assert curated(photos, dataset).files == {"ok": 12, "opted_out": 1}
+    assert b"her%20name" not in everything(dataset)
+    (photos / "person2" / "other.png").symlink_to(tmp_path / "nowhere")
+    assert curated(photos, dataset).files == {"ok": 12, "opted_out": 1, "broken_symlink": 1}
 
 
 def test_a_file_that_holds_something_else_now_comes_in_and_the_other_way_round(tmp_path):

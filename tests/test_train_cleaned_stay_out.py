@@ -128,6 +128,21 @@ def test_check_names_every_version_of_a_face_that_is_not_training(
     assert not [line for line in check(clean) if line.startswith(what)]
 
 
+def test_check_compares_cleaned_pictures_with_their_rows(planted: tuple[Path, Mapping[str, Version]]) -> None:
+    dataset, made = planted
+    gone, changed, none = sorted(made)[:3]
+    version_path(dataset, "it", 0, gone).unlink()
+    version_path(dataset, "it", 0, changed).write_bytes(b"another")
+    write_atomically(version_path(dataset, "it", 7, none), b"of no row")
+    found = {line.partition(": ")[0]: Path(line).stem for line in check(dataset) if "outside" not in line}
+    assert found == {
+        "cleaned version missing": gone,
+        "cleaned version changed since it was written": changed,
+        "cleaned version without a row": none,
+    }
+    assert not [line for line in check(dataset, hashes=False) if "changed" in line]
+
+
 def test_whoever_is_purged_takes_their_cleaned_pictures_along(planted: tuple[Path, Mapping[str, Version]]) -> None:
     dataset, made = planted
     with Ledger.open(dataset, write=True) as ledger:

@@ -17,7 +17,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from test_train_reading import ODD, reads_oddly
 
+import train.reading
 import train.restore
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, template_at
 from curate.faces.decode import decode
@@ -28,6 +30,7 @@ from manifests.optout import plan_optout
 from manifests.purge import purge
 from manifests.records import KeptOut
 from manifests.report.runs import read_run
+from manifests.workers import mapper
 from train.models.config import ModelConfig
 from train.models.restorer import Restored, Restorer
 from train.recipes import find_recipe
@@ -548,3 +551,21 @@ def test_who_is_kept_out_of_the_runs_dataset_is_no_reference_and_not_restored(
         ledger.record("double", "all", {}, rows)
     with pytest.raises(BadInput, match="shows a face that opted out"):
         restore([photo], [save("r.png", [5], 3)], run, tmp_path / "o4")
+
+
+@pytest.mark.slow
+def test_a_photo_that_ends_the_process_that_reads_it_costs_itself_alone(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train.reading, "mapper", lambda workers: mapper(workers, reads_oddly))
+    dies = doubles.save(tmp_path / "die.png", np.zeros((*ODD["die"], 3), np.uint8))
+    references, notices = tmp_path / "references", list[str]()
+    doubles.save(references / "0.png", doubles.photo([0], 9))
+    doubles.save(references / "1.png", np.zeros((*ODD["die"], 3), np.uint8))
+    photos = [save("a.png", [0]), dies, save("b.png", [0])]
+    restore(photos, [references], tmp_path, tmp_path / "o", limited=True, notice=notices.append)
+    rows = {Path(row["photo"]).stem: row for row in map(json.loads, (tmp_path / "o" / LOG).read_text().splitlines())}
+    assert [rows[name]["status"] for name in ("a", "b", "die")] == ["ok", "ok", "failed"]
+    assert rows["die"]["reason"] == f"{dies} cannot be read as a photo: it ends the process that decodes it."
+    assert len(notices) == 1 and "1.png cannot be read as a photo: it ends the process" in notices[0]
+    assert marking.seen == [1, 1]

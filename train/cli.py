@@ -286,6 +286,7 @@ def restore(
             report=report,
             notice=notices.append,
             watch=faces_done.add if watched else lambda *_: None,
+            limited=True,
         )
     if watched:
         from train.outputs import write_text

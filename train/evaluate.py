@@ -29,7 +29,7 @@ from train.metrics.table import METRICS
 from train.models.restorer import Restorer
 from train.models.steps import check_steps
 from train.outputs import photos_in, result_name
-from train.reference_photos import read_photo
+from train.reading import read_photo
 from train.restore import load_recorded_faces, on_device, open_restorer
 
 # what is measured where nothing else is asked for; LPIPS and DISTS where their weights are here

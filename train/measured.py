@@ -22,7 +22,8 @@ from train.metrics.table import METRICS
 from train.models.restorer import Restorer
 from train.outputs import photos_in
 from train.outputs import shown as printable
-from train.reference_photos import landmarks_of, read_photo, shown_for, to_image, to_tensor
+from train.reading import read_photo
+from train.reference_photos import landmarks_of, shown_for, to_image, to_tensor
 from train.restore import run_model
 
 Row = dict[str, Any]

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, recognition_crop, similarity, template_at, transform
-from curate.faces.decode import FORMATS, UndecodableImage, decode
 from curate.faces.models import Detection, FaceModels, Finder
 from degrade.operations import shrink
 from manifests.errors import BadInput
 from train.models.restorer import Restorer
 from train.outputs import photos_in, shown
+from train.reading import Read, read_photo
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def read_references(
     model: Restorer,
     models: FaceModels,
     notice: Callable[[str], None] = lambda _: None,
+    read: Read = read_photo,
 ) -> References:
     """The largest face of every photo of `reference_files`; `notice` is told where there were several.
 
@@ -62,7 +63,7 @@ def read_references(
     used: set[Path] = set()
     for path, folder in files:
         try:
-            image = read_photo(path)
+            image = read(path)
             found = detect_faces(image, models)
             if not found:
                 raise BadInput(
@@ -147,14 +148,3 @@ def in_crop(landmarks5: np.ndarray, size: int) -> np.ndarray:
 
 def _largest(found: Sequence[Detection]) -> Detection:
     return max(found, key=lambda one: (one.box[2] - one.box[0]) * (one.box[3] - one.box[1]))
-
-
-def read_photo(path: Path) -> np.ndarray:
-    """RGB uint8 (H, W, 3). Raises BadInput for a file that is no photo."""
-    try:
-        return decode(path)
-    except UndecodableImage as error:
-        known = ", ".join(FORMATS)
-        raise BadInput(f"{shown(path)} cannot be read as a photo ({error}): {known} are known.") from None
-    except OSError as error:
-        raise BadInput(f"{shown(path)} cannot be read: {error.strerror}.") from None

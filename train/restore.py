@@ -23,12 +23,12 @@ from train.models.restorer import Restorer
 from train.models.steps import check_steps
 from train.outputs import outputs_of, shown
 from train.paste import paste
+from train.reading import Read, reader
 from train.reference_photos import (
     References,
     detect_faces,
     in_crop,
     landmarks_of,
-    read_photo,
     read_references,
     reference_files,
     shown_for,
@@ -95,6 +95,7 @@ def restore(
     report: Report = lambda *_: None,
     notice: Callable[[str], None] = lambda _: None,
     watch: Watch = lambda *_: None,
+    limited: bool = False,
 ) -> list[PhotoDone]:
     """Restore photos and folders of photos into `out` as PNG, with a row for each in OUT/restored.jsonl.
 
@@ -103,9 +104,11 @@ def restore(
     with status failed. `aligned` takes the inputs as square FFHQ-template crops and answers crops of the restorer's
     size. `box` (x0, y0, x1, y1) names the face in a single photo. `checkpoint`, `base_model` and `steps` are as in
     `open_restorer`. `faces` replaces the recorded --faces spec where the files have moved. `notice` is told, a sentence
-    each, what was assumed of the references; `watch` is shown every face that is restored. Raises BadInput (also where
-    a file in `out` would be overwritten that is not this photo restored with these very settings), ModelUnavailable or
-    FaceModelError before anything is written.
+    each, what was assumed of the references; `watch` is shown every face that is restored. `limited` decodes photos and
+    references in a process of their own, where one that hangs, crashes or wants too much memory costs itself alone;
+    else they are decoded here, where nothing is limited. Raises BadInput (also where a file in `out` would be
+    overwritten that is not this photo restored with these very settings), ModelUnavailable or FaceModelError before
+    anything is written.
     """
     if box is not None and (aligned or len(inputs) != 1 or not inputs[0].is_file()):
         raise BadInput("--box names a face in one photo: give one photo, and no --aligned.")
@@ -119,47 +122,48 @@ def restore(
         notice("This restorer looks at no reference: they decide which faces are restored, and nothing else.")
     kept_out = _kept_out_near(Path(checkpoint))
     shown_files = _allowed(shown_files, kept_out, notice)
-    known = read_references(shown_files, model, models, notice)
-    if kept_out is not None and kept_out.alike(known.embeddings.numpy()).any():
-        raise BadInput("A reference shows a face that opted out of the dataset of this run: name others.")
-    settings = config_hash(
-        {
-            "checkpoint": str(checkpoint.resolve()),
-            "base_model": model.config.base_model,
-            "restorer": model.facts,
-            "references": [sha256_file(path) for path, _ in shown_files],
-            "aligned": aligned,
-            "box": box,
-            **({"steps": steps} if steps > 1 else {}),
-        }
-    )
-    with only_writer(out):
-        for folder in sorted({out, *(target.parent for _, target in todo)}):
-            sweep(folder, below=False)
-        kept, rows = kept_entries(out, todo, settings), list[PhotoDone]()
-        closed = [PhotoDone(str(folder), None, "failed", reason) for folder, reason in unreadable]
+    with reader(limited) as read:
+        known = read_references(shown_files, model, models, notice, read)
+        if kept_out is not None and kept_out.alike(known.embeddings.numpy()).any():
+            raise BadInput("A reference shows a face that opted out of the dataset of this run: name others.")
+        settings = config_hash(
+            {
+                "checkpoint": str(checkpoint.resolve()),
+                "base_model": model.config.base_model,
+                "restorer": model.facts,
+                "references": [sha256_file(path) for path, _ in shown_files],
+                "aligned": aligned,
+                "box": box,
+                **({"steps": steps} if steps > 1 else {}),
+            }
+        )
+        with only_writer(out):
+            for folder in sorted({out, *(target.parent for _, target in todo)}):
+                sweep(folder, below=False)
+            kept, rows = kept_entries(out, todo, settings), list[PhotoDone]()
+            closed = [PhotoDone(str(folder), None, "failed", reason) for folder, reason in unreadable]
 
-        def log() -> None:
-            stopped = [PhotoDone(str(path), None, "failed", STOPPED) for path, _ in todo[len(rows) :]]
-            done = zip(todo, [*rows, *stopped], strict=True)
-            now = [entry(asdict(row), path, target, out, settings) for (path, target), row in done]
-            write_log(out, [*kept, *now, *(asdict(row) for row in closed)])
+            def log() -> None:
+                stopped = [PhotoDone(str(path), None, "failed", STOPPED) for path, _ in todo[len(rows) :]]
+                done = zip(todo, [*rows, *stopped], strict=True)
+                now = [entry(asdict(row), path, target, out, settings) for (path, target), row in done]
+                write_log(out, [*kept, *now, *(asdict(row) for row in closed)])
 
-        log()  # before the first file, so that a killed run knows its own files again
-        try:
-            for path, target in todo:
-                try:
-                    if kept_out is not None and path.is_file() and kept_out.photo(sha256_file(path)) is not None:
-                        row = PhotoDone(str(path), None, "dropped", OPTED_OUT)
-                    else:
-                        row = _restore_one(path, target, model, models, known, aligned, box, watch)
-                except Exception as error:  # one odd photo must not end a folder of thousands
-                    said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-                    row = PhotoDone(str(path), None, "failed", f"The photo could not be restored: {said}.")
-                rows.append(row)
-                report("restore", len(rows), len(todo))
-        finally:
-            log()
+            log()  # before the first file, so that a killed run knows its own files again
+            try:
+                for path, target in todo:
+                    try:
+                        if kept_out is not None and path.is_file() and kept_out.photo(sha256_file(path)) is not None:
+                            row = PhotoDone(str(path), None, "dropped", OPTED_OUT)
+                        else:
+                            row = _restore_one(path, target, model, models, known, aligned, box, watch, read)
+                    except Exception as error:  # one odd photo must not end a folder of thousands
+                        said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+                        row = PhotoDone(str(path), None, "failed", f"The photo could not be restored: {said}.")
+                    rows.append(row)
+                    report("restore", len(rows), len(todo))
+            finally:
+                log()
     return [*rows, *closed]
 
 
@@ -262,9 +266,10 @@ def _restore_one(
     aligned: bool,
     box: tuple[float, float, float, float] | None,
     watch: Watch,
+    read: Read,
 ) -> PhotoDone:
     try:
-        image = read_photo(path)
+        image = read(path)
     except BadInput as error:
         return PhotoDone(str(path), None, "failed", str(error))
     if aligned:

@@ -86,7 +86,7 @@ class Chosen:
     lq: dict[str, Path] = field(default_factory=dict)  # target -> frozen low-quality picture
     lq_sha256: dict[str, str] = field(default_factory=dict)
     embeddings: dict[str, np.ndarray] = field(default_factory=dict)  # float32 (d,) unit vectors, where asked for
-    recognizer: dict[str, Any] = field(default_factory=dict)  # whose embeddings they are
+    recognizer: dict[str, Any] = field(default_factory=dict)  # whose embeddings they are; not its spec, a path
     policy: str = "identity"  # of the splits, or photos: one person on both sides
     left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -180,7 +180,7 @@ def choose(ledger: Ledger, wanted: Wanted) -> Chosen:
     if not wanted.embeddings:
         return chosen
     ids, vectors = ledger.embeddings(sorted(chosen.faces))
-    models = ledger.query("SELECT spec, file, sha256, licence, dim FROM models WHERE role = 'recognizer'")
+    models = ledger.query("SELECT file, sha256, licence, dim FROM models WHERE role = 'recognizer'")
     found = models.row(0, named=True) if len(models) else {}
     return replace(chosen, embeddings=dict(zip(ids, vectors, strict=True)), recognizer=found)
 

@@ -161,7 +161,7 @@ def _card(out: Path) -> dict[str, Any]:
 
 
 def _intact(out: Path, card: dict[str, Any]) -> bool:
-    """Whether no file is gone; what its user has added since, embeddings for one, is their own."""
+    """Whether no file is gone, as far as their number tells; what its user has added since is their own."""
     return sum(path.is_file() for path in out.rglob("*")) > int(card.get("files", 0))  # and the card itself
 
 
@@ -194,7 +194,7 @@ def _told(name: str, out: Path, chosen: Chosen, kind: Format, files: int, size: 
         )
     if chosen.embeddings:
         made = chosen.recognizer
-        notices.append(f"Embeddings are biometric data: of {made.get('spec')}, {made.get('dim')} numbers a face.")
+        notices.append(f"Embeddings are biometric data: of {made.get('file')}, {made.get('dim')} numbers a face.")
     return Exported(
         name,
         str(out),

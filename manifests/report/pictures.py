@@ -15,6 +15,8 @@ from manifests.storage import sha256_bytes
 
 Series = Sequence[tuple[float, float]]
 
+# what Pillow raises on broken pictures, and on those of too many pixels
+_BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 _COLOURS = ("var(--ink-1)", "var(--ink-2)", "var(--ink-3)")
 
 
@@ -23,7 +25,7 @@ def thumbnail(path: Path, side: int) -> str:
     try:
         with Image.open(path) as image:
             return _small(image.convert("RGB"), side)
-    except OSError:
+    except _BROKEN:
         return ""
 
 
@@ -42,7 +44,7 @@ def patch(uri: str, photo_id: str, box: Sequence[float], side: int) -> str:
             cut = tuple(round(edge) for edge in (x - half, y - half, x + half, y + half))
             square = ImageOps.exif_transpose(image).convert("RGB").crop((cut[0], cut[1], cut[2], cut[3]))
             return _small(square.resize((side, side), Image.Resampling.LANCZOS), side)
-    except (OSError, ValueError, Unreadable, Image.DecompressionBombError):
+    except (*_BROKEN, Unreadable):
         return ""
 
 

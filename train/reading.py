@@ -1,0 +1,67 @@
+"""Photos that others made, decoded: in a process of their own, one that hangs or ends it costs itself alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from curate.faces.decode import FORMATS, UndecodableImage, decode
+from manifests.errors import BadInput
+from manifests.workers import IN_WORDS, OUT_OF_MEMORY, Lost, each, mapper
+from train.outputs import shown
+
+Read = Callable[[Path], np.ndarray]
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """RGB uint8 (H, W, 3). Raises BadInput for a file that is no photo."""
+    try:
+        return decode(path)
+    except UndecodableImage as error:
+        if error.reason == OUT_OF_MEMORY:
+            raise BadInput(_lost(path, OUT_OF_MEMORY)) from None
+        known = ", ".join(FORMATS)
+        raise BadInput(f"{shown(path)} cannot be read as a photo ({error}): {known} are known.") from None
+    except OSError as error:
+        raise BadInput(f"{shown(path)} cannot be read: {error.strerror}.") from None
+
+
+@contextmanager
+def reader(limited: bool) -> Iterator[Read]:
+    """`read_photo`; where `limited`, in one process of its own, within the time and memory of manifests/workers.py.
+
+    The process starts with the first photo. What a photo does to it becomes BadInput as well.
+    """
+    if not limited:
+        yield read_photo
+        return
+    with mapper(1) as run:
+
+        def read(path: Path) -> np.ndarray:
+            ((found,),) = run(_read_batch, [[path]])
+            if isinstance(found, str):
+                raise BadInput(found)
+            return np.asarray(found)
+
+        yield read
+
+
+def _read_batch(paths: Sequence[Path | Lost]) -> list[np.ndarray | str]:
+    """Each photo, or the sentence that says why there is none."""
+    found: list[np.ndarray | str] = []
+    for path in each(paths):
+        if isinstance(path, Lost):
+            found.append(_lost(path.unit, path.reason))
+            continue
+        try:
+            found.append(read_photo(path))
+        except BadInput as error:
+            found.append(str(error))
+    return found
+
+
+def _lost(path: Path, reason: str) -> str:
+    return f"{shown(path)} cannot be read as a photo: it {IN_WORDS[reason]}."
