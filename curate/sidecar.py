@@ -15,7 +15,7 @@ from manifests.erase import CONSENT_MISSING, ERASED, NO_CONSENT, erase_dropped
 from manifests.errors import BadInput
 from manifests.ledger import Ledger
 from manifests.records import Face, File, Photo, Record
-from manifests.storage import uri_of
+from manifests.storage import place_of, uri_of
 
 COLUMNS = ("source", "licence", "consent")
 CONSENT = ("yes", "no", "withdrawn")  # from the most to the least that is allowed; an empty cell says nothing
@@ -71,11 +71,15 @@ def told_of_photos(
 ) -> tuple[dict[str, dict[str, str]], list[str]]:
     """photo -> column -> what was told, and what is to be told of lines that name no photo here.
 
-    A line's file is a path below one of `roots`, a whole path, or a sha256. Where copies of one photo are told
-    different things, the consent that allows least counts, and of source and licence the first line.
+    A line's file is a path below one of `roots` (of a member its archive's and its own, `a.zip/b.jpg`), a whole path,
+    or a sha256. Where copies of one photo are told different things, the consent that allows least counts, and of
+    source and licence the first line.
     """
-    photo_of = {file.uri: file.photo_id for file in files if file.photo_id is not None}
-    photos = set(photo_of.values())
+    held: dict[str, set[str]] = defaultdict(set)  # where a person would look for a file -> its photos
+    for file in files:
+        if file.photo_id is not None:
+            held[uri_of(place_of(file.uri))].add(file.photo_id)
+    photos = {photo for found in held.values() for photo in found}
     folders = [root if root.is_dir() else root.parent for root in roots]
     found: dict[str, dict[str, str]] = defaultdict(dict)
     unknown: list[str] = []
@@ -83,8 +87,7 @@ def told_of_photos(
         if re.fullmatch(r"[0-9a-fA-F]{64}", told.file):
             hits = {told.file.lower()} & photos
         else:
-            uris = [uri_of(folder / told.file) for folder in folders]
-            hits = {photo_of[uri] for uri in uris if uri in photo_of}
+            hits = {photo for folder in folders for photo in held.get(uri_of(folder / told.file), ())}
         if not hits:
             unknown.append(told.file)
         for photo in sorted(hits):

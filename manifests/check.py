@@ -139,7 +139,9 @@ def _crops(dataset: Path, rows: Sequence[tuple[str, str, str | None]], hashes: b
         if not path.is_file():
             wrong += [f"accepted face without crop: {face}"] if status == "ok" else []
         elif hashes and sha256 is not None and sha256_file(path) != sha256:
-            wrong.append(f"crop changed since it was written: {path.relative_to(dataset)}")
+            wrong.append(
+                f"crop changed since it was written: {path.relative_to(dataset)} (remove it, and curate again)"
+            )
         report("crops", done, len(rows))
     known = {crop_path(dataset, face) for face, *_ in rows}
     return wrong + _unknown(dataset, "faces", known, lambda path: f"crop without a face: {path.stem}", ".png")

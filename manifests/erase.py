@@ -17,7 +17,7 @@ import numpy as np
 
 from manifests.cleaned import FOLDER, versions_of
 from manifests.ledger import Forget, Ledger, NewDetail
-from manifests.records import Face, Identity, Membership, Pair, Record
+from manifests.records import Face, Identity, Membership, Pair, Record, Split
 from manifests.runs import clean
 from manifests.storage import BROKEN_ARRAY, crop_path, sha256_bytes, shard_path, sweep, write_atomically
 
@@ -61,6 +61,10 @@ def erasure(ledger: Ledger, gone: Collection[str]) -> Erasure:
         else:
             targets.add(pair.target)
     found.forget.append(("pairs", "target", sorted(targets)))
+    splits = ledger.rows(Split)
+    locked = {row.face_id for row in splits if row.locked}
+    if locked and locked <= gone:  # models were trained on the others: they stay where they are without the frozen set
+        found.rows += [replace(row, locked=True) for row in splits if row.face_id not in gone]
     _rewrite_shards(ledger, gone, found)
     _thin_sets(ledger, gone, found)
     return found

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from manifests.archives import is_archive
 from manifests.decided import MIN_OVERLAP, overlap
 from manifests.errors import BadInput
 from manifests.keys import key_of, mark
@@ -100,6 +101,9 @@ def plan_optout(dataset: Path, photos: Sequence[str], runs: Sequence[Path] = ())
         if re.fullmatch(r"[0-9a-fA-F]{64}", told):
             sha256 = told.lower()
         elif path.is_file():
+            with path.open("rb") as file:
+                if is_archive(file.read(512)):
+                    raise BadInput(f"{path} is an archive: name each photo in it, as {path.name}/PHOTO, or its sha256.")
             sha256 = sha256_file(path)
         else:
             inside.append(told)

@@ -132,8 +132,8 @@ def _photo(ledger: Ledger, told: str) -> set[str]:
     if kept_out_as(ledger, told) is not None:
         return set()
     raise BadInput(
-        f"{ledger.dataset} holds no photo {_shown(told)}: look at `likeness manifest why`; what was "
-        "never in is kept out with `likeness manifest optout`."
+        f"{ledger.dataset} holds no photo {_shown(told)}, and there is no such file: look at `likeness manifest "
+        "why`. `likeness manifest optout` takes a file that was never in, or all 64 characters of its sha256."
     )
 
 

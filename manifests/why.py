@@ -72,6 +72,8 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
                 "found again under another id. A photo or a face tells who its people are."
             )
         short = f" Of an id, give {_PREFIX} characters or more." if len(photo) < _PREFIX else ""
+        if any(uri.startswith(HIDDEN) for uri in files["uri"]):
+            short += " What is kept out is known by its whole path alone."
         raise BadInput(
             f"{dataset} has no row for {_shown(photo)}: it was never offered, or its name is spelt differently.{short}"
         )

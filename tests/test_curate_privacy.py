@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -382,3 +383,18 @@ def test_the_command_line_asks_before_it_takes_and_says_what_it_took(tmp_path, e
     told = json.loads(cli("manifest", "purge", dataset, "--photo", "person2/1.png", "--yes", "--json").output)
     assert told["removed"]["photos"] == 1 and told["proof"]["found"] == []
     assert "opted_out" in cli("manifest", "card", dataset, "--dry-run").output and check(dataset) == []
+
+
+def test_a_member_of_an_archive_is_told_of_by_its_place_and_the_archive_itself_is_no_photo(tmp_path):
+    photos, dataset = tmp_path / "photos", tmp_path / "dataset"
+    album(photos, people=2, each=2)
+    inside = tmp_path / "inside.png"
+    save(inside, photo([1], 40))
+    with zipfile.ZipFile(photos / "a.zip", "w") as archive:
+        archive.write(inside, "b/c.png")
+    summary = curated(photos, dataset, sidecar=sidecar(tmp_path / "told.csv", "a.zip/b/c.png,,,no"))
+    assert not any("hold no photo" in notice for notice in summary.notices)
+    (row,) = [row for row in rows(dataset, Photo) if row.photo_id == sha256_file(inside)]
+    assert (row.consent, row.reason) == ("no", "no_consent")
+    with pytest.raises(BadInput, match=r"a\.zip is an archive: name each photo in it, as a\.zip/PHOTO"):
+        plan_optout(dataset, [str(photos / "a.zip")])

@@ -90,7 +90,8 @@ def test_a_crop_that_another_has_replaced(dataset):
     """Its PNG is sound, so nothing but the recorded hash can tell."""
     one, other = [face.face_id for face in table(dataset, Face) if face.status == "ok"][:2]
     shutil.copyfile(crop_path(dataset, other), crop_path(dataset, one))
-    assert check(dataset) == [f"crop changed since it was written: faces/{one[:2]}/{one}.png"]
+    told = f"crop changed since it was written: faces/{one[:2]}/{one}.png (remove it, and curate again)"
+    assert check(dataset) == [told]
     assert check(dataset, hashes=False) == []
 
 

@@ -307,6 +307,19 @@ def test_the_card_says_what_there_is_and_follows_a_purge(own):
     assert "| photos in use | 25 |" in after and "photos, purged | 1" in after
 
 
+def test_who_was_trained_on_stays_there_when_the_frozen_set_goes(own):
+    splits = rows(own, Split)
+    before = {row.face_id: row.split for row in splits}
+    with Ledger.open(own, write=True) as ledger:  # as if the test split alone were frozen
+        ledger.record("double", "all", {}, [dataclasses.replace(row, locked=row.split == "test") for row in splits])
+    shown = {row.face_id: row.photo_id for row in rows(own, Face)}
+    tested = sorted({shown[face] for face, split in before.items() if split == "test"})
+    purge(own, plan_purge(own, [], tested))
+    left = rows(own, Split)
+    assert left and all(row.locked and row.split == before[row.face_id] for row in left)
+    assert "test" not in {row.split for row in left}
+
+
 def test_runs_and_benchmarks_forget_too_and_their_checkpoints_are_named(tmp_path):
     """Crops, references and embeddings of a snapshot, in place; sheets, pages, results by face; a whole benchmark."""
     import train_doubles
@@ -362,6 +375,9 @@ def test_runs_and_benchmarks_forget_too_and_their_checkpoints_are_named(tmp_path
             assert {after.face_ids[ref] for ref in after.references[place]} == wanted
         assert after.hash != before.hash and sha256_file(folder / "crops.npy") == after.facts["crops_sha256"]
         assert after.facts["counts"]["faces"] == len(before.face_ids) - 1 == len(after.crops)
+    # the weights are as they were: the next purge names them again
+    (next_one,) = {face.photo_id for face in rows(dataset, Face) if face.face_id == train_doubles.face_of(0, 2).face_id}
+    assert plan_purge(dataset, [], [next_one]).checkpoints == (str(run / "checkpoint-00000016"),)
     assert not any(vector in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
