@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 MUST = "one sentence and exit code 1, nothing half-written; with room the same command ends as undisturbed"
 # what says of itself that it is unfinished, and logs
-UNFINISHED = ("card.json", "restored.jsonl", "stats.jsonl", "manifest.duckdb.wal")
+UNFINISHED = ("card.json", "card.md", "restored.jsonl", "stats.jsonl", "manifest.duckdb.wal")
 STAGES: dict[Stage, tuple[int, int]] = {
     doubles.curate: (6, 1),
     doubles.degrade: (4, 1),
