@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -277,7 +278,9 @@ def mapper(workers: int | None, start: Callable[[], None] | None = None) -> Iter
         return
     check_workers(workers)
     pool = _Pool(start)
-    # Ctrl-C is for the parent's main thread: the processes inherit a blocked SIGINT from the thread that starts them
+    # Ctrl-C is for the parent's main thread: the processes inherit a blocked SIGINT from the thread that starts them.
+    # The tracker that the first one would start leaves its thread's SIGINT unblocked, so it is started here.
+    resource_tracker.ensure_running()
     threads = ThreadPoolExecutor(workers, thread_name_prefix="worker", initializer=_deaf)
 
     def run(function: Callable[[Any], Any], batches: Sequence[Any]) -> Iterator[Any]:
