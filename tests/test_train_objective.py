@@ -222,7 +222,7 @@ def test_which_recipes_need_a_backbone() -> None:
         "refine",
         "instant",
     }
-    assert {name for name, found in table.items() if not found} == {"tiny", "vre"}
+    assert {name for name, found in table.items() if not found} == {"idm", "tiny", "vre"}
 
 
 def test_every_loss_of_every_recipe_is_known() -> None:
@@ -248,7 +248,7 @@ def test_a_missing_backbone_stops_a_recipe_before_it_trains(
 
 def test_each_recipe_has_the_discriminator_it_names() -> None:
     kinds = {name: build_discriminator(find_recipe(name, TINY), 48, 16) for name in RECIPES}
-    assert {name for name, kind in kinds.items() if kind is None} == {"tiny", "vre"}
+    assert {name for name, kind in kinds.items() if kind is None} == {"idm", "tiny", "vre"}
     assert {name for name, kind in kinds.items() if isinstance(kind, LatentDiscriminator)} == {"osdface", "honestface"}
     assert {name for name, kind in kinds.items() if isinstance(kind, PatchDiscriminator)} == {"refine", "instant"}
     with pytest.raises(BadInput, match="no discriminator pixel"):
