@@ -53,6 +53,12 @@ def test_each_bound_refuses_alone(reason: str, told: dict) -> None:  # type: ign
     assert refused(**{**offered, **told, "bounds": BOUNDS}) == reason and reason in REASONS
 
 
+def test_a_share_above_the_original_is_asked_and_any_rise_above_the_version_before() -> None:
+    a_little = replace(BETTER, sharpness=BETTER.sharpness * 1.001)
+    assert refused(SOFT, BETTER, a_little, 0.9, 1.0, 0.7, BOUNDS) is None
+    assert refused(BETTER, BETTER, a_little, 0.9, 1.0, 0.7, BOUNDS) == "not_sharper"
+
+
 def test_noise_and_blocks_that_were_there_are_not_new() -> None:
     bad = Figures(0.2, 8.0, 1.5)
     assert refused(bad, bad, replace(bad, sharpness=0.3), 0.9, 1.0, 0.7, BOUNDS) is None

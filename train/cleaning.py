@@ -26,7 +26,7 @@ class Bounds:
     blocky: float = 1.2
     # how far from "the same person" to "the same picture" the cosine of original and result must lie: .5 is half way
     identity: float = 0.5
-    # sharpness must rise by this share: less is nothing that a restorer could learn from
+    # the original's sharpness must rise by this share: less is nothing that a restorer could learn from
     sharper: float = 0.05
     # noise and blockiness must not rise, above what clean crops of 128 px have: of 262 targets of web photos that are
     # not soft 98% read less than .75 and 1.14
@@ -96,6 +96,6 @@ def refused(
         return "new_noise"
     if cleaned.blockiness > max(original.blockiness, bounds.clean_blockiness):
         return "new_blocks"
-    if cleaned.sharpness < best.sharpness * (1 + bounds.sharper):
+    if cleaned.sharpness < original.sharpness * (1 + bounds.sharper) or cleaned.sharpness <= best.sharpness:
         return "not_sharper"
     return None

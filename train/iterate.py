@@ -5,7 +5,7 @@ Round 0 is trained on the originals. Between two rounds, every training target t
 blocky is restored with references of the same person, and what passes `Bounds` becomes a version of the face. The next
 round is trained from scratch, with the same recipe, seed and length, on the newest kept version of each: so two rounds
 differ by their targets and by nothing else. A target is always restored from its original, so that what one round got
-wrong is not handed on, and must be sharper than the version it takes the place of.
+wrong is not handed on, and must be sharper than the version it takes the place of, by however little.
 
     DATASET/versions/<iteration>/<round>/<ab>/<face_id>.png     what was kept; the originals never change
     OUT/iterate.json  OUT/round-<n>/                            what the iteration is; a training run a round
