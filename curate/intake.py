@@ -260,7 +260,7 @@ def screen(ledger: Ledger, config: CurateConfig, run: Map, report: Report) -> No
         else:
             wanted = replace(face, status="ok", reason=None)
         crop = crop_path(ledger.dataset, face.face_id)
-        if reason is None and not crop.exists():
+        if reason is None and (face.reason == CROP_MISSING or not crop.exists()):  # it may be there and broken
             to_crop.append(wanted)
             continue
         if reason is None and face.crop_sha256 is None:  # of an older Likeness, which did not note it

@@ -15,7 +15,7 @@ from curate.tables import read_csv
 from manifests.decided import MAX_NAME
 from manifests.errors import BadInput
 from manifests.records import Face, File, Label, Membership
-from manifests.storage import place_of
+from manifests.storage import place_of, printable
 
 SHOWN = 5  # examples in a notice
 
@@ -113,12 +113,6 @@ def _from_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[list[tupl
     if twice:
         notices.append(f"{table} names {len(twice)} files that are several photos, say their folder: {_some(twice)}.")
     return said, notices
-
-
-def printable(name: str) -> str:
-    """A folder's name, of any bytes, as a label on one line."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -13,13 +13,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from curate.labels import printable
 from curate.scan import offered
 from curate.splits import SPLITS
 from curate.tables import read_csv
 from manifests.errors import BadInput
 from manifests.records import File, Given
-from manifests.storage import uri_of
+from manifests.storage import printable, uri_of
 
 FORMATS = ("labelled-folder", "refldm")
 LISTS, SPLIT_LISTS, PICTURES = "reference_mapping", "id_based_ffhq_split", "images512x512"

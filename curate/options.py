@@ -9,11 +9,11 @@ from pathlib import Path
 
 from curate.config import CurateConfig
 from curate.labels import check_labels
-from curate.scan import check_offered, shown
+from curate.scan import check_offered
 from curate.sidecar import read_sidecar
 from manifests.errors import BadInput
 from manifests.keys import KEY_NAME
-from manifests.storage import LEDGER_NAME, in_the_way
+from manifests.storage import LEDGER_NAME, in_the_way, printable
 from manifests.workers import check_workers
 
 SPLITS = ("identity", "photos")
@@ -50,12 +50,12 @@ def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:
     once it is a dataset, nothing else in it would be found as photos any more.
     """
     if (file := in_the_way(dataset)) is not None:
-        raise BadInput(f"{shown(file)} is a file and a dataset is a folder: name another one with --into.")
+        raise BadInput(f"{printable(file)} is a file and a dataset is a folder: name another one with --into.")
     if not dataset.is_dir():
         return
     for path in photos:
         if path.is_dir() and path.samefile(dataset):
-            raise BadInput(f"--into {shown(dataset)} is the folder of the photos itself: name another folder.")
+            raise BadInput(f"--into {printable(dataset)} is the folder of the photos itself: name another folder.")
     if os.path.lexists(dataset / LEDGER_NAME):
         return
     offered = [Path(os.path.realpath(path)) for path in photos]
@@ -67,6 +67,6 @@ def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:
             and not any(path == here or here in path.parents for path in offered)
         ):
             raise BadInput(
-                f"--into {shown(dataset)} is no dataset and holds other things, {shown(Path(child.name))} for one: "
+                f"--into {printable(dataset)} is no dataset and holds other things, {printable(child.name)} for one: "
                 "name a new or an empty folder."
             )

@@ -20,6 +20,7 @@ from manifests.ledger import Ledger, now, rewrite
 from manifests.optout import KeptOutList, kept_out_of
 from manifests.records import Face, KeptOut, Membership, Model
 from manifests.runs import clean, look
+from manifests.workers import IN_WORDS, Lost, apart
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,21 @@ def _models(ledger: Ledger) -> FaceModels:
     return models
 
 
+def _decoded(image: Path) -> np.ndarray | str:
+    try:
+        return decode(image)
+    except UndecodableImage as error:
+        return str(error)
+    except OSError as error:
+        return str(error.strerror)
+
+
 def _example(image: Path, models: FaceModels) -> np.ndarray:
     """The unit embedding of the one face that a photo shows."""
-    try:
-        pixels = decode(image)
-    except (UndecodableImage, OSError) as error:
-        raise BadInput(f"--face {image} cannot be read as a photo ({error}).") from None
+    pixels = apart(_decoded, image)
+    if not isinstance(pixels, np.ndarray):
+        why = IN_WORDS[pixels.reason] if isinstance(pixels, Lost) else pixels
+        raise BadInput(f"--face {image} cannot be read as a photo ({why}): name another.")
     found = [one for one in models.detect(pixels) if one.score >= models.min_score]
     if len(found) != 1:
         raise BadInput(

@@ -18,7 +18,7 @@ from manifests.errors import BadInput
 from manifests.keys import hidden_uri
 from manifests.optout import NOBODY, KeptOutList
 from manifests.records import Face, File, Photo
-from manifests.storage import LEDGER_NAME, member_uri, no_longer_there, place_of, sha256_bytes, uri_of
+from manifests.storage import LEDGER_NAME, member_uri, no_longer_there, place_of, printable, sha256_bytes, uri_of
 from manifests.workers import Lost, each
 
 # 1 GiB: a 16-bit RGB TIFF of the most pixels that are decoded, uncompressed (ours); of larger files no picture is read
@@ -34,9 +34,9 @@ def check_offered(paths: Sequence[Path]) -> None:
     """Raise BadInput for a path that does not exist and for one that is a dataset itself."""
     for path in paths:
         if not os.path.lexists(path):
-            raise BadInput(f"{shown(path)} does not exist: name a photo or a folder of photos.")
+            raise BadInput(f"{printable(path)} does not exist: name a photo or a folder of photos.")
         if os.path.lexists(path / LEDGER_NAME):
-            raise BadInput(f"{shown(path)} is a dataset already: name the folder that holds the photos.")
+            raise BadInput(f"{printable(path)} is a dataset already: name the folder that holds the photos.")
 
 
 def offered(paths: Sequence[Path], walked_into: set[str] | None = None) -> Iterator[Path | File]:
@@ -248,13 +248,9 @@ def told_gone(rows: Sequence[File]) -> list[str]:
     if not gone:
         return []
     held = f"{len(gone)} file{'s that held photos are' if len(gone) > 1 else ' that held a photo is'} no longer there"
-    first = shown(place_of(min(row.uri for row in gone)))
+    first = printable(place_of(min(row.uri for row in gone)))
     return [f"{held}, {first}{' for one' if len(gone) > 1 else ''}; photos, faces and crops stay in the dataset."]
 
 
 def _turned_away(path: Path, status: str, reason: str) -> File:
     return File(uri_of(path), None, None, None, status, reason)
-
-
-def shown(path: Path) -> str:
-    return os.fsencode(path).decode("utf-8", "backslashreplace")

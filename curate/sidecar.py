@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from curate.tables import read_csv
-from manifests.erase import CONSENT_MISSING, ERASED, NO_CONSENT, erase_dropped
+from manifests.erase import CONSENT_MISSING, ERASED, NO_CONSENT, REFUSING, erase_dropped
 from manifests.errors import BadInput
 from manifests.ledger import Ledger
 from manifests.records import Face, File, Photo, Record
-from manifests.storage import place_of, uri_of
+from manifests.storage import place_of, printable, uri_of
 
 COLUMNS = ("source", "licence", "consent")
 CONSENT = ("yes", "no", "withdrawn")  # from the most to the least that is allowed; an empty cell says nothing
-REFUSED = ("no", "withdrawn")
 MAX_TEXT = 1000  # characters of a source or a licence (ours)
 
 
@@ -99,7 +97,7 @@ def told_of_photos(
                 found[photo]["consent"] = max(before, told.consent, key=CONSENT.index)
     if not unknown:
         return dict(found), []
-    some = ", ".join(os.fsencode(name).decode("utf-8", "backslashreplace") for name in unknown[:5])
+    some = ", ".join(printable(name) for name in unknown[:5])
     more = " and others" if len(unknown) > 5 else ""
     return dict(found), [f"The sidecar names {len(unknown)} files that hold no photo here: {some}{more}."]
 
@@ -144,7 +142,7 @@ def consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], require:
 
 def barred(said: str | None, require: bool) -> str | None:
     """The reason for which a photo may not be used, by what was told of its consent."""
-    if said in REFUSED:
+    if said in REFUSING:
         return NO_CONSENT
     return CONSENT_MISSING if require and said != "yes" else None
 

@@ -243,7 +243,8 @@ def _told(verified: Verified) -> str:
             lines.append(f"  {len(names)} {what}: {', '.join(names[:10])}{more}")
     if verified.not_reproduced and not (verified.missing or verified.changed):
         lines.append("  every recorded file on the disk has its recorded bytes; only making it again differs here")
-    lines.append(f"  largest difference of a pixel, file against regeneration: {verified.largest_difference}/255")
+    if verified.changed or verified.not_reproduced:
+        lines.append(f"  largest difference of a pixel, file against regeneration: {verified.largest_difference}/255")
     return "\n".join(lines)
 
 
@@ -262,13 +263,13 @@ def preview(
     """
     from degrade.presets import PRESETS, find_preset
     from degrade.preview import contact_sheet
-    from degrade.work import decode_picture, encode_png
+    from degrade.work import decode_apart, encode_png
     from manifests.errors import BadInput
     from manifests.storage import write_atomically
 
     chosen = [find_preset(name) for name in preset] if preset else list(PRESETS.values())
     try:
-        pixels = decode_picture(image.read_bytes())
+        pixels = decode_apart(image)
     except OSError as error:
         raise BadInput(f"{image} cannot be read ({error.strerror}): name a picture.") from None
     except BadInput as error:

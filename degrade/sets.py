@@ -264,7 +264,7 @@ class _Plan:
     def freeze(self, face: str, job: Job, result: Result) -> Degradation:
         """Write one image and answer its row."""
         if result.problem:
-            raise LedgerBroken(f"The crop {job.source} {result.problem}: run `likeness curate` again.")
+            raise LedgerBroken(f"The crop {job.source} {result.problem}: remove it and run `likeness curate` again.")
         if self.recorded.get(face, result.sha256) != result.sha256:
             raise LedgerBroken(
                 f"{job.source} comes out with other bytes in {self.name} than recorded, so nothing was overwritten: "

@@ -22,7 +22,7 @@ from PIL import Image
 from degrade.operations import MAX_PIXELS, Pixels, Theta, apply_to_pixels, shrink, to_float, to_uint8
 from degrade.pixels import quiet_opencv
 from manifests.errors import BadInput
-from manifests.workers import IN_WORDS, Lost, Map, each, limits
+from manifests.workers import IN_WORDS, Lost, Map, apart, each, limits
 from manifests.workers import mapper as workers_mapper
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")  # whatever the name says; curation decodes the same
@@ -102,6 +102,24 @@ def decode_picture(data: bytes) -> Pixels:
     if decoded is None:
         raise BadInput("cannot be decoded")
     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def decode_apart(path: Path) -> Pixels:
+    """`decode_picture` of a file, in a process of its own, which stands what a picture of others does to it. Raises
+    BadInput with the reason, and OSError."""
+    found = apart(_decoded, path)
+    if isinstance(found, Lost):
+        raise BadInput(IN_WORDS[found.reason])
+    if isinstance(found, str):
+        raise BadInput(found)
+    return np.asarray(found)
+
+
+def _decoded(path: Path) -> Pixels | str:
+    try:
+        return decode_picture(path.read_bytes())
+    except BadInput as error:
+        return str(error)
 
 
 def check_engine(engine: str) -> None:

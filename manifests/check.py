@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from manifests.keys import key_of
 from manifests.ledger import Ledger
 from manifests.progress import Report
 from manifests.records import Version
-from manifests.storage import BROKEN_ARRAY, crop_path, sha256_file, shard_path
+from manifests.storage import BROKEN_ARRAY, crop_path, printable, sha256_file, shard_path
 
 _SHA256 = 64  # hex digits; the shards of an older Likeness have shorter names, which say nothing of the content
 _BESIDE = ("card.json", "theta.jsonl", "README.md")
@@ -129,7 +129,7 @@ def check(dataset: Path, hashes: bool = True, report: Report = lambda *_: None) 
     ]
     beside = {unit.rpartition("/")[0]: json.loads(detail) for unit, detail in noted.iter_rows()}
     wrong += _images(dataset, list(images.iter_rows()), beside, hashes, report)
-    return wrong + _versions(dataset, cleaned, hashes)
+    return [printable(line) for line in wrong + _versions(dataset, cleaned, hashes)]
 
 
 def _crops(dataset: Path, rows: Sequence[tuple[str, str, str | None]], hashes: bool, report: Report) -> list[str]:
@@ -144,7 +144,7 @@ def _crops(dataset: Path, rows: Sequence[tuple[str, str, str | None]], hashes: b
             )
         report("crops", done, len(rows))
     known = {crop_path(dataset, face) for face, *_ in rows}
-    return wrong + _unknown(dataset, "faces", known, lambda path: f"crop without a face: {path.stem}", ".png")
+    return wrong + _unknown(dataset, "faces", known, "crop without a face", ".png")
 
 
 def _shards(dataset: Path, rows: Sequence[tuple[str, str, int]], hashes: bool) -> list[str]:
@@ -161,9 +161,7 @@ def _shards(dataset: Path, rows: Sequence[tuple[str, str, int]], hashes: bool) -
     outside = [face for face, shard, row in rows if shard in lengths and row >= lengths[shard]]
     wrong += [f"embedding outside its shard: {face}" for face in outside]
     known = {shard_path(dataset, shard) for _, shard, _ in rows}
-    return wrong + _unknown(
-        dataset, "embeddings", known, lambda path: f"embedding shard without a face: {path.stem}", ".npy"
-    )
+    return wrong + _unknown(dataset, "embeddings", known, "embedding shard without a face", ".npy")
 
 
 def _images(
@@ -189,9 +187,7 @@ def _images(
     known = {dataset / "lq" / name for name, *_ in files}
     # written last, by a Likeness that did not note them; compared by `likeness verify`
     known |= {dataset / "lq" / lq_set / name for lq_set, *_ in rows if lq_set not in beside for name in _BESIDE}
-    return wrong + _unknown(
-        dataset, "lq", known, lambda path: f"low-quality image without a row: {path.parent.name}/{path.name}", ".png"
-    )
+    return wrong + _unknown(dataset, "lq", known, "low-quality image without a row", ".png")
 
 
 def _versions(dataset: Path, rows: Sequence[Version], hashes: bool) -> list[str]:
@@ -203,17 +199,14 @@ def _versions(dataset: Path, rows: Sequence[Version], hashes: bool) -> list[str]
             wrong.append(f"cleaned version missing: {path.relative_to(dataset)}")
         elif hashes and sha256_file(path) != row.sha256:
             wrong.append(f"cleaned version changed since it was written: {path.relative_to(dataset)}")
-    return wrong + _unknown(
-        dataset, FOLDER, set(files), lambda path: f"cleaned version without a row: {path.relative_to(dataset)}", ".png"
-    )
+    return wrong + _unknown(dataset, FOLDER, set(files), "cleaned version without a row", ".png")
 
 
-def _unknown(dataset: Path, folder: str, known: set[Path], named: Callable[[Path], str], suffix: str) -> list[str]:
-    """A line for every file in a folder that no row speaks of."""
+def _unknown(dataset: Path, folder: str, known: set[Path], what: str, suffix: str) -> list[str]:
+    """A line for every file in a folder that no row speaks of; `what` names those that look like ours."""
     found = sorted(path for path in (dataset / folder).rglob("*") if path not in known and not path.is_dir())
     return [
-        named(path)
-        if path.suffix == suffix and not path.name.startswith(".")
-        else f"file that no row speaks of: {path.relative_to(dataset)}"
+        f"{what if path.suffix == suffix and not path.name.startswith('.') else 'file that no row speaks of'}: "
+        f"{path.relative_to(dataset)}"
         for path in found
     ]

@@ -23,6 +23,7 @@ from manifests.storage import BROKEN_ARRAY, crop_path, sha256_bytes, shard_path,
 
 # reasons whose faces keep a row and nothing else: no crop, no embedding, no low-quality image
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"
+REFUSING = ("no", "withdrawn")  # what is told of a photo's consent and bars it; NULL says nothing
 ERASED = (NO_CONSENT, CONSENT_MISSING, OPTED_OUT)
 OF_FACES = ("memberships", "splits", "degradations", "versions", "trained_on")  # tables whose rows are a face's own
 _BATCH = 64  # faces a completion mark of a frozen set covers, degrade/sets.py

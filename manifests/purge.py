@@ -34,6 +34,7 @@ from manifests.storage import (
     PENDING_NAME,
     crop_path,
     place_of,
+    printable,
     sha256_bytes,
     shard_path,
     sweep,
@@ -90,13 +91,15 @@ def plan_purge(
         raise BadInput(f"--run {missing[0]} is no folder: name a training run or a benchmark.")
     with Ledger.open(dataset) as ledger:
         faces, members = ledger.rows(Face), ledger.rows(Membership)
-        wanted = _photos_of(ledger, people, faces, members)
+        named = _named(ledger, people)
+        shown = {row.face_id for row in members if row.identity_id in named}
+        wanted = {face.photo_id for face in faces if face.face_id in shown or face.duplicate_of in shown}
         wanted |= {photo for told in photos for photo in _photo(ledger, told)}
-        return _plan(ledger, _with_copies(ledger, faces, wanted), people, runs, reason)
+        return _plan(ledger, _with_copies(ledger, faces, wanted), named, runs, reason)
 
 
-def _photos_of(ledger: Ledger, told: Sequence[str], faces: Sequence[Face], members: Sequence[Membership]) -> set[str]:
-    """Every photo that shows one of these people."""
+def _named(ledger: Ledger, told: Sequence[str]) -> set[str]:
+    """The ids of these people. Raises BadInput for one whom the dataset does not know, or knows several of."""
     names = dict(ledger.query("SELECT identity_id, name FROM identities ORDER BY 1").iter_rows())
     chosen = set()
     for one in told:
@@ -104,12 +107,11 @@ def _photos_of(ledger: Ledger, told: Sequence[str], faces: Sequence[Face], membe
         fits = fits or [person for person in names if len(one) >= _PREFIX and person.startswith(one)]
         if len(fits) != 1:
             raise BadInput(
-                f"{ledger.dataset} has {len(fits) or 'no'} people {_shown(one)}: name one by its id, "
+                f"{ledger.dataset} has {len(fits) or 'no'} people {printable(one)}: name one by its id, "
                 "`likeness manifest why` tells it of a photo."
             )
         chosen.add(fits[0])
-    shown = {row.face_id for row in members if row.identity_id in chosen}
-    return {face.photo_id for face in faces if face.face_id in shown or face.duplicate_of in shown}
+    return chosen
 
 
 def _photo(ledger: Ledger, told: str) -> set[str]:
@@ -128,18 +130,15 @@ def _photo(ledger: Ledger, told: str) -> set[str]:
     if len(found) == 1:
         return found
     if found:
-        raise BadInput(f"{ledger.dataset} holds {len(found)} photos {_shown(told)}: say more of the path, or the hash.")
+        raise BadInput(
+            f"{ledger.dataset} holds {len(found)} photos {printable(told)}: say more of the path, or the hash."
+        )
     if kept_out_as(ledger, told) is not None:
         return set()
     raise BadInput(
-        f"{ledger.dataset} holds no photo {_shown(told)}, and there is no such file: look at `likeness manifest "
+        f"{ledger.dataset} holds no photo {printable(told)}, and there is no such file: look at `likeness manifest "
         "why`. `likeness manifest optout` takes a file that was never in, or all 64 characters of its sha256."
     )
-
-
-def _shown(told: str) -> str:
-    """A name of any bytes, so that it can be printed."""
-    return os.fsencode(told).decode("utf-8", "backslashreplace")
 
 
 def kept_out_as(ledger: Ledger, told: str) -> str | None:
@@ -193,7 +192,7 @@ def _vectors(ledger: Ledger, faces: Iterable[Face]) -> Iterator[tuple[Face, str]
                 yield face, vectors[row].tobytes().hex()
 
 
-def _plan(ledger: Ledger, photos: set[str], named: Sequence[str], runs: Sequence[Path], reason: str) -> Plan:
+def _plan(ledger: Ledger, photos: set[str], named: Collection[str], runs: Sequence[Path], reason: str) -> Plan:
     faces = {face.face_id: face for face in ledger.rows(Face) if face.photo_id in photos}
     members = ledger.rows(Membership)
     left = {row.identity_id for row in members if row.face_id not in faces}
@@ -216,7 +215,7 @@ def _plan(ledger: Ledger, photos: set[str], named: Sequence[str], runs: Sequence
         uris=tuple(sorted(uris)),
         faces=tuple(gone),
         people=tuple(wholly),
-        others=sum(identities[face] not in wholly for face in gone if face in identities) if named else 0,
+        others=sum(identities[face] not in named for face in gone if face in identities) if named else 0,
         images=len(images),
         pairs=len(pairs),
         checkpoints=tuple(sorted({path for one in held for path in one.checkpoints})),

@@ -26,7 +26,7 @@ from manifests.storage import config_hash, sha256_file
 FACTS, FACES, CROPS = "snapshot.json", "faces.parquet", "crops.npy"
 _TOLD = {".json", ".jsonl", ".csv", ".md", ".tex", ".txt", ".svg"}  # results by face
 _BENCHMARK = ("card.json", "cases.jsonl", "embeddings.npy")
-_BEFORE = "before_purges"  # of a snapshot's facts: the hashes by which its runs know it
+BEFORE_PURGES = "before_purges"  # of a snapshot's facts: the hashes by which its runs know it
 _KEPT = {"config.json", FACTS, "stats.jsonl"}  # hold no face
 
 
@@ -72,7 +72,7 @@ def look(folders: Iterable[Path], faces: Collection[str]) -> list[Held]:
         )
         trained = sum(table["split"][row] == "train" for row in rows)
         facts = json.loads((place / FACTS).read_bytes())
-        owners = [run for of in (str(facts.get("hash")), *facts.get(_BEFORE, ())) for run in runs.get(of, [])]
+        owners = [run for of in (str(facts.get("hash")), *facts.get(BEFORE_PURGES, ())) for run in runs.get(of, [])]
         checkpoints = sorted(str(path) for run in owners for path in run.glob("checkpoint-*")) if trained else []
         found.append(Held(str(owners[0] if owners else place), len(rows), trained, tuple(checkpoints), pixels))
     return found
@@ -188,7 +188,7 @@ def _thin_snapshot(folder: Path, faces: set[str]) -> bool:
 
 def _facts(folder: Path, temporary: Path, rows: list[dict[str, Any]]) -> str:
     facts = json.loads((folder / FACTS).read_bytes())
-    facts[_BEFORE] = [*facts.get(_BEFORE, ()), facts.pop("hash", None)]
+    facts[BEFORE_PURGES] = [*facts.get(BEFORE_PURGES, ()), facts.pop("hash", None)]
     targets = Counter(row["split"] for row in rows if row["is_target"])
     people = Counter(split for _, split in {(row["identity_id"], row["split"]) for row in rows})
     facts["counts"] |= {"faces": len(rows), "targets": dict(targets), "people": dict(people)}

@@ -15,7 +15,7 @@ from manifests.keys import HIDDEN, hidden_uri, key_of
 from manifests.ledger import Ledger
 from manifests.purge import kept_out_as
 from manifests.records import Decision, Face, Given, Label
-from manifests.storage import no_longer_there, place_of, uri_of
+from manifests.storage import no_longer_there, place_of, printable, uri_of
 
 _PREFIX = 6  # characters that begin an id; fewer would name too much
 
@@ -59,7 +59,9 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
         if row["uri"] == hidden or _names(row, photo) or row["photo_id"] in by_face
     ]
     if not named and kept_out is not None:
-        return [f"{_shown(photo)}: kept out, {kept_out}"], [{"photo": photo, "status": "dropped", "reason": kept_out}]
+        return [f"{printable(photo)}: kept out, {kept_out}"], [
+            {"photo": photo, "status": "dropped", "reason": kept_out}
+        ]
     # photos whose files were all overwritten answer by id alone
     held = set(files["photo_id"]) - {None}
     for row in photos.iter_rows(named=True):
@@ -75,7 +77,8 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
         if any(uri.startswith(HIDDEN) for uri in files["uri"]):
             short += " What is kept out is known by its whole path alone."
         raise BadInput(
-            f"{dataset} has no row for {_shown(photo)}: it was never offered, or its name is spelt differently.{short}"
+            f"{dataset} has no row for {printable(photo)}: it was never offered, or its name is spelt differently."
+            f"{short}"
         )
     wanted = {row["photo_id"] for row in named} - {None}
     size = {row["photo_id"]: row for row in photos.iter_rows(named=True) if row["photo_id"] in wanted}
@@ -90,7 +93,7 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
         where = (
             "no file holds it any more"
             if file["uri"] is None
-            else _shown(photo if kept_out_file else place_of(file["uri"]))
+            else printable(photo if kept_out_file else place_of(file["uri"]))
         )
         there = file["uri"] is not None and not kept_out_file and not no_longer_there(file["uri"])
         lost = ", the file is no longer there" if not there and file["uri"] and file["photo_id"] else ""
@@ -181,12 +184,6 @@ def _names(row: dict[str, Any], photo: str) -> bool:
 
 def _begins(photo_id: str, photo: str) -> bool:
     return len(photo) >= _PREFIX and photo_id.startswith(photo)
-
-
-def _shown(path: str | Path) -> str:
-    """A path of any bytes on one line that every terminal takes."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _status(row: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -300,6 +301,17 @@ def mapper(workers: int | None, start: Callable[[], None] | None = None) -> Iter
         threads.shutdown()
         for worker in pool.idle:
             worker.end()
+
+
+def apart(function: Callable[[Unit], Any], unit: Unit) -> Any:
+    """`function(unit)` in a process of its own, within SECONDS and MEMORY; a Lost where it does not come through."""
+    with mapper(1) as run:
+        ((found,),) = run(partial(_of_each, function), [[unit]])
+    return found
+
+
+def _of_each(function: Callable[[Unit], Any], batch: Sequence[Unit | Lost]) -> list[Any]:
+    return [unit if isinstance(unit, Lost) else function(unit) for unit in each(batch)]
 
 
 def _deaf() -> None:

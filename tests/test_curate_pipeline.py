@@ -367,6 +367,17 @@ def test_a_lost_crop_and_lost_or_broken_embeddings_are_made_anew(tmp_path):
     assert {name: after[name] for name in after if name != "stages"} == {n: before[n] for n in before if n != "stages"}
 
 
+def test_a_broken_crop_whose_embedding_is_lost_costs_its_face_one_run(tmp_path):
+    photos, dataset = album(tmp_path / "photos", people=2, each=3), tmp_path / "dataset"
+    curated(photos, dataset)
+    crop = next((dataset / "faces").rglob("*.png"))
+    whole = crop.read_bytes()
+    crop.write_bytes(b"no picture")
+    next((dataset / "embeddings").iterdir()).unlink()
+    assert curated(photos, dataset).faces == {"ok": 5, "crop_missing": 1}
+    assert curated(photos, dataset).faces == {"ok": 6} and crop.read_bytes() == whole and check(dataset) == []
+
+
 def test_another_recognizer_is_refused_and_nothing_changes(tmp_path):
     photos, dataset = album(tmp_path / "photos", people=2, each=2), tmp_path / "dataset"
     curated(photos, dataset)

@@ -75,7 +75,7 @@ def test_a_missing_crop(dataset):
 
 def test_an_orphan_crop_and_other_files_that_no_row_speaks_of(dataset):
     write_atomically(crop_path(dataset, "e" * 32), b"")
-    assert check(dataset) == [f"crop without a face: {'e' * 32}"]
+    assert check(dataset) == [f"crop without a face: faces/ee/{'e' * 32}.png"]
     crop_path(dataset, "e" * 32).unlink()
     for name in ("faces/ab/.half.png.1.tmp", "embeddings/notes.txt", "lq/set/holiday.jpg"):
         write_atomically(dataset / name, b"")
@@ -119,7 +119,7 @@ def test_a_tampered_a_missing_and_an_orphan_low_quality_image(dataset):
     frozen.rename(frozen.with_name("other.png"))
     assert check(dataset) == [
         f"low-quality image missing: set/{frozen.name}",
-        "low-quality image without a row: set/other.png",
+        "low-quality image without a row: lq/set/other.png",
     ]
 
 
@@ -199,7 +199,7 @@ def test_shards_that_are_short_missing_or_nobodys(dataset):
     shard.rename(shard.with_name("other.npy"))
     assert check(dataset) == [
         f"embedding shard missing or broken: {shard.stem}",
-        "embedding shard without a face: other",
+        "embedding shard without a face: embeddings/other.npy",
     ]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import manifests.workers
 from manifests.errors import BadInput, LikenessError
-from manifests.workers import Lost, default_workers, each, mapper, one_at_a_time
+from manifests.workers import Lost, apart, default_workers, each, mapper, one_at_a_time
 
 
 def square(x: int) -> int:
@@ -146,3 +146,14 @@ def unequal(batch: list) -> list:
 def test_a_machine_that_was_stopped_is_no_fault_of_the_photo():
     with mapper(1, short) as run:
         assert list(run(unequal, [["a"]])) == [["a"]]
+
+
+def behave(what: str) -> str:
+    misbehave(what)
+    return what
+
+
+def test_a_single_unit_is_worked_on_in_a_process_of_its_own():
+    assert apart(os.path.basename, "a/b") == "b" and apart(behave, "die") == Lost("die", "crashed")
+    with pytest.raises(ZeroDivisionError):
+        apart((1).__truediv__, 0)

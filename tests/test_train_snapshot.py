@@ -18,6 +18,7 @@ from degrade.operations import shrink
 from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
 from manifests.ledger import Ledger
 from manifests.records import Pair
+from manifests.runs import clean
 from train.snapshot import Snapshot, load_snapshot, plan_snapshot, take_snapshot
 
 
@@ -126,6 +127,14 @@ def test_the_same_ledger_and_settings_reuse_it_and_a_change_does_not(tmp_path: P
     changed = take_snapshot(tmp_path / "dataset", first.folder, 32, models_of(tmp_path / "recognizer.onnx"))
     assert not marker.exists() and changed.hash != first.hash
     assert not list(tmp_path.glob(".snapshot*"))
+
+
+def test_a_run_whose_people_were_purged_is_told_to_train_anew(tmp_path: Path) -> None:
+    taken = snapshot(tmp_path)
+    assert clean([taken.folder.parent], {taken.face_ids[0]})["snapshots"] == 1
+    models = models_of(tmp_path / "recognizer.onnx")
+    with pytest.raises(BadInput, match=r"were purged from .*: train anew, with another --out"):
+        take_snapshot(tmp_path / "dataset", taken.folder, 32, models, replace=False)
 
 
 def test_another_recognizer_than_recorded_is_refused(tmp_path: Path) -> None:

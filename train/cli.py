@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from manifests.storage import MAX_SEED
+from manifests.storage import MAX_SEED, printable
 
 if TYPE_CHECKING:
     from train.loop import Ending
@@ -250,7 +250,7 @@ def restore(
 
     Example: likeness restore old.jpg --reference her1.jpg --reference her2.jpg --checkpoint dataset/run --out restored
     """
-    from train.outputs import check_files, outputs_of, shown
+    from train.outputs import check_files, outputs_of
     from train.restored import kept_entries
 
     check_files(page, sheet)
@@ -262,9 +262,9 @@ def restore(
             typer.echo(json.dumps([*rows_of_plan, *({"photo": str(f), "reason": why} for f, why in unreadable)]))
             return
         for path, target in todo:
-            typer.echo(shown(f"Would restore {path} into {target}."))
+            typer.echo(printable(f"Would restore {path} into {target}."))
         for folder, reason in unreadable:
-            typer.echo(shown(f"{folder}: {reason}"))
+            typer.echo(printable(f"{folder}: {reason}"))
         return
     from manifests.progress import progress
     from train.restore import restore as run
@@ -303,11 +303,11 @@ def restore(
     else:
         for row in rows:
             if row.reason is not None:
-                typer.echo(shown(f"{row.photo}: {row.reason}"))
+                typer.echo(printable(f"{row.photo}: {row.reason}"))
         done = [row for row in rows if row.status == "ok"]
         count = sum(face.restored for row in done for face in row.faces)
         faces_said, photos_said = f"{count} face{'s' * (count != 1)}", f"photo{'s' * (len(rows) != 1)}"
-        typer.echo(f"{faces_said} in {len(done)} of {len(rows)} {photos_said} restored into {shown(out)}.")
+        typer.echo(f"{faces_said} in {len(done)} of {len(rows)} {photos_said} restored into {printable(out)}.")
     if not any(row.status == "ok" for row in rows):
         raise typer.Exit(1)
 

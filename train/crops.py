@@ -21,7 +21,9 @@ def read_crop(dataset: Path, face_id: str, size: int) -> np.ndarray:
     source = crop_path(dataset, face_id)
     image = _decoded(source.read_bytes() if source.is_file() else b"")
     if image is None:
-        raise LedgerBroken(f"The crop {source} is missing or broken: run `likeness curate` again.")
+        raise LedgerBroken(
+            f"The crop {source} is missing or broken: remove it if it is there, and run `likeness curate` again."
+        )
     return shrink(image, size)
 
 

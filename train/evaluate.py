@@ -29,7 +29,7 @@ from train.metrics.table import METRICS
 from train.models.restorer import Restorer
 from train.models.steps import check_steps
 from train.outputs import photos_in, result_name
-from train.reading import read_photo
+from train.reading import read_numbers, reader
 from train.restore import load_recorded_faces, on_device, open_restorer
 
 # what is measured where nothing else is asked for; LPIPS and DISTS where their weights are here
@@ -197,11 +197,13 @@ class Evaluation:
         assert frozen is not None and measure is not None
         (files, extra), name = files_of(folder, frozen.cases), folder.resolve().name
         rows = []
-        for done, case in enumerate(frozen.cases, 1):
-            if with_input:
-                rows.append(input_row(case, measure, self.names, self.kept))
-            rows.append(outsiders_row(case, files.get(case.face_id), name, name, measure, self.names, self.kept))
-            report("evaluate", done, len(frozen.cases))
+        with reader(limited=True, of=read_numbers) as read:
+            for done, case in enumerate(frozen.cases, 1):
+                if with_input:
+                    rows.append(input_row(case, measure, self.names, self.kept))
+                file = files.get(case.face_id)
+                rows.append(outsiders_row(case, file, name, name, measure, self.names, self.kept, read))
+                report("evaluate", done, len(frozen.cases))
         return rows, extra
 
     def result(self, rows: Sequence[Row], pairs: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
@@ -295,7 +297,8 @@ class Evaluation:
         try:
             if name == "fid_folder":
                 assert self.asked.fid_folder is not None
-                others = [read_photo(path) for path in photos_in(self.asked.fid_folder)]
+                with reader(limited=True) as read:
+                    others = [read(path) for path in photos_in(self.asked.fid_folder)]
             for line in lines:
                 made = self.set_images.get(line["key"], [])
                 line[name] = {"mean": fid(made, others, self.asked.weights), "images": len(made)} if made else None

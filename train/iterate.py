@@ -27,12 +27,12 @@ from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
 from manifests.ledger import Ledger
 from manifests.progress import Report
 from manifests.records import TrainedOn, Version
-from manifests.storage import config_hash, in_the_way, only_writer, sweep, write_atomically
+from manifests.storage import config_hash, in_the_way, only_writer, printable, sweep, write_atomically
 from train.attempts import STAGE, Work, clean, defects_of
 from train.cleaning import Bounds
 from train.loop import train
 from train.objective import check_weights
-from train.outputs import RUN_CONFIG, shown
+from train.outputs import RUN_CONFIG
 from train.recipes import VRE, Recipe
 from train.run import Settings, check_images, decided
 from train.snapshot import Snapshot, planned_targets, take_snapshot
@@ -177,13 +177,13 @@ def check(rounds: int, told: Told, out: Path) -> None:
     if told.recipe.name == VRE:
         raise BadInput("Recipe vre trains no restorer, so there is nothing to clean with: name another --recipe.")
     if (file := in_the_way(out)) is not None:
-        raise BadInput(f"{shown(file)} is a file and an iteration is a folder: name another --out.")
+        raise BadInput(f"{printable(file)} is a file and an iteration is a folder: name another --out.")
     if out.is_dir() and not (out / ABOUT).is_file():
         others = sorted(p.name for p in out.iterdir() if not p.name.startswith(".") and p.name != "round-0")
         if others:
             raise BadInput(
-                f"{shown(out)} is not empty and no iteration (it holds {shown(others[0])} and no {ABOUT}): name "
-                "another --out."
+                f"{printable(out)} is not empty and no iteration (it holds {printable(others[0])} and no {ABOUT}): "
+                "name another --out."
             )
     check_images(told.recipe, told.images)
     decided(told.recipe, told.settings)
@@ -222,12 +222,12 @@ def _claim(out: Path, snapshot: Snapshot, told: Told) -> str:
             there = json.loads(path.read_text(encoding="utf-8"))
             differs = [name for name, value in facts.items() if there.get(name) != value]
         except (ValueError, AttributeError) as error:
-            raise BadInput(f"{shown(path)} is not readable as an iteration: name another --out.") from error
+            raise BadInput(f"{printable(path)} is not readable as an iteration: name another --out.") from error
         if differs:
             what = "has other faces" if differs[0] == "faces" else f"was begun with another {differs[0]}"
             if differs[0] == "recipe":  # --steps, --mild and --preset are in it
                 what += f" ({', '.join(n for n, one in facts['recipe'].items() if there['recipe'].get(n) != one)})"
-            raise BadInput(f"{shown(out)} {what}: name another --out, or say what it was begun with.")
+            raise BadInput(f"{printable(out)} {what}: name another --out, or say what it was begun with.")
     else:
         write_atomically(path, json.dumps(facts, indent=2, sort_keys=True).encode())
     return str(facts["iteration"])

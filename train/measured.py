@@ -10,19 +10,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from curate.faces.align import recognition_crop
 from curate.faces.models import FaceModels
 from manifests.errors import BadInput
+from manifests.storage import printable
 from train.cases import Case
 from train.counterfactuals import Embed, System, shown
 from train.metrics.measure import Measure
 from train.metrics.table import METRICS
 from train.models.restorer import Restorer
 from train.outputs import photos_in
-from train.outputs import shown as printable
-from train.reading import read_photo
+from train.reading import Read, read_numbers
 from train.reference_photos import landmarks_of, shown_for, to_image, to_tensor
 from train.restore import run_model
 
@@ -113,27 +112,20 @@ def outsiders_row(
     measure: Measure,
     names: Sequence[str],
     keep: Keep = lambda *_: None,
+    read: Read = read_numbers,
 ) -> Row:
     """The row of an image that somebody else restored, with a reason where it cannot be measured."""
     row = _row(case, key, name)
     if path is None:
         return _unmeasured(row, "there is no file for it", names)
     try:
-        image = read_photo(path)
-        if not _all_numbers(path):
-            return _unmeasured(row, f"{printable(path.name)} holds pixels that are no numbers", names)
+        image = read(path)
     except BadInput as error:
         return _unmeasured(row, str(error), names)
     if image.shape != case.target.shape:
         sizes = f"{image.shape[1]} x {image.shape[0]}, and the set {case.target.shape[1]} x {case.target.shape[0]}"
         return _unmeasured(row, f"{printable(path.name)} is {sizes}", names)
     return _measured(row, case, image, measure, names, keep)
-
-
-def _all_numbers(path: Path) -> bool:
-    """Whether no pixel is NaN or infinite; only TIFFs can hold such, and reading one as a photo makes them black."""
-    with Image.open(path) as image:
-        return image.mode != "F" or bool(np.isfinite(np.asarray(image)).all())
 
 
 def _row(case: Case, key: str, name: str) -> Row:

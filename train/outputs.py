@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manifests.errors import BadInput
-from manifests.storage import in_the_way, write_atomically
+from manifests.storage import in_the_way, printable, write_atomically
 
 RUN_CONFIG = "config.json"
 SAMPLES = "samples"  # RUN/samples/<images>.png
@@ -21,7 +21,7 @@ def check_run_folder(run: Path) -> None:
     Without a config.json a run that was stopped early holds its snapshot at most; dot files do not count.
     """
     if (file := in_the_way(run)) is not None:
-        raise BadInput(f"{shown(file)} is a file and a run is a folder: give this run another --out.")
+        raise BadInput(f"{printable(file)} is a file and a run is a folder: give this run another --out.")
     if not run.is_dir():
         return
     if (run / RUN_CONFIG).is_file():
@@ -30,12 +30,12 @@ def check_run_folder(run: Path) -> None:
         except (ValueError, AttributeError):
             ours = False
         if not ours:
-            raise BadInput(f"{shown(run / RUN_CONFIG)} is not the config of a run: give this run another --out.")
+            raise BadInput(f"{printable(run / RUN_CONFIG)} is not the config of a run: give this run another --out.")
         return
     others = sorted(path.name for path in run.iterdir() if not path.name.startswith(".") and path.name != "snapshot")
     if others:
         raise BadInput(
-            f"{shown(run)} is not empty and no training run (it holds {shown(others[0])} and no {RUN_CONFIG}): "
+            f"{printable(run)} is not empty and no training run (it holds {printable(others[0])} and no {RUN_CONFIG}): "
             "give this run another --out."
         )
 
@@ -49,7 +49,7 @@ def outputs_of(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Path
     nothing to restore, two inputs would still share an output, an input would be overwritten, or `out` is a file.
     """
     if (file := in_the_way(out)) is not None:
-        raise BadInput(f"{shown(file)} is a file: name a folder for --out.")
+        raise BadInput(f"{printable(file)} is a file: name a folder for --out.")
     found: list[tuple[Path, Path]] = []
     unreadable: list[tuple[Path, str]] = []
     for item in inputs:
@@ -60,9 +60,9 @@ def outputs_of(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Path
         elif item.exists():
             found.append((item, Path(item.name)))
         else:
-            raise BadInput(f"{shown(item)} does not exist: name a photo or a folder of photos.")
+            raise BadInput(f"{printable(item)} does not exist: name a photo or a folder of photos.")
     if not found and not unreadable:
-        raise BadInput(f"There is no file in {shown(inputs[0])}: name a photo or a folder of photos.")
+        raise BadInput(f"There is no file in {printable(inputs[0])}: name a photo or a folder of photos.")
     once: dict[str, tuple[Path, Path]] = {}
     for path, place in found:  # one inside a folder keeps its place there
         real = f"{os.path.realpath(path.parent)}/{path.name}"
@@ -78,20 +78,17 @@ def outputs_of(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Path
         twice = next(place for place in places if places.count(place) > 1)
         first, second, *_ = (path for (path, _), place in zip(found, places, strict=True) if place == twice)
         raise BadInput(
-            f"{shown(first)} and {shown(second)} would become one file in {shown(out)}: restore them into different "
-            "folders."
+            f"{printable(first)} and {printable(second)} would become one file in {printable(out)}: restore them into "
+            "different folders."
         )
     todo = [(path, out / place) for (path, _), place in zip(found, places, strict=True)]
     originals = {os.path.realpath(path) for path, _ in todo}  # unlike resolve(), it takes links in a circle
     for path, target in todo:
         if os.path.realpath(target) in originals:
-            raise BadInput(f"{shown(path)} would be overwritten by a restored photo: name another folder with --out.")
+            raise BadInput(
+                f"{printable(path)} would be overwritten by a restored photo: name another folder with --out."
+            )
     return todo, unreadable
-
-
-def shown(text: str | Path) -> str:
-    """A path, or a sentence that holds one, with bytes that are no UTF-8 escaped, so that it can be printed."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def photos_in(folder: Path) -> list[Path]:

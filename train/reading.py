@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from curate.faces.decode import FORMATS, UndecodableImage, decode
 from manifests.errors import BadInput
+from manifests.storage import printable
 from manifests.workers import IN_WORDS, OUT_OF_MEMORY, Lost, each, mapper
-from train.outputs import shown
 
 Read = Callable[[Path], np.ndarray]
 
@@ -24,24 +26,34 @@ def read_photo(path: Path) -> np.ndarray:
         if error.reason == OUT_OF_MEMORY:
             raise BadInput(_lost(path, OUT_OF_MEMORY)) from None
         known = ", ".join(FORMATS)
-        raise BadInput(f"{shown(path)} cannot be read as a photo ({error}): {known} are known.") from None
+        raise BadInput(f"{printable(path)} cannot be read as a photo ({error}): {known} are known.") from None
     except OSError as error:
-        raise BadInput(f"{shown(path)} cannot be read: {error.strerror}.") from None
+        raise BadInput(f"{printable(path)} cannot be read: {error.strerror}.") from None
+
+
+def read_numbers(path: Path) -> np.ndarray:
+    """A picture that is to be measured, as `read_photo`. A TIFF can hold NaN and infinity, which that takes for black;
+    raises BadInput for it, too."""
+    found = read_photo(path)
+    with Image.open(path) as image:
+        if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
+            raise BadInput(f"{printable(path.name)} holds pixels that are no numbers")
+    return found
 
 
 @contextmanager
-def reader(limited: bool) -> Iterator[Read]:
-    """`read_photo`; where `limited`, in one process of its own, within the time and memory of manifests/workers.py.
+def reader(limited: bool, of: Read = read_photo) -> Iterator[Read]:
+    """`of`, one of the two above; where `limited`, in a process of its own, within the limits of manifests/workers.py.
 
     The process starts with the first photo. What a photo does to it becomes BadInput as well.
     """
     if not limited:
-        yield read_photo
+        yield of
         return
     with mapper(1) as run:
 
         def read(path: Path) -> np.ndarray:
-            ((found,),) = run(_read_batch, [[path]])
+            ((found,),) = run(partial(_read_batch, of), [[path]])
             if isinstance(found, str):
                 raise BadInput(found)
             return np.asarray(found)
@@ -49,7 +61,7 @@ def reader(limited: bool) -> Iterator[Read]:
         yield read
 
 
-def _read_batch(paths: Sequence[Path | Lost]) -> list[np.ndarray | str]:
+def _read_batch(read: Read, paths: Sequence[Path | Lost]) -> list[np.ndarray | str]:
     """Each photo, or the sentence that says why there is none."""
     found: list[np.ndarray | str] = []
     for path in each(paths):
@@ -57,11 +69,11 @@ def _read_batch(paths: Sequence[Path | Lost]) -> list[np.ndarray | str]:
             found.append(_lost(path.unit, path.reason))
             continue
         try:
-            found.append(read_photo(path))
+            found.append(read(path))
         except BadInput as error:
             found.append(str(error))
     return found
 
 
 def _lost(path: Path, reason: str) -> str:
-    return f"{shown(path)} cannot be read as a photo: it {IN_WORDS[reason]}."
+    return f"{printable(path)} cannot be read as a photo: it {IN_WORDS[reason]}."

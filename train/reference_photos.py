@@ -15,8 +15,9 @@ from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, recognition_crop, sim
 from curate.faces.models import Detection, FaceModels, Finder
 from degrade.operations import shrink
 from manifests.errors import BadInput
+from manifests.storage import printable
 from train.models.restorer import Restorer
-from train.outputs import photos_in, shown
+from train.outputs import photos_in
 from train.reading import Read, read_photo
 
 
@@ -42,7 +43,9 @@ def reference_files(references: Sequence[Path], inputs: Sequence[Path]) -> list[
             continue
         inside = [photo for photo in photos_in(path) if os.path.realpath(photo) not in own]
         if not inside:
-            raise BadInput(f"There is no file in {shown(path)}: name photos, or a folder of photos, as --reference.")
+            raise BadInput(
+                f"There is no file in {printable(path)}: name photos, or a folder of photos, as --reference."
+            )
         found += [(photo, path) for photo in inside]
     return found
 
@@ -67,7 +70,7 @@ def read_references(
             found = detect_faces(image, models)
             if not found:
                 raise BadInput(
-                    f"No face was found in the reference {shown(path)}: name a photo that shows the person clearly."
+                    f"No face was found in the reference {printable(path)}: name a photo that shows the person clearly."
                 )
         except BadInput as error:
             if folder is None:
@@ -78,8 +81,8 @@ def read_references(
             used.add(folder)
         if len(found) > 1:
             notice(
-                f"The reference {shown(path)} shows {len(found)} faces and the largest was taken for the person: crop "
-                f"the photo where that is somebody else."
+                f"The reference {printable(path)} shows {len(found)} faces and the largest was taken for the person: "
+                "crop the photo where that is somebody else."
             )
         face = _largest(found)
         crop = align(image, face.landmarks5, FFHQ_512, FFHQ_SIZE)
@@ -87,7 +90,7 @@ def read_references(
         landmarks.append(in_crop(face.landmarks5, size))
         chips.append(recognition_crop(crop, models.template, models.size))
     if useless := next((folder for _, folder in files if folder is not None and folder not in used), None):
-        raise BadInput(f"No photo in the folder of references {shown(useless)} shows a face: name another.")
+        raise BadInput(f"No photo in the folder of references {printable(useless)} shows a face: name another.")
     if not crops:
         return References(torch.zeros(0, 3, size, size), torch.zeros(0, models.dim))
     return References(torch.stack(crops), torch.from_numpy(models.embed(np.stack(chips))), tuple(landmarks))

@@ -18,10 +18,10 @@ from curate.faces.models import FaceModels, load_faces
 from degrade.operations import shrink
 from manifests.errors import BadInput, LikenessError
 from manifests.progress import Report
-from manifests.storage import LEDGER_NAME, config_hash, only_writer, sha256_file, sweep, write_atomically
+from manifests.storage import LEDGER_NAME, config_hash, only_writer, printable, sha256_file, sweep, write_atomically
 from train.models.restorer import Restorer
 from train.models.steps import check_steps
-from train.outputs import outputs_of, shown
+from train.outputs import outputs_of
 from train.paste import paste
 from train.reading import Read, reader
 from train.reference_photos import (
@@ -187,9 +187,9 @@ def _allowed(
         if kept_out is None or not path.is_file() or kept_out.photo(sha256_file(path)) is None:
             found.append((path, folder))
         elif folder is None:
-            raise BadInput(f"The reference {shown(path)} is kept out of the dataset of this run: name another.")
+            raise BadInput(f"The reference {printable(path)} is kept out of the dataset of this run: name another.")
         else:
-            notice(f"Left out of the references: {shown(path)} is kept out of the dataset of this run.")
+            notice(f"Left out of the references: {printable(path)} is kept out of the dataset of this run.")
     return found
 
 
@@ -387,5 +387,5 @@ def _judge(
 def _write(path: Path, image: np.ndarray) -> None:
     done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not done:
-        raise LikenessError(f"{shown(path)} cannot be written as PNG.")
+        raise LikenessError(f"{printable(path)} cannot be written as PNG.")
     write_atomically(path, data.tobytes())

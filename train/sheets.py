@@ -12,10 +12,10 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from manifests.storage import printable
 from train.metrics.measure import available
 from train.metrics.noreference import WEIGHTS, load_no_reference
 from train.metrics.table import METRICS
-from train.outputs import shown
 from train.pages import REFERENCES, SHOWN, STORED, embedded
 from train.reference_photos import References, to_image, to_tensor
 from train.restore import PhotoDone
@@ -54,12 +54,12 @@ class Sheet:
             lacking.setdefault(why, []).append(METRICS[name].title)
         undone = Counter(row.reason for row in rows if row.status != "ok" and row.reason is not None)
         return {
-            "restorer": shown(restorer),
+            "restorer": printable(restorer),
             "photos": len(rows),
             "faces": [
                 {
-                    "photo": shown(Path(face.photo).name),
-                    "reason": shown(said.get(face.photo) or ""),
+                    "photo": printable(Path(face.photo).name),
+                    "reason": printable(said.get(face.photo) or ""),
                     "lq": embedded(face.lq),
                     "restored": embedded(face.restored),
                     "references": [embedded(crop, STORED // 2) for crop in face.references],
@@ -67,7 +67,7 @@ class Sheet:
                 }
                 for face in self.faces
             ],
-            "undone": {shown(reason): count for reason, count in undone.items()},
+            "undone": {printable(reason): count for reason, count in undone.items()},
             "missing": {", ".join(titles): why for why, titles in lacking.items()},
             "metrics": [
                 {"title": metric.title, "better": metric.better, "convention": metric.convention,

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
+from manifests.runs import BEFORE_PURGES
 from manifests.storage import LOCK, config_hash, in_the_way, only_writer, sha256_file
 from train.crops import read_crop, read_version
 
@@ -194,6 +195,11 @@ def take_snapshot(
             if there.facts["manifest"] == manifest and there.facts["config"] == vars(config):
                 shutil.rmtree(_replaced(folder), ignore_errors=True)  # of a process that was killed as it was done
                 return there
+            if not replace and BEFORE_PURGES in there.facts:
+                raise BadInput(
+                    f"Faces that {folder.parent} was trained on were purged from {dataset}: train anew, with another "
+                    "--out."
+                )
             if not replace:
                 raise BadInput(
                     f"{dataset} has changed since {folder.parent} was begun, or is trained at another size: go on from "

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from manifests.cleaned import best_versions, newest_iteration, version_path
+from manifests.erase import REFUSING
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger import Ledger
 from manifests.records import Degradation, Pair, Version
@@ -18,7 +19,6 @@ from manifests.storage import crop_path, sha256_file
 
 SPLITS = ("train", "val", "test")
 VERSIONS = ("original", "best")
-REFUSED = ("no", "withdrawn")  # what the consent of a photo may say against an export; NULL says nothing
 MEASURES = (
     "det_score", "inter_ocular_px", "yaw", "pitch", "roll", "sharpness", "blockiness", "noise", "exposure", "upsample",
 )  # fmt: skip
@@ -192,7 +192,7 @@ def _faces(
     refusing = ledger.query(
         "SELECT DISTINCT coalesce(f.duplicate_of, f.face_id) FROM faces f JOIN photos p USING (photo_id) "
         "WHERE list_contains(?, lower(trim(p.consent)))",
-        list(REFUSED),
+        list(REFUSING),
     )
     refused = set(refusing.to_series())
     rows = ledger.query(
