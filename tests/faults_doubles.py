@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -326,6 +326,25 @@ def evaluate(world: World) -> list[object]:
 
 def restore(world: World) -> list[object]:
     return ["restore", world.photos / "person0", "--checkpoint", world.run(), "--out", world.here / "restored"]
+
+
+def iterate(world: World) -> list[object]:
+    dataset = world.here / "ds"
+    shutil.copytree(world.dataset(), dataset)
+    with Ledger.open(dataset, write=True) as ledger:
+        soft = [replace(face, sharpness=0.1) for face in ledger.rows(Face)[::2]]
+        ledger.record("soft", "all", {}, soft)
+    return ["iterate", dataset, "--out", world.here / "iteration", "--images", 16, "--rounds", 1]
+
+
+def export(world: World) -> list[object]:
+    return ["manifest", "export", world.frozen(), "--format", "imagefolder", "--out", world.here / "folder"]
+
+
+def purge(world: World) -> list[object]:
+    dataset = world.here / "ds"
+    shutil.copytree(world.frozen(), dataset)
+    return ["manifest", "purge", dataset, "--photo", world.photos / "person0" / "1.png", "--yes"]
 
 
 def table(log: Path) -> str:

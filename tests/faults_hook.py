@@ -58,10 +58,11 @@ def moment(kind: str, plain: Callable[..., Any], named: Callable[..., str] | Non
             _strike()
         if due and when not in ("before", "after"):
             threading.Timer(float(when) / 1000, _strike).start()
-        answer = plain(*told, **options)
-        if due and when == "after":
-            _strike()
-        return answer
+        try:
+            return plain(*told, **options)
+        finally:  # also where it raises: a file that was not there to remove
+            if due and when == "after":
+                _strike()
 
     return counted
 
@@ -158,6 +159,20 @@ def _loop(module: ModuleType) -> None:
     module.LOG_EVERY = CHECKPOINT_EVERY
 
 
+def _cleaning(module: ModuleType) -> None:
+    # doubles are no faces: what is judged is whether the bounds are asked
+    module.Bounds = functools.partial(module.Bounds, clean_noise=50.0, clean_blockiness=50.0, change=200.0)
+
+
+def _attempts(module: ModuleType) -> None:
+    def sharpen(*told: Any) -> Any:
+        from iterate_doubles import sharpened
+
+        return sharpened(*told)
+
+    module.run_model, module.BATCH = sharpen, 2
+
+
 _PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "duckdb": _duckdb,
     "manifests.ledger": _ledger,
@@ -166,5 +181,7 @@ _PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "curate.intake": _constants(FILES_A_BATCH=4, PHOTOS_A_BATCH=4),
     "degrade.sets": _constants(BATCH=4),
     "train.recipes": _recipes,
+    "train.cleaning": _cleaning,
+    "train.attempts": _attempts,
     "train.loop": _loop,
 }

@@ -23,6 +23,9 @@ STAGES: dict[Stage, tuple[int, int]] = {
     doubles.freeze: (4, 1),
     doubles.evaluate: (3, 0),
     doubles.restore: (3, 0),
+    doubles.iterate: (10, 0),
+    doubles.export: (3, 0),
+    doubles.purge: (6, 0),
 }
 MUST = (
     "the same command again ends with the ledger and the bytes of an undisturbed run; check passes; nothing left over"
