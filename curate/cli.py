@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from manifests.words import counted
+
 if TYPE_CHECKING:
     from curate.decide import Entry, Made
     from curate.optout import OptedOut
@@ -280,8 +282,7 @@ def _wanted(action: str, ids: list[str], to: str | None, not_in: str | None, nam
 def _said(made: Made, dry_run: bool) -> str:
     lines = [f"{'Would be d' if dry_run else 'D'}ecision {n}, {kind}: {said}." for n, kind, said in made.decisions]
     people = len({person for face in made.moved for person in face[1:] if person})
-    faces = "1 face" if len(made.moved) == 1 else f"{len(made.moved)} faces"
-    whose = "1 person" if people == 1 else f"{people} people"
+    faces, whose = counted(len(made.moved), "face"), counted(people, "person", "people")
     there = "is 1 person" if made.people == 1 else f"are {made.people} people"
     changes = "changes" if len(made.moved) == 1 else "change"
     lines.append(
@@ -293,7 +294,7 @@ def _said(made: Made, dry_run: bool) -> str:
 def _listed(entry: Entry) -> str:
     act = entry.act
     count = sum(map(len, act.parts))
-    what = f"takes back {act.undoes}" if act.kind == "undo" else f"{count} face{'s' if count != 1 else ''}"
+    what = f"takes back {act.undoes}" if act.kind == "undo" else counted(count, "face")
     named = f" {act.name}" if act.name else ""
     state = "" if entry.undone_by is None else f", undone by {entry.undone_by}"
     more = f"; and {len(entry.missing) - 3} more" if len(entry.missing) > 3 else ""

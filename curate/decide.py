@@ -38,6 +38,7 @@ from manifests.keys import ensure_key
 from manifests.ledger import Ledger, now
 from manifests.progress import Report
 from manifests.records import Decision, Degradation, Face, Given, Identity, Membership, Split
+from manifests.words import counted
 
 KINDS = tuple(PARTS)
 _REPORTED = {"number", "made", "state", "missing"}  # written by `list --json`; only `number` is read, by undo
@@ -348,7 +349,7 @@ def _place(named: NamedFace) -> tuple[str, tuple[float, ...]]:
 
 
 def _counted(faces: Sequence[NamedFace]) -> str:
-    return f"{len(faces)} face{'s' if len(faces) != 1 else ''} ({faces[0].photo_id[:8]}{', ...' * (len(faces) > 1)})"
+    return f"{counted(len(faces), 'face')} ({faces[0].photo_id[:8]}{', ...' * (len(faces) > 1)})"
 
 
 def _refuse_frozen(new: Sequence[Act], faces: Sequence[Face], splits: Sequence[Split]) -> None:
@@ -395,6 +396,6 @@ def _still_frozen(ledger: Ledger, left: Sequence[str]) -> list[str]:
     faces = {row.face_id for row in ledger.rows(Degradation) if row.face_id in gone}
     if not faces:
         return []
-    whose = "1 face" if len(faces) == 1 else f"{len(faces)} faces"
-    return [f"Frozen sets keep their images of {whose} that {'leaves' if len(faces) == 1 else 'leave'} the dataset: "
-            f"{', '.join(f'lq/{name}' for name in sets)}."]  # fmt: skip
+    sets_said = ", ".join(f"lq/{name}" for name in sets)
+    leave = "leaves" if len(faces) == 1 else "leave"
+    return [f"Frozen sets keep their images of {counted(len(faces), 'face')} that {leave} the dataset: {sets_said}."]

@@ -15,7 +15,8 @@ from curate.tables import read_csv
 from manifests.decided import MAX_NAME
 from manifests.errors import BadInput
 from manifests.records import Face, File, Label, Membership
-from manifests.storage import place_of, printable
+from manifests.storage import place_of
+from manifests.words import counted, printable
 
 SHOWN = 5  # examples in a notice
 
@@ -109,9 +110,11 @@ def _from_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[list[tupl
             said.append((fits[0], label))
     notices = []
     if unknown:
-        notices.append(f"{table} names {len(unknown)} files that hold no photo here, {_some(unknown)}.")
+        notices.append(f"{table} names {counted(len(unknown), 'file')} of no photo here, {_some(unknown)}.")
     if twice:
-        notices.append(f"{table} names {len(twice)} files that are several photos, say their folder: {_some(twice)}.")
+        notices.append(
+            f"{table} names {counted(len(twice), 'file')} that may be several photos, say their folder: {_some(twice)}."
+        )
     return said, notices
 
 

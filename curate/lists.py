@@ -18,7 +18,8 @@ from curate.splits import SPLITS
 from curate.tables import read_csv
 from manifests.errors import BadInput
 from manifests.records import File, Given
-from manifests.storage import printable, uri_of
+from manifests.storage import uri_of
+from manifests.words import printable
 
 FORMATS = ("labelled-folder", "refldm")
 LISTS, SPLIT_LISTS, PICTURES = "reference_mapping", "id_based_ffhq_split", "images512x512"

@@ -13,7 +13,8 @@ from curate.scan import check_offered
 from curate.sidecar import read_sidecar
 from manifests.errors import BadInput
 from manifests.keys import KEY_NAME
-from manifests.storage import LEDGER_NAME, in_the_way, printable
+from manifests.storage import LEDGER_NAME, in_the_way
+from manifests.words import printable
 from manifests.workers import check_workers
 
 SPLITS = ("identity", "photos")

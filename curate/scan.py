@@ -18,7 +18,8 @@ from manifests.errors import BadInput
 from manifests.keys import hidden_uri
 from manifests.optout import NOBODY, KeptOutList
 from manifests.records import Face, File, Photo
-from manifests.storage import LEDGER_NAME, member_uri, no_longer_there, place_of, printable, sha256_bytes, uri_of
+from manifests.storage import LEDGER_NAME, member_uri, no_longer_there, place_of, sha256_bytes, uri_of
+from manifests.words import printable
 from manifests.workers import Lost, each
 
 # 1 GiB: a 16-bit RGB TIFF of the most pixels that are decoded, uncompressed (ours); of larger files no picture is read

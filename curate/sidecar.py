@@ -14,7 +14,8 @@ from manifests.erase import CONSENT_MISSING, ERASED, NO_CONSENT, REFUSING, erase
 from manifests.errors import BadInput
 from manifests.ledger import Ledger
 from manifests.records import Face, File, Photo, Record
-from manifests.storage import place_of, printable, uri_of
+from manifests.storage import place_of, uri_of
+from manifests.words import counted, printable
 
 COLUMNS = ("source", "licence", "consent")
 CONSENT = ("yes", "no", "withdrawn")  # from the most to the least that is allowed; an empty cell says nothing
@@ -99,7 +100,7 @@ def told_of_photos(
         return dict(found), []
     some = ", ".join(printable(name) for name in unknown[:5])
     more = " and others" if len(unknown) > 5 else ""
-    return dict(found), [f"The sidecar names {len(unknown)} files that hold no photo here: {some}{more}."]
+    return dict(found), [f"The sidecar names {counted(len(unknown), 'file')} of no photo here: {some}{more}."]
 
 
 def consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], require: bool) -> list[str]:

@@ -12,6 +12,7 @@ from curate.given import LISTED_ELSEWHERE
 from manifests.errors import BadInput, LedgerBroken
 from manifests.records import Face, Membership, Split
 from manifests.storage import sha256_bytes
+from manifests.words import counted
 
 SPLITS = ("train", "val", "test")
 SPANS = "photo_spans_splits"
@@ -102,14 +103,10 @@ def told_moves(moved: Sequence[tuple[Split, Split]]) -> list[str]:
     some = "; ".join(f"{person}, {n} from {old} to {new}" for (person, old, new), n in ordered[:SHOWN])
     more = f"; and {len(ways) - SHOWN} more" if len(ways) > SHOWN else ""
     return [
-        f"{_many(len(moved), 'face')} of {_many(people, 'person', 'people')} "
+        f"{counted(len(moved), 'face')} of {counted(people, 'person', 'people')} "
         f"{'changes its' if len(moved) == 1 else 'change their'} split although a frozen set exists: {some}{more}. "
         "Models trained before may have seen what is now evaluated on: train them again, into another folder."
     ]
-
-
-def _many(count: int, one: str, several: str | None = None) -> str:
-    return f"{count} {one if count == 1 else several or one + 's'}"
 
 
 def check_splits(faces: Sequence[Face], splits: Sequence[Split]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from manifests.storage import MAX_SEED, in_the_way
+from manifests.words import counted
 
 if TYPE_CHECKING:
     from degrade.folders import FolderReport
@@ -113,12 +114,12 @@ def degrade(
         options = (preset, split or "test", seed, 512 if size is None else size)
         planned = plan_set(source, *options, engine=engine)
         if dry_run:
-            _say(planned, as_json, f"Would make {_count(planned.images)} in {planned.folder}.")
+            _say(planned, as_json, f"Would make {counted(planned.images, 'image')} in {planned.folder}.")
             return
         with _progress("degrade", planned.images, as_json) as advance:
             report = make_set(source, *options, workers=workers, progress=advance, engine=engine)
         later = f" {report.later} faces joined the split later and are not in it." if report.later else ""
-        _say(report, as_json, f"{_count(report.images)} in {report.folder} ({_made(report)}).{later}")
+        _say(report, as_json, f"{counted(report.images, 'image')} in {report.folder} ({_made(report)}).{later}")
         return
 
     if not source.is_dir():
@@ -129,12 +130,12 @@ def degrade(
         raise BadInput(f"{source} is not a dataset: say with --out where its low-quality images go.")
     if dry_run:
         would = degrade_folder(source, out, preset, seed, size, workers, dry_run=True, engine=engine)
-        _say(would, as_json, f"Would make {_count(would.images)} in {would.folder}.")
+        _say(would, as_json, f"Would make {counted(would.images, 'image')} in {would.folder}.")
         return
     with _progress("degrade", len(pictures_in(source, leave_out=out)), as_json) as advance:
         made = degrade_folder(source, out, preset, seed, size, workers, progress=advance, engine=engine)
     skipped = "".join(f"\nskipped {name}: {reason}" for name, reason in made.skipped)
-    _say(made, as_json, f"{_count(made.images)} in {made.folder} ({_made(made)}).{skipped}")
+    _say(made, as_json, f"{counted(made.images, 'image')} in {made.folder} ({_made(made)}).{skipped}")
 
 
 def _replay(
@@ -156,15 +157,11 @@ def _replay(
         raise BadInput("Say with --out where the set is to be built again.")
     if dry_run:
         would = replay(source, thetas, out, workers, dry_run=True)
-        _say(would, as_json, f"Would build {_count(would.images)} again in {would.folder}.")
+        _say(would, as_json, f"Would build {counted(would.images, 'image')} again in {would.folder}.")
         return
     with _progress("replay", len(parse_thetas(thetas)), as_json) as advance:
         made = replay(source, thetas, out, workers, advance)
-    _say(made, as_json, f"{_count(made.images)} in {made.folder}, byte for byte as recorded ({_made(made)}).")
-
-
-def _count(number: int, what: str = "image") -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
+    _say(made, as_json, f"{counted(made.images, 'image')} in {made.folder}, byte for byte as recorded ({_made(made)}).")
 
 
 def _made(report: SetReport | FolderReport) -> str:
@@ -225,8 +222,8 @@ def verify(
 
 def _told(verified: Verified) -> str:
     if verified.ok:
-        return f"{verified.lq_set}: {_count(verified.images)}, every byte as recorded and regenerated."
-    lines = [f"{verified.lq_set}: {_count(verified.images)} recorded."]
+        return f"{verified.lq_set}: {counted(verified.images, 'image')}, every byte as recorded and regenerated."
+    lines = [f"{verified.lq_set}: {counted(verified.images, 'image')} recorded."]
     if verified.unfinished:
         lines.append("  unfinished: run the same `likeness degrade` command again.")
     guess = "its θ was edited?" if "theta.jsonl" in verified.changed else "another processor, OpenCV or numpy?"
@@ -289,4 +286,4 @@ def preview(
     # lengths in θ are pixels, and the published ranges are for faces of 512
     small = min(size, max(pixels.shape)) / 512
     note = f" At {small * 512:.0f} px a preset is {1 / small:.2g} times as severe as at its 512." if small < 1 else ""
-    typer.echo(f"{out}: {_count(len(chosen), 'preset')}, {_count(seeds, 'seed')} each.{note}")
+    typer.echo(f"{out}: {counted(len(chosen), 'preset')}, {counted(seeds, 'seed')} each.{note}")

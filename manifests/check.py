@@ -15,7 +15,8 @@ from manifests.keys import key_of
 from manifests.ledger import Ledger
 from manifests.progress import Report
 from manifests.records import Version
-from manifests.storage import BROKEN_ARRAY, crop_path, printable, sha256_file, shard_path
+from manifests.storage import BROKEN_ARRAY, crop_path, sha256_file, shard_path
+from manifests.words import printable
 
 _SHA256 = 64  # hex digits; the shards of an older Likeness have shorter names, which say nothing of the content
 _BESIDE = ("card.json", "theta.jsonl", "README.md")

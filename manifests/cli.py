@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from manifests.words import counted
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -168,12 +170,13 @@ def confirmed(plan: Plan, dry_run: bool, yes: bool, as_json: bool) -> bool:
         typer.echo(json.dumps({**dataclasses.asdict(plan), "wanted": None, "dry_run": True}))
         return False
     if not as_json:
-        goes = f"{len(plan.photos)} photos with {len(plan.faces)} faces, {plan.images} low-quality images"
+        photos, faces = counted(len(plan.photos), "photo"), counted(len(plan.faces), "face")
+        goes = f"{photos} with {faces}, {counted(plan.images, 'low-quality image')}"
         typer.echo(f"{'Would remove' if dry_run else 'To remove'}: {goes}.")
         if plan.others:
-            typer.echo(f"{plan.others} of the faces are other people's, in the same photos.")
+            typer.echo(f"Of other people, in the same photos: {counted(plan.others, 'face')}.")
         if plan.kept_out:
-            typer.echo(f"{len(plan.kept_out)} photos that are not in the dataset: to be kept out.")
+            typer.echo(f"{counted(len(plan.kept_out), 'photo')} not in the dataset: to be kept out.")
         for checkpoint in plan.checkpoints:
             typer.echo(f"Trained on them, and weights cannot be cleaned: {checkpoint}")
     if dry_run or yes or not plan.photos:
@@ -284,7 +287,7 @@ def export(
 def _exported(made: Exported, dry_run: bool) -> str:
     targets = ", ".join(f"{n} {split}" for split, n in made.targets.items())
     size = f"{made.bytes / 2**20:.1f} MiB"
-    lines = [f"{made.faces} faces of {made.people} people; targets: {targets}"]
+    lines = [f"{counted(made.faces, 'face')} of {counted(made.people, 'person', 'people')}; targets: {targets}"]
     lines += [
         f"left out, {what}: " + ", ".join(f"{n} {reason}" for reason, n in found.items())
         for what, found in made.left_out.items()
@@ -293,7 +296,7 @@ def _exported(made: Exported, dry_run: bool) -> str:
     if dry_run:
         lines.append(f"Would write about {size} into {made.folder}.")
     elif made.written:
-        lines.append(f"{made.files} files, {size}: {made.folder}")
+        lines.append(f"{counted(made.files, 'file')}, {size}: {made.folder}")
     return "\n".join(lines)
 
 

@@ -34,13 +34,13 @@ from manifests.storage import (
     PENDING_NAME,
     crop_path,
     place_of,
-    printable,
     sha256_bytes,
     shard_path,
     sweep,
     uri_of,
     write_atomically,
 )
+from manifests.words import printable
 
 PURGED, OPTED_OUT = "purged", "opted_out"
 _TELLING = ("notices", "label_doubts", "labels_parted")  # in what the stages label and group noted

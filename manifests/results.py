@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from manifests.words import counted
+
 Result = dict[str, Any]
 
 DASH = "–"
@@ -84,8 +86,9 @@ def notes(result: Result) -> list[str]:
     for name, files in result.get("extra", {}).items():
         if files:
             more = ", ..." if len(files) > 3 else ""
-            some = "1 file" if len(files) == 1 else f"{len(files)} files"
-            told.append(f"{some} of {name} with no image in the set: {', '.join(files[:3])}{more}.")
+            told.append(
+                f"{counted(len(files), 'file')} of {name} with no image in the set: {', '.join(files[:3])}{more}."
+            )
     missing: dict[str, list[str]] = {}
     for name, reason in result["not_measured"].items():
         missing.setdefault(reason, []).append(result["metrics"][name]["title"])
@@ -135,12 +138,11 @@ def _upright(corner: str, heads: list[str], rows: list[list[str]]) -> tuple[list
 def title(result: Result) -> str:
     """What was measured."""
     named = f", {result['checkpoint']}" if "checkpoint" in result else ""
-    images = "1 image" if result["images"] == 1 else f"{result['images']} images"
-    return f"{result['lq_set']}: {images} of {_people(result['people'])}{named}"
+    return f"{result['lq_set']}: {counted(result['images'], 'image')} of {_people(result['people'])}{named}"
 
 
 def _people(count: int) -> str:
-    return "1 person" if count == 1 else f"{count} people"
+    return counted(count, "person", "people")
 
 
 def _named(line: dict[str, Any]) -> str:

@@ -187,12 +187,6 @@ def place_of(uri: str) -> Path:
     return path_of(uri) if member is None else member[0] / os.fsdecode(member[2].lstrip(b"/"))
 
 
-def printable(text: str | Path) -> str:
-    """A path of any bytes, or words that hold one, on one line that every terminal takes; never for looking it up."""
-    said = os.fsencode(text).decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in said)
-
-
 def no_longer_there(uri: str) -> bool:
     """Whether the file of a uri is gone; one that cannot be looked at is not."""
     try:

@@ -15,7 +15,8 @@ from manifests.keys import HIDDEN, hidden_uri, key_of
 from manifests.ledger import Ledger
 from manifests.purge import kept_out_as
 from manifests.records import Decision, Face, Given, Label
-from manifests.storage import no_longer_there, place_of, printable, uri_of
+from manifests.storage import no_longer_there, place_of, uri_of
+from manifests.words import printable
 
 _PREFIX = 6  # characters that begin an id; fewer would name too much
 

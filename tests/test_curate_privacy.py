@@ -128,7 +128,7 @@ def test_a_photo_without_consent_is_dropped_before_a_face_is_looked_for(tmp_path
     )
     summary = curated(photos, dataset, sidecar=told)
     assert len(looked_at) == 10 and reasons(dataset) == {"no_consent": 2, "ok": 10}
-    assert any("1 files that hold no photo here: person9/9.png" in said for said in summary.notices)
+    assert any("1 file of no photo here: person9/9.png" in said for said in summary.notices)
     said = {row.photo_id: (row.source, row.licence, row.consent) for row in rows(dataset, Photo)}
     assert said[sha256_file(photos / "person0" / "0.png")] == ("Ann's own", "CC BY 4.0", "yes")
     assert said[hashed] == ("the web", None, "withdrawn")
@@ -374,7 +374,7 @@ def test_the_command_line_asks_before_it_takes_and_says_what_it_took(tmp_path, e
         assert isinstance(result.exception, BadInput) and said in str(result.exception), (words, result.output)
     for words in (("--face", example), ("--photo", "person0/0.png")):
         result = cli("manifest", "optout", dataset, *words, "--dry-run")
-        assert result.exit_code == 0 and result.output.startswith(("To drop: 3 faces", "Would remove: 1 photos"))
+        assert result.exit_code == 0 and result.output.startswith(("To drop: 3 faces", "Would remove: 1 photo "))
     assert doubles.contents(dataset) == before
     told = json.loads(cli("manifest", "optout", dataset, "--face", example, "--yes", "--json").output)
     assert len(told["faces"]) == 3 and told["remembered"] == 0

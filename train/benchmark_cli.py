@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from manifests.storage import MAX_SEED
+from manifests.words import counted
 
 if TYPE_CHECKING:
     from train.leaks import Leaks
@@ -52,7 +53,7 @@ def freeze(
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(made)))
         return
-    people = f"{made.people} {'person' if made.people == 1 else 'people'}"
+    people = counted(made.people, "person", "people")
     what = f"{made.cases} of {made.images_in_set} images of {made.lq_set}, {people}"
     if dry_run:
         typer.echo(f"Would freeze {what}, in {made.folder}.")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from manifests.storage import MAX_SEED, printable
+from manifests.storage import MAX_SEED
+from manifests.words import printable
 
 if TYPE_CHECKING:
     from train.loop import Ending

@@ -27,7 +27,8 @@ from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
 from manifests.ledger import Ledger
 from manifests.progress import Report
 from manifests.records import TrainedOn, Version
-from manifests.storage import config_hash, in_the_way, only_writer, printable, sweep, write_atomically
+from manifests.storage import config_hash, in_the_way, only_writer, sweep, write_atomically
+from manifests.words import printable
 from train.attempts import STAGE, Work, clean, defects_of
 from train.cleaning import Bounds
 from train.loop import train

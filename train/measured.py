@@ -14,7 +14,7 @@ import torch
 from curate.faces.align import recognition_crop
 from curate.faces.models import FaceModels
 from manifests.errors import BadInput
-from manifests.storage import printable
+from manifests.words import printable
 from train.cases import Case
 from train.counterfactuals import Embed, System, shown
 from train.metrics.measure import Measure

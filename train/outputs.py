@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manifests.errors import BadInput
-from manifests.storage import in_the_way, printable, write_atomically
+from manifests.storage import in_the_way, write_atomically
+from manifests.words import printable
 
 RUN_CONFIG = "config.json"
 SAMPLES = "samples"  # RUN/samples/<images>.png

@@ -12,7 +12,7 @@ from PIL import Image
 
 from curate.faces.decode import FORMATS, UndecodableImage, decode
 from manifests.errors import BadInput
-from manifests.storage import printable
+from manifests.words import printable
 from manifests.workers import IN_WORDS, OUT_OF_MEMORY, Lost, each, mapper
 
 Read = Callable[[Path], np.ndarray]

@@ -15,7 +15,7 @@ from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, recognition_crop, sim
 from curate.faces.models import Detection, FaceModels, Finder
 from degrade.operations import shrink
 from manifests.errors import BadInput
-from manifests.storage import printable
+from manifests.words import printable
 from train.models.restorer import Restorer
 from train.outputs import photos_in
 from train.reading import Read, read_photo

@@ -18,7 +18,8 @@ from curate.faces.models import FaceModels, load_faces
 from degrade.operations import shrink
 from manifests.errors import BadInput, LikenessError
 from manifests.progress import Report
-from manifests.storage import LEDGER_NAME, config_hash, only_writer, printable, sha256_file, sweep, write_atomically
+from manifests.storage import LEDGER_NAME, config_hash, only_writer, sha256_file, sweep, write_atomically
+from manifests.words import printable
 from train.models.restorer import Restorer
 from train.models.steps import check_steps
 from train.outputs import outputs_of

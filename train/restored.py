@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from manifests.errors import BadInput
-from manifests.storage import printable, write_atomically
+from manifests.storage import write_atomically
+from manifests.words import printable
 
 LOG = "restored.jsonl"
 

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from manifests.storage import printable
+from manifests.words import printable
 from train.metrics.measure import available
 from train.metrics.noreference import WEIGHTS, load_no_reference
 from train.metrics.table import METRICS
