@@ -190,9 +190,10 @@ def optout(
 
 def _say_opted_out(found: OptedOut, would: bool) -> None:
     rate = "" if found.false_match_rate is None else f", which {found.false_match_rate:.2g} of strangers' pairs reach"
+    whose = f"{counted(len(found.faces), 'face')} of {counted(found.people, 'person', 'people')}"
     typer.echo(
-        f"{'To drop' if would else 'Dropped'}: {len(found.faces)} faces of {found.people} people, as alike as "
-        f"{found.threshold:.3g}{rate}; {found.remembered} examples {'to be ' if would else ''}remembered."
+        f"{'To drop' if would else 'Dropped'}: {whose}, as alike as "
+        f"{found.threshold:.3g}{rate}; {counted(found.remembered, 'example')} {'to be ' if would else ''}remembered."
     )
     for checkpoint in found.checkpoints:
         typer.echo(f"Trained on them, and weights cannot be cleaned, train anew: {checkpoint}")
@@ -309,7 +310,7 @@ def told(summary: Summary) -> str:
         first_ok = sorted(found.items(), key=lambda item: (item[0] != "ok", -item[1]))
         return ", ".join(f"{n} {what}" for what, n in first_ok) or "none"
 
-    aside = f"; {summary.set_aside} faces set aside, their photo spans splits" if summary.set_aside else ""
+    aside = f"; {counted(summary.set_aside, 'face')} set aside, their photo spans splits" if summary.set_aside else ""
     unpaired = f"; no targets: {counts(summary.unpaired)}" if summary.unpaired else ""
     lines = [
         f"files    {counts(summary.files)}",

@@ -252,6 +252,7 @@ def screen(ledger: Ledger, config: CurateConfig, run: Map, report: Report) -> No
     removed = removals(faces, sizes, config.screen)
     changed: list[Face] = []
     to_crop: list[Face] = []
+    doubted = {CROP_MISSING, VANISHED, *LOST}  # the crop of such a face may be there and broken
     for face, reason in zip(faces, screening.first_reasons(removed, config.screen), strict=True):
         if reason is not None:
             wanted = replace(face, status="dropped", reason=reason, duplicate_of=None)
@@ -260,7 +261,7 @@ def screen(ledger: Ledger, config: CurateConfig, run: Map, report: Report) -> No
         else:
             wanted = replace(face, status="ok", reason=None)
         crop = crop_path(ledger.dataset, face.face_id)
-        if reason is None and (face.reason == CROP_MISSING or not crop.exists()):  # it may be there and broken
+        if reason is None and not (_whole(crop, face) if face.reason in doubted else crop.exists()):
             to_crop.append(wanted)
             continue
         if reason is None and face.crop_sha256 is None:  # of an older Likeness, which did not note it
@@ -294,6 +295,10 @@ def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, re
         done += len(chunk)
         report("embed", done, len(todo))
     remove_shards(ledger.dataset, {face.shard for face in ledger.rows(Face)})
+
+
+def _whole(crop: Path, face: Face) -> bool:
+    return crop.is_file() and sha256_file(crop) == face.crop_sha256
 
 
 def _unchanged(path: Path, known: File | None) -> bool:

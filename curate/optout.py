@@ -20,7 +20,8 @@ from manifests.ledger import Ledger, now, rewrite
 from manifests.optout import KeptOutList, kept_out_of
 from manifests.records import Face, KeptOut, Membership, Model
 from manifests.runs import clean, look
-from manifests.workers import IN_WORDS, Lost, apart
+from manifests.words import counted, printable
+from manifests.workers import IN_WORDS, OUT_OF_MEMORY, Lost, apart
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _decoded(image: Path) -> np.ndarray | str:
     try:
         return decode(image)
     except UndecodableImage as error:
-        return str(error)
+        return f"it {IN_WORDS[error.reason]}" if error.reason == OUT_OF_MEMORY else str(error)
     except OSError as error:
         return str(error.strerror)
 
@@ -114,17 +115,18 @@ def _example(image: Path, models: FaceModels) -> np.ndarray:
     """The unit embedding of the one face that a photo shows."""
     pixels = apart(_decoded, image)
     if not isinstance(pixels, np.ndarray):
-        why = IN_WORDS[pixels.reason] if isinstance(pixels, Lost) else pixels
-        raise BadInput(f"--face {image} cannot be read as a photo ({why}): name another.")
+        why = f"it {IN_WORDS[pixels.reason]}" if isinstance(pixels, Lost) else pixels
+        raise BadInput(f"--face {printable(image)} cannot be read as a photo ({why}): name another.")
     found = [one for one in models.detect(pixels) if one.score >= models.min_score]
     if len(found) != 1:
+        shows = counted(len(found), "face") if found else "no face"
         raise BadInput(
-            f"--face {image} shows {len(found) or 'no'} face{'s' if len(found) > 1 else ''} that can be used: name a "
+            f"--face {printable(image)} shows {shows} that can be used: name a "
             "photo, or a part of one, that shows the person alone."
         )
     try:
         similarity(found[0].landmarks5, FFHQ_512)
     except ValueError:
-        raise BadInput(f"--face {image}: the face cannot be aligned, name another photo.") from None
+        raise BadInput(f"--face {printable(image)}: the face cannot be aligned, name another photo.") from None
     crop = align(pixels, found[0].landmarks5, FFHQ_512, FFHQ_SIZE)
     return np.asarray(models.embed(recognition_crop(crop, models.template, models.size)[None])[0], np.float32)

@@ -133,7 +133,9 @@ def summarise(ledger: Ledger, models: FaceModels, told: Sequence[str] = ()) -> S
         notices.append("No person has two usable photos, so there are no reference pairs to train or test on.")
     elif splits and splits[0].policy == "identity" and people < 3:
         # `likeness manifest import` has no --split
-        instead = "give it the splits as a list" if ledger.rows(Given) else "say --split photos for a personal restorer"
+        instead = (
+            "name the splits with --splits" if ledger.rows(Given) else "say --split photos for a personal restorer"
+        )
         notices.append(
             f"Only {people} {'person has' if people == 1 else 'people have'} two photos or more, too few for train, "
             f"val and test by identity: {instead}."

@@ -222,10 +222,9 @@ def still_holding(row: File, before: File | None) -> File:
 
 
 def still_hidden(row: File, key: bytes, hidden: Collection[str]) -> bool:
-    """Whether the row is of a file that was kept out when it was read last and cannot be read now: then its name may
-    not come back. `hidden` holds the uris of such files."""
-    unread = row.bytes is None or row.reason in _UNREAD  # of a member the archive tells its bytes
-    return row.photo_id is None and unread and bool(hidden) and hidden_uri(key, row.uri) in hidden
+    """Whether the row is of a file that was kept out when it was read last and in which no photo can be read now: then
+    its name may not come back. `hidden` holds the uris of such files."""
+    return row.photo_id is None and bool(hidden) and hidden_uri(key, row.uri) in hidden
 
 
 def mark_replaced(

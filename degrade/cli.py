@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from manifests.storage import MAX_SEED, in_the_way
-from manifests.words import counted
+from manifests.words import counted, printable
 
 if TYPE_CHECKING:
     from degrade.folders import FolderReport
@@ -268,9 +268,9 @@ def preview(
     try:
         pixels = decode_apart(image)
     except OSError as error:
-        raise BadInput(f"{image} cannot be read ({error.strerror}): name a picture.") from None
+        raise BadInput(f"{printable(image)} cannot be read ({error.strerror}): name a picture.") from None
     except BadInput as error:
-        raise BadInput(f"{image} {error}: name a picture.") from None
+        raise BadInput(f"{printable(image)} {error}: name a picture.") from None
     if os.path.realpath(out) == os.path.realpath(image) or (out.exists() and out.samefile(image)):
         raise BadInput(f"--out is {image} itself, which would be overwritten: name another file.")
     if (file := in_the_way(out.parent)) is not None:

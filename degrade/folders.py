@@ -33,7 +33,7 @@ from degrade.presets import check_seed, draw, find_preset
 from degrade.sets import Verified, judge, with_records
 from degrade.work import Comparison, Job, check_engine, compare_jobs, mapper_of_others, run_jobs
 from manifests.errors import BadInput
-from manifests.storage import LEDGER_NAME, LOCK, in_the_way, only_writer, sha256_file, sweep, write_atomically
+from manifests.storage import LEDGER_NAME, LOCK, PARTS, in_the_way, only_writer, sha256_file, sweep, write_atomically
 from manifests.workers import check_workers
 
 MIN_SIZE, MAX_SIZE = 16, 8192  # of --size, pixels: below, no face is left; above, few pictures may be that large (ours)
@@ -235,8 +235,9 @@ def card_of_out(out: Path) -> dict[str, Any] | None:
     """The card of the set that lies in `out`; None where `out` is free. Raises BadInput where something else is."""
     if (file := in_the_way(out)) is not None:
         raise BadInput(f"{file} is a file: name a folder for --out.")
-    if any((place / LEDGER_NAME).is_file() for place in (out.resolve(), *out.resolve().parents)):
-        raise BadInput(f"{out} lies in a dataset, which would hold images that no row speaks of: name another --out.")
+    for here in (out.absolute(), out.resolve()):
+        if any(place.name in PARTS and (place.parent / LEDGER_NAME).is_file() for place in (here, *here.parents)):
+            raise BadInput(f"{out} lies among a dataset's own files, each of which has a row: name another --out.")
     if not out.exists() or {path.name for path in out.iterdir()} <= {LOCK}:
         return None
     if not (out / CARD).is_file():

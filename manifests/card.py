@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from manifests.ledger import Ledger
-from manifests.storage import write_atomically
+from manifests.storage import sweep, write_atomically
 
 CARD = "card.md"
 _SHOWN = 20  # sources and licences, the most frequent
@@ -21,6 +21,7 @@ def write_card(dataset: Path, finishing: bool = False) -> Path:
     with Ledger.open(dataset, finishing=finishing) as ledger:
         text = card_of(ledger)
     path = Path(dataset) / CARD
+    sweep(Path(dataset), below=False, alone=False)  # what a killed process left half written of it
     if not path.is_file() or path.read_bytes() != text.encode():
         write_atomically(path, text.encode())
     return path

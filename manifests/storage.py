@@ -21,6 +21,7 @@ from manifests.errors import FolderBusy
 # what numpy raises where an .npy file is missing, cut short or changed; its header is parsed as Python
 BROKEN_ARRAY = (OSError, ValueError, EOFError, OverflowError, MemoryError, TokenError)
 LEDGER_NAME = "manifest.duckdb"
+PARTS = ("faces", "embeddings", "lq", "versions")  # a dataset's folders, each file of which has a row
 PENDING_NAME = "purge.pending"  # what a purge that has begun must finish
 LOCK = ".lock"
 MAX_SEED = 2**63 - 1  # the ledger keeps seeds as BIGINT

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -219,6 +220,7 @@ class World:
         self.here = folder / "here"
         self.here.mkdir()
         self._made: dict[str, Path] = {}
+        self.seconds = 0.0  # that the last undisturbed command took
 
     def made(self, name: str, *command: object) -> Path:
         """The folder that a command made, at its first call."""
@@ -248,7 +250,9 @@ class World:
     def undisturbed(self, stage: Stage) -> tuple[list[str], dict[str, Any], list[str]]:
         """A stage's command, what it leaves when nothing happens, and the moments it goes through."""
         command = self.begin(stage)
+        began = time.monotonic()
         ended = self.bench.run(command)
+        self.seconds = time.monotonic() - began
         assert ended.code == 0, ended.err
         return command, remains(self.here), self.bench.moments()
 

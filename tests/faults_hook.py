@@ -161,6 +161,7 @@ def _loop(module: ModuleType) -> None:
 
 def _cleaning(module: ModuleType) -> None:
     # doubles are no faces: what is judged is whether the bounds are asked
+    assert hasattr(module, "Bounds")
     module.Bounds = functools.partial(module.Bounds, clean_noise=50.0, clean_blockiness=50.0, change=200.0)
 
 
@@ -170,7 +171,7 @@ def _attempts(module: ModuleType) -> None:
 
         return sharpened(*told)
 
-    module.run_model, module.BATCH = sharpen, 2
+    _constants(run_model=sharpen, BATCH=2)(module)
 
 
 _PATCHES: dict[str, Callable[[ModuleType], None]] = {

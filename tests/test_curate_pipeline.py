@@ -376,6 +376,19 @@ def test_a_broken_crop_whose_embedding_is_lost_costs_its_face_one_run(tmp_path):
     next((dataset / "embeddings").iterdir()).unlink()
     assert curated(photos, dataset).faces == {"ok": 5, "crop_missing": 1}
     assert curated(photos, dataset).faces == {"ok": 6} and crop.read_bytes() == whole and check(dataset) == []
+    crop.write_bytes(b"no picture")
+    next((dataset / "embeddings").iterdir()).unlink()
+    curated(photos, dataset)
+    away = photos.rename(tmp_path / "away")
+    for _ in range(3):  # the photo cannot be had: the broken crop is never taken for whole
+        assert curated(photos.mkdir() or photos, dataset).faces == {"ok": 5, "file_vanished_or_changed": 1}
+        photos.rmdir()
+    crop.write_bytes(whole)
+    photos.mkdir()
+    assert curated(photos, dataset).faces == {"ok": 6}
+    photos.rmdir()
+    away.rename(photos)
+    assert curated(photos, dataset).faces == {"ok": 6} and check(dataset) == []
 
 
 def test_another_recognizer_is_refused_and_nothing_changes(tmp_path):

@@ -259,6 +259,26 @@ def test_a_file_that_was_kept_out_and_cannot_be_read_now_does_not_get_its_name_b
     assert curated(photos, dataset).files == {"ok": 12, "opted_out": 1, "broken_symlink": 1}
 
 
+def test_a_member_that_was_kept_out_and_is_broken_now_does_not_get_its_name_back(tmp_path):
+    photos, dataset = album(tmp_path / "photos"), tmp_path / "dataset"
+    inside = save(tmp_path / "inside.png", photo([2], 40))
+    with zipfile.ZipFile(photos / "a.zip", "w") as archive:
+        archive.write(inside, "her name.png")
+    curated(photos, dataset)
+    purge(dataset, plan_optout(dataset, [sha256_file(inside)]))
+    data = bytearray((photos / "a.zip").read_bytes())
+    data[data.index(b"IDAT") + 50] ^= 1
+    (photos / "a.zip").write_bytes(data)
+    assert curated(photos, dataset).files["opted_out"] == 1
+    assert b"her%20name" not in everything(dataset)
+    with zipfile.ZipFile(photos / "b.zip", "w") as archive:
+        archive.write(inside, "new name.png")
+    data = bytearray((photos / "b.zip").read_bytes())
+    data[data.index(b"IDAT") + 50] ^= 1
+    (photos / "b.zip").write_bytes(data)
+    assert curated(photos, dataset).files["broken_member"] == 1
+
+
 def test_a_file_that_holds_something_else_now_comes_in_and_the_other_way_round(tmp_path):
     photos, dataset = album(tmp_path / "photos"), tmp_path / "dataset"
     curated(photos, dataset)
@@ -351,6 +371,17 @@ def test_an_example_must_show_one_face(tmp_path):
     assert rows(dataset, KeptOut) == [] and doubles.contents(dataset)["faces"]
 
 
+def test_an_example_is_decoded_in_a_process_of_its_own(tmp_path, example, monkeypatch):
+    photos, dataset = album(tmp_path / "photos"), tmp_path / "dataset"
+    curated(photos, dataset)
+    (letter := tmp_path / "letter.jpg").write_text("Dear photograph")
+    monkeypatch.setattr(curate.optout, "decode", lambda path: pytest.fail("decoded here"))
+    assert len(opt_out_faces(dataset, [example], remember=False, dry_run=True).faces) == 3
+    for path, said in ((letter, "not_an_image"), (tmp_path / "none.jpg", "No such file")):
+        with pytest.raises(BadInput, match=f"{path.name} cannot be read as a photo .{said}"):
+            opt_out_faces(dataset, [path], remember=False)
+
+
 def cli(*words: object):
     import likeness
 
@@ -379,7 +410,7 @@ def test_the_command_line_asks_before_it_takes_and_says_what_it_took(tmp_path, e
     told = json.loads(cli("manifest", "optout", dataset, "--face", example, "--yes", "--json").output)
     assert len(told["faces"]) == 3 and told["remembered"] == 0
     result = cli("manifest", "optout", dataset, "--photo", "person0/1.png", "--yes")
-    assert "Proof: looked for 1 photo hashes" in result.output and "nothing is left" in result.output
+    assert "Proof: looked for 1 photo hash, " in result.output and "nothing is left" in result.output
     told = json.loads(cli("manifest", "purge", dataset, "--photo", "person2/1.png", "--yes", "--json").output)
     assert told["removed"]["photos"] == 1 and told["proof"]["found"] == []
     assert "opted_out" in cli("manifest", "card", dataset, "--dry-run").output and check(dataset) == []
@@ -393,7 +424,7 @@ def test_a_member_of_an_archive_is_told_of_by_its_place_and_the_archive_itself_i
     with zipfile.ZipFile(photos / "a.zip", "w") as archive:
         archive.write(inside, "b/c.png")
     summary = curated(photos, dataset, sidecar=sidecar(tmp_path / "told.csv", "a.zip/b/c.png,,,no"))
-    assert not any("hold no photo" in notice for notice in summary.notices)
+    assert not any("of no photo" in notice for notice in summary.notices)
     (row,) = [row for row in rows(dataset, Photo) if row.photo_id == sha256_file(inside)]
     assert (row.consent, row.reason) == ("no", "no_consent")
     with pytest.raises(BadInput, match=r"a\.zip is an archive: name each photo in it, as a\.zip/PHOTO"):

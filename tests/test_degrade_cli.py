@@ -10,6 +10,7 @@ import typer
 from test_degrade_sets import toy_dataset, toy_picture
 from typer.testing import CliRunner
 
+import degrade.work
 from degrade import cli
 from degrade.presets import PRESETS
 from degrade.work import decode_picture, encode_png
@@ -79,6 +80,12 @@ def test_preview_writes_a_sheet_of_presets_by_seeds(tmp_path):
     said = call("preview", face, "--out", sheet, "--seeds", 5, "--preset", tmp_path / "mine.toml")
     assert "1 preset, 5 seeds each. At 128 px a preset is 4 times as severe" in said
     assert decode_picture(sheet.read_bytes()).shape == (height // len(PRESETS), width * 2, 3)
+
+
+def test_a_picture_is_decoded_for_the_preview_in_a_process_of_its_own(tmp_path, monkeypatch):
+    (face := tmp_path / "face.png").write_bytes(encode_png(toy_picture(0, 128)))
+    monkeypatch.setattr(degrade.work, "decode_picture", lambda data: pytest.fail("decoded here"))
+    assert "1 preset, 1 seed" in call("preview", face, "--out", tmp_path / "s.png", "--preset", "gfpgan", "--seeds", 1)
 
 
 def test_a_sheet_never_takes_the_place_of_its_picture(tmp_path):

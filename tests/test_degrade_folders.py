@@ -172,9 +172,10 @@ def test_what_is_in_the_way_is_never_overwritten(photos, tmp_path):
 def test_a_set_of_other_pictures_does_not_go_into_a_dataset(photos, tmp_path):
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "manifest.duckdb").touch()
-    with pytest.raises(BadInput, match="lies in a dataset"):
+    with pytest.raises(BadInput, match="among a dataset's own files"):
         degrade_folder(photos, tmp_path / "dataset" / "lq" / "mine")
     assert not (tmp_path / "dataset" / "lq").exists()
+    assert degrade_folder(photos, tmp_path / "dataset" / "mine").images == 8
 
 
 def test_a_folder_without_pictures_and_a_dry_run_write_nothing(photos, tmp_path):

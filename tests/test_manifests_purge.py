@@ -130,6 +130,14 @@ def test_the_ledger_before_it_was_rewritten_still_held_the_bytes(own, monkeypatc
     assert (own / PENDING_NAME).exists()
 
 
+def test_others_in_the_same_photos_are_counted_also_where_nobody_is_left_of_them(tmp_path):
+    photos = doubles.album(tmp_path / "photos", people=3, each=2)
+    doubles.save(photos / "both.png", doubles.photo([0, 5], 50))
+    curated(photos, tmp_path / "dataset")
+    plan = plan_purge(tmp_path / "dataset", [person_of(tmp_path / "dataset")["person0"]])
+    assert len(plan.photos) == 3 and len(plan.people) == 2 and plan.others == 1
+
+
 def test_a_purged_photo_that_is_offered_again_stays_out_with_its_reason(own, made):
     plan = plan_purge(own, [], ["person3/1.png"])
     purge(own, plan)

@@ -293,9 +293,11 @@ def test_anybodys_outputs_are_measured_beside_a_run_and_what_is_wrong_with_them_
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_image_whose_pixels_are_no_numbers_is_counted_and_not_measured_as_black(
-    made: Path, run: Path, tmp_path: Path
+    made: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, faces = folder_of(made, tmp_path / "floats", lambda image: image)
+    # they are decoded in a process of their own
+    monkeypatch.setattr(train.reading, "decode", lambda path: pytest.fail("decoded here"))
     for number, value in enumerate((np.nan, np.inf, 0.5)):
         pixels = np.full((SIZE, SIZE), 0.25, np.float32)
         pixels[3, 4] = value

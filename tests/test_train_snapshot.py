@@ -133,7 +133,7 @@ def test_a_run_whose_people_were_purged_is_told_to_train_anew(tmp_path: Path) ->
     taken = snapshot(tmp_path)
     assert clean([taken.folder.parent], {taken.face_ids[0]})["snapshots"] == 1
     models = models_of(tmp_path / "recognizer.onnx")
-    with pytest.raises(BadInput, match=r"were purged from .*: train anew, with another --out"):
+    with pytest.raises(BadInput, match=r"by a purge or an opt-out: train anew, with another --out"):
         take_snapshot(tmp_path / "dataset", taken.folder, 32, models, replace=False)
 
 

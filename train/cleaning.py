@@ -12,6 +12,7 @@ import numpy as np
 
 from curate.faces.measure import blockiness, luma, noise, sharpness
 
+RULE = 2  # of `refused`; 1 asked for the margin above the best version, not above the original
 REASONS = ("identity_fell", "content_changed", "new_noise", "new_blocks", "not_sharper", "not_a_number")
 
 

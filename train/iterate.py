@@ -30,7 +30,7 @@ from manifests.records import TrainedOn, Version
 from manifests.storage import config_hash, in_the_way, only_writer, sweep, write_atomically
 from manifests.words import printable
 from train.attempts import STAGE, Work, clean, defects_of
-from train.cleaning import Bounds
+from train.cleaning import RULE, Bounds
 from train.loop import train
 from train.objective import check_weights
 from train.outputs import RUN_CONFIG
@@ -215,6 +215,7 @@ def _claim(out: Path, snapshot: Snapshot, told: Told) -> str:
         "identity": told.settings.identity,
         "base_model": told.settings.base_model,
         "bounds": asdict(told.bounds),
+        "rule": RULE,
     }
     facts["iteration"] = config_hash(facts)[:12]
     path = out / ABOUT

@@ -35,9 +35,13 @@ def read_numbers(path: Path) -> np.ndarray:
     """A picture that is to be measured, as `read_photo`. A TIFF can hold NaN and infinity, which that takes for black;
     raises BadInput for it, too."""
     found = read_photo(path)
-    with Image.open(path) as image:
-        if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
-            raise BadInput(f"{printable(path.name)} holds pixels that are no numbers")
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            numbers = image.mode != "F" or bool(np.isfinite(np.asarray(image)).all())
+    except Exception:  # it was a photo a moment ago
+        raise BadInput(f"{printable(path)} changed while it was read: run the same command again.") from None
+    if not numbers:
+        raise BadInput(f"{printable(path.name)} holds pixels that are no numbers")
     return found
 
 

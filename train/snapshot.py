@@ -197,8 +197,8 @@ def take_snapshot(
                 return there
             if not replace and BEFORE_PURGES in there.facts:
                 raise BadInput(
-                    f"Faces that {folder.parent} was trained on were purged from {dataset}: train anew, with another "
-                    "--out."
+                    f"Faces were taken out of {folder} since {folder.parent} was begun, by a purge or an opt-out: "
+                    "train anew, with another --out."
                 )
             if not replace:
                 raise BadInput(

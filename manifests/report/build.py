@@ -53,7 +53,7 @@ REASONS = {
     "not_found_again": "not found by the detector now in use",
     "file_vanished_or_changed": "the file was gone or changed when read again",
     "decided": "left out by a decision",
-    "crop_missing": "its crop is gone from the disk",
+    "crop_missing": "its crop is gone from the disk, or broken",
     "no_consent": "no consent, or withdrawn",
     "consent_missing": "nobody said that there is consent",
     "opted_out": "opted out",
