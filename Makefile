@@ -41,7 +41,7 @@ test: $(STAMP)
 faults: $(STAMP)
 	rm -f faults.jsonl
 	LIKENESS_FAULTS=full LIKENESS_FAULTS_LOG=$(CURDIR)/faults.jsonl $(BIN)/python -m pytest tests/test_faults_*.py -rs; \
-	code=$$?; PYTHONPATH=. $(BIN)/python tests/faults_doubles.py faults.jsonl > benchmarks/results/faults.md; exit $$code
+	code=$$?; PYTHONPATH=. $(BIN)/python tests/faults_doubles.py faults.jsonl > faults.tmp; mv faults.tmp benchmarks/results/faults.md; exit $$code
 
 fuzz: $(STAMP)
 	FUZZ_FILES=$${FUZZ_FILES:-100000} $(BIN)/python -m pytest tests/test_curate_fuzz.py
