@@ -12,8 +12,8 @@ import typer
 from manifests.storage import MAX_SEED
 from train.cli import RECIPE_HELP, BaseModel, PresetName, Steps, VreRun, Weights, chosen_recipe
 
-# Ours. Of halves the pull of the L1 losses is the same, to change nothing and to mend: after 9,600 images tiny had learned
-# a sharpening filter and nothing else. Without mild ones it smooths what is nearly good.
+# Ours. Of halves the pull of the L1 losses is the same, to change nothing and to mend: after 9,600 images tiny had
+# learned a sharpening filter and nothing else. Without mild ones it smooths what is nearly good.
 MILD_SHARE = 0.25
 
 
