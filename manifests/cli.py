@@ -201,10 +201,14 @@ def say_purged(done: Purged, as_json: bool) -> None:
     for file in proof.own_files:
         typer.echo(f"Your own photo still lies in the dataset's folder, remove it yourself: {file}")
     if plan.photos:
-        many = {"photo hash": plan.photos, "face id": plan.faces, "picture": plan.wanted.pictures}
-        many |= {"embedding": plan.wanted.embeddings, "file name": plan.wanted.uris}
         sought = ", ".join(
-            counted(len(found), one, f"{one}es" if one.endswith("sh") else None) for one, found in many.items()
+            (
+                counted(len(plan.photos), "photo hash", "photo hashes"),
+                counted(len(plan.faces), "face id"),
+                counted(len(plan.wanted.pictures), "picture"),
+                counted(len(plan.wanted.embeddings), "embedding"),
+                counted(len(plan.wanted.uris), "file name"),
+            )
         )
         typer.echo(
             f"Proof: looked for {sought} in {proof.files} files ({proof.bytes / 1e6:.1f} MB) and {proof.rows} rows of "

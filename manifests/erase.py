@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from manifests.cleaned import FOLDER, versions_of
+from manifests.cleaned import versions_of
 from manifests.ledger import Forget, Ledger, NewDetail
 from manifests.records import Face, Identity, Membership, Pair, Record, Split
 from manifests.runs import clean
-from manifests.storage import BROKEN_ARRAY, crop_path, sha256_bytes, shard_path, sweep, write_atomically
+from manifests.storage import BROKEN_ARRAY, PARTS, crop_path, sha256_bytes, shard_path, sweep, write_atomically
 
 # reasons whose faces keep a row and nothing else: no crop, no embedding, no low-quality image
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"
@@ -160,7 +160,7 @@ def remove_files(ledger: Ledger, gone: Iterable[str]) -> None:
         for face in sorted(gone):
             (folder / f"{face}.png").unlink(missing_ok=True)
         _thin_records(folder, gone)
-    for part in ("faces", "embeddings", "lq", FOLDER):
+    for part in PARTS:
         sweep(dataset / part)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from manifests.storage import MAX_SEED
-from manifests.words import printable
+from manifests.words import counted, printable
 
 if TYPE_CHECKING:
     from train.loop import Ending
@@ -307,8 +307,8 @@ def restore(
                 typer.echo(printable(f"{row.photo}: {row.reason}"))
         done = [row for row in rows if row.status == "ok"]
         count = sum(face.restored for row in done for face in row.faces)
-        faces_said, photos_said = f"{count} face{'s' * (count != 1)}", f"photo{'s' * (len(rows) != 1)}"
-        typer.echo(f"{faces_said} in {len(done)} of {len(rows)} {photos_said} restored into {printable(out)}.")
+        said = f"{counted(count, 'face')} in {len(done)} of {counted(len(rows), 'photo')}"
+        typer.echo(f"{said} restored into {printable(out)}.")
     if not any(row.status == "ok" for row in rows):
         raise typer.Exit(1)
 

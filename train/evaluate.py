@@ -202,7 +202,7 @@ class Evaluation:
                 if with_input:
                     rows.append(input_row(case, measure, self.names, self.kept))
                 file = files.get(case.face_id)
-                rows.append(outsiders_row(case, file, name, name, measure, self.names, self.kept, read))
+                rows.append(outsiders_row(case, file, name, name, measure, self.names, read, self.kept))
                 report("evaluate", done, len(frozen.cases))
         return rows, extra
 

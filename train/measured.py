@@ -21,7 +21,7 @@ from train.metrics.measure import Measure
 from train.metrics.table import METRICS
 from train.models.restorer import Restorer
 from train.outputs import photos_in
-from train.reading import Read, read_numbers
+from train.reading import Read
 from train.reference_photos import landmarks_of, shown_for, to_image, to_tensor
 from train.restore import run_model
 
@@ -111,10 +111,10 @@ def outsiders_row(
     name: str,
     measure: Measure,
     names: Sequence[str],
+    read: Read,
     keep: Keep = lambda *_: None,
-    read: Read = read_numbers,
 ) -> Row:
-    """The row of an image that somebody else restored, with a reason where it cannot be measured."""
+    """The row of an image that somebody else restored, with a reason where `read` or the measures cannot have it."""
     row = _row(case, key, name)
     if path is None:
         return _unmeasured(row, "there is no file for it", names)
