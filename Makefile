@@ -40,11 +40,11 @@ test: $(STAMP)
 # as root, so that it may mount a small disk to fill; else those faults are left out, with a reason
 faults: $(STAMP)
 	rm -f faults.jsonl
-	LIKENESS_FAULTS=full LIKENESS_FAULTS_LOG=$(CURDIR)/faults.jsonl $(BIN)/python -m pytest tests/test_faults_*.py -rs; \
-	code=$$?; PYTHONPATH=. $(BIN)/python tests/faults_doubles.py faults.jsonl > faults.tmp; mv faults.tmp benchmarks/results/faults.md; exit $$code
+	LIKENESS_FAULTS=full LIKENESS_FAULTS_LOG=$(CURDIR)/faults.jsonl $(BIN)/python -m pytest tests/faults -rs; \
+	code=$$?; PYTHONPATH=. $(BIN)/python tests/doubles/faults.py faults.jsonl > faults.tmp; mv faults.tmp benchmarks/results/faults.md; exit $$code
 
 fuzz: $(STAMP)
-	FUZZ_FILES=$${FUZZ_FILES:-100000} $(BIN)/python -m pytest tests/test_curate_fuzz.py
+	FUZZ_FILES=$${FUZZ_FILES:-100000} $(BIN)/python -m pytest tests/curate/test_fuzz.py
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -58,9 +58,9 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,dev,peers]'
-	$(BIN)/python benchmarks/degrade.py
+	$(BIN)/python benchmarks/degradation_speed.py
 	$(BIN)/python benchmarks/grouping.py ../shared/data/photos ../shared/data/people_crops --faces insightface:../shared/data/weights/insightface_small
-	$(BIN)/python benchmarks/curate.py ../shared/data/photos --faces insightface:../shared/data/weights/insightface_small
+	$(BIN)/python benchmarks/curation_speed.py ../shared/data/photos --faces insightface:../shared/data/weights/insightface_small
 
 clean:
 	rm -rf $(DEMO) faults.jsonl build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curate.faces.errors import FaceModelError
-from manifests.versions import installed
+from manifests.runtime.versions import installed
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -118,7 +118,7 @@ def memory() -> Iterator[Finding]:
 
 
 def cores() -> Iterator[Finding]:
-    from manifests.workers import default_workers
+    from manifests.runtime.workers import default_workers
 
     yield Finding("cores", OK, f"{default_workers()} of {os.cpu_count()} may be used")
 
@@ -184,7 +184,7 @@ def tables() -> Iterator[Finding]:
 
 def weights() -> Iterator[Finding]:
     """The backbones of perceptual losses and metrics, in torch's cache."""
-    from train.weights import BACKBONES, file_name, weights_here
+    from train.backbones import BACKBONES, file_name, weights_here
 
     for backbone in BACKBONES:
         file = weights_here(file_name(backbone), None)

@@ -20,11 +20,11 @@ import curate.cli
 import curate.import_cli
 import degrade.cli
 import manifests.cli
-import train.benchmark_cli
-import train.cli
-import train.evaluate_cli
-import train.iterate_cli
-from manifests.log import log, log_as_json, logs
+import train.benchmark.cli
+import train.evaluation.cli
+import train.fit.cli
+import train.iterate.cli
+from manifests.runtime.json_log import log, log_as_json, logs
 
 if TYPE_CHECKING:
     from curate.pipeline import Summary
@@ -66,7 +66,7 @@ def _front(
     ] = False,
 ) -> None:
     if log_json:
-        from manifests.versions import code_version, tool_versions
+        from manifests.runtime.versions import code_version, tool_versions
 
         log_as_json(sys.stderr)
         log("started", command=sys.argv[1:], code_version=code_version(), tool_versions=tool_versions())
@@ -86,7 +86,7 @@ def run(
         int | None, typer.Option(min=1, help="Images seen in training before it ends.", show_default="the recipe's")
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=train.cli.MAX_SEED, help="Of the frozen test set and of the training.")
+        int, typer.Option(min=0, max=train.fit.cli.MAX_SEED, help="Of the frozen test set and of the training.")
     ] = 0,
     workers: Annotated[
         int | None, typer.Option(help="Processes; no result depends on it.", show_default="all cores")
@@ -102,9 +102,9 @@ def run(
     """
     from curate.config import CurateConfig, PairRules, SplitRules
     from curate.options import check_options
-    from manifests.workers import default_workers
-    from train.outputs import check_run_folder
+    from manifests.runtime.workers import default_workers
     from train.recipes import find_recipe
+    from train.restore.output_paths import check_run_folder
 
     told, folder, pair_rules = find_recipe(RECIPE), out or into / "run", PairRules(pairs)
     config = CurateConfig(faces=faces, split=SplitRules(policy=split), pairs=pair_rules)
@@ -115,10 +115,10 @@ def run(
         _say_plan(photos, into, folder, told, images, as_json)
         return
     from curate.pipeline import curate as curate_photos
-    from degrade.sets import make_set, plan_set
-    from manifests.progress import progress
+    from degrade.frozen.dataset_sets import make_set, plan_set
     from manifests.report.build import build_report
-    from train.evaluate import Asked, evaluate
+    from manifests.runtime.progress import progress
+    from train.evaluation.evaluate import Asked, evaluate
 
     with progress("items", as_json) as report:
         summary = curate_photos(photos, into, config, processes, report)
@@ -134,7 +134,7 @@ def run(
 
         frozen = make_set(into, *options, workers=processes, progress=degraded)
     _say(as_json, f"frozen   {frozen.images} images in {frozen.folder}")
-    ending = train.cli.run_training(into, folder, RECIPE, images, seed, quiet=as_json)
+    ending = train.fit.cli.run_training(into, folder, RECIPE, images, seed, quiet=as_json)
     if ending.why.startswith("SIG"):
         raise typer.Exit(130)
     judge = _judge_in_no_loss(folder)
@@ -146,7 +146,7 @@ def run(
         typer.echo(json.dumps({"own": own, "judged": judged, "report": str(page)}))
         return
     for result in filter(None, (own, judged)):
-        train.evaluate_cli.print_evaluation(result, False)
+        train.evaluation.cli.print_evaluation(result, False)
     typer.echo(f"Report: {page}")
 
 
@@ -242,13 +242,13 @@ app.command()(curate.cli.decide)
 app.command()(degrade.cli.degrade)
 app.command()(degrade.cli.verify)
 app.command()(degrade.cli.preview)
-app.command("train")(train.cli.train)
-app.command()(train.iterate_cli.iterate)
-app.command()(train.cli.restore)
-app.command()(train.evaluate_cli.evaluate)
-app.command()(train.evaluate_cli.counterfactuals)
-app.command()(train.benchmark_cli.freeze)
-app.command()(train.benchmark_cli.leaks)
+app.command("train")(train.fit.cli.train)
+app.command()(train.iterate.cli.iterate)
+app.command()(train.fit.cli.restore)
+app.command()(train.evaluation.cli.evaluate)
+app.command()(train.evaluation.cli.counterfactuals)
+app.command()(train.benchmark.cli.freeze)
+app.command()(train.benchmark.cli.leaks)
 app.command()(manifests.cli.report)
 for command in (
     *(manifests.cli.show, manifests.cli.query, manifests.cli.check, manifests.cli.why),

@@ -18,13 +18,13 @@ from record import finish
 from curate.demo import SITTERS, demo_photos
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, recognition_crop
 from curate.faces.decode import decode
-from degrade.operations import apply, shrink, to_float, to_uint8
+from degrade.operations.apply import apply, shrink, to_float, to_uint8
 from degrade.presets import draw, find_preset, seeded
 from train.metrics.image import psnr
 from train.models.restorer import Restorer
 from train.recipes import find_recipe
-from train.reference_photos import References, to_image, to_tensor
-from train.restore import load_recorded_faces, run_model
+from train.restore.reference_photos import References, to_image, to_tensor
+from train.restore.restore import load_recorded_faces, run_model
 
 SHOWN = 224  # pixels a panel
 

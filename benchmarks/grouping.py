@@ -26,10 +26,10 @@ from record import finish
 from score import figures
 
 from curate.config import CurateConfig
-from curate.group import group
+from curate.people.group import group
 from curate.pipeline import curate
-from manifests.ledger import Ledger
-from manifests.storage import path_of
+from manifests.ledger.ledger import Ledger
+from manifests.runtime.uris import path_of
 
 NEIGHBOURS = 80  # of the peers' graphs, as in the comparison that ours is held against
 COSINES = (0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.55, 0.60)

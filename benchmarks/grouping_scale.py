@@ -24,7 +24,7 @@ import numpy as np
 from record import finish
 from score import figures
 
-from curate.group import group
+from curate.people.group import group
 
 DIMENSIONS = 512
 EFFECTIVE = 108.0  # 1 / .096^2: directions that random pairs of real embeddings behave as if they had

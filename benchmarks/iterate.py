@@ -45,9 +45,9 @@ def iterated(dataset: Path, images: int) -> dict[str, Any]:
 
 def measured(runs: dict[str, tuple[Path, int]], dataset: Path, lq_set: str, judge: str) -> tuple[list[Any], Any]:
     """The rows of every run, by its name, in so many steps, and the evaluation of the last, which describes all."""
-    from manifests.progress import progress
-    from train.counterfactuals import systems
-    from train.evaluate import Asked, Evaluation
+    from manifests.runtime.progress import progress
+    from train.evaluation.evaluate import Asked, Evaluation
+    from train.evaluation.systems import systems
 
     sharp: dict[tuple[str, str], float] = {}
     rows: list[Any] = []
@@ -85,7 +85,7 @@ def rounded(line: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 def summary(rows: list[Any]) -> dict[str, Any]:
     """The figures of every system by its key, and the paired differences by their names."""
-    from train.compare import differences, table
+    from train.evaluation.aggregate import differences, table
 
     last = f"/{REFERENCES}"
     labels = list(dict.fromkeys(row["key"].split("/")[0] for row in rows if "/" in row["key"]))
@@ -106,7 +106,7 @@ def summary(rows: list[Any]) -> dict[str, Any]:
 
 def times(run: Path) -> dict[str, float]:
     """Milliseconds a face with four references, by the number of steps."""
-    from train.restore import open_restorer
+    from train.restore.restore import open_restorer
 
     return {
         str(steps): round(median(milliseconds(open_restorer(run, steps=steps), 1, REFERENCES, REPEATS, "fp32")), 1)

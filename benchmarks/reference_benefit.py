@@ -44,7 +44,7 @@ def likeness(*words: object) -> None:
 
 def people_of(dataset: Path, lq_set: str) -> list[str]:
     """The names of the people of a frozen set who have two usable photos or more, sorted."""
-    from manifests.ledger import Ledger
+    from manifests.ledger.ledger import Ledger
 
     with Ledger.open(dataset) as ledger:
         return ledger.query(
@@ -62,7 +62,7 @@ def hashed(names: list[str]) -> list[str]:
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """What `train.curves.counterfactuals` answers, by the key of the row, and the differences by their names."""
+    """What `train.evaluation.counterfactuals.counterfactuals` answers, by the key of the row, and the differences by their names."""
     found: dict[str, Any] = {}
     for row in result["rows"]:
         found[row["key"]] = {
@@ -124,9 +124,9 @@ def main() -> None:
         length = () if told.images is None else ("--images", told.images)
         likeness("train", told.into, "--recipe", "tiny", "--out", run, "--minutes", told.minutes, *length)
 
-    from manifests.progress import progress
-    from train.curves import METRICS_ASKED, counterfactuals, plot
-    from train.evaluate import Asked
+    from manifests.runtime.progress import progress
+    from train.evaluation.counterfactuals import METRICS_ASKED, counterfactuals, plot
+    from train.evaluation.evaluate import Asked
 
     with progress("images", True) as report:
         asked = Asked(references=MOST, metrics=(*METRICS_ASKED, "ssim"), judge=told.judge)

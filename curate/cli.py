@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from manifests.words import counted
+from manifests.runtime.text import counted
 
 if TYPE_CHECKING:
-    from curate.decide import Entry, Made
-    from curate.optout import OptedOut
+    from curate.decisions.decide import Entry, Made
+    from curate.photos.optout_faces import OptedOut
     from curate.pipeline import Summary
 
 PHOTOS_HELP = "Photos, folders of photos, and archives of photos: zip, tar, tar.gz, tar.bz2, tar.xz."
@@ -85,11 +85,11 @@ def curate(
     Example: likeness curate ~/Photos --into dataset
     """
     from curate.config import CurateConfig, GroupRules, PairRules, SplitRules
+    from curate.detection.screen import load_filters, with_min_inter_ocular
     from curate.options import check_number, check_options
     from curate.pipeline import curate as run
-    from curate.screen import load_filters, with_min_inter_ocular
-    from manifests.progress import progress
-    from manifests.workers import default_workers
+    from manifests.runtime.progress import progress
+    from manifests.runtime.workers import default_workers
 
     check_number("--min-inter-ocular", min_inter_ocular, 0, float("inf"), "pixels,")
     screen = load_filters(filters)
@@ -154,11 +154,11 @@ def optout(
 
     Example: likeness manifest optout DATASET --photo IMG_0042.jpg --dry-run
     """
-    from curate.optout import opt_out_faces
+    from curate.photos.optout_faces import opt_out_faces
     from manifests.cli import confirmed, say_purged
     from manifests.errors import BadInput
-    from manifests.optout import plan_optout, read_list
-    from manifests.purge import purge
+    from manifests.privacy.kept_out import plan_optout, read_list
+    from manifests.privacy.purge import purge
 
     told = [*(photo or []), *(read_list(photos) if photos is not None else [])]
     if not told and not face:
@@ -234,11 +234,11 @@ def decide(
 
     Example: likeness decide DATASET merge p-0a1b2c p-3d4e5f
     """
-    from curate.decide import decide as make
-    from curate.decide import entries, line_of, read_lines
+    from curate.decisions.decide import decide as make
+    from curate.decisions.decide import entries, line_of, read_lines
     from manifests.card import write_card
     from manifests.errors import BadInput
-    from manifests.progress import progress
+    from manifests.runtime.progress import progress
 
     for option, value, belongs in (("--to", to, "move"), ("--from", not_in, "split"), ("--name", name, "rename")):
         if value is not None and action != belongs:
@@ -335,8 +335,8 @@ def _next(summary: Summary, into: Path) -> str:
 
 
 def _say_would(photos: list[Path], into: Path, as_json: bool) -> None:
-    from curate.scan import offered
-    from manifests.records import File
+    from curate.photos.scan import offered
+    from manifests.ledger.records import File
 
     found = list(offered(photos))
     refused = sum(isinstance(item, File) for item in found)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 from manifests.errors import BadInput
-from manifests.filters import Filter, FilterSet
+from manifests.ledger.filters import Filter, FilterSet
 
 # A face of which a predicate is true is dropped with its reason; its row, box and measures stay. Predicates are over
 # the columns of `faces` and its photo's width and height; `detector_min_score` stands for the detector's own figure

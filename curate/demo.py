@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from manifests.errors import LikenessError
-from manifests.storage import write_atomically
+from manifests.runtime.files import write_atomically
 
 NOTICE = (
     "These photos are variations of one picture a person, from packages that are installed: "

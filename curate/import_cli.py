@@ -49,12 +49,12 @@ def import_lists(
     Example: likeness manifest import FFHQ-Ref --format refldm --images images1024x1024 --into DATASET
     """
     from curate.config import CurateConfig, PairRules
-    from curate.lists import read_lists
+    from curate.detection.screen import load_filters
+    from curate.imports.lists import read_lists
     from curate.options import check_dataset_folder, check_options
     from curate.pipeline import curate
-    from curate.screen import load_filters
-    from manifests.progress import progress
-    from manifests.workers import default_workers
+    from manifests.runtime.progress import progress
+    from manifests.runtime.workers import default_workers
 
     config = CurateConfig(faces=faces, landmarks=landmarks, screen=load_filters(filters), pairs=PairRules(pairs))
     processes = default_workers() if workers is None else workers

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curate.config import CurateConfig
-from curate.labels import check_labels
-from curate.scan import check_offered
-from curate.sidecar import read_sidecar
+from curate.photos.consent import read_sidecar
+from curate.photos.labels import check_labels
+from curate.photos.scan import check_offered
 from manifests.errors import BadInput
-from manifests.keys import KEY_NAME
-from manifests.storage import LEDGER_NAME, in_the_way
-from manifests.words import printable
-from manifests.workers import check_workers
+from manifests.ledger.paths import LEDGER_NAME
+from manifests.privacy.keys import KEY_NAME
+from manifests.runtime.files import in_the_way
+from manifests.runtime.text import printable
+from manifests.runtime.workers import check_workers
 
 SPLITS = ("identity", "photos")
 

@@ -12,23 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from curate.config import CurateConfig
-from curate.detect import resolved, start_worker
+from curate.detection.detect import resolved, start_worker
+from curate.detection.stages import choose_faces, detect, embed, scan, screen, with_models
 from curate.faces.models import FaceModels
-from curate.intake import choose_faces, detect, embed, scan, screen, with_models
-from curate.lists import Lists, rows_of
+from curate.imports.lists import Lists, rows_of
 from curate.options import check_options
-from curate.optout import keep_out
-from curate.people import dedupe, group_faces, label, pair, split
-from curate.sidecar import consent
-from curate.splits import SPANS, check_policy, check_splits
+from curate.people.splits import SPANS, check_policy, check_splits
+from curate.people.stages import dedupe, group_faces, label, pair, split
+from curate.photos.consent import consent
+from curate.photos.optout_faces import keep_out
 from manifests.card import write_card
-from manifests.filters import check_filters
-from manifests.keys import ensure_key
-from manifests.ledger import Ledger
-from manifests.progress import Report
-from manifests.records import Face, File, Given, Membership, Pair, Photo, Split
-from manifests.storage import LEDGER_NAME, sweep
-from manifests.workers import mapper
+from manifests.ledger.filters import check_filters
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.paths import LEDGER_NAME
+from manifests.ledger.records import Face, File, Given, Membership, Pair, Photo, Split
+from manifests.privacy.keys import ensure_key
+from manifests.runtime.files import sweep
+from manifests.runtime.progress import Report
+from manifests.runtime.workers import mapper
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from manifests.storage import MAX_SEED, in_the_way
-from manifests.words import counted, printable
+from manifests.ledger.paths import MAX_SEED
+from manifests.runtime.files import in_the_way
+from manifests.runtime.text import counted, printable
 
 if TYPE_CHECKING:
-    from degrade.folders import FolderReport
-    from degrade.sets import SetReport, Verified
+    from degrade.frozen.dataset_sets import SetReport, Verified
+    from degrade.frozen.folders import FolderReport
 
 _Json = Annotated[bool, typer.Option("--json", help="Print figures as JSON and nothing else.")]
 _Workers = Annotated[
@@ -31,7 +32,7 @@ _PRESET_HELP = "A name of docs/degrade.md, such as gfpgan, codeformer or severe;
 def _progress(what: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
     """A progress bar; answers the function to tell how many more images are done, whose first call shows it: what is
     refused is one sentence and no bar."""
-    from manifests.progress import progress
+    from manifests.runtime.progress import progress
 
     with progress("images", quiet) as report:
         done = 0
@@ -45,7 +46,7 @@ def _progress(what: str, total: int, quiet: bool) -> Iterator[Callable[[int], No
 
 
 def _is_dataset(folder: Path) -> bool:
-    from manifests.storage import LEDGER_NAME
+    from manifests.ledger.paths import LEDGER_NAME
 
     return (folder / LEDGER_NAME).is_file()
 
@@ -91,10 +92,10 @@ def degrade(
 
     Example: likeness degrade FOLDER --replay LQ/theta.jsonl --out LQ2
     """
-    from degrade.folders import degrade_folder, pictures_in
-    from degrade.sets import make_set, plan_set
+    from degrade.frozen.dataset_sets import make_set, plan_set
+    from degrade.frozen.folders import degrade_folder, pictures_in
     from manifests.errors import BadInput
-    from manifests.workers import default_workers
+    from manifests.runtime.workers import default_workers
 
     workers = default_workers() if workers is None else workers
     if replay is not None:
@@ -147,8 +148,8 @@ def _replay(
     as_json: bool,
     others: dict[str, object],
 ) -> None:
-    from degrade.cards import parse_thetas
-    from degrade.replay import replay
+    from degrade.frozen.replay import replay
+    from degrade.frozen.set_files import parse_thetas
     from manifests.errors import BadInput
 
     if senseless := [name for name, value in others.items() if value is not None]:
@@ -186,12 +187,12 @@ def verify(
 
     Example: likeness verify DATASET/lq/gfpgan-test-512-s0
     """
-    from degrade.cards import read_card, read_thetas
-    from degrade.folders import verify_folder
-    from degrade.sets import as_json as plain
-    from degrade.sets import set_names, set_size, verify_set
+    from degrade.frozen.dataset_sets import as_json as plain
+    from degrade.frozen.dataset_sets import set_names, set_size, verify_set
+    from degrade.frozen.folders import verify_folder
+    from degrade.frozen.set_files import read_card, read_thetas
     from manifests.errors import BadInput
-    from manifests.workers import default_workers
+    from manifests.runtime.workers import default_workers
 
     workers = default_workers() if workers is None else workers
     if not lq.is_dir():
@@ -258,11 +259,11 @@ def preview(
 
     Example: likeness preview face.png --out sheet.png --seeds 6
     """
+    from degrade.frozen.jobs import decode_apart, encode_png
     from degrade.presets import PRESETS, find_preset
     from degrade.preview import contact_sheet
-    from degrade.work import decode_apart, encode_png
     from manifests.errors import BadInput
-    from manifests.storage import write_atomically
+    from manifests.runtime.files import write_atomically
 
     chosen = [find_preset(name) for name in preset] if preset else list(PRESETS.values())
     try:

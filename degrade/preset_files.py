@@ -18,9 +18,9 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from degrade.drawing import Order, Preset, SecondOrder
-from degrade.kernels import GAUSSIAN, SHAPED
-from degrade.resize import INTERPOLATIONS
+from degrade.operations.kernels import GAUSSIAN, SHAPED
+from degrade.operations.resize import INTERPOLATIONS
+from degrade.sampling import Order, Preset, SecondOrder
 from degrade.theta import Number, OneOf
 from manifests.errors import BadInput
 

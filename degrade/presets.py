@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from degrade.drawing import Order, Preset, Range, SecondOrder
-from degrade.pixels import Theta
+from degrade.operations.pixels import Theta
 from degrade.preset_files import read_preset
+from degrade.sampling import Order, Preset, Range, SecondOrder
 from manifests.errors import BadInput
-from manifests.storage import MAX_SEED
+from manifests.ledger.paths import MAX_SEED
 
 __all__ = ["PRESETS", "Preset", "Range", "draw", "find_preset", "seeded"]
 

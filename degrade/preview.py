@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from degrade.operations import Pixels, apply, shrink, to_float, to_uint8
+from degrade.operations.apply import Pixels, apply, shrink, to_float, to_uint8
 from degrade.presets import Preset, draw
 
 _GAP, _LABEL = 6, 22  # pixels

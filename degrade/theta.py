@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from degrade.kernels import GAUSSIAN, KERNELS, SHAPED
-from degrade.resize import INTERPOLATIONS
+from degrade.operations.kernels import GAUSSIAN, KERNELS, SHAPED
+from degrade.operations.resize import INTERPOLATIONS
 from manifests.errors import BadInput
 
 VERSION = 2

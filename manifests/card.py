@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from manifests.ledger import Ledger
-from manifests.storage import sweep, write_atomically
+from manifests.ledger.ledger import Ledger
+from manifests.runtime.files import sweep, write_atomically
 
 CARD = "card.md"
 _SHOWN = 20  # sources and licences, the most frequent

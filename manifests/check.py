@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from manifests.cleaned import FOLDER, strayed, version_path
-from manifests.erase import ERASED
 from manifests.errors import LedgerError
-from manifests.keys import key_of
-from manifests.ledger import Ledger
-from manifests.progress import Report
-from manifests.records import Version
-from manifests.storage import BROKEN_ARRAY, crop_path, sha256_file, shard_path
-from manifests.words import printable
+from manifests.ledger.cleaned_targets import FOLDER, strayed, version_path
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.paths import crop_path, shard_path
+from manifests.ledger.records import Version
+from manifests.privacy.erase import ERASED
+from manifests.privacy.keys import key_of
+from manifests.runtime.files import BROKEN_ARRAY, sha256_file
+from manifests.runtime.progress import Report
+from manifests.runtime.text import printable
 
 _SHA256 = 64  # hex digits; the shards of an older Likeness have shorter names, which say nothing of the content
 _BESIDE = ("card.json", "theta.jsonl", "README.md")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from manifests.words import counted
+from manifests.runtime.text import counted
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from manifests.formats.export import Exported
-    from manifests.purge import Plan, Purged
+    from manifests.export.export import Exported
+    from manifests.privacy.purge import Plan, Purged
 
 _Dataset = Annotated[Path, typer.Argument(help="The folder of a dataset.", metavar="DATASET")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -26,7 +26,7 @@ def show(dataset: _Dataset, as_json: _Json = False) -> None:
 
     Example: likeness manifest show DATASET
     """
-    from manifests.ledger import Ledger
+    from manifests.ledger.ledger import Ledger
 
     with Ledger.open(dataset) as ledger:
         counts = ledger.query(
@@ -53,7 +53,7 @@ def query(
 
     Example: likeness manifest query DATASET "SELECT reason, count(*) FROM faces GROUP BY reason"
     """
-    from manifests.ledger import Ledger
+    from manifests.ledger.ledger import Ledger
 
     with Ledger.open(dataset) as ledger:
         _print(ledger.query(sql), as_json, None)
@@ -74,7 +74,7 @@ def check(
     Example: likeness manifest check DATASET
     """
     from manifests.check import check as checked
-    from manifests.progress import progress
+    from manifests.runtime.progress import progress
 
     with progress("files", as_json) as report:
         wrong = checked(dataset, hashes, report)
@@ -139,8 +139,8 @@ def purge(
     Example: likeness manifest purge DATASET --person p-0a1b2c --dry-run
     """
     from manifests.errors import BadInput
-    from manifests.purge import plan_purge, unfinished
-    from manifests.purge import purge as purged
+    from manifests.privacy.purge import plan_purge, unfinished
+    from manifests.privacy.purge import purge as purged
 
     begun = unfinished(dataset)
     if begun is None and not (person or photo):
@@ -225,7 +225,7 @@ def card(
     Example: likeness manifest card DATASET
     """
     from manifests.card import card_of, write_card
-    from manifests.ledger import Ledger
+    from manifests.ledger.ledger import Ledger
 
     if dry_run:
         with Ledger.open(dataset) as ledger:
@@ -274,9 +274,9 @@ def export(
     import dataclasses
 
     from manifests.errors import BadInput
-    from manifests.formats.choose import Wanted
-    from manifests.formats.export import export as write
-    from manifests.progress import progress
+    from manifests.export.choose import Wanted
+    from manifests.export.export import export as write
+    from manifests.runtime.progress import progress
 
     wanted = Wanted(split, lq_set, with_names, with_embeddings, version)
     if shard_mib is not None:

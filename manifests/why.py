@@ -7,16 +7,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-from manifests.cleaned import KINDS, history_of, in_words
-from manifests.decided import Finder, in_force, read_act
 from manifests.errors import BadInput
-from manifests.filters import Filter, columns_of_filter
-from manifests.keys import HIDDEN, hidden_uri, key_of
-from manifests.ledger import Ledger
-from manifests.purge import kept_out_as
-from manifests.records import Decision, Face, Given, Label
-from manifests.storage import no_longer_there, place_of, uri_of
-from manifests.words import printable
+from manifests.ledger.cleaned_targets import KINDS, history_of, in_words
+from manifests.ledger.decision_log import Finder, in_force, read_act
+from manifests.ledger.filters import Filter, columns_of_filter
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import Decision, Face, Given, Label
+from manifests.privacy.keys import HIDDEN, hidden_uri, key_of
+from manifests.privacy.purge import kept_out_as
+from manifests.runtime.text import printable
+from manifests.runtime.uris import no_longer_there, place_of, uri_of
 
 _PREFIX = 6  # characters that begin an id; fewer would name too much
 

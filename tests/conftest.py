@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-SHARED = (REPOSITORY.parent / "shared" / "data").resolve()
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
+from tests.places import SHARED, Run
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import Run
 
 import doctor
 from doctor import NOTE, OK, WRONG, Finding
+from tests.places import Run
 
 
 def only(findings: Iterator[Finding], name: str) -> Finding:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+
+from tests.places import REPOSITORY
 
 
 def test_import_linter_keeps_every_contract() -> None:
@@ -73,7 +74,11 @@ def test_a_built_wheel_holds_the_schema_the_template_and_nothing_stray(tmp_path:
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("likeness-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "manifests/schema.sql" in names and "manifests/report/template.html.j2" in names and "likeness.py" in names
+    assert (
+        "manifests/ledger/schema.sql" in names
+        and "manifests/report/template.html.j2" in names
+        and "likeness.py" in names
+    )
     assert "doctor.py" in names
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.startswith("likeness")} == {
@@ -113,8 +118,8 @@ def test_no_file_is_unpickled_but_by_the_unpickler_that_makes_tensors_alone() ->
     for path in our_files():
         if said := sorted(unpickling(ast.parse(path.read_text(encoding="utf-8")))):
             found[str(path.relative_to(REPOSITORY))] = said
-    # train/released.py builds an unpickler that takes anything and does nothing (tests/test_train_released.py)
-    assert found == {"train/released.py": ["pickle", "torch.load by _ONLY_TENSORS"]}
+    # train/models/released/osdface.py builds an unpickler that takes anything and does nothing (tests/train/models/test_osdface.py)
+    assert found == {"train/models/released/osdface.py": ["pickle", "torch.load by _ONLY_TENSORS"]}
 
 
 @pytest.mark.parametrize(

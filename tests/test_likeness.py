@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import typer
-from conftest import REPOSITORY, Run
 from typer.main import get_command
 
 import likeness as front
+from tests.places import REPOSITORY, Run
 
 HEAVY = (
     "torch",
@@ -80,11 +80,11 @@ def test_the_front_door_imports_stages_only_inside_functions() -> None:
         "curate.import_cli",
         "degrade.cli",
         "manifests.cli",
-        "manifests.log",
-        "train.benchmark_cli",
-        "train.cli",
-        "train.evaluate_cli",
-        "train.iterate_cli",
+        "manifests.runtime.json_log",
+        "train.benchmark.cli",
+        "train.fit.cli",
+        "train.evaluation.cli",
+        "train.iterate.cli",
     }
 
 
@@ -196,10 +196,10 @@ def test_a_signal_during_training_ends_the_whole_job(
 
     monkeypatch.setattr("curate.pipeline.curate", nothing)
     monkeypatch.setattr("curate.cli.told", lambda _: "")
-    monkeypatch.setattr("degrade.sets.plan_set", nothing)
-    monkeypatch.setattr("degrade.sets.make_set", nothing)
-    monkeypatch.setattr("train.cli.run_training", lambda *_, **__: SimpleNamespace(why=why))
-    monkeypatch.setattr("train.evaluate.evaluate", never)
+    monkeypatch.setattr("degrade.frozen.dataset_sets.plan_set", nothing)
+    monkeypatch.setattr("degrade.frozen.dataset_sets.make_set", nothing)
+    monkeypatch.setattr("train.fit.cli.run_training", lambda *_, **__: SimpleNamespace(why=why))
+    monkeypatch.setattr("train.evaluation.evaluate.evaluate", never)
     with pytest.raises(typer.Exit) as ended:
         front.run([tmp_path], tmp_path / "dataset")
     assert ended.value.exit_code == code

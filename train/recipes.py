@@ -53,7 +53,7 @@ class Recipe:
     reference_counts: tuple[int, ...]  # one is drawn for every image
     wrong: float  # share of the images that are shown references of another person
     augment: str  # "flip": target and references alike; "each": also colour, affine, perspective of each reference
-    # losses: weight by name, see train/objective.py; a name that is not there is not computed
+    # losses: weight by name, see train/fit/objective.py; a name that is not there is not computed
     losses: dict[str, float]
     discriminator: str  # "": none; "latent": sees the restored latent and the prompt; "image"
     # optimisation; the clock is images seen

@@ -9,15 +9,16 @@ from typing import Any
 
 import jinja2
 
-from manifests.decided import read_act, taken_back
 from manifests.errors import BadInput
-from manifests.ledger import Ledger, now
-from manifests.records import Decision, Label
+from manifests.ledger.decision_log import read_act, taken_back
+from manifests.ledger.ledger import Ledger, now
+from manifests.ledger.paths import crop_path
+from manifests.ledger.records import Decision, Label
 from manifests.report.cleaned import cleaned
 from manifests.report.coverage import coverage
 from manifests.report.pictures import histogram, patch, thumbnail
 from manifests.report.runs import read_run
-from manifests.storage import crop_path, sweep, write_atomically
+from manifests.runtime.files import sweep, write_atomically
 
 PEOPLE = 12  # contact sheets, largest first
 FACES = 12  # faces a contact sheet

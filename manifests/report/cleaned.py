@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from manifests.cleaned import newest_iteration, version_path
-from manifests.ledger import Ledger
+from manifests.ledger.cleaned_targets import newest_iteration, version_path
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.paths import crop_path
 from manifests.report.pictures import thumbnail
-from manifests.storage import crop_path
 
 SHOWN = 24  # kept versions a round: those that are least like their originals
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from manifests.ledger import Ledger
+from manifests.ledger.ledger import Ledger
 from manifests.report.pictures import bars, outlines
 
 TOP = 10  # people whose share of all targets is told

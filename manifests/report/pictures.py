@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from manifests.archives import Unreadable, read_bytes
-from manifests.storage import sha256_bytes
+from manifests.runtime.archives import Unreadable, read_bytes
+from manifests.runtime.files import sha256_bytes
 
 Series = Sequence[tuple[float, float]]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from manifests.report.pictures import curve, whole
-from manifests.results import notes, tables, title
+from manifests.report.result_tables import notes, tables, title
 
 GRIDS = 2  # newest sample grids a run
 FACES = 48  # of a sheet of restored photos

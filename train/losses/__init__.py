@@ -1,1 +1,1 @@
-"""What a restored face is measured by while it is learned; train/objective.py says which recipe uses what."""
+"""What a restored face is measured by while it is learned; train/fit/objective.py says which recipe uses what."""

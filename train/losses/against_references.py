@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from degrade.differentiable import apply
-from degrade.pixels import Theta
+from degrade.engines.differentiable import apply
+from degrade.operations.pixels import Theta
 from train.losses.perceptual import Lpips
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
 
 from manifests.errors import BadInput
-from train.weights import weights_here
+from train.backbones import weights_here
 
 # pytorch-fid and torch-fidelity publish the same tensors under two names
 INCEPTION = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth")

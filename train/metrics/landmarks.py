@@ -11,7 +11,7 @@ import numpy as np
 from curate.faces.align import FFHQ_SIZE
 from curate.faces.errors import FaceModelError
 from curate.faces.models import FaceModels
-from train.reference_photos import landmarks_of
+from train.restore.reference_photos import landmarks_of
 
 # Among 68 iBUG points, as in ASFFNet's choice of a reference: brows with eyes, and the mouth
 EYES = (*range(17, 27), *range(36, 48))

@@ -4,7 +4,7 @@
     row = measure(restored, target, references)             # {"psnr": 27.1, "lpips": .213, ..., "lmd": nan}
     row = measure(restored, target, references, wrong)      # with "takeover", if asked for
 
-`names` are keys of train.metrics.table.METRICS, None for all; `judge` is the recognizer and detector that looks at the
+`names` are keys of train.metrics.registry.METRICS, None for all; `judge` is the recognizer and detector that looks at the
 faces; `weights` is --weights. `reasons` has, for every metric that cannot be had, what to put where in one sentence:
 such a metric is in no row. A row has NaN where this one image has no figure; METRICS[name].nan says what that means, so
 it can be counted and shown, and `face_restored` counts faces that were not found. FID is of a set: see
@@ -28,14 +28,14 @@ from torch import nn
 from curate.faces.errors import FaceModelError
 from curate.faces.models import FaceModels
 from manifests.errors import BadInput, LikenessError
+from train.backbones import load_backbone
 from train.metrics import distribution, landmarks, noreference, perceptual, published_deg
 from train.metrics.copying import copy_ratio, takeover
 from train.metrics.identity import SAME, degrees, embedding, id_references, id_target
 from train.metrics.image import ms_ssim, psnr, ssim
 from train.metrics.landmarks import EYES, MOUTH, affine_change, affine_distance, point_distance, points5, points68
-from train.metrics.table import METRICS
-from train.reference_photos import to_tensor
-from train.weights import load_backbone
+from train.metrics.registry import METRICS
+from train.restore.reference_photos import to_tensor
 
 
 class Measure(Protocol):

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import torch
 
 from manifests.errors import BadInput
-from train.weights import weights_here
+from train.backbones import weights_here
 
 
 @dataclass(frozen=True)

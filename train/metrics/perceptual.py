@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from train.backbones import BACKBONES, file_name, weights_here
 from train.losses.perceptual import Dists, Lpips
-from train.weights import BACKBONES, file_name, weights_here
 
 # metric -> the backbone whose layers it compares
 BACKBONE = {"lpips": "vgg16", "lpips_alex": "alexnet", "dists": "vgg16"}
@@ -28,7 +28,7 @@ def missing(name: str, weights: Path | None) -> str | None:
 
 
 def perceptual(name: str, features: nn.Sequential) -> Compare:
-    """A metric of BACKBONE in the layers of its backbone, frozen, as train.weights.load_backbone gives them."""
+    """A metric of BACKBONE in the layers of its backbone, frozen, as train.backbones.load_backbone gives them."""
     if name == "dists":
         dists = Dists(features).eval()
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from manifests.errors import BadInput
-from train.weights import weights_here
+from train.backbones import weights_here
 
 STATE, SCRIPT = "resnet18_110.pth", "resnet18_110.pt"  # a state dict, and the same network as TorchScript
 SIZE = 128  # pixels

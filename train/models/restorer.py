@@ -14,15 +14,15 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from manifests.errors import BadInput
-from manifests.storage import write_atomically
-from train.checkpoint import CONFIG, WEIGHTS, newest_checkpoint
+from manifests.runtime.files import write_atomically
+from train.fit.checkpoints import CONFIG, WEIGHTS, newest_checkpoint
 from train.models import one_step
-from train.models.conditions import Conditions
+from train.models.bases.tiny import TinyBase
 from train.models.config import ModelConfig
-from train.models.identity import IdentityEmbedder
+from train.models.io import Conditions
+from train.models.prompts.honestface import IdentityEmbedder
 from train.models.references import MeanEmbedding, ReferenceEncoder
 from train.models.steps import Schedule, renoised
-from train.models.tiny import TinyBase
 
 PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # files that can run code when they are read
 BASE_SHA256 = "base_sha256"  # in config.json: what a base's config files hashed to when the checkpoint was made
@@ -65,7 +65,7 @@ class Restorer(nn.Module):
         self.base = TinyBase(config) if tiny else _diffusion(config)
         self.vre, self.identity = None, None
         if "vre" in parts:
-            from train.models.vre import Vre
+            from train.models.prompts.vre import Vre
 
             self.vre = Vre(config.vre, self.base.prompt_dim)
         if "identity" in parts:
@@ -221,7 +221,7 @@ def write_checkpoint(
 
 def _found(config: ModelConfig) -> tuple[ModelConfig, str]:
     """The config with its base where any working directory finds it, and what the base's config files hash to."""
-    from train.models.diffusion import base_fingerprint
+    from train.models.bases.diffusion import base_fingerprint
 
     if Path(config.base_model).is_dir():  # else the name of a hub
         config = replace(config, base_model=str(Path(config.base_model).resolve()))
@@ -229,7 +229,7 @@ def _found(config: ModelConfig) -> tuple[ModelConfig, str]:
 
 
 def _diffusion(config: ModelConfig) -> Any:
-    from train.models.diffusion import DiffusionBase  # `tiny` never waits for peft and transformers
+    from train.models.bases.diffusion import DiffusionBase  # `tiny` never waits for peft and transformers
 
     return DiffusionBase(config)
 
@@ -252,7 +252,7 @@ def _checkpoint_folder(folder: Path) -> Path:
 
 def _check_base(folder: Path, base_model: str, recorded: str | None) -> None:
     """Raises BadInput unless `base_model` is the base that the checkpoint in `folder` was trained on."""
-    from train.models.diffusion import base_fingerprint
+    from train.models.bases.diffusion import base_fingerprint
 
     try:
         found = base_fingerprint(base_model)

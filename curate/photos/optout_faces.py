@@ -1,0 +1,132 @@
+"""Faces that opted out: shown by an example photo, found in the dataset now, and kept from coming in later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from curate.detection.detect import nameless, resolved
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, recognition_crop, similarity
+from curate.faces.decode import UndecodableImage, decode
+from curate.faces.models import FaceModels
+from manifests.card import write_card
+from manifests.errors import BadInput
+from manifests.ledger.ledger import Ledger, now, rewrite
+from manifests.ledger.records import Face, KeptOut, Membership, Model
+from manifests.privacy.erase import OPTED_OUT, erase, erase_dropped
+from manifests.privacy.kept_out import KeptOutList, kept_out_of
+from manifests.privacy.keys import ensure_key, mark
+from manifests.privacy.run_cleanup import clean, look
+from manifests.runtime.text import counted, printable
+from manifests.runtime.workers import IN_WORDS, OUT_OF_MEMORY, Lost, apart
+
+
+@dataclass(frozen=True)
+class OptedOut:
+    """What opting faces out came to, or would."""
+
+    faces: tuple[str, ...]  # dropped, ids
+    people: int  # whom these faces were grouped as
+    remembered: int  # examples
+    threshold: float  # cosine from which a face counts as an example's
+    checkpoints: tuple[str, ...]  # trained on them
+    false_match_rate: float | None  # share of strangers' pairs that reach it, as grouping estimated it
+
+
+def opt_out_faces(
+    dataset: Path, images: Sequence[Path], remember: bool, runs: Sequence[Path] = (), dry_run: bool = False
+) -> OptedOut:
+    """Drop every face that is as alike to an example as one person's two photos are, with all that was made of it.
+
+    Each image must show one face. The threshold is that of the last grouping, else the recognizer's own. With
+    `remember` the examples' embeddings are kept, and later photos compared with them. Raises BadInput for an image
+    without a face or with several.
+    """
+    with Ledger.open(dataset, write=not dry_run) as ledger:
+        models = _models(ledger)
+        examples = np.stack([_example(image, models) for image in images])
+        listed = replace(kept_out_of(ledger, None, models.same_person), examples=examples)
+        dropped, people = _dropped(ledger, listed)
+        faces = tuple(face.face_id for face in dropped)
+        checkpoints = sorted({path for one in look([dataset, *runs], faces) for path in one.checkpoints})
+        rate = ledger.detail("group").get("false_match_rate")
+        if not dry_run:
+            key, made, sha256 = ensure_key(ledger), now(), models.recognizer_sha256()
+            there = {row.mark for row in ledger.rows(KeptOut)}
+            rows = [
+                KeptOut(one, "face", OPTED_OUT, made, tuple(vector.tolist()), sha256)
+                for vector in examples
+                if remember and (one := mark(key, "face", vector.tobytes())) not in there
+            ]
+            clean(runs, faces)
+            erase(ledger, dropped, OPTED_OUT, rows)
+            erase_dropped(ledger)  # what an earlier call was stopped at
+    if not dry_run:
+        rewrite(dataset)  # deleted rows stay in a DuckDB file otherwise
+        write_card(dataset)
+    kept = len(images) if remember else 0
+    return OptedOut(faces, people, kept, listed.threshold, tuple(checkpoints), rate)
+
+
+def keep_out(ledger: Ledger, models: FaceModels) -> None:
+    """The stage of a curation: faces as alike to a remembered example as one person's photos leave."""
+    listed = kept_out_of(ledger, models.recognizer_sha256(), models.same_person)
+    if listed.examples is not None:
+        dropped, _ = _dropped(ledger, listed)
+        if dropped:
+            erase(ledger, dropped, OPTED_OUT)
+
+
+def _dropped(ledger: Ledger, listed: KeptOutList) -> tuple[list[Face], int]:
+    """The rows of faces that are an example's, with near-duplicates, and how many people they were grouped as."""
+    faces = {face.face_id: face for face in ledger.rows(Face) if face.shard is not None}
+    ids, vectors = ledger.embeddings(sorted(faces))
+    hit = {face for face, alike in zip(ids, listed.alike(vectors), strict=True) if alike}
+    stands = {faces[face].duplicate_of or face for face in hit}
+    hit |= {face.face_id for face in ledger.rows(Face) if face.face_id in stands or face.duplicate_of in stands}
+    people = {row.identity_id for row in ledger.rows(Membership) if row.face_id in hit}
+    return [nameless(face) for face in ledger.rows(Face) if face.face_id in hit], len(people)
+
+
+def _models(ledger: Ledger) -> FaceModels:
+    """The models that the dataset was made with. Raises BadInput where it has none, or they have changed."""
+    found = [row for row in ledger.rows(Model) if row.role == "recognizer"]
+    if not found:
+        raise BadInput(f"{ledger.dataset} was never curated: there is no recognizer to compare faces by.")
+    models = resolved(found[0].spec)
+    if models.recognizer_sha256() != found[0].sha256:
+        raise BadInput(f"{found[0].spec} is no longer the recognizer of {ledger.dataset}: put the old files back.")
+    return models
+
+
+def _decoded(image: Path) -> np.ndarray | str:
+    try:
+        return decode(image)
+    except UndecodableImage as error:
+        return f"it {IN_WORDS[error.reason]}" if error.reason == OUT_OF_MEMORY else str(error)
+    except OSError as error:
+        return str(error.strerror)
+
+
+def _example(image: Path, models: FaceModels) -> np.ndarray:
+    """The unit embedding of the one face that a photo shows."""
+    pixels = apart(_decoded, image)
+    if not isinstance(pixels, np.ndarray):
+        why = f"it {IN_WORDS[pixels.reason]}" if isinstance(pixels, Lost) else pixels
+        raise BadInput(f"--face {printable(image)} cannot be read as a photo ({why}): name another.")
+    found = [one for one in models.detect(pixels) if one.score >= models.min_score]
+    if len(found) != 1:
+        shows = counted(len(found), "face") if found else "no face"
+        raise BadInput(
+            f"--face {printable(image)} shows {shows} that can be used: name a "
+            "photo, or a part of one, that shows the person alone."
+        )
+    try:
+        similarity(found[0].landmarks5, FFHQ_512)
+    except ValueError:
+        raise BadInput(f"--face {printable(image)}: the face cannot be aligned, name another photo.") from None
+    crop = align(pixels, found[0].landmarks5, FFHQ_512, FFHQ_SIZE)
+    return np.asarray(models.embed(recognition_crop(crop, models.template, models.size)[None])[0], np.float32)

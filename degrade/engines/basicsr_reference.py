@@ -1,0 +1,216 @@
+"""The literature's own code on our θ: BasicSR's degradations.py, mended where it no longer runs, and what GFPGAN calls.
+
+    lq = apply(hq, θ)        the same shapes, dtypes and ranges as `degrade.operations.apply.apply`
+
+An oracle for the exact engine, and an engine for those who must run the code that papers ran (`--engine basicsr`). Its
+kernels, noise and JPEG are BasicSR's functions; blur and resizing are the OpenCV calls, and colour the torchvision
+calls, of GFPGAN's ffhq_degradation_dataset.py. Every `random_*` is replaced by the deterministic function it ends in,
+and the random numbers by those of θ. Pictures are BGR inside, as there.
+
+Mended: `torchvision.transforms.functional_tensor`, which torchvision 0.17 took away, is put where BasicSR 1.4.2 looks
+for it; a quality is the whole number that OpenCV 5 insists on. What BasicSR does not have (`motion`) is our kernel.
+One picture at a time in a process: the numbers wait in a variable of this module.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import types
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from degrade.operations.apply import check_image, check_sizes, check_theta
+from degrade.operations.kernels import kernel_of
+from degrade.operations.pixels import Image, Step, Theta, quiet_opencv, to_uint8
+from degrade.operations.resize import small_size
+from manifests.errors import BadInput
+
+_SMALLEST_SIGMA = 0.01  # as degrade.operations.kernels: BasicSR inverts a matrix that is singular at 0
+_OPENCV = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
+
+
+class _Numbers:
+    """In the place of numpy.random inside BasicSR: hands out what was laid ready, once."""
+
+    ready: NDArray[Any] | None = None
+
+    def randn(self, *shape: int) -> NDArray[Any]:
+        return self._take(shape)
+
+    def poisson(self, expected: NDArray[Any]) -> NDArray[Any]:
+        return self._take(expected.shape)
+
+    def _take(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        numbers, self.ready = self.ready, None
+        assert numbers is not None and numbers.shape == shape
+        return numbers
+
+
+_numbers = _Numbers()
+
+
+@cache
+def load() -> Any:
+    """The mended module basicsr.data.degradations. Raises BadInput, one sentence, where basicsr is not installed."""
+    name = "torchvision.transforms.functional_tensor"
+    try:
+        import torchvision.transforms.functional as functional
+
+        stand_in = types.ModuleType(name)
+        stand_in.rgb_to_grayscale = functional.rgb_to_grayscale  # type: ignore[attr-defined]
+        sys.modules.setdefault(name, stand_in)
+        with np.errstate():  # it sets numpy's error handling for the whole process
+            from basicsr.data import degradations
+    except ImportError as error:
+        raise BadInput(
+            f"--engine basicsr needs the package basicsr ({error}): with Python 3.11 or 3.12, "
+            "`pip install --no-deps basicsr==1.4.2`."
+        ) from None
+    numpy = types.ModuleType("numpy")
+    numpy.__dict__.update(np.__dict__, random=_numbers)
+    degradations.np = numpy
+    return degradations
+
+
+def apply(hq: Image, theta: Theta) -> Image:
+    """Degrade one picture by θ with the literature's code; as `degrade.operations.apply.apply` in all else.
+
+    Raises BadInput also where basicsr is not installed, and for `imresize` with sides that one number does not resize.
+    """
+    check_theta(theta)
+    check_image(hq)
+    check_sizes(hq.shape[0], hq.shape[1], theta)
+    image = run_steps(hq, theta["steps"])
+    return _quantise(image)  # GFPGAN's last line
+
+
+def run_steps(hq: Image, steps: list[Step]) -> Image:
+    """Run checked steps without the rounding at the end; RGB in and out."""
+    load()
+    image = np.ascontiguousarray(hq[..., ::-1])
+    for step in steps:
+        parameters = {key: value for key, value in step.items() if key != "op"}
+        if step["op"] == "upsample":
+            parameters |= {"height": hq.shape[0], "width": hq.shape[1]}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            image = _OPERATIONS[step["op"]](image, **parameters)
+    return np.ascontiguousarray(image[..., ::-1], np.float32)
+
+
+def kernel(step: Step) -> NDArray[np.float64]:
+    """The (size, size) kernel of a checked blur step, by BasicSR's function for it."""
+    theirs, name, size = load(), step["kernel"], step["size"]
+    if name == "motion":
+        return kernel_of(step)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if name == "sinc":
+            return np.asarray(theirs.circular_lowpass_kernel(step["cutoff"], size), np.float64)
+        isotropic = not name.endswith("aniso")
+        sigmas = max(step["sigma_x"], _SMALLEST_SIGMA), max(step["sigma_y"], _SMALLEST_SIGMA)
+        shape = (size, *sigmas, step["angle"])
+        if name in ("iso", "aniso"):
+            return np.asarray(theirs.bivariate_Gaussian(*shape, isotropic=isotropic), np.float64)
+        function = theirs.bivariate_plateau if "plateau" in name else theirs.bivariate_generalized_Gaussian
+        return np.asarray(function(*shape, step["beta"], isotropic=isotropic), np.float64)
+
+
+def _blur(image: Image, **step: Any) -> Image:
+    return np.asarray(cv2.filter2D(image, -1, kernel(step)), np.float32)
+
+
+def _resize(image: Image, height: int, width: int, interpolation: str) -> Image:
+    if interpolation != "imresize":
+        return np.asarray(cv2.resize(image, (width, height), interpolation=_OPENCV[interpolation]), np.float32)
+    from basicsr.utils.matlab_functions import imresize
+
+    rows, columns = image.shape[:2]
+    scale = height / rows
+    if (math.ceil(rows * scale), math.ceil(columns * scale)) != (height, width):
+        raise BadInput(
+            f"basicsr's imresize takes one scale for both sides and cannot make {width} x {height} of "
+            f"{columns} x {rows}: leave --engine away, or take pictures whose sides the factor divides."
+        )
+    return np.asarray(imresize(image, scale), np.float32)
+
+
+def _downsample(image: Image, factor: float, interpolation: str) -> Image:
+    return _resize(image, *small_size(image.shape[0], image.shape[1], factor), interpolation)
+
+
+def _noise(image: Image, sigma: float, gray: bool, seed: int) -> Image:
+    shape = image.shape[:2] if gray else image.shape
+    drawn = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, dtype=np.float32)
+    _numbers.ready = drawn if gray else drawn[..., ::-1]  # drawn in the order of RGB
+    return np.asarray(load().add_gaussian_noise(image, sigma, clip=True, rounds=False, gray_noise=gray), np.float32)
+
+
+def _poisson(image: Image, scale: float, gray: bool, seed: int) -> Image:
+    source = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.float32) if gray else image[..., ::-1]
+    pixels = to_uint8(np.ascontiguousarray(source))
+    levels = 2.0 ** math.ceil(math.log2(len(np.unique(pixels))))
+    drawn = np.random.Generator(np.random.PCG64(seed)).poisson(pixels * (levels / 255))
+    _numbers.ready = drawn if gray else drawn[..., ::-1]
+    return np.asarray(load().add_poisson_noise(image, scale, clip=True, rounds=False, gray_noise=gray), np.float32)
+
+
+def _jpeg(image: Image, quality: int) -> Image:
+    with quiet_opencv():  # OpenCV 5 warns that it rounds floats to 8 bits
+        return np.asarray(load().add_jpg_compression(image, int(quality)), np.float32)
+
+
+def jpeg_bytes(image: Image, quality: int) -> bytes:
+    """The file that BasicSR's add_jpg_compression makes in passing; RGB (H, W, 3) float32 in."""
+    bgr = np.clip(image[..., ::-1], 0, 1)
+    return bytes(cv2.imencode(".jpg", bgr * 255.0, [int(cv2.IMWRITE_JPEG_QUALITY), int(quality)])[1])
+
+
+# --- colour: the lines of GFPGAN's data set ---
+
+
+def _shift(image: Image, red: float, green: float, blue: float) -> Image:
+    return np.clip(image + np.array([blue, green, red], np.float32), 0, 1)
+
+
+def _gray(image: Image) -> Image:
+    return np.tile(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.float32)[:, :, None], [1, 1, 3])
+
+
+def _torchvision(name: str) -> Callable[..., Image]:
+    def adjust(image: Image, factor: float) -> Image:
+        import torch
+        import torchvision.transforms.functional as functional
+
+        rgb = torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
+        if name == "hue":
+            rgb = rgb.clamp(0, 1)  # as in the exact engine: torchvision's own is not defined outside
+        adjusted = getattr(functional, f"adjust_{name}")(rgb, factor).numpy()
+        return np.ascontiguousarray(adjusted.transpose(1, 2, 0)[..., ::-1])
+
+    return adjust
+
+
+def _quantise(image: Image) -> Image:
+    return np.asarray(np.clip((image * 255.0).round(), 0, 255) / np.float32(255), np.float32)
+
+
+_OPERATIONS: dict[str, Callable[..., Image]] = {
+    "blur": _blur,
+    "downsample": _downsample,
+    "noise": _noise,
+    "poisson": _poisson,
+    "jpeg": _jpeg,
+    "upsample": _resize,
+    "shift": _shift,
+    "gray": _gray,
+    "brightness": _torchvision("brightness"),
+    "contrast": _torchvision("contrast"),
+    "saturation": _torchvision("saturation"),
+    "hue": _torchvision("hue"),
+    "quantise": _quantise,
+}

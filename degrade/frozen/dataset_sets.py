@@ -1,0 +1,397 @@
+"""Frozen sets over a dataset: DATASET/lq/<set>/<face_id>.png, with θ and the sha256 of every file in the ledger, and in
+theta.jsonl and card.json beside the images, which appear when the last of them is there.
+
+A set names its faces once, when it is begun, in the unit `<set>` of stage `degrade`; the same record locks the split.
+It is then made in fixed batches, units `<set>/00000` and so on, each recorded with its rows; unit `<set>/records` notes
+the sha256 of the files beside the images. A killed run resumes with the first batch that has no mark, and ends with the
+same bytes and the same rows as one that was never killed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from degrade.frozen.jobs import Comparison, Job, Result, check_engine, compare_job, mapper, run_job
+from degrade.frozen.set_files import (
+    BESIDE,
+    CARD,
+    THETAS,
+    Row,
+    draws_same,
+    encode_name,
+    finish_set,
+    new_card,
+    other_tools,
+    read_card,
+    read_thetas,
+    theta_lines,
+)
+from degrade.operations.apply import VERSION, check_sizes
+from degrade.presets import Preset, check_seed, draw, find_preset
+from manifests.card import write_card
+from manifests.errors import BadInput, LedgerBroken
+from manifests.ledger.ledger import Ledger, now
+from manifests.ledger.paths import crop_path
+from manifests.ledger.records import Degradation, Split
+from manifests.runtime.files import config_hash, sha256_file, sweep, write_atomically
+from manifests.runtime.workers import check_workers
+
+STAGE = "degrade"
+BATCH = 64  # faces a completion mark covers
+SPLITS = ("train", "val", "test")
+FROZEN = ("val", "test")  # a frozen set of these locks the split
+CROP = 512  # pixels, the side of a crop in the FFHQ template
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class SetReport:
+    """A frozen set after `make_set`. `made` counts the images of this call, `mended` those of them whose file was there
+    and was not what was frozen. `later` counts faces that joined the split after the set was begun: a frozen set stays
+    as it is, so they are not in it."""
+
+    lq_set: str
+    folder: str
+    preset: str
+    split: str
+    seed: int
+    size: int
+    images: int
+    made: int
+    mended: int
+    later: int
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What `verify` found; the tuples hold file names (without .png: face ids, in a dataset)."""
+
+    lq_set: str
+    images: int
+    missing: tuple[str, ...]  # recorded, and not on disk
+    changed: tuple[str, ...]  # on disk with another sha256 than recorded
+    not_reproduced: tuple[str, ...]  # regenerated with another sha256 than recorded
+    no_source: tuple[str, ...]  # the clean picture is gone, so nothing could be regenerated
+    unexpected: tuple[str, ...]  # on disk and not recorded
+    unfinished: int  # images the set should have and has not got: the run that makes it was stopped
+    largest_difference: int  # between a file and its regeneration, over all pixels, in 1/255
+    elsewhere: tuple[str, ...] = ()  # versions that made the set and are others here
+
+    @property
+    def ok(self) -> bool:
+        """Every recorded file is there and regenerates to the recorded bytes, and there is no other."""
+        wrong = self.missing + self.changed + self.not_reproduced + self.no_source + self.unexpected
+        return not wrong and self.unfinished == 0
+
+
+def set_name(preset: str, split: str, size: int, seed: int, engine: str = "exact") -> str:
+    """The folder name of a frozen set under DATASET/lq; it names an engine that is not ours."""
+    return f"{preset}-{split}-{size}-s{seed}" + ("" if engine == "exact" else f"-{engine}")
+
+
+def lq_path(dataset: Path, lq_set: str, face_id: str) -> Path:
+    """Where a frozen low-quality image lies: PNG, RGB, `size` x `size`."""
+    return dataset / "lq" / lq_set / f"{face_id}.png"
+
+
+def plan_set(
+    dataset: Path,
+    preset: str = "gfpgan",
+    split: str = "test",
+    seed: int = 0,
+    size: int = CROP,
+    engine: str = "exact",
+) -> SetReport:
+    """What `make_set` would do, without writing anything: `made` is 0."""
+    chosen = _check(preset, split, seed, size, engine)
+    with Ledger.open(dataset) as ledger:
+        plan = _Plan(ledger, chosen, split, seed, size, engine)
+        return plan.report(made=0, mended=0)
+
+
+def make_set(
+    dataset: Path,
+    preset: str = "gfpgan",
+    split: str = "test",
+    seed: int = 0,
+    size: int = CROP,
+    workers: int = 1,
+    progress: Progress | None = None,
+    engine: str = "exact",
+) -> SetReport:
+    """Make the frozen set of one split, or finish it, or find it finished.
+
+    Every face of the split that is ok and no near-duplicate gets one image: its 512 px crop, area-resized to `size`,
+    degraded by a θ keyed by (seed, preset, face_id). A val or test set locks its split. A file of a finished set that
+    is gone, or no longer what was frozen, is made again, to the recorded bytes. `progress` is told how many more images
+    are there. `engine` is exact, or basicsr for the literature's own code. Raises BadInput for options that make no
+    sense or a name another set holds, LedgerBroken for a crop that is missing or not the one the set was begun with.
+    """
+    chosen = _check(preset, split, seed, size, engine)
+    check_workers(workers)
+    with Ledger.open(Path(dataset), write=False):
+        pass  # a missing ledger is a sentence, not a new one
+    with Ledger.open(Path(dataset), write=True) as ledger:
+        plan = _Plan(ledger, chosen, split, seed, size, engine)
+        changed = plan.changed()
+        todo = [(number, batch) for number in range(len(plan.batches)) if (batch := plan.todo(number, changed))]
+        crops = [crop_path(ledger.dataset, face) for _, batch in todo for face in batch]
+        if gone := [path for path in crops if not path.is_file()]:
+            raise LedgerBroken(f"{len(gone)} crops are missing, {gone[0]} for one: run `likeness curate` again.")
+        sweep(ledger.dataset / "lq" / plan.name)
+        if todo:
+            plan.begin()
+        if progress:
+            progress(len(plan.faces) - len(crops))
+        with mapper(workers, len(crops)) as map_in_order:
+            for number, batch in todo:
+                started = now()
+                jobs = [plan.job(face) for face in batch]
+                rows = []
+                for face, job, result in zip(batch, jobs, map_in_order(run_job, jobs), strict=True):
+                    rows.append(plan.freeze(face, job, result))
+                    if progress:
+                        progress(1)
+                if plan.unit(number) not in plan.marks:
+                    ledger.record(STAGE, plan.unit(number), plan.config, rows, started=started)
+        plan.finish()
+        done = plan.report(made=len(crops), mended=len(changed))
+    write_card(Path(dataset))
+    return done
+
+
+class _Plan:
+    """One frozen set against one open ledger: which faces it has, and which batches of them are finished."""
+
+    def __init__(self, ledger: Ledger, preset: Preset, split: str, seed: int, size: int, engine: str) -> None:
+        self.ledger, self.preset, self.split, self.seed, self.size = ledger, preset, split, seed, size
+        self.engine = engine
+        self.name = set_name(preset.name, split, size, seed, engine)
+        self.records = f"{self.name}/records"
+        self.config = {
+            "set": self.name,
+            "preset": dataclasses.asdict(preset),
+            "split": split,
+            "seed": seed,
+            "size": size,
+            "theta_version": VERSION,
+            "batch": BATCH,
+        } | ({} if engine == "exact" else {"engine": engine})
+        marks = ledger.query("SELECT unit, config_hash, detail FROM stages WHERE stage = ? ORDER BY unit", STAGE)
+        ours = [row for row in marks.iter_rows() if row[0] == self.name or row[0].startswith(f"{self.name}/")]
+        if any(row[1] != config_hash(self.config) for row in ours):
+            raise BadInput(
+                f"The set {self.name} was made with other numbers behind the same names (an older Likeness, probably), "
+                "and a frozen set is not made anew: choose another --seed."
+            )
+        self.marks = {unit for unit, _, _ in ours}
+        self.beside: dict[str, str] = next((json.loads(detail) for unit, _, detail in ours if unit == self.records), {})
+        self.split_faces = _faces_of(ledger, split)
+        begun = [json.loads(detail) for unit, _, detail in ours if unit == self.name]
+        self.faces: list[str] = begun[0]["faces"] if begun else self.split_faces
+        if not self.faces:
+            raise BadInput(f"The split {split} of {ledger.dataset} has no face: choose another --split.")
+        for face in self.faces if size < CROP else ():
+            self._check_size(face)
+        self.batches = [self.faces[start : start + BATCH] for start in range(0, len(self.faces), BATCH)]
+        rows = ledger.query("SELECT face_id, sha256 FROM degradations WHERE lq_set = ?", self.name)
+        self.recorded: dict[str, str] = dict(rows.iter_rows())
+
+    def _check_size(self, face: str) -> None:
+        try:
+            check_sizes(self.size, self.size, draw(self.preset, self.seed, face))
+        except BadInput as error:
+            raise BadInput(f"--size {self.size} is too small for {self.preset.name}, at {face}: {error}") from None
+
+    def unit(self, number: int) -> str:
+        return f"{self.name}/{number:05d}"
+
+    def file(self, face: str) -> Path:
+        return lq_path(self.ledger.dataset, self.name, face)
+
+    def changed(self) -> set[str]:
+        """Faces of finished batches whose file is there and is not what was frozen."""
+        done = [face for number, faces in enumerate(self.batches) if self.unit(number) in self.marks for face in faces]
+        return {f for f in done if self.file(f).is_file() and sha256_file(self.file(f)) != self.recorded.get(f)}
+
+    def todo(self, number: int, changed: set[str]) -> list[str]:
+        """All faces of a batch without a mark; of one with a mark those whose file is gone or changed."""
+        faces = self.batches[number]
+        if self.unit(number) not in self.marks:
+            return faces
+        return [face for face in faces if face in changed or not self.file(face).is_file()]
+
+    def begin(self) -> None:
+        """Name the set's faces and lock its split, in one transaction, before the first file appears."""
+        if self.name in self.marks:
+            return
+        rows: list[Split] = []
+        if self.split in FROZEN:
+            table = self.ledger.query("SELECT * FROM splits WHERE split = ? ORDER BY face_id", self.split)
+            rows = [Split(**{**row, "locked": True}) for row in table.iter_rows(named=True)]
+        detail = {"faces": self.faces} | ({} if self.engine == "exact" else {"engine": self.engine})
+        self.ledger.record(STAGE, self.name, self.config, rows, detail=detail)
+
+    def job(self, face: str) -> Job:
+        theta = draw(self.preset, self.seed, face)
+        return Job(crop_path(self.ledger.dataset, face), self.size, theta, engine=self.engine)
+
+    def finish(self) -> None:
+        """Write theta.jsonl, card and README beside the images and note their sha256, unless they are as noted."""
+        folder, started = self.ledger.dataset / "lq" / self.name, now()
+        if self.beside and _hashes(folder) == self.beside:
+            return
+        if not self.beside and _records_stand(folder):  # of an older Likeness, or killed before they were noted
+            self.ledger.record(STAGE, self.records, self.config, detail=_hashes(folder), started=started)
+            return
+        sql = "SELECT face_id, theta, sha256 FROM degradations WHERE lq_set = ? ORDER BY face_id"
+        rows: list[Row] = []
+        for face, theta, sha256 in self.ledger.query(sql, self.name).iter_rows():
+            crop = crop_path(self.ledger.dataset, face)
+            names = {"file": f"{face}.png", "source": encode_name(crop.relative_to(self.ledger.dataset))}
+            made_by = {"size": self.size, "engine": self.engine, "theta": json.loads(theta)}
+            rows.append({**names, **made_by, "source_sha256": sha256_file(crop), "sha256": sha256})
+        # the dataset is named from where the set lies: it may be moved
+        card = new_card(self.preset, self.seed, self.size, "../..", self.engine) | {"split": self.split}
+        finish_set(folder, card, theta_lines(rows), len(rows), [])
+        self.ledger.record(STAGE, self.records, self.config, detail=_hashes(folder), started=started)
+
+    def freeze(self, face: str, job: Job, result: Result) -> Degradation:
+        """Write one image and answer its row."""
+        if result.problem:
+            raise LedgerBroken(f"The crop {job.source} {result.problem}: remove it and run `likeness curate` again.")
+        if self.recorded.get(face, result.sha256) != result.sha256:
+            raise LedgerBroken(
+                f"{job.source} comes out with other bytes in {self.name} than recorded, so nothing was overwritten: "
+                f"`likeness verify {self.ledger.dataset / 'lq' / self.name}` says by how much."
+            )
+        write_atomically(self.file(face), result.png)
+        theta = json.dumps(job.theta, sort_keys=True)
+        return Degradation(self.name, face, self.preset.name, self.seed, self.size, theta, result.sha256)
+
+    def report(self, made: int, mended: int) -> SetReport:
+        later = len(set(self.split_faces) - set(self.faces))
+        folder = str(self.ledger.dataset / "lq" / self.name)
+        names = (self.preset.name, self.split, self.seed, self.size)
+        return SetReport(self.name, folder, *names, images=len(self.faces), made=made, mended=mended, later=later)
+
+
+def _records_stand(folder: Path) -> bool:
+    try:
+        card = read_card(folder)
+        return bool(card.get("complete")) and sha256_file(folder / THETAS) == card.get("theta_sha256")
+    except (BadInput, OSError):
+        return False
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of each file beside the images that is there."""
+    return {name: sha256_file(folder / name) for name in sorted(BESIDE) if (folder / name).is_file()}
+
+
+def _check(preset: str, split: str, seed: int, size: int, engine: str) -> Preset:
+    chosen = find_preset(preset)
+    check_seed(seed)
+    check_engine(engine)
+    if split not in SPLITS:
+        raise BadInput(f"There is no split {split}; the splits are {', '.join(SPLITS)}.")
+    if not 16 <= size <= CROP:
+        raise BadInput(f"--size is {size}; a set of {CROP} px crops has a size from 16 to {CROP}.")
+    return chosen
+
+
+def _faces_of(ledger: Ledger, split: str) -> list[str]:
+    sql = """SELECT face_id FROM splits JOIN faces USING (face_id)
+             WHERE split = ? AND splits.status = 'ok' AND faces.status = 'ok' AND duplicate_of IS NULL
+             ORDER BY face_id"""
+    return list(ledger.query(sql, split)["face_id"])
+
+
+def set_names(dataset: Path) -> list[str]:
+    """The frozen sets that the ledger knows, finished or begun."""
+    sql = "SELECT DISTINCT split_part(unit, '/', 1) AS name FROM stages WHERE stage = ? ORDER BY name"
+    with Ledger.open(Path(dataset)) as ledger:
+        return list(ledger.query(sql, STAGE)["name"])
+
+
+def set_size(dataset: Path, lq_set: str) -> int:
+    """How many images of a set are recorded."""
+    with Ledger.open(Path(dataset)) as ledger:
+        return len(ledger.query("SELECT face_id FROM degradations WHERE lq_set = ?", lq_set))
+
+
+def verify_set(dataset: Path, lq_set: str, workers: int = 1, progress: Progress | None = None) -> Verified:
+    """Regenerate every image of a frozen set from its recorded θ; compare it, and the file on disk, with the recorded
+    sha256. Changes nothing. Raises BadInput where the ledger knows no such set."""
+    dataset = Path(dataset)
+    with Ledger.open(dataset) as ledger:
+        sql = "SELECT face_id, size, theta, sha256 FROM degradations WHERE lq_set = ? ORDER BY face_id"
+        rows: list[tuple[str, int, str, str]] = list(ledger.query(sql, lq_set).iter_rows())
+        begun = ledger.query("SELECT detail FROM stages WHERE stage = ? AND unit = ?", STAGE, lq_set)
+    if not rows and not len(begun):
+        known = ", ".join(set_names(dataset)) or "none yet: make one with `likeness degrade`"
+        raise BadInput(f"{dataset} has no frozen set {lq_set}; the sets are {known}.")
+    expected = len(json.loads(begun["detail"][0])["faces"]) if len(begun) else len(rows)
+    engine = json.loads(begun["detail"][0]).get("engine", "exact") if len(begun) else "exact"
+    check_engine(engine)
+    jobs = [
+        Job(crop_path(dataset, face), size, json.loads(theta), lq_path(dataset, lq_set, face), engine)
+        for face, size, theta, _ in rows
+    ]
+    compared: list[Comparison] = []
+    with mapper(workers, len(jobs)) as map_in_order:
+        for comparison in map_in_order(compare_job, jobs):
+            compared.append(comparison)
+            if progress:
+                progress(1)
+    folder = dataset / "lq" / lq_set
+    there = {path.stem for path in folder.glob("[!.]*") if path.name not in BESIDE}
+    unexpected = sorted(there - {face for face, *_ in rows})
+    names_and_hashes = [(face, sha256) for face, _, _, sha256 in rows]
+    found = judge(lq_set, names_and_hashes, compared, unexpected, unfinished=expected - len(rows))
+    # sets of Likeness 0.1 have no card: their records are rows of the ledger alone
+    return with_records(found, folder) if (folder / CARD).is_file() else found
+
+
+def judge(
+    lq_set: str, recorded: list[tuple[str, str]], compared: list[Comparison], unexpected: list[str], unfinished: int
+) -> Verified:
+    """Sum comparisons up. `recorded` holds (name, sha256), in the order of `compared`."""
+    both = list(zip(recorded, compared, strict=True))
+    regenerated = [(name, sha256, found) for (name, sha256), found in both if found.regenerated is not None]
+    return Verified(
+        lq_set,
+        images=len(recorded),
+        missing=tuple(name for (name, _), found in both if found.on_disk is None),
+        changed=tuple(name for (name, sha256), found in both if found.on_disk not in (None, sha256)),
+        not_reproduced=tuple(name for name, sha256, found in regenerated if found.regenerated != sha256),
+        no_source=tuple(name for (name, _), found in both if found.regenerated is None),
+        unexpected=tuple(unexpected),
+        unfinished=max(0, unfinished),
+        largest_difference=max((found.difference or 0 for found in compared), default=0),
+    )
+
+
+def with_records(found: Verified, out: Path) -> Verified:
+    """What `verify` found, and whether theta.jsonl is the one that the card names and whose θ its preset and seed draw,
+    and with what the set was made."""
+    card = read_card(out)
+    named = card.get("theta_sha256")
+    if named is not None and not (out / THETAS).is_file():
+        found = dataclasses.replace(found, missing=(*found.missing, THETAS))
+    elif named is not None and sha256_file(out / THETAS) != named:
+        found = dataclasses.replace(found, changed=(*found.changed, THETAS))
+    elif named is not None and not draws_same(card, read_thetas(out)):
+        found = dataclasses.replace(found, changed=(*found.changed, CARD))
+    return dataclasses.replace(found, elsewhere=other_tools(card))
+
+
+def as_json(verified: Verified) -> dict[str, Any]:
+    """For --json."""
+    return {**dataclasses.asdict(verified), "ok": verified.ok}

@@ -1,0 +1,280 @@
+"""Frozen sets without a dataset: a folder of pictures in, a folder with PNGs, theta.jsonl and card.json out; and sets
+of either kind built again from a theta.jsonl.
+
+card.json appears first, with `complete` false, and is what makes the folder ours; theta.jsonl follows when every image
+is there, and the card again, with `complete` true. None holds a clock: the same command gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from degrade.frozen.dataset_sets import Verified, judge, with_records
+from degrade.frozen.jobs import Comparison, Job, check_engine, compare_jobs, mapper_of_others, run_jobs
+from degrade.frozen.set_files import (
+    CARD,
+    THETAS,
+    Row,
+    card_bytes,
+    decode_name,
+    encode_name,
+    finish_set,
+    new_card,
+    read_card,
+    read_thetas,
+    theta_lines,
+)
+from degrade.operations.apply import Theta
+from degrade.presets import check_seed, draw, find_preset
+from manifests.errors import BadInput
+from manifests.ledger.paths import LEDGER_NAME, PARTS
+from manifests.runtime.files import LOCK, in_the_way, only_writer, sha256_file, sweep, write_atomically
+from manifests.runtime.workers import check_workers
+
+MIN_SIZE, MAX_SIZE = 16, 8192  # of --size, pixels: below, no face is left; above, few pictures may be that large (ours)
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class FolderReport:
+    """A set after `degrade_folder`; `skipped` holds (percent-encoded name, reason)."""
+
+    folder: str
+    preset: str | None  # None: a replay of θ whose card is not there
+    seed: int | None
+    size: int | None
+    images: int
+    made: int  # by this call
+    mended: int  # of these: the file was there and was not what was frozen
+    skipped: tuple[tuple[str, str], ...]
+
+
+def pictures_in(folder: Path, leave_out: Path | None = None) -> list[Path]:
+    """Files below `folder` that are named like pictures, relative to it, in the order of their raw names. Links to
+    folders are not followed, and finished sets inside (card and θ side by side) are no sources."""
+    found = []
+    for root, folders, files in os.walk(folder):
+        here = Path(root)
+        if here != folder and CARD in files and THETAS in files:
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if leave_out is None or (here / name).resolve() != leave_out.resolve()]
+        found += [(here / name).relative_to(folder) for name in files if Path(name).suffix.lower() in SUFFIXES]
+    return sorted(found, key=os.fsencode)
+
+
+def output_names(sources: list[Path]) -> list[Path]:
+    """a/b.jpg becomes a/b.png; where two sources would meet, both keep their own suffix: a/b.jpg.png."""
+    meets = Counter(source.with_suffix(".png") for source in sources)
+    # where such a name meets a third source's, it grows until it is alone
+    taken: set[Path] = set()
+    names = []
+    for source in sources:
+        alone = meets[source.with_suffix(".png")] == 1
+        name = source.with_suffix(".png") if alone else source.with_name(source.name + ".png")
+        while name in taken or (not alone and name in meets):
+            name = name.with_name(name.name + ".png")
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def degrade_folder(
+    folder: Path,
+    out: Path,
+    preset: str = "gfpgan",
+    seed: int = 0,
+    size: int | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    dry_run: bool = False,
+    engine: str = "exact",
+) -> FolderReport:
+    """Degrade every picture below `folder` into `out`, at its own size or with its longer side area-resized to `size`
+    where it is longer.
+
+    θ is keyed by (seed, preset, path below `folder`). A picture that cannot be decoded, or is too small for its θ, is
+    skipped and named in the card. `engine` is exact, or basicsr for the literature's own code. A file of a finished set
+    that is gone, or no longer what was frozen, is made again, to the recorded bytes. Raises BadInput, with nothing
+    written, for a folder without a picture that can be degraded and for an `out` that holds anything but this very set.
+    """
+    folder, out = Path(folder), Path(out)
+    chosen = find_preset(preset)
+    check_seed(seed)
+    if workers is not None:
+        check_workers(workers)
+    if size is not None and not MIN_SIZE <= size <= MAX_SIZE:
+        raise BadInput(f"--size is {size}; say pixels from {MIN_SIZE} to {MAX_SIZE}.")
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is not a folder: name a folder of pictures, or a dataset.")
+    sources = pictures_in(folder, leave_out=out)
+    if not sources:
+        raise BadInput(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))}): name another folder.")
+    check_engine(engine)
+    card = new_card(chosen, seed, size, encode_name(folder.absolute()), engine)
+    _finished(out, card, sources)
+    if dry_run:
+        return FolderReport(str(out), chosen.name, seed, size, len(sources), made=0, mended=0, skipped=())
+    with only_writer(out):
+        sweep(out)
+        if finished := _finished(out, card, sources):  # asked again: another process may have made it meanwhile
+            made, mended = _mend(folder, out, workers, progress)
+            before = tuple((name, reason) for name, reason in read_card(out)["skipped"])
+            return FolderReport(str(out), chosen.name, seed, size, len(finished), made, mended, before)
+        thetas = [draw(chosen, seed, encode_name(source)) for source in sources]
+        images, skipped = _make(folder, out, card, sources, thetas, workers, progress)
+    return FolderReport(str(out), chosen.name, seed, size, images, images, 0, tuple(skipped))
+
+
+def _make(
+    folder: Path,
+    out: Path,
+    card: dict[str, Any],
+    sources: list[Path],
+    thetas: list[Theta],
+    workers: int | None,
+    progress: Progress | None,
+) -> tuple[int, list[tuple[str, str]]]:
+    """Make the set of a card; how many images it has, and what was skipped for which reason."""
+    size, engine = card["size"], card["engine"]
+    write_atomically(out / CARD, card_bytes(card, complete=False))
+    names = output_names(sources)
+    jobs = [Job(folder / source, size, theta, engine=engine) for source, theta in zip(sources, thetas, strict=True)]
+    rows: list[Row] = []
+    skipped: list[tuple[str, str]] = []
+    if progress:
+        progress(0)
+    with mapper_of_others(workers, len(jobs)) as map_in_order:
+        for source, name, job, result in zip(sources, names, jobs, map_in_order(run_jobs, jobs), strict=True):
+            if result.problem:
+                skipped.append((encode_name(source), result.problem))
+            else:
+                write_atomically(out / name, result.png)
+                names_and_hashes = {"file": encode_name(name), "source": encode_name(source), "sha256": result.sha256}
+                made_by = {"size": size, "engine": engine, "theta": job.theta, "source_sha256": result.source_sha256}
+                rows.append(names_and_hashes | made_by)
+            if progress:
+                progress(1)
+    if not rows:
+        _take_back(out)
+        first = f"{skipped[0][0]} {skipped[0][1]}"
+        raise BadInput(
+            f"None of the {len(skipped)} pictures of {folder} can be degraded ({first}): name another folder."
+        )
+    finish_set(out, card, theta_lines(rows), len(rows), skipped)
+    return len(rows), skipped
+
+
+def _take_back(out: Path) -> None:
+    """A set that came to nothing leaves nothing; a folder that is empty then goes with the lock, where that made it."""
+    if {path.name for path in out.iterdir()} <= {CARD, LOCK}:
+        (out / CARD).unlink()
+
+
+def _mend(folder: Path, out: Path, workers: int | None, progress: Progress | None) -> tuple[int, int]:
+    """Make what is gone or changed in a finished set again; how many images that were, and how many had changed."""
+    rows = read_thetas(out)
+    paths = {row["file"]: out / decode_name(row["file"]) for row in rows}
+    changed = {
+        name for row in rows if paths[name := row["file"]].is_file() and sha256_file(paths[name]) != row["sha256"]
+    }
+    todo = [row for row in rows if row["file"] in changed or not paths[row["file"]].is_file()]
+    if progress:
+        progress(len(rows) - len(todo))
+    jobs = [Job(folder / decode_name(r["source"]), r["size"], r["theta"], engine=r["engine"]) for r in todo]
+    with mapper_of_others(workers, len(jobs)) as map_in_order:
+        for row, job, result in zip(todo, jobs, map_in_order(run_jobs, jobs), strict=True):
+            if result.problem:
+                raise BadInput(f"{job.source} {result.problem}, so {paths[row['file']]} cannot be made again.")
+            if result.source_sha256 != row["source_sha256"]:
+                raise BadInput(
+                    f"{job.source} has changed since it was degraded, so {paths[row['file']]} cannot be made again: "
+                    "put the old picture back, or name another folder for --out."
+                )
+            if result.sha256 != row["sha256"]:
+                raise BadInput(
+                    f"{job.source} comes out with other bytes than {out / THETAS} records, so nothing was overwritten: "
+                    f"`likeness verify {out}` says by how much."
+                )
+            write_atomically(paths[row["file"]], result.png)
+            if progress:
+                progress(1)
+    return len(todo), len(changed)
+
+
+def _finished(out: Path, card: dict[str, Any], sources: list[Path]) -> dict[str, str]:
+    """File -> sha256 of this very set where `out` holds it whole; empty where it is to be made or finished. Raises
+    BadInput where `out` holds anything else."""
+    there = card_of_out(out)
+    # another release may finish or mend a set: whatever decides a byte stands in the other keys
+    mine = {key: value for key, value in json.loads(json.dumps(card)).items() if key != "likeness"}
+    if there is not None and (other := [key for key in mine if there.get(key) != mine[key]]):
+        raise BadInput(f"{out} holds another set (its {other[0]} differs): name another folder for --out.")
+    if there is None or not there.get("complete"):
+        return {}
+    rows = read_thetas(out)
+    if sha256_file(out / THETAS) != there.get("theta_sha256"):
+        raise BadInput(f"{out / THETAS} is not the one that {CARD} names: put it back, or name another --out.")
+    known = {row["source"] for row in rows} | {name for name, _ in there["skipped"]}
+    if known != {encode_name(source) for source in sources}:
+        raise BadInput(
+            f"{out} holds the frozen set of {len(known)} pictures, and there are {len(sources)} now or others: "
+            "name another folder for --out."
+        )
+    return {row["file"]: row["sha256"] for row in rows}
+
+
+def card_of_out(out: Path) -> dict[str, Any] | None:
+    """The card of the set that lies in `out`; None where `out` is free. Raises BadInput where something else is."""
+    if (file := in_the_way(out)) is not None:
+        raise BadInput(f"{file} is a file: name a folder for --out.")
+    for here in (out.absolute(), out.resolve()):
+        if any(place.name in PARTS and (place.parent / LEDGER_NAME).is_file() for place in (here, *here.parents)):
+            raise BadInput(f"{out} lies among a dataset's own files, each of which has a row: name another --out.")
+    if not out.exists() or {path.name for path in out.iterdir()} <= {LOCK}:
+        return None
+    if not (out / CARD).is_file():
+        raise BadInput(f"{out} is not empty and holds no degraded set: name another folder for --out.")
+    return read_card(out)
+
+
+def verify_folder(
+    out: Path, workers: int | None = None, progress: Progress | None = None, source: Path | None = None
+) -> Verified:
+    """As `sets.verify_set`, for a folder made by `degrade_folder` or `replay`, or a copy of any set.
+
+    The clean pictures are looked for in `source`, or else where its card says; one that has changed since counts as
+    gone.
+    """
+    out = Path(out)
+    card, rows = read_card(out), read_thetas(out)
+    for engine in {row["engine"] for row in rows}:
+        check_engine(engine)
+    source = out / decode_name(card["source"]) if source is None else Path(source)
+    if not source.is_dir() and source != out / decode_name(card["source"]):
+        raise BadInput(f"{source} is not a folder: name the one with the clean pictures.")
+    jobs = [
+        Job(source / decode_name(r["source"]), r["size"], r["theta"], out / decode_name(r["file"]), r["engine"])
+        for r in rows
+    ]
+    compared: list[Comparison] = []
+    with mapper_of_others(workers, len(jobs)) as map_in_order:
+        for row, found in zip(rows, map_in_order(compare_jobs, jobs), strict=True):
+            same = found.source_sha256 == row["source_sha256"]
+            compared.append(found if same else Comparison(found.on_disk, None, None, None))
+            if progress:
+                progress(1)
+    recorded = [(row["file"], row["sha256"]) for row in rows]
+    there = {encode_name(path) for path in pictures_in(out)}
+    unexpected = sorted(there - {name for name, _ in recorded})
+    unfinished = 0 if card.get("complete") else 1
+    found = judge(out.resolve().name, recorded, compared, unexpected, unfinished)
+    return with_records(found, out)

@@ -1,0 +1,217 @@
+"""One unit of work: a picture on disk and a θ in, PNG bytes out; and the process pool that maps it.
+
+Workers return bytes and never write: the parent does, so a killed run leaves whole files and whole rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from degrade.operations.apply import MAX_PIXELS, Pixels, Theta, apply_to_pixels, shrink, to_float, to_uint8
+from degrade.operations.pixels import quiet_opencv
+from manifests.errors import BadInput
+from manifests.runtime.workers import IN_WORDS, Lost, Map, apart, each, limits
+from manifests.runtime.workers import mapper as workers_mapper
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")  # whatever the name says; curation decodes the same
+ENGINES = ("exact", "basicsr")
+_PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
+
+
+JobsFunction = Callable[[Sequence[Any]], list[Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Degrade `source`, area-resized to `size` first, by `theta`; `target` is the frozen file to compare with."""
+
+    source: Path
+    size: int | None
+    theta: Theta
+    target: Path | None = None
+    engine: str = "exact"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a job: `problem` is a sentence where nothing did, otherwise the file's bytes and sha256."""
+
+    png: bytes = b""
+    sha256: str = ""
+    source_sha256: str = ""
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The file on disk beside the one regenerated now. None: it could not be had."""
+
+    on_disk: str | None  # sha256
+    regenerated: str | None  # sha256
+    source_sha256: str | None
+    difference: int | None  # largest over all pixels, in 1/255; 255 where the sizes differ
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """uint8 RGB (H, W, 3) as PNG, without metadata and always with the same settings: the same pixels give the same
+    bytes under one OpenCV build."""
+    done, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), list(_PNG_OPTIONS))
+    if not done:
+        raise BadInput(f"A picture of {pixels.shape[1]} x {pixels.shape[0]} pixels does not fit into a PNG.")
+    return data.tobytes()
+
+
+def decode_picture(data: bytes) -> Pixels:
+    """Bytes of an image file as uint8 RGB (H, W, 3): EXIF orientation applied, 16-bit scaled down, gray repeated, alpha
+    dropped, first frame. Raises BadInput with the reason."""
+    if not data:
+        raise BadInput("is empty")
+    too_large = f"has more than {MAX_PIXELS // 1_000_000} megapixels"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header alone
+    except Image.DecompressionBombError:
+        raise BadInput(too_large) from None
+    except Exception:
+        raise BadInput("is not a picture") from None
+    if header.width * header.height > MAX_PIXELS:
+        raise BadInput(too_large)
+    try:
+        if header.format in ("JPEG", "MPO"):  # OpenCV would fill the missing part of a truncated one with gray
+            header.load()
+    except (OSError, SyntaxError):
+        raise BadInput("is cut short or damaged") from None
+    try:
+        with quiet_opencv():  # of a cut PNG, before it gives up
+            decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        decoded = None
+    if decoded is None:
+        raise BadInput("cannot be decoded")
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def decode_apart(path: Path) -> Pixels:
+    """`decode_picture` of a file, in a process of its own, which stands what a picture of others does to it. Raises
+    BadInput with the reason, and OSError."""
+    found = apart(_decoded, path)
+    if isinstance(found, Lost):
+        raise BadInput(IN_WORDS[found.reason])
+    if isinstance(found, str):
+        raise BadInput(found)
+    return np.asarray(found)
+
+
+def _decoded(path: Path) -> Pixels | str:
+    try:
+        return decode_picture(path.read_bytes())
+    except BadInput as error:
+        return str(error)
+
+
+def check_engine(engine: str) -> None:
+    """Raise BadInput, before anything is written, for an engine that is unknown or not installed."""
+    if engine not in ENGINES:
+        raise BadInput(f"There is no engine {engine}; the engines are {', '.join(ENGINES)}.")
+    if engine == "basicsr":
+        from degrade.engines import basicsr_reference
+
+        basicsr_reference.load()
+
+
+def run_job(job: Job) -> Result:
+    """Degrade one picture. A source that cannot be read, decoded, or degraded by this θ because it is too small,
+    becomes a `problem`, never an exception."""
+    try:
+        data = job.source.read_bytes()
+        with limits():
+            pixels = decode_picture(data)
+        pixels = shrink(pixels, job.size)
+    except OSError as error:
+        return Result(problem=f"cannot be read ({error.strerror})")
+    except BadInput as error:
+        return Result(problem=str(error))
+    try:
+        png = encode_png(_degraded(pixels, job))
+    except BadInput as error:
+        return Result(problem=f"cannot be degraded: {str(error).rstrip('.')}")
+    return Result(png, hashlib.sha256(png).hexdigest(), hashlib.sha256(data).hexdigest())
+
+
+def _degraded(pixels: Pixels, job: Job) -> Pixels:
+    if job.engine == "basicsr":
+        from degrade.engines import basicsr_reference
+
+        return to_uint8(basicsr_reference.apply(to_float(pixels), job.theta))
+    return apply_to_pixels(pixels, job.theta)
+
+
+def compare_job(job: Job) -> Comparison:
+    """Degrade again and compare with the frozen file."""
+    made = run_job(job)
+    regenerated = None if made.problem else made.sha256
+    source = None if made.problem else made.source_sha256
+    try:
+        assert job.target is not None
+        data = job.target.read_bytes()
+    except OSError:
+        return Comparison(None, regenerated, source, None)
+    on_disk = hashlib.sha256(data).hexdigest()
+    if regenerated is None or on_disk == regenerated:
+        return Comparison(on_disk, regenerated, source, None if regenerated is None else 0)
+    try:
+        with limits():
+            here, again = decode_picture(data), decode_picture(made.png)
+    except BadInput:
+        return Comparison(on_disk, regenerated, source, 255)
+    same_size = here.shape == again.shape
+    difference = int(np.abs(here.astype(np.int16) - again.astype(np.int16)).max()) if same_size else 255
+    return Comparison(on_disk, regenerated, source, difference)
+
+
+def run_jobs(jobs: Sequence[Job | Lost]) -> list[Result]:
+    """`run_job` for pictures of others: one that no process comes through is a `problem` too."""
+    return [
+        Result(problem=IN_WORDS[j.reason]) if isinstance(j, Lost) else run_job(j) for j in each(jobs, limited=False)
+    ]
+
+
+def compare_jobs(jobs: Sequence[Job | Lost]) -> list[Comparison]:
+    """`compare_job` for pictures of others."""
+    nothing = Comparison(None, None, None, None)
+    return [nothing if isinstance(job, Lost) else compare_job(job) for job in each(jobs, limited=False)]
+
+
+@contextmanager
+def mapper(workers: int | None, jobs: int) -> Iterator[Map]:
+    """The pool of manifests.runtime.workers, no larger than there are jobs; for our own crops, of which one process comes
+    through as well as this one does."""
+    fewer = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
+    with workers_mapper(None if fewer == 1 else fewer, _start_worker) as run:
+        yield run
+
+
+@contextmanager
+def mapper_of_others(workers: int | None, jobs: int) -> Iterator[Callable[[JobsFunction, list[Job]], Iterator[Any]]]:
+    """The same for pictures of others and the functions of several jobs: a process stands what they do to it, also one
+    alone; None works here."""
+    fewer = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
+    with workers_mapper(fewer, _start_worker) as run:
+        yield lambda function, given: chain.from_iterable(run(function, [[job] for job in given]))
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)  # one core a worker; the result does not depend on it

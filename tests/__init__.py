@@ -1,0 +1,1 @@
+"""The tests. A package so that worker processes can import what a test defines."""

@@ -1,0 +1,40 @@
+"""The benchmark of rounds and steps: what its last line says."""
+
+import sys
+
+import pytest
+
+from tests.places import REPOSITORY
+
+sys.path.append(str(REPOSITORY / "benchmarks"))
+from iterate import REFERENCES, ROUNDS, STEPS, summary
+
+LABELS = [f"round-{n}" for n in range(ROUNDS + 1)] + [f"{n}-steps" for n in STEPS]
+
+
+def rows() -> list[dict]:
+    """Six people with three photos; every system is .01 better than the one before, references .1 better than none."""
+    found = []
+    for place, key in enumerate(["lq", *(f"{label}/{of}" for label in LABELS for of in (0, REFERENCES))]):
+        for face in range(18):
+            figure = 0.3 + 0.01 * (place // 2) + 0.1 * key.endswith(f"/{REFERENCES}")
+            figures = dict.fromkeys(("psnr", "ssim", "id_target", "face_restored", "sharpness"), figure)
+            about = {"face_id": str(face), "identity_id": str(face // 3), "key": key, "system": key, "reason": None}
+            found.append(about | figures)
+    return found
+
+
+def test_the_summary_has_every_system_and_each_compared_with_what_it_should_be_better_than() -> None:
+    found = summary(rows())
+    apart = found.pop("differences")
+    assert list(found) == ["lq", *(f"{label}/{of}" for label in LABELS for of in (0, REFERENCES))]
+    assert set(found["lq"]) == {"psnr", "ssim", "id_target", "face_restored", "sharpness"}
+    for label in LABELS:  # the benefit of the references
+        assert apart[f"{label}: right - none"]["id_target"]["mean"] == pytest.approx(0.11)
+        assert apart[f"{label}: right - none"]["id_target"]["excludes_zero"]
+    assert apart["round-2 - round-0"]["sharpness"]["mean"] == pytest.approx(0.02)
+    assert apart["round-1 - round-0, no reference"]["psnr"]["mean"] == pytest.approx(0.01)
+    assert apart["8 steps - 1 step"]["id_target"]["mean"] == pytest.approx(0.03)
+    # rounds are trained on mild defects, too, and the restorer of eight steps is not: nothing compares the two
+    assert len(apart) == len(LABELS) + 2 * ROUNDS + len(STEPS) - 1
+    assert not [name for name in apart if "round" in name and "step" in name]

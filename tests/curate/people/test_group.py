@@ -1,0 +1,267 @@
+"""Who is grouped with whom depends on the faces alone, and what people said always holds."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curate.people import group as module
+from curate.people.group import group, histogram
+from manifests.errors import BadInput
+
+
+def unit(values) -> np.ndarray:
+    values = np.asarray(values, np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def crowd(people: int, each: int, seed: int = 0, spread: float = 0.25, d: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    centres = unit(rng.normal(size=(people, d)))
+    truth = np.repeat(np.arange(people), each)
+    return unit(centres[truth] + rng.normal(0, spread / np.sqrt(d), (len(truth), d))), truth
+
+
+def partition(labels) -> set[frozenset[int]]:
+    return {frozenset(np.flatnonzero(labels == label).tolist()) for label in np.unique(labels)}
+
+
+@st.composite
+def faces(draw):
+    """Clumped vectors, some of them equal, and photos some of them share."""
+    n = draw(st.integers(1, 24))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    centres = unit(rng.normal(size=(draw(st.integers(1, 6)), 4)))
+    vectors = unit(centres[rng.integers(0, len(centres), n)] + rng.normal(0, draw(st.sampled_from([0.1, 0.4])), (n, 4)))
+    twins = rng.integers(0, n, n // 3)
+    vectors[: len(twins)] = vectors[twins]
+    photos = [f"p{i}" for i in rng.integers(0, draw(st.integers(1, n)), n)]
+    return vectors, photos
+
+
+@st.composite
+def links(draw, n: int):
+    """Links that cannot contradict each other: everyone belongs to a secret team."""
+    team = [draw(st.integers(0, 3)) for _ in range(n)]
+    pairs = draw(st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=6))
+    return [p for p in pairs if team[p[0]] == team[p[1]]], [p for p in pairs if team[p[0]] != team[p[1]]]
+
+
+@settings(max_examples=150, deadline=None)
+@given(faces(), st.randoms(use_true_random=False), st.integers(1, 30), st.sampled_from([None, 0.5]))
+def test_the_order_of_the_faces_never_changes_who_is_with_whom(given_faces, random, neighbours, same_person):
+    vectors, photos = given_faces
+    order = list(range(len(vectors)))
+    random.shuffle(order)
+    one = group(vectors, photos, same_person=same_person, neighbours=neighbours)
+    other = group(vectors[order], [photos[i] for i in order], same_person=same_person, neighbours=neighbours)
+    # equal faces of one photo cannot be told apart, so groups are compared by what they hold
+    held = [(vectors[i].tobytes(), photos[i]) for i in range(len(vectors))]
+
+    def told(labels, at):
+        return sorted(sorted(held[at[i]] for i in part) for part in partition(labels))
+
+    assert told(one.labels, range(len(held))) == told(other.labels, order)
+    assert sorted(one.confidence.tolist()) == pytest.approx(sorted(other.confidence.tolist()), abs=1e-5)
+    assert one.false_match_rate == other.false_match_rate
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_links_hold_and_one_photo_never_shows_a_person_twice(data):
+    vectors, photos = data.draw(faces())
+    must, cannot = data.draw(links(len(vectors)))
+    labels = group(vectors, photos, must, cannot, same_person=data.draw(st.sampled_from([None, 0.5]))).labels
+    assert all(labels[a] == labels[b] for a, b in must)
+    assert all(labels[a] != labels[b] for a, b in cannot)
+    block = module._blocks(len(vectors), np.array(must, np.int64).reshape(-1, 2))
+    for a in range(len(vectors)):
+        for b in range(a):
+            if photos[a] == photos[b] and labels[a] == labels[b]:
+                assert block[a] == block[b]
+
+
+@settings(max_examples=60, deadline=None)
+@given(faces(), st.sampled_from([None, 0.5]))
+def test_labels_and_certainty_have_their_ranges(given_faces, same_person):
+    vectors, photos = given_faces
+    found = group(vectors, photos, same_person=same_person)
+    n = len(vectors)
+    assert sorted(set(found.labels.tolist())) == list(range(found.labels.max() + 1))
+    assert found.confidence.dtype == found.margin.dtype == np.float32
+    for part in partition(found.labels):
+        for row in part:
+            if len(part) == 1:
+                assert found.confidence[row] == 1
+            else:
+                own = [float(vectors[row] @ vectors[other]) for other in part if other != row]
+                assert found.confidence[row] == pytest.approx(np.mean(own), abs=1e-4)
+    assert (np.abs(found.confidence) <= 1 + 1e-4).all() and (found.margin <= 2 + 1e-4).all() and n == len(found.margin)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_links_hold_in_any_order(data):
+    vectors, _ = crowd(4, 5, seed=data.draw(st.integers(0, 99)), spread=1.5, d=16)
+    must, cannot = data.draw(links(20))
+    order = data.draw(st.permutations(range(20)))
+    place = {row: at for at, row in enumerate(order)}
+    one = group(vectors, None, must, cannot).labels
+    moved = [[(place[a], place[b]) for a, b in pairs] for pairs in (must, cannot)]
+    other = group(vectors[order], None, *moved).labels
+    assert partition(one) == partition(other[[place[row] for row in range(20)]])
+
+
+def test_people_who_were_forced_together_teach_nothing():
+    vectors, truth = crowd(60, 10, d=128, spread=0.9)
+    strangers, _ = crowd(300, 1, seed=9, d=128, spread=0.9)
+    forced = [(600 + i, 601 + i) for i in range(299)]
+    found = group(np.concatenate([vectors, strangers]), None, forced)
+    assert partition(found.labels[:600]) == partition(truth)
+    assert len(set(found.labels[600:].tolist())) == 1
+
+
+def test_a_margin_is_measured_where_every_neighbour_is_the_same_person():
+    vectors, _ = crowd(3, 40, d=128, spread=0.5)
+    few, many = group(vectors, neighbours=8), group(vectors, neighbours=100)
+    assert (few.labels == many.labels).all()
+    assert np.abs(few.margin - many.margin).max() < 1e-4
+
+
+def test_people_are_told_apart():
+    vectors, truth = crowd(12, 9)
+    found = group(vectors, same_person=0.5)
+    assert partition(found.labels) == partition(truth)
+    assert found.threshold == 0.5 and found.false_match_rate < 0.01 and found.recall == 1
+    assert (found.margin > 0.3).all()
+    found = group(vectors)
+    assert partition(found.labels) == partition(truth)
+    assert 0.1 < found.threshold < 0.7 and 0 < found.false_match_rate < 0.01
+
+
+def test_many_people_of_one_photo_need_more_evidence_than_few_people_of_many():
+    few, _ = crowd(10, 60, spread=0.9, d=128)
+    many, _ = crowd(600, 1, spread=0.9, d=128)
+    assert group(many).threshold > group(few).threshold + 0.03
+    # the threshold that was asked for stands in for the one found
+    assert len(set(group(few, same_person=0.95).labels.tolist())) > len(set(group(few).labels.tolist()))
+
+
+def test_one_weak_face_does_not_hold_two_people_together():
+    vectors, truth = crowd(2, 15, d=128, spread=0.8)
+    between = unit([vectors[truth == 0].mean(0) + vectors[truth == 1].mean(0)])
+    labels = group(np.concatenate([vectors, between])).labels
+    assert len(set(labels[:15].tolist())) == 1 and len(set(labels[15:30].tolist())) == 1 and labels[0] != labels[15]
+
+
+def test_a_thousand_copies_of_one_photo_count_as_one_face():
+    vectors, truth = crowd(5, 6, d=128, spread=0.8)
+    copies = np.repeat(vectors[:1], 1000, 0)
+    labels = group(np.concatenate([vectors, copies])).labels
+    assert partition(labels[:30]) == partition(truth)
+    assert set(labels[30:].tolist()) == {labels[0]}
+
+
+def test_a_collection_of_one_person_is_one_person():
+    vectors, _ = crowd(1, 80, d=128, spread=0.9)
+    assert len(set(group(vectors).labels.tolist())) == 1
+
+
+def test_an_inverted_file_finds_nearly_what_the_exact_search_finds():
+    vectors, truth = crowd(150, 12, d=64, spread=0.7)
+    exact, fast = group(vectors), group(vectors, exact=500)
+    assert exact.recall == 1 and 0.9 < fast.recall <= 1
+    assert partition(exact.labels) == partition(truth)
+    assert len(partition(fast.labels) & partition(truth)) > 140
+    again = group(vectors[::-1], exact=500)
+    assert partition(again.labels[::-1]) == partition(fast.labels)
+
+
+def test_a_recognizer_whose_strangers_are_alike_is_grouped_by_a_mean_cosine():
+    vectors, truth = crowd(12, 9, d=64, spread=0.7)
+    shifted = unit(np.concatenate([vectors, np.full((len(vectors), 1), 2.0, np.float32)], axis=1))  # strangers: .8
+    found = group(shifted, same_person=0.87)
+    assert partition(found.labels) == partition(truth) and 0 <= found.false_match_rate < 0.02
+
+
+def test_none_one_all_the_same_and_all_different():
+    none = group(np.zeros((0, 4), np.float32))
+    assert len(none.labels) == len(none.confidence) == 0
+    one = group(unit([[1, 2, 3]]), ["p"])
+    assert one.labels.tolist() == [0] and one.confidence.tolist() == [1] and one.margin.tolist() == [2]
+    same = np.repeat(unit([[1, 2, 3]]), 200, 0)
+    assert group(same).labels.tolist() == [0] * 200
+    assert group(same, [f"p{i}" for i in range(200)]).labels.tolist() == [0] * 200
+    assert len(set(group(same, ["p"] * 200).labels.tolist())) == 200
+    assert len(set(group(np.eye(30, dtype=np.float32)).labels.tolist())) == 30
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0, 2.0])
+def test_rows_that_are_no_unit_vectors_are_refused_with_a_sentence(bad):
+    vectors = np.eye(3, dtype=np.float32)
+    vectors[1, 1] = bad
+    with pytest.raises(BadInput, match="length 1"):
+        group(vectors)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"same_person": np.nan},
+        {"same_person": 5},
+        {"neighbours": 0},
+        {"photo_ids": ["one for three"]},
+        {"photo_ids": ["a", None, "b"]},
+    ],
+)
+def test_an_argument_that_means_nothing_is_refused(told):
+    with pytest.raises(BadInput, match=next(iter(told))):
+        group(np.eye(3, dtype=np.float32), **told)
+
+
+@pytest.mark.parametrize(
+    ("must", "cannot", "said"),
+    [
+        ([(0, 1)], [(1, 0)], "Faces 1 and 0"),
+        ([(0, 1), (2, 1)], [(0, 2)], "Faces 0 and 2"),
+        ([], [(3, 3)], "Faces 3 and 3"),
+        ([(0, 4)], [], "names face 4"),
+        ([], [(-1, 0)], "names face -1"),
+    ],
+)
+def test_a_contradiction_is_named(must, cannot, said):
+    with pytest.raises(BadInput, match=said):
+        group(np.eye(4, dtype=np.float32), None, must, cannot)
+
+
+def test_what_people_said_wins_over_likeness():
+    vectors = unit([[1, 0, 0], [1, 0.01, 0], [0, 1, 0], [0, 0, 1]])
+    labels = group(vectors, None, [(0, 2)], [(0, 1)], same_person=0.5).labels
+    assert labels[0] == labels[2] != labels[1]
+    # two faces of one photo, said to be one person
+    labels = group(vectors, ["p", "p", "q", "r"], [(0, 1)], same_person=0.5).labels
+    assert labels[0] == labels[1]
+    # each belongs with a friend, and the friends look alike: the photo still keeps them apart, with their friends
+    vectors = unit([[1, 0, 0], [1, 0.1, 0], [1, 0, 0.1], [1, 0.1, 0.1]])
+    labels = group(vectors, ["p", "p", "q", "r"], [(0, 2), (1, 3)], same_person=0.2).labels
+    assert labels[0] == labels[2] != labels[1] == labels[3]
+
+
+def test_without_photos_one_person_may_appear_twice():
+    vectors = unit([[1, 0], [1, 0.1]])
+    assert len(set(group(vectors, ["p", "p"], same_person=0.5).labels)) == 2
+    assert len(set(group(vectors, None, same_person=0.5).labels)) == 1
+
+
+def test_photo_ids_of_different_lengths_are_different():
+    vectors = unit([[1, 0], [1, 0.1], [1, 0.2]])
+    assert len(set(group(vectors, ["p", "pp", "ppp"], same_person=0.5).labels)) == 1
+
+
+def test_the_histogram_counts_every_pair_once():
+    vectors, truth = crowd(3, 5)
+    found = histogram(vectors, truth)
+    assert len(found["edges"]) == 101 and sum(found["within"]) == 30 and sum(found["between"]) == 105 - 30
+    assert sum(histogram(vectors, truth, most=5)["between"]) <= 10
+    nothing = histogram(np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
+    assert sum(nothing["within"]) == sum(nothing["between"]) == 0

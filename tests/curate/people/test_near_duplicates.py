@@ -1,0 +1,167 @@
+"""The same picture again is found; another picture of the same person, or a collage, is not."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+
+from curate.config import DedupeRules
+from curate.people import near_duplicates as dedupe
+from curate.people.near_duplicates import linked_photos, near_duplicates, pictures
+from manifests.ledger.records import Face, Photo
+
+RULES = DedupeRules()
+ZERO = "0" * 16
+
+
+def photo(name: str, phash: str = ZERO, size: tuple[int, int] = (400, 300)) -> Photo:
+    return Photo(name, *size, phash)
+
+
+def face(name: str, of: str, eyes: float = 40.0, box=(100.0, 100.0, 200.0, 200.0), phash: str = "") -> Face:
+    phash = phash or np.random.default_rng(list(name.encode())).bytes(32).hex()
+    return Face(name, of, box, (0.0,) * 10, None, 0.9, eyes, 0.0, 0.0, 0.0, 0.5, 1.0, 0.5, 3.0, phash)
+
+
+def unit(*rows) -> np.ndarray:
+    values = np.array(rows, np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def kept(faces, photos, vectors, rules=RULES) -> dict[str, str | None]:
+    found = near_duplicates(faces, photos, vectors, rules)
+    assert [row.face_id for row in found] == [row.face_id for row in faces]
+    for row in found:
+        assert (row.status, row.reason) == (("ok", None) if row.duplicate_of is None else ("dropped", "near_duplicate"))
+    return {row.face_id: row.duplicate_of for row in found}
+
+
+def test_none_and_one():
+    assert near_duplicates([], [], np.zeros((0, 4), np.float32), RULES) == []
+    assert kept([face("a", "p")], [photo("p")], unit([1, 0])) == {"a": None}
+
+
+def test_a_picture_saved_again_keeps_its_largest_face():
+    faces = [face("a", "p", 40), face("b", "q", 80, (200.0, 200.0, 400.0, 400.0))]
+    photos = [photo("p"), photo("q", "000000000000003f", (800, 600))]
+    assert kept(faces, photos, unit([1, 0], [1, 0.1])) == {"a": "b", "b": None}
+    assert kept(faces[::-1], photos[::-1], unit([1, 0.1], [1, 0])) == {"a": "b", "b": None}
+
+
+def test_equal_size_keeps_the_smaller_id():
+    assert kept([face("b", "p"), face("a", "q")], [photo("p"), photo("q")], unit([1, 0], [1, 0])) == {
+        "a": None,
+        "b": "a",
+    }
+
+
+@pytest.mark.parametrize(
+    ("phash", "vector", "box", "said"),
+    [
+        ("000000000000003f", [1, 0.2], None, "a"),  # 6 bits
+        ("000000000000007f", [1, 0.2], None, None),  # 7 bits: another picture
+        (ZERO, [0.34, 0.94], None, None),  # another person in the same place
+        (ZERO, [1, 0.2], (160.0, 100.0, 260.0, 200.0), None),  # another place in the picture
+        (ZERO, [1, 0.2], (120.0, 100.0, 220.0, 200.0), "a"),
+    ],
+)
+def test_the_same_photo_rule_one_by_one(phash, vector, box, said):
+    other = face("b", "q", 39, box or (100.0, 100.0, 200.0, 200.0))
+    assert kept([face("a", "p"), other], [photo("p"), photo("q", phash)], unit([1, 0], vector))["b"] == said
+
+
+@pytest.mark.parametrize(("bits", "vector", "said"), [(54, [1, 0.7], "a"), (55, [1, 0.7], None), (0, [1, 0.8], None)])
+def test_a_recropped_picture_one_by_one(bits, vector, said):
+    own = bytes(32).hex()
+    moved = f"{(1 << bits) - 1:064x}"
+    faces = [face("a", "p", phash=own), face("b", "q", 39, phash=moved)]
+    assert kept(faces, [photo("p"), photo("q", "f" * 16)], unit([1, 0], vector))["b"] == said
+
+
+def test_people_of_a_group_photo_saved_again_stay_apart_for_any_recognizer():
+    # dlib's strangers have a cosine of .9: only their places tell them apart
+    boxes = [(i * 100.0, 50.0, i * 100.0 + 80, 130.0) for i in range(4)]
+    faces = [face(f"{of}{i}", of, 40 + (of == "q"), box) for of in "pq" for i, box in enumerate(boxes)]
+    vectors = unit(*[[3, *(i == j for j in range(4))] for _ in "pq" for i in range(4)])
+    found = kept(faces, [photo(f.photo_id) for f in faces], vectors)
+    assert found == {f"p{i}": f"q{i}" for i in range(4)} | {f"q{i}": None for i in range(4)}
+
+
+def test_two_faces_of_one_photo_are_never_copies():
+    faces = [face("a", "p"), face("b", "p", 39)]
+    assert kept(faces, [photo("p")] * 2, unit([1, 0], [1, 0])) == {"a": None, "b": None}
+
+
+def test_what_was_a_copy_comes_back_when_its_rule_goes():
+    was = replace(face("b", "q", 39), status="dropped", reason="near_duplicate", duplicate_of="a")
+    assert kept([face("a", "p"), was], [photo("p"), photo("q", "f" * 16)], unit([1, 0], [1, 0])) == {
+        "a": None,
+        "b": None,
+    }
+
+
+def test_more_copies_than_neighbours_are_looked_at_still_leave_one():
+    faces = [face(f"{i:03}", f"p{i:03}") for i in range(100)]
+    vectors = unit(*np.random.default_rng(0).normal([5, 0, 0], 0.1, (100, 3)))
+    found = kept(faces, [photo(f.photo_id) for f in faces], vectors)
+    assert [name for name, of in found.items() if of is None] == ["000"]
+
+
+def test_a_poor_copy_far_down_the_list_of_a_much_photographed_face_is_found_by_its_photo():
+    rng = np.random.default_rng(3)
+    faces = [face(f"{i:03}", f"p{i:03}") for i in range(60)] + [face("poor", "q", 39)]
+    photos = [photo(f.photo_id, rng.bytes(8).hex()) for f in faces[:-1]]
+    photos.append(photo("q", photos[0].phash))
+    near = rng.normal([5, 0, 0], 0.01, (60, 3))
+    near[0] = [5, 3, 0]  # the original is the least like its copy
+    vectors = unit(*near, [5, -3, 0])
+    assert (vectors[-1] @ vectors.T).argsort()[0] == 0
+    assert kept(faces, photos, vectors) == {f.face_id: None for f in faces[:-1]} | {"poor": "000"}
+    assert kept(faces, [*photos[:-1], photo("q", "f" * 16)], vectors)["poor"] is None
+
+
+def test_copies_are_found_where_there_are_too_many_faces_to_compare_all(monkeypatch):
+    monkeypatch.setattr(dedupe, "find_neighbours", partial(dedupe.find_neighbours, exact=500))
+    rng = np.random.default_rng(5)
+    people = unit(*rng.normal(size=(1000, 32)))
+    hashes = [rng.bytes(32) for _ in people]
+    again = [bytes([one[0] ^ 1, *one[1:]]).hex() for one in hashes]  # recropped: its photo's hash is another
+    names = rng.permutation(2000)
+    faces = [face(f"{name:04}", f"p{name}", 40, phash=one.hex()) for name, one in zip(names, hashes, strict=False)]
+    faces += [face(f"{name:04}", f"p{name}", 39, phash=one) for name, one in zip(names[1000:], again, strict=True)]
+    photos = [photo(one.photo_id, rng.bytes(8).hex()) for one in faces]
+    vectors = np.concatenate([people, unit(*(people + rng.normal(scale=0.02, size=people.shape)))])
+    found = kept(faces, photos, vectors)
+    assert found == {one.face_id: None for one in faces[:1000]} | {
+        copy.face_id: one.face_id for one, copy in zip(faces, faces[1000:], strict=False)
+    }
+    back = slice(None, None, -1)
+    assert kept(faces[back], photos[back], vectors[back]) == found
+
+
+def copy(name: str, of: str, stands: str) -> Face:
+    return replace(face(name, of), status="dropped", reason="near_duplicate", duplicate_of=stands)
+
+
+def test_photos_that_hold_copies_are_linked_however_long_the_chain():
+    faces = [
+        face("a", "z"),
+        face("b", "y"),
+        copy("c", "y", "a"),
+        copy("d", "x", "b"),
+        face("e", "w"),
+        copy("f", "v", "?"),
+    ]
+    found = {"z": "x", "y": "x", "x": "x", "w": "w", "v": "v"}
+    assert linked_photos(faces) == linked_photos(faces[::-1]) == found and linked_photos([]) == {}
+    photos = {name: photo(name) for name in found}
+    assert pictures(faces, photos, 6) == pictures(faces[::-1], photos, 6) == found and pictures([], {}, 6) == {}
+
+
+def test_a_collage_does_not_make_one_picture_of_the_photos_it_holds():
+    faces = [face("a", "p"), face("b", "q"), face("c", "r"), *(copy(f"x{i}", "x", "abc"[i]) for i in range(3))]
+    again = copy("d", "s", "a")  # a's whole photo once more
+    photos = {name: photo(name, phash * 16) for name, phash in zip("pqrxs", "035f0", strict=True)}
+    assert pictures([*faces, again], photos, 6) == {"p": "p", "s": "p", "q": "q", "r": "r", "x": "x"}
+    assert set(linked_photos([*faces, again]).values()) == {"p"}

@@ -1,0 +1,104 @@
+"""The demo's photos: the same bytes every time, and as varied as our own rule for near-duplicates asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from curate import demo
+from curate.config import DedupeRules
+from curate.demo import SITTERS, demo_photos, packaged
+from curate.faces.decode import UndecodableImage, decode
+from curate.faces.measure import picture_hash
+from degrade.presets import seeded
+from manifests.errors import LikenessError
+from manifests.runtime.files import sha256_file
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    demo_photos(folder, seeded("demo"), variations=4)
+    return folder
+
+
+def test_the_same_seed_gives_the_same_bytes(photos: Path, tmp_path: Path) -> None:
+    again = demo_photos(tmp_path, seeded("demo"), variations=4)
+    assert {path.name: sha256_file(path) for path in again} == {
+        path.name: sha256_file(path) for path in photos.iterdir()
+    }
+
+
+def test_another_seed_gives_other_photos(photos: Path, tmp_path: Path) -> None:
+    demo_photos(tmp_path, seeded("another"), variations=2)
+    assert sha256_file(tmp_path / "h-00.jpg") != sha256_file(photos / "h-00.jpg")
+
+
+def test_a_second_call_writes_nothing(photos: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in photos.iterdir()}
+    demo_photos(photos, seeded("demo"), variations=4)
+    assert before == {path: path.stat().st_mtime_ns for path in photos.iterdir()}
+
+
+def test_a_file_that_went_missing_comes_back(photos: Path) -> None:
+    lost = photos / "c-02.jpg"
+    before = sha256_file(lost)
+    lost.unlink()
+    demo_photos(photos, seeded("demo"), variations=4)
+    assert sha256_file(lost) == before
+
+
+def test_no_two_photos_of_a_sitter_are_the_same_picture(photos: Path) -> None:
+    for sitter in SITTERS:
+        hashes = [
+            np.frombuffer(bytes.fromhex(picture_hash(decode(path))), np.uint8)
+            for path in sorted(photos.glob(f"{sitter.name}-0?.jpg"))
+        ]
+        for i, one in enumerate(hashes):
+            for other in hashes[:i]:
+                assert np.bitwise_count(one ^ other).sum() > DedupeRules().max_photo_bits, sitter.name
+
+
+def test_there_is_something_to_turn_away(photos: Path) -> None:
+    for name in ("truncated.jpg", "letter.jpg"):
+        with pytest.raises(UndecodableImage):
+            decode(photos / name)
+    assert sha256_file(photos / "a-00-copy.jpg") == sha256_file(photos / "a-00.jpg")
+    assert decode(photos / "a-01-saved-again.jpg").shape == decode(photos / "a-01.jpg").shape
+
+
+def test_a_tilted_sitter_sits_upright(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every draw at its middle, the eyes of the most tilted sitter come to lie level."""
+
+    class Middle(np.random.Generator):
+        def __init__(self) -> None:
+            super().__init__(np.random.PCG64(0))
+
+        def uniform(self, low=0.0, high=1.0, size=None):  # type: ignore[no-untyped-def]
+            middle = (np.asarray(low) + np.asarray(high)) / 2
+            return np.broadcast_to(middle, size) if size is not None else middle
+
+        def normal(self, loc=0.0, scale=1.0, size=None):  # type: ignore[no-untyped-def]
+            return np.zeros(size)
+
+        def random(self, *_):  # type: ignore[no-untyped-def]
+            return 0.9
+
+        def integers(self, low, high=None, **_):  # type: ignore[no-untyped-def]
+            return 512
+
+    sitter = max(SITTERS, key=lambda one: abs(one.tilt))
+    points = demo._where_from(sitter, 512, Middle())
+    right = points[256, 400] - points[256, 112]
+    assert np.degrees(np.arctan2(right[1], right[0])) == pytest.approx(sitter.tilt, abs=0.1)
+
+
+def test_a_package_without_its_picture_is_a_sentence() -> None:
+    with pytest.raises(LikenessError, match="make install"):
+        packaged("skimage", "data/no_such_picture.png")
+    with pytest.raises(LikenessError):
+        packaged("no_such_package", "x.png")
+    assert cv2.imread(str(packaged("skimage", "data/astronaut.png"))) is not None

@@ -1,0 +1,90 @@
+"""Whatever the bytes: decode answers a picture or says why not. `make fuzz` looks longer than CI does."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from curate.faces.decode import UndecodableImage, decode
+from manifests.runtime.archives import Member, Unreadable, close, count, entry, read
+from manifests.runtime.workers import Lost, each, mapper
+from tests.doubles.hostile_archives import archives
+from tests.doubles.hostile_corpus import mutated, picture, saved, seeds
+
+FILES = int(os.environ.get("FUZZ_FILES", "1500"))
+SEED = int(os.environ.get("FUZZ_SEED", "0"))
+A_BATCH = 250
+PIXELS = 2**22  # enough for every path, and nothing that takes long
+
+
+def wrong(numbers: list[int]) -> list[str]:
+    """In a worker: what decode did to mutated photos that it may not."""
+    good, found = list(seeds(np.random.default_rng(0)).items()), []
+    for number in each(numbers):
+        if isinstance(number, Lost):
+            found.append(f"{number.unit}: {number.reason}")
+            continue
+        rng = np.random.default_rng([SEED, number])
+        kind, data = good[number % len(good)]
+        try:
+            image = decode(mutated(data, rng), PIXELS)
+        except UndecodableImage as error:
+            if error.reason not in {"not_an_image", "too_many_pixels", "truncated", "broken_image", "out_of_memory"}:
+                found.append(f"{number}, {kind}: {error}")
+        except Exception as error:
+            found.append(f"{number}, {kind}: {type(error).__name__}: {error}")
+        else:
+            whole = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.flags.c_contiguous
+            if not whole or not 0 < image.shape[0] * image.shape[1] <= PIXELS:
+                found.append(f"{number}, {kind}: {image.dtype} {image.shape}")
+    return found
+
+
+def test_decode_answers_a_picture_or_a_reason_whatever_the_bytes():
+    batches = [list(range(start, min(start + A_BATCH, FILES))) for start in range(0, FILES, A_BATCH)]
+    with mapper(1 if FILES <= 5000 else 2) as run:
+        assert [said for found in run(wrong, batches) for said in found] == []
+
+
+def small_archives() -> list[bytes]:
+    """Those of the corpus that are not slow or large of themselves."""
+    found: list[bytes] = []
+    rng = np.random.default_rng(0)
+    archives(lambda name, data, right: found.append(data), rng, lambda: saved(picture(rng, 20, 20), "PNG"))
+    return sorted((data for data in found if len(data) < 20_000), key=len)
+
+
+def wrong_archives(folders: list[tuple[Path, int]]) -> list[str]:
+    """In a worker: what reading mutated archives did that it may not."""
+    found, good = [], small_archives()
+    for unit in each(folders):
+        if isinstance(unit, Lost):
+            found.append(f"{unit.unit}: {unit.reason}")
+            continue
+        folder, number = unit
+        rng = np.random.default_rng([SEED, 1, number])
+        path = folder / f"{number}"
+        path.write_bytes(mutated(good[number % len(good)], rng))
+        try:
+            for index in range(min(count(path)[0], 20)):
+                try:
+                    if not entry(Member(path, index)).folder:
+                        read(Member(path, index))
+                except Unreadable as error:
+                    assert error.reason.isidentifier()
+        except (Unreadable, MemoryError):  # a tar may say that a name is longer than there is memory
+            pass
+        except Exception as error:
+            found.append(f"{number}: {type(error).__name__}: {error}")
+        close()
+        path.unlink()
+    return found
+
+
+def test_an_archive_answers_members_or_a_reason_whatever_the_bytes(tmp_path):
+    numbers = range(FILES // 3)
+    batches = [[(tmp_path, n) for n in numbers[start : start + A_BATCH]] for start in range(0, len(numbers), A_BATCH)]
+    with mapper(1) as run:
+        said = [said for found in run(wrong_archives, batches) for said in found]
+    # tarfile walks backwards for ever in some; that is what the time limit is for
+    assert [one for one in said if not one.endswith("timed_out")] == []

@@ -1,0 +1,141 @@
+"""The exact engine beside the literature's code on the same θ; needs basicsr (extra `reference`)."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from degrade.engines import basicsr_reference
+from degrade.operations.apply import apply, jpeg_bytes, run_steps, to_float
+from degrade.operations.kernels import kernel_of
+from degrade.operations.pixels import Image, Theta
+from degrade.presets import PRESETS, draw
+from manifests.errors import BadInput
+
+needs_basicsr = pytest.mark.skipif(
+    importlib.util.find_spec("basicsr") is None, reason="needs basicsr: pip install --no-deps basicsr==1.4.2"
+)
+# the degradations of one order, blur -> down -> noise -> JPEG -> up: shot noise and second JPEGs magnify a last bit
+CLASSIC = [name for name in PRESETS if name != "real-esrgan"]
+
+
+def face_like(seed: int, side: int = 512) -> Image:
+    """Smooth, with edges, texture and flat parts; (side, side, 3) float32 on the 1/255 grid."""
+    rng = np.random.default_rng(seed)
+    coarse = cv2.resize(rng.integers(0, 256, (6, 6, 3), np.uint8), (side, side), interpolation=cv2.INTER_CUBIC)
+    cv2.circle(coarse, (side // 2, side // 2), side // 3, tuple(map(int, rng.integers(0, 256, 3))), -1)
+    cv2.line(coarse, (0, side // 3), (side, side // 2), (250, 250, 250), 2)
+    part = coarse[: side // 2, : side // 2].astype(np.int16) + rng.integers(-30, 31, (side // 2, side // 2, 3))
+    coarse[: side // 2, : side // 2] = np.clip(part, 0, 255)
+    return to_float(np.asarray(coarse, np.uint8))
+
+
+def compared(preset: str, seed: int, hq: Image) -> float:
+    """Largest difference before JPEG in 1/255, the JPEG files of one picture compared on the way."""
+    theta = draw(PRESETS[preset], seed, "parity")
+    steps = theta["steps"]
+    at = next((n for n, step in enumerate(steps) if step["op"] == "jpeg"), len(steps))
+    ours = run_steps(hq, steps[:at], theta["version"])
+    theirs = basicsr_reference.run_steps(hq, steps[:at])
+    assert ours.shape == theirs.shape
+    if at < len(steps):
+        quality = steps[at]["quality"]
+        assert jpeg_bytes(ours, quality) == basicsr_reference.jpeg_bytes(ours, quality), (preset, seed)
+        # from one and the same picture on, every later step agrees too
+        rest = [step for step in steps[at:] if step["op"] != "upsample"]
+        after = np.abs(run_steps(ours, rest) - basicsr_reference.run_steps(ours, rest)).max() * 255
+        assert after <= 1, (preset, seed, after)
+    return float(np.abs(ours - theirs).max() * 255)
+
+
+@needs_basicsr
+@pytest.mark.parametrize("preset", CLASSIC)
+def test_before_jpeg_no_pixel_is_more_than_one_level_apart(preset: str) -> None:
+    assert max(compared(preset, seed, face_like(seed)) for seed in range(8)) <= 1
+
+
+@needs_basicsr
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", CLASSIC)
+def test_the_same_over_two_hundred_draws(preset: str) -> None:
+    faces = [face_like(seed) for seed in range(10)]
+    seeds = 200 if len({json.dumps(draw(PRESETS[preset], seed, "parity")) for seed in range(10)}) > 1 else 10
+    assert seeds == 200 or preset == "bicubic-x8"  # which has nothing to draw: ten faces are all its pictures
+    assert max(compared(preset, seed, faces[seed % 10]) for seed in range(seeds)) <= 1
+
+
+@needs_basicsr
+def test_a_second_order_chain_agrees_up_to_its_first_shot_noise_or_jpeg() -> None:
+    for seed in range(20):
+        steps, hq = draw(PRESETS["real-esrgan"], seed, "parity")["steps"], face_like(seed % 4, 256)
+        until = next(n for n, step in enumerate(steps) if step["op"] in ("poisson", "jpeg"))
+        apart = np.abs(run_steps(hq, steps[:until]) - basicsr_reference.run_steps(hq, steps[:until])).max() * 255
+        assert apart <= 0.25, seed
+
+
+@needs_basicsr
+@pytest.mark.parametrize("kernel", ["iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "sinc"])
+def test_kernels_are_basicsrs(kernel: str) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        step = {"op": "blur", "kernel": kernel, "size": int(rng.integers(3, 21)) * 2 + 1}
+        if kernel == "sinc":
+            step["cutoff"] = rng.uniform(np.pi / 5, np.pi)
+        else:
+            step |= {"sigma_x": rng.uniform(0.2, 10), "sigma_y": rng.uniform(0.2, 10), "angle": rng.uniform(-3, 3)}
+        if "_" in kernel:
+            step["beta"] = rng.uniform(0.5, 4)
+        np.testing.assert_allclose(kernel_of(step), basicsr_reference.kernel(step), atol=1e-12)
+
+
+@needs_basicsr
+@pytest.mark.parametrize("gray", [True, False])
+@pytest.mark.parametrize("op", [{"op": "noise", "sigma": 13.0}, {"op": "poisson", "scale": 1.5}])
+def test_noise_is_basicsrs_with_the_numbers_of_theta(op: dict[str, object], gray: bool) -> None:
+    hq = face_like(3, 64)
+    steps = [{**op, "gray": gray, "seed": 7}]
+    assert np.abs(run_steps(hq, steps) - basicsr_reference.run_steps(hq, steps)).max() * 255 < 1e-3
+
+
+@needs_basicsr
+@pytest.mark.parametrize("op", ["brightness", "contrast", "saturation", "hue"])
+def test_colour_is_torchvisions(op: str) -> None:
+    hq = face_like(4, 64)
+    for factor in (0.05, 0.4) if op == "hue" else (0.0, 0.6, 1.4):
+        steps = [{"op": op, "factor": factor}]
+        assert np.abs(run_steps(hq, steps) - basicsr_reference.run_steps(hq, steps)).max() * 255 < 0.1
+
+
+@needs_basicsr
+def test_it_replays_and_leaves_the_process_as_it_was() -> None:
+    hq, before = face_like(5, 96), np.geterr()
+    theta: Theta = draw(PRESETS["gfpgan"], 0, "x")
+    first = basicsr_reference.apply(hq, theta)
+    np.random.seed(0)  # noqa: NPY002
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    assert np.array_equal(basicsr_reference.apply(hq, theta), first)
+    assert np.array_equal(np.random.get_state()[1], state) and np.geterr() == before  # noqa: NPY002
+    assert first.shape == hq.shape and first.dtype == np.float32 and np.array_equal(first, np.rint(first * 255) / 255)
+    assert np.abs(first - apply(hq, theta)).mean() * 255 < 2
+
+
+@needs_basicsr
+def test_sides_that_one_scale_does_not_resize_are_one_sentence() -> None:
+    theta = draw(PRESETS["bicubic-x8"], 0, "x")
+    with pytest.raises(BadInput, match="one scale for both sides"):
+        basicsr_reference.apply(np.zeros((100, 81, 3), np.float32), theta)
+
+
+def test_without_basicsr_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "basicsr", None)
+    monkeypatch.setitem(sys.modules, "basicsr.data", None)
+    basicsr_reference.load.cache_clear()
+    with pytest.raises(BadInput, match="pip install --no-deps basicsr") as caught:
+        basicsr_reference.apply(np.zeros((8, 8, 3), np.float32), {"version": 1, "steps": []})
+    assert "\n" not in str(caught.value)
+    basicsr_reference.load.cache_clear()

@@ -1,0 +1,286 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import degrade.frozen.dataset_sets
+from degrade.frozen.dataset_sets import lq_path, make_set, plan_set, set_name, set_names, set_size, verify_set
+from degrade.frozen.jobs import decode_picture, encode_png
+from degrade.operations.apply import apply, shrink, to_float, to_uint8
+from degrade.presets import PRESETS, draw
+from manifests.errors import BadInput, LedgerBroken, LedgerMissing
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.paths import crop_path
+from manifests.ledger.records import Face, Split
+from manifests.runtime.files import sha256_bytes, sha256_file, write_atomically
+from tests.places import REPOSITORY
+
+SET = "codeformer-test-32-s0"
+OPTIONS = {"preset": "codeformer", "split": "test", "seed": 0, "size": 32}
+
+
+def toy_picture(seed: int, side: int = 64) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8)
+    return np.asarray(cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def toy_face(number: int, **changes: object) -> Face:
+    face = Face(
+        face_id=f"{number:032x}",
+        photo_id=f"{number:064x}",
+        box=(0.0, 0.0, 64.0, 64.0),
+        landmarks5=(0.0,) * 10,
+        landmarks68=None,
+        det_score=0.9,
+        inter_ocular_px=30.0,
+        yaw=0.0,
+        pitch=0.0,
+        roll=0.0,
+        sharpness=1.0,
+        blockiness=1.0,
+        exposure=0.5,
+        upsample=1.0,
+        phash="0" * 64,
+    )
+    return dataclasses.replace(face, **changes)
+
+
+def toy_dataset(folder: Path, faces: int = 10) -> Path:
+    """A ledger and crops: a quarter of the faces in train, the rest in test, and two that no set may hold."""
+    rows: list = []
+    for number in range(faces):
+        face = toy_face(number)
+        split = "train" if number % 4 == 3 else "test"
+        rows += [face, Split(face.face_id, f"id{number % 3}", split, "identity")]
+        write_atomically(crop_path(folder, face.face_id), encode_png(toy_picture(number)))
+    duplicate, apart = toy_face(faces, duplicate_of=rows[0].face_id), toy_face(faces + 1)
+    rows += [duplicate, Split(duplicate.face_id, "id0", "test", "identity")]
+    rows += [apart, Split(apart.face_id, "id1", "test", "identity", status="dropped", reason="photo_spans_splits")]
+    with Ledger.open(folder, write=True) as ledger:
+        ledger.record("curate", "all", {}, rows)
+    return folder
+
+
+def contents(dataset: Path, lq_set: str = SET) -> tuple[dict[str, str], list, list]:
+    """All that a set leaves: files by sha256, degradations, splits and finished units, without clocks."""
+    files = {path.name: sha256_file(path) for path in (dataset / "lq" / lq_set).iterdir()}
+    with Ledger.open(dataset) as ledger:
+        rows = ledger.table("degradations").rows()
+        units = ledger.query("SELECT unit, config_hash, detail FROM stages WHERE stage = 'degrade' ORDER BY 1").rows()
+        splits = ledger.table("splits").rows()
+    return files, rows, [units, splits]
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    monkeypatch.setattr(degrade.frozen.dataset_sets, "BATCH", 3)
+
+
+def test_a_set_holds_every_face_of_its_split_that_is_ok_and_no_duplicate(tmp_path):
+    dataset = toy_dataset(tmp_path / "d")
+    seen: list[int] = []
+    report = make_set(dataset, **OPTIONS, progress=seen.append)
+    assert (report.lq_set, report.images, report.made, report.later) == (SET, 8, 8, 0)
+    assert set_name("codeformer", "test", 32, 0) == SET and sum(seen) == 8
+    with Ledger.open(dataset) as ledger:
+        rows = list(ledger.table("degradations").iter_rows(named=True))
+    assert [row["face_id"] for row in rows] == [toy_face(n).face_id for n in range(10) if n % 4 != 3]
+    for row in rows:
+        assert (row["lq_set"], row["preset"], row["seed"], row["size"]) == (SET, "codeformer", 0, 32)
+        theta = json.loads(row["theta"])
+        assert theta == draw(PRESETS["codeformer"], 0, row["face_id"])
+        path = lq_path(dataset, SET, row["face_id"])
+        assert sha256_file(path) == row["sha256"]
+        crop = decode_picture(crop_path(dataset, row["face_id"]).read_bytes())
+        again = to_uint8(apply(to_float(shrink(crop, 32)), theta))
+        assert np.array_equal(again, decode_picture(path.read_bytes())) and again.shape == (32, 32, 3)
+
+
+def test_one_and_four_workers_write_the_same_bytes_and_rows(tmp_path):
+    one, four = toy_dataset(tmp_path / "one"), toy_dataset(tmp_path / "four")
+    make_set(one, **OPTIONS, workers=1)
+    make_set(four, **OPTIONS, workers=4)
+    assert contents(one) == contents(four)
+    assert verify_set(four, SET, workers=2).ok
+
+
+def test_killed_and_repeated_is_the_same_as_never_killed(tmp_path):
+    killed, whole = toy_dataset(tmp_path / "killed"), toy_dataset(tmp_path / "whole")
+    code = (
+        "import os, signal, sys, degrade.frozen.dataset_sets as sets\n"
+        "from pathlib import Path\n"
+        "sets.BATCH, seen = 3, []\n"
+        "def progress(n):\n"
+        "    seen.extend([0] * n)\n"
+        "    if len(seen) == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"sets.make_set(Path(sys.argv[1]), progress=progress, **{OPTIONS!r})\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(killed)], cwd=REPOSITORY)
+    assert run.returncode == -signal.SIGKILL
+    folder = killed / "lq" / SET
+    (folder / ".left.png.1.tmp").write_bytes(b"half")
+    half = verify_set(killed, SET)
+    assert not half.ok and half.unfinished == 5 and half.images == 3
+    assert make_set(killed, **OPTIONS).made == 5
+    make_set(whole, **OPTIONS)
+    assert contents(killed) == contents(whole)
+    assert verify_set(killed, SET).ok
+
+
+def test_a_finished_set_is_left_alone_and_a_deleted_file_is_made_again(tmp_path):
+    dataset = toy_dataset(tmp_path / "d")
+    make_set(dataset, **OPTIONS)
+    before = contents(dataset)
+    path = lq_path(dataset, SET, toy_face(0).face_id)
+    stamp = path.stat().st_mtime_ns
+    assert make_set(dataset, **OPTIONS).made == 0 and path.stat().st_mtime_ns == stamp
+    path.unlink()
+    assert verify_set(dataset, SET).missing == (toy_face(0).face_id,)
+    assert make_set(dataset, **OPTIONS).made == 1 and contents(dataset) == before
+
+
+def test_a_file_that_is_not_what_was_frozen_is_made_again_and_that_is_said(tmp_path):
+    dataset = toy_dataset(tmp_path / "d")
+    make_set(dataset, **OPTIONS)
+    before = contents(dataset)
+    edited, deleted = (lq_path(dataset, SET, toy_face(number).face_id) for number in (0, 9))
+    edited.write_bytes(encode_png(toy_picture(9, 32)))
+    deleted.unlink()
+    report = make_set(dataset, **OPTIONS)
+    assert (report.images, report.made, report.mended) == (8, 2, 1)
+    assert contents(dataset) == before and verify_set(dataset, SET).ok
+
+
+def test_a_frozen_test_set_locks_its_split_and_a_train_set_locks_nothing(tmp_path):
+    dataset = toy_dataset(tmp_path / "d")
+    make_set(dataset, preset="bicubic-x8", split="train", size=32)
+    with Ledger.open(dataset) as ledger:
+        assert not any(ledger.table("splits")["locked"])
+    make_set(dataset, **OPTIONS)
+    with Ledger.open(dataset) as ledger:
+        for row in ledger.table("splits").iter_rows(named=True):
+            assert row["locked"] == (row["split"] == "test")
+    assert set_names(dataset) == ["bicubic-x8-train-32-s0", SET]
+
+
+def test_faces_that_join_later_do_not_change_a_frozen_set(tmp_path):
+    dataset = toy_dataset(tmp_path / "d")
+    make_set(dataset, **OPTIONS)
+    before = contents(dataset)[:2]
+    newcomer = toy_face(77)
+    with Ledger.open(dataset, write=True) as ledger:
+        ledger.record("curate", "more", {}, [newcomer, Split(newcomer.face_id, "id9", "test", "identity")])
+    report = make_set(dataset, **OPTIONS)
+    assert (report.images, report.made, report.later) == (8, 0, 1)
+    assert contents(dataset)[:2] == before
+
+
+def test_verify_names_what_was_tampered_with_and_how_far_off_it_is(tmp_path):
+    dataset = toy_dataset(tmp_path / "d")
+    make_set(dataset, **OPTIONS)
+    first, second, third = (toy_face(number).face_id for number in (0, 1, 2))
+    pixels = decode_picture(lq_path(dataset, SET, first).read_bytes()).copy()
+    pixels[3, 4, 1] ^= 16
+    lq_path(dataset, SET, first).write_bytes(encode_png(pixels))
+    lq_path(dataset, SET, second).write_bytes(b"no picture at all")
+    lq_path(dataset, SET, third).unlink()
+    (dataset / "lq" / SET / "stranger.png").write_bytes(b"")
+    found = verify_set(dataset, SET)
+    assert found.changed == (first, second) and found.missing == (third,) and found.unexpected == ("stranger",)
+    assert found.not_reproduced == () and found.largest_difference == 255 and not found.ok
+    lq_path(dataset, SET, second).unlink()
+    assert verify_set(dataset, SET).largest_difference == 16
+
+
+def test_verify_names_faces_whose_crop_changed_or_is_gone(tmp_path):
+    dataset = toy_dataset(tmp_path / "d")
+    make_set(dataset, **OPTIONS)
+    first, second = (toy_face(number).face_id for number in (0, 1))
+    crop_path(dataset, first).write_bytes(encode_png(toy_picture(99)))
+    crop_path(dataset, second).unlink()
+    found = verify_set(dataset, SET)
+    assert found.not_reproduced == (first,) and found.no_source == (second,) and found.changed == ()
+    assert found.largest_difference > 0
+    lq_path(dataset, SET, first).unlink()
+    crop_path(dataset, second).write_bytes(encode_png(toy_picture(1)))
+    with pytest.raises(LedgerBroken, match=rf"{first}\.png comes out .* nothing was overwritten"):
+        make_set(dataset, **OPTIONS)
+    assert not lq_path(dataset, SET, first).exists()
+
+
+def test_a_missing_crop_stops_before_anything_is_written(tmp_path):
+    dataset = toy_dataset(tmp_path / "d")
+    crop_path(dataset, toy_face(6).face_id).unlink()
+    with pytest.raises(LedgerBroken, match="likeness curate"):
+        make_set(dataset, **OPTIONS)
+    assert not (dataset / "lq").exists() and set_names(dataset) == []
+    crop_path(dataset, toy_face(6).face_id).write_bytes(b"")
+    with pytest.raises(LedgerBroken, match="is empty"):
+        make_set(dataset, **OPTIONS)
+
+
+def test_a_set_of_other_numbers_under_the_same_name_is_not_touched(tmp_path, monkeypatch):
+    dataset = toy_dataset(tmp_path / "d")
+    make_set(dataset, **OPTIONS)
+    before = contents(dataset)
+    monkeypatch.setitem(PRESETS, "codeformer", dataclasses.replace(PRESETS["codeformer"], down=(2, 3)))
+    with pytest.raises(BadInput, match="choose another --seed"):
+        make_set(dataset, **OPTIONS)
+    assert contents(dataset) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"preset": "gfpgam"}, "the presets are"),
+        ({"split": "holdout"}, "the splits are"),
+        ({"split": "val"}, "has no face"),
+        ({"size": 0}, "--size"),
+        ({"size": 1024}, "--size"),
+        ({"workers": 0}, "worker"),
+        ({"seed": -1}, "--seed"),
+        ({"seed": 2**63}, "--seed"),
+    ],
+)
+def test_options_without_sense_are_refused_and_nothing_is_written(tmp_path, options, says):
+    dataset = toy_dataset(tmp_path / "d")
+    with pytest.raises(BadInput, match=says):
+        make_set(dataset, **{**OPTIONS, **options})
+    assert not (dataset / "lq").exists()
+
+
+def test_a_plan_writes_nothing_and_a_missing_dataset_is_not_made(tmp_path):
+    dataset = toy_dataset(tmp_path / "d")
+    assert plan_set(dataset, **OPTIONS).images == 8
+    assert not (dataset / "lq").exists() and set_names(dataset) == []
+    with pytest.raises(LedgerMissing):
+        make_set(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+    with pytest.raises(BadInput, match="none yet"):
+        verify_set(dataset, SET)
+    assert set_size(dataset, SET) == 0
+
+
+def test_png_bytes_are_a_function_of_the_pixels_and_carry_nothing_else():
+    pixels = toy_picture(1)
+    data = encode_png(pixels)
+    assert data == encode_png(pixels.copy()) and np.array_equal(decode_picture(data), pixels)
+    assert sha256_bytes(data) == sha256_bytes(encode_png(np.asfortranarray(pixels)))
+    chunks, at = [], 8
+    while at < len(data):
+        chunks.append(data[at + 4 : at + 8])
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    assert set(chunks) == {b"IHDR", b"IDAT", b"IEND"}
+
+
+def test_environment_is_left_as_it_was(tmp_path):
+    before = dict(os.environ)
+    make_set(toy_dataset(tmp_path / "d"), **OPTIONS)
+    assert dict(os.environ) == before

@@ -1,0 +1,70 @@
+"""A small dataset of people who do not exist, with landmarks and a frozen set, to export; and lists to import."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from degrade.frozen.dataset_sets import make_set
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import Degradation, Face, Pair, Photo, Split
+from tests.doubles.curate import album, curated, rows
+
+LQ_SET = "codeformer-test-32-s0"
+
+
+def dataset_of(folder: Path, people: int = 5, each: int = 4) -> Path:
+    """Curated with the doubles, which must be installed."""
+    album(folder / "photos", people, each)
+    curated(folder / "photos", folder / "dataset")
+    return folder / "dataset"
+
+
+def freeze(dataset: Path) -> str:
+    """A frozen set of the test split, at 32 px."""
+    make_set(dataset, preset="codeformer", split="test", seed=0, size=32)
+    return LQ_SET
+
+
+def change(dataset: Path, changed: list) -> None:
+    with Ledger.open(dataset, write=True) as ledger:
+        ledger.record("test", "change", {}, changed)
+
+
+def mark(dataset: Path) -> None:
+    """68 landmarks for every face: points of its box."""
+    ring = np.stack([np.cos(np.arange(68) / 5), np.sin(np.arange(68) / 7)], axis=1) * 0.3 + 0.5
+    faces = []
+    for face in rows(dataset, Face):
+        x0, y0, x1, y1 = face.box
+        points = ring * [x1 - x0, y1 - y0] + [x0, y0]
+        faces.append(replace(face, landmarks68=tuple(points.ravel().tolist())))
+    change(dataset, faces)
+
+
+def consent(dataset: Path, photo_id: str, said: str) -> None:
+    change(dataset, [replace(row, consent=said) for row in rows(dataset, Photo) if row.photo_id == photo_id])
+
+
+def pairs_of(dataset: Path) -> dict[str, tuple[str, ...]]:
+    return {row.target: row.refs for row in rows(dataset, Pair)}
+
+
+def splits_of(dataset: Path) -> dict[str, str]:
+    return {row.face_id: row.split for row in rows(dataset, Split) if row.status == "ok"}
+
+
+def frozen_faces(dataset: Path) -> set[str]:
+    return {row.face_id for row in rows(dataset, Degradation)}
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def write_csv(path: Path, header: list[str], lines: list[list[str]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *lines])
+    return path

@@ -1,0 +1,373 @@
+"""Commands that are killed, stopped, starved of disk or run twice at once, and what has to remain of them.
+
+As a script, the table of what was tried: `python tests/doubles/faults.py faults.jsonl`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from manifests.check import check
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.paths import LEDGER_NAME, crop_path
+from manifests.ledger.records import Face
+from tests.doubles.curate import album, contents, photo, save
+from tests.doubles.faults_hook import LINE
+from tests.places import REPOSITORY
+
+ROOT = REPOSITORY
+FULL = os.environ.get("LIKENESS_FAULTS") == "full"  # `make faults`
+SEED = 7
+
+
+@dataclass(frozen=True)
+class Point:
+    """When a command is struck: at which moment of faults_hook.py, or so many seconds after its start."""
+
+    at: str = ""
+    when: str = "before"
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.2f} s" if self.seconds else f"moment {self.at}, {self.when}"
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def sentence(self) -> str:
+        """What a person is told: the last line of standard error, when it ended with a word of ours."""
+        lines = [line for line in self.err.splitlines() if line.strip()]
+        return lines[-1] if lines else ""
+
+
+class Bench:
+    """A folder to try faults in, and how commands are started there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        hook = folder / "hook"
+        hook.mkdir(parents=True)
+        (hook / "sitecustomize.py").write_text("from tests.doubles import faults_hook\n\nfaults_hook.install()\n")
+        self.paths = os.pathsep.join(map(str, (hook, ROOT)))
+        self.log = folder / "moments"
+
+    def start(self, command: list[str], point: Point | None = None, do: str = "kill", **options: Any) -> Any:
+        """`python -m likeness` in a process group of its own; nothing of it survives this test."""
+        self.log.unlink(missing_ok=True)
+        told = {"FAULTS_LOG": str(self.log), "FAULTS_DO": do}
+        if point is not None and point.at:
+            told |= {"FAULTS_AT": point.at, "FAULTS_WHEN": point.when}
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("FAULTS_", "LIKENESS_"))},
+            **{"PYTHONPATH": self.paths, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": ""},
+            **told,
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "likeness", *command],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            **options,
+        )
+
+    def run(self, command: list[str], timeout: float = 300, **options: Any) -> Ended:
+        """To its end."""
+        return finish(self.start(command, **options), timeout)
+
+    def strike(self, command: list[str], point: Point) -> bool:
+        """Run it until it is killed at the point; False where it had ended before."""
+        process = self.start(command, point)
+        if point.seconds:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(point.seconds)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        ended = finish(process)
+        assert ended.code in (-signal.SIGKILL, 0), ended.err
+        return ended.code != 0
+
+    def moments(self) -> list[str]:
+        """The lines of the last command."""
+        data = self.log.read_bytes() if self.log.exists() else b""
+        return [data[at : at + LINE].decode(errors="replace").rstrip() for at in range(0, len(data), LINE)]
+
+
+def finish(process: Any, timeout: float = 300) -> Ended:
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        raise AssertionError(f"The command did not end within {timeout:.0f} s: {err[-2000:]}") from None
+    return Ended(process.returncode, out, err)
+
+
+@contextlib.contextmanager
+def paused(bench: Bench, command: list[str], point: Point) -> Iterator[Any]:
+    """The command, stopped at a point; it goes on where the block ends."""
+    process = bench.start(command, point, do="stop")
+    try:
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status), f"It never came to {point}: {process.communicate()}"
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGCONT)
+
+
+def points(moments: int, count: int, rng: np.random.Generator) -> list[Point]:
+    """`count` moments spread over all of them, one drawn from each of as many equal parts; before, after, or up to
+    ten milliseconds into what follows."""
+    edges = np.linspace(1, moments + 1, count + 1)
+    found = []
+    for low, high in itertools.pairwise(edges):
+        at = int(rng.integers(int(low), max(int(high), int(low) + 1)))
+        when = str(rng.choice(["before", "after", f"{rng.uniform(0.1, 10):.2f}"]))
+        found.append(Point(str(min(at, moments)), when))
+    return found
+
+
+def many_photos(folder: Path) -> Path:
+    """Some people, pictures of several of them, a copy, a letter, a truncated file, a broken link."""
+    album(folder, people=4, each=5)
+    save(folder / "all.png", photo([0, 1, 2, 3], 200))
+    shutil.copy(folder / "person0" / "0.png", folder / "copy.png")
+    whole = (folder / "person1" / "1.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "letter.jpg").write_text("Dear photograph")
+    (folder / "broken").symlink_to("nowhere")
+    return folder
+
+
+# what is allowed to differ: clocks and paces in logs, and the ledger's own bytes, which are compared table by table
+_CLOCKS = {"seconds", "images_per_second", "data_wait"}
+
+
+def remains(folder: Path) -> dict[str, Any]:
+    """All that a command left in a folder, to compare with what another left: tables without clocks, files as bytes."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_dir() or path.name.startswith("events.out.tfevents"):
+            continue
+        if path.name == LEDGER_NAME:
+            found |= {f"{name}:{table}": rows for table, rows in contents(path.parent).items()}
+        elif path.name == "stats.jsonl":
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            found[name] = [{key: value for key, value in line.items() if key not in _CLOCKS} for line in lines]
+        else:
+            found[name] = path.readlink() if path.is_symlink() else path.read_bytes()
+    return found
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The names of what is not the same, `tmp` files among them."""
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+@contextlib.contextmanager
+def tried(fault: str, where: Stage | str, point: object = "", must: str = "") -> Iterator[dict[str, str]]:
+    """Note a fault that was tried, and whether what had to hold held, in the file that LIKENESS_FAULTS_LOG names.
+
+    `outcome` of what it answers may be set to what is to be noted instead where all held.
+    """
+    note = {"outcome": "survived"}
+    outcome = "failed"
+    try:
+        yield note
+        outcome = note["outcome"]
+    finally:
+        if (log := os.environ.get("LIKENESS_FAULTS_LOG")) is not None:
+            name = where if isinstance(where, str) else where.__name__
+            line = {"fault": fault, "where": name, "point": str(point), "must": must, "outcome": outcome}
+            with Path(log).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+Stage = Callable[["World"], list[object]]
+
+LQ = ("--size", "64", "--workers", "1")
+
+
+class World:
+    """What the stages begin with, made once by the commands themselves, and a folder that every try begins anew in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bench = Bench(folder)
+        self.photos = many_photos(folder / "photos")
+        self.here = folder / "here"
+        self.here.mkdir()
+        self._made: dict[str, Path] = {}
+        self.seconds = 0.0  # that the last undisturbed command took
+
+    def made(self, name: str, *command: object) -> Path:
+        """The folder that a command made, at its first call."""
+        if name not in self._made:
+            ended = self.bench.run([str(word) for word in command])
+            assert ended.code == 0, ended.err
+            self._made[name] = self.bench.folder / name
+        return self._made[name]
+
+    def dataset(self) -> Path:
+        return self.made("ds", "curate", self.photos, "--into", self.bench.folder / "ds", "--workers", "1")
+
+    def frozen(self) -> Path:
+        dataset = self.dataset()
+        self.made("ds/lq", "degrade", dataset, "--split", "test", "--size", "32", "--workers", "1")
+        return dataset
+
+    def run(self) -> Path:
+        return self.made("run", "train", self.dataset(), "--out", self.bench.folder / "run", "--images", "24")
+
+    def begin(self, stage: Stage) -> list[str]:
+        """The command of a stage, in a folder as it finds it."""
+        for left in self.here.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        return [str(word) for word in stage(self)]
+
+    def undisturbed(self, stage: Stage) -> tuple[list[str], dict[str, Any], list[str]]:
+        """A stage's command, what it leaves when nothing happens, and the moments it goes through."""
+        command = self.begin(stage)
+        began = time.monotonic()
+        ended = self.bench.run(command)
+        self.seconds = time.monotonic() - began
+        assert ended.code == 0, ended.err
+        return command, remains(self.here), self.bench.moments()
+
+    def ends_as(self, command: list[str], undisturbed: dict[str, Any]) -> Ended:
+        """The same command again: all is as if nothing had happened, and `check` says so."""
+        ended = self.bench.run(command)
+        assert ended.code == 0, ended.err
+        assert differences(remains(self.here), undisturbed) == []
+        if (self.here / "ds" / LEDGER_NAME).exists():
+            assert check(self.here / "ds") == []
+        return ended
+
+
+# The stages: what each finds before it begins is put into world.here, all of which is compared; the answer is a command
+
+
+def curate(world: World, workers: int = 1) -> list[object]:
+    return ["curate", world.photos, "--into", world.here / "ds", "--workers", workers]
+
+
+def curate_in_two(world: World) -> list[object]:
+    return curate(world, workers=2)
+
+
+def mend(world: World) -> list[object]:
+    """A dataset that has lost a shard and crops, with photos replaced, taken away and added."""
+    dataset, photos = world.here / "ds", world.here / "photos"
+    shutil.copytree(world.photos, photos, symlinks=True)
+    begin = world.made("mend/ds", "curate", photos, "--into", world.bench.folder / "mend" / "ds", "--workers", "1")
+    shutil.copytree(begin, dataset)
+    for path, image in (
+        (photos / "person0" / "1.png", photo([1, 2], 300)),
+        (photos / "person2" / "9.png", photo([2], 301)),
+    ):
+        os.utime(save(path, image), (0, 0))  # the ledger keeps the time
+    (photos / "person3" / "4.png").unlink()
+    with Ledger.open(dataset) as ledger:
+        faces = [face for face in ledger.rows(Face) if face.status == "ok"]
+    sorted((dataset / "embeddings").iterdir())[0].unlink()
+    for face in faces[::5]:
+        crop_path(dataset, face.face_id).unlink()
+    return ["curate", photos, "--into", dataset, "--workers", 1]
+
+
+def degrade(world: World, workers: int = 1) -> list[object]:
+    shutil.copytree(world.dataset(), world.here / "ds")
+    return ["degrade", world.here / "ds", "--split", "train", "--size", 64, "--workers", workers]
+
+
+def degrade_in_two(world: World) -> list[object]:
+    return degrade(world, workers=2)
+
+
+def degrade_folder(world: World) -> list[object]:
+    return ["degrade", world.photos, "--out", world.here / "lq", *LQ]
+
+
+def replay(world: World) -> list[object]:
+    made = world.made("lq", "degrade", world.photos, "--out", world.bench.folder / "lq", *LQ)
+    return ["degrade", world.photos, "--replay", made / "theta.jsonl", "--out", world.here / "again", "--workers", 1]
+
+
+def train(world: World) -> list[object]:
+    return ["train", world.dataset(), "--out", world.here / "run", "--images", 40]
+
+
+def freeze(world: World) -> list[object]:
+    return ["freeze", world.frozen(), "--into", world.here / "benchmark", "--with-pictures"]
+
+
+def evaluate(world: World) -> list[object]:
+    shutil.copytree(world.run(), world.here / "run")
+    return ["evaluate", world.here / "run", "--dataset", world.frozen(), "--metrics", "psnr,ssim"]
+
+
+def restore(world: World) -> list[object]:
+    return ["restore", world.photos / "person0", "--checkpoint", world.run(), "--out", world.here / "restored"]
+
+
+def iterate(world: World) -> list[object]:
+    dataset = world.here / "ds"
+    shutil.copytree(world.dataset(), dataset)
+    with Ledger.open(dataset, write=True) as ledger:
+        soft = [replace(face, sharpness=0.1) for face in ledger.rows(Face)[::2]]
+        ledger.record("soft", "all", {}, soft)
+    return ["iterate", dataset, "--out", world.here / "iteration", "--images", 16, "--rounds", 1]
+
+
+def export(world: World) -> list[object]:
+    return ["manifest", "export", world.frozen(), "--format", "imagefolder", "--out", world.here / "folder"]
+
+
+def purge(world: World) -> list[object]:
+    dataset = world.here / "ds"
+    shutil.copytree(world.frozen(), dataset)
+    return ["manifest", "purge", dataset, "--photo", world.photos / "person0" / "1.png", "--yes"]
+
+
+def table(log: Path) -> str:
+    """What was tried and what came of it, as Markdown, from the lines of `tried`."""
+    tries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
+    kinds = list(dict.fromkeys((one["fault"], one["must"]) for one in tries))
+    lines = ["| fault | tried on | points | what must hold | survived |", "|---|---|---|---|---|"]
+    for fault, must in kinds:
+        mine = [one for one in tries if (one["fault"], one["must"]) == (fault, must)]
+        counts = Counter(one["where"].replace("_", " ") for one in mine)
+        places = ", ".join(f"{where} ({count})" if len(counts) > 1 else where for where, count in counts.items())
+        survived = sum(one["outcome"] == "survived" for one in mine)
+        lines.append(f"| {fault} | {places} | {len(mine)} | {must} | {survived} |")
+    survived = sum(one["outcome"] == "survived" for one in tries)
+    when = f"commit {commit.strip()}, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores"
+    return "\n".join([*lines, "", f"{survived} of {len(tries)} survived; {when}."])
+
+
+if __name__ == "__main__":
+    print(table(Path(sys.argv[1])))

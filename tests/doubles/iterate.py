@@ -1,0 +1,60 @@
+"""A dataset with soft targets, and a restorer that sharpens them; as a script, an iteration to kill.
+
+`python tests/doubles/iterate.py DATASET RECOGNIZER OUT ROUNDS` iterates the small recipe on one thread.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+import train.iterate.clean
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import Face
+from tests.doubles.train import SMALL, dataset, models_of, recognizer_onnx
+from train.iterate.acceptance import Bounds
+from train.iterate.iterate import Iterated, Told, iterate
+
+SOFT = 0.1
+# doubles are no faces: what is judged is whether bounds are asked at all
+BOUNDS = Bounds(clean_noise=50.0, clean_blockiness=50.0, change=200.0)
+TOLD = Told(SMALL, 8, bounds=BOUNDS)
+
+
+def soft_dataset(folder: Path, people: int = 4, photos: int = 4) -> tuple[Path, Path]:
+    """A dataset with every second target soft, and the file of its recognizer."""
+    recognizer = recognizer_onnx(folder / "recognizer.onnx")
+    made = dataset(folder / "dataset", recognizer, people, photos)
+    with Ledger.open(made, write=True) as ledger:
+        faces = ledger.rows(Face)
+        changed = [replace(face, sharpness=SOFT) for face in faces if int(face.face_id[2:4]) % 2 == 0]
+        ledger.record("soft", "all", {}, changed)
+    return made, recognizer
+
+
+def sharpened(model: object, lq: torch.Tensor, references: object) -> torch.Tensor:
+    """What a restorer would give: (1, 3, S, S), with more detail than it came with."""
+    image = lq[0].permute(1, 2, 0).numpy()
+    rng = np.random.default_rng(int(image.sum() * 1000) % 2**31)
+    detail = cv2.resize(rng.normal(0, 0.2, (16, 16, 3)).astype(np.float32), image.shape[:2])
+    return torch.from_numpy(np.clip(image + detail, 0, 1)).permute(2, 0, 1)[None].float()
+
+
+def run(made: Path, recognizer: Path, out: Path, rounds: int = 1, told: Told = TOLD, **options) -> Iterated:  # type: ignore[no-untyped-def]
+    torch.set_num_threads(1)
+    usual = {"workers": 0, "say": lambda _: None, "models": models_of(recognizer)}
+    return iterate(made, out, told, rounds, **{**usual, **options})
+
+
+def main() -> None:
+    made, recognizer, out, rounds = sys.argv[1:]
+    train.iterate.clean.run_model = sharpened  # type: ignore[assignment]
+    train.iterate.clean.BATCH = 2
+    run(Path(made), Path(recognizer), Path(out), int(rounds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""A dataset of people who do not exist, small enough to train on in seconds; as a script, a training run to kill.
+
+`python tests/doubles/train.py SNAPSHOT RUN IMAGES` trains the small recipe with a discriminator on one thread, under
+`accelerate launch` on several processes.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from curate.faces.align import ARCFACE_112, FFHQ_512, align, recognition_crop, template_at
+from curate.faces.decode import decode
+from curate.faces.models import Detection, FaceModels, Finder, ModelFile, load_faces, unit_rows
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.paths import crop_path
+from manifests.ledger.records import Face, Model, Pair, Split
+from manifests.runtime.files import sha256_file
+from train.data.snapshot import Snapshot, take_snapshot
+from train.models.config import VreConfig
+from train.recipes import TINY, Recipe, find_recipe
+
+DIM = 16
+SMALL: Recipe = replace(
+    find_recipe("tiny"),
+    name="small",
+    size=32,
+    channels=(16, 16, 24),
+    reference_channels=(8, 16, 16),
+    refine_channels=4,
+    images=24,
+    batch=4,
+    warmup=8,
+    decay_from=16,
+    ema=8,
+)
+# with a discriminator beside it
+JUDGED: Recipe = replace(SMALL, name="judged", losses={**SMALL.losses, "gan": 0.01}, discriminator="latent")
+
+
+def small(name: str, base: str = TINY) -> Recipe:
+    """A recipe of the table, small enough for ten steps in a test; on tiny as small as SMALL."""
+    recipe = replace(
+        find_recipe(name, base),
+        size=SMALL.size if base == TINY else 64,
+        vre=VreConfig(SMALL.size, 8, (1, 2), 16, 8, 4),
+        reference_channels=SMALL.reference_channels,
+        **{field: getattr(SMALL, field) for field in ("images", "batch", "warmup", "decay_from", "ema")},
+    )
+    return recipe if base != TINY else replace(recipe, channels=SMALL.channels, refine_channels=SMALL.refine_channels)
+
+
+def recognizer_onnx(path: Path, seed: int = 0) -> Path:
+    """Four rows of an ONNX file that is a recognizer in form: 112 px crops in, DIM numbers out."""
+    rng = np.random.default_rng(seed)
+    kernel = rng.normal(0, 0.1, (8, 3, 16, 16)).astype(np.float32)
+    dense = rng.normal(0, 0.1, (8 * 49, DIM)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["data", "kernel"], ["a"], strides=[16, 16], kernel_shape=[16, 16]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Flatten", ["b"], ["c"]),
+        helper.make_node("Gemm", ["c", "dense"], ["embedding"]),
+    ]
+    floats = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "recognizer",
+        [helper.make_tensor_value_info("data", floats, ["N", 3, 112, 112])],
+        [helper.make_tensor_value_info("embedding", floats, ["N", DIM])],
+        [numpy_helper.from_array(kernel, "kernel"), numpy_helper.from_array(dense, "dense")],
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+def models_of(file: Path, differentiable: bool = True) -> FaceModels:
+    """Face models whose recognizer is `file`."""
+    return FaceModels(
+        spec="double",
+        detect=lambda image: [],
+        embed=lambda crops: unit_rows(np.ones((len(crops), DIM))),
+        template=ARCFACE_112,
+        size=112,
+        dim=DIM,
+        min_score=0.5,
+        same_person=0.3,
+        calibrates=True,
+        files=(ModelFile("recognizer", file, "none"),),
+        recognizer_onnx=file if differentiable else None,
+        mean=127.5,
+        std=127.5,
+    )
+
+
+def finder() -> Finder:
+    """A detector that finds the template's landmarks, a little off, on pictures that are lighter left than right."""
+
+    def detect(image: np.ndarray) -> list[Detection]:
+        half = image.shape[1] // 2
+        if image[:, :half].mean() < image[:, half:].mean():
+            return []
+        points = template_at(FFHQ_512, 512, image.shape[0]).astype(np.float32) + np.array([1.0, -1.0], np.float32)
+        box = np.array([0, 0, image.shape[1], image.shape[0]], np.float32)
+        return [Detection(box, points, 0.9)]
+
+    return Finder(detect, 0.5)
+
+
+def face_of(person: int, photo: int, upsample: float = 1.0) -> Face:
+    name = f"{person:02d}{photo:02d}".ljust(32, "f")
+    return Face(
+        face_id=name,
+        photo_id=f"photo{person}-{photo}",
+        box=(0.0, 0.0, 1.0, 1.0),
+        landmarks5=tuple(float(v) for v in (FFHQ_512 / 2 + 20 + photo).ravel()),
+        landmarks68=None,
+        det_score=0.9,
+        inter_ocular_px=60.0,
+        yaw=0.0,
+        pitch=0.0,
+        roll=0.0,
+        sharpness=1.0,
+        blockiness=0.0,
+        exposure=0.5,
+        upsample=upsample,
+        phash=f"{person:08x}{photo:08x}",
+        shard="00000",
+        shard_row=person * 100 + photo,
+    )
+
+
+def picture(person: int, photo: int, size: int = 512) -> np.ndarray:
+    """Smooth colours that depend on the person, with a little of the photo: RGB uint8."""
+    ours, own = np.random.default_rng(person).uniform(0, 255, (6, 6, 3)), np.random.default_rng([person, photo])
+    coarse = np.clip(ours + own.uniform(-40, 40, (6, 6, 3)), 0, 255).astype(np.float32)
+    return np.clip(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC), 0, 255).astype(np.uint8)
+
+
+def dataset(folder: Path, recognizer: Path, people: int = 5, photos: int = 4) -> Path:
+    """A curated dataset: the last person is val, the others train; all photos are targets."""
+    faces, splits, pairs = [], [], []
+    embeddings = np.zeros((people * 100, DIM), np.float32)
+    for person in range(people):
+        split = "val" if person == people - 1 else "train"
+        mine = [face_of(person, photo) for photo in range(photos)]
+        for photo, face in enumerate(mine):
+            crop = crop_path(folder, face.face_id)
+            crop.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(crop), picture(person, photo)[:, :, ::-1])
+            embeddings[person * 100 + photo] = np.random.default_rng([person, photo]).normal(size=DIM)
+            others = tuple(other.face_id for other in mine if other is not face)
+            pairs.append(Pair(face.face_id, others, (0.5,) * len(others), "nearest", split))
+            splits.append(Split(face.face_id, f"person{person}", split, "identity"))
+        faces += mine
+    (folder / "embeddings").mkdir(parents=True, exist_ok=True)
+    np.save(folder / "embeddings" / "00000.npy", unit_rows(embeddings))
+    model = Model("recognizer", recognizer.name, "double", sha256_file(recognizer), "none", DIM)
+    with Ledger.open(folder, write=True) as ledger:
+        ledger.record("double", "all", {}, [*faces, *splits, *pairs, model])
+    return folder
+
+
+def snapshot(folder: Path, differentiable: bool = True, size: int = SMALL.size) -> Snapshot:
+    """The snapshot of such a dataset, in FOLDER/snapshot."""
+    recognizer = recognizer_onnx(folder / "recognizer.onnx")
+    made = dataset(folder / "dataset", recognizer)
+    return take_snapshot(made, folder / "snapshot", size, models_of(recognizer, differentiable))
+
+
+def real_snapshot(folder: Path, shared: Path, people: int, photos: int, size: int) -> Snapshot:
+    """The snapshot of a few people of the shared photos, all of them training, found by the shared pack."""
+    models = load_faces(f"insightface:{shared / 'weights' / 'insightface_small'}")
+    made, records, crops = folder / "dataset", [], []
+    for person, album in enumerate(sorted((shared / "people_crops").iterdir())[:people]):
+        mine = []
+        for photo in sorted(album.iterdir()):
+            image = decode(photo)
+            if len(mine) < photos and (found := models.detect(image)):
+                face = face_of(person, len(mine))
+                mine.append(replace(face, landmarks5=tuple(float(v) for v in found[0].landmarks5.ravel())))
+                crops.append(align(image, found[0].landmarks5, FFHQ_512, 512))
+                path = crop_path(made, face.face_id)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), crops[-1][:, :, ::-1])
+        for face in mine:
+            others = tuple(other.face_id for other in mine if other is not face)
+            records.append(Pair(face.face_id, others, (0.5,) * len(others), "nearest", "train"))
+            records.append(Split(face.face_id, f"person{person}", "train", "identity"))
+        records += mine
+    embeddings = np.zeros((people * 100, models.dim), np.float32)
+    rows = [person * 100 + photo for person in range(people) for photo in range(photos)]
+    embeddings[rows] = models.embed(np.stack([recognition_crop(crop, models.template, models.size) for crop in crops]))
+    (made / "embeddings").mkdir(parents=True)
+    np.save(made / "embeddings" / "00000.npy", embeddings)
+    model = Model("recognizer", "arcface", models.spec, models.recognizer_sha256(), "none", models.dim)
+    with Ledger.open(made, write=True) as ledger:
+        ledger.record("double", "all", {}, [*records, model])
+    return take_snapshot(made, folder / "snapshot", size, models)
+
+
+def main() -> None:
+    import torch
+
+    from train.fit.distributed import leave
+    from train.fit.loop import train
+
+    torch.set_num_threads(1)
+    where, run, images = sys.argv[1:]
+    train(Path(run), Path(where), JUDGED, int(images), checkpoint_every=40)
+    leave()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Random weights in the published layouts, so that every loss and metric can be computed where its own are not."""
+
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from torch import nn
+from torchvision.models import alexnet, vgg16
+
+from train.backbones import file_name
+from train.metrics.distribution import INCEPTION
+from train.metrics.published_deg import STATE, FaceResNet18
+
+
+def random_vgg16(folder: Path, seed: int = 0) -> Path:
+    """FOLDER with a file named as torchvision's VGG16, of its convolutional layers alone; 29 MB in half precision."""
+    with torch.device("meta"):
+        features = vgg16().features
+    features.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    for layer in features:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+            nn.init.normal_(layer.bias, std=0.1, generator=generator)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {f"features.{name}": value.half() for name, value in features.state_dict().items()}
+    torch.save(state, folder / file_name("vgg16"))
+    return folder
+
+
+def random_alexnet(folder: Path, seed: int = 0) -> Path:
+    """FOLDER with a file named as torchvision's AlexNet, of its convolutional layers alone."""
+    return _save(alexnet().features, "features.", folder / file_name("alexnet"), seed)
+
+
+def random_inception(folder: Path, seed: int = 0) -> Path:
+    """FOLDER with a file named as FID's Inception v3, 48 MB in half precision."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({}, folder / "nothing.pth")
+    with patch.object(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None):
+        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(folder / "nothing.pth"))
+    return _save(network, "", folder / INCEPTION[0], seed)
+
+
+def random_resnet18_110(folder: Path, seed: int = 0) -> Path:
+    """FOLDER with a file named as the recognizer of the published Deg, with the names that DataParallel gives."""
+    return _save(FaceResNet18(), "module.", folder / STATE, seed)
+
+
+def _save(network: nn.Module, prefix: str, path: Path, seed: int) -> Path:
+    generator = torch.Generator().manual_seed(seed)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+            if layer.bias is not None:
+                nn.init.normal_(layer.bias, std=0.1, generator=generator)
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            for tensor in (layer.weight, layer.running_var):
+                nn.init.uniform_(tensor, 0.5, 1.5, generator=generator)
+            for tensor in (layer.bias, layer.running_mean):
+                nn.init.normal_(tensor, std=0.1, generator=generator)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    halves = {
+        name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()
+    }
+    torch.save({f"{prefix}{name}": value for name, value in halves.items()}, path)
+    return path.parent

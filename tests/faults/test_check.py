@@ -1,0 +1,79 @@
+"""`likeness manifest check` finds one flipped byte in anything that the commands wrote, and says in which file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from manifests.check import check
+from manifests.ledger.paths import LEDGER_NAME
+from tests.doubles import faults as doubles
+from tests.doubles.faults import SEED, World, tried
+
+pytestmark = pytest.mark.slow
+
+MUST = "check ends with exit code 1 and names the file"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    made = World(tmp_path_factory.mktemp("check"))
+    made.frozen()
+    return made
+
+
+def flipped(path: Path, rng: np.random.Generator) -> bytes:
+    """Change one bit of the file; answers what it was."""
+    before = path.read_bytes()
+    data = bytearray(before)
+    data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
+    path.write_bytes(data)
+    return before
+
+
+def test_a_flipped_bit_in_any_file_of_a_dataset_is_found(world):
+    dataset = world.dataset()
+    assert check(dataset) == []
+    rng = np.random.default_rng([SEED, 300])
+    files = [
+        path for path in sorted(dataset.rglob("*")) if path.is_file() and path.name not in (LEDGER_NAME, "card.md")
+    ]
+    # card.md is written anew from the ledger with every command
+    kinds = {path.suffix if path.suffix != ".png" else path.relative_to(dataset).parts[0] for path in files}
+    assert kinds == {"faces", "lq", ".npy", ".json", ".jsonl", ".md", ".key"}
+    for path in files:
+        name = str(path.relative_to(dataset))
+        with tried("one bit flipped", "check", name, MUST):
+            before = flipped(path, rng)
+            found = check(dataset)
+            path.write_bytes(before)
+            # a shard's first bytes say what it is: without them it is broken, which its name, a hash, says as well
+            assert len(found) == 1 and (name.removeprefix("lq/") in found[0] or path.stem in found[0]), (name, found)
+    assert check(dataset) == []
+
+
+def test_what_was_flipped_is_made_again_by_the_command_that_made_it(world):
+    """A shard and what lies beside a set by the command alone, a crop once it is removed."""
+    dataset = world.here / "ds"
+    world.begin(doubles.degrade)
+    again = [["curate", str(world.photos), "--into", str(dataset), "--workers", "1"]]
+    again += [["degrade", str(dataset), "--split", "test", "--size", "32", "--workers", "1"]]
+    before = doubles.remains(dataset)
+    rng = np.random.default_rng([SEED, 301])
+    crop = sorted((dataset / "faces").glob("*/*.png"))[3]
+    flipped(crop, rng)
+    for path in (
+        *(dataset / "embeddings").iterdir(),
+        *(dataset / "lq").glob("*/card.json"),
+        *(dataset / "lq").glob("*/*.png"),
+    ):
+        flipped(path, rng)
+    ended = world.bench.run(["manifest", "check", str(dataset)])
+    assert ended.code == 1 and f"crop changed since it was written: faces/{crop.parent.name}/{crop.name}" in ended.out
+    crop.unlink()
+    for command in again:
+        assert world.bench.run(command).code == 0
+    assert check(dataset) == []
+    assert {n: v for n, v in doubles.remains(dataset).items() if ":" not in n} == {
+        n: v for n, v in before.items() if ":" not in n
+    }

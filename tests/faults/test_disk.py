@@ -1,0 +1,163 @@
+"""A full disk, a file that may not grow, a ledger that may not be written: one sentence, nothing half-written, and once
+there is room the same command ends as if nothing had happened."""
+
+import contextlib
+import os
+import resource
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from manifests.ledger.paths import LEDGER_NAME
+from tests.doubles import faults as doubles
+from tests.doubles.faults import FULL, SEED, Point, Stage, World, differences, finish, paused, points, remains, tried
+
+pytestmark = pytest.mark.slow
+
+MUST = "one sentence and exit code 1, nothing half-written; with room the same command ends as undisturbed"
+# what says of itself that it is unfinished, and logs
+UNFINISHED = ("card.json", "card.md", "restored.jsonl", "stats.jsonl", "manifest.duckdb.wal")
+STAGES: dict[Stage, tuple[int, int]] = {
+    doubles.curate: (6, 1),
+    doubles.degrade: (4, 1),
+    doubles.degrade_folder: (2, 0),
+    doubles.train: (6, 0),
+    doubles.freeze: (2, 0),
+    doubles.restore: (2, 0),
+}
+
+
+def mounted(*words: str) -> None:
+    ended = subprocess.run(["mount", *words], capture_output=True, text=True, check=False)
+    if ended.returncode:
+        pytest.skip(f"a mount is not permitted here: {ended.stderr.strip()}")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A world whose folder `here` is a file system of its own, of 64 MB."""
+    made = World(tmp_path_factory.mktemp("disk"))
+    mounted("-t", "tmpfs", "-o", "size=64m", "tmpfs", str(made.here))
+    yield made
+    subprocess.run(["umount", "--lazy", str(made.here)], check=True)
+
+
+@contextlib.contextmanager
+def full(folder: Path):
+    """No byte is free inside."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        for size in (2**20, 2**12, 1):
+            with contextlib.suppress(OSError):
+                while file.write(bytes(size)) == size:
+                    pass
+    yield
+    filler.unlink()
+
+
+def said(ended: doubles.Ended) -> None:
+    """It ended with one sentence."""
+    assert ended.code == 1 and "Traceback" not in ended.err, ended
+    assert ended.sentence.endswith((".", "stays.")) and "should not happen" not in ended.sentence, ended.err
+
+
+def whole(world: World, undisturbed: dict) -> None:
+    """Whatever lies there is what an undisturbed run leaves, and no temporary file."""
+    for name, found in remains(world.here).items():
+        if ":" not in name and not name.endswith(UNFINISHED) and name != "filler" and "run/checkpoint" not in name:
+            assert undisturbed.get(name) == found, name
+
+
+@pytest.mark.parametrize(
+    "stage", [stage for stage, counts in STAGES.items() if counts[not FULL]], ids=lambda stage: stage.__name__
+)
+def test_the_disk_is_full_from_a_moment_on(world, stage):
+    command, undisturbed, moments = world.undisturbed(stage)
+    rng = np.random.default_rng([SEED, 200, list(STAGES).index(stage)])
+    wrong = []
+    for point in points(len(moments) - 2, STAGES[stage][not FULL], rng):
+        try:
+            with tried("disk full from a moment on", stage, point, MUST):
+                world.begin(stage)
+                with contextlib.ExitStack() as room:
+                    with paused(world.bench, command, Point(point.at, "before")) as process:
+                        room.enter_context(full(world.here))
+                    ended = finish(process)
+                    if ended.code:  # else what was left to write had its place already
+                        said(ended)
+                    whole(world, undisturbed)
+                    left = set(differences(remains(world.here), undisturbed))
+                    # the ledger's log stays where the ledger itself cannot grow, and is read with it
+                    assert ended.code or left <= {"filler", "ds/manifest.duckdb.wal"}, left
+                world.ends_as(command, undisturbed)
+        except AssertionError as error:
+            wrong.append(f"{point}, {moments[int(point.at) - 1]}: {error}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_last_whole_checkpoint_stays_when_the_disk_is_full(world):
+    command, undisturbed, _ = world.undisturbed(doubles.train)
+    world.begin(doubles.train)
+    with tried(
+        "disk full after a checkpoint", doubles.train, "rename checkpoint-00000016", MUST + "; it goes on from it"
+    ):
+        with contextlib.ExitStack() as room:
+            with paused(world.bench, command, Point("rename checkpoint-00000016", "after")) as process:
+                room.enter_context(full(world.here))
+            said(finish(process))
+            assert [path.name for path in sorted((world.here / "run").glob("*checkpoint*"))] == [
+                "checkpoint-00000008",
+                "checkpoint-00000016",
+            ]
+        assert "at 16 images" in world.ends_as(command, undisturbed).out
+
+
+@pytest.mark.parametrize("stage", [doubles.curate, *([doubles.degrade, doubles.train] if FULL else [])])
+def test_no_file_may_grow_beyond_a_limit(stage, tmp_path):
+    """As under a quota: needs no right to mount."""
+    world = World(tmp_path)
+    command, undisturbed, _ = world.undisturbed(stage)
+    sizes = {path: path.stat().st_size for path in world.here.rglob("*") if path.is_file() and path.name != LEDGER_NAME}
+    world.begin(stage)
+    limit = max(size for path, size in sizes.items() if not path.exists()) - 1  # of what the command makes
+    with tried("no file may be larger than a limit (RLIMIT_FSIZE)", stage, f"{limit} bytes", MUST):
+        said(world.bench.run(command, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))))
+        whole(world, undisturbed)
+        world.ends_as(command, undisturbed)
+
+
+@contextlib.contextmanager
+def read_only(folder: Path):
+    """Nothing can be written inside: through the mount where we are root, whom permissions do not bind."""
+    if os.geteuid():
+        kept = [(path, path.stat().st_mode) for path in (folder, *folder.rglob("*"))]
+        for path, mode in kept:
+            path.chmod(mode & 0o555)
+        yield
+        for path, mode in kept:
+            path.chmod(mode)
+        return
+    mounted("--bind", str(folder), str(folder))
+    try:
+        mounted("-o", "remount,bind,ro", str(folder))
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("stage", [doubles.mend, *([doubles.degrade] if FULL else [])])
+def test_a_ledger_that_is_read_only(stage, tmp_path):
+    world = World(tmp_path)
+    command, undisturbed, _ = world.undisturbed(stage)
+    world.begin(stage)
+    before = remains(world.here)
+    with tried("dataset read-only", stage, "from the start", "one sentence, exit code 1, nothing changed"):
+        with read_only(world.here / "ds"):
+            ended = world.bench.run(command)
+            said(ended)
+            assert "manifest.duckdb cannot be written (" in ended.sentence
+            assert world.bench.run(["manifest", "show", str(world.here / "ds")]).code == 0
+            assert differences(remains(world.here), before) == []
+        world.ends_as(command, undisturbed)

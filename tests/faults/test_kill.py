@@ -1,0 +1,78 @@
+"""SIGKILL at any moment, then the same command: everything as if nothing had happened, and nothing left over.
+
+Ten points here; `make faults` tries all of STAGES (docs/faults.md has what came of it).
+"""
+
+import numpy as np
+import pytest
+
+from tests.doubles import faults as doubles
+from tests.doubles.faults import FULL, SEED, Point, Stage, World, points, tried
+
+pytestmark = pytest.mark.slow
+
+# points in full, points otherwise
+STAGES: dict[Stage, tuple[int, int]] = {
+    doubles.curate: (14, 3),
+    doubles.curate_in_two: (5, 0),
+    doubles.mend: (8, 1),
+    doubles.degrade: (10, 2),
+    doubles.degrade_in_two: (3, 0),
+    doubles.degrade_folder: (6, 1),
+    doubles.replay: (3, 0),
+    doubles.train: (10, 2),
+    doubles.freeze: (4, 1),
+    doubles.evaluate: (3, 0),
+    doubles.restore: (3, 0),
+    doubles.iterate: (10, 0),
+    doubles.export: (3, 0),
+    doubles.purge: (6, 0),
+}
+MUST = (
+    "the same command again ends with the ledger and the bytes of an undisturbed run; check passes; nothing left over"
+)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return World(tmp_path_factory.mktemp("kill"))
+
+
+@pytest.mark.parametrize(
+    "stage", [stage for stage, counts in STAGES.items() if counts[not FULL]], ids=lambda stage: stage.__name__
+)
+def test_a_killed_command_ends_as_if_it_had_not_been(world, stage):
+    command, undisturbed, moments = world.undisturbed(stage)
+    if stage is doubles.iterate:
+        assert any(name.startswith("ds/versions/") for name in undisturbed), "nothing was cleaned"
+    rng = np.random.default_rng([SEED, list(STAGES).index(stage)])
+    wrong = []
+    for point in points(len(moments), STAGES[stage][not FULL], rng):
+        try:
+            with tried("SIGKILL at a moment", stage, point, MUST) as note:
+                world.begin(stage)
+                if not world.bench.strike(command, point):  # milliseconds after the last moments
+                    note["outcome"] = "had ended before"
+                world.ends_as(command, undisturbed)
+        except AssertionError as error:
+            wrong.append(f"{point}, {moments[int(point.at) - 1]}: {error}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.skipif(not FULL, reason="`make faults` tries it")
+@pytest.mark.parametrize("stage", [doubles.curate, doubles.degrade, doubles.train], ids=lambda stage: stage.__name__)
+def test_a_command_that_is_killed_again_and_again_and_by_the_clock(world, stage):
+    command, undisturbed, _ = world.undisturbed(stage)
+    took, rng = world.seconds, np.random.default_rng([SEED, 100])
+    world.begin(stage)
+    with tried("SIGKILL five times in a row", stage, "each a few moments on", MUST):
+        for _ in range(5):  # each counts its moments anew
+            world.bench.strike(command, Point(str(int(rng.integers(3, 14))), "after"))
+        world.ends_as(command, undisturbed)
+    for share in rng.uniform(0.3, 0.8, 2):
+        world.begin(stage)
+        point = Point(seconds=float(share) * took)
+        with tried("SIGKILL by the clock", stage, point, MUST) as note:
+            if not world.bench.strike(command, point):
+                note["outcome"] = "had ended before"
+            world.ends_as(command, undisturbed)

@@ -1,0 +1,61 @@
+"""Two writers at once: the second gets one sentence and changes nothing, the first ends as if alone. Readers
+read, or are told to wait."""
+
+import pytest
+
+from tests.doubles import faults as doubles
+from tests.doubles.faults import FULL, Point, Stage, World, differences, finish, paused, remains, tried
+
+pytestmark = pytest.mark.slow
+
+# where the first writer stands when the second comes
+STAGES: dict[Stage, str] = {
+    doubles.curate: "record detect",
+    doubles.degrade: "record degrade",
+    doubles.degrade_folder: "replace 2.png",
+    doubles.train: "rename checkpoint-00000016",
+    doubles.freeze: "replace cases.jsonl",
+    doubles.restore: "replace 2.png",
+}
+SHORT = (doubles.curate, doubles.degrade_folder, doubles.train)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return World(tmp_path_factory.mktemp("writers"))
+
+
+@pytest.mark.parametrize("stage", STAGES if FULL else SHORT, ids=lambda stage: stage.__name__)
+def test_a_second_writer_gets_a_sentence_and_the_first_does_not_notice(world, stage):
+    command, undisturbed, moments = world.undisturbed(stage)
+    assert any(line.startswith(STAGES[stage]) for line in moments), moments
+    world.begin(stage)
+    must = "the second: one sentence, exit code 1; the first ends as undisturbed"
+    with tried("a second writer", stage, STAGES[stage], must):
+        with paused(world.bench, command, Point(STAGES[stage])) as process:
+            before = remains_of_files(world)
+            second = world.bench.run(command)
+            assert second.code == 1, second
+            assert "Another process is" in second.sentence and "run the same command again" in second.sentence
+            assert differences(remains_of_files(world), before) == []
+        ended = finish(process)
+        assert ended.code == 0, ended.err
+        assert differences(remains(world.here), undisturbed) == []
+
+
+def remains_of_files(world: World) -> dict[str, bytes]:
+    """Of a folder that is being written: the ledger as bytes, since it cannot be opened."""
+    return {str(path): path.read_bytes() for path in sorted(world.here.rglob("*")) if path.is_file()}
+
+
+def test_whoever_reads_while_another_writes_is_told_to_wait(world):
+    command = world.begin(doubles.degrade)
+    dataset = world.here / "ds"
+    with tried("readers beside a writer", "degrade", "record degrade", "one sentence, exit code 1; the writer ends"):
+        with paused(world.bench, command, Point("record degrade")) as process:
+            for words in (["manifest", "show", dataset], ["train", dataset, "--out", world.here / "run"]):
+                ended = world.bench.run([str(word) for word in words])
+                assert ended.code == 1 and "manifest.duckdb: wait until it has finished" in ended.sentence, ended
+            assert not (world.here / "run").exists()
+        assert finish(process).code == 0
+    assert world.bench.run(["manifest", "check", str(dataset)]).code == 0

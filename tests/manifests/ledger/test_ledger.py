@@ -1,0 +1,403 @@
+"""Rows come back as they went in, all of a unit's rows or none, one writer, and sentences instead of tracebacks."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import tracemalloc
+from datetime import datetime
+from types import NoneType, UnionType
+from typing import get_args, get_origin, get_type_hints
+
+import duckdb
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from manifests.errors import BadInput, LedgerBroken, LedgerError, LedgerLocked, LedgerMissing, LedgerTooNew
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.paths import LEDGER_NAME
+from manifests.ledger.records import (
+    KEYS,
+    TABLES,
+    Face,
+    File,
+    Identity,
+    KeptOut,
+    Membership,
+    Model,
+    Pair,
+    Photo,
+    Split,
+    Version,
+)
+from tests.places import REPOSITORY
+
+FACE = Face(
+    "f" * 32, "p" * 64, (0.0, 1.0, 2.0, 3.0), (0.5,) * 10, None, 0.9, 30.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.5, 4.0, "0f"
+)
+ONE_OF = {
+    ("File", "status"): ("ok", "dropped", "failed"),
+    ("Photo", "status"): ("ok", "dropped", "failed"),
+    ("Face", "status"): ("ok", "dropped", "failed"),
+    ("Split", "status"): ("ok", "dropped"),
+    ("Split", "split"): ("train", "val", "test"),
+    ("Pair", "split"): ("train", "val", "test"),
+    ("Given", "split"): ("train", "val", "test", None),
+    ("Split", "policy"): ("identity", "photos"),
+    ("Membership", "source"): ("label", "cluster", "review"),
+    ("Model", "role"): ("detector", "recognizer", "landmarks"),
+    ("Decision", "faces"): ("{}", '{"faces":[{"photo":"ü","box":[0.5]}]}'),
+    ("KeptOut", "reason"): ("opted_out", "purged"),
+    ("Purge", "removed"): ("{}", '{"photos":2}'),
+    ("Version", "status"): ("ok", "dropped"),
+    ("Version", "metrics"): ("{}", '{"identity":0.5}'),
+    ("Degradation", "theta"): ('{"version":1}', '{"steps":[1.5,"ü"]}'),
+}
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+FLOAT = st.floats(width=32, allow_nan=False)
+INT = {"bytes": 64, "mtime_ns": 64, "seed": 64, "decision_id": 64, "undoes": 64, "purge_id": 64}
+
+
+def a(hint, name: str) -> st.SearchStrategy:
+    if hint is str:
+        return TEXT
+    if hint is bool:
+        return st.booleans()
+    if hint is float:
+        return FLOAT
+    if hint is datetime:
+        return st.datetimes(datetime(1970, 1, 1))
+    if hint is int:
+        top = 2 ** (INT.get(name, 32) - 1)
+        return st.integers(-top, top - 1)
+    if get_origin(hint) is UnionType:
+        return st.one_of(*(st.none() if part is NoneType else a(part, name) for part in get_args(hint)))
+    assert get_origin(hint) is tuple
+    return st.lists(a(get_args(hint)[0], name), max_size=6).map(tuple)
+
+
+def record_of(kind: type) -> st.SearchStrategy:
+    fields = {
+        name: st.sampled_from(ONE_OF[kind.__name__, name]) if (kind.__name__, name) in ONE_OF else a(hint, name)
+        for name, hint in get_type_hints(kind).items()
+    }
+    made = st.builds(kind, **fields)
+    if kind is KeptOut:  # a face has an embedding and its model, a photo has neither
+        face = {"kind": st.just("face"), "embedding": st.lists(FLOAT, max_size=6).map(tuple), "recognizer": TEXT}
+        photo = {"kind": st.just("photo"), "embedding": st.none(), "recognizer": st.none()}
+        return st.one_of(st.builds(kind, **{**fields, **part}) for part in (face, photo))
+    if kind is Version:  # what was kept has a file, what was not has a reason
+        ok = {"status": st.just("ok"), "sha256": TEXT}
+        dropped = {"status": st.just("dropped"), "sha256": st.none(), "reason": TEXT}
+        return st.one_of(st.builds(kind, **{**fields, **part}) for part in (ok, dropped))
+    # the schema asks a reason of every row that is not ok
+    return made.map(lambda row: dataclasses.replace(row, reason=row.reason or "why")) if "reason" in fields else made
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    with Ledger.open(tmp_path_factory.mktemp("ledger"), write=True) as ledger:
+        yield ledger
+
+
+@pytest.mark.parametrize("kind", TABLES, ids=lambda kind: kind.__name__)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_every_record_comes_back_as_it_went_in(shared, kind, data):
+    key = TABLES[kind][1]
+    rows = data.draw(
+        st.lists(record_of(kind), max_size=4, unique_by=lambda row: [getattr(row, k) for k in key].__repr__())
+    )
+    shared.record("test", "unit", {}, rows, replace=(kind,))
+    found = shared.rows(kind)
+    by_key = {tuple(getattr(row, k) for k in key): row for row in rows}
+    assert {tuple(getattr(row, k) for k in key): row for row in found} == by_key
+
+
+def test_records_are_the_columns_of_the_schema(shared):
+    for kind, (table, key) in TABLES.items():
+        assert [field.name for field in dataclasses.fields(kind)] == shared.table(table).columns
+        assert set(key) <= set(shared.table(table).columns)
+    tables = shared.query("SELECT table_name FROM information_schema.tables")["table_name"]
+    assert set(tables) == set(KEYS) | {"migrations"}
+
+
+def test_rows_replace_those_of_the_same_key_and_stay_otherwise(tmp_path):
+    with Ledger.open(tmp_path, write=True) as ledger:
+        ledger.record("s", "1", {}, [Identity("a", "Ann"), Identity("b")])
+        ledger.record("s", "2", {}, [Identity("b", "Bob", True), Identity("c")])
+        assert ledger.rows(Identity) == [Identity("a", "Ann"), Identity("b", "Bob", True), Identity("c")]
+
+
+def test_replace_empties_the_table_first_and_leaves_the_others(tmp_path):
+    with Ledger.open(tmp_path, write=True) as ledger:
+        ledger.record("s", "1", {}, [Identity("a", "Ann"), Identity("b"), Membership("f", "a", 1.0, 0.5)])
+        ledger.record("s", "2", {}, [Identity("b", "Bob")], replace=(Identity,))
+        assert ledger.rows(Identity) == [Identity("b", "Bob")]
+        assert len(ledger.rows(Membership)) == 1
+        ledger.record("s", "3", {}, replace=(Identity, Membership))
+        assert ledger.rows(Identity) == [] and ledger.rows(Membership) == []
+
+
+def test_forget_removes_the_named_rows(tmp_path):
+    with Ledger.open(tmp_path, write=True) as ledger:
+        ledger.record("s", "1", {}, [Identity(name) for name in "abc"])
+        ledger.record("s", "2", {}, [Identity("d")], forget=[("identities", "identity_id", ["a", "c"])])
+        ledger.record("s", "3", {}, forget=[("identities", "identity_id", [])])
+        assert [row.identity_id for row in ledger.rows(Identity)] == ["b", "d"]
+
+
+def test_marks_know_their_stage_their_configuration_and_their_clock(tmp_path):
+    with Ledger.open(tmp_path, write=True) as ledger:
+        start = datetime(2020, 1, 1)
+        ledger.record("detect", ["a", "b"], {"x": 1}, detail={"n": 2}, started=start)
+        ledger.record("detect", [], {"x": 1})
+        assert ledger.done("detect", {"x": 1}) == {"a", "b"}
+        assert ledger.done("detect", {"x": 2}) == set() == ledger.done("embed", {"x": 1})
+        assert ledger.detail("detect") == {"n": 2} and ledger.detail("embed") == {}
+        row = ledger.table("stages").row(0, named=True)
+        assert row["started"] == start < row["finished"]
+        assert "duckdb" in row["tool_versions"] and len(row["config_hash"]) == 64
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("where", ["_upsert", "_mark"])
+def test_an_exception_in_the_middle_leaves_rows_and_mark_unwritten(tmp_path, monkeypatch, where):
+    with Ledger.open(tmp_path, write=True) as ledger:
+        ledger.record("s", "before", {}, [Identity("a")])
+        inner, calls = getattr(Ledger, where), []
+
+        def fail(self, *args):
+            calls.append(args)
+            if where == "_mark" or len(calls) == 2:
+                raise Stop
+            inner(self, *args)
+
+        with monkeypatch.context() as patch, pytest.raises(Stop):
+            patch.setattr(Ledger, where, fail)
+            ledger.record("s", "after", {}, [Identity("b"), Membership("f", "b", 1.0, 1.0)], replace=(Identity,))
+        assert ledger.rows(Identity) == [Identity("a")] and ledger.rows(Membership) == []
+        assert ledger.done("s", {}) == {"before"}
+        ledger.record("s", "after", {}, [Identity("b")])
+        assert ledger.done("s", {}) == {"before", "after"}
+
+
+def test_a_row_the_schema_refuses_is_one_sentence_and_writes_nothing(tmp_path):
+    with Ledger.open(tmp_path, write=True) as ledger:
+        with pytest.raises(LedgerError, match="Nothing of s was written"):
+            ledger.record("s", "u", {}, [Identity("a"), File("file:///x", None, 1, 1, "failed")])
+        assert ledger.rows(Identity) == [] and ledger.done("s", {}) == set()
+
+
+def test_a_second_writer_gets_one_sentence(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from manifests.ledger.ledger import Ledger\n"
+        "from manifests.errors import LedgerLocked\n"
+        "for write in (True, False):\n"
+        "    try: Ledger.open(Path(sys.argv[1]), write=write)\n"
+        "    except LedgerLocked as error: print(error)\n"
+    )
+    with Ledger.open(tmp_path, write=True):
+        again = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=REPOSITORY
+        )
+    assert again.stderr == ""
+    lines = again.stdout.splitlines()
+    assert len(lines) == 2 and all(line.startswith("Another process is using") for line in lines)
+
+
+def test_a_reader_beside_a_writer_of_the_same_process_gets_the_sentence_too(tmp_path):
+    with Ledger.open(tmp_path, write=True), pytest.raises(LedgerLocked):
+        Ledger.open(tmp_path)
+
+
+def test_a_missing_ledger_names_the_command_that_makes_one(tmp_path):
+    with pytest.raises(LedgerMissing, match="likeness curate"):
+        Ledger.open(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_dataset_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BadInput, match="is a file"):
+        Ledger.open(tmp_path / "file", write=True)
+    with pytest.raises(BadInput, match="is a file"):
+        Ledger.open(tmp_path / "file" / "below", write=True)
+    with pytest.raises(LedgerMissing):
+        Ledger.open(tmp_path / "file")
+
+
+def test_what_is_no_ledger_is_refused_and_left_as_it_is(tmp_path):
+    path = tmp_path / LEDGER_NAME
+    path.write_text("no database at all, but long enough to be looked at\n" * 100)
+    for write in (True, False):
+        with pytest.raises(LedgerError, match=r"cannot be opened|not a Likeness ledger"):
+            Ledger.open(tmp_path, write=write)
+    assert path.read_text().startswith("no database")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(LedgerError, match="is not a file"):
+        Ledger.open(tmp_path, write=True)
+
+
+@pytest.mark.parametrize("made", ["CREATE TABLE songs (title VARCHAR)", "CREATE TABLE migrations (name VARCHAR)"])
+def test_a_database_of_something_else_is_refused_and_left_as_it_is(tmp_path, made):
+    with duckdb.connect(str(tmp_path / LEDGER_NAME)) as con:
+        con.execute(made)
+    for write in (True, False):
+        with pytest.raises(LedgerError):
+            Ledger.open(tmp_path, write=write)
+    with duckdb.connect(str(tmp_path / LEDGER_NAME)) as con:
+        assert len(con.sql("SHOW TABLES").fetchall()) == 1
+
+
+def test_a_ledger_of_a_newer_version_is_refused(tmp_path):
+    Ledger.open(tmp_path, write=True)._con.close()
+    with duckdb.connect(str(tmp_path / LEDGER_NAME)) as con:
+        con.execute("INSERT INTO migrations VALUES (99, 'from the future', now()::TIMESTAMP)")
+    for write in (True, False):
+        with pytest.raises(LedgerTooNew, match="upgrade Likeness"):
+            Ledger.open(tmp_path, write=write)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO identities VALUES ('a', NULL, false)",
+        "DELETE FROM faces",
+        "DROP TABLE faces",
+        "CREATE TEMP TABLE x AS SELECT 1",
+        "COPY faces TO 'faces.csv'",
+        "ATTACH 'other.db'",
+        "SET threads = 1",
+        "SELECT 1; DELETE FROM faces",
+        "",
+        "not SQL",
+        "SELECT * FROM nowhere",
+        "SELECT 1/'a'",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "FROM read_text('/etc/passwd')",
+        "FROM glob('/etc/*')",
+        "SELECT INTERVAL 1 DAY",
+        "SELECT union_value(a := 1)",
+    ],
+)
+def test_what_is_no_single_select_is_refused_with_one_line(tmp_path, monkeypatch, sql):
+    monkeypatch.chdir(tmp_path)
+    with Ledger.open(tmp_path, write=True) as ledger:
+        ledger.record("s", "u", {}, [FACE])
+    with Ledger.open(tmp_path) as ledger:
+        with pytest.raises(BadInput) as refused:
+            ledger.query(sql)
+        assert "\n" not in str(refused.value) and "ledger" in str(refused.value)
+        assert len(ledger.rows(Face)) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LEDGER_NAME]
+
+
+def test_an_interrupt_inside_a_statement_is_an_interrupt(tmp_path):
+    with Ledger.open(tmp_path, write=True) as ledger:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            ledger.query("SELECT count(*) FROM range(100000000) a, range(1000) b WHERE a.range % 7 = b.range % 5")
+
+        def interrupted(*_: object) -> None:
+            raise duckdb.InvalidInputException("counting the rows of 'incoming' failed: KeyboardInterrupt: <frame>")
+
+        ledger._upsert = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            ledger.record("s", "u", {}, [FACE])
+        assert ledger.rows(Face) == [] and ledger.done("s", {}) == set()
+
+
+def test_selects_of_every_kind_are_answered(tmp_path):
+    with Ledger.open(tmp_path, write=True) as ledger:
+        assert ledger.query("FROM faces").height == 0
+        assert ledger.query("WITH a AS (SELECT 1 AS x) SELECT x FROM a")["x"].to_list() == [1]
+        assert ledger.query("SELECT ? + ? AS y", 1, 2)["y"].to_list() == [3]
+        assert "faces" in ledger.query("SHOW TABLES").to_series().to_list()
+        assert ledger.query("DESCRIBE faces").height > 10
+
+
+def test_embeddings_come_in_the_order_asked_for(tmp_path):
+    vectors = np.eye(4, dtype=np.float32)
+    (tmp_path / "embeddings").mkdir()
+    np.save(tmp_path / "embeddings" / "s.npy", vectors)
+    rows = [
+        dataclasses.replace(FACE, face_id=name, shard="s", shard_row=i, status=status, reason=reason)
+        for i, (name, status, reason) in enumerate(
+            [("c", "ok", None), ("a", "ok", None), ("b", "dropped", "near_duplicate")]
+        )
+    ]
+    with Ledger.open(tmp_path, write=True) as ledger:
+        assert ledger.embeddings()[1].shape == (0, 0)
+        ledger.record("s", "u", {}, [*rows, dataclasses.replace(FACE, face_id="d")])
+        ids, found = ledger.embeddings()
+        assert ids == ["a", "c"] and (found == vectors[[1, 0]]).all()
+        ids, found = ledger.embeddings(["b", "a", "b"])
+        assert ids == ["b", "a", "b"] and (found == vectors[[2, 1, 2]]).all()
+        with pytest.raises(LedgerBroken, match="likeness curate"):
+            ledger.embeddings(["d"])
+        np.save(tmp_path / "embeddings" / "s.npy", vectors[:1])
+        with pytest.raises(LedgerBroken, match="shorter or of another form than"):
+            ledger.embeddings()
+        (tmp_path / "embeddings" / "s.npy").write_bytes(b"")
+        with pytest.raises(LedgerBroken, match=r"s\.npy"):
+            ledger.embeddings()
+
+
+def test_embeddings_are_held_once_however_many_shards_there_are(tmp_path):
+    (tmp_path / "embeddings").mkdir()
+    vectors = np.random.default_rng(0).normal(size=(4096, 1024)).astype(np.float32)
+    for shard in range(64):
+        np.save(tmp_path / "embeddings" / f"s{shard:02}.npy", vectors[shard::64])
+    rows = [
+        dataclasses.replace(FACE, face_id=f"{i:04}", shard=f"s{i % 64:02}", shard_row=i // 64, status="ok", reason=None)
+        for i in range(len(vectors))
+    ]
+    with Ledger.open(tmp_path, write=True) as ledger:
+        ledger.record("s", "u", {}, rows)
+        tracemalloc.start()
+        _, found = ledger.embeddings()
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert (found == vectors).all() and most < 1.5 * vectors.nbytes
+        np.save(tmp_path / "embeddings" / "s07.npy", vectors[7::64, :5])
+        with pytest.raises(LedgerBroken, match=r"s07\.npy is shorter or of another form"):
+            ledger.embeddings()
+
+
+def test_a_long_write_is_one_transaction_for_a_killed_process(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from manifests.ledger.ledger import Ledger\n"
+        "from manifests.ledger.records import Identity\n"
+        "ledger = Ledger.open(Path(sys.argv[1]), write=True)\n"
+        "ledger.record('s', 'kept', {}, [Identity('a')])\n"
+        "Ledger._mark = lambda self, *rest: os.kill(os.getpid(), 9)\n"
+        "ledger.record('s', 'lost', {}, [Identity('b')])\n"
+    )
+    root = REPOSITORY
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=False)
+    assert killed.returncode == -9
+    for write in (False, True):
+        with Ledger.open(tmp_path, write=write) as ledger:
+            assert ledger.rows(Identity) == [Identity("a")] and ledger.done("s", {}) == {"kept"}
+
+
+def test_records_used_elsewhere_have_the_defaults_they_promise():
+    assert Photo("p", 1, 1, "0").status == "ok" and Model("detector", "f", "s", "0", "l").dim is None
+    assert Split("f", "i", "train", "identity").locked is False and Pair("t", (), (), "p", "train").refs == ()
+
+
+def test_a_broken_ledger_below_a_clock_is_not_in_use(tmp_path):
+    (tmp_path / "clock").mkdir()
+    (tmp_path / "clock" / LEDGER_NAME).write_bytes(b"tick" * 4096)
+    with pytest.raises(LedgerError, match="cannot be opened") as refused:
+        Ledger.open(tmp_path / "clock")
+    assert not isinstance(refused.value, LedgerLocked)

@@ -1,0 +1,225 @@
+"""Sample number i of a run is the same everywhere."""
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from curate.faces.errors import FaceModelError
+from curate.faces.models import Finder
+from degrade.operations.apply import apply, to_float, to_uint8
+from manifests.errors import BadInput
+from tests.doubles.train import SMALL, finder, real_snapshot, snapshot
+from train.data.augment import augmented
+from train.data.dataset import Batch, TrainingFaces, batches, fixed_batch, to_device, warping
+from train.data.sampling import draw_sample
+from train.data.snapshot import Snapshot
+from train.data.warp import warp_to
+from train.fit.loop import train
+from train.models.restorer import Restorer
+from train.recipes import Recipe, find_recipe
+from train.restore.reference_photos import References, shown_for
+
+# everything that a recipe can ask of the data, at once
+EVERYTHING: Recipe = replace(
+    SMALL, parts=(*SMALL.parts, "warped"), losses={**SMALL.losses, "cycle": 1.0}, wrong=0.4, augment="each"
+)
+
+
+@pytest.fixture(scope="module")
+def taken(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    return snapshot(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True)
+def detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Snapshot, "finder", lambda _: finder())
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return one.keys() == other.keys() and all(
+        one[name] == other[name] if name == "theta" else torch.equal(one[name], other[name]) for name in one
+    )
+
+
+@pytest.mark.parametrize("recipe", [SMALL, EVERYTHING])
+def test_the_bytes_do_not_depend_on_workers_or_on_where_a_run_resumes(taken: Snapshot, recipe: Recipe) -> None:
+    faces = TrainingFaces(taken, recipe, seed=3)
+
+    def first(start: int, count: int, workers: int) -> list[Batch]:
+        stream = batches(faces, start, 4, workers)
+        return [next(stream) for _ in range(count)]
+
+    alone, later = first(0, 4, 0), first(8, 2, 1)
+    for workers in (1, 2):
+        assert all(same(a, b) for a, b in zip(alone, first(0, 4, workers), strict=True))
+    assert all(same(a, b) for a, b in zip(alone[2:], later, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_processes_that_share_a_batch_see_what_one_sees(taken: Snapshot, workers: int) -> None:
+    faces = TrainingFaces(taken, EVERYTHING, seed=3)
+    whole = next(batches(faces, 4, 4, 0))
+    for rank in (0, 1):
+        share = next(batches(faces, 4, 4, workers, rank, 2))
+        assert same(share, {name: part[2 * rank : 2 * rank + 2] for name, part in whole.items()})
+
+
+def test_another_seed_draws_other_samples(taken: Snapshot) -> None:
+    one, other = TrainingFaces(taken, SMALL, 0)[5], TrainingFaces(taken, SMALL, 1)[5]
+    assert not torch.equal(one["lq"], other["lq"])
+
+
+def test_a_flip_turns_target_and_references_together(taken: Snapshot) -> None:
+    faces = TrainingFaces(taken, SMALL, 0)
+    index = next(
+        i for i in range(100) if (s := draw_sample(taken, faces.targets, SMALL, 0, i)).flip and len(s.references) > 1
+    )
+    sample, item = draw_sample(taken, faces.targets, SMALL, 0, index), faces[index]
+    for got, row in [
+        (item["target"], sample.target),
+        (item["references"][0], sample.references[0]),
+        (item["references"][1], sample.references[1]),
+    ]:
+        assert np.array_equal(got.permute(1, 2, 0).numpy(), taken.crops[row][:, ::-1])
+    # an eye stays an eye, and image left comes first
+    turned = item["landmarks"].numpy()
+    assert np.allclose(turned[:, 0], taken.size - 1 - taken.landmarks[sample.target][[1, 0, 2, 4, 3], 0])
+    assert turned[0, 0] < turned[1, 0] and turned[3, 0] < turned[4, 0]
+    assert not item["present"][len(sample.references) :].any()
+    assert not item["references"][len(sample.references) :].any()
+
+
+def test_theta_makes_the_input_again(taken: Snapshot) -> None:
+    for item in islice(TrainingFaces(taken, EVERYTHING, 0), 8):
+        target = item["target"].permute(1, 2, 0).numpy()
+        again = to_uint8(apply(to_float(target), item["theta"]))
+        assert np.array_equal(again, item["lq"].permute(1, 2, 0).numpy())
+
+
+def test_references_are_warped_to_the_landmarks_of_the_input_as_restoring_does(taken: Snapshot) -> None:
+    recipe = replace(EVERYTHING, augment="flip", wrong=0.0)
+    noise = np.random.default_rng(0).uniform(-1, 1, taken.landmarks.shape).astype(np.float32)
+    taken = replace(taken, landmarks=taken.landmarks + noise)  # faces of the doubles are all alike
+    faces, plain = TrainingFaces(taken, recipe, 0), TrainingFaces(taken, replace(recipe, parts=SMALL.parts), 0)
+    model: Restorer = SimpleNamespace(config=SimpleNamespace(parts=recipe.parts))  # type: ignore[assignment]
+    found = []
+    for index in range(24):
+        sample, item, still = draw_sample(taken, faces.targets, recipe, 0, index), faces[index], plain[index]
+        lq = item["lq"].permute(1, 2, 0).numpy()
+        seen = finder().detect(lq)
+        assert bool(item["found"]) == bool(seen) and "found" not in still and "warped" not in still
+        assert item["warped"].tolist() == [bool(seen) and slot < len(sample.references) for slot in range(4)]
+        for slot, row in enumerate(sample.references):
+            before = still["references"][slot].permute(1, 2, 0).numpy()
+            own = taken.landmarks[row].copy()
+            if sample.flip:
+                own = own[[1, 0, 2, 4, 3]]
+                own[:, 0] = taken.size - 1 - own[:, 0]
+            expected = warp_to(before, own, seen[0].landmarks5) if seen else before
+            assert np.array_equal(item["references"][slot].permute(1, 2, 0).numpy(), expected)
+            shown = References(still["references"][slot : slot + 1] / 255, torch.zeros(1, 1), (own,))
+            restoring = shown_for(model, shown, seen[0].landmarks5 if seen else None).crops[0]
+            assert torch.allclose(restoring, torch.from_numpy(expected).permute(2, 0, 1) / 255, atol=1e-6)
+            found.append(bool(seen) and not np.array_equal(expected, before))
+    assert 0 < sum(found) < len(found)
+
+
+def test_a_reference_whose_landmarks_nothing_can_be_warped_by_stays_as_aligned_and_is_counted(taken: Snapshot) -> None:
+    recipe = replace(EVERYTHING, augment="flip", reference_counts=(2,))
+    broken = replace(taken, landmarks=np.zeros_like(taken.landmarks))
+    faces, plain = TrainingFaces(broken, recipe, 0), TrainingFaces(taken, replace(recipe, parts=()), 0)
+    items = [faces[index] for index in range(16)]
+    assert any(item["found"] for item in items) and not any(item["warped"].any() for item in items)
+    assert all(torch.equal(item["references"], plain[index]["references"]) for index, item in enumerate(items))
+
+
+def test_what_finds_the_landmarks_is_said_or_its_absence_is_refused(
+    taken: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert warping(taken, SMALL) == ""
+    assert "no detector, so landmarks are found by double" in warping(taken, EVERYTHING)
+    carrying = replace(taken, folder=tmp_path)
+    (tmp_path / "detector.onnx").touch()
+    assert warping(carrying, EVERYTHING) == ""
+
+    def missing(_: Snapshot) -> Finder:
+        raise FaceModelError("dlib is not installed: pip install 'likeness[offline]'.")
+
+    monkeypatch.setattr(Snapshot, "finder", missing)
+    assert warping(taken, SMALL) == ""
+    with pytest.raises(BadInput, match=r"small warps references to landmarks .* double, cannot be loaded: dlib is not"):
+        warping(taken, EVERYTHING)
+    with pytest.raises(BadInput, match="warps references"):
+        train(tmp_path / "run", taken.folder, EVERYTHING, 4, workers=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_each_reference_is_augmented_on_its_own_and_the_target_is_not(taken: Snapshot) -> None:
+    recipe = replace(SMALL, augment="each", reference_counts=(2,))
+    faces, still = TrainingFaces(taken, recipe, 0), TrainingFaces(taken, replace(recipe, augment="flip"), 0)
+    for item, plain in islice(zip(faces, still, strict=True), 8):
+        assert torch.equal(item["target"], plain["target"]) and torch.equal(item["lq"], plain["lq"])
+        assert torch.equal(item["embeddings"], plain["embeddings"])
+        assert all(not torch.equal(item["references"][slot], plain["references"][slot]) for slot in (0, 1))
+
+
+def test_a_reference_is_augmented_before_it_is_warped_by_landmarks_that_went_along(taken: Snapshot) -> None:
+    recipe = replace(EVERYTHING, wrong=0.0)
+    faces, still = TrainingFaces(taken, recipe, 0), TrainingFaces(taken, replace(recipe, parts=()), 0)
+    warped = 0
+    for index in range(24):
+        sample, item, plain = draw_sample(taken, faces.targets, recipe, 0, index), faces[index], still[index]
+        seen = finder().detect(item["lq"].permute(1, 2, 0).numpy())
+        for slot, row in enumerate(sample.references if seen else ()):
+            crop, points = taken.crops[row], taken.landmarks[row]
+            if sample.flip:
+                crop, points = np.ascontiguousarray(crop[:, ::-1]), points[[1, 0, 2, 4, 3]] * [-1, 1] + [31, 0]
+            changed, moved = augmented(np.array(crop), points, sample.seeds[slot])
+            assert np.array_equal(plain["references"][slot].permute(1, 2, 0).numpy(), changed)
+            expected = warp_to(changed, moved, seen[0].landmarks5)
+            assert np.array_equal(item["references"][slot].permute(1, 2, 0).numpy(), expected)
+            warped += 1
+    assert warped
+
+
+def test_pictures_reach_the_device_as_floats(taken: Snapshot) -> None:
+    batch = to_device({"lq": torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)}, torch.device("cpu"))
+    assert batch["lq"].dtype == torch.float32 and float(batch["lq"].max()) == 1.0
+    assert to_device({"theta": [{"version": 2}]}, torch.device("cpu")) == {"theta": [{"version": 2}]}
+
+
+def test_the_watched_faces_stay_the_same_for_any_seed(taken: Snapshot) -> None:
+    one, other = (fixed_batch(TrainingFaces(taken, EVERYTHING, seed), "val", 3, 4) for seed in (0, 1))
+    assert one is not None and other is not None
+    assert same(one, other) and bool(one["right"].all()) and {"found", "warped", "landmarks"} <= one.keys()
+    for i, row in enumerate(one["row"].tolist()):  # not flipped, and degraded by the θ that comes along
+        target = one["target"][i].permute(1, 2, 0).numpy()
+        assert np.array_equal(target, taken.crops[row])
+        again = to_uint8(apply(to_float(target), one["theta"][i]))
+        assert np.array_equal(again, one["lq"][i].permute(1, 2, 0).numpy())
+    assert fixed_batch(TrainingFaces(taken, SMALL, 0), "test", 3, 4) is None
+
+
+@pytest.mark.shared_data
+def test_a_detector_of_real_faces_finds_the_same_in_every_worker(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the detector of the snapshot itself
+    real = real_snapshot(tmp_path, shared_data, people=3, photos=4, size=128)
+    recipe = replace(EVERYTHING, size=128, reference_counts=(2,), wrong=0.0)
+    assert real.detector_onnx is not None and warping(real, recipe) == ""
+    faces = TrainingFaces(real, recipe, 0)
+    runs = [[next(stream) for _ in range(3)] for stream in (batches(faces, 0, 4, workers) for workers in (0, 1, 2))]
+    assert all(same(one, other) for run in runs[1:] for one, other in zip(runs[0], run, strict=True))
+    found = torch.cat([batch["found"] for batch in runs[0]])
+    assert 0.2 < found.float().mean() < 1  # some inputs are too degraded
+
+
+def test_a_snapshot_of_another_size_is_refused(taken: Snapshot) -> None:
+    with pytest.raises(BadInput, match="32 px crops"):
+        TrainingFaces(taken, find_recipe("tiny"), 0)

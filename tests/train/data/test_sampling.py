@@ -1,0 +1,158 @@
+"""What a sample is follows from (seed, epoch, face of the target), and from nothing else."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from manifests.ledger.ledger import Ledger
+from tests.doubles.train import SMALL, dataset, face_of, models_of, recognizer_onnx, snapshot
+from train.data.dataset import TrainingFaces
+from train.data.sampling import MILD, Sample, draw_sample, draw_theta, drawn_mildly
+from train.data.snapshot import Snapshot, take_snapshot
+from train.recipes import Recipe
+
+OFTEN_WRONG: Recipe = replace(SMALL, wrong=0.4, augment="each")
+
+
+@pytest.fixture(scope="module")
+def taken(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    return snapshot(tmp_path_factory.mktemp("draws"))
+
+
+def album(*photos: int, split: str = "train") -> Snapshot:
+    """People with so many photos each, all of them targets; nothing lies on disk."""
+    people = [f"person{number}" for number, many in enumerate(photos) for _ in range(many)]
+    rows = range(len(people))
+    return Snapshot(
+        folder=Path("nowhere"),
+        facts={},
+        face_ids=[f"face{row}" for row in rows],
+        identity_ids=people,
+        splits=[split] * len(people),
+        is_target=np.ones(len(people), bool),
+        references=[np.array([r for r in rows if people[r] == people[row] and r != row], np.int64) for row in rows],
+        embeddings=np.zeros((len(people), 2), np.float32),
+        landmarks=np.zeros((len(people), 5, 2), np.float32),
+    )
+
+
+def drawn(taken: Snapshot, recipe: Recipe, count: int, seed: int = 0) -> list[Sample]:
+    targets = taken.targets("train")
+    return [draw_sample(taken, targets, recipe, seed, index) for index in range(count)]
+
+
+def test_references_are_of_the_same_person_and_never_the_target(taken: Snapshot) -> None:
+    samples = drawn(taken, SMALL, 400)
+    for sample in samples:
+        assert sample.target not in sample.references and sample.right
+        assert len(set(sample.references)) == len(sample.references)
+        assert set(sample.references) <= set(taken.references[sample.target].tolist())
+        assert {taken.identity_ids[row] for row in sample.references} <= {taken.identity_ids[sample.target]}
+    # three references exist where four were drawn
+    assert {len(sample.references) for sample in samples} == {0, 1, 2, 3}
+
+
+def test_near_duplicates_and_copies_are_never_shown_whatever_the_pairs_say(tmp_path: Path) -> None:
+    made = dataset(tmp_path / "dataset", recognizer_onnx(tmp_path / "recognizer.onnx"))
+    twins = [replace(face_of(person, 1), duplicate_of=face_of(person, 0).face_id) for person in range(4)]
+    with Ledger.open(made, write=True) as ledger:
+        ledger.record("double", "again", {}, twins)
+    taken = take_snapshot(made, tmp_path / "snapshot", 32, models_of(tmp_path / "recognizer.onnx"))
+    every = [row for sample in drawn(taken, OFTEN_WRONG, 400) for row in (sample.target, *sample.references)]
+    assert not {twin.face_id for twin in twins} & {taken.face_ids[row] for row in every}
+
+
+def test_each_number_of_references_comes_as_often_as_the_others() -> None:
+    counts = Counter(len(sample.references) for sample in drawn(album(6, 6, 6), SMALL, 2000))
+    assert counts.keys() == set(SMALL.reference_counts)
+    assert all(abs(many / 2000 - 1 / len(SMALL.reference_counts)) < 0.04 for many in counts.values())
+
+
+def test_every_reference_of_the_pairs_comes_as_often_as_the_others() -> None:
+    taken = album(6)
+    shown = Counter(row for s in drawn(taken, SMALL, 6000) if s.target == 0 for row in s.references)
+    assert shown.keys() == set(range(1, 6))
+    assert max(shown.values()) < 1.3 * min(shown.values())
+
+
+def test_what_the_pairs_leave_out_is_not_drawn() -> None:
+    """The policy orders and cuts the pairs; training draws from what is left."""
+    taken = album(6, 6)
+    cut = replace(taken, references=[rows[:2] for rows in taken.references])
+    for sample in drawn(cut, SMALL, 200):
+        assert set(sample.references) <= set(cut.references[sample.target].tolist())
+
+
+def test_an_epoch_sees_every_target_once_in_an_order_of_its_own(taken: Snapshot) -> None:
+    targets = taken.targets("train")
+    samples = drawn(taken, SMALL, 2 * len(targets))
+    epochs = [[s.target for s in samples[: len(targets)]], [s.target for s in samples[len(targets) :]]]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == targets.tolist()
+    assert epochs[0] != epochs[1]
+
+
+def test_a_sample_follows_from_seed_epoch_and_face_alone(taken: Snapshot) -> None:
+    """Whatever the order of an epoch puts before it."""
+    targets = taken.targets("train")
+    few = targets[: len(targets) // 2]
+
+    def by_target(some: np.ndarray, epoch: int, seed: int = 0) -> dict[int, Sample]:
+        samples = [draw_sample(taken, some, OFTEN_WRONG, seed, epoch * len(some) + i) for i in range(len(some))]
+        return {sample.target: sample for sample in samples}
+
+    every = by_target(targets, 1)
+    assert all(every[target] == sample for target, sample in by_target(few, 1).items())
+    assert every != by_target(targets, 2) and every != by_target(targets, 1, seed=1)
+
+
+def test_wrong_references_are_of_one_other_person_of_the_split_and_as_often_as_told(taken: Snapshot) -> None:
+    samples = drawn(taken, OFTEN_WRONG, 1000)
+    for sample in samples:
+        people = {taken.identity_ids[row] for row in sample.references}
+        own = taken.identity_ids[sample.target]
+        assert people <= {own} if sample.right else len(people) == 1 and own not in people
+        assert {taken.splits[row] for row in sample.references} <= {"train"}
+    shown = [sample for sample in samples if sample.references]
+    assert 0.34 < sum(not sample.right for sample in shown) / len(shown) < 0.46
+    assert all(sample.right for sample in samples if not sample.references)
+
+
+def test_the_number_of_references_does_not_tell_right_from_wrong() -> None:
+    # a person of two photos never has more than one right reference, so never more than one wrong one; whoever has
+    # five shows four wrong ones of the other who has
+    taken, always = album(2, 5, 5), replace(SMALL, wrong=1.0)
+    for sample, right in zip(drawn(taken, always, 400), drawn(taken, SMALL, 400), strict=True):
+        assert sample.target == right.target and len(sample.references) == len(right.references)
+        assert sample.right == (not sample.references)
+    # nobody else has as many: the right ones stay
+    for sample in drawn(album(5, 2), always, 200):
+        if len(sample.references) > 2:
+            assert sample.right and set(sample.references) <= set(range(5))
+
+
+def test_each_reference_has_a_seed_of_its_own_where_it_is_augmented(taken: Snapshot) -> None:
+    samples = [sample for sample in drawn(taken, OFTEN_WRONG, 200) if len(sample.references) > 1]
+    assert all(len(set(sample.seeds)) == len(sample.references) for sample in samples)
+    assert not any(sample.seeds for sample in drawn(taken, SMALL, 20))
+
+
+def test_a_share_of_the_images_is_degraded_mildly_where_a_recipe_says_so(taken: Snapshot) -> None:
+    half = replace(SMALL, mild=0.5)
+    mild = [drawn_mildly(half, 0, epoch, face) for epoch in range(100) for face in taken.face_ids]
+    assert 0.45 < sum(mild) / len(mild) < 0.55
+    assert not any(drawn_mildly(SMALL, 0, epoch, face) for epoch in range(9) for face in taken.face_ids)
+    # all else is drawn as it was; what is drawn mildly is, and the rest is as it was
+    plain, mixed = (TrainingFaces(taken, recipe, 0) for recipe in (SMALL, half))
+    seen = Counter[bool]()
+    for index in range(24):
+        one, other = plain[index], mixed[index]
+        assert one["row"] == other["row"] and bool((one["references"] == other["references"]).all())
+        epoch, face = index // len(plain.targets), taken.face_ids[int(one["row"])]
+        milder = drawn_mildly(half, 0, epoch, face)
+        assert bool((one["lq"] == other["lq"]).all()) != milder
+        seen[milder] += 1
+    assert seen[True] and seen[False]
+    assert draw_theta(MILD, 0, 0, "face")["preset"] == "mild"

@@ -1,0 +1,177 @@
+"""Ledger -> snapshot: who is in it, who is not, and that nothing else is needed afterwards."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from curate.faces.align import FFHQ_512, align, template_at
+from curate.faces.models import ModelFile
+from degrade.operations.apply import shrink
+from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import Pair
+from manifests.privacy.run_cleanup import clean
+from tests.doubles.train import DIM, SMALL, dataset, face_of, models_of, picture, recognizer_onnx, snapshot
+from tests.places import REPOSITORY
+from train.data.snapshot import Snapshot, load_snapshot, plan_snapshot, take_snapshot
+
+
+def test_rows_crops_and_embeddings_are_aligned(tmp_path: Path) -> None:
+    taken = snapshot(tmp_path)
+    assert taken.crops.shape == (20, 32, 32, 3) and taken.embeddings.shape == (20, DIM)
+    assert taken.face_ids == sorted(taken.face_ids)
+    assert len(taken.targets("train")) == 16 and len(taken.targets("val")) == 4
+    for row, references in enumerate(taken.references):
+        assert len(references) == 3 and row not in references
+        assert {taken.identity_ids[reference] for reference in references} == {taken.identity_ids[row]}
+    assert np.array_equal(taken.crops[6], shrink(picture(1, 2), 32))
+    assert taken.recognizer["mean"] == 127.5 and taken.recognizer["dim"] == DIM
+    assert taken.facts["counts"]["people"] == {"train": 4, "val": 1}
+
+
+def test_landmarks_lie_where_the_crop_shows_them(tmp_path: Path) -> None:
+    recognizer = recognizer_onnx(tmp_path / "recognizer.onnx")
+    made = dataset(tmp_path / "dataset", recognizer)
+    points = FFHQ_512 / 3 + np.random.default_rng(0).normal(0, 4, (5, 2))
+    odd = replace(face_of(0, 0), landmarks5=tuple(float(v) for v in points.ravel()))
+    with Ledger.open(made, write=True) as ledger:
+        ledger.record("double", "again", {}, [odd])
+    taken = take_snapshot(made, tmp_path / "snapshot", 32, models_of(recognizer))
+    here = template_at(FFHQ_512, 512, 32)
+    assert taken.landmarks.shape == (20, 5, 2) and taken.landmarks.dtype == np.float32
+    row = taken.face_ids.index(odd.face_id)
+    # the crop is cut by the similarity that brings these landmarks nearest to the template's: a dot goes there too
+    photo = np.zeros((360, 360, 3), np.uint8)
+    cv2.circle(photo, (int(points[2][0]), int(points[2][1])), 12, (255, 255, 255), -1)
+    crop = shrink(align(photo, points, FFHQ_512, 512), 32).astype(float).mean(2)
+    ys, xs = np.mgrid[:32, :32]
+    centre = (crop * xs).sum() / crop.sum(), (crop * ys).sum() / crop.sum()
+    assert np.abs(taken.landmarks[row][2] - centre).max() < 0.2
+    assert np.allclose(taken.landmarks[np.arange(20) != row], here, atol=1e-3)  # the doubles' are the template's
+
+
+def test_the_detector_comes_along_where_it_is_an_onnx_file(tmp_path: Path) -> None:
+    plain = snapshot(tmp_path)
+    assert plain.detector_onnx is None and "detector" not in plain.facts
+    file = tmp_path / "finds.onnx"
+    file.write_bytes(b"a detector")
+    recognizer = tmp_path / "recognizer.onnx"
+
+    def taken(name: str, detector: Path) -> Snapshot:
+        models = models_of(recognizer)
+        with_detector = replace(models, files=(ModelFile("detector", detector, "its licence"), *models.files))
+        return take_snapshot(tmp_path / "dataset", tmp_path / name, 32, with_detector)
+
+    carrying = taken("carrying", file)
+    assert carrying.detector_onnx is not None and carrying.detector_onnx.read_bytes() == b"a detector"
+    assert carrying.facts["detector"]["licence"] == "its licence" and carrying.hash != plain.hash
+    (library := tmp_path / "dlib.so").touch()  # dlib's detector lies in its library
+    assert taken("dlib", library).detector_onnx is None
+
+
+def test_a_snapshot_of_another_version_is_refused(tmp_path: Path) -> None:
+    file = snapshot(tmp_path).folder / "snapshot.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "version": 1}))
+    with pytest.raises(BadInput, match="made by another version of Likeness: remove it and train again"):
+        load_snapshot(file.parent)
+
+
+def test_a_face_enlarged_too_far_is_a_reference_and_no_target(tmp_path: Path) -> None:
+    recognizer = recognizer_onnx(tmp_path / "recognizer.onnx")
+    made = dataset(tmp_path / "dataset", recognizer)
+    small = face_of(0, 1, upsample=1.6 * 512 / 32)
+    with Ledger.open(made, write=True) as ledger:
+        ledger.record("double", "again", {}, [small])
+    taken = take_snapshot(made, tmp_path / "snapshot", 32, models_of(recognizer))
+    row = taken.face_ids.index(small.face_id)
+    assert not taken.is_target[row] and len(taken.references[row]) == 0
+    assert any(row in references for references in taken.references)
+    assert plan_snapshot(made, 32)["left_out"] == {"too_small_in_its_photo": 1}
+
+
+def test_near_duplicates_and_dropped_faces_never_appear(tmp_path: Path) -> None:
+    recognizer = recognizer_onnx(tmp_path / "recognizer.onnx")
+    made = dataset(tmp_path / "dataset", recognizer)
+    copy = replace(face_of(0, 1), duplicate_of=face_of(0, 0).face_id)
+    dropped = replace(face_of(0, 2), status="dropped", reason="too_blurred")
+    with Ledger.open(made, write=True) as ledger:
+        ledger.record("double", "again", {}, [copy, dropped])
+    taken = take_snapshot(made, tmp_path / "snapshot", 32, models_of(recognizer))
+    assert not {copy.face_id, dropped.face_id} & set(taken.face_ids)
+
+
+def test_a_reference_of_another_person_or_split_stops_it(tmp_path: Path) -> None:
+    recognizer = recognizer_onnx(tmp_path / "recognizer.onnx")
+    made = dataset(tmp_path / "dataset", recognizer)
+    leak = Pair(face_of(0, 0).face_id, (face_of(4, 0).face_id,), (0.9,), "nearest", "train")
+    with Ledger.open(made, write=True) as ledger:
+        ledger.record("double", "again", {}, [leak])
+    with pytest.raises(LedgerBroken, match="another person"):
+        take_snapshot(made, tmp_path / "snapshot", 32, models_of(recognizer))
+
+
+def test_the_same_ledger_and_settings_reuse_it_and_a_change_does_not(tmp_path: Path) -> None:
+    first = snapshot(tmp_path)
+    marker = first.folder / "marker"
+    marker.touch()
+    again = take_snapshot(tmp_path / "dataset", first.folder, 32)  # no face models needed
+    assert marker.exists() and again.hash == first.hash
+    with Ledger.open(tmp_path / "dataset", write=True) as ledger:
+        ledger.record("double", "again", {}, [face_of(0, 1, upsample=100)])
+    changed = take_snapshot(tmp_path / "dataset", first.folder, 32, models_of(tmp_path / "recognizer.onnx"))
+    assert not marker.exists() and changed.hash != first.hash
+    assert not list(tmp_path.glob(".snapshot*"))
+
+
+def test_a_run_whose_people_were_purged_is_told_to_train_anew(tmp_path: Path) -> None:
+    taken = snapshot(tmp_path)
+    assert clean([taken.folder.parent], {taken.face_ids[0]})["snapshots"] == 1
+    models = models_of(tmp_path / "recognizer.onnx")
+    with pytest.raises(BadInput, match=r"by a purge or an opt-out: train anew, with another --out"):
+        take_snapshot(tmp_path / "dataset", taken.folder, 32, models, replace=False)
+
+
+def test_another_recognizer_than_recorded_is_refused(tmp_path: Path) -> None:
+    recognizer = recognizer_onnx(tmp_path / "recognizer.onnx")
+    made = dataset(tmp_path / "dataset", recognizer)
+    other = recognizer_onnx(tmp_path / "other.onnx", seed=1)
+    with pytest.raises(ModelUnavailable, match="no longer the recognizer"):
+        take_snapshot(made, tmp_path / "snapshot", 32, models_of(other))
+
+
+def test_nothing_to_train_on_is_a_sentence(tmp_path: Path) -> None:
+    recognizer = recognizer_onnx(tmp_path / "recognizer.onnx")
+    made = dataset(tmp_path / "dataset", recognizer, photos=1)
+    with pytest.raises(BadInput, match="has another photo of the same person"):
+        take_snapshot(made, tmp_path / "snapshot", 32, models_of(recognizer))
+    with pytest.raises(BadInput, match="holds no snapshot"):
+        load_snapshot(tmp_path)
+
+
+@pytest.mark.slow
+def test_training_needs_neither_ledger_nor_its_libraries(tmp_path: Path) -> None:
+    taken = snapshot(tmp_path)
+    shutil.rmtree(tmp_path / "dataset")
+    script = f"""
+import sys
+for name in ("duckdb", "polars", "insightface", "onnxruntime", "faiss", "dlib"):
+    sys.modules[name] = None  # importing it now fails
+sys.path.insert(0, {str(REPOSITORY)!r})
+from dataclasses import replace
+from pathlib import Path
+from train.fit.loop import train
+from train.recipes import find_recipe
+changes = {json.dumps({n: getattr(SMALL, n) for n in ("size", "channels", "reference_channels", "batch")})}
+recipe = replace(find_recipe("tiny"), **{{k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}})
+train(Path({str(tmp_path / "run")!r}), Path({str(taken.folder)!r}), recipe, 4, workers=0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "checkpoint-00000004" / "model.safetensors").is_file()

@@ -1,0 +1,474 @@
+"""Evaluation on a frozen set of the doubles' people: what is measured, what is stored, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+import train.evaluation.evaluate
+import train.evaluation.rows
+from curate.faces.decode import decode
+from degrade.frozen.dataset_sets import make_set
+from degrade.operations.apply import shrink
+from manifests.errors import BadInput, LedgerBroken
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.paths import crop_path
+from manifests.ledger.records import Model
+from tests.doubles import curate as doubles
+from tests.train.restore.test_restore import SIZE, Marking
+from train.evaluation.aggregate import told_interval
+from train.evaluation.cases import _draw_wrong, read_cases
+from train.evaluation.cli import evaluate as command
+from train.evaluation.cli import print_evaluation
+from train.evaluation.counterfactuals import counterfactuals, plot
+from train.evaluation.evaluate import Asked, Pictures, compare, evaluate
+from train.evaluation.html_page import page
+from train.evaluation.systems import counterfactual_differences
+from train.evaluation.text_tables import latex, markdown
+from train.metrics import distribution
+from train.models.restorer import Restored, Restorer
+
+INPUT = "LQ input"
+CROWD = f"codeformer-train-{SIZE}-s0"
+TWO = Asked(references=2, metrics=("psnr", "ssim", "id_target", "id_references"))
+
+
+class Copying(Marking):
+    """Answers the input without references, and the mean of the references with them."""
+
+    def forward(
+        self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor
+    ) -> Restored:
+        self.seen.append(references.shape[1])
+        return Restored(references.mean(1) if references.shape[1] else lq, lq, None)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of twelve people with a frozen test set."""
+    root = tmp_path_factory.mktemp("evaluate")
+    with pytest.MonkeyPatch.context() as patch:
+        doubles.install(patch)
+        doubles.curated(doubles.album(root / "photos", people=12, each=4), root / "dataset")
+    make_set(root / "dataset", "codeformer", "test", 0, SIZE, workers=1)
+    return root / "dataset"
+
+
+@pytest.fixture(scope="module")
+def crowd(made: Path) -> Path:
+    """The same with a frozen set of several people, those of train."""
+    shutil.copytree(made, made.parent / "crowd")
+    make_set(made.parent / "crowd", "codeformer", "train", 0, SIZE, workers=1)
+    return made.parent / "crowd"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    model = Copying()
+    monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
+    monkeypatch.setattr(train.evaluation.evaluate, "newest_checkpoint", lambda run: run / "checkpoint-00000016")
+    monkeypatch.setattr("train.restore.restore.load_faces", doubles.models)
+    monkeypatch.setattr(train.evaluation.evaluate, "load_faces", doubles.models)
+    return tmp_path
+
+
+def test_a_model_that_copies_its_references_scores_as_one(made: Path, run: Path) -> None:
+    result = evaluate(run, made, asked=TWO)
+    rows = {row["system"]: row for row in result["rows"]}
+    assert list(rows) == [INPUT, "restored, no reference", "restored"]  # one person: nobody else to show
+    assert result["images"] == rows["restored"]["images"] > 0 and result["people"] >= 1
+    # without references it answers its input
+    for metric in ("psnr", "ssim", "id_target", "id_references"):
+        assert rows["restored, no reference"][metric]["mean"] == pytest.approx(rows[INPUT][metric]["mean"])
+        for row in rows.values():
+            assert row[metric]["low"] <= row[metric]["mean"] <= row[metric]["high"]
+    # a copy of the references is at least as near to them as to the target
+    assert rows["restored"]["id_references"]["mean"] >= rows["restored"]["id_target"]["mean"] - 1e-3
+    assert json.loads((run / "evaluation.json").read_text()) == json.loads(json.dumps(result))
+    assert result["judge"]["is_the_datasets_own"] is True
+
+
+def test_references_are_warped_to_the_lq_input_where_the_recipe_says_so(
+    made: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, landmarks = Restorer.from_pretrained(run), np.arange(10, dtype=np.float32).reshape(5, 2)
+    model.config = replace(model.config, parts=("maps", "warped"))
+    module = ModuleType("train.data.warp")
+    module.warp_to = lambda image, own, to: np.full_like(image, int((to == landmarks).all()))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "train.data.warp", module)
+    monkeypatch.setattr(train.evaluation.rows, "landmarks_of", lambda crop, models: landmarks)
+    seen: list[torch.Tensor] = []
+    watched = model.forward
+    monkeypatch.setattr(model, "forward", lambda *told: seen.append(told[1]) or watched(*told))
+    evaluate(run, made, asked=TWO)
+    assert seen and all(bool((references == 1 / 255).all()) for references in seen if references.shape[1])
+
+
+def test_every_image_and_system_has_a_row_and_the_same_call_gives_the_same_figures(made: Path, run: Path) -> None:
+    first = evaluate(run, made, asked=TWO)
+    table = pq.read_table(run / "evaluation.parquet").to_pylist()
+    assert len(table) == 3 * first["images"]
+    assert {row["references"] for row in table if row["system"] == "restored"} <= {1, 2}
+    (run / "evaluation.json").unlink()
+    assert evaluate(run, made, asked=TWO) == first
+    means = {row["psnr"]["mean"] for row in evaluate(run, made, asked=replace(TWO, references=1))["rows"]}
+    assert means != {row["psnr"]["mean"] for row in first["rows"]}
+
+
+def test_another_judge_is_named_and_kept_apart(made: Path, run: Path) -> None:
+    result = evaluate(run, made, asked=replace(TWO, judge="other"))
+    assert result["judge"]["is_the_datasets_own"] is False
+    assert (run / "evaluation-judge.json").is_file() and not (run / "evaluation.json").exists()
+
+
+def test_wrong_references_are_of_another_person_of_the_set_and_do_not_help(crowd: Path, run: Path) -> None:
+    result = evaluate(run, crowd, CROWD, replace(TWO, counts=(0, 1, 2)))
+    assert [row["key"] for row in result["rows"]] == ["lq", "0", "1", "2", "wrong2"]
+    table = pq.read_table(run / "evaluation.parquet").to_pylist()
+    people = {row["identity_id"] for row in table}
+    for row in table:
+        assert row["shown_identity_id"] in people
+        assert (row["shown_identity_id"] != row["identity_id"]) == (row["key"] == "wrong2")
+    counts = {(row["face_id"], row["key"]): row["references"] for row in table}
+    assert all(counts[face, "wrong2"] == counts[face, "2"] for face, key in counts if key == "lq")
+    by_name = {line["difference"]: line for line in result["differences"]}
+    assert list(by_name) == ["right - none", "right - wrong", "none - LQ"]
+    # the double answers the mean of what it is shown
+    means = {row["key"]: row["psnr"]["mean"] for row in result["rows"]}
+    assert by_name["right - wrong"]["psnr"]["mean"] == pytest.approx(means["2"] - means["wrong2"])
+    assert by_name["right - wrong"]["psnr"]["mean"] > 0
+    assert by_name["none - LQ"]["psnr"]["mean"] == 0 and not by_name["none - LQ"]["psnr"]["excludes_zero"]
+
+
+def test_wrong_references_do_not_change_with_people_who_do_not_win_the_draw() -> None:
+    pool = {person: [(f"{person}{photo}", f"photo {person}{photo}") for photo in range(4)] for person in "abcdef"}
+    chosen, faces = _draw_wrong(pool, "a", "photo a0", 2, "a0", 0)
+    assert chosen in set("bcdef") and len(faces) == 2 and all(face.startswith(str(chosen)) for face in faces)
+    (lost, *_) = set("bcdef") - {chosen}
+    assert _draw_wrong({p: f for p, f in pool.items() if p != lost}, "a", "photo a0", 2, "a0", 0) == (chosen, faces)
+    assert len({_draw_wrong(pool, "a", "photo a0", 2, f"a{n}", 0)[0] for n in range(40)}) == 5, "one stranger for all"
+    # nobody else has five; a photo that shows the target too is not shown
+    assert _draw_wrong(pool, "a", "photo a0", 5, "a0", 0) == (None, [])
+    both = {"a": pool["a"], "b": [("b0", "photo a0"), ("b1", "photo b1")]}
+    assert _draw_wrong(both, "a", "photo a0", 1, "a0", 0) == ("b", ["b1"])
+
+
+def test_one_person_alone_has_no_wrong_references_and_the_caption_says_so(
+    made: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = evaluate(run, made, asked=TWO)
+    assert result["people"] == 1 and result["without_wrong_references"] == result["images"]
+    assert [line["difference"] for line in result["differences"]] == ["right - none", "none - LQ"]
+    print_evaluation(result, False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "No row with wrong references: there is only one person in the set" in said
+    assert "nothing is said of other people" in said and "of twenty that are nothing one is marked" in said
+
+
+def test_intervals_over_few_people_say_so() -> None:
+    assert "over 5 people, few" in told_interval(list("abcde")) and "85%" in told_interval(list("abcde"))
+    assert told_interval([str(i) for i in range(40)]) == "95% percentile bootstrap over 40 people"
+    assert "over 40 images; of 2 people only" in told_interval(list("ab") * 20)
+    assert "over 2 images, few" in told_interval(list("ab"))
+    assert told_interval(["a"]) == "One image alone: an interval says nothing"
+
+
+def test_what_cannot_be_measured_is_one_sentence(made: Path, run: Path) -> None:
+    with pytest.raises(BadInput, match="no frozen set nothing"):
+        evaluate(run, made, lq_set="nothing")
+    with pytest.raises(BadInput, match="at least 1"):
+        evaluate(run, made, asked=Asked(references=0))
+    with Ledger.open(made) as ledger:
+        (name,) = ledger.query("SELECT DISTINCT lq_set FROM degradations")["lq_set"]
+    Restorer.from_pretrained(run).config.__dict__["size"] = 2 * SIZE
+    with pytest.raises(BadInput, match=f"{SIZE} px images"):
+        evaluate(run, made, lq_set=name)
+    with pytest.raises(BadInput, match=f"likeness degrade {made}"):
+        evaluate(run, made)
+
+
+def test_references_are_drawn_from_all_photos_of_the_person_not_from_the_nearest(made: Path) -> None:
+    frozen = read_cases(made, SIZE, None, 3, seed=0)
+    others = read_cases(made, SIZE, None, 3, seed=1)
+    assert frozen.images >= len(frozen.cases) > 0
+    with Ledger.open(made) as ledger:
+        nearest = dict(ledger.query("SELECT target, refs FROM pairs").iter_rows())
+        crops = {face: frozen_crop(made, face) for refs in nearest.values() for face in refs}
+    drawn = []
+    for case in frozen.cases:
+        names = [face for picture in case.references for face, crop in crops.items() if (crop == picture).all()]
+        assert case.face_id not in names and set(names) <= set(nearest[case.face_id])
+        drawn.append(names != list(nearest[case.face_id][:3]))
+    assert any(drawn), "always the nearest first"
+    pairs = list(zip(frozen.cases, others.cases, strict=True))
+    assert any(not (a.references[0] == b.references[0]).all() for a, b in pairs), "the draw does not depend on the seed"
+
+
+def frozen_crop(dataset: Path, face: str) -> np.ndarray:
+    return shrink(decode(crop_path(dataset, face)), SIZE)
+
+
+def test_a_run_that_has_seen_the_people_is_refused(made: Path, run: Path) -> None:
+    case = read_cases(made, SIZE, None, 1, seed=0).cases[0]
+    (run / "snapshot").mkdir()
+    with Ledger.open(made) as ledger:
+        kin = ledger.query(
+            "SELECT face_id FROM splits WHERE identity_id = ? AND face_id <> ?", case.identity_id, case.face_id
+        )["face_id"]
+    for split, seen in (("train", True), ("test", False)):
+        pq.write_table(pa.table({"face_id": [kin[0]], "split": [split]}), run / "snapshot" / "faces.parquet")
+        if seen:
+            with pytest.raises(LedgerBroken, match="was trained on face"):
+                evaluate(run, made)
+        else:
+            assert evaluate(run, made)["unseen_in_training"] == "checked"
+
+
+def test_an_image_that_is_no_longer_the_frozen_one_is_refused(made: Path, run: Path) -> None:
+    case = read_cases(made, SIZE, None, 1, seed=0).cases[0]
+    (path,) = (made / "lq").glob(f"*/{case.face_id}.png")
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole + b"x")
+        with pytest.raises(LedgerBroken, match="manifest check"):
+            evaluate(run, made)
+    finally:
+        path.write_bytes(whole)
+
+
+def folder_of(made: Path, folder: Path, restore: Callable[[np.ndarray], np.ndarray]) -> tuple[Path, list[str]]:
+    """Somebody's restored images of the test set."""
+    folder.mkdir()
+    cases = read_cases(made, SIZE, None, 2, seed=0).cases
+    for case in cases:
+        cv2.imwrite(str(folder / f"{case.face_id}.png"), restore(case.target)[:, :, ::-1])
+    return folder, [case.face_id for case in cases]
+
+
+def test_anybodys_outputs_are_measured_beside_a_run_and_what_is_wrong_with_them_is_said(
+    made: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    perfect, faces = folder_of(made, tmp_path / "perfect", lambda image: image)
+    broken, _ = folder_of(made, tmp_path / "broken", lambda image: image)
+    (broken / f"{faces[0]}.png").unlink()
+    cv2.imwrite(str(broken / f"{faces[1]}.png"), np.zeros((SIZE * 2, SIZE * 2, 3), np.uint8))
+    (broken / f"{faces[2]}.png").write_bytes(b"no picture")
+    shutil.copyfile(broken / f"{faces[3]}.png", broken / "somebody.png")
+    result = compare([run], [perfect, broken], made, tmp_path / "out", asked=TWO)
+    rows = {row["key"]: row for row in result["rows"]}
+    assert list(rows) == ["lq", f"{run.name}/0", f"{run.name}/2", "perfect", "broken"]
+    assert rows["perfect"]["psnr"]["mean"] == 100 and rows["perfect"]["id_target"]["mean"] == pytest.approx(1)
+    # three of the images cannot be measured: counted, named, and not in the mean
+    assert rows["broken"]["images"] == len(faces) and rows["broken"]["unmeasured"] == 3
+    assert rows["broken"]["psnr"] == {**rows["broken"]["psnr"], "mean": 100.0, "images": len(faces) - 3}
+    reasons = {row["face_id"]: row["reason"] for row in result["unmeasured"]}
+    assert reasons[faces[0]] == "there is no file for it" and "cannot be read as a photo" in reasons[faces[2]]
+    assert f"is {SIZE * 2} x {SIZE * 2}, and the set {SIZE} x {SIZE}" in reasons[faces[1]]
+    assert result["extra"] == {"perfect": [], "broken": ["somebody.png"]}
+    apart = {line["difference"]: line for line in result["differences"]}
+    first = f"{run.name}/2"
+    assert apart[f"perfect - {first}"]["psnr"]["mean"] == pytest.approx(100 - rows[first]["psnr"]["mean"])
+    assert apart[f"broken - {first}"]["psnr"]["images"] == len(faces) - 3
+    table = pq.read_table(tmp_path / "out" / "comparison.parquet").to_pylist()
+    assert len(table) == 5 * len(faces) and json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
+    print_evaluation(result, False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Not measured: 1 of broken: there is no file for it." in said and "somebody.png" in said
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_image_whose_pixels_are_no_numbers_is_counted_and_not_measured_as_black(
+    made: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, faces = folder_of(made, tmp_path / "floats", lambda image: image)
+    # they are decoded in a process of their own
+    monkeypatch.setattr(train.restore.reading, "decode", lambda path: pytest.fail("decoded here"))
+    for number, value in enumerate((np.nan, np.inf, 0.5)):
+        pixels = np.full((SIZE, SIZE), 0.25, np.float32)
+        pixels[3, 4] = value
+        (folder / f"{faces[number]}.png").unlink()
+        Image.fromarray(pixels).save(folder / f"{faces[number]}.tiff")
+    result = compare([], [folder], made, tmp_path / "out", asked=TWO)
+    reasons = {row["face_id"]: row["reason"] for row in result["unmeasured"]}
+    assert reasons == {face: f"{face}.tiff holds pixels that are no numbers" for face in faces[:2]}
+    assert result["rows"][1]["psnr"]["images"] == len(faces) - 2
+
+
+def test_the_input_the_target_a_blurred_target_and_a_pasted_reference_are_told_apart(
+    made: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the command, in folders as somebody would hand them in. Whole references are pasted in."""
+    cases = read_cases(made, SIZE, None, 2, seed=0).cases
+    answers = {
+        "target": lambda case: case.target,
+        "blurred": lambda case: cv2.GaussianBlur(case.target, (0, 0), 2),
+        "input": lambda case: case.lq,
+        "pasted": lambda case: case.references[0],
+    }
+    for name, answer in answers.items():
+        (tmp_path / name).mkdir()
+        for case in cases:
+            cv2.imwrite(str(tmp_path / name / f"{case.face_id}.png"), answer(case)[:, :, ::-1])
+    metrics = "psnr,ssim,ms_ssim,id_target,id_references,deg_judge,copy_ratio"
+    folders = [tmp_path / name for name in answers]
+    command(None, made, folders, references=1, metrics=metrics, out=tmp_path / "out", as_json=True)
+    mean = {
+        row["key"]: {name: row[name]["mean"] for name in metrics.split(",")}
+        for row in json.loads(capsys.readouterr().out)["rows"]
+    }
+    assert mean["lq"] == mean["input"]
+    for name in ("psnr", "ssim", "ms_ssim"):
+        assert mean["target"][name] > mean["blurred"][name] > mean["pasted"][name], (name, mean)
+        assert mean["target"][name] > mean["input"][name], (name, mean)
+    for name, turn in (("id_target", 1), ("deg_judge", -1)):
+        best = max(mean, key=lambda system: turn * mean[system][name])
+        assert best == "target" and turn * mean["pasted"][name] < turn * mean["blurred"][name], (name, mean)
+    assert max(mean, key=lambda system: mean[system]["id_references"]) == "pasted"
+    assert mean["pasted"]["copy_ratio"] == pytest.approx(1, abs=1e-6) and mean["target"]["copy_ratio"] == 0
+
+
+def test_a_dataset_of_another_recognizer_is_refused(made: Path, run: Path) -> None:
+    shutil.copytree(made, run / "other")
+    with Ledger.open(run / "other", write=True) as ledger:
+        (model,) = ledger.query("SELECT * FROM models WHERE role = 'recognizer'").rows(named=True)
+        told = {key: model[key] for key in ("role", "file", "spec", "licence", "dim")}
+        ledger.record("test", "all", {}, [Model(sha256="0" * 64, **told)])
+    with pytest.raises(BadInput, match=r"curated with another recognizer.*--faces"):
+        evaluate(run, run / "other", asked=TWO)
+
+
+def test_a_folder_alone_is_measured_by_the_datasets_own_recognizer(made: Path, run: Path, tmp_path: Path) -> None:
+    perfect, faces = folder_of(made, tmp_path / "perfect", lambda image: image)
+    result = compare([], [perfect], made, tmp_path / "out", asked=TWO)
+    assert [row["key"] for row in result["rows"]] == ["lq", "perfect"] and result["images"] == len(faces)
+    (tmp_path / "others").mkdir()
+    shutil.copyfile(perfect / f"{faces[0]}.png", tmp_path / "others" / "me.png")
+    with pytest.raises(BadInput, match="called as an image of the frozen set"):
+        compare([], [tmp_path / "others"], made, tmp_path / "out", asked=TWO)
+    with pytest.raises(BadInput, match="Two of what is compared are called perfect"):
+        compare([], [perfect, perfect], made, tmp_path / "out", asked=TWO)
+
+
+def test_a_restorer_that_gives_no_numbers_is_counted(made: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Restorer.from_pretrained(run)
+    broken = Restored(torch.full((1, 3, SIZE, SIZE), torch.nan), torch.zeros(1), None)
+    monkeypatch.setattr(model, "forward", lambda *_: broken)
+    rows = {row["key"]: row for row in evaluate(run, made, asked=TWO)["rows"]}
+    assert rows["2"]["unmeasured"] == rows["2"]["images"] and rows["2"]["psnr"] is None
+    assert rows["lq"]["unmeasured"] == 0
+
+
+def test_a_metric_that_cannot_be_had_is_a_sentence_and_the_rest_is_computed(made: Path, run: Path) -> None:
+    result = evaluate(run, made, asked=replace(TWO, metrics=("psnr", "fid", "fid_folder", "deg_published")))
+    assert set(result["not_measured"]) == {"fid", "fid_folder", "deg_published"}
+    assert list(result["metrics"]) == ["psnr", "fid", "fid_folder", "deg_published"]
+    assert all(line["fid"] is None and line["psnr"] for line in result["rows"])
+    told, paper = markdown(result), latex(result)
+    assert "| FID ↓ |" in told and "No FID: " in told and "| – |" in told and "& FID" in paper and "& -- &" in paper
+    with pytest.raises(BadInput, match="'nothing' is no metric"):
+        evaluate(run, made, asked=replace(TWO, metrics=("nothing",)))
+
+
+def test_the_tables_and_the_page_say_what_the_result_says(made: Path, run: Path) -> None:
+    seen = Pictures()
+    result = evaluate(run, made, asked=replace(TWO, metrics=("psnr", "id_target", "fid")), pictures=seen)
+    told, paper = markdown(result), latex(result)
+    mean = f"{result['rows'][0]['psnr']['mean']:.2f}"
+    for text in (told, paper):
+        assert mean in text and "PSNR" in text and "over RGB in 8 bits" in text and "No FID: " in text
+    assert "\\toprule" in paper and "\\textbf{" in paper and paper.count("\\begin{tabular}") == 2
+    assert told.count("|---|") == 2
+    html = page(result, seen, 2)
+    assert html.count("<article") == 2 and "2 of " in html and 'src="http' not in html and mean in html
+    tree = HTMLParser()
+    tree.feed(html)
+    # the worst come first, and every picture is in the file
+    worst = min((row for row in seen.rows if row["key"] == "2"), key=lambda row: (row["id_target"], row["face_id"]))
+    assert html.index(f'data-face="{worst["face_id"]}"') < html.rindex("<article")
+    assert html.count("data:image/webp;base64,") >= 2 * 4
+
+
+def test_a_name_for_a_paper_is_escaped() -> None:
+    result = {
+        "lq_set": "s", "images": 1, "people": 1, "images_in_set": 1, "without_wrong_references": 0, "interval": "none",
+        "judge": {"spec": "j", "is_the_datasets_own": False}, "unmeasured": [], "not_measured": {}, "differences": [],
+        "metrics": {"psnr": {"title": "50% & more_", "unit": "", "better": "higher", "digits": 1, "convention": "c",
+                             "source": "s", "without_a_figure": ""}},
+        "rows": [{"key": "a", "system": "a_b", "images": 1, "unmeasured": 0, "psnr": None}],
+    }  # fmt: skip
+    assert r"50\% \& more\_" in latex(result) and r"a\_b & -- \\" in latex(result)
+
+
+class Colours(torch.nn.Module):
+    """Four features of a picture in FID's place, uint8 (B, 3, S, S) -> (B, 4)."""
+
+    num_features = 4
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        floats = images.double() / 255
+        return torch.cat([floats.mean((2, 3)), floats.diff(dim=3).abs().mean((1, 2, 3))[:, None]], 1)
+
+
+def test_figures_of_a_whole_set_are_against_the_targets_or_the_named_folder(
+    made: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distribution, "missing", lambda weights: None)
+    monkeypatch.setattr(distribution, "load_inception", lambda weights: Colours())
+    same, faces = folder_of(made, tmp_path / "same", lambda image: image)
+    soft, _ = folder_of(made, tmp_path / "soft", lambda image: cv2.GaussianBlur(image, (0, 0), 2))
+    asked = replace(TWO, metrics=("fid", "fid_folder", "psnr"), fid_folder=soft)
+    result = compare([], [same, soft], made, tmp_path / "out", asked=asked)
+    rows = {row["key"]: row for row in result["rows"]}
+    assert rows["same"]["fid"]["mean"] < 1e-5 < rows["soft"]["fid"]["mean"]
+    assert rows["soft"]["fid_folder"]["mean"] < 1e-5 < rows["same"]["fid_folder"]["mean"]
+    assert rows["soft"]["fid"]["mean"] == pytest.approx(rows["same"]["fid_folder"]["mean"], abs=1e-5)
+    assert rows["same"]["fid"]["images"] == len(faces) and "low" not in rows["same"]["fid"]
+    assert "FID ↓" in markdown(result) and all("fid" not in line for line in result["differences"])
+
+
+def test_who_leaves_out_images_is_never_best(made: Path, run: Path, tmp_path: Path) -> None:
+    lazy, faces = folder_of(made, tmp_path / "lazy", lambda image: image)
+    honest, _ = folder_of(made, tmp_path / "honest", lambda image: cv2.GaussianBlur(image, (0, 0), 1))
+    worse, _ = folder_of(made, tmp_path / "worse", lambda image: cv2.GaussianBlur(image, (0, 0), 3))
+    (lazy / f"{faces[0]}.png").unlink()
+    result = compare(
+        [], [lazy, honest, worse], made, tmp_path / "out", asked=replace(TWO, metrics=("psnr", "id_target"))
+    )
+    (bold,) = (line for line in latex(result).splitlines() if "\\textbf" in line)
+    assert bold.startswith("honest & \\textbf{") and bold.count("\\textbf{") == 2
+
+
+def test_the_curve_shows_every_departure_from_the_right_references(crowd: Path, run: Path) -> None:
+    asked = replace(TWO, metrics=("psnr", "id_target", "takeover"))
+    result = counterfactuals(run, crowd, CROWD, asked)
+    keys = [row["key"] for row in result["rows"]]
+    assert keys[:6] == ["lq", "0", "1", "2", "4", "8"]
+    assert set(keys[6:]) == {f"{way}2" for way in ("shuffled", "repeated", "blurred", "turned", "unlike", "wrong")}
+    rows = {row["key"]: row for row in result["rows"]}
+    # the double answers the mean of what it is shown: any order gives the same, one repeated is that one
+    assert result["largest_change_by_order"] <= 1
+    assert rows["repeated2"]["psnr"]["mean"] == pytest.approx(rows["1"]["psnr"]["mean"])
+    # where no wrong reference was shown the rate says how often it is so anyway
+    assert rows["wrong2"]["takeover"]["mean"] > 0.5 and rows["2"]["takeover"]["mean"] == 0
+    assert result["have"]["0"] == result["images"] >= result["have"]["2"] and result["have"]["8"] == 0
+    names = {line["difference"] for line in result["differences"]}
+    assert names == {name for name, *_ in counterfactual_differences(2)}
+    drawn = ElementTree.fromstring(plot(result))
+    words = " ".join(node.text or "" for node in drawn.iter() if node.tag.endswith("text"))
+    assert "references of another pose" in words and "wrong references" in words
+    assert (run / "counterfactuals.json").is_file() and (run / "counterfactuals.parquet").is_file()

@@ -1,0 +1,108 @@
+"""`likeness train` as a user runs it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from manifests.errors import BadInput
+from tests.doubles.stable_diffusion import write_mini_sd
+from tests.doubles.train import snapshot
+from tests.places import Run
+from train.fit.cli import run_training
+from train.fit.settings import Settings
+from train.recipes import DIFFUSION, TINY, find_recipe
+
+
+@pytest.mark.slow
+def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tmp_path: Path, likeness: Run) -> None:
+    taken = snapshot(tmp_path, size=128)
+    for source in (taken.folder, tmp_path / "dataset"):
+        done = likeness("train", source, "--out", tmp_path / "run", "--dry-run")
+        assert done.returncode == 0, done.stderr
+        assert "Would train tiny at 128 px" in done.stdout
+        assert "Targets: 16 train, 4 val. People: 4 train, 1 val." in done.stdout
+        assert "Base: tiny. Preset: codeformer. Parts: maps, embedding, extended." in done.stdout
+        assert "Losses: pixel 1, edge 1, identity 0.1." in done.stdout and " trained, 0 frozen." in done.stdout
+        assert "activations are measured" in done.stdout and "images/s on" in done.stdout
+        # a dataset has no crops at this size yet, nor its recognizer as a network
+        assert ("random pictures, without identity" in done.stdout) == (source != taken.folder)
+    assert not (tmp_path / "run").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "recognizer.onnx", "snapshot"]
+
+
+@pytest.mark.slow
+def test_what_cannot_be_trained_on_is_a_sentence(tmp_path: Path, likeness: Run) -> None:
+    for words, sentence in (
+        ((tmp_path, "--recipe", "huge"), "the recipes are tiny"),
+        ((tmp_path,), "likeness curate"),
+        ((tmp_path, "--recipe", "osdface"), "needs a base: say --base-model"),
+        ((tmp_path, "--preset", "none-such"), "none-such"),
+    ):
+        done = likeness("train", *words, "--out", tmp_path / "run")
+        assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_base_or_an_embedder_that_cannot_be_had_is_said_before_a_snapshot_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.data.snapshot.take_snapshot", lambda *_, **__: pytest.fail("it was taken"))
+    nine = write_mini_sd(tmp_path / "nine", {"in_channels": 9})
+    for name, settings, said in (
+        ("refine", Settings(base_model=str(nine)), "takes 9 channels and gives 4"),
+        ("instant", Settings(base_model=str(tmp_path / "nowhere")), "is no folder"),
+        ("osdface", Settings(), "name its run with --vre RUN"),
+    ):
+        recipe = find_recipe(name, TINY if settings.base_model == TINY else DIFFUSION)
+        with pytest.raises(BadInput, match=said):
+            run_training(tmp_path, tmp_path / "run", recipe, None, 0, settings=settings)
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_no_run_is_refused_and_left_as_it_is(tmp_path: Path, likeness: Run) -> None:
+    taken = snapshot(tmp_path, size=128)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "holiday.jpg").write_bytes(b"irreplaceable")
+    for source, options, said in (
+        (tmp_path / "dataset", ("--out", mine), "no training run (it holds holiday.jpg"),
+        (taken.folder, ("--out", mine), "no training run"),
+        (taken.folder, ("--out", tmp_path / "dataset"), "no training run"),
+        (taken.folder, ("--out", mine / "holiday.jpg"), "holiday.jpg is a file"),
+        (tmp_path / "dataset", ("--out", mine / "holiday.jpg" / "run"), "holiday.jpg is a file"),
+        (tmp_path / "dataset", ("--out", tmp_path / "run", "--snapshot", mine), "holds no snapshot"),
+        (mine / "holiday.jpg", ("--out", tmp_path / "run"), "holiday.jpg is a file"),
+    ):
+        for dry in ((),) if "--snapshot" in options else ((), ("--dry-run",)):
+            done = likeness("train", source, *options, *dry)
+            assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert [(path.name, path.read_bytes()) for path in mine.iterdir()] == [("holiday.jpg", b"irreplaceable")]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_same_command_again_resumes_and_another_seed_is_refused(tmp_path: Path, likeness: Run) -> None:
+    taken = snapshot(tmp_path, size=128)
+    command = ("train", taken.folder, "--out", tmp_path / "run", "--images", "16")
+    first = likeness(*command)
+    assert first.returncode == 0, first.stderr
+    assert "trained  16 images seen" in first.stdout and "waiting for data" in first.stdout
+    second = likeness(*command[:-1], "32")
+    assert second.returncode == 0 and "Resuming" in second.stdout, second.stderr
+    assert (tmp_path / "run" / "checkpoint-00000032").is_dir()
+    third = likeness(*command, "--seed", "1")
+    assert third.returncode == 2 and "belongs to another seed" in third.stderr
+
+
+@pytest.mark.slow
+def test_what_a_run_is_told_is_recorded_and_held(tmp_path: Path, likeness: Run) -> None:
+    taken = snapshot(tmp_path, size=128)
+    command = ("train", taken.folder, "--out", tmp_path / "run", "--images", "16", "--preset", "severe")
+    told = likeness(*command, "--accumulate", "2", "--precision", "bf16", "--no-identity")
+    assert told.returncode == 0 and "no identity loss, turned off" in told.stdout, told.stderr
+    facts = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (facts["recipe"]["preset"], facts["accumulate"], facts["precision"]) == ("severe", 2, "bf16")
+    other = likeness(*command[:-1], "codeformer", "--no-identity")
+    assert other.returncode == 2 and "belongs to another recipe" in other.stderr
+    wrong = likeness(*command, "--accumulate", "5")
+    assert wrong.returncode == 2 and "A batch of 16 cannot be shared" in wrong.stderr

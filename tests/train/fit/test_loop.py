@@ -1,0 +1,365 @@
+"""Training: it ends where it should, resumes exactly, and stops with a sentence where it must."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import train.fit.engine
+import train.fit.loop
+from manifests.errors import BadInput, LikenessError
+from tests.doubles.train import JUDGED, SMALL, finder, snapshot
+from tests.places import REPOSITORY
+from train.data.dataset import TrainingFaces
+from train.data.snapshot import Snapshot
+from train.fit.checkpoints import checkpoints, newest_checkpoint
+from train.fit.loop import Diverged, Ending
+from train.fit.loop import train as run_training
+from train.fit.objective import Objective
+from train.fit.settings import Settings
+from train.models.restorer import Restored, Restorer
+from train.recipes import Recipe, ema_decay, find_recipe, model_config, rate_at
+
+WEIGHTS = "training/weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def taken(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    return snapshot(tmp_path_factory.mktemp("loop"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def run(where: Path, taken: Snapshot, images: int = 24, recipe: Recipe = SMALL, **options) -> Ending:  # type: ignore[no-untyped-def]
+    return run_training(where, taken.folder, recipe, images, **{"workers": 0, "checkpoint_every": 8, **options})
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    a, b = newest_checkpoint(a), newest_checkpoint(b)
+    names = [sorted(path.relative_to(c) for path in c.rglob("*.safetensors")) for c in (a, b)]
+    if names[0] != names[1]:
+        return False
+    for name in names[0]:
+        one, other = load_file(a / name), load_file(b / name)
+        if one.keys() != other.keys() or not all(torch.equal(one[key], other[key]) for key in one):
+            return False
+    return a.name == b.name
+
+
+def lines(where: Path, kind: str) -> list[dict[str, float]]:
+    found = [json.loads(line) for line in (where / "stats.jsonl").read_text().splitlines()]
+    return [line for line in found if line["kind"] == kind]
+
+
+def test_a_run_leaves_what_the_design_says(tmp_path: Path, taken: Snapshot) -> None:
+    shown: list[tuple[str, int, int]] = []
+    ending = run(tmp_path, taken, report=lambda *bar: shown.append(bar))
+    assert ending.checkpoint == tmp_path / "checkpoint-00000024" and ending.why == "complete"
+    assert shown[-1] == ("train", 24, 24)
+    assert [path.name for path in checkpoints(tmp_path)] == [f"checkpoint-{n:08d}" for n in (8, 16, 24)]
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [f"{n:08d}.png" for n in (0, 8, 16, 24)]
+    assert list(tmp_path.glob("events.out.tfevents.*")) and not list(tmp_path.glob(".*"))
+    facts = json.loads((tmp_path / "config.json").read_text())
+    assert facts["recipe"]["losses"]["identity"] == 0.1 and facts["snapshot"]["hash"] == taken.hash
+    assert facts["identity_loss"]["on"] and facts["recognizer"]["sha256"] == taken.recognizer["sha256"]
+    assert [line["images"] for line in lines(tmp_path, "val")] == [0, 8, 16, 24]
+    assert {"psnr_lq", "psnr_restored", "identity_alone"} <= lines(tmp_path, "val")[0].keys()
+    model = Restorer.from_pretrained(tmp_path)
+    assert model.facts["images"] == 24 and model.facts["recognizer"]["sha256"] == taken.recognizer["sha256"]
+
+
+@pytest.mark.slow
+def test_it_learns(tmp_path: Path, taken: Snapshot) -> None:
+    run(tmp_path, taken, 600, replace(SMALL, warmup=40, decay_from=4000, rate=5e-3, ema=40), checkpoint_every=300)
+    first, *_, last = lines(tmp_path, "val")
+    assert last["psnr_restored"] > first["psnr_lq"] + 0.5
+
+
+@pytest.mark.parametrize("recipe", [SMALL, JUDGED], ids=lambda recipe: recipe.name)
+def test_interrupted_and_uninterrupted_runs_end_in_the_same_weights(
+    tmp_path: Path, taken: Snapshot, recipe: Recipe
+) -> None:
+    run(tmp_path / "whole", taken, recipe=recipe)
+    run(tmp_path / "parts", taken, 12, recipe)  # 12 is between two regular checkpoints
+    run(tmp_path / "parts", taken, recipe=recipe, workers=1)
+    assert same_weights(tmp_path / "whole", tmp_path / "parts")
+    again = run(tmp_path / "parts", taken, recipe=recipe)
+    assert again.images_per_second == 0 and again.why == "complete"
+
+
+def test_a_signal_ends_it_with_a_checkpoint(tmp_path: Path, taken: Snapshot) -> None:
+    told: list[str] = []
+
+    def interrupt(_: str, done: int, __: int) -> None:
+        if done == 12:
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    ending = run(tmp_path / "run", taken, report=interrupt, say=told.append)
+    assert (ending.images, ending.why) == (12, "SIGTERM") and "resumes from checkpoint-00000012" in told[-1]
+    assert signal.getsignal(signal.SIGTERM) == before
+    run(tmp_path / "run", taken)
+    run(tmp_path / "whole", taken)
+    assert same_weights(tmp_path / "run", tmp_path / "whole")
+
+
+def test_minutes_end_it_with_a_checkpoint(tmp_path: Path, taken: Snapshot) -> None:
+    ending = run(tmp_path, taken, minutes=0.0)
+    assert (ending.images, ending.why, ending.checkpoint.name) == (4, "minutes", "checkpoint-00000004")
+
+
+@pytest.mark.slow
+def test_killed_stopped_and_resumed_it_ends_in_the_weights_of_an_unbroken_run(tmp_path: Path, taken: Snapshot) -> None:
+    double, broken = REPOSITORY / "tests" / "doubles" / "train.py", tmp_path / "broken"
+    command = [sys.executable, str(double), str(taken.folder), str(broken), "400"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+    def signalled(kind: signal.Signals, after: str) -> int:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+        until = time.monotonic() + 300
+        while not (broken / after).is_dir() and time.monotonic() < until:
+            time.sleep(0.005)
+        os.killpg(process.pid, kind)  # the trainer and its workers at once, as a terminal or a scheduler does
+        return process.wait(300)
+
+    assert signalled(signal.SIGKILL, "checkpoint-00000040") == -signal.SIGKILL
+    # what a kill in the middle of writing leaves
+    (broken / ".checkpoint-00000400.1.tmp").mkdir()
+    with (broken / "stats.jsonl").open("a") as file:
+        file.write('{"kind": "tr')
+    assert signalled(signal.SIGTERM, "checkpoint-00000120") == 0
+    assert not (broken / "checkpoint-00000400").exists()
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    run(tmp_path / "whole", taken, 400, JUDGED, checkpoint_every=40)
+    assert same_weights(broken, tmp_path / "whole")
+    regular = [line["images"] for line in lines(broken, "val") if line["images"] % 40 == 0]
+    assert regular == list(range(0, 401, 40))
+    assert not list(broken.glob(".checkpoint*"))
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("recipe", {"recipe": replace(SMALL, losses={"pixel": 1.0})}),
+        ("seed", {"seed": 1}),
+        ("identity loss", {"settings": Settings(identity=False)}),
+        ("precision", {"settings": Settings(precision="bf16")}),
+    ],
+)
+def test_a_folder_of_another_run_is_refused(tmp_path: Path, taken: Snapshot, what: str, change: dict) -> None:  # type: ignore[type-arg]
+    run(tmp_path, taken, 4)
+    with pytest.raises(BadInput, match=f"belongs to another {what}"):
+        run(tmp_path, taken, 8, **change)
+
+
+def test_a_loss_that_is_no_number_stops_it_and_the_last_checkpoint_stays(
+    tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, calls = Objective.__call__, []
+
+    def breaks(self: Objective, batch: dict, restored: Restored) -> dict[str, torch.Tensor]:  # type: ignore[type-arg]
+        calls.append(1)
+        terms = honest(self, batch, restored)
+        return {n: term * float("nan") if len(calls) == 4 and n == "edge" else term for n, term in terms.items()}
+
+    monkeypatch.setattr(Objective, "__call__", breaks)
+    with pytest.raises(Diverged, match=r"after 12 images: edge, gradient of the next batch .*faces 0") as stopped:
+        run(tmp_path, taken)
+    assert "pixel" not in str(stopped.value)
+    assert newest_checkpoint(tmp_path).name == "checkpoint-00000008"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("generator_term", "gan, gradient"), ("discriminator_loss", "discriminator, discriminator_gradient")],
+)
+def test_a_discriminator_that_is_no_number_stops_it_too(
+    tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    honest = getattr(train.fit.loop, name)
+    monkeypatch.setattr(train.fit.loop, name, lambda *told: honest(*told) * float("nan"))
+    with pytest.raises(Diverged, match=f"after 0 images: {said} of the next batch is not a number"):
+        run(tmp_path, taken, recipe=JUDGED)
+    assert not checkpoints(tmp_path)
+
+
+@pytest.mark.parametrize("full", ["old lines", "grid", "new lines"])
+def test_a_disk_that_fills_under_the_log_is_a_sentence_and_the_last_checkpoint_stays(
+    tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    run(tmp_path, taken, 8)
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    if full == "grid":
+        (tmp_path / "stats.jsonl").unlink()  # which is written anew first
+    where = "SummaryWriter.add_scalar" if full == "new lines" else "write_atomically"
+    monkeypatch.setattr(f"train.fit.logbook.{where}", fails)
+    with pytest.raises(LikenessError, match=r"log in .* cannot be written \(No space left on device\): the last whole"):
+        run(tmp_path, taken, 16)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-00000008"]
+
+
+def test_without_an_onnx_file_the_identity_loss_is_off_and_says_so(tmp_path: Path) -> None:
+    told: list[str] = []
+    run(tmp_path / "run", snapshot(tmp_path, differentiable=False), 4, say=told.append)
+    assert "no identity loss" in told[0] and "no ONNX file" in told[0]
+    facts = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert facts["identity_loss"] == {"on": False, "why": "the recognizer double has no ONNX file to differentiate"}
+    assert "identity_lq" not in lines(tmp_path / "run", "val")[0]
+
+
+def test_every_trainable_parameter_learns_and_the_recognizer_does_not(
+    tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+    load = train.fit.engine.load_recognizer
+
+    def watched(*arguments):  # type: ignore[no-untyped-def]
+        recognizer = load(*arguments)
+        kept.append((recognizer, {name: p.clone() for name, p in recognizer.named_parameters()}))
+        return recognizer
+
+    monkeypatch.setattr(train.fit.engine, "load_recognizer", watched)
+    run(tmp_path, taken, 40)
+    torch.manual_seed(0)
+    before = Restorer(model_config(SMALL, 16)).state_dict()
+    after = load_file(newest_checkpoint(tmp_path) / WEIGHTS)
+    assert [name for name in before if torch.equal(before[name], after[name])] == []
+    recognizer, frozen = kept[0]
+    for name, parameter in recognizer.named_parameters():
+        assert parameter.grad is None and torch.equal(parameter, frozen[name])
+
+
+def test_a_discriminator_learns_in_turn_and_is_logged(tmp_path: Path, taken: Snapshot) -> None:
+    run(tmp_path, taken, 324, JUDGED, checkpoint_every=400)
+    first = lines(tmp_path, "train")[0]
+    assert {"loss", "pixel", "gan", "discriminator", "gradient", "discriminator_gradient"} <= first.keys()
+    judge = load_file(newest_checkpoint(tmp_path) / "training/discriminator.safetensors")
+    moments = load_file(newest_checkpoint(tmp_path) / "training/discriminator-optimizer.safetensors")
+    assert {key.split("|")[0] for key in moments} <= judge.keys()
+    assert any(value.any() for key, value in moments.items() if key.endswith("exp_avg"))
+
+
+def test_what_could_not_be_warped_is_logged(tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Snapshot, "finder", lambda _: finder())
+    monkeypatch.setattr(train.fit.loop, "LOG_EVERY", 8)
+    recipe, said = replace(SMALL, parts=(*SMALL.parts, "warped")), list[str]()
+    run(tmp_path, taken, 8, recipe, say=said.append)
+    assert any("landmarks are found by double" in sentence for sentence in said)
+    seen = [TrainingFaces(taken, recipe, 0)[index] for index in range(8)]
+    (line,) = lines(tmp_path, "train")
+    assert line["no_landmarks"] == pytest.approx(sum(not one["found"] for one in seen) / 8)
+    # of each of the two steps' references
+    shares = [
+        [float(not warped) for one in step for warped in one["warped"][one["present"]]] for step in (seen[:4], seen[4:])
+    ]
+    assert line["not_warped"] == pytest.approx(sum(sum(share) / len(share) for share in shares) / 2, abs=1e-5)
+    assert 0 < line["not_warped"] < 1
+
+
+def test_a_batch_in_two_parts_trains_as_one_does(tmp_path: Path, taken: Snapshot) -> None:
+    run(tmp_path / "one", taken)
+    run(tmp_path / "two", taken, settings=Settings(accumulate=2))
+    one, two = (load_file(newest_checkpoint(tmp_path / name) / WEIGHTS) for name in ("one", "two"))
+    for name, weight in one.items():
+        assert torch.allclose(weight, two[name], rtol=1e-3, atol=1e-4), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (Settings(accumulate=3), "A batch of 4 cannot be shared by 1 processes in 3 parts"),
+        (Settings(precision="fp8"), "--precision fp8: say fp32 or bf16"),
+        (Settings(vre=Path("run")), "Recipe small has no part vre"),
+        (Settings(base_model="sd21"), "does not go with --base-model sd21"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_anything_is_written(
+    tmp_path: Path, taken: Snapshot, settings: Settings, said: str
+) -> None:
+    with pytest.raises(BadInput, match=said):
+        run(tmp_path / "run", taken, settings=settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_prompt_needs_a_run_of_recipe_vre(tmp_path: Path, taken: Snapshot) -> None:
+    recipe = replace(SMALL, parts=("vre",))
+    with pytest.raises(BadInput, match="name its run with --vre RUN"):
+        run(tmp_path / "run", taken, recipe=recipe)
+    run(tmp_path / "other", taken, 4)
+    with pytest.raises(BadInput, match="is no run of recipe vre"):
+        run(tmp_path / "run", taken, recipe=recipe, settings=Settings(vre=tmp_path / "other"))
+
+
+def test_bf16_trains_and_a_resumed_run_keeps_it(tmp_path: Path, taken: Snapshot) -> None:
+    run(tmp_path, taken, 8, settings=Settings(precision="bf16"))
+    run(tmp_path, taken, 16)  # without a word it goes on in the precision that it began with
+    assert json.loads((tmp_path / "config.json").read_text())["precision"] == "bf16"
+    assert {value.dtype for value in load_file(newest_checkpoint(tmp_path) / WEIGHTS).values()} == {torch.float32}
+
+
+def test_a_model_that_cannot_be_compiled_is_a_sentence(
+    tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise torch._dynamo.exc.Unsupported("no compiler")
+
+    monkeypatch.setattr(Restorer, "forward", fails)
+    monkeypatch.setattr(train.fit.loop, "_look", lambda *_, **__: None)
+    monkeypatch.setattr(Restorer, "compile", lambda _: None)
+    with pytest.raises(LikenessError, match=r"cannot compile this model here \(no compiler\): leave --compile away"):
+        run(tmp_path, taken, settings=Settings(compile=True))
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both(tmp_path: Path, taken: Snapshot) -> None:
+    double = REPOSITORY / "tests" / "doubles" / "train.py"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    # `accelerate launch` starts several processes on CPUs through MPI alone; torchrun is what it starts on GPUs
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+    def command(where: Path, images: int) -> list[str]:
+        return [*launch, str(double), str(taken.folder), str(where), str(images)]
+
+    done = subprocess.run(command(tmp_path / "two", 40), env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "two" / "config.json").read_text())["processes"] == 2
+    run(tmp_path / "one", taken, 40, JUDGED, checkpoint_every=40)
+    one, two = (load_file(newest_checkpoint(tmp_path / name) / WEIGHTS) for name in ("one", "two"))
+    for name, weight in one.items():
+        assert torch.allclose(weight, two[name], rtol=1e-3, atol=1e-4), name
+    assert [line["images"] for line in lines(tmp_path / "two", "val")] == [0, 40]  # the first process alone writes
+
+    process = subprocess.Popen(command(tmp_path / "stopped", 4000), env=environment, start_new_session=True)
+    until = time.monotonic() + 300
+    while not checkpoints(tmp_path / "stopped") and time.monotonic() < until:
+        time.sleep(0.05)
+    trainers = [child for child in psutil.Process(process.pid).children(recursive=True) if "RANK" in child.environ()]
+    trainers[1].send_signal(signal.SIGTERM)
+    assert process.wait(300) == 0
+    newest = newest_checkpoint(tmp_path / "stopped")
+    assert json.loads((newest / "training" / "state.json").read_text())["images"] < 4000
+    assert not list((tmp_path / "stopped").glob(".checkpoint*"))
+
+
+def test_schedules_follow_images_and_nothing_else() -> None:
+    tiny = find_recipe("tiny")
+    assert rate_at(tiny, 0) == pytest.approx(tiny.rate * tiny.batch / tiny.warmup)
+    assert rate_at(tiny, tiny.warmup) == rate_at(tiny, tiny.decay_from) == tiny.rate
+    assert rate_at(tiny, 4 * tiny.decay_from) == pytest.approx(tiny.rate / 2)
+    assert ema_decay(tiny, 10**9) ** (tiny.ema / tiny.batch) == pytest.approx(0.5)
+    assert ema_decay(tiny, 0) < 1e-3

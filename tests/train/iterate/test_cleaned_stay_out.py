@@ -1,0 +1,163 @@
+"""No cleaned picture reaches val, test or an evaluation, however its rows and files came to be."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from curate.config import SplitRules
+from degrade.frozen.dataset_sets import make_set
+from manifests.check import check
+from manifests.ledger.cleaned_targets import best_versions, strayed, version_path, versions_of
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import Face, Pair, Split, TrainedOn, Version
+from manifests.privacy.purge import plan_purge, purge
+from manifests.runtime.files import sha256_bytes, write_atomically
+from tests.doubles import curate as doubles
+from train.benchmark.freeze import freeze
+from train.benchmark.leaks import check_dataset
+from train.data.snapshot import Snapshot, take_snapshot
+from train.evaluation.cases import read_cases
+
+SIZE = 32
+RED = np.full((SIZE, SIZE, 3), (255, 0, 0), np.uint8)  # what no crop is
+
+
+@pytest.fixture(scope="module", params=["identity", "photos"])
+def clean(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset that was split by its people, or by its photos, with a frozen test set; not to be changed."""
+    root = tmp_path_factory.mktemp(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        doubles.install(patch)
+        doubles.curated(
+            doubles.album(root / "photos", people=8, each=4), root / "dataset", split=SplitRules(request.param)
+        )
+    make_set(root / "dataset", "codeformer", "test", 0, SIZE, workers=1)
+    return root / "dataset"
+
+
+@pytest.fixture
+def planted(clean: Path, tmp_path: Path) -> tuple[Path, Mapping[str, Version]]:
+    """The same with a red version, kept, of every face there is, as if an iteration had made them."""
+    dataset, done, data = Path(shutil.copytree(clean, tmp_path / "planted")), *cv2.imencode(".png", RED[:, :, ::-1])
+    assert done
+    made = {}
+    with Ledger.open(dataset, write=True) as ledger:
+        for face in ledger.rows(Face):
+            write_atomically(version_path(dataset, "it", 0, face.face_id), data.tobytes())
+            sha256 = sha256_bytes(data.tobytes())
+            made[face.face_id] = Version("it", 0, face.face_id, "soft", "p", "run", "c", "{}", sha256)
+        ledger.record("iterate", "it/clean-0/00000", {}, list(made.values()))
+    return dataset, made
+
+
+def red(crops: np.ndarray) -> np.ndarray:
+    """Which of (n, S, S, 3) are."""
+    return (crops == RED).all(axis=(1, 2, 3))
+
+
+def beyond_training(snapshot: Snapshot) -> set[int]:
+    """Rows of val and test, and every row that one of their targets is shown."""
+    rows = {row for row, split in enumerate(snapshot.splits) if split != "train"}
+    return rows.union(*(map(int, snapshot.references[row]) for row in rows))
+
+
+def test_a_snapshot_takes_versions_of_training_faces_alone(
+    planted: tuple[Path, Mapping[str, Version]], tmp_path: Path
+) -> None:
+    dataset, made = planted
+    with Ledger.open(dataset) as ledger:
+        best = best_versions(ledger, "it")
+        training = {row.face_id for row in ledger.rows(Split) if row.split == "train" and row.status == "ok"}
+        shown = {ref for pair in ledger.rows(Pair) if pair.split != "train" for ref in pair.refs}
+        assert best and set(best) == {face for face in training - shown if face in made}
+    # what the ledger would not name is not taken when it is handed in, either
+    for name, versions in (("best", best), ("all", made)):
+        snapshot = take_snapshot(dataset, tmp_path / name, SIZE, doubles.models("auto"), versions=versions)
+        found = red(snapshot.crops)
+        assert found.any() and not found[sorted(beyond_training(snapshot))].any()
+        assert [version is not None for version in snapshot.versions] == found.tolist()
+        assert {snapshot.splits[row] for row in np.flatnonzero(found)} == {"train"}
+    plain = take_snapshot(dataset, tmp_path / "plain", SIZE, doubles.models("auto"))
+    assert not red(plain.crops).any() and "cleaned" not in plain.facts
+
+
+def test_frozen_sets_cases_benchmarks_and_leaks_are_what_they_were(
+    clean: Path, planted: tuple[Path, Mapping[str, Version]], tmp_path: Path
+) -> None:
+    dataset, _ = planted
+    for split in ("val", "test", "train"):
+        sets = [make_set(folder, "gfpgan", split, 1, SIZE, workers=1) for folder in (clean, dataset)]
+        files = [{path.name: path.read_bytes() for path in Path(one.folder).iterdir()} for one in sets]
+        assert files[0] == files[1] and sets[0].images > 0
+    cases = [
+        read_cases(folder, SIZE, f"codeformer-test-{SIZE}-s0", 4, 0, harder=True).cases for folder in (clean, dataset)
+    ]
+    assert len(cases[0]) == len(cases[1]) > 0
+    for one, other in zip(*cases, strict=True):
+        others = [picture for crops, _ in other.others.values() for picture in crops]
+        assert not red(np.stack([other.lq, other.target, *other.references, *other.wrong, *others])).any()
+        assert np.array_equal(one.target, other.target) and np.array_equal(one.lq, other.lq)
+        assert np.array_equal(np.stack(one.references), np.stack(other.references))
+        assert np.array_equal(one.reference_embeddings, other.reference_embeddings)
+    for folder, name in ((clean, "one"), (dataset, "two")):
+        freeze(folder, tmp_path / name, lq_set=f"codeformer-test-{SIZE}-s0", with_pictures=True)
+    bytes_of = [
+        {str(p.relative_to(tmp_path / name)): p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()}
+        for name in ("one", "two")
+    ]
+    assert bytes_of[0] == bytes_of[1]
+    assert check_dataset(dataset).as_json() == check_dataset(clean).as_json()
+
+
+def test_check_names_every_version_of_a_face_that_is_not_training(
+    clean: Path, planted: tuple[Path, Mapping[str, Version]]
+) -> None:
+    dataset, made = planted
+    what = "cleaned version of a face outside the training split"
+    with Ledger.open(dataset) as ledger:
+        training = {row.face_id for row in ledger.rows(Split) if row.split == "train"}
+        assert {row.face_id for row in strayed(ledger)} == set(made) - training
+    found = {line.removeprefix(f"{what}: ") for line in check(dataset) if line.startswith(what)}
+    assert found == set(made) - training and found
+    assert not [line for line in check(clean) if line.startswith(what)]
+
+
+def test_check_compares_cleaned_pictures_with_their_rows(planted: tuple[Path, Mapping[str, Version]]) -> None:
+    dataset, made = planted
+    gone, changed, none = sorted(made)[:3]
+    version_path(dataset, "it", 0, gone).unlink()
+    version_path(dataset, "it", 0, changed).write_bytes(b"another")
+    write_atomically(version_path(dataset, "it", 7, none), b"of no row")
+    found = {line.partition(": ")[0]: Path(line).stem for line in check(dataset) if "outside" not in line}
+    assert found == {
+        "cleaned version missing": gone,
+        "cleaned version changed since it was written": changed,
+        "cleaned version without a row": none,
+    }
+    assert not [line for line in check(dataset, hashes=False) if "changed" in line]
+
+
+def test_whoever_is_purged_takes_their_cleaned_pictures_along(planted: tuple[Path, Mapping[str, Version]]) -> None:
+    dataset, made = planted
+    with Ledger.open(dataset, write=True) as ledger:
+        split_of = {row.face_id: row.split for row in ledger.rows(Split)}
+        photo = next(row.photo_id for row in ledger.rows(Face) if split_of.get(row.face_id) == "train")
+        ledger.record("iterate", "it/train-1", {}, [TrainedOn("it", 1, face, 0) for face in made])
+        for number, face in enumerate(made):  # every face its own picture: the proof knows pictures by their bytes
+            data = cv2.imencode(".png", np.full((SIZE, SIZE, 3), number, np.uint8))[1].tobytes() + b"%d" % number
+            write_atomically(version_path(dataset, "it", 0, face), data)
+    plan = plan_purge(dataset, [], [photo])
+    assert plan.faces and all(versions_of(dataset, face) for face in plan.faces)
+    done = purge(dataset, plan)
+    assert done.proof.found == () and not any(versions_of(dataset, face) for face in plan.faces)
+    with Ledger.open(dataset) as ledger:
+        left = set(made) - set(plan.faces)
+        assert {row.face_id for row in ledger.rows(Version)} == {row.face_id for row in ledger.rows(TrainedOn)} == left
+    assert all(versions_of(dataset, face) for face in left)
+    assert f"| it | 0 | {len(left)} |" in (dataset / "card.md").read_text()

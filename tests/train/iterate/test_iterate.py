@@ -1,0 +1,373 @@
+"""Iterate: rounds train on the best version of each target, everything is in the ledger, and a kill changes nothing."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import train.fit.settings
+import train.iterate.clean
+from manifests.errors import BadInput, FolderBusy, LedgerBroken, ModelUnavailable
+from manifests.ledger.cleaned_targets import best_versions, history_of, newest_iteration, version_path
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.paths import crop_path
+from manifests.ledger.records import File, Pair, Split, TrainedOn, Version
+from manifests.report.build import build_report
+from manifests.runtime.files import only_writer, sha256_file
+from manifests.why import answer
+from tests.doubles.iterate import BOUNDS, TOLD, run, sharpened, soft_dataset
+from tests.doubles.train import SMALL, models_of, recognizer_onnx
+from tests.places import REPOSITORY
+from train.data.snapshot import load_snapshot
+from train.fit.checkpoints import newest_checkpoint
+from train.fit.settings import Settings
+from train.iterate.iterate import Iterated, plan
+from train.models.restorer import Restorer
+from train.recipes import find_recipe
+
+SOFT = [f"0{person}0{photo}".ljust(32, "f") for person in range(3) for photo in (0, 2)]  # of the training people
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Path, Path]:
+    return soft_dataset(tmp_path)
+
+
+@pytest.fixture
+def sharpens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train.iterate.clean, "run_model", sharpened)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Iterated, list[str]]:
+    """A dataset and its recognizer after an iteration of one round in FOLDER/out, and what it said; not to change."""
+    folder, said = tmp_path_factory.mktemp("finished"), list[str]()
+    made = soft_dataset(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.iterate.clean, "run_model", sharpened)
+        return (*made, run(*made, folder / "out", say=said.append), said)
+
+
+@pytest.fixture
+def copied(finished: tuple[Path, Path, Iterated, list[str]], tmp_path: Path) -> tuple[Path, Path]:
+    """The same to change, the iteration in FOLDER/out."""
+    folder = Path(shutil.copytree(finished[0].parent, tmp_path / "copied"))
+    return folder / "dataset", folder / "recognizer.onnx"
+
+
+def rows_of(made: Path) -> tuple[list[Version], list[TrainedOn]]:
+    with Ledger.open(made) as ledger:
+        return ledger.rows(Version), ledger.rows(TrainedOn)
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256_file(path) for path in sorted(folder.rglob("*.png"))}
+
+
+def test_a_round_trains_on_what_the_round_before_cleaned(
+    tmp_path: Path, finished: tuple[Path, Path, Iterated, list[str]]
+) -> None:
+    *made, done, said = finished
+    out = made[0].parent / "out"
+    assert done.why == "complete" and [one.round for one in done.rounds] == [0, 1]
+    assert (done.rounds[0].targets, done.rounds[0].cleaned, done.rounds[0].kept) == (12, 0, 6)
+    assert (done.rounds[1].cleaned, done.rounds[0].tried, done.rounds[1].tried) == (6, {"soft": 6}, {})
+    assert any("12 targets, 6 of them cleaned" in sentence for sentence in said)
+    assert files_of(made[0] / "faces") == files_of(soft_dataset(tmp_path)[0] / "faces")  # the originals never change
+
+    attempts, trained = rows_of(made[0])
+    assert [row.face_id for row in attempts] == SOFT and {row.status for row in attempts} == {"ok"}
+    checkpoint = newest_checkpoint(out / "round-0")
+    snapshot = load_snapshot(out / "round-1" / "snapshot")
+    first = load_snapshot(out / "round-0" / "snapshot")
+    for row in attempts:
+        assert row.parent == sha256_file(crop_path(made[0], row.face_id))
+        assert row.checkpoint == str(checkpoint) and row.checkpoint_sha256 == sha256_file(
+            checkpoint / "model.safetensors"
+        )
+        found = json.loads(row.metrics)
+        assert found["after"]["sharpness"] > found["before"]["sharpness"] and found["identity"] == pytest.approx(1)
+        path = version_path(made[0], row.iteration, 0, row.face_id)
+        assert sha256_file(path) == row.sha256
+        place = snapshot.face_ids.index(row.face_id)
+        image = cv2.imread(str(path))[:, :, ::-1]
+        assert np.array_equal(snapshot.crops[place], image) and not np.array_equal(first.crops[place], image)
+    others = [i for i, face in enumerate(snapshot.face_ids) if face not in SOFT]
+    assert np.array_equal(snapshot.crops[others], first.crops[others])
+
+    # the ledger tells of every training image which version a round saw, and the restorer that it saw cleaned ones
+    told = {(row.round, row.face_id): row.version for row in trained}
+    training = [face for face, split in zip(snapshot.face_ids, snapshot.splits, strict=True) if split == "train"]
+    assert told == {(r, face): 0 if r == 1 and face in SOFT else None for r in (0, 1) for face in training}
+    facts = Restorer.from_pretrained(out / "round-1").facts
+    assert facts["cleaned"] == {"iteration": attempts[0].iteration, "faces": 6, "targets": 6}
+    assert "cleaned" not in Restorer.from_pretrained(out / "round-0").facts
+    with Ledger.open(made[0]) as ledger:
+        assert newest_iteration(ledger) == attempts[0].iteration
+        kinds = [row["kind"] for row in history_of(ledger, [SOFT[0]])[SOFT[0]]]
+    assert kinds == ["versions", "trained_on", "trained_on"]
+
+
+def test_what_is_not_better_is_dropped_with_a_reason_and_the_rounds_end(
+    tmp_path: Path, made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train.iterate.clean, "run_model", lambda model, lq, references: lq)
+    said: list[str] = []
+    done = run(*made, tmp_path / "out", 2, say=said.append)
+    assert done.why == "nothing_new" and len(done.rounds) == 1
+    assert done.rounds[0].dropped == {"not_sharper": 6} and done.rounds[0].kept == 0
+    assert "No target was cleaned after round 0: round 1 would be the same again." in said
+    attempts, _ = rows_of(made[0])
+    assert {(row.status, row.reason, row.sha256) for row in attempts} == {("dropped", "not_sharper", None)}
+    assert not list((made[0] / "versions").rglob("*.png"))
+
+
+def test_a_restorer_that_gives_no_number_or_somebody_else_cleans_nothing(
+    tmp_path: Path, made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train.iterate.clean, "run_model", lambda model, lq, references: lq * float("nan"))
+    assert run(*made, tmp_path / "nan").rounds[0].dropped == {"not_a_number": 6}
+    monkeypatch.setattr(train.iterate.clean, "run_model", sharpened)
+    turn = np.zeros((2, 16), np.float32)
+    turn[0, 0] = turn[1, 1] = 1.0
+    models = replace(models_of(made[1]), embed=lambda crops: turn[: len(crops)])
+    other = replace(TOLD, seed=1)
+    assert run(*made, tmp_path / "other", told=other, models=models).rounds[0].dropped == {"identity_fell": 6}
+
+
+def test_a_later_version_must_be_sharper_than_the_one_it_takes_the_place_of(
+    tmp_path: Path, made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train.iterate.clean, "run_model", sharpened)
+    done = run(*made, tmp_path / "out", 3)  # the double gives the same again
+    assert done.why == "nothing_new" and [one.kept for one in done.rounds] == [6, 0]
+    assert done.rounds[1].dropped == {"not_sharper": 6}
+    attempts, _ = rows_of(made[0])
+    assert all(json.loads(row.metrics)["best"]["version"] == 0 for row in attempts if row.round == 1)
+    with Ledger.open(made[0]) as ledger:
+        best = best_versions(ledger, attempts[0].iteration)
+    assert {version.round for version in best.values()} == {0} and sorted(best) == SOFT
+
+
+def test_the_same_command_again_does_nothing_and_more_rounds_go_on(
+    copied: tuple[Path, Path], finished: tuple[Path, Path, Iterated, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, before = copied[0].parent / "out", rows_of(copied[0])
+    first = [replace(one, run=str(out / Path(one.run).name)) for one in finished[2].rounds]
+    with monkeypatch.context() as patch:
+        patch.setattr(train.iterate.clean, "_attempt", lambda *_: pytest.fail("it was done already"))
+        assert run(*copied, out).rounds == first and rows_of(copied[0]) == before
+    monkeypatch.setattr(train.iterate.clean, "run_model", lambda *told: sharpened(*told) ** 2)
+    more = run(*copied, out, 2)
+    assert more.rounds[0] == first[0] and more.rounds[1].tried == {"soft": 6}
+    assert {row.round for row in rows_of(copied[0])[0]} == {0, 1}
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_resumed_the_ledger_and_the_files_are_the_same(
+    tmp_path: Path, finished: tuple[Path, Path, Iterated, list[str]]
+) -> None:
+    double = REPOSITORY / "tests" / "doubles" / "iterate.py"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    made, recognizer = soft_dataset(tmp_path)
+    out = tmp_path / "out"
+    command = [sys.executable, str(double), str(made), str(recognizer), str(out), "1"]
+    for place in (made / "versions", out / "round-1" / "config.json"):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+        until = time.monotonic() + 120
+        while not place.exists() and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait(60) == -signal.SIGKILL
+        if place.name == "versions":
+            assert len(rows_of(made)[0]) < 6 and not rows_of(made)[1][12:]
+            (next(path for path in place.iterdir()) / ".half.png.1.tmp").touch()  # a kill in the middle of writing
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=240)
+
+    def ended(made: Path, out: Path) -> tuple[object, ...]:
+        attempts, trained = rows_of(made)
+        snapshots = [load_snapshot(out / f"round-{n}/snapshot").hash for n in (0, 1)]
+        weights = [sha256_file(newest_checkpoint(out / f"round-{n}") / "model.safetensors") for n in (0, 1)]
+        return (
+            [replace(row, checkpoint="") for row in attempts],
+            trained,
+            files_of(made / "versions"),
+            snapshots,
+            weights,
+        )
+
+    assert ended(made, out) == ended(finished[0], finished[0].parent / "out")
+    assert len(rows_of(made)[0]) == 6 and not list((made / "versions").rglob("*.tmp"))
+
+
+def test_a_signal_ends_it_with_a_checkpoint_and_the_same_call_goes_on(
+    tmp_path: Path, made: tuple[Path, Path], sharpens: None
+) -> None:
+    def interrupt(what: str, done: int, _: int) -> None:
+        if (what, done) == ("train 1", 4):
+            signal.raise_signal(signal.SIGTERM)
+
+    done = run(*made, tmp_path / "out", report=interrupt)
+    assert done.why == "SIGTERM" and [one.round for one in done.rounds] == [0]
+    assert {row.round for row in rows_of(made[0])[1]} == {0}  # round 1 has not been trained yet
+    assert run(*made, tmp_path / "out").why == "complete"
+
+
+def test_people_who_have_left_the_training_split_lose_their_versions(
+    tmp_path: Path, copied: tuple[Path, Path], sharpens: None
+) -> None:
+    made = copied
+    moved, (attempts, _) = SOFT[0], rows_of(made[0])
+    with Ledger.open(made[0], write=True) as ledger:
+        own = [row for row in ledger.rows(Pair) if row.target[:2] == moved[:2]]
+        splits = [row for row in ledger.query("SELECT * FROM splits").rows(named=True) if row["face_id"][:2] == "00"]
+        ledger.record("double", "moved", {}, [Split(**{**row, "split": "test"}) for row in splits])
+        ledger.record("double", "pairs", {}, [replace(pair, split="test") for pair in own])
+        assert moved not in best_versions(ledger, attempts[0].iteration)
+    run(*made, tmp_path / "again")  # another iteration: its faces are others
+    path = version_path(made[0], attempts[0].iteration, 0, moved)
+    gone = [row for row in rows_of(made[0])[0] if row.reason == "not_in_train"]
+    assert [row.face_id for row in gone] == SOFT[:2] and not path.exists()
+
+
+def test_an_iteration_that_lost_versions_later_is_not_the_newest_for_it(copied: tuple[Path, Path]) -> None:
+    old = rows_of(copied[0])[0][0].iteration
+    with Ledger.open(copied[0], write=True) as ledger:
+        assert newest_iteration(ledger) == old
+        ledger.record("iterate", "later/train-0", {}, [])
+        ledger.record("iterate", f"{old}/strayed", {}, [])
+        assert newest_iteration(ledger) == "later"
+
+
+def test_a_round_is_computed_in_what_round_0_was_on_any_machine(
+    tmp_path: Path, made: tuple[Path, Path], sharpens: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def moves(what: str, done: int, total: int) -> None:
+        if what == "clean 0" and done == total:
+            monkeypatch.setattr(train.fit.settings, "_usual_precision", lambda: "bf16")
+
+    run(*made, tmp_path / "out", report=moves)
+    told = [json.loads((tmp_path / "out" / f"round-{n}" / "config.json").read_text())["precision"] for n in (0, 1)]
+    assert train.fit.settings._usual_precision() == "bf16" and told == ["fp32", "fp32"]
+
+
+def test_why_and_the_report_tell_of_it(copied: tuple[Path, Path]) -> None:
+    made = copied
+    with Ledger.open(made[0], write=True) as ledger:
+        ledger.record("double", "files", {}, [File("file:///a/photo0-0.jpg", "photo0-0", 1, 1, "ok")])
+    lines, rows = answer(made[0], SOFT[0])
+    said = "\n".join(lines)
+    assert "cleaned as soft by round 0 of iteration" in said and ": kept (sharpness" in said
+    assert "round 0 on the original, round 1 on the version of round 0" in said
+    assert [len(rows[0]["faces"][0][kind]) for kind in ("versions", "trained_on")] == [1, 2]
+    page = build_report(made[0]).read_text()
+    assert "Cleaned training targets" in page and "By round 0" in page and page.count('alt="cleaned"') == 6
+
+
+def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Path, Path]) -> None:
+    made, out = copied, copied[0].parent / "out"
+    for rounds in (0, -1):
+        with pytest.raises(BadInput, match=f"--rounds {rounds}: say how many rounds follow the first, 1 or more"):
+            run(*made, tmp_path / "out", rounds)
+    for told, why in (
+        (replace(TOLD, recipe=find_recipe("vre", "tiny")), "Recipe vre trains no restorer"),
+        (
+            replace(TOLD, recipe=find_recipe("osdface", "tiny"), images=16),
+            "is conditioned by a visual representation embedder",
+        ),
+        (replace(TOLD, recipe=replace(SMALL, steps=9)), "--steps 9: say 1 to 8"),
+        (replace(TOLD, settings=Settings(str(tmp_path))), "does not go with --base-model"),
+        (replace(TOLD, images=3), "--images 3 is less than one batch of 4"),
+    ):
+        with pytest.raises(BadInput, match=why):
+            run(*made, tmp_path / "early", told=told)
+        assert not (tmp_path / "early").exists()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(BadInput, match="one process's work, and 2 were launched"),
+    ):
+        patch.setenv("WORLD_SIZE", "2")
+        run(*made, tmp_path / "out")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "diary.txt").touch()
+    with pytest.raises(BadInput, match=r"not empty and no iteration \(it holds diary.txt"):
+        run(*made, tmp_path / "taken")
+    with pytest.raises(BadInput, match="is a file and an iteration is a folder"):
+        run(*made, tmp_path / "taken" / "diary.txt")
+    with pytest.raises(BadInput, match="was begun with another bounds"):
+        run(*made, out, told=replace(TOLD, bounds=replace(BOUNDS, soft=0.3)))
+    with only_writer(out), pytest.raises(FolderBusy, match="Another process is writing into"):
+        run(*made, out)
+    with pytest.raises(BadInput, match=r"was begun with another recipe \(mild, steps\)"):
+        run(*made, out, told=replace(TOLD, recipe=replace(SMALL, mild=0.5, steps=2)))
+    with pytest.raises(BadInput, match="was begun with another images"):
+        run(*made, out, told=replace(TOLD, images=12))
+    other = soft_dataset(tmp_path / "other", people=3)
+    with pytest.raises(BadInput, match=r"has changed since .*name another --out"):
+        run(*other, out)
+    with Ledger.open(other[0], write=True) as ledger:
+        ledger.record("double", "none", {}, [], replace=[Pair])
+    with pytest.raises(BadInput, match="No face of the training split"):
+        run(*other, tmp_path / "none")
+
+
+def test_a_recognizer_that_is_missing_or_another_is_refused(tmp_path: Path, made: tuple[Path, Path]) -> None:
+    from curate.faces.errors import FaceModelError
+
+    with pytest.raises(FaceModelError, match="'double' names no face models"):
+        run(*made, tmp_path / "out", models=None)
+    with pytest.raises(ModelUnavailable, match="no longer the recognizer"):
+        run(*made, tmp_path / "out", models=models_of(recognizer_onnx(tmp_path / "wrong.onnx", seed=1)))
+    assert not (tmp_path / "out" / "iterate.json").exists()
+
+
+def test_a_cleaned_picture_that_changed_on_disk_is_not_trained_on(
+    tmp_path: Path, made: tuple[Path, Path], sharpens: None
+) -> None:
+    def tamper(what: str, done: int, total: int) -> None:
+        if what == "clean 0" and done == total:
+            path = next((made[0] / "versions").rglob("*.png"))
+            cv2.imwrite(str(path), np.zeros((SMALL.size, SMALL.size, 3), np.uint8))
+
+    with pytest.raises(LedgerBroken, match="is missing, changed or of another size"):
+        run(*made, tmp_path / "out", report=tamper)
+
+
+def test_a_plan_counts_and_writes_nothing(made: tuple[Path, Path]) -> None:
+    before = sorted(made[0].rglob("*"))
+    assert plan(made[0], SMALL, BOUNDS) == (12, {"soft": 6})
+    assert sorted(made[0].rglob("*")) == before
+
+
+def test_the_command_says_what_it_would_do_and_what_became_of_it(
+    made: tuple[Path, Path], sharpens: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    import train.iterate.cli
+    import train.iterate.iterate
+    from likeness import app
+
+    monkeypatch.setattr(train.iterate.cli, "chosen_recipe", lambda *_: SMALL)
+    monkeypatch.setattr(train.iterate.iterate, "load_faces", lambda spec: models_of(made[1]))
+    before = sorted(made[0].rglob("*"))
+    words = ["iterate", str(made[0]), "--rounds", "1", "--images", "8", "--workers", "0"]
+    said = CliRunner().invoke(app, [*words, "--dry-run"])
+    assert said.exit_code == 0, said.output
+    assert "2 rounds of small at 32 px, 8 images each" in said.stdout and "with a defect: 6 soft" in said.stdout
+    told = json.loads(CliRunner().invoke(app, [*words, "--dry-run", "--json"]).stdout)
+    assert told == {"targets": 12, "defects": {"soft": 6}, "rounds": 1, "out": str(made[0] / "iterate")}
+    assert sorted(made[0].rglob("*")) == before
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [one["round"] for one in found["rounds"]][:1] == [0] and found["rounds"][0]["tried"] == {"soft": 6}

@@ -1,0 +1,89 @@
+"""PSNR, SSIM and MS-SSIM against scikit-image and against their formulas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import correlate
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from train.losses.structure import ms_ssim_exponents
+from train.metrics.image import ms_ssim, psnr, ssim
+from train.restore.reference_photos import to_tensor
+
+
+def pictures(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth picture, and the same with noise: uint8 (S, S, 3)."""
+    rng = np.random.default_rng(seed)
+    smooth = np.kron(rng.uniform(30, 220, (size // 8, size // 8, 3)), np.ones((8, 8, 1)))
+    noisy = smooth + rng.normal(0, 12, smooth.shape)
+    return tuple(np.clip(one + 0.5, 0, 255).astype(np.uint8) for one in (noisy, smooth))  # type: ignore[return-value]
+
+
+def tensors(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[torch.Tensor, torch.Tensor]:
+    restored, target = zip(*pairs, strict=True)
+    return torch.stack([to_tensor(one) for one in restored]), torch.stack([to_tensor(one) for one in target])
+
+
+PAIRS = [pictures(64, seed) for seed in range(3)]
+
+
+def test_psnr_is_scikit_images() -> None:
+    by_skimage = [peak_signal_noise_ratio(target, restored, data_range=255) for restored, target in PAIRS]
+    assert psnr(*tensors(PAIRS)) == pytest.approx(by_skimage, abs=1e-5)
+
+
+def test_ssim_is_scikit_images_with_wangs_settings() -> None:
+    by_skimage = [
+        structural_similarity(
+            target,
+            restored,
+            channel_axis=2,
+            data_range=255,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+        for restored, target in PAIRS
+    ]
+    assert ssim(*tensors(PAIRS)) == pytest.approx(by_skimage, abs=1e-5)
+
+
+def ms_ssim_by_hand(restored: np.ndarray, target: np.ndarray) -> float:
+    """Wang et al. 2003 in numpy, a channel at a time: contrast and structure at each scale, luminance at the last."""
+    x = np.arange(-5, 6)
+    window = np.outer(np.exp(-(x**2) / 4.5), np.exp(-(x**2) / 4.5))
+    window /= window.sum()
+    exponents = ms_ssim_exponents(len(restored))
+    a, b = (one.astype(float).transpose(2, 0, 1) / 255 for one in (restored, target))
+    found = 1.0
+    for scale, exponent in enumerate(exponents):
+        terms = []
+        for p, q in zip(a, b, strict=True):
+            p_, q_, pp, qq, pq = (correlate(one, window, mode="mirror") for one in (p, q, p * p, q * q, p * q))
+            term = (2 * (pq - p_ * q_) + 0.03**2) / (pp - p_**2 + qq - q_**2 + 0.03**2)
+            if scale == len(exponents) - 1:
+                term = term * (2 * p_ * q_ + 0.01**2) / (p_**2 + q_**2 + 0.01**2)
+                terms.append(term)  # torchmetrics leaves the borders in at the last scale alone
+            else:
+                terms.append(term[5:-5, 5:-5])
+        found *= np.mean(terms) ** exponent
+        if scale == len(exponents) - 1:
+            break
+        a, b = (one.reshape(3, one.shape[1] // 2, 2, -1, 2).mean((2, 4)) for one in (a, b))
+    return float(found)
+
+
+@pytest.mark.parametrize("size", [64, 128, 176])
+def test_ms_ssim_is_the_formula(size: int) -> None:
+    pairs = [pictures(size, seed) for seed in range(2)]
+    assert ms_ssim(*tensors(pairs)) == pytest.approx([ms_ssim_by_hand(*pair) for pair in pairs], abs=1e-5)
+    assert len(ms_ssim(*tensors(pairs[:1]))) == 1
+
+
+def test_the_target_itself_is_the_best_there_is() -> None:
+    _, target = tensors(PAIRS)
+    assert psnr(target, target) == [100.0] * 3
+    assert ssim(target, target) == pytest.approx([1] * 3, abs=1e-5)
+    assert ms_ssim(target, target) == pytest.approx([1] * 3, abs=1e-4)

@@ -1,0 +1,242 @@
+"""The table's rows, what is missing and why, and the order that each metric promises."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align
+from curate.faces.decode import decode
+from curate.faces.models import Detection, FaceModels, load_faces, unit_rows
+from degrade.operations.apply import apply_to_pixels
+from degrade.presets import find_preset
+from manifests.errors import BadInput
+from tests.doubles.train import models_of, picture
+from tests.doubles.weights import random_alexnet, random_resnet18_110, random_vgg16
+from train.backbones import file_name
+from train.metrics.landmarks import points5
+from train.metrics.measure import available, measuring
+from train.metrics.registry import METRICS
+
+OF_AN_IMAGE = [name for name, metric in METRICS.items() if metric.scope == "image"]
+WITHOUT_WEIGHTS = ["psnr", "ssim", "ms_ssim", "id_target", "id_references", "deg_judge", "l2_ld", "copy_ratio"]
+
+
+@pytest.fixture(autouse=True)
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("a download"))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_resnet18_110(random_alexnet(random_vgg16(tmp_path_factory.mktemp("weights"))))
+
+
+def judge() -> FaceModels:
+    """Knows a face by its coarse colours, and finds one in all that is not flat: further right the brighter it is."""
+
+    def embed(chips: np.ndarray) -> np.ndarray:
+        coarse = [cv2.resize(chip, (6, 6), interpolation=cv2.INTER_AREA).astype(float).ravel() - 128 for chip in chips]
+        return unit_rows(np.stack(coarse))
+
+    def detect(image: np.ndarray) -> list[Detection]:
+        if image.std() < 5:
+            return []
+        points = (FFHQ_512 + 0.5) * (len(image) / FFHQ_SIZE) - 0.5 + [image.mean() / 20, 0]
+        return [Detection(np.array([0, 0, 9, 9], np.float32), points.astype(np.float32), 0.9)]
+
+    return replace(models_of(Path("none")), embed=embed, detect=detect)
+
+
+def photo(person: int, number: int, size: int = 128) -> np.ndarray:
+    """Coarse colours of the person, fine texture of the photo."""
+    fine = np.random.default_rng([person, number]).normal(0, 14, (size, size, 3))
+    return np.clip(picture(person, number, size) + cv2.GaussianBlur(fine, (0, 0), 0.8), 0, 255).astype(np.uint8)
+
+
+def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
+    return cv2.GaussianBlur(image, (0, 0), sigma)
+
+
+# --- the table ---
+
+
+def test_every_row_says_how_it_is_computed() -> None:
+    for name, metric in METRICS.items():
+        assert metric.title and metric.convention and metric.source, name
+        assert metric.better in ("higher", "lower", "") and metric.scope in ("image", "set", "wrong"), name
+        assert not metric.convention.endswith(".") and "\n" not in metric.convention, name
+        assert metric.nan or not metric.least, name
+    assert len({metric.title for metric in METRICS.values()}) == len(METRICS)
+
+
+def test_what_is_ours_is_called_ours_and_the_two_degs_are_named_apart() -> None:
+    for name, metric in METRICS.items():
+        if name.startswith("ald_"):
+            assert "(ours)" in metric.title
+    assert METRICS["deg_published"].title == "Deg" and METRICS["deg_judge"].title == "Deg (judge)"
+
+
+# --- what is missing ---
+
+
+def test_all_that_cannot_be_had_is_a_reason_and_the_rest_is_measured(tmp_path: Path) -> None:
+    measure, reasons = measuring(None, judge(), tmp_path)
+    row = measure(photo(0, 1), photo(0, 0), [photo(0, 2)])
+    assert set(WITHOUT_WEIGHTS) <= set(row) and set(row) | set(reasons) == set(METRICS) - {"takeover"}
+    assert {"lpips", "lpips_alex", "dists", "fid", "fid_folder", "deg_published", "musiq"} <= set(reasons)
+    for name, reason in reasons.items():
+        assert name not in row and reason.endswith(".") and "\n" not in reason
+        assert reason == available(name, tmp_path)
+        assert "--weights FOLDER" in reason or "pip install" in reason
+
+
+def test_with_weights_every_picture_metric_is_there(weights: Path) -> None:
+    names = ["lpips", "lpips_alex", "dists", "deg_published"]
+    measure, reasons = measuring(names, judge(), weights)
+    row = measure(photo(0, 1), photo(0, 0), [])
+    assert reasons == {} and list(row) == names and all(value > 0 for value in row.values())
+    assert measure(photo(0, 0), photo(0, 0), [])["lpips"] == 0
+
+
+def test_a_file_that_does_not_fit_is_a_reason_too(tmp_path: Path) -> None:
+    (tmp_path / file_name("vgg16")).write_text("not found")
+    (tmp_path / "resnet18_110.pth").write_text("not found")
+    measure, reasons = measuring(["psnr", "lpips", "dists", "deg_published"], judge(), tmp_path)
+    assert set(reasons) == {"lpips", "dists", "deg_published"} and "does not hold" in reasons["lpips"]
+    assert list(measure(photo(0, 1), photo(0, 0), [])) == ["psnr"]
+
+
+def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
+    for name in ("psnr2", ""):
+        with pytest.raises(BadInput, match=r"is no metric: say some of psnr, ssim"):
+            measuring([name], judge(), None)
+    with pytest.raises(BadInput, match="is not a folder"):
+        measuring(["lpips"], judge(), tmp_path / "nowhere")
+    measure, _ = measuring(["psnr"], judge(), None)
+    with pytest.raises(BadInput, match="bring them to one size"):
+        measure(photo(0, 0, 64), photo(0, 0, 128), [])
+    for wrong in (
+        np.full((64, 64, 3), np.nan, np.float32),
+        np.zeros((64, 64), np.uint8),
+        np.zeros((64, 32, 3), np.uint8),
+    ):
+        with pytest.raises(BadInput, match="square in RGB and 8 bits"):
+            measure(wrong, photo(0, 0, 64), [])
+
+
+def test_a_figure_that_one_image_does_not_have_is_not_a_number() -> None:
+    measure, _ = measuring(["psnr", "ssim", "l2_ld", "id_references", "copy_ratio", "face_restored"], judge(), None)
+    target = photo(0, 0, 8)
+    row = measure(target, target, [])
+    assert row["psnr"] == 100 and all(math.isnan(row[name]) for name in ("ssim", "id_references", "copy_ratio"))
+    row = measure(np.full((64, 64, 3), 90, np.uint8), photo(0, 0, 64), [photo(0, 1, 64)])
+    assert row["face_restored"] == 0 and math.isnan(row["l2_ld"]) and not math.isnan(row["id_references"])
+    for name in ("ssim", "l2_ld", "id_references", "copy_ratio"):
+        assert METRICS[name].nan
+
+
+def test_takeover_is_measured_where_wrong_references_are_given() -> None:
+    measure, reasons = measuring(["psnr", "takeover"], judge(), None)
+    target, wrong = photo(0, 0), [photo(1, 0), photo(1, 1)]
+    assert reasons == {} and list(measure(target, target, [])) == ["psnr"]
+    assert measure(target, target, [], wrong)["takeover"] == 0
+    assert measure(wrong[1], target, [], wrong)["takeover"] == 1
+
+
+def test_a_picture_that_comes_again_is_looked_at_once() -> None:
+    faces, seen = judge(), []
+    counted = replace(faces, embed=lambda chips: seen.append(len(chips)) or faces.embed(chips))
+    measure, _ = measuring(["id_target", "id_references", "copy_ratio", "deg_judge"], counted, None)
+    first = measure(photo(0, 3), photo(0, 0), [photo(0, 1), photo(0, 2)])
+    assert len(seen) == 4
+    assert measure(photo(0, 3), photo(0, 0), [photo(0, 1), photo(0, 2)]) == first and len(seen) == 4
+
+
+def test_the_five_landmarks_are_at_512_px_whatever_the_size() -> None:
+    measure, _ = measuring(["l2_ld"], judge(), None)
+    target = photo(0, 0)
+    brighter = np.clip(target.astype(int) + 20, 0, 255).astype(np.uint8)
+    by_hand = (brighter.mean() - target.mean()) / 20 * (512 / 128)
+    assert measure(brighter, target, [])["l2_ld"] == pytest.approx(by_hand, abs=1e-4)
+    np.testing.assert_allclose(points5(target, judge())[:, 1], FFHQ_512[:, 1], atol=1e-4)
+
+
+# --- the order that each metric promises ---
+
+
+def test_the_target_the_blurred_target_the_lq_and_a_reference_pasted_in(weights: Path) -> None:
+    names = [*WITHOUT_WEIGHTS, "lpips", "lpips_alex", "dists", "deg_published"]
+    measure, _ = measuring(names, judge(), weights)
+    target, references = photo(0, 0), [photo(0, 1), photo(0, 2)]
+    noise = np.random.default_rng(5).normal(0, 4, target.shape)
+    lq = np.clip(blurred(target, 4) + noise, 0, 255).astype(np.uint8)
+    rows = {
+        name: measure(image, target, references)
+        for name, image in (("target", target), ("blurred", blurred(target, 2)), ("lq", lq), ("pasted", references[0]))
+    }
+
+    def order(metric: str, *systems: str) -> None:
+        found = [rows[system][metric] for system in systems]
+        worst_last = sorted(found, reverse=METRICS[metric].better == "higher")
+        assert found == worst_last and len(set(found)) == len(found), (metric, rows)
+
+    for metric in ("psnr", "ssim", "ms_ssim"):
+        order(metric, "target", "blurred", "lq", "pasted")
+    for metric in ("lpips", "lpips_alex", "dists", "deg_judge", "deg_published", "id_target"):
+        for other in ("blurred", "lq", "pasted"):
+            # the published Deg leaves the target itself out
+            if metric == "deg_published":
+                assert math.isnan(rows["target"][metric]) and rows[other][metric] > 1
+            else:
+                order(metric, "target", other)
+    order("id_target", "target", "blurred", "pasted")
+    assert rows["target"]["l2_ld"] == rows["target"]["deg_judge"] == 0
+    # what was pasted in is nearest to the references, and found out by both
+    assert max(rows, key=lambda system: rows[system]["id_references"]) == "pasted"
+    assert rows["pasted"]["copy_ratio"] == pytest.approx(1) and rows["target"]["copy_ratio"] == 0
+    assert max(rows["blurred"]["copy_ratio"], rows["lq"]["copy_ratio"]) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.shared_data
+def test_on_real_people(shared_data: Path) -> None:
+    """Means over eight people, by all that needs no weights but the face models."""
+    faces = load_faces(f"insightface:{shared_data / 'weights' / 'insightface_small'}")
+    from_68 = ["lmd", "ald_eyes", "ald_mouth", "ald_eyes_mean", "ald_mouth_mean", "ald_eyes_affine", "ald_mouth_affine"]
+    names = [*WITHOUT_WEIGHTS, "face_restored", *from_68]
+    measure, reasons = measuring(names, faces, None)
+    assert reasons == {}
+    rows: dict[str, list[dict[str, float]]] = {}
+    preset = find_preset("codeformer")
+    for number, folder in enumerate(sorted((shared_data / "people_crops").iterdir())[::6]):
+        crops = []
+        for path in sorted(folder.glob("*.jpg"))[:6]:
+            photo_of = decode(path)
+            found = faces.detect(photo_of)
+            if found:
+                crops.append(align(photo_of, found[0].landmarks5, FFHQ_512, 256 * 2)[::2, ::2].copy())
+        target, *references = crops[:4]
+        lq = apply_to_pixels(target, preset.sample(np.random.default_rng(number)))
+        shown = {"target": target, "blurred": blurred(target, 2), "lq": lq, "pasted": references[0]}
+        for system, image in shown.items():
+            rows.setdefault(system, []).append(measure(image, target, references))
+    mean = {
+        system: {name: float(np.nanmean([row[name] for row in own])) for name in names} for system, own in rows.items()
+    }
+    for name in ("psnr", "ssim", "ms_ssim"):
+        assert mean["target"][name] > mean["blurred"][name] > mean["lq"][name] > mean["pasted"][name], mean
+    assert mean["target"]["id_target"] > mean["blurred"]["id_target"] > mean["pasted"]["id_target"], mean
+    assert mean["pasted"]["id_references"] == max(row["id_references"] for row in mean.values())
+    assert mean["pasted"]["copy_ratio"] == pytest.approx(1, abs=1e-5) and mean["target"]["copy_ratio"] == 0
+    assert max(mean["blurred"]["copy_ratio"], mean["lq"]["copy_ratio"]) < 0.15, mean
+    for name in ("deg_judge", "l2_ld", *from_68):
+        assert mean["target"][name] < 1e-5 < mean["blurred"][name] < mean["pasted"][name], (name, mean)
+    assert mean["target"]["face_restored"] == 1

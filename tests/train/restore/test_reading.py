@@ -1,0 +1,75 @@
+"""Photos of others are read in a process of their own. No torch here: that process imports this file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train.restore.reading
+from manifests.errors import BadInput
+from manifests.runtime.workers import mapper
+from tests.doubles import curate as doubles
+from tests.manifests.runtime.test_workers import misbehave, short
+from train.restore.reading import read_photo, reader
+
+ODD = {"hang": (61, 7), "die": (62, 7), "starve": (63, 7)}  # photos of these sizes make their reader do so
+
+
+def reads_oddly() -> None:
+    short()
+    honest = train.restore.reading.decode
+
+    def decode_or_misbehave(source: Path) -> np.ndarray:
+        image = honest(source)
+        for what, size in ODD.items():
+            if image.shape[:2] == size:
+                misbehave(what)
+        return image
+
+    train.restore.reading.decode = decode_or_misbehave
+
+
+def test_a_photo_is_read_the_same_in_a_process_of_its_own(tmp_path: Path) -> None:
+    picture, text = doubles.save(tmp_path / "a.png", doubles.photo([0], 0)), tmp_path / "b.jpg"
+    text.write_text("no photo")
+    with reader(limited=True) as apart, reader(limited=False) as here:
+        assert here is read_photo and np.array_equal(apart(picture), here(picture))
+        for path, reason in (
+            (text, "b.jpg cannot be read as a photo .not_an_image."),
+            (tmp_path / "c", "No such file"),
+        ):
+            for read in (apart, here):
+                with pytest.raises(BadInput, match=reason):
+                    read(path)
+
+
+@pytest.mark.slow
+def test_a_photo_that_hangs_ends_or_starves_its_reader_is_a_sentence_and_the_next_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train.restore.reading, "mapper", lambda workers: mapper(workers, reads_oddly))
+    picture, said = doubles.save(tmp_path / "a.png", doubles.photo([0], 0)), {}
+    with reader(limited=True) as read:
+        for what, size in ODD.items():
+            odd = doubles.save(tmp_path / f"{what}.png", np.zeros((*size, 3), np.uint8))
+            with pytest.raises(BadInput) as refused:
+                read(odd)
+            said[what] = str(refused.value).partition(": it ")[2]
+            assert read(picture).shape == (180, 200, 3)
+    assert said == {
+        "hang": "takes more than 120 s.",
+        "die": "ends the process that decodes it.",
+        "starve": "needs too much memory.",
+    }
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.slow
+def test_a_pipe_that_nobody_writes_to_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train.restore.reading, "mapper", lambda workers: mapper(workers, short))
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with reader(limited=True) as read, pytest.raises(BadInput, match="takes more than 120 s"):
+        read(tmp_path / "pipe.jpg")

@@ -1,0 +1,572 @@
+"""Restoring photos: which faces, where they go, what is said of the rest. The doubles' people are coloured squares."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import train.restore.reading
+import train.restore.restore
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, template_at
+from curate.faces.decode import decode
+from curate.faces.models import Detection, FaceModels
+from manifests.errors import BadInput
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import KeptOut
+from manifests.privacy.kept_out import plan_optout
+from manifests.privacy.purge import purge
+from manifests.report.runs import read_run
+from manifests.runtime.workers import mapper
+from tests.doubles import curate as doubles
+from tests.train.restore.test_reading import ODD, reads_oddly
+from train.models.config import ModelConfig
+from train.models.restorer import Restored, Restorer
+from train.recipes import find_recipe
+from train.restore.contact_sheet import Sheet, sheet_page
+from train.restore.log import LOG
+from train.restore.reference_photos import References, to_image, to_tensor
+from train.restore.restore import PhotoDone, open_restorer, restore, run_model
+
+SIZE = 32
+
+
+class Marking(torch.nn.Module):
+    """Paints every face green, bright with references and dark without, so that a test sees what was restored."""
+
+    def __init__(self, *parts: str) -> None:
+        super().__init__()
+        self.config = ModelConfig(
+            "tiny", "tiny", SIZE, parts, 399, 4, (8, 8, 8), (8, 8, 8), 0, 0, 3, find_recipe("tiny").vre
+        )
+        double = doubles.models("double")
+        self.facts = {"recognizer": {"spec": "double", "sha256": double.recognizer_sha256()}}
+        self.seen: list[int] = []
+
+    def forward(
+        self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor
+    ) -> Restored:
+        assert lq.shape[1:] == (3, SIZE, SIZE) and references.shape[2:] == (3, SIZE, SIZE)
+        assert references.shape[1] == present.shape[1] == embeddings.shape[1]
+        self.seen.append(references.shape[1])
+        self.references = references
+        out = torch.zeros_like(lq)
+        out[:, 1] = 1.0 if references.shape[1] else 0.5
+        return Restored(out, out, None)
+
+
+@pytest.fixture
+def marking(monkeypatch: pytest.MonkeyPatch) -> Marking:
+    model = Marking("embedding")
+    monkeypatch.setattr(train.restore.restore, "load_faces", doubles.models)
+    monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
+    return model
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Path]:
+    return lambda name, people, seed=0: doubles.save(tmp_path / name, doubles.photo(people, seed))
+
+
+def green(image: np.ndarray) -> np.ndarray:
+    return (image[..., 1] > 100) & (image[..., 0] < 60) & (image[..., 2] < 60)
+
+
+def test_without_references_every_face_is_restored_at_the_photos_own_size(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    photo = save("two.png", [0, 5])
+    (row,) = restore([photo], [], tmp_path, tmp_path / "out")
+    assert row.status == "ok" and [face.restored for face in row.faces] == [True, True] and marking.seen == [0, 0]
+    result, before = decode(tmp_path / "out" / "two.png"), decode(photo)
+    assert result.shape == before.shape
+    assert green(result)[:, :180].any() and green(result)[:, 220:].any()
+    assert (result[:, :1] == before[:, :1]).all()
+
+
+def test_with_references_only_the_faces_that_match_are_restored(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    (row,) = restore(
+        [save("two.png", [0, 5])], [save("r1.png", [5], 1), save("r2.png", [5], 2)], tmp_path, tmp_path / "o"
+    )
+    by_place = sorted(row.faces, key=lambda face: face.box[0])
+    assert [face.restored for face in by_place] == [False, True] and marking.seen == [2]
+    result = decode(tmp_path / "o" / "two.png")
+    assert not green(result)[:, :160].any() and green(result)[:, 220:].any()
+
+
+def test_none_that_matches_is_said_and_nothing_written(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    (row,) = restore([save("two.png", [0, 5])], [save("r.png", [9], 1)], tmp_path, tmp_path / "o")
+    assert row.status == "dropped" and "None of the 2 faces" in str(row.reason) and "--box" in str(row.reason)
+    assert not (tmp_path / "o" / "two.png").exists()
+
+
+def test_a_degraded_face_alone_in_its_photo_is_restored_and_the_doubt_is_said(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    soft = doubles.save(tmp_path / "one.png", cv2.GaussianBlur(doubles.photo([0], 0), (0, 0), 2))
+    (row,) = restore([soft], [save("r.png", [9], 1)], tmp_path, tmp_path / "o")
+    assert row.status == "ok" and "too degraded" in str(row.reason) and (tmp_path / "o" / "one.png").exists()
+
+
+def test_a_sharp_stranger_alone_in_a_photo_is_left_alone_unless_insisted_on(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    one, reference = save("one.png", [0]), save("r.png", [9], 1)
+    (row,) = restore([one], [reference], tmp_path, tmp_path / "o")
+    assert row.status == "dropped" and "insist with --box" in str(row.reason)
+    assert [face.restored for face in row.faces] == [False] and not (tmp_path / "o" / "one.png").exists()
+    (row,) = restore([one], [reference], tmp_path, tmp_path / "o", box=(40, 30, 160, 150))
+    assert row.status == "ok" and row.reason is None
+
+
+def test_an_odd_photo_is_a_row_and_the_others_are_restored(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def detect(image: np.ndarray) -> list[Detection]:
+        if not image.any():
+            raise RuntimeError("the network\nfell over")
+        first, *others = doubles.detect(image)
+        return [replace(first, landmarks5=np.full((5, 2), 7, np.float32)), *others]
+
+    broken: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), detect=detect)  # noqa: E731
+    monkeypatch.setattr(train.restore.restore, "load_faces", broken)
+    photos = [save("a.png", []), save("b.png", [0, 5]), save("c.png", [0])]
+    rows = restore(photos, [], tmp_path, tmp_path / "o")
+    assert [row.status for row in rows] == ["failed", "ok", "dropped"] and len(rows[1].faces) == 1
+    assert rows[0].reason == "The photo could not be restored: the network fell over."
+    assert len((tmp_path / "o" / LOG).read_text().splitlines()) == 3
+
+
+def test_references_are_held_to_the_detectors_threshold_and_a_choice_of_face_is_said(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, notices = save("one.png", [5]), list[str]()
+    restore([one], [save("r.png", [5, 0], 1), save("s.png", [5], 2)], tmp_path, tmp_path / "o", notice=notices.append)
+    assert len(notices) == 1 and "r.png shows 2 faces and the largest was taken" in notices[0]
+    strict: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), min_score=0.95)  # noqa: E731
+    monkeypatch.setattr(train.restore.restore, "load_faces", strict)
+    with pytest.raises(BadInput, match="No face was found in the reference"):
+        restore([one], [save("s.png", [5], 2)], tmp_path, tmp_path / "o")
+
+
+def test_an_unreadable_folder_is_a_row_and_dot_files_are_skipped(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("in/a.png", "in/.b.png", "in/locked/c.png"):
+        save(name, [0])
+    scandir = os.scandir
+
+    def locked(path: str) -> object:  # root can read every folder
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    rows = restore([tmp_path / "in"], [], tmp_path, tmp_path / "o")
+    assert [(Path(row.photo).name, row.status) for row in rows] == [("a.png", "ok"), ("locked", "failed")]
+    assert rows[1].reason == "The folder cannot be read: Permission denied."
+    (row,) = restore([tmp_path / "in" / "locked"], [], tmp_path, tmp_path / "p")
+    assert row.status == "failed" and (tmp_path / "p" / LOG).exists()
+
+
+def log_of(out: Path) -> dict[str, str]:
+    lines = [json.loads(line) for line in (out / LOG).read_text().splitlines()]
+    return {Path(line["photo"]).name: line["status"] for line in lines}
+
+
+def test_results_of_other_photos_and_settings_are_never_overwritten(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    one, two, out = save("a/one.png", [0]), save("a/two.png", [1]), tmp_path / "o"
+    restore([one], [], tmp_path, out)
+    restore([two], [], tmp_path, out)
+    restore([save("a/nobody.png", [])], [], tmp_path, out)
+    assert log_of(out) == {"one.png": "ok", "two.png": "ok", "nobody.png": "dropped"}
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for inputs, references, said in (
+        ([save("b/one.png", [2])], [], "restored from .*a/one.png"),
+        ([one], [save("r.png", [0], 1)], "other references"),
+        ([two, one], [tmp_path / "r.png"], "other references"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            restore(inputs, references, tmp_path, out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    (row,) = restore([one], [], tmp_path, out)  # the same again
+    assert row.status == "ok" and log_of(out) == {"one.png": "ok", "two.png": "ok", "nobody.png": "dropped"}
+    doubles.save(out / "mine.png", doubles.photo([3], 0))
+    with pytest.raises(BadInput, match="not from here"):
+        restore([save("a/mine.png", [3])], [], tmp_path, out)
+    (out / LOG).write_text("my notes")
+    with pytest.raises(BadInput, match="no log of restored photos"):
+        restore([one], [], tmp_path, out)
+
+
+def test_a_stopped_call_has_a_row_for_every_photo_and_is_repeated(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    for name in ("in/a.png", "in/b.png", "in/c.png"):
+        save(name, [0])
+
+    def stop(_: str, done: int, __: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        restore([tmp_path / "in"], [], tmp_path, tmp_path / "o", report=stop)
+    assert log_of(tmp_path / "o") == {"a.png": "ok", "b.png": "ok", "c.png": "failed"}
+    rows = restore([tmp_path / "in"], [], tmp_path, tmp_path / "o")
+    assert [row.status for row in rows] == ["ok"] * 3 and list(log_of(tmp_path / "o").values()) == ["ok"] * 3
+
+
+def test_a_folder_of_references_is_taken_but_for_what_shows_nobody(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    one, notices = save("refs/one.png", [5]), list[str]()
+    save("refs/r1.png", [5], 1)
+    save("refs/deep/r2.png", [5], 2)
+    save("refs/empty.png", [])
+    (tmp_path / "refs" / "letter.txt").write_text("hello")
+    restore([one], [tmp_path / "refs"], tmp_path, tmp_path / "o", notice=notices.append)
+    assert marking.seen == [2] and len(notices) == 2 and all("Left out of the references" in said for said in notices)
+    save("useless/empty.png", [])
+    (tmp_path / "bare").mkdir()
+    for folder, said in (("useless", "shows a face"), ("bare", "no file in")):
+        with pytest.raises(BadInput, match=said):
+            restore([one], [tmp_path / folder], tmp_path, tmp_path / "o")
+
+
+def test_a_photo_offered_twice_is_one_and_two_of_a_name_are_both_said(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    one = save("in/deep/p.png", [0])
+    (row,) = restore([one, tmp_path / "in", one], [], tmp_path, tmp_path / "o")
+    assert row.status == "ok" and (tmp_path / "o" / "deep" / "p.png").is_file()
+    with pytest.raises(BadInput, match=r"deep/p\.png and .*other/p\.png would become one file"):
+        restore([one, save("in/other/p.png", [1])], [], tmp_path, tmp_path / "o2")
+    for out in (one, one / "below"):
+        with pytest.raises(BadInput, match="is a file: name a folder"):
+            restore([tmp_path / "in"], [], tmp_path, out)
+
+
+def test_the_formats_that_are_known_are_all_said(marking: Marking, save: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("hello")
+    (row,) = restore([tmp_path / "letter.txt"], [], tmp_path, tmp_path / "o")
+    assert "AVIF" in str(row.reason)
+
+
+_DOUBLES = """
+import sys, train.restore.restore, likeness
+from tests.doubles import curate as curate_doubles
+from tests.train.restore.test_restore import Marking
+from train.models.restorer import Restorer
+train.restore.restore.load_faces = curate_doubles.models
+Restorer.from_pretrained = classmethod(lambda cls, folder, base_model=None: Marking('embedding'))
+sys.argv[0] = "likeness"
+likeness.main()
+"""
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_name_of_any_bytes_is_printed(tmp_path: Path, dry: bool) -> None:
+    folder = tmp_path / "in"
+    doubles.save(folder / "nobody.png", doubles.photo([], 0)).rename(folder / os.fsdecode(b"caf\xe9.png"))
+    words = ["restore", str(folder), "--checkpoint", str(tmp_path), "--out", str(tmp_path / "o")]
+    done = subprocess.run(
+        [sys.executable, "-c", _DOUBLES, *words, *(["--dry-run"] if dry else [])],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == (0 if dry else 1) and "Traceback" not in done.stderr, done.stderr
+    assert "caf\\xe9.png" in done.stdout
+
+
+def test_folders_keep_their_structure_and_every_file_gets_a_row(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    save("in/a/x.png", [0])
+    save("in/b/x.png", [1])
+    doubles.save(tmp_path / "in" / "b" / "x.jpg", doubles.photo([2], 0))
+    save("in/nobody.png", [])
+    (tmp_path / "in" / "letter.txt").write_text("hello")
+    (tmp_path / "in" / "loop").symlink_to("loop")
+    rows = restore([tmp_path / "in"], [], tmp_path, tmp_path / "out")
+    assert {Path(row.photo).name: row.status for row in rows if row.status != "ok"} == {
+        "nobody.png": "dropped",
+        "letter.txt": "failed",
+        "loop": "failed",
+    }
+    made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")}
+    assert made == {"a/x.png", "b/x.png.png", "b/x.jpg.png"}
+    logged = [json.loads(line) for line in (tmp_path / "out" / LOG).read_text().splitlines()]
+    assert len(logged) == len(rows) == 6 and all(row["reason"] for row in logged if row["status"] != "ok")
+
+
+def test_a_box_points_at_a_face_that_no_detector_finds(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    dark = save("dark.png", [])
+    (row,) = restore([dark], [save("r.png", [5], 1)], tmp_path, tmp_path / "o", box=(10, 10, 90, 100))
+    assert row.status == "ok" and green(decode(tmp_path / "o" / "dark.png"))[40:70, 30:70].all()
+
+
+def test_a_box_outside_the_photo_is_a_failed_row(marking: Marking, save: Callable[..., Path], tmp_path: Path) -> None:
+    (row,) = restore([save("dark.png", [])], [], tmp_path, tmp_path / "o", box=(5000, 10, 5090, 100))
+    assert row.status == "failed" and "outside the photo" in str(row.reason)
+    assert not (tmp_path / "o" / "dark.png").exists()
+
+
+def test_aligned_crops_come_back_at_the_restorers_size(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    for side in (SIZE // 2, SIZE, 5 * SIZE):
+        doubles.save(tmp_path / "crops" / f"{side}.png", doubles.face(3, 1, side))
+    doubles.save(tmp_path / "crops" / "wide.png", np.zeros((20, 40, 3), np.uint8))
+    rows = restore([tmp_path / "crops"], [], tmp_path, tmp_path / "o", aligned=True)
+    assert [row.status for row in rows].count("ok") == 3
+    assert "not square" in str(next(row.reason for row in rows if row.status == "failed"))
+    assert {decode(path).shape for path in (tmp_path / "o").glob("*.png")} == {(SIZE, SIZE, 3)}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"box": (1.0, 2.0, 0.0, 5.0)}, "x0 < x1"),
+        ({"box": (0.0, 0.0, float("inf"), 5.0)}, "finite"),
+        ({"box": (0.0, 0.0, 9.0, 9.0), "aligned": True}, "no --aligned"),
+        ({"faces": "other"}, "another"),
+    ],
+)
+def test_bad_options_are_one_sentence(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path, change: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        restore([save("one.png", [0])], [], tmp_path, tmp_path / "o", **change)  # type: ignore[arg-type]
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_reference_without_a_face_and_an_input_that_would_be_overwritten(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    one = save("one.png", [0])
+    with pytest.raises(BadInput, match=r"No face was found in the reference"):
+        restore([one], [save("empty.png", [])], tmp_path, tmp_path / "o")
+    before = one.read_bytes()
+    with pytest.raises(BadInput, match="overwritten"):
+        restore([one], [], tmp_path, tmp_path)
+    assert one.read_bytes() == before
+
+
+@pytest.fixture
+def warping(marking: Marking, monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A restorer with the part `warped`, and what was warped to what: the double paints the reference blue."""
+    marking.config = replace(marking.config, parts=("maps", "warped"))
+    warped: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def warp_to(image: np.ndarray, landmarks5: np.ndarray, to: np.ndarray) -> np.ndarray:
+        assert image.dtype == np.uint8 and image.shape == (SIZE, SIZE, 3)
+        warped.append((landmarks5, to))
+        return np.full_like(image, (0, 0, 255))
+
+    module = ModuleType("train.data.warp")
+    module.warp_to = warp_to  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "train.data.warp", module)
+    return warped
+
+
+def test_references_are_warped_to_each_face_where_the_recipe_says_so(
+    marking: Marking, warping: list[tuple[np.ndarray, np.ndarray]], save: Callable[..., Path], tmp_path: Path
+) -> None:
+    one, shown = save("one.png", [5]), [save("r.png", [5], 1), save("s.png", [5], 2)]
+    (row,) = restore([one], shown, tmp_path, tmp_path / "o")
+    assert row.status == "ok" and row.reason is None and len(warping) == 2
+    blue = torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1).expand(3, SIZE, SIZE)
+    assert all(torch.equal(crop, blue) for crop in marking.references[0])
+    # landmarks are those of the crops: where the similarity brings them, which is near the template's
+    template = template_at(FFHQ_512, FFHQ_SIZE, SIZE)
+    assert all(np.abs(points - template).max() < SIZE / 8 for pair in warping for points in pair)
+    marking.config = replace(marking.config, parts=("maps",))
+    restore([one], shown, tmp_path, tmp_path / "p")
+    assert len(warping) == 2 and not torch.equal(marking.references[0, 0], blue)
+
+
+def test_a_face_without_landmarks_gets_its_references_as_aligned_and_that_is_said(
+    marking: Marking, warping: list[tuple[np.ndarray, np.ndarray]], save: Callable[..., Path], tmp_path: Path
+) -> None:
+    dark, reference = save("dark.png", []), save("r.png", [5], 1)
+    (row,) = restore([dark], [reference], tmp_path, tmp_path / "o", box=(10, 10, 90, 100))
+    assert row.status == "ok" and "were not warped" in str(row.reason) and not warping
+    (row,) = restore([dark], [], tmp_path, tmp_path / "p", box=(10, 10, 90, 100))
+    assert row.reason is None
+    crop = doubles.save(tmp_path / "crop.png", np.zeros((SIZE, SIZE, 3), np.uint8))
+    (row,) = restore([crop], [reference], tmp_path, tmp_path / "q", aligned=True)
+    assert row.status == "ok" and "were not warped" in str(row.reason) and not warping
+
+
+def test_an_aligned_crop_has_its_landmarks_found(
+    marking: Marking,
+    warping: list[tuple[np.ndarray, np.ndarray]],
+    save: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reference, crop = save("r.png", [5], 1), doubles.save(tmp_path / "crop.png", np.zeros((SIZE, SIZE, 3), np.uint8))
+    found = template_at(FFHQ_512, FFHQ_SIZE, SIZE).astype(np.float32) + 1
+
+    def detect(image: np.ndarray) -> list[Detection]:
+        real = doubles.detect(image)
+        return real or [replace(doubles.detect(decode(reference))[0], landmarks5=found)]
+
+    finding: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), detect=detect)  # noqa: E731
+    monkeypatch.setattr(train.restore.restore, "load_faces", finding)
+    (row,) = restore([crop], [reference], tmp_path, tmp_path / "o", aligned=True)
+    assert row.status == "ok" and row.reason is None and (warping[0][1] == found).all()
+
+
+def test_a_restorer_that_looks_at_no_reference_says_what_they_are_for(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    marking.config, notices = replace(marking.config, parts=("vre",)), list[str]()
+    restore([save("one.png", [5])], [save("r.png", [5], 1)], tmp_path, tmp_path / "o", notice=notices.append)
+    assert len(notices) == 1 and "decide which faces are restored, and nothing else" in notices[0]
+    restore([save("two.png", [5])], [], tmp_path, tmp_path / "o", notice=notices.append)
+    assert len(notices) == 1
+
+
+def test_the_base_is_told_to_whatever_opens_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str, str | None]] = []
+    monkeypatch.setattr(
+        Restorer,
+        "from_pretrained",
+        classmethod(lambda cls, folder, base_model=None: asked.append(("run", str(folder), base_model))),
+    )
+    module = ModuleType("train.models.released.osdface")
+    module.load_osdface = lambda folder, base_model: asked.append(("osdface", str(folder), base_model))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "train.models.released.osdface", module)
+    open_restorer(tmp_path)
+    open_restorer(tmp_path, "sd21")
+    open_restorer(Path(f"osdface:{tmp_path}"), "sd21")
+    here = str(tmp_path)
+    assert asked == [("run", here, None), ("run", here, "sd21"), ("osdface", here, "sd21")]
+    with pytest.raises(BadInput, match="say --base-model FOLDER"):
+        open_restorer(f"osdface:{tmp_path}")
+
+
+def test_released_weights_name_no_recognizer_and_any_finds_the_faces(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    marking.facts = {}
+    (row,) = restore([save("one.png", [5])], [], tmp_path, tmp_path / "o")
+    assert row.status == "ok"
+
+
+def test_a_restorer_is_called_on_its_own_device_and_answers_on_the_cpu() -> None:
+    """The meta device stands for a GPU: what lies elsewhere cannot be computed with what lies there."""
+
+    class Elsewhere(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1, device="meta"))
+
+        def forward(self, *told: torch.Tensor) -> Restored:
+            assert {part.device.type for part in told} == {"meta"}
+            assert [len(part) for part in told] == [2] * 4
+            return Restored(torch.full((2, 3, SIZE, SIZE), 0.25), told[0], None)
+
+    known = References(torch.rand(3, 3, SIZE, SIZE), torch.rand(3, 4))
+    model: Restorer = Elsewhere()  # type: ignore[assignment]
+    restored = run_model(model, torch.rand(2, 3, SIZE, SIZE), known)
+    assert restored.device.type == "cpu" and float(restored.max()) == 0.25
+
+
+def test_pixels_survive_the_way_to_a_tensor_and_back() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    assert (to_image(to_tensor(image)) == image).all()
+
+
+def test_a_page_shows_each_face_as_it_came_its_references_and_the_restored_one(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    photo, sheet = save("photo.png", [0]), Sheet()
+    rows = restore([photo], [save("mine.png", [0], 1)], tmp_path, tmp_path / "out", watch=sheet.add)
+    ((face,), (row,)) = sheet.faces, rows
+    assert face.photo == row.photo and face.lq.shape == face.restored.shape == (SIZE, SIZE, 3)
+    assert len(face.references) == 1 and not np.array_equal(face.lq, face.restored)
+    unsure = replace(row, reason="It is uncertain.")
+    lost = PhotoDone(str(tmp_path / "other.png"), None, "dropped", "No face was found.")
+    facts = sheet.facts("<RUN>", [unsure, lost], tmp_path)
+    html = sheet_page(facts)
+    assert html.count("data:image/webp;base64,") == 3 and "&lt;RUN&gt;" in html and 'src="http' not in html
+    assert "1 photo: No face was found." in html and "It is uncertain." in html and "No NIQE" in html
+    # and the report reads what was written
+    run = tmp_path / "run"
+    (run / "restored").mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    (run / "restored" / "old.json").write_text(json.dumps(facts))
+    (found,) = read_run(run)["sheets"]
+    assert (found["name"], found["photos"], found["undone"]) == ("old", 2, {"No face was found.": 1})
+    assert found["faces"][0]["reason"] == "It is uncertain." and len(found["faces"][0]["references"]) == 1
+    assert str(tmp_path) not in json.dumps(facts["faces"]), "a path would travel with the sheet"
+
+
+def test_who_is_kept_out_of_the_runs_dataset_is_no_reference_and_not_restored(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    dataset, run = tmp_path / "dataset", tmp_path / "dataset" / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        doubles.install(patch)
+        doubles.curated(doubles.album(tmp_path / "photos", people=3, each=2), dataset)
+    out, photo = save("folder/out.png", [5], 1), save("one.png", [5])
+    save("folder/fine.png", [5], 2)
+    said: list[str] = []
+    purge(dataset, plan_optout(dataset, [str(out)]))
+    with pytest.raises(BadInput, match=r"out\.png is kept out"):
+        restore([photo], [out], run, tmp_path / "o")
+    (row,) = restore([photo], [out.parent], run, tmp_path / "o", notice=said.append)
+    assert row.status == "ok" and marking.seen == [1] and any("Left out of the references" in one for one in said)
+    (row,) = restore([out], [], run, tmp_path / "o2")
+    assert row.status == "dropped" and "opted out" in str(row.reason) and not (tmp_path / "o2" / "out.png").exists()
+    # a run elsewhere knows no list
+    (row,) = restore([photo], [out], tmp_path / "elsewhere", tmp_path / "o3")
+    assert row.status == "ok"
+    # a face that opted out is known in any photo
+    with Ledger.open(dataset, write=True) as ledger:
+        vector = doubles.models("double").embed(np.stack([doubles.face(5, 9)]))[0]
+        recognizer = doubles.models("double").recognizer_sha256()
+        rows = [KeptOut("m", "face", "opted_out", datetime(2026, 1, 1), tuple(vector.tolist()), recognizer)]
+        ledger.record("double", "all", {}, rows)
+    with pytest.raises(BadInput, match="shows a face that opted out"):
+        restore([photo], [save("r.png", [5], 3)], run, tmp_path / "o4")
+
+
+@pytest.mark.slow
+def test_a_photo_that_ends_the_process_that_reads_it_costs_itself_alone(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train.restore.reading, "mapper", lambda workers: mapper(workers, reads_oddly))
+    dies = doubles.save(tmp_path / "die.png", np.zeros((*ODD["die"], 3), np.uint8))
+    references, notices = tmp_path / "references", list[str]()
+    doubles.save(references / "0.png", doubles.photo([0], 9))
+    doubles.save(references / "1.png", np.zeros((*ODD["die"], 3), np.uint8))
+    photos = [save("a.png", [0]), dies, save("b.png", [0])]
+    restore(photos, [references], tmp_path, tmp_path / "o", limited=True, notice=notices.append)
+    rows = {Path(row["photo"]).stem: row for row in map(json.loads, (tmp_path / "o" / LOG).read_text().splitlines())}
+    assert [rows[name]["status"] for name in ("a", "b", "die")] == ["ok", "ok", "failed"]
+    assert rows["die"]["reason"] == f"{dies} cannot be read as a photo: it ends the process that decodes it."
+    assert len(notices) == 1 and "1.png cannot be read as a photo: it ends the process" in notices[0]
+    assert marking.seen == [1, 1]

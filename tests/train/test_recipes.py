@@ -1,0 +1,135 @@
+"""Every recipe trains ten steps, resumes exactly, and restores with references and without, on both bases."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from curate.faces.align import FFHQ_512, template_at
+from curate.faces.models import Detection, FaceModels
+from manifests.errors import BadInput
+from tests.doubles.stable_diffusion import write_mini_sd
+from tests.doubles.train import finder, models_of, picture, small, snapshot
+from tests.doubles.weights import random_vgg16
+from train.data.snapshot import Snapshot
+from train.fit.checkpoints import newest_checkpoint
+from train.fit.loop import train
+from train.fit.settings import Settings
+from train.models.prompts.dictionary import Dictionary
+from train.models.restorer import Restorer
+from train.recipes import DIFFUSION, RECIPES, TINY, Recipe
+from train.restore.restore import restore
+
+
+@pytest.fixture(scope="module")
+def taken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Snapshot]:
+    """Snapshots by base."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("recipes")
+    return {base: snapshot(folder / base, size=small("tiny", base).size) for base in (TINY, DIFFUSION)}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, taken: dict[str, Snapshot]) -> Callable[[Recipe], Settings]:
+    """Settings by recipe: random backbones, a small diffusion model, a run of recipe vre where there is a prompt."""
+    folder = tmp_path_factory.mktemp("settings")
+    weights = random_vgg16(folder / "weights")
+    bases = {TINY: TINY, DIFFUSION: str(write_mini_sd(folder / "sd"))}
+
+    def of(recipe: Recipe) -> Settings:
+        told = Settings(base_model=bases[recipe.base], weights=weights)
+        if "vre" not in recipe.parts:
+            return told
+        run = folder / f"vre-{recipe.base}"
+        train(run, taken[recipe.base].folder, replace(small("vre", recipe.base), images=8), workers=0, settings=told)
+        return replace(told, vre=run)
+
+    return of
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base", [TINY, DIFFUSION])
+@pytest.mark.parametrize("name", RECIPES)
+def test_ten_steps_in_one_go_are_ten_steps_with_a_rest_and_restore(
+    tmp_path: Path,
+    taken: dict[str, Snapshot],
+    settings: Callable[[Recipe], Settings],
+    name: str,
+    base: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Snapshot, "finder", lambda _: finder())
+    recipe = small(name, base)
+    told, faces = settings(recipe), taken[base].folder
+    whole = train(tmp_path / "whole", faces, recipe, 40, workers=0, settings=told)
+    train(tmp_path / "parts", faces, recipe, 20, workers=0, settings=told)
+    parts = train(tmp_path / "parts", faces, recipe, 40, workers=0, settings=told)
+    files = sorted(path.relative_to(whole.checkpoint) for path in whole.checkpoint.rglob("*.safetensors"))
+    assert len(files) == (5 if recipe.discriminator else 3)
+    for file in files:
+        one, other = load_file(whole.checkpoint / file), load_file(parts.checkpoint / file)
+        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one), file
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "stats.jsonl").read_text().splitlines()]
+    assert lines  # the samples of the start and of the end were looked at
+    # a run that is shown no reference at all trains, too
+    train(tmp_path / "alone", faces, replace(recipe, reference_counts=(0,)), 4, workers=0, settings=told)
+
+    monkeypatch.setattr(
+        "train.restore.restore.load_faces", lambda _: finding(taken[base].folder.parent / "recognizer.onnx")
+    )
+    photos = [tmp_path / f"{photo}.png" for photo in range(3)]
+    for number, photo in enumerate(photos):
+        cv2.imwrite(str(photo), picture(0, number, 96))
+    if name == "vre":
+        with pytest.raises(BadInput, match="restores nothing"):
+            restore(photos[:1], [], tmp_path / "whole", tmp_path / "out", aligned=True)
+        dictionary, lq = Dictionary.from_pretrained(tmp_path / "whole"), torch.rand(1, 3, 40, 40)
+        with torch.no_grad():
+            image = dictionary(lq, lq[:, None, :0], torch.zeros(1, 0, dtype=torch.bool), torch.zeros(1, 0, 1)).image
+        assert image.shape == lq.shape and dictionary.config.vre == recipe.vre
+        return
+    restored = []
+    for many in (2, 0):
+        out = tmp_path / f"restored-{many}"
+        (row,) = restore(photos[:1], photos[1 : 1 + many], tmp_path / "whole", out, aligned=True)
+        assert (row.status, row.reason) == ("ok", None)
+        restored.append(cv2.imread(str(out / "0.png")))
+    assert restored[0].shape == (recipe.size, recipe.size, 3)
+    assert np.array_equal(*restored) == (name in ("osdface", "idm"))  # they look at no reference
+
+
+def finding(recognizer: Path) -> FaceModels:
+    """Face models with that recognizer that find the template's landmarks, a little off, in any picture."""
+
+    def detect(image: np.ndarray) -> list[Detection]:
+        points = template_at(FFHQ_512, 512, image.shape[0]).astype(np.float32) + np.array([1.0, -1.0], np.float32)
+        return [Detection(np.array([0, 0, image.shape[1], image.shape[0]], np.float32), points, 0.9)]
+
+    return replace(models_of(recognizer), detect=detect)
+
+
+def test_a_frozen_parameter_is_the_same_after_training(
+    tmp_path: Path, taken: dict[str, Snapshot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[tuple[str, torch.Tensor, torch.nn.Parameter]] = []
+    build = Restorer.__init__
+
+    def frozen(self: Restorer, *told: object) -> None:
+        build(self, *told)  # type: ignore[arg-type]
+        for name, parameter in self.base.named_parameters():
+            if "down" in name:
+                kept.append((name, parameter.requires_grad_(False).detach().clone(), parameter))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Restorer, "__init__", frozen)
+        train(tmp_path, taken[TINY].folder, small("tiny"), 8, workers=0)
+    assert kept
+    saved = load_file(newest_checkpoint(tmp_path) / "training" / "weights.safetensors")
+    for name, before, parameter in kept:
+        assert torch.equal(parameter, before) and f"base.{name}" not in saved

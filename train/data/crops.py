@@ -1,0 +1,50 @@
+"""Crops as they are trained on: the original of a face, or a cleaned version of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from manifests.errors import LedgerBroken
+from manifests.ledger.paths import crop_path
+from manifests.runtime.files import sha256_bytes
+
+if TYPE_CHECKING:
+    from manifests.ledger.records import Version
+
+
+def read_crop(dataset: Path, face_id: str, size: int) -> np.ndarray:
+    """The original crop of a face at `size`, RGB uint8. Raises LedgerBroken where it is missing or broken."""
+    from degrade.operations.apply import shrink
+
+    source = crop_path(dataset, face_id)
+    image = _decoded(source.read_bytes() if source.is_file() else b"")
+    if image is None:
+        raise LedgerBroken(
+            f"The crop {source} is missing or broken: remove it if it is there, and run `likeness curate` again."
+        )
+    return shrink(image, size)
+
+
+def read_version(dataset: Path, version: Version, size: int) -> np.ndarray:
+    """A cleaned version of a face, RGB uint8. Raises LedgerBroken where its file is not the one that was recorded."""
+    from manifests.ledger.cleaned_targets import version_path
+
+    source = version_path(dataset, version.iteration, version.round, version.face_id)
+    data = source.read_bytes() if source.is_file() else b""
+    image = _decoded(data) if sha256_bytes(data) == version.sha256 else None
+    if image is None or image.shape != (size, size, 3):
+        raise LedgerBroken(
+            f"The cleaned crop {source} is missing, changed or of another size: run `likeness iterate` into another "
+            "--out."
+        )
+    return image
+
+
+def _decoded(data: bytes) -> np.ndarray | None:
+    import cv2
+
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    return None if image is None else np.ascontiguousarray(image[:, :, ::-1], np.uint8)

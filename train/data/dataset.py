@@ -1,0 +1,232 @@
+"""What the trainer sees: sample number i of a run, the same bytes on any machine and at any worker count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from curate.faces.errors import FaceModelError
+from curate.faces.models import Finder
+from degrade.operations.apply import apply, to_float, to_uint8
+from degrade.operations.pixels import Theta
+from degrade.presets import find_preset, seeded
+from manifests.errors import BadInput
+from train.data.augment import augmented, check_augment
+from train.data.sampling import MILD, Sample, draw_sample, draw_theta, drawn_mildly
+from train.data.snapshot import Snapshot, load_snapshot
+from train.data.warp import warp_to
+from train.recipes import Recipe
+from train.restore.reference_photos import landmarks_of
+
+Batch = dict[str, Any]  # tensors; `theta` a list of θ
+
+
+class TrainingFaces(Dataset[Batch]):
+    """Sample `index`, a face with what it is shown.
+
+    lq and target (3,S,S) uint8; references (Kmax,3,S,S) uint8 and embeddings (Kmax,d) float32, zero in empty slots;
+    present (Kmax,) bool; row, the target's; right, bool: the references are of its person; landmarks (5,2) float32, the
+    target's, in pixels. Where the recipe warps, `found`, bool: whether landmarks were found on the LQ, and `warped`
+    (Kmax,) bool: the reference was warped to them and is not as aligned; where it has the loss `cycle`, `theta`; where
+    it has several steps, `step`, which of them learns. Raises BadInput for a snapshot of another size, FaceModelError
+    where the recipe warps and the detector is not to be had.
+    """
+
+    def __init__(self, snapshot: Snapshot, recipe: Recipe, seed: int, split: str = "train") -> None:
+        if snapshot.size != recipe.size:
+            raise BadInput(
+                f"{snapshot.folder} holds {snapshot.size} px crops and recipe {recipe.name} wants {recipe.size}: "
+                "take a snapshot for it."
+            )
+        if recipe.augment == "each":
+            check_augment()
+        self.folder, self.seed, self.recipe = snapshot.folder, seed, recipe
+        self.targets = snapshot.targets(split)
+        self.preset = find_preset(recipe.preset)
+        self._snapshot: Snapshot | None = snapshot
+        self._finder: Finder | None = None
+        if self.warps:
+            self._finder = snapshot.finder()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_snapshot": None, "_finder": None}  # a worker maps the files itself
+
+    @property
+    def warps(self) -> bool:
+        """References are warped to landmarks found on the LQ input."""
+        return "warped" in self.recipe.parts
+
+    @property
+    def snapshot(self) -> Snapshot:
+        if self._snapshot is None:
+            self._snapshot = load_snapshot(self.folder)
+        return self._snapshot
+
+    def __getitem__(self, index: int) -> Batch:
+        sample = draw_sample(self.snapshot, self.targets, self.recipe, self.seed, index)
+        epoch, face_id = index // len(self.targets), self.snapshot.face_ids[sample.target]
+        preset = MILD if drawn_mildly(self.recipe, self.seed, epoch, face_id) else self.preset
+        return self.pack(sample, draw_theta(preset, self.seed, epoch, face_id), max(self.recipe.reference_counts))
+
+    def pack(self, sample: Sample, theta: Theta, slots: int) -> Batch:
+        """The tensors of a sample whose LQ picture `theta` makes."""
+        snapshot, size = self.snapshot, self.snapshot.size
+        target, landmarks = _turned(snapshot, sample.target, sample.flip)
+        lq = to_uint8(apply(to_float(target), theta))
+        seen_at = self._landmarks_on(lq) if self.warps else None
+        references = np.zeros((slots, size, size, 3), np.uint8)
+        embeddings = np.zeros((slots, snapshot.embeddings.shape[1]), np.float32)
+        warped = np.zeros(slots, bool)
+        for slot, row in enumerate(sample.references):
+            crop, points = _turned(snapshot, row, sample.flip)
+            if sample.seeds:
+                crop, points = augmented(crop, points, sample.seeds[slot])
+            if seen_at is not None:
+                with suppress(ValueError):  # landmarks that no face can be warped by
+                    crop, warped[slot] = warp_to(crop, points, seen_at), True
+            references[slot] = crop
+            embeddings[slot] = snapshot.embeddings[row]  # of the photo as it is
+        packed: Batch = {
+            "lq": torch.from_numpy(lq).permute(2, 0, 1).contiguous(),
+            "target": torch.from_numpy(target).permute(2, 0, 1).contiguous(),
+            "references": torch.from_numpy(references).permute(0, 3, 1, 2).contiguous(),
+            "present": torch.arange(slots) < len(sample.references),
+            "embeddings": torch.from_numpy(embeddings),
+            "row": torch.tensor(sample.target),
+            "right": torch.tensor(sample.right),
+            "landmarks": torch.from_numpy(landmarks),
+        }
+        if self.warps:
+            packed["found"] = torch.tensor(seen_at is not None)
+            packed["warped"] = torch.from_numpy(warped)
+        if "cycle" in self.recipe.losses:
+            packed["theta"] = theta
+        if self.recipe.steps > 1:
+            packed["step"] = torch.tensor(sample.step)
+        return packed
+
+    def _landmarks_on(self, lq: np.ndarray) -> np.ndarray | None:
+        if self._finder is None:
+            self._finder = self.snapshot.finder()
+        return landmarks_of(lq, self._finder)
+
+
+def warping(snapshot: Snapshot, recipe: Recipe) -> str:
+    """What has to be said before a recipe is trained that warps its references; "" where there is nothing to say.
+
+    Raises BadInput where it warps them and no detector is to be had.
+    """
+    if "warped" not in recipe.parts:
+        return ""
+    spec = snapshot.recognizer["spec"]
+    try:
+        snapshot.finder()
+    except FaceModelError as error:
+        raise BadInput(
+            f"Recipe {recipe.name} warps references to landmarks found on the input, and what finds them, {spec}, "
+            f"cannot be loaded: {error}"
+        ) from error
+    if snapshot.detector_onnx is not None:
+        return ""
+    return f"Notice: the snapshot carries no detector, so landmarks are found by {spec} as it is on this machine."
+
+
+def _turned(snapshot: Snapshot, row: int, flip: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Crop and landmarks of a row; flipped, image left comes first again."""
+    crop, points = np.array(snapshot.crops[row]), snapshot.landmarks[row]  # a copy: the file is mapped read-only
+    if not flip:
+        return crop, points.copy()
+    turned = points[[1, 0, 2, 4, 3]]
+    turned[:, 0] = snapshot.size - 1 - turned[:, 0]
+    return np.ascontiguousarray(crop[:, ::-1]), turned
+
+
+def collate(samples: list[Batch]) -> Batch:
+    """A batch: tensors stacked, θ as a list."""
+    return {
+        name: [one[name] for one in samples] if name == "theta" else torch.stack([one[name] for one in samples])
+        for name in samples[0]
+    }
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Pictures as float32 in 0..1 on the device; θ stay where they are."""
+
+    def moved(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        there = value.to(device, non_blocking=True)
+        return there.float() / 255 if there.dtype == torch.uint8 else there
+
+    return {name: moved(value) for name, value in batch.items()}
+
+
+def batches(
+    faces: TrainingFaces, start: int, batch: int, workers: int, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
+    """Batches for ever, the first one beginning with sample `start`."""
+
+    def indices() -> Iterator[list[int]]:
+        first = start
+        while True:
+            share = batch // world
+            yield list(range(first + rank * share, first + (rank + 1) * share))
+            first += batch
+
+    loader: DataLoader[Batch] = DataLoader(
+        faces,
+        batch_sampler=_Endless(indices),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_begin_worker,
+    )
+    return iter(loader)
+
+
+class _Endless(torch.utils.data.Sampler[list[int]]):
+    def __init__(self, indices) -> None:  # type: ignore[no-untyped-def]
+        self._indices = indices
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._indices())
+
+
+def _begin_worker(_: int) -> None:
+    import signal
+
+    import cv2
+
+    cv2.setNumThreads(0)
+    worker = get_worker_info()
+    assert worker is not None
+    worker.dataset._finder = None  # type: ignore[attr-defined]  # no session of onnxruntime is carried across a fork
+    # the trainer decides when to stop: a signal to the whole process group must not end its workers first
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.SIG_IGN)
+
+
+def fixed_batch(faces: TrainingFaces, split: str, count: int, references: int) -> Batch | None:
+    """The same few pictures of a split every time, spread over its people, with up to `references` references each.
+
+    None where the split has no target. No flips; θ is keyed by the face, so that two runs show the same pictures.
+    """
+    snapshot = faces.snapshot
+    by_person: dict[str, list[int]] = {}
+    for row in snapshot.targets(split):
+        by_person.setdefault(snapshot.identity_ids[row], []).append(int(row))
+    turns = [rows[turn] for turn in range(count) for rows in by_person.values() if turn < len(rows)]
+    if not turns:
+        return None
+    packed = []
+    for row in turns[:count]:
+        sample = Sample(row, tuple(int(r) for r in snapshot.references[row][:references]), False)
+        theta = faces.preset.sample(seeded("sample grid", snapshot.face_ids[row]))
+        packed.append(faces.pack(sample, theta, references))
+    return collate(packed)

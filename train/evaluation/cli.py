@@ -1,0 +1,236 @@
+"""The commands of evaluation: evaluate, counterfactuals. likeness.py mounts them and turns errors into a sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from manifests.ledger.paths import MAX_SEED
+
+Dataset = Annotated[
+    Path, typer.Option(help="The dataset with the frozen set, or a benchmark of `likeness freeze`.", metavar="DATASET")
+]
+LqSet = Annotated[
+    str | None, typer.Option("--set", help="Name of the frozen set.", show_default="the test set of the right size")
+]
+Judge = Annotated[
+    str | None,
+    typer.Option(help="Face models in no loss, like dlib, to measure identity by.", show_default="the dataset's own"),
+]
+Faces = Annotated[str | None, typer.Option(help="Where the recognizer's files lie now.", show_default="as trained")]
+BaseModel = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the diffusion model lies now that it was trained on.", metavar="FOLDER", show_default="as trained"
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="Where the metrics' networks lie.", metavar="FOLDER", show_default="torch's cache"),
+]
+Steps = Annotated[
+    int, typer.Option(min=1, max=8, help="Restore in so many steps, at most as many as it was trained for.")
+]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Draws the references and the bootstrap.")]
+
+
+def evaluate(
+    runs: Annotated[list[Path] | None, typer.Argument(help="Training runs.", metavar="[RUN...]")] = None,
+    dataset: Dataset = ...,  # type: ignore[assignment]
+    restored: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A folder of somebody's restored images, called as those of the set; may be given again.",
+            metavar="FOLDER",
+            show_default="none",
+        ),
+    ] = None,
+    lq_set: LqSet = None,
+    references: Annotated[int, typer.Option(help="At most so many references an image.", min=1)] = 4,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="Names with commas, or all; docs/evaluate.md lists them.", show_default="the usual ones"),
+    ] = None,
+    judge: Judge = None,
+    faces: Faces = None,
+    base_model: BaseModel = None,
+    steps: Steps = 1,
+    weights: Weights = None,
+    fid_folder: Annotated[
+        Path | None, typer.Option(help="Pictures that metric fid_folder compares with.", show_default="none")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where a comparison goes: of several runs, or with --restored.", metavar="FOLDER"),
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write a page with the pictures, worst first.", metavar="FILE.html")
+    ] = None,
+    pictures: Annotated[int, typer.Option(help="At most so many images on the page.", min=1)] = 60,
+    markdown: Annotated[Path | None, typer.Option(help="Write the tables as Markdown.", metavar="FILE")] = None,
+    latex: Annotated[Path | None, typer.Option(help="Write the tables for a paper.", metavar="FILE")] = None,
+    seed: Seed = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be measured; write nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")] = False,
+) -> None:
+    """Measure restorers on a frozen test set, beside the LQ input itself, with 95% bootstrap intervals.
+
+    Writes RUN/evaluation.json and RUN/evaluation.parquet, a row an image and a system (evaluation-judge.* with
+    --judge); of several runs, or of folders that somebody else restored the set into, FOLDER/comparison.*.
+
+    Example: likeness evaluate dataset/run --dataset dataset --page evaluation.html
+    """
+    from manifests.errors import BadInput
+    from train.restore.output_paths import check_files, result_name
+
+    mine, theirs = runs or [], restored or []
+    if not mine and not theirs:
+        raise BadInput("Name a training run, or a folder of restored images with --restored.")
+    check_files(page, markdown, latex)
+    several = len(mine) + len(theirs) > 1 or bool(theirs)
+    if several and out is None:
+        raise BadInput("A comparison needs a place: say --out FOLDER.")
+    if not several and out is not None:
+        raise BadInput("--out is for comparisons; one run's evaluation goes into its own folder.")
+    if dry_run:
+        stem = (out or Path()) / "comparison" if several else mine[0] / result_name("evaluation", judge, steps)
+        _say_plan(dataset, lq_set, stem, as_json)
+        return
+    from manifests.runtime.progress import progress
+    from train.evaluation.evaluate import METRICS_ASKED, Asked, Pictures
+    from train.evaluation.evaluate import compare as compare_all
+    from train.evaluation.evaluate import evaluate as measured
+
+    asked = Asked(
+        references=references,
+        metrics=_metrics(metrics, METRICS_ASKED),
+        judge=judge,
+        faces=faces,
+        base_model=base_model,
+        steps=steps,
+        weights=weights,
+        fid_folder=fid_folder,
+        seed=seed,
+    )
+    seen = Pictures() if page is not None else None
+    with progress("images", as_json) as report:
+        if several:
+            assert out is not None
+            result = compare_all(mine, theirs, dataset, out, lq_set, asked, report, seen)
+        else:
+            result = measured(mine[0], dataset, lq_set, asked, report, seen)
+    _write(result, markdown, latex)
+    if page is not None and seen is not None:
+        from train.evaluation.html_page import page as built
+        from train.restore.output_paths import write_text
+
+        write_text(page, built(result, seen, pictures))
+    print_evaluation(result, as_json)
+
+
+def counterfactuals(
+    run: Annotated[Path, typer.Argument(help="A training run.", metavar="RUN")],
+    dataset: Dataset,
+    lq_set: LqSet = None,
+    references: Annotated[int, typer.Option(help="So many references are shown wrongly.", min=1, max=8)] = 4,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="Names with commas, or all; docs/evaluate.md lists them.", show_default="the usual ones"),
+    ] = None,
+    judge: Judge = None,
+    faces: Faces = None,
+    base_model: BaseModel = None,
+    steps: Steps = 1,
+    weights: Weights = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw identity to the target into this file.", metavar="FILE.svg")
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the tables as Markdown.", metavar="FILE")] = None,
+    latex: Annotated[Path | None, typer.Option(help="Write the tables for a paper.", metavar="FILE")] = None,
+    seed: Seed = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be measured; write nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")] = False,
+) -> None:
+    """Does it use its references? Up to eight of them, and wrong, shuffled, repeated, blurred, turned and unlike ones.
+
+    Writes RUN/counterfactuals.json and .parquet (counterfactuals-judge.* with --judge).
+
+    Example: likeness counterfactuals dataset/run --dataset dataset --judge dlib --plot curve.svg
+    """
+    from train.restore.output_paths import check_files, result_name
+
+    check_files(plot, markdown, latex)
+    if dry_run:
+        _say_plan(dataset, lq_set, run / result_name("counterfactuals", judge, steps), as_json)
+        return
+    from manifests.runtime.progress import progress
+    from train.evaluation.counterfactuals import METRICS_ASKED
+    from train.evaluation.counterfactuals import counterfactuals as measured
+    from train.evaluation.counterfactuals import plot as drawn
+    from train.evaluation.evaluate import Asked
+
+    asked = Asked(
+        references=references,
+        metrics=_metrics(metrics, METRICS_ASKED),
+        judge=judge,
+        faces=faces,
+        base_model=base_model,
+        steps=steps,
+        weights=weights,
+        seed=seed,
+    )
+    with progress("images", as_json) as report:
+        result = measured(run, dataset, lq_set, asked, report)
+    _write(result, markdown, latex)
+    if plot is not None:
+        from manifests.errors import BadInput
+        from train.restore.output_paths import write_text
+
+        if "id_target" not in result["metrics"]:
+            raise BadInput("--plot draws identity to the target: name id_target in --metrics.")
+        write_text(plot, drawn(result))
+    print_evaluation(result, as_json)
+    if not as_json:
+        have = ", ".join(f"{count} of {result['images']} have {k}" for k, count in result["have"].items() if k != "0")
+        typer.echo(f"References: {have}; an image with fewer is shown all it has.")
+        typer.echo(f"Another order changes a pixel by at most {result['largest_change_by_order']}/255.")
+
+
+def print_evaluation(result: dict[str, Any], as_json: bool) -> None:
+    """The tables of an evaluation, or its JSON."""
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    from train.evaluation.text_tables import show
+
+    show(result)
+
+
+def _metrics(told: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
+    if told is None:
+        return usual
+    if told == "all":
+        from train.metrics.registry import METRICS
+
+        return tuple(METRICS)
+    return tuple(dict.fromkeys(name.strip() for name in told.split(",") if name.strip())) or usual
+
+
+def _write(result: dict[str, Any], markdown: Path | None, latex: Path | None) -> None:
+    from train.evaluation import text_tables as tables
+    from train.restore.output_paths import write_text
+
+    for path, text in ((markdown, tables.markdown), (latex, tables.latex)):
+        if path is not None:
+            write_text(path, text(result))
+
+
+def _say_plan(dataset: Path, lq_set: str | None, stem: Path, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"dataset": str(dataset), "lq_set": lq_set, "writes": f"{stem}.json"}))
+        return
+    name = lq_set or "the frozen test set of the restorer's size"
+    typer.echo(f"Would measure {name} of {dataset} and write {stem}.json and {stem.name}.parquet.")

@@ -1,0 +1,359 @@
+"""Restore a frozen set with references, without, and with wrong ones, and measure each: truth is known there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.faces.models import FaceModels, load_faces
+from manifests.errors import BadInput
+from manifests.ledger.ledger import Ledger
+from manifests.runtime.files import sweep, write_atomically
+from manifests.runtime.progress import Report
+from train.benchmark.frozen_benchmark import is_benchmark, load_benchmark
+from train.evaluation.aggregate import Row, differences, table, told_interval
+from train.evaluation.cases import Case, FrozenSet, read_cases, refuse_seen
+from train.evaluation.rows import Keep, files_of, input_row, outsiders_row, per_image, restored_rows
+from train.evaluation.systems import System, compared, systems
+from train.fit.checkpoints import newest_checkpoint
+from train.metrics.distribution import fid
+from train.metrics.measure import Measure, known, measuring
+from train.metrics.registry import METRICS
+from train.models.restorer import Restorer
+from train.models.steps import check_steps
+from train.restore.output_paths import photos_in, result_name
+from train.restore.reading import read_numbers, reader
+from train.restore.restore import load_recorded_faces, on_device, open_restorer
+
+# what is measured where nothing else is asked for; LPIPS and DISTS where their weights are here
+METRICS_ASKED = ("psnr", "ssim", "lpips", "dists", "id_target", "id_references", "face_restored", "copy_ratio")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is measured, and by whom."""
+
+    references: int = 4  # at most so many an image
+    counts: tuple[int, ...] = ()  # also with so many, between none and all
+    metrics: tuple[str, ...] = METRICS_ASKED
+    judge: str | None = None  # a --faces spec; None: the dataset's own recognizer
+    faces: str | None = None  # where the recognizer's files lie now
+    base_model: str | None = None  # where the diffusion model lies now
+    steps: int = 1  # that a face is restored in
+    weights: Path | None = None  # the metrics' networks
+    fid_folder: Path | None = None  # of metric fid_folder
+    seed: int = 0  # draws the references and the bootstrap
+
+
+@dataclass
+class Pictures:
+    """What a page shows, filled while it is measured."""
+
+    cases: tuple[Case, ...] = ()
+    rows: Sequence[Row] = ()
+    of: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)  # restored, by face and key
+
+    def watch(self, row: Row, image: np.ndarray) -> None:
+        """Keep a row's picture."""
+        self.of[row["face_id"], row["key"]] = image
+
+
+def evaluate(
+    run: Path,
+    dataset: Path,
+    lq_set: str | None = None,
+    asked: Asked | None = None,
+    report: Report = lambda *_: None,
+    pictures: Pictures | None = None,
+) -> dict[str, Any]:
+    """Measure the newest checkpoint of `run` on a frozen set of `dataset`; answers what RUN/evaluation.json then holds.
+
+    Rows: the LQ input, restored without references, with up to `references` of them (train/evaluation/cases.py says which), with
+    each number of `counts` between, and with as many of another person; and the paired differences between them.
+    Identity is by the judge: the dataset's own recognizer, which a restorer with an identity loss has also learned
+    through, or `judge`; `result_name` says what the files are then called. RUN/evaluation.parquet holds a row an image
+    and a system. Raises BadInput, LedgerError or FaceModelError.
+    """
+    asked = asked or Asked()
+    found = Evaluation(dataset, lq_set, asked, pictures.watch if pictures is not None else None)
+    rows = found.of_run(run, systems(asked.references, asked.counts), report)
+    result = found.result(rows, compared(asked.references)) | found.about(run)
+    if pictures is not None:
+        pictures.cases, pictures.rows = found.cases, rows
+    write_result(run / result_name("evaluation", asked.judge, asked.steps), result, rows)
+    return result
+
+
+def compare(
+    runs: Sequence[Path],
+    folders: Sequence[Path],
+    dataset: Path,
+    out: Path,
+    lq_set: str | None = None,
+    asked: Asked | None = None,
+    report: Report = lambda *_: None,
+    pictures: Pictures | None = None,
+) -> dict[str, Any]:
+    """Several runs, and folders that somebody else restored the set into, side by side in OUT/comparison.*.
+
+    Every system is compared with the first run's restored images, or the first folder's, image by image. What a folder
+    lacks is a row with a reason, what it has besides is in `extra`. Raises as `evaluate`; BadInput for two of one name.
+    """
+    asked = asked or Asked()
+    named = [path.resolve().name for path in (*runs, *folders)]
+    if twice := next((name for name in named if named.count(name) > 1), None):
+        raise BadInput(f"Two of what is compared are called {twice}: rename one of the folders.")
+    found = Evaluation(dataset, lq_set, asked, pictures.watch if pictures is not None else None)
+    rows: list[Row] = []
+    lines, about, extra = systems(asked.references, asked.counts), dict[str, Any](), dict[str, list[str]]()
+    for run in runs:
+        own = found.of_run(run, lines[1:] if rows else lines, report, run.resolve().name)
+        rows, about[run.resolve().name] = [*rows, *own], found.about(run)
+    for folder in folders:
+        own, extra[folder.resolve().name] = found.of_folder(folder, report, with_input=not rows)
+        rows += own
+    leaders = [f"{run.resolve().name}/{asked.references}" for run in runs] + [path.resolve().name for path in folders]
+    first = leaders[0]
+    pairs = [(f"{other} - {first}", other, first) for other in leaders[1:]]
+    for run in runs:
+        name = run.resolve().name
+        pairs += [(f"{name}: {what}", _of(name, one), _of(name, two)) for what, one, two in compared(asked.references)]
+    result = found.result(rows, pairs) | {"runs": about, "extra": extra}
+    if pictures is not None:
+        pictures.cases, pictures.rows = found.cases, rows
+    write_result(out / "comparison", result, rows)
+    return result
+
+
+class Evaluation:
+    """A frozen set with what measures it, for one or several restorers."""
+
+    def __init__(
+        self,
+        dataset: Path,
+        lq_set: str | None,
+        asked: Asked,
+        watch: Keep | None = None,  # told of every picture that was measured
+        most: int | None = None,  # references to read for an image, where that is more than are asked for
+        harder: bool = False,  # and those of other poses and likenesses
+    ) -> None:
+        if asked.references < 1:
+            raise BadInput("--references must be at least 1; the row without references is always there.")
+        known(asked.metrics)
+        check_steps(asked.steps)
+        self.dataset, self.lq_set, self.asked, self.watch = Path(dataset), lq_set, asked, watch
+        self.most, self.harder = most or asked.references, harder
+        self.frozen: FrozenSet | None = None
+        self.judge: FaceModels | None = None
+        self.own_sha256 = ""  # of the dataset's recognizer
+        self.reasons: dict[str, str] = {}
+        self.measure: Measure | None = None
+        self.checked: dict[Path, bool] = {}
+        self.models: dict[Path, Restorer] = {}
+        self.set_images: dict[str, list[np.ndarray]] = {}
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """What was measured."""
+        return () if self.frozen is None else self.frozen.cases
+
+    @property
+    def names(self) -> list[str]:
+        """The metrics that an image has and that can be had here."""
+        return [name for name in per_image(self.asked.metrics) if name not in self.reasons]
+
+    def of_run(self, run: Path, lines: Sequence[System], report: Report, label: str = "") -> list[Row]:
+        """The rows of a run's newest checkpoint, with its label before each key but the LQ input's."""
+        checkpoint = newest_checkpoint(run)
+        model = on_device(open_restorer(checkpoint, self.asked.base_model, self.asked.steps))
+        recognizer = load_recorded_faces(model, self.asked.faces)
+        frozen, measure = self._begun(model, recognizer)
+        self.models[run] = model
+        self.checked[run] = refuse_seen(self.dataset, checkpoint.parent, frozen.cases)
+        rows: list[Row] = []
+
+        def keep(row: Row, image: np.ndarray) -> None:
+            self.kept(_labelled(row, label), image)
+
+        for done, case in enumerate(frozen.cases, 1):
+            for row in restored_rows(case, model, measure, lines, recognizer, self.names, keep):
+                rows.append(_labelled(row, label))
+            report("evaluate", done, len(frozen.cases))
+        return rows
+
+    def of_folder(self, folder: Path, report: Report, with_input: bool) -> tuple[list[Row], list[str]]:
+        """The rows of images that somebody else restored, the LQ input's too if asked for, and the names of the files
+        that belong to none."""
+        if self.frozen is None:
+            self._begin_alone()
+        frozen, measure = self.frozen, self.measure
+        assert frozen is not None and measure is not None
+        (files, extra), name = files_of(folder, frozen.cases), folder.resolve().name
+        rows = []
+        with reader(limited=True, of=read_numbers) as read:
+            for done, case in enumerate(frozen.cases, 1):
+                if with_input:
+                    rows.append(input_row(case, measure, self.names, self.kept))
+                file = files.get(case.face_id)
+                rows.append(outsiders_row(case, file, name, name, measure, self.names, read, self.kept))
+                report("evaluate", done, len(frozen.cases))
+        return rows, extra
+
+    def result(self, rows: Sequence[Row], pairs: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
+        """The figures of `rows` with everything that a reader needs to believe them."""
+        assert self.frozen is not None and self.judge is not None
+        people = [case.identity_id for case in self.frozen.cases]
+        lines, reasons = table(rows, self.names, self.asked.seed), dict(self.reasons)
+        for name in self.asked.metrics:
+            if METRICS[name].scope == "set" and name not in reasons:
+                self._of_set(name, lines, reasons)
+        for line in lines:  # a dash for what cannot be had
+            line.update(dict.fromkeys(reasons))
+        asked = sorted(self.asked.metrics, key=lambda name: name in reasons)  # what there is comes first
+        return {
+            "dataset": str(self.dataset.resolve()),
+            "lq_set": self.frozen.name,
+            "images": len(self.frozen.cases),
+            "images_in_set": self.frozen.images,
+            "people": len(set(people)),
+            "references": self.asked.references,
+            "size": self.frozen.cases[0].target.shape[0],
+            "judge": {
+                "spec": self.judge.spec,
+                "sha256": self.judge.recognizer_sha256(),
+                "is_the_datasets_own": self.judge.recognizer_sha256() == self.own_sha256,
+            },
+            "interval": told_interval(people),
+            "without_wrong_references": sum(not case.wrong for case in self.frozen.cases),
+            "metrics": {name: _described(name) for name in asked},
+            "not_measured": reasons,
+            "unmeasured": _reasons(rows),
+            "rows": lines,
+            "differences": differences(rows, pairs, self.names, self.asked.seed),
+        }
+
+    def about(self, run: Path) -> dict[str, Any]:
+        """What a result says of one run."""
+        facts = self.models[run].facts
+        assert self.judge is not None
+        return {
+            "checkpoint": newest_checkpoint(run).name,
+            "recipe": facts.get("recipe"),
+            "images_seen": facts.get("images"),
+            "steps": self.asked.steps,
+            "unseen_in_training": "checked" if self.checked[run] else "not checked: RUN/snapshot is not there",
+        }
+
+    def _begun(self, model: Restorer, recognizer: FaceModels) -> tuple[FrozenSet, Measure]:
+        size = model.config.size
+        if self.frozen is None:
+            self.frozen = read_cases(self.dataset, size, self.lq_set, self.most, self.asked.seed, self.harder)
+            self.own_sha256 = _recorded(self.dataset)[1]
+            self._load(load_faces(self.asked.judge) if self.asked.judge is not None else recognizer)
+        elif self.frozen.cases[0].target.shape[0] != size:
+            raise BadInput(
+                f"The set has {self.frozen.cases[0].target.shape[0]} px images and one of the restorers works at "
+                f"{size} px: compare restorers of one size."
+            )
+        if model.facts.get("recognizer") is not None and recognizer.recognizer_sha256() != self.own_sha256:
+            raise BadInput(
+                f"The restorer knows people by {recognizer.spec}, and {self.dataset} was curated with another "
+                f"recognizer, so its references are no references to it: curate the photos with --faces "
+                f"{recognizer.spec}."
+            )
+        assert self.measure is not None
+        return self.frozen, self.measure
+
+    def _begin_alone(self) -> None:
+        """Without a run: the set by its name, or the one test set there is; by the judge, or the dataset's own."""
+        self.frozen = read_cases(self.dataset, None, self.lq_set, self.asked.references, self.asked.seed)
+        spec, self.own_sha256 = _recorded(self.dataset)
+        self._load(load_faces(self.asked.judge or self.asked.faces or spec))
+
+    def _load(self, judge: FaceModels) -> None:
+        self.judge = judge
+        self.measure, self.reasons = measuring(self.asked.metrics, judge, self.asked.weights)
+        if "fid_folder" in self.asked.metrics and self.asked.fid_folder is None:
+            self.reasons["fid_folder"] = "no folder is named: say --fid-folder FOLDER."
+
+    def kept(self, row: Row, image: np.ndarray) -> None:
+        """What becomes of a row's picture."""
+        if self.watch is not None:
+            self.watch(row, image)
+        if any(METRICS[name].scope == "set" and name not in self.reasons for name in self.asked.metrics):
+            self.set_images.setdefault(row["key"], []).append(image)
+
+    def _of_set(self, name: str, lines: list[Row], reasons: dict[str, str]) -> None:
+        """One figure a set, without an interval."""
+        assert self.frozen is not None
+        others = [case.target for case in self.frozen.cases]
+        try:
+            if name == "fid_folder":
+                assert self.asked.fid_folder is not None
+                with reader(limited=True) as read:
+                    others = [read(path) for path in photos_in(self.asked.fid_folder)]
+            for line in lines:
+                made = self.set_images.get(line["key"], [])
+                line[name] = {"mean": fid(made, others, self.asked.weights), "images": len(made)} if made else None
+        except BadInput as error:
+            reasons[name] = str(error)
+
+
+def _of(label: str, key: str) -> str:
+    return key if key == "lq" or not label else f"{label}/{key}"
+
+
+def _labelled(row: Row, label: str) -> Row:
+    if not label or row["key"] == "lq":
+        return row
+    return row | {"key": _of(label, row["key"]), "system": f"{label}: {row['system']}"}
+
+
+def _described(name: str) -> dict[str, Any]:
+    metric = METRICS[name]
+    return {
+        "title": metric.title,
+        "unit": metric.unit,
+        "better": metric.better,
+        "digits": metric.digits,
+        "convention": metric.convention,
+        "source": metric.source,
+        "without_a_figure": metric.nan,
+    }
+
+
+def _reasons(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """What could not be measured at all: system, face, reason."""
+    return [
+        {"key": row["key"], "face_id": row["face_id"], "reason": row["reason"]}
+        for row in rows
+        if row["reason"] is not None
+    ]
+
+
+def _recorded(dataset: Path) -> tuple[str, str]:
+    """Spec and sha256 of a dataset's, or a benchmark's, recognizer."""
+    if is_benchmark(dataset):
+        recognizer = load_benchmark(dataset).card["recognizer"]
+        return "auto", str(recognizer["sha256"])
+    with Ledger.open(dataset) as ledger:
+        found = ledger.query("SELECT spec, sha256 FROM models WHERE role = 'recognizer'").rows()
+    if len(found) != 1:
+        raise BadInput(f"The ledger of {dataset} names {len(found)} recognizers: say --judge.")
+    return str(found[0][0]), str(found[0][1])
+
+
+def write_result(stem: Path, result: dict[str, Any], rows: Sequence[Row]) -> None:
+    """STEM.json and STEM.parquet."""
+    sweep(stem.parent, below=False, alone=False)
+    write_atomically(stem.with_suffix(".json"), json.dumps(result, indent=1).encode())
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rows)), sink)
+    write_atomically(stem.with_suffix(".parquet"), sink.getvalue().to_pybytes())

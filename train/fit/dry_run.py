@@ -1,0 +1,189 @@
+"""What `likeness train --dry-run` says: what would be trained, how large it is, and how fast this machine is at it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from degrade.presets import find_preset
+from manifests.errors import BadInput
+from train.data import dataset as data
+from train.data.augment import check_augment
+from train.data.sampling import draw_theta
+from train.data.snapshot import FACTS, Snapshot, load_snapshot
+from train.fit.engine import Engine, build
+from train.fit.loop import learn
+from train.fit.objective import THROUGH_RECOGNIZER
+from train.fit.settings import Settings, computed, recognizer_of, settled
+from train.recipes import DIFFUSION, Recipe
+
+UPDATES = 3  # timed, after one that is not (ours)
+_GIB = 2**30
+
+
+def resolved(recipe: Recipe, settings: Settings) -> list[str]:
+    """The configuration in sentences, with every default filled in."""
+    losses = ", ".join(f"{name} {weight:g}" for name, weight in recipe.losses.items())
+    counts = ", ".join(map(str, recipe.reference_counts))
+    mild = f", for {recipe.mild:.0%} of the images a mild one" if recipe.mild else ""
+    vre = f" VRE: {settings.vre}." if settings.vre is not None else ""
+    return [
+        f"Base: {settings.base_model}. Preset: {recipe.preset}{mild}. Parts: {', '.join(recipe.parts) or 'none'}.{vre}",
+        f"References: {counts} an image, wrong ones for {recipe.wrong:.0%} of the images, augmented: {recipe.augment}.",
+        f"Losses: {losses}. Discriminator: {recipe.discriminator or 'none'}.",
+        f"Batch {recipe.batch} in {settings.accumulate} part{'s' * (settings.accumulate > 1)}, AdamW {recipe.rate:g} "
+        f"after {recipe.warmup} images, falling from {recipe.decay_from}; clip {recipe.clip:g}, EMA half-life "
+        f"{recipe.ema} images; timestep {recipe.timestep}"
+        + (f", {recipe.steps} steps" if recipe.steps > 1 else "")
+        + (f", LoRA rank {recipe.lora_rank}." if recipe.lora_rank else "."),
+    ]
+
+
+def measured(source: Path, recipe: Recipe, seed: int, settings: Settings) -> list[str]:
+    """Parameters, memory and images a second in sentences, by a few updates that are then forgotten.
+
+    On the faces of `source` where it is a snapshot; where it is a dataset on random pictures, without the losses
+    through its recognizer. Raises BadInput and ModelUnavailable as training would.
+    """
+    taken = load_snapshot(source) if (source / FACTS).is_file() else None
+    notice = "" if taken is None else data.warping(taken, recipe)
+    if recipe.augment == "each":
+        check_augment()
+    facts = settled(recipe, *_recognizer_of(source, taken), settings)
+    run = computed(recipe, facts)
+    if taken is None:
+        run = replace(run, losses={n: weight for n, weight in run.losses.items() if n not in THROUGH_RECOGNIZER})
+    on_gpu = torch.cuda.is_available()
+    # a diffusion model takes minutes a batch on a CPU, so one image is timed there, once
+    count, updates = (recipe.batch // settings.accumulate, UPDATES) if on_gpu or recipe.base != DIFFUSION else (1, 1)
+    dim = taken.embeddings.shape[1] if taken is not None else _embedding_dim(source)
+    recognizer = None if taken is None else recognizer_of(taken, facts)
+    engine = build(run, dim, seed, settings, facts["precision"], recognizer)
+    faces = None if taken is None else data.TrainingFaces(taken, recipe, seed)
+    batch = _random_batch(recipe, dim, count, seed) if faces is None else next(data.batches(faces, 0, count, 0, 0, 1))
+    batch = data.to_device(batch, engine.device)
+
+    activations = _update(engine, batch, 0, seed)  # also the warm-up
+    if on_gpu:
+        torch.cuda.synchronize()
+    began = time.monotonic()
+    for number in range(updates):
+        _update(engine, batch, number + 1, seed)
+    if on_gpu:
+        torch.cuda.synchronize()
+    pace = count * updates / (time.monotonic() - began)
+
+    what = "random pictures" if taken is None else "the snapshot's faces, loading not counted"
+    left_out = sorted(set(recipe.losses) - set(run.losses))
+    without = f", without {' and '.join(left_out)}" if left_out else ""
+    times = "one update" if updates == 1 else f"{updates} updates"
+    device = torch.cuda.get_device_name() if on_gpu else "the CPU"
+    return [
+        *([notice] if notice else []),
+        *_parameters(engine),
+        _memory(engine, activations, count, recipe.batch // settings.accumulate),
+        f"Speed: {pace:.2g} images/s on {device} in {facts['precision']}: {times} of batch {count} after a warm-up, on "
+        f"{what}{without}.",
+    ]
+
+
+def _update(engine: Engine, batch: data.Batch, number: int, seed: int) -> int:
+    """One update; answers the bytes that the forward passes kept for the gradients, weights not counted."""
+    storages: dict[int, int] = {}
+    weights = {p.untyped_storage().data_ptr() for m in (engine.model, engine.judge) if m for p in m.parameters()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        learn(engine, [batch], number, seed)
+    for optimizer in filter(None, (engine.optimizer, engine.judge_optimizer)):
+        optimizer.step()
+    engine.average.follow(0.5)
+    return sum(storages.values())
+
+
+def _parameters(engine: Engine) -> list[str]:
+    def count(module: nn.Module) -> tuple[int, int]:
+        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
+        return sum(n for n, grows in sizes if grows), sum(n for n, grows in sizes if not grows)
+
+    parts = dict(engine.model.named_children())
+    if engine.judge is not None:
+        parts["discriminator"] = engine.judge
+    counts = {name: count(part) for name, part in parts.items()}
+    rows = [f"  {name}: {grown:,} trained, {frozen:,} frozen" for name, (grown, frozen) in counts.items()]
+    grown, frozen = (sum(pair[i] for pair in counts.values()) for i in (0, 1))
+    return [f"Parameters: {grown:,} trained, {frozen:,} frozen.", *rows]
+
+
+def _memory(engine: Engine, activations: int, count: int, batch: int) -> str:
+    modules = [m for m in (engine.model, engine.judge, engine.recognizer, engine.objective) if isinstance(m, nn.Module)]
+    tensors = {id(tensor): tensor for module in modules for tensor in (*module.parameters(), *module.buffers())}
+    weights = sum(tensor.nbytes for tensor in tensors.values())
+    grown = sum(parameter.nbytes for group in engine.optimizer.param_groups for parameter in group["params"])
+    judged = engine.judge_optimizer.param_groups[0]["params"] if engine.judge_optimizer is not None else []
+    learned = grown + sum(parameter.nbytes for parameter in judged)
+    shares = {
+        "weights": weights,
+        "gradients": learned,
+        "Adam's moments": 2 * learned,
+        "average": grown,
+        "activations": activations * batch // count,
+    }
+    scaled = f", scaled from batch {count}" if count != batch else ""
+    told = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in shares.items())
+    peak = f" Peak on the GPU: {torch.cuda.max_memory_allocated() / _GIB:.2f} GiB." if torch.cuda.is_available() else ""
+    return (
+        f"Memory for a part of {batch}: about {sum(shares.values()) / _GIB:.2f} GiB ({told}; activations are measured"
+        f"{scaled}, the rest is counted; the program itself and what a layer needs for a moment come on top).{peak}"
+    )
+
+
+def _recognizer_of(source: Path, taken: Snapshot | None) -> tuple[dict[str, Any], bool]:
+    if taken is not None:
+        return taken.facts, taken.recognizer_onnx is not None
+    return {"recognizer": {"spec": "of the dataset"}}, True
+
+
+def _embedding_dim(dataset: Path) -> int:
+    from manifests.ledger.ledger import Ledger
+
+    with Ledger.open(Path(dataset)) as ledger:
+        found = ledger.query("SELECT dim FROM models WHERE role = 'recognizer'").rows()
+    if len(found) != 1:
+        raise BadInput(
+            f"The ledger of {dataset} names {len(found)} recognizers where it should name one: curate again."
+        )
+    return int(found[0][0])
+
+
+def _random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch:
+    """A batch in form, with as many references as the recipe ever shows."""
+    preset = find_preset(recipe.preset)
+    draw, slots, size = torch.Generator().manual_seed(seed), max(recipe.reference_counts), recipe.size
+    shown = torch.arange(slots).expand(count, -1) < torch.tensor(
+        [recipe.reference_counts[i % len(recipe.reference_counts)] for i in range(count)]
+    ).view(-1, 1)
+    return {
+        "lq": torch.rand(count, 3, size, size, generator=draw),
+        "target": torch.rand(count, 3, size, size, generator=draw),
+        "references": torch.rand(count, slots, 3, size, size, generator=draw),
+        "present": shown,
+        "embeddings": nn.functional.normalize(torch.randn(count, slots, dim, generator=draw), dim=-1),
+        "row": torch.zeros(count, dtype=torch.long),
+        "right": torch.ones(count, dtype=torch.bool),
+        "landmarks": torch.rand(count, 5, 2, generator=draw) * size,
+        "found": torch.ones(count, dtype=torch.bool),
+        "warped": shown,
+        "theta": [draw_theta(preset, seed, 0, str(number)) for number in range(count)],
+        **({"step": torch.arange(count) % recipe.steps} if recipe.steps > 1 else {}),
+    }

@@ -1,0 +1,202 @@
+"""What a run is: settled at its first start, written into RUN/config.json, and compared at every other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from manifests.errors import BadInput
+from manifests.runtime.files import sha256_file, write_atomically
+from manifests.runtime.json_log import log
+from manifests.runtime.versions import code_version
+from train.data.snapshot import Snapshot
+from train.fit.checkpoints import WEIGHTS, newest_checkpoint
+from train.fit.distributed import world
+from train.fit.objective import THROUGH_RECOGNIZER
+from train.models.steps import check_steps
+from train.recipes import DIFFUSION, TINY, VRE, Recipe, model_config
+from train.restore.output_paths import RUN_CONFIG, check_run_folder
+
+PRECISIONS = ("fp32", "bf16")
+
+# how config.json's entries are called in the sentence that refuses a folder
+_COMPARED = {
+    "recipe": "recipe",
+    "seed": "seed",
+    "snapshot": "snapshot",
+    "identity_loss": "identity loss",
+    "base_sha256": "base model",
+    "vre": "VRE",
+    "precision": "precision",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is told beside its data, its recipe, its seed and its end; None stands for what fits the machine."""
+
+    base_model: str = TINY  # "tiny", or a folder or hub name in diffusers' layout
+    vre: Path | None = None  # a run of recipe vre, whose LQ dictionary makes the prompt
+    weights: Path | None = None  # where the backbones of perceptual losses lie
+    precision: str | None = None  # of PRECISIONS
+    accumulate: int = 1  # parts that a batch is computed in, one after the other
+    compile: bool = False  # torch.compile
+    identity: bool = True  # the losses through the dataset's recognizer
+
+
+def settled(recipe: Recipe, snapshot_facts: dict[str, Any], has_onnx: bool, settings: Settings) -> dict[str, Any]:
+    """The facts of a run that its recipe, its settings and its recognizer decide. Raises BadInput as `decided` does."""
+    spec = snapshot_facts["recognizer"]["spec"]
+    return decided(recipe, settings) | {"identity_loss": _identity_loss(recipe, spec, has_onnx, settings.identity)}
+
+
+def decided(recipe: Recipe, settings: Settings) -> dict[str, Any]:
+    """The facts of a run that its recipe and its settings decide, before there is a snapshot.
+
+    Raises BadInput where they do not go together, and where the base or the embedder cannot be had.
+    """
+    if settings.accumulate < 1:
+        raise BadInput(f"--accumulate {settings.accumulate}: say 1 or more.")
+    if recipe.batch % (world() * settings.accumulate):
+        raise BadInput(
+            f"A batch of {recipe.batch} cannot be shared by {world()} processes in {settings.accumulate} parts each: "
+            f"choose --accumulate so that processes times parts divides {recipe.batch}."
+        )
+    check_steps(recipe.steps)
+    if recipe.steps > 1 and recipe.name == VRE:
+        raise BadInput("Recipe vre trains no restorer: leave --steps away.")
+    if settings.precision not in (None, *PRECISIONS):
+        raise BadInput(f"--precision {settings.precision}: say {' or '.join(PRECISIONS)}.")
+    if (recipe.base == TINY) != (settings.base_model == TINY):
+        raise BadInput(f"Recipe {recipe.name} on {recipe.base} does not go with --base-model {settings.base_model}.")
+    return {
+        "recipe": json.loads(json.dumps(asdict(recipe))),
+        "base_model": settings.base_model,
+        "base_sha256": _base_sha256(recipe, settings.base_model),
+        "vre": _dictionary(recipe, settings.vre),
+        "precision": settings.precision or _usual_precision(),
+        "accumulate": settings.accumulate,
+        "compile": settings.compile,
+        "processes": world(),
+    }
+
+
+def check_images(recipe: Recipe, images: int) -> None:
+    """Raises BadInput for a run that is shorter than a batch."""
+    if images < recipe.batch:
+        raise BadInput(f"--images {images} is less than one batch of {recipe.batch}.")
+
+
+def claim(
+    run: Path, taken: Snapshot, recipe: Recipe, seed: int, settings: Settings, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """RUN/config.json: written on the first start; on every other compared, and answered as it lies there.
+
+    Raises BadInput where RUN belongs to something else.
+    """
+    facts = settled(recipe, taken.facts, taken.recognizer_onnx is not None, settings) | {
+        "seed": seed,
+        "snapshot": {name: taken.facts[name] for name in ("hash", "manifest", "counts")},
+        "recognizer": taken.recognizer,
+        "code_version": code_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    loss = facts["identity_loss"]
+    if not loss["on"] and any(name in recipe.losses for name in THROUGH_RECOGNIZER):
+        say(f"Notice: no identity loss, {loss['why']}.")
+    check_run_folder(run)
+    path = run / RUN_CONFIG
+    log("claimed", run=str(run), resumes=path.is_file(), **facts)
+    if path.is_file():
+        there = json.loads(path.read_text(encoding="utf-8"))
+        if settings.precision is None:  # a run goes on as it began, also on another machine
+            facts["precision"] = there.get("precision")
+        for name, called in _COMPARED.items():
+            # a run from before these were told has no other
+            own = {"steps": 1, "mild": 0.0, **there["recipe"]} if name == "recipe" else there.get(name)
+            if own != facts[name]:
+                raise BadInput(f"{run} belongs to another {called}: give this run another --out.")
+        return there
+    write_atomically(path, json.dumps(facts, indent=2, sort_keys=True).encode())
+    return facts
+
+
+def computed(recipe: Recipe, facts: dict[str, Any]) -> Recipe:
+    """The recipe without the losses that are off in this run."""
+    if facts["identity_loss"]["on"]:
+        return recipe
+    return replace(recipe, losses={n: w for n, w in recipe.losses.items() if n not in THROUGH_RECOGNIZER})
+
+
+def recognizer_of(taken: Snapshot, facts: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
+    """The recognizer's ONNX file and facts, where a loss of this run needs it."""
+    if not facts["identity_loss"]["on"] or taken.recognizer_onnx is None:
+        return None
+    return taken.recognizer_onnx, taken.recognizer
+
+
+def restorer_facts(taken: Snapshot, recipe: Recipe, images: int) -> dict[str, Any]:
+    """What is saved beside the weights for whoever restores with them."""
+    from curate.faces.align import FFHQ_512
+
+    return {
+        "recipe": recipe.name,
+        "images": images,
+        "snapshot": taken.hash,
+        # a restorer that learned from cleaned targets says so wherever it goes
+        **({"cleaned": taken.facts["cleaned"]} if "cleaned" in taken.facts else {}),
+        "recognizer": taken.recognizer,
+        "template": FFHQ_512.tolist(),
+    }
+
+
+def _identity_loss(recipe: Recipe, spec: str, has_onnx: bool, wanted: bool) -> dict[str, Any]:
+    named = [name for name in THROUGH_RECOGNIZER if name in recipe.losses]
+    if not named:
+        return {"on": False, "why": f"recipe {recipe.name} has none"}
+    if not wanted:
+        return {"on": False, "why": "turned off by --no-identity"}
+    if not has_onnx:
+        return {"on": False, "why": f"the recognizer {spec} has no ONNX file to differentiate"}
+    weights = ", ".join(f"{name} {recipe.losses[name]:g}" for name in named)
+    return {"on": True, "why": f"{weights} through {spec}"}
+
+
+def _base_sha256(recipe: Recipe, base_model: str) -> str:
+    if recipe.base != DIFFUSION:
+        return ""
+    from train.models.bases.diffusion import base_fingerprint, check_base
+
+    check_base(model_config(recipe, 0, base_model))
+    return str(base_fingerprint(base_model))
+
+
+def _dictionary(recipe: Recipe, vre: Path | None) -> dict[str, str] | None:
+    """Which LQ dictionary makes the prompt: its checkpoint, by content, so that a run goes on with the same one."""
+    if "vre" not in recipe.parts:
+        if vre is not None:
+            raise BadInput(f"Recipe {recipe.name} has no part vre: leave --vre away.")
+        return None
+    if vre is None:
+        raise BadInput(
+            f"Recipe {recipe.name} is conditioned by a visual representation embedder: train one first "
+            "(`likeness train DATASET --recipe vre`) and name its run with --vre RUN."
+        )
+    folder = newest_checkpoint(vre)
+    try:
+        trained_as = json.loads((folder / RUN_CONFIG).read_text(encoding="utf-8")).get("recipe")
+    except (OSError, ValueError, AttributeError):
+        trained_as = None
+    if trained_as != "vre":
+        raise BadInput(f"{vre} is no run of recipe vre: name one with --vre RUN.")
+    return {"checkpoint": folder.name, "sha256": sha256_file(folder / WEIGHTS)}
+
+
+def _usual_precision() -> str:
+    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(False) else "fp32"

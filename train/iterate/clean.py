@@ -1,0 +1,156 @@
+"""Clean the training targets of a round: restore each that has a defect, judge it, record it as a version of its face.
+
+A killed call goes on with the first batch that has no mark; a PNG without a row is written again, with the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from curate.faces.models import FaceModels
+from manifests.errors import LikenessError
+from manifests.ledger.cleaned_targets import best_versions, version_path
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.paths import crop_path
+from manifests.ledger.records import Version
+from manifests.runtime.files import sha256_bytes, sha256_file, write_atomically
+from manifests.runtime.progress import Report
+from train.data.crops import read_crop, read_version
+from train.data.snapshot import Snapshot
+from train.evaluation.rows import embedder
+from train.fit.checkpoints import WEIGHTS, newest_checkpoint
+from train.iterate.acceptance import Bounds, change, defect, figures, least_identity, refused
+from train.models.restorer import Restorer
+from train.restore.reference_photos import References, shown_for, to_image, to_tensor
+from train.restore.restore import on_device, open_restorer, run_model
+
+STAGE = "iterate"
+BATCH = 64  # targets that a completion mark covers
+REFERENCES = 4  # a target is restored with, at most (ours)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What stays the same from round to round."""
+
+    dataset: Path
+    iteration: str
+    models: FaceModels  # the dataset's recognizer
+    bounds: Bounds
+    base_model: str
+    steps: int  # that a target is restored in
+
+
+@dataclass(frozen=True)
+class Maker:
+    """The restorer of a round, as the ledger names it."""
+
+    iteration: str
+    round: int
+    checkpoint: str
+    sha256: str
+
+
+def defects_of(ledger: Ledger, targets: Sequence[str], bounds: Bounds) -> dict[str, str]:
+    """What each target that is not good has, by face, in order."""
+    rows = ledger.query(
+        "SELECT face_id, sharpness, noise, blockiness FROM faces WHERE list_contains(?, face_id) ORDER BY face_id",
+        list(targets),
+    )
+    found = {face: defect(sharp, noisy, blocky, bounds) for face, sharp, noisy, blocky in rows.iter_rows()}
+    return {face: what for face, what in found.items() if what is not None}
+
+
+def clean(
+    work: Work, number: int, run: Path, snapshot: Snapshot, targets: Sequence[str], report: Report = lambda *_: None
+) -> None:
+    """Restore the targets with a defect by the restorer of a round, in batches, each one's rows with its mark.
+
+    `snapshot` is what the round was trained on, and gives the references.
+    """
+    checkpoint = newest_checkpoint(run)
+    by = Maker(work.iteration, number, str(checkpoint.resolve()), sha256_file(checkpoint / WEIGHTS))
+    config = {"checkpoint": by.sha256, "bounds": asdict(work.bounds)}
+    with Ledger.open(work.dataset) as ledger:
+        defects = defects_of(ledger, targets, work.bounds)
+        best, done = best_versions(ledger, work.iteration, number), ledger.done(STAGE, config)
+    row_of = {face: row for row, face in enumerate(snapshot.face_ids)}
+    wanted = list(defects)
+    model: Restorer | None = None
+    for start in range(0, len(wanted), BATCH):
+        batch, unit = wanted[start : start + BATCH], f"{work.iteration}/clean-{number}/{start // BATCH:05d}"
+        if unit not in done:
+            if model is None:
+                model = on_device(open_restorer(checkpoint, work.base_model, work.steps))
+            rows = []
+            for face in batch:
+                shown = _references(snapshot, row_of[face], model)
+                rows.append(_attempt(work, face, defects[face], best.get(face), shown, model, by))
+            with Ledger.open(work.dataset, write=True) as ledger:
+                ledger.record(STAGE, unit, config, rows)
+        report("clean", start + len(batch), len(wanted))
+
+
+def _attempt(
+    work: Work, face: str, what: str, best: Version | None, references: References, model: Restorer, by: Maker
+) -> Version:
+    """One target restored and judged; its PNG is written where it is kept, before its row."""
+    original = read_crop(work.dataset, face, model.config.size)
+    restored = run_model(model, to_tensor(original)[None], references)[0]
+    before = against = figures(original)
+    metrics: dict[str, Any] = {"before": asdict(before)}
+    if best is not None:
+        against = figures(read_version(work.dataset, best, model.config.size))
+        metrics["best"] = {"version": best.round, **asdict(against)}
+    reason, data = "not_a_number", b""
+    if bool(torch.isfinite(restored).all()):
+        cleaned = to_image(restored)
+        after, changed = figures(cleaned), change(original, cleaned, work.bounds)
+        vectors = embedder(work.models)([original, cleaned])
+        identity, least = float(vectors[0] @ vectors[1]), least_identity(work.models.same_person, work.bounds)
+        reason = refused(before, against, after, identity, changed, least, work.bounds) or ""
+        metrics |= {"after": asdict(after), "identity": identity, "least_identity": least, "change": changed}
+        data = _png(cleaned)
+    if not reason:
+        write_atomically(version_path(work.dataset, by.iteration, by.round, face), data)
+    return Version(
+        iteration=by.iteration,
+        round=by.round,
+        face_id=face,
+        defect=what,
+        parent=sha256_file(crop_path(work.dataset, face)),
+        checkpoint=by.checkpoint,
+        checkpoint_sha256=by.sha256,
+        metrics=json.dumps(metrics, sort_keys=True),
+        sha256=None if reason else sha256_bytes(data),
+        status="dropped" if reason else "ok",
+        reason=reason or None,
+    )
+
+
+def _references(snapshot: Snapshot, row: int, model: Restorer) -> References:
+    """The first of a target's references, as its restorer is shown them."""
+    rows = snapshot.references[row][:REFERENCES]
+    size, dim = snapshot.size, snapshot.embeddings.shape[1]
+    if not len(rows):
+        return References(torch.zeros(0, 3, size, size), torch.zeros(0, dim))
+    crops = torch.stack([to_tensor(snapshot.crops[ref]) for ref in rows])
+    own = tuple(snapshot.landmarks[ref] for ref in rows)
+    return shown_for(
+        model, References(crops, torch.from_numpy(snapshot.embeddings[rows]), own), snapshot.landmarks[row]
+    )
+
+
+def _png(image: np.ndarray) -> bytes:
+    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise LikenessError("A cleaned crop cannot be written as PNG.")
+    return data.tobytes()

@@ -1,0 +1,296 @@
+"""Iterate: train, clean the training targets with what was trained, train again on the best of each (IDM's extrinsic
+learning; arXiv 2307.08996 published the idea, the rest is ours).
+
+Round 0 is trained on the originals. Between two rounds, every training target that was recorded as soft, noisy or
+blocky is restored with references of the same person, and what passes `Bounds` becomes a version of the face. The next
+round is trained from scratch, with the same recipe, seed and length, on the newest kept version of each: so two rounds
+differ by their targets and by nothing else. A target is always restored from its original, so that what one round got
+wrong is not handed on, and must be sharper than the version it takes the place of, by however little.
+
+    DATASET/versions/<iteration>/<round>/<ab>/<face_id>.png     what was kept; the originals never change
+    OUT/iterate.json  OUT/round-<n>/                            what the iteration is; a training run a round
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from curate.faces.models import FaceModels, load_faces
+from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
+from manifests.ledger.cleaned_targets import FOLDER, best_versions, strayed, version_path
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import TrainedOn, Version
+from manifests.runtime.files import config_hash, in_the_way, only_writer, sweep, write_atomically
+from manifests.runtime.progress import Report
+from manifests.runtime.text import printable
+from train.data.snapshot import Snapshot, planned_targets, take_snapshot
+from train.fit.distributed import world
+from train.fit.loop import train
+from train.fit.objective import check_weights
+from train.fit.settings import Settings, check_images, decided
+from train.iterate.acceptance import RULE, Bounds
+from train.iterate.clean import STAGE, Work, clean, defects_of
+from train.recipes import VRE, Recipe
+from train.restore.output_paths import RUN_CONFIG
+
+ABOUT = "iterate.json"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What decides an iteration beside its dataset."""
+
+    recipe: Recipe
+    images: int  # seen in each round
+    seed: int = 0
+    settings: Settings = field(default_factory=Settings)
+    bounds: Bounds = field(default_factory=Bounds)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What became of a round."""
+
+    round: int
+    run: str
+    images: int  # seen
+    targets: int  # of the training split
+    cleaned: int  # of these, targets that are trained on in a cleaned version
+    tried: dict[str, int]  # targets that its restorer then cleaned, by defect; empty for the last round
+    kept: int
+    dropped: dict[str, int]  # by reason
+
+
+@dataclass(frozen=True)
+class Iterated:
+    """The rounds that were finished, and why there are no more: "complete", "nothing_new" or the name of a signal."""
+
+    rounds: list[Round]
+    why: str
+
+
+def plan(dataset: Path, recipe: Recipe, bounds: Bounds) -> tuple[int, dict[str, int]]:
+    """How many training targets there are, and how many of them would be cleaned, by defect. Raises BadInput."""
+    targets = planned_targets(dataset, recipe.size)
+    with Ledger.open(dataset) as ledger:
+        found = defects_of(ledger, targets, bounds)
+    return len(targets), dict(Counter(found.values()))
+
+
+def iterate(
+    dataset: Path,
+    out: Path,
+    told: Told,
+    rounds: int,
+    *,
+    faces: str | None = None,
+    models: FaceModels | None = None,
+    workers: int = 1,
+    say: Callable[[str], None] = print,
+    report: Report = lambda *_: None,
+) -> Iterated:
+    """Train round 0 and `rounds` more, cleaning in between.
+
+    The same call again resumes, after a kill too; more rounds go on from those that are there. `faces` says where the
+    recognizer lies now, `models` gives it loaded. A signal ends it with a checkpoint; where no target was cleaned that
+    the round before had not, it ends too, since the next round would be the same again. Raises BadInput for a dataset
+    without training targets, for what does not go together and for an `out` of another iteration, LedgerBroken,
+    ModelUnavailable or FaceModelError.
+    """
+    check(rounds, told, out)
+    check_weights(told.recipe, told.settings.weights)
+    models = models or _models(dataset, faces)
+    with only_writer(out):
+        return _rounds(dataset, out, told, rounds, models, workers, say, report)
+
+
+def _rounds(
+    dataset: Path,
+    out: Path,
+    told: Told,
+    rounds: int,
+    models: FaceModels,
+    workers: int,
+    say: Callable[[str], None],
+    report: Report,
+) -> Iterated:
+    snapshot = _snapshot(dataset, out, 0, told, models, {})
+    iteration = _claim(out, snapshot, told)
+    work = Work(dataset, iteration, models, told.bounds, told.settings.base_model, told.recipe.steps)
+    targets = [snapshot.face_ids[row] for row in snapshot.targets("train")]
+    sweep(dataset / FOLDER / iteration)
+    _drop_strayed(dataset)
+    finished: list[Round] = []
+    for number in range(rounds + 1):
+        run = out / f"round-{number}"
+        if number:
+            with Ledger.open(dataset) as ledger:
+                best = best_versions(ledger, iteration, number)
+            if all(version.round < number - 1 for version in best.values()):
+                say(f"No target was cleaned after round {number - 1}: round {number} would be the same again.")
+                return Iterated(finished, "nothing_new")
+            snapshot = _snapshot(dataset, out, number, told, models, best)
+        named = partial(_named, report, number)
+        settings = told.settings if not number else replace(told.settings, precision=_precision(out / "round-0"))
+        told_to = (told.recipe, told.images, told.seed, None, workers, settings)
+        with only_writer(run):
+            ending = train(run, snapshot.folder, *told_to, say=say, report=named)
+        if ending.why != "complete":
+            return Iterated(finished, ending.why)
+        _note_training(dataset, iteration, number, snapshot)
+        if number < rounds:
+            clean(work, number, run, snapshot, targets, named)
+        finished.append(_outcome(dataset, iteration, number, run, ending.images, snapshot))
+        say(_sentence(finished[-1]))
+    return Iterated(finished, "complete")
+
+
+def _snapshot(
+    dataset: Path, out: Path, number: int, told: Told, models: FaceModels, versions: Mapping[str, Version]
+) -> Snapshot:
+    """What a round is trained on; one that was begun keeps what it began with."""
+    run = out / f"round-{number}"
+    begun = (run / RUN_CONFIG).is_file()
+    return take_snapshot(dataset, run / "snapshot", told.recipe.size, models, replace=not begun, versions=versions)
+
+
+def _precision(run: Path) -> str:
+    """What round 0 was computed in: the others must not differ by it, on whatever machine they are trained."""
+    return str(json.loads((run / RUN_CONFIG).read_text(encoding="utf-8"))["precision"])
+
+
+def _named(report: Report, number: int, what: str, done: int, total: int) -> None:
+    report(f"{what} {number}", done, total)
+
+
+def check(rounds: int, told: Told, out: Path) -> None:
+    """Raises BadInput for what can be refused before anything is loaded."""
+    if rounds < 1:
+        raise BadInput(f"--rounds {rounds}: say how many rounds follow the first, 1 or more.")
+    if world() > 1:
+        raise BadInput(f"Iterating is one process's work, and {world()} were launched: start `likeness iterate` alone.")
+    if told.recipe.name == VRE:
+        raise BadInput("Recipe vre trains no restorer, so there is nothing to clean with: name another --recipe.")
+    if (file := in_the_way(out)) is not None:
+        raise BadInput(f"{printable(file)} is a file and an iteration is a folder: name another --out.")
+    if out.is_dir() and not (out / ABOUT).is_file():
+        others = sorted(p.name for p in out.iterdir() if not p.name.startswith(".") and p.name != "round-0")
+        if others:
+            raise BadInput(
+                f"{printable(out)} is not empty and no iteration (it holds {printable(others[0])} and no {ABOUT}): "
+                "name another --out."
+            )
+    check_images(told.recipe, told.images)
+    decided(told.recipe, told.settings)
+
+
+def _models(dataset: Path, spec: str | None) -> FaceModels:
+    with Ledger.open(dataset) as ledger:
+        found = ledger.query("SELECT spec, sha256 FROM models WHERE role = 'recognizer'").rows(named=True)
+    if len(found) != 1:
+        raise LedgerBroken(
+            f"The ledger of {dataset} names {len(found)} recognizers where it should name one: curate again."
+        )
+    models = load_faces(spec or found[0]["spec"])
+    if models.recognizer_sha256() != found[0]["sha256"]:
+        raise ModelUnavailable(
+            f"{models.spec} is not the recognizer that {dataset} was made with: say where that one lies with --faces."
+        )
+    return models
+
+
+def _claim(out: Path, snapshot: Snapshot, told: Told) -> str:
+    """The iteration's name, by which the ledger knows it; written into OUT/iterate.json, or compared with it."""
+    facts = {
+        "faces": snapshot.facts["manifest"],
+        "recipe": json.loads(json.dumps(asdict(told.recipe))),
+        "images": told.images,
+        "seed": told.seed,
+        "identity": told.settings.identity,
+        "base_model": told.settings.base_model,
+        "bounds": asdict(told.bounds),
+        "rule": RULE,
+    }
+    facts["iteration"] = config_hash(facts)[:12]
+    path = out / ABOUT
+    if path.is_file():
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+            differs = [name for name, value in facts.items() if there.get(name) != value]
+        except (ValueError, AttributeError) as error:
+            raise BadInput(f"{printable(path)} is not readable as an iteration: name another --out.") from error
+        if differs:
+            what = "has other faces" if differs[0] == "faces" else f"was begun with another {differs[0]}"
+            if differs[0] == "recipe":  # --steps, --mild and --preset are in it
+                what += f" ({', '.join(n for n, one in facts['recipe'].items() if there['recipe'].get(n) != one)})"
+            raise BadInput(f"{printable(out)} {what}: name another --out, or say what it was begun with.")
+    else:
+        write_atomically(path, json.dumps(facts, indent=2, sort_keys=True).encode())
+    return str(facts["iteration"])
+
+
+def _drop_strayed(dataset: Path) -> None:
+    """Versions of people who have since left the training split are dropped, with a reason, and their files removed."""
+    with Ledger.open(dataset, write=True) as ledger:
+        rows = strayed(ledger)
+        if rows:
+            ledger.record(STAGE, sorted({f"{row.iteration}/strayed" for row in rows}), {}, rows)
+    for row in rows:
+        version_path(dataset, row.iteration, row.round, row.face_id).unlink(missing_ok=True)
+
+
+def _note_training(dataset: Path, iteration: str, number: int, snapshot: Snapshot) -> None:
+    """Which version of every training image a finished round saw, with the round's mark."""
+    unit, config = f"{iteration}/train-{number}", {"snapshot": snapshot.hash}
+    with Ledger.open(dataset, write=True) as ledger:
+        if unit in ledger.done(STAGE, config):
+            return
+        rows = [
+            TrainedOn(iteration, number, face, version)
+            for face, split, version in zip(snapshot.face_ids, snapshot.splits, snapshot.versions, strict=True)
+            if split == "train"
+        ]
+        ledger.record(STAGE, unit, config, rows, detail={"targets": len(snapshot.targets("train"))})
+
+
+def _outcome(dataset: Path, iteration: str, number: int, run: Path, images: int, snapshot: Snapshot) -> Round:
+    with Ledger.open(dataset) as ledger:
+        rows = ledger.query(
+            "SELECT defect, status, reason, count(*) AS n FROM versions WHERE iteration = ? AND round = ? GROUP BY ALL "
+            "ORDER BY ALL",
+            iteration,
+            number,
+        ).rows(named=True)
+
+    def counted(key: str, of: Iterable[dict[str, Any]]) -> dict[str, int]:
+        found: Counter[str] = Counter()
+        for row in of:
+            found[row[key]] += row["n"]
+        return dict(found)
+
+    targets = snapshot.targets("train")
+    return Round(
+        round=number,
+        run=str(run),
+        images=images,
+        targets=len(targets),
+        cleaned=sum(snapshot.versions[row] is not None for row in targets),
+        tried=counted("defect", rows),
+        kept=sum(row["n"] for row in rows if row["status"] == "ok"),
+        dropped=counted("reason", (row for row in rows if row["status"] != "ok")),
+    )
+
+
+def _sentence(done: Round) -> str:
+    told = f"round {done.round}  trained on {done.targets} targets, {done.cleaned} of them cleaned"
+    if not done.tried:
+        return told
+    tried = ", ".join(f"{n} {what}" for what, n in done.tried.items())
+    lost = "".join(f", {n} {why}" for why, n in done.dropped.items())
+    return f"{told}; restored {tried}: {done.kept} kept{lost}"

@@ -1,0 +1,222 @@
+"""The base for real work: a frozen Stable Diffusion in diffusers' layout, called once, with adapters that train."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from peft import LoraConfig
+from torch import nn
+
+from manifests.errors import BadInput
+from train.models.bases.extended_attention import Extension
+from train.models.config import ModelConfig
+from train.models.io import Conditions
+from train.models.references import zeroed
+
+# Which layers OSDFace adapted was not published. These are the four of diffusers' own LoRA training, which writes files
+# of the name that OSDFace's has; they are in every attention, to itself and to the prompt.
+ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
+TOKENS = 77  # of the learned prompt where a recipe has none: as many as the UNet has seen from its text encoder
+SEEN_AT = 1  # the timestep at which the UNet sees references: InstantRestore's pix2pix_turbo.py
+SPREAD = 0.02  # of that prompt as new: its tokens must differ to become different (ours)
+# What train/models/one_step.py counts with: Stable Diffusion's schedule.
+SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "epsilon",
+}
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+class DiffusionBase(nn.Module):
+    """VAE and UNet of `config.base_model`, frozen in float32; what trains is LoRA and what the parts add.
+
+    By part: `maps` join the UNet's levels where a T2I-Adapter's do, `embedding` joins the time embedding, `extended`
+    lets the decoder's self-attention see the references (train/models/bases/extended_attention.py). Places are ours but the last.
+    Raises BadInput where the base cannot be had or is not of the kind.
+    """
+
+    unet: Any
+    vae: Any
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        parts, name = set(config.parts), config.base_model
+        unet_config, vae_config = check_base(config)
+        self.unet = _loaded(UNet2DConditionModel, name, "unet")
+        self.vae = _loaded(AutoencoderKL, name, "vae")
+        self.requires_grad_(False)
+        self.prompt_dim = int(unet_config["cross_attention_dim"])
+        self.discriminator_channels = int(vae_config["latent_channels"])
+        self.scaling = float(self.vae.config.scaling_factor)
+        if config.lora_rank:
+            self.unet.add_adapter(LoraConfig(r=config.lora_rank, lora_alpha=config.lora_rank, target_modules=ADAPTED))
+        # at 512 px activations, not weights, fill the memory: they are computed twice instead of kept
+        self.unet.enable_gradient_checkpointing()
+        self.vae.enable_gradient_checkpointing()
+
+        self.extension = Extension(self.unet) if "extended" in parts else None
+        self.prompt = None
+        if not {"vre", "identity"} & parts:
+            self.prompt = nn.Parameter(SPREAD * torch.randn(1, TOKENS, self.prompt_dim))
+        self.joins = None
+        if "maps" in parts:
+            widths = unet_config["block_out_channels"]
+            self.joins = nn.ModuleList(
+                zeroed(nn.Conv2d(2 * c, width, 1)) for c, width in zip(config.reference_channels, widths, strict=False)
+            )
+        if "embedding" in parts:
+            # diffusers adds to the time embedding what this gives of class labels: here, of an embedding
+            self.unet.class_embedding = _Shift(config.embedding_dim, self.unet.time_embedding.linear_2.out_features)
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        """(B,3,S,S) in 0..1 -> z (B,4,S/8,S/8): the mode of the posterior, scaled."""
+        z: torch.Tensor = self.vae.encode(image * 2 - 1).latent_dist.mode() * self.scaling
+        return z
+
+    def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
+        """The eps at a timestep, or at one an image (B,), shape of z."""
+        if self.extension is not None:
+            self.extension.forget()
+            if conditions.references is not None and bool(conditions.present.any()):
+                self._show(conditions.references, conditions.present)
+        more: dict[str, Any] = {}
+        if self.joins is not None:
+            more["down_intrablock_additional_residuals"] = [
+                join(found) for join, found in zip(self.joins, conditions.maps, strict=True)
+            ]
+        prompt = conditions.prompt
+        if prompt is None:
+            assert self.prompt is not None
+            prompt = self.prompt.expand(len(z), -1, -1)
+        noise: torch.Tensor = self.unet(
+            z,
+            timestep,
+            encoder_hidden_states=prompt,
+            class_labels=conditions.identity,
+            **more,
+        ).sample
+        return noise
+
+    @torch.no_grad()
+    def _show(self, references: torch.Tensor, present: torch.Tensor) -> None:
+        """Every reference once through the UNet as it came: without noise, and with a prompt of zeros (ours:
+        InstantRestore's frozen copy has its text encoder's, and noise of deviation .04)."""
+        assert self.extension is not None
+        with self.extension.keeping(present):
+            z = self.encode(references[present])
+            nobody = z.new_zeros(len(z), 0) if self.unet.class_embedding is not None else None
+            self.unet(z, SEEN_AT, encoder_hidden_states=z.new_zeros(len(z), 1, self.prompt_dim), class_labels=nobody)
+
+    def decode(self, x0: torch.Tensor, lq: torch.Tensor) -> torch.Tensor:
+        """x0 as z -> image (B,3,S,S), not clamped; the LQ image is not looked at."""
+        image: torch.Tensor = self.vae.decode(x0 / self.scaling).sample / 2 + 0.5
+        return image
+
+
+class _Shift(nn.Module):
+    """What an identity embedding adds to the time embedding: nothing as new, and nothing where there is none."""
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.layers = nn.Sequential(nn.Linear(dim, width), nn.SiLU(), zeroed(nn.Linear(width, width)))
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        """(B,d) -> (B,width); (B,0), of a reference's own pass, -> zeros."""
+        if not embedding.shape[-1]:
+            return embedding.new_zeros(len(embedding), self.width)
+        shift: torch.Tensor = self.layers(embedding)
+        return shift
+
+
+def base_fingerprint(base_model: str) -> str:
+    """sha256 of where the configs of UNet and VAE differ from diffusers' defaults, and of the schedule.
+
+    A copy of the model elsewhere, or saved by another diffusers, which writes more or fewer defaults down, has the
+    same; its weights are not looked at. Raises BadInput where one of them cannot be had.
+    """
+    unet = _told(UNet2DConditionModel, _config(UNet2DConditionModel, base_model, "unet"))
+    vae = _told(AutoencoderKL, _config(AutoencoderKL, base_model, "vae"))
+    schedule = _config(DDIMScheduler, base_model, "scheduler")
+    plain = {"unet": unet, "vae": vae, "scheduler": {n: schedule.get(n, value) for n, value in SCHEDULE.items()}}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _told(kind: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a config that `kind` reads and that are not its defaults."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(kind.__init__).parameters.items()}
+    return {
+        name: value
+        for name, value in config.items()
+        if name in defaults and value != (list(d) if isinstance(d := defaults[name], tuple) else d)
+    }
+
+
+def check_base(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configs of UNet and VAE of a base. Raises BadInput where it is not a model that is called as ours is."""
+    base_model = config.base_model
+    unet, vae = _config(UNet2DConditionModel, base_model, "unet"), _config(AutoencoderKL, base_model, "vae")
+    schedule = _config(DDIMScheduler, base_model, "scheduler")
+    latent, inputs, outputs = vae.get("latent_channels"), unet.get("in_channels"), unet.get("out_channels")
+    why = None
+    if not latent == inputs == outputs:
+        why = f"its UNet takes {inputs} channels and gives {outputs}, and its VAE has {latent}"
+    elif len(vae["block_out_channels"]) != 4:
+        why = (
+            f"its VAE has {len(vae['block_out_channels'])} levels and should have 4, for a latent of an eighth the size"
+        )
+    elif unet.get("addition_embed_type") or unet.get("class_embed_type") or unet.get("encoder_hid_dim_type"):
+        why = "its UNet wants more than a latent, a timestep and a prompt"
+    elif not isinstance(unet.get("cross_attention_dim"), int):
+        why = "its UNet attends to no single prompt"
+    elif wrong := [name for name, value in SCHEDULE.items() if schedule.get(name, value) != value]:
+        why = f"its scheduler's {wrong[0]} is {schedule[wrong[0]]} and should be {SCHEDULE[wrong[0]]}"
+    elif "maps" in config.parts and len(config.reference_channels) > len(unet["block_out_channels"]):
+        why = f"its UNet has {len(unet['block_out_channels'])} levels, fewer than the recipe shows of a reference"
+    if why is not None:
+        raise BadInput(f"{base_model} is no base for this recipe, {why}: name Stable Diffusion 2.1-base or its kin.")
+    return unet, vae
+
+
+def _config(kind: Any, base_model: str, part: str) -> dict[str, Any]:
+    if not Path(base_model).is_dir() and not _HUB_NAME.fullmatch(base_model):
+        raise _missing(base_model, part, FileNotFoundError(base_model))  # nobody's model: the hub need not be asked
+    try:
+        found: dict[str, Any] = kind.load_config(base_model, subfolder=part)
+    except Exception as error:  # a folder, a hub and a network can fail in any way
+        raise _missing(base_model, part, error) from error
+    return found
+
+
+def _loaded(kind: Any, base_model: str, part: str) -> nn.Module:
+    try:
+        model: nn.Module = kind.from_pretrained(
+            base_model, subfolder=part, torch_dtype=torch.float32, use_safetensors=True
+        )
+    except Exception as error:  # likewise
+        raise _missing(base_model, part, error) from error
+    return model
+
+
+def _missing(base_model: str, part: str, error: Exception) -> BadInput:
+    if Path(base_model).is_dir():
+        why = "holds no" if not (Path(base_model) / part).is_dir() else "has an unusable"
+        kind = "config" if "config" in str(error) else "model in safetensors, and pickled weights are never read"
+        return BadInput(
+            f"{base_model} {why} {part} ({kind}): name a folder in diffusers' layout, with unet, vae and scheduler, as "
+            "--base-model."
+        )
+    return BadInput(
+        f"{base_model} is no folder, and no model of that name could be had from the hub: name a folder in diffusers' "
+        "layout as --base-model (docs/recipes.md says where Stable Diffusion 2.1-base is now)."
+    )

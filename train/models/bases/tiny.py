@@ -1,0 +1,39 @@
+"""The base that needs no download: a small UNet from scratch on a latent that loses nothing."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from train.models import one_step
+from train.models.bases import latent
+from train.models.bases.refine import Refinement
+from train.models.bases.unet import PROMPT_DIM, TinyUNet
+from train.models.config import ModelConfig
+from train.models.io import Conditions
+
+
+class TinyBase(nn.Module):
+    """Space-to-depth, TinyUNet, and a refinement at full resolution; as new it returns its input."""
+
+    prompt_dim = PROMPT_DIM
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.factor = config.latent_factor
+        self.discriminator_channels = 3 * config.latent_factor**2
+        self.unet = TinyUNet(config)
+        self.refine = Refinement(config.refine_channels) if config.refine_channels else None
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        """(B,3,S,S) in 0..1 -> z (B, 3 f^2, S/f, S/f) in -1..1."""
+        return latent.encode(image, self.factor)
+
+    def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
+        """The eps at a timestep, or at one an image (B,), shape of z: that for which x0 = z + the UNet's correction."""
+        return one_step.noise_of_correction(z, self.unet(z, conditions, timestep), timestep)
+
+    def decode(self, x0: torch.Tensor, lq: torch.Tensor) -> torch.Tensor:
+        """x0 as z, lq (B,3,S,S) in 0..1 -> image (B,3,S,S), not clamped."""
+        image = latent.decode(x0, self.factor)
+        return image if self.refine is None else self.refine(image, lq)

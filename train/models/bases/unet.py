@@ -1,0 +1,146 @@
+"""The small UNet of base `tiny`, from diffusers' blocks; a part that the recipe does not name has no weights in it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from diffusers.models.attention_processor import Attention
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.upsampling import Upsample2D
+from torch import nn
+
+from train.models.config import ModelConfig
+from train.models.io import Conditions
+from train.models.references import GROUPS, resnet, token_scale, zeroed
+
+HEADS = 4  # attention heads (ours)
+PROMPT_DIM = 128  # numbers of a prompt token on `tiny` (ours; 1024 on Stable Diffusion 2.1)
+WAVES = 64  # sines and cosines that a timestep is told by (ours)
+
+
+class ExtendedAttention(nn.Module):
+    """Attention of a map to itself and to every reference's tokens at once, as InstantRestore extends it."""
+
+    def __init__(self, channels: int, reference_channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.enter = nn.Linear(reference_channels, channels)
+        self.attention = Attention(channels, heads=HEADS, dim_head=channels // HEADS, bias=True)
+        self.attention.to_out[0] = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, h: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """h (B,C,h,w), tokens (B,N,R), mask (B,N) bool -> (B,C,h,w)."""
+        own = self.norm(h).flatten(2).transpose(1, 2)
+        keys = torch.cat([own, self.enter(tokens).to(own.dtype)], 1)
+        seen = torch.cat([mask.new_ones(own.shape[:2]), mask], 1)
+        out = self.attention(own, encoder_hidden_states=keys, attention_mask=seen[:, None])
+        return h + out.transpose(1, 2).reshape(h.shape)
+
+
+class PromptAttention(nn.Module):
+    """Attention of a map to the prompt's tokens, as a Stable Diffusion UNet attends to its text; starts as nothing."""
+
+    def __init__(self, channels: int, prompt_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.attention = Attention(
+            channels, cross_attention_dim=prompt_dim, heads=HEADS, dim_head=channels // HEADS, bias=True
+        )
+        self.attention.to_out[0] = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, h: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        """h (B,C,h,w), prompt (B,N,D) -> (B,C,h,w)."""
+        own = self.norm(h).flatten(2).transpose(1, 2)
+        out = self.attention(own, encoder_hidden_states=prompt)
+        return h + out.transpose(1, 2).reshape(h.shape)
+
+
+class Time(nn.Module):
+    """A timestep -> the vector that modulates the blocks, as diffusers makes it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.waves = Timesteps(WAVES, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.layers = TimestepEmbedding(WAVES, width)
+
+    def forward(self, timestep: int | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """A timestep, or one an image (B,) -> (B,width), B being that of `like`."""
+        told = torch.as_tensor(timestep, device=like.device).expand(len(like))
+        vector: torch.Tensor = self.layers(self.waves(told).to(like.dtype))
+        return vector
+
+
+class TinyUNet(nn.Module):
+    """Latent -> correction of the latent; starts as zero.
+
+    By part: `maps` join every level, `extended` attends at the level before the last, the embedding modulates the
+    deepest level and the way up, and the prompt of `vre` and `identity` is attended to at the level before the last
+    and in the middle. A restorer of several steps is told the timestep in every block; one of a single step has no use
+    for it and no weights. All places are ours.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        channels, parts = config.channels, config.parts
+        latent_channels = 3 * config.latent_factor**2
+        several, width = config.steps > 1, channels[-1]
+        modulation = width if "embedding" in parts or several else None
+        self.modulate, self.time = None, Time(width) if several else None
+        if "embedding" in parts:
+            self.modulate = nn.Sequential(nn.Linear(config.embedding_dim, width), nn.SiLU(), nn.Linear(width, width))
+        self.first = nn.Conv2d(latent_channels, channels[0], 3, padding=1)
+        self.down = nn.ModuleList(resnet(c, c, width if several else None) for c in channels)
+        self.smaller = nn.ModuleList(
+            nn.Sequential(Downsample2D(c, use_conv=True, name="op"), nn.Conv2d(c, wider, 1))
+            for c, wider in pairwise(channels)
+        )
+        self.join = None
+        if "maps" in parts:
+            self.join = nn.ModuleList(
+                nn.Conv2d(c + 2 * r, c, 1) for c, r in zip(channels, config.reference_channels, strict=True)
+            )
+        self.attend = None
+        if "extended" in parts:
+            tokens = config.reference_channels[token_scale(config.reference_channels)]
+            self.attend = ExtendedAttention(channels[-2], tokens)
+        self.middle = nn.ModuleList(resnet(channels[-1], channels[-1], modulation) for _ in range(2))
+        self.larger = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(wider, c, 1), Upsample2D(c, use_conv=True)) for c, wider in pairwise(channels)
+        )
+        self.up = nn.ModuleList(resnet(2 * c, c, modulation) for c in channels[:-1])
+        self.last = nn.Sequential(
+            nn.GroupNorm(GROUPS, channels[0]), nn.SiLU(), zeroed(nn.Conv2d(channels[0], latent_channels, 3, padding=1))
+        )
+        self.prompted = None
+        if {"vre", "identity"} & set(parts):
+            self.prompted = nn.ModuleList(PromptAttention(c, PROMPT_DIM) for c in channels[-2:])
+
+    def forward(self, z: torch.Tensor, seen: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
+        """z (B,C,h,w) in -1..1, at a timestep or at one an image (B,) -> correction (B,C,h,w)."""
+        identity = None if self.modulate is None else self.modulate(seen.identity)
+        time = None if self.time is None else self.time(timestep, z)
+        if time is not None:
+            identity = time if identity is None else identity + time
+        h = self.first(z)
+        skips = []
+        for level, block in enumerate(self.down):
+            if level:
+                h = self.smaller[level - 1](h)
+            if self.join is not None:
+                h = self.join[level](torch.cat([h, seen.maps[level]], 1))
+            h = block(h, time)
+            if level == len(self.down) - 2:
+                if self.attend is not None:
+                    h = self.attend(h, seen.tokens, seen.token_mask)
+                if self.prompted is not None:
+                    h = self.prompted[0](h, seen.prompt)
+            skips.append(h)
+        h = self.middle[0](h, identity)
+        if self.prompted is not None:
+            h = self.prompted[1](h, seen.prompt)
+        h = self.middle[1](h, identity)
+        for level in reversed(range(len(self.up))):
+            h = self.up[level](torch.cat([self.larger[level](h), skips[level]], 1), identity)
+        return self.last(h)

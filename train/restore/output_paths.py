@@ -1,0 +1,135 @@
+"""Which folder a run may have, and which file a restored photo becomes: nothing that is there already is harmed."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from manifests.errors import BadInput
+from manifests.runtime.files import in_the_way, write_atomically
+from manifests.runtime.text import printable
+
+RUN_CONFIG = "config.json"
+SAMPLES = "samples"  # RUN/samples/<images>.png
+
+
+def check_run_folder(run: Path) -> None:
+    """Raise BadInput where `run` is neither a training run nor free to become one.
+
+    Without a config.json a run that was stopped early holds its snapshot at most; dot files do not count.
+    """
+    if (file := in_the_way(run)) is not None:
+        raise BadInput(f"{printable(file)} is a file and a run is a folder: give this run another --out.")
+    if not run.is_dir():
+        return
+    if (run / RUN_CONFIG).is_file():
+        try:
+            ours = {"recipe", "snapshot"} <= json.loads((run / RUN_CONFIG).read_bytes()).keys()
+        except (ValueError, AttributeError):
+            ours = False
+        if not ours:
+            raise BadInput(f"{printable(run / RUN_CONFIG)} is not the config of a run: give this run another --out.")
+        return
+    others = sorted(path.name for path in run.iterdir() if not path.name.startswith(".") and path.name != "snapshot")
+    if others:
+        raise BadInput(
+            f"{printable(run)} is not empty and no training run (it holds {printable(others[0])} and no {RUN_CONFIG}): "
+            "give this run another --out."
+        )
+
+
+def outputs_of(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Path]], list[tuple[Path, str]]]:
+    """Every input photo with the PNG it becomes, and every folder that cannot be read with a sentence that says so.
+
+    Folders keep their structure; equal names get their suffix appended; a file that is offered twice counts once.
+    Inside folders, files whose name begins with a dot are skipped on purpose (the leavings of systems and editors,
+    never photos), as are special files, what lies in `out`, and links to folders. Raises BadInput where there is
+    nothing to restore, two inputs would still share an output, an input would be overwritten, or `out` is a file.
+    """
+    if (file := in_the_way(out)) is not None:
+        raise BadInput(f"{printable(file)} is a file: name a folder for --out.")
+    found: list[tuple[Path, Path]] = []
+    unreadable: list[tuple[Path, str]] = []
+    for item in inputs:
+        if item.is_dir():
+            inside, closed = _files_in(item)
+            found += [(path, path.relative_to(item)) for path in inside if out not in path.parents]
+            unreadable += closed
+        elif item.exists():
+            found.append((item, Path(item.name)))
+        else:
+            raise BadInput(f"{printable(item)} does not exist: name a photo or a folder of photos.")
+    if not found and not unreadable:
+        raise BadInput(f"There is no file in {printable(inputs[0])}: name a photo or a folder of photos.")
+    once: dict[str, tuple[Path, Path]] = {}
+    for path, place in found:  # one inside a folder keeps its place there
+        real = f"{os.path.realpath(path.parent)}/{path.name}"
+        if real not in once or len(place.parts) > len(once[real][1].parts):
+            once[real] = path, place
+    found = list(once.values())
+    stems = [place.with_suffix("") for _, place in found]
+    places = [
+        place.with_name(place.name + ".png") if stems.count(stem) > 1 else place.with_suffix(".png")
+        for (_, place), stem in zip(found, stems, strict=True)
+    ]
+    if len(set(places)) < len(places):
+        twice = next(place for place in places if places.count(place) > 1)
+        first, second, *_ = (path for (path, _), place in zip(found, places, strict=True) if place == twice)
+        raise BadInput(
+            f"{printable(first)} and {printable(second)} would become one file in {printable(out)}: restore them into "
+            "different folders."
+        )
+    todo = [(path, out / place) for (path, _), place in zip(found, places, strict=True)]
+    originals = {os.path.realpath(path) for path, _ in todo}  # unlike resolve(), it takes links in a circle
+    for path, target in todo:
+        if os.path.realpath(target) in originals:
+            raise BadInput(
+                f"{printable(path)} would be overwritten by a restored photo: name another folder with --out."
+            )
+    return todo, unreadable
+
+
+def photos_in(folder: Path) -> list[Path]:
+    """The files of a folder as `outputs_of` finds them."""
+    return _files_in(folder)[0]
+
+
+def _files_in(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    files: list[Path] = []
+    closed: list[tuple[Path, str]] = []
+
+    def note(error: OSError) -> None:
+        closed.append((Path(error.filename), f"The folder cannot be read: {error.strerror}."))
+
+    for place, _, names in os.walk(folder, onerror=note):
+        inside = [Path(place, name) for name in names if not name.startswith(".")]
+        files += [path for path in inside if _may_be_a_photo(path)]
+    return sorted(files), sorted(closed)
+
+
+def _may_be_a_photo(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True  # reading it will say why it cannot be read
+
+
+def result_name(stem: str, judge: str | None, steps: int) -> str:
+    """What the files of a result are called, without a suffix: each number of steps, and a judge's, have their own."""
+    return stem + ("" if steps == 1 else f"-{steps}-steps") + ("" if judge is None else "-judge")
+
+
+def check_files(*paths: Path | None) -> None:
+    """Raise BadInput where one of the files that a user named cannot be there; before anything takes long."""
+    for path in paths:
+        if path is not None and (path.is_dir() or in_the_way(path.parent) is not None):
+            raise BadInput(f"{path} cannot be written: name a file in a folder.")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a table or page, whole or not at all. Raises BadInput where no file can be there."""
+    check_files(path)
+    write_atomically(path, text.encode())
