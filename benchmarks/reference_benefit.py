@@ -62,7 +62,8 @@ def hashed(names: list[str]) -> list[str]:
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """What `train.evaluation.counterfactuals.counterfactuals` answers, by the key of the row, and the differences by their names."""
+    """What `train.evaluation.counterfactuals.counterfactuals` answers, by the key of the row, and the differences by
+    their names."""
     found: dict[str, Any] = {}
     for row in result["rows"]:
         found[row["key"]] = {

@@ -118,7 +118,8 @@ def test_no_file_is_unpickled_but_by_the_unpickler_that_makes_tensors_alone() ->
     for path in our_files():
         if said := sorted(unpickling(ast.parse(path.read_text(encoding="utf-8")))):
             found[str(path.relative_to(REPOSITORY))] = said
-    # train/models/released/osdface.py builds an unpickler that takes anything and does nothing (tests/train/models/test_osdface.py)
+    # train/models/released/osdface.py builds an unpickler that takes anything and does nothing
+    # (tests/train/models/test_osdface.py)
     assert found == {"train/models/released/osdface.py": ["pickle", "torch.load by _ONLY_TENSORS"]}
 
 

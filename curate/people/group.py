@@ -1,7 +1,8 @@
 """Embeddings -> people: near-copies, a neighbour graph, merging by calibrated odds. Usable without the ledger.
 
 The threshold is found without labels: strangers' cosines are read off the negative ones, and how much evidence two
-faces need follows from how many people the collection turns out to hold (curate/people/evidence.py). Groups merge by the
+faces need follows from how many people the collection turns out to hold (curate/people/evidence.py). Groups merge by
+the
 cosine of their centres, so one weak face never holds two people together (curate/people/agglomerate.py).
 """
 

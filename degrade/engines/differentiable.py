@@ -2,8 +2,10 @@
 
     lq = apply(hq, thetas)        (B, 3, H, W) float RGB 0..1 in and out, one θ a sample
 
-Blur and resizing are the same linear maps as in `degrade.operations.apply`, Gaussian noise the same numbers, colour the same
-formulas; JPEG is `degrade.engines.differentiable_jpeg`. Where the exact engine rounds to 8 bits, rounding and the clipping that
+Blur and resizing are the same linear maps as in `degrade.operations.apply`, Gaussian noise the same numbers, colour
+the same
+formulas; JPEG is `degrade.engines.differentiable_jpeg`. Where the exact engine rounds to 8 bits, rounding and the
+clipping that
 goes with it are straight-through: the values are rounded, the gradient is passed on. Where it clips without rounding
 (noise, colour) the gradient is the clip's own, 0 where a value is cut off.
 

@@ -197,7 +197,8 @@ def compare_jobs(jobs: Sequence[Job | Lost]) -> list[Comparison]:
 
 @contextmanager
 def mapper(workers: int | None, jobs: int) -> Iterator[Map]:
-    """The pool of manifests.runtime.workers, no larger than there are jobs; for our own crops, of which one process comes
+    """The pool of manifests.runtime.workers, no larger than there are jobs; for our own crops, of which one process
+    comes
     through as well as this one does."""
     fewer = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
     with workers_mapper(None if fewer == 1 else fewer, _start_worker) as run:

@@ -1,6 +1,7 @@
 """Training runs and benchmarks as files: what of removed faces lies in them, and how it is taken out.
 
-Knows the layout of a RUN (train/data/snapshot.py, train/fit/logbook.py, train/evaluation/evaluate.py) and of a benchmark
+Knows the layout of a RUN (train/data/snapshot.py, train/fit/logbook.py, train/evaluation/evaluate.py) and of a
+benchmark
 (train/benchmark/frozen_benchmark.py) and imports nothing of them.
 """
 

@@ -1,4 +1,5 @@
-"""More than 300 bad files, small on disk, the same for the same generator: `python tests/doubles/hostile_corpus.py FOLDER`.
+"""More than 300 bad files, small on disk, the same for the same generator: `python tests/doubles/hostile_corpus.py
+FOLDER`.
 
 `build` writes them below FOLDER/offered and what they try to reach beside it. It answers what may become of each: the
 reasons that are right, `ok` where a decoder may be content with it.

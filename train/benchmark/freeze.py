@@ -76,7 +76,8 @@ def freeze(
 ) -> Frozen:
     """Write the benchmark of a frozen set: the named one, or the only one of the split.
 
-    References and wrong references are drawn as `evaluate` draws them (train/evaluation/cases.py), and people are named by their
+    References and wrong references are drawn as `evaluate` draws them (train/evaluation/cases.py), and people are
+    named by their
     smallest face, so that no history of the dataset shows. The same command resumes, writes again what is gone or
     changed, and adds pictures to a benchmark without. Embeddings are biometric data, and go with the pictures only
     where `with_embeddings` asks for them. Raises BadInput, with nothing written, for options that make no

@@ -75,7 +75,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure the newest checkpoint of `run` on a frozen set of `dataset`; answers what RUN/evaluation.json then holds.
 
-    Rows: the LQ input, restored without references, with up to `references` of them (train/evaluation/cases.py says which), with
+    Rows: the LQ input, restored without references, with up to `references` of them (train/evaluation/cases.py says
+    which), with
     each number of `counts` between, and with as many of another person; and the paired differences between them.
     Identity is by the judge: the dataset's own recognizer, which a restorer with an identity loss has also learned
     through, or `judge`; `result_name` says what the files are then called. RUN/evaluation.parquet holds a row an image

@@ -4,7 +4,8 @@
     row = measure(restored, target, references)             # {"psnr": 27.1, "lpips": .213, ..., "lmd": nan}
     row = measure(restored, target, references, wrong)      # with "takeover", if asked for
 
-`names` are keys of train.metrics.registry.METRICS, None for all; `judge` is the recognizer and detector that looks at the
+`names` are keys of train.metrics.registry.METRICS, None for all; `judge` is the recognizer and detector that looks at
+the
 faces; `weights` is --weights. `reasons` has, for every metric that cannot be had, what to put where in one sentence:
 such a metric is in no row. A row has NaN where this one image has no figure; METRICS[name].nan says what that means, so
 it can be counted and shown, and `face_restored` counts faces that were not found. FID is of a set: see

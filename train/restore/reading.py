@@ -47,7 +47,8 @@ def read_numbers(path: Path) -> np.ndarray:
 
 @contextmanager
 def reader(limited: bool, of: Read = read_photo) -> Iterator[Read]:
-    """`of`, one of the two above; where `limited`, in a process of its own, within the limits of manifests/runtime/workers.py.
+    """`of`, one of the two above; where `limited`, in a process of its own, within the limits of
+    manifests/runtime/workers.py.
 
     The process starts with the first photo. What a photo does to it becomes BadInput as well.
     """

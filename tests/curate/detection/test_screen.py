@@ -75,7 +75,8 @@ def test_every_reason_has_a_test_and_none_is_another_stages():
     assert {reason for reason, *_ in EDGES} == {rule.reason for rule in DEFAULT.filters}
     assert not BUILT_IN & RESERVED
     assert {
-        curate.people.near_duplicates.REASON, curate.detection.detect.VANISHED, curate.detection.detect.REDETECTED, curate.detection.embed.CROP_MISSING
+        curate.people.near_duplicates.REASON, curate.detection.detect.VANISHED, curate.detection.detect.REDETECTED,
+        curate.detection.embed.CROP_MISSING
     } <= RESERVED  # fmt: skip
 
 

@@ -339,7 +339,10 @@ def test_the_bytes_of_a_set_do_not_depend_on_where_it_is_run(photos: Path, tmp_p
     """Other BLAS kernels, and OpenCV without AVX-512, in a process of their own."""
     degrade_folder(photos, tmp_path / "lq", "gfpgan")
     for environment in ({"OPENBLAS_CORETYPE": "Nehalem"}, {"OPENCV_CPU_DISABLE": "AVX512F"}):
-        code = "import sys\nfrom pathlib import Path\nfrom degrade.frozen.replay import replay\nreplay(*map(Path, sys.argv[1:4]))"
+        code = (
+            "import sys\nfrom pathlib import Path\nfrom degrade.frozen.replay import replay\n"
+            "replay(*map(Path, sys.argv[1:4]))"
+        )
         name = next(iter(environment))
         words = [str(photos), str(tmp_path / "lq" / "theta.jsonl"), str(tmp_path / name)]
         subprocess.run(

@@ -89,7 +89,8 @@ def test_threads_and_memory_layout_change_no_bit():
 
 def test_another_process_gives_the_same_bytes():
     code = (
-        "import hashlib, numpy as np; from degrade.operations.apply import apply; from degrade.presets import PRESETS, draw;"
+        "import hashlib, numpy as np; from degrade.operations.apply import apply;"
+        "from degrade.presets import PRESETS, draw;"
         "hq = np.random.default_rng(3).random((90, 80, 3), np.float32);"
         "print(hashlib.sha256(b''.join(apply(hq, draw(p, 5, 'x')).tobytes() for p in PRESETS.values())).hexdigest())"
     )

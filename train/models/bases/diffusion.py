@@ -41,7 +41,8 @@ class DiffusionBase(nn.Module):
     """VAE and UNet of `config.base_model`, frozen in float32; what trains is LoRA and what the parts add.
 
     By part: `maps` join the UNet's levels where a T2I-Adapter's do, `embedding` joins the time embedding, `extended`
-    lets the decoder's self-attention see the references (train/models/bases/extended_attention.py). Places are ours but the last.
+    lets the decoder's self-attention see the references (train/models/bases/extended_attention.py). Places are ours
+    but the last.
     Raises BadInput where the base cannot be had or is not of the kind.
     """
 
