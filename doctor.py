@@ -196,10 +196,10 @@ def weights() -> Iterator[Finding]:
 
 def face_models(spec: str) -> Iterator[Finding]:
     """The models behind `--faces`, each file with its hash and licence. Nothing is downloaded."""
-    from curate.faces.insightface_models import PACK_ROOT, packs_on_disk
-    from curate.faces.models import load_faces
+    from curate.faces.insightface_models import PACK_ROOT, list_packs
+    from curate.faces.load import load_faces
 
-    packs = packs_on_disk()
+    packs = list_packs()
     if spec == "auto":
         spec = f"insightface:{packs[0]}" if packs else "dlib"
         found = (

@@ -16,7 +16,7 @@ import torch
 from record import finish
 
 from curate.demo import SITTERS, demo_photos
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, recognition_crop
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
 from curate.faces.decode import decode
 from degrade.operations.apply import apply, shrink, to_float, to_uint8
 from degrade.presets import draw, find_preset, seeded
@@ -46,9 +46,9 @@ def main() -> None:
         for path in sorted(Path(scratch).glob(f"{sitter.name}-*.jpg")):
             photo = decode(path)
             if found := models.detect(photo):
-                crops.append(align(photo, found[0].landmarks5, FFHQ_512, FFHQ_SIZE))
+                crops.append(align_face(photo, found[0].landmarks5, FFHQ_512, FFHQ_SIZE))
     target, *references = (shrink(crop, size) for crop in crops[:3])
-    chips = np.stack([recognition_crop(crop, models.template, models.size) for crop in crops[:3]])
+    chips = np.stack([crop_for_recognizer(crop, models.template, models.size) for crop in crops[:3]])
     vectors = models.embed(chips)
     shown = References(torch.stack([to_tensor(crop) for crop in references]), torch.from_numpy(vectors[1:]))
     lq = to_uint8(apply(to_float(target), draw(preset, told.seed, "astronaut")))
@@ -59,8 +59,8 @@ def main() -> None:
     sheet = np.concatenate([np.pad(one, ((0, 0), (0, 6), (0, 0)), constant_values=255) for one in panels], 1)[:, :-6]
     told.out.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(told.out), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-    after = recognition_crop(restored, models.template, models.size)
-    before = recognition_crop(lq, models.template, models.size)
+    after = crop_for_recognizer(restored, models.template, models.size)
+    before = crop_for_recognizer(lq, models.template, models.size)
     cosines = models.embed(np.stack([before, after])) @ vectors[0]
     scores = [psnr(to_tensor(one)[None], to_tensor(target)[None])[0] for one in (lq, restored)]
     result = {

@@ -28,9 +28,9 @@ from curate.config import CurateConfig
 from curate.detection.crops import encode_png
 from curate.detection.detect import start_worker
 from curate.faces import measure
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, recognition_crop
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
 from curate.faces.decode import decode
-from curate.faces.models import load_faces
+from curate.faces.load import load_faces
 from manifests.ledger.records import Face
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import path_of
@@ -135,26 +135,26 @@ def steps(photos: Sequence[Path], spec: str) -> dict[str, float]:
         timed("sha256, twice", lambda data=data: [sha256_bytes(data), sha256_bytes(data)])
         image = timed("decode in detect", lambda data=data: decode(data))
         timed("decode in scan", lambda data=data: decode(data))
-        timed("photo's hash", lambda image=image: measure.picture_hash(image))
+        timed("photo's hash", lambda image=image: measure.hash_picture(image))
         for face in timed("detect", lambda image=image: models.detect(image)):
-            crop = timed("align to 512 px", lambda i=image, f=face: align(i, f.landmarks5, FFHQ_512, FFHQ_SIZE))
+            crop = timed("align to 512 px", lambda i=image, f=face: align_face(i, f.landmarks5, FFHQ_512, FFHQ_SIZE))
             timed("measures", lambda c=crop, f=face: _measures(c, f.landmarks5))
-            if measure.inter_ocular(face.landmarks5) < 16:  # too_small of the default filters
+            if measure.measure_eye_distance(face.landmarks5) < 16:  # too_small of the default filters
                 continue
             timed("PNG", lambda crop=crop: encode_png(crop))
-            small = timed("crop to 112 px", lambda c=crop: recognition_crop(c, models.template, models.size))
+            small = timed("crop to 112 px", lambda c=crop: crop_for_recognizer(c, models.template, models.size))
             timed("recognize", lambda small=small: models.embed(small[None]))
     return {name: 1000 * seconds / len(photos) for name, seconds in spent.items()}
 
 
 def _measures(crop: np.ndarray, landmarks5: np.ndarray) -> None:
-    measure.pose(landmarks5)
-    measure.sharpness(crop)
-    measure.exposure(crop)
-    native = measure.luma(measure.face_region(crop))
-    measure.blockiness(native)
-    measure.noise(native)
-    measure.picture_hash(measure.face_region(crop), side=16)
+    measure.estimate_pose(landmarks5)
+    measure.measure_sharpness(crop)
+    measure.measure_exposure(crop)
+    native = measure.compute_luma(measure.crop_inner_face(crop))
+    measure.measure_blockiness(native)
+    measure.measure_noise(native)
+    measure.hash_picture(measure.crop_inner_face(crop), side=16)
 
 
 def loop_steps(photos: Sequence[Path], folder: str) -> dict[str, float]:

@@ -64,9 +64,9 @@ def measured(runs: dict[str, tuple[Path, int]], dataset: Path, lq_set: str, judg
 
 def sharpness_of(image: Any) -> float:
     """As curation measures it."""
-    from curate.faces.measure import sharpness
+    from curate.faces.measure import measure_sharpness
 
-    return sharpness(image)
+    return measure_sharpness(image)
 
 
 def rounded(line: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

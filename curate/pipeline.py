@@ -14,7 +14,7 @@ from typing import Any
 from curate.config import CurateConfig
 from curate.detection.detect import resolved, start_worker
 from curate.detection.stages import choose_faces, detect, embed, scan, screen, with_models
-from curate.faces.models import FaceModels
+from curate.faces.interface import FaceModels
 from curate.imports.lists import Lists, rows_of
 from curate.options import check_options
 from curate.people.splits import SPANS, check_policy, check_splits

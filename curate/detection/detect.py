@@ -15,10 +15,11 @@ from curate.detection.crops import write_crop
 from curate.detection.embed import write_shard
 from curate.detection.screen import screen
 from curate.faces import measure
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, recognition_crop, scale_of, similarity
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, compute_scale, crop_for_recognizer, fit_similarity
 from curate.faces.decode import UndecodableImage, decode
 from curate.faces.errors import FaceModelError
-from curate.faces.models import Detection, FaceModels, cached_models
+from curate.faces.interface import Detection, FaceModels
+from curate.faces.load import load_faces_once
 from manifests.ledger.filters import FilterSet
 from manifests.ledger.records import Face, Photo
 from manifests.privacy.erase import OPTED_OUT
@@ -59,7 +60,7 @@ def detect_batch(
     embeddings as one shard; nothing is written of faces that opted out. The next photo is decoded, and crops are
     written, beside the models' work.
     """
-    models = cached_models(faces)
+    models = load_faces_once(faces)
     rows: list[Photo | Face] = []
     waiting: list[tuple[Face, np.ndarray, tuple[int, int]]] = []
     accepted: list[Face] = []
@@ -78,7 +79,7 @@ def detect_batch(
                 if reason is None:
                     crops[face.face_id] = writer.submit(write_crop, dataset, face.face_id, crop)
                     written.append(crops[face.face_id])
-                    seen.append(recognition_crop(crop, models.template, models.size))
+                    seen.append(crop_for_recognizer(crop, models.template, models.size))
                     accepted.append(replace(face, status="ok", reason=None))
                 else:
                     dropped = replace(face, status="dropped", reason=reason)
@@ -129,7 +130,7 @@ def _opted_out(
     found = [OPTED_OUT if kept_out.box(face.photo_id, face.box) else reasons[i] for i, (face, *_) in enumerate(waiting)]
     asked = [i for i, reason in enumerate(found) if reason is None]
     if kept_out.examples is not None and asked:
-        chips = np.stack([recognition_crop(waiting[i][1], models.template, models.size) for i in asked])
+        chips = np.stack([crop_for_recognizer(waiting[i][1], models.template, models.size) for i in asked])
         for i, alike in zip(asked, kept_out.alike(models.embed(chips)), strict=True):
             found[i] = OPTED_OUT if alike else None
     return found
@@ -207,7 +208,7 @@ def crop_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]] | Lost
             continue
         for face in faces:
             landmarks5 = np.array(face.landmarks5).reshape(5, 2)
-            sha256 = write_crop(dataset, face.face_id, align(image, landmarks5, FFHQ_512, FFHQ_SIZE))
+            sha256 = write_crop(dataset, face.face_id, align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE))
             rows.append(replace(face, crop_sha256=sha256))
     return rows
 
@@ -229,7 +230,7 @@ def noise_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]] | Los
         photo_id, uris, faces = item
         image = read_photo(photo_id, uris)
         if image is not None:
-            rows += [replace(face, noise=measure.noise(_native_luma(image, face.box))) for face in faces]
+            rows += [replace(face, noise=measure.measure_noise(_native_luma(image, face.box))) for face in faces]
     return rows
 
 
@@ -237,7 +238,7 @@ def _native_luma(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     """Luma float32 (h, w), 0..255, of a box in the photo's own pixels; empty where the box lies outside."""
     x0, y0, x1, y1 = (max(0, round(float(edge))) for edge in box)
     native = image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
-    return measure.luma(native) if native.size else np.zeros((0, 0), np.float32)
+    return measure.compute_luma(native) if native.size else np.zeros((0, 0), np.float32)
 
 
 def _measured(
@@ -245,19 +246,19 @@ def _measured(
 ) -> tuple[Face, np.ndarray] | None:
     """The row of one detection and its 512 px crop; None where its landmarks coincide or are not finite."""
     try:
-        matrix = similarity(found.landmarks5, FFHQ_512)
+        matrix = fit_similarity(found.landmarks5, FFHQ_512)
     except ValueError:
         return None
-    if not (np.isfinite(found.box).all() and 1e-3 < scale_of(matrix) < 1e3):
+    if not (np.isfinite(found.box).all() and 1e-3 < compute_scale(matrix) < 1e3):
         return None
-    crop = align(image, found.landmarks5, FFHQ_512, FFHQ_SIZE)
-    yaw, pitch, roll = measure.pose(found.landmarks5)
+    crop = align_face(image, found.landmarks5, FFHQ_512, FFHQ_SIZE)
+    yaw, pitch, roll = measure.estimate_pose(found.landmarks5)
     native = _native_luma(image, found.box.tolist())
     points68: tuple[float, ...] | None = None
     if landmarks == "dlib":
-        from curate.faces.dlib_models import landmarks68
+        from curate.faces.dlib_models import find_landmarks68
 
-        points68 = tuple(landmarks68(image, found.box).ravel().tolist())
+        points68 = tuple(find_landmarks68(image, found.box).ravel().tolist())
     face = Face(
         face_id=face_id_of(photo_id, found.box),
         photo_id=photo_id,
@@ -265,20 +266,20 @@ def _measured(
         landmarks5=tuple(found.landmarks5.ravel().tolist()),
         landmarks68=points68,
         det_score=found.score,
-        inter_ocular_px=measure.inter_ocular(found.landmarks5),
+        inter_ocular_px=measure.measure_eye_distance(found.landmarks5),
         yaw=yaw,
         pitch=pitch,
         roll=roll,
-        sharpness=measure.sharpness(crop),
-        blockiness=measure.blockiness(native),
-        noise=measure.noise(native),
-        exposure=measure.exposure(crop),
-        upsample=scale_of(matrix),
-        phash=measure.picture_hash(measure.face_region(crop), side=16),
+        sharpness=measure.measure_sharpness(crop),
+        blockiness=measure.measure_blockiness(native),
+        noise=measure.measure_noise(native),
+        exposure=measure.measure_exposure(crop),
+        upsample=compute_scale(matrix),
+        phash=measure.hash_picture(measure.crop_inner_face(crop), side=16),
     )
     return face, crop
 
 
 def resolved(faces: str) -> FaceModels:
     """The models behind a --faces spec, loaded once in this process."""
-    return cached_models(faces)
+    return load_faces_once(faces)

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from curate.detection.crops import read_crop
-from curate.faces.align import recognition_crop
-from curate.faces.models import cached_models
+from curate.faces.align import crop_for_recognizer
+from curate.faces.load import load_faces_once
 from manifests.ledger.paths import shard_path
 from manifests.ledger.records import Face
 from manifests.runtime.files import BROKEN_ARRAY, sha256_bytes, sha256_file, write_atomically
@@ -81,13 +81,13 @@ def embed_batch(batch: Sequence[Face], faces: str, dataset: Path) -> list[Face]:
 
     A face whose crop is gone, or whose embedding is not finite, fails with a reason.
     """
-    models = cached_models(faces)
+    models = load_faces_once(faces)
     crops: list[np.ndarray] = []
     kept: list[Face] = []
     rows: list[Face] = []
     for face in batch:
         try:
-            crops.append(recognition_crop(read_crop(dataset, face.face_id), models.template, models.size))
+            crops.append(crop_for_recognizer(read_crop(dataset, face.face_id), models.template, models.size))
             kept.append(face)
         except (OSError, ValueError):
             rows.append(_failed(face, CROP_MISSING))

@@ -22,7 +22,7 @@ from curate.detection.embed import (
     remove_shards,
     unit_name,
 )
-from curate.faces.models import FaceModels
+from curate.faces.interface import FaceModels
 from curate.people.near_duplicates import REASON as NEAR_DUPLICATE
 from curate.photos.consent import in_use
 from curate.photos.scan import (
@@ -173,9 +173,9 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, r
     """Faces of every photo that was not yet looked at by this detector."""
     told = {"detector": next(f.sha256 for f in models.files if f.role == "detector"), "landmarks": config.landmarks}
     if config.landmarks == "dlib":
-        from curate.faces.dlib_models import landmark_models
+        from curate.faces.dlib_models import list_landmark_files
 
-        used = [Model(file.role, file.path.name, "dlib", file.sha256, file.licence) for file in landmark_models()]
+        used = [Model(file.role, file.path.name, "dlib", file.sha256, file.licence) for file in list_landmark_files()]
         ledger.record("models", "landmarks", {}, used)
     finished = ledger.done("detect", told)
     if config.landmarks is None:  # what was found with 68 landmarks serves whoever wants none

@@ -28,7 +28,7 @@ FFHQ_512 = np.array(
 FFHQ_SIZE = 512
 
 
-def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Least-squares similarity (Umeyama 1991, no reflection) that takes `source` (n, 2) to `target` (n, 2).
 
     Returns float64 (2, 3). Raises ValueError where the source points coincide or any point is not finite.
@@ -48,17 +48,17 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.hstack([linear, (mean_t - linear @ mean_s)[:, None]])
 
 
-def scale_of(matrix: np.ndarray) -> float:
+def compute_scale(matrix: np.ndarray) -> float:
     """Target pixels per source pixel of a similarity (2, 3)."""
     return float(np.hypot(matrix[0, 0], matrix[1, 0]))
 
 
-def invert(matrix: np.ndarray) -> np.ndarray:
+def invert_affine(matrix: np.ndarray) -> np.ndarray:
     """The inverse of an affine (2, 3)."""
     return cv2.invertAffineTransform(matrix)
 
 
-def transform(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Points (n, 2) through an affine (2, 3)."""
     return np.asarray(points, np.float64) @ matrix[:, :2].T + matrix[:, 2]
 
@@ -69,7 +69,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int = cv2.BOR
     Where the similarity shrinks, the image is area-resized first, so that nothing aliases; where it enlarges, bilinear.
     Pixel centres are honoured: coordinate 0 is the centre of the first pixel.
     """
-    scale = scale_of(matrix)
+    scale = compute_scale(matrix)
     matrix = matrix.astype(np.float64)
     if scale < 1.0:
         height, width = image.shape[:2]
@@ -82,25 +82,20 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int = cv2.BOR
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
 
 
-def template_at(template: np.ndarray, template_size: int, size: int) -> np.ndarray:
+def scale_template(template: np.ndarray, template_size: int, size: int) -> np.ndarray:
     """A template (5, 2) for crops of another size, pixel centres honoured."""
     return (template + 0.5) * (size / template_size) - 0.5
 
 
-def align(image: np.ndarray, landmarks5: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:
+def align_face(image: np.ndarray, landmarks5: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:
     """Crop (size, size, 3) of `image` with its landmarks (5, 2) brought to `template` (5, 2, given at `size`)."""
-    return warp(image, similarity(landmarks5, template), size)
+    return warp(image, fit_similarity(landmarks5, template), size)
 
 
-def between(template_a: np.ndarray, template_b: np.ndarray) -> np.ndarray:
-    """The one fixed similarity (2, 3) from crops of template a to crops of template b, each given at its own size."""
-    return similarity(template_a, template_b)
-
-
-def recognition_crop(crop: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:
+def crop_for_recognizer(crop: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:
     """What a recognizer sees of an FFHQ-template crop (S, S, 3), for any S: (size, size, 3), without a detector.
 
     `template` (5, 2) and `size` are the recognizer's own.
     """
-    here = template_at(FFHQ_512, FFHQ_SIZE, crop.shape[0])
-    return warp(crop, between(here, template), size)
+    here = scale_template(FFHQ_512, FFHQ_SIZE, crop.shape[0])
+    return warp(crop, fit_similarity(here, template), size)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from curate.faces.errors import FaceModelError
-from curate.faces.models import Detection, FaceModels, ModelFile, unit_rows
+from curate.faces.interface import Detection, FaceModels, ModelFile, normalise_rows
 
 DETECTOR_LICENCE = "Boost Software License 1.0 (dlib's built-in HOG detector)"
 RECOGNIZER_LICENCE = "CC0 1.0 (dlib_face_recognition_resnet_model_v1)"
@@ -27,7 +27,7 @@ MIN_SCORE = 0.3  # HOG margin; ours: of dlib's false finds on the sample photos 
 SAME_PERSON = 0.925
 
 
-def model_folder() -> Path:
+def find_model_folder() -> Path:
     """The folder of face_recognition_models, found without importing it: its import needs the removed pkg_resources."""
     spec = importlib.util.find_spec("face_recognition_models")
     if spec is None or not spec.submodule_search_locations:
@@ -52,31 +52,31 @@ def _compiled() -> Path:
 
 @cache
 def _predictor() -> Any:
-    return _dlib().shape_predictor(str(model_folder() / "shape_predictor_68_face_landmarks.dat"))
+    return _dlib().shape_predictor(str(find_model_folder() / "shape_predictor_68_face_landmarks.dat"))
 
 
-def landmarks68(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+def find_landmarks68(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     """float32 (68, 2) iBUG points of the face in `box` (x0, y0, x1, y1) of RGB uint8 (H, W, 3)."""
     rectangle = _dlib().rectangle(*(round(float(edge)) for edge in box))
     shape = _predictor()(np.ascontiguousarray(image), rectangle)
     return np.array([[point.x, point.y] for point in shape.parts()], np.float32)
 
 
-def five_of(points68: np.ndarray) -> np.ndarray:
+def reduce_to_five(points68: np.ndarray) -> np.ndarray:
     """Eye centres, nose tip and mouth corners (5, 2) of 68 iBUG points (68, 2)."""
     return np.stack(
         [points68[36:42].mean(0), points68[42:48].mean(0), points68[30], points68[48], points68[54]]
     ).astype(np.float32)
 
 
-def landmark_models() -> tuple[ModelFile, ...]:
+def list_landmark_files() -> tuple[ModelFile, ...]:
     """The file behind `landmarks68`."""
-    return (ModelFile("landmarks", model_folder() / "shape_predictor_68_face_landmarks.dat", LANDMARKS_LICENCE),)
+    return (ModelFile("landmarks", find_model_folder() / "shape_predictor_68_face_landmarks.dat", LANDMARKS_LICENCE),)
 
 
 def load_dlib() -> FaceModels:
     """dlib's models as FaceModels. Raises FaceModelError where the extra `offline` is not installed."""
-    dlib, folder = _dlib(), model_folder()
+    dlib, folder = _dlib(), find_model_folder()
     detector = dlib.get_frontal_face_detector()
     network = folder / "dlib_face_recognition_resnet_model_v1.dat"
     recognizer = dlib.face_recognition_model_v1(str(network))
@@ -91,12 +91,12 @@ def load_dlib() -> FaceModels:
         for rectangle, score in zip(boxes, scores, strict=True):
             edges = (rectangle.left(), rectangle.top(), rectangle.right(), rectangle.bottom())
             box = np.array(edges, np.float32)
-            found.append(Detection(box, five_of(landmarks68(image, box)), float(score)))
+            found.append(Detection(box, reduce_to_five(find_landmarks68(image, box)), float(score)))
         return sorted(found, key=lambda face: (-face.score, *face.box.tolist()))
 
     def embed(crops: np.ndarray) -> np.ndarray:
         described: Callable[[list[np.ndarray]], Any] = recognizer.compute_face_descriptor
-        return unit_rows(np.array(described([np.ascontiguousarray(crop) for crop in crops])))
+        return normalise_rows(np.array(described([np.ascontiguousarray(crop) for crop in crops])))
 
     return FaceModels(
         spec="dlib",
@@ -110,7 +110,7 @@ def load_dlib() -> FaceModels:
         calibrates=False,  # strangers are .83 alike on average, women and men in clumps
         files=(
             ModelFile("detector", _compiled(), DETECTOR_LICENCE),
-            *landmark_models(),
+            *list_landmark_files(),
             ModelFile("recognizer", network, RECOGNIZER_LICENCE),
         ),
     )

@@ -17,7 +17,7 @@ import numpy as np
 
 from curate.faces.align import ARCFACE_112
 from curate.faces.errors import FaceModelError, NoSuchModels
-from curate.faces.models import Detection, FaceModels, Finder, ModelFile, unit_rows
+from curate.faces.interface import Detection, FaceDetector, FaceModels, ModelFile, normalise_rows
 from curate.faces.scrfd import Scrfd
 
 PACK_ROOT = Path("~/.insightface/models").expanduser()
@@ -34,7 +34,7 @@ EMBED_BATCH = 4
 SAME_PERSON = 0.30
 
 
-def packs_on_disk(root: Path = PACK_ROOT) -> list[str]:
+def list_packs(root: Path = PACK_ROOT) -> list[str]:
     """Names of packs with ONNX files under insightface's own folder; buffalo_l first, then by name."""
     if not root.is_dir():
         return []
@@ -57,23 +57,23 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
     on_disk = folder.is_dir()
     name = str(folder) if on_disk else pack
     if not on_disk:
-        folder = _downloaded(pack)
+        folder = _download_pack(pack)
     if (folder / "manifest.json").exists():
         raise FaceModelError(f"{name} holds a manifest.json, a newer kind of pack: name a folder of .onnx files alone.")
     try:
         files: dict[str, tuple[Path, Any]] = {}
         for path in sorted(folder.glob("*.onnx")):
             model = onnx.load(str(path))
-            files.setdefault(_role(model), (path, model))
+            files.setdefault(_find_role(model), (path, model))
         if "detector" not in files:
             raise FaceModelError(f"{name} holds no face detector (SCRFD .onnx): name the folder that does.")
         if "recognizer" not in files:
             raise FaceModelError(f"{name} holds no recognizer (ArcFace .onnx): name the folder that does.")
         (detector_file, detecting), (recognizer_file, recognizing) = files["detector"], files["recognizer"]
-        mean, std = _normalisation(recognizing)
-        (batch, *_, size), (*_, dim) = _shapes(recognizing)
-        detector = Scrfd(_session(detecting, threads), DETECTOR_INPUTS, MIN_SCORE)
-        recognizer = _session(without_prelu(recognizing), threads)
+        mean, std = _find_normalisation(recognizing)
+        (batch, *_, size), (*_, dim) = _read_shapes(recognizing)
+        detector = Scrfd(_start_session(detecting, threads), DETECTOR_INPUTS, MIN_SCORE)
+        recognizer = _start_session(replace_prelu(recognizing), threads)
     except FaceModelError:
         raise
     except Exception as error:  # protobuf and ONNX errors of two libraries
@@ -88,11 +88,11 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
         source = recognizer.get_inputs()[0].name
         step = 1 if batch == 1 else EMBED_BATCH
         parts = [blob[at : at + step] for at in range(0, len(blob), step)]
-        return unit_rows(np.concatenate([recognizer.run(None, {source: part})[0] for part in parts]))
+        return normalise_rows(np.concatenate([recognizer.run(None, {source: part})[0] for part in parts]))
 
     return FaceModels(
         spec=f"insightface:{folder.resolve() if on_disk else pack}",
-        detect=_detecting(detector),
+        detect=_make_detect(detector),
         embed=embed,
         template=ARCFACE_112,
         size=size,
@@ -107,18 +107,18 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
     )
 
 
-def load_detector(file: Path, threads: int = 1) -> Finder:
+def load_detector(file: Path, threads: int = 1) -> FaceDetector:
     """The SCRFD detector in an ONNX file alone, at insightface's own inputs and threshold. Raises FaceModelError."""
     try:
         import onnx
 
-        detector = Scrfd(_session(onnx.load(str(file)), threads), DETECTOR_INPUTS, MIN_SCORE)
+        detector = Scrfd(_start_session(onnx.load(str(file)), threads), DETECTOR_INPUTS, MIN_SCORE)
     except Exception as error:  # protobuf and ONNX errors of two libraries
         raise FaceModelError(f"The detector {file} cannot be loaded: {_first_line(error)}") from None
-    return Finder(_detecting(detector), MIN_SCORE)
+    return FaceDetector(_make_detect(detector), MIN_SCORE)
 
 
-def _session(model: Any, threads: int) -> Any:
+def _start_session(model: Any, threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -127,7 +127,7 @@ def _session(model: Any, threads: int) -> Any:
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _detecting(detector: Scrfd) -> Callable[[np.ndarray], list[Detection]]:
+def _make_detect(detector: Scrfd) -> Callable[[np.ndarray], list[Detection]]:
     def detect(image: np.ndarray) -> list[Detection]:
         if max(image.shape[:2]) > DETECTOR_INPUTS[0] * min(image.shape[:2]):
             return []  # too thin: shrunk to the smaller input, its short side would be nothing
@@ -139,7 +139,7 @@ def _detecting(detector: Scrfd) -> Callable[[np.ndarray], list[Detection]]:
     return detect
 
 
-def without_prelu(model: Any) -> Any:
+def replace_prelu(model: Any) -> Any:
     """The same network with each PRelu as s x + (1 - s) max(x, 0), in place; embeddings differ by 1e-6.
 
     onnxruntime has no PRelu in the blocked layout that its convolutions use, and turns every activation over and back;
@@ -172,7 +172,7 @@ def without_prelu(model: Any) -> Any:
     return model
 
 
-def _downloaded(pack: str) -> Path:
+def _download_pack(pack: str) -> Path:
     """The folder of a pack that insightface downloads."""
     try:
         from insightface.utils import ensure_available
@@ -188,29 +188,29 @@ def _downloaded(pack: str) -> Path:
         ) from None
 
 
-def _inputs(model: Any) -> list[Any]:
+def _find_inputs(model: Any) -> list[Any]:
     """What the network is fed; old files name their weights as inputs, too."""
     weights = {weight.name for weight in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in weights]
 
 
-def _shapes(model: Any) -> tuple[list[int], list[int]]:
+def _read_shapes(model: Any) -> tuple[list[int], list[int]]:
     """The shapes of the first input and the first output; 0 where a side is free."""
-    both = _inputs(model)[0], model.graph.output[0]
+    both = _find_inputs(model)[0], model.graph.output[0]
     inside, outside = ([side.dim_value for side in value.type.tensor_type.shape.dim] for value in both)
     return inside, outside
 
 
-def _role(model: Any) -> str:
+def _find_role(model: Any) -> str:
     """detector, recognizer or other, told apart by shapes as insightface's model_zoo does."""
     if len(model.graph.output) >= 5:
         return "detector"
-    sides = _shapes(model)[0][2:4]
+    sides = _read_shapes(model)[0][2:4]
     square = len(sides) == 2 and sides[0] == sides[1] and sides[0] >= 112 and sides[0] % 16 == 0 and sides[0] != 192
-    return "recognizer" if square and len(_inputs(model)) == 1 else "other"
+    return "recognizer" if square and len(_find_inputs(model)) == 1 else "other"
 
 
-def _normalisation(model: Any) -> tuple[float, float]:
+def _find_normalisation(model: Any) -> tuple[float, float]:
     """Mean and deviation of a recognizer's input; MXNet's graphs normalise themselves (insightface's arcface_onnx)."""
     first = [node.name for node in model.graph.node[:8]]
     inside = any(name.startswith(("Sub", "_minus")) for name in first) and any(

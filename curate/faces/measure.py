@@ -15,12 +15,12 @@ from curate.faces.align import FFHQ_512
 _HEAD = np.array([[-31.5, 0, 0], [31.5, 0, 0], [0, 37, -30], [-28, 65.7, -4], [28, 65.7, -4]], np.float64)
 
 
-def inter_ocular(landmarks5: np.ndarray) -> float:
+def measure_eye_distance(landmarks5: np.ndarray) -> float:
     """Distance between the eye centres of (5, 2), in the landmarks' own pixels."""
     return float(np.hypot(*(np.asarray(landmarks5[1], np.float64) - np.asarray(landmarks5[0], np.float64))))
 
 
-def pose(landmarks5: np.ndarray) -> tuple[float, float, float]:
+def estimate_pose(landmarks5: np.ndarray) -> tuple[float, float, float]:
     """Yaw, pitch and roll in degrees of a face with landmarks (5, 2), from a weak-perspective fit to a rigid head.
 
     Yaw is positive when the nose points to the image's right, pitch when it points down, roll clockwise. Good for
@@ -39,33 +39,33 @@ def pose(landmarks5: np.ndarray) -> tuple[float, float, float]:
 
 
 _PITCH_OF_FFHQ = 0.0
-_PITCH_OF_FFHQ = pose(FFHQ_512)[1]
+_PITCH_OF_FFHQ = estimate_pose(FFHQ_512)[1]
 
 
-def face_region(crop: np.ndarray) -> np.ndarray:
+def crop_inner_face(crop: np.ndarray) -> np.ndarray:
     """The inner face of an FFHQ-template crop (S, S, 3): brows to chin, cheek to cheek."""
     size = crop.shape[0]
     return crop[int(0.35 * size) : int(0.85 * size), int(0.25 * size) : int(0.75 * size)]
 
 
-def luma(image: np.ndarray) -> np.ndarray:
+def compute_luma(image: np.ndarray) -> np.ndarray:
     """BT.601 luma, float32 0..255, of RGB uint8."""
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
-def sharpness(crop: np.ndarray) -> float:
+def measure_sharpness(crop: np.ndarray) -> float:
     """Sharpness of the inner face at 128 px: standard deviation of the Laplacian over that of the luma; no unit, ours.
 
     Measured at one small size, so that it says whether the face is sharp enough to learn from at 128 px and is not
     dominated by sensor noise; the quotient takes lighting contrast out.
     """
     small = cv2.resize(crop, (128, 128), interpolation=cv2.INTER_AREA)
-    gray = luma(face_region(small))
+    gray = compute_luma(crop_inner_face(small))
     spread = float(gray.std())
     return float(cv2.Laplacian(gray, cv2.CV_32F).std()) / spread if spread > 1e-3 else 0.0
 
 
-def blockiness(gray: np.ndarray) -> float:
+def measure_blockiness(gray: np.ndarray) -> float:
     """How much stronger steps on the 8 x 8 JPEG grid are than elsewhere, in (H, W) luma at the photo's own pixels.
 
     1 means no grid. Ours, after the difference-signal measure of Wang, Bovik and Evans (2000). 1 for less than 24 px.
@@ -85,7 +85,7 @@ def blockiness(gray: np.ndarray) -> float:
 _NOISE_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 
-def noise(gray: np.ndarray) -> float:
+def measure_noise(gray: np.ndarray) -> float:
     """Standard deviation of the noise in (H, W) luma at the photo's own pixels, 0..255; 0 for less than 8 px.
 
     Immerkaer's (1996) mask, with Donoho and Johnstone's (1994) median(|d|) / .6745 in the place of his mean, which
@@ -100,12 +100,12 @@ def noise(gray: np.ndarray) -> float:
     return float(np.median(np.abs(found)) / (6 * 0.6745))
 
 
-def exposure(crop: np.ndarray) -> float:
+def measure_exposure(crop: np.ndarray) -> float:
     """Mean luma of the inner face, 0..1."""
-    return float(luma(face_region(crop)).mean() / 255.0)
+    return float(compute_luma(crop_inner_face(crop)).mean() / 255.0)
 
 
-def picture_hash(image: np.ndarray, side: int = 8) -> str:
+def hash_picture(image: np.ndarray, side: int = 8) -> str:
     """Perceptual DCT hash of RGB uint8 as hex, side * side bits: the bits that imagehash.phash gives.
 
     The low frequencies of a small gray copy, each bit saying whether one lies above their median (Zauner 2010).

@@ -49,7 +49,7 @@ class Scrfd:
             np.concatenate(part).astype(np.float32, copy=False) for part in zip(*found, strict=True)
         )
         order = np.argsort(-scores, kind="stable")
-        kept = order[_apart(boxes[order], OVERLAP)]
+        kept = order[_suppress_overlaps(boxes[order], OVERLAP)]
         return boxes[kept], points[kept], scores[kept]
 
     def _squares(self) -> list[tuple[int, int, bool]]:
@@ -98,7 +98,7 @@ class Scrfd:
         return np.concatenate(boxes), np.concatenate(points), np.concatenate(scores)
 
 
-def _apart(boxes: np.ndarray, overlap: float) -> np.ndarray:
+def _suppress_overlaps(boxes: np.ndarray, overlap: float) -> np.ndarray:
     """Which boxes (n, 4), sorted best first, overlap no better one by more than `overlap`; + 1 px as in insightface."""
     x0, y0, x1, y1 = boxes.T
     areas = (x1 - x0 + 1) * (y1 - y0 + 1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from curate.config import CurateConfig, DedupeRules
 from curate.decisions.links import Links, dropped_faces, links_of
-from curate.faces.models import FaceModels
+from curate.faces.interface import FaceModels
 from curate.imports.listed_faces import LISTED_ELSEWHERE, given_labels, given_pairs, given_splits, listed_faces
 from curate.people.apply_decisions import uphold
 from curate.people.group import group, histogram

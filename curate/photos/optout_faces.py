@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from curate.detection.detect import nameless, resolved
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, recognition_crop, similarity
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer, fit_similarity
 from curate.faces.decode import UndecodableImage, decode
-from curate.faces.models import FaceModels
+from curate.faces.interface import FaceModels
 from manifests.card import write_card
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger, now, rewrite
@@ -125,8 +125,8 @@ def _example(image: Path, models: FaceModels) -> np.ndarray:
             "photo, or a part of one, that shows the person alone."
         )
     try:
-        similarity(found[0].landmarks5, FFHQ_512)
+        fit_similarity(found[0].landmarks5, FFHQ_512)
     except ValueError:
         raise BadInput(f"--face {printable(image)}: the face cannot be aligned, name another photo.") from None
-    crop = align(pixels, found[0].landmarks5, FFHQ_512, FFHQ_SIZE)
-    return np.asarray(models.embed(recognition_crop(crop, models.template, models.size)[None])[0], np.float32)
+    crop = align_face(pixels, found[0].landmarks5, FFHQ_512, FFHQ_SIZE)
+    return np.asarray(models.embed(crop_for_recognizer(crop, models.template, models.size)[None])[0], np.float32)

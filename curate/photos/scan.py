@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from curate.faces.decode import UndecodableImage, decode
-from curate.faces.measure import picture_hash
+from curate.faces.measure import hash_picture
 from manifests.errors import BadInput
 from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.records import Face, File, Photo
@@ -133,7 +133,7 @@ def _scan_file(path: Path, kept_out: KeptOutList) -> list[File | Photo]:
             raise OSError  # what was hashed may not be what was decoded
     except OSError:
         return [_turned_away(path, "failed", "unreadable_file" if os.path.lexists(path) else "file_vanished")]
-    photo = Photo(photo_id, image.shape[1], image.shape[0], picture_hash(image))
+    photo = Photo(photo_id, image.shape[1], image.shape[0], hash_picture(image))
     return [replace(row, photo_id=photo_id, status="ok"), photo]
 
 
@@ -160,7 +160,7 @@ def _scan_member(member: Member, kept_out: KeptOutList) -> list[File | Photo]:
     except UndecodableImage as error:
         nested = error.reason == "not_an_image" and is_archive(data[:512])
         return [replace(row, reason=NESTED if nested else error.reason)]
-    photo = Photo(photo_id, image.shape[1], image.shape[0], picture_hash(image))
+    photo = Photo(photo_id, image.shape[1], image.shape[0], hash_picture(image))
     return [replace(row, photo_id=photo_id, status="ok"), photo]
 
 

@@ -12,7 +12,7 @@ from curate import demo
 from curate.config import DedupeRules
 from curate.demo import SITTERS, demo_photos, packaged
 from curate.faces.decode import UndecodableImage, decode
-from curate.faces.measure import picture_hash
+from curate.faces.measure import hash_picture
 from degrade.presets import seeded
 from manifests.errors import LikenessError
 from manifests.runtime.files import sha256_file
@@ -54,7 +54,7 @@ def test_a_file_that_went_missing_comes_back(photos: Path) -> None:
 def test_no_two_photos_of_a_sitter_are_the_same_picture(photos: Path) -> None:
     for sitter in SITTERS:
         hashes = [
-            np.frombuffer(bytes.fromhex(picture_hash(decode(path))), np.uint8)
+            np.frombuffer(bytes.fromhex(hash_picture(decode(path))), np.uint8)
             for path in sorted(photos.glob(f"{sitter.name}-0?.jpg"))
         ]
         for i, one in enumerate(hashes):

@@ -66,7 +66,7 @@ def bad_detector() -> None:
 
         return curate_doubles.FaceModels(**{**vars(plain), "detect": finds})
 
-    patch.setattr(curate.detection.detect, "cached_models", models)
+    patch.setattr(curate.detection.detect, "load_faces_once", models)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import curate.detection.detect
 from curate.config import GroupRules, SplitRules
 from curate.faces.errors import NoSuchModels
-from curate.faces.models import load_faces
+from curate.faces.load import load_faces
 from curate.options import check_number
 from manifests.errors import BadInput
 from tests.curate.test_cli import call
@@ -111,7 +111,7 @@ def test_a_command_that_cannot_begin_leaves_no_dataset(photos, tmp_path, monkeyp
     def none(spec: str) -> None:
         raise NoSuchModels("none")
 
-    monkeypatch.setattr(curate.detection.detect, "cached_models", none)
+    monkeypatch.setattr(curate.detection.detect, "load_faces_once", none)
     with pytest.raises(NoSuchModels):
         curated(photos, tmp_path / "dataset", faces="bogus")
     assert not (tmp_path / "dataset").exists()

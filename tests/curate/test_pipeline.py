@@ -18,7 +18,7 @@ from curate.decisions.decide import decide
 from curate.detection.crops import read_crop
 from curate.detection.screen import with_min_inter_ocular
 from curate.faces.errors import FaceModelError
-from curate.faces.models import Detection
+from curate.faces.interface import Detection
 from manifests.check import check
 from manifests.errors import BadInput, LedgerBroken, LedgerLocked
 from manifests.ledger.filters import Filter, FilterSet
@@ -51,7 +51,7 @@ def looked_at(monkeypatch):
         return replace(models(spec), detect=detect)
 
     for module in (curate.detection.detect, curate.detection.embed):
-        monkeypatch.setattr(module, "cached_models", watched)
+        monkeypatch.setattr(module, "load_faces_once", watched)
     return calls
 
 
@@ -417,7 +417,7 @@ def test_another_detector_looks_again_and_what_it_misses_is_marked(tmp_path, mon
         return replace(plain, detect=detect, files=(other, plain.files[1]))
 
     for module in (curate.detection.detect, curate.detection.embed):
-        monkeypatch.setattr(module, "cached_models", another)
+        monkeypatch.setattr(module, "load_faces_once", another)
     summary = curated(photos, dataset)
     lost = summary.faces["not_found_again"]
     assert lost == 2 and summary.faces["ok"] == 6 - lost and summary.photos["no_face"] == lost
@@ -586,7 +586,7 @@ def test_a_detector_that_fails_on_one_photo_does_not_end_the_run(tmp_path, monke
         return replace(plain, detect=detect)
 
     for module in (curate.detection.detect, curate.detection.embed):
-        monkeypatch.setattr(module, "cached_models", fragile)
+        monkeypatch.setattr(module, "load_faces_once", fragile)
     summary = curated(photos, dataset)
     assert summary.photos == {"detector_failed": 1, "ok": 6} and check(dataset) == []
     fail[0] = FaceModelError  # but a model that cannot work at all ends it
@@ -599,7 +599,7 @@ def test_a_detection_without_a_face_in_it_leaves_no_row(tmp_path, monkeypatch, l
     plain = models("double")
     none = [Detection(np.array([0, 0, 9, 9], np.float32), landmarks.astype(np.float32), 0.9)]
     for module in (curate.detection.detect, curate.detection.embed):
-        monkeypatch.setattr(module, "cached_models", lambda spec: replace(plain, detect=lambda image: none))
+        monkeypatch.setattr(module, "load_faces_once", lambda spec: replace(plain, detect=lambda image: none))
     save(tmp_path / "p" / "a.png", photo([0], 0))
     summary = curated(tmp_path / "p", tmp_path / "dataset")
     assert summary.faces == {} and summary.photos == {"no_face": 1}
@@ -615,7 +615,7 @@ def test_a_face_without_an_embedding_fails_with_a_reason(tmp_path, monkeypatch):
         return vectors
 
     for module in (curate.detection.detect, curate.detection.embed):
-        monkeypatch.setattr(module, "cached_models", lambda spec: replace(plain, embed=embed))
+        monkeypatch.setattr(module, "load_faces_once", lambda spec: replace(plain, embed=embed))
     summary = curated(photos, dataset)
     assert summary.faces == {"no_embedding": 2, "ok": 2} and check(dataset) == []
     assert curated(photos, dataset).faces == summary.faces
@@ -666,7 +666,7 @@ def test_only_the_memory_of_a_batch_is_needed(tmp_path, monkeypatch):
         return plain.embed(crops)
 
     for module in (curate.detection.detect, curate.detection.embed):
-        monkeypatch.setattr(module, "cached_models", lambda spec: replace(plain, embed=embed))
+        monkeypatch.setattr(module, "load_faces_once", lambda spec: replace(plain, embed=embed))
     curated(photos, tmp_path / "dataset")
     assert batches == [32, 32, 16]
     assert all(photo.status == "ok" for photo in rows(tmp_path / "dataset", Photo))

@@ -113,7 +113,7 @@ def looked_at(monkeypatch) -> list[int]:
         return replace(models(spec), detect=detect)
 
     for module in (curate.detection.detect, curate.detection.embed):
-        monkeypatch.setattr(module, "cached_models", watched)
+        monkeypatch.setattr(module, "load_faces_once", watched)
     return calls
 
 

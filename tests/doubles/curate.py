@@ -21,7 +21,7 @@ import curate.pipeline
 import manifests.privacy.keys
 from curate.config import CurateConfig
 from curate.faces.align import ARCFACE_112, FFHQ_512
-from curate.faces.models import Detection, FaceModels, ModelFile, unit_rows
+from curate.faces.interface import Detection, FaceModels, ModelFile, normalise_rows
 from curate.pipeline import Summary
 from curate.pipeline import curate as run
 from manifests.ledger.ledger import Ledger
@@ -79,7 +79,7 @@ def detect(image: np.ndarray) -> list[Detection]:
 
 
 def embed(crops: np.ndarray) -> np.ndarray:
-    return unit_rows(crops[:, 28:84, 28:84].mean((1, 2)) - 128)
+    return normalise_rows(crops[:, 28:84, 28:84].mean((1, 2)) - 128)
 
 
 @cache
@@ -93,7 +93,7 @@ def models(spec: str) -> FaceModels:
 
 def install(patch: pytest.MonkeyPatch) -> None:
     for module in (curate.detection.detect, curate.detection.embed):
-        patch.setattr(module, "cached_models", models)
+        patch.setattr(module, "load_faces_once", models)
     # a spawned process has no doubles; two or more are asked for where this module is the script
     patch.setattr(curate.pipeline, "mapper", lambda workers, start: mapper(None if workers == 1 else workers, start))
     patch.setattr(manifests.privacy.keys, "new_key", lambda: bytes(32))  # so that two datasets can be compared

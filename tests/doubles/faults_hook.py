@@ -146,7 +146,7 @@ def _faces(module: ModuleType) -> None:
 
         return models(spec)
 
-    module.load_faces = module.cached_models = double
+    module.load_faces = module.load_faces_once = double
 
 
 def _recipes(module: ModuleType) -> None:
@@ -178,7 +178,7 @@ _PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "duckdb": _duckdb,
     "manifests.ledger.ledger": _ledger,
     "manifests.privacy.keys": _constants(new_key=lambda: bytes(32)),  # so that two datasets can be compared
-    "curate.faces.models": _faces,
+    "curate.faces.load": _faces,
     "curate.detection.stages": _constants(FILES_A_BATCH=4, PHOTOS_A_BATCH=4),
     "degrade.frozen.dataset_sets": _constants(BATCH=4),
     "train.recipes": _recipes,

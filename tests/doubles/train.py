@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from curate.faces.align import ARCFACE_112, FFHQ_512, align, recognition_crop, template_at
+from curate.faces.align import ARCFACE_112, FFHQ_512, align_face, crop_for_recognizer, scale_template
 from curate.faces.decode import decode
-from curate.faces.models import Detection, FaceModels, Finder, ModelFile, load_faces, unit_rows
+from curate.faces.interface import Detection, FaceDetector, FaceModels, ModelFile, normalise_rows
+from curate.faces.load import load_faces
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Face, Model, Pair, Split
@@ -83,7 +84,7 @@ def models_of(file: Path, differentiable: bool = True) -> FaceModels:
     return FaceModels(
         spec="double",
         detect=lambda image: [],
-        embed=lambda crops: unit_rows(np.ones((len(crops), DIM))),
+        embed=lambda crops: normalise_rows(np.ones((len(crops), DIM))),
         template=ARCFACE_112,
         size=112,
         dim=DIM,
@@ -97,18 +98,18 @@ def models_of(file: Path, differentiable: bool = True) -> FaceModels:
     )
 
 
-def finder() -> Finder:
+def finder() -> FaceDetector:
     """A detector that finds the template's landmarks, a little off, on pictures that are lighter left than right."""
 
     def detect(image: np.ndarray) -> list[Detection]:
         half = image.shape[1] // 2
         if image[:, :half].mean() < image[:, half:].mean():
             return []
-        points = template_at(FFHQ_512, 512, image.shape[0]).astype(np.float32) + np.array([1.0, -1.0], np.float32)
+        points = scale_template(FFHQ_512, 512, image.shape[0]).astype(np.float32) + np.array([1.0, -1.0], np.float32)
         box = np.array([0, 0, image.shape[1], image.shape[0]], np.float32)
         return [Detection(box, points, 0.9)]
 
-    return Finder(detect, 0.5)
+    return FaceDetector(detect, 0.5)
 
 
 def face_of(person: int, photo: int, upsample: float = 1.0) -> Face:
@@ -158,7 +159,7 @@ def dataset(folder: Path, recognizer: Path, people: int = 5, photos: int = 4) ->
             splits.append(Split(face.face_id, f"person{person}", split, "identity"))
         faces += mine
     (folder / "embeddings").mkdir(parents=True, exist_ok=True)
-    np.save(folder / "embeddings" / "00000.npy", unit_rows(embeddings))
+    np.save(folder / "embeddings" / "00000.npy", normalise_rows(embeddings))
     model = Model("recognizer", recognizer.name, "double", sha256_file(recognizer), "none", DIM)
     with Ledger.open(folder, write=True) as ledger:
         ledger.record("double", "all", {}, [*faces, *splits, *pairs, model])
@@ -183,7 +184,7 @@ def real_snapshot(folder: Path, shared: Path, people: int, photos: int, size: in
             if len(mine) < photos and (found := models.detect(image)):
                 face = face_of(person, len(mine))
                 mine.append(replace(face, landmarks5=tuple(float(v) for v in found[0].landmarks5.ravel())))
-                crops.append(align(image, found[0].landmarks5, FFHQ_512, 512))
+                crops.append(align_face(image, found[0].landmarks5, FFHQ_512, 512))
                 path = crop_path(made, face.face_id)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 cv2.imwrite(str(path), crops[-1][:, :, ::-1])
@@ -194,7 +195,9 @@ def real_snapshot(folder: Path, shared: Path, people: int, photos: int, size: in
         records += mine
     embeddings = np.zeros((people * 100, models.dim), np.float32)
     rows = [person * 100 + photo for person in range(people) for photo in range(photos)]
-    embeddings[rows] = models.embed(np.stack([recognition_crop(crop, models.template, models.size) for crop in crops]))
+    embeddings[rows] = models.embed(
+        np.stack([crop_for_recognizer(crop, models.template, models.size) for crop in crops])
+    )
     (made / "embeddings").mkdir(parents=True)
     np.save(made / "embeddings" / "00000.npy", embeddings)
     model = Model("recognizer", "arcface", models.spec, models.recognizer_sha256(), "none", models.dim)

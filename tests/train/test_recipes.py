@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from curate.faces.align import FFHQ_512, template_at
-from curate.faces.models import Detection, FaceModels
+from curate.faces.align import FFHQ_512, scale_template
+from curate.faces.interface import Detection, FaceModels
 from manifests.errors import BadInput
 from tests.doubles.stable_diffusion import write_mini_sd
 from tests.doubles.train import finder, models_of, picture, small, snapshot
@@ -108,7 +108,7 @@ def finding(recognizer: Path) -> FaceModels:
     """Face models with that recognizer that find the template's landmarks, a little off, in any picture."""
 
     def detect(image: np.ndarray) -> list[Detection]:
-        points = template_at(FFHQ_512, 512, image.shape[0]).astype(np.float32) + np.array([1.0, -1.0], np.float32)
+        points = scale_template(FFHQ_512, 512, image.shape[0]).astype(np.float32) + np.array([1.0, -1.0], np.float32)
         return [Detection(np.array([0, 0, image.shape[1], image.shape[0]], np.float32), points, 0.9)]
 
     return replace(models_of(recognizer), detect=detect)

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from curate.faces.errors import FaceModelError
-from curate.faces.models import Finder
+from curate.faces.interface import FaceDetector
 from degrade.operations.apply import apply, to_float, to_uint8
 from degrade.operations.pixels import Theta
 from degrade.presets import find_preset, seeded
@@ -49,7 +49,7 @@ class TrainingFaces(Dataset[Batch]):
         self.targets = snapshot.targets(split)
         self.preset = find_preset(recipe.preset)
         self._snapshot: Snapshot | None = snapshot
-        self._finder: Finder | None = None
+        self._finder: FaceDetector | None = None
         if self.warps:
             self._finder = snapshot.finder()
 

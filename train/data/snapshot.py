@@ -26,7 +26,7 @@ from manifests.runtime.files import LOCK, config_hash, in_the_way, only_writer, 
 from train.data.crops import read_crop, read_version
 
 if TYPE_CHECKING:
-    from curate.faces.models import FaceModels, Finder
+    from curate.faces.interface import FaceDetector, FaceModels
     from manifests.ledger.ledger import Ledger
     from manifests.ledger.records import Version
 
@@ -86,7 +86,7 @@ class Snapshot:
         path = self.folder / DETECTOR
         return path if path.is_file() else None
 
-    def finder(self) -> Finder:
+    def finder(self) -> FaceDetector:
         """What found the dataset's faces: the ONNX file of this folder, else what the recorded spec loads (dlib).
 
         Raises FaceModelError where neither can be had.
@@ -95,10 +95,11 @@ class Snapshot:
             from curate.faces.insightface_models import load_detector
 
             return load_detector(self.detector_onnx)
-        from curate.faces.models import Finder, cached_models
+        from curate.faces.interface import FaceDetector
+        from curate.faces.load import load_faces_once
 
-        models = cached_models(self.recognizer["spec"])
-        return Finder(models.detect, models.min_score)
+        models = load_faces_once(self.recognizer["spec"])
+        return FaceDetector(models.detect, models.min_score)
 
     @cached_property
     def people(self) -> dict[str, dict[str, np.ndarray]]:
@@ -211,7 +212,7 @@ def take_snapshot(
             raise BadInput(f"{folder} is not empty and holds no snapshot: name another folder with --snapshot.")
         embeddings = ledger.embeddings([row["face_id"] for row in rows])[1]
     if models is None:
-        from curate.faces.models import load_faces
+        from curate.faces.load import load_faces
 
         models = load_faces(recognizer["spec"])
     if models.recognizer_sha256() != recognizer["sha256"]:
@@ -306,10 +307,10 @@ def _in_training(rows: list[dict[str, Any]], versions: Mapping[str, Version]) ->
 
 def _in_crop(landmarks5: list[float], size: int) -> list[float]:
     """Landmarks of a photo (10,) -> of the crop of `size` that was aligned by them."""
-    from curate.faces.align import FFHQ_512, FFHQ_SIZE, similarity, template_at, transform
+    from curate.faces.align import FFHQ_512, FFHQ_SIZE, fit_similarity, scale_template, transform_points
 
     points = np.array(landmarks5, np.float64).reshape(5, 2)
-    there = transform(points, similarity(points, template_at(FFHQ_512, FFHQ_SIZE, size)))
+    there = transform_points(points, fit_similarity(points, scale_template(FFHQ_512, FFHQ_SIZE, size)))
     return [float(value) for value in there.astype(np.float32).ravel()]
 
 

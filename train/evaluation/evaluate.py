@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.faces.models import FaceModels, load_faces
+from curate.faces.interface import FaceModels
+from curate.faces.load import load_faces
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.runtime.files import sweep, write_atomically

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from curate.faces.align import recognition_crop
-from curate.faces.models import FaceModels
+from curate.faces.align import crop_for_recognizer
+from curate.faces.interface import FaceModels
 from manifests.errors import BadInput
 from manifests.runtime.text import printable
 from train.evaluation.cases import Case
@@ -72,7 +72,7 @@ def embedder(recognizer: FaceModels) -> Embed:
     """What embeds crops in the FFHQ template."""
 
     def embed(crops: Sequence[np.ndarray]) -> np.ndarray:
-        return recognizer.embed(np.stack([recognition_crop(c, recognizer.template, recognizer.size) for c in crops]))
+        return recognizer.embed(np.stack([crop_for_recognizer(c, recognizer.template, recognizer.size) for c in crops]))
 
     return embed
 

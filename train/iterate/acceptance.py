@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from curate.faces.measure import blockiness, luma, noise, sharpness
+from curate.faces.measure import compute_luma, measure_blockiness, measure_noise, measure_sharpness
 
 RULE = 2  # of `refused`; 1 asked for the margin above the best version, not above the original
 REASONS = ("identity_fell", "content_changed", "new_noise", "new_blocks", "not_sharper", "not_a_number")
@@ -59,8 +59,8 @@ def defect(sharpness: float, noise: float | None, blockiness: float, bounds: Bou
 
 def figures(crop: np.ndarray) -> Figures:
     """Of a crop (S, S, 3), RGB uint8 in the FFHQ template."""
-    gray = luma(crop)
-    return Figures(sharpness(crop), noise(gray), blockiness(gray))
+    gray = compute_luma(crop)
+    return Figures(measure_sharpness(crop), measure_noise(gray), measure_blockiness(gray))
 
 
 def change(original: np.ndarray, cleaned: np.ndarray, bounds: Bounds) -> float:

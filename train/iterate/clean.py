@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 
-from curate.faces.models import FaceModels
+from curate.faces.interface import FaceModels
 from manifests.errors import LikenessError
 from manifests.ledger.cleaned_targets import best_versions, version_path
 from manifests.ledger.ledger import Ledger

@@ -21,7 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from curate.faces.models import FaceModels, load_faces
+from curate.faces.interface import FaceModels
+from curate.faces.load import load_faces
 from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
 from manifests.ledger.cleaned_targets import FOLDER, best_versions, strayed, version_path
 from manifests.ledger.ledger import Ledger

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from curate.faces.align import recognition_crop
-from curate.faces.models import FaceModels
+from curate.faces.align import crop_for_recognizer
+from curate.faces.interface import FaceModels
 
 SAME = 1.0  # degrees: VQFR's script takes a pair under it for the same picture and leaves it out
 
 
 def embedding(image: np.ndarray, judge: FaceModels) -> np.ndarray:
     """float32 (d,) of length 1, of an aligned face, RGB uint8 (S, S, 3). No detector is asked."""
-    return np.asarray(judge.embed(recognition_crop(image, judge.template, judge.size)[None])[0])
+    return np.asarray(judge.embed(crop_for_recognizer(image, judge.template, judge.size)[None])[0])
 
 
 def id_target(restored: np.ndarray, target: np.ndarray) -> list[float]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from curate.faces.align import FFHQ_SIZE
 from curate.faces.errors import FaceModelError
-from curate.faces.models import FaceModels
+from curate.faces.interface import FaceModels
 from train.restore.reference_photos import landmarks_of
 
 # Among 68 iBUG points, as in ASFFNet's choice of a reference: brows with eyes, and the mouth
@@ -25,10 +25,10 @@ def missing() -> str | None:
     """Why no 68 points can be found, in one sentence; None where they can."""
     if importlib.util.find_spec("dlib") is None:
         return "dlib is not installed: pip install 'likeness[offline]'."
-    from curate.faces.dlib_models import model_folder
+    from curate.faces.dlib_models import find_model_folder
 
     try:
-        model_folder()
+        find_model_folder()
     except FaceModelError as error:
         return str(error)
     return None
@@ -50,12 +50,12 @@ def points68(image: np.ndarray) -> np.ndarray:
 
     Whole pixels of a 512 px crop, which the image is brought to first: dlib gives no fractions.
     """
-    from curate.faces.dlib_models import landmarks68
+    from curate.faces.dlib_models import find_landmarks68
 
     if image.shape[0] != FFHQ_SIZE:
         how = cv2.INTER_AREA if image.shape[0] > FFHQ_SIZE else cv2.INTER_LINEAR
         image = cv2.resize(image, (FFHQ_SIZE, FFHQ_SIZE), interpolation=how)
-    return landmarks68(image, BOX).astype(np.float64)
+    return find_landmarks68(image, BOX).astype(np.float64)
 
 
 def point_distance(restored: np.ndarray, target: np.ndarray) -> list[float]:

@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 from curate.faces.errors import FaceModelError
-from curate.faces.models import FaceModels
+from curate.faces.interface import FaceModels
 from manifests.errors import BadInput, LikenessError
 from train.backbones import load_backbone
 from train.metrics import distribution, landmarks, noreference, perceptual, published_deg

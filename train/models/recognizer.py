@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, between, invert, scale_of, template_at
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, compute_scale, fit_similarity, invert_affine, scale_template
 from manifests.errors import ModelUnavailable
 
 
@@ -26,11 +26,13 @@ class Recognizer(nn.Module):
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean, self.std = float(facts["mean"]), float(facts["std"])
         size = int(facts["size"])
-        matrix = between(template_at(FFHQ_512, FFHQ_SIZE, face_size), np.asarray(facts["template"], np.float64))
+        matrix = fit_similarity(
+            scale_template(FFHQ_512, FFHQ_SIZE, face_size), np.asarray(facts["template"], np.float64)
+        )
         # an enlarged picture is sampled as it is; a larger one is area-resized first, as curate.faces.align.warp does
-        self.shrunk = min(face_size, max(1, round(face_size * scale_of(matrix))))
+        self.shrunk = min(face_size, max(1, round(face_size * compute_scale(matrix))))
         factor = face_size / self.shrunk
-        back = invert(matrix)
+        back = invert_affine(matrix)
         back = np.hstack([back[:, :2], back[:, 2:] + 0.5]) / factor - np.array([[0, 0, 0.5], [0, 0, 0.5]])
         y, x = np.mgrid[:size, :size].astype(np.float64)
         points = np.stack([x, y, np.ones_like(x)], -1) @ back.T

@@ -7,7 +7,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from curate.faces.align import invert, scale_of, transform
+from curate.faces.align import compute_scale, invert_affine, transform_points
 
 # share of the crop's side over which the mask rises from 0 to 1 at the border (ours)
 FEATHER = 0.12
@@ -29,9 +29,9 @@ def paste(photo: np.ndarray, restored: np.ndarray, to_crop: np.ndarray) -> np.nd
     Where the photo has fewer pixels than the crop, the crop is area-averaged; where it has more, enlarged bicubically.
     """
     size = restored.shape[0]
-    back = invert(to_crop)
-    scale = scale_of(back)  # photo pixels per crop pixel
-    corners = transform(np.array([[0, 0], [size, 0], [size, size], [0, size]]) - 0.5, back)
+    back = invert_affine(to_crop)
+    scale = compute_scale(back)  # photo pixels per crop pixel
+    corners = transform_points(np.array([[0, 0], [size, 0], [size, size], [0, size]]) - 0.5, back)
     x0, y0 = np.maximum(np.floor(corners.min(0)).astype(int), 0)
     x1, y1 = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, [photo.shape[1], photo.shape[0]])
     if x0 >= x1 or y0 >= y1:

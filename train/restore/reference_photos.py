@@ -11,8 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, recognition_crop, similarity, template_at, transform
-from curate.faces.models import Detection, FaceModels, Finder
+from curate.faces.align import (
+    FFHQ_512,
+    FFHQ_SIZE,
+    align_face,
+    crop_for_recognizer,
+    fit_similarity,
+    scale_template,
+    transform_points,
+)
+from curate.faces.interface import Detection, FaceDetector, FaceModels
 from degrade.operations.apply import shrink
 from manifests.errors import BadInput
 from manifests.runtime.text import printable
@@ -85,10 +93,10 @@ def read_references(
                 "crop the photo where that is somebody else."
             )
         face = _largest(found)
-        crop = align(image, face.landmarks5, FFHQ_512, FFHQ_SIZE)
+        crop = align_face(image, face.landmarks5, FFHQ_512, FFHQ_SIZE)
         crops.append(to_tensor(shrink(crop, size)))
         landmarks.append(in_crop(face.landmarks5, size))
-        chips.append(recognition_crop(crop, models.template, models.size))
+        chips.append(crop_for_recognizer(crop, models.template, models.size))
     if useless := next((folder for _, folder in files if folder is not None and folder not in used), None):
         raise BadInput(f"No photo in the folder of references {printable(useless)} shows a face: name another.")
     if not crops:
@@ -96,7 +104,7 @@ def read_references(
     return References(torch.stack(crops), torch.from_numpy(models.embed(np.stack(chips))), tuple(landmarks))
 
 
-def landmarks_of(crop: np.ndarray, models: FaceModels | Finder) -> np.ndarray | None:
+def landmarks_of(crop: np.ndarray, models: FaceModels | FaceDetector) -> np.ndarray | None:
     """The five points (5, 2) of the largest face in an aligned crop, in its pixels; None where none is found."""
     found = detect_faces(crop, models)
     return _largest(found).landmarks5 if found else None
@@ -131,14 +139,14 @@ def to_image(tensor: torch.Tensor) -> np.ndarray:
     return (tensor.clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).contiguous().numpy()
 
 
-def detect_faces(image: np.ndarray, models: FaceModels | Finder) -> list[Detection]:
+def detect_faces(image: np.ndarray, models: FaceModels | FaceDetector) -> list[Detection]:
     """The detections that the detector believes and that can be aligned."""
     return [one for one in models.detect(image) if one.score >= models.min_score and _alignable(one.landmarks5)]
 
 
 def _alignable(landmarks5: np.ndarray) -> bool:
     try:
-        similarity(landmarks5, FFHQ_512)
+        fit_similarity(landmarks5, FFHQ_512)
     except ValueError:
         return False
     return True
@@ -146,7 +154,7 @@ def _alignable(landmarks5: np.ndarray) -> bool:
 
 def in_crop(landmarks5: np.ndarray, size: int) -> np.ndarray:
     """Landmarks (5, 2) of a photo, in pixels of the crop of `size` that is aligned by them."""
-    return transform(landmarks5, similarity(landmarks5, template_at(FFHQ_512, FFHQ_SIZE, size)))
+    return transform_points(landmarks5, fit_similarity(landmarks5, scale_template(FFHQ_512, FFHQ_SIZE, size)))
 
 
 def _largest(found: Sequence[Detection]) -> Detection:

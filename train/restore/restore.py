@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 import torch
 
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, recognition_crop, similarity, template_at
-from curate.faces.measure import sharpness
-from curate.faces.models import FaceModels, load_faces
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer, fit_similarity, scale_template
+from curate.faces.interface import FaceModels
+from curate.faces.load import load_faces
+from curate.faces.measure import measure_sharpness
 from degrade.operations.apply import shrink
 from manifests.errors import BadInput, LikenessError
 from manifests.ledger.paths import LEDGER_NAME
@@ -297,11 +298,11 @@ def _restore_one(
     result, size = image, model.config.size
     for face, (_, landmarks5) in zip(faces, found, strict=True):
         if face.restored:
-            crop = shrink(align(image, landmarks5, FFHQ_512, FFHQ_SIZE), size)
+            crop = shrink(align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE), size)
             own = shown_for(model, references, None if box is not None else in_crop(landmarks5, size))
             restored = to_image(run_model(model, to_tensor(crop)[None], own)[0])
             watch(path, crop, own, restored)
-            result = paste(result, restored, similarity(landmarks5, template_at(FFHQ_512, FFHQ_SIZE, size)))
+            result = paste(result, restored, fit_similarity(landmarks5, scale_template(FFHQ_512, FFHQ_SIZE, size)))
     _write(target, result)
     return PhotoDone(str(path), str(target), "ok", reason, tuple(faces))
 
@@ -337,7 +338,7 @@ def _unwarped(model: Restorer, references: References) -> str | None:
 
 
 def _sharpness(image: np.ndarray, landmarks5: np.ndarray) -> float:
-    return sharpness(align(image, landmarks5, FFHQ_512, FFHQ_SIZE))
+    return measure_sharpness(align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE))
 
 
 def _matching(faces: list[FaceDone], same_person: float, degraded: bool) -> tuple[list[FaceDone], str | None]:
@@ -382,7 +383,7 @@ def _judge(
     where = tuple(round(float(edge), 1) for edge in box)
     if not len(references.crops):
         return FaceDone(where, None, True)
-    chip = recognition_crop(align(image, landmarks5, FFHQ_512, FFHQ_SIZE), models.template, models.size)
+    chip = crop_for_recognizer(align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE), models.template, models.size)
     return FaceDone(where, float((references.embeddings.numpy() @ models.embed(chip[None])[0]).mean()), True)
 
 

@@ -9,14 +9,13 @@ from curate.faces.align import (
     ARCFACE_112,
     FFHQ_512,
     FFHQ_SIZE,
-    align,
-    between,
-    invert,
-    recognition_crop,
-    scale_of,
-    similarity,
-    template_at,
-    transform,
+    align_face,
+    compute_scale,
+    crop_for_recognizer,
+    fit_similarity,
+    invert_affine,
+    scale_template,
+    transform_points,
     warp,
 )
 
@@ -40,19 +39,19 @@ def smooth(height: int, width: int) -> np.ndarray:
 def test_a_similarity_is_found_exactly(points, turn):
     assume(np.ptp(points, axis=0).max() > 1)
     wanted = matrix_of(*turn)
-    found = similarity(points, transform(points, wanted))
+    found = fit_similarity(points, transform_points(points, wanted))
     assert np.allclose(found, wanted, atol=1e-6 * turn[0] * 200)
-    assert np.isclose(scale_of(found), turn[0])
+    assert np.isclose(compute_scale(found), turn[0])
 
 
 @given(POINTS, POINTS)
 def test_it_is_the_best_there_is_and_never_a_reflection(source, target):
     assume(np.ptp(source, axis=0).max() > 1)
-    found = similarity(source, target)
+    found = fit_similarity(source, target)
     assert np.isclose(found[0, 0], found[1, 1]) and np.isclose(found[0, 1], -found[1, 0])
 
     def misses(matrix: np.ndarray) -> float:
-        return float(((transform(source, matrix) - target) ** 2).sum())
+        return float(((transform_points(source, matrix) - target) ** 2).sum())
 
     best = misses(found)
     for nudge in (0.01, -0.01):
@@ -68,17 +67,21 @@ def test_it_is_the_best_there_is_and_never_a_reflection(source, target):
 @given(POINTS, TURN)
 def test_there_and_back_is_where_one_was(points, turn):
     matrix = matrix_of(*turn)
-    assert np.allclose(transform(transform(points, matrix), invert(matrix)), points, atol=1e-6 * 400 / turn[0] + 1e-6)
+    assert np.allclose(
+        transform_points(transform_points(points, matrix), invert_affine(matrix)),
+        points,
+        atol=1e-6 * 400 / turn[0] + 1e-6,
+    )
 
 
 def test_points_that_make_no_face_are_refused():
     with pytest.raises(ValueError, match="coincide"):
-        similarity(np.ones((5, 2)), FFHQ_512)
+        fit_similarity(np.ones((5, 2)), FFHQ_512)
     for bad in (np.nan, np.inf):
         broken = FFHQ_512.copy()
         broken[2, 1] = bad
         with pytest.raises(ValueError, match="finite"):
-            similarity(broken, FFHQ_512)
+            fit_similarity(broken, FFHQ_512)
 
 
 def test_identity_and_whole_shifts_copy_pixels_exactly():
@@ -107,13 +110,13 @@ def test_enlarging_keeps_centres_where_they_are():
 @pytest.mark.parametrize("scale", [0.31, 0.77, 1.0, 2.3])
 def test_landmarks_land_on_the_template(scale):
     # a dot on each landmark, wide enough to survive shrinking, ends at the template to a fraction of a pixel
-    landmarks = transform(FFHQ_512, matrix_of(1 / scale, 0.2, 90, 15)).astype(np.float32)
+    landmarks = transform_points(FFHQ_512, matrix_of(1 / scale, 0.2, 90, 15)).astype(np.float32)
     side = int(landmarks.max() + 200)
     y, x = np.mgrid[:side, :side]
     image = np.zeros((side, side, 3), np.float32)
     for point in landmarks:
         image += 255 * np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / (2 * (6 / scale) ** 2))[..., None]
-    crop = align(image.clip(0, 255).astype(np.uint8), landmarks, FFHQ_512, FFHQ_SIZE).astype(float)[..., 0]
+    crop = align_face(image.clip(0, 255).astype(np.uint8), landmarks, FFHQ_512, FFHQ_SIZE).astype(float)[..., 0]
     for px, py in FFHQ_512:
         x0, y0 = round(px) - 20, round(py) - 20
         window = crop[y0 : y0 + 41, x0 : x0 + 41]
@@ -123,30 +126,30 @@ def test_landmarks_land_on_the_template(scale):
 
 
 def test_a_template_at_another_size_honours_centres():
-    assert np.allclose(template_at(FFHQ_512, 512, 512), FFHQ_512)
-    assert np.allclose(template_at(np.array([[-0.5, 511.5]]), 512, 128), [[-0.5, 127.5]])
+    assert np.allclose(scale_template(FFHQ_512, 512, 512), FFHQ_512)
+    assert np.allclose(scale_template(np.array([[-0.5, 511.5]]), 512, 128), [[-0.5, 127.5]])
 
 
 def test_between_two_templates_is_the_fixed_similarity():
-    assert np.allclose(between(FFHQ_512, FFHQ_512), np.eye(2, 3))
-    there = transform(FFHQ_512, between(FFHQ_512, ARCFACE_112))
+    assert np.allclose(fit_similarity(FFHQ_512, FFHQ_512), np.eye(2, 3))
+    there = transform_points(FFHQ_512, fit_similarity(FFHQ_512, ARCFACE_112))
     assert np.abs(there - ARCFACE_112).max() < 3  # two different mean faces
-    assert 0.2 < scale_of(between(FFHQ_512, ARCFACE_112)) < 0.35
+    assert 0.2 < compute_scale(fit_similarity(FFHQ_512, ARCFACE_112)) < 0.35
 
 
 @pytest.mark.parametrize("size", [512, 256, 128])
 @pytest.mark.parametrize(("angle", "scale"), [(0.0, 1.0), (0.4, 0.9), (-0.5, 1.3)])
 def test_a_recognition_crop_is_the_direct_alignment(size, angle, scale):
-    landmarks = transform(FFHQ_512, matrix_of(scale, angle, 150, 100))
+    landmarks = transform_points(FFHQ_512, matrix_of(scale, angle, 150, 100))
     photo = smooth(800, 900)
-    crop = align(photo, landmarks, template_at(FFHQ_512, 512, size), size)
+    crop = align_face(photo, landmarks, scale_template(FFHQ_512, 512, size), size)
     # through the crop, and straight to where the crop's template says the landmarks are
-    through = recognition_crop(crop, ARCFACE_112, 112)
-    straight = align(photo, landmarks, transform(FFHQ_512, between(FFHQ_512, ARCFACE_112)), 112)
+    through = crop_for_recognizer(crop, ARCFACE_112, 112)
+    straight = align_face(photo, landmarks, transform_points(FFHQ_512, fit_similarity(FFHQ_512, ARCFACE_112)), 112)
     assert np.abs(through.astype(int) - straight)[6:-6, 6:-6].mean() < 1.0
 
 
 def test_what_lies_outside_the_photo_is_mirrored_not_black():
     image = np.full((60, 60, 3), 200, np.uint8)
-    landmarks = transform(FFHQ_512, matrix_of(0.2, 0, -30, -30))
-    assert align(image, landmarks, FFHQ_512, FFHQ_SIZE).min() >= 199
+    landmarks = transform_points(FFHQ_512, matrix_of(0.2, 0, -30, -30))
+    assert align_face(image, landmarks, FFHQ_512, FFHQ_SIZE).min() >= 199

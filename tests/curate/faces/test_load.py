@@ -8,13 +8,14 @@ import pytest
 
 from curate.config import CurateConfig
 from curate.demo import packaged
-from curate.faces import models as module
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, align, recognition_crop, similarity, transform
+from curate.faces import load as module
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer, fit_similarity, transform_points
 from curate.faces.decode import decode
-from curate.faces.dlib_models import five_of, landmarks68
+from curate.faces.dlib_models import find_landmarks68, reduce_to_five
 from curate.faces.errors import FaceModelError
-from curate.faces.measure import pose
-from curate.faces.models import FaceModels, load_faces, unit_rows
+from curate.faces.interface import FaceModels, normalise_rows
+from curate.faces.load import load_faces
+from curate.faces.measure import estimate_pose
 from curate.pipeline import curate
 from manifests.check import check
 from manifests.ledger.ledger import Ledger
@@ -51,8 +52,8 @@ def crowd() -> np.ndarray:
 
 
 def embedded(models: FaceModels, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    crop = align(image, landmarks, FFHQ_512, FFHQ_SIZE)
-    return models.embed(recognition_crop(crop, models.template, models.size)[None])[0]
+    crop = align_face(image, landmarks, FFHQ_512, FFHQ_SIZE)
+    return models.embed(crop_for_recognizer(crop, models.template, models.size)[None])[0]
 
 
 @pytest.mark.parametrize("spec", EITHER)
@@ -78,11 +79,11 @@ def test_pictures_of_any_shape_have_no_face_and_no_error(spec, shape):
 @pytest.mark.parametrize("spec", EITHER)
 def test_turning_the_photo_turns_the_roll_and_mirroring_it_turns_the_yaw(spec, astronaut):
     models = load_faces(spec)
-    plain = pose(models.detect(astronaut)[0].landmarks5)
-    mirrored = pose(models.detect(np.ascontiguousarray(astronaut[:, ::-1]))[0].landmarks5)
+    plain = estimate_pose(models.detect(astronaut)[0].landmarks5)
+    mirrored = estimate_pose(models.detect(np.ascontiguousarray(astronaut[:, ::-1]))[0].landmarks5)
     assert plain[0] == pytest.approx(-mirrored[0], abs=7)
     turn = cv2.getRotationMatrix2D((220, 120), -20, 1.0)  # clockwise
-    turned = pose(models.detect(cv2.warpAffine(astronaut, turn, (512, 512)))[0].landmarks5)
+    turned = estimate_pose(models.detect(cv2.warpAffine(astronaut, turn, (512, 512)))[0].landmarks5)
     assert turned[2] - plain[2] == pytest.approx(20, abs=5)
 
 
@@ -91,7 +92,7 @@ def test_embeddings_tell_people_apart_and_do_not_depend_on_the_batch(spec, crowd
     models = load_faces(spec)
     faces = [(crowd, face.landmarks5) for face in models.detect(crowd)]
     crops = [
-        recognition_crop(align(image, points, FFHQ_512, FFHQ_SIZE), models.template, models.size)
+        crop_for_recognizer(align_face(image, points, FFHQ_512, FFHQ_SIZE), models.template, models.size)
         for image, points in faces
     ]
     found = models.embed(np.stack(crops))
@@ -111,13 +112,13 @@ def test_embeddings_tell_people_apart_and_do_not_depend_on_the_batch(spec, crowd
 def test_identity_on_an_aligned_crop_is_identity_in_the_photo(spec, crowd):
     models = load_faces(spec)
     for face in models.detect(crowd):
-        crop = align(crowd, face.landmarks5, FFHQ_512, FFHQ_SIZE)
-        through = recognition_crop(crop, models.template, models.size)
+        crop = align_face(crowd, face.landmarks5, FFHQ_512, FFHQ_SIZE)
+        through = crop_for_recognizer(crop, models.template, models.size)
         # the recognizer's own crop, straight from the photo
-        direct = align(crowd, face.landmarks5, models.template, models.size)
+        direct = align_face(crowd, face.landmarks5, models.template, models.size)
         a, b = models.embed(np.stack([through, direct]))
         assert a @ b > (0.98 if spec == "dlib" else 0.85)
-        landed = transform(face.landmarks5, similarity(face.landmarks5, FFHQ_512))
+        landed = transform_points(face.landmarks5, fit_similarity(face.landmarks5, FFHQ_512))
         assert np.abs(landed - FFHQ_512).mean() < 25
 
 
@@ -125,9 +126,9 @@ def test_identity_on_an_aligned_crop_is_identity_in_the_photo(spec, crowd):
 def test_68_landmarks_are_those_of_ibug(astronaut):
     models = load_faces("dlib")
     face = models.detect(astronaut)[0]
-    points = landmarks68(astronaut, face.box)
+    points = find_landmarks68(astronaut, face.box)
     assert points.shape == (68, 2) and points.dtype == np.float32
-    assert np.allclose(five_of(points), face.landmarks5)
+    assert np.allclose(reduce_to_five(points), face.landmarks5)
 
 
 @pytest.mark.parametrize("spec", EITHER)
@@ -154,25 +155,25 @@ def test_auto_falls_back_to_dlib_with_a_notice(monkeypatch, tmp_path):
     def nothing(pack: str, threads: int = 1) -> FaceModels:
         raise FaceModelError("There is no network.")
 
-    monkeypatch.setattr("curate.faces.insightface_models.packs_on_disk", lambda: [])
-    monkeypatch.setattr("curate.faces.insightface_models.load_insightface", nothing)
+    monkeypatch.setattr("curate.faces.load.list_packs", lambda: [])
+    monkeypatch.setattr("curate.faces.load.load_insightface", nothing)
     models = module.load_faces("auto")
     assert models.spec == "dlib" and "no network" in models.notices[0] and "weaker" in models.notices[0]
 
 
-def test_packs_on_disk_prefer_buffalo_l(tmp_path):
-    from curate.faces.insightface_models import packs_on_disk
+def test_list_packs_prefers_buffalo_l(tmp_path):
+    from curate.faces.insightface_models import list_packs
 
-    assert packs_on_disk(tmp_path / "nowhere") == []
+    assert list_packs(tmp_path / "nowhere") == []
     for name in ("antelope", "buffalo_l", "empty"):
         (tmp_path / name).mkdir()
     for name in ("antelope", "buffalo_l"):
         (tmp_path / name / "det.onnx").touch()
-    assert packs_on_disk(tmp_path) == ["buffalo_l", "antelope"]
+    assert list_packs(tmp_path) == ["buffalo_l", "antelope"]
 
 
-def test_unit_rows_leave_zero_rows_zero():
-    assert unit_rows(np.array([[3, 4], [0, 0]])).tolist() == [[np.float32(0.6), np.float32(0.8)], [0, 0]]
+def test_normalise_rows_leaves_zero_rows_zero():
+    assert normalise_rows(np.array([[3, 4], [0, 0]])).tolist() == [[np.float32(0.6), np.float32(0.8)], [0, 0]]
 
 
 @offline

@@ -8,8 +8,17 @@ from hypothesis import strategies as st
 
 from curate.faces import measure
 from curate.faces.align import FFHQ_512, FFHQ_SIZE
-from curate.faces.measure import _HEAD, _PITCH_OF_FFHQ, blockiness, exposure, inter_ocular, luma, picture_hash, pose
-from curate.faces.measure import sharpness as sharp
+from curate.faces.measure import (
+    _HEAD,
+    _PITCH_OF_FFHQ,
+    compute_luma,
+    estimate_pose,
+    hash_picture,
+    measure_blockiness,
+    measure_exposure,
+    measure_eye_distance,
+)
+from curate.faces.measure import measure_sharpness as sharp
 from tests.doubles.curate import face
 
 
@@ -22,14 +31,14 @@ def turned(yaw: float, pitch: float) -> np.ndarray:
 
 
 def test_the_mean_face_looks_ahead():
-    assert np.abs(pose(FFHQ_512)).max() < 1
+    assert np.abs(estimate_pose(FFHQ_512)).max() < 1
 
 
 @pytest.mark.parametrize("side", [1, -1])
 def test_yaw_is_positive_when_the_nose_points_to_the_images_right(side):
     landmarks = FFHQ_512.copy()
     landmarks[2, 0] += side * 40
-    yaw, pitch, roll = pose(landmarks)
+    yaw, pitch, roll = estimate_pose(landmarks)
     assert yaw * side > 10 and abs(pitch) < 8 and abs(roll) < 5
 
 
@@ -37,7 +46,7 @@ def test_yaw_is_positive_when_the_nose_points_to_the_images_right(side):
 def test_pitch_is_positive_when_the_nose_points_down(side):
     landmarks = FFHQ_512.copy()
     landmarks[2, 1] += side * 30
-    yaw, pitch, _ = pose(landmarks)
+    yaw, pitch, _ = estimate_pose(landmarks)
     assert pitch * side > 8 and abs(yaw) < 3
 
 
@@ -45,24 +54,24 @@ def test_pitch_is_positive_when_the_nose_points_down(side):
 def test_roll_is_clockwise(angle):
     radians = np.radians(angle)
     turn = np.array([[np.cos(radians), -np.sin(radians)], [np.sin(radians), np.cos(radians)]])  # y points down
-    yaw, pitch, roll = pose(FFHQ_512 @ turn.T)
+    yaw, pitch, roll = estimate_pose(FFHQ_512 @ turn.T)
     assert roll == pytest.approx(angle, abs=1.5) and abs(yaw) < 2 and abs(pitch) < 4
 
 
 @given(st.floats(-60, 60), st.floats(-30, 30))
 def test_a_rigid_head_says_where_its_nose_points(yaw, pitch):
-    found = pose(turned(yaw, pitch))
+    found = estimate_pose(turned(yaw, pitch))
     assert np.allclose(found[:2], (yaw, pitch - _PITCH_OF_FFHQ), atol=1e-3)
 
 
 @given(st.floats(0.05, 20), st.floats(-1e4, 1e4))
 def test_pose_does_not_depend_on_size_and_place(scale, shift):
     landmarks = turned(25, -10)
-    assert np.allclose(pose(landmarks * scale + shift), pose(landmarks), atol=1e-3)
+    assert np.allclose(estimate_pose(landmarks * scale + shift), estimate_pose(landmarks), atol=1e-3)
 
 
 def test_inter_ocular_is_a_distance():
-    assert inter_ocular(np.array([[1, 1], [4, 5], [0, 0], [0, 0], [0, 0]], np.float32)) == 5.0
+    assert measure_eye_distance(np.array([[1, 1], [4, 5], [0, 0], [0, 0], [0, 0]], np.float32)) == 5.0
 
 
 def crop(seed: int = 0) -> np.ndarray:
@@ -82,8 +91,10 @@ def test_blur_lowers_sharpness_and_light_does_not():
 def test_jpegs_grid_shows_in_blockiness():
     smooth = cv2.resize(np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8), (200, 200))
     rough = cv2.imdecode(cv2.imencode(".jpg", smooth, [cv2.IMWRITE_JPEG_QUALITY, 5])[1], cv2.IMREAD_COLOR)
-    assert blockiness(luma(rough)) > 1.5 > 1.2 > blockiness(luma(smooth))
-    assert blockiness(np.zeros((23, 100), np.float32)) == 1.0 == blockiness(np.zeros((64, 64), np.float32))
+    assert measure_blockiness(compute_luma(rough)) > 1.5 > 1.2 > measure_blockiness(compute_luma(smooth))
+    assert (
+        measure_blockiness(np.zeros((23, 100), np.float32)) == 1.0 == measure_blockiness(np.zeros((64, 64), np.float32))
+    )
 
 
 def noisy(gray: np.ndarray, sigma: float, seed: int = 0) -> np.ndarray:
@@ -95,19 +106,27 @@ def noisy(gray: np.ndarray, sigma: float, seed: int = 0) -> np.ndarray:
 @given(st.integers(1, 30), st.integers(0, 1000))
 def test_noise_on_a_smooth_slope_is_found(sigma, seed):
     slope = np.add.outer(np.linspace(80, 120, 96), np.linspace(-20, 40, 96)).astype(np.float32)
-    assert measure.noise(noisy(slope, sigma, seed)) == pytest.approx(sigma, rel=0.08, abs=0.25)
+    assert measure.measure_noise(noisy(slope, sigma, seed)) == pytest.approx(sigma, rel=0.08, abs=0.25)
 
 
 def test_what_is_flat_or_too_small_has_no_noise_and_edges_add_none():
     edges = np.kron(np.random.default_rng(0).integers(60, 200, (8, 8)), np.ones((16, 16))).astype(np.float32)
-    assert measure.noise(np.full((64, 64), 90, np.float32)) == 0.0 == measure.noise(edges)
-    assert measure.noise(np.zeros((0, 0), np.float32)) == 0.0 == measure.noise(noisy(np.zeros((7, 99)), 20))
-    assert measure.noise(noisy(edges, 6)) == pytest.approx(6, rel=0.1)
+    assert measure.measure_noise(np.full((64, 64), 90, np.float32)) == 0.0 == measure.measure_noise(edges)
+    assert (
+        measure.measure_noise(np.zeros((0, 0), np.float32))
+        == 0.0
+        == measure.measure_noise(noisy(np.zeros((7, 99)), 20))
+    )
+    assert measure.measure_noise(noisy(edges, 6)) == pytest.approx(6, rel=0.1)
 
 
 def test_blur_and_enlarging_take_noise_out():
     grainy = noisy(np.full((128, 128), 120, np.float32), 12)
-    assert measure.noise(cv2.GaussianBlur(grainy, (0, 0), 1)) < 3 > measure.noise(cv2.resize(grainy, None, fx=2, fy=2))
+    assert (
+        measure.measure_noise(cv2.GaussianBlur(grainy, (0, 0), 1))
+        < 3
+        > measure.measure_noise(cv2.resize(grainy, None, fx=2, fy=2))
+    )
 
 
 @pytest.mark.shared_data
@@ -118,9 +137,9 @@ def test_known_noise_is_found_on_real_faces_and_ranks(shared_data):
         image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
         height, width = image.shape[:2]
         middle = image[height // 6 : height // 2, width // 3 : 2 * width // 3]  # where web portraits have the face
-        gray = luma(cv2.resize(middle, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+        gray = compute_luma(cv2.resize(middle, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
         if min(gray.shape) >= 48:
-            found.append([measure.noise(noisy(gray, sigma)) for sigma in (0, 5, 10, 20)])
+            found.append([measure.measure_noise(noisy(gray, sigma)) for sigma in (0, 5, 10, 20)])
     values = np.array(found)
     assert len(values) > 8 and (np.diff(values, axis=1) > 0).all()
     assert np.abs(np.median(values[:, 1:], 0) - (5, 10, 20)).max() < 2 and np.median(values[:, 0]) < 3
@@ -128,8 +147,8 @@ def test_known_noise_is_found_on_real_faces_and_ranks(shared_data):
 
 def test_exposure_is_the_inner_faces_luma():
     image = np.zeros((512, 512, 3), np.uint8)
-    measure.face_region(image)[:] = 255
-    assert exposure(image) == 1.0 and exposure(255 - image) == 0.0
+    measure.crop_inner_face(image)[:] = 255
+    assert measure_exposure(image) == 1.0 and measure_exposure(255 - image) == 0.0
 
 
 def bits(a: str, b: str) -> int:
@@ -141,11 +160,11 @@ def test_a_hash_moves_little_when_a_picture_is_saved_again_and_much_when_it_is_a
     one, other = crop(1), crop(2)
     again = cv2.imdecode(cv2.imencode(".jpg", one, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_COLOR)
     half = cv2.resize(one, (256, 256), interpolation=cv2.INTER_AREA)
-    own = picture_hash(one, side)
+    own = hash_picture(one, side)
     assert len(own) == side * side // 4
-    assert max(bits(own, picture_hash(again, side)), bits(own, picture_hash(half, side))) <= few
-    assert bits(own, picture_hash(other, side)) > side * side // 4
+    assert max(bits(own, hash_picture(again, side)), bits(own, hash_picture(half, side))) <= few
+    assert bits(own, hash_picture(other, side)) > side * side // 4
 
 
 def test_a_hash_of_one_pixel_and_of_a_line():
-    assert len(picture_hash(np.zeros((1, 1, 3), np.uint8))) == 16 == len(picture_hash(np.zeros((1, 900, 3), np.uint8)))
+    assert len(hash_picture(np.zeros((1, 1, 3), np.uint8))) == 16 == len(hash_picture(np.zeros((1, 900, 3), np.uint8)))

@@ -8,8 +8,8 @@ import pytest
 
 from curate.demo import packaged
 from curate.faces.decode import decode
-from curate.faces.models import load_faces
-from curate.faces.scrfd import Scrfd, _apart
+from curate.faces.load import load_faces
+from curate.faces.scrfd import Scrfd, _suppress_overlaps
 from tests.places import SHARED
 
 PACK = SHARED / "weights" / "insightface_small"
@@ -63,7 +63,7 @@ def test_black_beside_the_picture_is_left_out_but_for_a_margin(photo, shape, see
 
 def test_the_better_of_two_overlapping_boxes_is_kept():
     boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [30, 30, 40, 40]], np.float32)
-    assert _apart(boxes, 0.4).tolist() == [0, 2] and _apart(boxes[:0], 0.4).tolist() == []
+    assert _suppress_overlaps(boxes, 0.4).tolist() == [0, 2] and _suppress_overlaps(boxes[:0], 0.4).tolist() == []
 
 
 @shared

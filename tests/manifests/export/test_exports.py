@@ -20,7 +20,7 @@ import typer
 from PIL import Image, PngImagePlugin
 from typer.testing import CliRunner
 
-from curate.faces.align import FFHQ_512, similarity, transform
+from curate.faces.align import FFHQ_512, fit_similarity, transform_points
 from manifests import cli
 from manifests.errors import BadInput, LedgerBroken
 from manifests.export import choose as choosing
@@ -177,7 +177,7 @@ def test_dmdnet_opens_as_its_loader_reads_it_with_landmarks_on_the_crop(made, tm
         assert target not in refs
         for ref, points in refs.items():
             five = np.array(faces[ref].landmarks5).reshape(5, 2)
-            there = transform(np.array(faces[ref].landmarks68).reshape(68, 2), similarity(five, FFHQ_512))
+            there = transform_points(np.array(faces[ref].landmarks68).reshape(68, 2), fit_similarity(five, FFHQ_512))
             assert points.shape == (68, 2) and np.abs(points - there).max() < 1e-3
 
 

@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
-from curate.faces.align import FFHQ_512, template_at
+from curate.faces.align import FFHQ_512, scale_template
 from manifests.errors import BadInput
 from train.data import augment
 from train.data.augment import augmented
 
-HERE = template_at(FFHQ_512, 512, 128).astype(np.float32)
+HERE = scale_template(FFHQ_512, 512, 128).astype(np.float32)
 
 
 def dotted() -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from curate.faces.errors import FaceModelError
-from curate.faces.models import Finder
+from curate.faces.interface import FaceDetector
 from degrade.operations.apply import apply, to_float, to_uint8
 from manifests.errors import BadInput
 from tests.doubles.train import SMALL, finder, real_snapshot, snapshot
@@ -147,7 +147,7 @@ def test_what_finds_the_landmarks_is_said_or_its_absence_is_refused(
     (tmp_path / "detector.onnx").touch()
     assert warping(carrying, EVERYTHING) == ""
 
-    def missing(_: Snapshot) -> Finder:
+    def missing(_: Snapshot) -> FaceDetector:
         raise FaceModelError("dlib is not installed: pip install 'likeness[offline]'.")
 
     monkeypatch.setattr(Snapshot, "finder", missing)

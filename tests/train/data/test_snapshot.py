@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from curate.faces.align import FFHQ_512, align, template_at
-from curate.faces.models import ModelFile
+from curate.faces.align import FFHQ_512, align_face, scale_template
+from curate.faces.interface import ModelFile
 from degrade.operations.apply import shrink
 from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
 from manifests.ledger.ledger import Ledger
@@ -44,13 +44,13 @@ def test_landmarks_lie_where_the_crop_shows_them(tmp_path: Path) -> None:
     with Ledger.open(made, write=True) as ledger:
         ledger.record("double", "again", {}, [odd])
     taken = take_snapshot(made, tmp_path / "snapshot", 32, models_of(recognizer))
-    here = template_at(FFHQ_512, 512, 32)
+    here = scale_template(FFHQ_512, 512, 32)
     assert taken.landmarks.shape == (20, 5, 2) and taken.landmarks.dtype == np.float32
     row = taken.face_ids.index(odd.face_id)
     # the crop is cut by the similarity that brings these landmarks nearest to the template's: a dot goes there too
     photo = np.zeros((360, 360, 3), np.uint8)
     cv2.circle(photo, (int(points[2][0]), int(points[2][1])), 12, (255, 255, 255), -1)
-    crop = shrink(align(photo, points, FFHQ_512, 512), 32).astype(float).mean(2)
+    crop = shrink(align_face(photo, points, FFHQ_512, 512), 32).astype(float).mean(2)
     ys, xs = np.mgrid[:32, :32]
     centre = (crop * xs).sum() / crop.sum(), (crop * ys).sum() / crop.sum()
     assert np.abs(taken.landmarks[row][2] - centre).max() < 0.2

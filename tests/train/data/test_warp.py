@@ -10,13 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.faces.align import FFHQ_512, template_at
+from curate.faces.align import FFHQ_512, scale_template
 from tests.doubles.train import real_snapshot
 from train.data.warp import STRETCH, affine, warp_to
 from train.models.restorer import Restorer
 from train.restore.reference_photos import References, shown_for, to_tensor
 
-HERE = template_at(FFHQ_512, 512, 128)
+HERE = scale_template(FFHQ_512, 512, 128)
 
 
 @given(

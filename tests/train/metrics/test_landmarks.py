@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.linalg import pinv
 
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, align
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face
 from curate.faces.decode import decode
-from curate.faces.models import FaceModels, load_faces
+from curate.faces.interface import FaceModels
+from curate.faces.load import load_faces
 from train.metrics.landmarks import (
     EYES,
     MOUTH,
@@ -110,7 +111,7 @@ def astronaut(judge: FaceModels) -> np.ndarray:
     import skimage
 
     photo = decode(Path(skimage.__file__).parent / "data" / "astronaut.png")
-    return align(photo, judge.detect(photo)[0].landmarks5, FFHQ_512, FFHQ_SIZE)
+    return align_face(photo, judge.detect(photo)[0].landmarks5, FFHQ_512, FFHQ_SIZE)
 
 
 def test_five_points_are_in_pixels_of_a_crop_of_512(judge: FaceModels, astronaut: np.ndarray) -> None:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, align
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face
 from curate.faces.decode import decode
-from curate.faces.models import Detection, FaceModels, load_faces, unit_rows
+from curate.faces.interface import Detection, FaceModels, normalise_rows
+from curate.faces.load import load_faces
 from degrade.operations.apply import apply_to_pixels
 from degrade.presets import find_preset
 from manifests.errors import BadInput
@@ -44,7 +45,7 @@ def judge() -> FaceModels:
 
     def embed(chips: np.ndarray) -> np.ndarray:
         coarse = [cv2.resize(chip, (6, 6), interpolation=cv2.INTER_AREA).astype(float).ravel() - 128 for chip in chips]
-        return unit_rows(np.stack(coarse))
+        return normalise_rows(np.stack(coarse))
 
     def detect(image: np.ndarray) -> list[Detection]:
         if image.std() < 5:
@@ -222,7 +223,7 @@ def test_on_real_people(shared_data: Path) -> None:
             photo_of = decode(path)
             found = faces.detect(photo_of)
             if found:
-                crops.append(align(photo_of, found[0].landmarks5, FFHQ_512, 256 * 2)[::2, ::2].copy())
+                crops.append(align_face(photo_of, found[0].landmarks5, FFHQ_512, 256 * 2)[::2, ::2].copy())
         target, *references = crops[:4]
         lq = apply_to_pixels(target, preset.sample(np.random.default_rng(number)))
         shown = {"target": target, "blurred": blurred(target, 2), "lq": lq, "pasted": references[0]}

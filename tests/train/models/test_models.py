@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from curate.faces.align import ARCFACE_112, recognition_crop
+from curate.faces.align import ARCFACE_112, crop_for_recognizer
 from degrade.operations.apply import shrink
 from manifests.errors import BadInput, ModelUnavailable
 from tests.doubles.train import DIM, SMALL, picture, recognizer_onnx
@@ -402,7 +402,7 @@ def test_the_recognizer_sees_the_crop_that_curation_showed_it(size: int) -> None
     faces = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
     Recognizer(Watch(), FACTS, size)(faces)
     ours = (seen[0][0] * 127.5 + 127.5).permute(1, 2, 0).numpy()
-    assert np.abs(ours - recognition_crop(crop, ARCFACE_112, 112)).max() < 3
+    assert np.abs(ours - crop_for_recognizer(crop, ARCFACE_112, 112)).max() < 3
 
 
 def test_the_recognizer_is_frozen_and_lets_gradients_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

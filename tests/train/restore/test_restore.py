@@ -19,9 +19,9 @@ import torch
 
 import train.restore.reading
 import train.restore.restore
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, template_at
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, scale_template
 from curate.faces.decode import decode
-from curate.faces.models import Detection, FaceModels
+from curate.faces.interface import Detection, FaceModels
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import KeptOut
@@ -398,7 +398,7 @@ def test_references_are_warped_to_each_face_where_the_recipe_says_so(
     blue = torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1).expand(3, SIZE, SIZE)
     assert all(torch.equal(crop, blue) for crop in marking.references[0])
     # landmarks are those of the crops: where the similarity brings them, which is near the template's
-    template = template_at(FFHQ_512, FFHQ_SIZE, SIZE)
+    template = scale_template(FFHQ_512, FFHQ_SIZE, SIZE)
     assert all(np.abs(points - template).max() < SIZE / 8 for pair in warping for points in pair)
     marking.config = replace(marking.config, parts=("maps",))
     restore([one], shown, tmp_path, tmp_path / "p")
@@ -426,7 +426,7 @@ def test_an_aligned_crop_has_its_landmarks_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reference, crop = save("r.png", [5], 1), doubles.save(tmp_path / "crop.png", np.zeros((SIZE, SIZE, 3), np.uint8))
-    found = template_at(FFHQ_512, FFHQ_SIZE, SIZE).astype(np.float32) + 1
+    found = scale_template(FFHQ_512, FFHQ_SIZE, SIZE).astype(np.float32) + 1
 
     def detect(image: np.ndarray) -> list[Detection]:
         real = doubles.detect(image)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-
-from curate.faces.errors import FaceModelError, NoSuchModels
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class ModelFile:
 
 
 @dataclass(frozen=True)
-class Finder:
+class FaceDetector:
     """What finds faces, where nothing is to be recognized."""
 
     detect: Callable[[np.ndarray], list[Detection]]  # RGB uint8 (H, W, 3) -> faces, best score first
@@ -70,48 +67,7 @@ class FaceModels:
         return next(file.sha256 for file in self.files if file.role == "recognizer")
 
 
-def load_faces(spec: str = "auto", threads: int = 1) -> FaceModels:
-    """The models behind `auto`, `insightface:<pack name or folder>` or `dlib`.
-
-    `auto`: a pack under ~/.insightface/models, else insightface's own download of buffalo_l, else dlib with a notice.
-    `threads` is onnxruntime's; 1 keeps results the same on every machine size. Raises FaceModelError,
-    NoSuchModels for a spec that names nothing.
-    """
-    if spec == "dlib":
-        from curate.faces.dlib_models import load_dlib
-
-        return load_dlib()
-    if spec.startswith("insightface:") and spec != "insightface:":
-        from curate.faces.insightface_models import load_insightface
-
-        return load_insightface(spec.removeprefix("insightface:"), threads)
-    if spec == "auto":
-        return _auto(threads)
-    raise NoSuchModels(f"'{spec}' names no face models: say auto, dlib, or insightface:<pack name or folder>.")
-
-
-# a process keeps its models between batches
-cached_models = cache(load_faces)
-
-
-def _auto(threads: int) -> FaceModels:
-    from curate.faces.insightface_models import load_insightface, packs_on_disk
-
-    found = packs_on_disk()
-    if found:
-        return load_insightface(found[0], threads)
-    try:
-        return load_insightface("buffalo_l", threads)
-    except FaceModelError as missing:
-        from dataclasses import replace
-
-        from curate.faces.dlib_models import load_dlib
-
-        notice = f"No InsightFace pack could be had ({missing}) Using dlib's models, which are weaker."
-        return replace(load_dlib(), notices=(notice,))
-
-
-def unit_rows(values: np.ndarray) -> np.ndarray:
+def normalise_rows(values: np.ndarray) -> np.ndarray:
     """float32 rows of length 1; a zero row stays zero."""
     values = np.asarray(values, np.float32)
     return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
