@@ -116,7 +116,7 @@ def run(
         return
     from curate.pipeline import curate as curate_photos
     from degrade.frozen.dataset_sets import make_set, plan_set
-    from manifests.report.build import build_report
+    from manifests.report.build_report import build_report
     from manifests.runtime.progress import progress
     from train.evaluation.evaluate import Asked, evaluate
 

@@ -157,10 +157,10 @@ def optout(
     from curate.photos.optout_faces import opt_out_faces
     from manifests.cli import confirmed, say_purged
     from manifests.errors import BadInput
-    from manifests.privacy.kept_out import plan_optout, read_list
+    from manifests.privacy.optout import plan_optout, read_photo_list
     from manifests.privacy.purge import purge
 
-    told = [*(photo or []), *(read_list(photos) if photos is not None else [])]
+    told = [*(photo or []), *(read_photo_list(photos) if photos is not None else [])]
     if not told and not face:
         raise BadInput("Say who opts out: --photo, --list or --face.")
     if remember_face and not face:

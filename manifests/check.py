@@ -13,8 +13,8 @@ from manifests.ledger.cleaned_targets import FOLDER, strayed, version_path
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path, shard_path
 from manifests.ledger.records import Version
-from manifests.privacy.erase import ERASED
-from manifests.privacy.keys import key_of
+from manifests.privacy.erase import ERASURE_REASONS
+from manifests.privacy.keys import read_key
 from manifests.runtime.files import BROKEN_ARRAY, sha256_file
 from manifests.runtime.progress import Report
 from manifests.runtime.text import printable
@@ -53,11 +53,11 @@ _RULES: tuple[tuple[str, str], ...] = (
     (
         "accepted face of a photo that may not be used",
         "SELECT face_id FROM faces JOIN photos USING (photo_id) WHERE faces.status = 'ok' AND photos.reason IN "
-        f"{ERASED}",
+        f"{ERASURE_REASONS}",
     ),
     (
         "embedding of a face that may not be used",
-        f"SELECT face_id FROM faces WHERE reason IN {ERASED} AND shard IS NOT NULL",
+        f"SELECT face_id FROM faces WHERE reason IN {ERASURE_REASONS} AND shard IS NOT NULL",
     ),
     ("target among its own references", "SELECT target FROM pairs WHERE list_contains(refs, target)"),
     (
@@ -110,7 +110,7 @@ def check(dataset: Path, hashes: bool = True, report: Report = lambda *_: None) 
             wrong += [f"{what}: {row[0]}" for row in ledger.query(sql).iter_rows()]
         wrong += [f"cleaned version of a face outside the training split: {row.face_id}" for row in strayed(ledger)]
         try:
-            key_of(ledger)
+            read_key(ledger)
         except LedgerError as error:
             wrong.append(str(error))
         columns = ledger.query("SELECT column_name FROM information_schema.columns WHERE table_name = 'faces'")
@@ -118,7 +118,7 @@ def check(dataset: Path, hashes: bool = True, report: Report = lambda *_: None) 
         faces = list(
             ledger.query(f"SELECT face_id, status, shard, shard_row, {crop_sha256} FROM faces ORDER BY 1").iter_rows()
         )
-        barred = set(ledger.query(f"SELECT face_id FROM faces WHERE reason IN {ERASED}")["face_id"])
+        barred = set(ledger.query(f"SELECT face_id FROM faces WHERE reason IN {ERASURE_REASONS}")["face_id"])
         images = ledger.query("SELECT lq_set, face_id, sha256 FROM degradations ORDER BY 1, 2")
         cleaned = [row for row in ledger.rows(Version) if row.status == "ok"] if ledger.has("versions") else []
         noted = ledger.query("SELECT unit, detail FROM stages WHERE stage = 'degrade' AND unit LIKE '%/records'")

@@ -14,8 +14,9 @@ from manifests.runtime.text import counted
 if TYPE_CHECKING:
     import polars as pl
 
-    from manifests.export.export import Exported
-    from manifests.privacy.purge import Plan, Purged
+    from manifests.export.export_dataset import ExportResult
+    from manifests.privacy.purge import PurgeResult
+    from manifests.privacy.purge_plan import PurgePlan
 
 _Dataset = Annotated[Path, typer.Argument(help="The folder of a dataset.", metavar="DATASET")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -139,10 +140,11 @@ def purge(
     Example: likeness manifest purge DATASET --person p-0a1b2c --dry-run
     """
     from manifests.errors import BadInput
-    from manifests.privacy.purge import plan_purge, unfinished
     from manifests.privacy.purge import purge as purged
+    from manifests.privacy.purge import read_unfinished_plan
+    from manifests.privacy.purge_plan import plan_purge
 
-    begun = unfinished(dataset)
+    begun = read_unfinished_plan(dataset)
     if begun is None and not (person or photo):
         raise BadInput("Say whom to purge: --person ID, or --photo PHOTO.")
     if begun is not None:
@@ -159,7 +161,7 @@ def purge(
         say_purged(purged(dataset, plan), as_json)
 
 
-def confirmed(plan: Plan, dry_run: bool, yes: bool, as_json: bool) -> bool:
+def confirmed(plan: PurgePlan, dry_run: bool, yes: bool, as_json: bool) -> bool:
     """Say what would go; whether it shall."""
     import dataclasses
     import sys
@@ -167,14 +169,14 @@ def confirmed(plan: Plan, dry_run: bool, yes: bool, as_json: bool) -> bool:
     from manifests.errors import BadInput
 
     if as_json and dry_run:
-        typer.echo(json.dumps({**dataclasses.asdict(plan), "wanted": None, "dry_run": True}))
+        typer.echo(json.dumps({**dataclasses.asdict(plan), "traces": None, "dry_run": True}))
         return False
     if not as_json:
         photos, faces = counted(len(plan.photos), "photo"), counted(len(plan.faces), "face")
-        goes = f"{photos} with {faces}, {counted(plan.images, 'low-quality image')}"
+        goes = f"{photos} with {faces}, {counted(plan.lq_images, 'low-quality image')}"
         typer.echo(f"{'Would remove' if dry_run else 'To remove'}: {goes}.")
-        if plan.others:
-            typer.echo(f"Of other people, in the same photos: {counted(plan.others, 'face')}.")
+        if plan.other_faces:
+            typer.echo(f"Of other people, in the same photos: {counted(plan.other_faces, 'face')}.")
         if plan.kept_out:
             typer.echo(f"{counted(len(plan.kept_out), 'photo')} not in the dataset: to be kept out.")
         for checkpoint in plan.checkpoints:
@@ -186,7 +188,7 @@ def confirmed(plan: Plan, dry_run: bool, yes: bool, as_json: bool) -> bool:
     return typer.confirm("This cannot be undone. Go on?")
 
 
-def say_purged(done: Purged, as_json: bool) -> None:
+def say_purged(done: PurgeResult, as_json: bool) -> None:
     """What went, and the proof."""
     import dataclasses
 
@@ -205,9 +207,9 @@ def say_purged(done: Purged, as_json: bool) -> None:
             (
                 counted(len(plan.photos), "photo hash", "photo hashes"),
                 counted(len(plan.faces), "face id"),
-                counted(len(plan.wanted.pictures), "picture"),
-                counted(len(plan.wanted.embeddings), "embedding"),
-                counted(len(plan.wanted.uris), "file name"),
+                counted(len(plan.traces.pictures), "picture"),
+                counted(len(plan.traces.embeddings), "embedding"),
+                counted(len(plan.traces.uris), "file name"),
             )
         )
         typer.echo(
@@ -274,11 +276,11 @@ def export(
     import dataclasses
 
     from manifests.errors import BadInput
-    from manifests.export.choose import Wanted
-    from manifests.export.export import export as write
+    from manifests.export.export_dataset import export_dataset as write
+    from manifests.export.selection import ExportOptions
     from manifests.runtime.progress import progress
 
-    wanted = Wanted(split, lq_set, with_names, with_embeddings, version)
+    wanted = ExportOptions(split, lq_set, with_names, with_embeddings, version)
     if shard_mib is not None:
         if format != "webdataset":
             raise BadInput(f"{format} has no shards: leave --shard-mib out.")
@@ -291,7 +293,7 @@ def export(
         typer.echo(_exported(made, dry_run))
 
 
-def _exported(made: Exported, dry_run: bool) -> str:
+def _exported(made: ExportResult, dry_run: bool) -> str:
     targets = ", ".join(f"{n} {split}" for split, n in made.targets.items())
     size = f"{made.bytes / 2**20:.1f} MiB"
     lines = [f"{counted(made.faces, 'face')} of {counted(made.people, 'person', 'people')}; targets: {targets}"]
@@ -319,7 +321,7 @@ def report(
     if dry_run:
         typer.echo(f"Would write {dataset / 'report' / 'index.html'}.")
         return
-    from manifests.report.build import build_report
+    from manifests.report.build_report import build_report
 
     typer.echo(str(build_report(dataset, run or [])))
 

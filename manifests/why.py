@@ -13,8 +13,8 @@ from manifests.ledger.decision_log import Finder, in_force, read_act
 from manifests.ledger.filters import Filter, columns_of_filter
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Decision, Face, Given, Label
-from manifests.privacy.keys import HIDDEN, hidden_uri, key_of
-from manifests.privacy.purge import kept_out_as
+from manifests.privacy.kept_out import find_kept_out_reason
+from manifests.privacy.keys import HIDDEN_PREFIX, hide_uri, read_key
 from manifests.runtime.text import printable
 from manifests.runtime.uris import no_longer_there, place_of, uri_of
 
@@ -52,8 +52,8 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
         named_by = _decisions(ledger) if curated else {}
         versions = history_of(ledger, [row["face_id"] for row in faces.iter_rows(named=True)])
         photos = ledger.query("SELECT photo_id, width, height, source, licence, consent, status, reason FROM photos")
-        hidden = hidden_uri(key_of(ledger), uri_of(photo))
-        kept_out = kept_out_as(ledger, photo) if curated else None
+        hidden = hide_uri(read_key(ledger), uri_of(photo))
+        kept_out = find_kept_out_reason(ledger, photo) if curated else None
     named = [
         row
         for row in files.iter_rows(named=True)
@@ -75,7 +75,7 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
                 "found again under another id. A photo or a face tells who its people are."
             )
         short = f" Of an id, give {_PREFIX} characters or more." if len(photo) < _PREFIX else ""
-        if any(uri.startswith(HIDDEN) for uri in files["uri"]):
+        if any(uri.startswith(HIDDEN_PREFIX) for uri in files["uri"]):
             short += " What is kept out is known by its whole path alone."
         raise BadInput(
             f"{dataset} has no row for {printable(photo)}: it was never offered, or its name is spelt differently."
@@ -90,7 +90,9 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
     broken = _broken(dataset, [row for own in faces_of.values() for row in own])
     lines, rows = [], []
     for file in named:
-        kept_out_file = file["uri"] is not None and file["uri"].startswith(HIDDEN)  # only who asks knows its name
+        kept_out_file = file["uri"] is not None and file["uri"].startswith(
+            HIDDEN_PREFIX
+        )  # only who asks knows its name
         where = (
             "no file holds it any more"
             if file["uri"] is None
@@ -173,7 +175,7 @@ def _value(value: Any) -> str:
 
 
 def _names(row: dict[str, Any], photo: str) -> bool:
-    if row["uri"].startswith(HIDDEN):
+    if row["uri"].startswith(HIDDEN_PREFIX):
         return False
     path = place_of(row["uri"])
     if row["uri"] == uri_of(photo) or photo in (path.name, str(path)):

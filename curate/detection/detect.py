@@ -23,7 +23,7 @@ from curate.faces.load import load_faces_once
 from manifests.ledger.filters import FilterSet
 from manifests.ledger.records import Face, Photo
 from manifests.privacy.erase import OPTED_OUT
-from manifests.privacy.kept_out import NOBODY, KeptOutList
+from manifests.privacy.kept_out import NOBODY_KEPT_OUT, KeptOutList
 from manifests.runtime.archives import Unreadable, read_bytes
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import member_of, path_of
@@ -51,7 +51,7 @@ def detect_batch(
     landmarks: str | None,
     filters: FilterSet,
     dataset: Path,
-    kept_out: KeptOutList = NOBODY,
+    kept_out: KeptOutList = NOBODY_KEPT_OUT,
 ) -> list[Photo | Face]:
     """Every face of every photo as a measured, screened row; the photo's own row says where none was found.
 
@@ -127,11 +127,13 @@ def _opted_out(
 ) -> list[str | None]:
     """The reasons, with those of faces that opted out: where one lay before, or as alike to an example as one person's
     photos are."""
-    found = [OPTED_OUT if kept_out.box(face.photo_id, face.box) else reasons[i] for i, (face, *_) in enumerate(waiting)]
+    found = [
+        OPTED_OUT if kept_out.covers(face.photo_id, face.box) else reasons[i] for i, (face, *_) in enumerate(waiting)
+    ]
     asked = [i for i, reason in enumerate(found) if reason is None]
     if kept_out.examples is not None and asked:
         chips = np.stack([crop_for_recognizer(waiting[i][1], models.template, models.size) for i in asked])
-        for i, alike in zip(asked, kept_out.alike(models.embed(chips)), strict=True):
+        for i, alike in zip(asked, kept_out.matches(models.embed(chips)), strict=True):
             found[i] = OPTED_OUT if alike else None
     return found
 

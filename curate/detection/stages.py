@@ -42,8 +42,8 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import TABLES, Face, File, Model, Photo, Record
 from manifests.privacy.erase import CONSENT_MISSING, NO_CONSENT, OPTED_OUT
-from manifests.privacy.kept_out import kept_out_of
-from manifests.privacy.keys import HIDDEN, hidden_uri
+from manifests.privacy.kept_out import read_kept_out_list
+from manifests.privacy.keys import HIDDEN_PREFIX, hide_uri
 from manifests.runtime.archives import ARCHIVE, Member
 from manifests.runtime.files import sha256_file
 from manifests.runtime.progress import Report
@@ -65,8 +65,8 @@ def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> li
     found: dict[str, Path] = {}
     refused: dict[str, File] = {}
     walked: set[str] = set()
-    kept_out = kept_out_of(ledger)
-    hidden = {uri for uri in known if uri.startswith(HIDDEN)}
+    kept_out = read_kept_out_list(ledger)
+    hidden = {uri for uri in known if uri.startswith(HIDDEN_PREFIX)}
     for item in offered(photos, walked):
         if isinstance(item, File):
             if not still_hidden(item, kept_out.key, hidden):
@@ -84,7 +84,7 @@ def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> li
     archives: list[Path] = []
     members_of: dict[str, list[str]] = defaultdict(list)
     for uri in known:
-        if not uri.startswith(HIDDEN) and member_of(uri) is not None:
+        if not uri.startswith(HIDDEN_PREFIX) and member_of(uri) is not None:
             members_of[uri.partition("#")[0]].append(uri)
     work = partial(scan_batch, kept_out=kept_out)
 
@@ -99,7 +99,7 @@ def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> li
         # a file that held something else before has its row under the other of its two names
         stale = {uri for uri in offered if uri in known and uri not in files}
         if hidden:
-            stale |= {hidden_uri(kept_out.key, uri) for uri in files if not uri.startswith(HIDDEN)} & hidden
+            stale |= {hide_uri(kept_out.key, uri) for uri in files if not uri.startswith(HIDDEN_PREFIX)} & hidden
         forget = [("files", "uri", [*gone, *stale]), ("stages", "unit", sorted(stale))]
         ledger.record("scan", list(files), {}, _first_of_each(new), forget=forget if gone or stale else [])
 
@@ -197,7 +197,7 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, r
         landmarks=config.landmarks,
         filters=config.screen,
         dataset=ledger.dataset,
-        kept_out=kept_out_of(ledger, models.recognizer_sha256(), models.same_person),
+        kept_out=read_kept_out_list(ledger, models.recognizer_sha256(), models.same_person),
     )
     chunks = _chunks(todo, PHOTOS_A_BATCH)
     for done, found in enumerate(run(work, chunks), 1):

@@ -10,7 +10,7 @@ import numpy as np
 from curate.decisions.links import Links
 from curate.people.group import Grouping
 from manifests.ledger.records import Identity, Membership
-from manifests.privacy.keys import mark
+from manifests.privacy.keys import compute_mark
 
 
 def make_identities(
@@ -81,7 +81,7 @@ def names_of(labels: np.ndarray, links: Links, smallest: Mapping[int, str]) -> d
 
 def _new_id(key: bytes, smallest_face: str, taken: set[str]) -> str:
     for attempt in range(len(taken) + 1):
-        name = "p-" + mark(key, "person", f"{smallest_face} {attempt}")[:12]
+        name = "p-" + compute_mark(key, "person", f"{smallest_face} {attempt}")[:12]
         if name not in taken:
             return name
     raise AssertionError("more names were tried than are taken")

@@ -36,7 +36,7 @@ from manifests.ledger.records import (
     Record,
     Split,
 )
-from manifests.privacy.keys import key_of
+from manifests.privacy.keys import read_key
 from manifests.runtime.progress import Report
 
 
@@ -133,7 +133,7 @@ def grouped(
     before = [replace(row, face_id=face) for face, row in sorted(by_face.items())]
     was = {row.face_id: row.identity_id for row in before}
     found = uphold(vectors, found, links, [was.get(face) for face in face_ids])
-    identities, memberships = make_identities(face_ids, found, before, key_of(ledger), links)
+    identities, memberships = make_identities(face_ids, found, before, read_key(ledger), links)
     parted = {} if truth else spread(labelled, memberships)
     disagreeing = [] if truth else doubts(labelled, memberships, {face.face_id: face.photo_id for face in faces})
     detail = {

@@ -13,7 +13,7 @@ from curate.photos.csv_tables import read_csv
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Photo, Record
-from manifests.privacy.erase import CONSENT_MISSING, ERASED, NO_CONSENT, REFUSING, erase_dropped
+from manifests.privacy.erase import CONSENT_MISSING, CONSENT_REFUSALS, ERASURE_REASONS, NO_CONSENT, erase_dropped_faces
 from manifests.runtime.text import counted, printable
 from manifests.runtime.uris import place_of, uri_of
 
@@ -137,17 +137,17 @@ def consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], require:
             rows.append(row)
     config = {"require_consent": require}
     ledger.record("consent", "all", config, rows, forget=[("stages", "unit", again)] if again else [])
-    erase_dropped(ledger)
+    erase_dropped_faces(ledger)
     return notices
 
 
 def barred(said: str | None, require: bool) -> str | None:
     """The reason for which a photo may not be used, by what was told of its consent."""
-    if said in REFUSING:
+    if said in CONSENT_REFUSALS:
         return NO_CONSENT
     return CONSENT_MISSING if require and said != "yes" else None
 
 
 def in_use(photos: Mapping[str, Photo]) -> set[str]:
     """The photos that may be looked at."""
-    return {photo_id for photo_id, photo in photos.items() if photo.reason not in ERASED}
+    return {photo_id for photo_id, photo in photos.items() if photo.reason not in ERASURE_REASONS}

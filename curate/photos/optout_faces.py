@@ -16,10 +16,10 @@ from manifests.card import write_card
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger, now, rewrite
 from manifests.ledger.records import Face, KeptOut, Membership, Model
-from manifests.privacy.erase import OPTED_OUT, erase, erase_dropped
-from manifests.privacy.kept_out import KeptOutList, kept_out_of
-from manifests.privacy.keys import ensure_key, mark
-from manifests.privacy.run_cleanup import clean, look
+from manifests.privacy.erase import OPTED_OUT, erase_dropped_faces, erase_faces
+from manifests.privacy.kept_out import KeptOutList, read_kept_out_list
+from manifests.privacy.keys import compute_mark, ensure_key
+from manifests.privacy.run_cleanup import find_faces_in_runs, remove_faces_from_runs
 from manifests.runtime.text import counted, printable
 from manifests.runtime.workers import IN_WORDS, OUT_OF_MEMORY, Lost, apart
 
@@ -48,10 +48,10 @@ def opt_out_faces(
     with Ledger.open(dataset, write=not dry_run) as ledger:
         models = _models(ledger)
         examples = np.stack([_example(image, models) for image in images])
-        listed = replace(kept_out_of(ledger, None, models.same_person), examples=examples)
+        listed = replace(read_kept_out_list(ledger, None, models.same_person), examples=examples)
         dropped, people = _dropped(ledger, listed)
         faces = tuple(face.face_id for face in dropped)
-        checkpoints = sorted({path for one in look([dataset, *runs], faces) for path in one.checkpoints})
+        checkpoints = sorted({path for one in find_faces_in_runs([dataset, *runs], faces) for path in one.checkpoints})
         rate = ledger.detail("group").get("false_match_rate")
         if not dry_run:
             key, made, sha256 = ensure_key(ledger), now(), models.recognizer_sha256()
@@ -59,11 +59,11 @@ def opt_out_faces(
             rows = [
                 KeptOut(one, "face", OPTED_OUT, made, tuple(vector.tolist()), sha256)
                 for vector in examples
-                if remember and (one := mark(key, "face", vector.tobytes())) not in there
+                if remember and (one := compute_mark(key, "face", vector.tobytes())) not in there
             ]
-            clean(runs, faces)
-            erase(ledger, dropped, OPTED_OUT, rows)
-            erase_dropped(ledger)  # what an earlier call was stopped at
+            remove_faces_from_runs(runs, faces)
+            erase_faces(ledger, dropped, OPTED_OUT, rows)
+            erase_dropped_faces(ledger)  # what an earlier call was stopped at
     if not dry_run:
         rewrite(dataset)  # deleted rows stay in a DuckDB file otherwise
         write_card(dataset)
@@ -73,18 +73,18 @@ def opt_out_faces(
 
 def keep_out(ledger: Ledger, models: FaceModels) -> None:
     """The stage of a curation: faces as alike to a remembered example as one person's photos leave."""
-    listed = kept_out_of(ledger, models.recognizer_sha256(), models.same_person)
+    listed = read_kept_out_list(ledger, models.recognizer_sha256(), models.same_person)
     if listed.examples is not None:
         dropped, _ = _dropped(ledger, listed)
         if dropped:
-            erase(ledger, dropped, OPTED_OUT)
+            erase_faces(ledger, dropped, OPTED_OUT)
 
 
 def _dropped(ledger: Ledger, listed: KeptOutList) -> tuple[list[Face], int]:
     """The rows of faces that are an example's, with near-duplicates, and how many people they were grouped as."""
     faces = {face.face_id: face for face in ledger.rows(Face) if face.shard is not None}
     ids, vectors = ledger.embeddings(sorted(faces))
-    hit = {face for face, alike in zip(ids, listed.alike(vectors), strict=True) if alike}
+    hit = {face for face, alike in zip(ids, listed.matches(vectors), strict=True) if alike}
     stands = {faces[face].duplicate_of or face for face in hit}
     hit |= {face.face_id for face in ledger.rows(Face) if face.face_id in stands or face.duplicate_of in stands}
     people = {row.identity_id for row in ledger.rows(Membership) if row.face_id in hit}

@@ -16,8 +16,8 @@ from curate.faces.measure import hash_picture
 from manifests.errors import BadInput
 from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.records import Face, File, Photo
-from manifests.privacy.kept_out import NOBODY, KeptOutList
-from manifests.privacy.keys import hidden_uri
+from manifests.privacy.kept_out import NOBODY_KEPT_OUT, KeptOutList
+from manifests.privacy.keys import hide_uri
 from manifests.runtime.archives import ARCHIVE, NESTED, Member, Unreadable, count, entry, is_archive, read
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.text import printable
@@ -92,7 +92,7 @@ def _under(real: str, roots: Sequence[str]) -> bool:
     return any(real == root or real.startswith(root.rstrip(os.sep) + os.sep) for root in roots)
 
 
-def scan_batch(items: Sequence[Path | Member | Lost], kept_out: KeptOutList = NOBODY) -> list[File | Photo]:
+def scan_batch(items: Sequence[Path | Member | Lost], kept_out: KeptOutList = NOBODY_KEPT_OUT) -> list[File | Photo]:
     """Read, hash and decode each file: a File row for every one, a Photo row for every decodable picture.
 
     An archive's row says ARCHIVE, which `count_batch` may have to correct. A folder in an archive has no row. What is
@@ -119,7 +119,7 @@ def _scan_file(path: Path, kept_out: KeptOutList) -> list[File | Photo]:
                 return [replace(row, status="dropped" if packed else "failed", reason=reason)]
             file.seek(0)
             photo_id = hashlib.file_digest(file, "sha256").hexdigest()
-            if (why := kept_out.photo(photo_id)) is not None:
+            if (why := kept_out.reason_for(photo_id)) is not None:
                 return [_hidden(uri, kept_out, why)]
             file.seek(0)
             try:
@@ -150,7 +150,7 @@ def _scan_member(member: Member, kept_out: KeptOutList) -> list[File | Photo]:
     try:
         data = read(member)
         photo_id = sha256_bytes(data)
-        if (why := kept_out.photo(photo_id)) is not None:
+        if (why := kept_out.reason_for(photo_id)) is not None:
             return [_hidden(row.uri, kept_out, why)]
         image = decode(data)
     except OSError:
@@ -165,7 +165,7 @@ def _scan_member(member: Member, kept_out: KeptOutList) -> list[File | Photo]:
 
 
 def _hidden(uri: str, kept_out: KeptOutList, reason: str) -> File:
-    return File(hidden_uri(kept_out.key, uri), None, None, None, "dropped", reason)
+    return File(hide_uri(kept_out.key, uri), None, None, None, "dropped", reason)
 
 
 def count_batch(archives: Sequence[Path | Lost]) -> list[tuple[File, int]]:
@@ -226,7 +226,7 @@ def still_holding(row: File, before: File | None) -> File:
 def still_hidden(row: File, key: bytes, hidden: Collection[str]) -> bool:
     """Whether the row is of a file that was kept out when it was read last and in which no photo can be read now: then
     its name may not come back. `hidden` holds the uris of such files."""
-    return row.photo_id is None and bool(hidden) and hidden_uri(key, row.uri) in hidden
+    return row.photo_id is None and bool(hidden) and hide_uri(key, row.uri) in hidden
 
 
 def mark_replaced(

@@ -10,47 +10,47 @@ from __future__ import annotations
 from collections import Counter
 
 from manifests.errors import BadInput
-from manifests.export.choose import Case, Chosen, ExportedFace, in_crop, without_lq
-from manifests.export.folder import Folder
+from manifests.export.output_folder import OutputFolder
+from manifests.export.selection import ExportedFace, ExportedPair, Selection, drop_targets_without_lq, map_to_crop
 
 LIST, LQ, REFERENCES, LANDMARKS = "SpecificLists.txt", "SynLQ", "RefsImg", "RefsLandmark"
 LEAST = 2  # references a target, else both loaders skip it
 
 
-def keep(chosen: Chosen) -> Chosen:
+def keep(selection: Selection) -> Selection:
     """Targets with a low-quality picture and two references or more that have 68 landmarks.
 
     Raises BadInput where no face has any.
     """
-    if all(face.landmarks68 is None for face in chosen.faces.values()):
+    if all(face.landmarks68 is None for face in selection.faces.values()):
         raise BadInput(
             "dmdnet needs 68 landmarks of every reference and no face has them: run `likeness curate` again with "
             "--landmarks dlib."
         )
-    chosen = without_lq(chosen, set(chosen.wanted.splits))
-    cases, left_out = [], Counter[tuple[str, str]]()
-    for case in chosen.cases:
-        marked = [ref for ref in case.references if chosen.faces[ref].landmarks68 is not None]
-        left_out["references", "no_landmarks68"] += len(case.references) - len(marked)
+    selection = drop_targets_without_lq(selection, set(selection.options.splits))
+    pairs, left_out = [], Counter[tuple[str, str]]()
+    for pair in selection.pairs:
+        marked = [ref for ref in pair.references if selection.faces[ref].landmarks68 is not None]
+        left_out["references", "no_landmarks68"] += len(pair.references) - len(marked)
         if len(marked) < LEAST:
             left_out["targets", "fewer_than_two_references"] += 1
         else:
-            alike = dict(zip(case.references, case.similarities, strict=True))
-            cases.append(Case(case.target, tuple(marked), tuple(alike[ref] for ref in marked), case.split))
-    return chosen.with_cases(cases, left_out).with_faces(set(), "in_no_pair")
+            alike = dict(zip(pair.references, pair.similarities, strict=True))
+            pairs.append(ExportedPair(pair.target, tuple(marked), tuple(alike[ref] for ref in marked), pair.split))
+    return selection.with_pairs(pairs, left_out).with_faces(set(), "in_no_pair")
 
 
-def write(chosen: Chosen, folder: Folder) -> None:
+def write(selection: Selection, folder: OutputFolder) -> None:
     lines = []
-    for case in chosen.cases:
-        lines.append(f"./{LQ}/{case.target}.png\t./{REFERENCES}/{case.target}\t./{LANDMARKS}/{case.target}\n")
-        folder.picture(f"{LQ}/{case.target}.png", chosen.lq[case.target])
-        for ref in case.references:
-            folder.picture(f"{REFERENCES}/{case.target}/{ref}.png", chosen.faces[ref].picture)
-            folder.data(f"{LANDMARKS}/{case.target}/{ref}.png.txt", _points(chosen.faces[ref]))
-    folder.data(LIST, "".join(lines).encode())
+    for pair in selection.pairs:
+        lines.append(f"./{LQ}/{pair.target}.png\t./{REFERENCES}/{pair.target}\t./{LANDMARKS}/{pair.target}\n")
+        folder.add_image(f"{LQ}/{pair.target}.png", selection.lq[pair.target])
+        for ref in pair.references:
+            folder.add_image(f"{REFERENCES}/{pair.target}/{ref}.png", selection.faces[ref].image)
+            folder.add_bytes(f"{LANDMARKS}/{pair.target}/{ref}.png.txt", _points(selection.faces[ref]))
+    folder.add_bytes(LIST, "".join(lines).encode())
 
 
 def _points(face: ExportedFace) -> bytes:
     assert face.landmarks68 is not None
-    return "".join(f"{x:.3f} {y:.3f}\n" for x, y in in_crop(face, face.landmarks68)).encode()
+    return "".join(f"{x:.3f} {y:.3f}\n" for x, y in map_to_crop(face, face.landmarks68)).encode()

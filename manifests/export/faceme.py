@@ -12,8 +12,8 @@ import json
 
 import numpy as np
 
-from manifests.export.choose import Chosen
-from manifests.export.folder import Folder
+from manifests.export.output_folder import OutputFolder
+from manifests.export.selection import Selection
 
 LINES, TARGETS, REFERENCES = "train.json", "ffhq", "ffhqref/target_pose_0"
 OF_TARGETS, OF_REFERENCES = "ffhq_emb", "ffhqref_emb"
@@ -23,32 +23,32 @@ NOTICE = (
 )
 
 
-def keep(chosen: Chosen) -> Chosen:
+def keep(selection: Selection) -> Selection:
     """Targets and references; a face that is neither has no place in a line."""
-    return chosen.with_faces(set(), "in_no_pair")
+    return selection.with_faces(set(), "in_no_pair")
 
 
-def write(chosen: Chosen, folder: Folder) -> None:
-    for split in chosen.wanted.splits:
+def write(selection: Selection, folder: OutputFolder) -> None:
+    for split in selection.options.splits:
         lines = []
-        for case in chosen.of_split(split):
-            numbered = [(f"{place:03d}", ref) for place, ref in enumerate(case.references)]
-            target = [f"{OF_TARGETS}/{kind}/{case.target}.npy" for kind in ("id_emb", "clip_emb")]
+        for pair in selection.pairs_of(split):
+            numbered = [(f"{place:03d}", ref) for place, ref in enumerate(pair.references)]
+            target = [f"{OF_TARGETS}/{kind}/{pair.target}.npy" for kind in ("id_emb", "clip_emb")]
             refs = [
-                [f"{OF_REFERENCES}/{kind}/{case.target}/{place}.npy" for place, _ in numbered]
+                [f"{OF_REFERENCES}/{kind}/{pair.target}/{place}.npy" for place, _ in numbered]
                 for kind in ("id_emb", "clip_emb")
             ]
-            picture = f"{TARGETS}/{case.target}.png"
+            picture = f"{TARGETS}/{pair.target}.png"
             lines.append(json.dumps({"target": picture, "target_emb": target, "ref_emb": refs}) + "\n")
-            folder.picture(picture, chosen.faces[case.target].picture)
+            folder.add_image(picture, selection.faces[pair.target].image)
             for place, ref in numbered:
                 # preprocess.py takes the last three characters of this folder for the embedding's name
-                name = f"{REFERENCES}/target_pose_0_{place}/{case.target}.png"
-                folder.picture(name, chosen.faces[ref].picture)
-            if chosen.wanted.embeddings:
-                for path, face in zip((target[0], *refs[0]), (case.target, *case.references), strict=True):
-                    folder.data(path, _npy(chosen.embeddings[face]))
-        folder.data(LINES if split == "train" else f"{split}.json", "".join(lines).encode())
+                name = f"{REFERENCES}/target_pose_0_{place}/{pair.target}.png"
+                folder.add_image(name, selection.faces[ref].image)
+            if selection.options.embeddings:
+                for path, face in zip((target[0], *refs[0]), (pair.target, *pair.references), strict=True):
+                    folder.add_bytes(path, _npy(selection.embeddings[face]))
+        folder.add_bytes(LINES if split == "train" else f"{split}.json", "".join(lines).encode())
 
 
 def _npy(vector: np.ndarray) -> bytes:

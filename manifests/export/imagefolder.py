@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from manifests.export.choose import MEASURES, Chosen, without_lq
-from manifests.export.folder import Folder
+from manifests.export.output_folder import OutputFolder
+from manifests.export.selection import MEASURES, Selection, drop_targets_without_lq
 
 _TYPES: dict[str, pa.DataType] = {
     "face_id": pa.string(),
@@ -27,46 +27,46 @@ _TYPES: dict[str, pa.DataType] = {
 }
 
 
-def keep(chosen: Chosen) -> Chosen:
-    return without_lq(chosen, chosen.lq_splits)
+def keep(selection: Selection) -> Selection:
+    return drop_targets_without_lq(selection, selection.lq_splits)
 
 
-def write(chosen: Chosen, folder: Folder) -> None:
-    rows = facts(chosen)
-    for split in sorted({face.split for face in chosen.faces.values()}):
-        faces = chosen.faces_of(split)
+def write(selection: Selection, folder: OutputFolder) -> None:
+    rows = facts(selection)
+    for split in sorted({face.split for face in selection.faces.values()}):
+        faces = selection.faces_of(split)
         columns = {key: pa.array([rows[face.face_id][key] for face in faces], kind) for key, kind in _TYPES.items()}
         table = {"file_name": pa.array([f"{face.face_id}.png" for face in faces]), **columns}
-        if chosen.lq:  # in every split: the library wants the same columns everywhere
-            lq = [f"lq/{face.face_id}.png" if face.face_id in chosen.lq else None for face in faces]
+        if selection.lq:  # in every split: the library wants the same columns everywhere
+            lq = [f"lq/{face.face_id}.png" if face.face_id in selection.lq else None for face in faces]
             table["lq_file_name"] = pa.array(lq, pa.string())
-        if chosen.wanted.version == "best":
+        if selection.options.version == "best":
             for key in ("version", "parent"):
                 table[key] = pa.array([rows[face.face_id][key] for face in faces], pa.string())
-        if chosen.wanted.names:
+        if selection.options.names:
             table["name"] = pa.array([face.name for face in faces], pa.string())
-        if chosen.wanted.embeddings:
-            vectors = [chosen.embeddings[face.face_id].tolist() for face in faces]
+        if selection.options.embeddings:
+            vectors = [selection.embeddings[face.face_id].tolist() for face in faces]
             table["embedding"] = pa.array(vectors, pa.list_(pa.float32()))
-        folder.table(f"{split}/metadata.parquet", pa.table(table))
+        folder.add_table(f"{split}/metadata.parquet", pa.table(table))
         for face in faces:
-            folder.picture(f"{split}/{face.face_id}.png", face.picture)
-            if face.face_id in chosen.lq:
-                folder.picture(f"{split}/lq/{face.face_id}.png", chosen.lq[face.face_id])
+            folder.add_image(f"{split}/{face.face_id}.png", face.image)
+            if face.face_id in selection.lq:
+                folder.add_image(f"{split}/lq/{face.face_id}.png", selection.lq[face.face_id])
 
 
-def facts(chosen: Chosen) -> dict[str, dict[str, Any]]:
+def facts(selection: Selection) -> dict[str, dict[str, Any]]:
     """face -> what may be said of it, the same in every format that has a place for it."""
-    cases = {case.target: case for case in chosen.cases}
+    pairs = {pair.target: pair for pair in selection.pairs}
     return {
         key: {
             "face_id": key,
             "identity": face.identity_id,
             "split": face.split,
-            "is_target": key in cases,
-            "references": list(cases[key].references) if key in cases else [],
-            "similarities": list(cases[key].similarities) if key in cases else [],
-            **face.told,
+            "is_target": key in pairs,
+            "references": list(pairs[key].references) if key in pairs else [],
+            "similarities": list(pairs[key].similarities) if key in pairs else [],
+            **face.facts,
         }
-        for key, face in chosen.faces.items()
+        for key, face in selection.faces.items()
     }

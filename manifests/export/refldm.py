@@ -9,35 +9,35 @@ from __future__ import annotations
 import csv
 import io
 
-from manifests.export.choose import Case, Chosen, without_lq
-from manifests.export.folder import Folder
+from manifests.export.output_folder import OutputFolder
+from manifests.export.selection import ExportedPair, Selection, drop_targets_without_lq
 
 LISTS, SPLIT_LISTS, PICTURES, LQ = "reference_mapping", "id_based_ffhq_split", "images512x512", "test_images"
 
 
-def keep(chosen: Chosen) -> Chosen:
+def keep(selection: Selection) -> Selection:
     """A list with an `lq_image` needs one in every line."""
-    return without_lq(chosen, chosen.lq_splits)
+    return drop_targets_without_lq(selection, selection.lq_splits)
 
 
-def write(chosen: Chosen, folder: Folder) -> None:
-    for split in chosen.wanted.splits:
-        folder.data(f"{LISTS}/{split}_references.csv", _list(chosen, chosen.of_split(split)))
-        names = "".join(f"{face.face_id}.png\n" for face in chosen.faces_of(split))
-        folder.data(f"{SPLIT_LISTS}/{split}_image.txt", names.encode())
-    for face_id, face in sorted(chosen.faces.items()):
-        folder.picture(f"{PICTURES}/{face_id}.png", face.picture)
-    for case in chosen.cases:
-        if case.target in chosen.lq:
-            folder.picture(f"{LQ}/{chosen.wanted.lq_set}/{case.target}.png", chosen.lq[case.target])
+def write(selection: Selection, folder: OutputFolder) -> None:
+    for split in selection.options.splits:
+        folder.add_bytes(f"{LISTS}/{split}_references.csv", _list(selection, selection.pairs_of(split)))
+        names = "".join(f"{face.face_id}.png\n" for face in selection.faces_of(split))
+        folder.add_bytes(f"{SPLIT_LISTS}/{split}_image.txt", names.encode())
+    for face_id, face in sorted(selection.faces.items()):
+        folder.add_image(f"{PICTURES}/{face_id}.png", face.image)
+    for pair in selection.pairs:
+        if pair.target in selection.lq:
+            folder.add_image(f"{LQ}/{selection.options.lq_set}/{pair.target}.png", selection.lq[pair.target])
 
 
-def _list(chosen: Chosen, cases: list[Case]) -> bytes:
-    with_lq = any(case.target in chosen.lq for case in cases)
+def _list(selection: Selection, pairs: list[ExportedPair]) -> bytes:
+    with_lq = any(pair.target in selection.lq for pair in pairs)
     sink = io.StringIO(newline="")
     writer = csv.writer(sink, lineterminator="\n")
     writer.writerow(["gt_image", "ref_image", *(["lq_image"] if with_lq else [])])
-    for case in cases:
-        target = f"{case.target}.png"
-        writer.writerow([target, str([f"{ref}.png" for ref in case.references]), *([target] if with_lq else [])])
+    for pair in pairs:
+        target = f"{pair.target}.png"
+        writer.writerow([target, str([f"{ref}.png" for ref in pair.references]), *([target] if with_lq else [])])
     return sink.getvalue().encode()

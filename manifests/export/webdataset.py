@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from manifests.export import imagefolder
-from manifests.export.choose import Chosen, ExportedFace
-from manifests.export.folder import Folder
+from manifests.export.output_folder import OutputFolder
+from manifests.export.selection import ExportedFace, Selection
 
 INDEX = "index.parquet"
 _BLOCK = 512  # bytes of a tar's header, and what members are padded to
@@ -26,29 +26,31 @@ keep = imagefolder.keep
 Members = list[tuple[str, bytes]]
 
 
-def write(chosen: Chosen, folder: Folder) -> None:
+def write(selection: Selection, folder: OutputFolder) -> None:
     index: list[tuple[str, int, int, str, str, str]] = []
-    for split in sorted({face.split for face in chosen.faces.values()}):
-        _write_split(chosen, folder, split, index)
+    for split in sorted({face.split for face in selection.faces.values()}):
+        _write_split(selection, folder, split, index)
     names = ("shard", "offset", "bytes", "key", "split", "identity")
     types = (pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string(), pa.string())
     arrays = [pa.array([row[i] for row in index], kind) for i, kind in enumerate(types)]
-    folder.table(INDEX, pa.table(arrays, names))
+    folder.add_table(INDEX, pa.table(arrays, names))
 
 
-def _write_split(chosen: Chosen, folder: Folder, split: str, index: list[tuple[str, int, int, str, str, str]]) -> None:
+def _write_split(
+    selection: Selection, folder: OutputFolder, split: str, index: list[tuple[str, int, int, str, str, str]]
+) -> None:
     """The shards of a split, each closed before it would be larger than asked; one sample at least each."""
-    rows = imagefolder.facts(chosen)
+    rows = imagefolder.facts(selection)
     number, size = -1, 0
     with ExitStack() as shard:
         tar: tarfile.TarFile | None = None
-        for face in chosen.faces_of(split):
-            members = _members(chosen, folder, face, rows[face.face_id])
+        for face in selection.faces_of(split):
+            members = _members(selection, folder, face, rows[face.face_id])
             more = sum(_BLOCK + -(-len(data) // _BLOCK) * _BLOCK for _, data in members)
-            if tar is None or size + more > chosen.wanted.shard_bytes:
+            if tar is None or size + more > selection.options.shard_bytes:
                 shard.close()
                 number, size = number + 1, _END
-                file = shard.enter_context(folder.stream(f"{split}/{number:06d}.tar"))
+                file = shard.enter_context(folder.open_stream(f"{split}/{number:06d}.tar"))
                 tar = shard.enter_context(tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT))
             begin = tar.offset
             for name, data in members:
@@ -57,18 +59,18 @@ def _write_split(chosen: Chosen, folder: Folder, split: str, index: list[tuple[s
             size += more
 
 
-def _members(chosen: Chosen, folder: Folder, face: ExportedFace, row: dict) -> Members:
+def _members(selection: Selection, folder: OutputFolder, face: ExportedFace, row: dict) -> Members:
     """The files of one sample, by name below the shard."""
     key = face.face_id
-    told = {**row, "name": face.name} if chosen.wanted.names else row
+    told = {**row, "name": face.name} if selection.options.names else row
     found: Members = [(f"{key}.json", (json.dumps(told, sort_keys=True) + "\n").encode())]
-    if key in chosen.lq:
-        found.append((f"{key}.lq.png", folder.read(chosen.lq[key])))
-    if chosen.wanted.embeddings:
+    if key in selection.lq:
+        found.append((f"{key}.lq.png", folder.read_image(selection.lq[key])))
+    if selection.options.embeddings:
         sink = io.BytesIO()
-        np.save(sink, chosen.embeddings[key].astype(np.float32))
+        np.save(sink, selection.embeddings[key].astype(np.float32))
         found.append((f"{key}.npy", sink.getvalue()))
-    return [*found, (f"{key}.png", folder.read(face.picture))]
+    return [*found, (f"{key}.png", folder.read_image(face.image))]
 
 
 def _header(name: str, size: int) -> tarfile.TarInfo:

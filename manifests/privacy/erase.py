@@ -19,14 +19,14 @@ from manifests.ledger.cleaned_targets import versions_of
 from manifests.ledger.ledger import Forget, Ledger, NewDetail
 from manifests.ledger.paths import PARTS, crop_path, shard_path
 from manifests.ledger.records import Face, Identity, Membership, Pair, Record, Split
-from manifests.privacy.run_cleanup import clean
+from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import BROKEN_ARRAY, sha256_bytes, sweep, write_atomically
 
 # reasons whose faces keep a row and nothing else: no crop, no embedding, no low-quality image
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"
-REFUSING = ("no", "withdrawn")  # what is told of a photo's consent and bars it; NULL says nothing
-ERASED = (NO_CONSENT, CONSENT_MISSING, OPTED_OUT)
-OF_FACES = ("memberships", "splits", "degradations", "versions", "trained_on")  # tables whose rows are a face's own
+CONSENT_REFUSALS = ("no", "withdrawn")  # what is told of a photo's consent and bars it; NULL says nothing
+ERASURE_REASONS = (NO_CONSENT, CONSENT_MISSING, OPTED_OUT)
+FACE_TABLES = ("memberships", "splits", "degradations", "versions", "trained_on")  # tables whose rows are a face's own
 _BATCH = 64  # faces a completion mark of a frozen set covers, degrade/frozen/dataset_sets.py
 
 
@@ -44,14 +44,14 @@ class Erasure:
             write_atomically(shard_path(dataset, name), data)
 
 
-def erasure(ledger: Ledger, gone: Collection[str]) -> Erasure:
+def plan_erasure(ledger: Ledger, gone: Collection[str]) -> Erasure:
     """What the ledger must lose when the faces `gone` leave; their own rows in `faces` are the caller's."""
     found = Erasure()
     gone = set(gone)
     members = ledger.rows(Membership)
     left = {row.identity_id for row in members if row.face_id not in gone}
     nobody = [row.identity_id for row in ledger.rows(Identity) if row.identity_id not in left]
-    found.forget = [(table, "face_id", sorted(gone)) for table in OF_FACES]
+    found.forget = [(table, "face_id", sorted(gone)) for table in FACE_TABLES]
     found.forget.append(("identities", "identity_id", nobody))
     targets = set(gone)
     for pair in ledger.rows(Pair):
@@ -116,31 +116,31 @@ def _thin_sets(ledger: Ledger, gone: set[str], found: Erasure) -> None:
         found.forget.append(("stages", "unit", batches))
 
 
-def erase(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterable[Record] = ()) -> None:
+def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterable[Record] = ()) -> None:
     """Keep the rows of `faces` as they are given, without embedding, and nothing that was made of them, in runs inside
     the dataset neither."""
     taken = [replace(face, shard=None, shard_row=None, duplicate_of=None, crop_sha256=None) for face in faces]
     gone = {face.face_id for face in taken}
     # first: rows that are still there bring a call that was stopped back here
-    clean([ledger.dataset], gone)
+    remove_faces_from_runs([ledger.dataset], gone)
     (ledger.dataset / "report" / "index.html").unlink(missing_ok=True)  # it shows pictures
-    found = erasure(ledger, gone)
+    found = plan_erasure(ledger, gone)
     found.write_shards(ledger.dataset)
     kept = [row for row in found.rows if not (isinstance(row, Face) and row.face_id in gone)]
     ledger.record(stage, "all", {}, [*kept, *taken, *rows], forget=found.forget, details=found.details)
     remove_files(ledger, gone)
 
 
-def erase_dropped(ledger: Ledger) -> None:
+def erase_dropped_faces(ledger: Ledger) -> None:
     """Erase what is there of faces that were dropped for one of the reasons of `ERASED`; done before, it is a query."""
-    sql = f"SELECT face_id FROM faces WHERE reason IN {ERASED}"
+    sql = f"SELECT face_id FROM faces WHERE reason IN {ERASURE_REASONS}"
     marked = set(ledger.query(sql)["face_id"])
-    kept = f"""SELECT face_id FROM faces WHERE reason IN {ERASED} AND (shard IS NOT NULL
+    kept = f"""SELECT face_id FROM faces WHERE reason IN {ERASURE_REASONS} AND (shard IS NOT NULL
                OR face_id IN (SELECT face_id FROM degradations) OR face_id IN (SELECT face_id FROM splits)
                OR face_id IN (SELECT face_id FROM memberships) OR face_id IN (SELECT face_id FROM versions)
                OR face_id IN (SELECT face_id FROM trained_on))"""
     if len(ledger.query(kept)):
-        erase(ledger, [face for face in ledger.rows(Face) if face.face_id in marked], "erase")
+        erase_faces(ledger, [face for face in ledger.rows(Face) if face.face_id in marked], "erase")
     elif marked:
         remove_files(ledger, marked)
 

@@ -16,24 +16,24 @@ from manifests.errors import LedgerError
 from manifests.ledger.ledger import Ledger
 
 KEY_NAME = "secret.key"
-STAGE = "key"
-BYTES = 32  # of a key, as many as SHA-256 gives (ours)
-HIDDEN = "hmac:"  # begins a uri that was replaced by its mark
+KEY_STAGE = "key"
+KEY_BYTES = 32  # of a key, as many as SHA-256 gives (ours)
+HIDDEN_PREFIX = "hmac:"  # begins a uri that was replaced by its mark
 
 
-def new_key() -> bytes:
-    return secrets.token_bytes(BYTES)
+def create_key() -> bytes:
+    return secrets.token_bytes(KEY_BYTES)
 
 
-def mark(key: bytes, kind: str, value: str | bytes) -> str:
+def compute_mark(key: bytes, kind: str, value: str | bytes) -> str:
     """64 hex digits that stand for a photo's sha256 (`photo`), an embedding (`face`), a uri (`uri`) or a person."""
     data = os.fsencode(value)
     return hmac.new(key, kind.encode() + b"\0" + data, "sha256").hexdigest()
 
 
-def hidden_uri(key: bytes, uri: str) -> str:
+def hide_uri(key: bytes, uri: str) -> str:
     """What stands in `files.uri` for a file that is kept out: its name may name a person."""
-    return HIDDEN + mark(key, "uri", uri)
+    return HIDDEN_PREFIX + compute_mark(key, "uri", uri)
 
 
 def ensure_key(ledger: Ledger) -> bytes:
@@ -41,29 +41,29 @@ def ensure_key(ledger: Ledger) -> bytes:
 
     Raises LedgerError where the key is gone, broken or another dataset's: who is kept out could not be known any more.
     """
-    noted = bool(ledger.detail(STAGE))
+    noted = bool(ledger.detail(KEY_STAGE))
     path = ledger.dataset / KEY_NAME
     if not noted and not path.exists():
-        _write(path, new_key())
-    key = key_of(ledger)
+        _write(path, create_key())
+    key = read_key(ledger)
     if not noted:
-        ledger.record(STAGE, "all", {}, detail={"check": _check(key)})
+        ledger.record(KEY_STAGE, "all", {}, detail={"check": _check(key)})
     return key
 
 
-def key_of(ledger: Ledger) -> bytes:
+def read_key(ledger: Ledger) -> bytes:
     """The key as it lies there; a new one that is kept nowhere where the dataset has none yet.
 
     Raises LedgerError as `ensure_key`.
     """
-    path, noted = ledger.dataset / KEY_NAME, ledger.detail(STAGE).get("check")
+    path, noted = ledger.dataset / KEY_NAME, ledger.detail(KEY_STAGE).get("check")
     if noted is None and not path.exists():
-        return new_key()
+        return create_key()
     try:
         text = path.read_text(encoding="ascii").removesuffix("\n")
     except (OSError, ValueError):
         text = ""
-    if not re.fullmatch(rf"[0-9a-f]{{{2 * BYTES}}}", text):
+    if not re.fullmatch(rf"[0-9a-f]{{{2 * KEY_BYTES}}}", text):
         raise LedgerError(
             f"{path} is missing or broken, and without it nobody knows who must be kept out: put it back from where "
             "the dataset was copied."
@@ -75,7 +75,7 @@ def key_of(ledger: Ledger) -> bytes:
 
 
 def _check(key: bytes) -> str:
-    return mark(key, "check", "")
+    return compute_mark(key, "check", "")
 
 
 def _write(path: Path, key: bytes) -> None:

@@ -27,7 +27,7 @@ _INSIDE = 64  # bytes from the middle of a picture file by which it is known ins
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Traces:
     """What must not be found. All empty: nothing is."""
 
     photos: tuple[str, ...] = ()  # sha256 in hex
@@ -35,7 +35,7 @@ class Wanted:
     people: tuple[str, ...] = ()  # identity ids
     uris: tuple[str, ...] = ()
     pictures: tuple[str, ...] = ()  # sha256 of PNG files: crops, low-quality images
-    inside: tuple[str, ...] = ()  # hex: bytes from the middle of these files, see `inside_of`
+    middles: tuple[str, ...] = ()  # hex: bytes from the middle of these files, see `inside_of`
     embeddings: tuple[str, ...] = ()  # hex of float32 rows
     pixels: tuple[str, ...] = ()  # sha256 of rows of crops.npy
 
@@ -47,12 +47,12 @@ class Wanted:
             found |= {bytes.fromhex(text): what for text in hexes if re.fullmatch("(?:[0-9a-f]{2})+", text)}
         for what, texts in (("person's id", self.people), ("file name", self.uris)):
             found |= {text.encode(): what for text in texts}
-        for what, hexes in (("picture", self.inside), ("embedding", self.embeddings)):
+        for what, hexes in (("picture", self.middles), ("embedding", self.embeddings)):
             found |= {bytes.fromhex(text): what for text in hexes}
         return {needle: what for needle, what in found.items() if len(needle) >= _HEAD}
 
 
-def inside_of(data: bytes) -> str:
+def sample_middle(data: bytes) -> str:
     """Hex of some bytes from the middle of a picture file, empty where it has too few."""
     middle = len(data) // 2
     return data[middle : middle + _INSIDE].hex() if len(data) > 4 * _INSIDE else ""
@@ -97,17 +97,17 @@ class _Bytes:
 
 
 @dataclass(frozen=True)
-class Searched:
+class Proof:
     """What was looked at and what was found, a sentence each; `own_files` are the photos' own files, the user's."""
 
     files: int
     bytes: int
     rows: int  # of the ledger
-    found: tuple[str, ...]
+    remains: tuple[str, ...]
     own_files: tuple[str, ...]
 
 
-def search(dataset: Path, wanted: Wanted, folders: Iterable[Path] = (), skip: Iterable[Path] = ()) -> Searched:
+def search_traces(dataset: Path, wanted: Traces, folders: Iterable[Path] = (), skip: Iterable[Path] = ()) -> Proof:
     """Look for `wanted` in the dataset's folder and in further ones; the files `skip` are left out."""
     seek, left = _Bytes(wanted.needles()), {path.absolute() for path in skip}
     found: list[str] = []
@@ -126,7 +126,7 @@ def search(dataset: Path, wanted: Wanted, folders: Iterable[Path] = (), skip: It
             kinds.add("picture")
         found += [f"{what} in {path}" for what in sorted(kinds)]
     rows, inside = _in_ledger(dataset, wanted)
-    return Searched(files, size, rows, (*found, *inside), tuple(own))
+    return Proof(files, size, rows, (*found, *inside), tuple(own))
 
 
 def _files(folders: Iterable[Path]) -> Iterator[Path]:
@@ -146,7 +146,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _in_tables(path: Path, seek: _Bytes, wanted: Wanted) -> set[str]:
+def _in_tables(path: Path, seek: _Bytes, wanted: Traces) -> set[str]:
     """What lies inside a parquet table or an array of pixels."""
     found: set[str] = set()
     try:
@@ -164,7 +164,7 @@ def _in_tables(path: Path, seek: _Bytes, wanted: Wanted) -> set[str]:
     return found
 
 
-def _in_column(chunk: pa.Array, seek: _Bytes, wanted: Wanted) -> set[str]:
+def _in_column(chunk: pa.Array, seek: _Bytes, wanted: Traces) -> set[str]:
     """The buffers of a column hold its values one after the other, uncompressed."""
     found: set[str] = set()
     if pa.types.is_list(chunk.type) and pa.types.is_float64(chunk.type.value_type):  # embeddings of others' tables
@@ -178,7 +178,7 @@ def _in_column(chunk: pa.Array, seek: _Bytes, wanted: Wanted) -> set[str]:
     return found
 
 
-def _in_ledger(dataset: Path, wanted: Wanted) -> tuple[int, list[str]]:
+def _in_ledger(dataset: Path, wanted: Traces) -> tuple[int, list[str]]:
     """Rows of the ledger, and the tables in which an id or a name stands, in any column."""
     if not (dataset / LEDGER_NAME).is_file():
         return 0, []

@@ -1,8 +1,7 @@
 """Training runs and benchmarks as files: what of removed faces lies in them, and how it is taken out.
 
 Knows the layout of a RUN (train/data/snapshot.py, train/fit/logbook.py, train/evaluation/evaluate.py) and of a
-benchmark
-(train/benchmark/frozen_benchmark.py) and imports nothing of them.
+benchmark (train/benchmark/frozen_benchmark.py) and imports nothing of them.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _KEPT = {"config.json", FACTS, "stats.jsonl"}  # hold no face
 
 
 @dataclass(frozen=True)
-class Held:
+class FacesInRun:
     """What a run or a snapshot on its own holds of some faces."""
 
     run: str
@@ -52,7 +51,7 @@ def _places(folders: Iterable[Path]) -> Iterator[tuple[Path, set[str]]]:
                 yield Path(place), set(names)
 
 
-def look(folders: Iterable[Path], faces: Collection[str]) -> list[Held]:
+def find_faces_in_runs(folders: Iterable[Path], faces: Collection[str]) -> list[FacesInRun]:
     """What snapshots below `folders` hold of `faces`, with the checkpoints of the runs that were trained on them."""
     wanted, found = set(faces), []
     places = list(_places(folders))
@@ -75,7 +74,7 @@ def look(folders: Iterable[Path], faces: Collection[str]) -> list[Held]:
         facts = json.loads((place / FACTS).read_bytes())
         owners = [run for of in (str(facts.get("hash")), *facts.get(BEFORE_PURGES, ())) for run in runs.get(of, [])]
         checkpoints = sorted(str(path) for run in owners for path in run.glob("checkpoint-*")) if trained else []
-        found.append(Held(str(owners[0] if owners else place), len(rows), trained, tuple(checkpoints), pixels))
+        found.append(FacesInRun(str(owners[0] if owners else place), len(rows), trained, tuple(checkpoints), pixels))
     return found
 
 
@@ -93,7 +92,9 @@ def _snapshot_of(run: Path) -> str | None:
         return None
 
 
-def clean(folders: Iterable[Path], faces: Collection[str], people: Collection[str] = ()) -> Counter[str]:
+def remove_faces_from_runs(
+    folders: Iterable[Path], faces: Collection[str], people: Collection[str] = ()
+) -> Counter[str]:
     """Take the faces out of every snapshot, and remove the sample sheets, pages, results by face and benchmarks that
     may show them or name the `people`. What was begun before is finished. Answers how many of what went."""
     wanted, done = set(faces), Counter[str]()

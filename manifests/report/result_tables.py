@@ -15,14 +15,14 @@ DASH = "–"
 MARK = "*"
 
 
-def headings(result: Result) -> list[str]:
+def make_headings(result: Result) -> list[str]:
     """A column's head for every metric: title, unit, and which way is better."""
     arrows = {"higher": " ↑", "lower": " ↓", "": ""}
     units = {name: f", {metric['unit']}" if metric["unit"] else "" for name, metric in result["metrics"].items()}
     return [m["title"] + units[name] + arrows[m["better"]] for name, m in result["metrics"].items()]
 
 
-def system_cells(result: Result, most: int = 9) -> list[list[str]]:
+def make_system_rows(result: Result, most: int = 9) -> list[list[str]]:
     """A line a system: its name, mean and interval of every metric, with at most so many digits; a dash for none."""
     return [
         [
@@ -33,7 +33,7 @@ def system_cells(result: Result, most: int = 9) -> list[list[str]]:
     ]
 
 
-def difference_cells(result: Result, most: int = 9) -> list[list[str]]:
+def make_difference_rows(result: Result, most: int = 9) -> list[list[str]]:
     """A line a paired difference; MARK where its interval excludes zero; people above zero of how many."""
     names = [name for name in result["metrics"] if any(name in line for line in result["differences"])]
     lines = []
@@ -49,13 +49,13 @@ def difference_cells(result: Result, most: int = 9) -> list[list[str]]:
     return lines
 
 
-def compared_headings(result: Result) -> list[str]:
+def make_difference_headings(result: Result) -> list[str]:
     """The heads of `difference_cells`: a figure of a whole set has no difference image by image."""
     names = [name for name in result["metrics"] if any(name in line for line in result["differences"])]
-    return [head for name, head in zip(result["metrics"], headings(result), strict=True) if name in names]
+    return [head for name, head in zip(result["metrics"], make_headings(result), strict=True) if name in names]
 
 
-def notes(result: Result) -> list[str]:
+def make_notices(result: Result) -> list[str]:
     """What a reader has to know of the figures, a sentence a line."""
     own = " (the dataset's own, which a restorer may have learned through)"
     judge = result["judge"]
@@ -119,12 +119,12 @@ def _partly(result: Result) -> dict[tuple[str, int, int, str], list[str]]:
     return found
 
 
-def tables(result: Result, most: int = 9) -> list[tuple[str, list[str], list[list[str]]]]:
+def make_tables(result: Result, most: int = 9) -> list[tuple[str, list[str], list[list[str]]]]:
     """Means, and paired differences where there are any, as name, head and body of a table for a page."""
-    found = [("Means", *_upright("system", headings(result), system_cells(result, most)))]
+    found = [("Means", *_upright("system", make_headings(result), make_system_rows(result, most)))]
     if result["differences"]:
-        cells = difference_cells(result, most)
-        found.append(("Paired differences, image by image", *_upright("", compared_headings(result), cells)))
+        cells = make_difference_rows(result, most)
+        found.append(("Paired differences, image by image", *_upright("", make_difference_headings(result), cells)))
     return found
 
 
@@ -135,7 +135,7 @@ def _upright(corner: str, heads: list[str], rows: list[list[str]]) -> tuple[list
     return ["", *(row[0] for row in rows)], [[head, *(row[i] for row in rows)] for i, head in enumerate(heads, 1)]
 
 
-def title(result: Result) -> str:
+def make_title(result: Result) -> str:
     """What was measured."""
     named = f", {result['checkpoint']}" if "checkpoint" in result else ""
     return f"{result['lq_set']}: {counted(result['images'], 'image')} of {_people(result['people'])}{named}"

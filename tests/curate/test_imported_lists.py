@@ -22,8 +22,8 @@ from curate.people.splits import make_splits
 from curate.pipeline import curate
 from manifests.check import check
 from manifests.errors import BadInput
-from manifests.export.choose import Wanted
-from manifests.export.export import export
+from manifests.export.export_dataset import export_dataset
+from manifests.export.selection import ExportOptions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Given, Label, Membership, Pair, Split
 from manifests.runtime.uris import path_of
@@ -79,7 +79,7 @@ def people(dataset: Path, name: dict[str, str] | None = None) -> set[frozenset[s
 
 
 def test_refldm_out_and_in_again_is_the_same_people_targets_references_and_splits(made, tmp_path):
-    export(made, tmp_path / "lists", "refldm", Wanted(lq_set=LQ_SET))
+    export_dataset(made, tmp_path / "lists", "refldm", ExportOptions(lq_set=LQ_SET))
     summary = imported(tmp_path / "lists", "refldm", tmp_path / "back")
     back = tmp_path / "back"
     assert named_pairs(back) == pairs_of(made) and named_splits(back) == splits_of(made)
@@ -89,13 +89,13 @@ def test_refldm_out_and_in_again_is_the_same_people_targets_references_and_split
         "The column lq_image is not imported: freeze a set of the dataset with `likeness degrade`." in summary.notices
     )
     # and from what came back, the same lists
-    export(back, tmp_path / "again", "refldm", Wanted())
+    export_dataset(back, tmp_path / "again", "refldm", ExportOptions())
     frame = (tmp_path / "again" / "reference_mapping" / "train_references.csv").read_text()
     assert frame.count("\n") == 13
 
 
 def test_one_list_and_its_split_alone_can_be_imported(made, tmp_path):
-    export(made, tmp_path / "lists", "refldm", Wanted("test"))
+    export_dataset(made, tmp_path / "lists", "refldm", ExportOptions("test"))
     table = tmp_path / "lists" / "reference_mapping" / "test_references.csv"
     imported(table, "refldm", tmp_path / "back")
     mine = {face for face, split in splits_of(made).items() if split == "test"}
@@ -104,7 +104,7 @@ def test_one_list_and_its_split_alone_can_be_imported(made, tmp_path):
 
 
 def test_instantrestore_in_again_as_a_labelled_folder_is_the_same_people(made, tmp_path):
-    export(made, tmp_path / "folders", "instantrestore", Wanted("train"))
+    export_dataset(made, tmp_path / "folders", "instantrestore", ExportOptions("train"))
     back = tmp_path / "back"
     imported(tmp_path / "folders" / "train", "labelled-folder", back)
     train = {face for face, split in splits_of(made).items() if split == "train"}
@@ -116,7 +116,7 @@ def test_instantrestore_in_again_as_a_labelled_folder_is_the_same_people(made, t
 
 
 def test_what_a_list_says_holds_on_every_later_run(made, tmp_path):
-    export(made, tmp_path / "lists", "refldm", Wanted())
+    export_dataset(made, tmp_path / "lists", "refldm", ExportOptions())
     back, pictures = tmp_path / "back", tmp_path / "lists" / "images512x512"
     imported(tmp_path / "lists", "refldm", back)
     before = contents(back)
@@ -134,7 +134,7 @@ def test_what_a_list_says_holds_on_every_later_run(made, tmp_path):
 
 
 def test_an_import_takes_the_place_of_the_one_before(made, tmp_path):
-    export(made, tmp_path / "lists", "refldm", Wanted())
+    export_dataset(made, tmp_path / "lists", "refldm", ExportOptions())
     back, pictures = tmp_path / "back", tmp_path / "lists" / "images512x512"
     imported(tmp_path / "lists", "refldm", back)
     target, refs = sorted(pairs_of(made).items())[0]
@@ -186,7 +186,7 @@ def test_labels_that_are_said_go_before_those_of_a_list(tmp_path):
 
 
 def test_evaluation_shows_the_references_that_a_list_names(made, tmp_path):
-    export(made, tmp_path / "lists", "refldm", Wanted())
+    export_dataset(made, tmp_path / "lists", "refldm", ExportOptions())
     table = tmp_path / "lists" / "reference_mapping" / "test_references.csv"
     cases = {target: refs[1:] for target, refs in pairs_of(made).items() if splits_of(made)[target] == "test"}
     first = sorted(cases)[0]
@@ -221,7 +221,7 @@ def test_a_frozen_split_goes_before_a_list(made, tmp_path):
 
 def test_why_says_what_a_list_says(made, tmp_path):
     target, refs = sorted(pairs_of(made).items())[0]
-    export(made, tmp_path / "lists", "refldm", Wanted())
+    export_dataset(made, tmp_path / "lists", "refldm", ExportOptions())
     pictures = tmp_path / "lists" / "images512x512"
     table = write_csv(tmp_path / "one.csv", ["gt_image", "ref_image"], [[f"{target}.png", str([f"{refs[0]}.png"])]])
     imported(table, "refldm", tmp_path / "back", pictures)
@@ -306,7 +306,7 @@ def call(*words: object):
 
 
 def test_the_command_says_what_lists_hold_and_imports_them(made, tmp_path):
-    export(made, tmp_path / "lists", "refldm", Wanted())
+    export_dataset(made, tmp_path / "lists", "refldm", ExportOptions())
     words = (tmp_path / "lists", "--format", "refldm", "--into", tmp_path / "back", "--workers", 1)
     told = call(*words, "--dry-run")
     assert "Would import 20 pictures of 5 people, 20 targets with references, 20 pictures in a split" in told.stdout
@@ -331,4 +331,7 @@ def test_an_older_ledger_that_is_only_read_has_no_lists(made, tmp_path):
     with Ledger.open(own) as ledger:
         assert ledger.rows(Given) == []
     assert decide(own, [{"kind": "lock", "faces": [rows(own, Membership)[0].identity_id]}], dry_run=True).decisions
-    assert answer(own, "0.png")[0] and export(own, tmp_path / "out", "refldm", Wanted(), dry_run=True).faces == 20
+    assert (
+        answer(own, "0.png")[0]
+        and export_dataset(own, tmp_path / "out", "refldm", ExportOptions(), dry_run=True).faces == 20
+    )

@@ -25,9 +25,9 @@ from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Degradation, Face, File, KeptOut, Membership, Pair, Photo
-from manifests.privacy.kept_out import plan_optout, read_list
+from manifests.privacy.optout import plan_optout, read_photo_list
 from manifests.privacy.purge import purge
-from manifests.report.build import build_report
+from manifests.report.build_report import build_report
 from manifests.runtime.files import sha256_file
 from manifests.why import answer
 from tests.doubles import curate as doubles
@@ -228,7 +228,7 @@ def test_a_photo_on_the_list_is_never_looked_at_and_its_hash_is_not_kept(tmp_pat
     curated(photos, dataset)
     looked_at.clear()
     (tmp_path / "list.txt").write_text(f"# asked on Monday\n{late}\n{'0' * 64}\n")
-    told = [*read_list(tmp_path / "list.txt"), str(photos / "person0" / "0.png")]
+    told = [*read_photo_list(tmp_path / "list.txt"), str(photos / "person0" / "0.png")]
     plan = plan_optout(dataset, told)
     assert len(plan.photos) == 1 and len(plan.kept_out) == 2
     hashes = [sha256_file(late), sha256_file(photos / "person0" / "0.png")]
@@ -415,7 +415,7 @@ def test_the_command_line_asks_before_it_takes_and_says_what_it_took(tmp_path, e
     result = cli("manifest", "optout", dataset, "--photo", "person0/1.png", "--yes")
     assert "Proof: looked for 1 photo hash, " in result.output and "nothing is left" in result.output
     told = json.loads(cli("manifest", "purge", dataset, "--photo", "person2/1.png", "--yes", "--json").output)
-    assert told["removed"]["photos"] == 1 and told["proof"]["found"] == []
+    assert told["removed"]["photos"] == 1 and told["proof"]["remains"] == []
     assert "opted_out" in cli("manifest", "card", dataset, "--dry-run").output and check(dataset) == []
 
 

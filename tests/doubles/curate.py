@@ -96,7 +96,7 @@ def install(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "load_faces_once", models)
     # a spawned process has no doubles; two or more are asked for where this module is the script
     patch.setattr(curate.pipeline, "mapper", lambda workers, start: mapper(None if workers == 1 else workers, start))
-    patch.setattr(manifests.privacy.keys, "new_key", lambda: bytes(32))  # so that two datasets can be compared
+    patch.setattr(manifests.privacy.keys, "create_key", lambda: bytes(32))  # so that two datasets can be compared
 
 
 def curated(photos: Path, dataset: Path, **changes) -> Summary:

@@ -177,7 +177,7 @@ def _attempts(module: ModuleType) -> None:
 _PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "duckdb": _duckdb,
     "manifests.ledger.ledger": _ledger,
-    "manifests.privacy.keys": _constants(new_key=lambda: bytes(32)),  # so that two datasets can be compared
+    "manifests.privacy.keys": _constants(create_key=lambda: bytes(32)),  # so that two datasets can be compared
     "curate.faces.load": _faces,
     "curate.detection.stages": _constants(FILES_A_BATCH=4, PHOTOS_A_BATCH=4),
     "degrade.frozen.dataset_sets": _constants(BATCH=4),

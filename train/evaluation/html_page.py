@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 
 from degrade.operations.apply import shrink
-from manifests.report.result_tables import notes, tables, title
+from manifests.report.result_tables import make_notices, make_tables, make_title
 from train.evaluation.evaluate import Pictures
 
 SHOWN = 176  # pixels of a picture on the page
@@ -70,9 +70,9 @@ def page(result: dict[str, Any], pictures: Pictures, images: int) -> str:
     loader = jinja2.PackageLoader("train.evaluation", "")
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("page.html.j2")
     return template.render(
-        title=title(result),
-        tables=tables(result),
-        notes=notes(result),
+        title=make_title(result),
+        tables=make_tables(result),
+        notes=make_notices(result),
         metrics=metrics,
         first=leading,
         lines=lines,

@@ -13,12 +13,12 @@ from rich.text import Text
 
 from manifests.report.result_tables import (
     Result,
-    compared_headings,
-    difference_cells,
-    headings,
-    notes,
-    system_cells,
-    title,
+    make_difference_headings,
+    make_difference_rows,
+    make_headings,
+    make_notices,
+    make_system_rows,
+    make_title,
 )
 
 
@@ -27,11 +27,11 @@ def show(result: Result) -> None:
     console = Console()
     fits = max(3, (console.width - 16) // 12)
     shown = {**result, "metrics": dict(list(result["metrics"].items())[:fits])}
-    found: list[Any] = [_printed(title(result), "system", headings(shown), system_cells(shown, 3))]
+    found: list[Any] = [_printed(make_title(result), "system", make_headings(shown), make_system_rows(shown, 3))]
     if result["differences"]:
-        cells = difference_cells(shown, 3)
-        found.append(_printed("Paired differences", "", compared_headings(shown), cells))
-    told = notes(result)
+        cells = make_difference_rows(shown, 3)
+        found.append(_printed("Paired differences", "", make_difference_headings(shown), cells))
+    told = make_notices(result)
     if left := [metric["title"] for metric in list(result["metrics"].values())[fits:]]:
         told.append(f"Also measured, and too wide for this terminal: {', '.join(left)}; --markdown FILE has all.")
     console.print(Group(*found, *(Text(note) for note in told)))
@@ -57,10 +57,10 @@ def markdown(result: Result) -> str:
             f"| {' | '.join(row)} |" for row in cells[1:]
         ]
 
-    parts = [f"**{title(result)}**", "", *lines(["", *headings(result)], system_cells(result))]
+    parts = [f"**{make_title(result)}**", "", *lines(["", *make_headings(result)], make_system_rows(result))]
     if result["differences"]:
-        parts += ["", *lines(["paired difference", *compared_headings(result)], difference_cells(result))]
-    parts += ["", *(f"- {note}" for note in notes(result)), ""]
+        parts += ["", *lines(["paired difference", *make_difference_headings(result)], make_difference_rows(result))]
+    parts += ["", *(f"- {note}" for note in make_notices(result)), ""]
     parts += [f"- {metric['title']}: {metric['convention']} ({metric['source']})." for metric in _metrics(result)]
     return "\n".join(parts) + "\n"
 
@@ -104,12 +104,14 @@ def latex(result: Result) -> str:
         ]  # fmt: skip
 
     leaders = {place: _best(result, name) for place, name in enumerate(result["metrics"])}
-    parts = [f"% {title(result)}"] + [f"% {note}" for note in notes(result)]
+    parts = [f"% {make_title(result)}"] + [f"% {note}" for note in make_notices(result)]
     parts += [f"% {metric['title']}: {metric['convention']} ({metric['source']})" for metric in _metrics(result)]
-    parts += lines(["", *headings(result)], system_cells(result), lambda number, place: number in leaders[place])
+    parts += lines(
+        ["", *make_headings(result)], make_system_rows(result), lambda number, place: number in leaders[place]
+    )
     if result["differences"]:
-        heads = ["paired difference", *compared_headings(result)]
-        parts += ["", *lines(heads, difference_cells(result), lambda *_: False)]
+        heads = ["paired difference", *make_difference_headings(result)]
+        parts += ["", *lines(heads, make_difference_rows(result), lambda *_: False)]
     return "\n".join(parts) + "\n"
 
 

@@ -127,7 +127,7 @@ def restore(
     shown_files = _allowed(shown_files, kept_out, notice)
     with reader(limited) as read:
         known = read_references(shown_files, model, models, notice, read)
-        if kept_out is not None and kept_out.alike(known.embeddings.numpy()).any():
+        if kept_out is not None and kept_out.matches(known.embeddings.numpy()).any():
             raise BadInput("A reference shows a face that opted out of the dataset of this run: name others.")
         settings = config_hash(
             {
@@ -156,7 +156,11 @@ def restore(
             try:
                 for path, target in todo:
                     try:
-                        if kept_out is not None and path.is_file() and kept_out.photo(sha256_file(path)) is not None:
+                        if (
+                            kept_out is not None
+                            and path.is_file()
+                            and kept_out.reason_for(sha256_file(path)) is not None
+                        ):
                             row = PhotoDone(str(path), None, "dropped", OPTED_OUT)
                         else:
                             row = _restore_one(path, target, model, models, known, aligned, box, watch, read)
@@ -175,9 +179,9 @@ def _kept_out_near(checkpoint: Path) -> KeptOutList | None:
     place = checkpoint.absolute()
     for folder in (place, *place.parents):
         if (folder / LEDGER_NAME).is_file():
-            from manifests.privacy.kept_out import kept_out_in
+            from manifests.privacy.kept_out import open_kept_out_list
 
-            return kept_out_in(folder)
+            return open_kept_out_list(folder)
     return None
 
 
@@ -187,7 +191,7 @@ def _allowed(
     """The references without those that are kept out, each of which is told; one that was named itself is refused."""
     found = []
     for path, folder in files:
-        if kept_out is None or not path.is_file() or kept_out.photo(sha256_file(path)) is None:
+        if kept_out is None or not path.is_file() or kept_out.reason_for(sha256_file(path)) is None:
             found.append((path, folder))
         elif folder is None:
             raise BadInput(f"The reference {printable(path)} is kept out of the dataset of this run: name another.")

@@ -200,7 +200,7 @@ def test_dlib_curates_packaged_photos_and_group_photos_saved_again_stay_whole(tm
 @shared
 @pytest.mark.slow
 def test_a_pack_curates_raw_photos_whatever_the_number_of_workers(tmp_path, monkeypatch):
-    monkeypatch.setattr("manifests.privacy.keys.new_key", lambda: bytes(32))  # identity ids are salted, by dataset
+    monkeypatch.setattr("manifests.privacy.keys.create_key", lambda: bytes(32))  # identity ids are salted, by dataset
     people = sorted(path for path in (SHARED / "photos").iterdir() if path.is_dir())[:6]
     photos = [photo for person in people for photo in sorted(person.iterdir())[:8]]
     told = []

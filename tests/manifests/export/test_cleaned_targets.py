@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from manifests.errors import BadInput, LedgerBroken
-from manifests.export.choose import Wanted
-from manifests.export.export import CARD, FORMATS, export
+from manifests.export.export_dataset import CARD, export_dataset
+from manifests.export.formats import FORMATS
+from manifests.export.selection import ExportOptions
 from manifests.ledger.cleaned_targets import version_path
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Version
@@ -23,7 +24,7 @@ from tests.doubles.curate import install, rows
 from tests.doubles.exports import dataset_of, splits_of, tree
 from tests.train.iterate.test_cleaned_stay_out import RED
 
-BEST = Wanted(version="best")
+BEST = ExportOptions(version="best")
 
 
 @pytest.fixture
@@ -54,8 +55,8 @@ def members_of(path: Path) -> list[tuple[str, bytes]]:
 
 def test_cleaned_pictures_are_marked_and_of_the_training_split_alone(planted: Path, tmp_path: Path) -> None:
     split_of = splits_of(planted)
-    told = export(planted, tmp_path / "folder", "imagefolder", BEST)
-    export(planted, tmp_path / "tars", "webdataset", BEST)
+    told = export_dataset(planted, tmp_path / "folder", "imagefolder", BEST)
+    export_dataset(planted, tmp_path / "tars", "webdataset", BEST)
     cleaned = 0
     for split in ("train", "val", "test"):
         table = pq.read_table(tmp_path / "folder" / split / "metadata.parquet").to_pylist()
@@ -78,7 +79,7 @@ def test_cleaned_pictures_are_marked_and_of_the_training_split_alone(planted: Pa
 
 @pytest.mark.parametrize("name", ["imagefolder", "webdataset"])
 def test_without_being_asked_an_export_has_the_originals(planted: Path, tmp_path: Path, name: str) -> None:
-    told = export(planted, tmp_path / "out", name, Wanted())
+    told = export_dataset(planted, tmp_path / "out", name, ExportOptions())
     assert json.loads((tmp_path / "out" / CARD).read_text())["cleaned"] == 0
     pictures = [data for path, data in tree(tmp_path / "out").items() if path.endswith(".png")]
     assert not any(map(is_red, pictures)) and not any("cleaned" in notice for notice in told.notices)
@@ -89,16 +90,16 @@ def test_without_being_asked_an_export_has_the_originals(planted: Path, tmp_path
 def test_what_cannot_be_exported_cleaned_is_a_sentence(planted: Path, tmp_path: Path) -> None:
     for name in set(FORMATS) - {"imagefolder", "webdataset", "dmdnet"}:
         with pytest.raises(BadInput, match=f"{name} has no place to mark cleaned pictures"):
-            export(planted, tmp_path / "out", name, BEST)
+            export_dataset(planted, tmp_path / "out", name, BEST)
     with pytest.raises(BadInput, match="--version worst: say original or best"):
-        export(planted, tmp_path / "out", "imagefolder", Wanted(version="worst"))
+        export_dataset(planted, tmp_path / "out", "imagefolder", ExportOptions(version="worst"))
     version_path(
         planted, "it", 1, next(face for face, split in splits_of(planted).items() if split == "train")
     ).unlink()
     with pytest.raises(LedgerBroken, match="is missing or changed: export --version original"):
-        export(planted, tmp_path / "out", "imagefolder", BEST)
+        export_dataset(planted, tmp_path / "out", "imagefolder", BEST)
     with Ledger.open(planted, write=True) as ledger:
         ledger.record("none", "all", {}, [], replace=[Version])
     with pytest.raises(BadInput, match="no cleaned version: make some with `likeness iterate`"):
-        export(planted, tmp_path / "out", "imagefolder", BEST)
+        export_dataset(planted, tmp_path / "out", "imagefolder", BEST)
     assert not (tmp_path / "out").exists()

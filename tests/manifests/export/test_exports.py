@@ -23,9 +23,10 @@ from typer.testing import CliRunner
 from curate.faces.align import FFHQ_512, fit_similarity, transform_points
 from manifests import cli
 from manifests.errors import BadInput, LedgerBroken
-from manifests.export import choose as choosing
-from manifests.export.choose import Wanted
-from manifests.export.export import CARD, FORMATS, export
+from manifests.export import selection
+from manifests.export.export_dataset import CARD, export_dataset
+from manifests.export.formats import FORMATS
+from manifests.export.selection import ExportOptions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Face, Identity, Membership, Model, Split
@@ -47,8 +48,8 @@ from tests.places import REPOSITORY
 ALL = list(FORMATS)
 
 
-def wanted(name: str, **more) -> Wanted:
-    return Wanted(lq_set=None if FORMATS[name].lq == "none" else LQ_SET, **more)
+def wanted(name: str, **more) -> ExportOptions:
+    return ExportOptions(lq_set=None if FORMATS[name].lq == "none" else LQ_SET, **more)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def frozen_pairs(dataset: Path) -> dict[str, tuple[str, ...]]:
 
 
 def test_imagefolder_opens_with_datasets(made, tmp_path, monkeypatch):
-    export(made, tmp_path / "out", "imagefolder", wanted("imagefolder"))
+    export_dataset(made, tmp_path / "out", "imagefolder", wanted("imagefolder"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     import datasets
@@ -113,7 +114,7 @@ def test_webdataset_opens_with_webdataset_and_its_index_finds_each_sample(made, 
     import webdataset
 
     out = tmp_path / "out"
-    export(made, out, "webdataset", wanted("webdataset", shard_bytes=2**20))
+    export_dataset(made, out, "webdataset", wanted("webdataset", shard_bytes=2**20))
     shards = sorted(map(str, out.rglob("*.tar")))
     assert len(shards) > 3 and all(Path(shard).stat().st_size <= 2**20 for shard in shards)
     found = {}
@@ -134,7 +135,7 @@ def test_webdataset_opens_with_webdataset_and_its_index_finds_each_sample(made, 
 
 def test_refldm_opens_as_its_dataset_reads_it(made, tmp_path):
     out = tmp_path / "out"
-    export(made, out, "refldm", wanted("refldm"))
+    export_dataset(made, out, "refldm", wanted("refldm"))
     found, splits = {}, {}
     for split in ("train", "val", "test"):
         frame = pd.read_csv(out / "reference_mapping" / f"{split}_references.csv")
@@ -167,7 +168,7 @@ def read_dmdnet(out: Path) -> dict[str, dict[str, np.ndarray]]:
 
 
 def test_dmdnet_opens_as_its_loader_reads_it_with_landmarks_on_the_crop(made, tmp_path):
-    export(made, tmp_path / "out", "dmdnet", wanted("dmdnet"))
+    export_dataset(made, tmp_path / "out", "dmdnet", wanted("dmdnet"))
     found = read_dmdnet(tmp_path / "out")
     assert {target: set(refs) for target, refs in found.items()} == {
         target: set(refs) for target, refs in frozen_pairs(made).items()
@@ -182,12 +183,12 @@ def test_dmdnet_opens_as_its_loader_reads_it_with_landmarks_on_the_crop(made, tm
 
 
 def test_the_crop_template_is_that_of_curation():
-    assert (choosing.FFHQ_512 == FFHQ_512).all()
+    assert (selection.FFHQ_512 == FFHQ_512).all()
 
 
 def test_instantrestore_opens_as_its_loaders_read_it(made, tmp_path):
     out = tmp_path / "out"
-    export(made, out, "instantrestore", wanted("instantrestore"))
+    export_dataset(made, out, "instantrestore", wanted("instantrestore"))
     splits, owner = splits_of(made), {row.face_id: row.identity_id for row in rows(made, Membership)}
     train = {path.stem: path.parent.parent.name for path in (out / "train").glob("*/cropped_images/*")}
     assert train == {face: owner[face] for face, split in splits.items() if split == "train"}
@@ -203,7 +204,7 @@ def test_instantrestore_opens_as_its_loaders_read_it(made, tmp_path):
 
 def test_faceme_opens_as_its_dataset_reads_it_but_for_clip(made, tmp_path):
     out = tmp_path / "out"
-    told = export(made, out, "faceme", wanted("faceme", embeddings=True))
+    told = export_dataset(made, out, "faceme", wanted("faceme", embeddings=True))
     assert any("CLIP" in notice for notice in told.notices) and any("biometric" in notice for notice in told.notices)
     with Ledger.open(made) as ledger:
         vectors = dict(zip(*ledger.embeddings(), strict=True))
@@ -234,16 +235,16 @@ def test_faceme_opens_as_its_dataset_reads_it_but_for_clip(made, tmp_path):
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_same_dataset_gives_the_same_bytes_and_a_repeat_says_so(made, tmp_path, name):
-    first = export(made, tmp_path / "a", name, wanted(name))
-    export(made, tmp_path / "b", name, wanted(name))
+    first = export_dataset(made, tmp_path / "a", name, wanted(name))
+    export_dataset(made, tmp_path / "b", name, wanted(name))
     files = tree(tmp_path / "a")
     assert files == tree(tmp_path / "b") and first.written and first.files == len(files) - 1
-    again = export(made, tmp_path / "a", name, wanted(name))
+    again = export_dataset(made, tmp_path / "a", name, wanted(name))
     assert not again.written and "already" in again.notices[0] and tree(tmp_path / "a") == files
     victim = next(path for path in sorted((tmp_path / "a").rglob("*.*")) if path.is_file() and path.name != CARD)
     victim.unlink()
     with pytest.raises(BadInput, match="no longer whole"):
-        export(made, tmp_path / "a", name, wanted(name))
+        export_dataset(made, tmp_path / "a", name, wanted(name))
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -259,7 +260,7 @@ def test_nothing_is_said_that_was_not_asked_for(own, tmp_path, name):
         image.load()
     image.save(path, pnginfo=secret, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0")
     assert b"52.5 N" in path.read_bytes()
-    export(own, tmp_path / "out", name, wanted(name))
+    export_dataset(own, tmp_path / "out", name, wanted(name))
     photos = {row.photo_id for row in rows(own, Face)}
     with Ledger.open(own) as ledger:
         vectors = [vector.tobytes() for vector in ledger.embeddings()[1]]
@@ -272,7 +273,7 @@ def test_nothing_is_said_that_was_not_asked_for(own, tmp_path, name):
 @pytest.mark.parametrize("name", ["imagefolder", "webdataset"])
 def test_names_and_embeddings_go_along_where_asked_for(own, tmp_path, name):
     change(own, [Identity(row.identity_id, "Ann", row.locked) for row in rows(own, Identity)])
-    told = export(own, tmp_path / "out", name, wanted(name, names=True, embeddings=True))
+    told = export_dataset(own, tmp_path / "out", name, wanted(name, names=True, embeddings=True))
     with Ledger.open(own) as ledger:
         vectors = dict(zip(*ledger.embeddings(), strict=True))
     if name == "imagefolder":
@@ -297,7 +298,7 @@ def test_a_photo_whose_consent_refuses_is_in_no_export(own, tmp_path, name, said
     target = sorted(frozen_pairs(own))[0]
     photo = next(row.photo_id for row in rows(own, Face) if row.face_id == target)
     consent(own, photo, said)
-    told = export(own, tmp_path / "out", name, wanted(name))
+    told = export_dataset(own, tmp_path / "out", name, wanted(name))
     assert told.left_out["faces"]["consent_refused"] == 1 and told.left_out["references"]["consent_refused"] >= 3
     assert told.left_out["targets"]["consent_refused"] == 1
     picture = crop_path(own, target).read_bytes()
@@ -314,27 +315,30 @@ def test_a_consent_that_refuses_a_copy_refuses_the_face_that_stands_for_it(own, 
         ],
     )
     consent(own, copy.photo_id, "no")
-    told = export(own, tmp_path / "out", "imagefolder", Wanted())
+    told = export_dataset(own, tmp_path / "out", "imagefolder", ExportOptions())
     assert told.left_out["faces"]["consent_refused"] == 1
     assert not list((tmp_path / "out").rglob(f"{keeper.face_id}.png"))
 
 
 def test_only_the_split_that_was_asked_for(made, tmp_path):
-    told = export(made, tmp_path / "out", "imagefolder", Wanted("train"))
+    told = export_dataset(made, tmp_path / "out", "imagefolder", ExportOptions("train"))
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["train"]
     assert told.targets == {"train": sum(split == "train" for split in splits_of(made).values())}
 
 
 def test_a_dataset_split_by_photos_says_that_one_person_is_on_both_sides(own, tmp_path):
     change(own, [Split(**{**vars(row), "policy": "photos"}) for row in rows(own, Split)])
-    assert "same person is in train and in test" in export(own, tmp_path / "out", "refldm", Wanted()).notices[0]
+    assert (
+        "same person is in train and in test"
+        in export_dataset(own, tmp_path / "out", "refldm", ExportOptions()).notices[0]
+    )
     assert json.loads((tmp_path / "out" / CARD).read_bytes())["split_policy"] == "photos"
 
 
 def test_what_is_set_aside_is_counted_with_its_reason(own, tmp_path):
     aside = next(row for row in rows(own, Split) if row.split == "train")
     change(own, [Split(**{**vars(aside), "status": "dropped", "reason": "photo_spans_splits"})])
-    told = export(own, tmp_path / "out", "refldm", Wanted())
+    told = export_dataset(own, tmp_path / "out", "refldm", ExportOptions())
     assert told.left_out["faces"] == {"photo_spans_splits": 1}
     assert not (tmp_path / "out" / "images512x512" / f"{aside.face_id}.png").exists()
 
@@ -344,13 +348,13 @@ def test_dmdnet_counts_references_without_landmarks_and_targets_with_fewer_than_
     faces = {row.face_id: row for row in rows(own, Face)}
     bare = [Face(**{**vars(faces[ref]), "landmarks68": None}) for ref in refs[:2]]
     change(own, bare)
-    told = export(own, tmp_path / "out", "dmdnet", wanted("dmdnet"))
+    told = export_dataset(own, tmp_path / "out", "dmdnet", wanted("dmdnet"))
     found = read_dmdnet(tmp_path / "out")
     assert target not in found and told.left_out["targets"]["fewer_than_two_references"] == 2
     assert told.left_out["references"]["no_landmarks68"] == 6 and told.targets["test"] == len(found) == 2
     change(own, [Face(**{**vars(face), "landmarks68": None}) for face in rows(own, Face)])
     with pytest.raises(BadInput, match="--landmarks dlib"):
-        export(own, tmp_path / "none", "dmdnet", wanted("dmdnet"))
+        export_dataset(own, tmp_path / "none", "dmdnet", wanted("dmdnet"))
     assert not (tmp_path / "none").exists()
 
 
@@ -360,26 +364,26 @@ def test_a_killed_export_leaves_nothing_and_its_rest_is_swept(made, tmp_path, mo
     left.mkdir()
     (left / "half.png").write_bytes(b"half")
 
-    def broken(chosen, folder):
-        folder.data("one.txt", b"1")
+    def broken(selection, folder):
+        folder.add_bytes("one.txt", b"1")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setitem(FORMATS, "refldm", FORMATS["refldm"].__class__(FORMATS["refldm"].keep, broken, "taken", 0, 0))
         with pytest.raises(KeyboardInterrupt):
-            export(made, out, "refldm", Wanted())
+            export_dataset(made, out, "refldm", ExportOptions())
     assert list(tmp_path.iterdir()) == []
     out.mkdir()  # an empty folder will do
-    assert export(made, out, "refldm", Wanted()).written
+    assert export_dataset(made, out, "refldm", ExportOptions()).written
 
 
 _SLOWLY = """
 import sys, time
 from pathlib import Path
-from manifests.export import export, folder
-whole = folder.bare_png
-folder.bare_png = lambda source: time.sleep(0.2) or whole(source)
-export.export(Path(sys.argv[1]), Path(sys.argv[2]), "refldm", export.Wanted())
+from manifests.export import export_dataset, output_folder
+whole = output_folder.strip_png_metadata
+output_folder.strip_png_metadata = lambda source: time.sleep(0.2) or whole(source)
+export_dataset.export_dataset(Path(sys.argv[1]), Path(sys.argv[2]), "refldm", export_dataset.ExportOptions())
 """
 
 
@@ -393,9 +397,9 @@ def test_a_process_that_is_killed_leaves_no_export_and_the_next_one_sweeps(made,
     process.kill()
     process.wait()
     assert not out.exists() and len(list(tmp_path.glob(".out.*.tmp"))) == 1
-    assert export(made, out, "refldm", Wanted()).written
+    assert export_dataset(made, out, "refldm", ExportOptions()).written
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    export(made, tmp_path / "other", "refldm", Wanted())
+    export_dataset(made, tmp_path / "other", "refldm", ExportOptions())
     assert tree(out) == tree(tmp_path / "other")
 
 
@@ -405,10 +409,10 @@ def test_a_broken_or_missing_picture_is_one_sentence_and_no_export(own, tmp_path
     for broken in (data[:-30], data[:100] + b"\0" + data[101:], b"", b"GIF89a"):
         path.write_bytes(broken)
         with pytest.raises(LedgerBroken, match="missing or broken"):
-            export(own, tmp_path / "out", "imagefolder", Wanted())
+            export_dataset(own, tmp_path / "out", "imagefolder", ExportOptions())
     path.unlink()
     with pytest.raises(LedgerBroken, match="missing or broken"):
-        export(own, tmp_path / "out", "webdataset", Wanted())
+        export_dataset(own, tmp_path / "out", "webdataset", ExportOptions())
     assert not (tmp_path / "out").exists() and sorted(p.name for p in tmp_path.iterdir()) == ["dataset"]
 
 
@@ -417,38 +421,38 @@ def test_options_that_a_format_has_no_place_for_and_folders_that_are_taken_are_r
     taken.mkdir()
     (taken / "mine.txt").write_text("mine")
     cases = [
-        (("dmdnet", Wanted()), "--lq-set"),
-        (("faceme", Wanted(lq_set=LQ_SET)), "degrades its pictures itself"),
-        (("refldm", Wanted(names=True)), "no place for names"),
-        (("refldm", Wanted(embeddings=True)), "no place for embeddings"),
-        (("zip", Wanted()), "say refldm"),
-        (("refldm", Wanted("dev")), "say train, val, test or all"),
-        (("refldm", Wanted(lq_set="no-such")), LQ_SET),
-        (("refldm", Wanted("train", lq_set=LQ_SET)), "holds no target of --split train"),
+        (("dmdnet", ExportOptions()), "--lq-set"),
+        (("faceme", ExportOptions(lq_set=LQ_SET)), "degrades its pictures itself"),
+        (("refldm", ExportOptions(names=True)), "no place for names"),
+        (("refldm", ExportOptions(embeddings=True)), "no place for embeddings"),
+        (("zip", ExportOptions()), "say refldm"),
+        (("refldm", ExportOptions("dev")), "say train, val, test or all"),
+        (("refldm", ExportOptions(lq_set="no-such")), LQ_SET),
+        (("refldm", ExportOptions("train", lq_set=LQ_SET)), "holds no target of --split train"),
     ]
     for (name, asked), said in cases:
         with pytest.raises(BadInput, match=said):
-            export(made, tmp_path / "out", name, asked)
+            export_dataset(made, tmp_path / "out", name, asked)
     for place, said in ((taken, "not empty"), (taken / "mine.txt", "is a file"), (made / "out", "lies in the dataset")):
         with pytest.raises(BadInput, match=said):
-            export(made, place, "refldm", Wanted())
+            export_dataset(made, place, "refldm", ExportOptions())
     assert [path.name for path in tmp_path.iterdir()] == ["taken"] and tree(taken) == {"mine.txt": b"mine"}
 
 
 def test_another_state_is_not_taken_for_the_same_export(own, tmp_path):
-    export(own, tmp_path / "out", "imagefolder", Wanted())
+    export_dataset(own, tmp_path / "out", "imagefolder", ExportOptions())
     consent(own, rows(own, Face)[0].photo_id, "no")
     with pytest.raises(BadInput, match="no export of this state"):
-        export(own, tmp_path / "out", "imagefolder", Wanted())
+        export_dataset(own, tmp_path / "out", "imagefolder", ExportOptions())
 
 
 def test_the_order_of_an_export_follows_from_the_dataset_alone(own, tmp_path):
     """Rows written in another order are the same export."""
-    export(own, tmp_path / "a", "webdataset", wanted("webdataset"))
+    export_dataset(own, tmp_path / "a", "webdataset", wanted("webdataset"))
     faces = rows(own, Face)
     random.Random(0).shuffle(faces)
     change(own, faces)
-    export(own, tmp_path / "b", "webdataset", wanted("webdataset"))
+    export_dataset(own, tmp_path / "b", "webdataset", wanted("webdataset"))
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 

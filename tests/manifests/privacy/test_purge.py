@@ -35,10 +35,11 @@ from manifests.ledger.records import (
     Split,
 )
 from manifests.privacy.keys import KEY_NAME
-from manifests.privacy.proof import Wanted, search
-from manifests.privacy.purge import plan_purge, purge, unfinished
-from manifests.privacy.run_cleanup import clean
-from manifests.report.build import build_report
+from manifests.privacy.proof import Traces, search_traces
+from manifests.privacy.purge import purge, read_unfinished_plan
+from manifests.privacy.purge_plan import plan_purge
+from manifests.privacy.run_cleanup import remove_faces_from_runs
+from manifests.report.build_report import build_report
 from manifests.runtime.files import sha256_file
 from manifests.why import answer
 from tests.doubles import curate as doubles
@@ -98,22 +99,22 @@ def test_a_person_is_gone_from_every_byte_and_row_and_the_rest_stays_sound(own):
         ledger.record("given", "all", {}, [Given(photo, "x", "train", tuple(listed)) for photo in sorted(set(listed))])
     before = {path: sha256_file(path) for path in own.rglob("*.png")}
     plan = plan_purge(own, [ann])
-    assert len(plan.photos) == 6 and plan.people == (ann,) and plan.others == 1
+    assert len(plan.photos) == 6 and plan.people == (ann,) and plan.other_faces == 1
     done = purge(own, plan)
     data = everything(own)
     for text in (*plan.photos, *plan.faces, ann, *plan.uris):
         assert text.encode() not in data
-    for text in (*plan.photos, *plan.wanted.embeddings):
+    for text in (*plan.photos, *plan.traces.embeddings):
         assert bytes.fromhex(text) not in data
-    assert not {sha256_file(path) for path in own.rglob("*") if path.is_file()} & set(plan.wanted.pictures)
-    assert done.removed["photos"] == 6 and done.proof.found == () and done.proof.files > 20
+    assert not {sha256_file(path) for path in own.rglob("*") if path.is_file()} & set(plan.traces.pictures)
+    assert done.removed["photos"] == 6 and done.proof.remains == () and done.proof.files > 20
     assert {len(row.refs) for row in rows(own, Given)} == {4} and len(rows(own, Given)) == 4
     for kind in (Face, Photo, Given, Membership, Pair, Split, Degradation):
         assert not any(one in str(row) for row in rows(own, kind) for one in plan.faces + plan.photos)
     assert check(own) == []
     left = {path: sha256_file(path) for path in own.rglob("*.png")}
     assert left.items() <= before.items(), "pictures of others changed"
-    assert not (own / PENDING_NAME).exists() and unfinished(own) is None
+    assert not (own / PENDING_NAME).exists() and read_unfinished_plan(own) is None
     # what is remembered names nobody
     assert [row.name for row in rows(own, Identity) if row.name] == []
     assert {row.kind for row in rows(own, Decision)} == {"lock"}
@@ -136,7 +137,7 @@ def test_others_in_the_same_photos_are_counted_also_where_nobody_is_left_of_them
     doubles.save(photos / "both.png", doubles.photo([0, 5], 50))
     curated(photos, tmp_path / "dataset")
     plan = plan_purge(tmp_path / "dataset", [person_of(tmp_path / "dataset")["person0"]])
-    assert len(plan.photos) == 3 and len(plan.people) == 2 and plan.others == 1
+    assert len(plan.photos) == 3 and len(plan.people) == 2 and plan.other_faces == 1
 
 
 def test_a_purged_photo_that_is_offered_again_stays_out_with_its_reason(own, made):
@@ -161,7 +162,7 @@ def test_a_purged_set_is_what_degrading_the_rest_gives(own):
     face = next(row.face_id for row in rows(own, Degradation) if row.lq_set.startswith("codeformer-train"))
     photo = next(row.photo_id for row in rows(own, Face) if row.face_id == face)
     plan = plan_purge(own, [], [photo])
-    assert plan.images >= 1
+    assert plan.lq_images >= 1
     purge(own, plan)
     before = everything(own / "lq")
     again = make_set(own, "codeformer", "train", 0, 64, workers=1)
@@ -175,10 +176,10 @@ POINTS = (
     "purge:_decisions",
     "purge:remove_files",
     "erase:_thin_records",
-    "purge:clean",
+    "purge:remove_faces_from_runs",
     "purge:rewrite",
 )
-POINTS += ("purge:search",)
+POINTS += ("purge:search_traces",)
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -196,10 +197,10 @@ def test_a_purge_that_is_stopped_anywhere_is_finished_by_the_same_command(own, m
         purge(own, plan)
     with pytest.raises(LedgerError, match="finishes it"):
         Ledger.open(own)
-    begun = unfinished(own)
+    begun = read_unfinished_plan(own)
     assert begun == plan
     done = purge(own, begun)
-    assert done.proof.found == () and check(own) == [] and len(rows(own, Purge)) == 1
+    assert done.proof.remains == () and check(own) == [] and len(rows(own, Purge)) == 1
 
 
 def test_what_likeness_did_not_make_is_named_and_the_purge_waits_for_it(own):
@@ -208,31 +209,31 @@ def test_what_likeness_did_not_make_is_named_and_the_purge_waits_for_it(own):
     with pytest.raises(LedgerError, match=r"face id in .*notes\.txt"):
         purge(own, plan)
     (own / "notes.txt").unlink()
-    assert purge(own, unfinished(own)).proof.found == ()
+    assert purge(own, read_unfinished_plan(own)).proof.remains == ()
 
 
 def test_the_search_finds_what_is_hidden_in_tables_arrays_and_archives(tmp_path):
     rng = np.random.default_rng(0)
     crop, vector = rng.bytes(4000), rng.normal(size=8).astype(np.float32)
     face, photo = "ab" * 16, "cd" * 32
-    from manifests.privacy.proof import inside_of
+    from manifests.privacy.proof import sample_middle
     from manifests.runtime.files import sha256_bytes
 
-    wanted = Wanted(
+    wanted = Traces(
         photos=(photo,),
         faces=(face,),
         pictures=(sha256_bytes(crop),),
-        inside=(inside_of(crop),),
+        middles=(sample_middle(crop),),
         embeddings=(vector.tobytes().hex(),),
         pixels=(sha256_bytes(bytes(12)),),
     )
-    assert search(tmp_path, wanted).found == ()
+    assert search_traces(tmp_path, wanted).remains == ()
     (tmp_path / "a.tar").write_bytes(b"x" * 999 + crop)
     (tmp_path / "b.bin").write_bytes(b"y" * ((1 << 22) - 5) + bytes.fromhex(photo))  # over the border of two chunks
     np.save(tmp_path / "c.npy", np.stack([vector * 2, vector]))
     np.save(tmp_path / "d.npy", np.zeros((1, 2, 2, 3), np.uint8))
     pq.write_table(pa.table({"face": [face] * 50, "v": [vector.tolist()] * 50}), tmp_path / "e.parquet")
-    found = sorted(one.replace(str(tmp_path), "") for one in search(tmp_path, wanted).found)
+    found = sorted(one.replace(str(tmp_path), "") for one in search_traces(tmp_path, wanted).remains)
     assert found == [
         "embedding in /c.npy",
         "embedding in /e.parquet",
@@ -267,7 +268,7 @@ def test_the_same_picture_in_another_file_goes_along_and_another_face_with_the_s
         ledger.record("double", "twin", {}, [twin])
     plan = plan_purge(own, [], [faces[mine[0]].photo_id])
     assert {mine[0], mine[1]} <= set(plan.faces) and not set(mine[2:]) & set(plan.faces)
-    assert purge(own, plan).proof.found == () and check(own) == []
+    assert purge(own, plan).proof.remains == () and check(own) == []
 
 
 def test_a_dataset_of_before_can_be_read_and_gets_its_key_when_it_is_purged(own):
@@ -288,7 +289,7 @@ def test_two_datasets_of_the_same_photos_give_people_other_ids(tmp_path):
     for name in ("one", "two"):
         with pytest.MonkeyPatch.context() as patch:
             doubles.install(patch)
-            patch.setattr("manifests.privacy.keys.new_key", lambda: os.urandom(32))
+            patch.setattr("manifests.privacy.keys.create_key", lambda: os.urandom(32))
             doubles.curated(photos, tmp_path / name)
     one, two = ({row.identity_id for row in rows(tmp_path / name, Identity)} for name in ("one", "two"))
     assert len(one) == len(two) == 3 and not one & two
@@ -403,9 +404,9 @@ def test_a_snapshot_is_thinned_whole_or_not_at_all(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("manifests.privacy.run_cleanup.shutil.rmtree", dies)
-        clean([tmp_path], [gone])
+        remove_faces_from_runs([tmp_path], [gone])
     assert not (tmp_path / "snapshot").exists()
-    clean([tmp_path], [gone])
+    remove_faces_from_runs([tmp_path], [gone])
     assert load_snapshot(tmp_path / "snapshot").face_ids == [face for face in taken.face_ids if face != gone]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 

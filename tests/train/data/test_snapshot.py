@@ -17,7 +17,7 @@ from degrade.operations.apply import shrink
 from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Pair
-from manifests.privacy.run_cleanup import clean
+from manifests.privacy.run_cleanup import remove_faces_from_runs
 from tests.doubles.train import DIM, SMALL, dataset, face_of, models_of, picture, recognizer_onnx, snapshot
 from tests.places import REPOSITORY
 from train.data.snapshot import Snapshot, load_snapshot, plan_snapshot, take_snapshot
@@ -132,7 +132,7 @@ def test_the_same_ledger_and_settings_reuse_it_and_a_change_does_not(tmp_path: P
 
 def test_a_run_whose_people_were_purged_is_told_to_train_anew(tmp_path: Path) -> None:
     taken = snapshot(tmp_path)
-    assert clean([taken.folder.parent], {taken.face_ids[0]})["snapshots"] == 1
+    assert remove_faces_from_runs([taken.folder.parent], {taken.face_ids[0]})["snapshots"] == 1
     models = models_of(tmp_path / "recognizer.onnx")
     with pytest.raises(BadInput, match=r"by a purge or an opt-out: train anew, with another --out"):
         take_snapshot(tmp_path / "dataset", taken.folder, 32, models, replace=False)

@@ -16,7 +16,8 @@ from manifests.check import check
 from manifests.ledger.cleaned_targets import best_versions, strayed, version_path, versions_of
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Pair, Split, TrainedOn, Version
-from manifests.privacy.purge import plan_purge, purge
+from manifests.privacy.purge import purge
+from manifests.privacy.purge_plan import plan_purge
 from manifests.runtime.files import sha256_bytes, write_atomically
 from tests.doubles import curate as doubles
 from train.benchmark.freeze import freeze
@@ -155,7 +156,7 @@ def test_whoever_is_purged_takes_their_cleaned_pictures_along(planted: tuple[Pat
     plan = plan_purge(dataset, [], [photo])
     assert plan.faces and all(versions_of(dataset, face) for face in plan.faces)
     done = purge(dataset, plan)
-    assert done.proof.found == () and not any(versions_of(dataset, face) for face in plan.faces)
+    assert done.proof.remains == () and not any(versions_of(dataset, face) for face in plan.faces)
     with Ledger.open(dataset) as ledger:
         left = set(made) - set(plan.faces)
         assert {row.face_id for row in ledger.rows(Version)} == {row.face_id for row in ledger.rows(TrainedOn)} == left

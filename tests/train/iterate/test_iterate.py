@@ -21,7 +21,7 @@ from manifests.ledger.cleaned_targets import best_versions, history_of, newest_i
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import File, Pair, Split, TrainedOn, Version
-from manifests.report.build import build_report
+from manifests.report.build_report import build_report
 from manifests.runtime.files import only_writer, sha256_file
 from manifests.why import answer
 from tests.doubles.iterate import BOUNDS, TOLD, run, sharpened, soft_dataset

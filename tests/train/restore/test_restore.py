@@ -25,9 +25,9 @@ from curate.faces.interface import Detection, FaceModels
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import KeptOut
-from manifests.privacy.kept_out import plan_optout
+from manifests.privacy.optout import plan_optout
 from manifests.privacy.purge import purge
-from manifests.report.runs import read_run
+from manifests.report.run_section import read_run
 from manifests.runtime.workers import mapper
 from tests.doubles import curate as doubles
 from tests.train.restore.test_reading import ODD, reads_oddly

@@ -22,7 +22,7 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # all that a picture needs; the rest is metadata
 
 
-class Folder:
+class OutputFolder:
     """Where an export writes its files, by relative path."""
 
     def __init__(self, root: Path, read: Callable[[int], None] = lambda _: None) -> None:
@@ -31,9 +31,9 @@ class Folder:
         self.files = 0
         self.bytes = 0
         self._written: dict[Path, Path] = {}
-        self._read, self._pictures = read, 0
+        self._count_read, self._pictures = read, 0
 
-    def picture(self, name: str, source: Path) -> None:
+    def add_image(self, name: str, source: Path) -> None:
         """The PNG at `source`, without metadata; the same source again is a hard link, where the disk has such."""
         path, first = self._place(name), self._written.setdefault(source, self.root / name)
         self.files += 1
@@ -44,20 +44,20 @@ class Folder:
                 shutil.copyfile(first, path)
                 self._flush(path)
             return
-        self._write(path, self.read(source))
+        self._write(path, self.read_image(source))
 
-    def read(self, source: Path) -> bytes:
+    def read_image(self, source: Path) -> bytes:
         """A picture without metadata."""
-        data = bare_png(source)
+        data = strip_png_metadata(source)
         self._pictures += 1
-        self._read(self._pictures)
+        self._count_read(self._pictures)
         return data
 
-    def data(self, name: str, content: bytes) -> None:
+    def add_bytes(self, name: str, content: bytes) -> None:
         self.files += 1
         self._write(self._place(name), content)
 
-    def table(self, name: str, table: pa.Table) -> None:
+    def add_table(self, name: str, table: pa.Table) -> None:
         """A parquet file."""
         self.files += 1
         path = self._place(name)
@@ -66,7 +66,7 @@ class Folder:
         self.bytes += path.stat().st_size
 
     @contextmanager
-    def stream(self, name: str) -> Iterator[IO[bytes]]:
+    def open_stream(self, name: str) -> Iterator[IO[bytes]]:
         """A file to write piece by piece."""
         self.files += 1
         path = self._place(name)
@@ -93,7 +93,7 @@ class Folder:
             os.fsync(file.fileno())
 
 
-def bare_png(source: Path) -> bytes:
+def strip_png_metadata(source: Path) -> bytes:
     """The bytes of a PNG without its metadata; pixels untouched. Raises LedgerBroken for a file that is missing or
     broken."""
     broken = LedgerBroken(f"{source} is missing or broken: `likeness manifest check` says what to make again.")
@@ -119,7 +119,7 @@ def bare_png(source: Path) -> bytes:
     raise broken
 
 
-def check_place(dataset: Path, out: Path) -> None:
+def check_output_folder(dataset: Path, out: Path) -> None:
     """Raise BadInput where an export cannot be written to `out`."""
     if (file := in_the_way(out)) is not None:
         raise BadInput(f"{file} is a file and an export is a folder: name another one for --out.")
@@ -131,7 +131,7 @@ def check_place(dataset: Path, out: Path) -> None:
 
 
 @contextmanager
-def published(out: Path, read: Callable[[int], None] = lambda _: None) -> Iterator[Folder]:
+def publish_folder(out: Path, read: Callable[[int], None] = lambda _: None) -> Iterator[OutputFolder]:
     """A folder to write into that becomes `out` when all is on the disk; what goes wrong leaves nothing behind."""
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ def published(out: Path, read: Callable[[int], None] = lambda _: None) -> Iterat
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     temporary.mkdir()
     try:
-        folder = Folder(temporary, read)
+        folder = OutputFolder(temporary, read)
         yield folder
         for place in (*(path for path in temporary.rglob("*") if path.is_dir()), temporary):
             _flush_folder(place)

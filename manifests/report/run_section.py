@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from manifests.report.pictures import curve, whole
-from manifests.report.result_tables import notes, tables, title
+from manifests.report.result_tables import make_notices, make_tables, make_title
 
 GRIDS = 2  # newest sample grids a run
 FACES = 48  # of a sheet of restored photos
@@ -60,10 +60,10 @@ def _all(
 
 def _result(path: Path, result: dict[str, Any]) -> dict[str, Any]:
     return {
-        "title": title(result),
+        "title": make_title(result),
         "kind": path.stem,
-        "tables": tables(result, 3),
-        "notes": notes(result),
+        "tables": make_tables(result, 3),
+        "notes": make_notices(result),
         "conventions": [(one["title"], one["convention"], one["source"]) for one in result["metrics"].values()],
     }
 
@@ -76,7 +76,7 @@ def _sheet(path: Path, sheet: dict[str, Any]) -> dict[str, Any]:
             "lq": _picture(face["lq"]),
             "restored": _picture(face["restored"]),
             "references": [_picture(one) for one in face["references"]],
-            "figures": [(str(title), str(before), str(after)) for title, before, after in face["figures"]],
+            "figures": [(str(name), str(before), str(after)) for name, before, after in face["figures"]],
         }
         for face in sheet["faces"][:FACES]
     ]

@@ -17,7 +17,7 @@ from manifests.ledger.records import Decision, Label
 from manifests.report.cleaned import cleaned
 from manifests.report.coverage import coverage
 from manifests.report.pictures import histogram, patch, thumbnail
-from manifests.report.runs import read_run
+from manifests.report.run_section import read_run
 from manifests.runtime.files import sweep, write_atomically
 
 PEOPLE = 12  # contact sheets, largest first

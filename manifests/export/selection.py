@@ -15,7 +15,7 @@ from manifests.ledger.cleaned_targets import best_versions, newest_iteration, ve
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Degradation, Pair, Version
-from manifests.privacy.erase import REFUSING
+from manifests.privacy.erase import CONSENT_REFUSALS
 from manifests.runtime.files import sha256_file
 
 SPLITS = ("train", "val", "test")
@@ -37,7 +37,7 @@ FFHQ_512 = np.array(
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExportOptions:
     """What an export is asked to hold."""
 
     split: str = "all"
@@ -59,16 +59,16 @@ class ExportedFace:
     face_id: str
     identity_id: str
     split: str
-    picture: Path  # PNG
+    image: Path  # PNG
     landmarks5: tuple[float, ...]  # photo pixels, as the ledger has them
     landmarks68: tuple[float, ...] | None
     # source, licence, consent, MEASURES; of version best also `version` and `parent`, the sha256 of the original crop
-    told: Mapping[str, Any]
+    facts: Mapping[str, Any]
     name: str | None = None
 
 
 @dataclass(frozen=True)
-class Case:
+class ExportedPair:
     """A target with its references, in the ledger's order."""
 
     target: str
@@ -78,12 +78,12 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Selection:
     """What an export holds. `left_out` counts (faces, targets or references; reason)."""
 
-    wanted: Wanted
+    options: ExportOptions
     faces: dict[str, ExportedFace]
-    cases: tuple[Case, ...]
+    pairs: tuple[ExportedPair, ...]
     lq: dict[str, Path] = field(default_factory=dict)  # target -> frozen low-quality picture
     lq_sha256: dict[str, str] = field(default_factory=dict)
     embeddings: dict[str, np.ndarray] = field(default_factory=dict)  # float32 (d,) unit vectors, where asked for
@@ -91,8 +91,8 @@ class Chosen:
     policy: str = "identity"  # of the splits, or photos: one person on both sides
     left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def of_split(self, split: str) -> list[Case]:
-        return [case for case in self.cases if case.split == split]
+    def pairs_of(self, split: str) -> list[ExportedPair]:
+        return [pair for pair in self.pairs if pair.split == split]
 
     def faces_of(self, split: str) -> list[ExportedFace]:
         return [face for _, face in sorted(self.faces.items()) if face.split == split]
@@ -100,23 +100,23 @@ class Chosen:
     @property
     def lq_splits(self) -> set[str]:
         """The splits that the frozen set holds images of."""
-        return {case.split for case in self.cases if case.target in self.lq}
+        return {pair.split for pair in self.pairs if pair.target in self.lq}
 
-    def with_cases(self, cases: Sequence[Case], left_out: Counter[tuple[str, str]]) -> Chosen:
+    def with_pairs(self, pairs: Sequence[ExportedPair], left_out: Counter[tuple[str, str]]) -> Selection:
         """The same with fewer targets or references, and the faces that still belong to it."""
-        shown = {face for case in cases for face in (case.target, *case.references)}
-        kept = {key: face for key, face in self.faces.items() if face.split in self.wanted.splits or key in shown}
-        return replace(self, cases=tuple(cases), faces=kept, left_out=self.left_out + left_out)
+        shown = {face for pair in pairs for face in (pair.target, *pair.references)}
+        kept = {key: face for key, face in self.faces.items() if face.split in self.options.splits or key in shown}
+        return replace(self, pairs=tuple(pairs), faces=kept, left_out=self.left_out + left_out)
 
-    def with_faces(self, kept: set[str], reason: str) -> Chosen:
+    def with_faces(self, kept: set[str], reason: str) -> Selection:
         """The same with these faces and those that a target shows; the others are left out for `reason`."""
-        kept = kept | {face for case in self.cases for face in (case.target, *case.references)}
+        kept = kept | {face for pair in self.pairs for face in (pair.target, *pair.references)}
         faces = {key: face for key, face in self.faces.items() if key in kept}
         gone = Counter({("faces", reason): len(self.faces) - len(faces)})
         return replace(self, faces=faces, left_out=self.left_out + gone)
 
 
-def picture_file(dataset: Path, face_id: str, version: Version | None = None) -> Path:
+def image_path(dataset: Path, face_id: str, version: Version | None = None) -> Path:
     """The picture that a face exports: the one place that decides it."""
     if version is None:
         return crop_path(dataset, face_id)
@@ -126,11 +126,11 @@ def picture_file(dataset: Path, face_id: str, version: Version | None = None) ->
     return path
 
 
-def _best(ledger: Ledger, wanted: Wanted) -> dict[str, Version]:
+def _best(ledger: Ledger, options: ExportOptions) -> dict[str, Version]:
     """The cleaned versions that go along, by face: of training faces alone, and of the newest iteration."""
-    if wanted.version not in VERSIONS:
-        raise BadInput(f"--version {wanted.version}: say {' or '.join(VERSIONS)}.")
-    if wanted.version == "original":
+    if options.version not in VERSIONS:
+        raise BadInput(f"--version {options.version}: say {' or '.join(VERSIONS)}.")
+    if options.version == "original":
         return {}
     iteration = newest_iteration(ledger)
     found = {} if iteration is None else best_versions(ledger, iteration)
@@ -146,19 +146,19 @@ def _marks(version: Version | None) -> dict[str, str | None]:
     return {"version": f"{version.iteration}/{version.round}", "parent": version.parent}
 
 
-def choose(ledger: Ledger, wanted: Wanted) -> Chosen:
+def select_for_export(ledger: Ledger, options: ExportOptions) -> Selection:
     """Faces that are ok, in a split and not refused by their photo's consent; targets with what is left of their
     references.
 
     Raises BadInput for a split or LQ set that there is not, and for a dataset that has nothing to export.
     """
-    if wanted.split not in (*SPLITS, "all"):
-        raise BadInput(f"--split {wanted.split}: say train, val, test or all.")
-    faces, out = _faces(ledger, wanted, _best(ledger, wanted))
+    if options.split not in (*SPLITS, "all"):
+        raise BadInput(f"--split {options.split}: say train, val, test or all.")
+    faces, out = _faces(ledger, options, _best(ledger, options))
     left_out = Counter(("faces", reason) for reason in out.values())
-    cases = []
+    pairs = []
     for row in ledger.rows(Pair):
-        if row.split not in wanted.splits:
+        if row.split not in options.splits:
             continue
         if row.target not in faces:
             left_out["targets", out.get(row.target, "not_in_a_split")] += 1
@@ -166,34 +166,34 @@ def choose(ledger: Ledger, wanted: Wanted) -> Chosen:
         kept = [(ref, cosine) for ref, cosine in zip(row.refs, row.similarities, strict=True) if ref in faces]
         left_out.update(("references", out.get(ref, "not_in_a_split")) for ref in row.refs if ref not in faces)
         if kept:
-            cases.append(Case(row.target, tuple(r for r, _ in kept), tuple(c for _, c in kept), row.split))
+            pairs.append(ExportedPair(row.target, tuple(r for r, _ in kept), tuple(c for _, c in kept), row.split))
         else:
             left_out["targets", "no_reference_left"] += 1
     photos = len(ledger.query("SELECT 1 FROM splits WHERE policy = 'photos' LIMIT 1")) > 0
-    chosen = Chosen(wanted, faces, (), policy="photos" if photos else "identity").with_cases(cases, left_out)
-    if not chosen.faces:
+    selection = Selection(options, faces, (), policy="photos" if photos else "identity").with_pairs(pairs, left_out)
+    if not selection.faces:
         why = ", ".join(f"{n} {reason}" for (kind, reason), n in sorted(left_out.items()) if kind == "faces")
         raise BadInput(
             f"{ledger.dataset} has no face to export{f' ({why})' if why else ''}: curate photos first, or name another "
             "--split."
         )
-    chosen = _with_lq(ledger, chosen)
-    if not wanted.embeddings:
-        return chosen
-    ids, vectors = ledger.embeddings(sorted(chosen.faces))
+    selection = _with_lq(ledger, selection)
+    if not options.embeddings:
+        return selection
+    ids, vectors = ledger.embeddings(sorted(selection.faces))
     models = ledger.query("SELECT file, sha256, licence, dim FROM models WHERE role = 'recognizer'")
     found = models.row(0, named=True) if len(models) else {}
-    return replace(chosen, embeddings=dict(zip(ids, vectors, strict=True)), recognizer=found)
+    return replace(selection, embeddings=dict(zip(ids, vectors, strict=True)), recognizer=found)
 
 
 def _faces(
-    ledger: Ledger, wanted: Wanted, best: Mapping[str, Version]
+    ledger: Ledger, options: ExportOptions, best: Mapping[str, Version]
 ) -> tuple[dict[str, ExportedFace], dict[str, str]]:
     """The faces that may be exported, and every other accepted face with its reason."""
     refusing = ledger.query(
         "SELECT DISTINCT coalesce(f.duplicate_of, f.face_id) FROM faces f JOIN photos p USING (photo_id) "
         "WHERE list_contains(?, lower(trim(p.consent)))",
-        list(REFUSING),
+        list(CONSENT_REFUSALS),
     )
     refused = set(refusing.to_series())
     rows = ledger.query(
@@ -212,24 +212,24 @@ def _faces(
             out[face] = row["aside"]
         else:
             points, version = row["landmarks68"], best.get(face)
-            marks = _marks(version) if wanted.version == "best" else {}
+            marks = _marks(version) if options.version == "best" else {}
             faces[face] = ExportedFace(
                 face,
                 row["identity_id"],
                 row["split"],
-                picture_file(ledger.dataset, face, version),
+                image_path(ledger.dataset, face, version),
                 tuple(row["landmarks5"]),
                 None if points is None else tuple(points),
                 {**{key: row.get(key) for key in ("source", "licence", "consent", *MEASURES)}, **marks},
-                row["name"] if wanted.names else None,
+                row["name"] if options.names else None,
             )
     return faces, out
 
 
-def _with_lq(ledger: Ledger, chosen: Chosen) -> Chosen:
-    name = chosen.wanted.lq_set
+def _with_lq(ledger: Ledger, selection: Selection) -> Selection:
+    name = selection.options.lq_set
     if name is None:
-        return chosen
+        return selection
     frozen = [row for row in ledger.rows(Degradation) if row.lq_set == name]
     if not frozen:
         there = sorted(set(ledger.query("SELECT DISTINCT lq_set FROM degradations").to_series()))
@@ -237,25 +237,27 @@ def _with_lq(ledger: Ledger, chosen: Chosen) -> Chosen:
             f"--lq-set {name}: the dataset has "
             + (f"{', '.join(there)}." if there else "no frozen set; make one with `likeness degrade`.")
         )
-    targets = {case.target for case in chosen.cases}
+    targets = {pair.target for pair in selection.pairs}
     rows = [row for row in frozen if row.face_id in targets]
     if not rows:
-        raise BadInput(f"--lq-set {name} holds no target of --split {chosen.wanted.split}: name another split or set.")
+        raise BadInput(
+            f"--lq-set {name} holds no target of --split {selection.options.split}: name another split or set."
+        )
     return replace(
-        chosen,
+        selection,
         lq={row.face_id: ledger.dataset / "lq" / name / f"{row.face_id}.png" for row in rows},
         lq_sha256={row.face_id: row.sha256 for row in rows},
     )
 
 
-def without_lq(chosen: Chosen, splits: set[str]) -> Chosen:
+def drop_targets_without_lq(selection: Selection, splits: set[str]) -> Selection:
     """Leaves out the targets of these splits that the frozen set has no image of."""
-    kept = [case for case in chosen.cases if case.split not in splits or case.target in chosen.lq]
-    reason = "not_in_lq_set" if chosen.wanted.lq_set else "needs_lq_set"
-    return chosen.with_cases(kept, Counter({("targets", reason): len(chosen.cases) - len(kept)}))
+    kept = [pair for pair in selection.pairs if pair.split not in splits or pair.target in selection.lq]
+    reason = "not_in_lq_set" if selection.options.lq_set else "needs_lq_set"
+    return selection.with_pairs(kept, Counter({("targets", reason): len(selection.pairs) - len(kept)}))
 
 
-def in_crop(face: ExportedFace, points: Sequence[float]) -> np.ndarray:
+def map_to_crop(face: ExportedFace, points: Sequence[float]) -> np.ndarray:
     """Points of the photo (x, y, x, y ...) in the pixels of the face's 512 px crop, float64 (n, 2).
 
     By the least-squares similarity (no reflection) that took the five landmarks to FFHQ_512 when the crop was made.
