@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curate.faces.errors import FaceModelError
-from manifests.runtime.versions import installed
+from manifests.runtime.versions import find_version
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -99,7 +99,7 @@ def packages() -> Iterator[Finding]:
 def _unmet(needs: list[Requirement]) -> list[str]:
     unmet = []
     for need in needs:
-        version = installed(need.name)
+        version = find_version(need.name)
         if version is None:
             unmet.append(f"{need.name} is missing")
         elif not need.specifier.contains(version, prereleases=True):
@@ -118,18 +118,18 @@ def memory() -> Iterator[Finding]:
 
 
 def cores() -> Iterator[Finding]:
-    from manifests.runtime.workers import default_workers
+    from manifests.runtime.workers import count_cores
 
-    yield Finding("cores", OK, f"{default_workers()} of {os.cpu_count()} may be used")
+    yield Finding("cores", OK, f"{count_cores()} of {os.cpu_count()} may be used")
 
 
 def torch_pair() -> Iterator[Finding]:
     """torch and torchvision of one release: a pair that does not match fails at import, as an unknown operator."""
     from packaging.requirements import Requirement
 
-    torch, vision = installed("torch"), installed("torchvision")
+    torch, vision = find_version("torch"), find_version("torchvision")
     if torch is None or vision is None:
-        missing = " and ".join(name for name in ("torch", "torchvision") if installed(name) is None)
+        missing = " and ".join(name for name in ("torch", "torchvision") if find_version(name) is None)
         yield Finding("torch", WRONG, f"{missing} is missing", "pip install likeness again.")
         return
     found = f"torch {torch}, torchvision {vision}"
@@ -162,7 +162,7 @@ def torch_pair() -> Iterator[Finding]:
 
 def opencv() -> Iterator[Finding]:
     """The wheels of OpenCV overwrite one another's files: all that are installed must be of one version."""
-    there = {name: version for name in OPENCV if (version := installed(name))}
+    there = {name: version for name in OPENCV if (version := find_version(name))}
     found = ", ".join(f"{name} {version}" for name, version in there.items()) or "not installed"
     fits = len(set(there.values())) == 1
     advice = f"bring them to one version: pip install --force-reinstall {' '.join(f'{n}==VERSION' for n in there)}."

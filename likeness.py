@@ -24,7 +24,7 @@ import train.benchmark.cli
 import train.evaluation.cli
 import train.fit.cli
 import train.iterate.cli
-from manifests.runtime.json_log import log, log_as_json, logs
+from manifests.runtime.json_log import is_logging, log, log_as_json
 
 if TYPE_CHECKING:
     from curate.pipeline import Summary
@@ -102,13 +102,13 @@ def run(
     """
     from curate.config import CurateConfig, PairRules, SplitRules
     from curate.options import check_options
-    from manifests.runtime.workers import default_workers
+    from manifests.runtime.workers import count_cores
     from train.recipes import find_recipe
     from train.restore.output_paths import check_run_folder
 
     told, folder, pair_rules = find_recipe(RECIPE), out or into / "run", PairRules(pairs)
     config = CurateConfig(faces=faces, split=SplitRules(policy=split), pairs=pair_rules)
-    processes = default_workers() if workers is None else workers
+    processes = count_cores() if workers is None else workers
     check_options(photos, into, config, processes)
     check_run_folder(folder)
     if dry_run:
@@ -117,11 +117,11 @@ def run(
     from curate.pipeline import curate as curate_photos
     from degrade.frozen.dataset_sets import make_set, plan_set
     from manifests.report.build_report import build_report
-    from manifests.runtime.progress import progress
+    from manifests.runtime.progress import show_progress
     from train.evaluation.evaluate import Asked, evaluate
 
-    with progress("items", as_json) as report:
-        summary = curate_photos(photos, into, config, processes, report)
+    with show_progress("items", as_json) as progress:
+        summary = curate_photos(photos, into, config, processes, progress)
         _say(as_json, curate.cli.told(summary))
         _refuse_untrainable(summary, into)
         options = (told.preset, "test", seed, told.size)
@@ -130,7 +130,7 @@ def run(
         def degraded(count: int) -> None:
             nonlocal made
             made += count
-            report("degrade", made, total)
+            progress("degrade", made, total)
 
         frozen = make_set(into, *options, workers=processes, progress=degraded)
     _say(as_json, f"frozen   {frozen.images} images in {frozen.folder}")
@@ -138,8 +138,8 @@ def run(
     if ending.why.startswith("SIG"):
         raise typer.Exit(130)
     judge = _judge_in_no_loss(folder)
-    with progress("images", as_json) as report:
-        own = evaluate(folder, into, lq_set=Path(frozen.folder).name, report=report)
+    with show_progress("images", as_json) as progress:
+        own = evaluate(folder, into, lq_set=Path(frozen.folder).name, progress=progress)
         judged = evaluate(folder, into, Path(frozen.folder).name, Asked(judge=judge)) if judge else None
     page = build_report(into, [folder])
     if as_json:
@@ -301,7 +301,7 @@ def main() -> None:
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
-    if logs():
+    if is_logging():
         log("failed", logging.ERROR, message=sentence, exit_code=code)
     else:  # names from the disk may hold bytes that are no UTF-8
         typer.echo(sentence.encode("utf-8", "backslashreplace").decode(), err=True)

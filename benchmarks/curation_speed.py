@@ -34,7 +34,7 @@ from curate.faces.load import load_faces
 from manifests.ledger.records import Face
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import path_of
-from manifests.runtime.workers import default_workers, mapper
+from manifests.runtime.workers import count_cores, open_pool
 
 Boxes = dict[Path, np.ndarray]  # photo -> (n, 4)
 
@@ -54,7 +54,7 @@ def ours(photos: Sequence[Path], dataset: Path, spec: str, workers: int) -> dict
     def quiet(*_: Any) -> None:
         return None
 
-    with Ledger.open(dataset, write=True) as ledger, mapper(workers, start_worker) as run:
+    with Ledger.open(dataset, write=True) as ledger, open_pool(workers, start_worker) as run:
         scan(ledger, photos, run, quiet)
         mark("scan")
         models = choose_faces(ledger, spec)
@@ -91,7 +91,7 @@ def boxes_of(dataset: Path, photos: Sequence[Path]) -> Boxes:
     with Ledger.open(dataset) as ledger:
         held = {row[0]: row[1] for row in ledger.query("SELECT uri, photo_id FROM files").iter_rows()}
         by_photo: dict[str, list[tuple[float, ...]]] = {}
-        for face in ledger.rows(Face):
+        for face in ledger.read_rows(Face):
             by_photo.setdefault(face.photo_id, []).append(face.box)
     photo_of = {path_of(uri): photo_id for uri, photo_id in held.items()}
     return {path: np.array(by_photo.get(photo_of[path.absolute()], [])).reshape(-1, 4) for path in photos}
@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--faces", required=True, help="insightface:FOLDER, for both")
     parser.add_argument("--every", type=int, default=1, help="take every so manieth photo")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each")
-    parser.add_argument("--workers", type=int, default=default_workers())
+    parser.add_argument("--workers", type=int, default=count_cores())
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/curate.json")
     told = parser.parse_args()
     warnings.simplefilter("ignore")  # insightface calls what scikit-image deprecates

@@ -48,7 +48,7 @@ def labelled_faces(dataset: Path, aliases: dict[str, str]) -> tuple[list[str], l
                QUALIFY row_number() OVER (PARTITION BY f.photo_id ORDER BY f.inter_ocular_px DESC, f.face_id) = 1
                ORDER BY f.photo_id"""
         )
-        found, vectors = ledger.embeddings(rows["face_id"].to_list())
+        found, vectors = ledger.read_embeddings(rows["face_id"].to_list())
     place = {face: row for row, face in enumerate(found)}
     folders = [path_of(uri).parent.name for uri in rows["uri"]]
     names = [aliases.get(folder, folder) for folder in folders]

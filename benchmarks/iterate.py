@@ -45,7 +45,7 @@ def iterated(dataset: Path, images: int) -> dict[str, Any]:
 
 def measured(runs: dict[str, tuple[Path, int]], dataset: Path, lq_set: str, judge: str) -> tuple[list[Any], Any]:
     """The rows of every run, by its name, in so many steps, and the evaluation of the last, which describes all."""
-    from manifests.runtime.progress import progress
+    from manifests.runtime.progress import show_progress
     from train.evaluation.evaluate import Asked, Evaluation
     from train.evaluation.systems import systems
 
@@ -55,8 +55,8 @@ def measured(runs: dict[str, tuple[Path, int]], dataset: Path, lq_set: str, judg
     for name, (run, steps) in runs.items():
         found = Evaluation(dataset, lq_set, Asked(REFERENCES, metrics=METRICS, judge=judge, steps=steps))
         found.watch = lambda row, image: sharp.__setitem__((row["key"], row["face_id"]), sharpness_of(image))
-        with progress("images", True) as report:
-            rows += found.of_run(run, lines[1:] if rows else lines, report, name)
+        with show_progress("images", True) as progress:
+            rows += found.of_run(run, lines[1:] if rows else lines, progress, name)
         if found.about(run)["unseen_in_training"] != "checked":
             sys.exit(f"That {run} has not seen these people could not be checked.")
     return [row | {"sharpness": sharp[row["key"], row["face_id"]]} for row in rows], found

@@ -125,13 +125,13 @@ def main() -> None:
         length = () if told.images is None else ("--images", told.images)
         likeness("train", told.into, "--recipe", "tiny", "--out", run, "--minutes", told.minutes, *length)
 
-    from manifests.runtime.progress import progress
+    from manifests.runtime.progress import show_progress
     from train.evaluation.counterfactuals import METRICS_ASKED, counterfactuals, plot
     from train.evaluation.evaluate import Asked
 
-    with progress("images", True) as report:
+    with show_progress("images", True) as progress:
         asked = Asked(references=MOST, metrics=(*METRICS_ASKED, "ssim"), judge=told.judge)
-        result = counterfactuals(run, told.into, lq_set, asked, report)
+        result = counterfactuals(run, told.into, lq_set, asked, progress)
     if result["judge"]["is_the_datasets_own"]:
         sys.exit(f"{told.judge} is the recognizer that the restorer was trained through: name another judge.")
     if result["unseen_in_training"] != "checked":

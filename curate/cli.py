@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from manifests.runtime.text import counted
+from manifests.runtime.text import format_count
 
 if TYPE_CHECKING:
     from curate.decisions.decide import Entry, Made
@@ -88,8 +88,8 @@ def curate(
     from curate.detection.screen import load_filters, with_min_inter_ocular
     from curate.options import check_number, check_options
     from curate.pipeline import curate as run
-    from manifests.runtime.progress import progress
-    from manifests.runtime.workers import default_workers
+    from manifests.runtime.progress import show_progress
+    from manifests.runtime.workers import count_cores
 
     check_number("--min-inter-ocular", min_inter_ocular, 0, float("inf"), "pixels,")
     screen = load_filters(filters)
@@ -106,13 +106,13 @@ def curate(
         split=SplitRules(policy=split),
         pairs=PairRules(pairs, min_photos, min_references, max_references),
     )
-    processes = default_workers() if workers is None else workers
+    processes = count_cores() if workers is None else workers
     check_options(photos, into, config, processes)
     if dry_run:
         _say_would(photos, into, as_json)
         return
-    with progress("items", as_json) as report:
-        summary = run(photos, into, config, processes, report)
+    with show_progress("items", as_json) as progress:
+        summary = run(photos, into, config, processes, progress)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(summary), sort_keys=True))
         return
@@ -190,10 +190,11 @@ def optout(
 
 def _say_opted_out(found: OptedOut, would: bool) -> None:
     rate = "" if found.false_match_rate is None else f", which {found.false_match_rate:.2g} of strangers' pairs reach"
-    whose = f"{counted(len(found.faces), 'face')} of {counted(found.people, 'person', 'people')}"
+    whose = f"{format_count(len(found.faces), 'face')} of {format_count(found.people, 'person', 'people')}"
     typer.echo(
         f"{'To drop' if would else 'Dropped'}: {whose}, as alike as "
-        f"{found.threshold:.3g}{rate}; {counted(found.remembered, 'example')} {'to be ' if would else ''}remembered."
+        f"{found.threshold:.3g}{rate}; {format_count(found.remembered, 'example')} "
+        f"{'to be ' if would else ''}remembered."
     )
     for checkpoint in found.checkpoints:
         typer.echo(f"Trained on them, and weights cannot be cleaned, train anew: {checkpoint}")
@@ -238,7 +239,7 @@ def decide(
     from curate.decisions.decide import entries, line_of, read_lines
     from manifests.card import write_card
     from manifests.errors import BadInput
-    from manifests.runtime.progress import progress
+    from manifests.runtime.progress import show_progress
 
     for option, value, belongs in (("--to", to, "move"), ("--from", not_in, "split"), ("--name", name, "rename")):
         if value is not None and action != belongs:
@@ -254,8 +255,8 @@ def decide(
             typer.echo(json.dumps(line_of(entry)) if as_json else _listed(entry))
         return
     wanted = read_lines(file) if file is not None else [_wanted(str(action), ids or [], to, not_in, name)]
-    with progress("faces", as_json) as report:
-        made = make(dataset, wanted, dry_run, report)
+    with show_progress("faces", as_json) as progress:
+        made = make(dataset, wanted, dry_run, progress)
     if not dry_run:
         write_card(dataset)
     if as_json:
@@ -283,7 +284,7 @@ def _wanted(action: str, ids: list[str], to: str | None, not_in: str | None, nam
 def _said(made: Made, dry_run: bool) -> str:
     lines = [f"{'Would be d' if dry_run else 'D'}ecision {n}, {kind}: {said}." for n, kind, said in made.decisions]
     people = len({person for face in made.moved for person in face[1:] if person})
-    faces, whose = counted(len(made.moved), "face"), counted(people, "person", "people")
+    faces, whose = format_count(len(made.moved), "face"), format_count(people, "person", "people")
     there = "is 1 person" if made.people == 1 else f"are {made.people} people"
     changes = "changes" if len(made.moved) == 1 else "change"
     lines.append(
@@ -295,7 +296,7 @@ def _said(made: Made, dry_run: bool) -> str:
 def _listed(entry: Entry) -> str:
     act = entry.act
     count = sum(map(len, act.parts))
-    what = f"takes back {act.undoes}" if act.kind == "undo" else counted(count, "face")
+    what = f"takes back {act.undoes}" if act.kind == "undo" else format_count(count, "face")
     named = f" {act.name}" if act.name else ""
     state = "" if entry.undone_by is None else f", undone by {entry.undone_by}"
     more = f"; and {len(entry.missing) - 3} more" if len(entry.missing) > 3 else ""
@@ -310,7 +311,9 @@ def told(summary: Summary) -> str:
         first_ok = sorted(found.items(), key=lambda item: (item[0] != "ok", -item[1]))
         return ", ".join(f"{n} {what}" for what, n in first_ok) or "none"
 
-    aside = f"; {counted(summary.set_aside, 'face')} set aside, their photo spans splits" if summary.set_aside else ""
+    aside = (
+        f"; {format_count(summary.set_aside, 'face')} set aside, their photo spans splits" if summary.set_aside else ""
+    )
     unpaired = f"; no targets: {counts(summary.unpaired)}" if summary.unpaired else ""
     lines = [
         f"files    {counts(summary.files)}",

@@ -53,11 +53,11 @@ def import_lists(
     from curate.imports.lists import read_lists
     from curate.options import check_dataset_folder, check_options
     from curate.pipeline import curate
-    from manifests.runtime.progress import progress
-    from manifests.runtime.workers import default_workers
+    from manifests.runtime.progress import show_progress
+    from manifests.runtime.workers import count_cores
 
     config = CurateConfig(faces=faces, landmarks=landmarks, screen=load_filters(filters), pairs=PairRules(pairs))
-    processes = default_workers() if workers is None else workers
+    processes = count_cores() if workers is None else workers
     check_options([], into, config, processes)
     lists = read_lists(source, format, images, splits)
     check_dataset_folder([source], into)
@@ -80,8 +80,8 @@ def import_lists(
         for notice in lists.notices:
             typer.echo(f"Note: {notice}")
         return
-    with progress("items", as_json) as report:
-        summary = curate(lists.photos, into, config, processes, report, lists)
+    with show_progress("items", as_json) as progress:
+        summary = curate(lists.photos, into, config, processes, progress, lists)
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(summary), "missing": lists.missing}, sort_keys=True))
         return

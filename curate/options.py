@@ -14,8 +14,8 @@ from curate.photos.scan import check_offered
 from manifests.errors import BadInput
 from manifests.ledger.paths import LEDGER_NAME
 from manifests.privacy.keys import KEY_NAME
-from manifests.runtime.files import in_the_way
-from manifests.runtime.text import printable
+from manifests.runtime.files import find_blocking_file
+from manifests.runtime.text import make_printable
 from manifests.runtime.workers import check_workers
 
 SPLITS = ("identity", "photos")
@@ -51,13 +51,13 @@ def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:
     there (and dot files):
     once it is a dataset, nothing else in it would be found as photos any more.
     """
-    if (file := in_the_way(dataset)) is not None:
-        raise BadInput(f"{printable(file)} is a file and a dataset is a folder: name another one with --into.")
+    if (file := find_blocking_file(dataset)) is not None:
+        raise BadInput(f"{make_printable(file)} is a file and a dataset is a folder: name another one with --into.")
     if not dataset.is_dir():
         return
     for path in photos:
         if path.is_dir() and path.samefile(dataset):
-            raise BadInput(f"--into {printable(dataset)} is the folder of the photos itself: name another folder.")
+            raise BadInput(f"--into {make_printable(dataset)} is the folder of the photos itself: name another folder.")
     if os.path.lexists(dataset / LEDGER_NAME):
         return
     offered = [Path(os.path.realpath(path)) for path in photos]
@@ -69,6 +69,7 @@ def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:
             and not any(path == here or here in path.parents for path in offered)
         ):
             raise BadInput(
-                f"--into {printable(dataset)} is no dataset and holds other things, {printable(child.name)} for one: "
+                f"--into {make_printable(dataset)} is no dataset and holds other things, "
+                f"{make_printable(child.name)} for one: "
                 "name a new or an empty folder."
             )

@@ -25,11 +25,11 @@ from manifests.card import write_card
 from manifests.ledger.filters import check_filters
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME
-from manifests.ledger.records import Face, File, Given, Membership, Pair, Photo, Split
+from manifests.ledger.records import Face, File, ListEntry, Membership, Pair, Photo, Split
 from manifests.privacy.keys import ensure_key
-from manifests.runtime.files import sweep
-from manifests.runtime.progress import Report
-from manifests.runtime.workers import mapper
+from manifests.runtime.files import remove_temporary_files
+from manifests.runtime.progress import Progress
+from manifests.runtime.workers import open_pool
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def curate(
     dataset: Path,
     config: CurateConfig,
     workers: int | None = None,
-    report: Report = lambda *_: None,
+    progress: Progress = lambda *_: None,
     lists: Lists | None = None,
 ) -> Summary:
     """Curate every file under `photos` into the dataset folder; the same call again resumes where it ended.
@@ -69,18 +69,18 @@ def curate(
     check_options(photos, dataset, config, workers)
     if not (dataset / LEDGER_NAME).exists():
         resolved(config.faces)  # models that cannot be had leave no dataset behind
-    with Ledger.open(dataset, write=True) as ledger, mapper(workers, start_worker) as run:
+    with Ledger.open(dataset, write=True) as ledger, open_pool(workers, start_worker) as run:
         ensure_key(ledger)
-        check_policy(ledger.rows(Split), config.split)
+        check_policy(ledger.read_rows(Split), config.split)
         for folder in ("faces", "embeddings"):
-            sweep(ledger.dataset / folder)
+            remove_temporary_files(ledger.dataset / folder)
         for left in [path for path in ledger.dataset.glob(".*.tmp") if path.is_file()]:  # of the key, of the card
             left.unlink()
-        notices = scan(ledger, photos, run, report)
+        notices = scan(ledger, photos, run, progress)
         notices += consent(ledger, config.sidecar, photos, config.require_consent)
         if lists is not None:
-            rows, said = rows_of(lists, ledger.rows(File))
-            ledger.record("given", "all", {}, rows, replace=(Given,))
+            rows, said = rows_of(lists, ledger.read_rows(File))
+            ledger.record("lists", "all", {}, rows, replace=(ListEntry,))
             notices += [*lists.notices, *said]
         label(ledger, config)
         models = choose_faces(ledger, config.faces)
@@ -88,18 +88,18 @@ def curate(
         check_filters(config.screen)
         # noted before a face is given one of its reasons, so that a later run knows whose reason that was
         ledger.record("filters", config.screen.name, config.screen, detail=asdict(config.screen))
-        detect(ledger, config, models, run, report)
-        screen(ledger, config, run, report)
-        embed(ledger, config, models, run, report)
+        detect(ledger, config, models, run, progress)
+        screen(ledger, config, run, progress)
+        embed(ledger, config, models, run, progress)
         keep_out(ledger, models)
         # from here on `likeness decide` does as this run was told
         told = {"config": asdict(config), "same_person": models.same_person}
-        ledger.record("told", "all", told, detail=told)
+        ledger.record("settings", "all", told, detail=told)
         dedupe(ledger, config, models)
-        group_faces(ledger, config, report)
+        group_faces(ledger, config, progress)
         notices += split(ledger, config)
         notices += pair(ledger, config)
-        check_splits(ledger.rows(Face), ledger.rows(Split))
+        check_splits(ledger.read_rows(Face), ledger.read_rows(Split))
         summary = summarise(ledger, models, notices)
     write_card(dataset)
     return summary
@@ -107,20 +107,21 @@ def curate(
 
 def summarise(ledger: Ledger, models: FaceModels, told: Sequence[str] = ()) -> Summary:
     """Count what the ledger now holds; `told` is what the stages of this run had to say."""
-    faces = ledger.rows(Face)
+    faces = ledger.read_rows(Face)
     photo_of = {face.face_id: face.photo_id for face in faces}
     sizes = Counter(
-        person for person, _ in {(member.identity_id, photo_of[member.face_id]) for member in ledger.rows(Membership)}
+        person
+        for person, _ in {(member.identity_id, photo_of[member.face_id]) for member in ledger.read_rows(Membership)}
     )
-    splits, pairs, paired = ledger.rows(Split), ledger.rows(Pair), ledger.detail("pair")
+    splits, pairs, paired = ledger.read_rows(Split), ledger.read_rows(Pair), ledger.read_detail("pair")
     people = sum(size > 1 for size in sizes.values())
     by_split = Counter(row.split for row in pairs)
     notices = [
         *models.notices,
-        *(said for stage in ("label", "group") for said in ledger.detail(stage).get("notices", ())),
+        *(said for stage in ("label", "group") for said in ledger.read_detail(stage).get("notices", ())),
         *told,
     ]
-    files = _count(ledger.rows(File))
+    files = _count(ledger.read_rows(File))
     if not files:
         notices.append("No file was found: name a folder that holds photos.")
     elif not faces:
@@ -135,7 +136,9 @@ def summarise(ledger: Ledger, models: FaceModels, told: Sequence[str] = ()) -> S
     elif splits and splits[0].policy == "identity" and people < 3:
         # `likeness manifest import` has no --split
         instead = (
-            "name the splits with --splits" if ledger.rows(Given) else "say --split photos for a personal restorer"
+            "name the splits with --splits"
+            if ledger.read_rows(ListEntry)
+            else "say --split photos for a personal restorer"
         )
         notices.append(
             f"Only {people} {'person has' if people == 1 else 'people have'} two photos or more, too few for train, "
@@ -148,15 +151,15 @@ def summarise(ledger: Ledger, models: FaceModels, told: Sequence[str] = ()) -> S
     return Summary(
         faces_from=models.spec,
         files=files,
-        photos=_count(ledger.rows(Photo)),
+        photos=_count(ledger.read_rows(Photo)),
         faces=_count(faces),
         identities=people,
         alone=sum(size == 1 for size in sizes.values()),
         largest=max(sizes.values(), default=0),
         pairs={name: by_split.get(name, 0) for name in ("train", "val", "test")},
         set_aside=sum(row.reason == SPANS for row in splits),
-        threshold=float(ledger.detail("group")["threshold"]),
-        false_match_rate=float(ledger.detail("group")["false_match_rate"]),
+        threshold=float(ledger.read_detail("group")["threshold"]),
+        false_match_rate=float(ledger.read_detail("group")["false_match_rate"]),
         notices=tuple(notices),
         unpaired=paired["left_out"],
     )

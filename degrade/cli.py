@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from manifests.ledger.paths import MAX_SEED
-from manifests.runtime.files import in_the_way
-from manifests.runtime.text import counted, printable
+from manifests.runtime.files import find_blocking_file
+from manifests.runtime.text import format_count, make_printable
 
 if TYPE_CHECKING:
     from degrade.frozen.dataset_sets import SetReport, Verified
@@ -32,15 +32,15 @@ _PRESET_HELP = "A name of docs/degrade.md, such as gfpgan, codeformer or severe;
 def _progress(what: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
     """A progress bar; answers the function to tell how many more images are done, whose first call shows it: what is
     refused is one sentence and no bar."""
-    from manifests.runtime.progress import progress
+    from manifests.runtime.progress import show_progress
 
-    with progress("images", quiet) as report:
+    with show_progress("images", quiet) as progress:
         done = 0
 
         def advance(images: int) -> None:
             nonlocal done
             done += images
-            report(what, done, total)
+            progress(what, done, total)
 
         yield advance
 
@@ -95,9 +95,9 @@ def degrade(
     from degrade.frozen.dataset_sets import make_set, plan_set
     from degrade.frozen.folders import degrade_folder, pictures_in
     from manifests.errors import BadInput
-    from manifests.runtime.workers import default_workers
+    from manifests.runtime.workers import count_cores
 
-    workers = default_workers() if workers is None else workers
+    workers = count_cores() if workers is None else workers
     if replay is not None:
         options_of_a_set: dict[str, object] = {
             "preset": preset,
@@ -115,12 +115,12 @@ def degrade(
         options = (preset, split or "test", seed, 512 if size is None else size)
         planned = plan_set(source, *options, engine=engine)
         if dry_run:
-            _say(planned, as_json, f"Would make {counted(planned.images, 'image')} in {planned.folder}.")
+            _say(planned, as_json, f"Would make {format_count(planned.images, 'image')} in {planned.folder}.")
             return
         with _progress("degrade", planned.images, as_json) as advance:
             report = make_set(source, *options, workers=workers, progress=advance, engine=engine)
         later = f" {report.later} faces joined the split later and are not in it." if report.later else ""
-        _say(report, as_json, f"{counted(report.images, 'image')} in {report.folder} ({_made(report)}).{later}")
+        _say(report, as_json, f"{format_count(report.images, 'image')} in {report.folder} ({_made(report)}).{later}")
         return
 
     if not source.is_dir():
@@ -131,12 +131,12 @@ def degrade(
         raise BadInput(f"{source} is not a dataset: say with --out where its low-quality images go.")
     if dry_run:
         would = degrade_folder(source, out, preset, seed, size, workers, dry_run=True, engine=engine)
-        _say(would, as_json, f"Would make {counted(would.images, 'image')} in {would.folder}.")
+        _say(would, as_json, f"Would make {format_count(would.images, 'image')} in {would.folder}.")
         return
     with _progress("degrade", len(pictures_in(source, leave_out=out)), as_json) as advance:
         made = degrade_folder(source, out, preset, seed, size, workers, progress=advance, engine=engine)
     skipped = "".join(f"\nskipped {name}: {reason}" for name, reason in made.skipped)
-    _say(made, as_json, f"{counted(made.images, 'image')} in {made.folder} ({_made(made)}).{skipped}")
+    _say(made, as_json, f"{format_count(made.images, 'image')} in {made.folder} ({_made(made)}).{skipped}")
 
 
 def _replay(
@@ -158,11 +158,15 @@ def _replay(
         raise BadInput("Say with --out where the set is to be built again.")
     if dry_run:
         would = replay(source, thetas, out, workers, dry_run=True)
-        _say(would, as_json, f"Would build {counted(would.images, 'image')} again in {would.folder}.")
+        _say(would, as_json, f"Would build {format_count(would.images, 'image')} again in {would.folder}.")
         return
     with _progress("replay", len(parse_thetas(thetas)), as_json) as advance:
         made = replay(source, thetas, out, workers, advance)
-    _say(made, as_json, f"{counted(made.images, 'image')} in {made.folder}, byte for byte as recorded ({_made(made)}).")
+    _say(
+        made,
+        as_json,
+        f"{format_count(made.images, 'image')} in {made.folder}, byte for byte as recorded ({_made(made)}).",
+    )
 
 
 def _made(report: SetReport | FolderReport) -> str:
@@ -192,9 +196,9 @@ def verify(
     from degrade.frozen.folders import verify_folder
     from degrade.frozen.set_files import read_card, read_thetas
     from manifests.errors import BadInput
-    from manifests.runtime.workers import default_workers
+    from manifests.runtime.workers import count_cores
 
-    workers = default_workers() if workers is None else workers
+    workers = count_cores() if workers is None else workers
     if not lq.is_dir():
         raise BadInput(f"{lq} is not a folder: name a frozen set, or a dataset.")
     found: list[Verified] = []
@@ -223,8 +227,8 @@ def verify(
 
 def _told(verified: Verified) -> str:
     if verified.ok:
-        return f"{verified.lq_set}: {counted(verified.images, 'image')}, every byte as recorded and regenerated."
-    lines = [f"{verified.lq_set}: {counted(verified.images, 'image')} recorded."]
+        return f"{verified.lq_set}: {format_count(verified.images, 'image')}, every byte as recorded and regenerated."
+    lines = [f"{verified.lq_set}: {format_count(verified.images, 'image')} recorded."]
     if verified.unfinished:
         lines.append("  unfinished: run the same `likeness degrade` command again.")
     guess = "its θ was edited?" if "theta.jsonl" in verified.changed else "another processor, OpenCV or numpy?"
@@ -269,12 +273,12 @@ def preview(
     try:
         pixels = decode_apart(image)
     except OSError as error:
-        raise BadInput(f"{printable(image)} cannot be read ({error.strerror}): name a picture.") from None
+        raise BadInput(f"{make_printable(image)} cannot be read ({error.strerror}): name a picture.") from None
     except BadInput as error:
-        raise BadInput(f"{printable(image)} {error}: name a picture.") from None
+        raise BadInput(f"{make_printable(image)} {error}: name a picture.") from None
     if os.path.realpath(out) == os.path.realpath(image) or (out.exists() and out.samefile(image)):
         raise BadInput(f"--out is {image} itself, which would be overwritten: name another file.")
-    if (file := in_the_way(out.parent)) is not None:
+    if (file := find_blocking_file(out.parent)) is not None:
         raise BadInput(f"{file} is a file: name another folder for the sheet.")
     if out.is_dir():
         raise BadInput(f"--out is the folder {out}: name a file that ends in .png.")
@@ -287,4 +291,4 @@ def preview(
     # lengths in θ are pixels, and the published ranges are for faces of 512
     small = min(size, max(pixels.shape)) / 512
     note = f" At {small * 512:.0f} px a preset is {1 / small:.2g} times as severe as at its 512." if small < 1 else ""
-    typer.echo(f"{out}: {counted(len(chosen), 'preset')}, {counted(seeds, 'seed')} each.{note}")
+    typer.echo(f"{out}: {format_count(len(chosen), 'preset')}, {format_count(seeds, 'seed')} each.{note}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from manifests.ledger.ledger import Ledger
-from manifests.runtime.files import sweep, write_atomically
+from manifests.runtime.files import remove_temporary_files, write_atomically
 
 CARD = "card.md"
 _SHOWN = 20  # sources and licences, the most frequent
@@ -19,15 +19,15 @@ _SHOWN = 20  # sources and licences, the most frequent
 def write_card(dataset: Path, finishing: bool = False) -> Path:
     """Write the card and answer where it lies; `finishing` is as in `Ledger.open`."""
     with Ledger.open(dataset, finishing=finishing) as ledger:
-        text = card_of(ledger)
+        text = render_card(ledger)
     path = Path(dataset) / CARD
-    sweep(Path(dataset), below=False, alone=False)  # what a killed process left half written of it
+    remove_temporary_files(Path(dataset), below=False, alone=False)  # what a killed process left half written of it
     if not path.is_file() or path.read_bytes() != text.encode():
         write_atomically(path, text.encode())
     return path
 
 
-def card_of(ledger: Ledger) -> str:
+def render_card(ledger: Ledger) -> str:
     """The card as Markdown."""
 
     def table(head: Sequence[str], sql: str) -> str:
@@ -67,14 +67,17 @@ def card_of(ledger: Ledger) -> str:
         "## Photos: licence\n\n" + told("licence"),
         "## Photos: consent\n\n" + told("consent"),
         "## Kept out\n\n"
-        + (table(("what", "how many"), kept_out) if ledger.has("kept_out") else "None.\n")
+        + (table(("what", "how many"), kept_out) if ledger.has_table("kept_out") else "None.\n")
         + "\nKnown by marks under the dataset's own key, not by hash.\n",
         "## Models it depends on\n\n" + table(("role", "file", "licence", "sha256 begins"), models),
-        "## Filters\n\n" + _filters(ledger.detail("filters")) + "\n" + table(("what", "reason", "how many"), dropped),
+        "## Filters\n\n"
+        + _filters(ledger.read_detail("filters"))
+        + "\n"
+        + table(("what", "reason", "how many"), dropped),
         "## Splits\n\n" + table(("split", "by", "people", "faces", "locked"), splits),
         "## Frozen sets\n\n" + table(("set", "preset", "pixels", "images"), frozen),
         "## Cleaned pictures\n\n"
-        + (table(("iteration", "round", "versions"), cleaned) if ledger.has("versions") else "None.\n")
+        + (table(("iteration", "round", "versions"), cleaned) if ledger.has_table("versions") else "None.\n")
         + "\nMade by a restorer, of training faces alone; no ground truth, and nothing else stands in their place.\n",
         "## Limits\n\n"
         "- People are groups found by a recognizer, not names; some are wrong, and it errs more for some people than "

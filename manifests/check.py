@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from manifests.errors import LedgerError
-from manifests.ledger.cleaned_targets import FOLDER, strayed, version_path
+from manifests.ledger.cleaned_targets import VERSIONS_FOLDER, find_stray_versions, version_path
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path, shard_path
-from manifests.ledger.records import Version
+from manifests.ledger.records import CleanedVersion
 from manifests.privacy.erase import ERASURE_REASONS
 from manifests.privacy.keys import read_key
-from manifests.runtime.files import BROKEN_ARRAY, sha256_file
-from manifests.runtime.progress import Report
-from manifests.runtime.text import printable
+from manifests.runtime.files import ARRAY_ERRORS, sha256_file
+from manifests.runtime.progress import Progress
+from manifests.runtime.text import make_printable
 
 _SHA256 = 64  # hex digits; the shards of an older Likeness have shorter names, which say nothing of the content
 _BESIDE = ("card.json", "theta.jsonl", "README.md")
@@ -98,7 +98,7 @@ _RULES: tuple[tuple[str, str], ...] = (
 )
 
 
-def check(dataset: Path, hashes: bool = True, report: Report = lambda *_: None) -> list[str]:
+def check_ledger(dataset: Path, hashes: bool = True, progress: Progress = lambda *_: None) -> list[str]:
     """One line for everything that is wrong; empty where all is well.
 
     `hashes` also reads every crop, every embedding shard and all of every low-quality set, and compares their sha256
@@ -108,7 +108,10 @@ def check(dataset: Path, hashes: bool = True, report: Report = lambda *_: None) 
     with Ledger.open(dataset) as ledger:
         for what, sql in _RULES:
             wrong += [f"{what}: {row[0]}" for row in ledger.query(sql).iter_rows()]
-        wrong += [f"cleaned version of a face outside the training split: {row.face_id}" for row in strayed(ledger)]
+        wrong += [
+            f"cleaned version of a face outside the training split: {row.face_id}"
+            for row in find_stray_versions(ledger)
+        ]
         try:
             read_key(ledger)
         except LedgerError as error:
@@ -120,9 +123,13 @@ def check(dataset: Path, hashes: bool = True, report: Report = lambda *_: None) 
         )
         barred = set(ledger.query(f"SELECT face_id FROM faces WHERE reason IN {ERASURE_REASONS}")["face_id"])
         images = ledger.query("SELECT lq_set, face_id, sha256 FROM degradations ORDER BY 1, 2")
-        cleaned = [row for row in ledger.rows(Version) if row.status == "ok"] if ledger.has("versions") else []
+        cleaned = (
+            [row for row in ledger.read_rows(CleanedVersion) if row.status == "ok"]
+            if ledger.has_table("versions")
+            else []
+        )
         noted = ledger.query("SELECT unit, detail FROM stages WHERE stage = 'degrade' AND unit LIKE '%/records'")
-    wrong += _crops(dataset, [(face, status, sha256) for face, status, *_, sha256 in faces], hashes, report)
+    wrong += _crops(dataset, [(face, status, sha256) for face, status, *_, sha256 in faces], hashes, progress)
     there = sorted(face for face in barred if crop_path(dataset, face).is_file())
     wrong += [f"crop of a face that may not be used: {face}" for face in there]
     wrong += _shards(dataset, [(face, shard, row) for face, _, shard, row, _ in faces if shard is not None], hashes)
@@ -130,11 +137,11 @@ def check(dataset: Path, hashes: bool = True, report: Report = lambda *_: None) 
         f"accepted face without embedding: {face}" for face, status, shard, *_ in faces if not shard and status == "ok"
     ]
     beside = {unit.rpartition("/")[0]: json.loads(detail) for unit, detail in noted.iter_rows()}
-    wrong += _images(dataset, list(images.iter_rows()), beside, hashes, report)
-    return [printable(line) for line in wrong + _versions(dataset, cleaned, hashes)]
+    wrong += _images(dataset, list(images.iter_rows()), beside, hashes, progress)
+    return [make_printable(line) for line in wrong + _versions(dataset, cleaned, hashes)]
 
 
-def _crops(dataset: Path, rows: Sequence[tuple[str, str, str | None]], hashes: bool, report: Report) -> list[str]:
+def _crops(dataset: Path, rows: Sequence[tuple[str, str, str | None]], hashes: bool, progress: Progress) -> list[str]:
     wrong = []
     for done, (face, status, sha256) in enumerate(rows, 1):
         path = crop_path(dataset, face)
@@ -144,7 +151,7 @@ def _crops(dataset: Path, rows: Sequence[tuple[str, str, str | None]], hashes: b
             wrong.append(
                 f"crop changed since it was written: {path.relative_to(dataset)} (remove it, and curate again)"
             )
-        report("crops", done, len(rows))
+        progress("crops", done, len(rows))
     known = {crop_path(dataset, face) for face, *_ in rows}
     return wrong + _unknown(dataset, "faces", known, "crop without a face", ".png")
 
@@ -158,7 +165,7 @@ def _shards(dataset: Path, rows: Sequence[tuple[str, str, int]], hashes: bool) -
             lengths[shard] = len(np.load(path, mmap_mode="r"))
             if hashes and len(shard) == _SHA256 and sha256_file(path) != shard:
                 wrong.append(f"embedding shard changed since it was written: {path.relative_to(dataset)}")
-        except BROKEN_ARRAY:
+        except ARRAY_ERRORS:
             wrong.append(f"embedding shard missing or broken: {shard}")
     outside = [face for face, shard, row in rows if shard in lengths and row >= lengths[shard]]
     wrong += [f"embedding outside its shard: {face}" for face in outside]
@@ -171,7 +178,7 @@ def _images(
     rows: Sequence[tuple[str, str, str]],
     beside: dict[str, dict[str, str]],
     hashes: bool,
-    report: Report,
+    progress: Progress,
 ) -> list[str]:
     """`beside` holds, by set, the sha256 of the files beside the images."""
     wrong = []
@@ -185,14 +192,14 @@ def _images(
             wrong.append(f"{what} missing: {name}")
         elif hashes and sha256_file(path) != sha256:
             wrong.append(f"{what} changed since it was frozen: {name}")
-        report("images", done, len(files))
+        progress("images", done, len(files))
     known = {dataset / "lq" / name for name, *_ in files}
     # written last, by a Likeness that did not note them; compared by `likeness verify`
     known |= {dataset / "lq" / lq_set / name for lq_set, *_ in rows if lq_set not in beside for name in _BESIDE}
     return wrong + _unknown(dataset, "lq", known, "low-quality image without a row", ".png")
 
 
-def _versions(dataset: Path, rows: Sequence[Version], hashes: bool) -> list[str]:
+def _versions(dataset: Path, rows: Sequence[CleanedVersion], hashes: bool) -> list[str]:
     """Cleaned pictures of training faces (likeness iterate)."""
     wrong = []
     files = {version_path(dataset, row.iteration, row.round, row.face_id): row for row in rows}
@@ -201,7 +208,7 @@ def _versions(dataset: Path, rows: Sequence[Version], hashes: bool) -> list[str]
             wrong.append(f"cleaned version missing: {path.relative_to(dataset)}")
         elif hashes and sha256_file(path) != row.sha256:
             wrong.append(f"cleaned version changed since it was written: {path.relative_to(dataset)}")
-    return wrong + _unknown(dataset, FOLDER, set(files), "cleaned version without a row", ".png")
+    return wrong + _unknown(dataset, VERSIONS_FOLDER, set(files), "cleaned version without a row", ".png")
 
 
 def _unknown(dataset: Path, folder: str, known: set[Path], what: str, suffix: str) -> list[str]:

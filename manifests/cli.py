@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from manifests.runtime.text import counted
+from manifests.runtime.text import format_count
 
 if TYPE_CHECKING:
     import polars as pl
@@ -74,11 +74,11 @@ def check(
 
     Example: likeness manifest check DATASET
     """
-    from manifests.check import check as checked
-    from manifests.runtime.progress import progress
+    from manifests.check import check_ledger
+    from manifests.runtime.progress import show_progress
 
-    with progress("files", as_json) as report:
-        wrong = checked(dataset, hashes, report)
+    with show_progress("files", as_json) as progress:
+        wrong = check_ledger(dataset, hashes, progress)
     if as_json:
         typer.echo(json.dumps({"ok": not wrong, "wrong": wrong}))
     else:
@@ -106,9 +106,9 @@ def why(
 
     Example: likeness manifest why DATASET holiday/IMG_0042.jpg
     """
-    from manifests.why import answer
+    from manifests.why import explain_photo
 
-    lines, rows = answer(dataset, photo)
+    lines, rows = explain_photo(dataset, photo)
     typer.echo(json.dumps(rows) if as_json else "\n".join(lines))
 
 
@@ -172,13 +172,13 @@ def confirmed(plan: PurgePlan, dry_run: bool, yes: bool, as_json: bool) -> bool:
         typer.echo(json.dumps({**dataclasses.asdict(plan), "traces": None, "dry_run": True}))
         return False
     if not as_json:
-        photos, faces = counted(len(plan.photos), "photo"), counted(len(plan.faces), "face")
-        goes = f"{photos} with {faces}, {counted(plan.lq_images, 'low-quality image')}"
+        photos, faces = format_count(len(plan.photos), "photo"), format_count(len(plan.faces), "face")
+        goes = f"{photos} with {faces}, {format_count(plan.lq_images, 'low-quality image')}"
         typer.echo(f"{'Would remove' if dry_run else 'To remove'}: {goes}.")
         if plan.other_faces:
-            typer.echo(f"Of other people, in the same photos: {counted(plan.other_faces, 'face')}.")
+            typer.echo(f"Of other people, in the same photos: {format_count(plan.other_faces, 'face')}.")
         if plan.kept_out:
-            typer.echo(f"{counted(len(plan.kept_out), 'photo')} not in the dataset: to be kept out.")
+            typer.echo(f"{format_count(len(plan.kept_out), 'photo')} not in the dataset: to be kept out.")
         for checkpoint in plan.checkpoints:
             typer.echo(f"Trained on them, and weights cannot be cleaned: {checkpoint}")
     if dry_run or yes or not plan.photos:
@@ -205,11 +205,11 @@ def say_purged(done: PurgeResult, as_json: bool) -> None:
     if plan.photos:
         sought = ", ".join(
             (
-                counted(len(plan.photos), "photo hash", "photo hashes"),
-                counted(len(plan.faces), "face id"),
-                counted(len(plan.traces.pictures), "picture"),
-                counted(len(plan.traces.embeddings), "embedding"),
-                counted(len(plan.traces.uris), "file name"),
+                format_count(len(plan.photos), "photo hash", "photo hashes"),
+                format_count(len(plan.faces), "face id"),
+                format_count(len(plan.traces.pictures), "picture"),
+                format_count(len(plan.traces.embeddings), "embedding"),
+                format_count(len(plan.traces.uris), "file name"),
             )
         )
         typer.echo(
@@ -226,12 +226,12 @@ def card(
 
     Example: likeness manifest card DATASET
     """
-    from manifests.card import card_of, write_card
+    from manifests.card import render_card, write_card
     from manifests.ledger.ledger import Ledger
 
     if dry_run:
         with Ledger.open(dataset) as ledger:
-            typer.echo(card_of(ledger))
+            typer.echo(render_card(ledger))
         return
     typer.echo(str(write_card(dataset)))
 
@@ -278,15 +278,15 @@ def export(
     from manifests.errors import BadInput
     from manifests.export.export_dataset import export_dataset as write
     from manifests.export.selection import ExportOptions
-    from manifests.runtime.progress import progress
+    from manifests.runtime.progress import show_progress
 
     wanted = ExportOptions(split, lq_set, with_names, with_embeddings, version)
     if shard_mib is not None:
         if format != "webdataset":
             raise BadInput(f"{format} has no shards: leave --shard-mib out.")
         wanted = dataclasses.replace(wanted, shard_bytes=shard_mib * 2**20)
-    with progress("pictures", as_json) as report_:
-        made = write(dataset, out, format, wanted, dry_run, report_)
+    with show_progress("pictures", as_json) as progress:
+        made = write(dataset, out, format, wanted, dry_run, progress)
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(made), "dry_run": dry_run}, sort_keys=True))
     else:
@@ -296,7 +296,9 @@ def export(
 def _exported(made: ExportResult, dry_run: bool) -> str:
     targets = ", ".join(f"{n} {split}" for split, n in made.targets.items())
     size = f"{made.bytes / 2**20:.1f} MiB"
-    lines = [f"{counted(made.faces, 'face')} of {counted(made.people, 'person', 'people')}; targets: {targets}"]
+    lines = [
+        f"{format_count(made.faces, 'face')} of {format_count(made.people, 'person', 'people')}; targets: {targets}"
+    ]
     lines += [
         f"left out, {what}: " + ", ".join(f"{n} {reason}" for reason, n in found.items())
         for what, found in made.left_out.items()
@@ -305,7 +307,7 @@ def _exported(made: ExportResult, dry_run: bool) -> str:
     if dry_run:
         lines.append(f"Would write about {size} into {made.folder}.")
     elif made.written:
-        lines.append(f"{counted(made.files, 'file')}, {size}: {made.folder}")
+        lines.append(f"{format_count(made.files, 'file')}, {size}: {made.folder}")
     return "\n".join(lines)
 
 

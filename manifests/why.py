@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from manifests.errors import BadInput
-from manifests.ledger.cleaned_targets import KINDS, history_of, in_words
-from manifests.ledger.decision_log import Finder, in_force, read_act
+from manifests.ledger.cleaned_targets import HISTORY_TABLES, describe_history, read_history
+from manifests.ledger.decision_log import FaceFinder, parse_decision, select_active
 from manifests.ledger.filters import Filter, columns_of_filter
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import Decision, Face, Given, Label
+from manifests.ledger.records import DecisionRow, Face, Label, ListEntry
 from manifests.privacy.kept_out import find_kept_out_reason
 from manifests.privacy.keys import HIDDEN_PREFIX, hide_uri, read_key
-from manifests.runtime.text import printable
-from manifests.runtime.uris import no_longer_there, place_of, uri_of
+from manifests.runtime.text import make_printable
+from manifests.runtime.uris import display_path, is_missing, uri_of
 
 _PREFIX = 6  # characters that begin an id; fewer would name too much
 
 
-def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
+def explain_photo(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
     """Sentences for a person and rows for a program, for every file that `photo` names.
 
     `photo` is a path, a file name, or the beginning (six characters or more) of the id of a photo, face or person.
@@ -45,12 +45,16 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
                LEFT JOIN identities i ON i.identity_id = m.identity_id
                LEFT JOIN pairs p ON p.target = f.face_id ORDER BY f.face_id"""
         )
-        pairing = ledger.detail("pair")
-        curated = bool(ledger.detail("told"))  # a ledger of an older version has no labels, nor decisions with names
-        labels = {row.photo_id: row for row in ledger.rows(Label)} if curated else {}
-        given = {row.photo_id: row.refs is not None for row in ledger.rows(Given)}  # whether it is listed as a target
+        pairing = ledger.read_detail("pair")
+        curated = bool(
+            ledger.read_detail("settings")
+        )  # a ledger of an older version has no labels, nor decisions with names
+        labels = {row.photo_id: row for row in ledger.read_rows(Label)} if curated else {}
+        given = {
+            row.photo_id: row.refs is not None for row in ledger.read_rows(ListEntry)
+        }  # whether it is listed as a target
         named_by = _decisions(ledger) if curated else {}
-        versions = history_of(ledger, [row["face_id"] for row in faces.iter_rows(named=True)])
+        versions = read_history(ledger, [row["face_id"] for row in faces.iter_rows(named=True)])
         photos = ledger.query("SELECT photo_id, width, height, source, licence, consent, status, reason FROM photos")
         hidden = hide_uri(read_key(ledger), uri_of(photo))
         kept_out = find_kept_out_reason(ledger, photo) if curated else None
@@ -60,7 +64,7 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
         if row["uri"] == hidden or _names(row, photo) or row["photo_id"] in by_face
     ]
     if not named and kept_out is not None:
-        return [f"{printable(photo)}: kept out, {kept_out}"], [
+        return [f"{make_printable(photo)}: kept out, {kept_out}"], [
             {"photo": photo, "status": "dropped", "reason": kept_out}
         ]
     # photos whose files were all overwritten answer by id alone
@@ -78,7 +82,7 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
         if any(uri.startswith(HIDDEN_PREFIX) for uri in files["uri"]):
             short += " What is kept out is known by its whole path alone."
         raise BadInput(
-            f"{dataset} has no row for {printable(photo)}: it was never offered, or its name is spelt differently."
+            f"{dataset} has no row for {make_printable(photo)}: it was never offered, or its name is spelt differently."
             f"{short}"
         )
     wanted = {row["photo_id"] for row in named} - {None}
@@ -96,9 +100,9 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
         where = (
             "no file holds it any more"
             if file["uri"] is None
-            else printable(photo if kept_out_file else place_of(file["uri"]))
+            else make_printable(photo if kept_out_file else display_path(file["uri"]))
         )
-        there = file["uri"] is not None and not kept_out_file and not no_longer_there(file["uri"])
+        there = file["uri"] is not None and not kept_out_file and not is_missing(file["uri"])
         lost = ", the file is no longer there" if not there and file["uri"] and file["photo_id"] else ""
         said = [f"{where}: {_status(file)}{lost}"]
         picture = size.get(file["photo_id"])
@@ -116,7 +120,10 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
                 **row,
                 "decisions": named_by.get(row["face_id"], []),
                 "listed": listed,
-                **{kind: [one for one in versions.get(row["face_id"], []) if one["kind"] == kind] for kind in KINDS},
+                **{
+                    kind: [one for one in versions.get(row["face_id"], []) if one["kind"] == kind]
+                    for kind in HISTORY_TABLES
+                },
             }
             for row in faces_of.get(file["photo_id"], [])
         ]
@@ -126,7 +133,7 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
                 several = "s" if len(row["decisions"]) > 1 else ""
                 fate += f"; decision{several} " + ", ".join(f"{n} ({kind})" for n, kind in row["decisions"])
             said.append(f"  face {row['face_id'][:12]}, {row['inter_ocular_px']:.0f} px between the eyes: {fate}")
-            said += [f"    {sentence}" for sentence in in_words(versions.get(row["face_id"], []))]
+            said += [f"    {sentence}" for sentence in describe_history(versions.get(row["face_id"], []))]
         lines += said
         label = labels.get(file["photo_id"])
         said_of = {"label": label.label if label else None, "label_is_truth": label.truth if label else None}
@@ -136,9 +143,9 @@ def answer(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
 
 def _decisions(ledger: Ledger) -> dict[str, list[tuple[int, str]]]:
     """face -> number and kind of the decisions in force that hold it, oldest first."""
-    finder = Finder(ledger.rows(Face))
+    finder = FaceFinder(ledger.read_rows(Face))
     found: dict[str, dict[int, str]] = {}
-    for act in in_force(read_act(row) for row in ledger.rows(Decision)):
+    for act in select_active(parse_decision(row) for row in ledger.read_rows(DecisionRow)):
         for named in (named for part in act.parts for named in part):
             face, _ = finder.find(named)
             if face is not None:
@@ -150,7 +157,7 @@ def _broken(dataset: Path, faces: list[dict[str, Any]]) -> dict[str, str]:
     """face -> the filter that removed it and what it found, for faces that a filter removed."""
     said: dict[str, str] = {}
     with Ledger.open(dataset) as ledger:
-        sets = ledger.details("filters")
+        sets = ledger.read_details("filters")
         for face in faces:
             of = [(found, rule) for found in sets for rule in found["filters"] if rule["reason"] == face["reason"]]
             if not of:
@@ -177,7 +184,7 @@ def _value(value: Any) -> str:
 def _names(row: dict[str, Any], photo: str) -> bool:
     if row["uri"].startswith(HIDDEN_PREFIX):
         return False
-    path = place_of(row["uri"])
+    path = display_path(row["uri"])
     if row["uri"] == uri_of(photo) or photo in (path.name, str(path)):
         return True
     if os.sep in photo and str(path).endswith(os.sep + photo):

@@ -31,7 +31,7 @@ def test_this_machine_is_fit_and_json_says_the_same(likeness: Run, tmp_path: Pat
 
 def versions(monkeypatch: pytest.MonkeyPatch, **there: str) -> None:
     named = {name.replace("_", "-"): version for name, version in there.items()}
-    monkeypatch.setattr(doctor, "installed", named.get)
+    monkeypatch.setattr(doctor, "find_version", named.get)
 
 
 def test_wheels_of_opencv_at_two_versions_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

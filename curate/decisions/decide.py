@@ -25,20 +25,20 @@ from manifests.errors import BadInput
 from manifests.ledger.decision_log import (
     MAX_NAME,
     PARTS,
-    Act,
-    Finder,
-    NamedFace,
-    faces_told,
-    in_force,
-    not_in_use,
-    read_act,
-    taken_back,
+    Decision,
+    FaceFinder,
+    FaceLocation,
+    encode_faces,
+    find_undos,
+    find_unused_faces,
+    parse_decision,
+    select_active,
 )
-from manifests.ledger.ledger import Ledger, now
-from manifests.ledger.records import Decision, Degradation, Face, Given, Identity, Membership, Split
+from manifests.ledger.ledger import Ledger, utc_now
+from manifests.ledger.records import DecisionRow, Degradation, Face, Identity, ListEntry, Membership, Split
 from manifests.privacy.keys import ensure_key
-from manifests.runtime.progress import Report
-from manifests.runtime.text import counted
+from manifests.runtime.progress import Progress
+from manifests.runtime.text import format_count
 
 KINDS = tuple(PARTS)
 _REPORTED = {"number", "made", "state", "missing"}  # written by `list --json`; only `number` is read, by undo
@@ -66,14 +66,14 @@ class Made:
 class Entry:
     """A decision of the log as it stands today."""
 
-    act: Act
+    act: Decision
     made: datetime
     undone_by: int | None
     missing: tuple[str, ...]  # why faces it names are not in use
 
 
 def decide(
-    dataset: Path, wanted: Sequence[Mapping[str, Any]], dry_run: bool = False, report: Report = lambda *_: None
+    dataset: Path, wanted: Sequence[Mapping[str, Any]], dry_run: bool = False, progress: Progress = lambda *_: None
 ) -> Made:
     """Make the decisions, all or none, and bring people, splits and pairs up to date.
 
@@ -85,24 +85,24 @@ def decide(
         config, same_person = told(ledger)
         if not dry_run:
             ensure_key(ledger)
-        log = [read_act(row) for row in ledger.rows(Decision)]
-        faces, memberships = ledger.rows(Face), ledger.rows(Membership)
+        log = [parse_decision(row) for row in ledger.read_rows(DecisionRow)]
+        faces, memberships = ledger.read_rows(Face), ledger.read_rows(Membership)
         new, said, skipped = _numbered(log, wanted, Namer(faces, memberships))
         if not new:
-            return Made((), (), len(ledger.rows(Identity)), tuple(skipped))
+            return Made((), (), len(ledger.read_rows(Identity)), tuple(skipped))
         decisions = tuple((act.number, act.kind, sentence) for act, sentence in zip(new, said, strict=True))
         if all(act.kind == "rename" for act in new):  # nobody moves, so nothing is grouped
             people, notices = renamed(ledger, faces, [*log, *new])
             if not dry_run:
                 ledger.record("decide", "all", {}, [*_rows(new), *people])
             return Made(decisions, (), len(people), (*skipped, *notices))
-        _refuse_frozen(new, faces, ledger.rows(Split))
+        _refuse_frozen(new, faces, ledger.read_rows(Split))
         changed: list[Face] = []
         if any(act.kind in ("drop", "undo") for act in new):
             _, changed = deduped(ledger, faces, [*log, *new], config, same_person)
             instead = {face.face_id: face for face in changed}
             faces = [instead.get(face.face_id, face) for face in faces]
-        found = grouped(ledger, faces, [*log, *new], config, report)
+        found = grouped(ledger, faces, [*log, *new], config, progress)
         resplit = _split_anew(ledger, config, faces, found)
         frozen = _still_frozen(ledger, [face.face_id for face in changed if face.status != "ok"])
         if not dry_run:
@@ -132,21 +132,21 @@ def decide(
         )
 
 
-def _rows(new: Sequence[Act]) -> list[Decision]:
-    made = now()
-    return [Decision(act.number, act.kind, json.dumps(faces_told(act)), made, act.name, act.undoes) for act in new]
+def _rows(new: Sequence[Decision]) -> list[DecisionRow]:
+    made = utc_now()
+    return [DecisionRow(act.number, act.kind, json.dumps(encode_faces(act)), made, act.name, act.undoes) for act in new]
 
 
 def entries(dataset: Path) -> list[Entry]:
     """The whole log, oldest first. Raises BadInput for a dataset that was never curated to its end."""
     with Ledger.open(dataset) as ledger:
         told(ledger)  # an older ledger's log lacks columns until it is curated again
-        rows, faces = ledger.rows(Decision), ledger.rows(Face)
-    acts, finder = [read_act(row) for row in rows], Finder(faces)
-    back = taken_back(acts)
+        rows, faces = ledger.read_rows(DecisionRow), ledger.read_rows(Face)
+    acts, finder = [parse_decision(row) for row in rows], FaceFinder(faces)
+    back = find_undos(acts)
     found = []
     for act, row in zip(acts, rows, strict=True):
-        gone = tuple(f"{one.photo_id[:12]}: {said}" for one, said in not_in_use(act, finder))
+        gone = tuple(f"{one.photo_id[:12]}: {said}" for one, said in find_unused_faces(act, finder))
         found.append(Entry(act, row.made, back.get(act.number), gone))
     return found
 
@@ -156,7 +156,7 @@ def line_of(entry: Entry) -> dict[str, Any]:
     act = entry.act
     line: dict[str, Any] = {"number": act.number, "kind": act.kind}
     if act.kind != "undo":
-        line |= faces_told(act)
+        line |= encode_faces(act)
     if act.name is not None:
         line["name"] = act.name
     if act.undoes is not None:
@@ -191,7 +191,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def told(ledger: Ledger) -> tuple[CurateConfig, float]:
     """What the last curation was told, and its recognizer's threshold."""
-    noted = ledger.detail("told")
+    noted = ledger.read_detail("settings")
     if not noted:
         raise BadInput(
             f"{ledger.dataset} was never curated to its end by this version: run `likeness curate PHOTOS --into "
@@ -201,14 +201,14 @@ def told(ledger: Ledger) -> tuple[CurateConfig, float]:
 
 
 def _numbered(
-    log: Sequence[Act], wanted: Sequence[Mapping[str, Any]], namer: Namer
-) -> tuple[list[Act], list[str], list[str]]:
+    log: Sequence[Decision], wanted: Sequence[Mapping[str, Any]], namer: Namer
+) -> tuple[list[Decision], list[str], list[str]]:
     """Acts with the numbers they will have, a sentence for each, and one for each that is in the log already.
 
     An act is in the log already where the same one is in force and nobody has decided on its faces since, but for acts
     that are repeated too: a file that is applied again, with more lines or without, adds those lines alone.
     """
-    read: list[list[tuple[Act, str]]] = []
+    read: list[list[tuple[Decision, str]]] = []
     numbers: set[int] = set()
     for told in wanted:
         with _where(told):
@@ -218,10 +218,10 @@ def _numbered(
                 numbers.add(own)
             read.append([] if told.get("kind") == "undo" else _acts(told, namer))
     repeated = {act for acts in read for act, _ in acts}
-    held = {replace(act, number=0): act.number for act in in_force(log)}
+    held = {replace(act, number=0): act.number for act in select_active(log)}
     last = {place: number for act, number in held.items() if act not in repeated for place in _places(act)}
 
-    new: list[Act] = []
+    new: list[Decision] = []
     sentences: list[str] = []
     skipped: list[str] = []
     given: dict[int, int] = {}  # number in the file -> number here
@@ -255,11 +255,11 @@ def _where(told: Mapping[str, Any]) -> Iterator[None]:
         raise BadInput(f"{told.get('_where', '')}{error}") from None
 
 
-def _places(act: Act) -> set[tuple[str, tuple[float, ...]]]:
+def _places(act: Decision) -> set[tuple[str, tuple[float, ...]]]:
     return {_place(named) for part in act.parts for named in part}
 
 
-def _acts(told: Mapping[str, Any], namer: Namer) -> list[tuple[Act, str]]:
+def _acts(told: Mapping[str, Any], namer: Namer) -> list[tuple[Decision, str]]:
     """One wish as acts (a split of faces of several people is one act a person), each with what it says."""
     kind = _kind(told)
     if kind == "merge":
@@ -268,7 +268,7 @@ def _acts(told: Mapping[str, Any], namer: Namer) -> list[tuple[Act, str]]:
         sides = tuple(namer.person(side) for side in told["sides"])
         if len({frozenset(map(_place, side)) for side in sides}) < len(sides):
             raise BadInput("A merge needs people who are two now; these are one already. To keep them so, say lock.")
-        return [(Act(0, kind, sides), f"{' and '.join(_counted(side) for side in sides)} are one person")]
+        return [(Decision(0, kind, sides), f"{' and '.join(_counted(side) for side in sides)} are one person")]
     if kind == "split":
         return _split(told, namer)
     faces = namer.faces(told["faces"], whole=kind in ("rename", "lock"))
@@ -286,14 +286,16 @@ def _acts(told: Mapping[str, Any], namer: Namer) -> list[tuple[Act, str]]:
             aim = {namer.identity(one) for one in to[:1] if namer.has_identity(one)}
             own = sorted({namer.identity(one) for one in faces if namer.has_identity(one)} - aim)
             rest = single(one for identity in own for one in namer.rest([*faces, *to], identity))
-        return [(Act(0, kind, (faces, to, rest)), f"{_counted(faces)} to the person of {_counted(to)}")]
+        return [(Decision(0, kind, (faces, to, rest)), f"{_counted(faces)} to the person of {_counted(to)}")]
     if kind == "rename":
         name = told["name"]
         if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name.strip()) > MAX_NAME:
             raise BadInput(f"A rename needs a name, on one line and of at most {MAX_NAME} characters.")
-        return [(Act(0, kind, (faces,), name.strip()), f"the person of {_counted(faces)} is called {name.strip()}")]
+        return [
+            (Decision(0, kind, (faces,), name.strip()), f"the person of {_counted(faces)} is called {name.strip()}")
+        ]
     does = {"drop": "not to be used", "lock": "held as one person, whom nobody who was somebody else joins"}
-    return [(Act(0, kind, (faces,)), f"{_counted(faces)} {does[kind]}")]
+    return [(Decision(0, kind, (faces,)), f"{_counted(faces)} {does[kind]}")]
 
 
 def _kind(told: Mapping[str, Any]) -> str:
@@ -312,23 +314,24 @@ def _kind(told: Mapping[str, Any]) -> str:
     return kind
 
 
-def _split(told: Mapping[str, Any], namer: Namer) -> list[tuple[Act, str]]:
+def _split(told: Mapping[str, Any], namer: Namer) -> list[tuple[Decision, str]]:
     faces = namer.faces(told["faces"])
     if "rest" in told:
         sides = [(faces, namer.others(told["rest"], faces))]
     else:
-        of: dict[str, list[NamedFace]] = defaultdict(list)
+        of: dict[str, list[FaceLocation]] = defaultdict(list)
         for one in faces:
             of[namer.identity(one)].append(one)
         sides = [(tuple(own), namer.rest(own, identity)) for identity, own in sorted(of.items())]
     if any(not rest for _, rest in sides):
         raise BadInput("A split names some faces of a person, not all: nobody would be left to split them from.")
     return [
-        (Act(0, "split", side), f"{_counted(side[0])} apart from the person of {_counted(side[1])}") for side in sides
+        (Decision(0, "split", side), f"{_counted(side[0])} apart from the person of {_counted(side[1])}")
+        for side in sides
     ]
 
 
-def _undo(told: Mapping[str, Any], log: Sequence[Act], given: Mapping[int, int]) -> tuple[Act, str]:
+def _undo(told: Mapping[str, Any], log: Sequence[Decision], given: Mapping[int, int]) -> tuple[Decision, str]:
     _kind(told)
     said = told["undoes"]
     if not isinstance(said, int) or isinstance(said, bool):
@@ -337,26 +340,26 @@ def _undo(told: Mapping[str, Any], log: Sequence[Act], given: Mapping[int, int])
     kinds = {act.number: act.kind for act in log}
     if number not in kinds:
         raise BadInput(f"There is no decision {number}: `likeness decide DATASET list` shows them.")
-    back = taken_back(log)
+    back = find_undos(log)
     if number in back:
         raise BadInput(f"Decision {number} is taken back already, by {back[number]}; undo {back[number]} restores it.")
-    return Act(0, "undo", undoes=number), f"decision {number} ({kinds[number]}) is taken back"
+    return Decision(0, "undo", undoes=number), f"decision {number} ({kinds[number]}) is taken back"
 
 
-def _place(named: NamedFace) -> tuple[str, tuple[float, ...]]:
+def _place(named: FaceLocation) -> tuple[str, tuple[float, ...]]:
     """The face, whether it is named or a witness."""
     return named.photo_id, named.box
 
 
-def _counted(faces: Sequence[NamedFace]) -> str:
-    return f"{counted(len(faces), 'face')} ({faces[0].photo_id[:8]}{', ...' * (len(faces) > 1)})"
+def _counted(faces: Sequence[FaceLocation]) -> str:
+    return f"{format_count(len(faces), 'face')} ({faces[0].photo_id[:8]}{', ...' * (len(faces) > 1)})"
 
 
-def _refuse_frozen(new: Sequence[Act], faces: Sequence[Face], splits: Sequence[Split]) -> None:
+def _refuse_frozen(new: Sequence[Decision], faces: Sequence[Face], splits: Sequence[Split]) -> None:
     """People of two frozen splits cannot be made one."""
     stands = {face.face_id: face.duplicate_of or face.face_id for face in faces}
     frozen = {stands.get(row.face_id): row for row in splits if row.locked and row.policy == "identity"}
-    finder = Finder(faces)
+    finder = FaceFinder(faces)
     for act in new:
         if act.kind not in ("merge", "move"):
             continue
@@ -379,9 +382,9 @@ def _split_anew(
 ) -> list[tuple[Split, Split]]:
     """The rows of faces that will change their split; what the splits refuse is refused before anything is recorded."""
     kept = [face for face in faces if face.status == "ok" or face.reason == NEAR_DUPLICATE]
-    before = ledger.rows(Split)
+    before = ledger.read_rows(Split)
     try:
-        listed, _ = given_splits(ledger.rows(Given), kept)
+        listed, _ = given_splits(ledger.read_rows(ListEntry), kept)
         rows = make_splits(kept, found.memberships, before, config.split, listed)
         check_splits(kept, rows)
     except BadInput as error:
@@ -392,10 +395,12 @@ def _split_anew(
 def _still_frozen(ledger: Ledger, left: Sequence[str]) -> list[str]:
     """What is to be told of faces that leave while frozen sets hold images of them."""
     gone = set(left)
-    sets = sorted({row.lq_set for row in ledger.rows(Degradation) if row.face_id in gone})
-    faces = {row.face_id for row in ledger.rows(Degradation) if row.face_id in gone}
+    sets = sorted({row.lq_set for row in ledger.read_rows(Degradation) if row.face_id in gone})
+    faces = {row.face_id for row in ledger.read_rows(Degradation) if row.face_id in gone}
     if not faces:
         return []
     sets_said = ", ".join(f"lq/{name}" for name in sets)
     leave = "leaves" if len(faces) == 1 else "leave"
-    return [f"Frozen sets keep their images of {counted(len(faces), 'face')} that {leave} the dataset: {sets_said}."]
+    return [
+        f"Frozen sets keep their images of {format_count(len(faces), 'face')} that {leave} the dataset: {sets_said}."
+    ]

@@ -18,7 +18,14 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import REASON, Act, Finder, NamedFace, in_force, taken_back
+from manifests.ledger.decision_log import (
+    DROPPED_BY_DECISION,
+    Decision,
+    FaceFinder,
+    FaceLocation,
+    find_undos,
+    select_active,
+)
 from manifests.ledger.records import Face
 
 # faces of the other side that a face taken out is kept from inside the grouping; the rest is upheld after it (ours)
@@ -30,7 +37,7 @@ class Missing:
     """A face that a decision names and that is not in use today."""
 
     number: int
-    face: NamedFace
+    face: FaceLocation
     why: str
 
 
@@ -51,13 +58,13 @@ class Links:
     notices: tuple[str, ...] = ()
 
 
-def dropped_faces(acts: Iterable[Act], faces: Sequence[Face]) -> set[str]:
+def dropped_faces(acts: Iterable[Decision], faces: Sequence[Face]) -> set[str]:
     """Face ids that drops in force name, each standing for its copies; `faces` hold today's near-duplicates.
 
     A face that was dropped by a decision earlier must come as ok or near-duplicate, so that it can be found.
     """
-    finder = Finder(faces)
-    found = (finder.find(named)[0] for act in in_force(acts) if act.kind == "drop" for named in act.parts[0])
+    finder = FaceFinder(faces)
+    found = (finder.find(named)[0] for act in select_active(acts) if act.kind == "drop" for named in act.parts[0])
     return {face.duplicate_of or face.face_id for face in found if face is not None and _usable(face)}
 
 
@@ -69,7 +76,7 @@ def _usable(face: Face) -> bool:
 class _Resolved:
     """An act's lists as rows of today, each with whether it is a witness."""
 
-    act: Act
+    act: Decision
     parts: list[dict[int, bool]]
 
     def people(self) -> list[dict[int, bool]]:
@@ -99,7 +106,7 @@ class _Resolved:
                         del part[row]
 
 
-def _resolve(act: Act, finder: Finder, row_of: Mapping[str, int]) -> tuple[_Resolved, list[Missing]]:
+def _resolve(act: Decision, finder: FaceFinder, row_of: Mapping[str, int]) -> tuple[_Resolved, list[Missing]]:
     parts, missing = [], []
     for faces in act.parts:
         rows: dict[int, bool] = {}
@@ -108,14 +115,14 @@ def _resolve(act: Act, finder: Finder, row_of: Mapping[str, int]) -> tuple[_Reso
             row = row_of.get(face.duplicate_of or face.face_id) if face is not None else None
             if row is not None:
                 rows[row] = rows.get(row, True) and named.witness
-            elif not (act.kind == "drop" and face is not None and face.reason == REASON):
+            elif not (act.kind == "drop" and face is not None and face.reason == DROPPED_BY_DECISION):
                 missing.append(Missing(act.number, named, why or "not in use"))
         parts.append(rows)
     return _Resolved(act, parts), missing
 
 
 def links_of(
-    acts: Sequence[Act], faces: Sequence[Face], face_ids: Sequence[str], labels: Mapping[str, str] | None = None
+    acts: Sequence[Decision], faces: Sequence[Face], face_ids: Sequence[str], labels: Mapping[str, str] | None = None
 ) -> Links:
     """What holds among `face_ids`, the accepted faces in the order of their embeddings.
 
@@ -124,15 +131,15 @@ def links_of(
     that stands for them. Raises BadInput for decisions that contradict each other, with their numbers.
     """
     row_of = {face: row for row, face in enumerate(face_ids)}
-    finder, notices = Finder(faces), []
-    live = in_force(acts)
+    finder, notices = FaceFinder(faces), []
+    live = select_active(acts)
     resolved: list[_Resolved] = []
     missing: list[Missing] = []
     for act in live:
         one, gone = _resolve(act, finder, row_of)
         resolved.append(one)
         missing += gone
-    back = taken_back(acts)
+    back = find_undos(acts)
     for act in acts:
         if act.kind in ("merge", "move") and act.number in back:
             joined, _ = _resolve(act, finder, row_of)
@@ -248,7 +255,7 @@ def _path(must: Sequence[tuple[int, int, int]], start: int, end: int) -> list[tu
 
 def _contradiction(
     number: int,
-    live: Sequence[Act],
+    live: Sequence[Decision],
     path: Sequence[tuple[int, int, int]],
     labelled: Mapping[int, str],
     face_ids: Sequence[str],
@@ -264,7 +271,7 @@ def _contradiction(
     )
 
 
-def _emptied(act: Act, live: Sequence[Act], later: int, faces: Sequence[str]) -> str:
+def _emptied(act: Decision, live: Sequence[Decision], later: int, faces: Sequence[str]) -> str:
     kinds = {one.number: one.kind for one in live}
     shown = ", ".join(face[:12] for face in faces[:3]) + (f" and {len(faces) - 3} more" if len(faces) > 3 else "")
     return (

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import Finder, NamedFace
+from manifests.ledger.decision_log import FaceFinder, FaceLocation
 from manifests.ledger.records import Face, Membership
 
 _PREFIX = 6  # characters that begin an id; fewer would name too much
@@ -19,7 +19,7 @@ class Namer:
 
     def __init__(self, faces: Sequence[Face], memberships: Sequence[Membership]) -> None:
         self._face = {face.face_id: face for face in faces}
-        self._finder = Finder(faces)
+        self._finder = FaceFinder(faces)
         self._identity = {row.face_id: row.identity_id for row in memberships}
         self.members: dict[str, list[str]] = defaultdict(list)
         for row in memberships:
@@ -38,9 +38,9 @@ class Namer:
             raise BadInput(f"The {what} {word} {said}; `likeness manifest why DATASET PHOTO` tells a photo's faces.")
         return fits[0]
 
-    def faces(self, said: object, whole: bool = False) -> tuple[NamedFace, ...]:
+    def faces(self, said: object, whole: bool = False) -> tuple[FaceLocation, ...]:
         """The faces that are named; with `whole`, an identity's id or a face's stand for all faces of the identity."""
-        found: dict[NamedFace, None] = {}
+        found: dict[FaceLocation, None] = {}
         for one in said if isinstance(said, list) else [said]:
             if isinstance(one, dict):
                 found[read_face(one)] = None
@@ -56,9 +56,9 @@ class Namer:
             raise BadInput("No face is named.")
         return tuple(found)
 
-    def person(self, said: object) -> tuple[NamedFace, ...]:
+    def person(self, said: object) -> tuple[FaceLocation, ...]:
         """Who is meant: faces that were named, and as witnesses what else their identities hold."""
-        found: dict[str | NamedFace, NamedFace] = {}
+        found: dict[str | FaceLocation, FaceLocation] = {}
         for one in said if isinstance(said, list) else [said]:
             if isinstance(one, dict):
                 found[read_face(one)] = read_face(one)
@@ -74,28 +74,28 @@ class Namer:
             raise BadInput("No face is named.")
         return single(found.values())
 
-    def others(self, said: object, faces: Sequence[NamedFace]) -> tuple[NamedFace, ...]:
+    def others(self, said: object, faces: Sequence[FaceLocation]) -> tuple[FaceLocation, ...]:
         """Whom `faces` are taken from, where that is said: those faces, or a person without `faces`."""
         dicts = isinstance(said, list) and all(isinstance(one, dict) for one in said)
         named = tuple(map(read_face, said)) if isinstance(said, list) and dicts else self.person(said)
         out = {self.today(one) for one in faces}
         return single(one for one in named if self.today(one) is None or self.today(one) not in out)
 
-    def rest(self, faces: Sequence[NamedFace], identity: str) -> tuple[NamedFace, ...]:
+    def rest(self, faces: Sequence[FaceLocation], identity: str) -> tuple[FaceLocation, ...]:
         """The other faces of an identity, as witnesses."""
         out = {self.today(named) for named in faces}
         return single(replace(self.named(face), witness=True) for face in self.members[identity] if face not in out)
 
-    def identity(self, named: NamedFace) -> str:
+    def identity(self, named: FaceLocation) -> str:
         face = self.today(named)
         if face not in self._identity:
             raise BadInput(f"The face at {named.photo_id[:12]} {list(named.box)} belongs to nobody now.")
         return self._identity[face]
 
-    def has_identity(self, named: NamedFace) -> bool:
+    def has_identity(self, named: FaceLocation) -> bool:
         return self.today(named) in self._identity
 
-    def today(self, named: NamedFace) -> str | None:
+    def today(self, named: FaceLocation) -> str | None:
         """The face id that acts for it today."""
         face, _ = self._finder.find(named)
         return None if face is None else face.duplicate_of or face.face_id
@@ -109,19 +109,19 @@ class Namer:
         if face.status != "ok" and face.duplicate_of is None:
             raise BadInput(f"The face {face_id[:12]} is not in use ({face.reason}), so nothing can be decided on it.")
 
-    def named(self, face_id: str) -> NamedFace:
+    def named(self, face_id: str) -> FaceLocation:
         face = self._face[face_id]
         x0, y0, x1, y1 = (round(float(side), 2) for side in face.box)
-        return NamedFace(face.photo_id, (x0, y0, x1, y1))
+        return FaceLocation(face.photo_id, (x0, y0, x1, y1))
 
 
-def single(faces: Iterable[NamedFace]) -> tuple[NamedFace, ...]:
+def single(faces: Iterable[FaceLocation]) -> tuple[FaceLocation, ...]:
     """A side of one face is named by naming its identity."""
     found = tuple(faces)
     return tuple(replace(face, witness=False) for face in found) if len(found) == 1 else found
 
 
-def read_face(told: Mapping[str, Any]) -> NamedFace:
+def read_face(told: Mapping[str, Any]) -> FaceLocation:
     """A face as the log and the decisions file write it. Raises BadInput for anything else."""
     photo, box = told.get("photo"), told.get("box")
     if not isinstance(photo, str) or len(photo) != 64 or set(photo) - set("0123456789abcdef"):
@@ -132,4 +132,4 @@ def read_face(told: Mapping[str, Any]) -> NamedFace:
     if set(told) - {"photo", "box", "witness"} or not isinstance(told.get("witness", False), bool):
         raise BadInput("a face has photo, box and, where it is one, witness: true.")
     x0, y0, x1, y1 = map(float, box)
-    return NamedFace(photo, (x0, y0, x1, y1), told.get("witness", False))
+    return FaceLocation(photo, (x0, y0, x1, y1), told.get("witness", False))

@@ -24,10 +24,10 @@ from manifests.ledger.filters import FilterSet
 from manifests.ledger.records import Face, Photo
 from manifests.privacy.erase import OPTED_OUT
 from manifests.privacy.kept_out import NOBODY_KEPT_OUT, KeptOutList
-from manifests.runtime.archives import Unreadable, read_bytes
+from manifests.runtime.archives import ArchiveError, read_bytes
 from manifests.runtime.files import sha256_bytes
-from manifests.runtime.uris import member_of, path_of
-from manifests.runtime.workers import OUT_OF_MEMORY, Lost, each, one_at_a_time
+from manifests.runtime.uris import parse_member_uri, path_of
+from manifests.runtime.workers import OUT_OF_MEMORY, FailedUnit, guard_units, is_retry
 
 VANISHED = "file_vanished_or_changed"
 REDETECTED = "not_found_again"  # by another detector than the one that found it
@@ -46,7 +46,7 @@ def start_worker() -> None:
 
 
 def detect_batch(
-    photos: Sequence[tuple[Photo, Sequence[str]] | Lost],
+    photos: Sequence[tuple[Photo, Sequence[str]] | FailedUnit],
     faces: str,
     landmarks: str | None,
     filters: FilterSet,
@@ -144,19 +144,19 @@ def nameless(face: Face) -> Face:
     return replace(bare, status="dropped", reason=OPTED_OUT)
 
 
-def _decoded(photos: Sequence[tuple[Photo, Sequence[str]] | Lost]) -> Iterator[tuple[Photo, np.ndarray | str]]:
+def _decoded(photos: Sequence[tuple[Photo, Sequence[str]] | FailedUnit]) -> Iterator[tuple[Photo, np.ndarray | str]]:
     """Each photo with its pixels, or the reason why it has none; the next one is decoded while the caller works on this
     one, where both are no larger than AHEAD."""
     with ThreadPoolExecutor(1) as reader:
         ahead: Future[np.ndarray | None] | None = None
-        for index, item in enumerate(each(photos)):
-            if isinstance(item, Lost):
+        for index, item in enumerate(guard_units(photos)):
+            if isinstance(item, FailedUnit):
                 yield item.unit[0], item.reason
                 continue
             photo, uris = item
             image = read_photo(photo.photo_id, uris) if ahead is None else ahead.result()
             ahead = None
-            following = photos[index + 1] if index + 1 < len(photos) and not one_at_a_time() else None
+            following = photos[index + 1] if index + 1 < len(photos) and not is_retry() else None
             if isinstance(following, tuple) and _pixels(photo) + _pixels(following[0]) <= AHEAD:
                 ahead = reader.submit(read_photo, following[0].photo_id, following[1])
             yield photo, VANISHED if image is None else image
@@ -179,7 +179,7 @@ def read_photo(photo_id: str, uris: Sequence[str]) -> np.ndarray | None:
     """
     for uri in uris:
         try:
-            if member_of(uri) is not None:
+            if parse_member_uri(uri) is not None:
                 data = read_bytes(uri)
                 if sha256_bytes(data) == photo_id:
                     return decode(data)
@@ -190,22 +190,22 @@ def read_photo(photo_id: str, uris: Sequence[str]) -> np.ndarray | None:
         except UndecodableImage as error:
             if error.reason == OUT_OF_MEMORY:
                 raise MemoryError from None
-        except (Unreadable, OSError):
+        except (ArchiveError, OSError):
             continue
     return None
 
 
-def crop_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]] | Lost], dataset: Path) -> list[Face]:
+def crop_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]] | FailedUnit], dataset: Path) -> list[Face]:
     """Write the crops of faces accepted later, from their recorded landmarks. Rows as they end.
 
     `photos` holds (photo_id, the uris it may be read from, its faces).
     """
     rows: list[Face] = []
-    for item in each(photos):
-        photo_id, uris, faces = item.unit if isinstance(item, Lost) else item
-        image = None if isinstance(item, Lost) else read_photo(photo_id, uris)
+    for item in guard_units(photos):
+        photo_id, uris, faces = item.unit if isinstance(item, FailedUnit) else item
+        image = None if isinstance(item, FailedUnit) else read_photo(photo_id, uris)
         if image is None:
-            reason = item.reason if isinstance(item, Lost) else VANISHED
+            reason = item.reason if isinstance(item, FailedUnit) else VANISHED
             rows += [replace(face, status="failed", reason=reason, duplicate_of=None) for face in faces]
             continue
         for face in faces:
@@ -220,14 +220,14 @@ def face_id_of(photo_id: str, box: np.ndarray) -> str:
     return sha256_bytes(f"{photo_id} {' '.join(str(round(float(edge))) for edge in box)}".encode())[:32]
 
 
-def noise_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]] | Lost]) -> list[Face]:
+def noise_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]] | FailedUnit]) -> list[Face]:
     """Faces recorded before their noise was measured, measured now; none of a photo that cannot be read any more.
 
     `photos` holds (photo_id, the uris it may be read from, its faces).
     """
     rows: list[Face] = []
-    for item in each(photos):
-        if isinstance(item, Lost):
+    for item in guard_units(photos):
+        if isinstance(item, FailedUnit):
             continue
         photo_id, uris, faces = item
         image = read_photo(photo_id, uris)

@@ -18,7 +18,7 @@ from curate.faces.align import crop_for_recognizer
 from curate.faces.load import load_faces_once
 from manifests.ledger.paths import shard_path
 from manifests.ledger.records import Face
-from manifests.runtime.files import BROKEN_ARRAY, sha256_bytes, sha256_file, write_atomically
+from manifests.runtime.files import ARRAY_ERRORS, sha256_bytes, sha256_file, write_atomically
 
 BATCH = 64
 CROP_MISSING = "crop_missing"
@@ -52,7 +52,7 @@ def intact_shards(dataset: Path, faces: Sequence[Face]) -> set[str]:
         try:
             named = len(shard) == SHA256
             whole = sha256_file(path) == shard if named else len(np.load(path, mmap_mode="r")) >= wanted
-        except BROKEN_ARRAY:
+        except ARRAY_ERRORS:
             continue
         if whole:
             found.add(shard)

@@ -14,7 +14,7 @@ import numpy as np
 
 from curate.config import FILTER_SETS
 from manifests.errors import BadInput
-from manifests.ledger.filters import Filter, FilterSet, check_filters, removals
+from manifests.ledger.filters import Filter, FilterSet, check_filters, find_removals
 from manifests.ledger.records import Face
 
 # reasons that other stages give to a face, or that would read like a status
@@ -42,7 +42,7 @@ BUILT_IN = frozenset(rule.reason for found in FILTER_SETS.values() for rule in f
 
 def screen(faces: Sequence[Face], sizes: Sequence[tuple[int, int]], filters: FilterSet) -> list[str | None]:
     """A face's reason is that of the first filter that removes it, or None. `sizes` are the photos' (width, height)."""
-    return first_reasons(removals(faces, sizes, filters), filters)
+    return first_reasons(find_removals(faces, sizes, filters), filters)
 
 
 def first_reasons(removed: np.ndarray, filters: FilterSet) -> list[str | None]:

@@ -36,8 +36,8 @@ from curate.photos.scan import (
     told_gone,
 )
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import REASON as DECIDED
-from manifests.ledger.filters import columns_of, removals
+from manifests.ledger.decision_log import DROPPED_BY_DECISION
+from manifests.ledger.filters import columns_of, find_removals
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import TABLES, Face, File, Model, Photo, Record
@@ -46,21 +46,21 @@ from manifests.privacy.kept_out import read_kept_out_list
 from manifests.privacy.keys import HIDDEN_PREFIX, hide_uri
 from manifests.runtime.archives import ARCHIVE, Member
 from manifests.runtime.files import sha256_file
-from manifests.runtime.progress import Report
-from manifests.runtime.uris import member_of, path_of, uri_of
-from manifests.runtime.workers import LOST, Map
+from manifests.runtime.progress import Progress
+from manifests.runtime.uris import parse_member_uri, path_of, uri_of
+from manifests.runtime.workers import FAILURES, BatchMap
 
 FILES_A_BATCH = 32
 PHOTOS_A_BATCH = 32  # and so about as many faces a shard of embeddings
 
 
-def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> list[str]:
+def scan(ledger: Ledger, photos: Sequence[Path], run: BatchMap, progress: Progress) -> list[str]:
     """A row for every file offered; files whose size and time have not changed since their row are not read again.
 
     Members of archives follow the files. An archive has its own row once all its members have theirs, so one that was
     broken off is read again. Answers what is to be told of files that were here before and are no longer there.
     """
-    known = {file.uri: file for file in ledger.rows(File)}
+    known = {file.uri: file for file in ledger.read_rows(File)}
     met: set[str] = set()
     found: dict[str, Path] = {}
     refused: dict[str, File] = {}
@@ -79,12 +79,12 @@ def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> li
     # what could not be walked and now is a folder that was has its files' rows instead of its own
     healed = [uri for uri, row in known.items() if row.bytes is None and uri in walked]
     if new_reasons or healed:
-        ledger.record("scan", "not walked", {}, new_reasons, forget=[("files", "uri", healed)])
-    have = {photo.photo_id for photo in ledger.rows(Photo)}
+        ledger.record("scan", "not walked", {}, new_reasons, delete=[("files", "uri", healed)])
+    have = {photo.photo_id for photo in ledger.read_rows(Photo)}
     archives: list[Path] = []
     members_of: dict[str, list[str]] = defaultdict(list)
     for uri in known:
-        if not uri.startswith(HIDDEN_PREFIX) and member_of(uri) is not None:
+        if not uri.startswith(HIDDEN_PREFIX) and parse_member_uri(uri) is not None:
             members_of[uri.partition("#")[0]].append(uri)
     work = partial(scan_batch, kept_out=kept_out)
 
@@ -100,8 +100,8 @@ def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> li
         stale = {uri for uri in offered if uri in known and uri not in files}
         if hidden:
             stale |= {hide_uri(kept_out.key, uri) for uri in files if not uri.startswith(HIDDEN_PREFIX)} & hidden
-        forget = [("files", "uri", [*gone, *stale]), ("stages", "unit", sorted(stale))]
-        ledger.record("scan", list(files), {}, _first_of_each(new), forget=forget if gone or stale else [])
+        deletions = [("files", "uri", [*gone, *stale]), ("stages", "unit", sorted(stale))]
+        ledger.record("scan", list(files), {}, _first_of_each(new), delete=deletions if gone or stale else [])
 
     chunks = _chunks(list(found.values()), FILES_A_BATCH)
     for done, (chunk, rows) in enumerate(zip(chunks, run(work, chunks), strict=True), 1):
@@ -109,7 +109,7 @@ def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> li
         archives += [path for path in chunk if uri_of(path) in packed]
         plain = [uri for uri in map(uri_of, chunk) if uri not in packed]
         record(plain, [row for row in rows if not (isinstance(row, File) and row.uri in packed)])
-        report("scan", min(done * FILES_A_BATCH, len(found)), len(found))
+        progress("scan", min(done * FILES_A_BATCH, len(found)), len(found))
     for ((archive, members),) in run(count_batch, [[path] for path in archives]):
         places = [Member(path_of(archive.uri), index) for index in range(members)]
         now = {archive.uri}
@@ -117,23 +117,23 @@ def scan(ledger: Ledger, photos: Sequence[Path], run: Map, report: Report) -> li
         for done, rows in enumerate(run(work, chunks), 1):
             record([], rows)
             now |= {row.uri for row in rows if isinstance(row, File)}
-            report("archives", min(done * FILES_A_BATCH, members), members)
+            progress("archives", min(done * FILES_A_BATCH, members), members)
         # one that cannot be read now may still hold what it held
-        counted = archive.bytes is not None and archive.reason not in LOST
+        counted = archive.bytes is not None and archive.reason not in FAILURES
         gone = [uri for uri in members_of[archive.uri] if uri not in now] if counted else []
-        ledger.record("scan", archive.uri, {}, [archive], forget=[("files", "uri", gone)])
-    if changed := mark_same_files(ledger.rows(File)):
+        ledger.record("scan", archive.uri, {}, [archive], delete=[("files", "uri", gone)])
+    if changed := mark_same_files(ledger.read_rows(File)):
         ledger.record("scan", "same files", {}, changed)
-    replaced, back = mark_replaced(ledger.rows(File), ledger.rows(Photo), ledger.rows(Face))
+    replaced, back = mark_replaced(ledger.read_rows(File), ledger.read_rows(Photo), ledger.read_rows(Face))
     if replaced or back:  # a photo that is back is looked at again, and so are its faces
-        forget = [("stages", "unit", [photo.photo_id for photo in back])]
-        ledger.record("scan", "replaced files", {}, [*replaced, *back], forget=forget)
+        deletions = [("stages", "unit", [photo.photo_id for photo in back])]
+        ledger.record("scan", "replaced files", {}, [*replaced, *back], delete=deletions)
     return told_gone([row for uri, row in known.items() if uri not in met and uri not in refused])
 
 
 def choose_faces(ledger: Ledger, spec: str) -> FaceModels:
     """Load the face models and note them; a dataset keeps the recognizer it began with."""
-    noted = ledger.rows(Model)
+    noted = ledger.read_rows(Model)
     earlier = [model for model in noted if model.role == "recognizer"]
     if spec == "auto" and earlier:
         spec = earlier[0].spec
@@ -156,7 +156,7 @@ def choose_faces(ledger: Ledger, spec: str) -> FaceModels:
     ]
     used = {row.file for row in rows}
     unused = [model.file for model in noted if model.role != "landmarks" and model.file not in used]
-    ledger.record("models", models.recognizer_sha256(), {}, rows, forget=[("models", "file", unused)])
+    ledger.record("models", models.recognizer_sha256(), {}, rows, delete=[("models", "file", unused)])
     return models
 
 
@@ -169,7 +169,7 @@ def with_models(config: CurateConfig, models: FaceModels) -> CurateConfig:
     return replace(config, faces=models.spec, screen=screen, group=rules)
 
 
-def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, report: Report) -> None:
+def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, run: BatchMap, progress: Progress) -> None:
     """Faces of every photo that was not yet looked at by this detector."""
     told = {"detector": next(f.sha256 for f in models.files if f.role == "detector"), "landmarks": config.landmarks}
     if config.landmarks == "dlib":
@@ -177,19 +177,19 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, r
 
         used = [Model(file.role, file.path.name, "dlib", file.sha256, file.licence) for file in list_landmark_files()]
         ledger.record("models", "landmarks", {}, used)
-    finished = ledger.done("detect", told)
+    finished = ledger.find_finished("detect", told)
     if config.landmarks is None:  # what was found with 68 landmarks serves whoever wants none
-        finished |= ledger.done("detect", {**told, "landmarks": "dlib"})
+        finished |= ledger.find_finished("detect", {**told, "landmarks": "dlib"})
     uris = _uris(ledger)
-    usable = in_use({photo.photo_id: photo for photo in ledger.rows(Photo)})
+    usable = in_use({photo.photo_id: photo for photo in ledger.read_rows(Photo)})
     todo = [
         (photo, uris[photo.photo_id])
-        for photo in ledger.rows(Photo)
+        for photo in ledger.read_rows(Photo)
         if photo.photo_id in uris and photo.photo_id in usable and photo.photo_id not in finished
     ]
     todo.sort(key=lambda item: _place(item[1]))
     earlier: dict[str, dict[str, Face]] = defaultdict(dict)
-    for face in ledger.rows(Face):
+    for face in ledger.read_rows(Face):
         earlier[face.photo_id][face.face_id] = face
     work = partial(
         detect_batch,
@@ -217,22 +217,22 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, r
         gone = [face for face in gone if face.reason != OPTED_OUT]
         rows += [replace(face, status="dropped", reason=REDETECTED, duplicate_of=None) for face in gone]
         ledger.record("detect", units, told, rows)
-        report("detect", min(done * PHOTOS_A_BATCH, len(todo)), len(todo))
+        progress("detect", min(done * PHOTOS_A_BATCH, len(todo)), len(todo))
 
 
-def screen(ledger: Ledger, config: CurateConfig, run: Map, report: Report) -> None:
+def screen(ledger: Ledger, config: CurateConfig, run: BatchMap, progress: Progress) -> None:
     """The filters over the recorded measures: loosening one brings faces back without a new detection.
 
     A face whose crop has gone is cropped again, from the photo. Where a filter asks for the noise, faces recorded
     before it was measured are measured first, from their photos.
     """
-    photos = {photo.photo_id: photo for photo in ledger.rows(Photo)}
+    photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
     uris = _uris(ledger)
-    given = {rule["reason"] for filters in ledger.details("filters") for rule in filters["filters"]}
-    ours = {None, NEAR_DUPLICATE, DECIDED, VANISHED, CROP_MISSING, *LOST, *screening.BUILT_IN, *given}
+    given = {rule["reason"] for filters in ledger.read_details("filters") for rule in filters["filters"]}
+    ours = {None, NEAR_DUPLICATE, DROPPED_BY_DECISION, VANISHED, CROP_MISSING, *FAILURES, *screening.BUILT_IN, *given}
     ours |= {NO_CONSENT, CONSENT_MISSING}  # of photos that may be used again
     usable = in_use(photos)
-    known = {f.face_id: f for f in ledger.rows(Face) if f.reason in ours and f.photo_id in usable}
+    known = {f.face_id: f for f in ledger.read_rows(Face) if f.reason in ours and f.photo_id in usable}
 
     def from_photos(what: str, work: Callable[[Any], list[Face]], faces: Iterable[Face]) -> Iterator[Face]:
         by_photo: dict[str, list[Face]] = defaultdict(list)
@@ -243,7 +243,7 @@ def screen(ledger: Ledger, config: CurateConfig, run: Map, report: Report) -> No
         chunks = _chunks(asked, PHOTOS_A_BATCH)
         for done, rows in enumerate(run(work, chunks), 1):
             yield from rows
-            report(what, min(done * PHOTOS_A_BATCH, len(by_photo)), len(by_photo))
+            progress(what, min(done * PHOTOS_A_BATCH, len(by_photo)), len(by_photo))
 
     measured: dict[str, Face] = {}
     if "noise" in columns_of(config.screen):
@@ -251,14 +251,14 @@ def screen(ledger: Ledger, config: CurateConfig, run: Map, report: Report) -> No
         measured = {face.face_id: face for face in from_photos("measure", noise_batch, unmeasured)}
     faces = [measured.get(face_id, face) for face_id, face in known.items()]
     sizes = [(photos[face.photo_id].width, photos[face.photo_id].height) for face in faces]
-    removed = removals(faces, sizes, config.screen)
+    removed = find_removals(faces, sizes, config.screen)
     changed: list[Face] = []
     to_crop: list[Face] = []
-    doubted = {CROP_MISSING, VANISHED, *LOST}  # the crop of such a face may be there and broken
+    doubted = {CROP_MISSING, VANISHED, *FAILURES}  # the crop of such a face may be there and broken
     for face, reason in zip(faces, screening.first_reasons(removed, config.screen), strict=True):
         if reason is not None:
             wanted = replace(face, status="dropped", reason=reason, duplicate_of=None)
-        elif face.reason in (NEAR_DUPLICATE, DECIDED):
+        elif face.reason in (NEAR_DUPLICATE, DROPPED_BY_DECISION):
             wanted = face
         else:
             wanted = replace(face, status="ok", reason=None)
@@ -274,10 +274,10 @@ def screen(ledger: Ledger, config: CurateConfig, run: Map, report: Report) -> No
     ledger.record("screen", "all", config.screen, changed, detail=screening.tally(removed, config.screen))
 
 
-def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, report: Report) -> None:
+def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, run: BatchMap, progress: Progress) -> None:
     """Embeddings of accepted faces that were not given one when they were found, and of those whose shard has gone."""
     told = {"recognizer": models.recognizer_sha256()}
-    faces = ledger.rows(Face)
+    faces = ledger.read_rows(Face)
     intact = intact_shards(ledger.dataset, faces)
     broken = [face for face in faces if face.shard is not None and face.shard not in intact]
     if broken:
@@ -288,15 +288,15 @@ def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, run: Map, re
     todo = [
         face
         for face in faces
-        if face.shard not in intact and (face.status == "ok" or face.reason in (NEAR_DUPLICATE, DECIDED))
+        if face.shard not in intact and (face.status == "ok" or face.reason in (NEAR_DUPLICATE, DROPPED_BY_DECISION))
     ]
     work = partial(embed_batch, faces=config.faces, dataset=ledger.dataset)
     chunks, done = batches(todo), 0
     for chunk, rows in zip(chunks, run(work, chunks), strict=True):
         ledger.record("embed", unit_name(chunk), told, rows)
         done += len(chunk)
-        report("embed", done, len(todo))
-    remove_shards(ledger.dataset, {face.shard for face in ledger.rows(Face)})
+        progress("embed", done, len(todo))
+    remove_shards(ledger.dataset, {face.shard for face in ledger.read_rows(Face)})
 
 
 def _whole(crop: Path, face: Face) -> bool:
@@ -317,7 +317,7 @@ def _unchanged(path: Path, known: File | None) -> bool:
 def _uris(ledger: Ledger) -> dict[str, tuple[str, ...]]:
     """photo -> every file it may be read from."""
     uris: dict[str, list[str]] = defaultdict(list)
-    for file in ledger.rows(File):
+    for file in ledger.read_rows(File):
         if file.photo_id is not None:
             uris[file.photo_id].append(file.uri)
     return {photo_id: tuple(found) for photo_id, found in uris.items()}
@@ -325,7 +325,7 @@ def _uris(ledger: Ledger) -> dict[str, tuple[str, ...]]:
 
 def _place(uris: Sequence[str]) -> tuple[str, int]:
     """What orders photos: those in an archive as they lie in it, so that it is unpacked once; others before them."""
-    member = None if any("#" not in uri for uri in uris) else member_of(min(uris))
+    member = None if any("#" not in uri for uri in uris) else parse_member_uri(min(uris))
     return ("", 0) if member is None else (uri_of(member[0]), member[1])
 
 

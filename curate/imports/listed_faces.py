@@ -11,18 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from curate.photos.labels import label_faces, largest_faces
-from manifests.ledger.records import Face, Given, Label, Pair, Split
+from manifests.ledger.records import Face, Label, ListEntry, Pair, Split
 
-POLICY = "given"  # of a pair that a list names
+POLICY = "list"  # of a pair that a list names
 LISTED_ELSEWHERE = "listed_in_another_split"
 
 
-def given_labels(given: Iterable[Given]) -> list[Label]:
+def given_labels(given: Iterable[ListEntry]) -> list[Label]:
     """Labels that are truth."""
     return [Label(row.photo_id, row.label, True) for row in given if row.label is not None]
 
 
-def given_splits(given: Iterable[Given], faces: Sequence[Face]) -> tuple[dict[str, str], list[str]]:
+def given_splits(given: Iterable[ListEntry], faces: Sequence[Face]) -> tuple[dict[str, str], list[str]]:
     """face -> the split that a list has it in, and what is to be told of copies listed in two splits.
 
     `faces` are those that are ok or near-duplicates.
@@ -32,7 +32,7 @@ def given_splits(given: Iterable[Given], faces: Sequence[Face]) -> tuple[dict[st
     return found, [f"Lists have copies of one picture in two splits: {notice}" for notice in torn]
 
 
-def listed_faces(given: Sequence[Given], faces: Iterable[Face]) -> set[str]:
+def listed_faces(given: Sequence[ListEntry], faces: Iterable[Face]) -> set[str]:
     """Every face of the listed photos, where lists name references: it is a target by its list or not at all."""
     if not any(row.refs is not None for row in given):
         return set()
@@ -41,7 +41,7 @@ def listed_faces(given: Sequence[Given], faces: Iterable[Face]) -> set[str]:
 
 
 def given_pairs(
-    given: Sequence[Given],
+    given: Sequence[ListEntry],
     splits: Sequence[Split],
     faces: Sequence[Face],
     vectors: np.ndarray,

@@ -17,8 +17,8 @@ from curate.people.splits import SPLITS
 from curate.photos.csv_tables import read_csv
 from curate.photos.scan import offered
 from manifests.errors import BadInput
-from manifests.ledger.records import File, Given
-from manifests.runtime.text import printable
+from manifests.ledger.records import File, ListEntry
+from manifests.runtime.text import make_printable
 from manifests.runtime.uris import uri_of
 
 FORMATS = ("labelled-folder", "refldm")
@@ -62,7 +62,7 @@ def read_lists(source: Path, kind: str, images: Path | None = None, splits: Path
     return found
 
 
-def rows_of(lists: Lists, files: Iterable[File]) -> tuple[list[Given], list[str]]:
+def rows_of(lists: Lists, files: Iterable[File]) -> tuple[list[ListEntry], list[str]]:
     """What the lists say by photo, ordered by it, and what is to be told of photos that lie in several files."""
     photo_of = {file.uri: file.photo_id for file in files if file.photo_id is not None}
     ids = {path: photo_of[uri] for path in lists.photos if (uri := uri_of(path)) in photo_of}
@@ -77,7 +77,7 @@ def rows_of(lists: Lists, files: Iterable[File]) -> tuple[list[Given], list[str]
             known = (ids[ref] for ref in lists.references[path] if ref in ids)
             refs.setdefault(photo, []).extend(ref for ref in known if ref != photo)
     rows = [
-        Given(photo, _one(labels.get(photo)), _one(splits.get(photo)),
+        ListEntry(photo, _one(labels.get(photo)), _one(splits.get(photo)),
               tuple(dict.fromkeys(refs[photo])) if photo in refs else None)
         for photo in sorted(set(ids.values()))
     ]  # fmt: skip
@@ -103,7 +103,7 @@ def _labelled_folder(source: Path, images: Path | None, splits: Path | None) -> 
     for path in offered([source]):
         if isinstance(path, Path) and len(path.relative_to(source).parts) > 1:
             found.photos.append(path)
-            found.labels[path] = printable(path.relative_to(source).parts[0])
+            found.labels[path] = make_printable(path.relative_to(source).parts[0])
         else:
             other += 1
     if other:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from curate.people.evidence import FOUND_TOO_ALIKE, LEAST_WITHIN, WITHIN, Evidence, concentration
-from manifests.runtime.workers import default_workers
+from manifests.runtime.workers import count_cores
 
 # log odds above even at which rounds are run to their end before less sure merges are looked at; ours: finer steps
 # change no label on our photos
@@ -125,7 +125,7 @@ class _Groups:
             cosine = dot / np.sqrt(np.maximum(self.squared[u] * self.squared[v], 1e-12))
             self.odds[places] = odds(cosine, dot / (a * b), a, b)
 
-        with ThreadPoolExecutor(default_workers()) as pool:  # numpy lets go of the interpreter's lock
+        with ThreadPoolExecutor(count_cores()) as pool:  # numpy lets go of the interpreter's lock
             list(pool.map(part, range(0, len(which), _PAIRS_AT_ONCE)))
         if len(self.apart):
             keys = _keys(self.apart, len(self.sum))

@@ -12,7 +12,7 @@ from curate.people.near_duplicates import linked_photos
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.records import Face, Membership, Split
 from manifests.runtime.files import sha256_bytes
-from manifests.runtime.text import counted
+from manifests.runtime.text import format_count
 
 SPLITS = ("train", "val", "test")
 SPANS = "photo_spans_splits"
@@ -103,7 +103,7 @@ def told_moves(moved: Sequence[tuple[Split, Split]]) -> list[str]:
     some = "; ".join(f"{person}, {n} from {old} to {new}" for (person, old, new), n in ordered[:SHOWN])
     more = f"; and {len(ways) - SHOWN} more" if len(ways) > SHOWN else ""
     return [
-        f"{counted(len(moved), 'face')} of {counted(people, 'person', 'people')} "
+        f"{format_count(len(moved), 'face')} of {format_count(people, 'person', 'people')} "
         f"{'changes its' if len(moved) == 1 else 'change their'} split although a frozen set exists: {some}{more}. "
         "Models trained before may have seen what is now evaluated on: train them again, into another folder."
     ]

@@ -14,8 +14,8 @@ from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Photo, Record
 from manifests.privacy.erase import CONSENT_MISSING, CONSENT_REFUSALS, ERASURE_REASONS, NO_CONSENT, erase_dropped_faces
-from manifests.runtime.text import counted, printable
-from manifests.runtime.uris import place_of, uri_of
+from manifests.runtime.text import format_count, make_printable
+from manifests.runtime.uris import display_path, uri_of
 
 COLUMNS = ("source", "licence", "consent")
 CONSENT = ("yes", "no", "withdrawn")  # from the most to the least that is allowed; an empty cell says nothing
@@ -77,7 +77,7 @@ def told_of_photos(
     held: dict[str, set[str]] = defaultdict(set)  # where a person would look for a file -> its photos
     for file in files:
         if file.photo_id is not None:
-            held[uri_of(place_of(file.uri))].add(file.photo_id)
+            held[uri_of(display_path(file.uri))].add(file.photo_id)
     photos = {photo for found in held.values() for photo in found}
     folders = [root if root.is_dir() else root.parent for root in roots]
     found: dict[str, dict[str, str]] = defaultdict(dict)
@@ -98,9 +98,9 @@ def told_of_photos(
                 found[photo]["consent"] = max(before, told.consent, key=CONSENT.index)
     if not unknown:
         return dict(found), []
-    some = ", ".join(printable(name) for name in unknown[:5])
+    some = ", ".join(make_printable(name) for name in unknown[:5])
     more = " and others" if len(unknown) > 5 else ""
-    return dict(found), [f"The sidecar names {counted(len(unknown), 'file')} of no photo here: {some}{more}."]
+    return dict(found), [f"The sidecar names {format_count(len(unknown), 'file')} of no photo here: {some}{more}."]
 
 
 def consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], require: bool) -> list[str]:
@@ -112,13 +112,13 @@ def consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], require:
     said: dict[str, dict[str, str]] = {}
     notices: list[str] = []
     if sidecar is not None:
-        said, notices = told_of_photos(read_sidecar(Path(sidecar)), ledger.rows(File), roots)
+        said, notices = told_of_photos(read_sidecar(Path(sidecar)), ledger.read_rows(File), roots)
     faces: dict[str, list[Face]] = defaultdict(list)
-    for face in ledger.rows(Face):
+    for face in ledger.read_rows(Face):
         faces[face.photo_id].append(face)
     rows: list[Record] = []
     again: list[str] = []
-    for photo in ledger.rows(Photo):
+    for photo in ledger.read_rows(Photo):
         told: dict[str, Any] = {**said.get(photo.photo_id, {})}
         row = replace(photo, **told)
         reason = barred(row.consent, require)
@@ -136,7 +136,7 @@ def consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], require:
         if row != photo:
             rows.append(row)
     config = {"require_consent": require}
-    ledger.record("consent", "all", config, rows, forget=[("stages", "unit", again)] if again else [])
+    ledger.record("consent", "all", config, rows, delete=[("stages", "unit", again)] if again else [])
     erase_dropped_faces(ledger)
     return notices
 

@@ -15,8 +15,8 @@ from curate.photos.csv_tables import read_csv
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import MAX_NAME
 from manifests.ledger.records import Face, File, Label, Membership
-from manifests.runtime.text import counted, printable
-from manifests.runtime.uris import place_of
+from manifests.runtime.text import format_count, make_printable
+from manifests.runtime.uris import display_path
 
 SHOWN = 5  # examples in a notice
 
@@ -56,11 +56,11 @@ def labels_told(spec: str | None, files: Sequence[File]) -> tuple[list[Label], l
     if spec is None:
         return [], []
     hint, table = _parsed(spec)
-    kept = [(place_of(file.uri), file.photo_id) for file in files if file.photo_id is not None]
+    kept = [(display_path(file.uri), file.photo_id) for file in files if file.photo_id is not None]
     said: list[tuple[str, str]]
     notices: list[str]
     if table is None:
-        said, notices = [(photo, printable(path.parent.name)) for path, photo in kept], []
+        said, notices = [(photo, make_printable(path.parent.name)) for path, photo in kept], []
     else:
         said, notices = _from_csv(table, kept)
     found: dict[str, set[str]] = defaultdict(set)
@@ -110,10 +110,11 @@ def _from_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[list[tupl
             said.append((fits[0], label))
     notices = []
     if unknown:
-        notices.append(f"{table} names {counted(len(unknown), 'file')} of no photo here, {_some(unknown)}.")
+        notices.append(f"{table} names {format_count(len(unknown), 'file')} of no photo here, {_some(unknown)}.")
     if twice:
         notices.append(
-            f"{table} names {counted(len(twice), 'file')} that may be several photos, say their folder: {_some(twice)}."
+            f"{table} names {format_count(len(twice), 'file')} that may be several photos, say their folder: "
+            f"{_some(twice)}."
         )
     return said, notices
 

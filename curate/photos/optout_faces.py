@@ -14,14 +14,14 @@ from curate.faces.decode import UndecodableImage, decode
 from curate.faces.interface import FaceModels
 from manifests.card import write_card
 from manifests.errors import BadInput
-from manifests.ledger.ledger import Ledger, now, rewrite
-from manifests.ledger.records import Face, KeptOut, Membership, Model
+from manifests.ledger.ledger import Ledger, rewrite_ledger, utc_now
+from manifests.ledger.records import Face, KeptOutMark, Membership, Model
 from manifests.privacy.erase import OPTED_OUT, erase_dropped_faces, erase_faces
 from manifests.privacy.kept_out import KeptOutList, read_kept_out_list
 from manifests.privacy.keys import compute_mark, ensure_key
 from manifests.privacy.run_cleanup import find_faces_in_runs, remove_faces_from_runs
-from manifests.runtime.text import counted, printable
-from manifests.runtime.workers import IN_WORDS, OUT_OF_MEMORY, Lost, apart
+from manifests.runtime.text import format_count, make_printable
+from manifests.runtime.workers import FAILURE_TEXTS, OUT_OF_MEMORY, FailedUnit, run_in_process
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ def opt_out_faces(
         dropped, people = _dropped(ledger, listed)
         faces = tuple(face.face_id for face in dropped)
         checkpoints = sorted({path for one in find_faces_in_runs([dataset, *runs], faces) for path in one.checkpoints})
-        rate = ledger.detail("group").get("false_match_rate")
+        rate = ledger.read_detail("group").get("false_match_rate")
         if not dry_run:
-            key, made, sha256 = ensure_key(ledger), now(), models.recognizer_sha256()
-            there = {row.mark for row in ledger.rows(KeptOut)}
+            key, made, sha256 = ensure_key(ledger), utc_now(), models.recognizer_sha256()
+            there = {row.mark for row in ledger.read_rows(KeptOutMark)}
             rows = [
-                KeptOut(one, "face", OPTED_OUT, made, tuple(vector.tolist()), sha256)
+                KeptOutMark(one, "face", OPTED_OUT, made, tuple(vector.tolist()), sha256)
                 for vector in examples
                 if remember and (one := compute_mark(key, "face", vector.tobytes())) not in there
             ]
@@ -65,7 +65,7 @@ def opt_out_faces(
             erase_faces(ledger, dropped, OPTED_OUT, rows)
             erase_dropped_faces(ledger)  # what an earlier call was stopped at
     if not dry_run:
-        rewrite(dataset)  # deleted rows stay in a DuckDB file otherwise
+        rewrite_ledger(dataset)  # deleted rows stay in a DuckDB file otherwise
         write_card(dataset)
     kept = len(images) if remember else 0
     return OptedOut(faces, people, kept, listed.threshold, tuple(checkpoints), rate)
@@ -82,18 +82,18 @@ def keep_out(ledger: Ledger, models: FaceModels) -> None:
 
 def _dropped(ledger: Ledger, listed: KeptOutList) -> tuple[list[Face], int]:
     """The rows of faces that are an example's, with near-duplicates, and how many people they were grouped as."""
-    faces = {face.face_id: face for face in ledger.rows(Face) if face.shard is not None}
-    ids, vectors = ledger.embeddings(sorted(faces))
+    faces = {face.face_id: face for face in ledger.read_rows(Face) if face.shard is not None}
+    ids, vectors = ledger.read_embeddings(sorted(faces))
     hit = {face for face, alike in zip(ids, listed.matches(vectors), strict=True) if alike}
     stands = {faces[face].duplicate_of or face for face in hit}
-    hit |= {face.face_id for face in ledger.rows(Face) if face.face_id in stands or face.duplicate_of in stands}
-    people = {row.identity_id for row in ledger.rows(Membership) if row.face_id in hit}
-    return [nameless(face) for face in ledger.rows(Face) if face.face_id in hit], len(people)
+    hit |= {face.face_id for face in ledger.read_rows(Face) if face.face_id in stands or face.duplicate_of in stands}
+    people = {row.identity_id for row in ledger.read_rows(Membership) if row.face_id in hit}
+    return [nameless(face) for face in ledger.read_rows(Face) if face.face_id in hit], len(people)
 
 
 def _models(ledger: Ledger) -> FaceModels:
     """The models that the dataset was made with. Raises BadInput where it has none, or they have changed."""
-    found = [row for row in ledger.rows(Model) if row.role == "recognizer"]
+    found = [row for row in ledger.read_rows(Model) if row.role == "recognizer"]
     if not found:
         raise BadInput(f"{ledger.dataset} was never curated: there is no recognizer to compare faces by.")
     models = resolved(found[0].spec)
@@ -106,27 +106,27 @@ def _decoded(image: Path) -> np.ndarray | str:
     try:
         return decode(image)
     except UndecodableImage as error:
-        return f"it {IN_WORDS[error.reason]}" if error.reason == OUT_OF_MEMORY else str(error)
+        return f"it {FAILURE_TEXTS[error.reason]}" if error.reason == OUT_OF_MEMORY else str(error)
     except OSError as error:
         return str(error.strerror)
 
 
 def _example(image: Path, models: FaceModels) -> np.ndarray:
     """The unit embedding of the one face that a photo shows."""
-    pixels = apart(_decoded, image)
+    pixels = run_in_process(_decoded, image)
     if not isinstance(pixels, np.ndarray):
-        why = f"it {IN_WORDS[pixels.reason]}" if isinstance(pixels, Lost) else pixels
-        raise BadInput(f"--face {printable(image)} cannot be read as a photo ({why}): name another.")
+        why = f"it {FAILURE_TEXTS[pixels.reason]}" if isinstance(pixels, FailedUnit) else pixels
+        raise BadInput(f"--face {make_printable(image)} cannot be read as a photo ({why}): name another.")
     found = [one for one in models.detect(pixels) if one.score >= models.min_score]
     if len(found) != 1:
-        shows = counted(len(found), "face") if found else "no face"
+        shows = format_count(len(found), "face") if found else "no face"
         raise BadInput(
-            f"--face {printable(image)} shows {shows} that can be used: name a "
+            f"--face {make_printable(image)} shows {shows} that can be used: name a "
             "photo, or a part of one, that shows the person alone."
         )
     try:
         fit_similarity(found[0].landmarks5, FFHQ_512)
     except ValueError:
-        raise BadInput(f"--face {printable(image)}: the face cannot be aligned, name another photo.") from None
+        raise BadInput(f"--face {make_printable(image)}: the face cannot be aligned, name another photo.") from None
     crop = align_face(pixels, found[0].landmarks5, FFHQ_512, FFHQ_SIZE)
     return np.asarray(models.embed(crop_for_recognizer(crop, models.template, models.size)[None])[0], np.float32)

@@ -18,11 +18,20 @@ from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.records import Face, File, Photo
 from manifests.privacy.kept_out import NOBODY_KEPT_OUT, KeptOutList
 from manifests.privacy.keys import hide_uri
-from manifests.runtime.archives import ARCHIVE, NESTED, Member, Unreadable, count, entry, is_archive, read
+from manifests.runtime.archives import (
+    ARCHIVE,
+    NESTED,
+    ArchiveError,
+    Member,
+    count_members,
+    is_archive,
+    read_entry,
+    read_member,
+)
 from manifests.runtime.files import sha256_bytes
-from manifests.runtime.text import printable
-from manifests.runtime.uris import member_uri, no_longer_there, place_of, uri_of
-from manifests.runtime.workers import Lost, each
+from manifests.runtime.text import make_printable
+from manifests.runtime.uris import display_path, is_missing, member_uri, uri_of
+from manifests.runtime.workers import FailedUnit, guard_units
 
 # 1 GiB: a 16-bit RGB TIFF of the most pixels that are decoded, uncompressed (ours); of larger files no picture is read
 MAX_BYTES = 2**30
@@ -37,9 +46,9 @@ def check_offered(paths: Sequence[Path]) -> None:
     """Raise BadInput for a path that does not exist and for one that is a dataset itself."""
     for path in paths:
         if not os.path.lexists(path):
-            raise BadInput(f"{printable(path)} does not exist: name a photo or a folder of photos.")
+            raise BadInput(f"{make_printable(path)} does not exist: name a photo or a folder of photos.")
         if os.path.lexists(path / LEDGER_NAME):
-            raise BadInput(f"{printable(path)} is a dataset already: name the folder that holds the photos.")
+            raise BadInput(f"{make_printable(path)} is a dataset already: name the folder that holds the photos.")
 
 
 def offered(paths: Sequence[Path], walked_into: set[str] | None = None) -> Iterator[Path | File]:
@@ -92,15 +101,17 @@ def _under(real: str, roots: Sequence[str]) -> bool:
     return any(real == root or real.startswith(root.rstrip(os.sep) + os.sep) for root in roots)
 
 
-def scan_batch(items: Sequence[Path | Member | Lost], kept_out: KeptOutList = NOBODY_KEPT_OUT) -> list[File | Photo]:
+def scan_batch(
+    items: Sequence[Path | Member | FailedUnit], kept_out: KeptOutList = NOBODY_KEPT_OUT
+) -> list[File | Photo]:
     """Read, hash and decode each file: a File row for every one, a Photo row for every decodable picture.
 
     An archive's row says ARCHIVE, which `count_batch` may have to correct. A folder in an archive has no row. What is
     kept out is not decoded, and its row holds neither its name nor its hash.
     """
     rows: list[File | Photo] = []
-    for item in each(items):
-        if isinstance(item, Lost):
+    for item in guard_units(items):
+        if isinstance(item, FailedUnit):
             rows.append(_lost(item))
         else:
             rows += _scan_member(item, kept_out) if isinstance(item, Member) else _scan_file(item, kept_out)
@@ -140,22 +151,22 @@ def _scan_file(path: Path, kept_out: KeptOutList) -> list[File | Photo]:
 def _scan_member(member: Member, kept_out: KeptOutList) -> list[File | Photo]:
     try:
         mtime_ns = member.archive.stat().st_mtime_ns
-        said = entry(member)
-    except (Unreadable, OSError) as error:
-        reason = error.reason if isinstance(error, Unreadable) else "unreadable_file"
+        said = read_entry(member)
+    except (ArchiveError, OSError) as error:
+        reason = error.reason if isinstance(error, ArchiveError) else "unreadable_file"
         return [File(member_uri(member.archive, member.index, b""), None, None, None, "failed", reason)]
     if said.folder:
         return []
     row = File(member_uri(member.archive, member.index, said.name), None, said.size, mtime_ns, "failed")
     try:
-        data = read(member)
+        data = read_member(member)
         photo_id = sha256_bytes(data)
         if (why := kept_out.reason_for(photo_id)) is not None:
             return [_hidden(row.uri, kept_out, why)]
         image = decode(data)
     except OSError:
         return [replace(row, reason="unreadable_file")]
-    except Unreadable as error:
+    except ArchiveError as error:
         return [replace(row, reason=error.reason)]
     except UndecodableImage as error:
         nested = error.reason == "not_an_image" and is_archive(data[:512])
@@ -168,17 +179,17 @@ def _hidden(uri: str, kept_out: KeptOutList, reason: str) -> File:
     return File(hide_uri(kept_out.key, uri), None, None, None, "dropped", reason)
 
 
-def count_batch(archives: Sequence[Path | Lost]) -> list[tuple[File, int]]:
+def count_batch(archives: Sequence[Path | FailedUnit]) -> list[tuple[File, int]]:
     """The row of each archive, and how many members of it are offered."""
     counted: list[tuple[File, int]] = []
-    for archive in each(archives):
-        if isinstance(archive, Lost):
+    for archive in guard_units(archives):
+        if isinstance(archive, FailedUnit):
             counted.append((_lost(archive), 0))
             continue
         try:
             found = archive.stat()
-            members, reason = count(archive)
-        except Unreadable as error:
+            members, reason = count_members(archive)
+        except ArchiveError as error:
             members, reason = 0, error.reason
         except OSError:
             counted.append((_turned_away(archive, "failed", "unreadable_file"), 0))
@@ -193,7 +204,7 @@ def uri_of_item(item: Path | Member) -> str:
     return member_uri(item.archive, item.index, b"") if isinstance(item, Member) else uri_of(item)
 
 
-def _lost(lost: Lost) -> File:
+def _lost(lost: FailedUnit) -> File:
     """The row of a file that no process came through. Its size and time make sure that it is not read again."""
     try:
         path = lost.unit.archive if isinstance(lost.unit, Member) else lost.unit
@@ -247,11 +258,11 @@ def mark_replaced(
 
 def told_gone(rows: Sequence[File]) -> list[str]:
     """What is to be told of rows whose files were not offered now and are no longer where they were."""
-    gone = [row for row in rows if row.photo_id is not None and row.reason not in _UNREAD and no_longer_there(row.uri)]
+    gone = [row for row in rows if row.photo_id is not None and row.reason not in _UNREAD and is_missing(row.uri)]
     if not gone:
         return []
     held = f"{len(gone)} file{'s that held photos are' if len(gone) > 1 else ' that held a photo is'} no longer there"
-    first = printable(place_of(min(row.uri for row in gone)))
+    first = make_printable(display_path(min(row.uri for row in gone)))
     return [f"{held}, {first}{' for one' if len(gone) > 1 else ''}; photos, faces and crops stay in the dataset."]
 
 

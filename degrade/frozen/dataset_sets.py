@@ -35,10 +35,10 @@ from degrade.operations.apply import VERSION, check_sizes
 from degrade.presets import Preset, check_seed, draw, find_preset
 from manifests.card import write_card
 from manifests.errors import BadInput, LedgerBroken
-from manifests.ledger.ledger import Ledger, now
+from manifests.ledger.ledger import Ledger, utc_now
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Degradation, Split
-from manifests.runtime.files import config_hash, sha256_file, sweep, write_atomically
+from manifests.runtime.files import hash_config, remove_temporary_files, sha256_file, write_atomically
 from manifests.runtime.workers import check_workers
 
 STAGE = "degrade"
@@ -144,14 +144,14 @@ def make_set(
         crops = [crop_path(ledger.dataset, face) for _, batch in todo for face in batch]
         if gone := [path for path in crops if not path.is_file()]:
             raise LedgerBroken(f"{len(gone)} crops are missing, {gone[0]} for one: run `likeness curate` again.")
-        sweep(ledger.dataset / "lq" / plan.name)
+        remove_temporary_files(ledger.dataset / "lq" / plan.name)
         if todo:
             plan.begin()
         if progress:
             progress(len(plan.faces) - len(crops))
         with mapper(workers, len(crops)) as map_in_order:
             for number, batch in todo:
-                started = now()
+                started = utc_now()
                 jobs = [plan.job(face) for face in batch]
                 rows = []
                 for face, job, result in zip(batch, jobs, map_in_order(run_job, jobs), strict=True):
@@ -185,7 +185,7 @@ class _Plan:
         } | ({} if engine == "exact" else {"engine": engine})
         marks = ledger.query("SELECT unit, config_hash, detail FROM stages WHERE stage = ? ORDER BY unit", STAGE)
         ours = [row for row in marks.iter_rows() if row[0] == self.name or row[0].startswith(f"{self.name}/")]
-        if any(row[1] != config_hash(self.config) for row in ours):
+        if any(row[1] != hash_config(self.config) for row in ours):
             raise BadInput(
                 f"The set {self.name} was made with other numbers behind the same names (an older Likeness, probably), "
                 "and a frozen set is not made anew: choose another --seed."
@@ -244,7 +244,7 @@ class _Plan:
 
     def finish(self) -> None:
         """Write theta.jsonl, card and README beside the images and note their sha256, unless they are as noted."""
-        folder, started = self.ledger.dataset / "lq" / self.name, now()
+        folder, started = self.ledger.dataset / "lq" / self.name, utc_now()
         if self.beside and _hashes(folder) == self.beside:
             return
         if not self.beside and _records_stand(folder):  # of an older Likeness, or killed before they were noted

@@ -34,7 +34,14 @@ from degrade.operations.apply import Theta
 from degrade.presets import check_seed, draw, find_preset
 from manifests.errors import BadInput
 from manifests.ledger.paths import LEDGER_NAME, PARTS
-from manifests.runtime.files import LOCK, in_the_way, only_writer, sha256_file, sweep, write_atomically
+from manifests.runtime.files import (
+    LOCK,
+    find_blocking_file,
+    lock_folder,
+    remove_temporary_files,
+    sha256_file,
+    write_atomically,
+)
 from manifests.runtime.workers import check_workers
 
 MIN_SIZE, MAX_SIZE = 16, 8192  # of --size, pixels: below, no face is left; above, few pictures may be that large (ours)
@@ -123,8 +130,8 @@ def degrade_folder(
     _finished(out, card, sources)
     if dry_run:
         return FolderReport(str(out), chosen.name, seed, size, len(sources), made=0, mended=0, skipped=())
-    with only_writer(out):
-        sweep(out)
+    with lock_folder(out):
+        remove_temporary_files(out)
         if finished := _finished(out, card, sources):  # asked again: another process may have made it meanwhile
             made, mended = _mend(folder, out, workers, progress)
             before = tuple((name, reason) for name, reason in read_card(out)["skipped"])
@@ -234,7 +241,7 @@ def _finished(out: Path, card: dict[str, Any], sources: list[Path]) -> dict[str,
 
 def card_of_out(out: Path) -> dict[str, Any] | None:
     """The card of the set that lies in `out`; None where `out` is free. Raises BadInput where something else is."""
-    if (file := in_the_way(out)) is not None:
+    if (file := find_blocking_file(out)) is not None:
         raise BadInput(f"{file} is a file: name a folder for --out.")
     for here in (out.absolute(), out.resolve()):
         if any(place.name in PARTS and (place.parent / LEDGER_NAME).is_file() for place in (here, *here.parents)):

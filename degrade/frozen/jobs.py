@@ -22,8 +22,15 @@ from PIL import Image
 from degrade.operations.apply import MAX_PIXELS, Pixels, Theta, apply_to_pixels, shrink, to_float, to_uint8
 from degrade.operations.pixels import quiet_opencv
 from manifests.errors import BadInput
-from manifests.runtime.workers import IN_WORDS, Lost, Map, apart, each, limits
-from manifests.runtime.workers import mapper as workers_mapper
+from manifests.runtime.workers import (
+    FAILURE_TEXTS,
+    BatchMap,
+    FailedUnit,
+    enforce_limits,
+    guard_units,
+    open_pool,
+    run_in_process,
+)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")  # whatever the name says; curation decodes the same
 ENGINES = ("exact", "basicsr")
@@ -107,9 +114,9 @@ def decode_picture(data: bytes) -> Pixels:
 def decode_apart(path: Path) -> Pixels:
     """`decode_picture` of a file, in a process of its own, which stands what a picture of others does to it. Raises
     BadInput with the reason, and OSError."""
-    found = apart(_decoded, path)
-    if isinstance(found, Lost):
-        raise BadInput(IN_WORDS[found.reason])
+    found = run_in_process(_decoded, path)
+    if isinstance(found, FailedUnit):
+        raise BadInput(FAILURE_TEXTS[found.reason])
     if isinstance(found, str):
         raise BadInput(found)
     return np.asarray(found)
@@ -137,7 +144,7 @@ def run_job(job: Job) -> Result:
     becomes a `problem`, never an exception."""
     try:
         data = job.source.read_bytes()
-        with limits():
+        with enforce_limits():
             pixels = decode_picture(data)
         pixels = shrink(pixels, job.size)
     except OSError as error:
@@ -173,7 +180,7 @@ def compare_job(job: Job) -> Comparison:
     if regenerated is None or on_disk == regenerated:
         return Comparison(on_disk, regenerated, source, None if regenerated is None else 0)
     try:
-        with limits():
+        with enforce_limits():
             here, again = decode_picture(data), decode_picture(made.png)
     except BadInput:
         return Comparison(on_disk, regenerated, source, 255)
@@ -182,26 +189,27 @@ def compare_job(job: Job) -> Comparison:
     return Comparison(on_disk, regenerated, source, difference)
 
 
-def run_jobs(jobs: Sequence[Job | Lost]) -> list[Result]:
+def run_jobs(jobs: Sequence[Job | FailedUnit]) -> list[Result]:
     """`run_job` for pictures of others: one that no process comes through is a `problem` too."""
     return [
-        Result(problem=IN_WORDS[j.reason]) if isinstance(j, Lost) else run_job(j) for j in each(jobs, limited=False)
+        Result(problem=FAILURE_TEXTS[j.reason]) if isinstance(j, FailedUnit) else run_job(j)
+        for j in guard_units(jobs, limited=False)
     ]
 
 
-def compare_jobs(jobs: Sequence[Job | Lost]) -> list[Comparison]:
+def compare_jobs(jobs: Sequence[Job | FailedUnit]) -> list[Comparison]:
     """`compare_job` for pictures of others."""
     nothing = Comparison(None, None, None, None)
-    return [nothing if isinstance(job, Lost) else compare_job(job) for job in each(jobs, limited=False)]
+    return [nothing if isinstance(job, FailedUnit) else compare_job(job) for job in guard_units(jobs, limited=False)]
 
 
 @contextmanager
-def mapper(workers: int | None, jobs: int) -> Iterator[Map]:
+def mapper(workers: int | None, jobs: int) -> Iterator[BatchMap]:
     """The pool of manifests.runtime.workers, no larger than there are jobs; for our own crops, of which one process
     comes
     through as well as this one does."""
     fewer = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
-    with workers_mapper(None if fewer == 1 else fewer, _start_worker) as run:
+    with open_pool(None if fewer == 1 else fewer, _start_worker) as run:
         yield run
 
 
@@ -210,7 +218,7 @@ def mapper_of_others(workers: int | None, jobs: int) -> Iterator[Callable[[JobsF
     """The same for pictures of others and the functions of several jobs: a process stands what they do to it, also one
     alone; None works here."""
     fewer = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
-    with workers_mapper(fewer, _start_worker) as run:
+    with open_pool(fewer, _start_worker) as run:
         yield lambda function, given: chain.from_iterable(run(function, [[job] for job in given]))
 
 

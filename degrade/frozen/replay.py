@@ -22,7 +22,7 @@ from degrade.frozen.set_files import (
     read_card,
 )
 from manifests.errors import BadInput
-from manifests.runtime.files import only_writer, sha256_bytes, sha256_file, sweep, write_atomically
+from manifests.runtime.files import lock_folder, remove_temporary_files, sha256_bytes, sha256_file, write_atomically
 from manifests.runtime.workers import check_workers
 
 
@@ -69,8 +69,8 @@ def replay(
     if dry_run:
         return FolderReport(*done, made=0, mended=0, skipped=tuple(skipped))
 
-    with only_writer(out):
-        sweep(out)
+    with lock_folder(out):
+        remove_temporary_files(out)
         if not complete:
             write_atomically(out / CARD, card_bytes(card, complete=False))
         jobs = [_job(source, rows[n]) for n in todo]

@@ -14,8 +14,8 @@ from manifests.export.formats import Format, select_format
 from manifests.export.output_folder import check_output_folder, publish_folder
 from manifests.export.selection import SPLITS, ExportOptions, Selection, select_for_export
 from manifests.ledger.ledger import Ledger
-from manifests.runtime.files import config_hash
-from manifests.runtime.progress import Report
+from manifests.runtime.files import hash_config
+from manifests.runtime.progress import Progress
 from manifests.runtime.versions import code_version
 
 CARD = "likeness_export.json"
@@ -39,7 +39,12 @@ class ExportResult:
 
 
 def export_dataset(
-    dataset: Path, out: Path, name: str, options: ExportOptions, dry_run: bool = False, report: Report = lambda *_: None
+    dataset: Path,
+    out: Path,
+    name: str,
+    options: ExportOptions,
+    dry_run: bool = False,
+    progress: Progress = lambda *_: None,
 ) -> ExportResult:
     """Write `dataset` to `out` in the format `name`, whole or not at all; the same command again finds it done.
 
@@ -67,7 +72,7 @@ def export_dataset(
     if dry_run:
         return _told(name, out, selection, kind, 0, size, False)
     _check_room(out, size)
-    with publish_folder(out, lambda done: report("export", done, len(sources))) as folder:
+    with publish_folder(out, lambda done: progress("export", done, len(sources))) as folder:
         kind.write(selection, folder)
         facts = _facts(name, selection, digest) | {"files": folder.files, "bytes": folder.bytes}
         folder.add_bytes(CARD, (json.dumps(facts, indent=2, sort_keys=True) + "\n").encode())
@@ -110,7 +115,7 @@ def _digest(name: str, selection: Selection) -> str:
         "lq": selection.lq_sha256,
         "recognizer": selection.recognizer,
     }
-    return config_hash(content)
+    return hash_config(content)
 
 
 def _facts(name: str, selection: Selection, digest: str) -> dict[str, Any]:

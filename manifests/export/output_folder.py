@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.paths import LEDGER_NAME
-from manifests.runtime.files import in_the_way
+from manifests.runtime.files import find_blocking_file
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # all that a picture needs; the rest is metadata
@@ -121,7 +121,7 @@ def strip_png_metadata(source: Path) -> bytes:
 
 def check_output_folder(dataset: Path, out: Path) -> None:
     """Raise BadInput where an export cannot be written to `out`."""
-    if (file := in_the_way(out)) is not None:
+    if (file := find_blocking_file(out)) is not None:
         raise BadInput(f"{file} is a file and an export is a folder: name another one for --out.")
     here, inside = Path(os.path.realpath(out)), Path(os.path.realpath(dataset))
     if inside == here or inside in here.parents:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from manifests.errors import BadInput, LedgerBroken
-from manifests.ledger.cleaned_targets import best_versions, newest_iteration, version_path
+from manifests.ledger.cleaned_targets import find_newest_iteration, select_best_versions, version_path
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
-from manifests.ledger.records import Degradation, Pair, Version
+from manifests.ledger.records import CleanedVersion, Degradation, Pair
 from manifests.privacy.erase import CONSENT_REFUSALS
 from manifests.runtime.files import sha256_file
 
@@ -116,7 +116,7 @@ class Selection:
         return replace(self, faces=faces, left_out=self.left_out + gone)
 
 
-def image_path(dataset: Path, face_id: str, version: Version | None = None) -> Path:
+def image_path(dataset: Path, face_id: str, version: CleanedVersion | None = None) -> Path:
     """The picture that a face exports: the one place that decides it."""
     if version is None:
         return crop_path(dataset, face_id)
@@ -126,20 +126,20 @@ def image_path(dataset: Path, face_id: str, version: Version | None = None) -> P
     return path
 
 
-def _best(ledger: Ledger, options: ExportOptions) -> dict[str, Version]:
+def _best(ledger: Ledger, options: ExportOptions) -> dict[str, CleanedVersion]:
     """The cleaned versions that go along, by face: of training faces alone, and of the newest iteration."""
     if options.version not in VERSIONS:
         raise BadInput(f"--version {options.version}: say {' or '.join(VERSIONS)}.")
     if options.version == "original":
         return {}
-    iteration = newest_iteration(ledger)
-    found = {} if iteration is None else best_versions(ledger, iteration)
+    iteration = find_newest_iteration(ledger)
+    found = {} if iteration is None else select_best_versions(ledger, iteration)
     if not found:
         raise BadInput(f"{ledger.dataset} has no cleaned version: make some with `likeness iterate`.")
     return found
 
 
-def _marks(version: Version | None) -> dict[str, str | None]:
+def _marks(version: CleanedVersion | None) -> dict[str, str | None]:
     """How a face says which of its pictures is shown."""
     if version is None:
         return {"version": "original", "parent": None}
@@ -157,7 +157,7 @@ def select_for_export(ledger: Ledger, options: ExportOptions) -> Selection:
     faces, out = _faces(ledger, options, _best(ledger, options))
     left_out = Counter(("faces", reason) for reason in out.values())
     pairs = []
-    for row in ledger.rows(Pair):
+    for row in ledger.read_rows(Pair):
         if row.split not in options.splits:
             continue
         if row.target not in faces:
@@ -180,14 +180,14 @@ def select_for_export(ledger: Ledger, options: ExportOptions) -> Selection:
     selection = _with_lq(ledger, selection)
     if not options.embeddings:
         return selection
-    ids, vectors = ledger.embeddings(sorted(selection.faces))
+    ids, vectors = ledger.read_embeddings(sorted(selection.faces))
     models = ledger.query("SELECT file, sha256, licence, dim FROM models WHERE role = 'recognizer'")
     found = models.row(0, named=True) if len(models) else {}
     return replace(selection, embeddings=dict(zip(ids, vectors, strict=True)), recognizer=found)
 
 
 def _faces(
-    ledger: Ledger, options: ExportOptions, best: Mapping[str, Version]
+    ledger: Ledger, options: ExportOptions, best: Mapping[str, CleanedVersion]
 ) -> tuple[dict[str, ExportedFace], dict[str, str]]:
     """The faces that may be exported, and every other accepted face with its reason."""
     refusing = ledger.query(
@@ -230,7 +230,7 @@ def _with_lq(ledger: Ledger, selection: Selection) -> Selection:
     name = selection.options.lq_set
     if name is None:
         return selection
-    frozen = [row for row in ledger.rows(Degradation) if row.lq_set == name]
+    frozen = [row for row in ledger.read_rows(Degradation) if row.lq_set == name]
     if not frozen:
         there = sorted(set(ledger.query("SELECT DISTINCT lq_set FROM degradations").to_series()))
         raise BadInput(

@@ -13,26 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import Version
+from manifests.ledger.records import CleanedVersion
 
-FOLDER = "versions"
+VERSIONS_FOLDER = "versions"
 NOT_IN_TRAIN = "not_in_train"
-KINDS = ("versions", "trained_on")  # of what is known of a face
+HISTORY_TABLES = ("versions", "training_images")  # of what is known of a face
 
 
 def version_path(dataset: Path, iteration: str, round_: int, face_id: str) -> Path:
     """Where the PNG of a version lies, of the size that the iteration's recipe restores."""
-    return dataset / FOLDER / iteration / str(round_) / face_id[:2] / f"{face_id}.png"
+    return dataset / VERSIONS_FOLDER / iteration / str(round_) / face_id[:2] / f"{face_id}.png"
 
 
-def versions_of(dataset: Path, face_id: str) -> list[Path]:
+def find_version_files(dataset: Path, face_id: str) -> list[Path]:
     """The files of every version of a face, of all iterations."""
-    return sorted((dataset / FOLDER).glob(f"*/*/{face_id[:2]}/{face_id}.png"))
+    return sorted((dataset / VERSIONS_FOLDER).glob(f"*/*/{face_id[:2]}/{face_id}.png"))
 
 
-def newest_iteration(ledger: Ledger) -> str | None:
+def find_newest_iteration(ledger: Ledger) -> str | None:
     """The iteration that cleaned or trained last; None where there is none."""
-    if not ledger.has("versions"):
+    if not ledger.has_table("versions"):
         return None
     found = ledger.query(
         "SELECT split_part(unit, '/', 1) AS it FROM stages WHERE stage = 'iterate' AND unit NOT LIKE '%/strayed' "
@@ -41,7 +41,7 @@ def newest_iteration(ledger: Ledger) -> str | None:
     return str(found["it"][0]) if len(found) else None
 
 
-def best_versions(ledger: Ledger, iteration: str, before: int | None = None) -> dict[str, Version]:
+def select_best_versions(ledger: Ledger, iteration: str, before: int | None = None) -> dict[str, CleanedVersion]:
     """The newest kept version of every training face, by face, of rounds earlier than `before` (None: of all).
 
     Never of a face that is not in the training split now, nor of one that a target of val or test has as a reference
@@ -56,41 +56,41 @@ def best_versions(ledger: Ledger, iteration: str, before: int | None = None) -> 
         iteration,
         before,
     )
-    return {row["face_id"]: Version(**row) for row in rows.iter_rows(named=True)}
+    return {row["face_id"]: CleanedVersion(**row) for row in rows.iter_rows(named=True)}
 
 
-def strayed(ledger: Ledger) -> list[Version]:
+def find_stray_versions(ledger: Ledger) -> list[CleanedVersion]:
     """Kept versions of faces that are not, or no longer, in the training split, as they should be: dropped."""
-    if not ledger.has("versions"):
+    if not ledger.has_table("versions"):
         return []
     rows = ledger.query(
         """SELECT v.* FROM versions v LEFT JOIN splits s ON s.face_id = v.face_id AND s.split = 'train'
            WHERE v.status = 'ok' AND s.face_id IS NULL ORDER BY v.iteration, v.round, v.face_id"""
     )
     return [
-        replace(Version(**row), sha256=None, status="dropped", reason=NOT_IN_TRAIN)
+        replace(CleanedVersion(**row), sha256=None, status="dropped", reason=NOT_IN_TRAIN)
         for row in rows.iter_rows(named=True)
     ]
 
 
-def history_of(ledger: Ledger, faces: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+def read_history(ledger: Ledger, faces: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
     """Every attempt to clean each of the faces, and every round that was trained on it, in order, by face.
 
     An attempt has the columns of `versions`; a round has iteration, round and `version`, None for the original.
     """
-    if not ledger.has("versions"):
+    if not ledger.has_table("versions"):
         return {}
     wanted = list(faces)
     found: dict[str, list[dict[str, Any]]] = {}
-    for table in KINDS:
+    for table in HISTORY_TABLES:
         sql = f"SELECT * FROM {table} WHERE list_contains(?, face_id) ORDER BY iteration, round"
         for row in ledger.query(sql, wanted).iter_rows(named=True):
             found.setdefault(row["face_id"], []).append({"kind": table, **row})
     return found
 
 
-def in_words(history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What `history_of` says of a face, in sentences: an attempt a line, and a line an iteration's rounds."""
+def describe_history(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What `read_history` says of a face, in sentences: an attempt a line, and a line an iteration's rounds."""
     said = []
     for row in history:
         if row["kind"] == "versions":
@@ -104,7 +104,7 @@ def in_words(history: Sequence[Mapping[str, Any]]) -> list[str]:
             )
     rounds: dict[str, list[str]] = {}
     for row in history:
-        if row["kind"] == "trained_on":
+        if row["kind"] == "training_images":
             what = "the original" if row["version"] is None else f"the version of round {row['version']}"
             rounds.setdefault(row["iteration"], []).append(f"round {row['round']} on {what}")
     return said + [f"iteration {iteration} was trained in {', '.join(of)}" for iteration, of in rounds.items()]

@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from manifests.ledger.records import Decision, Face
+from manifests.ledger.records import DecisionRow, Face
 
-REASON = "decided"  # of a face that was dropped by a decision
+DROPPED_BY_DECISION = "decided"  # of a face that was dropped by a decision
 MAX_NAME = 255  # characters of a person's name: what file systems allow a folder (ours)
 MIN_OVERLAP = 0.5  # of a recorded box with today's (ours, as detectors are scored)
 # kind -> its lists of faces; a merge has a list of lists instead, `sides`
@@ -29,7 +29,7 @@ PARTS = {
 
 
 @dataclass(frozen=True)
-class NamedFace:
+class FaceLocation:
     """A face as a decision remembers it."""
 
     photo_id: str
@@ -38,30 +38,30 @@ class NamedFace:
 
 
 @dataclass(frozen=True)
-class Act:
+class Decision:
     """A decision, read: the lists of faces in the order of PARTS, or the sides of a merge."""
 
     number: int
     kind: str
-    parts: tuple[tuple[NamedFace, ...], ...] = ()
+    parts: tuple[tuple[FaceLocation, ...], ...] = ()
     name: str | None = None
     undoes: int | None = None
 
 
-def read_act(row: Decision) -> Act:
+def parse_decision(row: DecisionRow) -> Decision:
     """A row of the log as an act."""
-    return Act(row.decision_id, row.kind, parts_of(row.kind, json.loads(row.faces)), row.name, row.undoes)
+    return Decision(row.decision_id, row.kind, decode_faces(row.kind, json.loads(row.faces)), row.name, row.undoes)
 
 
-def parts_of(kind: str, told: Mapping[str, list]) -> tuple[tuple[NamedFace, ...], ...]:
+def decode_faces(kind: str, told: Mapping[str, list]) -> tuple[tuple[FaceLocation, ...], ...]:
     lists = told["sides"] if kind == "merge" else [told.get(part, []) for part in PARTS[kind]]
     return tuple(
-        tuple(NamedFace(one["photo"], tuple(one["box"]), bool(one.get("witness", False))) for one in faces)
+        tuple(FaceLocation(one["photo"], tuple(one["box"]), bool(one.get("witness", False))) for one in faces)
         for faces in lists
     )
 
 
-def faces_told(act: Act) -> dict[str, list]:
+def encode_faces(act: Decision) -> dict[str, list]:
     """The faces of an act as the log and the decisions file write them."""
     lists = [
         [{"photo": f.photo_id, "box": list(f.box), **({"witness": True} if f.witness else {})} for f in faces]
@@ -70,7 +70,7 @@ def faces_told(act: Act) -> dict[str, list]:
     return {"sides": lists} if act.kind == "merge" else dict(zip(PARTS[act.kind], lists, strict=True))
 
 
-def in_force(acts: Iterable[Act]) -> list[Act]:
+def select_active(acts: Iterable[Decision]) -> list[Decision]:
     """The acts that nobody has taken back, without the undos themselves; an undo that was undone counts for nothing."""
     back: set[int] = set()
     kept = []
@@ -84,7 +84,7 @@ def in_force(acts: Iterable[Act]) -> list[Act]:
     return kept[::-1]
 
 
-def taken_back(acts: Iterable[Act]) -> dict[int, int]:
+def find_undos(acts: Iterable[Decision]) -> dict[int, int]:
     """number -> the undo that takes it back today."""
     by: dict[int, int] = {}
     for act in sorted(acts, key=lambda act: -act.number):
@@ -93,7 +93,7 @@ def taken_back(acts: Iterable[Act]) -> dict[int, int]:
     return by
 
 
-class Finder:
+class FaceFinder:
     """Today's face for a named one."""
 
     def __init__(self, faces: Iterable[Face]) -> None:
@@ -101,9 +101,9 @@ class Finder:
         for face in faces:
             self._of_photo[face.photo_id].append(face)
 
-    def find(self, named: NamedFace) -> tuple[Face | None, str]:
+    def find(self, named: FaceLocation) -> tuple[Face | None, str]:
         """The face with the largest overlap, and ''; or the one that was dropped, or None, and why there is none."""
-        found = [(overlap(face.box, named.box), face) for face in self._of_photo.get(named.photo_id, ())]
+        found = [(measure_overlap(face.box, named.box), face) for face in self._of_photo.get(named.photo_id, ())]
         near = [(share, face) for share, face in found if share >= MIN_OVERLAP]
         if not near:
             return None, "no face lies there now" if found else "its photo is not there"
@@ -112,7 +112,7 @@ class Finder:
         return best, "" if usable else f"dropped, {best.reason}"
 
 
-def overlap(one: Sequence[float], other: Sequence[float]) -> float:
+def measure_overlap(one: Sequence[float], other: Sequence[float]) -> float:
     """Intersection over union of two boxes, 0 to 1."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
@@ -121,11 +121,11 @@ def overlap(one: Sequence[float], other: Sequence[float]) -> float:
     return shared / (areas - shared) if areas > shared else 0.0
 
 
-def not_in_use(act: Act, finder: Finder) -> list[tuple[NamedFace, str]]:
+def find_unused_faces(act: Decision, finder: FaceFinder) -> list[tuple[FaceLocation, str]]:
     """The faces of an act that are not in use today, each once, and why; what a drop has dropped is in place."""
-    found: dict[tuple[str, tuple[float, ...]], tuple[NamedFace, str]] = {}
+    found: dict[tuple[str, tuple[float, ...]], tuple[FaceLocation, str]] = {}
     for named in (named for part in act.parts for named in part):
         face, why = finder.find(named)
-        if why and not (act.kind == "drop" and face is not None and face.reason == REASON):
+        if why and not (act.kind == "drop" and face is not None and face.reason == DROPPED_BY_DECISION):
             found.setdefault((named.photo_id, named.box), (named, why))
     return list(found.values())

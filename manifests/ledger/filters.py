@@ -92,7 +92,7 @@ def columns_of_filter(rule: Filter) -> set[str]:
     return {_name(node) for node in _nodes(_parsed(rule.sql)) if node["class"] == "COLUMN_REF"}
 
 
-def removals(faces: Sequence[Face], sizes: Sequence[tuple[int, int]], found: FilterSet) -> np.ndarray:
+def find_removals(faces: Sequence[Face], sizes: Sequence[tuple[int, int]], found: FilterSet) -> np.ndarray:
     """Which faces each filter removes, asked alone: bool (faces, filters). `sizes` are their photos' (width, height).
 
     Raises BadInput for a predicate that fails on a face (a cast that overflows, for one).

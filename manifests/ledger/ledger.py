@@ -18,20 +18,20 @@ import polars as pl
 import pyarrow as pa
 
 from manifests.errors import BadInput, LedgerBroken, LedgerError, LedgerLocked, LedgerMissing
-from manifests.ledger.migrations import migrate, refuse_newer, version_of
+from manifests.ledger.migrations import create_schema, read_version, refuse_newer
 from manifests.ledger.paths import LEDGER_NAME, PENDING_NAME, shard_path
 from manifests.ledger.records import KEYS, TABLES, Record
-from manifests.runtime.files import BROKEN_ARRAY, config_hash, in_the_way
+from manifests.runtime.files import ARRAY_ERRORS, find_blocking_file, hash_config
 from manifests.runtime.json_log import log
 from manifests.runtime.versions import code_version, tool_versions
 
 Row = TypeVar("Row")
-Forget = tuple[str, str, Sequence[str]]  # table, column, values: the rows that go
+Deletion = tuple[str, str, Sequence[str]]  # table, column, values: the rows that go
 _WORDS = ("p-[0-9a-f]+|[0-9a-f]+", "file://[A-Za-z0-9_.~%/-]+")  # ids and hashes; uris as `uri_of` writes them
-NewDetail = tuple[str, str, str, dict[str, Any]]  # stage, unit, config hash: what it noted from now on
+DetailUpdate = tuple[str, str, str, dict[str, Any]]  # stage, unit, config hash: what it noted from now on
 
 
-def now() -> datetime:
+def utc_now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
@@ -51,7 +51,7 @@ class Ledger:
         file that is no ledger.
         """
         path = Path(dataset) / LEDGER_NAME
-        if (file := in_the_way(Path(dataset))) is not None:
+        if (file := find_blocking_file(Path(dataset))) is not None:
             kind = BadInput if write else LedgerMissing
             raise kind(f"{file} is a file and a dataset is a folder: name another one.")
         if not finishing and (Path(dataset) / PENDING_NAME).exists():
@@ -85,11 +85,11 @@ class Ledger:
         try:
             con.execute("SET enable_external_access = false")  # SQL of others reads this ledger and no other file
             if write:
-                migrate(con, str(path))
-            elif version_of(con) == 0:
+                create_schema(con, str(path))
+            elif read_version(con) == 0:
                 raise LedgerError(f"{path} is not a Likeness ledger: name the folder of a dataset.")
             else:
-                refuse_newer(version_of(con), str(path))
+                refuse_newer(read_version(con), str(path))
         except duckdb.Error as error:
             con.close()
             raise LedgerError(f"{path} is not a Likeness ledger: {_first_line(error)}") from None
@@ -128,45 +128,45 @@ class Ledger:
                 f"The ledger's answer cannot be shown ({_first_line(error)}): cast the column, as in ::VARCHAR."
             ) from None
 
-    def table(self, name: str) -> pl.DataFrame:
+    def read_table(self, name: str) -> pl.DataFrame:
         """A whole table, ordered by its key."""
         return self.query(f"SELECT * FROM {name} ORDER BY {', '.join(KEYS[name])}")
 
-    def has(self, table: str) -> bool:
+    def has_table(self, table: str) -> bool:
         """Whether there is such a table; an older ledger that is only read may lack one."""
         return bool(len(self.query("SELECT 1 FROM information_schema.tables WHERE table_name = ?", table)))
 
-    def rows(self, kind: type[Row]) -> list[Row]:
-        """A whole table as records, ordered by its key: `ledger.rows(Face)`."""
+    def read_rows(self, kind: type[Row]) -> list[Row]:
+        """A whole table as records, ordered by its key: `ledger.read_rows(Face)`."""
         name = TABLES[kind][0]
         # an older ledger that is only read may lack a table or a column that a later version added
         if not len(self.query("SELECT 1 FROM information_schema.tables WHERE table_name = ?", name)):
             return []
-        table = self.table(name)
+        table = self.read_table(name)
         names = [field.name for field in dataclasses.fields(cast(Any, kind)) if field.name in table.columns]
         return [
             kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
             for row in table.select(names).iter_rows(named=True)
         ]
 
-    def done(self, stage: str, config: Any) -> set[str]:
+    def find_finished(self, stage: str, config: Any) -> set[str]:
         """The units of `stage` that were finished under this very configuration."""
-        found = self.query("SELECT unit FROM stages WHERE stage = ? AND config_hash = ?", stage, config_hash(config))
+        found = self.query("SELECT unit FROM stages WHERE stage = ? AND config_hash = ?", stage, hash_config(config))
         return set(found["unit"])
 
-    def detail(self, stage: str) -> dict[str, Any]:
+    def read_detail(self, stage: str) -> dict[str, Any]:
         """What the newest finished unit of `stage` noted down; empty where it never ran."""
-        found = self.details(stage)
+        found = self.read_details(stage)
         return found[0] if found else {}
 
-    def details(self, stage: str) -> list[dict[str, Any]]:
+    def read_details(self, stage: str) -> list[dict[str, Any]]:
         """What every finished unit of `stage` noted down, the newest first."""
         found = self.query(
             "SELECT detail FROM stages WHERE stage = ? AND detail IS NOT NULL ORDER BY finished DESC", stage
         )
         return [json.loads(detail) for detail in found["detail"]]
 
-    def embeddings(self, face_ids: Sequence[str] | None = None) -> tuple[list[str], np.ndarray]:
+    def read_embeddings(self, face_ids: Sequence[str] | None = None) -> tuple[list[str], np.ndarray]:
         """Face ids and their unit embeddings, float32 (n, d); without `face_ids`, of every embedded face that is ok."""
         rows = self.query("SELECT face_id, status, shard, shard_row FROM faces WHERE shard IS NOT NULL ORDER BY 1")
         where = {face: (shard, row) for face, _, shard, row in rows.iter_rows()}
@@ -193,7 +193,7 @@ class Ledger:
                 ) from None
         return wanted, found
 
-    def rows_that_hold(self, texts: Sequence[str]) -> tuple[int, list[str]]:
+    def count_rows_with(self, texts: Sequence[str]) -> tuple[int, list[str]]:
         """How many rows there are, and a sentence for each table in which one of the ids or uris stands."""
         # looked for as words, so that a million rows are joined and not compared one by one
         sql = """SELECT count(*) AS n FROM (SELECT unnest(regexp_extract_all(t::VARCHAR, ?)) AS word FROM {} t)
@@ -209,7 +209,7 @@ class Ledger:
     def _shard(self, name: str) -> np.ndarray:
         try:
             return np.asarray(np.load(shard_path(self.dataset, name)))
-        except BROKEN_ARRAY:
+        except ARRAY_ERRORS:
             raise LedgerBroken(
                 f"The embedding shard {name}.npy is missing or broken: run `likeness curate` again, it is made anew."
             ) from None
@@ -224,14 +224,14 @@ class Ledger:
         rows: Iterable[Record] = (),
         *,
         replace: Sequence[type] = (),
-        forget: Sequence[Forget] = (),
-        details: Sequence[NewDetail] = (),
+        delete: Sequence[Deletion] = (),
+        details: Sequence[DetailUpdate] = (),
         detail: dict[str, Any] | None = None,
         started: datetime | None = None,
     ) -> None:
         """Write the rows of one or more units and their completion marks in one transaction.
 
-        `replace` names record classes whose tables are emptied first; `forget` holds (table, column, values) whose rows
+        `replace` names record classes whose tables are emptied first; `delete` holds (table, column, values) whose rows
         are removed first; `details` replaces what finished units noted. Rows replace those of the same key. Raises
         LedgerError, with nothing written.
         """
@@ -242,7 +242,7 @@ class Ledger:
         # DuckDB checks a key against rows deleted in the same transaction, so replaced tables keep the rows that return
         self._con.execute("BEGIN")
         try:
-            for table, column, values in forget:
+            for table, column, values in delete:
                 self._con.execute(f"DELETE FROM {table} WHERE list_contains(?, {column})", [list(values)])
             for *unit, noted in details:
                 told = json.dumps(noted, sort_keys=True)
@@ -276,7 +276,7 @@ class Ledger:
             stage=stage,
             units=len(units),
             rows=written,
-            config_hash=config_hash(config),
+            config_hash=hash_config(config),
             code_version=code_version(),
             tool_versions=tool_versions(),
         )
@@ -288,7 +288,7 @@ class Ledger:
     def _mark(
         self, stage: str, units: Sequence[str], config: Any, detail: dict[str, Any] | None, started: datetime | None
     ) -> None:
-        end, hashed, tools = now(), config_hash(config), json.dumps(tool_versions(), sort_keys=True)
+        end, hashed, tools = utc_now(), hash_config(config), json.dumps(tool_versions(), sort_keys=True)
         noted = None if detail is None else json.dumps(detail, sort_keys=True)
         marks = [(stage, unit, hashed, code_version(), tools, noted, started or end, end) for unit in units]
         if marks:
@@ -315,7 +315,7 @@ class Ledger:
         self._con.unregister("incoming")
 
 
-def rewrite(dataset: Path) -> None:
+def rewrite_ledger(dataset: Path) -> None:
     """Copy every row into a new file and rename it over the ledger: what was deleted stays in a DuckDB file otherwise.
 
     Nobody else can write meanwhile. Raises LedgerError, with the ledger as it was.

@@ -72,7 +72,7 @@ class Membership:
 
 
 @dataclass(frozen=True)
-class Decision:
+class DecisionRow:
     decision_id: int
     kind: str
     faces: str
@@ -89,7 +89,7 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Given:
+class ListEntry:
     photo_id: str
     label: str | None = None
     split: str | None = None
@@ -138,7 +138,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class KeptOut:
+class KeptOutMark:
     mark: str
     kind: str
     reason: str
@@ -155,7 +155,7 @@ class Purge:
 
 
 @dataclass(frozen=True)
-class Version:
+class CleanedVersion:
     iteration: str
     round: int
     face_id: str
@@ -170,7 +170,7 @@ class Version:
 
 
 @dataclass(frozen=True)
-class TrainedOn:
+class TrainingImage:
     iteration: str
     round: int
     face_id: str
@@ -183,17 +183,17 @@ Record = (
     | Face
     | Identity
     | Membership
-    | Decision
+    | DecisionRow
     | Label
-    | Given
+    | ListEntry
     | Pair
     | Split
     | Degradation
     | Model
-    | KeptOut
+    | KeptOutMark
     | Purge
-    | Version
-    | TrainedOn
+    | CleanedVersion
+    | TrainingImage
 )
 
 # record class -> (table, key columns)
@@ -203,17 +203,17 @@ TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     Face: ("faces", ("face_id",)),
     Identity: ("identities", ("identity_id",)),
     Membership: ("memberships", ("face_id",)),
-    Decision: ("decisions", ("decision_id",)),
+    DecisionRow: ("decisions", ("decision_id",)),
     Label: ("labels", ("photo_id",)),
-    Given: ("given", ("photo_id",)),
+    ListEntry: ("list_entries", ("photo_id",)),
     Pair: ("pairs", ("target",)),
     Split: ("splits", ("face_id",)),
     Degradation: ("degradations", ("lq_set", "face_id")),
     Model: ("models", ("role", "file")),
-    KeptOut: ("kept_out", ("mark",)),
+    KeptOutMark: ("kept_out", ("mark",)),
     Purge: ("purges", ("purge_id",)),
-    Version: ("versions", ("iteration", "round", "face_id")),
-    TrainedOn: ("trained_on", ("iteration", "round", "face_id")),
+    CleanedVersion: ("versions", ("iteration", "round", "face_id")),
+    TrainingImage: ("training_images", ("iteration", "round", "face_id")),
 }
 
 # every table and the columns that order it

@@ -82,7 +82,7 @@ CREATE TABLE labels (                   -- a row is what a folder or a CSV says 
     truth       BOOLEAN NOT NULL        -- false: a hint, compared and reported, forcing nothing
 );
 
-CREATE TABLE given (                    -- a row is what an imported list says of a photo's largest accepted face; holds on every run
+CREATE TABLE list_entries (             -- a row is what an imported list says of a photo's largest accepted face; holds on every run
     photo_id    VARCHAR PRIMARY KEY,
     label       VARCHAR,                -- who it is, as truth, unless --labels says something else
     split       VARCHAR CHECK (split IN ('train', 'val', 'test')),
@@ -93,7 +93,7 @@ CREATE TABLE pairs (                    -- a row is one target with its ordered 
     target       VARCHAR PRIMARY KEY,   -- face_id
     refs         VARCHAR[] NOT NULL,    -- face_ids of the same person in the policy's order; never the target nor its near-duplicates
     similarities FLOAT[] NOT NULL,      -- cosine of each reference to the target
-    policy       VARCHAR NOT NULL,      -- what --pairs was told; curate/people/pairs.py says what each means; given: by an imported list
+    policy       VARCHAR NOT NULL,      -- what --pairs was told; curate/people/pairs.py says what each means; list: by an imported list
     split        VARCHAR NOT NULL CHECK (split IN ('train', 'val', 'test'))
 );
 
@@ -176,7 +176,7 @@ CREATE TABLE versions (                 -- a row is one attempt of `likeness ite
     PRIMARY KEY (iteration, round, face_id)
 );
 
-CREATE TABLE trained_on (               -- a row says which version of a face a round of `likeness iterate` was trained on
+CREATE TABLE training_images (          -- a row says which version of a face a round of `likeness iterate` was trained on
     iteration   VARCHAR NOT NULL,
     round       INTEGER NOT NULL,
     face_id     VARCHAR NOT NULL,       -- every training image of the round, as a target or as a reference

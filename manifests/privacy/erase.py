@@ -15,18 +15,24 @@ from typing import Any
 
 import numpy as np
 
-from manifests.ledger.cleaned_targets import versions_of
-from manifests.ledger.ledger import Forget, Ledger, NewDetail
+from manifests.ledger.cleaned_targets import find_version_files
+from manifests.ledger.ledger import Deletion, DetailUpdate, Ledger
 from manifests.ledger.paths import PARTS, crop_path, shard_path
 from manifests.ledger.records import Face, Identity, Membership, Pair, Record, Split
 from manifests.privacy.run_cleanup import remove_faces_from_runs
-from manifests.runtime.files import BROKEN_ARRAY, sha256_bytes, sweep, write_atomically
+from manifests.runtime.files import ARRAY_ERRORS, remove_temporary_files, sha256_bytes, write_atomically
 
 # reasons whose faces keep a row and nothing else: no crop, no embedding, no low-quality image
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"
 CONSENT_REFUSALS = ("no", "withdrawn")  # what is told of a photo's consent and bars it; NULL says nothing
 ERASURE_REASONS = (NO_CONSENT, CONSENT_MISSING, OPTED_OUT)
-FACE_TABLES = ("memberships", "splits", "degradations", "versions", "trained_on")  # tables whose rows are a face's own
+FACE_TABLES = (
+    "memberships",
+    "splits",
+    "degradations",
+    "versions",
+    "training_images",
+)  # tables whose rows are a face's own
 _BATCH = 64  # faces a completion mark of a frozen set covers, degrade/frozen/dataset_sets.py
 
 
@@ -35,8 +41,8 @@ class Erasure:
     """The rows that change when faces leave, for `Ledger.record`; `shards` are written before, files removed after."""
 
     rows: list[Record] = field(default_factory=list)
-    forget: list[Forget] = field(default_factory=list)
-    details: list[NewDetail] = field(default_factory=list)
+    deletions: list[Deletion] = field(default_factory=list)
+    details: list[DetailUpdate] = field(default_factory=list)
     shards: dict[str, bytes] = field(default_factory=dict)  # sha256 -> the .npy file
 
     def write_shards(self, dataset: Path) -> None:
@@ -48,13 +54,13 @@ def plan_erasure(ledger: Ledger, gone: Collection[str]) -> Erasure:
     """What the ledger must lose when the faces `gone` leave; their own rows in `faces` are the caller's."""
     found = Erasure()
     gone = set(gone)
-    members = ledger.rows(Membership)
+    members = ledger.read_rows(Membership)
     left = {row.identity_id for row in members if row.face_id not in gone}
-    nobody = [row.identity_id for row in ledger.rows(Identity) if row.identity_id not in left]
-    found.forget = [(table, "face_id", sorted(gone)) for table in FACE_TABLES]
-    found.forget.append(("identities", "identity_id", nobody))
+    nobody = [row.identity_id for row in ledger.read_rows(Identity) if row.identity_id not in left]
+    found.deletions = [(table, "face_id", sorted(gone)) for table in FACE_TABLES]
+    found.deletions.append(("identities", "identity_id", nobody))
     targets = set(gone)
-    for pair in ledger.rows(Pair):
+    for pair in ledger.read_rows(Pair):
         if pair.target in gone or gone.isdisjoint(pair.refs):
             continue
         kept = [(ref, cosine) for ref, cosine in zip(pair.refs, pair.similarities, strict=True) if ref not in gone]
@@ -62,8 +68,8 @@ def plan_erasure(ledger: Ledger, gone: Collection[str]) -> Erasure:
             found.rows.append(replace(pair, refs=tuple(r for r, _ in kept), similarities=tuple(c for _, c in kept)))
         else:
             targets.add(pair.target)
-    found.forget.append(("pairs", "target", sorted(targets)))
-    splits = ledger.rows(Split)
+    found.deletions.append(("pairs", "target", sorted(targets)))
+    splits = ledger.read_rows(Split)
     locked = {row.face_id for row in splits if row.locked}
     if locked and locked <= gone:  # models were trained on the others: they stay where they are without the frozen set
         found.rows += [replace(row, locked=True) for row in splits if row.face_id not in gone]
@@ -75,13 +81,13 @@ def plan_erasure(ledger: Ledger, gone: Collection[str]) -> Erasure:
 def _rewrite_shards(ledger: Ledger, gone: set[str], found: Erasure) -> None:
     """Shards that hold a row of a face that leaves, or rows that no face points to: what is left moves to another."""
     within: dict[str, list[Face]] = defaultdict(list)
-    for face in ledger.rows(Face):
+    for face in ledger.read_rows(Face):
         if face.shard is not None:
             within[face.shard].append(face)
     for shard, faces in within.items():
         try:
             vectors = np.load(shard_path(ledger.dataset, shard), mmap_mode="r")
-        except BROKEN_ARRAY:
+        except ARRAY_ERRORS:
             continue  # the next curation embeds its faces again
         stays = sorted((face for face in faces if face.face_id not in gone), key=lambda face: face.shard_row or 0)
         if len(stays) == len(vectors) or any((face.shard_row or 0) >= len(vectors) for face in stays):
@@ -92,7 +98,7 @@ def _rewrite_shards(ledger: Ledger, gone: set[str], found: Erasure) -> None:
             name = sha256_bytes(buffer.getvalue())
             found.shards[name] = buffer.getvalue()
             found.rows += [replace(face, shard=name, shard_row=row) for row, face in enumerate(stays)]
-        found.forget.append(("stages", "unit", [shard]))
+        found.deletions.append(("stages", "unit", [shard]))
 
 
 def _thin_sets(ledger: Ledger, gone: set[str], found: Erasure) -> None:
@@ -113,7 +119,7 @@ def _thin_sets(ledger: Ledger, gone: set[str], found: Erasure) -> None:
             batches = batches[-(-len(kept) // _BATCH) :] if whole else batches
         else:
             batches.append(unit)
-        found.forget.append(("stages", "unit", batches))
+        found.deletions.append(("stages", "unit", batches))
 
 
 def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterable[Record] = ()) -> None:
@@ -127,7 +133,7 @@ def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterabl
     found = plan_erasure(ledger, gone)
     found.write_shards(ledger.dataset)
     kept = [row for row in found.rows if not (isinstance(row, Face) and row.face_id in gone)]
-    ledger.record(stage, "all", {}, [*kept, *taken, *rows], forget=found.forget, details=found.details)
+    ledger.record(stage, "all", {}, [*kept, *taken, *rows], delete=found.deletions, details=found.details)
     remove_files(ledger, gone)
 
 
@@ -138,9 +144,9 @@ def erase_dropped_faces(ledger: Ledger) -> None:
     kept = f"""SELECT face_id FROM faces WHERE reason IN {ERASURE_REASONS} AND (shard IS NOT NULL
                OR face_id IN (SELECT face_id FROM degradations) OR face_id IN (SELECT face_id FROM splits)
                OR face_id IN (SELECT face_id FROM memberships) OR face_id IN (SELECT face_id FROM versions)
-               OR face_id IN (SELECT face_id FROM trained_on))"""
+               OR face_id IN (SELECT face_id FROM training_images))"""
     if len(ledger.query(kept)):
-        erase_faces(ledger, [face for face in ledger.rows(Face) if face.face_id in marked], "erase")
+        erase_faces(ledger, [face for face in ledger.read_rows(Face) if face.face_id in marked], "erase")
     elif marked:
         remove_files(ledger, marked)
 
@@ -151,7 +157,7 @@ def remove_files(ledger: Ledger, gone: Iterable[str]) -> None:
     dataset, gone = ledger.dataset, set(gone)
     for face in sorted(gone):
         crop_path(dataset, face).unlink(missing_ok=True)
-        for path in versions_of(dataset, face):
+        for path in find_version_files(dataset, face):
             path.unlink()
     pointed = set(ledger.query("SELECT DISTINCT shard FROM faces WHERE shard IS NOT NULL")["shard"])
     for path in sorted((dataset / "embeddings").glob("*.npy")):
@@ -162,7 +168,7 @@ def remove_files(ledger: Ledger, gone: Iterable[str]) -> None:
             (folder / f"{face}.png").unlink(missing_ok=True)
         _thin_records(folder, gone)
     for part in PARTS:
-        sweep(dataset / part)
+        remove_temporary_files(dataset / part)
 
 
 def _thin_records(folder: Path, gone: set[str]) -> None:

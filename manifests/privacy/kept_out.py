@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from manifests.ledger.decision_log import MIN_OVERLAP, overlap
+from manifests.ledger.decision_log import MIN_OVERLAP, measure_overlap
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import KeptOut
+from manifests.ledger.records import KeptOutMark
 from manifests.privacy.erase import OPTED_OUT
 from manifests.privacy.keys import compute_mark, hide_uri, read_key
 from manifests.runtime.files import sha256_bytes
@@ -37,7 +37,7 @@ class KeptOutList:
 
     def covers(self, photo_id: str, box: Sequence[float]) -> bool:
         """Whether a face opted out before lies here."""
-        return any(overlap(box, other) >= MIN_OVERLAP for other in self.boxes.get(photo_id, ()))
+        return any(measure_overlap(box, other) >= MIN_OVERLAP for other in self.boxes.get(photo_id, ()))
 
     def matches(self, vectors: np.ndarray) -> np.ndarray:
         """bool (n,): which unit embeddings (n, d) are those of an example."""
@@ -52,12 +52,12 @@ NOBODY_KEPT_OUT = KeptOutList()
 def read_kept_out_list(ledger: Ledger, recognizer: str | None = None, same_person: float = 2.0) -> KeptOutList:
     """The list of a dataset. `recognizer` is the sha256 of the one whose embeddings are compared; their threshold is
     that of the last grouping, else `same_person`."""
-    if not ledger.has("kept_out"):
+    if not ledger.has_table("kept_out"):
         return NOBODY_KEPT_OUT
-    rows = ledger.rows(KeptOut)
+    rows = ledger.read_rows(KeptOutMark)
     photos = {row.mark: row.reason for row in rows if row.kind == "photo"}
     examples = [row.embedding for row in rows if row.embedding is not None and row.recognizer == recognizer]
-    threshold = float(ledger.detail("group").get("threshold", same_person))
+    threshold = float(ledger.read_detail("group").get("threshold", same_person))
     dropped = ledger.query("SELECT photo_id, box FROM faces WHERE reason = ? ORDER BY face_id", OPTED_OUT)
     boxes: dict[str, list[Sequence[float]]] = {}
     for photo, box in dropped.iter_rows():
@@ -80,7 +80,7 @@ def find_kept_out_reason(ledger: Ledger, told: str) -> str | None:
     if Path(told).is_file():
         names.append(compute_mark(key, "photo", sha256_bytes(Path(told).read_bytes())))
     for table, column in (("files", "uri"), ("kept_out", "mark")):
-        if not ledger.has(table):
+        if not ledger.has_table(table):
             continue
         hit = ledger.query(f"SELECT reason FROM {table} WHERE list_contains(?, {column})", names)["reason"]
         if len(hit):

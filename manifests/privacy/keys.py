@@ -41,7 +41,7 @@ def ensure_key(ledger: Ledger) -> bytes:
 
     Raises LedgerError where the key is gone, broken or another dataset's: who is kept out could not be known any more.
     """
-    noted = bool(ledger.detail(KEY_STAGE))
+    noted = bool(ledger.read_detail(KEY_STAGE))
     path = ledger.dataset / KEY_NAME
     if not noted and not path.exists():
         _write(path, create_key())
@@ -56,7 +56,7 @@ def read_key(ledger: Ledger) -> bytes:
 
     Raises LedgerError as `ensure_key`.
     """
-    path, noted = ledger.dataset / KEY_NAME, ledger.detail(KEY_STAGE).get("check")
+    path, noted = ledger.dataset / KEY_NAME, ledger.read_detail(KEY_STAGE).get("check")
     if noted is None and not path.exists():
         return create_key()
     try:

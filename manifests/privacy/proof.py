@@ -184,4 +184,4 @@ def _in_ledger(dataset: Path, wanted: Traces) -> tuple[int, list[str]]:
         return 0, []
     texts = [*wanted.photos, *wanted.faces, *wanted.people, *wanted.uris]
     with Ledger.open(dataset, finishing=True) as ledger:
-        return ledger.rows_that_hold(texts)
+        return ledger.count_rows_with(texts)

@@ -18,17 +18,17 @@ from typing import Any
 
 from manifests.card import write_card
 from manifests.errors import LedgerError
-from manifests.ledger.decision_log import faces_told, read_act
-from manifests.ledger.ledger import Forget, Ledger, NewDetail, now, rewrite
+from manifests.ledger.decision_log import encode_faces, parse_decision
+from manifests.ledger.ledger import Deletion, DetailUpdate, Ledger, rewrite_ledger, utc_now
 from manifests.ledger.paths import PENDING_NAME
-from manifests.ledger.records import Decision, File, Given, KeptOut, Label, Purge, Record
+from manifests.ledger.records import DecisionRow, File, KeptOutMark, Label, ListEntry, Purge, Record
 from manifests.privacy.erase import plan_erasure, remove_files
 from manifests.privacy.keys import compute_mark, ensure_key, hide_uri, read_key
 from manifests.privacy.proof import Proof, Traces, search_traces
 from manifests.privacy.purge_plan import PurgePlan
 from manifests.privacy.run_cleanup import remove_faces_from_runs
-from manifests.runtime.files import sweep, write_atomically
-from manifests.runtime.uris import place_of
+from manifests.runtime.files import remove_temporary_files, write_atomically
+from manifests.runtime.uris import display_path
 
 _TELLING = ("notices", "label_doubts", "labels_parted")  # in what the stages label and group noted
 
@@ -72,9 +72,9 @@ def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _:
     if (report := dataset / "report" / "index.html").is_file():
         report.unlink()
         gone["reports"] += 1
-    sweep(dataset)
+    remove_temporary_files(dataset)
     write_card(dataset, finishing=True)
-    rewrite(dataset)
+    rewrite_ledger(dataset)
     say("Looking for what might be left.")
     proof = search_traces(dataset, plan.traces, folders[1:], skip=[dataset / PENDING_NAME])
     if proof.remains:
@@ -88,9 +88,9 @@ def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _:
     counts |= {"kept out": len(plan.kept_out), "checkpoints trained on them": len(plan.checkpoints)}
     removed = {what: n for what, n in counts.items() if n}
     with Ledger.open(dataset, write=True, finishing=True) as ledger:
-        number = 1 + max((row.purge_id for row in ledger.rows(Purge)), default=0)
+        number = 1 + max((row.purge_id for row in ledger.read_rows(Purge)), default=0)
         if plan.photos:
-            ledger.record("purge", str(number), {}, [Purge(number, now(), json.dumps(removed, sort_keys=True))])
+            ledger.record("purge", str(number), {}, [Purge(number, utc_now(), json.dumps(removed, sort_keys=True))])
     (dataset / PENDING_NAME).unlink()
     write_card(dataset)
     return PurgeResult(plan, removed, proof)
@@ -98,59 +98,59 @@ def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _:
 
 def _forget(ledger: Ledger, plan: PurgePlan) -> None:
     """The rows of one purge, in one transaction; again, it finds nothing to do."""
-    key, made = read_key(ledger), now()
-    there = {row.mark for row in ledger.rows(KeptOut)}
+    key, made = read_key(ledger), utc_now()
+    there = {row.mark for row in ledger.read_rows(KeptOutMark)}
     marks = [compute_mark(key, "photo", photo) for photo in (*plan.photos, *plan.kept_out)]
-    rows: list[Record] = [KeptOut(one, "photo", plan.reason, made) for one in marks if one not in there]
-    for row in ledger.rows(Given):
+    rows: list[Record] = [KeptOutMark(one, "photo", plan.reason, made) for one in marks if one not in there]
+    for row in ledger.read_rows(ListEntry):
         if row.refs is not None and row.photo_id not in plan.photos and set(row.refs) & set(plan.photos):
             rows.append(replace(row, refs=tuple(ref for ref in row.refs if ref not in plan.photos)))
     rows += [File(hide_uri(key, uri), None, None, None, "dropped", plan.reason) for uri in plan.uris]
     found = plan_erasure(ledger, plan.faces)
     found.write_shards(ledger.dataset)
     decisions, undone = _decisions(ledger, set(plan.photos))
-    forget: list[Forget] = [
-        *found.forget,
+    deletions: list[Deletion] = [
+        *found.deletions,
         ("faces", "face_id", plan.faces),
         ("photos", "photo_id", plan.photos),
         ("labels", "photo_id", plan.photos),
-        ("given", "photo_id", plan.photos),
+        ("list_entries", "photo_id", plan.photos),
         ("files", "uri", plan.uris),
         ("stages", "unit", [*plan.photos, *plan.uris]),
         ("decisions", "decision_id::VARCHAR", [str(number) for number in undone]),
     ]
     details = [*found.details, *_scrubbed(ledger, plan)]
-    ledger.record("purge", "rows", {}, [*found.rows, *rows, *decisions], forget=forget, details=details)
+    ledger.record("purge", "rows", {}, [*found.rows, *rows, *decisions], delete=deletions, details=details)
 
 
-def _decisions(ledger: Ledger, photos: set[str]) -> tuple[list[Decision], list[int]]:
+def _decisions(ledger: Ledger, photos: set[str]) -> tuple[list[DecisionRow], list[int]]:
     """Decisions without the faces of these photos; and the numbers of those that say nothing any more, with their
     undos."""
-    changed: list[Decision] = []
+    changed: list[DecisionRow] = []
     empty: set[int] = set()
-    for row in ledger.rows(Decision):
-        act = read_act(row)
+    for row in ledger.read_rows(DecisionRow):
+        act = parse_decision(row)
         parts = tuple(tuple(named for named in part if named.photo_id not in photos) for part in act.parts)
         if parts == act.parts:
             continue
         sides = [part for part in parts if part]
         if (act.kind == "merge" and len(sides) > 1) or (act.kind != "merge" and parts[0]):
-            told = faces_told(replace(act, parts=tuple(sides) if act.kind == "merge" else parts))
-            changed.append(Decision(row.decision_id, row.kind, json.dumps(told), row.made, row.name, row.undoes))
+            told = encode_faces(replace(act, parts=tuple(sides) if act.kind == "merge" else parts))
+            changed.append(DecisionRow(row.decision_id, row.kind, json.dumps(told), row.made, row.name, row.undoes))
         else:
             empty.add(row.decision_id)
-    while more := {r.decision_id for r in ledger.rows(Decision) if r.undoes in empty} - empty:
+    while more := {r.decision_id for r in ledger.read_rows(DecisionRow) if r.undoes in empty} - empty:
         empty |= more
     return [row for row in changed if row.decision_id not in empty], sorted(empty)
 
 
-def _scrubbed(ledger: Ledger, plan: PurgePlan) -> list[NewDetail]:
+def _scrubbed(ledger: Ledger, plan: PurgePlan) -> list[DetailUpdate]:
     """What labels and grouping noted, without the entries that name what goes: ids may be cut, files lack folders."""
-    labels = ledger.rows(Label)
+    labels = ledger.read_rows(Label)
     left = {row.label for row in labels if row.photo_id not in plan.photos}
     names = {one[:12] for one in (*plan.photos, *plan.faces)} | {*plan.people, *plan.uris}
-    names |= {place_of(uri).name for uri in plan.uris} | ({row.label for row in labels} - left)
-    found: list[NewDetail] = []
+    names |= {display_path(uri).name for uri in plan.uris} | ({row.label for row in labels} - left)
+    found: list[DetailUpdate] = []
     rows = ledger.query("SELECT stage, unit, config_hash, detail FROM stages WHERE stage IN ('label', 'group')").rows()
     for stage, unit, hashed, detail in rows:
         noted = json.loads(detail) if detail else {}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from manifests.errors import BadInput
-from manifests.ledger.cleaned_targets import versions_of
+from manifests.ledger.cleaned_targets import find_version_files
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path, shard_path
 from manifests.ledger.records import Face, File, Membership
@@ -19,8 +19,8 @@ from manifests.privacy.kept_out import find_kept_out_reason
 from manifests.privacy.proof import Traces, sample_middle
 from manifests.privacy.run_cleanup import find_faces_in_runs
 from manifests.runtime.files import sha256_bytes
-from manifests.runtime.text import printable
-from manifests.runtime.uris import place_of, uri_of
+from manifests.runtime.text import make_printable
+from manifests.runtime.uris import display_path, uri_of
 
 PURGED = "purged"
 _PREFIX = 6  # characters that begin an id, as in manifests/why.py
@@ -60,7 +60,7 @@ def plan_purge(
     if missing := [run for run in runs if not run.is_dir()]:
         raise BadInput(f"--run {missing[0]} is no folder: name a training run or a benchmark.")
     with Ledger.open(dataset) as ledger:
-        faces, members = ledger.rows(Face), ledger.rows(Membership)
+        faces, members = ledger.read_rows(Face), ledger.read_rows(Membership)
         named = _named(ledger, people)
         shown = {row.face_id for row in members if row.identity_id in named}
         wanted = {face.photo_id for face in faces if face.face_id in shown or face.duplicate_of in shown}
@@ -77,7 +77,7 @@ def _named(ledger: Ledger, told: Sequence[str]) -> set[str]:
         fits = fits or [person for person in names if len(one) >= _PREFIX and person.startswith(one)]
         if len(fits) != 1:
             raise BadInput(
-                f"{ledger.dataset} has {len(fits) or 'no'} people {printable(one)}: name one by its id, "
+                f"{ledger.dataset} has {len(fits) or 'no'} people {make_printable(one)}: name one by its id, "
                 "`likeness manifest why` tells it of a photo."
             )
         chosen.add(fits[0])
@@ -89,7 +89,7 @@ def _photo(ledger: Ledger, told: str) -> set[str]:
     found: set[str] = set()
     exact: set[str] = set()
     for uri, photo in ledger.query("SELECT uri, photo_id FROM files WHERE photo_id IS NOT NULL").iter_rows():
-        path = place_of(uri)
+        path = display_path(uri)
         if uri == uri_of(told):
             exact.add(photo)
         elif told == path.name or (os.sep in told and str(path).endswith(os.sep + told)):
@@ -101,12 +101,13 @@ def _photo(ledger: Ledger, told: str) -> set[str]:
         return found
     if found:
         raise BadInput(
-            f"{ledger.dataset} holds {len(found)} photos {printable(told)}: say more of the path, or the hash."
+            f"{ledger.dataset} holds {len(found)} photos {make_printable(told)}: say more of the path, or the hash."
         )
     if find_kept_out_reason(ledger, told) is not None:
         return set()
     raise BadInput(
-        f"{ledger.dataset} holds no photo {printable(told)}, and there is no such file: look at `likeness manifest "
+        f"{ledger.dataset} holds no photo {make_printable(told)}, and there is no such file: look at "
+        "`likeness manifest "
         "why`. `likeness manifest optout` takes a file that was never in, or all 64 characters of its sha256."
     )
 
@@ -148,20 +149,20 @@ def _vectors(ledger: Ledger, faces: Iterable[Face]) -> Iterator[tuple[Face, str]
 
 
 def _plan(ledger: Ledger, photos: set[str], named: Collection[str], runs: Sequence[Path], reason: str) -> PurgePlan:
-    faces = {face.face_id: face for face in ledger.rows(Face) if face.photo_id in photos}
-    members = ledger.rows(Membership)
+    faces = {face.face_id: face for face in ledger.read_rows(Face) if face.photo_id in photos}
+    members = ledger.read_rows(Membership)
     left = {row.identity_id for row in members if row.face_id not in faces}
     inside = {row.identity_id for row in members if row.face_id in faces}
     identities = {row.face_id: row.identity_id for row in members}
     gone = sorted(faces)
-    uris = [row.uri for row in ledger.rows(File) if row.photo_id in photos]
+    uris = [row.uri for row in ledger.read_rows(File) if row.photo_id in photos]
     images = list(ledger.query("SELECT lq_set, face_id FROM degradations WHERE list_contains(?, face_id)", gone).rows())
     pairs = ledger.query("SELECT target FROM pairs WHERE list_contains(?, target)", gone)
     dataset = ledger.dataset
     held = find_faces_in_runs([dataset, *runs], faces)
     pictures = [crop_path(dataset, face) for face in gone]
     pictures += [dataset / "lq" / name / f"{face}.png" for name, face in images]
-    pictures += [path for face in gone for path in versions_of(dataset, face)]
+    pictures += [path for face in gone for path in find_version_files(dataset, face)]
     data = [path.read_bytes() for path in pictures if path.is_file()]
     wholly = sorted(inside - left)
     return PurgePlan(
@@ -190,7 +191,7 @@ def _plan(ledger: Ledger, photos: set[str], named: Collection[str], runs: Sequen
 
 def _embeddings(ledger: Ledger, gone: Collection[str]) -> list[str]:
     """The embeddings of these faces that are no other face's as well."""
-    faces = ledger.rows(Face)
+    faces = ledger.read_rows(Face)
     own = {vector for _, vector in _vectors(ledger, [face for face in faces if face.face_id in gone])}
     return sorted(
         own - {vector for _, vector in _vectors(ledger, [f for f in faces if f.face_id not in gone]) if vector in own}

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import LedgerBroken
-from manifests.runtime.files import config_hash, sha256_file
+from manifests.runtime.files import hash_config, sha256_file
 
 FACTS, FACES, CROPS = "snapshot.json", "faces.parquet", "crops.npy"
 _TOLD = {".json", ".jsonl", ".csv", ".md", ".tex", ".txt", ".svg"}  # results by face
@@ -194,8 +194,8 @@ def _facts(folder: Path, temporary: Path, rows: list[dict[str, Any]]) -> str:
     targets = Counter(row["split"] for row in rows if row["is_target"])
     people = Counter(split for _, split in {(row["identity_id"], row["split"]) for row in rows})
     facts["counts"] |= {"faces": len(rows), "targets": dict(targets), "people": dict(people)}
-    facts["manifest"] = config_hash({"purged": facts["manifest"]})
+    facts["manifest"] = hash_config({"purged": facts["manifest"]})
     if (temporary / CROPS).is_file():
         facts["crops_sha256"] = sha256_file(temporary / CROPS)
-    facts["hash"] = config_hash(facts)
+    facts["hash"] = hash_config(facts)
     return json.dumps(facts, indent=2, sort_keys=True)

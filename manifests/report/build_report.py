@@ -10,15 +10,15 @@ from typing import Any
 import jinja2
 
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import read_act, taken_back
-from manifests.ledger.ledger import Ledger, now
+from manifests.ledger.decision_log import find_undos, parse_decision
+from manifests.ledger.ledger import Ledger, utc_now
 from manifests.ledger.paths import crop_path
-from manifests.ledger.records import Decision, Label
+from manifests.ledger.records import DecisionRow, Label
 from manifests.report.cleaned import cleaned
 from manifests.report.coverage import coverage
 from manifests.report.pictures import histogram, patch, thumbnail
 from manifests.report.run_section import read_run
-from manifests.runtime.files import sweep, write_atomically
+from manifests.runtime.files import remove_temporary_files, write_atomically
 
 PEOPLE = 12  # contact sheets, largest first
 FACES = 12  # faces a contact sheet
@@ -74,7 +74,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
     with Ledger.open(dataset) as ledger:
         facts = {
             "name": dataset.resolve().name,
-            "made": now().strftime("%Y-%m-%d %H:%M UTC"),
+            "made": utc_now().strftime("%Y-%m-%d %H:%M UTC"),
             "funnel": _funnel(ledger),
             "told": _told(ledger),
             "filters": _filters(ledger),
@@ -86,7 +86,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
             "labels": _labels(ledger),
             "uncertain": _uncertain(ledger, dataset),
             "histogram": _histogram(ledger),
-            "group": ledger.detail("group"),
+            "group": ledger.read_detail("group"),
             "splits": _splits(ledger),
             "pairs": _pairs(ledger, dataset),
             "coverage": coverage(ledger),
@@ -103,7 +103,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
     )
     page = environment.get_template("template.html.j2").render(facts)
     path = dataset / "report" / "index.html"
-    sweep(path.parent, alone=False)
+    remove_temporary_files(path.parent, alone=False)
     write_atomically(path, page.encode("utf-8"))
     return path
 
@@ -118,7 +118,7 @@ def _funnel(ledger: Ledger) -> list[dict[str, Any]]:
         ).rows(named=True)
         lost = [(_in_plain(row["why"]), row["n"]) for row in rows if row["status"] != "ok"]
         steps.append(_step(title, sum(row["n"] for row in rows if row["status"] == "ok"), "kept", lost))
-    usable, rules = steps[-1]["kept"], ledger.detail("pair")
+    usable, rules = steps[-1]["kept"], ledger.read_detail("pair")
     photos, least = rules.get("min_photos", 2), rules.get("min_references", 1)
     unpaired = ledger.query(
         """SELECT CASE WHEN s.status <> 'ok' THEN s.reason
@@ -152,7 +152,7 @@ def _filters(ledger: Ledger) -> dict[str, Any]:
 
     Dropped faces have no crop: they are cut from their photos, as far as those still lie where they were.
     """
-    found = ledger.detail("screen")
+    found = ledger.read_detail("screen")
     for rule in found.get("filters", []):
         rows = ledger.query(
             """SELECT any_value(f.photo_id) AS photo_id, any_value(f.box) AS box, min(u.uri) AS uri
@@ -197,8 +197,8 @@ def _people(ledger: Ledger, dataset: Path) -> list[dict[str, Any]]:
 
 def _decisions(ledger: Ledger) -> list[dict[str, Any]]:
     """The newest decisions, and whether they hold; none of a ledger of an older version."""
-    acts = [read_act(row) for row in ledger.rows(Decision)] if ledger.detail("told") else []
-    back = taken_back(acts)
+    acts = [parse_decision(row) for row in ledger.read_rows(DecisionRow)] if ledger.read_detail("settings") else []
+    back = find_undos(acts)
     return [
         {
             "number": act.number,
@@ -214,7 +214,7 @@ def _decisions(ledger: Ledger) -> list[dict[str, Any]]:
 
 def _labels(ledger: Ledger) -> tuple[int, int, bool] | None:
     """How many labels there are on how many photos, and whether they are truth."""
-    rows = ledger.rows(Label) if ledger.detail("told") else []
+    rows = ledger.read_rows(Label) if ledger.read_detail("settings") else []
     return (len({row.label for row in rows}), len(rows), rows[0].truth) if rows else None
 
 
@@ -229,7 +229,7 @@ def _uncertain(ledger: Ledger, dataset: Path) -> list[tuple[str, str, str]]:
 
 
 def _histogram(ledger: Ledger) -> str:
-    detail = ledger.detail("group")
+    detail = ledger.read_detail("group")
     if "histogram" not in detail:
         return ""
     found = detail["histogram"]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from manifests.ledger.cleaned_targets import newest_iteration, version_path
+from manifests.ledger.cleaned_targets import find_newest_iteration, version_path
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.report.pictures import thumbnail
@@ -16,7 +16,7 @@ SHOWN = 24  # kept versions a round: those that are least like their originals
 
 def cleaned(ledger: Ledger, dataset: Path) -> dict[str, Any]:
     """Of the newest iteration: a line a round, and its kept versions, the lowest identity first; empty without one."""
-    iteration = newest_iteration(ledger)
+    iteration = find_newest_iteration(ledger)
     if iteration is None:
         return {}
     rounds: dict[int, dict[str, Any]] = {}

@@ -37,7 +37,7 @@ def coverage(ledger: Ledger) -> dict[str, Any]:
         "top": min(TOP, len(shares)),
         "top_share": 100 * sum(shares[:TOP]) / max(total, 1),
         "policies": ledger.query("SELECT DISTINCT policy FROM pairs ORDER BY 1")["policy"].to_list(),
-        "rules": ledger.detail("pair"),
+        "rules": ledger.read_detail("pair"),
         "drawn": [drawn for drawn in (_photos(ledger), *_poses(ledger), _similarities(ledger)) if drawn],
     }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from manifests.runtime.archives import Unreadable, read_bytes
+from manifests.runtime.archives import ArchiveError, read_bytes
 from manifests.runtime.files import sha256_bytes
 
 Series = Sequence[tuple[float, float]]
@@ -44,7 +44,7 @@ def patch(uri: str, photo_id: str, box: Sequence[float], side: int) -> str:
             cut = tuple(round(edge) for edge in (x - half, y - half, x + half, y + half))
             square = ImageOps.exif_transpose(image).convert("RGB").crop((cut[0], cut[1], cut[2], cut[3]))
             return _small(square.resize((side, side), Image.Resampling.LANCZOS), side)
-    except (*_BROKEN, Unreadable):
+    except (*_BROKEN, ArchiveError):
         return ""
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from manifests.runtime.text import counted
+from manifests.runtime.text import format_count
 
 Result = dict[str, Any]
 
@@ -87,7 +87,7 @@ def make_notices(result: Result) -> list[str]:
         if files:
             more = ", ..." if len(files) > 3 else ""
             told.append(
-                f"{counted(len(files), 'file')} of {name} with no image in the set: {', '.join(files[:3])}{more}."
+                f"{format_count(len(files), 'file')} of {name} with no image in the set: {', '.join(files[:3])}{more}."
             )
     missing: dict[str, list[str]] = {}
     for name, reason in result["not_measured"].items():
@@ -138,11 +138,11 @@ def _upright(corner: str, heads: list[str], rows: list[list[str]]) -> tuple[list
 def make_title(result: Result) -> str:
     """What was measured."""
     named = f", {result['checkpoint']}" if "checkpoint" in result else ""
-    return f"{result['lq_set']}: {counted(result['images'], 'image')} of {_people(result['people'])}{named}"
+    return f"{result['lq_set']}: {format_count(result['images'], 'image')} of {_people(result['people'])}{named}"
 
 
 def _people(count: int) -> str:
-    return counted(count, "person", "people")
+    return format_count(count, "person", "people")
 
 
 def _named(line: dict[str, Any]) -> str:

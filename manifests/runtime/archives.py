@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from manifests.runtime.uris import member_of, path_of
-from manifests.runtime.workers import beat
+from manifests.runtime.uris import parse_member_uri, path_of
+from manifests.runtime.workers import restart_timer
 
 # All ours. A member is held in memory while it is read. What is more than so many members is told by the archive's row.
 # Photos hardly shrink when they are packed, so an archive that grows so much is none of photos.
@@ -38,7 +38,7 @@ _PACKED: dict[bytes, Callable[[IO[bytes]], Any]] = {b"\x1f\x8b": gzip.open, b"BZ
 _DEVICE = re.compile(rb"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|\Z)", re.IGNORECASE)
 
 
-class Unreadable(Exception):
+class ArchiveError(Exception):
     """A member, or an archive, that cannot be read; `reason` is for its row."""
 
     def __init__(self, reason: str) -> None:
@@ -69,7 +69,7 @@ def is_archive(head: bytes) -> bool:
     return head.startswith((b"PK\x03\x04", b"PK\x05\x06", *_PACKED)) or head[257:262] == b"ustar"
 
 
-def count(archive: Path) -> tuple[int, str]:
+def count_members(archive: Path) -> tuple[int, str]:
     """How many members are offered, and what the archive's own row says: ARCHIVE, or why there are no more.
 
     Raises Unreadable for a file that is no archive after all, and OSError where it cannot be opened.
@@ -83,36 +83,36 @@ def count(archive: Path) -> tuple[int, str]:
             offered += 1
     except EOFError:
         return offered, TRUNCATED
-    except Unreadable as error:
+    except ArchiveError as error:
         return offered, error.reason
     except _BROKEN as error:
         return offered, TRUNCATED if "unexpected end of data" in str(error) else BROKEN
     return offered, ARCHIVE
 
 
-def entry(member: Member) -> Entry:
+def read_entry(member: Member) -> Entry:
     """Raises Unreadable where the archive has no such member any more, and OSError where it cannot be opened."""
     return _guarded(member, lambda opened: opened.entry(member.index))
 
 
-def read(member: Member) -> bytes:
+def read_member(member: Member) -> bytes:
     """The bytes of a member that is no folder. Raises Unreadable with the entry's reason, or that of its data; and
     OSError where the archive cannot be opened."""
-    reason = entry(member).reason
+    reason = read_entry(member).reason
     if reason is not None:
-        raise Unreadable(reason)
+        raise ArchiveError(reason)
     return _guarded(member, lambda opened: opened.read(member.index))
 
 
 def read_bytes(uri: str) -> bytes:
     """The bytes that a row's file held, a member of an archive or not. Raises Unreadable and OSError."""
-    named = member_of(uri)
+    named = parse_member_uri(uri)
     if named is None:
         return path_of(uri).read_bytes()
     archive, index, name = named
-    if entry(Member(archive, index)).name != name:
-        raise Unreadable("file_vanished")
-    return read(Member(archive, index))
+    if read_entry(Member(archive, index)).name != name:
+        raise ArchiveError("file_vanished")
+    return read_member(Member(archive, index))
 
 
 def _guarded(member: Member, work: Any) -> Any:
@@ -120,11 +120,11 @@ def _guarded(member: Member, work: Any) -> Any:
     try:
         return work(opened)
     except EOFError:
-        raise Unreadable(TRUNCATED) from None
+        raise ArchiveError(TRUNCATED) from None
     except NotImplementedError:
-        raise Unreadable("unknown_compression") from None
+        raise ArchiveError("unknown_compression") from None
     except _BROKEN:
-        raise Unreadable("broken_member") from None
+        raise ArchiveError("broken_member") from None
 
 
 # the archive that was read last stays open: one photo after the other is read from it, in the order they lie in
@@ -135,14 +135,14 @@ def _open(archive: Path) -> _Zip | _Tar:
     found = archive.stat()
     key = archive, found.st_size, found.st_mtime_ns
     if key not in _open_now:
-        close()
+        close_archive()
         with archive.open("rb") as file:
             head = file.read(2)
         _open_now[key] = _Zip(archive) if head == b"PK" else _Tar(archive, found.st_size)
     return _open_now[key]
 
 
-def close() -> None:
+def close_archive() -> None:
     """Close what was read last."""
     while _open_now:
         _open_now.popitem()[1].close()
@@ -174,7 +174,7 @@ class _Zip:
         except (NotImplementedError, UnicodeDecodeError, EOFError, *_BROKEN) as error:
             if isinstance(error, OSError):
                 raise
-            raise Unreadable(BROKEN) from None
+            raise ArchiveError(BROKEN) from None
         self.members = self.file.infolist()
         self.overlapping = self._overlapping()
         self.growth = sum(info.file_size for info in self.members)
@@ -213,7 +213,7 @@ class _Zip:
 
     def entries(self) -> Iterator[Entry]:
         if self.growth > self.most:
-            raise Unreadable(BOMB)
+            raise ArchiveError(BOMB)
         yield from self.known
 
     def entry(self, index: int) -> Entry:
@@ -251,10 +251,10 @@ class _Tar:
         except (EOFError, *_BROKEN):
             self.close()
             # something else that was packed, or no tar at all
-            raise Unreadable("not_an_image" if self.unpack is not None else BROKEN) from None
+            raise ArchiveError("not_an_image" if self.unpack is not None else BROKEN) from None
 
     def _next(self) -> Entry | None:
-        beat()
+        restart_timer()
         self.info = self.tar.next()
         vars(self.tar)["members"].clear()  # it would remember every one
         if self.info is None:
@@ -310,10 +310,10 @@ class _Unpacked:
         if self.most is None or to <= at:
             return int(self.file.seek(to, whence))
         if to > self.most:
-            raise Unreadable(BOMB)
+            raise ArchiveError(BOMB)
         while at < to and (data := self.file.read(min(to - at, _SKIPPED))):
             at += len(data)
-            beat()
+            restart_timer()
         return at
 
     def tell(self) -> int:

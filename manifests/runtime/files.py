@@ -18,7 +18,7 @@ from typing import Any
 from manifests.errors import FolderBusy
 
 # what numpy raises where an .npy file is missing, cut short or changed; its header is parsed as Python
-BROKEN_ARRAY = (OSError, ValueError, EOFError, OverflowError, MemoryError, TokenError)
+ARRAY_ERRORS = (OSError, ValueError, EOFError, OverflowError, MemoryError, TokenError)
 LOCK = ".lock"
 
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # of write_atomically: the file's name and the process that writes it
@@ -43,7 +43,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def in_the_way(path: Path) -> Path | None:
+def find_blocking_file(path: Path) -> Path | None:
     """The file that keeps `path` from being a folder: itself or one above it; None where nothing does."""
     here = path.absolute()
     nearest = next((place for place in (here, *here.parents) if os.path.lexists(place)), here)
@@ -52,7 +52,7 @@ def in_the_way(path: Path) -> Path | None:
     return path if nearest == here else nearest
 
 
-def sweep(folder: Path, below: bool = True, alone: bool = True) -> None:
+def remove_temporary_files(folder: Path, below: bool = True, alone: bool = True) -> None:
     """Remove what killed processes left half written in `folder` and, with `below`, in the folders inside.
 
     Where this process may not be `alone` in writing there, what a living process of this machine writes stays.
@@ -77,7 +77,7 @@ def _writing(process: int) -> bool:
 
 
 @contextlib.contextmanager
-def only_writer(folder: Path, lock: str = LOCK) -> Iterator[None]:
+def lock_folder(folder: Path, lock: str = LOCK) -> Iterator[None]:
     """Be the only process that writes into `folder`, which is made where it does not exist and removed again where
     nothing came to lie in it. Raises FolderBusy where another process is.
 
@@ -130,7 +130,7 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def config_hash(config: Any) -> str:
+def hash_config(config: Any) -> str:
     """sha256 of a dataclass or plain mapping as sorted JSON: the same settings always give the same hash."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         config = dataclasses.asdict(config)

@@ -36,12 +36,12 @@ def log_as_json(stream: TextIO) -> None:
     _LOGGER.setLevel(logging.INFO)
 
 
-def logs() -> bool:
+def is_logging() -> bool:
     """Whether events are written."""
     return bool(_LOGGER.handlers)
 
 
 def log(event: str, level: int = logging.INFO, **fields: Any) -> None:
     """Write an event with its fields, which JSON must have words for or are written as text."""
-    if logs():
+    if is_logging():
         _LOGGER.log(level, event, extra={"fields": fields})

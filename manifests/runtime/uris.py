@@ -23,7 +23,7 @@ def member_uri(archive: Path, index: int, name: bytes) -> str:
     return f"{uri_of(archive)}#{index}/{quote_from_bytes(name, safe='/')}"
 
 
-def member_of(uri: str) -> tuple[Path, int, bytes] | None:
+def parse_member_uri(uri: str) -> tuple[Path, int, bytes] | None:
     """The archive, place and name behind a uri made by `member_uri`; None for any other."""
     archive, packed, member = uri.partition("#")
     if not packed:
@@ -37,13 +37,13 @@ def path_of(uri: str) -> Path:
     return Path(os.fsdecode(unquote_to_bytes(uri.partition("#")[0].removeprefix("file://"))))
 
 
-def place_of(uri: str) -> Path:
+def display_path(uri: str) -> Path:
     """Where people would say a file lies: its path; a member lies in its archive as though that were a folder."""
-    member = member_of(uri)
+    member = parse_member_uri(uri)
     return path_of(uri) if member is None else member[0] / os.fsdecode(member[2].lstrip(b"/"))
 
 
-def no_longer_there(uri: str) -> bool:
+def is_missing(uri: str) -> bool:
     """Whether the file of a uri is gone; one that cannot be looked at is not."""
     try:
         os.lstat(path_of(uri))

@@ -10,7 +10,7 @@ _TOOLS = ("duckdb", "faiss-cpu", "insightface", "numpy", "onnxruntime", "opencv-
 
 
 @cache  # reading a package's metadata costs a millisecond, and every record of a stage wants ten
-def installed(name: str) -> str | None:
+def find_version(name: str) -> str | None:
     """The version of a package; None where it is not installed."""
     try:
         return version(name)
@@ -20,9 +20,9 @@ def installed(name: str) -> str | None:
 
 def code_version() -> str:
     """Likeness's own version; `source` where it runs without being installed."""
-    return installed("likeness") or "source"
+    return find_version("likeness") or "source"
 
 
 def tool_versions() -> dict[str, str]:
     """Package -> version of all that can change a result."""
-    return {tool: found for tool in _TOOLS if (found := installed(tool))}
+    return {tool: found for tool in _TOOLS if (found := find_version(tool))}

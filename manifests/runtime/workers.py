@@ -1,8 +1,9 @@
 """The one process pool: a stage's function over its batches, in order, whatever the number of workers.
 
-A stage's function goes through its batch with `each`, so that the pool knows which unit is worked on. One that hangs,
+A stage's function goes through its batch with `guard_units`, so that the pool knows which unit is worked on. One that
+hangs,
 ends its process or wants too much memory costs itself alone: the process is ended and replaced, the batch is given
-once more, and where the unit does it again it is a `Lost` in the batch, whose reason becomes its row.
+once more, and where the unit does it again it is a `FailedUnit` in the batch, whose reason becomes its row.
 """
 
 from __future__ import annotations
@@ -28,26 +29,26 @@ from manifests.errors import BadInput, LikenessError
 if sys.platform != "win32":
     import resource
 
-Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
+BatchMap = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 Unit = TypeVar("Unit")
 
 MAX_WORKERS = 1024  # ours: more processes than any machine of today has cores for
 # Of one unit, both ours. The largest picture that is decoded needs 1.2 GiB, and 19 s of a core that ten others wanted;
 # some 300 MiB of libraries and models do not count.
-SECONDS = 120.0
-MEMORY = 3 * 2**29
+UNIT_SECONDS = 120.0
+UNIT_MEMORY = 3 * 2**29
 
 TIMED_OUT, CRASHED, OUT_OF_MEMORY = "timed_out", "crashed", "out_of_memory"
-LOST = (TIMED_OUT, CRASHED, OUT_OF_MEMORY)
-IN_WORDS = {  # of a photo, for people
-    TIMED_OUT: f"takes more than {SECONDS:.0f} s",
+FAILURES = (TIMED_OUT, CRASHED, OUT_OF_MEMORY)
+FAILURE_TEXTS = {  # of a photo, for people
+    TIMED_OUT: f"takes more than {UNIT_SECONDS:.0f} s",
     CRASHED: "ends the process that decodes it",
     OUT_OF_MEMORY: "needs too much memory",
 }
 
 
 @dataclass(frozen=True)
-class Lost:
+class FailedUnit:
     """A unit that no process came through, in its place in the batch. The reason is one of LOST."""
 
     unit: Any
@@ -60,7 +61,7 @@ def check_workers(workers: int) -> None:
         raise BadInput(f"--workers must be at least 1 and at most {MAX_WORKERS}, not {workers}.")
 
 
-def default_workers() -> int:
+def count_cores() -> int:
     """The cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -80,27 +81,27 @@ class _Here:
 _here = _Here()
 
 
-def each(units: Sequence[Unit], limited: bool = True) -> Iterator[Unit]:
+def guard_units(units: Sequence[Unit], limited: bool = True) -> Iterator[Unit]:
     """The units of a batch in turn; in a worker process each within SECONDS and MEMORY, unless they are not `limited`.
 
     A Lost is handed on as it is. What is done after the last one is on no unit's account.
     """
     for index, unit in enumerate(units):
-        if _here.parent is None or isinstance(unit, Lost):
+        if _here.parent is None or isinstance(unit, FailedUnit):
             yield unit
             continue
         _tell(index)
         if not limited:
             yield unit
             continue
-        with limits():
+        with enforce_limits():
             yield unit
     if _here.parent is not None:
         _tell(None)
 
 
 @contextmanager
-def limits() -> Iterator[None]:
+def enforce_limits() -> Iterator[None]:
     """SECONDS and MEMORY for what is done inside, in a worker process; anywhere else nothing.
 
     After SECONDS the process ends, also amid a library's own code; beyond MEMORY, Linux refuses more (MemoryError).
@@ -109,20 +110,20 @@ def limits() -> Iterator[None]:
         yield
         return
     try:
-        beat()
-        _refuse_memory(MEMORY)
+        restart_timer()
+        _refuse_memory(UNIT_MEMORY)
         yield
     finally:
         _lift()
 
 
-def beat() -> None:
+def restart_timer() -> None:
     """SECONDS anew, for work that goes on: a long archive is read up to the member that is wanted."""
     if _here.parent is not None and hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, UNIT_SECONDS)
 
 
-def one_at_a_time() -> bool:
+def is_retry() -> bool:
     """Whether this batch has ended a process already: what is begun ahead of its turn would blur which unit it was."""
     return _here.once_more
 
@@ -255,7 +256,7 @@ class _Pool:
                     '`if __name__ == "__main__":`.'
                 )
             if once_more:
-                batch = [*batch[:at], Lost(batch[at], value), *batch[at + 1 :]]
+                batch = [*batch[:at], FailedUnit(batch[at], value), *batch[at + 1 :]]
             once_more = True  # a stopped or starved machine is no fault of the photo; and now none is begun ahead
 
     def close(self) -> None:
@@ -265,7 +266,7 @@ class _Pool:
 
 
 @contextmanager
-def mapper(workers: int | None, start: Callable[[], None] | None = None) -> Iterator[Map]:
+def open_pool(workers: int | None, start: Callable[[], None] | None = None) -> Iterator[BatchMap]:
     """A `map` that keeps order, over `workers` spawned processes that each call `start` first.
 
     None works in this very process, where nothing is limited and a crash is a crash: for photos one trusts, and for
@@ -303,15 +304,15 @@ def mapper(workers: int | None, start: Callable[[], None] | None = None) -> Iter
             worker.end()
 
 
-def apart(function: Callable[[Unit], Any], unit: Unit) -> Any:
+def run_in_process(function: Callable[[Unit], Any], unit: Unit) -> Any:
     """`function(unit)` in a process of its own, within SECONDS and MEMORY; a Lost where it does not come through."""
-    with mapper(1) as run:
+    with open_pool(1) as run:
         ((found,),) = run(partial(_of_each, function), [[unit]])
     return found
 
 
-def _of_each(function: Callable[[Unit], Any], batch: Sequence[Unit | Lost]) -> list[Any]:
-    return [unit if isinstance(unit, Lost) else function(unit) for unit in each(batch)]
+def _of_each(function: Callable[[Unit], Any], batch: Sequence[Unit | FailedUnit]) -> list[Any]:
+    return [unit if isinstance(unit, FailedUnit) else function(unit) for unit in guard_units(batch)]
 
 
 def _deaf() -> None:

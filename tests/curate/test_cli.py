@@ -8,10 +8,10 @@ import typer
 from typer.testing import CliRunner
 
 from curate import cli
-from manifests.check import check
+from manifests.check import check_ledger
 from manifests.errors import BadInput
 from manifests.ledger.records import Pair, Split
-from manifests.why import answer
+from manifests.why import explain_photo
 from tests.doubles.curate import album, install, photo, rows, save
 
 
@@ -58,10 +58,13 @@ def test_the_options_of_pairs_reach_the_ledger_and_who_has_no_pair_is_counted(tm
     options = ("--min-photos", 4, "--min-references", 2)
     result = call(photos, "--into", dataset, "--workers", 1, *options)
     assert "no targets: 12 too_few_photos" in result.stdout and len(rows(dataset, Pair)) == 4
-    assert len(rows(dataset, Split)) == 16 and check(dataset) == []
-    assert "too_few_photos, 3 of this person where --min-photos asked for 4" in answer(dataset, "person1/0.png")[0][2]
+    assert len(rows(dataset, Split)) == 16 and check_ledger(dataset) == []
+    assert (
+        "too_few_photos, 3 of this person where --min-photos asked for 4"
+        in explain_photo(dataset, "person1/0.png")[0][2]
+    )
     call(photos, "--into", dataset, "--workers", 1, "--pairs", "window:1.5-2")
-    assert "too_few_references" in answer(dataset, "person1/0.png")[0][2] and rows(dataset, Pair) == []
+    assert "too_few_references" in explain_photo(dataset, "person1/0.png")[0][2] and rows(dataset, Pair) == []
     assert "--pairs window:1.5-2 --min-photos 2" in call(photos, "--into", dataset, "--pairs", "window:1.5-2").stdout
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from curate.faces.decode import UndecodableImage, decode
-from manifests.runtime.archives import Member, Unreadable, close, count, entry, read
-from manifests.runtime.workers import Lost, each, mapper
+from manifests.runtime.archives import ArchiveError, Member, close_archive, count_members, read_entry, read_member
+from manifests.runtime.workers import FailedUnit, guard_units, open_pool
 from tests.doubles.hostile_archives import archives
 from tests.doubles.hostile_corpus import mutated, picture, saved, seeds
 
@@ -20,8 +20,8 @@ PIXELS = 2**22  # enough for every path, and nothing that takes long
 def wrong(numbers: list[int]) -> list[str]:
     """In a worker: what decode did to mutated photos that it may not."""
     good, found = list(seeds(np.random.default_rng(0)).items()), []
-    for number in each(numbers):
-        if isinstance(number, Lost):
+    for number in guard_units(numbers):
+        if isinstance(number, FailedUnit):
             found.append(f"{number.unit}: {number.reason}")
             continue
         rng = np.random.default_rng([SEED, number])
@@ -42,7 +42,7 @@ def wrong(numbers: list[int]) -> list[str]:
 
 def test_decode_answers_a_picture_or_a_reason_whatever_the_bytes():
     batches = [list(range(start, min(start + A_BATCH, FILES))) for start in range(0, FILES, A_BATCH)]
-    with mapper(1 if FILES <= 5000 else 2) as run:
+    with open_pool(1 if FILES <= 5000 else 2) as run:
         assert [said for found in run(wrong, batches) for said in found] == []
 
 
@@ -57,8 +57,8 @@ def small_archives() -> list[bytes]:
 def wrong_archives(folders: list[tuple[Path, int]]) -> list[str]:
     """In a worker: what reading mutated archives did that it may not."""
     found, good = [], small_archives()
-    for unit in each(folders):
-        if isinstance(unit, Lost):
+    for unit in guard_units(folders):
+        if isinstance(unit, FailedUnit):
             found.append(f"{unit.unit}: {unit.reason}")
             continue
         folder, number = unit
@@ -66,17 +66,17 @@ def wrong_archives(folders: list[tuple[Path, int]]) -> list[str]:
         path = folder / f"{number}"
         path.write_bytes(mutated(good[number % len(good)], rng))
         try:
-            for index in range(min(count(path)[0], 20)):
+            for index in range(min(count_members(path)[0], 20)):
                 try:
-                    if not entry(Member(path, index)).folder:
-                        read(Member(path, index))
-                except Unreadable as error:
+                    if not read_entry(Member(path, index)).folder:
+                        read_member(Member(path, index))
+                except ArchiveError as error:
                     assert error.reason.isidentifier()
-        except (Unreadable, MemoryError):  # a tar may say that a name is longer than there is memory
+        except (ArchiveError, MemoryError):  # a tar may say that a name is longer than there is memory
             pass
         except Exception as error:
             found.append(f"{number}: {type(error).__name__}: {error}")
-        close()
+        close_archive()
         path.unlink()
     return found
 
@@ -84,7 +84,7 @@ def wrong_archives(folders: list[tuple[Path, int]]) -> list[str]:
 def test_an_archive_answers_members_or_a_reason_whatever_the_bytes(tmp_path):
     numbers = range(FILES // 3)
     batches = [[(tmp_path, n) for n in numbers[start : start + A_BATCH]] for start in range(0, len(numbers), A_BATCH)]
-    with mapper(1) as run:
+    with open_pool(1) as run:
         said = [said for found in run(wrong_archives, batches) for said in found]
     # tarfile walks backwards for ever in some; that is what the time limit is for
     assert [one for one in said if not one.endswith("timed_out")] == []

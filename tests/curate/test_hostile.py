@@ -17,14 +17,14 @@ from curate.detection.stages import choose_faces, detect, scan, with_models
 from curate.photos.scan import offered, scan_batch
 from degrade.frozen.jobs import Job, compare_jobs, mapper_of_others, run_jobs
 from degrade.presets import draw, find_preset
-from manifests.check import check
+from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Photo
 from manifests.runtime import archives
-from manifests.runtime.archives import Member, Unreadable, count, entry, read, read_bytes
-from manifests.runtime.uris import member_of, member_uri, path_of, place_of, uri_of
-from manifests.runtime.workers import mapper
-from manifests.why import answer
+from manifests.runtime.archives import ArchiveError, Member, count_members, read_bytes, read_entry, read_member
+from manifests.runtime.uris import display_path, member_uri, parse_member_uri, path_of, uri_of
+from manifests.runtime.workers import open_pool
+from manifests.why import explain_photo
 from tests.doubles import curate as curate_doubles
 from tests.doubles.curate import album, curated, photo, rows, save
 from tests.doubles.hostile_archives import tarred, zipped
@@ -83,28 +83,28 @@ def quiet(*_: object) -> None:
 
 @pytest.mark.slow
 def test_scan_gives_exactly_that_photo_its_reason(photos, tmp_path):
-    with Ledger.open(tmp_path / "dataset", write=True) as ledger, mapper(2, bad_decoder) as run:
+    with Ledger.open(tmp_path / "dataset", write=True) as ledger, open_pool(2, bad_decoder) as run:
         scan(ledger, [photos], run, quiet)
-        found = ledger.rows(File)
-        assert {row.height for row in ledger.rows(Photo)} == {180}
+        found = ledger.read_rows(File)
+        assert {row.height for row in ledger.read_rows(Photo)} == {180}
     reasons = {path_of(row.uri).stem: row.reason for row in found if row.status != "ok"}
     assert reasons == {what: RIGHT[what] for what in ODD} and len(found) == 7
     # they are not read again until they change
-    with Ledger.open(tmp_path / "dataset", write=True) as ledger, mapper(None) as run:
+    with Ledger.open(tmp_path / "dataset", write=True) as ledger, open_pool(None) as run:
         scan(ledger, [photos], run, quiet)
-        assert ledger.rows(File) == found
+        assert ledger.read_rows(File) == found
 
 
 @pytest.mark.slow
 def test_detect_gives_exactly_that_photo_its_reason_whichever_is_decoded_meanwhile(photos, tmp_path, monkeypatch):
     curate_doubles.install(monkeypatch)
-    with Ledger.open(tmp_path / "dataset", write=True) as ledger, mapper(1, bad_detector) as run:
+    with Ledger.open(tmp_path / "dataset", write=True) as ledger, open_pool(1, bad_detector) as run:
         scan(ledger, [photos], run, quiet)
         models = choose_faces(ledger, "auto")
         detect(ledger, with_models(CurateConfig(), models), models, run, quiet)
-        found = {row.height: row.reason for row in ledger.rows(Photo) if row.status != "ok"}
-        assert len(ledger.rows(Face)) == 4
-    assert check(tmp_path / "dataset") == []
+        found = {row.height: row.reason for row in ledger.read_rows(Photo) if row.status != "ok"}
+        assert len(ledger.read_rows(Face)) == 4
+    assert check_ledger(tmp_path / "dataset") == []
     assert found == {size[0]: RIGHT[what] for what, size in ODD.items()}
 
 
@@ -181,8 +181,8 @@ def test_an_archive_gives_the_faces_of_its_folder_and_is_read_once(tmp_path, mon
     found = curated(archive, dataset, labels="folder")
     assert found.files == {"archive": 1, "ok": 9} and (found.faces, found.pairs) == (plain.faces, plain.pairs)
     assert {face.face_id for face in rows(dataset, Face)} == {face.face_id for face in rows(tmp_path / "plain", Face)}
-    assert check(dataset) == [] and not list(tmp_path.rglob("person0/0.png"))[1:]  # nothing was unpacked
-    lines, (row,) = answer(dataset, "person1/2.png")
+    assert check_ledger(dataset) == [] and not list(tmp_path.rglob("person0/0.png"))[1:]  # nothing was unpacked
+    lines, (row,) = explain_photo(dataset, "person1/2.png")
     assert lines[0] == f"{archive}/person1/2.png: ok" and "labelled person1" in lines[1] and row["there"]
     for name in ("_open", "count"):
         monkeypatch.setattr(archives, name, None)
@@ -230,38 +230,38 @@ def test_an_archive_that_was_broken_off_is_read_again(tmp_path):
 
         with pytest.raises(KeyboardInterrupt):
             scan(ledger, [archive], breaks, quiet)
-        assert len(ledger.rows(File)) == 32
+        assert len(ledger.read_rows(File)) == 32
         scan(ledger, [archive], map, quiet)
-        assert len(ledger.rows(File)) == 65
+        assert len(ledger.read_rows(File)) == 65
 
 
 def test_a_members_uri_keeps_place_and_name():
     for name in (b"a.png", b"b/c#1.png", b"\xff\n%20", b"", b"../x", b"a\0b"):
         uri = member_uri(Path("/tmp/a#b.zip"), 7, name)
-        assert member_of(uri) == (Path("/tmp/a#b.zip"), 7, name) and path_of(uri) == Path("/tmp/a#b.zip")
+        assert parse_member_uri(uri) == (Path("/tmp/a#b.zip"), 7, name) and path_of(uri) == Path("/tmp/a#b.zip")
         assert uri.isascii() and uri.isprintable() and uri.count("#") == 1
-    assert member_of(uri_of("/tmp/a#b.zip")) is None and path_of(uri_of("/tmp/a#0/b")) == Path("/tmp/a#0/b")
-    assert place_of(member_uri(Path("/a.zip"), 0, b"b/c.png")) == Path("/a.zip/b/c.png")
-    assert place_of(member_uri(Path("/a.zip"), 0, b"/b")) == Path("/a.zip/b")
+    assert parse_member_uri(uri_of("/tmp/a#b.zip")) is None and path_of(uri_of("/tmp/a#0/b")) == Path("/tmp/a#0/b")
+    assert display_path(member_uri(Path("/a.zip"), 0, b"b/c.png")) == Path("/a.zip/b/c.png")
+    assert display_path(member_uri(Path("/a.zip"), 0, b"/b")) == Path("/a.zip/b")
 
 
 def test_what_an_archive_may_hold_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_MEMBERS", 5)
     zip_file = packed(tmp_path, "zip", {f"{i}.png": b"" for i in range(6)})
-    assert count(zip_file) == (5, "too_many_members")
+    assert count_members(zip_file) == (5, "too_many_members")
     monkeypatch.setattr(archives, "MAX_MEMBERS", 6)
-    assert count(zip_file) == (6, "archive")
+    assert count_members(zip_file) == (6, "archive")
     monkeypatch.setattr(archives, "MAX_GROWTH_FROM", 2**20)
     big = {"0.bmp": bytes(2**20), "1.bmp": bytes(2**25)}
     tar = packed(tmp_path / "tar", "tar.gz", big)
-    assert count(tar) == (2, "archive_bomb")
-    assert read(Member(tar, 0)) == bytes(2**20)
+    assert count_members(tar) == (2, "archive_bomb")
+    assert read_member(Member(tar, 0)) == bytes(2**20)
     # it grows in one block of zeros as in the other: what is 32 MiB is not unpacked to its end
-    with pytest.raises(Unreadable, match="archive_bomb"):
-        entry(Member(tar, 2))
+    with pytest.raises(ArchiveError, match="archive_bomb"):
+        read_entry(Member(tar, 2))
     monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 2**19)
-    archives.close()
-    assert entry(Member(tar, 0)).reason == "file_too_large"
+    archives.close_archive()
+    assert read_entry(Member(tar, 0)).reason == "file_too_large"
 
 
 def test_members_are_found_in_any_order(tmp_path):
@@ -269,12 +269,12 @@ def test_members_are_found_in_any_order(tmp_path):
     for kind in ("zip", "tar", "tar.gz"):
         archive = packed(tmp_path, kind, members)
         for i in (5, 5, 19, 0, 7, 3):
-            assert read(Member(archive, i)) == bytes([i]) * 3000
+            assert read_member(Member(archive, i)) == bytes([i]) * 3000
             assert read_bytes(member_uri(archive, i, f"{i}.txt".encode())) == bytes([i]) * 3000
-        with pytest.raises(Unreadable, match="file_vanished"):
+        with pytest.raises(ArchiveError, match="file_vanished"):
             read_bytes(member_uri(archive, 3, b"4.txt"))
-        with pytest.raises(Unreadable):
-            read(Member(archive, 20))
+        with pytest.raises(ArchiveError):
+            read_member(Member(archive, 20))
 
 
 def test_every_byte_of_a_member_is_checked(tmp_path):
@@ -283,8 +283,8 @@ def test_every_byte_of_a_member_is_checked(tmp_path):
     raw = bytearray(archive.read_bytes())
     raw[raw.index(data[-40:]) + 39] ^= 1
     archive.write_bytes(raw)
-    with pytest.raises(Unreadable, match="broken_member"):
-        read(Member(archive, 0))
+    with pytest.raises(ArchiveError, match="broken_member"):
+        read_member(Member(archive, 0))
     assert zipfile.is_zipfile(archive) and not tarfile.is_tarfile(archive)
 
 
@@ -325,6 +325,6 @@ def test_a_symlink_is_followed_inside_what_was_offered_and_nowhere_else(tmp_path
 def test_a_pipe_that_took_a_files_place_does_not_hang_the_run(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     save(tmp_path / "a.png", photo([0], 0))
-    with mapper(1, short) as run:
+    with open_pool(1, short) as run:
         (found,) = run(scan_batch, [[tmp_path / "pipe.png", tmp_path / "a.png"]])
     assert [row.reason or row.status for row in found if isinstance(row, File)] == ["timed_out", "ok"]

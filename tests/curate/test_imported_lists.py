@@ -20,14 +20,14 @@ from curate.imports.listed_faces import given_pairs
 from curate.imports.lists import read_lists
 from curate.people.splits import make_splits
 from curate.pipeline import curate
-from manifests.check import check
+from manifests.check import check_ledger
 from manifests.errors import BadInput
 from manifests.export.export_dataset import export_dataset
 from manifests.export.selection import ExportOptions
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import Face, File, Given, Label, Membership, Pair, Split
+from manifests.ledger.records import Face, File, Label, ListEntry, Membership, Pair, Split
 from manifests.runtime.uris import path_of
-from manifests.why import answer
+from manifests.why import explain_photo
 from tests.doubles.curate import album, contents, curated, install, photo, rows, save
 from tests.doubles.exports import LQ_SET, dataset_of, freeze, pairs_of, splits_of, write_csv
 from train.evaluation.cases import draw_cases
@@ -83,8 +83,8 @@ def test_refldm_out_and_in_again_is_the_same_people_targets_references_and_split
     summary = imported(tmp_path / "lists", "refldm", tmp_path / "back")
     back = tmp_path / "back"
     assert named_pairs(back) == pairs_of(made) and named_splits(back) == splits_of(made)
-    assert people(back, by_file(back)) == people(made) and check(back) == []
-    assert {row.policy for row in rows(back, Pair)} == {"given"}
+    assert people(back, by_file(back)) == people(made) and check_ledger(back) == []
+    assert {row.policy for row in rows(back, Pair)} == {"list"}
     assert (
         "The column lq_image is not imported: freeze a set of the dataset with `likeness degrade`." in summary.notices
     )
@@ -109,7 +109,7 @@ def test_instantrestore_in_again_as_a_labelled_folder_is_the_same_people(made, t
     imported(tmp_path / "folders" / "train", "labelled-folder", back)
     train = {face for face, split in splits_of(made).items() if split == "train"}
     assert people(back, by_file(back)) == {group & train for group in people(made) if group & train}
-    assert {row.source for row in rows(back, Membership)} == {"label"} and check(back) == []
+    assert {row.source for row in rows(back, Membership)} == {"label"} and check_ledger(back) == []
 
 
 # what lists say lasts
@@ -122,15 +122,17 @@ def test_what_a_list_says_holds_on_every_later_run(made, tmp_path):
     before = contents(back)
     curate([pictures], back, CurateConfig(pairs=PairRules("nearest", 2, 1, 2)))
     after = contents(back)
-    assert all(after[table] == before[table] for table in ("given", "pairs", "splits", "memberships", "identities"))
+    assert all(
+        after[table] == before[table] for table in ("list_entries", "pairs", "splits", "memberships", "identities")
+    )
     shutil.rmtree(tmp_path / "lists")  # the ledger remembers
     album(tmp_path / "more", people=7, each=2)
     curated(tmp_path / "more", back, pairs=PairRules("nearest"))
     named, splits = named_pairs(back), named_splits(back)
     assert {key: named[key] for key in pairs_of(made)} == pairs_of(made)
     assert {key: splits[key] for key in splits_of(made)} == splits_of(made)
-    assert {row.policy for row in rows(back, Pair)} == {"given", "nearest"}, "new people follow --pairs"
-    assert check(back) == []
+    assert {row.policy for row in rows(back, Pair)} == {"list", "nearest"}, "new people follow --pairs"
+    assert check_ledger(back) == []
 
 
 def test_an_import_takes_the_place_of_the_one_before(made, tmp_path):
@@ -141,7 +143,7 @@ def test_an_import_takes_the_place_of_the_one_before(made, tmp_path):
     table = write_csv(tmp_path / "one.csv", ["ref_image", "gt_image"], [[str([f"{refs[1]}.png"]), f"{target}.png"]])
     imported(table, "refldm", back, pictures)
     assert named_pairs(back)[target] == (refs[1],)
-    assert {row.photo_id for row in rows(back, Given) if row.refs is not None} == {
+    assert {row.photo_id for row in rows(back, ListEntry) if row.refs is not None} == {
         row.photo_id for row in rows(back, Face) if by_file(back)[row.face_id] == target
     }
 
@@ -160,13 +162,13 @@ def test_people_listed_in_two_splits_are_set_aside_where_most_of_them_are_not(tm
     found = named_splits(dataset)
     assert found == {f"{p}-{n}": expected[p] for p in "0123" for n in range(3) if (p, n) != ("1", 2)}
     aside = [row for row in rows(dataset, Split) if row.status == "dropped"]
-    assert [row.reason for row in aside] == ["listed_in_another_split"] and check(dataset) == []
+    assert [row.reason for row in aside] == ["listed_in_another_split"] and check_ledger(dataset) == []
     assert any("1 faces are set aside: a list has them in another split" in notice for notice in summary.notices)
-    assert "set aside: listed_in_another_split" in "\n".join(answer(dataset, "1-2.png")[0])
+    assert "set aside: listed_in_another_split" in "\n".join(explain_photo(dataset, "1-2.png")[0])
     # a decision that joins people of two listed splits leaves no leak either
     identity = {name: row.identity_id for row in rows(dataset, Membership) for name in [by_file(dataset)[row.face_id]]}
     decide(dataset, [{"kind": "merge", "sides": [identity["0-0"], identity["3-0"]]}])
-    assert check(dataset) == [] and {named_splits(dataset).get(f"3-{n}", "aside") for n in range(3)} <= {
+    assert check_ledger(dataset) == [] and {named_splits(dataset).get(f"3-{n}", "aside") for n in range(3)} <= {
         "test",
         "aside",
     }
@@ -216,7 +218,7 @@ def test_a_frozen_split_goes_before_a_list(made, tmp_path):
     imported(source, "labelled-folder", own, None, splits)
     rows_now = {row.face_id: row for row in rows(own, Split)}
     assert frozen and all(rows_now[face].split == "test" and rows_now[face].status == "dropped" for face in frozen)
-    assert {row.split for row in rows_now.values() if row.status == "ok"} == {"train"} and check(own) == [], name
+    assert {row.split for row in rows_now.values() if row.status == "ok"} == {"train"} and check_ledger(own) == [], name
 
 
 def test_why_says_what_a_list_says(made, tmp_path):
@@ -225,9 +227,9 @@ def test_why_says_what_a_list_says(made, tmp_path):
     pictures = tmp_path / "lists" / "images512x512"
     table = write_csv(tmp_path / "one.csv", ["gt_image", "ref_image"], [[f"{target}.png", str([f"{refs[0]}.png"])]])
     imported(table, "refldm", tmp_path / "back", pictures)
-    said = "\n".join(answer(tmp_path / "back", f"{refs[0]}.png")[0])
+    said = "\n".join(explain_photo(tmp_path / "back", f"{refs[0]}.png")[0])
     assert "no target: no imported list names it as one" in said
-    assert "no target" not in "\n".join(answer(tmp_path / "back", f"{target}.png")[0])
+    assert "no target" not in "\n".join(explain_photo(tmp_path / "back", f"{target}.png")[0])
 
 
 # references that a target may not have
@@ -260,11 +262,15 @@ def test_a_reference_that_a_target_may_not_have_is_left_out_with_its_reason():
     splits = [Split(f"f{n}", owner.get(f"f{n}", "p"), "train", "photos") for n in (0, 1, 2, 8)]
     splits += [Split("f3", "p", "test", "photos"), Split("f6", "p", "train", "photos", False, "dropped", "spans")]
     refs = tuple(f"photo{number}" for number in (2, 3, 4, 1, 5, 6, 7, 8))
-    said = [Given("photo0", None, None, refs), Given("photo9", refs=("photo0",)), Given("photo6", refs=("photo0",))]
-    said += [Given(photo) for photo in refs if photo not in ("photo6",)]
+    said = [
+        ListEntry("photo0", None, None, refs),
+        ListEntry("photo9", refs=("photo0",)),
+        ListEntry("photo6", refs=("photo0",)),
+    ]
+    said += [ListEntry(photo) for photo in refs if photo not in ("photo6",)]
     vectors = np.eye(6, 3, dtype=np.float32)
     pairs, unpaired, lost = given_pairs(said, splits, faces, vectors, {"photo8": "photo0"})
-    assert [(row.target, row.refs, row.policy, row.split) for row in pairs] == [("f0", ("f1",), "given", "train")]
+    assert [(row.target, row.refs, row.policy, row.split) for row in pairs] == [("f0", ("f1",), "list", "train")]
     assert unpaired == {"listed_but_not_usable": 1, "listed_but_spans": 1}
     assert lost == {
         "another_person": 1, "another_split": 1, "same_picture_as_its_target": 2, "copy_of_another_reference": 1,
@@ -318,20 +324,3 @@ def test_the_command_says_what_lists_hold_and_imports_them(made, tmp_path):
     assert again["pairs"] == {"train": 12, "val": 4, "test": 4} and again["missing"] == []
     refused = call(tmp_path / "lists", "--format", "refldm", "--into", tmp_path / "lists")
     assert isinstance(refused.exception, BadInput)
-
-
-def test_an_older_ledger_that_is_only_read_has_no_lists(made, tmp_path):
-    own = tmp_path / "own"
-    shutil.copytree(made, own)
-    import duckdb
-
-    with duckdb.connect(str(own / "manifest.duckdb")) as con:
-        con.execute("DROP TABLE given")
-        con.execute("UPDATE migrations SET version = 4")
-    with Ledger.open(own) as ledger:
-        assert ledger.rows(Given) == []
-    assert decide(own, [{"kind": "lock", "faces": [rows(own, Membership)[0].identity_id]}], dry_run=True).decisions
-    assert (
-        answer(own, "0.png")[0]
-        and export_dataset(own, tmp_path / "out", "refldm", ExportOptions(), dry_run=True).faces == 20
-    )

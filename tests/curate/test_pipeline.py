@@ -19,7 +19,7 @@ from curate.detection.crops import read_crop
 from curate.detection.screen import with_min_inter_ocular
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import Detection
-from manifests.check import check
+from manifests.check import check_ledger
 from manifests.errors import BadInput, LedgerBroken, LedgerLocked
 from manifests.ledger.filters import Filter, FilterSet
 from manifests.ledger.ledger import Ledger
@@ -27,7 +27,7 @@ from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Face, File, Identity, Membership, Model, Pair, Photo, Split
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import path_of
-from manifests.why import answer
+from manifests.why import explain_photo
 from tests.curate.faces.test_decode import png
 from tests.doubles.curate import album, contents, curated, files, install, models, photo, rows, save
 
@@ -66,12 +66,12 @@ def by_name(dataset: Path) -> dict[str, str]:
 def test_an_album_becomes_people_pairs_and_splits(tmp_path):
     photos, dataset = album(tmp_path / "photos", people=5, each=4), tmp_path / "dataset"
     told = []
-    summary = curate.pipeline.curate([photos], dataset, CurateConfig(), report=lambda *step: told.append(step))
+    summary = curate.pipeline.curate([photos], dataset, CurateConfig(), progress=lambda *step: told.append(step))
     assert (summary.files, summary.photos, summary.faces) == ({"ok": 20}, {"ok": 20}, {"ok": 20})
     assert (summary.identities, summary.alone, summary.largest, summary.set_aside) == (5, 0, 4, 0)
     assert sum(summary.pairs.values()) == 20 and min(summary.pairs.values()) >= 4 and summary.notices == ()
     assert [stage for stage, done, total in told if done == total] == ["scan", "detect", "group"]
-    assert check(dataset) == []
+    assert check_ledger(dataset) == []
     folder_of = {row.photo_id: path_of(row.uri).parent.name for row in rows(dataset, File)}
     photo_of = {row.face_id: row.photo_id for row in rows(dataset, Face)}
     named = {(folder_of[photo_of[row.face_id]], row.identity_id) for row in rows(dataset, Membership)}
@@ -116,7 +116,7 @@ def test_one_more_photo_is_the_only_one_looked_at(tmp_path, looked_at):
     assert len(looked_at) == 1 and summary.largest == 4
     after = {m.face_id: m.identity_id for m in rows(dataset, Membership)}
     assert people.items() <= after.items() and shards.items() <= files(dataset).items()
-    assert check(dataset) == []
+    assert check_ledger(dataset) == []
 
 
 def test_a_hundred_more_photos_are_the_only_ones_looked_at(tmp_path, looked_at):
@@ -140,14 +140,14 @@ def test_a_loosened_rule_brings_faces_back_without_a_detection_and_a_tightened_o
     assert len(list((dataset / "faces").rglob("*.png"))) == 6
     looked_at.clear()
     loose = curated(photos, dataset, screen=with_min_inter_ocular(DEFAULT, 10))
-    assert loose.faces == {"ok": 9} and loose.identities == 4 and looked_at == [] and check(dataset) == []
+    assert loose.faces == {"ok": 9} and loose.identities == 4 and looked_at == [] and check_ledger(dataset) == []
     once = tmp_path / "once"
     curated(photos, once, screen=with_min_inter_ocular(DEFAULT, 10))
     crops = {name: data for name, data in files(once).items() if name.startswith("faces")}
     assert crops == {name: data for name, data in files(dataset).items() if name.startswith("faces")}
     looked_at.clear()
     assert curated(photos, dataset, screen=strict).faces == {"ok": 6, "too_small": 3}
-    assert looked_at == [] and check(dataset) == []
+    assert looked_at == [] and check_ledger(dataset) == []
     assert curated(photos, dataset, screen=with_min_inter_ocular(DEFAULT, 10)).faces == {"ok": 9}
 
 
@@ -157,16 +157,16 @@ def test_a_set_of_ones_own_drops_with_its_reasons_and_another_set_brings_back(tm
     wide = FilterSet("no groups", 3, (Filter("very_wide", "width > 400"), Filter("unsure", "det_score < 0.95")))
     assert curated(photos, dataset, screen=wide).faces == {"unsure": 6, "very_wide": 3}
     with Ledger.open(dataset) as ledger:
-        told = ledger.detail("screen")
+        told = ledger.read_detail("screen")
     assert (told["name"], told["version"], told["faces"], told["kept"]) == ("no groups", 3, 9, 0)
     assert [(rule["reason"], rule["first"], rule["alone"], rule["only"]) for rule in told["filters"]] == [
         ("very_wide", 3, 3, 0),
         ("unsure", 6, 9, 6),
     ]
-    said = "\n".join(answer(dataset, "wide.png")[0])
+    said = "\n".join(explain_photo(dataset, "wide.png")[0])
     assert "dropped, very_wide by width > 400, filters no groups, version 3" in said
     looked_at.clear()
-    assert curated(photos, dataset).faces == {"ok": 9} and looked_at == [] and check(dataset) == []
+    assert curated(photos, dataset).faces == {"ok": 9} and looked_at == [] and check_ledger(dataset) == []
     assert curated(photos, dataset, screen=wide).faces == {"unsure": 6, "very_wide": 3}
 
 
@@ -181,7 +181,7 @@ def test_a_killed_run_leaves_reasons_that_the_next_set_knows(tmp_path, monkeypat
         patch.setattr(curate.pipeline, "screen", killed)
         curated(photos, dataset, screen=none)
     assert reasons(dataset, Face) == {"not_today": 6}
-    assert curated(photos, dataset).faces == {"ok": 6} and check(dataset) == []
+    assert curated(photos, dataset).faces == {"ok": 6} and check_ledger(dataset) == []
 
 
 def test_noise_is_measured_and_faces_of_an_old_ledger_are_measured_when_a_filter_asks(tmp_path, looked_at):
@@ -218,7 +218,7 @@ def test_the_same_file_and_the_same_picture_again(tmp_path):
     assert summary.files == {"ok": 10, "same_file": 1} and summary.faces == {"near_duplicate": 1, "ok": 9}
     assert by_name(dataset)["0.png"] == "ok" or by_name(dataset)["copy.png"] == "ok"
     dropped = next(face for face in rows(dataset, Face) if face.duplicate_of)
-    assert dropped.face_id not in {m.face_id for m in rows(dataset, Membership)} and check(dataset) == []
+    assert dropped.face_id not in {m.face_id for m in rows(dataset, Membership)} and check_ledger(dataset) == []
 
 
 def test_a_photo_is_read_from_another_of_its_files_when_the_first_has_gone(tmp_path, monkeypatch):
@@ -240,7 +240,7 @@ def test_a_photo_is_read_from_another_of_its_files_when_the_first_has_gone(tmp_p
     (face,) = rows(dataset, Face)
     crop_path(dataset, face.face_id).unlink()
     curated(photos, dataset)
-    assert check(dataset) == []
+    assert check_ledger(dataset) == []
 
 
 def test_a_file_that_vanishes_or_changes_before_it_is_looked_at_is_a_row_and_comes_back(tmp_path, monkeypatch):
@@ -258,7 +258,7 @@ def test_a_file_that_vanishes_or_changes_before_it_is_looked_at_is_a_row_and_com
         patch.setattr(curate.pipeline, "scan", scan_then_lose)
         summary = curated(photos, dataset)
     assert summary.photos == {"file_vanished_or_changed": 2, "ok": 4} and summary.faces == {"ok": 4}
-    assert check(dataset) == []
+    assert check_ledger(dataset) == []
     gone.write_bytes(data)
     summary = curated(photos, dataset)
     assert summary.photos == {"file_replaced": 1, "ok": 6} and summary.faces == {"ok": 6}
@@ -276,18 +276,18 @@ def test_an_overwritten_photo_leaves_with_its_faces_and_comes_back_with_its_file
         path.write_bytes(content)
         summary = curated(photos, dataset)
         assert summary.photos["file_replaced"] == summary.faces["file_replaced"]
-        assert face.face_id not in {row.face_id for row in rows(dataset, Membership)} and check(dataset) == []
+        assert face.face_id not in {row.face_id for row in rows(dataset, Membership)} and check_ledger(dataset) == []
         used = {name for pair in rows(dataset, Pair) for name in (pair.target, *pair.refs)}
         assert used and face.face_id not in used
         assert curated(photos, dataset) == summary
     for name in (photo_id[:8], face.face_id[:8]):
-        lines, (found,) = answer(dataset, name)
+        lines, (found,) = explain_photo(dataset, name)
         assert found["uri"] is None and len(found["faces"]) == 1
         assert lines[0] == "no file holds it any more: dropped, file_replaced" and "file_replaced" in lines[2]
     path.write_bytes(data)
     curated(photos, dataset)
     after = contents(dataset)
-    assert face in rows(dataset, Face) and check(dataset) == [] and shards.items() <= files(dataset).items()
+    assert face in rows(dataset, Face) and check_ledger(dataset) == [] and shards.items() <= files(dataset).items()
     assert after["pairs"] == before["pairs"] and after["splits"] == before["splits"]
 
 
@@ -312,10 +312,10 @@ def test_a_file_that_vanished_or_cannot_be_read_keeps_its_photo(tmp_path, monkey
     for _ in range(2):
         summary = curated(photos, dataset)
         assert (summary.photos, summary.faces, summary.pairs) == (first.photos, first.faces, first.pairs)
-        assert summary.files == {"broken_symlink": 1, "ok": 9, "unreadable_file": 1} and check(dataset) == []
+        assert summary.files == {"broken_symlink": 1, "ok": 9, "unreadable_file": 1} and check_ledger(dataset) == []
         (said,) = [notice for notice in summary.notices if "no longer there" in notice]
         assert said.startswith("2 files that held photos are no longer there, ") and "elsewhere.png for one" in said
-        assert answer(dataset, "person0/0.png")[0][0].endswith(": ok, the file is no longer there")
+        assert explain_photo(dataset, "person0/0.png")[0][0].endswith(": ok, the file is no longer there")
     # what the link held is replaced once a folder stands in its place and another photo where it led
     link.unlink()
     save(link / "other.png", photo([2], 51))
@@ -349,7 +349,7 @@ def test_a_collage_of_one_person_leaves_that_person_whole(tmp_path):
     small = cv2.resize(np.vstack(faces), None, fx=0.9, fy=0.9, interpolation=cv2.INTER_AREA)
     save(photos / "collage.png", small)
     summary = curated(photos, dataset)
-    assert summary.faces == {"near_duplicate": 3, "ok": 3} and summary.largest == 3 and check(dataset) == []
+    assert summary.faces == {"near_duplicate": 3, "ok": 3} and summary.largest == 3 and check_ledger(dataset) == []
 
 
 def test_a_lost_crop_and_lost_or_broken_embeddings_are_made_anew(tmp_path):
@@ -362,9 +362,9 @@ def test_a_lost_crop_and_lost_or_broken_embeddings_are_made_anew(tmp_path):
     shards[0].unlink()
     shards[1].write_bytes(b"")
     (dataset / "faces" / ".half.png.99.tmp").write_bytes(b"left by a kill")
-    assert len(check(dataset)) > 2
+    assert len(check_ledger(dataset)) > 2
     curated(photos, dataset)
-    assert files(dataset) == whole and check(dataset) == []
+    assert files(dataset) == whole and check_ledger(dataset) == []
     after = contents(dataset)
     assert {name: after[name] for name in after if name != "stages"} == {n: before[n] for n in before if n != "stages"}
 
@@ -377,7 +377,7 @@ def test_a_broken_crop_whose_embedding_is_lost_costs_its_face_one_run(tmp_path):
     crop.write_bytes(b"no picture")
     next((dataset / "embeddings").iterdir()).unlink()
     assert curated(photos, dataset).faces == {"ok": 5, "crop_missing": 1}
-    assert curated(photos, dataset).faces == {"ok": 6} and crop.read_bytes() == whole and check(dataset) == []
+    assert curated(photos, dataset).faces == {"ok": 6} and crop.read_bytes() == whole and check_ledger(dataset) == []
     crop.write_bytes(b"no picture")
     next((dataset / "embeddings").iterdir()).unlink()
     curated(photos, dataset)
@@ -390,7 +390,7 @@ def test_a_broken_crop_whose_embedding_is_lost_costs_its_face_one_run(tmp_path):
     assert curated(photos, dataset).faces == {"ok": 6}
     photos.rmdir()
     away.rename(photos)
-    assert curated(photos, dataset).faces == {"ok": 6} and check(dataset) == []
+    assert curated(photos, dataset).faces == {"ok": 6} and check_ledger(dataset) == []
 
 
 def test_another_recognizer_is_refused_and_nothing_changes(tmp_path):
@@ -421,7 +421,7 @@ def test_another_detector_looks_again_and_what_it_misses_is_marked(tmp_path, mon
     summary = curated(photos, dataset)
     lost = summary.faces["not_found_again"]
     assert lost == 2 and summary.faces["ok"] == 6 - lost and summary.photos["no_face"] == lost
-    assert check(dataset) == []
+    assert check_ledger(dataset) == []
     assert [row.file for row in rows(dataset, Model) if row.role == "detector"] == [Path(curate.pipeline.__file__).name]
     assert curated(photos, dataset).faces == summary.faces
 
@@ -439,7 +439,7 @@ def test_people_of_two_splits_in_one_photo_are_set_aside(tmp_path):
     photos, dataset = album(tmp_path / "photos", people=8, each=3), tmp_path / "dataset"
     save(photos / "all.png", photo(list(range(8)), 99))
     summary = curated(photos, dataset)
-    assert summary.set_aside == 8 and reasons(dataset, Split)["photo_spans_splits"] == 8 and check(dataset) == []
+    assert summary.set_aside == 8 and reasons(dataset, Split)["photo_spans_splits"] == 8 and check_ledger(dataset) == []
 
 
 def test_one_person_is_told_about_split_photos_which_then_works(tmp_path):
@@ -447,7 +447,7 @@ def test_one_person_is_told_about_split_photos_which_then_works(tmp_path):
     summary = curated(photos, dataset)
     assert summary.pairs == {"train": 30, "val": 0, "test": 0} and "--split photos" in summary.notices[0]
     summary = curated(photos, dataset, split=SplitRules(policy="photos"))
-    assert min(summary.pairs.values()) > 0 and summary.notices == () and check(dataset) == []
+    assert min(summary.pairs.values()) > 0 and summary.notices == () and check_ledger(dataset) == []
     side = {row.face_id: row.split for row in rows(dataset, Split)}
     assert {side[ref] for pair in rows(dataset, Pair) for ref in pair.refs} == {"train"}
 
@@ -455,7 +455,7 @@ def test_one_person_is_told_about_split_photos_which_then_works(tmp_path):
 def frozen(dataset: Path, split: str) -> list[Split]:
     """Lock a split as a frozen set does; its rows."""
     with Ledger.open(dataset, write=True) as ledger:
-        held = [replace(row, locked=True) for row in ledger.rows(Split) if row.split == split]
+        held = [replace(row, locked=True) for row in ledger.read_rows(Split) if row.split == split]
         ledger.record("lock", "all", {}, held)
     return held
 
@@ -477,7 +477,7 @@ def test_a_run_that_moves_people_into_a_frozen_split_says_so_and_moves_nobody_el
     assert "although a frozen set exists" in said and "from val to test" in said
     after = {row.face_id: row.split for row in rows(dataset, Split)}
     moved = {face for face in before if before[face] != after[face]}
-    assert moved and {person[face] for face in moved} <= {person[face] for face in val} and check(dataset) == []
+    assert moved and {person[face] for face in moved} <= {person[face] for face in val} and check_ledger(dataset) == []
 
 
 def test_another_split_policy_than_the_frozen_sets_is_refused_before_anything_is_done(tmp_path):
@@ -547,7 +547,7 @@ def test_bad_input_of_every_kind_leaves_the_rest_unharmed_and_a_rerun_resumes(tm
     found = by_name(dataset)
     assert {name: found[name] for name in BAD} == BAD
     assert summary.files["ok"] == 15 and found[odd.name] == "ok"
-    assert summary.photos == {"no_face": 2, "ok": 13} and summary.faces == {"ok": 13} and check(dataset) == []
+    assert summary.photos == {"no_face": 2, "ok": 13} and summary.faces == {"ok": 13} and check_ledger(dataset) == []
     # once the folder may be read, its row gives way to its files'
     summary = curated(photos, dataset)
     assert summary.faces == {"ok": 14} and "locked" not in by_name(dataset)
@@ -557,7 +557,7 @@ def test_an_empty_folder_and_photos_without_a_face_are_a_notice(tmp_path):
     (tmp_path / "empty").mkdir()
     summary = curated(tmp_path / "empty", tmp_path / "dataset")
     assert summary.files == summary.photos == summary.faces == {} and "No file was found" in summary.notices[0]
-    assert check(tmp_path / "dataset") == []
+    assert check_ledger(tmp_path / "dataset") == []
     save(tmp_path / "empty" / "nobody.png", photo([], 0))
     summary = curated(tmp_path / "empty", tmp_path / "dataset")
     assert summary.photos == {"no_face": 1} and "No face was found" in summary.notices[0]
@@ -568,7 +568,7 @@ def test_every_person_with_one_photo_is_a_notice(tmp_path):
     photos = album(tmp_path / "photos", people=5, each=1)
     summary = curated(photos, tmp_path / "dataset")
     assert summary.identities == 0 and summary.alone == 5 and set(summary.pairs.values()) == {0}
-    assert "No person has two usable photos" in summary.notices[0] and check(tmp_path / "dataset") == []
+    assert "No person has two usable photos" in summary.notices[0] and check_ledger(tmp_path / "dataset") == []
 
 
 def test_a_detector_that_fails_on_one_photo_does_not_end_the_run(tmp_path, monkeypatch):
@@ -588,7 +588,7 @@ def test_a_detector_that_fails_on_one_photo_does_not_end_the_run(tmp_path, monke
     for module in (curate.detection.detect, curate.detection.embed):
         monkeypatch.setattr(module, "load_faces_once", fragile)
     summary = curated(photos, dataset)
-    assert summary.photos == {"detector_failed": 1, "ok": 6} and check(dataset) == []
+    assert summary.photos == {"detector_failed": 1, "ok": 6} and check_ledger(dataset) == []
     fail[0] = FaceModelError  # but a model that cannot work at all ends it
     with pytest.raises(FaceModelError):
         curated(photos, tmp_path / "other")
@@ -617,7 +617,7 @@ def test_a_face_without_an_embedding_fails_with_a_reason(tmp_path, monkeypatch):
     for module in (curate.detection.detect, curate.detection.embed):
         monkeypatch.setattr(module, "load_faces_once", lambda spec: replace(plain, embed=embed))
     summary = curated(photos, dataset)
-    assert summary.faces == {"no_embedding": 2, "ok": 2} and check(dataset) == []
+    assert summary.faces == {"no_embedding": 2, "ok": 2} and check_ledger(dataset) == []
     assert curated(photos, dataset).faces == summary.faces
 
 

@@ -20,16 +20,16 @@ from curate.photos.consent import Told, read_sidecar, told_of_photos
 from curate.photos.optout_faces import opt_out_faces
 from degrade.frozen.dataset_sets import make_set
 from manifests.card import CARD
-from manifests.check import check
+from manifests.check import check_ledger
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
-from manifests.ledger.records import Degradation, Face, File, KeptOut, Membership, Pair, Photo
+from manifests.ledger.records import Degradation, Face, File, KeptOutMark, Membership, Pair, Photo
 from manifests.privacy.optout import plan_optout, read_photo_list
 from manifests.privacy.purge import purge
 from manifests.report.build_report import build_report
 from manifests.runtime.files import sha256_file
-from manifests.why import answer
+from manifests.why import explain_photo
 from tests.doubles import curate as doubles
 from tests.doubles.curate import album, curated, install, models, photo, rows, save
 
@@ -133,9 +133,9 @@ def test_a_photo_without_consent_is_dropped_before_a_face_is_looked_for(tmp_path
     said = {row.photo_id: (row.source, row.licence, row.consent) for row in rows(dataset, Photo)}
     assert said[sha256_file(photos / "person0" / "0.png")] == ("Ann's own", "CC BY 4.0", "yes")
     assert said[hashed] == ("the web", None, "withdrawn")
-    lines, _ = answer(dataset, "person0/0.png")
+    lines, _ = explain_photo(dataset, "person0/0.png")
     assert lines[1].endswith(": ok, source Ann's own, licence CC BY 4.0, consent yes")
-    assert "no_consent" in answer(dataset, "person0/1.png")[0][1]
+    assert "no_consent" in explain_photo(dataset, "person0/1.png")[0][1]
     page = build_report(dataset).read_text()
     assert "Ann&#39;s own" in page and "withdrawn" in page
     card = (dataset / CARD).read_text()
@@ -165,13 +165,15 @@ def test_withdrawn_consent_takes_what_was_made_and_given_again_needs_no_new_dete
     (face,) = [row for row in rows(dataset, Face) if row.face_id == target.target]
     assert (face.status, face.reason, face.shard) == ("dropped", "no_consent", None)
     assert not crop_path(dataset, face.face_id).exists() and vector not in everything(dataset / "embeddings")
-    assert not list((dataset / "lq").rglob(f"{face.face_id}.png")) and check(dataset) == []
+    assert not list((dataset / "lq").rglob(f"{face.face_id}.png")) and check_ledger(dataset) == []
     assert face.face_id not in (dataset / "lq" / "codeformer-train-64-s0" / "theta.jsonl").read_text()
     assert all(face.face_id not in (row.target, *row.refs) for row in rows(dataset, Pair))
     curated(photos, dataset, sidecar=sidecar(tmp_path / "yes.csv", f"{hashed},,,yes"))
     assert looked_at == []
     again = {row.face_id: row for row in rows(dataset, Face)}
-    assert again[face.face_id].status == "ok" and crop_path(dataset, face.face_id).exists() and check(dataset) == []
+    assert (
+        again[face.face_id].status == "ok" and crop_path(dataset, face.face_id).exists() and check_ledger(dataset) == []
+    )
 
 
 def test_required_consent_drops_what_nobody_spoke_of_and_only_then(tmp_path, looked_at):
@@ -182,7 +184,7 @@ def test_required_consent_drops_what_nobody_spoke_of_and_only_then(tmp_path, loo
     curated(photos, dataset)
     assert reasons(dataset) == {"ok": 6} and len(looked_at) == 6
     curated(photos, dataset, require_consent=True)
-    assert reasons(dataset) == {"consent_missing": 2, "ok": 4} and len(looked_at) == 6 and check(dataset) == []
+    assert reasons(dataset) == {"consent_missing": 2, "ok": 4} and len(looked_at) == 6 and check_ledger(dataset) == []
 
 
 @pytest.mark.parametrize(
@@ -233,18 +235,18 @@ def test_a_photo_on_the_list_is_never_looked_at_and_its_hash_is_not_kept(tmp_pat
     assert len(plan.photos) == 1 and len(plan.kept_out) == 2
     hashes = [sha256_file(late), sha256_file(photos / "person0" / "0.png")]
     purge(dataset, plan)
-    assert {row.reason for row in rows(dataset, KeptOut)} == {"opted_out"} and len(rows(dataset, KeptOut)) == 3
+    assert {row.reason for row in rows(dataset, KeptOutMark)} == {"opted_out"} and len(rows(dataset, KeptOutMark)) == 3
     late.rename(photos / "person2" / "late.png")
     summary = curated(photos, dataset)
-    assert summary.files["opted_out"] == 2 and looked_at == [] and check(dataset) == []
+    assert summary.files["opted_out"] == 2 and looked_at == [] and check_ledger(dataset) == []
     data = everything(dataset)
     for text in hashes:
         assert text.encode() not in data and bytes.fromhex(text) not in data
     assert b"late.png" not in data
-    assert answer(dataset, str(photos / "person2" / "late.png"))[0] == [
+    assert explain_photo(dataset, str(photos / "person2" / "late.png"))[0] == [
         f"{photos / 'person2' / 'late.png'}: dropped, opted_out"
     ]
-    assert answer(dataset, hashes[0])[0] == [f"{hashes[0]}: kept out, opted_out"]
+    assert explain_photo(dataset, hashes[0])[0] == [f"{hashes[0]}: kept out, opted_out"]
 
 
 def test_a_file_that_was_kept_out_and_cannot_be_read_now_does_not_get_its_name_back(tmp_path):
@@ -290,7 +292,7 @@ def test_a_file_that_holds_something_else_now_comes_in_and_the_other_way_round(t
     assert curated(photos, dataset).files == {"ok": 12}
     one.write_bytes(bytes_before)
     assert curated(photos, dataset).files == {"ok": 11, "opted_out": 1}
-    assert check(dataset) == [] and len(rows(dataset, File)) == 12
+    assert check_ledger(dataset) == [] and len(rows(dataset, File)) == 12
 
 
 @pytest.fixture
@@ -312,21 +314,21 @@ def test_an_example_face_takes_its_person_out_of_the_dataset(tmp_path, example):
     assert opt_out_faces(dataset, [example], remember=False) == plan
     gone = [row for row in rows(dataset, Face) if row.face_id in plan.faces]
     assert {(row.status, row.reason, row.shard, row.phash) for row in gone} == {("dropped", "opted_out", None, "")}
-    assert not any(crop_path(dataset, face).exists() for face in plan.faces) and check(dataset) == []
+    assert not any(crop_path(dataset, face).exists() for face in plan.faces) and check_ledger(dataset) == []
     assert not any(row.face_id in plan.faces for kind in (Membership, Degradation) for row in rows(dataset, kind))
-    assert rows(dataset, KeptOut) == []
+    assert rows(dataset, KeptOutMark) == []
     # the other person of the photo that shows both stays
     both = next(row.photo_id for row in rows(dataset, File) if row.uri.endswith("both.png"))
     assert [row.status for row in rows(dataset, Face) if row.photo_id == both].count("ok") == 1
     # nothing was remembered but where these faces lie: a photo of theirs that is looked at again keeps them out
     with Ledger.open(dataset, write=True) as ledger:
-        ledger.record("double", "all", {}, forget=[("stages", "stage", ["detect"])])
+        ledger.record("double", "all", {}, delete=[("stages", "stage", ["detect"])])
     summary = curated(photos, dataset)
-    assert summary.faces["opted_out"] == 4 and check(dataset) == []
+    assert summary.faces["opted_out"] == 4 and check_ledger(dataset) == []
     save(photos / "new.png", photo([1], 70))
     assert curated(photos, dataset).faces == {**summary.faces, "ok": summary.faces["ok"] + 1}
     crop_path(dataset, plan.faces[0]).write_bytes(b"x")
-    assert check(dataset) == [f"crop of a face that may not be used: {plan.faces[0]}"]
+    assert check_ledger(dataset) == [f"crop of a face that may not be used: {plan.faces[0]}"]
 
 
 def test_a_remembered_face_is_kept_out_of_later_photos_before_anything_is_written(tmp_path, example, monkeypatch):
@@ -334,10 +336,10 @@ def test_a_remembered_face_is_kept_out_of_later_photos_before_anything_is_writte
     curated(photos, dataset)
     done = opt_out_faces(dataset, [example], remember=True)
     assert done.remembered == 1
-    (row,) = rows(dataset, KeptOut)
+    (row,) = rows(dataset, KeptOutMark)
     assert row.kind == "face" and len(row.embedding) == 3 and row.recognizer
     opt_out_faces(dataset, [example], remember=True)
-    assert rows(dataset, KeptOut) == [row]
+    assert rows(dataset, KeptOutMark) == [row]
     written = []
     plain = curate.detection.detect.write_crop
     monkeypatch.setattr(
@@ -346,7 +348,7 @@ def test_a_remembered_face_is_kept_out_of_later_photos_before_anything_is_writte
     save(photos / "new.png", photo([1], 70))
     save(photos / "two.png", photo([1, 3], 71))
     summary = curated(photos, dataset)
-    assert summary.faces["opted_out"] == len(done.faces) + 2 and len(written) == 1 and check(dataset) == []
+    assert summary.faces["opted_out"] == len(done.faces) + 2 and len(written) == 1 and check_ledger(dataset) == []
 
 
 def test_faces_accepted_later_are_compared_too(tmp_path, example):
@@ -361,7 +363,7 @@ def test_faces_accepted_later_are_compared_too(tmp_path, example):
     before = [row.reason for row in rows(dataset, Face) if row.photo_id == small]
     curated(photos, dataset, screen=with_min_inter_ocular(DEFAULT, 1))
     after = [row.reason for row in rows(dataset, Face) if row.photo_id == small]
-    assert before == ["too_small"] and after == ["opted_out"] and check(dataset) == []
+    assert before == ["too_small"] and after == ["opted_out"] and check_ledger(dataset) == []
 
 
 def test_an_example_must_show_one_face(tmp_path):
@@ -371,7 +373,7 @@ def test_an_example_must_show_one_face(tmp_path):
         path = save(tmp_path / "x.png", photo(people, 0))
         with pytest.raises(BadInput, match=said):
             opt_out_faces(dataset, [path], remember=True)
-    assert rows(dataset, KeptOut) == [] and doubles.contents(dataset)["faces"]
+    assert rows(dataset, KeptOutMark) == [] and doubles.contents(dataset)["faces"]
 
 
 def test_an_example_is_decoded_in_a_process_of_its_own(tmp_path, example, monkeypatch):
@@ -416,7 +418,7 @@ def test_the_command_line_asks_before_it_takes_and_says_what_it_took(tmp_path, e
     assert "Proof: looked for 1 photo hash, " in result.output and "nothing is left" in result.output
     told = json.loads(cli("manifest", "purge", dataset, "--photo", "person2/1.png", "--yes", "--json").output)
     assert told["removed"]["photos"] == 1 and told["proof"]["remains"] == []
-    assert "opted_out" in cli("manifest", "card", dataset, "--dry-run").output and check(dataset) == []
+    assert "opted_out" in cli("manifest", "card", dataset, "--dry-run").output and check_ledger(dataset) == []
 
 
 def test_a_member_of_an_archive_is_told_of_by_its_place_and_the_archive_itself_is_no_photo(tmp_path):

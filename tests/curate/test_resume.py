@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from manifests.check import check
+from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from tests.doubles.curate import album, contents, files, photo, save
 from tests.places import REPOSITORY
@@ -93,7 +93,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_end(photos, uninterrupted, 
         with Ledger.open(dataset) as ledger:  # it can be read as it was left
             assert ledger.query("SELECT count(*) AS n FROM files")["n"][0] >= 0
     finish(photos, dataset)
-    assert contents(dataset) == uninterrupted[0] and files(dataset) == uninterrupted[1] and check(dataset) == []
+    assert contents(dataset) == uninterrupted[0] and files(dataset) == uninterrupted[1] and check_ledger(dataset) == []
 
 
 def test_killed_again_and_again_with_two_workers(photos, uninterrupted, tmp_path):
@@ -106,7 +106,7 @@ def test_killed_again_and_again_with_two_workers(photos, uninterrupted, tmp_path
         kills += 1
     assert kills >= 2
     finish(photos, dataset)
-    assert contents(dataset) == uninterrupted[0] and files(dataset) == uninterrupted[1] and check(dataset) == []
+    assert contents(dataset) == uninterrupted[0] and files(dataset) == uninterrupted[1] and check_ledger(dataset) == []
 
 
 def test_a_second_curation_of_the_same_dataset_is_refused_and_the_first_is_unharmed(photos, uninterrupted, tmp_path):

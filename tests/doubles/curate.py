@@ -26,7 +26,7 @@ from curate.pipeline import Summary
 from curate.pipeline import curate as run
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import KEYS
-from manifests.runtime.workers import mapper
+from manifests.runtime.workers import open_pool
 
 # 14 people, no two with a cosine above .58: the faces and corners of a cube
 PEOPLE = [d for d in itertools.product((-1, 0, 1), repeat=3) if sum(map(abs, d)) in (1, 3)]
@@ -95,7 +95,9 @@ def install(patch: pytest.MonkeyPatch) -> None:
     for module in (curate.detection.detect, curate.detection.embed):
         patch.setattr(module, "load_faces_once", models)
     # a spawned process has no doubles; two or more are asked for where this module is the script
-    patch.setattr(curate.pipeline, "mapper", lambda workers, start: mapper(None if workers == 1 else workers, start))
+    patch.setattr(
+        curate.pipeline, "open_pool", lambda workers, start: open_pool(None if workers == 1 else workers, start)
+    )
     patch.setattr(manifests.privacy.keys, "create_key", lambda: bytes(32))  # so that two datasets can be compared
 
 
@@ -105,13 +107,13 @@ def curated(photos: Path, dataset: Path, **changes) -> Summary:
 
 def rows(dataset: Path, kind: type) -> list:
     with Ledger.open(dataset) as ledger:
-        return ledger.rows(kind)
+        return ledger.read_rows(kind)
 
 
 def contents(dataset: Path) -> dict[str, list]:
     """Every table but its clocks."""
     with Ledger.open(dataset) as ledger:
-        tables = {name: ledger.table(name) for name in KEYS}
+        tables = {name: ledger.read_table(name) for name in KEYS}
     return {name: table.drop(CLOCKS, strict=False).rows() for name, table in tables.items()}
 
 

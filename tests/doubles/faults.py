@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from manifests.check import check
+from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME, crop_path
 from manifests.ledger.records import Face
@@ -258,12 +258,12 @@ class World:
         return command, remains(self.here), self.bench.moments()
 
     def ends_as(self, command: list[str], undisturbed: dict[str, Any]) -> Ended:
-        """The same command again: all is as if nothing had happened, and `check` says so."""
+        """The same command again: all is as if nothing had happened, and `check_ledger` says so."""
         ended = self.bench.run(command)
         assert ended.code == 0, ended.err
         assert differences(remains(self.here), undisturbed) == []
         if (self.here / "ds" / LEDGER_NAME).exists():
-            assert check(self.here / "ds") == []
+            assert check_ledger(self.here / "ds") == []
         return ended
 
 
@@ -291,7 +291,7 @@ def mend(world: World) -> list[object]:
         os.utime(save(path, image), (0, 0))  # the ledger keeps the time
     (photos / "person3" / "4.png").unlink()
     with Ledger.open(dataset) as ledger:
-        faces = [face for face in ledger.rows(Face) if face.status == "ok"]
+        faces = [face for face in ledger.read_rows(Face) if face.status == "ok"]
     sorted((dataset / "embeddings").iterdir())[0].unlink()
     for face in faces[::5]:
         crop_path(dataset, face.face_id).unlink()
@@ -337,7 +337,7 @@ def iterate(world: World) -> list[object]:
     dataset = world.here / "ds"
     shutil.copytree(world.dataset(), dataset)
     with Ledger.open(dataset, write=True) as ledger:
-        soft = [replace(face, sharpness=0.1) for face in ledger.rows(Face)[::2]]
+        soft = [replace(face, sharpness=0.1) for face in ledger.read_rows(Face)[::2]]
         ledger.record("soft", "all", {}, soft)
     return ["iterate", dataset, "--out", world.here / "iteration", "--images", 16, "--rounds", 1]
 

@@ -29,7 +29,7 @@ def soft_dataset(folder: Path, people: int = 4, photos: int = 4) -> tuple[Path, 
     recognizer = recognizer_onnx(folder / "recognizer.onnx")
     made = dataset(folder / "dataset", recognizer, people, photos)
     with Ledger.open(made, write=True) as ledger:
-        faces = ledger.rows(Face)
+        faces = ledger.read_rows(Face)
         changed = [replace(face, sharpness=SOFT) for face in faces if int(face.face_id[2:4]) % 2 == 0]
         ledger.record("soft", "all", {}, changed)
     return made, recognizer

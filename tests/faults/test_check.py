@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from manifests.check import check
+from manifests.check import check_ledger
 from manifests.ledger.paths import LEDGER_NAME
 from tests.doubles import faults as doubles
 from tests.doubles.faults import SEED, World, tried
@@ -33,7 +33,7 @@ def flipped(path: Path, rng: np.random.Generator) -> bytes:
 
 def test_a_flipped_bit_in_any_file_of_a_dataset_is_found(world):
     dataset = world.dataset()
-    assert check(dataset) == []
+    assert check_ledger(dataset) == []
     rng = np.random.default_rng([SEED, 300])
     files = [
         path for path in sorted(dataset.rglob("*")) if path.is_file() and path.name not in (LEDGER_NAME, "card.md")
@@ -45,11 +45,11 @@ def test_a_flipped_bit_in_any_file_of_a_dataset_is_found(world):
         name = str(path.relative_to(dataset))
         with tried("one bit flipped", "check", name, MUST):
             before = flipped(path, rng)
-            found = check(dataset)
+            found = check_ledger(dataset)
             path.write_bytes(before)
             # a shard's first bytes say what it is: without them it is broken, which its name, a hash, says as well
             assert len(found) == 1 and (name.removeprefix("lq/") in found[0] or path.stem in found[0]), (name, found)
-    assert check(dataset) == []
+    assert check_ledger(dataset) == []
 
 
 def test_what_was_flipped_is_made_again_by_the_command_that_made_it(world):
@@ -73,7 +73,7 @@ def test_what_was_flipped_is_made_again_by_the_command_that_made_it(world):
     crop.unlink()
     for command in again:
         assert world.bench.run(command).code == 0
-    assert check(dataset) == []
+    assert check_ledger(dataset) == []
     assert {n: v for n, v in doubles.remains(dataset).items() if ":" not in n} == {
         n: v for n, v in before.items() if ":" not in n
     }

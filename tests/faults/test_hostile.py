@@ -13,13 +13,13 @@ import pytest
 
 from curate.config import CurateConfig
 from curate.detection.stages import choose_faces, detect, scan, with_models
-from manifests.check import check
+from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Photo
 from manifests.runtime import workers
 from manifests.runtime.files import sha256_file
-from manifests.runtime.uris import member_of, path_of, place_of
-from manifests.runtime.workers import mapper
+from manifests.runtime.uris import display_path, parse_member_uri, path_of
+from manifests.runtime.workers import open_pool
 from tests.doubles import curate as curate_doubles
 from tests.doubles.hostile_corpus import build
 from tests.places import REPOSITORY
@@ -31,7 +31,7 @@ SECONDS = 60.0
 def start() -> None:
     """In each worker: face models that need no file, and a limit that a test may wait for."""
     curate_doubles.install(pytest.MonkeyPatch())
-    workers.SECONDS = SECONDS
+    workers.UNIT_SECONDS = SECONDS
 
 
 def with_peak(function, batch):
@@ -70,7 +70,7 @@ def curated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
         # the workers start in another folder than the repository
         root = REPOSITORY
         patch.setenv("PYTHONPATH", os.pathsep.join((str(root), str(root / "tests"), os.environ.get("PYTHONPATH", ""))))
-        with Ledger.open(dataset, write=True) as ledger, mapper(2, start) as run:
+        with Ledger.open(dataset, write=True) as ledger, open_pool(2, start) as run:
 
             def measured(function, batches):
                 for result, peak in run(partial(with_peak, function), batches):
@@ -80,7 +80,7 @@ def curated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
             scan(ledger, [folder / "offered"], measured, lambda *_: None)
             models = choose_faces(ledger, "auto")
             detect(ledger, with_models(CurateConfig(), models), models, measured, lambda *_: None)
-            files, photos, faces = ledger.rows(File), ledger.rows(Photo), ledger.rows(Face)
+            files, photos, faces = ledger.read_rows(File), ledger.read_rows(Photo), ledger.read_rows(Face)
     yield SimpleNamespace(
         folder=folder, may=may, before=before, peaks=peaks, dataset=dataset, files=files, photos=photos, faces=faces
     )
@@ -89,7 +89,7 @@ def curated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
 @pytest.mark.slow
 def test_every_file_has_a_row_and_every_row_the_right_reason(curated):
     assert len(curated.may) > 300
-    found = {path_of(row.uri): row.reason or row.status for row in curated.files if member_of(row.uri) is None}
+    found = {path_of(row.uri): row.reason or row.status for row in curated.files if parse_member_uri(row.uri) is None}
     wrong = {path: reason for path, reason in found.items() if reason not in curated.may[path]}
     assert wrong == {} and found.keys() == curated.may.keys()
     assert all(row.reason for row in (*curated.files, *curated.photos) if row.status != "ok")
@@ -128,10 +128,10 @@ MEMBERS = {
 @pytest.mark.slow
 def test_every_member_of_an_archive_has_a_row_with_its_reason(curated):
     archives = curated.folder / "offered" / "archives"
-    members = [row for row in curated.files if member_of(row.uri) is not None]
+    members = [row for row in curated.files if parse_member_uri(row.uri) is not None]
     found: dict[str, set[str]] = {}
     for row in members:
-        found.setdefault(str(place_of(row.uri).relative_to(archives)), set()).add(row.reason or row.status)
+        found.setdefault(str(display_path(row.uri).relative_to(archives)), set()).add(row.reason or row.status)
     assert {name: found[name] for name in MEMBERS} == {name: {reason} for name, reason in MEMBERS.items()}
     assert found["twice.zip/same.png"] == {"ok", "duplicate_name"}
     for kind in ("", ".gz", ".bz2", ".xz"):  # the same three members in each
@@ -153,15 +153,15 @@ def test_nothing_outside_the_dataset_is_touched_and_what_lies_outside_is_not_rea
     assert sha256_file(curated.folder / "outside" / "canary.png") not in {row.photo_id for row in curated.photos}
     inside = {path.relative_to(curated.dataset).parts[0] for path in curated.dataset.rglob("*")}
     assert inside <= {"manifest.duckdb", "manifest.duckdb.wal", "faces", "embeddings"}
-    assert check(curated.dataset) == []
+    assert check_ledger(curated.dataset) == []
 
 
 @pytest.mark.slow
 def test_the_same_again_reads_nothing_and_one_worker_finds_the_same(curated, tmp_path):
     quick = [curated.folder / "offered" / name for name in ("archives", "names", "special", "truncated", "exif")]
-    with Ledger.open(tmp_path / "dataset", write=True) as ledger, mapper(1, start) as run:
+    with Ledger.open(tmp_path / "dataset", write=True) as ledger, open_pool(1, start) as run:
         scan(ledger, quick, run, lambda *_: None)
-        once = ledger.rows(File)
+        once = ledger.read_rows(File)
     known = {row.uri: row for row in curated.files}
     apart = {"same_file", None}  # which of two same files is kept depends on what else is offered
     differ = [row for row in once if row.reason not in apart and row != known[row.uri]]
@@ -175,4 +175,4 @@ def test_the_same_again_reads_nothing_and_one_worker_finds_the_same(curated, tmp
 
     with Ledger.open(tmp_path / "dataset", write=True) as ledger:
         scan(ledger, quick, no_batch, lambda *_: None)
-        assert ledger.rows(File) == once
+        assert ledger.read_rows(File) == once

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from manifests.check import check
+from manifests.check import check_ledger
 from manifests.ledger.records import File, Photo
 from manifests.runtime.files import sha256_file
 from manifests.runtime.uris import uri_of
@@ -38,7 +38,7 @@ def test_photos_that_are_removed_replaced_or_cut_between_scan_and_detection(tmp_
         for path in (removed, replaced, cut):
             row = of_photo[ids[path]]
             assert (row.status, row.reason) == ("failed", "file_vanished_or_changed")
-        assert check(dataset) == []
+        assert check_ledger(dataset) == []
 
         ended = world.bench.run(command)
         assert ended.code == 0 and "no longer there" in ended.out, ended
@@ -47,7 +47,7 @@ def test_photos_that_are_removed_replaced_or_cut_between_scan_and_detection(tmp_
         of_photo = {row.photo_id: row for row in rows(dataset, Photo)}
         assert of_photo[sha256_file(replaced)].status == "ok"
         assert of_photo[ids[replaced]].reason == of_photo[ids[cut]].reason == "file_replaced"
-        assert check(dataset) == []
+        assert check_ledger(dataset) == []
 
         # what a run without a history finds, plus the rows of what is no longer there
         fresh = tmp_path / "fresh"
@@ -93,4 +93,4 @@ def test_a_crop_that_goes_before_a_set_is_made_or_a_snapshot_taken(tmp_path):
         assert (
             world.bench.run(["curate", str(world.photos), "--into", str(world.here / "ds"), "--workers", "1"]).code == 0
         )
-        assert world.bench.run(command).code == 0 and check(world.here / "ds") == []
+        assert world.bench.run(command).code == 0 and check_ledger(world.here / "ds") == []

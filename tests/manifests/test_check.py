@@ -1,4 +1,4 @@
-"""`check` finds every kind of disagreement, and nothing where all is well."""
+"""`check_ledger` finds every kind of disagreement, and nothing where all is well."""
 
 import shutil
 from dataclasses import replace
@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from manifests.check import check
+from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Degradation, Face, File, Membership, Pair, Split
@@ -30,7 +30,7 @@ def clean(tmp_path_factory):
         install(patch)
         curated(photos, folder / "dataset")
     with Ledger.open(folder / "dataset", write=True) as ledger:
-        target = ledger.rows(Pair)[0].target
+        target = ledger.read_rows(Pair)[0].target
         write_atomically(ledger.dataset / "lq" / "set" / f"{target}.png", b"frozen")
         frozen = Degradation("set", target, "gfpgan", 0, 512, "{}", sha256_bytes(b"frozen"))
         ledger.record("degrade", "set", {}, [frozen])
@@ -49,7 +49,7 @@ def tamper(dataset, *rows, **options):
 
 def table(dataset, kind):
     with Ledger.open(dataset) as ledger:
-        return ledger.rows(kind)
+        return ledger.read_rows(kind)
 
 
 def ok_face(dataset) -> Face:
@@ -57,30 +57,30 @@ def ok_face(dataset) -> Face:
 
 
 def test_nothing_is_wrong_with_a_fresh_dataset(clean):
-    assert check(clean) == []
+    assert check_ledger(clean) == []
     assert any(face.duplicate_of for face in table(clean, Face))
 
 
 def test_an_accepted_face_whose_photo_no_file_holds(dataset):
     face = ok_face(dataset)
     uris = [file.uri for file in table(dataset, File) if file.photo_id == face.photo_id]
-    tamper(dataset, forget=[("files", "uri", uris)])
-    assert check(dataset) == [f"accepted face of a photo that no file holds: {face.face_id}"]
+    tamper(dataset, delete=[("files", "uri", uris)])
+    assert check_ledger(dataset) == [f"accepted face of a photo that no file holds: {face.face_id}"]
 
 
 def test_a_missing_crop(dataset):
     face = ok_face(dataset)
     crop_path(dataset, face.face_id).unlink()
-    assert check(dataset) == [f"accepted face without crop: {face.face_id}"]
+    assert check_ledger(dataset) == [f"accepted face without crop: {face.face_id}"]
 
 
 def test_an_orphan_crop_and_other_files_that_no_row_speaks_of(dataset):
     write_atomically(crop_path(dataset, "e" * 32), b"")
-    assert check(dataset) == [f"crop without a face: faces/ee/{'e' * 32}.png"]
+    assert check_ledger(dataset) == [f"crop without a face: faces/ee/{'e' * 32}.png"]
     crop_path(dataset, "e" * 32).unlink()
     for name in ("faces/ab/.half.png.1.tmp", "embeddings/notes.txt", "lq/set/holiday.jpg"):
         write_atomically(dataset / name, b"")
-    assert check(dataset) == [
+    assert check_ledger(dataset) == [
         "file that no row speaks of: faces/ab/.half.png.1.tmp",
         "file that no row speaks of: embeddings/notes.txt",
         "file that no row speaks of: lq/set/holiday.jpg",
@@ -92,8 +92,8 @@ def test_a_crop_that_another_has_replaced(dataset):
     one, other = [face.face_id for face in table(dataset, Face) if face.status == "ok"][:2]
     shutil.copyfile(crop_path(dataset, other), crop_path(dataset, one))
     told = f"crop changed since it was written: faces/{one[:2]}/{one}.png (remove it, and curate again)"
-    assert check(dataset) == [told]
-    assert check(dataset, hashes=False) == []
+    assert check_ledger(dataset) == [told]
+    assert check_ledger(dataset, hashes=False) == []
 
 
 def test_what_an_older_likeness_wrote_has_no_hash_until_it_is_curated_again(clean, tmp_path, monkeypatch):
@@ -105,20 +105,20 @@ def test_what_an_older_likeness_wrote_has_no_hash_until_it_is_curated_again(clea
         for face in table(dataset, Face)
     ]
     tamper(dataset, *older)
-    assert check(dataset) == []
+    assert check_ledger(dataset) == []
     install(monkeypatch)
     curated(clean.parent / "photos", dataset)
-    assert table(dataset, Face) == table(clean, Face) and check(dataset) == []
+    assert table(dataset, Face) == table(clean, Face) and check_ledger(dataset) == []
     assert [path.name for path in (dataset / "embeddings").iterdir()] == [shard.name]
 
 
 def test_a_tampered_a_missing_and_an_orphan_low_quality_image(dataset):
     (frozen,) = (dataset / "lq" / "set").iterdir()
     frozen.write_bytes(b"thawed")
-    assert check(dataset) == [f"low-quality image changed since it was frozen: set/{frozen.name}"]
-    assert check(dataset, hashes=False) == []
+    assert check_ledger(dataset) == [f"low-quality image changed since it was frozen: set/{frozen.name}"]
+    assert check_ledger(dataset, hashes=False) == []
     frozen.rename(frozen.with_name("other.png"))
-    assert check(dataset) == [
+    assert check_ledger(dataset) == [
         f"low-quality image missing: set/{frozen.name}",
         "low-quality image without a row: lq/set/other.png",
     ]
@@ -128,7 +128,7 @@ def test_a_person_in_two_splits(dataset):
     rows = table(dataset, Split)
     one = next(row for row in rows if row.split == "train")
     tamper(dataset, replace(one, split="test"))
-    found = check(dataset)
+    found = check_ledger(dataset)
     assert f"identity in more than one split: {one.identity_id}" in found
     assert f"pair in another split than its target: {one.face_id}" in found
 
@@ -144,7 +144,7 @@ def test_a_near_duplicate_in_two_splits(dataset):
         replace(neighbour, photo_id=copy.photo_id),
         replace(kept, face_id=neighbour.face_id, identity_id="other", split=other),
     )
-    assert f"photo in more than one split, itself or through a near-duplicate: {copy.photo_id}" in check(dataset)
+    assert f"photo in more than one split, itself or through a near-duplicate: {copy.photo_id}" in check_ledger(dataset)
 
 
 def test_rows_that_point_nowhere(dataset):
@@ -158,7 +158,7 @@ def test_rows_that_point_nowhere(dataset):
         Pair(face.face_id, (face.face_id,), (1.0,), "nearest", "train"),
         Degradation("set", "3" * 32, "gfpgan", 0, 512, "{}", "0"),
     )
-    found = check(dataset)
+    found = check_ledger(dataset)
     for line in (
         "file points to a photo that has no row: file:///gone",
         f"face of a photo that has no row: {face.face_id}",
@@ -178,7 +178,7 @@ def test_a_reference_of_another_split_or_one_that_was_set_aside(dataset):
     pair = table(dataset, Pair)[0]
     reference = next(row for row in table(dataset, Split) if row.face_id == pair.refs[0])
     tamper(dataset, replace(reference, status="dropped", reason="photo_spans_splits"))
-    assert f"reference from a split that the target may not see: {pair.target}" in check(dataset)
+    assert f"reference from a split that the target may not see: {pair.target}" in check_ledger(dataset)
 
 
 def test_a_reference_of_another_person(dataset):
@@ -186,7 +186,7 @@ def test_a_reference_of_another_person(dataset):
     people = {row.face_id: row.identity_id for row in table(dataset, Membership)}
     stranger = next(face for face, person in people.items() if person != people[pair.target])
     tamper(dataset, replace(pair, refs=(stranger,), similarities=(0.1,)))
-    assert f"reference of another person, or one that was dropped: {pair.target}" in check(dataset)
+    assert f"reference of another person, or one that was dropped: {pair.target}" in check_ledger(dataset)
 
 
 def test_shards_that_are_short_missing_or_nobodys(dataset):
@@ -195,10 +195,10 @@ def test_shards_that_are_short_missing_or_nobodys(dataset):
     np.save(shard, vectors[:-1])
     (last,) = [face for face in table(dataset, Face) if face.shard_row == len(vectors) - 1]
     changed = f"embedding shard changed since it was written: embeddings/{shard.name}"
-    assert check(dataset) == [changed, f"embedding outside its shard: {last.face_id}"]
-    assert check(dataset, hashes=False) == [f"embedding outside its shard: {last.face_id}"]
+    assert check_ledger(dataset) == [changed, f"embedding outside its shard: {last.face_id}"]
+    assert check_ledger(dataset, hashes=False) == [f"embedding outside its shard: {last.face_id}"]
     shard.rename(shard.with_name("other.npy"))
-    assert check(dataset) == [
+    assert check_ledger(dataset) == [
         f"embedding shard missing or broken: {shard.stem}",
         "embedding shard without a face: embeddings/other.npy",
     ]
@@ -207,4 +207,4 @@ def test_shards_that_are_short_missing_or_nobodys(dataset):
 def test_an_accepted_face_without_embedding(dataset):
     face = ok_face(dataset)
     tamper(dataset, replace(face, shard=None, shard_row=None))
-    assert check(dataset) == [f"accepted face without embedding: {face.face_id}"]
+    assert check_ledger(dataset) == [f"accepted face without embedding: {face.face_id}"]

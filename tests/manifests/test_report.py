@@ -18,7 +18,7 @@ from manifests.errors import BadInput, LedgerMissing
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import (
-    Decision,
+    DecisionRow,
     Degradation,
     File,
     Identity,
@@ -74,11 +74,11 @@ def folder(tmp_path: Path) -> Path:
 def test_labels_and_the_newest_decisions_are_shown_and_a_long_name_wraps(folder):
     assert "<h3>Decisions</h3>" not in build_report(folder).read_text(encoding="utf-8")
     faces = json.dumps({"faces": [{"photo": "a" * 64, "box": [0, 0, 1, 1]}]})
-    acts = [Decision(n, "lock", faces, datetime(2026, 1, 1)) for n in range(1, 25)]
-    acts += [Decision(25, "rename", faces, datetime(2026, 1, 1), name="<" + "x" * 254)]
-    acts += [Decision(26, "undo", "{}", datetime(2026, 1, 1), undoes=24)]
+    acts = [DecisionRow(n, "lock", faces, datetime(2026, 1, 1)) for n in range(1, 25)]
+    acts += [DecisionRow(25, "rename", faces, datetime(2026, 1, 1), name="<" + "x" * 254)]
+    acts += [DecisionRow(26, "undo", "{}", datetime(2026, 1, 1), undoes=24)]
     with Ledger.open(folder, write=True) as ledger:
-        ledger.record("told", "all", {}, [*acts, Label("photo0-0", "Ann", False)], detail={"config": {}})
+        ledger.record("settings", "all", {}, [*acts, Label("photo0-0", "Ann", False)], detail={"config": {}})
     page = build_report(folder).read_text(encoding="utf-8")
     table = page[page.index("<h3>Decisions</h3>") :].partition("</table>")[0]
     assert table.count("<tr>") == 21 and f'<td class="told">rename &lt;{"x" * 254}</td>' in table

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from manifests.ledger.paths import MAX_SEED
-from manifests.runtime.text import counted
+from manifests.runtime.text import format_count
 
 if TYPE_CHECKING:
     from train.benchmark.leaks import Leaks
@@ -45,15 +45,15 @@ def freeze(
 
     Example: likeness freeze DATASET --into BENCH --set gfpgan-test-512-s0 --with-pictures --with-embeddings
     """
-    from manifests.runtime.progress import progress
+    from manifests.runtime.progress import show_progress
     from train.benchmark.freeze import freeze as frozen
 
-    with progress("items", as_json) as report:
-        made = frozen(dataset, into, lq_set, split, references, seed, with_pictures, with_embeddings, dry_run, report)
+    with show_progress("items", as_json) as progress:
+        made = frozen(dataset, into, lq_set, split, references, seed, with_pictures, with_embeddings, dry_run, progress)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(made)))
         return
-    people = counted(made.people, "person", "people")
+    people = format_count(made.people, "person", "people")
     what = f"{made.cases} of {made.images_in_set} images of {made.lq_set}, {people}"
     if dry_run:
         typer.echo(f"Would freeze {what}, in {made.folder}.")
@@ -85,17 +85,17 @@ def leaks(
     Example: likeness leaks BENCH --dataset DATASET
     """
     from manifests.errors import BadInput
-    from manifests.runtime.progress import progress
+    from manifests.runtime.progress import show_progress
     from train.benchmark.frozen_benchmark import is_benchmark
     from train.benchmark.leaks import check_benchmark, check_dataset
 
     if dataset is not None and not is_benchmark(source):
         raise BadInput(f"{source} is no benchmark and has its own embeddings: leave --dataset away.")
-    with progress("steps", as_json) as report:
+    with show_progress("steps", as_json) as progress:
         if is_benchmark(source):
-            found = check_benchmark(source, dataset, limit, report)
+            found = check_benchmark(source, dataset, limit, progress)
         else:
-            found = check_dataset(source, limit, report)
+            found = check_dataset(source, limit, progress)
     if as_json:
         typer.echo(json.dumps(found.as_json()))
     else:

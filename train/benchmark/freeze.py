@@ -18,8 +18,8 @@ from degrade.presets import check_seed
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
-from manifests.runtime.files import LOCK, in_the_way, only_writer, sweep, write_atomically
-from manifests.runtime.progress import Report
+from manifests.runtime.files import LOCK, find_blocking_file, lock_folder, remove_temporary_files, write_atomically
+from manifests.runtime.progress import Progress
 from manifests.runtime.versions import code_version
 from train.benchmark.frozen_benchmark import (
     CARD,
@@ -72,7 +72,7 @@ def freeze(
     with_pictures: bool = False,
     with_embeddings: bool = False,
     dry_run: bool = False,
-    report: Report = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Frozen:
     """Write the benchmark of a frozen set: the named one, or the only one of the split.
 
@@ -102,7 +102,7 @@ def freeze(
         source.policy,
         source.rules,
         limit=1,
-        report=report,
+        progress=progress,
     )
     _refuse(leaks, dataset)
     counts = {
@@ -114,7 +114,7 @@ def freeze(
     if dry_run:
         return _told(into, source, counts, leaks, pictures=with_pictures)
 
-    picture_of = _pictures(source, report)
+    picture_of = _pictures(source, progress)
     cases = [_case(source, case, picture_of) for case in source.drawn]
     faces = [replace(line, picture=picture_of.get(line.face)) for line in source.faces]
     lines = {CASES: json_lines(cases), FACES: json_lines(faces)}
@@ -146,9 +146,9 @@ def freeze(
     if card["embeddings"]:
         lines[EMBEDDINGS] = _embeddings(source, picture_of)
     copies = list(_copies(source, cases, picture_of)) if card["pictures"] else []
-    with only_writer(into):
-        sweep(into)
-        written = _write(into, card, lines, copies, report)
+    with lock_folder(into):
+        remove_temporary_files(into)
+        written = _write(into, card, lines, copies, progress)
     return _told(into, source, counts, leaks, card["pictures"], card["benchmark"], written)
 
 
@@ -204,7 +204,7 @@ def _read(dataset: Path, lq_set: str | None, split: str, references: int, seed: 
             {row["face_id"]: row for row in rows.iter_rows(named=True)},
             drawn,
             [replace(line, person=people.get(line.person, line.person)) for line in faces],
-            ledger.embeddings([line.face for line in faces])[1],
+            ledger.read_embeddings([line.face for line in faces])[1],
             rules_of(ledger),
             policy_of(ledger),
             recognizer_of(ledger),
@@ -255,13 +255,13 @@ def _refuse(leaks: Leaks, dataset: Path) -> None:
         )
 
 
-def _pictures(source: _Source, report: Report) -> dict[str, str]:
+def _pictures(source: _Source, progress: Progress) -> dict[str, str]:
     """face -> picture of every face that a case shows."""
     shown = sorted({face for c in source.drawn for face in (c.face_id, *c.references, *c.wrong)})
     found = {}
     for done, face in enumerate(shown, 1):
         found[face] = picture_id(read_png(crop_path(source.dataset, face)))
-        report("hash", done, len(shown))
+        progress("hash", done, len(shown))
     return found
 
 
@@ -312,7 +312,7 @@ def _copies(source: _Source, cases: Sequence[CaseLine], picture_of: dict[str, st
 
 
 def _check_folder(into: Path) -> None:
-    if (file := in_the_way(into)) is not None:
+    if (file := find_blocking_file(into)) is not None:
         raise BadInput(f"{file} is a file and a benchmark is a folder: name another one for --into.")
     if into.is_dir() and not is_benchmark(into):
         others = sorted(path.name for path in into.iterdir() if path.suffix != ".tmp" and path.name != LOCK)
@@ -331,7 +331,7 @@ def _card_of(into: Path) -> dict[str, Any]:
 
 
 def _write(
-    into: Path, card: dict[str, Any], lines: dict[str, bytes], copies: list[tuple[str, str, Path]], report: Report
+    into: Path, card: dict[str, Any], lines: dict[str, bytes], copies: list[tuple[str, str, Path]], progress: Progress
 ) -> int:
     """Write what is not there yet, the card first as that of an unfinished benchmark and last as it is; answers how
     many files it wrote."""
@@ -346,7 +346,7 @@ def _write(
     write_atomically(into / CARD, begun)
     for done, (name, _, source) in enumerate(absent, 1):
         write_atomically(into / name, source.read_bytes())
-        report("copy", done, len(absent))
+        progress("copy", done, len(absent))
     for name in lacking:
         write_atomically(into / name, lines[name])
     write_atomically(into / CARD, whole)

@@ -30,7 +30,7 @@ from degrade.theta import check_theta
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
-from manifests.runtime.files import BROKEN_ARRAY, sha256_bytes
+from manifests.runtime.files import ARRAY_ERRORS, sha256_bytes
 
 CARD, CASES, FACES = "card.json", "cases.jsonl", "faces.jsonl"
 PICTURES, LQ, EMBEDDINGS = "pictures", "lq", "embeddings.npy"
@@ -219,14 +219,14 @@ def embeddings_of(found: Benchmark, photos: Path | None) -> tuple[list[str], np.
         with Ledger.open(photos) as ledger:
             check_recognizer(found, ledger)
             held = set(ledger.query("SELECT face_id FROM faces WHERE shard IS NOT NULL")["face_id"])
-            return ledger.embeddings([face.face for face in found.faces if face.face in held])
+            return ledger.read_embeddings([face.face for face in found.faces if face.face in held])
     if not has_embeddings(found.card):
         return [], np.zeros((0, 0), np.float32)
     named = sorted(face_of(found).items())
     path = found.folder / EMBEDDINGS
     try:
         vectors = np.load(path)
-    except BROKEN_ARRAY:
+    except ARRAY_ERRORS:
         vectors = None
     if vectors is None or vectors.dtype != np.float32 or vectors.shape != (len(named), found.card["recognizer"]["dim"]):
         raise LedgerBroken(f"{path} is missing, broken or of another form: get the benchmark again.")

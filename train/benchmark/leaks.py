@@ -30,7 +30,7 @@ import numpy as np
 
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
-from manifests.runtime.progress import Report
+from manifests.runtime.progress import Progress
 from train.benchmark.frozen_benchmark import SPLITS, Benchmark, FaceLine, embeddings_of, face_of, load_benchmark
 
 KINDS = ("identity", "photo", "near_duplicate", "cosine", "own_reference")
@@ -96,21 +96,21 @@ class Leaks:
         return {**asdict(self), "found": [asdict(leak) for leak in found], "ok": self.total == 0}
 
 
-def check_dataset(dataset: Path, limit: int = 20, report: Report = lambda *_: None) -> Leaks:
+def check_dataset(dataset: Path, limit: int = 20, progress: Progress = lambda *_: None) -> Leaks:
     """The leaks of a dataset: between its splits, and among the references that its pairs and `evaluate` show.
 
     Raises BadInput for a dataset that was never curated to its end, LedgerBroken for rows without what they need.
     """
     with Ledger.open(Path(dataset)) as ledger:
         faces, policy = faces_of(ledger), policy_of(ledger)
-        vectors = ledger.embeddings([face.face for face in faces])[1]
+        vectors = ledger.read_embeddings([face.face for face in faces])[1]
         shown = np.concatenate([_shown_by_pairs(ledger, faces), _shown_by_evaluation(faces, policy)])
         rules = rules_of(ledger)
-    return find_leaks(faces, np.arange(len(faces)), vectors, shown, policy, rules, limit, report)
+    return find_leaks(faces, np.arange(len(faces)), vectors, shown, policy, rules, limit, progress)
 
 
 def check_benchmark(
-    folder: Path, photos: Path | None = None, limit: int = 20, report: Report = lambda *_: None
+    folder: Path, photos: Path | None = None, limit: int = 20, progress: Progress = lambda *_: None
 ) -> Leaks:
     """The leaks of a benchmark: between the splits that it lists, and among a target's references, right and wrong.
 
@@ -123,7 +123,7 @@ def check_benchmark(
     rows = np.array([number[face] for face in named], np.int64)
     told = dict(found.card["thresholds"])
     rules = Rules(**told.pop("near_duplicate"), **told)
-    leaks = find_leaks(found.faces, rows, vectors, _shown_by(found), found.card["policy"], rules, limit, report)
+    leaks = find_leaks(found.faces, rows, vectors, _shown_by(found), found.card["policy"], rules, limit, progress)
     if len(rows) < len(found.faces):
         leaks.unchecked[-1] += f" When it was frozen, {found.card['leaks']['cosine']} of kind cosine were counted."
     return leaks
@@ -137,7 +137,7 @@ def find_leaks(
     policy: str,
     rules: Rules,
     limit: int = 20,
-    report: Report = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Leaks:
     """All leaks among `faces`. `rows` int (m,) number the faces whose unit embeddings, float32 (m, d), are `vectors`;
     `shown` int (k, 2) holds targets and references, numbers of faces; `policy` of the splits is identity or photos."""
@@ -156,7 +156,7 @@ def find_leaks(
     pairs = list(combinations([name for name in SPLITS if (world.split == name).any()], 2))
     photos_seen, cosines = set(), 0
     for step, (a, b) in enumerate(pairs):
-        report("compare", step, len(pairs))
+        progress("compare", step, len(pairs))
         one, other = np.flatnonzero(world.split == a), np.flatnonzero(world.split == b)
         leaks.compared += len(one) * len(other)
         if policy == "identity":
@@ -173,7 +173,7 @@ def find_leaks(
                 leaks.alike += int((alike >= rules.same_person).sum())
                 near = new & ~again & (alike >= rules.same_person) & (world.borne_out(i, j) >= rules.same_person)
                 leaks.add("cosine", world.leaks("cosine", i[near], j[near], f"one person from {rules.same_person:g}"))
-    report("compare", len(pairs), len(pairs))
+    progress("compare", len(pairs), len(pairs))
     leaks.expected = round(cosines * rules.false_match_rate, 1)
     shown = np.unique(shown, axis=0)
     for begin in range(0, len(shown), _PAIRS):
@@ -329,7 +329,7 @@ def policy_of(ledger: Ledger) -> str:
 
 def rules_of(ledger: Ledger) -> Rules:
     """The rules that the dataset was curated with. Raises BadInput where the ledger does not say."""
-    told, grouped = ledger.detail("told"), ledger.detail("group")
+    told, grouped = ledger.read_detail("settings"), ledger.read_detail("group")
     if not told or "threshold" not in grouped:
         raise BadInput(f"{ledger.dataset} was never curated to its end by this version: run `likeness curate` again.")
     rules = dict(told["config"]["dedupe"])

@@ -12,7 +12,7 @@ from manifests.ledger.paths import crop_path
 from manifests.runtime.files import sha256_bytes
 
 if TYPE_CHECKING:
-    from manifests.ledger.records import Version
+    from manifests.ledger.records import CleanedVersion
 
 
 def read_crop(dataset: Path, face_id: str, size: int) -> np.ndarray:
@@ -28,7 +28,7 @@ def read_crop(dataset: Path, face_id: str, size: int) -> np.ndarray:
     return shrink(image, size)
 
 
-def read_version(dataset: Path, version: Version, size: int) -> np.ndarray:
+def read_version(dataset: Path, version: CleanedVersion, size: int) -> np.ndarray:
     """A cleaned version of a face, RGB uint8. Raises LedgerBroken where its file is not the one that was recorded."""
     from manifests.ledger.cleaned_targets import version_path
 

@@ -22,13 +22,13 @@ import pyarrow.parquet as pq
 
 from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
 from manifests.privacy.run_cleanup import BEFORE_PURGES
-from manifests.runtime.files import LOCK, config_hash, in_the_way, only_writer, sha256_file
+from manifests.runtime.files import LOCK, find_blocking_file, hash_config, lock_folder, sha256_file
 from train.data.crops import read_crop, read_version
 
 if TYPE_CHECKING:
     from curate.faces.interface import FaceDetector, FaceModels
     from manifests.ledger.ledger import Ledger
-    from manifests.ledger.records import Version
+    from manifests.ledger.records import CleanedVersion
 
 FACES = "faces.parquet"
 CROPS = "crops.npy"
@@ -172,7 +172,7 @@ def take_snapshot(
     size: int,
     models: FaceModels | None = None,
     replace: bool = True,
-    versions: Mapping[str, Version] = MappingProxyType({}),
+    versions: Mapping[str, CleanedVersion] = MappingProxyType({}),
 ) -> Snapshot:
     """The snapshot of a dataset in `folder`: taken now, or the one that lies there if ledger and settings agree.
 
@@ -190,7 +190,7 @@ def take_snapshot(
         recognizer = _recorded_recognizer(ledger)
         used = _in_training(rows, versions)
         cleaned = {"versions": {face: one.sha256 for face, one in used.items()}} if used else {}
-        manifest = config_hash({"rows": rows, "recognizer": recognizer, **cleaned})
+        manifest = hash_config({"rows": rows, "recognizer": recognizer, **cleaned})
         if (folder / FACTS).is_file():
             there = load_snapshot(folder)
             if there.facts["manifest"] == manifest and there.facts["config"] == vars(config):
@@ -206,11 +206,11 @@ def take_snapshot(
                     f"{dataset} has changed since {folder.parent} was begun, or is trained at another size: go on from "
                     f"what it began with (`likeness train {folder} --out {folder.parent}`), or name another --out."
                 )
-        elif (file := in_the_way(folder)) is not None:
+        elif (file := find_blocking_file(folder)) is not None:
             raise BadInput(f"{file} is a file: name a folder for the snapshot.")
         elif folder.is_dir() and any(folder.iterdir()):
             raise BadInput(f"{folder} is not empty and holds no snapshot: name another folder with --snapshot.")
-        embeddings = ledger.embeddings([row["face_id"] for row in rows])[1]
+        embeddings = ledger.read_embeddings([row["face_id"] for row in rows])[1]
     if models is None:
         from curate.faces.load import load_faces
 
@@ -234,7 +234,7 @@ def take_snapshot(
     if detector is not None:  # what warped references look like depends on it
         facts["detector"] = {"sha256": detector.sha256, "licence": detector.licence}
     files = {RECOGNIZER: models.recognizer_onnx, DETECTOR: None if detector is None else detector.path}
-    with only_writer(folder.parent, f".{folder.name}{LOCK}"):
+    with lock_folder(folder.parent, f".{folder.name}{LOCK}"):
         _write(folder, dataset, rows, embeddings, facts, files, used)
     return load_snapshot(folder)
 
@@ -298,7 +298,7 @@ def _choose(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str, Any]
     return rows, counts
 
 
-def _in_training(rows: list[dict[str, Any]], versions: Mapping[str, Version]) -> dict[str, Version]:
+def _in_training(rows: list[dict[str, Any]], versions: Mapping[str, CleanedVersion]) -> dict[str, CleanedVersion]:
     """The versions of faces of the training split that no target of another split is shown, by face."""
     seen = {ref for row in rows if row["split"] != "train" for ref in row["references"]}
     own = (row for row in rows if row["split"] == "train" and row["row"] not in seen)
@@ -328,7 +328,7 @@ def _write(
     embeddings: np.ndarray,
     facts: dict[str, Any],
     files: dict[str, Path | None],
-    versions: Mapping[str, Version],
+    versions: Mapping[str, CleanedVersion],
 ) -> None:
     for stale in folder.parent.glob(f".{folder.name}.*.tmp"):  # a killed process left it
         shutil.rmtree(stale, ignore_errors=True)
@@ -350,7 +350,7 @@ def _write(
             if file is not None:
                 shutil.copyfile(file, temporary / name)
         facts["crops_sha256"] = sha256_file(temporary / CROPS)
-        facts["hash"] = config_hash(facts)
+        facts["hash"] = hash_config(facts)
         (temporary / FACTS).write_text(json.dumps(facts, indent=2, sort_keys=True), encoding="utf-8")
         if folder.exists():
             folder.rename(old)
@@ -365,7 +365,9 @@ def _replaced(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old.tmp")
 
 
-def _write_crops(path: Path, dataset: Path, face_ids: list[str], size: int, versions: Mapping[str, Version]) -> None:
+def _write_crops(
+    path: Path, dataset: Path, face_ids: list[str], size: int, versions: Mapping[str, CleanedVersion]
+) -> None:
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(face_ids), size, size, 3)}
     with path.open("wb") as file:  # not through a map: where the disk is full, that ends the process without a word
         np.lib.format.write_array_header_1_0(file, header)

@@ -93,7 +93,7 @@ def read_cases(
         others = _harder(ledger, chosen, references) if harder else {}
         drawn = {ref for case in chosen for ref in (*case.references, *case.wrong)}
         wanted = sorted(drawn.union(*(faces for kinds in others.values() for faces in kinds.values())))
-        vector = dict(zip(*ledger.embeddings(wanted), strict=True))
+        vector = dict(zip(*ledger.read_embeddings(wanted), strict=True))
         name_size = size or int(ledger.query("SELECT any_value(size) FROM degradations WHERE lq_set = ?", name).item())
     if not chosen:
         raise BadInput(f"No face of the set {name} has a reference: nothing can be measured.")
@@ -183,7 +183,7 @@ def draw_cases(
            JOIN splits r ON r.identity_id = s.identity_id AND r.status = 'ok'
                AND r.split = CASE WHEN s.policy = 'photos' THEN 'train' ELSE s.split END
            JOIN faces g ON g.face_id = r.face_id AND g.photo_id <> f.photo_id AND g.status = 'ok'
-           LEFT JOIN pairs p ON p.target = d.face_id AND p.policy = 'given'
+           LEFT JOIN pairs p ON p.target = d.face_id AND p.policy = 'list'
            WHERE d.lq_set = ? AND s.status = 'ok' AND (p.target IS NULL OR list_contains(p.refs, r.face_id))
            GROUP BY ALL ORDER BY d.face_id""",
         name,
@@ -219,7 +219,7 @@ def people_by_face(ledger: Ledger) -> dict[str, str]:
 def _harder(ledger: Ledger, chosen: Sequence[Drawn], count: int) -> dict[str, dict[str, list[str]]]:
     """Of each case's pool the `count` faces of another pose, and those least alike, by face."""
     faces = sorted({face for case in chosen for face in (case.face_id, *case.pool)})
-    vector = dict(zip(*ledger.embeddings(faces), strict=True))
+    vector = dict(zip(*ledger.read_embeddings(faces), strict=True))
     yaw = dict(ledger.query("SELECT face_id, yaw FROM faces WHERE status = 'ok'").iter_rows())
     found = {}
     for case in chosen:

@@ -99,7 +99,7 @@ def evaluate(
         stem = (out or Path()) / "comparison" if several else mine[0] / result_name("evaluation", judge, steps)
         _say_plan(dataset, lq_set, stem, as_json)
         return
-    from manifests.runtime.progress import progress
+    from manifests.runtime.progress import show_progress
     from train.evaluation.evaluate import METRICS_ASKED, Asked, Pictures
     from train.evaluation.evaluate import compare as compare_all
     from train.evaluation.evaluate import evaluate as measured
@@ -116,12 +116,12 @@ def evaluate(
         seed=seed,
     )
     seen = Pictures() if page is not None else None
-    with progress("images", as_json) as report:
+    with show_progress("images", as_json) as progress:
         if several:
             assert out is not None
-            result = compare_all(mine, theirs, dataset, out, lq_set, asked, report, seen)
+            result = compare_all(mine, theirs, dataset, out, lq_set, asked, progress, seen)
         else:
-            result = measured(mine[0], dataset, lq_set, asked, report, seen)
+            result = measured(mine[0], dataset, lq_set, asked, progress, seen)
     _write(result, markdown, latex)
     if page is not None and seen is not None:
         from train.evaluation.html_page import page as built
@@ -166,7 +166,7 @@ def counterfactuals(
     if dry_run:
         _say_plan(dataset, lq_set, run / result_name("counterfactuals", judge, steps), as_json)
         return
-    from manifests.runtime.progress import progress
+    from manifests.runtime.progress import show_progress
     from train.evaluation.counterfactuals import METRICS_ASKED
     from train.evaluation.counterfactuals import counterfactuals as measured
     from train.evaluation.counterfactuals import plot as drawn
@@ -182,8 +182,8 @@ def counterfactuals(
         weights=weights,
         seed=seed,
     )
-    with progress("images", as_json) as report:
-        result = measured(run, dataset, lq_set, asked, report)
+    with show_progress("images", as_json) as progress:
+        result = measured(run, dataset, lq_set, asked, progress)
     _write(result, markdown, latex)
     if plot is not None:
         from manifests.errors import BadInput

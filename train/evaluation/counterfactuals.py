@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from manifests.errors import BadInput
-from manifests.runtime.progress import Report
+from manifests.runtime.progress import Progress
 from train.evaluation.aggregate import Row
 from train.evaluation.evaluate import Asked, Evaluation, write_result
 from train.evaluation.plot import curve
@@ -21,7 +21,11 @@ METRICS_ASKED = ("psnr", "id_target", "id_references", "face_restored", "copy_ra
 
 
 def counterfactuals(
-    run: Path, dataset: Path, lq_set: str | None = None, asked: Asked | None = None, report: Report = lambda *_: None
+    run: Path,
+    dataset: Path,
+    lq_set: str | None = None,
+    asked: Asked | None = None,
+    progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
     """What RUN/counterfactuals.json then holds: an evaluation whose rows are K = 0, 1, 2, 4, 8 and, with
     `asked.references` references, shuffled ones, one repeated, blurred, of another pose, least alike, another person's.
@@ -45,7 +49,7 @@ def counterfactuals(
             largest = max(largest, int(np.abs(image.astype(int) - last["image"]).max()))
 
     found = Evaluation(dataset, lq_set, asked, watch, most=max(CURVE), harder=True)
-    rows = found.of_run(run, counterfactual_systems(asked.references), report)
+    rows = found.of_run(run, counterfactual_systems(asked.references), progress)
     have = Counter(len(case.references) for case in found.cases)
     result = found.result(rows, counterfactual_differences(asked.references)) | found.about(run)
     result["have"] = {str(k): sum(count for number, count in have.items() if number >= k) for k in CURVE}

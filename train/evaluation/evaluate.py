@@ -16,8 +16,8 @@ from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
-from manifests.runtime.files import sweep, write_atomically
-from manifests.runtime.progress import Report
+from manifests.runtime.files import remove_temporary_files, write_atomically
+from manifests.runtime.progress import Progress
 from train.benchmark.frozen_benchmark import is_benchmark, load_benchmark
 from train.evaluation.aggregate import Row, differences, table, told_interval
 from train.evaluation.cases import Case, FrozenSet, read_cases, refuse_seen
@@ -71,7 +71,7 @@ def evaluate(
     dataset: Path,
     lq_set: str | None = None,
     asked: Asked | None = None,
-    report: Report = lambda *_: None,
+    progress: Progress = lambda *_: None,
     pictures: Pictures | None = None,
 ) -> dict[str, Any]:
     """Measure the newest checkpoint of `run` on a frozen set of `dataset`; answers what RUN/evaluation.json then holds.
@@ -85,7 +85,7 @@ def evaluate(
     """
     asked = asked or Asked()
     found = Evaluation(dataset, lq_set, asked, pictures.watch if pictures is not None else None)
-    rows = found.of_run(run, systems(asked.references, asked.counts), report)
+    rows = found.of_run(run, systems(asked.references, asked.counts), progress)
     result = found.result(rows, compared(asked.references)) | found.about(run)
     if pictures is not None:
         pictures.cases, pictures.rows = found.cases, rows
@@ -100,7 +100,7 @@ def compare(
     out: Path,
     lq_set: str | None = None,
     asked: Asked | None = None,
-    report: Report = lambda *_: None,
+    progress: Progress = lambda *_: None,
     pictures: Pictures | None = None,
 ) -> dict[str, Any]:
     """Several runs, and folders that somebody else restored the set into, side by side in OUT/comparison.*.
@@ -116,10 +116,10 @@ def compare(
     rows: list[Row] = []
     lines, about, extra = systems(asked.references, asked.counts), dict[str, Any](), dict[str, list[str]]()
     for run in runs:
-        own = found.of_run(run, lines[1:] if rows else lines, report, run.resolve().name)
+        own = found.of_run(run, lines[1:] if rows else lines, progress, run.resolve().name)
         rows, about[run.resolve().name] = [*rows, *own], found.about(run)
     for folder in folders:
-        own, extra[folder.resolve().name] = found.of_folder(folder, report, with_input=not rows)
+        own, extra[folder.resolve().name] = found.of_folder(folder, progress, with_input=not rows)
         rows += own
     leaders = [f"{run.resolve().name}/{asked.references}" for run in runs] + [path.resolve().name for path in folders]
     first = leaders[0]
@@ -171,7 +171,7 @@ class Evaluation:
         """The metrics that an image has and that can be had here."""
         return [name for name in per_image(self.asked.metrics) if name not in self.reasons]
 
-    def of_run(self, run: Path, lines: Sequence[System], report: Report, label: str = "") -> list[Row]:
+    def of_run(self, run: Path, lines: Sequence[System], progress: Progress, label: str = "") -> list[Row]:
         """The rows of a run's newest checkpoint, with its label before each key but the LQ input's."""
         checkpoint = newest_checkpoint(run)
         model = on_device(open_restorer(checkpoint, self.asked.base_model, self.asked.steps))
@@ -187,10 +187,10 @@ class Evaluation:
         for done, case in enumerate(frozen.cases, 1):
             for row in restored_rows(case, model, measure, lines, recognizer, self.names, keep):
                 rows.append(_labelled(row, label))
-            report("evaluate", done, len(frozen.cases))
+            progress("evaluate", done, len(frozen.cases))
         return rows
 
-    def of_folder(self, folder: Path, report: Report, with_input: bool) -> tuple[list[Row], list[str]]:
+    def of_folder(self, folder: Path, progress: Progress, with_input: bool) -> tuple[list[Row], list[str]]:
         """The rows of images that somebody else restored, the LQ input's too if asked for, and the names of the files
         that belong to none."""
         if self.frozen is None:
@@ -205,7 +205,7 @@ class Evaluation:
                     rows.append(input_row(case, measure, self.names, self.kept))
                 file = files.get(case.face_id)
                 rows.append(outsiders_row(case, file, name, name, measure, self.names, read, self.kept))
-                report("evaluate", done, len(frozen.cases))
+                progress("evaluate", done, len(frozen.cases))
         return rows, extra
 
     def result(self, rows: Sequence[Row], pairs: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
@@ -354,7 +354,7 @@ def _recorded(dataset: Path) -> tuple[str, str]:
 
 def write_result(stem: Path, result: dict[str, Any], rows: Sequence[Row]) -> None:
     """STEM.json and STEM.parquet."""
-    sweep(stem.parent, below=False, alone=False)
+    remove_temporary_files(stem.parent, below=False, alone=False)
     write_atomically(stem.with_suffix(".json"), json.dumps(result, indent=1).encode())
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(rows)), sink)

@@ -14,7 +14,7 @@ import torch
 from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
 from manifests.errors import BadInput
-from manifests.runtime.text import printable
+from manifests.runtime.text import make_printable
 from train.evaluation.cases import Case
 from train.evaluation.systems import Embed, System, shown
 from train.metrics.measure import Measure
@@ -124,7 +124,7 @@ def outsiders_row(
         return _unmeasured(row, str(error), names)
     if image.shape != case.target.shape:
         sizes = f"{image.shape[1]} x {image.shape[0]}, and the set {case.target.shape[1]} x {case.target.shape[0]}"
-        return _unmeasured(row, f"{printable(path.name)} is {sizes}", names)
+        return _unmeasured(row, f"{make_printable(path.name)} is {sizes}", names)
     return _measured(row, case, image, measure, names, keep)
 
 

@@ -51,8 +51,8 @@ def sweep(run: Path) -> None:
     """Remove what a killed process left half written; only where no other process trains in `run`."""
     for half in run.glob(".checkpoint-*.tmp"):
         shutil.rmtree(half, ignore_errors=True)
-    storage.sweep(run / SAMPLES)
-    storage.sweep(run, below=False, alone=False)  # `evaluate` writes here too
+    storage.remove_temporary_files(run / SAMPLES)
+    storage.remove_temporary_files(run, below=False, alone=False)  # `evaluate` writes here too
 
 
 def newest_checkpoint(folder: Path) -> Path:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from manifests.ledger.paths import MAX_SEED
-from manifests.runtime.text import counted, printable
+from manifests.runtime.text import format_count, make_printable
 
 if TYPE_CHECKING:
     from train.fit.loop import Ending
@@ -127,8 +127,8 @@ def run_training(
 ) -> Ending:
     """Take the snapshot where it is missing, train or resume, and say how it went; `quiet` says it on standard
     error."""
-    from manifests.runtime.files import only_writer
-    from manifests.runtime.progress import progress
+    from manifests.runtime.files import lock_folder
+    from manifests.runtime.progress import show_progress
     from train.data.snapshot import FACTS, take_snapshot
     from train.fit.distributed import first_alone, leave, rank
     from train.fit.loop import train as loop
@@ -157,10 +157,10 @@ def run_training(
 
     with ExitStack() as held:
         first_alone(check)
-        first_alone(lambda: held.enter_context(only_writer(out)))
+        first_alone(lambda: held.enter_context(lock_folder(out)))
         first_alone(prepare)
-        report = held.enter_context(progress("images", quiet or rank() > 0))
-        ending = loop(out, folder, chosen, images, seed, minutes, workers, told, say=say, report=report)
+        progress = held.enter_context(show_progress("images", quiet or rank() > 0))
+        ending = loop(out, folder, chosen, images, seed, minutes, workers, told, say=say, progress=progress)
     pace = f", {ending.images_per_second:.1f} images/s, {ending.data_wait:.1%} of the time waiting for data"
     say(f"trained  {ending.images} images seen{pace if ending.images_per_second else ''}: {ending.checkpoint}")
     leave()
@@ -263,17 +263,17 @@ def restore(
             typer.echo(json.dumps([*rows_of_plan, *({"photo": str(f), "reason": why} for f, why in unreadable)]))
             return
         for path, target in todo:
-            typer.echo(printable(f"Would restore {path} into {target}."))
+            typer.echo(make_printable(f"Would restore {path} into {target}."))
         for folder, reason in unreadable:
-            typer.echo(printable(f"{folder}: {reason}"))
+            typer.echo(make_printable(f"{folder}: {reason}"))
         return
-    from manifests.runtime.progress import progress
+    from manifests.runtime.progress import show_progress
     from train.restore.contact_sheet import Sheet, sheet_page
     from train.restore.restore import restore as run
 
     where, notices, faces_done = _box(box), list[str](), Sheet()
     watched = page is not None or sheet is not None
-    with progress("photos", as_json) as report:
+    with show_progress("photos", as_json) as progress:
         rows = run(
             inputs,
             reference or [],
@@ -284,7 +284,7 @@ def restore(
             steps=steps,
             aligned=aligned,
             box=where,
-            report=report,
+            progress=progress,
             notice=notices.append,
             watch=faces_done.add if watched else lambda *_: None,
             limited=True,
@@ -304,11 +304,11 @@ def restore(
     else:
         for row in rows:
             if row.reason is not None:
-                typer.echo(printable(f"{row.photo}: {row.reason}"))
+                typer.echo(make_printable(f"{row.photo}: {row.reason}"))
         done = [row for row in rows if row.status == "ok"]
         count = sum(face.restored for row in done for face in row.faces)
-        said = f"{counted(count, 'face')} in {len(done)} of {counted(len(rows), 'photo')}"
-        typer.echo(f"{said} restored into {printable(out)}.")
+        said = f"{format_count(count, 'face')} in {len(done)} of {format_count(len(rows), 'photo')}"
+        typer.echo(f"{said} restored into {make_printable(out)}.")
     if not any(row.status == "ok" for row in rows):
         raise typer.Exit(1)
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from degrade.presets import seeded
 from manifests.errors import BadInput, LikenessError
-from manifests.runtime.progress import Report
+from manifests.runtime.progress import Progress
 from train.data import dataset as data
 from train.data.snapshot import load_snapshot
 from train.fit.checkpoints import checkpoints, load_checkpoint, save_checkpoint, sweep
@@ -62,7 +62,7 @@ def train(
     settings: Settings | None = None,
     checkpoint_every: int = CHECKPOINT_EVERY,
     say: Callable[[str], None] = print,
-    report: Report = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Ending:
     """Train `recipe` on the snapshot folder until `images` have been seen; RUN resumes from its newest checkpoint.
 
@@ -132,7 +132,7 @@ def train(
                 if log is not None:
                     log.write("train", seen, now - began, {**means, "rate": rate_at(recipe, seen), **pace})
                 sums, since = {}, (now, seen, waited)
-            report("train", min(seen, end), end)
+            progress("train", min(seen, end), end)
             if seen >= end:
                 why = "complete"
             elif asked:

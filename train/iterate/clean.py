@@ -17,12 +17,12 @@ import torch
 
 from curate.faces.interface import FaceModels
 from manifests.errors import LikenessError
-from manifests.ledger.cleaned_targets import best_versions, version_path
+from manifests.ledger.cleaned_targets import select_best_versions, version_path
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
-from manifests.ledger.records import Version
+from manifests.ledger.records import CleanedVersion
 from manifests.runtime.files import sha256_bytes, sha256_file, write_atomically
-from manifests.runtime.progress import Report
+from manifests.runtime.progress import Progress
 from train.data.crops import read_crop, read_version
 from train.data.snapshot import Snapshot
 from train.evaluation.rows import embedder
@@ -70,7 +70,7 @@ def defects_of(ledger: Ledger, targets: Sequence[str], bounds: Bounds) -> dict[s
 
 
 def clean(
-    work: Work, number: int, run: Path, snapshot: Snapshot, targets: Sequence[str], report: Report = lambda *_: None
+    work: Work, number: int, run: Path, snapshot: Snapshot, targets: Sequence[str], progress: Progress = lambda *_: None
 ) -> None:
     """Restore the targets with a defect by the restorer of a round, in batches, each one's rows with its mark.
 
@@ -81,7 +81,7 @@ def clean(
     config = {"checkpoint": by.sha256, "bounds": asdict(work.bounds)}
     with Ledger.open(work.dataset) as ledger:
         defects = defects_of(ledger, targets, work.bounds)
-        best, done = best_versions(ledger, work.iteration, number), ledger.done(STAGE, config)
+        best, done = select_best_versions(ledger, work.iteration, number), ledger.find_finished(STAGE, config)
     row_of = {face: row for row, face in enumerate(snapshot.face_ids)}
     wanted = list(defects)
     model: Restorer | None = None
@@ -96,12 +96,12 @@ def clean(
                 rows.append(_attempt(work, face, defects[face], best.get(face), shown, model, by))
             with Ledger.open(work.dataset, write=True) as ledger:
                 ledger.record(STAGE, unit, config, rows)
-        report("clean", start + len(batch), len(wanted))
+        progress("clean", start + len(batch), len(wanted))
 
 
 def _attempt(
-    work: Work, face: str, what: str, best: Version | None, references: References, model: Restorer, by: Maker
-) -> Version:
+    work: Work, face: str, what: str, best: CleanedVersion | None, references: References, model: Restorer, by: Maker
+) -> CleanedVersion:
     """One target restored and judged; its PNG is written where it is kept, before its row."""
     original = read_crop(work.dataset, face, model.config.size)
     restored = run_model(model, to_tensor(original)[None], references)[0]
@@ -121,7 +121,7 @@ def _attempt(
         data = _png(cleaned)
     if not reason:
         write_atomically(version_path(work.dataset, by.iteration, by.round, face), data)
-    return Version(
+    return CleanedVersion(
         iteration=by.iteration,
         round=by.round,
         face_id=face,

@@ -79,9 +79,9 @@ def iterate(
             f"{folder}, on {targets} targets, and clean in between those with a defect: {said}."
         )
         return
-    from manifests.runtime.progress import progress
+    from manifests.runtime.progress import show_progress
 
-    with progress("images", as_json) as report:
+    with show_progress("images", as_json) as progress:
         done = run(
             dataset,
             folder,
@@ -90,7 +90,7 @@ def iterate(
             faces=faces,
             workers=workers,
             say=lambda sentence: typer.echo(sentence, err=as_json),
-            report=report,
+            progress=progress,
         )
     if as_json:
         typer.echo(json.dumps(asdict(done)))

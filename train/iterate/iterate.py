@@ -24,12 +24,18 @@ from typing import Any
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
 from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
-from manifests.ledger.cleaned_targets import FOLDER, best_versions, strayed, version_path
+from manifests.ledger.cleaned_targets import VERSIONS_FOLDER, find_stray_versions, select_best_versions, version_path
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import TrainedOn, Version
-from manifests.runtime.files import config_hash, in_the_way, only_writer, sweep, write_atomically
-from manifests.runtime.progress import Report
-from manifests.runtime.text import printable
+from manifests.ledger.records import CleanedVersion, TrainingImage
+from manifests.runtime.files import (
+    find_blocking_file,
+    hash_config,
+    lock_folder,
+    remove_temporary_files,
+    write_atomically,
+)
+from manifests.runtime.progress import Progress
+from manifests.runtime.text import make_printable
 from train.data.snapshot import Snapshot, planned_targets, take_snapshot
 from train.fit.distributed import world
 from train.fit.loop import train
@@ -94,7 +100,7 @@ def iterate(
     models: FaceModels | None = None,
     workers: int = 1,
     say: Callable[[str], None] = print,
-    report: Report = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Iterated:
     """Train round 0 and `rounds` more, cleaning in between.
 
@@ -107,8 +113,8 @@ def iterate(
     check(rounds, told, out)
     check_weights(told.recipe, told.settings.weights)
     models = models or _models(dataset, faces)
-    with only_writer(out):
-        return _rounds(dataset, out, told, rounds, models, workers, say, report)
+    with lock_folder(out):
+        return _rounds(dataset, out, told, rounds, models, workers, say, progress)
 
 
 def _rounds(
@@ -119,29 +125,29 @@ def _rounds(
     models: FaceModels,
     workers: int,
     say: Callable[[str], None],
-    report: Report,
+    progress: Progress,
 ) -> Iterated:
     snapshot = _snapshot(dataset, out, 0, told, models, {})
     iteration = _claim(out, snapshot, told)
     work = Work(dataset, iteration, models, told.bounds, told.settings.base_model, told.recipe.steps)
     targets = [snapshot.face_ids[row] for row in snapshot.targets("train")]
-    sweep(dataset / FOLDER / iteration)
+    remove_temporary_files(dataset / VERSIONS_FOLDER / iteration)
     _drop_strayed(dataset)
     finished: list[Round] = []
     for number in range(rounds + 1):
         run = out / f"round-{number}"
         if number:
             with Ledger.open(dataset) as ledger:
-                best = best_versions(ledger, iteration, number)
+                best = select_best_versions(ledger, iteration, number)
             if all(version.round < number - 1 for version in best.values()):
                 say(f"No target was cleaned after round {number - 1}: round {number} would be the same again.")
                 return Iterated(finished, "nothing_new")
             snapshot = _snapshot(dataset, out, number, told, models, best)
-        named = partial(_named, report, number)
+        named = partial(_named, progress, number)
         settings = told.settings if not number else replace(told.settings, precision=_precision(out / "round-0"))
         told_to = (told.recipe, told.images, told.seed, None, workers, settings)
-        with only_writer(run):
-            ending = train(run, snapshot.folder, *told_to, say=say, report=named)
+        with lock_folder(run):
+            ending = train(run, snapshot.folder, *told_to, say=say, progress=named)
         if ending.why != "complete":
             return Iterated(finished, ending.why)
         _note_training(dataset, iteration, number, snapshot)
@@ -153,7 +159,7 @@ def _rounds(
 
 
 def _snapshot(
-    dataset: Path, out: Path, number: int, told: Told, models: FaceModels, versions: Mapping[str, Version]
+    dataset: Path, out: Path, number: int, told: Told, models: FaceModels, versions: Mapping[str, CleanedVersion]
 ) -> Snapshot:
     """What a round is trained on; one that was begun keeps what it began with."""
     run = out / f"round-{number}"
@@ -166,8 +172,8 @@ def _precision(run: Path) -> str:
     return str(json.loads((run / RUN_CONFIG).read_text(encoding="utf-8"))["precision"])
 
 
-def _named(report: Report, number: int, what: str, done: int, total: int) -> None:
-    report(f"{what} {number}", done, total)
+def _named(progress: Progress, number: int, what: str, done: int, total: int) -> None:
+    progress(f"{what} {number}", done, total)
 
 
 def check(rounds: int, told: Told, out: Path) -> None:
@@ -178,13 +184,14 @@ def check(rounds: int, told: Told, out: Path) -> None:
         raise BadInput(f"Iterating is one process's work, and {world()} were launched: start `likeness iterate` alone.")
     if told.recipe.name == VRE:
         raise BadInput("Recipe vre trains no restorer, so there is nothing to clean with: name another --recipe.")
-    if (file := in_the_way(out)) is not None:
-        raise BadInput(f"{printable(file)} is a file and an iteration is a folder: name another --out.")
+    if (file := find_blocking_file(out)) is not None:
+        raise BadInput(f"{make_printable(file)} is a file and an iteration is a folder: name another --out.")
     if out.is_dir() and not (out / ABOUT).is_file():
         others = sorted(p.name for p in out.iterdir() if not p.name.startswith(".") and p.name != "round-0")
         if others:
             raise BadInput(
-                f"{printable(out)} is not empty and no iteration (it holds {printable(others[0])} and no {ABOUT}): "
+                f"{make_printable(out)} is not empty and no iteration (it holds {make_printable(others[0])} and "
+                f"no {ABOUT}): "
                 "name another --out."
             )
     check_images(told.recipe, told.images)
@@ -218,19 +225,19 @@ def _claim(out: Path, snapshot: Snapshot, told: Told) -> str:
         "bounds": asdict(told.bounds),
         "rule": RULE,
     }
-    facts["iteration"] = config_hash(facts)[:12]
+    facts["iteration"] = hash_config(facts)[:12]
     path = out / ABOUT
     if path.is_file():
         try:
             there = json.loads(path.read_text(encoding="utf-8"))
             differs = [name for name, value in facts.items() if there.get(name) != value]
         except (ValueError, AttributeError) as error:
-            raise BadInput(f"{printable(path)} is not readable as an iteration: name another --out.") from error
+            raise BadInput(f"{make_printable(path)} is not readable as an iteration: name another --out.") from error
         if differs:
             what = "has other faces" if differs[0] == "faces" else f"was begun with another {differs[0]}"
             if differs[0] == "recipe":  # --steps, --mild and --preset are in it
                 what += f" ({', '.join(n for n, one in facts['recipe'].items() if there['recipe'].get(n) != one)})"
-            raise BadInput(f"{printable(out)} {what}: name another --out, or say what it was begun with.")
+            raise BadInput(f"{make_printable(out)} {what}: name another --out, or say what it was begun with.")
     else:
         write_atomically(path, json.dumps(facts, indent=2, sort_keys=True).encode())
     return str(facts["iteration"])
@@ -239,7 +246,7 @@ def _claim(out: Path, snapshot: Snapshot, told: Told) -> str:
 def _drop_strayed(dataset: Path) -> None:
     """Versions of people who have since left the training split are dropped, with a reason, and their files removed."""
     with Ledger.open(dataset, write=True) as ledger:
-        rows = strayed(ledger)
+        rows = find_stray_versions(ledger)
         if rows:
             ledger.record(STAGE, sorted({f"{row.iteration}/strayed" for row in rows}), {}, rows)
     for row in rows:
@@ -250,10 +257,10 @@ def _note_training(dataset: Path, iteration: str, number: int, snapshot: Snapsho
     """Which version of every training image a finished round saw, with the round's mark."""
     unit, config = f"{iteration}/train-{number}", {"snapshot": snapshot.hash}
     with Ledger.open(dataset, write=True) as ledger:
-        if unit in ledger.done(STAGE, config):
+        if unit in ledger.find_finished(STAGE, config):
             return
         rows = [
-            TrainedOn(iteration, number, face, version)
+            TrainingImage(iteration, number, face, version)
             for face, split, version in zip(snapshot.face_ids, snapshot.splits, snapshot.versions, strict=True)
             if split == "train"
         ]

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from manifests.runtime.text import printable
+from manifests.runtime.text import make_printable
 from train.evaluation.html_page import REFERENCES, SHOWN, STORED, embedded
 from train.metrics.measure import available
 from train.metrics.noreference import WEIGHTS, load_no_reference
@@ -54,12 +54,12 @@ class Sheet:
             lacking.setdefault(why, []).append(METRICS[name].title)
         undone = Counter(row.reason for row in rows if row.status != "ok" and row.reason is not None)
         return {
-            "restorer": printable(restorer),
+            "restorer": make_printable(restorer),
             "photos": len(rows),
             "faces": [
                 {
-                    "photo": printable(Path(face.photo).name),
-                    "reason": printable(said.get(face.photo) or ""),
+                    "photo": make_printable(Path(face.photo).name),
+                    "reason": make_printable(said.get(face.photo) or ""),
                     "lq": embedded(face.lq),
                     "restored": embedded(face.restored),
                     "references": [embedded(crop, STORED // 2) for crop in face.references],
@@ -67,7 +67,7 @@ class Sheet:
                 }
                 for face in self.faces
             ],
-            "undone": {printable(reason): count for reason, count in undone.items()},
+            "undone": {make_printable(reason): count for reason, count in undone.items()},
             "missing": {", ".join(titles): why for why, titles in lacking.items()},
             "metrics": [
                 {"title": metric.title, "better": metric.better, "convention": metric.convention,

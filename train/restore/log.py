@@ -14,7 +14,7 @@ from typing import Any
 
 from manifests.errors import BadInput
 from manifests.runtime.files import write_atomically
-from manifests.runtime.text import printable
+from manifests.runtime.text import make_printable
 
 LOG = "restored.jsonl"
 
@@ -39,15 +39,17 @@ def kept_entries(out: Path, todo: Sequence[tuple[Path, Path]], settings: str | N
             continue
         there = known.get(place)
         if there is None:
-            raise BadInput(f"{printable(target)} is there already and not from here: name another folder with --out.")
+            raise BadInput(
+                f"{make_printable(target)} is there already and not from here: name another folder with --out."
+            )
         if there["source"] != _absolute(photo):
             raise BadInput(
-                f"{printable(target)} is there already, restored from {printable(there['source'])}: "
+                f"{make_printable(target)} is there already, restored from {make_printable(there['source'])}: "
                 "name another folder with --out."
             )
         if settings is not None and there["settings"] != settings:
             raise BadInput(
-                f"{printable(target)} is there already, restored by another checkpoint, with other references or "
+                f"{make_printable(target)} is there already, restored by another checkpoint, with other references or "
                 "options: name another folder with --out, or remove it."
             )
     sources = {_absolute(photo) for photo, _ in todo}
@@ -75,5 +77,5 @@ def _read_log(out: Path) -> list[Entry]:
     except ValueError:
         lines = [None]
     if not all(isinstance(line, dict) and {"photo", "status"} <= line.keys() for line in lines):
-        raise BadInput(f"{printable(out / LOG)} is no log of restored photos: name another folder with --out.")
+        raise BadInput(f"{make_printable(out / LOG)} is no log of restored photos: name another folder with --out.")
     return lines

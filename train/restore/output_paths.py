@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manifests.errors import BadInput
-from manifests.runtime.files import in_the_way, write_atomically
-from manifests.runtime.text import printable
+from manifests.runtime.files import find_blocking_file, write_atomically
+from manifests.runtime.text import make_printable
 
 RUN_CONFIG = "config.json"
 SAMPLES = "samples"  # RUN/samples/<images>.png
@@ -21,8 +21,8 @@ def check_run_folder(run: Path) -> None:
 
     Without a config.json a run that was stopped early holds its snapshot at most; dot files do not count.
     """
-    if (file := in_the_way(run)) is not None:
-        raise BadInput(f"{printable(file)} is a file and a run is a folder: give this run another --out.")
+    if (file := find_blocking_file(run)) is not None:
+        raise BadInput(f"{make_printable(file)} is a file and a run is a folder: give this run another --out.")
     if not run.is_dir():
         return
     if (run / RUN_CONFIG).is_file():
@@ -31,12 +31,15 @@ def check_run_folder(run: Path) -> None:
         except (ValueError, AttributeError):
             ours = False
         if not ours:
-            raise BadInput(f"{printable(run / RUN_CONFIG)} is not the config of a run: give this run another --out.")
+            raise BadInput(
+                f"{make_printable(run / RUN_CONFIG)} is not the config of a run: give this run another --out."
+            )
         return
     others = sorted(path.name for path in run.iterdir() if not path.name.startswith(".") and path.name != "snapshot")
     if others:
         raise BadInput(
-            f"{printable(run)} is not empty and no training run (it holds {printable(others[0])} and no {RUN_CONFIG}): "
+            f"{make_printable(run)} is not empty and no training run (it holds {make_printable(others[0])} "
+            f"and no {RUN_CONFIG}): "
             "give this run another --out."
         )
 
@@ -49,8 +52,8 @@ def outputs_of(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Path
     never photos), as are special files, what lies in `out`, and links to folders. Raises BadInput where there is
     nothing to restore, two inputs would still share an output, an input would be overwritten, or `out` is a file.
     """
-    if (file := in_the_way(out)) is not None:
-        raise BadInput(f"{printable(file)} is a file: name a folder for --out.")
+    if (file := find_blocking_file(out)) is not None:
+        raise BadInput(f"{make_printable(file)} is a file: name a folder for --out.")
     found: list[tuple[Path, Path]] = []
     unreadable: list[tuple[Path, str]] = []
     for item in inputs:
@@ -61,9 +64,9 @@ def outputs_of(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Path
         elif item.exists():
             found.append((item, Path(item.name)))
         else:
-            raise BadInput(f"{printable(item)} does not exist: name a photo or a folder of photos.")
+            raise BadInput(f"{make_printable(item)} does not exist: name a photo or a folder of photos.")
     if not found and not unreadable:
-        raise BadInput(f"There is no file in {printable(inputs[0])}: name a photo or a folder of photos.")
+        raise BadInput(f"There is no file in {make_printable(inputs[0])}: name a photo or a folder of photos.")
     once: dict[str, tuple[Path, Path]] = {}
     for path, place in found:  # one inside a folder keeps its place there
         real = f"{os.path.realpath(path.parent)}/{path.name}"
@@ -79,7 +82,8 @@ def outputs_of(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Path
         twice = next(place for place in places if places.count(place) > 1)
         first, second, *_ = (path for (path, _), place in zip(found, places, strict=True) if place == twice)
         raise BadInput(
-            f"{printable(first)} and {printable(second)} would become one file in {printable(out)}: restore them into "
+            f"{make_printable(first)} and {make_printable(second)} would become one file in "
+            f"{make_printable(out)}: restore them into "
             "different folders."
         )
     todo = [(path, out / place) for (path, _), place in zip(found, places, strict=True)]
@@ -87,7 +91,7 @@ def outputs_of(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Path
     for path, target in todo:
         if os.path.realpath(target) in originals:
             raise BadInput(
-                f"{printable(path)} would be overwritten by a restored photo: name another folder with --out."
+                f"{make_printable(path)} would be overwritten by a restored photo: name another folder with --out."
             )
     return todo, unreadable
 
@@ -125,7 +129,7 @@ def result_name(stem: str, judge: str | None, steps: int) -> str:
 def check_files(*paths: Path | None) -> None:
     """Raise BadInput where one of the files that a user named cannot be there; before anything takes long."""
     for path in paths:
-        if path is not None and (path.is_dir() or in_the_way(path.parent) is not None):
+        if path is not None and (path.is_dir() or find_blocking_file(path.parent) is not None):
             raise BadInput(f"{path} cannot be written: name a file in a folder.")
 
 

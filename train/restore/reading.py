@@ -12,8 +12,8 @@ from PIL import Image
 
 from curate.faces.decode import FORMATS, UndecodableImage, decode
 from manifests.errors import BadInput
-from manifests.runtime.text import printable
-from manifests.runtime.workers import IN_WORDS, OUT_OF_MEMORY, Lost, each, mapper
+from manifests.runtime.text import make_printable
+from manifests.runtime.workers import FAILURE_TEXTS, OUT_OF_MEMORY, FailedUnit, guard_units, open_pool
 
 Read = Callable[[Path], np.ndarray]
 
@@ -26,9 +26,9 @@ def read_photo(path: Path) -> np.ndarray:
         if error.reason == OUT_OF_MEMORY:
             raise BadInput(_lost(path, OUT_OF_MEMORY)) from None
         known = ", ".join(FORMATS)
-        raise BadInput(f"{printable(path)} cannot be read as a photo ({error}): {known} are known.") from None
+        raise BadInput(f"{make_printable(path)} cannot be read as a photo ({error}): {known} are known.") from None
     except OSError as error:
-        raise BadInput(f"{printable(path)} cannot be read: {error.strerror}.") from None
+        raise BadInput(f"{make_printable(path)} cannot be read: {error.strerror}.") from None
 
 
 def read_numbers(path: Path) -> np.ndarray:
@@ -39,9 +39,9 @@ def read_numbers(path: Path) -> np.ndarray:
         with Image.open(path, formats=FORMATS) as image:
             numbers = image.mode != "F" or bool(np.isfinite(np.asarray(image)).all())
     except Exception:  # it was a photo a moment ago
-        raise BadInput(f"{printable(path)} changed while it was read: run the same command again.") from None
+        raise BadInput(f"{make_printable(path)} changed while it was read: run the same command again.") from None
     if not numbers:
-        raise BadInput(f"{printable(path.name)} holds pixels that are no numbers")
+        raise BadInput(f"{make_printable(path.name)} holds pixels that are no numbers")
     return found
 
 
@@ -55,7 +55,7 @@ def reader(limited: bool, of: Read = read_photo) -> Iterator[Read]:
     if not limited:
         yield of
         return
-    with mapper(1) as run:
+    with open_pool(1) as run:
 
         def read(path: Path) -> np.ndarray:
             ((found,),) = run(partial(_read_batch, of), [[path]])
@@ -66,11 +66,11 @@ def reader(limited: bool, of: Read = read_photo) -> Iterator[Read]:
         yield read
 
 
-def _read_batch(read: Read, paths: Sequence[Path | Lost]) -> list[np.ndarray | str]:
+def _read_batch(read: Read, paths: Sequence[Path | FailedUnit]) -> list[np.ndarray | str]:
     """Each photo, or the sentence that says why there is none."""
     found: list[np.ndarray | str] = []
-    for path in each(paths):
-        if isinstance(path, Lost):
+    for path in guard_units(paths):
+        if isinstance(path, FailedUnit):
             found.append(_lost(path.unit, path.reason))
             continue
         try:
@@ -81,4 +81,4 @@ def _read_batch(read: Read, paths: Sequence[Path | Lost]) -> list[np.ndarray | s
 
 
 def _lost(path: Path, reason: str) -> str:
-    return f"{printable(path)} cannot be read as a photo: it {IN_WORDS[reason]}."
+    return f"{make_printable(path)} cannot be read as a photo: it {FAILURE_TEXTS[reason]}."

@@ -23,7 +23,7 @@ from curate.faces.align import (
 from curate.faces.interface import Detection, FaceDetector, FaceModels
 from degrade.operations.apply import shrink
 from manifests.errors import BadInput
-from manifests.runtime.text import printable
+from manifests.runtime.text import make_printable
 from train.models.restorer import Restorer
 from train.restore.output_paths import photos_in
 from train.restore.reading import Read, read_photo
@@ -52,7 +52,7 @@ def reference_files(references: Sequence[Path], inputs: Sequence[Path]) -> list[
         inside = [photo for photo in photos_in(path) if os.path.realpath(photo) not in own]
         if not inside:
             raise BadInput(
-                f"There is no file in {printable(path)}: name photos, or a folder of photos, as --reference."
+                f"There is no file in {make_printable(path)}: name photos, or a folder of photos, as --reference."
             )
         found += [(photo, path) for photo in inside]
     return found
@@ -78,7 +78,8 @@ def read_references(
             found = detect_faces(image, models)
             if not found:
                 raise BadInput(
-                    f"No face was found in the reference {printable(path)}: name a photo that shows the person clearly."
+                    f"No face was found in the reference {make_printable(path)}: name a photo that shows the person "
+                    "clearly."
                 )
         except BadInput as error:
             if folder is None:
@@ -89,7 +90,8 @@ def read_references(
             used.add(folder)
         if len(found) > 1:
             notice(
-                f"The reference {printable(path)} shows {len(found)} faces and the largest was taken for the person: "
+                f"The reference {make_printable(path)} shows {len(found)} faces and the largest was taken for "
+                "the person: "
                 "crop the photo where that is somebody else."
             )
         face = _largest(found)
@@ -98,7 +100,7 @@ def read_references(
         landmarks.append(in_crop(face.landmarks5, size))
         chips.append(crop_for_recognizer(crop, models.template, models.size))
     if useless := next((folder for _, folder in files if folder is not None and folder not in used), None):
-        raise BadInput(f"No photo in the folder of references {printable(useless)} shows a face: name another.")
+        raise BadInput(f"No photo in the folder of references {make_printable(useless)} shows a face: name another.")
     if not crops:
         return References(torch.zeros(0, 3, size, size), torch.zeros(0, models.dim))
     return References(torch.stack(crops), torch.from_numpy(models.embed(np.stack(chips))), tuple(landmarks))

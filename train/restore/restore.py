@@ -19,9 +19,9 @@ from curate.faces.measure import measure_sharpness
 from degrade.operations.apply import shrink
 from manifests.errors import BadInput, LikenessError
 from manifests.ledger.paths import LEDGER_NAME
-from manifests.runtime.files import config_hash, only_writer, sha256_file, sweep, write_atomically
-from manifests.runtime.progress import Report
-from manifests.runtime.text import printable
+from manifests.runtime.files import hash_config, lock_folder, remove_temporary_files, sha256_file, write_atomically
+from manifests.runtime.progress import Progress
+from manifests.runtime.text import make_printable
 from train.models.restorer import Restorer
 from train.models.steps import check_steps
 from train.restore.log import entry, kept_entries, write_log
@@ -95,7 +95,7 @@ def restore(
     steps: int = 1,
     aligned: bool = False,
     box: tuple[float, float, float, float] | None = None,
-    report: Report = lambda *_: None,
+    progress: Progress = lambda *_: None,
     notice: Callable[[str], None] = lambda _: None,
     watch: Watch = lambda *_: None,
     limited: bool = False,
@@ -129,7 +129,7 @@ def restore(
         known = read_references(shown_files, model, models, notice, read)
         if kept_out is not None and kept_out.matches(known.embeddings.numpy()).any():
             raise BadInput("A reference shows a face that opted out of the dataset of this run: name others.")
-        settings = config_hash(
+        settings = hash_config(
             {
                 "checkpoint": str(checkpoint.resolve()),
                 "base_model": model.config.base_model,
@@ -140,9 +140,9 @@ def restore(
                 **({"steps": steps} if steps > 1 else {}),
             }
         )
-        with only_writer(out):
+        with lock_folder(out):
             for folder in sorted({out, *(target.parent for _, target in todo)}):
-                sweep(folder, below=False)
+                remove_temporary_files(folder, below=False)
             kept, rows = kept_entries(out, todo, settings), list[PhotoDone]()
             closed = [PhotoDone(str(folder), None, "failed", reason) for folder, reason in unreadable]
 
@@ -168,7 +168,7 @@ def restore(
                         said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
                         row = PhotoDone(str(path), None, "failed", f"The photo could not be restored: {said}.")
                     rows.append(row)
-                    report("restore", len(rows), len(todo))
+                    progress("restore", len(rows), len(todo))
             finally:
                 log()
     return [*rows, *closed]
@@ -194,9 +194,11 @@ def _allowed(
         if kept_out is None or not path.is_file() or kept_out.reason_for(sha256_file(path)) is None:
             found.append((path, folder))
         elif folder is None:
-            raise BadInput(f"The reference {printable(path)} is kept out of the dataset of this run: name another.")
+            raise BadInput(
+                f"The reference {make_printable(path)} is kept out of the dataset of this run: name another."
+            )
         else:
-            notice(f"Left out of the references: {printable(path)} is kept out of the dataset of this run.")
+            notice(f"Left out of the references: {make_printable(path)} is kept out of the dataset of this run.")
     return found
 
 
@@ -394,5 +396,5 @@ def _judge(
 def _write(path: Path, image: np.ndarray) -> None:
     done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not done:
-        raise LikenessError(f"{printable(path)} cannot be written as PNG.")
+        raise LikenessError(f"{make_printable(path)} cannot be written as PNG.")
     write_atomically(path, data.tobytes())

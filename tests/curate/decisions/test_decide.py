@@ -21,11 +21,11 @@ from curate.decisions.links import Links, links_of
 from curate.detection.screen import with_min_inter_ocular
 from curate.people.apply_decisions import uphold
 from curate.people.group import Grouping
-from manifests.check import check
+from manifests.check import check_ledger
 from manifests.errors import BadInput
-from manifests.ledger.decision_log import Act, NamedFace, in_force, overlap
+from manifests.ledger.decision_log import Decision, FaceLocation, measure_overlap, select_active
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import Decision, Degradation, Face, File, Identity, Membership, Pair, Split
+from manifests.ledger.records import DecisionRow, Degradation, Face, File, Identity, Membership, Pair, Split
 from manifests.runtime.uris import path_of
 from tests.doubles.curate import album, contents, curated, install, photo, rows, save
 
@@ -90,7 +90,7 @@ def test_ten_merges_ten_splits_and_five_locks_are_reproduced_while_photos_come_a
         members = {f for f, p in before.items() if p == before[face[f"{i}/1"]]}
         say(dataset, "lock", face[f"{i}/1"])
         locks.append((members, set(before) - members))
-    assert [row.kind for row in rows(dataset, Decision)] == ["split"] * 10 + ["merge"] * 10 + ["lock"] * 5
+    assert [row.kind for row in rows(dataset, DecisionRow)] == ["split"] * 10 + ["merge"] * 10 + ["lock"] * 5
     settled, ids = people(dataset), who(dataset)
 
     def all_hold() -> None:
@@ -103,7 +103,7 @@ def test_ten_merges_ten_splits_and_five_locks_are_reproduced_while_photos_come_a
             (person,) = {now[one] for one in members}
             assert person not in {now[one] for one in strangers}
             assert {row.identity_id: row for row in rows(dataset, Identity)}[person].locked
-        assert check(dataset) == []
+        assert check_ledger(dataset) == []
 
     all_hold()
     curated(photos, dataset)
@@ -124,7 +124,7 @@ def test_a_merge_and_a_split_survive_and_say_where_they_come_from(made):
     photos, dataset = made
     face, before = faces_of(dataset), who(dataset)
     done = say(dataset, "merge", before[face["0/0"]], face["1/0"])
-    assert len(done.moved) == 4 and done.people == 4 and check(dataset) == []
+    assert len(done.moved) == 4 and done.people == 4 and check_ledger(dataset) == []
     say(dataset, "split", face["2/0"])
     after = who(dataset)
     assert after[face["0/0"]] == after[face["1/3"]] in (before[face["0/0"]], before[face["1/0"]])
@@ -151,7 +151,7 @@ def test_a_move_takes_faces_from_one_person_to_another(made):
         say(dataset, "move", face["0/0"], to=face["2/0"])
     say(dataset, "undo", undoes=1)
     say(dataset, "move", face["0/0"], to=face["2/0"])
-    assert who(dataset)[face["0/0"]] == who(dataset)[face["2/0"]] and check(dataset) == []
+    assert who(dataset)[face["0/0"]] == who(dataset)[face["2/0"]] and check_ledger(dataset) == []
 
 
 @pytest.mark.parametrize("form", ["identity", "face", "list"])
@@ -184,7 +184,7 @@ def test_what_is_so_already_is_refused_and_not_recorded(made):
     for faces, to in (([one], one), ([face["0/0"]], one), ([face["0/0"], face["0/1"]], face["0/2"])):
         with pytest.raises(BadInput, match="that person's already"):
             say(dataset, "move", *faces, to=to)
-    assert rows(dataset, Decision) == []
+    assert rows(dataset, DecisionRow) == []
     say(dataset, "move", face["0/0"], face["1/0"], to=one)  # one of them was somebody else
     assert who(dataset)[face["1/0"]] == one
 
@@ -214,7 +214,7 @@ def test_renames_alone_group_nothing_and_end_where_a_grouping_would(made, monkey
     assert all(after[table] == before[table] for table in before if table not in ("identities", "decisions", "stages"))
     curated(photos, dataset)
     again = contents(dataset)
-    assert all(again[table] == after[table] for table in after if table != "stages") and check(dataset) == []
+    assert all(again[table] == after[table] for table in after if table != "stages") and check_ledger(dataset) == []
 
 
 def test_a_rename_keeps_the_names_that_labels_gave(tmp_path):
@@ -243,7 +243,7 @@ def test_what_contradicts_is_named_and_refused_and_nothing_is_recorded(made):
     say(dataset, "lock", face["3/0"])
     with pytest.raises(BadInput, match=r"decision 3 \(lock\).*decision 4 \(split\)"):
         say(dataset, "split", face["3/1"])
-    assert len(rows(dataset, Decision)) == 3
+    assert len(rows(dataset, DecisionRow)) == 3
     # the whole of a merged person taken away again
     say(dataset, "merge", who(dataset)[face["2/0"]], who(dataset)[face["4/0"]])
     with pytest.raises(BadInput, match=r"decision 4 \(merge\).*decision 5 \(split\)"):
@@ -255,7 +255,7 @@ def test_a_log_that_contradicts_itself_is_named_at_replay_too(made):
     face = faces_of(dataset)
     say(dataset, "split", face["0/0"])
     told = line_of(entries(dataset)[0])
-    forged = Decision(2, "merge", json.dumps({"sides": [told["faces"], told["rest"]]}), entries(dataset)[0].made)
+    forged = DecisionRow(2, "merge", json.dumps({"sides": [told["faces"], told["rest"]]}), entries(dataset)[0].made)
     with Ledger.open(dataset, write=True) as ledger:
         ledger.record("forged", "all", {}, [forged])
     with pytest.raises(BadInput, match=r"decision 2 \(merge\).*decision 1 \(split\).*undo NUMBER"):
@@ -306,16 +306,16 @@ def test_a_dropped_face_leaves_with_its_copies_and_comes_back(made):
     (copy,) = [face for face in state.values() if face.duplicate_of]
     say(dataset, "drop", copy.face_id)
     gone = {face.face_id for face in rows(dataset, Face) if face.reason == "decided"}
-    assert gone == {copy.face_id, copy.duplicate_of} and not gone & set(who(dataset)) and check(dataset) == []
+    assert gone == {copy.face_id, copy.duplicate_of} and not gone & set(who(dataset)) and check_ledger(dataset) == []
     save(photos / "copy2.webp", photo([0], 1))
     curated(photos, dataset)
     again = {face.face_id for face in rows(dataset, Face) if face.reason == "decided"}
-    assert gone < again and len(again) == 3 and check(dataset) == []
+    assert gone < again and len(again) == 3 and check_ledger(dataset) == []
     with pytest.raises(BadInput, match="not in use"):
         say(dataset, "drop", copy.face_id)
     say(dataset, "undo", undoes=1)
     now = {face.face_id: face for face in rows(dataset, Face)}
-    assert [now[one].status for one in sorted(again)].count("ok") == 1 and check(dataset) == []
+    assert [now[one].status for one in sorted(again)].count("ok") == 1 and check_ledger(dataset) == []
     assert all(now[one] == state[one] for one in set(state) - again)
     assert not any(one.missing for one in entries(dataset))
 
@@ -344,7 +344,7 @@ def test_a_face_that_is_gone_is_kept_told_and_harmless(made):
     assert any("1 face that decisions name is not in use now (decision 1)" in said for said in summary.notices)
     (split, merge) = entries(dataset)
     assert len(split.missing) == 1 and "file_replaced" in split.missing[0] and merge.missing == ()
-    assert who(dataset)[face["1/0"]] == who(dataset)[face["2/0"]] and check(dataset) == []
+    assert who(dataset)[face["1/0"]] == who(dataset)[face["2/0"]] and check_ledger(dataset) == []
     path.write_bytes(data)
     assert curated(photos, dataset).notices == ()
     assert who(dataset)[face["0/0"]] != who(dataset)[face["0/1"]]
@@ -375,7 +375,7 @@ def test_names_follow_the_faces_and_ids_the_larger_part(made):
 def test_people_of_two_frozen_splits_are_not_made_one(made):
     _, dataset = made
     with Ledger.open(dataset, write=True) as ledger:
-        frozen = [row for row in ledger.rows(Split) if row.split in ("val", "test")]
+        frozen = [row for row in ledger.read_rows(Split) if row.split in ("val", "test")]
         ledger.record("lock", "all", {}, [Split(**{**vars(row), "locked": True}) for row in frozen])
     of = {row.split: row.face_id for row in frozen}
     before = contents(dataset)
@@ -385,7 +385,9 @@ def test_people_of_two_frozen_splits_are_not_made_one(made):
     assert contents(dataset) == before
     (train,) = [row.face_id for row in rows(dataset, Split) if row.split == "train"][:1]
     say(dataset, "merge", train, of["test"])
-    assert check(dataset) == [] and {row.split for row in rows(dataset, Split) if row.face_id == train} == {"test"}
+    assert check_ledger(dataset) == [] and {row.split for row in rows(dataset, Split) if row.face_id == train} == {
+        "test"
+    }
     with pytest.raises(BadInput, match="frozen"):
         say(dataset, "merge", train, of["val"])
 
@@ -393,7 +395,7 @@ def test_people_of_two_frozen_splits_are_not_made_one(made):
 def test_a_decision_after_a_freeze_says_whose_split_changes_and_moves_nobody_else(made):
     _, dataset = made
     with Ledger.open(dataset, write=True) as ledger:
-        frozen = [row for row in ledger.rows(Split) if row.split == "test"]
+        frozen = [row for row in ledger.read_rows(Split) if row.split == "test"]
         images = [Degradation("x-test", row.face_id, "x", 0, 128, "{}", "0") for row in frozen]
         ledger.record("lock", "all", {}, [*(replace(row, locked=True) for row in frozen), *images])
     before = {row.face_id: row for row in rows(dataset, Split)}
@@ -471,7 +473,7 @@ def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
     curated(photos, rebuilt)
     say(rebuilt, "rename", face["4/1"], name="First")  # the numbers of the file are not those of the log
     decide(rebuilt, read_lines(file))
-    assert people(rebuilt) == people(dataset) and check(rebuilt) == []
+    assert people(rebuilt) == people(dataset) and check_ledger(rebuilt) == []
     assert {row.name for row in rows(rebuilt, Identity)} == {None, "Zoë", "First"}
     again = [line_of(one) for one in entries(rebuilt)][1:]
     assert again[5]["undoes"] == 6
@@ -526,7 +528,7 @@ def test_a_line_that_cannot_be_read_is_named_and_nothing_is_recorded(made, tmp_p
     file.write_text(f"{good}\n{line}\n")
     with pytest.raises(BadInput, match=f"decisions.jsonl, {said}"):
         decide(dataset, read_lines(file))
-    assert rows(dataset, Decision) == []
+    assert rows(dataset, DecisionRow) == []
 
 
 def call(*arguments: object):
@@ -587,7 +589,7 @@ def test_pairs_are_made_anew_as_the_curation_was_told(tmp_path):
     assert {row.policy for row in pairs.values()} == {"hard-pose"} and len(pairs[face["0/1"]].refs) == 3
     before = contents(dataset)
     curated(photos, dataset, pairs=PairRules("hard-pose", max_references=3))
-    assert contents(dataset) == before and check(dataset) == []
+    assert contents(dataset) == before and check_ledger(dataset) == []
 
 
 def test_a_dropped_face_stays_dropped_when_a_filter_that_took_it_is_loosened(made):
@@ -600,10 +602,10 @@ def test_a_dropped_face_stays_dropped_when_a_filter_that_took_it_is_loosened(mad
 
     for filters, wanted in ((DEFAULT, (None, "decided")), (STRICT, ("enlarged",) * 2), (DEFAULT, (None, "decided"))):
         curated(photos, dataset, screen=filters)
-        assert (reasons()[face["0/1"]], reasons()[face["0/0"]]) == wanted and check(dataset) == []
+        assert (reasons()[face["0/1"]], reasons()[face["0/0"]]) == wanted and check_ledger(dataset) == []
     tally = {"name": "default", "faces": 20, "kept": 20}
     with Ledger.open(dataset) as ledger:
-        assert tally.items() <= ledger.detail("screen").items()
+        assert tally.items() <= ledger.read_detail("screen").items()
 
 
 # without a ledger
@@ -615,61 +617,63 @@ def face(n: int, **changes) -> Face:
     return Face(**{**plain, "landmarks68": None, **measures, "exposure": 0.5, "upsample": 1.0, "phash": "0", **changes})
 
 
-def named(*numbers: int, witness: bool = False) -> tuple[NamedFace, ...]:
-    return tuple(NamedFace(f"photo{n}", (0.0, 0.0, 10.0, 10.0), witness) for n in numbers)
+def named(*numbers: int, witness: bool = False) -> tuple[FaceLocation, ...]:
+    return tuple(FaceLocation(f"photo{n}", (0.0, 0.0, 10.0, 10.0), witness) for n in numbers)
 
 
-def links(acts: list[Act], n: int, labels=None) -> Links:
+def links(acts: list[Decision], n: int, labels=None) -> Links:
     faces = [face(i) for i in range(n)]
     return links_of(acts, faces, [one.face_id for one in faces], labels)
 
 
 def test_a_merge_of_two_large_groups_is_a_star():
     one, other = named(*range(500), witness=True), named(*range(500, 1000), witness=True)
-    found = links([Act(1, "merge", (one, other))], 1001)
+    found = links([Decision(1, "merge", (one, other))], 1001)
     assert len(found.must) == 999 and len(set(found.block[:1000])) == 1 and found.block[1000] != found.block[0]
-    found = links([Act(1, "split", (named(*range(500)), other))], 1000)
+    found = links([Decision(1, "split", (named(*range(500)), other))], 1000)
     assert len(found.cannot) == 500 * 32 and found.must == ()
 
 
 def test_boxes_are_matched_by_half_their_union():
-    assert overlap((0, 0, 10, 10), (0, 0, 10, 5)) == 0.5 and overlap((0, 0, 10, 10), (20, 0, 30, 10)) == 0
-    assert overlap((0, 0, 0, 0), (0, 0, 0, 0)) == 0
-    moved = (NamedFace("photo0", (0.0, 0.0, 10.0, 5.1)), NamedFace("photo1", (0.0, 0.0, 10.0, 4.9)))
-    found = links([Act(1, "merge", (moved[:1], named(2), moved[1:]))], 3)
+    assert (
+        measure_overlap((0, 0, 10, 10), (0, 0, 10, 5)) == 0.5 and measure_overlap((0, 0, 10, 10), (20, 0, 30, 10)) == 0
+    )
+    assert measure_overlap((0, 0, 0, 0), (0, 0, 0, 0)) == 0
+    moved = (FaceLocation("photo0", (0.0, 0.0, 10.0, 5.1)), FaceLocation("photo1", (0.0, 0.0, 10.0, 4.9)))
+    found = links([Decision(1, "merge", (moved[:1], named(2), moved[1:]))], 3)
     assert found.must == ((0, 2),) and [one.face for one in found.missing] == [moved[1]]
 
 
 def test_of_two_boxes_the_nearer_answers_and_one_in_use_goes_first():
     faces = [face(0), face(1, photo_id="photo0", box=(2.0, 0.0, 12.0, 10.0)), face(2)]
-    act = Act(1, "merge", ((NamedFace("photo0", (1.5, 0.0, 11.5, 10.0)),), named(2)))
+    act = Decision(1, "merge", ((FaceLocation("photo0", (1.5, 0.0, 11.5, 10.0)),), named(2)))
     assert links_of([act], faces, ["0000", "0001", "0002"]).must == ((1, 2),)
     faces[1] = face(1, photo_id="photo0", box=(2.0, 0.0, 12.0, 10.0), status="dropped", reason="too_small")
     assert links_of([act], faces, ["0000", "0002"]).must == ((0, 1),)
 
 
 def test_nobody_and_nothing():
-    assert links([], 0).must == () and links([Act(1, "lock", (named(1),))], 0).locked == frozenset()
+    assert links([], 0).must == () and links([Decision(1, "lock", (named(1),))], 0).locked == frozenset()
 
 
 def test_a_contradiction_through_others_names_all_of_them():
     acts = [
-        Act(1, "split", (named(0), named(1))),
-        Act(2, "merge", (named(0), named(2))),
-        Act(3, "merge", (named(2), named(3))),
+        Decision(1, "split", (named(0), named(1))),
+        Decision(2, "merge", (named(0), named(2))),
+        Decision(3, "merge", (named(2), named(3))),
     ]
     assert links(acts, 4).cannot == ((0, 1),)
     with pytest.raises(BadInput, match=r"decision 2 \(merge\) and decision 3 \(merge\) and decision 4 \(lock\) say"):
-        links([*acts, Act(4, "lock", (named(1, 3),))], 4)
+        links([*acts, Decision(4, "lock", (named(1, 3),))], 4)
 
 
 def test_labels_give_way_to_decisions_and_are_named_where_they_cannot():
     labels = {"0000": "A", "0001": "A", "0002": "B", "0003": "B"}
-    found = links([Act(1, "split", (named(0), named(1)))], 4, labels)
+    found = links([Decision(1, "split", (named(0), named(1)))], 4, labels)
     assert found.block[0] != found.block[1] and 0 not in found.labelled and found.labelled[1] == "A"
-    acts = [Act(1, "split", (named(4), named(1))), Act(2, "merge", (named(4), named(0)))]
-    acts[1] = Act(2, "merge", (named(5), named(0)))
-    acts.append(Act(3, "merge", (named(4), named(5))))
+    acts = [Decision(1, "split", (named(4), named(1))), Decision(2, "merge", (named(4), named(0)))]
+    acts[1] = Decision(2, "merge", (named(5), named(0)))
+    acts.append(Decision(3, "merge", (named(4), named(5))))
     with pytest.raises(BadInput, match=r"decision 2 \(merge\) and decision 3 \(merge\) and label A say"):
         links(acts, 6, labels)
 
@@ -690,16 +694,16 @@ def test_labels_and_locks_are_upheld_over_a_grouping_that_ignores_them():
     between = (np.cos(1) + np.cos(0.9)) / 2
     assert found.margin[0] == pytest.approx(np.cos(0.1) - between, abs=1e-6)
     # 0 and 1 are locked; 2 was somebody else; 3 and 4 are new and go where they are most alike
-    locked = links([Act(1, "lock", (named(0, 1),))], 5)
+    locked = links([Decision(1, "lock", (named(0, 1),))], 5)
     found = uphold(unit(0, 0.1, 1, 0.9, 0.2), one_group(5), locked, ["x", "x", "y", None, None])
     assert found.labels.tolist() == [0, 0, 1, 1, 0]
     assert len(set(uphold(unit(0, 0.1), Grouping(np.arange(2), *np.ones((2, 2), "f4"), 0.3, None),
-                          links([Act(1, "merge", (named(0), named(1)))], 2), [None] * 2).labels)) == 1  # fmt: skip
+                          links([Decision(1, "merge", (named(0), named(1)))], 2), [None] * 2).labels)) == 1  # fmt: skip
 
 
 def test_faces_split_off_together_stay_together_as_far_as_they_were():
     out, rest = named(0, 1, 2, 3), named(4, 5, 6)
-    said = links([Act(1, "split", (out, rest))], 7)
+    said = links([Decision(1, "split", (out, rest))], 7)
     grouping = Grouping(np.array([0, 0, 0, 1, 0, 0, 1]), *np.ones((2, 7), np.float32), 0.3, None)
     found = uphold(unit(*np.linspace(0, 1, 7)), grouping, said, [None] * 7).labels.tolist()
     assert found[0] == found[1] == found[2] and found[4] == found[5]
@@ -745,19 +749,19 @@ ACTS = st.lists(
 @settings(max_examples=200)
 @given(ACTS, st.lists(st.integers(0, 3), min_size=8, max_size=8))
 def test_whatever_is_not_refused_is_upheld(told, labels):
-    acts: list[Act] = []
+    acts: list[Decision] = []
     for number, (kind, order, target) in enumerate(told, 1):
         a, b, c = named(*order[:2]), named(*order[2:4], witness=True), named(order[4], witness=True)
         parts = {"merge": (a, b), "split": (a, b), "move": (a, c, b), "undo": ()}.get(kind, (a,))
         if kind == "undo" and target >= number:
             continue
-        acts.append(Act(number, kind, parts, name="x", undoes=target))
+        acts.append(Decision(number, kind, parts, name="x", undoes=target))
     try:
         said = links(acts, 8)
     except BadInput as error:
         assert "decision" in str(error)
         return
-    assert all(act.kind != "undo" for act in in_force(acts))
+    assert all(act.kind != "undo" for act in select_active(acts))
     grouping = Grouping(np.array(labels), *np.ones((2, 8), np.float32), 0.3, None)
     found = uphold(unit(*np.linspace(0, 2, 8)), grouping, said, [None] * 8).labels
     for a, b in said.must:

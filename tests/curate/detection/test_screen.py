@@ -22,7 +22,7 @@ from curate.detection.screen import (
     with_min_inter_ocular,
 )
 from manifests.errors import BadInput
-from manifests.ledger.filters import COLUMNS, Filter, FilterSet, check_filters, columns_of, removals
+from manifests.ledger.filters import COLUMNS, Filter, FilterSet, check_filters, columns_of, find_removals
 from manifests.ledger.records import Face
 
 SIZE = (400, 300)
@@ -139,13 +139,13 @@ def test_faces_are_compared_as_the_ledger_keeps_them():
 def test_no_faces_and_no_filters():
     assert screen([], [], FILTERS) == []
     assert screen([GOOD], [SIZE], of()) == [None]
-    assert tally(removals([GOOD], [SIZE], of()), of())["kept"] == 1
+    assert tally(find_removals([GOOD], [SIZE], of()), of())["kept"] == 1
 
 
 def test_what_each_filter_removed_is_counted_three_ways():
     filters = of("yaw > 10", "pitch > 10", "noise > 5")
     faces = [GOOD, replace(GOOD, yaw=20.0), replace(GOOD, yaw=20.0, pitch=20.0), replace(GOOD, pitch=20.0)]
-    removed = removals(faces, [SIZE] * 4, filters)
+    removed = find_removals(faces, [SIZE] * 4, filters)
     assert first_reasons(removed, filters) == [None, "reason_0", "reason_0", "reason_1"]
     told = tally(removed, filters)
     assert (told["name"], told["version"], told["faces"], told["kept"]) == ("mine", 1, 4, 1)

@@ -17,7 +17,7 @@ from curate.faces.interface import FaceModels, normalise_rows
 from curate.faces.load import load_faces
 from curate.faces.measure import estimate_pose
 from curate.pipeline import curate
-from manifests.check import check
+from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Membership, Model
 from tests.doubles.curate import contents, curated, files, rows
@@ -189,7 +189,7 @@ def test_dlib_curates_packaged_photos_and_group_photos_saved_again_stay_whole(tm
     copies = [face for face in faces if face.duplicate_of]
     # the six of the crowd are dropped once each, for six different faces that stand for them
     assert len(copies) == 6 == len({face.duplicate_of for face in copies})
-    assert summary.identities == 1 and summary.alone == 6 and check(dataset) == []
+    assert summary.identities == 1 and summary.alone == 6 and check_ledger(dataset) == []
     assert all(face.landmarks68 is not None and len(face.landmarks68) == 136 for face in faces)
     assert {row.role for row in rows(dataset, Model)} == {"detector", "recognizer", "landmarks"}
     # who later wants no 68 landmarks does not lose them
@@ -207,7 +207,7 @@ def test_a_pack_curates_raw_photos_whatever_the_number_of_workers(tmp_path, monk
     for workers in (1, 2):
         dataset = tmp_path / f"workers{workers}"
         summary = curate(photos, dataset, CurateConfig(faces=PACK), workers)
-        assert check(dataset) == []
+        assert check_ledger(dataset) == []
         told.append((contents(dataset), files(dataset)))
     assert told[0] == told[1]
     assert summary.faces_from == PACK and summary.identities >= 6

@@ -9,7 +9,7 @@ import pytest
 
 from curate.decisions.decide import decide
 from curate.photos.labels import labels_told
-from manifests.check import check
+from manifests.check import check_ledger
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Identity, Label, Membership
@@ -42,7 +42,7 @@ def test_folders_as_truth_join_what_looks_different_and_part_what_looks_alike(tm
     summary = curated(photos, dataset, labels="folder")
     assert named(dataset) == {"ann": {"ann/0.png", "ann/1.png"}, "bob": {"bob/0.png", "bob/1.png"}}
     assert summary.notices[:-1] == () and {row.source for row in rows(dataset, Membership)} == {"label"}
-    assert all(row.truth for row in rows(dataset, Label)) and check(dataset) == []
+    assert all(row.truth for row in rows(dataset, Label)) and check_ledger(dataset) == []
     curated(photos, dataset)  # labels hold while they are said
     assert rows(dataset, Label) == [] and len(named(dataset)) == 2 and "ann" not in named(dataset)
 
@@ -64,7 +64,10 @@ def test_bystanders_join_one_label_at_most_and_a_decision_goes_before_a_label(tm
     )
     decide(dataset, [{"kind": "move", "faces": [wrong], "to": next(iter(ids(dataset, "bob")))}])
     for _ in range(2):
-        assert named(dataset)["bob"] == {"bob/0.png", "bob/1.png", "bob/2.png", "ann/2.png"} and check(dataset) == []
+        assert (
+            named(dataset)["bob"] == {"bob/0.png", "bob/1.png", "bob/2.png", "ann/2.png"}
+            and check_ledger(dataset) == []
+        )
         curated(photos, dataset, labels="folder")
 
 
@@ -137,7 +140,7 @@ def test_a_photo_in_two_folders_and_copies_under_two_labels_are_told(tmp_path):
     summary = curated(photos, dataset, labels="folder")
     assert any("1 photos have two labels" in said and "person0 and person1" in said for said in summary.notices)
     assert any("1 faces have copies under other labels" in said for said in summary.notices)
-    assert len(rows(dataset, Label)) == 6 and check(dataset) == []
+    assert len(rows(dataset, Label)) == 6 and check_ledger(dataset) == []
 
 
 @pytest.mark.parametrize(

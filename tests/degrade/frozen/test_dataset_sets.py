@@ -72,9 +72,9 @@ def contents(dataset: Path, lq_set: str = SET) -> tuple[dict[str, str], list, li
     """All that a set leaves: files by sha256, degradations, splits and finished units, without clocks."""
     files = {path.name: sha256_file(path) for path in (dataset / "lq" / lq_set).iterdir()}
     with Ledger.open(dataset) as ledger:
-        rows = ledger.table("degradations").rows()
+        rows = ledger.read_table("degradations").rows()
         units = ledger.query("SELECT unit, config_hash, detail FROM stages WHERE stage = 'degrade' ORDER BY 1").rows()
-        splits = ledger.table("splits").rows()
+        splits = ledger.read_table("splits").rows()
     return files, rows, [units, splits]
 
 
@@ -90,7 +90,7 @@ def test_a_set_holds_every_face_of_its_split_that_is_ok_and_no_duplicate(tmp_pat
     assert (report.lq_set, report.images, report.made, report.later) == (SET, 8, 8, 0)
     assert set_name("codeformer", "test", 32, 0) == SET and sum(seen) == 8
     with Ledger.open(dataset) as ledger:
-        rows = list(ledger.table("degradations").iter_rows(named=True))
+        rows = list(ledger.read_table("degradations").iter_rows(named=True))
     assert [row["face_id"] for row in rows] == [toy_face(n).face_id for n in range(10) if n % 4 != 3]
     for row in rows:
         assert (row["lq_set"], row["preset"], row["seed"], row["size"]) == (SET, "codeformer", 0, 32)
@@ -162,10 +162,10 @@ def test_a_frozen_test_set_locks_its_split_and_a_train_set_locks_nothing(tmp_pat
     dataset = toy_dataset(tmp_path / "d")
     make_set(dataset, preset="bicubic-x8", split="train", size=32)
     with Ledger.open(dataset) as ledger:
-        assert not any(ledger.table("splits")["locked"])
+        assert not any(ledger.read_table("splits")["locked"])
     make_set(dataset, **OPTIONS)
     with Ledger.open(dataset) as ledger:
-        for row in ledger.table("splits").iter_rows(named=True):
+        for row in ledger.read_table("splits").iter_rows(named=True):
             assert row["locked"] == (row["split"] == "test")
     assert set_names(dataset) == ["bicubic-x8-train-32-s0", SET]
 

@@ -18,7 +18,7 @@ from manifests.export.formats import FORMATS
 from manifests.export.selection import ExportOptions
 from manifests.ledger.cleaned_targets import version_path
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import Face, Version
+from manifests.ledger.records import CleanedVersion, Face
 from manifests.runtime.files import sha256_bytes, write_atomically
 from tests.doubles.curate import install, rows
 from tests.doubles.exports import dataset_of, splits_of, tree
@@ -37,7 +37,7 @@ def planted(tmp_path: Path) -> Path:
     made = []
     for face in rows(dataset, Face):
         write_atomically(version_path(dataset, "it", 1, face.face_id), data)
-        made.append(Version("it", 1, face.face_id, "soft", "parent", "run", "c", "{}", sha256_bytes(data)))
+        made.append(CleanedVersion("it", 1, face.face_id, "soft", "parent", "run", "c", "{}", sha256_bytes(data)))
     with Ledger.open(dataset, write=True) as ledger:
         ledger.record("iterate", "it/clean-1/00000", {}, made)
     return dataset
@@ -99,7 +99,7 @@ def test_what_cannot_be_exported_cleaned_is_a_sentence(planted: Path, tmp_path: 
     with pytest.raises(LedgerBroken, match="is missing or changed: export --version original"):
         export_dataset(planted, tmp_path / "out", "imagefolder", BEST)
     with Ledger.open(planted, write=True) as ledger:
-        ledger.record("none", "all", {}, [], replace=[Version])
+        ledger.record("none", "all", {}, [], replace=[CleanedVersion])
     with pytest.raises(BadInput, match="no cleaned version: make some with `likeness iterate`"):
         export_dataset(planted, tmp_path / "out", "imagefolder", BEST)
     assert not (tmp_path / "out").exists()

@@ -207,7 +207,7 @@ def test_faceme_opens_as_its_dataset_reads_it_but_for_clip(made, tmp_path):
     told = export_dataset(made, out, "faceme", wanted("faceme", embeddings=True))
     assert any("CLIP" in notice for notice in told.notices) and any("biometric" in notice for notice in told.notices)
     with Ledger.open(made) as ledger:
-        vectors = dict(zip(*ledger.embeddings(), strict=True))
+        vectors = dict(zip(*ledger.read_embeddings(), strict=True))
     crops = {crop(made, face).tobytes(): face for face in vectors}
     found = {}
     for split in ("train", "val", "test"):
@@ -263,7 +263,7 @@ def test_nothing_is_said_that_was_not_asked_for(own, tmp_path, name):
     export_dataset(own, tmp_path / "out", name, wanted(name))
     photos = {row.photo_id for row in rows(own, Face)}
     with Ledger.open(own) as ledger:
-        vectors = [vector.tobytes() for vector in ledger.embeddings()[1]]
+        vectors = [vector.tobytes() for vector in ledger.read_embeddings()[1]]
     for file, data in tree(tmp_path / "out").items():
         assert not any(word in data for word in (b"Ann-", b"52.5 N", b"eXIf", b"tEXt", str(own).encode())), file
         assert not any(photo.encode() in data for photo in photos), file
@@ -275,7 +275,7 @@ def test_names_and_embeddings_go_along_where_asked_for(own, tmp_path, name):
     change(own, [Identity(row.identity_id, "Ann", row.locked) for row in rows(own, Identity)])
     told = export_dataset(own, tmp_path / "out", name, wanted(name, names=True, embeddings=True))
     with Ledger.open(own) as ledger:
-        vectors = dict(zip(*ledger.embeddings(), strict=True))
+        vectors = dict(zip(*ledger.read_embeddings(), strict=True))
     if name == "imagefolder":
         table = pq.read_table(tmp_path / "out" / "train" / "metadata.parquet").to_pylist()
         said = [(row["face_id"], row["name"], row["embedding"]) for row in table]

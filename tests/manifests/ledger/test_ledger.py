@@ -23,16 +23,16 @@ from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.records import (
     KEYS,
     TABLES,
+    CleanedVersion,
     Face,
     File,
     Identity,
-    KeptOut,
+    KeptOutMark,
     Membership,
     Model,
     Pair,
     Photo,
     Split,
-    Version,
 )
 from tests.places import REPOSITORY
 
@@ -46,15 +46,15 @@ ONE_OF = {
     ("Split", "status"): ("ok", "dropped"),
     ("Split", "split"): ("train", "val", "test"),
     ("Pair", "split"): ("train", "val", "test"),
-    ("Given", "split"): ("train", "val", "test", None),
+    ("ListEntry", "split"): ("train", "val", "test", None),
     ("Split", "policy"): ("identity", "photos"),
     ("Membership", "source"): ("label", "cluster", "review"),
     ("Model", "role"): ("detector", "recognizer", "landmarks"),
-    ("Decision", "faces"): ("{}", '{"faces":[{"photo":"ü","box":[0.5]}]}'),
-    ("KeptOut", "reason"): ("opted_out", "purged"),
+    ("DecisionRow", "faces"): ("{}", '{"faces":[{"photo":"ü","box":[0.5]}]}'),
+    ("KeptOutMark", "reason"): ("opted_out", "purged"),
     ("Purge", "removed"): ("{}", '{"photos":2}'),
-    ("Version", "status"): ("ok", "dropped"),
-    ("Version", "metrics"): ("{}", '{"identity":0.5}'),
+    ("CleanedVersion", "status"): ("ok", "dropped"),
+    ("CleanedVersion", "metrics"): ("{}", '{"identity":0.5}'),
     ("Degradation", "theta"): ('{"version":1}', '{"steps":[1.5,"ü"]}'),
 }
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -86,11 +86,11 @@ def record_of(kind: type) -> st.SearchStrategy:
         for name, hint in get_type_hints(kind).items()
     }
     made = st.builds(kind, **fields)
-    if kind is KeptOut:  # a face has an embedding and its model, a photo has neither
+    if kind is KeptOutMark:  # a face has an embedding and its model, a photo has neither
         face = {"kind": st.just("face"), "embedding": st.lists(FLOAT, max_size=6).map(tuple), "recognizer": TEXT}
         photo = {"kind": st.just("photo"), "embedding": st.none(), "recognizer": st.none()}
         return st.one_of(st.builds(kind, **{**fields, **part}) for part in (face, photo))
-    if kind is Version:  # what was kept has a file, what was not has a reason
+    if kind is CleanedVersion:  # what was kept has a file, what was not has a reason
         ok = {"status": st.just("ok"), "sha256": TEXT}
         dropped = {"status": st.just("dropped"), "sha256": st.none(), "reason": TEXT}
         return st.one_of(st.builds(kind, **{**fields, **part}) for part in (ok, dropped))
@@ -113,15 +113,15 @@ def test_every_record_comes_back_as_it_went_in(shared, kind, data):
         st.lists(record_of(kind), max_size=4, unique_by=lambda row: [getattr(row, k) for k in key].__repr__())
     )
     shared.record("test", "unit", {}, rows, replace=(kind,))
-    found = shared.rows(kind)
+    found = shared.read_rows(kind)
     by_key = {tuple(getattr(row, k) for k in key): row for row in rows}
     assert {tuple(getattr(row, k) for k in key): row for row in found} == by_key
 
 
 def test_records_are_the_columns_of_the_schema(shared):
     for kind, (table, key) in TABLES.items():
-        assert [field.name for field in dataclasses.fields(kind)] == shared.table(table).columns
-        assert set(key) <= set(shared.table(table).columns)
+        assert [field.name for field in dataclasses.fields(kind)] == shared.read_table(table).columns
+        assert set(key) <= set(shared.read_table(table).columns)
     tables = shared.query("SELECT table_name FROM information_schema.tables")["table_name"]
     assert set(tables) == set(KEYS) | {"migrations"}
 
@@ -130,25 +130,25 @@ def test_rows_replace_those_of_the_same_key_and_stay_otherwise(tmp_path):
     with Ledger.open(tmp_path, write=True) as ledger:
         ledger.record("s", "1", {}, [Identity("a", "Ann"), Identity("b")])
         ledger.record("s", "2", {}, [Identity("b", "Bob", True), Identity("c")])
-        assert ledger.rows(Identity) == [Identity("a", "Ann"), Identity("b", "Bob", True), Identity("c")]
+        assert ledger.read_rows(Identity) == [Identity("a", "Ann"), Identity("b", "Bob", True), Identity("c")]
 
 
 def test_replace_empties_the_table_first_and_leaves_the_others(tmp_path):
     with Ledger.open(tmp_path, write=True) as ledger:
         ledger.record("s", "1", {}, [Identity("a", "Ann"), Identity("b"), Membership("f", "a", 1.0, 0.5)])
         ledger.record("s", "2", {}, [Identity("b", "Bob")], replace=(Identity,))
-        assert ledger.rows(Identity) == [Identity("b", "Bob")]
-        assert len(ledger.rows(Membership)) == 1
+        assert ledger.read_rows(Identity) == [Identity("b", "Bob")]
+        assert len(ledger.read_rows(Membership)) == 1
         ledger.record("s", "3", {}, replace=(Identity, Membership))
-        assert ledger.rows(Identity) == [] and ledger.rows(Membership) == []
+        assert ledger.read_rows(Identity) == [] and ledger.read_rows(Membership) == []
 
 
 def test_forget_removes_the_named_rows(tmp_path):
     with Ledger.open(tmp_path, write=True) as ledger:
         ledger.record("s", "1", {}, [Identity(name) for name in "abc"])
-        ledger.record("s", "2", {}, [Identity("d")], forget=[("identities", "identity_id", ["a", "c"])])
-        ledger.record("s", "3", {}, forget=[("identities", "identity_id", [])])
-        assert [row.identity_id for row in ledger.rows(Identity)] == ["b", "d"]
+        ledger.record("s", "2", {}, [Identity("d")], delete=[("identities", "identity_id", ["a", "c"])])
+        ledger.record("s", "3", {}, delete=[("identities", "identity_id", [])])
+        assert [row.identity_id for row in ledger.read_rows(Identity)] == ["b", "d"]
 
 
 def test_marks_know_their_stage_their_configuration_and_their_clock(tmp_path):
@@ -156,10 +156,10 @@ def test_marks_know_their_stage_their_configuration_and_their_clock(tmp_path):
         start = datetime(2020, 1, 1)
         ledger.record("detect", ["a", "b"], {"x": 1}, detail={"n": 2}, started=start)
         ledger.record("detect", [], {"x": 1})
-        assert ledger.done("detect", {"x": 1}) == {"a", "b"}
-        assert ledger.done("detect", {"x": 2}) == set() == ledger.done("embed", {"x": 1})
-        assert ledger.detail("detect") == {"n": 2} and ledger.detail("embed") == {}
-        row = ledger.table("stages").row(0, named=True)
+        assert ledger.find_finished("detect", {"x": 1}) == {"a", "b"}
+        assert ledger.find_finished("detect", {"x": 2}) == set() == ledger.find_finished("embed", {"x": 1})
+        assert ledger.read_detail("detect") == {"n": 2} and ledger.read_detail("embed") == {}
+        row = ledger.read_table("stages").row(0, named=True)
         assert row["started"] == start < row["finished"]
         assert "duckdb" in row["tool_versions"] and len(row["config_hash"]) == 64
 
@@ -183,17 +183,17 @@ def test_an_exception_in_the_middle_leaves_rows_and_mark_unwritten(tmp_path, mon
         with monkeypatch.context() as patch, pytest.raises(Stop):
             patch.setattr(Ledger, where, fail)
             ledger.record("s", "after", {}, [Identity("b"), Membership("f", "b", 1.0, 1.0)], replace=(Identity,))
-        assert ledger.rows(Identity) == [Identity("a")] and ledger.rows(Membership) == []
-        assert ledger.done("s", {}) == {"before"}
+        assert ledger.read_rows(Identity) == [Identity("a")] and ledger.read_rows(Membership) == []
+        assert ledger.find_finished("s", {}) == {"before"}
         ledger.record("s", "after", {}, [Identity("b")])
-        assert ledger.done("s", {}) == {"before", "after"}
+        assert ledger.find_finished("s", {}) == {"before", "after"}
 
 
 def test_a_row_the_schema_refuses_is_one_sentence_and_writes_nothing(tmp_path):
     with Ledger.open(tmp_path, write=True) as ledger:
         with pytest.raises(LedgerError, match="Nothing of s was written"):
             ledger.record("s", "u", {}, [Identity("a"), File("file:///x", None, 1, 1, "failed")])
-        assert ledger.rows(Identity) == [] and ledger.done("s", {}) == set()
+        assert ledger.read_rows(Identity) == [] and ledger.find_finished("s", {}) == set()
 
 
 def test_a_second_writer_gets_one_sentence(tmp_path):
@@ -297,7 +297,7 @@ def test_what_is_no_single_select_is_refused_with_one_line(tmp_path, monkeypatch
         with pytest.raises(BadInput) as refused:
             ledger.query(sql)
         assert "\n" not in str(refused.value) and "ledger" in str(refused.value)
-        assert len(ledger.rows(Face)) == 1
+        assert len(ledger.read_rows(Face)) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [LEDGER_NAME]
 
 
@@ -313,7 +313,7 @@ def test_an_interrupt_inside_a_statement_is_an_interrupt(tmp_path):
         ledger._upsert = interrupted
         with pytest.raises(KeyboardInterrupt):
             ledger.record("s", "u", {}, [FACE])
-        assert ledger.rows(Face) == [] and ledger.done("s", {}) == set()
+        assert ledger.read_rows(Face) == [] and ledger.find_finished("s", {}) == set()
 
 
 def test_selects_of_every_kind_are_answered(tmp_path):
@@ -336,20 +336,20 @@ def test_embeddings_come_in_the_order_asked_for(tmp_path):
         )
     ]
     with Ledger.open(tmp_path, write=True) as ledger:
-        assert ledger.embeddings()[1].shape == (0, 0)
+        assert ledger.read_embeddings()[1].shape == (0, 0)
         ledger.record("s", "u", {}, [*rows, dataclasses.replace(FACE, face_id="d")])
-        ids, found = ledger.embeddings()
+        ids, found = ledger.read_embeddings()
         assert ids == ["a", "c"] and (found == vectors[[1, 0]]).all()
-        ids, found = ledger.embeddings(["b", "a", "b"])
+        ids, found = ledger.read_embeddings(["b", "a", "b"])
         assert ids == ["b", "a", "b"] and (found == vectors[[2, 1, 2]]).all()
         with pytest.raises(LedgerBroken, match="likeness curate"):
-            ledger.embeddings(["d"])
+            ledger.read_embeddings(["d"])
         np.save(tmp_path / "embeddings" / "s.npy", vectors[:1])
         with pytest.raises(LedgerBroken, match="shorter or of another form than"):
-            ledger.embeddings()
+            ledger.read_embeddings()
         (tmp_path / "embeddings" / "s.npy").write_bytes(b"")
         with pytest.raises(LedgerBroken, match=r"s\.npy"):
-            ledger.embeddings()
+            ledger.read_embeddings()
 
 
 def test_embeddings_are_held_once_however_many_shards_there_are(tmp_path):
@@ -364,13 +364,13 @@ def test_embeddings_are_held_once_however_many_shards_there_are(tmp_path):
     with Ledger.open(tmp_path, write=True) as ledger:
         ledger.record("s", "u", {}, rows)
         tracemalloc.start()
-        _, found = ledger.embeddings()
+        _, found = ledger.read_embeddings()
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert (found == vectors).all() and most < 1.5 * vectors.nbytes
         np.save(tmp_path / "embeddings" / "s07.npy", vectors[7::64, :5])
         with pytest.raises(LedgerBroken, match=r"s07\.npy is shorter or of another form"):
-            ledger.embeddings()
+            ledger.read_embeddings()
 
 
 def test_a_long_write_is_one_transaction_for_a_killed_process(tmp_path):
@@ -387,7 +387,7 @@ def test_a_long_write_is_one_transaction_for_a_killed_process(tmp_path):
     assert killed.returncode == -9
     for write in (False, True):
         with Ledger.open(tmp_path, write=write) as ledger:
-            assert ledger.rows(Identity) == [Identity("a")] and ledger.done("s", {}) == {"kept"}
+            assert ledger.read_rows(Identity) == [Identity("a")] and ledger.find_finished("s", {}) == {"kept"}
 
 
 def test_records_used_elsewhere_have_the_defaults_they_promise():

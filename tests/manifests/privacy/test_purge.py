@@ -6,7 +6,6 @@ import os
 import shutil
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,19 +14,19 @@ import pytest
 import manifests.privacy.purge
 from curate.decisions.decide import decide
 from degrade.frozen.dataset_sets import make_set, verify_set
-from manifests.card import CARD, write_card
-from manifests.check import check
+from manifests.card import CARD
+from manifests.check import check_ledger
 from manifests.errors import BadInput, LedgerError
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME, PENDING_NAME
 from manifests.ledger.records import (
-    Decision,
+    DecisionRow,
     Degradation,
     Face,
     File,
-    Given,
     Identity,
-    KeptOut,
+    KeptOutMark,
+    ListEntry,
     Membership,
     Pair,
     Photo,
@@ -41,9 +40,8 @@ from manifests.privacy.purge_plan import plan_purge
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.report.build_report import build_report
 from manifests.runtime.files import sha256_file
-from manifests.why import answer
+from manifests.why import explain_photo
 from tests.doubles import curate as doubles
-from tests.manifests.ledger.test_migrations import older
 
 rows = doubles.rows
 
@@ -96,7 +94,9 @@ def test_a_person_is_gone_from_every_byte_and_row_and_the_rest_stays_sound(own):
     ann = person_of(own)["person0"]
     listed = [row.photo_id for row in rows(own, File) if "/person0/" in row.uri or "/person5/" in row.uri]
     with Ledger.open(own, write=True) as ledger:
-        ledger.record("given", "all", {}, [Given(photo, "x", "train", tuple(listed)) for photo in sorted(set(listed))])
+        ledger.record(
+            "lists", "all", {}, [ListEntry(photo, "x", "train", tuple(listed)) for photo in sorted(set(listed))]
+        )
     before = {path: sha256_file(path) for path in own.rglob("*.png")}
     plan = plan_purge(own, [ann])
     assert len(plan.photos) == 6 and plan.people == (ann,) and plan.other_faces == 1
@@ -108,25 +108,25 @@ def test_a_person_is_gone_from_every_byte_and_row_and_the_rest_stays_sound(own):
         assert bytes.fromhex(text) not in data
     assert not {sha256_file(path) for path in own.rglob("*") if path.is_file()} & set(plan.traces.pictures)
     assert done.removed["photos"] == 6 and done.proof.remains == () and done.proof.files > 20
-    assert {len(row.refs) for row in rows(own, Given)} == {4} and len(rows(own, Given)) == 4
-    for kind in (Face, Photo, Given, Membership, Pair, Split, Degradation):
+    assert {len(row.refs) for row in rows(own, ListEntry)} == {4} and len(rows(own, ListEntry)) == 4
+    for kind in (Face, Photo, ListEntry, Membership, Pair, Split, Degradation):
         assert not any(one in str(row) for row in rows(own, kind) for one in plan.faces + plan.photos)
-    assert check(own) == []
+    assert check_ledger(own) == []
     left = {path: sha256_file(path) for path in own.rglob("*.png")}
     assert left.items() <= before.items(), "pictures of others changed"
     assert not (own / PENDING_NAME).exists() and read_unfinished_plan(own) is None
     # what is remembered names nobody
     assert [row.name for row in rows(own, Identity) if row.name] == []
-    assert {row.kind for row in rows(own, Decision)} == {"lock"}
+    assert {row.kind for row in rows(own, DecisionRow)} == {"lock"}
     (noted,) = rows(own, Purge)
     assert json.loads(noted.removed)["photos"] == 6
-    marks = rows(own, KeptOut)
+    marks = rows(own, KeptOutMark)
     assert len(marks) == 6 and {row.reason for row in marks} == {"purged"}
 
 
 def test_the_ledger_before_it_was_rewritten_still_held_the_bytes(own, monkeypatch):
     """So that the rewriting is no mere ceremony: DuckDB leaves deleted rows in its file."""
-    monkeypatch.setattr(manifests.privacy.purge, "rewrite", lambda dataset: None)
+    monkeypatch.setattr(manifests.privacy.purge, "rewrite_ledger", lambda dataset: None)
     with pytest.raises(LedgerError, match="Something is left"):
         purge(own, plan_purge(own, [], ["person1/0.png"]))
     assert (own / PENDING_NAME).exists()
@@ -146,10 +146,10 @@ def test_a_purged_photo_that_is_offered_again_stays_out_with_its_reason(own, mad
     others = {row.identity_id for row in rows(own, Membership)}
     summary = curated(made / "photos", own)
     assert summary.files["purged"] == 1 and not set(plan.photos) & {row.photo_id for row in rows(own, Photo)}
-    assert {row.identity_id for row in rows(own, Membership)} == others and check(own) == []
+    assert {row.identity_id for row in rows(own, Membership)} == others and check_ledger(own) == []
     hidden = [row for row in rows(own, File) if row.reason == "purged"]
     assert len(hidden) == 1 and hidden[0].uri.startswith("hmac:") and hidden[0].photo_id is None
-    assert answer(own, str(made / "photos" / "person3" / "1.png"))[0][0].endswith(": dropped, purged")
+    assert explain_photo(own, str(made / "photos" / "person3" / "1.png"))[0][0].endswith(": dropped, purged")
     # also under another name, and as no more than one row a file
     shutil.copy(made / "photos" / "person3" / "1.png", made / "photos" / "again.png")
     try:
@@ -200,7 +200,7 @@ def test_a_purge_that_is_stopped_anywhere_is_finished_by_the_same_command(own, m
     begun = read_unfinished_plan(own)
     assert begun == plan
     done = purge(own, begun)
-    assert done.proof.remains == () and check(own) == [] and len(rows(own, Purge)) == 1
+    assert done.proof.remains == () and check_ledger(own) == [] and len(rows(own, Purge)) == 1
 
 
 def test_what_likeness_did_not_make_is_named_and_the_purge_waits_for_it(own):
@@ -268,20 +268,7 @@ def test_the_same_picture_in_another_file_goes_along_and_another_face_with_the_s
         ledger.record("double", "twin", {}, [twin])
     plan = plan_purge(own, [], [faces[mine[0]].photo_id])
     assert {mine[0], mine[1]} <= set(plan.faces) and not set(mine[2:]) & set(plan.faces)
-    assert purge(own, plan).proof.remains == () and check(own) == []
-
-
-def test_a_dataset_of_before_can_be_read_and_gets_its_key_when_it_is_purged(own):
-    with duckdb.connect(str(own / LEDGER_NAME)) as con:
-        older(con, 3)
-        con.execute("DELETE FROM stages WHERE stage = 'key'")
-        con.execute("UPDATE migrations SET version = 3")
-    (own / KEY_NAME).unlink()
-    ids = {row.identity_id for row in rows(own, Identity)}
-    assert check(own) == [] and answer(own, "person5/0.png")[0] and write_card(own).is_file()
-    assert not (own / KEY_NAME).exists()
-    purge(own, plan_purge(own, [], ["person5/0.png"]))
-    assert (own / KEY_NAME).exists() and {row.identity_id for row in rows(own, Identity)} == ids and check(own) == []
+    assert purge(own, plan).proof.remains == () and check_ledger(own) == []
 
 
 def test_two_datasets_of_the_same_photos_give_people_other_ids(tmp_path):
@@ -339,7 +326,7 @@ def test_runs_and_benchmarks_forget_too_and_their_checkpoints_are_named(tmp_path
     dataset = train_doubles.dataset(tmp_path / "dataset", recognizer)
     gone = train_doubles.face_of(1, 2)
     with Ledger.open(dataset, write=True) as ledger:
-        photos = [Photo(face.photo_id, 9, 9, "0") for face in ledger.rows(Face)]
+        photos = [Photo(face.photo_id, 9, 9, "0") for face in ledger.read_rows(Face)]
         ledger.record("double", "photos", {}, photos)
     run = dataset / "run"
     before = take_snapshot(dataset, run / "snapshot", 32, train_doubles.models_of(recognizer))
@@ -436,7 +423,7 @@ def test_a_person_of_real_photos_is_gone_from_every_byte(likeness, shared_data, 
     needles |= {photo.encode() for photo in mine} | {bytes.fromhex(photo) for photo in mine} | {person.encode()}
     needles |= {row.uri.encode() for row in rows(dataset, File) if row.photo_id in mine}
     with Ledger.open(dataset) as ledger:
-        vectors = {row.tobytes() for row in ledger.embeddings(sorted(members))[1]}
+        vectors = {row.tobytes() for row in ledger.read_embeddings(sorted(members))[1]}
     needles |= vectors
     pictures = {path.read_bytes() for path in dataset.rglob("*.png") if path.stem in members}
     pixels = [taken.crops[taken.face_ids.index(face)].tobytes() for face in members if face in taken.face_ids]
@@ -450,7 +437,7 @@ def test_a_person_of_real_photos_is_gone_from_every_byte(likeness, shared_data, 
     data = contents(dataset)
     assert not any(needle in one for needle in [*needles, *pixels] for one in data)
     assert not pictures & set(data)
-    assert check(dataset) == []
+    assert check_ledger(dataset) == []
     # it can be trained on, and the photos stay out
     assert take_snapshot(dataset, tmp_path / "again", 64).people["train"]
     assert doubles.curated(photos, dataset).files["purged"] == len(mine)

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from manifests.errors import FolderBusy
 from manifests.ledger.paths import crop_path
-from manifests.runtime.files import config_hash, only_writer, sha256_bytes, sha256_file, sweep, write_atomically
+from manifests.runtime.files import (
+    hash_config,
+    lock_folder,
+    remove_temporary_files,
+    sha256_bytes,
+    sha256_file,
+    write_atomically,
+)
 from manifests.runtime.uris import path_of, uri_of
 
 NAME = st.binary(min_size=1, max_size=20).filter(lambda b: b not in (b".", b"..") and not set(b) & {0, ord("/")})
@@ -44,8 +51,8 @@ def test_sweep_removes_what_was_left_half_written(tmp_path):
     write_atomically(tmp_path / "ab" / "x.png", b"x")
     (tmp_path / "ab" / ".y.png.123.tmp").write_bytes(b"")
     (tmp_path / ".z.1.tmp").write_bytes(b"")
-    sweep(tmp_path)
-    sweep(tmp_path / "nowhere")
+    remove_temporary_files(tmp_path)
+    remove_temporary_files(tmp_path / "nowhere")
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["x.png"]
 
 
@@ -54,23 +61,23 @@ def test_sweep_leaves_what_is_not_ours_and_what_another_process_is_writing(tmp_p
         names = {f".mine.{os.getpid()}.tmp", f".theirs.{other.pid}.tmp", ".editor.tmp"}
         for name in names:
             (tmp_path / name).write_bytes(b"")
-        sweep(tmp_path, alone=False)
+        remove_temporary_files(tmp_path, alone=False)
         assert {path.name for path in tmp_path.iterdir()} == {f".theirs.{other.pid}.tmp", ".editor.tmp"}
         other.communicate(b"\n")
-    sweep(tmp_path, alone=False)
+    remove_temporary_files(tmp_path, alone=False)
     assert [path.name for path in tmp_path.iterdir()] == [".editor.tmp"]
 
 
 def test_one_process_at_a_time_writes_into_a_folder(tmp_path):
     folder = tmp_path / "new" / "run"
-    with only_writer(folder):
-        with pytest.raises(FolderBusy, match=r"Another process is writing into .*run: wait"), only_writer(folder):
+    with lock_folder(folder):
+        with pytest.raises(FolderBusy, match=r"Another process is writing into .*run: wait"), lock_folder(folder):
             pass
         assert [path.name for path in folder.iterdir()] == [".lock"]
     assert not folder.parent.exists()  # nothing came to lie there
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / ".lock").write_bytes(b"")  # of a process that was killed
-    with only_writer(tmp_path / "kept"):
+    with lock_folder(tmp_path / "kept"):
         pass
     assert list((tmp_path / "kept").iterdir()) == []
 
@@ -81,7 +88,7 @@ def test_hashes_are_of_content_alone(tmp_path):
         b: int = 1
         a: tuple[int, ...] = (1, 2)
 
-    assert config_hash(Told()) == config_hash({"a": [1, 2], "b": 1}) != config_hash(Told(b=2))
+    assert hash_config(Told()) == hash_config({"a": [1, 2], "b": 1}) != hash_config(Told(b=2))
     (tmp_path / "f").write_bytes(b"abc")
     assert sha256_file(tmp_path / "f") == sha256_bytes(b"abc")
     assert crop_path(tmp_path, "abcd") == tmp_path / "faces" / "ab" / "abcd.png"

@@ -15,7 +15,7 @@ import pytest
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import File
 from manifests.runtime import progress as bars
-from manifests.runtime.json_log import log, log_as_json, logs
+from manifests.runtime.json_log import is_logging, log, log_as_json
 from tests.places import Run
 
 
@@ -34,7 +34,7 @@ def lines() -> Iterator[Any]:
 
 def test_nothing_is_written_until_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     log("started", command=["a"])
-    assert not logs() and capsys.readouterr() == ("", "")
+    assert not is_logging() and capsys.readouterr() == ("", "")
 
 
 def test_a_line_has_its_fields_and_names_that_are_no_utf8(lines: Any) -> None:
@@ -62,9 +62,9 @@ def test_every_record_tells_its_configuration_and_versions(lines: Any, tmp_path:
 def test_progress_is_a_line_at_the_ends_and_every_ten_seconds(lines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(float(second) for second in range(100))
     monkeypatch.setattr(bars.time, "monotonic", lambda: next(clock))
-    with bars.progress("items") as report:
+    with bars.show_progress("items") as progress:
         for done in range(31):
-            report("scan", done, 30)
+            progress("scan", done, 30)
     assert [line["done"] for line in lines()] == [0, 10, 20, 30]
     assert lines()[-1]["units_per_second"] == 1.0 and lines()[-1]["stage"] == "scan"
 

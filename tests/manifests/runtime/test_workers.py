@@ -11,7 +11,7 @@ import pytest
 
 import manifests.runtime.workers
 from manifests.errors import BadInput, LikenessError
-from manifests.runtime.workers import Lost, apart, default_workers, each, mapper, one_at_a_time
+from manifests.runtime.workers import FailedUnit, count_cores, guard_units, is_retry, open_pool, run_in_process
 from tests.places import REPOSITORY
 
 
@@ -30,7 +30,7 @@ def die(x: int) -> int:
 
 @pytest.mark.parametrize("workers", [None, 1, 2])
 def test_results_keep_their_order_and_errors_keep_their_class(workers):
-    with mapper(workers) as run:
+    with open_pool(workers) as run:
         assert list(run(square, range(30))) == [x * x for x in range(30)]
         assert list(run(square, [])) == []
         with pytest.raises(BadInput, match="not 3"):
@@ -42,40 +42,40 @@ def hears_interrupts(_: int) -> bool:
 
 
 def test_an_interrupt_is_for_the_parent_alone():
-    with mapper(2) as run:
+    with open_pool(2) as run:
         assert list(run(hears_interrupts, range(4))) == [False] * 4
     assert hears_interrupts(0)
-    with pytest.raises(KeyboardInterrupt), mapper(2) as run:
+    with pytest.raises(KeyboardInterrupt), open_pool(2) as run:
         for _ in run(square, range(4)):
             os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.parametrize("workers", [0, -1, 10**6])
 def test_a_senseless_number_of_workers_is_refused(workers):
-    with pytest.raises(BadInput, match="--workers must be at least 1"), mapper(workers):
+    with pytest.raises(BadInput, match="--workers must be at least 1"), open_pool(workers):
         pass
 
 
 def test_work_is_handed_out_a_little_at_a_time():
-    with mapper(None) as run:
+    with open_pool(None) as run:
         assert next(run(square, range(10**9))) == 0
 
 
 def test_less_than_one_worker_is_refused():
-    with pytest.raises(BadInput, match="--workers"), mapper(0):
+    with pytest.raises(BadInput, match="--workers"), open_pool(0):
         pass
-    assert default_workers() >= 1
+    assert count_cores() >= 1
 
 
 def test_a_worker_that_dies_is_a_sentence():
-    with pytest.raises(LikenessError, match="fewer --workers"), mapper(2) as run:
+    with pytest.raises(LikenessError, match="fewer --workers"), open_pool(2) as run:
         list(run(die, [1, 2]))
 
 
 def test_a_script_without_a_main_guard_is_told_so(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from manifests.runtime.workers import mapper\nwith mapper(2) as run: print(list(run(abs, [1])))\n"
+        "from manifests.runtime.workers import open_pool\nwith open_pool(2) as run: print(list(run(abs, [1])))\n"
     )
     root = REPOSITORY
     ran = subprocess.run(
@@ -111,17 +111,17 @@ RIGHT = {"hang": "timed_out", "die": "crashed", "abort": "crashed", "starve": "o
 
 
 def work(batch: list) -> list:
-    return [unit.reason if isinstance(unit, Lost) else misbehave(unit) or unit for unit in each(batch)]
+    return [unit.reason if isinstance(unit, FailedUnit) else misbehave(unit) or unit for unit in guard_units(batch)]
 
 
 def short() -> None:
-    manifests.runtime.workers.SECONDS = LIMIT
+    manifests.runtime.workers.UNIT_SECONDS = LIMIT
 
 
 @pytest.mark.parametrize("processes", [1, 3])
 def test_a_unit_that_hangs_dies_or_starves_costs_itself_alone(processes):
     batches = [["a", "hang", "b"], ["c"], ["die", "d", "starve"], ["e", "f"], ["abort"]]
-    with mapper(processes, short) as run:
+    with open_pool(processes, short) as run:
         found = list(run(work, batches))
     assert found == [[RIGHT.get(unit, unit) for unit in batch] for batch in batches]
 
@@ -133,20 +133,20 @@ def at_the_end(batch: list) -> list:
 
 
 def test_what_is_done_after_the_units_is_on_no_units_account():
-    with pytest.raises(LikenessError, match="fewer --workers"), mapper(1) as run:
+    with pytest.raises(LikenessError, match="fewer --workers"), open_pool(1) as run:
         list(run(at_the_end, [["a"]]))
 
 
 def unequal(batch: list) -> list:
     """Hangs as a stopped machine makes it hang: the first time alone."""
-    for _ in each(batch):
-        if not one_at_a_time():
+    for _ in guard_units(batch):
+        if not is_retry():
             misbehave("hang")
     return batch
 
 
 def test_a_machine_that_was_stopped_is_no_fault_of_the_photo():
-    with mapper(1, short) as run:
+    with open_pool(1, short) as run:
         assert list(run(unequal, [["a"]])) == [["a"]]
 
 
@@ -156,6 +156,8 @@ def behave(what: str) -> str:
 
 
 def test_a_single_unit_is_worked_on_in_a_process_of_its_own():
-    assert apart(os.path.basename, "a/b") == "b" and apart(behave, "die") == Lost("die", "crashed")
+    assert run_in_process(os.path.basename, "a/b") == "b" and run_in_process(behave, "die") == FailedUnit(
+        "die", "crashed"
+    )
     with pytest.raises(ZeroDivisionError):
-        apart((1).__truediv__, 0)
+        run_in_process((1).__truediv__, 0)

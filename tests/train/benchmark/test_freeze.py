@@ -46,7 +46,9 @@ def curated(photos: Path, dataset: Path) -> Path:
 def crowd_of(dataset: Path) -> Path:
     """The dataset with its people of train in test: four people, so that there is somebody to show wrongly."""
     with Ledger.open(dataset, write=True) as ledger:
-        rows = [dataclasses.replace(row, split="test") if row.split == "val" else row for row in ledger.rows(Split)]
+        rows = [
+            dataclasses.replace(row, split="test") if row.split == "val" else row for row in ledger.read_rows(Split)
+        ]
         people = sorted({row.identity_id for row in rows if row.split == "train"})[:3]
         rows = [dataclasses.replace(row, split="test") if row.identity_id in people else row for row in rows]
         ledger.record("double", "crowd", {}, rows)
@@ -111,8 +113,8 @@ def test_people_are_named_by_their_faces_whatever_the_dataset_called_them(
     """Ids are kept over re-runs, so that two histories of the same photos differ in them."""
     freeze(made, tmp_path / "one")
     with Ledger.open(own, write=True) as ledger:
-        splits = [dataclasses.replace(row, identity_id=f"q-{row.identity_id}") for row in ledger.rows(Split)]
-        members = [dataclasses.replace(row, identity_id=f"q-{row.identity_id}") for row in ledger.rows(Membership)]
+        splits = [dataclasses.replace(row, identity_id=f"q-{row.identity_id}") for row in ledger.read_rows(Split)]
+        members = [dataclasses.replace(row, identity_id=f"q-{row.identity_id}") for row in ledger.read_rows(Membership)]
         ledger.record("double", "names", {}, [*splits, *members])
     freeze(own, tmp_path / "two")
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
@@ -126,7 +128,7 @@ def test_embeddings_leave_the_dataset_only_where_they_are_asked_for_in_so_many_w
         freeze(made, bench, with_embeddings=True)
     freeze(made, bench, with_pictures=True)
     with Ledger.open(made) as ledger:
-        vectors = [vector.tobytes() for vector in ledger.embeddings()[1]]
+        vectors = [vector.tobytes() for vector in ledger.read_embeddings()[1]]
     data = b"".join(contents(bench).values())
     assert not (bench / EMBEDDINGS).exists() and not any(vector in data for vector in vectors)
     with pytest.raises(BadInput, match="frozen without embeddings"):
@@ -247,8 +249,8 @@ def test_a_target_or_its_near_duplicate_among_its_references_is_refused(own: Pat
     found = load_benchmark(tmp_path / "bench")
     reference = next(line for line in found.faces if line.picture == case.references[0])
     with Ledger.open(own, write=True) as ledger:
-        target = next(face for face in ledger.rows(Face) if face.face_id == case.face)
-        was = next(face for face in ledger.rows(Face) if face.face_id == reference.face)
+        target = next(face for face in ledger.read_rows(Face) if face.face_id == case.face)
+        was = next(face for face in ledger.read_rows(Face) if face.face_id == reference.face)
         twin = dataclasses.replace(was, phash=target.phash, shard=target.shard, shard_row=target.shard_row)
         ledger.record("double", "twin", {}, [twin])
     with pytest.raises(LedgerBroken, match=r"GT in reference.*near-duplicate of the target"):
@@ -290,7 +292,7 @@ def test_a_picture_that_is_gone_or_changed_is_named(own: Path, tmp_path: Path) -
 def test_lq_pictures_are_made_again_from_theta_and_others_are_noticed(own: Path, tmp_path: Path) -> None:
     freeze(own, tmp_path / "bare")
     with Ledger.open(own) as ledger:
-        (name,) = {row.lq_set for row in ledger.rows(Degradation)}
+        (name,) = {row.lq_set for row in ledger.read_rows(Degradation)}
     shutil.rmtree(own / "lq" / name)  # whoever has the photos needs no frozen set
     assert read_benchmark(tmp_path / "bare", own).cases
 

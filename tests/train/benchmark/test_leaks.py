@@ -50,8 +50,8 @@ def plant(dataset: Path, change: Callable[[Ledger], list]) -> None:
 
 def ends(ledger: Ledger) -> tuple[Face, Face]:
     """The smallest face of train and of test."""
-    splits = {row.face_id: row.split for row in ledger.rows(Split)}
-    faces = [face for face in ledger.rows(Face) if face.status == "ok"]
+    splits = {row.face_id: row.split for row in ledger.read_rows(Split)}
+    faces = [face for face in ledger.read_rows(Face) if face.status == "ok"]
     one, other = (next(f for f in faces if splits[f.face_id] == name) for name in ("train", "test"))
     return one, other
 
@@ -70,7 +70,7 @@ def test_a_clean_dataset_and_its_benchmark_have_no_leak(made: Path, tmp_path: Pa
 def test_an_identity_in_two_splits(own: Path) -> None:
     def change(ledger: Ledger) -> list:
         one, _ = ends(ledger)
-        return [dataclasses.replace(row, split="val") for row in ledger.rows(Split) if row.face_id == one.face_id]
+        return [dataclasses.replace(row, split="val") for row in ledger.read_rows(Split) if row.face_id == one.face_id]
 
     plant(own, change)
     found = check_dataset(own)
@@ -99,7 +99,7 @@ def test_a_near_duplicate_in_two_splits_recropped_or_as_a_whole_photo(own: Path)
 
     def recropped(ledger: Ledger) -> list:
         one, other = ends(ledger)
-        photos = [photo for photo in ledger.rows(Photo) if photo.photo_id in (one.photo_id, other.photo_id)]
+        photos = [photo for photo in ledger.read_rows(Photo) if photo.photo_id in (one.photo_id, other.photo_id)]
         kept["was"] = one, other, photos
         return [dataclasses.replace(one, phash=other.phash, shard=other.shard, shard_row=other.shard_row)]
 
@@ -136,9 +136,9 @@ def test_two_faces_as_alike_as_one_persons(own: Path) -> None:
 
 def test_a_target_among_its_references_itself_or_its_copy_or_its_photo(own: Path) -> None:
     def change(ledger: Ledger) -> list:
-        pair = next(pair for pair in ledger.rows(Pair) if pair.split == "test")
-        others = [face for face in ledger.rows(Face) if face.face_id in pair.refs[:2]]
-        (target,) = [face for face in ledger.rows(Face) if face.face_id == pair.target]
+        pair = next(pair for pair in ledger.read_rows(Pair) if pair.split == "test")
+        others = [face for face in ledger.read_rows(Face) if face.face_id in pair.refs[:2]]
+        (target,) = [face for face in ledger.read_rows(Face) if face.face_id == pair.target]
         copy = dataclasses.replace(others[0], phash=target.phash, shard=target.shard, shard_row=target.shard_row)
         neighbour = dataclasses.replace(others[1], photo_id=target.photo_id)
         refs = (pair.target, *pair.refs)
@@ -210,8 +210,8 @@ def test_what_has_nothing_to_check_is_one_sentence(own: Path, tmp_path: Path) ->
     with pytest.raises(BadInput, match="likeness curate"):
         check_dataset(tmp_path / "empty")
     with Ledger.open(own, write=True) as ledger:
-        photo = ledger.rows(Photo)[0]
-        ledger.record("double", "gone", {}, forget=[("photos", "photo_id", [photo.photo_id])])
+        photo = ledger.read_rows(Photo)[0]
+        ledger.record("double", "gone", {}, delete=[("photos", "photo_id", [photo.photo_id])])
     with pytest.raises(LedgerBroken, match="manifest check"):
         check_dataset(own)
 

@@ -65,7 +65,7 @@ def lines(where: Path, kind: str) -> list[dict[str, float]]:
 
 def test_a_run_leaves_what_the_design_says(tmp_path: Path, taken: Snapshot) -> None:
     shown: list[tuple[str, int, int]] = []
-    ending = run(tmp_path, taken, report=lambda *bar: shown.append(bar))
+    ending = run(tmp_path, taken, progress=lambda *bar: shown.append(bar))
     assert ending.checkpoint == tmp_path / "checkpoint-00000024" and ending.why == "complete"
     assert shown[-1] == ("train", 24, 24)
     assert [path.name for path in checkpoints(tmp_path)] == [f"checkpoint-{n:08d}" for n in (8, 16, 24)]
@@ -107,7 +107,7 @@ def test_a_signal_ends_it_with_a_checkpoint(tmp_path: Path, taken: Snapshot) -> 
             signal.raise_signal(signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    ending = run(tmp_path / "run", taken, report=interrupt, say=told.append)
+    ending = run(tmp_path / "run", taken, progress=interrupt, say=told.append)
     assert (ending.images, ending.why) == (12, "SIGTERM") and "resumes from checkpoint-00000012" in told[-1]
     assert signal.getsignal(signal.SIGTERM) == before
     run(tmp_path / "run", taken)

@@ -12,10 +12,10 @@ import pytest
 
 from curate.config import SplitRules
 from degrade.frozen.dataset_sets import make_set
-from manifests.check import check
-from manifests.ledger.cleaned_targets import best_versions, strayed, version_path, versions_of
+from manifests.check import check_ledger
+from manifests.ledger.cleaned_targets import find_stray_versions, find_version_files, select_best_versions, version_path
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import Face, Pair, Split, TrainedOn, Version
+from manifests.ledger.records import CleanedVersion, Face, Pair, Split, TrainingImage
 from manifests.privacy.purge import purge
 from manifests.privacy.purge_plan import plan_purge
 from manifests.runtime.files import sha256_bytes, write_atomically
@@ -43,16 +43,16 @@ def clean(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture
-def planted(clean: Path, tmp_path: Path) -> tuple[Path, Mapping[str, Version]]:
+def planted(clean: Path, tmp_path: Path) -> tuple[Path, Mapping[str, CleanedVersion]]:
     """The same with a red version, kept, of every face there is, as if an iteration had made them."""
     dataset, done, data = Path(shutil.copytree(clean, tmp_path / "planted")), *cv2.imencode(".png", RED[:, :, ::-1])
     assert done
     made = {}
     with Ledger.open(dataset, write=True) as ledger:
-        for face in ledger.rows(Face):
+        for face in ledger.read_rows(Face):
             write_atomically(version_path(dataset, "it", 0, face.face_id), data.tobytes())
             sha256 = sha256_bytes(data.tobytes())
-            made[face.face_id] = Version("it", 0, face.face_id, "soft", "p", "run", "c", "{}", sha256)
+            made[face.face_id] = CleanedVersion("it", 0, face.face_id, "soft", "p", "run", "c", "{}", sha256)
         ledger.record("iterate", "it/clean-0/00000", {}, list(made.values()))
     return dataset, made
 
@@ -69,13 +69,13 @@ def beyond_training(snapshot: Snapshot) -> set[int]:
 
 
 def test_a_snapshot_takes_versions_of_training_faces_alone(
-    planted: tuple[Path, Mapping[str, Version]], tmp_path: Path
+    planted: tuple[Path, Mapping[str, CleanedVersion]], tmp_path: Path
 ) -> None:
     dataset, made = planted
     with Ledger.open(dataset) as ledger:
-        best = best_versions(ledger, "it")
-        training = {row.face_id for row in ledger.rows(Split) if row.split == "train" and row.status == "ok"}
-        shown = {ref for pair in ledger.rows(Pair) if pair.split != "train" for ref in pair.refs}
+        best = select_best_versions(ledger, "it")
+        training = {row.face_id for row in ledger.read_rows(Split) if row.split == "train" and row.status == "ok"}
+        shown = {ref for pair in ledger.read_rows(Pair) if pair.split != "train" for ref in pair.refs}
         assert best and set(best) == {face for face in training - shown if face in made}
     # what the ledger would not name is not taken when it is handed in, either
     for name, versions in (("best", best), ("all", made)):
@@ -89,7 +89,7 @@ def test_a_snapshot_takes_versions_of_training_faces_alone(
 
 
 def test_frozen_sets_cases_benchmarks_and_leaks_are_what_they_were(
-    clean: Path, planted: tuple[Path, Mapping[str, Version]], tmp_path: Path
+    clean: Path, planted: tuple[Path, Mapping[str, CleanedVersion]], tmp_path: Path
 ) -> None:
     dataset, _ = planted
     for split in ("val", "test", "train"):
@@ -117,48 +117,54 @@ def test_frozen_sets_cases_benchmarks_and_leaks_are_what_they_were(
 
 
 def test_check_names_every_version_of_a_face_that_is_not_training(
-    clean: Path, planted: tuple[Path, Mapping[str, Version]]
+    clean: Path, planted: tuple[Path, Mapping[str, CleanedVersion]]
 ) -> None:
     dataset, made = planted
     what = "cleaned version of a face outside the training split"
     with Ledger.open(dataset) as ledger:
-        training = {row.face_id for row in ledger.rows(Split) if row.split == "train"}
-        assert {row.face_id for row in strayed(ledger)} == set(made) - training
-    found = {line.removeprefix(f"{what}: ") for line in check(dataset) if line.startswith(what)}
+        training = {row.face_id for row in ledger.read_rows(Split) if row.split == "train"}
+        assert {row.face_id for row in find_stray_versions(ledger)} == set(made) - training
+    found = {line.removeprefix(f"{what}: ") for line in check_ledger(dataset) if line.startswith(what)}
     assert found == set(made) - training and found
-    assert not [line for line in check(clean) if line.startswith(what)]
+    assert not [line for line in check_ledger(clean) if line.startswith(what)]
 
 
-def test_check_compares_cleaned_pictures_with_their_rows(planted: tuple[Path, Mapping[str, Version]]) -> None:
+def test_check_compares_cleaned_pictures_with_their_rows(planted: tuple[Path, Mapping[str, CleanedVersion]]) -> None:
     dataset, made = planted
     gone, changed, none = sorted(made)[:3]
     version_path(dataset, "it", 0, gone).unlink()
     version_path(dataset, "it", 0, changed).write_bytes(b"another")
     write_atomically(version_path(dataset, "it", 7, none), b"of no row")
-    found = {line.partition(": ")[0]: Path(line).stem for line in check(dataset) if "outside" not in line}
+    found = {line.partition(": ")[0]: Path(line).stem for line in check_ledger(dataset) if "outside" not in line}
     assert found == {
         "cleaned version missing": gone,
         "cleaned version changed since it was written": changed,
         "cleaned version without a row": none,
     }
-    assert not [line for line in check(dataset, hashes=False) if "changed" in line]
+    assert not [line for line in check_ledger(dataset, hashes=False) if "changed" in line]
 
 
-def test_whoever_is_purged_takes_their_cleaned_pictures_along(planted: tuple[Path, Mapping[str, Version]]) -> None:
+def test_whoever_is_purged_takes_their_cleaned_pictures_along(
+    planted: tuple[Path, Mapping[str, CleanedVersion]],
+) -> None:
     dataset, made = planted
     with Ledger.open(dataset, write=True) as ledger:
-        split_of = {row.face_id: row.split for row in ledger.rows(Split)}
-        photo = next(row.photo_id for row in ledger.rows(Face) if split_of.get(row.face_id) == "train")
-        ledger.record("iterate", "it/train-1", {}, [TrainedOn("it", 1, face, 0) for face in made])
+        split_of = {row.face_id: row.split for row in ledger.read_rows(Split)}
+        photo = next(row.photo_id for row in ledger.read_rows(Face) if split_of.get(row.face_id) == "train")
+        ledger.record("iterate", "it/train-1", {}, [TrainingImage("it", 1, face, 0) for face in made])
         for number, face in enumerate(made):  # every face its own picture: the proof knows pictures by their bytes
             data = cv2.imencode(".png", np.full((SIZE, SIZE, 3), number, np.uint8))[1].tobytes() + b"%d" % number
             write_atomically(version_path(dataset, "it", 0, face), data)
     plan = plan_purge(dataset, [], [photo])
-    assert plan.faces and all(versions_of(dataset, face) for face in plan.faces)
+    assert plan.faces and all(find_version_files(dataset, face) for face in plan.faces)
     done = purge(dataset, plan)
-    assert done.proof.remains == () and not any(versions_of(dataset, face) for face in plan.faces)
+    assert done.proof.remains == () and not any(find_version_files(dataset, face) for face in plan.faces)
     with Ledger.open(dataset) as ledger:
         left = set(made) - set(plan.faces)
-        assert {row.face_id for row in ledger.rows(Version)} == {row.face_id for row in ledger.rows(TrainedOn)} == left
-    assert all(versions_of(dataset, face) for face in left)
+        assert (
+            {row.face_id for row in ledger.read_rows(CleanedVersion)}
+            == {row.face_id for row in ledger.read_rows(TrainingImage)}
+            == left
+        )
+    assert all(find_version_files(dataset, face) for face in left)
     assert f"| it | 0 | {len(left)} |" in (dataset / "card.md").read_text()

@@ -17,13 +17,13 @@ import pytest
 import train.fit.settings
 import train.iterate.clean
 from manifests.errors import BadInput, FolderBusy, LedgerBroken, ModelUnavailable
-from manifests.ledger.cleaned_targets import best_versions, history_of, newest_iteration, version_path
+from manifests.ledger.cleaned_targets import find_newest_iteration, read_history, select_best_versions, version_path
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
-from manifests.ledger.records import File, Pair, Split, TrainedOn, Version
+from manifests.ledger.records import CleanedVersion, File, Pair, Split, TrainingImage
 from manifests.report.build_report import build_report
-from manifests.runtime.files import only_writer, sha256_file
-from manifests.why import answer
+from manifests.runtime.files import lock_folder, sha256_file
+from manifests.why import explain_photo
 from tests.doubles.iterate import BOUNDS, TOLD, run, sharpened, soft_dataset
 from tests.doubles.train import SMALL, models_of, recognizer_onnx
 from tests.places import REPOSITORY
@@ -64,9 +64,9 @@ def copied(finished: tuple[Path, Path, Iterated, list[str]], tmp_path: Path) -> 
     return folder / "dataset", folder / "recognizer.onnx"
 
 
-def rows_of(made: Path) -> tuple[list[Version], list[TrainedOn]]:
+def rows_of(made: Path) -> tuple[list[CleanedVersion], list[TrainingImage]]:
     with Ledger.open(made) as ledger:
-        return ledger.rows(Version), ledger.rows(TrainedOn)
+        return ledger.read_rows(CleanedVersion), ledger.read_rows(TrainingImage)
 
 
 def files_of(folder: Path) -> dict[str, str]:
@@ -112,9 +112,9 @@ def test_a_round_trains_on_what_the_round_before_cleaned(
     assert facts["cleaned"] == {"iteration": attempts[0].iteration, "faces": 6, "targets": 6}
     assert "cleaned" not in Restorer.from_pretrained(out / "round-0").facts
     with Ledger.open(made[0]) as ledger:
-        assert newest_iteration(ledger) == attempts[0].iteration
-        kinds = [row["kind"] for row in history_of(ledger, [SOFT[0]])[SOFT[0]]]
-    assert kinds == ["versions", "trained_on", "trained_on"]
+        assert find_newest_iteration(ledger) == attempts[0].iteration
+        kinds = [row["kind"] for row in read_history(ledger, [SOFT[0]])[SOFT[0]]]
+    assert kinds == ["versions", "training_images", "training_images"]
 
 
 def test_what_is_not_better_is_dropped_with_a_reason_and_the_rounds_end(
@@ -154,7 +154,7 @@ def test_a_later_version_must_be_sharper_than_the_one_it_takes_the_place_of(
     attempts, _ = rows_of(made[0])
     assert all(json.loads(row.metrics)["best"]["version"] == 0 for row in attempts if row.round == 1)
     with Ledger.open(made[0]) as ledger:
-        best = best_versions(ledger, attempts[0].iteration)
+        best = select_best_versions(ledger, attempts[0].iteration)
     assert {version.round for version in best.values()} == {0} and sorted(best) == SOFT
 
 
@@ -216,7 +216,7 @@ def test_a_signal_ends_it_with_a_checkpoint_and_the_same_call_goes_on(
         if (what, done) == ("train 1", 4):
             signal.raise_signal(signal.SIGTERM)
 
-    done = run(*made, tmp_path / "out", report=interrupt)
+    done = run(*made, tmp_path / "out", progress=interrupt)
     assert done.why == "SIGTERM" and [one.round for one in done.rounds] == [0]
     assert {row.round for row in rows_of(made[0])[1]} == {0}  # round 1 has not been trained yet
     assert run(*made, tmp_path / "out").why == "complete"
@@ -228,11 +228,11 @@ def test_people_who_have_left_the_training_split_lose_their_versions(
     made = copied
     moved, (attempts, _) = SOFT[0], rows_of(made[0])
     with Ledger.open(made[0], write=True) as ledger:
-        own = [row for row in ledger.rows(Pair) if row.target[:2] == moved[:2]]
+        own = [row for row in ledger.read_rows(Pair) if row.target[:2] == moved[:2]]
         splits = [row for row in ledger.query("SELECT * FROM splits").rows(named=True) if row["face_id"][:2] == "00"]
         ledger.record("double", "moved", {}, [Split(**{**row, "split": "test"}) for row in splits])
         ledger.record("double", "pairs", {}, [replace(pair, split="test") for pair in own])
-        assert moved not in best_versions(ledger, attempts[0].iteration)
+        assert moved not in select_best_versions(ledger, attempts[0].iteration)
     run(*made, tmp_path / "again")  # another iteration: its faces are others
     path = version_path(made[0], attempts[0].iteration, 0, moved)
     gone = [row for row in rows_of(made[0])[0] if row.reason == "not_in_train"]
@@ -242,10 +242,10 @@ def test_people_who_have_left_the_training_split_lose_their_versions(
 def test_an_iteration_that_lost_versions_later_is_not_the_newest_for_it(copied: tuple[Path, Path]) -> None:
     old = rows_of(copied[0])[0][0].iteration
     with Ledger.open(copied[0], write=True) as ledger:
-        assert newest_iteration(ledger) == old
+        assert find_newest_iteration(ledger) == old
         ledger.record("iterate", "later/train-0", {}, [])
         ledger.record("iterate", f"{old}/strayed", {}, [])
-        assert newest_iteration(ledger) == "later"
+        assert find_newest_iteration(ledger) == "later"
 
 
 def test_a_round_is_computed_in_what_round_0_was_on_any_machine(
@@ -255,7 +255,7 @@ def test_a_round_is_computed_in_what_round_0_was_on_any_machine(
         if what == "clean 0" and done == total:
             monkeypatch.setattr(train.fit.settings, "_usual_precision", lambda: "bf16")
 
-    run(*made, tmp_path / "out", report=moves)
+    run(*made, tmp_path / "out", progress=moves)
     told = [json.loads((tmp_path / "out" / f"round-{n}" / "config.json").read_text())["precision"] for n in (0, 1)]
     assert train.fit.settings._usual_precision() == "bf16" and told == ["fp32", "fp32"]
 
@@ -264,11 +264,11 @@ def test_why_and_the_report_tell_of_it(copied: tuple[Path, Path]) -> None:
     made = copied
     with Ledger.open(made[0], write=True) as ledger:
         ledger.record("double", "files", {}, [File("file:///a/photo0-0.jpg", "photo0-0", 1, 1, "ok")])
-    lines, rows = answer(made[0], SOFT[0])
+    lines, rows = explain_photo(made[0], SOFT[0])
     said = "\n".join(lines)
     assert "cleaned as soft by round 0 of iteration" in said and ": kept (sharpness" in said
     assert "round 0 on the original, round 1 on the version of round 0" in said
-    assert [len(rows[0]["faces"][0][kind]) for kind in ("versions", "trained_on")] == [1, 2]
+    assert [len(rows[0]["faces"][0][kind]) for kind in ("versions", "training_images")] == [1, 2]
     page = build_report(made[0]).read_text()
     assert "Cleaned training targets" in page and "By round 0" in page and page.count('alt="cleaned"') == 6
 
@@ -305,7 +305,7 @@ def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Pat
         run(*made, tmp_path / "taken" / "diary.txt")
     with pytest.raises(BadInput, match="was begun with another bounds"):
         run(*made, out, told=replace(TOLD, bounds=replace(BOUNDS, soft=0.3)))
-    with only_writer(out), pytest.raises(FolderBusy, match="Another process is writing into"):
+    with lock_folder(out), pytest.raises(FolderBusy, match="Another process is writing into"):
         run(*made, out)
     with pytest.raises(BadInput, match=r"was begun with another recipe \(mild, steps\)"):
         run(*made, out, told=replace(TOLD, recipe=replace(SMALL, mild=0.5, steps=2)))
@@ -339,7 +339,7 @@ def test_a_cleaned_picture_that_changed_on_disk_is_not_trained_on(
             cv2.imwrite(str(path), np.zeros((SMALL.size, SMALL.size, 3), np.uint8))
 
     with pytest.raises(LedgerBroken, match="is missing, changed or of another size"):
-        run(*made, tmp_path / "out", report=tamper)
+        run(*made, tmp_path / "out", progress=tamper)
 
 
 def test_a_plan_counts_and_writes_nothing(made: tuple[Path, Path]) -> None:

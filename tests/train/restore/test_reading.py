@@ -10,7 +10,7 @@ import pytest
 
 import train.restore.reading
 from manifests.errors import BadInput
-from manifests.runtime.workers import mapper
+from manifests.runtime.workers import open_pool
 from tests.doubles import curate as doubles
 from tests.manifests.runtime.test_workers import misbehave, short
 from train.restore.reading import read_photo, reader
@@ -50,7 +50,7 @@ def test_a_photo_is_read_the_same_in_a_process_of_its_own(tmp_path: Path) -> Non
 def test_a_photo_that_hangs_ends_or_starves_its_reader_is_a_sentence_and_the_next_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train.restore.reading, "mapper", lambda workers: mapper(workers, reads_oddly))
+    monkeypatch.setattr(train.restore.reading, "open_pool", lambda workers: open_pool(workers, reads_oddly))
     picture, said = doubles.save(tmp_path / "a.png", doubles.photo([0], 0)), {}
     with reader(limited=True) as read:
         for what, size in ODD.items():
@@ -69,7 +69,7 @@ def test_a_photo_that_hangs_ends_or_starves_its_reader_is_a_sentence_and_the_nex
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 @pytest.mark.slow
 def test_a_pipe_that_nobody_writes_to_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train.restore.reading, "mapper", lambda workers: mapper(workers, short))
+    monkeypatch.setattr(train.restore.reading, "open_pool", lambda workers: open_pool(workers, short))
     os.mkfifo(tmp_path / "pipe.jpg")
     with reader(limited=True) as read, pytest.raises(BadInput, match="takes more than 120 s"):
         read(tmp_path / "pipe.jpg")

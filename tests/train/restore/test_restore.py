@@ -24,11 +24,11 @@ from curate.faces.decode import decode
 from curate.faces.interface import Detection, FaceModels
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import KeptOut
+from manifests.ledger.records import KeptOutMark
 from manifests.privacy.optout import plan_optout
 from manifests.privacy.purge import purge
 from manifests.report.run_section import read_run
-from manifests.runtime.workers import mapper
+from manifests.runtime.workers import open_pool
 from tests.doubles import curate as doubles
 from tests.train.restore.test_reading import ODD, reads_oddly
 from train.models.config import ModelConfig
@@ -227,7 +227,7 @@ def test_a_stopped_call_has_a_row_for_every_photo_and_is_repeated(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        restore([tmp_path / "in"], [], tmp_path, tmp_path / "o", report=stop)
+        restore([tmp_path / "in"], [], tmp_path, tmp_path / "o", progress=stop)
     assert log_of(tmp_path / "o") == {"a.png": "ok", "b.png": "ok", "c.png": "failed"}
     rows = restore([tmp_path / "in"], [], tmp_path, tmp_path / "o")
     assert [row.status for row in rows] == ["ok"] * 3 and list(log_of(tmp_path / "o").values()) == ["ok"] * 3
@@ -548,7 +548,7 @@ def test_who_is_kept_out_of_the_runs_dataset_is_no_reference_and_not_restored(
     with Ledger.open(dataset, write=True) as ledger:
         vector = doubles.models("double").embed(np.stack([doubles.face(5, 9)]))[0]
         recognizer = doubles.models("double").recognizer_sha256()
-        rows = [KeptOut("m", "face", "opted_out", datetime(2026, 1, 1), tuple(vector.tolist()), recognizer)]
+        rows = [KeptOutMark("m", "face", "opted_out", datetime(2026, 1, 1), tuple(vector.tolist()), recognizer)]
         ledger.record("double", "all", {}, rows)
     with pytest.raises(BadInput, match="shows a face that opted out"):
         restore([photo], [save("r.png", [5], 3)], run, tmp_path / "o4")
@@ -558,7 +558,7 @@ def test_who_is_kept_out_of_the_runs_dataset_is_no_reference_and_not_restored(
 def test_a_photo_that_ends_the_process_that_reads_it_costs_itself_alone(
     marking: Marking, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train.restore.reading, "mapper", lambda workers: mapper(workers, reads_oddly))
+    monkeypatch.setattr(train.restore.reading, "open_pool", lambda workers: open_pool(workers, reads_oddly))
     dies = doubles.save(tmp_path / "die.png", np.zeros((*ODD["die"], 3), np.uint8))
     references, notices = tmp_path / "references", list[str]()
     doubles.save(references / "0.png", doubles.photo([0], 9))
