@@ -193,7 +193,7 @@ def demo(
     """
     from curate.demo import NOTICE, demo_photos
     from curate.options import check_dataset_folder
-    from degrade.presets import seeded
+    from degrade.sampling import make_generator
     from train.recipes import find_recipe
 
     typer.echo(NOTICE)
@@ -201,7 +201,7 @@ def demo(
     if dry_run:
         _say_plan([into / "photos"], into, into / "run", find_recipe(RECIPE), images)
         return
-    demo_photos(into / "photos", seeded("demo"))
+    demo_photos(into / "photos", make_generator("demo"))
     run([into / "photos"], into, faces="dlib", images=images)
 
 

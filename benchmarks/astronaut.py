@@ -18,9 +18,11 @@ from record import finish
 from curate.demo import SITTERS, demo_photos
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
 from curate.faces.decode import decode
-from degrade.operations.apply import apply, shrink, to_float, to_uint8
-from degrade.presets import draw, find_preset, seeded
-from train.metrics.image import psnr
+from degrade.operations.apply import apply
+from degrade.operations.pixels import shrink, to_float, to_uint8
+from degrade.presets import find_preset
+from degrade.sampling import make_generator, sample_theta
+from train.metrics.psnr_ssim import psnr
 from train.models.restorer import Restorer
 from train.recipes import find_recipe
 from train.restore.reference_photos import References, to_image, to_tensor
@@ -42,7 +44,7 @@ def main() -> None:
     sitter = next(one for one in SITTERS if one.file.endswith("astronaut.png"))
     crops = []
     with tempfile.TemporaryDirectory() as scratch:
-        demo_photos(Path(scratch), seeded("astronaut", told.seed))
+        demo_photos(Path(scratch), make_generator("astronaut", told.seed))
         for path in sorted(Path(scratch).glob(f"{sitter.name}-*.jpg")):
             photo = decode(path)
             if found := models.detect(photo):
@@ -51,7 +53,7 @@ def main() -> None:
     chips = np.stack([crop_for_recognizer(crop, models.template, models.size) for crop in crops[:3]])
     vectors = models.embed(chips)
     shown = References(torch.stack([to_tensor(crop) for crop in references]), torch.from_numpy(vectors[1:]))
-    lq = to_uint8(apply(to_float(target), draw(preset, told.seed, "astronaut")))
+    lq = to_uint8(apply(to_float(target), sample_theta(preset, told.seed, "astronaut")))
     restored = to_image(run_model(model, to_tensor(lq)[None], shown)[0])
     panels = [
         cv2.resize(one, (SHOWN, SHOWN), interpolation=cv2.INTER_CUBIC) for one in (lq, *references, restored, target)

@@ -24,8 +24,11 @@ import numpy as np
 from record import finish
 
 from degrade.frozen.jobs import encode_png
-from degrade.operations.apply import Image, Theta, apply, run_steps, to_float
-from degrade.presets import PRESETS, draw
+from degrade.operations.apply import apply, run_steps
+from degrade.operations.pixels import Image, to_float
+from degrade.presets import PRESETS
+from degrade.sampling import sample_theta
+from degrade.theta import Theta
 from manifests.errors import BadInput
 
 SIDE = 512
@@ -165,7 +168,7 @@ def main() -> None:
     try:
         from degrade.engines import basicsr_reference
 
-        basicsr_reference.load()
+        basicsr_reference.load_basicsr()
         theirs = basicsr_reference.apply
     except BadInput as error:
         print(error)
@@ -179,11 +182,11 @@ def main() -> None:
     torch.set_num_threads(1)  # basicsr's imresize and the colour jitter of its data sets are torch's
     some = [images[n % len(images)] for n in range(given.images)]
     for name in given.preset or PRESETS:
-        thetas = [draw(PRESETS[name], 0, f"benchmark {n}") for n in range(given.images)]
+        thetas = [sample_theta(PRESETS[name], 0, f"benchmark {n}") for n in range(given.images)]
         side_by_side(some[:3], thetas[:3], theirs, 1)  # warm
         result[name] = side_by_side(some, thetas, theirs, given.rounds)
         print(f"{name:16}", result[name], flush=True)
-    thetas = [draw(PRESETS["gfpgan"], 0, f"benchmark {n}") for n in range(given.images)]
+    thetas = [sample_theta(PRESETS["gfpgan"], 0, f"benchmark {n}") for n in range(given.images)]
     result["gfpgan milliseconds"] = where_time_goes(some, thetas)
     print(result["gfpgan milliseconds"], flush=True)
     cv2.setNumThreads(threads)

@@ -17,8 +17,9 @@ from manifests.runtime.files import find_blocking_file
 from manifests.runtime.text import format_count, make_printable
 
 if TYPE_CHECKING:
-    from degrade.frozen.dataset_sets import SetReport, Verified
-    from degrade.frozen.folders import FolderReport
+    from degrade.frozen.dataset_sets import SetSummary
+    from degrade.frozen.verify import Verification
+    from degrade.frozen.folders import FolderSummary
 
 _Json = Annotated[bool, typer.Option("--json", help="Print figures as JSON and nothing else.")]
 _Workers = Annotated[
@@ -93,7 +94,7 @@ def degrade(
     Example: likeness degrade FOLDER --replay LQ/theta.jsonl --out LQ2
     """
     from degrade.frozen.dataset_sets import make_set, plan_set
-    from degrade.frozen.folders import degrade_folder, pictures_in
+    from degrade.frozen.folders import degrade_folder, find_images
     from manifests.errors import BadInput
     from manifests.runtime.workers import count_cores
 
@@ -119,7 +120,7 @@ def degrade(
             return
         with _progress("degrade", planned.images, as_json) as advance:
             report = make_set(source, *options, workers=workers, progress=advance, engine=engine)
-        later = f" {report.later} faces joined the split later and are not in it." if report.later else ""
+        later = f" {report.later_faces} faces joined the split later and are not in it." if report.later_faces else ""
         _say(report, as_json, f"{format_count(report.images, 'image')} in {report.folder} ({_made(report)}).{later}")
         return
 
@@ -133,7 +134,7 @@ def degrade(
         would = degrade_folder(source, out, preset, seed, size, workers, dry_run=True, engine=engine)
         _say(would, as_json, f"Would make {format_count(would.images, 'image')} in {would.folder}.")
         return
-    with _progress("degrade", len(pictures_in(source, leave_out=out)), as_json) as advance:
+    with _progress("degrade", len(find_images(source, leave_out=out)), as_json) as advance:
         made = degrade_folder(source, out, preset, seed, size, workers, progress=advance, engine=engine)
     skipped = "".join(f"\nskipped {name}: {reason}" for name, reason in made.skipped)
     _say(made, as_json, f"{format_count(made.images, 'image')} in {made.folder} ({_made(made)}).{skipped}")
@@ -149,7 +150,7 @@ def _replay(
     others: dict[str, object],
 ) -> None:
     from degrade.frozen.replay import replay
-    from degrade.frozen.set_files import parse_thetas
+    from degrade.frozen.set_files import read_theta_file
     from manifests.errors import BadInput
 
     if senseless := [name for name, value in others.items() if value is not None]:
@@ -160,7 +161,7 @@ def _replay(
         would = replay(source, thetas, out, workers, dry_run=True)
         _say(would, as_json, f"Would build {format_count(would.images, 'image')} again in {would.folder}.")
         return
-    with _progress("replay", len(parse_thetas(thetas)), as_json) as advance:
+    with _progress("replay", len(read_theta_file(thetas)), as_json) as advance:
         made = replay(source, thetas, out, workers, advance)
     _say(
         made,
@@ -169,9 +170,9 @@ def _replay(
     )
 
 
-def _made(report: SetReport | FolderReport) -> str:
-    mended = f", {report.mended} of them because the file was not what was frozen" if report.mended else ""
-    return f"{report.made} made now{mended}"
+def _made(report: SetSummary | FolderSummary) -> str:
+    mended = f", {report.images_repaired} of them because the file was not what was frozen" if report.images_repaired else ""
+    return f"{report.images_written} made now{mended}"
 
 
 def _say(report: object, as_json: bool, sentence: str) -> None:
@@ -191,33 +192,33 @@ def verify(
 
     Example: likeness verify DATASET/lq/gfpgan-test-512-s0
     """
-    from degrade.frozen.dataset_sets import as_json as plain
-    from degrade.frozen.dataset_sets import set_names, set_size, verify_set
-    from degrade.frozen.folders import verify_folder
-    from degrade.frozen.set_files import read_card, read_thetas
+    from degrade.frozen.dataset_sets import list_sets, count_images
+    from degrade.frozen.verify import verify_set
+    from degrade.frozen.verify import verify_folder
+    from degrade.frozen.set_files import read_card, read_set_rows
     from manifests.errors import BadInput
     from manifests.runtime.workers import count_cores
 
     workers = count_cores() if workers is None else workers
     if not lq.is_dir():
         raise BadInput(f"{lq} is not a folder: name a frozen set, or a dataset.")
-    found: list[Verified] = []
+    found: list[Verification] = []
     dataset = lq if _is_dataset(lq) else lq.absolute().parent.parent
     if _is_dataset(dataset) and (dataset == lq or lq.absolute().parent.name == "lq"):
         if source is not None:
             raise BadInput(f"{dataset} is a dataset and knows its clean pictures: leave --source away.")
-        names = set_names(dataset) if dataset == lq else [lq.absolute().name]
+        names = list_sets(dataset) if dataset == lq else [lq.absolute().name]
         if not names:
             raise BadInput(f"{lq} has no frozen set yet: make one with `likeness degrade {lq}`.")
         for name in names:
-            with _progress(name, set_size(dataset, name), as_json) as advance:
+            with _progress(name, count_images(dataset, name), as_json) as advance:
                 found.append(verify_set(dataset, name, workers, advance))
     else:
         read_card(lq)
-        with _progress(lq.resolve().name, len(read_thetas(lq)), as_json) as advance:
+        with _progress(lq.resolve().name, len(read_set_rows(lq)), as_json) as advance:
             found.append(verify_folder(lq, workers, advance, source))
     if as_json:
-        typer.echo(json.dumps([plain(verified) for verified in found], sort_keys=True))
+        typer.echo(json.dumps([verified.to_json() for verified in found], sort_keys=True))
     else:
         for verified in found:
             typer.echo(_told(verified))
@@ -225,27 +226,27 @@ def verify(
         raise typer.Exit(1)
 
 
-def _told(verified: Verified) -> str:
+def _told(verified: Verification) -> str:
     if verified.ok:
         return f"{verified.lq_set}: {format_count(verified.images, 'image')}, every byte as recorded and regenerated."
     lines = [f"{verified.lq_set}: {format_count(verified.images, 'image')} recorded."]
-    if verified.unfinished:
+    if verified.images_not_made:
         lines.append("  unfinished: run the same `likeness degrade` command again.")
-    guess = "its θ was edited?" if "theta.jsonl" in verified.changed else "another processor, OpenCV or numpy?"
-    elsewhere = "; ".join(verified.elsewhere) or guess
+    guess = "its θ was edited?" if "theta.jsonl" in verified.changed_files else "another processor, OpenCV or numpy?"
+    elsewhere = "; ".join(verified.version_differences) or guess
     for what, names in (
-        ("missing from the disk", verified.missing),
-        ("changed on the disk", verified.changed),
-        (f"not regenerated to the recorded bytes ({elsewhere})", verified.not_reproduced),
-        ("not regenerated, the clean picture is gone, changed or unreadable", verified.no_source),
-        ("on the disk and not recorded", verified.unexpected),
+        ("missing from the disk", verified.missing_files),
+        ("changed on the disk", verified.changed_files),
+        (f"not regenerated to the recorded bytes ({elsewhere})", verified.unreproduced_files),
+        ("not regenerated, the clean picture is gone, changed or unreadable", verified.files_without_source),
+        ("on the disk and not recorded", verified.unexpected_files),
     ):
         if names:
             more = f" and {len(names) - 10} more" if len(names) > 10 else ""
             lines.append(f"  {len(names)} {what}: {', '.join(names[:10])}{more}")
-    if verified.not_reproduced and not (verified.missing or verified.changed):
+    if verified.unreproduced_files and not (verified.missing_files or verified.changed_files):
         lines.append("  every recorded file on the disk has its recorded bytes; only making it again differs here")
-    if verified.changed or verified.not_reproduced:
+    if verified.changed_files or verified.unreproduced_files:
         lines.append(f"  largest difference of a pixel, file against regeneration: {verified.largest_difference}/255")
     return "\n".join(lines)
 
@@ -265,7 +266,7 @@ def preview(
     """
     from degrade.frozen.jobs import decode_apart, encode_png
     from degrade.presets import PRESETS, find_preset
-    from degrade.preview import contact_sheet
+    from degrade.preview import make_contact_sheet
     from manifests.errors import BadInput
     from manifests.runtime.files import write_atomically
 
@@ -287,7 +288,7 @@ def preview(
     if dry_run:
         typer.echo(f"Would write {len(chosen)} rows of {seeds} degradations to {out}.")
         return
-    write_atomically(out, encode_png(contact_sheet(pixels, chosen, list(range(seed, seed + seeds)), size)))
+    write_atomically(out, encode_png(make_contact_sheet(pixels, chosen, list(range(seed, seed + seeds)), size)))
     # lengths in θ are pixels, and the published ranges are for faces of 512
     small = min(size, max(pixels.shape)) / 512
     note = f" At {small * 512:.0f} px a preset is {1 / small:.2g} times as severe as at its 512." if small < 1 else ""

@@ -18,10 +18,8 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from degrade.operations.kernels import GAUSSIAN, SHAPED
-from degrade.operations.resize import INTERPOLATIONS
 from degrade.sampling import Order, Preset, SecondOrder
-from degrade.theta import Number, OneOf
+from degrade.theta import GAUSSIAN, INTERPOLATIONS, SHAPED, Number, OneOf
 from manifests.errors import BadInput
 
 _SHARE, _BETA, _ODD = Number(0, 1), Number(0.01, 100), Number(1, 255, whole=True)

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
-import numpy as np
-
-from degrade.operations.pixels import Theta
 from degrade.preset_files import read_preset
-from degrade.sampling import Order, Preset, Range, SecondOrder
+from degrade.sampling import Order, Preset, SecondOrder
 from manifests.errors import BadInput
-from manifests.ledger.paths import MAX_SEED
-
-__all__ = ["PRESETS", "Preset", "Range", "draw", "find_preset", "seeded"]
 
 # Real-ESRGAN options/train_realesrgan_x4plus.yml, every number; kernel sides 7 to 21 are in BasicSR's
 # realesrgan_dataset.py. Its targets are sharpened (USM) before they are degraded, which is left out here: a degraded
@@ -84,20 +76,3 @@ def find_preset(name: str) -> Preset:
             raise BadInput(f"{name}: the name {preset.name} is taken by a preset of ours; choose another.")
         return preset
     raise BadInput(f"There is no preset {name}; the presets are {', '.join(PRESETS)}, or a .toml or .json file.")
-
-
-def seeded(*key: int | str) -> np.random.Generator:
-    """A generator that depends on the key alone: the same on every machine, for any worker, in any order."""
-    digest = hashlib.sha256(json.dumps(key).encode()).digest()
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(int.from_bytes(digest, "big"))))
-
-
-def check_seed(seed: int) -> None:
-    """Raise BadInput for a seed that the ledger cannot keep."""
-    if not 0 <= seed <= MAX_SEED:
-        raise BadInput(f"--seed is {seed}; it must be at least 0 and at most {MAX_SEED}.")
-
-
-def draw(preset: Preset, seed: int, key: str) -> Theta:
-    """The θ of one face (or file) in a frozen set: keyed by (seed, "degrade", preset, key) and by nothing else."""
-    return preset.sample(seeded(seed, "degrade", preset.name, key))

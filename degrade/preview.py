@@ -5,13 +5,16 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from degrade.operations.apply import Pixels, apply, shrink, to_float, to_uint8
-from degrade.presets import Preset, draw
+from degrade.operations.apply import apply
+from degrade.operations.pixels import Pixels, shrink, to_float, to_uint8
+from degrade.sampling import Preset, sample_theta
 
 _GAP, _LABEL = 6, 22  # pixels
 
 
-def contact_sheet(pixels: Pixels, presets: list[Preset], seeds: list[int], size: int = 512, tile: int = 192) -> Pixels:
+def make_contact_sheet(
+    pixels: Pixels, presets: list[Preset], seeds: list[int], size: int = 512, tile: int = 192
+) -> Pixels:
     """A row a preset: the clean picture, then one degradation a seed; uint8 RGB in, uint8 RGB out.
 
     The picture's longer side is brought to `size` before it is degraded and to `tile` on the sheet. The θ are those of
@@ -21,7 +24,7 @@ def contact_sheet(pixels: Pixels, presets: list[Preset], seeds: list[int], size:
     rows = [[_tile(clean, f"{preset.name}: clean", tile)] for preset in presets]
     for row, preset in zip(rows, presets, strict=True):
         for seed in seeds:
-            degraded = to_uint8(apply(to_float(clean), draw(preset, seed, "preview")))
+            degraded = to_uint8(apply(to_float(clean), sample_theta(preset, seed, "preview")))
             row.append(_tile(degraded, f"seed {seed}", tile))
     return np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
 

@@ -6,13 +6,16 @@ does not use is not drawn, and new ones are drawn only by presets that ask for t
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from degrade.operations.pixels import Step, Theta
-from degrade.theta import VERSION
+from degrade.theta import VERSION, Step, Theta
+from manifests.errors import BadInput
+from manifests.ledger.paths import MAX_SEED
 
 Range = tuple[float, float]
 
@@ -194,3 +197,20 @@ class SecondOrder:
 def _resized(rng: np.random.Generator, factor: float) -> list[Step]:
     interpolation = str(rng.choice(("area", "bilinear", "bicubic")))
     return [] if factor == 1 else [{"op": "downsample", "factor": factor, "interpolation": interpolation}]
+
+
+def make_generator(*key: int | str) -> np.random.Generator:
+    """A generator that depends on the key alone: the same on every machine, for any worker, in any order."""
+    digest = hashlib.sha256(json.dumps(key).encode()).digest()
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(int.from_bytes(digest, "big"))))
+
+
+def check_seed(seed: int) -> None:
+    """Raise BadInput for a seed that the ledger cannot keep."""
+    if not 0 <= seed <= MAX_SEED:
+        raise BadInput(f"--seed is {seed}; it must be at least 0 and at most {MAX_SEED}.")
+
+
+def sample_theta(preset: Preset, seed: int, key: str) -> Theta:
+    """The θ of one face (or file) in a frozen set: keyed by (seed, "degrade", preset, key) and by nothing else."""
+    return preset.sample(make_generator(seed, "degrade", preset.name, key))

@@ -7,11 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from degrade.operations.kernels import GAUSSIAN, KERNELS, SHAPED
-from degrade.operations.resize import INTERPOLATIONS
 from manifests.errors import BadInput
 
 VERSION = 2
+
+Theta = dict[str, Any]
+Step = dict[str, Any]
+
+INTERPOLATIONS = ("bilinear", "bicubic", "area", "imresize")
+GAUSSIAN, SHAPED = ("iso", "aniso"), ("generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
+KERNELS = (*GAUSSIAN, *SHAPED, "sinc", "motion")
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degrade.operations.apply import apply, apply_to_pixels
-from degrade.operations.pixels import Theta
 from degrade.presets import find_preset
+from degrade.theta import Theta
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the package index for news while it is imported
 

@@ -25,10 +25,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from degrade.operations.apply import check_image, check_sizes, check_theta
-from degrade.operations.kernels import kernel_of
-from degrade.operations.pixels import Image, Step, Theta, quiet_opencv, to_uint8
-from degrade.operations.resize import small_size
+from degrade.operations.apply import check_image, check_sizes
+from degrade.operations.kernels import make_kernel
+from degrade.operations.pixels import Image, quiet_opencv, to_uint8
+from degrade.operations.resize import downsampled_size
+from degrade.theta import Step, Theta, check_theta
 from manifests.errors import BadInput
 
 _SMALLEST_SIGMA = 0.01  # as degrade.operations.kernels: BasicSR inverts a matrix that is singular at 0
@@ -56,7 +57,7 @@ _numbers = _Numbers()
 
 
 @cache
-def load() -> Any:
+def load_basicsr() -> Any:
     """The mended module basicsr.data.degradations. Raises BadInput, one sentence, where basicsr is not installed."""
     name = "torchvision.transforms.functional_tensor"
     try:
@@ -92,7 +93,7 @@ def apply(hq: Image, theta: Theta) -> Image:
 
 def run_steps(hq: Image, steps: list[Step]) -> Image:
     """Run checked steps without the rounding at the end; RGB in and out."""
-    load()
+    load_basicsr()
     image = np.ascontiguousarray(hq[..., ::-1])
     for step in steps:
         parameters = {key: value for key, value in step.items() if key != "op"}
@@ -103,11 +104,11 @@ def run_steps(hq: Image, steps: list[Step]) -> Image:
     return np.ascontiguousarray(image[..., ::-1], np.float32)
 
 
-def kernel(step: Step) -> NDArray[np.float64]:
+def make_step_kernel(step: Step) -> NDArray[np.float64]:
     """The (size, size) kernel of a checked blur step, by BasicSR's function for it."""
-    theirs, name, size = load(), step["kernel"], step["size"]
+    theirs, name, size = load_basicsr(), step["kernel"], step["size"]
     if name == "motion":
-        return kernel_of(step)
+        return make_kernel(step)
     with np.errstate(divide="ignore", invalid="ignore"):
         if name == "sinc":
             return np.asarray(theirs.circular_lowpass_kernel(step["cutoff"], size), np.float64)
@@ -121,7 +122,7 @@ def kernel(step: Step) -> NDArray[np.float64]:
 
 
 def _blur(image: Image, **step: Any) -> Image:
-    return np.asarray(cv2.filter2D(image, -1, kernel(step)), np.float32)
+    return np.asarray(cv2.filter2D(image, -1, make_step_kernel(step)), np.float32)
 
 
 def _resize(image: Image, height: int, width: int, interpolation: str) -> Image:
@@ -140,14 +141,16 @@ def _resize(image: Image, height: int, width: int, interpolation: str) -> Image:
 
 
 def _downsample(image: Image, factor: float, interpolation: str) -> Image:
-    return _resize(image, *small_size(image.shape[0], image.shape[1], factor), interpolation)
+    return _resize(image, *downsampled_size(image.shape[0], image.shape[1], factor), interpolation)
 
 
 def _noise(image: Image, sigma: float, gray: bool, seed: int) -> Image:
     shape = image.shape[:2] if gray else image.shape
     drawn = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, dtype=np.float32)
     _numbers.ready = drawn if gray else drawn[..., ::-1]  # drawn in the order of RGB
-    return np.asarray(load().add_gaussian_noise(image, sigma, clip=True, rounds=False, gray_noise=gray), np.float32)
+    return np.asarray(
+        load_basicsr().add_gaussian_noise(image, sigma, clip=True, rounds=False, gray_noise=gray), np.float32
+    )
 
 
 def _poisson(image: Image, scale: float, gray: bool, seed: int) -> Image:
@@ -156,12 +159,14 @@ def _poisson(image: Image, scale: float, gray: bool, seed: int) -> Image:
     levels = 2.0 ** math.ceil(math.log2(len(np.unique(pixels))))
     drawn = np.random.Generator(np.random.PCG64(seed)).poisson(pixels * (levels / 255))
     _numbers.ready = drawn if gray else drawn[..., ::-1]
-    return np.asarray(load().add_poisson_noise(image, scale, clip=True, rounds=False, gray_noise=gray), np.float32)
+    return np.asarray(
+        load_basicsr().add_poisson_noise(image, scale, clip=True, rounds=False, gray_noise=gray), np.float32
+    )
 
 
 def _jpeg(image: Image, quality: int) -> Image:
     with quiet_opencv():  # OpenCV 5 warns that it rounds floats to 8 bits
-        return np.asarray(load().add_jpg_compression(image, int(quality)), np.float32)
+        return np.asarray(load_basicsr().add_jpg_compression(image, int(quality)), np.float32)
 
 
 def jpeg_bytes(image: Image, quality: int) -> bytes:

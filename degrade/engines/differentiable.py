@@ -2,12 +2,10 @@
 
     lq = apply(hq, thetas)        (B, 3, H, W) float RGB 0..1 in and out, one θ a sample
 
-Blur and resizing are the same linear maps as in `degrade.operations.apply`, Gaussian noise the same numbers, colour
-the same
+Blur and resizing are the same linear maps as in `degrade.operations`, Gaussian noise the same numbers, colour the same
 formulas; JPEG is `degrade.engines.differentiable_jpeg`. Where the exact engine rounds to 8 bits, rounding and the
-clipping that
-goes with it are straight-through: the values are rounded, the gradient is passed on. Where it clips without rounding
-(noise, colour) the gradient is the clip's own, 0 where a value is cut off.
+clipping that goes with it are straight-through: the values are rounded, the gradient is passed on. Where it clips
+without rounding (noise, colour) the gradient is the clip's own, 0 where a value is cut off.
 
 Poisson noise is a draw whose every number depends on all pixels before it, and a JPEG magnifies the last bit of the
 one before it. So a θ with Poisson noise or with two JPEGs runs in the exact engine too, on the CPU, up to there, and
@@ -30,11 +28,11 @@ from torch import Tensor
 
 from degrade.engines.differentiable_jpeg import from_levels, jpeg, straight_through, to_levels
 from degrade.operations import apply as operations
-from degrade.operations.blur import fast_kernel, mirrored
-from degrade.operations.kernels import kernel_of
-from degrade.operations.pixels import Image, Step, Theta
-from degrade.operations.resize import resize_matrix, small_size
-from degrade.theta import check_theta
+from degrade.operations.blur import fast_kernel, mirror_indices
+from degrade.operations.kernels import make_kernel
+from degrade.operations.pixels import Image
+from degrade.operations.resize import downsampled_size, resize_matrix
+from degrade.theta import Step, Theta, check_theta
 from manifests.errors import BadInput
 
 
@@ -104,7 +102,7 @@ def _exact_pictures(hq: Tensor, theta: Theta) -> dict[int, Image]:
     if not wanted:
         return {}
     image = np.ascontiguousarray(hq.detach().float().permute(1, 2, 0).cpu().numpy())
-    run = operations.each_step(image, steps[: max(wanted)], theta["version"])
+    run = operations.iterate_steps(image, steps[: max(wanted)], theta["version"])
     return {at: picture for at, picture in itertools.chain([(0, image)], run) if at in wanted}
 
 
@@ -117,9 +115,9 @@ def _resolved(theta: Theta, position: int, image: Tensor, hq: Tensor, exact: dic
             then = next((after for after in steps[position + 1 : position + 2] if after["op"] == "downsample"), None)
             return {"op": "blur", "kernel": fast_kernel(step, height, width, then)}
         case "blur":
-            return {"op": "blur", "kernel": kernel_of(step)}
+            return {"op": "blur", "kernel": make_kernel(step)}
         case "downsample":
-            size = small_size(height, width, step["factor"])
+            size = downsampled_size(height, width, step["factor"])
             return {"op": "resize", "size": size, "interpolation": step["interpolation"]}
         case "upsample":
             return {"op": "resize", "size": tuple(hq.shape[-2:]), "interpolation": step["interpolation"]}
@@ -151,7 +149,7 @@ def _bordered(images: Tensor, border: int) -> Tensor:
         return torch.nn.functional.pad(images, (border, border, border, border), mode="reflect")
     for axis in (-2, -1):
         place = np.arange(-border, images.shape[axis] + border)
-        index = torch.from_numpy(mirrored(place, images.shape[axis])).to(images.device)
+        index = torch.from_numpy(mirror_indices(place, images.shape[axis])).to(images.device)
         images = images.index_select(axis, index)
     return images
 

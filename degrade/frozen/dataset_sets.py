@@ -14,25 +14,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from degrade.frozen.jobs import Comparison, Job, Result, check_engine, compare_job, mapper, run_job
-from degrade.frozen.set_files import (
-    BESIDE,
-    CARD,
-    THETAS,
-    Row,
-    draws_same,
-    encode_name,
-    finish_set,
-    new_card,
-    other_tools,
-    read_card,
-    read_thetas,
-    theta_lines,
-)
-from degrade.operations.apply import VERSION, check_sizes
-from degrade.presets import Preset, check_seed, draw, find_preset
+from degrade.frozen.jobs import Job, Result, check_engine, open_job_pool, run_job
+from degrade.frozen.set_files import SET_FILES, THETAS, Row, encode_name, encode_rows, finish_set, make_card, read_card
+from degrade.operations.apply import check_sizes
+from degrade.presets import find_preset
+from degrade.sampling import Preset, check_seed, sample_theta
+from degrade.theta import VERSION
 from manifests.card import write_card
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger, utc_now
@@ -51,10 +39,8 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class SetReport:
-    """A frozen set after `make_set`. `made` counts the images of this call, `mended` those of them whose file was there
-    and was not what was frozen. `later` counts faces that joined the split after the set was begun: a frozen set stays
-    as it is, so they are not in it."""
+class SetSummary:
+    """A frozen set after `make_set`."""
 
     lq_set: str
     folder: str
@@ -63,34 +49,12 @@ class SetReport:
     seed: int
     size: int
     images: int
-    made: int
-    mended: int
-    later: int
+    images_written: int  # by this call, repaired ones included
+    images_repaired: int  # files that were there with other bytes than the frozen ones
+    later_faces: int  # faces that joined the split after the set was begun; they are not in it
 
 
-@dataclass(frozen=True)
-class Verified:
-    """What `verify` found; the tuples hold file names (without .png: face ids, in a dataset)."""
-
-    lq_set: str
-    images: int
-    missing: tuple[str, ...]  # recorded, and not on disk
-    changed: tuple[str, ...]  # on disk with another sha256 than recorded
-    not_reproduced: tuple[str, ...]  # regenerated with another sha256 than recorded
-    no_source: tuple[str, ...]  # the clean picture is gone, so nothing could be regenerated
-    unexpected: tuple[str, ...]  # on disk and not recorded
-    unfinished: int  # images the set should have and has not got: the run that makes it was stopped
-    largest_difference: int  # between a file and its regeneration, over all pixels, in 1/255
-    elsewhere: tuple[str, ...] = ()  # versions that made the set and are others here
-
-    @property
-    def ok(self) -> bool:
-        """Every recorded file is there and regenerates to the recorded bytes, and there is no other."""
-        wrong = self.missing + self.changed + self.not_reproduced + self.no_source + self.unexpected
-        return not wrong and self.unfinished == 0
-
-
-def set_name(preset: str, split: str, size: int, seed: int, engine: str = "exact") -> str:
+def format_set_name(preset: str, split: str, size: int, seed: int, engine: str = "exact") -> str:
     """The folder name of a frozen set under DATASET/lq; it names an engine that is not ours."""
     return f"{preset}-{split}-{size}-s{seed}" + ("" if engine == "exact" else f"-{engine}")
 
@@ -107,12 +71,12 @@ def plan_set(
     seed: int = 0,
     size: int = CROP,
     engine: str = "exact",
-) -> SetReport:
-    """What `make_set` would do, without writing anything: `made` is 0."""
+) -> SetSummary:
+    """What `make_set` would do, without writing anything: `images_written` is 0."""
     chosen = _check(preset, split, seed, size, engine)
     with Ledger.open(dataset) as ledger:
         plan = _Plan(ledger, chosen, split, seed, size, engine)
-        return plan.report(made=0, mended=0)
+        return plan.summarize(images_written=0, images_repaired=0)
 
 
 def make_set(
@@ -124,7 +88,7 @@ def make_set(
     workers: int = 1,
     progress: Progress | None = None,
     engine: str = "exact",
-) -> SetReport:
+) -> SetSummary:
     """Make the frozen set of one split, or finish it, or find it finished.
 
     Every face of the split that is ok and no near-duplicate gets one image: its 512 px crop, area-resized to `size`,
@@ -149,7 +113,7 @@ def make_set(
             plan.begin()
         if progress:
             progress(len(plan.faces) - len(crops))
-        with mapper(workers, len(crops)) as map_in_order:
+        with open_job_pool(workers, len(crops)) as map_in_order:
             for number, batch in todo:
                 started = utc_now()
                 jobs = [plan.job(face) for face in batch]
@@ -161,7 +125,7 @@ def make_set(
                 if plan.unit(number) not in plan.marks:
                     ledger.record(STAGE, plan.unit(number), plan.config, rows, started=started)
         plan.finish()
-        done = plan.report(made=len(crops), mended=len(changed))
+        done = plan.summarize(images_written=len(crops), images_repaired=len(changed))
     write_card(Path(dataset))
     return done
 
@@ -172,7 +136,7 @@ class _Plan:
     def __init__(self, ledger: Ledger, preset: Preset, split: str, seed: int, size: int, engine: str) -> None:
         self.ledger, self.preset, self.split, self.seed, self.size = ledger, preset, split, seed, size
         self.engine = engine
-        self.name = set_name(preset.name, split, size, seed, engine)
+        self.name = format_set_name(preset.name, split, size, seed, engine)
         self.records = f"{self.name}/records"
         self.config = {
             "set": self.name,
@@ -205,7 +169,7 @@ class _Plan:
 
     def _check_size(self, face: str) -> None:
         try:
-            check_sizes(self.size, self.size, draw(self.preset, self.seed, face))
+            check_sizes(self.size, self.size, sample_theta(self.preset, self.seed, face))
         except BadInput as error:
             raise BadInput(f"--size {self.size} is too small for {self.preset.name}, at {face}: {error}") from None
 
@@ -239,7 +203,7 @@ class _Plan:
         self.ledger.record(STAGE, self.name, self.config, rows, detail=detail)
 
     def job(self, face: str) -> Job:
-        theta = draw(self.preset, self.seed, face)
+        theta = sample_theta(self.preset, self.seed, face)
         return Job(crop_path(self.ledger.dataset, face), self.size, theta, engine=self.engine)
 
     def finish(self) -> None:
@@ -258,8 +222,8 @@ class _Plan:
             made_by = {"size": self.size, "engine": self.engine, "theta": json.loads(theta)}
             rows.append({**names, **made_by, "source_sha256": sha256_file(crop), "sha256": sha256})
         # the dataset is named from where the set lies: it may be moved
-        card = new_card(self.preset, self.seed, self.size, "../..", self.engine) | {"split": self.split}
-        finish_set(folder, card, theta_lines(rows), len(rows), [])
+        card = make_card(self.preset, self.seed, self.size, "../..", self.engine) | {"split": self.split}
+        finish_set(folder, card, encode_rows(rows), len(rows), [])
         self.ledger.record(STAGE, self.records, self.config, detail=_hashes(folder), started=started)
 
     def freeze(self, face: str, job: Job, result: Result) -> Degradation:
@@ -275,11 +239,13 @@ class _Plan:
         theta = json.dumps(job.theta, sort_keys=True)
         return Degradation(self.name, face, self.preset.name, self.seed, self.size, theta, result.sha256)
 
-    def report(self, made: int, mended: int) -> SetReport:
-        later = len(set(self.split_faces) - set(self.faces))
+    def summarize(self, images_written: int, images_repaired: int) -> SetSummary:
+        later_faces = len(set(self.split_faces) - set(self.faces))
         folder = str(self.ledger.dataset / "lq" / self.name)
         names = (self.preset.name, self.split, self.seed, self.size)
-        return SetReport(self.name, folder, *names, images=len(self.faces), made=made, mended=mended, later=later)
+        return SetSummary(
+            self.name, folder, *names, len(self.faces), images_written, images_repaired, later_faces=later_faces
+        )
 
 
 def _records_stand(folder: Path) -> bool:
@@ -292,7 +258,7 @@ def _records_stand(folder: Path) -> bool:
 
 def _hashes(folder: Path) -> dict[str, str]:
     """The sha256 of each file beside the images that is there."""
-    return {name: sha256_file(folder / name) for name in sorted(BESIDE) if (folder / name).is_file()}
+    return {name: sha256_file(folder / name) for name in sorted(SET_FILES) if (folder / name).is_file()}
 
 
 def _check(preset: str, split: str, seed: int, size: int, engine: str) -> Preset:
@@ -313,85 +279,14 @@ def _faces_of(ledger: Ledger, split: str) -> list[str]:
     return list(ledger.query(sql, split)["face_id"])
 
 
-def set_names(dataset: Path) -> list[str]:
+def list_sets(dataset: Path) -> list[str]:
     """The frozen sets that the ledger knows, finished or begun."""
     sql = "SELECT DISTINCT split_part(unit, '/', 1) AS name FROM stages WHERE stage = ? ORDER BY name"
     with Ledger.open(Path(dataset)) as ledger:
         return list(ledger.query(sql, STAGE)["name"])
 
 
-def set_size(dataset: Path, lq_set: str) -> int:
+def count_images(dataset: Path, lq_set: str) -> int:
     """How many images of a set are recorded."""
     with Ledger.open(Path(dataset)) as ledger:
         return len(ledger.query("SELECT face_id FROM degradations WHERE lq_set = ?", lq_set))
-
-
-def verify_set(dataset: Path, lq_set: str, workers: int = 1, progress: Progress | None = None) -> Verified:
-    """Regenerate every image of a frozen set from its recorded θ; compare it, and the file on disk, with the recorded
-    sha256. Changes nothing. Raises BadInput where the ledger knows no such set."""
-    dataset = Path(dataset)
-    with Ledger.open(dataset) as ledger:
-        sql = "SELECT face_id, size, theta, sha256 FROM degradations WHERE lq_set = ? ORDER BY face_id"
-        rows: list[tuple[str, int, str, str]] = list(ledger.query(sql, lq_set).iter_rows())
-        begun = ledger.query("SELECT detail FROM stages WHERE stage = ? AND unit = ?", STAGE, lq_set)
-    if not rows and not len(begun):
-        known = ", ".join(set_names(dataset)) or "none yet: make one with `likeness degrade`"
-        raise BadInput(f"{dataset} has no frozen set {lq_set}; the sets are {known}.")
-    expected = len(json.loads(begun["detail"][0])["faces"]) if len(begun) else len(rows)
-    engine = json.loads(begun["detail"][0]).get("engine", "exact") if len(begun) else "exact"
-    check_engine(engine)
-    jobs = [
-        Job(crop_path(dataset, face), size, json.loads(theta), lq_path(dataset, lq_set, face), engine)
-        for face, size, theta, _ in rows
-    ]
-    compared: list[Comparison] = []
-    with mapper(workers, len(jobs)) as map_in_order:
-        for comparison in map_in_order(compare_job, jobs):
-            compared.append(comparison)
-            if progress:
-                progress(1)
-    folder = dataset / "lq" / lq_set
-    there = {path.stem for path in folder.glob("[!.]*") if path.name not in BESIDE}
-    unexpected = sorted(there - {face for face, *_ in rows})
-    names_and_hashes = [(face, sha256) for face, _, _, sha256 in rows]
-    found = judge(lq_set, names_and_hashes, compared, unexpected, unfinished=expected - len(rows))
-    # sets of Likeness 0.1 have no card: their records are rows of the ledger alone
-    return with_records(found, folder) if (folder / CARD).is_file() else found
-
-
-def judge(
-    lq_set: str, recorded: list[tuple[str, str]], compared: list[Comparison], unexpected: list[str], unfinished: int
-) -> Verified:
-    """Sum comparisons up. `recorded` holds (name, sha256), in the order of `compared`."""
-    both = list(zip(recorded, compared, strict=True))
-    regenerated = [(name, sha256, found) for (name, sha256), found in both if found.regenerated is not None]
-    return Verified(
-        lq_set,
-        images=len(recorded),
-        missing=tuple(name for (name, _), found in both if found.on_disk is None),
-        changed=tuple(name for (name, sha256), found in both if found.on_disk not in (None, sha256)),
-        not_reproduced=tuple(name for name, sha256, found in regenerated if found.regenerated != sha256),
-        no_source=tuple(name for (name, _), found in both if found.regenerated is None),
-        unexpected=tuple(unexpected),
-        unfinished=max(0, unfinished),
-        largest_difference=max((found.difference or 0 for found in compared), default=0),
-    )
-
-
-def with_records(found: Verified, out: Path) -> Verified:
-    """What `verify` found, and whether theta.jsonl is the one that the card names and whose θ its preset and seed draw,
-    and with what the set was made."""
-    card = read_card(out)
-    named = card.get("theta_sha256")
-    if named is not None and not (out / THETAS).is_file():
-        found = dataclasses.replace(found, missing=(*found.missing, THETAS))
-    elif named is not None and sha256_file(out / THETAS) != named:
-        found = dataclasses.replace(found, changed=(*found.changed, THETAS))
-    elif named is not None and not draws_same(card, read_thetas(out)):
-        found = dataclasses.replace(found, changed=(*found.changed, CARD))
-    return dataclasses.replace(found, elsewhere=other_tools(card))
-
-
-def as_json(verified: Verified) -> dict[str, Any]:
-    """For --json."""
-    return {**dataclasses.asdict(verified), "ok": verified.ok}

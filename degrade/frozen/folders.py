@@ -15,23 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from degrade.frozen.dataset_sets import Verified, judge, with_records
-from degrade.frozen.jobs import Comparison, Job, check_engine, compare_jobs, mapper_of_others, run_jobs
-from degrade.frozen.set_files import (
-    CARD,
-    THETAS,
-    Row,
-    card_bytes,
-    decode_name,
-    encode_name,
-    finish_set,
-    new_card,
-    read_card,
-    read_thetas,
-    theta_lines,
-)
-from degrade.operations.apply import Theta
-from degrade.presets import check_seed, draw, find_preset
+from degrade.frozen.jobs import Job, check_engine, open_untrusted_job_pool, run_jobs
+from degrade.frozen.set_files import CARD, THETAS, Row, decode_name, encode_card, encode_name, encode_rows, finish_set, make_card, read_card, read_set_rows
+from degrade.presets import find_preset
+from degrade.sampling import check_seed, sample_theta
+from degrade.theta import Theta
 from manifests.errors import BadInput
 from manifests.ledger.paths import LEDGER_NAME, PARTS
 from manifests.runtime.files import (
@@ -51,7 +39,7 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class FolderReport:
+class FolderSummary:
     """A set after `degrade_folder`; `skipped` holds (percent-encoded name, reason)."""
 
     folder: str
@@ -59,12 +47,12 @@ class FolderReport:
     seed: int | None
     size: int | None
     images: int
-    made: int  # by this call
-    mended: int  # of these: the file was there and was not what was frozen
+    images_written: int  # by this call
+    images_repaired: int  # of these: the file was there and was not what was frozen
     skipped: tuple[tuple[str, str], ...]
 
 
-def pictures_in(folder: Path, leave_out: Path | None = None) -> list[Path]:
+def find_images(folder: Path, leave_out: Path | None = None) -> list[Path]:
     """Files below `folder` that are named like pictures, relative to it, in the order of their raw names. Links to
     folders are not followed, and finished sets inside (card and θ side by side) are no sources."""
     found = []
@@ -78,7 +66,7 @@ def pictures_in(folder: Path, leave_out: Path | None = None) -> list[Path]:
     return sorted(found, key=os.fsencode)
 
 
-def output_names(sources: list[Path]) -> list[Path]:
+def choose_output_names(sources: list[Path]) -> list[Path]:
     """a/b.jpg becomes a/b.png; where two sources would meet, both keep their own suffix: a/b.jpg.png."""
     meets = Counter(source.with_suffix(".png") for source in sources)
     # where such a name meets a third source's, it grows until it is alone
@@ -104,7 +92,7 @@ def degrade_folder(
     progress: Progress | None = None,
     dry_run: bool = False,
     engine: str = "exact",
-) -> FolderReport:
+) -> FolderSummary:
     """Degrade every picture below `folder` into `out`, at its own size or with its longer side area-resized to `size`
     where it is longer.
 
@@ -122,23 +110,25 @@ def degrade_folder(
         raise BadInput(f"--size is {size}; say pixels from {MIN_SIZE} to {MAX_SIZE}.")
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder: name a folder of pictures, or a dataset.")
-    sources = pictures_in(folder, leave_out=out)
+    sources = find_images(folder, leave_out=out)
     if not sources:
         raise BadInput(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))}): name another folder.")
     check_engine(engine)
-    card = new_card(chosen, seed, size, encode_name(folder.absolute()), engine)
+    card = make_card(chosen, seed, size, encode_name(folder.absolute()), engine)
     _finished(out, card, sources)
     if dry_run:
-        return FolderReport(str(out), chosen.name, seed, size, len(sources), made=0, mended=0, skipped=())
+        return FolderSummary(
+            str(out), chosen.name, seed, size, len(sources), images_written=0, images_repaired=0, skipped=()
+        )
     with lock_folder(out):
         remove_temporary_files(out)
         if finished := _finished(out, card, sources):  # asked again: another process may have made it meanwhile
             made, mended = _mend(folder, out, workers, progress)
             before = tuple((name, reason) for name, reason in read_card(out)["skipped"])
-            return FolderReport(str(out), chosen.name, seed, size, len(finished), made, mended, before)
-        thetas = [draw(chosen, seed, encode_name(source)) for source in sources]
+            return FolderSummary(str(out), chosen.name, seed, size, len(finished), made, mended, before)
+        thetas = [sample_theta(chosen, seed, encode_name(source)) for source in sources]
         images, skipped = _make(folder, out, card, sources, thetas, workers, progress)
-    return FolderReport(str(out), chosen.name, seed, size, images, images, 0, tuple(skipped))
+    return FolderSummary(str(out), chosen.name, seed, size, images, images, 0, tuple(skipped))
 
 
 def _make(
@@ -152,14 +142,14 @@ def _make(
 ) -> tuple[int, list[tuple[str, str]]]:
     """Make the set of a card; how many images it has, and what was skipped for which reason."""
     size, engine = card["size"], card["engine"]
-    write_atomically(out / CARD, card_bytes(card, complete=False))
-    names = output_names(sources)
+    write_atomically(out / CARD, encode_card(card, complete=False))
+    names = choose_output_names(sources)
     jobs = [Job(folder / source, size, theta, engine=engine) for source, theta in zip(sources, thetas, strict=True)]
     rows: list[Row] = []
     skipped: list[tuple[str, str]] = []
     if progress:
         progress(0)
-    with mapper_of_others(workers, len(jobs)) as map_in_order:
+    with open_untrusted_job_pool(workers, len(jobs)) as map_in_order:
         for source, name, job, result in zip(sources, names, jobs, map_in_order(run_jobs, jobs), strict=True):
             if result.problem:
                 skipped.append((encode_name(source), result.problem))
@@ -176,7 +166,7 @@ def _make(
         raise BadInput(
             f"None of the {len(skipped)} pictures of {folder} can be degraded ({first}): name another folder."
         )
-    finish_set(out, card, theta_lines(rows), len(rows), skipped)
+    finish_set(out, card, encode_rows(rows), len(rows), skipped)
     return len(rows), skipped
 
 
@@ -188,7 +178,7 @@ def _take_back(out: Path) -> None:
 
 def _mend(folder: Path, out: Path, workers: int | None, progress: Progress | None) -> tuple[int, int]:
     """Make what is gone or changed in a finished set again; how many images that were, and how many had changed."""
-    rows = read_thetas(out)
+    rows = read_set_rows(out)
     paths = {row["file"]: out / decode_name(row["file"]) for row in rows}
     changed = {
         name for row in rows if paths[name := row["file"]].is_file() and sha256_file(paths[name]) != row["sha256"]
@@ -197,7 +187,7 @@ def _mend(folder: Path, out: Path, workers: int | None, progress: Progress | Non
     if progress:
         progress(len(rows) - len(todo))
     jobs = [Job(folder / decode_name(r["source"]), r["size"], r["theta"], engine=r["engine"]) for r in todo]
-    with mapper_of_others(workers, len(jobs)) as map_in_order:
+    with open_untrusted_job_pool(workers, len(jobs)) as map_in_order:
         for row, job, result in zip(todo, jobs, map_in_order(run_jobs, jobs), strict=True):
             if result.problem:
                 raise BadInput(f"{job.source} {result.problem}, so {paths[row['file']]} cannot be made again.")
@@ -220,14 +210,14 @@ def _mend(folder: Path, out: Path, workers: int | None, progress: Progress | Non
 def _finished(out: Path, card: dict[str, Any], sources: list[Path]) -> dict[str, str]:
     """File -> sha256 of this very set where `out` holds it whole; empty where it is to be made or finished. Raises
     BadInput where `out` holds anything else."""
-    there = card_of_out(out)
+    there = read_output_card(out)
     # another release may finish or mend a set: whatever decides a byte stands in the other keys
     mine = {key: value for key, value in json.loads(json.dumps(card)).items() if key != "likeness"}
     if there is not None and (other := [key for key in mine if there.get(key) != mine[key]]):
         raise BadInput(f"{out} holds another set (its {other[0]} differs): name another folder for --out.")
     if there is None or not there.get("complete"):
         return {}
-    rows = read_thetas(out)
+    rows = read_set_rows(out)
     if sha256_file(out / THETAS) != there.get("theta_sha256"):
         raise BadInput(f"{out / THETAS} is not the one that {CARD} names: put it back, or name another --out.")
     known = {row["source"] for row in rows} | {name for name, _ in there["skipped"]}
@@ -239,7 +229,7 @@ def _finished(out: Path, card: dict[str, Any], sources: list[Path]) -> dict[str,
     return {row["file"]: row["sha256"] for row in rows}
 
 
-def card_of_out(out: Path) -> dict[str, Any] | None:
+def read_output_card(out: Path) -> dict[str, Any] | None:
     """The card of the set that lies in `out`; None where `out` is free. Raises BadInput where something else is."""
     if (file := find_blocking_file(out)) is not None:
         raise BadInput(f"{file} is a file: name a folder for --out.")
@@ -251,37 +241,3 @@ def card_of_out(out: Path) -> dict[str, Any] | None:
     if not (out / CARD).is_file():
         raise BadInput(f"{out} is not empty and holds no degraded set: name another folder for --out.")
     return read_card(out)
-
-
-def verify_folder(
-    out: Path, workers: int | None = None, progress: Progress | None = None, source: Path | None = None
-) -> Verified:
-    """As `sets.verify_set`, for a folder made by `degrade_folder` or `replay`, or a copy of any set.
-
-    The clean pictures are looked for in `source`, or else where its card says; one that has changed since counts as
-    gone.
-    """
-    out = Path(out)
-    card, rows = read_card(out), read_thetas(out)
-    for engine in {row["engine"] for row in rows}:
-        check_engine(engine)
-    source = out / decode_name(card["source"]) if source is None else Path(source)
-    if not source.is_dir() and source != out / decode_name(card["source"]):
-        raise BadInput(f"{source} is not a folder: name the one with the clean pictures.")
-    jobs = [
-        Job(source / decode_name(r["source"]), r["size"], r["theta"], out / decode_name(r["file"]), r["engine"])
-        for r in rows
-    ]
-    compared: list[Comparison] = []
-    with mapper_of_others(workers, len(jobs)) as map_in_order:
-        for row, found in zip(rows, map_in_order(compare_jobs, jobs), strict=True):
-            same = found.source_sha256 == row["source_sha256"]
-            compared.append(found if same else Comparison(found.on_disk, None, None, None))
-            if progress:
-                progress(1)
-    recorded = [(row["file"], row["sha256"]) for row in rows]
-    there = {encode_name(path) for path in pictures_in(out)}
-    unexpected = sorted(there - {name for name, _ in recorded})
-    unfinished = 0 if card.get("complete") else 1
-    found = judge(out.resolve().name, recorded, compared, unexpected, unfinished)
-    return with_records(found, out)

@@ -19,8 +19,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from degrade.operations.apply import MAX_PIXELS, Pixels, Theta, apply_to_pixels, shrink, to_float, to_uint8
-from degrade.operations.pixels import quiet_opencv
+from degrade.operations.apply import MAX_PIXELS, apply_to_pixels
+from degrade.operations.pixels import Pixels, quiet_opencv, shrink, to_float, to_uint8
+from degrade.theta import Theta
 from manifests.errors import BadInput
 from manifests.runtime.workers import (
     FAILURE_TEXTS,
@@ -65,8 +66,8 @@ class Result:
 class Comparison:
     """The file on disk beside the one regenerated now. None: it could not be had."""
 
-    on_disk: str | None  # sha256
-    regenerated: str | None  # sha256
+    disk_sha256: str | None  # sha256
+    regenerated_sha256: str | None  # sha256
     source_sha256: str | None
     difference: int | None  # largest over all pixels, in 1/255; 255 where the sizes differ
 
@@ -136,7 +137,7 @@ def check_engine(engine: str) -> None:
     if engine == "basicsr":
         from degrade.engines import basicsr_reference
 
-        basicsr_reference.load()
+        basicsr_reference.load_basicsr()
 
 
 def run_job(job: Job) -> Result:
@@ -204,17 +205,18 @@ def compare_jobs(jobs: Sequence[Job | FailedUnit]) -> list[Comparison]:
 
 
 @contextmanager
-def mapper(workers: int | None, jobs: int) -> Iterator[BatchMap]:
-    """The pool of manifests.runtime.workers, no larger than there are jobs; for our own crops, of which one process
-    comes
-    through as well as this one does."""
+def open_job_pool(workers: int | None, jobs: int) -> Iterator[BatchMap]:
+    """The pool of manifests.runtime.workers, no larger than there are jobs; for our own crops, which one process
+    handles as well as this one does."""
     fewer = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
     with open_pool(None if fewer == 1 else fewer, _start_worker) as run:
         yield run
 
 
 @contextmanager
-def mapper_of_others(workers: int | None, jobs: int) -> Iterator[Callable[[JobsFunction, list[Job]], Iterator[Any]]]:
+def open_untrusted_job_pool(
+    workers: int | None, jobs: int
+) -> Iterator[Callable[[JobsFunction, list[Job]], Iterator[Any]]]:
     """The same for pictures of others and the functions of several jobs: a process stands what they do to it, also one
     alone; None works here."""
     fewer = workers if workers is None or workers < 1 else max(1, min(workers, jobs))

@@ -6,21 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from degrade.frozen.folders import FolderReport, Progress, card_of_out
-from degrade.frozen.jobs import Job, check_engine, mapper_of_others, run_jobs
-from degrade.frozen.set_files import (
-    CARD,
-    THETAS,
-    Row,
-    card_bytes,
-    decode_name,
-    encode_name,
-    finish_set,
-    new_card,
-    other_tools,
-    parse_thetas,
-    read_card,
-)
+from degrade.frozen.folders import FolderSummary, Progress, read_output_card
+from degrade.frozen.jobs import Job, check_engine, open_untrusted_job_pool, run_jobs
+from degrade.frozen.set_files import CARD, THETAS, Row, compare_versions, decode_name, encode_card, encode_name, finish_set, make_card, read_card, read_theta_file
 from manifests.errors import BadInput
 from manifests.runtime.files import lock_folder, remove_temporary_files, sha256_bytes, sha256_file, write_atomically
 from manifests.runtime.workers import check_workers
@@ -33,7 +21,7 @@ def replay(
     workers: int | None = None,
     progress: Progress | None = None,
     dry_run: bool = False,
-) -> FolderReport:
+) -> FolderSummary:
     """Build the set of the file `thetas` in `out`, from the clean pictures below `source`: the folder, or the dataset,
     that the set was made from, wherever it lies now.
 
@@ -47,14 +35,14 @@ def replay(
         check_workers(workers)
     if not source.is_dir():
         raise BadInput(f"{source} is not a folder: name the folder, or the dataset, that the set was made from.")
-    rows = parse_thetas(thetas)
+    rows = read_theta_file(thetas)
     if not rows:
         raise BadInput(f"{thetas} names no image: name the {THETAS} of a frozen set.")
     for engine in {row["engine"] for row in rows}:
         check_engine(engine)
     data = thetas.read_bytes()
     card = _card(thetas, rows, sha256_bytes(data), source)
-    there = card_of_out(out)
+    there = read_output_card(out)
     if there is not None and there.get("theta_sha256") != card["theta_sha256"]:
         raise BadInput(f"{out} holds another set (its {THETAS} differs): name another folder for --out.")
 
@@ -67,17 +55,17 @@ def replay(
     preset = card["preset"]["name"] if card["preset"] else None
     done = (str(out), preset, card["seed"], card["size"], len(rows))
     if dry_run:
-        return FolderReport(*done, made=0, mended=0, skipped=tuple(skipped))
+        return FolderSummary(*done, images_written=0, images_repaired=0, skipped=tuple(skipped))
 
     with lock_folder(out):
         remove_temporary_files(out)
         if not complete:
-            write_atomically(out / CARD, card_bytes(card, complete=False))
+            write_atomically(out / CARD, encode_card(card, complete=False))
         jobs = [_job(source, rows[n]) for n in todo]
         differ: list[str] = []
         if progress:
             progress(len(rows) - len(todo))
-        with mapper_of_others(workers, len(jobs)) as map_in_order:
+        with open_untrusted_job_pool(workers, len(jobs)) as map_in_order:
             for n, result in zip(todo, map_in_order(run_jobs, jobs), strict=True):
                 if result.sha256 == rows[n]["sha256"]:
                     write_atomically(paths[n], result.png)
@@ -87,14 +75,14 @@ def replay(
                     progress(1)
         if differ:
             elsewhere = "another processor, other versions of OpenCV and numpy, or an edited θ"
-            why = "; ".join(other_tools(_beside(thetas) or {})) or elsewhere
+            why = "; ".join(compare_versions(_beside(thetas) or {})) or elsewhere
             raise BadInput(
                 f"{_named(differ)} of {len(rows)} come out with other bytes than {thetas} records and were not written "
                 f"({why}): `likeness verify --source {source}` on the original set says by how much."
             )
         if not complete or not (out / THETAS).is_file():
             finish_set(out, card, data, len(rows), skipped)
-        return FolderReport(*done, len(todo), sum(hashes[n] is not None for n in todo), tuple(skipped))
+        return FolderSummary(*done, len(todo), sum(hashes[n] is not None for n in todo), tuple(skipped))
 
 
 def _job(source: Path, row: Row) -> Job:
@@ -115,7 +103,7 @@ def _card(thetas: Path, rows: list[Row], theta_sha256: str, source: Path) -> dic
     beside = _beside(thetas) or {}
     sizes, engines = ({row[key] for row in rows} for key in ("size", "engine"))
     size = sizes.pop() if len(sizes) == 1 else None
-    card = new_card(None, None, size, encode_name(source.absolute()), " and ".join(sorted(engines)))
+    card = make_card(None, None, size, encode_name(source.absolute()), " and ".join(sorted(engines)))
     kept = {key: beside[key] for key in ("preset", "seed", "size", "theta_version", "skipped") if key in beside}
     new: dict[str, Any] = json.loads(json.dumps(card | kept | {"theta_sha256": theta_sha256}))
     return new

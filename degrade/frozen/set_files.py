@@ -19,15 +19,14 @@ import cv2
 import numpy as np
 
 from degrade.frozen.jobs import ENGINES
-from degrade.operations.apply import VERSION, check_theta
-from degrade.presets import Preset, draw
-from degrade.sampling import Order, SecondOrder
+from degrade.sampling import Order, Preset, SecondOrder, sample_theta
+from degrade.theta import VERSION, check_theta
 from manifests.errors import BadInput
 from manifests.runtime.files import sha256_bytes, write_atomically
 from manifests.runtime.versions import code_version
 
 CARD, THETAS, README = "card.json", "theta.jsonl", "README.md"
-BESIDE = {CARD, THETAS, README}
+SET_FILES = {CARD, THETAS, README}
 
 Row = dict[str, Any]
 
@@ -42,7 +41,7 @@ def decode_name(name: str) -> Path:
     return Path(os.fsdecode(unquote_to_bytes(name)))
 
 
-def new_card(preset: Preset | None, seed: int | None, size: int | None, source: str, engine: str) -> dict[str, Any]:
+def make_card(preset: Preset | None, seed: int | None, size: int | None, source: str, engine: str) -> dict[str, Any]:
     """What is known of a set before its first image. `source` is percent-encoded and may be relative to the set."""
     return {
         "preset": dataclasses.asdict(preset) if preset else None,
@@ -56,12 +55,12 @@ def new_card(preset: Preset | None, seed: int | None, size: int | None, source: 
     }
 
 
-def card_bytes(card: dict[str, Any], complete: bool) -> bytes:
+def encode_card(card: dict[str, Any], complete: bool) -> bytes:
     """card.json; sorted, so that equal cards are equal bytes."""
     return (json.dumps({**card, "complete": complete}, indent=2, sort_keys=True) + "\n").encode()
 
 
-def theta_lines(rows: list[Row]) -> bytes:
+def encode_rows(rows: list[Row]) -> bytes:
     """theta.jsonl."""
     return "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode()
 
@@ -71,7 +70,7 @@ def finish_set(out: Path, card: dict[str, Any], thetas: bytes, images: int, skip
     write_atomically(out / THETAS, thetas)
     card = {**card, "images": images, "skipped": skipped, "theta_sha256": sha256_bytes(thetas)}
     write_atomically(out / README, _readme(card).encode())
-    write_atomically(out / CARD, card_bytes(card, complete=True))
+    write_atomically(out / CARD, encode_card(card, complete=True))
 
 
 def _readme(card: dict[str, Any]) -> str:
@@ -121,14 +120,14 @@ def _is_pair(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(each, str) for each in value)
 
 
-def read_thetas(out: Path) -> list[Row]:
+def read_set_rows(out: Path) -> list[Row]:
     """The rows of a set's theta.jsonl. Raises BadInput where there is none, and for a broken line."""
     if not (out / THETAS).is_file():
         raise BadInput(f"{out} holds no {THETAS}: finish it with the same `likeness degrade` command.")
-    return parse_thetas(out / THETAS)
+    return read_theta_file(out / THETAS)
 
 
-def parse_thetas(path: Path) -> list[Row]:
+def read_theta_file(path: Path) -> list[Row]:
     """The rows of a theta.jsonl, each with file, source, source_sha256, size, engine, theta, sha256.
 
     Sets of Likeness 0.1 kept `size` in the card alone; it is taken from there. Raises BadInput for a file that cannot
@@ -184,7 +183,7 @@ def _size_of_card(folder: Path) -> int | None:
         raise BadInput(f"it has no size, and no {CARD} beside it says one: put the card of the set there.") from None
 
 
-def draws_same(card: dict[str, Any], rows: list[Row]) -> bool:
+def card_draws_rows(card: dict[str, Any], rows: list[Row]) -> bool:
     """Whether preset and seed of a card draw the θ of its rows, as `degrade` drew them: nobody edited the card.
 
     True where the card names no preset, as that of a replay without one, or θ are of another version.
@@ -195,7 +194,8 @@ def draws_same(card: dict[str, Any], rows: list[Row]) -> bool:
         preset, seed = _preset_of(card["preset"]), card["seed"]
         # keyed by the path below a folder, or by the face of a dataset, which its file is named after
         return all(
-            row["theta"] in (draw(preset, seed, row["source"]), draw(preset, seed, Path(row["file"]).stem))
+            row["theta"]
+            in (sample_theta(preset, seed, row["source"]), sample_theta(preset, seed, Path(row["file"]).stem))
             for row in rows
         )
     except (TypeError, ValueError, KeyError, AttributeError):
@@ -217,7 +217,7 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def other_tools(card: dict[str, Any]) -> tuple[str, ...]:
+def compare_versions(card: dict[str, Any]) -> tuple[str, ...]:
     """The versions that made a set and are not those of this machine, in words."""
     here = {"numpy": np.__version__, "opencv": cv2.__version__}
     made = {name: there for name, there in card.get("tools", {}).items() if name in here}

@@ -28,48 +28,12 @@ import numpy as np
 
 from degrade.operations.blur import blur, fast_blur
 from degrade.operations.colour import brightness, contrast, gray, hue, saturation, shift
-from degrade.operations.jpeg import jpeg, jpeg_bytes
-from degrade.operations.kernels import gaussian_kernel, kernel_of
+from degrade.operations.jpeg import jpeg
 from degrade.operations.noise import noise, poisson
-from degrade.operations.pixels import Image, Pixels, Step, Theta, quantise, shrink, to_float, to_uint8
-from degrade.operations.resize import INTERPOLATIONS, downsample, resize, resize_matrix, small_size
-from degrade.theta import VERSION, check_theta
+from degrade.operations.pixels import Image, Pixels, quantise, to_float, to_uint8
+from degrade.operations.resize import downsample, downsampled_size, resize
+from degrade.theta import VERSION, Step, Theta, check_theta
 from manifests.errors import BadInput
-
-__all__ = [
-    "INTERPOLATIONS",
-    "VERSION",
-    "Image",
-    "Pixels",
-    "Step",
-    "Theta",
-    "apply",
-    "apply_to_pixels",
-    "blur",
-    "brightness",
-    "check_image",
-    "check_theta",
-    "contrast",
-    "downsample",
-    "each_step",
-    "gaussian_kernel",
-    "gray",
-    "hue",
-    "jpeg",
-    "jpeg_bytes",
-    "kernel_of",
-    "noise",
-    "poisson",
-    "quantise",
-    "resize",
-    "resize_matrix",
-    "run_steps",
-    "saturation",
-    "shift",
-    "shrink",
-    "to_float",
-    "to_uint8",
-]
 
 MAX_PIXELS = 64_000_000  # ours: a float32 copy of such a picture is 768 MB
 
@@ -117,7 +81,7 @@ def check_sizes(height: int, width: int, theta: Theta) -> None:
                     f"Step {number} of this θ (downsample by {factor:g}) leaves less than one pixel of "
                     f"{at[1]} x {at[0]}: take a larger picture or a smaller factor."
                 )
-            at = small_size(*at, factor)
+            at = downsampled_size(*at, factor)
             if at[0] * at[1] > MAX_PIXELS:
                 raise BadInput(
                     f"Step {number} of this θ (downsample by {factor:g}) makes {at[1]} x {at[0]} pixels, more than "
@@ -130,12 +94,12 @@ def check_sizes(height: int, width: int, theta: Theta) -> None:
 def run_steps(hq: Image, steps: list[Step], version: int = VERSION) -> Image:
     """Run checked steps without the rounding at the end; float32, the size where the steps leave it."""
     image = np.ascontiguousarray(hq)
-    for _, after in each_step(hq, steps, version):
+    for _, after in iterate_steps(hq, steps, version):
         image = after
     return image
 
 
-def each_step(hq: Image, steps: list[Step], version: int = VERSION) -> Iterator[tuple[int, Image]]:
+def iterate_steps(hq: Image, steps: list[Step], version: int = VERSION) -> Iterator[tuple[int, Image]]:
     """Run checked steps one after the other: how many are done, and the picture then. A blur and the downsample after
     it are done at once where version 2 makes one product of them."""
     image = np.ascontiguousarray(hq)

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, sparse
 
-from degrade.operations.kernels import TOLERANCE, Kernel, gaussian_line, kernel_of, separable, support
-from degrade.operations.pixels import Image, Step
-from degrade.operations.resize import resize, resize_taps, small_size
+from degrade.operations.kernels import TOLERANCE, Kernel, gaussian_line, make_kernel, separate_kernel, support_radius
+from degrade.operations.pixels import Image
+from degrade.operations.resize import downsampled_size, resize, resize_taps
+from degrade.theta import Step
 
 
 def blur(image: Image, kernel: str, size: int, **shape: float) -> Image:
@@ -35,7 +36,7 @@ def blur(image: Image, kernel: str, size: int, **shape: float) -> Image:
         line = gaussian_line(size, shape["sigma_x"])
         return np.asarray(cv2.sepFilter2D(image, -1, line, line), np.float32)
     step: dict[str, Any] = {"kernel": kernel, "size": size, **shape}
-    return np.asarray(cv2.filter2D(image, -1, kernel_of(step)), np.float32)
+    return np.asarray(cv2.filter2D(image, -1, make_kernel(step)), np.float32)
 
 
 def fast_blur(image: Image, step: Step, then: Step | None = None) -> Image:
@@ -44,10 +45,10 @@ def fast_blur(image: Image, step: Step, then: Step | None = None) -> Image:
     Within 0.25/255 (seen: 0.09) of `blur` and `downsample`; OpenCV does the work where the passes would cost more.
     """
     height, width = image.shape[:2]
-    out_height, out_width = small_size(height, width, then["factor"]) if then else (height, width)
+    out_height, out_width = downsampled_size(height, width, then["factor"]) if then else (height, width)
     shape = (out_height, out_width)
     most = _passes_worth(image, step, shape)
-    passes = separable(step, most) if most else None
+    passes = separate_kernel(step, most) if most else None
     if passes is None:
         kernel = _cut_kernel(step) if step["kernel"] != "iso" else None
         if kernel is not None and not _direct(len(kernel)):
@@ -74,15 +75,15 @@ def _cut_blur(image: Image, step: Step) -> Image:
     middle = step["size"] // 2
     if step["kernel"] == "iso":
         line = gaussian_line(step["size"], step["sigma_x"])
-        half = support(np.outer(line, line), TOLERANCE / 8)
+        half = support_radius(np.outer(line, line), TOLERANCE / 8)
         line = line[middle - half : middle + half + 1]
         return np.asarray(cv2.sepFilter2D(image, -1, line, line), np.float32)
     return np.asarray(cv2.filter2D(image, -1, _cut_kernel(step)), np.float32)
 
 
 def _cut_kernel(step: Step) -> Kernel:
-    kernel = kernel_of(step)
-    outside = len(kernel) // 2 - support(kernel, TOLERANCE / 8)
+    kernel = make_kernel(step)
+    outside = len(kernel) // 2 - support_radius(kernel, TOLERANCE / 8)
     return np.ascontiguousarray(kernel[outside : len(kernel) - outside, outside : len(kernel) - outside])
 
 
@@ -103,13 +104,13 @@ def _fourier_blur(image: Image, kernel: Kernel, then: Step | None) -> Image:
     wrapped[: half + 1] = lines[half:]
     wrapped[shape[0] - half :] = lines[:half]
     weight = np.ascontiguousarray(fft.fft(wrapped, axis=0, overwrite_x=True).real)
-    out_height, out_width = small_size(height, width, then["factor"]) if then else (height, width)
+    out_height, out_width = downsampled_size(height, width, then["factor"]) if then else (height, width)
     index = taps = None
     if then is not None and then["interpolation"] == "bilinear" and out_height < height:
         reads, weights = resize_taps(height, out_height, "bilinear")
         index, taps = reads.T + half, weights.astype(np.float32).T[:, :, None]
     blurred = []
-    above, left = (mirrored(np.arange(-half, side + half), side) + half for side in (height, width))
+    above, left = (mirror_indices(np.arange(-half, side + half), side) + half for side in (height, width))
     for channel in range(3):  # one by one: memory for three would leave the cache, and be asked of the system each time
         plane = np.zeros(shape, np.float32)
         plane[half : half + height, half : half + width] = image[:, :, channel]
@@ -148,10 +149,10 @@ def _passes_worth(image: Image, step: Step, shape: tuple[int, int]) -> int:
     height, width = image.shape[:2]
     if step["kernel"] == "iso":
         line = gaussian_line(step["size"], step["sigma_x"])
-        taps = 2 * support(np.outer(line, line), TOLERANCE / 8) + 1
+        taps = 2 * support_radius(np.outer(line, line), TOLERANCE / 8) + 1
         plain = 3 * height * width * _LINE * taps
     else:
-        taps = 2 * support(kernel_of(step), TOLERANCE / 8) + 1
+        taps = 2 * support_radius(make_kernel(step), TOLERANCE / 8) + 1
         rows, columns = _fourier_shape(height, width, taps)
         plain = 3 * (height * width * _DIRECT * taps * taps if _direct(taps) else rows * columns * _FOURIER + _PASS)
     reads_y, reads_x = taps + height // shape[0], taps + width // shape[1]
@@ -174,14 +175,14 @@ def _banded(lines: Kernel, count: int, rows: int, interpolation: str | None) -> 
     for read in range(reads):
         values[:, :, read : read + taps] += weight[:, read, None] * lines[:, None, :]
     place = first[:, None] - taps // 2 + np.arange(taps + reads - 1)
-    columns = mirrored(place, count).astype(np.int32).ravel()
+    columns = mirror_indices(place, count).astype(np.int32).ravel()
     starts = np.arange(rows + 1, dtype=np.int32) * np.int32(place.shape[1])
     return [
         sparse.csr_array((value.astype(np.float32).ravel(), columns, starts), shape=(rows, count)) for value in values
     ]
 
 
-def mirrored(place: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def mirror_indices(place: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Where a place outside 0..count-1 is read: reflect101 (the edge is not repeated), as often as it takes."""
     if count == 1:
         return np.zeros_like(place)
@@ -192,9 +193,9 @@ def mirrored(place: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 def fast_kernel(step: Step, height: int, width: int, then: Step | None = None) -> Kernel:
     """The kernel that `fast_blur` blurs a picture of this size with: `kernel_of` but for what its TOLERANCE misses."""
-    shape = small_size(height, width, then["factor"]) if then else (height, width)
+    shape = downsampled_size(height, width, then["factor"]) if then else (height, width)
     most = _passes_worth(np.empty((height, width, 3), np.float32), step, shape)
-    passes = separable(step, most) if most else None
+    passes = separate_kernel(step, most) if most else None
     if passes is not None:
         return np.asarray(passes[0].T @ passes[1], np.float64)
     return _cut_kernel(step)

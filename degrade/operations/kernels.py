@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import j1
 
+from degrade.theta import GAUSSIAN
+
 Kernel = NDArray[np.float64]
 
-GAUSSIAN, SHAPED = ("iso", "aniso"), ("generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
-KERNELS = (*GAUSSIAN, *SHAPED, "sinc", "motion")
 TOLERANCE = 1e-3  # ours: absolute weight of a 2-D kernel that the passes may miss: under 0.25/255 on any pixel
 _SMALLEST_SIGMA = 0.01  # ours: on a pixel grid this is no blur
 
@@ -83,7 +83,7 @@ def motion_kernel(size: int, length: float, angle: float) -> Kernel:
     return _normalised(np.asarray(kernel, np.float64))
 
 
-def kernel_of(step: dict[str, Any]) -> Kernel:
+def make_kernel(step: dict[str, Any]) -> Kernel:
     """The (size, size) float64 kernel of a checked blur step; it sums to 1."""
     name, size = step["kernel"], step["size"]
     if name == "sinc":
@@ -102,7 +102,7 @@ def kernel_of(step: dict[str, Any]) -> Kernel:
 # --- the same kernel, cheaper ---
 
 
-def support(kernel: Kernel, missed: float) -> int:
+def support_radius(kernel: Kernel, missed: float) -> int:
     """Half the side of the smallest centred square outside which at most `missed` of the absolute weight lies."""
     half = kernel.shape[0] // 2
     distance = np.abs(np.arange(kernel.shape[0]) - half)
@@ -112,7 +112,7 @@ def support(kernel: Kernel, missed: float) -> int:
     return int(np.count_nonzero(outside > missed)) - 1
 
 
-def separable(step: dict[str, Any], most: int) -> tuple[Kernel, Kernel] | None:
+def separate_kernel(step: dict[str, Any], most: int) -> tuple[Kernel, Kernel] | None:
     """The kernel as a sum of at most `most` products, or None where that many do not do.
 
     Answers (columns, rows), each (rank, taps) with an odd number of taps: kernel = sum of columns[r] x rows[r], up to
@@ -121,11 +121,11 @@ def separable(step: dict[str, Any], most: int) -> tuple[Kernel, Kernel] | None:
     """
     if step["kernel"] == "iso":
         line = gaussian_line(step["size"], step["sigma_x"])
-        half = support(np.outer(line, line), TOLERANCE / 8)
+        half = support_radius(np.outer(line, line), TOLERANCE / 8)
         line = line[step["size"] // 2 - half : step["size"] // 2 + half + 1]
         return (line[None], line[None]) if most >= 1 else None
-    kernel = kernel_of(step)
-    half = support(kernel, TOLERANCE / 8)
+    kernel = make_kernel(step)
+    half = support_radius(kernel, TOLERANCE / 8)
     middle = kernel.shape[0] // 2
     # half a turn leaves the kernel as it is: it is even x even + odd x odd, and a quarter of it says everything
     right, left = kernel[middle:, middle:][: half + 1, : half + 1], kernel[middle:, middle::-1][: half + 1, : half + 1]

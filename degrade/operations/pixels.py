@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Theta = dict[str, Any]
-Step = dict[str, Any]
 Image = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 

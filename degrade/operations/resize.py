@@ -12,7 +12,6 @@ from scipy import sparse
 from degrade.operations.pixels import Image
 
 _OPENCV = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
-INTERPOLATIONS = (*_OPENCV, "imresize")
 
 Weights = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -29,14 +28,14 @@ def resize(image: Image, height: int, width: int, interpolation: str) -> Image:
     return _imresize_rows(_imresize_rows(image, height).transpose(1, 0, 2), width).transpose(1, 0, 2)
 
 
-def small_size(height: int, width: int, factor: float) -> tuple[int, int]:
+def downsampled_size(height: int, width: int, factor: float) -> tuple[int, int]:
     """int(side // factor), as GFPGAN does, and never below one pixel (ours)."""
     return max(1, int(height // factor)), max(1, int(width // factor))
 
 
 def downsample(image: Image, factor: float, interpolation: str) -> Image:
-    """Resize to `small_size`; a factor below 1 enlarges; no clipping."""
-    height, width = small_size(image.shape[0], image.shape[1], factor)
+    """Resize to `downsampled_size`; a factor below 1 enlarges; no clipping."""
+    height, width = downsampled_size(image.shape[0], image.shape[1], factor)
     return resize(image, height, width, interpolation)
 
 

@@ -13,7 +13,7 @@ from curate.config import DedupeRules
 from curate.demo import SITTERS, demo_photos, packaged
 from curate.faces.decode import UndecodableImage, decode
 from curate.faces.measure import hash_picture
-from degrade.presets import seeded
+from degrade.sampling import make_generator
 from manifests.errors import LikenessError
 from manifests.runtime.files import sha256_file
 
@@ -21,25 +21,25 @@ from manifests.runtime.files import sha256_file
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
-    demo_photos(folder, seeded("demo"), variations=4)
+    demo_photos(folder, make_generator("demo"), variations=4)
     return folder
 
 
 def test_the_same_seed_gives_the_same_bytes(photos: Path, tmp_path: Path) -> None:
-    again = demo_photos(tmp_path, seeded("demo"), variations=4)
+    again = demo_photos(tmp_path, make_generator("demo"), variations=4)
     assert {path.name: sha256_file(path) for path in again} == {
         path.name: sha256_file(path) for path in photos.iterdir()
     }
 
 
 def test_another_seed_gives_other_photos(photos: Path, tmp_path: Path) -> None:
-    demo_photos(tmp_path, seeded("another"), variations=2)
+    demo_photos(tmp_path, make_generator("another"), variations=2)
     assert sha256_file(tmp_path / "h-00.jpg") != sha256_file(photos / "h-00.jpg")
 
 
 def test_a_second_call_writes_nothing(photos: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in photos.iterdir()}
-    demo_photos(photos, seeded("demo"), variations=4)
+    demo_photos(photos, make_generator("demo"), variations=4)
     assert before == {path: path.stat().st_mtime_ns for path in photos.iterdir()}
 
 
@@ -47,7 +47,7 @@ def test_a_file_that_went_missing_comes_back(photos: Path) -> None:
     lost = photos / "c-02.jpg"
     before = sha256_file(lost)
     lost.unlink()
-    demo_photos(photos, seeded("demo"), variations=4)
+    demo_photos(photos, make_generator("demo"), variations=4)
     assert sha256_file(lost) == before
 
 

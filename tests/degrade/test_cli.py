@@ -36,7 +36,7 @@ def test_a_dataset_is_degraded_verified_and_verified_again_after_tampering(tmp_p
     assert "Would make 8 images" in call("degrade", dataset, "--size", 32, "--dry-run")
     assert not (dataset / "lq").exists()
     report = json.loads(call("degrade", dataset, "--size", 32, "--workers", 1, "--json"))
-    assert report["lq_set"] == "gfpgan-test-32-s0" and report["made"] == 8
+    assert report["lq_set"] == "gfpgan-test-32-s0" and report["images_written"] == 8
     assert "(0 made now)" in call("degrade", dataset, "--size", 32, "--workers", 1)
     folder = dataset / "lq" / report["lq_set"]
     for where in (dataset, folder):

@@ -8,8 +8,8 @@ from torch import nn
 from torchvision.models import alexnet, vgg16
 
 from train.backbones import file_name
-from train.metrics.distribution import INCEPTION
-from train.metrics.published_deg import STATE, FaceResNet18
+from train.metrics.deg_recognizer import STATE, FaceResNet18
+from train.metrics.fid import INCEPTION
 
 
 def random_vgg16(folder: Path, seed: int = 0) -> Path:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from degrade.frozen.jobs import decode_picture
-from degrade.presets import check_seed
+from degrade.sampling import check_seed
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from degrade.frozen.jobs import Job, check_engine, decode_picture, run_job
-from degrade.operations.apply import shrink
+from degrade.operations.pixels import shrink
 from degrade.theta import check_theta
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger

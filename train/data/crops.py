@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def read_crop(dataset: Path, face_id: str, size: int) -> np.ndarray:
     """The original crop of a face at `size`, RGB uint8. Raises LedgerBroken where it is missing or broken."""
-    from degrade.operations.apply import shrink
+    from degrade.operations.pixels import shrink
 
     source = crop_path(dataset, face_id)
     image = _decoded(source.read_bytes() if source.is_file() else b"")

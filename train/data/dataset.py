@@ -12,9 +12,11 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceDetector
-from degrade.operations.apply import apply, to_float, to_uint8
-from degrade.operations.pixels import Theta
-from degrade.presets import find_preset, seeded
+from degrade.operations.apply import apply
+from degrade.operations.pixels import to_float, to_uint8
+from degrade.theta import Theta
+from degrade.presets import find_preset
+from degrade.sampling import make_generator
 from manifests.errors import BadInput
 from train.data.augment import augmented, check_augment
 from train.data.sampling import MILD, Sample, draw_sample, draw_theta, drawn_mildly
@@ -227,6 +229,6 @@ def fixed_batch(faces: TrainingFaces, split: str, count: int, references: int) -
     packed = []
     for row in turns[:count]:
         sample = Sample(row, tuple(int(r) for r in snapshot.references[row][:references]), False)
-        theta = faces.preset.sample(seeded("sample grid", snapshot.face_ids[row]))
+        theta = faces.preset.sample(make_generator("sample grid", snapshot.face_ids[row]))
         packed.append(faces.pack(sample, theta, references))
     return collate(packed)

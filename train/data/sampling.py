@@ -7,9 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from degrade.operations.pixels import Theta
-from degrade.presets import seeded
-from degrade.sampling import Preset
+from degrade.sampling import Preset, make_generator
+from degrade.theta import Theta
 from train.data.snapshot import Snapshot
 from train.recipes import Recipe
 
@@ -41,7 +40,7 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
     """
     epoch, place = divmod(index, len(targets))
     target = int(targets[_order(seed, epoch, len(targets))[place]])
-    rng = seeded(seed, "train", "sample", epoch, snapshot.face_ids[target])
+    rng = make_generator(seed, "train", "sample", epoch, snapshot.face_ids[target])
     known = snapshot.references[target]
     count = min(int(rng.choice(np.asarray(recipe.reference_counts))), len(known))
     flip, wrong = bool(rng.integers(2)), bool(rng.uniform() < recipe.wrong)
@@ -56,17 +55,17 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
 
 def draw_theta(preset: Preset, seed: int, epoch: int, face_id: str) -> Theta:
     """The θ of a target in an epoch."""
-    return preset.sample(seeded(seed, "train", "degrade", epoch, face_id))
+    return preset.sample(make_generator(seed, "train", "degrade", epoch, face_id))
 
 
 def drawn_mildly(recipe: Recipe, seed: int, epoch: int, face_id: str) -> bool:
     """Whether a target is degraded by MILD in an epoch."""
-    return recipe.mild > 0 and bool(seeded(seed, "train", "mild", epoch, face_id).uniform() < recipe.mild)
+    return recipe.mild > 0 and bool(make_generator(seed, "train", "mild", epoch, face_id).uniform() < recipe.mild)
 
 
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    return seeded(seed, "train", "epoch", epoch).permutation(count)
+    return make_generator(seed, "train", "epoch", epoch).permutation(count)
 
 
 def _strangers(snapshot: Snapshot, target: int, count: int) -> tuple[str, ...]:

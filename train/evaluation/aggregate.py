@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from degrade.presets import seeded
-from train.metrics.intervals import FEWEST, bootstrap_unit, held, mean_interval
+from degrade.sampling import make_generator
+from train.metrics.intervals import FEWEST, bootstrap_unit, coverage, mean_interval
 
 Row = dict[str, Any]
 
@@ -33,7 +33,7 @@ def table(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> list[Row]:
                 line[metric] = None
                 continue
             people = [row["identity_id"] for row in some]
-            interval = mean_interval([row[metric] for row in some], people, seeded(seed, "evaluate", metric))
+            interval = mean_interval([row[metric] for row in some], people, make_generator(seed, "evaluate", metric))
             line[metric] = {
                 **asdict(interval),
                 "images": len(some),
@@ -82,7 +82,7 @@ def _difference(values: dict[str, float], rows: dict[str, Row], key: tuple[int |
     if not values:
         return None
     people = [rows[face]["identity_id"] for face in values]
-    interval = mean_interval(list(values.values()), people, seeded(*key))
+    interval = mean_interval(list(values.values()), people, make_generator(*key))
     own: dict[str, list[float]] = {}
     for person, value in zip(people, values.values(), strict=True):
         own.setdefault(person, []).append(value)
@@ -103,7 +103,7 @@ def told_interval(people: Sequence[str]) -> str:
     units = count if unit == "people" else len(people)
     told = f"95% percentile bootstrap over {units} {unit}"
     if units < 30:  # of 30 .94 (ours)
-        told += f", few: of normal values such intervals hold {held(units):.0%}, not 95%"
+        told += f", few: of normal values such intervals hold {coverage(units):.0%}, not 95%"
     if unit == "images":
         told += f"; of {count} {'person' if count == 1 else 'people'} only, so nothing is said of other people"
     return told

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 
-from degrade.operations.apply import shrink
-from degrade.presets import seeded
+from degrade.operations.pixels import shrink
+from degrade.sampling import make_generator
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
@@ -289,7 +289,7 @@ def _choose_set(ledger: Ledger, wanted: str | None, size: int | None) -> str:
 
 
 def _draw(refs: Sequence[str], count: int, face: str, seed: int) -> list[str]:
-    order = seeded(seed, "references", face).permutation(len(refs))[:count]
+    order = make_generator(seed, "references", face).permutation(len(refs))[:count]
     return [refs[i] for i in order]
 
 

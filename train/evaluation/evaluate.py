@@ -24,8 +24,8 @@ from train.evaluation.cases import Case, FrozenSet, read_cases, refuse_seen
 from train.evaluation.rows import Keep, files_of, input_row, outsiders_row, per_image, restored_rows
 from train.evaluation.systems import System, compared, systems
 from train.fit.checkpoints import newest_checkpoint
-from train.metrics.distribution import fid
-from train.metrics.measure import Measure, known, measuring
+from train.metrics.fid import fid
+from train.metrics.measure import Measure, build_measure, check_names
 from train.metrics.registry import METRICS
 from train.models.restorer import Restorer
 from train.models.steps import check_steps
@@ -148,7 +148,7 @@ class Evaluation:
     ) -> None:
         if asked.references < 1:
             raise BadInput("--references must be at least 1; the row without references is always there.")
-        known(asked.metrics)
+        check_names(asked.metrics)
         check_steps(asked.steps)
         self.dataset, self.lq_set, self.asked, self.watch = Path(dataset), lq_set, asked, watch
         self.most, self.harder = most or asked.references, harder
@@ -281,7 +281,7 @@ class Evaluation:
 
     def _load(self, judge: FaceModels) -> None:
         self.judge = judge
-        self.measure, self.reasons = measuring(self.asked.metrics, judge, self.asked.weights)
+        self.measure, self.reasons = build_measure(self.asked.metrics, judge, self.asked.weights)
         if "fid_folder" in self.asked.metrics and self.asked.fid_folder is None:
             self.reasons["fid_folder"] = "no folder is named: say --fid-folder FOLDER."
 
@@ -327,7 +327,7 @@ def _described(name: str) -> dict[str, Any]:
         "digits": metric.digits,
         "convention": metric.convention,
         "source": metric.source,
-        "without_a_figure": metric.nan,
+        "without_a_figure": metric.nan_reason,
     }
 
 

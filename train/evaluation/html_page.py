@@ -10,7 +10,7 @@ import cv2
 import jinja2
 import numpy as np
 
-from degrade.operations.apply import shrink
+from degrade.operations.pixels import shrink
 from manifests.report.result_tables import make_notices, make_tables, make_title
 from train.evaluation.evaluate import Pictures
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from degrade.presets import seeded
+from degrade.sampling import make_generator
 from manifests.errors import BadInput, LikenessError
 from manifests.runtime.progress import Progress
 from train.data import dataset as data
@@ -164,7 +164,7 @@ def learn(engine: Engine, parts: list[data.Batch], seen: int, seed: int) -> dict
         optimizer.zero_grad(set_to_none=True)
     for number, batch in enumerate(parts):
         # what a model or a discriminator draws follows from the seed, the images seen and the process
-        torch.manual_seed(int(seeded(seed, "train", "step", seen, number, rank()).integers(2**62)))
+        torch.manual_seed(int(make_generator(seed, "train", "step", seen, number, rank()).integers(2**62)))
         last = number == len(parts) - 1
 
         with nullcontext() if last else engine.accelerator.no_sync(engine.stepped):

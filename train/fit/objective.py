@@ -27,11 +27,9 @@ from manifests.errors import BadInput
 from train.backbones import load_backbone
 from train.losses.against_references import cycle_loss, spatial_min_loss
 from train.losses.alignment import face_alignment_loss
-from train.losses.edge import edge_loss, sobel_magnitude
 from train.losses.identity import identity_loss, reference_identity_loss
 from train.losses.perceptual import Dists, Lpips
-from train.losses.pixel import mse_loss, pixel_loss
-from train.losses.structure import WINDOW, ms_ssim_exponents, ms_ssim_loss
+from train.losses.pixel import WINDOW, edge_loss, ms_ssim_exponents, ms_ssim_loss, mse_loss, pixel_loss, sobel_magnitude
 from train.models.discriminator import LatentDiscriminator, PatchDiscriminator
 from train.models.recognizer import Recognizer
 from train.models.restorer import Restored

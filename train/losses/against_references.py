@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from degrade.engines.differentiable import apply
-from degrade.operations.pixels import Theta
+from degrade.theta import Theta
 from train.losses.perceptual import Lpips
 
 

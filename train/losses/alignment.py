@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from train.losses.edge import SCALES, gradients
+from train.losses.pixel import SCALES, gradients
 
 # radii, as shares of the distance between the eyes (ours)
 EYE = 0.35

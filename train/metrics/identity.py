@@ -10,7 +10,7 @@ import numpy as np
 from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
 
-SAME = 1.0  # degrees: VQFR's script takes a pair under it for the same picture and leaves it out
+SAME_IMAGE = 1.0  # degrees: VQFR's script takes a pair under it for the same picture and leaves it out
 
 
 def embedding(image: np.ndarray, judge: FaceModels) -> np.ndarray:
@@ -34,7 +34,7 @@ def id_references(restored: np.ndarray, references: Sequence[np.ndarray]) -> lis
     ]
 
 
-def degrees(restored: np.ndarray, target: np.ndarray, least: float = 0.0) -> list[float]:
+def angle_degrees(restored: np.ndarray, target: np.ndarray, least: float = 0.0) -> list[float]:
     """Angles in degrees between embeddings (B, d) and (B, d); lower is better. NaN below `least`.
 
     2 atan2(|a - b|, |a + b|) of unit vectors (Kahan 2006): the arc cosine, exact near 0 as well.

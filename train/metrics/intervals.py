@@ -31,7 +31,7 @@ def bootstrap_unit(people: Sequence[str]) -> str:
     return "people" if len(set(people)) >= FEWEST else "images"
 
 
-def held(units: int) -> float:
+def coverage(units: int) -> float:
     """What share of such intervals really hold the mean of `units` normal values, .95 in the limit (ours).
 
     The bootstrap's spread is the sample's with n and not n - 1 below the line, and its quantiles are the normal's and

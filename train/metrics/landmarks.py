@@ -21,7 +21,7 @@ MOUTH = tuple(range(48, 68))
 BOX = np.array([98, 138, 409, 455], np.float32)
 
 
-def missing() -> str | None:
+def explain_missing() -> str | None:
     """Why no 68 points can be found, in one sentence; None where they can."""
     if importlib.util.find_spec("dlib") is None:
         return "dlib is not installed: pip install 'likeness[offline]'."
@@ -34,7 +34,7 @@ def missing() -> str | None:
     return None
 
 
-def points5(image: np.ndarray, judge: FaceModels) -> np.ndarray:
+def find_5_points(image: np.ndarray, judge: FaceModels) -> np.ndarray:
     """(5, 2) of the face that the judge's detector finds in an aligned crop, uint8 (S, S, 3); NaN where there is none.
 
     In pixels of a 512 px crop.
@@ -45,7 +45,7 @@ def points5(image: np.ndarray, judge: FaceModels) -> np.ndarray:
     return np.asarray((np.asarray(found, np.float64) + 0.5) * (FFHQ_SIZE / image.shape[0]) - 0.5)
 
 
-def points68(image: np.ndarray) -> np.ndarray:
+def find_68_points(image: np.ndarray) -> np.ndarray:
     """(68, 2) iBUG points of an aligned crop, uint8 (S, S, 3), whether it shows a face or not.
 
     Whole pixels of a 512 px crop, which the image is brought to first: dlib gives no fractions.

@@ -1,15 +1,14 @@
 """One restored image, measured in every way that can be had here.
 
-    measure, reasons = measuring(names, judge, weights)
+    measure, reasons = build_measure(names, judge, weights)
     row = measure(restored, target, references)             # {"psnr": 27.1, "lpips": .213, ..., "lmd": nan}
     row = measure(restored, target, references, wrong)      # with "takeover", if asked for
 
 `names` are keys of train.metrics.registry.METRICS, None for all; `judge` is the recognizer and detector that looks at
-the
-faces; `weights` is --weights. `reasons` has, for every metric that cannot be had, what to put where in one sentence:
-such a metric is in no row. A row has NaN where this one image has no figure; METRICS[name].nan says what that means, so
-it can be counted and shown, and `face_restored` counts faces that were not found. FID is of a set: see
-train.metrics.distribution.fid, with `available` to ask first.
+the faces; `weights` is --weights. `reasons` has, for every metric that cannot be had, what to put where in one
+sentence: such a metric is in no row. A row has NaN where this one image has no figure; METRICS[name].nan_reason says
+what that means, so it can be counted and shown, and `face_restored` counts faces that were not found. FID is of a set:
+see train.metrics.fid.fid, with `explain_missing` to ask first.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels
 from manifests.errors import BadInput, LikenessError
 from train.backbones import load_backbone
-from train.metrics import distribution, landmarks, noreference, perceptual, published_deg
-from train.metrics.copying import copy_ratio, takeover
-from train.metrics.identity import SAME, degrees, embedding, id_references, id_target
-from train.metrics.image import ms_ssim, psnr, ssim
-from train.metrics.landmarks import EYES, MOUTH, affine_change, affine_distance, point_distance, points5, points68
+from train.metrics import deg_recognizer, fid, landmarks, lpips_dists, no_reference
+from train.metrics.identity import SAME_IMAGE, angle_degrees, embedding, id_references, id_target
+from train.metrics.landmarks import EYES, MOUTH, affine_change, affine_distance, find_5_points, find_68_points, point_distance
+from train.metrics.psnr_ssim import ms_ssim, psnr, ssim
+from train.metrics.reference_copying import copy_ratio, takeover
 from train.metrics.registry import METRICS
 from train.restore.reference_photos import to_tensor
 
@@ -51,37 +50,39 @@ class Measure(Protocol):
     ) -> dict[str, float]: ...
 
 
-def available(name: str, weights: Path | None) -> str | None:
+def explain_missing(name: str, weights: Path | None) -> str | None:
     """Why a metric of METRICS cannot be computed here, in one sentence that says what to put where; None where it can.
 
     Nothing is downloaded. Raises BadInput for a name that is none, and where `weights` is no folder.
     """
-    known([name])
-    if name in perceptual.BACKBONE:
-        return perceptual.missing(name, weights)
-    if name in noreference.WEIGHTS:
-        return noreference.missing(name, weights)
+    check_names([name])
+    if name in lpips_dists.BACKBONE:
+        return lpips_dists.explain_missing(name, weights)
+    if name in no_reference.WEIGHTS:
+        return no_reference.explain_missing(name, weights)
     if METRICS[name].scope == "set":
-        return distribution.missing(weights)
+        return fid.explain_missing(weights)
     if name == "deg_published":
-        return published_deg.missing(weights)
-    return landmarks.missing() if name in _LANDMARKS else None
+        return deg_recognizer.explain_missing(weights)
+    return landmarks.explain_missing() if name in _LANDMARKS else None
 
 
-def known(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str]) -> None:
     """Raise BadInput for a name that is no metric."""
     for name in names:
         if name not in METRICS:
             raise BadInput(f"'{name}' is no metric: say some of {', '.join(METRICS)}.")
 
 
-def measuring(names: Sequence[str] | None, judge: FaceModels, weights: Path | None) -> tuple[Measure, dict[str, str]]:
+def build_measure(
+    names: Sequence[str] | None, judge: FaceModels, weights: Path | None
+) -> tuple[Measure, dict[str, str]]:
     """What measures one image, and why metrics are missing: see the top of this file.
 
     Raises BadInput for a name that is no metric, and where `weights` is no folder.
     """
     asked = list(METRICS) if names is None else list(dict.fromkeys(names))
-    reasons = {name: reason for name in asked if (reason := available(name, weights)) is not None}
+    reasons = {name: reason for name in asked if (reason := explain_missing(name, weights)) is not None}
     eyes, backbone = _Eyes(judge), cache(partial(load_backbone, folder=weights))
     readers: dict[str, Reader] = {}
     for name in asked:
@@ -104,7 +105,7 @@ def measuring(names: Sequence[str] | None, judge: FaceModels, weights: Path | No
             )
         shown = _Shown(restored, target, tuple(references), tuple(wrong))
         return {
-            name: reader(shown) if restored.shape[0] >= METRICS[name].least else math.nan
+            name: reader(shown) if restored.shape[0] >= METRICS[name].min_side else math.nan
             for name, reader in readers.items()
             if wrong or METRICS[name].scope != "wrong"
         }
@@ -146,8 +147,8 @@ class _Eyes:
 
     def __init__(self, judge: FaceModels) -> None:
         self.embedding = _once(partial(embedding, judge=judge))
-        self.points5 = _once(partial(points5, judge=judge))
-        self._points68 = _once(points68)
+        self.points5 = _once(partial(find_5_points, judge=judge))
+        self._points68 = _once(find_68_points)
 
     def points68(self, image: np.ndarray) -> np.ndarray:
         """NaN where the judge's detector finds no face: the predictor alone finds points in anything."""
@@ -180,11 +181,11 @@ def _reader(name: str, eyes: _Eyes, weights: Path | None, backbone: Callable[[st
     if name in _IMAGE:
         compare = _IMAGE[name]
         return lambda shown: compare(*shown.pair)[0]
-    if name in perceptual.BACKBONE:
-        compared = perceptual.perceptual(name, backbone(perceptual.BACKBONE[name]))
+    if name in lpips_dists.BACKBONE:
+        compared = lpips_dists.load_metric(name, backbone(lpips_dists.BACKBONE[name]))
         return lambda shown: compared(*shown.pair)[0]
-    if name in noreference.WEIGHTS:
-        judged = noreference.load_no_reference(name, weights)
+    if name in no_reference.WEIGHTS:
+        judged = no_reference.load_no_reference(name, weights)
         return lambda shown: judged(shown.pair[0])[0]
     if name in _LANDMARKS:
         apart = _LANDMARKS[name]
@@ -201,10 +202,12 @@ def _reader(name: str, eyes: _Eyes, weights: Path | None, backbone: Callable[[st
         case "id_references":
             return lambda shown: id_references(embedded([shown.restored]), [embedded(shown.references)])[0]
         case "deg_judge":
-            return lambda shown: degrees(embedded([shown.restored]), embedded([shown.target]))[0]
+            return lambda shown: angle_degrees(embedded([shown.restored]), embedded([shown.target]))[0]
         case "deg_published":
-            described = _once(published_deg.load_published(weights))
-            return lambda shown: degrees(described(shown.restored)[None], described(shown.target)[None], SAME)[0]
+            described = _once(deg_recognizer.load_deg_recognizer(weights))
+            return lambda shown: angle_degrees(
+                described(shown.restored)[None], described(shown.target)[None], SAME_IMAGE
+            )[0]
         case "copy_ratio":
             return lambda shown: copy_ratio(
                 embedded([shown.restored]), embedded([shown.target]), [embedded(shown.references)]

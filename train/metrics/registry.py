@@ -16,10 +16,10 @@ class Metric:
     convention: str  # how it is computed, a sentence to be stored beside every figure
     source: str  # who published it, or "ours"
     needs: str = ""  # what must be there beside the pictures; train.metrics.measure.available says whether it is
-    nan: str = ""  # what it means that an image has none
-    least: int = 0  # pixels a side; a smaller image has none
+    nan_reason: str = ""  # what it means that an image has none
+    min_side: int = 0  # pixels a side; a smaller image has none
     # "image": train.metrics.measure has it for each image; "wrong": likewise, where wrong references are given;
-    # "set": one figure for a whole set, train.metrics.distribution.fid
+    # "set": one figure for a whole set, train.metrics.fid.fid
     scope: str = "image"
 
 
@@ -48,11 +48,11 @@ METRICS: dict[str, Metric] = {
         "ITU-T J.340"),
     "ssim": Metric("SSIM", "", "higher", 4,
         "mean of R, G and B in 8 bits; 11 x 11 Gaussian window of sigma 1.5, K .01 and .03, borders left out",
-        "Wang et al. 2004", nan="the image is under 11 px", least=11),
+        "Wang et al. 2004", nan_reason="the image is under 11 px", min_side=11),
     "ms_ssim": Metric("MS-SSIM", "", "higher", 4,
         "mean of R, G and B in 8 bits, torchmetrics' (mirrored borders at the last scale); five scales from 176 "
         "px on; below, as many as fit, exponents divided by their sum (ours)",
-        "Wang et al. 2003", nan="the image is under 11 px", least=11),
+        "Wang et al. 2003", nan_reason="the image is under 11 px", min_side=11),
     "lpips": Metric("LPIPS", "", "lower", 4,
         "version 0.1 with VGG16, at the image's own size; other papers print the AlexNet one under the same name",
         "Zhang et al. 2018", _TORCHVISION, "the image is under 16 px", 16),
@@ -90,7 +90,7 @@ METRICS: dict[str, Metric] = {
     "id_references": Metric("identity to references", "", "", 4,
         "IPS: mean cosine between the judge's embeddings of the restored image and of each reference of the person; "
         "copying raises it, so read it beside identity to target",
-        "ReFine (IPS)", nan="there is no reference"),
+        "ReFine (IPS)", nan_reason="there is no reference"),
     "deg_published": Metric("Deg", "°", "lower", 2,
         "angle between ResNet-18 ArcFace features (resnet18_110) of the whole crop, gray, 128 px; pairs under 1 degree "
         "are left out, as published",
@@ -134,10 +134,10 @@ METRICS: dict[str, Metric] = {
         "cosine of the judge's embeddings to the reference, less the larger of that to the target and that between the "
         "two, not below 0, by 1 less that between the two: 0 for the target, 1 for a reference; the largest over the "
         "references",
-        "ours", nan="there is no reference that differs from the target"),
+        "ours", nan_reason="there is no reference that differs from the target"),
     "takeover": Metric("identity takeover", "", "lower", 3,
         "1 where the judge finds the restored image nearer to any wrong reference than to the target, else 0; where "
         "none of them was shown, it says how often that is so anyway",
-        "ours", nan="there is no wrong reference", scope="wrong"),
+        "ours", nan_reason="there is no wrong reference", scope="wrong"),
 }
 # fmt: on

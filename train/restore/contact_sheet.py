@@ -14,8 +14,8 @@ import numpy as np
 
 from manifests.runtime.text import make_printable
 from train.evaluation.html_page import REFERENCES, SHOWN, STORED, embedded
-from train.metrics.measure import available
-from train.metrics.noreference import WEIGHTS, load_no_reference
+from train.metrics.measure import explain_missing
+from train.metrics.no_reference import WEIGHTS, load_no_reference
 from train.metrics.registry import METRICS
 from train.restore.reference_photos import References, to_image, to_tensor
 from train.restore.restore import PhotoDone
@@ -46,7 +46,7 @@ class Sheet:
         `likeness report` shows what lies in RUN/restored/ as it is (manifests/report/runs.py). No-reference metrics
         where they can be had, else why not. A reason is a face's where it was restored, else counted over photos.
         """
-        missing = {name: why for name in WEIGHTS if (why := available(name, weights)) is not None}
+        missing = {name: why for name in WEIGHTS if (why := explain_missing(name, weights)) is not None}
         judges = {name: load_no_reference(name, weights) for name in WEIGHTS if name not in missing}
         said = {row.photo: row.reason for row in rows}
         lacking: dict[str, list[str]] = {}
@@ -90,7 +90,7 @@ def _figures(judges: dict[str, Callable[..., list[float]]], face: _Face) -> list
     for name, judge in judges.items():
         metric = METRICS[name]
         values = [
-            judge(to_tensor(image)[None])[0] if image.shape[0] >= metric.least else math.nan
+            judge(to_tensor(image)[None])[0] if image.shape[0] >= metric.min_side else math.nan
             for image in (face.lq, face.restored)
         ]
         told = [f"{value:.{metric.digits}f}" if math.isfinite(value) else "–" for value in values]

@@ -21,7 +21,7 @@ from curate.faces.align import (
     transform_points,
 )
 from curate.faces.interface import Detection, FaceDetector, FaceModels
-from degrade.operations.apply import shrink
+from degrade.operations.pixels import shrink
 from manifests.errors import BadInput
 from manifests.runtime.text import make_printable
 from train.models.restorer import Restorer

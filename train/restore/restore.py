@@ -16,7 +16,7 @@ from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recogni
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
 from curate.faces.measure import measure_sharpness
-from degrade.operations.apply import shrink
+from degrade.operations.pixels import shrink
 from manifests.errors import BadInput, LikenessError
 from manifests.ledger.paths import LEDGER_NAME
 from manifests.runtime.files import hash_config, lock_folder, remove_temporary_files, sha256_file, write_atomically

@@ -8,7 +8,8 @@ import os
 import numpy as np
 import pytest
 
-from degrade.operations.apply import apply, apply_to_pixels, to_float, to_uint8
+from degrade.operations.apply import apply, apply_to_pixels
+from degrade.operations.pixels import to_float, to_uint8
 from degrade.theta import check_theta
 from manifests.errors import BadInput
 from tests.degrade.frozen.test_dataset_sets import toy_picture

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from degrade.engines import basicsr_reference
-from degrade.operations.apply import apply, jpeg_bytes, run_steps, to_float
-from degrade.operations.kernels import kernel_of
-from degrade.operations.pixels import Image, Theta
-from degrade.presets import PRESETS, draw
+from degrade.operations.apply import apply, run_steps
+from degrade.operations.jpeg import jpeg_bytes
+from degrade.operations.kernels import make_kernel
+from degrade.operations.pixels import Image, to_float
+from degrade.presets import PRESETS
+from degrade.sampling import sample_theta
+from degrade.theta import Theta
 from manifests.errors import BadInput
 
 needs_basicsr = pytest.mark.skipif(
@@ -37,7 +40,7 @@ def face_like(seed: int, side: int = 512) -> Image:
 
 def compared(preset: str, seed: int, hq: Image) -> float:
     """Largest difference before JPEG in 1/255, the JPEG files of one picture compared on the way."""
-    theta = draw(PRESETS[preset], seed, "parity")
+    theta = sample_theta(PRESETS[preset], seed, "parity")
     steps = theta["steps"]
     at = next((n for n, step in enumerate(steps) if step["op"] == "jpeg"), len(steps))
     ours = run_steps(hq, steps[:at], theta["version"])
@@ -64,7 +67,7 @@ def test_before_jpeg_no_pixel_is_more_than_one_level_apart(preset: str) -> None:
 @pytest.mark.parametrize("preset", CLASSIC)
 def test_the_same_over_two_hundred_draws(preset: str) -> None:
     faces = [face_like(seed) for seed in range(10)]
-    seeds = 200 if len({json.dumps(draw(PRESETS[preset], seed, "parity")) for seed in range(10)}) > 1 else 10
+    seeds = 200 if len({json.dumps(sample_theta(PRESETS[preset], seed, "parity")) for seed in range(10)}) > 1 else 10
     assert seeds == 200 or preset == "bicubic-x8"  # which has nothing to draw: ten faces are all its pictures
     assert max(compared(preset, seed, faces[seed % 10]) for seed in range(seeds)) <= 1
 
@@ -72,7 +75,7 @@ def test_the_same_over_two_hundred_draws(preset: str) -> None:
 @needs_basicsr
 def test_a_second_order_chain_agrees_up_to_its_first_shot_noise_or_jpeg() -> None:
     for seed in range(20):
-        steps, hq = draw(PRESETS["real-esrgan"], seed, "parity")["steps"], face_like(seed % 4, 256)
+        steps, hq = sample_theta(PRESETS["real-esrgan"], seed, "parity")["steps"], face_like(seed % 4, 256)
         until = next(n for n, step in enumerate(steps) if step["op"] in ("poisson", "jpeg"))
         apart = np.abs(run_steps(hq, steps[:until]) - basicsr_reference.run_steps(hq, steps[:until])).max() * 255
         assert apart <= 0.25, seed
@@ -90,7 +93,7 @@ def test_kernels_are_basicsrs(kernel: str) -> None:
             step |= {"sigma_x": rng.uniform(0.2, 10), "sigma_y": rng.uniform(0.2, 10), "angle": rng.uniform(-3, 3)}
         if "_" in kernel:
             step["beta"] = rng.uniform(0.5, 4)
-        np.testing.assert_allclose(kernel_of(step), basicsr_reference.kernel(step), atol=1e-12)
+        np.testing.assert_allclose(make_kernel(step), basicsr_reference.make_step_kernel(step), atol=1e-12)
 
 
 @needs_basicsr
@@ -114,7 +117,7 @@ def test_colour_is_torchvisions(op: str) -> None:
 @needs_basicsr
 def test_it_replays_and_leaves_the_process_as_it_was() -> None:
     hq, before = face_like(5, 96), np.geterr()
-    theta: Theta = draw(PRESETS["gfpgan"], 0, "x")
+    theta: Theta = sample_theta(PRESETS["gfpgan"], 0, "x")
     first = basicsr_reference.apply(hq, theta)
     np.random.seed(0)  # noqa: NPY002
     state = np.random.get_state()[1].copy()  # noqa: NPY002
@@ -126,7 +129,7 @@ def test_it_replays_and_leaves_the_process_as_it_was() -> None:
 
 @needs_basicsr
 def test_sides_that_one_scale_does_not_resize_are_one_sentence() -> None:
-    theta = draw(PRESETS["bicubic-x8"], 0, "x")
+    theta = sample_theta(PRESETS["bicubic-x8"], 0, "x")
     with pytest.raises(BadInput, match="one scale for both sides"):
         basicsr_reference.apply(np.zeros((100, 81, 3), np.float32), theta)
 
@@ -134,8 +137,8 @@ def test_sides_that_one_scale_does_not_resize_are_one_sentence() -> None:
 def test_without_basicsr_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "basicsr", None)
     monkeypatch.setitem(sys.modules, "basicsr.data", None)
-    basicsr_reference.load.cache_clear()
+    basicsr_reference.load_basicsr.cache_clear()
     with pytest.raises(BadInput, match="pip install --no-deps basicsr") as caught:
         basicsr_reference.apply(np.zeros((8, 8, 3), np.float32), {"version": 1, "steps": []})
     assert "\n" not in str(caught.value)
-    basicsr_reference.load.cache_clear()
+    basicsr_reference.load_basicsr.cache_clear()

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from degrade.engines.differentiable import apply, quantise, run_steps
 from degrade.engines.differentiable_jpeg import jpeg, straight_through
 from degrade.operations import apply as exact
-from degrade.presets import PRESETS, draw
+from degrade.presets import PRESETS
+from degrade.sampling import sample_theta
 from manifests.errors import BadInput
 
 ELLIPSE = {"op": "blur", "size": 21, "sigma_x": 1.3, "sigma_y": 3.1, "angle": 0.7}
@@ -84,7 +85,7 @@ def agrees(hq: np.ndarray, preset: str, seeds: range) -> np.ndarray:
     """The promise, for each draw: 1/255 before JPEG; after it mean .6/255, 99.9th percentile 6/255. Answers these."""
     found = []
     for seed in seeds:
-        full = draw(PRESETS[preset], seed, "face")
+        full = sample_theta(PRESETS[preset], seed, "face")
         before = until_jpeg(full)
         ours = run_steps(batch(hq), [before])[0]
         assert levels(ours, exact.run_steps(hq, before["steps"], before["version"])).max() <= 1, (preset, seed)
@@ -117,7 +118,7 @@ def test_forty_draws_on_real_faces_are_what_the_exact_engine_makes_of_them(prese
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(sorted(PRESETS)), st.integers(0, 2**63 - 1), st.integers(33, 80), st.integers(33, 80))
 def test_any_draw_at_any_size_is_what_the_exact_engine_makes_of_it_before_jpeg(preset, seed, height, width):
-    hq, before = picture(height, width), until_jpeg(draw(PRESETS[preset], seed, "face"))
+    hq, before = picture(height, width), until_jpeg(sample_theta(PRESETS[preset], seed, "face"))
     ours = run_steps(batch(hq), [before])[0]
     assert levels(ours, exact.run_steps(hq, before["steps"], before["version"])).max() <= 0.05
 
@@ -174,7 +175,7 @@ def test_a_jpeg_of_8_bits_is_the_decoded_file_bit_for_bit(height, width, quality
 
 def test_each_sample_of_a_batch_has_its_own_theta_and_its_own_result():
     pictures = [picture(64, 64, seed) for seed in range(9)]
-    thetas = [draw(PRESETS["gfpgan"], seed, "face") for seed in range(7)]
+    thetas = [sample_theta(PRESETS["gfpgan"], seed, "face") for seed in range(7)]
     thetas += [theta([]), theta([*POISSON, *SMOOTH["hue"], *SMOOTH["sinc"]])]
     together = apply(batch(*pictures), thetas)
     for each, one, alone in zip(pictures, thetas, together, strict=True):

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 import degrade.frozen.dataset_sets
-from degrade.frozen.dataset_sets import lq_path, make_set, plan_set, set_name, set_names, set_size, verify_set
+from degrade.frozen.dataset_sets import count_images, format_set_name, list_sets, lq_path, make_set, plan_set
 from degrade.frozen.jobs import decode_picture, encode_png
-from degrade.operations.apply import apply, shrink, to_float, to_uint8
-from degrade.presets import PRESETS, draw
+from degrade.frozen.verify import verify_set
+from degrade.operations.apply import apply
+from degrade.operations.pixels import shrink, to_float, to_uint8
+from degrade.presets import PRESETS
+from degrade.sampling import sample_theta
 from manifests.errors import BadInput, LedgerBroken, LedgerMissing
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
@@ -87,15 +90,15 @@ def test_a_set_holds_every_face_of_its_split_that_is_ok_and_no_duplicate(tmp_pat
     dataset = toy_dataset(tmp_path / "d")
     seen: list[int] = []
     report = make_set(dataset, **OPTIONS, progress=seen.append)
-    assert (report.lq_set, report.images, report.made, report.later) == (SET, 8, 8, 0)
-    assert set_name("codeformer", "test", 32, 0) == SET and sum(seen) == 8
+    assert (report.lq_set, report.images, report.images_written, report.later_faces) == (SET, 8, 8, 0)
+    assert format_set_name("codeformer", "test", 32, 0) == SET and sum(seen) == 8
     with Ledger.open(dataset) as ledger:
         rows = list(ledger.read_table("degradations").iter_rows(named=True))
     assert [row["face_id"] for row in rows] == [toy_face(n).face_id for n in range(10) if n % 4 != 3]
     for row in rows:
         assert (row["lq_set"], row["preset"], row["seed"], row["size"]) == (SET, "codeformer", 0, 32)
         theta = json.loads(row["theta"])
-        assert theta == draw(PRESETS["codeformer"], 0, row["face_id"])
+        assert theta == sample_theta(PRESETS["codeformer"], 0, row["face_id"])
         path = lq_path(dataset, SET, row["face_id"])
         assert sha256_file(path) == row["sha256"]
         crop = decode_picture(crop_path(dataset, row["face_id"]).read_bytes())
@@ -127,8 +130,8 @@ def test_killed_and_repeated_is_the_same_as_never_killed(tmp_path):
     folder = killed / "lq" / SET
     (folder / ".left.png.1.tmp").write_bytes(b"half")
     half = verify_set(killed, SET)
-    assert not half.ok and half.unfinished == 5 and half.images == 3
-    assert make_set(killed, **OPTIONS).made == 5
+    assert not half.ok and half.images_not_made == 5 and half.images == 3
+    assert make_set(killed, **OPTIONS).images_written == 5
     make_set(whole, **OPTIONS)
     assert contents(killed) == contents(whole)
     assert verify_set(killed, SET).ok
@@ -140,10 +143,10 @@ def test_a_finished_set_is_left_alone_and_a_deleted_file_is_made_again(tmp_path)
     before = contents(dataset)
     path = lq_path(dataset, SET, toy_face(0).face_id)
     stamp = path.stat().st_mtime_ns
-    assert make_set(dataset, **OPTIONS).made == 0 and path.stat().st_mtime_ns == stamp
+    assert make_set(dataset, **OPTIONS).images_written == 0 and path.stat().st_mtime_ns == stamp
     path.unlink()
-    assert verify_set(dataset, SET).missing == (toy_face(0).face_id,)
-    assert make_set(dataset, **OPTIONS).made == 1 and contents(dataset) == before
+    assert verify_set(dataset, SET).missing_files == (toy_face(0).face_id,)
+    assert make_set(dataset, **OPTIONS).images_written == 1 and contents(dataset) == before
 
 
 def test_a_file_that_is_not_what_was_frozen_is_made_again_and_that_is_said(tmp_path):
@@ -154,7 +157,7 @@ def test_a_file_that_is_not_what_was_frozen_is_made_again_and_that_is_said(tmp_p
     edited.write_bytes(encode_png(toy_picture(9, 32)))
     deleted.unlink()
     report = make_set(dataset, **OPTIONS)
-    assert (report.images, report.made, report.mended) == (8, 2, 1)
+    assert (report.images, report.images_written, report.images_repaired) == (8, 2, 1)
     assert contents(dataset) == before and verify_set(dataset, SET).ok
 
 
@@ -167,7 +170,7 @@ def test_a_frozen_test_set_locks_its_split_and_a_train_set_locks_nothing(tmp_pat
     with Ledger.open(dataset) as ledger:
         for row in ledger.read_table("splits").iter_rows(named=True):
             assert row["locked"] == (row["split"] == "test")
-    assert set_names(dataset) == ["bicubic-x8-train-32-s0", SET]
+    assert list_sets(dataset) == ["bicubic-x8-train-32-s0", SET]
 
 
 def test_faces_that_join_later_do_not_change_a_frozen_set(tmp_path):
@@ -178,7 +181,7 @@ def test_faces_that_join_later_do_not_change_a_frozen_set(tmp_path):
     with Ledger.open(dataset, write=True) as ledger:
         ledger.record("curate", "more", {}, [newcomer, Split(newcomer.face_id, "id9", "test", "identity")])
     report = make_set(dataset, **OPTIONS)
-    assert (report.images, report.made, report.later) == (8, 0, 1)
+    assert (report.images, report.images_written, report.later_faces) == (8, 0, 1)
     assert contents(dataset)[:2] == before
 
 
@@ -193,8 +196,12 @@ def test_verify_names_what_was_tampered_with_and_how_far_off_it_is(tmp_path):
     lq_path(dataset, SET, third).unlink()
     (dataset / "lq" / SET / "stranger.png").write_bytes(b"")
     found = verify_set(dataset, SET)
-    assert found.changed == (first, second) and found.missing == (third,) and found.unexpected == ("stranger",)
-    assert found.not_reproduced == () and found.largest_difference == 255 and not found.ok
+    assert (
+        found.changed_files == (first, second)
+        and found.missing_files == (third,)
+        and found.unexpected_files == ("stranger",)
+    )
+    assert found.unreproduced_files == () and found.largest_difference == 255 and not found.ok
     lq_path(dataset, SET, second).unlink()
     assert verify_set(dataset, SET).largest_difference == 16
 
@@ -206,7 +213,9 @@ def test_verify_names_faces_whose_crop_changed_or_is_gone(tmp_path):
     crop_path(dataset, first).write_bytes(encode_png(toy_picture(99)))
     crop_path(dataset, second).unlink()
     found = verify_set(dataset, SET)
-    assert found.not_reproduced == (first,) and found.no_source == (second,) and found.changed == ()
+    assert (
+        found.unreproduced_files == (first,) and found.files_without_source == (second,) and found.changed_files == ()
+    )
     assert found.largest_difference > 0
     lq_path(dataset, SET, first).unlink()
     crop_path(dataset, second).write_bytes(encode_png(toy_picture(1)))
@@ -220,7 +229,7 @@ def test_a_missing_crop_stops_before_anything_is_written(tmp_path):
     crop_path(dataset, toy_face(6).face_id).unlink()
     with pytest.raises(LedgerBroken, match="likeness curate"):
         make_set(dataset, **OPTIONS)
-    assert not (dataset / "lq").exists() and set_names(dataset) == []
+    assert not (dataset / "lq").exists() and list_sets(dataset) == []
     crop_path(dataset, toy_face(6).face_id).write_bytes(b"")
     with pytest.raises(LedgerBroken, match="is empty"):
         make_set(dataset, **OPTIONS)
@@ -259,13 +268,13 @@ def test_options_without_sense_are_refused_and_nothing_is_written(tmp_path, opti
 def test_a_plan_writes_nothing_and_a_missing_dataset_is_not_made(tmp_path):
     dataset = toy_dataset(tmp_path / "d")
     assert plan_set(dataset, **OPTIONS).images == 8
-    assert not (dataset / "lq").exists() and set_names(dataset) == []
+    assert not (dataset / "lq").exists() and list_sets(dataset) == []
     with pytest.raises(LedgerMissing):
         make_set(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
     with pytest.raises(BadInput, match="none yet"):
         verify_set(dataset, SET)
-    assert set_size(dataset, SET) == 0
+    assert count_images(dataset, SET) == 0
 
 
 def test_png_bytes_are_a_function_of_the_pixels_and_carry_nothing_else():

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from degrade.frozen.folders import degrade_folder, output_names, pictures_in, verify_folder
+from degrade.frozen.folders import choose_output_names, degrade_folder, find_images
 from degrade.frozen.jobs import decode_picture, encode_png
-from degrade.frozen.set_files import read_thetas
+from degrade.frozen.set_files import read_set_rows
+from degrade.frozen.verify import verify_folder
 from manifests.errors import BadInput
 from manifests.runtime.files import sha256_file
 from tests.degrade.frozen.test_dataset_sets import toy_picture
@@ -60,7 +61,7 @@ def test_a_folder_becomes_a_set_that_verifies(photos, tmp_path):
     }
     card = json.loads((out / "card.json").read_text())
     assert card["complete"] and card["images"] == 8 and card["preset"]["name"] == "gfpgan" and card["seed"] == 3
-    rows = read_thetas(out)
+    rows = read_set_rows(out)
     assert [row["source"] for row in rows] == sorted((row["source"] for row in rows), key=unquote_to_bytes)
     assert {row["file"] for row in rows} >= {"a.png.png", "a.jpg.png", "deep/er/in.png", "line%0Abreak%20%C3%A9.png"}
     assert decode_picture((out / "deep" / "er" / "in.png").read_bytes()).shape == (30, 31, 3)
@@ -70,10 +71,10 @@ def test_a_folder_becomes_a_set_that_verifies(photos, tmp_path):
 
 
 def test_a_finished_set_inside_the_folder_is_no_source(photos):
-    before = pictures_in(photos)
+    before = find_images(photos)
     degrade_folder(photos, photos / "lq", size=24)
-    assert pictures_in(photos) == before
-    assert pictures_in(photos / "lq")  # named itself, it is a folder like any other
+    assert find_images(photos) == before
+    assert find_images(photos / "lq")  # named itself, it is a folder like any other
 
 
 def test_the_same_command_gives_the_same_bytes_from_any_worker_count(photos, tmp_path):
@@ -116,8 +117,16 @@ def test_verify_finds_what_was_changed(photos, tmp_path):
     (out / "new.png").write_bytes(b"")
     (photos / "sixteen.tiff").write_bytes(encode_png(toy_picture(50)))
     found = verify_folder(out)
-    assert found.changed == ("gray.png",) and found.missing == ("a.png.png",) and found.unexpected == ("new.png",)
-    assert found.no_source == ("sixteen.png",) and found.not_reproduced == () and found.largest_difference == 8
+    assert (
+        found.changed_files == ("gray.png",)
+        and found.missing_files == ("a.png.png",)
+        and found.unexpected_files == ("new.png",)
+    )
+    assert (
+        found.files_without_source == ("sixteen.png",)
+        and found.unreproduced_files == ()
+        and found.largest_difference == 8
+    )
 
 
 @pytest.mark.parametrize("preset", ["gfpgan", "real-esrgan"])
@@ -128,19 +137,19 @@ def test_verify_finds_a_card_that_draws_another_theta(photos, tmp_path, preset):
     card = json.loads((out / "card.json").read_text())
     for edited in ({**card, "seed": 4}, {**card, "preset": {**card["preset"], "name": "mine"}}, {**card, "preset": {}}):
         (out / "card.json").write_text(json.dumps(edited))
-        assert verify_folder(out).changed == ("card.json",)
+        assert verify_folder(out).changed_files == ("card.json",)
 
 
 def test_the_same_command_mends_a_finished_set_and_names_the_picture_it_cannot_be_mended_from(photos, tmp_path):
     out = tmp_path / "lq"
-    assert degrade_folder(photos, out, size=24).made == 8
+    assert degrade_folder(photos, out, size=24).images_written == 8
     before = files(out)
     (out / "gray.png").write_bytes(encode_png(toy_picture(50)))
     (out / "a.png.png").unlink()
     report = degrade_folder(photos, out, size=24)
-    assert (report.images, report.made, report.mended) == (8, 2, 1) and files(out) == before
+    assert (report.images, report.images_written, report.images_repaired) == (8, 2, 1) and files(out) == before
     report = degrade_folder(photos, out, size=24)
-    assert (report.made, report.mended, len(report.skipped)) == (0, 0, 5)
+    assert (report.images_written, report.images_repaired, len(report.skipped)) == (0, 0, 5)
     (out / "sixteen.png").unlink()
     for content in (encode_png(toy_picture(51)), b"no picture"):
         (photos / "sixteen.tiff").write_bytes(content)
@@ -210,14 +219,14 @@ def test_a_set_that_comes_to_nothing_leaves_nothing(tmp_path):
 def test_output_inside_the_folder_is_no_input(photos):
     out = photos / "lq"
     degrade_folder(photos, out)
-    assert degrade_folder(photos, out).images == 8 and len(pictures_in(photos, leave_out=out)) == 13
+    assert degrade_folder(photos, out).images == 8 and len(find_images(photos, leave_out=out)) == 13
 
 
 def test_no_two_pictures_share_an_output():
     names = ["x.jpg", "x.png", "x.jpg.png", "x.png.png", "x.jpg.png.png", "y.gif", "d/x.jpg"]
-    outputs = output_names([Path(name) for name in sorted(names)])
+    outputs = choose_output_names([Path(name) for name in sorted(names)])
     assert len(set(outputs)) == len(names) and all(output.suffix == ".png" for output in outputs)
-    assert output_names([Path("d/y.gif")]) == [Path("d/y.png")]
+    assert choose_output_names([Path("d/y.gif")]) == [Path("d/y.png")]
 
 
 @pytest.mark.parametrize("side", [9_000, 30_000])

@@ -17,12 +17,14 @@ import pytest
 from typer.testing import CliRunner
 
 import likeness
-from degrade.frozen.dataset_sets import make_set, verify_set
-from degrade.frozen.folders import degrade_folder, verify_folder
+from degrade.frozen.dataset_sets import make_set
+from degrade.frozen.folders import degrade_folder
 from degrade.frozen.jobs import encode_png
 from degrade.frozen.replay import replay
-from degrade.frozen.set_files import parse_thetas, read_thetas
-from degrade.presets import PRESETS, draw
+from degrade.frozen.set_files import read_set_rows, read_theta_file
+from degrade.frozen.verify import verify_folder, verify_set
+from degrade.presets import PRESETS
+from degrade.sampling import sample_theta
 from manifests.errors import BadInput
 from manifests.ledger.paths import crop_path
 from manifests.runtime.files import sha256_file
@@ -45,7 +47,7 @@ def test_a_replay_is_the_same_set_byte_for_byte(photos: Path, tmp_path: Path) ->
     degrade_folder(photos, tmp_path / "lq", "codeformer", seed=2, size=32)
     for workers, again in ((1, tmp_path / "one"), (3, tmp_path / "three")):
         report = replay(photos, tmp_path / "lq" / "theta.jsonl", again, workers)
-        assert (report.preset, report.seed, report.images, report.made, len(report.skipped)) == (
+        assert (report.preset, report.seed, report.images, report.images_written, len(report.skipped)) == (
             "codeformer",
             2,
             5,
@@ -54,7 +56,7 @@ def test_a_replay_is_the_same_set_byte_for_byte(photos: Path, tmp_path: Path) ->
         )
         assert files(again) == files(tmp_path / "lq")
         assert verify_folder(again).ok
-    assert replay(photos, tmp_path / "lq" / "theta.jsonl", again).made == 0
+    assert replay(photos, tmp_path / "lq" / "theta.jsonl", again).images_written == 0
 
 
 def test_a_replay_finds_its_sources_where_they_are_now(photos: Path, tmp_path: Path) -> None:
@@ -97,7 +99,7 @@ def test_what_lies_in_out_is_never_overwritten(photos: Path, tmp_path: Path) -> 
     (tmp_path / "codeformer" / "a.png").unlink()
     (tmp_path / "codeformer" / "e.png").write_bytes(b"")
     mended = replay(photos, thetas, tmp_path / "codeformer")
-    assert (mended.made, mended.mended) == (2, 1) and verify_folder(tmp_path / "codeformer").ok
+    assert (mended.images_written, mended.images_repaired) == (2, 1) and verify_folder(tmp_path / "codeformer").ok
 
 
 @pytest.mark.parametrize("change", ["degrade_folder", "replay"])
@@ -117,7 +119,7 @@ def test_killed_and_repeated_is_the_same_as_never_killed(photos: Path, tmp_path:
     run = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False)
     assert run.returncode == -signal.SIGKILL and len(list(killed.rglob("*.png"))) == 3
     if change == "replay":
-        assert replay(photos, whole / "theta.jsonl", killed, workers=4).made == 2
+        assert replay(photos, whole / "theta.jsonl", killed, workers=4).images_written == 2
     else:
         degrade_folder(photos, killed, "codeformer", workers=4)
     assert files(killed) == files(whole)
@@ -127,11 +129,11 @@ def test_a_set_of_a_dataset_has_theta_and_card_and_replays(tmp_path: Path) -> No
     dataset = toy_dataset(tmp_path / "d")
     make_set(dataset, **OPTIONS)
     lq = dataset / "lq" / SET
-    rows = read_thetas(lq)
+    rows = read_set_rows(lq)
     assert [row["file"] for row in rows] == sorted(path.name for path in lq.glob("*.png"))
     for row in rows:
         face = row["file"].removesuffix(".png")
-        assert row["theta"] == draw(PRESETS["codeformer"], 0, face) and row["size"] == 32
+        assert row["theta"] == sample_theta(PRESETS["codeformer"], 0, face) and row["size"] == 32
         assert row["sha256"] == sha256_file(lq / row["file"])
         assert row["source_sha256"] == sha256_file(crop_path(dataset, face)) == sha256_file(dataset / row["source"])
     card = json.loads((lq / "card.json").read_text())
@@ -156,11 +158,11 @@ def test_records_beside_a_set_are_verified_and_mended(tmp_path: Path) -> None:
     before = contents(dataset)
     thetas = dataset / "lq" / SET / "theta.jsonl"
     thetas.write_bytes(thetas.read_bytes()[:-5])
-    assert verify_set(dataset, SET).changed == ("theta.jsonl",)
+    assert verify_set(dataset, SET).changed_files == ("theta.jsonl",)
     thetas.unlink()
-    assert verify_set(dataset, SET).missing == ("theta.jsonl",)
+    assert verify_set(dataset, SET).missing_files == ("theta.jsonl",)
     (dataset / "lq" / SET / "card.json").unlink()
-    assert make_set(dataset, **OPTIONS).made == 0
+    assert make_set(dataset, **OPTIONS).images_written == 0
     assert contents(dataset) == before and verify_set(dataset, SET).ok
 
 
@@ -178,10 +180,10 @@ def test_verify_says_whose_versions_differ_and_by_how_much(
     )
     monkeypatch.setattr(cv2, "__version__", "3.2.1")
     found = verify_folder(tmp_path / "lq")
-    assert found.not_reproduced == ("a.png",) and found.changed == () and found.largest_difference > 0
-    assert len(found.elsewhere) == 1 and "3.2.1 here" in found.elsewhere[0]
-    here = degrade.frozen.jobs.mapper_of_others  # a process of its own would have the true version
-    monkeypatch.setattr("degrade.frozen.folders.mapper_of_others", lambda _, jobs: here(None, jobs))
+    assert found.unreproduced_files == ("a.png",) and found.changed_files == () and found.largest_difference > 0
+    assert len(found.version_differences) == 1 and "3.2.1 here" in found.version_differences[0]
+    here = degrade.frozen.jobs.open_untrusted_job_pool  # a process of its own would have the true version
+    monkeypatch.setattr("degrade.frozen.verify.open_untrusted_job_pool", lambda _, jobs: here(None, jobs))
     result = CliRunner().invoke(likeness.app, ["verify", str(tmp_path / "lq"), "--workers", "1"])
     assert (
         result.exit_code == 1
@@ -220,7 +222,7 @@ def test_a_line_that_cannot_be_trusted_is_one_sentence(
     photos: Path, tmp_path: Path, change: dict[str, object], says: str
 ) -> None:
     degrade_folder(photos, tmp_path / "lq", "codeformer")
-    rows = parse_thetas(tmp_path / "lq" / "theta.jsonl")
+    rows = read_theta_file(tmp_path / "lq" / "theta.jsonl")
     bad = tmp_path / "bad.jsonl"
     bad.write_text("".join(json.dumps({**row, **(change if n == 2 else {})}) + "\n" for n, row in enumerate(rows)))
     with pytest.raises(BadInput, match=says) as caught:
@@ -230,7 +232,7 @@ def test_a_line_that_cannot_be_trusted_is_one_sentence(
 
 def test_lines_that_do_not_go_together_and_theta_that_cannot_run_are_named(photos: Path, tmp_path: Path) -> None:
     degrade_folder(photos, tmp_path / "lq", "codeformer")
-    rows = parse_thetas(tmp_path / "lq" / "theta.jsonl")
+    rows = read_theta_file(tmp_path / "lq" / "theta.jsonl")
     huge = {
         **rows[0]["theta"],
         "steps": [
@@ -321,8 +323,8 @@ def test_a_set_of_basicsr_says_so_and_verifies_and_replays(photos: Path, tmp_pat
     degrade_folder(photos, tmp_path / "lq", "codeformer", engine="basicsr")
     degrade_folder(photos, tmp_path / "ours", "codeformer")
     assert json.loads((tmp_path / "lq" / "card.json").read_text())["engine"] == "basicsr"
-    assert [row["theta"] for row in read_thetas(tmp_path / "lq")] == [
-        r["theta"] for r in read_thetas(tmp_path / "ours")
+    assert [row["theta"] for row in read_set_rows(tmp_path / "lq")] == [
+        r["theta"] for r in read_set_rows(tmp_path / "ours")
     ]
     assert verify_folder(tmp_path / "lq", workers=2).ok
     with pytest.raises(BadInput, match="another set"):
@@ -339,10 +341,8 @@ def test_the_bytes_of_a_set_do_not_depend_on_where_it_is_run(photos: Path, tmp_p
     """Other BLAS kernels, and OpenCV without AVX-512, in a process of their own."""
     degrade_folder(photos, tmp_path / "lq", "gfpgan")
     for environment in ({"OPENBLAS_CORETYPE": "Nehalem"}, {"OPENCV_CPU_DISABLE": "AVX512F"}):
-        code = (
-            "import sys\nfrom pathlib import Path\nfrom degrade.frozen.replay import replay\n"
-            "replay(*map(Path, sys.argv[1:4]))"
-        )
+        code = "import sys\nfrom pathlib import Path\nfrom degrade.frozen.replay import replay\n"
+        code += "replay(*map(Path, sys.argv[1:4]))"
         name = next(iter(environment))
         words = [str(photos), str(tmp_path / "lq" / "theta.jsonl"), str(tmp_path / name)]
         subprocess.run(

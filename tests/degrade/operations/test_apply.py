@@ -12,26 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from degrade.operations.apply import (
-    apply,
-    blur,
-    brightness,
-    contrast,
-    downsample,
-    gaussian_kernel,
-    hue,
-    jpeg,
-    jpeg_bytes,
-    noise,
-    resize,
-    run_steps,
-    saturation,
-    shift,
-    shrink,
-    to_float,
-    to_uint8,
-)
-from degrade.presets import PRESETS, draw
+from degrade.operations.apply import apply, run_steps
+from degrade.operations.blur import blur
+from degrade.operations.colour import brightness, contrast, hue, saturation, shift
+from degrade.operations.jpeg import jpeg, jpeg_bytes
+from degrade.operations.kernels import gaussian_kernel
+from degrade.operations.noise import noise
+from degrade.operations.pixels import shrink, to_float, to_uint8
+from degrade.operations.resize import downsample, resize
+from degrade.presets import PRESETS
+from degrade.sampling import sample_theta
 from manifests.errors import BadInput
 
 CHAIN = {
@@ -63,7 +53,7 @@ def changed(step: int, **values: object) -> dict:
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(sorted(PRESETS)), st.integers(0, 2**63 - 1), st.integers(33, 80), st.integers(33, 80))
 def test_a_theta_replays_to_the_same_bits_after_a_trip_through_json(preset, seed, height, width):
-    theta = draw(PRESETS[preset], seed, "face")
+    theta = sample_theta(PRESETS[preset], seed, "face")
     hq = picture(height, width)
     before = hq.copy()
     once, again = apply(hq, theta), apply(hq, json.loads(json.dumps(theta)))
@@ -90,9 +80,10 @@ def test_threads_and_memory_layout_change_no_bit():
 def test_another_process_gives_the_same_bytes():
     code = (
         "import hashlib, numpy as np; from degrade.operations.apply import apply;"
-        "from degrade.presets import PRESETS, draw;"
+        "from degrade.presets import PRESETS; from degrade.sampling import sample_theta;"
         "hq = np.random.default_rng(3).random((90, 80, 3), np.float32);"
-        "print(hashlib.sha256(b''.join(apply(hq, draw(p, 5, 'x')).tobytes() for p in PRESETS.values())).hexdigest())"
+        "pictures = [apply(hq, sample_theta(preset, 5, 'x')).tobytes() for preset in PRESETS.values()];"
+        "print(hashlib.sha256(b''.join(pictures)).hexdigest())"
     )
     runs = [
         subprocess.run(
@@ -137,7 +128,7 @@ CLASSIC = [name for name, preset in PRESETS.items() if preset.blur and not prese
 def test_before_jpeg_we_are_where_the_literature_is(preset):
     hq = picture(128, 128)
     for seed in range(12):
-        theta = draw(PRESETS[preset], seed, "face")
+        theta = sample_theta(PRESETS[preset], seed, "face")
         until = [step["op"] for step in theta["steps"]].index("jpeg")
         assert np.abs(run_steps(hq, theta["steps"][:until], 1) - literature(hq, theta)).max() <= 1 / 255 / 100
         assert np.abs(run_steps(hq, theta["steps"][:until], 2) - literature(hq, theta)).max() <= 1 / 255 / 4
@@ -303,7 +294,7 @@ values = st.recursive(
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_whatever_is_done_to_a_theta_it_runs_or_is_refused_in_one_sentence(data):
-    theta = draw(PRESETS[data.draw(st.sampled_from(sorted(PRESETS)))], data.draw(st.integers(0, 99)), "face")
+    theta = sample_theta(PRESETS[data.draw(st.sampled_from(sorted(PRESETS)))], data.draw(st.integers(0, 99)), "face")
     theta["version"] = data.draw(st.sampled_from([1, 2]))
     where = data.draw(st.sampled_from([theta, *theta["steps"]]))
     key = data.draw(st.sampled_from(sorted(where)) | st.text())

@@ -12,12 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
-from degrade.operations.apply import apply, apply_to_pixels, run_steps, to_float, to_uint8
-from degrade.operations.blur import blur, fast_blur, mirrored
-from degrade.operations.kernels import KERNELS, TOLERANCE, kernel_of, separable, support
+from degrade.operations.apply import apply, apply_to_pixels, run_steps
+from degrade.operations.blur import blur, fast_blur, mirror_indices
+from degrade.operations.kernels import TOLERANCE, make_kernel, separate_kernel, support_radius
 from degrade.operations.noise import poisson
-from degrade.operations.resize import INTERPOLATIONS, resize, resize_matrix, small_size
-from degrade.presets import PRESETS, draw
+from degrade.operations.pixels import to_float, to_uint8
+from degrade.operations.resize import downsampled_size, resize, resize_matrix
+from degrade.presets import PRESETS
+from degrade.sampling import sample_theta
+from degrade.theta import INTERPOLATIONS, KERNELS
 from manifests.errors import BadInput
 
 sigmas = st.floats(0, 20)
@@ -56,7 +59,7 @@ def test_elliptic_kernels_are_basicsrs(kernel):
     q = np.sum((grid @ np.linalg.inv(covariance)) * grid, axis=2)
     power = beta if "_" in kernel else 1.0
     by_formula = 1 / (1 + q**power) if kernel.startswith("plateau") else np.exp(-0.5 * q**power)
-    assert np.abs(kernel_of(step) - by_formula / by_formula.sum()).max() < 1e-12
+    assert np.abs(make_kernel(step) - by_formula / by_formula.sum()).max() < 1e-12
 
 
 def test_the_sinc_kernel_is_basicsrs():
@@ -66,33 +69,33 @@ def test_the_sinc_kernel_is_basicsrs():
     r[6, 6] = np.nan
     by_formula = cutoff * special.j1(cutoff * r) / (2 * np.pi * r)
     by_formula[6, 6] = cutoff**2 / (4 * np.pi)
-    ours = kernel_of({"kernel": "sinc", "size": size, "cutoff": cutoff})
+    ours = make_kernel({"kernel": "sinc", "size": size, "cutoff": cutoff})
     assert np.abs(ours - by_formula / by_formula.sum()).max() < 1e-15
 
 
 def test_a_motion_kernel_is_a_line():
-    flat = kernel_of({"kernel": "motion", "size": 21, "length": 9.0, "angle": 0.0})
+    flat = make_kernel({"kernel": "motion", "size": 21, "length": 9.0, "angle": 0.0})
     assert np.allclose(flat[10, 6:15], 1 / 9) and np.allclose(flat.sum(axis=1)[10], 1)
-    none = kernel_of({"kernel": "motion", "size": 21, "length": 0.0, "angle": 0.3})
+    none = make_kernel({"kernel": "motion", "size": 21, "length": 0.0, "angle": 0.3})
     assert none[10, 10] > 0.95
     y, x = np.mgrid[:21, :21] - 10
-    turned = kernel_of({"kernel": "motion", "size": 21, "length": 15.0, "angle": 0.6})
+    turned = make_kernel({"kernel": "motion", "size": 21, "length": 15.0, "angle": 0.6})
     assert math.isclose(0.5 * math.atan2(2 * (turned * x * y).sum(), (turned * (x**2 - y**2)).sum()), 0.6, abs_tol=0.03)
 
 
 @settings(max_examples=150, deadline=None)
 @given(blurs)
 def test_the_passes_of_a_kernel_add_up_to_it(step):
-    kernel = kernel_of(step)
+    kernel = make_kernel(step)
     assert kernel.shape == (step["size"], step["size"]) and abs(kernel.sum() - 1) < 1e-9
     assert np.allclose(kernel, kernel[::-1, ::-1], atol=1e-15)
-    columns, rows = separable(step, 60)
+    columns, rows = separate_kernel(step, 60)
     again = sum(np.outer(column, row) for column, row in zip(columns, rows, strict=True))
     cut = (step["size"] - columns.shape[1]) // 2
     missed = np.abs(kernel - np.pad(again, cut)).sum()
     assert missed <= TOLERANCE
     assert np.abs(kernel).sum() - np.abs(kernel[cut : step["size"] - cut, cut : step["size"] - cut]).sum() <= TOLERANCE
-    assert support(kernel, 0.0) <= step["size"] // 2
+    assert support_radius(kernel, 0.0) <= step["size"] // 2
 
 
 # --- resize ---
@@ -115,7 +118,7 @@ def test_the_border_is_mirrored_as_opencv_does():
     for count in (1, 2, 3, 7, 50):
         place = np.arange(-130, 180)
         by_opencv = [cv2.borderInterpolate(int(p), count, cv2.BORDER_REFLECT_101) for p in place]
-        assert mirrored(place, count).tolist() == by_opencv
+        assert mirror_indices(place, count).tolist() == by_opencv
 
 
 # --- fast against plain ---
@@ -133,9 +136,9 @@ def test_the_fast_way_is_the_plain_way(step, height, width, then):
     down = {"op": "downsample", "factor": then[0], "interpolation": then[1]} if then else None
     plain = blur(hq, **{key: value for key, value in step.items() if key != "op"})
     if down:
-        plain = resize(plain.reshape(hq.shape), *small_size(height, width, down["factor"]), down["interpolation"])
+        plain = resize(plain.reshape(hq.shape), *downsampled_size(height, width, down["factor"]), down["interpolation"])
     fast = fast_blur(hq, step, down)
-    gain = np.abs(kernel_of(step)).sum()  # a sinc that rings may add up to more than 1
+    gain = np.abs(make_kernel(step)).sum()  # a sinc that rings may add up to more than 1
     assert fast.dtype == np.float32 and fast.shape == plain.reshape(fast.shape).shape
     overshoot = 1.6 if then and then[1] in ("bicubic", "imresize") else 1  # absolute weights of the resize, squared
     assert np.abs(fast - plain.reshape(fast.shape)).max() <= 0.25 / 255 * max(1, gain) * overshoot
@@ -145,7 +148,7 @@ def test_the_fast_way_is_the_plain_way(step, height, width, then):
 def test_at_512_the_fast_way_is_far_within_one_level_of_the_plain_way(preset):
     hq = picture(512, 512)
     for seed in range(6):
-        steps = draw(PRESETS[preset], seed, "face")["steps"][:2]
+        steps = sample_theta(PRESETS[preset], seed, "face")["steps"][:2]
         plain, fast = run_steps(hq, steps, 1), run_steps(hq, steps, 2)
         assert np.abs(plain - fast).max() <= 0.25 / 255
         assert np.abs(to_uint8(plain).astype(int) - to_uint8(fast)).max() <= 1
@@ -153,7 +156,7 @@ def test_at_512_the_fast_way_is_far_within_one_level_of_the_plain_way(preset):
 
 def test_version_1_is_every_step_by_itself():
     hq = picture(64, 48)
-    theta = {**draw(PRESETS["gfpgan"], 3, "face"), "version": 1}
+    theta = {**sample_theta(PRESETS["gfpgan"], 3, "face"), "version": 1}
     by_step = hq
     for step in theta["steps"]:
         by_step = run_steps(by_step, [step], 1) if step["op"] != "upsample" else resize(by_step, 64, 48, "bilinear")
@@ -162,7 +165,7 @@ def test_version_1_is_every_step_by_itself():
 
 def test_pixels_in_and_pixels_out_is_apply():
     pixels = to_uint8(picture(60, 60))
-    theta = draw(PRESETS["diffbir"], 1, "face")
+    theta = sample_theta(PRESETS["diffbir"], 1, "face")
     assert np.array_equal(apply_to_pixels(pixels, theta), to_uint8(apply(to_float(pixels), theta)))
     with pytest.raises(BadInput, match="uint8"):
         apply_to_pixels(to_float(pixels), theta)  # type: ignore[arg-type]
@@ -220,12 +223,13 @@ import hashlib, sys
 import cv2, numpy as np
 cv2.setNumThreads(int(sys.argv[1]))
 from degrade.operations.apply import apply_to_pixels
-from degrade.presets import PRESETS, draw
+from degrade.presets import PRESETS
+from degrade.sampling import sample_theta
 pixels = np.random.default_rng(3).integers(0, 256, (12, 12, 3)).astype(np.uint8)
 pixels = cv2.resize(pixels, (200, 216), interpolation=cv2.INTER_CUBIC)
 for preset in PRESETS.values():
     for seed in range(6):
-        theta = draw(preset, seed, "x")
+        theta = sample_theta(preset, seed, "x")
         for version in (1, 2):
             made = apply_to_pixels(pixels, {**theta, "version": version})
             print(preset.name, seed, version, hashlib.sha256(made.tobytes()).hexdigest()[:16])

@@ -11,7 +11,8 @@ import torch
 
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceDetector
-from degrade.operations.apply import apply, to_float, to_uint8
+from degrade.operations.apply import apply
+from degrade.operations.pixels import to_float, to_uint8
 from manifests.errors import BadInput
 from tests.doubles.train import SMALL, finder, real_snapshot, snapshot
 from train.data.augment import augmented

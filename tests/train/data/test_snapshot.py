@@ -13,7 +13,7 @@ import pytest
 
 from curate.faces.align import FFHQ_512, align_face, scale_template
 from curate.faces.interface import ModelFile
-from degrade.operations.apply import shrink
+from degrade.operations.pixels import shrink
 from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Pair

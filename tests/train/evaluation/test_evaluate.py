@@ -24,7 +24,7 @@ import train.evaluation.evaluate
 import train.evaluation.rows
 from curate.faces.decode import decode
 from degrade.frozen.dataset_sets import make_set
-from degrade.operations.apply import shrink
+from degrade.operations.pixels import shrink
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
@@ -40,7 +40,7 @@ from train.evaluation.evaluate import Asked, Pictures, compare, evaluate
 from train.evaluation.html_page import page
 from train.evaluation.systems import counterfactual_differences
 from train.evaluation.text_tables import latex, markdown
-from train.metrics import distribution
+from train.metrics import fid
 from train.models.restorer import Restored, Restorer
 
 INPUT = "LQ input"
@@ -427,8 +427,8 @@ class Colours(torch.nn.Module):
 def test_figures_of_a_whole_set_are_against_the_targets_or_the_named_folder(
     made: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distribution, "missing", lambda weights: None)
-    monkeypatch.setattr(distribution, "load_inception", lambda weights: Colours())
+    monkeypatch.setattr(fid, "explain_missing", lambda weights: None)
+    monkeypatch.setattr(fid, "load_inception", lambda weights: Colours())
     same, faces = folder_of(made, tmp_path / "same", lambda image: image)
     soft, _ = folder_of(made, tmp_path / "soft", lambda image: cv2.GaussianBlur(image, (0, 0), 2))
     asked = replace(TWO, metrics=("fid", "fid_folder", "psnr"), fid_folder=soft)

@@ -22,8 +22,8 @@ from train.fit.objective import (
     generator_term,
     needs,
 )
-from train.losses.edge import sobel_magnitude
 from train.losses.identity import identity_loss, reference_identity_loss
+from train.losses.pixel import sobel_magnitude
 from train.models.discriminator import LatentDiscriminator, PatchDiscriminator
 from train.models.restorer import Restored
 from train.recipes import RECIPES, TINY, Recipe, find_recipe

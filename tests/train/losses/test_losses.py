@@ -16,17 +16,24 @@ from torchmetrics.functional.image import (
     learned_perceptual_image_patch_similarity,
 )
 
-from degrade.operations.apply import apply, to_float
+from degrade.operations.apply import apply
+from degrade.operations.pixels import to_float
 from degrade.presets import find_preset
 from tests.doubles.weights import random_vgg16
 from train.backbones import load_backbone
 from train.losses.against_references import cycle_loss, spatial_min_loss
 from train.losses.alignment import face_alignment_loss, regions
-from train.losses.edge import edge_loss, sobel_magnitude
 from train.losses.identity import identity_loss, reference_identity_loss
 from train.losses.perceptual import Dists, Lpips
-from train.losses.pixel import mse_loss, pixel_loss
-from train.losses.structure import EXPONENTS, ms_ssim_exponents, ms_ssim_loss
+from train.losses.pixel import (
+    EXPONENTS,
+    edge_loss,
+    ms_ssim_exponents,
+    ms_ssim_loss,
+    mse_loss,
+    pixel_loss,
+    sobel_magnitude,
+)
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,15 @@ from torch.nn import functional as F
 
 from manifests.errors import BadInput
 from tests.doubles.weights import random_resnet18_110
-from train.metrics.identity import SAME, degrees, id_references, id_target
-from train.metrics.published_deg import SCRIPT, STATE, FaceResNet18, load_published, missing, published_input
+from train.metrics.deg_recognizer import (
+    SCRIPT,
+    STATE,
+    FaceResNet18,
+    explain_missing,
+    load_deg_recognizer,
+    prepare_input,
+)
+from train.metrics.identity import SAME_IMAGE, angle_degrees, id_references, id_target
 
 ROWS = arrays(np.float64, (3, 5), elements=st.floats(-1, 1)).filter(lambda rows: (np.abs(rows).max(1) > 0.1).all())
 
@@ -25,7 +32,7 @@ ROWS = arrays(np.float64, (3, 5), elements=st.floats(-1, 1)).filter(lambda rows:
 def test_by_hand() -> None:
     restored, target = np.array([[3.0, 4.0], [1.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 2.0]])
     assert id_target(restored, target) == pytest.approx([0.6, 0.0], abs=1e-12)
-    assert degrees(restored, target) == pytest.approx([math.degrees(math.acos(0.6)), 90], abs=1e-10)
+    assert angle_degrees(restored, target) == pytest.approx([math.degrees(math.acos(0.6)), 90], abs=1e-10)
     references = [np.array([[1.0, 0.0], [0.0, 1.0]]), np.zeros((0, 2))]
     found = id_references(restored, references)
     assert found[0] == pytest.approx((0.6 + 0.8) / 2) and math.isnan(found[1])
@@ -33,10 +40,10 @@ def test_by_hand() -> None:
 
 @given(ROWS, ROWS)
 def test_an_angle_is_the_arc_cosine_from_either_side(a: np.ndarray, b: np.ndarray) -> None:
-    found = degrees(a, b)
-    assert found == pytest.approx(degrees(b, a), abs=1e-9)
+    found = angle_degrees(a, b)
+    assert found == pytest.approx(angle_degrees(b, a), abs=1e-9)
     np.testing.assert_allclose(np.cos(np.radians(found)), id_target(a, b), atol=1e-9)
-    assert degrees(a, 7 * a) == pytest.approx([0] * 3, abs=1e-6)
+    assert angle_degrees(a, 7 * a) == pytest.approx([0] * 3, abs=1e-6)
 
 
 @given(ROWS, ROWS)
@@ -50,8 +57,8 @@ def test_pairs_under_one_degree_are_left_out_where_that_is_the_convention() -> N
     at = [0.0, 0.99, 1.01, 30.0]
     target = np.array([[math.cos(math.radians(angle)), math.sin(math.radians(angle))] for angle in at])
     restored = np.tile([1.0, 0.0], (4, 1))
-    assert degrees(restored, target) == pytest.approx(at, abs=1e-9)
-    published = degrees(restored, target, SAME)
+    assert angle_degrees(restored, target) == pytest.approx(at, abs=1e-9)
+    published = angle_degrees(restored, target, SAME_IMAGE)
     assert [math.isnan(one) for one in published] == [True, True, False, False]
 
 
@@ -98,19 +105,19 @@ def a_picture(seed: int, size: int = 200) -> np.ndarray:
 
 def test_the_published_network_by_hand(weights: Path) -> None:
     state = {k.removeprefix("module."): v.float() for k, v in torch.load(weights / STATE, weights_only=True).items()}
-    described = load_published(weights)
+    described = load_deg_recognizer(weights)
     found = np.stack([described(a_picture(seed)) for seed in range(2)])
-    by_hand = torch.cat([resnet_face18(state, published_input(a_picture(seed))) for seed in range(2)]).numpy()
-    np.testing.assert_allclose(degrees(found[:1], found[1:]), degrees(by_hand[:1], by_hand[1:]), atol=1e-4)
+    by_hand = torch.cat([resnet_face18(state, prepare_input(a_picture(seed))) for seed in range(2)]).numpy()
+    np.testing.assert_allclose(angle_degrees(found[:1], found[1:]), angle_degrees(by_hand[:1], by_hand[1:]), atol=1e-4)
     np.testing.assert_allclose(found, by_hand, rtol=1e-4, atol=1e-4 * np.abs(by_hand).max())
-    assert degrees(found[:1], found[1:])[0] > 1
+    assert angle_degrees(found[:1], found[1:])[0] > 1
 
 
 def test_it_sees_the_whole_crop_gray_at_128_px(tmp_path: Path) -> None:
     image = a_picture(0)
     cv2.imwrite(str(tmp_path / "crop.png"), image[:, :, ::-1])
     as_published = cv2.resize(cv2.imread(str(tmp_path / "crop.png"), 0), (128, 128)).astype(np.float32)
-    found = published_input(image)
+    found = prepare_input(image)
     assert found.shape == (1, 1, 128, 128)
     np.testing.assert_array_equal(found[0, 0].numpy(), (as_published - 127.5) / 127.5)
 
@@ -120,20 +127,20 @@ def test_torchscript_is_the_same(weights: Path, tmp_path: Path) -> None:
     state = torch.load(weights / STATE, weights_only=True)
     network.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
     torch.jit.save(torch.jit.trace(network, torch.zeros(1, 1, 128, 128)), str(tmp_path / SCRIPT))
-    assert missing(tmp_path) is None
+    assert explain_missing(tmp_path) is None
     np.testing.assert_allclose(
-        load_published(tmp_path)(a_picture(3)), load_published(weights)(a_picture(3)), rtol=1e-4, atol=1e-4
+        load_deg_recognizer(tmp_path)(a_picture(3)), load_deg_recognizer(weights)(a_picture(3)), rtol=1e-4, atol=1e-4
     )
 
 
 def test_missing_and_broken_weights_are_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    reason = missing(tmp_path)
+    reason = explain_missing(tmp_path)
     assert reason is not None and reason.startswith(STATE) and reason.endswith("--weights FOLDER.")
     with pytest.raises(BadInput, match=r"^The published Deg cannot be computed: resnet18_110"):
-        load_published(tmp_path)
+        load_deg_recognizer(tmp_path)
     for content in ({"conv1.weight": torch.zeros(1)}, [1, 2]):
         torch.save(content, tmp_path / STATE)
         with pytest.raises(BadInput, match=r"does not hold the recognizer of resnet18_110\.pth") as caught:
-            load_published(tmp_path)
+            load_deg_recognizer(tmp_path)
         assert "\n" not in str(caught.value)

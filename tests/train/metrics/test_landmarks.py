@@ -16,16 +16,7 @@ from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face
 from curate.faces.decode import decode
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
-from train.metrics.landmarks import (
-    EYES,
-    MOUTH,
-    affine_change,
-    affine_distance,
-    missing,
-    point_distance,
-    points5,
-    points68,
-)
+from train.metrics.landmarks import EYES, MOUTH, affine_change, affine_distance, explain_missing, find_5_points, find_68_points, point_distance
 
 POINTS = arrays(np.float64, (1, 20, 2), elements=st.floats(-40, 40)).map(lambda p: p + 256)
 SMALL = st.floats(-0.4, 0.4)
@@ -115,24 +106,24 @@ def astronaut(judge: FaceModels) -> np.ndarray:
 
 
 def test_five_points_are_in_pixels_of_a_crop_of_512(judge: FaceModels, astronaut: np.ndarray) -> None:
-    at_512 = points5(astronaut, judge)
-    half = points5(cv2.resize(astronaut, (256, 256), interpolation=cv2.INTER_AREA), judge)
+    at_512 = find_5_points(astronaut, judge)
+    half = find_5_points(cv2.resize(astronaut, (256, 256), interpolation=cv2.INTER_AREA), judge)
     assert np.abs(at_512 - FFHQ_512).max() < 40 and np.abs(at_512 - half).max() < 8
-    assert np.isnan(points5(np.zeros_like(astronaut), judge)).all()
+    assert np.isnan(find_5_points(np.zeros_like(astronaut), judge)).all()
 
 
 def test_68_points_move_with_the_face(astronaut: np.ndarray) -> None:
-    assert missing() is None
-    points = points68(astronaut)
+    assert explain_missing() is None
+    points = find_68_points(astronaut)
     assert points.shape == (68, 2)
     # iBUG's order: eyes and mouth corners where the template has them
     corners = [points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]]
     assert np.abs(np.stack(corners) - FFHQ_512).max() < 40
-    moved = points68(np.roll(astronaut, (6, 8), (0, 1)))
+    moved = find_68_points(np.roll(astronaut, (6, 8), (0, 1)))
     assert point_distance(moved[None], points[None])[0] == pytest.approx(10, abs=2)
     for block in (EYES, MOUTH):
         left = affine_distance(moved[None, block], points[None, block], "mean")[0]
         assert left < 2 < point_distance(moved[None, block], points[None, block])[0]
         assert affine_change(moved[None, block], points[None, block])[0] == pytest.approx(10 / 512, abs=0.05)
     small = cv2.resize(astronaut, (256, 256), interpolation=cv2.INTER_AREA)
-    assert point_distance(points68(small)[None], points[None])[0] < 4
+    assert point_distance(find_68_points(small)[None], points[None])[0] < 4

@@ -21,8 +21,8 @@ from manifests.errors import BadInput
 from tests.doubles.train import models_of, picture
 from tests.doubles.weights import random_alexnet, random_resnet18_110, random_vgg16
 from train.backbones import file_name
-from train.metrics.landmarks import points5
-from train.metrics.measure import available, measuring
+from train.metrics.landmarks import find_5_points
+from train.metrics.measure import build_measure, explain_missing
 from train.metrics.registry import METRICS
 
 OF_AN_IMAGE = [name for name, metric in METRICS.items() if metric.scope == "image"]
@@ -74,7 +74,7 @@ def test_every_row_says_how_it_is_computed() -> None:
         assert metric.title and metric.convention and metric.source, name
         assert metric.better in ("higher", "lower", "") and metric.scope in ("image", "set", "wrong"), name
         assert not metric.convention.endswith(".") and "\n" not in metric.convention, name
-        assert metric.nan or not metric.least, name
+        assert metric.nan_reason or not metric.min_side, name
     assert len({metric.title for metric in METRICS.values()}) == len(METRICS)
 
 
@@ -89,19 +89,19 @@ def test_what_is_ours_is_called_ours_and_the_two_degs_are_named_apart() -> None:
 
 
 def test_all_that_cannot_be_had_is_a_reason_and_the_rest_is_measured(tmp_path: Path) -> None:
-    measure, reasons = measuring(None, judge(), tmp_path)
+    measure, reasons = build_measure(None, judge(), tmp_path)
     row = measure(photo(0, 1), photo(0, 0), [photo(0, 2)])
     assert set(WITHOUT_WEIGHTS) <= set(row) and set(row) | set(reasons) == set(METRICS) - {"takeover"}
     assert {"lpips", "lpips_alex", "dists", "fid", "fid_folder", "deg_published", "musiq"} <= set(reasons)
     for name, reason in reasons.items():
         assert name not in row and reason.endswith(".") and "\n" not in reason
-        assert reason == available(name, tmp_path)
+        assert reason == explain_missing(name, tmp_path)
         assert "--weights FOLDER" in reason or "pip install" in reason
 
 
 def test_with_weights_every_picture_metric_is_there(weights: Path) -> None:
     names = ["lpips", "lpips_alex", "dists", "deg_published"]
-    measure, reasons = measuring(names, judge(), weights)
+    measure, reasons = build_measure(names, judge(), weights)
     row = measure(photo(0, 1), photo(0, 0), [])
     assert reasons == {} and list(row) == names and all(value > 0 for value in row.values())
     assert measure(photo(0, 0), photo(0, 0), [])["lpips"] == 0
@@ -110,7 +110,7 @@ def test_with_weights_every_picture_metric_is_there(weights: Path) -> None:
 def test_a_file_that_does_not_fit_is_a_reason_too(tmp_path: Path) -> None:
     (tmp_path / file_name("vgg16")).write_text("not found")
     (tmp_path / "resnet18_110.pth").write_text("not found")
-    measure, reasons = measuring(["psnr", "lpips", "dists", "deg_published"], judge(), tmp_path)
+    measure, reasons = build_measure(["psnr", "lpips", "dists", "deg_published"], judge(), tmp_path)
     assert set(reasons) == {"lpips", "dists", "deg_published"} and "does not hold" in reasons["lpips"]
     assert list(measure(photo(0, 1), photo(0, 0), [])) == ["psnr"]
 
@@ -118,10 +118,10 @@ def test_a_file_that_does_not_fit_is_a_reason_too(tmp_path: Path) -> None:
 def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
     for name in ("psnr2", ""):
         with pytest.raises(BadInput, match=r"is no metric: say some of psnr, ssim"):
-            measuring([name], judge(), None)
+            build_measure([name], judge(), None)
     with pytest.raises(BadInput, match="is not a folder"):
-        measuring(["lpips"], judge(), tmp_path / "nowhere")
-    measure, _ = measuring(["psnr"], judge(), None)
+        build_measure(["lpips"], judge(), tmp_path / "nowhere")
+    measure, _ = build_measure(["psnr"], judge(), None)
     with pytest.raises(BadInput, match="bring them to one size"):
         measure(photo(0, 0, 64), photo(0, 0, 128), [])
     for wrong in (
@@ -134,18 +134,18 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_figure_that_one_image_does_not_have_is_not_a_number() -> None:
-    measure, _ = measuring(["psnr", "ssim", "l2_ld", "id_references", "copy_ratio", "face_restored"], judge(), None)
+    measure, _ = build_measure(["psnr", "ssim", "l2_ld", "id_references", "copy_ratio", "face_restored"], judge(), None)
     target = photo(0, 0, 8)
     row = measure(target, target, [])
     assert row["psnr"] == 100 and all(math.isnan(row[name]) for name in ("ssim", "id_references", "copy_ratio"))
     row = measure(np.full((64, 64, 3), 90, np.uint8), photo(0, 0, 64), [photo(0, 1, 64)])
     assert row["face_restored"] == 0 and math.isnan(row["l2_ld"]) and not math.isnan(row["id_references"])
     for name in ("ssim", "l2_ld", "id_references", "copy_ratio"):
-        assert METRICS[name].nan
+        assert METRICS[name].nan_reason
 
 
 def test_takeover_is_measured_where_wrong_references_are_given() -> None:
-    measure, reasons = measuring(["psnr", "takeover"], judge(), None)
+    measure, reasons = build_measure(["psnr", "takeover"], judge(), None)
     target, wrong = photo(0, 0), [photo(1, 0), photo(1, 1)]
     assert reasons == {} and list(measure(target, target, [])) == ["psnr"]
     assert measure(target, target, [], wrong)["takeover"] == 0
@@ -155,19 +155,19 @@ def test_takeover_is_measured_where_wrong_references_are_given() -> None:
 def test_a_picture_that_comes_again_is_looked_at_once() -> None:
     faces, seen = judge(), []
     counted = replace(faces, embed=lambda chips: seen.append(len(chips)) or faces.embed(chips))
-    measure, _ = measuring(["id_target", "id_references", "copy_ratio", "deg_judge"], counted, None)
+    measure, _ = build_measure(["id_target", "id_references", "copy_ratio", "deg_judge"], counted, None)
     first = measure(photo(0, 3), photo(0, 0), [photo(0, 1), photo(0, 2)])
     assert len(seen) == 4
     assert measure(photo(0, 3), photo(0, 0), [photo(0, 1), photo(0, 2)]) == first and len(seen) == 4
 
 
 def test_the_five_landmarks_are_at_512_px_whatever_the_size() -> None:
-    measure, _ = measuring(["l2_ld"], judge(), None)
+    measure, _ = build_measure(["l2_ld"], judge(), None)
     target = photo(0, 0)
     brighter = np.clip(target.astype(int) + 20, 0, 255).astype(np.uint8)
     by_hand = (brighter.mean() - target.mean()) / 20 * (512 / 128)
     assert measure(brighter, target, [])["l2_ld"] == pytest.approx(by_hand, abs=1e-4)
-    np.testing.assert_allclose(points5(target, judge())[:, 1], FFHQ_512[:, 1], atol=1e-4)
+    np.testing.assert_allclose(find_5_points(target, judge())[:, 1], FFHQ_512[:, 1], atol=1e-4)
 
 
 # --- the order that each metric promises ---
@@ -175,7 +175,7 @@ def test_the_five_landmarks_are_at_512_px_whatever_the_size() -> None:
 
 def test_the_target_the_blurred_target_the_lq_and_a_reference_pasted_in(weights: Path) -> None:
     names = [*WITHOUT_WEIGHTS, "lpips", "lpips_alex", "dists", "deg_published"]
-    measure, _ = measuring(names, judge(), weights)
+    measure, _ = build_measure(names, judge(), weights)
     target, references = photo(0, 0), [photo(0, 1), photo(0, 2)]
     noise = np.random.default_rng(5).normal(0, 4, target.shape)
     lq = np.clip(blurred(target, 4) + noise, 0, 255).astype(np.uint8)
@@ -213,7 +213,7 @@ def test_on_real_people(shared_data: Path) -> None:
     faces = load_faces(f"insightface:{shared_data / 'weights' / 'insightface_small'}")
     from_68 = ["lmd", "ald_eyes", "ald_mouth", "ald_eyes_mean", "ald_mouth_mean", "ald_eyes_affine", "ald_mouth_affine"]
     names = [*WITHOUT_WEIGHTS, "face_restored", *from_68]
-    measure, reasons = measuring(names, faces, None)
+    measure, reasons = build_measure(names, faces, None)
     assert reasons == {}
     rows: dict[str, list[dict[str, float]]] = {}
     preset = find_preset("codeformer")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from train.metrics.image import psnr, ssim
-from train.metrics.intervals import Interval, bootstrap_unit, held, mean_interval
+from train.metrics.intervals import Interval, bootstrap_unit, coverage, mean_interval
+from train.metrics.psnr_ssim import psnr, ssim
 
 
 def test_psnr_is_what_the_formula_says_for_each_image() -> None:
@@ -60,5 +60,5 @@ def test_how_often_an_interval_over_few_people_holds_is_what_trying_it_out_says(
     people = [f"p{i}" for i in range(5)]
     found = [mean_interval(rng.normal(size=5).tolist(), people, rng) for _ in range(600)]
     share = float(np.mean([one.low <= 0 <= one.high for one in found]))
-    assert held(5) == pytest.approx(share, abs=0.05)
-    assert 0 == held(1) < held(2) < held(20) < held(1000) < 0.951
+    assert coverage(5) == pytest.approx(share, abs=0.05)
+    assert 0 == coverage(1) < coverage(2) < coverage(20) < coverage(1000) < 0.951

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from curate.faces.align import ARCFACE_112, crop_for_recognizer
-from degrade.operations.apply import shrink
+from degrade.operations.pixels import shrink
 from manifests.errors import BadInput, ModelUnavailable
 from tests.doubles.train import DIM, SMALL, picture, recognizer_onnx
 from train.models.bases import latent

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from train.metrics.copying import COINCIDE, copy_ratio, takeover
+from train.metrics.reference_copying import COINCIDE, copy_ratio, takeover
 
 ROW = arrays(np.float64, (4,), elements=st.floats(-1, 1)).filter(lambda row: np.abs(row).max() > 0.1)
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from manifests.errors import BadInput
 from tests.doubles.weights import random_inception
-from train.metrics.distribution import INCEPTION, fid, frechet_distance, load_inception, missing
+from train.metrics.fid import INCEPTION, explain_missing, fid, frechet_distance, load_inception
 
 
 class Features(nn.Module):
@@ -63,7 +63,7 @@ def test_a_set_has_two_images_or_more() -> None:
 
 def test_missing_weights_are_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    reason = missing(tmp_path)
+    reason = explain_missing(tmp_path)
     assert reason is not None and reason.startswith(INCEPTION[0]) and reason.endswith("--weights FOLDER.")
     with pytest.raises(BadInput, match=r"FID cannot be computed: pt_inception"):
         fid(a_set(2, 0, 256, 0), a_set(2, 0, 256, 1), tmp_path)
@@ -71,7 +71,7 @@ def test_missing_weights_are_a_sentence(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_file_that_is_no_inception_is_a_sentence(tmp_path: Path) -> None:
     torch.save({"fc.weight": torch.zeros(3)}, tmp_path / INCEPTION[1])
-    assert missing(tmp_path) in (None, "torch-fidelity is not installed: pip install likeness again.")
+    assert explain_missing(tmp_path) in (None, "torch-fidelity is not installed: pip install likeness again.")
     with pytest.raises(BadInput, match=r"does not hold FID's Inception weights|torch-fidelity is not installed"):
         load_inception(tmp_path)
 

@@ -8,8 +8,8 @@ import torch
 from scipy.ndimage import correlate
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from train.losses.structure import ms_ssim_exponents
-from train.metrics.image import ms_ssim, psnr, ssim
+from train.losses.pixel import ms_ssim_exponents
+from train.metrics.psnr_ssim import ms_ssim, psnr, ssim
 from train.restore.reference_photos import to_tensor
 
 

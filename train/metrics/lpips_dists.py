@@ -18,7 +18,7 @@ BACKBONE = {"lpips": "vgg16", "lpips_alex": "alexnet", "dists": "vgg16"}
 Compare = Callable[[torch.Tensor, torch.Tensor], list[float]]
 
 
-def missing(name: str, weights: Path | None) -> str | None:
+def explain_missing(name: str, weights: Path | None) -> str | None:
     """Why a metric of BACKBONE cannot be computed, in one sentence; None where it can. Nothing is downloaded."""
     backbone = BACKBONE[name]
     file = file_name(backbone)
@@ -27,7 +27,7 @@ def missing(name: str, weights: Path | None) -> str | None:
     return f"{file} is not here: put it (from {BACKBONES[backbone].url}) into a folder and say --weights FOLDER."
 
 
-def perceptual(name: str, features: nn.Sequential) -> Compare:
+def load_metric(name: str, features: nn.Sequential) -> Compare:
     """A metric of BACKBONE in the layers of its backbone, frozen, as train.backbones.load_backbone gives them."""
     if name == "dists":
         dists = Dists(features).eval()

@@ -18,7 +18,7 @@ SIZE = 128  # pixels
 _FROM = "VQFR's and GFPGAN's metric weights"
 
 
-def missing(weights: Path | None) -> str | None:
+def explain_missing(weights: Path | None) -> str | None:
     """Why the published Deg cannot be computed, in one sentence; None where it can."""
     if _file(weights) is None:
         return (
@@ -28,9 +28,9 @@ def missing(weights: Path | None) -> str | None:
     return None
 
 
-def load_published(weights: Path | None) -> Callable[[np.ndarray], np.ndarray]:
+def load_deg_recognizer(weights: Path | None) -> Callable[[np.ndarray], np.ndarray]:
     """RGB uint8 (S, S, 3) -> float32 (512,), not of length 1. Raises BadInput where it is missing or does not fit."""
-    path, reason = _file(weights), missing(weights)
+    path, reason = _file(weights), explain_missing(weights)
     if path is None:
         raise BadInput(f"The published Deg cannot be computed: {reason}")
     try:
@@ -46,12 +46,12 @@ def load_published(weights: Path | None) -> Callable[[np.ndarray], np.ndarray]:
 
     def described(image: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return np.asarray(network(published_input(image))[0].numpy())
+            return np.asarray(network(prepare_input(image))[0].numpy())
 
     return described
 
 
-def published_input(image: np.ndarray) -> torch.Tensor:
+def prepare_input(image: np.ndarray) -> torch.Tensor:
     """RGB uint8 (S, S, 3) -> float32 (1, 1, 128, 128) in -1..1: gray, then resized bilinearly, which aliases.
 
     The script reads a PNG as gray, and the PNG library cuts off where cv2.cvtColor rounds: one level in half of the

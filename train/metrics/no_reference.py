@@ -39,10 +39,10 @@ WEIGHTS = {
     )
 }
 
-Judge = Callable[[torch.Tensor], list[float]]  # (B, 3, S, S) in 0..1 -> a figure an image
+Score = Callable[[torch.Tensor], list[float]]  # (B, 3, S, S) in 0..1 -> a figure an image
 
 
-def missing(name: str, weights: Path | None) -> str | None:
+def explain_missing(name: str, weights: Path | None) -> str | None:
     """Why a metric of WEIGHTS cannot be computed, in one sentence; None where it can."""
     if importlib.util.find_spec("pyiqa") is None:
         return "pyiqa is not installed: pip install 'likeness[iqa]'."
@@ -52,11 +52,11 @@ def missing(name: str, weights: Path | None) -> str | None:
     return None
 
 
-def load_no_reference(name: str, weights: Path | None) -> Judge:
+def load_no_reference(name: str, weights: Path | None) -> Score:
     """A metric of WEIGHTS, on the CPU. Raises BadInput where it is missing or its file does not fit."""
     needed = WEIGHTS[name]
     path = weights_here(needed.file, weights, needed.cache)
-    reason = missing(name, weights)
+    reason = explain_missing(name, weights)
     if reason is not None or path is None:
         raise BadInput(f"{name} cannot be computed: {reason}")
     try:

@@ -11,7 +11,7 @@ import scipy.io
 import torch
 
 from manifests.errors import BadInput
-from train.metrics.noreference import WEIGHTS, load_no_reference, missing
+from train.metrics.no_reference import WEIGHTS, explain_missing, load_no_reference
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def niqe_parameters(folder: Path) -> Path:
 def test_without_pyiqa_the_reason_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for name in WEIGHTS:
-        assert missing(name, tmp_path) == "pyiqa is not installed: pip install 'likeness[iqa]'."
+        assert explain_missing(name, tmp_path) == "pyiqa is not installed: pip install 'likeness[iqa]'."
         with pytest.raises(BadInput, match=rf"^{name} cannot be computed: pyiqa"):
             load_no_reference(name, tmp_path)
 
@@ -43,9 +43,9 @@ def test_without_pyiqa_the_reason_says_how_to_install_it(tmp_path: Path, monkeyp
 def test_without_weights_the_reason_says_which_file(tmp_path: Path) -> None:
     pytest.importorskip("pyiqa")
     for name, needed in WEIGHTS.items():
-        reason = missing(name, tmp_path)
+        reason = explain_missing(name, tmp_path)
         assert reason is not None and reason.startswith(needed.file) and reason.endswith("--weights FOLDER.")
-        assert needed.url in reason and reason == missing(name, None)
+        assert needed.url in reason and reason == explain_missing(name, None)
     assert len({needed.file for needed in WEIGHTS.values()}) == 4
 
 

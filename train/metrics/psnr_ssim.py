@@ -9,7 +9,7 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from train.losses.structure import WINDOW, ms_ssim_exponents
+from train.losses.pixel import WINDOW, ms_ssim_exponents
 
 
 def psnr(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
@@ -36,7 +36,7 @@ def ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
 def ms_ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
     """SSIM over scales (Wang et al. 2003), for (B, 3, S, S) in 0..1; higher is better. S must be 11 or more.
 
-    Below 176 px it has as many of the five scales as fit, see train.losses.structure.ms_ssim_exponents. A scale whose
+    Below 176 px it has as many of the five scales as fit, see train.losses.pixel.ms_ssim_exponents. A scale whose
     contrast term is negative makes it 0. torchmetrics' own: borders are left out at every scale but the last.
     """
     exponents = ms_ssim_exponents(restored.shape[-1])

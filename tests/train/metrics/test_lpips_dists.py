@@ -16,7 +16,7 @@ from torchmetrics.functional.image import (
 
 from tests.doubles.weights import random_alexnet, random_vgg16
 from train.backbones import load_backbone
-from train.metrics.perceptual import BACKBONE, missing, perceptual
+from train.metrics.lpips_dists import BACKBONE, explain_missing, load_metric
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,9 @@ def test_lpips_is_torchmetrics(weights: Path, monkeypatch: pytest.MonkeyPatch, n
     monkeypatch.setattr(torchvision.models, BACKBONE[name], lambda weights=None: SimpleNamespace(features=features))
     restored, target = pair(64)
     theirs = learned_perceptual_image_patch_similarity(restored, target, net_type=net, reduction="none", normalize=True)
-    ours = perceptual(name, features)(restored, target)
+    ours = load_metric(name, features)(restored, target)
     assert ours == pytest.approx(theirs.flatten().tolist(), abs=1e-5) and min(ours) > 0
-    assert perceptual(name, features)(target, target) == [0.0, 0.0]
+    assert load_metric(name, features)(target, target) == [0.0, 0.0]
 
 
 def test_dists_is_torchmetrics(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,8 +48,8 @@ def test_dists_is_torchmetrics(weights: Path, monkeypatch: pytest.MonkeyPatch) -
     )
     restored, target = pair(48)
     theirs = deep_image_structure_and_texture_similarity(restored, target)
-    assert perceptual("dists", features)(restored, target) == pytest.approx(theirs.tolist(), abs=1e-5)
-    assert perceptual("dists", features)(target, target) == pytest.approx([0, 0], abs=1e-6)
+    assert load_metric("dists", features)(restored, target) == pytest.approx(theirs.tolist(), abs=1e-5)
+    assert load_metric("dists", features)(target, target) == pytest.approx([0, 0], abs=1e-6)
 
 
 def test_missing_weights_are_a_sentence_and_no_download(
@@ -62,7 +62,7 @@ def test_missing_weights_are_a_sentence_and_no_download(
         ("dists", "vgg16-397923af"),
         ("lpips_alex", "alexnet-owt-7be5be79"),
     ):
-        reason = missing(name, tmp_path)
+        reason = explain_missing(name, tmp_path)
         assert reason is not None and reason.startswith(f"{file}.pth") and reason.endswith("--weights FOLDER.")
-        assert "\n" not in reason and "https://" in reason and missing(name, None) == reason
-        assert missing(name, weights) is None
+        assert "\n" not in reason and "https://" in reason and explain_missing(name, None) == reason
+        assert explain_missing(name, weights) is None

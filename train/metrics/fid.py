@@ -20,7 +20,7 @@ _FROM = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/
 FEATURES = 2048  # of Inception v3's last pooling (Heusel et al. 2017)
 
 
-def missing(weights: Path | None) -> str | None:
+def explain_missing(weights: Path | None) -> str | None:
     """Why FID cannot be computed, in one sentence; None where it can. Nothing is downloaded."""
     if _file(weights) is None:
         return f"{INCEPTION[0]} is not here: put it (from {_FROM}) into a folder and say --weights FOLDER."
@@ -58,7 +58,7 @@ def frechet_distance(restored: Iterable[np.ndarray], others: Iterable[np.ndarray
 
 def load_inception(weights: Path | None) -> nn.Module:
     """FID's own Inception v3, uint8 (B, 3, H, W) -> (B, 2048). Raises BadInput."""
-    reason = missing(weights)
+    reason = explain_missing(weights)
     path = _file(weights)
     if reason is not None or path is None:
         raise BadInput(f"FID cannot be computed: {reason}")
