@@ -27,7 +27,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from degrade.engines.differentiable_jpeg import from_levels, jpeg, straight_through, to_levels
-from degrade.operations import apply as operations
+from degrade.operations.apply import check_sizes, iterate_steps
 from degrade.operations.blur import fast_kernel, mirror_indices
 from degrade.operations.kernels import make_kernel
 from degrade.operations.pixels import Image
@@ -61,7 +61,7 @@ def _checked(hq: Any, thetas: Any) -> Tensor:
         raise BadInput(f"A batch of {len(hq)} needs a list of {len(hq)} θ, one a sample, not {given}.")
     for theta in thetas:
         check_theta(theta)
-        operations.check_sizes(hq.shape[2], hq.shape[3], theta)
+        check_sizes(hq.shape[2], hq.shape[3], theta)
     low, high = hq.detach().aminmax()
     if not (low >= 0 and high <= 1):  # NaN fails too
         raise BadInput("A batch to degrade has values from 0 to 1, and this one has others: clamp it first.")
@@ -102,7 +102,7 @@ def _exact_pictures(hq: Tensor, theta: Theta) -> dict[int, Image]:
     if not wanted:
         return {}
     image = np.ascontiguousarray(hq.detach().float().permute(1, 2, 0).cpu().numpy())
-    run = operations.iterate_steps(image, steps[: max(wanted)], theta["version"])
+    run = iterate_steps(image, steps[: max(wanted)], theta["version"])
     return {at: picture for at, picture in itertools.chain([(0, image)], run) if at in wanted}
 
 

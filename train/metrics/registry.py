@@ -112,7 +112,7 @@ METRICS: dict[str, Metric] = {
     "l2_ld": Metric("L2-LD", "px", "lower", 3,
         "mean distance of the judge's five landmarks (eyes, nose, mouth corners), in pixels of a 512 px crop; "
         "published figures take points that are not known",
-        "ours, after HonestFace's table", nan=_NO_FACE),
+        "ours, after HonestFace's table", nan_reason=_NO_FACE),
     "ald_eyes": Metric("ALD eyes (ours)", "px", "lower", 3,
         f"{_ALD}; 22 points of brows and eyes, Frobenius norm", _ASFF, _DLIB, _NO_FACE),
     "ald_mouth": Metric("ALD mouth (ours)", "px", "lower", 3,

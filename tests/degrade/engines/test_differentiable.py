@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 from degrade.engines.differentiable import apply, quantise, run_steps
 from degrade.engines.differentiable_jpeg import jpeg, straight_through
 from degrade.operations import apply as exact
+from degrade.operations.jpeg import jpeg as encode_exactly
+from degrade.operations.pixels import quantise as quantise_exactly
+from degrade.operations.pixels import to_float, to_uint8
 from degrade.presets import PRESETS
 from degrade.sampling import sample_theta
+from degrade.theta import INTERPOLATIONS, VERSION
 from manifests.errors import BadInput
 
 ELLIPSE = {"op": "blur", "size": 21, "sigma_x": 1.3, "sigma_y": 3.1, "angle": 0.7}
@@ -24,8 +28,8 @@ SMOOTH = {
     "plateau_iso": [{**ELLIPSE, "kernel": "plateau_iso", "beta": 1.2}],
     "sinc": [{"op": "blur", "kernel": "sinc", "size": 13, "cutoff": 1.1}],
     "motion": [{"op": "blur", "kernel": "motion", "size": 15, "length": 9.0, "angle": 0.4}],
-    **{f"down {i}": [{"op": "downsample", "factor": 1.6, "interpolation": i}] for i in exact.INTERPOLATIONS},
-    **{f"enlarge {i}": [{"op": "downsample", "factor": 0.7, "interpolation": i}] for i in exact.INTERPOLATIONS},
+    **{f"down {i}": [{"op": "downsample", "factor": 1.6, "interpolation": i}] for i in INTERPOLATIONS},
+    **{f"enlarge {i}": [{"op": "downsample", "factor": 0.7, "interpolation": i}] for i in INTERPOLATIONS},
     "up": [
         {"op": "downsample", "factor": 2.3, "interpolation": "area"},
         {"op": "upsample", "interpolation": "bicubic"},
@@ -52,7 +56,7 @@ CHAIN = [
 @functools.cache
 def astronaut() -> np.ndarray:
     data = pytest.importorskip("skimage.data")
-    return exact.to_float(np.ascontiguousarray(data.astronaut()))
+    return to_float(np.ascontiguousarray(data.astronaut()))
 
 
 def picture(height: int = 72, width: int = 64, seed: int = 0) -> np.ndarray:
@@ -69,7 +73,7 @@ def levels(image: torch.Tensor, other: np.ndarray) -> np.ndarray:
     return np.abs(image.detach().permute(1, 2, 0).numpy() - other) * 255
 
 
-def theta(steps: list, version: int = exact.VERSION) -> dict:
+def theta(steps: list, version: int = VERSION) -> dict:
     return {"version": version, "steps": steps}
 
 
@@ -111,7 +115,7 @@ def test_forty_draws_on_real_faces_are_what_the_exact_engine_makes_of_them(prese
     for number, file in enumerate(files):
         pixels = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
         face = cv2.resize(pixels, (512, 512), interpolation=cv2.INTER_CUBIC)
-        apart.append(agrees(exact.to_float(face), preset, range(10 * number, 10 * number + 10)))
+        apart.append(agrees(to_float(face), preset, range(10 * number, 10 * number + 10)))
     assert np.quantile(np.stack(apart), 0.999) <= 1 and np.mean(apart) <= 0.02
 
 
@@ -123,7 +127,7 @@ def test_any_draw_at_any_size_is_what_the_exact_engine_makes_of_it_before_jpeg(p
     assert levels(ours, exact.run_steps(hq, before["steps"], before["version"])).max() <= 0.05
 
 
-@pytest.mark.parametrize("version", range(1, exact.VERSION + 1))
+@pytest.mark.parametrize("version", range(1, VERSION + 1))
 @pytest.mark.parametrize("name", [*SMOOTH, "poisson", "chain", "second order"])
 def test_every_operation_at_every_size(name, version):
     second = [*CHAIN[:4], *POISSON, {**ELLIPSE, "kernel": "iso"}, {"op": "jpeg", "quality": 40}, *CHAIN[4:]]
@@ -145,7 +149,7 @@ def test_the_second_of_two_jpegs_starts_from_the_exact_engines_picture():
         noisy = {"op": "noise", "sigma": 9.0, "gray": False, "seed": seed}
         steps = [CHAIN[0], noisy, {"op": "jpeg", "quality": 30}, {"op": "jpeg", "quality": 60}]
         ours = run_steps(batch(hq), [theta(steps)])[0]
-        assert np.array_equal(exact.to_uint8(ours.permute(1, 2, 0).numpy()), exact.to_uint8(exact.run_steps(hq, steps)))
+        assert np.array_equal(to_uint8(ours.permute(1, 2, 0).numpy()), to_uint8(exact.run_steps(hq, steps)))
     guess = batch(hq[:32, :32]).requires_grad_()
     (gradient,) = torch.autograd.grad(apply(guess, [theta(steps)]).sum(), guess)
     assert gradient.isfinite().all() and gradient.mean() > 0.9  # it passes through as if nothing had been replaced
@@ -167,10 +171,10 @@ def test_a_jpeg_of_8_bits_is_the_decoded_file_bit_for_bit(height, width, quality
     hq = picture(height, width, seed)
     if rough:
         hq = np.random.default_rng(seed).random((height, width, 3), np.float32)
-    hq = exact.quantise(hq)
+    hq = quantise_exactly(hq)
     for dtype in (torch.float32, torch.float64):
         ours = jpeg(batch(hq).to(dtype), [quality])[0].float()
-        assert np.array_equal(exact.to_uint8(ours.permute(1, 2, 0).numpy()), exact.to_uint8(exact.jpeg(hq, quality)))
+        assert np.array_equal(to_uint8(ours.permute(1, 2, 0).numpy()), to_uint8(encode_exactly(hq, quality)))
 
 
 def test_each_sample_of_a_batch_has_its_own_theta_and_its_own_result():
