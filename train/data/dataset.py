@@ -14,9 +14,9 @@ from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceDetector
 from degrade.operations.apply import apply
 from degrade.operations.pixels import to_float, to_uint8
-from degrade.theta import Theta
 from degrade.presets import find_preset
 from degrade.sampling import make_generator
+from degrade.theta import Theta
 from manifests.errors import BadInput
 from train.data.augment import augmented, check_augment
 from train.data.sampling import MILD, Sample, draw_sample, draw_theta, drawn_mildly

@@ -31,7 +31,15 @@ from manifests.errors import BadInput, LikenessError
 from train.backbones import load_backbone
 from train.metrics import deg_recognizer, fid, landmarks, lpips_dists, no_reference
 from train.metrics.identity import SAME_IMAGE, angle_degrees, embedding, id_references, id_target
-from train.metrics.landmarks import EYES, MOUTH, affine_change, affine_distance, find_5_points, find_68_points, point_distance
+from train.metrics.landmarks import (
+    EYES,
+    MOUTH,
+    affine_change,
+    affine_distance,
+    find_5_points,
+    find_68_points,
+    point_distance,
+)
 from train.metrics.psnr_ssim import ms_ssim, psnr, ssim
 from train.metrics.reference_copying import copy_ratio, takeover
 from train.metrics.registry import METRICS

@@ -16,7 +16,16 @@ from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face
 from curate.faces.decode import decode
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
-from train.metrics.landmarks import EYES, MOUTH, affine_change, affine_distance, explain_missing, find_5_points, find_68_points, point_distance
+from train.metrics.landmarks import (
+    EYES,
+    MOUTH,
+    affine_change,
+    affine_distance,
+    explain_missing,
+    find_5_points,
+    find_68_points,
+    point_distance,
+)
 
 POINTS = arrays(np.float64, (1, 20, 2), elements=st.floats(-40, 40)).map(lambda p: p + 256)
 SMALL = st.floats(-0.4, 0.4)
