@@ -18,8 +18,8 @@ from manifests.runtime.text import format_count, make_printable
 
 if TYPE_CHECKING:
     from degrade.frozen.dataset_sets import SetSummary
-    from degrade.frozen.verify import Verification
     from degrade.frozen.folders import FolderSummary
+    from degrade.frozen.verify import Verification
 
 _Json = Annotated[bool, typer.Option("--json", help="Print figures as JSON and nothing else.")]
 _Workers = Annotated[
@@ -171,7 +171,9 @@ def _replay(
 
 
 def _made(report: SetSummary | FolderSummary) -> str:
-    mended = f", {report.images_repaired} of them because the file was not what was frozen" if report.images_repaired else ""
+    mended = (
+        f", {report.images_repaired} of them because the file was not what was frozen" if report.images_repaired else ""
+    )
     return f"{report.images_written} made now{mended}"
 
 
@@ -192,10 +194,9 @@ def verify(
 
     Example: likeness verify DATASET/lq/gfpgan-test-512-s0
     """
-    from degrade.frozen.dataset_sets import list_sets, count_images
-    from degrade.frozen.verify import verify_set
-    from degrade.frozen.verify import verify_folder
+    from degrade.frozen.dataset_sets import count_images, list_sets
     from degrade.frozen.set_files import read_card, read_set_rows
+    from degrade.frozen.verify import verify_folder, verify_set
     from manifests.errors import BadInput
     from manifests.runtime.workers import count_cores
 

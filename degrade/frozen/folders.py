@@ -16,7 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from degrade.frozen.jobs import Job, check_engine, open_untrusted_job_pool, run_jobs
-from degrade.frozen.set_files import CARD, THETAS, Row, decode_name, encode_card, encode_name, encode_rows, finish_set, make_card, read_card, read_set_rows
+from degrade.frozen.set_files import (
+    CARD,
+    THETAS,
+    Row,
+    decode_name,
+    encode_card,
+    encode_name,
+    encode_rows,
+    finish_set,
+    make_card,
+    read_card,
+    read_set_rows,
+)
 from degrade.presets import find_preset
 from degrade.sampling import check_seed, sample_theta
 from degrade.theta import Theta

@@ -8,7 +8,19 @@ from typing import Any
 
 from degrade.frozen.folders import FolderSummary, Progress, read_output_card
 from degrade.frozen.jobs import Job, check_engine, open_untrusted_job_pool, run_jobs
-from degrade.frozen.set_files import CARD, THETAS, Row, compare_versions, decode_name, encode_card, encode_name, finish_set, make_card, read_card, read_theta_file
+from degrade.frozen.set_files import (
+    CARD,
+    THETAS,
+    Row,
+    compare_versions,
+    decode_name,
+    encode_card,
+    encode_name,
+    finish_set,
+    make_card,
+    read_card,
+    read_theta_file,
+)
 from manifests.errors import BadInput
 from manifests.runtime.files import lock_folder, remove_temporary_files, sha256_bytes, sha256_file, write_atomically
 from manifests.runtime.workers import check_workers

@@ -10,8 +10,26 @@ from typing import Any
 
 from degrade.frozen.dataset_sets import STAGE, Progress, list_sets, lq_path
 from degrade.frozen.folders import find_images
-from degrade.frozen.jobs import Comparison, Job, check_engine, compare_job, compare_jobs, open_job_pool, open_untrusted_job_pool
-from degrade.frozen.set_files import CARD, SET_FILES, THETAS, card_draws_rows, compare_versions, decode_name, encode_name, read_card, read_set_rows
+from degrade.frozen.jobs import (
+    Comparison,
+    Job,
+    check_engine,
+    compare_job,
+    compare_jobs,
+    open_job_pool,
+    open_untrusted_job_pool,
+)
+from degrade.frozen.set_files import (
+    CARD,
+    SET_FILES,
+    THETAS,
+    card_draws_rows,
+    compare_versions,
+    decode_name,
+    encode_name,
+    read_card,
+    read_set_rows,
+)
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path

@@ -16,8 +16,8 @@ from curate.config import CurateConfig
 from curate.detection.stages import choose_faces, detect, scan, with_models
 from curate.photos.scan import offered, scan_batch
 from degrade.frozen.jobs import Job, compare_jobs, open_untrusted_job_pool, run_jobs
-from degrade.sampling import sample_theta
 from degrade.presets import find_preset
+from degrade.sampling import sample_theta
 from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Photo
@@ -128,7 +128,8 @@ def test_degrade_skips_a_picture_that_hangs_or_kills_its_worker(tmp_path):
     (tmp_path / "h.png").write_bytes(b"h")
     (tmp_path / "d.png").write_bytes(b"d")
     jobs = [
-        Job(tmp_path / f"{name}.png", 32, sample_theta(find_preset("gfpgan"), 0, name), tmp_path / "a.png") for name in "had"
+        Job(tmp_path / f"{name}.png", 32, sample_theta(find_preset("gfpgan"), 0, name), tmp_path / "a.png")
+        for name in "had"
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("degrade.frozen.jobs._start_worker", kill_at_decode)
