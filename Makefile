@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/likeness demo --into $(DEMO)
+	$(BIN)/likeness demo --out $(DEMO)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

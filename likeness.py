@@ -75,12 +75,13 @@ def _front(
 @app.command()
 def run(
     photos: Annotated[list[Path], typer.Argument(help=curate.cli.PHOTOS_HELP, metavar="PHOTOS...")],
-    into: Annotated[Path, typer.Option(help="The dataset's folder; made where it does not exist.", metavar="DATASET")],
+    out: Annotated[Path, typer.Option(help="The dataset's folder; made where it does not exist.", metavar="DATASET")],
     faces: Annotated[str, typer.Option(help=curate.cli.FACES_HELP)] = "auto",
-    split: Annotated[str, typer.Option(help=curate.cli.SPLIT_HELP)] = "identity",
+    split_by: Annotated[str, typer.Option(help=curate.cli.SPLIT_HELP)] = "identity",
     pairs: Annotated[str, typer.Option(help=curate.cli.PAIRS_HELP)] = "random",
-    out: Annotated[
-        Path | None, typer.Option(help="The training run's folder.", show_default="DATASET/run", metavar="RUN")
+    training_run: Annotated[
+        Path | None,
+        typer.Option("--run", help="The training run's folder.", show_default="DATASET/run", metavar="RUN"),
     ] = None,
     images: Annotated[
         int | None, typer.Option(min=1, help="Images seen in training before it ends.", show_default="the recipe's")
@@ -98,7 +99,7 @@ def run(
 
     Other recipes need more than photos: `likeness train` has them.
 
-    Example: likeness run ~/Photos --into dataset
+    Example: likeness run ~/Photos --out dataset
     """
     from curate.config import CurateConfig, PairRules, SplitRules
     from curate.options import check_options
@@ -106,13 +107,13 @@ def run(
     from train.recipes import find_recipe
     from train.restore.output_paths import check_run_folder
 
-    told, folder, pair_rules = find_recipe(RECIPE), out or into / "run", PairRules(pairs)
-    config = CurateConfig(faces=faces, split=SplitRules(policy=split), pairs=pair_rules)
+    told, folder, pair_rules = find_recipe(RECIPE), training_run or out / "run", PairRules(pairs)
+    config = CurateConfig(faces=faces, split=SplitRules(policy=split_by), pairs=pair_rules)
     processes = count_cores() if workers is None else workers
-    check_options(photos, into, config, processes)
+    check_options(photos, out, config, processes)
     check_run_folder(folder)
     if dry_run:
-        _say_plan(photos, into, folder, told, images, as_json)
+        _say_plan(photos, out, folder, told, images, as_json)
         return
     from curate.pipeline import curate as curate_photos
     from degrade.frozen.dataset_sets import make_set, plan_set
@@ -121,27 +122,27 @@ def run(
     from train.evaluation.evaluate import Asked, evaluate
 
     with show_progress("items", as_json) as progress:
-        summary = curate_photos(photos, into, config, processes, progress)
+        summary = curate_photos(photos, out, config, processes, progress)
         _say(as_json, curate.cli.told(summary))
-        _refuse_untrainable(summary, into)
+        _refuse_untrainable(summary, out)
         options = (told.preset, "test", seed, told.size)
-        total, made = plan_set(into, *options).images, 0
+        total, made = plan_set(out, *options).images, 0
 
         def degraded(count: int) -> None:
             nonlocal made
             made += count
             progress("degrade", made, total)
 
-        frozen = make_set(into, *options, workers=processes, progress=degraded)
+        frozen = make_set(out, *options, workers=processes, progress=degraded)
     _say(as_json, f"frozen   {frozen.images} images in {frozen.folder}")
-    ending = train.fit.cli.run_training(into, folder, RECIPE, images, seed, quiet=as_json)
+    ending = train.fit.cli.run_training(out, folder, RECIPE, images, seed, quiet=as_json)
     if ending.why.startswith("SIG"):
         raise typer.Exit(130)
     judge = _judge_in_no_loss(folder)
     with show_progress("images", as_json) as progress:
-        own = evaluate(folder, into, lq_set=Path(frozen.folder).name, progress=progress)
-        judged = evaluate(folder, into, Path(frozen.folder).name, Asked(judge=judge)) if judge else None
-    page = build_report(into, [folder])
+        own = evaluate(folder, out, lq_set=Path(frozen.folder).name, progress=progress)
+        judged = evaluate(folder, out, Path(frozen.folder).name, Asked(judge=judge)) if judge else None
+    page = build_report(out, [folder])
     if as_json:
         typer.echo(json.dumps({"own": own, "judged": judged, "report": str(page)}))
         return
@@ -151,15 +152,15 @@ def run(
 
 
 def _say_plan(
-    photos: list[Path], into: Path, folder: Path, told: Recipe, images: int | None, as_json: bool = False
+    photos: list[Path], out: Path, folder: Path, told: Recipe, images: int | None, as_json: bool = False
 ) -> None:
     end = told.images if images is None else images
     if as_json:
-        plan = {"photos": [str(path) for path in photos], "into": str(into), "preset": told.preset, "size": told.size}
+        plan = {"photos": [str(path) for path in photos], "dataset": str(out), "preset": told.preset, "size": told.size}
         typer.echo(json.dumps({**plan, "recipe": told.name, "images": end, "run": str(folder)}))
         return
-    typer.echo(f"Would curate {len(photos)} paths into {into}, freeze {told.preset} at {told.size} px,")
-    typer.echo(f"train {told.name} for {end} images into {folder}, evaluate it and write {into / 'report'}.")
+    typer.echo(f"Would curate {len(photos)} paths into {out}, freeze {told.preset} at {told.size} px,")
+    typer.echo(f"train {told.name} for {end} images into {folder}, evaluate it and write {out / 'report'}.")
 
 
 def _judge_in_no_loss(run: Path) -> str | None:
@@ -170,26 +171,26 @@ def _judge_in_no_loss(run: Path) -> str | None:
     return "dlib" if learned and find_spec("dlib") and find_spec("face_recognition_models") else None
 
 
-def _refuse_untrainable(summary: Summary, into: Path) -> None:
+def _refuse_untrainable(summary: Summary, out: Path) -> None:
     from manifests.errors import BadInput
 
     missing = [name for name in ("train", "test") if not summary.pairs.get(name)]
     if missing:
         lacking = f"The {' and '.join(missing)} split has no target with a reference: add photos."
         why = " ".join(summary.notices) or lacking
-        raise BadInput(f"{into} is curated and cannot be trained on. {why}")
+        raise BadInput(f"{out} is curated and cannot be trained on. {why}")
 
 
 @app.command()
 def demo(
-    into: Annotated[Path, typer.Option(help="The dataset's folder.", metavar="DIR")] = Path("demo_dataset"),
+    out: Annotated[Path, typer.Option(help="The dataset's folder.", metavar="DIR")] = Path("demo_dataset"),
     images: Annotated[int, typer.Option(min=1, help="Images seen in training before it ends.")] = 3200,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
 ) -> None:
     """The main job, offline, on variations of eight faces that come inside installed packages: a smoke run, no
     benchmark.
 
-    Example: likeness demo --into demo_dataset
+    Example: likeness demo --out demo_dataset
     """
     from curate.demo import NOTICE, demo_photos
     from curate.options import check_dataset_folder
@@ -197,12 +198,12 @@ def demo(
     from train.recipes import find_recipe
 
     typer.echo(NOTICE)
-    check_dataset_folder([into / "photos"], into)
+    check_dataset_folder([out / "photos"], out)
     if dry_run:
-        _say_plan([into / "photos"], into, into / "run", find_recipe(RECIPE), images)
+        _say_plan([out / "photos"], out, out / "run", find_recipe(RECIPE), images)
         return
-    demo_photos(into / "photos", make_generator("demo"))
-    run([into / "photos"], into, faces="dlib", images=images)
+    demo_photos(out / "photos", make_generator("demo"))
+    run([out / "photos"], out, faces="dlib", images=images)
 
 
 @app.command()
@@ -264,7 +265,7 @@ def main() -> None:
     # OpenMP's threads spin while they wait for each other; on cores that others use too, that made a training step four
     # times slower (8.1 s against 1.9 s), and on idle cores it gains nothing. Must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # an unset variable in a script: --into "" would make the current directory a dataset
+    # an unset variable in a script: --out "" would make the current directory a dataset
     if any(not word or (word.startswith("--") and word.endswith("=")) for word in sys.argv[1:]):
         _fail("An argument is empty: name a path or a value.", 2)
     words = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]

@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--without-peers", action="store_true", help="score ours alone")
     parser.add_argument("--name", default="grouping", help="of benchmarks/results/NAME.json, with --keep")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--into", type=Path, help="keep the dataset here")
+    parser.add_argument("--out", type=Path, help="keep the dataset here")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/NAME.json")
     told = parser.parse_args()
     if not told.without_peers and any(find_spec(package) is None for package in ("dlib", "infomap", "sklearn")):
@@ -162,7 +162,7 @@ def main() -> None:
         beside = told.aliases or told.source[0].resolve().parent / "aliases.json"
         aliases = json.loads(beside.read_text()) if beside.is_file() else {}
         with tempfile.TemporaryDirectory() as scratch:
-            dataset = told.into or Path(scratch) / "dataset"
+            dataset = told.out or Path(scratch) / "dataset"
             curate(told.source, dataset, CurateConfig(faces=told.faces), told.workers)
             names, identities, vectors, files = labelled_faces(dataset, aliases)
         result["curate"] = figures(names, np.unique(identities, return_inverse=True)[1])

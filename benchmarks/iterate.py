@@ -1,6 +1,6 @@
 """Does a restorer get better by cleaning its own training targets, or by taking more steps?
 
-    python benchmarks/iterate.py PHOTOS --into DATASET --faces SPEC --judge dlib [--images 9600] [--keep]
+    python benchmarks/iterate.py PHOTOS --out DATASET --faces SPEC --judge dlib [--images 9600] [--keep]
 
 Curates with the folder names as labels and freezes the test set of benchmarks/reference_benefit.py, whose people are a
 fixed list. Then `likeness iterate --rounds 2` trains recipe `tiny` on the originals (round 0) and twice more on cleaned
@@ -117,16 +117,16 @@ def times(run: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, nargs="?", help="a folder of a folder a person; none: it is curated")
-    parser.add_argument("--into", type=Path, required=True, help="the dataset's folder")
+    parser.add_argument("--out", type=Path, required=True, help="the dataset's folder")
     parser.add_argument("--faces", default="auto", help="as for `likeness curate`")
     parser.add_argument("--judge", default="dlib", help="dlib, or an .onnx recognizer, that is in no loss")
     parser.add_argument("--images", type=int, default=9_600, help="images seen in training, by each of the four")
     parser.add_argument("--size", type=int, default=128, help="pixels of the frozen set: the recipe's")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/iterate.json")
     told = parser.parse_args()
-    dataset, lq_set = told.into, f"codeformer-test-{told.size}-s0"
+    dataset, lq_set = told.out, f"codeformer-test-{told.size}-s0"
     if told.photos is not None:
-        likeness("curate", told.photos, "--into", dataset, "--faces", told.faces, "--labels", "folder")
+        likeness("curate", told.photos, "--out", dataset, "--faces", told.faces, "--labels", "folder")
     likeness("degrade", dataset, "--preset", "codeformer", "--split", "test", "--size", told.size, "--seed", 0)
     people = people_of(dataset, lq_set)
     print(f"test people: {', '.join(people)}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Do references help, and does it matter whose they are? Trained on some people of a folder, measured on others.
 
-    python benchmarks/reference_benefit.py PHOTOS --into DATASET --faces SPEC --judge dlib [--plot FILE.svg] [--keep]
+    python benchmarks/reference_benefit.py PHOTOS --out DATASET --faces SPEC --judge dlib [--plot FILE.svg] [--keep]
 
 Curates with the folder names as labels, degrades, trains recipe `tiny` and measures: the LQ input, 0, 1, 2, 4 and 8
 references, and 4 shown in ways that should not be, another person's among them (`likeness counterfactuals`), with
@@ -94,7 +94,7 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, nargs="?", help="a folder of a folder a person; not needed with --run")
-    parser.add_argument("--into", type=Path, required=True, help="the dataset's folder")
+    parser.add_argument("--out", type=Path, required=True, help="the dataset's folder")
     parser.add_argument("--faces", default="auto", help="as for `likeness curate`")
     parser.add_argument("--judge", default="dlib", help="dlib, or an .onnx recognizer, that is in no loss")
     parser.add_argument("--run", type=Path, help="a run that is there; default: train INTO/run")
@@ -110,20 +110,20 @@ def main() -> None:
     if told.photos is None and told.run is None:
         parser.error("name the folder of photos, or a run with --run.")
     if told.run is None:
-        likeness("curate", told.photos, "--into", told.into, "--faces", told.faces, "--labels", "folder")
+        likeness("curate", told.photos, "--out", told.out, "--faces", told.faces, "--labels", "folder")
     lq_set = f"codeformer-{told.split}-{told.size}-s0"
-    likeness("degrade", told.into, "--preset", "codeformer", "--split", told.split, "--size", told.size, "--seed", 0)
-    people = people_of(told.into, lq_set)
+    likeness("degrade", told.out, "--preset", "codeformer", "--split", told.split, "--size", told.size, "--seed", 0)
+    people = people_of(told.out, lq_set)
     print(f"{told.split} people: {', '.join(people)}", file=sys.stderr)
     fixed = hashed(people) == sorted(PEOPLE[told.split])
     if not fixed:
         print(f"These are not the fixed {told.split} people: not comparable with what is kept.", file=sys.stderr)
         if told.keep:
             sys.exit("Nothing is measured: leave --keep away, or use ../shared/data/people_crops with --labels folder.")
-    run = told.run or told.into / "run"
+    run = told.run or told.out / "run"
     if told.run is None:
         length = () if told.images is None else ("--images", told.images)
-        likeness("train", told.into, "--recipe", "tiny", "--out", run, "--minutes", told.minutes, *length)
+        likeness("train", told.out, "--recipe", "tiny", "--out", run, "--minutes", told.minutes, *length)
 
     from manifests.runtime.progress import show_progress
     from train.evaluation.counterfactuals import METRICS_ASKED, counterfactuals, plot
@@ -131,7 +131,7 @@ def main() -> None:
 
     with show_progress("images", True) as progress:
         asked = Asked(references=MOST, metrics=(*METRICS_ASKED, "ssim"), judge=told.judge)
-        result = counterfactuals(run, told.into, lq_set, asked, progress)
+        result = counterfactuals(run, told.out, lq_set, asked, progress)
     if result["judge"]["is_the_datasets_own"]:
         sys.exit(f"{told.judge} is the recognizer that the restorer was trained through: name another judge.")
     if result["unseen_in_training"] != "checked":

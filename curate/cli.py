@@ -29,9 +29,9 @@ PAIRS_HELP = (
 
 def curate(
     photos: Annotated[list[Path], typer.Argument(help=PHOTOS_HELP, metavar="PHOTOS...")],
-    into: Annotated[Path, typer.Option(help="The dataset's folder; made where it does not exist.", metavar="DATASET")],
+    out: Annotated[Path, typer.Option(help="The dataset's folder; made where it does not exist.", metavar="DATASET")],
     faces: Annotated[str, typer.Option(help=FACES_HELP)] = "auto",
-    split: Annotated[str, typer.Option(help=SPLIT_HELP)] = "identity",
+    split_by: Annotated[str, typer.Option(help=SPLIT_HELP)] = "identity",
     pairs: Annotated[str, typer.Option(help=PAIRS_HELP)] = "random",
     min_photos: Annotated[int, typer.Option(help="Photos of a person below which its faces are no targets.")] = 2,
     min_references: Annotated[int, typer.Option(help="Usable references below which a face is no target.")] = 1,
@@ -82,7 +82,7 @@ def curate(
 
     The same command again resumes, and looks only at what is new.
 
-    Example: likeness curate ~/Photos --into dataset
+    Example: likeness curate ~/Photos --out dataset
     """
     from curate.config import CurateConfig, GroupRules, PairRules, SplitRules
     from curate.detection.screen import load_filters, with_min_inter_ocular
@@ -103,21 +103,21 @@ def curate(
         require_consent=require_consent,
         screen=screen,
         group=GroupRules(same_person=same_person, one_person_may_appear_twice=one_person_may_appear_twice),
-        split=SplitRules(policy=split),
+        split=SplitRules(policy=split_by),
         pairs=PairRules(pairs, min_photos, min_references, max_references),
     )
     processes = count_cores() if workers is None else workers
-    check_options(photos, into, config, processes)
+    check_options(photos, out, config, processes)
     if dry_run:
-        _say_would(photos, into, as_json)
+        _say_would(photos, out, as_json)
         return
     with show_progress("items", as_json) as progress:
-        summary = run(photos, into, config, processes, progress)
+        summary = run(photos, out, config, processes, progress)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(summary), sort_keys=True))
         return
     typer.echo(told(summary))
-    typer.echo(f"Next: {_next(summary, into)}")
+    typer.echo(f"Next: {_next(summary, out)}")
 
 
 def optout(
@@ -126,7 +126,7 @@ def optout(
         list[str] | None,
         typer.Option(help="A photo: its file, or the sha256 of its bytes; may be given again.", metavar="FILE|SHA256"),
     ] = None,
-    photos: Annotated[Path | None, typer.Option("--list", help="Such photos, one a line.", metavar="FILE")] = None,
+    photo_list: Annotated[Path | None, typer.Option(help="Such photos, one a line.", metavar="FILE")] = None,
     face: Annotated[
         list[Path] | None,
         typer.Option(help="A photo that shows the person alone; may be given again.", metavar="IMAGE"),
@@ -160,13 +160,13 @@ def optout(
     from manifests.privacy.optout import plan_optout, read_photo_list
     from manifests.privacy.purge import purge
 
-    told = [*(photo or []), *(read_photo_list(photos) if photos is not None else [])]
+    told = [*(photo or []), *(read_photo_list(photo_list) if photo_list is not None else [])]
     if not told and not face:
-        raise BadInput("Say who opts out: --photo, --list or --face.")
+        raise BadInput("Say who opts out: --photo, --photo-list or --face.")
     if remember_face and not face:
         raise BadInput("--remember-face belongs to --face.")
     if told and face:
-        raise BadInput("Photos and faces are two commands: say --photo and --list, or --face.")
+        raise BadInput("Photos and faces are two commands: say --photo and --photo-list, or --face.")
     if told:
         plan = plan_optout(dataset, told, run or [])
         if confirmed(plan, dry_run, yes, as_json):
@@ -327,23 +327,23 @@ def told(summary: Summary) -> str:
     return "\n".join([*lines, *(f"Note: {notice}" for notice in summary.notices)])
 
 
-def _next(summary: Summary, into: Path) -> str:
+def _next(summary: Summary, out: Path) -> str:
     """What can be done with what there is."""
     if not summary.files.get("ok"):
         return "name a folder that holds photos."
     if not summary.identities:
-        return f"likeness manifest show {into} says what became of the photos."
-    train = f", likeness train {into} --out RUN" if summary.pairs.get("train") else ""
-    return f"likeness manifest show {into}, likeness report {into}{train}"
+        return f"likeness manifest show {out} says what became of the photos."
+    train = f", likeness train {out} --out RUN" if summary.pairs.get("train") else ""
+    return f"likeness manifest show {out}, likeness report {out}{train}"
 
 
-def _say_would(photos: list[Path], into: Path, as_json: bool) -> None:
+def _say_would(photos: list[Path], out: Path, as_json: bool) -> None:
     from curate.photos.scan import offered
     from manifests.ledger.records import File
 
     found = list(offered(photos))
     refused = sum(isinstance(item, File) for item in found)
     if as_json:
-        typer.echo(json.dumps({"files": len(found) - refused, "not_walked": refused, "into": str(into)}))
+        typer.echo(json.dumps({"files": len(found) - refused, "not_walked": refused, "dataset": str(out)}))
         return
-    typer.echo(f"Would look at {len(found) - refused} files ({refused} cannot be walked) and write {into}.")
+    typer.echo(f"Would look at {len(found) - refused} files ({refused} cannot be walked) and write {out}.")

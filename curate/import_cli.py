@@ -17,12 +17,12 @@ def import_lists(
         Path, typer.Argument(help="A folder with a folder a person; FFHQ-Ref's folder, or one CSV.", metavar="SOURCE")
     ],
     format: Annotated[str, typer.Option(help="labelled-folder (CelebRef-HQ) or refldm.", metavar="FORMAT")],
-    into: Annotated[Path, typer.Option(help="The dataset's folder; made where it does not exist.", metavar="DATASET")],
-    images: Annotated[
+    out: Annotated[Path, typer.Option(help="The dataset's folder; made where it does not exist.", metavar="DATASET")],
+    pictures: Annotated[
         Path | None,
         typer.Option(help="refldm: the folder that the names lie below.", show_default="beside the lists"),
     ] = None,
-    splits: Annotated[
+    split_lists: Annotated[
         Path | None,
         typer.Option(
             help="Folder with train_image.txt, val_image.txt, test_image.txt: a picture a line, or a person's folder.",
@@ -46,7 +46,7 @@ def import_lists(
     They hold on every later run of curate. Faces are found and aligned anew; docs/formats.md says what that means for
     pictures that are aligned already.
 
-    Example: likeness manifest import FFHQ-Ref --format refldm --images images1024x1024 --into DATASET
+    Example: likeness manifest import FFHQ-Ref --format refldm --pictures images1024x1024 --out DATASET
     """
     from curate.config import CurateConfig, PairRules
     from curate.detection.screen import load_filters
@@ -58,9 +58,9 @@ def import_lists(
 
     config = CurateConfig(faces=faces, landmarks=landmarks, screen=load_filters(filters), pairs=PairRules(pairs))
     processes = count_cores() if workers is None else workers
-    check_options([], into, config, processes)
-    lists = read_lists(source, format, images, splits)
-    check_dataset_folder([source], into)
+    check_options([], out, config, processes)
+    lists = read_lists(source, format, pictures, split_lists)
+    check_dataset_folder([source], out)
     if dry_run:
         counts = {
             "photos": len(lists.photos),
@@ -75,15 +75,15 @@ def import_lists(
             return
         typer.echo(
             f"Would import {counts['photos']} pictures of {counts['labels']} people, {counts['targets']} targets with "
-            f"references, {counts['in_a_split']} pictures in a split, into {into}."
+            f"references, {counts['in_a_split']} pictures in a split, into {out}."
         )
         for notice in lists.notices:
             typer.echo(f"Note: {notice}")
         return
     with show_progress("items", as_json) as progress:
-        summary = curate(lists.photos, into, config, processes, progress, lists)
+        summary = curate(lists.photos, out, config, processes, progress, lists)
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(summary), "missing": lists.missing}, sort_keys=True))
         return
     typer.echo(told(summary))
-    typer.echo(f"Next: likeness manifest show {into}, likeness manifest check {into}")
+    typer.echo(f"Next: likeness manifest show {out}, likeness manifest check {out}")

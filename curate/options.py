@@ -26,7 +26,7 @@ def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, w
     if config.landmarks not in (None, "dlib"):
         raise BadInput(f"--landmarks {config.landmarks}: only dlib is known.")
     if config.split.policy not in SPLITS:
-        raise BadInput(f"--split {config.split.policy}: say {' or '.join(SPLITS)}.")
+        raise BadInput(f"--split-by {config.split.policy}: say {' or '.join(SPLITS)}.")
     check_number("--same-person", config.group.same_person, -1, 1, "a cosine")
     check_labels(config.labels)
     if config.sidecar is not None:
@@ -52,12 +52,12 @@ def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:
     once it is a dataset, nothing else in it would be found as photos any more.
     """
     if (file := find_blocking_file(dataset)) is not None:
-        raise BadInput(f"{make_printable(file)} is a file and a dataset is a folder: name another one with --into.")
+        raise BadInput(f"{make_printable(file)} is a file and a dataset is a folder: name another one with --out.")
     if not dataset.is_dir():
         return
     for path in photos:
         if path.is_dir() and path.samefile(dataset):
-            raise BadInput(f"--into {make_printable(dataset)} is the folder of the photos itself: name another folder.")
+            raise BadInput(f"--out {make_printable(dataset)} is the folder of the photos itself: name another folder.")
     if os.path.lexists(dataset / LEDGER_NAME):
         return
     offered = [Path(os.path.realpath(path)) for path in photos]
@@ -69,7 +69,6 @@ def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:
             and not any(path == here or here in path.parents for path in offered)
         ):
             raise BadInput(
-                f"--into {make_printable(dataset)} is no dataset and holds other things, "
-                f"{make_printable(child.name)} for one: "
-                "name a new or an empty folder."
+                f"--out {make_printable(dataset)} is no dataset and holds other things, "
+                f"{make_printable(child.name)} for one: name a new or an empty folder."
             )

@@ -134,11 +134,11 @@ def summarise(ledger: Ledger, models: FaceModels, told: Sequence[str] = ()) -> S
     elif not pairs:
         notices.append("No person has two usable photos, so there are no reference pairs to train or test on.")
     elif splits and splits[0].policy == "identity" and people < 3:
-        # `likeness manifest import` has no --split
+        # `likeness manifest import` has no --split-by
         instead = (
-            "name the splits with --splits"
+            "name the lists of the splits with --split-lists"
             if ledger.read_rows(ListEntry)
-            else "say --split photos for a personal restorer"
+            else "say --split-by photos for a personal restorer"
         )
         notices.append(
             f"Only {people} {'person has' if people == 1 else 'people have'} two photos or more, too few for train, "

@@ -183,7 +183,7 @@ def _say(report: object, as_json: bool, sentence: str) -> None:
 
 def verify(
     lq: Annotated[Path, typer.Argument(help="A frozen set, or a dataset for all its sets.", metavar="LQ_SET|DATASET")],
-    source: Annotated[
+    pictures: Annotated[
         Path | None,
         typer.Option(help="Where the clean pictures of a set are now.", show_default="where its card says"),
     ] = None,
@@ -206,8 +206,8 @@ def verify(
     found: list[Verification] = []
     dataset = lq if _is_dataset(lq) else lq.absolute().parent.parent
     if _is_dataset(dataset) and (dataset == lq or lq.absolute().parent.name == "lq"):
-        if source is not None:
-            raise BadInput(f"{dataset} is a dataset and knows its clean pictures: leave --source away.")
+        if pictures is not None:
+            raise BadInput(f"{dataset} is a dataset and knows its clean pictures: leave --pictures away.")
         names = list_sets(dataset) if dataset == lq else [lq.absolute().name]
         if not names:
             raise BadInput(f"{lq} has no frozen set yet: make one with `likeness degrade {lq}`.")
@@ -217,7 +217,7 @@ def verify(
     else:
         read_card(lq)
         with _progress(lq.resolve().name, len(read_set_rows(lq)), as_json) as advance:
-            found.append(verify_folder(lq, workers, advance, source))
+            found.append(verify_folder(lq, workers, advance, pictures))
     if as_json:
         typer.echo(json.dumps([verified.to_json() for verified in found], sort_keys=True))
     else:
@@ -256,14 +256,14 @@ def preview(
     image: Annotated[Path, typer.Argument(help="Any picture; a 512 px face shows what the presets were made for.")],
     out: Annotated[Path, typer.Option(help="The sheet, a PNG.")],
     preset: Annotated[list[str] | None, typer.Option(help="May be given again.", show_default="all")] = None,
-    seeds: Annotated[int, typer.Option(help="Degradations per preset.", min=1, max=32)] = 4,
+    columns: Annotated[int, typer.Option(help="Degradations per preset.", min=1, max=32)] = 4,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The first of them.")] = 0,
     size: Annotated[int, typer.Option(help="Longer side before degrading, pixels.", min=16, max=4096)] = 512,
     dry_run: _DryRun = False,
 ) -> None:
     """Write a contact sheet: a row a preset, the clean picture, then one degradation a seed.
 
-    Example: likeness preview face.png --out sheet.png --seeds 6
+    Example: likeness preview face.png --out sheet.png --columns 6
     """
     from degrade.frozen.jobs import decode_apart, encode_png
     from degrade.presets import PRESETS, find_preset
@@ -287,10 +287,10 @@ def preview(
     if out.suffix.lower() != ".png":
         raise BadInput(f"--out is {out}; a sheet is a PNG, so let its name end in .png.")
     if dry_run:
-        typer.echo(f"Would write {len(chosen)} rows of {seeds} degradations to {out}.")
+        typer.echo(f"Would write {len(chosen)} rows of {columns} degradations to {out}.")
         return
-    write_atomically(out, encode_png(make_contact_sheet(pixels, chosen, list(range(seed, seed + seeds)), size)))
+    write_atomically(out, encode_png(make_contact_sheet(pixels, chosen, list(range(seed, seed + columns)), size)))
     # lengths in θ are pixels, and the published ranges are for faces of 512
     small = min(size, max(pixels.shape)) / 512
     note = f" At {small * 512:.0f} px a preset is {1 / small:.2g} times as severe as at its 512." if small < 1 else ""
-    typer.echo(f"{out}: {format_count(len(chosen), 'preset')}, {format_count(seeds, 'seed')} each.{note}")
+    typer.echo(f"{out}: {format_count(len(chosen), 'preset')}, {format_count(columns, 'seed')} each.{note}")

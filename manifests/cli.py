@@ -245,9 +245,10 @@ def export(
         ),
     ],
     out: Annotated[Path, typer.Option(help="A new or empty folder, outside the dataset.", metavar="FOLDER")],
-    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
+    split: Annotated[str | None, typer.Option(help="train, val or test.", show_default="all three")] = None,
     lq_set: Annotated[
-        str | None, typer.Option(help="The frozen set whose low-quality pictures go along.", show_default="none")
+        str | None,
+        typer.Option("--set", help="The frozen set whose low-quality pictures go along.", show_default="none"),
     ] = None,
     with_names: Annotated[
         bool, typer.Option("--with-names", help="Write people's names (imagefolder, webdataset).")
@@ -258,7 +259,7 @@ def export(
             "--with-embeddings", help="Write face embeddings, which are biometric (faceme, imagefolder, webdataset)."
         ),
     ] = False,
-    version: Annotated[
+    crops: Annotated[
         str, typer.Option(help="original, or best: what `likeness iterate` made of training faces, marked as such.")
     ] = "original",
     shard_mib: Annotated[
@@ -280,7 +281,7 @@ def export(
     from manifests.export.selection import ExportOptions
     from manifests.runtime.progress import show_progress
 
-    wanted = ExportOptions(split, lq_set, with_names, with_embeddings, version)
+    wanted = ExportOptions(split or "all", lq_set, with_names, with_embeddings, crops)
     if shard_mib is not None:
         if format != "webdataset":
             raise BadInput(f"{format} has no shards: leave --shard-mib out.")

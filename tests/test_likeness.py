@@ -137,7 +137,7 @@ def test_an_unexpected_error_is_one_sentence_too(
 def test_numbers_that_make_no_sense_are_refused_before_anything_is_done(
     likeness: Run, tmp_path: Path, wrong: tuple[str, str]
 ) -> None:
-    found = likeness("run", tmp_path, "--into", tmp_path / "dataset", *wrong)
+    found = likeness("run", tmp_path, "--out", tmp_path / "dataset", *wrong)
     assert found.returncode == 2 and "Traceback" not in found.stderr
     assert not (tmp_path / "dataset").exists()
 
@@ -161,8 +161,8 @@ def test_an_interrupt_that_typer_caught_is_one_sentence(
 def test_a_run_folder_among_photos_and_a_bad_split_are_refused_before_curating(likeness: Run, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.jpg").write_bytes(b"")
-    words = ("run", tmp_path / "photos", "--into", tmp_path / "dataset")
-    for more, said in ((("--out", tmp_path / "photos"), "no training run"), (("--split", "foo"), "--split foo")):
+    words = ("run", tmp_path / "photos", "--out", tmp_path / "dataset")
+    for more, said in ((("--run", tmp_path / "photos"), "no training run"), (("--split-by", "foo"), "--split-by foo")):
         for dry in ((), ("--dry-run",)):
             found = likeness(*words, *more, *dry)
             assert found.returncode == 2 and said in found.stderr and "Traceback" not in found.stderr
@@ -172,13 +172,13 @@ def test_a_run_folder_among_photos_and_a_bad_split_are_refused_before_curating(l
 def test_dry_runs_print_json_where_they_are_asked_to_and_the_demo_needs_no_photos(
     likeness: Run, tmp_path: Path
 ) -> None:
-    found = likeness("run", tmp_path, "--into", tmp_path / "d", "--dry-run", "--json")
+    found = likeness("run", tmp_path, "--out", tmp_path / "d", "--dry-run", "--json")
     assert ast.literal_eval(found.stdout)["run"] == str(tmp_path / "d" / "run")
-    found = likeness("demo", "--into", tmp_path / "d", "--dry-run")
+    found = likeness("demo", "--out", tmp_path / "d", "--dry-run")
     assert found.returncode == 0 and "Would curate 1 paths" in found.stdout and not (tmp_path / "d").exists()
 
 
-@pytest.mark.parametrize("empty", [("--into", ""), ("--into=",)])
+@pytest.mark.parametrize("empty", [("--out", ""), ("--out=",)])
 def test_an_empty_path_is_not_the_current_directory(likeness: Run, tmp_path: Path, empty: tuple[str, ...]) -> None:
     found = likeness("curate", tmp_path, *empty)
     assert found.returncode == 2 and found.stderr == "An argument is empty: name a path or a value.\n"

@@ -18,7 +18,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_demo_runs_to_the_end_and_resumes(likeness: Run, dataset: Path) -> None:
-    first = likeness("demo", "--into", dataset, "--images", 48)
+    first = likeness("demo", "--out", dataset, "--images", 48)
     assert first.returncode == 0, first.stderr
     assert "variations" in first.stdout and "no benchmark" in first.stdout
     assert "restored" in first.stdout and str(dataset / "report" / "index.html") in first.stdout
@@ -26,7 +26,7 @@ def test_the_demo_runs_to_the_end_and_resumes(likeness: Run, dataset: Path) -> N
         assert reason in first.stdout
     weights = next((dataset / "run").glob("checkpoint-*/model.safetensors"))
     before = weights.stat().st_mtime_ns
-    again = likeness("demo", "--into", dataset, "--images", 48)
+    again = likeness("demo", "--out", dataset, "--images", 48)
     assert again.returncode == 0, again.stderr
     assert weights.stat().st_mtime_ns == before
     page = (dataset / "report" / "index.html").read_text()
@@ -46,7 +46,7 @@ def test_the_ledger_of_the_demo_is_sound_and_its_frozen_set_replays(likeness: Ru
 def test_a_photo_is_restored_with_references(likeness: Run, dataset: Path, tmp_path: Path) -> None:
     photos = sorted((dataset / "photos").glob("h-*.jpg"))
     done = likeness(
-        "restore", photos[0], "--reference", photos[1], "--reference", photos[2], "--checkpoint", dataset / "run",
+        "restore", photos[0], "--reference", photos[1], "--reference", photos[2], "--run", dataset / "run",
         "--out", tmp_path / "restored", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -55,7 +55,7 @@ def test_a_photo_is_restored_with_references(likeness: Run, dataset: Path, tmp_p
 
 
 def test_an_evaluation_prints_json(likeness: Run, dataset: Path) -> None:
-    done = likeness("evaluate", dataset / "run", "--dataset", dataset, "--json")
+    done = likeness("evaluate", dataset, "--run", dataset / "run", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert [row["system"] for row in result["rows"]][:3] == ["LQ input", "restored, no reference", "restored"]

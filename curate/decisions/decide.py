@@ -194,7 +194,7 @@ def told(ledger: Ledger) -> tuple[CurateConfig, float]:
     noted = ledger.read_detail("settings")
     if not noted:
         raise BadInput(
-            f"{ledger.dataset} was never curated to its end by this version: run `likeness curate PHOTOS --into "
+            f"{ledger.dataset} was never curated to its end by this version: run `likeness curate PHOTOS --out "
             f"{ledger.dataset}` first."
         )
     return config_from(noted["config"]), float(noted["same_person"])

@@ -49,12 +49,14 @@ def read_lists(source: Path, kind: str, images: Path | None = None, splits: Path
     if not source.exists():
         raise BadInput(f"{source} does not exist: name the folder or the CSV to import.")
     if splits is not None and not splits.is_dir():
-        raise BadInput(f"--splits {splits} is no folder: name one with train_image.txt, val_image.txt, test_image.txt.")
+        raise BadInput(
+            f"--split-lists {splits} is no folder: name one with train_image.txt, val_image.txt, test_image.txt."
+        )
     found = _labelled_folder(source, images, splits) if kind == "labelled-folder" else _refldm(source, images, splits)
     if not found.photos:
         raise BadInput(
             f"{source} names no picture that is there"
-            + (f"; missing: {_some(found.missing)}. Name the folder of the pictures with --images." if found.missing
+            + (f"; missing: {_some(found.missing)}. Name the folder of the pictures with --pictures." if found.missing
                else ".")
         )  # fmt: skip
     if found.missing:
@@ -96,7 +98,7 @@ def _one(values: set[str] | None) -> str | None:
 def _labelled_folder(source: Path, images: Path | None, splits: Path | None) -> Lists:
     """SOURCE/ID/**/picture: the first folder below SOURCE is who it is."""
     if images is not None:
-        raise BadInput("--images belongs to refldm: a labelled folder holds its pictures itself.")
+        raise BadInput("--pictures belongs to refldm: a labelled folder holds its pictures itself.")
     if not source.is_dir():
         raise BadInput(f"{source} is a file, and a labelled folder has a folder a person: name that.")
     found, other = Lists(), 0
@@ -138,7 +140,7 @@ def _refldm(source: Path, images: Path | None, splits: Path | None) -> Lists:
         tables = [source]
     root = images or _pictures_of(source)
     if not root.is_dir():
-        raise BadInput(f"--images {root} is no folder: name the one that the lists' names lie below.")
+        raise BadInput(f"--pictures {root} is no folder: name the one that the lists' names lie below.")
     base = Path(os.path.realpath(root))
     there: dict[str, Path | None] = {}
 
@@ -195,7 +197,7 @@ def _refldm(source: Path, images: Path | None, splits: Path | None) -> Lists:
 
 
 def _pictures_of(source: Path) -> Path:
-    """Where the names of a list lie unless --images says: beside its folders, as our own export lays them out."""
+    """Where the names of a list lie unless --pictures says: beside its folders, as our own export lays them out."""
     home = source if source.is_dir() else source.parent
     home = home.parent if home.name == LISTS else home
     return home / PICTURES if (home / PICTURES).is_dir() else home

@@ -87,9 +87,9 @@ def make_pairs(
 
     `faces` hold all that are in splits, `vectors` their unit embeddings (n, d) in the same order; `picture_of` maps a
     photo to the picture that it is a copy of, where it is one. References show the same person in another picture;
-    near-duplicates are never among them. Under --split photos the references of val and test come from train, as they
-    would when a personal restorer is used. Rows that were set aside take no part; faces in `no_targets` are references
-    alone, and not counted. The order of the input changes nothing.
+    near-duplicates are never among them. Under --split-by photos the references of val and test come from train, as
+    they would when a personal restorer is used. Rows that were set aside take no part; faces in `no_targets` are
+    references alone, and not counted. The order of the input changes nothing.
     """
     pictures = [(picture_of or {}).get(face.photo_id, face.photo_id) for face in faces]
     looks = _Looks(faces, vectors, np.unique(pictures, return_inverse=True)[1] if pictures else np.zeros(0, np.int64))

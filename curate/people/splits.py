@@ -43,7 +43,7 @@ def make_splits(
     rules that leave nothing to train on.
     """
     if rules.policy not in ("identity", "photos"):
-        raise BadInput(f"--split {rules.policy}: say identity or photos.")
+        raise BadInput(f"--split-by {rules.policy}: say identity or photos.")
     if rules.val < 0 or rules.test < 0 or rules.val + rules.test >= 1:
         raise BadInput(f"val {rules.val} and test {rules.test} must be shares that leave something to train on.")
     check_policy(before, rules)
@@ -79,8 +79,8 @@ def check_policy(before: Sequence[Split], rules: SplitRules) -> None:
     other = next((row.policy for row in before if row.locked and row.policy != rules.policy), None)
     if other is not None:
         raise BadInput(
-            f"--split {rules.policy}: the frozen sets of this dataset are of --split {other}, and what they hold would "
-            f"come into training: say --split {other}, or start a new dataset."
+            f"--split-by {rules.policy}: the frozen sets of this dataset are of --split-by {other}, and what they hold "
+            f"would come into training: say --split-by {other}, or start a new dataset."
         )
 
 
@@ -110,7 +110,7 @@ def told_moves(moved: Sequence[tuple[Split, Split]]) -> list[str]:
 
 
 def check_splits(faces: Sequence[Face], splits: Sequence[Split]) -> None:
-    """Raise LedgerBroken if an identity (under --split identity), a photo or a near-duplicate crosses a split."""
+    """Raise LedgerBroken if an identity (under --split-by identity), a photo or a near-duplicate crosses a split."""
     kept = {row.face_id: row for row in splits if row.status == "ok"}
     sides: dict[str, set[str]] = defaultdict(set)
     for row in kept.values():

@@ -90,7 +90,7 @@ def replay(
             why = "; ".join(compare_versions(_beside(thetas) or {})) or elsewhere
             raise BadInput(
                 f"{_named(differ)} of {len(rows)} come out with other bytes than {thetas} records and were not written "
-                f"({why}): `likeness verify --source {source}` on the original set says by how much."
+                f"({why}): `likeness verify --pictures {source}` on the original set says by how much."
             )
         if not complete or not (out / THETAS).is_file():
             finish_set(out, card, data, len(rows), skipped)

@@ -170,7 +170,7 @@ def _told(
 ) -> ExportResult:
     notices = [kind.notice] if kind.notice else []
     if selection.policy == "photos":
-        notices.append("The splits are of --split photos: the same person is in train and in test.")
+        notices.append("The splits are of --split-by photos: the same person is in train and in test.")
     if selection.options.version == "best":
         cleaned = [face for face in selection.faces.values() if face.facts["version"] != "original"]
         notices.append(

@@ -42,13 +42,13 @@ def select_format(name: str, options: ExportOptions) -> Format:
         raise BadInput(f"--format {name}: say {', '.join(FORMATS)}.")
     kind = FORMATS[name]
     if options.lq_set is None and kind.lq == "needed":
-        raise BadInput(f"{name} is a list of low-quality pictures: name a frozen set with --lq-set.")
+        raise BadInput(f"{name} is a list of low-quality pictures: name a frozen set with --set.")
     if options.lq_set is not None and kind.lq == "none":
-        raise BadInput(f"{name} degrades its pictures itself: leave --lq-set out.")
+        raise BadInput(f"{name} degrades its pictures itself: leave --set out.")
     if options.names and not kind.names:
         raise BadInput(f"{name} has no place for names: leave --with-names out.")
     if options.version != "original" and not kind.cleaned:
-        raise BadInput(f"{name} has no place to mark cleaned pictures: leave --version out, or say imagefolder.")
+        raise BadInput(f"{name} has no place to mark cleaned pictures: leave --crops out, or say imagefolder.")
     if options.embeddings and not kind.embeddings:
         raise BadInput(f"{name} has no place for embeddings: leave --with-embeddings out.")
     return kind

@@ -122,14 +122,14 @@ def image_path(dataset: Path, face_id: str, version: CleanedVersion | None = Non
         return crop_path(dataset, face_id)
     path = version_path(dataset, version.iteration, version.round, face_id)
     if not path.is_file() or sha256_file(path) != version.sha256:
-        raise LedgerBroken(f"The cleaned crop {path} is missing or changed: export --version original.")
+        raise LedgerBroken(f"The cleaned crop {path} is missing or changed: export --crops original.")
     return path
 
 
 def _best(ledger: Ledger, options: ExportOptions) -> dict[str, CleanedVersion]:
     """The cleaned versions that go along, by face: of training faces alone, and of the newest iteration."""
     if options.version not in VERSIONS:
-        raise BadInput(f"--version {options.version}: say {' or '.join(VERSIONS)}.")
+        raise BadInput(f"--crops {options.version}: say {' or '.join(VERSIONS)}.")
     if options.version == "original":
         return {}
     iteration = find_newest_iteration(ledger)
@@ -153,7 +153,7 @@ def select_for_export(ledger: Ledger, options: ExportOptions) -> Selection:
     Raises BadInput for a split or LQ set that there is not, and for a dataset that has nothing to export.
     """
     if options.split not in (*SPLITS, "all"):
-        raise BadInput(f"--split {options.split}: say train, val, test or all.")
+        raise BadInput(f"--split {options.split}: say train, val or test, or leave --split out.")
     faces, out = _faces(ledger, options, _best(ledger, options))
     left_out = Counter(("faces", reason) for reason in out.values())
     pairs = []
@@ -234,15 +234,13 @@ def _with_lq(ledger: Ledger, selection: Selection) -> Selection:
     if not frozen:
         there = sorted(set(ledger.query("SELECT DISTINCT lq_set FROM degradations").to_series()))
         raise BadInput(
-            f"--lq-set {name}: the dataset has "
+            f"--set {name}: the dataset has "
             + (f"{', '.join(there)}." if there else "no frozen set; make one with `likeness degrade`.")
         )
     targets = {pair.target for pair in selection.pairs}
     rows = [row for row in frozen if row.face_id in targets]
     if not rows:
-        raise BadInput(
-            f"--lq-set {name} holds no target of --split {selection.options.split}: name another split or set."
-        )
+        raise BadInput(f"--set {name} holds no target of --split {selection.options.split}: name another split or set.")
     return replace(
         selection,
         lq={row.face_id: ledger.dataset / "lq" / name / f"{row.face_id}.png" for row in rows},

@@ -45,7 +45,7 @@ def select_best_versions(ledger: Ledger, iteration: str, before: int | None = No
     """The newest kept version of every training face, by face, of rounds earlier than `before` (None: of all).
 
     Never of a face that is not in the training split now, nor of one that a target of val or test has as a reference
-    (under --split photos): a cleaned picture is no part of either.
+    (under --split-by photos): a cleaned picture is no part of either.
     """
     rows = ledger.query(
         """SELECT v.* FROM versions v JOIN splits s USING (face_id) JOIN faces f USING (face_id)

@@ -61,7 +61,7 @@ class Ledger:
         try:
             if not write and not path.exists():
                 raise LedgerMissing(
-                    f"{dataset} holds no {LEDGER_NAME}: make a dataset with `likeness curate PHOTOS --into {dataset}`."
+                    f"{dataset} holds no {LEDGER_NAME}: make a dataset with `likeness curate PHOTOS --out {dataset}`."
                 )
             if path.exists() and not path.is_file():
                 raise LedgerError(f"{path} is not a file: name another folder.")

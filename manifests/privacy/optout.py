@@ -20,10 +20,12 @@ def read_photo_list(file: Path) -> list[str]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"--list {file} cannot be read as text ({error.__class__.__name__}): name a file.") from None
+        raise BadInput(
+            f"--photo-list {file} cannot be read as text ({error.__class__.__name__}): name a file."
+        ) from None
     found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not found:
-        raise BadInput(f"--list {file} names no photo: write a path or a sha256 on each line.")
+        raise BadInput(f"--photo-list {file} names no photo: write a path or a sha256 on each line.")
     return found
 
 

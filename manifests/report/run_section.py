@@ -13,7 +13,7 @@ from manifests.report.result_tables import make_notices, make_tables, make_title
 GRIDS = 2  # newest sample grids a run
 FACES = 48  # of a sheet of restored photos
 RESULTS = ("evaluation*.json", "counterfactuals*.json")  # what `evaluate` and `counterfactuals` write into a run
-SHEETS = "restored/*.json"  # what `restore --sheet` was told to write there
+SHEETS = "restored/*.json"  # what `restore --page-data` was told to write there
 
 
 def read_run(run: Path) -> dict[str, Any]:

@@ -62,6 +62,6 @@ def test_the_fixed_people_are_known_again_by_hash_and_val_is_not_test() -> None:
 
 def test_what_was_tuned_on_is_not_kept() -> None:
     script = REPOSITORY / "benchmarks" / "reference_benefit.py"
-    told = [sys.executable, str(script), "--into", "nowhere", "--run", "nowhere", "--split", "val", "--keep"]
+    told = [sys.executable, str(script), "--out", "nowhere", "--run", "nowhere", "--split", "val", "--keep"]
     done = subprocess.run(told, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "val is for tuning" in done.stderr

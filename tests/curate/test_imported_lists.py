@@ -252,7 +252,7 @@ def test_a_reference_that_a_target_may_not_have_is_left_out_with_its_reason():
         face(0),
         face(1),
         face(2),  # somebody else
-        face(3),  # the same person in another split, under --split photos
+        face(3),  # the same person in another split, under --split-by photos
         face(4, duplicate_of="f0", **copy),  # the target's picture again
         face(5, duplicate_of="f1", **copy),
         face(6),  # set aside
@@ -313,7 +313,7 @@ def call(*words: object):
 
 def test_the_command_says_what_lists_hold_and_imports_them(made, tmp_path):
     export_dataset(made, tmp_path / "lists", "refldm", ExportOptions())
-    words = (tmp_path / "lists", "--format", "refldm", "--into", tmp_path / "back", "--workers", 1)
+    words = (tmp_path / "lists", "--format", "refldm", "--out", tmp_path / "back", "--workers", 1)
     told = call(*words, "--dry-run")
     assert "Would import 20 pictures of 5 people, 20 targets with references, 20 pictures in a split" in told.stdout
     assert json.loads(call(*words, "--dry-run", "--json").stdout)["missing"] == []
@@ -322,5 +322,5 @@ def test_the_command_says_what_lists_hold_and_imports_them(made, tmp_path):
     assert done.exit_code == 0 and "targets  12 train" in done.stdout
     again = json.loads(call(*words, "--json").stdout)
     assert again["pairs"] == {"train": 12, "val": 4, "test": 4} and again["missing"] == []
-    refused = call(tmp_path / "lists", "--format", "refldm", "--into", tmp_path / "lists")
+    refused = call(tmp_path / "lists", "--format", "refldm", "--out", tmp_path / "lists")
     assert isinstance(refused.exception, BadInput)

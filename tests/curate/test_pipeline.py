@@ -445,7 +445,7 @@ def test_people_of_two_splits_in_one_photo_are_set_aside(tmp_path):
 def test_one_person_is_told_about_split_photos_which_then_works(tmp_path):
     photos, dataset = album(tmp_path / "photos", people=1, each=30), tmp_path / "dataset"
     summary = curated(photos, dataset)
-    assert summary.pairs == {"train": 30, "val": 0, "test": 0} and "--split photos" in summary.notices[0]
+    assert summary.pairs == {"train": 30, "val": 0, "test": 0} and "--split-by photos" in summary.notices[0]
     summary = curated(photos, dataset, split=SplitRules(policy="photos"))
     assert min(summary.pairs.values()) > 0 and summary.notices == () and check_ledger(dataset) == []
     side = {row.face_id: row.split for row in rows(dataset, Split)}
@@ -486,7 +486,7 @@ def test_another_split_policy_than_the_frozen_sets_is_refused_before_anything_is
     frozen(dataset, "test")
     before = contents(dataset)
     save(photos / "new.png", photo([3], 99))
-    with pytest.raises(BadInput, match="say --split identity, or start a new dataset"):
+    with pytest.raises(BadInput, match="say --split-by identity, or start a new dataset"):
         curated(photos, dataset, split=SplitRules(policy="photos"))
     assert contents(dataset) == before
 

@@ -404,7 +404,7 @@ def test_the_command_line_asks_before_it_takes_and_says_what_it_took(tmp_path, e
         (("--face", example), "say --yes"),
         (("--photo", "person0/0.png"), "say --yes"),
         (("--photo", "nowhere.png"), "holds no photo nowhere.png"),
-        (("--list", tmp_path / "none.txt"), "cannot be read"),
+        (("--photo-list", tmp_path / "none.txt"), "cannot be read"),
     ):
         result = cli("manifest", "optout", dataset, *words)
         assert isinstance(result.exception, BadInput) and said in str(result.exception), (words, result.output)

@@ -69,15 +69,15 @@ def test_a_plain_folder_is_degraded_and_verified(tmp_path, monkeypatch):
 def test_preview_writes_a_sheet_of_presets_by_seeds(tmp_path):
     face, sheet = tmp_path / "face.png", tmp_path / "sheet.png"
     face.write_bytes(encode_png(toy_picture(0, 128)))
-    call("preview", face, "--out", sheet, "--seeds", 2, "--dry-run")
+    call("preview", face, "--out", sheet, "--columns", 2, "--dry-run")
     assert not sheet.exists()
-    call("preview", face, "--out", sheet, "--seeds", 2)
+    call("preview", face, "--out", sheet, "--columns", 2)
     height, width, _ = decode_picture(sheet.read_bytes()).shape
     first = sheet.read_bytes()
-    call("preview", face, "--out", sheet, "--seeds", 2)
+    call("preview", face, "--out", sheet, "--columns", 2)
     assert sheet.read_bytes() == first
     (tmp_path / "mine.toml").write_text('down = [2, 4]\nresize = "area"\n')
-    said = call("preview", face, "--out", sheet, "--seeds", 5, "--preset", tmp_path / "mine.toml")
+    said = call("preview", face, "--out", sheet, "--columns", 5, "--preset", tmp_path / "mine.toml")
     assert "1 preset, 5 seeds each. At 128 px a preset is 4 times as severe" in said
     assert decode_picture(sheet.read_bytes()).shape == (height // len(PRESETS), width * 2, 3)
 
@@ -85,7 +85,9 @@ def test_preview_writes_a_sheet_of_presets_by_seeds(tmp_path):
 def test_a_picture_is_decoded_for_the_preview_in_a_process_of_its_own(tmp_path, monkeypatch):
     (face := tmp_path / "face.png").write_bytes(encode_png(toy_picture(0, 128)))
     monkeypatch.setattr(degrade.frozen.jobs, "decode_picture", lambda data: pytest.fail("decoded here"))
-    assert "1 preset, 1 seed" in call("preview", face, "--out", tmp_path / "s.png", "--preset", "gfpgan", "--seeds", 1)
+    assert "1 preset, 1 seed" in call(
+        "preview", face, "--out", tmp_path / "s.png", "--preset", "gfpgan", "--columns", 1
+    )
 
 
 def test_a_sheet_never_takes_the_place_of_its_picture(tmp_path):

@@ -232,7 +232,7 @@ class World:
         return self._made[name]
 
     def dataset(self) -> Path:
-        return self.made("ds", "curate", self.photos, "--into", self.bench.folder / "ds", "--workers", "1")
+        return self.made("ds", "curate", self.photos, "--out", self.bench.folder / "ds", "--workers", "1")
 
     def frozen(self) -> Path:
         dataset = self.dataset()
@@ -271,7 +271,7 @@ class World:
 
 
 def curate(world: World, workers: int = 1) -> list[object]:
-    return ["curate", world.photos, "--into", world.here / "ds", "--workers", workers]
+    return ["curate", world.photos, "--out", world.here / "ds", "--workers", workers]
 
 
 def curate_in_two(world: World) -> list[object]:
@@ -282,7 +282,7 @@ def mend(world: World) -> list[object]:
     """A dataset that has lost a shard and crops, with photos replaced, taken away and added."""
     dataset, photos = world.here / "ds", world.here / "photos"
     shutil.copytree(world.photos, photos, symlinks=True)
-    begin = world.made("mend/ds", "curate", photos, "--into", world.bench.folder / "mend" / "ds", "--workers", "1")
+    begin = world.made("mend/ds", "curate", photos, "--out", world.bench.folder / "mend" / "ds", "--workers", "1")
     shutil.copytree(begin, dataset)
     for path, image in (
         (photos / "person0" / "1.png", photo([1, 2], 300)),
@@ -295,7 +295,7 @@ def mend(world: World) -> list[object]:
     sorted((dataset / "embeddings").iterdir())[0].unlink()
     for face in faces[::5]:
         crop_path(dataset, face.face_id).unlink()
-    return ["curate", photos, "--into", dataset, "--workers", 1]
+    return ["curate", photos, "--out", dataset, "--workers", 1]
 
 
 def degrade(world: World, workers: int = 1) -> list[object]:
@@ -321,16 +321,16 @@ def train(world: World) -> list[object]:
 
 
 def freeze(world: World) -> list[object]:
-    return ["freeze", world.frozen(), "--into", world.here / "benchmark", "--with-pictures"]
+    return ["freeze", world.frozen(), "--out", world.here / "benchmark", "--with-pictures"]
 
 
 def evaluate(world: World) -> list[object]:
     shutil.copytree(world.run(), world.here / "run")
-    return ["evaluate", world.here / "run", "--dataset", world.frozen(), "--metrics", "psnr,ssim"]
+    return ["evaluate", world.frozen(), "--run", world.here / "run", "--metrics", "psnr,ssim"]
 
 
 def restore(world: World) -> list[object]:
-    return ["restore", world.photos / "person0", "--checkpoint", world.run(), "--out", world.here / "restored"]
+    return ["restore", world.photos / "person0", "--run", world.run(), "--out", world.here / "restored"]
 
 
 def iterate(world: World) -> list[object]:

@@ -255,7 +255,7 @@ def polyglots(save: Save, rng: np.random.Generator, good: dict[str, bytes], pack
 
 
 def names(save: Save, rng: np.random.Generator, good: dict[str, bytes]) -> None:
-    odd = [b"new\nline", b"tab\t", b"\xff\xfe", b"caf\xe9", b"-rf", b"--into", b" ", b"...", b"..hidden", b"%2e%2e%2f"]
+    odd = [b"new\nline", b"tab\t", b"\xff\xfe", b"caf\xe9", b"-rf", b"--out", b" ", b"...", b"..hidden", b"%2e%2e%2f"]
     odd += [
         b"a#1",
         b"a#0/b",

@@ -51,7 +51,7 @@ def test_photos_that_are_removed_replaced_or_cut_between_scan_and_detection(tmp_
 
         # what a run without a history finds, plus the rows of what is no longer there
         fresh = tmp_path / "fresh"
-        assert world.bench.run(["curate", str(album), "--into", str(fresh), "--workers", "1"]).code == 0
+        assert world.bench.run(["curate", str(album), "--out", str(fresh), "--workers", "1"]).code == 0
         now, new = remains(dataset), remains(fresh)
         tables = ("identities", "memberships", "pairs", "splits")
         for table in tables:
@@ -91,6 +91,6 @@ def test_a_crop_that_goes_before_a_set_is_made_or_a_snapshot_taken(tmp_path):
         assert ended.code == 1 and "run `likeness curate` again" in ended.sentence, ended
         assert not (world.here / "run").exists()
         assert (
-            world.bench.run(["curate", str(world.photos), "--into", str(world.here / "ds"), "--workers", "1"]).code == 0
+            world.bench.run(["curate", str(world.photos), "--out", str(world.here / "ds"), "--workers", "1"]).code == 0
         )
         assert world.bench.run(command).code == 0 and check_ledger(world.here / "ds") == []

@@ -166,7 +166,7 @@ PICTURE = "data:image/webp;base64,AA"
 
 
 def a_sheet(picture: str = PICTURE) -> dict[str, Any]:
-    """What `likeness restore --sheet` writes."""
+    """What `likeness restore --page-data` writes."""
     face = {"photo": "<old>.jpg", "reason": "It was uncertain.", "lq": picture, "restored": PICTURE}
     face |= {"references": [PICTURE] * 2, "figures": [["NIQE", "9.1", "4.2"]]}
     told = {"restorer": "run", "photos": 3, "faces": [face], "undone": {"No face was found.": 2}}

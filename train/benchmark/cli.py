@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 def freeze(
     dataset: Annotated[Path, typer.Argument(help="A dataset with a frozen set.", metavar="DATASET")],
-    into: Annotated[Path, typer.Option(help="The benchmark's folder; made where it does not exist.", metavar="BENCH")],
+    out: Annotated[Path, typer.Option(help="The benchmark's folder; made where it does not exist.", metavar="BENCH")],
     lq_set: Annotated[
         str | None, typer.Option("--set", help="Name of the frozen set.", show_default="the only one of the split")
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    references: Annotated[int, typer.Option(help="At most so many references a target.", min=1)] = 4,
+    max_references: Annotated[int, typer.Option(help="At most so many references a target.", min=1)] = 4,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Draws the references.")] = 0,
     with_pictures: Annotated[bool, typer.Option("--with-pictures", help="Copy crops and LQ pictures too.")] = False,
     with_embeddings: Annotated[
@@ -41,15 +41,17 @@ def freeze(
     Refused where a target or its near-duplicate is among its references, and over any other sure leak. The same command
     again resumes.
 
-    Example: likeness freeze DATASET --into BENCH
+    Example: likeness freeze DATASET --out BENCH
 
-    Example: likeness freeze DATASET --into BENCH --set gfpgan-test-512-s0 --with-pictures --with-embeddings
+    Example: likeness freeze DATASET --out BENCH --set gfpgan-test-512-s0 --with-pictures --with-embeddings
     """
     from manifests.runtime.progress import show_progress
     from train.benchmark.freeze import freeze as frozen
 
     with show_progress("items", as_json) as progress:
-        made = frozen(dataset, into, lq_set, split, references, seed, with_pictures, with_embeddings, dry_run, progress)
+        made = frozen(
+            dataset, out, lq_set, split, max_references, seed, with_pictures, with_embeddings, dry_run, progress
+        )
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(made)))
         return
@@ -67,10 +69,12 @@ def freeze(
 
 
 def leaks(
-    source: Annotated[Path, typer.Argument(help="A dataset, or a benchmark of freeze.", metavar="DATASET|BENCH")],
-    dataset: Annotated[
+    dataset: Annotated[Path, typer.Argument(help="A dataset, or a benchmark of freeze.", metavar="DATASET|BENCH")],
+    benchmark: Annotated[
         Path | None,
-        typer.Option(help="For a benchmark: a dataset of the same photos, for its embeddings.", metavar="DATASET"),
+        typer.Option(
+            help="Check this benchmark, with the embeddings of DATASET, which holds its photos.", metavar="BENCH"
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Leaks of each kind to list; the totals count all.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print figures as JSON and nothing else.")] = False,
@@ -82,20 +86,24 @@ def leaks(
 
     Example: likeness leaks DATASET
 
-    Example: likeness leaks BENCH --dataset DATASET
+    Example: likeness leaks DATASET --benchmark BENCH
     """
     from manifests.errors import BadInput
     from manifests.runtime.progress import show_progress
     from train.benchmark.frozen_benchmark import is_benchmark
     from train.benchmark.leaks import check_benchmark, check_dataset
 
-    if dataset is not None and not is_benchmark(source):
-        raise BadInput(f"{source} is no benchmark and has its own embeddings: leave --dataset away.")
+    if benchmark is not None and not is_benchmark(benchmark):
+        raise BadInput(f"--benchmark {benchmark} is not a benchmark: name a folder that `likeness freeze` wrote.")
+    if benchmark is not None and is_benchmark(dataset):
+        raise BadInput(f"{dataset} is a benchmark itself: name a dataset before --benchmark.")
     with show_progress("steps", as_json) as progress:
-        if is_benchmark(source):
-            found = check_benchmark(source, dataset, limit, progress)
+        if benchmark is not None:
+            found = check_benchmark(benchmark, dataset, limit, progress)
+        elif is_benchmark(dataset):
+            found = check_benchmark(dataset, None, limit, progress)
         else:
-            found = check_dataset(source, limit, progress)
+            found = check_dataset(dataset, limit, progress)
     if as_json:
         typer.echo(json.dumps(found.as_json()))
     else:

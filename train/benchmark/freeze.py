@@ -87,7 +87,7 @@ def freeze(
     if split not in SPLITS:
         raise BadInput(f"There is no split {split}; the splits are {', '.join(SPLITS)}.")
     if references < 1:
-        raise BadInput("--references must be at least 1: a benchmark of this kind shows references.")
+        raise BadInput("--max-references must be at least 1: a benchmark of this kind shows references.")
     if with_embeddings and not with_pictures:
         raise BadInput("--with-embeddings belongs to --with-pictures: without pictures nobody has a use for them.")
     check_seed(seed)
@@ -140,7 +140,7 @@ def freeze(
     }
     there = _card_of(into)
     if there and there["benchmark"] != card["benchmark"]:
-        raise BadInput(f"{into} holds another benchmark ({there['benchmark'][:12]}): name another folder for --into.")
+        raise BadInput(f"{into} holds another benchmark ({there['benchmark'][:12]}): name another folder for --out.")
     card["pictures"] = with_pictures or bool(there.get("pictures"))
     card["embeddings"] = with_embeddings or bool(there and has_embeddings(there))
     if card["embeddings"]:
@@ -313,11 +313,11 @@ def _copies(source: _Source, cases: Sequence[CaseLine], picture_of: dict[str, st
 
 def _check_folder(into: Path) -> None:
     if (file := find_blocking_file(into)) is not None:
-        raise BadInput(f"{file} is a file and a benchmark is a folder: name another one for --into.")
+        raise BadInput(f"{file} is a file and a benchmark is a folder: name another one for --out.")
     if into.is_dir() and not is_benchmark(into):
         others = sorted(path.name for path in into.iterdir() if path.suffix != ".tmp" and path.name != LOCK)
         if others:
-            raise BadInput(f"{into} holds {others[0]} and is no benchmark: name a new folder for --into.")
+            raise BadInput(f"{into} holds {others[0]} and is no benchmark: name a new folder for --out.")
 
 
 def _card_of(into: Path) -> dict[str, Any]:
@@ -326,7 +326,7 @@ def _card_of(into: Path) -> dict[str, Any]:
         return {}
     card: dict[str, Any] = json.loads((into / CARD).read_bytes())
     if not isinstance(card.get("benchmark"), str):
-        raise BadInput(f"{into / CARD} is the card of no benchmark of this version: name another folder for --into.")
+        raise BadInput(f"{into / CARD} is the card of no benchmark of this version: name another folder for --out.")
     return card
 
 

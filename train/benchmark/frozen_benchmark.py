@@ -255,8 +255,8 @@ def _crop(found: Benchmark, picture: str, face: str, photos: Path | None) -> Pat
         return found.folder / PICTURES / f"{picture}.png"
     if photos is None:
         raise BadInput(
-            f"{found.folder} holds no pictures: name a dataset of the same photos with --dataset, and the benchmark "
-            "with --set where a set is asked for."
+            f"{found.folder} holds no pictures: name a dataset of the same photos first, and the benchmark "
+            "with --benchmark."
         )
     return crop_path(photos, face)
 

@@ -147,11 +147,13 @@ def find_leaks(
     if policy == "identity":
         leaks.add("identity", _in_two_splits(faces, "person"))
     else:
-        leaks.unchecked.append("identity and cosine: --split photos puts one person's photos on every side on purpose.")
+        leaks.unchecked.append(
+            "identity and cosine: --split-by photos puts one person's photos on every side on purpose."
+        )
     if len(rows) < len(faces):
         leaks.unchecked.append(
             f"cosine, and near-duplicates that were cropped anew: {len(faces) - len(rows)} of {len(faces)} faces have "
-            "no embedding here; name a dataset of the same photos with --dataset."
+            "no embedding here; say `likeness leaks DATASET --benchmark BENCH` with a dataset of the same photos."
         )
     pairs = list(combinations([name for name in SPLITS if (world.split == name).any()], 2))
     photos_seen, cosines = set(), 0

@@ -139,8 +139,8 @@ def read_benchmark(
     own = has_embeddings(card)
     if not own and photos is None:
         raise BadInput(
-            f"{folder} was frozen without embeddings: name a dataset of the same photos with --dataset and the "
-            "benchmark with --set, or freeze it again with --with-embeddings."
+            f"{folder} was frozen without embeddings: name a dataset of the same photos first and the "
+            "benchmark with --benchmark, or freeze it again with --with-embeddings."
         )
     vector = dict(zip(*embeddings_of(found, None if own else photos), strict=True))
     if missing := [one for one in face.values() if one not in vector]:
@@ -231,7 +231,7 @@ def _harder(ledger: Ledger, chosen: Sequence[Drawn], count: int) -> dict[str, di
 
 
 def refuse_seen(dataset: Path, run: Path, cases: Sequence[Case]) -> bool:
-    """Raise LedgerBroken where the run was trained on a person of the cases (under --split photos: on a photo of them).
+    """Raise LedgerBroken where the run was trained on a person of the cases (under --split-by photos: on their photo).
 
     Answers whether it could be looked at: RUN/snapshot says what was trained on.
     """
@@ -252,7 +252,7 @@ def refuse_seen(dataset: Path, run: Path, cases: Sequence[Case]) -> bool:
 
 
 def _kin(found: Benchmark, tested: set[str]) -> list[tuple[str, str]]:
-    """Every tested face with every face of its person (under --split photos: of its photo) that the benchmark knows."""
+    """Every tested face with every face of its person (under --split-by photos: of its photo) in the benchmark."""
     by = operator.attrgetter("person" if found.card["policy"] == "identity" else "photo")
     faces: dict[str, list[str]] = {}
     for line in found.faces:

@@ -11,7 +11,14 @@ import typer
 from manifests.ledger.paths import MAX_SEED
 
 Dataset = Annotated[
-    Path, typer.Option(help="The dataset with the frozen set, or a benchmark of `likeness freeze`.", metavar="DATASET")
+    Path,
+    typer.Argument(help="The dataset with the frozen set, or a benchmark of `likeness freeze`.", metavar="DATASET"),
+]
+BenchmarkFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--benchmark", help="A benchmark without pictures, of which DATASET holds the photos.", metavar="BENCH"
+    ),
 ]
 LqSet = Annotated[
     str | None, typer.Option("--set", help="Name of the frozen set.", show_default="the test set of the right size")
@@ -38,8 +45,10 @@ Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Draws the referenc
 
 
 def evaluate(
-    runs: Annotated[list[Path] | None, typer.Argument(help="Training runs.", metavar="[RUN...]")] = None,
-    dataset: Dataset = ...,  # type: ignore[assignment]
+    dataset: Dataset,
+    runs: Annotated[
+        list[Path] | None, typer.Option("--run", help="A training run; may be given again.", metavar="RUN")
+    ] = None,
     restored: Annotated[
         list[Path] | None,
         typer.Option(
@@ -49,7 +58,8 @@ def evaluate(
         ),
     ] = None,
     lq_set: LqSet = None,
-    references: Annotated[int, typer.Option(help="At most so many references an image.", min=1)] = 4,
+    benchmark: BenchmarkFolder = None,
+    max_references: Annotated[int, typer.Option(help="At most so many references an image.", min=1)] = 4,
     metrics: Annotated[
         str | None,
         typer.Option(help="Names with commas, or all; docs/evaluate.md lists them.", show_default="the usual ones"),
@@ -69,7 +79,7 @@ def evaluate(
     page: Annotated[
         Path | None, typer.Option(help="Write a page with the pictures, worst first.", metavar="FILE.html")
     ] = None,
-    pictures: Annotated[int, typer.Option(help="At most so many images on the page.", min=1)] = 60,
+    worst: Annotated[int, typer.Option(help="At most so many images on the page.", min=1)] = 60,
     markdown: Annotated[Path | None, typer.Option(help="Write the tables as Markdown.", metavar="FILE")] = None,
     latex: Annotated[Path | None, typer.Option(help="Write the tables for a paper.", metavar="FILE")] = None,
     seed: Seed = 0,
@@ -81,15 +91,16 @@ def evaluate(
     Writes RUN/evaluation.json and RUN/evaluation.parquet, a row an image and a system (evaluation-judge.* with
     --judge); of several runs, or of folders that somebody else restored the set into, FOLDER/comparison.*.
 
-    Example: likeness evaluate dataset/run --dataset dataset --page evaluation.html
+    Example: likeness evaluate dataset --run dataset/run --page evaluation.html
     """
     from manifests.errors import BadInput
     from train.restore.output_paths import check_files, result_name
 
     mine, theirs = runs or [], restored or []
     if not mine and not theirs:
-        raise BadInput("Name a training run, or a folder of restored images with --restored.")
+        raise BadInput("Name a training run with --run, or a folder of restored images with --restored.")
     check_files(page, markdown, latex)
+    set_name = _set_or_benchmark(lq_set, benchmark)
     several = len(mine) + len(theirs) > 1 or bool(theirs)
     if several and out is None:
         raise BadInput("A comparison needs a place: say --out FOLDER.")
@@ -97,7 +108,7 @@ def evaluate(
         raise BadInput("--out is for comparisons; one run's evaluation goes into its own folder.")
     if dry_run:
         stem = (out or Path()) / "comparison" if several else mine[0] / result_name("evaluation", judge, steps)
-        _say_plan(dataset, lq_set, stem, as_json)
+        _say_plan(dataset, set_name, stem, as_json)
         return
     from manifests.runtime.progress import show_progress
     from train.evaluation.evaluate import METRICS_ASKED, Asked, Pictures
@@ -105,7 +116,7 @@ def evaluate(
     from train.evaluation.evaluate import evaluate as measured
 
     asked = Asked(
-        references=references,
+        references=max_references,
         metrics=_metrics(metrics, METRICS_ASKED),
         judge=judge,
         faces=faces,
@@ -119,23 +130,24 @@ def evaluate(
     with show_progress("images", as_json) as progress:
         if several:
             assert out is not None
-            result = compare_all(mine, theirs, dataset, out, lq_set, asked, progress, seen)
+            result = compare_all(mine, theirs, dataset, out, set_name, asked, progress, seen)
         else:
-            result = measured(mine[0], dataset, lq_set, asked, progress, seen)
+            result = measured(mine[0], dataset, set_name, asked, progress, seen)
     _write(result, markdown, latex)
     if page is not None and seen is not None:
         from train.evaluation.html_page import page as built
         from train.restore.output_paths import write_text
 
-        write_text(page, built(result, seen, pictures))
+        write_text(page, built(result, seen, worst))
     print_evaluation(result, as_json)
 
 
 def counterfactuals(
-    run: Annotated[Path, typer.Argument(help="A training run.", metavar="RUN")],
     dataset: Dataset,
+    run: Annotated[Path, typer.Option(help="A training run.", metavar="RUN")],
     lq_set: LqSet = None,
-    references: Annotated[int, typer.Option(help="So many references are shown wrongly.", min=1, max=8)] = 4,
+    benchmark: BenchmarkFolder = None,
+    max_references: Annotated[int, typer.Option(help="So many references are shown wrongly.", min=1, max=8)] = 4,
     metrics: Annotated[
         str | None,
         typer.Option(help="Names with commas, or all; docs/evaluate.md lists them.", show_default="the usual ones"),
@@ -158,13 +170,14 @@ def counterfactuals(
 
     Writes RUN/counterfactuals.json and .parquet (counterfactuals-judge.* with --judge).
 
-    Example: likeness counterfactuals dataset/run --dataset dataset --judge dlib --plot curve.svg
+    Example: likeness counterfactuals dataset --run dataset/run --judge dlib --plot curve.svg
     """
     from train.restore.output_paths import check_files, result_name
 
     check_files(plot, markdown, latex)
+    set_name = _set_or_benchmark(lq_set, benchmark)
     if dry_run:
-        _say_plan(dataset, lq_set, run / result_name("counterfactuals", judge, steps), as_json)
+        _say_plan(dataset, set_name, run / result_name("counterfactuals", judge, steps), as_json)
         return
     from manifests.runtime.progress import show_progress
     from train.evaluation.counterfactuals import METRICS_ASKED
@@ -173,7 +186,7 @@ def counterfactuals(
     from train.evaluation.evaluate import Asked
 
     asked = Asked(
-        references=references,
+        references=max_references,
         metrics=_metrics(metrics, METRICS_ASKED),
         judge=judge,
         faces=faces,
@@ -183,7 +196,7 @@ def counterfactuals(
         seed=seed,
     )
     with show_progress("images", as_json) as progress:
-        result = measured(run, dataset, lq_set, asked, progress)
+        result = measured(run, dataset, set_name, asked, progress)
     _write(result, markdown, latex)
     if plot is not None:
         from manifests.errors import BadInput
@@ -207,6 +220,15 @@ def print_evaluation(result: dict[str, Any], as_json: bool) -> None:
     from train.evaluation.text_tables import show
 
     show(result)
+
+
+def _set_or_benchmark(lq_set: str | None, benchmark: Path | None) -> str | None:
+    """The name of a frozen set, or the path of a benchmark that has no pictures of its own."""
+    from manifests.errors import BadInput
+
+    if lq_set is not None and benchmark is not None:
+        raise BadInput("--set and --benchmark exclude each other: name a set of the dataset, or a benchmark.")
+    return lq_set if benchmark is None else str(benchmark)
 
 
 def _metrics(told: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:

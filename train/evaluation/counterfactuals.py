@@ -36,7 +36,7 @@ def counterfactuals(
     """
     asked = asked or Asked(metrics=METRICS_ASKED)
     if asked.references > max(CURVE):
-        raise BadInput(f"--references is {asked.references}, and the curve ends at {max(CURVE)}.")
+        raise BadInput(f"--max-references is {asked.references}, and the curve ends at {max(CURVE)}.")
     last: dict[str, Any] = {"face": "", "image": None}
     largest = 0
 

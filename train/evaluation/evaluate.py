@@ -147,7 +147,7 @@ class Evaluation:
         harder: bool = False,  # and those of other poses and likenesses
     ) -> None:
         if asked.references < 1:
-            raise BadInput("--references must be at least 1; the row without references is always there.")
+            raise BadInput("--max-references must be at least 1; the row without references is always there.")
         check_names(asked.metrics)
         check_steps(asked.steps)
         self.dataset, self.lq_set, self.asked, self.watch = Path(dataset), lq_set, asked, watch

@@ -189,7 +189,7 @@ def _told(counts: dict[str, int]) -> str:
 
 def restore(
     inputs: Annotated[list[Path], typer.Argument(help="Photos and folders of photos.", metavar="IMAGE|FOLDER...")],
-    checkpoint: Annotated[
+    run: Annotated[
         Path,
         typer.Option(
             help="A training run, one checkpoint of it, or OSDFace's own weights.", metavar="RUN|osdface:FOLDER"
@@ -227,7 +227,7 @@ def restore(
         Path | None,
         typer.Option(help="Write a page: each face as it came, the references, restored.", metavar="FILE.html"),
     ] = None,
-    sheet: Annotated[
+    page_data: Annotated[
         Path | None,
         typer.Option(
             help="Write the same as data; `likeness report` shows what lies in RUN/restored.", metavar="FILE.json"
@@ -236,7 +236,7 @@ def restore(
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="Where the networks of no-reference metrics lie, for --page and --sheet.",
+            help="Where the networks of no-reference metrics lie, for --page and --page-data.",
             metavar="FOLDER",
             show_default="torch's cache",
         ),
@@ -249,12 +249,12 @@ def restore(
     With references, the faces that match them, and a face alone in its photo that is too degraded to be recognized;
     without, every face. Exits with 1 where nothing could be restored.
 
-    Example: likeness restore old.jpg --reference her1.jpg --reference her2.jpg --checkpoint dataset/run --out restored
+    Example: likeness restore old.jpg --reference her1.jpg --reference her2.jpg --run dataset/run --out restored
     """
     from train.restore.log import kept_entries
     from train.restore.output_paths import check_files, outputs_of
 
-    check_files(page, sheet)
+    check_files(page, page_data)
     if dry_run:
         todo, unreadable = outputs_of(inputs, out)
         kept_entries(out, todo, None)
@@ -269,15 +269,15 @@ def restore(
         return
     from manifests.runtime.progress import show_progress
     from train.restore.contact_sheet import Sheet, sheet_page
-    from train.restore.restore import restore as run
+    from train.restore.restore import restore as restore_photos
 
     where, notices, faces_done = _box(box), list[str](), Sheet()
-    watched = page is not None or sheet is not None
+    watched = page is not None or page_data is not None
     with show_progress("photos", as_json) as progress:
-        rows = run(
+        rows = restore_photos(
             inputs,
             reference or [],
-            checkpoint,
+            run,
             out,
             base_model=base_model,
             faces=faces,
@@ -292,11 +292,11 @@ def restore(
     if watched:
         from train.restore.output_paths import write_text
 
-        facts = faces_done.facts(f"{checkpoint}", rows, weights)
+        facts = faces_done.facts(f"{run}", rows, weights)
         if page is not None:
             write_text(page, sheet_page(facts))
-        if sheet is not None:
-            write_text(sheet, json.dumps(facts))
+        if page_data is not None:
+            write_text(page_data, json.dumps(facts))
     for sentence in notices:
         typer.echo(sentence, err=True)
     if as_json:

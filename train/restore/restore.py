@@ -43,7 +43,7 @@ from train.restore.reference_photos import (
 if TYPE_CHECKING:
     from manifests.privacy.kept_out import KeptOutList
 
-RELEASED = "osdface:"  # before a folder with OSDFace's released weights, given as --checkpoint
+RELEASED = "osdface:"  # before a folder with OSDFace's released weights, given as --run
 LOOKS = {"maps", "embedding", "extended", "identity"}  # the parts that look at references
 
 OPTED_OUT = "It is kept out of the dataset of this run (opted out, or purged), so it was not restored."

@@ -248,7 +248,7 @@ def test_another_policy_than_the_frozen_sets_is_refused(one, other):
     faces, members = people(12, 3)
     first = make_splits(faces, members, [], one)
     assert {row.policy for row in make_splits(faces, members, first, other)} == {other.policy}
-    with pytest.raises(BadInput, match=f"are of --split {one.policy}.*say --split {one.policy}, or start a new"):
+    with pytest.raises(BadInput, match=f"are of --split-by {one.policy}.*say --split-by {one.policy}, or start a new"):
         make_splits(faces, members, frozen(first, "test"), other)
 
 

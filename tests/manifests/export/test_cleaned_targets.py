@@ -91,12 +91,12 @@ def test_what_cannot_be_exported_cleaned_is_a_sentence(planted: Path, tmp_path: 
     for name in set(FORMATS) - {"imagefolder", "webdataset", "dmdnet"}:
         with pytest.raises(BadInput, match=f"{name} has no place to mark cleaned pictures"):
             export_dataset(planted, tmp_path / "out", name, BEST)
-    with pytest.raises(BadInput, match="--version worst: say original or best"):
+    with pytest.raises(BadInput, match="--crops worst: say original or best"):
         export_dataset(planted, tmp_path / "out", "imagefolder", ExportOptions(version="worst"))
     version_path(
         planted, "it", 1, next(face for face, split in splits_of(planted).items() if split == "train")
     ).unlink()
-    with pytest.raises(LedgerBroken, match="is missing or changed: export --version original"):
+    with pytest.raises(LedgerBroken, match="is missing or changed: export --crops original"):
         export_dataset(planted, tmp_path / "out", "imagefolder", BEST)
     with Ledger.open(planted, write=True) as ledger:
         ledger.record("none", "all", {}, [], replace=[CleanedVersion])

@@ -421,12 +421,12 @@ def test_options_that_a_format_has_no_place_for_and_folders_that_are_taken_are_r
     taken.mkdir()
     (taken / "mine.txt").write_text("mine")
     cases = [
-        (("dmdnet", ExportOptions()), "--lq-set"),
+        (("dmdnet", ExportOptions()), "--set"),
         (("faceme", ExportOptions(lq_set=LQ_SET)), "degrades its pictures itself"),
         (("refldm", ExportOptions(names=True)), "no place for names"),
         (("refldm", ExportOptions(embeddings=True)), "no place for embeddings"),
         (("zip", ExportOptions()), "say refldm"),
-        (("refldm", ExportOptions("dev")), "say train, val, test or all"),
+        (("refldm", ExportOptions("dev")), "say train, val or test, or leave --split out"),
         (("refldm", ExportOptions(lq_set="no-such")), LQ_SET),
         (("refldm", ExportOptions("train", lq_set=LQ_SET)), "holds no target of --split train"),
     ]

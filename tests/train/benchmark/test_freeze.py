@@ -421,12 +421,12 @@ def test_two_folders_of_real_photos_give_one_benchmark_and_leak_nothing(shared_d
 
 def test_the_command_says_what_it_froze(made: Path, tmp_path: Path, likeness: Run) -> None:
     bench = tmp_path / "bench"
-    found = likeness("freeze", made, "--into", bench, "--json")
+    found = likeness("freeze", made, "--out", bench, "--json")
     assert found.returncode == 0, found.stderr
     told = Frozen(**json.loads(found.stdout))
     assert told.benchmark == load_benchmark(bench).card["benchmark"]
-    again = likeness("freeze", made, "--into", bench)
+    again = likeness("freeze", made, "--out", bench)
     assert again.returncode == 0 and "it was there" in again.stdout and told.benchmark in again.stdout
-    wrong = likeness("freeze", made, "--into", bench, "--seed", "3")
+    wrong = likeness("freeze", made, "--out", bench, "--seed", "3")
     assert wrong.returncode == 2 and "another benchmark" in wrong.stderr.splitlines()[-1]
     assert "Traceback" not in wrong.stderr

@@ -189,8 +189,9 @@ def test_what_cannot_be_checked_is_said(made: Path, tmp_path: Path) -> None:
     freeze(made, tmp_path / "bare")
     found = check_benchmark(tmp_path / "bare")
     assert found.total == 0 and found.unchecked == [
-        "cosine, and near-duplicates that were cropped anew: 48 of 48 faces have no embedding here; name a dataset of "
-        "the same photos with --dataset. When it was frozen, 0 of kind cosine were counted."
+        "cosine, and near-duplicates that were cropped anew: 48 of 48 faces have no embedding here; say "
+        "`likeness leaks DATASET --benchmark BENCH` with a dataset of the same photos. "
+        "When it was frozen, 0 of kind cosine were counted."
     ]
     assert found.alike == found.expected == 0
     with pytest.MonkeyPatch.context() as patch:
@@ -199,7 +200,7 @@ def test_what_cannot_be_checked_is_said(made: Path, tmp_path: Path) -> None:
         doubles.curated(tmp_path / "photos", tmp_path / "personal", split=SplitRules("photos", 0.2, 0.2))
     personal = check_dataset(tmp_path / "personal")
     assert personal.counts["identity"] == personal.counts["cosine"] == personal.counts["own_reference"] == 0
-    assert any("--split photos" in sentence for sentence in personal.unchecked)
+    assert any("--split-by photos" in sentence for sentence in personal.unchecked)
 
 
 def test_what_has_nothing_to_check_is_one_sentence(own: Path, tmp_path: Path) -> None:
@@ -277,5 +278,5 @@ def test_the_command_lists_leaks_and_exits_with_one(own: Path, likeness: Run) ->
     told = json.loads(likeness("leaks", own, "--json").stdout)
     assert told["ok"] is False and set(told["counts"]) == set(KINDS)
     assert {Leak(**leak).kind for leak in told["found"]} == {"cosine"}
-    wrong = likeness("leaks", own, "--dataset", own)
+    wrong = likeness("leaks", own, "--benchmark", own)
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1

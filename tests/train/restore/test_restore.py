@@ -285,7 +285,7 @@ likeness.main()
 def test_a_name_of_any_bytes_is_printed(tmp_path: Path, dry: bool) -> None:
     folder = tmp_path / "in"
     doubles.save(folder / "nobody.png", doubles.photo([], 0)).rename(folder / os.fsdecode(b"caf\xe9.png"))
-    words = ["restore", str(folder), "--checkpoint", str(tmp_path), "--out", str(tmp_path / "o")]
+    words = ["restore", str(folder), "--run", str(tmp_path), "--out", str(tmp_path / "o")]
     done = subprocess.run(
         [sys.executable, "-c", _DOUBLES, *words, *(["--dry-run"] if dry else [])],
         capture_output=True,

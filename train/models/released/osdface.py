@@ -1,4 +1,4 @@
-"""OSDFace's released weights as a restorer: `--checkpoint osdface:FOLDER`.
+"""OSDFace's released weights as a restorer: `--run osdface:FOLDER`.
 
 Three files, as the authors name them: pytorch_lora_weights.safetensors (adapters of the UNet, alpha = rank, so they
 join at scale 1), embedding_change_weights.pth (the projection) and associate_2.ckpt (a Lightning checkpoint, of which
