@@ -17,11 +17,11 @@ from record import finish
 
 from curate.demo import SITTERS, demo_photos
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
-from curate.faces.decode import decode
 from degrade.operations.apply import apply
 from degrade.operations.pixels import shrink, to_float, to_uint8
 from degrade.presets import find_preset
 from degrade.sampling import make_generator, sample_theta
+from manifests.runtime.images import decode
 from train.metrics.psnr_ssim import psnr
 from train.models.restorer import Restorer
 from train.recipes import find_recipe

@@ -25,14 +25,14 @@ import numpy as np
 from record import finish
 
 from curate.config import CurateConfig
-from curate.detection.crops import encode_png
 from curate.detection.detect import start_worker
 from curate.faces import measure
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
-from curate.faces.decode import decode
 from curate.faces.load import load_faces
 from manifests.ledger.records import Face
 from manifests.runtime.files import sha256_bytes
+from manifests.runtime.images import decode
+from manifests.runtime.png_files import CROP_PNG, encode_png
 from manifests.runtime.uris import path_of
 from manifests.runtime.workers import count_cores, open_pool
 
@@ -141,7 +141,7 @@ def steps(photos: Sequence[Path], spec: str) -> dict[str, float]:
             timed("measures", lambda c=crop, f=face: _measures(c, f.landmarks5))
             if measure.measure_eye_distance(face.landmarks5) < 16:  # too_small of the default filters
                 continue
-            timed("PNG", lambda crop=crop: encode_png(crop))
+            timed("PNG", lambda crop=crop: encode_png(crop, CROP_PNG))
             small = timed("crop to 112 px", lambda c=crop: crop_for_recognizer(c, models.template, models.size))
             timed("recognize", lambda small=small: models.embed(small[None]))
     return {name: 1000 * seconds / len(photos) for name, seconds in spent.items()}

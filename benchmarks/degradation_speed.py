@@ -23,13 +23,13 @@ import cv2
 import numpy as np
 from record import finish
 
-from degrade.frozen.jobs import encode_png
 from degrade.operations.apply import apply, run_steps
 from degrade.operations.pixels import Image, to_float
 from degrade.presets import PRESETS
 from degrade.sampling import sample_theta
 from degrade.theta import Theta
 from manifests.errors import BadInput
+from manifests.runtime.png_files import encode_png
 
 SIDE = 512
 

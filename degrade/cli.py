@@ -14,7 +14,7 @@ import typer
 
 from manifests.ledger.paths import MAX_SEED
 from manifests.runtime.files import find_blocking_file
-from manifests.runtime.text import format_count, make_printable
+from manifests.runtime.text import format_count
 
 if TYPE_CHECKING:
     from degrade.frozen.dataset_sets import SetSummary
@@ -265,19 +265,16 @@ def preview(
 
     Example: likeness preview face.png --out sheet.png --columns 6
     """
-    from degrade.frozen.jobs import decode_apart, encode_png
     from degrade.presets import PRESETS, find_preset
     from degrade.preview import make_contact_sheet
     from manifests.errors import BadInput
     from manifests.runtime.files import write_atomically
+    from manifests.runtime.png_files import LQ_PNG, encode_png
+    from manifests.runtime.untrusted_images import open_reader
 
     chosen = [find_preset(name) for name in preset] if preset else list(PRESETS.values())
-    try:
-        pixels = decode_apart(image)
-    except OSError as error:
-        raise BadInput(f"{make_printable(image)} cannot be read ({error.strerror}): name a picture.") from None
-    except BadInput as error:
-        raise BadInput(f"{make_printable(image)} {error}: name a picture.") from None
+    with open_reader(limited=True) as read:
+        pixels = read(image)
     if os.path.realpath(out) == os.path.realpath(image) or (out.exists() and out.samefile(image)):
         raise BadInput(f"--out is {image} itself, which would be overwritten: name another file.")
     if (file := find_blocking_file(out.parent)) is not None:
@@ -289,7 +286,8 @@ def preview(
     if dry_run:
         typer.echo(f"Would write {len(chosen)} rows of {columns} degradations to {out}.")
         return
-    write_atomically(out, encode_png(make_contact_sheet(pixels, chosen, list(range(seed, seed + columns)), size)))
+    sheet = make_contact_sheet(pixels, chosen, list(range(seed, seed + columns)), size)
+    write_atomically(out, encode_png(sheet, LQ_PNG))
     # lengths in θ are pixels, and the published ranges are for faces of 512
     small = min(size, max(pixels.shape)) / 512
     note = f" At {small * 512:.0f} px a preset is {1 / small:.2g} times as severe as at its 512." if small < 1 else ""

@@ -16,7 +16,6 @@ from curate.detection.embed import write_shard
 from curate.detection.screen import screen
 from curate.faces import measure
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, compute_scale, crop_for_recognizer, fit_similarity
-from curate.faces.decode import UndecodableImage, decode
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import Detection, FaceModels
 from curate.faces.load import load_faces_once
@@ -26,6 +25,7 @@ from manifests.privacy.erase import OPTED_OUT
 from manifests.privacy.kept_out import NOBODY_KEPT_OUT, KeptOutList
 from manifests.runtime.archives import ArchiveError, read_bytes
 from manifests.runtime.files import sha256_bytes
+from manifests.runtime.images import UndecodableImage, decode
 from manifests.runtime.uris import parse_member_uri, path_of
 from manifests.runtime.workers import OUT_OF_MEMORY, FailedUnit, guard_units, is_retry
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from curate.detection.detect import nameless, resolved
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer, fit_similarity
-from curate.faces.decode import UndecodableImage, decode
 from curate.faces.interface import FaceModels
 from manifests.card import write_card
 from manifests.errors import BadInput
@@ -21,7 +20,7 @@ from manifests.privacy.kept_out import KeptOutList, read_kept_out_list
 from manifests.privacy.keys import compute_mark, ensure_key
 from manifests.privacy.run_cleanup import find_faces_in_runs, remove_faces_from_runs
 from manifests.runtime.text import format_count, make_printable
-from manifests.runtime.workers import FAILURE_TEXTS, OUT_OF_MEMORY, FailedUnit, run_in_process
+from manifests.runtime.untrusted_images import open_reader
 
 
 @dataclass(frozen=True)
@@ -102,21 +101,10 @@ def _models(ledger: Ledger) -> FaceModels:
     return models
 
 
-def _decoded(image: Path) -> np.ndarray | str:
-    try:
-        return decode(image)
-    except UndecodableImage as error:
-        return f"it {FAILURE_TEXTS[error.reason]}" if error.reason == OUT_OF_MEMORY else str(error)
-    except OSError as error:
-        return str(error.strerror)
-
-
 def _example(image: Path, models: FaceModels) -> np.ndarray:
     """The unit embedding of the one face that a photo shows."""
-    pixels = run_in_process(_decoded, image)
-    if not isinstance(pixels, np.ndarray):
-        why = f"it {FAILURE_TEXTS[pixels.reason]}" if isinstance(pixels, FailedUnit) else pixels
-        raise BadInput(f"--face {make_printable(image)} cannot be read as a photo ({why}): name another.")
+    with open_reader(limited=True) as read:
+        pixels = read(image)
     found = [one for one in models.detect(pixels) if one.score >= models.min_score]
     if len(found) != 1:
         shows = format_count(len(found), "face") if found else "no face"

@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from curate.faces.decode import UndecodableImage, decode
 from curate.faces.measure import hash_picture
 from manifests.errors import BadInput
 from manifests.ledger.paths import LEDGER_NAME
@@ -29,6 +28,7 @@ from manifests.runtime.archives import (
     read_member,
 )
 from manifests.runtime.files import sha256_bytes
+from manifests.runtime.images import UndecodableImage, decode
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_missing, member_uri, uri_of
 from manifests.runtime.workers import FailedUnit, guard_units

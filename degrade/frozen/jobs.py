@@ -6,8 +6,6 @@ Workers return bytes and never write: the parent does, so a killed run leaves wh
 from __future__ import annotations
 
 import hashlib
-import io
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +15,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from degrade.operations.apply import MAX_PIXELS, apply_to_pixels
-from degrade.operations.pixels import Pixels, quiet_opencv, shrink, to_float, to_uint8
+from degrade.operations.pixels import Pixels, shrink, to_float, to_uint8
 from degrade.theta import Theta
 from manifests.errors import BadInput
+from manifests.runtime.images import UndecodableImage, decode
+from manifests.runtime.png_files import LQ_PNG, encode_png
 from manifests.runtime.workers import (
     FAILURE_TEXTS,
     BatchMap,
@@ -30,12 +29,9 @@ from manifests.runtime.workers import (
     enforce_limits,
     guard_units,
     open_pool,
-    run_in_process,
 )
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")  # whatever the name says; curation decodes the same
 ENGINES = ("exact", "basicsr")
-_PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
 
 
 JobsFunction = Callable[[Sequence[Any]], list[Any]]
@@ -72,64 +68,6 @@ class Comparison:
     difference: int | None  # largest over all pixels, in 1/255; 255 where the sizes differ
 
 
-def encode_png(pixels: Pixels) -> bytes:
-    """uint8 RGB (H, W, 3) as PNG, without metadata and always with the same settings: the same pixels give the same
-    bytes under one OpenCV build."""
-    done, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), list(_PNG_OPTIONS))
-    if not done:
-        raise BadInput(f"A picture of {pixels.shape[1]} x {pixels.shape[0]} pixels does not fit into a PNG.")
-    return data.tobytes()
-
-
-def decode_picture(data: bytes) -> Pixels:
-    """Bytes of an image file as uint8 RGB (H, W, 3): EXIF orientation applied, 16-bit scaled down, gray repeated, alpha
-    dropped, first frame. Raises BadInput with the reason."""
-    if not data:
-        raise BadInput("is empty")
-    too_large = f"has more than {MAX_PIXELS // 1_000_000} megapixels"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            header = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header alone
-    except Image.DecompressionBombError:
-        raise BadInput(too_large) from None
-    except Exception:
-        raise BadInput("is not a picture") from None
-    if header.width * header.height > MAX_PIXELS:
-        raise BadInput(too_large)
-    try:
-        if header.format in ("JPEG", "MPO"):  # OpenCV would fill the missing part of a truncated one with gray
-            header.load()
-    except (OSError, SyntaxError):
-        raise BadInput("is cut short or damaged") from None
-    try:
-        with quiet_opencv():  # of a cut PNG, before it gives up
-            decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        decoded = None
-    if decoded is None:
-        raise BadInput("cannot be decoded")
-    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def decode_apart(path: Path) -> Pixels:
-    """`decode_picture` of a file, in a process of its own, which stands what a picture of others does to it. Raises
-    BadInput with the reason, and OSError."""
-    found = run_in_process(_decoded, path)
-    if isinstance(found, FailedUnit):
-        raise BadInput(FAILURE_TEXTS[found.reason])
-    if isinstance(found, str):
-        raise BadInput(found)
-    return np.asarray(found)
-
-
-def _decoded(path: Path) -> Pixels | str:
-    try:
-        return decode_picture(path.read_bytes())
-    except BadInput as error:
-        return str(error)
-
-
 def check_engine(engine: str) -> None:
     """Raise BadInput, before anything is written, for an engine that is unknown or not installed."""
     if engine not in ENGINES:
@@ -146,14 +84,17 @@ def run_job(job: Job) -> Result:
     try:
         data = job.source.read_bytes()
         with enforce_limits():
-            pixels = decode_picture(data)
-        pixels = shrink(pixels, job.size)
+            pixels = shrink(decode(data), job.size)
+        if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
+            return Result(problem=f"has more than {MAX_PIXELS // 10**6} megapixels: give a --size")
+    except UndecodableImage as error:
+        return Result(problem=str(error))
     except OSError as error:
         return Result(problem=f"cannot be read ({error.strerror})")
     except BadInput as error:
         return Result(problem=str(error))
     try:
-        png = encode_png(_degraded(pixels, job))
+        png = encode_png(_degraded(pixels, job), LQ_PNG)
     except BadInput as error:
         return Result(problem=f"cannot be degraded: {str(error).rstrip('.')}")
     return Result(png, hashlib.sha256(png).hexdigest(), hashlib.sha256(data).hexdigest())
@@ -182,8 +123,8 @@ def compare_job(job: Job) -> Comparison:
         return Comparison(on_disk, regenerated, source, None if regenerated is None else 0)
     try:
         with enforce_limits():
-            here, again = decode_picture(data), decode_picture(made.png)
-    except BadInput:
+            here, again = decode(data), decode(made.png)
+    except UndecodableImage:
         return Comparison(on_disk, regenerated, source, 255)
     same_size = here.shape == again.shape
     difference = int(np.abs(here.astype(np.int16) - again.astype(np.int16)).max()) if same_size else 255

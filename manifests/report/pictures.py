@@ -8,23 +8,23 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from manifests.runtime.archives import ArchiveError, read_bytes
 from manifests.runtime.files import sha256_bytes
+from manifests.runtime.images import UndecodableImage, decode
 
 Series = Sequence[tuple[float, float]]
 
-# what Pillow raises on broken pictures, and on those of too many pixels
-_BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+# A picture that cannot be decoded, read or shrunk is left out of the page.
+_BROKEN = (OSError, ValueError, UndecodableImage)
 _COLOURS = ("var(--ink-1)", "var(--ink-2)", "var(--ink-3)")
 
 
 def thumbnail(path: Path, side: int) -> str:
     """A picture as a JPEG data URI, its longer side at most `side` px; empty where it cannot be read."""
     try:
-        with Image.open(path) as image:
-            return _small(image.convert("RGB"), side)
+        return _small(Image.fromarray(decode(path)), side)
     except _BROKEN:
         return ""
 
@@ -32,18 +32,17 @@ def thumbnail(path: Path, side: int) -> str:
 def patch(uri: str, photo_id: str, box: Sequence[float], side: int) -> str:
     """What lies in a file's photo around `box` (x0, y0, x1, y1 in its pixels) as a square JPEG data URI of `side` px.
 
-    Empty where the file no longer holds that photo or Pillow cannot read it.
+    Empty where the file no longer holds that photo or cannot be read.
     """
     try:
         data = read_bytes(uri)
         if sha256_bytes(data) != photo_id:
             return ""
-        with Image.open(io.BytesIO(data)) as image:
-            half = 0.7 * max(box[2] - box[0], box[3] - box[1])
-            x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-            cut = tuple(round(edge) for edge in (x - half, y - half, x + half, y + half))
-            square = ImageOps.exif_transpose(image).convert("RGB").crop((cut[0], cut[1], cut[2], cut[3]))
-            return _small(square.resize((side, side), Image.Resampling.LANCZOS), side)
+        half = 0.7 * max(box[2] - box[0], box[3] - box[1])
+        x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        cut = tuple(round(edge) for edge in (x - half, y - half, x + half, y + half))
+        square = Image.fromarray(decode(data)).crop((cut[0], cut[1], cut[2], cut[3]))
+        return _small(square.resize((side, side), Image.Resampling.LANCZOS), side)
     except (*_BROKEN, ArchiveError):
         return ""
 

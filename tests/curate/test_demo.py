@@ -11,11 +11,11 @@ import pytest
 from curate import demo
 from curate.config import DedupeRules
 from curate.demo import SITTERS, demo_photos, packaged
-from curate.faces.decode import UndecodableImage, decode
 from curate.faces.measure import hash_picture
 from degrade.sampling import make_generator
 from manifests.errors import LikenessError
 from manifests.runtime.files import sha256_file
+from manifests.runtime.images import UndecodableImage, decode
 
 
 @pytest.fixture(scope="module")

@@ -113,13 +113,13 @@ def kill_at_decode() -> None:
     import degrade.frozen.jobs
 
     short()
-    decode = degrade.frozen.jobs.decode_picture
+    decode = degrade.frozen.jobs.decode
 
     def odd(data: bytes):
         misbehave({b"h": "hang", b"d": "die"}.get(data[:1], ""))
         return decode(data)
 
-    degrade.frozen.jobs.decode_picture = odd
+    degrade.frozen.jobs.decode = odd
 
 
 @pytest.mark.slow

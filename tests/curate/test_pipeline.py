@@ -28,8 +28,8 @@ from manifests.ledger.records import Face, File, Identity, Membership, Model, Pa
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import path_of
 from manifests.why import explain_photo
-from tests.curate.faces.test_decode import png
 from tests.doubles.curate import album, contents, curated, files, install, models, photo, rows, save
+from tests.manifests.runtime.test_images import png
 
 
 @pytest.fixture(autouse=True)

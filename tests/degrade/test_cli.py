@@ -8,11 +8,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-import degrade.frozen.jobs
+import manifests.runtime.untrusted_images
 from degrade import cli
-from degrade.frozen.jobs import decode_picture, encode_png
 from degrade.presets import PRESETS
 from manifests.errors import BadInput, LedgerMissing
+from manifests.runtime.images import decode
+from manifests.runtime.png_files import encode_png
 from tests.degrade.frozen.test_dataset_sets import toy_dataset, toy_picture
 from tests.places import REPOSITORY
 
@@ -72,19 +73,19 @@ def test_preview_writes_a_sheet_of_presets_by_seeds(tmp_path):
     call("preview", face, "--out", sheet, "--columns", 2, "--dry-run")
     assert not sheet.exists()
     call("preview", face, "--out", sheet, "--columns", 2)
-    height, width, _ = decode_picture(sheet.read_bytes()).shape
+    height, width, _ = decode(sheet.read_bytes()).shape
     first = sheet.read_bytes()
     call("preview", face, "--out", sheet, "--columns", 2)
     assert sheet.read_bytes() == first
     (tmp_path / "mine.toml").write_text('down = [2, 4]\nresize = "area"\n')
     said = call("preview", face, "--out", sheet, "--columns", 5, "--preset", tmp_path / "mine.toml")
     assert "1 preset, 5 seeds each. At 128 px a preset is 4 times as severe" in said
-    assert decode_picture(sheet.read_bytes()).shape == (height // len(PRESETS), width * 2, 3)
+    assert decode(sheet.read_bytes()).shape == (height // len(PRESETS), width * 2, 3)
 
 
 def test_a_picture_is_decoded_for_the_preview_in_a_process_of_its_own(tmp_path, monkeypatch):
     (face := tmp_path / "face.png").write_bytes(encode_png(toy_picture(0, 128)))
-    monkeypatch.setattr(degrade.frozen.jobs, "decode_picture", lambda data: pytest.fail("decoded here"))
+    monkeypatch.setattr(manifests.runtime.untrusted_images, "decode", lambda path: pytest.fail("decoded here"))
     assert "1 preset, 1 seed" in call(
         "preview", face, "--out", tmp_path / "s.png", "--preset", "gfpgan", "--columns", 1
     )

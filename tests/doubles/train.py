@@ -14,13 +14,13 @@ import onnx
 from onnx import helper, numpy_helper
 
 from curate.faces.align import ARCFACE_112, FFHQ_512, align_face, crop_for_recognizer, scale_template
-from curate.faces.decode import decode
 from curate.faces.interface import Detection, FaceDetector, FaceModels, ModelFile, normalise_rows
 from curate.faces.load import load_faces
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Face, Model, Pair, Split
 from manifests.runtime.files import sha256_file
+from manifests.runtime.images import decode
 from train.data.snapshot import Snapshot, take_snapshot
 from train.models.config import VreConfig
 from train.recipes import TINY, Recipe, find_recipe

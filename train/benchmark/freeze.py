@@ -13,12 +13,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from degrade.frozen.jobs import decode_picture
 from degrade.sampling import check_seed
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.runtime.files import LOCK, find_blocking_file, lock_folder, remove_temporary_files, write_atomically
+from manifests.runtime.images import UndecodableImage, decode
 from manifests.runtime.progress import Progress
 from manifests.runtime.versions import code_version
 from train.benchmark.frozen_benchmark import (
@@ -359,6 +359,6 @@ def _bytes(path: Path) -> bytes | None:
 
 def _holds(path: Path, picture: str) -> bool:
     try:
-        return picture_id(decode_picture(path.read_bytes())) == picture
-    except (OSError, BadInput):
+        return picture_id(decode(path)) == picture
+    except (OSError, UndecodableImage):
         return False

@@ -24,13 +24,14 @@ from typing import Any
 
 import numpy as np
 
-from degrade.frozen.jobs import Job, check_engine, decode_picture, run_job
+from degrade.frozen.jobs import Job, check_engine, run_job
 from degrade.operations.pixels import shrink
 from degrade.theta import check_theta
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.runtime.files import ARRAY_ERRORS, sha256_bytes
+from manifests.runtime.images import UndecodableImage, decode
 
 CARD, CASES, FACES = "card.json", "cases.jsonl", "faces.jsonl"
 PICTURES, LQ, EMBEDDINGS = "pictures", "lq", "embeddings.npy"
@@ -202,7 +203,7 @@ def lq_of(found: Benchmark, case: CaseLine, photos: Path | None) -> np.ndarray:
     check_engine(found.card["engine"])
     path = _crop(found, case.picture, case.face, photos)
     made = run_job(Job(path, found.card["size"], case.theta, engine=found.card["engine"]))
-    pixels = None if made.problem else decode_picture(made.png)
+    pixels = None if made.problem else decode(made.png)
     if pixels is None or picture_id(pixels) != case.lq:
         raise LedgerBroken(
             f"{path} degrades to another picture here than {found.folder} froze ({made.problem or _tools(found)}): ask "
@@ -263,8 +264,8 @@ def _crop(found: Benchmark, picture: str, face: str, photos: Path | None) -> Pat
 
 def _read(path: Path, picture: str, found: Benchmark, photos: Path | None) -> np.ndarray:
     try:
-        pixels = decode_picture(path.read_bytes())
-    except (OSError, BadInput):
+        pixels = decode(path)
+    except (OSError, UndecodableImage):
         pixels = None
     if pixels is None or picture_id(pixels) != picture:
         what = "is missing" if not path.exists() else "is broken or not the picture that was frozen"

@@ -10,6 +10,7 @@ import numpy as np
 from manifests.errors import LedgerBroken
 from manifests.ledger.paths import crop_path
 from manifests.runtime.files import sha256_bytes
+from manifests.runtime.png_files import decode_own_png
 
 if TYPE_CHECKING:
     from manifests.ledger.records import CleanedVersion
@@ -20,7 +21,7 @@ def read_crop(dataset: Path, face_id: str, size: int) -> np.ndarray:
     from degrade.operations.pixels import shrink
 
     source = crop_path(dataset, face_id)
-    image = _decoded(source.read_bytes() if source.is_file() else b"")
+    image = decode_own_png(source.read_bytes() if source.is_file() else b"")
     if image is None:
         raise LedgerBroken(
             f"The crop {source} is missing or broken: remove it if it is there, and run `likeness curate` again."
@@ -34,17 +35,10 @@ def read_version(dataset: Path, version: CleanedVersion, size: int) -> np.ndarra
 
     source = version_path(dataset, version.iteration, version.round, version.face_id)
     data = source.read_bytes() if source.is_file() else b""
-    image = _decoded(data) if sha256_bytes(data) == version.sha256 else None
+    image = decode_own_png(data) if sha256_bytes(data) == version.sha256 else None
     if image is None or image.shape != (size, size, 3):
         raise LedgerBroken(
             f"The cleaned crop {source} is missing, changed or of another size: run `likeness iterate` into another "
             "--out."
         )
     return image
-
-
-def _decoded(data: bytes) -> np.ndarray | None:
-    import cv2
-
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    return None if image is None else np.ascontiguousarray(image[:, :, ::-1], np.uint8)

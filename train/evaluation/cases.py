@@ -19,6 +19,7 @@ from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.runtime.files import sha256_bytes
+from manifests.runtime.png_files import decode_own_png
 from train.benchmark.frozen_benchmark import (
     Benchmark,
     crops_of,
@@ -316,9 +317,9 @@ def read_png(path: Path, sha256: str | None = None) -> np.ndarray:
     """RGB uint8 (H, W, 3) of a PNG of the dataset; with `sha256`, of exactly that file."""
     try:
         data = path.read_bytes()
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        pixels = decode_own_png(data)
     except (OSError, cv2.error):
         data, pixels = b"", None
     if pixels is None or (sha256 is not None and sha256_bytes(data) != sha256):
         raise LedgerBroken(f"{path} is missing, broken or changed: run `likeness manifest check` on the dataset.")
-    return np.ascontiguousarray(pixels[:, :, ::-1])
+    return pixels

@@ -18,6 +18,7 @@ from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.runtime.files import remove_temporary_files, write_atomically
 from manifests.runtime.progress import Progress
+from manifests.runtime.untrusted_images import open_reader
 from train.benchmark.frozen_benchmark import is_benchmark, load_benchmark
 from train.evaluation.aggregate import Row, differences, table, told_interval
 from train.evaluation.cases import Case, FrozenSet, read_cases, refuse_seen
@@ -30,7 +31,6 @@ from train.metrics.registry import METRICS
 from train.models.restorer import Restorer
 from train.models.steps import check_steps
 from train.restore.output_paths import photos_in, result_name
-from train.restore.reading import read_numbers, reader
 from train.restore.restore import load_recorded_faces, on_device, open_restorer
 
 # what is measured where nothing else is asked for; LPIPS and DISTS where their weights are here
@@ -199,7 +199,7 @@ class Evaluation:
         assert frozen is not None and measure is not None
         (files, extra), name = files_of(folder, frozen.cases), folder.resolve().name
         rows = []
-        with reader(limited=True, of=read_numbers) as read:
+        with open_reader(limited=True) as read:
             for done, case in enumerate(frozen.cases, 1):
                 if with_input:
                     rows.append(input_row(case, measure, self.names, self.kept))
@@ -299,7 +299,7 @@ class Evaluation:
         try:
             if name == "fid_folder":
                 assert self.asked.fid_folder is not None
-                with reader(limited=True) as read:
+                with open_reader(limited=True) as read:
                     others = [read(path) for path in photos_in(self.asked.fid_folder)]
             for line in lines:
                 made = self.set_images.get(line["key"], [])

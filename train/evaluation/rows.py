@@ -15,13 +15,13 @@ from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
 from manifests.errors import BadInput
 from manifests.runtime.text import make_printable
+from manifests.runtime.untrusted_images import Read
 from train.evaluation.cases import Case
 from train.evaluation.systems import Embed, System, shown
 from train.metrics.measure import Measure
 from train.metrics.registry import METRICS
 from train.models.restorer import Restorer
 from train.restore.output_paths import photos_in
-from train.restore.reading import Read
 from train.restore.reference_photos import landmarks_of, shown_for, to_image, to_tensor
 from train.restore.restore import run_model
 

@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from manifests.errors import LikenessError
 from manifests.runtime.files import write_atomically
 from manifests.runtime.json_log import log
+from manifests.runtime.png_files import encode_png
 from train.restore.output_paths import SAMPLES
 
 STATS = "stats.jsonl"
@@ -80,7 +81,7 @@ class Logbook:
             )
         path = self.run / SAMPLES / f"{images:08d}.png"
         with _writing(self.run):
-            write_atomically(path, cv2.imencode(".png", np.ascontiguousarray(sheet[:, :, ::-1]))[1].tobytes())
+            write_atomically(path, encode_png(sheet))
         return path
 
 

@@ -11,17 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 
 from curate.faces.interface import FaceModels
-from manifests.errors import LikenessError
 from manifests.ledger.cleaned_targets import select_best_versions, version_path
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import CleanedVersion
 from manifests.runtime.files import sha256_bytes, sha256_file, write_atomically
+from manifests.runtime.png_files import encode_png
 from manifests.runtime.progress import Progress
 from train.data.crops import read_crop, read_version
 from train.data.snapshot import Snapshot
@@ -118,7 +116,7 @@ def _attempt(
         identity, least = float(vectors[0] @ vectors[1]), least_identity(work.models.same_person, work.bounds)
         reason = refused(before, against, after, identity, changed, least, work.bounds) or ""
         metrics |= {"after": asdict(after), "identity": identity, "least_identity": least, "change": changed}
-        data = _png(cleaned)
+        data = encode_png(cleaned)
     if not reason:
         write_atomically(version_path(work.dataset, by.iteration, by.round, face), data)
     return CleanedVersion(
@@ -147,10 +145,3 @@ def _references(snapshot: Snapshot, row: int, model: Restorer) -> References:
     return shown_for(
         model, References(crops, torch.from_numpy(snapshot.embeddings[rows]), own), snapshot.landmarks[row]
     )
-
-
-def _png(image: np.ndarray) -> bytes:
-    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise LikenessError("A cleaned crop cannot be written as PNG.")
-    return data.tobytes()

@@ -24,9 +24,9 @@ from curate.faces.interface import Detection, FaceDetector, FaceModels
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput
 from manifests.runtime.text import make_printable
+from manifests.runtime.untrusted_images import Read, read_picture
 from train.models.restorer import Restorer
 from train.restore.output_paths import photos_in
-from train.restore.reading import Read, read_photo
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def read_references(
     model: Restorer,
     models: FaceModels,
     notice: Callable[[str], None] = lambda _: None,
-    read: Read = read_photo,
+    read: Read = read_picture,
 ) -> References:
     """The largest face of every photo of `reference_files`; `notice` is told where there were several.
 

@@ -17,17 +17,18 @@ from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
 from curate.faces.measure import measure_sharpness
 from degrade.operations.pixels import shrink
-from manifests.errors import BadInput, LikenessError
+from manifests.errors import BadInput
 from manifests.ledger.paths import LEDGER_NAME
 from manifests.runtime.files import hash_config, lock_folder, remove_temporary_files, sha256_file, write_atomically
+from manifests.runtime.png_files import encode_png
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import make_printable
+from manifests.runtime.untrusted_images import Read, open_reader
 from train.models.restorer import Restorer
 from train.models.steps import check_steps
 from train.restore.log import entry, kept_entries, write_log
 from train.restore.output_paths import outputs_of
 from train.restore.paste import paste
-from train.restore.reading import Read, reader
 from train.restore.reference_photos import (
     References,
     detect_faces,
@@ -125,7 +126,7 @@ def restore(
         notice("This restorer looks at no reference: they decide which faces are restored, and nothing else.")
     kept_out = _kept_out_near(Path(checkpoint))
     shown_files = _allowed(shown_files, kept_out, notice)
-    with reader(limited) as read:
+    with open_reader(limited) as read:
         known = read_references(shown_files, model, models, notice, read)
         if kept_out is not None and kept_out.matches(known.embeddings.numpy()).any():
             raise BadInput("A reference shows a face that opted out of the dataset of this run: name others.")
@@ -394,7 +395,4 @@ def _judge(
 
 
 def _write(path: Path, image: np.ndarray) -> None:
-    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise LikenessError(f"{make_printable(path)} cannot be written as PNG.")
-    write_atomically(path, data.tobytes())
+    write_atomically(path, encode_png(image))

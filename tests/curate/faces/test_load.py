@@ -10,7 +10,6 @@ from curate.config import CurateConfig
 from curate.demo import packaged
 from curate.faces import load as module
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer, fit_similarity, transform_points
-from curate.faces.decode import decode
 from curate.faces.dlib_models import find_landmarks68, reduce_to_five
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels, normalise_rows
@@ -20,6 +19,7 @@ from curate.pipeline import curate
 from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Membership, Model
+from manifests.runtime.images import decode
 from tests.doubles.curate import contents, curated, files, rows
 from tests.places import SHARED
 

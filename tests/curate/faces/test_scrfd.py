@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from curate.demo import packaged
-from curate.faces.decode import decode
 from curate.faces.load import load_faces
 from curate.faces.scrfd import Scrfd, _suppress_overlaps
+from manifests.runtime.images import decode
 from tests.places import SHARED
 
 PACK = SHARED / "weights" / "insightface_small"

@@ -12,7 +12,6 @@ import pytest
 
 import degrade.frozen.dataset_sets
 from degrade.frozen.dataset_sets import count_images, format_set_name, list_sets, lq_path, make_set, plan_set
-from degrade.frozen.jobs import decode_picture, encode_png
 from degrade.frozen.verify import verify_set
 from degrade.operations.apply import apply
 from degrade.operations.pixels import shrink, to_float, to_uint8
@@ -23,6 +22,8 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Face, Split
 from manifests.runtime.files import sha256_bytes, sha256_file, write_atomically
+from manifests.runtime.images import decode
+from manifests.runtime.png_files import encode_png
 from tests.places import REPOSITORY
 
 SET = "codeformer-test-32-s0"
@@ -101,9 +102,9 @@ def test_a_set_holds_every_face_of_its_split_that_is_ok_and_no_duplicate(tmp_pat
         assert theta == sample_theta(PRESETS["codeformer"], 0, row["face_id"])
         path = lq_path(dataset, SET, row["face_id"])
         assert sha256_file(path) == row["sha256"]
-        crop = decode_picture(crop_path(dataset, row["face_id"]).read_bytes())
+        crop = decode(crop_path(dataset, row["face_id"]).read_bytes())
         again = to_uint8(apply(to_float(shrink(crop, 32)), theta))
-        assert np.array_equal(again, decode_picture(path.read_bytes())) and again.shape == (32, 32, 3)
+        assert np.array_equal(again, decode(path.read_bytes())) and again.shape == (32, 32, 3)
 
 
 def test_one_and_four_workers_write_the_same_bytes_and_rows(tmp_path):
@@ -189,7 +190,7 @@ def test_verify_names_what_was_tampered_with_and_how_far_off_it_is(tmp_path):
     dataset = toy_dataset(tmp_path / "d")
     make_set(dataset, **OPTIONS)
     first, second, third = (toy_face(number).face_id for number in (0, 1, 2))
-    pixels = decode_picture(lq_path(dataset, SET, first).read_bytes()).copy()
+    pixels = decode(lq_path(dataset, SET, first).read_bytes()).copy()
     pixels[3, 4, 1] ^= 16
     lq_path(dataset, SET, first).write_bytes(encode_png(pixels))
     lq_path(dataset, SET, second).write_bytes(b"no picture at all")
@@ -280,7 +281,7 @@ def test_a_plan_writes_nothing_and_a_missing_dataset_is_not_made(tmp_path):
 def test_png_bytes_are_a_function_of_the_pixels_and_carry_nothing_else():
     pixels = toy_picture(1)
     data = encode_png(pixels)
-    assert data == encode_png(pixels.copy()) and np.array_equal(decode_picture(data), pixels)
+    assert data == encode_png(pixels.copy()) and np.array_equal(decode(data), pixels)
     assert sha256_bytes(data) == sha256_bytes(encode_png(np.asfortranarray(pixels)))
     chunks, at = [], 8
     while at < len(data):

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from degrade.frozen.folders import choose_output_names, degrade_folder, find_images
-from degrade.frozen.jobs import decode_picture, encode_png
 from degrade.frozen.set_files import read_set_rows
 from degrade.frozen.verify import verify_folder
 from manifests.errors import BadInput
 from manifests.runtime.files import sha256_file
+from manifests.runtime.images import UndecodableImage, decode
+from manifests.runtime.png_files import encode_png
 from tests.degrade.frozen.test_dataset_sets import toy_picture
 
 
@@ -64,8 +65,8 @@ def test_a_folder_becomes_a_set_that_verifies(photos, tmp_path):
     rows = read_set_rows(out)
     assert [row["source"] for row in rows] == sorted((row["source"] for row in rows), key=unquote_to_bytes)
     assert {row["file"] for row in rows} >= {"a.png.png", "a.jpg.png", "deep/er/in.png", "line%0Abreak%20%C3%A9.png"}
-    assert decode_picture((out / "deep" / "er" / "in.png").read_bytes()).shape == (30, 31, 3)
-    assert decode_picture((out / "a.jpg.png").read_bytes()).shape == (33, 33, 3)
+    assert decode((out / "deep" / "er" / "in.png").read_bytes()).shape == (30, 31, 3)
+    assert decode((out / "a.jpg.png").read_bytes()).shape == (33, 33, 3)
     assert verify_folder(out).ok
     assert verify_folder(out, workers=2) == verify_folder(out)
 
@@ -110,7 +111,7 @@ def test_a_stopped_run_is_finished_by_the_same_command(photos, tmp_path):
 def test_verify_finds_what_was_changed(photos, tmp_path):
     out = tmp_path / "lq"
     degrade_folder(photos, out, "bicubic-x8")
-    pixels = decode_picture((out / "gray.png").read_bytes()).copy()
+    pixels = decode((out / "gray.png").read_bytes()).copy()
     pixels[0, 0, 0] ^= 8
     (out / "gray.png").write_bytes(encode_png(pixels))
     (out / "a.png.png").unlink()
@@ -235,8 +236,8 @@ def test_a_huge_picture_is_refused_from_its_header_alone(side):
         return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
     ihdr = side.to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
-    with pytest.raises(BadInput, match="megapixels"):
-        decode_picture(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + chunk(b"IDAT", zlib.compress(b"")))
+    with pytest.raises(UndecodableImage, match="megapixels"):
+        decode(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + chunk(b"IDAT", zlib.compress(b"")))
 
 
 def test_broken_records_are_a_sentence(photos, tmp_path):

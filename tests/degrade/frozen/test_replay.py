@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 import likeness
 from degrade.frozen.dataset_sets import make_set
 from degrade.frozen.folders import degrade_folder
-from degrade.frozen.jobs import encode_png
 from degrade.frozen.replay import replay
 from degrade.frozen.set_files import read_set_rows, read_theta_file
 from degrade.frozen.verify import verify_folder, verify_set
@@ -28,6 +27,7 @@ from degrade.sampling import sample_theta
 from manifests.errors import BadInput
 from manifests.ledger.paths import crop_path
 from manifests.runtime.files import sha256_file
+from manifests.runtime.png_files import encode_png
 from tests.degrade.frozen.test_dataset_sets import OPTIONS, SET, contents, toy_dataset, toy_face, toy_picture
 from tests.degrade.frozen.test_folders import files
 from tests.places import REPOSITORY
@@ -176,7 +176,9 @@ def test_verify_says_whose_versions_differ_and_by_how_much(
 
     honest = degrade.frozen.jobs.encode_png
     monkeypatch.setattr(
-        degrade.frozen.jobs, "encode_png", lambda pixels: other if len(pixels) == 40 else honest(pixels)
+        degrade.frozen.jobs,
+        "encode_png",
+        lambda pixels, settings: other if len(pixels) == 40 else honest(pixels, settings),
     )
     monkeypatch.setattr(cv2, "__version__", "3.2.1")
     found = verify_folder(tmp_path / "lq")

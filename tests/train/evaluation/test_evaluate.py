@@ -20,15 +20,16 @@ import pytest
 import torch
 from PIL import Image
 
+import manifests.runtime.untrusted_images
 import train.evaluation.evaluate
 import train.evaluation.rows
-from curate.faces.decode import decode
 from degrade.frozen.dataset_sets import make_set
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Model
+from manifests.runtime.images import decode
 from tests.doubles import curate as doubles
 from tests.train.restore.test_restore import SIZE, Marking
 from train.evaluation.aggregate import told_interval
@@ -297,7 +298,7 @@ def test_an_image_whose_pixels_are_no_numbers_is_counted_and_not_measured_as_bla
 ) -> None:
     folder, faces = folder_of(made, tmp_path / "floats", lambda image: image)
     # they are decoded in a process of their own
-    monkeypatch.setattr(train.restore.reading, "decode", lambda path: pytest.fail("decoded here"))
+    monkeypatch.setattr(manifests.runtime.untrusted_images, "decode", lambda path: pytest.fail("decoded here"))
     for number, value in enumerate((np.nan, np.inf, 0.5)):
         pixels = np.full((SIZE, SIZE), 0.25, np.float32)
         pixels[3, 4] = value

@@ -13,9 +13,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.linalg import pinv
 
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face
-from curate.faces.decode import decode
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
+from manifests.runtime.images import decode
 from train.metrics.landmarks import (
     EYES,
     MOUTH,

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face
-from curate.faces.decode import decode
 from curate.faces.interface import Detection, FaceModels, normalise_rows
 from curate.faces.load import load_faces
 from degrade.operations.apply import apply_to_pixels
 from degrade.presets import find_preset
 from manifests.errors import BadInput
+from manifests.runtime.images import decode
 from tests.doubles.train import models_of, picture
 from tests.doubles.weights import random_alexnet, random_resnet18_110, random_vgg16
 from train.backbones import file_name

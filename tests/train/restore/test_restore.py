@@ -17,10 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-import train.restore.reading
 import train.restore.restore
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, scale_template
-from curate.faces.decode import decode
 from curate.faces.interface import Detection, FaceModels
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
@@ -28,9 +26,11 @@ from manifests.ledger.records import KeptOutMark
 from manifests.privacy.optout import plan_optout
 from manifests.privacy.purge import purge
 from manifests.report.run_section import read_run
+from manifests.runtime import untrusted_images
+from manifests.runtime.images import decode
 from manifests.runtime.workers import open_pool
 from tests.doubles import curate as doubles
-from tests.train.restore.test_reading import ODD, reads_oddly
+from tests.manifests.runtime.test_untrusted_images import ODD, reads_oddly
 from train.models.config import ModelConfig
 from train.models.restorer import Restored, Restorer
 from train.recipes import find_recipe
@@ -558,7 +558,7 @@ def test_who_is_kept_out_of_the_runs_dataset_is_no_reference_and_not_restored(
 def test_a_photo_that_ends_the_process_that_reads_it_costs_itself_alone(
     marking: Marking, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train.restore.reading, "open_pool", lambda workers: open_pool(workers, reads_oddly))
+    monkeypatch.setattr(untrusted_images, "open_pool", lambda workers: open_pool(workers, reads_oddly))
     dies = doubles.save(tmp_path / "die.png", np.zeros((*ODD["die"], 3), np.uint8))
     references, notices = tmp_path / "references", list[str]()
     doubles.save(references / "0.png", doubles.photo([0], 9))

@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import train.restore.reading
 from manifests.errors import BadInput
+from manifests.runtime import untrusted_images
+from manifests.runtime.untrusted_images import open_reader, read_picture
 from manifests.runtime.workers import open_pool
 from tests.doubles import curate as doubles
 from tests.manifests.runtime.test_workers import misbehave, short
-from train.restore.reading import read_photo, reader
 
 ODD = {"hang": (61, 7), "die": (62, 7), "starve": (63, 7)}  # photos of these sizes make their reader do so
 
 
 def reads_oddly() -> None:
     short()
-    honest = train.restore.reading.decode
+    honest = untrusted_images.decode
 
     def decode_or_misbehave(source: Path) -> np.ndarray:
         image = honest(source)
@@ -29,16 +29,16 @@ def reads_oddly() -> None:
                 misbehave(what)
         return image
 
-    train.restore.reading.decode = decode_or_misbehave
+    untrusted_images.decode = decode_or_misbehave
 
 
 def test_a_photo_is_read_the_same_in_a_process_of_its_own(tmp_path: Path) -> None:
     picture, text = doubles.save(tmp_path / "a.png", doubles.photo([0], 0)), tmp_path / "b.jpg"
     text.write_text("no photo")
-    with reader(limited=True) as apart, reader(limited=False) as here:
-        assert here is read_photo and np.array_equal(apart(picture), here(picture))
+    with open_reader(limited=True) as apart, open_reader(limited=False) as here:
+        assert here is read_picture and np.array_equal(apart(picture), here(picture))
         for path, reason in (
-            (text, "b.jpg cannot be read as a photo .not_an_image."),
+            (text, "b.jpg cannot be read as a picture: it is not a picture"),
             (tmp_path / "c", "No such file"),
         ):
             for read in (apart, here):
@@ -50,9 +50,9 @@ def test_a_photo_is_read_the_same_in_a_process_of_its_own(tmp_path: Path) -> Non
 def test_a_photo_that_hangs_ends_or_starves_its_reader_is_a_sentence_and_the_next_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train.restore.reading, "open_pool", lambda workers: open_pool(workers, reads_oddly))
+    monkeypatch.setattr(untrusted_images, "open_pool", lambda workers: open_pool(workers, reads_oddly))
     picture, said = doubles.save(tmp_path / "a.png", doubles.photo([0], 0)), {}
-    with reader(limited=True) as read:
+    with open_reader(limited=True) as read:
         for what, size in ODD.items():
             odd = doubles.save(tmp_path / f"{what}.png", np.zeros((*size, 3), np.uint8))
             with pytest.raises(BadInput) as refused:
@@ -69,7 +69,7 @@ def test_a_photo_that_hangs_ends_or_starves_its_reader_is_a_sentence_and_the_nex
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 @pytest.mark.slow
 def test_a_pipe_that_nobody_writes_to_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train.restore.reading, "open_pool", lambda workers: open_pool(workers, short))
+    monkeypatch.setattr(untrusted_images, "open_pool", lambda workers: open_pool(workers, short))
     os.mkfifo(tmp_path / "pipe.jpg")
-    with reader(limited=True) as read, pytest.raises(BadInput, match="takes more than 120 s"):
+    with open_reader(limited=True) as read, pytest.raises(BadInput, match="takes more than 120 s"):
         read(tmp_path / "pipe.jpg")
