@@ -207,7 +207,7 @@ def say_purged(done: PurgeResult, as_json: bool) -> None:
             (
                 format_count(len(plan.photos), "photo hash", "photo hashes"),
                 format_count(len(plan.faces), "face id"),
-                format_count(len(plan.traces.pictures), "picture"),
+                format_count(len(plan.traces.images), "picture"),
                 format_count(len(plan.traces.embeddings), "embedding"),
                 format_count(len(plan.traces.uris), "file name"),
             )

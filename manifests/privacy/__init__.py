@@ -1,1 +1,1 @@
-"""TODO"""
+"""Consent, opting out, purging: how people are taken out of a dataset and kept out of it."""

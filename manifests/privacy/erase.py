@@ -1,6 +1,7 @@
-"""What was made of faces is taken away again: crops, embeddings, low-quality images, pairs, splits, memberships.
+"""Removes everything that was made of some faces: crops, embeddings, low-quality images, pairs, splits, memberships.
 
-The rows go in one transaction, the files after it; what a killed process left lying is found by the next call.
+The rows are removed in one transaction, the files after the transaction. If the process is killed in between, the next
+call removes the remaining files.
 """
 
 from __future__ import annotations
@@ -22,179 +23,200 @@ from manifests.ledger.records import Face, Identity, Membership, Pair, Record, S
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import ARRAY_ERRORS, remove_temporary_files, sha256_bytes, write_atomically
 
-# reasons whose faces keep a row and nothing else: no crop, no embedding, no low-quality image
+# a face that is dropped for one of these reasons keeps its row, but no crop, no embedding and no low-quality image
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"
-CONSENT_REFUSALS = ("no", "withdrawn")  # what is told of a photo's consent and bars it; NULL says nothing
 ERASURE_REASONS = (NO_CONSENT, CONSENT_MISSING, OPTED_OUT)
-FACE_TABLES = (
-    "memberships",
-    "splits",
-    "degradations",
-    "versions",
-    "training_images",
-)  # tables whose rows are a face's own
-_BATCH = 64  # faces a completion mark of a frozen set covers, degrade/frozen/dataset_sets.py
+CONSENT_REFUSALS = ("no", "withdrawn")  # the values of photos.consent that forbid the photo's use; NULL forbids nothing
+FACE_TABLES = ("memberships", "splits", "degradations", "versions", "training_images")  # tables with a column face_id
+_BATCH = 64  # faces per completion mark of a frozen set, as in degrade/frozen/dataset_sets.py
+
+# the faces that are dropped for one of these reasons, and still have an embedding or a row in one of FACE_TABLES
+_DROPPED = f"SELECT face_id FROM faces WHERE reason IN {ERASURE_REASONS}"
+_DROPPED_WITH_REMAINS = (
+    f"{_DROPPED} AND (shard IS NOT NULL"
+    + "".join(f" OR face_id IN (SELECT face_id FROM {table})" for table in FACE_TABLES)
+    + ")"
+)
 
 
 @dataclass
 class Erasure:
-    """The rows that change when faces leave, for `Ledger.record`; `shards` are written before, files removed after."""
+    """The changes of the ledger when faces are removed, in the form that `Ledger.record` takes.
+
+    Write `shards` before the rows are recorded; remove files after.
+    """
 
     rows: list[Record] = field(default_factory=list)
     deletions: list[Deletion] = field(default_factory=list)
     details: list[DetailUpdate] = field(default_factory=list)
-    shards: dict[str, bytes] = field(default_factory=dict)  # sha256 -> the .npy file
+    shards: dict[str, bytes] = field(default_factory=dict)  # sha256 -> the bytes of the .npy file
 
     def write_shards(self, dataset: Path) -> None:
         for name, data in self.shards.items():
             write_atomically(shard_path(dataset, name), data)
 
 
-def plan_erasure(ledger: Ledger, gone: Collection[str]) -> Erasure:
-    """What the ledger must lose when the faces `gone` leave; their own rows in `faces` are the caller's."""
-    found = Erasure()
-    gone = set(gone)
+def plan_erasure(ledger: Ledger, face_ids: Collection[str]) -> Erasure:
+    """Returns the changes of the ledger that remove these faces. The caller changes their rows in `faces`."""
+    erasure = Erasure()
+    removed = set(face_ids)
+
+    # rows of the faces themselves, and identities without any other face
     members = ledger.read_rows(Membership)
-    left = {row.identity_id for row in members if row.face_id not in gone}
-    nobody = [row.identity_id for row in ledger.read_rows(Identity) if row.identity_id not in left]
-    found.deletions = [(table, "face_id", sorted(gone)) for table in FACE_TABLES]
-    found.deletions.append(("identities", "identity_id", nobody))
-    targets = set(gone)
+    other_identities = {row.identity_id for row in members if row.face_id not in removed}
+    empty_identities = [
+        row.identity_id for row in ledger.read_rows(Identity) if row.identity_id not in other_identities
+    ]
+    erasure.deletions = [(table, "face_id", sorted(removed)) for table in FACE_TABLES]
+    erasure.deletions.append(("identities", "identity_id", empty_identities))
+
+    # pairs of other targets lose their removed references; a pair without any reference is removed too
+    targets = set(removed)
     for pair in ledger.read_rows(Pair):
-        if pair.target in gone or gone.isdisjoint(pair.refs):
+        if pair.target in removed or removed.isdisjoint(pair.refs):
             continue
-        kept = [(ref, cosine) for ref, cosine in zip(pair.refs, pair.similarities, strict=True) if ref not in gone]
-        if kept:
-            found.rows.append(replace(pair, refs=tuple(r for r, _ in kept), similarities=tuple(c for _, c in kept)))
+        rest = [(ref, cosine) for ref, cosine in zip(pair.refs, pair.similarities, strict=True) if ref not in removed]
+        if rest:
+            erasure.rows.append(replace(pair, refs=tuple(r for r, _ in rest), similarities=tuple(c for _, c in rest)))
         else:
             targets.add(pair.target)
-    found.deletions.append(("pairs", "target", sorted(targets)))
+    erasure.deletions.append(("pairs", "target", sorted(targets)))
+
+    # if all locked faces are removed, lock the rest: models were trained on these splits, so nobody may change sides
     splits = ledger.read_rows(Split)
     locked = {row.face_id for row in splits if row.locked}
-    if locked and locked <= gone:  # models were trained on the others: they stay where they are without the frozen set
-        found.rows += [replace(row, locked=True) for row in splits if row.face_id not in gone]
-    _rewrite_shards(ledger, gone, found)
-    _thin_sets(ledger, gone, found)
-    return found
+    if locked and locked <= removed:
+        erasure.rows += [replace(row, locked=True) for row in splits if row.face_id not in removed]
+
+    _rewrite_shards(ledger, removed, erasure)
+    _shrink_sets(ledger, removed, erasure)
+    return erasure
 
 
-def _rewrite_shards(ledger: Ledger, gone: set[str], found: Erasure) -> None:
-    """Shards that hold a row of a face that leaves, or rows that no face points to: what is left moves to another."""
-    within: dict[str, list[Face]] = defaultdict(list)
+def _rewrite_shards(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
+    """Plan a new shard for each embedding shard that holds a removed face, or a row without a face."""
+    faces_of_shard: dict[str, list[Face]] = defaultdict(list)
     for face in ledger.read_rows(Face):
         if face.shard is not None:
-            within[face.shard].append(face)
-    for shard, faces in within.items():
+            faces_of_shard[face.shard].append(face)
+    for shard, faces in faces_of_shard.items():
         try:
             vectors = np.load(shard_path(ledger.dataset, shard), mmap_mode="r")
         except ARRAY_ERRORS:
-            continue  # the next curation embeds its faces again
-        stays = sorted((face for face in faces if face.face_id not in gone), key=lambda face: face.shard_row or 0)
-        if len(stays) == len(vectors) or any((face.shard_row or 0) >= len(vectors) for face in stays):
+            continue  # the next curation computes its embeddings again
+        rest = sorted((face for face in faces if face.face_id not in removed), key=lambda face: face.shard_row or 0)
+        if len(rest) == len(vectors) or any((face.shard_row or 0) >= len(vectors) for face in rest):
             continue
-        if stays:
+        if rest:
             buffer = io.BytesIO()
-            np.save(buffer, np.array(vectors[[face.shard_row for face in stays]]))
+            np.save(buffer, np.array(vectors[[face.shard_row for face in rest]]))
             name = sha256_bytes(buffer.getvalue())
-            found.shards[name] = buffer.getvalue()
-            found.rows += [replace(face, shard=name, shard_row=row) for row, face in enumerate(stays)]
-        found.deletions.append(("stages", "unit", [shard]))
+            erasure.shards[name] = buffer.getvalue()
+            erasure.rows += [replace(face, shard=name, shard_row=row) for row, face in enumerate(rest)]
+        erasure.deletions.append(("stages", "unit", [shard]))
 
 
-def _thin_sets(ledger: Ledger, gone: set[str], found: Erasure) -> None:
-    """The faces that frozen sets named when they were begun, without those that leave."""
+def _shrink_sets(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
+    """Plan shorter lists of faces for the frozen sets: a set records its faces when `likeness degrade` begins it."""
     stages = ledger.query("SELECT unit, config_hash, detail FROM stages WHERE stage = 'degrade' ORDER BY unit").rows()
     frozen = dict(ledger.query("SELECT lq_set, count(*) FROM degradations GROUP BY 1").iter_rows())
-    for unit, hashed, detail in stages:
-        named = json.loads(detail).get("faces", []) if detail else []
-        kept = [face for face in named if face not in gone]
-        if len(kept) == len(named):
+    for unit, config_hash, detail in stages:
+        faces = json.loads(detail).get("faces", []) if detail else []
+        rest = [face for face in faces if face not in removed]
+        if len(rest) == len(faces):
             continue
-        # with the hashes of theta.jsonl, card and README, which the next `degrade` records again
-        batches = [other for other, *_ in stages if other.startswith(f"{unit}/")]
-        if kept:
-            found.details.append(("degrade", unit, hashed, {**json.loads(detail), "faces": kept}))
-            # faces move from batch to batch: the marks of a set that was not finished say nothing any more
-            whole = len(named) == frozen.get(unit, 0)
-            batches = batches[-(-len(kept) // _BATCH) :] if whole else batches
+        # completion marks of the set's batches, and the hashes of theta.jsonl, card and README; `degrade` records the
+        # hashes again
+        marks = [other for other, *_ in stages if other.startswith(f"{unit}/")]
+        if rest:
+            erasure.details.append(("degrade", unit, config_hash, {**json.loads(detail), "faces": rest}))
+            # a removed face shifts the later faces into other batches: of an unfinished set, no mark is valid any more
+            finished = len(faces) == frozen.get(unit, 0)
+            marks = marks[-(-len(rest) // _BATCH) :] if finished else marks
         else:
-            batches.append(unit)
-        found.deletions.append(("stages", "unit", batches))
+            marks.append(unit)
+        erasure.deletions.append(("stages", "unit", marks))
 
 
 def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterable[Record] = ()) -> None:
-    """Keep the rows of `faces` as they are given, without embedding, and nothing that was made of them, in runs inside
-    the dataset neither."""
-    taken = [replace(face, shard=None, shard_row=None, duplicate_of=None, crop_sha256=None) for face in faces]
-    gone = {face.face_id for face in taken}
-    # first: rows that are still there bring a call that was stopped back here
-    remove_faces_from_runs([ledger.dataset], gone)
-    (ledger.dataset / "report" / "index.html").unlink(missing_ok=True)  # it shows pictures
-    found = plan_erasure(ledger, gone)
-    found.write_shards(ledger.dataset)
-    kept = [row for row in found.rows if not (isinstance(row, Face) and row.face_id in gone)]
-    ledger.record(stage, "all", {}, [*kept, *taken, *rows], delete=found.deletions, details=found.details)
-    remove_files(ledger, gone)
+    """Record these rows of `faces` without their embeddings, and remove everything else that was made of the faces.
+
+    Faces are also removed from the training runs inside the dataset's folder. `rows` are recorded in the same
+    transaction, under the name `stage`.
+    """
+    bare_faces = [replace(face, shard=None, shard_row=None, duplicate_of=None, crop_sha256=None) for face in faces]
+    removed = {face.face_id for face in bare_faces}
+    # runs first: if the process is killed, the rows that are still in the ledger make the next call repeat this step
+    remove_faces_from_runs([ledger.dataset], removed)
+    (ledger.dataset / "report" / "index.html").unlink(missing_ok=True)  # the page holds pictures
+    erasure = plan_erasure(ledger, removed)
+    erasure.write_shards(ledger.dataset)
+    other_rows = [row for row in erasure.rows if not (isinstance(row, Face) and row.face_id in removed)]
+    ledger.record(
+        stage, "all", {}, [*other_rows, *bare_faces, *rows], delete=erasure.deletions, details=erasure.details
+    )
+    remove_files(ledger, removed)
 
 
 def erase_dropped_faces(ledger: Ledger) -> None:
-    """Erase what is there of faces that were dropped for one of the reasons of `ERASED`; done before, it is a query."""
-    sql = f"SELECT face_id FROM faces WHERE reason IN {ERASURE_REASONS}"
-    marked = set(ledger.query(sql)["face_id"])
-    kept = f"""SELECT face_id FROM faces WHERE reason IN {ERASURE_REASONS} AND (shard IS NOT NULL
-               OR face_id IN (SELECT face_id FROM degradations) OR face_id IN (SELECT face_id FROM splits)
-               OR face_id IN (SELECT face_id FROM memberships) OR face_id IN (SELECT face_id FROM versions)
-               OR face_id IN (SELECT face_id FROM training_images))"""
-    if len(ledger.query(kept)):
-        erase_faces(ledger, [face for face in ledger.read_rows(Face) if face.face_id in marked], "erase")
-    elif marked:
-        remove_files(ledger, marked)
+    """Erase the remains of faces that were dropped for one of ERASURE_REASONS. Without remains, nothing is written."""
+    dropped = set(ledger.query(_DROPPED)["face_id"])
+    if len(ledger.query(_DROPPED_WITH_REMAINS)):
+        erase_faces(ledger, [face for face in ledger.read_rows(Face) if face.face_id in dropped], "erase")
+    elif dropped:
+        remove_files(ledger, dropped)
 
 
-def remove_files(ledger: Ledger, gone: Iterable[str]) -> None:
-    """Remove the crops of `gone`, cleaned ones too, their low-quality images, shards that no face points to, and
-    half-written files."""
-    dataset, gone = ledger.dataset, set(gone)
-    for face in sorted(gone):
+def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:
+    """Remove the crops, cleaned versions and low-quality images of these faces.
+
+    Embedding shards without any face, and half-written files in the dataset, are removed too.
+    """
+    dataset, removed = ledger.dataset, set(face_ids)
+    for face in sorted(removed):
         crop_path(dataset, face).unlink(missing_ok=True)
         for path in find_version_files(dataset, face):
             path.unlink()
-    pointed = set(ledger.query("SELECT DISTINCT shard FROM faces WHERE shard IS NOT NULL")["shard"])
+    shards = set(ledger.query("SELECT DISTINCT shard FROM faces WHERE shard IS NOT NULL")["shard"])
     for path in sorted((dataset / "embeddings").glob("*.npy")):
-        if path.stem not in pointed:
+        if path.stem not in shards:
             path.unlink()
     for folder in sorted(path for path in (dataset / "lq").glob("*") if path.is_dir()):
-        for face in sorted(gone):
+        for face in sorted(removed):
             (folder / f"{face}.png").unlink(missing_ok=True)
-        _thin_records(folder, gone)
+        _shrink_set_files(folder, removed)
     for part in PARTS:
         remove_temporary_files(dataset / part)
 
 
-def _thin_records(folder: Path, gone: set[str]) -> None:
-    """theta.jsonl, card and README of a frozen set (degrade/frozen/set_files.py) without the images that are gone."""
-    thetas, card_file, readme = (folder / name for name in ("theta.jsonl", "card.json", "README.md"))
-    if not thetas.is_file():
+def _shrink_set_files(folder: Path, removed: set[str]) -> None:
+    """Rewrite theta.jsonl, card.json and README.md of a frozen set (degrade/frozen/set_files.py) without the faces.
+
+    If no image is left, the files and the empty folder are removed.
+    """
+    theta_file, card_file, readme = (folder / name for name in ("theta.jsonl", "card.json", "README.md"))
+    if not theta_file.is_file():
         if not any(folder.iterdir()):
             folder.rmdir()
         return
-    before = thetas.read_bytes()
-    lines = [line for line in before.splitlines(keepends=True) if Path(json.loads(line)["file"]).stem not in gone]
+    before = theta_file.read_bytes()
+    lines = [line for line in before.splitlines(keepends=True) if Path(json.loads(line)["file"]).stem not in removed]
     if not lines:
-        for path in (thetas, card_file, readme):
+        for path in (theta_file, card_file, readme):
             path.unlink(missing_ok=True)
         if not any(folder.iterdir()):
             folder.rmdir()
         return
     after = b"".join(lines)
     if after != before:
-        write_atomically(thetas, after)
+        write_atomically(theta_file, after)
     card: dict[str, Any] = json.loads(card_file.read_bytes()) if card_file.is_file() else {}
-    hashed = sha256_bytes(after)
-    if card.get("theta_sha256", hashed) == hashed:
+    theta_sha256 = sha256_bytes(after)
+    if card.get("theta_sha256", theta_sha256) == theta_sha256:
         return
+    # the README first, then the card: a killed process is recognized by the old hash in the card
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    text = text.replace(str(card["theta_sha256"]), hashed)
+    text = text.replace(str(card["theta_sha256"]), theta_sha256)
     write_atomically(readme, text.replace(f"| images | {card['images']},", f"| images | {len(lines)},").encode())
-    card |= {"theta_sha256": hashed, "images": len(lines)}
+    card |= {"theta_sha256": theta_sha256, "images": len(lines)}
     write_atomically(card_file, (json.dumps(card, indent=2, sort_keys=True) + "\n").encode())

@@ -1,7 +1,7 @@
-"""Who must stay out: what the ledger remembers of them, and what every stage asks it.
+"""The photos and faces that must stay out of a dataset, as the ledger records them, and the questions asked of them.
 
-Of a photo an HMAC of its sha256 under the dataset's own key is kept, which tells nothing to whoever has not got the
-key. Of a face its embedding is kept, which is biometric data, and only where somebody asked for that.
+A photo is recorded as a mark: the HMAC of its sha256 under the dataset's key (manifests/privacy/keys.py). A face is
+recorded as its embedding, which is biometric data, and only if `likeness manifest optout --remember-face` asks for it.
 """
 
 from __future__ import annotations
@@ -23,35 +23,38 @@ from manifests.runtime.uris import uri_of
 
 @dataclass(frozen=True)
 class KeptOutList:
-    """What must not come in. It travels to worker processes."""
+    """The photos and faces that must stay out of one dataset. The list is sent to worker processes."""
 
     key: bytes = b""
-    photos: Mapping[str, str] = field(default_factory=dict)  # mark -> opted_out or purged
-    examples: np.ndarray | None = None  # float32 (k, d) unit rows of one recognizer
-    threshold: float = 2.0  # cosine from which a face is that of an example
-    boxes: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)  # photo -> faces opted out before
+    photos: Mapping[str, str] = field(default_factory=dict)  # mark of a photo -> "opted_out" or "purged"
+    examples: np.ndarray | None = None  # float32 (k, d), unit embeddings of one recognizer
+    threshold: float = 2.0  # a face with at least this cosine to an example is kept out; 2 matches no face
+    boxes: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)  # photo id -> boxes of opted-out faces
 
     def reason_for(self, sha256: str) -> str | None:
-        """The reason for which a photo is kept out, None where it may come in."""
+        """Returns the reason why a photo is kept out, or None if the photo may be used."""
         return self.photos.get(compute_mark(self.key, "photo", sha256)) if self.photos else None
 
     def covers(self, photo_id: str, box: Sequence[float]) -> bool:
-        """Whether a face opted out before lies here."""
+        """Returns whether a face at `box` (x0, y0, x1, y1 in photo pixels) overlaps a face that opted out before."""
         return any(measure_overlap(box, other) >= MIN_OVERLAP for other in self.boxes.get(photo_id, ()))
 
-    def matches(self, vectors: np.ndarray) -> np.ndarray:
-        """bool (n,): which unit embeddings (n, d) are those of an example."""
-        if self.examples is None or not len(vectors):
-            return np.zeros(len(vectors), bool)
-        return np.asarray((vectors @ self.examples.T).max(1) >= self.threshold)
+    def matches(self, embeddings: np.ndarray) -> np.ndarray:
+        """Returns a bool array (n,): whether each unit embedding of (n, d) reaches the threshold to an example."""
+        if self.examples is None or not len(embeddings):
+            return np.zeros(len(embeddings), bool)
+        return np.asarray((embeddings @ self.examples.T).max(1) >= self.threshold)
 
 
 NOBODY_KEPT_OUT = KeptOutList()
 
 
 def read_kept_out_list(ledger: Ledger, recognizer: str | None = None, same_person: float = 2.0) -> KeptOutList:
-    """The list of a dataset. `recognizer` is the sha256 of the one whose embeddings are compared; their threshold is
-    that of the last grouping, else `same_person`."""
+    """Returns the list of a dataset.
+
+    `recognizer` is the sha256 of a recognizer's file: only examples that this recognizer embedded are in the list.
+    The threshold is the threshold of the last grouping, or `same_person` if no grouping ran yet.
+    """
     if not ledger.has_table("kept_out"):
         return NOBODY_KEPT_OUT
     rows = ledger.read_rows(KeptOutMark)
@@ -67,22 +70,22 @@ def read_kept_out_list(ledger: Ledger, recognizer: str | None = None, same_perso
 
 
 def open_kept_out_list(dataset: Path) -> KeptOutList:
-    """The list of a dataset, with examples of the recognizer that it was made with."""
+    """Returns the list of the dataset in this folder, with the examples of the dataset's own recognizer."""
     with Ledger.open(dataset) as ledger:
-        found = ledger.query("SELECT sha256 FROM models WHERE role = 'recognizer'")["sha256"]
-        return read_kept_out_list(ledger, str(found[0]) if len(found) == 1 else None)
+        hashes = ledger.query("SELECT sha256 FROM models WHERE role = 'recognizer'")["sha256"]
+        return read_kept_out_list(ledger, str(hashes[0]) if len(hashes) == 1 else None)
 
 
-def find_kept_out_reason(ledger: Ledger, told: str) -> str | None:
-    """The reason for which a file, or a photo by its whole hash, is kept out; None where it is not."""
+def find_kept_out_reason(ledger: Ledger, photo: str) -> str | None:
+    """Returns the reason why a photo is kept out, or None if it is not. `photo` is a path, or the photo's sha256."""
     key = read_key(ledger)
-    names = [hide_uri(key, uri_of(told)), compute_mark(key, "photo", told)]
-    if Path(told).is_file():
-        names.append(compute_mark(key, "photo", sha256_bytes(Path(told).read_bytes())))
+    marks = [hide_uri(key, uri_of(photo)), compute_mark(key, "photo", photo)]
+    if Path(photo).is_file():
+        marks.append(compute_mark(key, "photo", sha256_bytes(Path(photo).read_bytes())))
     for table, column in (("files", "uri"), ("kept_out", "mark")):
         if not ledger.has_table(table):
             continue
-        hit = ledger.query(f"SELECT reason FROM {table} WHERE list_contains(?, {column})", names)["reason"]
-        if len(hit):
-            return str(hit[0])
+        reasons = ledger.query(f"SELECT reason FROM {table} WHERE list_contains(?, {column})", marks)["reason"]
+        if len(reasons):
+            return str(reasons[0])
     return None

@@ -1,7 +1,8 @@
-"""The dataset's own secret: ids and marks made under it mean nothing to whoever has not got DATASET/secret.key.
+"""The secret key of a dataset, and the marks that are computed with it.
 
-The key is a file of its own and no row of the ledger: whoever is given the ledger, or may ask it anything, could
-otherwise try every photo they have against its marks. Marks are HMAC-SHA256 (RFC 2104) of a kind and a value.
+A mark is the HMAC-SHA256 (RFC 2104) of a kind and a value under the key in DATASET/secret.key. Without the key, a mark
+tells nothing about the value. The key is a file and not a row of the ledger: whoever could query the key could compute
+the mark of each of their photos and compare it with the marks in the ledger.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from manifests.ledger.ledger import Ledger
 
 KEY_NAME = "secret.key"
 KEY_STAGE = "key"
-KEY_BYTES = 32  # of a key, as many as SHA-256 gives (ours)
-HIDDEN_PREFIX = "hmac:"  # begins a uri that was replaced by its mark
+KEY_BYTES = 32  # the length of a SHA-256 digest (ours)
+HIDDEN_PREFIX = "hmac:"  # a uri that begins with this is the mark of a uri
 
 
 def create_key() -> bytes:
@@ -26,38 +27,44 @@ def create_key() -> bytes:
 
 
 def compute_mark(key: bytes, kind: str, value: str | bytes) -> str:
-    """64 hex digits that stand for a photo's sha256 (`photo`), an embedding (`face`), a uri (`uri`) or a person."""
+    """Returns 64 hex digits, the HMAC of a value under `key`.
+
+    `kind` says what the value is: a photo's sha256 (`photo`), the bytes of an embedding (`face`), a uri (`uri`), the
+    id of the face from which a person's id is made (`person`), or the empty string (`check`).
+    """
     data = os.fsencode(value)
     return hmac.new(key, kind.encode() + b"\0" + data, "sha256").hexdigest()
 
 
 def hide_uri(key: bytes, uri: str) -> str:
-    """What stands in `files.uri` for a file that is kept out: its name may name a person."""
+    """Returns the text that replaces a file's uri in the ledger if the file is kept out: its name may name a person."""
     return HIDDEN_PREFIX + compute_mark(key, "uri", uri)
 
 
 def ensure_key(ledger: Ledger) -> bytes:
-    """The key of a ledger that is open for writing; made, with a note by which it is known again, where there is none.
+    """Returns the key of a dataset, and creates the key if the dataset has none. The ledger must be open for writing.
 
-    Raises LedgerError where the key is gone, broken or another dataset's: who is kept out could not be known any more.
+    A mark of the new key is recorded in the ledger, so that another dataset's key is recognized as wrong.
+    Raises LedgerError if the key file is missing, broken, or another dataset's.
     """
-    noted = bool(ledger.read_detail(KEY_STAGE))
+    has_check = bool(ledger.read_detail(KEY_STAGE))
     path = ledger.dataset / KEY_NAME
-    if not noted and not path.exists():
+    if not has_check and not path.exists():
         _write(path, create_key())
     key = read_key(ledger)
-    if not noted:
-        ledger.record(KEY_STAGE, "all", {}, detail={"check": _check(key)})
+    if not has_check:
+        ledger.record(KEY_STAGE, "all", {}, detail={"check": _compute_check(key)})
     return key
 
 
 def read_key(ledger: Ledger) -> bytes:
-    """The key as it lies there; a new one that is kept nowhere where the dataset has none yet.
+    """Returns the key in the dataset's key file. If the dataset never had a key, returns a new one that is not saved.
 
-    Raises LedgerError as `ensure_key`.
+    Raises LedgerError if the key file is missing, broken, or another dataset's: the marks of people and photos that
+    are kept out cannot be compared without the right key.
     """
-    path, noted = ledger.dataset / KEY_NAME, ledger.read_detail(KEY_STAGE).get("check")
-    if noted is None and not path.exists():
+    path, check = ledger.dataset / KEY_NAME, ledger.read_detail(KEY_STAGE).get("check")
+    if check is None and not path.exists():
         return create_key()
     try:
         text = path.read_text(encoding="ascii").removesuffix("\n")
@@ -65,21 +72,23 @@ def read_key(ledger: Ledger) -> bytes:
         text = ""
     if not re.fullmatch(rf"[0-9a-f]{{{2 * KEY_BYTES}}}", text):
         raise LedgerError(
-            f"{path} is missing or broken, and without it nobody knows who must be kept out: put it back from where "
-            "the dataset was copied."
+            f"{path} is missing or broken. Likeness needs this key to recognize the people and photos that are kept "
+            "out. Copy the file from a backup of the dataset."
         )
     key = bytes.fromhex(text)
-    if noted is not None and noted != _check(key):
-        raise LedgerError(f"{path} is the key of another dataset: put the one back that was made with this ledger.")
+    if check is not None and check != _compute_check(key):
+        raise LedgerError(
+            f"{path} is the key of another dataset. Put back the key file that was made with this ledger."
+        )
     return key
 
 
-def _check(key: bytes) -> str:
+def _compute_check(key: bytes) -> str:
     return compute_mark(key, "check", "")
 
 
 def _write(path: Path, key: bytes) -> None:
-    """Readable by its owner alone, whole or not at all."""
+    """Write the key to a file that only its owner can read. The file appears complete or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:

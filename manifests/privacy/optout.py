@@ -1,4 +1,4 @@
-"""What opting photos out removes and keeps out."""
+"""Plans what `likeness manifest optout` does with photos: remove those in the dataset, keep the others out."""
 
 from __future__ import annotations
 
@@ -16,41 +16,48 @@ from manifests.runtime.files import sha256_file
 
 
 def read_photo_list(file: Path) -> list[str]:
-    """A photo a line: a path, or the sha256 of its bytes. Raises BadInput where it cannot be read or names none."""
+    """Returns the photos that a text file names, one on each line: a path, or the sha256 of the photo's bytes.
+
+    Empty lines and lines that begin with # are skipped. Raises BadInput if the file cannot be read or names no photo.
+    """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
-            f"--photo-list {file} cannot be read as text ({error.__class__.__name__}): name a file."
+            f"--photo-list {file} cannot be read as text ({error.__class__.__name__}). Name a text file with one photo on "
+            "each line."
         ) from None
-    found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if not found:
-        raise BadInput(f"--photo-list {file} names no photo: write a path or a sha256 on each line.")
-    return found
+    photos = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not photos:
+        raise BadInput(f"--photo-list {file} names no photo. Write a path or a sha256 on each line.")
+    return photos
 
 
 def plan_optout(dataset: Path, photos: Sequence[str], runs: Sequence[Path] = ()) -> PurgePlan:
-    """What opting these photos out takes: those that are in the dataset go as by a purge, the others are kept out.
+    """Returns the plan to opt these photos out. Photos in the dataset are removed as by a purge; others are kept out.
 
-    Each is the sha256 of a file's bytes, a file, or what the dataset knows a photo by. Raises BadInput for the rest.
+    Each photo is the sha256 of a file's bytes, a path to a file, or one of the names that `plan_purge` takes.
+    Raises BadInput for an archive, and for a photo that is none of these.
     """
     inside: list[str] = []
     outside: set[str] = set()
     with Ledger.open(dataset) as ledger:
-        known = set(ledger.query("SELECT photo_id FROM photos")["photo_id"])
-    for told in photos:
-        path = Path(told)
-        if re.fullmatch(r"[0-9a-fA-F]{64}", told):
-            sha256 = told.lower()
+        photo_ids = set(ledger.query("SELECT photo_id FROM photos")["photo_id"])
+    for photo in photos:
+        path = Path(photo)
+        if re.fullmatch(r"[0-9a-fA-F]{64}", photo):
+            sha256 = photo.lower()
         elif path.is_file():
             with path.open("rb") as file:
                 if is_archive(file.read(512)):
-                    raise BadInput(f"{path} is an archive: name each photo in it, as {path.name}/PHOTO, or its sha256.")
+                    raise BadInput(
+                        f"{path} is an archive. Name each photo in it as {path.name}/PHOTO, or by its sha256."
+                    )
             sha256 = sha256_file(path)
         else:
-            inside.append(told)
+            inside.append(photo)
             continue
-        if sha256 in known:
+        if sha256 in photo_ids:
             inside.append(sha256)
         else:
             outside.add(sha256)

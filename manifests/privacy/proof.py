@@ -1,7 +1,7 @@
-"""Does anything of what was removed still lie in a folder?
+"""Searches folders for traces of removed people and photos, to prove that none is left.
 
-Every byte of every file is looked at, and inside the ledger, parquet tables and pixel arrays every value, because
-compression hides bytes.
+The bytes of every file are searched. Compression hides bytes, so inside the ledger, parquet tables and pixel arrays
+each value is searched too.
 """
 
 from __future__ import annotations
@@ -21,167 +21,172 @@ import pyarrow.parquet as pq
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME
 
-_HEAD = 8  # bytes that are compared first; nothing shorter is looked for
-_CHUNK = 1 << 22  # bytes looked at together
-_INSIDE = 64  # bytes from the middle of a picture file by which it is known inside an archive (ours)
+_HEAD = 8  # bytes at the beginning of a needle that are compared first; shorter needles are not searched for
+_CHUNK = 1 << 22  # bytes that are read and searched at a time
+_MIDDLE = 64  # bytes from the middle of an image file that identify the file inside an archive (ours)
 
 
 @dataclass(frozen=True)
 class Traces:
-    """What must not be found. All empty: nothing is."""
+    """The ids, names, hashes and bytes that identify the removed people and photos."""
 
     photos: tuple[str, ...] = ()  # sha256 in hex
     faces: tuple[str, ...] = ()  # face ids
     people: tuple[str, ...] = ()  # identity ids
     uris: tuple[str, ...] = ()
-    pictures: tuple[str, ...] = ()  # sha256 of PNG files: crops, low-quality images
-    middles: tuple[str, ...] = ()  # hex: bytes from the middle of these files, see `inside_of`
+    images: tuple[str, ...] = ()  # sha256 of PNG files: crops, cleaned versions, low-quality images
+    middles: tuple[str, ...] = ()  # hex of bytes from the middle of these files (sample_middle)
     embeddings: tuple[str, ...] = ()  # hex of float32 rows
     pixels: tuple[str, ...] = ()  # sha256 of rows of crops.npy
 
-    def needles(self) -> dict[bytes, str]:
-        """The bytes that are looked for, and what each is."""
-        found: dict[bytes, str] = {}
-        for what, hexes in (("photo hash", self.photos), ("face id", self.faces)):
-            found |= {text.encode(): what for text in hexes}
-            found |= {bytes.fromhex(text): what for text in hexes if re.fullmatch("(?:[0-9a-f]{2})+", text)}
-        for what, texts in (("person's id", self.people), ("file name", self.uris)):
-            found |= {text.encode(): what for text in texts}
-        for what, hexes in (("picture", self.middles), ("embedding", self.embeddings)):
-            found |= {bytes.fromhex(text): what for text in hexes}
-        return {needle: what for needle, what in found.items() if len(needle) >= _HEAD}
+    def make_needles(self) -> dict[bytes, str]:
+        """Returns the byte strings to search for, each with a word for its kind."""
+        needles: dict[bytes, str] = {}
+        for kind, hexes in (("photo hash", self.photos), ("face id", self.faces)):
+            needles |= {text.encode(): kind for text in hexes}
+            needles |= {bytes.fromhex(text): kind for text in hexes if re.fullmatch("(?:[0-9a-f]{2})+", text)}
+        for kind, texts in (("person's id", self.people), ("file name", self.uris)):
+            needles |= {text.encode(): kind for text in texts}
+        for kind, hexes in (("image", self.middles), ("embedding", self.embeddings)):
+            needles |= {bytes.fromhex(text): kind for text in hexes}
+        return {needle: kind for needle, kind in needles.items() if len(needle) >= _HEAD}
 
 
 def sample_middle(data: bytes) -> str:
-    """Hex of some bytes from the middle of a picture file, empty where it has too few."""
+    """Returns 64 bytes from the middle of an image file, in hex. Returns "" for a file of 256 bytes or less."""
     middle = len(data) // 2
-    return data[middle : middle + _INSIDE].hex() if len(data) > 4 * _INSIDE else ""
+    return data[middle : middle + _MIDDLE].hex() if len(data) > 4 * _MIDDLE else ""
 
 
-class _Bytes:
-    """Many needles looked for at once: by their first two bytes, then by the first eight, then whole."""
+class _Searcher:
+    """Searches for many needles at a time: compares their first two bytes, then the first eight, then the whole."""
 
     def __init__(self, needles: dict[bytes, str]) -> None:
         self.by_head: dict[bytes, list[tuple[bytes, str]]] = defaultdict(list)
-        for needle, what in needles.items():
-            self.by_head[needle[:_HEAD]].append((needle, what))
+        for needle, kind in needles.items():
+            self.by_head[needle[:_HEAD]].append((needle, kind))
         self.longest = max(map(len, needles), default=_HEAD)
         self.heads = np.sort(np.frombuffer(b"".join(self.by_head), "<u8"))
-        self.pairs = np.zeros(1 << 16, bool)
+        self.pairs = np.zeros(1 << 16, bool)  # whether some needle begins with these two bytes
         self.pairs[(self.heads & 0xFFFF).astype(np.int64)] = True
 
-    def found_in(self, data: bytes) -> set[str]:
+    def search(self, data: bytes) -> set[str]:
+        """Returns the kinds of the needles that `data` contains."""
         if len(data) < _HEAD or not self.by_head:
             return set()
+        # places whose two bytes begin a needle: a table look-up for each byte of the data
         array = np.frombuffer(data, np.uint8)
         first = array[: len(array) - _HEAD + 1].astype(np.uint16)
         first |= array[1 : len(array) - _HEAD + 2].astype(np.uint16) << np.uint16(8)
         places = np.flatnonzero(self.pairs[first])
+        # of these, the places whose eight bytes, read as one number, begin a needle
         windows = np.lib.stride_tricks.sliding_window_view(array, _HEAD)[places]
         heads = np.ascontiguousarray(windows).view("<u8").ravel()
-        found = set()
+        kinds = set()
         for place in places[np.isin(heads, self.heads)].tolist():
-            for needle, what in self.by_head[data[place : place + _HEAD]]:
+            for needle, kind in self.by_head[data[place : place + _HEAD]]:
                 if data.startswith(needle, place):
-                    found.add(what)
-        return found
+                    kinds.add(kind)
+        return kinds
 
-    def found_in_file(self, path: Path) -> set[str]:
-        found: set[str] = set()
+    def search_file(self, path: Path) -> set[str]:
+        """Returns the kinds of the needles that the file contains, also across the border of two chunks."""
+        kinds: set[str] = set()
         with path.open("rb") as file:
-            kept = b""
+            tail = b""
             while chunk := file.read(_CHUNK):
-                found |= self.found_in(kept + chunk)
-                kept = (kept + chunk)[-(self.longest - 1) :]
-        return found
+                kinds |= self.search(tail + chunk)
+                tail = (tail + chunk)[-(self.longest - 1) :]
+        return kinds
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What was looked at and what was found, a sentence each; `own_files` are the photos' own files, the user's."""
+    """The result of a search: how much was searched, and the traces that are left."""
 
     files: int
     bytes: int
-    rows: int  # of the ledger
-    remains: tuple[str, ...]
-    own_files: tuple[str, ...]
+    rows: int  # rows of the ledger
+    remains: tuple[str, ...]  # a phrase for each trace that is left: its kind and its place
+    own_files: tuple[str, ...]  # the user's own copies of the photos, in these folders
 
 
-def search_traces(dataset: Path, wanted: Traces, folders: Iterable[Path] = (), skip: Iterable[Path] = ()) -> Proof:
-    """Look for `wanted` in the dataset's folder and in further ones; the files `skip` are left out."""
-    seek, left = _Bytes(wanted.needles()), {path.absolute() for path in skip}
-    found: list[str] = []
-    own: list[str] = []
+def search_traces(dataset: Path, traces: Traces, folders: Iterable[Path] = (), skip: Iterable[Path] = ()) -> Proof:
+    """Search the dataset's folder and `folders` for `traces`, without the files in `skip`. Returns the proof."""
+    searcher, skipped = _Searcher(traces.make_needles()), {path.absolute() for path in skip}
+    remains: list[str] = []
+    own_files: list[str] = []
     files = size = 0
-    for path in _files([dataset, *folders]):
-        if path.absolute() in left:
+    for path in _walk_files([dataset, *folders]):
+        if path.absolute() in skipped:
             continue
         files, size = files + 1, size + path.stat().st_size
-        sha256 = _sha256(path)
-        if sha256 in wanted.photos:
-            own.append(str(path))
+        sha256 = _hash_file(path)
+        if sha256 in traces.photos:
+            own_files.append(str(path))
             continue
-        kinds = seek.found_in_file(path) | _in_tables(path, seek, wanted)
-        if sha256 in wanted.pictures:
-            kinds.add("picture")
-        found += [f"{what} in {path}" for what in sorted(kinds)]
-    rows, inside = _in_ledger(dataset, wanted)
-    return Proof(files, size, rows, (*found, *inside), tuple(own))
+        kinds = searcher.search_file(path) | _search_tables(path, searcher, traces)
+        if sha256 in traces.images:
+            kinds.add("image")
+        remains += [f"{kind} in {path}" for kind in sorted(kinds)]
+    rows, ledger_remains = _search_ledger(dataset, traces)
+    return Proof(files, size, rows, (*remains, *ledger_remains), tuple(own_files))
 
 
-def _files(folders: Iterable[Path]) -> Iterator[Path]:
-    seen: set[str] = set()
+def _walk_files(folders: Iterable[Path]) -> Iterator[Path]:
+    """Every file below these folders, once. Links are not followed."""
+    known: set[str] = set()
     for folder in folders:
         for place, _, names in os.walk(folder):
             for name in sorted(names):
                 path = Path(place, name)
                 real = os.path.realpath(path)
-                if path.is_file() and not path.is_symlink() and real not in seen:
-                    seen.add(real)
+                if path.is_file() and not path.is_symlink() and real not in known:
+                    known.add(real)
                     yield path
 
 
-def _sha256(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _in_tables(path: Path, seek: _Bytes, wanted: Traces) -> set[str]:
-    """What lies inside a parquet table or an array of pixels."""
-    found: set[str] = set()
+def _search_tables(path: Path, searcher: _Searcher, traces: Traces) -> set[str]:
+    """Returns the kinds of traces inside a parquet table, or in a .npy array of pixels (n, height, width, 3)."""
+    kinds: set[str] = set()
     try:
         if path.suffix == ".parquet":
             for column in pq.read_table(path).itercolumns():
                 for chunk in column.chunks:
-                    found |= _in_column(chunk, seek, wanted)
-        elif path.suffix == ".npy" and wanted.pixels:
+                    kinds |= _search_column(chunk, searcher, traces)
+        elif path.suffix == ".npy" and traces.pixels:
             array = np.load(path, mmap_mode="r")
             if array.dtype == np.uint8 and array.ndim == 4:
                 hashes = {hashlib.sha256(np.ascontiguousarray(row).tobytes()).hexdigest() for row in array}
-                found |= {"pixels"} if hashes & set(wanted.pixels) else set()
+                kinds |= {"pixels"} if hashes & set(traces.pixels) else set()
     except (OSError, ValueError, EOFError, pa.ArrowException):
-        pass  # no table after all: its bytes were looked at
-    return found
+        pass  # the file is neither, whatever its name says; its bytes were searched already
+    return kinds
 
 
-def _in_column(chunk: pa.Array, seek: _Bytes, wanted: Traces) -> set[str]:
-    """The buffers of a column hold its values one after the other, uncompressed."""
-    found: set[str] = set()
-    if pa.types.is_list(chunk.type) and pa.types.is_float64(chunk.type.value_type):  # embeddings of others' tables
-        chunk = chunk.flatten().cast(pa.float32())
+def _search_column(chunk: pa.Array, searcher: _Searcher, traces: Traces) -> set[str]:
+    """Returns the kinds of traces in one column. Its buffers hold the values in a row, uncompressed."""
+    kinds: set[str] = set()
+    if pa.types.is_list(chunk.type) and pa.types.is_float64(chunk.type.value_type):
+        chunk = chunk.flatten().cast(pa.float32())  # other programs write embeddings as float64
     for buffer in chunk.buffers():
         if buffer is not None:
-            found |= seek.found_in(buffer.to_pybytes())
+            kinds |= searcher.search(buffer.to_pybytes())
     if pa.types.is_binary(chunk.type):
         hashes = {hashlib.sha256(value).hexdigest() for value in chunk.to_pylist() if value is not None}
-        found |= {"picture"} if hashes & {*wanted.pictures, *wanted.photos} else set()
-    return found
+        kinds |= {"image"} if hashes & {*traces.images, *traces.photos} else set()
+    return kinds
 
 
-def _in_ledger(dataset: Path, wanted: Traces) -> tuple[int, list[str]]:
-    """Rows of the ledger, and the tables in which an id or a name stands, in any column."""
+def _search_ledger(dataset: Path, traces: Traces) -> tuple[int, list[str]]:
+    """Returns the number of rows in the ledger, and a phrase for each table that holds one of the ids or names."""
     if not (dataset / LEDGER_NAME).is_file():
         return 0, []
-    texts = [*wanted.photos, *wanted.faces, *wanted.people, *wanted.uris]
+    texts = [*traces.photos, *traces.faces, *traces.people, *traces.uris]
     with Ledger.open(dataset, finishing=True) as ledger:
         return ledger.count_rows_with(texts)

@@ -1,11 +1,15 @@
-"""A person or a photo is taken out of a dataset with all that was made of them, and it is proved that nothing is left.
+"""Removes people and photos from a dataset with everything that was made of them, and proves that nothing is left.
 
-plan      what there is: photos, copies of them, their faces, crops, images, embeddings, runs, benchmarks
-journal   DATASET/purge.pending: a purge that is killed is finished by the next call, and nothing else opens the dataset
-rows      one transaction; what must be remembered is an HMAC under the dataset's own key
-files     crops, embeddings, low-quality images, report, snapshots, sheets, pages, results by face, benchmarks
-ledger    written into a new file and renamed
-proof     every file of the dataset and of the runs, every row of the ledger
+A purge has these steps:
+
+plan      lists photos, copies, faces, crops, low-quality images, embeddings, runs (manifests/privacy/purge_plan.py)
+journal   writes the plan to DATASET/purge.pending; until the purge is finished, no other command opens the dataset
+rows      removes rows in one transaction; the ledger keeps only marks (manifests/privacy/keys.py)
+files     removes crops, embeddings, low-quality images, the report, and the faces in runs and benchmarks
+ledger    writes the ledger into a new file and renames it, because DuckDB keeps the bytes of deleted rows
+proof     searches every file of the dataset and of the runs, and every row of the ledger
+
+A purge that was killed is finished by the next `likeness manifest purge DATASET`, from the plan in the journal.
 """
 
 from __future__ import annotations
@@ -30,63 +34,71 @@ from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import remove_temporary_files, write_atomically
 from manifests.runtime.uris import display_path
 
-_TELLING = ("notices", "label_doubts", "labels_parted")  # in what the stages label and group noted
+# the details of the stages `label` and `group` that may name photos, faces, people or labels
+_NAMING_DETAILS = ("notices", "label_doubts", "labels_parted")
 
 
 @dataclass(frozen=True)
 class PurgeResult:
-    """What was taken away, and the proof."""
+    """What a purge removed, and the proof that nothing is left."""
 
     plan: PurgePlan
-    removed: Mapping[str, int]
+    removed: Mapping[str, int]  # noun -> how many were removed
     proof: Proof
 
 
 def read_unfinished_plan(dataset: Path) -> PurgePlan | None:
-    """The purge that was stopped before its end; None where none was."""
+    """Returns the plan of a purge that was stopped before its end, or None. Raises LedgerError if it cannot be read."""
     path = dataset / PENDING_NAME
     if not path.is_file():
         return None
     try:
-        told = json.loads(path.read_bytes())
-        lists: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in told.items()
+        content = json.loads(path.read_bytes())
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
         }
-        lists["traces"] = Traces(**{name: tuple(value) for name, value in told["traces"].items()})
-        return PurgePlan(**lists)
+        fields["traces"] = Traces(**{name: tuple(value) for name, value in content["traces"].items()})
+        return PurgePlan(**fields)
     except (OSError, ValueError, TypeError, KeyError):
-        raise LedgerError(f"{path} is broken: remove it and say again whom to purge.") from None
+        raise LedgerError(f"{path} cannot be read. Remove it, then purge the same people and photos again.") from None
 
 
 def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _: None) -> PurgeResult:
-    """Do what was planned, or finish what was begun, and prove it. Raises LedgerError where something is left that is
-    not Likeness's to remove; the purge then stays unfinished until it is gone."""
+    """Do what the plan says, or finish a purge that was stopped, and prove that nothing is left.
+
+    `say` is called with a sentence when the search begins. Raises LedgerError if a trace is left in a file that
+    Likeness did not make; the purge stays unfinished until that file is gone.
+    """
+    # journal and rows
     with Ledger.open(dataset, write=True, finishing=True) as ledger:
         ensure_key(ledger)
         write_atomically(dataset / PENDING_NAME, json.dumps(asdict(plan)).encode())
         (dataset / PENDING_NAME).chmod(0o600)
-        _forget(ledger, plan)
+        _remove_rows(ledger, plan)
         remove_files(ledger, plan.faces)
+    # files
     folders = [dataset, *(Path(run) for run in plan.runs)]
-    gone = remove_faces_from_runs(folders, plan.faces, plan.people)
+    run_counts = remove_faces_from_runs(folders, plan.faces, plan.people)
     if (report := dataset / "report" / "index.html").is_file():
         report.unlink()
-        gone["reports"] += 1
+        run_counts["reports"] += 1
     remove_temporary_files(dataset)
+    # ledger
     write_card(dataset, finishing=True)
     rewrite_ledger(dataset)
-    say("Looking for what might be left.")
+    # proof
+    say("Searching for traces that might be left.")
     proof = search_traces(dataset, plan.traces, folders[1:], skip=[dataset / PENDING_NAME])
     if proof.remains:
         more = f" and {len(proof.remains) - 5} more" if len(proof.remains) > 5 else ""
         raise LedgerError(
-            f"Something is left that Likeness did not make: {'; '.join(proof.remains[:5])}{more}. Remove it, then "
-            f"`likeness manifest purge {dataset}` finishes."
+            f"Something is left that Likeness did not make: {'; '.join(proof.remains[:5])}{more}. Remove it, then run "
+            f"`likeness manifest purge {dataset}` to finish the purge."
         )
     counts = {"photos": len(plan.photos), "files": len(plan.uris), "faces": len(plan.faces)}
-    counts |= {"people": len(plan.people), "low-quality images": plan.lq_images, "targets": plan.targets, **gone}
+    counts |= {"people": len(plan.people), "low-quality images": plan.lq_images, "targets": plan.targets, **run_counts}
     counts |= {"kept out": len(plan.kept_out), "checkpoints trained on them": len(plan.checkpoints)}
-    removed = {what: n for what, n in counts.items() if n}
+    removed = {noun: count for noun, count in counts.items() if count}
     with Ledger.open(dataset, write=True, finishing=True) as ledger:
         number = 1 + max((row.purge_id for row in ledger.read_rows(Purge)), default=0)
         if plan.photos:
@@ -96,75 +108,89 @@ def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _:
     return PurgeResult(plan, removed, proof)
 
 
-def _forget(ledger: Ledger, plan: PurgePlan) -> None:
-    """The rows of one purge, in one transaction; again, it finds nothing to do."""
+def _remove_rows(ledger: Ledger, plan: PurgePlan) -> None:
+    """Remove the rows of the plan's photos and faces in one transaction, and record marks to keep the photos out.
+
+    A second call with the same plan changes nothing.
+    """
     key, made = read_key(ledger), utc_now()
-    there = {row.mark for row in ledger.read_rows(KeptOutMark)}
+    known_marks = {row.mark for row in ledger.read_rows(KeptOutMark)}
     marks = [compute_mark(key, "photo", photo) for photo in (*plan.photos, *plan.kept_out)]
-    rows: list[Record] = [KeptOutMark(one, "photo", plan.reason, made) for one in marks if one not in there]
+    rows: list[Record] = [KeptOutMark(mark, "photo", plan.reason, made) for mark in marks if mark not in known_marks]
+    # imported lists of other photos lose their references to these photos
     for row in ledger.read_rows(ListEntry):
         if row.refs is not None and row.photo_id not in plan.photos and set(row.refs) & set(plan.photos):
             rows.append(replace(row, refs=tuple(ref for ref in row.refs if ref not in plan.photos)))
     rows += [File(hide_uri(key, uri), None, None, None, "dropped", plan.reason) for uri in plan.uris]
-    found = plan_erasure(ledger, plan.faces)
-    found.write_shards(ledger.dataset)
-    decisions, undone = _decisions(ledger, set(plan.photos))
+    erasure = plan_erasure(ledger, plan.faces)
+    erasure.write_shards(ledger.dataset)
+    decisions, empty_decisions = _shrink_decisions(ledger, set(plan.photos))
     deletions: list[Deletion] = [
-        *found.deletions,
+        *erasure.deletions,
         ("faces", "face_id", plan.faces),
         ("photos", "photo_id", plan.photos),
         ("labels", "photo_id", plan.photos),
         ("list_entries", "photo_id", plan.photos),
         ("files", "uri", plan.uris),
         ("stages", "unit", [*plan.photos, *plan.uris]),
-        ("decisions", "decision_id::VARCHAR", [str(number) for number in undone]),
+        ("decisions", "decision_id::VARCHAR", [str(number) for number in empty_decisions]),
     ]
-    details = [*found.details, *_scrubbed(ledger, plan)]
-    ledger.record("purge", "rows", {}, [*found.rows, *rows, *decisions], delete=deletions, details=details)
+    details = [*erasure.details, *_remove_names_from_details(ledger, plan)]
+    ledger.record("purge", "rows", {}, [*erasure.rows, *rows, *decisions], delete=deletions, details=details)
 
 
-def _decisions(ledger: Ledger, photos: set[str]) -> tuple[list[DecisionRow], list[int]]:
-    """Decisions without the faces of these photos; and the numbers of those that say nothing any more, with their
-    undos."""
-    changed: list[DecisionRow] = []
+def _shrink_decisions(ledger: Ledger, photos: set[str]) -> tuple[list[DecisionRow], list[int]]:
+    """Returns the decisions that lose faces of these photos, and the numbers of decisions that have no face left.
+
+    The second list also holds the decisions that undo a decision of the list.
+    """
+    changes: list[DecisionRow] = []
     empty: set[int] = set()
     for row in ledger.read_rows(DecisionRow):
         act = parse_decision(row)
-        parts = tuple(tuple(named for named in part if named.photo_id not in photos) for part in act.parts)
+        parts = tuple(tuple(face for face in part if face.photo_id not in photos) for part in act.parts)
         if parts == act.parts:
             continue
         sides = [part for part in parts if part]
+        # a merge needs two sides; every other decision needs a face in its first part
         if (act.kind == "merge" and len(sides) > 1) or (act.kind != "merge" and parts[0]):
-            told = encode_faces(replace(act, parts=tuple(sides) if act.kind == "merge" else parts))
-            changed.append(DecisionRow(row.decision_id, row.kind, json.dumps(told), row.made, row.name, row.undoes))
+            faces = encode_faces(replace(act, parts=tuple(sides) if act.kind == "merge" else parts))
+            changes.append(DecisionRow(row.decision_id, row.kind, json.dumps(faces), row.made, row.name, row.undoes))
         else:
             empty.add(row.decision_id)
-    while more := {r.decision_id for r in ledger.read_rows(DecisionRow) if r.undoes in empty} - empty:
-        empty |= more
-    return [row for row in changed if row.decision_id not in empty], sorted(empty)
+    while undos := {row.decision_id for row in ledger.read_rows(DecisionRow) if row.undoes in empty} - empty:
+        empty |= undos
+    return [row for row in changes if row.decision_id not in empty], sorted(empty)
 
 
-def _scrubbed(ledger: Ledger, plan: PurgePlan) -> list[DetailUpdate]:
-    """What labels and grouping noted, without the entries that name what goes: ids may be cut, files lack folders."""
+def _remove_names_from_details(ledger: Ledger, plan: PurgePlan) -> list[DetailUpdate]:
+    """Returns the details of the stages `label` and `group` without the entries that name something of the plan.
+
+    Their sentences may hold shortened ids, and file names without folders.
+    """
     labels = ledger.read_rows(Label)
-    left = {row.label for row in labels if row.photo_id not in plan.photos}
-    names = {one[:12] for one in (*plan.photos, *plan.faces)} | {*plan.people, *plan.uris}
-    names |= {display_path(uri).name for uri in plan.uris} | ({row.label for row in labels} - left)
-    found: list[DetailUpdate] = []
+    other_labels = {row.label for row in labels if row.photo_id not in plan.photos}
+    names = {long_id[:12] for long_id in (*plan.photos, *plan.faces)} | {*plan.people, *plan.uris}
+    names |= {display_path(uri).name for uri in plan.uris} | ({row.label for row in labels} - other_labels)
+    changes: list[DetailUpdate] = []
     rows = ledger.query("SELECT stage, unit, config_hash, detail FROM stages WHERE stage IN ('label', 'group')").rows()
-    for stage, unit, hashed, detail in rows:
-        noted = json.loads(detail) if detail else {}
-        kept = {key: _without(value, names) if key in _TELLING else value for key, value in noted.items()}
-        if kept != noted:
-            found.append((stage, unit, hashed, kept))
-    return found
+    for stage, unit, config_hash, detail in rows:
+        before = json.loads(detail) if detail else {}
+        after = {
+            key: _remove_entries(value, names) if key in _NAMING_DETAILS else value for key, value in before.items()
+        }
+        if after != before:
+            changes.append((stage, unit, config_hash, after))
+    return changes
 
 
-def _without(told: Any, names: set[str]) -> Any:
-    """JSON without the entries of lists and mappings that hold one of the names."""
-    if isinstance(told, dict):
-        return {key: _without(value, names) for key, value in told.items() if not any(name in key for name in names)}
-    if isinstance(told, list):
-        texts = [json.dumps(one, ensure_ascii=False) for one in told]
-        return [one for one, text in zip(told, texts, strict=True) if not any(name in text for name in names)]
-    return told
+def _remove_entries(value: Any, names: set[str]) -> Any:
+    """Returns a JSON list or mapping without the entries that contain one of the names."""
+    if isinstance(value, dict):
+        return {
+            key: _remove_entries(entry, names) for key, entry in value.items() if not any(name in key for name in names)
+        }
+    if isinstance(value, list):
+        texts = [json.dumps(entry, ensure_ascii=False) for entry in value]
+        return [entry for entry, text in zip(value, texts, strict=True) if not any(name in text for name in names)]
+    return value

@@ -1,4 +1,4 @@
-"""What a purge of a person or a photo removes: rows, files, faces in runs, and the traces to search for."""
+"""Plans a purge: which photos, faces, files and rows it removes, and the traces that its proof searches for."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, uri_of
 
 PURGED = "purged"
-_PREFIX = 6  # characters that begin an id, as in manifests/why.py
+_PREFIX = 6  # characters of an id that are enough to name it, as in manifests/why.py
 
 
 @dataclass(frozen=True)
 class PurgePlan:
-    """What a purge takes away; empty where nothing of it is there any more."""
+    """What a purge removes. A plan without photos removes nothing: the purge was done before."""
 
-    reason: str
+    reason: str  # PURGED, or OPTED_OUT of manifests/privacy/erase.py
     photos: tuple[str, ...] = ()
-    kept_out: tuple[str, ...] = ()  # photos that were never in, to be kept out
+    kept_out: tuple[str, ...] = ()  # sha256 of photos that are not in the dataset and must stay out of it
     uris: tuple[str, ...] = ()
     faces: tuple[str, ...] = ()
-    people: tuple[str, ...] = ()  # identities of whom nobody is left
-    other_faces: int = 0  # faces of other people in the same photos, who go along
-    lq_images: int = 0  # low-quality images
-    targets: int = 0
-    checkpoints: tuple[str, ...] = ()  # trained on them; weights cannot be cleaned
-    runs: tuple[str, ...] = ()  # folders outside the dataset
+    people: tuple[str, ...] = ()  # identity ids of people without any other face
+    other_faces: int = 0  # faces of other people in the same photos, which are removed too
+    lq_images: int = 0
+    targets: int = 0  # faces that are targets of a reference pair
+    checkpoints: tuple[str, ...] = ()  # checkpoints that were trained on the faces; their weights cannot be cleaned
+    runs: tuple[str, ...] = ()  # folders outside the dataset, to be cleaned too
     traces: Traces = field(default_factory=Traces)
 
 
@@ -51,148 +51,175 @@ def plan_purge(
     runs: Sequence[Path] = (),
     reason: str = PURGED,
 ) -> PurgePlan:
-    """What would be taken away; nothing is written.
+    """Returns the plan that removes these people and photos. Writes nothing.
 
-    `people` are identity ids, their beginnings, or names; `photos` paths, file names, or the beginning of a hash. A
-    photo that shows a person goes whole, and copies that dedupe found go with it. Raises BadInput for what the dataset
-    does not know, or knows several of; what is kept out already is no error.
+    `people` are identity ids, beginnings of them, or names. `photos` are paths, file names, or beginnings of a sha256.
+    All photos that show one of the people are removed whole, with all copies of a photo that deduplication found.
+    A photo that is kept out already is skipped. Raises BadInput for a name that fits no person or photo of the
+    dataset, or several of them, and for a run that is not a folder.
     """
     if missing := [run for run in runs if not run.is_dir()]:
-        raise BadInput(f"--run {missing[0]} is no folder: name a training run or a benchmark.")
+        raise BadInput(f"--run {missing[0]} is no folder. Name the folder of a training run or of a benchmark.")
     with Ledger.open(dataset) as ledger:
         faces, members = ledger.read_rows(Face), ledger.read_rows(Membership)
-        named = _named(ledger, people)
-        shown = {row.face_id for row in members if row.identity_id in named}
-        wanted = {face.photo_id for face in faces if face.face_id in shown or face.duplicate_of in shown}
-        wanted |= {photo for told in photos for photo in _photo(ledger, told)}
-        return _plan(ledger, _with_copies(ledger, faces, wanted), named, runs, reason)
+        identities = _find_people(ledger, people)
+        members_of_them = {row.face_id for row in members if row.identity_id in identities}
+        photo_ids = {
+            face.photo_id for face in faces if face.face_id in members_of_them or face.duplicate_of in members_of_them
+        }
+        photo_ids |= {photo_id for photo in photos for photo_id in _find_photo(ledger, photo)}
+        return _plan_photos(ledger, _add_copies(ledger, faces, photo_ids), identities, runs, reason)
 
 
-def _named(ledger: Ledger, told: Sequence[str]) -> set[str]:
-    """The ids of these people. Raises BadInput for one whom the dataset does not know, or knows several of."""
-    names = dict(ledger.query("SELECT identity_id, name FROM identities ORDER BY 1").iter_rows())
-    chosen = set()
-    for one in told:
-        fits = [person for person, name in names.items() if one in (person, name)]
-        fits = fits or [person for person in names if len(one) >= _PREFIX and person.startswith(one)]
+def _find_people(ledger: Ledger, people: Sequence[str]) -> set[str]:
+    """Returns the identity ids of these people. Raises BadInput for a name that fits no identity, or several."""
+    name_of = dict(ledger.query("SELECT identity_id, name FROM identities ORDER BY 1").iter_rows())
+    identities = set()
+    for person in people:
+        fits = [identity for identity, name in name_of.items() if person in (identity, name)]
+        fits = fits or [identity for identity in name_of if len(person) >= _PREFIX and identity.startswith(person)]
         if len(fits) != 1:
             raise BadInput(
-                f"{ledger.dataset} has {len(fits) or 'no'} people {make_printable(one)}: name one by its id, "
-                "`likeness manifest why` tells it of a photo."
+                f"{ledger.dataset} has {len(fits) or 'no'} people named {make_printable(person)}. Name one person "
+                "by the id: `likeness manifest why DATASET PHOTO` prints the ids of the people in a photo."
             )
-        chosen.add(fits[0])
-    return chosen
+        identities.add(fits[0])
+    return identities
 
 
-def _photo(ledger: Ledger, told: str) -> set[str]:
-    """The photo that is meant; empty where it was taken out before. Raises BadInput where there is none, or several."""
-    found: set[str] = set()
-    exact: set[str] = set()
-    for uri, photo in ledger.query("SELECT uri, photo_id FROM files WHERE photo_id IS NOT NULL").iter_rows():
+def _find_photo(ledger: Ledger, photo: str) -> set[str]:
+    """Returns the photo id of one photo, as a set; the empty set if the photo is kept out already.
+
+    Raises BadInput for a name that fits no photo, or several.
+    """
+    exact: set[str] = set()  # by its whole path
+    similar: set[str] = set()  # by the end of its path
+    for uri, photo_id in ledger.query("SELECT uri, photo_id FROM files WHERE photo_id IS NOT NULL").iter_rows():
         path = display_path(uri)
-        if uri == uri_of(told):
-            exact.add(photo)
-        elif told == path.name or (os.sep in told and str(path).endswith(os.sep + told)):
-            found.add(photo)
-    found = exact or found
-    if not found and re.fullmatch(rf"[\w-]{{{_PREFIX},}}", told, re.ASCII):
-        found = set(ledger.query("SELECT photo_id FROM photos WHERE starts_with(photo_id, ?)", told)["photo_id"])
-    if len(found) == 1:
-        return found
-    if found:
+        if uri == uri_of(photo):
+            exact.add(photo_id)
+        elif photo == path.name or (os.sep in photo and str(path).endswith(os.sep + photo)):
+            similar.add(photo_id)
+    fits = exact or similar
+    if not fits and re.fullmatch(rf"[\w-]{{{_PREFIX},}}", photo, re.ASCII):
+        fits = set(ledger.query("SELECT photo_id FROM photos WHERE starts_with(photo_id, ?)", photo)["photo_id"])
+    if len(fits) == 1:
+        return fits
+    if fits:
         raise BadInput(
-            f"{ledger.dataset} holds {len(found)} photos {make_printable(told)}: say more of the path, or the hash."
+            f"{ledger.dataset} holds {len(fits)} photos named {make_printable(photo)}. Name one of them by more of its "
+            "path, or by its sha256."
         )
-    if find_kept_out_reason(ledger, told) is not None:
+    if find_kept_out_reason(ledger, photo) is not None:
         return set()
     raise BadInput(
-        f"{ledger.dataset} holds no photo {make_printable(told)}, and there is no such file: look at "
-        "`likeness manifest "
-        "why`. `likeness manifest optout` takes a file that was never in, or all 64 characters of its sha256."
+        f"{ledger.dataset} holds no photo {make_printable(photo)}, and there is no such file. Name a photo by its "
+        "path, its file name, or its sha256. `likeness manifest optout` also takes photos that were never in the dataset: a "
+        "file, or all 64 characters of a sha256."
     )
 
 
-def _with_copies(ledger: Ledger, faces: Sequence[Face], photos: set[str]) -> set[str]:
-    """The photos, and those with the same pictures again: as dedupe found, or by embedding and hash of a face."""
+def _add_copies(ledger: Ledger, faces: Sequence[Face], photo_ids: set[str]) -> set[str]:
+    """Returns the photos with all their copies.
+
+    A copy is a photo with a near-duplicate that deduplication found, or with a face of the same embedding and the same
+    perceptual hash.
+    """
     photo_of = {face.face_id: face.photo_id for face in faces}
-    links: dict[str, set[str]] = {}
+    duplicates: dict[str, set[str]] = {}
     for face in faces:
         if face.duplicate_of is not None:
             one, other = face.photo_id, photo_of[face.duplicate_of]
-            links.setdefault(one, set()).add(other)
-            links.setdefault(other, set()).add(one)
-    found, todo = set(photos), list(photos)
-    while todo:
-        for other in links.get(todo.pop(), set()) - found:
-            found.add(other)
-            todo.append(other)
-    gone = {(vector, face.phash) for face, vector in _vectors(ledger, [f for f in faces if f.photo_id in found])}
-    rest = [face for face in faces if face.photo_id not in found and face.shard is not None]
-    twins = {face.photo_id for face, vector in _vectors(ledger, rest) if (vector, face.phash) in gone}
-    return _with_copies(ledger, faces, found | twins) if twins else found
+            duplicates.setdefault(one, set()).add(other)
+            duplicates.setdefault(other, set()).add(one)
+    # follow the links between near-duplicates to the end
+    copies, queue = set(photo_ids), list(photo_ids)
+    while queue:
+        for other in duplicates.get(queue.pop(), set()) - copies:
+            copies.add(other)
+            queue.append(other)
+    # add photos with the same face again, and follow their links too
+    keys = {
+        (embedding, face.phash)
+        for face, embedding in _read_embeddings(ledger, [f for f in faces if f.photo_id in copies])
+    }
+    rest = [face for face in faces if face.photo_id not in copies and face.shard is not None]
+    twins = {face.photo_id for face, embedding in _read_embeddings(ledger, rest) if (embedding, face.phash) in keys}
+    return _add_copies(ledger, faces, copies | twins) if twins else copies
 
 
-def _vectors(ledger: Ledger, faces: Iterable[Face]) -> Iterator[tuple[Face, str]]:
-    """Faces with the bytes of their embeddings in hex, a shard at a time."""
-    within: dict[str, list[Face]] = {}
+def _read_embeddings(ledger: Ledger, faces: Iterable[Face]) -> Iterator[tuple[Face, str]]:
+    """Yields faces with the float32 bytes of their embedding in hex. Skips faces without one, and broken shards."""
+    faces_of_shard: dict[str, list[Face]] = {}
     for face in faces:
         if face.shard is not None and face.shard_row is not None:
-            within.setdefault(face.shard, []).append(face)
-    for shard, members in sorted(within.items()):
+            faces_of_shard.setdefault(face.shard, []).append(face)
+    for shard, members in sorted(faces_of_shard.items()):
         try:
-            vectors = np.asarray(np.load(shard_path(ledger.dataset, shard)), np.float32)
+            embeddings = np.asarray(np.load(shard_path(ledger.dataset, shard)), np.float32)
         except (OSError, ValueError, EOFError):
             continue
         for face in members:
-            if (row := face.shard_row or 0) < len(vectors):
-                yield face, vectors[row].tobytes().hex()
+            if (row := face.shard_row or 0) < len(embeddings):
+                yield face, embeddings[row].tobytes().hex()
 
 
-def _plan(ledger: Ledger, photos: set[str], named: Collection[str], runs: Sequence[Path], reason: str) -> PurgePlan:
-    faces = {face.face_id: face for face in ledger.read_rows(Face) if face.photo_id in photos}
-    members = ledger.read_rows(Membership)
-    left = {row.identity_id for row in members if row.face_id not in faces}
-    inside = {row.identity_id for row in members if row.face_id in faces}
-    identities = {row.face_id: row.identity_id for row in members}
-    gone = sorted(faces)
-    uris = [row.uri for row in ledger.read_rows(File) if row.photo_id in photos]
-    images = list(ledger.query("SELECT lq_set, face_id FROM degradations WHERE list_contains(?, face_id)", gone).rows())
-    pairs = ledger.query("SELECT target FROM pairs WHERE list_contains(?, target)", gone)
+def _plan_photos(
+    ledger: Ledger, photo_ids: set[str], identities: Collection[str], runs: Sequence[Path], reason: str
+) -> PurgePlan:
+    """Returns the plan that removes these photos; `identities` are the people who were named, if any were."""
     dataset = ledger.dataset
-    held = find_faces_in_runs([dataset, *runs], faces)
-    pictures = [crop_path(dataset, face) for face in gone]
-    pictures += [dataset / "lq" / name / f"{face}.png" for name, face in images]
-    pictures += [path for face in gone for path in find_version_files(dataset, face)]
-    data = [path.read_bytes() for path in pictures if path.is_file()]
-    wholly = sorted(inside - left)
+    faces = {face.face_id: face for face in ledger.read_rows(Face) if face.photo_id in photo_ids}
+    face_ids = sorted(faces)
+    uris = sorted(row.uri for row in ledger.read_rows(File) if row.photo_id in photo_ids)
+
+    # people: those without a face outside these photos are removed too
+    members = ledger.read_rows(Membership)
+    identity_of = {row.face_id: row.identity_id for row in members}
+    people_outside = {row.identity_id for row in members if row.face_id not in faces}
+    people_inside = {row.identity_id for row in members if row.face_id in faces}
+    people = sorted(people_inside - people_outside)
+    other_faces = [face for face in face_ids if face in identity_of and identity_of[face] not in identities]
+
+    lq_rows = list(
+        ledger.query("SELECT lq_set, face_id FROM degradations WHERE list_contains(?, face_id)", face_ids).rows()
+    )
+    targets = ledger.query("SELECT target FROM pairs WHERE list_contains(?, target)", face_ids)
+    faces_in_runs = find_faces_in_runs([dataset, *runs], faces)
+
+    # the image files of the faces: the proof searches for their hashes, and for bytes of them inside archives
+    paths = [crop_path(dataset, face) for face in face_ids]
+    paths += [dataset / "lq" / lq_set / f"{face}.png" for lq_set, face in lq_rows]
+    paths += [path for face in face_ids for path in find_version_files(dataset, face)]
+    images = [path.read_bytes() for path in paths if path.is_file()]
+
     return PurgePlan(
         reason,
-        photos=tuple(sorted(photos)),
-        uris=tuple(sorted(uris)),
-        faces=tuple(gone),
-        people=tuple(wholly),
-        other_faces=sum(identities[face] not in named for face in gone if face in identities) if named else 0,
-        lq_images=len(images),
-        targets=len(pairs),
-        checkpoints=tuple(sorted({path for one in held for path in one.checkpoints})),
+        photos=tuple(sorted(photo_ids)),
+        uris=tuple(uris),
+        faces=tuple(face_ids),
+        people=tuple(people),
+        other_faces=len(other_faces) if identities else 0,
+        lq_images=len(lq_rows),
+        targets=len(targets),
+        checkpoints=tuple(sorted({path for run in faces_in_runs for path in run.checkpoints})),
         runs=tuple(str(path.absolute()) for path in runs),
         traces=Traces(
-            photos=tuple(sorted(photos)),
-            faces=tuple(gone),
-            people=tuple(wholly),
-            uris=tuple(sorted(uris)),
-            pictures=tuple(sorted({sha256_bytes(one) for one in data})),
-            middles=tuple(sorted({sample_middle(one) for one in data} - {""})),
-            embeddings=tuple(_embeddings(ledger, faces)),
-            pixels=tuple(sorted({pixel for one in held for pixel in one.pixels})),
+            photos=tuple(sorted(photo_ids)),
+            faces=tuple(face_ids),
+            people=tuple(people),
+            uris=tuple(uris),
+            images=tuple(sorted({sha256_bytes(image) for image in images})),
+            middles=tuple(sorted({sample_middle(image) for image in images} - {""})),
+            embeddings=tuple(_find_own_embeddings(ledger, faces)),
+            pixels=tuple(sorted({sha256 for run in faces_in_runs for sha256 in run.pixels})),
         ),
     )
 
 
-def _embeddings(ledger: Ledger, gone: Collection[str]) -> list[str]:
-    """The embeddings of these faces that are no other face's as well."""
+def _find_own_embeddings(ledger: Ledger, face_ids: Collection[str]) -> list[str]:
+    """Returns the embeddings, in hex, that belong to these faces and to no other face."""
     faces = ledger.read_rows(Face)
-    own = {vector for _, vector in _vectors(ledger, [face for face in faces if face.face_id in gone])}
-    return sorted(
-        own - {vector for _, vector in _vectors(ledger, [f for f in faces if f.face_id not in gone]) if vector in own}
-    )
+    own = {embedding for _, embedding in _read_embeddings(ledger, [face for face in faces if face.face_id in face_ids])}
+    others = [face for face in faces if face.face_id not in face_ids]
+    return sorted(own - {embedding for _, embedding in _read_embeddings(ledger, others) if embedding in own})

@@ -1,7 +1,7 @@
-"""Training runs and benchmarks as files: what of removed faces lies in them, and how it is taken out.
+"""Finds removed faces in the files of training runs, snapshots and benchmarks, and removes them from there.
 
-Knows the layout of a RUN (train/data/snapshot.py, train/fit/logbook.py, train/evaluation/evaluate.py) and of a
-benchmark (train/benchmark/frozen_benchmark.py) and imports nothing of them.
+This file knows the layout of a run (train/data/snapshot.py, train/fit/logbook.py, train/evaluation/evaluate.py) and
+the layout of a benchmark (train/benchmark/frozen_benchmark.py), but it imports nothing from train.
 """
 
 from __future__ import annotations
@@ -23,46 +23,38 @@ import pyarrow.parquet as pq
 from manifests.errors import LedgerBroken
 from manifests.runtime.files import hash_config, sha256_file
 
+# the files of a snapshot
 FACTS, FACES, CROPS = "snapshot.json", "faces.parquet", "crops.npy"
-_TOLD = {".json", ".jsonl", ".csv", ".md", ".tex", ".txt", ".svg"}  # results by face
-_BENCHMARK = ("card.json", "cases.jsonl", "embeddings.npy")
-BEFORE_PURGES = "before_purges"  # of a snapshot's facts: the hashes by which its runs know it
-_KEPT = {"config.json", FACTS, "stats.jsonl"}  # hold no face
+BEFORE_PURGES = "before_purges"  # key in a snapshot's facts: its hashes before each purge, which its runs recorded
+
+_RESULT_SUFFIXES = {".json", ".jsonl", ".csv", ".md", ".tex", ".txt", ".svg"}  # these files may hold results by face
+_FILES_WITHOUT_FACES = {"config.json", FACTS, "stats.jsonl"}
+_BENCHMARK_FILES = ("card.json", "cases.jsonl", "embeddings.npy")
 
 
 @dataclass(frozen=True)
 class FacesInRun:
-    """What a run or a snapshot on its own holds of some faces."""
+    """The files of one run, or of a snapshot without a run, that hold some of the faces that were looked for."""
 
-    run: str
-    faces: int
-    trained: int  # of them in the training split
-    checkpoints: tuple[str, ...]  # whose weights were trained on them
-    pixels: tuple[str, ...]  # sha256 of their rows of crops.npy
-
-
-def _places(folders: Iterable[Path]) -> Iterator[tuple[Path, set[str]]]:
-    """Every folder below, once, with the names of its files."""
-    seen: set[str] = set()
-    for folder in folders:
-        for place, _, names in os.walk(folder):
-            if (real := os.path.realpath(place)) not in seen:
-                seen.add(real)
-                yield Path(place), set(names)
+    run: str  # folder
+    faces: int  # how many of the faces the snapshot holds
+    trained: int  # how many of these are in the training split
+    checkpoints: tuple[str, ...]  # folders of the checkpoints that were trained on them
+    pixels: tuple[str, ...]  # sha256 of their rows in crops.npy
 
 
 def find_faces_in_runs(folders: Iterable[Path], faces: Collection[str]) -> list[FacesInRun]:
-    """What snapshots below `folders` hold of `faces`, with the checkpoints of the runs that were trained on them."""
-    wanted, found = set(faces), []
-    places = list(_places(folders))
-    runs: dict[str, list[Path]] = {}  # snapshot hash -> runs
+    """Returns the snapshots below `folders` that hold any of these face ids, with the checkpoints trained on them."""
+    wanted, finds = set(faces), []
+    places = list(_walk_folders(folders))
+    runs_of: dict[str, list[Path]] = {}  # snapshot hash -> folders of the runs that were trained on the snapshot
     for place, names in places:
-        if "config.json" in names and (of := _snapshot_of(place)) is not None:
-            runs.setdefault(of, []).append(place)
+        if "config.json" in names and (snapshot_hash := _read_snapshot_hash(place)) is not None:
+            runs_of.setdefault(snapshot_hash, []).append(place)
     for place, names in places:
         if not {FACTS, FACES} <= names:
             continue
-        table = _read(place / FACES, ["face_id", "split"]).to_pydict()
+        table = _read_table(place / FACES, ["face_id", "split"]).to_pydict()
         rows = [row for row, face in enumerate(table["face_id"]) if face in wanted]
         if not rows:
             continue
@@ -72,123 +64,166 @@ def find_faces_in_runs(folders: Iterable[Path], faces: Collection[str]) -> list[
         )
         trained = sum(table["split"][row] == "train" for row in rows)
         facts = json.loads((place / FACTS).read_bytes())
-        owners = [run for of in (str(facts.get("hash")), *facts.get(BEFORE_PURGES, ())) for run in runs.get(of, [])]
-        checkpoints = sorted(str(path) for run in owners for path in run.glob("checkpoint-*")) if trained else []
-        found.append(FacesInRun(str(owners[0] if owners else place), len(rows), trained, tuple(checkpoints), pixels))
-    return found
+        hashes = (str(facts.get("hash")), *facts.get(BEFORE_PURGES, ()))
+        runs = [run for snapshot_hash in hashes for run in runs_of.get(snapshot_hash, [])]
+        checkpoints = sorted(str(path) for run in runs for path in run.glob("checkpoint-*")) if trained else []
+        finds.append(FacesInRun(str(runs[0] if runs else place), len(rows), trained, tuple(checkpoints), pixels))
+    return finds
 
 
-def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
+def remove_faces_from_runs(
+    folders: Iterable[Path], faces: Collection[str], people: Collection[str] = ()
+) -> Counter[str]:
+    """Remove these face ids from every snapshot, benchmark and run below `folders`.
+
+    Sample sheets and pages show pictures without names, so all of them are removed. Results by face are removed if
+    they name a face id or one of the identity ids `people`. Whatever a killed process left unfinished is finished or
+    removed. Returns how many things of each kind were removed or rewritten.
+    """
+    wanted, counts = set(faces), Counter[str]()
+    for place, _ in list(_walk_folders(folders)):
+        _finish_killed_writes(place)
+    for place, names in list(_walk_folders(folders)):
+        if {FACTS, FACES} <= names and _rewrite_snapshot(place, wanted):
+            counts["snapshots"] += 1
+        if "config.json" in names and _read_snapshot_hash(place) is not None:
+            counts += _clean_run(place, wanted | set(people))
+        if "faces.jsonl" in names and _names_any(place / "faces.jsonl", wanted):
+            _remove_benchmark(place)
+            counts["benchmarks"] += 1
+    return counts
+
+
+def _walk_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, set[str]]]:
+    """Every folder below these folders, once, with the names of its files."""
+    known: set[str] = set()
+    for folder in folders:
+        for place, _, names in os.walk(folder):
+            if (real := os.path.realpath(place)) not in known:
+                known.add(real)
+                yield Path(place), set(names)
+
+
+def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns)
     except (OSError, pa.ArrowException):
-        raise LedgerBroken(f"{path} cannot be read, so nobody knows whom it shows: remove that snapshot.") from None
+        raise LedgerBroken(
+            f"{path} cannot be read, so Likeness cannot know whose faces lie beside it. Remove the file's folder."
+        ) from None
 
 
-def _snapshot_of(run: Path) -> str | None:
+def _read_snapshot_hash(run: Path) -> str | None:
+    """Returns the hash of the snapshot that a run was trained on, or None for a folder that is no run."""
     try:
         return str(json.loads((run / "config.json").read_bytes())["snapshot"]["hash"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def remove_faces_from_runs(
-    folders: Iterable[Path], faces: Collection[str], people: Collection[str] = ()
-) -> Counter[str]:
-    """Take the faces out of every snapshot, and remove the sample sheets, pages, results by face and benchmarks that
-    may show them or name the `people`. What was begun before is finished. Answers how many of what went."""
-    wanted, done = set(faces), Counter[str]()
-    for place, _ in list(_places(folders)):
-        for left in sorted(place.glob(".*.tmp")):  # half-written snapshots and checkpoints of killed processes
-            if left.is_dir():
-                whole = left.name.endswith(".purged.tmp") and (left / FACTS).is_file()
-                if whole:
-                    target = place / left.name.removeprefix(".").removesuffix(".purged.tmp")
-                    shutil.rmtree(target, ignore_errors=True)
-                    left.rename(target)
-                else:
-                    shutil.rmtree(left)
-    for place, names in list(_places(folders)):
-        if {FACTS, FACES} <= names and _thin_snapshot(place, wanted):
-            done["snapshots"] += 1
-        if "config.json" in names and _snapshot_of(place) is not None:
-            done += _clean_run(place, wanted | set(people))
-        if "faces.jsonl" in names and _names_any(place / "faces.jsonl", wanted):
-            for name in _BENCHMARK:
-                (place / name).unlink(missing_ok=True)
-            for part in ("pictures", "lq"):
-                shutil.rmtree(place / part, ignore_errors=True)
-            (place / "faces.jsonl").unlink()  # last: by it a purge that was killed knows the benchmark again
-            done["benchmarks"] += 1
-            if not any(place.iterdir()):
-                place.rmdir()
-    return done
+def _finish_killed_writes(folder: Path) -> None:
+    """Put a rewritten snapshot in place if it is complete; remove other temporary folders of killed processes."""
+    for temporary in sorted(folder.glob(".*.tmp")):
+        if not temporary.is_dir():
+            continue
+        if temporary.name.endswith(".purged.tmp") and (temporary / FACTS).is_file():
+            target = folder / temporary.name.removeprefix(".").removesuffix(".purged.tmp")
+            shutil.rmtree(target, ignore_errors=True)
+            temporary.rename(target)
+        else:
+            shutil.rmtree(temporary)
 
 
-def _clean_run(run: Path, named: set[str]) -> Counter[str]:
-    """Sheets and pages hold pictures without names, so all of them go; they can be made again."""
-    done = Counter[str]()
+def _clean_run(run: Path, ids: set[str]) -> Counter[str]:
+    """Remove the sheets and pages of a run, and its results that name one of the ids. Returns how many of each."""
+    counts = Counter[str]()
     for path in sorted(path for path in run.rglob("*") if path.is_file()):
-        shows = path.suffix == ".html" or (path.suffix == ".png" and path.parent == run / "samples")
-        told = path.suffix in _TOLD and path.name not in _KEPT
-        shows = shows or (told and b"data:image/" in path.read_bytes())  # a sheet of restored photos
-        tells = told and _names_any(path, named)
+        has_results = path.suffix in _RESULT_SUFFIXES and path.name not in _FILES_WITHOUT_FACES
+        has_pictures = (
+            path.suffix == ".html"
+            or (path.suffix == ".png" and path.parent == run / "samples")
+            or (has_results and b"data:image/" in path.read_bytes())  # a sheet of restored photos
+        )
+        has_ids = has_results and _names_any(path, ids)
         if path.suffix == ".parquet" and path.name != FACES:
-            tells = any(str(value) in named for column in _read(path).itercolumns() for value in _texts(column))
-        if shows or tells:
+            has_ids = any(str(value) in ids for column in _read_table(path).itercolumns() for value in _texts(column))
+        if has_pictures or has_ids:
             path.unlink()
-            done["sheets and pages" if shows else "results by face"] += 1
-    return done
+            counts["sheets and pages" if has_pictures else "results by face"] += 1
+    return counts
 
 
 def _texts(column: pa.ChunkedArray) -> list[Any]:
-    """The values of a column of strings, each once."""
+    """Returns the distinct values of a column of strings; an empty list for other columns."""
     return list(column.unique().to_pylist()) if pa.types.is_string(column.type) else []
 
 
-def _names_any(path: Path, named: set[str]) -> bool:
-    text = path.read_bytes()
-    return any(one.encode() in text for one in named)
+def _names_any(path: Path, ids: set[str]) -> bool:
+    """Returns whether the bytes of a file contain one of the ids."""
+    data = path.read_bytes()
+    return any(one_id.encode() in data for one_id in ids)
 
 
-def _thin_snapshot(folder: Path, faces: set[str]) -> bool:
-    """Write a snapshot again without the faces, whole or not at all; nothing is left of one that held no other."""
-    table = _read(folder / FACES)
-    ids = table.column("face_id").to_pylist()
-    kept = [row for row, face in enumerate(ids) if face not in faces]
-    if len(kept) == len(ids):
+def _remove_benchmark(folder: Path) -> None:
+    """Remove the files of a benchmark, and its folder if no other file is in there."""
+    for name in _BENCHMARK_FILES:
+        (folder / name).unlink(missing_ok=True)
+    for part in ("pictures", "lq"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    (
+        folder / "faces.jsonl"
+    ).unlink()  # last: after a kill, this file shows the next call that the benchmark is not gone
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _rewrite_snapshot(folder: Path, faces: set[str]) -> bool:
+    """Write a snapshot again without these faces, and return whether it held any of them.
+
+    The new snapshot appears complete or not at all. A snapshot without any other face is removed.
+    """
+    table = _read_table(folder / FACES)
+    face_ids = table.column("face_id").to_pylist()
+    kept_rows = [row for row, face in enumerate(face_ids) if face not in faces]
+    if len(kept_rows) == len(face_ids):
         return False
-    if not kept:
+    if not kept_rows:
         shutil.rmtree(folder)
         return True
-    number = {row: place for place, row in enumerate(kept)}
-    rows: list[dict[str, Any]] = table.take(kept).to_pylist()
-    for place, row in enumerate(rows):
-        row["row"] = place
-        row["references"] = [number[ref] for ref in row["references"] if ref in number]
+
+    # rows get new numbers, so the references, which are row numbers, change too
+    new_row_of = {row: new_row for new_row, row in enumerate(kept_rows)}
+    rows: list[dict[str, Any]] = table.take(kept_rows).to_pylist()
+    for new_row, row in enumerate(rows):
+        row["row"] = new_row
+        row["references"] = [new_row_of[ref] for ref in row["references"] if ref in new_row_of]
         row["is_target"] = bool(row["is_target"] and row["references"])
     temporary = folder.with_name(f".{folder.name}.purged.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), temporary / FACES)
+
+    # crops: uint8 (n, height, width, 3), copied row by row because they may be larger than memory
     if (folder / CROPS).is_file():
         crops = np.load(folder / CROPS, mmap_mode="r")
-        fewer = np.lib.format.open_memmap(
-            temporary / CROPS, mode="w+", dtype=crops.dtype, shape=(len(kept), *crops.shape[1:])
+        new_crops = np.lib.format.open_memmap(
+            temporary / CROPS, mode="w+", dtype=crops.dtype, shape=(len(kept_rows), *crops.shape[1:])
         )
-        for place, before in enumerate(kept):
-            fewer[place] = crops[before]
-        fewer.flush()
+        for new_row, row_number in enumerate(kept_rows):
+            new_crops[new_row] = crops[row_number]
+        new_crops.flush()
     for path in folder.iterdir():
         if path.name not in (FACES, CROPS, FACTS):
             shutil.copyfile(path, temporary / path.name)
-    (temporary / FACTS).write_text(_facts(folder, temporary, rows), encoding="utf-8")  # last: it says that all is there
+    # the facts are written last: a temporary folder with this file is complete
+    (temporary / FACTS).write_text(_make_facts(folder, temporary, rows), encoding="utf-8")
     shutil.rmtree(folder)
     temporary.rename(folder)
     return True
 
 
-def _facts(folder: Path, temporary: Path, rows: list[dict[str, Any]]) -> str:
+def _make_facts(folder: Path, temporary: Path, rows: list[dict[str, Any]]) -> str:
+    """Returns the JSON of the rewritten snapshot's facts: new counts, new hashes, and the hash before the purge."""
     facts = json.loads((folder / FACTS).read_bytes())
     facts[BEFORE_PURGES] = [*facts.get(BEFORE_PURGES, ()), facts.pop("hash", None)]
     targets = Counter(row["split"] for row in rows if row["is_target"])

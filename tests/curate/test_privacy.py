@@ -432,5 +432,5 @@ def test_a_member_of_an_archive_is_told_of_by_its_place_and_the_archive_itself_i
     assert not any("of no photo" in notice for notice in summary.notices)
     (row,) = [row for row in rows(dataset, Photo) if row.photo_id == sha256_file(inside)]
     assert (row.consent, row.reason) == ("no", "no_consent")
-    with pytest.raises(BadInput, match=r"a\.zip is an archive: name each photo in it, as a\.zip/PHOTO"):
+    with pytest.raises(BadInput, match=r"a\.zip is an archive. Name each photo in it as a\.zip/PHOTO"):
         plan_optout(dataset, [str(photos / "a.zip")])

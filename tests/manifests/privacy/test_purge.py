@@ -107,7 +107,7 @@ def test_a_person_is_gone_from_every_byte_and_row_and_the_rest_stays_sound(own):
         assert text.encode() not in data
     for text in (*plan.photos, *plan.traces.embeddings):
         assert bytes.fromhex(text) not in data
-    assert not {sha256_file(path) for path in own.rglob("*") if path.is_file()} & set(plan.traces.pictures)
+    assert not {sha256_file(path) for path in own.rglob("*") if path.is_file()} & set(plan.traces.images)
     assert done.removed["photos"] == 6 and done.proof.remains == () and done.proof.files > 20
     assert {len(row.refs) for row in rows(own, ListEntry)} == {4} and len(rows(own, ListEntry)) == 4
     for kind in (Face, Photo, ListEntry, Membership, Pair, Split, Degradation):
@@ -173,12 +173,12 @@ def test_a_purged_set_is_what_degrading_the_rest_gives(own):
 
 
 POINTS = (
-    "purge:_forget",
-    "purge:_decisions",
+    "purge:_remove_rows",
+    "purge:_shrink_decisions",
     "purge:remove_files",
-    "erase:_thin_records",
+    "erase:_shrink_set_files",
     "purge:remove_faces_from_runs",
-    "purge:rewrite",
+    "purge:rewrite_ledger",
 )
 POINTS += ("purge:search_traces",)
 
@@ -223,7 +223,7 @@ def test_the_search_finds_what_is_hidden_in_tables_arrays_and_archives(tmp_path)
     wanted = Traces(
         photos=(photo,),
         faces=(face,),
-        pictures=(sha256_bytes(crop),),
+        images=(sha256_bytes(crop),),
         middles=(sample_middle(crop),),
         embeddings=(vector.tobytes().hex(),),
         pixels=(sha256_bytes(bytes(12)),),
@@ -239,8 +239,8 @@ def test_the_search_finds_what_is_hidden_in_tables_arrays_and_archives(tmp_path)
         "embedding in /c.npy",
         "embedding in /e.parquet",
         "face id in /e.parquet",
+        "image in /a.tar",
         "photo hash in /b.bin",
-        "picture in /a.tar",
         "pixels in /d.npy",
     ]
 
