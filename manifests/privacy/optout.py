@@ -24,8 +24,8 @@ def read_photo_list(file: Path) -> list[str]:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
-            f"--photo-list {file} cannot be read as text ({error.__class__.__name__}). Name a text file with one photo on "
-            "each line."
+            f"--photo-list {file} cannot be read as text ({error.__class__.__name__}). Name a text file with one "
+            "photo on each line."
         ) from None
     photos = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not photos:

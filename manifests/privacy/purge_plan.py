@@ -114,8 +114,8 @@ def _find_photo(ledger: Ledger, photo: str) -> set[str]:
         return set()
     raise BadInput(
         f"{ledger.dataset} holds no photo {make_printable(photo)}, and there is no such file. Name a photo by its "
-        "path, its file name, or its sha256. `likeness manifest optout` also takes photos that were never in the dataset: a "
-        "file, or all 64 characters of a sha256."
+        "path, its file name, or its sha256. `likeness manifest optout` also takes photos that were never in the "
+        "dataset: a file, or all 64 characters of a sha256."
     )
 
 
