@@ -192,7 +192,7 @@ def demo(
 
     Example: likeness demo --out demo_dataset
     """
-    from curate.demo import NOTICE, demo_photos
+    from curate.demo import NOTICE, write_demo_photos
     from curate.options import check_dataset_folder
     from degrade.sampling import make_generator
     from train.recipes import find_recipe
@@ -202,7 +202,7 @@ def demo(
     if dry_run:
         _say_plan([out / "photos"], out, out / "run", find_recipe(RECIPE), images)
         return
-    demo_photos(out / "photos", make_generator("demo"))
+    write_demo_photos(out / "photos", make_generator("demo"))
     run([out / "photos"], out, faces="dlib", images=images)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from record import finish
 
-from curate.demo import SITTERS, demo_photos
+from curate.demo import SITTERS, write_demo_photos
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
 from degrade.operations.apply import apply
 from degrade.operations.pixels import shrink, to_float, to_uint8
@@ -44,7 +44,7 @@ def main() -> None:
     sitter = next(one for one in SITTERS if one.file.endswith("astronaut.png"))
     crops = []
     with tempfile.TemporaryDirectory() as scratch:
-        demo_photos(Path(scratch), make_generator("astronaut", told.seed))
+        write_demo_photos(Path(scratch), make_generator("astronaut", told.seed))
         for path in sorted(Path(scratch).glob(f"{sitter.name}-*.jpg")):
             photo = decode(path)
             if found := models.detect(photo):

@@ -26,7 +26,7 @@ from record import finish
 from score import figures
 
 from curate.config import CurateConfig
-from curate.people.group import group
+from curate.people.clustering.group_embeddings import group_embeddings
 from curate.pipeline import curate
 from manifests.ledger.ledger import Ledger
 from manifests.runtime.uris import path_of
@@ -167,7 +167,7 @@ def main() -> None:
             names, identities, vectors, files = labelled_faces(dataset, aliases)
         result["curate"] = figures(names, np.unique(identities, return_inverse=True)[1])
     start = time.perf_counter()
-    found = group(vectors)
+    found = group_embeddings(vectors)
     seconds = time.perf_counter() - start
     extra = {"seconds": round(seconds, 1), "threshold": round(found.threshold, 3)}
     result = {"ours": figures(names, found.labels) | extra | {"false_match_rate": found.false_match_rate}} | result

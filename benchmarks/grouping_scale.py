@@ -24,7 +24,7 @@ import numpy as np
 from record import finish
 from score import figures
 
-from curate.people.group import group
+from curate.people.clustering.group_embeddings import group_embeddings
 
 DIMENSIONS = 512
 EFFECTIVE = 108.0  # 1 / .096^2: directions that random pairs of real embeddings behave as if they had
@@ -86,7 +86,7 @@ def one(n: int, exact: bool) -> dict[str, Any]:
     """Group n faces in this process."""
     vectors, person, photo = synthetic(n)
     start = time.perf_counter()
-    found = group(vectors, photo, exact=n if exact else min(n - 1, 50_000))
+    found = group_embeddings(vectors, photo, exact=n if exact else min(n - 1, 50_000))
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {

@@ -13,7 +13,7 @@ import typer
 from manifests.runtime.text import format_count
 
 if TYPE_CHECKING:
-    from curate.decisions.decide import Entry, Made
+    from curate.decisions.decide import LogEntry, Outcome
     from curate.photos.optout_faces import OptedOut
     from curate.pipeline import Summary
 
@@ -236,7 +236,7 @@ def decide(
     Example: likeness decide DATASET merge p-0a1b2c p-3d4e5f
     """
     from curate.decisions.decide import decide as make
-    from curate.decisions.decide import entries, line_of, read_lines
+    from curate.decisions.decide import format_entry, read_decision_file, read_log_entries
     from manifests.card import write_card
     from manifests.errors import BadInput
     from manifests.runtime.progress import show_progress
@@ -251,10 +251,10 @@ def decide(
     if action == "list":
         if ids or dry_run:
             raise BadInput("list takes nothing more than --json.")
-        for entry in entries(dataset):
-            typer.echo(json.dumps(line_of(entry)) if as_json else _listed(entry))
+        for entry in read_log_entries(dataset):
+            typer.echo(json.dumps(format_entry(entry)) if as_json else _listed(entry))
         return
-    wanted = read_lines(file) if file is not None else [_wanted(str(action), ids or [], to, not_in, name)]
+    wanted = read_decision_file(file) if file is not None else [_wanted(str(action), ids or [], to, not_in, name)]
     with show_progress("faces", as_json) as progress:
         made = make(dataset, wanted, dry_run, progress)
     if not dry_run:
@@ -281,7 +281,7 @@ def _wanted(action: str, ids: list[str], to: str | None, not_in: str | None, nam
     return {"kind": action, "faces": list(ids)} | {key: value for key, value in given.items() if value is not None}
 
 
-def _said(made: Made, dry_run: bool) -> str:
+def _said(made: Outcome, dry_run: bool) -> str:
     lines = [f"{'Would be d' if dry_run else 'D'}ecision {n}, {kind}: {said}." for n, kind, said in made.decisions]
     people = len({person for face in made.moved for person in face[1:] if person})
     faces, whose = format_count(len(made.moved), "face"), format_count(people, "person", "people")
@@ -293,7 +293,7 @@ def _said(made: Made, dry_run: bool) -> str:
     return "\n".join([*lines, *(f"Note: {notice}" for notice in made.notices)])
 
 
-def _listed(entry: Entry) -> str:
+def _listed(entry: LogEntry) -> str:
     act = entry.act
     count = sum(map(len, act.parts))
     what = f"takes back {act.undoes}" if act.kind == "undo" else format_count(count, "face")

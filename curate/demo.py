@@ -49,7 +49,7 @@ SITTERS = (
 VARIATIONS = 16
 
 
-def demo_photos(folder: Path, rng: np.random.Generator, variations: int = VARIATIONS) -> list[Path]:
+def write_demo_photos(folder: Path, rng: np.random.Generator, variations: int = VARIATIONS) -> list[Path]:
     """Fill `folder` with varied photos, and with files that must be turned away; the same `rng` gives the same bytes.
 
     Where every file is there already, nothing is written. Raises LikenessError where a package or its picture is
@@ -61,7 +61,7 @@ def demo_photos(folder: Path, rng: np.random.Generator, variations: int = VARIAT
         return paths
     streams = iter(rng.spawn(len(names)))
     for sitter in SITTERS:
-        picture = _with_surroundings(_read(packaged(sitter.package, sitter.file)))
+        picture = _with_surroundings(_read(find_packaged_file(sitter.package, sitter.file)))
         for i in range(variations):
             stream = next(streams)
             photo = vary(picture, sitter, stream)
@@ -71,7 +71,7 @@ def demo_photos(folder: Path, rng: np.random.Generator, variations: int = VARIAT
     return paths
 
 
-def packaged(package: str, file: str) -> Path:
+def find_packaged_file(package: str, file: str) -> Path:
     """A file inside an installed package, found without importing it."""
     spec = find_spec(package)
     path = Path((spec.submodule_search_locations or [""])[0], file) if spec else Path(file)
@@ -162,10 +162,10 @@ def _extras(folder: Path) -> dict[str, bytes]:
         zip(
             _EXTRAS,
             (
-                packaged("insightface", _GROUP).read_bytes(),
+                find_packaged_file("insightface", _GROUP).read_bytes(),
                 (folder / "a-00.jpg").read_bytes(),
                 _jpeg(again, 62),
-                packaged("skimage", "data/coffee.png").read_bytes(),
+                find_packaged_file("skimage", "data/coffee.png").read_bytes(),
                 whole[: len(whole) // 3],
                 b"Dear photograph,\nyou are a letter.\n",
             ),

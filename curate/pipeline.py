@@ -17,8 +17,11 @@ from curate.detection.stages import choose_faces, detect, embed, scan, screen, w
 from curate.faces.interface import FaceModels
 from curate.imports.lists import Lists, rows_of
 from curate.options import check_options
-from curate.people.splits import SPANS, check_policy, check_splits
-from curate.people.stages import dedupe, group_faces, label, pair, split
+from curate.people.group import group_faces
+from curate.people.near_duplicates import mark_near_duplicates
+from curate.people.pairs import pair_faces
+from curate.people.splits import PHOTO_SPANS_SPLITS, check_policy, check_splits, split_faces
+from curate.people.stages import label
 from curate.photos.consent import consent
 from curate.photos.optout_faces import keep_out
 from manifests.card import write_card
@@ -95,10 +98,10 @@ def curate(
         # from here on `likeness decide` does as this run was told
         told = {"config": asdict(config), "same_person": models.same_person}
         ledger.record("settings", "all", told, detail=told)
-        dedupe(ledger, config, models)
+        mark_near_duplicates(ledger, config, models)
         group_faces(ledger, config, progress)
-        notices += split(ledger, config)
-        notices += pair(ledger, config)
+        notices += split_faces(ledger, config)
+        notices += pair_faces(ledger, config)
         check_splits(ledger.read_rows(Face), ledger.read_rows(Split))
         summary = summarise(ledger, models, notices)
     write_card(dataset)
@@ -157,7 +160,7 @@ def summarise(ledger: Ledger, models: FaceModels, told: Sequence[str] = ()) -> S
         alone=sum(size == 1 for size in sizes.values()),
         largest=max(sizes.values(), default=0),
         pairs={name: by_split.get(name, 0) for name in ("train", "val", "test")},
-        set_aside=sum(row.reason == SPANS for row in splits),
+        set_aside=sum(row.reason == PHOTO_SPANS_SPLITS for row in splits),
         threshold=float(ledger.read_detail("group")["threshold"]),
         false_match_rate=float(ledger.read_detail("group")["false_match_rate"]),
         notices=tuple(notices),

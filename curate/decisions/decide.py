@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from curate.config import CurateConfig, config_from
-from curate.decisions.names import Namer, single
+from curate.decisions.face_lookup import FaceLookup, single
 from curate.imports.listed_faces import given_splits
-from curate.people.near_duplicates import REASON as NEAR_DUPLICATE
-from curate.people.splits import check_splits, make_splits, moved_splits, told_moves
-from curate.people.stages import Grouped, deduped, grouped, pair, renamed, split
+from curate.people.group import GroupRows, compute_groups, compute_names
+from curate.people.near_duplicates import compute_near_duplicates
+from curate.people.pairs import pair_faces
+from curate.people.splits import check_splits, describe_split_changes, find_split_changes, make_splits, split_faces
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import (
     MAX_NAME,
@@ -35,7 +36,16 @@ from manifests.ledger.decision_log import (
     select_active,
 )
 from manifests.ledger.ledger import Ledger, utc_now
-from manifests.ledger.records import DecisionRow, Degradation, Face, Identity, ListEntry, Membership, Split
+from manifests.ledger.records import (
+    NEAR_DUPLICATE,
+    DecisionRow,
+    Degradation,
+    Face,
+    Identity,
+    ListEntry,
+    Membership,
+    Split,
+)
 from manifests.privacy.keys import ensure_key
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import format_count
@@ -52,7 +62,7 @@ _LACKING = {
 
 
 @dataclass(frozen=True)
-class Made:
+class Outcome:
     """What decisions came to."""
 
     decisions: tuple[tuple[int, str, str], ...]  # number, kind, sentence
@@ -63,7 +73,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Entry:
+class LogEntry:
     """A decision of the log as it stands today."""
 
     act: Decision
@@ -74,7 +84,7 @@ class Entry:
 
 def decide(
     dataset: Path, wanted: Sequence[Mapping[str, Any]], dry_run: bool = False, progress: Progress = lambda *_: None
-) -> Made:
+) -> Outcome:
     """Make the decisions, all or none, and bring people, splits and pairs up to date.
 
     Each of `wanted` is a mapping as a line of the decisions file (docs/curate.md). Raises BadInput, with nothing
@@ -87,22 +97,22 @@ def decide(
             ensure_key(ledger)
         log = [parse_decision(row) for row in ledger.read_rows(DecisionRow)]
         faces, memberships = ledger.read_rows(Face), ledger.read_rows(Membership)
-        new, said, skipped = _numbered(log, wanted, Namer(faces, memberships))
+        new, said, skipped = _numbered(log, wanted, FaceLookup(faces, memberships))
         if not new:
-            return Made((), (), len(ledger.read_rows(Identity)), tuple(skipped))
+            return Outcome((), (), len(ledger.read_rows(Identity)), tuple(skipped))
         decisions = tuple((act.number, act.kind, sentence) for act, sentence in zip(new, said, strict=True))
         if all(act.kind == "rename" for act in new):  # nobody moves, so nothing is grouped
-            people, notices = renamed(ledger, faces, [*log, *new])
+            people, notices = compute_names(ledger, faces, [*log, *new])
             if not dry_run:
                 ledger.record("decide", "all", {}, [*_rows(new), *people])
-            return Made(decisions, (), len(people), (*skipped, *notices))
+            return Outcome(decisions, (), len(people), (*skipped, *notices))
         _refuse_frozen(new, faces, ledger.read_rows(Split))
         changed: list[Face] = []
         if any(act.kind in ("drop", "undo") for act in new):
-            _, changed = deduped(ledger, faces, [*log, *new], config, same_person)
+            _, changed = compute_near_duplicates(ledger, faces, [*log, *new], config, same_person)
             instead = {face.face_id: face for face in changed}
             faces = [instead.get(face.face_id, face) for face in faces]
-        found = grouped(ledger, faces, [*log, *new], config, progress)
+        found = compute_groups(ledger, faces, [*log, *new], config, progress)
         resplit = _split_anew(ledger, config, faces, found)
         frozen = _still_frozen(ledger, [face.face_id for face in changed if face.status != "ok"])
         if not dry_run:
@@ -114,8 +124,8 @@ def decide(
                 replace=(Identity, Membership),
                 detail=found.detail,
             )
-            split(ledger, config)
-            pair(ledger, config)
+            split_faces(ledger, config)
+            pair_faces(ledger, config)
         was = {row.face_id: row.identity_id for row in memberships}
         becomes = {row.face_id: row.identity_id for row in found.memberships}
         moved = tuple(
@@ -123,11 +133,11 @@ def decide(
             for face in sorted(was.keys() | becomes.keys())
             if was.get(face) != becomes.get(face)
         )
-        return Made(
+        return Outcome(
             decisions,
             moved,
             len(found.identities),
-            (*skipped, *told_moves(resplit), *frozen, *found.detail["notices"]),
+            (*skipped, *describe_split_changes(resplit), *frozen, *found.detail["notices"]),
             tuple((new.face_id, old.split, new.split) for old, new in resplit),
         )
 
@@ -137,7 +147,7 @@ def _rows(new: Sequence[Decision]) -> list[DecisionRow]:
     return [DecisionRow(act.number, act.kind, json.dumps(encode_faces(act)), made, act.name, act.undoes) for act in new]
 
 
-def entries(dataset: Path) -> list[Entry]:
+def read_log_entries(dataset: Path) -> list[LogEntry]:
     """The whole log, oldest first. Raises BadInput for a dataset that was never curated to its end."""
     with Ledger.open(dataset) as ledger:
         told(ledger)  # an older ledger's log lacks columns until it is curated again
@@ -147,11 +157,11 @@ def entries(dataset: Path) -> list[Entry]:
     found = []
     for act, row in zip(acts, rows, strict=True):
         gone = tuple(f"{one.photo_id[:12]}: {said}" for one, said in find_unused_faces(act, finder))
-        found.append(Entry(act, row.made, back.get(act.number), gone))
+        found.append(LogEntry(act, row.made, back.get(act.number), gone))
     return found
 
 
-def line_of(entry: Entry) -> dict[str, Any]:
+def format_entry(entry: LogEntry) -> dict[str, Any]:
     """An entry as a line of the decisions file; a rebuilt dataset takes it with `decide --file`."""
     act = entry.act
     line: dict[str, Any] = {"number": act.number, "kind": act.kind}
@@ -165,7 +175,7 @@ def line_of(entry: Entry) -> dict[str, Any]:
     return line | {"made": entry.made.isoformat(timespec="seconds"), "state": state, "missing": list(entry.missing)}
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_decision_file(path: Path) -> list[dict[str, Any]]:
     """The decisions file: a JSON object a line, empty lines aside. Raises BadInput with the number of the line."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -201,7 +211,7 @@ def told(ledger: Ledger) -> tuple[CurateConfig, float]:
 
 
 def _numbered(
-    log: Sequence[Decision], wanted: Sequence[Mapping[str, Any]], namer: Namer
+    log: Sequence[Decision], wanted: Sequence[Mapping[str, Any]], namer: FaceLookup
 ) -> tuple[list[Decision], list[str], list[str]]:
     """Acts with the numbers they will have, a sentence for each, and one for each that is in the log already.
 
@@ -259,7 +269,7 @@ def _places(act: Decision) -> set[tuple[str, tuple[float, ...]]]:
     return {_place(named) for part in act.parts for named in part}
 
 
-def _acts(told: Mapping[str, Any], namer: Namer) -> list[tuple[Decision, str]]:
+def _acts(told: Mapping[str, Any], namer: FaceLookup) -> list[tuple[Decision, str]]:
     """One wish as acts (a split of faces of several people is one act a person), each with what it says."""
     kind = _kind(told)
     if kind == "merge":
@@ -314,7 +324,7 @@ def _kind(told: Mapping[str, Any]) -> str:
     return kind
 
 
-def _split(told: Mapping[str, Any], namer: Namer) -> list[tuple[Decision, str]]:
+def _split(told: Mapping[str, Any], namer: FaceLookup) -> list[tuple[Decision, str]]:
     faces = namer.faces(told["faces"])
     if "rest" in told:
         sides = [(faces, namer.others(told["rest"], faces))]
@@ -378,7 +388,7 @@ def _refuse_frozen(new: Sequence[Decision], faces: Sequence[Face], splits: Seque
 
 
 def _split_anew(
-    ledger: Ledger, config: CurateConfig, faces: Sequence[Face], found: Grouped
+    ledger: Ledger, config: CurateConfig, faces: Sequence[Face], found: GroupRows
 ) -> list[tuple[Split, Split]]:
     """The rows of faces that will change their split; what the splits refuse is refused before anything is recorded."""
     kept = [face for face in faces if face.status == "ok" or face.reason == NEAR_DUPLICATE]
@@ -389,7 +399,7 @@ def _split_anew(
         check_splits(kept, rows)
     except BadInput as error:
         raise BadInput(f"Not decided: {error}") from None
-    return moved_splits(before, rows)
+    return find_split_changes(before, rows)
 
 
 def _still_frozen(ledger: Ledger, left: Sequence[str]) -> list[str]:

@@ -23,7 +23,6 @@ from curate.detection.embed import (
     unit_name,
 )
 from curate.faces.interface import FaceModels
-from curate.people.near_duplicates import REASON as NEAR_DUPLICATE
 from curate.photos.consent import in_use
 from curate.photos.scan import (
     count_batch,
@@ -40,7 +39,7 @@ from manifests.ledger.decision_log import DROPPED_BY_DECISION
 from manifests.ledger.filters import columns_of, find_removals
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
-from manifests.ledger.records import TABLES, Face, File, Model, Photo, Record
+from manifests.ledger.records import NEAR_DUPLICATE, TABLES, Face, File, Model, Photo, Record
 from manifests.privacy.erase import CONSENT_MISSING, NO_CONSENT, OPTED_OUT
 from manifests.privacy.kept_out import read_kept_out_list
 from manifests.privacy.keys import HIDDEN_PREFIX, hide_uri

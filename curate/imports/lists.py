@@ -13,11 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from curate.people.splits import SPLITS
 from curate.photos.csv_tables import read_csv
 from curate.photos.scan import offered
 from manifests.errors import BadInput
-from manifests.ledger.records import File, ListEntry
+from manifests.ledger.records import SPLITS, File, ListEntry
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import uri_of
 

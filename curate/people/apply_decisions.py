@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from curate.decisions.links import Links
-from curate.people.group import Grouping
+from curate.people.clustering.group_embeddings import Grouping
+from curate.people.links import Links
 
 
-def uphold(vectors: np.ndarray, found: Grouping, links: Links, before: Sequence[str | None]) -> Grouping:
+def apply_decisions(vectors: np.ndarray, found: Grouping, links: Links, before: Sequence[str | None]) -> Grouping:
     """The grouping with every decision and label kept, whatever made it.
 
     `vectors` float32 (n, d) unit rows; `before` holds the identity each face had in the run before, None for a face

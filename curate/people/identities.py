@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from curate.decisions.links import Links
-from curate.people.group import Grouping
+from curate.people.clustering.group_embeddings import Grouping
+from curate.people.links import Links
 from manifests.ledger.records import Identity, Membership
 from manifests.privacy.keys import compute_mark
 
@@ -45,7 +45,7 @@ def make_identities(
     for label in sorted(set(members) - set(id_of), key=lambda label: smallest[label]):
         id_of[label] = _new_id(key, smallest[label], taken)
         taken.add(id_of[label])
-    names = {} if links is None else names_of(grouping.labels, links, smallest)
+    names = {} if links is None else name_groups(grouping.labels, links, smallest)
     locked = set() if links is None else set(grouping.labels[np.isin(links.block, sorted(links.locked))].tolist())
     rows = [Identity(id_of[label], names.get(label), label in locked) for label in members]
     return sorted(rows, key=lambda row: row.identity_id), [
@@ -64,7 +64,7 @@ def _source(row: int, links: Links | None) -> str:
     return "review" if row in links.reviewed else "label" if row in links.labelled else "cluster"
 
 
-def names_of(labels: np.ndarray, links: Links, smallest: Mapping[int, str]) -> dict[int, str]:
+def name_groups(labels: np.ndarray, links: Links, smallest: Mapping[int, str]) -> dict[int, str]:
     """group -> name: of the label most of its labelled faces have, or as people said, the last one.
 
     `labels` int (n,) are the groups of the rows of `links`, `smallest` the smallest face id of each group.

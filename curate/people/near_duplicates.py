@@ -11,24 +11,57 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from curate.config import DedupeRules
-from curate.people.neighbours import find_neighbours
-from manifests.ledger.records import Face, Photo
+from curate.config import CurateConfig, DedupeRules
+from curate.faces.interface import FaceModels
+from curate.people.clustering.neighbours import find_neighbours
+from curate.people.links import find_dropped_faces
+from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, parse_decision
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import NEAR_DUPLICATE, DecisionRow, Face, Photo
 
-REASON = "near_duplicate"
 _NEIGHBOURS = 32
 _PHOTOS_AT_ONCE = 64
 _FACES_AT_ONCE = 2**16
 
 
-def near_duplicates(
+def mark_near_duplicates(ledger: Ledger, config: CurateConfig, models: FaceModels) -> None:
+    """Near-duplicates point to the face that stands for them; faces that a decision drops leave with their copies."""
+    acts = [parse_decision(row) for row in ledger.read_rows(DecisionRow)]
+    rules, changed = compute_near_duplicates(ledger, ledger.read_rows(Face), acts, config, models.same_person)
+    ledger.record("dedupe", "all", rules, changed)
+
+
+def compute_near_duplicates(
+    ledger: Ledger, faces: Sequence[Face], acts: Sequence[Decision], config: CurateConfig, same_person: float
+) -> tuple[DedupeRules, list[Face]]:
+    """The rules and the rows of faces that change."""
+    rules = replace(config.dedupe, min_cosine_same_face=max(config.dedupe.min_cosine_same_face, same_person))
+    photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
+    faces = [
+        face
+        for face in faces
+        if face.shard is not None and (face.status == "ok" or face.reason in (NEAR_DUPLICATE, DROPPED_BY_DECISION))
+    ]
+    _, vectors = ledger.read_embeddings([face.face_id for face in faces])
+    rows = find_near_duplicates(faces, [photos[face.photo_id] for face in faces], vectors, rules)
+    unwanted = find_dropped_faces(acts, rows)
+    rows = [
+        replace(row, status="dropped", reason=DROPPED_BY_DECISION, duplicate_of=None)
+        if (row.duplicate_of or row.face_id) in unwanted
+        else row
+        for row in rows
+    ]
+    return rules, [row for row, face in zip(rows, faces, strict=True) if row != face]
+
+
+def find_near_duplicates(
     faces: Sequence[Face], photos: Sequence[Photo], embeddings: np.ndarray, rules: DedupeRules
 ) -> list[Face]:
     """The rows as they should be: in each set of near-duplicates the largest face is kept (then the smallest id).
 
     `faces` are embedded faces that are ok or were dropped as near-duplicates before; `photos` their photos and
     `embeddings` float32 (n, d) unit rows in the same order. Answers every row, changed or not, in the same order.
-    Beyond `curate.people.neighbours.EXACT` faces a recropped copy may be missed; one of a whole photo is not.
+    Beyond `neighbours.EXACT` faces a recropped copy may be missed; one of a whole photo is not.
     """
     n = len(faces)
     if n == 0:
@@ -62,11 +95,11 @@ def near_duplicates(
         if keeper.face_id == face.face_id:
             rows.append(replace(face, status="ok", reason=None, duplicate_of=None))
         else:
-            rows.append(replace(face, status="dropped", reason=REASON, duplicate_of=keeper.face_id))
+            rows.append(replace(face, status="dropped", reason=NEAR_DUPLICATE, duplicate_of=keeper.face_id))
     return rows
 
 
-def linked_photos(faces: Iterable[Face]) -> dict[str, str]:
+def find_linked_photos(faces: Iterable[Face]) -> dict[str, str]:
     """photo -> the smallest of the photos that hold copies of each other's faces, through however many others."""
     faces = list(faces)
     photo_of = {face.face_id: face.photo_id for face in faces}
@@ -74,7 +107,7 @@ def linked_photos(faces: Iterable[Face]) -> dict[str, str]:
     return _joined(photo_of.values(), links)
 
 
-def pictures(faces: Iterable[Face], photos: Mapping[str, Photo], max_bits: int) -> dict[str, str]:
+def find_pictures(faces: Iterable[Face], photos: Mapping[str, Photo], max_bits: int) -> dict[str, str]:
     """photo -> the smallest of the photos that are one whole picture: they share a copy, and their hashes agree.
 
     A collage is another picture than the photos whose copies it holds, and they are not one picture through it.

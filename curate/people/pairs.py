@@ -16,13 +16,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import numpy as np
 
-from curate.config import PairRules
-from manifests.ledger.records import Face, Pair, Split
+from curate.config import CurateConfig, PairRules
+from curate.imports.listed_faces import given_pairs, listed_faces
+from curate.people.near_duplicates import find_pictures
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import NEAR_DUPLICATE, Face, ListEntry, Pair, Photo, Split
 from manifests.runtime.files import sha256_bytes
 
 TOO_FEW_PHOTOS = "too_few_photos"
@@ -39,6 +42,27 @@ _ALL_FIVE = ((1.0, tuple(range(5))),)
 _AT_ONCE = 1 << 20  # target-reference pairs looked at in one step: bounds memory, changes no result
 _INDEX_BITS = 24
 _NONE = np.iinfo(np.int64).max
+
+
+def pair_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
+    """Targets with their references, and how many faces are no target for which reason. Answers what is to be told of
+    references that imported lists name and that cannot be had."""
+    faces = [face for face in ledger.read_rows(Face) if face.status == "ok" or face.reason == NEAR_DUPLICATE]
+    photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
+    picture_of = find_pictures(faces, photos, config.dedupe.max_photo_bits)
+    face_ids, vectors = ledger.read_embeddings()
+    embedded = {face.face_id: face for face in faces}
+    shown = [embedded[face_id] for face_id in face_ids]
+    splits, given = ledger.read_rows(Split), ledger.read_rows(ListEntry)
+    rows, left_out = make_pairs(splits, shown, vectors, config.pairs, picture_of, listed_faces(given, faces))
+    listed, unpaired, lost = given_pairs(given, splits, faces, vectors, picture_of)
+    detail = {**asdict(config.pairs), "left_out": {**left_out, **unpaired}, "references_lost": dict(lost)}
+    every = sorted([*rows, *listed], key=lambda row: row.target)
+    ledger.record("pair", "all", config.pairs, every, replace=(Pair,), detail=detail)
+    if not lost:
+        return []
+    why = ", ".join(f"{n} {reason}" for reason, n in sorted(lost.items(), key=lambda one: (-one[1], one[0])))
+    return [f"{sum(lost.values())} references that lists name are left out: {why}."]
 
 
 @dataclass(frozen=True)

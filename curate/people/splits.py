@@ -6,18 +6,32 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from curate.config import SplitRules
-from curate.imports.listed_faces import LISTED_ELSEWHERE
-from curate.people.near_duplicates import linked_photos
+from curate.config import CurateConfig, SplitRules
+from curate.imports.listed_faces import LISTED_ELSEWHERE, given_splits
+from curate.people.near_duplicates import find_linked_photos
 from manifests.errors import BadInput, LedgerBroken
-from manifests.ledger.records import Face, Membership, Split
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import NEAR_DUPLICATE, SPLITS, Face, ListEntry, Membership, Split
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.text import format_count
 
-SPLITS = ("train", "val", "test")
-SPANS = "photo_spans_splits"
+PHOTO_SPANS_SPLITS = "photo_spans_splits"
 FACE_DROPPED = "face_dropped"
 SHOWN = 5  # people in a notice
+
+
+def split_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
+    """Train, val and test. Answers what is to be told: faces that imported lists have elsewhere than their person, and
+    faces that change their split although a frozen set exists."""
+    faces = [face for face in ledger.read_rows(Face) if face.status == "ok" or face.reason == NEAR_DUPLICATE]
+    before = ledger.read_rows(Split)
+    listed, torn = given_splits(ledger.read_rows(ListEntry), faces)
+    rows = make_splits(faces, ledger.read_rows(Membership), before, config.split, listed)
+    check_splits(faces, rows)
+    ledger.record("split", "all", config.split, rows, replace=(Split,))
+    elsewhere = sum(row.reason == LISTED_ELSEWHERE for row in rows)
+    aside = f"{elsewhere} faces are set aside: a list has them in another split than most of their person's faces."
+    return [*torn, *([aside] if elsewhere else []), *describe_split_changes(find_split_changes(before, rows))]
 
 
 def make_splits(
@@ -68,7 +82,7 @@ def make_splits(
     rows = []
     for face in grouped:
         row = Split(face, owner[face], side[face], rules.policy, face in was_locked)
-        why = LISTED_ELSEWHERE if face in elsewhere else SPANS
+        why = LISTED_ELSEWHERE if face in elsewhere else PHOTO_SPANS_SPLITS
         rows.append(replace(row, status="dropped", reason=why) if face in aside else row)
     rows += [replace(row, status="dropped", reason=FACE_DROPPED) for row in before if row.face_id not in owner]
     return sorted(rows, key=lambda row: row.face_id)
@@ -84,7 +98,7 @@ def check_policy(before: Sequence[Split], rules: SplitRules) -> None:
         )
 
 
-def moved_splits(before: Sequence[Split], after: Sequence[Split]) -> list[tuple[Split, Split]]:
+def find_split_changes(before: Sequence[Split], after: Sequence[Split]) -> list[tuple[Split, Split]]:
     """The rows of faces whose split changes, before and after, by face; none while nothing is locked."""
     if not any(row.locked for row in before):
         return []
@@ -93,8 +107,8 @@ def moved_splits(before: Sequence[Split], after: Sequence[Split]) -> list[tuple[
     return sorted(((old, new) for old, new in pairs if old.split != new.split), key=lambda pair: pair[1].face_id)
 
 
-def told_moves(moved: Sequence[tuple[Split, Split]]) -> list[str]:
-    """A sentence for what `moved_splits` found, naming the people; none where it found nothing."""
+def describe_split_changes(moved: Sequence[tuple[Split, Split]]) -> list[str]:
+    """A sentence for what `find_split_changes` found, naming the people; none where it found nothing."""
     if not moved:
         return []
     ways = Counter((new.identity_id, old.split, new.split) for old, new in moved)
@@ -138,7 +152,7 @@ def _by_identity(grouped: Sequence[str], owner: dict[str, str]) -> dict[str, str
 
 def _by_photo(faces: Sequence[Face], grouped: Sequence[str]) -> dict[str, str]:
     """face -> the smallest face of its photo and of the photos that hold copies, however linked."""
-    picture_of, photo_of = linked_photos(faces), {face.face_id: face.photo_id for face in faces}
+    picture_of, photo_of = find_linked_photos(faces), {face.face_id: face.photo_id for face in faces}
     smallest: dict[str, str] = {}
     for face_id in grouped:
         smallest.setdefault(picture_of[photo_of[face_id]], face_id)

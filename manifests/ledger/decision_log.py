@@ -1,7 +1,7 @@
 """The log of decisions as the ledger keeps it: its rows read, and today's face for a face that a row names.
 
 A decision names faces by photo hash and box; today's face of that photo with the largest overlap (IoU of .5 or more)
-answers to it. What follows from a decision is curate's business (curate/decisions/links.py).
+answers to it. What follows from a decision is curate's business (curate/people/links.py).
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+SPLITS = ("train", "val", "test")
+NEAR_DUPLICATE = "near_duplicate"  # the reason of a face whose duplicate_of names the face that is used in its place
+
 
 @dataclass(frozen=True)
 class File:

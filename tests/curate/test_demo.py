@@ -10,7 +10,7 @@ import pytest
 
 from curate import demo
 from curate.config import DedupeRules
-from curate.demo import SITTERS, demo_photos, packaged
+from curate.demo import SITTERS, find_packaged_file, write_demo_photos
 from curate.faces.measure import hash_picture
 from degrade.sampling import make_generator
 from manifests.errors import LikenessError
@@ -21,25 +21,25 @@ from manifests.runtime.images import UndecodableImage, decode
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
-    demo_photos(folder, make_generator("demo"), variations=4)
+    write_demo_photos(folder, make_generator("demo"), variations=4)
     return folder
 
 
 def test_the_same_seed_gives_the_same_bytes(photos: Path, tmp_path: Path) -> None:
-    again = demo_photos(tmp_path, make_generator("demo"), variations=4)
+    again = write_demo_photos(tmp_path, make_generator("demo"), variations=4)
     assert {path.name: sha256_file(path) for path in again} == {
         path.name: sha256_file(path) for path in photos.iterdir()
     }
 
 
 def test_another_seed_gives_other_photos(photos: Path, tmp_path: Path) -> None:
-    demo_photos(tmp_path, make_generator("another"), variations=2)
+    write_demo_photos(tmp_path, make_generator("another"), variations=2)
     assert sha256_file(tmp_path / "h-00.jpg") != sha256_file(photos / "h-00.jpg")
 
 
 def test_a_second_call_writes_nothing(photos: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in photos.iterdir()}
-    demo_photos(photos, make_generator("demo"), variations=4)
+    write_demo_photos(photos, make_generator("demo"), variations=4)
     assert before == {path: path.stat().st_mtime_ns for path in photos.iterdir()}
 
 
@@ -47,7 +47,7 @@ def test_a_file_that_went_missing_comes_back(photos: Path) -> None:
     lost = photos / "c-02.jpg"
     before = sha256_file(lost)
     lost.unlink()
-    demo_photos(photos, make_generator("demo"), variations=4)
+    write_demo_photos(photos, make_generator("demo"), variations=4)
     assert sha256_file(lost) == before
 
 
@@ -98,7 +98,7 @@ def test_a_tilted_sitter_sits_upright(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_package_without_its_picture_is_a_sentence() -> None:
     with pytest.raises(LikenessError, match="make install"):
-        packaged("skimage", "data/no_such_picture.png")
+        find_packaged_file("skimage", "data/no_such_picture.png")
     with pytest.raises(LikenessError):
-        packaged("no_such_package", "x.png")
-    assert cv2.imread(str(packaged("skimage", "data/astronaut.png"))) is not None
+        find_packaged_file("no_such_package", "x.png")
+    assert cv2.imread(str(find_packaged_file("skimage", "data/astronaut.png"))) is not None

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-import curate.people.stages
+import curate.people.group
 from curate import cli
 from curate.config import DEFAULT, STRICT, CurateConfig, GroupRules, PairRules, SplitRules, config_from
-from curate.decisions.decide import decide, entries, line_of, read_lines
-from curate.decisions.links import Links, links_of
+from curate.decisions.decide import decide, format_entry, read_decision_file, read_log_entries
 from curate.detection.screen import with_min_inter_ocular
-from curate.people.apply_decisions import uphold
-from curate.people.group import Grouping
+from curate.people.apply_decisions import apply_decisions
+from curate.people.clustering.group_embeddings import Grouping
+from curate.people.links import Links, resolve_links
 from manifests.check import check_ledger
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import Decision, FaceLocation, measure_overlap, select_active
@@ -161,7 +161,7 @@ def test_a_move_says_whom_its_faces_are_taken_from(made, form):
     rest = {"identity": person[face["2/0"]], "face": face["2/1"], "list": [face["2/0"], person[face["2/0"]]]}[form]
     say(dataset, "move", face["0/0"], to=person[face["1/0"]], rest=rest)
     assert who(dataset)[face["0/0"]] == who(dataset)[face["1/0"]]
-    line = line_of(entries(dataset)[0])
+    line = format_entry(read_log_entries(dataset)[0])
     assert {one["photo"] for one in line["rest"]} == {
         row.photo_id for row in rows(dataset, Face) if person[row.face_id] == person[face["2/0"]]
     }
@@ -196,7 +196,7 @@ def test_renames_alone_group_nothing_and_end_where_a_grouping_would(made, monkey
     say(dataset, "merge", face["1/0"], face["2/0"])
     before = contents(dataset)
     with monkeypatch.context() as patch:
-        patch.setattr(curate.people.stages, "group", None)
+        patch.setattr(curate.people.group, "group_embeddings", None)
         wanted = [
             {"kind": "rename", "faces": [face["1/0"]], "name": "Bob"},
             {"kind": "rename", "faces": [person[face["0/0"]]], "name": "Anna"},
@@ -254,8 +254,10 @@ def test_a_log_that_contradicts_itself_is_named_at_replay_too(made):
     photos, dataset = made
     face = faces_of(dataset)
     say(dataset, "split", face["0/0"])
-    told = line_of(entries(dataset)[0])
-    forged = DecisionRow(2, "merge", json.dumps({"sides": [told["faces"], told["rest"]]}), entries(dataset)[0].made)
+    told = format_entry(read_log_entries(dataset)[0])
+    forged = DecisionRow(
+        2, "merge", json.dumps({"sides": [told["faces"], told["rest"]]}), read_log_entries(dataset)[0].made
+    )
     with Ledger.open(dataset, write=True) as ledger:
         ledger.record("forged", "all", {}, [forged])
     with pytest.raises(BadInput, match=r"decision 2 \(merge\).*decision 1 \(split\).*undo NUMBER"):
@@ -275,7 +277,7 @@ def test_undo_and_undo_of_the_undo(made):
     with pytest.raises(BadInput, match="taken back already, by 2"):
         say(dataset, "undo", undoes=1)
     say(dataset, "undo", undoes=2)
-    assert people(dataset) == merged and [one.undone_by for one in entries(dataset)] == [None, 3, None]
+    assert people(dataset) == merged and [one.undone_by for one in read_log_entries(dataset)] == [None, 3, None]
     curated(photos, dataset)
     assert people(dataset) == merged
     with pytest.raises(BadInput, match="no decision 9"):
@@ -317,7 +319,7 @@ def test_a_dropped_face_leaves_with_its_copies_and_comes_back(made):
     now = {face.face_id: face for face in rows(dataset, Face)}
     assert [now[one].status for one in sorted(again)].count("ok") == 1 and check_ledger(dataset) == []
     assert all(now[one] == state[one] for one in set(state) - again)
-    assert not any(one.missing for one in entries(dataset))
+    assert not any(one.missing for one in read_log_entries(dataset))
 
 
 def test_a_copy_that_is_named_acts_through_the_face_that_stands_for_it(made):
@@ -342,7 +344,7 @@ def test_a_face_that_is_gone_is_kept_told_and_harmless(made):
     path.write_bytes(b"Dear photograph")
     summary = curated(photos, dataset)
     assert any("1 face that decisions name is not in use now (decision 1)" in said for said in summary.notices)
-    (split, merge) = entries(dataset)
+    (split, merge) = read_log_entries(dataset)
     assert len(split.missing) == 1 and "file_replaced" in split.missing[0] and merge.missing == ()
     assert who(dataset)[face["1/0"]] == who(dataset)[face["2/0"]] and check_ledger(dataset) == []
     path.write_bytes(data)
@@ -353,7 +355,7 @@ def test_a_face_that_is_gone_is_kept_told_and_harmless(made):
     say(dataset, "lock", nowhere)
     before = people(dataset)
     curated(photos, dataset)
-    assert people(dataset) == before and "its photo is not there" in entries(dataset)[2].missing[0]
+    assert people(dataset) == before and "its photo is not there" in read_log_entries(dataset)[2].missing[0]
 
 
 def test_names_follow_the_faces_and_ids_the_larger_part(made):
@@ -426,13 +428,13 @@ def test_what_is_in_the_log_already_is_not_recorded_again(made, tmp_path):
     assert again.decisions == ((5, "lock", again.decisions[0][2]),)  # a rename came between, on the same faces
     state = contents(dataset)
     file = tmp_path / "decisions.jsonl"
-    file.write_text("\n".join(json.dumps(line_of(entry)) for entry in entries(dataset)))
-    done = decide(dataset, read_lines(file))
+    file.write_text("\n".join(json.dumps(format_entry(entry)) for entry in read_log_entries(dataset)))
+    done = decide(dataset, read_decision_file(file))
     assert done.decisions == () and contents(dataset) == state
     assert len(done.notices) == 5 and done.notices[0].startswith("Decision 1 says so already and is not recorded again")
     # with more lines only those are recorded, and what was taken back may be said again
     file.write_text(file.read_text() + "\n" + json.dumps({"kind": "undo", "undoes": 3, "number": 6}))
-    assert [kind for _, kind, _ in decide(dataset, read_lines(file)).decisions] == ["undo"]
+    assert [kind for _, kind, _ in decide(dataset, read_decision_file(file)).decisions] == ["undo"]
     x0 = next(row for row in rows(dataset, Face) if row.face_id == face["3/0"])
     named = {"photo": x0.photo_id, "box": [round(float(side), 2) for side in x0.box]}
     assert [n for n, *_ in decide(dataset, [{"kind": "drop", "faces": [named]}]).decisions] == [7]
@@ -452,7 +454,7 @@ def test_the_list_says_of_every_decision_how_many_faces_are_not_in_use(made):
         (photos / f"{name}.png").write_bytes(b"Dear photograph")
     summary = curated(photos, dataset)
     assert any("5 faces that decisions name are not in use now (decisions 1, 2)" in said for said in summary.notices)
-    told = [cli._listed(entry) for entry in entries(dataset)]
+    told = [cli._listed(entry) for entry in read_log_entries(dataset)]
     assert "1 face, 1 not in use (" in told[0] and "file_replaced" in told[0]
     assert "4 not in use" in told[1] and told[1].endswith("; and 1 more)")
 
@@ -467,15 +469,15 @@ def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
     say(dataset, "split", face["4/0"])
     say(dataset, "undo", undoes=5)
     say(dataset, "drop", face["4/3"])
-    lines = [json.dumps(line_of(one)) for one in entries(dataset)]
+    lines = [json.dumps(format_entry(one)) for one in read_log_entries(dataset)]
     file, rebuilt = tmp_path / "decisions.jsonl", tmp_path / "rebuilt"
     file.write_text("\n".join(lines) + "\n\n")
     curated(photos, rebuilt)
     say(rebuilt, "rename", face["4/1"], name="First")  # the numbers of the file are not those of the log
-    decide(rebuilt, read_lines(file))
+    decide(rebuilt, read_decision_file(file))
     assert people(rebuilt) == people(dataset) and check_ledger(rebuilt) == []
     assert {row.name for row in rows(rebuilt, Identity)} == {None, "Zoë", "First"}
-    again = [line_of(one) for one in entries(rebuilt)][1:]
+    again = [format_entry(one) for one in read_log_entries(rebuilt)][1:]
     assert again[5]["undoes"] == 6
     for one, line in zip(again, map(json.loads, lines), strict=True):
         for part in ("kind", "faces", "sides", "rest", "name"):
@@ -527,7 +529,7 @@ def test_a_line_that_cannot_be_read_is_named_and_nothing_is_recorded(made, tmp_p
     line = line.replace("FACE", face["1/0"]).replace("OTHER", who(dataset)[face["2/0"]])
     file.write_text(f"{good}\n{line}\n")
     with pytest.raises(BadInput, match=f"decisions.jsonl, {said}"):
-        decide(dataset, read_lines(file))
+        decide(dataset, read_decision_file(file))
     assert rows(dataset, DecisionRow) == []
 
 
@@ -566,7 +568,7 @@ def test_a_dataset_that_was_not_curated_says_so(tmp_path):
     with pytest.raises(BadInput, match="likeness curate PHOTOS"):
         say(tmp_path, "lock", "p-000000")
     with pytest.raises(BadInput, match="likeness curate PHOTOS"):
-        entries(tmp_path)
+        read_log_entries(tmp_path)
 
 
 def test_the_configuration_comes_back_from_json():
@@ -623,7 +625,7 @@ def named(*numbers: int, witness: bool = False) -> tuple[FaceLocation, ...]:
 
 def links(acts: list[Decision], n: int, labels=None) -> Links:
     faces = [face(i) for i in range(n)]
-    return links_of(acts, faces, [one.face_id for one in faces], labels)
+    return resolve_links(acts, faces, [one.face_id for one in faces], labels)
 
 
 def test_a_merge_of_two_large_groups_is_a_star():
@@ -647,9 +649,9 @@ def test_boxes_are_matched_by_half_their_union():
 def test_of_two_boxes_the_nearer_answers_and_one_in_use_goes_first():
     faces = [face(0), face(1, photo_id="photo0", box=(2.0, 0.0, 12.0, 10.0)), face(2)]
     act = Decision(1, "merge", ((FaceLocation("photo0", (1.5, 0.0, 11.5, 10.0)),), named(2)))
-    assert links_of([act], faces, ["0000", "0001", "0002"]).must == ((1, 2),)
+    assert resolve_links([act], faces, ["0000", "0001", "0002"]).must == ((1, 2),)
     faces[1] = face(1, photo_id="photo0", box=(2.0, 0.0, 12.0, 10.0), status="dropped", reason="too_small")
-    assert links_of([act], faces, ["0000", "0002"]).must == ((0, 1),)
+    assert resolve_links([act], faces, ["0000", "0002"]).must == ((0, 1),)
 
 
 def test_nobody_and_nothing():
@@ -688,16 +690,16 @@ def one_group(n: int) -> Grouping:
 
 def test_labels_and_locks_are_upheld_over_a_grouping_that_ignores_them():
     labels = {"0000": "A", "0002": "B"}
-    found = uphold(unit(0, 0.1, 1, 0.9), one_group(4), links([], 4, labels), [None] * 4)
+    found = apply_decisions(unit(0, 0.1, 1, 0.9), one_group(4), links([], 4, labels), [None] * 4)
     assert found.labels.tolist() == [0, 0, 1, 1]
     assert found.confidence[0] == pytest.approx(np.cos(0.1), abs=1e-6)
     between = (np.cos(1) + np.cos(0.9)) / 2
     assert found.margin[0] == pytest.approx(np.cos(0.1) - between, abs=1e-6)
     # 0 and 1 are locked; 2 was somebody else; 3 and 4 are new and go where they are most alike
     locked = links([Decision(1, "lock", (named(0, 1),))], 5)
-    found = uphold(unit(0, 0.1, 1, 0.9, 0.2), one_group(5), locked, ["x", "x", "y", None, None])
+    found = apply_decisions(unit(0, 0.1, 1, 0.9, 0.2), one_group(5), locked, ["x", "x", "y", None, None])
     assert found.labels.tolist() == [0, 0, 1, 1, 0]
-    assert len(set(uphold(unit(0, 0.1), Grouping(np.arange(2), *np.ones((2, 2), "f4"), 0.3, None),
+    assert len(set(apply_decisions(unit(0, 0.1), Grouping(np.arange(2), *np.ones((2, 2), "f4"), 0.3, None),
                           links([Decision(1, "merge", (named(0), named(1)))], 2), [None] * 2).labels)) == 1  # fmt: skip
 
 
@@ -705,7 +707,7 @@ def test_faces_split_off_together_stay_together_as_far_as_they_were():
     out, rest = named(0, 1, 2, 3), named(4, 5, 6)
     said = links([Decision(1, "split", (out, rest))], 7)
     grouping = Grouping(np.array([0, 0, 0, 1, 0, 0, 1]), *np.ones((2, 7), np.float32), 0.3, None)
-    found = uphold(unit(*np.linspace(0, 1, 7)), grouping, said, [None] * 7).labels.tolist()
+    found = apply_decisions(unit(*np.linspace(0, 1, 7)), grouping, said, [None] * 7).labels.tolist()
     assert found[0] == found[1] == found[2] and found[4] == found[5]
     assert len({found[0], found[3], found[4], found[6]}) == 4
 
@@ -722,7 +724,7 @@ def test_what_did_not_change_is_not_summed_and_what_did_is_measured_right():
     said = Links((), (), block, ((tuple(range(6)), tuple(range(6, 40))[2:]),), frozenset(), frozenset(), frozenset(),
                  {}, ())  # fmt: skip
     tracemalloc.start()
-    found = uphold(vectors, Grouping(labels, *np.ones((2, n), np.float32), 0.3, None), said, [None] * n)
+    found = apply_decisions(vectors, Grouping(labels, *np.ones((2, n), np.float32), 0.3, None), said, [None] * n)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < groups * 128 * 8 / 2  # all groups' sums would be 10 MB
@@ -763,7 +765,7 @@ def test_whatever_is_not_refused_is_upheld(told, labels):
         return
     assert all(act.kind != "undo" for act in select_active(acts))
     grouping = Grouping(np.array(labels), *np.ones((2, 8), np.float32), 0.3, None)
-    found = uphold(unit(*np.linspace(0, 2, 8)), grouping, said, [None] * 8).labels
+    found = apply_decisions(unit(*np.linspace(0, 2, 8)), grouping, said, [None] * 8).labels
     for a, b in said.must:
         assert found[a] == found[b]
     for out, rest in said.apart:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 import curate.detection.detect
 import curate.detection.embed
-import curate.people.near_duplicates
 from curate.config import DEFAULT, FILTER_SETS, STRICT
 from curate.detection.screen import (
     BUILT_IN,
@@ -23,7 +22,7 @@ from curate.detection.screen import (
 )
 from manifests.errors import BadInput
 from manifests.ledger.filters import COLUMNS, Filter, FilterSet, check_filters, columns_of, find_removals
-from manifests.ledger.records import Face
+from manifests.ledger.records import NEAR_DUPLICATE, Face
 
 SIZE = (400, 300)
 GOOD = Face(
@@ -75,7 +74,7 @@ def test_every_reason_has_a_test_and_none_is_another_stages():
     assert {reason for reason, *_ in EDGES} == {rule.reason for rule in DEFAULT.filters}
     assert not BUILT_IN & RESERVED
     assert {
-        curate.people.near_duplicates.REASON, curate.detection.detect.VANISHED, curate.detection.detect.REDETECTED,
+        NEAR_DUPLICATE, curate.detection.detect.VANISHED, curate.detection.detect.REDETECTED,
         curate.detection.embed.CROP_MISSING
     } <= RESERVED  # fmt: skip
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from curate.config import CurateConfig
-from curate.demo import packaged
+from curate.demo import find_packaged_file
 from curate.faces import load as module
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer, fit_similarity, transform_points
 from curate.faces.dlib_models import find_landmarks68, reduce_to_five
@@ -43,12 +43,12 @@ EITHER = [pytest.param("dlib", marks=offline), pytest.param(PACK, marks=SHARED_D
 
 @pytest.fixture(scope="module")
 def astronaut() -> np.ndarray:
-    return decode(packaged("skimage", "data/astronaut.png"))
+    return decode(find_packaged_file("skimage", "data/astronaut.png"))
 
 
 @pytest.fixture(scope="module")
 def crowd() -> np.ndarray:
-    return decode(packaged("insightface", "data/images/t1.jpg"))
+    return decode(find_packaged_file("insightface", "data/images/t1.jpg"))
 
 
 def embedded(models: FaceModels, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -227,7 +227,7 @@ def test_a_pack_and_dlib_never_mix(tmp_path):
 
     photos = tmp_path / "photos"
     photos.mkdir()
-    (photos / "one.png").write_bytes(packaged("skimage", "data/astronaut.png").read_bytes())
+    (photos / "one.png").write_bytes(find_packaged_file("skimage", "data/astronaut.png").read_bytes())
     curated(photos, tmp_path / "dataset", faces=PACK)
     with pytest.raises(BadInput, match="start a new dataset"):
         curated(photos, tmp_path / "dataset", faces="dlib")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from curate.demo import packaged
+from curate.demo import find_packaged_file
 from curate.faces.load import load_faces
 from curate.faces.scrfd import Scrfd, _suppress_overlaps
 from manifests.runtime.images import decode
@@ -74,7 +74,10 @@ def test_a_pack_finds_and_embeds_what_insightface_does():
     app = FaceAnalysis(name=str(PACK), allowed_modules=["detection", "recognition"])
     app.prepare(0)
     models = load_faces(f"insightface:{PACK}")
-    for picture in (packaged("insightface", "data/images/t1.jpg"), packaged("skimage", "data/astronaut.png")):
+    for picture in (
+        find_packaged_file("insightface", "data/images/t1.jpg"),
+        find_packaged_file("skimage", "data/astronaut.png"),
+    ):
         image = decode(picture)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.decisions.links import Links
-from curate.people.group import Grouping
+from curate.people.clustering.group_embeddings import Grouping
 from curate.people.identities import make_identities
+from curate.people.links import Links
 from manifests.ledger.records import Identity, Membership
 
 KEY = bytes(32)

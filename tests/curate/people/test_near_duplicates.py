@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from curate.config import DedupeRules
-from curate.people import near_duplicates as dedupe
-from curate.people.near_duplicates import linked_photos, near_duplicates, pictures
+from curate.people import near_duplicates as module
+from curate.people.near_duplicates import find_linked_photos, find_near_duplicates, find_pictures
 from manifests.ledger.records import Face, Photo
 
 RULES = DedupeRules()
@@ -30,7 +30,7 @@ def unit(*rows) -> np.ndarray:
 
 
 def kept(faces, photos, vectors, rules=RULES) -> dict[str, str | None]:
-    found = near_duplicates(faces, photos, vectors, rules)
+    found = find_near_duplicates(faces, photos, vectors, rules)
     assert [row.face_id for row in found] == [row.face_id for row in faces]
     for row in found:
         assert (row.status, row.reason) == (("ok", None) if row.duplicate_of is None else ("dropped", "near_duplicate"))
@@ -38,7 +38,7 @@ def kept(faces, photos, vectors, rules=RULES) -> dict[str, str | None]:
 
 
 def test_none_and_one():
-    assert near_duplicates([], [], np.zeros((0, 4), np.float32), RULES) == []
+    assert find_near_duplicates([], [], np.zeros((0, 4), np.float32), RULES) == []
     assert kept([face("a", "p")], [photo("p")], unit([1, 0])) == {"a": None}
 
 
@@ -122,7 +122,7 @@ def test_a_poor_copy_far_down_the_list_of_a_much_photographed_face_is_found_by_i
 
 
 def test_copies_are_found_where_there_are_too_many_faces_to_compare_all(monkeypatch):
-    monkeypatch.setattr(dedupe, "find_neighbours", partial(dedupe.find_neighbours, exact=500))
+    monkeypatch.setattr(module, "find_neighbours", partial(module.find_neighbours, exact=500))
     rng = np.random.default_rng(5)
     people = unit(*rng.normal(size=(1000, 32)))
     hashes = [rng.bytes(32) for _ in people]
@@ -154,14 +154,17 @@ def test_photos_that_hold_copies_are_linked_however_long_the_chain():
         copy("f", "v", "?"),
     ]
     found = {"z": "x", "y": "x", "x": "x", "w": "w", "v": "v"}
-    assert linked_photos(faces) == linked_photos(faces[::-1]) == found and linked_photos([]) == {}
+    assert find_linked_photos(faces) == find_linked_photos(faces[::-1]) == found and find_linked_photos([]) == {}
     photos = {name: photo(name) for name in found}
-    assert pictures(faces, photos, 6) == pictures(faces[::-1], photos, 6) == found and pictures([], {}, 6) == {}
+    assert (
+        find_pictures(faces, photos, 6) == find_pictures(faces[::-1], photos, 6) == found
+        and find_pictures([], {}, 6) == {}
+    )
 
 
 def test_a_collage_does_not_make_one_picture_of_the_photos_it_holds():
     faces = [face("a", "p"), face("b", "q"), face("c", "r"), *(copy(f"x{i}", "x", "abc"[i]) for i in range(3))]
     again = copy("d", "s", "a")  # a's whole photo once more
     photos = {name: photo(name, phash * 16) for name, phash in zip("pqrxs", "035f0", strict=True)}
-    assert pictures([*faces, again], photos, 6) == {"p": "p", "s": "p", "q": "q", "r": "r", "x": "x"}
-    assert set(linked_photos([*faces, again]).values()) == {"p"}
+    assert find_pictures([*faces, again], photos, 6) == {"p": "p", "s": "p", "q": "q", "r": "r", "x": "x"}
+    assert set(find_linked_photos([*faces, again]).values()) == {"p"}

@@ -8,9 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.config import SplitRules
-from curate.people.splits import FACE_DROPPED, SPANS, SPLITS, check_splits, make_splits, moved_splits, told_moves
+from curate.people.splits import (
+    FACE_DROPPED,
+    PHOTO_SPANS_SPLITS,
+    check_splits,
+    describe_split_changes,
+    find_split_changes,
+    make_splits,
+)
 from manifests.errors import BadInput, LedgerBroken
-from manifests.ledger.records import Face, Membership, Split
+from manifests.ledger.records import SPLITS, Face, Membership, Split
 
 RULES = SplitRules()
 PHOTOS = SplitRules(policy="photos")
@@ -74,7 +81,7 @@ def test_nothing_crosses_a_split_whatever_the_collection_and_what_was_locked(col
             side_of_photo[one.photo_id].add(row.split)
             side_of_person[row.identity_id].add(row.split)
         else:
-            assert row.reason == SPANS
+            assert row.reason == PHOTO_SPANS_SPLITS
     assert all(len(sides) == 1 for sides in side_of_photo.values())
     if rules.policy == "identity":
         assert all(len(sides) == 1 for sides in side_of_person.values())
@@ -127,7 +134,7 @@ def test_a_photo_of_people_of_two_splits_is_set_aside():
     together = [replace(row, photo_id="both") if row.face_id in (a, b) else row for row in faces]
     rows = {row.face_id: row for row in make_splits(together, members, [], RULES)}
     assert {name for name, row in rows.items() if row.status != "ok"} == {a, b}
-    assert {rows[a].reason, rows[b].reason} == {SPANS}
+    assert {rows[a].reason, rows[b].reason} == {PHOTO_SPANS_SPLITS}
 
 
 def test_a_bystander_goes_with_the_people_of_the_photo():
@@ -200,7 +207,7 @@ def test_once_a_split_is_locked_nobody_moves_whoever_comes_and_goes(collection, 
     more = [*less, *(one for one, _ in come)], [*(m for m in members if m.face_id not in away), *(m for _, m in come)]
     then = make_splits(*more, before, rules)
     check_splits(more[0], then)
-    assert sides(first).items() <= sides(then).items() and moved_splits(before, then) == []
+    assert sides(first).items() <= sides(then).items() and find_split_changes(before, then) == []
     back = [*faces, *(one for one, _ in come)], [*members, *(m for _, m in come)]
     again = make_splits(*back, then, rules)
     check_splits(back[0], again)
@@ -212,7 +219,7 @@ def test_while_nothing_is_locked_earlier_rows_count_for_nothing():
     faces, members = people(12, 3)
     first = make_splits(faces, members, [], RULES)
     other = [replace(row, split="train") for row in first]
-    assert make_splits(faces, members, other, RULES) == first and moved_splits(other, first) == []
+    assert make_splits(faces, members, other, RULES) == first and find_split_changes(other, first) == []
 
 
 def test_who_joins_a_locked_person_moves_and_is_told_and_nobody_else_does():
@@ -224,9 +231,9 @@ def test_who_joins_a_locked_person_moves_and_is_told_and_nobody_else_does():
     merged = [replace(row, identity_id=person["test"]) if row.identity_id == person["val"] else row for row in members]
     then = make_splits(faces, merged, before, RULES)
     assert {row.split for row in then} == {"train", "test"}
-    moved = moved_splits(before, then)
+    moved = find_split_changes(before, then)
     assert len(moved) == 3 and {(old.split, new.split) for old, new in moved} == {("val", "test")}
-    (said,) = told_moves(moved)
+    (said,) = describe_split_changes(moved)
     assert said.startswith("3 faces of 1 person change their split") and f"{person['test']}, 3 from val to test" in said
     # somebody new fills the empty split
     new = [face(f"n{i}", f"photo n{i}") for i in range(2)]
@@ -239,7 +246,7 @@ def test_of_two_people_who_become_one_the_trained_one_keeps_its_split():
     before = frozen(make_splits(faces, members, [], RULES), "test")
     person = {row.split: row.identity_id for row in before}
     merged = [replace(row, identity_id=person["val"]) if row.identity_id == person["train"] else row for row in members]
-    moved = moved_splits(before, make_splits(faces, merged, before, RULES))
+    moved = find_split_changes(before, make_splits(faces, merged, before, RULES))
     assert {(old.identity_id, old.split, new.split) for old, new in moved} == {(person["val"], "val", "train")}
 
 
@@ -284,4 +291,4 @@ def test_the_check_names_what_leaks():
     ):
         with pytest.raises(LedgerBroken, match=f"Leak between splits: {said}"):
             check_splits(faces, [*rows, *more])
-    check_splits(faces, [*rows, Split("c", "x", "test", "identity", status="dropped", reason=SPANS)])
+    check_splits(faces, [*rows, Split("c", "x", "test", "identity", status="dropped", reason=PHOTO_SPANS_SPLITS)])

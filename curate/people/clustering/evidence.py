@@ -65,7 +65,7 @@ class Evidence:
         return float(np.exp(log_ndtr(-cosine / self.spread)))
 
 
-def strangers_spread(vectors: np.ndarray) -> float | None:
+def measure_spread(vectors: np.ndarray) -> float | None:
     """The spread of strangers' cosines, from the negative ones: hardly any pair of one person has a negative cosine.
 
     `vectors` are unit rows, float32 (n, d), a sample of the collection. None where fewer than 1% of their pairs, or

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.people import group as module
-from curate.people.group import group, histogram
+from curate.people.clustering import group_embeddings as module
+from curate.people.clustering.group_embeddings import count_cosines, group_embeddings
 from manifests.errors import BadInput
 
 
@@ -53,8 +53,8 @@ def test_the_order_of_the_faces_never_changes_who_is_with_whom(given_faces, rand
     vectors, photos = given_faces
     order = list(range(len(vectors)))
     random.shuffle(order)
-    one = group(vectors, photos, same_person=same_person, neighbours=neighbours)
-    other = group(vectors[order], [photos[i] for i in order], same_person=same_person, neighbours=neighbours)
+    one = group_embeddings(vectors, photos, same_person=same_person, neighbours=neighbours)
+    other = group_embeddings(vectors[order], [photos[i] for i in order], same_person=same_person, neighbours=neighbours)
     # equal faces of one photo cannot be told apart, so groups are compared by what they hold
     held = [(vectors[i].tobytes(), photos[i]) for i in range(len(vectors))]
 
@@ -71,7 +71,7 @@ def test_the_order_of_the_faces_never_changes_who_is_with_whom(given_faces, rand
 def test_links_hold_and_one_photo_never_shows_a_person_twice(data):
     vectors, photos = data.draw(faces())
     must, cannot = data.draw(links(len(vectors)))
-    labels = group(vectors, photos, must, cannot, same_person=data.draw(st.sampled_from([None, 0.5]))).labels
+    labels = group_embeddings(vectors, photos, must, cannot, same_person=data.draw(st.sampled_from([None, 0.5]))).labels
     assert all(labels[a] == labels[b] for a, b in must)
     assert all(labels[a] != labels[b] for a, b in cannot)
     block = module._blocks(len(vectors), np.array(must, np.int64).reshape(-1, 2))
@@ -85,7 +85,7 @@ def test_links_hold_and_one_photo_never_shows_a_person_twice(data):
 @given(faces(), st.sampled_from([None, 0.5]))
 def test_labels_and_certainty_have_their_ranges(given_faces, same_person):
     vectors, photos = given_faces
-    found = group(vectors, photos, same_person=same_person)
+    found = group_embeddings(vectors, photos, same_person=same_person)
     n = len(vectors)
     assert sorted(set(found.labels.tolist())) == list(range(found.labels.max() + 1))
     assert found.confidence.dtype == found.margin.dtype == np.float32
@@ -106,9 +106,9 @@ def test_links_hold_in_any_order(data):
     must, cannot = data.draw(links(20))
     order = data.draw(st.permutations(range(20)))
     place = {row: at for at, row in enumerate(order)}
-    one = group(vectors, None, must, cannot).labels
+    one = group_embeddings(vectors, None, must, cannot).labels
     moved = [[(place[a], place[b]) for a, b in pairs] for pairs in (must, cannot)]
-    other = group(vectors[order], None, *moved).labels
+    other = group_embeddings(vectors[order], None, *moved).labels
     assert partition(one) == partition(other[[place[row] for row in range(20)]])
 
 
@@ -116,25 +116,25 @@ def test_people_who_were_forced_together_teach_nothing():
     vectors, truth = crowd(60, 10, d=128, spread=0.9)
     strangers, _ = crowd(300, 1, seed=9, d=128, spread=0.9)
     forced = [(600 + i, 601 + i) for i in range(299)]
-    found = group(np.concatenate([vectors, strangers]), None, forced)
+    found = group_embeddings(np.concatenate([vectors, strangers]), None, forced)
     assert partition(found.labels[:600]) == partition(truth)
     assert len(set(found.labels[600:].tolist())) == 1
 
 
 def test_a_margin_is_measured_where_every_neighbour_is_the_same_person():
     vectors, _ = crowd(3, 40, d=128, spread=0.5)
-    few, many = group(vectors, neighbours=8), group(vectors, neighbours=100)
+    few, many = group_embeddings(vectors, neighbours=8), group_embeddings(vectors, neighbours=100)
     assert (few.labels == many.labels).all()
     assert np.abs(few.margin - many.margin).max() < 1e-4
 
 
 def test_people_are_told_apart():
     vectors, truth = crowd(12, 9)
-    found = group(vectors, same_person=0.5)
+    found = group_embeddings(vectors, same_person=0.5)
     assert partition(found.labels) == partition(truth)
     assert found.threshold == 0.5 and found.false_match_rate < 0.01 and found.recall == 1
     assert (found.margin > 0.3).all()
-    found = group(vectors)
+    found = group_embeddings(vectors)
     assert partition(found.labels) == partition(truth)
     assert 0.1 < found.threshold < 0.7 and 0 < found.false_match_rate < 0.01
 
@@ -142,58 +142,60 @@ def test_people_are_told_apart():
 def test_many_people_of_one_photo_need_more_evidence_than_few_people_of_many():
     few, _ = crowd(10, 60, spread=0.9, d=128)
     many, _ = crowd(600, 1, spread=0.9, d=128)
-    assert group(many).threshold > group(few).threshold + 0.03
+    assert group_embeddings(many).threshold > group_embeddings(few).threshold + 0.03
     # the threshold that was asked for stands in for the one found
-    assert len(set(group(few, same_person=0.95).labels.tolist())) > len(set(group(few).labels.tolist()))
+    assert len(set(group_embeddings(few, same_person=0.95).labels.tolist())) > len(
+        set(group_embeddings(few).labels.tolist())
+    )
 
 
 def test_one_weak_face_does_not_hold_two_people_together():
     vectors, truth = crowd(2, 15, d=128, spread=0.8)
     between = unit([vectors[truth == 0].mean(0) + vectors[truth == 1].mean(0)])
-    labels = group(np.concatenate([vectors, between])).labels
+    labels = group_embeddings(np.concatenate([vectors, between])).labels
     assert len(set(labels[:15].tolist())) == 1 and len(set(labels[15:30].tolist())) == 1 and labels[0] != labels[15]
 
 
 def test_a_thousand_copies_of_one_photo_count_as_one_face():
     vectors, truth = crowd(5, 6, d=128, spread=0.8)
     copies = np.repeat(vectors[:1], 1000, 0)
-    labels = group(np.concatenate([vectors, copies])).labels
+    labels = group_embeddings(np.concatenate([vectors, copies])).labels
     assert partition(labels[:30]) == partition(truth)
     assert set(labels[30:].tolist()) == {labels[0]}
 
 
 def test_a_collection_of_one_person_is_one_person():
     vectors, _ = crowd(1, 80, d=128, spread=0.9)
-    assert len(set(group(vectors).labels.tolist())) == 1
+    assert len(set(group_embeddings(vectors).labels.tolist())) == 1
 
 
 def test_an_inverted_file_finds_nearly_what_the_exact_search_finds():
     vectors, truth = crowd(150, 12, d=64, spread=0.7)
-    exact, fast = group(vectors), group(vectors, exact=500)
+    exact, fast = group_embeddings(vectors), group_embeddings(vectors, exact=500)
     assert exact.recall == 1 and 0.9 < fast.recall <= 1
     assert partition(exact.labels) == partition(truth)
     assert len(partition(fast.labels) & partition(truth)) > 140
-    again = group(vectors[::-1], exact=500)
+    again = group_embeddings(vectors[::-1], exact=500)
     assert partition(again.labels[::-1]) == partition(fast.labels)
 
 
 def test_a_recognizer_whose_strangers_are_alike_is_grouped_by_a_mean_cosine():
     vectors, truth = crowd(12, 9, d=64, spread=0.7)
     shifted = unit(np.concatenate([vectors, np.full((len(vectors), 1), 2.0, np.float32)], axis=1))  # strangers: .8
-    found = group(shifted, same_person=0.87)
+    found = group_embeddings(shifted, same_person=0.87)
     assert partition(found.labels) == partition(truth) and 0 <= found.false_match_rate < 0.02
 
 
 def test_none_one_all_the_same_and_all_different():
-    none = group(np.zeros((0, 4), np.float32))
+    none = group_embeddings(np.zeros((0, 4), np.float32))
     assert len(none.labels) == len(none.confidence) == 0
-    one = group(unit([[1, 2, 3]]), ["p"])
+    one = group_embeddings(unit([[1, 2, 3]]), ["p"])
     assert one.labels.tolist() == [0] and one.confidence.tolist() == [1] and one.margin.tolist() == [2]
     same = np.repeat(unit([[1, 2, 3]]), 200, 0)
-    assert group(same).labels.tolist() == [0] * 200
-    assert group(same, [f"p{i}" for i in range(200)]).labels.tolist() == [0] * 200
-    assert len(set(group(same, ["p"] * 200).labels.tolist())) == 200
-    assert len(set(group(np.eye(30, dtype=np.float32)).labels.tolist())) == 30
+    assert group_embeddings(same).labels.tolist() == [0] * 200
+    assert group_embeddings(same, [f"p{i}" for i in range(200)]).labels.tolist() == [0] * 200
+    assert len(set(group_embeddings(same, ["p"] * 200).labels.tolist())) == 200
+    assert len(set(group_embeddings(np.eye(30, dtype=np.float32)).labels.tolist())) == 30
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0, 2.0])
@@ -201,7 +203,7 @@ def test_rows_that_are_no_unit_vectors_are_refused_with_a_sentence(bad):
     vectors = np.eye(3, dtype=np.float32)
     vectors[1, 1] = bad
     with pytest.raises(BadInput, match="length 1"):
-        group(vectors)
+        group_embeddings(vectors)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +218,7 @@ def test_rows_that_are_no_unit_vectors_are_refused_with_a_sentence(bad):
 )
 def test_an_argument_that_means_nothing_is_refused(told):
     with pytest.raises(BadInput, match=next(iter(told))):
-        group(np.eye(3, dtype=np.float32), **told)
+        group_embeddings(np.eye(3, dtype=np.float32), **told)
 
 
 @pytest.mark.parametrize(
@@ -231,37 +233,37 @@ def test_an_argument_that_means_nothing_is_refused(told):
 )
 def test_a_contradiction_is_named(must, cannot, said):
     with pytest.raises(BadInput, match=said):
-        group(np.eye(4, dtype=np.float32), None, must, cannot)
+        group_embeddings(np.eye(4, dtype=np.float32), None, must, cannot)
 
 
 def test_what_people_said_wins_over_likeness():
     vectors = unit([[1, 0, 0], [1, 0.01, 0], [0, 1, 0], [0, 0, 1]])
-    labels = group(vectors, None, [(0, 2)], [(0, 1)], same_person=0.5).labels
+    labels = group_embeddings(vectors, None, [(0, 2)], [(0, 1)], same_person=0.5).labels
     assert labels[0] == labels[2] != labels[1]
     # two faces of one photo, said to be one person
-    labels = group(vectors, ["p", "p", "q", "r"], [(0, 1)], same_person=0.5).labels
+    labels = group_embeddings(vectors, ["p", "p", "q", "r"], [(0, 1)], same_person=0.5).labels
     assert labels[0] == labels[1]
     # each belongs with a friend, and the friends look alike: the photo still keeps them apart, with their friends
     vectors = unit([[1, 0, 0], [1, 0.1, 0], [1, 0, 0.1], [1, 0.1, 0.1]])
-    labels = group(vectors, ["p", "p", "q", "r"], [(0, 2), (1, 3)], same_person=0.2).labels
+    labels = group_embeddings(vectors, ["p", "p", "q", "r"], [(0, 2), (1, 3)], same_person=0.2).labels
     assert labels[0] == labels[2] != labels[1] == labels[3]
 
 
 def test_without_photos_one_person_may_appear_twice():
     vectors = unit([[1, 0], [1, 0.1]])
-    assert len(set(group(vectors, ["p", "p"], same_person=0.5).labels)) == 2
-    assert len(set(group(vectors, None, same_person=0.5).labels)) == 1
+    assert len(set(group_embeddings(vectors, ["p", "p"], same_person=0.5).labels)) == 2
+    assert len(set(group_embeddings(vectors, None, same_person=0.5).labels)) == 1
 
 
 def test_photo_ids_of_different_lengths_are_different():
     vectors = unit([[1, 0], [1, 0.1], [1, 0.2]])
-    assert len(set(group(vectors, ["p", "pp", "ppp"], same_person=0.5).labels)) == 1
+    assert len(set(group_embeddings(vectors, ["p", "pp", "ppp"], same_person=0.5).labels)) == 1
 
 
 def test_the_histogram_counts_every_pair_once():
     vectors, truth = crowd(3, 5)
-    found = histogram(vectors, truth)
+    found = count_cosines(vectors, truth)
     assert len(found["edges"]) == 101 and sum(found["within"]) == 30 and sum(found["between"]) == 105 - 30
-    assert sum(histogram(vectors, truth, most=5)["between"]) <= 10
-    nothing = histogram(np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
+    assert sum(count_cosines(vectors, truth, most=5)["between"]) <= 10
+    nothing = count_cosines(np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
     assert sum(nothing["within"]) == sum(nothing["between"]) == 0

@@ -58,7 +58,7 @@ class Links:
     notices: tuple[str, ...] = ()
 
 
-def dropped_faces(acts: Iterable[Decision], faces: Sequence[Face]) -> set[str]:
+def find_dropped_faces(acts: Iterable[Decision], faces: Sequence[Face]) -> set[str]:
     """Face ids that drops in force name, each standing for its copies; `faces` hold today's near-duplicates.
 
     A face that was dropped by a decision earlier must come as ok or near-duplicate, so that it can be found.
@@ -121,7 +121,7 @@ def _resolve(act: Decision, finder: FaceFinder, row_of: Mapping[str, int]) -> tu
     return _Resolved(act, parts), missing
 
 
-def links_of(
+def resolve_links(
     acts: Sequence[Decision], faces: Sequence[Face], face_ids: Sequence[str], labels: Mapping[str, str] | None = None
 ) -> Links:
     """What holds among `face_ids`, the accepted faces in the order of their embeddings.

@@ -14,7 +14,7 @@ from manifests.ledger.records import Face, Membership
 _PREFIX = 6  # characters that begin an id; fewer would name too much
 
 
-class Namer:
+class FaceLookup:
     """Ids as a person says them -> faces as the log keeps them."""
 
     def __init__(self, faces: Sequence[Face], memberships: Sequence[Membership]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from curate.people.evidence import FOUND_TOO_ALIKE, LEAST_WITHIN, WITHIN, Evidence, concentration
+from curate.people.clustering.evidence import FOUND_TOO_ALIKE, LEAST_WITHIN, WITHIN, Evidence, concentration
 from manifests.runtime.workers import count_cores
 
 # log odds above even at which rounds are run to their end before less sure merges are looked at; ours: finer steps
@@ -66,7 +66,7 @@ def agglomerate(graph: Graph, spread: float) -> Merged:
     return Merged(_from_zero(groups.label), evidence, alpha())
 
 
-def average_linkage(graph: Graph, at_least: float) -> np.ndarray:
+def merge_by_mean_cosine(graph: Graph, at_least: float) -> np.ndarray:
     """Which groups become one, int64 (g,): those whose faces have this mean cosine across, the most alike first."""
     groups = _Groups(graph)
     for level in (0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.0):
