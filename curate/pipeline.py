@@ -31,7 +31,9 @@ from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.records import Face, File, ListEntry, Membership, Pair, Photo, Split
 from manifests.privacy.keys import ensure_key
 from manifests.runtime.files import remove_temporary_files
+from manifests.runtime.images import NOTICE_MEANINGS
 from manifests.runtime.progress import Progress
+from manifests.runtime.text import format_count
 from manifests.runtime.workers import open_pool
 
 
@@ -123,6 +125,12 @@ def summarise(ledger: Ledger, models: FaceModels, told: Sequence[str] = ()) -> S
         *models.notices,
         *(said for stage in ("label", "group") for said in ledger.read_detail(stage).get("notices", ())),
         *told,
+    ]
+    photo_notices = Counter(photo.notice for photo in ledger.read_rows(Photo))
+    notices += [
+        f"{format_count(photo_notices[notice], 'photo')} {meaning}."
+        for notice, meaning in NOTICE_MEANINGS.items()
+        if photo_notices[notice]
     ]
     files = _count(ledger.read_rows(File))
     if not files:

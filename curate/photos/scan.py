@@ -28,7 +28,7 @@ from manifests.runtime.archives import (
     read_member,
 )
 from manifests.runtime.files import sha256_bytes
-from manifests.runtime.images import UndecodableImage, decode
+from manifests.runtime.images import Picture, UndecodableImage, decode_picture
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_missing, member_uri, uri_of
 from manifests.runtime.workers import FailedUnit, guard_units
@@ -134,7 +134,7 @@ def _scan_file(path: Path, kept_out: KeptOutList) -> list[File | Photo]:
                 return [_hidden(uri, kept_out, why)]
             file.seek(0)
             try:
-                image = decode(file)
+                picture = decode_picture(file)
             except UndecodableImage as error:
                 if error.reason == "not_an_image" and packed:
                     return [replace(row, status="dropped", reason=ARCHIVE)]
@@ -144,7 +144,7 @@ def _scan_file(path: Path, kept_out: KeptOutList) -> list[File | Photo]:
             raise OSError  # what was hashed may not be what was decoded
     except OSError:
         return [_turned_away(path, "failed", "unreadable_file" if os.path.lexists(path) else "file_vanished")]
-    photo = Photo(photo_id, image.shape[1], image.shape[0], hash_picture(image))
+    photo = _make_photo(photo_id, picture)
     return [replace(row, photo_id=photo_id, status="ok"), photo]
 
 
@@ -163,7 +163,7 @@ def _scan_member(member: Member, kept_out: KeptOutList) -> list[File | Photo]:
         photo_id = sha256_bytes(data)
         if (why := kept_out.reason_for(photo_id)) is not None:
             return [_hidden(row.uri, kept_out, why)]
-        image = decode(data)
+        picture = decode_picture(data)
     except OSError:
         return [replace(row, reason="unreadable_file")]
     except ArchiveError as error:
@@ -171,8 +171,13 @@ def _scan_member(member: Member, kept_out: KeptOutList) -> list[File | Photo]:
     except UndecodableImage as error:
         nested = error.reason == "not_an_image" and is_archive(data[:512])
         return [replace(row, reason=NESTED if nested else error.reason)]
-    photo = Photo(photo_id, image.shape[1], image.shape[0], hash_picture(image))
+    photo = _make_photo(photo_id, picture)
     return [replace(row, photo_id=photo_id, status="ok"), photo]
+
+
+def _make_photo(photo_id: str, picture: Picture) -> Photo:
+    height, width = picture.rgb.shape[:2]
+    return Photo(photo_id, width, height, hash_picture(picture.rgb), notice=picture.notice)
 
 
 def _hidden(uri: str, kept_out: KeptOutList, reason: str) -> File:

@@ -42,10 +42,26 @@ from manifests.runtime.files import (
     sha256_file,
     write_atomically,
 )
+from manifests.runtime.images import FORMATS, is_picture
 from manifests.runtime.workers import check_workers
 
 MIN_SIZE, MAX_SIZE = 16, 8192  # of --size, pixels: below, no face is left; above, few pictures may be that large (ours)
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+# A file with one of these suffixes that is not a picture is skipped with a reason.
+SUFFIXES = {
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".avif",
+    ".jp2",
+    ".heic",
+    ".heif",
+    ".jxl",
+}
 
 Progress = Callable[[int], None]
 
@@ -65,8 +81,10 @@ class FolderSummary:
 
 
 def find_images(folder: Path, leave_out: Path | None = None) -> list[Path]:
-    """Files below `folder` that are named like pictures, relative to it, in the order of their raw names. Links to
-    folders are not followed, and finished sets inside (card and θ side by side) are no sources."""
+    """Returns the pictures below `folder`, relative to it, in the order of their raw names.
+
+    A picture is a file whose first bytes are those of a picture, whatever its name, or whose name is that of a picture.
+    Files whose name begins with a dot, finished sets inside the folder, and links to folders are left out."""
     found = []
     for root, folders, files in os.walk(folder):
         here = Path(root)
@@ -74,8 +92,20 @@ def find_images(folder: Path, leave_out: Path | None = None) -> list[Path]:
             folders.clear()
             continue
         folders[:] = [name for name in folders if leave_out is None or (here / name).resolve() != leave_out.resolve()]
-        found += [(here / name).relative_to(folder) for name in files if Path(name).suffix.lower() in SUFFIXES]
+        found += [(here / name).relative_to(folder) for name in files if _may_be_picture(here / name)]
     return sorted(found, key=os.fsencode)
+
+
+def _may_be_picture(path: Path) -> bool:
+    """Returns whether a file has the name or the first bytes of a picture."""
+    if path.name.startswith("."):
+        return False
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    try:
+        return path.is_file() and is_picture(path)  # a pipe would wait for a writer
+    except OSError:
+        return False
 
 
 def choose_output_names(sources: list[Path]) -> list[Path]:
@@ -124,7 +154,7 @@ def degrade_folder(
         raise BadInput(f"{folder} is not a folder: name a folder of pictures, or a dataset.")
     sources = find_images(folder, leave_out=out)
     if not sources:
-        raise BadInput(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))}): name another folder.")
+        raise BadInput(f"{folder} holds no picture ({', '.join(FORMATS)}): name another folder.")
     check_engine(engine)
     card = make_card(chosen, seed, size, encode_name(folder.absolute()), engine)
     _finished(out, card, sources)

@@ -30,6 +30,7 @@ class Photo:
     consent: str | None = None
     status: str = "ok"
     reason: str | None = None
+    notice: str | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ CREATE TABLE photos (                   -- a row is one distinct decodable image
     consent     VARCHAR,                -- yes, no or withdrawn, as a sidecar told; NULL where nobody said
     status      VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
     reason      VARCHAR,                -- no_face where nothing was detected; no_consent, consent_missing: nothing was looked for
+    notice      VARCHAR,                -- broken_colour_profile: the profile was ignored; read_at_half_size: more than 178 megapixels
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 

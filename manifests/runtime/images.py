@@ -49,6 +49,12 @@ STRIP = 2**18
 BROKEN_PROFILE = "broken_colour_profile"
 HALF_SIZE = "read_at_half_size"
 
+# what each notice means, as the end of a sentence whose subject is a count of photos
+NOTICE_MEANINGS = {
+    BROKEN_PROFILE: "with a broken colour profile: the profile was ignored",
+    HALF_SIZE: f"of more than {MAX_PIXELS // 10**6} megapixels: read at half width and height",
+}
+
 OUT_OF_MEMORY = "out_of_memory"
 # the codes of UndecodableImage, and what they mean, as the end of a sentence whose subject is the file
 MEANINGS = {
@@ -159,8 +165,9 @@ def decode_picture(
                 raise
             if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
                 raise UndecodableImage(OUT_OF_MEMORY) from None
-            reason = "truncated" if "truncated" in str(error).lower() else "broken_image"
-            raise UndecodableImage(reason, str(error)) from None
+            if "truncated" in str(error).lower():
+                raise UndecodableImage("truncated") from None
+            raise UndecodableImage("broken_image", str(error)) from None
 
 
 def turn_upright(samples: np.ndarray, orientation: int) -> np.ndarray:

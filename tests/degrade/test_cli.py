@@ -157,7 +157,7 @@ def test_what_is_refused_is_one_line_and_no_progress_bar_and_opencv_is_silent(tm
     (photos / "cut.png").write_bytes(encode_png(toy_picture(1))[:-300])
     words = ("degrade", photos, "--out", tmp_path / "lq", "--workers", 1)
     made = processed(*words)
-    assert made.returncode == 0 and "skipped cut.png: cannot be decoded" in made.stdout and "WARN" not in made.stderr
+    assert made.returncode == 0 and "skipped cut.png: is cut short" in made.stdout and "WARN" not in made.stderr
     refused = processed(*words, "--seed", 1)
     assert refused.returncode == 2 and refused.stdout == ""
     assert refused.stderr.strip().count("\n") == 0 and "another set (its seed differs)" in refused.stderr
