@@ -39,17 +39,17 @@ ODD = {"hang": (61, 7), "die": (62, 7), "starve": (63, 7)}  # photos of these si
 def decode_or_misbehave(source, *rest):
     image = honest_decode(source, *rest)
     for what, size in ODD.items():
-        if image.shape[:2] == size:
+        if image.rgb.shape[:2] == size:
             misbehave(what)
     return image
 
 
-honest_decode = curate.photos.scan.decode
+honest_decode = curate.photos.scan.decode_picture
 
 
 def bad_decoder() -> None:
     short()
-    curate.photos.scan.decode = decode_or_misbehave
+    curate.photos.scan.decode_picture = decode_or_misbehave
 
 
 def bad_detector() -> None:
