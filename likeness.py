@@ -105,7 +105,7 @@ def run(
     from curate.options import check_options
     from manifests.runtime.workers import count_cores
     from train.recipes import find_recipe
-    from train.restore.output_paths import check_run_folder
+    from train.run_folders import check_run_folder
 
     told, folder, pair_rules = find_recipe(RECIPE), training_run or out / "run", PairRules(pairs)
     config = CurateConfig(faces=faces, split=SplitRules(policy=split_by), pairs=pair_rules)
@@ -119,7 +119,7 @@ def run(
     from degrade.frozen.dataset_sets import make_set, plan_set
     from manifests.report.build_report import build_report
     from manifests.runtime.progress import show_progress
-    from train.evaluation.evaluate import Asked, evaluate
+    from train.evaluation.evaluate import EvaluationOptions, evaluate
 
     with show_progress("items", as_json) as progress:
         summary = curate_photos(photos, out, config, processes, progress)
@@ -140,9 +140,9 @@ def run(
         raise typer.Exit(130)
     judge = _judge_in_no_loss(folder)
     with show_progress("images", as_json) as progress:
-        own = evaluate(folder, out, lq_set=Path(frozen.folder).name, progress=progress)
-        judged = evaluate(folder, out, Path(frozen.folder).name, Asked(judge=judge)) if judge else None
-    page = build_report(out, [folder])
+        own = evaluate(folder, into, lq_set=Path(frozen.folder).name, progress=progress)
+        judged = evaluate(folder, into, Path(frozen.folder).name, EvaluationOptions(judge=judge)) if judge else None
+    page = build_report(into, [folder])
     if as_json:
         typer.echo(json.dumps({"own": own, "judged": judged, "report": str(page)}))
         return

@@ -21,12 +21,12 @@ from degrade.operations.apply import apply
 from degrade.operations.pixels import shrink, to_float, to_uint8
 from degrade.presets import find_preset
 from degrade.sampling import make_generator, sample_theta
-from manifests.runtime.images import decode
+from train.data.tensors import to_image, to_tensor
 from train.metrics.psnr_ssim import psnr
 from train.models.restorer import Restorer
 from train.recipes import find_recipe
-from train.restore.reference_photos import References, to_image, to_tensor
-from train.restore.restore import load_recorded_faces, run_model
+from train.restore.load import load_restorer_faces, run_model
+from train.restore.reference_photos import References
 
 SHOWN = 224  # pixels a panel
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the variations and of the degradation")
     told = parser.parse_args()
     model = Restorer.from_pretrained(told.run)
-    models = load_recorded_faces(model, told.faces)
+    models = load_restorer_faces(model, told.faces)
     size, preset = model.config.size, find_preset(find_recipe(model.facts["recipe"], model.config.base).preset)
     sitter = next(one for one in SITTERS if one.file.endswith("astronaut.png"))
     crops = []

@@ -46,18 +46,18 @@ def iterated(dataset: Path, images: int) -> dict[str, Any]:
 def measured(runs: dict[str, tuple[Path, int]], dataset: Path, lq_set: str, judge: str) -> tuple[list[Any], Any]:
     """The rows of every run, by its name, in so many steps, and the evaluation of the last, which describes all."""
     from manifests.runtime.progress import show_progress
-    from train.evaluation.evaluate import Asked, Evaluation
-    from train.evaluation.systems import systems
+    from train.evaluation.evaluate import Evaluation, EvaluationOptions
+    from train.evaluation.systems import list_systems
 
     sharp: dict[tuple[str, str], float] = {}
     rows: list[Any] = []
-    lines = systems(REFERENCES)[:3]  # the LQ input, no reference, right ones
+    lines = list_systems(REFERENCES)[:3]  # the LQ input, no reference, right ones
     for name, (run, steps) in runs.items():
-        found = Evaluation(dataset, lq_set, Asked(REFERENCES, metrics=METRICS, judge=judge, steps=steps))
-        found.watch = lambda row, image: sharp.__setitem__((row["key"], row["face_id"]), sharpness_of(image))
+        found = Evaluation(dataset, lq_set, EvaluationOptions(REFERENCES, metrics=METRICS, judge=judge, steps=steps))
+        found.on_image = lambda row, image: sharp.__setitem__((row["key"], row["face_id"]), sharpness_of(image))
         with show_progress("images", True) as progress:
-            rows += found.of_run(run, lines[1:] if rows else lines, progress, name)
-        if found.about(run)["unseen_in_training"] != "checked":
+            rows += found.measure_run(run, lines[1:] if rows else lines, progress, name)
+        if found.describe_run(run)["unseen_in_training"] != "checked":
             sys.exit(f"That {run} has not seen these people could not be checked.")
     return [row | {"sharpness": sharp[row["key"], row["face_id"]]} for row in rows], found
 
@@ -85,7 +85,7 @@ def rounded(line: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 def summary(rows: list[Any]) -> dict[str, Any]:
     """The figures of every system by its key, and the paired differences by their names."""
-    from train.evaluation.aggregate import differences, table
+    from train.evaluation.aggregate import average_differences, average_systems
 
     last = f"/{REFERENCES}"
     labels = list(dict.fromkeys(row["key"].split("/")[0] for row in rows if "/" in row["key"]))
@@ -96,20 +96,20 @@ def summary(rows: list[Any]) -> dict[str, Any]:
         for key, what in ((str(REFERENCES), ""), ("0", ", no reference"))
     ]
     pairs += [(f"{n} steps - 1 step", f"{n}-steps{last}", f"1-steps{last}") for n in STEPS[1:]]
-    found = {line["key"]: rounded(line, SHOWN) for line in table(rows, SHOWN, 0)}
+    found = {line["key"]: rounded(line, SHOWN) for line in average_systems(rows, SHOWN, 0)}
     found["differences"] = {
         line["difference"]: rounded(line, ("id_target", "psnr", "sharpness"))
-        for line in differences(rows, pairs, SHOWN, 0)
+        for line in average_differences(rows, pairs, SHOWN, 0)
     }
     return found
 
 
 def times(run: Path) -> dict[str, float]:
     """Milliseconds a face with four references, by the number of steps."""
-    from train.restore.restore import open_restorer
+    from train.restore.load import load_restorer
 
     return {
-        str(steps): round(median(milliseconds(open_restorer(run, steps=steps), 1, REFERENCES, REPEATS, "fp32")), 1)
+        str(steps): round(median(milliseconds(load_restorer(run, steps=steps), 1, REFERENCES, REPEATS, "fp32")), 1)
         for steps in STEPS
     }
 
@@ -140,7 +140,7 @@ def main() -> None:
     runs = {f"round-{one['round']}": (Path(one["run"]), 1) for one in rounds["rounds"]}
     runs |= {f"{steps}-steps": (several, steps) for steps in STEPS}
     rows, found = measured(runs, dataset, lq_set, told.judge)
-    described = found.result(rows, [])
+    described = found.build_result(rows, [])
     if described["judge"]["is_the_datasets_own"]:
         sys.exit(f"{told.judge} is the recognizer that the restorers were trained through: name another judge.")
     keys = ("lq_set", "images", "people", "interval")

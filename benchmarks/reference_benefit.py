@@ -126,12 +126,12 @@ def main() -> None:
         likeness("train", told.out, "--recipe", "tiny", "--out", run, "--minutes", told.minutes, *length)
 
     from manifests.runtime.progress import show_progress
-    from train.evaluation.counterfactuals import METRICS_ASKED, counterfactuals, plot
-    from train.evaluation.evaluate import Asked
+    from train.evaluation.counterfactuals import DEFAULT_METRICS, counterfactuals, draw_metric_curve
+    from train.evaluation.evaluate import EvaluationOptions
 
     with show_progress("images", True) as progress:
-        asked = Asked(references=MOST, metrics=(*METRICS_ASKED, "ssim"), judge=told.judge)
-        result = counterfactuals(run, told.out, lq_set, asked, progress)
+        options = EvaluationOptions(references=MOST, metrics=(*DEFAULT_METRICS, "ssim"), judge=told.judge)
+        result = counterfactuals(run, told.into, lq_set, options, progress)
     if result["judge"]["is_the_datasets_own"]:
         sys.exit(f"{told.judge} is the recognizer that the restorer was trained through: name another judge.")
     if result["unseen_in_training"] != "checked":
@@ -141,7 +141,7 @@ def main() -> None:
     about = {**{key: result[key] for key in keys}, "judge": result["judge"]["spec"], "split": told.split}
     finish("reference_benefit", {**found, **about, "fixed_people": fixed, "people_sha256": hashed(people)}, told.keep)
     if told.plot is not None:  # after the commit was noted, since the plot may be one of its files
-        told.plot.write_text(plot(result))
+        told.plot.write_text(draw_metric_curve(result))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from tests.places import REPOSITORY
 sys.path.append(str(REPOSITORY / "benchmarks"))
 from reference_benefit import PEOPLE, hashed, summary
 
-from train.evaluation.counterfactuals import plot
-from train.evaluation.systems import CURVE
+from train.evaluation.counterfactuals import draw_metric_curve
+from train.evaluation.systems import REFERENCE_COUNTS
 
 METRICS = ("psnr", "ssim", "id_target", "id_references")
 
@@ -21,7 +21,12 @@ def result() -> dict:
     def interval(mean: float) -> dict:
         return {"mean": mean, "low": mean - 0.01, "high": mean + 0.01, "excludes_zero": True, "people_above": 2}
 
-    keys = {"lq": "LQ input", **{str(k): str(k) for k in CURVE}, "wrong4": "wrong references", "blurred4": "blurred"}
+    keys = {
+        "lq": "LQ input",
+        **{str(k): str(k) for k in REFERENCE_COUNTS},
+        "wrong4": "wrong references",
+        "blurred4": "blurred",
+    }
     rows = [
         {"key": key, "system": name, "images": 9} | {metric: interval(0.5 + place / 20) for metric in METRICS}
         for place, (key, name) in enumerate(keys.items())
@@ -44,15 +49,15 @@ def test_the_summary_is_keyed_by_the_number_of_references() -> None:
 
 
 def test_the_plot_is_an_svg_that_names_every_system_higher_is_higher() -> None:
-    tree = ElementTree.fromstring(plot(result()))
+    tree = ElementTree.fromstring(draw_metric_curve(result()))
     words = " ".join(node.text or "" for node in tree.iter() if node.tag.endswith("text"))
     assert "dlib" in words and "of the person: 0.750" in words and "1 wrong references: 0.800" in words
     line = next(node for node in tree.iter() if node.tag.endswith("polyline"))
     heights = [float(point.split(",")[1]) for point in line.attrib["points"].split()]
-    assert len(heights) == len(CURVE) and heights == sorted(heights, reverse=True)
+    assert len(heights) == len(REFERENCE_COUNTS) and heights == sorted(heights, reverse=True)
     without = result()
     del without["rows"][-2:]
-    assert "wrong references" not in plot(without)
+    assert "wrong references" not in draw_metric_curve(without)
 
 
 def test_the_fixed_people_are_known_again_by_hash_and_val_is_not_test() -> None:

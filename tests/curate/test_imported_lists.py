@@ -30,7 +30,7 @@ from manifests.runtime.uris import path_of
 from manifests.why import explain_photo
 from tests.doubles.curate import album, contents, curated, install, photo, rows, save
 from tests.doubles.exports import LQ_SET, dataset_of, freeze, pairs_of, splits_of, write_csv
-from train.evaluation.cases import draw_cases
+from train.benchmark.draw_references import draw_references
 
 
 @pytest.fixture(autouse=True)
@@ -199,7 +199,7 @@ def test_evaluation_shows_the_references_that_a_list_names(made, tmp_path):
     imported(tmp_path / "lists", "refldm", back)
     name, lq_set = by_file(back), freeze(back)
     with Ledger.open(back) as ledger:
-        _, drawn = draw_cases(ledger, lq_set, references=4, seed=0)
+        _, drawn = draw_references(ledger, lq_set, references=4, seed=0)
     assert {name[case.face_id]: {name[ref] for ref in case.pool} for case in drawn} == {
         target: set(refs) for target, refs in cases.items()
     }

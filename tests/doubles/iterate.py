@@ -16,12 +16,12 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face
 from tests.doubles.train import SMALL, dataset, models_of, recognizer_onnx
 from train.iterate.acceptance import Bounds
-from train.iterate.iterate import Iterated, Told, iterate
+from train.iterate.iterate import IterationOptions, IterationSummary, iterate
 
 SOFT = 0.1
 # doubles are no faces: what is judged is whether bounds are asked at all
 BOUNDS = Bounds(clean_noise=50.0, clean_blockiness=50.0, change=200.0)
-TOLD = Told(SMALL, 8, bounds=BOUNDS)
+OPTIONS = IterationOptions(SMALL, 8, bounds=BOUNDS)
 
 
 def soft_dataset(folder: Path, people: int = 4, photos: int = 4) -> tuple[Path, Path]:
@@ -43,10 +43,12 @@ def sharpened(model: object, lq: torch.Tensor, references: object) -> torch.Tens
     return torch.from_numpy(np.clip(image + detail, 0, 1)).permute(2, 0, 1)[None].float()
 
 
-def run(made: Path, recognizer: Path, out: Path, rounds: int = 1, told: Told = TOLD, **options) -> Iterated:  # type: ignore[no-untyped-def]
+def run(  # type: ignore[no-untyped-def]
+    made: Path, recognizer: Path, out: Path, rounds: int = 1, options: IterationOptions = OPTIONS, **others
+) -> IterationSummary:
     torch.set_num_threads(1)
     usual = {"workers": 0, "say": lambda _: None, "models": models_of(recognizer)}
-    return iterate(made, out, told, rounds, **{**usual, **options})
+    return iterate(made, out, options, rounds, **{**usual, **others})
 
 
 def main() -> None:

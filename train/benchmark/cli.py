@@ -91,19 +91,17 @@ def leaks(
     from manifests.errors import BadInput
     from manifests.runtime.progress import show_progress
     from train.benchmark.frozen_benchmark import is_benchmark
-    from train.benchmark.leaks import check_benchmark, check_dataset
+    from train.benchmark.leaks import find_benchmark_leaks, find_dataset_leaks
 
     if benchmark is not None and not is_benchmark(benchmark):
         raise BadInput(f"--benchmark {benchmark} is not a benchmark: name a folder that `likeness freeze` wrote.")
     if benchmark is not None and is_benchmark(dataset):
         raise BadInput(f"{dataset} is a benchmark itself: name a dataset before --benchmark.")
     with show_progress("steps", as_json) as progress:
-        if benchmark is not None:
-            found = check_benchmark(benchmark, dataset, limit, progress)
-        elif is_benchmark(dataset):
-            found = check_benchmark(dataset, None, limit, progress)
+        if is_benchmark(source):
+            found = find_benchmark_leaks(source, dataset, limit, progress)
         else:
-            found = check_dataset(dataset, limit, progress)
+            found = find_dataset_leaks(source, limit, progress)
     if as_json:
         typer.echo(json.dumps(found.as_json()))
     else:
@@ -116,7 +114,7 @@ def _print(found: Leaks) -> None:
     from train.benchmark.leaks import KINDS
 
     for kind in KINDS:
-        listed = [leak for leak in found.found if leak.kind == kind]
+        listed = [leak for leak in found.examples if leak.kind == kind]
         for leak in listed:
             value = "" if leak.value is None else f"  cosine {leak.value:.4f}"
             ends = f"{leak.one} ({leak.one_split})  {leak.other} ({leak.other_split})"
@@ -124,12 +122,13 @@ def _print(found: Leaks) -> None:
         if more := found.counts[kind] - len(listed):
             typer.echo(f"{kind}  and {more} more: say --limit {found.counts[kind]}")
     typer.echo(", ".join(f"{count} {kind}" for kind, count in found.counts.items()) + ".")
-    if found.alike or found.expected:
+    if found.alike_pairs or found.expected_pairs:
         typer.echo(
-            f"{found.alike} pairs across splits reach the cosine of one person; of strangers alone {found.expected:g} "
-            "are expected to. Listed as leaks are those that the people's other photos bear out."
+            f"{found.alike_pairs} pairs across splits reach the cosine of one person; of strangers alone "
+            f"{found.expected_pairs:g} are expected to. Listed as leaks are those that the people's other photos "
+            "bear out."
         )
     for sentence in found.unchecked:
         typer.echo(f"Not checked: {sentence}")
-    looked = f"{found.faces} faces, {found.compared} pairs across splits, the references of {found.targets} targets"
+    looked = f"{found.faces} faces, {found.pairs} pairs across splits, the references of {found.targets} targets"
     typer.echo(f"{'Leaks were' if found.total else 'No leak was'} found among {looked}.")

@@ -21,6 +21,7 @@ from manifests.runtime.files import LOCK, find_blocking_file, lock_folder, remov
 from manifests.runtime.images import UndecodableImage, decode
 from manifests.runtime.progress import Progress
 from manifests.runtime.versions import code_version
+from train.benchmark.draw_references import CaseFaces, draw_references, name_people
 from train.benchmark.frozen_benchmark import (
     CARD,
     CASES,
@@ -33,21 +34,21 @@ from train.benchmark.frozen_benchmark import (
     VERSION,
     CaseLine,
     FaceLine,
-    benchmark_id,
+    encode_lines,
     has_embeddings,
+    hash_benchmark,
+    hash_picture,
     is_benchmark,
-    json_lines,
-    picture_id,
-    recognizer_of,
+    read_recognizer,
 )
-from train.benchmark.leaks import Leaks, Rules, faces_of, find_leaks, policy_of, rules_of
-from train.evaluation.cases import Drawn, draw_cases, people_by_face, read_png
+from train.benchmark.leaks import Leaks, Rules, find_leaks, read_faces, read_policy, read_rules
+from train.evaluation.cases import read_png
 
 HARD = ("identity", "photo", "near_duplicate", "own_reference")  # nothing is frozen over one of these
 
 
 @dataclass(frozen=True)
-class Frozen:
+class FreezeSummary:
     """A benchmark after `freeze`, or as it would be."""
 
     folder: str
@@ -73,7 +74,7 @@ def freeze(
     with_embeddings: bool = False,
     dry_run: bool = False,
     progress: Progress = lambda *_: None,
-) -> Frozen:
+) -> FreezeSummary:
     """Write the benchmark of a frozen set: the named one, or the only one of the split.
 
     References and wrong references are drawn as `evaluate` draws them (train/evaluation/cases.py), and people are
@@ -117,12 +118,12 @@ def freeze(
     picture_of = _pictures(source, progress)
     cases = [_case(source, case, picture_of) for case in source.drawn]
     faces = [replace(line, picture=picture_of.get(line.face)) for line in source.faces]
-    lines = {CASES: json_lines(cases), FACES: json_lines(faces)}
+    lines = {CASES: encode_lines(cases), FACES: encode_lines(faces)}
     first = source.degraded[source.drawn[0].face_id]
     card: dict[str, Any] = {
         "kind": KIND,
         "version": VERSION,
-        "benchmark": benchmark_id(lines[CASES], lines[FACES]),
+        "benchmark": hash_benchmark(lines[CASES], lines[FACES]),
         "set": {"name": source.name, **{key: first[key] for key in ("preset", "seed")}},
         "size": first["size"],
         "engine": source.engine,
@@ -160,8 +161,8 @@ def _told(
     pictures: bool,
     benchmark: str = "",
     written: int = 0,
-) -> Frozen:
-    return Frozen(
+) -> FreezeSummary:
+    return FreezeSummary(
         str(into),
         benchmark,
         source.name,
@@ -179,7 +180,7 @@ class _Source:
     dataset: Path
     name: str  # of the frozen set
     degraded: dict[str, dict[str, Any]]  # face -> its row of `degradations`
-    drawn: list[Drawn]
+    drawn: list[CaseFaces]
     faces: list[FaceLine]
     vectors: np.ndarray  # float32 (n, d), rows aligned with `faces`
     rules: Rules
@@ -191,13 +192,13 @@ class _Source:
 def _read(dataset: Path, lq_set: str | None, split: str, references: int, seed: int) -> _Source:
     with Ledger.open(dataset) as ledger:
         name = _choose(ledger, lq_set, split)
-        people = people_by_face(ledger)
-        _, drawn = draw_cases(ledger, name, references, seed, by_face=True)
+        people = name_people(ledger)
+        _, drawn = draw_references(ledger, name, references, seed, by_face=True)
         if not drawn:
             raise BadInput(f"No face of the set {name} has a reference: nothing can be frozen.")
         rows = ledger.query("SELECT * FROM degradations WHERE lq_set = ? ORDER BY face_id", name)
         begun = ledger.query("SELECT detail FROM stages WHERE stage = 'degrade' AND unit = ?", name)
-        faces = faces_of(ledger)
+        faces = read_faces(ledger)
         return _Source(
             dataset,
             name,
@@ -205,9 +206,9 @@ def _read(dataset: Path, lq_set: str | None, split: str, references: int, seed: 
             drawn,
             [replace(line, person=people.get(line.person, line.person)) for line in faces],
             ledger.read_embeddings([line.face for line in faces])[1],
-            rules_of(ledger),
-            policy_of(ledger),
-            recognizer_of(ledger),
+            read_rules(ledger),
+            read_policy(ledger),
+            read_recognizer(ledger),
             json.loads(begun["detail"][0]).get("engine", "exact") if len(begun) else "exact",
         )
 
@@ -242,7 +243,7 @@ def _shown(source: _Source) -> np.ndarray:
 
 
 def _refuse(leaks: Leaks, dataset: Path) -> None:
-    for leak in leaks.found:
+    for leak in leaks.examples:
         if leak.kind == "own_reference":
             raise LedgerBroken(
                 f"GT in reference, so nothing was frozen: face {leak.other[:12]} is {leak.what}, {leak.one[:12]}, and "
@@ -260,7 +261,7 @@ def _pictures(source: _Source, progress: Progress) -> dict[str, str]:
     shown = sorted({face for c in source.drawn for face in (c.face_id, *c.references, *c.wrong)})
     found = {}
     for done, face in enumerate(shown, 1):
-        found[face] = picture_id(read_png(crop_path(source.dataset, face)))
+        found[face] = hash_picture(read_png(crop_path(source.dataset, face)))
         progress("hash", done, len(shown))
     return found
 
@@ -269,13 +270,13 @@ def _lq_file(source: _Source, face: str) -> Path:
     return source.dataset / "lq" / source.name / f"{face}.png"
 
 
-def _case(source: _Source, drawn: Drawn, picture_of: dict[str, str]) -> CaseLine:
+def _case(source: _Source, drawn: CaseFaces, picture_of: dict[str, str]) -> CaseLine:
     row = source.degraded[drawn.face_id]
     made = CaseLine(
         drawn.face_id,
         drawn.identity_id,
         picture_of[drawn.face_id],
-        picture_id(read_png(_lq_file(source, drawn.face_id), row["sha256"])),
+        hash_picture(read_png(_lq_file(source, drawn.face_id), row["sha256"])),
         json.loads(row["theta"]),
         tuple(picture_of[ref] for ref in drawn.references),
         tuple(picture_of[ref] for ref in drawn.wrong),
@@ -359,6 +360,6 @@ def _bytes(path: Path) -> bytes | None:
 
 def _holds(path: Path, picture: str) -> bool:
     try:
-        return picture_id(decode(path)) == picture
-    except (OSError, UndecodableImage):
+        return hash_picture(decode_picture(path.read_bytes())) == picture
+    except (OSError, BadInput):
         return False

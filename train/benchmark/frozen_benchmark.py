@@ -117,7 +117,7 @@ def load_benchmark(folder: Path) -> Benchmark:
         if not card["complete"]:
             raise BadInput(f"{folder} is not finished: run the same `likeness freeze` command again.")
         cases, faces = (folder / CASES).read_bytes(), (folder / FACES).read_bytes()
-        if benchmark_id(cases, faces) != card["benchmark"]:
+        if hash_benchmark(cases, faces) != card["benchmark"]:
             raise BadInput(f"{CASES} or {FACES} of {folder} is not what was frozen: get the benchmark again.")
         found = Benchmark(
             folder,
@@ -163,48 +163,48 @@ def has_embeddings(card: Mapping[str, Any]) -> bool:
     return bool(card.get("embeddings", card.get("pictures", False)))
 
 
-def picture_id(pixels: np.ndarray) -> str:
+def hash_picture(pixels: np.ndarray) -> str:
     """sha256 of RGB uint8 (H, W, 3) and its height and width."""
     height, width = pixels.shape[:2]
     return hashlib.sha256(f"{height} {width} ".encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
-def benchmark_id(cases: bytes, faces: bytes) -> str:
+def hash_benchmark(cases: bytes, faces: bytes) -> str:
     """The benchmark's name: equal where cases.jsonl and faces.jsonl are."""
     return sha256_bytes(f"{sha256_bytes(cases)} {sha256_bytes(faces)}".encode())
 
 
-def json_lines(rows: Iterable[CaseLine | FaceLine]) -> bytes:
+def encode_lines(rows: Iterable[CaseLine | FaceLine]) -> bytes:
     """cases.jsonl or faces.jsonl; sorted keys, so that equal rows are equal bytes."""
     return "".join(json.dumps(dataclasses.asdict(row), sort_keys=True) + "\n" for row in rows).encode()
 
 
-def face_of(found: Benchmark) -> dict[str, str]:
+def faces_by_picture(found: Benchmark) -> dict[str, str]:
     """picture -> the face that it shows, the smallest of them where one picture is of several."""
     named = {face.picture: face.face for face in reversed(found.faces) if face.picture is not None}
     return {str(picture): face for picture, face in named.items()}
 
 
-def crops_of(found: Benchmark, photos: Path | None) -> dict[str, np.ndarray]:
+def read_crops(found: Benchmark, photos: Path | None) -> dict[str, np.ndarray]:
     """picture -> RGB uint8 of every crop that a case shows, area-resized to the benchmark's size; from the benchmark
     itself, else from the dataset `photos`. Raises BadInput where neither has pictures, LedgerBroken for one that is
     missing or another one."""
     crops = {}
-    for picture, face in face_of(found).items():
+    for picture, face in faces_by_picture(found).items():
         path = _crop(found, picture, face, photos)
         crops[picture] = shrink(_read(path, picture, found, photos), found.card["size"])
     return crops
 
 
-def lq_of(found: Benchmark, case: CaseLine, photos: Path | None) -> np.ndarray:
+def read_lq(found: Benchmark, case: CaseLine, photos: Path | None) -> np.ndarray:
     """RGB uint8 (size, size, 3): the LQ picture of a case, read, or made again from the crop and θ."""
     if found.card["pictures"]:
         return _read(found.folder / LQ / f"{case.lq}.png", case.lq, found, photos)
     check_engine(found.card["engine"])
     path = _crop(found, case.picture, case.face, photos)
     made = run_job(Job(path, found.card["size"], case.theta, engine=found.card["engine"]))
-    pixels = None if made.problem else decode(made.png)
-    if pixels is None or picture_id(pixels) != case.lq:
+    pixels = None if made.problem else decode_picture(made.png)
+    if pixels is None or hash_picture(pixels) != case.lq:
         raise LedgerBroken(
             f"{path} degrades to another picture here than {found.folder} froze ({made.problem or _tools(found)}): ask "
             "for the benchmark with its pictures."
@@ -212,7 +212,7 @@ def lq_of(found: Benchmark, case: CaseLine, photos: Path | None) -> np.ndarray:
     return pixels
 
 
-def embeddings_of(found: Benchmark, photos: Path | None) -> tuple[list[str], np.ndarray]:
+def read_embeddings(found: Benchmark, photos: Path | None) -> tuple[list[str], np.ndarray]:
     """Face ids and their unit embeddings, float32 (n, d): of the shown faces from a benchmark with embeddings, of all
     its faces that the dataset `photos` holds where one is given, of none without either. Raises BadInput for a dataset
     of another recognizer, LedgerBroken for embeddings that do not fit."""
@@ -223,7 +223,7 @@ def embeddings_of(found: Benchmark, photos: Path | None) -> tuple[list[str], np.
             return ledger.read_embeddings([face.face for face in found.faces if face.face in held])
     if not has_embeddings(found.card):
         return [], np.zeros((0, 0), np.float32)
-    named = sorted(face_of(found).items())
+    named = sorted(faces_by_picture(found).items())
     path = found.folder / EMBEDDINGS
     try:
         vectors = np.load(path)
@@ -236,14 +236,14 @@ def embeddings_of(found: Benchmark, photos: Path | None) -> tuple[list[str], np.
 
 def check_recognizer(found: Benchmark, ledger: Ledger) -> None:
     """Raise BadInput where the dataset's embeddings are of another recognizer than the benchmark's."""
-    if recognizer_of(ledger)["sha256"] != found.card["recognizer"]["sha256"]:
+    if read_recognizer(ledger)["sha256"] != found.card["recognizer"]["sha256"]:
         raise BadInput(
             f"The embeddings of {ledger.dataset} are of another recognizer than those of {found.folder}: curate the "
             "photos with the same face models (--faces)."
         )
 
 
-def recognizer_of(ledger: Ledger) -> dict[str, Any]:
+def read_recognizer(ledger: Ledger) -> dict[str, Any]:
     """sha256 and dim of the dataset's recognizer. Raises LedgerBroken where the ledger names none, or several."""
     rows = ledger.query("SELECT sha256, dim FROM models WHERE role = 'recognizer' ORDER BY ALL").rows(named=True)
     if len(rows) != 1:
@@ -267,7 +267,7 @@ def _read(path: Path, picture: str, found: Benchmark, photos: Path | None) -> np
         pixels = decode(path)
     except (OSError, UndecodableImage):
         pixels = None
-    if pixels is None or picture_id(pixels) != picture:
+    if pixels is None or hash_picture(pixels) != picture:
         what = "is missing" if not path.exists() else "is broken or not the picture that was frozen"
         more = (
             "get the benchmark again" if found.card["pictures"] else f"{photos} must hold the photos of {found.folder}"

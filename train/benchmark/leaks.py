@@ -31,7 +31,14 @@ import numpy as np
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.runtime.progress import Progress
-from train.benchmark.frozen_benchmark import SPLITS, Benchmark, FaceLine, embeddings_of, face_of, load_benchmark
+from train.benchmark.frozen_benchmark import (
+    SPLITS,
+    Benchmark,
+    FaceLine,
+    faces_by_picture,
+    load_benchmark,
+    read_embeddings,
+)
 
 KINDS = ("identity", "photo", "near_duplicate", "cosine", "own_reference")
 DIGITS = 6  # of a cosine: the last bits of a matrix product follow the number of threads
@@ -72,19 +79,19 @@ class Leaks:
 
     limit: int
     faces: int = 0
-    compared: int = 0  # pairs of faces of two splits
+    pairs: int = 0  # pairs of faces of two splits
     targets: int = 0
-    alike: int = 0  # pairs of faces of two splits that reach the threshold
-    expected: float = 0.0  # that many of strangers alone
+    alike_pairs: int = 0  # pairs of faces of two splits that reach the threshold
+    expected_pairs: float = 0.0  # that many of strangers alone
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
-    found: list[Leak] = field(default_factory=list)
+    examples: list[Leak] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
 
     def add(self, kind: str, leaks: Sequence[Leak]) -> None:
         self.counts[kind] += len(leaks)
-        kept = [leak for leak in self.found if leak.kind == kind] + list(leaks)
+        kept = [leak for leak in self.examples if leak.kind == kind] + list(leaks)
         kept.sort(key=lambda leak: (-(leak.value or 0), leak.one, leak.other))
-        self.found = [leak for leak in self.found if leak.kind != kind] + kept[: self.limit]
+        self.examples = [leak for leak in self.examples if leak.kind != kind] + kept[: self.limit]
 
     @property
     def total(self) -> int:
@@ -92,24 +99,24 @@ class Leaks:
 
     def as_json(self) -> dict[str, Any]:
         """For --json; leaks in the order of KINDS."""
-        found = sorted(self.found, key=lambda leak: KINDS.index(leak.kind))
-        return {**asdict(self), "found": [asdict(leak) for leak in found], "ok": self.total == 0}
+        found = sorted(self.examples, key=lambda leak: KINDS.index(leak.kind))
+        return {**asdict(self), "examples": [asdict(leak) for leak in found], "ok": self.total == 0}
 
 
-def check_dataset(dataset: Path, limit: int = 20, progress: Progress = lambda *_: None) -> Leaks:
+def find_dataset_leaks(dataset: Path, limit: int = 20, progress: Progress = lambda *_: None) -> Leaks:
     """The leaks of a dataset: between its splits, and among the references that its pairs and `evaluate` show.
 
     Raises BadInput for a dataset that was never curated to its end, LedgerBroken for rows without what they need.
     """
     with Ledger.open(Path(dataset)) as ledger:
-        faces, policy = faces_of(ledger), policy_of(ledger)
+        faces, policy = read_faces(ledger), read_policy(ledger)
         vectors = ledger.read_embeddings([face.face for face in faces])[1]
         shown = np.concatenate([_shown_by_pairs(ledger, faces), _shown_by_evaluation(faces, policy)])
-        rules = rules_of(ledger)
+        rules = read_rules(ledger)
     return find_leaks(faces, np.arange(len(faces)), vectors, shown, policy, rules, limit, progress)
 
 
-def check_benchmark(
+def find_benchmark_leaks(
     folder: Path, photos: Path | None = None, limit: int = 20, progress: Progress = lambda *_: None
 ) -> Leaks:
     """The leaks of a benchmark: between the splits that it lists, and among a target's references, right and wrong.
@@ -119,7 +126,7 @@ def check_benchmark(
     """
     found = load_benchmark(folder)
     number = {line.face: i for i, line in enumerate(found.faces)}
-    named, vectors = embeddings_of(found, photos)
+    named, vectors = read_embeddings(found, photos)
     rows = np.array([number[face] for face in named], np.int64)
     told = dict(found.card["thresholds"])
     rules = Rules(**told.pop("near_duplicate"), **told)
@@ -160,7 +167,7 @@ def find_leaks(
     for step, (a, b) in enumerate(pairs):
         progress("compare", step, len(pairs))
         one, other = np.flatnonzero(world.split == a), np.flatnonzero(world.split == b)
-        leaks.compared += len(one) * len(other)
+        leaks.pairs += len(one) * len(other)
         if policy == "identity":
             cosines += int((world.row[one] >= 0).sum()) * int((world.row[other] >= 0).sum())
         for i, j in world.of_one_picture(one, other):
@@ -172,11 +179,11 @@ def find_leaks(
             of_one = new & again
             leaks.add("near_duplicate", world.leaks("near_duplicate", i[of_one], j[of_one], "one picture"))
             if policy == "identity":
-                leaks.alike += int((alike >= rules.same_person).sum())
+                leaks.alike_pairs += int((alike >= rules.same_person).sum())
                 near = new & ~again & (alike >= rules.same_person) & (world.borne_out(i, j) >= rules.same_person)
                 leaks.add("cosine", world.leaks("cosine", i[near], j[near], f"one person from {rules.same_person:g}"))
     progress("compare", len(pairs), len(pairs))
-    leaks.expected = round(cosines * rules.false_match_rate, 1)
+    leaks.expected_pairs = round(cosines * rules.false_match_rate, 1)
     shown = np.unique(shown, axis=0)
     for begin in range(0, len(shown), _PAIRS):
         leaks.add("own_reference", world.own_references(*shown[begin : begin + _PAIRS].T))
@@ -302,7 +309,7 @@ def _in_two_splits(faces: Sequence[FaceLine], what: str) -> list[Leak]:
     ]
 
 
-def faces_of(ledger: Ledger) -> list[FaceLine]:
+def read_faces(ledger: Ledger) -> list[FaceLine]:
     """Every face that a split holds and every near-duplicate of one, with the split of the face that stands for it,
     ordered by face id. Raises LedgerBroken for a face without its photo's row."""
     rows = ledger.query(
@@ -321,7 +328,7 @@ def faces_of(ledger: Ledger) -> list[FaceLine]:
     return found
 
 
-def policy_of(ledger: Ledger) -> str:
+def read_policy(ledger: Ledger) -> str:
     """identity or photos. Raises BadInput for a dataset without splits."""
     found = ledger.query("SELECT DISTINCT policy FROM splits WHERE status = 'ok' ORDER BY policy")["policy"]
     if len(found) != 1:
@@ -329,7 +336,7 @@ def policy_of(ledger: Ledger) -> str:
     return str(found[0])
 
 
-def rules_of(ledger: Ledger) -> Rules:
+def read_rules(ledger: Ledger) -> Rules:
     """The rules that the dataset was curated with. Raises BadInput where the ledger does not say."""
     told, grouped = ledger.read_detail("settings"), ledger.read_detail("group")
     if not told or "threshold" not in grouped:
@@ -363,7 +370,7 @@ def _shown_by_evaluation(faces: Sequence[FaceLine], policy: str) -> np.ndarray:
 
 
 def _shown_by(found: Benchmark) -> np.ndarray:
-    number, face = {line.face: i for i, line in enumerate(found.faces)}, face_of(found)
+    number, face = {line.face: i for i, line in enumerate(found.faces)}, faces_by_picture(found)
     return _numbers(
         (number[case.face], number[face[ref]])
         for case in found.cases

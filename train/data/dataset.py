@@ -19,11 +19,11 @@ from degrade.sampling import make_generator
 from degrade.theta import Theta
 from manifests.errors import BadInput
 from train.data.augment import augmented, check_augment
+from train.data.landmarks import find_landmarks
 from train.data.sampling import MILD, Sample, draw_sample, draw_theta, drawn_mildly
 from train.data.snapshot import Snapshot, load_snapshot
 from train.data.warp import warp_to
 from train.recipes import Recipe
-from train.restore.reference_photos import landmarks_of
 
 Batch = dict[str, Any]  # tensors; `theta` a list of θ
 
@@ -115,7 +115,7 @@ class TrainingFaces(Dataset[Batch]):
     def _landmarks_on(self, lq: np.ndarray) -> np.ndarray | None:
         if self._finder is None:
             self._finder = self.snapshot.finder()
-        return landmarks_of(lq, self._finder)
+        return find_landmarks(lq, self._finder)
 
 
 def warping(snapshot: Snapshot, recipe: Recipe) -> str:

@@ -15,7 +15,7 @@ from train.metrics.intervals import FEWEST, bootstrap_unit, coverage, mean_inter
 Row = dict[str, Any]
 
 
-def table(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> list[Row]:
+def average_systems(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> list[Row]:
     """The mean and interval of every metric for every system, in order of first appearance.
 
     A metric's entry holds mean, low, high, `images` and `people`, how many have a figure, and `over`, what was
@@ -44,7 +44,7 @@ def table(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> list[Row]:
     return found
 
 
-def differences(
+def average_differences(
     rows: Sequence[Row], pairs: Sequence[tuple[str, str, str]], metrics: Sequence[str], seed: int
 ) -> list[Row]:
     """For each (name, key, key) of `pairs` and each metric, the mean over images of the first minus the second.
@@ -95,7 +95,7 @@ def _difference(values: dict[str, float], rows: dict[str, Row], key: tuple[int |
     }
 
 
-def told_interval(people: Sequence[str]) -> str:
+def describe_interval(people: Sequence[str]) -> str:
     """What the intervals are, and how far they can be trusted: few people say little, however many images they have."""
     unit, count = bootstrap_unit(people), len(set(people))
     if len(people) == 1:

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow.parquet as pq
 
 from degrade.operations.pixels import shrink
-from degrade.sampling import make_generator
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.runtime.files import sha256_bytes
-from manifests.runtime.png_files import decode_own_png
+from train.benchmark.draw_references import CaseFaces, draw_references
 from train.benchmark.frozen_benchmark import (
-    Benchmark,
-    crops_of,
-    embeddings_of,
-    face_of,
+    faces_by_picture,
     has_embeddings,
     is_benchmark,
     load_benchmark,
-    lq_of,
+    read_crops,
+    read_embeddings,
+    read_lq,
 )
-from train.data.snapshot import FACES
 
 
 @dataclass(frozen=True)
@@ -60,19 +53,7 @@ class FrozenSet:
     cases: tuple[Case, ...]  # ordered by face id
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """The faces that one image of a frozen set is shown."""
-
-    face_id: str
-    identity_id: str
-    references: tuple[str, ...]
-    wrong: tuple[str, ...]  # none where nobody else has as many photos
-    wrong_identity_id: str | None
-    pool: tuple[str, ...] = ()  # every face that the references were drawn from
-
-
-def read_cases(
+def read_frozen_set(
     dataset: Path, size: int | None, lq_set: str | None, references: int, seed: int, harder: bool = False
 ) -> FrozenSet:
     """The frozen set of that name, or the one test set of the restorer's size; of any, where `size` is None.
@@ -85,12 +66,12 @@ def read_cases(
     is not there, not finished or of another size, LedgerBroken for an image that is not the frozen one.
     """
     if is_benchmark(dataset):
-        return read_benchmark(dataset, None, size, references)
+        return read_benchmark_set(dataset, None, size, references)
     if lq_set is not None and is_benchmark(Path(lq_set)):
-        return read_benchmark(Path(lq_set), dataset, size, references)
+        return read_benchmark_set(Path(lq_set), dataset, size, references)
     with Ledger.open(dataset) as ledger:
         name = _choose_set(ledger, lq_set, size)
-        frozen, chosen = draw_cases(ledger, name, references, seed)
+        frozen, chosen = draw_references(ledger, name, references, seed)
         others = _harder(ledger, chosen, references) if harder else {}
         drawn = {ref for case in chosen for ref in (*case.references, *case.wrong)}
         wanted = sorted(drawn.union(*(faces for kinds in others.values() for faces in kinds.values())))
@@ -121,7 +102,7 @@ def read_cases(
     return FrozenSet(name, len(frozen), cases)
 
 
-def read_benchmark(
+def read_benchmark_set(
     folder: Path, photos: Path | None = None, size: int | None = None, references: int | None = None
 ) -> FrozenSet:
     """A benchmark of `likeness freeze` as it is measured, with the first `references` of each target's references.
@@ -136,14 +117,14 @@ def read_benchmark(
         raise BadInput(f"{folder} has {card['size']} px images, the restorer works at {size} px.")
     if references is not None and references > card["references"]:
         raise BadInput(f"{folder} was frozen with {card['references']} references an image: ask for no more of them.")
-    crops, face = crops_of(found, photos), face_of(found)
+    crops, face = read_crops(found, photos), faces_by_picture(found)
     own = has_embeddings(card)
     if not own and photos is None:
         raise BadInput(
             f"{folder} was frozen without embeddings: name a dataset of the same photos first and the "
             "benchmark with --benchmark, or freeze it again with --with-embeddings."
         )
-    vector = dict(zip(*embeddings_of(found, None if own else photos), strict=True))
+    vector = dict(zip(*read_embeddings(found, None if own else photos), strict=True))
     if missing := [one for one in face.values() if one not in vector]:
         raise LedgerBroken(f"{photos} has no embedding of face {missing[0][:12]}: it must hold the photos of {folder}.")
     cases = []
@@ -153,7 +134,7 @@ def read_benchmark(
             Case(
                 case.face,
                 case.person,
-                lq_of(found, case, photos),
+                read_lq(found, case, photos),
                 crops[case.picture],
                 tuple(crops[ref] for ref in right),
                 np.stack([vector[face[ref]] for ref in right]),
@@ -165,59 +146,7 @@ def read_benchmark(
     return FrozenSet(card["set"]["name"], card["images_in_set"], tuple(cases))
 
 
-def draw_cases(
-    ledger: Ledger, name: str, references: int, seed: int, by_face: bool = False
-) -> tuple[dict[str, str], list[Drawn]]:
-    """The sha256 of every image of a frozen set by face, and what is shown with each that has a reference, by face id:
-    drawn from all photos of the person, or from those that an imported list names for the target.
-
-    The draw of a stranger follows from people's smallest faces and not from their ids, which are each dataset's own;
-    with `by_face` people are named so, too.
-    """
-    frozen = dict(ledger.query("SELECT face_id, sha256 FROM degradations WHERE lq_set = ?", name).iter_rows())
-    begun = ledger.query("SELECT detail FROM stages WHERE stage = 'degrade' AND unit = ?", name)
-    if len(begun) and len(json.loads(begun["detail"][0])["faces"]) != len(frozen):
-        raise BadInput(f"The set {name} is not finished: run the same `likeness degrade` command again.")
-    found = ledger.query(
-        """SELECT d.face_id, s.identity_id, list(r.face_id ORDER BY r.face_id) AS refs
-           FROM degradations d JOIN splits s USING (face_id) JOIN faces f USING (face_id)
-           JOIN splits r ON r.identity_id = s.identity_id AND r.status = 'ok'
-               AND r.split = CASE WHEN s.policy = 'photos' THEN 'train' ELSE s.split END
-           JOIN faces g ON g.face_id = r.face_id AND g.photo_id <> f.photo_id AND g.status = 'ok'
-           LEFT JOIN pairs p ON p.target = d.face_id AND p.policy = 'list'
-           WHERE d.lq_set = ? AND s.status = 'ok' AND (p.target IS NULL OR list_contains(p.refs, r.face_id))
-           GROUP BY ALL ORDER BY d.face_id""",
-        name,
-    )
-    shown_by = ledger.query(
-        """SELECT r.identity_id, r.face_id, g.photo_id FROM splits r JOIN faces g USING (face_id)
-           WHERE r.status = 'ok' AND g.status = 'ok' AND (r.identity_id, r.split) IN (
-               SELECT s.identity_id, CASE WHEN s.policy = 'photos' THEN 'train' ELSE s.split END
-               FROM degradations d JOIN splits s USING (face_id) WHERE d.lq_set = ?)""",
-        name,
-    )
-    photo_of = dict(ledger.query("SELECT face_id, photo_id FROM faces WHERE status = 'ok'").iter_rows())
-    called = people_by_face(ledger)
-    known_as = {by: by if by_face else person for person, by in called.items()}
-    pool: dict[str, list[tuple[str, str]]] = {}
-    for person, face, photo in shown_by.iter_rows():
-        pool.setdefault(called.get(person, person), []).append((face, photo))
-    chosen = []
-    for face, identity, refs in found.iter_rows():
-        person, right = called.get(identity, identity), _draw(refs, references, face, seed)
-        stranger, wrong = _draw_wrong(pool, person, photo_of[face], len(right), face, seed)
-        other = None if stranger is None else known_as.get(stranger, stranger)
-        chosen.append(Drawn(face, known_as.get(person, person), tuple(right), tuple(wrong), other, tuple(refs)))
-    return frozen, chosen
-
-
-def people_by_face(ledger: Ledger) -> dict[str, str]:
-    """identity_id -> a name that follows from the person's smallest face: the same for all who have the photos."""
-    smallest = ledger.query("SELECT identity_id, min(face_id) FROM memberships GROUP BY 1 ORDER BY 1").iter_rows()
-    return {person: f"p-{sha256_bytes(f'identity {face} 0'.encode())[:12]}" for person, face in smallest}
-
-
-def _harder(ledger: Ledger, chosen: Sequence[Drawn], count: int) -> dict[str, dict[str, list[str]]]:
+def _harder(ledger: Ledger, chosen: Sequence[CaseFaces], count: int) -> dict[str, dict[str, list[str]]]:
     """Of each case's pool the `count` faces of another pose, and those least alike, by face."""
     faces = sorted({face for case in chosen for face in (case.face_id, *case.pool)})
     vector = dict(zip(*ledger.read_embeddings(faces), strict=True))
@@ -229,47 +158,6 @@ def _harder(ledger: Ledger, chosen: Sequence[Drawn], count: int) -> dict[str, di
         unlike = sorted(case.pool, key=lambda ref: (float(vector[ref] @ vector[target]), ref))
         found[target] = {"turned": turned[:count], "unlike": unlike[:count]}
     return found
-
-
-def refuse_seen(dataset: Path, run: Path, cases: Sequence[Case]) -> bool:
-    """Raise LedgerBroken where the run was trained on a person of the cases (under --split-by photos: on their photo).
-
-    Answers whether it could be looked at: RUN/snapshot says what was trained on.
-    """
-    snapshot = run / "snapshot" / FACES
-    if not snapshot.is_file():
-        return False
-    table = pq.read_table(snapshot, columns=["face_id", "split"]).to_pydict()
-    trained = {face for face, split in zip(table["face_id"], table["split"], strict=True) if split == "train"}
-    tested = [case.face_id for case in cases]
-    kin = _kin(load_benchmark(dataset), set(tested)) if is_benchmark(dataset) else _kin_in_ledger(dataset, tested)
-    for face, other in kin:
-        if other in trained:
-            raise LedgerBroken(
-                f"{run} was trained on face {other[:12]}, of a person who is now in the set (face {face[:12]}): the "
-                f"dataset has changed since. Train again, into another folder."
-            )
-    return True
-
-
-def _kin(found: Benchmark, tested: set[str]) -> list[tuple[str, str]]:
-    """Every tested face with every face of its person (under --split-by photos: of its photo) in the benchmark."""
-    by = operator.attrgetter("person" if found.card["policy"] == "identity" else "photo")
-    faces: dict[str, list[str]] = {}
-    for line in found.faces:
-        faces.setdefault(by(line), []).append(line.face)
-    return [(line.face, other) for line in found.faces if line.face in tested for other in faces[by(line)]]
-
-
-def _kin_in_ledger(dataset: Path, tested: list[str]) -> list[tuple[str, str]]:
-    with Ledger.open(dataset) as ledger:
-        kin = ledger.query(
-            """SELECT a.face_id, b.face_id AS other FROM splits a JOIN faces fa USING (face_id)
-               JOIN splits b ON b.identity_id = a.identity_id JOIN faces fb ON fb.face_id = b.face_id
-               WHERE list_contains(?, a.face_id) AND (a.policy = 'identity' OR fa.photo_id = fb.photo_id)""",
-            tested,
-        )
-    return list(kin.iter_rows())
 
 
 def _choose_set(ledger: Ledger, wanted: str | None, size: int | None) -> str:
@@ -287,30 +175,6 @@ def _choose_set(ledger: Ledger, wanted: str | None, size: int | None) -> str:
         )  # fmt: skip
         raise BadInput(f"A frozen test set{f' of {size} px' if size else ''} is needed; {told}")
     return fitting[0]
-
-
-def _draw(refs: Sequence[str], count: int, face: str, seed: int) -> list[str]:
-    order = make_generator(seed, "references", face).permutation(len(refs))[:count]
-    return [refs[i] for i in order]
-
-
-def _draw_wrong(
-    pool: dict[str, list[tuple[str, str]]], person: str, photo: str, count: int, face: str, seed: int
-) -> tuple[str | None, list[str]]:
-    """Another person of the pool (faces with their photos, by person) and `count` of their faces.
-
-    Whoever, and whichever, has the smallest hash of (seed, face, candidate): a dataset that grows by a person or a
-    photo changes a draw only where the newcomer wins it. None and nothing where nobody else has so many.
-    """
-    others = {
-        other: [one for one, where in faces if where != photo] for other, faces in pool.items() if other != person
-    }
-
-    def rank(candidate: str) -> bytes:
-        return hashlib.sha256(json.dumps([seed, "wrong references", face, candidate]).encode()).digest()
-
-    stranger = min((other for other, faces in others.items() if len(faces) >= count), key=rank, default=None)
-    return stranger, sorted(others[stranger], key=rank)[:count] if stranger is not None else []
 
 
 def read_png(path: Path, sha256: str | None = None) -> np.ndarray:

@@ -94,30 +94,29 @@ def evaluate(
     Example: likeness evaluate dataset --run dataset/run --page evaluation.html
     """
     from manifests.errors import BadInput
-    from train.restore.output_paths import check_files, result_name
+    from train.run_folders import check_output_files, name_result_file
 
     mine, theirs = runs or [], restored or []
     if not mine and not theirs:
-        raise BadInput("Name a training run with --run, or a folder of restored images with --restored.")
-    check_files(page, markdown, latex)
-    set_name = _set_or_benchmark(lq_set, benchmark)
+        raise BadInput("Name a training run, or a folder of restored images with --restored.")
+    check_output_files(page, markdown, latex)
     several = len(mine) + len(theirs) > 1 or bool(theirs)
     if several and out is None:
         raise BadInput("A comparison needs a place: say --out FOLDER.")
     if not several and out is not None:
         raise BadInput("--out is for comparisons; one run's evaluation goes into its own folder.")
     if dry_run:
-        stem = (out or Path()) / "comparison" if several else mine[0] / result_name("evaluation", judge, steps)
-        _say_plan(dataset, set_name, stem, as_json)
+        stem = (out or Path()) / "comparison" if several else mine[0] / name_result_file("evaluation", judge, steps)
+        _say_plan(dataset, lq_set, stem, as_json)
         return
     from manifests.runtime.progress import show_progress
-    from train.evaluation.evaluate import METRICS_ASKED, Asked, Pictures
+    from train.evaluation.evaluate import DEFAULT_METRICS, EvaluationOptions, PagePictures
     from train.evaluation.evaluate import compare as compare_all
     from train.evaluation.evaluate import evaluate as measured
 
-    asked = Asked(
-        references=max_references,
-        metrics=_metrics(metrics, METRICS_ASKED),
+    options = EvaluationOptions(
+        references=references,
+        metrics=_metrics(metrics, DEFAULT_METRICS),
         judge=judge,
         faces=faces,
         base_model=base_model,
@@ -126,19 +125,19 @@ def evaluate(
         fid_folder=fid_folder,
         seed=seed,
     )
-    seen = Pictures() if page is not None else None
+    seen = PagePictures() if page is not None else None
     with show_progress("images", as_json) as progress:
         if several:
             assert out is not None
-            result = compare_all(mine, theirs, dataset, out, set_name, asked, progress, seen)
+            result = compare_all(mine, theirs, dataset, out, lq_set, options, progress, seen)
         else:
-            result = measured(mine[0], dataset, set_name, asked, progress, seen)
+            result = measured(mine[0], dataset, lq_set, options, progress, seen)
     _write(result, markdown, latex)
     if page is not None and seen is not None:
-        from train.evaluation.html_page import page as built
-        from train.restore.output_paths import write_text
+        from train.evaluation.html_page import render_page as built
+        from train.run_folders import write_output_text
 
-        write_text(page, built(result, seen, worst))
+        write_output_text(page, built(result, seen, pictures))
     print_evaluation(result, as_json)
 
 
@@ -172,22 +171,21 @@ def counterfactuals(
 
     Example: likeness counterfactuals dataset --run dataset/run --judge dlib --plot curve.svg
     """
-    from train.restore.output_paths import check_files, result_name
+    from train.run_folders import check_output_files, name_result_file
 
-    check_files(plot, markdown, latex)
-    set_name = _set_or_benchmark(lq_set, benchmark)
+    check_output_files(plot, markdown, latex)
     if dry_run:
-        _say_plan(dataset, set_name, run / result_name("counterfactuals", judge, steps), as_json)
+        _say_plan(dataset, lq_set, run / name_result_file("counterfactuals", judge, steps), as_json)
         return
     from manifests.runtime.progress import show_progress
-    from train.evaluation.counterfactuals import METRICS_ASKED
+    from train.evaluation.counterfactuals import DEFAULT_METRICS
     from train.evaluation.counterfactuals import counterfactuals as measured
-    from train.evaluation.counterfactuals import plot as drawn
-    from train.evaluation.evaluate import Asked
+    from train.evaluation.counterfactuals import draw_metric_curve as drawn
+    from train.evaluation.evaluate import EvaluationOptions
 
-    asked = Asked(
-        references=max_references,
-        metrics=_metrics(metrics, METRICS_ASKED),
+    options = EvaluationOptions(
+        references=references,
+        metrics=_metrics(metrics, DEFAULT_METRICS),
         judge=judge,
         faces=faces,
         base_model=base_model,
@@ -196,15 +194,15 @@ def counterfactuals(
         seed=seed,
     )
     with show_progress("images", as_json) as progress:
-        result = measured(run, dataset, set_name, asked, progress)
+        result = measured(run, dataset, lq_set, options, progress)
     _write(result, markdown, latex)
     if plot is not None:
         from manifests.errors import BadInput
-        from train.restore.output_paths import write_text
+        from train.run_folders import write_output_text
 
         if "id_target" not in result["metrics"]:
             raise BadInput("--plot draws identity to the target: name id_target in --metrics.")
-        write_text(plot, drawn(result))
+        write_output_text(plot, drawn(result))
     print_evaluation(result, as_json)
     if not as_json:
         have = ", ".join(f"{count} of {result['images']} have {k}" for k, count in result["have"].items() if k != "0")
@@ -217,9 +215,9 @@ def print_evaluation(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(result))
         return
-    from train.evaluation.text_tables import show
+    from train.evaluation.text_tables import print_result
 
-    show(result)
+    print_result(result)
 
 
 def _set_or_benchmark(lq_set: str | None, benchmark: Path | None) -> str | None:
@@ -243,11 +241,11 @@ def _metrics(told: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
 
 def _write(result: dict[str, Any], markdown: Path | None, latex: Path | None) -> None:
     from train.evaluation import text_tables as tables
-    from train.restore.output_paths import write_text
+    from train.run_folders import write_output_text
 
-    for path, text in ((markdown, tables.markdown), (latex, tables.latex)):
+    for path, text in ((markdown, tables.render_markdown), (latex, tables.render_latex)):
         if path is not None:
-            write_text(path, text(result))
+            write_output_text(path, text(result))
 
 
 def _say_plan(dataset: Path, lq_set: str | None, stem: Path, as_json: bool) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from degrade.operations.pixels import shrink
 from manifests.report.result_tables import make_notices, make_tables, make_title
-from train.evaluation.evaluate import Pictures
+from train.evaluation.evaluate import PagePictures
 
 SHOWN = 176  # pixels of a picture on the page
 STORED = 256  # at most, in the file, where a picture is larger
@@ -20,7 +20,7 @@ QUALITY = 82  # of WebP
 REFERENCES = 4  # shown of an image's
 
 
-def page(result: dict[str, Any], pictures: Pictures, images: int) -> str:
+def render_page(result: dict[str, Any], pictures: PagePictures, images: int) -> str:
     """One HTML file with nothing outside it.
 
     At most `images` images, the worst by identity to the target, where it was measured, else by the first metric, of
@@ -44,15 +44,15 @@ def page(result: dict[str, Any], pictures: Pictures, images: int) -> str:
     cases = [
         {
             "face": case.face_id,
-            "lq": embedded(case.lq),
-            "target": embedded(case.target),
-            "references": [embedded(crop, STORED // 2) for crop in case.references[:REFERENCES]],
+            "lq": encode_picture(case.lq),
+            "target": encode_picture(case.target),
+            "references": [encode_picture(crop, STORED // 2) for crop in case.references[:REFERENCES]],
             "restored": [
                 {
                     "key": key,
                     "system": names[key],
                     "reason": row["reason"],
-                    "picture": None if row["reason"] else embedded(pictures.of[case.face_id, key]),
+                    "picture": None if row["reason"] else encode_picture(pictures.of[case.face_id, key]),
                 }
                 for key, row in of[case.face_id].items()
                 if key != "lq"
@@ -90,7 +90,7 @@ def _leader(result: dict[str, Any]) -> str:
     return next((key for key in keys if key.split("/")[-1] == str(result["references"])), keys[0])
 
 
-def embedded(image: np.ndarray, size: int = STORED) -> str:
+def encode_picture(image: np.ndarray, size: int = STORED) -> str:
     """A picture, uint8 (S, S, 3), as a data URL, at most `size` pixels a side."""
     small = shrink(image, size) if image.shape[0] > size else image
     done, data = cv2.imencode(".webp", np.ascontiguousarray(small[:, :, ::-1]), [cv2.IMWRITE_WEBP_QUALITY, QUALITY])

@@ -10,7 +10,7 @@ Figure = Mapping[str, float]  # mean, low, high
 BLUE, ORANGE, GRAY = "#1f6fb4", "#c2571a", "#777"
 
 
-def curve(
+def draw_curve(
     counts: Mapping[int, Figure], others: Mapping[str, Figure], lq: Figure | None, title: str, caption: str = ""
 ) -> str:
     """`counts` by number of references, `others` by what they are, with a caption below, `lq` the input itself;

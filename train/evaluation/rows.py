@@ -15,51 +15,53 @@ from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
 from manifests.errors import BadInput
 from manifests.runtime.text import make_printable
-from manifests.runtime.untrusted_images import Read
+from train.data.landmarks import find_landmarks
+from train.data.tensors import to_image, to_tensor
 from train.evaluation.cases import Case
-from train.evaluation.systems import Embed, System, shown
+from train.evaluation.systems import Embed, System, select_references
 from train.metrics.measure import Measure
 from train.metrics.registry import METRICS
 from train.models.restorer import Restorer
-from train.restore.output_paths import photos_in
-from train.restore.reference_photos import landmarks_of, shown_for, to_image, to_tensor
-from train.restore.restore import run_model
+from train.restore.load import run_model
+from train.restore.output_paths import list_photos
+from train.restore.reading import Read
+from train.restore.reference_photos import warp_references
 
 Row = dict[str, Any]
-Keep = Callable[[Row, np.ndarray], None]  # what is done with a row's picture
+OnImage = Callable[[Row, np.ndarray], None]  # what is done with a row's picture
 
 
-def restored_rows(
+def measure_systems(
     case: Case,
     model: Restorer,
     measure: Measure,
     systems: Sequence[System],
     recognizer: FaceModels,
     names: Sequence[str],
-    keep: Keep = lambda *_: None,
+    keep: OnImage = lambda *_: None,
 ) -> Iterator[Row]:
     """A row a system; none where a system has no references of its kind to show.
 
     `recognizer` embeds and finds landmarks for the restorer, as in `restore`: where the recipe warps, references are
     warped to those found on the LQ input.
     """
-    embed = embedder(recognizer)
+    embed = make_embedder(recognizer)
     warps = "warped" in model.config.parts
-    seen_at = landmarks_of(case.lq, recognizer) if warps else None
+    seen_at = find_landmarks(case.lq, recognizer) if warps else None
     for system in systems:
         row = _row(case, system.key, system.name)
         if not system.restored:
-            yield input_row(case, measure, names, keep)
+            yield measure_input(case, measure, names, keep)
             continue
-        references = shown(case, system, embed)
+        references = select_references(case, system, embed)
         if references is None:
             continue
         row["references"] = len(references.crops)
         if system.of == "wrong":
             row["shown_identity_id"] = case.wrong_identity_id
         if warps:
-            own = tuple(landmarks_of(to_image(crop), recognizer) for crop in references.crops)
-            references = shown_for(model, replace(references, landmarks=own), seen_at)
+            own = tuple(find_landmarks(to_image(crop), recognizer) for crop in references.crops)
+            references = warp_references(model, replace(references, landmarks=own), seen_at)
         found = run_model(model, to_tensor(case.lq)[None], references)[0]
         if not bool(torch.isfinite(found).all()):
             yield _unmeasured(row, "the restorer gave numbers that are none", names)
@@ -68,7 +70,7 @@ def restored_rows(
         yield _measured(row, case, to_image(found), measure, names, keep)
 
 
-def embedder(recognizer: FaceModels) -> Embed:
+def make_embedder(recognizer: FaceModels) -> Embed:
     """What embeds crops in the FFHQ template."""
 
     def embed(crops: Sequence[np.ndarray]) -> np.ndarray:
@@ -77,7 +79,7 @@ def embedder(recognizer: FaceModels) -> Embed:
     return embed
 
 
-def files_of(folder: Path, cases: Sequence[Case]) -> tuple[dict[str, Path], list[str]]:
+def match_files(folder: Path, cases: Sequence[Case]) -> tuple[dict[str, Path], list[str]]:
     """The file of each case in somebody's folder, by face, and the names of files that belong to none.
 
     A file belongs to the case whose face id its name without suffix is, or begins with before an underscore, as many
@@ -86,7 +88,7 @@ def files_of(folder: Path, cases: Sequence[Case]) -> tuple[dict[str, Path], list
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder: name one with restored images, called as those of the frozen set.")
     faces, found, extra = {case.face_id for case in cases}, dict[str, Path](), list[str]()
-    for path in photos_in(folder):
+    for path in list_photos(folder):
         face = path.stem if path.stem in faces else path.stem.split("_")[0]
         if face not in faces:
             extra.append(path.name)
@@ -99,12 +101,12 @@ def files_of(folder: Path, cases: Sequence[Case]) -> tuple[dict[str, Path], list
     return found, extra
 
 
-def input_row(case: Case, measure: Measure, names: Sequence[str], keep: Keep = lambda *_: None) -> Row:
+def measure_input(case: Case, measure: Measure, names: Sequence[str], keep: OnImage = lambda *_: None) -> Row:
     """The row of the LQ input itself."""
     return _measured(_row(case, "lq", "LQ input"), case, case.lq, measure, names, keep)
 
 
-def outsiders_row(
+def measure_file(
     case: Case,
     path: Path | None,
     key: str,
@@ -112,7 +114,7 @@ def outsiders_row(
     measure: Measure,
     names: Sequence[str],
     read: Read,
-    keep: Keep = lambda *_: None,
+    keep: OnImage = lambda *_: None,
 ) -> Row:
     """The row of an image that somebody else restored, with a reason where `read` or the measures cannot have it."""
     row = _row(case, key, name)
@@ -140,7 +142,7 @@ def _row(case: Case, key: str, name: str) -> Row:
     }
 
 
-def _measured(row: Row, case: Case, image: np.ndarray, measure: Measure, names: Sequence[str], keep: Keep) -> Row:
+def _measured(row: Row, case: Case, image: np.ndarray, measure: Measure, names: Sequence[str], keep: OnImage) -> Row:
     values: Mapping[str, float] = measure(image, case.target, case.references, case.wrong)
     keep(row, image)
     return row | {name: values.get(name, math.nan) for name in names}
@@ -150,6 +152,6 @@ def _unmeasured(row: Row, reason: str, names: Sequence[str]) -> Row:
     return row | dict.fromkeys(names, math.nan) | {"reason": reason}
 
 
-def per_image(names: Sequence[str]) -> list[str]:
+def select_image_metrics(names: Sequence[str]) -> list[str]:
     """Those of the metrics that an image has."""
     return [name for name in names if METRICS[name].scope != "set"]

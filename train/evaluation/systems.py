@@ -9,11 +9,12 @@ import cv2
 import numpy as np
 import torch
 
+from train.data.tensors import to_tensor
 from train.evaluation.cases import Case
-from train.restore.reference_photos import References, to_tensor
+from train.restore.reference_photos import References
 
 BLUR = 0.03  # deviation of the Gaussian on blurred references, share of the side: 4 px at 128, 15 at 512 (ours)
-CURVE = (0, 1, 2, 4, 8)  # numbers of references
+REFERENCE_COUNTS = (0, 1, 2, 4, 8)  # numbers of references
 
 # photos (S, S, 3) uint8 in the FFHQ template -> float32 (K, d) unit rows of the recognizer that the restorer knows
 Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
@@ -33,7 +34,7 @@ class System:
     restored: bool = True  # False: the LQ input itself
 
 
-def systems(references: int, counts: Sequence[int] = ()) -> tuple[System, ...]:
+def list_systems(references: int, counts: Sequence[int] = ()) -> tuple[System, ...]:
     """The rows with up to `references` references, and with each number in `counts` that lies between."""
     between = sorted({count for count in counts if 0 < count < references})
     return (
@@ -45,14 +46,14 @@ def systems(references: int, counts: Sequence[int] = ()) -> tuple[System, ...]:
     )
 
 
-def counterfactual_systems(references: int) -> tuple[System, ...]:
+def list_counterfactual_systems(references: int) -> tuple[System, ...]:
     """The curve over K, with `references` among them, and as many shown in every way that is not as it should be.
 
     Nobody's age is in a ledger: the photos least alike by embedding stand for another age.
     """
     curve = [
         System(str(count), f"{count} reference{'s' * (count != 1)}" if count else "restored, no reference", count)
-        for count in sorted({*CURVE, references})
+        for count in sorted({*REFERENCE_COUNTS, references})
     ]
     told = (
         System(f"shuffled{references}", "the same, in another order", references, altered="shuffled"),
@@ -65,19 +66,19 @@ def counterfactual_systems(references: int) -> tuple[System, ...]:
     return (System("lq", "LQ input", restored=False), *curve, *told)
 
 
-def compared(references: int) -> tuple[tuple[str, str, str], ...]:
+def list_differences(references: int) -> tuple[tuple[str, str, str], ...]:
     """The differences that say whether references help, and whether it matters whose they are: name, key, key."""
     full, wrong = str(references), f"wrong{references}"
     return ("right - none", full, "0"), ("right - wrong", full, wrong), ("none - LQ", "0", "lq")
 
 
-def counterfactual_differences(references: int) -> tuple[tuple[str, str, str], ...]:
+def list_counterfactual_differences(references: int) -> tuple[tuple[str, str, str], ...]:
     """Those, and what each departure from the right references costs."""
     ways = ("shuffled", "repeated", "blurred", "turned", "unlike")
-    return (*compared(references), *((f"right - {way}", str(references), f"{way}{references}") for way in ways))
+    return (*list_differences(references), *((f"right - {way}", str(references), f"{way}{references}") for way in ways))
 
 
-def shown(case: Case, system: System, embed: Embed) -> References | None:
+def select_references(case: Case, system: System, embed: Embed) -> References | None:
     """The references that `system` is shown for `case`; None where there are none of the kind.
 
     Fewer are the first of more, so that a curve over their number adds photos and exchanges none. Blurred ones are

@@ -22,7 +22,7 @@ from manifests.report.result_tables import (
 )
 
 
-def show(result: Result) -> None:
+def print_result(result: Result) -> None:
     """Print it, in short: three digits, no zero before the point, as many metrics as the terminal is wide for."""
     console = Console()
     fits = max(3, (console.width - 16) // 12)
@@ -48,7 +48,7 @@ def _printed(name: str, first: str, heads: list[str], rows: list[list[str]]) -> 
     return table
 
 
-def markdown(result: Result) -> str:
+def render_markdown(result: Result) -> str:
     """The same as GitHub's Markdown."""
 
     def lines(head: list[str], rows: list[list[str]]) -> list[str]:
@@ -81,7 +81,7 @@ _ESCAPED = {c: f"\\{c}" for c in "&%$#_{}"} | {
 }
 
 
-def latex(result: Result) -> str:
+def render_latex(result: Result) -> str:
     """The same for a paper that uses booktabs. The best mean is bold, of the systems but the LQ input and but those
     that have fewer images than others: who leaves out the hard ones has an easy mean."""
 

@@ -27,7 +27,7 @@ from torch import nn
 from manifests.errors import BadInput, LikenessError
 from manifests.runtime import files as storage
 from train.fit.ema import trained
-from train.restore.output_paths import SAMPLES
+from train.run_folders import SAMPLES
 
 if TYPE_CHECKING:
     from train.fit.engine import Engine

@@ -135,7 +135,7 @@ def run_training(
     from train.fit.objective import check_weights
     from train.fit.settings import Settings, check_images, decided
     from train.recipes import find_recipe
-    from train.restore.output_paths import check_run_folder
+    from train.run_folders import check_run_folder
 
     chosen = find_recipe(recipe) if isinstance(recipe, str) else recipe
     told, ready = settings or Settings(), (source / FACTS).is_file()
@@ -170,7 +170,7 @@ def run_training(
 def _say_plan(source: Path, out: Path, recipe: Recipe, images: int | None, seed: int, settings: Settings) -> None:
     from train.data.snapshot import FACTS, load_snapshot, plan_snapshot
     from train.fit.dry_run import measured, resolved
-    from train.restore.output_paths import check_run_folder
+    from train.run_folders import check_run_folder
 
     ready = (source / FACTS).is_file()
     check_run_folder(out)
@@ -251,13 +251,14 @@ def restore(
 
     Example: likeness restore old.jpg --reference her1.jpg --reference her2.jpg --run dataset/run --out restored
     """
-    from train.restore.log import kept_entries
-    from train.restore.output_paths import check_files, outputs_of
+    from train.restore.log import select_earlier_entries
+    from train.restore.output_paths import plan_outputs
+    from train.run_folders import check_output_files
 
-    check_files(page, page_data)
+    check_output_files(page, sheet)
     if dry_run:
-        todo, unreadable = outputs_of(inputs, out)
-        kept_entries(out, todo, None)
+        todo, unreadable = plan_outputs(inputs, out)
+        select_earlier_entries(out, todo, None)
         if as_json:
             rows_of_plan = [{"photo": str(path), "output": str(target)} for path, target in todo]
             typer.echo(json.dumps([*rows_of_plan, *({"photo": str(f), "reason": why} for f, why in unreadable)]))
@@ -268,11 +269,11 @@ def restore(
             typer.echo(make_printable(f"{folder}: {reason}"))
         return
     from manifests.runtime.progress import show_progress
-    from train.restore.contact_sheet import Sheet, sheet_page
-    from train.restore.restore import restore as restore_photos
+    from train.restore.contact_sheet import ContactSheet, render_sheet
+    from train.restore.restore import restore as run
 
-    where, notices, faces_done = _box(box), list[str](), Sheet()
-    watched = page is not None or page_data is not None
+    where, notices, faces_done = _box(box), list[str](), ContactSheet()
+    watched = page is not None or sheet is not None
     with show_progress("photos", as_json) as progress:
         rows = restore_photos(
             inputs,
@@ -285,18 +286,18 @@ def restore(
             aligned=aligned,
             box=where,
             progress=progress,
-            notice=notices.append,
-            watch=faces_done.add if watched else lambda *_: None,
+            say=notices.append,
+            on_face=faces_done.add if watched else lambda *_: None,
             limited=True,
         )
     if watched:
-        from train.restore.output_paths import write_text
+        from train.run_folders import write_output_text
 
-        facts = faces_done.facts(f"{run}", rows, weights)
+        facts = faces_done.build(f"{checkpoint}", rows, weights)
         if page is not None:
-            write_text(page, sheet_page(facts))
-        if page_data is not None:
-            write_text(page_data, json.dumps(facts))
+            write_output_text(page, render_sheet(facts))
+        if sheet is not None:
+            write_output_text(sheet, json.dumps(facts))
     for sentence in notices:
         typer.echo(sentence, err=True)
     if as_json:

@@ -20,7 +20,7 @@ from train.fit.distributed import world
 from train.fit.objective import THROUGH_RECOGNIZER
 from train.models.steps import check_steps
 from train.recipes import DIFFUSION, TINY, VRE, Recipe, model_config
-from train.restore.output_paths import RUN_CONFIG, check_run_folder
+from train.run_folders import RUN_CONFIG, check_run_folder
 
 PRECISIONS = ("fp32", "bf16")
 

@@ -40,7 +40,7 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Figures:
+class CropMeasures:
     """What is measured of a crop at the restorer's size, before and after."""
 
     sharpness: float
@@ -57,10 +57,10 @@ def defect(sharpness: float, noise: float | None, blockiness: float, bounds: Bou
     return "blocky" if blockiness > bounds.blocky else None
 
 
-def figures(crop: np.ndarray) -> Figures:
+def figures(crop: np.ndarray) -> CropMeasures:
     """Of a crop (S, S, 3), RGB uint8 in the FFHQ template."""
     gray = compute_luma(crop)
-    return Figures(measure_sharpness(crop), measure_noise(gray), measure_blockiness(gray))
+    return CropMeasures(measure_sharpness(crop), measure_noise(gray), measure_blockiness(gray))
 
 
 def change(original: np.ndarray, cleaned: np.ndarray, bounds: Bounds) -> float:
@@ -80,7 +80,13 @@ def least_identity(same_person: float, bounds: Bounds) -> float:
 
 
 def refused(
-    original: Figures, best: Figures, cleaned: Figures, identity: float, changed: float, least: float, bounds: Bounds
+    original: CropMeasures,
+    best: CropMeasures,
+    cleaned: CropMeasures,
+    identity: float,
+    changed: float,
+    least: float,
+    bounds: Bounds,
 ) -> str | None:
     """Why a cleaned target is not kept, one of REASONS, the gravest first; None where it is.
 

@@ -23,12 +23,13 @@ from manifests.runtime.png_files import encode_png
 from manifests.runtime.progress import Progress
 from train.data.crops import read_crop, read_version
 from train.data.snapshot import Snapshot
-from train.evaluation.rows import embedder
+from train.data.tensors import to_image, to_tensor
+from train.evaluation.rows import make_embedder
 from train.fit.checkpoints import WEIGHTS, newest_checkpoint
 from train.iterate.acceptance import Bounds, change, defect, figures, least_identity, refused
 from train.models.restorer import Restorer
-from train.restore.reference_photos import References, shown_for, to_image, to_tensor
-from train.restore.restore import on_device, open_restorer, run_model
+from train.restore.load import load_restorer, move_to_device, run_model
+from train.restore.reference_photos import References, warp_references
 
 STAGE = "iterate"
 BATCH = 64  # targets that a completion mark covers
@@ -48,7 +49,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Maker:
+class RoundRestorer:
     """The restorer of a round, as the ledger names it."""
 
     iteration: str
@@ -57,7 +58,7 @@ class Maker:
     sha256: str
 
 
-def defects_of(ledger: Ledger, targets: Sequence[str], bounds: Bounds) -> dict[str, str]:
+def find_defects(ledger: Ledger, targets: Sequence[str], bounds: Bounds) -> dict[str, str]:
     """What each target that is not good has, by face, in order."""
     rows = ledger.query(
         "SELECT face_id, sharpness, noise, blockiness FROM faces WHERE list_contains(?, face_id) ORDER BY face_id",
@@ -75,10 +76,10 @@ def clean(
     `snapshot` is what the round was trained on, and gives the references.
     """
     checkpoint = newest_checkpoint(run)
-    by = Maker(work.iteration, number, str(checkpoint.resolve()), sha256_file(checkpoint / WEIGHTS))
+    by = RoundRestorer(work.iteration, number, str(checkpoint.resolve()), sha256_file(checkpoint / WEIGHTS))
     config = {"checkpoint": by.sha256, "bounds": asdict(work.bounds)}
     with Ledger.open(work.dataset) as ledger:
-        defects = defects_of(ledger, targets, work.bounds)
+        defects = find_defects(ledger, targets, work.bounds)
         best, done = select_best_versions(ledger, work.iteration, number), ledger.find_finished(STAGE, config)
     row_of = {face: row for row, face in enumerate(snapshot.face_ids)}
     wanted = list(defects)
@@ -87,7 +88,7 @@ def clean(
         batch, unit = wanted[start : start + BATCH], f"{work.iteration}/clean-{number}/{start // BATCH:05d}"
         if unit not in done:
             if model is None:
-                model = on_device(open_restorer(checkpoint, work.base_model, work.steps))
+                model = move_to_device(load_restorer(checkpoint, work.base_model, work.steps))
             rows = []
             for face in batch:
                 shown = _references(snapshot, row_of[face], model)
@@ -98,7 +99,13 @@ def clean(
 
 
 def _attempt(
-    work: Work, face: str, what: str, best: CleanedVersion | None, references: References, model: Restorer, by: Maker
+    work: Work,
+    face: str,
+    what: str,
+    best: CleanedVersion | None,
+    references: References,
+    model: Restorer,
+    by: RoundRestorer,
 ) -> CleanedVersion:
     """One target restored and judged; its PNG is written where it is kept, before its row."""
     original = read_crop(work.dataset, face, model.config.size)
@@ -112,7 +119,7 @@ def _attempt(
     if bool(torch.isfinite(restored).all()):
         cleaned = to_image(restored)
         after, changed = figures(cleaned), change(original, cleaned, work.bounds)
-        vectors = embedder(work.models)([original, cleaned])
+        vectors = make_embedder(work.models)([original, cleaned])
         identity, least = float(vectors[0] @ vectors[1]), least_identity(work.models.same_person, work.bounds)
         reason = refused(before, against, after, identity, changed, least, work.bounds) or ""
         metrics |= {"after": asdict(after), "identity": identity, "least_identity": least, "change": changed}
@@ -142,6 +149,6 @@ def _references(snapshot: Snapshot, row: int, model: Restorer) -> References:
         return References(torch.zeros(0, 3, size, size), torch.zeros(0, dim))
     crops = torch.stack([to_tensor(snapshot.crops[ref]) for ref in rows])
     own = tuple(snapshot.landmarks[ref] for ref in rows)
-    return shown_for(
+    return warp_references(
         model, References(crops, torch.from_numpy(snapshot.embeddings[rows]), own), snapshot.landmarks[row]
     )

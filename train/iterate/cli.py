@@ -56,26 +56,26 @@ def iterate(
     Example: likeness iterate DATASET --rounds 2
     """
     from train.fit.settings import Settings
-    from train.iterate.iterate import Told, check, plan
+    from train.iterate.iterate import IterationOptions, check, plan
     from train.iterate.iterate import iterate as run
     from train.recipes import TINY
 
     chosen, folder = replace(chosen_recipe(recipe, base_model, preset, steps), mild=mild), out or dataset / "iterate"
-    told = Told(
+    options = IterationOptions(
         chosen,
         chosen.images if images is None else images,
         seed,
         Settings(base_model or TINY, vre, weights, identity=identity),
     )
-    check(rounds, told, folder)
+    check(rounds, options, folder)
     if dry_run:
-        targets, defects = plan(dataset, chosen, told.bounds)
+        targets, defects = plan(dataset, chosen, options.bounds)
         if as_json:
             typer.echo(json.dumps({"targets": targets, "defects": defects, "rounds": rounds, "out": str(folder)}))
             return
         said = ", ".join(f"{count} {what}" for what, count in sorted(defects.items())) or "none"
         typer.echo(
-            f"Would train {rounds + 1} rounds of {chosen.name} at {chosen.size} px, {told.images} images each, into "
+            f"Would train {rounds + 1} rounds of {chosen.name} at {chosen.size} px, {options.images} images each, into "
             f"{folder}, on {targets} targets, and clean in between those with a defect: {said}."
         )
         return
@@ -85,7 +85,7 @@ def iterate(
         done = run(
             dataset,
             folder,
-            told,
+            options,
             rounds,
             faces=faces,
             workers=workers,

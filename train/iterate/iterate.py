@@ -42,15 +42,15 @@ from train.fit.loop import train
 from train.fit.objective import check_weights
 from train.fit.settings import Settings, check_images, decided
 from train.iterate.acceptance import RULE, Bounds
-from train.iterate.clean import STAGE, Work, clean, defects_of
+from train.iterate.clean import STAGE, Work, clean, find_defects
 from train.recipes import VRE, Recipe
-from train.restore.output_paths import RUN_CONFIG
+from train.run_folders import RUN_CONFIG
 
 ABOUT = "iterate.json"
 
 
 @dataclass(frozen=True)
-class Told:
+class IterationOptions:
     """What decides an iteration beside its dataset."""
 
     recipe: Recipe
@@ -68,14 +68,14 @@ class Round:
     run: str
     images: int  # seen
     targets: int  # of the training split
-    cleaned: int  # of these, targets that are trained on in a cleaned version
-    tried: dict[str, int]  # targets that its restorer then cleaned, by defect; empty for the last round
-    kept: int
+    cleaned_targets: int  # of these, targets that are trained on in a cleaned version
+    attempts: dict[str, int]  # targets that its restorer then cleaned, by defect; empty for the last round
+    versions: int
     dropped: dict[str, int]  # by reason
 
 
 @dataclass(frozen=True)
-class Iterated:
+class IterationSummary:
     """The rounds that were finished, and why there are no more: "complete", "nothing_new" or the name of a signal."""
 
     rounds: list[Round]
@@ -86,14 +86,14 @@ def plan(dataset: Path, recipe: Recipe, bounds: Bounds) -> tuple[int, dict[str, 
     """How many training targets there are, and how many of them would be cleaned, by defect. Raises BadInput."""
     targets = planned_targets(dataset, recipe.size)
     with Ledger.open(dataset) as ledger:
-        found = defects_of(ledger, targets, bounds)
+        found = find_defects(ledger, targets, bounds)
     return len(targets), dict(Counter(found.values()))
 
 
 def iterate(
     dataset: Path,
     out: Path,
-    told: Told,
+    options: IterationOptions,
     rounds: int,
     *,
     faces: str | None = None,
@@ -101,7 +101,7 @@ def iterate(
     workers: int = 1,
     say: Callable[[str], None] = print,
     progress: Progress = lambda *_: None,
-) -> Iterated:
+) -> IterationSummary:
     """Train round 0 and `rounds` more, cleaning in between.
 
     The same call again resumes, after a kill too; more rounds go on from those that are there. `faces` says where the
@@ -110,26 +110,26 @@ def iterate(
     without training targets, for what does not go together and for an `out` of another iteration, LedgerBroken,
     ModelUnavailable or FaceModelError.
     """
-    check(rounds, told, out)
-    check_weights(told.recipe, told.settings.weights)
+    check(rounds, options, out)
+    check_weights(options.recipe, options.settings.weights)
     models = models or _models(dataset, faces)
     with lock_folder(out):
-        return _rounds(dataset, out, told, rounds, models, workers, say, progress)
+        return _rounds(dataset, out, options, rounds, models, workers, say, progress)
 
 
 def _rounds(
     dataset: Path,
     out: Path,
-    told: Told,
+    options: IterationOptions,
     rounds: int,
     models: FaceModels,
     workers: int,
     say: Callable[[str], None],
     progress: Progress,
-) -> Iterated:
-    snapshot = _snapshot(dataset, out, 0, told, models, {})
-    iteration = _claim(out, snapshot, told)
-    work = Work(dataset, iteration, models, told.bounds, told.settings.base_model, told.recipe.steps)
+) -> IterationSummary:
+    snapshot = _snapshot(dataset, out, 0, options, models, {})
+    iteration = _claim(out, snapshot, options)
+    work = Work(dataset, iteration, models, options.bounds, options.settings.base_model, options.recipe.steps)
     targets = [snapshot.face_ids[row] for row in snapshot.targets("train")]
     remove_temporary_files(dataset / VERSIONS_FOLDER / iteration)
     _drop_strayed(dataset)
@@ -141,30 +141,35 @@ def _rounds(
                 best = select_best_versions(ledger, iteration, number)
             if all(version.round < number - 1 for version in best.values()):
                 say(f"No target was cleaned after round {number - 1}: round {number} would be the same again.")
-                return Iterated(finished, "nothing_new")
-            snapshot = _snapshot(dataset, out, number, told, models, best)
+                return IterationSummary(finished, "nothing_new")
+            snapshot = _snapshot(dataset, out, number, options, models, best)
         named = partial(_named, progress, number)
-        settings = told.settings if not number else replace(told.settings, precision=_precision(out / "round-0"))
-        told_to = (told.recipe, told.images, told.seed, None, workers, settings)
+        settings = options.settings if not number else replace(options.settings, precision=_precision(out / "round-0"))
+        told_to = (options.recipe, options.images, options.seed, None, workers, settings)
         with lock_folder(run):
             ending = train(run, snapshot.folder, *told_to, say=say, progress=named)
         if ending.why != "complete":
-            return Iterated(finished, ending.why)
+            return IterationSummary(finished, ending.why)
         _note_training(dataset, iteration, number, snapshot)
         if number < rounds:
             clean(work, number, run, snapshot, targets, named)
         finished.append(_outcome(dataset, iteration, number, run, ending.images, snapshot))
         say(_sentence(finished[-1]))
-    return Iterated(finished, "complete")
+    return IterationSummary(finished, "complete")
 
 
 def _snapshot(
-    dataset: Path, out: Path, number: int, told: Told, models: FaceModels, versions: Mapping[str, CleanedVersion]
+    dataset: Path,
+    out: Path,
+    number: int,
+    options: IterationOptions,
+    models: FaceModels,
+    versions: Mapping[str, CleanedVersion],
 ) -> Snapshot:
     """What a round is trained on; one that was begun keeps what it began with."""
     run = out / f"round-{number}"
     begun = (run / RUN_CONFIG).is_file()
-    return take_snapshot(dataset, run / "snapshot", told.recipe.size, models, replace=not begun, versions=versions)
+    return take_snapshot(dataset, run / "snapshot", options.recipe.size, models, replace=not begun, versions=versions)
 
 
 def _precision(run: Path) -> str:
@@ -176,13 +181,13 @@ def _named(progress: Progress, number: int, what: str, done: int, total: int) ->
     progress(f"{what} {number}", done, total)
 
 
-def check(rounds: int, told: Told, out: Path) -> None:
+def check(rounds: int, options: IterationOptions, out: Path) -> None:
     """Raises BadInput for what can be refused before anything is loaded."""
     if rounds < 1:
         raise BadInput(f"--rounds {rounds}: say how many rounds follow the first, 1 or more.")
     if world() > 1:
         raise BadInput(f"Iterating is one process's work, and {world()} were launched: start `likeness iterate` alone.")
-    if told.recipe.name == VRE:
+    if options.recipe.name == VRE:
         raise BadInput("Recipe vre trains no restorer, so there is nothing to clean with: name another --recipe.")
     if (file := find_blocking_file(out)) is not None:
         raise BadInput(f"{make_printable(file)} is a file and an iteration is a folder: name another --out.")
@@ -194,8 +199,8 @@ def check(rounds: int, told: Told, out: Path) -> None:
                 f"no {ABOUT}): "
                 "name another --out."
             )
-    check_images(told.recipe, told.images)
-    decided(told.recipe, told.settings)
+    check_images(options.recipe, options.images)
+    decided(options.recipe, options.settings)
 
 
 def _models(dataset: Path, spec: str | None) -> FaceModels:
@@ -213,16 +218,16 @@ def _models(dataset: Path, spec: str | None) -> FaceModels:
     return models
 
 
-def _claim(out: Path, snapshot: Snapshot, told: Told) -> str:
+def _claim(out: Path, snapshot: Snapshot, options: IterationOptions) -> str:
     """The iteration's name, by which the ledger knows it; written into OUT/iterate.json, or compared with it."""
     facts = {
         "faces": snapshot.facts["manifest"],
-        "recipe": json.loads(json.dumps(asdict(told.recipe))),
-        "images": told.images,
-        "seed": told.seed,
-        "identity": told.settings.identity,
-        "base_model": told.settings.base_model,
-        "bounds": asdict(told.bounds),
+        "recipe": json.loads(json.dumps(asdict(options.recipe))),
+        "images": options.images,
+        "seed": options.seed,
+        "identity": options.settings.identity,
+        "base_model": options.settings.base_model,
+        "bounds": asdict(options.bounds),
         "rule": RULE,
     }
     facts["iteration"] = hash_config(facts)[:12]
@@ -276,7 +281,7 @@ def _outcome(dataset: Path, iteration: str, number: int, run: Path, images: int,
             number,
         ).rows(named=True)
 
-    def counted(key: str, of: Iterable[dict[str, Any]]) -> dict[str, int]:
+    def count_by(key: str, of: Iterable[dict[str, Any]]) -> dict[str, int]:
         found: Counter[str] = Counter()
         for row in of:
             found[row[key]] += row["n"]
@@ -288,17 +293,17 @@ def _outcome(dataset: Path, iteration: str, number: int, run: Path, images: int,
         run=str(run),
         images=images,
         targets=len(targets),
-        cleaned=sum(snapshot.versions[row] is not None for row in targets),
-        tried=counted("defect", rows),
-        kept=sum(row["n"] for row in rows if row["status"] == "ok"),
-        dropped=counted("reason", (row for row in rows if row["status"] != "ok")),
+        cleaned_targets=sum(snapshot.versions[row] is not None for row in targets),
+        attempts=count_by("defect", rows),
+        versions=sum(row["n"] for row in rows if row["status"] == "ok"),
+        dropped=count_by("reason", (row for row in rows if row["status"] != "ok")),
     )
 
 
 def _sentence(done: Round) -> str:
-    told = f"round {done.round}  trained on {done.targets} targets, {done.cleaned} of them cleaned"
-    if not done.tried:
+    told = f"round {done.round}  trained on {done.targets} targets, {done.cleaned_targets} of them cleaned"
+    if not done.attempts:
         return told
-    tried = ", ".join(f"{n} {what}" for what, n in done.tried.items())
+    tried = ", ".join(f"{n} {what}" for what, n in done.attempts.items())
     lost = "".join(f", {n} {why}" for why, n in done.dropped.items())
-    return f"{told}; restored {tried}: {done.kept} kept{lost}"
+    return f"{told}; restored {tried}: {done.versions} kept{lost}"

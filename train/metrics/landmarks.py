@@ -11,7 +11,7 @@ import numpy as np
 from curate.faces.align import FFHQ_SIZE
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels
-from train.restore.reference_photos import landmarks_of
+from train.data.landmarks import find_landmarks
 
 # Among 68 iBUG points, as in ASFFNet's choice of a reference: brows with eyes, and the mouth
 EYES = (*range(17, 27), *range(36, 48))
@@ -39,7 +39,7 @@ def find_5_points(image: np.ndarray, judge: FaceModels) -> np.ndarray:
 
     In pixels of a 512 px crop.
     """
-    found = landmarks_of(image, judge)
+    found = find_landmarks(image, judge)
     if found is None:
         return np.full((5, 2), math.nan)
     return np.asarray((np.asarray(found, np.float64) + 0.5) * (FFHQ_SIZE / image.shape[0]) - 0.5)

@@ -29,6 +29,7 @@ from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels
 from manifests.errors import BadInput, LikenessError
 from train.backbones import load_backbone
+from train.data.tensors import to_tensor
 from train.metrics import deg_recognizer, fid, landmarks, lpips_dists, no_reference
 from train.metrics.identity import SAME_IMAGE, angle_degrees, embedding, id_references, id_target
 from train.metrics.landmarks import (
@@ -43,7 +44,6 @@ from train.metrics.landmarks import (
 from train.metrics.psnr_ssim import ms_ssim, psnr, ssim
 from train.metrics.reference_copying import copy_ratio, takeover
 from train.metrics.registry import METRICS
-from train.restore.reference_photos import to_tensor
 
 
 class Measure(Protocol):

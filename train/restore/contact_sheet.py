@@ -13,12 +13,13 @@ import jinja2
 import numpy as np
 
 from manifests.runtime.text import make_printable
-from train.evaluation.html_page import REFERENCES, SHOWN, STORED, embedded
+from train.data.tensors import to_image, to_tensor
+from train.evaluation.html_page import REFERENCES, SHOWN, STORED, encode_picture
 from train.metrics.measure import explain_missing
 from train.metrics.no_reference import WEIGHTS, load_no_reference
 from train.metrics.registry import METRICS
-from train.restore.reference_photos import References, to_image, to_tensor
-from train.restore.restore import PhotoDone
+from train.restore.reference_photos import References
+from train.restore.restore_photo import PhotoOutcome
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class _Face:
 
 
 @dataclass
-class Sheet:
+class ContactSheet:
     """The faces of one call of `restore`; `add` is its `watch`."""
 
     faces: list[_Face] = field(default_factory=list)
@@ -40,7 +41,7 @@ class Sheet:
         seen = tuple(to_image(crop) for crop in references.crops[:REFERENCES])
         self.faces.append(_Face(str(photo), lq, seen, restored))
 
-    def facts(self, restorer: str, rows: Sequence[PhotoDone], weights: Path | None) -> dict[str, Any]:
+    def build(self, restorer: str, rows: Sequence[PhotoOutcome], weights: Path | None) -> dict[str, Any]:
         """What a page says, plain enough for JSON: every picture a data URL, no path but the restorer's.
 
         `likeness report` shows what lies in RUN/restored/ as it is (manifests/report/runs.py). No-reference metrics
@@ -60,9 +61,9 @@ class Sheet:
                 {
                     "photo": make_printable(Path(face.photo).name),
                     "reason": make_printable(said.get(face.photo) or ""),
-                    "lq": embedded(face.lq),
-                    "restored": embedded(face.restored),
-                    "references": [embedded(crop, STORED // 2) for crop in face.references],
+                    "lq": encode_picture(face.lq),
+                    "restored": encode_picture(face.restored),
+                    "references": [encode_picture(crop, STORED // 2) for crop in face.references],
                     "figures": _figures(judges, face),
                 }
                 for face in self.faces
@@ -77,8 +78,8 @@ class Sheet:
         }  # fmt: skip
 
 
-def sheet_page(facts: dict[str, Any]) -> str:
-    """One HTML file of `Sheet.facts` with nothing outside it."""
+def render_sheet(facts: dict[str, Any]) -> str:
+    """One HTML file of `ContactSheet.build` with nothing outside it."""
     loader = jinja2.PackageLoader("train.restore", "")
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("sheet.html.j2")
     return template.render(facts, shown=SHOWN)

@@ -26,7 +26,7 @@ def entry(row: Entry, photo: Path, target: Path, out: Path, settings: str) -> En
     return {**row, "source": _absolute(photo), "place": str(target.relative_to(out)), "settings": settings}
 
 
-def kept_entries(out: Path, todo: Sequence[tuple[Path, Path]], settings: str | None) -> list[Entry]:
+def select_earlier_entries(out: Path, todo: Sequence[tuple[Path, Path]], settings: str | None) -> list[Entry]:
     """The lines of earlier calls that a call for (photo, target) in `todo` leaves standing.
 
     Raises BadInput where a target is there already and is not this photo restored with these settings (None: any).

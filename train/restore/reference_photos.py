@@ -11,22 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from curate.faces.align import (
-    FFHQ_512,
-    FFHQ_SIZE,
-    align_face,
-    crop_for_recognizer,
-    fit_similarity,
-    scale_template,
-    transform_points,
-)
-from curate.faces.interface import Detection, FaceDetector, FaceModels
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
+from curate.faces.interface import FaceModels
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput
 from manifests.runtime.text import make_printable
-from manifests.runtime.untrusted_images import Read, read_picture
+from train.data.landmarks import detect_faces, landmarks_in_crop, largest_face
+from train.data.tensors import to_image, to_tensor
 from train.models.restorer import Restorer
-from train.restore.output_paths import photos_in
+from train.restore.output_paths import list_photos
+from train.restore.reading import Read, read_photo
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ class References:
     landmarks: tuple[np.ndarray | None, ...] = ()  # (5, 2) in pixels of each crop, None where none were found
 
 
-def reference_files(references: Sequence[Path], inputs: Sequence[Path]) -> list[tuple[Path, Path | None]]:
+def list_reference_files(references: Sequence[Path], inputs: Sequence[Path]) -> list[tuple[Path, Path | None]]:
     """Every reference photo, with the folder that it was found in where a folder was named.
 
     The photos that are to be restored are no references of themselves. Raises BadInput for a folder without a file.
@@ -49,7 +43,7 @@ def reference_files(references: Sequence[Path], inputs: Sequence[Path]) -> list[
         if not path.is_dir():
             found.append((path, None))
             continue
-        inside = [photo for photo in photos_in(path) if os.path.realpath(photo) not in own]
+        inside = [photo for photo in list_photos(path) if os.path.realpath(photo) not in own]
         if not inside:
             raise BadInput(
                 f"There is no file in {make_printable(path)}: name photos, or a folder of photos, as --reference."
@@ -62,10 +56,10 @@ def read_references(
     files: Sequence[tuple[Path, Path | None]],
     model: Restorer,
     models: FaceModels,
-    notice: Callable[[str], None] = lambda _: None,
-    read: Read = read_picture,
+    say: Callable[[str], None] = lambda _: None,
+    read: Read = read_photo,
 ) -> References:
-    """The largest face of every photo of `reference_files`; `notice` is told where there were several.
+    """The largest face of every photo of `list_reference_files`; `notice` is told where there were several.
 
     Raises BadInput for a photo that cannot be read or shows no face; of a folder `notice` is told which those are, and
     BadInput is raised where it has no other.
@@ -84,20 +78,19 @@ def read_references(
         except BadInput as error:
             if folder is None:
                 raise
-            notice(f"Left out of the references: {error}")
+            say(f"Left out of the references: {error}")
             continue
         if folder is not None:
             used.add(folder)
         if len(found) > 1:
-            notice(
+            say(
                 f"The reference {make_printable(path)} shows {len(found)} faces and the largest was taken for "
-                "the person: "
-                "crop the photo where that is somebody else."
+                "the person: crop the photo where that is somebody else."
             )
-        face = _largest(found)
+        face = largest_face(found)
         crop = align_face(image, face.landmarks5, FFHQ_512, FFHQ_SIZE)
         crops.append(to_tensor(shrink(crop, size)))
-        landmarks.append(in_crop(face.landmarks5, size))
+        landmarks.append(landmarks_in_crop(face.landmarks5, size))
         chips.append(crop_for_recognizer(crop, models.template, models.size))
     if useless := next((folder for _, folder in files if folder is not None and folder not in used), None):
         raise BadInput(f"No photo in the folder of references {make_printable(useless)} shows a face: name another.")
@@ -106,13 +99,7 @@ def read_references(
     return References(torch.stack(crops), torch.from_numpy(models.embed(np.stack(chips))), tuple(landmarks))
 
 
-def landmarks_of(crop: np.ndarray, models: FaceModels | FaceDetector) -> np.ndarray | None:
-    """The five points (5, 2) of the largest face in an aligned crop, in its pixels; None where none is found."""
-    found = detect_faces(crop, models)
-    return _largest(found).landmarks5 if found else None
-
-
-def shown_for(model: Restorer, references: References, landmarks5: np.ndarray | None) -> References:
+def warp_references(model: Restorer, references: References, landmarks5: np.ndarray | None) -> References:
     """What a restorer is shown of `references` for an input with these landmarks (5, 2), in pixels of its LQ crop.
 
     Where its recipe has the part `warped` they are warped to the landmarks (ReFine); a reference without landmarks or
@@ -129,35 +116,3 @@ def shown_for(model: Restorer, references: References, landmarks5: np.ndarray | 
             with suppress(ValueError):
                 crops[i] = to_tensor(warp_to(to_image(crops[i]), own, landmarks5))
     return replace(references, crops=torch.stack(crops))
-
-
-def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """uint8 (H, W, 3) -> float32 (3, H, W), 0..1."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-
-
-def to_image(tensor: torch.Tensor) -> np.ndarray:
-    """float32 (3, H, W), 0..1 -> uint8 (H, W, 3)."""
-    return (tensor.clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).contiguous().numpy()
-
-
-def detect_faces(image: np.ndarray, models: FaceModels | FaceDetector) -> list[Detection]:
-    """The detections that the detector believes and that can be aligned."""
-    return [one for one in models.detect(image) if one.score >= models.min_score and _alignable(one.landmarks5)]
-
-
-def _alignable(landmarks5: np.ndarray) -> bool:
-    try:
-        fit_similarity(landmarks5, FFHQ_512)
-    except ValueError:
-        return False
-    return True
-
-
-def in_crop(landmarks5: np.ndarray, size: int) -> np.ndarray:
-    """Landmarks (5, 2) of a photo, in pixels of the crop of `size` that is aligned by them."""
-    return transform_points(landmarks5, fit_similarity(landmarks5, scale_template(FFHQ_512, FFHQ_SIZE, size)))
-
-
-def _largest(found: Sequence[Detection]) -> Detection:
-    return max(found, key=lambda one: (one.box[2] - one.box[0]) * (one.box[3] - one.box[1]))

@@ -26,11 +26,20 @@ from manifests.ledger.records import Degradation, Face, Membership, Split
 from tests.doubles import curate as doubles
 from tests.places import REPOSITORY, Run
 from tests.train.evaluation.test_evaluate import Copying
-from train.benchmark.freeze import Frozen, freeze
-from train.benchmark.frozen_benchmark import CARD, CASES, EMBEDDINGS, FACES, benchmark_id, is_benchmark, load_benchmark
-from train.benchmark.leaks import check_dataset
-from train.evaluation.cases import Case, read_benchmark, read_cases, refuse_seen
-from train.evaluation.evaluate import Asked, evaluate
+from train.benchmark.freeze import FreezeSummary, freeze
+from train.benchmark.frozen_benchmark import (
+    CARD,
+    CASES,
+    EMBEDDINGS,
+    FACES,
+    hash_benchmark,
+    is_benchmark,
+    load_benchmark,
+)
+from train.benchmark.leaks import find_dataset_leaks
+from train.evaluation.cases import Case, read_benchmark_set, read_frozen_set
+from train.evaluation.evaluate import EvaluationOptions, evaluate
+from train.evaluation.training_overlap import check_not_trained_on
 from train.models.restorer import Restorer
 
 SIZE = 32
@@ -132,10 +141,10 @@ def test_embeddings_leave_the_dataset_only_where_they_are_asked_for_in_so_many_w
     data = b"".join(contents(bench).values())
     assert not (bench / EMBEDDINGS).exists() and not any(vector in data for vector in vectors)
     with pytest.raises(BadInput, match="frozen without embeddings"):
-        read_benchmark(bench)
-    assert len(read_benchmark(bench, made).cases) > 0
+        read_benchmark_set(bench)
+    assert len(read_benchmark_set(bench, made).cases) > 0
     freeze(made, bench, with_pictures=True, with_embeddings=True)
-    assert (bench / EMBEDDINGS).exists() and len(read_benchmark(bench).cases) > 0
+    assert (bench / EMBEDDINGS).exists() and len(read_benchmark_set(bench).cases) > 0
     freeze(made, bench, with_pictures=True)  # what was asked for stays
     assert (bench / EMBEDDINGS).exists()
 
@@ -143,12 +152,12 @@ def test_embeddings_leave_the_dataset_only_where_they_are_asked_for_in_so_many_w
 @pytest.mark.parametrize("pictures", [True, False])
 def test_a_benchmark_reads_back_as_the_set_it_was_frozen_from(made: Path, tmp_path: Path, pictures: bool) -> None:
     done = freeze(made, tmp_path / "bench", references=3, with_pictures=pictures, with_embeddings=pictures)
-    wanted = read_cases(made, SIZE, None, 3, seed=0)
+    wanted = read_frozen_set(made, SIZE, None, 3, seed=0)
     if pictures:
         shutil.move(tmp_path / "bench", tmp_path / "moved")  # it depends on no place
-        found = read_cases(tmp_path / "moved", SIZE, None, 3, seed=5)
+        found = read_frozen_set(tmp_path / "moved", SIZE, None, 3, seed=5)
     else:
-        found = read_cases(made, SIZE, str(tmp_path / "bench"), 3, seed=5)
+        found = read_frozen_set(made, SIZE, str(tmp_path / "bench"), 3, seed=5)
     assert (found.name, found.images, len(found.cases)) == (wanted.name, wanted.images, len(wanted.cases))
     assert done.cases == len(found.cases) > 0 and any(case.wrong for case in found.cases)
     assert all(same(a, b) for a, b in zip(found.cases, wanted.cases, strict=True))
@@ -161,14 +170,14 @@ def test_fewer_references_are_the_first_of_those_that_were_frozen_and_more_are_r
     made: Path, tmp_path: Path
 ) -> None:
     freeze(made, tmp_path / "bench", references=3, with_pictures=True, with_embeddings=True)
-    all_of_them, two = (read_benchmark(tmp_path / "bench", None, SIZE, count).cases for count in (None, 2))
+    all_of_them, two = (read_benchmark_set(tmp_path / "bench", None, SIZE, count).cases for count in (None, 2))
     for a, b in zip(all_of_them, two, strict=True):
         assert len(b.references) == 2 and np.array_equal(a.references[:2], b.references)
         assert np.array_equal(a.reference_embeddings[:2], b.reference_embeddings)
     with pytest.raises(BadInput, match="frozen with 3 references"):
-        read_benchmark(tmp_path / "bench", None, SIZE, 4)
+        read_benchmark_set(tmp_path / "bench", None, SIZE, 4)
     with pytest.raises(BadInput, match=f"{SIZE} px images, the restorer works at 64 px"):
-        read_benchmark(tmp_path / "bench", None, 64)
+        read_benchmark_set(tmp_path / "bench", None, 64)
 
 
 def test_the_same_command_again_writes_nothing_or_what_is_missing_and_adds_pictures(own: Path, tmp_path: Path) -> None:
@@ -272,18 +281,18 @@ def test_a_picture_that_is_gone_or_changed_is_named(own: Path, tmp_path: Path) -
     freeze(own, tmp_path / "bare")
     freeze(own, tmp_path / "full", with_pictures=True, with_embeddings=True)
     with pytest.raises(BadInput, match="holds no pictures"):
-        read_benchmark(tmp_path / "bare")
+        read_benchmark_set(tmp_path / "bare")
     case = load_benchmark(tmp_path / "bare").cases[0]
     picture = tmp_path / "full" / "pictures" / f"{case.picture}.png"
     picture.write_bytes((tmp_path / "full" / "pictures" / f"{case.references[0]}.png").read_bytes())
     with pytest.raises(LedgerBroken, match=f"{case.picture}.png is broken or not the picture that was frozen"):
-        read_benchmark(tmp_path / "full")
+        read_benchmark_set(tmp_path / "full")
     picture.unlink()
     with pytest.raises(LedgerBroken, match=f"{case.picture}.png is missing"):
-        read_benchmark(tmp_path / "full")
+        read_benchmark_set(tmp_path / "full")
     crop_path(own, case.face).unlink()
     with pytest.raises(LedgerBroken, match=f"{case.face}.png is missing"):
-        read_benchmark(tmp_path / "bare", own)
+        read_benchmark_set(tmp_path / "bare", own)
     with pytest.raises(LedgerBroken, match="manifest check"):
         freeze(own, tmp_path / "other")
     assert not (tmp_path / "other").exists()
@@ -294,13 +303,13 @@ def test_lq_pictures_are_made_again_from_theta_and_others_are_noticed(own: Path,
     with Ledger.open(own) as ledger:
         (name,) = {row.lq_set for row in ledger.read_rows(Degradation)}
     shutil.rmtree(own / "lq" / name)  # whoever has the photos needs no frozen set
-    assert read_benchmark(tmp_path / "bare", own).cases
+    assert read_benchmark_set(tmp_path / "bare", own).cases
 
     cases = [json.loads(line) for line in (tmp_path / "bare" / CASES).read_text().splitlines()]
     cases[0]["lq"] = cases[1]["lq"]
     forge(tmp_path / "bare", cases=cases)
     with pytest.raises(LedgerBroken, match="degrades to another picture"):
-        read_benchmark(tmp_path / "bare", own)
+        read_benchmark_set(tmp_path / "bare", own)
 
 
 def forge(bench: Path, cases: list | None = None, faces: list | None = None, **card: object) -> None:
@@ -309,7 +318,7 @@ def forge(bench: Path, cases: list | None = None, faces: list | None = None, **c
         if rows is not None:
             (bench / name).write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
     told = json.loads((bench / CARD).read_text()) | card
-    told["benchmark"] = benchmark_id((bench / CASES).read_bytes(), (bench / FACES).read_bytes())
+    told["benchmark"] = hash_benchmark((bench / CASES).read_bytes(), (bench / FACES).read_bytes())
     (bench / CARD).write_text(json.dumps(told))
 
 
@@ -360,14 +369,14 @@ def test_another_recognizer_is_refused(own: Path, tmp_path: Path) -> None:
     freeze(own, tmp_path / "bench")
     forge(tmp_path / "bench", recognizer={"sha256": "0" * 64, "dim": 3})
     with pytest.raises(BadInput, match="another recognizer"):
-        read_benchmark(tmp_path / "bench", own)
+        read_benchmark_set(tmp_path / "bench", own)
 
 
 def test_a_run_that_saw_a_person_of_the_benchmark_is_refused(made: Path, tmp_path: Path) -> None:
     """Also one that saw photos of them which the benchmark does not show."""
     freeze(made, tmp_path / "bench", references=1, with_pictures=True, with_embeddings=True)
     found = load_benchmark(tmp_path / "bench")
-    cases = read_benchmark(tmp_path / "bench").cases
+    cases = read_benchmark_set(tmp_path / "bench").cases
     person = found.cases[0].person
     seen = next(line.face for line in found.faces if line.person == person and line.face != found.cases[0].face)
     stranger = next(line.face for line in found.faces if line.split == "train")
@@ -376,9 +385,9 @@ def test_a_run_that_saw_a_person_of_the_benchmark_is_refused(made: Path, tmp_pat
         pq.write_table(pa.table({"face_id": [face], "split": ["train"]}), tmp_path / "run/snapshot/faces.parquet")
         if refused:
             with pytest.raises(LedgerBroken, match="was trained on face"):
-                refuse_seen(tmp_path / "bench", tmp_path / "run", cases)
+                check_not_trained_on(tmp_path / "bench", tmp_path / "run", cases)
         else:
-            assert refuse_seen(tmp_path / "bench", tmp_path / "run", cases)
+            assert check_not_trained_on(tmp_path / "bench", tmp_path / "run", cases)
 
 
 def test_evaluate_measures_a_benchmark_as_it_measures_the_dataset(
@@ -387,13 +396,13 @@ def test_evaluate_measures_a_benchmark_as_it_measures_the_dataset(
     model = Copying()
     monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
     monkeypatch.setattr(train.evaluation.evaluate, "newest_checkpoint", lambda run: run / "checkpoint-00000016")
-    monkeypatch.setattr("train.restore.restore.load_faces", doubles.models)
+    monkeypatch.setattr("train.restore.load.load_faces", doubles.models)
     freeze(made, tmp_path / "bench", references=2, with_pictures=True, with_embeddings=True)
     bare = freeze(made, tmp_path / "bare", references=2).folder
-    asked = Asked(references=2)
-    wanted = evaluate(tmp_path, made, asked=asked)
+    options = EvaluationOptions(references=2)
+    wanted = evaluate(tmp_path, made, options=options)
     for dataset, lq_set in ((tmp_path / "bench", None), (made, str(bare))):
-        found = evaluate(tmp_path, dataset, lq_set, asked)
+        found = evaluate(tmp_path, dataset, lq_set, options)
         for row in chain(found["rows"], wanted["rows"]):  # a dataset's ids are its own
             row["identity_id"] = row["shown_identity_id"] = ""
         assert {**found, "dataset": wanted["dataset"]} == wanted
@@ -414,16 +423,16 @@ def test_two_folders_of_real_photos_give_one_benchmark_and_leak_nothing(shared_d
         make_set(tmp_path / f"of_{name}", "gfpgan", "test", 0, 64, workers=1)
         freeze(tmp_path / f"of_{name}", tmp_path / f"bench_{name}")
     assert contents(tmp_path / "bench_one") == contents(tmp_path / "bench_two")
-    found = check_dataset(tmp_path / "of_one")
-    assert found.total == 0 and found.alike <= 3 * found.expected
-    assert read_benchmark(tmp_path / "bench_one", tmp_path / "of_two").cases
+    found = find_dataset_leaks(tmp_path / "of_one")
+    assert found.total == 0 and found.alike_pairs <= 3 * found.expected_pairs
+    assert read_benchmark_set(tmp_path / "bench_one", tmp_path / "of_two").cases
 
 
 def test_the_command_says_what_it_froze(made: Path, tmp_path: Path, likeness: Run) -> None:
     bench = tmp_path / "bench"
     found = likeness("freeze", made, "--out", bench, "--json")
     assert found.returncode == 0, found.stderr
-    told = Frozen(**json.loads(found.stdout))
+    told = FreezeSummary(**json.loads(found.stdout))
     assert told.benchmark == load_benchmark(bench).card["benchmark"]
     again = likeness("freeze", made, "--out", bench)
     assert again.returncode == 0 and "it was there" in again.stdout and told.benchmark in again.stdout

@@ -22,7 +22,7 @@ from tests.places import Run
 from tests.train.benchmark.test_freeze import SIZE, contents, forge
 from train.benchmark.freeze import freeze
 from train.benchmark.frozen_benchmark import CASES, FACES, FaceLine
-from train.benchmark.leaks import KINDS, Leak, Rules, check_benchmark, check_dataset, find_leaks
+from train.benchmark.leaks import KINDS, Leak, Rules, find_benchmark_leaks, find_dataset_leaks, find_leaks
 
 RULES = Rules(6, 0.35, 0.5, 54, 0.8, same_person=0.5, false_match_rate=0.01)
 
@@ -57,13 +57,13 @@ def ends(ledger: Ledger) -> tuple[Face, Face]:
 
 
 def test_a_clean_dataset_and_its_benchmark_have_no_leak(made: Path, tmp_path: Path) -> None:
-    found = check_dataset(made)
-    assert found.total == 0 and not found.found and not found.unchecked
-    assert found.faces == 48 and found.compared > 200 and found.targets > 0
+    found = find_dataset_leaks(made)
+    assert found.total == 0 and not found.examples and not found.unchecked
+    assert found.faces == 48 and found.pairs > 200 and found.targets > 0
     freeze(made, tmp_path / "full", with_pictures=True, with_embeddings=True)
-    with_dataset = check_benchmark(tmp_path / "full", made)
-    assert with_dataset.total == 0 and not with_dataset.unchecked and with_dataset.compared == found.compared
-    alone = check_benchmark(tmp_path / "full")
+    with_dataset = find_benchmark_leaks(tmp_path / "full", made)
+    assert with_dataset.total == 0 and not with_dataset.unchecked and with_dataset.pairs == found.pairs
+    alone = find_benchmark_leaks(tmp_path / "full")
     assert alone.total == 0 and "no embedding here" in alone.unchecked[0]
 
 
@@ -73,11 +73,11 @@ def test_an_identity_in_two_splits(own: Path) -> None:
         return [dataclasses.replace(row, split="val") for row in ledger.read_rows(Split) if row.face_id == one.face_id]
 
     plant(own, change)
-    found = check_dataset(own)
-    (leak,) = [leak for leak in found.found if leak.kind == "identity"]
+    found = find_dataset_leaks(own)
+    (leak,) = [leak for leak in found.examples if leak.kind == "identity"]
     assert (leak.one_split, leak.other_split) == ("train", "val") and leak.what.startswith("person p-")
     # its person's other faces are as alike as one person's
-    assert found.counts["cosine"] > 0 and all(leak.value >= 0.5 for leak in found.found if leak.kind == "cosine")
+    assert found.counts["cosine"] > 0 and all(leak.value >= 0.5 for leak in found.examples if leak.kind == "cosine")
 
 
 def test_two_faces_of_one_photo_in_two_splits(own: Path) -> None:
@@ -89,8 +89,8 @@ def test_two_faces_of_one_photo_in_two_splits(own: Path) -> None:
         return [dataclasses.replace(one, photo_id=other.photo_id)]
 
     plant(own, change)
-    found = check_dataset(own)
-    (leak,) = [leak for leak in found.found if leak.kind == "photo"]
+    found = find_dataset_leaks(own)
+    (leak,) = [leak for leak in found.examples if leak.kind == "photo"]
     assert [leak.one, leak.other] == planted and (leak.one_split, leak.other_split) == ("train", "test")
 
 
@@ -110,9 +110,9 @@ def test_a_near_duplicate_in_two_splits_recropped_or_as_a_whole_photo(own: Path)
 
     for change, what in ((recropped, "one picture"), (whole, "copies of one photo")):
         plant(own, change)
-        found = check_dataset(own)
+        found = find_dataset_leaks(own)
         one, other, _ = kept["was"]
-        leak = next(leak for leak in found.found if leak.kind == "near_duplicate")
+        leak = next(leak for leak in found.examples if leak.kind == "near_duplicate")
         assert (leak.one, leak.other, leak.what) == (one.face_id, other.face_id, what)
         assert leak.value == pytest.approx(1, abs=1e-5)
 
@@ -126,12 +126,12 @@ def test_two_faces_as_alike_as_one_persons(own: Path) -> None:
         return [dataclasses.replace(one, shard=other.shard, shard_row=other.shard_row)]
 
     plant(own, change)
-    found = check_dataset(own)
-    cosines = [leak for leak in found.found if leak.kind == "cosine"]
+    found = find_dataset_leaks(own)
+    cosines = [leak for leak in found.examples if leak.kind == "cosine"]
     assert [cosines[0].one, cosines[0].other] == planted and cosines[0].value == pytest.approx(1, abs=1e-5)
     assert found.counts["near_duplicate"] == found.counts["identity"] == found.counts["photo"] == 0
-    some = check_dataset(own, limit=1)
-    assert some.counts == found.counts and [x for x in some.found if x.kind == "cosine"] == cosines[:1]
+    some = find_dataset_leaks(own, limit=1)
+    assert some.counts == found.counts and [x for x in some.examples if x.kind == "cosine"] == cosines[:1]
 
 
 def test_a_target_among_its_references_itself_or_its_copy_or_its_photo(own: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_target_among_its_references_itself_or_its_copy_or_its_photo(own: Path
         return [dataclasses.replace(pair, refs=refs, similarities=(1.0, *pair.similarities)), copy, neighbour]
 
     plant(own, change)
-    found = [leak for leak in check_dataset(own).found if leak.kind == "own_reference"]
+    found = [leak for leak in find_dataset_leaks(own).examples if leak.kind == "own_reference"]
     assert {leak.what for leak in found} == {
         "the target itself",
         "a near-duplicate of the target",
@@ -164,7 +164,7 @@ def test_leaks_planted_into_a_benchmark_are_found_in_it(made: Path, tmp_path: Pa
 
     def found_in(faces: list[dict] | None = None, cases: list[dict] | None = None) -> dict[str, int]:
         forge(bench, cases, faces)
-        found = check_benchmark(bench)
+        found = find_benchmark_leaks(bench)
         for name in (CASES, FACES):
             (bench / name).write_bytes(whole[name])
         return {kind: count for kind, count in found.counts.items() if count}
@@ -187,34 +187,34 @@ def test_leaks_planted_into_a_benchmark_are_found_in_it(made: Path, tmp_path: Pa
 
 def test_what_cannot_be_checked_is_said(made: Path, tmp_path: Path) -> None:
     freeze(made, tmp_path / "bare")
-    found = check_benchmark(tmp_path / "bare")
+    found = find_benchmark_leaks(tmp_path / "bare")
     assert found.total == 0 and found.unchecked == [
         "cosine, and near-duplicates that were cropped anew: 48 of 48 faces have no embedding here; say "
         "`likeness leaks DATASET --benchmark BENCH` with a dataset of the same photos. "
         "When it was frozen, 0 of kind cosine were counted."
     ]
-    assert found.alike == found.expected == 0
+    assert found.alike_pairs == found.expected_pairs == 0
     with pytest.MonkeyPatch.context() as patch:
         doubles.install(patch)
         doubles.album(tmp_path / "photos", people=1, each=12)
         doubles.curated(tmp_path / "photos", tmp_path / "personal", split=SplitRules("photos", 0.2, 0.2))
-    personal = check_dataset(tmp_path / "personal")
+    personal = find_dataset_leaks(tmp_path / "personal")
     assert personal.counts["identity"] == personal.counts["cosine"] == personal.counts["own_reference"] == 0
     assert any("--split-by photos" in sentence for sentence in personal.unchecked)
 
 
 def test_what_has_nothing_to_check_is_one_sentence(own: Path, tmp_path: Path) -> None:
     with pytest.raises(LedgerMissing):
-        check_dataset(tmp_path / "nothing")
+        find_dataset_leaks(tmp_path / "nothing")
     with Ledger.open(tmp_path / "empty", write=True):
         pass
     with pytest.raises(BadInput, match="likeness curate"):
-        check_dataset(tmp_path / "empty")
+        find_dataset_leaks(tmp_path / "empty")
     with Ledger.open(own, write=True) as ledger:
         photo = ledger.read_rows(Photo)[0]
         ledger.record("double", "gone", {}, delete=[("photos", "photo_id", [photo.photo_id])])
     with pytest.raises(LedgerBroken, match="manifest check"):
-        check_dataset(own)
+        find_dataset_leaks(own)
 
 
 def random_faces(n: int, people: int, d: int = 16) -> tuple[list[FaceLine], np.ndarray]:
@@ -258,10 +258,10 @@ def test_blocks_find_what_a_loop_over_all_pairs_finds(monkeypatch: pytest.Monkey
         if max(toward(i, j), toward(j, i)) >= RULES.same_person
     }
     assert 0 < len(wanted) < len(above)
-    assert {frozenset((leak.one, leak.other)) for leak in found.found} == wanted
-    assert found.counts["cosine"] == len(wanted) == found.total and found.alike == len(above)
-    assert found.expected == pytest.approx(found.compared * RULES.false_match_rate, abs=0.1)
-    assert found.compared == sum(a.split != b.split for i, a in enumerate(faces) for b in faces[:i])
+    assert {frozenset((leak.one, leak.other)) for leak in found.examples} == wanted
+    assert found.counts["cosine"] == len(wanted) == found.total and found.alike_pairs == len(above)
+    assert found.expected_pairs == pytest.approx(found.pairs * RULES.false_match_rate, abs=0.1)
+    assert found.pairs == sum(a.split != b.split for i, a in enumerate(faces) for b in faces[:i])
 
 
 def test_the_command_lists_leaks_and_exits_with_one(own: Path, likeness: Run) -> None:
@@ -277,6 +277,6 @@ def test_the_command_lists_leaks_and_exits_with_one(own: Path, likeness: Run) ->
     assert found.returncode == 1 and "Leaks were found" in found.stdout and "more: say --limit" in found.stdout
     told = json.loads(likeness("leaks", own, "--json").stdout)
     assert told["ok"] is False and set(told["counts"]) == set(KINDS)
-    assert {Leak(**leak).kind for leak in told["found"]} == {"cosine"}
-    wrong = likeness("leaks", own, "--benchmark", own)
+    assert {Leak(**leak).kind for leak in told["examples"]} == {"cosine"}
+    wrong = likeness("leaks", own, "--dataset", own)
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1

@@ -23,7 +23,7 @@ from train.data.warp import warp_to
 from train.fit.loop import train
 from train.models.restorer import Restorer
 from train.recipes import Recipe, find_recipe
-from train.restore.reference_photos import References, shown_for
+from train.restore.reference_photos import References, warp_references
 
 # everything that a recipe can ask of the data, at once
 EVERYTHING: Recipe = replace(
@@ -124,7 +124,7 @@ def test_references_are_warped_to_the_landmarks_of_the_input_as_restoring_does(t
             expected = warp_to(before, own, seen[0].landmarks5) if seen else before
             assert np.array_equal(item["references"][slot].permute(1, 2, 0).numpy(), expected)
             shown = References(still["references"][slot : slot + 1] / 255, torch.zeros(1, 1), (own,))
-            restoring = shown_for(model, shown, seen[0].landmarks5 if seen else None).crops[0]
+            restoring = warp_references(model, shown, seen[0].landmarks5 if seen else None).crops[0]
             assert torch.allclose(restoring, torch.from_numpy(expected).permute(2, 0, 1) / 255, atol=1e-6)
             found.append(bool(seen) and not np.array_equal(expected, before))
     assert 0 < sum(found) < len(found)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from curate.faces.align import FFHQ_512, scale_template
 from tests.doubles.train import real_snapshot
+from train.data.tensors import to_tensor
 from train.data.warp import STRETCH, affine, warp_to
 from train.models.restorer import Restorer
-from train.restore.reference_photos import References, shown_for, to_tensor
+from train.restore.reference_photos import References, warp_references
 
 HERE = scale_template(FFHQ_512, 512, 128)
 
@@ -86,5 +87,5 @@ def test_where_no_face_would_be_left_it_is_refused_and_restoring_shows_the_refer
         warp_to(image, landmarks, HERE)
     model: Restorer = SimpleNamespace(config=SimpleNamespace(parts=("warped",)))  # type: ignore[assignment]
     crops = torch.stack([to_tensor(image), to_tensor(image)])
-    one, other = shown_for(model, References(crops, torch.zeros(2, 1), (landmarks, HERE + 9)), HERE).crops
+    one, other = warp_references(model, References(crops, torch.zeros(2, 1), (landmarks, HERE + 9)), HERE).crops
     assert torch.equal(one, crops[0]) and not torch.equal(other, crops[1])

@@ -32,21 +32,22 @@ from manifests.ledger.records import Model
 from manifests.runtime.images import decode
 from tests.doubles import curate as doubles
 from tests.train.restore.test_restore import SIZE, Marking
-from train.evaluation.aggregate import told_interval
-from train.evaluation.cases import _draw_wrong, read_cases
+from train.benchmark.draw_references import _draw_wrong
+from train.evaluation.aggregate import describe_interval
+from train.evaluation.cases import read_frozen_set
 from train.evaluation.cli import evaluate as command
 from train.evaluation.cli import print_evaluation
-from train.evaluation.counterfactuals import counterfactuals, plot
-from train.evaluation.evaluate import Asked, Pictures, compare, evaluate
-from train.evaluation.html_page import page
-from train.evaluation.systems import counterfactual_differences
-from train.evaluation.text_tables import latex, markdown
+from train.evaluation.counterfactuals import counterfactuals, draw_metric_curve
+from train.evaluation.evaluate import EvaluationOptions, PagePictures, compare, evaluate
+from train.evaluation.html_page import render_page
+from train.evaluation.systems import list_counterfactual_differences
+from train.evaluation.text_tables import render_latex, render_markdown
 from train.metrics import fid
 from train.models.restorer import Restored, Restorer
 
 INPUT = "LQ input"
 CROWD = f"codeformer-train-{SIZE}-s0"
-TWO = Asked(references=2, metrics=("psnr", "ssim", "id_target", "id_references"))
+TWO = EvaluationOptions(references=2, metrics=("psnr", "ssim", "id_target", "id_references"))
 
 
 class Copying(Marking):
@@ -83,13 +84,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model = Copying()
     monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
     monkeypatch.setattr(train.evaluation.evaluate, "newest_checkpoint", lambda run: run / "checkpoint-00000016")
-    monkeypatch.setattr("train.restore.restore.load_faces", doubles.models)
+    monkeypatch.setattr("train.restore.load.load_faces", doubles.models)
     monkeypatch.setattr(train.evaluation.evaluate, "load_faces", doubles.models)
     return tmp_path
 
 
 def test_a_model_that_copies_its_references_scores_as_one(made: Path, run: Path) -> None:
-    result = evaluate(run, made, asked=TWO)
+    result = evaluate(run, made, options=TWO)
     rows = {row["system"]: row for row in result["rows"]}
     assert list(rows) == [INPUT, "restored, no reference", "restored"]  # one person: nobody else to show
     assert result["images"] == rows["restored"]["images"] > 0 and result["people"] >= 1
@@ -112,27 +113,27 @@ def test_references_are_warped_to_the_lq_input_where_the_recipe_says_so(
     module = ModuleType("train.data.warp")
     module.warp_to = lambda image, own, to: np.full_like(image, int((to == landmarks).all()))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "train.data.warp", module)
-    monkeypatch.setattr(train.evaluation.rows, "landmarks_of", lambda crop, models: landmarks)
+    monkeypatch.setattr(train.evaluation.rows, "find_landmarks", lambda crop, models: landmarks)
     seen: list[torch.Tensor] = []
     watched = model.forward
     monkeypatch.setattr(model, "forward", lambda *told: seen.append(told[1]) or watched(*told))
-    evaluate(run, made, asked=TWO)
+    evaluate(run, made, options=TWO)
     assert seen and all(bool((references == 1 / 255).all()) for references in seen if references.shape[1])
 
 
 def test_every_image_and_system_has_a_row_and_the_same_call_gives_the_same_figures(made: Path, run: Path) -> None:
-    first = evaluate(run, made, asked=TWO)
+    first = evaluate(run, made, options=TWO)
     table = pq.read_table(run / "evaluation.parquet").to_pylist()
     assert len(table) == 3 * first["images"]
     assert {row["references"] for row in table if row["system"] == "restored"} <= {1, 2}
     (run / "evaluation.json").unlink()
-    assert evaluate(run, made, asked=TWO) == first
-    means = {row["psnr"]["mean"] for row in evaluate(run, made, asked=replace(TWO, references=1))["rows"]}
+    assert evaluate(run, made, options=TWO) == first
+    means = {row["psnr"]["mean"] for row in evaluate(run, made, options=replace(TWO, references=1))["rows"]}
     assert means != {row["psnr"]["mean"] for row in first["rows"]}
 
 
 def test_another_judge_is_named_and_kept_apart(made: Path, run: Path) -> None:
-    result = evaluate(run, made, asked=replace(TWO, judge="other"))
+    result = evaluate(run, made, options=replace(TWO, judge="other"))
     assert result["judge"]["is_the_datasets_own"] is False
     assert (run / "evaluation-judge.json").is_file() and not (run / "evaluation.json").exists()
 
@@ -172,7 +173,7 @@ def test_wrong_references_do_not_change_with_people_who_do_not_win_the_draw() ->
 def test_one_person_alone_has_no_wrong_references_and_the_caption_says_so(
     made: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = evaluate(run, made, asked=TWO)
+    result = evaluate(run, made, options=TWO)
     assert result["people"] == 1 and result["without_wrong_references"] == result["images"]
     assert [line["difference"] for line in result["differences"]] == ["right - none", "none - LQ"]
     print_evaluation(result, False)
@@ -182,18 +183,18 @@ def test_one_person_alone_has_no_wrong_references_and_the_caption_says_so(
 
 
 def test_intervals_over_few_people_say_so() -> None:
-    assert "over 5 people, few" in told_interval(list("abcde")) and "85%" in told_interval(list("abcde"))
-    assert told_interval([str(i) for i in range(40)]) == "95% percentile bootstrap over 40 people"
-    assert "over 40 images; of 2 people only" in told_interval(list("ab") * 20)
-    assert "over 2 images, few" in told_interval(list("ab"))
-    assert told_interval(["a"]) == "One image alone: an interval says nothing"
+    assert "over 5 people, few" in describe_interval(list("abcde")) and "85%" in describe_interval(list("abcde"))
+    assert describe_interval([str(i) for i in range(40)]) == "95% percentile bootstrap over 40 people"
+    assert "over 40 images; of 2 people only" in describe_interval(list("ab") * 20)
+    assert "over 2 images, few" in describe_interval(list("ab"))
+    assert describe_interval(["a"]) == "One image alone: an interval says nothing"
 
 
 def test_what_cannot_be_measured_is_one_sentence(made: Path, run: Path) -> None:
     with pytest.raises(BadInput, match="no frozen set nothing"):
         evaluate(run, made, lq_set="nothing")
     with pytest.raises(BadInput, match="at least 1"):
-        evaluate(run, made, asked=Asked(references=0))
+        evaluate(run, made, options=EvaluationOptions(references=0))
     with Ledger.open(made) as ledger:
         (name,) = ledger.query("SELECT DISTINCT lq_set FROM degradations")["lq_set"]
     Restorer.from_pretrained(run).config.__dict__["size"] = 2 * SIZE
@@ -204,8 +205,8 @@ def test_what_cannot_be_measured_is_one_sentence(made: Path, run: Path) -> None:
 
 
 def test_references_are_drawn_from_all_photos_of_the_person_not_from_the_nearest(made: Path) -> None:
-    frozen = read_cases(made, SIZE, None, 3, seed=0)
-    others = read_cases(made, SIZE, None, 3, seed=1)
+    frozen = read_frozen_set(made, SIZE, None, 3, seed=0)
+    others = read_frozen_set(made, SIZE, None, 3, seed=1)
     assert frozen.images >= len(frozen.cases) > 0
     with Ledger.open(made) as ledger:
         nearest = dict(ledger.query("SELECT target, refs FROM pairs").iter_rows())
@@ -225,7 +226,7 @@ def frozen_crop(dataset: Path, face: str) -> np.ndarray:
 
 
 def test_a_run_that_has_seen_the_people_is_refused(made: Path, run: Path) -> None:
-    case = read_cases(made, SIZE, None, 1, seed=0).cases[0]
+    case = read_frozen_set(made, SIZE, None, 1, seed=0).cases[0]
     (run / "snapshot").mkdir()
     with Ledger.open(made) as ledger:
         kin = ledger.query(
@@ -241,7 +242,7 @@ def test_a_run_that_has_seen_the_people_is_refused(made: Path, run: Path) -> Non
 
 
 def test_an_image_that_is_no_longer_the_frozen_one_is_refused(made: Path, run: Path) -> None:
-    case = read_cases(made, SIZE, None, 1, seed=0).cases[0]
+    case = read_frozen_set(made, SIZE, None, 1, seed=0).cases[0]
     (path,) = (made / "lq").glob(f"*/{case.face_id}.png")
     whole = path.read_bytes()
     try:
@@ -255,7 +256,7 @@ def test_an_image_that_is_no_longer_the_frozen_one_is_refused(made: Path, run: P
 def folder_of(made: Path, folder: Path, restore: Callable[[np.ndarray], np.ndarray]) -> tuple[Path, list[str]]:
     """Somebody's restored images of the test set."""
     folder.mkdir()
-    cases = read_cases(made, SIZE, None, 2, seed=0).cases
+    cases = read_frozen_set(made, SIZE, None, 2, seed=0).cases
     for case in cases:
         cv2.imwrite(str(folder / f"{case.face_id}.png"), restore(case.target)[:, :, ::-1])
     return folder, [case.face_id for case in cases]
@@ -270,7 +271,7 @@ def test_anybodys_outputs_are_measured_beside_a_run_and_what_is_wrong_with_them_
     cv2.imwrite(str(broken / f"{faces[1]}.png"), np.zeros((SIZE * 2, SIZE * 2, 3), np.uint8))
     (broken / f"{faces[2]}.png").write_bytes(b"no picture")
     shutil.copyfile(broken / f"{faces[3]}.png", broken / "somebody.png")
-    result = compare([run], [perfect, broken], made, tmp_path / "out", asked=TWO)
+    result = compare([run], [perfect, broken], made, tmp_path / "out", options=TWO)
     rows = {row["key"]: row for row in result["rows"]}
     assert list(rows) == ["lq", f"{run.name}/0", f"{run.name}/2", "perfect", "broken"]
     assert rows["perfect"]["psnr"]["mean"] == 100 and rows["perfect"]["id_target"]["mean"] == pytest.approx(1)
@@ -304,7 +305,7 @@ def test_an_image_whose_pixels_are_no_numbers_is_counted_and_not_measured_as_bla
         pixels[3, 4] = value
         (folder / f"{faces[number]}.png").unlink()
         Image.fromarray(pixels).save(folder / f"{faces[number]}.tiff")
-    result = compare([], [folder], made, tmp_path / "out", asked=TWO)
+    result = compare([], [folder], made, tmp_path / "out", options=TWO)
     reasons = {row["face_id"]: row["reason"] for row in result["unmeasured"]}
     assert reasons == {face: f"{face}.tiff holds pixels that are no numbers" for face in faces[:2]}
     assert result["rows"][1]["psnr"]["images"] == len(faces) - 2
@@ -314,7 +315,7 @@ def test_the_input_the_target_a_blurred_target_and_a_pasted_reference_are_told_a
     made: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By the command, in folders as somebody would hand them in. Whole references are pasted in."""
-    cases = read_cases(made, SIZE, None, 2, seed=0).cases
+    cases = read_frozen_set(made, SIZE, None, 2, seed=0).cases
     answers = {
         "target": lambda case: case.target,
         "blurred": lambda case: cv2.GaussianBlur(case.target, (0, 0), 2),
@@ -350,51 +351,51 @@ def test_a_dataset_of_another_recognizer_is_refused(made: Path, run: Path) -> No
         told = {key: model[key] for key in ("role", "file", "spec", "licence", "dim")}
         ledger.record("test", "all", {}, [Model(sha256="0" * 64, **told)])
     with pytest.raises(BadInput, match=r"curated with another recognizer.*--faces"):
-        evaluate(run, run / "other", asked=TWO)
+        evaluate(run, run / "other", options=TWO)
 
 
 def test_a_folder_alone_is_measured_by_the_datasets_own_recognizer(made: Path, run: Path, tmp_path: Path) -> None:
     perfect, faces = folder_of(made, tmp_path / "perfect", lambda image: image)
-    result = compare([], [perfect], made, tmp_path / "out", asked=TWO)
+    result = compare([], [perfect], made, tmp_path / "out", options=TWO)
     assert [row["key"] for row in result["rows"]] == ["lq", "perfect"] and result["images"] == len(faces)
     (tmp_path / "others").mkdir()
     shutil.copyfile(perfect / f"{faces[0]}.png", tmp_path / "others" / "me.png")
     with pytest.raises(BadInput, match="called as an image of the frozen set"):
-        compare([], [tmp_path / "others"], made, tmp_path / "out", asked=TWO)
+        compare([], [tmp_path / "others"], made, tmp_path / "out", options=TWO)
     with pytest.raises(BadInput, match="Two of what is compared are called perfect"):
-        compare([], [perfect, perfect], made, tmp_path / "out", asked=TWO)
+        compare([], [perfect, perfect], made, tmp_path / "out", options=TWO)
 
 
 def test_a_restorer_that_gives_no_numbers_is_counted(made: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Restorer.from_pretrained(run)
     broken = Restored(torch.full((1, 3, SIZE, SIZE), torch.nan), torch.zeros(1), None)
     monkeypatch.setattr(model, "forward", lambda *_: broken)
-    rows = {row["key"]: row for row in evaluate(run, made, asked=TWO)["rows"]}
+    rows = {row["key"]: row for row in evaluate(run, made, options=TWO)["rows"]}
     assert rows["2"]["unmeasured"] == rows["2"]["images"] and rows["2"]["psnr"] is None
     assert rows["lq"]["unmeasured"] == 0
 
 
 def test_a_metric_that_cannot_be_had_is_a_sentence_and_the_rest_is_computed(made: Path, run: Path) -> None:
-    result = evaluate(run, made, asked=replace(TWO, metrics=("psnr", "fid", "fid_folder", "deg_published")))
+    result = evaluate(run, made, options=replace(TWO, metrics=("psnr", "fid", "fid_folder", "deg_published")))
     assert set(result["not_measured"]) == {"fid", "fid_folder", "deg_published"}
     assert list(result["metrics"]) == ["psnr", "fid", "fid_folder", "deg_published"]
     assert all(line["fid"] is None and line["psnr"] for line in result["rows"])
-    told, paper = markdown(result), latex(result)
+    told, paper = render_markdown(result), render_latex(result)
     assert "| FID ↓ |" in told and "No FID: " in told and "| – |" in told and "& FID" in paper and "& -- &" in paper
     with pytest.raises(BadInput, match="'nothing' is no metric"):
-        evaluate(run, made, asked=replace(TWO, metrics=("nothing",)))
+        evaluate(run, made, options=replace(TWO, metrics=("nothing",)))
 
 
 def test_the_tables_and_the_page_say_what_the_result_says(made: Path, run: Path) -> None:
-    seen = Pictures()
-    result = evaluate(run, made, asked=replace(TWO, metrics=("psnr", "id_target", "fid")), pictures=seen)
-    told, paper = markdown(result), latex(result)
+    seen = PagePictures()
+    result = evaluate(run, made, options=replace(TWO, metrics=("psnr", "id_target", "fid")), pictures=seen)
+    told, paper = render_markdown(result), render_latex(result)
     mean = f"{result['rows'][0]['psnr']['mean']:.2f}"
     for text in (told, paper):
         assert mean in text and "PSNR" in text and "over RGB in 8 bits" in text and "No FID: " in text
     assert "\\toprule" in paper and "\\textbf{" in paper and paper.count("\\begin{tabular}") == 2
     assert told.count("|---|") == 2
-    html = page(result, seen, 2)
+    html = render_page(result, seen, 2)
     assert html.count("<article") == 2 and "2 of " in html and 'src="http' not in html and mean in html
     tree = HTMLParser()
     tree.feed(html)
@@ -412,7 +413,7 @@ def test_a_name_for_a_paper_is_escaped() -> None:
                              "source": "s", "without_a_figure": ""}},
         "rows": [{"key": "a", "system": "a_b", "images": 1, "unmeasured": 0, "psnr": None}],
     }  # fmt: skip
-    assert r"50\% \& more\_" in latex(result) and r"a\_b & -- \\" in latex(result)
+    assert r"50\% \& more\_" in render_latex(result) and r"a\_b & -- \\" in render_latex(result)
 
 
 class Colours(torch.nn.Module):
@@ -432,14 +433,14 @@ def test_figures_of_a_whole_set_are_against_the_targets_or_the_named_folder(
     monkeypatch.setattr(fid, "load_inception", lambda weights: Colours())
     same, faces = folder_of(made, tmp_path / "same", lambda image: image)
     soft, _ = folder_of(made, tmp_path / "soft", lambda image: cv2.GaussianBlur(image, (0, 0), 2))
-    asked = replace(TWO, metrics=("fid", "fid_folder", "psnr"), fid_folder=soft)
-    result = compare([], [same, soft], made, tmp_path / "out", asked=asked)
+    options = replace(TWO, metrics=("fid", "fid_folder", "psnr"), fid_folder=soft)
+    result = compare([], [same, soft], made, tmp_path / "out", options=options)
     rows = {row["key"]: row for row in result["rows"]}
     assert rows["same"]["fid"]["mean"] < 1e-5 < rows["soft"]["fid"]["mean"]
     assert rows["soft"]["fid_folder"]["mean"] < 1e-5 < rows["same"]["fid_folder"]["mean"]
     assert rows["soft"]["fid"]["mean"] == pytest.approx(rows["same"]["fid_folder"]["mean"], abs=1e-5)
     assert rows["same"]["fid"]["images"] == len(faces) and "low" not in rows["same"]["fid"]
-    assert "FID ↓" in markdown(result) and all("fid" not in line for line in result["differences"])
+    assert "FID ↓" in render_markdown(result) and all("fid" not in line for line in result["differences"])
 
 
 def test_who_leaves_out_images_is_never_best(made: Path, run: Path, tmp_path: Path) -> None:
@@ -448,15 +449,15 @@ def test_who_leaves_out_images_is_never_best(made: Path, run: Path, tmp_path: Pa
     worse, _ = folder_of(made, tmp_path / "worse", lambda image: cv2.GaussianBlur(image, (0, 0), 3))
     (lazy / f"{faces[0]}.png").unlink()
     result = compare(
-        [], [lazy, honest, worse], made, tmp_path / "out", asked=replace(TWO, metrics=("psnr", "id_target"))
+        [], [lazy, honest, worse], made, tmp_path / "out", options=replace(TWO, metrics=("psnr", "id_target"))
     )
-    (bold,) = (line for line in latex(result).splitlines() if "\\textbf" in line)
+    (bold,) = (line for line in render_latex(result).splitlines() if "\\textbf" in line)
     assert bold.startswith("honest & \\textbf{") and bold.count("\\textbf{") == 2
 
 
 def test_the_curve_shows_every_departure_from_the_right_references(crowd: Path, run: Path) -> None:
-    asked = replace(TWO, metrics=("psnr", "id_target", "takeover"))
-    result = counterfactuals(run, crowd, CROWD, asked)
+    options = replace(TWO, metrics=("psnr", "id_target", "takeover"))
+    result = counterfactuals(run, crowd, CROWD, options)
     keys = [row["key"] for row in result["rows"]]
     assert keys[:6] == ["lq", "0", "1", "2", "4", "8"]
     assert set(keys[6:]) == {f"{way}2" for way in ("shuffled", "repeated", "blurred", "turned", "unlike", "wrong")}
@@ -468,8 +469,8 @@ def test_the_curve_shows_every_departure_from_the_right_references(crowd: Path, 
     assert rows["wrong2"]["takeover"]["mean"] > 0.5 and rows["2"]["takeover"]["mean"] == 0
     assert result["have"]["0"] == result["images"] >= result["have"]["2"] and result["have"]["8"] == 0
     names = {line["difference"] for line in result["differences"]}
-    assert names == {name for name, *_ in counterfactual_differences(2)}
-    drawn = ElementTree.fromstring(plot(result))
+    assert names == {name for name, *_ in list_counterfactual_differences(2)}
+    drawn = ElementTree.fromstring(draw_metric_curve(result))
     words = " ".join(node.text or "" for node in drawn.iter() if node.tag.endswith("text"))
     assert "references of another pose" in words and "wrong references" in words
     assert (run / "counterfactuals.json").is_file() and (run / "counterfactuals.parquet").is_file()

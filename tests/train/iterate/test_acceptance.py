@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.doubles.train import picture
-from train.iterate.acceptance import REASONS, Bounds, Figures, change, defect, figures, least_identity, refused
+from train.iterate.acceptance import REASONS, Bounds, CropMeasures, change, defect, figures, least_identity, refused
 
 BOUNDS = Bounds()
-SOFT = Figures(sharpness=0.2, noise=0.5, blockiness=1.0)
+SOFT = CropMeasures(sharpness=0.2, noise=0.5, blockiness=1.0)
 BETTER = replace(SOFT, sharpness=0.3)
 
 
@@ -60,14 +60,14 @@ def test_a_share_above_the_original_is_asked_and_any_rise_above_the_version_befo
 
 
 def test_noise_and_blocks_that_were_there_are_not_new() -> None:
-    bad = Figures(0.2, 8.0, 1.5)
+    bad = CropMeasures(0.2, 8.0, 1.5)
     assert refused(bad, bad, replace(bad, sharpness=0.3), 0.9, 1.0, 0.7, BOUNDS) is None
     assert refused(bad, bad, replace(bad, sharpness=0.3, noise=8.1), 0.9, 1.0, 0.7, BOUNDS) == "new_noise"
 
 
 @given(st.tuples(*[st.floats(0, 2) for _ in range(8)]))
 def test_nothing_is_kept_that_is_not_sharper_and_as_like(numbers: tuple[float, ...]) -> None:
-    before, after = Figures(*numbers[:3]), Figures(*numbers[3:6])
+    before, after = CropMeasures(*numbers[:3]), CropMeasures(*numbers[3:6])
     if refused(before, before, after, numbers[6], numbers[7], 0.7, BOUNDS) is None:
         assert after.sharpness >= before.sharpness and numbers[6] >= 0.7 and numbers[7] <= BOUNDS.change
         assert after.noise <= max(before.noise, BOUNDS.clean_noise)

@@ -21,9 +21,9 @@ from manifests.privacy.purge_plan import plan_purge
 from manifests.runtime.files import sha256_bytes, write_atomically
 from tests.doubles import curate as doubles
 from train.benchmark.freeze import freeze
-from train.benchmark.leaks import check_dataset
+from train.benchmark.leaks import find_dataset_leaks
 from train.data.snapshot import Snapshot, take_snapshot
-from train.evaluation.cases import read_cases
+from train.evaluation.cases import read_frozen_set
 
 SIZE = 32
 RED = np.full((SIZE, SIZE, 3), (255, 0, 0), np.uint8)  # what no crop is
@@ -97,7 +97,8 @@ def test_frozen_sets_cases_benchmarks_and_leaks_are_what_they_were(
         files = [{path.name: path.read_bytes() for path in Path(one.folder).iterdir()} for one in sets]
         assert files[0] == files[1] and sets[0].images > 0
     cases = [
-        read_cases(folder, SIZE, f"codeformer-test-{SIZE}-s0", 4, 0, harder=True).cases for folder in (clean, dataset)
+        read_frozen_set(folder, SIZE, f"codeformer-test-{SIZE}-s0", 4, 0, harder=True).cases
+        for folder in (clean, dataset)
     ]
     assert len(cases[0]) == len(cases[1]) > 0
     for one, other in zip(*cases, strict=True):
@@ -113,7 +114,7 @@ def test_frozen_sets_cases_benchmarks_and_leaks_are_what_they_were(
         for name in ("one", "two")
     ]
     assert bytes_of[0] == bytes_of[1]
-    assert check_dataset(dataset).as_json() == check_dataset(clean).as_json()
+    assert find_dataset_leaks(dataset).as_json() == find_dataset_leaks(clean).as_json()
 
 
 def test_check_names_every_version_of_a_face_that_is_not_training(

@@ -24,13 +24,13 @@ from manifests.ledger.records import CleanedVersion, File, Pair, Split, Training
 from manifests.report.build_report import build_report
 from manifests.runtime.files import lock_folder, sha256_file
 from manifests.why import explain_photo
-from tests.doubles.iterate import BOUNDS, TOLD, run, sharpened, soft_dataset
+from tests.doubles.iterate import BOUNDS, OPTIONS, run, sharpened, soft_dataset
 from tests.doubles.train import SMALL, models_of, recognizer_onnx
 from tests.places import REPOSITORY
 from train.data.snapshot import load_snapshot
 from train.fit.checkpoints import newest_checkpoint
 from train.fit.settings import Settings
-from train.iterate.iterate import Iterated, plan
+from train.iterate.iterate import IterationSummary, plan
 from train.models.restorer import Restorer
 from train.recipes import find_recipe
 
@@ -48,7 +48,7 @@ def sharpens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Iterated, list[str]]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, IterationSummary, list[str]]:
     """A dataset and its recognizer after an iteration of one round in FOLDER/out, and what it said; not to change."""
     folder, said = tmp_path_factory.mktemp("finished"), list[str]()
     made = soft_dataset(folder)
@@ -58,7 +58,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Iter
 
 
 @pytest.fixture
-def copied(finished: tuple[Path, Path, Iterated, list[str]], tmp_path: Path) -> tuple[Path, Path]:
+def copied(finished: tuple[Path, Path, IterationSummary, list[str]], tmp_path: Path) -> tuple[Path, Path]:
     """The same to change, the iteration in FOLDER/out."""
     folder = Path(shutil.copytree(finished[0].parent, tmp_path / "copied"))
     return folder / "dataset", folder / "recognizer.onnx"
@@ -74,13 +74,13 @@ def files_of(folder: Path) -> dict[str, str]:
 
 
 def test_a_round_trains_on_what_the_round_before_cleaned(
-    tmp_path: Path, finished: tuple[Path, Path, Iterated, list[str]]
+    tmp_path: Path, finished: tuple[Path, Path, IterationSummary, list[str]]
 ) -> None:
     *made, done, said = finished
     out = made[0].parent / "out"
     assert done.why == "complete" and [one.round for one in done.rounds] == [0, 1]
-    assert (done.rounds[0].targets, done.rounds[0].cleaned, done.rounds[0].kept) == (12, 0, 6)
-    assert (done.rounds[1].cleaned, done.rounds[0].tried, done.rounds[1].tried) == (6, {"soft": 6}, {})
+    assert (done.rounds[0].targets, done.rounds[0].cleaned_targets, done.rounds[0].versions) == (12, 0, 6)
+    assert (done.rounds[1].cleaned_targets, done.rounds[0].attempts, done.rounds[1].attempts) == (6, {"soft": 6}, {})
     assert any("12 targets, 6 of them cleaned" in sentence for sentence in said)
     assert files_of(made[0] / "faces") == files_of(soft_dataset(tmp_path)[0] / "faces")  # the originals never change
 
@@ -124,7 +124,7 @@ def test_what_is_not_better_is_dropped_with_a_reason_and_the_rounds_end(
     said: list[str] = []
     done = run(*made, tmp_path / "out", 2, say=said.append)
     assert done.why == "nothing_new" and len(done.rounds) == 1
-    assert done.rounds[0].dropped == {"not_sharper": 6} and done.rounds[0].kept == 0
+    assert done.rounds[0].dropped == {"not_sharper": 6} and done.rounds[0].versions == 0
     assert "No target was cleaned after round 0: round 1 would be the same again." in said
     attempts, _ = rows_of(made[0])
     assert {(row.status, row.reason, row.sha256) for row in attempts} == {("dropped", "not_sharper", None)}
@@ -140,8 +140,8 @@ def test_a_restorer_that_gives_no_number_or_somebody_else_cleans_nothing(
     turn = np.zeros((2, 16), np.float32)
     turn[0, 0] = turn[1, 1] = 1.0
     models = replace(models_of(made[1]), embed=lambda crops: turn[: len(crops)])
-    other = replace(TOLD, seed=1)
-    assert run(*made, tmp_path / "other", told=other, models=models).rounds[0].dropped == {"identity_fell": 6}
+    other = replace(OPTIONS, seed=1)
+    assert run(*made, tmp_path / "other", options=other, models=models).rounds[0].dropped == {"identity_fell": 6}
 
 
 def test_a_later_version_must_be_sharper_than_the_one_it_takes_the_place_of(
@@ -149,7 +149,7 @@ def test_a_later_version_must_be_sharper_than_the_one_it_takes_the_place_of(
 ) -> None:
     monkeypatch.setattr(train.iterate.clean, "run_model", sharpened)
     done = run(*made, tmp_path / "out", 3)  # the double gives the same again
-    assert done.why == "nothing_new" and [one.kept for one in done.rounds] == [6, 0]
+    assert done.why == "nothing_new" and [one.versions for one in done.rounds] == [6, 0]
     assert done.rounds[1].dropped == {"not_sharper": 6}
     attempts, _ = rows_of(made[0])
     assert all(json.loads(row.metrics)["best"]["version"] == 0 for row in attempts if row.round == 1)
@@ -159,7 +159,7 @@ def test_a_later_version_must_be_sharper_than_the_one_it_takes_the_place_of(
 
 
 def test_the_same_command_again_does_nothing_and_more_rounds_go_on(
-    copied: tuple[Path, Path], finished: tuple[Path, Path, Iterated, list[str]], monkeypatch: pytest.MonkeyPatch
+    copied: tuple[Path, Path], finished: tuple[Path, Path, IterationSummary, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, before = copied[0].parent / "out", rows_of(copied[0])
     first = [replace(one, run=str(out / Path(one.run).name)) for one in finished[2].rounds]
@@ -168,13 +168,13 @@ def test_the_same_command_again_does_nothing_and_more_rounds_go_on(
         assert run(*copied, out).rounds == first and rows_of(copied[0]) == before
     monkeypatch.setattr(train.iterate.clean, "run_model", lambda *told: sharpened(*told) ** 2)
     more = run(*copied, out, 2)
-    assert more.rounds[0] == first[0] and more.rounds[1].tried == {"soft": 6}
+    assert more.rounds[0] == first[0] and more.rounds[1].attempts == {"soft": 6}
     assert {row.round for row in rows_of(copied[0])[0]} == {0, 1}
 
 
 @pytest.mark.slow
 def test_killed_at_any_moment_and_resumed_the_ledger_and_the_files_are_the_same(
-    tmp_path: Path, finished: tuple[Path, Path, Iterated, list[str]]
+    tmp_path: Path, finished: tuple[Path, Path, IterationSummary, list[str]]
 ) -> None:
     double = REPOSITORY / "tests" / "doubles" / "iterate.py"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -278,18 +278,18 @@ def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Pat
     for rounds in (0, -1):
         with pytest.raises(BadInput, match=f"--rounds {rounds}: say how many rounds follow the first, 1 or more"):
             run(*made, tmp_path / "out", rounds)
-    for told, why in (
-        (replace(TOLD, recipe=find_recipe("vre", "tiny")), "Recipe vre trains no restorer"),
+    for options, why in (
+        (replace(OPTIONS, recipe=find_recipe("vre", "tiny")), "Recipe vre trains no restorer"),
         (
-            replace(TOLD, recipe=find_recipe("osdface", "tiny"), images=16),
+            replace(OPTIONS, recipe=find_recipe("osdface", "tiny"), images=16),
             "is conditioned by a visual representation embedder",
         ),
-        (replace(TOLD, recipe=replace(SMALL, steps=9)), "--steps 9: say 1 to 8"),
-        (replace(TOLD, settings=Settings(str(tmp_path))), "does not go with --base-model"),
-        (replace(TOLD, images=3), "--images 3 is less than one batch of 4"),
+        (replace(OPTIONS, recipe=replace(SMALL, steps=9)), "--steps 9: say 1 to 8"),
+        (replace(OPTIONS, settings=Settings(str(tmp_path))), "does not go with --base-model"),
+        (replace(OPTIONS, images=3), "--images 3 is less than one batch of 4"),
     ):
         with pytest.raises(BadInput, match=why):
-            run(*made, tmp_path / "early", told=told)
+            run(*made, tmp_path / "early", options=options)
         assert not (tmp_path / "early").exists()
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -304,13 +304,13 @@ def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Pat
     with pytest.raises(BadInput, match="is a file and an iteration is a folder"):
         run(*made, tmp_path / "taken" / "diary.txt")
     with pytest.raises(BadInput, match="was begun with another bounds"):
-        run(*made, out, told=replace(TOLD, bounds=replace(BOUNDS, soft=0.3)))
+        run(*made, out, options=replace(OPTIONS, bounds=replace(BOUNDS, soft=0.3)))
     with lock_folder(out), pytest.raises(FolderBusy, match="Another process is writing into"):
         run(*made, out)
     with pytest.raises(BadInput, match=r"was begun with another recipe \(mild, steps\)"):
-        run(*made, out, told=replace(TOLD, recipe=replace(SMALL, mild=0.5, steps=2)))
+        run(*made, out, options=replace(OPTIONS, recipe=replace(SMALL, mild=0.5, steps=2)))
     with pytest.raises(BadInput, match="was begun with another images"):
-        run(*made, out, told=replace(TOLD, images=12))
+        run(*made, out, options=replace(OPTIONS, images=12))
     other = soft_dataset(tmp_path / "other", people=3)
     with pytest.raises(BadInput, match=r"has changed since .*name another --out"):
         run(*other, out)

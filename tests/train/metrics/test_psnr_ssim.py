@@ -8,9 +8,9 @@ import torch
 from scipy.ndimage import correlate
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from train.data.tensors import to_tensor
 from train.losses.pixel import ms_ssim_exponents
 from train.metrics.psnr_ssim import ms_ssim, psnr, ssim
-from train.restore.reference_photos import to_tensor
 
 
 def pictures(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from train.models.config import ModelConfig
 from train.models.restorer import Restorer
 from train.models.steps import MOST_STEPS, Schedule, renoised
 from train.recipes import model_config
-from train.restore.restore import open_restorer
+from train.restore.load import load_restorer
 
 SEVERAL = replace(SMALL, name="several", steps=4)
 
@@ -188,11 +188,11 @@ def test_interrupted_and_uninterrupted_runs_of_several_steps_end_in_the_same_wei
         one, other = (load_file(folder / name) for folder in files)
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
-    model = open_restorer(tmp_path / "whole", steps=4)
+    model = load_restorer(tmp_path / "whole", steps=4)
     assert model.config.steps == 4 and model.timesteps == (399, 299, 200, 100)
-    assert open_restorer(tmp_path / "whole", steps=2).timesteps == (399, 200)
+    assert load_restorer(tmp_path / "whole", steps=2).timesteps == (399, 200)
     with pytest.raises(BadInput, match="trained for at most 4 steps, not for 5: say --steps 4 or less"):
-        open_restorer(tmp_path / "whole", steps=5)
+        load_restorer(tmp_path / "whole", steps=5)
     with pytest.raises(BadInput, match="belongs to another recipe"):
         train(tmp_path / "whole", taken.folder, SMALL, 32, workers=0)
 
@@ -210,7 +210,7 @@ def test_checkpoints_and_runs_from_before_there_were_several_steps_go_on(tmp_pat
         path.write_text(json.dumps(facts))
     assert Restorer.from_pretrained(tmp_path).config.steps == 1
     with pytest.raises(BadInput, match="trained for one step, not for 2"):
-        open_restorer(tmp_path, steps=2)
+        load_restorer(tmp_path, steps=2)
     assert train(tmp_path, taken.folder, SMALL, 12, workers=0, say=lambda _: None).images == 12
     described = asdict(model_config(SMALL, 16))
     assert ModelConfig.from_json({name: value for name, value in described.items() if name != "steps"}).steps == 1

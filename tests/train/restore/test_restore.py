@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-import train.restore.restore
+import train.restore.load
+import train.restore.reading
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, scale_template
 from curate.faces.interface import Detection, FaceModels
 from manifests.errors import BadInput
@@ -30,14 +31,17 @@ from manifests.runtime import untrusted_images
 from manifests.runtime.images import decode
 from manifests.runtime.workers import open_pool
 from tests.doubles import curate as doubles
-from tests.manifests.runtime.test_untrusted_images import ODD, reads_oddly
+from tests.train.restore.test_reading import ODD, reads_oddly
+from train.data.tensors import to_image, to_tensor
 from train.models.config import ModelConfig
 from train.models.restorer import Restored, Restorer
 from train.recipes import find_recipe
-from train.restore.contact_sheet import Sheet, sheet_page
+from train.restore.contact_sheet import ContactSheet, render_sheet
+from train.restore.load import load_restorer, run_model
 from train.restore.log import LOG
-from train.restore.reference_photos import References, to_image, to_tensor
-from train.restore.restore import PhotoDone, open_restorer, restore, run_model
+from train.restore.reference_photos import References
+from train.restore.restore import restore
+from train.restore.restore_photo import PhotoOutcome
 
 SIZE = 32
 
@@ -69,7 +73,7 @@ class Marking(torch.nn.Module):
 @pytest.fixture
 def marking(monkeypatch: pytest.MonkeyPatch) -> Marking:
     model = Marking("embedding")
-    monkeypatch.setattr(train.restore.restore, "load_faces", doubles.models)
+    monkeypatch.setattr(train.restore.load, "load_faces", doubles.models)
     monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
     return model
 
@@ -144,7 +148,7 @@ def test_an_odd_photo_is_a_row_and_the_others_are_restored(
         return [replace(first, landmarks5=np.full((5, 2), 7, np.float32)), *others]
 
     broken: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), detect=detect)  # noqa: E731
-    monkeypatch.setattr(train.restore.restore, "load_faces", broken)
+    monkeypatch.setattr(train.restore.load, "load_faces", broken)
     photos = [save("a.png", []), save("b.png", [0, 5]), save("c.png", [0])]
     rows = restore(photos, [], tmp_path, tmp_path / "o")
     assert [row.status for row in rows] == ["failed", "ok", "dropped"] and len(rows[1].faces) == 1
@@ -156,10 +160,10 @@ def test_references_are_held_to_the_detectors_threshold_and_a_choice_of_face_is_
     marking: Marking, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, notices = save("one.png", [5]), list[str]()
-    restore([one], [save("r.png", [5, 0], 1), save("s.png", [5], 2)], tmp_path, tmp_path / "o", notice=notices.append)
+    restore([one], [save("r.png", [5, 0], 1), save("s.png", [5], 2)], tmp_path, tmp_path / "o", say=notices.append)
     assert len(notices) == 1 and "r.png shows 2 faces and the largest was taken" in notices[0]
     strict: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), min_score=0.95)  # noqa: E731
-    monkeypatch.setattr(train.restore.restore, "load_faces", strict)
+    monkeypatch.setattr(train.restore.load, "load_faces", strict)
     with pytest.raises(BadInput, match="No face was found in the reference"):
         restore([one], [save("s.png", [5], 2)], tmp_path, tmp_path / "o")
 
@@ -241,7 +245,7 @@ def test_a_folder_of_references_is_taken_but_for_what_shows_nobody(
     save("refs/deep/r2.png", [5], 2)
     save("refs/empty.png", [])
     (tmp_path / "refs" / "letter.txt").write_text("hello")
-    restore([one], [tmp_path / "refs"], tmp_path, tmp_path / "o", notice=notices.append)
+    restore([one], [tmp_path / "refs"], tmp_path, tmp_path / "o", say=notices.append)
     assert marking.seen == [2] and len(notices) == 2 and all("Left out of the references" in said for said in notices)
     save("useless/empty.png", [])
     (tmp_path / "bare").mkdir()
@@ -270,11 +274,11 @@ def test_the_formats_that_are_known_are_all_said(marking: Marking, save: Callabl
 
 
 _DOUBLES = """
-import sys, train.restore.restore, likeness
+import sys, train.restore.load, likeness
 from tests.doubles import curate as curate_doubles
 from tests.train.restore.test_restore import Marking
 from train.models.restorer import Restorer
-train.restore.restore.load_faces = curate_doubles.models
+train.restore.load.load_faces = curate_doubles.models
 Restorer.from_pretrained = classmethod(lambda cls, folder, base_model=None: Marking('embedding'))
 sys.argv[0] = "likeness"
 likeness.main()
@@ -433,7 +437,7 @@ def test_an_aligned_crop_has_its_landmarks_found(
         return real or [replace(doubles.detect(decode(reference))[0], landmarks5=found)]
 
     finding: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), detect=detect)  # noqa: E731
-    monkeypatch.setattr(train.restore.restore, "load_faces", finding)
+    monkeypatch.setattr(train.restore.load, "load_faces", finding)
     (row,) = restore([crop], [reference], tmp_path, tmp_path / "o", aligned=True)
     assert row.status == "ok" and row.reason is None and (warping[0][1] == found).all()
 
@@ -442,9 +446,9 @@ def test_a_restorer_that_looks_at_no_reference_says_what_they_are_for(
     marking: Marking, save: Callable[..., Path], tmp_path: Path
 ) -> None:
     marking.config, notices = replace(marking.config, parts=("vre",)), list[str]()
-    restore([save("one.png", [5])], [save("r.png", [5], 1)], tmp_path, tmp_path / "o", notice=notices.append)
+    restore([save("one.png", [5])], [save("r.png", [5], 1)], tmp_path, tmp_path / "o", say=notices.append)
     assert len(notices) == 1 and "decide which faces are restored, and nothing else" in notices[0]
-    restore([save("two.png", [5])], [], tmp_path, tmp_path / "o", notice=notices.append)
+    restore([save("two.png", [5])], [], tmp_path, tmp_path / "o", say=notices.append)
     assert len(notices) == 1
 
 
@@ -458,13 +462,13 @@ def test_the_base_is_told_to_whatever_opens_the_checkpoint(tmp_path: Path, monke
     module = ModuleType("train.models.released.osdface")
     module.load_osdface = lambda folder, base_model: asked.append(("osdface", str(folder), base_model))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "train.models.released.osdface", module)
-    open_restorer(tmp_path)
-    open_restorer(tmp_path, "sd21")
-    open_restorer(Path(f"osdface:{tmp_path}"), "sd21")
+    load_restorer(tmp_path)
+    load_restorer(tmp_path, "sd21")
+    load_restorer(Path(f"osdface:{tmp_path}"), "sd21")
     here = str(tmp_path)
     assert asked == [("run", here, None), ("run", here, "sd21"), ("osdface", here, "sd21")]
     with pytest.raises(BadInput, match="say --base-model FOLDER"):
-        open_restorer(f"osdface:{tmp_path}")
+        load_restorer(f"osdface:{tmp_path}")
 
 
 def test_released_weights_name_no_recognizer_and_any_finds_the_faces(
@@ -502,15 +506,15 @@ def test_pixels_survive_the_way_to_a_tensor_and_back() -> None:
 def test_a_page_shows_each_face_as_it_came_its_references_and_the_restored_one(
     marking: Marking, save: Callable[..., Path], tmp_path: Path
 ) -> None:
-    photo, sheet = save("photo.png", [0]), Sheet()
-    rows = restore([photo], [save("mine.png", [0], 1)], tmp_path, tmp_path / "out", watch=sheet.add)
+    photo, sheet = save("photo.png", [0]), ContactSheet()
+    rows = restore([photo], [save("mine.png", [0], 1)], tmp_path, tmp_path / "out", on_face=sheet.add)
     ((face,), (row,)) = sheet.faces, rows
     assert face.photo == row.photo and face.lq.shape == face.restored.shape == (SIZE, SIZE, 3)
     assert len(face.references) == 1 and not np.array_equal(face.lq, face.restored)
     unsure = replace(row, reason="It is uncertain.")
-    lost = PhotoDone(str(tmp_path / "other.png"), None, "dropped", "No face was found.")
-    facts = sheet.facts("<RUN>", [unsure, lost], tmp_path)
-    html = sheet_page(facts)
+    lost = PhotoOutcome(str(tmp_path / "other.png"), None, "dropped", "No face was found.")
+    facts = sheet.build("<RUN>", [unsure, lost], tmp_path)
+    html = render_sheet(facts)
     assert html.count("data:image/webp;base64,") == 3 and "&lt;RUN&gt;" in html and 'src="http' not in html
     assert "1 photo: No face was found." in html and "It is uncertain." in html and "No NIQE" in html
     # and the report reads what was written
@@ -537,7 +541,7 @@ def test_who_is_kept_out_of_the_runs_dataset_is_no_reference_and_not_restored(
     purge(dataset, plan_optout(dataset, [str(out)]))
     with pytest.raises(BadInput, match=r"out\.png is kept out"):
         restore([photo], [out], run, tmp_path / "o")
-    (row,) = restore([photo], [out.parent], run, tmp_path / "o", notice=said.append)
+    (row,) = restore([photo], [out.parent], run, tmp_path / "o", say=said.append)
     assert row.status == "ok" and marking.seen == [1] and any("Left out of the references" in one for one in said)
     (row,) = restore([out], [], run, tmp_path / "o2")
     assert row.status == "dropped" and "opted out" in str(row.reason) and not (tmp_path / "o2" / "out.png").exists()
@@ -564,7 +568,7 @@ def test_a_photo_that_ends_the_process_that_reads_it_costs_itself_alone(
     doubles.save(references / "0.png", doubles.photo([0], 9))
     doubles.save(references / "1.png", np.zeros((*ODD["die"], 3), np.uint8))
     photos = [save("a.png", [0]), dies, save("b.png", [0])]
-    restore(photos, [references], tmp_path, tmp_path / "o", limited=True, notice=notices.append)
+    restore(photos, [references], tmp_path, tmp_path / "o", limited=True, say=notices.append)
     rows = {Path(row["photo"]).stem: row for row in map(json.loads, (tmp_path / "o" / LOG).read_text().splitlines())}
     assert [rows[name]["status"] for name in ("a", "b", "die")] == ["ok", "ok", "failed"]
     assert rows["die"]["reason"] == f"{dies} cannot be read as a photo: it ends the process that decodes it."
