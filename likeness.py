@@ -140,9 +140,9 @@ def run(
         raise typer.Exit(130)
     judge = _judge_in_no_loss(folder)
     with show_progress("images", as_json) as progress:
-        own = evaluate(folder, into, lq_set=Path(frozen.folder).name, progress=progress)
-        judged = evaluate(folder, into, Path(frozen.folder).name, EvaluationOptions(judge=judge)) if judge else None
-    page = build_report(into, [folder])
+        own = evaluate(folder, out, lq_set=Path(frozen.folder).name, progress=progress)
+        judged = evaluate(folder, out, Path(frozen.folder).name, EvaluationOptions(judge=judge)) if judge else None
+    page = build_report(out, [folder])
     if as_json:
         typer.echo(json.dumps({"own": own, "judged": judged, "report": str(page)}))
         return

@@ -131,7 +131,7 @@ def main() -> None:
 
     with show_progress("images", True) as progress:
         options = EvaluationOptions(references=MOST, metrics=(*DEFAULT_METRICS, "ssim"), judge=told.judge)
-        result = counterfactuals(run, told.into, lq_set, options, progress)
+        result = counterfactuals(run, told.out, lq_set, options, progress)
     if result["judge"]["is_the_datasets_own"]:
         sys.exit(f"{told.judge} is the recognizer that the restorer was trained through: name another judge.")
     if result["unseen_in_training"] != "checked":

@@ -98,10 +98,12 @@ def leaks(
     if benchmark is not None and is_benchmark(dataset):
         raise BadInput(f"{dataset} is a benchmark itself: name a dataset before --benchmark.")
     with show_progress("steps", as_json) as progress:
-        if is_benchmark(source):
-            found = find_benchmark_leaks(source, dataset, limit, progress)
+        if benchmark is not None:
+            found = find_benchmark_leaks(benchmark, dataset, limit, progress)
+        elif is_benchmark(dataset):
+            found = find_benchmark_leaks(dataset, None, limit, progress)
         else:
-            found = find_dataset_leaks(source, limit, progress)
+            found = find_dataset_leaks(dataset, limit, progress)
     if as_json:
         typer.echo(json.dumps(found.as_json()))
     else:

@@ -360,6 +360,6 @@ def _bytes(path: Path) -> bytes | None:
 
 def _holds(path: Path, picture: str) -> bool:
     try:
-        return hash_picture(decode_picture(path.read_bytes())) == picture
-    except (OSError, BadInput):
+        return hash_picture(decode(path)) == picture
+    except (OSError, UndecodableImage):
         return False

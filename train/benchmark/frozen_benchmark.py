@@ -203,7 +203,7 @@ def read_lq(found: Benchmark, case: CaseLine, photos: Path | None) -> np.ndarray
     check_engine(found.card["engine"])
     path = _crop(found, case.picture, case.face, photos)
     made = run_job(Job(path, found.card["size"], case.theta, engine=found.card["engine"]))
-    pixels = None if made.problem else decode_picture(made.png)
+    pixels = None if made.problem else decode(made.png)
     if pixels is None or hash_picture(pixels) != case.lq:
         raise LedgerBroken(
             f"{path} degrades to another picture here than {found.folder} froze ({made.problem or _tools(found)}): ask "

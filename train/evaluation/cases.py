@@ -14,6 +14,7 @@ from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.runtime.files import sha256_bytes
+from manifests.runtime.png_files import decode_own_png
 from train.benchmark.draw_references import CaseFaces, draw_references
 from train.benchmark.frozen_benchmark import (
     faces_by_picture,

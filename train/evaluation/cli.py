@@ -98,8 +98,9 @@ def evaluate(
 
     mine, theirs = runs or [], restored or []
     if not mine and not theirs:
-        raise BadInput("Name a training run, or a folder of restored images with --restored.")
+        raise BadInput("Name a training run with --run, or a folder of restored images with --restored.")
     check_output_files(page, markdown, latex)
+    set_name = _set_or_benchmark(lq_set, benchmark)
     several = len(mine) + len(theirs) > 1 or bool(theirs)
     if several and out is None:
         raise BadInput("A comparison needs a place: say --out FOLDER.")
@@ -107,7 +108,7 @@ def evaluate(
         raise BadInput("--out is for comparisons; one run's evaluation goes into its own folder.")
     if dry_run:
         stem = (out or Path()) / "comparison" if several else mine[0] / name_result_file("evaluation", judge, steps)
-        _say_plan(dataset, lq_set, stem, as_json)
+        _say_plan(dataset, set_name, stem, as_json)
         return
     from manifests.runtime.progress import show_progress
     from train.evaluation.evaluate import DEFAULT_METRICS, EvaluationOptions, PagePictures
@@ -115,7 +116,7 @@ def evaluate(
     from train.evaluation.evaluate import evaluate as measured
 
     options = EvaluationOptions(
-        references=references,
+        references=max_references,
         metrics=_metrics(metrics, DEFAULT_METRICS),
         judge=judge,
         faces=faces,
@@ -129,15 +130,15 @@ def evaluate(
     with show_progress("images", as_json) as progress:
         if several:
             assert out is not None
-            result = compare_all(mine, theirs, dataset, out, lq_set, options, progress, seen)
+            result = compare_all(mine, theirs, dataset, out, set_name, options, progress, seen)
         else:
-            result = measured(mine[0], dataset, lq_set, options, progress, seen)
+            result = measured(mine[0], dataset, set_name, options, progress, seen)
     _write(result, markdown, latex)
     if page is not None and seen is not None:
         from train.evaluation.html_page import render_page as built
         from train.run_folders import write_output_text
 
-        write_output_text(page, built(result, seen, pictures))
+        write_output_text(page, built(result, seen, worst))
     print_evaluation(result, as_json)
 
 
@@ -174,8 +175,9 @@ def counterfactuals(
     from train.run_folders import check_output_files, name_result_file
 
     check_output_files(plot, markdown, latex)
+    set_name = _set_or_benchmark(lq_set, benchmark)
     if dry_run:
-        _say_plan(dataset, lq_set, run / name_result_file("counterfactuals", judge, steps), as_json)
+        _say_plan(dataset, set_name, run / name_result_file("counterfactuals", judge, steps), as_json)
         return
     from manifests.runtime.progress import show_progress
     from train.evaluation.counterfactuals import DEFAULT_METRICS
@@ -184,7 +186,7 @@ def counterfactuals(
     from train.evaluation.evaluate import EvaluationOptions
 
     options = EvaluationOptions(
-        references=references,
+        references=max_references,
         metrics=_metrics(metrics, DEFAULT_METRICS),
         judge=judge,
         faces=faces,
@@ -194,7 +196,7 @@ def counterfactuals(
         seed=seed,
     )
     with show_progress("images", as_json) as progress:
-        result = measured(run, dataset, lq_set, options, progress)
+        result = measured(run, dataset, set_name, options, progress)
     _write(result, markdown, latex)
     if plot is not None:
         from manifests.errors import BadInput

@@ -37,7 +37,7 @@ def counterfactuals(
     """
     options = options or EvaluationOptions(metrics=DEFAULT_METRICS)
     if options.references > max(REFERENCE_COUNTS):
-        raise BadInput(f"--references is {options.references}, and the curve ends at {max(REFERENCE_COUNTS)}.")
+        raise BadInput(f"--max-references is {options.references}, and the curve ends at {max(REFERENCE_COUNTS)}.")
     last: dict[str, Any] = {"face": "", "image": None}
     largest = 0
 

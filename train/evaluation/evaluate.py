@@ -40,7 +40,6 @@ from train.models.restorer import Restorer
 from train.models.steps import check_steps
 from train.restore.load import load_restorer, load_restorer_faces, move_to_device
 from train.restore.output_paths import list_photos
-from train.restore.reading import read_numbers, reader
 from train.run_folders import name_result_file
 
 # what is measured where nothing else is asked for; LPIPS and DISTS where their weights are here
@@ -160,7 +159,7 @@ class Evaluation:
         harder: bool = False,  # and those of other poses and likenesses
     ) -> None:
         if options.references < 1:
-            raise BadInput("--references must be at least 1; the row without references is always there.")
+            raise BadInput("--max-references must be at least 1; the row without references is always there.")
         check_names(options.metrics)
         check_steps(options.steps)
         self.dataset, self.lq_set, self.options, self.on_image = Path(dataset), lq_set, options, on_image
@@ -312,7 +311,7 @@ class Evaluation:
         try:
             if name == "fid_folder":
                 assert self.options.fid_folder is not None
-                with reader(limited=True) as read:
+                with open_reader(limited=True) as read:
                     others = [read(path) for path in list_photos(self.options.fid_folder)]
             for line in lines:
                 made = self.set_images.get(line["key"], [])

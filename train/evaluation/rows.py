@@ -15,6 +15,7 @@ from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
 from manifests.errors import BadInput
 from manifests.runtime.text import make_printable
+from manifests.runtime.untrusted_images import Read
 from train.data.landmarks import find_landmarks
 from train.data.tensors import to_image, to_tensor
 from train.evaluation.cases import Case
@@ -24,7 +25,6 @@ from train.metrics.registry import METRICS
 from train.models.restorer import Restorer
 from train.restore.load import run_model
 from train.restore.output_paths import list_photos
-from train.restore.reading import Read
 from train.restore.reference_photos import warp_references
 
 Row = dict[str, Any]

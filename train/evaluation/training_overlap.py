@@ -16,7 +16,7 @@ from train.evaluation.cases import Case
 
 
 def check_not_trained_on(dataset: Path, run: Path, cases: Sequence[Case]) -> bool:
-    """Raise LedgerBroken where the run was trained on a person of the cases (under --split photos: on a photo of them).
+    """Raise LedgerBroken where the run was trained on a person of the cases (under --split-by photos: on their photo).
 
     Answers whether it could be looked at: RUN/snapshot says what was trained on.
     """
@@ -37,7 +37,7 @@ def check_not_trained_on(dataset: Path, run: Path, cases: Sequence[Case]) -> boo
 
 
 def _kin(found: Benchmark, tested: set[str]) -> list[tuple[str, str]]:
-    """Every tested face with every face of its person (under --split photos: of its photo) that the benchmark knows."""
+    """Every tested face with every face of its person (under --split-by photos: of its photo) in the benchmark."""
     by = operator.attrgetter("person" if found.card["policy"] == "identity" else "photo")
     faces: dict[str, list[str]] = {}
     for line in found.faces:

@@ -255,7 +255,7 @@ def restore(
     from train.restore.output_paths import plan_outputs
     from train.run_folders import check_output_files
 
-    check_output_files(page, sheet)
+    check_output_files(page, page_data)
     if dry_run:
         todo, unreadable = plan_outputs(inputs, out)
         select_earlier_entries(out, todo, None)
@@ -270,10 +270,10 @@ def restore(
         return
     from manifests.runtime.progress import show_progress
     from train.restore.contact_sheet import ContactSheet, render_sheet
-    from train.restore.restore import restore as run
+    from train.restore.restore import restore as restore_photos
 
     where, notices, faces_done = _box(box), list[str](), ContactSheet()
-    watched = page is not None or sheet is not None
+    watched = page is not None or page_data is not None
     with show_progress("photos", as_json) as progress:
         rows = restore_photos(
             inputs,
@@ -293,11 +293,11 @@ def restore(
     if watched:
         from train.run_folders import write_output_text
 
-        facts = faces_done.build(f"{checkpoint}", rows, weights)
+        facts = faces_done.build(f"{run}", rows, weights)
         if page is not None:
             write_output_text(page, render_sheet(facts))
-        if sheet is not None:
-            write_output_text(sheet, json.dumps(facts))
+        if page_data is not None:
+            write_output_text(page_data, json.dumps(facts))
     for sentence in notices:
         typer.echo(sentence, err=True)
     if as_json:

@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from manifests.errors import LikenessError
 from manifests.runtime.files import write_atomically
 from manifests.runtime.json_log import log
+from manifests.runtime.png_files import encode_png
 from train.run_folders import SAMPLES
 
 STATS = "stats.jsonl"

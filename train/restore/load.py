@@ -13,7 +13,7 @@ from train.models.restorer import Restorer
 from train.models.steps import check_steps
 from train.restore.reference_photos import References
 
-RELEASED = "osdface:"  # before a folder with OSDFace's released weights, given as --checkpoint
+RELEASED = "osdface:"  # before a folder with OSDFace's released weights, given as --run
 
 
 def load_restorer(checkpoint: str | Path, base_model: str | None = None, steps: int = 1) -> Restorer:

@@ -16,11 +16,11 @@ from curate.faces.interface import FaceModels
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput
 from manifests.runtime.text import make_printable
+from manifests.runtime.untrusted_images import Read, read_picture
 from train.data.landmarks import detect_faces, landmarks_in_crop, largest_face
 from train.data.tensors import to_image, to_tensor
 from train.models.restorer import Restorer
 from train.restore.output_paths import list_photos
-from train.restore.reading import Read, read_photo
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def read_references(
     model: Restorer,
     models: FaceModels,
     say: Callable[[str], None] = lambda _: None,
-    read: Read = read_photo,
+    read: Read = read_picture,
 ) -> References:
     """The largest face of every photo of `list_reference_files`; `notice` is told where there were several.
 

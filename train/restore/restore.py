@@ -13,10 +13,10 @@ from manifests.ledger.paths import LEDGER_NAME
 from manifests.runtime.files import hash_config, lock_folder, remove_temporary_files, sha256_file
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import make_printable
+from manifests.runtime.untrusted_images import open_reader
 from train.restore.load import load_restorer, load_restorer_faces, move_to_device
 from train.restore.log import entry, select_earlier_entries, write_log
 from train.restore.output_paths import plan_outputs
-from train.restore.reading import reader
 from train.restore.reference_photos import list_reference_files, read_references
 from train.restore.restore_photo import OnFace, PhotoOutcome, _restore_one
 
@@ -70,7 +70,7 @@ def restore(
         say("This restorer looks at no reference: they decide which faces are restored, and nothing else.")
     kept_out = _kept_out_near(Path(checkpoint))
     shown_files = _allowed(shown_files, kept_out, say)
-    with reader(limited) as read:
+    with open_reader(limited) as read:
         known = read_references(shown_files, model, models, say, read)
         if kept_out is not None and kept_out.matches(known.embeddings.numpy()).any():
             raise BadInput("A reference shows a face that opted out of the dataset of this run: name others.")

@@ -13,15 +13,15 @@ from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recogni
 from curate.faces.interface import FaceModels
 from curate.faces.measure import measure_sharpness
 from degrade.operations.pixels import shrink
-from manifests.errors import BadInput, LikenessError
+from manifests.errors import BadInput
 from manifests.runtime.files import write_atomically
-from manifests.runtime.text import make_printable
+from manifests.runtime.png_files import encode_png
+from manifests.runtime.untrusted_images import Read
 from train.data.landmarks import detect_faces, find_landmarks, landmarks_in_crop
 from train.data.tensors import to_image, to_tensor
 from train.models.restorer import Restorer
 from train.restore.load import run_model
 from train.restore.paste import paste
-from train.restore.reading import Read
 from train.restore.reference_photos import References, warp_references
 
 # Where an upright, frontal face has its five landmarks inside a detector's box, as shares of the box: the mean over
@@ -103,7 +103,7 @@ def _restore_one(
             restored = to_image(run_model(model, to_tensor(crop)[None], own)[0])
             on_face(path, crop, own, restored)
             result = paste(result, restored, fit_similarity(landmarks5, scale_template(FFHQ_512, FFHQ_SIZE, size)))
-    _write(target, result)
+    write_atomically(target, encode_png(result))
     return PhotoOutcome(str(path), str(target), "ok", reason, tuple(faces))
 
 
@@ -126,7 +126,7 @@ def _restore_crop(
     references = warp_references(model, references, landmarks5)
     restored = to_image(run_model(model, to_tensor(lq)[None], references)[0])
     on_face(path, lq, references, restored)
-    _write(target, restored)
+    write_atomically(target, encode_png(restored))
     return PhotoOutcome(str(path), str(target), "ok", reason, (FaceOutcome((0.0, 0.0, width, height), None, True),))
 
 
@@ -185,10 +185,3 @@ def _judge(
         return FaceOutcome(where, None, True)
     chip = crop_for_recognizer(align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE), models.template, models.size)
     return FaceOutcome(where, float((references.embeddings.numpy() @ models.embed(chip[None])[0]).mean()), True)
-
-
-def _write(path: Path, image: np.ndarray) -> None:
-    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise LikenessError(f"{make_printable(path)} cannot be written as PNG.")
-    write_atomically(path, data.tobytes())

@@ -278,5 +278,5 @@ def test_the_command_lists_leaks_and_exits_with_one(own: Path, likeness: Run) ->
     told = json.loads(likeness("leaks", own, "--json").stdout)
     assert told["ok"] is False and set(told["counts"]) == set(KINDS)
     assert {Leak(**leak).kind for leak in told["examples"]} == {"cosine"}
-    wrong = likeness("leaks", own, "--dataset", own)
+    wrong = likeness("leaks", own, "--benchmark", own)
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1

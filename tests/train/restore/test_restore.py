@@ -18,7 +18,6 @@ import pytest
 import torch
 
 import train.restore.load
-import train.restore.reading
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, scale_template
 from curate.faces.interface import Detection, FaceModels
 from manifests.errors import BadInput
@@ -31,7 +30,7 @@ from manifests.runtime import untrusted_images
 from manifests.runtime.images import decode
 from manifests.runtime.workers import open_pool
 from tests.doubles import curate as doubles
-from tests.train.restore.test_reading import ODD, reads_oddly
+from tests.manifests.runtime.test_untrusted_images import ODD, reads_oddly
 from train.data.tensors import to_image, to_tensor
 from train.models.config import ModelConfig
 from train.models.restorer import Restored, Restorer
@@ -571,6 +570,6 @@ def test_a_photo_that_ends_the_process_that_reads_it_costs_itself_alone(
     restore(photos, [references], tmp_path, tmp_path / "o", limited=True, say=notices.append)
     rows = {Path(row["photo"]).stem: row for row in map(json.loads, (tmp_path / "o" / LOG).read_text().splitlines())}
     assert [rows[name]["status"] for name in ("a", "b", "die")] == ["ok", "ok", "failed"]
-    assert rows["die"]["reason"] == f"{dies} cannot be read as a photo: it ends the process that decodes it."
-    assert len(notices) == 1 and "1.png cannot be read as a photo: it ends the process" in notices[0]
+    assert rows["die"]["reason"] == f"{dies} cannot be read as a picture: it ends the process that decodes it."
+    assert len(notices) == 1 and "1.png cannot be read as a picture: it ends the process" in notices[0]
     assert marking.seen == [1, 1]
