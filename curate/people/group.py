@@ -10,7 +10,8 @@ import numpy as np
 
 from curate.config import CurateConfig
 from curate.people.apply_decisions import apply_decisions
-from curate.people.clustering.group_embeddings import count_cosines, group_embeddings
+from curate.people.clustering.confidence import count_cosines
+from curate.people.clustering.group_embeddings import group_embeddings
 from curate.people.identities import make_identities, name_groups
 from curate.people.links import Links, resolve_links
 from curate.people.near_duplicates import find_pictures

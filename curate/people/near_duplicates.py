@@ -70,8 +70,8 @@ def find_near_duplicates(
     least = min(rules.min_cosine_same_photo, rules.min_cosine_same_face)
     order = np.argsort([face.face_id for face in faces])
     near = find_neighbours(vectors, order, _NEIGHBOURS, least)
-    place, column = np.nonzero((near.row >= 0) & (near.cosine >= least))
-    row, other, alike = order[place], order[near.row[place, column]], near.cosine[place, column]
+    place, column = np.nonzero((near.rows >= 0) & (near.cosines >= least))
+    row, other, alike = order[place], order[near.rows[place, column]], near.cosines[place, column]
     face_bits = _differing([face.phash for face in faces], row, other)
     photo_bits = _differing([photo.phash for photo in photos], row, other)
     same = (alike >= rules.min_cosine_same_photo) & (photo_bits <= rules.max_photo_bits)

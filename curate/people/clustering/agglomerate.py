@@ -1,8 +1,9 @@
-"""Groups of faces grow by merging, the surest merges first, all groups at once in rounds.
+"""Merges groups of faces in rounds, the surest merges first.
 
-A round looks at each group's best candidate among the groups that share an edge of the neighbour graph. Two groups
-that are each other's best merge; a group that is a best candidate takes in as many of those that chose it as it has
-faces, so that a large person is complete after a few rounds and a chain of lone faces is never joined unseen.
+A round looks at the best partner of each group among the groups that share an edge of the neighbour graph with it. Two
+groups that are the best partner of each other merge. In the same round the larger of the two also takes in other
+groups that chose it, until it has twice its faces. A large person is therefore complete after a few rounds. A chain of
+single faces never merges in one round: each new group is scored again before its next merge.
 """
 
 from __future__ import annotations
@@ -14,192 +15,233 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from curate.people.clustering.evidence import FOUND_TOO_ALIKE, LEAST_WITHIN, WITHIN, Evidence, concentration
+from curate.people.clustering.evidence import (
+    MEAN_WITHIN,
+    MIN_MEAN_WITHIN,
+    SELECTION_BIAS,
+    Evidence,
+    solve_concentration,
+)
 from manifests.runtime.workers import count_cores
 
-# log odds above even at which rounds are run to their end before less sure merges are looked at; ours: finer steps
-# change no label on our photos
+# Log odds above even. Rounds run until no merge reaches a level, then the next level begins. Ours: finer steps change
+# no label on our photos.
 LEVELS = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.0)
-# (cosine of the centres, mean cosine across, faces, faces), float64 (m,) each -> what is compared with the bar
-Odds = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-_PAIRS_AT_ONCE = 2**13  # their sums fit into a core's cache
+# Steps for merging by mean cosine, as shares of the way from `min_cosine` to 1 (ours).
+COSINE_LEVELS = (0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.0)
+# (cosine of the centres, mean cosine of faces across, faces of one group, faces of the other) -> score of the pair;
+# all are float64 (m,)
+Score = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+_PAIRS_AT_ONCE = 2**13  # the vectors of this many pairs fit into the cache of a core
 
 
 @dataclass(frozen=True)
 class Graph:
-    """The groups that merging begins with, and which of them may meet."""
+    """The groups at the start of merging, and the pairs of groups that may merge."""
 
-    sums: np.ndarray  # float32 (g, d): the sum of each group's unit embeddings; merging works in this array
-    size: np.ndarray  # float64 (g,): its faces
-    pairs: np.ndarray  # int32 (m, 2): groups that may be compared, in any order, repeats allowed
-    apart: np.ndarray  # int64 (k, 2): groups that must not become one
-    shown: (
-        csr_matrix | None
-    )  # (g, photos): faces of each group in each photo; the cosine of two of one photo counts 1 less
+    sums: np.ndarray  # float32 (g, d): the sum of each group's unit embeddings; merging writes into this array
+    sizes: np.ndarray  # int64 (g,): faces of each group; faces that are near-copies of each other count as one
+    pairs: np.ndarray  # int32 (m, 2): groups to compare, in any order; a pair may occur several times
+    apart: np.ndarray  # int64 (k, 2): pairs of groups that must never merge
+    # float32 (g, photos): faces of each group in each photo; None if no photo has two faces. The cosine of two faces of
+    # one photo counts 1 less.
+    photo_counts: csr_matrix | None
 
 
 @dataclass(frozen=True)
-class Merged:
-    label: np.ndarray  # int64 (g,)
+class MergeResult:
+    """The groups after merging by odds, and the parameters of the odds at the end."""
+
+    labels: np.ndarray  # int64 (g,): groups of the start that merged share a label
     evidence: Evidence
-    alpha: float  # concentration of the process that the prior odds follow
+    alpha: float  # concentration of the prior
 
 
-def agglomerate(graph: Graph, spread: float) -> Merged:
-    """Which groups become one, by calibrated odds; `spread` is that of strangers' cosines.
+def merge_by_odds(graph: Graph, spread: float) -> MergeResult:
+    """Merges groups by calibrated log odds. `spread` is the spread of strangers' cosines.
 
-    The bar falls as groups merge: the fewer people there turn out to be, the less evidence two faces need.
+    The minimum score falls while groups merge: with fewer people, α is smaller, and two faces need less evidence.
     """
-    groups, begun = _Groups(graph), len(graph.size)  # faces that were said to be one person count once
-    evidence = Evidence(spread, WITHIN)
+    groups = _Groups(graph)
+    faces = len(graph.sizes)  # faces that constraints join before merging count as one face in the prior
+    evidence = Evidence(spread, MEAN_WITHIN)
 
-    def alpha() -> float:
-        return concentration(max(groups.count - 1, 1), begun)
+    def compute_alpha() -> float:
+        return solve_concentration(max(groups.count - 1, 1), faces)
 
     for level in LEVELS:
-        found = groups.mean_cosine()
-        if found is not None:
-            evidence = replace(evidence, within=max(found - FOUND_TOO_ALIKE, LEAST_WITHIN))
-        groups.weigh(evidence.log_odds)
-        while groups.merge(evidence.log_odds, float(np.log(alpha())) + level):
+        mean = groups.measure_mean_within()
+        if mean is not None:
+            evidence = replace(evidence, mean_within=max(mean - SELECTION_BIAS, MIN_MEAN_WITHIN))
+        groups.score_pairs(evidence.compute_log_odds)
+        while groups.merge(evidence.compute_log_odds, float(np.log(compute_alpha())) + level):
             pass
-    return Merged(_from_zero(groups.label), evidence, alpha())
+    return MergeResult(_renumber(groups.labels), evidence, compute_alpha())
 
 
-def merge_by_mean_cosine(graph: Graph, at_least: float) -> np.ndarray:
-    """Which groups become one, int64 (g,): those whose faces have this mean cosine across, the most alike first."""
+def merge_by_mean_cosine(graph: Graph, min_cosine: float) -> np.ndarray:
+    """Merges groups whose faces have a mean cosine across of `min_cosine` or more, the most alike groups first.
+
+    This is average linkage. Returns a label for each group of the start, int64 (g,).
+    """
     groups = _Groups(graph)
-    for level in (0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.0):
-        bar = at_least + level * (1 - at_least)
-        groups.weigh(_mean_cosine)
-        while groups.merge(_mean_cosine, bar):
+    for level in COSINE_LEVELS:
+        groups.score_pairs(_select_mean_cosine)
+        while groups.merge(_select_mean_cosine, min_cosine + level * (1 - min_cosine)):
             pass
-    return _from_zero(groups.label)
+    return _renumber(groups.labels)
 
 
-def _mean_cosine(cosine: np.ndarray, mean: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return mean
+def _select_mean_cosine(cosine: np.ndarray, mean_cosine: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return mean_cosine
 
 
-def _from_zero(label: np.ndarray) -> np.ndarray:
-    return np.unique(label, return_inverse=True)[1]
+def _renumber(labels: np.ndarray) -> np.ndarray:
+    """Returns the labels numbered from 0 without gaps, in the same order."""
+    return np.unique(labels, return_inverse=True)[1]
 
 
 class _Groups:
-    """Groups, their sums, and the pairs of them that may merge, with the odds of each.
+    """The groups of faces, their sums, and the scored pairs of groups that may merge.
 
-    A group keeps its number while it lives; one that was taken in has no faces and no pairs any more.
+    A group keeps its number while it exists. A group that merged into another one has 0 faces and no pairs.
     """
 
     def __init__(self, graph: Graph) -> None:
-        self.label = np.arange(len(graph.sums))
-        self.count = len(graph.sums)
-        self.sum, self.size, self.shown = graph.sums, graph.size.astype(np.float64), graph.shown
-        self.apart, self.said = graph.apart.astype(np.int64), graph.size > 1
-        self.squared = np.einsum("gd,gd->g", self.sum, self.sum, dtype=np.float64)
-        self.pairs, first = _each_once(graph.pairs, len(self.sum))
-        self.odds = np.full(len(first), -np.inf, np.float32)
+        """Starts with every pair of `graph` once, with a score of minus infinity."""
+        self.labels = np.arange(len(graph.sums))  # int64 (g,): the group that each group of the start belongs to now
+        self.count = len(graph.sums)  # groups that exist
+        self.sums, self.sizes, self.photo_counts = graph.sums, graph.sizes.astype(np.float64), graph.photo_counts
+        self.apart = graph.apart.astype(np.int64)
+        self.constrained = graph.sizes > 1  # bool (g,): a constraint joined faces of the group before merging
+        self.squared_norms = np.einsum("gd,gd->g", self.sums, self.sums, dtype=np.float64)
+        self.pairs, first = _deduplicate_pairs(graph.pairs, len(self.sums))
+        self.scores = np.full(len(first), -np.inf, np.float32)
 
-    def mean_cosine(self) -> float | None:
-        """Mean cosine inside groups of three faces or more, each weighing as the root of its faces; None without.
+    def measure_mean_within(self) -> float | None:
+        """Returns the mean cosine inside groups of three faces or more, or None if there is no group to measure.
 
-        Groups that hold faces said to be one person tell nothing about how alike a person's faces are.
+        A group's weight is the square root of its faces. Groups with faces joined by a constraint are left out, because
+        they do not show how alike the faces of a person are.
         """
-        large = (self.size >= 3) & ~self.said
+        large = (self.sizes >= 3) & ~self.constrained
         if not large.any():
             return None
-        n = self.size[large]
-        return float(np.average((self.squared[large] - n) / (n * (n - 1)), weights=np.sqrt(n)))
+        n = self.sizes[large]
+        # |sum of n unit vectors|^2 = n + the sum of the n (n - 1) cosines of different faces
+        return float(np.average((self.squared_norms[large] - n) / (n * (n - 1)), weights=np.sqrt(n)))
 
-    def weigh(self, odds: Odds, which: np.ndarray | None = None) -> None:
-        """The odds of the pairs in these places, of all where none are named."""
-        which = np.arange(len(self.pairs)) if which is None else which
+    def score_pairs(self, score: Score, places: np.ndarray | None = None) -> None:
+        """Computes the scores of the pairs at `places`, or of all pairs. Pairs that must stay apart get -inf."""
+        places = np.arange(len(self.pairs)) if places is None else places
 
-        def part(begin: int) -> None:
-            places = which[begin : begin + _PAIRS_AT_ONCE]
-            u, v = self.pairs[places].T
-            dot = np.einsum("pd,pd->p", self.sum[u], self.sum[v]).astype(np.float64)
-            if self.shown is not None:  # the cosine of two faces of one photo counts 1 less
-                dot -= np.asarray(self.shown[u].multiply(self.shown[v]).sum(axis=1)).ravel()
-            a, b = self.size[u], self.size[v]
-            cosine = dot / np.sqrt(np.maximum(self.squared[u] * self.squared[v], 1e-12))
-            self.odds[places] = odds(cosine, dot / (a * b), a, b)
+        def score_part(begin: int) -> None:
+            part = places[begin : begin + _PAIRS_AT_ONCE]
+            u, v = self.pairs[part].T
+            dot = np.einsum("pd,pd->p", self.sums[u], self.sums[v]).astype(np.float64)
+            if self.photo_counts is not None:  # the cosine of two faces of one photo counts 1 less
+                dot -= np.asarray(self.photo_counts[u].multiply(self.photo_counts[v]).sum(axis=1)).ravel()
+            a, b = self.sizes[u], self.sizes[v]
+            cosine = dot / np.sqrt(np.maximum(self.squared_norms[u] * self.squared_norms[v], 1e-12))
+            self.scores[part] = score(cosine, dot / (a * b), a, b)
 
-        with ThreadPoolExecutor(count_cores()) as pool:  # numpy lets go of the interpreter's lock
-            list(pool.map(part, range(0, len(which), _PAIRS_AT_ONCE)))
+        with ThreadPoolExecutor(count_cores()) as pool:  # threads suffice: numpy releases the interpreter's lock
+            list(pool.map(score_part, range(0, len(places), _PAIRS_AT_ONCE)))
         if len(self.apart):
-            keys = _keys(self.apart, len(self.sum))
-            self.odds[which[np.isin(_keys(self.pairs[which], len(self.sum)), keys)]] = -np.inf
+            keys = _make_keys(self.apart, len(self.sums))
+            self.scores[places[np.isin(_make_keys(self.pairs[places], len(self.sums)), keys)]] = -np.inf
 
-    def merge(self, odds: Odds, bar: float) -> bool:
-        """One round; False where no two groups reach the bar."""
-        good = np.flatnonzero(self.odds >= bar)
+    def merge(self, score: Score, min_score: float) -> bool:
+        """Runs one round of merges. Returns False if no pair of groups reaches `min_score`."""
+        good = np.flatnonzero(self.scores >= min_score)
         if len(good) == 0:
             return False
-        into = _stars(self.pairs[good], self.odds[good], self.size, np.unique(self.apart))
-        moved = np.flatnonzero(into != np.arange(len(into)))
-        changed = np.zeros(len(into), bool)
-        changed[moved] = changed[into[moved]] = True
-        np.add.at(self.sum, into[moved], self.sum[moved])
-        np.add.at(self.size, into[moved], self.size[moved])
-        self.size[moved] = 0
-        np.logical_or.at(self.said, into[moved], self.said[moved])
-        alive = np.flatnonzero(changed & (self.size > 0))
-        self.squared[alive] = np.einsum("gd,gd->g", self.sum[alive], self.sum[alive], dtype=np.float64)
-        self.label, self.apart, self.count = into[self.label], into[self.apart], self.count - len(moved)
-        if self.shown is not None:
-            joined = csr_matrix((np.ones(len(into), np.float32), (into, np.arange(len(into)))), shape=(len(into),) * 2)
-            self.shown = joined @ self.shown
+        targets = _choose_merges(self.pairs[good], self.scores[good], self.sizes, np.unique(self.apart))
+
+        # Add sums, sizes and flags of the merging groups to their targets, float32 (g, d), float64 (g,) and bool (g,).
+        merging = np.flatnonzero(targets != np.arange(len(targets)))
+        changed = np.zeros(len(targets), bool)
+        changed[merging] = changed[targets[merging]] = True
+        np.add.at(self.sums, targets[merging], self.sums[merging])
+        np.add.at(self.sizes, targets[merging], self.sizes[merging])
+        self.sizes[merging] = 0
+        np.logical_or.at(self.constrained, targets[merging], self.constrained[merging])
+        alive = np.flatnonzero(changed & (self.sizes > 0))
+        self.squared_norms[alive] = np.einsum("gd,gd->g", self.sums[alive], self.sums[alive], dtype=np.float64)
+        self.labels, self.apart, self.count = targets[self.labels], targets[self.apart], self.count - len(merging)
+        if self.photo_counts is not None:
+            shape = (len(targets), len(targets))
+            joined = csr_matrix((np.ones(len(targets), np.float32), (targets, np.arange(len(targets)))), shape=shape)
+            self.photo_counts = joined @ self.photo_counts
+
+        # Only pairs with a group that changed are numbered and scored again. A pair without such a group cannot become
+        # equal to a pair with one, so no duplicates arise.
         touched = changed[self.pairs[:, 0]] | changed[self.pairs[:, 1]]
-        fresh, _ = _each_once(into[self.pairs[touched]], len(into))
-        # a pair that was not touched cannot be the same as one that was
+        fresh, _ = _deduplicate_pairs(targets[self.pairs[touched]], len(targets))
         self.pairs = np.concatenate([self.pairs[~touched], fresh])
-        self.odds = np.concatenate([self.odds[~touched], np.full(len(fresh), -np.inf, np.float32)])
-        self.weigh(odds, np.arange(len(self.pairs) - len(fresh), len(self.pairs)))
+        self.scores = np.concatenate([self.scores[~touched], np.full(len(fresh), -np.inf, np.float32)])
+        self.score_pairs(score, np.arange(len(self.pairs) - len(fresh), len(self.pairs)))
         return True
 
 
-def _keys(pairs: np.ndarray, count: int) -> np.ndarray:
-    """One int64 for each unordered pair of group numbers below `count`."""
+def _make_keys(pairs: np.ndarray, count: int) -> np.ndarray:
+    """Returns one int64 for each pair of group numbers below `count`. The order inside a pair does not matter."""
     return pairs.min(axis=1).astype(np.int64) * count + pairs.max(axis=1)
 
 
-def _each_once(pairs: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Every pair of two different groups once, the smaller number first, int32 (m, 2), and where each came from."""
-    keys, first = np.unique(_keys(pairs, count), return_index=True)
+def _deduplicate_pairs(pairs: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns every pair of two different groups once, int32 (m, 2), and the place of its first occurrence.
+
+    The smaller number comes first in each pair.
+    """
+    keys, first = np.unique(_make_keys(pairs, count), return_index=True)
     both = np.stack([keys // count, keys % count], axis=1).astype(np.int32)
     differ = both[:, 0] != both[:, 1]
     return both[differ], first[differ]
 
 
-def _stars(pairs: np.ndarray, odds: np.ndarray, size: np.ndarray, constrained: np.ndarray) -> np.ndarray:
-    """into (groups,): the group that each group merges into this round, itself where it stays."""
-    count = len(size)
+def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, constrained: np.ndarray) -> np.ndarray:
+    """Returns the group that each group merges into in this round, int64 (g,). A group that does not merge has its own
+    number.
+
+    `pairs` (m, 2) and `scores` (m,) are the pairs that reach the minimum score. `constrained` are the numbers of groups
+    that must stay apart from some other group.
+    """
+    count = len(sizes)
+
+    # The best partner of each group: the pair with the highest score, among equal scores the partner's smaller number.
     ends, others = np.concatenate([pairs, pairs[:, ::-1]]).T
-    both = np.concatenate([odds, odds])
+    both = np.concatenate([scores, scores])
     order = np.lexsort((others, -both, ends))
     first = np.concatenate([[True], np.diff(ends[order]) > 0])
-    chooser, chosen, sure = ends[order][first], others[order][first], both[order][first]
+    chooser, chosen, certainty = ends[order][first], others[order][first], both[order][first]
     best = np.full(count, -1)
     best[chooser] = chosen
+
+    # Of two groups that chose each other, the larger one becomes a centre, among equal sizes the smaller number. The
+    # groups that chose a centre are its candidates.
     mutual = best[chosen] == chooser
-    # of two that chose each other the larger is the centre, then the one with the smaller number
     centre = np.zeros(count, bool)
-    larger = (size[chooser] > size[chosen]) | ((size[chooser] == size[chosen]) & (chooser < chosen))
+    larger = (sizes[chooser] > sizes[chosen]) | ((sizes[chooser] == sizes[chosen]) & (chooser < chosen))
     centre[chooser[mutual & larger]] = True
-    leaf = centre[chosen] & ~centre[chooser]
-    chooser, chosen, sure = chooser[leaf], chosen[leaf], sure[leaf]
-    order = np.lexsort((chooser, -sure, chosen))
+    candidate = centre[chosen] & ~centre[chooser]
+    chooser, chosen, certainty = chooser[candidate], chosen[candidate], certainty[candidate]
+
+    # The candidates of each centre, the surest first, with the number of faces that come before each candidate.
+    order = np.lexsort((chooser, -certainty, chosen))
     chooser, chosen = chooser[order], chosen[order]
     begins = np.concatenate([[True], np.diff(chosen) > 0]) if len(chosen) else np.zeros(0, bool)
     position = np.arange(len(chosen)) - np.maximum.accumulate(np.where(begins, np.arange(len(chosen)), 0))
-    weight = np.cumsum(size[chooser])
-    before = weight - size[chooser]
-    taken = before - np.maximum.accumulate(np.where(begins, before, 0))
-    # groups that must stay apart from others join one at a time, or two of them could meet in the same centre
+    total = np.cumsum(sizes[chooser])
+    before = total - sizes[chooser]
+    faces_before = before - np.maximum.accumulate(np.where(begins, before, 0))
+
+    # The first candidate always joins. Others join while all candidates together have no more faces than the centre.
+    # Groups that must stay apart join one at a time, because two of them could otherwise meet in the same centre.
     bound = np.zeros(count, bool)
     bound[constrained] = True
-    joins = (position == 0) | ((taken + size[chooser] <= size[chosen]) & ~bound[chooser] & ~bound[chosen])
-    into = np.arange(count)
-    into[chooser[joins]] = chosen[joins]
-    return into
+    fits = faces_before + sizes[chooser] <= sizes[chosen]
+    joins = (position == 0) | (fits & ~bound[chooser] & ~bound[chosen])
+    targets = np.arange(count)
+    targets[chooser[joins]] = chosen[joins]
+    return targets

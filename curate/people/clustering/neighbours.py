@@ -1,4 +1,4 @@
-"""The nearest neighbours of every face: exact up to a size, then an inverted file whose recall is measured."""
+"""The nearest neighbours of every face. The search is exact for small collections and approximate for large ones."""
 
 from __future__ import annotations
 
@@ -7,50 +7,55 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
-# up to here every face is compared with every other: 200,000 faces of 512 dimensions take some ten minutes on 2 cores
+# Up to this number of faces, every face is compared with every other face. For 200,000 faces of 512 dimensions this
+# takes about ten minutes on 2 cores.
 EXACT = 200_000
-# an inverted file of about 4 sqrt(n) cells, of which each query visits this many (ours: recall .99 of same-person
-# neighbours on synthetic faces; docs/grouping.md)
+# The approximate search uses an inverted file of about 4 sqrt(n) cells and visits this number of cells for each query.
+# Ours: it finds .99 of the same-person neighbours of synthetic faces (docs/grouping.md).
 _PROBES = 64
-_TRAIN_A_CELL = 48  # faces a cell that k-means sees; faiss warns below 39
+_TRAIN_A_CELL = 48  # faces for each cell in the k-means sample; faiss warns below 39
 _RECALL_QUERIES = 1000
-_ROWS_AT_ONCE = 2**16
+_ROWS_AT_ONCE = 2**16  # bounds the memory of a step
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    row: np.ndarray  # int32 (n, k): the k nearest other rows, nearest first; -1 where the search found fewer
-    cosine: np.ndarray  # float32 (n, k)
-    recall: float  # share of the true neighbours above `at_least` that were found, 1.0 where the search is exact
+    """The k nearest neighbours of n faces."""
+
+    rows: np.ndarray  # int32 (n, k): row numbers, nearest first; -1 if the search found fewer than k
+    cosines: np.ndarray  # float32 (n, k)
+    recall: float  # share of the true neighbours above `min_cosine` that the search found; 1.0 for an exact search
 
 
 def find_neighbours(
-    embeddings: np.ndarray, order: np.ndarray, k: int, at_least: float, exact: int = EXACT
+    embeddings: np.ndarray, order: np.ndarray, k: int, min_cosine: float, exact: int = EXACT
 ) -> Neighbours:
-    """The `k` nearest other rows of each unit row of `embeddings`, float32 (n, d), taken in `order`.
+    """Returns the `k` nearest other rows of each unit row of `embeddings`, float32 (n, d).
 
-    Row i of the answer, and the rows it names, count in that order. `at_least` is the cosine from which a neighbour
-    counts for the recall. Up to `exact` rows the search is exact; beyond, recall is measured on evenly spaced rows.
-    Cosines are rounded to 1e-6: faiss's last bits follow the number of threads.
+    Row numbers in the result are positions in `order`: row i is `embeddings[order[i]]`. The search is exact for up to
+    `exact` rows. For more rows it is approximate, and its recall is measured on evenly spaced rows. The recall counts
+    the neighbours with a cosine of `min_cosine` or more. Cosines are rounded to 1e-6, because the last bits that faiss
+    computes depend on the number of threads.
     """
     n, d = embeddings.shape
     k = min(k, n - 1)
     if k <= 0:
         return Neighbours(np.zeros((n, 0), np.int32), np.zeros((n, 0), np.float32), 1.0)
-    index = faiss.IndexFlatIP(d) if n <= exact else _inverted_file(embeddings, order)
+    index = faiss.IndexFlatIP(d) if n <= exact else _make_inverted_file(embeddings, order)
     for begin in range(0, n, _ROWS_AT_ONCE):
         index.add(embeddings[order[begin : begin + _ROWS_AT_ONCE]])
-    row, cosine = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
+    rows, cosines = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
     for begin in range(0, n, _ROWS_AT_ONCE):
         end = min(begin + _ROWS_AT_ONCE, n)
-        alike, found = index.search(embeddings[order[begin:end]], k + 1)
-        own = found == np.arange(begin, end)[:, None]
-        own[~own.any(1), -1] = True  # among many equal rows a row may not be its own neighbour
-        row[begin:end], cosine[begin:end] = found[~own].reshape(-1, k), alike[~own].reshape(-1, k).round(6)
-    return Neighbours(row, cosine, 1.0 if n <= exact else _recall(embeddings, order, row, at_least))
+        # k + 1 results for each row: the row finds itself too, and that result is removed
+        alike, nearest = index.search(embeddings[order[begin:end]], k + 1)
+        own = nearest == np.arange(begin, end)[:, None]
+        own[~own.any(1), -1] = True  # a row with many equal rows may not find itself: remove its last result instead
+        rows[begin:end], cosines[begin:end] = nearest[~own].reshape(-1, k), alike[~own].reshape(-1, k).round(6)
+    return Neighbours(rows, cosines, 1.0 if n <= exact else _measure_recall(embeddings, order, rows, min_cosine))
 
 
-def _inverted_file(embeddings: np.ndarray, order: np.ndarray) -> faiss.IndexIVF:
+def _make_inverted_file(embeddings: np.ndarray, order: np.ndarray) -> faiss.IndexIVF:
     n, d = embeddings.shape
     cells = int(4 * np.sqrt(n))
     index = faiss.IndexIVFScalarQuantizer(
@@ -63,15 +68,16 @@ def _inverted_file(embeddings: np.ndarray, order: np.ndarray) -> faiss.IndexIVF:
     return index
 
 
-def _recall(embeddings: np.ndarray, order: np.ndarray, row: np.ndarray, at_least: float) -> float:
-    n, k = row.shape
-    asked = np.unique(np.linspace(0, n - 1, _RECALL_QUERIES).astype(np.int64))
-    exact = faiss.ResultHeap(len(asked), k + 1, keep_max=True)
+def _measure_recall(embeddings: np.ndarray, order: np.ndarray, rows: np.ndarray, min_cosine: float) -> float:
+    """Returns the share of true neighbours in `rows`, measured with an exact search for _RECALL_QUERIES rows."""
+    n, k = rows.shape
+    queries = np.unique(np.linspace(0, n - 1, _RECALL_QUERIES).astype(np.int64))
+    exact = faiss.ResultHeap(len(queries), k + 1, keep_max=True)
     for begin in range(0, n, _ROWS_AT_ONCE):
         part = embeddings[order[begin : begin + _ROWS_AT_ONCE]]
-        alike, found = faiss.knn(embeddings[order[asked]], part, k + 1, metric=faiss.METRIC_INNER_PRODUCT)
-        exact.add_result(alike, found + begin)
+        alike, nearest = faiss.knn(embeddings[order[queries]], part, k + 1, metric=faiss.METRIC_INNER_PRODUCT)
+        exact.add_result(alike, nearest + begin)
     exact.finalize()
-    wanted = (at_least <= exact.D) & (asked[:, None] != exact.I)
-    found = (exact.I[:, :, None] == row[asked][:, None, :]).any(2)
-    return float((found & wanted).sum() / max(wanted.sum(), 1))
+    true = (min_cosine <= exact.D) & (queries[:, None] != exact.I)
+    hits = (exact.I[:, :, None] == rows[queries][:, None, :]).any(2)
+    return float((hits & true).sum() / max(true.sum(), 1))

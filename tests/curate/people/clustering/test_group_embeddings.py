@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.people.clustering import group_embeddings as module
-from curate.people.clustering.group_embeddings import count_cosines, group_embeddings
+from curate.people.clustering.components import label_components
+from curate.people.clustering.confidence import count_cosines
+from curate.people.clustering.group_embeddings import group_embeddings
 from manifests.errors import BadInput
 
 
@@ -74,7 +75,7 @@ def test_links_hold_and_one_photo_never_shows_a_person_twice(data):
     labels = group_embeddings(vectors, photos, must, cannot, same_person=data.draw(st.sampled_from([None, 0.5]))).labels
     assert all(labels[a] == labels[b] for a, b in must)
     assert all(labels[a] != labels[b] for a, b in cannot)
-    block = module._blocks(len(vectors), np.array(must, np.int64).reshape(-1, 2))
+    block = label_components(len(vectors), np.array(must, np.int64).reshape(-1, 2))
     for a in range(len(vectors)):
         for b in range(a):
             if photos[a] == photos[b] and labels[a] == labels[b]:
@@ -224,9 +225,9 @@ def test_an_argument_that_means_nothing_is_refused(told):
 @pytest.mark.parametrize(
     ("must", "cannot", "said"),
     [
-        ([(0, 1)], [(1, 0)], "Faces 1 and 0"),
-        ([(0, 1), (2, 1)], [(0, 2)], "Faces 0 and 2"),
-        ([], [(3, 3)], "Faces 3 and 3"),
+        ([(0, 1)], [(1, 0)], "faces 1 and 0"),
+        ([(0, 1), (2, 1)], [(0, 2)], "faces 0 and 2"),
+        ([], [(3, 3)], "faces 3 and 3"),
         ([(0, 4)], [], "names face 4"),
         ([], [(-1, 0)], "names face -1"),
     ],
@@ -264,6 +265,6 @@ def test_the_histogram_counts_every_pair_once():
     vectors, truth = crowd(3, 5)
     found = count_cosines(vectors, truth)
     assert len(found["edges"]) == 101 and sum(found["within"]) == 30 and sum(found["between"]) == 105 - 30
-    assert sum(count_cosines(vectors, truth, most=5)["between"]) <= 10
+    assert sum(count_cosines(vectors, truth, max_faces=5)["between"]) <= 10
     nothing = count_cosines(np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
     assert sum(nothing["within"]) == sum(nothing["between"]) == 0

@@ -1,0 +1,32 @@
+"""Connected components of a graph of rows, and the sum of the rows of each component."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+_ROWS_AT_ONCE = 2**16  # bounds the memory of a step
+
+
+def label_components(n: int, pairs: np.ndarray) -> np.ndarray:
+    """Returns a label for each of `n` rows, int64 (n,). Rows that `pairs` connect share a label.
+
+    `pairs` are row numbers, int (m, 2). Two rows are also connected if a chain of pairs leads from one to the other.
+    """
+    graph = coo_matrix((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    return np.asarray(connected_components(graph, directed=False)[1]).astype(np.int64)
+
+
+def sum_rows(vectors: np.ndarray, order: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns the sum of the rows of each label, float32 (number of labels, d).
+
+    `labels[i]` is the label of the row `vectors[order[i]]`. Labels count from 0 without gaps.
+    """
+    total = np.zeros((int(labels.max()) + 1, vectors.shape[1]), np.float32)
+    by_label = np.argsort(labels, kind="stable")
+    for begin in range(0, len(labels), _ROWS_AT_ONCE):
+        part = by_label[begin : begin + _ROWS_AT_ONCE]
+        first = np.flatnonzero(np.concatenate([[True], np.diff(labels[part]) > 0]))
+        total[labels[part[first]]] += np.add.reduceat(vectors[order[part]], first, axis=0)
+    return total

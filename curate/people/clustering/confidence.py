@@ -1,0 +1,104 @@
+"""How sure a grouping is: confidence and margin of each face, and a histogram of cosines."""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+
+from curate.people.clustering.components import sum_rows
+from curate.people.clustering.neighbours import Neighbours
+
+# A margin compares a face with the groups of its nearest neighbours in other groups, and looks at this many neighbours.
+# If all neighbours of a face are in its own group, it compares the face with this many groups near its own group.
+_RIVALS = 4
+_ROWS_AT_ONCE = 2**16  # bounds the memory of a step
+
+
+def measure_confidence(
+    embeddings: np.ndarray, order: np.ndarray, labels: np.ndarray, near: Neighbours
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the confidence and the margin of each face, float32 (n,) each.
+
+    The confidence is the mean cosine to the other faces of the group, or 1 if there are none. The margin is the
+    confidence minus the mean cosine to the nearest other group. Row i of `labels`, of `near` and of the result is the
+    face `embeddings[order[i]]`.
+    """
+    n = len(labels)
+    total, count = sum_rows(embeddings, order, labels), np.bincount(labels)
+    rivals = _find_rival_groups(total, count, labels, near)
+    confidence, margin = np.ones(n, np.float32), np.full(n, 2.0, np.float32)
+    for begin in range(0, n, _ROWS_AT_ONCE):
+        rows = slice(begin, min(begin + _ROWS_AT_ONCE, n))
+        vectors, label = embeddings[order[rows]], labels[rows]
+
+        # Confidence: the dot product with the group's sum holds the face's cosine with itself, which is 1.
+        own = count[label]
+        to_own = np.einsum("nd,nd->n", vectors, total[label]) - 1.0
+        confidence[rows] = np.where(own > 1, to_own / np.maximum(own - 1, 1), 1.0)
+        if near.rows.shape[1] == 0:
+            continue
+
+        # Nearest other group, float (rows,): the groups of the first _RIVALS neighbours that are in another group.
+        neighbour_label = np.where(near.rows[rows] >= 0, labels[near.rows[rows]], label[:, None])
+        is_other = neighbour_label != label[:, None]
+        nearest = np.full(len(label), -1.0)
+        for column in np.argsort(~is_other, axis=1, kind="stable")[:, :_RIVALS].T:
+            other = neighbour_label[np.arange(len(label)), column]
+            cosine = np.einsum("nd,nd->n", vectors, total[other]) / count[other]
+            nearest = np.where(other != label, np.maximum(nearest, cosine), nearest)
+
+        # Faces without a neighbour in another group: compare them with the groups near their own group.
+        enclosed = np.flatnonzero(~is_other.any(1))
+        for column in range(rivals.shape[1]):
+            other = rivals[label[enclosed], column]
+            exists = other >= 0
+            place, other = enclosed[exists], other[exists]
+            cosine = np.einsum("nd,nd->n", vectors[place], total[other]) / count[other]
+            nearest[place] = np.maximum(nearest[place], cosine)
+        margin[rows] = confidence[rows] - nearest
+    return confidence, margin
+
+
+def _find_rival_groups(total: np.ndarray, count: np.ndarray, labels: np.ndarray, near: Neighbours) -> np.ndarray:
+    """Returns the _RIVALS groups with the nearest centres for each group, int64 (groups, _RIVALS).
+
+    Only groups need rivals that have a face without a neighbour in another group. The other rows, and places without
+    a rival, are -1.
+    """
+    groups = len(count)
+    enclosed = np.ones(len(labels), bool)  # all neighbours of the face are in its own group
+    for begin in range(0, len(labels), _ROWS_AT_ONCE):
+        rows = slice(begin, begin + _ROWS_AT_ONCE)
+        neighbour_label = np.where(near.rows[rows] >= 0, labels[near.rows[rows]], labels[rows][:, None])
+        enclosed[rows] = (neighbour_label == labels[rows][:, None]).all(1)
+    rivals = np.full((groups, _RIVALS), -1)
+    needed = np.unique(labels[enclosed]) if near.rows.shape[1] else np.zeros(0, np.int64)
+    if len(needed) == 0 or groups == 1:
+        return rivals
+    centres = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+    k = min(_RIVALS + 1, groups)  # one more than needed, because a group finds itself
+    _, nearest = faiss.knn(centres[needed], centres, k, metric=faiss.METRIC_INNER_PRODUCT)
+    for group, row in zip(needed, nearest, strict=True):
+        others = row[row != group][:_RIVALS]
+        rivals[group, : len(others)] = others
+    return rivals
+
+
+def count_cosines(
+    embeddings: np.ndarray, labels: np.ndarray, bins: int = 100, max_faces: int = 3000
+) -> dict[str, list[float]]:
+    """Returns a histogram of the cosines within groups and between groups, over at most `max_faces` faces.
+
+    The faces are evenly spaced among the rows. `edges` are bins + 1 numbers from -1 to 1; `within` and `between` are
+    `bins` counts each.
+    """
+    sample = np.unique(np.linspace(0, max(len(embeddings) - 1, 0), min(max_faces, len(embeddings))).astype(int))
+    vectors, label = embeddings[sample], labels[sample]
+    edges = np.linspace(-1, 1, bins + 1)
+    upper = np.triu_indices(len(vectors), 1)
+    cosine, same = (vectors @ vectors.T)[upper], (label[:, None] == label[None, :])[upper]
+    return {
+        "edges": edges.round(4).tolist(),
+        "within": np.histogram(cosine[same], edges)[0].tolist(),
+        "between": np.histogram(cosine[~same], edges)[0].tolist(),
+    }
