@@ -43,8 +43,8 @@ def import_lists(
 ) -> None:
     """Make a dataset of published lists: curate, with people, references and splits as the lists have them.
 
-    They hold on every later run of curate. Faces are found and aligned anew; docs/formats.md says what that means for
-    pictures that are aligned already.
+    They hold on every later run of curate. Faces are found and aligned anew; docs/import_export.md says what that means
+    for pictures that are aligned already.
 
     Example: likeness manifest import FFHQ-Ref --format refldm --pictures images1024x1024 --out DATASET
     """

@@ -268,7 +268,7 @@ def export(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written; write nothing.")] = False,
     as_json: _Json = False,
 ) -> None:
-    """Write the faces, references and splits as others read them, whole or not at all (docs/formats.md).
+    """Write the faces, references and splits as others read them, whole or not at all (docs/import_export.md).
 
     Photos whose consent says no or withdrawn are left out, with all their faces. Everything left out is counted.
 

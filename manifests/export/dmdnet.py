@@ -1,42 +1,58 @@
-"""DMDNet and ASFFNet512: a TSV line a low-quality picture, with the folders of its references and of their landmarks.
+"""DMDNet and ASFFNet512: a TSV file with a line for each low-quality image, and folders of references and landmarks.
 
-As in SpecificLists.txt and main_test.py of both: the loaders take every file of the references' folder, want two or
-more, and read `<reference>.png.txt` with 68 lines "x y" in the reference's pixels. A folder a target keeps the target
-out of its own references.
+The layout follows SpecificLists.txt and main_test.py of both repositories. Their loaders take every file in a folder of
+references, need two or more, and read `<reference>.png.txt`: 68 lines "x y" in the reference's pixels. Each target has
+its own folder, so that the target is not among its own references.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
-from manifests.errors import BadInput
+import numpy as np
+
+from manifests.errors import BadInput, LedgerBroken
 from manifests.export.output_folder import OutputFolder
-from manifests.export.selection import ExportedFace, ExportedPair, Selection, drop_targets_without_lq, map_to_crop
+from manifests.export.selection import ExportedFace, ExportedPair, Selection, drop_targets_without_lq
 
 LIST, LQ, REFERENCES, LANDMARKS = "SpecificLists.txt", "SynLQ", "RefsImg", "RefsLandmark"
-LEAST = 2  # references a target, else both loaders skip it
+MIN_REFERENCES = 2  # both loaders skip a target with fewer
+
+# the five landmarks of an aligned crop, x and y in 512 px, as in curate/faces/align.py, which this layer may not
+# import; a test compares the numbers
+FFHQ_512 = np.array(
+    [
+        [192.98138, 239.94708],
+        [318.90277, 240.1936],
+        [256.63416, 314.01935],
+        [201.26117, 371.41043],
+        [313.08905, 371.15118],
+    ]
+)
 
 
 def keep(selection: Selection) -> Selection:
-    """Targets with a low-quality picture and two references or more that have 68 landmarks.
+    """Returns the targets with a low-quality image and with two or more references that have 68 landmarks.
 
-    Raises BadInput where no face has any.
+    Raises BadInput if no face has 68 landmarks.
     """
     if all(face.landmarks68 is None for face in selection.faces.values()):
         raise BadInput(
-            "dmdnet needs 68 landmarks of every reference and no face has them: run `likeness curate` again with "
+            "dmdnet needs 68 landmarks of each reference, and no face has them. Run `likeness curate` again with "
             "--landmarks dlib."
         )
     selection = drop_targets_without_lq(selection, set(selection.options.splits))
     pairs, left_out = [], Counter[tuple[str, str]]()
     for pair in selection.pairs:
-        marked = [ref for ref in pair.references if selection.faces[ref].landmarks68 is not None]
-        left_out["references", "no_landmarks68"] += len(pair.references) - len(marked)
-        if len(marked) < LEAST:
+        references = [ref for ref in pair.references if selection.faces[ref].landmarks68 is not None]
+        left_out["references", "no_landmarks68"] += len(pair.references) - len(references)
+        if len(references) < MIN_REFERENCES:
             left_out["targets", "fewer_than_two_references"] += 1
         else:
-            alike = dict(zip(pair.references, pair.similarities, strict=True))
-            pairs.append(ExportedPair(pair.target, tuple(marked), tuple(alike[ref] for ref in marked), pair.split))
+            cosine_of = dict(zip(pair.references, pair.similarities, strict=True))
+            similarities = tuple(cosine_of[ref] for ref in references)
+            pairs.append(ExportedPair(pair.target, tuple(references), similarities, pair.split))
     return selection.with_pairs(pairs, left_out).with_faces(set(), "in_no_pair")
 
 
@@ -47,10 +63,29 @@ def write(selection: Selection, folder: OutputFolder) -> None:
         folder.add_image(f"{LQ}/{pair.target}.png", selection.lq[pair.target])
         for ref in pair.references:
             folder.add_image(f"{REFERENCES}/{pair.target}/{ref}.png", selection.faces[ref].image)
-            folder.add_bytes(f"{LANDMARKS}/{pair.target}/{ref}.png.txt", _points(selection.faces[ref]))
+            folder.add_bytes(f"{LANDMARKS}/{pair.target}/{ref}.png.txt", _format_landmarks(selection.faces[ref]))
     folder.add_bytes(LIST, "".join(lines).encode())
 
 
-def _points(face: ExportedFace) -> bytes:
+def _format_landmarks(face: ExportedFace) -> bytes:
     assert face.landmarks68 is not None
     return "".join(f"{x:.3f} {y:.3f}\n" for x, y in map_to_crop(face, face.landmarks68)).encode()
+
+
+def map_to_crop(face: ExportedFace, points: Sequence[float]) -> np.ndarray:
+    """Returns points of the photo (x, y, x, y ...) in the pixels of the face's 512 px crop, float64 (n, 2).
+
+    The mapping is the one that made the crop: the least-squares similarity, without reflection, from the face's five
+    landmarks to FFHQ_512. Raises LedgerBroken if the five landmarks coincide.
+    """
+    # complex numbers x + iy: a similarity without reflection is z -> turn * z + shift
+    source, target, mapped = (
+        np.asarray(array, np.float64).reshape(-1, 2) @ [1, 1j] for array in (face.landmarks5, FFHQ_512, points)
+    )
+    centre = source.mean()
+    spread = float(np.vdot(source - centre, source - centre).real)
+    if spread < 1e-12:
+        raise LedgerBroken(f"The landmarks of face {face.face_id} coincide. Run `likeness curate` again.")
+    turn = np.vdot(source - centre, target - target.mean()) / spread
+    mapped = turn * (mapped - centre) + target.mean()
+    return np.stack([mapped.real, mapped.imag], axis=1)

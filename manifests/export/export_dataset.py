@@ -1,4 +1,4 @@
-"""DATASET -> a folder in a format that others read: the table of formats, and what every one of them keeps to."""
+"""Exports a dataset: selects its content, checks the output folder, and writes the folder in one of the formats."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from manifests.runtime.progress import Progress
 from manifests.runtime.versions import code_version
 
 CARD = "likeness_export.json"
-VERSION = 1  # of the layouts
+VERSION = 1  # of the layouts of all formats
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export holds. `left_out` counts, by kind (faces, targets, references) and reason."""
+    """What an export holds, and whether it was written."""
 
     format: str
     folder: str
     faces: int
     people: int
-    targets: dict[str, int]  # split -> targets with references
-    files: int  # 0 where nothing was written
+    targets: dict[str, int]  # split -> number of targets with references
+    files: int  # 0 after a dry run
     bytes: int
-    left_out: dict[str, dict[str, int]]
+    left_out: dict[str, dict[str, int]]  # faces, targets or references -> reason -> count
     notices: tuple[str, ...]
-    written: bool  # false: a dry run, or it was there already
+    written: bool  # false after a dry run, and if the folder held this export already
 
 
 def export_dataset(
@@ -46,50 +46,62 @@ def export_dataset(
     dry_run: bool = False,
     progress: Progress = lambda *_: None,
 ) -> ExportResult:
-    """Write `dataset` to `out` in the format `name`, whole or not at all; the same command again finds it done.
+    """Write `dataset` to the folder `out` in the format `name`, and return what the export holds.
 
-    Raises BadInput for what the format cannot take or has no place for, and for a folder that holds anything else;
-    LedgerBroken where a picture is missing or broken.
+    The folder appears complete or not at all. If `out` holds the same export already, nothing is written.
+    Raises BadInput for an option that the format does not take, for an export without any face, and for an `out` that
+    holds something else; LedgerBroken if an image is missing or broken.
     """
-    kind = select_format(name, options)
+    format = select_format(name, options)
     dataset, out = Path(dataset), Path(out)
     check_output_folder(dataset, out)
     with Ledger.open(dataset) as ledger:
-        selection = kind.keep(select_for_export(ledger, options))
+        selection = format.keep(select_for_export(ledger, options))
     if not selection.faces:
-        raise BadInput(f"Nothing is left to export as {name}: {_listed(selection) or 'no face is in these splits'}.")
-    digest = _digest(name, selection)
-    card = _card(out)
-    if card.get("hash") == digest and _intact(out, card):
-        told = _told(name, out, selection, kind, card["files"], card["bytes"], False)
-        return dataclasses.replace(told, notices=(f"{out} holds this export already: nothing was written.",))
-    if card.get("hash") == digest:
-        raise BadInput(f"{out} holds this export no longer whole: remove it, then run the same command again.")
+        counts = _format_left_out(selection) or "no face is in these splits"
+        raise BadInput(f"No face is left to export as {name} ({counts}). Name another --split, --set or --format.")
+    content_hash = _hash_content(name, selection)
+    card = _read_card(out)
+    if card.get("hash") == content_hash and _has_all_files(out, card):
+        result = _make_result(name, out, selection, format, card["files"], card["bytes"], False)
+        return dataclasses.replace(result, notices=(f"{out} already holds this export, so no file was written.",))
+    if card.get("hash") == content_hash:
+        raise BadInput(
+            f"{out} holds this export, but files are missing. Remove the folder, then run the command again."
+        )
     if out.is_dir() and any(out.iterdir()):
-        raise BadInput(f"--out {out} is not empty and is no export of this state: name a new or an empty folder.")
+        raise BadInput(
+            f"--out {out} is not empty, and it does not hold this export of the dataset as it is now. Name a new or an "
+            "empty folder."
+        )
     sources = [*(face.image for face in selection.faces.values()), *selection.lq.values()]
     size = sum(path.stat().st_size for path in sources if path.is_file())
     if dry_run:
-        return _told(name, out, selection, kind, 0, size, False)
-    _check_room(out, size)
+        return _make_result(name, out, selection, format, 0, size, False)
+    _check_disk_space(out, size)
     with publish_folder(out, lambda done: progress("export", done, len(sources))) as folder:
-        kind.write(selection, folder)
-        facts = _facts(name, selection, digest) | {"files": folder.files, "bytes": folder.bytes}
-        folder.add_bytes(CARD, (json.dumps(facts, indent=2, sort_keys=True) + "\n").encode())
-    return _told(name, out, selection, kind, facts["files"], facts["bytes"], True)
+        format.write(selection, folder)
+        card = _make_card(name, selection, content_hash) | {"files": folder.files, "bytes": folder.bytes}
+        folder.add_bytes(CARD, (json.dumps(card, indent=2, sort_keys=True) + "\n").encode())
+    return _make_result(name, out, selection, format, card["files"], card["bytes"], True)
 
 
-def _check_room(out: Path, size: int) -> None:
+def _check_disk_space(out: Path, size: int) -> None:
+    """Raise BadInput if the disk of `out` has fewer free bytes than `size`."""
     place = next(parent for parent in out.absolute().parents if parent.is_dir())
     free = shutil.disk_usage(place).free
     if size > free:
         raise BadInput(
-            f"{place} has {free / 2**30:.1f} GiB free and the export needs {size / 2**30:.1f}: name another --out."
+            f"The export needs {size / 2**30:.1f} GiB, and {place} has {free / 2**30:.1f} GiB free. Name a folder on "
+            "another disk with --out."
         )
 
 
-def _digest(name: str, selection: Selection) -> str:
-    """The same for the same content, and other when a face, a reference, an option or a recorded fact changes."""
+def _hash_content(name: str, selection: Selection) -> str:
+    """Returns a hash that changes with each face, pair, option and fact of the export.
+
+    The keys and their values must stay as they are: with other keys, an existing export would look like another one.
+    """
     faces = [
         (
             key,
@@ -97,7 +109,7 @@ def _digest(name: str, selection: Selection) -> str:
                 "face_id": key,
                 "identity_id": face.identity_id,
                 "split": face.split,
-                "picture": None,  # a path, which says nothing of the content
+                "picture": None,
                 "landmarks5": face.landmarks5,
                 "landmarks68": face.landmarks68,
                 "told": face.facts,
@@ -118,24 +130,25 @@ def _digest(name: str, selection: Selection) -> str:
     return hash_config(content)
 
 
-def _facts(name: str, selection: Selection, digest: str) -> dict[str, Any]:
-    """What lies beside the pictures: no path, no clock, nobody's name."""
+def _make_card(name: str, selection: Selection, content_hash: str) -> dict[str, Any]:
+    """Returns the content of CARD, which holds no path, no time, and no person's name."""
     return {
         "format": name,
         "version": VERSION,
         "likeness": code_version(),
-        "hash": digest,
+        "hash": content_hash,
         "options": dataclasses.asdict(selection.options),
         "faces": len(selection.faces),
-        "targets": _targets(selection),
-        "left_out": _left_out(selection),
+        "targets": _count_targets(selection),
+        "left_out": _group_left_out(selection),
         "split_policy": selection.policy,
         "recognizer": selection.recognizer or None,
-        "cleaned": sum(face.facts.get("version", "original") != "original" for face in selection.faces.values()),
+        "cleaned": _count_cleaned(selection),
     }
 
 
-def _card(out: Path) -> dict[str, Any]:
+def _read_card(out: Path) -> dict[str, Any]:
+    """Returns the content of CARD in a folder; empty if the folder has none, or a broken one."""
     try:
         card = json.loads((out / CARD).read_bytes())
     except (OSError, ValueError):
@@ -143,52 +156,62 @@ def _card(out: Path) -> dict[str, Any]:
     return card if isinstance(card, dict) else {}
 
 
-def _intact(out: Path, card: dict[str, Any]) -> bool:
-    """Whether no file is gone, as far as their number tells; what its user has added since is their own."""
-    return sum(path.is_file() for path in out.rglob("*")) > int(card.get("files", 0))  # and the card itself
+def _has_all_files(out: Path, card: dict[str, Any]) -> bool:
+    """Returns whether a folder holds at least as many files as the card says, and the card. Users may add files."""
+    return sum(path.is_file() for path in out.rglob("*")) > int(card.get("files", 0))
 
 
-def _targets(selection: Selection) -> dict[str, int]:
+def _count_targets(selection: Selection) -> dict[str, int]:
     return {split: len(selection.pairs_of(split)) for split in SPLITS if split in selection.options.splits}
 
 
-def _left_out(selection: Selection) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
-    for (what, reason), count in sorted(selection.left_out.items()):
+def _count_cleaned(selection: Selection) -> int:
+    """Returns how many exported images are cleaned versions."""
+    return sum(face.facts.get("version", "original") != "original" for face in selection.faces.values())
+
+
+def _group_left_out(selection: Selection) -> dict[str, dict[str, int]]:
+    """Returns the counts of what is left out, as kind -> reason -> count."""
+    groups: dict[str, dict[str, int]] = {}
+    for (kind, reason), count in sorted(selection.left_out.items()):
         if count:
-            found.setdefault(what, {})[reason] = count
-    return found
+            groups.setdefault(kind, {})[reason] = count
+    return groups
 
 
-def _listed(selection: Selection) -> str:
-    counts = _left_out(selection)
-    return "; ".join(f"{what}: {', '.join(f'{n} {why}' for why, n in found.items())}" for what, found in counts.items())
+def _format_left_out(selection: Selection) -> str:
+    return "; ".join(
+        f"{kind}: {', '.join(f'{count} {reason}' for reason, count in counts.items())}"
+        for kind, counts in _group_left_out(selection).items()
+    )
 
 
-def _told(
-    name: str, out: Path, selection: Selection, kind: Format, files: int, size: int, written: bool
+def _make_result(
+    name: str, out: Path, selection: Selection, format: Format, files: int, size: int, written: bool
 ) -> ExportResult:
-    notices = [kind.notice] if kind.notice else []
+    notices = [format.notice] if format.notice else []
     if selection.policy == "photos":
-        notices.append("The splits are of --split-by photos: the same person is in train and in test.")
+        notices.append("This dataset was split with --split-by photos: the same person is in train and in test.")
     if selection.options.version == "best":
-        cleaned = [face for face in selection.faces.values() if face.facts["version"] != "original"]
         notices.append(
-            f"{len(cleaned)} pictures are cleaned versions of training faces, marked by `version` and smaller than the "
-            "others: pictures that a restorer made, no ground truth."
+            f"{_count_cleaned(selection)} images are cleaned versions of training faces, marked by `version`. A "
+            "restorer made them: they are no ground truth, and they are smaller than the other images."
         )
     if selection.embeddings:
-        made = selection.recognizer
-        notices.append(f"Embeddings are biometric data: of {made.get('file')}, {made.get('dim')} numbers a face.")
+        recognizer = selection.recognizer
+        notices.append(
+            f"The export holds face embeddings, which are biometric data: {recognizer.get('dim')} numbers for each "
+            f"face, made by {recognizer.get('file')}."
+        )
     return ExportResult(
         name,
         str(out),
         len(selection.faces),
         len({face.identity_id for face in selection.faces.values()}),
-        _targets(selection),
+        _count_targets(selection),
         files,
         size,
-        _left_out(selection),
+        _group_left_out(selection),
         tuple(notices),
         written,
     )

@@ -1,4 +1,4 @@
-"""The table of export formats: what each takes, needs and leaves out."""
+"""The table of export formats: how each selects and writes its files, and which options it takes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from manifests.export.selection import ExportOptions, Selection
 
 @dataclass(frozen=True)
 class Format:
-    """What a format takes and needs."""
+    """The functions and the options of one format."""
 
-    keep: Callable[[Selection], Selection]  # leaves out, with reasons, what has no place in it
+    keep: Callable[[Selection], Selection]  # leaves out, with reasons, what the format cannot hold
     write: Callable[[Selection, OutputFolder], None]
-    lq: str  # needed, taken, or none: it makes its own
-    names: bool
-    embeddings: bool
-    cleaned: bool = False  # has a place to say of a picture that it is a cleaned version
-    notice: str | None = None
+    lq: str  # frozen set: "needed", "taken" (optional), or "none" (not allowed)
+    names: bool  # whether the format can hold people's names
+    embeddings: bool  # whether the format can hold face embeddings
+    cleaned: bool = False  # whether the format can mark an image as a cleaned version
+    notice: str | None = None  # a sentence for the user after each export
 
 
 # fmt: off
-#                            what it keeps         how it is written      lq set    names  embed. cleaned
+#                            selects               writes                frozen    names  embed. cleaned
 FORMATS: dict[str, Format] = {
     "refldm":         Format(refldm.keep,          refldm.write,          "taken",  False, False, False),
     "dmdnet":         Format(dmdnet.keep,          dmdnet.write,          "needed", False, False, False),
@@ -38,17 +38,18 @@ FORMATS: dict[str, Format] = {
 
 
 def select_format(name: str, options: ExportOptions) -> Format:
+    """Returns the format of this name. Raises BadInput if there is none, or if it does not take one of the options."""
     if name not in FORMATS:
-        raise BadInput(f"--format {name}: say {', '.join(FORMATS)}.")
-    kind = FORMATS[name]
-    if options.lq_set is None and kind.lq == "needed":
-        raise BadInput(f"{name} is a list of low-quality pictures: name a frozen set with --set.")
-    if options.lq_set is not None and kind.lq == "none":
-        raise BadInput(f"{name} degrades its pictures itself: leave --set out.")
-    if options.names and not kind.names:
-        raise BadInput(f"{name} has no place for names: leave --with-names out.")
-    if options.version != "original" and not kind.cleaned:
-        raise BadInput(f"{name} has no place to mark cleaned pictures: leave --crops out, or say imagefolder.")
-    if options.embeddings and not kind.embeddings:
-        raise BadInput(f"{name} has no place for embeddings: leave --with-embeddings out.")
-    return kind
+        raise BadInput(f"--format {name} is unknown. Write one of {', '.join(FORMATS)}.")
+    entry = FORMATS[name]
+    if options.lq_set is None and entry.lq == "needed":
+        raise BadInput(f"The format {name} needs low-quality images. Name a frozen set with --set.")
+    if options.lq_set is not None and entry.lq == "none":
+        raise BadInput(f"{name} degrades its images itself. Leave --set out.")
+    if options.names and not entry.names:
+        raise BadInput(f"The format {name} has no place for names. Leave --with-names out.")
+    if options.version != "original" and not entry.cleaned:
+        raise BadInput(f"The format {name} cannot mark cleaned images. Leave --crops out, or use --format imagefolder.")
+    if options.embeddings and not entry.embeddings:
+        raise BadInput(f"The format {name} has no place for embeddings. Leave --with-embeddings out.")
+    return entry

@@ -1,7 +1,8 @@
-"""Hugging Face imagefolder: `SPLIT/FACE.png` and a metadata.parquet a split, for `load_dataset("imagefolder", ...)`.
+"""Hugging Face imagefolder: `SPLIT/FACE.png` and one `SPLIT/metadata.parquet`, for `load_dataset("imagefolder", ...)`.
 
-`file_name` becomes the column `image`; `lq_file_name`, where a frozen set goes along, becomes `lq`. Also what the rows
-of `webdataset` hold.
+The library turns the column `file_name` into the column `image`. If a frozen set is exported, the library turns the
+column `lq_file_name` into the column `lq`.
+The format webdataset writes the same facts (`describe_faces`).
 """
 
 from __future__ import annotations
@@ -28,45 +29,50 @@ _TYPES: dict[str, pa.DataType] = {
 
 
 def keep(selection: Selection) -> Selection:
+    """Returns the selection without targets that have no low-quality image, in splits where other targets have one."""
     return drop_targets_without_lq(selection, selection.lq_splits)
 
 
 def write(selection: Selection, folder: OutputFolder) -> None:
-    rows = facts(selection)
+    facts_of = describe_faces(selection)
     for split in sorted({face.split for face in selection.faces.values()}):
         faces = selection.faces_of(split)
-        columns = {key: pa.array([rows[face.face_id][key] for face in faces], kind) for key, kind in _TYPES.items()}
-        table = {"file_name": pa.array([f"{face.face_id}.png" for face in faces]), **columns}
-        if selection.lq:  # in every split: the library wants the same columns everywhere
+        facts = [facts_of[face.face_id] for face in faces]
+        columns = {
+            "file_name": pa.array([f"{face.face_id}.png" for face in faces]),
+            **{key: pa.array([fact[key] for fact in facts], kind) for key, kind in _TYPES.items()},
+        }
+        # optional columns are the same in each split, as the library requires
+        if selection.lq:
             lq = [f"lq/{face.face_id}.png" if face.face_id in selection.lq else None for face in faces]
-            table["lq_file_name"] = pa.array(lq, pa.string())
+            columns["lq_file_name"] = pa.array(lq, pa.string())
         if selection.options.version == "best":
             for key in ("version", "parent"):
-                table[key] = pa.array([rows[face.face_id][key] for face in faces], pa.string())
+                columns[key] = pa.array([fact[key] for fact in facts], pa.string())
         if selection.options.names:
-            table["name"] = pa.array([face.name for face in faces], pa.string())
+            columns["name"] = pa.array([face.name for face in faces], pa.string())
         if selection.options.embeddings:
-            vectors = [selection.embeddings[face.face_id].tolist() for face in faces]
-            table["embedding"] = pa.array(vectors, pa.list_(pa.float32()))
-        folder.add_table(f"{split}/metadata.parquet", pa.table(table))
+            embeddings = [selection.embeddings[face.face_id].tolist() for face in faces]
+            columns["embedding"] = pa.array(embeddings, pa.list_(pa.float32()))
+        folder.add_table(f"{split}/metadata.parquet", pa.table(columns))
         for face in faces:
             folder.add_image(f"{split}/{face.face_id}.png", face.image)
             if face.face_id in selection.lq:
                 folder.add_image(f"{split}/lq/{face.face_id}.png", selection.lq[face.face_id])
 
 
-def facts(selection: Selection) -> dict[str, dict[str, Any]]:
-    """face -> what may be said of it, the same in every format that has a place for it."""
-    pairs = {pair.target: pair for pair in selection.pairs}
+def describe_faces(selection: Selection) -> dict[str, dict[str, Any]]:
+    """Returns, for each face id, everything that may be exported about the face except its name and embedding."""
+    pair_of = {pair.target: pair for pair in selection.pairs}
     return {
-        key: {
-            "face_id": key,
+        face_id: {
+            "face_id": face_id,
             "identity": face.identity_id,
             "split": face.split,
-            "is_target": key in pairs,
-            "references": list(pairs[key].references) if key in pairs else [],
-            "similarities": list(pairs[key].similarities) if key in pairs else [],
+            "is_target": face_id in pair_of,
+            "references": list(pair_of[face_id].references) if face_id in pair_of else [],
+            "similarities": list(pair_of[face_id].similarities) if face_id in pair_of else [],
             **face.facts,
         }
-        for key, face in selection.faces.items()
+        for face_id, face in selection.faces.items()
     }

@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all, with the same bytes for the same content."""
+"""The folder that an export writes: complete or not at all, and with the same bytes for the same content."""
 
 from __future__ import annotations
 
@@ -18,65 +18,65 @@ from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.paths import LEDGER_NAME
 from manifests.runtime.files import find_blocking_file
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # all that a picture needs; the rest is metadata
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # all other chunks of a PNG are metadata
 
 
 class OutputFolder:
-    """Where an export writes its files, by relative path."""
+    """Writes the files of an export, each by its path inside the folder, and counts files and bytes."""
 
-    def __init__(self, root: Path, read: Callable[[int], None] = lambda _: None) -> None:
-        """`read` is told, after each picture, how many were read."""
+    def __init__(self, root: Path, progress: Callable[[int], None] = lambda _: None) -> None:
+        """`progress` is called after each image with the number of images read so far."""
         self.root = root
         self.files = 0
-        self.bytes = 0
-        self._written: dict[Path, Path] = {}
-        self._count_read, self._pictures = read, 0
+        self.bytes = 0  # without hard links
+        self._first_copies: dict[Path, Path] = {}  # image file of the dataset -> where it was written first
+        self._progress, self._images_read = progress, 0
 
     def add_image(self, name: str, source: Path) -> None:
-        """The PNG at `source`, without metadata; the same source again is a hard link, where the disk has such."""
-        path, first = self._place(name), self._written.setdefault(source, self.root / name)
+        """Write the PNG file `source` without its metadata. Further copies are hard links, if the disk allows links."""
+        path, first_copy = self._make_path(name), self._first_copies.setdefault(source, self.root / name)
         self.files += 1
-        if first != path:
+        if first_copy != path:
             try:
-                os.link(first, path)
+                os.link(first_copy, path)
             except OSError:
-                shutil.copyfile(first, path)
+                shutil.copyfile(first_copy, path)
                 self._flush(path)
             return
         self._write(path, self.read_image(source))
 
     def read_image(self, source: Path) -> bytes:
-        """A picture without metadata."""
+        """Returns the bytes of a PNG file without its metadata, and reports progress."""
         data = strip_png_metadata(source)
-        self._pictures += 1
-        self._count_read(self._pictures)
+        self._images_read += 1
+        self._progress(self._images_read)
         return data
 
     def add_bytes(self, name: str, content: bytes) -> None:
         self.files += 1
-        self._write(self._place(name), content)
+        self._write(self._make_path(name), content)
 
     def add_table(self, name: str, table: pa.Table) -> None:
-        """A parquet file."""
+        """Write a table as a parquet file."""
         self.files += 1
-        path = self._place(name)
+        path = self._make_path(name)
         pq.write_table(table, path)
         self._flush(path)
         self.bytes += path.stat().st_size
 
     @contextmanager
     def open_stream(self, name: str) -> Iterator[IO[bytes]]:
-        """A file to write piece by piece."""
+        """Yields a file to write to piece by piece."""
         self.files += 1
-        path = self._place(name)
+        path = self._make_path(name)
         with path.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
             self.bytes += file.tell()
 
-    def _place(self, name: str) -> Path:
+    def _make_path(self, name: str) -> Path:
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -94,69 +94,78 @@ class OutputFolder:
 
 
 def strip_png_metadata(source: Path) -> bytes:
-    """The bytes of a PNG without its metadata; pixels untouched. Raises LedgerBroken for a file that is missing or
-    broken."""
-    broken = LedgerBroken(f"{source} is missing or broken: `likeness manifest check` says what to make again.")
+    """Returns the bytes of a PNG file without its metadata chunks. The pixels stay untouched.
+
+    Raises LedgerBroken if the file is missing or broken.
+    """
+    broken = LedgerBroken(f"{source} is missing or broken. `likeness manifest check` says how to make it again.")
     try:
         data = source.read_bytes()
     except OSError:
         raise broken from None
-    kept, at = [_SIGNATURE], len(_SIGNATURE)
-    if not data.startswith(_SIGNATURE):
+    chunks, start = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
+    if not data.startswith(_PNG_SIGNATURE):
         raise broken
-    while at < len(data):
-        if at + 12 > len(data):
+    # a chunk: 4 bytes length, 4 bytes kind, the data, 4 bytes checksum of kind and data
+    while start < len(data):
+        if start + 12 > len(data):
             raise broken
-        (length,) = struct.unpack_from(">I", data, at)
-        kind, end = data[at + 4 : at + 8], at + 12 + length
-        if end > len(data) or zlib.crc32(data[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+        (length,) = struct.unpack_from(">I", data, start)
+        kind, end = data[start + 4 : start + 8], start + 12 + length
+        if end > len(data) or zlib.crc32(data[start + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
             raise broken
-        if kind in _PIXELS:
-            kept.append(data[at:end])
-        at = end
+        if kind in _PIXEL_CHUNKS:
+            chunks.append(data[start:end])
+        start = end
         if kind == b"IEND":
-            return b"".join(kept)
+            return b"".join(chunks)
     raise broken
 
 
 def check_output_folder(dataset: Path, out: Path) -> None:
-    """Raise BadInput where an export cannot be written to `out`."""
+    """Raise BadInput if an export cannot be written to `out`: a file, a dataset, or a folder inside the dataset."""
     if (file := find_blocking_file(out)) is not None:
-        raise BadInput(f"{file} is a file and an export is a folder: name another one for --out.")
-    here, inside = Path(os.path.realpath(out)), Path(os.path.realpath(dataset))
-    if inside == here or inside in here.parents:
-        raise BadInput(f"--out {out} lies in the dataset, and an export is for others: name a folder outside it.")
+        raise BadInput(f"{file} is a file, and an export is a folder. Name another folder with --out.")
+    out_path, dataset_path = Path(os.path.realpath(out)), Path(os.path.realpath(dataset))
+    if dataset_path == out_path or dataset_path in out_path.parents:
+        raise BadInput(
+            f"--out {out} lies in the dataset, but an export is made to be shared. Name a folder outside it."
+        )
     if os.path.lexists(out / LEDGER_NAME):
-        raise BadInput(f"--out {out} is a dataset: name a new folder.")
+        raise BadInput(f"--out {out} is a dataset. Name a new folder.")
 
 
 @contextmanager
-def publish_folder(out: Path, read: Callable[[int], None] = lambda _: None) -> Iterator[OutputFolder]:
-    """A folder to write into that becomes `out` when all is on the disk; what goes wrong leaves nothing behind."""
+def publish_folder(out: Path, progress: Callable[[int], None] = lambda _: None) -> Iterator[OutputFolder]:
+    """Yields a temporary folder to write into, and renames it to `out` when all of its files are on the disk.
+
+    After an error, nothing is left of the temporary folder. The temporary folders of killed processes are removed.
+    Raises BadInput if `out` holds files by then. `progress` is passed to OutputFolder.
+    """
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
-    for stale in out.parent.glob(f".{out.name}.*.tmp"):
-        if not _alive(stale.name.split(".")[-2]):  # a killed process left it
-            shutil.rmtree(stale, ignore_errors=True)
+    for folder in out.parent.glob(f".{out.name}.*.tmp"):
+        if not _is_running(folder.name.split(".")[-2]):
+            shutil.rmtree(folder, ignore_errors=True)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     temporary.mkdir()
     try:
-        folder = OutputFolder(temporary, read)
-        yield folder
+        yield OutputFolder(temporary, progress)
         for place in (*(path for path in temporary.rglob("*") if path.is_dir()), temporary):
             _flush_folder(place)
         try:
-            temporary.rename(out)  # also onto an empty folder
+            temporary.rename(out)  # replaces an empty folder too
         except OSError:
-            raise BadInput(f"--out {out} holds something else by now: name a new or an empty folder.") from None
+            raise BadInput(f"--out {out} is not empty any more. Name a new or an empty folder.") from None
         _flush_folder(out.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _alive(pid: str) -> bool:
+def _is_running(process_id: str) -> bool:
+    """Returns whether a process with this id exists; False for a text that is no number."""
     try:
-        os.kill(int(pid), 0)
+        os.kill(int(process_id), 0)
     except (ValueError, ProcessLookupError):
         return False
     except PermissionError:

@@ -1,7 +1,7 @@
-"""WebDataset: `SPLIT/000000.tar` with `FACE.png` and `FACE.json` a face, and index.parquet over all shards.
+"""WebDataset: shards `SPLIT/000000.tar` with `FACE.png` and `FACE.json` for each face, and one index.parquet.
 
-Where asked for, `FACE.lq.png` is the frozen low-quality picture and `FACE.npy` the embedding, float32 (d,). A shard has
-no clock, no owner and a fixed order, so that the same faces are the same bytes.
+If the options ask for them, `FACE.lq.png` is the frozen low-quality image and `FACE.npy` the embedding, float32 (d,).
+A shard has no time, no owner and a fixed order, so the same faces give the same bytes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 import json
 import tarfile
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,61 +20,73 @@ from manifests.export.output_folder import OutputFolder
 from manifests.export.selection import ExportedFace, Selection
 
 INDEX = "index.parquet"
-_BLOCK = 512  # bytes of a tar's header, and what members are padded to
-_END = 20 * _BLOCK  # a tar is padded to whole records of this size
+INDEX_COLUMNS = (
+    ("shard", pa.string()),
+    ("offset", pa.int64()),  # bytes from the beginning of the shard to the face's first tar header
+    ("bytes", pa.int64()),
+    ("key", pa.string()),
+    ("split", pa.string()),
+    ("identity", pa.string()),
+)
+_BLOCK = 512  # bytes of a tar header; the content of each file is padded to a multiple of it
+_END = 20 * _BLOCK  # bytes; the end of a tar file is padded to a multiple of it
+
+IndexRow = tuple[str, int, int, str, str, str]  # the values of INDEX_COLUMNS
 
 keep = imagefolder.keep
-Members = list[tuple[str, bytes]]
 
 
 def write(selection: Selection, folder: OutputFolder) -> None:
-    index: list[tuple[str, int, int, str, str, str]] = []
+    index: list[IndexRow] = []
     for split in sorted({face.split for face in selection.faces.values()}):
-        _write_split(selection, folder, split, index)
-    names = ("shard", "offset", "bytes", "key", "split", "identity")
-    types = (pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string(), pa.string())
-    arrays = [pa.array([row[i] for row in index], kind) for i, kind in enumerate(types)]
-    folder.add_table(INDEX, pa.table(arrays, names))
+        index += _write_split(selection, folder, split)
+    arrays = [pa.array([row[i] for row in index], kind) for i, (_, kind) in enumerate(INDEX_COLUMNS)]
+    folder.add_table(INDEX, pa.table(arrays, [name for name, _ in INDEX_COLUMNS]))
 
 
-def _write_split(
-    selection: Selection, folder: OutputFolder, split: str, index: list[tuple[str, int, int, str, str, str]]
-) -> None:
-    """The shards of a split, each closed before it would be larger than asked; one sample at least each."""
-    rows = imagefolder.facts(selection)
+def _write_split(selection: Selection, folder: OutputFolder, split: str) -> list[IndexRow]:
+    """Write the shards of a split, and return their rows of the index.
+
+    A shard holds at least one face, and no more than fit into the options' `shard_bytes`.
+    """
+    index: list[IndexRow] = []
+    facts_of = imagefolder.describe_faces(selection)
     number, size = -1, 0
     with ExitStack() as shard:
         tar: tarfile.TarFile | None = None
         for face in selection.faces_of(split):
-            members = _members(selection, folder, face, rows[face.face_id])
-            more = sum(_BLOCK + -(-len(data) // _BLOCK) * _BLOCK for _, data in members)
-            if tar is None or size + more > selection.options.shard_bytes:
+            files = _make_files(selection, folder, face, facts_of[face.face_id])
+            added = sum(_BLOCK + -(-len(data) // _BLOCK) * _BLOCK for _, data in files)
+            if tar is None or size + added > selection.options.shard_bytes:
                 shard.close()
                 number, size = number + 1, _END
                 file = shard.enter_context(folder.open_stream(f"{split}/{number:06d}.tar"))
                 tar = shard.enter_context(tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT))
-            begin = tar.offset
-            for name, data in members:
-                tar.addfile(_header(name, len(data)), io.BytesIO(data))
-            index.append((f"{split}/{number:06d}.tar", begin, more, face.face_id, split, face.identity_id))
-            size += more
+            offset = tar.offset
+            for name, data in files:
+                tar.addfile(_make_header(name, len(data)), io.BytesIO(data))
+            index.append((f"{split}/{number:06d}.tar", offset, added, face.face_id, split, face.identity_id))
+            size += added
+    return index
 
 
-def _members(selection: Selection, folder: OutputFolder, face: ExportedFace, row: dict) -> Members:
-    """The files of one sample, by name below the shard."""
+def _make_files(
+    selection: Selection, folder: OutputFolder, face: ExportedFace, facts: dict[str, Any]
+) -> list[tuple[str, bytes]]:
+    """Returns the files of one face, as name and content."""
     key = face.face_id
-    told = {**row, "name": face.name} if selection.options.names else row
-    found: Members = [(f"{key}.json", (json.dumps(told, sort_keys=True) + "\n").encode())]
+    facts = {**facts, "name": face.name} if selection.options.names else facts
+    files = [(f"{key}.json", (json.dumps(facts, sort_keys=True) + "\n").encode())]
     if key in selection.lq:
-        found.append((f"{key}.lq.png", folder.read_image(selection.lq[key])))
+        files.append((f"{key}.lq.png", folder.read_image(selection.lq[key])))
     if selection.options.embeddings:
-        sink = io.BytesIO()
-        np.save(sink, selection.embeddings[key].astype(np.float32))
-        found.append((f"{key}.npy", sink.getvalue()))
-    return [*found, (f"{key}.png", folder.read_image(face.image))]
+        buffer = io.BytesIO()
+        np.save(buffer, selection.embeddings[key].astype(np.float32))
+        files.append((f"{key}.npy", buffer.getvalue()))
+    return [*files, (f"{key}.png", folder.read_image(face.image))]
 
 
-def _header(name: str, size: int) -> tarfile.TarInfo:
+def _make_header(name: str, size: int) -> tarfile.TarInfo:
     header = tarfile.TarInfo(name)
     header.size, header.mode, header.mtime = size, 0o644, 0
     return header

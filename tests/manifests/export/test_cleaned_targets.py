@@ -74,7 +74,7 @@ def test_cleaned_pictures_are_marked_and_of_the_training_split_alone(planted: Pa
             cleaned += split == "train"
     card = json.loads((tmp_path / "folder" / CARD).read_text())
     assert cleaned and card["cleaned"] == cleaned and card["options"]["version"] == "best"
-    assert any(f"{cleaned} pictures are cleaned versions" in notice for notice in told.notices)
+    assert any(f"{cleaned} images are cleaned versions" in notice for notice in told.notices)
 
 
 @pytest.mark.parametrize("name", ["imagefolder", "webdataset"])
@@ -89,17 +89,17 @@ def test_without_being_asked_an_export_has_the_originals(planted: Path, tmp_path
 
 def test_what_cannot_be_exported_cleaned_is_a_sentence(planted: Path, tmp_path: Path) -> None:
     for name in set(FORMATS) - {"imagefolder", "webdataset", "dmdnet"}:
-        with pytest.raises(BadInput, match=f"{name} has no place to mark cleaned pictures"):
+        with pytest.raises(BadInput, match=f"The format {name} cannot mark cleaned images"):
             export_dataset(planted, tmp_path / "out", name, BEST)
-    with pytest.raises(BadInput, match="--crops worst: say original or best"):
+    with pytest.raises(BadInput, match=r"--crops worst is unknown. Write original or best"):
         export_dataset(planted, tmp_path / "out", "imagefolder", ExportOptions(version="worst"))
     version_path(
         planted, "it", 1, next(face for face, split in splits_of(planted).items() if split == "train")
     ).unlink()
-    with pytest.raises(LedgerBroken, match="is missing or changed: export --crops original"):
+    with pytest.raises(LedgerBroken, match=r"is missing or changed. Export with --crops original"):
         export_dataset(planted, tmp_path / "out", "imagefolder", BEST)
     with Ledger.open(planted, write=True) as ledger:
         ledger.record("none", "all", {}, [], replace=[CleanedVersion])
-    with pytest.raises(BadInput, match="no cleaned version: make some with `likeness iterate`"):
+    with pytest.raises(BadInput, match=r"no cleaned version. Make cleaned versions with `likeness iterate`"):
         export_dataset(planted, tmp_path / "out", "imagefolder", BEST)
     assert not (tmp_path / "out").exists()

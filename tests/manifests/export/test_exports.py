@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from curate.faces.align import FFHQ_512, fit_similarity, transform_points
 from manifests import cli
 from manifests.errors import BadInput, LedgerBroken
-from manifests.export import selection
+from manifests.export import dmdnet
 from manifests.export.export_dataset import CARD, export_dataset
 from manifests.export.formats import FORMATS
 from manifests.export.selection import ExportOptions
@@ -183,7 +183,7 @@ def test_dmdnet_opens_as_its_loader_reads_it_with_landmarks_on_the_crop(made, tm
 
 
 def test_the_crop_template_is_that_of_curation():
-    assert (selection.FFHQ_512 == FFHQ_512).all()
+    assert (dmdnet.FFHQ_512 == FFHQ_512).all()
 
 
 def test_instantrestore_opens_as_its_loaders_read_it(made, tmp_path):
@@ -243,7 +243,7 @@ def test_the_same_dataset_gives_the_same_bytes_and_a_repeat_says_so(made, tmp_pa
     assert not again.written and "already" in again.notices[0] and tree(tmp_path / "a") == files
     victim = next(path for path in sorted((tmp_path / "a").rglob("*.*")) if path.is_file() and path.name != CARD)
     victim.unlink()
-    with pytest.raises(BadInput, match="no longer whole"):
+    with pytest.raises(BadInput, match="files are missing"):
         export_dataset(made, tmp_path / "a", name, wanted(name))
 
 
@@ -287,7 +287,7 @@ def test_names_and_embeddings_go_along_where_asked_for(own, tmp_path, name):
         said = [(one["__key__"], one["json"]["name"], one["npy"].tolist()) for one in samples]
     assert said and all(who == "Ann" and vector == vectors[face].tolist() for face, who, vector in said)
     (model,) = [row for row in rows(own, Model) if row.role == "recognizer"]
-    assert f"Embeddings are biometric data: of {model.file}, 3 numbers a face." in told.notices
+    assert any(f"biometric data: 3 numbers for each face, made by {model.file}." in notice for notice in told.notices)
     recognizer = json.loads((tmp_path / "out" / CARD).read_bytes())["recognizer"]
     assert recognizer["sha256"] == model.sha256 and "spec" not in recognizer  # a spec may name a folder of ours
 
@@ -422,11 +422,11 @@ def test_options_that_a_format_has_no_place_for_and_folders_that_are_taken_are_r
     (taken / "mine.txt").write_text("mine")
     cases = [
         (("dmdnet", ExportOptions()), "--set"),
-        (("faceme", ExportOptions(lq_set=LQ_SET)), "degrades its pictures itself"),
+        (("faceme", ExportOptions(lq_set=LQ_SET)), "degrades its images itself"),
         (("refldm", ExportOptions(names=True)), "no place for names"),
         (("refldm", ExportOptions(embeddings=True)), "no place for embeddings"),
-        (("zip", ExportOptions()), "say refldm"),
-        (("refldm", ExportOptions("dev")), "say train, val or test, or leave --split out"),
+        (("zip", ExportOptions()), "Write one of refldm"),
+        (("refldm", ExportOptions("dev")), "Write train, val or test, or leave --split out"),
         (("refldm", ExportOptions(lq_set="no-such")), LQ_SET),
         (("refldm", ExportOptions("train", lq_set=LQ_SET)), "holds no target of --split train"),
     ]
@@ -442,7 +442,7 @@ def test_options_that_a_format_has_no_place_for_and_folders_that_are_taken_are_r
 def test_another_state_is_not_taken_for_the_same_export(own, tmp_path):
     export_dataset(own, tmp_path / "out", "imagefolder", ExportOptions())
     consent(own, rows(own, Face)[0].photo_id, "no")
-    with pytest.raises(BadInput, match="no export of this state"):
+    with pytest.raises(BadInput, match="does not hold this export"):
         export_dataset(own, tmp_path / "out", "imagefolder", ExportOptions())
 
 
