@@ -1,4 +1,8 @@
-"""The same picture again: re-encoded, resized, recropped. One face stands for all; the others are marked, and stay."""
+"""The stage `dedupe`: finds faces of one picture that was saved again, resized or cropped differently.
+
+One face of each set of near-duplicates is its representative and is used. The other faces stay in the ledger with the
+reason `near_duplicate`, and their `duplicate_of` names the representative.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +12,36 @@ from dataclasses import replace
 
 import faiss
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from curate.config import CurateConfig, DedupeRules
 from curate.faces.interface import FaceModels
+from curate.people.clustering.components import label_components
 from curate.people.clustering.neighbours import find_neighbours
 from curate.people.links import find_dropped_faces
 from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, parse_decision
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import NEAR_DUPLICATE, DecisionRow, Face, Photo
 
-_NEIGHBOURS = 32
-_PHOTOS_AT_ONCE = 64
-_FACES_AT_ONCE = 2**16
+_NEIGHBOURS = 32  # faces that each face is compared with by its own hash
+_PHOTOS_AT_ONCE = 64  # bounds the memory of a step, as the next number
+_PAIRS_AT_ONCE = 2**16
 
 
 def mark_near_duplicates(ledger: Ledger, config: CurateConfig, models: FaceModels) -> None:
-    """Near-duplicates point to the face that stands for them; faces that a decision drops leave with their copies."""
-    acts = [parse_decision(row) for row in ledger.read_rows(DecisionRow)]
-    rules, changed = compute_near_duplicates(ledger, ledger.read_rows(Face), acts, config, models.same_person)
-    ledger.record("dedupe", "all", rules, changed)
+    """Records which faces are near-duplicates, and which faces a person's decisions drop, with all their copies."""
+    decisions = [parse_decision(row) for row in ledger.read_rows(DecisionRow)]
+    rules, changes = compute_near_duplicates(ledger, ledger.read_rows(Face), decisions, config, models.same_person)
+    ledger.record("dedupe", "all", rules, changes)
 
 
 def compute_near_duplicates(
-    ledger: Ledger, faces: Sequence[Face], acts: Sequence[Decision], config: CurateConfig, same_person: float
+    ledger: Ledger, faces: Sequence[Face], decisions: Sequence[Decision], config: CurateConfig, same_person: float
 ) -> tuple[DedupeRules, list[Face]]:
-    """The rules and the rows of faces that change."""
+    """Returns the rules in use and the new rows of the faces whose row changes. Nothing is written.
+
+    `same_person` is the recognizer's own cosine from which two faces are one person. It raises the cosine that
+    recropped copies must reach.
+    """
     rules = replace(config.dedupe, min_cosine_same_face=max(config.dedupe.min_cosine_same_face, same_person))
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
     faces = [
@@ -44,152 +51,178 @@ def compute_near_duplicates(
     ]
     _, vectors = ledger.read_embeddings([face.face_id for face in faces])
     rows = find_near_duplicates(faces, [photos[face.photo_id] for face in faces], vectors, rules)
-    unwanted = find_dropped_faces(acts, rows)
+    dropped = find_dropped_faces(decisions, rows)
     rows = [
         replace(row, status="dropped", reason=DROPPED_BY_DECISION, duplicate_of=None)
-        if (row.duplicate_of or row.face_id) in unwanted
+        if row.representative in dropped
         else row
         for row in rows
     ]
     return rules, [row for row, face in zip(rows, faces, strict=True) if row != face]
 
 
+def select_usable_faces(faces: Iterable[Face]) -> list[Face]:
+    """Returns the faces with the status ok and their near-duplicates."""
+    return [face for face in faces if face.status == "ok" or face.reason == NEAR_DUPLICATE]
+
+
 def find_near_duplicates(
     faces: Sequence[Face], photos: Sequence[Photo], embeddings: np.ndarray, rules: DedupeRules
 ) -> list[Face]:
-    """The rows as they should be: in each set of near-duplicates the largest face is kept (then the smallest id).
+    """Returns the new row of every face, in the same order.
 
-    `faces` are embedded faces that are ok or were dropped as near-duplicates before; `photos` their photos and
-    `embeddings` float32 (n, d) unit rows in the same order. Answers every row, changed or not, in the same order.
-    Beyond `neighbours.EXACT` faces a recropped copy may be missed; one of a whole photo is not.
+    The largest face of each set of near-duplicates is the representative; among equal sizes, the face with the smallest
+    id. `faces` are faces with an embedding that are ok, or were dropped as near-duplicates or by a decision. `photos`
+    are their photos, and `embeddings` their unit rows, float32 (n, d), in the same order. Copies of whole photos are
+    always found. Recropped copies may be missed in collections of more than `neighbours.EXACT` faces.
     """
     n = len(faces)
     if n == 0:
         return []
     vectors = np.ascontiguousarray(embeddings, np.float32)
-    least = min(rules.min_cosine_same_photo, rules.min_cosine_same_face)
+    min_cosine = min(rules.min_cosine_same_photo, rules.min_cosine_same_face)
+
+    # Candidates are pairs of near neighbours, int (m,) `row` and `other`: two faces are the same picture if their
+    # photos' hashes, places and cosine agree, or if the hashes of the aligned faces and the cosine agree.
     order = np.argsort([face.face_id for face in faces])
-    near = find_neighbours(vectors, order, _NEIGHBOURS, least)
-    place, column = np.nonzero((near.rows >= 0) & (near.cosines >= least))
-    row, other, alike = order[place], order[near.rows[place, column]], near.cosines[place, column]
-    face_bits = _differing([face.phash for face in faces], row, other)
-    photo_bits = _differing([photo.phash for photo in photos], row, other)
-    same = (alike >= rules.min_cosine_same_photo) & (photo_bits <= rules.max_photo_bits)
-    same &= _overlap(_places(faces, photos), row, other) >= rules.min_overlap_same_photo
-    same |= (alike >= rules.min_cosine_same_face) & (face_bits <= rules.max_face_bits)
+    near = find_neighbours(vectors, order, _NEIGHBOURS, min_cosine)
+    place, column = np.nonzero((near.rows >= 0) & (near.cosines >= min_cosine))
+    row, other, cosine = order[place], order[near.rows[place, column]], near.cosines[place, column]
+    face_bits = _count_different_bits([face.phash for face in faces], row, other)
+    photo_bits = _count_different_bits([photo.phash for photo in photos], row, other)
+    same = (cosine >= rules.min_cosine_same_photo) & (photo_bits <= rules.max_photo_bits)
+    same &= _measure_overlaps(_scale_boxes(faces, photos), row, other) >= rules.min_overlap_same_photo
+    same |= (cosine >= rules.min_cosine_same_face) & (face_bits <= rules.max_face_bits)
     photo_ids = np.array([face.photo_id for face in faces])
-    same &= photo_ids[row] != photo_ids[other]  # twice in one photo is a collage or a mirror, not a copy
-    # a poor copy of a much photographed face may be less like it than `_NEIGHBOURS` others: its photo's hash finds it
-    again, copy = _same_place_in_copies(faces, photos, vectors, rules)
-    row, other = np.concatenate([row[same], again]), np.concatenate([other[same], copy])
-    graph = coo_matrix((np.ones(len(row), bool), (row, other)), shape=(n, n))
-    _, label = connected_components(graph, directed=False)
-    stands: dict[int, Face] = {}
-    for face, group in zip(faces, label, strict=True):
-        best = stands.get(int(group))
-        if best is None or (-face.inter_ocular_px, face.face_id) < (-best.inter_ocular_px, best.face_id):
-            stands[int(group)] = face
+    same &= photo_ids[row] != photo_ids[other]  # a face twice in one photo is a collage or a mirror, not a copy
+
+    # A poor copy of a person with many photos may not be among the _NEIGHBOURS nearest faces. The hash of its photo
+    # finds it.
+    copied, copy = _find_copies_by_photo(faces, photos, vectors, rules)
+    pairs = np.stack([np.concatenate([row[same], copied]), np.concatenate([other[same], copy])], axis=1)
+    labels = label_components(n, pairs)
+
+    # The representative of each connected set, then the row of every face.
+    best: dict[int, Face] = {}
+    for face, label in zip(faces, labels.tolist(), strict=True):
+        first = best.get(label)
+        if first is None or (-face.inter_ocular_px, face.face_id) < (-first.inter_ocular_px, first.face_id):
+            best[label] = face
     rows = []
-    for face, group in zip(faces, label, strict=True):
-        keeper = stands[int(group)]
-        if keeper.face_id == face.face_id:
+    for face, label in zip(faces, labels.tolist(), strict=True):
+        if best[label].face_id == face.face_id:
             rows.append(replace(face, status="ok", reason=None, duplicate_of=None))
         else:
-            rows.append(replace(face, status="dropped", reason=NEAR_DUPLICATE, duplicate_of=keeper.face_id))
+            rows.append(replace(face, status="dropped", reason=NEAR_DUPLICATE, duplicate_of=best[label].face_id))
     return rows
 
 
 def find_linked_photos(faces: Iterable[Face]) -> dict[str, str]:
-    """photo -> the smallest of the photos that hold copies of each other's faces, through however many others."""
+    """Returns photo_id -> the smallest photo_id among all photos that are linked to it.
+
+    Two photos are linked if one holds a near-duplicate of a face of the other. Links chain: photos that are linked
+    through other photos share the same smallest id.
+    """
     faces = list(faces)
     photo_of = {face.face_id: face.photo_id for face in faces}
     links = [(face.photo_id, photo_of[face.duplicate_of]) for face in faces if face.duplicate_of in photo_of]
-    return _joined(photo_of.values(), links)
+    return _find_smallest_linked(photo_of.values(), links)
 
 
 def find_pictures(faces: Iterable[Face], photos: Mapping[str, Photo], max_bits: int) -> dict[str, str]:
-    """photo -> the smallest of the photos that are one whole picture: they share a copy, and their hashes agree.
+    """Returns photo_id -> the smallest photo_id among the photos that show the same whole picture.
 
-    A collage is another picture than the photos whose copies it holds, and they are not one picture through it.
+    Two photos show the same picture if they share a near-duplicate and their 64-bit hashes differ in at most `max_bits`
+    bits. A collage is a different picture than the photos that it contains.
     """
     faces = list(faces)
-    copies: dict[str, set[str]] = defaultdict(set)
+    copies: dict[str, set[str]] = defaultdict(set)  # representative -> photos that hold it or a copy of it
     for face in faces:
-        copies[face.duplicate_of or face.face_id].add(face.photo_id)
+        copies[face.representative].add(face.photo_id)
     links = []
     for shared in copies.values():
         if len(shared) > 1:
             ordered = sorted(shared)
-            bits = _bits([photos[photo].phash for photo in ordered])
+            bits = _unpack_hashes([photos[photo].phash for photo in ordered])
             for i, first in enumerate(ordered):
-                alike = np.bitwise_count(bits[i + 1 :] ^ bits[i]).sum(1) <= max_bits
-                links += [(first, ordered[i + 1 + int(other)]) for other in np.flatnonzero(alike)]
-    return _joined((face.photo_id for face in faces), links)
+                same = np.bitwise_count(bits[i + 1 :] ^ bits[i]).sum(1) <= max_bits
+                links += [(first, ordered[i + 1 + int(other)]) for other in np.flatnonzero(same)]
+    return _find_smallest_linked((face.photo_id for face in faces), links)
 
 
-def _joined(photos: Iterable[str], links: Iterable[tuple[str, str]]) -> dict[str, str]:
+def _find_smallest_linked(photos: Iterable[str], links: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Returns photo -> the smallest photo of its connected set (union-find, the smaller id is always the root)."""
     root = {photo: photo for photo in photos}
 
-    def find(photo: str) -> str:
+    def find_root(photo: str) -> str:
         while root[photo] != photo:
             photo = root[photo]
         return photo
 
     for one, other in links:
-        first, second = sorted((find(one), find(other)))
+        first, second = sorted((find_root(one), find_root(other)))
         root[second] = first
-    return {photo: find(photo) for photo in root}
+    return {photo: find_root(photo) for photo in root}
 
 
-def _same_place_in_copies(
+def _find_copies_by_photo(
     faces: Sequence[Face], photos: Sequence[Photo], vectors: np.ndarray, rules: DedupeRules
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of every two faces that are one by their photos' hashes, their place and their likeness."""
+    """Returns pairs of face rows, two int64 (m,), that are the same face in two copies of one photo.
+
+    The hashes of the photos agree, the boxes lie in the same place, and the cosine reaches `min_cosine_same_photo`.
+    """
+    # distinct photos: their first row, hash bits uint8 (photos, 8), and the rows of their faces as slices of `order`
     _, first, of = np.unique([photo.photo_id for photo in photos], return_index=True, return_inverse=True)
-    bits = _bits([photos[row].phash for row in first])
+    bits = _unpack_hashes([photos[row].phash for row in first])
     index = faiss.IndexBinaryFlat(bits.shape[1] * 8)
     index.add(bits)
     order, count = np.argsort(of, kind="stable"), np.bincount(of)
     start = np.cumsum(count) - count
-    places = _places(faces, photos)
+    boxes = _scale_boxes(faces, photos)
+
     rows, others = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for begin in range(0, len(bits), _PHOTOS_AT_ONCE):
+        # pairs of photos a < b whose hashes differ in at most max_photo_bits bits; range_search excludes its radius
         limits, _, b = index.range_search(bits[begin : begin + _PHOTOS_AT_ONCE], rules.max_photo_bits + 1)
-        found = limits[1:].astype(np.int64) - limits[:-1].astype(np.int64)
-        a = begin + np.repeat(np.arange(len(found)), found)
+        hits = limits[1:].astype(np.int64) - limits[:-1].astype(np.int64)
+        a = begin + np.repeat(np.arange(len(hits)), hits)
         a, b = a[a < b], b[a < b]
-        # every face of photo a with every face of photo b
+
+        # every face of photo a with every face of photo b: pair number `pair`, and place `nth` inside the pair
         total = count[a] * count[b]
         pair = np.repeat(np.arange(len(a)), total)
         nth = np.arange(len(pair)) - np.repeat(np.cumsum(total) - total, total)
         row, other = order[start[a[pair]] + nth // count[b[pair]]], order[start[b[pair]] + nth % count[b[pair]]]
-        there = _overlap(places, row, other) >= rules.min_overlap_same_photo
-        row, other = row[there], other[there]
-        for here in range(0, len(row), _FACES_AT_ONCE):
-            r, o = row[here : here + _FACES_AT_ONCE], other[here : here + _FACES_AT_ONCE]
+        same_place = _measure_overlaps(boxes, row, other) >= rules.min_overlap_same_photo
+        row, other = row[same_place], other[same_place]
+        for at in range(0, len(row), _PAIRS_AT_ONCE):
+            r, o = row[at : at + _PAIRS_AT_ONCE], other[at : at + _PAIRS_AT_ONCE]
             same = np.einsum("nd,nd->n", vectors[r], vectors[o]) >= rules.min_cosine_same_photo
             rows.append(r[same])
             others.append(o[same])
     return np.concatenate(rows), np.concatenate(others)
 
 
-def _bits(hashes: Sequence[str]) -> np.ndarray:
+def _unpack_hashes(hashes: Sequence[str]) -> np.ndarray:
+    """Returns hexadecimal hashes of equal length as bytes, uint8 (n, bytes)."""
     return np.array([np.frombuffer(bytes.fromhex(one), np.uint8) for one in hashes])
 
 
-def _differing(hashes: Sequence[str], row: np.ndarray, other: np.ndarray) -> np.ndarray:
-    bits = _bits(hashes)
+def _count_different_bits(hashes: Sequence[str], row: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Returns the number of bits in which the hashes of each pair of rows differ, (m,)."""
+    bits = _unpack_hashes(hashes)
     return np.bitwise_count(bits[row] ^ bits[other]).sum(1)
 
 
-def _places(faces: Sequence[Face], photos: Sequence[Photo]) -> np.ndarray:
-    """Boxes (n, 4) in units of their photo's width and height."""
+def _scale_boxes(faces: Sequence[Face], photos: Sequence[Photo]) -> np.ndarray:
+    """Returns the boxes as shares of the width and height of their photo, float64 (n, 4)."""
     sides = np.array([(photo.width, photo.height) * 2 for photo in photos], np.float64)
     return np.array([face.box for face in faces], np.float64) / sides
 
 
-def _overlap(boxes: np.ndarray, row: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (n, 4), pair by pair."""
+def _measure_overlaps(boxes: np.ndarray, row: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Returns the intersection over union of each pair of boxes, (m,). `boxes` are float64 (n, 4)."""
     a, b = boxes[row], boxes[other]
     inner = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     shared = np.clip(inner, 0, None).prod(1)

@@ -58,6 +58,11 @@ class Face:
     noise: float | None = None
     crop_sha256: str | None = None
 
+    @property
+    def representative(self) -> str:
+        """The id of the face that is used for this one: the face that this one duplicates, or its own id."""
+        return self.duplicate_of or self.face_id
+
 
 @dataclass(frozen=True)
 class Identity:
