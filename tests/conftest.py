@@ -1,4 +1,4 @@
-"""What several test files need: the shared photos, where they are, and a command line run as a user runs it."""
+"""Settings and fixtures of all tests: threads, hypothesis, the shared photos, a command in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,9 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+# One thread a test process, set before numpy, OpenCV and torch are imported: pytest-xdist runs a process a core, and
+# tests that compare bits must not depend on the number of threads.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
 import pytest
+from hypothesis import settings
 
 from tests.places import SHARED, Run
+
+# `make test` draws the same examples each time; `make fuzz` sets HYPOTHESIS_PROFILE=free and draws others.
+settings.register_profile("fixed", derandomize=True, database=None)
+settings.register_profile("free")
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
 @pytest.fixture(scope="session")

@@ -90,6 +90,15 @@ def test_a_built_wheel_holds_the_schema_the_template_and_nothing_stray(tmp_path:
     }
 
 
+def test_no_test_imports_another_test() -> None:
+    """What two test files need is in tests/doubles."""
+    for path in sorted((REPOSITORY / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            assert not [name for name in names if name.split(".")[-1].startswith("test_")], f"{path} imports a test"
+
+
 UNPICKLERS = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 

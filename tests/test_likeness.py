@@ -5,16 +5,15 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import typer
-from typer.main import get_command
 
 import likeness as front
+from tests.doubles.commands import ALL
 from tests.places import REPOSITORY, Run
 
 HEAVY = (
@@ -45,23 +44,6 @@ WRITES = {
     "export",
     "import",
 }
-
-
-def commands() -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command with the words that call it."""
-
-    def walk(words: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-        inside = getattr(command, "commands", None)
-        if inside is None:
-            yield words, command
-        else:
-            for name, child in inside.items():
-                yield from walk((*words, name), child)
-
-    yield from walk((), get_command(front.app))
-
-
-ALL = dict(commands())
 
 
 def test_importing_the_front_door_loads_nothing_heavy() -> None:

@@ -29,7 +29,7 @@ from manifests.why import explain_photo
 from tests.doubles import curate as curate_doubles
 from tests.doubles.curate import album, curated, photo, rows, save
 from tests.doubles.hostile_archives import tarred, zipped
-from tests.manifests.runtime.test_workers import RIGHT, misbehave, short
+from tests.doubles.misbehaviour import RIGHT, misbehave, short
 
 # --- the stages ---
 

@@ -12,7 +12,7 @@ from curate.faces.errors import NoSuchModels
 from curate.faces.load import load_faces
 from curate.options import check_number
 from manifests.errors import BadInput
-from tests.curate.test_cli import call
+from tests.doubles.commands import call_curate
 from tests.doubles.curate import album, curated, install, photo, save
 
 
@@ -50,7 +50,7 @@ def everything(folder: Path) -> list[tuple[str, list[str], list[str]]]:
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)])
 def test_values_that_mean_nothing_are_refused_and_leave_nothing(photos, tmp_path, options, dry):
     before = everything(tmp_path)
-    error = call(photos, "--out", tmp_path / "dataset", *options, *dry).exception
+    error = call_curate(photos, "--out", tmp_path / "dataset", *options, *dry).exception
     assert isinstance(error, BadInput) and options[0] in str(error) and "\n" not in str(error)
     assert everything(tmp_path) == before
 
@@ -61,7 +61,7 @@ def test_a_table_of_labels_that_cannot_be_read_is_refused_and_leaves_nothing(pho
     monkeypatch.chdir(tmp_path)
     Path("bad.csv").write_text("photo,label\na.png,\n")
     before = everything(tmp_path)
-    error = call(photos, "--out", tmp_path / "dataset", "--labels", spec, *dry).exception
+    error = call_curate(photos, "--out", tmp_path / "dataset", "--labels", spec, *dry).exception
     assert isinstance(error, BadInput) and spec.removeprefix("hint:") in str(error) and "\n" not in str(error)
     assert everything(tmp_path) == before
 
@@ -131,15 +131,15 @@ def test_a_file_above_the_dataset_is_named(photos, tmp_path):
 
 
 def test_a_dry_run_prints_json_where_it_is_asked_to(photos, tmp_path):
-    said = call(photos, "--out", tmp_path / "dataset", "--dry-run", "--json").stdout
+    said = call_curate(photos, "--out", tmp_path / "dataset", "--dry-run", "--json").stdout
     assert json.loads(said) == {"files": 6, "not_walked": 0, "dataset": str(tmp_path / "dataset")}
 
 
 def test_the_advice_fits_what_is_there(photos, tmp_path):
     (tmp_path / "empty").mkdir()
-    said = call(tmp_path / "empty", "--out", tmp_path / "a", "--workers", 1).stdout
+    said = call_curate(tmp_path / "empty", "--out", tmp_path / "a", "--workers", 1).stdout
     assert "Next: name a folder that holds photos." in said and "likeness train" not in said
     save(tmp_path / "one" / "a.png", photo([0], 1))
-    said = call(tmp_path / "one", "--out", tmp_path / "b", "--workers", 1).stdout
+    said = call_curate(tmp_path / "one", "--out", tmp_path / "b", "--workers", 1).stdout
     assert "what became of the photos" in said and "likeness train" not in said
-    assert f"likeness train {tmp_path / 'c'}" in call(photos, "--out", tmp_path / "c", "--workers", 1).stdout
+    assert f"likeness train {tmp_path / 'c'}" in call_curate(photos, "--out", tmp_path / "c", "--workers", 1).stdout

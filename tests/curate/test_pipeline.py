@@ -29,7 +29,7 @@ from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import path_of
 from manifests.why import explain_photo
 from tests.doubles.curate import album, contents, curated, files, install, models, photo, rows, save
-from tests.manifests.runtime.test_images import png
+from tests.doubles.png import png
 
 
 @pytest.fixture(autouse=True)

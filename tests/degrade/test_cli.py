@@ -14,7 +14,7 @@ from degrade.presets import PRESETS
 from manifests.errors import BadInput, LedgerMissing
 from manifests.runtime.images import decode
 from manifests.runtime.png_files import encode_png
-from tests.degrade.frozen.test_dataset_sets import toy_dataset, toy_picture
+from tests.doubles.lq_sets import toy_dataset, toy_picture
 from tests.places import REPOSITORY
 
 app = typer.Typer()

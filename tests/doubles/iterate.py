@@ -60,3 +60,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+RED = np.full((32, 32, 3), (255, 0, 0), np.uint8)  # a picture unlike every crop

@@ -13,10 +13,9 @@ from degrade.frozen.folders import choose_output_names, degrade_folder, find_ima
 from degrade.frozen.set_files import read_set_rows
 from degrade.frozen.verify import verify_folder
 from manifests.errors import BadInput
-from manifests.runtime.files import sha256_file
 from manifests.runtime.images import FORMATS, UndecodableImage, decode
 from manifests.runtime.png_files import encode_png
-from tests.degrade.frozen.test_dataset_sets import toy_picture
+from tests.doubles.lq_sets import files, toy_picture
 
 
 @pytest.fixture
@@ -42,11 +41,6 @@ def photos(tmp_path: Path) -> Path:
     (folder / "notes.txt").write_text("ignored")
     (folder / "loop").symlink_to(folder)
     return folder
-
-
-def files(out: Path) -> dict[bytes, str]:
-    found = (path for path in out.rglob("*") if path.is_file())
-    return {os.fsencode(path.relative_to(out)): sha256_file(path) for path in found}
 
 
 def test_pictures_are_found_by_their_content_whatever_they_are_called(tmp_path):

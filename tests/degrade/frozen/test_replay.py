@@ -28,8 +28,7 @@ from manifests.errors import BadInput
 from manifests.ledger.paths import crop_path
 from manifests.runtime.files import sha256_file
 from manifests.runtime.png_files import encode_png
-from tests.degrade.frozen.test_dataset_sets import OPTIONS, SET, contents, toy_dataset, toy_face, toy_picture
-from tests.degrade.frozen.test_folders import files
+from tests.doubles.lq_sets import OPTIONS, SET, contents, files, toy_dataset, toy_face, toy_picture
 from tests.places import REPOSITORY
 
 

@@ -22,7 +22,7 @@ from manifests.ledger.records import CleanedVersion, Face
 from manifests.runtime.files import sha256_bytes, write_atomically
 from tests.doubles.curate import install, rows
 from tests.doubles.exports import dataset_of, splits_of, tree
-from tests.train.iterate.test_cleaned_stay_out import RED
+from tests.doubles.iterate import RED
 
 BEST = ExportOptions(version="best")
 

@@ -2,7 +2,6 @@
 
 import io
 import struct
-import zlib
 from pathlib import Path
 
 import cv2
@@ -23,6 +22,7 @@ from manifests.runtime.images import (
     is_picture,
     turn_upright,
 )
+from tests.doubles.png import png
 from tests.doubles.profiles import converted, gray_profile, profile_of
 
 # four quarters of plain colour: survives JPEG, and shows every turn
@@ -219,14 +219,6 @@ def test_what_is_no_picture_has_a_reason(data, reason):
     with pytest.raises(UndecodableImage) as refused:
         decode(data)
     assert refused.value.reason == reason
-
-
-def png(width: int, height: int, depth: int, kind: int, rows: bytes) -> bytes:
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def test_nothing_of_a_picture_of_too_many_pixels_is_decoded():

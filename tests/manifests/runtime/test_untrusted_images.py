@@ -13,23 +13,7 @@ from manifests.runtime import untrusted_images
 from manifests.runtime.untrusted_images import open_reader, read_picture
 from manifests.runtime.workers import open_pool
 from tests.doubles import curate as doubles
-from tests.manifests.runtime.test_workers import misbehave, short
-
-ODD = {"hang": (61, 7), "die": (62, 7), "starve": (63, 7)}  # photos of these sizes make their reader do so
-
-
-def reads_oddly() -> None:
-    short()
-    honest = untrusted_images.decode
-
-    def decode_or_misbehave(source: Path) -> np.ndarray:
-        image = honest(source)
-        for what, size in ODD.items():
-            if image.shape[:2] == size:
-                misbehave(what)
-        return image
-
-    untrusted_images.decode = decode_or_misbehave
+from tests.doubles.misbehaviour import ODD, reads_oddly, short
 
 
 def test_a_photo_is_read_the_same_in_a_process_of_its_own(tmp_path: Path) -> None:

@@ -4,14 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
-import numpy as np
 import pytest
 
-import manifests.runtime.workers
 from manifests.errors import BadInput, LikenessError
 from manifests.runtime.workers import FailedUnit, count_cores, guard_units, is_retry, open_pool, run_in_process
+from tests.doubles.misbehaviour import RIGHT, misbehave, short
 from tests.places import REPOSITORY
 
 
@@ -90,32 +88,9 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path):
 
 # --- units ---
 
-LIMIT = 3.0  # seconds
-
-
-def misbehave(what: str) -> None:
-    if what == "hang":
-        while True:
-            time.sleep(0.01)
-    if what == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if what == "abort":
-        os.abort()
-    if what == "starve":
-        held = []
-        while True:
-            held.append(np.empty(2**29, np.uint8))  # refused before it is touched
-
-
-RIGHT = {"hang": "timed_out", "die": "crashed", "abort": "crashed", "starve": "out_of_memory"}
-
 
 def work(batch: list) -> list:
     return [unit.reason if isinstance(unit, FailedUnit) else misbehave(unit) or unit for unit in guard_units(batch)]
-
-
-def short() -> None:
-    manifests.runtime.workers.UNIT_SECONDS = LIMIT
 
 
 @pytest.mark.parametrize("processes", [1, 3])

@@ -24,15 +24,15 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Degradation, Face, Membership, Split
 from tests.doubles import curate as doubles
+from tests.doubles.benchmarks import contents, forge
+from tests.doubles.restorers import Copying
 from tests.places import REPOSITORY, Run
-from tests.train.evaluation.test_evaluate import Copying
 from train.benchmark.freeze import FreezeSummary, freeze
 from train.benchmark.frozen_benchmark import (
     CARD,
     CASES,
     EMBEDDINGS,
     FACES,
-    hash_benchmark,
     is_benchmark,
     load_benchmark,
 )
@@ -82,10 +82,6 @@ def made(album: Path) -> Path:
 def own(made: Path, tmp_path: Path) -> Path:
     """A copy to change."""
     return Path(shutil.copytree(made, tmp_path / "own"))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def same(one: Case, other: Case) -> bool:
@@ -310,16 +306,6 @@ def test_lq_pictures_are_made_again_from_theta_and_others_are_noticed(own: Path,
     forge(tmp_path / "bare", cases=cases)
     with pytest.raises(LedgerBroken, match="degrades to another picture"):
         read_benchmark_set(tmp_path / "bare", own)
-
-
-def forge(bench: Path, cases: list | None = None, faces: list | None = None, **card: object) -> None:
-    """Another benchmark, whole in form."""
-    for name, rows in ((CASES, cases), (FACES, faces)):
-        if rows is not None:
-            (bench / name).write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
-    told = json.loads((bench / CARD).read_text()) | card
-    told["benchmark"] = hash_benchmark((bench / CASES).read_bytes(), (bench / FACES).read_bytes())
-    (bench / CARD).write_text(json.dumps(told))
 
 
 def test_an_edited_benchmark_is_noticed(made: Path, tmp_path: Path) -> None:

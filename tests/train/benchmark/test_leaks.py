@@ -18,8 +18,9 @@ from manifests.errors import BadInput, LedgerBroken, LedgerMissing
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Pair, Photo, Split
 from tests.doubles import curate as doubles
+from tests.doubles.benchmarks import contents, forge
+from tests.doubles.restorers import SIZE
 from tests.places import Run
-from tests.train.benchmark.test_freeze import SIZE, contents, forge
 from train.benchmark.freeze import freeze
 from train.benchmark.frozen_benchmark import CASES, FACES, FaceLine
 from train.benchmark.leaks import KINDS, Leak, Rules, find_benchmark_leaks, find_dataset_leaks, find_leaks

@@ -31,7 +31,7 @@ from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Model
 from manifests.runtime.images import decode
 from tests.doubles import curate as doubles
-from tests.train.restore.test_restore import SIZE, Marking
+from tests.doubles.restorers import SIZE, Copying
 from train.benchmark.draw_references import _draw_wrong
 from train.evaluation.aggregate import describe_interval
 from train.evaluation.cases import read_frozen_set
@@ -48,16 +48,6 @@ from train.models.restorer import Restored, Restorer
 INPUT = "LQ input"
 CROWD = f"codeformer-train-{SIZE}-s0"
 TWO = EvaluationOptions(references=2, metrics=("psnr", "ssim", "id_target", "id_references"))
-
-
-class Copying(Marking):
-    """Answers the input without references, and the mean of the references with them."""
-
-    def forward(
-        self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor
-    ) -> Restored:
-        self.seen.append(references.shape[1])
-        return Restored(references.mean(1) if references.shape[1] else lq, lq, None)
 
 
 @pytest.fixture(scope="module")

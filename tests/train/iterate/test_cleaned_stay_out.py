@@ -20,13 +20,13 @@ from manifests.privacy.purge import purge
 from manifests.privacy.purge_plan import plan_purge
 from manifests.runtime.files import sha256_bytes, write_atomically
 from tests.doubles import curate as doubles
+from tests.doubles.iterate import RED
 from train.benchmark.freeze import freeze
 from train.benchmark.leaks import find_dataset_leaks
 from train.data.snapshot import Snapshot, take_snapshot
 from train.evaluation.cases import read_frozen_set
 
 SIZE = 32
-RED = np.full((SIZE, SIZE, 3), (255, 0, 0), np.uint8)  # what no crop is
 
 
 @pytest.fixture(scope="module", params=["identity", "photos"])

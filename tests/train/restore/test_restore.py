@@ -30,43 +30,16 @@ from manifests.runtime import untrusted_images
 from manifests.runtime.images import decode
 from manifests.runtime.workers import open_pool
 from tests.doubles import curate as doubles
-from tests.manifests.runtime.test_untrusted_images import ODD, reads_oddly
+from tests.doubles.misbehaviour import ODD, reads_oddly
+from tests.doubles.restorers import SIZE, Marking
 from train.data.tensors import to_image, to_tensor
-from train.models.config import ModelConfig
 from train.models.restorer import Restored, Restorer
-from train.recipes import find_recipe
 from train.restore.contact_sheet import ContactSheet, render_sheet
 from train.restore.load import load_restorer, run_model
 from train.restore.log import LOG
 from train.restore.reference_photos import References
 from train.restore.restore import restore
 from train.restore.restore_photo import PhotoOutcome
-
-SIZE = 32
-
-
-class Marking(torch.nn.Module):
-    """Paints every face green, bright with references and dark without, so that a test sees what was restored."""
-
-    def __init__(self, *parts: str) -> None:
-        super().__init__()
-        self.config = ModelConfig(
-            "tiny", "tiny", SIZE, parts, 399, 4, (8, 8, 8), (8, 8, 8), 0, 0, 3, find_recipe("tiny").vre
-        )
-        double = doubles.models("double")
-        self.facts = {"recognizer": {"spec": "double", "sha256": double.recognizer_sha256()}}
-        self.seen: list[int] = []
-
-    def forward(
-        self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor
-    ) -> Restored:
-        assert lq.shape[1:] == (3, SIZE, SIZE) and references.shape[2:] == (3, SIZE, SIZE)
-        assert references.shape[1] == present.shape[1] == embeddings.shape[1]
-        self.seen.append(references.shape[1])
-        self.references = references
-        out = torch.zeros_like(lq)
-        out[:, 1] = 1.0 if references.shape[1] else 0.5
-        return Restored(out, out, None)
 
 
 @pytest.fixture
@@ -275,7 +248,7 @@ def test_the_formats_that_are_known_are_all_said(marking: Marking, save: Callabl
 _DOUBLES = """
 import sys, train.restore.load, likeness
 from tests.doubles import curate as curate_doubles
-from tests.train.restore.test_restore import Marking
+from tests.doubles.restorers import Marking
 from train.models.restorer import Restorer
 train.restore.load.load_faces = curate_doubles.models
 Restorer.from_pretrained = classmethod(lambda cls, folder, base_model=None: Marking('embedding'))

@@ -1,0 +1,53 @@
+"""Units of work that hang, die or use all memory, and worker processes that meet them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+
+import manifests.runtime.workers
+from manifests.runtime import untrusted_images
+
+LIMIT = 3.0  # seconds
+
+
+def misbehave(what: str) -> None:
+    if what == "hang":
+        while True:
+            time.sleep(0.01)
+    if what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "abort":
+        os.abort()
+    if what == "starve":
+        held = []
+        while True:
+            held.append(np.empty(2**29, np.uint8))  # refused before it is touched
+
+
+RIGHT = {"hang": "timed_out", "die": "crashed", "abort": "crashed", "starve": "out_of_memory"}
+
+
+def short() -> None:
+    manifests.runtime.workers.UNIT_SECONDS = LIMIT
+
+
+ODD = {"hang": (61, 7), "die": (62, 7), "starve": (63, 7)}  # photos of these sizes make their reader do so
+
+
+def reads_oddly() -> None:
+    short()
+    honest = untrusted_images.decode
+
+    def decode_or_misbehave(source: Path) -> np.ndarray:
+        image = honest(source)
+        for what, size in ODD.items():
+            if image.shape[:2] == size:
+                misbehave(what)
+        return image
+
+    untrusted_images.decode = decode_or_misbehave

@@ -1,0 +1,46 @@
+"""Restorers whose work a test sees in the picture."""
+
+from __future__ import annotations
+
+import torch
+
+from tests.doubles import curate as doubles
+from train.models.config import ModelConfig
+from train.models.restorer import Restored
+from train.recipes import find_recipe
+
+SIZE = 32
+
+
+class Marking(torch.nn.Module):
+    """Paints every face green, bright with references and dark without, so that a test sees what was restored."""
+
+    def __init__(self, *parts: str) -> None:
+        super().__init__()
+        self.config = ModelConfig(
+            "tiny", "tiny", SIZE, parts, 399, 4, (8, 8, 8), (8, 8, 8), 0, 0, 3, find_recipe("tiny").vre
+        )
+        double = doubles.models("double")
+        self.facts = {"recognizer": {"spec": "double", "sha256": double.recognizer_sha256()}}
+        self.seen: list[int] = []
+
+    def forward(
+        self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor
+    ) -> Restored:
+        assert lq.shape[1:] == (3, SIZE, SIZE) and references.shape[2:] == (3, SIZE, SIZE)
+        assert references.shape[1] == present.shape[1] == embeddings.shape[1]
+        self.seen.append(references.shape[1])
+        self.references = references
+        out = torch.zeros_like(lq)
+        out[:, 1] = 1.0 if references.shape[1] else 0.5
+        return Restored(out, out, None)
+
+
+class Copying(Marking):
+    """Answers the input without references, and the mean of the references with them."""
+
+    def forward(
+        self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor
+    ) -> Restored:
+        self.seen.append(references.shape[1])
+        return Restored(references.mean(1) if references.shape[1] else lq, lq, None)
