@@ -1,4 +1,4 @@
-"""What a training run's folder holds, and the names of the result files that `evaluate` writes."""
+"""The folder of a training run, and the names of the result files that `evaluate` writes into it."""
 
 from __future__ import annotations
 
@@ -9,52 +9,59 @@ from manifests.errors import BadInput
 from manifests.runtime.files import find_blocking_file, write_atomically
 from manifests.runtime.text import make_printable
 
-RUN_CONFIG = "config.json"
-
-
-SAMPLES = "samples"  # RUN/samples/<images>.png
+RUN_CONFIG = "config.json"  # RUN/config.json: the recipe and the settings of the run
+SAMPLES = "samples"  # RUN/samples/<images seen>.png: the grids of sample images
 
 
 def check_run_folder(run: Path) -> None:
-    """Raise BadInput where `run` is neither a training run nor free to become one.
+    """Raises BadInput if `run` is a file, or a folder that holds anything other than a training run.
 
-    Without a config.json a run that was stopped early holds its snapshot at most; dot files do not count.
+    A new or an empty folder passes. A folder without config.json also passes if it holds only `snapshot` and files
+    whose names begin with a dot, because a run that is stopped early leaves only these files.
     """
     if (file := find_blocking_file(run)) is not None:
-        raise BadInput(f"{make_printable(file)} is a file and a run is a folder: give this run another --out.")
+        raise BadInput(f"{make_printable(file)} is a file, but a run is a folder: name another folder with --out.")
     if not run.is_dir():
         return
     if (run / RUN_CONFIG).is_file():
         try:
-            ours = {"recipe", "snapshot"} <= json.loads((run / RUN_CONFIG).read_bytes()).keys()
+            is_ours = {"recipe", "snapshot"} <= json.loads((run / RUN_CONFIG).read_bytes()).keys()
         except (ValueError, AttributeError):
-            ours = False
-        if not ours:
+            is_ours = False
+        if not is_ours:
             raise BadInput(
-                f"{make_printable(run / RUN_CONFIG)} is not the config of a run: give this run another --out."
+                f"{make_printable(run / RUN_CONFIG)} is not the configuration of a training run: name another folder "
+                "with --out."
             )
         return
     others = sorted(path.name for path in run.iterdir() if not path.name.startswith(".") and path.name != "snapshot")
     if others:
         raise BadInput(
-            f"{make_printable(run)} is not empty and no training run (it holds {make_printable(others[0])} and no "
-            f"{RUN_CONFIG}): give this run another --out."
+            f"{make_printable(run)} is not a training run: it holds {make_printable(others[0])} but no {RUN_CONFIG}. "
+            "Name another folder with --out."
         )
 
 
 def name_result_file(stem: str, judge: str | None, steps: int) -> str:
-    """What the files of a result are called, without a suffix: each number of steps, and a judge's, have their own."""
+    """Returns the name of a result file without its suffix.
+
+    The name ends in `-<steps>-steps` if `steps` is above 1, and in `-judge` if a judge is named, so that results of
+    different kinds lie beside each other.
+    """
     return stem + ("" if steps == 1 else f"-{steps}-steps") + ("" if judge is None else "-judge")
 
 
 def check_output_files(*paths: Path | None) -> None:
-    """Raise BadInput where one of the files that a user named cannot be there; before anything takes long."""
+    """Raises BadInput if a path is a folder, or if a file stands where a folder of the path must be.
+
+    Commands call this function before they start slow work. A path that is None is skipped.
+    """
     for path in paths:
         if path is not None and (path.is_dir() or find_blocking_file(path.parent) is not None):
-            raise BadInput(f"{path} cannot be written: name a file in a folder.")
+            raise BadInput(f"{make_printable(path)} cannot be written as a file: name a file in a folder.")
 
 
 def write_output_text(path: Path, text: str) -> None:
-    """Write a table or page, whole or not at all. Raises BadInput where no file can be there."""
+    """Writes `text` to `path` as UTF-8, completely or not at all. Raises BadInput as `check_output_files` does."""
     check_output_files(path)
     write_atomically(path, text.encode())

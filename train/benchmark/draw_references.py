@@ -44,7 +44,7 @@ def draw_references(
            JOIN splits r ON r.identity_id = s.identity_id AND r.status = 'ok'
                AND r.split = CASE WHEN s.policy = 'photos' THEN 'train' ELSE s.split END
            JOIN faces g ON g.face_id = r.face_id AND g.photo_id <> f.photo_id AND g.status = 'ok'
-           LEFT JOIN pairs p ON p.target = d.face_id AND p.policy = 'given'
+           LEFT JOIN pairs p ON p.target = d.face_id AND p.policy = 'list'
            WHERE d.lq_set = ? AND s.status = 'ok' AND (p.target IS NULL OR list_contains(p.refs, r.face_id))
            GROUP BY ALL ORDER BY d.face_id""",
         name,

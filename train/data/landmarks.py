@@ -1,4 +1,4 @@
-"""Find faces and their five landmarks for the restorer: in photos, in aligned crops."""
+"""Find faces and their five landmarks in photos and in aligned crops."""
 
 from __future__ import annotations
 
@@ -11,26 +11,31 @@ from curate.faces.interface import Detection, FaceDetector, FaceModels
 
 
 def detect_faces(image: np.ndarray, models: FaceModels | FaceDetector) -> list[Detection]:
-    """The detections that the detector believes and that can be aligned."""
-    return [one for one in models.detect(image) if one.score >= models.min_score and _alignable(one.landmarks5)]
+    """Returns the detections in uint8 (H, W, 3) that score at least `models.min_score` and can be aligned."""
+    return [
+        detection
+        for detection in models.detect(image)
+        if detection.score >= models.min_score and _can_be_aligned(detection.landmarks5)
+    ]
 
 
 def find_landmarks(crop: np.ndarray, models: FaceModels | FaceDetector) -> np.ndarray | None:
-    """The five points (5, 2) of the largest face in an aligned crop, in its pixels; None where none is found."""
-    found = detect_faces(crop, models)
-    return largest_face(found).landmarks5 if found else None
+    """Returns the five landmarks (5, 2) of the largest face in a crop, in pixels, or None if no face is found."""
+    detections = detect_faces(crop, models)
+    return choose_largest_face(detections).landmarks5 if detections else None
 
 
-def landmarks_in_crop(landmarks5: np.ndarray, size: int) -> np.ndarray:
-    """Landmarks (5, 2) of a photo, in pixels of the crop of `size` that is aligned by them."""
+def choose_largest_face(detections: Sequence[Detection]) -> Detection:
+    """Returns the detection with the largest box."""
+    return max(detections, key=lambda face: (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]))
+
+
+def map_to_crop(landmarks5: np.ndarray, size: int) -> np.ndarray:
+    """Maps the landmarks (5, 2) of a face from pixels of the photo to pixels of its aligned `size` x `size` crop."""
     return transform_points(landmarks5, fit_similarity(landmarks5, scale_template(FFHQ_512, FFHQ_SIZE, size)))
 
 
-def largest_face(found: Sequence[Detection]) -> Detection:
-    return max(found, key=lambda one: (one.box[2] - one.box[0]) * (one.box[3] - one.box[1]))
-
-
-def _alignable(landmarks5: np.ndarray) -> bool:
+def _can_be_aligned(landmarks5: np.ndarray) -> bool:
     try:
         fit_similarity(landmarks5, FFHQ_512)
     except ValueError:

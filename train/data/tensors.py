@@ -1,4 +1,4 @@
-"""Images as tensors and back."""
+"""Convert images between uint8 arrays and float tensors."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import torch
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """uint8 (H, W, 3) -> float32 (3, H, W), 0..1."""
+    """Converts uint8 (H, W, 3) to float32 (3, H, W) in 0..1."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 def to_image(tensor: torch.Tensor) -> np.ndarray:
-    """float32 (3, H, W), 0..1 -> uint8 (H, W, 3)."""
+    """Converts float32 (3, H, W) to uint8 (H, W, 3). Values outside 0..1 are clamped, and levels are rounded."""
     return (tensor.clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).contiguous().numpy()

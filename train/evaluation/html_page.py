@@ -14,10 +14,10 @@ from degrade.operations.pixels import shrink
 from manifests.report.result_tables import make_notices, make_tables, make_title
 from train.evaluation.evaluate import PagePictures
 
-SHOWN = 176  # pixels of a picture on the page
-STORED = 256  # at most, in the file, where a picture is larger
+SCREEN_PIXELS = 176  # pixels of a picture on the page
+FILE_PIXELS = 256  # at most, in the file, where a picture is larger
 QUALITY = 82  # of WebP
-REFERENCES = 4  # shown of an image's
+MAX_REFERENCES = 4  # shown of an image's
 
 
 def render_page(result: dict[str, Any], pictures: PagePictures, images: int) -> str:
@@ -44,15 +44,15 @@ def render_page(result: dict[str, Any], pictures: PagePictures, images: int) -> 
     cases = [
         {
             "face": case.face_id,
-            "lq": encode_picture(case.lq),
-            "target": encode_picture(case.target),
-            "references": [encode_picture(crop, STORED // 2) for crop in case.references[:REFERENCES]],
+            "lq": encode_image(case.lq),
+            "target": encode_image(case.target),
+            "references": [encode_image(crop, FILE_PIXELS // 2) for crop in case.references[:MAX_REFERENCES]],
             "restored": [
                 {
                     "key": key,
                     "system": names[key],
                     "reason": row["reason"],
-                    "picture": None if row["reason"] else encode_picture(pictures.of[case.face_id, key]),
+                    "picture": None if row["reason"] else encode_image(pictures.of[case.face_id, key]),
                 }
                 for key, row in of[case.face_id].items()
                 if key != "lq"
@@ -80,7 +80,7 @@ def render_page(result: dict[str, Any], pictures: PagePictures, images: int) -> 
         cases=cases,
         images=len(pictures.cases),
         figures=figures,
-        shown=SHOWN,
+        shown=SCREEN_PIXELS,
     )
 
 
@@ -90,7 +90,7 @@ def _leader(result: dict[str, Any]) -> str:
     return next((key for key in keys if key.split("/")[-1] == str(result["references"])), keys[0])
 
 
-def encode_picture(image: np.ndarray, size: int = STORED) -> str:
+def encode_image(image: np.ndarray, size: int = FILE_PIXELS) -> str:
     """A picture, uint8 (S, S, 3), as a data URL, at most `size` pixels a side."""
     small = shrink(image, size) if image.shape[0] > size else image
     done, data = cv2.imencode(".webp", np.ascontiguousarray(small[:, :, ::-1]), [cv2.IMWRITE_WEBP_QUALITY, QUALITY])

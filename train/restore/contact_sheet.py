@@ -1,4 +1,7 @@
-"""Restored photos, for which no truth is known: each face as it came, the references, restored; a page, or data."""
+"""The contact sheet of restored photos: each face before, its references, and the restored face, as HTML or as JSON.
+
+No target exists for these photos. So the sheet shows only metrics that need no target.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import numpy as np
 
 from manifests.runtime.text import make_printable
 from train.data.tensors import to_image, to_tensor
-from train.evaluation.html_page import REFERENCES, SHOWN, STORED, encode_picture
+from train.evaluation.html_page import FILE_PIXELS, MAX_REFERENCES, SCREEN_PIXELS, encode_image
 from train.metrics.measure import explain_missing
 from train.metrics.no_reference import WEIGHTS, load_no_reference
 from train.metrics.registry import METRICS
@@ -25,75 +28,76 @@ from train.restore.restore_photo import PhotoOutcome
 @dataclass(frozen=True)
 class _Face:
     photo: str
-    lq: np.ndarray
-    references: tuple[np.ndarray, ...]
-    restored: np.ndarray
+    lq: np.ndarray  # uint8 (S, S, 3)
+    references: tuple[np.ndarray, ...]  # uint8 (S, S, 3)
+    restored: np.ndarray  # uint8 (S, S, 3)
 
 
 @dataclass
 class ContactSheet:
-    """The faces of one call of `restore`; `add` is its `watch`."""
+    """Collects the faces of one call of `restore`, which calls `add` as its `on_face`."""
 
     faces: list[_Face] = field(default_factory=list)
 
     def add(self, photo: Path, lq: np.ndarray, references: References, restored: np.ndarray) -> None:
-        """lq and restored uint8 (S,S,3), references as they were shown."""
-        seen = tuple(to_image(crop) for crop in references.crops[:REFERENCES])
-        self.faces.append(_Face(str(photo), lq, seen, restored))
+        """Adds a restored face. `lq` and `restored` are uint8 (S, S, 3)."""
+        crops = tuple(to_image(crop) for crop in references.crops[:MAX_REFERENCES])
+        self.faces.append(_Face(str(photo), lq, crops, restored))
 
-    def build(self, restorer: str, rows: Sequence[PhotoOutcome], weights: Path | None) -> dict[str, Any]:
-        """What a page says, plain enough for JSON: every picture a data URL, no path but the restorer's.
+    def build(self, restorer: str, outcomes: Sequence[PhotoOutcome], weights: Path | None) -> dict[str, Any]:
+        """Returns the sheet as a dict that JSON can hold. Images are data URLs.
 
-        `likeness report` shows what lies in RUN/restored/ as it is (manifests/report/runs.py). No-reference metrics
-        where they can be had, else why not. A reason is a face's where it was restored, else counted over photos.
+        The sheet contains no path except `restorer`. manifests/report/run_section.py shows the sheets that lie in
+        RUN/restored. `weights` is the folder of the metrics' networks. A metric whose network is missing is listed with
+        the reason. A photo that was not restored is counted by its reason.
         """
         missing = {name: why for name in WEIGHTS if (why := explain_missing(name, weights)) is not None}
-        judges = {name: load_no_reference(name, weights) for name in WEIGHTS if name not in missing}
-        said = {row.photo: row.reason for row in rows}
-        lacking: dict[str, list[str]] = {}
+        metrics = {name: load_no_reference(name, weights) for name in WEIGHTS if name not in missing}
+        reasons = {outcome.photo: outcome.reason for outcome in outcomes}
+        titles_by_reason: dict[str, list[str]] = {}
         for name, why in missing.items():
-            lacking.setdefault(why, []).append(METRICS[name].title)
-        undone = Counter(row.reason for row in rows if row.status != "ok" and row.reason is not None)
+            titles_by_reason.setdefault(why, []).append(METRICS[name].title)
+        not_restored = Counter(one.reason for one in outcomes if one.status != "ok" and one.reason is not None)
         return {
             "restorer": make_printable(restorer),
-            "photos": len(rows),
+            "photos": len(outcomes),
             "faces": [
                 {
                     "photo": make_printable(Path(face.photo).name),
-                    "reason": make_printable(said.get(face.photo) or ""),
-                    "lq": encode_picture(face.lq),
-                    "restored": encode_picture(face.restored),
-                    "references": [encode_picture(crop, STORED // 2) for crop in face.references],
-                    "figures": _figures(judges, face),
+                    "reason": make_printable(reasons.get(face.photo) or ""),
+                    "lq": encode_image(face.lq),
+                    "restored": encode_image(face.restored),
+                    "references": [encode_image(crop, FILE_PIXELS // 2) for crop in face.references],
+                    "figures": _measure_face(metrics, face),
                 }
                 for face in self.faces
             ],
-            "undone": {make_printable(reason): count for reason, count in undone.items()},
-            "missing": {", ".join(titles): why for why, titles in lacking.items()},
+            "undone": {make_printable(reason): count for reason, count in not_restored.items()},
+            "missing": {", ".join(titles): why for why, titles in titles_by_reason.items()},
             "metrics": [
                 {"title": metric.title, "better": metric.better, "convention": metric.convention,
                  "source": metric.source}
-                for metric in (METRICS[name] for name in judges)
+                for metric in (METRICS[name] for name in metrics)
             ],
         }  # fmt: skip
 
 
-def render_sheet(facts: dict[str, Any]) -> str:
-    """One HTML file of `ContactSheet.build` with nothing outside it."""
+def render_sheet(sheet: dict[str, Any]) -> str:
+    """Returns what `ContactSheet.build` returned as one HTML file that loads nothing from outside."""
     loader = jinja2.PackageLoader("train.restore", "")
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("sheet.html.j2")
-    return template.render(facts, shown=SHOWN)
+    return template.render(sheet, shown=SCREEN_PIXELS)
 
 
-def _figures(judges: dict[str, Callable[..., list[float]]], face: _Face) -> list[tuple[str, str, str]]:
-    """Title, of the face as it came, of the restored one."""
-    found = []
-    for name, judge in judges.items():
+def _measure_face(metrics: dict[str, Callable[..., list[float]]], face: _Face) -> list[tuple[str, str, str]]:
+    """Returns (title, value before, value after) for each metric; a dash for a value that cannot be computed."""
+    figures = []
+    for name, measure in metrics.items():
         metric = METRICS[name]
         values = [
-            judge(to_tensor(image)[None])[0] if image.shape[0] >= metric.min_side else math.nan
+            measure(to_tensor(image)[None])[0] if image.shape[0] >= metric.min_side else math.nan
             for image in (face.lq, face.restored)
         ]
-        told = [f"{value:.{metric.digits}f}" if math.isfinite(value) else "–" for value in values]
-        found.append((metric.title, told[0], told[1]))
-    return found
+        before, after = (f"{value:.{metric.digits}f}" if math.isfinite(value) else "–" for value in values)
+        figures.append((metric.title, before, after))
+    return figures

@@ -1,4 +1,4 @@
-"""Load a restorer from a checkpoint with the face models that it was trained with, and run it on a batch."""
+"""Load a restorer with the face models that it was trained with, and run it on a batch."""
 
 from __future__ import annotations
 
@@ -13,44 +13,47 @@ from train.models.restorer import Restorer
 from train.models.steps import check_steps
 from train.restore.reference_photos import References
 
-RELEASED = "osdface:"  # before a folder with OSDFace's released weights, given as --run
+OSDFACE_PREFIX = "osdface:"  # --run osdface:FOLDER names a folder with the released weights of OSDFace
 
 
 def load_restorer(checkpoint: str | Path, base_model: str | None = None, steps: int = 1) -> Restorer:
-    """A checkpoint folder, a RUN (its newest checkpoint), or osdface:FOLDER with OSDFace's released weights.
+    """Loads a restorer from a checkpoint folder, from a run (its newest checkpoint), or from osdface:FOLDER.
 
-    `base_model` says where the diffusion model lies now; the released weights name none, so they need it. `steps` is
-    how many a face is restored in, at most as many as it was trained for. Raises BadInput.
+    `base_model` is the folder of the diffusion model. The released weights of OSDFace need `base_model`, and so does a
+    restorer whose diffusion model was moved. `steps` is the number of steps in which a face is restored, at most the
+    number that the restorer was trained for. Raises BadInput.
     """
     check_steps(steps)
-    model = _opened(str(checkpoint), base_model)
+    model = _load(str(checkpoint), base_model)
     if steps > 1:
         model.take_steps(steps)
     return model
 
 
-def _opened(name: str, base_model: str | None) -> Restorer:
-    if not name.startswith(RELEASED):
+def _load(name: str, base_model: str | None) -> Restorer:
+    if not name.startswith(OSDFACE_PREFIX):
         return Restorer.from_pretrained(Path(name), base_model)
     if base_model is None:
         raise BadInput(
-            f"{name} needs the model that it was trained on: say --base-model FOLDER (Stable Diffusion 2.1-base in "
-            "diffusers' layout)."
+            f"{name} needs its diffusion model, Stable Diffusion 2.1-base in the layout of diffusers: name the folder "
+            "with --base-model."
         )
     from train.models.released.osdface import load_osdface
 
-    return load_osdface(Path(name.removeprefix(RELEASED)), base_model)
+    return load_osdface(Path(name.removeprefix(OSDFACE_PREFIX)), base_model)
 
 
 def move_to_device(model: Restorer) -> Restorer:
-    """The restorer on the GPU, where there is one."""
+    """Moves the restorer to the GPU, or to the CPU if CUDA is not available, and returns it."""
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_restorer_faces(model: Restorer, spec: str | None) -> FaceModels:
-    """The face models that a restorer was trained with; raises BadInput where the recognizer is another one.
+    """Loads the face models that a restorer was trained with.
 
-    Released weights record none: any do then, to find faces by.
+    `spec` is a --faces value that replaces the recorded value if the files were moved. The released weights of OSDFace
+    record no recognizer, so any face models will do for them. Raises BadInput if the recognizer is not the recorded
+    recognizer.
     """
     recorded = model.facts.get("recognizer")
     if recorded is None:
@@ -58,17 +61,18 @@ def load_restorer_faces(model: Restorer, spec: str | None) -> FaceModels:
     models = load_faces(spec or recorded["spec"])
     if models.recognizer_sha256() != recorded["sha256"]:
         raise BadInput(
-            f"This restorer was trained with the recognizer of {recorded['spec']}, and {models.spec} holds another: "
-            f"name the folder of the first with --faces."
+            f"This restorer was trained with the recognizer of {recorded['spec']}, but {models.spec} holds a different "
+            "recognizer: name the folder of the first recognizer with --faces."
         )
     return models
 
 
 @torch.inference_mode()
 def run_model(model: Restorer, lq: torch.Tensor, references: References) -> torch.Tensor:
-    """One batch (B, 3, S, S) in 0..1 through the restorer, every image with the same references.
+    """Restores a batch (B, 3, S, S) in 0..1 and returns the restored batch, of the same shape.
 
-    Computed wherever the restorer is, from the CPU to the CPU.
+    Every image of the batch gets the same references. The input and the result are on the CPU; the restorer computes
+    on its own device.
     """
     batch, count, device = len(lq), len(references.crops), next(model.parameters(), lq).device
     restored = model(

@@ -1,7 +1,7 @@
-"""OUT/restored.jsonl: what lies in a folder of restored photos and what it was made from, over all calls.
+"""OUT/restored.jsonl: one line for each photo that any call of `restore` tried to restore into the folder OUT.
 
-A line is what `restore` answers for a photo, with `source` (absolute path), `place` (of the PNG, below OUT) and
-`settings` (a hash of restorer, references and options).
+A line holds the fields of PhotoOutcome. A line of a photo also holds `source` (the photo's absolute path), `place` (the
+path of its PNG inside OUT) and `settings` (a hash of the restorer, the references and the options).
 """
 
 from __future__ import annotations
@@ -21,61 +21,64 @@ LOG = "restored.jsonl"
 Entry = dict[str, Any]
 
 
-def entry(row: Entry, photo: Path, target: Path, out: Path, settings: str) -> Entry:
-    """The line of one photo."""
-    return {**row, "source": _absolute(photo), "place": str(target.relative_to(out)), "settings": settings}
+def make_entry(outcome: Entry, photo: Path, target: Path, out: Path, settings: str) -> Entry:
+    """Returns the log line of one photo. `target` is the photo's PNG inside the folder `out`."""
+    return {**outcome, "source": _make_absolute(photo), "place": str(target.relative_to(out)), "settings": settings}
 
 
-def select_earlier_entries(out: Path, todo: Sequence[tuple[Path, Path]], settings: str | None) -> list[Entry]:
-    """The lines of earlier calls that a call for (photo, target) in `todo` leaves standing.
+def select_earlier_entries(out: Path, outputs: Sequence[tuple[Path, Path]], settings: str | None) -> list[Entry]:
+    """Returns the lines of earlier calls that stay in the log. `outputs` are the (photo, PNG) pairs of this call.
 
-    Raises BadInput where a target is there already and is not this photo restored with these settings (None: any).
+    A line stays in the log unless this call writes the PNG of the line, or tries the photo of the line again after a
+    failure. Raises BadInput if a PNG of this call exists already and is not the same photo, restored with the same
+    settings. If `settings` is None, the settings are not compared.
     """
-    before = _read_log(out)
-    known = {line["place"]: line for line in before if "place" in line}
-    places = {str(target.relative_to(out)): (photo, target) for photo, target in todo}
+    entries = _read_log(out)
+    by_place = {entry["place"]: entry for entry in entries if "place" in entry}
+    places = {str(target.relative_to(out)): (photo, target) for photo, target in outputs}
     for place, (photo, target) in places.items():
         if not os.path.lexists(target):
             continue
-        there = known.get(place)
-        if there is None:
+        earlier = by_place.get(place)
+        if earlier is None:
             raise BadInput(
-                f"{make_printable(target)} is there already and not from here: name another folder with --out."
+                f"{make_printable(target)} exists already, but no earlier command restored it: name another folder "
+                "with --out."
             )
-        if there["source"] != _absolute(photo):
+        if earlier["source"] != _make_absolute(photo):
             raise BadInput(
-                f"{make_printable(target)} is there already, restored from {make_printable(there['source'])}: "
+                f"{make_printable(target)} exists already and was restored from {make_printable(earlier['source'])}: "
                 "name another folder with --out."
             )
-        if settings is not None and there["settings"] != settings:
+        if settings is not None and earlier["settings"] != settings:
             raise BadInput(
-                f"{make_printable(target)} is there already, restored by another checkpoint, with other references or "
-                "options: name another folder with --out, or remove it."
+                f"{make_printable(target)} exists already and was restored with a different checkpoint, different "
+                "references or different options: remove the file, or name another folder with --out."
             )
-    sources = {_absolute(photo) for photo, _ in todo}
-
-    def stands(line: Entry) -> bool:
-        # a photo that gave nothing before gets its new line instead
-        return line.get("place") not in places and (line["status"] == "ok" or line.get("source") not in sources)
-
-    return [line for line in before if stands(line)]
-
-
-def write_log(out: Path, lines: Sequence[Entry]) -> None:
-    write_atomically(out / LOG, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines).encode())
+    sources = {_make_absolute(photo) for photo, _ in outputs}
+    return [
+        entry
+        for entry in entries
+        if entry.get("place") not in places and (entry["status"] == "ok" or entry.get("source") not in sources)
+    ]
 
 
-def _absolute(path: Path) -> str:
+def write_log(out: Path, entries: Sequence[Entry]) -> None:
+    """Writes OUT/restored.jsonl with these lines."""
+    write_atomically(out / LOG, "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries).encode())
+
+
+def _make_absolute(path: Path) -> str:
     return os.path.normpath(path.absolute())
 
 
 def _read_log(out: Path) -> list[Entry]:
     try:
-        lines = [json.loads(line) for line in (out / LOG).read_bytes().splitlines()]
+        entries = [json.loads(line) for line in (out / LOG).read_bytes().splitlines()]
     except FileNotFoundError:
         return []
     except ValueError:
-        lines = [None]
-    if not all(isinstance(line, dict) and {"photo", "status"} <= line.keys() for line in lines):
-        raise BadInput(f"{make_printable(out / LOG)} is no log of restored photos: name another folder with --out.")
-    return lines
+        entries = [None]
+    if not all(isinstance(entry, dict) and {"photo", "status"} <= entry.keys() for entry in entries):
+        raise BadInput(f"{make_printable(out / LOG)} is not a log of restored photos: name another folder with --out.")
+    return entries

@@ -1,4 +1,4 @@
-"""A restored crop back into its photo, at the photo's own size, under a soft mask."""
+"""Paste a restored crop back into its photo, at the size of the photo, under a soft mask."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ import numpy as np
 
 from curate.faces.align import compute_scale, invert_affine, transform_points
 
-# share of the crop's side over which the mask rises from 0 to 1 at the border (ours)
+# fraction of the crop's side over which the mask rises from 0 at the border to 1 (ours)
 FEATHER = 0.12
 
 
 @cache
-def soft_mask(size: int) -> np.ndarray:
-    """float32 (size, size): 0 at the border, 1 inside, with a smooth rise and rounded corners."""
-    place = (np.arange(size) + 0.5) / size
-    edge = np.clip(np.minimum(place, 1 - place) / FEATHER, 0, 1)
+def make_soft_mask(size: int) -> np.ndarray:
+    """Returns a mask, float32 (size, size): 0 at the border, 1 inside, with a smooth rise and rounded corners."""
+    position = (np.arange(size) + 0.5) / size
+    edge = np.clip(np.minimum(position, 1 - position) / FEATHER, 0, 1)
     rise = edge * edge * (3 - 2 * edge)
     return np.outer(rise, rise).astype(np.float32)
 
 
 def paste(photo: np.ndarray, restored: np.ndarray, to_crop: np.ndarray) -> np.ndarray:
-    """`photo` uint8 (H, W, 3) with `restored` uint8 (S, S, 3) laid where it was cut out.
+    """Returns a copy of the photo, uint8 (H, W, 3), with the restored crop, uint8 (S, S, 3), in its place.
 
-    `to_crop` (2, 3) takes photo pixels to pixels of the S x S crop. Pixels outside the crop keep their very bytes.
-    Where the photo has fewer pixels than the crop, the crop is area-averaged; where it has more, enlarged bicubically.
+    `to_crop` (2, 3) maps pixels of the photo to pixels of the crop. Photo pixels outside the crop do not change. A crop
+    that is larger than its place in the photo is reduced by area averaging. A smaller crop is enlarged bicubically.
     """
+    # the part of the photo that the crop covers: x0, y0, x1, y1
     size = restored.shape[0]
     back = invert_affine(to_crop)
     scale = compute_scale(back)  # photo pixels per crop pixel
@@ -36,18 +37,20 @@ def paste(photo: np.ndarray, restored: np.ndarray, to_crop: np.ndarray) -> np.nd
     x1, y1 = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, [photo.shape[1], photo.shape[0]])
     if x0 >= x1 or y0 >= y1:
         return photo.copy()
-    crop, mask, matrix = restored, soft_mask(size), back
-    if scale < 1:  # shrink first, so that nothing aliases
+    # a crop that becomes smaller is shrunk before the warp, because the warp alone would alias
+    crop, mask, matrix = restored, make_soft_mask(size), back
+    if scale < 1:
         small = max(1, round(size * scale))
         crop = cv2.resize(restored, (small, small), interpolation=cv2.INTER_AREA)
         mask = cv2.resize(mask, (small, small), interpolation=cv2.INTER_AREA)
         factor = size / small
         matrix = np.hstack([back[:, :2] * factor, (back[:, 2] + back[:, :2] @ np.full(2, 0.5 * factor - 0.5))[:, None]])
+    # warp crop and mask to the photo, then blend: photo + mask * (crop - photo), rounded to 8 bits
     matrix = matrix - np.array([[0, 0, x0], [0, 0, y0]])
-    place = (int(x1 - x0), int(y1 - y0))
-    laid = cv2.warpAffine(crop, matrix, place, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    weight = cv2.warpAffine(mask, matrix, place, flags=cv2.INTER_LINEAR)[:, :, None]
+    covered_size = (int(x1 - x0), int(y1 - y0))
+    warped = cv2.warpAffine(crop, matrix, covered_size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    weight = cv2.warpAffine(mask, matrix, covered_size, flags=cv2.INTER_LINEAR)[:, :, None]
     result = photo.copy()
     under = photo[y0:y1, x0:x1].astype(np.float32)
-    result[y0:y1, x0:x1] = np.clip(under + weight * (laid.astype(np.float32) - under) + 0.5, 0, 255).astype(np.uint8)
+    result[y0:y1, x0:x1] = np.clip(under + weight * (warped.astype(np.float32) - under) + 0.5, 0, 255).astype(np.uint8)
     return result

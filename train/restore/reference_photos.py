@@ -1,4 +1,4 @@
-"""Photos of a person as a restorer is shown them: the face of each, aligned, with its embedding and landmarks."""
+"""Read the reference photos of a person: find, align and embed the largest face, and warp it to an input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from degrade.operations.pixels import shrink
 from manifests.errors import BadInput
 from manifests.runtime.text import make_printable
 from manifests.runtime.untrusted_images import Read, read_picture
-from train.data.landmarks import detect_faces, landmarks_in_crop, largest_face
+from train.data.landmarks import choose_largest_face, detect_faces, map_to_crop
 from train.data.tensors import to_image, to_tensor
 from train.models.restorer import Restorer
 from train.restore.output_paths import list_photos
@@ -25,31 +25,33 @@ from train.restore.output_paths import list_photos
 
 @dataclass(frozen=True)
 class References:
-    """What a restorer is shown of a person: K may be 0."""
+    """The references of a person as a restorer gets them: K crops with their embeddings, and K may be 0."""
 
     crops: torch.Tensor  # float32 (K, 3, S, S), 0..1, FFHQ template
     embeddings: torch.Tensor  # float32 (K, d) unit rows
-    landmarks: tuple[np.ndarray | None, ...] = ()  # (5, 2) in pixels of each crop, None where none were found
+    landmarks: tuple[np.ndarray | None, ...] = ()  # (5, 2) in pixels of each crop; None if no landmarks were found
 
 
 def list_reference_files(references: Sequence[Path], inputs: Sequence[Path]) -> list[tuple[Path, Path | None]]:
-    """Every reference photo, with the folder that it was found in where a folder was named.
+    """Lists the reference photos as (file, folder). `folder` is None if the user named the file itself.
 
-    The photos that are to be restored are no references of themselves. Raises BadInput for a folder without a file.
+    A photo of `inputs` in a folder of references is left out, because it would be its own reference. Raises BadInput
+    if a folder of references holds no file that can be used.
     """
     own = {os.path.realpath(path) for path in inputs}
-    found: list[tuple[Path, Path | None]] = []
+    files: list[tuple[Path, Path | None]] = []
     for path in references:
         if not path.is_dir():
-            found.append((path, None))
+            files.append((path, None))
             continue
         inside = [photo for photo in list_photos(path) if os.path.realpath(photo) not in own]
         if not inside:
             raise BadInput(
-                f"There is no file in {make_printable(path)}: name photos, or a folder of photos, as --reference."
+                f"{make_printable(path)} contains no file to use as a reference: name photos, or a folder of photos, "
+                "with --reference."
             )
-        found += [(photo, path) for photo in inside]
-    return found
+        files += [(photo, path) for photo in inside]
+    return files
 
 
 def read_references(
@@ -59,18 +61,22 @@ def read_references(
     say: Callable[[str], None] = lambda _: None,
     read: Read = read_picture,
 ) -> References:
-    """The largest face of every photo of `list_reference_files`; `notice` is told where there were several.
+    """Reads the largest face of each photo that `list_reference_files` lists.
 
-    Raises BadInput for a photo that cannot be read or shows no face; of a folder `notice` is told which those are, and
-    BadInput is raised where it has no other.
+    `say` gets a sentence for each photo with several faces, and for each photo of a folder that is left out because it
+    cannot be read or shows no face. Raises BadInput if a photo that the user named cannot be read or shows no face, or
+    if no photo of a folder shows a face.
     """
-    size, crops, chips, landmarks = model.config.size, [], [], list[np.ndarray | None]()
-    used: set[Path] = set()
+    size = model.config.size
+    crops: list[torch.Tensor] = []
+    recognizer_crops: list[np.ndarray] = []
+    landmarks: list[np.ndarray | None] = []
+    folders_in_use: set[Path] = set()
     for path, folder in files:
         try:
             image = read(path)
-            found = detect_faces(image, models)
-            if not found:
+            detections = detect_faces(image, models)
+            if not detections:
                 raise BadInput(
                     f"No face was found in the reference {make_printable(path)}: name a photo that shows the person "
                     "clearly."
@@ -78,33 +84,35 @@ def read_references(
         except BadInput as error:
             if folder is None:
                 raise
-            say(f"Left out of the references: {error}")
+            say(f"A photo was left out of the references: {error}")
             continue
         if folder is not None:
-            used.add(folder)
-        if len(found) > 1:
+            folders_in_use.add(folder)
+        if len(detections) > 1:
             say(
-                f"The reference {make_printable(path)} shows {len(found)} faces and the largest was taken for "
-                "the person: crop the photo where that is somebody else."
+                f"The reference {make_printable(path)} shows {len(detections)} faces, and the largest face is used. "
+                "If the largest face is a different person, crop the photo."
             )
-        face = largest_face(found)
+        face = choose_largest_face(detections)
         crop = align_face(image, face.landmarks5, FFHQ_512, FFHQ_SIZE)
         crops.append(to_tensor(shrink(crop, size)))
-        landmarks.append(landmarks_in_crop(face.landmarks5, size))
-        chips.append(crop_for_recognizer(crop, models.template, models.size))
-    if useless := next((folder for _, folder in files if folder is not None and folder not in used), None):
-        raise BadInput(f"No photo in the folder of references {make_printable(useless)} shows a face: name another.")
+        landmarks.append(map_to_crop(face.landmarks5, size))
+        recognizer_crops.append(crop_for_recognizer(crop, models.template, models.size))
+    unused = next((folder for _, folder in files if folder is not None and folder not in folders_in_use), None)
+    if unused is not None:
+        raise BadInput(f"No photo in {make_printable(unused)} shows a face: name another folder with --reference.")
     if not crops:
         return References(torch.zeros(0, 3, size, size), torch.zeros(0, models.dim))
-    return References(torch.stack(crops), torch.from_numpy(models.embed(np.stack(chips))), tuple(landmarks))
+    embeddings = torch.from_numpy(models.embed(np.stack(recognizer_crops)))
+    return References(torch.stack(crops), embeddings, tuple(landmarks))
 
 
 def warp_references(model: Restorer, references: References, landmarks5: np.ndarray | None) -> References:
-    """What a restorer is shown of `references` for an input with these landmarks (5, 2), in pixels of its LQ crop.
+    """Warps the references to an input whose landmarks are `landmarks5` (5, 2), in pixels of its LQ crop.
 
-    Where its recipe has the part `warped` they are warped to the landmarks (ReFine); a reference without landmarks or
-    with some that no face can be warped by, or all of them where the input has none, stays as it is aligned
-    (train/data/warp.py).
+    Only a restorer with the part `warped` (ReFine) warps references; other restorers get the references unchanged. If
+    the input has no landmarks, all references stay unchanged. A reference also stays unchanged if it has no landmarks,
+    or if its landmarks allow no plausible warp (train/data/warp.py).
     """
     if "warped" not in model.config.parts or landmarks5 is None or not len(references.crops):
         return references

@@ -1,4 +1,4 @@
-"""Any photo -> the same photo with its faces restored, guided by reference photos of the person."""
+"""Restore the faces in photos and folders of photos, guided by reference photos of the person."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from manifests.runtime.progress import Progress
 from manifests.runtime.text import make_printable
 from manifests.runtime.untrusted_images import open_reader
 from train.restore.load import load_restorer, load_restorer_faces, move_to_device
-from train.restore.log import entry, select_earlier_entries, write_log
+from train.restore.log import make_entry, select_earlier_entries, write_log
 from train.restore.output_paths import plan_outputs
 from train.restore.reference_photos import list_reference_files, read_references
-from train.restore.restore_photo import OnFace, PhotoOutcome, _restore_one
+from train.restore.restore_photo import OnFace, PhotoOutcome, RestoreSetup, restore_photo
 
 if TYPE_CHECKING:
     from manifests.privacy.kept_out import KeptOutList
 
-LOOKS = {"maps", "embedding", "extended", "identity"}  # the parts that look at references
+REFERENCE_PARTS = {"maps", "embedding", "extended", "identity"}  # the parts of a restorer that use references
 
-OPTED_OUT = "It is kept out of the dataset of this run (opted out, or purged), so it was not restored."
-STOPPED = "The run was stopped before this photo: the same command again restores it."
+KEPT_OUT = "The photo was not restored, because it was opted out or purged from the dataset of this run."
+STOPPED = "The photo was not restored, because the command was stopped: run the same command again."
 
 
 def restore(
@@ -45,84 +45,95 @@ def restore(
     on_face: OnFace = lambda *_: None,
     limited: bool = False,
 ) -> list[PhotoOutcome]:
-    """Restore photos and folders of photos into `out` as PNG, with a row for each in OUT/restored.jsonl.
+    """Restores photos, and all photos of folders, into the folder `out` as PNG, and logs them in OUT/restored.jsonl.
 
-    Without references every face is restored; with references those that match them, and a face that is alone in its
-    photo and too degraded to be recognized. A photo that cannot be restored, and a folder that cannot be read, is a row
-    with status failed. `aligned` takes the inputs as square FFHQ-template crops and answers crops of the restorer's
-    size. `box` (x0, y0, x1, y1) names the face in a single photo. `checkpoint`, `base_model` and `steps` are as in
-    `load_restorer`. `faces` replaces the recorded --faces spec where the files have moved. `notice` is told, a sentence
-    each, what was assumed of the references; `watch` is shown every face that is restored. `limited` decodes photos and
-    references in a process of their own, where one that hangs, crashes or wants too much memory costs itself alone;
-    else they are decoded here, where nothing is limited. Raises BadInput (also where a file in `out` would be
-    overwritten that is not this photo restored with these very settings), ModelUnavailable or FaceModelError before
-    anything is written.
+    Without references every face is restored. With references a face is restored if it matches them, or if it is alone
+    in its photo and too degraded for the recognizer.
+
+    `inputs` and `references` are paths of photos and of folders. `checkpoint`, `base_model` and `steps` are as in
+    `load_restorer`. `faces` replaces the recorded --faces value if the files were moved. `aligned` says that the inputs
+    are square crops in the FFHQ template; the results then have the restorer's size. `box` (x0, y0, x1, y1) is the face
+    in a single photo, in pixels. `say` gets each notice about the references. `on_face` gets each restored face. If
+    `limited`, a worker process decodes the photos, within the limits of manifests/runtime/workers.py.
+
+    Returns an outcome for each photo and for each folder that cannot be read. A photo that fails does not stop the
+    other photos. Raises BadInput, ModelUnavailable or FaceModelError before anything is written. A file in `out` that
+    would be overwritten raises BadInput, unless it is the same photo restored with the same settings.
     """
-    if box is not None and (aligned or len(inputs) != 1 or not inputs[0].is_file()):
-        raise BadInput("--box names a face in one photo: give one photo, and no --aligned.")
-    if box is not None and not (all(map(math.isfinite, box)) and box[0] < box[2] and box[1] < box[3]):
-        raise BadInput("--box is x0,y0,x1,y1 in pixels, four finite numbers with x0 < x1 and y0 < y1.")
+    _check_box(box, inputs, aligned)
     model = move_to_device(load_restorer(checkpoint, base_model, steps))
     models = load_restorer_faces(model, faces)
-    todo, unreadable = plan_outputs(inputs, out)
-    shown_files = list_reference_files(references, [path for path, _ in todo])
-    if shown_files and not LOOKS & set(model.config.parts):
-        say("This restorer looks at no reference: they decide which faces are restored, and nothing else.")
-    kept_out = _kept_out_near(Path(checkpoint))
-    shown_files = _allowed(shown_files, kept_out, say)
+    outputs, unreadable_folders = plan_outputs(inputs, out)
+    reference_files = list_reference_files(references, [path for path, _ in outputs])
+    if reference_files and not REFERENCE_PARTS & set(model.config.parts):
+        say("This restorer uses no references. The references only decide which faces are restored.")
+    kept_out = _find_kept_out_list(Path(checkpoint))
+    reference_files = _drop_kept_out(reference_files, kept_out, say)
     with open_reader(limited) as read:
-        known = read_references(shown_files, model, models, say, read)
-        if kept_out is not None and kept_out.matches(known.embeddings.numpy()).any():
-            raise BadInput("A reference shows a face that opted out of the dataset of this run: name others.")
+        person = read_references(reference_files, model, models, say, read)
+        if kept_out is not None and kept_out.matches(person.embeddings.numpy()).any():
+            raise BadInput(
+                "A reference shows a face that opted out of the dataset of this run: name other photos with "
+                "--reference."
+            )
         settings = hash_config(
             {
                 "checkpoint": str(checkpoint.resolve()),
                 "base_model": model.config.base_model,
                 "restorer": model.facts,
-                "references": [sha256_file(path) for path, _ in shown_files],
+                "references": [sha256_file(path) for path, _ in reference_files],
                 "aligned": aligned,
                 "box": box,
                 **({"steps": steps} if steps > 1 else {}),
             }
         )
+        setup = RestoreSetup(model, models, person, aligned, box, on_face, read)
         with lock_folder(out):
-            for folder in sorted({out, *(target.parent for _, target in todo)}):
+            for folder in sorted({out, *(target.parent for _, target in outputs)}):
                 remove_temporary_files(folder, below=False)
-            kept, rows = select_earlier_entries(out, todo, settings), list[PhotoOutcome]()
-            closed = [PhotoOutcome(str(folder), None, "failed", reason) for folder, reason in unreadable]
+            earlier, outcomes = select_earlier_entries(out, outputs, settings), list[PhotoOutcome]()
+            failed_folders = [PhotoOutcome(str(folder), None, "failed", why) for folder, why in unreadable_folders]
 
             def log() -> None:
-                stopped = [PhotoOutcome(str(path), None, "failed", STOPPED) for path, _ in todo[len(rows) :]]
-                done = zip(todo, [*rows, *stopped], strict=True)
-                now = [entry(asdict(row), path, target, out, settings) for (path, target), row in done]
-                write_log(out, [*kept, *now, *(asdict(row) for row in closed)])
+                stopped = [PhotoOutcome(str(path), None, "failed", STOPPED) for path, _ in outputs[len(outcomes) :]]
+                photos = zip(outputs, [*outcomes, *stopped], strict=True)
+                entries = [make_entry(asdict(one), path, target, out, settings) for (path, target), one in photos]
+                write_log(out, [*earlier, *entries, *(asdict(one) for one in failed_folders)])
 
-            log()  # before the first file, so that a killed run knows its own files again
+            log()  # written before the first photo: a command that was killed recognizes its files later
             try:
-                for path, target in todo:
+                for path, target in outputs:
                     try:
-                        if (
-                            kept_out is not None
-                            and path.is_file()
-                            and kept_out.reason_for(sha256_file(path)) is not None
-                        ):
-                            row = PhotoOutcome(str(path), None, "dropped", OPTED_OUT)
+                        if _is_kept_out(path, kept_out):
+                            outcome = PhotoOutcome(str(path), None, "dropped", KEPT_OUT)
                         else:
-                            row = _restore_one(path, target, model, models, known, aligned, box, on_face, read)
+                            outcome = restore_photo(path, target, setup)
                     except Exception as error:  # one odd photo must not end a folder of thousands
-                        said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-                        row = PhotoOutcome(str(path), None, "failed", f"The photo could not be restored: {said}.")
-                    rows.append(row)
-                    progress("restore", len(rows), len(todo))
+                        why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+                        outcome = PhotoOutcome(str(path), None, "failed", f"The photo could not be restored: {why}.")
+                    outcomes.append(outcome)
+                    progress("restore", len(outcomes), len(outputs))
             finally:
                 log()
-    return [*rows, *closed]
+    return [*outcomes, *failed_folders]
 
 
-def _kept_out_near(checkpoint: Path) -> KeptOutList | None:
-    """Who is kept out of the dataset that a run lies in; None where it lies in none, and then no ledger is needed."""
-    place = checkpoint.absolute()
-    for folder in (place, *place.parents):
+def _check_box(box: tuple[float, float, float, float] | None, inputs: Sequence[Path], aligned: bool) -> None:
+    if box is None:
+        return
+    if aligned or len(inputs) != 1 or not inputs[0].is_file():
+        raise BadInput("--box points at a face in one photo: name exactly one photo, and leave out --aligned.")
+    if not (all(map(math.isfinite, box)) and box[0] < box[2] and box[1] < box[3]):
+        numbers = ",".join(f"{edge:g}" for edge in box)
+        raise BadInput(
+            f"--box {numbers} is not a box: name four finite numbers x0,y0,x1,y1 in pixels, with x0 < x1 and y0 < y1."
+        )
+
+
+def _find_kept_out_list(checkpoint: Path) -> KeptOutList | None:
+    """Returns the kept-out list of the dataset that the checkpoint lies in, or None if it lies in no dataset."""
+    path = checkpoint.absolute()
+    for folder in (path, *path.parents):
         if (folder / LEDGER_NAME).is_file():
             from manifests.privacy.kept_out import open_kept_out_list
 
@@ -130,18 +141,26 @@ def _kept_out_near(checkpoint: Path) -> KeptOutList | None:
     return None
 
 
-def _allowed(
+def _is_kept_out(path: Path, kept_out: KeptOutList | None) -> bool:
+    return kept_out is not None and path.is_file() and kept_out.reason_for(sha256_file(path)) is not None
+
+
+def _drop_kept_out(
     files: Sequence[tuple[Path, Path | None]], kept_out: KeptOutList | None, say: Callable[[str], None]
 ) -> list[tuple[Path, Path | None]]:
-    """The references without those that are kept out, each of which is told; one that was named itself is refused."""
-    found = []
+    """Drops the reference photos that are kept out of the dataset. Raises BadInput if the user named one of them."""
+    allowed = []
     for path, folder in files:
-        if kept_out is None or not path.is_file() or kept_out.reason_for(sha256_file(path)) is None:
-            found.append((path, folder))
+        if not _is_kept_out(path, kept_out):
+            allowed.append((path, folder))
         elif folder is None:
             raise BadInput(
-                f"The reference {make_printable(path)} is kept out of the dataset of this run: name another."
+                f"The reference {make_printable(path)} is kept out of the dataset of this run (opted out or purged): "
+                "name another photo with --reference."
             )
         else:
-            say(f"Left out of the references: {make_printable(path)} is kept out of the dataset of this run.")
-    return found
+            say(
+                f"A photo was left out of the references: {make_printable(path)} is kept out of the dataset of this "
+                "run (opted out or purged)."
+            )
+    return allowed

@@ -1,4 +1,4 @@
-"""Restore the faces of one photo, and say of each why it was restored or not."""
+"""Restore the faces of one photo, and say for each face why it was restored or not."""
 
 from __future__ import annotations
 
@@ -17,41 +17,40 @@ from manifests.errors import BadInput
 from manifests.runtime.files import write_atomically
 from manifests.runtime.png_files import encode_png
 from manifests.runtime.untrusted_images import Read
-from train.data.landmarks import detect_faces, find_landmarks, landmarks_in_crop
+from train.data.landmarks import detect_faces, find_landmarks, map_to_crop
 from train.data.tensors import to_image, to_tensor
 from train.models.restorer import Restorer
 from train.restore.load import run_model
 from train.restore.paste import paste
 from train.restore.reference_photos import References, warp_references
 
-# Where an upright, frontal face has its five landmarks inside a detector's box, as shares of the box: the mean over
-# 1,182 SCRFD detections on web photos, ours. For faces too degraded to be found.
+# The five landmarks of an upright, frontal face as fractions (x, y) of a detector's box: the mean over 1,182 SCRFD
+# detections on web photos (ours). With --box they replace the landmarks of a face that is too degraded to be found.
 LANDMARKS_IN_BOX = np.array([[0.270, 0.391], [0.733, 0.389], [0.503, 0.591], [0.314, 0.748], [0.697, 0.745]])
 
-
-# `sharpness` below which a face counts as degraded, so that it may be the person although it is not recognized. Ours,
-# over the published sets of LQ photos with references: the softest of 37 references has .39; 5 of 23 LQ photos lie
-# below .35, among them the one photo (.13) whose person is not recognized.
+# A face with a `sharpness` below this is degraded: it may be the person of the references although the recognizer does
+# not confirm it. The value is ours, measured on the published sets of LQ photos with references. The least sharp of 37
+# references has .39. 5 of 23 LQ photos lie below .35, and one of these 5 (.13) shows the only person who is not
+# recognized.
 DEGRADED_SHARPNESS = 0.35
 
-
-# a photo with a face of it: the LQ crop at the restorer's size, what was shown of the person, the restored crop
+# Called for each restored face: the photo's path, the LQ crop at the restorer's size, the references as the restorer
+# gets them, the restored crop. Both crops are uint8 (S, S, 3).
 OnFace = Callable[[Path, np.ndarray, References, np.ndarray], None]
 
 
 @dataclass(frozen=True)
 class FaceOutcome:
-    """One face of one photo."""
+    """One face of one photo, and whether it was restored."""
 
-    box: tuple[float, ...]  # photo pixels
+    box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels
     similarity: float | None  # mean cosine to the references; None without references
     restored: bool
 
 
 @dataclass(frozen=True)
 class PhotoOutcome:
-    """What became of one photo; `reason` is a sentence where nothing was restored, or where something should be
-    known."""
+    """Whether one photo was restored. `reason` is a sentence for the user, or None if there is nothing to report."""
 
     photo: str
     output: str | None
@@ -60,128 +59,136 @@ class PhotoOutcome:
     faces: tuple[FaceOutcome, ...] = ()
 
 
-def _restore_one(
-    path: Path,
-    target: Path,
-    model: Restorer,
-    models: FaceModels,
-    references: References,
-    aligned: bool,
-    box: tuple[float, float, float, float] | None,
-    on_face: OnFace,
-    read: Read,
-) -> PhotoOutcome:
+@dataclass(frozen=True)
+class RestoreSetup:
+    """The models, the references and the options that are the same for all photos of a call."""
+
+    model: Restorer
+    models: FaceModels
+    references: References
+    aligned: bool  # the inputs are square crops in the FFHQ template
+    box: tuple[float, float, float, float] | None  # x0, y0, x1, y1: the face in the photo, in pixels
+    on_face: OnFace
+    read: Read
+
+
+def restore_photo(path: Path, target: Path, setup: RestoreSetup) -> PhotoOutcome:
+    """Restores the faces of one photo and writes the result to `target` as PNG.
+
+    If the photo cannot be read, or if no face is restored, nothing is written and the outcome holds the reason.
+    """
     try:
-        image = read(path)
+        image = setup.read(path)
     except BadInput as error:
         return PhotoOutcome(str(path), None, "failed", str(error))
-    if aligned:
-        return _restore_crop(path, target, image, model, models, references, on_face)
+    if setup.aligned:
+        return _restore_crop(path, target, image, setup)
+    model, models, references, box = setup.model, setup.models, setup.references, setup.box
+    # (box, landmarks) of each face: from --box, else from the detector
     if box is None:
-        found = [(one.box, one.landmarks5) for one in detect_faces(image, models)]
+        faces = [(detection.box, detection.landmarks5) for detection in detect_faces(image, models)]
     else:
         height, width = image.shape[:2]
         if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
             outside = f"The --box lies outside the photo, which is {width} x {height} pixels."
             return PhotoOutcome(str(path), None, "failed", outside)
         corner, extent = np.array(box[:2]), np.array(box[2:]) - np.array(box[:2])
-        found = [(np.array(box), corner + LANDMARKS_IN_BOX * extent)]
-    if not found:
-        return PhotoOutcome(str(path), None, "dropped", "No face was found: point at it with --box x0,y0,x1,y1.")
-    faces = [_judge(image, where, landmarks5, models, references) for where, landmarks5 in found]
-    reason = None if box is None else _unwarped(model, references)
+        faces = [(np.array(box), corner + LANDMARKS_IN_BOX * extent)]
+    if not faces:
+        no_face = "No face was found: point at the face with --box x0,y0,x1,y1."
+        return PhotoOutcome(str(path), None, "dropped", no_face)
+    # If there are references, only the faces that match them are restored.
+    outcomes = [_compare_face(image, face_box, landmarks5, setup) for face_box, landmarks5 in faces]
+    reason = None if box is None else _explain_no_warp(setup)
     if box is None and len(references.crops):
-        soft = len(found) == 1 and _sharpness(image, found[0][1]) < DEGRADED_SHARPNESS
-        faces, reason = _matching(faces, models.same_person, soft)
-        if not any(face.restored for face in faces):
-            return PhotoOutcome(str(path), None, "dropped", reason, tuple(faces))
+        degraded = len(faces) == 1 and _measure_face_sharpness(image, faces[0][1]) < DEGRADED_SHARPNESS
+        outcomes, reason = _match_faces(outcomes, models.same_person, degraded)
+        if not any(outcome.restored for outcome in outcomes):
+            return PhotoOutcome(str(path), None, "dropped", reason, tuple(outcomes))
     result, size = image, model.config.size
-    for face, (_, landmarks5) in zip(faces, found, strict=True):
-        if face.restored:
+    for outcome, (_, landmarks5) in zip(outcomes, faces, strict=True):
+        if outcome.restored:
             crop = shrink(align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE), size)
-            own = warp_references(model, references, None if box is not None else landmarks_in_crop(landmarks5, size))
-            restored = to_image(run_model(model, to_tensor(crop)[None], own)[0])
-            on_face(path, crop, own, restored)
+            # The landmarks that --box implies are too coarse to warp references.
+            warped = warp_references(model, references, None if box is not None else map_to_crop(landmarks5, size))
+            restored = to_image(run_model(model, to_tensor(crop)[None], warped)[0])
+            setup.on_face(path, crop, warped, restored)
             result = paste(result, restored, fit_similarity(landmarks5, scale_template(FFHQ_512, FFHQ_SIZE, size)))
     write_atomically(target, encode_png(result))
-    return PhotoOutcome(str(path), str(target), "ok", reason, tuple(faces))
+    return PhotoOutcome(str(path), str(target), "ok", reason, tuple(outcomes))
 
 
-def _restore_crop(
-    path: Path,
-    target: Path,
-    crop: np.ndarray,
-    model: Restorer,
-    models: FaceModels,
-    references: References,
-    on_face: OnFace,
-) -> PhotoOutcome:
+def _restore_crop(path: Path, target: Path, crop: np.ndarray, setup: RestoreSetup) -> PhotoOutcome:
+    """Restores an aligned crop (--aligned) and writes it at the restorer's size."""
+    model = setup.model
     height, width = crop.shape[:2]
     if height != width:
-        why = f"{width} x {height} is not square, so it is no aligned crop: leave --aligned away."
-        return PhotoOutcome(str(path), None, "failed", why)
-    lq = _at_size(crop, model.config.size)
-    landmarks5 = find_landmarks(lq, models) if "warped" in model.config.parts else None
-    reason = _unwarped(model, references) if landmarks5 is None else None
-    references = warp_references(model, references, landmarks5)
+        reason = f"This image is {width} x {height}, and an aligned crop is square: run the command without --aligned."
+        return PhotoOutcome(str(path), None, "failed", reason)
+    lq = _resize_crop(crop, model.config.size)
+    landmarks5 = find_landmarks(lq, setup.models) if "warped" in model.config.parts else None
+    no_warp = _explain_no_warp(setup) if landmarks5 is None else None
+    references = warp_references(model, setup.references, landmarks5)
     restored = to_image(run_model(model, to_tensor(lq)[None], references)[0])
-    on_face(path, lq, references, restored)
+    setup.on_face(path, lq, references, restored)
     write_atomically(target, encode_png(restored))
-    return PhotoOutcome(str(path), str(target), "ok", reason, (FaceOutcome((0.0, 0.0, width, height), None, True),))
+    return PhotoOutcome(str(path), str(target), "ok", no_warp, (FaceOutcome((0.0, 0.0, width, height), None, True),))
 
 
-def _unwarped(model: Restorer, references: References) -> str | None:
-    """What is said of an input without landmarks."""
-    if "warped" not in model.config.parts or not len(references.crops):
+def _explain_no_warp(setup: RestoreSetup) -> str | None:
+    """Returns the notice for a face without landmarks, or None if the restorer does not warp references."""
+    if "warped" not in setup.model.config.parts or not len(setup.references.crops):
         return None
-    return "No landmarks were found on this face, so the references were not warped to it: they stayed as aligned."
+    return "No landmarks were found on this face, so the references were not warped to it."
 
 
-def _sharpness(image: np.ndarray, landmarks5: np.ndarray) -> float:
+def _measure_face_sharpness(image: np.ndarray, landmarks5: np.ndarray) -> float:
     return measure_sharpness(align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE))
 
 
-def _matching(faces: list[FaceOutcome], same_person: float, degraded: bool) -> tuple[list[FaceOutcome], str | None]:
-    """Which faces are the references' person, with a sentence where that is none of them or uncertain.
+def _compare_face(image: np.ndarray, box: np.ndarray, landmarks5: np.ndarray, setup: RestoreSetup) -> FaceOutcome:
+    """Returns the face with its mean cosine to the references."""
+    corners = tuple(round(float(edge), 1) for edge in box)
+    models, references = setup.models, setup.references
+    if not len(references.crops):
+        return FaceOutcome(corners, None, True)
+    crop = crop_for_recognizer(align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE), models.template, models.size)
+    return FaceOutcome(corners, float((references.embeddings.numpy() @ models.embed(crop[None])[0]).mean()), True)
 
-    A face that is alone in its photo is taken for the person where it is `degraded`, so that the recognizer's no counts
-    for little.
+
+def _match_faces(faces: list[FaceOutcome], same_person: float, degraded: bool) -> tuple[list[FaceOutcome], str | None]:
+    """Sets `restored` on the faces that show the person of the references.
+
+    Also returns a notice if no face matches, or if the match is uncertain. A face matches if its mean cosine to the
+    references is at least `same_person`. The only face of a photo is also restored if it is `degraded`, because the
+    recognizer is unreliable on degraded faces.
     """
     if len(faces) == 1:
-        likeness = faces[0].similarity or 0.0
-        if likeness >= same_person:
+        cosine = faces[0].similarity or 0.0
+        if cosine >= same_person:
             return faces, None
         if degraded:
             return faces, (
-                f"The only face is too degraded to be confirmed as the person of the references (cosine "
-                f"{likeness:.2f}, {same_person:g} wanted); it was restored as them."
+                f"The only face is too degraded to confirm that it is the person of the references (cosine "
+                f"{cosine:.2f}, at least {same_person:g} needed). The face was restored as this person."
             )
         return [replace(faces[0], restored=False)], (
-            f"The only face does not match the references (cosine {likeness:.2f}, {same_person:g} wanted) and is sharp "
-            f"enough to be recognized: insist with --box x0,y0,x1,y1 if it is their person."
+            f"The only face does not match the references (cosine {cosine:.2f}, at least {same_person:g} needed) and "
+            "is sharp enough to be recognized, so it was not restored. If the face is this person, point at it with "
+            "--box x0,y0,x1,y1."
         )
-    judged = [replace(face, restored=(face.similarity or 0.0) >= same_person) for face in faces]
-    if any(face.restored for face in judged):
-        return judged, None
+    outcomes = [replace(face, restored=(face.similarity or 0.0) >= same_person) for face in faces]
+    if any(face.restored for face in outcomes):
+        return outcomes, None
     best = max(face.similarity or 0.0 for face in faces)
-    return judged, (
-        f"None of the {len(faces)} faces matches the references (best cosine {best:.2f}, {same_person:g} wanted): "
-        f"point at the face with --box x0,y0,x1,y1."
+    return outcomes, (
+        f"None of the {len(faces)} faces matches the references (best cosine {best:.2f}, at least {same_person:g} "
+        "needed): point at the face with --box x0,y0,x1,y1."
     )
 
 
-def _at_size(crop: np.ndarray, size: int) -> np.ndarray:
-    """A square crop at the restorer's size: area-averaged where it is larger, bicubic where it is smaller."""
+def _resize_crop(crop: np.ndarray, size: int) -> np.ndarray:
+    """Resizes a square crop to the restorer's size: by area averaging if it is larger, bicubically if it is smaller."""
     if crop.shape[0] >= size:
         return shrink(crop, size)
     return cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC)
-
-
-def _judge(
-    image: np.ndarray, box: np.ndarray, landmarks5: np.ndarray, models: FaceModels, references: References
-) -> FaceOutcome:
-    where = tuple(round(float(edge), 1) for edge in box)
-    if not len(references.crops):
-        return FaceOutcome(where, None, True)
-    chip = crop_for_recognizer(align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE), models.template, models.size)
-    return FaceOutcome(where, float((references.embeddings.numpy() @ models.embed(chip[None])[0]).mean()), True)

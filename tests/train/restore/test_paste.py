@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.faces.align import warp
-from train.restore.paste import paste, soft_mask
+from train.restore.paste import make_soft_mask, paste
 
 
 def similarity(scale: float, degrees: float, x: float, y: float) -> np.ndarray:
@@ -51,6 +51,6 @@ def test_a_crop_that_lies_outside_the_photo_changes_nothing() -> None:
 
 
 def test_the_mask_is_soft_and_whole() -> None:
-    mask = soft_mask(100)
+    mask = make_soft_mask(100)
     assert mask[50, 50] == 1 and mask[0, 50] < 0.01 and mask.min() >= 0
     assert np.abs(np.diff(mask, axis=0)).max() < 0.2

@@ -104,7 +104,7 @@ def test_a_sharp_stranger_alone_in_a_photo_is_left_alone_unless_insisted_on(
 ) -> None:
     one, reference = save("one.png", [0]), save("r.png", [9], 1)
     (row,) = restore([one], [reference], tmp_path, tmp_path / "o")
-    assert row.status == "dropped" and "insist with --box" in str(row.reason)
+    assert row.status == "dropped" and "point at it with --box" in str(row.reason)
     assert [face.restored for face in row.faces] == [False] and not (tmp_path / "o" / "one.png").exists()
     (row,) = restore([one], [reference], tmp_path, tmp_path / "o", box=(40, 30, 160, 150))
     assert row.status == "ok" and row.reason is None
@@ -133,7 +133,7 @@ def test_references_are_held_to_the_detectors_threshold_and_a_choice_of_face_is_
 ) -> None:
     one, notices = save("one.png", [5]), list[str]()
     restore([one], [save("r.png", [5, 0], 1), save("s.png", [5], 2)], tmp_path, tmp_path / "o", say=notices.append)
-    assert len(notices) == 1 and "r.png shows 2 faces and the largest was taken" in notices[0]
+    assert len(notices) == 1 and "r.png shows 2 faces, and the largest face is used" in notices[0]
     strict: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), min_score=0.95)  # noqa: E731
     monkeypatch.setattr(train.restore.load, "load_faces", strict)
     with pytest.raises(BadInput, match="No face was found in the reference"):
@@ -176,8 +176,8 @@ def test_results_of_other_photos_and_settings_are_never_overwritten(
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     for inputs, references, said in (
         ([save("b/one.png", [2])], [], "restored from .*a/one.png"),
-        ([one], [save("r.png", [0], 1)], "other references"),
-        ([two, one], [tmp_path / "r.png"], "other references"),
+        ([one], [save("r.png", [0], 1)], "different references"),
+        ([two, one], [tmp_path / "r.png"], "different references"),
     ):
         with pytest.raises(BadInput, match=said):
             restore(inputs, references, tmp_path, out)
@@ -185,10 +185,10 @@ def test_results_of_other_photos_and_settings_are_never_overwritten(
     (row,) = restore([one], [], tmp_path, out)  # the same again
     assert row.status == "ok" and log_of(out) == {"one.png": "ok", "two.png": "ok", "nobody.png": "dropped"}
     doubles.save(out / "mine.png", doubles.photo([3], 0))
-    with pytest.raises(BadInput, match="not from here"):
+    with pytest.raises(BadInput, match="no earlier command restored it"):
         restore([save("a/mine.png", [3])], [], tmp_path, out)
     (out / LOG).write_text("my notes")
-    with pytest.raises(BadInput, match="no log of restored photos"):
+    with pytest.raises(BadInput, match="is not a log of restored photos"):
         restore([one], [], tmp_path, out)
 
 
@@ -218,10 +218,10 @@ def test_a_folder_of_references_is_taken_but_for_what_shows_nobody(
     save("refs/empty.png", [])
     (tmp_path / "refs" / "letter.txt").write_text("hello")
     restore([one], [tmp_path / "refs"], tmp_path, tmp_path / "o", say=notices.append)
-    assert marking.seen == [2] and len(notices) == 2 and all("Left out of the references" in said for said in notices)
+    assert marking.seen == [2] and len(notices) == 2 and all("left out of the references" in said for said in notices)
     save("useless/empty.png", [])
     (tmp_path / "bare").mkdir()
-    for folder, said in (("useless", "shows a face"), ("bare", "no file in")):
+    for folder, said in (("useless", "shows a face"), ("bare", "contains no file")):
         with pytest.raises(BadInput, match=said):
             restore([one], [tmp_path / folder], tmp_path, tmp_path / "o")
 
@@ -232,7 +232,7 @@ def test_a_photo_offered_twice_is_one_and_two_of_a_name_are_both_said(
     one = save("in/deep/p.png", [0])
     (row,) = restore([one, tmp_path / "in", one], [], tmp_path, tmp_path / "o")
     assert row.status == "ok" and (tmp_path / "o" / "deep" / "p.png").is_file()
-    with pytest.raises(BadInput, match=r"deep/p\.png and .*other/p\.png would become one file"):
+    with pytest.raises(BadInput, match=r"deep/p\.png and .*other/p\.png would become the same file"):
         restore([one, save("in/other/p.png", [1])], [], tmp_path, tmp_path / "o2")
     for out in (one, one / "below"):
         with pytest.raises(BadInput, match="is a file: name a folder"):
@@ -315,7 +315,7 @@ def test_aligned_crops_come_back_at_the_restorers_size(
     doubles.save(tmp_path / "crops" / "wide.png", np.zeros((20, 40, 3), np.uint8))
     rows = restore([tmp_path / "crops"], [], tmp_path, tmp_path / "o", aligned=True)
     assert [row.status for row in rows].count("ok") == 3
-    assert "not square" in str(next(row.reason for row in rows if row.status == "failed"))
+    assert "an aligned crop is square" in str(next(row.reason for row in rows if row.status == "failed"))
     assert {decode(path).shape for path in (tmp_path / "o").glob("*.png")} == {(SIZE, SIZE, 3)}
 
 
@@ -324,8 +324,8 @@ def test_aligned_crops_come_back_at_the_restorers_size(
     [
         ({"box": (1.0, 2.0, 0.0, 5.0)}, "x0 < x1"),
         ({"box": (0.0, 0.0, float("inf"), 5.0)}, "finite"),
-        ({"box": (0.0, 0.0, 9.0, 9.0), "aligned": True}, "no --aligned"),
-        ({"faces": "other"}, "another"),
+        ({"box": (0.0, 0.0, 9.0, 9.0), "aligned": True}, "leave out --aligned"),
+        ({"faces": "other"}, "a different recognizer"),
     ],
 )
 def test_bad_options_are_one_sentence(
@@ -343,7 +343,7 @@ def test_a_reference_without_a_face_and_an_input_that_would_be_overwritten(
     with pytest.raises(BadInput, match=r"No face was found in the reference"):
         restore([one], [save("empty.png", [])], tmp_path, tmp_path / "o")
     before = one.read_bytes()
-    with pytest.raises(BadInput, match="overwritten"):
+    with pytest.raises(BadInput, match="would overwrite"):
         restore([one], [], tmp_path, tmp_path)
     assert one.read_bytes() == before
 
@@ -419,7 +419,7 @@ def test_a_restorer_that_looks_at_no_reference_says_what_they_are_for(
 ) -> None:
     marking.config, notices = replace(marking.config, parts=("vre",)), list[str]()
     restore([save("one.png", [5])], [save("r.png", [5], 1)], tmp_path, tmp_path / "o", say=notices.append)
-    assert len(notices) == 1 and "decide which faces are restored, and nothing else" in notices[0]
+    assert len(notices) == 1 and "The references only decide which faces are restored" in notices[0]
     restore([save("two.png", [5])], [], tmp_path, tmp_path / "o", say=notices.append)
     assert len(notices) == 1
 
@@ -439,7 +439,7 @@ def test_the_base_is_told_to_whatever_opens_the_checkpoint(tmp_path: Path, monke
     load_restorer(Path(f"osdface:{tmp_path}"), "sd21")
     here = str(tmp_path)
     assert asked == [("run", here, None), ("run", here, "sd21"), ("osdface", here, "sd21")]
-    with pytest.raises(BadInput, match="say --base-model FOLDER"):
+    with pytest.raises(BadInput, match="name the folder with --base-model"):
         load_restorer(f"osdface:{tmp_path}")
 
 
@@ -488,7 +488,7 @@ def test_a_page_shows_each_face_as_it_came_its_references_and_the_restored_one(
     facts = sheet.build("<RUN>", [unsure, lost], tmp_path)
     html = render_sheet(facts)
     assert html.count("data:image/webp;base64,") == 3 and "&lt;RUN&gt;" in html and 'src="http' not in html
-    assert "1 photo: No face was found." in html and "It is uncertain." in html and "No NIQE" in html
+    assert "1 photo: No face was found." in html and "It is uncertain." in html and "Not measured: NIQE" in html
     # and the report reads what was written
     run = tmp_path / "run"
     (run / "restored").mkdir(parents=True)
@@ -514,7 +514,7 @@ def test_who_is_kept_out_of_the_runs_dataset_is_no_reference_and_not_restored(
     with pytest.raises(BadInput, match=r"out\.png is kept out"):
         restore([photo], [out], run, tmp_path / "o")
     (row,) = restore([photo], [out.parent], run, tmp_path / "o", say=said.append)
-    assert row.status == "ok" and marking.seen == [1] and any("Left out of the references" in one for one in said)
+    assert row.status == "ok" and marking.seen == [1] and any("left out of the references" in one for one in said)
     (row,) = restore([out], [], run, tmp_path / "o2")
     assert row.status == "dropped" and "opted out" in str(row.reason) and not (tmp_path / "o2" / "out.png").exists()
     # a run elsewhere knows no list
