@@ -1,8 +1,7 @@
-"""Does the ledger agree with itself and with the files beside it?"""
+"""Checks that the rows of the ledger agree with each other and with the files of the dataset."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from manifests.errors import LedgerError
 from manifests.ledger.cleaned_targets import VERSIONS_FOLDER, find_stray_versions, version_path
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path, shard_path
+from manifests.ledger.queries import read_faces_with_reason, read_units
 from manifests.ledger.records import CleanedVersion
 from manifests.privacy.erase import ERASURE_REASONS
 from manifests.privacy.keys import read_key
@@ -19,10 +19,9 @@ from manifests.runtime.files import ARRAY_ERRORS, sha256_file
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import make_printable
 
-_SHA256 = 64  # hex digits; the shards of an older Likeness have shorter names, which say nothing of the content
-_BESIDE = ("card.json", "theta.jsonl", "README.md")
+_SET_FILES = ("card.json", "theta.jsonl", "README.md")  # in the folder of a frozen set, beside the images
 
-# what must be empty -> the query that finds it; the first column names the offender
+# problem -> the query that finds it; the first column of each row of the result is the id of what is wrong
 _RULES: tuple[tuple[str, str], ...] = (
     (
         "file points to a photo that has no row",
@@ -33,7 +32,7 @@ _RULES: tuple[tuple[str, str], ...] = (
         "SELECT face_id FROM faces WHERE photo_id NOT IN (SELECT photo_id FROM photos)",
     ),
     (
-        "accepted face of a photo that no file holds",
+        "accepted face of a photo without a file",
         "SELECT face_id FROM faces WHERE status = 'ok' AND photo_id NOT IN "
         "(SELECT photo_id FROM files WHERE photo_id IS NOT NULL)",
     ),
@@ -51,17 +50,17 @@ _RULES: tuple[tuple[str, str], ...] = (
         "(SELECT 1 FROM faces b WHERE b.face_id = a.duplicate_of AND b.status = 'ok')",
     ),
     (
-        "accepted face of a photo that may not be used",
+        "accepted face of a photo that must not be used",
         "SELECT face_id FROM faces JOIN photos USING (photo_id) WHERE faces.status = 'ok' AND photos.reason IN "
         f"{ERASURE_REASONS}",
     ),
     (
-        "embedding of a face that may not be used",
+        "embedding of a face that must not be used",
         f"SELECT face_id FROM faces WHERE reason IN {ERASURE_REASONS} AND shard IS NOT NULL",
     ),
     ("target among its own references", "SELECT target FROM pairs WHERE list_contains(refs, target)"),
     (
-        "reference of another person, or one that was dropped",
+        "reference that shows another person or was dropped",
         "SELECT p.target FROM (SELECT target, unnest(refs) AS ref FROM pairs) p LEFT JOIN memberships a ON a.face_id = "
         "p.target LEFT JOIN memberships b ON b.face_id = p.ref WHERE a.identity_id IS DISTINCT FROM b.identity_id",
     ),
@@ -71,7 +70,7 @@ _RULES: tuple[tuple[str, str], ...] = (
         "JOIN faces b ON b.face_id = p.ref WHERE a.photo_id = b.photo_id",
     ),
     (
-        "reference from a split that the target may not see",
+        "reference from a split that the target must not use",
         "SELECT DISTINCT p.target FROM (SELECT target, unnest(refs) AS ref FROM pairs) p JOIN splits t ON t.face_id = "
         "p.target JOIN splits r ON r.face_id = p.ref WHERE r.status <> 'ok' OR r.split <> "
         "CASE WHEN t.policy = 'photos' THEN 'train' ELSE t.split END",
@@ -82,7 +81,7 @@ _RULES: tuple[tuple[str, str], ...] = (
         "HAVING count(DISTINCT split) > 1",
     ),
     (
-        "photo in more than one split, itself or through a near-duplicate",
+        "photo in more than one split, directly or through a near-duplicate",
         "SELECT f.photo_id FROM faces f JOIN splits s ON s.face_id = coalesce(f.duplicate_of, f.face_id) "
         "WHERE s.status = 'ok' GROUP BY 1 HAVING count(DISTINCT s.split) > 1",
     ),
@@ -97,125 +96,136 @@ _RULES: tuple[tuple[str, str], ...] = (
     ),
 )
 
+_FACES = "SELECT face_id, status, shard, shard_row, crop_sha256 FROM faces ORDER BY face_id"
+
 
 def check_ledger(dataset: Path, hashes: bool = True, progress: Progress = lambda *_: None) -> list[str]:
-    """One line for everything that is wrong; empty where all is well.
+    """Returns one line for each problem of a dataset; an empty list means that ledger and files agree.
 
-    `hashes` also reads every crop, every embedding shard and all of every low-quality set, and compares their sha256
-    with the recorded ones. What an older Likeness wrote has none until the same command has run again.
+    With `hashes`, reads every crop, embedding shard, low-quality image and cleaned picture, and compares its sha256
+    with the recorded one.
     """
-    wrong: list[str] = []
+    problems: list[str] = []
     with Ledger.open(dataset) as ledger:
-        for what, sql in _RULES:
-            wrong += [f"{what}: {row[0]}" for row in ledger.query(sql).iter_rows()]
-        wrong += [
+        for problem, sql in _RULES:
+            problems += [f"{problem}: {row[0]}" for row in ledger.query(sql).iter_rows()]
+        problems += [
             f"cleaned version of a face outside the training split: {row.face_id}"
             for row in find_stray_versions(ledger)
         ]
         try:
             read_key(ledger)
         except LedgerError as error:
-            wrong.append(str(error))
-        columns = ledger.query("SELECT column_name FROM information_schema.columns WHERE table_name = 'faces'")
-        crop_sha256 = "crop_sha256" if "crop_sha256" in set(columns["column_name"]) else "NULL"
-        faces = list(
-            ledger.query(f"SELECT face_id, status, shard, shard_row, {crop_sha256} FROM faces ORDER BY 1").iter_rows()
-        )
-        barred = set(ledger.query(f"SELECT face_id FROM faces WHERE reason IN {ERASURE_REASONS}")["face_id"])
-        images = ledger.query("SELECT lq_set, face_id, sha256 FROM degradations ORDER BY 1, 2")
-        cleaned = (
-            [row for row in ledger.read_rows(CleanedVersion) if row.status == "ok"]
-            if ledger.has_table("versions")
-            else []
-        )
-        noted = ledger.query("SELECT unit, detail FROM stages WHERE stage = 'degrade' AND unit LIKE '%/records'")
-    wrong += _crops(dataset, [(face, status, sha256) for face, status, *_, sha256 in faces], hashes, progress)
-    there = sorted(face for face in barred if crop_path(dataset, face).is_file())
-    wrong += [f"crop of a face that may not be used: {face}" for face in there]
-    wrong += _shards(dataset, [(face, shard, row) for face, _, shard, row, _ in faces if shard is not None], hashes)
-    wrong += [
+            problems.append(str(error))
+        faces = list(ledger.query(_FACES).iter_rows())
+        unusable = [face.face_id for face in read_faces_with_reason(ledger, ERASURE_REASONS)]
+        images = list(ledger.query("SELECT lq_set, face_id, sha256 FROM degradations ORDER BY 1, 2").iter_rows())
+        set_files = {
+            unit.removesuffix("/records"): detail
+            for _, unit, _, detail in read_units(ledger, "degrade")
+            if unit.endswith("/records")
+        }
+        versions = ledger.read_rows(CleanedVersion, "status = 'ok'")
+
+    crops = [(face, status, sha256) for face, status, _, _, sha256 in faces]
+    shards = [(face, shard, row) for face, _, shard, row, _ in faces if shard is not None]
+    problems += _check_crops(dataset, crops, hashes, progress)
+    problems += [
+        f"crop of a face that must not be used: {face}" for face in unusable if crop_path(dataset, face).is_file()
+    ]
+    problems += _check_shards(dataset, shards, hashes)
+    problems += [
         f"accepted face without embedding: {face}" for face, status, shard, *_ in faces if not shard and status == "ok"
     ]
-    beside = {unit.rpartition("/")[0]: json.loads(detail) for unit, detail in noted.iter_rows()}
-    wrong += _images(dataset, list(images.iter_rows()), beside, hashes, progress)
-    return [make_printable(line) for line in wrong + _versions(dataset, cleaned, hashes)]
+    problems += _check_sets(dataset, images, set_files, hashes, progress)
+    problems += _check_versions(dataset, versions, hashes)
+    return [make_printable(problem) for problem in problems]
 
 
-def _crops(dataset: Path, rows: Sequence[tuple[str, str, str | None]], hashes: bool, progress: Progress) -> list[str]:
-    wrong = []
+def _check_crops(
+    dataset: Path, rows: Sequence[tuple[str, str, str | None]], hashes: bool, progress: Progress
+) -> list[str]:
+    """Returns the problems of the crops. `rows` holds (face id, status, sha256 of the crop or None)."""
+    problems = []
     for done, (face, status, sha256) in enumerate(rows, 1):
         path = crop_path(dataset, face)
         if not path.is_file():
-            wrong += [f"accepted face without crop: {face}"] if status == "ok" else []
+            problems += [f"accepted face without crop: {face}"] if status == "ok" else []
         elif hashes and sha256 is not None and sha256_file(path) != sha256:
-            wrong.append(
+            problems.append(
                 f"crop changed since it was written: {path.relative_to(dataset)} (remove it, and curate again)"
             )
         progress("crops", done, len(rows))
     known = {crop_path(dataset, face) for face, *_ in rows}
-    return wrong + _unknown(dataset, "faces", known, "crop without a face", ".png")
+    return problems + _find_unknown_files(dataset, "faces", known, "crop without a face", ".png")
 
 
-def _shards(dataset: Path, rows: Sequence[tuple[str, str, int]], hashes: bool) -> list[str]:
-    wrong = []
+def _check_shards(dataset: Path, rows: Sequence[tuple[str, str, int]], hashes: bool) -> list[str]:
+    """Returns the problems of the embedding shards. `rows` holds (face id, name of the shard, row in the shard)."""
+    problems = []
     lengths: dict[str, int] = {}
     for shard in sorted({shard for _, shard, _ in rows}):
         path = shard_path(dataset, shard)
         try:
             lengths[shard] = len(np.load(path, mmap_mode="r"))
-            if hashes and len(shard) == _SHA256 and sha256_file(path) != shard:
-                wrong.append(f"embedding shard changed since it was written: {path.relative_to(dataset)}")
+            if hashes and sha256_file(path) != shard:
+                problems.append(f"embedding shard changed since it was written: {path.relative_to(dataset)}")
         except ARRAY_ERRORS:
-            wrong.append(f"embedding shard missing or broken: {shard}")
+            problems.append(f"embedding shard missing or broken: {shard}")
     outside = [face for face, shard, row in rows if shard in lengths and row >= lengths[shard]]
-    wrong += [f"embedding outside its shard: {face}" for face in outside]
+    problems += [f"embedding outside its shard: {face}" for face in outside]
     known = {shard_path(dataset, shard) for _, shard, _ in rows}
-    return wrong + _unknown(dataset, "embeddings", known, "embedding shard without a face", ".npy")
+    return problems + _find_unknown_files(dataset, "embeddings", known, "embedding shard without a face", ".npy")
 
 
-def _images(
+def _check_sets(
     dataset: Path,
     rows: Sequence[tuple[str, str, str]],
-    beside: dict[str, dict[str, str]],
+    set_files: dict[str, dict[str, str]],
     hashes: bool,
     progress: Progress,
 ) -> list[str]:
-    """`beside` holds, by set, the sha256 of the files beside the images."""
-    wrong = []
+    """Returns the problems of the frozen sets. `rows` holds (name of the set, face id, sha256 of the image).
+
+    `set_files` holds for each set the sha256 of the other files in its folder, by file name.
+    """
+    problems = []
     files = [(f"{lq_set}/{face}.png", sha256, "low-quality image") for lq_set, face, sha256 in rows]
     files += [
-        (f"{s}/{name}", sha256, "record") for s, names in sorted(beside.items()) for name, sha256 in names.items()
+        (f"{lq_set}/{name}", sha256, "record")
+        for lq_set, names in sorted(set_files.items())
+        for name, sha256 in names.items()
     ]
-    for done, (name, sha256, what) in enumerate(files, 1):
+    for done, (name, sha256, kind) in enumerate(files, 1):
         path = dataset / "lq" / name
         if not path.is_file():
-            wrong.append(f"{what} missing: {name}")
+            problems.append(f"{kind} missing: {name}")
         elif hashes and sha256_file(path) != sha256:
-            wrong.append(f"{what} changed since it was frozen: {name}")
+            problems.append(f"{kind} changed since it was frozen: {name}")
         progress("images", done, len(files))
     known = {dataset / "lq" / name for name, *_ in files}
-    # written last, by a Likeness that did not note them; compared by `likeness verify`
-    known |= {dataset / "lq" / lq_set / name for lq_set, *_ in rows if lq_set not in beside for name in _BESIDE}
-    return wrong + _unknown(dataset, "lq", known, "low-quality image without a row", ".png")
+    # a `degrade` that was interrupted has written these files but not yet recorded their hashes
+    known |= {dataset / "lq" / lq_set / name for lq_set, *_ in rows if lq_set not in set_files for name in _SET_FILES}
+    return problems + _find_unknown_files(dataset, "lq", known, "low-quality image without a row", ".png")
 
 
-def _versions(dataset: Path, rows: Sequence[CleanedVersion], hashes: bool) -> list[str]:
-    """Cleaned pictures of training faces (likeness iterate)."""
-    wrong = []
+def _check_versions(dataset: Path, rows: Sequence[CleanedVersion], hashes: bool) -> list[str]:
+    """Returns the problems of the cleaned pictures of training faces that `likeness iterate` made."""
+    problems = []
     files = {version_path(dataset, row.iteration, row.round, row.face_id): row for row in rows}
     for path, row in files.items():
         if not path.is_file():
-            wrong.append(f"cleaned version missing: {path.relative_to(dataset)}")
+            problems.append(f"cleaned version missing: {path.relative_to(dataset)}")
         elif hashes and sha256_file(path) != row.sha256:
-            wrong.append(f"cleaned version changed since it was written: {path.relative_to(dataset)}")
-    return wrong + _unknown(dataset, VERSIONS_FOLDER, set(files), "cleaned version without a row", ".png")
+            problems.append(f"cleaned version changed since it was written: {path.relative_to(dataset)}")
+    return problems + _find_unknown_files(dataset, VERSIONS_FOLDER, set(files), "cleaned version without a row", ".png")
 
 
-def _unknown(dataset: Path, folder: str, known: set[Path], what: str, suffix: str) -> list[str]:
-    """A line for every file in a folder that no row speaks of; `what` names those that look like ours."""
-    found = sorted(path for path in (dataset / folder).rglob("*") if path not in known and not path.is_dir())
+def _find_unknown_files(dataset: Path, folder: str, known: set[Path], problem: str, suffix: str) -> list[str]:
+    """Returns a line for each file of a folder that is not known. `problem` names the files with the suffix."""
+    unknown = sorted(path for path in (dataset / folder).rglob("*") if path not in known and not path.is_dir())
     return [
-        f"{what if path.suffix == suffix and not path.name.startswith('.') else 'file that no row speaks of'}: "
+        f"{problem if path.suffix == suffix and not path.name.startswith('.') else 'file without a row'}: "
         f"{path.relative_to(dataset)}"
-        for path in found
+        for path in unknown
     ]

@@ -1,187 +1,246 @@
-"""What became of a photo and of each face in it."""
+"""Explains what Likeness did with a photo and with each face in it, and why."""
 
 from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from manifests.errors import BadInput
 from manifests.ledger.cleaned_targets import HISTORY_TABLES, describe_history, read_history
-from manifests.ledger.decision_log import FaceFinder, parse_decision, select_active
+from manifests.ledger.decision_log import FaceFinder, read_decisions, select_active
 from manifests.ledger.filters import Filter, columns_of_filter
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import DecisionRow, Face, Label, ListEntry
+from manifests.ledger.records import Face, Label, ListEntry
 from manifests.privacy.kept_out import find_kept_out_reason
 from manifests.privacy.keys import HIDDEN_PREFIX, hide_uri, read_key
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_missing, uri_of
 
-_PREFIX = 6  # characters that begin an id; fewer would name too much
+_PREFIX = 6  # characters of an id that are enough to look it up; fewer would match too many ids (ours)
+
+_FILES = "SELECT uri, photo_id, status, reason FROM files ORDER BY uri"
+_PHOTOS = "SELECT photo_id, width, height, source, licence, consent, status, reason FROM photos"
+_PHOTOS_OF_FACE = "SELECT photo_id FROM faces WHERE starts_with(face_id, ?)"
+_PHOTOS_OF_PERSON = "SELECT photo_id FROM faces JOIN memberships USING (face_id) WHERE starts_with(identity_id, ?)"
+# person_photos: the number of distinct photos in which the person has a face in a split
+_FACES = """
+    SELECT f.photo_id, f.face_id, f.status, f.reason, f.duplicate_of, f.inter_ocular_px, m.identity_id,
+        i.name, m.source, m.confidence, s.split, s.reason AS split_reason, (p.target IS NOT NULL) AS is_target,
+        count(DISTINCT CASE WHEN s.status = 'ok' THEN f.photo_id END)
+            OVER (PARTITION BY m.identity_id) AS person_photos
+    FROM faces f LEFT JOIN memberships m USING (face_id) LEFT JOIN splits s USING (face_id)
+    LEFT JOIN identities i ON i.identity_id = m.identity_id
+    LEFT JOIN pairs p ON p.target = f.face_id ORDER BY f.face_id"""
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """Everything about the found photos that the sentences are made of."""
+
+    photos: dict[str, dict[str, Any]]  # photo id -> its row
+    faces: dict[str, list[dict[str, Any]]]  # photo id -> rows of its faces
+    labels: dict[str, Label]  # photo id -> its label
+    is_target: dict[str, bool]  # photo id -> whether an imported list names references for it
+    decisions: dict[str, list[tuple[int, str]]]  # face id -> number and kind of the decisions that name it
+    history: dict[str, list[dict[str, Any]]]  # face id -> attempts to clean it, and rounds trained on it
+    filters: dict[str, str]  # face id -> the filter that removed it, in words
+    pairing: dict[str, Any]  # the rules that the pairing recorded
 
 
 def explain_photo(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
-    """Sentences for a person and rows for a program, for every file that `photo` names.
+    """Returns sentences for a person, and the same facts as rows for a program, for every file that `photo` names.
 
-    `photo` is a path, a file name, or the beginning (six characters or more) of the id of a photo, face or person.
-    Raises BadInput where the ledger knows no such file.
+    `photo` is a path, a file name, or the first six or more characters of the id of a photo, a face or a person.
+    Raises BadInput if the ledger has no row for it.
     """
     with Ledger.open(dataset) as ledger:
-        files = ledger.query("SELECT uri, photo_id, status, reason FROM files ORDER BY uri")
-        by_face: set[str] = set()
-        if len(photo) >= _PREFIX and photo.isalnum():
-            by_face = set(ledger.query("SELECT photo_id FROM faces WHERE starts_with(face_id, ?)", photo)["photo_id"])
-        if len(photo) >= _PREFIX and photo.startswith("p-"):
-            of_person = "SELECT photo_id FROM faces JOIN memberships USING (face_id) WHERE starts_with(identity_id, ?)"
-            by_face |= set(ledger.query(of_person, photo)["photo_id"])
-        faces = ledger.query(
-            """SELECT f.photo_id, f.face_id, f.status, f.reason, f.duplicate_of, f.inter_ocular_px, m.identity_id,
-                      i.name, m.source, m.confidence, s.split, s.reason AS split_reason,
-                      (p.target IS NOT NULL) AS is_target,
-                      count(DISTINCT CASE WHEN s.status = 'ok' THEN f.photo_id END)
-                          OVER (PARTITION BY m.identity_id) AS person_photos
-               FROM faces f LEFT JOIN memberships m USING (face_id) LEFT JOIN splits s USING (face_id)
-               LEFT JOIN identities i ON i.identity_id = m.identity_id
-               LEFT JOIN pairs p ON p.target = f.face_id ORDER BY f.face_id"""
-        )
-        pairing = ledger.read_detail("pair")
-        curated = bool(
-            ledger.read_detail("settings")
-        )  # a ledger of an older version has no labels, nor decisions with names
-        labels = {row.photo_id: row for row in ledger.read_rows(Label)} if curated else {}
-        given = {
-            row.photo_id: row.refs is not None for row in ledger.read_rows(ListEntry)
-        }  # whether it is listed as a target
-        named_by = _decisions(ledger) if curated else {}
-        versions = read_history(ledger, [row["face_id"] for row in faces.iter_rows(named=True)])
-        photos = ledger.query("SELECT photo_id, width, height, source, licence, consent, status, reason FROM photos")
-        hidden = hide_uri(read_key(ledger), uri_of(photo))
-        kept_out = find_kept_out_reason(ledger, photo) if curated else None
-    named = [
-        row
-        for row in files.iter_rows(named=True)
-        if row["uri"] == hidden or _names(row, photo) or row["photo_id"] in by_face
-    ]
-    if not named and kept_out is not None:
-        return [f"{make_printable(photo)}: kept out, {kept_out}"], [
-            {"photo": photo, "status": "dropped", "reason": kept_out}
-        ]
-    # photos whose files were all overwritten answer by id alone
-    held = set(files["photo_id"]) - {None}
-    for row in photos.iter_rows(named=True):
-        if row["photo_id"] not in held and (row["photo_id"] in by_face or _begins(row["photo_id"], photo)):
-            named.append({"uri": None, **{key: row[key] for key in ("photo_id", "status", "reason")}})
-    if not named:
-        if re.fullmatch(r"p-[0-9a-f]{4,}", photo):
-            raise BadInput(
-                f"{dataset} has no identity {photo} now: it was never there, or is no more since it was merged or "
-                "found again under another id. A photo or a face tells who its people are."
-            )
-        short = f" Of an id, give {_PREFIX} characters or more." if len(photo) < _PREFIX else ""
-        if any(uri.startswith(HIDDEN_PREFIX) for uri in files["uri"]):
-            short += " What is kept out is known by its whole path alone."
-        raise BadInput(
-            f"{dataset} has no row for {make_printable(photo)}: it was never offered, or its name is spelt differently."
-            f"{short}"
-        )
-    wanted = {row["photo_id"] for row in named} - {None}
-    size = {row["photo_id"]: row for row in photos.iter_rows(named=True) if row["photo_id"] in wanted}
-    faces_of: dict[str, list[dict[str, Any]]] = {}
-    for row in faces.iter_rows(named=True):
-        if row["photo_id"] in wanted:
-            faces_of.setdefault(row["photo_id"], []).append(row)
-    broken = _broken(dataset, [row for own in faces_of.values() for row in own])
+        files = ledger.query(_FILES).rows(named=True)
+        photos = {row["photo_id"]: row for row in ledger.query(_PHOTOS).iter_rows(named=True)}
+        matches = _find_files(ledger, photo, files, photos)
+        if not matches:
+            if (reason := find_kept_out_reason(ledger, photo)) is not None:
+                row = {"photo": photo, "status": "dropped", "reason": reason}
+                return [f"{make_printable(photo)}: kept out, {reason}"], [row]
+            raise BadInput(_describe_missing(dataset, photo, files))
+        facts = _read_facts(ledger, {row["photo_id"] for row in matches} - {None}, photos)
     lines, rows = [], []
-    for file in named:
-        kept_out_file = file["uri"] is not None and file["uri"].startswith(
-            HIDDEN_PREFIX
-        )  # only who asks knows its name
-        where = (
-            "no file holds it any more"
-            if file["uri"] is None
-            else make_printable(photo if kept_out_file else display_path(file["uri"]))
-        )
-        there = file["uri"] is not None and not kept_out_file and not is_missing(file["uri"])
-        lost = ", the file is no longer there" if not there and file["uri"] and file["photo_id"] else ""
-        said = [f"{where}: {_status(file)}{lost}"]
-        picture = size.get(file["photo_id"])
-        if picture is not None:
-            said.append(
-                f"  photo {file['photo_id'][:12]}, {picture['width']} x {picture['height']}: {_status(picture)}"
-            )
-            told = [f"{name} {picture[name]}" for name in ("source", "licence", "consent") if picture[name]]
-            said[-1] += "".join(f", {one}" for one in told)
-            if (label := labels.get(file["photo_id"])) is not None:
-                said[-1] += f", labelled {label.label}{'' if label.truth else ' as a hint'}"
-        listed = given.get(file["photo_id"]) if any(given.values()) else None
-        own = [
-            {
-                **row,
-                "decisions": named_by.get(row["face_id"], []),
-                "listed": listed,
-                **{
-                    kind: [one for one in versions.get(row["face_id"], []) if one["kind"] == kind]
-                    for kind in HISTORY_TABLES
-                },
-            }
-            for row in faces_of.get(file["photo_id"], [])
-        ]
-        for row in own:
-            fate = _face(row, pairing) + broken.get(row["face_id"], "")
-            if row["decisions"]:
-                several = "s" if len(row["decisions"]) > 1 else ""
-                fate += f"; decision{several} " + ", ".join(f"{n} ({kind})" for n, kind in row["decisions"])
-            said.append(f"  face {row['face_id'][:12]}, {row['inter_ocular_px']:.0f} px between the eyes: {fate}")
-            said += [f"    {sentence}" for sentence in describe_history(versions.get(row["face_id"], []))]
-        lines += said
-        label = labels.get(file["photo_id"])
-        said_of = {"label": label.label if label else None, "label_is_truth": label.truth if label else None}
-        rows.append({**file, **said_of, "there": there, "photo": picture, "faces": own})
+    for file in matches:
+        file_lines, row = _explain_file(file, photo, facts)
+        lines += file_lines
+        rows.append(row)
     return lines, rows
 
 
-def _decisions(ledger: Ledger) -> dict[str, list[tuple[int, str]]]:
-    """face -> number and kind of the decisions in force that hold it, oldest first."""
+def _find_files(
+    ledger: Ledger, photo: str, files: list[dict[str, Any]], photos: dict[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Returns the rows of the files that `photo` names.
+
+    A photo whose files were all overwritten has a row without a uri.
+    """
+    by_id: set[str] = set()
+    if len(photo) >= _PREFIX and photo.isalnum():
+        by_id |= set(ledger.query(_PHOTOS_OF_FACE, photo)["photo_id"])
+    if len(photo) >= _PREFIX and photo.startswith("p-"):
+        by_id |= set(ledger.query(_PHOTOS_OF_PERSON, photo)["photo_id"])
+    hidden = hide_uri(read_key(ledger), uri_of(photo))
+    matches = [row for row in files if row["uri"] == hidden or _matches(row, photo) or row["photo_id"] in by_id]
+    with_file = {row["photo_id"] for row in files}
+    matches += [
+        {"uri": None, "photo_id": photo_id, "status": row["status"], "reason": row["reason"]}
+        for photo_id, row in photos.items()
+        if photo_id not in with_file and (photo_id in by_id or _starts_id(photo_id, photo))
+    ]
+    return matches
+
+
+def _describe_missing(dataset: Path, photo: str, files: list[dict[str, Any]]) -> str:
+    if re.fullmatch(r"p-[0-9a-f]{4,}", photo):
+        return (
+            f"{dataset} has no identity {photo} now: the id never existed, or it ended when people were merged or "
+            "grouped again. Ask for a photo or a face to see the ids of its people."
+        )
+    message = (
+        f"{dataset} has no row for {make_printable(photo)}: the file was never offered to `likeness curate`, or its "
+        "name is spelt differently."
+    )
+    if len(photo) < _PREFIX:
+        message += f" Give at least {_PREFIX} characters of an id."
+    if any(row["uri"].startswith(HIDDEN_PREFIX) for row in files):
+        message += " A file that is kept out is found only by its whole path."
+    return message
+
+
+def _read_facts(ledger: Ledger, photo_ids: set[str], photos: dict[str, dict[str, Any]]) -> _Facts:
+    faces: dict[str, list[dict[str, Any]]] = {}
+    for row in ledger.query(_FACES).iter_rows(named=True):
+        if row["photo_id"] in photo_ids:
+            faces.setdefault(row["photo_id"], []).append(row)
+    all_faces = [row for rows in faces.values() for row in rows]
+    return _Facts(
+        photos={photo_id: photos[photo_id] for photo_id in photo_ids if photo_id in photos},
+        faces=faces,
+        labels={row.photo_id: row for row in ledger.read_rows(Label)},
+        is_target={row.photo_id: row.refs is not None for row in ledger.read_rows(ListEntry)},
+        decisions=_read_decisions_by_face(ledger),
+        history=read_history(ledger, [row["face_id"] for row in all_faces]),
+        filters=_describe_filters(ledger, all_faces),
+        pairing=ledger.read_detail("pair"),
+    )
+
+
+def _read_decisions_by_face(ledger: Ledger) -> dict[str, list[tuple[int, str]]]:
+    """Returns face id -> number and kind of the active decisions that name the face, the oldest first."""
     finder = FaceFinder(ledger.read_rows(Face))
-    found: dict[str, dict[int, str]] = {}
-    for act in select_active(parse_decision(row) for row in ledger.read_rows(DecisionRow)):
-        for named in (named for part in act.parts for named in part):
-            face, _ = finder.find(named)
+    decisions: dict[str, dict[int, str]] = {}
+    for decision in select_active(read_decisions(ledger)):
+        for location in (location for part in decision.parts for location in part):
+            face, _ = finder.find(location)
             if face is not None:
-                found.setdefault(face.face_id, {})[act.number] = act.kind
-    return {face: list(kinds.items()) for face, kinds in found.items()}
+                decisions.setdefault(face.face_id, {})[decision.number] = decision.kind
+    return {face: list(kinds.items()) for face, kinds in decisions.items()}
 
 
-def _broken(dataset: Path, faces: list[dict[str, Any]]) -> dict[str, str]:
-    """face -> the filter that removed it and what it found, for faces that a filter removed."""
-    said: dict[str, str] = {}
-    with Ledger.open(dataset) as ledger:
-        sets = ledger.read_details("filters")
-        for face in faces:
-            of = [(found, rule) for found in sets for rule in found["filters"] if rule["reason"] == face["reason"]]
-            if not of:
-                continue
-            filters, rule = of[0]  # of the newest set
-            names = sorted(columns_of_filter(Filter(rule["reason"], rule["sql"])) - {"width", "height"})
-            values: dict[str, Any] = {}
-            if names:
-                asked = f"SELECT {', '.join(names)} FROM faces WHERE face_id = ?"
-                values = ledger.query(asked, face["face_id"]).row(0, named=True)
-            found = ", ".join(f"{name} {_value(value)}" for name, value in values.items())
-            said[face["face_id"]] = (
-                f" by {rule['sql']}, filters {filters['name']}, version {filters['version']} ({found})"
-            )
-    return said
+def _describe_filters(ledger: Ledger, faces: list[dict[str, Any]]) -> dict[str, str]:
+    """Returns face id -> the filter that removed the face and the face's values, for faces that a filter removed."""
+    texts: dict[str, str] = {}
+    filter_sets = ledger.read_details("filters")  # the newest first
+    for face in faces:
+        rules = [
+            (found, rule) for found in filter_sets for rule in found["filters"] if rule["reason"] == face["reason"]
+        ]
+        if not rules:
+            continue
+        filter_set, rule = rules[0]
+        names = sorted(columns_of_filter(Filter(rule["reason"], rule["sql"])) - {"width", "height"})
+        values: dict[str, Any] = {}
+        if names:
+            sql = f"SELECT {', '.join(names)} FROM faces WHERE face_id = ?"
+            values = ledger.query(sql, face["face_id"]).row(0, named=True)
+        texts[face["face_id"]] = (
+            f" by {rule['sql']}, filters {filter_set['name']}, version {filter_set['version']} "
+            f"({', '.join(f'{name} {_format_value(value)}' for name, value in values.items())})"
+        )
+    return texts
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ", ".join(f"{part:.4g}" for part in value) + "]"
-    return "unknown" if value is None else f"{value:.4g}"
+def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list[str], dict[str, Any]]:
+    """Returns the sentences and the row of one file."""
+    uri, photo_id = file["uri"], file["photo_id"]
+    hidden = uri is not None and uri.startswith(HIDDEN_PREFIX)
+    exists = uri is not None and not hidden and not is_missing(uri)
+    # the ledger does not hold the name of a hidden file; the user has just given it
+    name = photo if hidden or uri is None else display_path(uri)
+    place = "no file holds it any more" if uri is None else make_printable(name)
+    missing = ", the file is no longer there" if not exists and uri and photo_id else ""
+    lines = [f"{place}: {_format_status(file)}{missing}"]
+
+    picture, label = facts.photos.get(photo_id), facts.labels.get(photo_id)
+    if picture is not None:
+        line = f"  photo {photo_id[:12]}, {picture['width']} x {picture['height']}: {_format_status(picture)}"
+        line += "".join(f", {name} {picture[name]}" for name in ("source", "licence", "consent") if picture[name])
+        if label is not None:
+            line += f", labelled {label.label}{'' if label.truth else ' as a hint'}"
+        lines.append(line)
+
+    listed = facts.is_target.get(photo_id) if any(facts.is_target.values()) else None
+    faces = []
+    for row in facts.faces.get(photo_id, []):
+        face_id = row["face_id"]
+        history = facts.history.get(face_id, [])
+        decisions = facts.decisions.get(face_id, [])
+        by_kind = {kind: [entry for entry in history if entry["kind"] == kind] for kind in HISTORY_TABLES}
+        face = {**row, "decisions": decisions, "listed": listed, **by_kind}
+        text = _describe_face(face, facts.pairing) + facts.filters.get(face_id, "")
+        if decisions:
+            text += f"; decision{'s' if len(decisions) > 1 else ''} "
+            text += ", ".join(f"{number} ({kind})" for number, kind in decisions)
+        lines.append(f"  face {face_id[:12]}, {row['inter_ocular_px']:.0f} px between the eyes: {text}")
+        lines += [f"    {sentence}" for sentence in describe_history(history)]
+        faces.append(face)
+    label_facts = {"label": label.label if label else None, "label_is_truth": label.truth if label else None}
+    return lines, {**file, **label_facts, "there": exists, "photo": picture, "faces": faces}
 
 
-def _names(row: dict[str, Any], photo: str) -> bool:
+def _describe_face(row: dict[str, Any], pairing: dict[str, Any]) -> str:
+    if row["duplicate_of"] is not None:
+        return f"dropped, the same picture as face {row['duplicate_of'][:12]}"
+    if row["status"] != "ok":
+        return _format_status(row)
+    if row["identity_id"] is None:
+        return "ok, not grouped yet"
+    name = "" if row["name"] is None else f", {row['name']}"
+    source = {"review": ", by review", "label": ", by label"}.get(row["source"], "")
+    text = f"ok, identity {row['identity_id']}{name} (confidence {row['confidence']:.2f}{source})"
+    if row["split_reason"] is not None:
+        return f"{text}, set aside: {row['split_reason']}"
+    if row["split"] is None:
+        return text
+    return f"{text}, {row['split']}" + ("" if row["is_target"] else f", no target: {_describe_unpaired(row, pairing)}")
+
+
+def _describe_unpaired(row: dict[str, Any], pairing: dict[str, Any]) -> str:
+    """Returns why a face in a split is no target. `pairing` holds the rules that the pairing recorded."""
+    if row["listed"] is not None:
+        return (
+            "an imported list names its references, and none can be used"
+            if row["listed"]
+            else "no imported list names it as a target"
+        )
+    photos, wanted = row["person_photos"], pairing.get("min_photos", 2)
+    if photos < 2:
+        return "no other usable photo of this person"
+    if photos < wanted:
+        return f"too_few_photos, {photos} of this person and --min-photos is {wanted}"
+    references, policy = pairing.get("min_references", 1), pairing.get("policy", "nearest")
+    return f"too_few_references, --min-references is {references} with --pairs {policy}"
+
+
+def _matches(row: dict[str, Any], photo: str) -> bool:
+    """Returns whether `photo` is the path, the end of the path, or the first characters of the photo id of a file."""
     if row["uri"].startswith(HIDDEN_PREFIX):
         return False
     path = display_path(row["uri"])
@@ -189,46 +248,18 @@ def _names(row: dict[str, Any], photo: str) -> bool:
         return True
     if os.sep in photo and str(path).endswith(os.sep + photo):
         return True
-    return row["photo_id"] is not None and _begins(row["photo_id"], photo)
+    return row["photo_id"] is not None and _starts_id(row["photo_id"], photo)
 
 
-def _begins(photo_id: str, photo: str) -> bool:
+def _starts_id(photo_id: str, photo: str) -> bool:
     return len(photo) >= _PREFIX and photo_id.startswith(photo)
 
 
-def _status(row: dict[str, Any]) -> str:
+def _format_status(row: dict[str, Any]) -> str:
     return row["status"] if row["reason"] is None else f"{row['status']}, {row['reason']}"
 
 
-def _face(row: dict[str, Any], pairing: dict[str, Any]) -> str:
-    if row["duplicate_of"] is not None:
-        return f"dropped, the same picture as face {row['duplicate_of'][:12]}"
-    if row["status"] != "ok":
-        return _status(row)
-    if row["identity_id"] is None:
-        return "ok, not grouped yet"
-    name = "" if row["name"] is None else f", {row['name']}"
-    source = {"review": ", by review", "label": ", by label"}.get(row["source"], "")
-    said = f"ok, identity {row['identity_id']}{name} (confidence {row['confidence']:.2f}{source})"
-    if row["split_reason"] is not None:
-        return f"{said}, set aside: {row['split_reason']}"
-    if row["split"] is None:
-        return said
-    return f"{said}, {row['split']}" + ("" if row["is_target"] else f", no target: {_unpaired(row, pairing)}")
-
-
-def _unpaired(row: dict[str, Any], pairing: dict[str, Any]) -> str:
-    """Why a face in a split is no target; `pairing` is what the stage noted of its rules, empty in older ledgers."""
-    if row["listed"] is not None:
-        return (
-            "an imported list names its references, and none can be used"
-            if row["listed"]
-            else "no imported list names it as one"
-        )
-    photos, wanted = row["person_photos"], pairing.get("min_photos", 2)
-    if photos < 2:
-        return "no other usable photo of this person"
-    if photos < wanted:
-        return f"too_few_photos, {photos} of this person where --min-photos asked for {wanted}"
-    least, policy = pairing.get("min_references", 1), pairing.get("policy", "nearest")
-    return f"too_few_references, --min-references asked for {least} by --pairs {policy}"
+def _format_value(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(f"{part:.4g}" for part in value) + "]"
+    return "unknown" if value is None else f"{value:.4g}"

@@ -13,7 +13,8 @@ from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recogni
 from curate.faces.interface import FaceModels
 from manifests.card import write_card
 from manifests.errors import BadInput
-from manifests.ledger.ledger import Ledger, rewrite_ledger, utc_now
+from manifests.ledger.connection import rewrite_ledger
+from manifests.ledger.ledger import Ledger, utc_now
 from manifests.ledger.records import Face, KeptOutMark, Membership, Model
 from manifests.privacy.erase import OPTED_OUT, erase_dropped_faces, erase_faces
 from manifests.privacy.kept_out import KeptOutList, read_kept_out_list

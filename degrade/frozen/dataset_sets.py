@@ -25,6 +25,7 @@ from manifests.card import write_card
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger, utc_now
 from manifests.ledger.paths import crop_path
+from manifests.ledger.queries import read_set_hashes, read_units
 from manifests.ledger.records import Degradation, Split
 from manifests.runtime.files import hash_config, remove_temporary_files, sha256_file, write_atomically
 from manifests.runtime.workers import check_workers
@@ -147,25 +148,27 @@ class _Plan:
             "theta_version": VERSION,
             "batch": BATCH,
         } | ({} if engine == "exact" else {"engine": engine})
-        marks = ledger.query("SELECT unit, config_hash, detail FROM stages WHERE stage = ? ORDER BY unit", STAGE)
-        ours = [row for row in marks.iter_rows() if row[0] == self.name or row[0].startswith(f"{self.name}/")]
+        ours = [
+            (unit, hashed, detail)
+            for _, unit, hashed, detail in read_units(ledger, STAGE)
+            if unit == self.name or unit.startswith(f"{self.name}/")
+        ]
         if any(row[1] != hash_config(self.config) for row in ours):
             raise BadInput(
                 f"The set {self.name} was made with other numbers behind the same names (an older Likeness, probably), "
                 "and a frozen set is not made anew: choose another --seed."
             )
         self.marks = {unit for unit, _, _ in ours}
-        self.beside: dict[str, str] = next((json.loads(detail) for unit, _, detail in ours if unit == self.records), {})
+        self.beside: dict[str, str] = next((detail for unit, _, detail in ours if unit == self.records), {})
         self.split_faces = _faces_of(ledger, split)
-        begun = [json.loads(detail) for unit, _, detail in ours if unit == self.name]
+        begun = [detail for unit, _, detail in ours if unit == self.name]
         self.faces: list[str] = begun[0]["faces"] if begun else self.split_faces
         if not self.faces:
             raise BadInput(f"The split {split} of {ledger.dataset} has no face: choose another --split.")
         for face in self.faces if size < CROP else ():
             self._check_size(face)
         self.batches = [self.faces[start : start + BATCH] for start in range(0, len(self.faces), BATCH)]
-        rows = ledger.query("SELECT face_id, sha256 FROM degradations WHERE lq_set = ?", self.name)
-        self.recorded: dict[str, str] = dict(rows.iter_rows())
+        self.recorded = read_set_hashes(ledger, self.name)
 
     def _check_size(self, face: str) -> None:
         try:
@@ -197,8 +200,9 @@ class _Plan:
             return
         rows: list[Split] = []
         if self.split in FROZEN:
-            table = self.ledger.query("SELECT * FROM splits WHERE split = ? ORDER BY face_id", self.split)
-            rows = [Split(**{**row, "locked": True}) for row in table.iter_rows(named=True)]
+            rows = [
+                dataclasses.replace(row, locked=True) for row in self.ledger.read_rows(Split, "split = ?", self.split)
+            ]
         detail = {"faces": self.faces} | ({} if self.engine == "exact" else {"engine": self.engine})
         self.ledger.record(STAGE, self.name, self.config, rows, detail=detail)
 
@@ -214,13 +218,12 @@ class _Plan:
         if not self.beside and _records_stand(folder):  # of an older Likeness, or killed before they were noted
             self.ledger.record(STAGE, self.records, self.config, detail=_hashes(folder), started=started)
             return
-        sql = "SELECT face_id, theta, sha256 FROM degradations WHERE lq_set = ? ORDER BY face_id"
         rows: list[Row] = []
-        for face, theta, sha256 in self.ledger.query(sql, self.name).iter_rows():
-            crop = crop_path(self.ledger.dataset, face)
-            names = {"file": f"{face}.png", "source": encode_name(crop.relative_to(self.ledger.dataset))}
-            made_by = {"size": self.size, "engine": self.engine, "theta": json.loads(theta)}
-            rows.append({**names, **made_by, "source_sha256": sha256_file(crop), "sha256": sha256})
+        for row in self.ledger.read_rows(Degradation, "lq_set = ?", self.name):
+            crop = crop_path(self.ledger.dataset, row.face_id)
+            names = {"file": f"{row.face_id}.png", "source": encode_name(crop.relative_to(self.ledger.dataset))}
+            made_by = {"size": self.size, "engine": self.engine, "theta": json.loads(row.theta)}
+            rows.append({**names, **made_by, "source_sha256": sha256_file(crop), "sha256": row.sha256})
         # the dataset is named from where the set lies: it may be moved
         card = make_card(self.preset, self.seed, self.size, "../..", self.engine) | {"split": self.split}
         finish_set(folder, card, encode_rows(rows), len(rows), [])
@@ -289,4 +292,4 @@ def list_sets(dataset: Path) -> list[str]:
 def count_images(dataset: Path, lq_set: str) -> int:
     """How many images of a set are recorded."""
     with Ledger.open(Path(dataset)) as ledger:
-        return len(ledger.query("SELECT face_id FROM degradations WHERE lq_set = ?", lq_set))
+        return len(read_set_hashes(ledger, lq_set))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from degrade.frozen.dataset_sets import STAGE, Progress, list_sets, lq_path
+from degrade.frozen.dataset_sets import Progress, list_sets, lq_path
 from degrade.frozen.folders import find_images
 from degrade.frozen.jobs import (
     Comparison,
@@ -33,6 +33,8 @@ from degrade.frozen.set_files import (
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
+from manifests.ledger.queries import read_set_detail
+from manifests.ledger.records import Degradation
 from manifests.runtime.files import sha256_file
 
 
@@ -73,18 +75,23 @@ def verify_set(dataset: Path, lq_set: str, workers: int = 1, progress: Progress 
     sha256. Changes nothing. Raises BadInput where the ledger knows no such set."""
     dataset = Path(dataset)
     with Ledger.open(dataset) as ledger:
-        sql = "SELECT face_id, size, theta, sha256 FROM degradations WHERE lq_set = ? ORDER BY face_id"
-        rows: list[tuple[str, int, str, str]] = list(ledger.query(sql, lq_set).iter_rows())
-        begun = ledger.query("SELECT detail FROM stages WHERE stage = ? AND unit = ?", STAGE, lq_set)
-    if not rows and not len(begun):
+        rows = ledger.read_rows(Degradation, "lq_set = ?", lq_set)
+        detail = read_set_detail(ledger, lq_set)
+    if not rows and detail is None:
         known = ", ".join(list_sets(dataset)) or "none yet: make one with `likeness degrade`"
         raise BadInput(f"{dataset} has no frozen set {lq_set}; the sets are {known}.")
-    expected = len(json.loads(begun["detail"][0])["faces"]) if len(begun) else len(rows)
-    engine = json.loads(begun["detail"][0]).get("engine", "exact") if len(begun) else "exact"
+    expected = len(rows) if detail is None else len(detail["faces"])
+    engine = (detail or {}).get("engine", "exact")
     check_engine(engine)
     jobs = [
-        Job(crop_path(dataset, face), size, json.loads(theta), lq_path(dataset, lq_set, face), engine)
-        for face, size, theta, _ in rows
+        Job(
+            crop_path(dataset, row.face_id),
+            row.size,
+            json.loads(row.theta),
+            lq_path(dataset, lq_set, row.face_id),
+            engine,
+        )
+        for row in rows
     ]
     compared: list[Comparison] = []
     with open_job_pool(workers, len(jobs)) as map_in_order:
@@ -94,8 +101,8 @@ def verify_set(dataset: Path, lq_set: str, workers: int = 1, progress: Progress 
                 progress(1)
     folder = dataset / "lq" / lq_set
     there = {path.stem for path in folder.glob("[!.]*") if path.name not in SET_FILES}
-    unexpected = sorted(there - {face for face, *_ in rows})
-    names_and_hashes = [(face, sha256) for face, _, _, sha256 in rows]
+    unexpected = sorted(there - {row.face_id for row in rows})
+    names_and_hashes = [(row.face_id, row.sha256) for row in rows]
     found = summarize(lq_set, names_and_hashes, compared, unexpected, images_not_made=expected - len(rows))
     # sets of Likeness 0.1 have no card: their records are rows of the ledger alone
     return check_set_files(found, folder) if (folder / CARD).is_file() else found

@@ -14,6 +14,7 @@ from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.cleaned_targets import find_newest_iteration, select_best_versions, version_path
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
+from manifests.ledger.queries import read_recognizers, read_set_sizes
 from manifests.ledger.records import CleanedVersion, Degradation, Pair
 from manifests.privacy.erase import CONSENT_REFUSALS
 from manifests.runtime.files import sha256_file
@@ -223,9 +224,9 @@ def _add_lq(ledger: Ledger, selection: Selection) -> Selection:
     name = selection.options.lq_set
     if name is None:
         return selection
-    frozen = [row for row in ledger.read_rows(Degradation) if row.lq_set == name]
+    frozen = ledger.read_rows(Degradation, "lq_set = ?", name)
     if not frozen:
-        names = sorted(set(ledger.query("SELECT DISTINCT lq_set FROM degradations").to_series()))
+        names = sorted(read_set_sizes(ledger))
         known = f"The dataset has {', '.join(names)}." if names else "Make a frozen set with `likeness degrade`."
         raise BadInput(f"--set {name}: the dataset has no such frozen set. {known}")
     targets = {pair.target for pair in selection.pairs}
@@ -244,8 +245,11 @@ def _add_lq(ledger: Ledger, selection: Selection) -> Selection:
 def _add_embeddings(ledger: Ledger, selection: Selection) -> Selection:
     """Returns the selection with the embeddings of its faces. The path of the recognizer's file is left out."""
     face_ids, embeddings = ledger.read_embeddings(sorted(selection.faces))
-    models = ledger.query("SELECT file, sha256, licence, dim FROM models WHERE role = 'recognizer'")
-    recognizer = models.row(0, named=True) if len(models) else {}
+    models = [
+        {"file": model.file, "sha256": model.sha256, "licence": model.licence, "dim": model.dim}
+        for model in read_recognizers(ledger)[:1]
+    ]
+    recognizer = models[0] if models else {}
     return replace(selection, embeddings=dict(zip(face_ids, embeddings, strict=True)), recognizer=recognizer)
 
 

@@ -1,7 +1,8 @@
-"""The log of decisions as the ledger keeps it: its rows read, and today's face for a face that a row names.
+"""The decisions of a person as the ledger keeps them, and how the faces of a decision are found in today's dataset.
 
-A decision names faces by photo hash and box; today's face of that photo with the largest overlap (IoU of .5 or more)
-answers to it. What follows from a decision is curate's business (curate/people/links.py).
+A decision names a face by the hash of its photo and a box. Detection may run again and move the box a little, so the
+face of a decision is today's face of that photo with the largest overlap, if the overlap is .5 or more.
+curate/people/links.py says what follows from a decision.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Face
 
-DROPPED_BY_DECISION = "decided"  # of a face that was dropped by a decision
-MAX_NAME = 255  # characters of a person's name: what file systems allow a folder (ours)
-MIN_OVERLAP = 0.5  # of a recorded box with today's (ours, as detectors are scored)
-# kind -> its lists of faces; a merge has a list of lists instead, `sides`
+DROPPED_BY_DECISION = "decided"  # the reason of a face that a decision dropped
+MAX_NAME = 255  # characters of a person's name: file systems allow as many in the name of a folder (ours)
+MIN_OVERLAP = 0.5  # intersection over union of a recorded box and today's box (ours, the usual bound for detectors)
+# kind of decision -> the names of its lists of faces; a merge has a list of lists instead, named `sides`
 PARTS = {
     "merge": (),
     "split": ("faces", "rest"),
@@ -30,7 +32,10 @@ PARTS = {
 
 @dataclass(frozen=True)
 class FaceLocation:
-    """A face as a decision remembers it."""
+    """Where a decision says that a face is.
+
+    A witness is a face that was with the person when the decision was made; it only shows which person was meant.
+    """
 
     photo_id: str
     box: tuple[float, float, float, float]  # x0, y0, x1, y1 in photo pixels
@@ -39,7 +44,7 @@ class FaceLocation:
 
 @dataclass(frozen=True)
 class Decision:
-    """A decision, read: the lists of faces in the order of PARTS, or the sides of a merge."""
+    """A decision with its lists of faces, in the order of PARTS. The lists of a merge are its sides."""
 
     number: int
     kind: str
@@ -48,84 +53,101 @@ class Decision:
     undoes: int | None = None
 
 
+def read_decisions(ledger: Ledger) -> list[Decision]:
+    """Returns all decisions of the ledger, the oldest first."""
+    return [parse_decision(row) for row in ledger.read_rows(DecisionRow)]
+
+
 def parse_decision(row: DecisionRow) -> Decision:
-    """A row of the log as an act."""
+    """Returns the decision of a row of the ledger."""
     return Decision(row.decision_id, row.kind, decode_faces(row.kind, json.loads(row.faces)), row.name, row.undoes)
 
 
-def decode_faces(kind: str, told: Mapping[str, list]) -> tuple[tuple[FaceLocation, ...], ...]:
-    lists = told["sides"] if kind == "merge" else [told.get(part, []) for part in PARTS[kind]]
+def decode_faces(kind: str, lists: Mapping[str, list]) -> tuple[tuple[FaceLocation, ...], ...]:
+    """Returns the lists of faces that `encode_faces` made for a decision of this kind. A missing list is empty."""
+    parts = lists["sides"] if kind == "merge" else [lists.get(part, []) for part in PARTS[kind]]
     return tuple(
-        tuple(FaceLocation(one["photo"], tuple(one["box"]), bool(one.get("witness", False))) for one in faces)
-        for faces in lists
+        tuple(FaceLocation(face["photo"], tuple(face["box"]), bool(face.get("witness", False))) for face in part)
+        for part in parts
     )
 
 
-def encode_faces(act: Decision) -> dict[str, list]:
-    """The faces of an act as the log and the decisions file write them."""
+def encode_faces(decision: Decision) -> dict[str, list]:
+    """Returns the faces of a decision as the JSON of the ledger's column `faces` and of a decisions file."""
     lists = [
-        [{"photo": f.photo_id, "box": list(f.box), **({"witness": True} if f.witness else {})} for f in faces]
-        for faces in act.parts
+        [{"photo": f.photo_id, "box": list(f.box), **({"witness": True} if f.witness else {})} for f in part]
+        for part in decision.parts
     ]
-    return {"sides": lists} if act.kind == "merge" else dict(zip(PARTS[act.kind], lists, strict=True))
+    return {"sides": lists} if decision.kind == "merge" else dict(zip(PARTS[decision.kind], lists, strict=True))
 
 
-def select_active(acts: Iterable[Decision]) -> list[Decision]:
-    """The acts that nobody has taken back, without the undos themselves; an undo that was undone counts for nothing."""
-    back: set[int] = set()
-    kept = []
-    for act in sorted(acts, key=lambda act: -act.number):
-        if act.number in back:
+def select_active(decisions: Iterable[Decision]) -> list[Decision]:
+    """Returns the decisions that no active undo takes back, the oldest first, without the undos themselves."""
+    undone: set[int] = set()
+    active = []
+    # newest first: an undo that was itself undone is met after its undo, and is passed over
+    for decision in sorted(decisions, key=lambda decision: -decision.number):
+        if decision.number in undone:
             continue
-        if act.kind == "undo":
-            back.add(int(act.undoes or 0))
+        if decision.kind == "undo":
+            undone.add(int(decision.undoes or 0))
         else:
-            kept.append(act)
-    return kept[::-1]
+            active.append(decision)
+    return active[::-1]
 
 
-def find_undos(acts: Iterable[Decision]) -> dict[int, int]:
-    """number -> the undo that takes it back today."""
-    by: dict[int, int] = {}
-    for act in sorted(acts, key=lambda act: -act.number):
-        if act.kind == "undo" and act.number not in by:
-            by[int(act.undoes or 0)] = act.number
-    return by
+def find_undos(decisions: Iterable[Decision]) -> dict[int, int]:
+    """Returns number of a decision -> number of the active undo that takes it back."""
+    undos: dict[int, int] = {}
+    for decision in sorted(decisions, key=lambda decision: -decision.number):
+        if decision.kind == "undo" and decision.number not in undos:
+            undos[int(decision.undoes or 0)] = decision.number
+    return undos
 
 
 class FaceFinder:
-    """Today's face for a named one."""
+    """Finds today's face at the location that a decision names."""
 
     def __init__(self, faces: Iterable[Face]) -> None:
         self._of_photo: dict[str, list[Face]] = defaultdict(list)
         for face in faces:
             self._of_photo[face.photo_id].append(face)
 
-    def find(self, named: FaceLocation) -> tuple[Face | None, str]:
-        """The face with the largest overlap, and ''; or the one that was dropped, or None, and why there is none."""
-        found = [(measure_overlap(face.box, named.box), face) for face in self._of_photo.get(named.photo_id, ())]
-        near = [(share, face) for share, face in found if share >= MIN_OVERLAP]
+    def find(self, location: FaceLocation) -> tuple[Face | None, str]:
+        """Returns the face with the largest overlap, and why it cannot be used: '' if it can be used.
+
+        A face that cannot be used was dropped. Without a face at the location, returns None and the cause.
+        """
+        overlaps = [
+            (measure_overlap(face.box, location.box), face) for face in self._of_photo.get(location.photo_id, ())
+        ]
+        near = [(overlap, face) for overlap, face in overlaps if overlap >= MIN_OVERLAP]
         if not near:
-            return None, "no face lies there now" if found else "its photo is not there"
-        usable = [(share, face) for share, face in near if face.status == "ok" or face.duplicate_of is not None]
+            return None, "no face is there now" if overlaps else "its photo is not there"
+        # a near-duplicate is in use through the face that stands for it
+        usable = [(overlap, face) for overlap, face in near if face.status == "ok" or face.duplicate_of is not None]
         _, best = min(usable or near, key=lambda item: (-item[0], item[1].face_id))
         return best, "" if usable else f"dropped, {best.reason}"
 
 
-def measure_overlap(one: Sequence[float], other: Sequence[float]) -> float:
-    """Intersection over union of two boxes, 0 to 1."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    areas = sum(max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0) for box in (one, other))
-    return shared / (areas - shared) if areas > shared else 0.0
+def measure_overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    """Returns the intersection over union of two boxes x0, y0, x1, y1, from 0 to 1."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    intersection = max(width, 0.0) * max(height, 0.0)
+    areas = sum(max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0) for box in (a, b))
+    return intersection / (areas - intersection) if areas > intersection else 0.0
 
 
-def find_unused_faces(act: Decision, finder: FaceFinder) -> list[tuple[FaceLocation, str]]:
-    """The faces of an act that are not in use today, each once, and why; what a drop has dropped is in place."""
-    found: dict[tuple[str, tuple[float, ...]], tuple[FaceLocation, str]] = {}
-    for named in (named for part in act.parts for named in part):
-        face, why = finder.find(named)
-        if why and not (act.kind == "drop" and face is not None and face.reason == DROPPED_BY_DECISION):
-            found.setdefault((named.photo_id, named.box), (named, why))
-    return list(found.values())
+def find_unused_faces(decision: Decision, finder: FaceFinder) -> list[tuple[FaceLocation, str]]:
+    """Returns each face of a decision that is not in use today, once, with the cause.
+
+    A face that this decision itself dropped is not among them.
+    """
+    unused: dict[tuple[str, tuple[float, ...]], tuple[FaceLocation, str]] = {}
+    for location in (location for part in decision.parts for location in part):
+        face, cause = finder.find(location)
+        dropped_here = decision.kind == "drop" and face is not None and face.reason == DROPPED_BY_DECISION
+        if cause and not dropped_here:
+            unused.setdefault((location.photo_id, location.box), (location, cause))
+    return list(unused.values())

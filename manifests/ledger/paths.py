@@ -1,20 +1,20 @@
-"""Where the files of a dataset lie."""
+"""The paths of the files of a dataset."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 LEDGER_NAME = "manifest.duckdb"
-PARTS = ("faces", "embeddings", "lq", "versions")  # a dataset's folders, each file of which has a row
-PENDING_NAME = "purge.pending"  # what a purge that has begun must finish
-MAX_SEED = 2**63 - 1  # the ledger keeps seeds as BIGINT
+PARTS = ("faces", "embeddings", "lq", "versions")  # folders of a dataset; every file in them has a row in the ledger
+PENDING_NAME = "purge.pending"  # the list of what an unfinished purge must still remove
+MAX_SEED = 2**63 - 1  # the largest seed; a BIGINT column of the ledger holds it
 
 
 def crop_path(dataset: Path, face_id: str) -> Path:
-    """Where the 512 px crop of a face lies."""
+    """Returns the path of the 512 px crop of a face."""
     return dataset / "faces" / face_id[:2] / f"{face_id}.png"
 
 
 def shard_path(dataset: Path, shard: str) -> Path:
-    """Where a shard of embeddings lies; its name is the sha256 of the file."""
+    """Returns the path of a shard of embeddings. The name of a shard is the sha256 of the file."""
     return dataset / "embeddings" / f"{shard}.npy"

@@ -1,4 +1,4 @@
-"""The ledger's rows as frozen dataclasses, field for field the columns of schema.sql, which says what they mean."""
+"""The rows of the ledger as frozen dataclasses. Their fields are the columns of schema.sql, which explains them."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ Record = (
     | TrainingImage
 )
 
-# record class -> (table, key columns)
+# class of the records -> (table, columns of its key)
 TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     File: ("files", ("uri",)),
     Photo: ("photos", ("photo_id",)),
@@ -225,7 +225,7 @@ TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     TrainingImage: ("training_images", ("iteration", "round", "face_id")),
 }
 
-# every table and the columns that order it
+# table -> the columns that order its rows
 KEYS: dict[str, tuple[str, ...]] = {
     **dict(TABLES.values()),
     "stages": ("stage", "unit", "config_hash"),

@@ -19,6 +19,7 @@ import numpy as np
 from manifests.ledger.cleaned_targets import find_version_files
 from manifests.ledger.ledger import Deletion, DetailUpdate, Ledger
 from manifests.ledger.paths import PARTS, crop_path, shard_path
+from manifests.ledger.queries import read_faces_with_reason, read_units
 from manifests.ledger.records import Face, Identity, Membership, Pair, Record, Split
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import ARRAY_ERRORS, remove_temporary_files, sha256_bytes, write_atomically
@@ -31,9 +32,8 @@ FACE_TABLES = ("memberships", "splits", "degradations", "versions", "training_im
 _BATCH = 64  # faces per completion mark of a frozen set, as in degrade/frozen/dataset_sets.py
 
 # the faces that are dropped for one of these reasons, and still have an embedding or a row in one of FACE_TABLES
-_DROPPED = f"SELECT face_id FROM faces WHERE reason IN {ERASURE_REASONS}"
 _DROPPED_WITH_REMAINS = (
-    f"{_DROPPED} AND (shard IS NOT NULL"
+    f"SELECT face_id FROM faces WHERE reason IN {ERASURE_REASONS} AND (shard IS NOT NULL"
     + "".join(f" OR face_id IN (SELECT face_id FROM {table})" for table in FACE_TABLES)
     + ")"
 )
@@ -118,18 +118,18 @@ def _rewrite_shards(ledger: Ledger, removed: set[str], erasure: Erasure) -> None
 
 def _shrink_sets(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
     """Plan shorter lists of faces for the frozen sets: a set records its faces when `likeness degrade` begins it."""
-    stages = ledger.query("SELECT unit, config_hash, detail FROM stages WHERE stage = 'degrade' ORDER BY unit").rows()
+    units = read_units(ledger, "degrade")
     frozen = dict(ledger.query("SELECT lq_set, count(*) FROM degradations GROUP BY 1").iter_rows())
-    for unit, config_hash, detail in stages:
-        faces = json.loads(detail).get("faces", []) if detail else []
+    for _, unit, config_hash, detail in units:
+        faces = detail.get("faces", [])
         rest = [face for face in faces if face not in removed]
         if len(rest) == len(faces):
             continue
         # completion marks of the set's batches, and the hashes of theta.jsonl, card and README; `degrade` records the
         # hashes again
-        marks = [other for other, *_ in stages if other.startswith(f"{unit}/")]
+        marks = [other for _, other, *_ in units if other.startswith(f"{unit}/")]
         if rest:
-            erasure.details.append(("degrade", unit, config_hash, {**json.loads(detail), "faces": rest}))
+            erasure.details.append(("degrade", unit, config_hash, {**detail, "faces": rest}))
             # a removed face shifts the later faces into other batches: of an unfinished set, no mark is valid any more
             finished = len(faces) == frozen.get(unit, 0)
             marks = marks[-(-len(rest) // _BATCH) :] if finished else marks
@@ -160,11 +160,11 @@ def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterabl
 
 def erase_dropped_faces(ledger: Ledger) -> None:
     """Erase the remains of faces that were dropped for one of ERASURE_REASONS. Without remains, nothing is written."""
-    dropped = set(ledger.query(_DROPPED)["face_id"])
+    dropped = read_faces_with_reason(ledger, ERASURE_REASONS)
     if len(ledger.query(_DROPPED_WITH_REMAINS)):
-        erase_faces(ledger, [face for face in ledger.read_rows(Face) if face.face_id in dropped], "erase")
+        erase_faces(ledger, dropped, "erase")
     elif dropped:
-        remove_files(ledger, dropped)
+        remove_files(ledger, [face.face_id for face in dropped])
 
 
 def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from manifests.ledger.decision_log import MIN_OVERLAP, measure_overlap
 from manifests.ledger.ledger import Ledger
+from manifests.ledger.queries import read_faces_with_reason, read_recognizers
 from manifests.ledger.records import KeptOutMark
 from manifests.privacy.erase import OPTED_OUT
 from manifests.privacy.keys import compute_mark, hide_uri, read_key
@@ -55,16 +56,13 @@ def read_kept_out_list(ledger: Ledger, recognizer: str | None = None, same_perso
     `recognizer` is the sha256 of a recognizer's file: only examples that this recognizer embedded are in the list.
     The threshold is the threshold of the last grouping, or `same_person` if no grouping ran yet.
     """
-    if not ledger.has_table("kept_out"):
-        return NOBODY_KEPT_OUT
     rows = ledger.read_rows(KeptOutMark)
     photos = {row.mark: row.reason for row in rows if row.kind == "photo"}
     examples = [row.embedding for row in rows if row.embedding is not None and row.recognizer == recognizer]
     threshold = float(ledger.read_detail("group").get("threshold", same_person))
-    dropped = ledger.query("SELECT photo_id, box FROM faces WHERE reason = ? ORDER BY face_id", OPTED_OUT)
     boxes: dict[str, list[Sequence[float]]] = {}
-    for photo, box in dropped.iter_rows():
-        boxes.setdefault(photo, []).append(box)
+    for face in read_faces_with_reason(ledger, [OPTED_OUT]):
+        boxes.setdefault(face.photo_id, []).append(face.box)
     key = read_key(ledger) if rows else b""
     return KeptOutList(key, photos, np.array(examples, np.float32) if examples else None, threshold, boxes)
 
@@ -72,8 +70,8 @@ def read_kept_out_list(ledger: Ledger, recognizer: str | None = None, same_perso
 def open_kept_out_list(dataset: Path) -> KeptOutList:
     """Returns the list of the dataset in this folder, with the examples of the dataset's own recognizer."""
     with Ledger.open(dataset) as ledger:
-        hashes = ledger.query("SELECT sha256 FROM models WHERE role = 'recognizer'")["sha256"]
-        return read_kept_out_list(ledger, str(hashes[0]) if len(hashes) == 1 else None)
+        recognizers = read_recognizers(ledger)
+        return read_kept_out_list(ledger, recognizers[0].sha256 if len(recognizers) == 1 else None)
 
 
 def find_kept_out_reason(ledger: Ledger, photo: str) -> str | None:
@@ -83,8 +81,6 @@ def find_kept_out_reason(ledger: Ledger, photo: str) -> str | None:
     if Path(photo).is_file():
         marks.append(compute_mark(key, "photo", sha256_bytes(Path(photo).read_bytes())))
     for table, column in (("files", "uri"), ("kept_out", "mark")):
-        if not ledger.has_table(table):
-            continue
         reasons = ledger.query(f"SELECT reason FROM {table} WHERE list_contains(?, {column})", marks)["reason"]
         if len(reasons):
             return str(reasons[0])

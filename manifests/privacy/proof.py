@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME
+from manifests.ledger.queries import count_mentions
 
 _HEAD = 8  # bytes at the beginning of a needle that are compared first; shorter needles are not searched for
 _CHUNK = 1 << 22  # bytes that are read and searched at a time
@@ -188,5 +189,5 @@ def _search_ledger(dataset: Path, traces: Traces) -> tuple[int, list[str]]:
     if not (dataset / LEDGER_NAME).is_file():
         return 0, []
     texts = [*traces.photos, *traces.faces, *traces.people, *traces.uris]
-    with Ledger.open(dataset, finishing=True) as ledger:
-        return ledger.count_rows_with(texts)
+    with Ledger.open(dataset, during_purge=True) as ledger:
+        return count_mentions(ledger, texts)

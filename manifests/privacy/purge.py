@@ -22,9 +22,11 @@ from typing import Any
 
 from manifests.card import write_card
 from manifests.errors import LedgerError
+from manifests.ledger.connection import rewrite_ledger
 from manifests.ledger.decision_log import encode_faces, parse_decision
-from manifests.ledger.ledger import Deletion, DetailUpdate, Ledger, rewrite_ledger, utc_now
+from manifests.ledger.ledger import Deletion, DetailUpdate, Ledger, utc_now
 from manifests.ledger.paths import PENDING_NAME
+from manifests.ledger.queries import read_units
 from manifests.ledger.records import DecisionRow, File, KeptOutMark, Label, ListEntry, Purge, Record
 from manifests.privacy.erase import plan_erasure, remove_files
 from manifests.privacy.keys import compute_mark, ensure_key, hide_uri, read_key
@@ -70,7 +72,7 @@ def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _:
     Likeness did not make; the purge stays unfinished until that file is gone.
     """
     # journal and rows
-    with Ledger.open(dataset, write=True, finishing=True) as ledger:
+    with Ledger.open(dataset, write=True, during_purge=True) as ledger:
         ensure_key(ledger)
         write_atomically(dataset / PENDING_NAME, json.dumps(asdict(plan)).encode())
         (dataset / PENDING_NAME).chmod(0o600)
@@ -84,7 +86,7 @@ def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _:
         run_counts["reports"] += 1
     remove_temporary_files(dataset)
     # ledger
-    write_card(dataset, finishing=True)
+    write_card(dataset, during_purge=True)
     rewrite_ledger(dataset)
     # proof
     say("Searching for traces that might be left.")
@@ -99,7 +101,7 @@ def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _:
     counts |= {"people": len(plan.people), "low-quality images": plan.lq_images, "targets": plan.targets, **run_counts}
     counts |= {"kept out": len(plan.kept_out), "checkpoints trained on them": len(plan.checkpoints)}
     removed = {noun: count for noun, count in counts.items() if count}
-    with Ledger.open(dataset, write=True, finishing=True) as ledger:
+    with Ledger.open(dataset, write=True, during_purge=True) as ledger:
         number = 1 + max((row.purge_id for row in ledger.read_rows(Purge)), default=0)
         if plan.photos:
             ledger.record("purge", str(number), {}, [Purge(number, utc_now(), json.dumps(removed, sort_keys=True))])
@@ -173,9 +175,7 @@ def _remove_names_from_details(ledger: Ledger, plan: PurgePlan) -> list[DetailUp
     names = {long_id[:12] for long_id in (*plan.photos, *plan.faces)} | {*plan.people, *plan.uris}
     names |= {display_path(uri).name for uri in plan.uris} | ({row.label for row in labels} - other_labels)
     changes: list[DetailUpdate] = []
-    rows = ledger.query("SELECT stage, unit, config_hash, detail FROM stages WHERE stage IN ('label', 'group')").rows()
-    for stage, unit, config_hash, detail in rows:
-        before = json.loads(detail) if detail else {}
+    for stage, unit, config_hash, before in read_units(ledger, "label", "group"):
         after = {
             key: _remove_entries(value, names) if key in _NAMING_DETAILS else value for key, value in before.items()
         }

@@ -54,7 +54,7 @@ def test_by_the_beginning_of_the_id_of_a_person(made):
     person = explain_photo(dataset, "person1/2.png")[1][0]["faces"][0]["identity_id"]
     found = explain_photo(dataset, person[:8])[1]
     assert {path_of(row["uri"]).parent.name for row in found} == {"person1"} and len(found) == 3
-    with pytest.raises(BadInput, match=r"Of an id, give 6 characters or more\."):
+    with pytest.raises(BadInput, match=r"Give at least 6 characters of an id\."):
         explain_photo(dataset, person[:3])
 
 
@@ -86,7 +86,7 @@ def test_names_labels_and_decisions_are_told(tmp_path, monkeypatch):
     assert lines[2].endswith("; decisions 1 (rename), 3 (lock)")
     assert found[0]["label"] == "person0" and found[0]["faces"][0]["decisions"] == [(1, "rename"), (3, "lock")]
     assert explain_photo(dataset, "person1/0.png")[0][2].endswith(": dropped, decided; decision 2 (drop)")
-    with pytest.raises(BadInput, match="no identity p-000000 now: it was never there, or is no more"):
+    with pytest.raises(BadInput, match="no identity p-000000 now: the id never existed, or it ended"):
         explain_photo(dataset, "p-000000")
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from degrade.sampling import make_generator
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
+from manifests.ledger.queries import read_set_detail, read_set_hashes
 from manifests.runtime.files import sha256_bytes
 
 
@@ -34,9 +35,8 @@ def draw_references(
     The draw of a stranger follows from people's smallest faces and not from their ids, which are each dataset's own;
     with `by_face` people are named so, too.
     """
-    frozen = dict(ledger.query("SELECT face_id, sha256 FROM degradations WHERE lq_set = ?", name).iter_rows())
-    begun = ledger.query("SELECT detail FROM stages WHERE stage = 'degrade' AND unit = ?", name)
-    if len(begun) and len(json.loads(begun["detail"][0])["faces"]) != len(frozen):
+    frozen, detail = read_set_hashes(ledger, name), read_set_detail(ledger, name)
+    if detail is not None and len(detail["faces"]) != len(frozen):
         raise BadInput(f"The set {name} is not finished: run the same `likeness degrade` command again.")
     found = ledger.query(
         """SELECT d.face_id, s.identity_id, list(r.face_id ORDER BY r.face_id) AS refs

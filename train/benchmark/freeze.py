@@ -17,6 +17,8 @@ from degrade.sampling import check_seed
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
+from manifests.ledger.queries import read_recognizer, read_set_detail
+from manifests.ledger.records import Degradation, Model
 from manifests.runtime.files import LOCK, find_blocking_file, lock_folder, remove_temporary_files, write_atomically
 from manifests.runtime.images import UndecodableImage, decode
 from manifests.runtime.progress import Progress
@@ -39,7 +41,6 @@ from train.benchmark.frozen_benchmark import (
     hash_benchmark,
     hash_picture,
     is_benchmark,
-    read_recognizer,
 )
 from train.benchmark.leaks import Leaks, Rules, find_leaks, read_faces, read_policy, read_rules
 from train.evaluation.cases import read_png
@@ -124,8 +125,8 @@ def freeze(
         "kind": KIND,
         "version": VERSION,
         "benchmark": hash_benchmark(lines[CASES], lines[FACES]),
-        "set": {"name": source.name, **{key: first[key] for key in ("preset", "seed")}},
-        "size": first["size"],
+        "set": {"name": source.name, "preset": first.preset, "seed": first.seed},
+        "size": first.size,
         "engine": source.engine,
         "split": split,
         "policy": source.policy,
@@ -133,7 +134,7 @@ def freeze(
         "seed": seed,
         **counts,
         "faces": dict(sorted(Counter(line.split for line in faces).items())),
-        "recognizer": source.recognizer,
+        "recognizer": {"sha256": source.recognizer.sha256, "dim": source.recognizer.dim},
         "thresholds": _thresholds(source.rules),
         "leaks": leaks.counts,
         "likeness": code_version(),
@@ -179,13 +180,13 @@ class _Source:
 
     dataset: Path
     name: str  # of the frozen set
-    degraded: dict[str, dict[str, Any]]  # face -> its row of `degradations`
+    degraded: dict[str, Degradation]  # by face id
     drawn: list[CaseFaces]
     faces: list[FaceLine]
     vectors: np.ndarray  # float32 (n, d), rows aligned with `faces`
     rules: Rules
     policy: str
-    recognizer: dict[str, Any]
+    recognizer: Model
     engine: str
 
 
@@ -196,20 +197,19 @@ def _read(dataset: Path, lq_set: str | None, split: str, references: int, seed: 
         _, drawn = draw_references(ledger, name, references, seed, by_face=True)
         if not drawn:
             raise BadInput(f"No face of the set {name} has a reference: nothing can be frozen.")
-        rows = ledger.query("SELECT * FROM degradations WHERE lq_set = ? ORDER BY face_id", name)
-        begun = ledger.query("SELECT detail FROM stages WHERE stage = 'degrade' AND unit = ?", name)
+        detail = read_set_detail(ledger, name) or {}
         faces = read_faces(ledger)
         return _Source(
             dataset,
             name,
-            {row["face_id"]: row for row in rows.iter_rows(named=True)},
+            {row.face_id: row for row in ledger.read_rows(Degradation, "lq_set = ?", name)},
             drawn,
             [replace(line, person=people.get(line.person, line.person)) for line in faces],
             ledger.read_embeddings([line.face for line in faces])[1],
             read_rules(ledger),
             read_policy(ledger),
             read_recognizer(ledger),
-            json.loads(begun["detail"][0]).get("engine", "exact") if len(begun) else "exact",
+            detail.get("engine", "exact"),
         )
 
 
@@ -276,8 +276,8 @@ def _case(source: _Source, drawn: CaseFaces, picture_of: dict[str, str]) -> Case
         drawn.face_id,
         drawn.identity_id,
         picture_of[drawn.face_id],
-        hash_picture(read_png(_lq_file(source, drawn.face_id), row["sha256"])),
-        json.loads(row["theta"]),
+        hash_picture(read_png(_lq_file(source, drawn.face_id), row.sha256)),
+        json.loads(row.theta),
         tuple(picture_of[ref] for ref in drawn.references),
         tuple(picture_of[ref] for ref in drawn.wrong),
         drawn.wrong_identity_id,

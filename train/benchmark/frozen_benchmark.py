@@ -30,6 +30,7 @@ from degrade.theta import check_theta
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
+from manifests.ledger.queries import read_recognizer
 from manifests.runtime.files import ARRAY_ERRORS, sha256_bytes
 from manifests.runtime.images import UndecodableImage, decode
 
@@ -236,19 +237,11 @@ def read_embeddings(found: Benchmark, photos: Path | None) -> tuple[list[str], n
 
 def check_recognizer(found: Benchmark, ledger: Ledger) -> None:
     """Raise BadInput where the dataset's embeddings are of another recognizer than the benchmark's."""
-    if read_recognizer(ledger)["sha256"] != found.card["recognizer"]["sha256"]:
+    if read_recognizer(ledger).sha256 != found.card["recognizer"]["sha256"]:
         raise BadInput(
             f"The embeddings of {ledger.dataset} are of another recognizer than those of {found.folder}: curate the "
             "photos with the same face models (--faces)."
         )
-
-
-def read_recognizer(ledger: Ledger) -> dict[str, Any]:
-    """sha256 and dim of the dataset's recognizer. Raises LedgerBroken where the ledger names none, or several."""
-    rows = ledger.query("SELECT sha256, dim FROM models WHERE role = 'recognizer' ORDER BY ALL").rows(named=True)
-    if len(rows) != 1:
-        raise LedgerBroken(f"The ledger of {ledger.dataset} names {len(rows)} recognizers, not one: curate again.")
-    return rows[0]
 
 
 def _crop(found: Benchmark, picture: str, face: str, photos: Path | None) -> Path:

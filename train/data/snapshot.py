@@ -315,10 +315,10 @@ def _in_crop(landmarks5: list[float], size: int) -> list[float]:
 
 
 def _recorded_recognizer(ledger: Ledger) -> dict[str, Any]:
-    found = ledger.query("SELECT spec, sha256, licence FROM models WHERE role = 'recognizer'").rows(named=True)
-    if len(found) != 1:
-        raise LedgerBroken(f"The ledger names {len(found)} recognizers where it should name one: curate again.")
-    return found[0]
+    from manifests.ledger.queries import read_recognizer
+
+    recognizer = read_recognizer(ledger)
+    return {"spec": recognizer.spec, "sha256": recognizer.sha256, "licence": recognizer.licence}
 
 
 def _write(

@@ -13,6 +13,7 @@ from degrade.operations.pixels import shrink
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
+from manifests.ledger.queries import read_set_sizes
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.png_files import decode_own_png
 from train.benchmark.draw_references import CaseFaces, draw_references
@@ -77,7 +78,7 @@ def read_frozen_set(
         drawn = {ref for case in chosen for ref in (*case.references, *case.wrong)}
         wanted = sorted(drawn.union(*(faces for kinds in others.values() for faces in kinds.values())))
         vector = dict(zip(*ledger.read_embeddings(wanted), strict=True))
-        name_size = size or int(ledger.query("SELECT any_value(size) FROM degradations WHERE lq_set = ?", name).item())
+        name_size = size or read_set_sizes(ledger)[name]
     if not chosen:
         raise BadInput(f"No face of the set {name} has a reference: nothing can be measured.")
     shown = {*wanted, *(case.face_id for case in chosen)}
@@ -162,7 +163,7 @@ def _harder(ledger: Ledger, chosen: Sequence[CaseFaces], count: int) -> dict[str
 
 
 def _choose_set(ledger: Ledger, wanted: str | None, size: int | None) -> str:
-    sets = dict(ledger.query("SELECT DISTINCT lq_set, size FROM degradations").iter_rows())
+    sets = read_set_sizes(ledger)
     if wanted is not None:
         if wanted not in sets:
             raise BadInput(f"There is no frozen set {wanted}; there are: {', '.join(sorted(sets)) or 'none'}.")

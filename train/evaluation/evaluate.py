@@ -16,6 +16,7 @@ from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
+from manifests.ledger.queries import read_recognizers
 from manifests.runtime.files import remove_temporary_files, write_atomically
 from manifests.runtime.progress import Progress
 from manifests.runtime.untrusted_images import open_reader
@@ -358,10 +359,10 @@ def _recorded(dataset: Path) -> tuple[str, str]:
         recognizer = load_benchmark(dataset).card["recognizer"]
         return "auto", str(recognizer["sha256"])
     with Ledger.open(dataset) as ledger:
-        found = ledger.query("SELECT spec, sha256 FROM models WHERE role = 'recognizer'").rows()
+        found = read_recognizers(ledger)
     if len(found) != 1:
         raise BadInput(f"The ledger of {dataset} names {len(found)} recognizers: say --judge.")
-    return str(found[0][0]), str(found[0][1])
+    return found[0].spec, found[0].sha256
 
 
 def write_result(stem: Path, result: dict[str, Any], rows: Sequence[Row]) -> None:

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from degrade.presets import find_preset
-from manifests.errors import BadInput
 from train.data import dataset as data
 from train.data.augment import check_augment
 from train.data.sampling import draw_theta
@@ -156,14 +155,10 @@ def _recognizer_of(source: Path, taken: Snapshot | None) -> tuple[dict[str, Any]
 
 def _embedding_dim(dataset: Path) -> int:
     from manifests.ledger.ledger import Ledger
+    from manifests.ledger.queries import read_recognizer
 
     with Ledger.open(Path(dataset)) as ledger:
-        found = ledger.query("SELECT dim FROM models WHERE role = 'recognizer'").rows()
-    if len(found) != 1:
-        raise BadInput(
-            f"The ledger of {dataset} names {len(found)} recognizers where it should name one: curate again."
-        )
-    return int(found[0][0])
+        return int(read_recognizer(ledger).dim or 0)
 
 
 def _random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch:

@@ -23,9 +23,10 @@ from typing import Any
 
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
-from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
+from manifests.errors import BadInput, ModelUnavailable
 from manifests.ledger.cleaned_targets import VERSIONS_FOLDER, find_stray_versions, select_best_versions, version_path
 from manifests.ledger.ledger import Ledger
+from manifests.ledger.queries import read_recognizer
 from manifests.ledger.records import CleanedVersion, TrainingImage
 from manifests.runtime.files import (
     find_blocking_file,
@@ -205,13 +206,9 @@ def check(rounds: int, options: IterationOptions, out: Path) -> None:
 
 def _models(dataset: Path, spec: str | None) -> FaceModels:
     with Ledger.open(dataset) as ledger:
-        found = ledger.query("SELECT spec, sha256 FROM models WHERE role = 'recognizer'").rows(named=True)
-    if len(found) != 1:
-        raise LedgerBroken(
-            f"The ledger of {dataset} names {len(found)} recognizers where it should name one: curate again."
-        )
-    models = load_faces(spec or found[0]["spec"])
-    if models.recognizer_sha256() != found[0]["sha256"]:
+        recognizer = read_recognizer(ledger)
+    models = load_faces(spec or recognizer.spec)
+    if models.recognizer_sha256() != recognizer.sha256:
         raise ModelUnavailable(
             f"{models.spec} is not the recognizer that {dataset} was made with: say where that one lies with --faces."
         )

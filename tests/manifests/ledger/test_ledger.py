@@ -191,7 +191,7 @@ def test_an_exception_in_the_middle_leaves_rows_and_mark_unwritten(tmp_path, mon
 
 def test_a_row_the_schema_refuses_is_one_sentence_and_writes_nothing(tmp_path):
     with Ledger.open(tmp_path, write=True) as ledger:
-        with pytest.raises(LedgerError, match="Nothing of s was written"):
+        with pytest.raises(LedgerError, match="Nothing of the stage s was written"):
             ledger.record("s", "u", {}, [Identity("a"), File("file:///x", None, 1, 1, "failed")])
         assert ledger.read_rows(Identity) == [] and ledger.find_finished("s", {}) == set()
 

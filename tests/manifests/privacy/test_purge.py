@@ -196,7 +196,7 @@ def test_a_purge_that_is_stopped_anywhere_is_finished_by_the_same_command(own, m
         module, name = point.split(":")
         patch.setattr(f"manifests.privacy.{module}.{name}", dies)
         purge(own, plan)
-    with pytest.raises(LedgerError, match="finishes it"):
+    with pytest.raises(LedgerError, match="finish it with"):
         Ledger.open(own)
     begun = read_unfinished_plan(own)
     assert begun == plan
@@ -299,7 +299,7 @@ def test_two_datasets_of_the_same_photos_give_people_other_ids(tmp_path):
 
 def test_the_card_says_what_there_is_and_follows_a_purge(own):
     text = (own / CARD).read_text()
-    assert "| photos in use | 26 |" in text and "not told" in text and "## Models it depends on" in text
+    assert "| photos in use | 26 |" in text and "not stated" in text and "## Models" in text
     purge(own, plan_purge(own, [], ["person5/0.png"]))
     after = (own / CARD).read_text()
     assert "| photos in use | 25 |" in after and "photos, purged | 1" in after

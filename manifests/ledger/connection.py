@@ -1,0 +1,112 @@
+"""Opening and rewriting the ledger's DuckDB file; every error of DuckDB becomes one sentence for the user."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import duckdb
+
+from manifests.errors import BadInput, LedgerError, LedgerLocked, LedgerMissing
+from manifests.ledger.migrations import create_schema, read_version, refuse_newer
+from manifests.ledger.paths import LEDGER_NAME, PENDING_NAME
+from manifests.runtime.files import find_blocking_file
+
+
+def open_connection(dataset: Path, write: bool, during_purge: bool) -> duckdb.DuckDBPyConnection:
+    """Returns a connection to DATASET/manifest.duckdb. `Ledger.open` explains the parameters and the errors."""
+    path = dataset / LEDGER_NAME
+    if (file := find_blocking_file(dataset)) is not None:
+        kind = BadInput if write else LedgerMissing
+        raise kind(f"{file} is a file, but a dataset is a folder: name another folder.")
+    if not during_purge and (dataset / PENDING_NAME).exists():
+        raise LedgerError(
+            f"A purge of {dataset} was stopped before it was finished: finish it with "
+            f"`likeness manifest purge {dataset}`."
+        )
+    con = _connect(path, write)
+    try:
+        # a user's SELECT reads this ledger and no other file
+        con.execute("SET enable_external_access = false")
+        if write:
+            create_schema(con, str(path))
+        elif read_version(con) == 0:
+            raise LedgerError(f"{path} is not a Likeness ledger: name the folder of a dataset.")
+        else:
+            refuse_newer(read_version(con), str(path))
+    except duckdb.Error as error:
+        con.close()
+        raise LedgerError(f"{path} is not a Likeness ledger: {first_line(error)}") from None
+    except BaseException:
+        con.close()
+        raise
+    return con
+
+
+def _connect(path: Path, write: bool) -> duckdb.DuckDBPyConnection:
+    """Returns a connection to a DuckDB file. With `write` a file that does not exist is made."""
+    try:
+        if not write and not path.exists():
+            raise LedgerMissing(
+                f"{path.parent} holds no {LEDGER_NAME}: make a dataset with "
+                f"`likeness curate PHOTOS --out {path.parent}`."
+            )
+        if path.exists() and not path.is_file():
+            raise LedgerError(f"{path} is not a file: name another folder.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return duckdb.connect(str(path), read_only=not write)
+    except OSError as error:
+        raise LedgerError(f"Cannot open {path}: {error.strerror or error}.") from None
+    except (duckdb.IOException, duckdb.ConnectionException) as error:
+        # DuckDB has one class of error for a lock and for a file it cannot read; only the text differs
+        text = str(error)
+        if "Could not set lock" in text or "different configuration" in text:
+            raise LedgerLocked(
+                f"Another process is using {path}: wait until it has finished, then run the same command again."
+            ) from None
+        if cause := next((cause for cause in ("Read-only file system", "Permission denied") if cause in text), None):
+            raise LedgerError(
+                f"{path} cannot be {'written' if write else 'read'} ({cause}): change the permissions of the file and "
+                "its folder, or copy the dataset to another place."
+            ) from None
+        raise LedgerError(f"{path} cannot be opened as a ledger: {first_line(error)}") from None
+    except duckdb.Error as error:
+        raise LedgerError(f"{path} cannot be opened: {first_line(error)}") from None
+
+
+def rewrite_ledger(dataset: Path) -> None:
+    """Copy all rows into a new file and rename the new file over the ledger, so that deleted rows leave the disk.
+
+    A DuckDB file keeps the bytes of deleted rows. No other process can write to the ledger meanwhile.
+    Raises LedgerError, and leaves the old ledger in place, if the copy fails.
+    """
+    path = Path(dataset) / LEDGER_NAME
+    fresh = path.with_name(f".{LEDGER_NAME}.rewritten.tmp")
+    try:
+        for leftover in (fresh, Path(f"{fresh}.wal")):
+            leftover.unlink(missing_ok=True)
+        with duckdb.connect(str(path)) as con:
+            con.execute("CHECKPOINT")
+            (name,) = con.sql("SELECT current_database()").fetchall()[0]
+            con.execute("ATTACH '{}' AS rewritten".format(str(fresh).replace("'", "''")))
+            con.execute('COPY FROM DATABASE "{}" TO rewritten'.format(name.replace('"', '""')))
+            con.execute("DETACH rewritten")
+            with fresh.open("rb") as file:
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        Path(f"{path}.wal").unlink(missing_ok=True)
+    except duckdb.Error as error:
+        raise LedgerError(f"{path} could not be rewritten: {first_line(error)}") from None
+
+
+def is_interrupt(error: Exception) -> bool:
+    """Returns whether an error of DuckDB was caused by Ctrl-C.
+
+    Inside a statement DuckDB raises a RuntimeError. While DuckDB scans a table from Python, it quotes the interrupt.
+    """
+    return str(error) == "Query interrupted" or "failed: KeyboardInterrupt" in str(error)
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's text, or the name of its class if it has no text."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
