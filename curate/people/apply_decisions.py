@@ -69,7 +69,7 @@ def _together(labels: np.ndarray, blocks: _Members) -> np.ndarray:
 def _anchors(labels: np.ndarray, links: Links, blocks: _Members, before: Sequence[str | None]) -> np.ndarray:
     """int64 (n,): faces of one group with different anchors come apart; -1 goes where it is most alike."""
     n, block = len(labels), links.block
-    anchor = np.where(np.isin(block, sorted(links.anchored)), block, -1)
+    anchor = np.where(np.isin(block, sorted(links.exclusive)), block, -1)
     held: dict[int, set[str]] = {}  # group -> identities that its locked blocks had before
     for one in sorted(links.locked):
         rows = blocks.of(one)

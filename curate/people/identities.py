@@ -61,7 +61,7 @@ def make_identities(
 def _source(row: int, links: Links | None) -> str:
     if links is None:
         return "cluster"
-    return "review" if row in links.reviewed else "label" if row in links.labelled else "cluster"
+    return "review" if row in links.review_rows else "label" if row in links.labels else "cluster"
 
 
 def name_groups(labels: np.ndarray, links: Links, smallest: Mapping[int, str]) -> dict[int, str]:
@@ -69,7 +69,7 @@ def name_groups(labels: np.ndarray, links: Links, smallest: Mapping[int, str]) -
 
     `labels` int (n,) are the groups of the rows of `links`, `smallest` the smallest face id of each group.
     """
-    votes = Counter((int(labels[row]), label) for row, label in links.labelled.items())
+    votes = Counter((int(labels[row]), label) for row, label in links.labels.items())
     names: dict[int, str] = {}
     for (group, label), _ in sorted(votes.items(), key=lambda item: (-item[1], item[0][1])):
         names.setdefault(group, label)

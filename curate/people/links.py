@@ -1,22 +1,24 @@
-"""What follows today from what people decided about faces. Pure functions: acts in, links out.
+"""Resolves the recorded decisions of people into constraints on today's faces.
 
-A face of a decision is either named by the person who decided, or a witness: a face that a named identity held when the
-decision was made. Witnesses say which person was meant, also when the identity falls apart or grows later. What was
-named binds. A witness is released once a later split or move names it, so that one wrong face of a merged identity can
-be taken out without undoing the merge, and once the merge or move is undone that brought it to the others. All else
-that contradicts is refused, with the numbers of the decisions.
+A decision names faces in two ways. The person who decides names some faces directly. The other faces are witnesses:
+they belonged to an identity that the person named. Witnesses show which person a decision means, even if its identity
+is split or grows later.
+
+Faces named directly always bind. A witness is released from a decision in two cases. First, a later split or move names
+the face directly. One wrong face can thus leave a merged identity without an undo of the merge. Second, a merge or move
+that brought the witness into the identity is undone. All other contradictions raise BadInput with the numbers of the
+decisions. Nothing in this file reads or writes the ledger.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
+from curate.people.clustering.components import label_components
+from curate.people.contradictions import Link, describe_contradiction, describe_emptied, find_chain
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import (
     DROPPED_BY_DECISION,
@@ -28,253 +30,238 @@ from manifests.ledger.decision_log import (
 )
 from manifests.ledger.records import Face
 
-# faces of the other side that a face taken out is kept from inside the grouping; the rest is upheld after it (ours)
-SAMPLE = 32
+# At most this many cannot-links for each face that a decision separates from others (ours). `apply_decisions` separates
+# it from the rest after the grouping.
+MAX_CANNOT_LINKS = 32
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingFace:
     """A face that a decision names and that is not in use today."""
 
-    number: int
+    number: int  # of the decision
     face: FaceLocation
     why: str
 
 
 @dataclass(frozen=True)
 class Links:
-    """What decisions and labels say of n faces, by row number."""
+    """The constraints that decisions and labels put on n faces. Faces are row numbers."""
 
-    must: tuple[tuple[int, int], ...]  # one person: a star over each set, n - 1 links for n faces
-    cannot: tuple[tuple[int, int], ...]  # two persons: a sample; `apart` holds all
-    block: np.ndarray  # int64 (n,): rows that are said to be one person share a number
-    apart: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]  # no row of the first with any of the second
-    anchored: frozenset[int]  # blocks that may not share a group: locked ones, and those of labels
+    must: tuple[tuple[int, int], ...]  # pairs that are one person: n - 1 pairs for a set of n faces
+    cannot: tuple[tuple[int, int], ...]  # pairs that are two people: a sample, `apart` has all
+    block: np.ndarray  # int64 (n,): rows that `must` connects share a block number
+    apart: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]  # no row of the first set may join one of the second
+    exclusive: frozenset[int]  # blocks that may not share a group: locked blocks, and a block for each label
     locked: frozenset[int]  # blocks
-    reviewed: frozenset[int]  # rows that a decision holds in their place
-    labelled: Mapping[int, str]  # row -> label that is truth
-    names: tuple[tuple[tuple[int, ...], str], ...]  # rows and the name given to them, later ones win
-    missing: tuple[Missing, ...] = ()
+    review_rows: frozenset[int]  # rows whose identity comes from a decision
+    labels: Mapping[int, str]  # row -> label, if labels are truth
+    names: tuple[tuple[tuple[int, ...], str], ...]  # rows of a person and its name; later names win
+    missing: tuple[MissingFace, ...] = ()
     notices: tuple[str, ...] = ()
 
 
-def find_dropped_faces(acts: Iterable[Decision], faces: Sequence[Face]) -> set[str]:
-    """Face ids that drops in force name, each standing for its copies; `faces` hold today's near-duplicates.
+def find_dropped_faces(decisions: Iterable[Decision], faces: Sequence[Face]) -> set[str]:
+    """Returns the ids of the representatives that active drops name.
 
-    A face that was dropped by a decision earlier must come as ok or near-duplicate, so that it can be found.
+    `faces` have today's near-duplicates. A face that a decision dropped before must be given as ok or as a
+    near-duplicate, so that the drop can find it again.
     """
     finder = FaceFinder(faces)
-    found = (finder.find(named)[0] for act in select_active(acts) if act.kind == "drop" for named in act.parts[0])
-    return {face.duplicate_of or face.face_id for face in found if face is not None and _usable(face)}
-
-
-def _usable(face: Face) -> bool:
-    return face.status == "ok" or face.duplicate_of is not None
-
-
-@dataclass
-class _Resolved:
-    """An act's lists as rows of today, each with whether it is a witness."""
-
-    act: Decision
-    parts: list[dict[int, bool]]
-
-    def people(self) -> list[dict[int, bool]]:
-        """The lists that a merge or a move makes one person."""
-        return self.parts if self.act.kind == "merge" else self.parts[:2]
-
-    def rows(self, part: int, last_named: Mapping[int, int]) -> list[int]:
-        """The rows of a part without the witnesses that a later decision names."""
-        number = self.act.number
-        return sorted(
-            row for row, witness in self.parts[part].items() if not (witness and last_named.get(row, 0) > number)
-        )
-
-    def release(self, joined: _Resolved) -> None:
-        """Forget witnesses that were with the others only through `joined`, which has been taken back since.
-
-        What stays is what was named, or else the larger part.
-        """
-        for part in self.parts:
-            sides = [set(part) & set(side) for side in joined.people()]
-            if sum(map(bool, sides)) > 1:
-                stays = max(
-                    sides, key=lambda side: (any(not part[row] for row in side), len(side), -min(side, default=0))
-                )
-                for row in set().union(*sides) - stays:
-                    if part[row]:
-                        del part[row]
-
-
-def _resolve(act: Decision, finder: FaceFinder, row_of: Mapping[str, int]) -> tuple[_Resolved, list[Missing]]:
-    parts, missing = [], []
-    for faces in act.parts:
-        rows: dict[int, bool] = {}
-        for named in faces:
-            face, why = finder.find(named)
-            row = row_of.get(face.duplicate_of or face.face_id) if face is not None else None
-            if row is not None:
-                rows[row] = rows.get(row, True) and named.witness
-            elif not (act.kind == "drop" and face is not None and face.reason == DROPPED_BY_DECISION):
-                missing.append(Missing(act.number, named, why or "not in use"))
-        parts.append(rows)
-    return _Resolved(act, parts), missing
+    drops = [decision for decision in select_active(decisions) if decision.kind == "drop"]
+    named = (finder.find(location)[0] for drop in drops for location in drop.parts[0])
+    return {
+        face.representative
+        for face in named
+        if face is not None and (face.status == "ok" or face.duplicate_of is not None)
+    }
 
 
 def resolve_links(
-    acts: Sequence[Decision], faces: Sequence[Face], face_ids: Sequence[str], labels: Mapping[str, str] | None = None
+    decisions: Sequence[Decision],
+    faces: Sequence[Face],
+    face_ids: Sequence[str],
+    labels: Mapping[str, str] | None = None,
 ) -> Links:
-    """What holds among `face_ids`, the accepted faces in the order of their embeddings.
+    """Returns the constraints on the faces `face_ids`, the accepted faces in the order of their embeddings.
 
-    `faces` are all of the ledger, `acts` the whole log, `labels` face_id -> label where labels are truth. A decision
-    goes before a label: a face that a split or move names is no longer labelled. Near-duplicates act through the face
-    that stands for them. Raises BadInput for decisions that contradict each other, with their numbers.
+    `faces` are all faces of the ledger, and `decisions` is the whole log. `labels` maps face_id -> label, if labels are
+    truth. A decision takes precedence over a label: a face that a split or move names has no label. A near-duplicate
+    counts as its representative. Raises BadInput with the numbers of the decisions if decisions contradict each other.
     """
     row_of = {face: row for row, face in enumerate(face_ids)}
-    finder, notices = FaceFinder(faces), []
-    live = select_active(acts)
-    resolved: list[_Resolved] = []
-    missing: list[Missing] = []
-    for act in live:
-        one, gone = _resolve(act, finder, row_of)
-        resolved.append(one)
-        missing += gone
-    back = find_undos(acts)
-    for act in acts:
-        if act.kind in ("merge", "move") and act.number in back:
-            joined, _ = _resolve(act, finder, row_of)
-            for one in resolved:
-                if act.number < one.act.number < back[act.number]:
-                    one.release(joined)
+    active = select_active(decisions)
+    resolved, missing = _resolve_all(decisions, active, FaceFinder(faces), row_of)
     last_named: dict[int, int] = {}  # row -> the last split or move that names it
     for one in resolved:
-        if one.act.kind in ("split", "move"):
-            last_named.update((row, one.act.number) for row in one.parts[0])
-
-    must: list[tuple[int, int, int]] = []  # row, row, decision
-    apart: list[tuple[int, list[int], list[int]]] = []
-    locks: list[int] = []
-    reviewed: set[int] = set()
-    names = []
+        if one.decision.kind in ("split", "move"):
+            last_named.update((row, one.decision.number) for row in one.parts[0])
+    found = _Constraints()
     for one in resolved:
-        kind, number = one.act.kind, one.act.number
-        kept = [one.rows(part, last_named) for part in range(len(one.parts))]
-        if kind in ("merge", "move"):
-            together = kept if kind == "merge" else kept[:2]
-            for part, members in enumerate(together):
-                if one.parts[part] and not members:
-                    later = max(last_named[row] for row in one.parts[part])
-                    raise BadInput(_emptied(one.act, live, later, [face_ids[row] for row in sorted(one.parts[part])]))
-            if sum(map(bool, together)) > 1:
-                members = sorted({row for rows in together for row in rows})
-                must += [(members[0], row, number) for row in members[1:]]
-                reviewed.update(members if kind == "merge" else kept[0])
-        if kind in ("split", "move") and kept[0] and kept[-1]:
-            both = set(kept[0]) & set(kept[-1])
-            if both:
-                notices.append(f"Decision {number} splits faces that are now copies of one picture: no effect on them.")
-            apart.append((number, kept[0], [row for row in kept[-1] if row not in both]))
-            reviewed.update(kept[0])
-        if kind == "lock" and kept[0]:
-            must += [(kept[0][0], row, number) for row in kept[0][1:]]
-            locks.append(kept[0][0])
-            reviewed.update(kept[0])
-        if kind == "rename" and kept[0]:
-            names.append((tuple(sorted(one.parts[0])), str(one.act.name)))
-    labelled = {
+        _collect_constraints(one, found, active, last_named, face_ids)
+
+    # Faces of one label are one person: a link from the first face of the label to each other one.
+    row_labels = {
         row_of[face]: label
         for face, label in (labels or {}).items()
         if face in row_of and row_of[face] not in last_named
     }
     first_of: dict[str, int] = {}
-    for row in sorted(labelled):
-        first = first_of.setdefault(labelled[row], row)
+    for row in sorted(row_labels):
+        first = first_of.setdefault(row_labels[row], row)
         if first != row:
-            must.append((first, row, 0))
+            found.must.append((first, row, 0))
 
-    block = blocks(len(face_ids), [(a, b) for a, b, _ in must])
+    # Blocks of connected rows, int64 (n,). A separation inside a block is a contradiction. Otherwise a face of each
+    # separated block gets cannot-links to evenly spaced blocks of the other side.
+    pairs = np.array([(a, b) for a, b, _ in found.must], np.int64).reshape(-1, 2)
+    block = label_components(len(face_ids), pairs)
     cannot: set[tuple[int, int]] = set()
-    for number, out, rest in apart:
-        own = {int(block[row]): row for row in reversed(out)}
-        other = {int(block[row]): row for row in reversed(rest)}
+    for number, leaving, staying in found.apart:
+        own = {int(block[row]): row for row in reversed(leaving)}
+        other = {int(block[row]): row for row in reversed(staying)}
         for shared in sorted(set(own) & set(other)):
-            path = _path(must, own[shared], other[shared])
-            raise BadInput(_contradiction(number, live, path, labelled, face_ids))
+            chain = find_chain(found.must, own[shared], other[shared])
+            raise BadInput(describe_contradiction(number, active, chain, row_labels, face_ids))
         others = list(other.values())
-        sample = [others[i] for i in _spread(len(others), SAMPLE)]
+        sample = [others[place] for place in _space_evenly(len(others), MAX_CANNOT_LINKS)]
         cannot |= {(min(a, b), max(a, b)) for a in own.values() for b in sample}
-    locked = frozenset(int(block[row]) for row in locks)
+    locked = frozenset(int(block[row]) for row in found.locks)
     return Links(
-        must=tuple((a, b) for a, b, _ in must),
+        must=tuple((a, b) for a, b, _ in found.must),
         cannot=tuple(sorted(cannot)),
         block=block,
-        apart=tuple((tuple(out), tuple(rest)) for _, out, rest in apart),
-        anchored=locked | {int(block[row]) for row in first_of.values()},
+        apart=tuple((tuple(leaving), tuple(staying)) for _, leaving, staying in found.apart),
+        exclusive=locked | {int(block[row]) for row in first_of.values()},
         locked=locked,
-        reviewed=frozenset(reviewed),
-        labelled=labelled,
-        names=tuple(names),
+        review_rows=frozenset(found.review_rows),
+        labels=row_labels,
+        names=tuple(found.names),
         missing=tuple(missing),
-        notices=tuple(notices),
+        notices=tuple(found.notices),
     )
 
 
-def blocks(n: int, together: Sequence[tuple[int, int]]) -> np.ndarray:
-    """int64 (n,): rows that are linked, directly or through others, share a number."""
-    pairs = np.array(together, np.int64).reshape(-1, 2)
-    graph = coo_matrix((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+@dataclass
+class _Resolved:
+    """A decision whose faces are rows of today."""
+
+    decision: Decision
+    parts: list[dict[int, bool]]  # as the parts of the decision: row -> whether the face is only a witness
+
+    def get_joined_parts(self) -> list[dict[int, bool]]:
+        """Returns the parts that a merge or a move makes one person."""
+        return self.parts if self.decision.kind == "merge" else self.parts[:2]
+
+    def get_rows(self, part: int, last_named: Mapping[int, int]) -> list[int]:
+        """Returns the rows of a part, without the witnesses that a later split or move names."""
+        number = self.decision.number
+        return sorted(
+            row for row, witness in self.parts[part].items() if not (witness and last_named.get(row, 0) > number)
+        )
+
+    def release_witnesses(self, undone: _Resolved) -> None:
+        """Removes the witnesses that were in their part only because of a merge or move that is undone.
+
+        If a part holds faces of several sides of `undone`, one side stays: a side with a face named directly, or else
+        the largest side.
+        """
+        for part in self.parts:
+            sides = [set(part) & set(side) for side in undone.get_joined_parts()]
+            if sum(map(bool, sides)) > 1:
+                staying = max(
+                    sides, key=lambda side: (any(not part[row] for row in side), len(side), -min(side, default=0))
+                )
+                for row in set().union(*sides) - staying:
+                    if part[row]:
+                        del part[row]
 
 
-def _spread(n: int, most: int) -> list[int]:
-    """At most `most` of range(n), evenly spaced; rows are sorted by face id, so this is as good as drawn."""
-    return list(range(n)) if n <= most else [i * n // most for i in range(most)]
+def _resolve_all(
+    decisions: Sequence[Decision], active: Sequence[Decision], finder: FaceFinder, row_of: Mapping[str, int]
+) -> tuple[list[_Resolved], list[MissingFace]]:
+    """Returns the active decisions as rows, without released witnesses of undone decisions, and the missing faces."""
+    resolved: list[_Resolved] = []
+    missing: list[MissingFace] = []
+    for decision in active:
+        one, gone = _resolve(decision, finder, row_of)
+        resolved.append(one)
+        missing += gone
+    undo_of = find_undos(decisions)
+    for decision in decisions:
+        if decision.kind in ("merge", "move") and decision.number in undo_of:
+            undone, _ = _resolve(decision, finder, row_of)
+            for one in resolved:  # decisions made while the undone decision was active
+                if decision.number < one.decision.number < undo_of[decision.number]:
+                    one.release_witnesses(undone)
+    return resolved, missing
 
 
-def _path(must: Sequence[tuple[int, int, int]], start: int, end: int) -> list[tuple[int, int, int]]:
-    """The shortest chain of links from one row to another."""
-    near: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for a, b, number in must:
-        near[a].append((b, number))
-        near[b].append((a, number))
-    came: dict[int, tuple[int, int]] = {start: (start, 0)}
-    todo = deque([start])
-    while todo and end not in came:
-        here = todo.popleft()
-        for there, number in near[here]:
-            if there not in came:
-                came[there] = (here, number)
-                todo.append(there)
-    path = []
-    while end != start:
-        before, number = came[end]
-        path.append((before, end, number))
-        end = before
-    return path[::-1]
+def _resolve(decision: Decision, finder: FaceFinder, row_of: Mapping[str, int]) -> tuple[_Resolved, list[MissingFace]]:
+    """Returns the decision as rows, and the faces of it that are not in use."""
+    parts, missing = [], []
+    for locations in decision.parts:
+        rows: dict[int, bool] = {}
+        for location in locations:
+            face, why = finder.find(location)
+            row = row_of.get(face.representative) if face is not None else None
+            if row is not None:
+                rows[row] = rows.get(row, True) and location.witness
+            elif not (decision.kind == "drop" and face is not None and face.reason == DROPPED_BY_DECISION):
+                missing.append(MissingFace(decision.number, location, why or "not in use"))
+        parts.append(rows)
+    return _Resolved(decision, parts), missing
 
 
-def _contradiction(
-    number: int,
-    live: Sequence[Decision],
-    path: Sequence[tuple[int, int, int]],
-    labelled: Mapping[int, str],
+@dataclass
+class _Constraints:
+    """The constraints of the decisions so far, by row."""
+
+    must: list[Link] = field(default_factory=list)
+    apart: list[tuple[int, list[int], list[int]]] = field(default_factory=list)  # decision, rows leaving, rows staying
+    locks: list[int] = field(default_factory=list)  # a row of each locked set
+    review_rows: set[int] = field(default_factory=set)
+    names: list[tuple[tuple[int, ...], str]] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+
+def _collect_constraints(
+    one: _Resolved,
+    found: _Constraints,
+    active: Sequence[Decision],
+    last_named: Mapping[int, int],
     face_ids: Sequence[str],
-) -> str:
-    kinds = {act.number: act.kind for act in live}
-    one, other = face_ids[path[0][0]], face_ids[path[-1][1]]
-    said = [f"decision {step} ({kinds[step]})" for step in sorted({step for *_, step in path} - {0})]
-    said += [f"label {label}" for label in sorted({labelled[row] for row, _, step in path if step == 0})]
-    verb = "says" if len(said) == 1 else "say"
-    return (
-        f"Contradiction: {' and '.join(said)} {verb} that faces {one[:12]} and {other[:12]} are one person, decision "
-        f"{number} ({kinds[number]}) says that they are two: take one back with `likeness decide DATASET undo NUMBER`."
-    )
+) -> None:
+    """Adds the constraints of a decision to `found`. Raises BadInput if a later decision took all faces of a part."""
+    kind, number = one.decision.kind, one.decision.number
+    parts = [one.get_rows(part, last_named) for part in range(len(one.parts))]
+    if kind in ("merge", "move"):  # the sides of a merge, or the faces of a move and their new person, become one
+        joined = parts if kind == "merge" else parts[:2]
+        for part, rows in enumerate(joined):
+            if one.parts[part] and not rows:
+                later = max(last_named[row] for row in one.parts[part])
+                faces = [face_ids[row] for row in sorted(one.parts[part])]
+                raise BadInput(describe_emptied(one.decision, active, later, faces))
+        if sum(map(bool, joined)) > 1:
+            rows = sorted({row for part in joined for row in part})
+            found.must += [(rows[0], row, number) for row in rows[1:]]
+            found.review_rows.update(rows if kind == "merge" else parts[0])
+    if kind in ("split", "move") and parts[0] and parts[-1]:  # the faces leave the person of the last part
+        both = set(parts[0]) & set(parts[-1])
+        if both:
+            found.notices.append(
+                f"Decision {number} separates faces that are now copies of one picture. It has no effect on them."
+            )
+        found.apart.append((number, parts[0], [row for row in parts[-1] if row not in both]))
+        found.review_rows.update(parts[0])
+    if kind == "lock" and parts[0]:
+        found.must += [(parts[0][0], row, number) for row in parts[0][1:]]
+        found.locks.append(parts[0][0])
+        found.review_rows.update(parts[0])
+    if kind == "rename" and parts[0]:
+        found.names.append((tuple(sorted(one.parts[0])), str(one.decision.name)))
 
 
-def _emptied(act: Decision, live: Sequence[Decision], later: int, faces: Sequence[str]) -> str:
-    kinds = {one.number: one.kind for one in live}
-    shown = ", ".join(face[:12] for face in faces[:3]) + (f" and {len(faces) - 3} more" if len(faces) > 3 else "")
-    return (
-        f"Contradiction: decision {act.number} ({act.kind}) gives faces {shown} to a person, decision {later} "
-        f"({kinds[later]}) takes the last of them away: take one back with `likeness decide DATASET undo NUMBER`."
-    )
+def _space_evenly(n: int, count: int) -> list[int]:
+    """Returns at most `count` of range(n), evenly spaced. Rows are sorted by face id, so this is as good as random."""
+    return list(range(n)) if n <= count else [i * n // count for i in range(count)]

@@ -672,7 +672,7 @@ def test_a_contradiction_through_others_names_all_of_them():
 def test_labels_give_way_to_decisions_and_are_named_where_they_cannot():
     labels = {"0000": "A", "0001": "A", "0002": "B", "0003": "B"}
     found = links([Decision(1, "split", (named(0), named(1)))], 4, labels)
-    assert found.block[0] != found.block[1] and 0 not in found.labelled and found.labelled[1] == "A"
+    assert found.block[0] != found.block[1] and 0 not in found.labels and found.labels[1] == "A"
     acts = [Decision(1, "split", (named(4), named(1))), Decision(2, "merge", (named(4), named(0)))]
     acts[1] = Decision(2, "merge", (named(5), named(0)))
     acts.append(Decision(3, "merge", (named(4), named(5))))

@@ -77,7 +77,7 @@ def test_names_and_locks_stay_with_the_faces_they_were_given_to():
     together, _ = make_identities(list("abcde"), grouping(0, 0, 0, 0, 0), before, KEY, said)
     assert [row.name for row in together] == ["Bob"]
     labelled, members = make_identities(
-        list("abcde"), grouping(0, 0, 0, 0, 0), [], KEY, links(5, labelled={4: "B", 2: "A"})
+        list("abcde"), grouping(0, 0, 0, 0, 0), [], KEY, links(5, labels={4: "B", 2: "A"})
     )
     assert [row.name for row in labelled] == ["A"] and [m.source for m in members] == [
         "cluster", "cluster", "label", "cluster", "label",
