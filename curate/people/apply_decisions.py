@@ -1,5 +1,8 @@
-"""Decisions and labels upheld over any grouping: what the grouping was told, it keeps; what it could not know is done
-here."""
+"""Applies decisions and labels to a grouping, after the clustering.
+
+The clustering gets only links between faces. Some decisions cannot be expressed as links: a locked identity takes in no
+face of another identity, and a face leaves all faces of a large person. This file enforces them on any grouping.
+"""
 
 from __future__ import annotations
 
@@ -13,129 +16,159 @@ from curate.people.clustering.group_embeddings import Grouping
 from curate.people.links import Links
 
 
-def apply_decisions(vectors: np.ndarray, found: Grouping, links: Links, before: Sequence[str | None]) -> Grouping:
-    """The grouping with every decision and label kept, whatever made it.
+def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, before: Sequence[str | None]) -> Grouping:
+    """Returns the grouping changed so that every decision and label holds.
 
-    `vectors` float32 (n, d) unit rows; `before` holds the identity each face had in the run before, None for a face
-    that is new. Blocks come together; two labels, two locked identities never share a group; a face that belonged to
-    somebody else leaves a locked identity, one that never belonged to anybody may join it; faces that were split apart
-    are apart. A face without a say in it goes where it is most alike. Confidence and margin of groups that changed are
-    measured again, the margin against the groups it came apart from and the nearest one known before.
+    `vectors` are unit rows, float32 (n, d). `before` is the identity of each face in the previous run, or None for a
+    new face. The result has these properties:
+    - The faces of a block share a group.
+    - Two labels, or two locked identities, never share a group.
+    - A face that belonged to another identity leaves a locked identity. A new face may join it.
+    - Faces that a decision separates are in different groups.
+
+    A face without a constraint joins the nearest group. Confidence and margin are measured again for groups that
+    change. The margin then uses the groups that a group was separated from, and the nearest group known before.
     """
     if not len(vectors):
-        return found
-    blocks = _Members(links.block)
-    labels = _together(found.labels.astype(np.int64), blocks)
-    labels = _divided(vectors, labels, _anchors(labels, links, blocks, before), links.block)
-    fresh = int(labels.max()) + 1
-    for out, rest in links.apart:
-        others = set(labels[list(rest)].tolist())
-        torn: dict[int, set[int]] = {}  # group -> its blocks that leave it, together
-        for row in out:
-            if int(labels[row]) in others:
-                torn.setdefault(int(labels[row]), set()).add(int(links.block[row]))
-        for group in sorted(torn):
-            for block in torn[group]:
-                labels[blocks.of(block)] = fresh
-            fresh += 1
-    if (labels == found.labels).all():
-        return found
-    return _measured(vectors, found, labels)
+        return grouping
+    blocks = _RowsByNumber(links.block)
+    labels = _join_blocks(grouping.labels.astype(np.int64), blocks)
+    labels = _divide_groups(vectors, labels, _assign_owners(labels, links, blocks, before), links.block)
+
+    # Separated faces that still share a group with the other side leave it. They leave together as one new group, with
+    # their blocks.
+    new_label = int(labels.max()) + 1
+    for leaving, staying in links.apart:
+        staying_labels = set(labels[list(staying)].tolist())
+        blocks_leaving: dict[int, set[int]] = {}  # group -> its blocks that leave
+        for row in leaving:
+            if int(labels[row]) in staying_labels:
+                blocks_leaving.setdefault(int(labels[row]), set()).add(int(links.block[row]))
+        for group in sorted(blocks_leaving):
+            for block in blocks_leaving[group]:
+                labels[blocks.get_rows(block)] = new_label
+            new_label += 1
+    if (labels == grouping.labels).all():
+        return grouping
+    return _measure_again(vectors, grouping, labels)
 
 
-class _Members:
-    """The rows of each number, ascending, after one sort."""
+class _RowsByNumber:
+    """The rows of each number of an array, in ascending order, from a single sort."""
 
-    def __init__(self, number: np.ndarray) -> None:
-        """`number` int (n,), 0 or more."""
-        self._order = np.argsort(number, kind="stable")
-        self.count = np.bincount(number)
+    def __init__(self, numbers: np.ndarray) -> None:
+        """`numbers` are int (n,), 0 or more."""
+        self._order = np.argsort(numbers, kind="stable")
+        self.count = np.bincount(numbers)
         self._end = np.cumsum(self.count)
 
-    def of(self, number: int) -> np.ndarray:
+    def get_rows(self, number: int) -> np.ndarray:
         return self._order[self._end[number] - self.count[number] : self._end[number]]
 
 
-def _together(labels: np.ndarray, blocks: _Members) -> np.ndarray:
-    """Each block in the group that holds most of it."""
+def _join_blocks(labels: np.ndarray, blocks: _RowsByNumber) -> np.ndarray:
+    """Returns the labels after each block has moved into the group that holds most of its faces."""
     labels = labels.copy()
     for block in np.flatnonzero(blocks.count > 1).tolist():
-        rows = blocks.of(block)
+        rows = blocks.get_rows(block)
         if len(set(labels[rows].tolist())) > 1:
             labels[rows] = min(Counter(labels[rows].tolist()).items(), key=lambda item: (-item[1], item[0]))[0]
     return labels
 
 
-def _anchors(labels: np.ndarray, links: Links, blocks: _Members, before: Sequence[str | None]) -> np.ndarray:
-    """int64 (n,): faces of one group with different anchors come apart; -1 goes where it is most alike."""
+def _assign_owners(
+    labels: np.ndarray, links: Links, blocks: _RowsByNumber, before: Sequence[str | None]
+) -> np.ndarray:
+    """Returns the owner of each face, int64 (n,). Faces with different owners may not share a group.
+
+    The owner is a number: the block for faces of exclusive blocks, n or more for faces of another identity in the group
+    of a locked one, and -1 for faces that may be in any group.
+    """
     n, block = len(labels), links.block
-    anchor = np.where(np.isin(block, sorted(links.exclusive)), block, -1)
-    held: dict[int, set[str]] = {}  # group -> identities that its locked blocks had before
-    for one in sorted(links.locked):
-        rows = blocks.of(one)
-        had = Counter(str(before[row]) for row in rows.tolist() if before[row] is not None)
-        if had:
-            most = min(had.items(), key=lambda item: (-item[1], item[0]))[0]
-            held.setdefault(int(labels[rows[0]]), set()).add(most)
-    if held:
-        number = {identity: n + i for i, identity in enumerate(sorted({one for one in before if one is not None}))}
-        of_block: dict[int, int] = {}
-        for row in np.flatnonzero((anchor < 0) & np.isin(labels, sorted(held))).tolist():
-            identity = before[row]
-            if identity is not None and identity not in held[int(labels[row])]:
-                anchor[row] = of_block.setdefault(int(block[row]), number[identity])
-        for row in np.flatnonzero((anchor < 0) & np.isin(labels, sorted(held))).tolist():
-            anchor[row] = of_block.get(int(block[row]), -1)
-    return anchor
+    owner = np.where(np.isin(block, sorted(links.exclusive)), block, -1)
+
+    # group -> the identities that its locked blocks had in the previous run: for each block, that of most of its faces
+    locked_identities: dict[int, set[str]] = {}
+    for locked in sorted(links.locked):
+        rows = blocks.get_rows(locked)
+        votes = Counter(str(before[row]) for row in rows.tolist() if before[row] is not None)
+        if votes:
+            identity = min(votes.items(), key=lambda item: (-item[1], item[0]))[0]
+            locked_identities.setdefault(int(labels[rows[0]]), set()).add(identity)
+
+    # Other faces of these groups that belonged to another identity get its number, and their blocks with them.
+    if locked_identities:
+        identities = sorted({identity for identity in before if identity is not None})
+        number = {identity: n + i for i, identity in enumerate(identities)}
+        owner_of_block: dict[int, int] = {}
+        for row in np.flatnonzero((owner < 0) & np.isin(labels, sorted(locked_identities))).tolist():
+            previous = before[row]
+            if previous is not None and previous not in locked_identities[int(labels[row])]:
+                owner[row] = owner_of_block.setdefault(int(block[row]), number[previous])
+        for row in np.flatnonzero((owner < 0) & np.isin(labels, sorted(locked_identities))).tolist():
+            owner[row] = owner_of_block.get(int(block[row]), -1)
+    return owner
 
 
-def _divided(vectors: np.ndarray, labels: np.ndarray, anchor: np.ndarray, block: np.ndarray) -> np.ndarray:
-    """Groups that hold two anchors or more come apart, one group an anchor."""
+def _divide_groups(vectors: np.ndarray, labels: np.ndarray, owner: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """Returns the labels after each group with several owners was divided into one group for each owner.
+
+    A block without an owner joins the owner whose mean embedding is most like it.
+    """
     labels = labels.copy()
-    pairs = np.unique(np.stack([labels[anchor >= 0], anchor[anchor >= 0]], axis=1), axis=0)
+    pairs = np.unique(np.stack([labels[owner >= 0], owner[owner >= 0]], axis=1), axis=0)  # (group, owner)
     groups, count = np.unique(pairs[:, 0], return_counts=True)
-    fresh = int(labels.max()) + 1
-    members = _Members(labels)
+    new_label = int(labels.max()) + 1
+    members = _RowsByNumber(labels)
     for group in groups[count > 1].tolist():
-        rows = members.of(group)
-        own = anchor[rows]
-        kinds, of = np.unique(own[own >= 0], return_inverse=True)
-        total = np.zeros((len(kinds), vectors.shape[1]))
-        np.add.at(total, of, vectors[rows[own >= 0]])
-        mean = total / np.bincount(of)[:, None]
-        place = np.empty(len(rows), np.int64)
-        place[own >= 0] = of
-        free: dict[int, list[int]] = {}  # block -> positions
+        rows = members.get_rows(group)
+        own = owner[rows]
+        # the mean embedding of each owner's faces, float64 (owners, d)
+        owners, index = np.unique(own[own >= 0], return_inverse=True)
+        total = np.zeros((len(owners), vectors.shape[1]))
+        np.add.at(total, index, vectors[rows[own >= 0]])
+        mean = total / np.bincount(index)[:, None]
+        place = np.empty(len(rows), np.int64)  # the owner that each face goes to, as a row of `mean`
+        place[own >= 0] = index
+        free: dict[int, list[int]] = {}  # block without an owner -> its positions in `rows`
         for position in np.flatnonzero(own < 0).tolist():
             free.setdefault(int(block[rows[position]]), []).append(position)
         for positions in free.values():
             place[positions] = int((mean @ vectors[rows[positions]].sum(0)).argmax())
-        labels[rows] = fresh + place
-        fresh += len(kinds)
+        labels[rows] = new_label + place
+        new_label += len(owners)
     return labels
 
 
-def _measured(vectors: np.ndarray, found: Grouping, labels: np.ndarray) -> Grouping:
+def _measure_again(vectors: np.ndarray, grouping: Grouping, labels: np.ndarray) -> Grouping:
+    """Returns the grouping with new labels. Confidence and margin are measured again for the groups that changed."""
     labels = np.unique(labels, return_inverse=True)[1]
-    count, came = np.bincount(labels), _Members(found.labels)
-    pairs = np.unique(np.stack([labels, found.labels], axis=1), axis=0)  # today's group, the group it came from
+    count, old = np.bincount(labels), _RowsByNumber(grouping.labels)
+
+    # The rows of groups that received faces from several old groups, or whose old group was divided. If one row of a
+    # group is among them, all rows of the group are.
+    pairs = np.unique(np.stack([labels, grouping.labels], axis=1), axis=0)  # (group, old group)
     mixed = np.bincount(pairs[:, 0]) > 1
-    broken = np.bincount(pairs[:, 1], minlength=len(came.count)) > 1
-    changed = np.flatnonzero(mixed[labels] | broken[found.labels])
-    # where one row of a group changed, of today's or of those before, all of its rows did
-    changed_groups, of = np.unique(labels[changed], return_inverse=True)
+    divided = np.bincount(pairs[:, 1], minlength=len(old.count)) > 1
+    changed = np.flatnonzero(mixed[labels] | divided[grouping.labels])
+
+    # Confidence: the mean cosine to the other faces of the group. `total` are the sums of these groups' embeddings,
+    # float64 (groups, d). The sum holds the face's cosine with itself, which is 1.
+    changed_groups, index = np.unique(labels[changed], return_inverse=True)
     total = np.zeros((len(changed_groups), vectors.shape[1]))
-    np.add.at(total, of, vectors[changed])
+    np.add.at(total, index, vectors[changed])
     own = count[labels[changed]]
-    to_own = np.einsum("nd,nd->n", vectors[changed], total[of]) - 1.0
-    confidence, margin = found.confidence.copy(), found.margin.copy()
+    to_own = np.einsum("nd,nd->n", vectors[changed], total[index]) - 1.0
+    confidence, margin = grouping.confidence.copy(), grouping.margin.copy()
     confidence[changed] = np.where(own > 1, to_own / np.maximum(own - 1, 1), 1.0)
-    nearest = found.confidence - found.margin
-    for group in np.unique(found.labels[changed]).tolist():
-        rows = came.of(group)
+
+    # Margin: the nearest other group is the one known before, or another part of the same old group.
+    nearest = grouping.confidence - grouping.margin
+    for group in np.unique(grouping.labels[changed]).tolist():
+        rows = old.get_rows(group)
         parts = np.unique(labels[rows])
         cosine = vectors[rows] @ (total[np.searchsorted(changed_groups, parts)] / count[parts, None]).T
         cosine[parts[None, :] == labels[rows][:, None]] = -1.0
         nearest[rows] = np.maximum(nearest[rows], cosine.max(1))
     margin[changed] = (confidence - nearest)[changed]
-    return replace(found, labels=labels, confidence=confidence, margin=margin)
+    return replace(grouping, labels=labels, confidence=confidence, margin=margin)
