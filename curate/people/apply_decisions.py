@@ -76,9 +76,7 @@ def _join_blocks(labels: np.ndarray, blocks: _RowsByNumber) -> np.ndarray:
     return labels
 
 
-def _assign_owners(
-    labels: np.ndarray, links: Links, blocks: _RowsByNumber, before: Sequence[str | None]
-) -> np.ndarray:
+def _assign_owners(labels: np.ndarray, links: Links, blocks: _RowsByNumber, before: Sequence[str | None]) -> np.ndarray:
     """Returns the owner of each face, int64 (n,). Faces with different owners may not share a group.
 
     The owner is a number: the block for faces of exclusive blocks, n or more for faces of another identity in the group
