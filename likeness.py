@@ -27,7 +27,7 @@ import train.iterate.cli
 from manifests.runtime.json_log import is_logging, log, log_as_json
 
 if TYPE_CHECKING:
-    from curate.pipeline import Summary
+    from curate.summary import Summary
     from train.recipes import Recipe
 
 RECIPE = "tiny"  # of `run` and `demo`: it needs no download
@@ -101,8 +101,8 @@ def run(
 
     Example: likeness run ~/Photos --out dataset
     """
+    from curate.check_options import check_options
     from curate.config import CurateConfig, PairRules, SplitRules
-    from curate.options import check_options
     from manifests.runtime.workers import count_cores
     from train.recipes import find_recipe
     from train.run_folders import check_run_folder
@@ -192,8 +192,8 @@ def demo(
 
     Example: likeness demo --out demo_dataset
     """
+    from curate.check_options import check_dataset_folder
     from curate.demo import NOTICE, write_demo_photos
-    from curate.options import check_dataset_folder
     from degrade.sampling import make_generator
     from train.recipes import find_recipe
 

@@ -42,7 +42,11 @@ Boxes = dict[Path, np.ndarray]  # photo -> (n, 4)
 def ours(photos: Sequence[Path], dataset: Path, spec: str, workers: int) -> dict[str, float]:
     """Seconds of each stage up to the embeddings."""
     # not above: worker processes import this file again, and the command `likeness` does not burden them with these
-    from curate.detection.stages import choose_faces, detect, embed, scan, screen, with_models
+    from curate.detection.detect import detect
+    from curate.detection.embed import embed
+    from curate.detection.face_models import choose_face_models, insert_model_settings
+    from curate.detection.screen import screen
+    from curate.photos.scan import scan
     from manifests.ledger.ledger import Ledger
 
     seconds: dict[str, float] = {}
@@ -57,8 +61,8 @@ def ours(photos: Sequence[Path], dataset: Path, spec: str, workers: int) -> dict
     with Ledger.open(dataset, write=True) as ledger, open_pool(workers, start_worker) as run:
         scan(ledger, photos, run, quiet)
         mark("scan")
-        models = choose_faces(ledger, spec)
-        config = with_models(CurateConfig(faces=spec), models)
+        models = choose_face_models(ledger, spec)
+        config = insert_model_settings(CurateConfig(faces=spec), models)
         mark("models")
         detect(ledger, config, models, run, quiet)
         mark("detect and embed")

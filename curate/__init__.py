@@ -1,1 +1,1 @@
-"""Photos -> faces -> identities -> reference pairs -> identity-disjoint splits, every step in the ledger."""
+"""From photos to faces, people, splits and reference pairs. Every step is recorded in the ledger."""

@@ -14,8 +14,8 @@ from manifests.runtime.text import format_count
 
 if TYPE_CHECKING:
     from curate.decisions.decide import LogEntry, Outcome
-    from curate.photos.optout_faces import OptedOut
-    from curate.pipeline import Summary
+    from curate.photos.optout_faces import OptoutResult
+    from curate.summary import Summary
 
 PHOTOS_HELP = "Photos, folders of photos, and archives of photos: zip, tar, tar.gz, tar.bz2, tar.xz."
 FACES_HELP = "auto, dlib, or insightface:<pack name or folder>. A dataset keeps the recognizer it began with."
@@ -84,9 +84,9 @@ def curate(
 
     Example: likeness curate ~/Photos --out dataset
     """
+    from curate.check_options import check_number, check_options
     from curate.config import CurateConfig, GroupRules, PairRules, SplitRules
-    from curate.detection.screen import load_filters, with_min_inter_ocular
-    from curate.options import check_number, check_options
+    from curate.detection.filter_files import load_filters, set_min_inter_ocular
     from curate.pipeline import curate as run
     from manifests.runtime.progress import show_progress
     from manifests.runtime.workers import count_cores
@@ -94,7 +94,7 @@ def curate(
     check_number("--min-inter-ocular", min_inter_ocular, 0, float("inf"), "pixels,")
     screen = load_filters(filters)
     if min_inter_ocular is not None:
-        screen = with_min_inter_ocular(screen, min_inter_ocular)
+        screen = set_min_inter_ocular(screen, min_inter_ocular)
     config = CurateConfig(
         faces=faces,
         landmarks=landmarks,
@@ -188,7 +188,7 @@ def optout(
         _say_opted_out(found, False)
 
 
-def _say_opted_out(found: OptedOut, would: bool) -> None:
+def _say_opted_out(found: OptoutResult, would: bool) -> None:
     rate = "" if found.false_match_rate is None else f", which {found.false_match_rate:.2g} of strangers' pairs reach"
     whose = f"{format_count(len(found.faces), 'face')} of {format_count(found.people, 'person', 'people')}"
     typer.echo(
@@ -338,10 +338,10 @@ def _next(summary: Summary, out: Path) -> str:
 
 
 def _say_would(photos: list[Path], out: Path, as_json: bool) -> None:
-    from curate.photos.scan import offered
+    from curate.photos.walk import walk_files
     from manifests.ledger.records import File
 
-    found = list(offered(photos))
+    found = list(walk_files(photos))
     refused = sum(isinstance(item, File) for item in found)
     if as_json:
         typer.echo(json.dumps({"files": len(found) - refused, "not_walked": refused, "dataset": str(out)}))

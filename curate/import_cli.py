@@ -48,10 +48,10 @@ def import_lists(
 
     Example: likeness manifest import FFHQ-Ref --format refldm --pictures images1024x1024 --out DATASET
     """
+    from curate.check_options import check_dataset_folder, check_options
     from curate.config import CurateConfig, PairRules
-    from curate.detection.screen import load_filters
+    from curate.detection.filter_files import load_filters
     from curate.imports.lists import read_lists
-    from curate.options import check_dataset_folder, check_options
     from curate.pipeline import curate
     from manifests.runtime.progress import show_progress
     from manifests.runtime.workers import count_cores

@@ -15,9 +15,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from curate.config import CurateConfig, config_from
+from curate.config import CurateConfig, read_config
 from curate.decisions.face_lookup import FaceLookup, single
-from curate.imports.listed_faces import given_splits
+from curate.imports.listed_faces import find_listed_splits
 from curate.people.group import GroupRows, compute_groups, compute_names
 from curate.people.near_duplicates import compute_near_duplicates
 from curate.people.pairs import pair_faces
@@ -207,7 +207,7 @@ def told(ledger: Ledger) -> tuple[CurateConfig, float]:
             f"{ledger.dataset} was never curated to its end by this version: run `likeness curate PHOTOS --out "
             f"{ledger.dataset}` first."
         )
-    return config_from(noted["config"]), float(noted["same_person"])
+    return read_config(noted["config"]), float(noted["same_person"])
 
 
 def _numbered(
@@ -394,7 +394,7 @@ def _split_anew(
     kept = [face for face in faces if face.status == "ok" or face.reason == NEAR_DUPLICATE]
     before = ledger.read_rows(Split)
     try:
-        listed, _ = given_splits(ledger.read_rows(ListEntry), kept)
+        listed, _ = find_listed_splits(ledger.read_rows(ListEntry), kept)
         rows = make_splits(kept, found.memberships, before, config.split, listed)
         check_splits(kept, rows)
     except BadInput as error:

@@ -1,1 +1,1 @@
-"""TODO"""
+"""From photos to faces: detect, measure, screen, crop, embed."""

@@ -1,26 +1,53 @@
-"""The 512 px crops beside the ledger: lossless PNG without metadata."""
+"""The 512 px crops in DATASET/faces: lossless PNG files without metadata."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from curate.detection.read_photos import read_photo
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face
+from curate.reasons import PHOTO_VANISHED
 from manifests.ledger.paths import crop_path
+from manifests.ledger.records import Face
 from manifests.runtime.files import sha256_bytes, write_atomically
 from manifests.runtime.png_files import CROP_PNG, decode_own_png, encode_png
+from manifests.runtime.workers import FailedUnit, guard_units
 
 
 def write_crop(dataset: Path, face_id: str, crop: np.ndarray) -> str:
-    """A 512 px crop, RGB uint8 (H, W, 3), as PNG at DATASET/faces/ab/<face_id>.png; answers the file's sha256."""
+    """Write a crop, RGB uint8 (512, 512, 3), to DATASET/faces/ab/<face_id>.png. Returns the sha256 of the file."""
     data = encode_png(crop, CROP_PNG)
     write_atomically(crop_path(dataset, face_id), data)
     return sha256_bytes(data)
 
 
 def read_crop(dataset: Path, face_id: str) -> np.ndarray:
-    """RGB uint8 (512, 512, 3) of a face. Raises OSError where the crop is missing, ValueError where it is broken."""
+    """RGB uint8 (512, 512, 3) of a face. Raises OSError if the file cannot be read, ValueError if it is not a PNG."""
     crop = decode_own_png(crop_path(dataset, face_id).read_bytes())
     if crop is None:
         raise ValueError(f"{crop_path(dataset, face_id)} is not a PNG")
     return crop
+
+
+def crop_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]] | FailedUnit], dataset: Path) -> list[Face]:
+    """Cut the crops of faces from their photos again, by their recorded landmarks. Returns the faces' new rows.
+
+    `photos` has the photo's id, the uris of its files, and its faces.
+    """
+    rows: list[Face] = []
+    for item in guard_units(photos):
+        photo_id, uris, faces = item.unit if isinstance(item, FailedUnit) else item
+        image = None if isinstance(item, FailedUnit) else read_photo(photo_id, uris)
+        if image is None:
+            reason = item.reason if isinstance(item, FailedUnit) else PHOTO_VANISHED
+            rows += [replace(face, status="failed", reason=reason, duplicate_of=None) for face in faces]
+            continue
+        for face in faces:
+            landmarks5 = np.array(face.landmarks5).reshape(5, 2)
+            sha256 = write_crop(dataset, face.face_id, align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE))
+            rows.append(replace(face, crop_sha256=sha256))
+    return rows

@@ -1,48 +1,141 @@
-"""Photos -> faces: found, aligned, measured, screened; crops and embeddings are made for accepted faces only."""
+"""The stage `detect`: a row for every face in every photo, and the crops and embeddings of the accepted faces."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from curate.batches import PHOTOS_A_BATCH, split_into_batches
+from curate.config import CurateConfig
 from curate.detection.crops import write_crop
-from curate.detection.embed import write_shard
-from curate.detection.screen import screen
-from curate.faces import measure
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, compute_scale, crop_for_recognizer, fit_similarity
+from curate.detection.measure_faces import measure_face
+from curate.detection.read_photos import list_uris, rank_place, read_photos
+from curate.detection.screen import find_reasons
+from curate.detection.shards import write_shard
+from curate.faces.align import crop_for_recognizer
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import Detection, FaceModels
 from curate.faces.load import load_faces_once
+from curate.photos.consent import find_usable_photos
+from curate.photos.optout_faces import strip_identity
+from curate.reasons import DETECTOR_FAILED, NO_FACE, NOT_FOUND_AGAIN, PHOTO_VANISHED
 from manifests.ledger.filters import FilterSet
-from manifests.ledger.records import Face, Photo
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import Face, Model, Photo, Record
 from manifests.privacy.erase import OPTED_OUT
-from manifests.privacy.kept_out import NOBODY_KEPT_OUT, KeptOutList
-from manifests.runtime.archives import ArchiveError, read_bytes
-from manifests.runtime.files import sha256_bytes
-from manifests.runtime.images import UndecodableImage, decode
-from manifests.runtime.uris import parse_member_uri, path_of
-from manifests.runtime.workers import OUT_OF_MEMORY, FailedUnit, guard_units, is_retry
+from manifests.privacy.kept_out import NOBODY_KEPT_OUT, KeptOutList, read_kept_out_list
+from manifests.runtime.progress import Progress
+from manifests.runtime.workers import BatchMap, FailedUnit
 
-VANISHED = "file_vanished_or_changed"
-REDETECTED = "not_found_again"  # by another detector than the one that found it
-
-# A question to the filters costs 2 ms however many faces it is about; the fewer faces wait for it, the more of their
-# crops are written beside the detector's work (ours)
-FACES_A_SCREENING = 16
-# Pixels of two photos of which one is decoded while the other is worked on (ours): more, and the memory of one unit
-# would not do for both
-AHEAD = 64_000_000
+# Faces that the filters are asked about at a time. One question costs 2 ms for any number of faces. With fewer faces a
+# question, more of their crops are written while the detector works (ours).
+FACES_A_QUESTION = 16
 
 
 def start_worker() -> None:
-    """One thread a worker process for OpenCV: there is a process for each core."""
+    """Let OpenCV use one thread, because there is one worker process for each core."""
     cv2.setNumThreads(1)
+
+
+def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches: BatchMap, progress: Progress) -> None:
+    """Record the faces of every photo that this detector has not seen yet.
+
+    A face that an earlier detector found and this one does not is dropped.
+    """
+    settings = {
+        "detector": next(file.sha256 for file in models.files if file.role == "detector"),
+        "landmarks": config.landmarks,
+    }
+    if config.landmarks == "dlib":
+        _record_landmark_models(ledger)
+    finished = ledger.find_finished("detect", settings)
+    if config.landmarks is None:  # rows with 68 landmarks also serve a run that does not ask for them
+        finished |= ledger.find_finished("detect", {**settings, "landmarks": "dlib"})
+    photos = _list_photos(ledger, finished)
+    earlier: dict[str, dict[str, Face]] = defaultdict(dict)  # photo -> face -> row
+    for face in ledger.read_rows(Face):
+        earlier[face.photo_id][face.face_id] = face
+    detect_one_batch = partial(
+        detect_batch,
+        faces=config.faces,
+        landmarks=config.landmarks,
+        filters=config.screen,
+        dataset=ledger.dataset,
+        kept_out=read_kept_out_list(ledger, models.recognizer_sha256(), models.same_person),
+    )
+    batches = split_into_batches(photos, PHOTOS_A_BATCH)
+    for done, rows in enumerate(map_batches(detect_one_batch, batches), 1):
+        finished_photos, merged = _merge_with_earlier(rows, earlier)
+        ledger.record("detect", finished_photos, settings, merged)
+        progress("detect", min(done * PHOTOS_A_BATCH, len(photos)), len(photos))
+
+
+def _record_landmark_models(ledger: Ledger) -> None:
+    from curate.faces.dlib_models import list_landmark_files
+
+    rows = [Model(file.role, file.path.name, "dlib", file.sha256, file.licence) for file in list_landmark_files()]
+    ledger.record("models", "landmarks", {}, rows)
+
+
+def _list_photos(ledger: Ledger, finished: set[str]) -> list[tuple[Photo, tuple[str, ...]]]:
+    """The usable photos that are not `finished`, with the uris of their files."""
+    uris = list_uris(ledger)
+    usable = find_usable_photos({photo.photo_id: photo for photo in ledger.read_rows(Photo)})
+    photos = [
+        (photo, uris[photo.photo_id])
+        for photo in ledger.read_rows(Photo)
+        if photo.photo_id in uris and photo.photo_id in usable and photo.photo_id not in finished
+    ]
+    return sorted(photos, key=lambda item: rank_place(item[1]))
+
+
+def _merge_with_earlier(
+    rows: Sequence[Photo | Face], earlier: dict[str, dict[str, Face]]
+) -> tuple[list[str], list[Record]]:
+    """The ids of the finished photos, and the rows to record: new faces, and faces that were not found again."""
+    merged: list[Record] = []
+    finished: list[str] = []
+    for row in rows:
+        faces_before = earlier[row.photo_id]
+        if isinstance(row, Face):
+            merged.append(_keep_embedding(row, faces_before))
+        elif row.reason != PHOTO_VANISHED:
+            finished.append(row.photo_id)
+            merged.append(row)
+        elif not faces_before:  # the photo is not finished: it is detected once it can be read again
+            merged.append(row)
+    new_faces = {row.face_id for row in rows if isinstance(row, Face)}
+    gone = [face for photo in finished for face_id, face in earlier[photo].items() if face_id not in new_faces]
+    gone = [face for face in gone if face.reason != OPTED_OUT]
+    merged += [replace(face, status="dropped", reason=NOT_FOUND_AGAIN, duplicate_of=None) for face in gone]
+    return finished, merged
+
+
+def _keep_embedding(face: Face, earlier: dict[str, Face]) -> Face:
+    """The row with its earlier embedding, if the same landmarks were found: then the crop is the same, too."""
+    before = earlier.get(face.face_id)
+    if face.reason == OPTED_OUT or before is None or before.shard is None or before.landmarks5 != face.landmarks5:
+        return face
+    return replace(face, shard=before.shard, shard_row=before.shard_row)
+
+
+# --- what a worker process does with a batch ---
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A detected face that the filters have not been asked about yet."""
+
+    face: Face
+    crop: np.ndarray  # RGB uint8 (512, 512, 3)
+    photo_size: tuple[int, int]  # width, height, pixels
 
 
 def detect_batch(
@@ -53,235 +146,93 @@ def detect_batch(
     dataset: Path,
     kept_out: KeptOutList = NOBODY_KEPT_OUT,
 ) -> list[Photo | Face]:
-    """Every face of every photo as a measured, screened row; the photo's own row says where none was found.
+    """Detect, measure and screen the faces of a batch of photos. Returns a row for every photo and every face.
 
-    `photos` holds each photo with the uris it may be read from; `faces` is a resolved --faces spec. A detection whose
-    landmarks coincide or are not finite is no face, and leaves no row. The accepted faces' crops are written, and their
-    embeddings as one shard; nothing is written of faces that opted out. The next photo is decoded, and crops are
-    written, beside the models' work.
+    `photos` has each photo with the uris of its files; `faces` is the spec of the face models. The crops of accepted
+    faces are written, and their embeddings as one shard. Nothing is written of a face that opted out. A detection
+    whose landmarks coincide or are not finite leaves no row. While the models work, the next photo is decoded and
+    crops are written in threads.
     """
     models = load_faces_once(faces)
     rows: list[Photo | Face] = []
-    waiting: list[tuple[Face, np.ndarray, tuple[int, int]]] = []
+    candidates: list[_Candidate] = []
     accepted: list[Face] = []
-    seen: list[np.ndarray] = []
+    chips: list[np.ndarray] = []  # the accepted faces as the recognizer wants them
+    crop_hashes: dict[str, Future[str]] = {}  # accepted face -> sha256 of its crop's file
     with ThreadPoolExecutor(1) as writer:
-        written: list[Future[str]] = []
-        crops: dict[str, Future[str]] = {}  # accepted face -> sha256 of its crop
+        writing: list[Future[str]] = []
 
-        def screen_waiting() -> None:
-            """The faces that the filters keep are noted, and their crops written once the last ones are on the disk."""
-            reasons = screen([face for face, _, _ in waiting], [size for _, _, size in waiting], filters)
-            reasons = _opted_out(waiting, reasons, models, kept_out)
-            _wait_for(written)
-            written.clear()
-            for (face, crop, _), reason in zip(waiting, reasons, strict=True):
+        def screen_candidates() -> None:
+            """Ask the filters about the candidates, and start to write the crops of those that they accept."""
+            sizes = [candidate.photo_size for candidate in candidates]
+            reasons = find_reasons([candidate.face for candidate in candidates], sizes, filters)
+            reasons = _add_optouts(candidates, reasons, models, kept_out)
+            for crop in writing:  # wait for the earlier crops, so that few are in memory; raises what a writer raised
+                crop.result()
+            writing.clear()
+            for candidate, reason in zip(candidates, reasons, strict=True):
+                face = candidate.face
                 if reason is None:
-                    crops[face.face_id] = writer.submit(write_crop, dataset, face.face_id, crop)
-                    written.append(crops[face.face_id])
-                    seen.append(crop_for_recognizer(crop, models.template, models.size))
+                    crop_hashes[face.face_id] = writer.submit(write_crop, dataset, face.face_id, candidate.crop)
+                    writing.append(crop_hashes[face.face_id])
+                    chips.append(crop_for_recognizer(candidate.crop, models.template, models.size))
                     accepted.append(replace(face, status="ok", reason=None))
+                elif reason == OPTED_OUT:
+                    rows.append(strip_identity(face))
                 else:
-                    dropped = replace(face, status="dropped", reason=reason)
-                    rows.append(nameless(dropped) if reason == OPTED_OUT else dropped)
-            waiting.clear()
+                    rows.append(replace(face, status="dropped", reason=reason))
+            candidates.clear()
 
-        for photo, image in _decoded(photos):
+        for photo, image in read_photos(photos):
             if isinstance(image, str):
                 rows.append(replace(photo, status="failed", reason=image))
                 continue
-            try:
-                detections = models.detect(image)
-            except (FaceModelError, MemoryError):
-                raise
-            except Exception:  # three libraries' detectors, on pictures of any shape: one photo must not end the run
-                rows.append(replace(photo, status="failed", reason="detector_failed"))
+            detections = _detect_faces(models, image)
+            if detections is None:
+                rows.append(replace(photo, status="failed", reason=DETECTOR_FAILED))
                 continue
-            found: dict[str, tuple[Face, np.ndarray]] = {}
+            found: dict[str, _Candidate] = {}
             for detection in detections:
-                try:
-                    measured = _measured(image, photo.photo_id, detection, landmarks)
-                except cv2.error as error:
-                    if error.code == cv2.Error.StsNoMem:
-                        raise MemoryError from None
-                    raise
-                if measured is not None:
-                    found.setdefault(measured[0].face_id, measured)
-            status, missing = ("ok", None) if found else ("dropped", "no_face")
-            rows.append(replace(photo, status=status, reason=missing))
-            waiting += [(face, crop, (photo.width, photo.height)) for face, crop in found.values()]
-            if len(waiting) >= FACES_A_SCREENING:
-                screen_waiting()
-        screen_waiting()
+                if (face_and_crop := measure_face(image, photo.photo_id, detection, landmarks)) is not None:
+                    face, crop = face_and_crop
+                    found.setdefault(face.face_id, _Candidate(face, crop, (photo.width, photo.height)))
+            status, reason = ("ok", None) if found else ("dropped", NO_FACE)
+            rows.append(replace(photo, status=status, reason=reason))
+            candidates += found.values()
+            if len(candidates) >= FACES_A_QUESTION:
+                screen_candidates()
+        screen_candidates()
         if accepted:
-            embedded = write_shard(dataset, accepted, models.embed(np.stack(seen)))
-            rows += [replace(face, crop_sha256=crops[face.face_id].result()) for face in embedded]
+            embedded = write_shard(dataset, accepted, models.embed(np.stack(chips)))
+            rows += [replace(face, crop_sha256=crop_hashes[face.face_id].result()) for face in embedded]
     return rows
 
 
-def _opted_out(
-    waiting: Sequence[tuple[Face, np.ndarray, tuple[int, int]]],
-    reasons: list[str | None],
-    models: FaceModels,
-    kept_out: KeptOutList,
-) -> list[str | None]:
-    """The reasons, with those of faces that opted out: where one lay before, or as alike to an example as one person's
-    photos are."""
-    found = [
-        OPTED_OUT if kept_out.covers(face.photo_id, face.box) else reasons[i] for i, (face, *_) in enumerate(waiting)
-    ]
-    asked = [i for i, reason in enumerate(found) if reason is None]
-    if kept_out.examples is not None and asked:
-        chips = np.stack([crop_for_recognizer(waiting[i][1], models.template, models.size) for i in asked])
-        for i, alike in zip(asked, kept_out.matches(models.embed(chips)), strict=True):
-            found[i] = OPTED_OUT if alike else None
-    return found
-
-
-def nameless(face: Face) -> Face:
-    """The row that a face which opted out leaves: where it lies, so that it is known again, and not who it is."""
-    bare = replace(face, landmarks68=None, phash="", duplicate_of=None, shard=None, shard_row=None, crop_sha256=None)
-    return replace(bare, status="dropped", reason=OPTED_OUT)
-
-
-def _decoded(photos: Sequence[tuple[Photo, Sequence[str]] | FailedUnit]) -> Iterator[tuple[Photo, np.ndarray | str]]:
-    """Each photo with its pixels, or the reason why it has none; the next one is decoded while the caller works on this
-    one, where both are no larger than AHEAD."""
-    with ThreadPoolExecutor(1) as reader:
-        ahead: Future[np.ndarray | None] | None = None
-        for index, item in enumerate(guard_units(photos)):
-            if isinstance(item, FailedUnit):
-                yield item.unit[0], item.reason
-                continue
-            photo, uris = item
-            image = read_photo(photo.photo_id, uris) if ahead is None else ahead.result()
-            ahead = None
-            following = photos[index + 1] if index + 1 < len(photos) and not is_retry() else None
-            if isinstance(following, tuple) and _pixels(photo) + _pixels(following[0]) <= AHEAD:
-                ahead = reader.submit(read_photo, following[0].photo_id, following[1])
-            yield photo, VANISHED if image is None else image
-
-
-def _pixels(photo: Photo) -> int:
-    return photo.width * photo.height
-
-
-def _wait_for(written: Sequence[Future[str]]) -> None:
-    """Raises what a writer raised."""
-    for future in written:
-        future.result()
-
-
-def read_photo(photo_id: str, uris: Sequence[str]) -> np.ndarray | None:
-    """RGB uint8 (H, W, 3) from the first of the photo's files that still holds these very bytes; None without one.
-
-    Raises MemoryError where decoding needs more than there is.
-    """
-    for uri in uris:
-        try:
-            if parse_member_uri(uri) is not None:
-                data = read_bytes(uri)
-                if sha256_bytes(data) == photo_id:
-                    return decode(data)
-                continue
-            with path_of(uri).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() == photo_id:
-                    return decode(file)
-        except UndecodableImage as error:
-            if error.reason == OUT_OF_MEMORY:
-                raise MemoryError from None
-        except (ArchiveError, OSError):
-            continue
-    return None
-
-
-def crop_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]] | FailedUnit], dataset: Path) -> list[Face]:
-    """Write the crops of faces accepted later, from their recorded landmarks. Rows as they end.
-
-    `photos` holds (photo_id, the uris it may be read from, its faces).
-    """
-    rows: list[Face] = []
-    for item in guard_units(photos):
-        photo_id, uris, faces = item.unit if isinstance(item, FailedUnit) else item
-        image = None if isinstance(item, FailedUnit) else read_photo(photo_id, uris)
-        if image is None:
-            reason = item.reason if isinstance(item, FailedUnit) else VANISHED
-            rows += [replace(face, status="failed", reason=reason, duplicate_of=None) for face in faces]
-            continue
-        for face in faces:
-            landmarks5 = np.array(face.landmarks5).reshape(5, 2)
-            sha256 = write_crop(dataset, face.face_id, align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE))
-            rows.append(replace(face, crop_sha256=sha256))
-    return rows
-
-
-def face_id_of(photo_id: str, box: np.ndarray) -> str:
-    """128 bits of the sha256 of the photo and the box rounded to integers: the same face has the same id everywhere."""
-    return sha256_bytes(f"{photo_id} {' '.join(str(round(float(edge))) for edge in box)}".encode())[:32]
-
-
-def noise_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]] | FailedUnit]) -> list[Face]:
-    """Faces recorded before their noise was measured, measured now; none of a photo that cannot be read any more.
-
-    `photos` holds (photo_id, the uris it may be read from, its faces).
-    """
-    rows: list[Face] = []
-    for item in guard_units(photos):
-        if isinstance(item, FailedUnit):
-            continue
-        photo_id, uris, faces = item
-        image = read_photo(photo_id, uris)
-        if image is not None:
-            rows += [replace(face, noise=measure.measure_noise(_native_luma(image, face.box))) for face in faces]
-    return rows
-
-
-def _native_luma(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
-    """Luma float32 (h, w), 0..255, of a box in the photo's own pixels; empty where the box lies outside."""
-    x0, y0, x1, y1 = (max(0, round(float(edge))) for edge in box)
-    native = image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
-    return measure.compute_luma(native) if native.size else np.zeros((0, 0), np.float32)
-
-
-def _measured(
-    image: np.ndarray, photo_id: str, found: Detection, landmarks: str | None
-) -> tuple[Face, np.ndarray] | None:
-    """The row of one detection and its 512 px crop; None where its landmarks coincide or are not finite."""
+def _detect_faces(models: FaceModels, image: np.ndarray) -> list[Detection] | None:
+    """The detections in a photo, or None if the detector raised an error."""
     try:
-        matrix = fit_similarity(found.landmarks5, FFHQ_512)
-    except ValueError:
+        return models.detect(image)
+    except (FaceModelError, MemoryError):
+        raise
+    except Exception:  # detectors of three libraries, on pictures of any shape: one photo must not end the run
         return None
-    if not (np.isfinite(found.box).all() and 1e-3 < compute_scale(matrix) < 1e3):
-        return None
-    crop = align_face(image, found.landmarks5, FFHQ_512, FFHQ_SIZE)
-    yaw, pitch, roll = measure.estimate_pose(found.landmarks5)
-    native = _native_luma(image, found.box.tolist())
-    points68: tuple[float, ...] | None = None
-    if landmarks == "dlib":
-        from curate.faces.dlib_models import find_landmarks68
-
-        points68 = tuple(find_landmarks68(image, found.box).ravel().tolist())
-    face = Face(
-        face_id=face_id_of(photo_id, found.box),
-        photo_id=photo_id,
-        box=tuple(found.box.tolist()),
-        landmarks5=tuple(found.landmarks5.ravel().tolist()),
-        landmarks68=points68,
-        det_score=found.score,
-        inter_ocular_px=measure.measure_eye_distance(found.landmarks5),
-        yaw=yaw,
-        pitch=pitch,
-        roll=roll,
-        sharpness=measure.measure_sharpness(crop),
-        blockiness=measure.measure_blockiness(native),
-        noise=measure.measure_noise(native),
-        exposure=measure.measure_exposure(crop),
-        upsample=compute_scale(matrix),
-        phash=measure.hash_picture(measure.crop_inner_face(crop), side=16),
-    )
-    return face, crop
 
 
-def resolved(faces: str) -> FaceModels:
-    """The models behind a --faces spec, loaded once in this process."""
-    return load_faces_once(faces)
+def _add_optouts(
+    candidates: Sequence[_Candidate], reasons: Sequence[str | None], models: FaceModels, kept_out: KeptOutList
+) -> list[str | None]:
+    """The reasons, with OPTED_OUT for faces that opted out.
+
+    A face opted out if its box is that of a face that opted out earlier, or if it is similar to a remembered example.
+    """
+    reasons = [
+        OPTED_OUT if kept_out.covers(candidate.face.photo_id, candidate.face.box) else reason
+        for candidate, reason in zip(candidates, reasons, strict=True)
+    ]
+    to_compare = [index for index, reason in enumerate(reasons) if reason is None]
+    if kept_out.examples is not None and to_compare:
+        crops = [candidates[index].crop for index in to_compare]
+        chips = np.stack([crop_for_recognizer(crop, models.template, models.size) for crop in crops])
+        for index, alike in zip(to_compare, kept_out.matches(models.embed(chips)), strict=True):
+            reasons[index] = OPTED_OUT if alike else None
+    return reasons

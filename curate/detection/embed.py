@@ -1,115 +1,92 @@
-"""Unit embeddings in shards: of the faces of a batch of photos as they are found, and later of those that have none.
+"""The stage `embed`: embeddings of accepted faces that have none yet, or whose shard is lost.
 
-Batches are fixed and a face's bits do not depend on its batch: a resumed run gives the same bytes.
+Batches are fixed, and an embedding does not depend on its batch, so a resumed run writes the same bytes.
 """
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from curate.config import CurateConfig
 from curate.detection.crops import read_crop
+from curate.detection.shards import fail_face, find_intact_shards, remove_shards, write_shard
 from curate.faces.align import crop_for_recognizer
+from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces_once
-from manifests.ledger.paths import shard_path
-from manifests.ledger.records import Face
-from manifests.runtime.files import ARRAY_ERRORS, sha256_bytes, sha256_file, write_atomically
+from curate.reasons import CROP_MISSING
+from manifests.ledger.decision_log import DROPPED_BY_DECISION
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import NEAR_DUPLICATE, Face
+from manifests.runtime.files import sha256_bytes
+from manifests.runtime.progress import Progress
+from manifests.runtime.workers import BatchMap
 
-BATCH = 64
-CROP_MISSING = "crop_missing"
-SHA256 = 64  # hex digits; shards of an older Likeness have shorter names, which say nothing of the content
+FACES_A_BATCH = 64
 
 
-def batches(faces: Sequence[Face]) -> list[list[Face]]:
-    """Faces of a lost shard together in the order they had, the others in order of id, BATCH at a time."""
-    ordered = sorted(faces, key=lambda face: face.face_id)
-    new = [face for face in ordered if face.shard is None]
+def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches: BatchMap, progress: Progress) -> None:
+    """Embed the accepted faces that have no embedding in an intact shard, and remove shards that no face uses."""
+    recognizer = {"recognizer": models.recognizer_sha256()}
+    faces = ledger.read_rows(Face)
+    intact = find_intact_shards(ledger.dataset, faces)
+    lost = [face for face in faces if face.shard is not None and face.shard not in intact]
+    if lost:
+        ledger.record("embed", "lost shards", recognizer, [replace(face, shard=None, shard_row=None) for face in lost])
+    todo = [
+        face
+        for face in faces
+        if face.shard not in intact and (face.status == "ok" or face.reason in (NEAR_DUPLICATE, DROPPED_BY_DECISION))
+    ]
+    embed_one_batch = partial(embed_batch, faces=config.faces, dataset=ledger.dataset)
+    batches, done = make_batches(todo), 0
+    for batch, rows in zip(batches, map_batches(embed_one_batch, batches), strict=True):
+        ledger.record("embed", name_batch(batch), recognizer, rows)
+        done += len(batch)
+        progress("embed", done, len(todo))
+    remove_shards(ledger.dataset, {face.shard for face in ledger.read_rows(Face)})
+
+
+def make_batches(faces: Sequence[Face]) -> list[list[Face]]:
+    """Batches of faces to embed.
+
+    The faces of each lost shard are one batch, in their old order. The other faces follow by id, FACES_A_BATCH at a
+    time.
+    """
+    by_id = sorted(faces, key=lambda face: face.face_id)
+    new = [face for face in by_id if face.shard is None]
     lost: dict[str, list[Face]] = defaultdict(list)
-    for face in sorted((face for face in ordered if face.shard is not None), key=lambda face: face.shard_row or 0):
+    for face in sorted((face for face in by_id if face.shard is not None), key=lambda face: face.shard_row or 0):
         lost[str(face.shard)].append(face)
-    return [*(lost[shard] for shard in sorted(lost)), *(new[at : at + BATCH] for at in range(0, len(new), BATCH))]
+    starts = range(0, len(new), FACES_A_BATCH)
+    return [*(lost[shard] for shard in sorted(lost)), *(new[start : start + FACES_A_BATCH] for start in starts)]
 
 
-def unit_name(batch: Sequence[Face]) -> str:
-    """The same faces are always the same unit."""
+def name_batch(batch: Sequence[Face]) -> str:
+    """The name of a batch in the ledger; the same faces always have the same name."""
     return sha256_bytes(" ".join(face.face_id for face in batch).encode())[:24]
 
 
-def intact_shards(dataset: Path, faces: Sequence[Face]) -> set[str]:
-    """The shards that hold what was written, or, of older datasets, can be read and have every row that is wanted."""
-    rows: dict[str, int] = {}
-    for face in faces:
-        if face.shard is not None and face.shard_row is not None:
-            rows[face.shard] = max(rows.get(face.shard, 0), face.shard_row + 1)
-    found = set()
-    for shard, wanted in rows.items():
-        path = shard_path(dataset, shard)
-        try:
-            named = len(shard) == SHA256
-            whole = sha256_file(path) == shard if named else len(np.load(path, mmap_mode="r")) >= wanted
-        except ARRAY_ERRORS:
-            continue
-        if whole:
-            found.add(shard)
-    return found
-
-
-def named_by_content(dataset: Path, faces: Sequence[Face]) -> list[Face]:
-    """Faces whose shard has a name of an older Likeness, pointing to a copy that is named by its sha256."""
-    new: dict[str, str] = {}
-    for shard in sorted({str(face.shard) for face in faces}):
-        data = shard_path(dataset, shard).read_bytes()
-        new[shard] = sha256_bytes(data)
-        write_atomically(shard_path(dataset, new[shard]), data)
-    return [replace(face, shard=new[str(face.shard)]) for face in faces]
-
-
-def remove_shards(dataset: Path, but: set[str | None]) -> None:
-    """Remove the shards that no face points to, once their faces were embedded anew."""
-    for path in sorted((dataset / "embeddings").glob("*.npy")):
-        if path.stem not in but:
-            path.unlink()
-
-
 def embed_batch(batch: Sequence[Face], faces: str, dataset: Path) -> list[Face]:
-    """Embed one batch from its crops, write the shard, and return the rows that point into it.
+    """Embed a batch of faces from their crops and write the shard. Returns the faces' rows with their place in it.
 
-    A face whose crop is gone, or whose embedding is not finite, fails with a reason.
+    `faces` is the spec of the face models. A face fails with a reason if its crop is missing or its embedding is
+    not finite.
     """
     models = load_faces_once(faces)
-    crops: list[np.ndarray] = []
-    kept: list[Face] = []
+    chips: list[np.ndarray] = []
+    readable: list[Face] = []
     rows: list[Face] = []
     for face in batch:
         try:
-            crops.append(crop_for_recognizer(read_crop(dataset, face.face_id), models.template, models.size))
-            kept.append(face)
+            chips.append(crop_for_recognizer(read_crop(dataset, face.face_id), models.template, models.size))
+            readable.append(face)
         except (OSError, ValueError):
-            rows.append(_failed(face, CROP_MISSING))
-    return rows + write_shard(dataset, kept, models.embed(np.stack(crops)) if crops else np.zeros((0, models.dim)))
-
-
-def write_shard(dataset: Path, faces: Sequence[Face], vectors: np.ndarray) -> list[Face]:
-    """The faces' rows, pointing into the shard that holds their `vectors` (n, d); no shard where there is none.
-
-    A face whose vector is not finite or has no length fails with a reason.
-    """
-    sound = np.isfinite(vectors).all(1) & (np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3)
-    rows = [_failed(face, "no_embedding") for face, whole in zip(faces, sound, strict=True) if not whole]
-    kept = [face for face, whole in zip(faces, sound, strict=True) if whole]
-    if kept:
-        buffer = io.BytesIO()
-        np.save(buffer, vectors[sound].astype(np.float32))
-        name = sha256_bytes(buffer.getvalue())
-        write_atomically(shard_path(dataset, name), buffer.getvalue())
-        rows += [replace(face, shard=name, shard_row=row) for row, face in enumerate(kept)]
-    return rows
-
-
-def _failed(face: Face, reason: str) -> Face:
-    return replace(face, status="failed", reason=reason, duplicate_of=None, shard=None, shard_row=None)
+            rows.append(fail_face(face, CROP_MISSING))
+    vectors = models.embed(np.stack(chips)) if chips else np.zeros((0, models.dim))
+    return rows + write_shard(dataset, readable, vectors)

@@ -1,60 +1,123 @@
-"""Which faces are good enough, and if not, why: a filter set over recorded columns. Loosening it needs no detection."""
+"""The stage `screen`: filters over the recorded measures decide which faces are accepted, and why others are dropped.
+
+No face is detected again: with other filters, dropped faces come back from their rows.
+"""
 
 from __future__ import annotations
 
-import math
-import re
-import tomllib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from curate.config import FILTER_SETS
-from manifests.errors import BadInput
-from manifests.ledger.filters import Filter, FilterSet, check_filters, find_removals
-from manifests.ledger.records import Face
+from curate.batches import PHOTOS_A_BATCH, split_into_batches
+from curate.config import CurateConfig
+from curate.detection.crops import crop_batch
+from curate.detection.filter_files import BUILT_IN_REASONS
+from curate.detection.read_photos import list_uris, rank_place
+from curate.photos.consent import find_usable_photos
+from curate.reasons import CROP_MISSING, PHOTO_VANISHED
+from manifests.ledger.decision_log import DROPPED_BY_DECISION
+from manifests.ledger.filters import FilterSet, find_removals
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.paths import crop_path
+from manifests.ledger.records import NEAR_DUPLICATE, Face, Photo
+from manifests.privacy.erase import CONSENT_MISSING, NO_CONSENT
+from manifests.runtime.files import sha256_file
+from manifests.runtime.progress import Progress
+from manifests.runtime.workers import FAILURES, BatchMap
 
-# reasons that other stages give to a face, or that would read like a status
-RESERVED = {
-    "ok",
-    "dropped",
-    "failed",
-    "near_duplicate",
-    "decided",
-    "file_vanished_or_changed",
-    "file_replaced",
-    "crop_missing",
-    "no_embedding",
-    "not_found_again",
-    "face_dropped",
-    "no_consent",
-    "consent_missing",
-    "opted_out",
-    "purged",
-    "photo_spans_splits",
-    "listed_in_another_split",
+# Reasons of other stages that screening may replace. Other faces keep their row, for example those that opted out.
+_REPLACEABLE = {
+    None,
+    NEAR_DUPLICATE,
+    DROPPED_BY_DECISION,
+    PHOTO_VANISHED,
+    CROP_MISSING,
+    NO_CONSENT,
+    CONSENT_MISSING,
+    *FAILURES,
 }
-BUILT_IN = frozenset(rule.reason for found in FILTER_SETS.values() for rule in found.filters)
+# The crop of a face with one of these reasons may be on the disk and be broken.
+_DOUBTFUL_CROP = {CROP_MISSING, PHOTO_VANISHED, *FAILURES}
 
 
-def screen(faces: Sequence[Face], sizes: Sequence[tuple[int, int]], filters: FilterSet) -> list[str | None]:
-    """A face's reason is that of the first filter that removes it, or None. `sizes` are the photos' (width, height)."""
-    return first_reasons(find_removals(faces, sizes, filters), filters)
+def screen(ledger: Ledger, config: CurateConfig, map_batches: BatchMap, progress: Progress) -> None:
+    """Record which faces the filters accept, and the reason of each other face.
+
+    An accepted face whose crop is missing is cropped from its photo again.
+    """
+    photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
+    usable = find_usable_photos(photos)
+    reasons_of_filters = {rule["reason"] for filters in ledger.read_details("filters") for rule in filters["filters"]}
+    replaceable = _REPLACEABLE | BUILT_IN_REASONS | reasons_of_filters
+    faces = [face for face in ledger.read_rows(Face) if face.reason in replaceable and face.photo_id in usable]
+    sizes = [(photos[face.photo_id].width, photos[face.photo_id].height) for face in faces]
+    removed = find_removals(faces, sizes, config.screen)
+    changed: list[Face] = []
+    to_crop: list[Face] = []
+    for face, reason in zip(faces, pick_first_reasons(removed, config.screen), strict=True):
+        if reason is not None:
+            row = replace(face, status="dropped", reason=reason, duplicate_of=None)
+        elif face.reason in (NEAR_DUPLICATE, DROPPED_BY_DECISION):
+            row = face
+        else:
+            row = replace(face, status="ok", reason=None)
+        crop = crop_path(ledger.dataset, face.face_id)
+        if reason is None and not (_is_whole(crop, face) if face.reason in _DOUBTFUL_CROP else crop.exists()):
+            to_crop.append(row)
+            continue
+        if reason is None and face.crop_sha256 is None:  # an earlier run was killed between the crop and its row
+            row = replace(row, crop_sha256=sha256_file(crop))
+        if row != face:
+            changed.append(row)
+    changed += _crop(ledger, to_crop, map_batches, progress)
+    ledger.record("screen", "all", config.screen, changed, detail=count_removals(removed, config.screen))
 
 
-def first_reasons(removed: np.ndarray, filters: FilterSet) -> list[str | None]:
-    """The reason of the first true column of each row of bool (faces, filters), or None."""
+def _crop(ledger: Ledger, faces: Iterable[Face], map_batches: BatchMap, progress: Progress) -> list[Face]:
+    """Cut the crops of `faces` from their photos. Returns the faces' new rows."""
+    uris: Mapping[str, Sequence[str]] = list_uris(ledger)
+    faces_of: dict[str, list[Face]] = defaultdict(list)
+    for face in faces:
+        faces_of[face.photo_id].append(face)
+    photos = [(photo, uris.get(photo, ()), faces_of[photo]) for photo in sorted(faces_of)]
+    photos.sort(key=lambda item: rank_place(item[1]))
+    batches = split_into_batches(photos, PHOTOS_A_BATCH)
+    rows: list[Face] = []
+    for done, new_rows in enumerate(map_batches(partial(crop_batch, dataset=ledger.dataset), batches), 1):
+        rows += new_rows
+        progress("crop", min(done * PHOTOS_A_BATCH, len(photos)), len(photos))
+    return rows
+
+
+def _is_whole(crop: Path, face: Face) -> bool:
+    return crop.is_file() and sha256_file(crop) == face.crop_sha256
+
+
+def find_reasons(faces: Sequence[Face], sizes: Sequence[tuple[int, int]], filters: FilterSet) -> list[str | None]:
+    """The reason of the first filter that removes each face, or None. `sizes` are (width, height) of the photos."""
+    return pick_first_reasons(find_removals(faces, sizes, filters), filters)
+
+
+def pick_first_reasons(removed: np.ndarray, filters: FilterSet) -> list[str | None]:
+    """The reason of the first true column in each row of bool (faces, filters), or None."""
     if not filters.filters:
         return [None] * len(removed)
     first = np.where(removed.any(1), removed.argmax(1), -1)
-    return [None if nth < 0 else filters.filters[nth].reason for nth in first.tolist()]
+    return [None if column < 0 else filters.filters[column].reason for column in first.tolist()]
 
 
-def tally(removed: np.ndarray, filters: FilterSet) -> dict[str, Any]:
-    """What each filter removed, of bool (faces, filters): as the first that does, asked alone, and as the only one."""
+def count_removals(removed: np.ndarray, filters: FilterSet) -> dict[str, Any]:
+    """How many faces each filter removes, from bool (faces, filters), as the ledger keeps it.
+
+    `first` counts faces that no filter before this one removes, `alone` all faces that this filter removes, and `only`
+    faces that no other filter removes.
+    """
     hits = removed.sum(1)
     first = removed & (removed.cumsum(1) == 1)
     return {
@@ -66,86 +129,10 @@ def tally(removed: np.ndarray, filters: FilterSet) -> dict[str, Any]:
             {
                 "reason": rule.reason,
                 "sql": rule.sql,
-                "first": int(first[:, i].sum()),
-                "alone": int(removed[:, i].sum()),
-                "only": int((removed[:, i] & (hits == 1)).sum()),
+                "first": int(first[:, column].sum()),
+                "alone": int(removed[:, column].sum()),
+                "only": int((removed[:, column] & (hits == 1)).sum()),
             }
-            for i, rule in enumerate(filters.filters)
+            for column, rule in enumerate(filters.filters)
         ],
     }
-
-
-def load_filters(name: str) -> FilterSet:
-    """A built-in set by its name, or one from a TOML file: name, version, and tables [[filter]] of reason and sql.
-
-    Raises BadInput for anything else, with a sentence that says what to mend.
-    """
-    if name in FILTER_SETS:
-        return FILTER_SETS[name]
-    path = Path(name)
-    if not path.is_file():
-        raise BadInput(f"--filters {name} is neither a file nor one of the built-in sets: {', '.join(FILTER_SETS)}.")
-    try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"--filters {path} cannot be read: {error.strerror or error}.") from None
-    except ValueError as error:  # TOML's and Unicode's errors
-        raise BadInput(f"--filters {path} is not TOML: {error}.") from None
-    found = FilterSet(
-        *_top(told, path), tuple(_filter(table, path, nth) for nth, table in enumerate(told["filter"], 1))
-    )
-    check_filters(resolved(found, 0.0))
-    return found
-
-
-def resolved(filters: FilterSet, detector_min_score: float) -> FilterSet:
-    """The set with the detector's own least score written in the place of `detector_min_score`."""
-    said = f"{detector_min_score:g}" if detector_min_score >= 0 else f"({detector_min_score:g})"
-    return replace(
-        filters,
-        filters=tuple(
-            replace(rule, sql=re.sub(r"\bdetector_min_score\b", said, rule.sql, flags=re.IGNORECASE))
-            for rule in filters.filters
-        ),
-    )
-
-
-def with_min_inter_ocular(filters: FilterSet, pixels: float) -> FilterSet:
-    """The set with its filter too_small asking for this many pixels between the eyes; put first where it has none.
-
-    Raises BadInput for a number that is not finite.
-    """
-    if not math.isfinite(pixels):
-        raise BadInput(f"--min-inter-ocular {pixels} is no number of pixels: say one like 16.")
-    rule = Filter("too_small", f"inter_ocular_px < {float(pixels)!r}")
-    others = [found for found in filters.filters if found.reason != rule.reason]
-    places = [nth for nth, found in enumerate(filters.filters) if found.reason == rule.reason] or [0]
-    others.insert(places[0], rule)
-    return replace(filters, name=f"{filters.name}, min inter-ocular {pixels:g}", filters=tuple(others))
-
-
-def _top(told: dict[str, Any], path: Path) -> tuple[str, int]:
-    if strange := sorted(told.keys() - {"name", "version", "filter"}):
-        raise BadInput(
-            f"--filters {path} says {strange[0]}, which means nothing here: name, version and [[filter]] do."
-        )
-    name, version, tables = told.get("name"), told.get("version"), told.get("filter")
-    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}", name)):
-        raise BadInput(
-            f'--filters {path} needs a name of 1 to 40 letters, digits, spaces, dots and dashes, as in name = "mine".'
-        )
-    if name in FILTER_SETS:
-        raise BadInput(f"--filters {path} is named {name}, like a built-in set: give it a name of its own.")
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise BadInput(f"--filters {path} needs a version, a whole number from 1, as in version = 1.")
-    if not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):
-        raise BadInput(f"--filters {path} needs tables [[filter]], each with a reason and its sql.")
-    return name, version
-
-
-def _filter(table: dict[str, Any], path: Path, nth: int) -> Filter:
-    if table.keys() != {"reason", "sql"} or not all(isinstance(value, str) for value in table.values()):
-        raise BadInput(f"--filters {path}: [[filter]] number {nth} needs a reason and its sql, both text, and no more.")
-    if table["reason"] in RESERVED:
-        raise BadInput(f"--filters {path}: the reason {table['reason']} belongs to another stage: choose another word.")
-    return Filter(table["reason"], table["sql"].strip())

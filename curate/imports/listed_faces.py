@@ -1,6 +1,7 @@
-"""What imported lists say, kept by photo in the ledger, as faces, splits and pairs of today.
+"""Imported lists applied to the faces of a dataset: the splits and the pairs that they name.
 
-A list speaks of a photo's largest accepted face; where that is a near-duplicate, of the face that stands for it.
+The ledger keeps lists by photo. A list speaks of a photo's largest accepted face. If that face is a near-duplicate, the
+list speaks of the face that is used in its place.
 """
 
 from __future__ import annotations
@@ -10,88 +11,90 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from curate.photos.labels import label_faces, largest_faces
+from curate.photos.labels import find_largest_faces, label_faces
 from manifests.ledger.records import Face, Label, ListEntry, Pair, Split
 
-POLICY = "list"  # of a pair that a list names
+POLICY = "list"  # the policy in the rows of pairs that a list names
 LISTED_ELSEWHERE = "listed_in_another_split"
 
 
-def given_labels(given: Iterable[ListEntry]) -> list[Label]:
-    """Labels that are truth."""
-    return [Label(row.photo_id, row.label, True) for row in given if row.label is not None]
+def find_listed_splits(lists: Iterable[ListEntry], faces: Sequence[Face]) -> tuple[dict[str, str], list[str]]:
+    """The splits that lists name (face_id -> split), and a notice about copies of one picture in several splits.
 
-
-def given_splits(given: Iterable[ListEntry], faces: Sequence[Face]) -> tuple[dict[str, str], list[str]]:
-    """face -> the split that a list has it in, and what is to be told of copies listed in two splits.
-
-    `faces` are those that are ok or near-duplicates.
+    `faces` are the faces that are ok or near-duplicates.
     """
-    said = [Label(row.photo_id, row.split, True) for row in given if row.split is not None]
-    found, torn = label_faces(said, faces)
-    return found, [f"Lists have copies of one picture in two splits: {notice}" for notice in torn]
+    labels = [Label(row.photo_id, row.split, True) for row in lists if row.split is not None]
+    split_of, notices = label_faces(labels, faces)
+    return split_of, [f"Lists have copies of one picture in several splits: {notice}" for notice in notices]
 
 
-def listed_faces(given: Sequence[ListEntry], faces: Iterable[Face]) -> set[str]:
-    """Every face of the listed photos, where lists name references: it is a target by its list or not at all."""
-    if not any(row.refs is not None for row in given):
+def find_listed_faces(lists: Sequence[ListEntry], faces: Iterable[Face]) -> set[str]:
+    """The faces of all listed photos, if the lists name references; otherwise none.
+
+    Only the lists decide whether such a face is a target.
+    """
+    if not any(row.refs is not None for row in lists):
         return set()
-    photos = {row.photo_id for row in given}
+    photos = {row.photo_id for row in lists}
     return {face.duplicate_of or face.face_id for face in faces if face.photo_id in photos}
 
 
-def given_pairs(
-    given: Sequence[ListEntry],
+def make_listed_pairs(
+    lists: Sequence[ListEntry],
     splits: Sequence[Split],
     faces: Sequence[Face],
     vectors: np.ndarray,
     picture_of: Mapping[str, str],
 ) -> tuple[list[Pair], Counter[str], Counter[str]]:
-    """The pairs that lists name, ordered by target; targets that are none and references left out, by reason.
+    """The pairs that lists name, sorted by target; reasons of targets without a pair; reasons of references left out.
 
-    `faces` are all that are ok or near-duplicates, `vectors` the unit embeddings (n, d) of those that are ok, in order;
-    `picture_of` maps a photo to the picture it is a copy of. A reference that a target may not have is left out: of
-    another person, of a split that the target may not see, of the target's own picture. Order and number are the
-    list's, whatever --pairs, --min-references and --max-references say.
+    `faces` are the faces that are ok or near-duplicates. `vectors` are the unit embeddings (n, d) of the ok faces, in
+    the same order. `picture_of` maps a photo to the picture that it is a copy of. A reference is left out if it shows
+    another person, is in a split that the target must not see, or shows the target's own picture. The order and the
+    number of references are those of the list: --pairs, --min-references and --max-references do not change them.
     """
-    listed = {row.photo_id for row in given}
-    main = {photo: face.duplicate_of or face.face_id for photo, face in largest_faces(listed, faces).items()}
-    row_of = {face: row for row, face in enumerate(face.face_id for face in faces if face.status == "ok")}
+    photos = {row.photo_id for row in lists}
+    face_of = {photo: face.duplicate_of or face.face_id for photo, face in find_largest_faces(photos, faces).items()}
+    vector_row = {face: row for row, face in enumerate(face.face_id for face in faces if face.status == "ok")}
     picture = {face.face_id: picture_of.get(face.photo_id, face.photo_id) for face in faces}
-    placed = {row.face_id: row for row in splits}
-    found: dict[str, Pair] = {}
+    split_row = {row.face_id: row for row in splits}
+    pairs: dict[str, Pair] = {}
     unpaired, lost = Counter[str](), Counter[str]()
-    for row in given:
+
+    def find_split_row(photo: str) -> Split | None:
+        face = face_of.get(photo)
+        return None if face is None else split_row.get(face)
+
+    for row in lists:
         if row.refs is None:
             continue
-        target = main.get(row.photo_id)
-        at = placed.get(target) if target is not None else None
-        if at is None or at.status != "ok":
-            unpaired["listed_but_" + (str(at.reason) if at is not None else "not_usable")] += 1
+        target = find_split_row(row.photo_id)
+        if target is None or target.status != "ok":
+            unpaired["listed_but_" + ("not_usable" if target is None else str(target.reason))] += 1
             continue
-        if at.face_id in found:
+        if target.face_id in pairs:
             unpaired["listed_but_copy_of_another_target"] += 1
             continue
-        seen = "train" if at.policy == "photos" else at.split
-        kept: list[str] = []
+        allowed_split = "train" if target.policy == "photos" else target.split
+        references: list[str] = []
         for photo in row.refs:
-            ref = main.get(photo)
-            there = placed.get(ref) if ref is not None else None
-            if there is None or there.status != "ok":
-                lost["not_usable" if there is None else str(there.reason)] += 1
-            elif there.identity_id != at.identity_id:
+            reference = find_split_row(photo)
+            if reference is None or reference.status != "ok":
+                lost["not_usable" if reference is None else str(reference.reason)] += 1
+            elif reference.identity_id != target.identity_id:
                 lost["another_person"] += 1
-            elif there.split != seen:
+            elif reference.split != allowed_split:
                 lost["another_split"] += 1
-            elif picture[there.face_id] == picture[at.face_id]:
+            elif picture[reference.face_id] == picture[target.face_id]:
                 lost["same_picture_as_its_target"] += 1
-            elif there.face_id in kept:
+            elif reference.face_id in references:
                 lost["copy_of_another_reference"] += 1
             else:
-                kept.append(there.face_id)
-        if not kept:
+                references.append(reference.face_id)
+        if not references:
             unpaired["listed_but_no_reference_left"] += 1
             continue
-        cosines = np.round(vectors[[row_of[ref] for ref in kept]] @ vectors[row_of[at.face_id]], 6).tolist()
-        found[at.face_id] = Pair(at.face_id, tuple(kept), tuple(cosines), POLICY, at.split)
-    return [found[face] for face in sorted(found)], unpaired, lost
+        rows = [vector_row[reference] for reference in references]
+        cosines = np.round(vectors[rows] @ vectors[vector_row[target.face_id]], 6).tolist()
+        pairs[target.face_id] = Pair(target.face_id, tuple(references), tuple(cosines), POLICY, target.split)
+    return [pairs[face] for face in sorted(pairs)], unpaired, lost

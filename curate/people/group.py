@@ -15,7 +15,7 @@ from curate.people.clustering.group_embeddings import group_embeddings
 from curate.people.identities import make_identities, name_groups
 from curate.people.links import Links, resolve_links
 from curate.people.near_duplicates import find_pictures
-from curate.photos.labels import doubts, label_faces, spread, told_hints
+from curate.photos.labels import describe_hints, find_label_doubts, find_spread_labels, label_faces
 from manifests.ledger.decision_log import Decision, parse_decision
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import NEAR_DUPLICATE, DecisionRow, Face, Identity, Label, Membership, Photo, Record
@@ -80,8 +80,10 @@ def compute_groups(
     was = {row.face_id: row.identity_id for row in before}
     found = apply_decisions(vectors, found, links, [was.get(face) for face in face_ids])
     identities, memberships = make_identities(face_ids, found, before, read_key(ledger), links)
-    parted = {} if truth else spread(labelled, memberships)
-    disagreeing = [] if truth else doubts(labelled, memberships, {face.face_id: face.photo_id for face in faces})
+    parted = {} if truth else find_spread_labels(labelled, memberships)
+    disagreeing = (
+        [] if truth else find_label_doubts(labelled, memberships, {face.face_id: face.photo_id for face in faces})
+    )
     detail = {
         "threshold": found.threshold,
         "calibrated": rules.same_person is None,
@@ -94,7 +96,7 @@ def compute_groups(
             *notices,
             *_not_in_use(links),
             *links.notices,
-            *([] if truth else told_hints(disagreeing, parted, len(labelled))),
+            *([] if truth else describe_hints(disagreeing, parted, len(labelled))),
         ],
     }
     progress("group", len(face_ids), len(face_ids))

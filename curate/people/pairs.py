@@ -22,7 +22,7 @@ from functools import cached_property
 import numpy as np
 
 from curate.config import CurateConfig, PairRules
-from curate.imports.listed_faces import given_pairs, listed_faces
+from curate.imports.listed_faces import find_listed_faces, make_listed_pairs
 from curate.people.near_duplicates import find_pictures
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import NEAR_DUPLICATE, Face, ListEntry, Pair, Photo, Split
@@ -54,8 +54,8 @@ def pair_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
     embedded = {face.face_id: face for face in faces}
     shown = [embedded[face_id] for face_id in face_ids]
     splits, given = ledger.read_rows(Split), ledger.read_rows(ListEntry)
-    rows, left_out = make_pairs(splits, shown, vectors, config.pairs, picture_of, listed_faces(given, faces))
-    listed, unpaired, lost = given_pairs(given, splits, faces, vectors, picture_of)
+    rows, left_out = make_pairs(splits, shown, vectors, config.pairs, picture_of, find_listed_faces(given, faces))
+    listed, unpaired, lost = make_listed_pairs(given, splits, faces, vectors, picture_of)
     detail = {**asdict(config.pairs), "left_out": {**left_out, **unpaired}, "references_lost": dict(lost)}
     every = sorted([*rows, *listed], key=lambda row: row.target)
     ledger.record("pair", "all", config.pairs, every, replace=(Pair,), detail=detail)

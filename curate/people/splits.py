@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from curate.config import CurateConfig, SplitRules
-from curate.imports.listed_faces import LISTED_ELSEWHERE, given_splits
+from curate.imports.listed_faces import LISTED_ELSEWHERE, find_listed_splits
 from curate.people.near_duplicates import find_linked_photos
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
@@ -25,7 +25,7 @@ def split_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
     faces that change their split although a frozen set exists."""
     faces = [face for face in ledger.read_rows(Face) if face.status == "ok" or face.reason == NEAR_DUPLICATE]
     before = ledger.read_rows(Split)
-    listed, torn = given_splits(ledger.read_rows(ListEntry), faces)
+    listed, torn = find_listed_splits(ledger.read_rows(ListEntry), faces)
     rows = make_splits(faces, ledger.read_rows(Membership), before, config.split, listed)
     check_splits(faces, rows)
     ledger.record("split", "all", config.split, rows, replace=(Split,))

@@ -1,4 +1,4 @@
-"""What a sidecar CSV tells of photos: source, licence, consent; and which may not be used for want of consent."""
+"""The stage `consent`: source, licence and consent of photos from a sidecar CSV; photos without consent are dropped."""
 
 from __future__ import annotations
 
@@ -13,18 +13,25 @@ from curate.photos.csv_tables import read_csv
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Photo, Record
-from manifests.privacy.erase import CONSENT_MISSING, CONSENT_REFUSALS, ERASURE_REASONS, NO_CONSENT, erase_dropped_faces
+from manifests.privacy.erase import (
+    CONSENT_MISSING,
+    CONSENT_REFUSALS,
+    ERASURE_REASONS,
+    NO_CONSENT,
+    OPTED_OUT,
+    erase_dropped_faces,
+)
 from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.uris import display_path, uri_of
 
 COLUMNS = ("source", "licence", "consent")
-CONSENT = ("yes", "no", "withdrawn")  # from the most to the least that is allowed; an empty cell says nothing
+CONSENT = ("yes", "no", "withdrawn")  # sorted: `yes` allows the most. An empty cell leaves the consent unknown
 MAX_TEXT = 1000  # characters of a source or a licence (ours)
 
 
 @dataclass(frozen=True)
-class Told:
-    """A line of the sidecar; None where it says nothing."""
+class SidecarLine:
+    """One line of the sidecar. None stands for an empty cell or a column that the sidecar does not have."""
 
     line: int
     file: str
@@ -33,121 +40,134 @@ class Told:
     consent: str | None = None
 
 
-def read_sidecar(table: Path) -> list[Told]:
-    """The lines of a CSV with the column `file` and any of source, licence, consent. Raises BadInput with the line."""
-    header, lines = read_csv(table, ("file",))
-    known = [column for column in COLUMNS if header.count(column) == 1]
-    if not known or any(header.count(column) > 1 for column in COLUMNS):
-        raise BadInput(
-            f"{table}: beside file, the first line must name {', '.join(COLUMNS)} or some of them, each once."
-        )
-    found: list[Told] = []
-    seen: dict[str, int] = {}
-    for number, cells in lines:
-        said = {
-            name: cells[at].strip() for at, name in enumerate(header) if at < len(cells) and name in (*known, "file")
-        }
-        file = said.pop("file", "")
-        if not file:
-            raise BadInput(f"{table}, line {number}: a file is needed, its path below the photos or its sha256.")
-        if file in seen:
-            raise BadInput(f"{table}, line {number}: {file} stands in line {seen[file]} already.")
-        seen[file] = number
-        consent = said.get("consent", "").lower()
-        if consent not in ("", *CONSENT):
-            raise BadInput(f"{table}, line {number}: consent is {', '.join(CONSENT)}, or empty; not {said['consent']}.")
-        if long := [name for name, text in said.items() if len(text) > MAX_TEXT or not text.isprintable()]:
-            raise BadInput(f"{table}, line {number}: {long[0]} is one line of at most {MAX_TEXT} characters.")
-        said["consent"] = consent
-        found.append(Told(number, file, **{name: text or None for name, text in said.items()}))
-    if not found:
-        raise BadInput(f"{table} names no file: under the first line, write a line for each.")
-    return found
+def read_sidecar(table: Path) -> list[SidecarLine]:
+    """The lines of a CSV with the column `file` and at least one of source, licence and consent.
 
-
-def told_of_photos(
-    lines: Sequence[Told], files: Sequence[File], roots: Sequence[Path]
-) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """photo -> column -> what was told, and what is to be told of lines that name no photo here.
-
-    A line's file is a path below one of `roots` (of a member its archive's and its own, `a.zip/b.jpg`), a whole path,
-    or a sha256. Where copies of one photo are told different things, the consent that allows least counts, and of
-    source and licence the first line.
+    Raises BadInput with the number of the line that is wrong.
     """
-    held: dict[str, set[str]] = defaultdict(set)  # where a person would look for a file -> its photos
+    header, rows = read_csv(table, ("file",))
+    columns = [column for column in COLUMNS if header.count(column) == 1]
+    if not columns or any(header.count(column) > 1 for column in COLUMNS):
+        raise BadInput(
+            f"{table}: beside file, the first line must name at least one of {', '.join(COLUMNS)}, and each once."
+        )
+    lines: list[SidecarLine] = []
+    line_of_file: dict[str, int] = {}
+    for number, cells in rows:
+        texts = {
+            name: cells[at].strip() for at, name in enumerate(header) if at < len(cells) and name in (*columns, "file")
+        }
+        file = texts.pop("file", "")
+        if not file:
+            raise BadInput(
+                f"{table}, line {number}: the file is missing: write its path below the photos or its sha256."
+            )
+        if file in line_of_file:
+            raise BadInput(
+                f"{table}, line {number}: {file} is already in line {line_of_file[file]}: keep one of the two."
+            )
+        line_of_file[file] = number
+        consent = texts.get("consent", "").lower()
+        if consent not in ("", *CONSENT):
+            raise BadInput(
+                f"{table}, line {number}: the consent is {texts['consent']}: write {', '.join(CONSENT)}, or nothing."
+            )
+        if wrong := [name for name, text in texts.items() if len(text) > MAX_TEXT or not text.isprintable()]:
+            raise BadInput(
+                f"{table}, line {number}: the {wrong[0]} is too long or has several lines: write one line of at most "
+                f"{MAX_TEXT} characters."
+            )
+        texts["consent"] = consent
+        lines.append(SidecarLine(number, file, **{name: text or None for name, text in texts.items()}))
+    if not lines:
+        raise BadInput(f"{table} names no file: write a line for each file under the first line.")
+    return lines
+
+
+def match_sidecar(
+    lines: Sequence[SidecarLine], files: Sequence[File], roots: Sequence[Path]
+) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """The cells of each photo (photo -> column -> text), and a notice about lines that match no photo.
+
+    A line's file is a path below one of `roots`, a whole path, or a sha256. The path of an archive's member is the
+    archive's path and the member's path, as in `a.zip/b.jpg`. If several lines match one photo, the consent that
+    allows the least counts, and the first source and licence.
+    """
+    photos_at: dict[str, set[str]] = defaultdict(set)  # uri of a path as a person would write it -> photos
     for file in files:
         if file.photo_id is not None:
-            held[uri_of(display_path(file.uri))].add(file.photo_id)
-    photos = {photo for found in held.values() for photo in found}
+            photos_at[uri_of(display_path(file.uri))].add(file.photo_id)
+    all_photos = {photo for photos in photos_at.values() for photo in photos}
     folders = [root if root.is_dir() else root.parent for root in roots]
-    found: dict[str, dict[str, str]] = defaultdict(dict)
-    unknown: list[str] = []
-    for told in lines:
-        if re.fullmatch(r"[0-9a-fA-F]{64}", told.file):
-            hits = {told.file.lower()} & photos
+    cells: dict[str, dict[str, str]] = defaultdict(dict)
+    unmatched: list[str] = []
+    for line in lines:
+        if re.fullmatch(r"[0-9a-fA-F]{64}", line.file):
+            photos = {line.file.lower()} & all_photos
         else:
-            hits = {photo for folder in folders for photo in held.get(uri_of(folder / told.file), ())}
-        if not hits:
-            unknown.append(told.file)
-        for photo in sorted(hits):
+            photos = {photo for folder in folders for photo in photos_at.get(uri_of(folder / line.file), ())}
+        if not photos:
+            unmatched.append(line.file)
+        for photo in sorted(photos):
             for name in ("source", "licence"):
-                if (text := getattr(told, name)) is not None:
-                    found[photo].setdefault(name, text)
-            if told.consent is not None:
-                before = found[photo].get("consent", CONSENT[0])
-                found[photo]["consent"] = max(before, told.consent, key=CONSENT.index)
-    if not unknown:
-        return dict(found), []
-    some = ", ".join(make_printable(name) for name in unknown[:5])
-    more = " and others" if len(unknown) > 5 else ""
-    return dict(found), [f"The sidecar names {format_count(len(unknown), 'file')} of no photo here: {some}{more}."]
+                if (text := getattr(line, name)) is not None:
+                    cells[photo].setdefault(name, text)
+            if line.consent is not None:
+                earlier = cells[photo].get("consent", CONSENT[0])
+                cells[photo]["consent"] = max(earlier, line.consent, key=CONSENT.index)
+    if not unmatched:
+        return dict(cells), []
+    examples = ", ".join(make_printable(name) for name in unmatched[:5]) + (" and others" if len(unmatched) > 5 else "")
+    return dict(cells), [f"The sidecar names {format_count(len(unmatched), 'file')} that match no photo: {examples}."]
 
 
-def consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], require: bool) -> list[str]:
-    """Fill source, licence and consent, and drop the photos that may not be used with all that was made of them.
+def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], require: bool) -> list[str]:
+    """Record source, licence and consent, and drop the photos that may not be used.
 
-    What was told before stays where the sidecar says nothing. A photo that may be used again is screened again, from
-    its recorded faces. Answers what is to be told.
+    The crops and embeddings of a dropped photo's faces are erased. If the sidecar does not name a photo, the photo
+    keeps the values of earlier runs. A photo that may be used again is screened again from its recorded faces. Returns
+    a notice about lines of the sidecar that match no photo.
     """
-    said: dict[str, dict[str, str]] = {}
+    cells: dict[str, dict[str, str]] = {}
     notices: list[str] = []
     if sidecar is not None:
-        said, notices = told_of_photos(read_sidecar(Path(sidecar)), ledger.read_rows(File), roots)
+        cells, notices = match_sidecar(read_sidecar(Path(sidecar)), ledger.read_rows(File), roots)
     faces: dict[str, list[Face]] = defaultdict(list)
     for face in ledger.read_rows(Face):
         faces[face.photo_id].append(face)
     rows: list[Record] = []
-    again: list[str] = []
+    to_detect: list[str] = []
     for photo in ledger.read_rows(Photo):
-        told: dict[str, Any] = {**said.get(photo.photo_id, {})}
-        row = replace(photo, **told)
-        reason = barred(row.consent, require)
+        changes: dict[str, Any] = {**cells.get(photo.photo_id, {})}
+        row = replace(photo, **changes)
+        reason = find_consent_problem(row.consent, require)
         if reason is not None:
             row = replace(row, status="dropped", reason=reason)
             rows += [
                 replace(face, status="dropped", reason=reason, duplicate_of=None)
                 for face in faces[photo.photo_id]
-                if face.reason not in (reason, "opted_out")
+                if face.reason not in (reason, OPTED_OUT)
             ]
         elif photo.reason in (NO_CONSENT, CONSENT_MISSING):
             row = replace(row, status="ok", reason=None)
             if not faces[photo.photo_id]:
-                again.append(photo.photo_id)  # whether there are none, or it was never looked at, its mark says
+                # the ledger does not tell whether the photo has no face or was never looked at, so it is detected again
+                to_detect.append(photo.photo_id)
         if row != photo:
             rows.append(row)
     config = {"require_consent": require}
-    ledger.record("consent", "all", config, rows, delete=[("stages", "unit", again)] if again else [])
+    ledger.record("consent", "all", config, rows, delete=[("stages", "unit", to_detect)] if to_detect else [])
     erase_dropped_faces(ledger)
     return notices
 
 
-def barred(said: str | None, require: bool) -> str | None:
-    """The reason for which a photo may not be used, by what was told of its consent."""
-    if said in CONSENT_REFUSALS:
+def find_consent_problem(consent: str | None, require: bool) -> str | None:
+    """The reason why a photo with this consent may not be used, or None."""
+    if consent in CONSENT_REFUSALS:
         return NO_CONSENT
-    return CONSENT_MISSING if require and said != "yes" else None
+    return CONSENT_MISSING if require and consent != "yes" else None
 
 
-def in_use(photos: Mapping[str, Photo]) -> set[str]:
-    """The photos that may be looked at."""
+def find_usable_photos(photos: Mapping[str, Photo]) -> set[str]:
+    """The ids of the photos that may be used."""
     return {photo_id for photo_id, photo in photos.items() if photo.reason not in ERASURE_REASONS}

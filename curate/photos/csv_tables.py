@@ -1,4 +1,4 @@
-"""CSV files that people write: read whole, or refused with the line."""
+"""Read the CSV files that users write. A CSV with a mistake is refused with the number of its line."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import csv
 from pathlib import Path
 
 from manifests.errors import BadInput
+from manifests.runtime.text import format_count
 
 
-def read_csv(table: Path, needed: tuple[str, ...]) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The columns that the first line names, and the number and cells of every other line that is not empty.
+def read_csv(table: Path, required: tuple[str, ...]) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The names in the first line, and for every other line that is not empty its number and its cells.
 
-    Raises BadInput for what is no CSV in UTF-8, for a first line that does not name each column of `needed` once, and
-    for a line with more cells than the first.
+    Raises BadInput if the file is not a CSV in UTF-8, if the first line does not name each column of `required` once,
+    or if a line has more cells than the first.
     """
     lines: list[tuple[int, list[str]]] = []
-    number = 1  # where a record begins; a quote that is not closed swallows the lines after it
+    number = 1  # the line where a record begins: a quote that is not closed makes a record of many lines
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -25,22 +26,24 @@ def read_csv(table: Path, needed: tuple[str, ...]) -> tuple[list[str], list[tupl
     except UnicodeDecodeError:
         raise BadInput(f"{table} is not UTF-8 text: save it as CSV in UTF-8.") from None
     except csv.Error as error:
-        raise BadInput(f"{table}, line {number}: this is no CSV ({error}): is a quote not closed?") from None
+        raise BadInput(
+            f"{table}, line {number}: this is no CSV ({error}): look for a quote that is not closed."
+        ) from None
     except OSError as error:
         raise BadInput(f"{table} cannot be read: {error.strerror or error}.") from None
     header = [cell.strip() for cell in lines[0][1]] if lines else []
-    if any(header.count(column) != 1 for column in needed):
+    if any(header.count(column) != 1 for column in required):
         raise BadInput(
-            f"{table}: the first line must name the column{'s' if len(needed) > 1 else ''} {' and '.join(needed)}, "
-            f"{'each ' if len(needed) > 1 else ''}once."
+            f"{table}: the first line must name the column{'s' if len(required) > 1 else ''} {' and '.join(required)}, "
+            f"{'each ' if len(required) > 1 else ''}once."
         )
-    found = []
+    rows = []
     for number, cells in lines[1:]:
         if len(cells) > len(header):
             raise BadInput(
-                f"{table}, line {number}: {len(cells)} columns where the first line names {len(header)}; put quotes "
-                "around what holds a comma."
+                f"{table}, line {number}: found {format_count(len(cells), 'column')}, but the first line names "
+                f"{len(header)}: put quotes around text that contains a comma."
             )
         if cells:
-            found.append((number, cells))
-    return header, found
+            rows.append((number, cells))
+    return header, rows

@@ -1,6 +1,7 @@
-"""What folders or a CSV say of who is in a photo: as truth, or as a hint that is compared and reported.
+"""The stage `label`: labels that say who is in a photo, from folder names, from a CSV, or from imported lists.
 
-`folder` or `FILE.csv` is truth; `hint`, `hint:folder` or `hint:FILE.csv` forces nothing.
+`--labels folder` and `--labels FILE.csv` are taken as truth. `--labels hint` and `--labels hint:FILE.csv` change
+nothing: they are compared with the grouping, and the differences are reported.
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from curate.config import CurateConfig
 from curate.photos.csv_tables import read_csv
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import MAX_NAME
-from manifests.ledger.records import Face, File, Label, Membership
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import Face, File, Label, ListEntry, Membership
 from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.uris import display_path
 
-SHOWN = 5  # examples in a notice
+EXAMPLES = 5  # at most this many in a notice
 
 
 @dataclass(frozen=True)
-class Doubt:
-    """A face whose label is not the one that most of its identity has: a suspected label error, or a false merge."""
+class LabelDoubt:
+    """A face whose label differs from the label of most faces of its identity: a wrong label or a wrong grouping."""
 
     face_id: str
     photo_id: str
@@ -32,189 +35,223 @@ class Doubt:
     identity_label: str
 
 
+def label(ledger: Ledger, config: CurateConfig) -> None:
+    """Record the labels of `--labels`; without `--labels`, the labels of imported lists.
+
+    The labels of an earlier run are replaced, so `--labels` must be repeated in every run.
+    """
+    rows, notices = read_labels(config.labels, ledger.read_rows(File))
+    if config.labels is None:
+        rows = make_listed_labels(ledger.read_rows(ListEntry))
+    ledger.record("label", "all", {"labels": config.labels}, rows, replace=(Label,), detail={"notices": notices})
+
+
 def check_labels(spec: str | None) -> None:
-    """Raise BadInput for what `labels_told` would refuse, before any photo is known."""
-    if spec is not None and (table := _parsed(spec)[1]) is not None:
-        _read_csv(table)
+    """Raise BadInput for a value of `--labels` that `read_labels` would refuse, before any photo is read."""
+    if spec is not None and (table := _parse_spec(spec)[1]) is not None:
+        _read_label_csv(table)
 
 
-def _parsed(spec: str) -> tuple[bool, Path | None]:
-    """Whether `--labels SPEC` is a hint, and the table it names; None for folders."""
+def _parse_spec(spec: str) -> tuple[bool, Path | None]:
+    """Whether `--labels SPEC` is a hint, and the CSV that it names; None if it means folders."""
     hint = spec == "hint" or spec.startswith("hint:")
     source = spec.partition(":")[2] or "folder" if hint else spec
     if source != "folder" and not source.lower().endswith(".csv"):
-        raise BadInput(f"--labels {spec}: say folder, FILE.csv, hint, or hint:FILE.csv.")
+        raise BadInput(f"--labels {spec} is unknown: say folder, FILE.csv, hint, or hint:FILE.csv.")
     return hint, None if source == "folder" else Path(source)
 
 
-def labels_told(spec: str | None, files: Sequence[File]) -> tuple[list[Label], list[str]]:
-    """Labels of photos and what is to be told about them, from `--labels SPEC`; nothing for None.
+def read_labels(spec: str | None, files: Sequence[File]) -> tuple[list[Label], list[str]]:
+    """The labels of photos by `--labels SPEC`, and notices; ([], []) if `spec` is None.
 
-    A photo in folders of two names is left unlabelled, and so is a file name in the CSV that means two photos; both are
-    told. Raises BadInput for a spec that is none, and for a CSV that cannot be read, with the line.
+    A photo with two different labels stays without a label, and so does a file name in the CSV that matches two
+    photos. A notice names both cases. Raises BadInput if `spec` is unknown, or, with the line, if the CSV is wrong.
     """
     if spec is None:
         return [], []
-    hint, table = _parsed(spec)
-    kept = [(display_path(file.uri), file.photo_id) for file in files if file.photo_id is not None]
-    said: list[tuple[str, str]]
+    hint, table = _parse_spec(spec)
+    photo_files = [(display_path(file.uri), file.photo_id) for file in files if file.photo_id is not None]
+    pairs: list[tuple[str, str]]  # photo, label
     notices: list[str]
     if table is None:
-        said, notices = [(photo, make_printable(path.parent.name)) for path, photo in kept], []
+        pairs, notices = [(photo, make_printable(path.parent.name)) for path, photo in photo_files], []
     else:
-        said, notices = _from_csv(table, kept)
-    found: dict[str, set[str]] = defaultdict(set)
-    for photo, label in said:
-        found[photo].add(label)
-    torn = sorted(photo for photo, labels in found.items() if len(labels) > 1)
-    if torn:
-        both = " and ".join(sorted(found[torn[0]])[:2])
-        notices.append(f"{len(torn)} photos have two labels and count as unlabelled: {torn[0][:12]} has {both}.")
-    return [Label(photo, min(found[photo]), not hint) for photo in sorted(found) if len(found[photo]) == 1], notices
-
-
-def _read_csv(table: Path) -> list[tuple[str, str]]:
-    """The photo and the label of each line, neither empty. Further columns that the first line names are left alone."""
-    header, lines = read_csv(table, ("photo", "label"))
-    photo, label = header.index("photo"), header.index("label")
-    found = []
-    for number, cells in lines:
-        name, told = (cells[at] if at < len(cells) else "" for at in (photo, label))
-        if not name or not told.strip():
-            raise BadInput(f"{table}, line {number}: a photo and a label are needed.")
-        if not told.strip().isprintable() or len(told.strip()) > MAX_NAME:
-            raise BadInput(
-                f"{table}, line {number}: a label is one line of at most {MAX_NAME} characters; is a quote not closed?"
-            )
-        found.append((name, told.strip()))
-    if not found:
-        raise BadInput(f"{table} names no photo: under the first line, write a line for each.")
-    return found
-
-
-def _from_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[list[tuple[str, str]], list[str]]:
-    of_name: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for path, photo in files:
-        of_name[path.name].append((str(path), photo))
-    said, unknown, twice = [], [], []
-    for name, label in _read_csv(table):
-        full = os.path.normpath(name)
-        near = of_name.get(Path(full).name, [])
-        exact = [photo for path, photo in near if path in (full, str(Path(full).absolute()))]
-        fits = exact or [photo for path, photo in near if path.endswith(os.sep + full)]
-        if not fits:
-            unknown.append(name)
-        elif len(set(fits)) > 1:
-            twice.append(name)
-        else:
-            said.append((fits[0], label))
-    notices = []
-    if unknown:
-        notices.append(f"{table} names {format_count(len(unknown), 'file')} of no photo here, {_some(unknown)}.")
-    if twice:
+        pairs, notices = _match_label_csv(table, photo_files)
+    labels_of: dict[str, set[str]] = defaultdict(set)
+    for photo, text in pairs:
+        labels_of[photo].add(text)
+    ambiguous = sorted(photo for photo, labels in labels_of.items() if len(labels) > 1)
+    if ambiguous:
+        photos = "photo has" if len(ambiguous) == 1 else "photos have"
+        labels = " and ".join(sorted(labels_of[ambiguous[0]])[:2])
         notices.append(
-            f"{table} names {format_count(len(twice), 'file')} that may be several photos, say their folder: "
-            f"{_some(twice)}."
+            f"{len(ambiguous)} {photos} several labels, and no label is used: photo {ambiguous[0][:12]} has {labels}."
         )
-    return said, notices
+    clear = sorted(photo for photo, labels in labels_of.items() if len(labels) == 1)
+    return [Label(photo, min(labels_of[photo]), not hint) for photo in clear], notices
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (" and others" if len(names) > SHOWN else "")
+def _read_label_csv(table: Path) -> list[tuple[str, str]]:
+    """The photo and the label of each line, neither empty. Other columns are ignored."""
+    header, lines = read_csv(table, ("photo", "label"))
+    photo_column, label_column = header.index("photo"), header.index("label")
+    pairs = []
+    for number, cells in lines:
+        photo, text = (cells[at] if at < len(cells) else "" for at in (photo_column, label_column))
+        text = text.strip()
+        if not photo or not text:
+            raise BadInput(f"{table}, line {number}: the photo or the label is missing: write both.")
+        if not text.isprintable() or len(text) > MAX_NAME:
+            raise BadInput(
+                f"{table}, line {number}: the label is too long or has several lines: write one line of at most "
+                f"{MAX_NAME} characters, and look for a quote that is not closed."
+            )
+        pairs.append((photo, text))
+    if not pairs:
+        raise BadInput(f"{table} names no photo: write a line for each photo under the first line.")
+    return pairs
+
+
+def _match_label_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Photo and label of each line of the CSV that matches one photo, and notices about the other lines."""
+    files_named: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for path, photo in files:
+        files_named[path.name].append((str(path), photo))
+    pairs, unmatched, ambiguous = [], [], []
+    for name, text in _read_label_csv(table):
+        wanted = os.path.normpath(name)
+        same_name = files_named.get(Path(wanted).name, [])
+        # a whole path first, else every path that ends in the given one
+        matches = [photo for path, photo in same_name if path in (wanted, str(Path(wanted).absolute()))]
+        matches = matches or [photo for path, photo in same_name if path.endswith(os.sep + wanted)]
+        if not matches:
+            unmatched.append(name)
+        elif len(set(matches)) > 1:
+            ambiguous.append(name)
+        else:
+            pairs.append((matches[0], text))
+    notices = []
+    if unmatched:
+        notices.append(f"{table} names {format_count(len(unmatched), 'file')} that match no photo: {_join(unmatched)}.")
+    if ambiguous:
+        notices.append(
+            f"{table} names {format_count(len(ambiguous), 'file')} that match several photos: {_join(ambiguous)}. "
+            "Write the folder in front of the name."
+        )
+    return pairs, notices
+
+
+def make_listed_labels(lists: Iterable[ListEntry]) -> list[Label]:
+    """The labels of imported lists. They are taken as truth."""
+    return [Label(row.photo_id, row.label, True) for row in lists if row.label is not None]
 
 
 def label_faces(labels: Iterable[Label], faces: Sequence[Face]) -> tuple[dict[str, str], list[str]]:
-    """face_id -> label for the largest accepted face of each labelled photo, and what is to be told.
+    """The labels of faces (face_id -> label), and a notice about copies with different labels.
 
-    `faces` are those that are ok or near-duplicates. A near-duplicate's label counts for the face that stands for it,
-    whose own photo's label goes first; where copies disagree, that is told.
+    A photo's label belongs to its largest accepted face. `faces` are the faces that are ok or near-duplicates. The
+    label of a near-duplicate counts for the face that is used in its place. If that face's own photo has a label, its
+    own label counts first.
     """
     label_of = {row.photo_id: row.label for row in labels}
-    largest = largest_faces(label_of, faces)
-    votes: dict[str, list[tuple[bool, str]]] = defaultdict(list)
-    for photo, face in largest.items():
+    votes: dict[str, list[tuple[bool, str]]] = defaultdict(list)  # face -> (from a copy, label)
+    for photo, face in find_largest_faces(label_of, faces).items():
         votes[face.duplicate_of or face.face_id].append((face.duplicate_of is not None, label_of[photo]))
-    told = {}
-    for face_id, said in votes.items():
-        count = Counter(label for _, label in said)
-        told[face_id] = min(said, key=lambda vote: (vote[0], -count[vote[1]], vote[1]))[1]
-    torn = sorted(face_id for face_id, said in votes.items() if len({label for _, label in said}) > 1)
+    labels_of_faces = {}
+    for face_id, candidates in votes.items():
+        count = Counter(text for _, text in candidates)
+        labels_of_faces[face_id] = min(candidates, key=lambda vote: (vote[0], -count[vote[1]], vote[1]))[1]
+    torn = sorted(face_id for face_id, candidates in votes.items() if len({text for _, text in candidates}) > 1)
     if not torn:
-        return told, []
-    both = " and ".join(sorted({label for _, label in votes[torn[0]]})[:2])
-    return told, [f"{len(torn)} faces have copies under other labels: {torn[0][:12]} has {both}, and counts as "
-                  f"{told[torn[0]]}."]  # fmt: skip
+        return labels_of_faces, []
+    texts = " and ".join(sorted({text for _, text in votes[torn[0]]})[:2])
+    have = "1 face has" if len(torn) == 1 else f"{len(torn)} faces have"
+    return labels_of_faces, [
+        f"{have} copies with different labels: face {torn[0][:12]} has {texts}, and {labels_of_faces[torn[0]]} is used."
+    ]
 
 
-def largest_faces(photos: Container[str], faces: Iterable[Face]) -> dict[str, Face]:
-    """photo -> its largest face, of these photos."""
+def find_largest_faces(photos: Container[str], faces: Iterable[Face]) -> dict[str, Face]:
+    """The largest face of each of `photos` (photo -> face)."""
     largest: dict[str, Face] = {}
     for face in faces:
         if face.photo_id in photos:
             best = largest.get(face.photo_id)
-            if best is None or _size(face) > _size(best):
+            if best is None or _rank_size(face) > _rank_size(best):
                 largest[face.photo_id] = face
     return largest
 
 
-def _size(face: Face) -> tuple[float, str]:
+def _rank_size(face: Face) -> tuple[float, str]:
     return (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]), face.face_id
 
 
-def doubts(hinted: Mapping[str, str], memberships: Iterable[Membership], photo_of: Mapping[str, str]) -> list[Doubt]:
-    """Hinted faces that disagree with the label most of their identity's hinted faces have, at least two and more."""
+def find_label_doubts(
+    hints: Mapping[str, str], memberships: Iterable[Membership], photo_of: Mapping[str, str]
+) -> list[LabelDoubt]:
+    """The faces whose hint differs from the most frequent hint of their identity, if two or more faces have that hint.
+
+    `hints` maps a face to its label.
+    """
     identity_of = {member.face_id: member.identity_id for member in memberships}
     votes: dict[str, Counter[str]] = defaultdict(Counter)
-    for face, label in hinted.items():
+    for face, text in hints.items():
         if face in identity_of:
-            votes[identity_of[face]][label] += 1
-    main = {identity: min(count.items(), key=lambda item: (-item[1], item[0])) for identity, count in votes.items()}
-    found = []
-    for face, label in sorted(hinted.items()):
+            votes[identity_of[face]][text] += 1
+    most = {identity: min(count.items(), key=lambda item: (-item[1], item[0])) for identity, count in votes.items()}
+    doubts = []
+    for face, text in sorted(hints.items()):
         identity = identity_of.get(face)
         if identity is None:
             continue
-        best, most = main[identity]
-        if label != best and most > max(votes[identity][label], 1):
-            found.append(Doubt(face, photo_of[face], label, identity, best))
-    return found
+        best, count = most[identity]
+        if text != best and count > max(votes[identity][text], 1):
+            doubts.append(LabelDoubt(face, photo_of[face], text, identity, best))
+    return doubts
 
 
-def spread(hinted: Mapping[str, str], memberships: Iterable[Membership]) -> dict[str, dict[str, int]]:
-    """label -> identity -> its faces there, for labels whose faces lie in several identities; largest first."""
+def find_spread_labels(hints: Mapping[str, str], memberships: Iterable[Membership]) -> dict[str, dict[str, int]]:
+    """The labels whose faces are in several identities: label -> identity -> number of faces, the largest first."""
     identity_of = {member.face_id: member.identity_id for member in memberships}
-    held: dict[str, Counter[str]] = defaultdict(Counter)
-    for face, label in hinted.items():
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for face, text in hints.items():
         if face in identity_of:
-            held[label][identity_of[face]] += 1
+            counts[text][identity_of[face]] += 1
     return {
-        label: dict(sorted(count.items(), key=lambda item: (-item[1], item[0])))
-        for label, count in sorted(held.items())
+        text: dict(sorted(count.items(), key=lambda item: (-item[1], item[0])))
+        for text, count in sorted(counts.items())
         if len(count) > 1
     }
 
 
-def told_hints(found: Sequence[Doubt], parted: Mapping[str, Mapping[str, int]], hinted: int) -> list[str]:
-    """What is to be told of hints: `found` doubts, labels `parted` over identities, of `hinted` faces."""
-    look = "likeness manifest query DATASET \"SELECT detail->'{}' FROM stages WHERE stage = 'group'\"."
-    told = []
-    if found:
-        some = "; ".join(
-            f"face {one.face_id[:12]} is labelled {one.label} and lies in {one.identity_id} ({one.identity_label})"
-            for one in found[:SHOWN]
+def describe_hints(doubts: Sequence[LabelDoubt], spread: Mapping[str, Mapping[str, int]], hints: int) -> list[str]:
+    """Notices on how `hints` hinted faces agree with the grouping; `spread` is from `find_spread_labels`."""
+    query = "likeness manifest query DATASET \"SELECT detail->'{}' FROM stages WHERE stage = 'group'\"."
+    notices = []
+    if doubts:
+        examples = "; ".join(
+            f"face {doubt.face_id[:12]} is labelled {doubt.label} and is in {doubt.identity_id} "
+            f"({doubt.identity_label})"
+            for doubt in doubts[:EXAMPLES]
         )
-        told.append(
-            f"{len(found)} of {hinted} labels disagree with the grouping, look at them: {some}. All: "
-            + look.format("label_doubts")
+        notices.append(
+            f"{len(doubts)} of {hints} labels disagree with the grouping: {examples}. List all of them with: "
+            + query.format("label_doubts")
         )
-    if parted:
-        some = "; ".join(
-            f"{label} in {', '.join(f'{identity} ({n})' for identity, n in list(held.items())[:SHOWN])}"
-            + (f" and {len(held) - SHOWN} more" if len(held) > SHOWN else "")
-            for label, held in list(parted.items())[:SHOWN]
+    if spread:
+        examples = "; ".join(
+            f"{text} in {', '.join(f'{identity} ({n})' for identity, n in list(counts.items())[:EXAMPLES])}"
+            + (f" and {len(counts) - EXAMPLES} more" if len(counts) > EXAMPLES else "")
+            for text, counts in list(spread.items())[:EXAMPLES]
         )
-        of = "1 label is" if len(parted) == 1 else f"{len(parted)} labels are"
-        told.append(f"{of} spread over several identities: {some}. All: " + look.format("labels_parted"))
-    if hinted and not told:
-        told.append(f"The labels of all {hinted} faces that have one agree with the grouping.")
-    return told
+        labels = "1 label is" if len(spread) == 1 else f"{len(spread)} labels are"
+        notices.append(
+            f"{labels} spread over several people: {examples}. List all of them with: " + query.format("labels_parted")
+        )
+    if hints and not notices:
+        notices.append(f"The labels of all {format_count(hints, 'labelled face')} agree with the grouping.")
+    return notices
+
+
+def _join(names: Sequence[str]) -> str:
+    return ", ".join(names[:EXAMPLES]) + (" and others" if len(names) > EXAMPLES else "")

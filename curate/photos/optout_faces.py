@@ -1,4 +1,4 @@
-"""Faces that opted out: shown by an example photo, found in the dataset now, and kept from coming in later."""
+"""Faces that opted out: found by an example photo, erased from the dataset, and kept out of later runs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.detection.detect import nameless, resolved
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer, fit_similarity
 from curate.faces.interface import FaceModels
+from curate.faces.load import load_faces_once
 from manifests.card import write_card
 from manifests.errors import BadInput
 from manifests.ledger.connection import rewrite_ledger
@@ -25,97 +25,105 @@ from manifests.runtime.untrusted_images import open_reader
 
 
 @dataclass(frozen=True)
-class OptedOut:
-    """What opting faces out came to, or would."""
+class OptoutResult:
+    """What `opt_out_faces` dropped; after a dry run, what it would drop."""
 
-    faces: tuple[str, ...]  # dropped, ids
-    people: int  # whom these faces were grouped as
-    remembered: int  # examples
-    threshold: float  # cosine from which a face counts as an example's
-    checkpoints: tuple[str, ...]  # trained on them
-    false_match_rate: float | None  # share of strangers' pairs that reach it, as grouping estimated it
+    faces: tuple[str, ...]  # ids of the dropped faces
+    people: int  # identities that the dropped faces belonged to
+    remembered: int  # examples whose embeddings are kept
+    threshold: float  # a face with this cosine to an example, or more, is dropped
+    checkpoints: tuple[str, ...]  # checkpoints that were trained on the dropped faces
+    false_match_rate: float | None  # share of pairs of strangers with this cosine, as the grouping estimated it
 
 
 def opt_out_faces(
     dataset: Path, images: Sequence[Path], remember: bool, runs: Sequence[Path] = (), dry_run: bool = False
-) -> OptedOut:
-    """Drop every face that is as alike to an example as one person's two photos are, with all that was made of it.
+) -> OptoutResult:
+    """Drop every face that is as similar to an example as two photos of one person are, and erase its products.
 
-    Each image must show one face. The threshold is that of the last grouping, else the recognizer's own. With
-    `remember` the examples' embeddings are kept, and later photos compared with them. Raises BadInput for an image
-    without a face or with several.
+    Each image is an example and must show one face. The threshold is the cosine of the last grouping, or the
+    recognizer's own if there was no grouping. With `remember`, the embeddings of the examples are kept and compared
+    with the faces of later photos. Raises BadInput if an image shows no face or several faces.
     """
     with Ledger.open(dataset, write=not dry_run) as ledger:
-        models = _models(ledger)
-        examples = np.stack([_example(image, models) for image in images])
-        listed = replace(read_kept_out_list(ledger, None, models.same_person), examples=examples)
-        dropped, people = _dropped(ledger, listed)
+        models = _load_models(ledger)
+        examples = np.stack([_embed_example(image, models) for image in images])
+        kept_out = replace(read_kept_out_list(ledger, None, models.same_person), examples=examples)
+        dropped, people = _find_faces(ledger, kept_out)
         faces = tuple(face.face_id for face in dropped)
-        checkpoints = sorted({path for one in find_faces_in_runs([dataset, *runs], faces) for path in one.checkpoints})
+        checkpoints = sorted({path for run in find_faces_in_runs([dataset, *runs], faces) for path in run.checkpoints})
         rate = ledger.read_detail("group").get("false_match_rate")
         if not dry_run:
             key, made, sha256 = ensure_key(ledger), utc_now(), models.recognizer_sha256()
-            there = {row.mark for row in ledger.read_rows(KeptOutMark)}
+            marks = {row.mark for row in ledger.read_rows(KeptOutMark)}
             rows = [
-                KeptOutMark(one, "face", OPTED_OUT, made, tuple(vector.tolist()), sha256)
+                KeptOutMark(new_mark, "face", OPTED_OUT, made, tuple(vector.tolist()), sha256)
                 for vector in examples
-                if remember and (one := compute_mark(key, "face", vector.tobytes())) not in there
+                if remember and (new_mark := compute_mark(key, "face", vector.tobytes())) not in marks
             ]
             remove_faces_from_runs(runs, faces)
             erase_faces(ledger, dropped, OPTED_OUT, rows)
-            erase_dropped_faces(ledger)  # what an earlier call was stopped at
+            erase_dropped_faces(ledger)  # an earlier call may have been killed before it erased everything
     if not dry_run:
-        rewrite_ledger(dataset)  # deleted rows stay in a DuckDB file otherwise
+        rewrite_ledger(dataset)  # DuckDB leaves deleted rows in its file until the file is rewritten
         write_card(dataset)
-    kept = len(images) if remember else 0
-    return OptedOut(faces, people, kept, listed.threshold, tuple(checkpoints), rate)
+    remembered = len(images) if remember else 0
+    return OptoutResult(faces, people, remembered, kept_out.threshold, tuple(checkpoints), rate)
 
 
 def keep_out(ledger: Ledger, models: FaceModels) -> None:
-    """The stage of a curation: faces as alike to a remembered example as one person's photos leave."""
-    listed = read_kept_out_list(ledger, models.recognizer_sha256(), models.same_person)
-    if listed.examples is not None:
-        dropped, _ = _dropped(ledger, listed)
+    """The stage `keep out`: erase every face that is as similar to a remembered example as photos of one person are."""
+    kept_out = read_kept_out_list(ledger, models.recognizer_sha256(), models.same_person)
+    if kept_out.examples is not None:
+        dropped, _ = _find_faces(ledger, kept_out)
         if dropped:
             erase_faces(ledger, dropped, OPTED_OUT)
 
 
-def _dropped(ledger: Ledger, listed: KeptOutList) -> tuple[list[Face], int]:
-    """The rows of faces that are an example's, with near-duplicates, and how many people they were grouped as."""
+def strip_identity(face: Face) -> Face:
+    """The row that is kept of a face that opted out: its box, to find it again, and nothing that identifies it."""
+    bare = replace(face, landmarks68=None, phash="", duplicate_of=None, shard=None, shard_row=None, crop_sha256=None)
+    return replace(bare, status="dropped", reason=OPTED_OUT)
+
+
+def _find_faces(ledger: Ledger, kept_out: KeptOutList) -> tuple[list[Face], int]:
+    """Dropped rows of the faces that match an example, and of their near-duplicates; and the number of their people."""
     faces = {face.face_id: face for face in ledger.read_rows(Face) if face.shard is not None}
     ids, vectors = ledger.read_embeddings(sorted(faces))
-    hit = {face for face, alike in zip(ids, listed.matches(vectors), strict=True) if alike}
-    stands = {faces[face].duplicate_of or face for face in hit}
-    hit |= {face.face_id for face in ledger.read_rows(Face) if face.face_id in stands or face.duplicate_of in stands}
-    people = {row.identity_id for row in ledger.read_rows(Membership) if row.face_id in hit}
-    return [nameless(face) for face in ledger.read_rows(Face) if face.face_id in hit], len(people)
+    matches = {face for face, alike in zip(ids, kept_out.matches(vectors), strict=True) if alike}
+    originals = {faces[face].duplicate_of or face for face in matches}
+    matches |= {
+        face.face_id for face in ledger.read_rows(Face) if face.face_id in originals or face.duplicate_of in originals
+    }
+    people = {row.identity_id for row in ledger.read_rows(Membership) if row.face_id in matches}
+    return [strip_identity(face) for face in ledger.read_rows(Face) if face.face_id in matches], len(people)
 
 
-def _models(ledger: Ledger) -> FaceModels:
-    """The models that the dataset was made with. Raises BadInput where it has none, or they have changed."""
-    found = [row for row in ledger.read_rows(Model) if row.role == "recognizer"]
-    if not found:
-        raise BadInput(f"{ledger.dataset} was never curated: there is no recognizer to compare faces by.")
-    models = resolved(found[0].spec)
-    if models.recognizer_sha256() != found[0].sha256:
-        raise BadInput(f"{found[0].spec} is no longer the recognizer of {ledger.dataset}: put the old files back.")
+def _load_models(ledger: Ledger) -> FaceModels:
+    """The models that the dataset was made with. Raises BadInput if it has none, or if their files have changed."""
+    recognizers = [row for row in ledger.read_rows(Model) if row.role == "recognizer"]
+    if not recognizers:
+        raise BadInput(f"{ledger.dataset} has no recognizer to compare faces with: run `likeness curate` first.")
+    models = load_faces_once(recognizers[0].spec)
+    if models.recognizer_sha256() != recognizers[0].sha256:
+        raise BadInput(
+            f"The recognizer file of {recognizers[0].spec} has changed since {ledger.dataset} was made: put the old "
+            "file back."
+        )
     return models
 
 
-def _example(image: Path, models: FaceModels) -> np.ndarray:
-    """The unit embedding of the one face that a photo shows."""
+def _embed_example(image: Path, models: FaceModels) -> np.ndarray:
+    """The unit embedding, float32 (d,), of the only face in a photo."""
     with open_reader(limited=True) as read:
         pixels = read(image)
-    found = [one for one in models.detect(pixels) if one.score >= models.min_score]
-    if len(found) != 1:
-        shows = format_count(len(found), "face") if found else "no face"
-        raise BadInput(
-            f"--face {make_printable(image)} shows {shows} that can be used: name a "
-            "photo, or a part of one, that shows the person alone."
-        )
+    detections = [detection for detection in models.detect(pixels) if detection.score >= models.min_score]
+    if len(detections) != 1:
+        faces = format_count(len(detections), "usable face") if detections else "no usable face"
+        raise BadInput(f"--face {make_printable(image)} shows {faces}: name a photo, or cut out a part, with one face.")
     try:
-        fit_similarity(found[0].landmarks5, FFHQ_512)
+        fit_similarity(detections[0].landmarks5, FFHQ_512)
     except ValueError:
-        raise BadInput(f"--face {make_printable(image)}: the face cannot be aligned, name another photo.") from None
-    crop = align_face(pixels, found[0].landmarks5, FFHQ_512, FFHQ_SIZE)
+        raise BadInput(f"--face {make_printable(image)}: the face cannot be aligned: name another photo.") from None
+    crop = align_face(pixels, detections[0].landmarks5, FFHQ_512, FFHQ_SIZE)
     return np.asarray(models.embed(crop_for_recognizer(crop, models.template, models.size)[None])[0], np.float32)

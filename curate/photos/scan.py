@@ -1,22 +1,30 @@
-"""Files offered, and members of archives -> one row each, and one row per distinct photo."""
+"""The stage `scan`: a row for every file and every member of an archive, and a row for every distinct photo."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import stat
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from curate.batches import FILES_A_BATCH, split_into_batches
 from curate.faces.measure import hash_picture
-from manifests.errors import BadInput
-from manifests.ledger.paths import LEDGER_NAME
-from manifests.ledger.records import Face, File, Photo
-from manifests.privacy.kept_out import NOBODY_KEPT_OUT, KeptOutList
-from manifests.privacy.keys import hide_uri
+from curate.photos.file_history import (
+    describe_missing_files,
+    keep_photo_id,
+    mark_replaced,
+    mark_same_files,
+    must_stay_hidden,
+)
+from curate.photos.walk import make_unread_row, walk_files
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import TABLES, Face, File, Photo, Record
+from manifests.privacy.kept_out import NOBODY_KEPT_OUT, KeptOutList, read_kept_out_list
+from manifests.privacy.keys import HIDDEN_PREFIX, hide_uri
 from manifests.runtime.archives import (
     ARCHIVE,
     NESTED,
@@ -29,90 +37,171 @@ from manifests.runtime.archives import (
 )
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.images import Picture, UndecodableImage, decode_picture
-from manifests.runtime.text import make_printable
-from manifests.runtime.uris import display_path, is_missing, member_uri, uri_of
-from manifests.runtime.workers import FailedUnit, guard_units
+from manifests.runtime.progress import Progress
+from manifests.runtime.uris import member_uri, parse_member_uri, path_of, uri_of
+from manifests.runtime.workers import FAILURES, BatchMap, FailedUnit, guard_units
 
-# 1 GiB: a 16-bit RGB TIFF of the most pixels that are decoded, uncompressed (ours); of larger files no picture is read
+# Bytes. A larger file is not read: 1 GiB is the size of an uncompressed 16-bit RGB TIFF with as many pixels as the
+# decoder accepts (ours).
 MAX_BYTES = 2**30
-FILE_REPLACED = "file_replaced"
-# what keeps a file from being read; what it held may still be there
-_UNREAD = ("unreadable_file", "broken_symlink", "file_vanished")
-LEAVES = "symlink_leaves_folder"
-_UNWALKABLE = {errno.ELOOP: "symlink_loop", errno.ENOENT: "broken_symlink", errno.ENOTDIR: "broken_symlink"}
 
 
-def check_offered(paths: Sequence[Path]) -> None:
-    """Raise BadInput for a path that does not exist and for one that is a dataset itself."""
-    for path in paths:
-        if not os.path.lexists(path):
-            raise BadInput(f"{make_printable(path)} does not exist: name a photo or a folder of photos.")
-        if os.path.lexists(path / LEDGER_NAME):
-            raise BadInput(f"{make_printable(path)} is a dataset already: name the folder that holds the photos.")
+@dataclass(frozen=True)
+class _Earlier:
+    """The rows of earlier scans."""
+
+    files: dict[str, File]  # by uri
+    photo_ids: set[str]
+    members_of: dict[str, list[str]]  # uri of an archive -> uris of its members
+    kept_out: KeptOutList
+    hidden: set[str]  # uris of files that are kept out: an HMAC in the place of the name
 
 
-def offered(paths: Sequence[Path], walked_into: set[str] | None = None) -> Iterator[Path | File]:
-    """Every file under the paths, sorted by name at each level, each real folder walked once.
+def scan(ledger: Ledger, paths: Sequence[Path], map_batches: BatchMap, progress: Progress) -> list[str]:
+    """Record a row for every file under `paths`, for every member of an archive, and for every distinct photo.
 
-    A symlink inside is followed where it leads to something under one of the paths; a path itself may be one. Yields a
-    path to be scanned, or the finished row of what is not walked: an unreadable folder, a symlink that leads back into
-    a folder already walked or out of all paths, a folder that is itself a dataset, a special file. The uris of
-    the folders walked are added to `walked_into`. Raises BadInput as `check_offered`.
+    A file is not read again if its size and modification time are still those of its row. An archive's own row is
+    recorded after the rows of all its members. So an archive whose scan was interrupted is read again. Returns a
+    notice if files of earlier scans are gone.
     """
-    check_offered(paths)
-    walked: set[tuple[int, int]] = set()
-    roots: list[str] = []  # read once a symlink is met: lists name a million paths
-    # a stack of our own: folders may nest deeper than Python calls
-    waiting = [(Path(path), True) for path in reversed(paths)]
-    while waiting:
-        path, named = waiting.pop()
-        try:
-            found = path.stat()
-        except OSError as error:
-            yield _turned_away(path, "failed", _UNWALKABLE.get(error.errno or 0, "unreadable_file"))
+    earlier = _read_earlier(ledger)
+    changed_files, uris = _find_changed_files(ledger, paths, earlier)
+    archives = _scan_files(ledger, changed_files, earlier, map_batches, progress)
+    _scan_archives(ledger, archives, earlier, map_batches, progress)
+    if same_files := mark_same_files(ledger.read_rows(File)):
+        ledger.record("scan", "same files", {}, same_files)
+    replaced, restored = mark_replaced(ledger.read_rows(File), ledger.read_rows(Photo), ledger.read_rows(Face))
+    if replaced or restored:
+        # without its mark in `stages`, a restored photo is detected again
+        deletions = [("stages", "unit", [photo.photo_id for photo in restored])]
+        ledger.record("scan", "replaced files", {}, [*replaced, *restored], delete=deletions)
+    return describe_missing_files([row for uri, row in earlier.files.items() if uri not in uris])
+
+
+def _read_earlier(ledger: Ledger) -> _Earlier:
+    files = {file.uri: file for file in ledger.read_rows(File)}
+    members_of: dict[str, list[str]] = defaultdict(list)
+    for uri in files:
+        if not uri.startswith(HIDDEN_PREFIX) and parse_member_uri(uri) is not None:
+            members_of[uri.partition("#")[0]].append(uri)
+    photo_ids = {photo.photo_id for photo in ledger.read_rows(Photo)}
+    hidden = {uri for uri in files if uri.startswith(HIDDEN_PREFIX)}
+    return _Earlier(files, photo_ids, members_of, read_kept_out_list(ledger), hidden)
+
+
+def _find_changed_files(ledger: Ledger, paths: Sequence[Path], earlier: _Earlier) -> tuple[list[Path], set[str]]:
+    """The files that are new or have changed, and the uris of everything that was found under `paths`.
+
+    Records the rows of what cannot be read: broken symlinks, unreadable folders, and so on.
+    """
+    uris: set[str] = set()
+    changed: dict[str, Path] = {}
+    unread: dict[str, File] = {}
+    folder_uris: set[str] = set()
+    for item in walk_files(paths, folder_uris):
+        if isinstance(item, File):
+            if not must_stay_hidden(item, earlier.kept_out.key, earlier.hidden):
+                unread[item.uri] = keep_photo_id(item, earlier.files.get(item.uri))
             continue
-        here = (found.st_dev, found.st_ino)
-        if linked := not named and path.is_symlink():
-            roots = roots or [os.path.realpath(path) for path in paths]
-        if linked and not _under(os.path.realpath(path), roots):
-            yield _turned_away(path, "dropped", LEAVES)
-        elif stat.S_ISREG(found.st_mode):
-            yield path
-        elif not stat.S_ISDIR(found.st_mode):
-            yield _turned_away(path, "failed", "special_file")
-        elif here in walked:
-            yield _turned_away(path, "dropped", "folder_already_walked")
-        else:
-            walked.add(here)
-            try:
-                inside = sorted(path.iterdir())
-            except OSError:
-                yield _turned_away(path, "failed", "unreadable_folder")
-                continue
-            if any(child.name == LEDGER_NAME for child in inside):
-                yield _turned_away(path, "dropped", "dataset_folder")
-            else:
-                waiting.extend((child, False) for child in reversed(inside))
-                if walked_into is not None:
-                    walked_into.add(uri_of(path))
+        uri = uri_of(item)
+        uris.add(uri)
+        if not _is_unchanged(item, earlier.files.get(uri)):
+            changed[uri] = item
+    new_rows = [row for uri, row in unread.items() if earlier.files.get(uri) != row]
+    # a path that could not be read earlier and is a readable folder now: its files have rows in the place of its own
+    readable_now = [uri for uri, row in earlier.files.items() if row.bytes is None and uri in folder_uris]
+    if new_rows or readable_now:
+        ledger.record("scan", "not walked", {}, new_rows, delete=[("files", "uri", readable_now)])
+    return list(changed.values()), uris | unread.keys()
 
 
-def _under(real: str, roots: Sequence[str]) -> bool:
-    return any(real == root or real.startswith(root.rstrip(os.sep) + os.sep) for root in roots)
+def _scan_files(
+    ledger: Ledger, files: Sequence[Path], earlier: _Earlier, map_batches: BatchMap, progress: Progress
+) -> list[Path]:
+    """Record the rows of `files`. Returns the archives among them; they have no row yet."""
+    archives: list[Path] = []
+    batches = split_into_batches(files, FILES_A_BATCH)
+    scan_one_batch = partial(scan_batch, kept_out=earlier.kept_out)
+    for done, (batch, rows) in enumerate(zip(batches, map_batches(scan_one_batch, batches), strict=True), 1):
+        archive_uris = {row.uri for row in rows if isinstance(row, File) and row.reason == ARCHIVE}
+        archives += [path for path in batch if uri_of(path) in archive_uris]
+        uris = [uri for uri in map(uri_of, batch) if uri not in archive_uris]
+        rows = [row for row in rows if not (isinstance(row, File) and row.uri in archive_uris)]
+        _record_rows(ledger, uris, rows, earlier)
+        progress("scan", min(done * FILES_A_BATCH, len(files)), len(files))
+    return archives
+
+
+def _scan_archives(
+    ledger: Ledger, archives: Sequence[Path], earlier: _Earlier, map_batches: BatchMap, progress: Progress
+) -> None:
+    """Record the rows of the archives' members, then the archives' own rows."""
+    scan_one_batch = partial(scan_batch, kept_out=earlier.kept_out)
+    for ((archive, member_count),) in map_batches(count_batch, [[path] for path in archives]):
+        members = [Member(path_of(archive.uri), index) for index in range(member_count)]
+        uris = {archive.uri}
+        for done, rows in enumerate(map_batches(scan_one_batch, split_into_batches(members, FILES_A_BATCH)), 1):
+            _record_rows(ledger, [], rows, earlier)
+            uris |= {row.uri for row in rows if isinstance(row, File)}
+            progress("archives", min(done * FILES_A_BATCH, member_count), member_count)
+        # if the archive cannot be read now, its earlier members may still be in it, and their rows stay
+        was_read = archive.bytes is not None and archive.reason not in FAILURES
+        gone = [uri for uri in earlier.members_of[archive.uri] if uri not in uris] if was_read else []
+        ledger.record("scan", archive.uri, {}, [archive], delete=[("files", "uri", gone)])
+
+
+def _record_rows(ledger: Ledger, uris: Sequence[str], rows: Sequence[File | Photo], earlier: _Earlier) -> None:
+    """Record the rows that scanning the files with these uris gave."""
+    key, hidden = earlier.kept_out.key, earlier.hidden
+    rows = [row for row in rows if isinstance(row, Photo) or not must_stay_hidden(row, key, hidden)]
+    rows = [keep_photo_id(row, earlier.files.get(row.uri)) if isinstance(row, File) else row for row in rows]
+    new_rows = [row for row in rows if not (isinstance(row, Photo) and row.photo_id in earlier.photo_ids)]
+    files = {row.uri: row for row in rows if isinstance(row, File)}
+    # a file that was an archive and is something else now has no members any more
+    gone = [uri for row in files.values() if row.bytes is not None for uri in earlier.members_of[row.uri]]
+    # a file that is kept out now and was not before, or the reverse, has its earlier row under its other uri
+    stale = {uri for uri in uris if uri in earlier.files and uri not in files}
+    if hidden:
+        stale |= {hide_uri(key, uri) for uri in files if not uri.startswith(HIDDEN_PREFIX)} & hidden
+    deletions = [("files", "uri", [*gone, *stale]), ("stages", "unit", sorted(stale))]
+    ledger.record("scan", list(files), {}, _drop_repeated(new_rows), delete=deletions if gone or stale else [])
+
+
+def _is_unchanged(path: Path, row: File | None) -> bool:
+    """Whether the file was read before and still has the same size and modification time."""
+    if row is None or row.bytes is None:
+        return False
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (row.bytes, row.mtime_ns)
+
+
+def _drop_repeated(rows: Iterable[Any]) -> list[Record]:
+    """The rows without those whose key came before: one batch may contain the same photo twice."""
+    first: dict[tuple[Any, ...], Record] = {}
+    for row in rows:
+        keys = TABLES[type(row)][1]
+        first.setdefault((type(row), *(getattr(row, key) for key in keys)), row)
+    return list(first.values())
+
+
+# --- what a worker process does with a batch ---
 
 
 def scan_batch(
     items: Sequence[Path | Member | FailedUnit], kept_out: KeptOutList = NOBODY_KEPT_OUT
 ) -> list[File | Photo]:
-    """Read, hash and decode each file: a File row for every one, a Photo row for every decodable picture.
+    """Read, hash and decode each file. Returns a File row for each, and a Photo row for each picture.
 
-    An archive's row says ARCHIVE, which `count_batch` may have to correct. A folder in an archive has no row. What is
-    kept out is not decoded, and its row holds neither its name nor its hash.
+    An archive's row has the reason ARCHIVE, which `count_batch` may correct. A folder in an archive has no row. A file
+    that is kept out is not decoded, and its row has neither its name nor its hash.
     """
     rows: list[File | Photo] = []
     for item in guard_units(items):
         if isinstance(item, FailedUnit):
-            rows.append(_lost(item))
+            rows.append(_make_lost_row(item))
         else:
             rows += _scan_member(item, kept_out) if isinstance(item, Member) else _scan_file(item, kept_out)
     return rows
@@ -122,16 +211,16 @@ def _scan_file(path: Path, kept_out: KeptOutList) -> list[File | Photo]:
     uri = uri_of(path)
     try:
         with path.open("rb") as file:
-            found = os.fstat(file.fileno())
-            row = File(uri, None, found.st_size, found.st_mtime_ns, "failed")
+            before = os.fstat(file.fileno())
+            row = File(uri, None, before.st_size, before.st_mtime_ns, "failed")
             packed = is_archive(file.read(512))
-            if found.st_size > MAX_BYTES:
+            if before.st_size > MAX_BYTES:
                 reason = ARCHIVE if packed else "file_too_large"
                 return [replace(row, status="dropped" if packed else "failed", reason=reason)]
             file.seek(0)
             photo_id = hashlib.file_digest(file, "sha256").hexdigest()
-            if (why := kept_out.reason_for(photo_id)) is not None:
-                return [_hidden(uri, kept_out, why)]
+            if (reason_kept_out := kept_out.reason_for(photo_id)) is not None:
+                return [_make_hidden_row(uri, kept_out, reason_kept_out)]
             file.seek(0)
             try:
                 picture = decode_picture(file)
@@ -140,29 +229,28 @@ def _scan_file(path: Path, kept_out: KeptOutList) -> list[File | Photo]:
                     return [replace(row, status="dropped", reason=ARCHIVE)]
                 return [replace(row, reason=error.reason)]
             after = os.fstat(file.fileno())
-        if (after.st_size, after.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
-            raise OSError  # what was hashed may not be what was decoded
+        if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+            raise OSError  # the bytes that were decoded may not be the bytes that were hashed
     except OSError:
-        return [_turned_away(path, "failed", "unreadable_file" if os.path.lexists(path) else "file_vanished")]
-    photo = _make_photo(photo_id, picture)
-    return [replace(row, photo_id=photo_id, status="ok"), photo]
+        return [make_unread_row(path, "failed", "unreadable_file" if os.path.lexists(path) else "file_vanished")]
+    return _make_photo_rows(row, photo_id, picture)
 
 
 def _scan_member(member: Member, kept_out: KeptOutList) -> list[File | Photo]:
     try:
         mtime_ns = member.archive.stat().st_mtime_ns
-        said = read_entry(member)
+        header = read_entry(member)
     except (ArchiveError, OSError) as error:
         reason = error.reason if isinstance(error, ArchiveError) else "unreadable_file"
         return [File(member_uri(member.archive, member.index, b""), None, None, None, "failed", reason)]
-    if said.folder:
+    if header.folder:
         return []
-    row = File(member_uri(member.archive, member.index, said.name), None, said.size, mtime_ns, "failed")
+    row = File(member_uri(member.archive, member.index, header.name), None, header.size, mtime_ns, "failed")
     try:
         data = read_member(member)
         photo_id = sha256_bytes(data)
-        if (why := kept_out.reason_for(photo_id)) is not None:
-            return [_hidden(row.uri, kept_out, why)]
+        if (reason_kept_out := kept_out.reason_for(photo_id)) is not None:
+            return [_make_hidden_row(row.uri, kept_out, reason_kept_out)]
         picture = decode_picture(data)
     except OSError:
         return [replace(row, reason="unreadable_file")]
@@ -171,105 +259,48 @@ def _scan_member(member: Member, kept_out: KeptOutList) -> list[File | Photo]:
     except UndecodableImage as error:
         nested = error.reason == "not_an_image" and is_archive(data[:512])
         return [replace(row, reason=NESTED if nested else error.reason)]
-    photo = _make_photo(photo_id, picture)
-    return [replace(row, photo_id=photo_id, status="ok"), photo]
+    return _make_photo_rows(row, photo_id, picture)
 
 
-def _make_photo(photo_id: str, picture: Picture) -> Photo:
+def _make_photo_rows(file: File, photo_id: str, picture: Picture) -> list[File | Photo]:
     height, width = picture.rgb.shape[:2]
-    return Photo(photo_id, width, height, hash_picture(picture.rgb), notice=picture.notice)
+    photo = Photo(photo_id, width, height, hash_picture(picture.rgb), notice=picture.notice)
+    return [replace(file, photo_id=photo_id, status="ok"), photo]
 
 
-def _hidden(uri: str, kept_out: KeptOutList, reason: str) -> File:
+def _make_hidden_row(uri: str, kept_out: KeptOutList, reason: str) -> File:
     return File(hide_uri(kept_out.key, uri), None, None, None, "dropped", reason)
 
 
+def _make_lost_row(lost: FailedUnit) -> File:
+    """The row of a file that no worker process could read. It has size and time, so the file is not tried again."""
+    if isinstance(lost.unit, Member):
+        path, uri = lost.unit.archive, member_uri(lost.unit.archive, lost.unit.index, b"")  # the name is not known
+    else:
+        path, uri = lost.unit, uri_of(lost.unit)
+    try:
+        status = path.stat()
+    except OSError:
+        return File(uri, None, None, None, "failed", lost.reason)
+    return File(uri, None, status.st_size, status.st_mtime_ns, "failed", lost.reason)
+
+
 def count_batch(archives: Sequence[Path | FailedUnit]) -> list[tuple[File, int]]:
-    """The row of each archive, and how many members of it are offered."""
-    counted: list[tuple[File, int]] = []
+    """The row of each archive, and how many members it has."""
+    rows: list[tuple[File, int]] = []
     for archive in guard_units(archives):
         if isinstance(archive, FailedUnit):
-            counted.append((_lost(archive), 0))
+            rows.append((_make_lost_row(archive), 0))
             continue
         try:
-            found = archive.stat()
+            status_of_file = archive.stat()
             members, reason = count_members(archive)
         except ArchiveError as error:
             members, reason = 0, error.reason
         except OSError:
-            counted.append((_turned_away(archive, "failed", "unreadable_file"), 0))
+            rows.append((make_unread_row(archive, "failed", "unreadable_file"), 0))
             continue
         status = "dropped" if reason == ARCHIVE else "failed"
-        counted.append((File(uri_of(archive), None, found.st_size, found.st_mtime_ns, status, reason), members))
-    return counted
-
-
-def uri_of_item(item: Path | Member) -> str:
-    """The uri of a file; of a member, one without its name, which only the archive knows."""
-    return member_uri(item.archive, item.index, b"") if isinstance(item, Member) else uri_of(item)
-
-
-def _lost(lost: FailedUnit) -> File:
-    """The row of a file that no process came through. Its size and time make sure that it is not read again."""
-    try:
-        path = lost.unit.archive if isinstance(lost.unit, Member) else lost.unit
-        found = path.stat()
-    except OSError:
-        return File(uri_of_item(lost.unit), None, None, None, "failed", lost.reason)
-    return File(uri_of_item(lost.unit), None, found.st_size, found.st_mtime_ns, "failed", lost.reason)
-
-
-def mark_same_files(files: Sequence[File]) -> list[File]:
-    """The rows that change when each photo keeps one file: the first uri is ok, the others are the same file again."""
-    by_photo: dict[str, list[File]] = defaultdict(list)
-    for file in files:
-        if file.photo_id is not None and file.reason not in _UNREAD:
-            by_photo[file.photo_id].append(file)
-    changed = []
-    for same in by_photo.values():
-        first, *others = sorted(same, key=lambda file: file.uri)
-        wanted = [replace(first, status="ok", reason=None)]
-        wanted += [replace(other, status="dropped", reason="same_file") for other in others]
-        changed += [row for row in wanted if row not in same]
-    return changed
-
-
-def still_holding(row: File, before: File | None) -> File:
-    """The row; one of a file that cannot be read now goes on naming the photo that the file held."""
-    return replace(row, photo_id=before.photo_id) if before is not None and row.reason in _UNREAD else row
-
-
-def still_hidden(row: File, key: bytes, hidden: Collection[str]) -> bool:
-    """Whether the row is of a file that was kept out when it was read last and in which no photo can be read now: then
-    its name may not come back. `hidden` holds the uris of such files."""
-    return row.photo_id is None and bool(hidden) and hide_uri(key, row.uri) in hidden
-
-
-def mark_replaced(
-    files: Sequence[File], photos: Sequence[Photo], faces: Sequence[Face]
-) -> tuple[list[Photo | Face], list[Photo]]:
-    """Photos that no file holds any more with their faces, as dropped rows; and such photos that are held again."""
-    held = {file.photo_id for file in files}
-    rows: list[Photo | Face] = []
-    for photo in photos:
-        if photo.photo_id not in held and photo.reason != FILE_REPLACED:
-            rows.append(replace(photo, status="dropped", reason=FILE_REPLACED))
-    for face in faces:
-        if face.photo_id not in held and face.reason != FILE_REPLACED:
-            rows.append(replace(face, status="dropped", reason=FILE_REPLACED, duplicate_of=None))
-    back = [p for p in photos if p.reason == FILE_REPLACED and p.photo_id in held]
-    return rows, [replace(photo, status="ok", reason=None) for photo in back]
-
-
-def told_gone(rows: Sequence[File]) -> list[str]:
-    """What is to be told of rows whose files were not offered now and are no longer where they were."""
-    gone = [row for row in rows if row.photo_id is not None and row.reason not in _UNREAD and is_missing(row.uri)]
-    if not gone:
-        return []
-    held = f"{len(gone)} file{'s that held photos are' if len(gone) > 1 else ' that held a photo is'} no longer there"
-    first = make_printable(display_path(min(row.uri for row in gone)))
-    return [f"{held}, {first}{' for one' if len(gone) > 1 else ''}; photos, faces and crops stay in the dataset."]
-
-
-def _turned_away(path: Path, status: str, reason: str) -> File:
-    return File(uri_of(path), None, None, None, status, reason)
+        row = File(uri_of(archive), None, status_of_file.st_size, status_of_file.st_mtime_ns, status, reason)
+        rows.append((row, members))
+    return rows

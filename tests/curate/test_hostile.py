@@ -13,8 +13,10 @@ import pytest
 import curate.detection.detect
 import curate.photos.scan
 from curate.config import CurateConfig
-from curate.detection.stages import choose_faces, detect, scan, with_models
-from curate.photos.scan import offered, scan_batch
+from curate.detection.detect import detect
+from curate.detection.face_models import choose_face_models, insert_model_settings
+from curate.photos.scan import scan, scan_batch
+from curate.photos.walk import walk_files
 from degrade.frozen.jobs import Job, compare_jobs, open_untrusted_job_pool, run_jobs
 from degrade.presets import find_preset
 from degrade.sampling import sample_theta
@@ -67,7 +69,7 @@ def bad_detector() -> None:
 
         return curate_doubles.FaceModels(**{**vars(plain), "detect": finds})
 
-    patch.setattr(curate.detection.detect, "load_faces_once", models)
+    curate_doubles.use_models(patch, models)
 
 
 @pytest.fixture
@@ -101,8 +103,8 @@ def test_detect_gives_exactly_that_photo_its_reason_whichever_is_decoded_meanwhi
     curate_doubles.install(monkeypatch)
     with Ledger.open(tmp_path / "dataset", write=True) as ledger, open_pool(1, bad_detector) as run:
         scan(ledger, [photos], run, quiet)
-        models = choose_faces(ledger, "auto")
-        detect(ledger, with_models(CurateConfig(), models), models, run, quiet)
+        models = choose_face_models(ledger, "auto")
+        detect(ledger, insert_model_settings(CurateConfig(), models), models, run, quiet)
         found = {row.height: row.reason for row in ledger.read_rows(Photo) if row.status != "ok"}
         assert len(ledger.read_rows(Face)) == 4
     assert check_ledger(tmp_path / "dataset") == []
@@ -186,7 +188,7 @@ def test_an_archive_gives_the_faces_of_its_folder_and_is_read_once(tmp_path, mon
     assert check_ledger(dataset) == [] and not list(tmp_path.rglob("person0/0.png"))[1:]  # nothing was unpacked
     lines, (row,) = explain_photo(dataset, "person1/2.png")
     assert lines[0] == f"{archive}/person1/2.png: ok" and "labelled person1" in lines[1] and row["there"]
-    for name in ("_open", "count"):
+    for name in ("_open", "count_members"):
         monkeypatch.setattr(archives, name, None)
     assert curated(archive, dataset, labels="folder") == found
 
@@ -311,7 +313,7 @@ def test_a_symlink_is_followed_inside_what_was_offered_and_nowhere_else(tmp_path
     def found(*paths: Path) -> dict[str, str]:
         return {
             path_of(item.uri).name if isinstance(item, File) else item.name: getattr(item, "reason", "") or "scan"
-            for item in offered(paths)
+            for item in walk_files(paths)
         }
 
     out = "symlink_leaves_folder"

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from curate import import_cli
 from curate.config import CurateConfig, PairRules, SplitRules
 from curate.decisions.decide import decide
-from curate.imports.listed_faces import given_pairs
+from curate.imports.listed_faces import make_listed_pairs
 from curate.imports.lists import read_lists
 from curate.people.splits import make_splits
 from curate.pipeline import curate
@@ -86,7 +86,8 @@ def test_refldm_out_and_in_again_is_the_same_people_targets_references_and_split
     assert people(back, by_file(back)) == people(made) and check_ledger(back) == []
     assert {row.policy for row in rows(back, Pair)} == {"list"}
     assert (
-        "The column lq_image is not imported: freeze a set of the dataset with `likeness degrade`." in summary.notices
+        "The column lq_image is not imported: make a low-quality set of the dataset with `likeness degrade`."
+        in summary.notices
     )
     # and from what came back, the same lists
     export_dataset(back, tmp_path / "again", "refldm", ExportOptions())
@@ -269,7 +270,7 @@ def test_a_reference_that_a_target_may_not_have_is_left_out_with_its_reason():
     ]
     said += [ListEntry(photo) for photo in refs if photo not in ("photo6",)]
     vectors = np.eye(6, 3, dtype=np.float32)
-    pairs, unpaired, lost = given_pairs(said, splits, faces, vectors, {"photo8": "photo0"})
+    pairs, unpaired, lost = make_listed_pairs(said, splits, faces, vectors, {"photo8": "photo0"})
     assert [(row.target, row.refs, row.policy, row.split) for row in pairs] == [("f0", ("f1",), "list", "train")]
     assert unpaired == {"listed_but_not_usable": 1, "listed_but_spans": 1}
     assert lost == {

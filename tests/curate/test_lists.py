@@ -50,11 +50,11 @@ def test_what_is_missing_is_listed_and_what_is_said_twice_is_told(tmp_path, pict
     found = read_lists(table, "refldm", pictures)
     assert found.missing == ["gone.png", "lost.png"] and found.references == {pictures / "a.png": [pictures / "b.png"]}
     assert found.notices == [
-        "Lines that repeat another: 1.",
-        "Lines that name no reference, so no target: 1.",
-        "Named and not there: 2 (gone.png, lost.png).",
+        "Lines that repeat an earlier line: 1.",
+        "Lines without a reference, which make no target: 1.",
+        "Pictures that the lists name and that do not exist: 2 (gone.png, lost.png).",
     ]
-    with pytest.raises(BadInput, match=r"names no picture that is there; missing: a\.png, b\.png"):
+    with pytest.raises(BadInput, match=r"names no picture that exists; missing: a\.png, b\.png"):
         read_lists(table, "refldm", tmp_path)
 
 
@@ -63,22 +63,22 @@ def test_what_is_missing_is_listed_and_what_is_said_twice_is_told(tmp_path, pict
     [
         (["", "['b.png']"], "gt_image is empty"),
         (["nan", "['b.png']"], "gt_image is empty"),
-        (["a.png", ""], "ref_image is no list"),
-        (["a.png", "nan"], "ref_image is no list"),
-        (["a.png", "b.png"], "ref_image is no list"),
-        (["a.png", "('b.png',)"], "ref_image is no list"),
-        (["a.png", "['b.png', 3]"], "ref_image is no list"),
-        (["a.png", "['b.png', '']"], "ref_image is no list"),
-        (["a.png", "__import__('os').system('true')"], "ref_image is no list"),
-        (["a.png", "[" * 20000], "ref_image is no list"),
+        (["a.png", ""], "ref_image must be a list"),
+        (["a.png", "nan"], "ref_image must be a list"),
+        (["a.png", "b.png"], "ref_image must be a list"),
+        (["a.png", "('b.png',)"], "ref_image must be a list"),
+        (["a.png", "['b.png', 3]"], "ref_image must be a list"),
+        (["a.png", "['b.png', '']"], "ref_image must be a list"),
+        (["a.png", "__import__('os').system('true')"], "ref_image must be a list"),
+        (["a.png", "[" * 20000], "ref_image must be a list"),
         (["a.png", "['a.png']"], "among its own references"),
-        (["a.png", "['./a.png', 'b.png']"], "among its own references, under another name"),
+        (["a.png", "['./a.png', 'b.png']"], "among its own references under another name"),
         (["a.png", "['../secret.png']"], "leads out of"),
         (["/etc/hostname", "['b.png']"], "leads out of"),
         (["a.png", "['link.png']"], "leads out of"),
         (["a.png", "['b\\x00.png']"], "leads out of"),
-        (["a.png"], "1 columns where the first line names 2"),
-        (["a.png", "['b.png']", "x"], "3 columns where the first line names 2"),
+        (["a.png"], "found 1 column, but the first line names 2"),
+        (["a.png", "['b.png']", "x"], "found 3 columns, but the first line names 2"),
     ],
 )
 def test_a_line_that_cannot_be_meant_is_refused_with_its_number(tmp_path, pictures, line, said):
@@ -105,7 +105,7 @@ def test_lists_that_contradict_each_other_are_refused(tmp_path, pictures):
     splits = tmp_path / "id_based_ffhq_split"
     splits.mkdir()
     (splits / "test_image.txt").write_text("e.png\n\nb.png\n")
-    with pytest.raises(BadInput, match=r"b\.png is in test by another list, and this list is of train"):
+    with pytest.raises(BadInput, match=r"b\.png is in test by another list and in train here"):
         read_lists(tmp_path, "refldm", pictures)
     (splits / "test_image.txt").write_text("e.png\n")
     (splits / "train_image.txt").write_text("e.png\n")
@@ -131,7 +131,7 @@ def test_a_labelled_folder_is_a_folder_a_person_however_deep(tmp_path):
     assert {str(path.relative_to(source)): label for path, label in found.labels.items()} == {
         "00001/0.png": "00001", "00001/cropped_images/1.png": "00001", "00002/0.png": "00002"
     }  # fmt: skip
-    assert found.notices == ["In nobody's folder, or not to be walked, and left out: 1."]
+    assert found.notices == ["Files that are in no person's folder or cannot be read, and are left out: 1."]
     splits = tmp_path / "splits"
     splits.mkdir()
     (splits / "train.txt").write_text("00001\nno-such\n")
@@ -155,12 +155,12 @@ def test_what_is_no_source_is_one_sentence(tmp_path, pictures):
     for source, kind, more, said in (
         (tmp_path / "nowhere", "refldm", (), "does not exist"),
         (tmp_path / "empty", "zip", (), "say labelled-folder or refldm"),
-        (tmp_path / "empty", "refldm", (), r"holds no reference_mapping/\*\.csv"),
+        (tmp_path / "empty", "refldm", (), r"has no reference_mapping/\*\.csv"),
         (tmp_path / "empty", "labelled-folder", (), "names no picture"),
         (tmp_path / "no.csv", "labelled-folder", (), "is a file"),
         (tmp_path / "no.csv", "refldm", (), "must name the columns gt_image and ref_image"),
         (tmp_path / "other.csv", "refldm", (), "must name the columns gt_image and ref_image"),
-        (tmp_path / "quote.csv", "refldm", (), "is a quote not closed"),
+        (tmp_path / "quote.csv", "refldm", (), "a quote that is not closed"),
         (tmp_path / "latin.csv", "refldm", (), "not UTF-8"),
         (pictures, "labelled-folder", (pictures,), "--pictures belongs to refldm"),
         (tmp_path / "other.csv", "refldm", (tmp_path / "no.csv",), "is no folder"),

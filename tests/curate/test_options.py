@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-import curate.detection.detect
+from curate.check_options import check_number
 from curate.config import GroupRules, SplitRules
 from curate.faces.errors import NoSuchModels
 from curate.faces.load import load_faces
-from curate.options import check_number
 from manifests.errors import BadInput
 from tests.doubles.commands import call_curate
-from tests.doubles.curate import album, curated, install, photo, save
+from tests.doubles.curate import album, curated, install, photo, save, use_models
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +75,7 @@ def test_a_caller_in_python_is_refused_too(photos, tmp_path, config):
 def test_the_ends_of_a_range_are_in_it():
     for value in (-1, 0.3, 1, None):
         check_number("--same-person", value, -1, 1, "a cosine")
-    with pytest.raises(BadInput, match=r"--x 1\.5: say a cosine from -1 to 1\."):
+    with pytest.raises(BadInput, match=r"--x 1\.5 is out of range: say a cosine from -1 to 1\."):
         check_number("--x", 1.5, -1, 1, "a cosine")
 
 
@@ -86,7 +85,7 @@ def test_the_folder_of_the_photos_is_no_dataset(photos, tmp_path):
     for into in (photos, tmp_path / "link", photos / "." / "person1" / ".."):
         with pytest.raises(BadInput, match="is the folder of the photos itself"):
             curated(photos, into)
-    with pytest.raises(BadInput, match="holds other things"):  # person0 is, person1 and person2 are not offered
+    with pytest.raises(BadInput, match="contains other files"):  # person0 is, person1 and person2 are not offered
         curated(photos / "person0", photos)
     assert everything(photos) == before
     curated(photos, tmp_path / "dataset")
@@ -111,7 +110,7 @@ def test_a_command_that_cannot_begin_leaves_no_dataset(photos, tmp_path, monkeyp
     def none(spec: str) -> None:
         raise NoSuchModels("none")
 
-    monkeypatch.setattr(curate.detection.detect, "load_faces_once", none)
+    use_models(monkeypatch, none)
     with pytest.raises(NoSuchModels):
         curated(photos, tmp_path / "dataset", faces="bogus")
     assert not (tmp_path / "dataset").exists()
@@ -126,7 +125,7 @@ def test_a_spec_that_names_nothing_is_unusable_input(spec):
 
 def test_a_file_above_the_dataset_is_named(photos, tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(BadInput, match=r"file is a file and a dataset"):
+    with pytest.raises(BadInput, match=r"file is a file, but a dataset"):
         curated(photos, tmp_path / "file" / "below" / "deep")
 
 

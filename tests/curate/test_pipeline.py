@@ -16,7 +16,7 @@ import curate.pipeline
 from curate.config import DEFAULT, CurateConfig, GroupRules, SplitRules
 from curate.decisions.decide import decide
 from curate.detection.crops import read_crop
-from curate.detection.screen import with_min_inter_ocular
+from curate.detection.filter_files import set_min_inter_ocular
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import Detection
 from manifests.check import check_ledger
@@ -28,7 +28,7 @@ from manifests.ledger.records import Face, File, Identity, Membership, Model, Pa
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import path_of
 from manifests.why import explain_photo
-from tests.doubles.curate import album, contents, curated, files, install, models, photo, rows, save
+from tests.doubles.curate import album, contents, curated, files, install, models, photo, rows, save, use_models
 from tests.doubles.png import png
 
 
@@ -50,8 +50,7 @@ def looked_at(monkeypatch):
 
         return replace(models(spec), detect=detect)
 
-    for module in (curate.detection.detect, curate.detection.embed):
-        monkeypatch.setattr(module, "load_faces_once", watched)
+    use_models(monkeypatch, watched)
     return calls
 
 
@@ -135,20 +134,20 @@ def test_a_loosened_rule_brings_faces_back_without_a_detection_and_a_tightened_o
     photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
     for number in range(3):
         save(photos / f"small{number}.png", photo([4], number, side=60))
-    strict = with_min_inter_ocular(DEFAULT, 20)
+    strict = set_min_inter_ocular(DEFAULT, 20)
     assert curated(photos, dataset, screen=strict).faces == {"ok": 6, "too_small": 3}
     assert len(list((dataset / "faces").rglob("*.png"))) == 6
     looked_at.clear()
-    loose = curated(photos, dataset, screen=with_min_inter_ocular(DEFAULT, 10))
+    loose = curated(photos, dataset, screen=set_min_inter_ocular(DEFAULT, 10))
     assert loose.faces == {"ok": 9} and loose.identities == 4 and looked_at == [] and check_ledger(dataset) == []
     once = tmp_path / "once"
-    curated(photos, once, screen=with_min_inter_ocular(DEFAULT, 10))
+    curated(photos, once, screen=set_min_inter_ocular(DEFAULT, 10))
     crops = {name: data for name, data in files(once).items() if name.startswith("faces")}
     assert crops == {name: data for name, data in files(dataset).items() if name.startswith("faces")}
     looked_at.clear()
     assert curated(photos, dataset, screen=strict).faces == {"ok": 6, "too_small": 3}
     assert looked_at == [] and check_ledger(dataset) == []
-    assert curated(photos, dataset, screen=with_min_inter_ocular(DEFAULT, 10)).faces == {"ok": 9}
+    assert curated(photos, dataset, screen=set_min_inter_ocular(DEFAULT, 10)).faces == {"ok": 9}
 
 
 def test_a_set_of_ones_own_drops_with_its_reasons_and_another_set_brings_back(tmp_path, looked_at):
@@ -184,21 +183,15 @@ def test_a_killed_run_leaves_reasons_that_the_next_set_knows(tmp_path, monkeypat
     assert curated(photos, dataset).faces == {"ok": 6} and check_ledger(dataset) == []
 
 
-def test_noise_is_measured_and_faces_of_an_old_ledger_are_measured_when_a_filter_asks(tmp_path, looked_at):
+def test_noise_is_measured_and_a_filter_on_it_needs_no_detection(tmp_path, looked_at):
     photos, dataset = album(tmp_path / "photos", people=3, each=2), tmp_path / "dataset"
-    first = curated(photos, dataset)
+    curated(photos, dataset)
     faces = rows(dataset, Face)
     assert all(face.noise is not None and face.noise > 0 for face in faces)
-    with Ledger.open(dataset, write=True) as ledger:
-        ledger.record("test", "old", {}, [replace(face, noise=None) for face in faces])
-    (gone,) = [path_of(row.uri) for row in rows(dataset, File) if row.photo_id == faces[0].photo_id]
-    gone.unlink()
     looked_at.clear()
-    assert curated(photos, dataset).faces == first.faces and {face.noise for face in rows(dataset, Face)} == {None}
     noisy = FilterSet("quiet", 1, (Filter("too_noisy", "noise >= 0"),))
-    # one whose photo is gone cannot be measured, and stays
-    assert curated(photos, dataset, screen=noisy).faces == {"ok": 1, "too_noisy": 5}
-    assert [face.noise for face in rows(dataset, Face)][1:] == [face.noise for face in faces][1:]
+    assert curated(photos, dataset, screen=noisy).faces == {"too_noisy": 6}
+    assert [face.noise for face in rows(dataset, Face)] == [face.noise for face in faces]
     assert looked_at == []
 
 
@@ -416,8 +409,7 @@ def test_another_detector_looks_again_and_what_it_misses_is_marked(tmp_path, mon
 
         return replace(plain, detect=detect, files=(other, plain.files[1]))
 
-    for module in (curate.detection.detect, curate.detection.embed):
-        monkeypatch.setattr(module, "load_faces_once", another)
+    use_models(monkeypatch, another)
     summary = curated(photos, dataset)
     lost = summary.faces["not_found_again"]
     assert lost == 2 and summary.faces["ok"] == 6 - lost and summary.photos["no_face"] == lost
@@ -585,8 +577,7 @@ def test_a_detector_that_fails_on_one_photo_does_not_end_the_run(tmp_path, monke
 
         return replace(plain, detect=detect)
 
-    for module in (curate.detection.detect, curate.detection.embed):
-        monkeypatch.setattr(module, "load_faces_once", fragile)
+    use_models(monkeypatch, fragile)
     summary = curated(photos, dataset)
     assert summary.photos == {"detector_failed": 1, "ok": 6} and check_ledger(dataset) == []
     fail[0] = FaceModelError  # but a model that cannot work at all ends it
@@ -598,8 +589,7 @@ def test_a_detector_that_fails_on_one_photo_does_not_end_the_run(tmp_path, monke
 def test_a_detection_without_a_face_in_it_leaves_no_row(tmp_path, monkeypatch, landmarks):
     plain = models("double")
     none = [Detection(np.array([0, 0, 9, 9], np.float32), landmarks.astype(np.float32), 0.9)]
-    for module in (curate.detection.detect, curate.detection.embed):
-        monkeypatch.setattr(module, "load_faces_once", lambda spec: replace(plain, detect=lambda image: none))
+    use_models(monkeypatch, lambda spec: replace(plain, detect=lambda image: none))
     save(tmp_path / "p" / "a.png", photo([0], 0))
     summary = curated(tmp_path / "p", tmp_path / "dataset")
     assert summary.faces == {} and summary.photos == {"no_face": 1}
@@ -614,8 +604,7 @@ def test_a_face_without_an_embedding_fails_with_a_reason(tmp_path, monkeypatch):
         vectors[0], vectors[1] = np.nan, 0
         return vectors
 
-    for module in (curate.detection.detect, curate.detection.embed):
-        monkeypatch.setattr(module, "load_faces_once", lambda spec: replace(plain, embed=embed))
+    use_models(monkeypatch, lambda spec: replace(plain, embed=embed))
     summary = curated(photos, dataset)
     assert summary.faces == {"no_embedding": 2, "ok": 2} and check_ledger(dataset) == []
     assert curated(photos, dataset).faces == summary.faces
@@ -665,8 +654,7 @@ def test_only_the_memory_of_a_batch_is_needed(tmp_path, monkeypatch):
         batches.append(len(crops))
         return plain.embed(crops)
 
-    for module in (curate.detection.detect, curate.detection.embed):
-        monkeypatch.setattr(module, "load_faces_once", lambda spec: replace(plain, embed=embed))
+    use_models(monkeypatch, lambda spec: replace(plain, embed=embed))
     curated(photos, tmp_path / "dataset")
     assert batches == [32, 32, 16]
     assert all(photo.status == "ok" for photo in rows(tmp_path / "dataset", Photo))

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 import curate.detection.detect
 import curate.detection.embed
 import curate.photos.consent
-import curate.photos.optout_faces
-from curate.photos.consent import Told, read_sidecar, told_of_photos
+import manifests.runtime.untrusted_images
+from curate.photos.consent import SidecarLine, match_sidecar, read_sidecar
 from curate.photos.optout_faces import opt_out_faces
 from degrade.frozen.dataset_sets import make_set
 from manifests.card import CARD
@@ -31,13 +31,12 @@ from manifests.report.build_report import build_report
 from manifests.runtime.files import sha256_file
 from manifests.why import explain_photo
 from tests.doubles import curate as doubles
-from tests.doubles.curate import album, curated, install, models, photo, rows, save
+from tests.doubles.curate import album, curated, install, models, photo, rows, save, use_models
 
 
 @pytest.fixture(autouse=True)
 def face_models(monkeypatch):
     install(monkeypatch)
-    monkeypatch.setattr(curate.photos.optout_faces, "resolved", models)
 
 
 MARKERS = (b"MARKER-GPS", b"MARKER-XMP", b"MARKER-COMMENT", b"MARKER-TEXT", b"MARKER-ITXT", b"MARKER-ARTIST")
@@ -112,8 +111,7 @@ def looked_at(monkeypatch) -> list[int]:
 
         return replace(models(spec), detect=detect)
 
-    for module in (curate.detection.detect, curate.detection.embed):
-        monkeypatch.setattr(module, "load_faces_once", watched)
+    use_models(monkeypatch, watched)
     return calls
 
 
@@ -129,7 +127,7 @@ def test_a_photo_without_consent_is_dropped_before_a_face_is_looked_for(tmp_path
     )
     summary = curated(photos, dataset, sidecar=told)
     assert len(looked_at) == 10 and reasons(dataset) == {"no_consent": 2, "ok": 10}
-    assert any("1 file of no photo here: person9/9.png" in said for said in summary.notices)
+    assert any("1 file that match no photo: person9/9.png" in said for said in summary.notices)
     said = {row.photo_id: (row.source, row.licence, row.consent) for row in rows(dataset, Photo)}
     assert said[sha256_file(photos / "person0" / "0.png")] == ("Ann's own", "CC BY 4.0", "yes")
     assert said[hashed] == ("the web", None, "withdrawn")
@@ -190,13 +188,13 @@ def test_required_consent_drops_what_nobody_spoke_of_and_only_then(tmp_path, loo
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("file,consent\na.jpg,maybe\n", r"line 2: consent is yes, no, withdrawn, or empty; not maybe"),
-        ("file,consent\na.jpg,yes\na.jpg,no\n", r"line 3: a.jpg stands in line 2 already"),
-        ("file,consent\n\n,yes\n", r"line 3: a file is needed"),
-        ("file,consent\na.jpg,yes,x\n", r"line 2: 3 columns"),
+        ("file,consent\na.jpg,maybe\n", r"line 2: the consent is maybe: write yes, no, withdrawn, or nothing"),
+        ("file,consent\na.jpg,yes\na.jpg,no\n", r"line 3: a.jpg is already in line 2"),
+        ("file,consent\n\n,yes\n", r"line 3: the file is missing"),
+        ("file,consent\na.jpg,yes,x\n", r"line 2: found 3 columns"),
         ('file,consent\na.jpg,"yes\n', r"line 2: this is no CSV"),
-        ('file,licence\na.jpg,"CC\nBY"\n', r"line 2: licence is one line"),
-        ("file,other\na.jpg,yes\n", r"must name source, licence, consent or some"),
+        ('file,licence\na.jpg,"CC\nBY"\n', r"line 2: the licence is too long"),
+        ("file,other\na.jpg,yes\n", r"must name at least one of source, licence, consent"),
         ("name,consent\na.jpg,yes\n", r"must name the column file, once"),
         ("file,consent\n", r"names no file"),
     ],
@@ -215,9 +213,9 @@ def test_of_two_copies_the_consent_that_allows_least_counts(tmp_path):
     root = tmp_path / "photos"
     root.mkdir()
     files = [File(f"file://{root}/{name}", "p", 1, 1, "ok") for name in ("a.jpg", "b.jpg")]
-    lines = [Told(2, "a.jpg", "one", None, "yes"), Told(3, "b.jpg", "two", "CC0", "no")]
+    lines = [SidecarLine(2, "a.jpg", "one", None, "yes"), SidecarLine(3, "b.jpg", "two", "CC0", "no")]
     for told in (lines, lines[::-1]):
-        found, notices = told_of_photos(told, files, [root])
+        found, notices = match_sidecar(told, files, [root])
         assert found == {"p": {"source": told[0].source, "licence": "CC0", "consent": "no"}} and notices == []
 
 
@@ -355,13 +353,13 @@ def test_faces_accepted_later_are_compared_too(tmp_path, example):
     photos, dataset = album(tmp_path / "photos"), tmp_path / "dataset"
     save(photos / "small.png", photo([1], 70, side=60))
     from curate.config import DEFAULT
-    from curate.detection.screen import with_min_inter_ocular
+    from curate.detection.filter_files import set_min_inter_ocular
 
-    curated(photos, dataset, screen=with_min_inter_ocular(DEFAULT, 20))
+    curated(photos, dataset, screen=set_min_inter_ocular(DEFAULT, 20))
     assert opt_out_faces(dataset, [example], remember=True).faces
     small = next(row.photo_id for row in rows(dataset, File) if row.uri.endswith("small.png"))
     before = [row.reason for row in rows(dataset, Face) if row.photo_id == small]
-    curated(photos, dataset, screen=with_min_inter_ocular(DEFAULT, 1))
+    curated(photos, dataset, screen=set_min_inter_ocular(DEFAULT, 1))
     after = [row.reason for row in rows(dataset, Face) if row.photo_id == small]
     assert before == ["too_small"] and after == ["opted_out"] and check_ledger(dataset) == []
 
@@ -369,7 +367,7 @@ def test_faces_accepted_later_are_compared_too(tmp_path, example):
 def test_an_example_must_show_one_face(tmp_path):
     photos, dataset = album(tmp_path / "photos", people=2, each=2), tmp_path / "dataset"
     curated(photos, dataset)
-    for people, said in (([], "no face "), ([1, 2], "2 faces")):
+    for people, said in (([], "no usable face"), ([1, 2], "2 usable faces")):
         path = save(tmp_path / "x.png", photo(people, 0))
         with pytest.raises(BadInput, match=said):
             opt_out_faces(dataset, [path], remember=True)
@@ -380,10 +378,10 @@ def test_an_example_is_decoded_in_a_process_of_its_own(tmp_path, example, monkey
     photos, dataset = album(tmp_path / "photos"), tmp_path / "dataset"
     curated(photos, dataset)
     (letter := tmp_path / "letter.jpg").write_text("Dear photograph")
-    monkeypatch.setattr(curate.photos.optout_faces, "decode", lambda path: pytest.fail("decoded here"))
+    monkeypatch.setattr(manifests.runtime.untrusted_images, "decode", lambda path: pytest.fail("decoded here"))
     assert len(opt_out_faces(dataset, [example], remember=False, dry_run=True).faces) == 3
-    for path, said in ((letter, "not_an_image"), (tmp_path / "none.jpg", "No such file")):
-        with pytest.raises(BadInput, match=f"{path.name} cannot be read as a photo .{said}"):
+    for path, said in ((letter, " as a picture: it is not"), (tmp_path / "none.jpg", ": No such file")):
+        with pytest.raises(BadInput, match=f"{path.name} cannot be read{said}"):
             opt_out_faces(dataset, [path], remember=False)
 
 

@@ -8,6 +8,7 @@ import itertools
 import os
 import sys
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -17,13 +18,15 @@ import pytest
 
 import curate.detection.detect
 import curate.detection.embed
+import curate.detection.face_models
+import curate.photos.optout_faces
 import curate.pipeline
 import manifests.privacy.keys
 from curate.config import CurateConfig
 from curate.faces.align import ARCFACE_112, FFHQ_512
 from curate.faces.interface import Detection, FaceModels, ModelFile, normalise_rows
-from curate.pipeline import Summary
 from curate.pipeline import curate as run
+from curate.summary import Summary
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import KEYS
 from manifests.runtime.workers import open_pool
@@ -91,9 +94,20 @@ def models(spec: str) -> FaceModels:
     return FaceModels(spec, detect, embed, ARCFACE_112, 112, 3, 0.5, 0.8, False, files)
 
 
+def use_models(patch: pytest.MonkeyPatch, load: Callable[[str], FaceModels]) -> None:
+    """Let every module of curate that loads face models load them with `load`."""
+    for module in (
+        curate.pipeline,
+        curate.detection.face_models,
+        curate.detection.detect,
+        curate.detection.embed,
+        curate.photos.optout_faces,
+    ):
+        patch.setattr(module, "load_faces_once", load)
+
+
 def install(patch: pytest.MonkeyPatch) -> None:
-    for module in (curate.detection.detect, curate.detection.embed):
-        patch.setattr(module, "load_faces_once", models)
+    use_models(patch, models)
     # a spawned process has no doubles; two or more are asked for where this module is the script
     patch.setattr(
         curate.pipeline, "open_pool", lambda workers, start: open_pool(None if workers == 1 else workers, start)

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from curate.config import CurateConfig
-from curate.detection.stages import choose_faces, detect, scan, with_models
+from curate.detection.detect import detect
+from curate.detection.face_models import choose_face_models, insert_model_settings
+from curate.photos.scan import scan
 from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Photo
@@ -78,8 +80,8 @@ def curated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
                     yield result
 
             scan(ledger, [folder / "offered"], measured, lambda *_: None)
-            models = choose_faces(ledger, "auto")
-            detect(ledger, with_models(CurateConfig(), models), models, measured, lambda *_: None)
+            models = choose_face_models(ledger, "auto")
+            detect(ledger, insert_model_settings(CurateConfig(), models), models, measured, lambda *_: None)
             files, photos, faces = ledger.read_rows(File), ledger.read_rows(Photo), ledger.read_rows(Face)
     yield SimpleNamespace(
         folder=folder, may=may, before=before, peaks=peaks, dataset=dataset, files=files, photos=photos, faces=faces

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 import curate.people.group
 from curate import cli
-from curate.config import DEFAULT, STRICT, CurateConfig, GroupRules, PairRules, SplitRules, config_from
+from curate.config import DEFAULT, STRICT, CurateConfig, GroupRules, PairRules, SplitRules, read_config
 from curate.decisions.decide import decide, format_entry, read_decision_file, read_log_entries
-from curate.detection.screen import with_min_inter_ocular
+from curate.detection.filter_files import set_min_inter_ocular
 from curate.people.apply_decisions import apply_decisions
 from curate.people.clustering.group_embeddings import Grouping
 from curate.people.links import Links, resolve_links
@@ -574,12 +574,12 @@ def test_a_dataset_that_was_not_curated_says_so(tmp_path):
 def test_the_configuration_comes_back_from_json():
     config = CurateConfig(
         labels="hint",
-        screen=with_min_inter_ocular(STRICT, 20),
+        screen=set_min_inter_ocular(STRICT, 20),
         group=GroupRules(same_person=0.2),
         split=SplitRules("photos", 0.0, 0.3),
         pairs=PairRules("window:0.1-0.4", 3, 2, 5),
     )
-    assert config_from(json.loads(json.dumps(asdict(config)))) == config
+    assert read_config(json.loads(json.dumps(asdict(config)))) == config
 
 
 def test_pairs_are_made_anew_as_the_curation_was_told(tmp_path):

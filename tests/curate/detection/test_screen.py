@@ -7,19 +7,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import curate.detection.detect
-import curate.detection.embed
+from curate import reasons
 from curate.config import DEFAULT, FILTER_SETS, STRICT
-from curate.detection.screen import (
-    BUILT_IN,
-    RESERVED,
-    first_reasons,
-    load_filters,
-    resolved,
-    screen,
-    tally,
-    with_min_inter_ocular,
-)
+from curate.detection.filter_files import BUILT_IN_REASONS, insert_min_score, load_filters, set_min_inter_ocular
+from curate.detection.screen import count_removals, pick_first_reasons, screen
+from curate.reasons import RESERVED
 from manifests.errors import BadInput
 from manifests.ledger.filters import COLUMNS, Filter, FilterSet, check_filters, columns_of, find_removals
 from manifests.ledger.records import NEAR_DUPLICATE, Face
@@ -29,7 +21,7 @@ GOOD = Face(
     "f", "p", (100.0, 100.0, 200.0, 200.0), (0.0,) * 10, None, 0.9, 90.0, 0.0, 0.0, 0.0, 0.5, 1.0, 0.5, 1.5, "0",
     noise=1.0,
 )  # fmt: skip
-FILTERS = resolved(DEFAULT, 0.5)
+FILTERS = insert_min_score(DEFAULT, 0.5)
 
 
 def one(face: Face, filters: FilterSet = FILTERS, size: tuple[int, int] = SIZE) -> str | None:
@@ -42,7 +34,7 @@ def of(*predicates: str) -> FilterSet:
 
 @pytest.mark.parametrize("name", FILTER_SETS)
 def test_a_good_face_passes_every_built_in_set(name):
-    filters = resolved(load_filters(name), 0.5)
+    filters = insert_min_score(load_filters(name), 0.5)
     check_filters(filters)
     assert one(GOOD, filters) is None
 
@@ -72,11 +64,8 @@ def test_each_reason_one_by_one(reason, bad, just):
 
 def test_every_reason_has_a_test_and_none_is_another_stages():
     assert {reason for reason, *_ in EDGES} == {rule.reason for rule in DEFAULT.filters}
-    assert not BUILT_IN & RESERVED
-    assert {
-        NEAR_DUPLICATE, curate.detection.detect.VANISHED, curate.detection.detect.REDETECTED,
-        curate.detection.embed.CROP_MISSING
-    } <= RESERVED  # fmt: skip
+    assert not BUILT_IN_REASONS & RESERVED
+    assert {NEAR_DUPLICATE, reasons.PHOTO_VANISHED, reasons.NOT_FOUND_AGAIN, reasons.CROP_MISSING} <= RESERVED
 
 
 def test_roll_is_never_a_reason():
@@ -126,7 +115,7 @@ def test_the_default_set_says_what_the_chain_of_ifs_said(faces, least_score):
     at_a_threshold = np.float32([0.12, 0.08, 0.95, 0.3])  # there 32 bits decide, not 64
     faces = [face for face in faces if not np.isin(np.float32([face.sharpness, face.exposure, face.det_score]),
                                                    at_a_threshold).any()]  # fmt: skip
-    found = screen(faces, [SIZE] * len(faces), resolved(DEFAULT, least_score))
+    found = screen(faces, [SIZE] * len(faces), insert_min_score(DEFAULT, least_score))
     assert found == [chain(face, SIZE, least_score) for face in faces]
 
 
@@ -138,15 +127,15 @@ def test_faces_are_compared_as_the_ledger_keeps_them():
 def test_no_faces_and_no_filters():
     assert screen([], [], FILTERS) == []
     assert screen([GOOD], [SIZE], of()) == [None]
-    assert tally(find_removals([GOOD], [SIZE], of()), of())["kept"] == 1
+    assert count_removals(find_removals([GOOD], [SIZE], of()), of())["kept"] == 1
 
 
 def test_what_each_filter_removed_is_counted_three_ways():
     filters = of("yaw > 10", "pitch > 10", "noise > 5")
     faces = [GOOD, replace(GOOD, yaw=20.0), replace(GOOD, yaw=20.0, pitch=20.0), replace(GOOD, pitch=20.0)]
     removed = find_removals(faces, [SIZE] * 4, filters)
-    assert first_reasons(removed, filters) == [None, "reason_0", "reason_0", "reason_1"]
-    told = tally(removed, filters)
+    assert pick_first_reasons(removed, filters) == [None, "reason_0", "reason_0", "reason_1"]
+    told = count_removals(removed, filters)
     assert (told["name"], told["version"], told["faces"], told["kept"]) == ("mine", 1, 4, 1)
     assert [(rule["first"], rule["alone"], rule["only"]) for rule in told["filters"]] == [
         (2, 2, 1), (1, 2, 1), (0, 0, 0)
@@ -240,27 +229,27 @@ def test_a_predicate_that_fails_on_a_face_is_named():
 
 
 def test_the_detectors_own_score_is_written_into_the_set():
-    assert resolved(DEFAULT, 0.3).filters[1] == Filter("low_score", "det_score < 0.3")
-    negative = resolved(DEFAULT, -0.25)
+    assert insert_min_score(DEFAULT, 0.3).filters[1] == Filter("low_score", "det_score < 0.3")
+    negative = insert_min_score(DEFAULT, -0.25)
     check_filters(negative)
     assert one(replace(GOOD, det_score=-0.2), negative) is None
     assert one(replace(GOOD, det_score=-0.3), negative) == "low_score"
 
 
 def test_a_least_distance_replaces_the_sets_own_or_comes_first():
-    larger = with_min_inter_ocular(FILTERS, 100)
+    larger = set_min_inter_ocular(FILTERS, 100)
     assert one(GOOD, larger) == "too_small" and larger.name == "default, min inter-ocular 100"
     assert [rule.reason for rule in larger.filters] == [rule.reason for rule in FILTERS.filters]
-    assert [rule.reason for rule in with_min_inter_ocular(of("yaw > 1"), 10.5).filters] == ["too_small", "reason_0"]
+    assert [rule.reason for rule in set_min_inter_ocular(of("yaw > 1"), 10.5).filters] == ["too_small", "reason_0"]
     for senseless in (float("nan"), float("inf")):
         with pytest.raises(BadInput, match="--min-inter-ocular"):
-            with_min_inter_ocular(FILTERS, senseless)
+            set_min_inter_ocular(FILTERS, senseless)
 
 
 def test_strict_removes_whatever_default_removes():
     for reason, bad, _ in EDGES:
         assert one(replace(GOOD, **bad)) == reason
-        assert one(replace(GOOD, **bad), resolved(STRICT, 0.5)) is not None
+        assert one(replace(GOOD, **bad), insert_min_score(STRICT, 0.5)) is not None
 
 
 MINE = """
@@ -283,8 +272,8 @@ def test_a_set_of_ones_own(tmp_path):
     path.write_text(MINE)
     found = load_filters(str(path))
     assert (found.name, found.version, [rule.reason for rule in found.filters]) == ("mine", 2, ["too_noisy", "unsure"])
-    assert one(replace(GOOD, det_score=0.4), resolved(found, 0.5)) == "unsure"
-    assert one(replace(GOOD, noise=9.0, det_score=0.4), resolved(found, 0.5)) == "too_noisy"
+    assert one(replace(GOOD, det_score=0.4), insert_min_score(found, 0.5)) == "unsure"
+    assert one(replace(GOOD, noise=9.0, det_score=0.4), insert_min_score(found, 0.5)) == "too_noisy"
 
 
 RULE = '[[filter]]\nreason = "{}"\nsql = "{}"\n'

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from curate.decisions.decide import decide
-from curate.photos.labels import labels_told
+from curate.photos.labels import read_labels
 from manifests.check import check_ledger
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
@@ -86,7 +86,7 @@ def test_hints_force_nothing_and_errors_are_told(tmp_path):
     summary = curated(photos, dataset, labels="hint")
     assert (summary.identities, summary.alone) == (plain.identities, plain.alone) == (3, 0)
     said, parted = summary.notices
-    assert parted.startswith("1 label is spread over several identities: person1 in p-") and "(4), p-" in parted
+    assert parted.startswith("1 label is spread over several people: person1 in p-") and "(4), p-" in parted
     assert "1 of 12 labels disagree" in said and "labelled person1" in said and "(person0)" in said
     with Ledger.open(dataset) as ledger:
         found = ledger.query("SELECT detail->'label_doubts' AS d FROM stages WHERE stage = 'group'")
@@ -99,13 +99,13 @@ def test_hints_force_nothing_and_errors_are_told(tmp_path):
 def test_hints_that_agree_say_so_and_a_person_in_two_identities_is_told(tmp_path):
     photos, dataset = album(tmp_path / "photos", people=3, each=3), tmp_path / "dataset"
     assert curated(photos, dataset, labels="hint").notices == (
-        "The labels of all 9 faces that have one agree with the grouping.",
+        "The labels of all 9 labelled faces agree with the grouping.",
     )
     (photos / "person1").rename(photos / "more")
     for path in (photos / "more").iterdir():
         path.rename(photos / "person0" / f"more{path.name}")
     (said,) = [one for one in curated(photos, tmp_path / "other", labels="hint").notices if "spread" in one]
-    assert said.startswith("1 label is spread over several identities: person0 in p-") and said.count("(3)") == 2
+    assert said.startswith("1 label is spread over several people: person0 in p-") and said.count("(3)") == 2
 
 
 def test_a_folder_of_any_name_is_a_label_on_one_line(tmp_path):
@@ -129,8 +129,8 @@ def test_a_table_names_photos_by_path_end_or_name(tmp_path):
     summary = curated(photos, dataset, labels=str(table))
     found = named(dataset)
     assert found["A"] >= {"person0/0.png", "person1/1.png"} and found["B"] >= {"photos/alone.png", "person0/1.png"}
-    assert any("1 file of no photo here, nowhere.png" in said for said in summary.notices)
-    assert any("1 file that may be several photos, say their folder: 0.png" in said for said in summary.notices)
+    assert any("1 file that match no photo: nowhere.png" in said for said in summary.notices)
+    assert any("1 file that match several photos: 0.png" in said for said in summary.notices)
 
 
 def test_a_photo_in_two_folders_and_copies_under_two_labels_are_told(tmp_path):
@@ -138,8 +138,8 @@ def test_a_photo_in_two_folders_and_copies_under_two_labels_are_told(tmp_path):
     shutil.copy(photos / "person0" / "0.png", photos / "person1" / "same.png")
     save(photos / "person1" / "copy.jpg", photo([0], 1))
     summary = curated(photos, dataset, labels="folder")
-    assert any("1 photos have two labels" in said and "person0 and person1" in said for said in summary.notices)
-    assert any("1 faces have copies under other labels" in said for said in summary.notices)
+    assert any("1 photo has several labels" in said and "person0 and person1" in said for said in summary.notices)
+    assert any("1 face has copies with different labels" in said for said in summary.notices)
     assert len(rows(dataset, Label)) == 6 and check_ledger(dataset) == []
 
 
@@ -151,12 +151,16 @@ def test_a_photo_in_two_folders_and_copies_under_two_labels_are_told(tmp_path):
         ("none.csv", None, "cannot be read"),
         ("t.csv", b"name,who\na,b\n", "must name the columns photo and label"),
         ("t.csv", b"", "must name the columns"),
-        ("t.csv", b"photo,label\na.png,\n", "line 2: a photo and a label"),
-        ("hint:t.csv", b"photo,label\na.png\n", "line 2: a photo and a label"),
+        ("t.csv", b"photo,label\na.png,\n", "line 2: the photo or the label is missing"),
+        ("hint:t.csv", b"photo,label\na.png\n", "line 2: the photo or the label is missing"),
         ("t.csv", b'photo,label\na.png,A\nb.png,"B\nc.png,C\n', "line 3: this is no CSV .*quote"),
-        ("t.csv", b'photo,label\na.png,A\nb.png,"B\nc.png,C"\n', "line 3: a label is one line"),
-        ("t.csv", b"photo,label\na.png,Doe, John\n", "line 2: 3 columns where the first line names 2"),
-        ("t.csv", b"photo,label\na.png," + b"x" * 256 + b"\n", "line 2: a label is one line of at most 255"),
+        ("t.csv", b'photo,label\na.png,A\nb.png,"B\nc.png,C"\n', "line 3: the label is too long or has several lines"),
+        ("t.csv", b"photo,label\na.png,Doe, John\n", "line 2: found 3 columns, but the first line names 2"),
+        (
+            "t.csv",
+            b"photo,label\na.png," + b"x" * 256 + b"\n",
+            "line 2: the label is too long .* one line of at most 255",
+        ),
         ("t.csv", b"photo,label,label\na.png,A,B\n", "each once"),
         ("t.csv", b"photo,label\n", "names no photo"),
         ("t.csv", b"photo,label\n\xff\xfe,x\n", "not UTF-8"),
@@ -167,4 +171,4 @@ def test_what_is_no_label_is_refused(tmp_path, monkeypatch, spec, text, said):
     if text is not None:
         Path("t.csv").write_bytes(text)
     with pytest.raises(BadInput, match=said):
-        labels_told(spec, [])
+        read_labels(spec, [])

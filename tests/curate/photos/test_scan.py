@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from curate.photos import scan
-from curate.photos.scan import mark_same_files, offered, scan_batch
+from curate.photos.file_history import mark_same_files
+from curate.photos.scan import scan_batch
+from curate.photos.walk import walk_files
 from manifests.errors import BadInput
 from manifests.ledger.records import File, Photo
 from manifests.runtime.files import sha256_file
@@ -21,7 +23,7 @@ from tests.places import REPOSITORY
 def names(folder: Path, *paths: Path) -> dict[str, str]:
     """name -> ok to be scanned, or the reason why not."""
     found = {}
-    for item in offered(paths or [folder]):
+    for item in walk_files(paths or [folder]):
         path = path_of(item.uri) if isinstance(item, File) else item
         key = str(path.relative_to(folder))
         assert key not in found
@@ -39,7 +41,7 @@ def test_files_are_found_at_any_depth_in_order(tmp_path):
 def test_an_empty_folder_offers_nothing_and_a_missing_one_is_refused_before_any_other(tmp_path):
     assert names(tmp_path) == {}
     with pytest.raises(BadInput, match="does not exist"):
-        next(offered([tmp_path, tmp_path / "missing"]))
+        next(walk_files([tmp_path, tmp_path / "missing"]))
 
 
 def test_symlinks_are_followed_once_and_loops_end(tmp_path):
@@ -82,7 +84,7 @@ def test_folders_deeper_than_python_calls(tmp_path):
     for folder in made:
         folder.mkdir()
     (made[-1] / "x").write_bytes(b"")
-    assert len(list(offered([tmp_path]))) == 1 and len(made) > 1000
+    assert len(list(walk_files([tmp_path]))) == 1 and len(made) > 1000
     for folder in reversed(made):  # pytest's own clean-up recurses
         for inside in folder.glob("x"):
             inside.unlink()
@@ -92,10 +94,11 @@ def test_folders_deeper_than_python_calls(tmp_path):
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from curate.photos.scan import offered, scan_batch
+from curate.photos.scan import scan_batch
+from curate.photos.walk import walk_files
 scan_batch([Path(sys.argv[2])])  # so that what Pillow imports late is there
 os.setgid(65534); os.setuid(65534)
-for item in offered([Path(sys.argv[1])]):
+for item in walk_files([Path(sys.argv[1])]):
     for row in [item] if not isinstance(item, Path) else scan_batch([item]):
         if hasattr(row, "uri"): print(row.uri.rsplit("/", 1)[1], row.status, row.reason)
 """
@@ -141,7 +144,7 @@ def test_names_of_any_bytes(tmp_path):
     ]
     for name in odd:
         Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(data)
-    paths = [item for item in offered([tmp_path]) if isinstance(item, Path)]
+    paths = [item for item in walk_files([tmp_path]) if isinstance(item, Path)]
     rows = [row for row in scan_batch(paths) if isinstance(row, File)]
     assert [row.status for row in rows] == ["ok"] * (len(odd) + 1)
     assert {os.fsencode(path_of(row.uri).name) for row in rows} == {*odd, b"plain.png"}

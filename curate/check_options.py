@@ -1,4 +1,4 @@
-"""What a curation run is asked to do, looked at before anything is read or written."""
+"""Check the options of a curation run before anything is read or written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from curate.config import CurateConfig
 from curate.photos.consent import read_sidecar
 from curate.photos.labels import check_labels
-from curate.photos.scan import check_offered
+from curate.photos.walk import check_photo_paths
 from manifests.errors import BadInput
 from manifests.ledger.paths import LEDGER_NAME
 from manifests.privacy.keys import KEY_NAME
@@ -18,15 +18,15 @@ from manifests.runtime.files import find_blocking_file
 from manifests.runtime.text import make_printable
 from manifests.runtime.workers import check_workers
 
-SPLITS = ("identity", "photos")
+SPLIT_POLICIES = ("identity", "photos")
 
 
 def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, workers: int | None = None) -> None:
-    """Raise BadInput, in one sentence, for what means nothing or would harm what is there."""
+    """Raise BadInput if an option makes no sense, or if the run would damage existing files."""
     if config.landmarks not in (None, "dlib"):
-        raise BadInput(f"--landmarks {config.landmarks}: only dlib is known.")
-    if config.split.policy not in SPLITS:
-        raise BadInput(f"--split-by {config.split.policy}: say {' or '.join(SPLITS)}.")
+        raise BadInput(f"--landmarks {config.landmarks} is unknown: say dlib.")
+    if config.split.policy not in SPLIT_POLICIES:
+        raise BadInput(f"--split-by {config.split.policy} is unknown: say {' or '.join(SPLIT_POLICIES)}.")
     check_number("--same-person", config.group.same_person, -1, 1, "a cosine")
     check_labels(config.labels)
     if config.sidecar is not None:
@@ -34,25 +34,25 @@ def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, w
     if workers is not None:
         check_workers(workers)
     check_dataset_folder(photos, dataset)
-    check_offered(photos)
+    check_photo_paths(photos)
 
 
 def check_number(option: str, value: float | None, low: float, high: float, what: str) -> None:
-    """Raise BadInput where the value of an option is not between `low` and `high`, or is no number; None is fine."""
+    """Raise BadInput if the value of an option is NaN, infinity, or not between `low` and `high`; None is allowed."""
     if value is not None and not (math.isfinite(value) and low <= value <= high):
-        reach = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of {low:g} or more"
-        raise BadInput(f"{option} {value:g}: say {what} {reach}.")
+        bounds = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of {low:g} or more"
+        raise BadInput(f"{option} {value:g} is out of range: say {what} {bounds}.")
 
 
 def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:
-    """Raise BadInput where `dataset` cannot become or be a dataset without claiming what is not its own.
+    """Raise BadInput if `dataset` neither is a dataset nor can become one.
 
-    A folder that holds a ledger passes. Any other must be empty but for the photos that are offered, a key that was put
-    there (and dot files):
-    once it is a dataset, nothing else in it would be found as photos any more.
+    A folder that does not exist, is empty, or has a ledger can. Another folder may contain only the given photos, the
+    file `secret.key`, and files whose name begins with a dot. Curation skips datasets, so in a dataset folder no other
+    photos would be found.
     """
     if (file := find_blocking_file(dataset)) is not None:
-        raise BadInput(f"{make_printable(file)} is a file and a dataset is a folder: name another one with --out.")
+        raise BadInput(f"{make_printable(file)} is a file, but a dataset is a folder: name another one with --out.")
     if not dataset.is_dir():
         return
     for path in photos:
@@ -60,15 +60,15 @@ def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:
             raise BadInput(f"--out {make_printable(dataset)} is the folder of the photos itself: name another folder.")
     if os.path.lexists(dataset / LEDGER_NAME):
         return
-    offered = [Path(os.path.realpath(path)) for path in photos]
+    photo_paths = [Path(os.path.realpath(path)) for path in photos]
     for child in sorted(dataset.iterdir()):
-        here = Path(os.path.realpath(child))
+        real_child = Path(os.path.realpath(child))
         if (
             child.name[0] != "."
             and child.name != KEY_NAME
-            and not any(path == here or here in path.parents for path in offered)
+            and not any(path == real_child or real_child in path.parents for path in photo_paths)
         ):
             raise BadInput(
-                f"--out {make_printable(dataset)} is no dataset and holds other things, "
-                f"{make_printable(child.name)} for one: name a new or an empty folder."
+                f"--out {make_printable(dataset)} is not a dataset and contains other files, for example "
+                f"{make_printable(child.name)}: name a new or an empty folder."
             )

@@ -1,0 +1,14 @@
+"""How many files or photos one worker process gets at a time. A batch is also the unit that is recorded as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+FILES_A_BATCH = 32
+PHOTOS_A_BATCH = 32  # one batch writes one shard of embeddings, so a shard has about as many faces
+
+
+def split_into_batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """Batches of `size` items in their order; the last batch may be smaller."""
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,0 +1,54 @@
+"""The face models of a dataset: chosen by `--faces`, recorded in the ledger, and the settings that follow from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from curate.config import CurateConfig
+from curate.detection.filter_files import insert_min_score
+from curate.faces.interface import FaceModels
+from curate.faces.load import load_faces_once
+from manifests.errors import BadInput
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import Model
+
+
+def choose_face_models(ledger: Ledger, spec: str) -> FaceModels:
+    """Load the face models and record their files. A dataset keeps its first recognizer.
+
+    Raises BadInput if `spec` names another recognizer: embeddings of two recognizers cannot be compared.
+    """
+    recorded = ledger.read_rows(Model)
+    recognizers = [model for model in recorded if model.role == "recognizer"]
+    if spec == "auto" and recognizers:
+        spec = recognizers[0].spec
+    models = load_faces_once(spec)
+    if recognizers and recognizers[0].sha256 != models.recognizer_sha256():
+        raise BadInput(
+            f"{ledger.dataset} was made with the recognizer {recognizers[0].file} of {recognizers[0].spec}. Embeddings "
+            f"of another recognizer cannot be compared with it: say --faces {recognizers[0].spec}, or start a new "
+            "dataset."
+        )
+    rows = [
+        Model(
+            file.role,
+            file.path.name,
+            models.spec,
+            file.sha256,
+            file.licence,
+            models.dim if file.role == "recognizer" else None,
+        )
+        for file in models.files
+    ]
+    used = {row.file for row in rows}
+    unused = [model.file for model in recorded if model.role != "landmarks" and model.file not in used]
+    ledger.record("models", models.recognizer_sha256(), {}, rows, delete=[("models", "file", unused)])
+    return models
+
+
+def insert_model_settings(config: CurateConfig, models: FaceModels) -> CurateConfig:
+    """The configuration with the settings that depend on the models: their spec and their thresholds."""
+    group = config.group
+    if group.same_person is None and not models.calibrates:
+        group = replace(group, same_person=models.same_person)
+    return replace(config, faces=models.spec, screen=insert_min_score(config.screen, models.min_score), group=group)

@@ -1,0 +1,94 @@
+"""Filter sets for `--filters`: built-in sets by name, and sets from a TOML file of the user."""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from curate.config import FILTER_SETS
+from curate.reasons import RESERVED
+from manifests.errors import BadInput
+from manifests.ledger.filters import Filter, FilterSet, check_filters
+
+BUILT_IN_REASONS = frozenset(rule.reason for filters in FILTER_SETS.values() for rule in filters.filters)
+
+
+def load_filters(name: str) -> FilterSet:
+    """A built-in set by its name, or the set in a TOML file with a name, a version, and tables [[filter]].
+
+    Raises BadInput if there is no such set or file, or if the file is wrong.
+    """
+    if name in FILTER_SETS:
+        return FILTER_SETS[name]
+    path = Path(name)
+    if not path.is_file():
+        raise BadInput(f"--filters {name} is neither a file nor one of the built-in sets: {', '.join(FILTER_SETS)}.")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"--filters {path} cannot be read: {error.strerror or error}.") from None
+    except ValueError as error:  # TOML's and Unicode's errors
+        raise BadInput(f"--filters {path} is not TOML: {error}.") from None
+    set_name, version = _read_name_and_version(content, path)
+    rules = tuple(_read_filter(table, path, number) for number, table in enumerate(content["filter"], 1))
+    filters = FilterSet(set_name, version, rules)
+    check_filters(insert_min_score(filters, 0.0))
+    return filters
+
+
+def insert_min_score(filters: FilterSet, min_score: float) -> FilterSet:
+    """The set with the number `min_score` in the place of the word `detector_min_score`."""
+    number = f"{min_score:g}" if min_score >= 0 else f"({min_score:g})"
+    return replace(
+        filters,
+        filters=tuple(
+            replace(rule, sql=re.sub(r"\bdetector_min_score\b", number, rule.sql, flags=re.IGNORECASE))
+            for rule in filters.filters
+        ),
+    )
+
+
+def set_min_inter_ocular(filters: FilterSet, pixels: float) -> FilterSet:
+    """The set whose filter `too_small` drops faces with fewer than `pixels` pixels between the eyes.
+
+    A set without that filter gets it as its first. Raises BadInput if `pixels` is NaN or infinity.
+    """
+    if not math.isfinite(pixels):
+        raise BadInput(f"--min-inter-ocular {pixels} is not a number of pixels: say a number like 16.")
+    rule = Filter("too_small", f"inter_ocular_px < {float(pixels)!r}")
+    others = [other for other in filters.filters if other.reason != rule.reason]
+    places = [place for place, other in enumerate(filters.filters) if other.reason == rule.reason] or [0]
+    others.insert(places[0], rule)
+    return replace(filters, name=f"{filters.name}, min inter-ocular {pixels:g}", filters=tuple(others))
+
+
+def _read_name_and_version(content: dict[str, Any], path: Path) -> tuple[str, int]:
+    if unknown := sorted(content.keys() - {"name", "version", "filter"}):
+        raise BadInput(f"--filters {path}: {unknown[0]} is unknown: write only name, version and [[filter]].")
+    name, version, tables = content.get("name"), content.get("version"), content.get("filter")
+    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}", name)):
+        raise BadInput(
+            f"--filters {path} needs a name of 1 to 40 letters, digits, spaces, dots, underscores and dashes, as in "
+            'name = "mine".'
+        )
+    if name in FILTER_SETS:
+        raise BadInput(f"--filters {path} has the name of the built-in set {name}: write another name.")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise BadInput(f"--filters {path} needs a version, a whole number from 1 on, as in version = 1.")
+    if not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):
+        raise BadInput(f"--filters {path} needs tables [[filter]], guard_units with a reason and its sql.")
+    return name, version
+
+
+def _read_filter(table: dict[str, Any], path: Path, number: int) -> Filter:
+    if table.keys() != {"reason", "sql"} or not all(isinstance(value, str) for value in table.values()):
+        raise BadInput(
+            f"--filters {path}: [[filter]] number {number} needs a reason and its sql, both text, and nothing else."
+        )
+    if table["reason"] in RESERVED:
+        raise BadInput(f"--filters {path}: the reason {table['reason']} belongs to another stage: choose another word.")
+    return Filter(table["reason"], table["sql"].strip())

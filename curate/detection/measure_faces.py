@@ -1,0 +1,84 @@
+"""The ledger row and the 512 px crop of a detected face."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from curate.faces import measure
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, compute_scale, fit_similarity
+from curate.faces.interface import Detection
+from manifests.ledger.records import Face
+from manifests.runtime.files import sha256_bytes
+
+
+def measure_face(
+    image: np.ndarray, photo_id: str, detection: Detection, landmarks: str | None
+) -> tuple[Face, np.ndarray] | None:
+    """The row of one detection in RGB uint8 (H, W, 3), and its crop, RGB uint8 (512, 512, 3).
+
+    Returns None if the landmarks coincide or are not finite. With landmarks "dlib", the row has 68 landmarks too.
+    Raises MemoryError if OpenCV runs out of memory.
+    """
+    try:
+        return _measure_face(image, photo_id, detection, landmarks)
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from None
+        raise
+
+
+def _measure_face(
+    image: np.ndarray, photo_id: str, detection: Detection, landmarks: str | None
+) -> tuple[Face, np.ndarray] | None:
+    try:
+        matrix = fit_similarity(detection.landmarks5, FFHQ_512)
+    except ValueError:
+        return None
+    if not (np.isfinite(detection.box).all() and 1e-3 < compute_scale(matrix) < 1e3):
+        return None
+    crop = align_face(image, detection.landmarks5, FFHQ_512, FFHQ_SIZE)
+    yaw, pitch, roll = measure.estimate_pose(detection.landmarks5)
+    # blockiness and noise are measured in the photo's own pixels: the crop is resized, which changes both
+    luma = _cut_luma(image, detection.box.tolist())
+    points68: tuple[float, ...] | None = None
+    if landmarks == "dlib":
+        from curate.faces.dlib_models import find_landmarks68
+
+        points68 = tuple(find_landmarks68(image, detection.box).ravel().tolist())
+    face = Face(
+        face_id=make_face_id(photo_id, detection.box),
+        photo_id=photo_id,
+        box=tuple(detection.box.tolist()),
+        landmarks5=tuple(detection.landmarks5.ravel().tolist()),
+        landmarks68=points68,
+        det_score=detection.score,
+        inter_ocular_px=measure.measure_eye_distance(detection.landmarks5),
+        yaw=yaw,
+        pitch=pitch,
+        roll=roll,
+        sharpness=measure.measure_sharpness(crop),
+        blockiness=measure.measure_blockiness(luma),
+        noise=measure.measure_noise(luma),
+        exposure=measure.measure_exposure(crop),
+        upsample=compute_scale(matrix),
+        phash=measure.hash_picture(measure.crop_inner_face(crop), side=16),
+    )
+    return face, crop
+
+
+def make_face_id(photo_id: str, box: np.ndarray) -> str:
+    """128 bits, as hex, of the sha256 of the photo's id and the box rounded to integers.
+
+    The same face has the same id in every dataset.
+    """
+    return sha256_bytes(f"{photo_id} {' '.join(str(round(float(edge))) for edge in box)}".encode())[:32]
+
+
+def _cut_luma(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
+    """Luma float32 (h, w), 0 to 255, of a box in the photo's own pixels; (0, 0) if the box is outside the photo."""
+    x0, y0, x1, y1 = (max(0, round(float(edge))) for edge in box)
+    pixels = image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
+    return measure.compute_luma(pixels) if pixels.size else np.zeros((0, 0), np.float32)

@@ -1,0 +1,88 @@
+"""Read and decode the photos that the ledger knows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from curate.reasons import PHOTO_VANISHED
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import File, Photo
+from manifests.runtime.archives import ArchiveError, read_bytes
+from manifests.runtime.files import sha256_bytes
+from manifests.runtime.images import UndecodableImage, decode
+from manifests.runtime.uris import parse_member_uri, path_of, uri_of
+from manifests.runtime.workers import OUT_OF_MEMORY, FailedUnit, guard_units, is_retry
+
+# Pixels of two photos together. Only up to this number is the second photo decoded while the first is used (ours):
+# larger pairs could need more memory than one photo may have.
+MAX_PIXELS_AHEAD = 64_000_000
+
+
+def list_uris(ledger: Ledger) -> dict[str, tuple[str, ...]]:
+    """The uris of every file that contains a photo (photo_id -> uris)."""
+    uris: dict[str, list[str]] = defaultdict(list)
+    for file in ledger.read_rows(File):
+        if file.photo_id is not None:
+            uris[file.photo_id].append(file.uri)
+    return {photo_id: tuple(of_photo) for photo_id, of_photo in uris.items()}
+
+
+def rank_place(uris: Sequence[str]) -> tuple[str, int]:
+    """A key that sorts photos by their place in an archive, so that each archive is unpacked once.
+
+    Photos that are also files of their own come first.
+    """
+    member = None if any("#" not in uri for uri in uris) else parse_member_uri(min(uris))
+    return ("", 0) if member is None else (uri_of(member[0]), member[1])
+
+
+def read_photo(photo_id: str, uris: Sequence[str]) -> np.ndarray | None:
+    """RGB uint8 (H, W, 3) of a photo, from the first of `uris` whose bytes still have the hash `photo_id`.
+
+    Returns None if there is no such file. Raises MemoryError if decoding needs more memory than there is.
+    """
+    for uri in uris:
+        try:
+            if parse_member_uri(uri) is not None:
+                data = read_bytes(uri)
+                if sha256_bytes(data) == photo_id:
+                    return decode(data)
+                continue
+            with path_of(uri).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == photo_id:
+                    return decode(file)
+        except UndecodableImage as error:
+            if error.reason == OUT_OF_MEMORY:
+                raise MemoryError from None
+        except (ArchiveError, OSError):
+            continue
+    return None
+
+
+def read_photos(photos: Sequence[tuple[Photo, Sequence[str]] | FailedUnit]) -> Iterator[tuple[Photo, np.ndarray | str]]:
+    """Yield each photo with its pixels, or with the reason why it cannot be read.
+
+    While the caller uses one photo, the next one is decoded, if the two have at most MAX_PIXELS_AHEAD pixels.
+    """
+    with ThreadPoolExecutor(1) as reader:
+        ahead: Future[np.ndarray | None] | None = None
+        for index, item in enumerate(guard_units(photos)):
+            if isinstance(item, FailedUnit):
+                yield item.unit[0], item.reason
+                continue
+            photo, uris = item
+            image = read_photo(photo.photo_id, uris) if ahead is None else ahead.result()
+            ahead = None
+            following = photos[index + 1] if index + 1 < len(photos) and not is_retry() else None
+            if isinstance(following, tuple) and _count_pixels(photo) + _count_pixels(following[0]) <= MAX_PIXELS_AHEAD:
+                ahead = reader.submit(read_photo, following[0].photo_id, following[1])
+            yield photo, PHOTO_VANISHED if image is None else image
+
+
+def _count_pixels(photo: Photo) -> int:
+    return photo.width * photo.height

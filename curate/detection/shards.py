@@ -1,0 +1,56 @@
+"""Unit embeddings in DATASET/embeddings: .npy files, called shards, that are named by the sha256 of their bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from curate.reasons import NO_EMBEDDING
+from manifests.ledger.paths import shard_path
+from manifests.ledger.records import Face
+from manifests.runtime.files import sha256_bytes, sha256_file, write_atomically
+
+
+def write_shard(dataset: Path, faces: Sequence[Face], vectors: np.ndarray) -> list[Face]:
+    """Write the unit embeddings (n, d) of n faces as one shard. Returns the faces' rows with their place in the shard.
+
+    A face fails with a reason if its embedding is not finite or is not a unit vector. No file is written if all fail.
+    """
+    sound = np.isfinite(vectors).all(1) & (np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3)
+    rows = [fail_face(face, NO_EMBEDDING) for face, is_sound in zip(faces, sound, strict=True) if not is_sound]
+    sound_faces = [face for face, is_sound in zip(faces, sound, strict=True) if is_sound]
+    if sound_faces:
+        buffer = io.BytesIO()
+        np.save(buffer, vectors[sound].astype(np.float32))
+        name = sha256_bytes(buffer.getvalue())
+        write_atomically(shard_path(dataset, name), buffer.getvalue())
+        rows += [replace(face, shard=name, shard_row=row) for row, face in enumerate(sound_faces)]
+    return rows
+
+
+def find_intact_shards(dataset: Path, faces: Iterable[Face]) -> set[str]:
+    """The names of the faces' shards whose files have the bytes that were written."""
+    return {shard for shard in {face.shard for face in faces if face.shard is not None} if _is_intact(dataset, shard)}
+
+
+def _is_intact(dataset: Path, shard: str) -> bool:
+    try:
+        return sha256_file(shard_path(dataset, shard)) == shard
+    except OSError:
+        return False
+
+
+def remove_shards(dataset: Path, keep: set[str | None]) -> None:
+    """Remove every shard whose name is not in `keep`: no face points to it any more."""
+    for path in sorted((dataset / "embeddings").glob("*.npy")):
+        if path.stem not in keep:
+            path.unlink()
+
+
+def fail_face(face: Face, reason: str) -> Face:
+    """The row of a face without an embedding."""
+    return replace(face, status="failed", reason=reason, duplicate_of=None, shard=None, shard_row=None)

@@ -1,0 +1,71 @@
+"""Rows of files that moved, changed, became unreadable or vanished since an earlier scan, and of copies of one file."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from curate.reasons import FILE_REPLACED
+from manifests.ledger.records import Face, File, Photo
+from manifests.privacy.keys import hide_uri
+from manifests.runtime.text import make_printable
+from manifests.runtime.uris import display_path, is_missing
+
+# A file with one of these reasons was not read. It may still contain the photo of its earlier row.
+_UNREAD = ("unreadable_file", "broken_symlink", "file_vanished")
+
+
+def mark_same_files(files: Sequence[File]) -> list[File]:
+    """The changed rows if each photo keeps one file: its first uri is ok, its other files are `same_file`."""
+    by_photo: dict[str, list[File]] = defaultdict(list)
+    for file in files:
+        if file.photo_id is not None and file.reason not in _UNREAD:
+            by_photo[file.photo_id].append(file)
+    changed = []
+    for same in by_photo.values():
+        first, *others = sorted(same, key=lambda file: file.uri)
+        rows = [replace(first, status="ok", reason=None)]
+        rows += [replace(other, status="dropped", reason="same_file") for other in others]
+        changed += [row for row in rows if row not in same]
+    return changed
+
+
+def keep_photo_id(row: File, earlier: File | None) -> File:
+    """The row; if the file cannot be read now, with the photo of its earlier row, which it may still contain."""
+    return replace(row, photo_id=earlier.photo_id) if earlier is not None and row.reason in _UNREAD else row
+
+
+def must_stay_hidden(row: File, key: bytes, hidden: Collection[str]) -> bool:
+    """Whether the file was kept out when it was last read, and no photo can be read from it now.
+
+    The name of such a file must not come back into the ledger. `hidden` has the uris of the files that are kept out.
+    """
+    return row.photo_id is None and bool(hidden) and hide_uri(key, row.uri) in hidden
+
+
+def mark_replaced(
+    files: Sequence[File], photos: Sequence[Photo], faces: Sequence[Face]
+) -> tuple[list[Photo | Face], list[Photo]]:
+    """Dropped rows of the photos that no file contains any more and of their faces; ok rows of photos that are back."""
+    in_files = {file.photo_id for file in files}
+    rows: list[Photo | Face] = []
+    for photo in photos:
+        if photo.photo_id not in in_files and photo.reason != FILE_REPLACED:
+            rows.append(replace(photo, status="dropped", reason=FILE_REPLACED))
+    for face in faces:
+        if face.photo_id not in in_files and face.reason != FILE_REPLACED:
+            rows.append(replace(face, status="dropped", reason=FILE_REPLACED, duplicate_of=None))
+    restored = [photo for photo in photos if photo.reason == FILE_REPLACED and photo.photo_id in in_files]
+    return rows, [replace(photo, status="ok", reason=None) for photo in restored]
+
+
+def describe_missing_files(rows: Sequence[File]) -> list[str]:
+    """A notice if files that contained photos, and that this scan did not find, are gone from their place."""
+    gone = [row for row in rows if row.photo_id is not None and row.reason not in _UNREAD and is_missing(row.uri)]
+    if not gone:
+        return []
+    subject = f"{len(gone)} files that contained photos are" if len(gone) > 1 else "1 file that contained a photo is"
+    first = make_printable(display_path(min(row.uri for row in gone)))
+    example = f", for example {first}" if len(gone) > 1 else f": {first}"
+    return [f"{subject} no longer there{example}. The dataset keeps their photos, faces and crops."]

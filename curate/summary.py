@@ -1,0 +1,124 @@
+"""The summary of a curation run: counts of the ledger's rows, and notices for the user."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from curate.faces.interface import FaceModels
+from curate.people.splits import PHOTO_SPANS_SPLITS
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import SPLITS, Face, File, ListEntry, Membership, Pair, Photo, Split
+from manifests.runtime.images import NOTICE_MEANINGS
+from manifests.runtime.text import format_count
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the dataset contains after a curation run."""
+
+    faces_from: str  # spec of the face models
+    files: dict[str, int]  # status or reason -> files
+    photos: dict[str, int]
+    faces: dict[str, int]
+    identities: int  # people with two photos or more
+    alone: int  # people with one photo
+    largest: int  # photos of the person with most photos
+    pairs: dict[str, int]  # split -> targets with references
+    set_aside: int  # faces that are in no split because their photo shows people of several splits
+    threshold: float  # cosine from which two single faces are one person, or the mean cosine of --same-person
+    false_match_rate: float  # estimated share of pairs of strangers with a cosine above the threshold
+    notices: tuple[str, ...]
+    unpaired: dict[str, int] = field(default_factory=dict)  # reason -> faces in splits that are no targets
+
+
+def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -> Summary:
+    """Count the ledger's rows. `notices` are those of the stages of this run."""
+    faces = ledger.read_rows(Face)
+    photo_of = {face.face_id: face.photo_id for face in faces}
+    photos_of_people = Counter(
+        person
+        for person, _ in {(member.identity_id, photo_of[member.face_id]) for member in ledger.read_rows(Membership)}
+    )
+    splits, pairs, pairing = ledger.read_rows(Split), ledger.read_rows(Pair), ledger.read_detail("pair")
+    files = _count(ledger.read_rows(File))
+    people = sum(count > 1 for count in photos_of_people.values())
+    targets = Counter(row.split for row in pairs)
+    all_notices = [
+        *models.notices,
+        *(notice for stage in ("label", "group") for notice in ledger.read_detail(stage).get("notices", ())),
+        *notices,
+        *_describe_photos(ledger.read_rows(Photo)),
+        *_describe_result(ledger, files, len(faces), people, splits, pairs),
+    ]
+    if pairing["policy"] == "window" and models.spec == "dlib":
+        all_notices.append(
+            "--pairs window uses distances of ArcFace, and dlib's distances are much smaller: say window:LOW-HIGH."
+        )
+    return Summary(
+        faces_from=models.spec,
+        files=files,
+        photos=_count(ledger.read_rows(Photo)),
+        faces=_count(faces),
+        identities=people,
+        alone=sum(count == 1 for count in photos_of_people.values()),
+        largest=max(photos_of_people.values(), default=0),
+        pairs={name: targets.get(name, 0) for name in SPLITS},
+        set_aside=sum(row.reason == PHOTO_SPANS_SPLITS for row in splits),
+        threshold=float(ledger.read_detail("group")["threshold"]),
+        false_match_rate=float(ledger.read_detail("group")["false_match_rate"]),
+        notices=tuple(merge_repeated(all_notices)),
+        unpaired=pairing["left_out"],
+    )
+
+
+def _describe_photos(photos: Sequence[Photo]) -> list[str]:
+    """A notice for each kind of problem that the decoder met, with the number of photos."""
+    counts = Counter(photo.notice for photo in photos)
+    return [
+        f"{format_count(counts[notice], 'photo')} {meaning}."
+        for notice, meaning in NOTICE_MEANINGS.items()
+        if counts[notice]
+    ]
+
+
+def _describe_result(
+    ledger: Ledger, files: dict[str, int], faces: int, people: int, splits: Sequence[Split], pairs: Sequence[Pair]
+) -> list[str]:
+    """A notice if the dataset cannot be used for training as it is; `people` have two photos or more."""
+    if not files:
+        return ["No file was found: name a folder that contains photos."]
+    if not faces:
+        return ["No face was found in any photo: `likeness manifest show` lists the reasons."]
+    if not pairs and people:
+        rules = ledger.read_detail("pair")
+        return [
+            f"No face has as many references as --pairs {rules['policy']} --min-photos {rules['min_photos']} "
+            f"--min-references {rules['min_references']} require: require less, or look at the faces that were set "
+            "aside."
+        ]
+    if not pairs:
+        return ["No person has two usable photos, so there are no reference pairs for training and testing."]
+    if splits and splits[0].policy == "identity" and people < 3:
+        # `likeness manifest import` has no option --split
+        advice = (
+            "name the splits with --splits"
+            if ledger.read_rows(ListEntry)
+            else "say --split-by photos for a personal restorer"
+        )
+        return [
+            f"Only {people} {'person has' if people == 1 else 'people have'} two photos or more. Train, val and test "
+            f"need at least three people: {advice}."
+        ]
+    return []
+
+
+def merge_repeated(notices: Sequence[str]) -> list[str]:
+    """Each notice once, in the order of its first appearance, with a count if it is repeated."""
+    return [notice if count == 1 else f"{notice} ({count} times)" for notice, count in Counter(notices).items()]
+
+
+def _count(rows: Sequence[Any]) -> dict[str, int]:
+    return dict(sorted(Counter(row.reason or row.status for row in rows).items()))
