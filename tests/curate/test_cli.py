@@ -66,7 +66,7 @@ def test_the_windows_of_another_recognizer_are_noted(tmp_path):
     photos = album(tmp_path / "photos", people=3, each=2)
     for faces, pairs, noted in (("dlib", "window", 1), ("dlib", "window:0-0.05", 0), ("double", "window", 0)):
         options = ("--out", tmp_path / faces, "--workers", 1, "--faces", faces, "--pairs", pairs)
-        assert call_curate(photos, *options).stdout.count("in distances of ArcFace") == noted
+        assert call_curate(photos, *options).stdout.count("uses distances of ArcFace") == noted
 
 
 def test_senseless_pairs_are_refused_before_anything_is_done(tmp_path):

@@ -219,7 +219,7 @@ def test_an_archive_that_changed_is_read_again_and_one_that_went_is_told(tmp_pat
     assert curated(tmp_path / "packed", dataset) == found
     archive.unlink()
     (said,) = [notice for notice in curated(tmp_path / "packed", dataset).notices if "no longer there" in notice]
-    assert said.startswith("8 files that held photos are no longer there, ") and "album.zip/person0/1.png" in said
+    assert said.startswith("8 files that contained photos are no longer there, ") and "album.zip/person0/1.png" in said
 
 
 def test_an_archive_that_was_broken_off_is_read_again(tmp_path):
