@@ -164,7 +164,7 @@ def test_what_is_no_source_is_one_sentence(tmp_path, pictures):
         (tmp_path / "latin.csv", "refldm", (), "not UTF-8"),
         (pictures, "labelled-folder", (pictures,), "--pictures belongs to refldm"),
         (tmp_path / "other.csv", "refldm", (tmp_path / "no.csv",), "is not a folder"),
-        (pictures, "labelled-folder", (None, tmp_path / "empty"), "holds no train_image.txt"),
+        (pictures, "labelled-folder", (None, tmp_path / "empty"), "has no train_image.txt"),
         (pictures, "labelled-folder", (None, tmp_path / "no.csv"), "is not a folder"),
     ):
         with pytest.raises(BadInput, match=said):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from curate import reasons
 from curate.config import DEFAULT, FILTER_SETS, STRICT
 from curate.detection.filter_files import BUILT_IN_REASONS, insert_min_score, load_filters, set_min_inter_ocular
-from curate.detection.screen import count_removals, pick_first_reasons, screen
+from curate.detection.screen import count_removals, find_reasons, pick_first_reasons
 from curate.reasons import RESERVED
 from manifests.errors import BadInput
 from manifests.ledger.filters import COLUMNS, Filter, FilterSet, check_filters, columns_of, find_removals
@@ -25,7 +25,7 @@ FILTERS = insert_min_score(DEFAULT, 0.5)
 
 
 def one(face: Face, filters: FilterSet = FILTERS, size: tuple[int, int] = SIZE) -> str | None:
-    return screen([face], [size], filters)[0]
+    return find_reasons([face], [size], filters)[0]
 
 
 def of(*predicates: str) -> FilterSet:
@@ -115,7 +115,7 @@ def test_the_default_set_says_what_the_chain_of_ifs_said(faces, least_score):
     at_a_threshold = np.float32([0.12, 0.08, 0.95, 0.3])  # there 32 bits decide, not 64
     faces = [face for face in faces if not np.isin(np.float32([face.sharpness, face.exposure, face.det_score]),
                                                    at_a_threshold).any()]  # fmt: skip
-    found = screen(faces, [SIZE] * len(faces), insert_min_score(DEFAULT, least_score))
+    found = find_reasons(faces, [SIZE] * len(faces), insert_min_score(DEFAULT, least_score))
     assert found == [chain(face, SIZE, least_score) for face in faces]
 
 
@@ -125,8 +125,8 @@ def test_faces_are_compared_as_the_ledger_keeps_them():
 
 
 def test_no_faces_and_no_filters():
-    assert screen([], [], FILTERS) == []
-    assert screen([GOOD], [SIZE], of()) == [None]
+    assert find_reasons([], [], FILTERS) == []
+    assert find_reasons([GOOD], [SIZE], of()) == [None]
     assert count_removals(find_removals([GOOD], [SIZE], of()), of())["kept"] == 1
 
 
@@ -287,13 +287,13 @@ HEAD = 'name = "mine"\nversion = 1\n'
         (b"\xff\xfe", "not TOML"),
         ("version = 1\n" + RULE.format("a", "yaw > 1"), "needs a name"),
         ('name = ""\nversion = 1\n' + RULE.format("a", "yaw > 1"), "needs a name"),
-        ('name = "default"\nversion = 1\n' + RULE.format("a", "yaw > 1"), "like a built-in set"),
+        ('name = "default"\nversion = 1\n' + RULE.format("a", "yaw > 1"), "has the name of the built-in set default"),
         ('name = "mine"\n' + RULE.format("a", "yaw > 1"), "needs a version"),
         ('name = "mine"\nversion = "1"\n' + RULE.format("a", "yaw > 1"), "needs a version"),
         ('name = "mine"\nversion = true\n' + RULE.format("a", "yaw > 1"), "needs a version"),
         (HEAD, r"needs tables \[\[filter\]\]"),
         (HEAD + "filter = 3", r"needs tables \[\[filter\]\]"),
-        (HEAD + "colour = 3\n" + RULE.format("a", "yaw > 1"), "says colour, which means nothing"),
+        (HEAD + "colour = 3\n" + RULE.format("a", "yaw > 1"), "colour is unknown"),
         (HEAD + '[[filter]]\nreason = "a"', "number 1 needs a reason and its sql"),
         (HEAD + '[[filter]]\nreason = "a"\nsql = 3', "number 1 needs a reason and its sql"),
         (HEAD + RULE.format("a", "yaw > 1") + "keep = true", "number 1 needs a reason and its sql"),
