@@ -1,1 +1,1 @@
-"""The page a person looks at: DATASET/report/index.html, made from the ledger and from run folders alone."""
+"""The report: DATASET/report/index.html, one page made from the ledger and the folders of training runs."""

@@ -1,6 +1,8 @@
-"""What an evaluation's JSON says, as the cells of a table and as sentences: for report, page, paper and terminal.
+"""Makes tables and sentences of a result, for the report, an evaluation's page, a paper, and the terminal.
 
-A result is what `likeness evaluate` and `likeness counterfactuals` write, see train/evaluation/evaluate.py.
+A result is the content of a JSON file that `likeness evaluate` or `likeness counterfactuals` writes
+(train/evaluation/evaluate.py). It has one row of figures for each system: the LQ input, a restorer with some
+references, or a folder of images. A table is a name, a list of headings, and rows of cells.
 """
 
 from __future__ import annotations
@@ -11,149 +13,211 @@ from manifests.runtime.text import format_count
 
 Result = dict[str, Any]
 
-DASH = "–"
-MARK = "*"
-
-
-def make_headings(result: Result) -> list[str]:
-    """A column's head for every metric: title, unit, and which way is better."""
-    arrows = {"higher": " ↑", "lower": " ↓", "": ""}
-    units = {name: f", {metric['unit']}" if metric["unit"] else "" for name, metric in result["metrics"].items()}
-    return [m["title"] + units[name] + arrows[m["better"]] for name, m in result["metrics"].items()]
-
-
-def make_system_rows(result: Result, most: int = 9) -> list[list[str]]:
-    """A line a system: its name, mean and interval of every metric, with at most so many digits; a dash for none."""
-    return [
-        [
-            _named(line),
-            *(_cell(line[name], min(metric["digits"], most), "") for name, metric in result["metrics"].items()),
-        ]
-        for line in result["rows"]
-    ]
-
-
-def make_difference_rows(result: Result, most: int = 9) -> list[list[str]]:
-    """A line a paired difference; MARK where its interval excludes zero; people above zero of how many."""
-    names = [name for name in result["metrics"] if any(name in line for line in result["differences"])]
-    lines = []
-    for line in result["differences"]:
-        cells = []
-        for name in names:
-            found = line[name]
-            told = _cell(found, min(result["metrics"][name]["digits"], most), "+")
-            if found is not None:
-                told += f"{' ' + MARK if found['excludes_zero'] else ''} {found['people_above']}/{found['people']}"
-            cells.append(told)
-        lines.append([line["difference"], *cells])
-    return lines
-
-
-def make_difference_headings(result: Result) -> list[str]:
-    """The heads of `difference_cells`: a figure of a whole set has no difference image by image."""
-    names = [name for name in result["metrics"] if any(name in line for line in result["differences"])]
-    return [head for name, head in zip(result["metrics"], make_headings(result), strict=True) if name in names]
-
-
-def make_notices(result: Result) -> list[str]:
-    """What a reader has to know of the figures, a sentence a line."""
-    own = " (the dataset's own, which a restorer may have learned through)"
-    judge = result["judge"]
-    name = judge["spec"].rsplit("/", 1)[-1]  # of a folder, not where it lies
-    told = [f"{result['interval']}. Identity by {name}{own if judge['is_the_datasets_own'] else ''}."]
-    if left := result["images_in_set"] - result["images"]:
-        told.append(f"{left} more images of the set have no reference, and are not measured.")
-    wrong = result["without_wrong_references"]
-    if wrong == result["images"]:
-        why = "only one person" if result["people"] == 1 else "nobody else with as many photos"
-        told.append(f"No row with wrong references: there is {why} in the set.")
-    elif wrong:
-        told.append(f"For {wrong} images nobody else has as many photos to show wrongly.")
-    abouts = result.get("runs") or ({"": result} if "unseen_in_training" in result else {})
-    for name, about in abouts.items():
-        if about["unseen_in_training"] != "checked":
-            of = f" of {name}" if name else ""
-            told.append(f"That these people were not in the training{of} is {about['unseen_in_training']}.")
-    unmeasured: dict[tuple[str, str], int] = {}
-    for row in result["unmeasured"]:
-        what = row["key"], row["reason"].rstrip(".")
-        unmeasured[what] = unmeasured.get(what, 0) + 1
-    told += [f"Not measured: {count} of {key}: {reason}." for (key, reason), count in unmeasured.items()]
-    told += [
-        f"{few} of {have} images of {system} have no {', '.join(titles)}: {why}."
-        for (system, few, have, why), titles in _partly(result).items()
-    ]
-    for name, files in result.get("extra", {}).items():
-        if files:
-            more = ", ..." if len(files) > 3 else ""
-            told.append(
-                f"{format_count(len(files), 'file')} of {name} with no image in the set: {', '.join(files[:3])}{more}."
-            )
-    missing: dict[str, list[str]] = {}
-    for name, reason in result["not_measured"].items():
-        missing.setdefault(reason, []).append(result["metrics"][name]["title"])
-    told += [f"No {', '.join(titles)}: {reason}" for reason, titles in missing.items()]
-    if result["differences"]:
-        told.append(
-            f"{MARK} the interval of this one difference excludes zero; of twenty that are nothing one is marked all "
-            "the same, and more of few people. None is marked of fewer than five images. n/m: of n of m people the "
-            "mean is above zero."
-        )
-    return told
-
-
-def _partly(result: Result) -> dict[tuple[str, int, int, str], list[str]]:
-    """Metrics that only some images of a system have, by system, how many lack them, of how many, and why."""
-    found: dict[tuple[str, int, int, str], list[str]] = {}
-    for line in result["rows"]:
-        have = line["images"] - line["unmeasured"]
-        for name, metric in result["metrics"].items():
-            value = line[name]
-            if value is None or "people" not in value or value["images"] == have or not metric["without_a_figure"]:
-                continue
-            why = metric["without_a_figure"]
-            if value["people"] < result["people"]:
-                why += f"; the others are of {_people(value['people'])}"
-                why += ", and their interval is over images" if value["over"] == "images" else ""
-            found.setdefault((line["system"], have - value["images"], have, why), []).append(metric["title"])
-    return found
-
-
-def make_tables(result: Result, most: int = 9) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Means, and paired differences where there are any, as name, head and body of a table for a page."""
-    found = [("Means", *_upright("system", make_headings(result), make_system_rows(result, most)))]
-    if result["differences"]:
-        cells = make_difference_rows(result, most)
-        found.append(("Paired differences, image by image", *_upright("", make_difference_headings(result), cells)))
-    return found
-
-
-def _upright(corner: str, heads: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    """Head and body of a table that is no wider than it is long: metrics go down where they are more than rows."""
-    if len(heads) <= len(rows):
-        return [corner, *heads], rows
-    return ["", *(row[0] for row in rows)], [[head, *(row[i] for row in rows)] for i, head in enumerate(heads, 1)]
+DASH = "–"  # the cell of a figure that could not be measured
+MARK = "*"  # follows a paired difference whose interval excludes zero
 
 
 def make_title(result: Result) -> str:
-    """What was measured."""
-    named = f", {result['checkpoint']}" if "checkpoint" in result else ""
-    return f"{result['lq_set']}: {format_count(result['images'], 'image')} of {_people(result['people'])}{named}"
+    """Returns the frozen set, the counts of images and people, and the checkpoint, if there is only one."""
+    checkpoint = f", {result['checkpoint']}" if "checkpoint" in result else ""
+    images = format_count(result["images"], "image")
+    return f"{result['lq_set']}: {images} of {_count_people(result['people'])}{checkpoint}"
 
 
-def _people(count: int) -> str:
+def make_headings(result: Result) -> list[str]:
+    """Returns a heading for each metric: its title, its unit, and an arrow for the better direction."""
+    arrows = {"higher": " ↑", "lower": " ↓", "": ""}
+    units = {name: f", {metric['unit']}" if metric["unit"] else "" for name, metric in result["metrics"].items()}
+    return [metric["title"] + units[name] + arrows[metric["better"]] for name, metric in result["metrics"].items()]
+
+
+def make_system_rows(result: Result, max_digits: int = 9) -> list[list[str]]:
+    """Returns a row for each system: its name, then the mean and interval of each metric.
+
+    Figures have at most `max_digits` digits after the point. A figure that could not be measured is DASH.
+    """
+    return [
+        [
+            _name_system(row),
+            *(
+                _format_figure(row[name], min(metric["digits"], max_digits), "")
+                for name, metric in result["metrics"].items()
+            ),
+        ]
+        for row in result["rows"]
+    ]
+
+
+def make_difference_rows(result: Result, max_digits: int = 9) -> list[list[str]]:
+    """Returns a row for each paired difference between two systems, with figures as in `make_system_rows`.
+
+    MARK follows if the interval excludes zero, then on how many of all people the mean is above zero.
+    """
+    rows = []
+    for row in result["differences"]:
+        cells = []
+        for name in _list_paired_metrics(result):
+            figure = row[name]
+            cell = _format_figure(figure, min(result["metrics"][name]["digits"], max_digits), "+")
+            if figure is not None:
+                mark = f" {MARK}" if figure["excludes_zero"] else ""
+                cell += f"{mark} {figure['people_above']}/{figure['people']}"
+            cells.append(cell)
+        rows.append([row["difference"], *cells])
+    return rows
+
+
+def make_difference_headings(result: Result) -> list[str]:
+    """Returns the headings of `make_difference_rows`. Metrics of a whole set have no paired difference."""
+    names = _list_paired_metrics(result)
+    return [heading for name, heading in zip(result["metrics"], make_headings(result), strict=True) if name in names]
+
+
+def make_tables(result: Result, max_digits: int = 9) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Returns the means, and the paired differences if there are any, each as name, headings and rows of a table."""
+    means = _turn_upright("system", make_headings(result), make_system_rows(result, max_digits))
+    tables = [("Means", *means)]
+    if result["differences"]:
+        headings, rows = make_difference_headings(result), make_difference_rows(result, max_digits)
+        tables.append(("Paired differences, image by image", *_turn_upright("", headings, rows)))
+    return tables
+
+
+def make_notices(result: Result) -> list[str]:
+    """Returns what a reader must know about the figures: one notice for each matter."""
+    judge = result["judge"]
+    judge_name = judge["spec"].rsplit("/", 1)[-1]  # without the folder, whose path is private
+    own = " (the dataset's own recognizer, which the restorer may have been trained with)"
+    notices = [
+        f"{result['interval']}. Identity is measured by {judge_name}{own if judge['is_the_datasets_own'] else ''}."
+    ]
+    return [
+        *notices,
+        *_explain_set(result),
+        *_explain_training(result),
+        *_explain_unmeasured_images(result),
+        *_explain_partial_metrics(result),
+        *_explain_extra_files(result),
+        *_explain_missing_metrics(result),
+        *_explain_marks(result),
+    ]
+
+
+def _explain_set(result: Result) -> list[str]:
+    """Notices on the images of the frozen set that have no references, or no wrong references."""
+    notices = []
+    if without_reference := result["images_in_set"] - result["images"]:
+        notices.append(
+            f"Not measured, because they have no reference: {format_count(without_reference, 'image')} of the set."
+        )
+    without_wrong = result["without_wrong_references"]
+    if without_wrong == result["images"]:
+        why = "only one person is in the set" if result["people"] == 1 else "no other person has as many photos"
+        notices.append(f"There is no row with wrong references, because {why}.")
+    elif without_wrong:
+        images = format_count(without_wrong, "image")
+        notices.append(f"Without wrong references, because no other person has as many photos: {images}.")
+    return notices
+
+
+def _explain_training(result: Result) -> list[str]:
+    """Notices on runs whose training people could not be compared with the people of the set."""
+    runs = result.get("runs") or ({"": result} if "unseen_in_training" in result else {})
+    notices = []
+    for name, run in runs.items():
+        if run["unseen_in_training"] != "checked":
+            training = f"the training of {name}" if name else "the training"
+            notices.append(f"Whether {training} used photos of these people was {run['unseen_in_training']}.")
+    return notices
+
+
+def _explain_unmeasured_images(result: Result) -> list[str]:
+    """Notices on the images of each system that no metric could measure."""
+    counts: dict[tuple[str, str], int] = {}
+    for row in result["unmeasured"]:
+        key = row["key"], row["reason"].rstrip(".")
+        counts[key] = counts.get(key, 0) + 1
+    return [
+        f"Not measured for {system}: {format_count(count, 'image')} ({reason})."
+        for (system, reason), count in counts.items()
+    ]
+
+
+def _explain_partial_metrics(result: Result) -> list[str]:
+    """Notices on the metrics that only some images of a system have."""
+    titles_of: dict[tuple[str, int, int, str], list[str]] = {}
+    for row in result["rows"]:
+        measured = row["images"] - row["unmeasured"]
+        for name, metric in result["metrics"].items():
+            figure, why = row[name], metric["without_a_figure"]
+            if figure is None or "people" not in figure or figure["images"] == measured or not why:
+                continue
+            if figure["people"] < result["people"]:
+                why += f"; the other images are of {_count_people(figure['people'])}"
+                why += ", and their interval is over images" if figure["over"] == "images" else ""
+            key = row["system"], measured - figure["images"], measured, why
+            titles_of.setdefault(key, []).append(metric["title"])
+    return [
+        f"Without {', '.join(titles)}: {without} of {format_count(measured, 'image')} of {system} ({why})."
+        for (system, without, measured, why), titles in titles_of.items()
+    ]
+
+
+def _explain_extra_files(result: Result) -> list[str]:
+    """Notices on files in a measured folder that belong to no image of the set; they name up to three files."""
+    return [
+        f"{folder} holds {format_count(len(files), 'file')} that no image of the set belongs to: "
+        f"{', '.join(files[:3])}{', ...' if len(files) > 3 else ''}."
+        for folder, files in result.get("extra", {}).items()
+        if files
+    ]
+
+
+def _explain_missing_metrics(result: Result) -> list[str]:
+    """Notices on metrics that could not be measured at all; metrics with the same reason share a notice."""
+    titles_of: dict[str, list[str]] = {}
+    for name, reason in result["not_measured"].items():
+        titles_of.setdefault(reason, []).append(result["metrics"][name]["title"])
+    return [f"Not measured: {', '.join(titles)}. {reason}" for reason, titles in titles_of.items()]
+
+
+def _explain_marks(result: Result) -> list[str]:
+    """The notice on the marks of paired differences, if there are any differences."""
+    if not result["differences"]:
+        return []
+    return [
+        f"{MARK} marks a difference whose interval excludes zero. Even without any true difference, about one in "
+        "twenty is marked, and more than that if there are few people. A difference of fewer than five images is never "
+        "marked. n/m means: for n of m people, the mean difference is above zero."
+    ]
+
+
+def _list_paired_metrics(result: Result) -> list[str]:
+    return [name for name in result["metrics"] if any(name in row for row in result["differences"])]
+
+
+def _turn_upright(corner: str, headings: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """Returns headings and rows of a table that is not wider than long: with many metrics, each metric gets a row."""
+    if len(headings) <= len(rows):
+        return [corner, *headings], rows
+    turned = [[heading, *(row[i] for row in rows)] for i, heading in enumerate(headings, 1)]
+    return ["", *(row[0] for row in rows)], turned
+
+
+def _count_people(count: int) -> str:
     return format_count(count, "person", "people")
 
 
-def _named(line: dict[str, Any]) -> str:
-    few = line["images"] - line["unmeasured"]
-    return line["system"] + (f" ({few} of {line['images']})" if line["unmeasured"] else "")
+def _name_system(row: dict[str, Any]) -> str:
+    """Returns a system's name, and how many of its images were measured if not all were."""
+    measured = row["images"] - row["unmeasured"]
+    return row["system"] + (f" ({measured} of {row['images']})" if row["unmeasured"] else "")
 
 
-def _cell(value: dict[str, float] | None, digits: int, sign: str) -> str:
-    if value is None:
+def _format_figure(figure: dict[str, float] | None, digits: int, sign: str) -> str:
+    if figure is None:
         return DASH
-    told = f"{value['mean']:{sign}.{digits}f}"
-    if "low" not in value:
-        return told
-    return f"{told} [{value['low']:{sign}.{digits}f}, {value['high']:{sign}.{digits}f}]"
+    mean = f"{figure['mean']:{sign}.{digits}f}"
+    if "low" not in figure:
+        return mean
+    return f"{mean} [{figure['low']:{sign}.{digits}f}, {figure['high']:{sign}.{digits}f}]"

@@ -1,4 +1,4 @@
-"""What a run's folder holds for the page: curves, sample grids, results, sheets of restored photos."""
+"""Reads a training run's folder for the page: loss curves, sample grids, results, and sheets of restored photos."""
 
 from __future__ import annotations
 
@@ -7,102 +7,121 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from manifests.report.pictures import curve, whole
+from manifests.report.plots import draw_curves
 from manifests.report.result_tables import make_notices, make_tables, make_title
+from manifests.report.thumbnails import embed_image
 
-GRIDS = 2  # newest sample grids a run
-FACES = 48  # of a sheet of restored photos
-RESULTS = ("evaluation*.json", "counterfactuals*.json")  # what `evaluate` and `counterfactuals` write into a run
-SHEETS = "restored/*.json"  # what `restore --page-data` was told to write there
+GRIDS = 2  # sample grids shown of a run, the newest
+FACES = 48  # faces shown of a sheet of restored photos
+RESULTS = ("evaluation*.json", "counterfactuals*.json")  # `likeness evaluate` and `counterfactuals` write these
+SHEETS = "restored/*.json"  # `likeness restore --page-data` writes these
+
+# what can be wrong with a JSON file that is broken, or that another version of Likeness wrote
+_FORM_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError)
 
 
 def read_run(run: Path) -> dict[str, Any]:
-    """Everything that is there, each empty where it is not there yet; a file of another form is a sentence."""
-    lines = _json_lines(run / "stats.jsonl")
-    learned = [line for line in lines if line.get("kind") == "train"]
-    looked = [line for line in lines if line.get("kind") == "val"]
+    """Returns everything that the page shows of a run. Parts that do not exist yet are empty.
 
-    def series(rows: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-        return [(row["images"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
-
-    def versus(measure: str) -> dict[str, list[tuple[float, float]]]:
-        names = {"references": "restored", "no reference": "alone", "LQ": "lq"}
-        return {name: found for name, key in names.items() if (found := series(looked, f"{measure}_{key}"))}
-
-    curves = [curve({key: series(learned, key)}, f"{key} loss") for key in ("pixel", "edge", "identity")]
-    curves += [curve(versus("psnr"), "val PSNR, dB"), curve(versus("identity"), "val identity, by the loss's judge")]
+    `unreadable` lists the names of results and sheets that are broken, or that another version of Likeness wrote.
+    """
+    results, broken_results = _read_all(sorted(path for glob in RESULTS for path in run.glob(glob)), _read_result)
+    sheets, broken_sheets = _read_all(sorted(run.glob(SHEETS)), _read_sheet)
     grids = sorted((run / "samples").glob("*.png"))[-GRIDS:]
-    results, odd = _all(sorted(path for pattern in RESULTS for path in run.glob(pattern)), _result)
-    sheets, broken = _all(sorted(run.glob(SHEETS)), _sheet)
     return {
         "name": run.name,
         "config": json.loads((run / "config.json").read_text(encoding="utf-8")),
-        "curves": [drawn for drawn in curves if drawn],
-        "grids": [(grid.stem, whole(grid)) for grid in grids],
+        "curves": _draw_stats(run / "stats.jsonl"),
+        "grids": [(grid.stem, embed_image(grid)) for grid in grids],
         "results": results,
         "sheets": sheets,
-        "unreadable": [*odd, *broken],
+        "unreadable": [*broken_results, *broken_sheets],
     }
 
 
-def _all(
+def _draw_stats(stats: Path) -> list[str]:
+    """Returns the curves of the training losses, and of PSNR and identity on validation images."""
+    lines = _read_json_lines(stats)
+    train = [line for line in lines if line.get("kind") == "train"]
+    val = [line for line in lines if line.get("kind") == "val"]
+
+    def curve(rows: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+        return [(row["images"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
+
+    def compare(measure: str) -> dict[str, list[tuple[float, float]]]:
+        names = {"with references": "restored", "no reference": "alone", "LQ": "lq"}
+        return {name: points for name, key in names.items() if (points := curve(val, f"{measure}_{key}"))}
+
+    plots = [draw_curves({key: curve(train, key)}, f"{key} loss") for key in ("pixel", "edge", "identity")]
+    plots.append(draw_curves(compare("psnr"), "PSNR on validation, dB"))
+    plots.append(draw_curves(compare("identity"), "identity on validation, by the loss's recognizer"))
+    return [plot for plot in plots if plot]
+
+
+def _read_all(
     paths: list[Path], read: Callable[[Path, dict[str, Any]], dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """What could be read, and the names of the files that are broken or of another version's form."""
-    found, odd = [], []
+    """Returns what `read` makes of each JSON file, and the names of the files that cannot be read."""
+    contents, unreadable = [], []
     for path in paths:
         try:
-            found.append(read(path, json.loads(path.read_bytes())))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            odd.append(path.name)
-    return found, odd
+            contents.append(read(path, json.loads(path.read_bytes())))
+        except _FORM_ERRORS:
+            unreadable.append(path.name)
+    return contents, unreadable
 
 
-def _result(path: Path, result: dict[str, Any]) -> dict[str, Any]:
+def _read_result(path: Path, result: dict[str, Any]) -> dict[str, Any]:
     return {
         "title": make_title(result),
         "kind": path.stem,
         "tables": make_tables(result, 3),
-        "notes": make_notices(result),
-        "conventions": [(one["title"], one["convention"], one["source"]) for one in result["metrics"].values()],
+        "notices": make_notices(result),
+        "conventions": _list_conventions(result["metrics"].values()),
     }
 
 
-def _sheet(path: Path, sheet: dict[str, Any]) -> dict[str, Any]:
+def _read_sheet(path: Path, sheet: dict[str, Any]) -> dict[str, Any]:
     faces = [
         {
             "photo": str(face["photo"]),
             "reason": str(face["reason"]),
-            "lq": _picture(face["lq"]),
-            "restored": _picture(face["restored"]),
-            "references": [_picture(one) for one in face["references"]],
-            "figures": [(str(name), str(before), str(after)) for name, before, after in face["figures"]],
+            "lq": _check_data_url(face["lq"]),
+            "restored": _check_data_url(face["restored"]),
+            "references": [_check_data_url(url) for url in face["references"]],
+            "figures": [(str(title), str(before), str(after)) for title, before, after in face["figures"]],
         }
         for face in sheet["faces"][:FACES]
     ]
     return {
         "name": path.stem,
         "photos": int(sheet["photos"]),
-        "all": len(sheet["faces"]),
+        "total_faces": len(sheet["faces"]),
         "faces": faces,
-        "undone": {str(reason): int(count) for reason, count in sheet["undone"].items()},
-        "missing": {str(name): str(why) for name, why in sheet["missing"].items()},
-        "metrics": [(str(one["title"]), str(one["convention"]), str(one["source"])) for one in sheet["metrics"]],
+        "not_restored": {str(reason): int(count) for reason, count in sheet["undone"].items()},
+        "missing_metrics": {str(title): str(reason) for title, reason in sheet["missing"].items()},
+        "conventions": _list_conventions(sheet["metrics"]),
     }
 
 
-def _picture(url: str) -> str:
-    """A picture inside the sheet; nothing that a page would fetch."""
+def _list_conventions(metrics: Any) -> list[tuple[str, str, str]]:
+    """Returns for each metric its title, how its figures are computed, and the source of that."""
+    return [(str(metric["title"]), str(metric["convention"]), str(metric["source"])) for metric in metrics]
+
+
+def _check_data_url(url: str) -> str:
+    """Returns the URL of a picture inside the sheet. Raises ValueError for any URL that a browser would fetch."""
     if not url.startswith("data:image/"):
-        raise ValueError("no picture")
+        raise ValueError("The sheet holds a picture that is no data URL.")
     return url
 
 
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    found = []
+def _read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a JSON lines file, without a last line that a killed process cut short."""
+    lines = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
-            found.append(json.loads(line))
-        except ValueError:  # the line that a kill cut short
+            lines.append(json.loads(line))
+        except ValueError:
             continue
-    return found
+    return lines

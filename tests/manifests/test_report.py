@@ -81,9 +81,9 @@ def test_labels_and_the_newest_decisions_are_shown_and_a_long_name_wraps(folder)
         ledger.record("settings", "all", {}, [*acts, Label("photo0-0", "Ann", False)], detail={"config": {}})
     page = build_report(folder).read_text(encoding="utf-8")
     table = page[page.index("<h3>Decisions</h3>") :].partition("</table>")[0]
-    assert table.count("<tr>") == 21 and f'<td class="told">rename &lt;{"x" * 254}</td>' in table
-    assert "undone by 26" in table and "undo 24" in table and "td.told { overflow-wrap: anywhere" in page
-    assert "1 label on 1 photo, as hints" in page
+    assert table.count("<tr>") == 21 and f'<td class="wrap">rename &lt;{"x" * 254}</td>' in table
+    assert "undone by 26" in table and "undo 24" in table and "td.wrap { overflow-wrap: anywhere" in page
+    assert "1 photo has a label, with 1 different label in all. The labels are hints" in page
 
 
 def training_run(run: Path) -> Path:
@@ -130,22 +130,22 @@ def test_every_part_is_there(folder: Path) -> None:
     page = build_report(folder, [training_run(folder / "run")]).read_text(encoding="utf-8")
     for words in (
         "not an image",
-        "no face found",
+        "no face was found",
         "the photo also shows a person of another split",
         "person0",
-        "Least certain",
+        "Least certain faces",
         "same person from 0.3",
         "targets with references",
         "blur 3.1 · ÷5.2 · noise 8 · JPEG 72",
         "pixel loss",
-        "val PSNR, dB",
+        "PSNR on validation, dB",
         "recipe tiny",
         "gfpgan-val-64-s0: 4 images of 1 person, checkpoint-640",
         "Title of psnr, dB ↑",
         "21.50<small>[21.25, 21.75]",
         "right - none",
-        "Identity by dlib.",
-        "No Title of fid: No weights.",
+        "Identity is measured by dlib.",
+        "Not measured: Title of fid. No weights.",
         "as it is computed (&lt;somebody&gt;)",
     ):
         assert words in page, words
@@ -159,7 +159,7 @@ def test_results_are_shown_whatever_was_measured_and_what_is_broken_is_named(fol
     (run / "evaluation-judge.json").write_text('{"rows": []}')
     page = build_report(folder).read_text(encoding="utf-8")
     assert "Title of lmd" in page and "Title of takeover" in page and "Title of psnr" not in page
-    assert "evaluation-judge.json is broken or of another version" in page
+    assert "evaluation-judge.json in run is broken, or another version of Likeness wrote it" in page
 
 
 PICTURE = "data:image/webp;base64,AA"
@@ -183,7 +183,8 @@ def test_sheets_of_restored_photos_are_shown(folder: Path) -> None:
     page = build_report(folder).read_text(encoding="utf-8")
     assert page.count(PICTURE) == 4 and "example.org" not in page
     for words in ("grandma", "1 face of 3 photos", "&lt;old&gt;.jpg", "NIQE 9.1 → 4.2", "It was uncertain.",
-                  "2 photos: No face was found.", "No MUSIQ: It is not here.", "fetched.json is broken"):  # fmt: skip
+                  "Not restored: 2 photos. No face was found.", "Not measured: MUSIQ. It is not here.",
+                  "fetched.json in run is broken"):  # fmt: skip
         assert words in page, words
 
 
@@ -199,10 +200,10 @@ def test_balance_and_coverage_of_the_pairs(folder: Path) -> None:
     """Three people of four photos: everybody has three references, and a third of the targets is one person's."""
     page = build_report(folder).read_text(encoding="utf-8")
     for words in (
-        "Of 12 targets of 3 people, the 3 with the most hold 100.0%",
-        "people by number of photos",
-        "yaw, degrees, left to right",
-        "pitch, degrees, up to down",
+        "There are 12 targets of 3 people. The 3 people with the most targets have 100.0% of all targets.",
+        "people with up to so many photos",
+        "yaw in degrees, left to right",
+        "pitch in degrees, up to down",
         "cosine of target and reference",
     ):
         assert words in page, words
@@ -215,7 +216,7 @@ def test_who_has_too_few_photos_is_told_in_the_funnel(folder: Path) -> None:
         detail = {**asdict(PairRules(min_photos=6)), "left_out": {}}
         ledger.record("pair", "all", {}, replace=(Pair,), detail=detail)
     page = build_report(folder).read_text(encoding="utf-8")
-    assert "fewer than 6 photos of that person" in page and "No pair yet" in page
+    assert "fewer than 6 photos of that person" in page and "no reference pair yet" in page
     assert "cosine of target and reference" not in page
 
 
@@ -223,7 +224,13 @@ def test_missing_parts_are_said_with_the_command_that_makes_them(tmp_path: Path)
     with Ledger.open(tmp_path, write=True):
         pass
     page = build_report(tmp_path).read_text(encoding="utf-8")
-    for words in ("Nothing was grouped yet", "No pair yet", "likeness degrade", "likeness train", "likeness evaluate"):
+    for words in (
+        "not grouped into people yet",
+        "no reference pair yet",
+        "likeness degrade",
+        "likeness train",
+        "likeness evaluate",
+    ):
         assert words in page, words
 
 
@@ -242,7 +249,13 @@ def test_filters_are_shown_with_what_each_removed_and_a_few_of_its_faces(folder:
         ledger.record("screen", "all", {}, rows, detail=detail)
     page = build_report(folder).read_text(encoding="utf-8")
     section = page[page.index('id="filters"') : page.index('id="people"')]
-    for words in ("<b>mine</b>, version 7", "9,999 faces: 8,765 kept", "odd &lt;one&gt;", "yaw &lt; 3 &amp; 4", "345"):
+    for words in (
+        "<b>mine</b>, version 7",
+        "9,999 faces and kept 8,765 faces",
+        "odd &lt;one&gt;",
+        "yaw &lt; 3 &amp; 4",
+        "345",
+    ):
         assert words in section, words
     assert "1,234" in section and "2,345" in section and section.count("<img") == 1
 

@@ -168,8 +168,8 @@ def test_one_person_alone_has_no_wrong_references_and_the_caption_says_so(
     assert [line["difference"] for line in result["differences"]] == ["right - none", "none - LQ"]
     print_evaluation(result, False)
     said = " ".join(capsys.readouterr().out.split())
-    assert "No row with wrong references: there is only one person in the set" in said
-    assert "nothing is said of other people" in said and "of twenty that are nothing one is marked" in said
+    assert "There is no row with wrong references, because only one person is in the set" in said
+    assert "nothing is said of other people" in said and "about one in twenty is marked" in said
 
 
 def test_intervals_over_few_people_say_so() -> None:
@@ -280,7 +280,7 @@ def test_anybodys_outputs_are_measured_beside_a_run_and_what_is_wrong_with_them_
     assert len(table) == 5 * len(faces) and json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
     print_evaluation(result, False)
     said = " ".join(capsys.readouterr().out.split())
-    assert "Not measured: 1 of broken: there is no file for it." in said and "somebody.png" in said
+    assert "Not measured for broken: 1 image (there is no file for it)." in said and "somebody.png" in said
 
 
 @pytest.mark.filterwarnings("ignore")

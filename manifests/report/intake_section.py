@@ -1,0 +1,131 @@
+"""What came into the dataset and what was dropped: the funnel from files to targets, the consent, the filters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from manifests.ledger.ledger import Ledger
+from manifests.report.thumbnails import crop_photo
+
+CONSENT_ROWS = 24  # combinations of consent, licence and source, the most frequent first
+DROPPED_FACES = 4  # example faces for each filter
+
+NOT_STATED = "not stated"
+
+# reasons in the ledger -> words for a reader who does not know the code
+REASONS = {
+    "same_file": "a copy of another file",
+    "empty_file": "the file is empty",
+    "not_an_image": "not an image",
+    "too_many_pixels": "more pixels than a photo has",
+    "truncated": "the end of the file is missing",
+    "broken_image": "the image is broken",
+    "no_face": "no face was found",
+    "too_small": "too few pixels between the eyes",
+    "low_score": "the face detector was not sure",
+    "cut_by_border": "the photo's border cuts the face",
+    "turned_away": "turned too far away",
+    "too_blurred": "too blurred",
+    "enlarged": "the crop would be enlarged too much",
+    "too_noisy": "too noisy",
+    "too_blocky": "too many JPEG blocks",
+    "too_dark": "too dark",
+    "too_bright": "too bright",
+    "near_duplicate": "the same picture again",
+    "photo_spans_splits": "the photo also shows a person of another split",
+    "listed_in_another_split": "an imported list has most of the person's faces in another split",
+    "face_dropped": "not accepted any more, but part of a frozen set",
+    "not_found_again": "not found by the face detector that is used now",
+    "file_vanished_or_changed": "the file was gone, or had changed, when it was read again",
+    "decided": "left out by a decision",
+    "crop_missing": "the crop is missing or broken",
+    "no_consent": "consent refused or withdrawn",
+    "consent_missing": "no consent is known",
+    "opted_out": "opted out",
+    "purged": "purged",
+}
+
+# why an accepted, grouped face is no target of a reference pair; needs the least number of photos, twice, and the
+# texts for too few photos and for too few references
+_UNPAIRED_FACES = """
+SELECT CASE WHEN s.status <> 'ok' THEN s.reason
+            WHEN count(*) OVER (PARTITION BY m.identity_id) = 1 THEN 'the only face of that person'
+            WHEN count(DISTINCT f.photo_id) OVER (PARTITION BY m.identity_id) < ? THEN ?
+            ELSE ? END AS why
+FROM memberships m LEFT JOIN splits s USING (face_id) LEFT JOIN faces f USING (face_id)
+QUALIFY m.face_id NOT IN (SELECT target FROM pairs)"""
+
+# a few faces that one filter dropped, with a file that holds the photo
+_FACES_OF_FILTER = """
+SELECT any_value(f.photo_id) AS photo_id, any_value(f.box) AS box, min(u.uri) AS uri
+FROM faces f JOIN files u USING (photo_id) WHERE f.reason = ?
+GROUP BY f.face_id ORDER BY md5(f.face_id) LIMIT ?"""
+
+
+def read_funnel(ledger: Ledger) -> list[dict[str, Any]]:
+    """Returns a step each for files, photos, faces and accepted faces: how many were kept, and why others were not."""
+    steps = []
+    for table, noun, title in (("files", "file", "Files"), ("photos", "photo", "Photos"), ("faces", "face", "Faces")):
+        rows = ledger.query(
+            f"""SELECT coalesce(reason, status) AS reason, status, count(*) AS n
+                FROM {table} GROUP BY ALL ORDER BY n DESC, reason"""
+        ).rows(named=True)
+        kept = sum(row["n"] for row in rows if row["status"] == "ok")
+        dropped = [(explain_reason(row["reason"]), row["n"]) for row in rows if row["status"] != "ok"]
+        steps.append(_make_step(title, noun, kept, "kept", dropped))
+    return [*steps, _read_pairing_step(ledger, steps[-1]["kept"])]
+
+
+def _read_pairing_step(ledger: Ledger, accepted: int) -> dict[str, Any]:
+    """Returns the last step: which of the accepted faces are targets with references, and why the others are not."""
+    rules = ledger.read_detail("pair")
+    min_photos, min_references = rules.get("min_photos", 2), rules.get("min_references", 1)
+    unpaired = ledger.query(
+        _UNPAIRED_FACES,
+        min_photos,
+        f"fewer than {min_photos} photos of that person",
+        "no usable reference in another photo" if min_references == 1 else f"fewer than {min_references} references",
+    )
+    counts = unpaired.group_by("why").len().sort("len", "why", descending=[True, False]).rows()
+    dropped = [(explain_reason(why), n) for why, n in counts]
+    kept = accepted - sum(n for _, n in dropped)
+    return _make_step("Accepted faces", "face", kept, "with references", dropped)
+
+
+def _make_step(title: str, noun: str, kept: int, kept_words: str, dropped: list[tuple[str, int]]) -> dict[str, Any]:
+    total = kept + sum(n for _, n in dropped)
+    return {
+        "title": title, "noun": noun, "total": total, "kept": kept, "kept_words": kept_words, "dropped": dropped,
+        "share": 100 * kept / max(total, 1),
+    }  # fmt: skip
+
+
+def explain_reason(code: str) -> str:
+    """Returns words for a reason in the ledger; the code with spaces for a reason without words, as filters have."""
+    return REASONS.get(code, code.replace("_", " "))
+
+
+def read_consent(ledger: Ledger) -> list[dict[str, Any]]:
+    """Returns counts of photos by consent, licence and source. Returns [] if no photo states any of them."""
+    rows = ledger.query(
+        f"""SELECT coalesce(consent, '{NOT_STATED}') AS consent, coalesce(licence, '{NOT_STATED}') AS licence,
+                   coalesce(source, '{NOT_STATED}') AS source, count(*) FILTER (WHERE status = 'ok') AS used,
+                   count(*) AS photos
+            FROM photos GROUP BY ALL ORDER BY photos DESC, 1, 2, 3 LIMIT ?""",
+        CONSENT_ROWS,
+    ).rows(named=True)
+    stated = any((row["consent"], row["licence"], row["source"]) != (NOT_STATED,) * 3 for row in rows)
+    return rows if stated else []
+
+
+def read_filters(ledger: Ledger) -> dict[str, Any]:
+    """Returns the filters of the last screening with their counts, each with a few of the faces that it dropped.
+
+    Dropped faces have no crop, so their pictures are cut from the photos, if the photos are still in their place.
+    """
+    screening = ledger.read_detail("screen")
+    for rule in screening.get("filters", []):
+        rows = ledger.query(_FACES_OF_FILTER, rule["reason"], DROPPED_FACES).rows()
+        rule["words"] = explain_reason(rule["reason"])
+        rule["faces"] = [image for photo_id, box, uri in rows if (image := crop_photo(uri, photo_id, box, 64))]
+    return screening

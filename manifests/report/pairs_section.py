@@ -1,0 +1,132 @@
+"""Splits and reference pairs: counts for each split, some targets with their references, and how they are spread.
+
+The spread says who has the targets, how many references a target has, and which poses and similarities occur. In the
+plots, the references of one target together weigh as much as one target, because training draws by target.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.paths import crop_path
+from manifests.report.plots import draw_bars, draw_histograms
+from manifests.report.thumbnails import make_thumbnail
+
+PAIRS = 8  # targets shown with references
+REFERENCES = 4  # references shown of a target
+TOP = 10  # people whose share of all targets is shown
+MIN_COUNTS = (1, 2, 4, 8)  # the table counts targets with at least so many references; training draws up to 4
+DEGREES = 10  # width of a bin of yaw or pitch
+COSINE = 0.05  # width of a bin of similarity
+
+_SPLIT_ORDER = "CASE {} WHEN 'train' THEN 1 WHEN 'val' THEN 2 ELSE 3 END"
+
+_SPLITS = f"""
+SELECT s.split, count(DISTINCT s.identity_id) AS people, count(*) AS faces, count(p.target) AS targets,
+       count(*) FILTER (WHERE s.status <> 'ok') AS set_aside, bool_or(s.locked) AS locked
+FROM splits s LEFT JOIN pairs p ON p.target = s.face_id
+GROUP BY 1 ORDER BY {_SPLIT_ORDER.format("s.split")}"""
+
+# targets of as many different people as possible, in an order that follows from the ids alone
+_EXAMPLE_PAIRS = """
+SELECT p.target, p.refs, p.similarities, p.split FROM pairs p JOIN splits s ON s.face_id = p.target
+WHERE len(p.refs) > 0
+ORDER BY row_number() OVER (PARTITION BY s.identity_id ORDER BY md5(p.target)), md5(s.identity_id)
+LIMIT ?"""
+
+_TARGETS_OF_PEOPLE = """
+SELECT count(*) AS n FROM pairs p JOIN splits s ON s.face_id = p.target
+WHERE len(p.refs) > 0 GROUP BY s.identity_id ORDER BY n DESC"""
+
+_REFERENCES_OF_SPLITS = f"""
+SELECT split, count(*) AS targets, median(len(refs)) AS median,
+       {", ".join(f"count(*) FILTER (WHERE len(refs) >= {n}) AS at_least_{n}" for n in MIN_COUNTS)}
+FROM pairs WHERE len(refs) > 0 GROUP BY 1 ORDER BY {_SPLIT_ORDER.format("split")}"""
+
+# people by the power of two that their number of photos does not exceed
+_PHOTOS_OF_PEOPLE = """
+SELECT CAST(ceil(log2(n)) AS INTEGER) AS bin, count(*) FROM (
+    SELECT count(DISTINCT f.photo_id) AS n FROM splits s JOIN faces f USING (face_id)
+    WHERE s.status = 'ok' GROUP BY s.identity_id)
+GROUP BY 1"""
+
+_SIMILARITIES = f"""
+SELECT split, CAST(floor(cosine / {COSINE}) AS INTEGER) AS bin, sum(share) FROM (
+    SELECT split, unnest(similarities) AS cosine, 1 / len(refs) AS share FROM pairs)
+GROUP BY ALL ORDER BY ALL"""
+
+
+def read_splits(ledger: Ledger) -> list[dict[str, Any]]:
+    """Returns the counts of people, faces and targets for each split."""
+    return ledger.query(_SPLITS).rows(named=True)
+
+
+def read_pairs(ledger: Ledger) -> list[dict[str, Any]]:
+    """Returns a few targets with pictures of their first references and the cosine of each."""
+    return [
+        {
+            "target": make_thumbnail(crop_path(ledger.dataset, target), 128),
+            "split": split,
+            "references": [
+                (make_thumbnail(crop_path(ledger.dataset, ref), 128), f"{cosine:.2f}")
+                for ref, cosine in zip(refs[:REFERENCES], similarities[:REFERENCES], strict=True)
+            ],
+        }
+        for target, refs, similarities, split in ledger.query(_EXAMPLE_PAIRS, PAIRS).rows()
+    ]
+
+
+def read_coverage(ledger: Ledger) -> dict[str, Any]:
+    """Returns figures and plots on the spread of all pairs. Without any pair, `targets` is 0 and the rest is empty."""
+    targets_of_people = ledger.query(_TARGETS_OF_PEOPLE)["n"].to_list()
+    targets = sum(targets_of_people)
+    plots = (_draw_photos(ledger), *_draw_poses(ledger), _draw_similarities(ledger))
+    return {
+        "targets": targets,
+        "people": len(targets_of_people),
+        "top": min(TOP, len(targets_of_people)),
+        "top_share": 100 * sum(targets_of_people[:TOP]) / max(targets, 1),
+        "min_counts": MIN_COUNTS,
+        "splits": ledger.query(_REFERENCES_OF_SPLITS).rows(named=True),
+        "policies": ledger.query("SELECT DISTINCT policy FROM pairs ORDER BY 1")["policy"].to_list(),
+        "rules": ledger.read_detail("pair"),
+        "plots": [plot for plot in plots if plot],
+    }
+
+
+def _draw_photos(ledger: Ledger) -> str:
+    """Returns bars of the number of people with 1 photo, with 2, up to 4, up to 8, and so on."""
+    people_of_bin = dict(ledger.query(_PHOTOS_OF_PEOPLE).iter_rows())
+    if not people_of_bin:
+        return ""
+    bars = [(str(1 << n), people_of_bin.get(n, 0)) for n in range(max(people_of_bin) + 1)]
+    return draw_bars(bars, "people with up to so many photos")
+
+
+def _draw_poses(ledger: Ledger) -> list[str]:
+    """Returns histograms of yaw and pitch, each of targets and of references."""
+    plots = []
+    for angle, ends in (("yaw", ("left", "right")), ("pitch", ("up", "down"))):
+        bins = f"CAST(floor(f.{angle} / {DEGREES}) AS INTEGER)"
+        targets = ledger.query(
+            f"SELECT {bins} AS bin, count(*) FROM pairs p JOIN faces f ON f.face_id = p.target WHERE len(p.refs) > 0 "
+            "GROUP BY 1"
+        )
+        references = ledger.query(
+            f"""SELECT {bins} AS bin, sum(share) FROM (SELECT unnest(refs) AS ref, 1 / len(refs) AS share FROM pairs) p
+                JOIN faces f ON f.face_id = p.ref GROUP BY 1"""
+        )
+        series = {"targets": dict(targets.iter_rows()), "references": dict(references.iter_rows())}
+        plots.append(draw_histograms(series, DEGREES, f"{angle} in degrees, {ends[0]} to {ends[1]}"))
+    return plots
+
+
+def _draw_similarities(ledger: Ledger) -> str:
+    """Returns histograms of the cosine of target and reference, one for each split."""
+    rows = list(ledger.query(_SIMILARITIES).iter_rows())
+    series: dict[str, dict[int, float]] = {}
+    for split in ("train", "val", "test"):
+        if bins := {number: share for name, number, share in rows if name == split}:
+            series[split] = bins
+    return draw_histograms(series, COSINE, "cosine of target and reference")

@@ -1,0 +1,83 @@
+"""The people of the dataset: contact sheets, uncertain faces, labels, decisions, and the similarity of faces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from manifests.ledger.decision_log import find_undos, parse_decision
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.paths import crop_path
+from manifests.ledger.records import DecisionRow, Label
+from manifests.report.plots import draw_similarities
+from manifests.report.thumbnails import make_thumbnail
+
+PEOPLE = 12  # people on the page, those with the most faces first
+FACES = 12  # faces shown of a person
+UNCERTAIN = 24  # uncertain faces on the page
+DECISIONS = 20  # decisions on the page, the newest first
+
+_LARGEST_PEOPLE = """
+SELECT m.identity_id, i.name, count(*) AS faces, min(confidence) AS min_confidence, any_value(s.split) AS split
+FROM memberships m LEFT JOIN identities i USING (identity_id) LEFT JOIN splits s USING (face_id)
+GROUP BY ALL HAVING faces > 1 ORDER BY faces DESC, m.identity_id LIMIT ?"""
+
+_UNCERTAIN_FACES = """
+SELECT face_id, identity_id, margin FROM memberships
+WHERE identity_id IN (SELECT identity_id FROM memberships GROUP BY 1 HAVING count(*) > 1)
+ORDER BY margin, face_id LIMIT ?"""
+
+
+def read_people(ledger: Ledger) -> list[dict[str, Any]]:
+    """Returns the people with the most faces, each with pictures of the faces of the highest confidence."""
+    people = ledger.query(_LARGEST_PEOPLE, PEOPLE).rows(named=True)
+    for person in people:
+        rows = ledger.query(
+            """SELECT face_id, confidence FROM memberships WHERE identity_id = ?
+               ORDER BY confidence DESC, face_id LIMIT ?""",
+            person["identity_id"],
+            FACES,
+        ).rows()
+        person["images"] = [
+            (make_thumbnail(crop_path(ledger.dataset, face), 96), f"{confidence:.2f}") for face, confidence in rows
+        ]
+    return people
+
+
+def read_uncertain_faces(ledger: Ledger) -> list[tuple[str, str, str]]:
+    """Returns the faces with the smallest margin between their own person and the next one: picture, person, margin."""
+    return [
+        (make_thumbnail(crop_path(ledger.dataset, face), 96), identity, f"{margin:.2f}")
+        for face, identity, margin in ledger.query(_UNCERTAIN_FACES, UNCERTAIN).rows()
+    ]
+
+
+def read_labels(ledger: Ledger) -> tuple[int, int, bool] | None:
+    """Returns how many different labels there are, on how many photos, and whether they are taken as truth."""
+    rows = ledger.read_rows(Label)
+    return (len({row.label for row in rows}), len(rows), rows[0].truth) if rows else None
+
+
+def read_decisions(ledger: Ledger) -> list[dict[str, Any]]:
+    """Returns the newest decisions of people, each with the number of the decision that undoes it, or None."""
+    decisions = [parse_decision(row) for row in ledger.read_rows(DecisionRow)]
+    undo_of = find_undos(decisions)
+    return [
+        {
+            "number": decision.number,
+            "kind": decision.kind,
+            "faces": len({(face.photo_id, face.box) for part in decision.parts for face in part}),
+            "name": decision.name or "",
+            "undone_by": undo_of.get(decision.number),
+            "undoes": decision.undoes,
+        }
+        for decision in decisions[: -DECISIONS - 1 : -1]
+    ]
+
+
+def draw_similarity_histogram(ledger: Ledger) -> str:
+    """Returns an SVG of the cosines within and between people at the last grouping, or "" if none ran."""
+    detail = ledger.read_detail("group")
+    if "histogram" not in detail:
+        return ""
+    bins = detail["histogram"]
+    return draw_similarities(bins["edges"], bins["within"], bins["between"], detail["threshold"])

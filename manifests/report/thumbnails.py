@@ -1,0 +1,56 @@
+"""Pictures inside the page, as JPEG data URIs without metadata. A picture that cannot be read is left out."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from manifests.runtime.archives import ArchiveError, read_bytes
+from manifests.runtime.files import sha256_bytes
+from manifests.runtime.images import UndecodableImage, decode
+
+_READ_ERRORS = (OSError, ValueError, UndecodableImage)
+_MARGIN = 0.7  # half the side of a picture that is cut around a face, in sides of the face's box
+
+
+def make_thumbnail(path: Path, side: int) -> str:
+    """Returns a picture with its longer side at most `side` px, or "" if the file cannot be read."""
+    try:
+        return _encode_jpeg(Image.fromarray(decode(path)), side)
+    except _READ_ERRORS:
+        return ""
+
+
+def embed_image(path: Path) -> str:
+    """Returns a picture in its own size, or "" if the file cannot be read."""
+    return make_thumbnail(path, 1 << 20)
+
+
+def crop_photo(uri: str, photo_id: str, box: Sequence[float], side: int) -> str:
+    """Returns the part of a photo around `box` (x0, y0, x1, y1 in photo pixels) as a square of `side` px.
+
+    Returns "" if the file at `uri` cannot be read or does not hold the photo any more.
+    """
+    try:
+        data = read_bytes(uri)
+        if sha256_bytes(data) != photo_id:
+            return ""
+        half = _MARGIN * max(box[2] - box[0], box[3] - box[1])
+        x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        edges = (round(x - half), round(y - half), round(x + half), round(y + half))
+        square = Image.fromarray(decode(data)).crop(edges)
+        return _encode_jpeg(square.resize((side, side), Image.Resampling.LANCZOS), side)
+    except (*_READ_ERRORS, ArchiveError):
+        return ""
+
+
+def _encode_jpeg(image: Image.Image, side: int) -> str:
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    image.info = {}  # otherwise Pillow writes metadata, a JPEG comment for example, into the thumbnail
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
