@@ -1,1 +1,1 @@
-"""The ledger: what exists, where it came from, what was decided, why something was dropped."""
+"""The ledger of a dataset, its checks and reports, and the runtime that every command uses."""

@@ -47,7 +47,7 @@ def write_card(dataset: Path, during_purge: bool = False) -> Path:
     with Ledger.open(dataset, during_purge=during_purge) as ledger:
         text = render_card(ledger)
     path = Path(dataset) / CARD
-    remove_temporary_files(Path(dataset), below=False, alone=False)  # a killed process may have left half a card
+    remove_temporary_files(Path(dataset), recursive=False, shared=True)  # a killed process may have left half a card
     if not path.is_file() or path.read_bytes() != text.encode():
         write_atomically(path, text.encode())
     return path

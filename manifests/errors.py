@@ -1,29 +1,29 @@
-"""Every error a user can meet, drawn as a tree.
+"""All errors that a user can meet, as a tree.
 
-    LikenessError                 one sentence that says what to do next; the command line prints it, never a traceback
-    ├── BadInput                  what was offered cannot be used: a path, an option, a photo, a θ      (exit code 2)
+    LikenessError                 one sentence with what to do next; the command line prints it without a traceback
+    ├── BadInput                  a path, an option, a photo or another input cannot be used            (exit code 2)
     ├── ModelUnavailable          a model file is missing or does not fit                               (exit code 1)
     ├── FolderBusy                another process is writing into this folder                           (exit code 1)
-    └── LedgerError               the ledger itself                                                     (exit code 1)
-        ├── LedgerMissing         there is no manifest.duckdb in this folder
-        ├── LedgerLocked          another process holds the ledger
-        ├── LedgerTooNew          written by a newer Likeness
-        └── LedgerBroken          a check failed: a row without its file, a leak between splits
+    └── LedgerError               the ledger cannot be used                                             (exit code 1)
+        ├── LedgerMissing         there is no manifest.duckdb in this folder                            (exit code 2)
+        ├── LedgerLocked          another process is using the ledger
+        ├── LedgerTooNew          a newer Likeness wrote the ledger
+        └── LedgerBroken          rows and files contradict each other, or a person leaks between splits
 
-`curate.faces` imports nothing of ours and has a root of its own, `curate.faces.errors.FaceModelError`.
+`curate.faces` imports nothing of Likeness, so its errors are not in this tree (`curate.faces.errors.FaceModelError`).
 """
 
 from __future__ import annotations
 
 
 class LikenessError(Exception):
-    """Root of the tree; its text is one sentence for the user."""
+    """The root of the tree. Its text is one sentence for the user."""
 
     exit_code = 1
 
 
 class BadInput(LikenessError):
-    """What was offered cannot be used."""
+    """A path, an option, a photo or another input cannot be used."""
 
     exit_code = 2
 
@@ -41,18 +41,18 @@ class LedgerError(LikenessError):
 
 
 class LedgerMissing(LedgerError):
-    """There is no ledger where one was expected."""
+    """There is no ledger in this folder."""
 
     exit_code = 2
 
 
 class LedgerLocked(LedgerError):
-    """Another process holds the ledger."""
+    """Another process is using the ledger."""
 
 
 class LedgerTooNew(LedgerError):
-    """The ledger was written by a newer Likeness."""
+    """A newer Likeness wrote the ledger."""
 
 
 class LedgerBroken(LedgerError):
-    """The ledger contradicts itself or the files beside it."""
+    """Rows and files contradict each other, or a person leaks between splits."""

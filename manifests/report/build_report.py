@@ -67,7 +67,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
     environment.filters["count"] = _format_count
     page = environment.get_template("template.html.j2").render(values)
     path = dataset / "report" / "index.html"
-    remove_temporary_files(path.parent, alone=False)
+    remove_temporary_files(path.parent, shared=True)
     write_atomically(path, page.encode("utf-8"))
     return path
 

@@ -1,5 +1,4 @@
-"""Files beside the ledger: where they lie, how they appear (all at once or not at all), how they are named, and how one
-process at a time writes them."""
+"""Writing files whole, locking folders and hashing: what every command needs to be stopped and repeated safely."""
 
 from __future__ import annotations
 
@@ -17,15 +16,18 @@ from typing import Any
 
 from manifests.errors import FolderBusy
 
-# what numpy raises where an .npy file is missing, cut short or changed; its header is parsed as Python
+# the errors that numpy raises for an .npy file that is missing, cut short or changed; numpy parses its header as Python
 ARRAY_ERRORS = (OSError, ValueError, EOFError, OverflowError, MemoryError, TokenError)
 LOCK = ".lock"
 
-_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # of write_atomically: the file's name and the process that writes it
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # `write_atomically` names them so: .<name>.<process id>.tmp
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a temporary file beside `path`, flush it to disk, and rename it: readers see all of it or nothing."""
+    """Write a temporary file beside `path`, flush it to disk, and rename it to `path`.
+
+    A reader sees either the whole file or no file. Folders that do not exist are made.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -35,7 +37,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.errno and error.filename is None:  # a write that finds the disk full names no file
+        if error.errno and error.filename is None:  # if the disk is full, the error of `write` names no file
             error.filename = str(path)
         raise
     finally:
@@ -44,7 +46,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def find_blocking_file(path: Path) -> Path | None:
-    """The file that keeps `path` from being a folder: itself or one above it; None where nothing does."""
+    """Returns the file that keeps `path` from being a folder: `path` or one of its parents. None if no file does."""
     here = path.absolute()
     nearest = next((place for place in (here, *here.parents) if os.path.lexists(place)), here)
     if nearest.is_dir():
@@ -52,23 +54,23 @@ def find_blocking_file(path: Path) -> Path | None:
     return path if nearest == here else nearest
 
 
-def remove_temporary_files(folder: Path, below: bool = True, alone: bool = True) -> None:
-    """Remove what killed processes left half written in `folder` and, with `below`, in the folders inside.
+def remove_temporary_files(folder: Path, recursive: bool = True, shared: bool = False) -> None:
+    """Remove the half-written files that killed processes left in `folder` and, if `recursive`, in its subfolders.
 
-    Where this process may not be `alone` in writing there, what a living process of this machine writes stays.
+    If other processes may be writing there (`shared`), the files of processes that still run on this machine stay.
     """
-    for left in sorted(folder.glob("**/.*.tmp" if below else ".*.tmp")):
-        named = _TEMPORARY.fullmatch(left.name)
-        if named is not None and (alone or not _writing(int(named[1]))) and left.is_file():
-            left.unlink(missing_ok=True)
+    for path in sorted(folder.glob("**/.*.tmp" if recursive else ".*.tmp")):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match is not None and not (shared and _is_other_process(int(match[1]))) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
-def _writing(process: int) -> bool:
-    """Whether another process of that number lives. One of our own number was another before us."""
-    if process == os.getpid():
+def _is_other_process(number: int) -> bool:
+    """Returns whether another process with this number runs. A file with our own number is from an earlier process."""
+    if number == os.getpid():
         return False
     try:
-        os.kill(process, 0)
+        os.kill(number, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
@@ -78,15 +80,15 @@ def _writing(process: int) -> bool:
 
 @contextlib.contextmanager
 def lock_folder(folder: Path, lock: str = LOCK) -> Iterator[None]:
-    """Be the only process that writes into `folder`, which is made where it does not exist and removed again where
-    nothing came to lie in it. Raises FolderBusy where another process is.
+    """Be the only process that writes into `folder`. Raises FolderBusy if another process is writing there.
 
-    The lock is the kernel's on FOLDER/.lock, so it ends with the process, however that ends. Where the file system has
-    no locks there is none.
+    A folder that does not exist is made, and is removed again if it is still empty at the end. The lock is the
+    kernel's lock on FOLDER/.lock, so it ends with the process, even a killed one. On a file system without locks, two
+    processes are not kept apart.
     """
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    file = _locked(folder / lock)
+    file = _lock(folder / lock)
     if file is None:
         raise FolderBusy(
             f"Another process is writing into {folder}: wait until it has finished, then run the same command again."
@@ -96,13 +98,13 @@ def lock_folder(folder: Path, lock: str = LOCK) -> Iterator[None]:
     finally:
         (folder / lock).unlink(missing_ok=True)
         os.close(file)
-        with contextlib.suppress(OSError):  # not empty
-            for place in made:
-                place.rmdir()
+        with contextlib.suppress(OSError):  # a folder that is not empty stays
+            for path in new_folders:
+                path.rmdir()
 
 
-def _locked(path: Path) -> int | None:
-    """An open file that holds the lock at `path`; None where another process holds it."""
+def _lock(path: Path) -> int | None:
+    """Returns an open file descriptor that holds the lock at `path`, or None if another process holds it."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -115,23 +117,27 @@ def _locked(path: Path) -> int | None:
             return None
         except OSError:
             return file
+        # The process that held the lock removes the file when it ends. If it did so between our open and our lock, we
+        # have locked a file that is no longer at `path`, and try again.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), path.stat()):
                 return file
-        os.close(file)  # whoever held it before has removed it meanwhile
+        os.close(file)
 
 
 def sha256_bytes(data: bytes) -> str:
+    """Returns the sha256 as 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
+    """Returns the sha256 of a file's bytes as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_config(config: Any) -> str:
-    """sha256 of a dataclass or plain mapping as sorted JSON: the same settings always give the same hash."""
+    """Returns the sha256 of a dataclass or mapping, written as JSON with sorted keys: equal settings, equal hash."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         config = dataclasses.asdict(config)
     return sha256_bytes(json.dumps(config, sort_keys=True, default=str).encode())

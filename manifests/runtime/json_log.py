@@ -1,6 +1,6 @@
-"""Logs for machines: one JSON object a line on standard error, once `--log-json` asked for it; until then nothing.
+"""The log for machines: with `--log-json`, one JSON object per line on standard error.
 
-Every line has `time` (UTC, ISO 8601), `level`, `event` and `pid`; docs/operations.md lists the events and their fields.
+Every line has `time` (UTC, ISO 8601), `level`, `event` and `pid`. docs/operations.md lists the events and their fields.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _LOGGER = logging.getLogger("likeness")
 
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, "fields", {"message": record.getMessage()})  # a library's own warning has no fields
+        fields = getattr(record, "fields", {"message": record.getMessage()})  # a warning of a library has no fields
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -27,7 +27,7 @@ class _JsonLines(logging.Formatter):
 
 
 def log_as_json(stream: TextIO) -> None:
-    """From now on every event of this process is a line on `stream`, and so are Python's warnings."""
+    """Write every later event of this process, and every warning of Python, as a line to `stream`."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_JsonLines())
     logging.captureWarnings(True)
@@ -37,11 +37,11 @@ def log_as_json(stream: TextIO) -> None:
 
 
 def is_logging() -> bool:
-    """Whether events are written."""
+    """Returns whether events are written, which is after `log_as_json`."""
     return bool(_LOGGER.handlers)
 
 
 def log(event: str, level: int = logging.INFO, **fields: Any) -> None:
-    """Write an event with its fields, which JSON must have words for or are written as text."""
+    """Write an event with its fields. A value that JSON has no type for is written as text."""
     if is_logging():
         _LOGGER.log(level, event, extra={"fields": fields})

@@ -1,4 +1,4 @@
-"""The one progress bar: what is being done, how far, how fast, how long still. On standard error."""
+"""The progress of a command on standard error: a bar for each stage, or lines of the log for machines."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from contextlib import contextmanager
 
 from manifests.runtime.json_log import is_logging, log
 
-Progress = Callable[[str, int, int], None]  # what is being done, units done, units in all
+Progress = Callable[[str, int, int], None]  # called with the name of the stage, units done, and units in total
 
-LOG_EVERY = 10.0  # seconds between two log lines of one stage (ours)
+LOG_EVERY = 10.0  # seconds between two lines of the log for one stage (ours)
 
 
 @contextmanager
 def show_progress(unit: str, quiet: bool = False) -> Iterator[Progress]:
-    """Answers a function to call with (stage, done, total); each stage gets a bar of its own.
+    """Yields a function to call with (stage, done, total). It shows one bar for each stage.
 
-    With `--log-json` there are log lines instead: a stage's first, its last, and one every LOG_EVERY seconds.
+    With `--log-json` the function writes lines of the log instead: the first and the last of a stage, and one every
+    LOG_EVERY seconds. `unit` is the name of the units that are counted, such as photos.
     """
     if is_logging():
-        yield _logging(unit)
+        yield _make_logger(unit)
         return
     import rich.progress
     from rich.console import Console
@@ -44,17 +45,17 @@ def show_progress(unit: str, quiet: bool = False) -> Iterator[Progress]:
         yield progress
 
 
-def _logging(unit: str) -> Progress:
-    began: dict[str, tuple[float, int]] = {}  # stage -> when it was first heard of, and how far it was then
-    said: dict[str, float] = {}
+def _make_logger(unit: str) -> Progress:
+    first_calls: dict[str, tuple[float, int]] = {}  # stage -> time of its first call, and the units done by then
+    last_lines: dict[str, float] = {}  # stage -> time of its last line
 
     def progress(stage: str, done: int, total: int) -> None:
         now = time.monotonic()
-        since, before = began.setdefault(stage, (now, done))
-        if stage in said and done < total and now - said[stage] < LOG_EVERY:
+        start, done_before = first_calls.setdefault(stage, (now, done))
+        if stage in last_lines and done < total and now - last_lines[stage] < LOG_EVERY:
             return
-        said[stage] = now
-        rate = round((done - before) / (now - since), 2) if now > since else None
+        last_lines[stage] = now
+        rate = round((done - done_before) / (now - start), 2) if now > start else None
         log("progress", stage=stage, done=done, total=total, unit=unit, units_per_second=rate)
 
     return progress

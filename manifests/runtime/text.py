@@ -1,4 +1,4 @@
-"""Words for people: names that may hold any byte, and counts."""
+"""Text for the user: names of any bytes on one line, and counts with their noun."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from pathlib import Path
 
 
 def make_printable(text: str | Path) -> str:
-    """A path of any bytes, or words that hold one, on one line that every terminal takes; never for looking it up."""
-    said = os.fsencode(text).decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in said)
+    """Returns a path of any bytes, or a text that holds one, as one line that every terminal can print.
+
+    Use the result for printing only: it need not be the name of the file any more.
+    """
+    decoded = os.fsencode(text).decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in decoded)
 
 
-def format_count(count: int, one: str, several: str | None = None) -> str:
-    """A count with its noun: 1 photo, 2 photos; `several` where it is not `one` with an s."""
-    return f"{count} {one if count == 1 else several or one + 's'}"
+def format_count(count: int, singular: str, plural: str | None = None) -> str:
+    """Returns a count with its noun: 1 photo, 2 photos. `plural` is needed if the plural is not `singular` and an s."""
+    return f"{count} {singular if count == 1 else plural or singular + 's'}"

@@ -1,17 +1,17 @@
-"""Versions of what is installed, read without importing it."""
+"""Versions of the installed packages, read without importing the packages."""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-# whose versions can change a result
+# packages whose version can change a result
 _TOOLS = ("duckdb", "faiss-cpu", "insightface", "numpy", "onnxruntime", "opencv-python", "pillow", "torch", "dlib-bin")
 
 
-@cache  # reading a package's metadata costs a millisecond, and every record of a stage wants ten
+@cache  # reading the metadata of a package takes a millisecond, and each record of a stage needs ten of them
 def find_version(name: str) -> str | None:
-    """The version of a package; None where it is not installed."""
+    """Returns the version of a package, or None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -19,10 +19,10 @@ def find_version(name: str) -> str | None:
 
 
 def code_version() -> str:
-    """Likeness's own version; `source` where it runs without being installed."""
+    """Returns the version of Likeness, or `source` if Likeness runs without being installed."""
     return find_version("likeness") or "source"
 
 
 def tool_versions() -> dict[str, str]:
-    """Package -> version of all that can change a result."""
-    return {tool: found for tool in _TOOLS if (found := find_version(tool))}
+    """Returns package -> version, for the installed packages whose version can change a result."""
+    return {tool: version_ for tool in _TOOLS if (version_ := find_version(tool))}

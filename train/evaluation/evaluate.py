@@ -367,7 +367,7 @@ def _recorded(dataset: Path) -> tuple[str, str]:
 
 def write_result(stem: Path, result: dict[str, Any], rows: Sequence[Row]) -> None:
     """STEM.json and STEM.parquet."""
-    remove_temporary_files(stem.parent, below=False, alone=False)
+    remove_temporary_files(stem.parent, recursive=False, shared=True)
     write_atomically(stem.with_suffix(".json"), json.dumps(result, indent=1).encode())
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(rows)), sink)

@@ -52,7 +52,7 @@ def sweep(run: Path) -> None:
     for half in run.glob(".checkpoint-*.tmp"):
         shutil.rmtree(half, ignore_errors=True)
     storage.remove_temporary_files(run / SAMPLES)
-    storage.remove_temporary_files(run, below=False, alone=False)  # `evaluate` writes here too
+    storage.remove_temporary_files(run, recursive=False, shared=True)  # `evaluate` writes here too
 
 
 def newest_checkpoint(folder: Path) -> Path:

@@ -90,7 +90,7 @@ def restore(
         setup = RestoreSetup(model, models, person, aligned, box, on_face, read)
         with lock_folder(out):
             for folder in sorted({out, *(target.parent for _, target in outputs)}):
-                remove_temporary_files(folder, below=False)
+                remove_temporary_files(folder, recursive=False)
             earlier, outcomes = select_earlier_entries(out, outputs, settings), list[PhotoOutcome]()
             failed_folders = [PhotoOutcome(str(folder), None, "failed", why) for folder, why in unreadable_folders]
 

@@ -61,10 +61,10 @@ def test_sweep_leaves_what_is_not_ours_and_what_another_process_is_writing(tmp_p
         names = {f".mine.{os.getpid()}.tmp", f".theirs.{other.pid}.tmp", ".editor.tmp"}
         for name in names:
             (tmp_path / name).write_bytes(b"")
-        remove_temporary_files(tmp_path, alone=False)
+        remove_temporary_files(tmp_path, shared=True)
         assert {path.name for path in tmp_path.iterdir()} == {f".theirs.{other.pid}.tmp", ".editor.tmp"}
         other.communicate(b"\n")
-    remove_temporary_files(tmp_path, alone=False)
+    remove_temporary_files(tmp_path, shared=True)
     assert [path.name for path in tmp_path.iterdir()] == [".editor.tmp"]
 
 
