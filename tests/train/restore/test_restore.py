@@ -495,7 +495,7 @@ def test_a_page_shows_each_face_as_it_came_its_references_and_the_restored_one(
     (run / "config.json").write_text("{}")
     (run / "restored" / "old.json").write_text(json.dumps(facts))
     (found,) = read_run(run)["sheets"]
-    assert (found["name"], found["photos"], found["undone"]) == ("old", 2, {"No face was found.": 1})
+    assert (found["name"], found["photos"], found["not_restored"]) == ("old", 2, {"No face was found.": 1})
     assert found["faces"][0]["reason"] == "It is uncertain." and len(found["faces"][0]["references"]) == 1
     assert str(tmp_path) not in json.dumps(facts["faces"]), "a path would travel with the sheet"
 
