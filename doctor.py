@@ -184,13 +184,12 @@ def tables() -> Iterator[Finding]:
 
 def weights() -> Iterator[Finding]:
     """The backbones of perceptual losses and metrics, in torch's cache."""
-    from train.backbones import BACKBONES, file_name, weights_here
+    from train.backbones import BACKBONES, find_local_file, get_file_name
 
     for backbone in BACKBONES:
-        file = weights_here(file_name(backbone), None)
-        advice = (
-            f"it is downloaded when first needed; without a network put {file_name(backbone)} into --weights FOLDER."
-        )
+        name = get_file_name(backbone)
+        file = find_local_file(name, None)
+        advice = f"it is downloaded when first needed; without a network put {name} into --weights FOLDER."
         yield Finding(f"weights {backbone}", OK if file else NOTE, str(file or "not here"), "" if file else advice)
 
 

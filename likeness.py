@@ -136,7 +136,7 @@ def run(
         frozen = make_set(out, *options, workers=processes, progress=degraded)
     _say(as_json, f"frozen   {frozen.images} images in {frozen.folder}")
     ending = train.fit.cli.run_training(out, folder, RECIPE, images, seed, quiet=as_json)
-    if ending.why.startswith("SIG"):
+    if ending.reason.startswith("SIG"):
         raise typer.Exit(130)
     judge = _judge_in_no_loss(folder)
     with show_progress("images", as_json) as progress:

@@ -21,7 +21,7 @@ import torch
 from record import finish
 
 from train.models.restorer import Restorer
-from train.recipes import DIFFUSION, TINY, find_recipe, model_config
+from train.recipes import DIFFUSION, TINY, build_model_config, find_recipe
 
 DIM = 512  # of the recognizer: that of the usual ArcFace packs
 SHOWN = 4
@@ -54,7 +54,7 @@ def measure(recipe: str, base: str, base_model: str, repeats: int) -> list[dict[
     """A row for each batch size and precision that this machine is measured at."""
     told, cuda = find_recipe(recipe, base), torch.cuda.is_available()
     torch.manual_seed(0)
-    model = Restorer(model_config(told, DIM, base_model)).eval().to("cuda" if cuda else "cpu")
+    model = Restorer(build_model_config(told, DIM, base_model)).eval().to("cuda" if cuda else "cpu")
     references = min(SHOWN, max(told.reference_counts))
     rows = []
     for batch, precision in ((1, "fp32"), (1, "bf16"), (16, "fp32"), (16, "bf16")) if cuda else ((1, "fp32"),):

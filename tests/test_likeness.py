@@ -180,7 +180,7 @@ def test_a_signal_during_training_ends_the_whole_job(
     monkeypatch.setattr("curate.cli.told", lambda _: "")
     monkeypatch.setattr("degrade.frozen.dataset_sets.plan_set", nothing)
     monkeypatch.setattr("degrade.frozen.dataset_sets.make_set", nothing)
-    monkeypatch.setattr("train.fit.cli.run_training", lambda *_, **__: SimpleNamespace(why=why))
+    monkeypatch.setattr("train.fit.cli.run_training", lambda *_, **__: SimpleNamespace(reason=why))
     monkeypatch.setattr("train.evaluation.evaluate.evaluate", never)
     with pytest.raises(typer.Exit) as ended:
         front.run([tmp_path], tmp_path / "dataset")

@@ -18,12 +18,12 @@ BACKBONES: dict[str, models.WeightsEnum] = {
 }
 
 
-def file_name(backbone: str) -> str:
+def get_file_name(backbone: str) -> str:
     """torchvision's own name of a backbone's file, such as vgg16-397923af.pth."""
     return str(BACKBONES[backbone].url).rsplit("/", 1)[1]
 
 
-def weights_here(name: str, folder: Path | None, cache: str = "checkpoints") -> Path | None:
+def find_local_file(name: str, folder: Path | None, cache: str = "checkpoints") -> Path | None:
     """The file of that name in `folder`, else in `cache` under torch hub's; None where there is none.
 
     Raises BadInput where `folder` is none.
@@ -35,13 +35,13 @@ def weights_here(name: str, folder: Path | None, cache: str = "checkpoints") -> 
     return next((place for place in places if place.is_file()), None)
 
 
-def find_weights(backbone: str, folder: Path | None) -> Path:
+def fetch_weights(backbone: str, folder: Path | None) -> Path:
     """The file of a backbone of BACKBONES: in `folder`, else in torch hub's cache, else downloaded into that cache.
 
     Raises BadInput, which says what to put where, if it is in none of them.
     """
-    name, url = file_name(backbone), str(BACKBONES[backbone].url)
-    here = weights_here(name, folder)
+    name, url = get_file_name(backbone), str(BACKBONES[backbone].url)
+    here = find_local_file(name, folder)
     if here is not None:
         return here
     cached = Path(torch.hub.get_dir()) / "checkpoints" / name
@@ -62,7 +62,7 @@ def load_backbone(backbone: str, folder: Path | None) -> nn.Sequential:
     The file may be torchvision's or hold its `features` alone; nothing but tensors is read from it. Raises BadInput
     where there is none, or one that does not fit.
     """
-    path = find_weights(backbone, folder)
+    path = fetch_weights(backbone, folder)
     with torch.device("meta"):  # no time for random weights, and none of torch's random numbers
         features: nn.Sequential = models.get_model(backbone, weights=None).features
     try:

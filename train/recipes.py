@@ -38,7 +38,7 @@ class Recipe:
     # what is restored
     size: int  # pixels
     preset: str  # of degrade, applied at `size`
-    mild: float  # share of the images that are degraded by draws.MILD instead
+    mild_share: float  # share of the images that are degraded by draws.MILD instead
     # what conditions the one step
     parts: tuple[str, ...]  # of PARTS; VRE, which trains the embedder itself, has none
     timestep: int  # of the first step
@@ -51,7 +51,7 @@ class Recipe:
     vre: VreConfig
     # references
     reference_counts: tuple[int, ...]  # one is drawn for every image
-    wrong: float  # share of the images that are shown references of another person
+    wrong_share: float  # share of the images that are shown references of another person
     augment: str  # "flip": target and references alike; "each": also colour, affine, perspective of each reference
     # losses: weight by name, see train/fit/objective.py; a name that is not there is not computed
     losses: dict[str, float]
@@ -135,7 +135,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
         base=base,
         size=size,
         preset=preset,
-        mild=0.0,  # `likeness iterate` alone has another
+        mild_share=0.0,  # `likeness iterate` alone has another
         parts=parts,
         timestep=timestep,
         steps=steps,
@@ -146,7 +146,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
         lora_rank=rank,
         vre=_VRES[base],
         reference_counts=counts,
-        wrong=wrong,
+        wrong_share=wrong,
         augment=augment,
         losses=dict(_LOSSES[name]),
         discriminator=discriminator,
@@ -160,7 +160,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
     )
 
 
-def model_config(recipe: Recipe, embedding_dim: int, base_model: str = TINY) -> ModelConfig:
+def build_model_config(recipe: Recipe, embedding_dim: int, base_model: str = TINY) -> ModelConfig:
     """The architecture of a recipe for a dataset whose recognizer gives `embedding_dim` numbers."""
     return ModelConfig(
         base=recipe.base,
@@ -179,13 +179,13 @@ def model_config(recipe: Recipe, embedding_dim: int, base_model: str = TINY) -> 
     )
 
 
-def rate_at(recipe: Recipe, images: int) -> float:
+def compute_rate(recipe: Recipe, images: int) -> float:
     """The learning rate after `images` images: linear warm-up, level, then falling with the square root."""
     warm = min(1.0, (images + recipe.batch) / max(recipe.warmup, 1))
     return recipe.rate * warm * min(1.0, (recipe.decay_from / max(images, 1)) ** 0.5)
 
 
-def ema_decay(recipe: Recipe, images: int) -> float:
+def compute_ema_decay(recipe: Recipe, images: int) -> float:
     """How much of the averaged weights stays at a step: half-life `ema`, at most 5% of the run so far (edm2)."""
     half_life = min(recipe.ema, max(images, 1) * 0.05)
     return float(0.5 ** (recipe.batch / half_life))

@@ -15,7 +15,7 @@ from restore_latency import milliseconds
 from train_step import pace
 
 from train.models.restorer import Restorer
-from train.recipes import model_config
+from train.recipes import build_model_config
 
 
 def stats(path: Path, speeds: list[float]) -> Path:
@@ -36,7 +36,7 @@ def test_the_pace_is_the_median_without_the_start(tmp_path: Path) -> None:
 
 
 def test_a_restorer_is_timed_with_and_without_references() -> None:
-    model = Restorer(model_config(replace(SMALL), 16)).eval()
+    model = Restorer(build_model_config(replace(SMALL), 16)).eval()
     for references in (0, 2):
         times = milliseconds(model, 1, references, 3, "fp32")
         assert len(times) == 3 and min(times) > 0

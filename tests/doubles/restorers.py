@@ -6,7 +6,7 @@ import torch
 
 from tests.doubles import curate as doubles
 from train.models.config import ModelConfig
-from train.models.restorer import Restored
+from train.models.io import Restoration
 from train.recipes import find_recipe
 
 SIZE = 32
@@ -26,14 +26,14 @@ class Marking(torch.nn.Module):
 
     def forward(
         self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor
-    ) -> Restored:
+    ) -> Restoration:
         assert lq.shape[1:] == (3, SIZE, SIZE) and references.shape[2:] == (3, SIZE, SIZE)
         assert references.shape[1] == present.shape[1] == embeddings.shape[1]
         self.seen.append(references.shape[1])
         self.references = references
         out = torch.zeros_like(lq)
         out[:, 1] = 1.0 if references.shape[1] else 0.5
-        return Restored(out, out, None)
+        return Restoration(out, out, None)
 
 
 class Copying(Marking):
@@ -41,6 +41,6 @@ class Copying(Marking):
 
     def forward(
         self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor
-    ) -> Restored:
+    ) -> Restoration:
         self.seen.append(references.shape[1])
-        return Restored(references.mean(1) if references.shape[1] else lq, lq, None)
+        return Restoration(references.mean(1) if references.shape[1] else lq, lq, None)

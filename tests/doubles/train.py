@@ -21,7 +21,8 @@ from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Face, Model, Pair, Split
 from manifests.runtime.files import sha256_file
 from manifests.runtime.images import decode
-from train.data.snapshot import Snapshot, take_snapshot
+from train.data.snapshot import Snapshot
+from train.data.take_snapshot import take_snapshot
 from train.models.config import VreConfig
 from train.recipes import TINY, Recipe, find_recipe
 
@@ -40,7 +41,7 @@ SMALL: Recipe = replace(
     ema=8,
 )
 # with a discriminator beside it
-JUDGED: Recipe = replace(SMALL, name="judged", losses={**SMALL.losses, "gan": 0.01}, discriminator="latent")
+ADVERSARIAL: Recipe = replace(SMALL, name="adversarial", losses={**SMALL.losses, "gan": 0.01}, discriminator="latent")
 
 
 def small(name: str, base: str = TINY) -> Recipe:
@@ -209,13 +210,13 @@ def real_snapshot(folder: Path, shared: Path, people: int, photos: int, size: in
 def main() -> None:
     import torch
 
-    from train.fit.distributed import leave
+    from train.fit.distributed import leave_processes
     from train.fit.loop import train
 
     torch.set_num_threads(1)
     where, run, images = sys.argv[1:]
-    train(Path(run), Path(where), JUDGED, int(images), checkpoint_every=40)
-    leave()
+    train(Path(run), Path(where), ADVERSARIAL, int(images), checkpoint_every=40)
+    leave_processes()
 
 
 if __name__ == "__main__":

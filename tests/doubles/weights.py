@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models import alexnet, vgg16
 
-from train.backbones import file_name
+from train.backbones import get_file_name
 from train.metrics.deg_recognizer import STATE, FaceResNet18
 from train.metrics.fid import INCEPTION
 
@@ -24,13 +24,13 @@ def random_vgg16(folder: Path, seed: int = 0) -> Path:
             nn.init.normal_(layer.bias, std=0.1, generator=generator)
     folder.mkdir(parents=True, exist_ok=True)
     state = {f"features.{name}": value.half() for name, value in features.state_dict().items()}
-    torch.save(state, folder / file_name("vgg16"))
+    torch.save(state, folder / get_file_name("vgg16"))
     return folder
 
 
 def random_alexnet(folder: Path, seed: int = 0) -> Path:
     """FOLDER with a file named as torchvision's AlexNet, of its convolutional layers alone."""
-    return _save(alexnet().features, "features.", folder / file_name("alexnet"), seed)
+    return _save(alexnet().features, "features.", folder / get_file_name("alexnet"), seed)
 
 
 def random_inception(folder: Path, seed: int = 0) -> Path:

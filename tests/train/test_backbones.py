@@ -10,7 +10,7 @@ from torchvision.models import vgg16
 
 from manifests.errors import BadInput
 from tests.doubles.weights import random_vgg16
-from train.backbones import file_name, find_weights, load_backbone
+from train.backbones import fetch_weights, get_file_name, load_backbone
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_files_are_called_as_torchvision_calls_them() -> None:
-    assert file_name("vgg16") == "vgg16-397923af.pth"
-    assert file_name("alexnet") == "alexnet-owt-7be5be79.pth"
+    assert get_file_name("vgg16") == "vgg16-397923af.pth"
+    assert get_file_name("alexnet") == "alexnet-owt-7be5be79.pth"
 
 
 def test_a_backbone_is_frozen_and_draws_no_random_numbers(folder: Path) -> None:
@@ -41,27 +41,27 @@ def test_a_backbone_is_frozen_and_draws_no_random_numbers(folder: Path) -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert not features.training and not any(p.requires_grad for p in features.parameters())
     assert all(p.dtype == torch.float32 and p.device.type == "cpu" for p in features.parameters())
-    held = torch.load(folder / file_name("vgg16"), weights_only=True)
+    held = torch.load(folder / get_file_name("vgg16"), weights_only=True)
     for name, value in features.state_dict().items():
         assert torch.equal(value, held[f"features.{name}"].float())
     assert features(torch.rand(1, 3, 32, 32)).shape == (1, 512, 1, 1)
 
 
 def test_the_whole_network_and_bare_layers_load_too(folder: Path, tmp_path: Path) -> None:
-    held = torch.load(folder / file_name("vgg16"), weights_only=True)
+    held = torch.load(folder / get_file_name("vgg16"), weights_only=True)
     bare = {name.removeprefix("features."): value for name, value in held.items()}
     for changed in (bare, held | {"classifier.0.weight": torch.zeros(2, 2), "classifier.0.bias": torch.zeros(2)}):
-        torch.save(changed, tmp_path / file_name("vgg16"))
+        torch.save(changed, tmp_path / get_file_name("vgg16"))
         assert torch.equal(load_backbone("vgg16", tmp_path)[0].weight, held["features.0.weight"].float())
 
 
 def test_the_folder_comes_first_then_the_cache(folder: Path, hub: Path, tmp_path: Path) -> None:
-    cached = hub / "checkpoints" / file_name("vgg16")
+    cached = hub / "checkpoints" / get_file_name("vgg16")
     cached.parent.mkdir(parents=True)
     cached.touch()
-    assert find_weights("vgg16", folder) == folder / file_name("vgg16")
+    assert fetch_weights("vgg16", folder) == folder / get_file_name("vgg16")
     (tmp_path / "other").mkdir()
-    assert find_weights("vgg16", tmp_path / "other") == find_weights("vgg16", None) == cached
+    assert fetch_weights("vgg16", tmp_path / "other") == fetch_weights("vgg16", None) == cached
 
 
 def test_it_is_downloaded_into_the_cache_and_its_hash_is_checked(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_it_is_downloaded_into_the_cache_and_its_hash_is_checked(hub: Path, monk
         Path(to).touch()
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    assert find_weights("vgg16", None) == hub / "checkpoints" / file_name("vgg16")
+    assert fetch_weights("vgg16", None) == hub / "checkpoints" / get_file_name("vgg16")
     assert asked == [("https://download.pytorch.org/models/vgg16-397923af.pth", "397923af")]
 
 
@@ -85,13 +85,13 @@ def test_what_is_nowhere_is_one_sentence(monkeypatch: pytest.MonkeyPatch, error:
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fails)
     with pytest.raises(BadInput, match=r"put vgg16-397923af.pth \(from https://.*--weights FOLDER\.$") as caught:
-        find_weights("vgg16", None)
+        fetch_weights("vgg16", None)
     assert "\n" not in str(caught.value) and str(error) in str(caught.value)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"nowhere is not a folder.*vgg16-397923af.pth"):
-        find_weights("vgg16", tmp_path / "nowhere")
+        fetch_weights("vgg16", tmp_path / "nowhere")
 
 
 class Harm:
@@ -106,8 +106,8 @@ class Harm:
 
 @pytest.mark.parametrize("content", ["text", "empty", "pickle", "list", "shape", "missing"])
 def test_a_file_that_does_not_fit_is_one_sentence(folder: Path, tmp_path: Path, content: str) -> None:
-    path = tmp_path / file_name("vgg16")
-    held = torch.load(folder / file_name("vgg16"), weights_only=True)
+    path = tmp_path / get_file_name("vgg16")
+    held = torch.load(folder / get_file_name("vgg16"), weights_only=True)
     match content:
         case "text":
             path.write_text("not found")
@@ -130,7 +130,7 @@ def test_a_file_that_does_not_fit_is_one_sentence(folder: Path, tmp_path: Path, 
 def test_the_double_has_torchvisions_layout(folder: Path) -> None:
     with torch.device("meta"):
         whole = vgg16()
-    held = torch.load(folder / file_name("vgg16"), weights_only=True)
+    held = torch.load(folder / get_file_name("vgg16"), weights_only=True)
     assert {n: v.shape for n, v in held.items()} == {
         n: v.shape for n, v in whole.state_dict().items() if n.startswith("features.")
     }

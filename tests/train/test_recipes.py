@@ -18,9 +18,9 @@ from tests.doubles.stable_diffusion import write_mini_sd
 from tests.doubles.train import finder, models_of, picture, small, snapshot
 from tests.doubles.weights import random_vgg16
 from train.data.snapshot import Snapshot
-from train.fit.checkpoints import newest_checkpoint
 from train.fit.loop import train
 from train.fit.settings import Settings
+from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.prompts.dictionary import Dictionary
 from train.models.restorer import Restorer
 from train.recipes import DIFFUSION, RECIPES, TINY, Recipe
@@ -64,7 +64,7 @@ def test_ten_steps_in_one_go_are_ten_steps_with_a_rest_and_restore(
     base: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Snapshot, "finder", lambda _: finder())
+    monkeypatch.setattr(Snapshot, "load_finder", lambda _: finder())
     recipe = small(name, base)
     told, faces = settings(recipe), taken[base].folder
     whole = train(tmp_path / "whole", faces, recipe, 40, workers=0, settings=told)
@@ -130,6 +130,6 @@ def test_a_frozen_parameter_is_the_same_after_training(
         patch.setattr(Restorer, "__init__", frozen)
         train(tmp_path, taken[TINY].folder, small("tiny"), 8, workers=0)
     assert kept
-    saved = load_file(newest_checkpoint(tmp_path) / "training" / "weights.safetensors")
+    saved = load_file(find_newest_checkpoint(tmp_path) / "training" / "weights.safetensors")
     for name, before, parameter in kept:
         assert torch.equal(parameter, before) and f"base.{name}" not in saved

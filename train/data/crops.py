@@ -29,7 +29,7 @@ def read_crop(dataset: Path, face_id: str, size: int) -> np.ndarray:
     return shrink(image, size)
 
 
-def read_version(dataset: Path, version: CleanedVersion, size: int) -> np.ndarray:
+def read_cleaned_crop(dataset: Path, version: CleanedVersion, size: int) -> np.ndarray:
     """A cleaned version of a face, RGB uint8. Raises LedgerBroken where its file is not the one that was recorded."""
     from manifests.ledger.cleaned_targets import version_path
 

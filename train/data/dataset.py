@@ -53,7 +53,7 @@ class TrainingFaces(Dataset[Batch]):
         self._snapshot: Snapshot | None = snapshot
         self._finder: FaceDetector | None = None
         if self.warps:
-            self._finder = snapshot.finder()
+            self._finder = snapshot.load_finder()
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_snapshot": None, "_finder": None}  # a worker maps the files itself
@@ -114,7 +114,7 @@ class TrainingFaces(Dataset[Batch]):
 
     def _landmarks_on(self, lq: np.ndarray) -> np.ndarray | None:
         if self._finder is None:
-            self._finder = self.snapshot.finder()
+            self._finder = self.snapshot.load_finder()
         return find_landmarks(lq, self._finder)
 
 
@@ -127,7 +127,7 @@ def warping(snapshot: Snapshot, recipe: Recipe) -> str:
         return ""
     spec = snapshot.recognizer["spec"]
     try:
-        snapshot.finder()
+        snapshot.load_finder()
     except FaceModelError as error:
         raise BadInput(
             f"Recipe {recipe.name} warps references to landmarks found on the input, and what finds them, {spec}, "

@@ -43,7 +43,7 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
     rng = make_generator(seed, "train", "sample", epoch, snapshot.face_ids[target])
     known = snapshot.references[target]
     count = min(int(rng.choice(np.asarray(recipe.reference_counts))), len(known))
-    flip, wrong = bool(rng.integers(2)), bool(rng.uniform() < recipe.wrong)
+    flip, wrong = bool(rng.integers(2)), bool(rng.uniform() < recipe.wrong_share)
     if strangers := _strangers(snapshot, target, count) if wrong and count else ():
         known = snapshot.people[snapshot.splits[target]][strangers[int(rng.integers(len(strangers)))]]
     chosen = tuple(int(row) for row in rng.choice(known, count, replace=False))
@@ -60,7 +60,9 @@ def draw_theta(preset: Preset, seed: int, epoch: int, face_id: str) -> Theta:
 
 def drawn_mildly(recipe: Recipe, seed: int, epoch: int, face_id: str) -> bool:
     """Whether a target is degraded by MILD in an epoch."""
-    return recipe.mild > 0 and bool(make_generator(seed, "train", "mild", epoch, face_id).uniform() < recipe.mild)
+    return recipe.mild_share > 0 and bool(
+        make_generator(seed, "train", "mild", epoch, face_id).uniform() < recipe.mild_share
+    )
 
 
 @lru_cache(maxsize=4)

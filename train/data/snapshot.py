@@ -6,29 +6,18 @@ After it, training needs neither the ledger nor duckdb, polars or insightface; t
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
-from manifests.privacy.run_cleanup import BEFORE_PURGES
-from manifests.runtime.files import LOCK, find_blocking_file, hash_config, lock_folder, sha256_file
-from train.data.crops import read_crop, read_version
+from manifests.errors import BadInput
 
 if TYPE_CHECKING:
-    from curate.faces.interface import FaceDetector, FaceModels
-    from manifests.ledger.ledger import Ledger
-    from manifests.ledger.records import CleanedVersion
+    from curate.faces.interface import FaceDetector
 
 FACES = "faces.parquet"
 CROPS = "crops.npy"
@@ -86,7 +75,7 @@ class Snapshot:
         path = self.folder / DETECTOR
         return path if path.is_file() else None
 
-    def finder(self) -> FaceDetector:
+    def load_finder(self) -> FaceDetector:
         """What found the dataset's faces: the ONNX file of this folder, else what the recorded spec loads (dlib).
 
         Raises FaceModelError where neither can be had.
@@ -147,231 +136,3 @@ def load_snapshot(folder: Path) -> Snapshot:
         landmarks=np.array(columns["landmarks5"], np.float32).reshape(-1, 5, 2),
         versions=columns.get("version", [None] * len(columns["row"])),
     )
-
-
-def planned_targets(dataset: Path, size: int) -> list[str]:
-    """The training targets that a snapshot of `dataset` would have, in order."""
-    from manifests.ledger.ledger import Ledger
-
-    with Ledger.open(Path(dataset)) as ledger:
-        rows = _choose(ledger, SnapshotConfig(size))[0]
-    return [row["face_id"] for row in rows if row["is_target"] and row["split"] == "train"]
-
-
-def plan_snapshot(dataset: Path, size: int) -> dict[str, Any]:
-    """The counts a snapshot of `dataset` would have: faces, targets and people by split, targets left out by reason."""
-    from manifests.ledger.ledger import Ledger
-
-    with Ledger.open(Path(dataset)) as ledger:
-        return _choose(ledger, SnapshotConfig(size))[1]
-
-
-def take_snapshot(
-    dataset: Path,
-    folder: Path,
-    size: int,
-    models: FaceModels | None = None,
-    replace: bool = True,
-    versions: Mapping[str, CleanedVersion] = MappingProxyType({}),
-) -> Snapshot:
-    """The snapshot of a dataset in `folder`: taken now, or the one that lies there if ledger and settings agree.
-
-    It appears whole or not at all. Without `replace` one that differs is refused: a run needs the snapshot it began
-    with. A folder that holds anything else is refused. `models` are the dataset's face models where they are loaded
-    already; otherwise they are loaded from what the ledger recorded. `versions` are cleaned versions by face, taken in
-    the place of the original for faces of the training split alone. Raises BadInput for a dataset that gives nothing
-    to train on, LedgerBroken for a training target whose reference belongs to another split or another person.
-    """
-    from manifests.ledger.ledger import Ledger
-
-    dataset, folder, config = Path(dataset), Path(folder), SnapshotConfig(size)
-    with Ledger.open(dataset) as ledger:
-        rows, counts = _choose(ledger, config)
-        recognizer = _recorded_recognizer(ledger)
-        used = _in_training(rows, versions)
-        cleaned = {"versions": {face: one.sha256 for face, one in used.items()}} if used else {}
-        manifest = hash_config({"rows": rows, "recognizer": recognizer, **cleaned})
-        if (folder / FACTS).is_file():
-            there = load_snapshot(folder)
-            if there.facts["manifest"] == manifest and there.facts["config"] == vars(config):
-                shutil.rmtree(_replaced(folder), ignore_errors=True)  # of a process that was killed as it was done
-                return there
-            if not replace and BEFORE_PURGES in there.facts:
-                raise BadInput(
-                    f"Faces were taken out of {folder} since {folder.parent} was begun, by a purge or an opt-out: "
-                    "train anew, with another --out."
-                )
-            if not replace:
-                raise BadInput(
-                    f"{dataset} has changed since {folder.parent} was begun, or is trained at another size: go on from "
-                    f"what it began with (`likeness train {folder} --out {folder.parent}`), or name another --out."
-                )
-        elif (file := find_blocking_file(folder)) is not None:
-            raise BadInput(f"{file} is a file: name a folder for the snapshot.")
-        elif folder.is_dir() and any(folder.iterdir()):
-            raise BadInput(f"{folder} is not empty and holds no snapshot: name another folder with --snapshot.")
-        embeddings = ledger.read_embeddings([row["face_id"] for row in rows])[1]
-    if models is None:
-        from curate.faces.load import load_faces
-
-        models = load_faces(recognizer["spec"])
-    if models.recognizer_sha256() != recognizer["sha256"]:
-        raise ModelUnavailable(
-            f"{recognizer['spec']} is no longer the recognizer that {dataset} was made with: put the old files back."
-        )
-    template = {"size": models.size, "template": models.template.tolist(), "mean": models.mean, "std": models.std}
-    facts = {
-        "version": VERSION,
-        "manifest": manifest,
-        "config": vars(config),
-        "counts": counts,
-        "recognizer": {**recognizer, **template, "dim": models.dim},
-    }
-    if used:
-        targets = sum(row["is_target"] and row["face_id"] in used for row in rows)
-        facts["cleaned"] = {"iteration": next(iter(used.values())).iteration, "faces": len(used), "targets": targets}
-    detector = next((file for file in models.files if file.role == "detector" and file.path.suffix == ".onnx"), None)
-    if detector is not None:  # what warped references look like depends on it
-        facts["detector"] = {"sha256": detector.sha256, "licence": detector.licence}
-    files = {RECOGNIZER: models.recognizer_onnx, DETECTOR: None if detector is None else detector.path}
-    with lock_folder(folder.parent, f".{folder.name}{LOCK}"):
-        _write(folder, dataset, rows, embeddings, facts, files, used)
-    return load_snapshot(folder)
-
-
-def _choose(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The faces a snapshot holds, ordered by face id, and how many targets were left out for which reason."""
-    faces = {
-        face: (identity, split, upsample, landmarks5)
-        for face, identity, split, upsample, landmarks5 in ledger.query(
-            "SELECT f.face_id, s.identity_id, s.split, f.upsample, f.landmarks5 "
-            "FROM faces f JOIN splits s USING (face_id) "
-            "WHERE f.status = 'ok' AND s.status = 'ok' AND f.duplicate_of IS NULL AND f.shard IS NOT NULL"
-        ).iter_rows()
-    }
-    chosen: dict[str, tuple[str, ...]] = {}
-    left_out: Counter[str] = Counter()
-    for target, refs in ledger.query("SELECT target, refs FROM pairs ORDER BY target").iter_rows():
-        if target not in faces:
-            left_out["not_in_a_split"] += 1
-            continue
-        identity, split, upsample, _ = faces[target]
-        references = tuple(ref for ref in refs if ref in faces and ref != target)
-        for ref in references:
-            if faces[ref][0] != identity:
-                raise LedgerBroken(
-                    f"Face {target} has a reference of another person, {ref}: run `likeness curate` again."
-                )
-            if split == "train" and faces[ref][1] != "train":
-                raise LedgerBroken(f"Training face {target} has a reference of split {faces[ref][1]}, {ref}.")
-        if not references:
-            left_out["no_reference"] += 1
-        # `upsample` is recorded for the 512 px crop
-        elif upsample * config.size / 512 > config.max_upsample:
-            left_out["too_small_in_its_photo"] += 1
-        else:
-            chosen[target] = references
-    kept = sorted(set(chosen).union(*chosen.values()))
-    number = {face: i for i, face in enumerate(kept)}
-    rows = [
-        {
-            "row": number[face],
-            "face_id": face,
-            "identity_id": faces[face][0],
-            "split": faces[face][1],
-            "is_target": face in chosen,
-            "references": [number[ref] for ref in chosen.get(face, ())],
-            "upsample": float(faces[face][2]),
-            "landmarks5": _in_crop(faces[face][3], config.size),
-        }
-        for face in kept
-    ]
-    targets = Counter(row["split"] for row in rows if row["is_target"])
-    if not targets["train"]:
-        raise BadInput(
-            "No face of the training split has another photo of the same person as a reference"
-            + (f" ({', '.join(f'{n} {why}' for why, n in sorted(left_out.items()))})" if left_out else "")
-            + ": add photos and run `likeness curate` again."
-        )
-    people = Counter(split for _, split in {(row["identity_id"], row["split"]) for row in rows})
-    counts = {"faces": len(rows), "targets": dict(targets), "people": dict(people), "left_out": dict(left_out)}
-    return rows, counts
-
-
-def _in_training(rows: list[dict[str, Any]], versions: Mapping[str, CleanedVersion]) -> dict[str, CleanedVersion]:
-    """The versions of faces of the training split that no target of another split is shown, by face."""
-    seen = {ref for row in rows if row["split"] != "train" for ref in row["references"]}
-    own = (row for row in rows if row["split"] == "train" and row["row"] not in seen)
-    return {row["face_id"]: versions[row["face_id"]] for row in own if row["face_id"] in versions}
-
-
-def _in_crop(landmarks5: list[float], size: int) -> list[float]:
-    """Landmarks of a photo (10,) -> of the crop of `size` that was aligned by them."""
-    from curate.faces.align import FFHQ_512, FFHQ_SIZE, fit_similarity, scale_template, transform_points
-
-    points = np.array(landmarks5, np.float64).reshape(5, 2)
-    there = transform_points(points, fit_similarity(points, scale_template(FFHQ_512, FFHQ_SIZE, size)))
-    return [float(value) for value in there.astype(np.float32).ravel()]
-
-
-def _recorded_recognizer(ledger: Ledger) -> dict[str, Any]:
-    from manifests.ledger.queries import read_recognizer
-
-    recognizer = read_recognizer(ledger)
-    return {"spec": recognizer.spec, "sha256": recognizer.sha256, "licence": recognizer.licence}
-
-
-def _write(
-    folder: Path,
-    dataset: Path,
-    rows: list[dict[str, Any]],
-    embeddings: np.ndarray,
-    facts: dict[str, Any],
-    files: dict[str, Path | None],
-    versions: Mapping[str, CleanedVersion],
-) -> None:
-    for stale in folder.parent.glob(f".{folder.name}.*.tmp"):  # a killed process left it
-        shutil.rmtree(stale, ignore_errors=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    old = _replaced(folder)
-    temporary.mkdir(parents=True)
-    try:
-        _write_crops(temporary / CROPS, dataset, [row["face_id"] for row in rows], facts["config"]["size"], versions)
-        columns = {name: [row[name] for row in rows] for name in rows[0]}
-        if versions:
-            made_by = {face: one.round for face, one in versions.items()}
-            columns["version"] = [made_by.get(row["face_id"]) for row in rows]
-        columns["embedding"] = [row.tolist() for row in embeddings.astype(np.float32)]
-        floats = pa.list_(pa.float32())
-        types = {"references": pa.list_(pa.int32()), "embedding": floats, "landmarks5": floats, "row": pa.int32()}
-        types["version"] = pa.int32()
-        pq.write_table(pa.table({n: pa.array(v, types.get(n)) for n, v in columns.items()}), temporary / FACES)
-        for name, file in files.items():
-            if file is not None:
-                shutil.copyfile(file, temporary / name)
-        facts["crops_sha256"] = sha256_file(temporary / CROPS)
-        facts["hash"] = hash_config(facts)
-        (temporary / FACTS).write_text(json.dumps(facts, indent=2, sort_keys=True), encoding="utf-8")
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _replaced(folder: Path) -> Path:
-    """Where the snapshot that was there before waits to be removed."""
-    return folder.with_name(f".{folder.name}.old.tmp")
-
-
-def _write_crops(
-    path: Path, dataset: Path, face_ids: list[str], size: int, versions: Mapping[str, CleanedVersion]
-) -> None:
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(face_ids), size, size, 3)}
-    with path.open("wb") as file:  # not through a map: where the disk is full, that ends the process without a word
-        np.lib.format.write_array_header_1_0(file, header)
-        for face_id in face_ids:
-            version = versions.get(face_id)
-            crop = read_crop(dataset, face_id, size) if version is None else read_version(dataset, version, size)
-            file.write(crop.tobytes())

@@ -33,10 +33,10 @@ from train.evaluation.rows import (
 )
 from train.evaluation.systems import System, list_differences, list_systems
 from train.evaluation.training_overlap import check_not_trained_on
-from train.fit.checkpoints import newest_checkpoint
 from train.metrics.fid import fid
 from train.metrics.measure import Measure, build_measure, check_names
 from train.metrics.registry import METRICS
+from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.restorer import Restorer
 from train.models.steps import check_steps
 from train.restore.load import load_restorer, load_restorer_faces, move_to_device
@@ -186,7 +186,7 @@ class Evaluation:
 
     def measure_run(self, run: Path, lines: Sequence[System], progress: Progress, label: str = "") -> list[Row]:
         """The rows of a run's newest checkpoint, with its label before each key but the LQ input's."""
-        checkpoint = newest_checkpoint(run)
+        checkpoint = find_newest_checkpoint(run)
         model = move_to_device(load_restorer(checkpoint, self.options.base_model, self.options.steps))
         recognizer = load_restorer_faces(model, self.options.faces)
         frozen, measure = self._begun(model, recognizer)
@@ -259,7 +259,7 @@ class Evaluation:
         facts = self.models[run].facts
         assert self.judge is not None
         return {
-            "checkpoint": newest_checkpoint(run).name,
+            "checkpoint": find_newest_checkpoint(run).name,
             "recipe": facts.get("recipe"),
             "images_seen": facts.get("images"),
             "steps": self.options.steps,

@@ -96,7 +96,7 @@ def train(
     ending = run_training(
         source, out, chosen, images, seed, minutes=minutes, snapshot=snapshot, workers=workers, settings=settings
     )
-    if ending.why.startswith("SIG"):
+    if ending.reason.startswith("SIG"):
         raise typer.Exit(130)
 
 
@@ -129,11 +129,12 @@ def run_training(
     error."""
     from manifests.runtime.files import lock_folder
     from manifests.runtime.progress import show_progress
-    from train.data.snapshot import FACTS, take_snapshot
-    from train.fit.distributed import first_alone, leave, rank
+    from train.data.snapshot import FACTS
+    from train.data.take_snapshot import take_snapshot
+    from train.fit.distributed import get_rank, leave_processes, run_on_first
     from train.fit.loop import train as loop
     from train.fit.objective import check_weights
-    from train.fit.settings import Settings, check_images, decided
+    from train.fit.settings import Settings, check_images, resolve_settings
     from train.recipes import find_recipe
     from train.run_folders import check_run_folder
 
@@ -142,13 +143,13 @@ def run_training(
     folder = source if ready else snapshot or out / "snapshot"
 
     def say(sentence: str) -> None:
-        if not rank():
+        if not get_rank():
             typer.echo(sentence, err=quiet)
 
     def check() -> None:
         check_run_folder(out)
         check_images(chosen, chosen.images if images is None else images)
-        decided(chosen, told)  # what is missing is said before a long snapshot is taken
+        resolve_settings(chosen, told)  # what is missing is said before a long snapshot is taken
         check_weights(chosen, told.weights)
 
     def prepare() -> None:
@@ -156,26 +157,27 @@ def run_training(
             take_snapshot(source, folder, chosen.size, replace=not (out / "config.json").is_file())
 
     with ExitStack() as held:
-        first_alone(check)
-        first_alone(lambda: held.enter_context(lock_folder(out)))
-        first_alone(prepare)
-        progress = held.enter_context(show_progress("images", quiet or rank() > 0))
+        run_on_first(check)
+        run_on_first(lambda: held.enter_context(lock_folder(out)))
+        run_on_first(prepare)
+        progress = held.enter_context(show_progress("images", quiet or get_rank() > 0))
         ending = loop(out, folder, chosen, images, seed, minutes, workers, told, say=say, progress=progress)
     pace = f", {ending.images_per_second:.1f} images/s, {ending.data_wait:.1%} of the time waiting for data"
     say(f"trained  {ending.images} images seen{pace if ending.images_per_second else ''}: {ending.checkpoint}")
-    leave()
+    leave_processes()
     return ending
 
 
 def _say_plan(source: Path, out: Path, recipe: Recipe, images: int | None, seed: int, settings: Settings) -> None:
-    from train.data.snapshot import FACTS, load_snapshot, plan_snapshot
-    from train.fit.dry_run import measured, resolved
+    from train.data.snapshot import FACTS, load_snapshot
+    from train.data.take_snapshot import plan_snapshot
+    from train.fit.dry_run import describe_run, measure_training
     from train.run_folders import check_run_folder
 
     ready = (source / FACTS).is_file()
     check_run_folder(out)
     counts = load_snapshot(source).facts["counts"] if ready else plan_snapshot(source, recipe.size)
-    sentences = [*resolved(recipe, settings), *measured(source, recipe, seed, settings)]
+    sentences = [*describe_run(recipe, settings), *measure_training(source, recipe, seed, settings)]
     typer.echo(f"Would train {recipe.name} at {recipe.size} px for {images or recipe.images} images into {out}.")
     typer.echo(f"Faces: {counts['faces']}. Targets: {_told(counts['targets'])}. People: {_told(counts['people'])}.")
     if counts["left_out"]:

@@ -17,37 +17,37 @@ Told = ParamSpec("Told")
 PATIENCE = timedelta(hours=3)  # how long processes wait for the first, which may be taking a snapshot (ours)
 
 
-def rank() -> int:
+def get_rank() -> int:
     """The number of this process, 0 for the first."""
     return int(os.environ.get("RANK", 0))
 
 
-def world() -> int:
+def get_world_size() -> int:
     """How many processes train together."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def join() -> None:
+def join_processes() -> None:
     """Meet the other processes. Whatever comes before it may differ between them."""
-    if world() > 1:
+    if get_world_size() > 1:
         from accelerate import PartialState
 
         PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
-def first_alone(work: Callable[Told, Answer], *told: Told.args, **named: Told.kwargs) -> Answer:
+def run_on_first(work: Callable[Told, Answer], *told: Told.args, **named: Told.kwargs) -> Answer:
     """What `work` answers in the first process; the others wait for it and do not work.
 
     Where it fails the first process raises, and the others leave without a word, with the same exit code.
     """
-    if world() == 1:
+    if get_world_size() == 1:
         return work(*told, **named)
     from accelerate.utils import broadcast_object_list
 
-    join()
+    join_processes()
     answer: list[object] = [None, None]
     failed: LikenessError | None = None
-    if rank() == 0:
+    if get_rank() == 0:
         try:
             answer[0] = work(*told, **named)
         except LikenessError as error:
@@ -62,14 +62,14 @@ def first_alone(work: Callable[Told, Answer], *told: Told.args, **named: Told.kw
 
 def gathered(values: list[str]) -> list[str]:
     """The values of all processes, in their order."""
-    if world() == 1:
+    if get_world_size() == 1:
         return values
     from accelerate.utils import gather_object
 
     return list(gather_object(values))
 
 
-def leave() -> None:
+def leave_processes() -> None:
     """Part from the other processes, at the end."""
-    if world() > 1 and torch.distributed.is_initialized():
+    if get_world_size() > 1 and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

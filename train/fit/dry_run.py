@@ -18,22 +18,23 @@ from train.data.snapshot import FACTS, Snapshot, load_snapshot
 from train.fit.engine import Engine, build
 from train.fit.loop import learn
 from train.fit.objective import THROUGH_RECOGNIZER
-from train.fit.settings import Settings, computed, recognizer_of, settled
+from train.fit.settings import Settings, drop_inactive_losses, find_recognizer, resolve_with_recognizer
 from train.recipes import DIFFUSION, Recipe
 
 UPDATES = 3  # timed, after one that is not (ours)
 _GIB = 2**30
 
 
-def resolved(recipe: Recipe, settings: Settings) -> list[str]:
+def describe_run(recipe: Recipe, settings: Settings) -> list[str]:
     """The configuration in sentences, with every default filled in."""
     losses = ", ".join(f"{name} {weight:g}" for name, weight in recipe.losses.items())
     counts = ", ".join(map(str, recipe.reference_counts))
-    mild = f", for {recipe.mild:.0%} of the images a mild one" if recipe.mild else ""
+    mild = f", for {recipe.mild_share:.0%} of the images a mild one" if recipe.mild_share else ""
     vre = f" VRE: {settings.vre}." if settings.vre is not None else ""
     return [
         f"Base: {settings.base_model}. Preset: {recipe.preset}{mild}. Parts: {', '.join(recipe.parts) or 'none'}.{vre}",
-        f"References: {counts} an image, wrong ones for {recipe.wrong:.0%} of the images, augmented: {recipe.augment}.",
+        f"References: {counts} an image, wrong ones for {recipe.wrong_share:.0%} of the images, "
+        f"augmented: {recipe.augment}.",
         f"Losses: {losses}. Discriminator: {recipe.discriminator or 'none'}.",
         f"Batch {recipe.batch} in {settings.accumulate} part{'s' * (settings.accumulate > 1)}, AdamW {recipe.rate:g} "
         f"after {recipe.warmup} images, falling from {recipe.decay_from}; clip {recipe.clip:g}, EMA half-life "
@@ -43,7 +44,7 @@ def resolved(recipe: Recipe, settings: Settings) -> list[str]:
     ]
 
 
-def measured(source: Path, recipe: Recipe, seed: int, settings: Settings) -> list[str]:
+def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings) -> list[str]:
     """Parameters, memory and images a second in sentences, by a few updates that are then forgotten.
 
     On the faces of `source` where it is a snapshot; where it is a dataset on random pictures, without the losses
@@ -53,15 +54,15 @@ def measured(source: Path, recipe: Recipe, seed: int, settings: Settings) -> lis
     notice = "" if taken is None else data.warping(taken, recipe)
     if recipe.augment == "each":
         check_augment()
-    facts = settled(recipe, *_recognizer_of(source, taken), settings)
-    run = computed(recipe, facts)
+    facts = resolve_with_recognizer(recipe, *_recognizer_of(source, taken), settings)
+    run = drop_inactive_losses(recipe, facts)
     if taken is None:
         run = replace(run, losses={n: weight for n, weight in run.losses.items() if n not in THROUGH_RECOGNIZER})
     on_gpu = torch.cuda.is_available()
     # a diffusion model takes minutes a batch on a CPU, so one image is timed there, once
     count, updates = (recipe.batch // settings.accumulate, UPDATES) if on_gpu or recipe.base != DIFFUSION else (1, 1)
     dim = taken.embeddings.shape[1] if taken is not None else _embedding_dim(source)
-    recognizer = None if taken is None else recognizer_of(taken, facts)
+    recognizer = None if taken is None else find_recognizer(taken, facts)
     engine = build(run, dim, seed, settings, facts["precision"], recognizer)
     faces = None if taken is None else data.TrainingFaces(taken, recipe, seed)
     batch = _random_batch(recipe, dim, count, seed) if faces is None else next(data.batches(faces, 0, count, 0, 0, 1))
@@ -94,7 +95,9 @@ def measured(source: Path, recipe: Recipe, seed: int, settings: Settings) -> lis
 def _update(engine: Engine, batch: data.Batch, number: int, seed: int) -> int:
     """One update; answers the bytes that the forward passes kept for the gradients, weights not counted."""
     storages: dict[int, int] = {}
-    weights = {p.untyped_storage().data_ptr() for m in (engine.model, engine.judge) if m for p in m.parameters()}
+    weights = {
+        p.untyped_storage().data_ptr() for m in (engine.model, engine.discriminator) if m for p in m.parameters()
+    }
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
@@ -104,7 +107,7 @@ def _update(engine: Engine, batch: data.Batch, number: int, seed: int) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         learn(engine, [batch], number, seed)
-    for optimizer in filter(None, (engine.optimizer, engine.judge_optimizer)):
+    for optimizer in filter(None, (engine.optimizer, engine.discriminator_optimizer)):
         optimizer.step()
     engine.average.follow(0.5)
     return sum(storages.values())
@@ -116,8 +119,8 @@ def _parameters(engine: Engine) -> list[str]:
         return sum(n for n, grows in sizes if grows), sum(n for n, grows in sizes if not grows)
 
     parts = dict(engine.model.named_children())
-    if engine.judge is not None:
-        parts["discriminator"] = engine.judge
+    if engine.discriminator is not None:
+        parts["discriminator"] = engine.discriminator
     counts = {name: count(part) for name, part in parts.items()}
     rows = [f"  {name}: {grown:,} trained, {frozen:,} frozen" for name, (grown, frozen) in counts.items()]
     grown, frozen = (sum(pair[i] for pair in counts.values()) for i in (0, 1))
@@ -125,11 +128,15 @@ def _parameters(engine: Engine) -> list[str]:
 
 
 def _memory(engine: Engine, activations: int, count: int, batch: int) -> str:
-    modules = [m for m in (engine.model, engine.judge, engine.recognizer, engine.objective) if isinstance(m, nn.Module)]
+    modules = [
+        m for m in (engine.model, engine.discriminator, engine.recognizer, engine.objective) if isinstance(m, nn.Module)
+    ]
     tensors = {id(tensor): tensor for module in modules for tensor in (*module.parameters(), *module.buffers())}
     weights = sum(tensor.nbytes for tensor in tensors.values())
     grown = sum(parameter.nbytes for group in engine.optimizer.param_groups for parameter in group["params"])
-    judged = engine.judge_optimizer.param_groups[0]["params"] if engine.judge_optimizer is not None else []
+    judged = (
+        engine.discriminator_optimizer.param_groups[0]["params"] if engine.discriminator_optimizer is not None else []
+    )
     learned = grown + sum(parameter.nbytes for parameter in judged)
     shares = {
         "weights": weights,

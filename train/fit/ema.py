@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 
-def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+def find_trained(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that training changes, by name: those that require a gradient."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
@@ -18,7 +18,7 @@ class Average:
     """An exponential moving average of the trained parameters of a model; what is frozen is not copied."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.parameters = trained(model)
+        self.parameters = find_trained(model)
         self.values = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
 
     @torch.no_grad()
@@ -33,7 +33,7 @@ class Average:
             value.copy_(tensors[name])
 
     @contextmanager
-    def worn(self) -> Iterator[None]:
+    def swap_in(self) -> Iterator[None]:
         """Inside it the model has the averaged weights, afterwards its own again."""
         own = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self._put(self.values)

@@ -14,23 +14,23 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from manifests.errors import LikenessError
-from train.fit.checkpoints import newest_checkpoint
-from train.fit.distributed import join
-from train.fit.ema import Average, trained
+from train.fit.distributed import join_processes
+from train.fit.ema import Average, find_trained
 from train.fit.objective import Objective, build_discriminator
 from train.fit.settings import Settings
+from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.recognizer import Recognizer, load_recognizer
 from train.models.restorer import Restorer
-from train.recipes import VRE, Recipe, model_config
+from train.recipes import VRE, Recipe, build_model_config
 
 BETAS = (0.9, 0.99)  # of AdamW (ours)
-JUDGE_BETAS = (0.5, 0.99)  # of the discriminator's: less momentum, since what it judges moves (ours)
+DISCRIMINATOR_BETAS = (0.5, 0.99)  # of the discriminator's: less momentum, since what it judges moves (ours)
 WEIGHT_DECAY = 0.01  # of both: torch's own default
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A model in training. `judge` is the discriminator, where the recipe has one."""
+    """A model in training."""
 
     accelerator: Accelerator
     recipe: Recipe  # without the losses that are off
@@ -40,9 +40,9 @@ class Engine:
     stepped: nn.Module  # the same as training calls it: in the run's precision, gradients shared by the processes
     average: Average
     optimizer: torch.optim.Optimizer
-    judge: nn.Module | None
-    judge_stepped: nn.Module | None
-    judge_optimizer: torch.optim.Optimizer | None
+    discriminator: nn.Module | None
+    discriminator_stepped: nn.Module | None
+    discriminator_optimizer: torch.optim.Optimizer | None
     compiled: bool
 
     @property
@@ -63,7 +63,7 @@ def build(
     `recipe` has only losses that are on; `precision` is fp32 or bf16, settled; `recognizer` is its ONNX file and the
     snapshot's facts of it, where a loss needs it. Raises BadInput or ModelUnavailable.
     """
-    join()
+    join_processes()
     AcceleratorState._reset_state()  # a second run in this process may have another precision
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
@@ -71,56 +71,56 @@ def build(
         # without a reference in a whole share of a batch, what reads references gets no gradient
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    device, judges = accelerator.device, None
+    device, network = accelerator.device, None
     if recognizer is not None:
-        judges = load_recognizer(recognizer[0], recognizer[1], recipe.size).to(device)
-    objective = Objective(recipe, recipe.size, judges, settings.weights).to(device)
+        network = load_recognizer(recognizer[0], recognizer[1], recipe.size).to(device)
+    objective = Objective(recipe, recipe.size, network, settings.weights).to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _new_model(recipe, embedding_dim, settings)
-        judge = None
+        discriminator = None
         if recipe.discriminator:
-            judge = build_discriminator(recipe, model.base.discriminator_channels, model.base.prompt_dim)
+            discriminator = build_discriminator(recipe, model.base.discriminator_channels, model.base.prompt_dim)
     model = model.to(device).train()
     optimizer = _adamw(model, recipe, BETAS)
     average = Average(model)
     if settings.compile:
         model.compile()
-    judge_stepped, judge_optimizer = None, None
-    if judge is not None:
-        judge = judge.to(device).train()
-        judge_optimizer = _adamw(judge, recipe, JUDGE_BETAS)
-        judge_stepped = accelerator.prepare_model(judge)
+    discriminator_stepped, discriminator_optimizer = None, None
+    if discriminator is not None:
+        discriminator = discriminator.to(device).train()
+        discriminator_optimizer = _adamw(discriminator, recipe, DISCRIMINATOR_BETAS)
+        discriminator_stepped = accelerator.prepare_model(discriminator)
     return Engine(
         accelerator=accelerator,
         recipe=recipe,
         objective=objective,
-        recognizer=judges,
+        recognizer=network,
         model=model,
         stepped=accelerator.prepare_model(model),
         average=average,
         optimizer=optimizer,
-        judge=judge,
-        judge_stepped=judge_stepped,
-        judge_optimizer=judge_optimizer,
+        discriminator=discriminator,
+        discriminator_stepped=discriminator_stepped,
+        discriminator_optimizer=discriminator_optimizer,
         compiled=settings.compile,
     )
 
 
 def _new_model(recipe: Recipe, embedding_dim: int, settings: Settings) -> Restorer:
-    config = model_config(recipe, embedding_dim, settings.base_model)
+    config = build_model_config(recipe, embedding_dim, settings.base_model)
     if recipe.name == VRE:
         from train.models.prompts.dictionary import Dictionary
 
         return Dictionary(config)  # type: ignore[return-value]  # it is called, saved and averaged as a Restorer is
     model = Restorer(config)
     if settings.vre is not None and model.vre is not None:
-        model.vre.load_dictionary(newest_checkpoint(settings.vre))
+        model.vre.load_dictionary(find_newest_checkpoint(settings.vre))
     return model
 
 
 def _adamw(module: nn.Module, recipe: Recipe, betas: tuple[float, float]) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(trained(module).values(), lr=recipe.rate, betas=betas, weight_decay=WEIGHT_DECAY)
+    return torch.optim.AdamW(find_trained(module).values(), lr=recipe.rate, betas=betas, weight_decay=WEIGHT_DECAY)
 
 
 @contextmanager

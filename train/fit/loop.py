@@ -20,15 +20,23 @@ from manifests.errors import BadInput, LikenessError
 from manifests.runtime.progress import Progress
 from train.data import dataset as data
 from train.data.snapshot import load_snapshot
-from train.fit.checkpoints import checkpoints, load_checkpoint, save_checkpoint, sweep
-from train.fit.distributed import first_alone, gathered, rank, world
-from train.fit.ema import trained
+from train.fit.checkpoints import load_checkpoint, save_checkpoint, sweep_run
+from train.fit.distributed import gathered, get_rank, get_world_size, run_on_first
+from train.fit.ema import find_trained
 from train.fit.engine import Engine, build, compile_failures
 from train.fit.logbook import Logbook
 from train.fit.objective import discriminator_loss, generator_term
-from train.fit.settings import Settings, check_images, claim, computed, recognizer_of, restorer_facts
-from train.models.restorer import Restored
-from train.recipes import Recipe, ema_decay, rate_at
+from train.fit.settings import (
+    Settings,
+    check_images,
+    claim_run,
+    describe_restorer,
+    drop_inactive_losses,
+    find_recognizer,
+)
+from train.models.checkpoint_files import list_checkpoints
+from train.models.io import Restoration
+from train.recipes import Recipe, compute_ema_decay, compute_rate
 
 LOG_EVERY = 320  # images
 CHECKPOINT_EVERY = 3_200  # images: the most that kill -9 can lose
@@ -46,7 +54,7 @@ class Ending:
 
     checkpoint: Path
     images: int
-    why: str  # "complete", "minutes" or the name of the signal
+    reason: str  # "complete", "minutes" or the name of the signal
     images_per_second: float  # of this call, 0 where it had nothing to do
     data_wait: float  # share of the time spent waiting for data
 
@@ -77,16 +85,16 @@ def train(
     check_images(recipe, end)
     if minutes is not None and math.isnan(minutes):
         raise BadInput("--minutes nan: say a number of minutes.")
-    if (notice := data.warping(taken, recipe)) and not rank():
-        say(notice)
-    facts = first_alone(claim, run, taken, recipe, seed, settings, say)
+    if (warning := data.warping(taken, recipe)) and not get_rank():
+        say(warning)
+    facts = run_on_first(claim_run, run, taken, recipe, seed, settings, say)
     dim, precision = taken.embeddings.shape[1], facts["precision"]
-    engine = build(computed(recipe, facts), dim, seed, settings, precision, recognizer_of(taken, facts))
-    first_alone(sweep, run)
-    seen = load_checkpoint(checkpoints(run)[-1], engine) if checkpoints(run) else 0
+    engine = build(drop_inactive_losses(recipe, facts), dim, seed, settings, precision, find_recognizer(taken, facts))
+    run_on_first(sweep_run, run)
+    seen = load_checkpoint(list_checkpoints(run)[-1], engine) if list_checkpoints(run) else 0
     if seen >= end:
-        return Ending(checkpoints(run)[-1], seen, "complete", 0.0, 0.0)
-    if seen and not rank():
+        return Ending(list_checkpoints(run)[-1], seen, "complete", 0.0, 0.0)
+    if seen and not get_rank():
         say(f"Resuming {run} at {seen} images.")
 
     faces = data.TrainingFaces(taken, recipe, seed)
@@ -99,8 +107,8 @@ def train(
     with _logbook(run, seen) as log, _stop_signal() as asked:
         look = partial(_look, engine=engine, watched=watched, began=began)
         if not seen:
-            first_alone(look, log, seen)
-        stream = data.batches(faces, seen, recipe.batch // settings.accumulate, workers, rank(), world())
+            run_on_first(look, log, seen)
+        stream = data.batches(faces, seen, recipe.batch // settings.accumulate, workers, get_rank(), get_world_size())
         started = time.monotonic()
         while not why:
             # load: K differs from image to image; the workers have degraded the target already
@@ -114,11 +122,11 @@ def train(
             _refuse_nan(figures, seen, [taken.face_ids[row] for part in parts for row in part["row"].tolist()])
 
             # update: the discriminator alternates with the model, a step each
-            for optimizer in filter(None, (engine.optimizer, engine.judge_optimizer)):
+            for optimizer in filter(None, (engine.optimizer, engine.discriminator_optimizer)):
                 for group in optimizer.param_groups:
-                    group["lr"] = rate_at(recipe, seen)
+                    group["lr"] = compute_rate(recipe, seen)
                 optimizer.step()
-            engine.average.follow(ema_decay(recipe, seen))
+            engine.average.follow(compute_ema_decay(recipe, seen))
             seen += recipe.batch
 
             # log, keep, and end
@@ -130,7 +138,7 @@ def train(
                 means = {name: total / steps for name, total in sums.items()}
                 pace = {"images_per_second": (seen - since[1]) / spent, "data_wait": (waited - since[2]) / spent}
                 if log is not None:
-                    log.write("train", seen, now - began, {**means, "rate": rate_at(recipe, seen), **pace})
+                    log.write("train", seen, now - began, {**means, "rate": compute_rate(recipe, seen), **pace})
                 sums, since = {}, (now, seen, waited)
             progress("train", min(seen, end), end)
             if seen >= end:
@@ -141,12 +149,12 @@ def train(
                 why = "minutes"
             why = next(filter(None, gathered([why])), "")  # a signal to one process ends them all at the same step
             if why or seen % checkpoint_every < recipe.batch:
-                engine.model.facts = restorer_facts(taken, recipe, seen)
+                engine.model.facts = describe_restorer(taken, recipe, seen)
                 # a kill between the two is forgotten on resume, since the checkpoint comes last
-                first_alone(look, log, seen)
-                kept = first_alone(save_checkpoint, run, seen, engine)
+                run_on_first(look, log, seen)
+                kept = run_on_first(save_checkpoint, run, seen, engine)
         spent = time.monotonic() - started
-    if why != "complete" and not rank():
+    if why != "complete" and not get_rank():
         say(f"Stopped at {seen} of {end} images ({why}): the same command again resumes from {kept.name}.")
     return Ending(kept, seen, why, (seen - first) / spent, waited / spent)
 
@@ -158,34 +166,34 @@ def learn(engine: Engine, parts: list[data.Batch], seen: int, seed: int) -> dict
     `discriminator_gradient` where the recipe has one, and where it warps `no_landmarks`, the share of the inputs
     without, and `not_warped`, the share of the references that stayed as aligned; over the parts and the processes.
     """
-    recipe, judge = engine.recipe, engine.judge
+    recipe, discriminator = engine.recipe, engine.discriminator
     sums: dict[str, torch.Tensor] = {}
-    for optimizer in filter(None, (engine.optimizer, engine.judge_optimizer)):
+    for optimizer in filter(None, (engine.optimizer, engine.discriminator_optimizer)):
         optimizer.zero_grad(set_to_none=True)
     for number, batch in enumerate(parts):
         # what a model or a discriminator draws follows from the seed, the images seen and the process
-        torch.manual_seed(int(make_generator(seed, "train", "step", seen, number, rank()).integers(2**62)))
+        torch.manual_seed(int(make_generator(seed, "train", "step", seen, number, get_rank()).integers(2**62)))
         last = number == len(parts) - 1
 
         with nullcontext() if last else engine.accelerator.no_sync(engine.stepped):
             shown = [batch[name] for name in ("lq", "references", "present", "embeddings", "target")]
             restored = engine.stepped(*shown, **({"step": batch["step"]} if "step" in batch else {}))
             terms = dict(engine.objective(batch, restored))
-            if judge is not None:
-                with _fixed(judge):
-                    terms["gan"] = generator_term(judge, batch, restored)
+            if discriminator is not None:
+                with _fixed(discriminator):
+                    terms["gan"] = generator_term(discriminator, batch, restored)
             loss = sum(
                 (recipe.losses[name] * term for name, term in terms.items()), torch.zeros((), device=engine.device)
             )
             (loss / len(parts)).backward()
         found = {"loss": loss, **terms}
 
-        if engine.judge_stepped is not None:
-            made = Restored(restored.image.detach(), restored.latent.detach(), _detached(restored.prompt))
+        if engine.discriminator_stepped is not None:
+            made = Restoration(restored.image.detach(), restored.latent.detach(), _detached(restored.prompt))
             with torch.no_grad(), engine.accelerator.autocast():
                 truth = engine.model.base.encode(batch["target"]).float()
-            with nullcontext() if last else engine.accelerator.no_sync(engine.judge_stepped):
-                found["discriminator"] = discriminator_loss(engine.judge_stepped, batch, made, truth)
+            with nullcontext() if last else engine.accelerator.no_sync(engine.discriminator_stepped):
+                found["discriminator"] = discriminator_loss(engine.discriminator_stepped, batch, made, truth)
                 (found["discriminator"] / len(parts)).backward()
         if "found" in batch:
             found["no_landmarks"] = 1 - batch["found"].float().mean()
@@ -195,8 +203,8 @@ def learn(engine: Engine, parts: list[data.Batch], seen: int, seed: int) -> dict
             sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
 
     sums["gradient"] = _clipped(engine.optimizer, recipe.clip)
-    if engine.judge_optimizer is not None:
-        sums["discriminator_gradient"] = _clipped(engine.judge_optimizer, recipe.clip)
+    if engine.discriminator_optimizer is not None:
+        sums["discriminator_gradient"] = _clipped(engine.discriminator_optimizer, recipe.clip)
     figures = torch.stack([value.float() for value in sums.values()])
     return dict(zip(sums, engine.accelerator.reduce(figures, "mean").tolist(), strict=True))
 
@@ -208,7 +216,7 @@ def _clipped(optimizer: torch.optim.Optimizer, clip: float) -> torch.Tensor:
 @contextmanager
 def _fixed(module: nn.Module) -> Iterator[None]:
     """Inside it no parameter of the module gets a gradient."""
-    parameters = list(trained(module).values())
+    parameters = list(find_trained(module).values())
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:
@@ -234,7 +242,7 @@ def _refuse_nan(figures: dict[str, float], seen: int, faces: list[str]) -> None:
             f"(faces {', '.join(face[:12] for face in faces)}). The last checkpoint stays."
         )
 
-    first_alone(stop)
+    run_on_first(stop)
 
 
 @torch.no_grad()
@@ -244,7 +252,7 @@ def _look(log: Logbook | None, seen: int, *, engine: Engine, watched: data.Batch
         return
     values: dict[str, list[float]] = {}
     shown: list[torch.Tensor] = []
-    with engine.average.worn(), _judging(engine.model):
+    with engine.average.swap_in(), _judging(engine.model):
         for start in range(0, len(watched["lq"]), engine.recipe.batch):
             chosen = slice(start, start + engine.recipe.batch)
             batch = data.to_device({name: part[chosen] for name, part in watched.items()}, engine.device)
@@ -278,7 +286,7 @@ def _judging(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _logbook(run: Path, seen: int) -> Iterator[Logbook | None]:
     """The run's logbook, which the first process alone keeps."""
-    if rank():
+    if get_rank():
         yield None
         return
     with Logbook(run, seen) as log:

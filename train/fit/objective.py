@@ -31,8 +31,8 @@ from train.losses.identity import identity_loss, reference_identity_loss
 from train.losses.perceptual import Dists, Lpips
 from train.losses.pixel import WINDOW, edge_loss, ms_ssim_exponents, ms_ssim_loss, mse_loss, pixel_loss, sobel_magnitude
 from train.models.discriminator import LatentDiscriminator, PatchDiscriminator
+from train.models.io import Restoration
 from train.models.recognizer import Recognizer
-from train.models.restorer import Restored
 from train.recipes import Recipe
 
 ADVERSARIAL = "gan"
@@ -83,7 +83,7 @@ class Objective(nn.Module):
         self.lpips = Lpips(features) if any(name in self.names for name in THROUGH_LPIPS) else None
         self.dists = Dists(features) if any(name in self.names for name in THROUGH_DISTS) else None
 
-    def forward(self, batch: dict[str, Any], restored: Restored) -> dict[str, torch.Tensor]:
+    def forward(self, batch: dict[str, Any], restored: Restoration) -> dict[str, torch.Tensor]:
         """The unweighted terms, means over the batch, by the names in `recipe.losses` without "gan".
 
         `batch` is train/data/dataset.py's; a loss reads of it what it needs. Gradients reach `restored` alone.
@@ -104,7 +104,7 @@ class Objective(nn.Module):
         target: torch.Tensor,
         embedding: torch.Tensor | None,
         batch: dict[str, Any],
-        restored: Restored,
+        restored: Restoration,
     ) -> torch.Tensor:
         match name:
             case "pixel":
@@ -166,7 +166,7 @@ def build_discriminator(recipe: Recipe, latent_channels: int, prompt_dim: int | 
     raise BadInput(f"There is no discriminator {recipe.discriminator}; say latent, image or nothing.")
 
 
-def generator_term(discriminator: nn.Module, batch: dict[str, Any], restored: Restored) -> torch.Tensor:
+def generator_term(discriminator: nn.Module, batch: dict[str, Any], restored: Restoration) -> torch.Tensor:
     """The loss "gan": the mean over patches of softplus(-logit) of what was restored.
 
     The prompt is shown to the discriminator as a fact: no gradient goes through it, or the prompt would learn to
@@ -177,7 +177,7 @@ def generator_term(discriminator: nn.Module, batch: dict[str, Any], restored: Re
 
 
 def discriminator_loss(
-    discriminator: nn.Module, batch: dict[str, Any], restored: Restored, true_latent: torch.Tensor
+    discriminator: nn.Module, batch: dict[str, Any], restored: Restoration, true_latent: torch.Tensor
 ) -> torch.Tensor:
     """Binary cross entropy of the discriminator's logits, half true faces and half restored, each with its prompt.
 

@@ -15,11 +15,11 @@ from manifests.runtime.files import sha256_file, write_atomically
 from manifests.runtime.json_log import log
 from manifests.runtime.versions import code_version
 from train.data.snapshot import Snapshot
-from train.fit.checkpoints import WEIGHTS, newest_checkpoint
-from train.fit.distributed import world
+from train.fit.distributed import get_world_size
 from train.fit.objective import THROUGH_RECOGNIZER
+from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
 from train.models.steps import check_steps
-from train.recipes import DIFFUSION, TINY, VRE, Recipe, model_config
+from train.recipes import DIFFUSION, TINY, VRE, Recipe, build_model_config
 from train.run_folders import RUN_CONFIG, check_run_folder
 
 PRECISIONS = ("fp32", "bf16")
@@ -49,22 +49,27 @@ class Settings:
     identity: bool = True  # the losses through the dataset's recognizer
 
 
-def settled(recipe: Recipe, snapshot_facts: dict[str, Any], has_onnx: bool, settings: Settings) -> dict[str, Any]:
-    """The facts of a run that its recipe, its settings and its recognizer decide. Raises BadInput as `decided` does."""
+def resolve_with_recognizer(
+    recipe: Recipe, snapshot_facts: dict[str, Any], has_onnx: bool, settings: Settings
+) -> dict[str, Any]:
+    """Returns the facts that recipe, settings and recognizer determine. Raises BadInput as `resolve_settings` does."""
     spec = snapshot_facts["recognizer"]["spec"]
-    return decided(recipe, settings) | {"identity_loss": _identity_loss(recipe, spec, has_onnx, settings.identity)}
+    return resolve_settings(recipe, settings) | {
+        "identity_loss": _identity_loss(recipe, spec, has_onnx, settings.identity)
+    }
 
 
-def decided(recipe: Recipe, settings: Settings) -> dict[str, Any]:
+def resolve_settings(recipe: Recipe, settings: Settings) -> dict[str, Any]:
     """The facts of a run that its recipe and its settings decide, before there is a snapshot.
 
     Raises BadInput where they do not go together, and where the base or the embedder cannot be had.
     """
     if settings.accumulate < 1:
         raise BadInput(f"--accumulate {settings.accumulate}: say 1 or more.")
-    if recipe.batch % (world() * settings.accumulate):
+    if recipe.batch % (get_world_size() * settings.accumulate):
         raise BadInput(
-            f"A batch of {recipe.batch} cannot be shared by {world()} processes in {settings.accumulate} parts each: "
+            f"A batch of {recipe.batch} cannot be shared by {get_world_size()} processes "
+            f"in {settings.accumulate} parts each: "
             f"choose --accumulate so that processes times parts divides {recipe.batch}."
         )
     check_steps(recipe.steps)
@@ -82,7 +87,7 @@ def decided(recipe: Recipe, settings: Settings) -> dict[str, Any]:
         "precision": settings.precision or _usual_precision(),
         "accumulate": settings.accumulate,
         "compile": settings.compile,
-        "processes": world(),
+        "processes": get_world_size(),
     }
 
 
@@ -92,14 +97,14 @@ def check_images(recipe: Recipe, images: int) -> None:
         raise BadInput(f"--images {images} is less than one batch of {recipe.batch}.")
 
 
-def claim(
+def claim_run(
     run: Path, taken: Snapshot, recipe: Recipe, seed: int, settings: Settings, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """RUN/config.json: written on the first start; on every other compared, and answered as it lies there.
 
     Raises BadInput where RUN belongs to something else.
     """
-    facts = settled(recipe, taken.facts, taken.recognizer_onnx is not None, settings) | {
+    facts = resolve_with_recognizer(recipe, taken.facts, taken.recognizer_onnx is not None, settings) | {
         "seed": seed,
         "snapshot": {name: taken.facts[name] for name in ("hash", "manifest", "counts")},
         "recognizer": taken.recognizer,
@@ -118,30 +123,28 @@ def claim(
         if settings.precision is None:  # a run goes on as it began, also on another machine
             facts["precision"] = there.get("precision")
         for name, called in _COMPARED.items():
-            # a run from before these were told has no other
-            own = {"steps": 1, "mild": 0.0, **there["recipe"]} if name == "recipe" else there.get(name)
-            if own != facts[name]:
+            if there.get(name) != facts[name]:
                 raise BadInput(f"{run} belongs to another {called}: give this run another --out.")
         return there
     write_atomically(path, json.dumps(facts, indent=2, sort_keys=True).encode())
     return facts
 
 
-def computed(recipe: Recipe, facts: dict[str, Any]) -> Recipe:
+def drop_inactive_losses(recipe: Recipe, facts: dict[str, Any]) -> Recipe:
     """The recipe without the losses that are off in this run."""
     if facts["identity_loss"]["on"]:
         return recipe
     return replace(recipe, losses={n: w for n, w in recipe.losses.items() if n not in THROUGH_RECOGNIZER})
 
 
-def recognizer_of(taken: Snapshot, facts: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
+def find_recognizer(taken: Snapshot, facts: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
     """The recognizer's ONNX file and facts, where a loss of this run needs it."""
     if not facts["identity_loss"]["on"] or taken.recognizer_onnx is None:
         return None
     return taken.recognizer_onnx, taken.recognizer
 
 
-def restorer_facts(taken: Snapshot, recipe: Recipe, images: int) -> dict[str, Any]:
+def describe_restorer(taken: Snapshot, recipe: Recipe, images: int) -> dict[str, Any]:
     """What is saved beside the weights for whoever restores with them."""
     from curate.faces.align import FFHQ_512
 
@@ -173,7 +176,7 @@ def _base_sha256(recipe: Recipe, base_model: str) -> str:
         return ""
     from train.models.bases.diffusion import base_fingerprint, check_base
 
-    check_base(model_config(recipe, 0, base_model))
+    check_base(build_model_config(recipe, 0, base_model))
     return str(base_fingerprint(base_model))
 
 
@@ -188,7 +191,7 @@ def _dictionary(recipe: Recipe, vre: Path | None) -> dict[str, str] | None:
             f"Recipe {recipe.name} is conditioned by a visual representation embedder: train one first "
             "(`likeness train DATASET --recipe vre`) and name its run with --vre RUN."
         )
-    folder = newest_checkpoint(vre)
+    folder = find_newest_checkpoint(vre)
     try:
         trained_as = json.loads((folder / RUN_CONFIG).read_text(encoding="utf-8")).get("recipe")
     except (OSError, ValueError, AttributeError):

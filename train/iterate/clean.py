@@ -21,12 +21,12 @@ from manifests.ledger.records import CleanedVersion
 from manifests.runtime.files import sha256_bytes, sha256_file, write_atomically
 from manifests.runtime.png_files import encode_png
 from manifests.runtime.progress import Progress
-from train.data.crops import read_crop, read_version
+from train.data.crops import read_cleaned_crop, read_crop
 from train.data.snapshot import Snapshot
 from train.data.tensors import to_image, to_tensor
 from train.evaluation.rows import make_embedder
-from train.fit.checkpoints import WEIGHTS, newest_checkpoint
 from train.iterate.acceptance import Bounds, change, defect, figures, least_identity, refused
+from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
 from train.models.restorer import Restorer
 from train.restore.load import load_restorer, move_to_device, run_model
 from train.restore.reference_photos import References, warp_references
@@ -75,7 +75,7 @@ def clean(
 
     `snapshot` is what the round was trained on, and gives the references.
     """
-    checkpoint = newest_checkpoint(run)
+    checkpoint = find_newest_checkpoint(run)
     by = RoundRestorer(work.iteration, number, str(checkpoint.resolve()), sha256_file(checkpoint / WEIGHTS))
     config = {"checkpoint": by.sha256, "bounds": asdict(work.bounds)}
     with Ledger.open(work.dataset) as ledger:
@@ -113,7 +113,7 @@ def _attempt(
     before = against = figures(original)
     metrics: dict[str, Any] = {"before": asdict(before)}
     if best is not None:
-        against = figures(read_version(work.dataset, best, model.config.size))
+        against = figures(read_cleaned_crop(work.dataset, best, model.config.size))
         metrics["best"] = {"version": best.round, **asdict(against)}
     reason, data = "not_a_number", b""
     if bool(torch.isfinite(restored).all()):

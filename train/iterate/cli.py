@@ -60,7 +60,10 @@ def iterate(
     from train.iterate.iterate import iterate as run
     from train.recipes import TINY
 
-    chosen, folder = replace(chosen_recipe(recipe, base_model, preset, steps), mild=mild), out or dataset / "iterate"
+    chosen, folder = (
+        replace(chosen_recipe(recipe, base_model, preset, steps), mild_share=mild),
+        out or dataset / "iterate",
+    )
     options = IterationOptions(
         chosen,
         chosen.images if images is None else images,

@@ -37,11 +37,12 @@ from manifests.runtime.files import (
 )
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import make_printable
-from train.data.snapshot import Snapshot, planned_targets, take_snapshot
-from train.fit.distributed import world
+from train.data.snapshot import Snapshot
+from train.data.take_snapshot import plan_targets, take_snapshot
+from train.fit.distributed import get_world_size
 from train.fit.loop import train
 from train.fit.objective import check_weights
-from train.fit.settings import Settings, check_images, decided
+from train.fit.settings import Settings, check_images, resolve_settings
 from train.iterate.acceptance import RULE, Bounds
 from train.iterate.clean import STAGE, Work, clean, find_defects
 from train.recipes import VRE, Recipe
@@ -85,7 +86,7 @@ class IterationSummary:
 
 def plan(dataset: Path, recipe: Recipe, bounds: Bounds) -> tuple[int, dict[str, int]]:
     """How many training targets there are, and how many of them would be cleaned, by defect. Raises BadInput."""
-    targets = planned_targets(dataset, recipe.size)
+    targets = plan_targets(dataset, recipe.size)
     with Ledger.open(dataset) as ledger:
         found = find_defects(ledger, targets, bounds)
     return len(targets), dict(Counter(found.values()))
@@ -149,8 +150,8 @@ def _rounds(
         told_to = (options.recipe, options.images, options.seed, None, workers, settings)
         with lock_folder(run):
             ending = train(run, snapshot.folder, *told_to, say=say, progress=named)
-        if ending.why != "complete":
-            return IterationSummary(finished, ending.why)
+        if ending.reason != "complete":
+            return IterationSummary(finished, ending.reason)
         _note_training(dataset, iteration, number, snapshot)
         if number < rounds:
             clean(work, number, run, snapshot, targets, named)
@@ -186,8 +187,10 @@ def check(rounds: int, options: IterationOptions, out: Path) -> None:
     """Raises BadInput for what can be refused before anything is loaded."""
     if rounds < 1:
         raise BadInput(f"--rounds {rounds}: say how many rounds follow the first, 1 or more.")
-    if world() > 1:
-        raise BadInput(f"Iterating is one process's work, and {world()} were launched: start `likeness iterate` alone.")
+    if get_world_size() > 1:
+        raise BadInput(
+            f"Iterating is one process's work, and {get_world_size()} were launched: start `likeness iterate` alone."
+        )
     if options.recipe.name == VRE:
         raise BadInput("Recipe vre trains no restorer, so there is nothing to clean with: name another --recipe.")
     if (file := find_blocking_file(out)) is not None:
@@ -201,7 +204,7 @@ def check(rounds: int, options: IterationOptions, out: Path) -> None:
                 "name another --out."
             )
     check_images(options.recipe, options.images)
-    decided(options.recipe, options.settings)
+    resolve_settings(options.recipe, options.settings)
 
 
 def _models(dataset: Path, spec: str | None) -> FaceModels:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from manifests.errors import BadInput
-from train.backbones import weights_here
+from train.backbones import find_local_file
 
 STATE, SCRIPT = "resnet18_110.pth", "resnet18_110.pt"  # a state dict, and the same network as TorchScript
 SIZE = 128  # pixels
@@ -64,7 +64,7 @@ def prepare_input(image: np.ndarray) -> torch.Tensor:
 
 
 def _file(weights: Path | None) -> Path | None:
-    found = [weights_here(name, weights) for name in (STATE, SCRIPT)]
+    found = [find_local_file(name, weights) for name in (STATE, SCRIPT)]
     return next((path for path in found if path is not None), None)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
 
 from manifests.errors import BadInput
-from train.backbones import weights_here
+from train.backbones import find_local_file
 
 # pytorch-fid and torch-fidelity publish the same tensors under two names
 INCEPTION = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth")
@@ -75,5 +75,5 @@ def load_inception(weights: Path | None) -> nn.Module:
 
 
 def _file(weights: Path | None) -> Path | None:
-    found = [weights_here(name, weights) for name in INCEPTION]
+    found = [find_local_file(name, weights) for name in INCEPTION]
     return next((path for path in found if path is not None), None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from train.backbones import BACKBONES, file_name, weights_here
+from train.backbones import BACKBONES, find_local_file, get_file_name
 from train.losses.perceptual import Dists, Lpips
 
 # metric -> the backbone whose layers it compares
@@ -21,8 +21,8 @@ Compare = Callable[[torch.Tensor, torch.Tensor], list[float]]
 def explain_missing(name: str, weights: Path | None) -> str | None:
     """Why a metric of BACKBONE cannot be computed, in one sentence; None where it can. Nothing is downloaded."""
     backbone = BACKBONE[name]
-    file = file_name(backbone)
-    if weights_here(file, weights) is not None:
+    file = get_file_name(backbone)
+    if find_local_file(file, weights) is not None:
         return None
     return f"{file} is not here: put it (from {BACKBONES[backbone].url}) into a folder and say --weights FOLDER."
 

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import torch
 
 from manifests.errors import BadInput
-from train.backbones import weights_here
+from train.backbones import find_local_file
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
     if importlib.util.find_spec("pyiqa") is None:
         return "pyiqa is not installed: pip install 'likeness[iqa]'."
     needed = WEIGHTS[name]
-    if weights_here(needed.file, weights, needed.cache) is None:
+    if find_local_file(needed.file, weights, needed.cache) is None:
         return f"{needed.file} is not here: put it (from {needed.url}) into a folder and say --weights FOLDER."
     return None
 
@@ -55,7 +55,7 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
 def load_no_reference(name: str, weights: Path | None) -> Score:
     """A metric of WEIGHTS, on the CPU. Raises BadInput where it is missing or its file does not fit."""
     needed = WEIGHTS[name]
-    path = weights_here(needed.file, weights, needed.cache)
+    path = find_local_file(needed.file, weights, needed.cache)
     reason = explain_missing(name, weights)
     if reason is not None or path is None:
         raise BadInput(f"{name} cannot be computed: {reason}")

@@ -35,8 +35,7 @@ class ModelConfig:
     lora_rank: int  # diffusion: of the adapters on the frozen UNet
     embedding_dim: int  # of the recognizer whose embeddings condition the model
     vre: VreConfig
-    # it was trained for, see train/models/steps.py; a checkpoint from before there were several says nothing
-    steps: int = 1
+    steps: int  # that it was trained for, see train/models/steps.py
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> ModelConfig:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 
@@ -34,3 +37,12 @@ class Conditions:
             tokens=chosen(self.tokens),
             token_mask=chosen(self.token_mask),
         )
+
+
+class Restoration(NamedTuple):
+    """What one step gives."""
+
+    image: torch.Tensor  # (B,3,S,S); clamped to 0..1 in eval mode
+    latent: torch.Tensor  # the clean latent that was decoded
+    prompt: torch.Tensor | None  # (B,N,D) what the UNet attended to; None where the recipe has no prompt
+    terms: Mapping[str, torch.Tensor] = MappingProxyType({})  # losses that the model itself computes (recipe vre)

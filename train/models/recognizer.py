@@ -15,7 +15,7 @@ from manifests.errors import ModelUnavailable
 
 
 class Recognizer(nn.Module):
-    """Restored faces -> unit embeddings, frozen and differentiable.
+    """Restoration faces -> unit embeddings, frozen and differentiable.
 
     `facts` are the snapshot's `recognizer`: template (5,2) at `size` pixels, mean and std of the input in 0..255.
     """

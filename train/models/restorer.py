@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import nn
 
 from manifests.errors import BadInput
-from manifests.runtime.files import write_atomically
-from train.fit.checkpoints import CONFIG, WEIGHTS, newest_checkpoint
 from train.models import one_step
 from train.models.bases.tiny import TinyBase
+from train.models.checkpoint_files import CONFIG, WEIGHTS, find_newest_checkpoint, write_model_files
 from train.models.config import ModelConfig
-from train.models.io import Conditions
+from train.models.io import Conditions, Restoration
 from train.models.prompts.honestface import IdentityEmbedder
+from train.models.prompts.vre import Vre
 from train.models.references import MeanEmbedding, ReferenceEncoder
 from train.models.steps import Schedule, renoised
 
@@ -28,17 +27,8 @@ PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # files that can run code wh
 BASE_SHA256 = "base_sha256"  # in config.json: what a base's config files hashed to when the checkpoint was made
 
 
-class Restored(NamedTuple):
-    """What one step gives."""
-
-    image: torch.Tensor  # (B,3,S,S); clamped to 0..1 in eval mode
-    latent: torch.Tensor  # the clean latent that was decoded
-    prompt: torch.Tensor | None  # (B,N,D) what the UNet attended to; None where the recipe has no prompt
-    terms: Mapping[str, torch.Tensor] = MappingProxyType({})  # losses that the model itself computes (recipe vre)
-
-
 class Restorer(nn.Module):
-    """LQ face and any number of references of the same person -> restored face, in one step, or in `take_steps`.
+    """LQ face and any number of references of the same person -> restored face, in one step, or in `set_steps`.
 
     What a recipe does not name in its parts does not exist here. `facts` is what a user of the weights has to know and
     the network does not: `recipe`, `images` seen, `recognizer` (spec, sha256, licence, size, template, mean, std, dim),
@@ -65,8 +55,6 @@ class Restorer(nn.Module):
         self.base = TinyBase(config) if tiny else _diffusion(config)
         self.vre, self.identity = None, None
         if "vre" in parts:
-            from train.models.prompts.vre import Vre
-
             self.vre = Vre(config.vre, self.base.prompt_dim)
         if "identity" in parts:
             self.identity = IdentityEmbedder(config, self.base.prompt_dim)
@@ -80,7 +68,7 @@ class Restorer(nn.Module):
         embeddings: torch.Tensor,
         target: torch.Tensor | None = None,
         step: torch.Tensor | None = None,
-    ) -> Restored:
+    ) -> Restoration:
         """Restore a batch.
 
         lq (B,3,S,S) float32 0..1; references (B,K,3,S,S) float32 0..1 in the same template, warped to the LQ where the
@@ -98,9 +86,9 @@ class Restorer(nn.Module):
             z = self._given(z, conditions, step > 0, timestep)
             clean = one_step.clean_from_noise(z, self.base.predict(z, conditions, timestep), timestep)
         image = self.base.decode(clean, lq).float()
-        return Restored(image if self.training else image.clamp(0, 1), clean, conditions.prompt)
+        return Restoration(image if self.training else image.clamp(0, 1), clean, conditions.prompt)
 
-    def take_steps(self, steps: int) -> None:
+    def set_steps(self, steps: int) -> None:
         """Take so many steps a call from now on. Raises BadInput for more than it was trained for."""
         self.timesteps = self.schedule.visited(steps)
 
@@ -174,7 +162,7 @@ class Restorer(nn.Module):
     def save_pretrained(self, folder: Path) -> None:
         """Write config.json and model.safetensors into `folder`."""
         facts = self.facts if self._base_sha256 is None else {**self.facts, BASE_SHA256: self._base_sha256}
-        write_checkpoint(Path(folder), self.config, facts, self.weights())
+        write_model_files(Path(folder), self.config, facts, self.weights())
 
     @classmethod
     def from_pretrained(cls, folder: Path, base_model: str | None = None) -> Restorer:
@@ -210,15 +198,6 @@ class Restorer(nn.Module):
         return model.eval()
 
 
-def write_checkpoint(
-    folder: Path, config: ModelConfig, facts: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
-) -> None:
-    """The two files of a model: config.json, with `facts` beside the architecture, and model.safetensors."""
-    described = {"model": asdict(config), **facts}
-    write_atomically(folder / CONFIG, json.dumps(described, indent=2, sort_keys=True).encode())
-    write_atomically(folder / WEIGHTS, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
-
-
 def _found(config: ModelConfig) -> tuple[ModelConfig, str]:
     """The config with its base where any working directory finds it, and what the base's config files hash to."""
     from train.models.bases.diffusion import base_fingerprint
@@ -240,7 +219,7 @@ def _checkpoint_folder(folder: Path) -> Path:
         why = refused if folder.suffix in PICKLED else "a checkpoint is a folder"
         raise BadInput(f"{folder} is a file ({why}): name a folder that `likeness train --out` made.")
     try:
-        return newest_checkpoint(folder)
+        return find_newest_checkpoint(folder)
     except BadInput:
         pickled = [path.name for path in sorted(folder.glob("*")) if path.suffix in PICKLED]
         if not pickled:

@@ -26,7 +26,7 @@ def load_restorer(checkpoint: str | Path, base_model: str | None = None, steps: 
     check_steps(steps)
     model = _load(str(checkpoint), base_model)
     if steps > 1:
-        model.take_steps(steps)
+        model.set_steps(steps)
     return model
 
 

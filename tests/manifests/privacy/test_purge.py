@@ -321,7 +321,8 @@ def test_who_was_trained_on_stays_there_when_the_frozen_set_goes(own):
 def test_runs_and_benchmarks_forget_too_and_their_checkpoints_are_named(tmp_path):
     """Crops, references and embeddings of a snapshot, in place; sheets, pages, results by face; a whole benchmark."""
     from tests.doubles import train as train_doubles
-    from train.data.snapshot import load_snapshot, take_snapshot
+    from train.data.snapshot import load_snapshot
+    from train.data.take_snapshot import take_snapshot
 
     recognizer = train_doubles.recognizer_onnx(tmp_path / "recognizer.onnx")
     dataset = train_doubles.dataset(tmp_path / "dataset", recognizer)
@@ -413,7 +414,7 @@ def test_a_person_of_real_photos_is_gone_from_every_byte(likeness, shared_data, 
     doubles.curated(photos, dataset, faces=faces)
     for split in ("train", "test"):
         make_set(dataset, "codeformer", split, 0, 64, workers=1)
-    from train.data.snapshot import take_snapshot
+    from train.data.take_snapshot import take_snapshot
 
     taken = take_snapshot(dataset, dataset / "run" / "snapshot", 64)
     build_report(dataset)

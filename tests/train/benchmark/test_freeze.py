@@ -381,7 +381,7 @@ def test_evaluate_measures_a_benchmark_as_it_measures_the_dataset(
 ) -> None:
     model = Copying()
     monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
-    monkeypatch.setattr(train.evaluation.evaluate, "newest_checkpoint", lambda run: run / "checkpoint-00000016")
+    monkeypatch.setattr(train.evaluation.evaluate, "find_newest_checkpoint", lambda run: run / "checkpoint-00000016")
     monkeypatch.setattr("train.restore.load.load_faces", doubles.models)
     freeze(made, tmp_path / "bench", references=2, with_pictures=True, with_embeddings=True)
     bare = freeze(made, tmp_path / "bare", references=2).folder

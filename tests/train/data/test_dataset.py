@@ -27,7 +27,7 @@ from train.restore.reference_photos import References, warp_references
 
 # everything that a recipe can ask of the data, at once
 EVERYTHING: Recipe = replace(
-    SMALL, parts=(*SMALL.parts, "warped"), losses={**SMALL.losses, "cycle": 1.0}, wrong=0.4, augment="each"
+    SMALL, parts=(*SMALL.parts, "warped"), losses={**SMALL.losses, "cycle": 1.0}, wrong_share=0.4, augment="each"
 )
 
 
@@ -38,7 +38,7 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
 
 @pytest.fixture(autouse=True)
 def detector(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Snapshot, "finder", lambda _: finder())
+    monkeypatch.setattr(Snapshot, "load_finder", lambda _: finder())
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -103,7 +103,7 @@ def test_theta_makes_the_input_again(taken: Snapshot) -> None:
 
 
 def test_references_are_warped_to_the_landmarks_of_the_input_as_restoring_does(taken: Snapshot) -> None:
-    recipe = replace(EVERYTHING, augment="flip", wrong=0.0)
+    recipe = replace(EVERYTHING, augment="flip", wrong_share=0.0)
     noise = np.random.default_rng(0).uniform(-1, 1, taken.landmarks.shape).astype(np.float32)
     taken = replace(taken, landmarks=taken.landmarks + noise)  # faces of the doubles are all alike
     faces, plain = TrainingFaces(taken, recipe, 0), TrainingFaces(taken, replace(recipe, parts=SMALL.parts), 0)
@@ -151,7 +151,7 @@ def test_what_finds_the_landmarks_is_said_or_its_absence_is_refused(
     def missing(_: Snapshot) -> FaceDetector:
         raise FaceModelError("dlib is not installed: pip install 'likeness[offline]'.")
 
-    monkeypatch.setattr(Snapshot, "finder", missing)
+    monkeypatch.setattr(Snapshot, "load_finder", missing)
     assert warping(taken, SMALL) == ""
     with pytest.raises(BadInput, match=r"small warps references to landmarks .* double, cannot be loaded: dlib is not"):
         warping(taken, EVERYTHING)
@@ -170,7 +170,7 @@ def test_each_reference_is_augmented_on_its_own_and_the_target_is_not(taken: Sna
 
 
 def test_a_reference_is_augmented_before_it_is_warped_by_landmarks_that_went_along(taken: Snapshot) -> None:
-    recipe = replace(EVERYTHING, wrong=0.0)
+    recipe = replace(EVERYTHING, wrong_share=0.0)
     faces, still = TrainingFaces(taken, recipe, 0), TrainingFaces(taken, replace(recipe, parts=()), 0)
     warped = 0
     for index in range(24):
@@ -212,7 +212,7 @@ def test_a_detector_of_real_faces_finds_the_same_in_every_worker(
 ) -> None:
     monkeypatch.undo()  # the detector of the snapshot itself
     real = real_snapshot(tmp_path, shared_data, people=3, photos=4, size=128)
-    recipe = replace(EVERYTHING, size=128, reference_counts=(2,), wrong=0.0)
+    recipe = replace(EVERYTHING, size=128, reference_counts=(2,), wrong_share=0.0)
     assert real.detector_onnx is not None and warping(real, recipe) == ""
     faces = TrainingFaces(real, recipe, 0)
     runs = [[next(stream) for _ in range(3)] for stream in (batches(faces, 0, 4, workers) for workers in (0, 1, 2))]

@@ -11,10 +11,11 @@ from manifests.ledger.ledger import Ledger
 from tests.doubles.train import SMALL, dataset, face_of, models_of, recognizer_onnx, snapshot
 from train.data.dataset import TrainingFaces
 from train.data.sampling import MILD, Sample, draw_sample, draw_theta, drawn_mildly
-from train.data.snapshot import Snapshot, take_snapshot
+from train.data.snapshot import Snapshot
+from train.data.take_snapshot import take_snapshot
 from train.recipes import Recipe
 
-OFTEN_WRONG: Recipe = replace(SMALL, wrong=0.4, augment="each")
+OFTEN_WRONG: Recipe = replace(SMALL, wrong_share=0.4, augment="each")
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def test_wrong_references_are_of_one_other_person_of_the_split_and_as_often_as_t
 def test_the_number_of_references_does_not_tell_right_from_wrong() -> None:
     # a person of two photos never has more than one right reference, so never more than one wrong one; whoever has
     # five shows four wrong ones of the other who has
-    taken, always = album(2, 5, 5), replace(SMALL, wrong=1.0)
+    taken, always = album(2, 5, 5), replace(SMALL, wrong_share=1.0)
     for sample, right in zip(drawn(taken, always, 400), drawn(taken, SMALL, 400), strict=True):
         assert sample.target == right.target and len(sample.references) == len(right.references)
         assert sample.right == (not sample.references)
@@ -140,7 +141,7 @@ def test_each_reference_has_a_seed_of_its_own_where_it_is_augmented(taken: Snaps
 
 
 def test_a_share_of_the_images_is_degraded_mildly_where_a_recipe_says_so(taken: Snapshot) -> None:
-    half = replace(SMALL, mild=0.5)
+    half = replace(SMALL, mild_share=0.5)
     mild = [drawn_mildly(half, 0, epoch, face) for epoch in range(100) for face in taken.face_ids]
     assert 0.45 < sum(mild) / len(mild) < 0.55
     assert not any(drawn_mildly(SMALL, 0, epoch, face) for epoch in range(9) for face in taken.face_ids)

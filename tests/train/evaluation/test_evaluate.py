@@ -43,7 +43,8 @@ from train.evaluation.html_page import render_page
 from train.evaluation.systems import list_counterfactual_differences
 from train.evaluation.text_tables import render_latex, render_markdown
 from train.metrics import fid
-from train.models.restorer import Restored, Restorer
+from train.models.io import Restoration
+from train.models.restorer import Restorer
 
 INPUT = "LQ input"
 CROWD = f"codeformer-train-{SIZE}-s0"
@@ -73,7 +74,7 @@ def crowd(made: Path) -> Path:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model = Copying()
     monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
-    monkeypatch.setattr(train.evaluation.evaluate, "newest_checkpoint", lambda run: run / "checkpoint-00000016")
+    monkeypatch.setattr(train.evaluation.evaluate, "find_newest_checkpoint", lambda run: run / "checkpoint-00000016")
     monkeypatch.setattr("train.restore.load.load_faces", doubles.models)
     monkeypatch.setattr(train.evaluation.evaluate, "load_faces", doubles.models)
     return tmp_path
@@ -358,7 +359,7 @@ def test_a_folder_alone_is_measured_by_the_datasets_own_recognizer(made: Path, r
 
 def test_a_restorer_that_gives_no_numbers_is_counted(made: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Restorer.from_pretrained(run)
-    broken = Restored(torch.full((1, 3, SIZE, SIZE), torch.nan), torch.zeros(1), None)
+    broken = Restoration(torch.full((1, 3, SIZE, SIZE), torch.nan), torch.zeros(1), None)
     monkeypatch.setattr(model, "forward", lambda *_: broken)
     rows = {row["key"]: row for row in evaluate(run, made, options=TWO)["rows"]}
     assert rows["2"]["unmeasured"] == rows["2"]["images"] and rows["2"]["psnr"] is None

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from manifests.errors import BadInput, LikenessError
-from tests.doubles.train import DIM, JUDGED, SMALL, small
-from train.fit.checkpoints import checkpoints, load_checkpoint, newest_checkpoint, save_checkpoint
+from tests.doubles.train import ADVERSARIAL, DIM, SMALL, small
+from train.fit.checkpoints import load_checkpoint, save_checkpoint
 from train.fit.engine import Engine, build
 from train.fit.settings import Settings
+from train.models.checkpoint_files import find_newest_checkpoint, list_checkpoints
 from train.models.restorer import Restorer
 from train.recipes import Recipe
 
@@ -23,10 +24,10 @@ def blind(recipe: Recipe) -> Recipe:
     return replace(recipe, losses={name: weight for name, weight in recipe.losses.items() if name != "identity"})
 
 
-def engine(recipe: Recipe = JUDGED, seed: int = 0) -> Engine:
+def engine(recipe: Recipe = ADVERSARIAL, seed: int = 0) -> Engine:
     """A model in training that has taken one step on noise, without the dataset's recognizer."""
     made = build(blind(recipe), DIM, seed, Settings(), "fp32", None)
-    for module, optimizer in ((made.model, made.optimizer), (made.judge, made.judge_optimizer)):
+    for module, optimizer in ((made.model, made.optimizer), (made.discriminator, made.discriminator_optimizer)):
         if module is not None and optimizer is not None:
             for parameter in module.parameters():
                 parameter.grad = torch.randn_like(parameter)
@@ -36,14 +37,14 @@ def engine(recipe: Recipe = JUDGED, seed: int = 0) -> Engine:
 
 
 def everything(of: Engine) -> list[torch.Tensor]:
-    assert of.judge is not None and of.judge_optimizer is not None
+    assert of.discriminator is not None and of.discriminator_optimizer is not None
     moments = [
         state[kind]
-        for optimizer in (of.optimizer, of.judge_optimizer)
+        for optimizer in (of.optimizer, of.discriminator_optimizer)
         for _, state in sorted(optimizer.state_dict()["state"].items())
         for kind in ("step", "exp_avg", "exp_avg_sq")
     ]
-    return [*of.model.parameters(), *of.average.values.values(), *of.judge.parameters(), *moments]
+    return [*of.model.parameters(), *of.average.values.values(), *of.discriminator.parameters(), *moments]
 
 
 def test_model_average_discriminator_and_moments_come_back_bit_for_bit(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_model_average_discriminator_and_moments_come_back_bit_for_bit(tmp_path:
     save_checkpoint(tmp_path, 8, first)
     # what is saved for sampling is the average, and the model in training is left as it was
     assert all(torch.equal(a, b) for a, b in zip(before, everything(first), strict=True))
-    assert load_checkpoint(newest_checkpoint(tmp_path), second) == 8
+    assert load_checkpoint(find_newest_checkpoint(tmp_path), second) == 8
     assert all(torch.equal(a, b) for a, b in zip(before, everything(second), strict=True))
     sampled = dict(Restorer.from_pretrained(tmp_path).named_parameters())
     assert all(torch.equal(sampled[name], value) for name, value in first.average.values.items())
@@ -77,7 +78,7 @@ def test_what_is_frozen_is_neither_averaged_nor_saved_for_training(tmp_path: Pat
     made.optimizer.param_groups[0]["params"] = [p for p in made.model.parameters() if p.requires_grad]
     save_checkpoint(tmp_path, 8, made)
     assert frozen not in made.average.values
-    assert frozen not in load_file(newest_checkpoint(tmp_path) / "training" / "weights.safetensors")
+    assert frozen not in load_file(find_newest_checkpoint(tmp_path) / "training" / "weights.safetensors")
 
 
 @pytest.mark.parametrize("full", ["save_file", "write", "mkdir"])
@@ -95,25 +96,26 @@ def test_a_disk_that_fills_leaves_the_last_checkpoint(
             disk.setattr(Path, "mkdir", fails)
         else:
             disk.setattr(
-                "train.fit.checkpoints.save_file" if full == "save_file" else "train.models.restorer.save", fails
+                "train.fit.checkpoints.save_file" if full == "save_file" else "train.models.checkpoint_files.save",
+                fails,
             )
         with pytest.raises(LikenessError, match=r"cannot be written \(No space left on device\): the last whole"):
             save_checkpoint(tmp_path, 16, made)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-00000008"]
-    assert load_checkpoint(newest_checkpoint(tmp_path), made) == 8
+    assert load_checkpoint(find_newest_checkpoint(tmp_path), made) == 8
 
 
 def test_three_checkpoints_stay(tmp_path: Path) -> None:
     made = engine(SMALL)
     for images in (8, 16, 24, 32):
         save_checkpoint(tmp_path, images, made)
-    assert [path.name for path in checkpoints(tmp_path)] == [f"checkpoint-{n:08d}" for n in (16, 24, 32)]
+    assert [path.name for path in list_checkpoints(tmp_path)] == [f"checkpoint-{n:08d}" for n in (16, 24, 32)]
 
 
 def test_a_checkpoint_of_another_recipe_a_broken_one_and_a_pickle_are_refused(tmp_path: Path) -> None:
     made = engine()
     folder = save_checkpoint(tmp_path, 8, made)
-    with pytest.raises(BadInput, match="is a checkpoint of recipe judged, not of small"):
+    with pytest.raises(BadInput, match="is a checkpoint of recipe adversarial, not of small"):
         load_checkpoint(folder, engine(SMALL))
 
     weights, state = folder / "training" / "weights.safetensors", folder / "training" / "state.json"
@@ -128,6 +130,6 @@ def test_a_checkpoint_of_another_recipe_a_broken_one_and_a_pickle_are_refused(tm
         with pytest.raises(BadInput, match="cannot be resumed from"):
             load_checkpoint(folder, made)
     weights.write_bytes(whole)
-    state.write_text(json.dumps({"recipe": "judged"}))
+    state.write_text(json.dumps({"recipe": "adversarial"}))
     with pytest.raises(BadInput, match="cannot be resumed from"):
         load_checkpoint(folder, made)

@@ -46,7 +46,7 @@ def test_what_cannot_be_trained_on_is_a_sentence(tmp_path: Path, likeness: Run) 
 def test_a_base_or_an_embedder_that_cannot_be_had_is_said_before_a_snapshot_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train.data.snapshot.take_snapshot", lambda *_, **__: pytest.fail("it was taken"))
+    monkeypatch.setattr("train.data.take_snapshot.take_snapshot", lambda *_, **__: pytest.fail("it was taken"))
     nine = write_mini_sd(tmp_path / "nine", {"in_channels": 9})
     for name, settings, said in (
         ("refine", Settings(base_model=str(nine)), "takes 9 channels and gives 4"),

@@ -10,7 +10,7 @@ from tests.doubles.stable_diffusion import write_mini_sd
 from tests.doubles.train import dataset, finder, recognizer_onnx, small, snapshot
 from tests.doubles.weights import random_vgg16
 from train.data.snapshot import Snapshot
-from train.fit.dry_run import measured
+from train.fit.dry_run import measure_training
 from train.fit.settings import Settings
 from train.recipes import DIFFUSION
 
@@ -20,13 +20,13 @@ def test_a_recipe_that_warps_and_closes_the_cycle_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_a_snapshot: bool
 ) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr(Snapshot, "finder", lambda _: finder())
+    monkeypatch.setattr(Snapshot, "load_finder", lambda _: finder())
     if of_a_snapshot:
         source = snapshot(tmp_path).folder
     else:
         source = dataset(tmp_path / "dataset", recognizer_onnx(tmp_path / "recognizer.onnx"))
     settings = Settings(weights=random_vgg16(tmp_path / "weights"))
-    told = measured(source, small("refine"), 0, settings)
+    told = measure_training(source, small("refine"), 0, settings)
     assert any(sentence.startswith("Speed: ") for sentence in told)
     assert of_a_snapshot == any("landmarks are found by double" in sentence for sentence in told)
 
@@ -35,7 +35,7 @@ def test_a_recipe_on_a_diffusion_model_is_measured_by_one_image_on_a_cpu(tmp_pat
     torch.set_num_threads(1)
     recipe = small("instant", DIFFUSION)
     settings = Settings(base_model=str(write_mini_sd(tmp_path / "sd")), weights=random_vgg16(tmp_path / "weights"))
-    told = measured(snapshot(tmp_path, size=recipe.size).folder, recipe, 0, settings)
+    told = measure_training(snapshot(tmp_path, size=recipe.size).folder, recipe, 0, settings)
     (parameters,) = (sentence for sentence in told if sentence.startswith("Parameters: "))
     trained, frozen = (int(number.replace(",", "")) for number in re.findall(r"[\d,]+(?= trained| frozen)", parameters))
     assert trained and frozen

@@ -17,17 +17,18 @@ from safetensors.torch import load_file
 import train.fit.engine
 import train.fit.loop
 from manifests.errors import BadInput, LikenessError
-from tests.doubles.train import JUDGED, SMALL, finder, snapshot
+from tests.doubles.train import ADVERSARIAL, SMALL, finder, snapshot
 from tests.places import REPOSITORY
 from train.data.dataset import TrainingFaces
 from train.data.snapshot import Snapshot
-from train.fit.checkpoints import checkpoints, newest_checkpoint
 from train.fit.loop import Diverged, Ending
 from train.fit.loop import train as run_training
 from train.fit.objective import Objective
 from train.fit.settings import Settings
-from train.models.restorer import Restored, Restorer
-from train.recipes import Recipe, ema_decay, find_recipe, model_config, rate_at
+from train.models.checkpoint_files import find_newest_checkpoint, list_checkpoints
+from train.models.io import Restoration
+from train.models.restorer import Restorer
+from train.recipes import Recipe, build_model_config, compute_ema_decay, compute_rate, find_recipe
 
 WEIGHTS = "training/weights.safetensors"
 
@@ -47,7 +48,7 @@ def run(where: Path, taken: Snapshot, images: int = 24, recipe: Recipe = SMALL, 
 
 
 def same_weights(a: Path, b: Path) -> bool:
-    a, b = newest_checkpoint(a), newest_checkpoint(b)
+    a, b = find_newest_checkpoint(a), find_newest_checkpoint(b)
     names = [sorted(path.relative_to(c) for path in c.rglob("*.safetensors")) for c in (a, b)]
     if names[0] != names[1]:
         return False
@@ -66,9 +67,9 @@ def lines(where: Path, kind: str) -> list[dict[str, float]]:
 def test_a_run_leaves_what_the_design_says(tmp_path: Path, taken: Snapshot) -> None:
     shown: list[tuple[str, int, int]] = []
     ending = run(tmp_path, taken, progress=lambda *bar: shown.append(bar))
-    assert ending.checkpoint == tmp_path / "checkpoint-00000024" and ending.why == "complete"
+    assert ending.checkpoint == tmp_path / "checkpoint-00000024" and ending.reason == "complete"
     assert shown[-1] == ("train", 24, 24)
-    assert [path.name for path in checkpoints(tmp_path)] == [f"checkpoint-{n:08d}" for n in (8, 16, 24)]
+    assert [path.name for path in list_checkpoints(tmp_path)] == [f"checkpoint-{n:08d}" for n in (8, 16, 24)]
     assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [f"{n:08d}.png" for n in (0, 8, 16, 24)]
     assert list(tmp_path.glob("events.out.tfevents.*")) and not list(tmp_path.glob(".*"))
     facts = json.loads((tmp_path / "config.json").read_text())
@@ -87,7 +88,7 @@ def test_it_learns(tmp_path: Path, taken: Snapshot) -> None:
     assert last["psnr_restored"] > first["psnr_lq"] + 0.5
 
 
-@pytest.mark.parametrize("recipe", [SMALL, JUDGED], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", [SMALL, ADVERSARIAL], ids=lambda recipe: recipe.name)
 def test_interrupted_and_uninterrupted_runs_end_in_the_same_weights(
     tmp_path: Path, taken: Snapshot, recipe: Recipe
 ) -> None:
@@ -96,7 +97,7 @@ def test_interrupted_and_uninterrupted_runs_end_in_the_same_weights(
     run(tmp_path / "parts", taken, recipe=recipe, workers=1)
     assert same_weights(tmp_path / "whole", tmp_path / "parts")
     again = run(tmp_path / "parts", taken, recipe=recipe)
-    assert again.images_per_second == 0 and again.why == "complete"
+    assert again.images_per_second == 0 and again.reason == "complete"
 
 
 def test_a_signal_ends_it_with_a_checkpoint(tmp_path: Path, taken: Snapshot) -> None:
@@ -108,7 +109,7 @@ def test_a_signal_ends_it_with_a_checkpoint(tmp_path: Path, taken: Snapshot) -> 
 
     before = signal.getsignal(signal.SIGTERM)
     ending = run(tmp_path / "run", taken, progress=interrupt, say=told.append)
-    assert (ending.images, ending.why) == (12, "SIGTERM") and "resumes from checkpoint-00000012" in told[-1]
+    assert (ending.images, ending.reason) == (12, "SIGTERM") and "resumes from checkpoint-00000012" in told[-1]
     assert signal.getsignal(signal.SIGTERM) == before
     run(tmp_path / "run", taken)
     run(tmp_path / "whole", taken)
@@ -117,7 +118,7 @@ def test_a_signal_ends_it_with_a_checkpoint(tmp_path: Path, taken: Snapshot) -> 
 
 def test_minutes_end_it_with_a_checkpoint(tmp_path: Path, taken: Snapshot) -> None:
     ending = run(tmp_path, taken, minutes=0.0)
-    assert (ending.images, ending.why, ending.checkpoint.name) == (4, "minutes", "checkpoint-00000004")
+    assert (ending.images, ending.reason, ending.checkpoint.name) == (4, "minutes", "checkpoint-00000004")
 
 
 @pytest.mark.slow
@@ -142,7 +143,7 @@ def test_killed_stopped_and_resumed_it_ends_in_the_weights_of_an_unbroken_run(tm
     assert signalled(signal.SIGTERM, "checkpoint-00000120") == 0
     assert not (broken / "checkpoint-00000400").exists()
     subprocess.run(command, env=environment, check=True, capture_output=True)
-    run(tmp_path / "whole", taken, 400, JUDGED, checkpoint_every=40)
+    run(tmp_path / "whole", taken, 400, ADVERSARIAL, checkpoint_every=40)
     assert same_weights(broken, tmp_path / "whole")
     regular = [line["images"] for line in lines(broken, "val") if line["images"] % 40 == 0]
     assert regular == list(range(0, 401, 40))
@@ -169,7 +170,7 @@ def test_a_loss_that_is_no_number_stops_it_and_the_last_checkpoint_stays(
 ) -> None:
     honest, calls = Objective.__call__, []
 
-    def breaks(self: Objective, batch: dict, restored: Restored) -> dict[str, torch.Tensor]:  # type: ignore[type-arg]
+    def breaks(self: Objective, batch: dict, restored: Restoration) -> dict[str, torch.Tensor]:  # type: ignore[type-arg]
         calls.append(1)
         terms = honest(self, batch, restored)
         return {n: term * float("nan") if len(calls) == 4 and n == "edge" else term for n, term in terms.items()}
@@ -178,7 +179,7 @@ def test_a_loss_that_is_no_number_stops_it_and_the_last_checkpoint_stays(
     with pytest.raises(Diverged, match=r"after 12 images: edge, gradient of the next batch .*faces 0") as stopped:
         run(tmp_path, taken)
     assert "pixel" not in str(stopped.value)
-    assert newest_checkpoint(tmp_path).name == "checkpoint-00000008"
+    assert find_newest_checkpoint(tmp_path).name == "checkpoint-00000008"
 
 
 @pytest.mark.parametrize(
@@ -191,8 +192,8 @@ def test_a_discriminator_that_is_no_number_stops_it_too(
     honest = getattr(train.fit.loop, name)
     monkeypatch.setattr(train.fit.loop, name, lambda *told: honest(*told) * float("nan"))
     with pytest.raises(Diverged, match=f"after 0 images: {said} of the next batch is not a number"):
-        run(tmp_path, taken, recipe=JUDGED)
-    assert not checkpoints(tmp_path)
+        run(tmp_path, taken, recipe=ADVERSARIAL)
+    assert not list_checkpoints(tmp_path)
 
 
 @pytest.mark.parametrize("full", ["old lines", "grid", "new lines"])
@@ -210,7 +211,7 @@ def test_a_disk_that_fills_under_the_log_is_a_sentence_and_the_last_checkpoint_s
     monkeypatch.setattr(f"train.fit.logbook.{where}", fails)
     with pytest.raises(LikenessError, match=r"log in .* cannot be written \(No space left on device\): the last whole"):
         run(tmp_path, taken, 16)
-    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-00000008"]
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-00000008"]
 
 
 def test_without_an_onnx_file_the_identity_loss_is_off_and_says_so(tmp_path: Path) -> None:
@@ -236,8 +237,8 @@ def test_every_trainable_parameter_learns_and_the_recognizer_does_not(
     monkeypatch.setattr(train.fit.engine, "load_recognizer", watched)
     run(tmp_path, taken, 40)
     torch.manual_seed(0)
-    before = Restorer(model_config(SMALL, 16)).state_dict()
-    after = load_file(newest_checkpoint(tmp_path) / WEIGHTS)
+    before = Restorer(build_model_config(SMALL, 16)).state_dict()
+    after = load_file(find_newest_checkpoint(tmp_path) / WEIGHTS)
     assert [name for name in before if torch.equal(before[name], after[name])] == []
     recognizer, frozen = kept[0]
     for name, parameter in recognizer.named_parameters():
@@ -245,17 +246,17 @@ def test_every_trainable_parameter_learns_and_the_recognizer_does_not(
 
 
 def test_a_discriminator_learns_in_turn_and_is_logged(tmp_path: Path, taken: Snapshot) -> None:
-    run(tmp_path, taken, 324, JUDGED, checkpoint_every=400)
+    run(tmp_path, taken, 324, ADVERSARIAL, checkpoint_every=400)
     first = lines(tmp_path, "train")[0]
     assert {"loss", "pixel", "gan", "discriminator", "gradient", "discriminator_gradient"} <= first.keys()
-    judge = load_file(newest_checkpoint(tmp_path) / "training/discriminator.safetensors")
-    moments = load_file(newest_checkpoint(tmp_path) / "training/discriminator-optimizer.safetensors")
-    assert {key.split("|")[0] for key in moments} <= judge.keys()
+    weights = load_file(find_newest_checkpoint(tmp_path) / "training/discriminator.safetensors")
+    moments = load_file(find_newest_checkpoint(tmp_path) / "training/discriminator-optimizer.safetensors")
+    assert {key.split("|")[0] for key in moments} <= weights.keys()
     assert any(value.any() for key, value in moments.items() if key.endswith("exp_avg"))
 
 
 def test_what_could_not_be_warped_is_logged(tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Snapshot, "finder", lambda _: finder())
+    monkeypatch.setattr(Snapshot, "load_finder", lambda _: finder())
     monkeypatch.setattr(train.fit.loop, "LOG_EVERY", 8)
     recipe, said = replace(SMALL, parts=(*SMALL.parts, "warped")), list[str]()
     run(tmp_path, taken, 8, recipe, say=said.append)
@@ -274,7 +275,7 @@ def test_what_could_not_be_warped_is_logged(tmp_path: Path, taken: Snapshot, mon
 def test_a_batch_in_two_parts_trains_as_one_does(tmp_path: Path, taken: Snapshot) -> None:
     run(tmp_path / "one", taken)
     run(tmp_path / "two", taken, settings=Settings(accumulate=2))
-    one, two = (load_file(newest_checkpoint(tmp_path / name) / WEIGHTS) for name in ("one", "two"))
+    one, two = (load_file(find_newest_checkpoint(tmp_path / name) / WEIGHTS) for name in ("one", "two"))
     for name, weight in one.items():
         assert torch.allclose(weight, two[name], rtol=1e-3, atol=1e-4), name
 
@@ -309,7 +310,7 @@ def test_bf16_trains_and_a_resumed_run_keeps_it(tmp_path: Path, taken: Snapshot)
     run(tmp_path, taken, 8, settings=Settings(precision="bf16"))
     run(tmp_path, taken, 16)  # without a word it goes on in the precision that it began with
     assert json.loads((tmp_path / "config.json").read_text())["precision"] == "bf16"
-    assert {value.dtype for value in load_file(newest_checkpoint(tmp_path) / WEIGHTS).values()} == {torch.float32}
+    assert {value.dtype for value in load_file(find_newest_checkpoint(tmp_path) / WEIGHTS).values()} == {torch.float32}
 
 
 def test_a_model_that_cannot_be_compiled_is_a_sentence(
@@ -338,28 +339,28 @@ def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both(tmp_path:
     done = subprocess.run(command(tmp_path / "two", 40), env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "two" / "config.json").read_text())["processes"] == 2
-    run(tmp_path / "one", taken, 40, JUDGED, checkpoint_every=40)
-    one, two = (load_file(newest_checkpoint(tmp_path / name) / WEIGHTS) for name in ("one", "two"))
+    run(tmp_path / "one", taken, 40, ADVERSARIAL, checkpoint_every=40)
+    one, two = (load_file(find_newest_checkpoint(tmp_path / name) / WEIGHTS) for name in ("one", "two"))
     for name, weight in one.items():
         assert torch.allclose(weight, two[name], rtol=1e-3, atol=1e-4), name
     assert [line["images"] for line in lines(tmp_path / "two", "val")] == [0, 40]  # the first process alone writes
 
     process = subprocess.Popen(command(tmp_path / "stopped", 4000), env=environment, start_new_session=True)
     until = time.monotonic() + 300
-    while not checkpoints(tmp_path / "stopped") and time.monotonic() < until:
+    while not list_checkpoints(tmp_path / "stopped") and time.monotonic() < until:
         time.sleep(0.05)
     trainers = [child for child in psutil.Process(process.pid).children(recursive=True) if "RANK" in child.environ()]
     trainers[1].send_signal(signal.SIGTERM)
     assert process.wait(300) == 0
-    newest = newest_checkpoint(tmp_path / "stopped")
+    newest = find_newest_checkpoint(tmp_path / "stopped")
     assert json.loads((newest / "training" / "state.json").read_text())["images"] < 4000
     assert not list((tmp_path / "stopped").glob(".checkpoint*"))
 
 
 def test_schedules_follow_images_and_nothing_else() -> None:
     tiny = find_recipe("tiny")
-    assert rate_at(tiny, 0) == pytest.approx(tiny.rate * tiny.batch / tiny.warmup)
-    assert rate_at(tiny, tiny.warmup) == rate_at(tiny, tiny.decay_from) == tiny.rate
-    assert rate_at(tiny, 4 * tiny.decay_from) == pytest.approx(tiny.rate / 2)
-    assert ema_decay(tiny, 10**9) ** (tiny.ema / tiny.batch) == pytest.approx(0.5)
-    assert ema_decay(tiny, 0) < 1e-3
+    assert compute_rate(tiny, 0) == pytest.approx(tiny.rate * tiny.batch / tiny.warmup)
+    assert compute_rate(tiny, tiny.warmup) == compute_rate(tiny, tiny.decay_from) == tiny.rate
+    assert compute_rate(tiny, 4 * tiny.decay_from) == pytest.approx(tiny.rate / 2)
+    assert compute_ema_decay(tiny, 10**9) ** (tiny.ema / tiny.batch) == pytest.approx(0.5)
+    assert compute_ema_decay(tiny, 0) < 1e-3

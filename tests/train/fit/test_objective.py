@@ -25,7 +25,7 @@ from train.fit.objective import (
 from train.losses.identity import identity_loss, reference_identity_loss
 from train.losses.pixel import sobel_magnitude
 from train.models.discriminator import LatentDiscriminator, PatchDiscriminator
-from train.models.restorer import Restored
+from train.models.io import Restoration
 from train.recipes import RECIPES, TINY, Recipe, find_recipe
 
 SIZE, BATCH, SLOTS, DIM = 32, 4, 3, 8
@@ -78,9 +78,9 @@ def batch_of(seed: int = 0) -> dict[str, Any]:
     }
 
 
-def restored_of(seed: int = 1, prompt: int | None = 16, **terms: torch.Tensor) -> Restored:
+def restored_of(seed: int = 1, prompt: int | None = 16, **terms: torch.Tensor) -> Restoration:
     draw = torch.Generator().manual_seed(seed)
-    return Restored(
+    return Restoration(
         torch.rand(BATCH, 3, SIZE, SIZE, generator=draw).requires_grad_(),
         torch.randn(BATCH, 48, 8, 8, generator=draw).requires_grad_(),
         None if prompt is None else torch.randn(BATCH, 5, prompt, generator=draw).requires_grad_(),
@@ -88,10 +88,10 @@ def restored_of(seed: int = 1, prompt: int | None = 16, **terms: torch.Tensor) -
     )
 
 
-def taken(batch: dict[str, Any], restored: Restored, order: list[int]) -> tuple[dict[str, Any], Restored]:
+def taken(batch: dict[str, Any], restored: Restoration, order: list[int]) -> tuple[dict[str, Any], Restoration]:
     """Some samples of a batch."""
     picked = {k: [v[i] for i in order] if isinstance(v, list) else v[order] for k, v in batch.items()}
-    return picked, Restored(restored.image[order], restored.latent[order], None)
+    return picked, Restoration(restored.image[order], restored.latent[order], None)
 
 
 # --- the terms ---
@@ -259,76 +259,90 @@ def test_each_recipe_has_the_discriminator_it_names() -> None:
 @pytest.mark.parametrize("prompt_dim", [None, 1024])
 def test_a_latent_discriminator_takes_any_latent(channels: int, side: int, prompt_dim: int | None) -> None:
     parts = ("vre",) if prompt_dim else ()
-    judge = build_discriminator(recipe_of(discriminator="latent", parts=parts), channels, prompt_dim)
+    discriminator = build_discriminator(recipe_of(discriminator="latent", parts=parts), channels, prompt_dim)
     prompt = torch.randn(2, 77, prompt_dim) if prompt_dim else None
-    assert judge is not None
-    assert judge(torch.zeros(2, 3, 8, 8), torch.randn(2, channels, side, side), prompt).shape == (
+    assert discriminator is not None
+    assert discriminator(torch.zeros(2, 3, 8, 8), torch.randn(2, channels, side, side), prompt).shape == (
         2, 1, side // 4, side // 4,
     )  # fmt: skip
 
 
-def test_a_recipe_without_a_prompt_has_a_judge_without_one() -> None:
-    judge = build_discriminator(recipe_of(discriminator="latent", parts=()), 48, 16)
-    assert judge is not None and generator_term(judge, batch_of(), restored_of(prompt=None)).isfinite()
+def test_a_recipe_without_a_prompt_has_a_discriminator_without_one() -> None:
+    discriminator = build_discriminator(recipe_of(discriminator="latent", parts=()), 48, 16)
+    assert discriminator is not None and generator_term(discriminator, batch_of(), restored_of(prompt=None)).isfinite()
 
 
-def judge_of(kind: str) -> nn.Module:
+def discriminator_of(kind: str) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        judge = build_discriminator(recipe_of(discriminator=kind, parts=("vre",)), 48, 16)
-    assert judge is not None
-    return judge.eval()  # which leaves the weights' norms as they are, so that two calls agree
+        discriminator = build_discriminator(recipe_of(discriminator=kind, parts=("vre",)), 48, 16)
+    assert discriminator is not None
+    return discriminator.eval()  # which leaves the weights' norms as they are, so that two calls agree
 
 
 @pytest.mark.parametrize("kind", ["latent", "image"])
 def test_the_two_sides_of_the_adversary_by_hand(kind: str) -> None:
-    judge, batch, restored, truth = judge_of(kind), batch_of(), restored_of(), torch.randn(BATCH, 48, 8, 8)
-    made = judge(restored.image, restored.latent, restored.prompt).detach().double().numpy()
-    true = judge(batch["target"], truth, restored.prompt).detach().double().numpy()
-    assert generator_term(judge, batch, restored).item() == pytest.approx(np.log1p(np.exp(-made)).mean(), rel=1e-5)
+    discriminator, batch, restored, truth = (
+        discriminator_of(kind),
+        batch_of(),
+        restored_of(),
+        torch.randn(BATCH, 48, 8, 8),
+    )
+    made = discriminator(restored.image, restored.latent, restored.prompt).detach().double().numpy()
+    true = discriminator(batch["target"], truth, restored.prompt).detach().double().numpy()
+    assert generator_term(discriminator, batch, restored).item() == pytest.approx(
+        np.log1p(np.exp(-made)).mean(), rel=1e-5
+    )
     by_hand = (np.log1p(np.exp(-true)).mean() + np.log1p(np.exp(made)).mean()) / 2
-    assert discriminator_loss(judge, batch, restored, truth).item() == pytest.approx(by_hand, rel=1e-5)
+    assert discriminator_loss(discriminator, batch, restored, truth).item() == pytest.approx(by_hand, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["latent", "image"])
 def test_each_side_teaches_itself_alone(kind: str) -> None:
-    judge, batch, restored, truth = judge_of(kind), batch_of(), restored_of(), torch.randn(BATCH, 48, 8, 8)
+    discriminator, batch, restored, truth = (
+        discriminator_of(kind),
+        batch_of(),
+        restored_of(),
+        torch.randn(BATCH, 48, 8, 8),
+    )
     truth.requires_grad_()
-    discriminator_loss(judge, batch, restored, truth).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in judge.parameters())
+    discriminator_loss(discriminator, batch, restored, truth).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in discriminator.parameters())
     assert all(part.grad is None for part in (restored.image, restored.latent, restored.prompt, truth))  # type: ignore[union-attr]
-    generator_term(judge, batch, restored).backward()
-    judged, ignored = (restored.latent, restored.image) if kind == "latent" else (restored.image, restored.latent)
-    assert judged.grad is not None and judged.grad.abs().sum() > 0 and ignored.grad is None
+    generator_term(discriminator, batch, restored).backward()
+    scored, ignored = (restored.latent, restored.image) if kind == "latent" else (restored.image, restored.latent)
+    assert scored.grad is not None and scored.grad.abs().sum() > 0 and ignored.grad is None
     assert restored.prompt is not None and restored.prompt.grad is None
 
 
-def test_the_judge_reads_the_prompt_in_any_order() -> None:
-    judge, restored = judge_of("latent"), restored_of()
+def test_the_discriminator_reads_the_prompt_in_any_order() -> None:
+    discriminator, restored = discriminator_of("latent"), restored_of()
     assert restored.prompt is not None
-    logits = judge(restored.image, restored.latent, restored.prompt)
-    torch.testing.assert_close(judge(restored.image, restored.latent, restored.prompt.flip(1)), logits)
-    assert not torch.allclose(judge(restored.image, restored.latent, restored.prompt.flip(0)), logits)
+    logits = discriminator(restored.image, restored.latent, restored.prompt)
+    torch.testing.assert_close(discriminator(restored.image, restored.latent, restored.prompt.flip(1)), logits)
+    assert not torch.allclose(discriminator(restored.image, restored.latent, restored.prompt.flip(0)), logits)
 
 
 @pytest.mark.parametrize("kind", ["latent", "image"])
 def test_no_image_depends_on_its_batch(kind: str) -> None:
-    judge, restored = judge_of(kind), restored_of()
+    discriminator, restored = discriminator_of(kind), restored_of()
     assert restored.prompt is not None
-    whole = judge(restored.image, restored.latent, restored.prompt)
-    torch.testing.assert_close(judge(restored.image[1:2], restored.latent[1:2], restored.prompt[1:2]), whole[1:2])
+    whole = discriminator(restored.image, restored.latent, restored.prompt)
+    torch.testing.assert_close(
+        discriminator(restored.image[1:2], restored.latent[1:2], restored.prompt[1:2]), whole[1:2]
+    )
 
 
 @pytest.mark.parametrize("kind", ["latent", "image"])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_a_judge_learns_to_tell_true_from_restored(kind: str, autocast: bool) -> None:
-    judge, batch, restored = judge_of(kind).train(), batch_of(), restored_of()
+def test_a_discriminator_learns_to_tell_true_from_restored(kind: str, autocast: bool) -> None:
+    discriminator, batch, restored = discriminator_of(kind).train(), batch_of(), restored_of()
     batch["target"] = batch["target"] * 0.3  # what it can tell by
     truth = 0.3 * torch.randn(BATCH, 48, 8, 8, generator=torch.Generator().manual_seed(2))
-    optimizer, told = torch.optim.Adam(judge.parameters(), 1e-3), []
+    optimizer, told = torch.optim.Adam(discriminator.parameters(), 1e-3), []
     for _ in range(12):
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            loss = discriminator_loss(judge, batch, restored, truth)
+            loss = discriminator_loss(discriminator, batch, restored, truth)
         assert loss.dtype == torch.float32
         optimizer.zero_grad()
         loss.backward()
@@ -338,13 +352,13 @@ def test_a_judge_learns_to_tell_true_from_restored(kind: str, autocast: bool) ->
 
 
 def test_whether_prompt_and_latent_agree_can_be_learned() -> None:
-    """Every latent and every prompt is as often true as false: by one alone no judge comes below ln 2."""
-    judge, draw = judge_of("latent").train(), torch.Generator().manual_seed(4)
+    """Every latent and every prompt is as often true as false: by one alone no discriminator comes below ln 2."""
+    discriminator, draw = discriminator_of("latent").train(), torch.Generator().manual_seed(4)
     kinds, words = torch.randn(2, 48, 1, 1, generator=draw), torch.randn(2, 5, 16, generator=draw)
     latents, prompts = kinds[[0, 1, 1, 0]].expand(-1, -1, 8, 8), words[[0, 1, 0, 1]]
-    optimizer, picture = torch.optim.Adam(judge.parameters(), 1e-3), torch.zeros(4, 3, 8, 8)
+    optimizer, picture = torch.optim.Adam(discriminator.parameters(), 1e-3), torch.zeros(4, 3, 8, 8)
     for _ in range(40):
-        true, made = judge(picture, latents, prompts).chunk(2)
+        true, made = discriminator(picture, latents, prompts).chunk(2)
         loss = (F.softplus(-true).mean() + F.softplus(made).mean()) / 2
         optimizer.zero_grad()
         loss.backward()

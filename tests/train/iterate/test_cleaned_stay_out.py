@@ -23,7 +23,8 @@ from tests.doubles import curate as doubles
 from tests.doubles.iterate import RED
 from train.benchmark.freeze import freeze
 from train.benchmark.leaks import find_dataset_leaks
-from train.data.snapshot import Snapshot, take_snapshot
+from train.data.snapshot import Snapshot
+from train.data.take_snapshot import take_snapshot
 from train.evaluation.cases import read_frozen_set
 
 SIZE = 32

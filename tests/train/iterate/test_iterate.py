@@ -28,9 +28,9 @@ from tests.doubles.iterate import BOUNDS, OPTIONS, run, sharpened, soft_dataset
 from tests.doubles.train import SMALL, models_of, recognizer_onnx
 from tests.places import REPOSITORY
 from train.data.snapshot import load_snapshot
-from train.fit.checkpoints import newest_checkpoint
 from train.fit.settings import Settings
 from train.iterate.iterate import IterationSummary, plan
+from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.restorer import Restorer
 from train.recipes import find_recipe
 
@@ -86,7 +86,7 @@ def test_a_round_trains_on_what_the_round_before_cleaned(
 
     attempts, trained = rows_of(made[0])
     assert [row.face_id for row in attempts] == SOFT and {row.status for row in attempts} == {"ok"}
-    checkpoint = newest_checkpoint(out / "round-0")
+    checkpoint = find_newest_checkpoint(out / "round-0")
     snapshot = load_snapshot(out / "round-1" / "snapshot")
     first = load_snapshot(out / "round-0" / "snapshot")
     for row in attempts:
@@ -196,7 +196,7 @@ def test_killed_at_any_moment_and_resumed_the_ledger_and_the_files_are_the_same(
     def ended(made: Path, out: Path) -> tuple[object, ...]:
         attempts, trained = rows_of(made)
         snapshots = [load_snapshot(out / f"round-{n}/snapshot").hash for n in (0, 1)]
-        weights = [sha256_file(newest_checkpoint(out / f"round-{n}") / "model.safetensors") for n in (0, 1)]
+        weights = [sha256_file(find_newest_checkpoint(out / f"round-{n}") / "model.safetensors") for n in (0, 1)]
         return (
             [replace(row, checkpoint="") for row in attempts],
             trained,
@@ -307,8 +307,8 @@ def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Pat
         run(*made, out, options=replace(OPTIONS, bounds=replace(BOUNDS, soft=0.3)))
     with lock_folder(out), pytest.raises(FolderBusy, match="Another process is writing into"):
         run(*made, out)
-    with pytest.raises(BadInput, match=r"was begun with another recipe \(mild, steps\)"):
-        run(*made, out, options=replace(OPTIONS, recipe=replace(SMALL, mild=0.5, steps=2)))
+    with pytest.raises(BadInput, match=r"was begun with another recipe \(mild_share, steps\)"):
+        run(*made, out, options=replace(OPTIONS, recipe=replace(SMALL, mild_share=0.5, steps=2)))
     with pytest.raises(BadInput, match="was begun with another images"):
         run(*made, out, options=replace(OPTIONS, images=12))
     other = soft_dataset(tmp_path / "other", people=3)

@@ -20,7 +20,7 @@ from manifests.errors import BadInput
 from manifests.runtime.images import decode
 from tests.doubles.train import models_of, picture
 from tests.doubles.weights import random_alexnet, random_resnet18_110, random_vgg16
-from train.backbones import file_name
+from train.backbones import get_file_name
 from train.metrics.landmarks import find_5_points
 from train.metrics.measure import build_measure, explain_missing
 from train.metrics.registry import METRICS
@@ -108,7 +108,7 @@ def test_with_weights_every_picture_metric_is_there(weights: Path) -> None:
 
 
 def test_a_file_that_does_not_fit_is_a_reason_too(tmp_path: Path) -> None:
-    (tmp_path / file_name("vgg16")).write_text("not found")
+    (tmp_path / get_file_name("vgg16")).write_text("not found")
     (tmp_path / "resnet18_110.pth").write_text("not found")
     measure, reasons = build_measure(["psnr", "lpips", "dists", "deg_published"], judge(), tmp_path)
     assert set(reasons) == {"lpips", "dists", "deg_published"} and "does not hold" in reasons["lpips"]

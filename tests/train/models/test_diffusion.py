@@ -17,7 +17,7 @@ from tests.doubles.train import DIM, small
 from train.models.bases.diffusion import TOKENS, base_fingerprint
 from train.models.config import ModelConfig
 from train.models.restorer import Restorer
-from train.recipes import DIFFUSION, PARTS, RECIPES, model_config
+from train.recipes import DIFFUSION, PARTS, RECIPES, build_model_config
 
 SIZE = 64
 RESTORING = [name for name in RECIPES if name != "vre"]
@@ -36,7 +36,7 @@ def no_gradients(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def config_of(recipe: str, folder: Path, parts: tuple[str, ...] | None = None) -> ModelConfig:
     told = small(recipe, DIFFUSION)
-    return model_config(told if parts is None else replace(told, parts=parts), DIM, str(folder))
+    return build_model_config(told if parts is None else replace(told, parts=parts), DIM, str(folder))
 
 
 def awake(config: ModelConfig, recipe: str = "x") -> Restorer:

@@ -22,13 +22,13 @@ from manifests.errors import BadInput, ModelUnavailable
 from tests.doubles.train import DIM, SMALL, picture, recognizer_onnx
 from train.models.bases import latent
 from train.models.config import ModelConfig, VreConfig
-from train.models.io import Conditions
+from train.models.io import Conditions, Restoration
 from train.models.one_step import clean_from_noise, noise_of_correction, signal_share
 from train.models.prompts.honestface import GRID, TOKENS
 from train.models.recognizer import Recognizer, load_recognizer
 from train.models.references import pool
-from train.models.restorer import Restored, Restorer
-from train.recipes import RECIPES, TINY, find_recipe, model_config
+from train.models.restorer import Restorer
+from train.recipes import RECIPES, TINY, build_model_config, find_recipe
 
 FACTS = {"size": 112, "template": ARCFACE_112.tolist(), "mean": 127.5, "std": 127.5}
 RESTORING = [name for name in RECIPES if name != "vre"]
@@ -81,11 +81,11 @@ def base_fingerprint(folder: str) -> str:
 
 @pytest.fixture(autouse=True)
 def doubles(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, members in (("vre", (Vre,)), ("diffusion", (DiffusionBase, base_fingerprint))):
-        module = ModuleType(f"train.models.{name}")
-        for member in members:
-            setattr(module, member.__name__, member)
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("train.models.restorer.Vre", Vre)
+    module = ModuleType("train.models.bases.diffusion")  # imported only when a diffusion model is built
+    for member in (DiffusionBase, base_fingerprint):
+        setattr(module, member.__name__, member)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +103,7 @@ def config_of(recipe: str = "tiny") -> ModelConfig:
         refine_channels=SMALL.refine_channels,
         vre=VRE,
     )
-    return model_config(small, DIM)
+    return build_model_config(small, DIM)
 
 
 def awake(recipe: str = "tiny", seed: int = 0) -> Restorer:
@@ -247,7 +247,7 @@ def test_a_part_that_a_recipe_does_not_name_does_not_exist() -> None:
 
 
 def test_recipe_tiny_is_the_network_whose_quality_was_measured() -> None:
-    model = Restorer(model_config(find_recipe("tiny"), 512))
+    model = Restorer(build_model_config(find_recipe("tiny"), 512))
     assert sum(parameter.numel() for parameter in model.parameters()) == 4_674_691
 
     def before(name: str) -> str:
@@ -261,8 +261,9 @@ def test_recipe_tiny_is_the_network_whose_quality_was_measured() -> None:
 
 def test_tiny_never_waits_for_peft_or_transformers() -> None:
     code = (
-        "import sys; from train.models.restorer import Restorer; from train.recipes import find_recipe, model_config; "
-        "Restorer(model_config(find_recipe('tiny'), 16)); assert not {'peft', 'transformers'} & set(sys.modules)"
+        "import sys; from train.models.restorer import Restorer; from train.recipes import find_recipe, "
+        "build_model_config; "
+        "Restorer(build_model_config(find_recipe('tiny'), 16)); assert not {'peft', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
 
@@ -386,7 +387,7 @@ def test_a_base_that_moved_is_asked_for_and_another_one_is_refused(
 
 def test_what_a_step_gives_has_no_losses_of_its_own() -> None:
     assert dict(awake()(*inputs(1)).terms) == {}
-    assert dict(Restored(torch.zeros(1), torch.zeros(1), None).terms) == {}
+    assert dict(Restoration(torch.zeros(1), torch.zeros(1), None).terms) == {}
 
 
 @pytest.mark.parametrize("size", [128, 512])

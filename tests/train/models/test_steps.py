@@ -1,6 +1,6 @@
 """Several steps: where they go, that one step is what it was, and that a run of them is as reproducible as any."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +14,12 @@ from tests.doubles.train import SMALL, snapshot
 from train.data.dataset import TrainingFaces, batches
 from train.data.sampling import draw_sample
 from train.data.snapshot import Snapshot
-from train.fit.checkpoints import newest_checkpoint
 from train.fit.loop import train
 from train.models import one_step
-from train.models.config import ModelConfig
+from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.restorer import Restorer
 from train.models.steps import MOST_STEPS, Schedule, renoised
-from train.recipes import model_config
+from train.recipes import build_model_config
 from train.restore.load import load_restorer
 
 SEVERAL = replace(SMALL, name="several", steps=4)
@@ -43,7 +42,7 @@ def shown(model: Restorer, count: int = 3) -> tuple[torch.Tensor, ...]:
 def stirred(recipe=SEVERAL) -> Restorer:  # type: ignore[no-untyped-def]
     """A restorer with weights that do something: a new one returns its input, whatever the step."""
     torch.manual_seed(0)
-    model = Restorer(model_config(recipe, 16)).eval()
+    model = Restorer(build_model_config(recipe, 16)).eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.05 * torch.randn_like(weight))
@@ -81,12 +80,12 @@ def test_steps_refine_with_every_condition_and_the_same_answer_in_any_batch() ->
     seen = shown(model)
     with torch.no_grad():
         one = model(*seen).image
-        model.take_steps(4)
+        model.set_steps(4)
         four = model(*seen).image
         alone = torch.cat([model(*(part[i : i + 1] for part in seen)).image for i in range(3)])
         assert not torch.equal(one, four)
         assert torch.equal(four, model(*seen).image) and torch.allclose(four, alone, atol=1e-5)
-        model.take_steps(1)
+        model.set_steps(1)
         assert torch.equal(one, model(*seen).image)
 
         # the references reach the later steps, too: what a step is given being the same, they change its answer
@@ -98,7 +97,7 @@ def test_steps_refine_with_every_condition_and_the_same_answer_in_any_batch() ->
             or predict(z, conditions, timestep)
         )
         nobody = model.condition(faces, references, torch.zeros_like(present), embeddings)
-        model.take_steps(4)
+        model.set_steps(4)
         model(*seen)
     assert [timestep for timestep, _ in asked] == [399, 299, 200, 100]
     assert all(float(change.abs().max()) > 1e-4 for _, change in asked)
@@ -117,7 +116,7 @@ def test_the_model_knows_the_timestep_it_is_asked_at() -> None:
 
 
 def test_a_restorer_of_one_step_has_no_weights_for_several() -> None:
-    one, several = (set(Restorer(model_config(recipe, 16)).state_dict()) for recipe in (SMALL, SEVERAL))
+    one, several = (set(Restorer(build_model_config(recipe, 16)).state_dict()) for recipe in (SMALL, SEVERAL))
     assert one < several and all("time" in name for name in several - one)
 
 
@@ -125,13 +124,13 @@ def test_a_step_in_training_is_the_step_of_a_restoration() -> None:
     model = stirred()
     seen = shown(model)
     with torch.no_grad():
-        model.take_steps(4)
+        model.set_steps(4)
         latents = []
         # the second of four steps, as a restoration in four steps gets there
         model.timesteps = model.schedule.timesteps[:2]
         latents.append(model(*seen).latent)
         latents.append(model(*seen, None, torch.tensor([1, 1, 1])).latent)
-        model.take_steps(1)
+        model.set_steps(1)
         first = model(*seen).latent
         mixed = model(*seen, None, torch.tensor([0, 1, 0])).latent
     assert torch.allclose(latents[0], latents[1], atol=1e-4)
@@ -183,7 +182,7 @@ def test_interrupted_and_uninterrupted_runs_of_several_steps_end_in_the_same_wei
     for name, ends in (("whole", (24,)), ("parts", (12, 24))):
         for images in ends:
             train(tmp_path / name, taken.folder, SEVERAL, images, workers=int(name == "parts"), say=lambda _: None)
-    files = [newest_checkpoint(tmp_path / name) for name in ("whole", "parts")]
+    files = [find_newest_checkpoint(tmp_path / name) for name in ("whole", "parts")]
     for name in ("model.safetensors", "training/weights.safetensors", "training/optimizer.safetensors"):
         one, other = (load_file(folder / name) for folder in files)
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
@@ -197,23 +196,9 @@ def test_interrupted_and_uninterrupted_runs_of_several_steps_end_in_the_same_wei
         train(tmp_path / "whole", taken.folder, SMALL, 32, workers=0)
 
 
-def test_checkpoints_and_runs_from_before_there_were_several_steps_go_on(tmp_path: Path, taken: Snapshot) -> None:
-    import json
-
-    train(tmp_path, taken.folder, SMALL, 8, workers=0, say=lambda _: None)
-    for path in (tmp_path / "config.json", newest_checkpoint(tmp_path) / "config.json"):
-        facts = json.loads(path.read_text())
-        if "seed" in facts:
-            del facts["recipe"]["steps"], facts["recipe"]["mild"]
-        else:
-            del facts["model"]["steps"]
-        path.write_text(json.dumps(facts))
-    assert Restorer.from_pretrained(tmp_path).config.steps == 1
+def test_a_restorer_of_one_step_refuses_two() -> None:
     with pytest.raises(BadInput, match="trained for one step, not for 2"):
-        load_restorer(tmp_path, steps=2)
-    assert train(tmp_path, taken.folder, SMALL, 12, workers=0, say=lambda _: None).images == 12
-    described = asdict(model_config(SMALL, 16))
-    assert ModelConfig.from_json({name: value for name, value in described.items() if name != "steps"}).steps == 1
+        Restorer(build_model_config(SMALL, 16)).set_steps(2)
 
 
 @pytest.mark.parametrize("steps", [0, 9])

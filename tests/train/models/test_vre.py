@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 
 from manifests.errors import BadInput
 from train.models.config import ModelConfig, VreConfig
+from train.models.io import Restoration
 from train.models.prompts.dictionary import IDLE, Dictionary, association, restart
 from train.models.prompts.vq import BETA, VQ, Quantizer
 from train.models.prompts.vre import Vre, distinct
-from train.models.restorer import Restored
-from train.recipes import DIFFUSION, TINY, find_recipe, model_config
+from train.recipes import DIFFUSION, TINY, build_model_config, find_recipe
 
 MINI = VreConfig(size=32, channels=8, multipliers=(1, 2), codes=16, dim=8, tokens=4)
 PUBLISHED = find_recipe("osdface", DIFFUSION).vre
@@ -30,7 +30,7 @@ def seeded() -> Iterator[None]:
 
 
 def config_of(vre: VreConfig = MINI) -> ModelConfig:
-    return model_config(replace(find_recipe("vre", TINY), size=vre.size, vre=vre), embedding_dim=16)
+    return build_model_config(replace(find_recipe("vre", TINY), size=vre.size, vre=vre), embedding_dim=16)
 
 
 def shown(count: int = 2, size: int = 32) -> tuple[torch.Tensor, ...]:
@@ -243,7 +243,7 @@ def test_the_terms_by_hand() -> None:
         check_terms(model, lq, target, model(lq, *nobody, target))
 
 
-def check_terms(model: Dictionary, lq: torch.Tensor, target: torch.Tensor, restored: Restored) -> None:
+def check_terms(model: Dictionary, lq: torch.Tensor, target: torch.Tensor, restored: Restoration) -> None:
     assert set(restored.terms) == set(find_recipe("vre", TINY).losses)
     error = codebook = 0.0
     vectors = []
@@ -343,7 +343,7 @@ def test_restoring_reads_the_hq_codebook_through_the_hq_decoder() -> None:
         code, _ = model.hq.quantize.nearest(model.lq.encode(small * 2 - 1))
         rows = model.hq.quantize.embedding(code).transpose(1, 2).reshape(2, MINI.dim, 16, 16)
         image = torch.nn.functional.interpolate((model.hq.decode(rows) + 1) / 2, size=(40, 40), mode="bilinear")
-    assert isinstance(restored, Restored) and restored.prompt is None and not restored.terms
+    assert isinstance(restored, Restoration) and restored.prompt is None and not restored.terms
     assert torch.allclose(restored.latent, rows, atol=1e-6)
     assert torch.allclose(restored.image, image.clamp(0, 1), atol=1e-5)
 

@@ -33,7 +33,8 @@ from tests.doubles import curate as doubles
 from tests.doubles.misbehaviour import ODD, reads_oddly
 from tests.doubles.restorers import SIZE, Marking
 from train.data.tensors import to_image, to_tensor
-from train.models.restorer import Restored, Restorer
+from train.models.io import Restoration
+from train.models.restorer import Restorer
 from train.restore.contact_sheet import ContactSheet, render_sheet
 from train.restore.load import load_restorer, run_model
 from train.restore.log import LOG
@@ -459,10 +460,10 @@ def test_a_restorer_is_called_on_its_own_device_and_answers_on_the_cpu() -> None
             super().__init__()
             self.weight = torch.nn.Parameter(torch.ones(1, device="meta"))
 
-        def forward(self, *told: torch.Tensor) -> Restored:
+        def forward(self, *told: torch.Tensor) -> Restoration:
             assert {part.device.type for part in told} == {"meta"}
             assert [len(part) for part in told] == [2] * 4
-            return Restored(torch.full((2, 3, SIZE, SIZE), 0.25), told[0], None)
+            return Restoration(torch.full((2, 3, SIZE, SIZE), 0.25), told[0], None)
 
     known = References(torch.rand(3, 3, SIZE, SIZE), torch.rand(3, 4))
     model: Restorer = Elsewhere()  # type: ignore[assignment]

@@ -10,23 +10,20 @@ without them 12 of 256 codes stayed in use on base tiny after 600 images, which 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from manifests.errors import BadInput
-from train.fit.checkpoints import CONFIG, WEIGHTS, newest_checkpoint
-from train.models.config import ModelConfig, VreConfig
+from train.models.checkpoint_files import write_model_files
+from train.models.config import ModelConfig
+from train.models.io import Restoration
 from train.models.prompts.vq import VQ, Quantizer
-from train.models.restorer import Restored, write_checkpoint
+from train.models.prompts.vre import RECIPE, read_dictionary, unreadable
 from train.recipes import find_recipe
 
-RECIPE = "vre"
 ALONE = 50 / 60  # share of the recipe's images before the association: of HQ's epochs
 TEMPERATURE = 0.07  # of the association: where DAEFR's learned one starts
 IDLE = 320  # images without being chosen after which a code starts anew (ours)
@@ -59,7 +56,7 @@ class Dictionary(nn.Module):
         present: torch.Tensor,
         embeddings: torch.Tensor,
         target: torch.Tensor | None = None,
-    ) -> Restored:
+    ) -> Restoration:
         """lq and target (B,3,S,S) in 0..1; references, present and embeddings are not looked at.
 
         With a target: `terms` has reconstruction (mean absolute error, HQ plus LQ), codebook (likewise summed) and
@@ -90,7 +87,7 @@ class Dictionary(nn.Module):
 
     def save_pretrained(self, folder: Path) -> None:
         """Write config.json and model.safetensors into `folder`."""
-        write_checkpoint(Path(folder), self.config, self.facts, self.state_dict())
+        write_model_files(Path(folder), self.config, self.facts, self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Dictionary:
@@ -98,12 +95,12 @@ class Dictionary(nn.Module):
 
         Raises BadInput, with a sentence, for what holds no dictionary or a broken one.
         """
-        config, facts, tensors = _read(Path(folder))
+        config, facts, tensors = read_dictionary(Path(folder))
         model = cls(config, facts)
         try:
             model.load_state_dict(tensors)
         except RuntimeError as error:
-            raise _broken(folder, error) from error
+            raise unreadable(folder, error) from error
         return model.eval()
 
     def _sized(self, image: torch.Tensor) -> torch.Tensor:
@@ -112,9 +109,9 @@ class Dictionary(nn.Module):
 
     def _answer(
         self, quantised: torch.Tensor, decoded: torch.Tensor, like: torch.Tensor, terms: dict[str, torch.Tensor]
-    ) -> Restored:
+    ) -> Restoration:
         image = F.interpolate(decoded.float(), size=like.shape[-2:], mode="bilinear", align_corners=False) / 2 + 0.5
-        return Restored(image if self.training else image.clamp(0, 1), quantised, None, terms)
+        return Restoration(image if self.training else image.clamp(0, 1), quantised, None, terms)
 
     def _in_time(self, term: torch.Tensor, images: int) -> torch.Tensor:
         """The association's value, with a gradient only once the dictionaries have had their time alone."""
@@ -156,33 +153,6 @@ def association(hq: torch.Tensor, lq: torch.Tensor, temperature: float = TEMPERA
         similar = ours @ theirs.t() / temperature
         truth = torch.arange(len(similar), device=hq.device)
         return (F.cross_entropy(similar, truth) + F.cross_entropy(similar.t(), truth)) / 2
-
-
-def lq_dictionary(folder: Path) -> tuple[VreConfig, dict[str, torch.Tensor]]:
-    """Shape, and tensors of `VQ(config, decodes=False)`, of the LQ dictionary in a run of recipe `vre`.
-
-    Raises BadInput where `folder` is something else.
-    """
-    config, _, tensors = _read(Path(folder))
-    inside = {name.removeprefix("lq."): tensor for name, tensor in tensors.items() if name.startswith("lq.")}
-    return config.vre, {name: tensor for name, tensor in inside.items() if not name.startswith("decoder.")}
-
-
-def _read(folder: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, torch.Tensor]]:
-    folder = newest_checkpoint(folder)
-    try:
-        facts = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        config, trained_as = ModelConfig.from_json(facts.pop("model")), facts.get("recipe")
-        tensors = load_file(folder / WEIGHTS)
-    except Exception as error:  # whatever is wrong with the files, the answer is the same
-        raise _broken(folder, error) from error
-    if trained_as != RECIPE:
-        raise BadInput(f"{folder} was trained by recipe {trained_as}: name a run of recipe {RECIPE}.")
-    return config, facts, tensors
-
-
-def _broken(folder: Path, error: Exception) -> BadInput:
-    return BadInput(f"{folder} holds no dictionary that this version can load ({' '.join(str(error).split())}).")
 
 
 def _world() -> int:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
 from manifests.errors import BadInput
-from train.models.config import VreConfig
-from train.models.prompts.dictionary import lq_dictionary
+from train.models.checkpoint_files import CONFIG, WEIGHTS, find_newest_checkpoint
+from train.models.config import ModelConfig, VreConfig
 from train.models.prompts.vq import VQ
+
+RECIPE = "vre"  # the recipe that trains the dictionaries
 
 
 class Vre(nn.Module):
@@ -38,7 +43,7 @@ class Vre(nn.Module):
 
         Raises BadInput where that is something else, or of another shape.
         """
-        theirs, tensors = lq_dictionary(folder)
+        theirs, tensors = read_lq_dictionary(folder)
         # neither the number of tokens nor what the input is normalised to is in the dictionary
         shape = replace(theirs, tokens=self.config.tokens, doubly_normalised=self.config.doubly_normalised)
         if shape != self.config:
@@ -87,3 +92,30 @@ def distinct(code: torch.Tensor, distance: torch.Tensor, codes: int, tokens: int
 def _shape(config: VreConfig) -> str:
     levels = "-".join(map(str, config.multipliers))
     return f"{config.size} px, {config.channels} channels times {levels}, {config.codes} codes of {config.dim}"
+
+
+def read_lq_dictionary(folder: Path) -> tuple[VreConfig, dict[str, torch.Tensor]]:
+    """Shape, and tensors of `VQ(config, decodes=False)`, of the LQ dictionary in a run of recipe `vre`.
+
+    Raises BadInput where `folder` is something else.
+    """
+    config, _, tensors = read_dictionary(Path(folder))
+    inside = {name.removeprefix("lq."): tensor for name, tensor in tensors.items() if name.startswith("lq.")}
+    return config.vre, {name: tensor for name, tensor in inside.items() if not name.startswith("decoder.")}
+
+
+def read_dictionary(folder: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, torch.Tensor]]:
+    folder = find_newest_checkpoint(folder)
+    try:
+        facts = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config, trained_as = ModelConfig.from_json(facts.pop("model")), facts.get("recipe")
+        tensors = load_file(folder / WEIGHTS)
+    except Exception as error:  # whatever is wrong with the files, the answer is the same
+        raise unreadable(folder, error) from error
+    if trained_as != RECIPE:
+        raise BadInput(f"{folder} was trained by recipe {trained_as}: name a run of recipe {RECIPE}.")
+    return config, facts, tensors
+
+
+def unreadable(folder: Path, error: Exception) -> BadInput:
+    return BadInput(f"{folder} holds no dictionary that this version can load ({' '.join(str(error).split())}).")

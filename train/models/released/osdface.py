@@ -27,7 +27,7 @@ from manifests.errors import BadInput
 from train.models.config import VreConfig
 from train.models.prompts.vq import ATTENTION
 from train.models.restorer import Restorer
-from train.recipes import DIFFUSION, find_recipe, model_config
+from train.recipes import DIFFUSION, build_model_config, find_recipe
 
 LORA = "pytorch_lora_weights.safetensors"
 PROJECTION = "embedding_change_weights.pth"
@@ -60,7 +60,7 @@ def load_osdface(folder: Path, base_model: str) -> Restorer:
     projection = tensors_of(folder / PROJECTION)
     recipe = replace(find_recipe("osdface", DIFFUSION), vre=embedder_config(embedder, folder / EMBEDDER))
     recipe = replace(recipe, lora_rank=max(len(down) for down, _ in adapters.values()))
-    model = Restorer(model_config(recipe, 0, base_model), {"recipe": recipe.name, "released": "OSDFace"})
+    model = Restorer(build_model_config(recipe, 0, base_model), {"recipe": recipe.name, "released": "OSDFace"})
     assert model.vre is not None
     _load(model.vre.dictionary, embedder, folder / EMBEDDER)
     _load(model.vre.projection, projection, folder / PROJECTION)

@@ -1,0 +1,61 @@
+"""Checkpoint folders, RUN/checkpoint-<images>: their names, the newest one, and the two files of a model.
+
+config.json          the architecture, and facts that a user of the weights needs
+model.safetensors    the averaged weights
+
+`from_pretrained` reads these two files. train/fit/checkpoints.py writes the other files of a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from manifests.errors import BadInput
+from manifests.runtime.files import write_atomically
+from train.models.config import ModelConfig
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def name_checkpoint(images: int) -> str:
+    """Returns the folder name of the checkpoint after `images` images, such as checkpoint-00003200."""
+    return f"checkpoint-{images:08d}"
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Returns the checkpoint folders of a run, oldest first. Each is complete: unfinished ones have another name."""
+    numbered = [(int(m[1]), path) for path in run.glob("checkpoint-*") if (m := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(numbered)]
+
+
+def find_newest_checkpoint(folder: Path) -> Path:
+    """Returns `folder` itself if it is a checkpoint, else the newest checkpoint of the run in `folder`.
+
+    Raises BadInput if `folder` is neither a checkpoint nor a run with one.
+    """
+    if (folder / WEIGHTS).is_file():
+        return folder
+    checkpoints = list_checkpoints(folder)
+    if not checkpoints:
+        raise BadInput(f"{folder} holds no checkpoint: name a folder that `likeness train --out` wrote.")
+    return checkpoints[-1]
+
+
+def write_model_files(
+    folder: Path, config: ModelConfig, facts: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Writes config.json, with the architecture and `facts`, and model.safetensors, with `tensors`, into `folder`."""
+    description = {"model": asdict(config), **facts}
+    write_atomically(folder / CONFIG, json.dumps(description, indent=2, sort_keys=True).encode())
+    write_atomically(folder / WEIGHTS, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
