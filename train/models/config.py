@@ -35,7 +35,7 @@ class ModelConfig:
     lora_rank: int  # diffusion: of the adapters on the frozen UNet
     embedding_dim: int  # of the recognizer whose embeddings condition the model
     vre: VreConfig
-    steps: int  # that it was trained for, see train/models/steps.py
+    steps: int = 1  # that it was trained for, see train/models/steps.py
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> ModelConfig:
