@@ -1,1 +1,1 @@
-"""Clean face + preset + seed -> plausible bad face, replayable bit for bit."""
+"""Makes low-quality faces from clean ones; every result can be made again bit for bit from its preset and seed."""

@@ -1,8 +1,8 @@
-"""A user's own preset: a TOML or JSON file with the keys of `drawing.Preset`, checked key by key.
+"""Presets of users: TOML or JSON files with the keys of `degrade.sampling.Preset`, checked key by key.
 
     down = [2, 16]              # required, like resize; a range is [low, high]
     resize = "bilinear"
-    blur = [0.5, 8]             # a key left out leaves the step out
+    blur = [0.5, 8]             # if a key is left out, its step is left out
     noise = [0, 15]
     jpeg = [40, 95]
 
@@ -25,7 +25,7 @@ from manifests.errors import BadInput
 _SHARE, _BETA, _ODD = Number(0, 1), Number(0.01, 100), Number(1, 255, whole=True)
 _FLAG, _QUALITY = OneOf((True, False)), Number(1, 100)
 
-# key -> what its value is, or what both ends of its range are
+# key -> the valid values, for both ends of a range
 _RANGES = {
     "blur": Number(0, 1000),
     "down": Number(0.1, 100_000),
@@ -37,7 +37,9 @@ _RANGES = {
     "scale": Number(0.1, 10),
     "poisson": Number(0, 100),
 }
+# key -> the valid values of the first and of the second number
 _PAIRS = {"shift": (_SHARE, Number(0, 255)), "motion": (_SHARE, Number(0, 255))}
+# key -> the valid values
 _VALUES: dict[str, Number | OneOf] = {
     "resize": OneOf(INTERPOLATIONS),
     "kernel": _ODD,
@@ -50,99 +52,109 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def read_preset(path: Path) -> Preset:
-    """The preset in a .toml or .json file; without a `name` it takes the file's. Raises BadInput, one sentence."""
+    """Returns the preset of a .toml or .json file; without the key `name`, the preset is named after the file.
+
+    Raises BadInput, with one sentence, if the file cannot be read or is not a valid preset.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror}): name a preset or a .toml or .json file.") from None
+        raise BadInput(f"{path} cannot be read ({error.strerror}): name a preset, or a .toml or .json file.") from None
     try:
-        found = json.loads(data) if path.suffix.lower() == ".json" else tomllib.loads(data.decode())
-    except (ValueError, RecursionError) as error:  # both decoders, and text that is not UTF-8
+        content = json.loads(data) if path.suffix.lower() == ".json" else tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:  # from both decoders, and from text that is not UTF-8
         raise BadInput(f"{path} is not valid {path.suffix[1:].upper()}: {str(error).splitlines()[0]}") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise BadInput(f"{path} is not a preset: it must be an object with keys like down and resize.")
-    found = {"name": path.stem, **found}
-    where = str(path)
-    if not isinstance(found["name"], str) or not _NAME.fullmatch(found["name"]):
-        raise BadInput(f"{where}: name is {found['name']!r}; it must be letters, digits, dots, dashes or underscores.")
-    if "orders" in found:
-        if extra := sorted(found.keys() & {"blur", "down", "noise", "jpeg", "save", "whole", "motion", "gray_noise"}):
-            raise BadInput(f"{where}: {extra[0]} has no meaning beside orders; leave one of them out.")
-        found["orders"] = _orders(f"{where}, orders", found["orders"])
-    known = {field.name for field in fields(Preset)}
-    _known(where, found, known)
-    for key in ("resize",) if "orders" in found else ("down", "resize"):
-        if key not in found:
-            raise BadInput(f"{where} has no {key}: every preset needs it.")
-    values = {key: _value(where, key, value) for key, value in found.items() if key not in ("name", "orders")}
+    table = {"name": path.stem, **content}
+    place = str(path)
+    if not isinstance(table["name"], str) or not _NAME.fullmatch(table["name"]):
+        raise BadInput(
+            f"{place}: name is {table['name']!r}; it must be 1 to 64 letters, digits, dots, dashes or underscores, "
+            "and start with a letter or a digit."
+        )
+    if "orders" in table:
+        if extra := sorted(table.keys() & {"blur", "down", "noise", "jpeg", "save", "whole", "motion", "gray_noise"}):
+            raise BadInput(f"{place} has both {extra[0]} and orders: leave one of them out.")
+        table["orders"] = _read_orders(f"{place}, orders", table["orders"])
+    _check_keys(place, table, {field.name for field in fields(Preset)})
+    for key in ("resize",) if "orders" in table else ("down", "resize"):
+        if key not in table:
+            raise BadInput(f"{place} has no {key}, which every preset needs: add the key {key}.")
+    values = {key: _read_value(place, key, value) for key, value in table.items() if key not in ("name", "orders")}
     if values.get("whole") and any(end != int(end) or end < 1 for end in values["down"]):
-        raise BadInput(f"{where}: down is {found['down']!r}; with whole, both ends must be whole numbers from 1.")
+        raise BadInput(f"{place}: down is {table['down']!r}; with whole, both ends must be whole numbers from 1.")
     blank = {"blur": None, "down": None, "noise": None, "jpeg": None}
-    return Preset(**{**blank, **values, "name": found["name"], "orders": found.get("orders")})
+    return Preset(**{**blank, **values, "name": table["name"], "orders": table.get("orders")})
 
 
-def _orders(where: str, found: Any) -> SecondOrder:
-    keys = _complete(where, found, SecondOrder)
+def _read_orders(place: str, table: Any) -> SecondOrder:
     values: dict[str, Any] = {}
-    for key in keys:
+    for key in _check_table(place, table, SecondOrder):
         if key not in ("first", "second"):
-            values[key] = _value(where, key, found[key])
+            values[key] = _read_value(place, key, table[key])
             continue
-        inside = _complete(f"{where}.{key}", found[key], Order)
-        values[key] = Order(**{name: _value(f"{where}.{key}", name, found[key][name]) for name in inside})
+        keys = _check_table(f"{place}.{key}", table[key], Order)
+        values[key] = Order(
+            **{name: _read_value(f"{place}.{key}", name, table[key][name], in_order=True) for name in keys}
+        )
     return SecondOrder(**values)
 
 
-def _complete(where: str, found: Any, kind: type) -> list[str]:
-    if not isinstance(found, dict):
-        raise BadInput(f"{where} must be a table.")
+def _check_table(place: str, table: Any, kind: type) -> list[str]:
+    """Returns the keys that a table of this kind must have; raises BadInput if it has not exactly these keys."""
+    if not isinstance(table, dict):
+        raise BadInput(f"{place} must be a table.")
     keys = [field.name for field in fields(kind) if field.default is MISSING]
-    _known(where, found, set(keys))
-    if missing := [key for key in keys if key not in found]:
-        raise BadInput(f"{where} has no {missing[0]}: every second-order preset needs it.")
+    _check_keys(place, table, set(keys))
+    if missing := [key for key in keys if key not in table]:
+        raise BadInput(f"{place} has no {missing[0]}, which every second-order preset needs: add the key {missing[0]}.")
     return keys
 
 
-def _known(where: str, found: dict[str, Any], known: set[str]) -> None:
-    if unknown := sorted(found.keys() - known):
-        raise BadInput(f"{where}: nobody knows the key {unknown[0]}; the keys are {', '.join(sorted(known))}.")
+def _check_keys(place: str, table: dict[str, Any], known: set[str]) -> None:
+    if unknown := sorted(table.keys() - known):
+        raise BadInput(f"{place} has the unknown key {unknown[0]}; the keys are {', '.join(sorted(known))}.")
 
 
-def _value(where: str, key: str, value: Any) -> Any:
-    """One checked value: ranges and pairs become tuples. Raises BadInput."""
+def _read_value(place: str, key: str, value: Any, in_order: bool = False) -> Any:
+    """Returns one checked value, with ranges and pairs as tuples. Raises BadInput if it is not valid.
+
+    The keys of one round of a second-order chain (`in_order`) may not be null, and its `resize` is three probabilities.
+    """
     if key == "kernels":
-        return _shares(where, value)
-    if key == "resize" and isinstance(value, list):  # of an order: probabilities of up, down, keep
-        if len(value) != 3 or any(_SHARE.problem(each) for each in value) or sum(value) <= 0:
-            raise BadInput(f"{where}: resize is {value!r}; it must be three probabilities, of up, down and keep.")
+        return _read_shares(place, value)
+    if key == "resize" and in_order:
+        if not isinstance(value, list) or len(value) != 3 or any(map(_SHARE.problem, value)) or sum(value) <= 0:
+            raise BadInput(f"{place}: resize is {value!r}; it must be the three probabilities of up, down and keep.")
         return tuple(value)
     if key in _VALUES:
         if problem := _VALUES[key].problem(value):
-            raise BadInput(f"{where}: {key} is {value!r}; it must be {problem}.")
+            raise BadInput(f"{place}: {key} is {value!r}; it must be {problem}.")
         if _VALUES[key] is _ODD and value % 2 == 0:
-            raise BadInput(f"{where}: {key} is {value!r}; it must be odd.")
+            raise BadInput(f"{place}: {key} is {value!r}; it must be odd.")
         return value
-    if value is None and key in ("blur", "noise", "jpeg"):
+    if value is None and key in ("blur", "noise", "jpeg") and not in_order:
         return None
     ends = _PAIRS.get(key) or (_RANGES[key], _RANGES[key])
     if not isinstance(value, list) or len(value) != 2:
-        raise BadInput(f"{where}: {key} is {value!r}; it must be two numbers in brackets.")
-    for end, each in zip(ends, value, strict=True):
-        if problem := end.problem(each):
-            raise BadInput(f"{where}: {key} holds {each!r}; it must be {problem}.")
+        raise BadInput(f"{place}: {key} is {value!r}; it must be two numbers in brackets.")
+    for end, number in zip(ends, value, strict=True):
+        if problem := end.problem(number):
+            raise BadInput(f"{place}: {key} contains {number!r}; it must be {problem}.")
     if key in _RANGES and value[0] > value[1]:
-        raise BadInput(f"{where}: {key} is {value!r}, which is empty; the first number must not be the larger one.")
-    if key == "size" and any(each % 2 == 0 for each in value):
-        raise BadInput(f"{where}: size is {value!r}; both must be odd.")
+        raise BadInput(f"{place}: {key} is {value!r}; the first number must not be larger than the second.")
+    if key == "size" and any(side % 2 == 0 for side in value):
+        raise BadInput(f"{place}: size is {value!r}; both numbers must be odd.")
     return tuple(value)
 
 
-def _shares(where: str, value: Any) -> tuple[tuple[str, float], ...]:
+def _read_shares(place: str, value: Any) -> tuple[tuple[str, float], ...]:
     names = (*GAUSSIAN, *SHAPED)
     pairs = list(value.items()) if isinstance(value, dict) else value
-    wrong = f"{where}: kernels must be a table of names ({', '.join(names)}) and their shares."
+    message = f"{place}: kernels must be a table of the names {', '.join(names)} and their shares from 0 to 1."
     if not isinstance(pairs, list) or not pairs or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
-        raise BadInput(wrong)
+        raise BadInput(message)
     if any(name not in names or _SHARE.problem(share) for name, share in pairs) or sum(s for _, s in pairs) <= 0:
-        raise BadInput(wrong)
+        raise BadInput(message)
     return tuple((name, share) for name, share in pairs)

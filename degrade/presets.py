@@ -1,4 +1,4 @@
-"""What the literature degrades with, one line a preset, and the draw from a preset to a θ."""
+"""The table of presets, one line for each, with the ranges that the literature uses and their sources."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from degrade.preset_files import read_preset
 from degrade.sampling import Order, Preset, SecondOrder
 from manifests.errors import BadInput
 
-# Real-ESRGAN options/train_realesrgan_x4plus.yml, every number; kernel sides 7 to 21 are in BasicSR's
-# realesrgan_dataset.py. Its targets are sharpened (USM) before they are degraded, which is left out here: a degraded
-# picture is of the picture given.
+# Every number is from Real-ESRGAN's options/train_realesrgan_x4plus.yml, except the kernel sides 7 to 21, which are in
+# BasicSR's realesrgan_dataset.py. Real-ESRGAN sharpens its targets (USM) before it degrades them; Likeness does not.
 # fmt: off
 _SHARES = (("iso", 0.45), ("aniso", 0.25), ("generalized_iso", 0.12), ("generalized_aniso", 0.03),
            ("plateau_iso", 0.12), ("plateau_aniso", 0.03))
@@ -24,26 +23,28 @@ _REAL_ESRGAN = SecondOrder(
     small=4, final_sinc=0.8,
 )
 
-# gfpgan            GFPGAN options/train_gfpgan_v1.yml, every number: blur_sigma, downsample_range, noise_range,
-#                   jpeg_range, color_jitter_prob and _shift, color_jitter_pt_prob, gray_prob; kernel_prob .5/.5,
-#                   blur_kernel_size 41. gt_gray is not set there: the target keeps its colours.
-# codeformer        CodeFormer options/CodeFormer_stage3.yml, the small degradation of stage III; no colour there.
-# codeformer-large  the same file, the *_large ranges: the large degradation of stage II.
-# diffbir           DiffBIR configs/train/train_stage1.yaml and train_stage2.yaml, which agree.
-# difface           DifFace configs/training/swinir_ffhq512.yaml. It makes the target gray too (gt_gray); we do not.
-# osediff-face      OSEDiff dataloaders/params_codeformer.yml.
-# refldm-severe     ReF-LDM (arXiv 2412.05043), section 4.3, FFHQ-Ref-Severe; the chain: ldm/data/ir.py.
-# refldm-moderate   the same section, FFHQ-Ref-Moderate. (It trains on 0-16, 1-32, 0-20, 30-100: configs/refldm.yaml.)
-# faceme            FaceMe dataset.py, the defaults of FaceMeDataset.
-# instantrestore    InstantRestore face_replace/data/datasets/restore_dataset.py: always anisotropic, whole factors
-#                   1-12, quality 10-19; its Resize (of tensors, torchvision 0.15.2) does not antialias, nor does ours.
-#                   It jitters and grays input and target alike, so that is no degradation.
-# real-esrgan       above; bicubic up to the size of the picture is ours (Real-ESRGAN leaves it at a quarter).
-# bicubic-x8        ReFine, "x8 SR task = bicubic". Ours: MATLAB's imresize, saving between at 8 bits, bicubic up again.
-# severe            ours, every number: for work with references, where the face itself need not be readable. The ranges
-#                   of ReFine ("severe"), OSDFace and HonestFace were never published.
+# gfpgan            Every number is from GFPGAN's options/train_gfpgan_v1.yml: blur_sigma, downsample_range,
+#                   noise_range, jpeg_range, color_jitter_prob and _shift, color_jitter_pt_prob, gray_prob; kernel_prob
+#                   .5/.5, blur_kernel_size 41. The file does not set gt_gray: the target keeps its colours.
+# codeformer        CodeFormer's options/CodeFormer_stage3.yml: the small degradation of stage III, without colour.
+# codeformer-large  The ranges *_large of the same file: the large degradation of stage II.
+# diffbir           DiffBIR's configs/train/train_stage1.yaml and train_stage2.yaml; both have the same ranges.
+# difface           DifFace's configs/training/swinir_ffhq512.yaml. Ours keeps the target's colours (no gt_gray).
+# osediff-face      OSEDiff's dataloaders/params_codeformer.yml.
+# refldm-severe     FFHQ-Ref-Severe in section 4.3 of ReF-LDM (arXiv 2412.05043); the chain is in ldm/data/ir.py.
+# refldm-moderate   FFHQ-Ref-Moderate in the same section. ReF-LDM itself trains on the ranges 0-16, 1-32, 0-20 and
+#                   30-100 (configs/refldm.yaml).
+# faceme            The defaults of FaceMeDataset in FaceMe's dataset.py.
+# instantrestore    InstantRestore's face_replace/data/datasets/restore_dataset.py: kernels are always anisotropic,
+#                   factors are whole numbers 1-12, quality is 10-19. Its Resize (of tensors, torchvision 0.15.2)
+#                   does not antialias; ours does not either. Its colour changes hit input and target alike; we leave
+#                   them out.
+# real-esrgan       The numbers above. The bicubic resize to the full size is ours; Real-ESRGAN ends at a quarter.
+# bicubic-x8        ReFine's "x8 SR task = bicubic". Ours: MATLAB's imresize down, 8-bit rounding, imresize up.
+# severe            Every number is ours. This preset is for restoring with references, where the face itself is
+#                   unreadable. The ranges of ReFine ("severe"), OSDFace and HonestFace are not seen by us.
 _TABLE = (
-    #      name               blur sigma down       noise     JPEG       resize      shift, then by name
+    #      name               blur sigma down       noise     JPEG       resize      shift, then others by name
     Preset("gfpgan",          (0.1, 10), (0.8, 8),  (0, 20),  (60, 100), "bilinear", (0.3, 20), jitter=0.3, gray=0.01),
     Preset("codeformer",      (0.1, 10), (1, 12),   (0, 15),  (60, 100), "bilinear"),
     Preset("codeformer-large",(1, 15),   (4, 30),   (0, 20),  (30, 80),  "bilinear"),
@@ -64,15 +65,17 @@ PRESETS: dict[str, Preset] = {preset.name: preset for preset in _TABLE}
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of that name, or the one in a file whose name ends in .toml or .json.
+    """Returns the preset of that name, or reads it from a file if the name ends in .toml or .json.
 
-    Raises BadInput, which lists the presets there are, or says what is wrong with the file.
+    Raises BadInput if there is no such preset (with a list of all presets), or if the file is not a valid preset.
     """
     if name in PRESETS:
         return PRESETS[name]
     if Path(name).suffix.lower() in (".toml", ".json"):
         preset = read_preset(Path(name))
         if preset.name in PRESETS:
-            raise BadInput(f"{name}: the name {preset.name} is taken by a preset of ours; choose another.")
+            raise BadInput(f"{name}: the name {preset.name} belongs to a built-in preset; choose another name.")
         return preset
-    raise BadInput(f"There is no preset {name}; the presets are {', '.join(PRESETS)}, or a .toml or .json file.")
+    raise BadInput(
+        f"There is no preset {name}; the presets are {', '.join(PRESETS)}. A .toml or .json file may be named too."
+    )

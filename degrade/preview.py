@@ -1,4 +1,4 @@
-"""One sheet of presets by seeds: what a preset does to a picture, at a glance."""
+"""The contact sheet of `likeness preview`: one image degraded by several presets and seeds."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _GAP, _LABEL = 6, 22  # pixels
 def make_contact_sheet(
     pixels: Pixels, presets: list[Preset], seeds: list[int], size: int = 512, tile: int = 192
 ) -> Pixels:
-    """A row a preset: the clean picture, then one degradation a seed; uint8 RGB in, uint8 RGB out.
+    """Returns a sheet with one row for each preset: the clean image, then one degraded image for each seed.
 
-    The picture's longer side is brought to `size` before it is degraded and to `tile` on the sheet. The θ are those of
-    a file named "preview". Raises BadInput for a picture too small for one of them.
+    `pixels` and the sheet are uint8 RGB (H, W, 3). If the longer side of the image is larger than `size`, it is reduced
+    to `size` before degrading; on the sheet, to `tile`. Every θ is drawn with the key "preview". Raises BadInput if the
+    image is too small for one of the θ.
     """
     clean = shrink(pixels, size)
     rows = [[_tile(clean, f"{preset.name}: clean", tile)] for preset in presets]

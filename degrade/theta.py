@@ -1,4 +1,6 @@
-"""θ: what a valid one is, and the sentence for one that is not."""
+"""θ, the complete description of one degradation: its version, its words, and the check of a θ from outside.
+
+A θ is plain JSON, {"version": 2, "preset": "gfpgan", "steps": [...]}; degrade.operations.apply shows a whole one."""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from typing import Any
 
 from manifests.errors import BadInput
 
-VERSION = 2
+VERSION = 2  # of new θ; degrade.operations.apply says how version 1 differs
 
 Theta = dict[str, Any]
 Step = dict[str, Any]
@@ -21,38 +23,46 @@ KERNELS = (*GAUSSIAN, *SHAPED, "sinc", "motion")
 
 @dataclass(frozen=True)
 class Number:
+    """A number from `low` to `high`, both included; a whole one if `whole`."""
+
     low: float
     high: float
     whole: bool = False
 
     def problem(self, value: object) -> str | None:
+        """Returns None for a valid value, otherwise the words for the values that are valid."""
         kinds = (int,) if self.whole else (int, float)
-        # NaN fails the comparison; True is an int to Python and not to us
+        # NaN fails the comparison. For Python, True is an int; here it is not a number.
         if isinstance(value, bool) or not isinstance(value, kinds) or not self.low <= value <= self.high:
-            return f"a {'whole ' if self.whole else ''}number from {self._said(self.low)} to {self._said(self.high)}"
+            return (
+                f"a {'whole ' if self.whole else ''}number from {self._format(self.low)} to {self._format(self.high)}"
+            )
         return None
 
-    def _said(self, end: float) -> str:
+    def _format(self, end: float) -> str:
         return str(end) if self.whole else f"{end:g}"
 
 
 @dataclass(frozen=True)
 class OneOf:
+    """One of a few values. True and False are compared by identity, so 1 is not True."""
+
     choices: tuple[object, ...]
 
     def problem(self, value: object) -> str | None:
+        """Returns None for a valid value, otherwise the words for the values that are valid."""
         if any(value is choice or (isinstance(value, str) and value == choice) for choice in self.choices):
             return None
         return " or ".join(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in self.choices)
 
 
 _SIGMA, _RESIZE, _SHIFT, _ANGLE = Number(0, 1000), OneOf(INTERPOLATIONS), Number(-1, 1), Number(-1000, 1000)
-# below 2**53, so that every JSON reader keeps the seed
+# A seed is at most 2**53: every JSON reader keeps such a number exact.
 _GRAY, _SEED, _FACTOR = OneOf((True, False)), Number(0, 2**53, whole=True), Number(0, 100)
 
 Fields = dict[str, Number | OneOf]
 
-# op -> its parameters and what they may be; limits are ours, far outside every published range
+# operation -> its parameters and their valid values. The limits are ours; they are far outside every published range.
 FIELDS: dict[str, Fields] = {
     "blur": {"kernel": OneOf(KERNELS), "size": Number(1, 255, whole=True)},
     "downsample": {"factor": Number(0.1, 100_000), "interpolation": _RESIZE},
@@ -69,7 +79,7 @@ FIELDS: dict[str, Fields] = {
     "quantise": {},
 }
 _ELLIPSE: Fields = {"sigma_x": _SIGMA, "sigma_y": _SIGMA, "angle": _ANGLE}
-_OF_KERNEL: dict[str, Fields] = {
+_KERNEL_FIELDS: dict[str, Fields] = {
     **dict.fromkeys(GAUSSIAN, _ELLIPSE),
     **{name: {**_ELLIPSE, "beta": Number(0.01, 100)} for name in SHAPED},
     "sinc": {"cutoff": Number(0.01, math.pi)},
@@ -78,54 +88,55 @@ _OF_KERNEL: dict[str, Fields] = {
 
 
 def check_theta(theta: Any) -> None:
-    """Raise BadInput, one sentence, where θ is not complete and valid."""
+    """Raises BadInput, with one sentence, if θ is not complete and valid."""
     if not isinstance(theta, dict):
-        raise BadInput("A θ is a JSON object with the keys version and steps.")
+        raise BadInput(f"A θ must be a JSON object with the keys version and steps, not {_shorten(theta)}.")
     for key in ("version", "steps"):
         if key not in theta:
-            raise BadInput(f"This θ has no {key}: it is incomplete and cannot be replayed.")
+            raise BadInput(f"This θ has no {key}, so it cannot be replayed: add the key {key}.")
     version = theta["version"]
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise BadInput(f"The version of this θ is {_short(version)}; it must be a whole number from 1 to {VERSION}.")
+        raise BadInput(f"The version of this θ is {_shorten(version)}; it must be a whole number from 1 to {VERSION}.")
     if version > VERSION:
         raise BadInput(
-            f"This θ has version {_short(version)}, and this Likeness knows versions to {VERSION}: update Likeness."
+            f"This θ has version {_shorten(version)}, but this Likeness knows only versions 1 to {VERSION}: "
+            "update Likeness."
         )
     if unknown := [key for key in theta if key not in ("version", "preset", "steps")]:
-        raise BadInput(f"This θ has a key that version {version} does not know: {_short(unknown[0], str)}.")
+        raise BadInput(f"This θ has a key that version {version} does not know: {_shorten(unknown[0], str)}.")
     if not isinstance(theta["steps"], list):
-        raise BadInput("The steps of a θ are a list.")
+        raise BadInput(f"The steps of a θ must be a list, not {_shorten(theta['steps'])}.")
     for number, step in enumerate(theta["steps"], 1):
         _check_step(f"Step {number} of this θ", step)
 
 
-def _check_step(where: str, step: Any) -> None:
+def _check_step(place: str, step: Any) -> None:
     name = step.get("op") if isinstance(step, dict) else None
     if not isinstance(name, str) or name not in FIELDS:
-        raise BadInput(f"{where} names no known operation ({', '.join(FIELDS)}).")
+        raise BadInput(f"{place} has no known operation as its op; the operations are {', '.join(FIELDS)}.")
     fields = FIELDS[name]
-    _check_fields(f"{where} ({name})", step, fields)
+    _check_fields(f"{place} ({name})", step, fields)
     if name == "blur":
         if step["size"] % 2 == 0:
-            raise BadInput(f"{where} (blur): size is {step['size']}; it must be odd.")
-        fields = fields | _OF_KERNEL[step["kernel"]]
-        _check_fields(f"{where} (blur {step['kernel']})", step, fields)
+            raise BadInput(f"{place} (blur): size is {step['size']}; it must be odd.")
+        fields = fields | _KERNEL_FIELDS[step["kernel"]]
+        _check_fields(f"{place} (blur {step['kernel']})", step, fields)
     if unknown := [key for key in step if key not in ("op", *fields)]:
-        raise BadInput(f"{where} ({name}) has a key that nobody knows: {_short(unknown[0], str)}.")
+        raise BadInput(f"{place} ({name}) has an unknown key: {_shorten(unknown[0], str)}.")
 
 
-def _check_fields(where: str, step: dict[str, Any], fields: Fields) -> None:
+def _check_fields(place: str, step: dict[str, Any], fields: Fields) -> None:
     for key, field in fields.items():
         if key not in step:
-            raise BadInput(f"{where} has no {key}: it is incomplete and cannot be replayed.")
+            raise BadInput(f"{place} has no {key}, so it cannot be replayed: add the key {key}.")
         if problem := field.problem(step[key]):
-            raise BadInput(f"{where}: {key} is {_short(step[key])}; it must be {problem}.")
+            raise BadInput(f"{place}: {key} is {_shorten(step[key])}; it must be {problem}.")
 
 
-def _short(value: object, said: Callable[[object], str] = repr) -> str:
-    """What a sentence has room for, on one line."""
+def _shorten(value: object, to_text: Callable[[object], str] = repr) -> str:
+    """Returns the value as text on one line, cut to 40 characters."""
     try:
-        text = said(value).replace("\n", " ")
-    except (ValueError, RecursionError):  # a whole number of more than 4300 digits; lists in lists
+        text = to_text(value).replace("\n", " ")
+    except (ValueError, RecursionError):  # an integer of more than 4300 digits, or deeply nested lists
         return f"a {type(value).__name__} too large to print"
     return text if len(text) <= 40 else f"{text[:37]}..."

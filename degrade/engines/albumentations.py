@@ -1,9 +1,9 @@
-"""Our degradation as a transform of albumentations 2.0.8 (extra `albumentations`).
+"""Degradation as a transform of albumentations 2.0.8 (extra `albumentations`).
 
     transform = A.ReplayCompose([A.HorizontalFlip(), FaceDegradation("gfpgan")], additional_targets={"target": "image"})
-    pair = transform(image=hq, target=hq)       # both flipped, `image` degraded, `target` clean
+    pair = transform(image=hq, target=hq)       # both flipped; `image` degraded, `target` clean
 
-θ is drawn from the transform's own generator, so that `Compose(seed=...)` decides it, and stands in the replay.
+θ is drawn from the transform's own generator, so it depends on `Compose(seed=...)`. The replay contains θ.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from degrade.operations.apply import apply, apply_to_pixels
 from degrade.presets import find_preset
 from degrade.theta import Theta
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the package index for news while it is imported
+os.environ.setdefault(
+    "NO_ALBUMENTATIONS_UPDATE", "1"
+)  # otherwise the import asks the package index for a newer version
 
 from albumentations.core.transforms_interface import (
     BaseTransformInitSchema,
@@ -28,14 +30,14 @@ from albumentations.core.transforms_interface import (
 
 
 class FaceDegradation(ImageOnlyTransform):  # type: ignore[misc, unused-ignore]
-    """Degrade RGB pictures (H, W, 3), uint8 or float32 in 0..1, by a θ of `preset`; shape and dtype stay.
+    """Degrades RGB images (H, W, 3), uint8 or float32 in 0..1, by a θ of `preset`; shape and dtype stay the same.
 
-    `preset` is a name of docs/degrade.md. Of the pictures in a call, those named in `only` are degraded, all by one θ,
-    and the others pass: an additional target is clean unless it is named. `images` is a stack (N, H, W, 3). float32
-    comes back with values on the 1/255 grid, as an 8-bit file would hold it.
+    `preset` is a name in docs/degrade.md, or a .toml or .json file. The images of a call that are named in `only` are
+    degraded by the same θ. All others stay clean, additional targets too unless they are named. `images` is a stack
+    (N, H, W, 3). A float32 result has values on the 1/255 grid, like the content of an 8-bit file.
 
-    Raises BadInput for an unknown preset, and when called with a gray, RGBA or 16-bit picture, or one that is too
-    small for its θ.
+    Raises BadInput for an unknown preset. A call raises BadInput if an image is gray, RGBA or 16-bit, or too small for
+    its θ.
     """
 
     _key2func: dict[str, Callable[..., Any]]
@@ -63,7 +65,7 @@ class FaceDegradation(ImageOnlyTransform):  # type: ignore[misc, unused-ignore]
         self._key2func = {name: function for name, function in functions.items() if name in self.only}
 
     def get_params(self) -> dict[str, Any]:
-        """Draw θ."""
+        """Returns a new θ as the parameter of one call."""
         return {"theta": self._preset.sample(self.random_generator)}
 
     def apply(self, img: NDArray[Any], theta: Theta, **params: Any) -> NDArray[Any]:

@@ -1,15 +1,15 @@
-"""The literature's own code on our θ: BasicSR's degradations.py, mended where it no longer runs, and what GFPGAN calls.
+"""The engine `--engine basicsr`: it runs a θ with the literature's own code, BasicSR's degradations.py.
 
     lq = apply(hq, θ)        the same shapes, dtypes and ranges as `degrade.operations.apply.apply`
 
-An oracle for the exact engine, and an engine for those who must run the code that papers ran (`--engine basicsr`). Its
-kernels, noise and JPEG are BasicSR's functions; blur and resizing are the OpenCV calls, and colour the torchvision
-calls, of GFPGAN's ffhq_degradation_dataset.py. Every `random_*` is replaced by the deterministic function it ends in,
-and the random numbers by those of θ. Pictures are BGR inside, as there.
+The tests compare the exact engine with this engine, and users can run the code that papers used. Kernels, noise and
+JPEG are BasicSR's functions. Blur and resizing are the OpenCV calls, and colour the torchvision calls, of GFPGAN's
+ffhq_degradation_dataset.py. Each function `random_*` is replaced by the deterministic function that it calls, and its
+random numbers by those of θ. Images are BGR inside this module, as in BasicSR. The `motion` kernel is ours.
 
-Mended: `torchvision.transforms.functional_tensor`, which torchvision 0.17 took away, is put where BasicSR 1.4.2 looks
-for it; a quality is the whole number that OpenCV 5 insists on. What BasicSR does not have (`motion`) is our kernel.
-One picture at a time in a process: the numbers wait in a variable of this module.
+BasicSR 1.4.2 needs two repairs. It imports `torchvision.transforms.functional_tensor`, which torchvision 0.17 removed;
+a replacement is registered under that name. It passes a JPEG quality as a float; OpenCV 5 needs a whole number.
+A process can run only one image at a time, because the next random numbers are in a variable of this module.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from degrade.operations.resize import downsampled_size
 from degrade.theta import Step, Theta, check_theta
 from manifests.errors import BadInput
 
-_SMALLEST_SIGMA = 0.01  # as degrade.operations.kernels: BasicSR inverts a matrix that is singular at 0
+_SMALLEST_SIGMA = 0.01  # pixels, as in degrade.operations.kernels; BasicSR inverts a matrix that is singular at 0
 _OPENCV = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
 
 
 class _Numbers:
-    """In the place of numpy.random inside BasicSR: hands out what was laid ready, once."""
+    """Replaces numpy.random inside BasicSR: returns the prepared numbers once."""
 
     ready: NDArray[Any] | None = None
 
@@ -58,7 +58,7 @@ _numbers = _Numbers()
 
 @cache
 def load_basicsr() -> Any:
-    """The mended module basicsr.data.degradations. Raises BadInput, one sentence, where basicsr is not installed."""
+    """Returns the repaired module basicsr.data.degradations. Raises BadInput if basicsr is not installed."""
     name = "torchvision.transforms.functional_tensor"
     try:
         import torchvision.transforms.functional as functional
@@ -66,7 +66,7 @@ def load_basicsr() -> Any:
         stand_in = types.ModuleType(name)
         stand_in.rgb_to_grayscale = functional.rgb_to_grayscale  # type: ignore[attr-defined]
         sys.modules.setdefault(name, stand_in)
-        with np.errstate():  # it sets numpy's error handling for the whole process
+        with np.errstate():  # the import changes numpy's error handling for the whole process
             from basicsr.data import degradations
     except ImportError as error:
         raise BadInput(
@@ -80,19 +80,20 @@ def load_basicsr() -> Any:
 
 
 def apply(hq: Image, theta: Theta) -> Image:
-    """Degrade one picture by θ with the literature's code; as `degrade.operations.apply.apply` in all else.
+    """Degrades one image by a θ with the literature's code; arguments and result are those of the exact engine.
 
-    Raises BadInput also where basicsr is not installed, and for `imresize` with sides that one number does not resize.
+    Raises BadInput if the θ or the image is not valid, if basicsr is not installed, or if `imresize` cannot reach the
+    size of the result with one scale for both sides.
     """
     check_theta(theta)
     check_image(hq)
     check_sizes(hq.shape[0], hq.shape[1], theta)
     image = run_steps(hq, theta["steps"])
-    return _quantise(image)  # GFPGAN's last line
+    return _quantise(image)  # the last line of GFPGAN's data set
 
 
 def run_steps(hq: Image, steps: list[Step]) -> Image:
-    """Run checked steps without the rounding at the end; RGB in and out."""
+    """Runs checked steps on an RGB image without the rounding at the end; returns RGB."""
     load_basicsr()
     image = np.ascontiguousarray(hq[..., ::-1])
     for step in steps:
@@ -105,7 +106,7 @@ def run_steps(hq: Image, steps: list[Step]) -> Image:
 
 
 def make_step_kernel(step: Step) -> NDArray[np.float64]:
-    """The (size, size) kernel of a checked blur step, by BasicSR's function for it."""
+    """Returns the kernel of a checked blur step, (size, size), from BasicSR's function for it."""
     theirs, name, size = load_basicsr(), step["kernel"], step["size"]
     if name == "motion":
         return make_kernel(step)
@@ -135,7 +136,7 @@ def _resize(image: Image, height: int, width: int, interpolation: str) -> Image:
     if (math.ceil(rows * scale), math.ceil(columns * scale)) != (height, width):
         raise BadInput(
             f"basicsr's imresize takes one scale for both sides and cannot make {width} x {height} of "
-            f"{columns} x {rows}: leave --engine away, or take pictures whose sides the factor divides."
+            f"{columns} x {rows}: leave out --engine, or take images whose sides the factor divides."
         )
     return np.asarray(imresize(image, scale), np.float32)
 
@@ -147,7 +148,7 @@ def _downsample(image: Image, factor: float, interpolation: str) -> Image:
 def _noise(image: Image, sigma: float, gray: bool, seed: int) -> Image:
     shape = image.shape[:2] if gray else image.shape
     drawn = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, dtype=np.float32)
-    _numbers.ready = drawn if gray else drawn[..., ::-1]  # drawn in the order of RGB
+    _numbers.ready = drawn if gray else drawn[..., ::-1]  # the numbers of θ are in RGB order
     return np.asarray(
         load_basicsr().add_gaussian_noise(image, sigma, clip=True, rounds=False, gray_noise=gray), np.float32
     )
@@ -165,17 +166,17 @@ def _poisson(image: Image, scale: float, gray: bool, seed: int) -> Image:
 
 
 def _jpeg(image: Image, quality: int) -> Image:
-    with quiet_opencv():  # OpenCV 5 warns that it rounds floats to 8 bits
+    with quiet_opencv():  # otherwise OpenCV 5 warns that it rounds floats to 8 bits
         return np.asarray(load_basicsr().add_jpg_compression(image, int(quality)), np.float32)
 
 
 def jpeg_bytes(image: Image, quality: int) -> bytes:
-    """The file that BasicSR's add_jpg_compression makes in passing; RGB (H, W, 3) float32 in."""
+    """Returns the JPEG file that BasicSR's add_jpg_compression writes and reads again, for float32 RGB (H, W, 3)."""
     bgr = np.clip(image[..., ::-1], 0, 1)
     return bytes(cv2.imencode(".jpg", bgr * 255.0, [int(cv2.IMWRITE_JPEG_QUALITY), int(quality)])[1])
 
 
-# --- colour: the lines of GFPGAN's data set ---
+# --- colour, as in GFPGAN's data set ---
 
 
 def _shift(image: Image, red: float, green: float, blue: float) -> Image:
@@ -186,14 +187,14 @@ def _gray(image: Image) -> Image:
     return np.tile(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.float32)[:, :, None], [1, 1, 3])
 
 
-def _torchvision(name: str) -> Callable[..., Image]:
+def _make_adjuster(name: str) -> Callable[..., Image]:
     def adjust(image: Image, factor: float) -> Image:
         import torch
         import torchvision.transforms.functional as functional
 
         rgb = torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
         if name == "hue":
-            rgb = rgb.clamp(0, 1)  # as in the exact engine: torchvision's own is not defined outside
+            rgb = rgb.clamp(0, 1)  # as in the exact engine; torchvision's function is undefined outside 0..1
         adjusted = getattr(functional, f"adjust_{name}")(rgb, factor).numpy()
         return np.ascontiguousarray(adjusted.transpose(1, 2, 0)[..., ::-1])
 
@@ -213,9 +214,9 @@ _OPERATIONS: dict[str, Callable[..., Image]] = {
     "upsample": _resize,
     "shift": _shift,
     "gray": _gray,
-    "brightness": _torchvision("brightness"),
-    "contrast": _torchvision("contrast"),
-    "saturation": _torchvision("saturation"),
-    "hue": _torchvision("hue"),
+    "brightness": _make_adjuster("brightness"),
+    "contrast": _make_adjuster("contrast"),
+    "saturation": _make_adjuster("saturation"),
+    "hue": _make_adjuster("hue"),
     "quantise": _quantise,
 }

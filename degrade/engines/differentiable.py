@@ -1,16 +1,16 @@
-"""The torch twin of the exact engine: the same θ, batched, on CPU or GPU, differentiable in the picture.
+"""The differentiable engine: it runs the same θ as the exact engine, on batches of torch tensors, on CPU or GPU.
 
-    lq = apply(hq, thetas)        (B, 3, H, W) float RGB 0..1 in and out, one θ a sample
+    lq = apply(hq, thetas)        hq and lq: (B, 3, H, W) float RGB in 0..1; thetas: one θ for each image
 
-Blur and resizing are the same linear maps as in `degrade.operations`, Gaussian noise the same numbers, colour the same
-formulas; JPEG is `degrade.engines.differentiable_jpeg`. Where the exact engine rounds to 8 bits, rounding and the
-clipping that goes with it are straight-through: the values are rounded, the gradient is passed on. Where it clips
-without rounding (noise, colour) the gradient is the clip's own, 0 where a value is cut off.
+Blur and resizing are the same linear maps as in `degrade.operations`. Gaussian noise has the same numbers, and colour
+the same formulas. JPEG is `degrade.engines.differentiable_jpeg`. Where the exact engine rounds to 8 bits, this engine
+rounds and clips too, but the gradient passes unchanged (straight-through). Where the exact engine clips without
+rounding (noise and colour), the gradient is 0 for a value that is cut off.
 
-Poisson noise is a draw whose every number depends on all pixels before it, and a JPEG magnifies the last bit of the
-one before it. So a θ with Poisson noise or with two JPEGs runs in the exact engine too, on the CPU, up to there, and
-its picture takes the place of the twin's, straight-through. The expectation of Poisson noise is the picture, so the
-gradient takes what it adds for a constant.
+Every number of Poisson noise depends on all pixels of the image before it, and a JPEG magnifies a difference in the
+last bit of its input. A θ with Poisson noise or with two JPEGs is therefore run by the exact engine too, on the CPU, up
+to that step. The exact image replaces the image of this engine, with a straight-through gradient. The expectation of
+Poisson noise is the image itself, so the gradient treats the noise as a constant.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from degrade.engines.differentiable_jpeg import from_levels, jpeg, straight_through, to_levels
 from degrade.operations.apply import check_sizes, iterate_steps
-from degrade.operations.blur import fast_kernel, mirror_indices
+from degrade.operations.blur import make_fast_kernel, mirror_indices
 from degrade.operations.kernels import make_kernel
 from degrade.operations.pixels import Image
 from degrade.operations.resize import downsampled_size, resize_matrix
@@ -37,83 +37,88 @@ from manifests.errors import BadInput
 
 
 def apply(hq: Tensor, thetas: Sequence[Theta]) -> Tensor:
-    """Degrade a batch, each sample by its own θ.
+    """Degrades a batch, each image by its own θ.
 
-    `hq` is a floating-point RGB tensor (B, 3, H, W) in 0..1 on any device and is not changed. float64 is computed in
-    float64; float32, float16 and bfloat16, and whatever autocast says, in float32 (the result too: bfloat16 cannot
-    hold 1/255 steps). The result has the shape of `hq`, values on the 1/255 grid as the exact engine's, and a gradient
-    with respect to `hq`. Raises BadInput for a batch, or a θ, that cannot be used.
+    `hq` is a floating-point RGB tensor (B, 3, H, W) in 0..1 on any device and is not changed. float64 is computed and
+    returned as float64. All other types are computed and returned as float32, even under autocast, because bfloat16
+    cannot represent steps of 1/255. The result has the shape of `hq`, values on the 1/255 grid, and a gradient with
+    respect to `hq`. Raises BadInput if the batch or a θ is not valid.
     """
-    hq = _checked(hq, thetas)
+    hq = _check_batch(hq, thetas)
     with torch.autocast(hq.device.type, enabled=False):
         images = run_steps(hq, thetas)
         return quantise(torch.stack(images))
 
 
-def _checked(hq: Any, thetas: Any) -> Tensor:
+def _check_batch(hq: Any, thetas: Any) -> Tensor:
     if not isinstance(hq, Tensor) or hq.ndim != 4 or hq.shape[1] != 3 or hq.numel() == 0:
         shape = tuple(hq.shape) if isinstance(hq, Tensor) else type(hq).__name__
-        raise BadInput(f"A batch to degrade is an RGB tensor of shape (batch, 3, height, width), not {shape}.")
+        raise BadInput(f"A batch to degrade must be an RGB tensor of shape (batch, 3, height, width), not {shape}.")
     if not hq.is_floating_point():
-        raise BadInput(f"A batch to degrade is floating-point in 0..1, not {hq.dtype}: divide uint8 by 255 first.")
-    given = len(thetas) if isinstance(thetas, list | tuple) else type(thetas).__name__
-    if given != len(hq):
-        raise BadInput(f"A batch of {len(hq)} needs a list of {len(hq)} θ, one a sample, not {given}.")
+        raise BadInput(f"A batch to degrade must be floating-point in 0..1, not {hq.dtype}: divide uint8 by 255 first.")
+    count = len(thetas) if isinstance(thetas, list | tuple) else type(thetas).__name__
+    if count != len(hq):
+        raise BadInput(f"A batch of {len(hq)} images needs a list of {len(hq)} θ, one for each image, not {count}.")
     for theta in thetas:
         check_theta(theta)
         check_sizes(hq.shape[2], hq.shape[3], theta)
     low, high = hq.detach().aminmax()
     if not (low >= 0 and high <= 1):  # NaN fails too
-        raise BadInput("A batch to degrade has values from 0 to 1, and this one has others: clamp it first.")
+        raise BadInput(
+            f"A batch to degrade must have values from 0 to 1, but this one has {low:g} to {high:g}: clamp it first."
+        )
     return hq if hq.dtype == torch.float64 else hq.float()
 
 
 def run_steps(hq: Tensor, thetas: Sequence[Theta]) -> list[Tensor]:
-    """Run the steps of each sample's checked θ without the rounding at the end; (3, H', W') each, as they leave it.
+    """Runs the steps of each image's checked θ without the rounding at the end; returns one (3, H', W') for each image.
 
-    Samples whose next step is of one kind and which are of one size at that point take it together.
+    Images of equal size whose next steps are of the same kind go through that step together.
     """
     images = list(hq.unbind(0))
-    exact = [_exact_pictures(image, theta) for image, theta in zip(hq, thetas, strict=True)]
+    # for each image: the exact engine's images, keyed by the number of finished steps
+    exact = [_run_exact_engine(image, theta) for image, theta in zip(hq, thetas, strict=True)]
     for position in range(max(len(theta["steps"]) for theta in thetas)):
         together: dict[tuple[object, ...], list[tuple[int, Step]]] = defaultdict(list)
         for sample, theta in enumerate(thetas):
             if position < len(theta["steps"]):
-                if (picture := exact[sample].get(position)) is not None:
-                    images[sample] = straight_through(images[sample], _to_torch(picture, images[sample]))
-                step = _resolved(theta, position, images[sample], hq[sample], exact[sample])
+                if (replacement := exact[sample].get(position)) is not None:
+                    images[sample] = straight_through(images[sample], _to_torch(replacement, images[sample]))
+                step = _resolve_step(theta, position, images[sample], hq[sample], exact[sample])
                 together[step["op"], images[sample].shape, step.get("size"), step.get("interpolation")].append(
                     (sample, step)
                 )
         for (name, *_), members in together.items():
             samples, steps = zip(*members, strict=True)
-            done = _OPERATIONS[str(name)](torch.stack([images[sample] for sample in samples]), steps)
-            for sample, image in zip(samples, done.unbind(0), strict=True):
+            results = _OPERATIONS[str(name)](torch.stack([images[sample] for sample in samples]), steps)
+            for sample, image in zip(samples, results.unbind(0), strict=True):
                 images[sample] = image
     return images
 
 
-def _exact_pictures(hq: Tensor, theta: Theta) -> dict[int, Image]:
-    """The exact engine's own picture before and after every Poisson step and before every JPEG but the last, keyed by
-    how many steps are done; empty for a θ that has none of them."""
+def _run_exact_engine(hq: Tensor, theta: Theta) -> dict[int, Image]:
+    """Returns the exact engine's images before and after every Poisson step and before every JPEG except the last.
+
+    They are keyed by the number of finished steps. The result is empty for a θ without Poisson noise or a second JPEG.
+    """
     steps = theta["steps"]
-    wanted = {place for n, step in enumerate(steps) if step["op"] == "poisson" for place in (n, n + 1)}
-    wanted.update([n for n, step in enumerate(steps) if step["op"] == "jpeg"][:-1])
-    if not wanted:
+    needed = {place for n, step in enumerate(steps) if step["op"] == "poisson" for place in (n, n + 1)}
+    needed.update([n for n, step in enumerate(steps) if step["op"] == "jpeg"][:-1])
+    if not needed:
         return {}
     image = np.ascontiguousarray(hq.detach().float().permute(1, 2, 0).cpu().numpy())
-    run = iterate_steps(image, steps[: max(wanted)], theta["version"])
-    return {at: picture for at, picture in itertools.chain([(0, image)], run) if at in wanted}
+    run = iterate_steps(image, steps[: max(needed)], theta["version"])
+    return {count: after for count, after in itertools.chain([(0, image)], run) if count in needed}
 
 
-def _resolved(theta: Theta, position: int, image: Tensor, hq: Tensor, exact: dict[int, Image]) -> Step:
-    """A step with all that it takes from its place in the chain: the kernel, the size of the result, the noise."""
+def _resolve_step(theta: Theta, position: int, image: Tensor, hq: Tensor, exact: dict[int, Image]) -> Step:
+    """Returns the step with everything that depends on its place in the chain: kernel, size of the result, or noise."""
     steps, version = theta["steps"], theta["version"]
     step, (height, width) = steps[position], image.shape[-2:]
     match step["op"]:
-        case "blur" if version > 1:  # what the exact engine runs as one, with its kernel
+        case "blur" if version > 1:  # the kernel that the exact engine uses for a blur and the downsample after it
             then = next((after for after in steps[position + 1 : position + 2] if after["op"] == "downsample"), None)
-            return {"op": "blur", "kernel": fast_kernel(step, height, width, then)}
+            return {"op": "blur", "kernel": make_fast_kernel(step, height, width, then)}
         case "blur":
             return {"op": "blur", "kernel": make_kernel(step)}
         case "downsample":
@@ -130,21 +135,21 @@ def _resolved(theta: Theta, position: int, image: Tensor, hq: Tensor, exact: dic
 
 
 def _blur(images: Tensor, steps: Sequence[Step]) -> Tensor:
-    """Correlation with each sample's kernel by FFT, the border mirrored without its last pixel.
+    """Correlates each image with its own kernel by FFT; the border is mirrored without repeating the edge.
 
-    A transform costs less than the passes of a kernel of 41 pixels, and no setting makes TF32 of it.
+    A transform costs less than a convolution with a kernel of 41 pixels, and no setting turns it into TF32.
     """
     height, width = images.shape[-2:]
     size = max(len(step["kernel"]) for step in steps)
     kernels = [np.pad(step["kernel"], (size - len(step["kernel"])) // 2) for step in steps]
-    images = _bordered(images, size // 2)
+    images = _mirror_border(images, size // 2)
     shape = [next_fast_len(length + size - 1, real=True) for length in (height, width)]
     weights = torch.fft.rfft2(images.new_tensor(np.stack(kernels))[:, None], s=shape)
     return torch.fft.irfft2(torch.fft.rfft2(images, s=shape) * weights.conj(), s=shape)[..., :height, :width]
 
 
-def _bordered(images: Tensor, border: int) -> Tensor:
-    """OpenCV's BORDER_REFLECT_101, which mirrors again and again where a picture is narrower than its border."""
+def _mirror_border(images: Tensor, border: int) -> Tensor:
+    """Adds OpenCV's BORDER_REFLECT_101, mirrored several times if an image is narrower than its border."""
     if border < min(images.shape[-2:]):
         return torch.nn.functional.pad(images, (border, border, border, border), mode="reflect")
     for axis in (-2, -1):
@@ -158,9 +163,9 @@ def _bordered(images: Tensor, border: int) -> Tensor:
 
 
 def _resize(images: Tensor, steps: Sequence[Step]) -> Tensor:
-    """Two products with the 1-D weights of OpenCV or imresize."""
+    """Multiplies with the 1-D weights of OpenCV or imresize from both sides."""
     (height, width), interpolation = steps[0]["size"], steps[0]["interpolation"]
-    # a setting may turn float32 products into TF32 or bfloat16 ones, which 1/255 would show
+    # torch may be set to compute float32 products in TF32 or bfloat16, whose error is visible at 1/255
     plain = images.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
     precise = images if plain else images.double()
     rows = precise.new_tensor(resize_matrix(images.shape[-2], height, interpolation))
@@ -173,22 +178,22 @@ def _resize(images: Tensor, steps: Sequence[Step]) -> Tensor:
 
 def _noise(images: Tensor, steps: Sequence[Step]) -> Tensor:
     height, width = images.shape[-2:]
-    drawn = []
+    noise = []
     for step in steps:
         numbers = np.random.Generator(np.random.PCG64(step["seed"])).standard_normal(
             (height, width, 1 if step["gray"] else 3), dtype=np.float32
         )
         numbers *= np.float32(step["sigma"] / 255)
-        drawn.append(torch.from_numpy(numbers).to(images).permute(2, 0, 1).expand(3, -1, -1))
-    return (images + torch.stack(drawn)).clamp(0, 1)
+        noise.append(torch.from_numpy(numbers).to(images).permute(2, 0, 1).expand(3, -1, -1))
+    return (images + torch.stack(noise)).clamp(0, 1)
 
 
 def _poisson(images: Tensor, steps: Sequence[Step]) -> Tensor:
-    """The exact engine's noisy picture; what it clipped takes no gradient."""
+    """Returns the exact engine's noisy images; clipped values have no gradient."""
     results = []
     for image, step in zip(images, steps, strict=True):
         before, after = step["before"], step["after"]
-        cut = ((after <= 0) | (after >= 1)) & (after != before)  # where it added nothing, it clipped nothing
+        cut = ((after <= 0) | (after >= 1)) & (after != before)  # a value that did not change was not clipped
         noisy = _to_torch(after, image)
         results.append(straight_through(torch.where(_to_torch(cut, image).bool(), noisy, image), noisy))
     return torch.stack(results)
@@ -198,21 +203,21 @@ def _to_torch(image: NDArray[Any], like: Tensor) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(like)
 
 
-# --- colour: the formulas of degrade.operations.apply, channels first ---
+# --- colour: the formulas of degrade.operations.colour, channels first ---
 
 
-def _each(values: Sequence[float], images: Tensor) -> Tensor:
+def _broadcast(values: Sequence[float], images: Tensor) -> Tensor:
     return images.new_tensor(values)[:, None, None, None]
 
 
 def _blend(images: Tensor, other: Tensor, steps: Sequence[Step]) -> Tensor:
-    factor = _each([step["factor"] for step in steps], images)
-    rest = _each([1 - step["factor"] for step in steps], images)
+    factor = _broadcast([step["factor"] for step in steps], images)
+    rest = _broadcast([1 - step["factor"] for step in steps], images)
     return (factor * images + rest * other).clamp(0, 1)
 
 
 def _luma(images: Tensor, red: float = 0.2989) -> Tensor:
-    """torchvision's by default; OpenCV's has 0.299 red."""
+    """Returns the luma with the weights of torchvision; OpenCV's weight of red is 0.299."""
     return (red * images[:, 0] + 0.587 * images[:, 1] + 0.114 * images[:, 2])[:, None]
 
 
@@ -225,7 +230,7 @@ def _gray(images: Tensor, steps: Sequence[Step]) -> Tensor:
 
 
 def _brightness(images: Tensor, steps: Sequence[Step]) -> Tensor:
-    return (images * _each([s["factor"] for s in steps], images)).clamp(0, 1)
+    return (images * _broadcast([s["factor"] for s in steps], images)).clamp(0, 1)
 
 
 def _contrast(images: Tensor, steps: Sequence[Step]) -> Tensor:
@@ -237,16 +242,16 @@ def _saturation(images: Tensor, steps: Sequence[Step]) -> Tensor:
 
 
 def _hue(images: Tensor, steps: Sequence[Step]) -> Tensor:
-    """To HSV, turned, and back, the hue in sixths of the circle; a gray pixel has none and keeps its gradient."""
+    """Turns the hue in HSV, in sixths of the circle; a gray pixel has no hue and does not change."""
     red, green, blue = images.clamp(0, 1).unbind(1)
     value = torch.maximum(torch.maximum(red, green), blue)
     chroma = value - torch.minimum(torch.minimum(red, green), blue)
     divisor = torch.where(chroma > 0, chroma, 1)
     low = torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor)
     hue = torch.where(value == red, (green - blue) / divisor, low)
-    hue = hue + 6 * _each([s["factor"] for s in steps], images)[:, 0]
-    away = [torch.remainder(hue + sixths, 6) for sixths in (5, 3, 1)]  # red, green, blue
-    return torch.stack([value - chroma * torch.minimum(k, 4 - k).clamp(0, 1) for k in away], dim=1)
+    hue = hue + 6 * _broadcast([s["factor"] for s in steps], images)[:, 0]
+    distances = [torch.remainder(hue + sixths, 6) for sixths in (5, 3, 1)]  # red, green, blue
+    return torch.stack([value - chroma * torch.minimum(k, 4 - k).clamp(0, 1) for k in distances], dim=1)
 
 
 def _jpeg(images: Tensor, steps: Sequence[Step]) -> Tensor:
@@ -254,11 +259,11 @@ def _jpeg(images: Tensor, steps: Sequence[Step]) -> Tensor:
 
 
 def quantise(images: Tensor) -> Tensor:
-    """Clip to 0..1 and round to 8 bits, straight-through."""
+    """Clips to 0..1 and rounds to 8 bits, with a straight-through gradient."""
     return from_levels(to_levels(images))
 
 
-# op -> function of (N, 3, H, W) pictures of one size and their N steps
+# operation -> function of N images of equal size, (N, 3, H, W), and their N steps
 _OPERATIONS: dict[str, Callable[[Tensor, Sequence[Step]], Tensor]] = {
     "blur": _blur,
     "resize": _resize,

@@ -1,9 +1,9 @@
-"""JPEG in torch: libjpeg's arithmetic, every rounding straight-through.
+"""JPEG in torch: the arithmetic of libjpeg, with a straight-through gradient for every rounding.
 
-Forward this is what libjpeg-turbo computes for a baseline 4:2:0 file and its decoding with the slow integer DCT and
-"fancy" upsampling, integer for integer (jccolor.c, jcsample.c, jfdctint.c, jcdctmgr.c, jidctint.c, jdsample.c,
-jdcolor.c); nothing is entropy-coded, because that loses nothing. Backward every rounding and saturation counts as the
-identity, so the gradient is that of the same transform without rounding: linear, and of quality nothing is left in it.
+The forward pass computes the same integers as libjpeg-turbo when it writes a baseline 4:2:0 file and decodes it with
+the slow integer DCT and "fancy" upsampling (jccolor.c, jcsample.c, jfdctint.c, jcdctmgr.c, jidctint.c, jdsample.c,
+jdcolor.c). Entropy coding is left out, because it is lossless. The backward pass treats every rounding and saturation
+as the identity. The gradient is therefore the gradient of a linear transform, which does not depend on the quality.
 """
 
 from __future__ import annotations
@@ -34,20 +34,22 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def straight_through(smooth: Tensor, exact: Tensor) -> Tensor:
-    """The values of `exact` with the gradient of `smooth`; both have one shape and dtype."""
+    """Returns the values of `exact` with the gradient of `smooth`; both have the same shape and dtype."""
     result: Tensor = _StraightThrough.apply(smooth, exact.detach())
     return result
 
 
 def to_levels(image: Tensor) -> Tensor:
-    """0..1 to the whole numbers 0..255, clipped and rounded as `operations.to_uint8`, straight-through."""
+    """Maps 0..1 to whole numbers 0..255, clipped and rounded as in `pixels.to_uint8`, straight-through."""
     scaled = image * 255
     return straight_through(scaled, scaled.detach().round().clamp(0, 255))
 
 
 def from_levels(levels: Tensor) -> Tensor:
-    """0..255 to 0..1."""
-    return levels / levels.new_full((), 255)  # by a number, CUDA would multiply with a rounded 1/255
+    """Maps 0..255 to 0..1."""
+    return levels / levels.new_full(
+        (), 255
+    )  # a tensor, because CUDA replaces the division by a number with a product with a rounded 1/255
 
 
 # --- tables ---
@@ -70,16 +72,16 @@ _CHROMA[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66
 
 
 def quantisation_tables(quality: int) -> NDArray[np.float64]:
-    """The tables of a quality 1..100, luma and chroma, (2, 8, 8), whole numbers 1..255: libjpeg's jpeg_set_quality."""
+    """Returns the luma and chroma tables of a quality 1..100: (2, 8, 8), whole numbers 1..255 (jpeg_set_quality)."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     return np.clip((np.stack([_LUMA, _CHROMA]) * scale + 50) // 100, 1, 255).astype(np.float64)
 
 
 def _integer_dct() -> NDArray[np.float64]:
-    """The 8 x 8 matrix of jfdctint.c, 13 bits of fraction: row k is 8192 sqrt(8) times the k-th basis vector.
+    """Returns the 8 x 8 matrix of jfdctint.c with 13 bits of fraction.
 
-    Its constants are rounded before they are added up, so this is not the rounded cosine matrix; jidctint.c multiplies
-    with the transpose.
+    Row k is 8192 sqrt(8) times the k-th basis vector. jfdctint.c rounds its constants before it adds them, so this is
+    not the rounded cosine matrix. jidctint.c multiplies with the transpose.
     """
     eye = np.eye(8)
     total, rest = eye[:4] + eye[:3:-1], eye[:4] - eye[:3:-1]
@@ -101,31 +103,31 @@ _DCT = _integer_dct()
 
 
 def jpeg(image: Tensor, qualities: Sequence[int], rounding: bool = True) -> Tensor:
-    """Compress and decompress: (N, 3, H, W) RGB 0..1, float32 or float64, and a quality 1..100 for each of the N.
+    """Compresses and decompresses RGB images in 0..1, (N, 3, H, W) float32 or float64, each with its quality 1..100.
 
-    The result has the shape and dtype given, values on the 1/255 grid, and for pictures that are already on that grid
-    it is the decoded file bit for bit. `rounding=False` leaves out every rounding and saturation: the transform whose
-    gradient this one has.
+    The result has the same shape and dtype, with values on the 1/255 grid. For images whose values are on that grid, it
+    equals the decoded file bit for bit. `rounding=False` leaves out every rounding and saturation; the gradient is the
+    same with and without rounding.
     """
     height, width = image.shape[-2:]
     tables = image.new_tensor(np.stack([quantisation_tables(quality) for quality in qualities]), dtype=torch.float64)
     luma, chroma = _to_ycc(to_levels(image) if rounding else image * 255, rounding)
-    luma = _coded(luma, tables[:, :1], rounding)
-    chroma = _coded(_halved(chroma, rounding), tables[:, 1:], rounding)
-    return from_levels(_to_rgb(luma, _doubled(chroma, height, width, rounding), rounding))
+    luma = _code(luma, tables[:, :1], rounding)
+    chroma = _code(_halve(chroma, rounding), tables[:, 1:], rounding)
+    return from_levels(_to_rgb(luma, _double(chroma, height, width, rounding), rounding))
 
 
 def _floor(smooth: Tensor, offset: float | Tensor, rounding: bool) -> Tensor:
-    """floor(smooth + offset), or smooth itself: how an integer shift rounds, by its offset."""
+    """Returns floor(smooth + offset), as an integer shift rounds, or `smooth` itself without rounding."""
     return straight_through(smooth, torch.floor(smooth.detach() + offset)) if rounding else smooth
 
 
-def _saturated(smooth: Tensor, rounding: bool) -> Tensor:
+def _saturate(smooth: Tensor, rounding: bool) -> Tensor:
     return straight_through(smooth, smooth.detach().clamp(0, 255)) if rounding else smooth
 
 
 def _to_ycc(levels: Tensor, rounding: bool) -> tuple[Tensor, Tensor]:
-    """BT.601, full range, in 16-bit fixed point; every sum is below 2**24, so float32 holds it exactly."""
+    """Converts to BT.601 YCbCr, full range, in 16-bit fixed point. Sums are below 2**24, so float32 is exact."""
     red, green, blue = levels.unbind(1)
     luma = (19595 * red + 38470 * green + 7471 * blue) / 65536
     cb = (-11059 * red - 21709 * green + 32768 * blue) / 65536 + 128
@@ -139,32 +141,33 @@ def _to_rgb(luma: Tensor, chroma: Tensor, rounding: bool) -> Tensor:
     red = _floor(91881 * cr / 65536, 0.5, rounding)
     green = _floor((-22554 * cb - 46802 * cr) / 65536, 0.5, rounding)
     blue = _floor(116130 * cb / 65536, 0.5, rounding)
-    return _saturated(luma + torch.stack([red, green, blue], dim=1), rounding)
+    return _saturate(luma + torch.stack([red, green, blue], dim=1), rounding)
 
 
-def _halved(chroma: Tensor, rounding: bool) -> Tensor:
-    """Means of 2 x 2 (h2v2_downsample); halves round down and up by turns along a row.
+def _halve(chroma: Tensor, rounding: bool) -> Tensor:
+    """Returns the means of 2 x 2 pixels (h2v2_downsample); along a row, halves round down and up by turns.
 
-    To the right the pixels are repeated up to a whole block before the means are taken, to the bottom only to an even
-    number of rows: the rows of the last blocks repeat means, which `_coded` does.
+    At the right, pixels are repeated up to a whole block before the means are computed. At the bottom, they are
+    repeated only to an even number of rows: the last blocks repeat rows of means, which `_code` does.
     """
     height, width = chroma.shape[-2:]
-    chroma = _extended(chroma, height + height % 2, width + -width % 16)
+    chroma = _extend(chroma, height + height % 2, width + -width % 16)
     mean = (chroma[..., ::2, ::2] + chroma[..., ::2, 1::2] + chroma[..., 1::2, ::2] + chroma[..., 1::2, 1::2]) / 4
     return _floor(mean, mean.new_tensor([0.25, 0.5]).repeat(mean.shape[-1] // 2), rounding)
 
 
-def _doubled(chroma: Tensor, height: int, width: int, rounding: bool) -> Tensor:
-    """ "Fancy" upsampling: 3/4 of the nearer and 1/4 of the further neighbour along both axes (h2v2_fancy_upsample)."""
+def _double(chroma: Tensor, height: int, width: int, rounding: bool) -> Tensor:
+    """Upsamples with 3/4 of the nearer and 1/4 of the further neighbour along both axes (h2v2_fancy_upsample)."""
     chroma = chroma[..., : (height + 1) // 2, : (width + 1) // 2]
-    if chroma.shape[-1] <= 2:  # libjpeg-turbo repeats where there are too few columns for its special first and last
+    if chroma.shape[-1] <= 2:  # libjpeg-turbo repeats pixels if there are at most two columns
         return chroma.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)[..., :height, :width]
-    mean = _interleaved(_interleaved(chroma, -2), -1) / 16
+    mean = _interleave(_interleave(chroma, -2), -1) / 16
     offset = mean.new_tensor([8 / 16, 7 / 16]).repeat(mean.shape[-1] // 2)
     return _floor(mean, offset, rounding)[..., :height, :width]
 
 
-def _interleaved(x: Tensor, axis: int) -> Tensor:
+def _interleave(x: Tensor, axis: int) -> Tensor:
+    """Doubles one axis: each value x becomes 3 x + the value before and 3 x + the value after."""
     count = x.shape[axis]
     before = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, count - 1)], dim=axis)
     after = torch.cat([x.narrow(axis, 1, count - 1), x.narrow(axis, count - 1, 1)], dim=axis)
@@ -172,38 +175,39 @@ def _interleaved(x: Tensor, axis: int) -> Tensor:
     return pairs.flatten(x.ndim + axis, x.ndim + axis + 1)
 
 
-def _extended(x: Tensor, height: int, width: int) -> Tensor:
-    """The last row and column repeated up to (height, width)."""
+def _extend(x: Tensor, height: int, width: int) -> Tensor:
+    """Repeats the last row and column up to (height, width)."""
     bottom, right = height - x.shape[-2], width - x.shape[-1]
     return torch.nn.functional.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x
 
 
-def _coded(planes: Tensor, tables: Tensor, rounding: bool) -> Tensor:
-    """DCT, quantisation and back: (N, P, H, W) levels and (N, 1, 8, 8) tables to (N, P, H, W) levels.
+def _code(planes: Tensor, tables: Tensor, rounding: bool) -> Tensor:
+    """Runs DCT, quantisation and their inverses on (N, P, H, W) levels with (N, 1, 8, 8) tables; returns levels.
 
-    In float64, which holds the integer DCT's sums exactly (float32 does not) and which no setting turns into TF32.
+    All is computed in float64: it is exact for the sums of the integer DCT (float32 is not), and no setting turns it
+    into TF32.
     """
     height, width = planes.shape[-2:]
-    planes = _extended(planes, height + -height % 8, width + -width % 8)
+    planes = _extend(planes, height + -height % 8, width + -width % 8)
     dct = planes.new_tensor(_DCT, dtype=torch.float64)
     steps = tables.tile(1, 1, planes.shape[-2] // 8, planes.shape[-1] // 8)
-    # rows, then columns; back by columns, then rows
+    # the DCT along rows, then columns; its inverse along columns, then rows
     lines = _floor(_along_columns(dct, (planes.double() - 128).mT) / 2**11, 0.5, rounding)
     coefficients = _floor(_along_columns(dct, lines.mT) / 2**15, 0.5, rounding)
-    coefficients = _quantised(coefficients, 8 * steps, rounding) * steps
+    coefficients = _quantise(coefficients, 8 * steps, rounding) * steps
     lines = _floor(_along_columns(dct.T, coefficients) / 2**11, 0.5, rounding)
     levels = _floor(_along_columns(dct.T, lines.mT) / 2**18, 0.5, rounding).mT + 128
-    return _saturated(levels.to(planes.dtype), rounding)[..., :height, :width]
+    return _saturate(levels.to(planes.dtype), rounding)[..., :height, :width]
 
 
 def _along_columns(matrix: Tensor, planes: Tensor) -> Tensor:
-    """Every 8 rows of (N, P, H, W) multiplied with the (8, 8) matrix."""
+    """Multiplies every 8 rows of (N, P, H, W) with the (8, 8) matrix."""
     return (matrix @ planes.unflatten(-2, (-1, 8))).flatten(-3, -2)
 
 
-def _quantised(coefficients: Tensor, steps: Tensor, rounding: bool) -> Tensor:
+def _quantise(coefficients: Tensor, steps: Tensor, rounding: bool) -> Tensor:
     smooth = coefficients / steps
     if not rounding:
         return smooth
-    exact = coefficients.detach()  # halves away from zero
+    exact = coefficients.detach()  # halves round away from zero
     return straight_through(smooth, torch.floor((exact.abs() + steps / 2) / steps) * exact.sign())

@@ -1,6 +1,6 @@
-"""One unit of work: a picture on disk and a θ in, PNG bytes out; and the process pool that maps it.
+"""One unit of work, from an image file and a θ to PNG bytes, and the process pools that run many of them.
 
-Workers return bytes and never write: the parent does, so a killed run leaves whole files and whole rows.
+Workers only return bytes. The parent process writes all files, so a kill leaves only complete files and complete rows.
 """
 
 from __future__ import annotations
@@ -33,43 +33,43 @@ from manifests.runtime.workers import (
 
 ENGINES = ("exact", "basicsr")
 
-
+Advance = Callable[[int], None]  # is called with the number of images finished since the last call
 JobsFunction = Callable[[Sequence[Any]], list[Any]]
 
 
 @dataclass(frozen=True)
 class Job:
-    """Degrade `source`, area-resized to `size` first, by `theta`; `target` is the frozen file to compare with."""
+    """The work for one image: area-resize `source` to `size`, then degrade it by `theta`."""
 
     source: Path
-    size: int | None
+    size: int | None  # longer side in pixels; None keeps the size
     theta: Theta
-    target: Path | None = None
+    target: Path | None = None  # the frozen file, for `compare_job`
     engine: str = "exact"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a job: `problem` is a sentence where nothing did, otherwise the file's bytes and sha256."""
+    """The PNG of a job and the hashes, or the problem that prevented it."""
 
     png: bytes = b""
     sha256: str = ""
     source_sha256: str = ""
-    problem: str | None = None
+    problem: str | None = None  # the end of a sentence whose subject is the source
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The file on disk beside the one regenerated now. None: it could not be had."""
+    """A frozen file compared with the same image made again. None: the file or the source could not be read."""
 
-    disk_sha256: str | None  # sha256
-    regenerated_sha256: str | None  # sha256
+    disk_sha256: str | None
+    regenerated_sha256: str | None
     source_sha256: str | None
-    difference: int | None  # largest over all pixels, in 1/255; 255 where the sizes differ
+    difference: int | None  # largest difference over all pixels in 1/255; 255 if the sizes differ
 
 
 def check_engine(engine: str) -> None:
-    """Raise BadInput, before anything is written, for an engine that is unknown or not installed."""
+    """Raises BadInput if the engine is unknown or not installed."""
     if engine not in ENGINES:
         raise BadInput(f"There is no engine {engine}; the engines are {', '.join(ENGINES)}.")
     if engine == "basicsr":
@@ -79,14 +79,17 @@ def check_engine(engine: str) -> None:
 
 
 def run_job(job: Job) -> Result:
-    """Degrade one picture. A source that cannot be read, decoded, or degraded by this θ because it is too small,
-    becomes a `problem`, never an exception."""
+    """Degrades one image and returns its PNG.
+
+    The result has a `problem`, and no exception is raised, if the source cannot be read or decoded, or if it is too
+    small for this θ.
+    """
     try:
         data = job.source.read_bytes()
         with enforce_limits():
             pixels = shrink(decode(data), job.size)
         if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
-            return Result(problem=f"has more than {MAX_PIXELS // 10**6} megapixels: give a --size")
+            return Result(problem=f"has more than {MAX_PIXELS // 10**6} megapixels: use --size")
     except UndecodableImage as error:
         return Result(problem=str(error))
     except OSError as error:
@@ -94,13 +97,13 @@ def run_job(job: Job) -> Result:
     except BadInput as error:
         return Result(problem=str(error))
     try:
-        png = encode_png(_degraded(pixels, job), LQ_PNG)
+        png = encode_png(_degrade(pixels, job), LQ_PNG)
     except BadInput as error:
         return Result(problem=f"cannot be degraded: {str(error).rstrip('.')}")
     return Result(png, hashlib.sha256(png).hexdigest(), hashlib.sha256(data).hexdigest())
 
 
-def _degraded(pixels: Pixels, job: Job) -> Pixels:
+def _degrade(pixels: Pixels, job: Job) -> Pixels:
     if job.engine == "basicsr":
         from degrade.engines import basicsr_reference
 
@@ -109,10 +112,10 @@ def _degraded(pixels: Pixels, job: Job) -> Pixels:
 
 
 def compare_job(job: Job) -> Comparison:
-    """Degrade again and compare with the frozen file."""
-    made = run_job(job)
-    regenerated = None if made.problem else made.sha256
-    source = None if made.problem else made.source_sha256
+    """Degrades one image again and compares the result with the frozen file `job.target`."""
+    result = run_job(job)
+    regenerated = None if result.problem else result.sha256
+    source = None if result.problem else result.source_sha256
     try:
         assert job.target is not None
         data = job.target.read_bytes()
@@ -123,34 +126,36 @@ def compare_job(job: Job) -> Comparison:
         return Comparison(on_disk, regenerated, source, None if regenerated is None else 0)
     try:
         with enforce_limits():
-            here, again = decode(data), decode(made.png)
+            frozen, again = decode(data), decode(result.png)
     except UndecodableImage:
         return Comparison(on_disk, regenerated, source, 255)
-    same_size = here.shape == again.shape
-    difference = int(np.abs(here.astype(np.int16) - again.astype(np.int16)).max()) if same_size else 255
+    same_size = frozen.shape == again.shape
+    difference = int(np.abs(frozen.astype(np.int16) - again.astype(np.int16)).max()) if same_size else 255
     return Comparison(on_disk, regenerated, source, difference)
 
 
 def run_jobs(jobs: Sequence[Job | FailedUnit]) -> list[Result]:
-    """`run_job` for pictures of others: one that no process comes through is a `problem` too."""
+    """Runs `run_job` for untrusted images; an image whose worker process failed has a `problem` too."""
     return [
-        Result(problem=FAILURE_TEXTS[j.reason]) if isinstance(j, FailedUnit) else run_job(j)
-        for j in guard_units(jobs, limited=False)
+        Result(problem=FAILURE_TEXTS[job.reason]) if isinstance(job, FailedUnit) else run_job(job)
+        for job in guard_units(jobs, limited=False)
     ]
 
 
 def compare_jobs(jobs: Sequence[Job | FailedUnit]) -> list[Comparison]:
-    """`compare_job` for pictures of others."""
-    nothing = Comparison(None, None, None, None)
-    return [nothing if isinstance(job, FailedUnit) else compare_job(job) for job in guard_units(jobs, limited=False)]
+    """Runs `compare_job` for untrusted images; all fields are None for an image whose worker process failed."""
+    failure = Comparison(None, None, None, None)
+    return [failure if isinstance(job, FailedUnit) else compare_job(job) for job in guard_units(jobs, limited=False)]
 
 
 @contextmanager
 def open_job_pool(workers: int | None, jobs: int) -> Iterator[BatchMap]:
-    """The pool of manifests.runtime.workers, no larger than there are jobs; for our own crops, which one process
-    handles as well as this one does."""
-    fewer = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
-    with open_pool(None if fewer == 1 else fewer, _start_worker) as run:
+    """Yields a map over at most `workers` processes, for crops that Likeness made itself.
+
+    With one worker, the jobs run in this process.
+    """
+    count = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
+    with open_pool(None if count == 1 else count, _start_worker) as run:
         yield run
 
 
@@ -158,12 +163,15 @@ def open_job_pool(workers: int | None, jobs: int) -> Iterator[BatchMap]:
 def open_untrusted_job_pool(
     workers: int | None, jobs: int
 ) -> Iterator[Callable[[JobsFunction, list[Job]], Iterator[Any]]]:
-    """The same for pictures of others and the functions of several jobs: a process stands what they do to it, also one
-    alone; None works here."""
-    fewer = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
-    with open_pool(fewer, _start_worker) as run:
-        yield lambda function, given: chain.from_iterable(run(function, [[job] for job in given]))
+    """Yields a map of `run_jobs` or `compare_jobs` over at most `workers` processes, for untrusted images.
+
+    The images are read in worker processes, even with one worker, because a damaged image can crash or block the
+    process that decodes it. With `workers` None, the jobs run in this process.
+    """
+    count = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
+    with open_pool(count, _start_worker) as run:
+        yield lambda function, batch: chain.from_iterable(run(function, [[job] for job in batch]))
 
 
 def _start_worker() -> None:
-    cv2.setNumThreads(1)  # one core a worker; the result does not depend on it
+    cv2.setNumThreads(1)  # one core for each worker; the result does not depend on the number of threads

@@ -1,4 +1,4 @@
-"""A frozen set again, from its theta.jsonl and the clean pictures: the same bytes, or a sentence that says which."""
+"""Replay: making a frozen set again, byte for byte, from its theta.jsonl and the clean images."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from degrade.frozen.folders import FolderSummary, Progress, read_output_card
-from degrade.frozen.jobs import Job, check_engine, open_untrusted_job_pool, run_jobs
+from degrade.frozen.folders import FolderSummary, read_output_card
+from degrade.frozen.jobs import Advance, Job, check_engine, open_untrusted_job_pool, run_jobs
 from degrade.frozen.set_files import (
     CARD,
     THETAS,
@@ -31,50 +31,52 @@ def replay(
     thetas: Path,
     out: Path,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
     dry_run: bool = False,
 ) -> FolderSummary:
-    """Build the set of the file `thetas` in `out`, from the clean pictures below `source`: the folder, or the dataset,
-    that the set was made from, wherever it lies now.
+    """Makes the set of the file `thetas` again in the folder `out`, from the clean images below `source`.
 
-    Images and theta.jsonl come out byte for byte; so does the card, but for where `source` lies and the versions used.
-    The same command resumes, and makes again what is gone or changed. Raises BadInput, with nothing written, where a
-    source is missing or has changed, or where `out` holds anything else; and where pictures come out with other bytes
-    than recorded, those are named and not written, and the set stays marked as incomplete.
+    `source` is the folder or the dataset from which the set was made; it may have been moved. The images and
+    theta.jsonl get the same bytes. The card differs only in the path of the source and in the versions. The same
+    command resumes, and makes missing or changed images again.
+
+    Raises BadInput if a source is missing or has changed, or if `out` contains anything else; then nothing is written.
+    Raises BadInput also if images come out with other bytes than recorded: these images are named and not written, and
+    the card of the set stays incomplete.
     """
     source, thetas, out = Path(source), Path(thetas), Path(out)
     if workers is not None:
         check_workers(workers)
     if not source.is_dir():
-        raise BadInput(f"{source} is not a folder: name the folder, or the dataset, that the set was made from.")
+        raise BadInput(f"{source} is not a folder: name the folder or the dataset from which the set was made.")
     rows = read_theta_file(thetas)
     if not rows:
         raise BadInput(f"{thetas} names no image: name the {THETAS} of a frozen set.")
     for engine in {row["engine"] for row in rows}:
         check_engine(engine)
     data = thetas.read_bytes()
-    card = _card(thetas, rows, sha256_bytes(data), source)
-    there = read_output_card(out)
-    if there is not None and there.get("theta_sha256") != card["theta_sha256"]:
-        raise BadInput(f"{out} holds another set (its {THETAS} differs): name another folder for --out.")
+    card = _make_replay_card(thetas, rows, sha256_bytes(data), source)
+    found = read_output_card(out)
+    if found is not None and found.get("theta_sha256") != card["theta_sha256"]:
+        raise BadInput(f"{out} contains another set (its {THETAS} differs): name another folder for --out.")
 
-    complete = there is not None and bool(there.get("complete"))
+    complete = found is not None and bool(found.get("complete"))
     paths = [out / decode_name(row["file"]) for row in rows]
     hashes = [sha256_file(path) if path.is_file() else None for path in paths]
     todo = [n for n, row in enumerate(rows) if hashes[n] != row["sha256"]]
     _check_sources(source, [rows[n] for n in todo])
     skipped = [(name, reason) for name, reason in card.pop("skipped", [])]
     preset = card["preset"]["name"] if card["preset"] else None
-    done = (str(out), preset, card["seed"], card["size"], len(rows))
+    summary = (str(out), preset, card["seed"], card["size"], len(rows))
     if dry_run:
-        return FolderSummary(*done, images_written=0, images_repaired=0, skipped=tuple(skipped))
+        return FolderSummary(*summary, images_written=0, images_repaired=0, skipped=tuple(skipped))
 
     with lock_folder(out):
         remove_temporary_files(out)
         if not complete:
             write_atomically(out / CARD, encode_card(card, complete=False))
-        jobs = [_job(source, rows[n]) for n in todo]
-        differ: list[str] = []
+        jobs = [_make_job(source, rows[n]) for n in todo]
+        different: list[str] = []
         if progress:
             progress(len(rows) - len(todo))
         with open_untrusted_job_pool(workers, len(jobs)) as map_in_order:
@@ -82,27 +84,28 @@ def replay(
                 if result.sha256 == rows[n]["sha256"]:
                     write_atomically(paths[n], result.png)
                 else:
-                    differ.append(rows[n]["file"] + (f" {result.problem}" if result.problem else ""))
+                    different.append(rows[n]["file"] + (f" {result.problem}" if result.problem else ""))
                 if progress:
                     progress(1)
-        if differ:
-            elsewhere = "another processor, other versions of OpenCV and numpy, or an edited θ"
-            why = "; ".join(compare_versions(_beside(thetas) or {})) or elsewhere
+        if different:
+            guess = "another processor, other versions of OpenCV and numpy, or an edited θ"
+            cause = "; ".join(compare_versions(_read_card_beside(thetas) or {})) or guess
             raise BadInput(
-                f"{_named(differ)} of {len(rows)} come out with other bytes than {thetas} records and were not written "
-                f"({why}): `likeness verify --pictures {source}` on the original set says by how much."
+                f"{_list_names(different)} of {len(rows)} images have other bytes than {thetas} records and were not "
+                f"written. The cause may be: {cause}. `likeness verify --source {source}` on the original set shows "
+                "the difference."
             )
         if not complete or not (out / THETAS).is_file():
             finish_set(out, card, data, len(rows), skipped)
-        return FolderSummary(*done, len(todo), sum(hashes[n] is not None for n in todo), tuple(skipped))
+        return FolderSummary(*summary, len(todo), sum(hashes[n] is not None for n in todo), tuple(skipped))
 
 
-def _job(source: Path, row: Row) -> Job:
+def _make_job(source: Path, row: Row) -> Job:
     return Job(source / decode_name(row["source"]), row["size"], row["theta"], engine=row["engine"])
 
 
-def _beside(thetas: Path) -> dict[str, Any] | None:
-    """The card beside a theta.jsonl, where there is one and it names this theta.jsonl."""
+def _read_card_beside(thetas: Path) -> dict[str, Any] | None:
+    """Returns the card beside a theta.jsonl, or None if there is no card or it names another theta.jsonl."""
     try:
         card = read_card(thetas.parent)
     except BadInput:
@@ -110,19 +113,20 @@ def _beside(thetas: Path) -> dict[str, Any] | None:
     return card if card.get("theta_sha256") == sha256_file(thetas) else None
 
 
-def _card(thetas: Path, rows: list[Row], theta_sha256: str, source: Path) -> dict[str, Any]:
-    """The card of the set as it was, with where its sources are now and with what it is made now."""
-    beside = _beside(thetas) or {}
+def _make_replay_card(thetas: Path, rows: list[Row], theta_sha256: str, source: Path) -> dict[str, Any]:
+    """Returns the card of the original set, with the present path of the sources and the present versions."""
+    original = _read_card_beside(thetas) or {}
     sizes, engines = ({row[key] for row in rows} for key in ("size", "engine"))
     size = sizes.pop() if len(sizes) == 1 else None
     card = make_card(None, None, size, encode_name(source.absolute()), " and ".join(sorted(engines)))
-    kept = {key: beside[key] for key in ("preset", "seed", "size", "theta_version", "skipped") if key in beside}
-    new: dict[str, Any] = json.loads(json.dumps(card | kept | {"theta_sha256": theta_sha256}))
-    return new
+    keys = ("preset", "seed", "size", "theta_version", "skipped")
+    card |= {key: original[key] for key in keys if key in original}
+    replay_card: dict[str, Any] = json.loads(json.dumps(card | {"theta_sha256": theta_sha256}))
+    return replay_card
 
 
 def _check_sources(source: Path, rows: list[Row]) -> None:
-    """Raise BadInput that names the sources that are missing or are not what was degraded."""
+    """Raises BadInput, with the names of the files, if sources are missing or have changed since they were degraded."""
     missing, changed = [], []
     for row in rows:
         path = source / decode_name(row["source"])
@@ -131,14 +135,14 @@ def _check_sources(source: Path, rows: list[Row]) -> None:
                 changed.append(row["source"])
         except OSError:
             missing.append(row["source"])
-    found = [f"{_named(names)} {what}" for names, what in ((missing, "missing"), (changed, "changed since")) if names]
-    if found:
+    problems = [f"{_list_names(names)} {word}" for names, word in ((missing, "missing"), (changed, "changed")) if names]
+    if problems:
         raise BadInput(
-            f"The set cannot be built again from {source}, and nothing was written: {', '.join(found)}. Name the "
-            "folder or dataset that it was made from, with the pictures as they were."
+            f"The set cannot be made again from {source}: {', '.join(problems)}. Nothing was written. Name the folder "
+            "or the dataset from which the set was made, with unchanged images."
         )
 
 
-def _named(names: list[str]) -> str:
+def _list_names(names: list[str]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"{len(names)} ({', '.join(names[:5])}{more})"

@@ -1,9 +1,10 @@
-"""What lies beside the images of a frozen set: theta.jsonl, card.json, and README.md for people.
+"""The files beside the images of a frozen set: theta.jsonl, card.json, and README.md for people.
 
-theta.jsonl has a line an image: `file` and `source` (percent-encoded, `source` below the folder or dataset it was made
-from), `source_sha256`, `size` (the longer side that the source was brought to first, or null), `engine`, `theta`, and
-`sha256` of the result. That is enough to build the set again from its sources. None of the three holds a clock: the
-same command gives the same bytes.
+theta.jsonl has one line for each image, with the keys `file`, `source`, `source_sha256`, `size`, `engine`, `theta` and
+`sha256`. `file` and `source` are percent-encoded; `source` is relative to the folder or dataset of the clean images.
+`size` is the longer side in pixels to which the source is reduced first, or null. `sha256` is the hash of the result.
+From these lines and the sources, the set can be made again. None of the three files contains a time: the same command
+gives the same bytes.
 """
 
 from __future__ import annotations
@@ -28,21 +29,21 @@ from manifests.runtime.versions import code_version
 CARD, THETAS, README = "card.json", "theta.jsonl", "README.md"
 SET_FILES = {CARD, THETAS, README}
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # one line of theta.jsonl
 
 
 def encode_name(path: Path) -> str:
-    """A path of any bytes, percent-encoded."""
+    """Returns a path of any bytes as percent-encoded text."""
     return quote_from_bytes(os.fsencode(path), safe="/")
 
 
 def decode_name(name: str) -> Path:
-    """The path of `encode_name`."""
+    """Returns the path that `encode_name` encoded."""
     return Path(os.fsdecode(unquote_to_bytes(name)))
 
 
 def make_card(preset: Preset | None, seed: int | None, size: int | None, source: str, engine: str) -> dict[str, Any]:
-    """What is known of a set before its first image. `source` is percent-encoded and may be relative to the set."""
+    """Returns the card of a set before its first image. `source` is percent-encoded and may be relative to the set."""
     return {
         "preset": dataclasses.asdict(preset) if preset else None,
         "seed": seed,
@@ -56,26 +57,26 @@ def make_card(preset: Preset | None, seed: int | None, size: int | None, source:
 
 
 def encode_card(card: dict[str, Any], complete: bool) -> bytes:
-    """card.json; sorted, so that equal cards are equal bytes."""
+    """Returns the bytes of card.json, with sorted keys: equal cards have equal bytes."""
     return (json.dumps({**card, "complete": complete}, indent=2, sort_keys=True) + "\n").encode()
 
 
 def encode_rows(rows: list[Row]) -> bytes:
-    """theta.jsonl."""
+    """Returns the bytes of theta.jsonl."""
     return "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode()
 
 
 def finish_set(out: Path, card: dict[str, Any], thetas: bytes, images: int, skipped: list[tuple[str, str]]) -> None:
-    """Write theta.jsonl, README.md and, last, the complete card."""
+    """Writes theta.jsonl, then README.md, and at last the complete card."""
     write_atomically(out / THETAS, thetas)
     card = {**card, "images": images, "skipped": skipped, "theta_sha256": sha256_bytes(thetas)}
-    write_atomically(out / README, _readme(card).encode())
+    write_atomically(out / README, _format_readme(card).encode())
     write_atomically(out / CARD, encode_card(card, complete=True))
 
 
-def _readme(card: dict[str, Any]) -> str:
-    preset = card["preset"]["name"] if card["preset"] else "θ of its own"
-    size = f"brought to {card['size']} px (longer side) first" if card["size"] else "at the sizes of their sources"
+def _format_readme(card: dict[str, Any]) -> str:
+    preset = card["preset"]["name"] if card["preset"] else "unknown"
+    size = f"reduced to {card['size']} px (longer side) first" if card["size"] else "in the sizes of their sources"
     tools = ", ".join(f"{name} {number}" for name, number in {"likeness": card["likeness"], **card["tools"]}.items())
     skipped = "".join(f"- {name}: {reason}\n" for name, reason in card["skipped"])
     return (
@@ -84,35 +85,33 @@ def _readme(card: dict[str, Any]) -> str:
         f"| preset | {preset} |\n| seed | {card['seed'] if card['seed'] is not None else '-'} |\n"
         f"| images | {card['images']}, {size} |\n| engine | {card['engine']} |\n| made with | {tools} |\n"
         f"| SHA-256 of theta.jsonl | `{card['theta_sha256']}` |\n\n"
-        "`theta.jsonl` holds, a line an image, its source, every parameter, and the SHA-256 of source and result; "
-        "`card.json` every number of the preset.\n\n"
+        "`theta.jsonl` has one line for each image: its source, every parameter, and the SHA-256 of source and result. "
+        "`card.json` contains every number of the preset.\n\n"
         "```sh\n"
         "likeness verify .                                              # compare every file with its record\n"
-        "likeness degrade SOURCES --replay theta.jsonl --out ANOTHER    # the same bytes again, from the sources\n"
+        "likeness degrade SOURCES --replay theta.jsonl --out ANOTHER    # make the same bytes again from the sources\n"
         "```\n"
     ) + (f"\nSkipped:\n\n{skipped}" if skipped else "")
 
 
 def read_card(out: Path) -> dict[str, Any]:
-    """card.json of a set. Raises BadInput where there is none or it is no card."""
+    """Returns the card of a set. Raises BadInput if there is no card.json or it is not the card of a set."""
     try:
         card = json.loads((out / CARD).read_bytes())
     except (OSError, ValueError, RecursionError):
-        raise BadInput(
-            f"{out} holds no readable {CARD}: name a set made by `likeness degrade`, or a dataset."
-        ) from None
+        raise BadInput(f"{out} has no readable {CARD}: name a set made by `likeness degrade`, or a dataset.") from None
     if not isinstance(card, dict) or not {"preset", "seed", "source"} <= card.keys():
-        raise BadInput(f"{out / CARD} is not the card of a degraded set.")
+        raise BadInput(f"{out / CARD} is not the card of a frozen set: name a set made by `likeness degrade`.")
     card = {"engine": "exact", "size": None, "tools": {}, "skipped": [], **card}
-    for key, right in (
+    for key, valid in (
         ("source", isinstance(card["source"], str)),
         ("preset", card["preset"] is None or isinstance(card["preset"], dict)),
         ("preset", not card["preset"] or "name" in card["preset"]),
         ("tools", isinstance(card["tools"], dict)),
         ("skipped", isinstance(card["skipped"], list) and all(map(_is_pair, card["skipped"]))),
     ):
-        if not right:
-            raise BadInput(f"{out / CARD} was edited: its {key} is none that `likeness degrade` writes; put it back.")
+        if not valid:
+            raise BadInput(f"{out / CARD} was edited: the value of {key} is not valid. Restore the file.")
     return card
 
 
@@ -121,17 +120,17 @@ def _is_pair(value: object) -> bool:
 
 
 def read_set_rows(out: Path) -> list[Row]:
-    """The rows of a set's theta.jsonl. Raises BadInput where there is none, and for a broken line."""
+    """Returns the rows of the theta.jsonl in a set. Raises BadInput if there is none, or as `read_theta_file` does."""
     if not (out / THETAS).is_file():
-        raise BadInput(f"{out} holds no {THETAS}: finish it with the same `likeness degrade` command.")
+        raise BadInput(f"{out} has no {THETAS}: finish the set by repeating its `likeness degrade` command.")
     return read_theta_file(out / THETAS)
 
 
 def read_theta_file(path: Path) -> list[Row]:
-    """The rows of a theta.jsonl, each with file, source, source_sha256, size, engine, theta, sha256.
+    """Returns the rows of a theta.jsonl, each with file, source, source_sha256, size, engine, theta and sha256.
 
-    Sets of Likeness 0.1 kept `size` in the card alone; it is taken from there. Raises BadInput for a file that cannot
-    be read, a broken line, two lines for one file, and a name that leads out of the set or of its sources.
+    In sets of Likeness 0.1 only the card has the `size`; it is read from there. Raises BadInput if the file cannot be
+    read, a line is broken, two lines name the same file, or a name leads out of the set or out of its sources.
     """
     try:
         lines = path.read_bytes().splitlines()
@@ -143,18 +142,18 @@ def read_theta_file(path: Path) -> list[Row]:
             row = json.loads(line)
             rows.append({key: row[key] for key in ("file", "source", "source_sha256", "theta", "sha256")})
             rows[-1] |= {"engine": row.get("engine", "exact")}
-            rows[-1] |= {"size": row["size"] if "size" in row else _size_of_card(path.parent)}
+            rows[-1] |= {"size": row["size"] if "size" in row else _read_size_from_card(path.parent)}
             _check_row(rows[-1])
             check_theta(row["theta"])
         except BadInput as error:
             raise BadInput(f"Line {number} of {path}: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise BadInput(f"Line {number} of {path} is broken: restore the file or make the set anew.") from None
+            raise BadInput(f"Line {number} of {path} is broken: restore the file, or make the set again.") from None
     files = {decode_name(row["file"]) for row in rows}
     if len(files) < len(rows):
-        raise BadInput(f"{path} names a file twice: restore the file or make the set anew.")
+        raise BadInput(f"{path} names a file twice: restore the file, or make the set again.")
     if folders := sorted(files & {folder for file in files for folder in file.parents}):
-        raise BadInput(f"{path} names {folders[0]} as a file and as a folder: restore the file or make the set anew.")
+        raise BadInput(f"{path} names {folders[0]} as a file and as a folder: restore the file, or make the set again.")
     return rows
 
 
@@ -166,59 +165,64 @@ def _check_row(row: Row) -> None:
     if not (size is None or (type(size) is int and size > 0)):
         raise ValueError("size")
     if row["engine"] not in ENGINES:
-        raise BadInput(f"there is no engine {row['engine']}; the engines are {', '.join(ENGINES)}.")
+        raise BadInput(f"There is no engine {row['engine']}; the engines are {', '.join(ENGINES)}.")
     for key in ("file", "source"):
         path = decode_name(row[key])
         if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in str(path):
-            raise BadInput(f"its {key} {row[key]} is no name below a folder, and nothing outside is read or written.")
+            raise BadInput(
+                f"The {key} {row[key]} is not a path inside a folder. Likeness reads and writes nothing outside."
+            )
     if decode_name(row["file"]).suffix != ".png" or decode_name(row["file"]).name.startswith("."):
-        raise BadInput(f"its file {row['file']} is no name of a PNG.")
+        raise BadInput(f"The file {row['file']} does not have the name of a PNG.")
 
 
-def _size_of_card(folder: Path) -> int | None:
+def _read_size_from_card(folder: Path) -> int | None:
     try:
         size: int | None = json.loads((folder / CARD).read_bytes())["size"]
         return size
     except (OSError, ValueError, KeyError, TypeError):
-        raise BadInput(f"it has no size, and no {CARD} beside it says one: put the card of the set there.") from None
+        raise BadInput(
+            f"The line has no size, and there is no {CARD} with a size: put the card of the set there."
+        ) from None
 
 
 def card_draws_rows(card: dict[str, Any], rows: list[Row]) -> bool:
-    """Whether preset and seed of a card draw the θ of its rows, as `degrade` drew them: nobody edited the card.
+    """Returns whether the preset and the seed of a card give the θ of all rows; if not, the card was edited.
 
-    True where the card names no preset, as that of a replay without one, or θ are of another version.
+    Returns True also if the card has no preset, as after a replay without a card, or if its θ have another version.
     """
     if card["preset"] is None or card["seed"] is None or card.get("theta_version") != VERSION:
         return True
     try:
-        preset, seed = _preset_of(card["preset"]), card["seed"]
-        # keyed by the path below a folder, or by the face of a dataset, which its file is named after
+        preset, seed = _restore_preset(card["preset"]), card["seed"]
+        # The key is the path of the source below a folder or, in a dataset, the face id, which is the name of the file.
         return all(
-            row["theta"]
-            in (sample_theta(preset, seed, row["source"]), sample_theta(preset, seed, Path(row["file"]).stem))
+            row["theta"] in (sample_theta(preset, seed, key) for key in (row["source"], Path(row["file"]).stem))
             for row in rows
         )
     except (TypeError, ValueError, KeyError, AttributeError):
-        return False  # what was edited is no preset or no seed any more
+        return False  # the edited values are not a preset or not a seed
 
 
-def _preset_of(fields: dict[str, Any]) -> Preset:
-    """The inverse of dataclasses.asdict after a journey through JSON, which turns tuples into lists."""
-    found = {name: _tuples(value) for name, value in fields.items()}
-    if orders := found.get("orders"):
+def _restore_preset(fields: dict[str, Any]) -> Preset:
+    """Returns the preset of `dataclasses.asdict(preset)` after JSON, which turns tuples into lists."""
+    values = {name: _to_tuples(value) for name, value in fields.items()}
+    if orders := values.get("orders"):
         rounds = {name: Order(**orders[name]) for name in ("first", "second")}
-        found["orders"] = SecondOrder(**{**orders, **rounds})
-    return Preset(**found)
+        values["orders"] = SecondOrder(**{**orders, **rounds})
+    return Preset(**values)
 
 
-def _tuples(value: Any) -> Any:
+def _to_tuples(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _tuples(inside) for name, inside in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+        return {name: _to_tuples(content) for name, content in value.items()}
+    return tuple(map(_to_tuples, value)) if isinstance(value, list) else value
 
 
 def compare_versions(card: dict[str, Any]) -> tuple[str, ...]:
-    """The versions that made a set and are not those of this machine, in words."""
+    """Returns a text for each library whose version here differs from the version with which the set was made."""
     here = {"numpy": np.__version__, "opencv": cv2.__version__}
-    made = {name: there for name, there in card.get("tools", {}).items() if name in here}
-    return tuple(f"{name} {made[name]} there, {here[name]} here" for name in sorted(made) if made[name] != here[name])
+    there = {name: version for name, version in card.get("tools", {}).items() if name in here}
+    return tuple(
+        f"{name} {there[name]} there, {here[name]} here" for name in sorted(there) if there[name] != here[name]
+    )

@@ -1,4 +1,4 @@
-"""Verification of frozen sets: every image is made again from its θ, and all bytes are compared."""
+"""Verification of frozen sets: every image is made again from its θ, and all bytes are compared with the records."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from degrade.frozen.dataset_sets import Progress, list_sets, lq_path
+from degrade.frozen.dataset_sets import list_sets, lq_path
 from degrade.frozen.folders import find_images
 from degrade.frozen.jobs import (
+    Advance,
     Comparison,
     Job,
     check_engine,
@@ -40,39 +41,43 @@ from manifests.runtime.files import sha256_file
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found; the tuples hold file names (without .png: face ids, in a dataset)."""
+    """The result of `likeness verify` for one set. The tuples contain file names, or face ids for a dataset."""
 
     lq_set: str
-    images: int
-    missing_files: tuple[str, ...]  # recorded, and not on disk
-    changed_files: tuple[str, ...]  # on disk with another sha256 than recorded
-    unreproduced_files: tuple[str, ...]  # regenerated with another sha256 than recorded
-    files_without_source: tuple[str, ...]  # the clean picture is gone, so nothing could be regenerated
-    unexpected_files: tuple[str, ...]  # on disk and not recorded
-    images_not_made: int  # images the set should have and has not got: the run that makes it was stopped
-    largest_difference: int  # between a file and its regeneration, over all pixels, in 1/255
-    version_differences: tuple[str, ...] = ()  # versions that made the set and are others here
+    images: int  # the number of recorded images
+    missing_files: tuple[str, ...]  # recorded, but not on disk
+    changed_files: tuple[str, ...]  # the SHA-256 on disk is not the recorded one
+    unreproduced_files: tuple[str, ...]  # the SHA-256 of the image made again is not the recorded one
+    files_without_source: tuple[str, ...]  # the clean image is missing, has changed or cannot be read
+    unexpected_files: tuple[str, ...]  # on disk, but not recorded
+    images_not_made: int  # images that are missing because the command that makes the set was stopped
+    largest_difference: int  # between a file and the image made again, over all pixels, in 1/255
+    version_differences: tuple[str, ...] = ()  # libraries with another version here than when the set was made
 
     @property
     def ok(self) -> bool:
-        """Every recorded file is there and regenerates to the recorded bytes, and there is no other."""
-        wrong = (
-            self.missing_files
-            + self.changed_files
-            + self.unreproduced_files
-            + self.files_without_source
-            + self.unexpected_files
+        """Whether every recorded file has its bytes, on disk and made again, and there is no other file."""
+        problems = (
+            self.missing_files,
+            self.changed_files,
+            self.unreproduced_files,
+            self.files_without_source,
+            self.unexpected_files,
         )
-        return not wrong and self.images_not_made == 0
+        return not any(problems) and self.images_not_made == 0
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields and `ok` as one JSON object."""
         return {**dataclasses.asdict(self), "ok": self.ok}
 
 
-def verify_set(dataset: Path, lq_set: str, workers: int = 1, progress: Progress | None = None) -> Verification:
-    """Regenerate every image of a frozen set from its recorded θ; compare it, and the file on disk, with the recorded
-    sha256. Changes nothing. Raises BadInput where the ledger knows no such set."""
+def verify_set(dataset: Path, lq_set: str, workers: int = 1, progress: Advance | None = None) -> Verification:
+    """Verifies a frozen set of a dataset and changes nothing.
+
+    Every image is made again from its recorded θ. Both this image and the file on disk are compared with the recorded
+    SHA-256. `progress` is called with the number of images verified since the last call. Raises BadInput if the ledger
+    does not contain this set.
+    """
     dataset = Path(dataset)
     with Ledger.open(dataset) as ledger:
         rows = ledger.read_rows(Degradation, "lq_set = ?", lq_set)
@@ -80,7 +85,7 @@ def verify_set(dataset: Path, lq_set: str, workers: int = 1, progress: Progress 
     if not rows and detail is None:
         known = ", ".join(list_sets(dataset)) or "none yet: make one with `likeness degrade`"
         raise BadInput(f"{dataset} has no frozen set {lq_set}; the sets are {known}.")
-    expected = len(rows) if detail is None else len(detail["faces"])
+    images_not_made = 0 if detail is None else len(detail["faces"]) - len(rows)
     engine = (detail or {}).get("engine", "exact")
     check_engine(engine)
     jobs = [
@@ -93,28 +98,29 @@ def verify_set(dataset: Path, lq_set: str, workers: int = 1, progress: Progress 
         )
         for row in rows
     ]
-    compared: list[Comparison] = []
+    comparisons: list[Comparison] = []
     with open_job_pool(workers, len(jobs)) as map_in_order:
         for comparison in map_in_order(compare_job, jobs):
-            compared.append(comparison)
+            comparisons.append(comparison)
             if progress:
                 progress(1)
     folder = dataset / "lq" / lq_set
-    there = {path.stem for path in folder.glob("[!.]*") if path.name not in SET_FILES}
-    unexpected = sorted(there - {row.face_id for row in rows})
-    names_and_hashes = [(row.face_id, row.sha256) for row in rows]
-    found = summarize(lq_set, names_and_hashes, compared, unexpected, images_not_made=expected - len(rows))
-    # sets of Likeness 0.1 have no card: their records are rows of the ledger alone
-    return check_set_files(found, folder) if (folder / CARD).is_file() else found
+    on_disk = {path.stem for path in folder.glob("[!.]*") if path.name not in SET_FILES}
+    unexpected = sorted(on_disk - {row.face_id for row in rows})
+    recorded = [(row.face_id, row.sha256) for row in rows]
+    verification = _summarize(lq_set, recorded, comparisons, unexpected, images_not_made)
+    # Sets of Likeness 0.1 have no card; only the ledger describes them.
+    return _check_set_files(verification, folder) if (folder / CARD).is_file() else verification
 
 
 def verify_folder(
-    out: Path, workers: int | None = None, progress: Progress | None = None, source: Path | None = None
+    out: Path, workers: int | None = None, progress: Advance | None = None, source: Path | None = None
 ) -> Verification:
-    """As `sets.verify_set`, for a folder made by `degrade_folder` or `replay`, or a copy of any set.
+    """Verifies a set made by `degrade_folder` or `replay`, or a copy of any set, and changes nothing.
 
-    The clean pictures are looked for in `source`, or else where its card says; one that has changed since counts as
-    gone.
+    The clean images are read from `source`, or from the path in the card if `source` is None. A clean image that has
+    changed counts as missing. `progress` is called with the number of images verified since the last call. Raises
+    BadInput if `out` is not a frozen set or `source` is not a folder.
     """
     out = Path(out)
     card, rows = read_card(out), read_set_rows(out)
@@ -122,58 +128,63 @@ def verify_folder(
         check_engine(engine)
     source = out / decode_name(card["source"]) if source is None else Path(source)
     if not source.is_dir() and source != out / decode_name(card["source"]):
-        raise BadInput(f"{source} is not a folder: name the one with the clean pictures.")
+        raise BadInput(f"{source} is not a folder: name the folder of the clean images.")
     jobs = [
         Job(source / decode_name(r["source"]), r["size"], r["theta"], out / decode_name(r["file"]), r["engine"])
         for r in rows
     ]
-    compared: list[Comparison] = []
+    comparisons: list[Comparison] = []
     with open_untrusted_job_pool(workers, len(jobs)) as map_in_order:
-        for row, found in zip(rows, map_in_order(compare_jobs, jobs), strict=True):
-            same = found.source_sha256 == row["source_sha256"]
-            compared.append(found if same else Comparison(found.disk_sha256, None, None, None))
+        for row, comparison in zip(rows, map_in_order(compare_jobs, jobs), strict=True):
+            same = comparison.source_sha256 == row["source_sha256"]
+            comparisons.append(comparison if same else Comparison(comparison.disk_sha256, None, None, None))
             if progress:
                 progress(1)
     recorded = [(row["file"], row["sha256"]) for row in rows]
-    there = {encode_name(path) for path in find_images(out)}
-    unexpected = sorted(there - {name for name, _ in recorded})
-    unfinished = 0 if card.get("complete") else 1
-    found = summarize(out.resolve().name, recorded, compared, unexpected, unfinished)
-    return check_set_files(found, out)
+    on_disk = {encode_name(path) for path in find_images(out)}
+    unexpected = sorted(on_disk - {name for name, _ in recorded})
+    images_not_made = 0 if card.get("complete") else 1
+    verification = _summarize(out.resolve().name, recorded, comparisons, unexpected, images_not_made)
+    return _check_set_files(verification, out)
 
 
-def summarize(
+def _summarize(
     lq_set: str,
     recorded: list[tuple[str, str]],
-    compared: list[Comparison],
+    comparisons: list[Comparison],
     unexpected: list[str],
     images_not_made: int,
 ) -> Verification:
-    """Sum comparisons up. `recorded` holds (name, sha256), in the order of `compared`."""
-    both = list(zip(recorded, compared, strict=True))
-    regenerated = [(name, sha256, found) for (name, sha256), found in both if found.regenerated_sha256 is not None]
+    """Returns the verification of a set. `recorded` contains (name, SHA-256), in the order of `comparisons`."""
+    both = [(name, sha256, each) for (name, sha256), each in zip(recorded, comparisons, strict=True)]
+    regenerated = [(name, sha256, each) for name, sha256, each in both if each.regenerated_sha256 is not None]
     return Verification(
         lq_set,
         images=len(recorded),
-        missing_files=tuple(name for (name, _), found in both if found.disk_sha256 is None),
-        changed_files=tuple(name for (name, sha256), found in both if found.disk_sha256 not in (None, sha256)),
-        unreproduced_files=tuple(name for name, sha256, found in regenerated if found.regenerated_sha256 != sha256),
-        files_without_source=tuple(name for (name, _), found in both if found.regenerated_sha256 is None),
+        missing_files=tuple(name for name, _, each in both if each.disk_sha256 is None),
+        changed_files=tuple(name for name, sha256, each in both if each.disk_sha256 not in (None, sha256)),
+        unreproduced_files=tuple(name for name, sha256, each in regenerated if each.regenerated_sha256 != sha256),
+        files_without_source=tuple(name for name, _, each in both if each.regenerated_sha256 is None),
         unexpected_files=tuple(unexpected),
         images_not_made=max(0, images_not_made),
-        largest_difference=max((found.difference or 0 for found in compared), default=0),
+        largest_difference=max((each.difference or 0 for each in comparisons), default=0),
     )
 
 
-def check_set_files(found: Verification, out: Path) -> Verification:
-    """What `verify` found, and whether theta.jsonl is the one that the card names and whose θ its preset and seed draw,
-    and with what the set was made."""
+def _check_set_files(verification: Verification, out: Path) -> Verification:
+    """Returns the verification with the problems of theta.jsonl and card.json, and with the version differences.
+
+    theta.jsonl must be the file that the card names, and the preset and the seed of the card must give its θ.
+    """
     card = read_card(out)
-    named = card.get("theta_sha256")
-    if named is not None and not (out / THETAS).is_file():
-        found = dataclasses.replace(found, missing_files=(*found.missing_files, THETAS))
-    elif named is not None and sha256_file(out / THETAS) != named:
-        found = dataclasses.replace(found, changed_files=(*found.changed_files, THETAS))
-    elif named is not None and not card_draws_rows(card, read_set_rows(out)):
-        found = dataclasses.replace(found, changed_files=(*found.changed_files, CARD))
-    return dataclasses.replace(found, version_differences=compare_versions(card))
+    expected = card.get("theta_sha256")
+    missing, changed = verification.missing_files, verification.changed_files
+    if expected is not None and not (out / THETAS).is_file():
+        missing = (*missing, THETAS)
+    elif expected is not None and sha256_file(out / THETAS) != expected:
+        changed = (*changed, THETAS)
+    elif expected is not None and not card_draws_rows(card, read_set_rows(out)):
+        changed = (*changed, CARD)
+    return dataclasses.replace(
+        verification, missing_files=missing, changed_files=changed, version_differences=compare_versions(card)
+    )

@@ -1,13 +1,13 @@
-"""Blur, plain and fast, and the blur and downsample that are one.
+"""Blur in a plain and a fast version; the fast one joins a blur and the downsample that follows.
 
-Plain is OpenCV's filter, pixel by pixel. Fast is the same sum in another order: the kernel as a few separable passes
-(`kernels.separable`), each pass multiplied with the resize that follows, so that one sparse product an axis yields the
-small picture and no pixel that the resize would skip is ever computed:
+The plain version is OpenCV's filter. The fast version computes the same sum in another order. The kernel becomes a few
+separable passes (`kernels.separate_kernel`), and each pass is multiplied with the resize that follows. One sparse
+product per axis then yields the small image, and pixels that the resize would skip are never computed:
 
-    small = sum over r of (D_y C_r) X (D_x R_r)^T        D: resize, C_r and R_r: 1-D filters, X: the picture
+    small = sum over r of (D_y C_r) X (D_x R_r)^T        D: resize, C_r and R_r: 1-D filters, X: the image
 
-Its sums are scipy's CSR product: a plain loop, compiled once for all x86-64, that adds in the order of the taps. BLAS
-would add in an order of the processor's choice, so it decides no bit here.
+The sums are scipy's CSR product, a simple loop that adds in the order of the taps and is compiled once for all x86-64.
+BLAS is not used, because its order of addition depends on the processor.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from degrade.theta import Step
 
 
 def blur(image: Image, kernel: str, size: int, **shape: float) -> Image:
-    """Blur with a mirrored border (OpenCV's default, as in BasicSR), plain; no clipping.
+    """Blurs in the plain way, without clipping.
 
-    `shape` holds what the kernel needs: sigma_x, sigma_y, angle, beta, cutoff, length. The border is mirrored without
-    repeating the edge, again and again where the picture is smaller than the kernel; one pixel repeats itself. `iso`
-    uses sigma_x alone and runs as two 1-D passes, which is the same product.
+    `shape` holds the parameters of the kernel: sigma_x, sigma_y, angle, beta, cutoff or length. The border is mirrored
+    without repeating the edge (OpenCV's default, as in BasicSR), several times if the image is smaller than the kernel;
+    a side of one pixel repeats that pixel. An `iso` kernel reads only sigma_x and runs as two 1-D passes, which
+    compute the same product.
     """
     if kernel == "iso":
         line = gaussian_line(size, shape["sigma_x"])
@@ -40,63 +41,68 @@ def blur(image: Image, kernel: str, size: int, **shape: float) -> Image:
 
 
 def fast_blur(image: Image, step: Step, then: Step | None = None) -> Image:
-    """A checked blur step and, with `then`, the downsample step after it; no clipping.
+    """Runs a checked blur step and, if `then` is given, the downsample step after it, without clipping.
 
-    Within 0.25/255 (seen: 0.09) of `blur` and `downsample`; OpenCV does the work where the passes would cost more.
+    The result is within 0.25/255 (seen: 0.09) of `blur` and `downsample`. If the passes would cost more than OpenCV's
+    filter or a Fourier transform, one of these two is used.
     """
     height, width = image.shape[:2]
     out_height, out_width = downsampled_size(height, width, then["factor"]) if then else (height, width)
     shape = (out_height, out_width)
-    most = _passes_worth(image, step, shape)
-    passes = separate_kernel(step, most) if most else None
+    max_passes = _count_affordable_passes(image, step, shape)
+    passes = separate_kernel(step, max_passes) if max_passes else None
     if passes is None:
-        kernel = _cut_kernel(step) if step["kernel"] != "iso" else None
-        if kernel is not None and not _direct(len(kernel)):
+        kernel = _make_cut_kernel(step) if step["kernel"] != "iso" else None
+        if kernel is not None and not _is_direct(len(kernel)):
             return _fourier_blur(image, kernel, then)
-        blurred = _cut_blur(image, step)
+        blurred = _blur_with_cut_kernel(image, step)
         return resize(blurred, out_height, out_width, then["interpolation"]) if then else blurred
+    # one banded matrix per pass and axis: the 1-D filter, then the resize
     interpolation = then["interpolation"] if then else None
     columns, rows = passes
-    down = _banded(columns, height, shape[0], interpolation)
+    down = _make_bands(columns, height, shape[0], interpolation)
     same = columns is rows and (height, shape[0]) == (width, shape[1])
-    across = down if same else _banded(rows, width, shape[1], interpolation)
+    across = down if same else _make_bands(rows, width, shape[1], interpolation)
+    # down the columns, (height, width * 3) -> (out_height, width * 3); then along the rows, on the transposed image
     flat = np.ascontiguousarray(image).reshape(height, width * 3)
     total: NDArray[np.float32] | None = None
     for d, a in zip(down, across, strict=True):
-        turned = cv2.transpose((d @ flat).reshape(shape[0], width, 3))
-        part = a @ np.asarray(turned, np.float32).reshape(width, shape[0] * 3)
+        transposed = cv2.transpose((d @ flat).reshape(shape[0], width, 3))
+        part = a @ np.asarray(transposed, np.float32).reshape(width, shape[0] * 3)
         total = part if total is None else np.add(total, part, out=total)
-    assert total is not None  # a kernel has at least one pass
+    assert total is not None  # every kernel has at least one pass
     return np.asarray(cv2.transpose(total.reshape(shape[1], shape[0], 3)), np.float32).reshape(*shape, 3)
 
 
-def _cut_blur(image: Image, step: Step) -> Image:
-    """`blur` without the border of the kernel that weighs nothing: OpenCV is fast up to 11 x 11."""
+def _blur_with_cut_kernel(image: Image, step: Step) -> Image:
+    """Blurs with OpenCV, without the border of the kernel that has almost no weight: OpenCV is fast up to 11 x 11."""
     middle = step["size"] // 2
     if step["kernel"] == "iso":
         line = gaussian_line(step["size"], step["sigma_x"])
         half = support_radius(np.outer(line, line), TOLERANCE / 8)
         line = line[middle - half : middle + half + 1]
         return np.asarray(cv2.sepFilter2D(image, -1, line, line), np.float32)
-    return np.asarray(cv2.filter2D(image, -1, _cut_kernel(step)), np.float32)
+    return np.asarray(cv2.filter2D(image, -1, _make_cut_kernel(step)), np.float32)
 
 
-def _cut_kernel(step: Step) -> Kernel:
+def _make_cut_kernel(step: Step) -> Kernel:
+    """Returns the kernel without the border that has almost no weight."""
     kernel = make_kernel(step)
     outside = len(kernel) // 2 - support_radius(kernel, TOLERANCE / 8)
     return np.ascontiguousarray(kernel[outside : len(kernel) - outside, outside : len(kernel) - outside])
 
 
 def _fourier_blur(image: Image, kernel: Kernel, then: Step | None) -> Image:
-    """Blur by one real transform each way, scipy's pocketfft, which knows no processor; then the resize.
+    """Blurs by a real Fourier transform and its inverse, then runs the resize of `then`.
 
-    The kernel equals itself turned by half a circle, so its transform is real. Rows that the resize skips are never
-    transformed back.
+    The transform is scipy's pocketfft, whose result does not depend on the processor. The kernel is equal to itself
+    turned by half a circle, so its transform is real. Rows that the resize skips are never transformed back.
     """
     height, width = image.shape[:2]
     half = len(kernel) // 2
     shape = _fourier_shape(height, width, len(kernel))
-    around = np.zeros((len(kernel), shape[1]), np.float32)  # its centre column at 0, the left half at the end
+    # `weight`: the real transform of the kernel, padded to `shape`, with its centre moved to (0, 0)
+    around = np.zeros((len(kernel), shape[1]), np.float32)  # the centre column is at 0, the left half at the end
     around[:, : half + 1] = kernel[:, half:]
     around[:, shape[1] - half :] = kernel[:, :half]
     lines = fft.rfft(around, axis=1)
@@ -105,19 +111,22 @@ def _fourier_blur(image: Image, kernel: Kernel, then: Step | None) -> Image:
     wrapped[shape[0] - half :] = lines[:half]
     weight = np.ascontiguousarray(fft.fft(wrapped, axis=0, overwrite_x=True).real)
     out_height, out_width = downsampled_size(height, width, then["factor"]) if then else (height, width)
+    # `index`, `taps`: the two input rows and weights of each output row, if a bilinear resize shrinks the height
     index = taps = None
     if then is not None and then["interpolation"] == "bilinear" and out_height < height:
         reads, weights = resize_taps(height, out_height, "bilinear")
         index, taps = reads.T + half, weights.astype(np.float32).T[:, :, None]
     blurred = []
     above, left = (mirror_indices(np.arange(-half, side + half), side) + half for side in (height, width))
-    for channel in range(3):  # one by one: memory for three would leave the cache, and be asked of the system each time
+    for channel in range(3):  # one by one: three planes would not fit into the cache
+        # the channel with mirrored borders of half a kernel
         plane = np.zeros(shape, np.float32)
         plane[half : half + height, half : half + width] = image[:, :, channel]
         for border in (slice(0, half), slice(width + half, width + 2 * half)):
             plane[half : half + height, border] = plane[half : half + height, left[border]]
         for border in (slice(0, half), slice(height + half, height + 2 * half)):
             plane[border] = plane[above[border]]
+        # multiply the spectra, and transform back: all columns, but only the rows that the resize reads
         spectrum = fft.rfft2(plane, overwrite_x=True)
         spectrum *= weight
         rows = fft.ifft(spectrum, axis=0, overwrite_x=True)
@@ -134,18 +143,21 @@ def _fourier_shape(height: int, width: int, taps: int) -> tuple[int, int]:
     return fft.next_fast_len(height + taps - 1), fft.next_fast_len(width + taps - 1, real=True)
 
 
-def _direct(taps: int) -> bool:
-    """Whether OpenCV's filter, which is fast up to 11 x 11, takes a kernel of this side."""
+def _is_direct(taps: int) -> bool:
+    """Returns whether OpenCV's direct filter is used for a kernel of this side; it is fast up to 11 x 11."""
     return taps <= 11
 
 
-# time of one multiplication of OpenCV's filters in those of the sparse product, measured on one AVX-512 machine; they
-# choose the way, so they are part of what θ version 2 means and never change
+# The costs of one multiplication in OpenCV's filters and in the transform, relative to the sparse product, measured on
+# one AVX-512 machine. They select the method and so the bytes: θ version 2 depends on them, and they never change.
 _LINE, _DIRECT, _FOURIER, _TURN, _PASS = 1.45, 0.23, 66.0, 14, 1.2e6
 
 
-def _passes_worth(image: Image, step: Step, shape: tuple[int, int]) -> int:
-    """How many separable passes are cheaper than OpenCV's filter; whole numbers of pixels decide, not a clock."""
+def _count_affordable_passes(image: Image, step: Step, shape: tuple[int, int]) -> int:
+    """Returns the number of separable passes that cost less than the other methods.
+
+    The costs are counted in multiplications, not measured, so the choice is the same on every machine.
+    """
     height, width = image.shape[:2]
     if step["kernel"] == "iso":
         line = gaussian_line(step["size"], step["sigma_x"])
@@ -154,14 +166,15 @@ def _passes_worth(image: Image, step: Step, shape: tuple[int, int]) -> int:
     else:
         taps = 2 * support_radius(make_kernel(step), TOLERANCE / 8) + 1
         rows, columns = _fourier_shape(height, width, taps)
-        plain = 3 * (height * width * _DIRECT * taps * taps if _direct(taps) else rows * columns * _FOURIER + _PASS)
+        plain = 3 * (height * width * _DIRECT * taps * taps if _is_direct(taps) else rows * columns * _FOURIER + _PASS)
     reads_y, reads_x = taps + height // shape[0], taps + width // shape[1]
     one = 3 * (shape[0] * width * (reads_y + _TURN) + shape[1] * shape[0] * reads_x) + _PASS
     return int(plain // one)
 
 
-def _banded(lines: Kernel, count: int, rows: int, interpolation: str | None) -> list[sparse.csr_array]:
-    """Each 1-D filter of `lines` (passes, taps), then the resize, as one matrix (rows, count), float32."""
+def _make_bands(lines: Kernel, count: int, rows: int, interpolation: str | None) -> list[sparse.csr_array]:
+    """Returns a float32 matrix (rows, count) for each 1-D filter of `lines` (passes, taps), and the resize after it."""
+    # the resize: for each output row the first input that it reads, and the weights of the inputs from there on
     if interpolation is None:
         first, weight = np.arange(rows), np.ones((rows, 1))
     else:
@@ -170,10 +183,12 @@ def _banded(lines: Kernel, count: int, rows: int, interpolation: str | None) -> 
         offset = index - first[:, None]
         weight = np.zeros((rows, int(offset.max()) + 1))
         np.add.at(weight, (np.arange(rows)[:, None], offset), values)
+    # filter and resize together: the convolution of their weights, (passes, rows, taps + reads - 1)
     taps, reads = lines.shape[1], weight.shape[1]
     values = np.zeros((len(lines), rows, taps + reads - 1))
     for read in range(reads):
         values[:, :, read : read + taps] += weight[:, read, None] * lines[:, None, :]
+    # places outside the image are read mirrored
     place = first[:, None] - taps // 2 + np.arange(taps + reads - 1)
     columns = mirror_indices(place, count).astype(np.int32).ravel()
     starts = np.arange(rows + 1, dtype=np.int32) * np.int32(place.shape[1])
@@ -183,7 +198,7 @@ def _banded(lines: Kernel, count: int, rows: int, interpolation: str | None) -> 
 
 
 def mirror_indices(place: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Where a place outside 0..count-1 is read: reflect101 (the edge is not repeated), as often as it takes."""
+    """Mirrors each place into 0..count-1 without repeating the edge (reflect101), as often as needed."""
     if count == 1:
         return np.zeros_like(place)
     period = 2 * (count - 1)
@@ -191,11 +206,14 @@ def mirror_indices(place: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return np.minimum(place, period - place)
 
 
-def fast_kernel(step: Step, height: int, width: int, then: Step | None = None) -> Kernel:
-    """The kernel that `fast_blur` blurs a picture of this size with: `kernel_of` but for what its TOLERANCE misses."""
+def make_fast_kernel(step: Step, height: int, width: int, then: Step | None = None) -> Kernel:
+    """Returns the kernel that `fast_blur` uses for an image of this size.
+
+    It differs from `make_kernel` by at most TOLERANCE in absolute weight.
+    """
     shape = downsampled_size(height, width, then["factor"]) if then else (height, width)
-    most = _passes_worth(np.empty((height, width, 3), np.float32), step, shape)
-    passes = separate_kernel(step, most) if most else None
+    max_passes = _count_affordable_passes(np.empty((height, width, 3), np.float32), step, shape)
+    passes = separate_kernel(step, max_passes) if max_passes else None
     if passes is not None:
         return np.asarray(passes[0].T @ passes[1], np.float64)
-    return _cut_kernel(step)
+    return _make_cut_kernel(step)

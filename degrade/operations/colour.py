@@ -1,4 +1,4 @@
-"""Colour, as GFPGAN jitters its inputs."""
+"""The colour changes that GFPGAN applies to its inputs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from degrade.operations.pixels import Image
 
 
 def shift(image: Image, red: float, green: float, blue: float) -> Image:
-    """Add a constant to each channel and clip to 0..1 (GFPGAN color_jitter)."""
+    """Adds a constant to each channel and clips to 0..1 (GFPGAN: color_jitter)."""
     planes = zip(cv2.split(image), (red, green, blue), strict=True)
     return np.asarray(cv2.merge([np.clip(plane + np.float32(by), 0, 1) for plane, by in planes]), np.float32)
 
 
 def gray(image: Image) -> Image:
-    """BT.601 luma in all three channels (GFPGAN: cv2.COLOR_BGR2GRAY); no clipping needed."""
+    """Returns the BT.601 luma in all three channels (GFPGAN: cv2.COLOR_BGR2GRAY); no value needs clipping."""
     return np.repeat(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32)[..., None], 3, axis=2)
 
 
 def _luma(image: Image) -> Image:
-    # torchvision's rgb_to_grayscale, whose 0.2989 differs from OpenCV's 0.299
+    # the weights of torchvision's rgb_to_grayscale; its 0.2989 differs from OpenCV's 0.299
     red, green, blue = cv2.split(image)
     return np.float32(0.2989) * red + np.float32(0.587) * green + np.float32(0.114) * blue
 
@@ -32,27 +32,27 @@ def _blend(image: Image, other: Any, factor: float) -> Image:
 
 
 def brightness(image: Image, factor: float) -> Image:
-    """Multiply and clip to 0..1 (torchvision adjust_brightness)."""
+    """Multiplies by `factor` and clips to 0..1 (torchvision: adjust_brightness)."""
     return np.clip(image * np.float32(factor), 0, 1)
 
 
 def contrast(image: Image, factor: float) -> Image:
-    """Blend with the mean luma and clip to 0..1 (torchvision adjust_contrast)."""
+    """Blends the image with its mean luma and clips to 0..1 (torchvision: adjust_contrast)."""
     return _blend(image, np.float32(_luma(image).mean(dtype=np.float64)), factor)
 
 
 def saturation(image: Image, factor: float) -> Image:
-    """Blend with the luma and clip to 0..1 (torchvision adjust_saturation)."""
+    """Blends the image with its luma and clips to 0..1 (torchvision: adjust_saturation)."""
     luma = _luma(image) * np.float32(1 - factor)
     planes = [np.clip(np.float32(factor) * plane + luma, 0, 1) for plane in cv2.split(image)]
     return np.asarray(cv2.merge(planes), np.float32)
 
 
 def hue(image: Image, factor: float) -> Image:
-    """Turn the hue by `factor` of a full circle, -0.5..0.5 (torchvision adjust_hue); the picture is clipped before."""
+    """Clips to 0..1, then turns the hue by `factor` of a full circle, -0.5..0.5 (torchvision: adjust_hue)."""
     hsv = np.asarray(cv2.cvtColor(np.clip(image, 0, 1), cv2.COLOR_RGB2HSV), np.float32)
-    turned = hsv[..., 0] + np.float32(360 * factor)  # -180 to 540
-    turned -= np.float32(360) * (turned >= 360)
-    turned += np.float32(360) * (turned < 0)
-    hsv[..., 0] = turned
+    degrees = hsv[..., 0] + np.float32(360 * factor)  # -180 to 540
+    degrees -= np.float32(360) * (degrees >= 360)
+    degrees += np.float32(360) * (degrees < 0)
+    hsv[..., 0] = degrees
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.float32)

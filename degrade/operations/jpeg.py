@@ -1,4 +1,4 @@
-"""JPEG as cameras write it: baseline, 4:2:0."""
+"""JPEG compression as cameras do it: baseline, 4:2:0."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from manifests.errors import BadInput
 
 
 def jpeg_bytes(image: Image, quality: int) -> bytes:
-    """The JPEG file, baseline 4:2:0, of the picture clipped and rounded to 8 bits.
+    """Returns the baseline 4:2:0 JPEG file of the image, which is clipped and rounded to 8 bits first.
 
-    OpenCV's encoder takes BGR, so channels are turned around it: YCbCr then weighs red as red. An engine that hands
-    RGB to the same encoder swaps the weights of red and blue and gets another picture at the same quality.
+    OpenCV's encoder expects BGR, so the channels are reversed for it. A program that passes RGB to this encoder swaps
+    the weights of red and blue in YCbCr and gets a different image at the same quality. Raises BadInput if the image is
+    too large for a JPEG.
     """
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
     done, data = cv2.imencode(".jpg", cv2.cvtColor(to_uint8(image), cv2.COLOR_RGB2BGR), options)
     if not done:
-        raise BadInput(f"A picture of {image.shape[1]} x {image.shape[0]} pixels does not fit into a JPEG.")
+        raise BadInput(
+            f"An image of {image.shape[1]} x {image.shape[0]} pixels is too large for a JPEG: take a smaller one."
+        )
     return data.tobytes()
 
 
 def jpeg(image: Image, quality: int) -> Image:
-    """Compress and decompress; the result has 8-bit values."""
+    """Compresses and decompresses the image; the result has 8-bit values."""
     decoded = cv2.imdecode(np.frombuffer(jpeg_bytes(image, quality), np.uint8), cv2.IMREAD_COLOR)
-    assert decoded is not None  # it was encoded a line ago
+    assert decoded is not None  # the bytes come from the encoder above
     return to_float(np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8))

@@ -1,4 +1,4 @@
-"""Noise that is drawn again from the seed inside its step: numpy's PCG64, one generator a step, nothing global."""
+"""Noise from the seed inside its own step: each step makes one numpy PCG64 generator; no global generator is used."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from degrade.operations.pixels import Image, to_uint8
 
 
 def noise(image: Image, sigma: float, gray: bool, seed: int) -> Image:
-    """Add Gaussian noise of `sigma`/255 and clip to 0..1 without rounding (BasicSR: clip=True, rounds=False).
+    """Adds Gaussian noise of `sigma`/255 and clips to 0..1 without rounding (BasicSR: clip=True, rounds=False).
 
-    The numbers are numpy's PCG64 seeded with `seed` alone, float32, in the picture's order; `gray` uses one per pixel.
+    The numbers are float32 draws of numpy's PCG64 with the seed `seed`, in the memory order of the image. With `gray`,
+    all three channels of a pixel share one number.
     """
     shape = (*image.shape[:2], 1) if gray else image.shape
     drawn = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, dtype=np.float32)
     drawn *= np.float32(sigma / 255)
-    return _added(image, drawn)
+    return _add_and_clip(image, drawn)
 
 
 def poisson(image: Image, scale: float, gray: bool, seed: int) -> Image:
-    """Add shot noise, `scale` times what a sensor of as many levels as the picture has would show, and clip to 0..1.
+    """Adds shot noise, multiplied by `scale`, and clips to 0..1 without rounding (BasicSR: generate_poisson_noise).
 
-    BasicSR generate_poisson_noise: levels = the next power of two over the number of different 8-bit values; the
-    noise is Poisson(value * levels) / levels - value of the picture rounded to 8 bits, or of its luma where `gray`.
-    The numbers are numpy's PCG64 seeded with `seed` alone, in the picture's order.
+    The image is rounded to 8 bits (with `gray`: its luma). Let `levels` be the number of different values in it,
+    rounded up to a power of two. The noise is Poisson(value * levels) / levels - value. The numbers are draws of
+    numpy's PCG64 with the seed `seed`, in the memory order of the image.
     """
     source = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32)[..., None] if gray else image
     pixels = to_uint8(source)
@@ -34,10 +35,10 @@ def poisson(image: Image, scale: float, gray: bool, seed: int) -> Image:
     expected = pixels * (levels / 255)
     drawn = np.random.Generator(np.random.PCG64(seed)).poisson(expected)
     added = np.asarray((drawn - expected) * (scale / levels), np.float32)
-    return _added(image, added)
+    return _add_and_clip(image, added)
 
 
-def _added(image: Image, drawn: Image) -> Image:
-    """Clipped sum, in the memory of `drawn` where it is large enough."""
+def _add_and_clip(image: Image, drawn: Image) -> Image:
+    """Returns the sum clipped to 0..1; the memory of `drawn` is reused if it is large enough."""
     total = np.add(image, drawn, out=drawn if drawn.shape == image.shape else None)
     return np.asarray(np.clip(total, 0, 1, out=total), np.float32)

@@ -1,4 +1,4 @@
-"""Resizing: OpenCV's three interpolations, MATLAB's imresize, and the 1-D weights behind all four."""
+"""Resizing by OpenCV's bilinear, bicubic and area interpolation and MATLAB's imresize, with their 1-D weights."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Index = NDArray[np.int64]
 
 
 def resize(image: Image, height: int, width: int, interpolation: str) -> Image:
-    """Resize to (height, width), no clipping.
+    """Resizes to (height, width) without clipping.
 
-    bilinear, bicubic and area are OpenCV's, of which area alone does not alias when shrinking; `imresize` is the
-    antialiased bicubic of MATLAB that super-resolution papers mean by "bicubic".
+    `bilinear`, `bicubic` and `area` are OpenCV's; only `area` is free of aliasing when it shrinks. `imresize` is
+    MATLAB's antialiased bicubic interpolation, which super-resolution papers call "bicubic".
     """
     if interpolation != "imresize":
         return np.asarray(cv2.resize(image, (width, height), interpolation=_OPENCV[interpolation]), np.float32)
@@ -29,12 +29,12 @@ def resize(image: Image, height: int, width: int, interpolation: str) -> Image:
 
 
 def downsampled_size(height: int, width: int, factor: float) -> tuple[int, int]:
-    """int(side // factor), as GFPGAN does, and never below one pixel (ours)."""
+    """Returns int(side // factor) for both sides, as GFPGAN does, but at least one pixel (ours)."""
     return max(1, int(height // factor)), max(1, int(width // factor))
 
 
 def downsample(image: Image, factor: float, interpolation: str) -> Image:
-    """Resize to `downsampled_size`; a factor below 1 enlarges; no clipping."""
+    """Resizes to `downsampled_size` without clipping; a factor below 1 enlarges."""
     height, width = downsampled_size(image.shape[0], image.shape[1], factor)
     return resize(image, height, width, interpolation)
 
@@ -44,7 +44,7 @@ def _imresize_rows(image: Image, rows: int) -> Image:
     starts = np.arange(rows + 1) * index.shape[1]
     matrix = sparse.csr_array((weight.astype(np.float32).ravel(), index.ravel(), starts), (rows, image.shape[0]))
     flat = np.ascontiguousarray(image).reshape(image.shape[0], -1)
-    # scipy's product adds tap by tap; BLAS would sum in another order on another processor
+    # scipy's sparse product adds the taps in order. BLAS would add in an order that depends on the processor.
     return np.asarray(matrix @ flat, np.float32).reshape(rows, *image.shape[1:])
 
 
@@ -52,7 +52,7 @@ def _imresize_rows(image: Image, rows: int) -> Image:
 
 
 def _imresize_taps(count: int, rows: int) -> tuple[Index, Weights]:
-    """MATLAB's imresize: Keys' cubic, a = -0.5, widened when shrinking; the border is mirrored."""
+    """Returns MATLAB's weights: Keys' cubic with a = -0.5, widened when shrinking; the border is mirrored."""
     scale = rows / count
     stretch = min(scale, 1.0)
     centre = (np.arange(rows) + 0.5) / scale - 0.5
@@ -67,11 +67,11 @@ def _imresize_taps(count: int, rows: int) -> tuple[Index, Weights]:
 
 
 def _area_taps(count: int, rows: int) -> tuple[Index, Weights]:
-    """INTER_AREA when shrinking: the share of every pixel under the output pixel."""
+    """Returns INTER_AREA's weights for shrinking: the share of each input pixel in the area of the output pixel."""
     scale = count / rows
     low = np.arange(rows) * scale
     high = np.minimum(low + scale, count)
-    first = np.floor(low + 1e-3).astype(np.int64)  # OpenCV drops a share below a thousandth of a pixel
+    first = np.floor(low + 1e-3).astype(np.int64)  # OpenCV ignores a share below a thousandth of a pixel
     index = first[:, None] + np.arange(math.ceil(scale) + 1)
     weight = np.minimum(high[:, None], index + 1) - np.maximum(low[:, None], index)
     weight = np.where(weight > 1e-3, weight, 0.0)
@@ -79,16 +79,17 @@ def _area_taps(count: int, rows: int) -> tuple[Index, Weights]:
 
 
 def resize_taps(count: int, rows: int, interpolation: str) -> tuple[Index, Weights]:
-    """What one axis of `resize` reads: for every output pixel the inputs (rows, taps) and their weights, float64.
+    """Returns the reads of `resize` along one axis, from `count` to `rows` pixels.
 
-    An input may be named twice (at borders); weights of a row sum to 1.
+    Each output pixel has one row of input indices, int64 (rows, taps), and one row of weights, float64 (rows, taps),
+    with sum 1. At the border, a row may contain an index twice.
     """
     if interpolation == "imresize":
         return _imresize_taps(count, rows)
     scale = count / rows
     if interpolation == "area" and scale >= 1:
         return _area_taps(count, rows)
-    if interpolation == "area":  # enlarging: a bilinear one that stays flat inside every old pixel
+    if interpolation == "area":  # enlarging: bilinear between the input pixels, constant inside each of them
         first = np.floor(np.arange(rows) * scale).astype(np.int64)
         part = (np.arange(rows) + 1) - (first + 1) / scale
         part = np.where(part <= 0, 0.0, part - np.floor(part))
@@ -96,7 +97,7 @@ def resize_taps(count: int, rows: int, interpolation: str) -> tuple[Index, Weigh
         place = (np.arange(rows) + 0.5) * scale - 0.5
         first = np.floor(place).astype(np.int64)
         part = place - first
-    if interpolation == "bicubic":  # Keys' cubic, a = -0.75, the border repeated
+    if interpolation == "bicubic":  # Keys' cubic with a = -0.75; the border is repeated
         index, a = first[:, None] + np.arange(-1, 3), -0.75
         x = np.abs(part[:, None] - np.arange(-1, 3))
         near, far = ((a + 2) * x - (a + 3)) * x * x + 1, ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
@@ -107,7 +108,7 @@ def resize_taps(count: int, rows: int, interpolation: str) -> tuple[Index, Weigh
 
 
 def resize_matrix(length_in: int, length_out: int, interpolation: str) -> Weights:
-    """One axis of `resize` as a matrix (length_out, length_in), float64: resized = rows @ image @ columns.T."""
+    """Returns one axis of `resize` as a float64 matrix (length_out, length_in): resized = rows @ image @ columns.T."""
     index, weight = resize_taps(length_in, length_out, interpolation)
     matrix = np.zeros((length_out, length_in))
     np.add.at(matrix, (np.arange(length_out)[:, None], index), weight)

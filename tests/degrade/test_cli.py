@@ -47,7 +47,7 @@ def test_a_dataset_is_degraded_verified_and_verified_again_after_tampering(tmp_p
     result = CliRunner().invoke(app, ["verify", str(folder), "--workers", "1"])
     assert result.exit_code == 1 and victim.stem in result.stdout and "largest difference" in result.stdout
     result = CliRunner().invoke(app, ["verify", str(dataset), "--workers", "1", "--json"])
-    assert result.exit_code == 1 and json.loads(result.stdout)[0]["changed"] == [victim.stem]
+    assert result.exit_code == 1 and json.loads(result.stdout)[0]["changed_files"] == [victim.stem]
     said = call("degrade", dataset, "--size", 32, "--workers", 1)
     assert "(1 made now, 1 of them because the file was not what was frozen)" in said
     assert "every byte" in call("verify", dataset, "--workers", 1)

@@ -166,7 +166,7 @@ def test_a_preset_of_ones_own_is_read_from_toml_or_json(tmp_path):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("blurr = [1, 2]", "nobody knows the key blurr"),
+        ("blurr = [1, 2]", "unknown key blurr"),
         ("gray = 2", "gray is 2"),
         ("gray = true", "gray is True"),
         ("gray = nan", "gray is nan"),
@@ -174,20 +174,20 @@ def test_a_preset_of_ones_own_is_read_from_toml_or_json(tmp_path):
         ("kernel = 40", "kernel is 40; it must be odd"),
         ("kernel = 41.0", "kernel is 41.0"),
         ("shift = [0.3]", "two numbers"),
-        ("shift = [3, 20]", "shift holds 3"),
+        ("shift = [3, 20]", "shift contains 3"),
         ("iso = '1'", "iso is '1'"),
         ("name = 'a/b'", "name is 'a/b'"),
-        ("name = 'gfpgan'", "taken by a preset of ours"),
+        ("name = 'gfpgan'", "belongs to a built-in preset"),
         ("whole = true\ndown = [1.5, 4]", "whole numbers from 1"),
-        ("noise = [5, 1]", "which is empty"),
+        ("noise = [5, 1]", "must not be larger"),
         ("noise = []", "two numbers"),
-        ("noise = [nan, 2]", "noise holds nan"),
-        ("noise = [-1, 2]", "noise holds -1"),
-        ("jpeg = [0, 90]", "jpeg holds 0"),
+        ("noise = [nan, 2]", "noise contains nan"),
+        ("noise = [-1, 2]", "noise contains -1"),
+        ("jpeg = [0, 90]", "jpeg contains 0"),
         ("resize = 'lanczos'", "bilinear or"),
         ("down = 'x'", "two numbers"),
         ("= 3", "not valid TOML"),
-        ("orders = 3", "has no meaning beside orders"),
+        ("orders = 3", "has both .* and orders"),
     ],
 )
 def test_a_wrong_preset_file_is_refused_in_one_sentence(tmp_path, line, says):
@@ -200,12 +200,17 @@ def test_a_wrong_preset_file_is_refused_in_one_sentence(tmp_path, line, says):
 
 
 def test_a_preset_file_that_is_none_is_refused_in_one_sentence(tmp_path):
+    orders = {"first": ORDER, "second": ORDER, "small": 2, "final_sinc": 0.5}
+    two = {"resize": "bicubic"}
     for name, text, says in [
         ("a.json", "[]", "not a preset"),
         ("a.json", "{", "not valid JSON"),
         ("a.json", '{"resize": "bilinear"}', "has no down"),
         ("a.json", '{"down": [1, 2]}', "has no resize"),
         ("a.json", '{"down": [1, 2], "resize": [1, 2, 3]}', "resize"),
+        ("a.json", '{"down": [1, 2], "resize": [0.2, 0.7, 0.1]}', "resize is .*; it must be bilinear or"),
+        ("a.json", json.dumps(two | {"orders": orders | {"first": ORDER | {"resize": "area"}}}), "three probabilities"),
+        ("a.json", json.dumps(two | {"orders": orders | {"second": ORDER | {"blur": None}}}), "blur is None"),
         ("a.json", '{"resize": "area", "orders": {"first": {}}}', "has no second|has no first|has no"),
         ("a.toml", "\udc80", "not valid TOML"),
     ]:

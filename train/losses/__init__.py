@@ -1,1 +1,1 @@
-"""What a restored face is measured by while it is learned; train/fit/objective.py says which recipe uses what."""
+"""The losses of training. train/fit/objective.py computes the weighted sum that a recipe uses."""

@@ -1,4 +1,4 @@
-"""ReFine's two losses for the case that target and reference disagree: the nearer one counts, and the input decides."""
+"""ReFine's spatial minimum loss, for references that differ from the target, and its cycle loss against the input."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from train.losses.perceptual import Lpips
 def spatial_min_loss(
     lpips: Lpips, restored: torch.Tensor, target: torch.Tensor, references: torch.Tensor, usable: torch.Tensor
 ) -> torch.Tensor:
-    """The mean over locations of min(d(restored, target), d(restored, reference)), d being LPIPS at that location.
+    """Returns the mean over locations of min(d(restored, target), d(restored, reference)), where d is LPIPS there.
 
-    restored and target (B,3,S,S); references (B,K,3,S,S), warped to the input; usable (B,K) bool, False where a slot is
-    empty or shows another person. K may be 0; over several references it is the least of all (ours: ReFine has one).
+    restored and target are (B,3,S,S). references are (B,K,3,S,S), warped to the input; K may be 0. usable is (B,K)
+    bool: False if a slot is empty or shows another person. With several references, the minimum is over all of them
+    (ours; ReFine has one reference).
     """
     size = (restored.shape[-2], restored.shape[-1])
     ours = lpips(restored)
@@ -25,20 +26,21 @@ def spatial_min_loss(
         truth = lpips(target)
     least = lpips.distance_map(ours, truth, size)
     for slot in range(usable.shape[1]):
-        shown = usable[:, slot].nonzero()[:, 0]
-        if not len(shown):
+        samples = usable[:, slot].nonzero()[:, 0]
+        if not len(samples):
             continue
         with torch.no_grad():
-            theirs = lpips(references[shown, slot])
-        apart = lpips.distance_map([layer[shown] for layer in ours], theirs, size)
-        least = least.index_copy(0, shown, torch.minimum(least[shown], apart))
+            theirs = lpips(references[samples, slot])
+        apart = lpips.distance_map([layer[samples] for layer in ours], theirs, size)
+        least = least.index_copy(0, samples, torch.minimum(least[samples], apart))
     return least.mean()
 
 
 def cycle_loss(lpips: Lpips, restored: torch.Tensor, lq: torch.Tensor, thetas: Sequence[Theta]) -> torch.Tensor:
-    """LPIPS of the restored image, degraded by the θ that made the input, to the input; the mean over the batch.
+    """Returns the mean LPIPS between the input and the restored image after degrading it by the θ of the input.
 
-    restored (B,3,S,S) is clamped to 0..1 first, lq (B,3,S,S) in 0..1. Where restored is not finite, so is the loss.
+    restored is (B,3,S,S) and is clamped to 0..1 first; lq is (B,3,S,S) in 0..1. The loss is NaN if restored is not
+    finite.
     """
     if not restored.isfinite().all():
         return restored.mean() * torch.nan

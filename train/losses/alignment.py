@@ -1,10 +1,10 @@
-"""HonestFace's masked face alignment loss, by a formula of ours: theirs was never published.
+"""HonestFace's masked face alignment loss, by a formula of ours; HonestFace's own formula is not seen by us.
 
-The eyes, the nose and the mouth carry the identity and cover a tenth of the picture, so a mean over all pixels hardly
-notices when one of them sits a little off. Here the gradients of the restored face and of the target are compared in
-those regions alone. Gradients, since a contour that has moved costs where it is and where it should be, whereas a
-change of brightness costs nothing; at several scales, since a fine one says only that a contour is off and a coarse one
-also says to which side. Every region counts the same however small it is.
+The eyes, the nose and the mouth carry the identity but cover only a tenth of the image. A mean over all pixels hardly
+changes if one of them is displaced a little. This loss compares the gradients of the restored face and of the target
+only in those regions. With gradients, a displaced contour adds to the loss at both places, and a change of brightness
+adds nothing. Several scales are used: a fine scale shows that a contour is displaced, and a coarse scale also shows the
+direction. All regions have the same weight, whatever their size.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from torch.nn import functional as F
 
 from train.losses.pixel import SCALES, gradients
 
-# radii, as shares of the distance between the eyes (ours)
+# radii as shares of the distance between the eyes (ours)
 EYE = 0.35
 NOSE = 0.35
-MOUTH = 0.25  # around the line from corner to corner
+MOUTH = 0.25  # around the line between the corners
 
 
-def regions(landmarks: torch.Tensor, size: int) -> torch.Tensor:
-    """(B,5,2) landmarks in pixels, in ArcFace's order -> (B,4,size,size) masks of two eyes, nose and mouth.
+def make_region_masks(landmarks: torch.Tensor, size: int) -> torch.Tensor:
+    """Returns masks (B,4,size,size) of the two eyes, nose and mouth, from landmarks (B,5,2) in pixels.
 
-    A mask is 1 up to half its radius and falls linearly to 0 at the radius (ours). All are 0 where the eyes coincide
-    or a landmark is not a number.
+    The landmarks are in ArcFace's order: eyes, nose, corners of the mouth. A mask is 1 up to half its radius and falls
+    linearly to 0 at the radius (ours). All masks are 0 if the eyes coincide or a landmark is NaN.
     """
     places = torch.arange(size, device=landmarks.device, dtype=landmarks.dtype)
     pixels = torch.stack(torch.meshgrid(places, places, indexing="xy"), -1)
+    # (B,1,1,2) each; `nearest` (B,size,size,2): for each pixel, the nearest place on the line of the mouth
     left, right, nose, one, other = landmarks[:, :, None, None].unbind(1)
     between = (right - left).norm(dim=-1)
     along = other - one
@@ -40,13 +41,13 @@ def regions(landmarks: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def face_alignment_loss(restored: torch.Tensor, target: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
-    """Mean absolute difference of the gradients of (B,3,S,S) images in 0..1 within the regions of the target's face.
+    """Returns the mean absolute difference of the gradients of images (B,3,S,S) in 0..1 in the regions of the face.
 
-    `landmarks` (B,5,2) are the target's, in pixels: eyes, nose, corners of the mouth. Each region is averaged over its
-    mask (an area below one pixel counts as one), then scales, regions and batch are averaged. A region that lies
-    outside the picture adds exactly 0.
+    `landmarks` (B,5,2) are those of the target, in pixels: eyes, nose, corners of the mouth. Each region is averaged
+    over its mask (an area below one pixel counts as one pixel); then scales, regions and batch are averaged. A region
+    outside the image adds exactly 0.
     """
-    masks = regions(landmarks.to(restored.dtype), restored.shape[-1])
+    masks = make_region_masks(landmarks.to(restored.dtype), restored.shape[-1])
     total = restored.new_zeros(())
     for scale in range(SCALES):
         if scale:

@@ -1,8 +1,8 @@
-"""LPIPS and DISTS, in the layers of one VGG16.
+"""LPIPS and DISTS, perceptual distances in the layers of one VGG16 (LPIPS: also of AlexNet).
 
-torchmetrics has both and ships what was learned on top of the layers, which is read from it here. Its modules download
-their backbone in the constructor, and compare two images a call: a loss against several references would see the
-restored image through the backbone, forwards and backwards, once for each.
+The weights on top of the layers are read from the files of torchmetrics, which has both distances. Its own modules are
+not used, because their constructors download the backbone and they compare only two images per call. A loss against
+several references would run the restored image through the backbone once for each reference.
 """
 
 from __future__ import annotations
@@ -17,37 +17,38 @@ from torch import nn
 from torch.nn import functional as F
 
 TAPS = {
-    "vgg16": (3, 8, 15, 22, 29),  # relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3
+    "vgg16": (3, 8, 15, 22, 29),  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3
     "alexnet": (1, 4, 7, 9, 11),  # relu1 to relu5
 }
 _HEADS = {"vgg16": "lpips_models/vgg.pth", "alexnet": "lpips_models/alex.pth"}
-_SHIPPED = Path(torchmetrics.functional.image.__file__).parent
+_TORCHMETRICS = Path(torchmetrics.functional.image.__file__).parent
 
 Layers = list[torch.Tensor]
 
 
-def _tapped(
+def _run_layers(
     features: nn.Sequential,
     x: torch.Tensor,
     pool: Callable[[torch.Tensor], torch.Tensor] | None = None,
     taps: tuple[int, ...] = TAPS["vgg16"],
 ) -> Layers:
-    tapped = []
+    layers = []
     for place, layer in enumerate(list(features.children())[: taps[-1] + 1]):
         x = pool(x) if pool is not None and isinstance(layer, nn.MaxPool2d) else layer(x)
         if place in taps:
-            tapped.append(x)
-    return tapped
+            layers.append(x)
+    return layers
 
 
-def _shipped(name: str) -> dict[str, Any]:
-    return dict(torch.load(_SHIPPED / name, map_location="cpu", weights_only=True))
+def _load_torchmetrics(name: str) -> dict[str, Any]:
+    return dict(torch.load(_TORCHMETRICS / name, map_location="cpu", weights_only=True))
 
 
 class Lpips(nn.Module):
-    """LPIPS (Zhang et al. 2018, version 0.1). `features` are those of torchvision's `backbone`, of TAPS, frozen.
+    """LPIPS, version 0.1 (Zhang et al. 2018). `features` are the frozen layers of torchvision's `backbone`, see TAPS.
 
-    Images are (B,3,H,W) in 0..1, at least 16 px a side with VGG16 and 31 with AlexNet; they may overshoot.
+    Images are (B,3,H,W) in 0..1, with sides of at least 16 px for VGG16 and 31 px for AlexNet. Values outside 0..1 are
+    allowed.
     """
 
     shift: torch.Tensor
@@ -56,24 +57,24 @@ class Lpips(nn.Module):
     def __init__(self, features: nn.Sequential, backbone: str = "vgg16") -> None:
         super().__init__()
         self.features, self.taps = features, TAPS[backbone]
-        heads = _shipped(_HEADS[backbone])
+        heads = _load_torchmetrics(_HEADS[backbone])
         for layer in range(len(self.taps)):
             self.register_buffer(f"head{layer}", heads[f"lin{layer}.model.1.weight"])
-        # LPIPS's own mean and deviation, for images in -1..1
+        # LPIPS's own mean and standard deviation, for images in -1..1
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
 
     def forward(self, image: torch.Tensor) -> Layers:
-        """The five layers' features of length 1 at every location, which `distance` and `distance_map` compare."""
-        layers = _tapped(self.features, (2 * image - 1 - self.shift) / self.scale, taps=self.taps)
+        """Returns the features of the five layers, each with length 1 at every location."""
+        layers = _run_layers(self.features, (2 * image - 1 - self.shift) / self.scale, taps=self.taps)
         return [layer / (layer.square().sum(1, keepdim=True) + 1e-8).sqrt() for layer in layers]
 
     def distance(self, one: Layers, other: Layers) -> torch.Tensor:
-        """(B,) distances of images by their features: 0 for the same, around 1 for unlike ones."""
+        """Returns the distances (B,) between images by their features: 0 for equal images, about 1 for unlike ones."""
         return torch.stack([part.mean((1, 2, 3)) for part in self._apart(one, other)]).sum(0)
 
     def distance_map(self, one: Layers, other: Layers, size: tuple[int, int]) -> torch.Tensor:
-        """(B,1,*size) distances by location, LPIPS's spatial variant: every layer's enlarged bilinearly."""
+        """Returns distances by location, (B,1,*size): LPIPS's spatial variant, each layer enlarged bilinearly."""
         parts = [F.interpolate(part, size, mode="bilinear") for part in self._apart(one, other)]
         return torch.stack(parts).sum(0)
 
@@ -83,9 +84,9 @@ class Lpips(nn.Module):
 
 
 class Dists(nn.Module):
-    """DISTS (Ding et al. 2020). `features` are torchvision's VGG16's, frozen.
+    """DISTS (Ding et al. 2020). `features` are the frozen layers of torchvision's VGG16.
 
-    Images are (B,1 or 3,H,W) in 0..1, at least 16 px a side; one channel stands for three equal ones.
+    Images are (B,1 or 3,H,W) in 0..1, with sides of at least 16 px; one channel is used as three equal channels.
     """
 
     mean: torch.Tensor
@@ -97,23 +98,24 @@ class Dists(nn.Module):
     def __init__(self, features: nn.Sequential) -> None:
         super().__init__()
         self.features = features
-        learned = _shipped("dists_models/weights.pt")
+        learned = _load_torchmetrics("dists_models/weights.pt")
         total = learned["alpha"].sum() + learned["beta"].sum()
         for name in ("alpha", "beta"):
             self.register_buffer(name, (learned[name] / total).detach().flatten())
-        # ImageNet's
+        # the mean and standard deviation of ImageNet
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
-        # a Hanning window of 5, without its zeros
+        # a Hanning window of 5 x 5 without its zeros
         self.register_buffer("window", torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16)
 
     def forward(self, restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """(B,) distances: 0 for the same image, up to about 1. No gradient reaches the target."""
+        """Returns the distances (B,): 0 for equal images, up to about 1. No gradient reaches the target."""
         with torch.no_grad():
             truth = self._layers(target)
         ours = self._layers(restored)
         widths, alike = [layer.shape[1] for layer in ours], torch.zeros((), device=restored.device)
         for a, b, alpha, beta in zip(ours, truth, self.alpha.split(widths), self.beta.split(widths), strict=True):
+            # similarity of the means (texture) and of the centred features (structure), each (B, C)
             mean_a, mean_b = a.mean((2, 3)), b.mean((2, 3))
             texture = (2 * mean_a * mean_b + 1e-6) / (mean_a.square() + mean_b.square() + 1e-6)
             a, b = a - mean_a[..., None, None], b - mean_b[..., None, None]
@@ -124,9 +126,9 @@ class Dists(nn.Module):
 
     def _layers(self, image: torch.Tensor) -> Layers:
         image = image.expand(-1, 3, -1, -1)
-        return [image, *_tapped(self.features, (image - self.mean) / self.std, self._pool)]
+        return [image, *_run_layers(self.features, (image - self.mean) / self.std, self._pool)]
 
     def _pool(self, x: torch.Tensor) -> torch.Tensor:
-        """The root of the mean square in a window, at every other location."""
+        """Returns the root of the mean square in a window, at every second location (L2 pooling)."""
         window = self.window.expand(x.shape[1], 1, -1, -1)
         return (F.conv2d(x.square(), window, stride=2, padding=1, groups=x.shape[1]) + 1e-12).sqrt()

@@ -1,4 +1,4 @@
-"""Losses between pixels: differences, edges, and structural similarity over scales."""
+"""Losses between the pixels of two images: differences, edges, and structural similarity over scales."""
 
 from __future__ import annotations
 
@@ -7,30 +7,38 @@ from torch.nn import functional as F
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 SCALES = 3  # full, half and quarter size (ours)
+WINDOW = 11  # pixels, the side of the Gaussian window of MS-SSIM
+EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM, for each scale from the finest (Wang et al. 2003)
 _SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
 
-WINDOW = 11  # pixels: the Gaussian window's side
-EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # by scale, finest first (Wang et al. 2003)
+# --- differences ---
 
 
 def pixel_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean absolute difference of (B,3,S,S) images in 0..1."""
+    """Returns the mean absolute difference of images (B,3,S,S) in 0..1."""
     return (restored - target).abs().mean()
 
 
 def mse_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference of (B,3,S,S) images in 0..1 (OSDFace's L_MSE; on which range was not published)."""
+    """Returns the mean squared difference of images (B,3,S,S) in 0..1 (OSDFace: L_MSE; its range is not seen by us)."""
     return (restored - target).square().mean()
 
 
+# --- edges ---
+
+
 def gradients(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Forward differences of (B,C,H,W) along x and along y."""
+    """Returns the forward differences of (B,C,H,W) along x, (B,C,H,W-1), and along y, (B,C,H-1,W)."""
     return image[..., :, 1:] - image[..., :, :-1], image[..., 1:, :] - image[..., :-1, :]
 
 
 def edge_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES) -> torch.Tensor:
-    """Mean absolute difference of the gradients of (B,3,S,S) images in 0..1, over area-halved scales (ours)."""
+    """Returns the mean absolute difference of the gradients of images (B,3,S,S) in 0..1 (ours).
+
+    It is the mean over scales, each with half the side of the one before (area averages). A pixel loss alone leaves
+    edges soft.
+    """
     total = restored.new_zeros(())
     for scale in range(scales):
         if scale:
@@ -41,27 +49,30 @@ def edge_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES
 
 
 def sobel_magnitude(image: torch.Tensor) -> torch.Tensor:
-    """sqrt(gx^2 + gy^2 + 1e-6) of the mean over channels, (B,3,S,S) -> (B,1,S,S), zeros beyond the border.
+    """Returns the edge map of OSDFace, (B,3,S,S) -> (B,1,S,S) (edge_aware_dists_demo.py).
 
-    OSDFace's edge map (edge_aware_dists_demo.py).
+    It is sqrt(gx^2 + gy^2 + 1e-6) of the mean over channels, with zeros beyond the border.
     """
     along_x = image.new_tensor(_SOBEL)
     both = F.conv2d(image.mean(1, keepdim=True), torch.stack([along_x, along_x.T])[:, None], padding=1)
     return (both.square().sum(1, keepdim=True) + 1e-6).sqrt()
 
 
-def ms_ssim_exponents(size: int) -> tuple[float, ...]:
-    """The exponents of the scales that torchmetrics takes at `size` pixels, divided by their sum (ours).
+# --- structural similarity over scales ---
 
-    All five from 176 px, four at 128, three at 64, none below 11.
+
+def ms_ssim_exponents(size: int) -> tuple[float, ...]:
+    """Returns the exponents of the scales that torchmetrics accepts at `size` pixels, divided by their sum (ours).
+
+    There are five scales from 176 px, four at 128, three at 64, and none below 11.
     """
     fitting = [e for scale, e in enumerate(EXPONENTS) if size // max(1 << scale, scale**2) >= WINDOW]
     return tuple(exponent / sum(fitting) for exponent in fitting)
 
 
 def ms_ssim_loss(restored: torch.Tensor, target: torch.Tensor, exponents: tuple[float, ...]) -> torch.Tensor:
-    """1 - MS-SSIM (Wang et al. 2003) of (B,3,S,S) images in 0..1, averaged over the batch.
+    """Returns 1 - MS-SSIM of images (B,3,S,S) in 0..1 (Wang et al. 2003), averaged over the batch.
 
-    An image that is anticorrelated with its target at some scale has the loss 1 and no gradient.
+    If an image is anticorrelated with its target at some scale, its loss is 1 and has no gradient.
     """
     return 1 - multiscale_structural_similarity_index_measure(restored, target, data_range=1.0, betas=exponents)

@@ -1,4 +1,4 @@
-"""The recognizer behind the published Deg: ResNet-18 ArcFace on gray crops of 128 px (VQFR's metric_paper)."""
+"""The recognizer of the published metric Deg: ResNet-18 ArcFace on gray crops of 128 px (VQFR's metric_paper)."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ from torch import nn
 from manifests.errors import BadInput
 from train.backbones import find_local_file
 
-STATE, SCRIPT = "resnet18_110.pth", "resnet18_110.pt"  # a state dict, and the same network as TorchScript
+STATE, SCRIPT = "resnet18_110.pth", "resnet18_110.pt"  # a state dict; the same network as TorchScript
 SIZE = 128  # pixels
 _FROM = "VQFR's and GFPGAN's metric weights"
 
 
 def explain_missing(weights: Path | None) -> str | None:
-    """Why the published Deg cannot be computed, in one sentence; None where it can."""
+    """Returns why the published Deg cannot be computed, in one sentence, or None if it can."""
     if _file(weights) is None:
         return (
-            f"{STATE} is not here: put it (from {_FROM}), or the same network as TorchScript named {SCRIPT}, into a "
-            f"folder and say --weights FOLDER."
+            f"{STATE} is missing: put it (it belongs to {_FROM}), or the same network as a TorchScript file {SCRIPT}, "
+            "into a folder, and name the folder with --weights FOLDER."
         )
     return None
 
 
 def load_deg_recognizer(weights: Path | None) -> Callable[[np.ndarray], np.ndarray]:
-    """RGB uint8 (S, S, 3) -> float32 (512,), not of length 1. Raises BadInput where it is missing or does not fit."""
+    """Returns the recognizer, which maps RGB uint8 (S, S, 3) to float32 (512,), not of length 1.
+
+    Raises BadInput if its file is missing or not the right one.
+    """
     path, reason = _file(weights), explain_missing(weights)
     if path is None:
         raise BadInput(f"The published Deg cannot be computed: {reason}")
@@ -37,25 +40,27 @@ def load_deg_recognizer(weights: Path | None) -> Callable[[np.ndarray], np.ndarr
         network = torch.jit.load(str(path), map_location="cpu") if path.name == SCRIPT else _network(path)
         network.eval()
         with torch.inference_mode():
-            found = network(torch.zeros(1, 1, SIZE, SIZE)).shape
-        if tuple(found) != (1, 512):
-            raise ValueError(f"it gives {tuple(found)} and not (1, 512)")
-    except Exception as error:  # whatever is wrong with the file, the answer is the same
+            shape = tuple(network(torch.zeros(1, 1, SIZE, SIZE)).shape)
+        if shape != (1, 512):
+            raise ValueError(f"its output has the shape {shape}, not (1, 512)")
+    except Exception as error:  # every problem of the file gives the same message
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
-        raise BadInput(f"{path} does not hold the recognizer of {STATE} ({why}): put {_FROM} there.") from error
+        raise BadInput(
+            f"{path} does not contain the recognizer {STATE} ({why}): replace it by the file of {_FROM}."
+        ) from error
 
-    def described(image: np.ndarray) -> np.ndarray:
+    def embed(image: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return np.asarray(network(prepare_input(image))[0].numpy())
 
-    return described
+    return embed
 
 
 def prepare_input(image: np.ndarray) -> torch.Tensor:
-    """RGB uint8 (S, S, 3) -> float32 (1, 1, 128, 128) in -1..1: gray, then resized bilinearly, which aliases.
+    """Converts RGB uint8 (S, S, 3) to gray float32 (1, 1, 128, 128) in -1..1, resized bilinearly with aliasing.
 
-    The script reads a PNG as gray, and the PNG library cuts off where cv2.cvtColor rounds: one level in half of the
-    pixels. So it is read from a PNG here too.
+    The published script reads a PNG as gray. The PNG library truncates where cv2.cvtColor rounds, which makes a
+    difference of one level in half of the pixels. So the image goes through a PNG here too.
     """
     data = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 0])[1]
     gray = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
@@ -64,8 +69,8 @@ def prepare_input(image: np.ndarray) -> torch.Tensor:
 
 
 def _file(weights: Path | None) -> Path | None:
-    found = [find_local_file(name, weights) for name in (STATE, SCRIPT)]
-    return next((path for path in found if path is not None), None)
+    paths = (find_local_file(name, weights) for name in (STATE, SCRIPT))
+    return next((path for path in paths if path is not None), None)
 
 
 def _network(path: Path) -> nn.Module:
@@ -76,7 +81,7 @@ def _network(path: Path) -> nn.Module:
 
 
 class FaceResNet18(nn.Module):
-    """ResNet-18 of improved blocks (Deng et al. 2019, IR) on one channel, with the names of resnet18_110's tensors."""
+    """ResNet-18 of improved blocks (IR, Deng et al. 2019) on one channel; tensors are named as in resnet18_110."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +98,7 @@ class FaceResNet18(nn.Module):
         self.bn5 = nn.BatchNorm1d(512)
 
     def forward(self, gray: torch.Tensor) -> torch.Tensor:
-        """(B, 1, 128, 128) in -1..1 -> (B, 512)."""
+        """Maps gray images (B, 1, 128, 128) in -1..1 to embeddings (B, 512)."""
         x = self.maxpool(self.prelu(self.bn1(self.conv1(gray))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         features: torch.Tensor = self.bn5(self.fc5(self.bn4(x).flatten(1)))
@@ -114,8 +119,8 @@ class _Block(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        kept = x if self.downsample is None else self.downsample(x)
+        skip = x if self.downsample is None else self.downsample(x)
         inner = self.prelu(self.bn1(self.conv1(self.bn0(x))))
-        # one slope serves both activations
-        out: torch.Tensor = self.prelu(self.bn2(self.conv2(inner)) + kept)
+        # both activations share one slope
+        out: torch.Tensor = self.prelu(self.bn2(self.conv2(inner)) + skip)
         return out

@@ -1,4 +1,4 @@
-"""FID: how far a set of restored images is from another set. One figure a set, never one an image."""
+"""FID, the distance between a set of restored images and another set: one figure for a whole set."""
 
 from __future__ import annotations
 
@@ -17,63 +17,74 @@ from train.backbones import find_local_file
 # pytorch-fid and torch-fidelity publish the same tensors under two names
 INCEPTION = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth")
 _FROM = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{INCEPTION[0]}"
-FEATURES = 2048  # of Inception v3's last pooling (Heusel et al. 2017)
+FEATURES = 2048  # the outputs of the last pooling of Inception v3 (Heusel et al. 2017)
 
 
 def explain_missing(weights: Path | None) -> str | None:
-    """Why FID cannot be computed, in one sentence; None where it can. Nothing is downloaded."""
+    """Returns why FID cannot be computed, in one sentence, or None if it can. Nothing is downloaded."""
     if _file(weights) is None:
-        return f"{INCEPTION[0]} is not here: put it (from {_FROM}) into a folder and say --weights FOLDER."
+        return (
+            f"{INCEPTION[0]} is missing: download it from {_FROM} into a folder, and name the folder with "
+            "--weights FOLDER."
+        )
     if importlib.util.find_spec("torch_fidelity") is None:
-        return "torch-fidelity is not installed: pip install likeness again."
+        return "torch-fidelity is not installed: repeat `pip install likeness`."
     return None
 
 
 def fid(restored: Iterable[np.ndarray], others: Iterable[np.ndarray], weights: Path | None) -> float:
-    """FID of images, RGB uint8 (H, W, 3) of any size, each enlarged or shrunk to 299 px; lower is better.
+    """Returns the FID of two sets of RGB uint8 images (H, W, 3) of any size; lower is better.
 
-    The mean and covariance of 2048 features need far more images than a test set has: with few the figure is too high,
-    and only sets of one size compare. Raises BadInput for fewer than two images a side, and for weights that are
-    missing or do not fit.
+    Each image is resized to 299 px. The mean and covariance of 2048 features need far more images than a test set has.
+    With few images the figure is too high, so compare only sets with the same number of images. Raises BadInput if a
+    set has fewer than two images, or if the weights are missing or not the right ones.
     """
     return frechet_distance(restored, others, load_inception(weights))
 
 
 def frechet_distance(restored: Iterable[np.ndarray], others: Iterable[np.ndarray], network: nn.Module) -> float:
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of the features (Fréchet 1957), with unbiased covariances.
+    """Returns |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of the features (Fréchet 1957).
 
-    `network` takes uint8 (1, 3, H, W) to (1, d), and has `num_features`, d.
+    m and C are the means and unbiased covariances. `network` maps uint8 (1, 3, H, W) to (1, d); its attribute
+    `num_features` is d.
     """
-    measured = FrechetInceptionDistance(feature=network)
+    distance = FrechetInceptionDistance(feature=network)
     with torch.inference_mode():
         for images, real in ((others, True), (restored, False)):
             count = 0
             for count, image in enumerate(images, 1):  # noqa: B007
-                measured.update(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None], real=real)
+                distance.update(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None], real=real)
             if count < 2:
                 side = "other images" if real else "restored images"
-                raise BadInput(f"FID compares sets and there are {count} {side}: give at least two.")
-        return max(float(measured.compute()), 0.0)
+                raise BadInput(
+                    f"FID compares two sets of images, but there are only {count} {side}: give at least two."
+                )
+        return max(float(distance.compute()), 0.0)
 
 
 def load_inception(weights: Path | None) -> nn.Module:
-    """FID's own Inception v3, uint8 (B, 3, H, W) -> (B, 2048). Raises BadInput."""
+    """Returns the Inception v3 of FID, which maps uint8 (B, 3, H, W) to (B, 2048).
+
+    Raises BadInput if the weights are missing or not the right ones.
+    """
     reason = explain_missing(weights)
     path = _file(weights)
     if reason is not None or path is None:
         raise BadInput(f"FID cannot be computed: {reason}")
     try:
-        # torch-fidelity unpickles whatever the file holds, so first it must hold nothing but tensors
+        # torch-fidelity unpickles everything in the file, so this line first refuses a file with more than tensors
         torch.load(path, map_location="cpu", weights_only=True)
-        # the original code resizes without antialiasing, and so do all published figures
+        # without antialiasing, as in the original code and in all published figures
         network = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], str(path), antialias=False)
-    except Exception as error:  # whatever is wrong with the file, the answer is the same
+    except Exception as error:  # every problem of the file gives the same message
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
-        raise BadInput(f"{path} does not hold FID's Inception weights ({why}): put {_FROM} there.") from error
+        raise BadInput(
+            f"{path} does not contain the Inception weights of FID ({why}): replace it by {_FROM}."
+        ) from error
     network.num_features = FEATURES
     return network
 
 
 def _file(weights: Path | None) -> Path | None:
-    found = [find_local_file(name, weights) for name in INCEPTION]
-    return next((path for path in found if path is not None), None)
+    paths = (find_local_file(name, weights) for name in INCEPTION)
+    return next((path for path in paths if path is not None), None)

@@ -1,4 +1,4 @@
-"""Identity by a recognizer's embeddings: to the target, to the references, as a cosine and as an angle."""
+"""Identity metrics from embeddings of a recognizer: cosines and angles to the target and to the references."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ import numpy as np
 from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
 
-SAME_IMAGE = 1.0  # degrees: VQFR's script takes a pair under it for the same picture and leaves it out
+SAME_IMAGE = 1.0  # degrees; VQFR's script takes a pair below this angle for the same image and leaves it out
 
 
-def embedding(image: np.ndarray, judge: FaceModels) -> np.ndarray:
-    """float32 (d,) of length 1, of an aligned face, RGB uint8 (S, S, 3). No detector is asked."""
+def embed_face(image: np.ndarray, judge: FaceModels) -> np.ndarray:
+    """Returns the embedding of an aligned face, RGB uint8 (S, S, 3), as float32 (d,) of length 1.
+
+    No detector is used.
+    """
     return np.asarray(judge.embed(crop_for_recognizer(image, judge.template, judge.size)[None])[0])
 
 
 def id_target(restored: np.ndarray, target: np.ndarray) -> list[float]:
-    """Cosines between embeddings (B, d) and (B, d); higher is better."""
+    """Returns the cosines between embeddings (B, d) and (B, d); higher is better."""
     return [float(cosine) for cosine in (unit_rows(restored) * unit_rows(target)).sum(1)]
 
 
 def id_references(restored: np.ndarray, references: Sequence[np.ndarray]) -> list[float]:
-    """IPS (ReFine): the mean cosine between each of (B, d) and its own references (K, d); NaN where K is 0.
+    """Returns the mean cosine between each embedding of (B, d) and its own references (K, d) (IPS, ReFine).
 
-    What copies a reference has the highest there is, so it says little without `id_target` beside it.
+    It is NaN if K is 0. A copy of a reference has the highest value, so read it together with `id_target`.
     """
     return [
         float((unit_rows(own) @ one).mean()) if len(own) else math.nan
@@ -35,9 +38,9 @@ def id_references(restored: np.ndarray, references: Sequence[np.ndarray]) -> lis
 
 
 def angle_degrees(restored: np.ndarray, target: np.ndarray, least: float = 0.0) -> list[float]:
-    """Angles in degrees between embeddings (B, d) and (B, d); lower is better. NaN below `least`.
+    """Returns the angles in degrees between embeddings (B, d) and (B, d); lower is better. NaN below `least`.
 
-    2 atan2(|a - b|, |a + b|) of unit vectors (Kahan 2006): the arc cosine, exact near 0 as well.
+    The formula 2 atan2(|a - b|, |a + b|) for unit vectors is accurate near 0, unlike the arc cosine (Kahan 2006).
     """
     a, b = unit_rows(restored), unit_rows(target)
     apart, together = np.linalg.norm(a - b, axis=1), np.linalg.norm(a + b, axis=1)
@@ -45,6 +48,6 @@ def angle_degrees(restored: np.ndarray, target: np.ndarray, least: float = 0.0) 
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """float64 rows of length 1."""
+    """Returns float64 rows of length 1; a row of zeros stays zero."""
     rows = np.asarray(rows, np.float64)
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))

@@ -1,4 +1,4 @@
-"""Means with bootstrap intervals."""
+"""Means with 95% bootstrap intervals over people or images."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from scipy.stats import t
 
 RESAMPLES = 2000
-# Fewer people than this say too little about people to resample them; then images are resampled. And of fewer images no
-# difference is marked: three that happen to lie on one side would be (ours)
+# With fewer people than this, images are resampled instead of people. With fewer images than this, no difference is
+# marked as reliable: three images can all be on one side by chance (ours).
 FEWEST = 5
 
 
@@ -23,19 +23,21 @@ class Interval:
     high: float
 
     def excludes_zero(self) -> bool:
+        """Returns whether the interval lies on one side of zero."""
         return self.low > 0 or self.high < 0
 
 
 def bootstrap_unit(people: Sequence[str]) -> str:
-    """What is resampled: people, since photos of one person are alike, or images where there are too few people."""
+    """Returns the unit that is resampled: "people", since photos of one person are alike, or else "images"."""
     return "people" if len(set(people)) >= FEWEST else "images"
 
 
 def coverage(units: int) -> float:
-    """What share of such intervals really hold the mean of `units` normal values, .95 in the limit (ours).
+    """Returns the share of bootstrap intervals that contain the true mean of `units` normal values (ours).
 
-    The bootstrap's spread is the sample's with n and not n - 1 below the line, and its quantiles are the normal's and
-    not Student's: 2 T(1.96 sqrt((n-1)/n)) - 1 with n - 1 degrees of freedom. About .85 for 5 people, .93 for 20.
+    It tends to .95 for many units and is about .85 for 5 and .93 for 20. The variance of a bootstrap divides by n, not
+    by n - 1, and its quantiles are those of the normal distribution, not of Student's. The share is therefore
+    2 T(1.96 sqrt((n-1)/n)) - 1, with Student's distribution T of n - 1 degrees of freedom.
     """
     if units < 2:
         return 0.0
@@ -43,16 +45,21 @@ def coverage(units: int) -> float:
 
 
 def mean_interval(values: Sequence[float], people: Sequence[str], rng: np.random.Generator) -> Interval:
-    """The mean of `values` over images with its interval; `people` names the person of each image."""
+    """Returns the mean of `values` over images with its interval; `people` names the person of each image.
+
+    Raises ValueError if there is no value.
+    """
     numbers = np.asarray(values, np.float64)
     if len(numbers) == 0:
-        raise ValueError("nothing to average")
+        raise ValueError("There is no value to average.")
     over_people = bootstrap_unit(people) == "people"
-    number: dict[str, int] = {}  # people by where they first appear: a draw follows from faces and not from names
-    by_person = [number.setdefault(person, len(number)) for person in people]
+    # people are numbered in the order of their first image, so that the resampling does not depend on their names
+    numbering: dict[str, int] = {}
+    by_person = [numbering.setdefault(person, len(numbering)) for person in people]
     unit = np.array(by_person) if over_people else np.arange(len(numbers))
     totals, counts = np.bincount(unit, numbers), np.bincount(unit)
-    drawn = rng.integers(0, len(counts), (RESAMPLES, len(counts)))
-    means = totals[drawn].sum(1) / counts[drawn].sum(1)
+    # each row is one resampling: as many units as there are, with repetition
+    draws = rng.integers(0, len(counts), (RESAMPLES, len(counts)))
+    means = totals[draws].sum(1) / counts[draws].sum(1)
     low, high = np.percentile(means, [2.5, 97.5])
     return Interval(float(numbers.mean()), float(low), float(high))

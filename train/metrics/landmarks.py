@@ -1,4 +1,4 @@
-"""How far the parts of a face moved: distances between landmarks, in pixels of a 512 px crop."""
+"""Landmarks of a face, and the distances between the landmarks of two faces, in pixels of a 512 px crop."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels
 from train.data.landmarks import find_landmarks
 
-# Among 68 iBUG points, as in ASFFNet's choice of a reference: brows with eyes, and the mouth
+# Indices among the 68 iBUG points, as in ASFFNet's choice of a reference: brows with eyes, and the mouth.
 EYES = (*range(17, 27), *range(36, 48))
 MOUTH = tuple(range(48, 68))
-# Where dlib's detector sees the face of an FFHQ crop of 512 px: the median over 46 web photos (ours). One box for all
-# images, so that no detector's trembling is in the distances.
+# The box in which dlib's detector finds the face of an FFHQ crop of 512 px: the median over 46 web photos (ours). The
+# same box serves all images, so that variations of a detector do not enter the distances.
 BOX = np.array([98, 138, 409, 455], np.float32)
+# Points coincide in a direction if the root of the sum of their squared distances from the centre is at most this, in
+# pixels (ours). float64 keeps a coordinate near 512 to 1e-13 pixels, so the shape of so small a set is mostly rounding.
+COINCIDENT = 1e-7
 
 
 def explain_missing() -> str | None:
-    """Why no 68 points can be found, in one sentence; None where they can."""
+    """Returns why the 68 points cannot be found here, in one sentence, or None if they can."""
     if importlib.util.find_spec("dlib") is None:
         return "dlib is not installed: pip install 'likeness[offline]'."
     from curate.faces.dlib_models import find_model_folder
@@ -35,82 +38,95 @@ def explain_missing() -> str | None:
 
 
 def find_5_points(image: np.ndarray, judge: FaceModels) -> np.ndarray:
-    """(5, 2) of the face that the judge's detector finds in an aligned crop, uint8 (S, S, 3); NaN where there is none.
+    """Returns the five points of the face that the judge's detector finds in an aligned crop.
 
-    In pixels of a 512 px crop.
+    `image` is uint8 (S, S, 3). The result is (5, 2), in pixels of a 512 px crop, and NaN if no face is found.
     """
-    found = find_landmarks(image, judge)
-    if found is None:
+    landmarks = find_landmarks(image, judge)
+    if landmarks is None:
         return np.full((5, 2), math.nan)
-    return np.asarray((np.asarray(found, np.float64) + 0.5) * (FFHQ_SIZE / image.shape[0]) - 0.5)
+    return np.asarray((np.asarray(landmarks, np.float64) + 0.5) * (FFHQ_SIZE / image.shape[0]) - 0.5)
 
 
 def find_68_points(image: np.ndarray) -> np.ndarray:
-    """(68, 2) iBUG points of an aligned crop, uint8 (S, S, 3), whether it shows a face or not.
+    """Returns the 68 iBUG points of an aligned crop, uint8 (S, S, 3), even if it shows no face.
 
-    Whole pixels of a 512 px crop, which the image is brought to first: dlib gives no fractions.
+    The result is (68, 2), in whole pixels of a 512 px crop: dlib gives no fractions. The image is resized to 512 px
+    first.
     """
     from curate.faces.dlib_models import find_landmarks68
 
     if image.shape[0] != FFHQ_SIZE:
-        how = cv2.INTER_AREA if image.shape[0] > FFHQ_SIZE else cv2.INTER_LINEAR
-        image = cv2.resize(image, (FFHQ_SIZE, FFHQ_SIZE), interpolation=how)
+        interpolation = cv2.INTER_AREA if image.shape[0] > FFHQ_SIZE else cv2.INTER_LINEAR
+        image = cv2.resize(image, (FFHQ_SIZE, FFHQ_SIZE), interpolation=interpolation)
     return find_landmarks68(image, BOX).astype(np.float64)
 
 
 def point_distance(restored: np.ndarray, target: np.ndarray) -> list[float]:
-    """Mean Euclidean distance between points (B, n, 2) and (B, n, 2); lower is better, NaN where a point is."""
+    """Returns the mean Euclidean distance between points (B, n, 2) and (B, n, 2) for each of the B faces.
+
+    Lower is better. The distance is NaN if a point is NaN.
+    """
     apart = np.asarray(restored, np.float64) - np.asarray(target, np.float64)
     return [float(value) for value in np.linalg.norm(apart, axis=2).mean(1)]
 
 
 def affine_distance(restored: np.ndarray, target: np.ndarray, reduction: str = "fro") -> list[float]:
-    """ALD (ours): what the best affine map from restored points (B, n, 2) to the target's leaves of their distance.
+    """Returns the distance that the best affine map from restored points (B, n, 2) to target points leaves (ALD, ours).
 
-    HonestFace reports ALD without a formula. Here it is the residual [P 1] A - G of the least-squares A, with which
-    ASFFNet chooses a reference: its Frobenius norm ("fro"), or the mean distance over points ("mean"). A face that
-    moved, turned or was stretched as a whole has none, see `affine_change`. NaN where a point is.
+    HonestFace reports ALD without a formula. Here it is the residual of the least-squares affine map, which ASFFNet
+    uses to choose a reference: its Frobenius norm ("fro"), or the mean distance over points ("mean"). The distance is 0
+    for a face that only moved, turned or was stretched as a whole; `affine_change` measures that. It is NaN if a point
+    is NaN.
+
+    Restored points that coincide in a direction (see COINCIDENT) are not stretched in it. If the restored points spread
+    over 0.0001 pixels or more, an affine map of them changes the distance by less than 1e-6 pixels (tried on random
+    points).
     """
     if reduction not in ("fro", "mean"):
         raise ValueError(f"reduction is 'fro' or 'mean', not {reduction!r}")
-    left = []
+    distances = []
     for points, truth in zip(restored, target, strict=True):
         if not (np.isfinite(points).all() and np.isfinite(truth).all()):
-            left.append(math.nan)
+            distances.append(math.nan)
             continue
-        centred, goal = _about(points, truth)
-        apart = np.linalg.norm(_extended(centred) @ _fit(centred, goal) - goal, axis=1)
-        left.append(float(np.linalg.norm(apart) if reduction == "fro" else apart.mean()))
-    return left
+        left, _, _, _, goal = _decompose(points, truth)
+        apart = np.linalg.norm(goal - left @ (left.T @ goal), axis=1)
+        distances.append(float(np.linalg.norm(apart) if reduction == "fro" else apart.mean()))
+    return distances
 
 
 def affine_change(restored: np.ndarray, target: np.ndarray) -> list[float]:
-    """||A - I|| (ours): how much the map of `affine_distance` changes, which that distance does not see.
+    """Returns ||A - I|| (ours): by how much the affine map of `affine_distance` differs from no map.
 
-    The Frobenius norm of the 3 x 2 matrix less the identity: the linear part about the centre of the target's points,
-    and the shift in sides of the crop. 0 for points that need no map. NaN where a point is.
+    A is 3 x 2: the linear part about the centre of the target's points, and the shift in sides of the crop. The norm is
+    the Frobenius norm. If the restored points coincide in a direction, A changes nothing in it. The norm is 0 for
+    points that need no map, and NaN if a point is NaN.
     """
     changes = []
     for points, truth in zip(restored, target, strict=True):
         if not (np.isfinite(points).all() and np.isfinite(truth).all()):
             changes.append(math.nan)
             continue
-        centred, goal = _about(points, truth)
-        matrix = _fit(centred / FFHQ_SIZE, goal / FFHQ_SIZE)
-        changes.append(float(np.linalg.norm(matrix - np.eye(3, 2))))
+        left, values, right, centred, goal = _decompose(points, truth)
+        # the linear part less the identity: the smallest least-squares solution of centred @ change = goal - centred
+        change = right / values @ (left.T @ (goal - centred))
+        # the map takes the centre of the restored points to the centre of the target's
+        shift = (np.mean(truth, 0) - np.mean(points, 0)) @ (np.eye(2) + change) / FFHQ_SIZE
+        changes.append(float(np.linalg.norm(np.vstack([change, shift]))))
     return changes
 
 
-def _about(points: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both about the centre of the second."""
-    truth = np.asarray(truth, np.float64)
-    return np.asarray(points, np.float64) - truth.mean(0), truth - truth.mean(0)
+def _decompose(
+    points: np.ndarray, truth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the singular value decomposition of the points about their centre, and both sets about their centres.
 
-
-def _extended(points: np.ndarray) -> np.ndarray:
-    return np.hstack([points, np.ones((len(points), 1))])
-
-
-def _fit(points: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(3, 2): the least-squares affine map, of the smallest norm where the points lie on a line."""
-    return np.linalg.lstsq(_extended(points), truth, rcond=None)[0]
+    With k directions in which the points do not coincide, the results are (n, k), (k,), (2, k), (n, 2) and (n, 2): the
+    points about their centre are the product of the first, the second and the transposed third, up to COINCIDENT.
+    """
+    points, truth = np.asarray(points, np.float64), np.asarray(truth, np.float64)
+    centred, goal = points - points.mean(0), truth - truth.mean(0)
+    left, values, right = np.linalg.svd(centred, full_matrices=False)
+    kept = values > COINCIDENT
+    return left[:, kept], values[kept], right[kept].T, centred, goal

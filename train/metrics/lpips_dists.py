@@ -1,4 +1,4 @@
-"""LPIPS and DISTS as metrics: the networks of train.losses.perceptual, where their backbone's weights are on disk."""
+"""LPIPS and DISTS as metrics. The networks are in train.losses.perceptual; the weights of their backbones are files."""
 
 from __future__ import annotations
 
@@ -11,36 +11,39 @@ from torch import nn
 from train.backbones import BACKBONES, find_local_file, get_file_name
 from train.losses.perceptual import Dists, Lpips
 
-# metric -> the backbone whose layers it compares
+# metric -> the backbone with the layers that it compares
 BACKBONE = {"lpips": "vgg16", "lpips_alex": "alexnet", "dists": "vgg16"}
 
-# (B, 3, S, S) restored and target in 0..1 -> a figure an image
+# restored and target, each (B, 3, S, S) in 0..1 -> one figure for each image
 Compare = Callable[[torch.Tensor, torch.Tensor], list[float]]
 
 
 def explain_missing(name: str, weights: Path | None) -> str | None:
-    """Why a metric of BACKBONE cannot be computed, in one sentence; None where it can. Nothing is downloaded."""
+    """Returns why a metric of BACKBONE cannot be computed, in one sentence, or None if it can."""
     backbone = BACKBONE[name]
     file = get_file_name(backbone)
     if find_local_file(file, weights) is not None:
         return None
-    return f"{file} is not here: put it (from {BACKBONES[backbone].url}) into a folder and say --weights FOLDER."
+    return (
+        f"{file} is missing: download it from {BACKBONES[backbone].url} into a folder, and name the folder with "
+        "--weights FOLDER."
+    )
 
 
 def load_metric(name: str, features: nn.Sequential) -> Compare:
-    """A metric of BACKBONE in the layers of its backbone, frozen, as train.backbones.load_backbone gives them."""
+    """Returns a metric of BACKBONE. `features` are the frozen layers that load_backbone returns."""
     if name == "dists":
         dists = Dists(features).eval()
 
-        def by_dists(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
+        def compare_by_dists(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
             with torch.inference_mode():
                 return [float(value) for value in dists(restored, target)]
 
-        return by_dists
+        return compare_by_dists
     lpips = Lpips(features, BACKBONE[name]).eval()
 
-    def by_lpips(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
+    def compare_by_lpips(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
         with torch.inference_mode():
             return [float(value) for value in lpips.distance(lpips(restored), lpips(target))]
 
-    return by_lpips
+    return compare_by_lpips

@@ -1,14 +1,14 @@
-"""One restored image, measured in every way that can be had here.
+"""Measuring: all metrics of one restored image.
 
     measure, reasons = build_measure(names, judge, weights)
     row = measure(restored, target, references)             # {"psnr": 27.1, "lpips": .213, ..., "lmd": nan}
-    row = measure(restored, target, references, wrong)      # with "takeover", if asked for
+    row = measure(restored, target, references, wrong)      # also has "takeover", if that is among the names
 
-`names` are keys of train.metrics.registry.METRICS, None for all; `judge` is the recognizer and detector that looks at
-the faces; `weights` is --weights. `reasons` has, for every metric that cannot be had, what to put where in one
-sentence: such a metric is in no row. A row has NaN where this one image has no figure; METRICS[name].nan_reason says
-what that means, so it can be counted and shown, and `face_restored` counts faces that were not found. FID is of a set:
-see train.metrics.fid.fid, with `explain_missing` to ask first.
+`names` are keys of train.metrics.registry.METRICS; None means all. `judge` is the recognizer, with its detector, that
+looks at the faces. `weights` is the folder of --weights. If a metric cannot be computed here, `reasons` has a sentence
+that says which file to put where, and no row has the metric. A row has NaN if a metric has no figure for this image;
+METRICS[name].nan_reason says why. `face_restored` tells how often no face was found. FID measures whole sets: use
+train.metrics.fid.fid, and call `explain_missing` first.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from manifests.errors import BadInput, LikenessError
 from train.backbones import load_backbone
 from train.data.tensors import to_tensor
 from train.metrics import deg_recognizer, fid, landmarks, lpips_dists, no_reference
-from train.metrics.identity import SAME_IMAGE, angle_degrees, embedding, id_references, id_target
+from train.metrics.identity import SAME_IMAGE, angle_degrees, embed_face, id_references, id_target
 from train.metrics.landmarks import (
     EYES,
     MOUTH,
@@ -47,7 +47,10 @@ from train.metrics.registry import METRICS
 
 
 class Measure(Protocol):
-    """Pictures are aligned faces, RGB uint8 (S, S, 3), restored and target of one size. Raises BadInput for others."""
+    """Measures one image. All images are aligned faces, RGB uint8 (S, S, 3); restored and target have the same size.
+
+    Raises BadInput for any other images.
+    """
 
     def __call__(
         self,
@@ -59,9 +62,9 @@ class Measure(Protocol):
 
 
 def explain_missing(name: str, weights: Path | None) -> str | None:
-    """Why a metric of METRICS cannot be computed here, in one sentence that says what to put where; None where it can.
+    """Returns why a metric of METRICS cannot be computed here and what to do, or None if it can.
 
-    Nothing is downloaded. Raises BadInput for a name that is none, and where `weights` is no folder.
+    Nothing is downloaded. Raises BadInput if there is no metric of this name, or if `weights` is not a folder.
     """
     check_names([name])
     if name in lpips_dists.BACKBONE:
@@ -76,28 +79,28 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise BadInput for a name that is no metric."""
+    """Raises BadInput if there is no metric of one of these names."""
     for name in names:
         if name not in METRICS:
-            raise BadInput(f"'{name}' is no metric: say some of {', '.join(METRICS)}.")
+            raise BadInput(f"There is no metric '{name}'; the metrics are {', '.join(METRICS)}.")
 
 
 def build_measure(
     names: Sequence[str] | None, judge: FaceModels, weights: Path | None
 ) -> tuple[Measure, dict[str, str]]:
-    """What measures one image, and why metrics are missing: see the top of this file.
+    """Returns the function that measures one image, and the reasons why metrics are missing (see the top of this file).
 
-    Raises BadInput for a name that is no metric, and where `weights` is no folder.
+    Raises BadInput if there is no metric of one of the names, or if `weights` is not a folder.
     """
-    asked = list(METRICS) if names is None else list(dict.fromkeys(names))
-    reasons = {name: reason for name in asked if (reason := explain_missing(name, weights)) is not None}
-    eyes, backbone = _Eyes(judge), cache(partial(load_backbone, folder=weights))
+    metrics = list(METRICS) if names is None else list(dict.fromkeys(names))
+    reasons = {name: reason for name in metrics if (reason := explain_missing(name, weights)) is not None}
+    faces, load = _FaceCache(judge), cache(partial(load_backbone, folder=weights))
     readers: dict[str, Reader] = {}
-    for name in asked:
+    for name in metrics:
         if name in reasons or METRICS[name].scope == "set":
             continue
         try:
-            readers[name] = _reader(name, eyes, weights, backbone)
+            readers[name] = _make_reader(name, faces, weights, load)
         except (LikenessError, FaceModelError) as error:
             reasons[name] = str(error)
 
@@ -105,16 +108,16 @@ def build_measure(
         restored: np.ndarray, target: np.ndarray, references: Sequence[np.ndarray], wrong: Sequence[np.ndarray] = ()
     ) -> dict[str, float]:
         for image in (restored, target, *references, *wrong):
-            _check(image)
+            _check_image(image)
         if restored.shape != target.shape:
             raise BadInput(
                 f"The restored image is {restored.shape[1]} x {restored.shape[0]} and its target {target.shape[1]} x "
                 f"{target.shape[0]}: bring them to one size."
             )
-        shown = _Shown(restored, target, tuple(references), tuple(wrong))
+        case = _Case(restored, target, tuple(references), tuple(wrong))
         return {
-            name: reader(shown) if restored.shape[0] >= METRICS[name].min_side else math.nan
-            for name, reader in readers.items()
+            name: read(case) if restored.shape[0] >= METRICS[name].min_side else math.nan
+            for name, read in readers.items()
             if wrong or METRICS[name].scope != "wrong"
         }
 
@@ -122,53 +125,54 @@ def build_measure(
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _Case:
+    """One restored image with everything that it is compared with."""
+
     restored: np.ndarray
     target: np.ndarray
     references: tuple[np.ndarray, ...]
     wrong: tuple[np.ndarray, ...]
 
     @cached_property
-    def pair(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
         return to_tensor(self.restored)[None], to_tensor(self.target)[None]
 
 
-Reader = Callable[[_Shown], float]
+Reader = Callable[[_Case], float]
 Look = Callable[[np.ndarray], np.ndarray]
 
 
-def _once(look: Look) -> Look:
-    """`look`, asked once for each picture: targets and references come again with every system."""
-    seen: dict[bytes, np.ndarray] = {}
+def _remember(look: Look) -> Look:
+    """Returns `look` with a cache by image content: targets and references come again with every system."""
+    results: dict[bytes, np.ndarray] = {}
 
-    def asked(image: np.ndarray) -> np.ndarray:
+    def look_once(image: np.ndarray) -> np.ndarray:
         key = hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
-        if key not in seen:
-            seen[key] = look(image)
-        return seen[key]
+        if key not in results:
+            results[key] = look(image)
+        return results[key]
 
-    return asked
+    return look_once
 
 
-class _Eyes:
-    """What the face models say of a picture."""
+class _FaceCache:
+    """The embeddings and landmarks of images, each computed once."""
 
     def __init__(self, judge: FaceModels) -> None:
-        self.embedding = _once(partial(embedding, judge=judge))
-        self.points5 = _once(partial(find_5_points, judge=judge))
-        self._points68 = _once(find_68_points)
+        self.embed = _remember(partial(embed_face, judge=judge))
+        self.find_5_points = _remember(partial(find_5_points, judge=judge))
+        self._find_68_points = _remember(find_68_points)
 
-    def points68(self, image: np.ndarray) -> np.ndarray:
-        """NaN where the judge's detector finds no face: the predictor alone finds points in anything."""
-        points = self._points68(image)
-        return points if self.sees(image) else np.full_like(points, math.nan)
+    def find_68_points(self, image: np.ndarray) -> np.ndarray:
+        """Returns NaN if the judge's detector finds no face, because the predictor finds points in any image."""
+        points = self._find_68_points(image)
+        return points if self.has_face(image) else np.full_like(points, math.nan)
 
-    def sees(self, image: np.ndarray) -> bool:
-        return bool(np.isfinite(self.points5(image)).all())
+    def has_face(self, image: np.ndarray) -> bool:
+        return bool(np.isfinite(self.find_5_points(image)).all())
 
-
-def _embeddings(eyes: _Eyes, images: Sequence[np.ndarray]) -> np.ndarray:
-    return np.stack([eyes.embedding(image) for image in images]) if images else np.empty((0, 1))
+    def embed_all(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        return np.stack([self.embed(image) for image in images]) if images else np.empty((0, 1))
 
 
 _IMAGE = {"psnr": psnr, "ssim": ssim, "ms_ssim": ms_ssim}
@@ -183,53 +187,55 @@ _LANDMARKS: dict[str, Callable[[np.ndarray, np.ndarray], list[float]]] = {
 }
 
 
-def _reader(name: str, eyes: _Eyes, weights: Path | None, backbone: Callable[[str], nn.Sequential]) -> Reader:
-    """What gives the figure of that name. Raises LikenessError or FaceModelError for a file that does not fit."""
-    embedded = partial(_embeddings, eyes)
+def _make_reader(name: str, faces: _FaceCache, weights: Path | None, load: Callable[[str], nn.Sequential]) -> Reader:
+    """Returns the function that computes one metric of a case.
+
+    Raises LikenessError or FaceModelError if a file of weights is not the right one.
+    """
+    embed_all = faces.embed_all
     if name in _IMAGE:
         compare = _IMAGE[name]
-        return lambda shown: compare(*shown.pair)[0]
+        return lambda case: compare(*case.tensors)[0]
     if name in lpips_dists.BACKBONE:
-        compared = lpips_dists.load_metric(name, backbone(lpips_dists.BACKBONE[name]))
-        return lambda shown: compared(*shown.pair)[0]
+        compare_features = lpips_dists.load_metric(name, load(lpips_dists.BACKBONE[name]))
+        return lambda case: compare_features(*case.tensors)[0]
     if name in no_reference.WEIGHTS:
-        judged = no_reference.load_no_reference(name, weights)
-        return lambda shown: judged(shown.pair[0])[0]
+        score = no_reference.load_no_reference(name, weights)
+        return lambda case: score(case.tensors[0])[0]
     if name in _LANDMARKS:
-        apart = _LANDMARKS[name]
-        return lambda shown: apart(eyes.points68(shown.restored)[None], eyes.points68(shown.target)[None])[0]
+        compare_points, find = _LANDMARKS[name], faces.find_68_points
+        return lambda case: compare_points(find(case.restored)[None], find(case.target)[None])[0]
     match name:
         case "l2_ld":
-            return lambda shown: point_distance(eyes.points5(shown.restored)[None], eyes.points5(shown.target)[None])[0]
+            find_5 = faces.find_5_points
+            return lambda case: point_distance(find_5(case.restored)[None], find_5(case.target)[None])[0]
         case "face_restored":
-            return lambda shown: float(eyes.sees(shown.restored))
+            return lambda case: float(faces.has_face(case.restored))
         case "face_target":
-            return lambda shown: float(eyes.sees(shown.target))
+            return lambda case: float(faces.has_face(case.target))
         case "id_target":
-            return lambda shown: id_target(embedded([shown.restored]), embedded([shown.target]))[0]
+            return lambda case: id_target(embed_all([case.restored]), embed_all([case.target]))[0]
         case "id_references":
-            return lambda shown: id_references(embedded([shown.restored]), [embedded(shown.references)])[0]
+            return lambda case: id_references(embed_all([case.restored]), [embed_all(case.references)])[0]
         case "deg_judge":
-            return lambda shown: angle_degrees(embedded([shown.restored]), embedded([shown.target]))[0]
+            return lambda case: angle_degrees(embed_all([case.restored]), embed_all([case.target]))[0]
         case "deg_published":
-            described = _once(deg_recognizer.load_deg_recognizer(weights))
-            return lambda shown: angle_degrees(
-                described(shown.restored)[None], described(shown.target)[None], SAME_IMAGE
-            )[0]
+            embed = _remember(deg_recognizer.load_deg_recognizer(weights))
+            return lambda case: angle_degrees(embed(case.restored)[None], embed(case.target)[None], SAME_IMAGE)[0]
         case "copy_ratio":
-            return lambda shown: copy_ratio(
-                embedded([shown.restored]), embedded([shown.target]), [embedded(shown.references)]
+            return lambda case: copy_ratio(
+                embed_all([case.restored]), embed_all([case.target]), [embed_all(case.references)]
             )[0]
         case "takeover":
-            return lambda shown: takeover(
-                embedded([shown.restored]), embedded([shown.target]), [embedded(shown.wrong)]
-            )[0]
+            return lambda case: takeover(embed_all([case.restored]), embed_all([case.target]), [embed_all(case.wrong)])[
+                0
+            ]
     raise KeyError(name)
 
 
-def _check(image: np.ndarray) -> None:
+def _check_image(image: np.ndarray) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.shape[0] != image.shape[1]:
         raise BadInput(
-            f"A picture to measure is a square in RGB and 8 bits, and this one is {image.dtype} of shape "
+            f"An image to measure must be a square RGB image of type uint8, but this one is {image.dtype} of shape "
             f"{image.shape}: restore it again, or convert it."
         )

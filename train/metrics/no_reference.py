@@ -1,4 +1,4 @@
-"""NIQE, MUSIQ, MANIQA and CLIP-IQA through pyiqa, where it and their weights are on disk. Nothing is downloaded."""
+"""NIQE, MUSIQ, MANIQA and CLIP-IQA, computed by pyiqa from weights that are already on disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from train.backbones import find_local_file
 @dataclass(frozen=True)
 class _Weights:
     file: str
-    cache: str  # where pyiqa itself keeps it, under torch hub's folder
+    cache: str  # the folder below torch hub's folder in which pyiqa itself stores the file
     url: str
 
 
@@ -28,7 +28,7 @@ _CLIP = (
     "https://openaipublic.azureedge.net/clip/models/afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
 )
 
-# metric -> what pyiqa 0.1.16 loads for the metric of that name
+# metric -> the weights that pyiqa 0.1.16 loads for it
 WEIGHTS = {
     name: _Weights(file, cache, f"{place}/{file}")
     for name, file, cache, place in (
@@ -39,21 +39,24 @@ WEIGHTS = {
     )
 }
 
-Score = Callable[[torch.Tensor], list[float]]  # (B, 3, S, S) in 0..1 -> a figure an image
+Score = Callable[[torch.Tensor], list[float]]  # images (B, 3, S, S) in 0..1 -> one figure for each image
 
 
 def explain_missing(name: str, weights: Path | None) -> str | None:
-    """Why a metric of WEIGHTS cannot be computed, in one sentence; None where it can."""
+    """Returns why a metric of WEIGHTS cannot be computed, in one sentence, or None if it can. Nothing is downloaded."""
     if importlib.util.find_spec("pyiqa") is None:
         return "pyiqa is not installed: pip install 'likeness[iqa]'."
     needed = WEIGHTS[name]
     if find_local_file(needed.file, weights, needed.cache) is None:
-        return f"{needed.file} is not here: put it (from {needed.url}) into a folder and say --weights FOLDER."
+        return (
+            f"{needed.file} is missing: download it from {needed.url} into a folder, and name the folder with "
+            "--weights FOLDER."
+        )
     return None
 
 
 def load_no_reference(name: str, weights: Path | None) -> Score:
-    """A metric of WEIGHTS, on the CPU. Raises BadInput where it is missing or its file does not fit."""
+    """Returns a metric of WEIGHTS, on the CPU. Raises BadInput if pyiqa or the file is missing or the file is wrong."""
     needed = WEIGHTS[name]
     path = find_local_file(needed.file, weights, needed.cache)
     reason = explain_missing(name, weights)
@@ -63,18 +66,18 @@ def load_no_reference(name: str, weights: Path | None) -> Score:
         metric = _load(name, path)
     except ImportError as error:
         raise BadInput(
-            f"pyiqa is installed and cannot be imported ({error}): pip install 'likeness[iqa]' again."
+            f"pyiqa is installed, but it cannot be imported ({error}): repeat `pip install 'likeness[iqa]'`."
         ) from error
-    except Exception as error:  # whatever is wrong with the file, the answer is the same
+    except Exception as error:  # every problem of the file gives the same message
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise BadInput(
-            f"{path} does not hold the weights of pyiqa's {name} ({why}): put {needed.url} there."
+            f"{path} does not contain the weights of pyiqa's {name} ({why}): replace it by {needed.url}."
         ) from error
 
-    def judged(images: torch.Tensor) -> list[float]:
+    def score(images: torch.Tensor) -> list[float]:
         return [float(value) for value in metric(images).reshape(-1)]
 
-    return judged
+    return score
 
 
 def _load(name: str, path: Path) -> Any:
@@ -83,20 +86,22 @@ def _load(name: str, path: Path) -> Any:
     if name == "niqe":
         return InferenceModel(name, device="cpu", pretrained_model_path=str(path))
     if name == "clipiqa":
-        torch.jit.load(str(path), map_location="cpu")  # pyiqa would unpickle what is no TorchScript
+        torch.jit.load(
+            str(path), map_location="cpu"
+        )  # refuses a file that is not TorchScript, because pyiqa would unpickle it
         return InferenceModel(name, device="cpu", backbone=str(path))
-    # pyiqa unpickles whatever a checkpoint holds; here nothing but tensors is read
+    # pyiqa unpickles everything in a checkpoint; this line reads only tensors
     state = torch.load(path, map_location="cpu", weights_only=True)
-    with ExitStack() as held:
+    with ExitStack() as patches:
         if name == "maniqa":
             import timm
 
-            # pyiqa downloads an ImageNet backbone, to overwrite it with the checkpoint's own
-            def untrained(model: str, pretrained: bool = False) -> Any:
+            # pyiqa downloads an ImageNet backbone and then overwrites it with the checkpoint
+            def create_untrained(model: str, pretrained: bool = False) -> Any:
                 return create(model, pretrained=False)
 
             create = timm.create_model
-            held.enter_context(patch.object(timm, "create_model", untrained))
+            patches.enter_context(patch.object(timm, "create_model", create_untrained))
         metric = InferenceModel(name, device="cpu", pretrained=False)
     metric.net.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
     return metric

@@ -1,4 +1,4 @@
-"""Full-reference image metrics, from torchmetrics, one figure an image."""
+"""PSNR, SSIM and MS-SSIM between a restored image and its target, computed by torchmetrics."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from train.losses.pixel import WINDOW, ms_ssim_exponents
 
 
 def psnr(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
-    """Peak signal-to-noise ratio in dB over RGB, for (B, 3, S, S) in 0..1; higher is better. Equal images give 100."""
+    """Returns the peak signal-to-noise ratio over RGB in dB, for images (B, 3, S, S) in 0..1; higher is better.
+
+    Equal images have 100.
+    """
     values = peak_signal_noise_ratio(restored, target, data_range=1.0, reduction="none", dim=(1, 2, 3))
     return [min(float(value), 100.0) for value in values]
 
 
 def ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
-    """Structural similarity (Wang et al. 2004, 11 x 11 Gaussian window of sigma 1.5, mean over RGB), for (B, 3, S, S)
-    in 0..1; higher is better. S must be 11 or more.
+    """Returns the structural similarity of images (B, 3, S, S) in 0..1; higher is better. S must be at least 11.
 
-    Over the places where the whole window lies in the image, as Wang, scikit-image and BasicSR have it; torchmetrics'
-    own mean takes in the borders, mirrored, and is another figure (.05 less on noise at 64 px). In single precision,
-    2e-6 off on photos and 2e-5 where all is bright and flat; double would take ten times as long (ours).
+    The window is a Gaussian of 11 x 11 pixels with sigma 1.5, and the result is the mean over RGB (Wang et al. 2004).
+    Only places where the whole window is inside the image count, as in the code of Wang, scikit-image and BasicSR.
+    torchmetrics' own mean includes mirrored borders and differs (.05 less on noise at 64 px). The computation is in
+    single precision (ours): the error is 2e-6 on photos and 2e-5 on bright flat images. Double precision would take ten
+    times as long.
     """
     _, places = structural_similarity_index_measure(
         restored, target, data_range=1.0, reduction="none", return_full_image=True
@@ -34,10 +38,11 @@ def ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
 
 
 def ms_ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
-    """SSIM over scales (Wang et al. 2003), for (B, 3, S, S) in 0..1; higher is better. S must be 11 or more.
+    """Returns the SSIM over scales of images (B, 3, S, S) in 0..1 (Wang et al. 2003); higher is better.
 
-    Below 176 px it has as many of the five scales as fit, see train.losses.pixel.ms_ssim_exponents. A scale whose
-    contrast term is negative makes it 0. torchmetrics' own: borders are left out at every scale but the last.
+    S must be at least 11. Below 176 px, only the scales that fit are used (train.losses.pixel.ms_ssim_exponents). If
+    the contrast term of a scale is negative, the result is 0. As in torchmetrics, borders are left out at every scale
+    except the last.
     """
     exponents = ms_ssim_exponents(restored.shape[-1])
     values = multiscale_structural_similarity_index_measure(

@@ -1,4 +1,4 @@
-"""Whether a result took its face from a reference: copied the right person's photo, or became the wrong person."""
+"""Metrics for results that took their face from a reference: copies of a reference, and wrong persons."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ import numpy as np
 
 from train.metrics.identity import unit_rows
 
-# 1 less the cosine between a reference and the target under which the two cannot be told apart (ours)
+# A reference and the target count as the same image if 1 minus their cosine is below this (ours).
 COINCIDE = 1e-3
 
 
 def copy_ratio(restored: np.ndarray, target: np.ndarray, references: Sequence[np.ndarray]) -> list[float]:
-    """How much nearer each result is to a reference than to the target, beyond what target and reference share (ours).
+    """Returns by how much each result is nearer to a reference than target and reference are to each other (ours).
 
-    With cosines s of embeddings, results x (B, d), targets t (B, d) and references r, (K, d) an image:
-    max(0, s(x, r) - max(s(x, t), s(t, r))) / (1 - s(t, r)), the largest over the references. It goes from 0, for the
-    target itself and all that is no nearer to a reference than the target is, to 1 for a reference itself. A reference
-    that coincides with the target says nothing; NaN where there is no other.
+    The arguments are embeddings: results x (B, d), targets t (B, d), and references r, (K, d) for each image. With the
+    cosine s, the ratio is the largest over the references of max(0, s(x, r) - max(s(x, t), s(t, r))) / (1 - s(t, r)).
+    It is 0 if the result is the target or is no nearer to a reference than the target is, and 1 if the result is a
+    reference. References that coincide with the target are ignored; the ratio is NaN if no other reference is left.
     """
     ratios = []
     for result, truth, own in zip(unit_rows(restored), unit_rows(target), references, strict=True):
         shared, near = (unit_rows(own) @ one if len(own) else np.empty(0) for one in (truth, result))
-        telling = 1 - shared >= COINCIDE
-        beyond = near[telling] - np.maximum(result @ truth, shared[telling])
-        found = np.clip(beyond / (1 - shared[telling]), 0, 1)
-        ratios.append(float(found.max()) if len(found) else math.nan)
+        distinct = 1 - shared >= COINCIDE
+        beyond = near[distinct] - np.maximum(result @ truth, shared[distinct])
+        clipped = np.clip(beyond / (1 - shared[distinct]), 0, 1)
+        ratios.append(float(clipped.max()) if len(clipped) else math.nan)
     return ratios
 
 
 def takeover(restored: np.ndarray, target: np.ndarray, wrong: Sequence[np.ndarray]) -> list[float]:
-    """1 where a result is nearer to any wrong reference than to the target, else 0; the mean is the takeover rate.
+    """Returns 1 for each result that is nearer to a wrong reference than to the target, otherwise 0.
 
-    Embeddings (B, d), (B, d) and (K, d) an image; NaN where K is 0. Equally near is no takeover.
+    The arguments are embeddings: (B, d), (B, d), and (K, d) for each image. Equal distances count as 0. The result is
+    NaN if K is 0. The mean over images is the takeover rate.
     """
     results = zip(unit_rows(restored), unit_rows(target), wrong, strict=True)
     return [

@@ -310,7 +310,7 @@ def test_a_batch_of_another_kind_is_refused(hq, says):
 @pytest.mark.parametrize(
     ("thetas", "says"),
     [
-        ([], "needs a list of 2 θ, one a sample, not 0"),
+        ([], "needs a list of 2 θ, one for each image, not 0"),
         ([theta([])], "not 1"),
         (theta([]), "not dict"),
         ("ab", "not str"),

@@ -164,7 +164,7 @@ def test_verify_names_faces_whose_crop_changed_or_is_gone(tmp_path):
     assert found.largest_difference > 0
     lq_path(dataset, SET, first).unlink()
     crop_path(dataset, second).write_bytes(encode_png(toy_picture(1)))
-    with pytest.raises(LedgerBroken, match=rf"{first}\.png comes out .* nothing was overwritten"):
+    with pytest.raises(LedgerBroken, match=rf"{first}\.png in .* nothing was overwritten"):
         make_set(dataset, **OPTIONS)
     assert not lq_path(dataset, SET, first).exists()
 

@@ -119,7 +119,7 @@ def test_a_stopped_run_is_finished_by_the_same_command(photos, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         degrade_folder(photos, out, progress=stop)
-    with pytest.raises(BadInput, match="finish it with the same"):
+    with pytest.raises(BadInput, match="finish the set by repeating"):
         verify_folder(out)
     with pytest.raises(BadInput, match="another set"):
         degrade_folder(photos, out, seed=1)
@@ -194,7 +194,7 @@ def test_what_is_in_the_way_is_never_overwritten(photos, tmp_path):
         with pytest.raises(BadInput, match="another set"):
             degrade_folder(photos, made, **options)
     (photos / "later.png").write_bytes(encode_png(toy_picture(60)))
-    with pytest.raises(BadInput, match="frozen set of 13 pictures"):
+    with pytest.raises(BadInput, match="frozen set of 13 images"):
         degrade_folder(photos, made, "codeformer")
     assert files(made) == before
 
@@ -202,7 +202,7 @@ def test_what_is_in_the_way_is_never_overwritten(photos, tmp_path):
 def test_a_set_of_other_pictures_does_not_go_into_a_dataset(photos, tmp_path):
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "manifest.duckdb").touch()
-    with pytest.raises(BadInput, match="among a dataset's own files"):
+    with pytest.raises(BadInput, match="inside a dataset's own folders"):
         degrade_folder(photos, tmp_path / "dataset" / "lq" / "mine")
     assert not (tmp_path / "dataset" / "lq").exists()
     assert degrade_folder(photos, tmp_path / "dataset" / "mine").images == 8
@@ -210,7 +210,7 @@ def test_a_set_of_other_pictures_does_not_go_into_a_dataset(photos, tmp_path):
 
 def test_a_folder_without_pictures_and_a_dry_run_write_nothing(photos, tmp_path):
     (tmp_path / "bare").mkdir()
-    with pytest.raises(BadInput, match="holds no picture"):
+    with pytest.raises(BadInput, match="contains no image"):
         degrade_folder(tmp_path / "bare", tmp_path / "lq")
     with pytest.raises(BadInput, match="not a folder"):
         degrade_folder(tmp_path / "nowhere", tmp_path / "lq")
@@ -230,7 +230,7 @@ def test_a_set_that_comes_to_nothing_leaves_nothing(tmp_path):
     (tmp_path / "tiny" / "text.png").write_text("no picture")
     (tmp_path / "there").mkdir()
     for out in (tmp_path / "lq", tmp_path / "there"):
-        with pytest.raises(BadInput, match=r"None of the 2 pictures .* \(one\.png .*less than one pixel of 1 x 1"):
+        with pytest.raises(BadInput, match=r"None of the 2 images .*; one\.png .*less than one pixel of 1 x 1"):
             degrade_folder(tmp_path / "tiny", out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["there", "tiny"] and not any(
         (tmp_path / "there").iterdir()
@@ -272,7 +272,7 @@ def test_broken_records_are_a_sentence(photos, tmp_path):
     for key, wrong in (("source", 5), ("preset", "gfpgan"), ("preset", {"x": 1}), ("tools", None), ("skipped", [1])):
         (out / "card.json").write_text(json.dumps({**card, key: wrong}))
         for call in (lambda: verify_folder(out), lambda: degrade_folder(photos, out)):
-            with pytest.raises(BadInput, match=f"its {key} is none|another set"):
+            with pytest.raises(BadInput, match=f"the value of {key} is not valid|another set"):
                 call()
     for text, says in (("[]", "not the card"), ("[" * 100_000, "no readable card")):
         (out / "card.json").write_text(text)

@@ -170,7 +170,7 @@ def test_pixels_in_and_pixels_out_is_apply():
     with pytest.raises(BadInput, match="uint8"):
         apply_to_pixels(to_float(pixels), theta)  # type: ignore[arg-type]
     for wrong in (pixels[..., 0], np.dstack([pixels, pixels[..., :1]])):
-        with pytest.raises(BadInput, match="repeat the channel of a gray one, drop the alpha"):
+        with pytest.raises(BadInput, match="repeat the channel of a gray image, and drop the alpha"):
             apply_to_pixels(wrong, theta)
 
 

@@ -374,7 +374,7 @@ def test_a_metric_that_cannot_be_had_is_a_sentence_and_the_rest_is_computed(made
     told, paper = render_markdown(result), render_latex(result)
     assert "| FID ↓ |" in told and "Not measured: FID" in told and "| – |" in told
     assert "& FID" in paper and "& -- &" in paper
-    with pytest.raises(BadInput, match="'nothing' is no metric"):
+    with pytest.raises(BadInput, match="There is no metric 'nothing'"):
         evaluate(run, made, options=replace(TWO, metrics=("nothing",)))
 
 

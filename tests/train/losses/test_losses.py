@@ -22,7 +22,7 @@ from degrade.presets import find_preset
 from tests.doubles.weights import random_vgg16
 from train.backbones import load_backbone
 from train.losses.against_references import cycle_loss, spatial_min_loss
-from train.losses.alignment import face_alignment_loss, regions
+from train.losses.alignment import face_alignment_loss, make_region_masks
 from train.losses.identity import identity_loss, reference_identity_loss
 from train.losses.perceptual import Dists, Lpips
 from train.losses.pixel import (
@@ -354,7 +354,7 @@ POINTS = torch.tensor([[[4.0, 6.0], [12.0, 6.0], [8.0, 10.0], [5.0, 13.0], [11.0
 
 
 def test_regions_by_hand() -> None:
-    masks = regions(POINTS, 16)[0]
+    masks = make_region_masks(POINTS, 16)[0]
     y, x = np.mgrid[:16, :16]
     for mask, (px, py) in zip(masks[:3], ((4, 6), (12, 6), (8, 10)), strict=True):
         by_hand = np.clip(2 - 2 * np.hypot(x - px, y - py) / (0.35 * 8), 0, 1)
@@ -365,7 +365,7 @@ def test_regions_by_hand() -> None:
 
 def test_face_alignment_by_hand() -> None:
     restored, target = images(1, 3, 16, 16).double(), images(1, 3, 16, 16, seed=1).double()
-    a, b, masks = restored[0].numpy(), target[0].numpy(), regions(POINTS.double(), 16)[0].numpy()
+    a, b, masks = restored[0].numpy(), target[0].numpy(), make_region_masks(POINTS.double(), 16)[0].numpy()
     total = 0.0
     for scale in range(3):
         if scale:

@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.linalg import pinv
@@ -61,16 +61,47 @@ def test_affine_distance_is_the_closed_form(reduction: str) -> None:
         assert change == pytest.approx(math.sqrt(((matrix - [[1, 0], [0, 1], [0, 0]]) ** 2).sum()), abs=1e-5)
 
 
+def spreads_enough(points: np.ndarray) -> bool:
+    """Whether the points spread over 0.0001 px, or not at all, in each direction: the domain of affine invariance."""
+    spread = np.linalg.svd(points[0] - points[0].mean(0), compute_uv=False)
+    return all(value > 1e-4 or value < 1e-11 for value in spread)
+
+
+def nineteen_and(offset: float) -> np.ndarray:
+    points = np.full((1, 20, 2), 256.0)
+    points[0, -1, 0] += offset
+    return points
+
+
+@settings(deadline=None)
 @given(POINTS, POINTS, SMALL, SMALL, st.floats(-60, 60))
+@example(nineteen_and(1e-8), nineteen_and(12), 0.3, 0.0, 0.0)
+@example(nineteen_and(1e-8), nineteen_and(12), -0.4, 0.4, 60.0)
+@example(nineteen_and(12), nineteen_and(1e-8), 0.3, 0.1, 13.7)
+@example(nineteen_and(3e-7), nineteen_and(1e-8), 0.4, 0.4, 59.9)
 def test_a_face_that_moved_or_was_stretched_as_a_whole_has_no_affine_distance(
     restored: np.ndarray, target: np.ndarray, a: float, b: float, shift: float
 ) -> None:
     linear = np.array([[1 + a, b], [b, 1 - a]])
     assert affine_distance(target @ linear + shift, target) == pytest.approx([0], abs=1e-6)
+    assert affine_distance(restored, target, "mean")[0] <= affine_distance(restored, target)[0] + 1e-9
     # nor does it change what is left of another face
+    assume(spreads_enough(restored) or (restored.max() - restored.min() < 4e-8))
     moved = affine_distance(restored @ linear + shift, target)
     assert moved == pytest.approx(affine_distance(restored, target), rel=1e-6, abs=1e-6)
-    assert affine_distance(restored, target, "mean")[0] <= affine_distance(restored, target)[0] + 1e-9
+
+
+@given(POINTS)
+def test_points_that_coincide_in_a_direction_are_not_stretched_in_it(target: np.ndarray) -> None:
+    goal = target[0] - target[0].mean(0)
+    for offset in (0.0, 1e-9, 1e-8):
+        assert affine_distance(nineteen_and(offset), target) == pytest.approx(
+            [np.linalg.norm(goal)], rel=1e-6, abs=1e-6
+        )
+        assert affine_change(nineteen_and(offset), nineteen_and(offset)) == [0.0]
+    line = np.stack([np.arange(20.0), 3 * np.arange(20.0)], 1)[None] + 200
+    assert affine_change(line, line) == pytest.approx([0], abs=1e-12)
+    assert affine_change(line + np.array([30, 40]), line) == pytest.approx([50 / 512], abs=1e-9)
 
 
 def test_but_its_norm_says_so() -> None:

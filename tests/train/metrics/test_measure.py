@@ -117,7 +117,7 @@ def test_a_file_that_does_not_fit_is_a_reason_too(tmp_path: Path) -> None:
 
 def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
     for name in ("psnr2", ""):
-        with pytest.raises(BadInput, match=r"is no metric: say some of psnr, ssim"):
+        with pytest.raises(BadInput, match=r"the metrics are psnr, ssim"):
             build_measure([name], judge(), None)
     with pytest.raises(BadInput, match="is not a folder"):
         build_measure(["lpips"], judge(), tmp_path / "nowhere")
@@ -129,7 +129,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
         np.zeros((64, 64), np.uint8),
         np.zeros((64, 32, 3), np.uint8),
     ):
-        with pytest.raises(BadInput, match="square in RGB and 8 bits"):
+        with pytest.raises(BadInput, match="square RGB image of type uint8"):
             measure(wrong, photo(0, 0, 64), [])
 
 

@@ -63,7 +63,7 @@ def test_a_file_that_does_not_fit_is_a_sentence(tmp_path: Path) -> None:
     pytest.importorskip("pyiqa")
     for name, needed in WEIGHTS.items():
         (tmp_path / needed.file).write_text("not found")
-        with pytest.raises(BadInput, match=f"does not hold the weights of pyiqa's {name} ") as caught:
+        with pytest.raises(BadInput, match=f"does not contain the weights of pyiqa's {name} ") as caught:
             load_no_reference(name, tmp_path)
         assert "\n" not in str(caught.value)
 
