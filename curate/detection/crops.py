@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from curate.detection.read_photos import read_photo
+from curate.detection.reasons import PHOTO_VANISHED
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face
-from curate.reasons import PHOTO_VANISHED
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Face
 from manifests.runtime.files import sha256_bytes, write_atomically

@@ -12,20 +12,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from curate.batches import PHOTOS_A_BATCH, split_into_batches
 from curate.config import CurateConfig
 from curate.detection.crops import write_crop
 from curate.detection.measure_faces import measure_face
 from curate.detection.read_photos import list_uris, rank_place, read_photos
+from curate.detection.reasons import DETECTOR_FAILED, NO_FACE, NOT_FOUND_AGAIN, PHOTO_VANISHED
 from curate.detection.screen import find_reasons
 from curate.detection.shards import write_shard
 from curate.faces.align import crop_for_recognizer
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import Detection, FaceModels
 from curate.faces.load import load_faces_once
+from curate.photos.batches import PHOTOS_A_BATCH, split_into_batches
 from curate.photos.consent import find_usable_photos
 from curate.photos.optout_faces import strip_identity
-from curate.reasons import DETECTOR_FAILED, NO_FACE, NOT_FOUND_AGAIN, PHOTO_VANISHED
 from manifests.ledger.filters import FilterSet
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Model, Photo, Record

@@ -15,11 +15,11 @@ import numpy as np
 
 from curate.config import CurateConfig
 from curate.detection.crops import read_crop
+from curate.detection.reasons import CROP_MISSING
 from curate.detection.shards import fail_face, find_intact_shards, remove_shards, write_shard
 from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces_once
-from curate.reasons import CROP_MISSING
 from manifests.ledger.decision_log import DROPPED_BY_DECISION
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import NEAR_DUPLICATE, Face

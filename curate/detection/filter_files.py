@@ -10,10 +10,31 @@ from pathlib import Path
 from typing import Any
 
 from curate.config import FILTER_SETS
-from curate.reasons import RESERVED
+from curate.detection.reasons import CROP_MISSING, NO_EMBEDDING, NOT_FOUND_AGAIN, PHOTO_VANISHED
 from manifests.errors import BadInput
 from manifests.ledger.filters import Filter, FilterSet, check_filters
+from manifests.ledger.records import NEAR_DUPLICATE
 
+# A filter of the user may use none of these reasons: a status, or a reason of another stage.
+RESERVED = {
+    "ok",
+    "dropped",
+    "failed",
+    NEAR_DUPLICATE,
+    "decided",
+    PHOTO_VANISHED,
+    "file_replaced",
+    CROP_MISSING,
+    NO_EMBEDDING,
+    NOT_FOUND_AGAIN,
+    "face_dropped",
+    "no_consent",
+    "consent_missing",
+    "opted_out",
+    "purged",
+    "photo_spans_splits",
+    "listed_in_another_split",
+}
 BUILT_IN_REASONS = frozenset(rule.reason for filters in FILTER_SETS.values() for rule in filters.filters)
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from curate.reasons import PHOTO_VANISHED
+from curate.detection.reasons import PHOTO_VANISHED
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import File, Photo
 from manifests.runtime.archives import ArchiveError, read_bytes

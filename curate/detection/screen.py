@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from curate.batches import PHOTOS_A_BATCH, split_into_batches
 from curate.config import CurateConfig
 from curate.detection.crops import crop_batch
 from curate.detection.filter_files import BUILT_IN_REASONS
 from curate.detection.read_photos import list_uris, rank_place
+from curate.detection.reasons import CROP_MISSING, PHOTO_VANISHED
+from curate.photos.batches import PHOTOS_A_BATCH, split_into_batches
 from curate.photos.consent import find_usable_photos
-from curate.reasons import CROP_MISSING, PHOTO_VANISHED
 from manifests.ledger.decision_log import DROPPED_BY_DECISION
 from manifests.ledger.filters import FilterSet, find_removals
 from manifests.ledger.ledger import Ledger

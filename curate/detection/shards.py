@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.reasons import NO_EMBEDDING
+from curate.detection.reasons import NO_EMBEDDING
 from manifests.ledger.paths import shard_path
 from manifests.ledger.records import Face
 from manifests.runtime.files import sha256_bytes, sha256_file, write_atomically

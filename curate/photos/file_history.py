@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from curate.reasons import FILE_REPLACED
 from manifests.ledger.records import Face, File, Photo
 from manifests.privacy.keys import hide_uri
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_missing
 
+FILE_REPLACED = "file_replaced"  # every file that contained the photo was overwritten
 # A file with one of these reasons was not read. It may still contain the photo of its earlier row.
 _UNREAD = ("unreadable_file", "broken_symlink", "file_vanished")
 

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from curate.batches import FILES_A_BATCH, split_into_batches
 from curate.faces.measure import hash_picture
+from curate.photos.batches import FILES_A_BATCH, split_into_batches
 from curate.photos.file_history import (
     describe_missing_files,
     keep_photo_id,

@@ -179,7 +179,7 @@ _PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "manifests.ledger.ledger": _ledger,
     "manifests.privacy.keys": _constants(create_key=lambda: bytes(32)),  # so that two datasets can be compared
     "curate.faces.load": _faces,
-    "curate.batches": _constants(FILES_A_BATCH=4, PHOTOS_A_BATCH=4),
+    "curate.photos.batches": _constants(FILES_A_BATCH=4, PHOTOS_A_BATCH=4),
     "degrade.frozen.dataset_sets": _constants(BATCH=4),
     "train.recipes": _recipes,
     "train.iterate.acceptance": _cleaning,

@@ -7,11 +7,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from curate import reasons
 from curate.config import DEFAULT, FILTER_SETS, STRICT
-from curate.detection.filter_files import BUILT_IN_REASONS, insert_min_score, load_filters, set_min_inter_ocular
+from curate.detection import reasons
+from curate.detection.filter_files import (
+    BUILT_IN_REASONS,
+    RESERVED,
+    insert_min_score,
+    load_filters,
+    set_min_inter_ocular,
+)
 from curate.detection.screen import count_removals, find_reasons, pick_first_reasons
-from curate.reasons import RESERVED
 from manifests.errors import BadInput
 from manifests.ledger.filters import COLUMNS, Filter, FilterSet, check_filters, columns_of, find_removals
 from manifests.ledger.records import NEAR_DUPLICATE, Face
