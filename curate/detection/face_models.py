@@ -49,6 +49,6 @@ def choose_face_models(ledger: Ledger, spec: str) -> FaceModels:
 def insert_model_settings(config: CurateConfig, models: FaceModels) -> CurateConfig:
     """The configuration with the settings that depend on the models: their spec and their thresholds."""
     group = config.group
-    if group.same_person is None and not models.calibrates:
+    if group.same_person is None and not models.strangers_near_zero:
         group = replace(group, same_person=models.same_person)
     return replace(config, faces=models.spec, screen=insert_min_score(config.screen, models.min_score), group=group)

@@ -1,1 +1,1 @@
-"""The face models alone: decode, detect, landmarks, recognize, crop templates, measures. Imports nothing of ours."""
+"""Face models: find faces and landmarks, compute embeddings, align, measure. They import no other package of ours."""

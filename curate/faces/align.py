@@ -1,7 +1,7 @@
-"""The crop templates and the similarities between photo, crop and template.
+"""Crop templates, and the similarity transforms between photos, crops and templates.
 
-Landmarks are always the same five, image left first: left eye, right eye, nose tip, left mouth corner, right mouth
-corner.
+The five landmarks always have this order: left eye, right eye, nose tip, left mouth corner, right mouth corner. Left
+means left in the image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ARCFACE_112 = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 
-# Mean landmarks of FFHQ at 512 x 512, as GFPGAN, CodeFormer and DiffBIR crop
+# Mean landmarks of FFHQ at 512 x 512. GFPGAN, CodeFormer and DiffBIR crop by them
 # (facexlib/utils/face_restoration_helper.py).
 FFHQ_512 = np.array(
     [
@@ -29,9 +29,10 @@ FFHQ_SIZE = 512
 
 
 def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least-squares similarity (Umeyama 1991, no reflection) that takes `source` (n, 2) to `target` (n, 2).
+    """Returns the least-squares similarity that maps `source` (n, 2) to `target` (n, 2), float64 (2, 3).
 
-    Returns float64 (2, 3). Raises ValueError where the source points coincide or any point is not finite.
+    A similarity turns, scales and moves; it does not mirror (Umeyama 1991). Raises ValueError if all source points
+    coincide or if a point is not finite.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     if not (np.isfinite(source).all() and np.isfinite(target).all()):
@@ -41,7 +42,7 @@ def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     spread = float((s**2).sum())
     if spread < 1e-12:
         raise ValueError("landmarks coincide")
-    # in the plane the optimum is a complex quotient: scale * rotation = <s, t> / <s, s>
+    # With points of the plane as complex numbers, the optimum is one quotient: scale * rotation = <s, t> / <s, s>.
     a = float((s * t).sum()) / spread
     b = float((s[:, 0] * t[:, 1] - s[:, 1] * t[:, 0]).sum()) / spread
     linear = np.array([[a, -b], [b, a]])
@@ -49,25 +50,25 @@ def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def compute_scale(matrix: np.ndarray) -> float:
-    """Target pixels per source pixel of a similarity (2, 3)."""
+    """Returns the scale of a similarity (2, 3): target pixels per source pixel."""
     return float(np.hypot(matrix[0, 0], matrix[1, 0]))
 
 
 def invert_affine(matrix: np.ndarray) -> np.ndarray:
-    """The inverse of an affine (2, 3)."""
+    """Returns the inverse of an affine map (2, 3)."""
     return cv2.invertAffineTransform(matrix)
 
 
 def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Points (n, 2) through an affine (2, 3)."""
+    """Returns the points (n, 2) mapped by an affine map (2, 3), float64 (n, 2)."""
     return np.asarray(points, np.float64) @ matrix[:, :2].T + matrix[:, 2]
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int = cv2.BORDER_REFLECT_101) -> np.ndarray:
-    """`image` (H, W, C) through a similarity into (size, size, C) of the same dtype.
+    """Returns `image` (H, W, C) mapped by a similarity, (size, size, C) of the same dtype.
 
-    Where the similarity shrinks, the image is area-resized first, so that nothing aliases; where it enlarges, bilinear.
-    Pixel centres are honoured: coordinate 0 is the centre of the first pixel.
+    If the similarity shrinks the image, the image is first resized by area averages, which prevents aliasing.
+    Otherwise only bilinear interpolation is used. Coordinate 0 is the centre of the first pixel.
     """
     scale = compute_scale(matrix)
     matrix = matrix.astype(np.float64)
@@ -75,7 +76,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int = cv2.BOR
         height, width = image.shape[:2]
         new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
         image = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_AREA)
-        # a pixel centre u of the shrunk image lies at (u + .5) * factor - .5 in the full one
+        # the pixel centre u of the resized image is at (u + .5) * factor - .5 in the original
         factor = np.array([width / new_width, height / new_height])
         linear = matrix[:, :2] * factor
         matrix = np.hstack([linear, (matrix[:, 2] + matrix[:, :2] @ (0.5 * factor - 0.5))[:, None]])
@@ -83,19 +84,23 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int = cv2.BOR
 
 
 def scale_template(template: np.ndarray, template_size: int, size: int) -> np.ndarray:
-    """A template (5, 2) for crops of another size, pixel centres honoured."""
+    """Returns a template (5, 2) for crops of `size` pixels instead of `template_size`.
+
+    Coordinate 0 is the centre of the first pixel in both.
+    """
     return (template + 0.5) * (size / template_size) - 0.5
 
 
 def align_face(image: np.ndarray, landmarks5: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:
-    """Crop (size, size, 3) of `image` with its landmarks (5, 2) brought to `template` (5, 2, given at `size`)."""
+    """Returns the crop (size, size, 3) of `image` in which the landmarks (5, 2) lie on `template` (5, 2)."""
     return warp(image, fit_similarity(landmarks5, template), size)
 
 
 def crop_for_recognizer(crop: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:
-    """What a recognizer sees of an FFHQ-template crop (S, S, 3), for any S: (size, size, 3), without a detector.
+    """Returns the recognizer's crop (size, size, 3) of a crop (S, S, 3) that is aligned to the FFHQ template.
 
-    `template` (5, 2) and `size` are the recognizer's own.
+    No landmarks are needed, because both templates are known. `template` (5, 2) and `size` are the recognizer's own;
+    S may be any size.
     """
-    here = scale_template(FFHQ_512, FFHQ_SIZE, crop.shape[0])
-    return warp(crop, fit_similarity(here, template), size)
+    own_template = scale_template(FFHQ_512, FFHQ_SIZE, crop.shape[0])
+    return warp(crop, fit_similarity(own_template, template), size)

@@ -1,6 +1,6 @@
-"""InsightFace packs: SCRFD detection and ArcFace embeddings through onnxruntime.
+"""InsightFace packs: the detector SCRFD and the recognizer ArcFace with onnxruntime.
 
-insightface itself is asked only to download: its import and its sessions for every file of a pack cost seconds.
+The package insightface is used only to download packs: importing it and loading a pack with it takes seconds.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from curate.faces.scrfd import Scrfd
 PACK_ROOT = Path("~/.insightface/models").expanduser()
 LICENCE = "InsightFace model licence: non-commercial research only, unless the pack says otherwise"
 
-# insightface's own default pair of detector inputs: the small one finds faces that fill the picture
+# pixels; the two sizes that insightface uses by default: the small one is for faces that fill the picture
 DETECTOR_INPUTS = (128, 640)
 MIN_SCORE = 0.5  # insightface's default det_thresh
-# Faces a run of the recognizer: more leave the cache (MobileFaceNet: 3.1 ms a face at 1, 3.3 at 4, 3.7 at 16; ours)
+# Faces in one call of the recognizer. Larger batches do not fit the processor's cache: MobileFaceNet needs 3.1 ms for
+# each face with a batch of 1, 3.3 ms with 4, 3.7 ms with 16 (ours).
 EMBED_BATCH = 4
 
-# Mean cosine of two groups of faces above which they are one person. Ours, measured on web photos with a MobileFaceNet
-# pack. Restoring asks it of a face and its references; grouping finds its own threshold.
+# Two groups of faces with this mean cosine, or more, show one person (ours, measured on web photos with a MobileFaceNet
+# pack). Restoring compares a face with its references by it. Grouping does not use it: it finds its own threshold.
 SAME_PERSON = 0.30
 
 
 def list_packs(root: Path = PACK_ROOT) -> list[str]:
-    """Names of packs with ONNX files under insightface's own folder; buffalo_l first, then by name."""
+    """Returns the names of the packs with ONNX files in insightface's own folder: buffalo_l first, then by name."""
     if not root.is_dir():
         return []
     names = sorted(folder.name for folder in root.iterdir() if folder.is_dir() and any(folder.glob("*.onnx")))
@@ -43,32 +44,38 @@ def list_packs(root: Path = PACK_ROOT) -> list[str]:
 
 
 def load_insightface(pack: str, threads: int = 1) -> FaceModels:
-    """A pack by name (downloaded by insightface where it is not on disk) or by folder. Raises FaceModelError."""
+    """Returns the models of a pack, named by its folder or its name.
+
+    A pack that is not on the disk is downloaded by insightface. Raises NoSuchModels if the folder does not exist,
+    FaceModelError if the pack cannot be downloaded or loaded, or lacks a detector with landmarks or a recognizer.
+    """
     try:
         import onnx
-        import onnxruntime  # noqa: F401 (asked for here, so that its absence is a sentence)
+        import onnxruntime  # noqa: F401 (imported here, so that a missing package gives a clear message)
     except ImportError as error:
-        raise FaceModelError(f"onnx and onnxruntime are needed ({error}): pip install likeness again.") from None
+        raise FaceModelError(f"onnx or onnxruntime is missing ({error}): install likeness again with pip.") from None
     folder = Path(pack).expanduser()
     if not folder.is_dir():
         if os.sep in pack or pack.startswith((".", "~")):
-            raise NoSuchModels(f"insightface:{pack} names no face models: there is no such folder.")
+            raise NoSuchModels(f"insightface:{pack} names no face models: the folder does not exist.")
         folder = PACK_ROOT / pack
     on_disk = folder.is_dir()
     name = str(folder) if on_disk else pack
     if not on_disk:
         folder = _download_pack(pack)
     if (folder / "manifest.json").exists():
-        raise FaceModelError(f"{name} holds a manifest.json, a newer kind of pack: name a folder of .onnx files alone.")
+        raise FaceModelError(
+            f"{name} is a newer kind of pack, with a manifest.json: name a folder that contains only .onnx files."
+        )
     try:
         files: dict[str, tuple[Path, Any]] = {}
         for path in sorted(folder.glob("*.onnx")):
             model = onnx.load(str(path))
             files.setdefault(_find_role(model), (path, model))
         if "detector" not in files:
-            raise FaceModelError(f"{name} holds no face detector (SCRFD .onnx): name the folder that does.")
+            raise FaceModelError(f"{name} contains no face detector (SCRFD, .onnx): name a folder that contains one.")
         if "recognizer" not in files:
-            raise FaceModelError(f"{name} holds no recognizer (ArcFace .onnx): name the folder that does.")
+            raise FaceModelError(f"{name} contains no recognizer (ArcFace, .onnx): name a folder that contains one.")
         (detector_file, detecting), (recognizer_file, recognizing) = files["detector"], files["recognizer"]
         mean, std = _find_normalisation(recognizing)
         (batch, *_, size), (*_, dim) = _read_shapes(recognizing)
@@ -76,10 +83,12 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
         recognizer = _start_session(replace_prelu(recognizing), threads)
     except FaceModelError:
         raise
-    except Exception as error:  # protobuf and ONNX errors of two libraries
+    except Exception as error:  # onnx and onnxruntime raise many kinds of errors on a broken file
         raise FaceModelError(f"The pack in {folder} cannot be loaded: {_first_line(error)}") from None
     if size != 112:
-        raise FaceModelError(f"The recognizer in {name} wants {size} px crops; only 112 px ArcFace models are known.")
+        raise FaceModelError(
+            f"The recognizer in {name} needs crops of {size} pixels: use an ArcFace model for crops of 112 pixels."
+        )
     if detector.layout is None or not detector.layout[2]:
         raise FaceModelError(f"The detector in {name} finds no landmarks: use an SCRFD model with keypoints (kps).")
 
@@ -99,7 +108,7 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
         dim=dim,
         min_score=MIN_SCORE,
         same_person=SAME_PERSON,
-        calibrates=True,
+        strangers_near_zero=True,
         files=(ModelFile("detector", detector_file, LICENCE), ModelFile("recognizer", recognizer_file, LICENCE)),
         recognizer_onnx=recognizer_file,
         mean=mean,
@@ -108,12 +117,15 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
 
 
 def load_detector(file: Path, threads: int = 1) -> FaceDetector:
-    """The SCRFD detector in an ONNX file alone, at insightface's own inputs and threshold. Raises FaceModelError."""
+    """Returns the SCRFD detector in an ONNX file, with insightface's default input sizes and threshold.
+
+    Raises FaceModelError if the file cannot be loaded.
+    """
     try:
         import onnx
 
         detector = Scrfd(_start_session(onnx.load(str(file)), threads), DETECTOR_INPUTS, MIN_SCORE)
-    except Exception as error:  # protobuf and ONNX errors of two libraries
+    except Exception as error:  # onnx and onnxruntime raise many kinds of errors on a broken file
         raise FaceModelError(f"The detector {file} cannot be loaded: {_first_line(error)}") from None
     return FaceDetector(_make_detect(detector), MIN_SCORE)
 
@@ -123,27 +135,28 @@ def _start_session(model: Any, threads: int) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
-    options.log_severity_level = 3  # other sizes than a graph's own are a warning a photo
+    options.log_severity_level = 3  # onnxruntime warns at every photo whose size is not the graph's own
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _make_detect(detector: Scrfd) -> Callable[[np.ndarray], list[Detection]]:
     def detect(image: np.ndarray) -> list[Detection]:
         if max(image.shape[:2]) > DETECTOR_INPUTS[0] * min(image.shape[:2]):
-            return []  # too thin: shrunk to the smaller input, its short side would be nothing
-        found = [
+            return []  # too thin: in the smaller input, its short side would have no pixel
+        detections = [
             Detection(box, points, float(score)) for box, points, score in zip(*detector.detect(image), strict=True)
         ]
-        return sorted(found, key=lambda face: (-face.score, *face.box.tolist()))
+        return sorted(detections, key=lambda face: (-face.score, *face.box.tolist()))
 
     return detect
 
 
 def replace_prelu(model: Any) -> Any:
-    """The same network with each PRelu as s x + (1 - s) max(x, 0), in place; embeddings differ by 1e-6.
+    """Returns the network with each PRelu replaced by s x + (1 - s) max(x, 0); changes `model` in place.
 
-    onnxruntime has no PRelu in the blocked layout that its convolutions use, and turns every activation over and back;
-    convolutions of 1 x 1 a channel it has (MobileFaceNet: 5.1 -> 3.1 ms a face; ours).
+    Embeddings differ by 1e-6. The network becomes faster: MobileFaceNet needs 3.1 instead of 5.1 ms for a face (ours).
+    The convolutions of onnxruntime use a blocked memory layout. PRelu is not implemented for it, so onnxruntime
+    converts the data before and after each PRelu. Convolutions of 1 x 1 for each channel are implemented.
     """
     from onnx import helper, numpy_helper
 
@@ -152,7 +165,7 @@ def replace_prelu(model: Any) -> Any:
     nodes = []
     for node in graph.node:
         slope = weights.get(node.input[1]) if node.op_type == "PRelu" else None
-        # one slope a channel of an image: (C, 1, 1)
+        # only a PRelu with one slope for each channel, (C, 1, 1), is replaced
         if slope is None or len(slope.dims) != 3 or tuple(slope.dims[1:]) != (1, 1):
             nodes.append(node)
             continue
@@ -173,36 +186,36 @@ def replace_prelu(model: Any) -> Any:
 
 
 def _download_pack(pack: str) -> Path:
-    """The folder of a pack that insightface downloads."""
+    """Lets insightface download a pack. Returns the pack's folder."""
     try:
         from insightface.utils import ensure_available
     except ImportError as error:
-        raise FaceModelError(f"insightface is needed ({error}): pip install likeness again.") from None
+        raise FaceModelError(f"insightface is missing ({error}): install likeness again with pip.") from None
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # insightface prints its download's progress
+        with contextlib.redirect_stdout(io.StringIO()):  # insightface prints the progress of the download
             return Path(ensure_available("models", pack))
-    except Exception:  # network and archive errors of many libraries
+    except Exception:  # network and archive errors of several libraries
         raise FaceModelError(
-            f"The pack {pack} is not in {PACK_ROOT} and could not be downloaded: put its .onnx files into a folder and "
-            f"say --faces insightface:FOLDER, or say --faces dlib."
+    """Returns `detector`, `recognizer` or `other`, by the shapes of inputs and outputs, as insightface does."""
+            "--faces insightface:FOLDER, or say --faces dlib."
         ) from None
 
 
 def _find_inputs(model: Any) -> list[Any]:
-    """What the network is fed; old files name their weights as inputs, too."""
+    """Returns the network's inputs without its weights, which old files list among the inputs."""
     weights = {weight.name for weight in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in weights]
 
 
 def _read_shapes(model: Any) -> tuple[list[int], list[int]]:
-    """The shapes of the first input and the first output; 0 where a side is free."""
-    both = _find_inputs(model)[0], model.graph.output[0]
-    inside, outside = ([side.dim_value for side in value.type.tensor_type.shape.dim] for value in both)
-    return inside, outside
+    """Returns the shapes of the first input and the first output, with 0 for a side of any length."""
+    values = _find_inputs(model)[0], model.graph.output[0]
+    input_shape, output_shape = ([side.dim_value for side in value.type.tensor_type.shape.dim] for value in values)
+    return input_shape, output_shape
 
 
 def _find_role(model: Any) -> str:
-    """detector, recognizer or other, told apart by shapes as insightface's model_zoo does."""
+    """Returns `detector`, `recognizer` or `other`, by the same shapes as insightface's model_zoo."""
     if len(model.graph.output) >= 5:
         return "detector"
     sides = _read_shapes(model)[0][2:4]
@@ -211,12 +224,15 @@ def _find_role(model: Any) -> str:
 
 
 def _find_normalisation(model: Any) -> tuple[float, float]:
-    """Mean and deviation of a recognizer's input; MXNet's graphs normalise themselves (insightface's arcface_onnx)."""
+    """Returns the mean and the deviation by which the recognizer's input must be normalised.
+
+    Graphs that come from MXNet normalise their input themselves, so they get 0 and 1 (insightface's arcface_onnx).
+    """
     first = [node.name for node in model.graph.node[:8]]
-    inside = any(name.startswith(("Sub", "_minus")) for name in first) and any(
+    normalises = any(name.startswith(("Sub", "_minus")) for name in first) and any(
         name.startswith(("Mul", "_mul")) for name in first
     )
-    return (0.0, 1.0) if inside else (127.5, 127.5)
+    return (0.0, 1.0) if normalises else (127.5, 127.5)
 
 
 def _first_line(error: Exception) -> str:

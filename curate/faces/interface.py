@@ -1,4 +1,4 @@
-"""What a face model is, and how `--faces` finds one."""
+"""The interface of all face models: a detector, a recognizer, their files, and the faces that a detector returns."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Detection:
-    """One face in a photo, in photo pixels."""
+    """One face that a detector found in a photo. Box and landmarks are in photo pixels."""
 
     box: np.ndarray  # float32 (4,): x0, y0, x1, y1
-    landmarks5: np.ndarray  # float32 (5, 2), image left first
-    score: float  # the detector's own scale
+    landmarks5: np.ndarray  # float32 (5, 2): eyes, nose tip, mouth corners; of two points the image's left one is first
+    score: float  # on the detector's own scale
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file that decides what a dataset contains."""
+    """A model file. Another file would give other faces or embeddings, so the ledger keeps its hash."""
 
     role: str  # detector, recognizer or landmarks
     path: Path
@@ -29,45 +29,46 @@ class ModelFile:
 
     @property
     def sha256(self) -> str:
+        """Returns the sha256 of the file's bytes, as hex."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
 class FaceDetector:
-    """What finds faces, where nothing is to be recognized."""
+    """A detector without a recognizer."""
 
     detect: Callable[[np.ndarray], list[Detection]]  # RGB uint8 (H, W, 3) -> faces, best score first
-    min_score: float  # a detection below this is not believed
+    min_score: float  # a detection with a lower score is ignored
 
 
 @dataclass(frozen=True)
 class FaceModels:
-    """A detector and a recognizer. Every array is on the CPU; results do not depend on threads."""
+    """A detector and a recognizer. All arrays are on the CPU. The number of threads does not change a result."""
 
-    spec: str  # what --faces resolved to; loads the same models again
+    spec: str  # loads the same models again; never `auto`
     detect: Callable[[np.ndarray], list[Detection]]  # RGB uint8 (H, W, 3) -> faces, best score first
-    # RGB uint8 (n, size, size, 3) in `template` -> float32 (n, dim) unit rows
+    # RGB uint8 (n, size, size, 3), aligned to `template` -> unit embeddings, float32 (n, dim)
     embed: Callable[[np.ndarray], np.ndarray]
-    template: np.ndarray  # float64 (5, 2): where the recognizer wants the landmarks, in crops of `size`
+    template: np.ndarray  # float64 (5, 2): the place of the landmarks in the recognizer's crops of `size`
     size: int  # pixels
-    dim: int
-    min_score: float  # a detection below this is not believed; its source stands where it is set
-    same_person: float  # mean cosine of two groups of faces above which they are one person; likewise
-    calibrates: (
-        bool  # strangers' cosines lie around 0, so that grouping finds its own threshold and needs no such figure
-    )
+    dim: int  # numbers in an embedding
+    min_score: float  # a detection with a lower score is ignored
+    same_person: float  # two groups of faces with this mean cosine, or more, show one person
+    # Whether cosines of strangers are near 0. Then grouping finds its own threshold and does not use `same_person`.
+    strangers_near_zero: bool
     files: tuple[ModelFile, ...]
-    recognizer_onnx: Path | None = None  # for a differentiable copy of the recognizer; None where there is no ONNX file
-    mean: float = 0.0  # the ONNX file's input is (RGB - mean) / std, RGB in 0..255
+    recognizer_onnx: Path | None = None  # training makes a differentiable copy from it; None if the model is not ONNX
+    mean: float = 0.0  # the input of the ONNX model is (RGB - mean) / std, with RGB from 0 to 255
     std: float = 1.0
-    notices: tuple[str, ...] = field(default=())  # what the user must be told about this choice
+    notices: tuple[str, ...] = field(default=())  # sentences for the user about the choice of the models
 
     def recognizer_sha256(self) -> str:
+        """Returns the sha256 of the recognizer's file, as hex."""
         return next(file.sha256 for file in self.files if file.role == "recognizer")
 
 
 def normalise_rows(values: np.ndarray) -> np.ndarray:
-    """float32 rows of length 1; a zero row stays zero."""
+    """Returns the rows of (n, d) divided by their length, as float32. A row of zeros stays a row of zeros."""
     values = np.asarray(values, np.float32)
     return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)

@@ -1,4 +1,4 @@
-"""How `--faces` finds the face models."""
+"""Load face models by the spec that `--faces` takes: auto, dlib, or insightface:<pack name or folder>."""
 
 from __future__ import annotations
 
@@ -12,31 +12,29 @@ from curate.faces.interface import FaceModels
 
 
 def load_faces(spec: str = "auto", threads: int = 1) -> FaceModels:
-    """The models behind `auto`, `insightface:<pack name or folder>` or `dlib`.
+    """Returns the models that `spec` names: `auto`, `dlib` or `insightface:<pack name or folder>`.
 
-    `auto`: a pack under ~/.insightface/models, else insightface's own download of buffalo_l, else dlib with a notice.
-    `threads` is onnxruntime's; 1 keeps results the same on every machine size. Raises FaceModelError,
-    NoSuchModels for a spec that names nothing.
+    `auto` takes a pack under ~/.insightface/models. If there is none, insightface downloads buffalo_l. If that fails,
+    dlib's models are used, with a notice. `threads` is the number of threads of onnxruntime; with 1, results are the
+    same on every machine. Raises NoSuchModels if the spec names no models, FaceModelError if they cannot be loaded.
     """
     if spec == "dlib":
         return load_dlib()
     if spec.startswith("insightface:") and spec != "insightface:":
         return load_insightface(spec.removeprefix("insightface:"), threads)
     if spec == "auto":
-        return _auto(threads)
+        return _load_auto(threads)
     raise NoSuchModels(f"'{spec}' names no face models: say auto, dlib, or insightface:<pack name or folder>.")
 
 
-# a process keeps its models between batches
-load_faces_once = cache(load_faces)
+load_faces_once = cache(load_faces)  # the models stay in memory, so that a process does not load them for every batch
 
 
-def _auto(threads: int) -> FaceModels:
-    found = list_packs()
-    if found:
-        return load_insightface(found[0], threads)
+def _load_auto(threads: int) -> FaceModels:
+    if packs := list_packs():
+        return load_insightface(packs[0], threads)
     try:
         return load_insightface("buffalo_l", threads)
-    except FaceModelError as missing:
-        notice = f"No InsightFace pack could be had ({missing}) Using dlib's models, which are weaker."
+    except FaceModelError as error:
+        notice = f"No InsightFace pack can be used, so dlib's weaker models are. The reason: {error}"
         return replace(load_dlib(), notices=(notice,))

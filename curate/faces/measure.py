@@ -1,4 +1,4 @@
-"""What is measured on a face: pose from five landmarks, sharpness, blockiness, noise, exposure, a perceptual hash."""
+"""Measures of a face: pose from five landmarks, sharpness, blockiness, noise, exposure; and a perceptual hash."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ from scipy.fft import dctn
 
 from curate.faces.align import FFHQ_512
 
-# A head in millimetres, x to the image's right, y down, z away from the camera, for the five landmarks (ours: eye
-# distance 63 mm is the adult mean; nose tip 30 mm before the eyes, mouth corners 50 mm apart and 5 mm behind the eyes'
-# plane; heights read off FFHQ_512 so that the mean FFHQ face has yaw, pitch and roll near 0).
+# The five landmarks of a head, float64 (5, 3), millimetres: x to the image's right, y down, z away from the camera
+# (ours). The eyes are 63 mm apart, which is the adult mean. The nose tip is 30 mm in front of the eyes. The mouth
+# corners are 56 mm apart and 4 mm in front of the eyes. The heights follow from FFHQ_512, so that the mean FFHQ face
+# has yaw, pitch and roll near 0.
 _HEAD = np.array([[-31.5, 0, 0], [31.5, 0, 0], [0, 37, -30], [-28, 65.7, -4], [28, 65.7, -4]], np.float64)
 
 
 def measure_eye_distance(landmarks5: np.ndarray) -> float:
-    """Distance between the eye centres of (5, 2), in the landmarks' own pixels."""
+    """Returns the distance between the eye centres in landmarks (5, 2), in pixels of their image."""
     return float(np.hypot(*(np.asarray(landmarks5[1], np.float64) - np.asarray(landmarks5[0], np.float64))))
 
 
 def estimate_pose(landmarks5: np.ndarray) -> tuple[float, float, float]:
-    """Yaw, pitch and roll in degrees of a face with landmarks (5, 2), from a weak-perspective fit to a rigid head.
+    """Returns yaw, pitch and roll, in degrees, of a face with landmarks (5, 2).
 
-    Yaw is positive when the nose points to the image's right, pitch when it points down, roll clockwise. Good for
-    sorting and for screening out profiles; not a substitute for a pose network.
+    A rigid head is fitted in weak perspective. Yaw is positive if the nose points to the image's right, pitch if the
+    nose points down, roll if the head is turned clockwise. The angles are good enough to sort faces and to drop
+    profiles. A pose network is more exact.
     """
     points = np.asarray(landmarks5, np.float64)
     head = _HEAD - _HEAD.mean(0)
+    # The affine map from the head to the image, (3, 2). Its nearest pair of orthonormal rows is the rotation.
     motion, *_ = np.linalg.lstsq(head, points - points.mean(0), rcond=None)
-    u, _, vt = np.linalg.svd(motion.T, full_matrices=False)  # nearest pair of orthonormal rows
+    u, _, vt = np.linalg.svd(motion.T, full_matrices=False)
     first, second = u @ vt
     rotation = np.stack([first, second, np.cross(first, second)])
     yaw = float(np.degrees(np.arcsin(np.clip(-rotation[0, 2], -1, 1))))
@@ -43,21 +46,22 @@ _PITCH_OF_FFHQ = estimate_pose(FFHQ_512)[1]
 
 
 def crop_inner_face(crop: np.ndarray) -> np.ndarray:
-    """The inner face of an FFHQ-template crop (S, S, 3): brows to chin, cheek to cheek."""
+    """Returns the inner face of a crop (S, S, 3) in the FFHQ template: from brows to chin and from cheek to cheek."""
     size = crop.shape[0]
     return crop[int(0.35 * size) : int(0.85 * size), int(0.25 * size) : int(0.75 * size)]
 
 
 def compute_luma(image: np.ndarray) -> np.ndarray:
-    """BT.601 luma, float32 0..255, of RGB uint8."""
+    """Returns the BT.601 luma of RGB uint8 (H, W, 3): float32 (H, W), 0 to 255."""
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
 def measure_sharpness(crop: np.ndarray) -> float:
-    """Sharpness of the inner face at 128 px: standard deviation of the Laplacian over that of the luma; no unit, ours.
+    """Returns the sharpness of the inner face in a crop (S, S, 3); a number without a unit, 0 or more (ours).
 
-    Measured at one small size, so that it says whether the face is sharp enough to learn from at 128 px and is not
-    dominated by sensor noise; the quotient takes lighting contrast out.
+    The sharpness is the standard deviation of the Laplacian divided by the standard deviation of the luma. The quotient
+    makes it independent of contrast. The crop is resized to 128 px first. So the number says whether the face is sharp
+    at 128 px, and sensor noise changes it little.
     """
     small = cv2.resize(crop, (128, 128), interpolation=cv2.INTER_AREA)
     gray = compute_luma(crop_inner_face(small))
@@ -66,9 +70,10 @@ def measure_sharpness(crop: np.ndarray) -> float:
 
 
 def measure_blockiness(gray: np.ndarray) -> float:
-    """How much stronger steps on the 8 x 8 JPEG grid are than elsewhere, in (H, W) luma at the photo's own pixels.
+    """Returns how strong the 8 x 8 grid of JPEG is in luma (H, W) in the photo's own pixels; 1 means no grid.
 
-    1 means no grid. Ours, after the difference-signal measure of Wang, Bovik and Evans (2000). 1 for less than 24 px.
+    The number is the mean step between neighbouring pixels on the grid, divided by the mean step elsewhere (ours,
+    after Wang, Bovik and Evans 2000). An image with a side of less than 24 pixels gives 1.
     """
     height, width = gray.shape
     if min(height, width) < 24:
@@ -81,36 +86,37 @@ def measure_blockiness(gray: np.ndarray) -> float:
     return float(np.mean(ratios))
 
 
-# the difference of two Laplacians, of norm 6: nothing flat, no slope and no edge along x or y passes (Immerkaer 1996)
+# The difference of two Laplacians (Immerkaer 1996). Its norm is 6. Flat areas, slopes, and edges along x or y give 0.
 _NOISE_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 
 def measure_noise(gray: np.ndarray) -> float:
-    """Standard deviation of the noise in (H, W) luma at the photo's own pixels, 0..255; 0 for less than 8 px.
+    """Returns the standard deviation of the noise in luma (H, W), 0 to 255, in the photo's own pixels.
 
-    Immerkaer's (1996) mask, with Donoho and Johnstone's (1994) median(|d|) / .6745 in the place of his mean, which
-    lashes, hair and edges do not move: on 36 web faces of 80 px between the eyes, halved so that little noise is left,
-    it reads 1.5 where the mean reads 2.4 and the median of a Haar or db2 wavelet's diagonal 2.2 or 1.8; with noise of
-    5, 10 and 20 added it reads 5.7, 10.4 and 19.8 (ours). Sharp skin and hair read about 1 to 4, JPEG and enlarging
-    take noise out: a high figure says noisy, a low one says little.
+    The luma is filtered with Immerkaer's mask (1996). The result is median(|d|) / .6745 (Donoho and Johnstone 1994)
+    instead of Immerkaer's mean, because lashes, hair and edges change a median little. We measured 36 web faces with
+    80 pixels between the eyes, halved so that little noise is left. The median gives 1.5, Immerkaer's mean 2.4, and the
+    median of the diagonal of a Haar or db2 wavelet 2.2 or 1.8. With added noise of 5, 10 and 20 the median gives 5.7,
+    10.4 and 19.8 (ours). A high number means noise. A low number means little: sharp skin and hair give 1 to 4, and
+    JPEG and enlarging remove noise. An image with a side of less than 8 pixels gives 0.
     """
     if min(gray.shape) < 8:
         return 0.0
-    found = cv2.filter2D(gray, cv2.CV_32F, _NOISE_MASK)[1:-1, 1:-1]
-    return float(np.median(np.abs(found)) / (6 * 0.6745))
+    response = cv2.filter2D(gray, cv2.CV_32F, _NOISE_MASK)[1:-1, 1:-1]
+    return float(np.median(np.abs(response)) / (6 * 0.6745))
 
 
 def measure_exposure(crop: np.ndarray) -> float:
-    """Mean luma of the inner face, 0..1."""
+    """Returns the mean luma of the inner face in a crop (S, S, 3), 0 to 1."""
     return float(compute_luma(crop_inner_face(crop)).mean() / 255.0)
 
 
 def hash_picture(image: np.ndarray, side: int = 8) -> str:
-    """Perceptual DCT hash of RGB uint8 as hex, side * side bits: the bits that imagehash.phash gives.
+    """Returns a perceptual hash of RGB uint8 (H, W, 3), side * side bits as hex: the same bits as imagehash.phash.
 
-    The low frequencies of a small gray copy, each bit saying whether one lies above their median (Zauner 2010).
+    Each bit says whether one low frequency of a small gray copy is above the median of all of them (Zauner 2010).
     """
-    # area-resize first: the antialiased resize of a full photo costs more than everything else here
+    # The photo is resized by area averages first, because Pillow's antialiased resize of a whole photo is slow.
     small = Image.fromarray(cv2.resize(image, (side * 8, side * 8), interpolation=cv2.INTER_AREA))
     gray = np.asarray(small.convert("L").resize((side * 4, side * 4), Image.Resampling.LANCZOS), np.float64)
     low = dctn(gray, type=2)[:side, :side]
