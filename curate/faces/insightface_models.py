@@ -196,7 +196,7 @@ def _download_pack(pack: str) -> Path:
             return Path(ensure_available("models", pack))
     except Exception:  # network and archive errors of several libraries
         raise FaceModelError(
-    """Returns `detector`, `recognizer` or `other`, by the shapes of inputs and outputs, as insightface does."""
+            """Returns `detector`, `recognizer` or `other`, by the shapes of inputs and outputs, as insightface does."""
             "--faces insightface:FOLDER, or say --faces dlib."
         ) from None
 
