@@ -1,7 +1,8 @@
-"""Archives among the photos: zip, and tar plain, gz, bz2 or xz. Members are read one by one; nothing is ever unpacked.
+"""Reading photos from archives: zip, and tar, plain or compressed with gzip, bzip2 or xz.
 
-A member's name is a label on its row and leads nowhere. What is odd about a member, or about the archive as a whole,
-is a reason; whatever else an archive does to the libraries that read it, a worker process stands it (workers.py).
+Members are read into memory one by one, and no archive is unpacked to disk. The name of a member is only a label of its
+row, and no path is made from it. A problem of a member or of the whole archive becomes the reason of its row. Archives
+are read in worker processes, so an archive that crashes a library ends a worker process only (workers.py).
 """
 
 from __future__ import annotations
@@ -21,25 +22,39 @@ from typing import IO, Any
 from manifests.runtime.uris import parse_member_uri, path_of
 from manifests.runtime.workers import restart_timer
 
-# All ours. A member is held in memory while it is read. What is more than so many members is told by the archive's row.
-# Photos hardly shrink when they are packed, so an archive that grows so much is none of photos.
-MAX_MEMBER_BYTES = 2**28
-MAX_MEMBERS = 250_000
-MAX_GROWTH, MAX_GROWTH_FROM = 100, 2**30  # times the archive's own bytes, and bytes beside
+# These limits are ours. Photos hardly shrink when they are compressed, so an archive that grows as much as
+# 100 * its size + 1 GiB holds no photos.
+MAX_MEMBER_BYTES = 2**28  # a member is held in memory while it is read
+MAX_MEMBERS = 250_000  # later members are not read, and the row of the archive says so
+MAX_GROWTH = 100  # bytes of all members per byte of the archive
+MAX_GROWTH_BYTES = 2**30  # bytes of all members that are allowed on top
 
-_SKIPPED = 2**24  # bytes that are unpacked at a time to get past a member
+_SKIP_BYTES = 2**24  # bytes that are decompressed at a time to skip a member
 
 ARCHIVE, NESTED = "archive", "nested_archive"
 TRUNCATED, BROKEN, BOMB, TOO_MANY = "truncated", "broken_archive", "archive_bomb", "too_many_members"
 
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, ValueError, IndexError, KeyError)
-_PACKED: dict[bytes, Callable[[IO[bytes]], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
-# Windows' devices, whatever their ending
+_READ_ERRORS = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    ValueError,
+    IndexError,
+    KeyError,
+)
+_DECOMPRESSORS: dict[bytes, Callable[[IO[bytes]], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
+# names of devices on Windows, with any extension
 _DEVICE = re.compile(rb"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|\Z)", re.IGNORECASE)
 
 
 class ArchiveError(Exception):
-    """A member, or an archive, that cannot be read; `reason` is for its row."""
+    """A member or an archive cannot be read. `reason` is the reason of its row."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -48,7 +63,7 @@ class ArchiveError(Exception):
 
 @dataclass(frozen=True)
 class Member:
-    """The place of a member in an archive, from 0."""
+    """A member of an archive, by its place in the archive, counted from 0."""
 
     archive: Path
     index: int
@@ -56,66 +71,77 @@ class Member:
 
 @dataclass(frozen=True)
 class Entry:
-    """What an archive says of a member: its name of any bytes, its size, and why it is not read where it is not."""
+    """The facts that an archive holds about a member."""
 
-    name: bytes
-    size: int
-    reason: str | None
+    name: bytes  # any bytes
+    size: int  # bytes
+    reason: str | None  # why the member is not read; None if it is read
     folder: bool = False
 
 
 def is_archive(head: bytes) -> bool:
-    """Whether a file that begins with these 512 bytes is taken for an archive; its name says nothing."""
-    return head.startswith((b"PK\x03\x04", b"PK\x05\x06", *_PACKED)) or head[257:262] == b"ustar"
+    """Returns whether a file is treated as an archive, by its first 512 bytes. The name of the file does not count."""
+    return head.startswith((b"PK\x03\x04", b"PK\x05\x06", *_DECOMPRESSORS)) or head[257:262] == b"ustar"
 
 
 def count_members(archive: Path) -> tuple[int, str]:
-    """How many members are offered, and what the archive's own row says: ARCHIVE, or why there are no more.
+    """Returns the number of members, and the reason for the archive's own row.
 
-    Raises Unreadable for a file that is no archive after all, and OSError where it cannot be opened.
+    The reason is ARCHIVE if all members were counted, else the reason why the count stopped. Raises ArchiveError if the
+    file is no archive. Raises OSError if the file cannot be opened.
     """
     opened = _open(archive)
-    offered = 0
+    members = 0
     try:
         for _ in opened.entries():
-            if offered == MAX_MEMBERS:
-                return offered, TOO_MANY
-            offered += 1
+            if members == MAX_MEMBERS:
+                return members, TOO_MANY
+            members += 1
     except EOFError:
-        return offered, TRUNCATED
+        return members, TRUNCATED
     except ArchiveError as error:
-        return offered, error.reason
-    except _BROKEN as error:
-        return offered, TRUNCATED if "unexpected end of data" in str(error) else BROKEN
-    return offered, ARCHIVE
+        return members, error.reason
+    except _READ_ERRORS as error:
+        return members, TRUNCATED if "unexpected end of data" in str(error) else BROKEN
+    return members, ARCHIVE
 
 
 def read_entry(member: Member) -> Entry:
-    """Raises Unreadable where the archive has no such member any more, and OSError where it cannot be opened."""
-    return _guarded(member, lambda opened: opened.entry(member.index))
+    """Returns the facts about a member.
+
+    Raises ArchiveError if the archive no longer has the member. Raises OSError if the archive cannot be opened.
+    """
+    return _translate_errors(member, lambda opened: opened.entry(member.index))
 
 
 def read_member(member: Member) -> bytes:
-    """The bytes of a member that is no folder. Raises Unreadable with the entry's reason, or that of its data; and
-    OSError where the archive cannot be opened."""
+    """Returns the bytes of a member, which must not be a folder.
+
+    Raises ArchiveError if the member must not be read or its data is damaged. Raises OSError if the archive cannot be
+    opened.
+    """
     reason = read_entry(member).reason
     if reason is not None:
         raise ArchiveError(reason)
-    return _guarded(member, lambda opened: opened.read(member.index))
+    return _translate_errors(member, lambda opened: opened.read(member.index))
 
 
 def read_bytes(uri: str) -> bytes:
-    """The bytes that a row's file held, a member of an archive or not. Raises Unreadable and OSError."""
-    named = parse_member_uri(uri)
-    if named is None:
+    """Returns the bytes of the file or member with this URI.
+
+    Raises ArchiveError if the member cannot be read or has another name now. Raises OSError if the file cannot be read.
+    """
+    member = parse_member_uri(uri)
+    if member is None:
         return path_of(uri).read_bytes()
-    archive, index, name = named
+    archive, index, name = member
     if read_entry(Member(archive, index)).name != name:
         raise ArchiveError("file_vanished")
     return read_member(Member(archive, index))
 
 
-def _guarded(member: Member, work: Any) -> Any:
+def _translate_errors(member: Member, work: Callable[[Any], Any]) -> Any:
+    """Returns the result of `work` on the open archive of a member. Any error of a library becomes an ArchiveError."""
     opened = _open(member.archive)
     try:
         return work(opened)
@@ -123,101 +149,102 @@ def _guarded(member: Member, work: Any) -> Any:
         raise ArchiveError(TRUNCATED) from None
     except NotImplementedError:
         raise ArchiveError("unknown_compression") from None
-    except _BROKEN:
+    except _READ_ERRORS:
         raise ArchiveError("broken_member") from None
 
 
-# the archive that was read last stays open: one photo after the other is read from it, in the order they lie in
-_open_now: dict[tuple[Path, int, int], _Zip | _Tar] = {}
+# The archive that was read last stays open, since its next member usually follows. The dict holds it alone, by path,
+# size and time of the last change.
+_open_archive: dict[tuple[Path, int, int], _Zip | _Tar] = {}
 
 
 def _open(archive: Path) -> _Zip | _Tar:
-    found = archive.stat()
-    key = archive, found.st_size, found.st_mtime_ns
-    if key not in _open_now:
+    status = archive.stat()
+    key = archive, status.st_size, status.st_mtime_ns
+    if key not in _open_archive:
         close_archive()
         with archive.open("rb") as file:
             head = file.read(2)
-        _open_now[key] = _Zip(archive) if head == b"PK" else _Tar(archive, found.st_size)
-    return _open_now[key]
+        _open_archive[key] = _Zip(archive) if head == b"PK" else _Tar(archive, status.st_size)
+    return _open_archive[key]
 
 
 def close_archive() -> None:
-    """Close what was read last."""
-    while _open_now:
-        _open_now.popitem()[1].close()
+    """Close the archive that was read last."""
+    while _open_archive:
+        _open_archive.popitem()[1].close()
 
 
-def _unsafe(name: bytes) -> bool:
-    """Whether a name would lead out of a folder it was unpacked into, or to a device."""
+def _is_unsafe(name: bytes) -> bool:
+    """Returns whether unpacking a member with this name could write outside the folder, or to a device."""
     parts = re.split(rb"[/\\]", name)
     odd = not name or b"\0" in name or name[:1] in b"/\\" or re.match(rb"[A-Za-z]:", name) is not None
     return odd or b".." in parts or any(_DEVICE.match(part) for part in parts)
 
 
-def _reason(name: bytes, size: int, seen: set[bytes]) -> str | None:
-    """What is wrong with a member by its name and size."""
-    if _unsafe(name):
+def _check_name(name: bytes, size: int, names: set[bytes]) -> str | None:
+    """Returns the problem with the name or size of a member, or None. Adds the name to the names of earlier members."""
+    if _is_unsafe(name):
         return "unsafe_name"
-    if name in seen:
+    if name in names:
         return "duplicate_name"
-    seen.add(name)
+    names.add(name)
     return "file_too_large" if size > MAX_MEMBER_BYTES else None
 
 
 class _Zip:
-    """A zip file, with its directory in memory."""
+    """An open zip file. Its directory is in memory."""
 
     def __init__(self, archive: Path) -> None:
         try:
             self.file = zipfile.ZipFile(archive)
-        except (NotImplementedError, UnicodeDecodeError, EOFError, *_BROKEN) as error:
+        except (NotImplementedError, UnicodeDecodeError, EOFError, *_READ_ERRORS) as error:
             if isinstance(error, OSError):
                 raise
             raise ArchiveError(BROKEN) from None
         self.members = self.file.infolist()
-        self.overlapping = self._overlapping()
-        self.growth = sum(info.file_size for info in self.members)
-        self.most = archive.stat().st_size * MAX_GROWTH + MAX_GROWTH_FROM
-        seen: set[bytes] = set()
-        self.known = [self._entry(info, seen) for info in self.members]
+        self.overlaps = self._find_overlaps()
+        self.total = sum(info.file_size for info in self.members)
+        self.limit = archive.stat().st_size * MAX_GROWTH + MAX_GROWTH_BYTES
+        names: set[bytes] = set()
+        self.entry_list = [self._make_entry(info, names) for info in self.members]
 
-    def _entry(self, info: zipfile.ZipInfo, seen: set[bytes]) -> Entry:
-        # as it stands in the file: ZipInfo.filename ends at a NUL
+    def _make_entry(self, info: zipfile.ZipInfo, names: set[bytes]) -> Entry:
+        # orig_filename is the name in the file; ZipInfo.filename ends at a NUL
         name = info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
-        kind = info.external_attr >> 28 if info.create_system == 3 else 8  # the file type of a Unix mode
-        reason = _reason(name, info.file_size, seen)
+        kind = info.external_attr >> 28 if info.create_system == 3 else 8  # file type of a Unix mode: 8 file, 10 link
+        reason = _check_name(name, info.file_size, names)
         if kind == 10:
             reason = "link_member"
         elif info.flag_bits & 1:
             reason = "encrypted_member"
-        elif info.header_offset in self.overlapping:
+        elif info.header_offset in self.overlaps:
             reason = "overlapping_members"
         return Entry(name, info.file_size, reason, folder=reason is None and name.endswith(b"/"))
 
-    def _overlapping(self) -> set[int]:
-        """Where members lie that share bytes with another, as those of a bomb do."""
-        found: set[int] = set()
+    def _find_overlaps(self) -> set[int]:
+        """Returns the offsets of members that share bytes with another member. Members of zip bombs do."""
+        overlaps: set[int] = set()
         end, last = 0, -1
         for info in sorted(self.members, key=lambda info: info.header_offset):
             if info.header_offset < end:
-                found |= {last, info.header_offset}
-            # 30 bytes of a local header; its name and extra field come on top
+                overlaps |= {last, info.header_offset}
+            # the least size: a local header has 30 bytes, then a name and an extra field of any length
             ends = info.header_offset + 30 + info.compress_size
             if ends >= end:
                 end, last = ends, info.header_offset
-        return found | ({last} if end > self.file.start_dir else set())
+        return overlaps | ({last} if end > self.file.start_dir else set())
 
     def close(self) -> None:
         self.file.close()
 
     def entries(self) -> Iterator[Entry]:
-        if self.growth > self.most:
+        if self.total > self.limit:
             raise ArchiveError(BOMB)
-        yield from self.known
+        yield from self.entry_list
 
     def entry(self, index: int) -> Entry:
-        return self.known[index]
+        return self.entry_list[index]
 
     def read(self, index: int) -> bytes:
         info = self.members[index]
@@ -229,13 +256,15 @@ class _Zip:
 
 
 class _Tar:
-    """A tar file, read forwards: a member further on is found on the way, an earlier one from the beginning again."""
+    """An open tar file. It is read forwards only: to reach an earlier member, it is read from the start again."""
 
     def __init__(self, archive: Path, size: int) -> None:
         self.file = archive.open("rb")
         head = self.file.read(512)
-        self.unpack = next((unpack for magic, unpack in _PACKED.items() if head.startswith(magic)), None)
-        self.most = None if self.unpack is None else size * MAX_GROWTH + MAX_GROWTH_FROM
+        self.decompress = next(
+            (decompress for magic, decompress in _DECOMPRESSORS.items() if head.startswith(magic)), None
+        )
+        self.limit = None if self.decompress is None else size * MAX_GROWTH + MAX_GROWTH_BYTES
         self._rewind()
 
     def close(self) -> None:
@@ -243,40 +272,40 @@ class _Tar:
 
     def _rewind(self) -> None:
         self.file.seek(0)
-        self.bytes = _Unpacked(self.file if self.unpack is None else self.unpack(self.file), self.most)
-        self.at, self.seen = -1, set[bytes]()
-        forwards: Any = self.bytes  # as much of a file as tarfile needs
+        self.bytes = _ForwardFile(self.file if self.decompress is None else self.decompress(self.file), self.limit)
+        self.at, self.names = -1, set[bytes]()
+        fileobj: Any = self.bytes  # it has only the methods of a file that tarfile uses
         try:
-            self.tar = tarfile.TarFile(fileobj=forwards, encoding="utf-8", errors="surrogateescape")
-        except (EOFError, *_BROKEN):
+            self.tar = tarfile.TarFile(fileobj=fileobj, encoding="utf-8", errors="surrogateescape")
+        except (EOFError, *_READ_ERRORS):
             self.close()
-            # something else that was packed, or no tar at all
-            raise ArchiveError("not_an_image" if self.unpack is not None else BROKEN) from None
+            # a compressed file that holds no tar archive may be anything
+            raise ArchiveError("not_an_image" if self.decompress is not None else BROKEN) from None
 
     def _next(self) -> Entry | None:
         restart_timer()
         self.info = self.tar.next()
-        vars(self.tar)["members"].clear()  # it would remember every one
+        vars(self.tar)["members"].clear()  # tarfile would keep every member in memory
         if self.info is None:
             if self.bytes.last.strip(b"\0") or len(self.bytes.last) < tarfile.BLOCKSIZE:
                 raise EOFError  # an archive ends with a block of zeros
             return None
         self.at += 1
         name, info = self.info.name.encode("utf-8", "surrogateescape"), self.info
-        reason = _reason(name, info.size, self.seen) if not info.isdir() else None
+        reason = _check_name(name, info.size, self.names) if not info.isdir() else None
         if info.issym() or info.islnk():
             reason = "link_member"
         elif info.isdev():
             reason = "special_file"
         elif info.issparse():
             reason = "sparse_member"
-        self.found = Entry(name, info.size, reason, info.isdir())
-        return self.found
+        self.current = Entry(name, info.size, reason, info.isdir())
+        return self.current
 
     def entries(self) -> Iterator[Entry]:
         self._rewind()
-        while (found := self._next()) is not None:
-            yield found
+        while (entry := self._next()) is not None:
+            yield entry
 
     def entry(self, index: int) -> Entry:
         if index < self.at:
@@ -284,22 +313,25 @@ class _Tar:
         while self.at < index:
             if self._next() is None:
                 raise IndexError(index)
-        return self.found
+        return self.current
 
     def read(self, index: int) -> bytes:
         self.entry(index)
         file: IO[bytes] | None = self.tar.extractfile(self.info) if self.info is not None else None
         data = file.read(MAX_MEMBER_BYTES + 1) if file is not None else b""
-        if len(data) != self.found.size:
+        if len(data) != self.current.size:
             raise EOFError
         return data
 
 
-class _Unpacked:
-    """A file that is read forwards, which says what was read last. One that was packed ends after `most` bytes."""
+class _ForwardFile:
+    """A file that is read forwards and keeps the bytes of the last read.
 
-    def __init__(self, file: Any, most: int | None) -> None:
-        self.file, self.most, self.last = file, most, b""
+    A compressed file has a limit: a skip beyond that many bytes raises ArchiveError.
+    """
+
+    def __init__(self, file: Any, limit: int | None) -> None:
+        self.file, self.limit, self.last = file, limit, b""
 
     def read(self, size: int = -1) -> bytes:
         self.last = self.file.read(size)
@@ -307,11 +339,11 @@ class _Unpacked:
 
     def seek(self, to: int, whence: int = 0) -> int:
         at = self.tell()
-        if self.most is None or to <= at:
+        if self.limit is None or to <= at:
             return int(self.file.seek(to, whence))
-        if to > self.most:
+        if to > self.limit:
             raise ArchiveError(BOMB)
-        while at < to and (data := self.file.read(min(to - at, _SKIPPED))):
+        while at < to and (data := self.file.read(min(to - at, _SKIP_BYTES))):
             at += len(data)
             restart_timer()
         return at

@@ -1,9 +1,9 @@
-"""The one process pool: a stage's function over its batches, in order, whatever the number of workers.
+"""The pool of worker processes: it applies a stage's function to batches, and returns the results in order.
 
-A stage's function goes through its batch with `guard_units`, so that the pool knows which unit is worked on. One that
-hangs,
-ends its process or wants too much memory costs itself alone: the process is ended and replaced, the batch is given
-once more, and where the unit does it again it is a `FailedUnit` in the batch, whose reason becomes its row.
+The function goes through the units of its batch with `guard_units`, so the pool knows which unit each process works
+on. A unit that hangs, ends its process or needs too much memory makes only itself fail: the pool ends and replaces the
+process and runs the batch once more. If the unit fails again, the batch holds a `FailedUnit` in its place, and the
+reason goes into the row of the unit.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ if sys.platform != "win32":
 BatchMap = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 Unit = TypeVar("Unit")
 
-MAX_WORKERS = 1024  # ours: more processes than any machine of today has cores for
-# Of one unit, both ours. The largest picture that is decoded needs 1.2 GiB, and 19 s of a core that ten others wanted;
-# some 300 MiB of libraries and models do not count.
+MAX_WORKERS = 1024  # more processes than any machine of today has cores for (ours)
+# Limits of one unit (both ours). The largest picture that is decoded needs 1.2 GiB, and 19 s on a core that ten other
+# processes use. The 300 MiB of libraries and models do not count.
 UNIT_SECONDS = 120.0
-UNIT_MEMORY = 3 * 2**29
+UNIT_MEMORY = 3 * 2**29  # bytes
 
 TIMED_OUT, CRASHED, OUT_OF_MEMORY = "timed_out", "crashed", "out_of_memory"
 FAILURES = (TIMED_OUT, CRASHED, OUT_OF_MEMORY)
-FAILURE_TEXTS = {  # of a photo, for people
+FAILURE_TEXTS = {  # the rest of a sentence about a photo
     TIMED_OUT: f"takes more than {UNIT_SECONDS:.0f} s",
     CRASHED: "ends the process that decodes it",
     OUT_OF_MEMORY: "needs too much memory",
@@ -49,20 +49,20 @@ FAILURE_TEXTS = {  # of a photo, for people
 
 @dataclass(frozen=True)
 class FailedUnit:
-    """A unit that no process came through, in its place in the batch. The reason is one of LOST."""
+    """A unit that failed in two processes; it takes the place of the unit in its batch. `reason` is one of FAILURES."""
 
     unit: Any
     reason: str
 
 
 def check_workers(workers: int) -> None:
-    """Raise BadInput for a number of processes that makes no sense."""
+    """Raise BadInput if the number of worker processes is below 1 or above MAX_WORKERS."""
     if not 1 <= workers <= MAX_WORKERS:
         raise BadInput(f"--workers must be at least 1 and at most {MAX_WORKERS}, not {workers}.")
 
 
 def count_cores() -> int:
-    """The cores this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -71,91 +71,97 @@ def count_cores() -> int:
 
 @dataclass
 class _Here:
-    """What this process knows of its pool; nothing where it is no worker."""
+    """What this process knows about its pool. The defaults mean that this process is no worker."""
 
     parent: Connection | None = None
-    once_more: bool = False
-    memory: tuple[int, int] = (-1, -1)  # the limits that this process was born with
+    is_retry: bool = False
+    memory: tuple[int, int] = (-1, -1)  # soft and hard limit of memory at the start of this process, bytes
 
 
 _here = _Here()
 
 
 def guard_units(units: Sequence[Unit], limited: bool = True) -> Iterator[Unit]:
-    """The units of a batch in turn; in a worker process each within SECONDS and MEMORY, unless they are not `limited`.
+    """Yields the units of a batch in turn. A worker process tells the pool which unit it works on.
 
-    A Lost is handed on as it is. What is done after the last one is on no unit's account.
+    If `limited`, a worker process has UNIT_SECONDS and UNIT_MEMORY for each unit. A FailedUnit is yielded as it is.
+    A failure after the last unit belongs to no unit, and ends the whole command.
     """
     for index, unit in enumerate(units):
         if _here.parent is None or isinstance(unit, FailedUnit):
             yield unit
             continue
-        _tell(index)
+        _tell_pool(index)
         if not limited:
             yield unit
             continue
         with enforce_limits():
             yield unit
     if _here.parent is not None:
-        _tell(None)
+        _tell_pool(None)
 
 
 @contextmanager
 def enforce_limits() -> Iterator[None]:
-    """SECONDS and MEMORY for what is done inside, in a worker process; anywhere else nothing.
+    """In a worker process, limit the work inside to UNIT_SECONDS and UNIT_MEMORY. In other processes, do nothing.
 
-    After SECONDS the process ends, also amid a library's own code; beyond MEMORY, Linux refuses more (MemoryError).
+    After UNIT_SECONDS the process is killed, even inside the code of a library. Beyond UNIT_MEMORY, Linux refuses
+    memory, which raises MemoryError.
     """
     if _here.parent is None:
         yield
         return
     try:
         restart_timer()
-        _refuse_memory(UNIT_MEMORY)
+        _limit_memory(UNIT_MEMORY)
         yield
     finally:
-        _lift()
+        _lift_limits()
 
 
 def restart_timer() -> None:
-    """SECONDS anew, for work that goes on: a long archive is read up to the member that is wanted."""
+    """Give the current unit another UNIT_SECONDS. Long work that makes progress, such as a large archive, calls it."""
     if _here.parent is not None and hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, UNIT_SECONDS)
 
 
 def is_retry() -> bool:
-    """Whether this batch has ended a process already: what is begun ahead of its turn would blur which unit it was."""
-    return _here.once_more
+    """Returns whether this batch runs again after a failure.
+
+    A function that starts later units ahead of their turn must not do so in a retry: the pool could not tell which
+    unit failed.
+    """
+    return _here.is_retry
 
 
-def _tell(index: int | None) -> None:
+def _tell_pool(index: int | None) -> None:
     assert _here.parent is not None
     try:
         _here.parent.send(("at", index))
     except OSError:
-        os._exit(1)  # nobody waits for the answer any more
+        os._exit(1)  # the parent process has ended
 
 
-def _refuse_memory(more: int | None) -> None:
-    """No more than so many bytes beside what is held now; None lifts it."""
+def _limit_memory(more: int | None) -> None:
+    """Allow `more` bytes beyond the memory that this process holds now. None restores the limit of the start."""
     if sys.platform != "linux":
         return
     soft, hard = _here.memory
     if more is not None:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
-        wanted = pages * resource.getpagesize() + more
-        soft = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft)
+        data_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
+        limit = data_pages * resource.getpagesize() + more
+        soft = limit if soft == resource.RLIM_INFINITY else min(limit, soft)
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def _lift() -> None:
+def _lift_limits() -> None:
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, 0)
-    _refuse_memory(None)
+    _limit_memory(None)
 
 
 def _serve(parent: Connection, start: Callable[[], None] | None) -> None:
-    """A worker process from its beginning to its end."""
+    """The main function of a worker process: it receives batches until the parent closes the pipe."""
     if sys.platform != "win32":
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         _here.memory = resource.getrlimit(resource.RLIMIT_DATA)
@@ -165,46 +171,49 @@ def _serve(parent: Connection, start: Callable[[], None] | None) -> None:
     _here.parent = parent
     while True:
         try:
-            function, batch, _here.once_more = parent.recv()
+            function, batch, _here.is_retry = parent.recv()
         except (EOFError, OSError):
             return
-        answer: tuple[str, Any] | None
+        reply: tuple[str, Any] | None
         try:
-            answer = "done", function(batch)
+            reply = "done", function(batch)
         except MemoryError:
-            answer = "lost", OUT_OF_MEMORY
+            reply = "lost", OUT_OF_MEMORY
         except Exception as error:
             error.add_note("In a worker process:\n" + traceback.format_exc())
-            answer = "raised", error
-        _lift()
+            reply = "raised", error
+        _lift_limits()
         try:
-            parent.send(answer)
+            parent.send(reply)
         except OSError:
             return
-        except Exception as error:  # what cannot be pickled
+        except Exception as error:  # the result or the error cannot be pickled
             parent.send(("raised", RuntimeError(f"{type(error).__name__}: {error}")))
-        answer = None  # an error holds on to all that its batch held
+        reply = None  # an error holds all data of its batch; release them before the next batch
 
 
-# --- in the parent ---
+# --- in the parent process ---
 
 
 class _Worker:
-    """One spawned process and the parent's end of its pipe."""
+    """One spawned process, and the parent's end of the pipe to it."""
 
     def __init__(self, start: Callable[[], None] | None) -> None:
-        # a forked child would inherit the open ledger and other libraries' threads
+        # a forked process would inherit the open ledger and the threads of other libraries
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, start), daemon=True)
         self.process.start()
         theirs.close()
 
-    def ask(self, function: Callable[[Any], Any], batch: Any, once_more: bool) -> tuple[str, Any, int | None]:
-        """(done, result), (raised, error) or (lost, reason), and the index of the unit that was worked on."""
+    def run(self, function: Callable[[Any], Any], batch: Any, is_retry: bool) -> tuple[str, Any, int | None]:
+        """Returns the outcome and the index of the current unit.
+
+        The outcome is ("done", result), ("raised", error) or ("lost", reason).
+        """
         at = None
         try:
-            self.pipe.send((function, batch, once_more))
+            self.pipe.send((function, batch, is_retry))
             while True:
                 kind, value = self.pipe.recv()
                 if kind != "at":
@@ -214,7 +223,7 @@ class _Worker:
             self.process.join()
             timed_out = sys.platform != "win32" and self.process.exitcode == -signal.SIGALRM
             return "lost", TIMED_OUT if timed_out else CRASHED, at
-        except Exception as error:  # what cannot be pickled, either way
+        except Exception as error:  # the batch or the result cannot be pickled
             return "raised", error, at
 
     def end(self) -> None:
@@ -225,53 +234,58 @@ class _Worker:
 
 @dataclass
 class _Pool:
-    """The processes, each minded by a thread of this one while it works."""
+    """The worker processes. While a worker runs a batch, one thread of the parent waits for it."""
 
     start: Callable[[], None] | None
     idle: list[_Worker] = field(default_factory=list)
     busy: list[_Worker] = field(default_factory=list)
     closed: bool = False
 
-    def mind(self, function: Callable[[Any], Any], batch: Any) -> Any:
-        """The function's result for the batch. Raises what it raised; LikenessError for a death at no unit."""
-        once_more = False
+    def run(self, function: Callable[[Any], Any], batch: Any) -> Any:
+        """Returns the function's result for a batch, and raises the function's errors.
+
+        Raises LikenessError if a worker process ends while it works on no unit.
+        """
+        is_retry = False
         while True:
             worker = self.idle.pop() if self.idle else _Worker(self.start)
             self.busy.append(worker)
             if self.closed:
                 worker.end()
-                raise LikenessError("The work was broken off.")
-            kind, value, at = worker.ask(function, batch, once_more)
+                raise LikenessError("The work was interrupted.")
+            kind, value, at = worker.run(function, batch, is_retry)
             self.busy.remove(worker)
             if kind != "lost":
                 self.idle.append(worker)
                 if kind == "raised":
                     raise value
                 return value
-            worker.end()  # also after a mere MemoryError: what is left of that process's memory is in pieces
+            worker.end()  # also after a MemoryError, which leaves the memory of the process fragmented
             if at is None or self.closed:
                 raise LikenessError(
-                    "A worker process ended before its work: for want of memory (repeat the command with fewer "
-                    "--workers; finished work is kept), or because the script that called it lacks an "
+                    "A worker process ended before its work was done. If memory was short, repeat the command with "
+                    "fewer --workers; finished work is kept. If your own script made the call, the script needs an "
                     '`if __name__ == "__main__":`.'
                 )
-            if once_more:
+            if is_retry:
                 batch = [*batch[:at], FailedUnit(batch[at], value), *batch[at + 1 :]]
-            once_more = True  # a stopped or starved machine is no fault of the photo; and now none is begun ahead
+            # the first failure may be that of a stopped or overloaded machine, so the unit is tried again
+            is_retry = True
 
     def close(self) -> None:
         self.closed = True
-        for worker in [*self.idle, *self.busy]:  # half-written files are swept by the next run
+        for worker in [*self.idle, *self.busy]:  # the next command removes half-written files
             worker.process.kill()
 
 
 @contextmanager
 def open_pool(workers: int | None, start: Callable[[], None] | None = None) -> Iterator[BatchMap]:
-    """A `map` that keeps order, over `workers` spawned processes that each call `start` first.
+    """Yields a function like `map` that keeps order, and runs in `workers` spawned processes.
 
-    None works in this very process, where nothing is limited and a crash is a crash: for photos one trusts, and for
-    tests. Only a few batches wait at a time, so a long list costs no memory. Raises BadInput for a senseless number of
-    workers, and LikenessError where a worker process dies on no unit's account.
+    Each process calls `start` first. With `workers` None the work runs in this process, without limits, and a crash
+    ends the command: this is for trusted photos and for tests. Few batches wait at a time, so a long list costs no
+    memory. Raises BadInput for a bad number of workers. Raises LikenessError if a worker process ends while it works
+    on no unit.
     """
     if workers is None:
         if start is not None:
@@ -280,15 +294,15 @@ def open_pool(workers: int | None, start: Callable[[], None] | None = None) -> I
         return
     check_workers(workers)
     pool = _Pool(start)
-    # Ctrl-C is for the parent's main thread: the processes inherit a blocked SIGINT from the thread that starts them.
-    # The tracker that the first one would start leaves its thread's SIGINT unblocked, so it is started here.
+    # Only the main thread of the parent handles Ctrl-C. Worker processes inherit a blocked SIGINT from the threads that
+    # start them. The resource tracker would unblock SIGINT in the thread that starts it, so it starts here.
     resource_tracker.ensure_running()
-    threads = ThreadPoolExecutor(workers, thread_name_prefix="worker", initializer=_deaf)
+    threads = ThreadPoolExecutor(workers, thread_name_prefix="worker", initializer=_block_interrupts)
 
     def run(function: Callable[[Any], Any], batches: Sequence[Any]) -> Iterator[Any]:
         waiting: deque[Future[Any]] = deque()
         for batch in batches:
-            waiting.append(threads.submit(pool.mind, function, batch))
+            waiting.append(threads.submit(pool.run, function, batch))
             if len(waiting) > 4 * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -305,16 +319,16 @@ def open_pool(workers: int | None, start: Callable[[], None] | None = None) -> I
 
 
 def run_in_process(function: Callable[[Unit], Any], unit: Unit) -> Any:
-    """`function(unit)` in a process of its own, within SECONDS and MEMORY; a Lost where it does not come through."""
+    """Returns `function(unit)` from a process of its own with the limits of a unit, or a FailedUnit if it fails."""
     with open_pool(1) as run:
-        ((found,),) = run(partial(_of_each, function), [[unit]])
-    return found
+        ((result,),) = run(partial(_apply, function), [[unit]])
+    return result
 
 
-def _of_each(function: Callable[[Unit], Any], batch: Sequence[Unit | FailedUnit]) -> list[Any]:
+def _apply(function: Callable[[Unit], Any], batch: Sequence[Unit | FailedUnit]) -> list[Any]:
     return [unit if isinstance(unit, FailedUnit) else function(unit) for unit in guard_units(batch)]
 
 
-def _deaf() -> None:
+def _block_interrupts() -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -255,7 +255,7 @@ def test_what_an_archive_may_hold_is_bounded(tmp_path, monkeypatch):
     assert count_members(zip_file) == (5, "too_many_members")
     monkeypatch.setattr(archives, "MAX_MEMBERS", 6)
     assert count_members(zip_file) == (6, "archive")
-    monkeypatch.setattr(archives, "MAX_GROWTH_FROM", 2**20)
+    monkeypatch.setattr(archives, "MAX_GROWTH_BYTES", 2**20)
     big = {"0.bmp": bytes(2**20), "1.bmp": bytes(2**25)}
     tar = packed(tmp_path / "tar", "tar.gz", big)
     assert count_members(tar) == (2, "archive_bomb")
