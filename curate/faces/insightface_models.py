@@ -196,8 +196,8 @@ def _download_pack(pack: str) -> Path:
             return Path(ensure_available("models", pack))
     except Exception:  # network and archive errors of several libraries
         raise FaceModelError(
-            """Returns `detector`, `recognizer` or `other`, by the shapes of inputs and outputs, as insightface does."""
-            "--faces insightface:FOLDER, or say --faces dlib."
+            f"The pack {pack} is not in {PACK_ROOT} and cannot be downloaded: put its .onnx files into a folder "
+            "and say --faces insightface:FOLDER, or say --faces dlib."
         ) from None
 
 
