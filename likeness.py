@@ -1,52 +1,91 @@
-"""The front door: one command line, every stage behind it; a stage is imported when its command runs.
+"""The command line `likeness`: it mounts the commands of all folders, and holds the commands that need several folders.
 
-Exit codes: 0 done, 1 the job failed or a check found something, 2 what was offered cannot be used, 130 interrupted.
+A command imports its stages when it runs, so that help and wrong arguments are answered without torch.
+Exit codes: 0 done, 1 a failure or a failed check, 2 unusable input, 130 interrupted.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+
+OUR_FOLDER = Path(__file__).absolute().parent
+OUR_NAMES = {"curate", "degrade", "doctor", "likeness", "manifests", "train"}
+
+
+class _OurModules:
+    """Finds the modules in OUR_NAMES beside this file, and nowhere else."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, [str(OUR_FOLDER)]) if name in OUR_NAMES else None
+
+
+def _find_our_modules_first() -> None:
+    """Keep a train.py, degrade/ or doctor.py of the current folder from being imported instead of our module.
+
+    `python -m likeness` puts the current folder first on sys.path, so do accelerate and torchrun. A spawned worker runs
+    this file again before it imports anything else of ours.
+    """
+    if not any(getattr(finder, "__qualname__", "") == _OurModules.__qualname__ for finder in sys.meta_path):
+        sys.meta_path.insert(0, _OurModules)
+    with contextlib.suppress(FileNotFoundError):  # the current folder was deleted
+        if __name__ == "__main__" and sys.path[0] == str(Path.cwd()) != str(OUR_FOLDER):
+            del sys.path[0]
+
+
+_find_our_modules_first()
+
 import errno
 import json
 import logging
-import os
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 import curate.cli
+import curate.decisions.cli
 import curate.import_cli
 import degrade.cli
 import manifests.cli
+import manifests.export.cli
+import manifests.privacy.cli
 import train.benchmark.cli
 import train.evaluation.cli
 import train.fit.cli
 import train.iterate.cli
+import train.restore.cli
+from manifests.ledger.paths import MAX_SEED
+from manifests.runtime.flags import argument, flag
 from manifests.runtime.json_log import is_logging, log, log_as_json
 
 if TYPE_CHECKING:
     from curate.summary import Summary
     from train.recipes import Recipe
 
-RECIPE = "tiny"  # of `run` and `demo`: it needs no download
+RECIPE = "tiny"  # the recipe of `run` and `demo`: it needs no download
 LOG_JSON = "--log-json"
+INTERRUPTED = "Interrupted. The same command again resumes."
 
 app = typer.Typer(
     name="likeness",
     help="From a folder of photos to a reference-guided, one-step face restorer, every step recorded.",
-    epilog="Exit codes: 0 done, 1 failed or a check found something, 2 unusable input, 130 interrupted. "
-    "LIKENESS_DEBUG=1 shows tracebacks. docs/operations.md has more of both.",
+    epilog="Exit codes: 0 done, 1 a failure or a failed check, 2 unusable input, 130 interrupted. Set LIKENESS_DEBUG=1 "
+    "to see tracebacks. docs/commands.md lists all commands and options.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-ledger = typer.Typer(help="Ask the ledger: what is there, where it came from, why it is not.", no_args_is_help=True)
+manifest = typer.Typer(help="Read, check, export and clean the ledger of a dataset.", no_args_is_help=True)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
         from importlib.metadata import version
 
         typer.echo(version("likeness"))
@@ -54,14 +93,14 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _front(
+def _start(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", metavar="", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
     log_json: Annotated[
         bool,
         typer.Option(
-            LOG_JSON, help="Write what is done as JSON, a line each, to standard error; it may also follow a command."
+            LOG_JSON, metavar="", help="Log to standard error, a JSON object per line; also allowed after a command."
         ),
     ] = False,
 ) -> None:
@@ -72,32 +111,22 @@ def _front(
         log("started", command=sys.argv[1:], code_version=code_version(), tool_versions=tool_versions())
 
 
-@app.command()
 def run(
-    photos: Annotated[list[Path], typer.Argument(help=curate.cli.PHOTOS_HELP, metavar="PHOTOS...")],
-    out: Annotated[Path, typer.Option(help="The dataset's folder; made where it does not exist.", metavar="DATASET")],
-    faces: Annotated[str, typer.Option(help=curate.cli.FACES_HELP)] = "auto",
-    split_by: Annotated[str, typer.Option(help=curate.cli.SPLIT_HELP)] = "identity",
-    pairs: Annotated[str, typer.Option(help=curate.cli.PAIRS_HELP)] = "random",
-    training_run: Annotated[
-        Path | None,
-        typer.Option("--run", help="The training run's folder.", show_default="DATASET/run", metavar="RUN"),
-    ] = None,
-    images: Annotated[
-        int | None, typer.Option(min=1, help="Images seen in training before it ends.", show_default="the recipe's")
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, max=train.fit.cli.MAX_SEED, help="Of the frozen test set and of the training.")
-    ] = 0,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes; no result depends on it.", show_default="all cores")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the evaluation as JSON and nothing else.")] = False,
+    photos: Annotated[list[Path], argument("PHOTOS...", curate.cli.ARCHIVES)],
+    out: Annotated[Path, flag("--out", ": the folder of the dataset, new or not", metavar="DATASET")],
+    faces: Annotated[str, flag("--faces", curate.cli.ONE_RECOGNIZER)] = "auto",
+    split_by: Annotated[str, flag("--split-by")] = "identity",
+    pairs: Annotated[str, flag("--pairs", curate.cli.WINDOW)] = "random",
+    training_run: Annotated[Path | None, flag("--run", ", new or to resume", default="DATASET/run")] = None,
+    images: Annotated[int | None, flag("--images", default="the number of the recipe", low=1)] = None,
+    seed: Annotated[int, flag("--seed", ": of the test set and of the training", low=0, high=MAX_SEED)] = 0,
+    workers: Annotated[int | None, flag("--workers", default="all cores")] = None,
+    dry_run: Annotated[bool, flag("--dry-run")] = False,
+    as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """The whole main job: curate, degrade a frozen test set, train recipe tiny, evaluate, report. Again, it resumes.
+    """Do the whole main job: curate photos, freeze a test set, train recipe tiny, evaluate it, and write the report.
 
-    Other recipes need more than photos: `likeness train` has them.
+    The same command again resumes. Other recipes need more than photos: use `likeness train` for them.
 
     Example: likeness run ~/Photos --out dataset
     """
@@ -107,13 +136,13 @@ def run(
     from train.recipes import find_recipe
     from train.run_folders import check_run_folder
 
-    told, folder, pair_rules = find_recipe(RECIPE), training_run or out / "run", PairRules(pairs)
-    config = CurateConfig(faces=faces, split=SplitRules(policy=split_by), pairs=pair_rules)
+    recipe, folder = find_recipe(RECIPE), training_run or out / "run"
+    config = CurateConfig(faces=faces, split=SplitRules(policy=split_by), pairs=PairRules(pairs))
     processes = count_cores() if workers is None else workers
     check_options(photos, out, config, processes)
     check_run_folder(folder)
     if dry_run:
-        _say_plan(photos, out, folder, told, images, as_json)
+        _print_plan(photos, out, folder, recipe, images, as_json)
         return
     from curate.pipeline import curate as curate_photos
     from degrade.frozen.dataset_sets import make_set, plan_set
@@ -121,27 +150,31 @@ def run(
     from manifests.runtime.progress import show_progress
     from train.evaluation.evaluate import EvaluationOptions, evaluate
 
+    def say(sentence: str) -> None:
+        if not as_json:
+            typer.echo(sentence)
+
     with show_progress("items", as_json) as progress:
         summary = curate_photos(photos, out, config, processes, progress)
-        _say(as_json, curate.cli.told(summary))
-        _refuse_untrainable(summary, out)
-        options = (told.preset, "test", seed, told.size)
-        total, made = plan_set(out, *options).images, 0
+        say(curate.cli.describe_summary(summary))
+        _check_trainable(summary, out)
+        options = (recipe.preset, "test", seed, recipe.size)
+        total, done = plan_set(out, *options).images, 0
 
-        def degraded(count: int) -> None:
-            nonlocal made
-            made += count
-            progress("degrade", made, total)
+        def advance(images: int) -> None:
+            nonlocal done
+            done += images
+            progress("degrade", done, total)
 
-        frozen = make_set(out, *options, workers=processes, progress=degraded)
-    _say(as_json, f"frozen   {frozen.images} images in {frozen.folder}")
+        frozen_set = make_set(out, *options, workers=processes, progress=advance)
+    say(f"frozen   {frozen_set.images} images in {frozen_set.folder}")
     ending = train.fit.cli.run_training(out, folder, RECIPE, images, seed, quiet=as_json)
     if ending.reason.startswith("SIG"):
         raise typer.Exit(130)
-    judge = _judge_in_no_loss(folder)
+    set_name, judge = Path(frozen_set.folder).name, _find_judge(folder)
     with show_progress("images", as_json) as progress:
-        own = evaluate(folder, out, lq_set=Path(frozen.folder).name, progress=progress)
-        judged = evaluate(folder, out, Path(frozen.folder).name, EvaluationOptions(judge=judge)) if judge else None
+        own = evaluate(folder, out, set_name, progress=progress)
+        judged = evaluate(folder, out, set_name, EvaluationOptions(judge=judge)) if judge else None
     page = build_report(out, [folder])
     if as_json:
         typer.echo(json.dumps({"own": own, "judged": judged, "report": str(page)}))
@@ -151,44 +184,48 @@ def run(
     typer.echo(f"Report: {page}")
 
 
-def _say_plan(
-    photos: list[Path], out: Path, folder: Path, told: Recipe, images: int | None, as_json: bool = False
+def _print_plan(
+    photos: list[Path], dataset: Path, folder: Path, recipe: Recipe, images: int | None, as_json: bool = False
 ) -> None:
-    end = told.images if images is None else images
+    length = recipe.images if images is None else images
     if as_json:
-        plan = {"photos": [str(path) for path in photos], "dataset": str(out), "preset": told.preset, "size": told.size}
-        typer.echo(json.dumps({**plan, "recipe": told.name, "images": end, "run": str(folder)}))
+        facts = {"photos": [str(path) for path in photos], "dataset": str(dataset), "run": str(folder)}
+        chosen = {"recipe": recipe.name, "preset": recipe.preset, "size": recipe.size, "images": length}
+        typer.echo(json.dumps({**facts, **chosen}))
         return
-    typer.echo(f"Would curate {len(photos)} paths into {out}, freeze {told.preset} at {told.size} px,")
-    typer.echo(f"train {told.name} for {end} images into {folder}, evaluate it and write {out / 'report'}.")
+    typer.echo(f"Would curate {len(photos)} paths into {dataset}, freeze {recipe.preset} at {recipe.size} px,")
+    typer.echo(f"train {recipe.name} for {length} images into {folder}, evaluate it and write {dataset / 'report'}.")
 
 
-def _judge_in_no_loss(run: Path) -> str | None:
-    """dlib, where the restorer learned through the dataset's recognizer and dlib is installed; else None."""
+def _find_judge(run: Path) -> str | None:
+    """Returns dlib if it is installed and the run learned through the dataset's recognizer, else None.
+
+    A recognizer in the loss flatters its own restorer, so a second one measures too.
+    """
     from importlib.util import find_spec
 
-    learned = json.loads((run / "config.json").read_text(encoding="utf-8"))["identity_loss"]["on"]
-    return "dlib" if learned and find_spec("dlib") and find_spec("face_recognition_models") else None
+    has_loss = json.loads((run / "config.json").read_text(encoding="utf-8"))["identity_loss"]["on"]
+    return "dlib" if has_loss and find_spec("dlib") and find_spec("face_recognition_models") else None
 
 
-def _refuse_untrainable(summary: Summary, out: Path) -> None:
+def _check_trainable(summary: Summary, dataset: Path) -> None:
+    """Raise BadInput if the train or the test split has no target with a reference."""
     from manifests.errors import BadInput
 
-    missing = [name for name in ("train", "test") if not summary.pairs.get(name)]
-    if missing:
-        lacking = f"The {' and '.join(missing)} split has no target with a reference: add photos."
-        why = " ".join(summary.notices) or lacking
-        raise BadInput(f"{out} is curated and cannot be trained on. {why}")
+    empty = [split for split in ("train", "test") if not summary.pairs.get(split)]
+    if empty:
+        reason = " ".join(summary.notices) or f"The {' and '.join(empty)} split has no target with a reference."
+        raise BadInput(f"{dataset} is curated, but a training is impossible. {reason} Add photos.")
 
 
-@app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="The dataset's folder.", metavar="DIR")] = Path("demo_dataset"),
-    images: Annotated[int, typer.Option(min=1, help="Images seen in training before it ends.")] = 3200,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
+    out: Annotated[Path, flag("--out", ": the folder of the dataset", metavar="DATASET")] = Path("demo_dataset"),
+    images: Annotated[int, flag("--images", low=1)] = 3200,
+    dry_run: Annotated[bool, flag("--dry-run")] = False,
 ) -> None:
-    """The main job, offline, on variations of eight faces that come inside installed packages: a smoke run, no
-    benchmark.
+    """Do the main job offline, on variations of eight faces from installed packages: a test of every stage.
+
+    The figures of the demo mean nothing: its photos of a person are variations of one picture.
 
     Example: likeness demo --out demo_dataset
     """
@@ -198,22 +235,25 @@ def demo(
     from train.recipes import find_recipe
 
     typer.echo(NOTICE)
-    check_dataset_folder([out / "photos"], out)
+    photos = out / "photos"
+    check_dataset_folder([photos], out)
     if dry_run:
-        _say_plan([out / "photos"], out, out / "run", find_recipe(RECIPE), images)
+        _print_plan([photos], out, out / "run", find_recipe(RECIPE), images)
         return
-    write_demo_photos(out / "photos", make_generator("demo"))
-    run([out / "photos"], out, faces="dlib", images=images)
+    write_demo_photos(photos, make_generator("demo"))
+    run([photos], out, faces="dlib", images=images)
 
 
-@app.command()
 def doctor(
-    faces: Annotated[str, typer.Option(help=curate.cli.FACES_HELP)] = "auto",
-    at: Annotated[Path, typer.Option(help="Where datasets and runs will lie.", metavar="FOLDER")] = Path(),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    faces: Annotated[str, flag("--faces")] = "auto",
+    at: Annotated[Path, flag("--at")] = Path(),
+    as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Look at this machine: Python, packages, memory, cores, GPU, weights, face models, disk. Exits with 1 where
-    something is wrong; nothing is downloaded.
+    """Examine this machine: Python, packages, memory, cores, GPU, weights, face models and disk.
+
+    The command downloads nothing.
+
+    Exit codes: 0 if everything is usable, 1 if something is wrong.
 
     Example: likeness doctor
     """
@@ -221,70 +261,68 @@ def doctor(
 
     from doctor import WRONG, examine
 
-    found = []
+    findings = []
     for finding in examine(faces, at):
-        found.append(finding)
+        findings.append(finding)
         if not as_json:
             advice = f" -> {finding.advice}" if finding.advice else ""
             typer.echo(f"{finding.state:<5}  {finding.name:<20} {finding.found}{advice}")
     if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(finding) for finding in found]))
-    if any(finding.state == WRONG for finding in found):
+        typer.echo(json.dumps([dataclasses.asdict(finding) for finding in findings]))
+    if any(finding.state == WRONG for finding in findings):
         raise typer.Exit(1)
 
 
-def _say(quiet: bool, sentence: str) -> None:
-    if not quiet:
-        typer.echo(sentence)
-
-
-app.command()(curate.cli.curate)
-app.command()(curate.cli.decide)
-app.command()(degrade.cli.degrade)
-app.command()(degrade.cli.verify)
-app.command()(degrade.cli.preview)
-app.command("train")(train.fit.cli.train)
-app.command()(train.iterate.cli.iterate)
-app.command()(train.fit.cli.restore)
-app.command()(train.evaluation.cli.evaluate)
-app.command()(train.evaluation.cli.counterfactuals)
-app.command()(train.benchmark.cli.freeze)
-app.command()(train.benchmark.cli.leaks)
-app.command()(manifests.cli.report)
+_MAIN_JOB, _DATA, _TRAINING, _MEASURING = "Main job", "Datasets", "Training and restoring", "Measuring"
+COMMANDS: dict[str, list[Callable[..., None]]] = {  # title of the group in the help: its commands
+    _MAIN_JOB: [run, demo, doctor],
+    _DATA: [curate.cli.curate, curate.decisions.cli.decide, manifests.cli.report],
+    "Degradation": [degrade.cli.degrade, degrade.cli.verify, degrade.cli.preview],
+    _TRAINING: [train.fit.cli.train, train.iterate.cli.iterate, train.restore.cli.restore],
+    _MEASURING: [
+        train.evaluation.cli.evaluate,
+        train.evaluation.cli.counterfactuals,
+        train.benchmark.cli.freeze,
+        train.benchmark.cli.leaks,
+    ],
+}
+for title, commands in COMMANDS.items():
+    for command in commands:
+        app.command(command.__name__, rich_help_panel=title)(command)
 for command in (
-    *(manifests.cli.show, manifests.cli.query, manifests.cli.check, manifests.cli.why),
-    *(manifests.cli.export, manifests.cli.purge, manifests.cli.card, curate.cli.optout),
+    *(manifests.cli.show, manifests.cli.query, manifests.cli.check, manifests.cli.why, manifests.cli.card),
+    *(manifests.export.cli.export, manifests.privacy.cli.purge, curate.cli.optout),
 ):
-    ledger.command()(command)
-ledger.command("import")(curate.import_cli.import_lists)
-app.add_typer(ledger, name="manifest")
+    manifest.command(command.__name__)(command)
+manifest.command("import")(curate.import_cli.import_lists)
+app.add_typer(manifest, name="manifest", rich_help_panel=_DATA)
 
 
 def main() -> None:
-    """Run a command; whatever goes wrong becomes one sentence and an exit code."""
-    # OpenMP's threads spin while they wait for each other; on cores that others use too, that made a training step four
-    # times slower (8.1 s against 1.9 s), and on idle cores it gains nothing. Must be set before torch is imported.
+    """Run a command. Every error becomes one sentence and an exit code."""
+    # OpenMP's threads spin while they wait for each other. On cores that other processes use too, this made a training
+    # step four times slower (8.1 s against 1.9 s), and on idle cores it gains nothing. torch reads it when imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # an unset variable in a script: --out "" would make the current directory a dataset
     if any(not word or (word.startswith("--") and word.endswith("=")) for word in sys.argv[1:]):
-        _fail("An argument is empty: name a path or a value.", 2)
+        _fail("An argument is empty. Name a path or a value.", 2)
     words = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
-    if LOG_JSON in words:  # typer takes what belongs to all commands only before the command's name
+    if LOG_JSON in words:  # Typer takes an option of all commands only before the name of the command
         sys.argv.remove(LOG_JSON)
         sys.argv.insert(1, LOG_JSON)
-    began = time.monotonic()
+    start = time.monotonic()
     try:
         app()
     except KeyboardInterrupt:
-        _fail("Interrupted; the same command again resumes.", 130)
-    except SystemExit as ended:
-        # typer catches Ctrl-C itself and ends without a word
-        if isinstance(getattr(ended.__context__, "__cause__", None), KeyboardInterrupt):
-            _fail("Interrupted; the same command again resumes.", 130)
-        log("finished", exit_code=ended.code or 0, seconds=round(time.monotonic() - began, 2))
+        _fail(INTERRUPTED, 130)
+    except SystemExit as ending:
+        # Typer catches Ctrl-C itself and exits without a message
+        if isinstance(getattr(ending.__context__, "__cause__", None), KeyboardInterrupt):
+            _fail(INTERRUPTED, 130)
+        log("finished", exit_code=ending.code or 0, seconds=round(time.monotonic() - start, 2))
         raise
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone
         sys.exit(1)
     except Exception as error:
         if os.environ.get("LIKENESS_DEBUG"):
@@ -296,15 +334,15 @@ def main() -> None:
             _fail(str(error), error.exit_code)
         if isinstance(error, OSError):
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            then = " Make room, then run the same command again: it goes on where it was." if full else ""
-            _fail(f"{error.filename or 'A file'}: {error.strerror or error}.{then}", 1)
-        _fail(f"Something that should not happen: {type(error).__name__}: {error}. LIKENESS_DEBUG=1 shows where.", 1)
+            advice = " Make room, then repeat the command: it resumes." if full else ""
+            _fail(f"{error.filename or 'A file'}: {error.strerror or error}.{advice}", 1)
+        _fail(f"Unexpected error: {type(error).__name__}: {error}. Set LIKENESS_DEBUG=1 to see where.", 1)
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
     if is_logging():
         log("failed", logging.ERROR, message=sentence, exit_code=code)
-    else:  # names from the disk may hold bytes that are no UTF-8
+    else:  # names from the disk may hold bytes that are not UTF-8
         typer.echo(sentence.encode("utf-8", "backslashreplace").decode(), err=True)
     sys.exit(code)
 

@@ -1,4 +1,4 @@
-"""The command `manifest import`: published lists become a dataset. likeness.py mounts it."""
+"""The command `manifest import`: published lists become a dataset."""
 
 from __future__ import annotations
 
@@ -9,57 +9,46 @@ from typing import Annotated
 
 import typer
 
-from curate.cli import FACES_HELP, FILTERS_HELP, PAIRS_HELP, told
+from curate.cli import ONE_RECOGNIZER, WINDOW, describe_summary
+from manifests.runtime.flags import argument, flag
 
 
 def import_lists(
-    source: Annotated[
-        Path, typer.Argument(help="A folder with a folder a person; FFHQ-Ref's folder, or one CSV.", metavar="SOURCE")
-    ],
-    format: Annotated[str, typer.Option(help="labelled-folder (CelebRef-HQ) or refldm.", metavar="FORMAT")],
-    out: Annotated[Path, typer.Option(help="The dataset's folder; made where it does not exist.", metavar="DATASET")],
-    pictures: Annotated[
-        Path | None,
-        typer.Option(help="refldm: the folder that the names lie below.", show_default="beside the lists"),
+    source: Annotated[Path, argument("SOURCE")],
+    format: Annotated[str, flag("--format", ": labelled-folder (CelebRef-HQ) or refldm (FFHQ-Ref)")],
+    out: Annotated[Path, flag("--out", ": the folder of the dataset, new or not", metavar="DATASET")],
+    originals: Annotated[
+        Path | None, flag("--originals", " that the lists of refldm name", default="beside the lists")
     ] = None,
     split_lists: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder with train_image.txt, val_image.txt, test_image.txt: a picture a line, or a person's folder.",
-            show_default="refldm: id_based_ffhq_split",
-        ),
+        flag("--split-lists", ", with an image or a person per line", default="refldm: id_based_ffhq_split"),
     ] = None,
-    faces: Annotated[str, typer.Option(help=FACES_HELP)] = "auto",
-    landmarks: Annotated[str | None, typer.Option(help="dlib: also record 68 landmarks.", show_default="none")] = None,
-    filters: Annotated[str, typer.Option(help=FILTERS_HELP, metavar="SET|FILE")] = "default",
-    pairs: Annotated[str, typer.Option(help=f"For pictures that no list names references of. {PAIRS_HELP}")] = "random",
-    workers: Annotated[
-        int | None, typer.Option(help="Processes; the result does not depend on it.", show_default="all cores")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Read the lists, say what they hold; write nothing.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    faces: Annotated[str, flag("--faces", ONE_RECOGNIZER)] = "auto",
+    landmarks: Annotated[str | None, flag("--landmarks", default="none")] = None,
+    filters: Annotated[str, flag("--filters")] = "default",
+    pairs: Annotated[str, flag("--pairs", f"{WINDOW}; the references in the lists come first")] = "random",
+    workers: Annotated[int | None, flag("--workers", default="all cores")] = None,
+    dry_run: Annotated[bool, flag("--dry-run")] = False,
+    as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Make a dataset of published lists: curate, with people, references and splits as the lists have them.
+    """Make a dataset of published lists: a curation with the people, references and splits of the lists.
 
-    They hold on every later run of curate. Faces are found and aligned anew; docs/import_export.md says what that means
-    for pictures that are aligned already.
+    Later runs of curate keep them. The faces are detected and aligned again; docs/import_export.md explains the
+    effect on images that are aligned already.
 
-    Example: likeness manifest import FFHQ-Ref --format refldm --pictures images1024x1024 --out DATASET
+    Example: likeness manifest import FFHQ-Ref --format refldm --originals images1024x1024 --out DATASET
     """
     from curate.check_options import check_dataset_folder, check_options
     from curate.config import CurateConfig, PairRules
     from curate.detection.filter_files import load_filters
     from curate.imports.lists import read_lists
-    from curate.pipeline import curate
-    from manifests.runtime.progress import show_progress
     from manifests.runtime.workers import count_cores
 
     config = CurateConfig(faces=faces, landmarks=landmarks, screen=load_filters(filters), pairs=PairRules(pairs))
     processes = count_cores() if workers is None else workers
     check_options([], out, config, processes)
-    lists = read_lists(source, format, pictures, split_lists)
+    lists = read_lists(source, format, originals, split_lists)
     check_dataset_folder([source], out)
     if dry_run:
         counts = {
@@ -74,16 +63,19 @@ def import_lists(
             typer.echo(json.dumps(counts))
             return
         typer.echo(
-            f"Would import {counts['photos']} pictures of {counts['labels']} people, {counts['targets']} targets with "
-            f"references, {counts['in_a_split']} pictures in a split, into {out}."
+            f"Would import {counts['photos']} images of {counts['labels']} people, {counts['targets']} targets with "
+            f"references, {counts['in_a_split']} images in a split, into {out}."
         )
         for notice in lists.notices:
             typer.echo(f"Note: {notice}")
         return
+    from curate.pipeline import curate
+    from manifests.runtime.progress import show_progress
+
     with show_progress("items", as_json) as progress:
         summary = curate(lists.photos, out, config, processes, progress, lists)
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(summary), "missing": lists.missing}, sort_keys=True))
         return
-    typer.echo(told(summary))
+    typer.echo(describe_summary(summary))
     typer.echo(f"Next: likeness manifest show {out}, likeness manifest check {out}")

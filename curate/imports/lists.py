@@ -58,7 +58,7 @@ def read_lists(source: Path, kind: str, images: Path | None = None, splits: Path
     if not lists.photos:
         raise BadInput(
             f"{source} names no picture that exists"
-            + (f"; missing: {_join(lists.missing)}. Name the folder of the pictures with --pictures." if lists.missing
+            + (f"; missing: {_join(lists.missing)}. Name the folder of the pictures with --originals." if lists.missing
                else ".")
         )  # fmt: skip
     if lists.missing:
@@ -105,7 +105,7 @@ def _pick_only(values: set[str] | None) -> str | None:
 def _read_labelled_folder(source: Path, images: Path | None, splits: Path | None) -> Lists:
     """The lists of SOURCE/ID/**/picture: the first folder below SOURCE is the person."""
     if images is not None:
-        raise BadInput("--pictures belongs to refldm: a labelled folder contains its pictures.")
+        raise BadInput("--originals belongs to refldm: a labelled folder contains its pictures.")
     if not source.is_dir():
         raise BadInput(f"{source} is a file: name a folder that has one folder for each person.")
     lists, ignored = Lists(), 0
@@ -140,7 +140,7 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
     root = images or _find_pictures(source)
     if not root.is_dir():
         raise BadInput(
-            f"--pictures {root} is not a folder: name the folder that the names in the lists are relative to."
+            f"--originals {root} is not a folder: name the folder that the names in the lists are relative to."
         )
     lists = Lists()
     pictures = _Pictures(root, lists.missing)
@@ -198,7 +198,7 @@ def _find_refldm_tables(source: Path, splits: Path | None) -> tuple[list[Path], 
 
 
 def _find_pictures(source: Path) -> Path:
-    """The folder that names are relative to if --pictures is not used.
+    """The folder that names are relative to if --originals is not used.
 
     It is images512x512 beside the lists, as our own export writes it, or else the folder of the lists.
     """

@@ -92,7 +92,7 @@ def replay(
             cause = "; ".join(compare_versions(_read_card_beside(thetas) or {})) or guess
             raise BadInput(
                 f"{_list_names(different)} of {len(rows)} images have other bytes than {thetas} records and were not "
-                f"written. The cause may be: {cause}. `likeness verify --source {source}` on the original set shows "
+                f"written. The cause may be: {cause}. `likeness verify --originals {source}` on the original set shows "
                 "the difference."
             )
         if not complete or not (out / THETAS).is_file():

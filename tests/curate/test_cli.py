@@ -102,5 +102,5 @@ def test_notices_and_what_was_set_aside_are_told():
     from curate.summary import Summary
 
     summary = Summary("dlib", {}, {}, {}, 0, 0, 0, {"train": 0}, 3, 0.925, 0.003, ("Look here.",))
-    told = cli.told(summary)
+    told = cli.describe_summary(summary)
     assert "3 faces set aside" in told and told.endswith("Note: Look here.") and "files    none" in told

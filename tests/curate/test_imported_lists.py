@@ -316,7 +316,7 @@ def test_the_command_says_what_lists_hold_and_imports_them(made, tmp_path):
     export_dataset(made, tmp_path / "lists", "refldm", ExportOptions())
     words = (tmp_path / "lists", "--format", "refldm", "--out", tmp_path / "back", "--workers", 1)
     told = call(*words, "--dry-run")
-    assert "Would import 20 pictures of 5 people, 20 targets with references, 20 pictures in a split" in told.stdout
+    assert "Would import 20 images of 5 people, 20 targets with references, 20 images in a split" in told.stdout
     assert json.loads(call(*words, "--dry-run", "--json").stdout)["missing"] == []
     assert not (tmp_path / "back").exists()
     done = call(*words)

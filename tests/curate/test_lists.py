@@ -162,7 +162,7 @@ def test_what_is_no_source_is_one_sentence(tmp_path, pictures):
         (tmp_path / "other.csv", "refldm", (), "must name the columns gt_image and ref_image"),
         (tmp_path / "quote.csv", "refldm", (), "a quote that is not closed"),
         (tmp_path / "latin.csv", "refldm", (), "not UTF-8"),
-        (pictures, "labelled-folder", (pictures,), "--pictures belongs to refldm"),
+        (pictures, "labelled-folder", (pictures,), "--originals belongs to refldm"),
         (tmp_path / "other.csv", "refldm", (tmp_path / "no.csv",), "is not a folder"),
         (pictures, "labelled-folder", (None, tmp_path / "empty"), "has no train_image.txt"),
         (pictures, "labelled-folder", (None, tmp_path / "no.csv"), "is not a folder"),

@@ -321,7 +321,7 @@ def train(world: World) -> list[object]:
 
 
 def freeze(world: World) -> list[object]:
-    return ["freeze", world.frozen(), "--out", world.here / "benchmark", "--with-pictures"]
+    return ["freeze", world.frozen(), "--out", world.here / "benchmark", "--with-images"]
 
 
 def evaluate(world: World) -> list[object]:

@@ -91,7 +91,7 @@ def freeze(
     if references < 1:
         raise BadInput("--max-references must be at least 1: a benchmark of this kind shows references.")
     if with_embeddings and not with_pictures:
-        raise BadInput("--with-embeddings belongs to --with-pictures: without pictures nobody has a use for them.")
+        raise BadInput("--with-embeddings belongs to --with-images: without pictures nobody has a use for them.")
     check_seed(seed)
     dataset, into = Path(dataset), Path(into)
     _check_folder(into)

@@ -3,7 +3,7 @@
     cases.jsonl   a line a target, by face: its crop, its LQ picture and θ, its references in order, wrong references
     faces.jsonl   a line a face of train, val and test, and of their near-duplicates: what a leak is looked for in
     card.json     the set, the draws, the recognizer and the thresholds, and `benchmark`, the sha256 of the two
-    pictures/, lq/   with --with-pictures: the shown crops and LQ pictures as PNG
+    pictures/, lq/   with --with-images: the shown crops and LQ pictures as PNG
     embeddings.npy   with --with-embeddings: the shown crops' embeddings
 
 A face is named by its face_id, a hash of its photo's bytes and its box. A picture is named by the sha256 of its pixels:

@@ -1,4 +1,4 @@
-"""The command of iterated training. likeness.py mounts it and turns errors into a sentence."""
+"""The command `iterate`."""
 
 from __future__ import annotations
 
@@ -10,60 +10,53 @@ from typing import Annotated
 import typer
 
 from manifests.ledger.paths import MAX_SEED
-from train.fit.cli import RECIPE_HELP, BaseModel, PresetName, Steps, VreRun, Weights, chosen_recipe
+from manifests.runtime.flags import argument, flag
+from train.fit.cli import BaseModel, PresetName, Steps, VreRun, Weights, choose_recipe
 
-# Ours. Of halves the pull of the L1 losses is the same, to change nothing and to mend: after 9,600 images tiny had
-# learned a sharpening filter and nothing else. Without mild ones it smooths what is nearly good.
+_TRAINING, _MODELS = "Training", "Models"
+
+# Ours. With a share of one half, the L1 losses pull equally towards no change and towards a repair: after 9,600 images
+# `tiny` had learned nothing but a sharpening filter. Without mild degradations it smooths images that are nearly good.
 MILD_SHARE = 0.25
 
 
 def iterate(
-    dataset: Annotated[Path, typer.Argument(help="A dataset.", metavar="DATASET", show_default=False)],
-    rounds: Annotated[int, typer.Option(help="Rounds of cleaning and training again, after the first training.")] = 2,
+    dataset: Annotated[Path, argument("DATASET")],
     out: Annotated[
-        Path | None,
-        typer.Option(help="Where the rounds' runs go.", metavar="FOLDER", show_default="DATASET/iterate"),
+        Path | None, flag("--out", ": the folder of all rounds", default="DATASET/iterate", metavar="FOLDER")
     ] = None,
-    recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "tiny",
+    rounds: Annotated[int, flag("--rounds", panel=_TRAINING)] = 2,
+    recipe: Annotated[str, flag("--recipe", panel=_TRAINING)] = "tiny",
     images: Annotated[
-        int | None, typer.Option(min=1, help="Images seen in each round.", show_default="the recipe's")
+        int | None, flag("--images", " of a round", default="the number of the recipe", low=1, panel=_TRAINING)
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Every draw of every round follows from it.")] = 0,
+    preset: PresetName = None,
+    mild: Annotated[float, flag("--mild", low=0, high=1, panel=_TRAINING)] = MILD_SHARE,
     steps: Steps = None,
-    identity: Annotated[
-        bool, typer.Option("--identity/--no-identity", help="The identity loss, through the dataset's recognizer.")
-    ] = True,
-    faces: Annotated[
-        str | None, typer.Option(help="Where the recognizer's files lie now.", show_default="as curated")
-    ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare data; results do not depend on it.")] = 1,
+    identity: Annotated[bool, flag("--identity/--no-identity", panel=_TRAINING)] = True,
+    seed: Annotated[int, flag("--seed", low=0, high=MAX_SEED, panel=_TRAINING)] = 0,
+    faces: Annotated[str | None, flag("--faces", default="as in the dataset", panel=_MODELS)] = None,
     base_model: BaseModel = None,
     vre: VreRun = None,
     weights: Weights = None,
-    preset: PresetName = None,
-    mild: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Share of the images that are degraded mildly instead, as targets are."),
-    ] = MILD_SHARE,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what became of the rounds as JSON only.")] = False,
+    workers: Annotated[int, flag("--workers", low=0)] = 1,
+    dry_run: Annotated[bool, flag("--dry-run")] = False,
+    as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Train, clean the soft, noisy and blocky training targets with the result, and train again on the best of each.
+    """Train, clean the soft, noisy and blocky training targets with the result, and train again on the best versions.
 
-    A cleaned target is kept where it is measurably better and still the same person; originals never change, and val
-    and test never see a cleaned picture. The same command again resumes.
+    A cleaned target replaces the original only if it measures better and still shows the same person. The originals
+    never change, and the val and test splits never contain a cleaned image. The same command again resumes.
 
     Example: likeness iterate DATASET --rounds 2
     """
-    from train.fit.settings import Settings
-    from train.iterate.iterate import IterationOptions, check, plan
-    from train.iterate.iterate import iterate as run
     from train.recipes import TINY
 
-    chosen, folder = (
-        replace(chosen_recipe(recipe, base_model, preset, steps), mild_share=mild),
-        out or dataset / "iterate",
-    )
+    chosen = replace(choose_recipe(recipe, base_model, preset, steps), mild_share=mild)
+    folder = out or dataset / "iterate"
+    from train.fit.settings import Settings
+    from train.iterate.iterate import IterationOptions, check, plan
+
     options = IterationOptions(
         chosen,
         chosen.images if images is None else images,
@@ -76,16 +69,17 @@ def iterate(
         if as_json:
             typer.echo(json.dumps({"targets": targets, "defects": defects, "rounds": rounds, "out": str(folder)}))
             return
-        said = ", ".join(f"{count} {what}" for what, count in sorted(defects.items())) or "none"
+        counts = ", ".join(f"{count} {defect}" for defect, count in sorted(defects.items())) or "none"
         typer.echo(
-            f"Would train {rounds + 1} rounds of {chosen.name} at {chosen.size} px, {options.images} images each, into "
-            f"{folder}, on {targets} targets, and clean in between those with a defect: {said}."
+            f"Would train {rounds + 1} times: {chosen.name} at {chosen.size} px, {options.images} images each time, on "
+            f"{targets} targets, into {folder}. Would clean the targets with a defect in between: {counts}."
         )
         return
     from manifests.runtime.progress import show_progress
+    from train.iterate.iterate import iterate as run_rounds
 
     with show_progress("images", as_json) as progress:
-        done = run(
+        result = run_rounds(
             dataset,
             folder,
             options,
@@ -96,6 +90,6 @@ def iterate(
             progress=progress,
         )
     if as_json:
-        typer.echo(json.dumps(asdict(done)))
-    if done.why.startswith("SIG"):
+        typer.echo(json.dumps(asdict(result)))
+    if result.why.startswith("SIG"):
         raise typer.Exit(130)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import curate.people.group
-from curate import cli
 from curate.config import DEFAULT, STRICT, CurateConfig, GroupRules, PairRules, SplitRules, read_config
+from curate.decisions import cli
 from curate.decisions.decide import decide, format_entry, read_decision_file, read_log_entries
 from curate.detection.filter_files import set_min_inter_ocular
 from curate.people.apply_decisions import apply_decisions
@@ -454,7 +454,7 @@ def test_the_list_says_of_every_decision_how_many_faces_are_not_in_use(made):
         (photos / f"{name}.png").write_bytes(b"Dear photograph")
     summary = curated(photos, dataset)
     assert any("5 faces that decisions name are not in use now (decisions 1, 2)" in said for said in summary.notices)
-    told = [cli._listed(entry) for entry in read_log_entries(dataset)]
+    told = [cli._describe_entry(entry) for entry in read_log_entries(dataset)]
     assert "1 face, 1 not in use (" in told[0] and "file_replaced" in told[0]
     assert "4 not in use" in told[1] and told[1].endswith("; and 1 more)")
 

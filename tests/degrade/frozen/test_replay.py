@@ -292,7 +292,7 @@ def test_the_command_replays_and_says_what_makes_no_sense(photos: Path, tmp_path
     assert "Would build 5" in call(*words, "--dry-run") and not (tmp_path / "again").exists()
     assert "byte for byte" in call(*words) and files(tmp_path / "again") == files(tmp_path / "lq")
     assert json.loads(call(*words, "--json"))["images"] == 5
-    assert "every byte" in call("verify", tmp_path / "again", "--pictures", photos, "--workers", 1)
+    assert "every byte" in call("verify", tmp_path / "again", "--originals", photos, "--workers", 1)
     (tmp_path / "empty.jsonl").write_text("")
     for says, bad in [
         ("leave --seed away", (*words, "--seed", 0)),
@@ -302,7 +302,7 @@ def test_the_command_replays_and_says_what_makes_no_sense(photos: Path, tmp_path
         ("names no image", ("degrade", photos, "--replay", tmp_path / "empty.jsonl", "--out", tmp_path / "x")),
         ("not a folder", ("degrade", tmp_path / "no", "--replay", thetas, "--out", tmp_path / "x")),
         ("the engines are", ("degrade", photos, "--engine", "best", "--out", tmp_path / "x")),
-        ("not a folder", ("verify", tmp_path / "lq", "--pictures", tmp_path / "no")),
+        ("not a folder", ("verify", tmp_path / "lq", "--originals", tmp_path / "no")),
     ]:
         with pytest.raises(BadInput, match=says):
             call(*bad)

@@ -21,9 +21,8 @@ from PIL import Image, PngImagePlugin
 from typer.testing import CliRunner
 
 from curate.faces.align import FFHQ_512, fit_similarity, transform_points
-from manifests import cli
 from manifests.errors import BadInput, LedgerBroken
-from manifests.export import dmdnet
+from manifests.export import cli, dmdnet
 from manifests.export.export_dataset import CARD, export_dataset
 from manifests.export.formats import FORMATS
 from manifests.export.selection import ExportOptions

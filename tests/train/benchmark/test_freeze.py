@@ -129,7 +129,7 @@ def test_embeddings_leave_the_dataset_only_where_they_are_asked_for_in_so_many_w
     made: Path, tmp_path: Path
 ) -> None:
     bench = tmp_path / "bench"
-    with pytest.raises(BadInput, match="--with-embeddings belongs to --with-pictures"):
+    with pytest.raises(BadInput, match="--with-embeddings belongs to --with-images"):
         freeze(made, bench, with_embeddings=True)
     freeze(made, bench, with_pictures=True)
     with Ledger.open(made) as ledger:

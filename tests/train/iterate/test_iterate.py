@@ -357,7 +357,7 @@ def test_the_command_says_what_it_would_do_and_what_became_of_it(
     import train.iterate.iterate
     from likeness import app
 
-    monkeypatch.setattr(train.iterate.cli, "chosen_recipe", lambda *_: SMALL)
+    monkeypatch.setattr(train.iterate.cli, "choose_recipe", lambda *_: SMALL)
     monkeypatch.setattr(train.iterate.iterate, "load_faces", lambda spec: models_of(made[1]))
     before = sorted(made[0].rglob("*"))
     words = ["iterate", str(made[0]), "--rounds", "1", "--images", "8", "--workers", "0"]

@@ -1,0 +1,114 @@
+"""The command `decide`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from manifests.runtime.flags import argument, flag
+from manifests.runtime.text import format_count
+
+if TYPE_CHECKING:
+    from curate.decisions.decide import LogEntry, Outcome
+
+
+def decide(
+    dataset: Annotated[Path, argument("DATASET")],
+    action: Annotated[str | None, argument("ACTION")] = None,
+    ids: Annotated[list[str] | None, argument("ID...")] = None,
+    to: Annotated[str | None, flag("--to")] = None,
+    split_from: Annotated[str | None, flag("--from", default="the person that each face is in")] = None,
+    name: Annotated[str | None, flag("--name")] = None,
+    file: Annotated[Path | None, flag("--file")] = None,
+    dry_run: Annotated[bool, flag("--dry-run")] = False,
+    as_json: Annotated[bool, flag("--json", "; list prints the lines that --file reads")] = False,
+) -> None:
+    """Record who is who. Every later run keeps the decision; people, splits and references change at once.
+
+    merge ID ID makes two people one. split FACE... says that the faces are not the person that they are with. move
+    FACE... --to ID gives the faces to a person. drop FACE... takes the faces out of use. rename ID --name NAME names a
+    person. lock ID keeps the faces of a person together and other people out. undo NUMBER takes a decision back. list
+    prints all decisions. `likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo.
+
+    Exit codes: 0 for a recorded decision; 2 for a contradiction or an unknown id, with nothing recorded; 1 for a
+    failure of the ledger.
+
+    Example: likeness decide DATASET merge p-0a1b2c p-3d4e5f
+    """
+    from manifests.errors import BadInput
+
+    for option, value, owner in (("--to", to, "move"), ("--from", split_from, "split"), ("--name", name, "rename")):
+        if value is not None and action != owner:
+            raise BadInput(f"{option} belongs to the action {owner}. Leave {option} out, or say {owner}.")
+    if action is not None and file is not None:
+        raise BadInput(f"--file {file} holds whole decisions. Leave {action} out, or leave --file out.")
+    if action is None and file is None:
+        raise BadInput("Name an action, or a file of decisions with --file. `likeness decide --help` has an example.")
+    if action == "list" and (ids or dry_run):
+        raise BadInput("The action list takes no option but --json. Leave the others out.")
+    from curate.decisions.decide import decide as record_decisions
+    from curate.decisions.decide import format_entry, read_decision_file, read_log_entries
+    from manifests.card import write_card
+    from manifests.runtime.progress import show_progress
+
+    if action == "list":
+        for entry in read_log_entries(dataset):
+            typer.echo(json.dumps(format_entry(entry)) if as_json else _describe_entry(entry))
+        return
+    lines = (
+        read_decision_file(file)
+        if file is not None
+        else [_build_line(str(action), ids or [], to=to, rest=split_from, name=name)]
+    )
+    with show_progress("faces", as_json) as progress:
+        outcome = record_decisions(dataset, lines, dry_run, progress)
+    if not dry_run:
+        write_card(dataset)
+    if as_json:
+        typer.echo(json.dumps({**dataclasses.asdict(outcome), "dry_run": dry_run}))
+    else:
+        typer.echo(_describe_outcome(outcome, dry_run))
+
+
+def _build_line(action: str, ids: list[str], **options: str | None) -> dict[str, Any]:
+    """Returns the words of the command line as a line of a decision file. Raises BadInput for a wrong count of ids."""
+    from manifests.errors import BadInput
+
+    if action == "undo":
+        if len(ids) != 1 or not ids[0].isdecimal():
+            raise BadInput("undo takes the number of one decision. `likeness decide DATASET list` prints the numbers.")
+        return {"kind": action, "undoes": int(ids[0])}
+    if action == "merge":
+        return {"kind": action, "sides": list(ids)}
+    if action in ("rename", "lock") and len(ids) != 1:
+        raise BadInput(f"{action} takes the id of one person, not {len(ids)} ids.")
+    return {"kind": action, "faces": list(ids)} | {key: value for key, value in options.items() if value is not None}
+
+
+def _describe_outcome(outcome: Outcome, dry_run: bool) -> str:
+    lines = [
+        f"{'Would be d' if dry_run else 'D'}ecision {number}, {kind}: {what}."
+        for number, kind, what in outcome.decisions
+    ]
+    people = len({person for face in outcome.moved for person in face[1:] if person})
+    faces, owners = format_count(len(outcome.moved), "face"), format_count(people, "person", "people")
+    total = "is 1 person" if outcome.people == 1 else f"are {outcome.people} people"
+    verb = "changes" if len(outcome.moved) == 1 else "change"
+    lines.append(
+        f"{faces} of {owners} {verb}; then there {total}." if outcome.moved else f"Nobody moves; there {total}."
+    )
+    return "\n".join([*lines, *(f"Note: {notice}" for notice in outcome.notices)])
+
+
+def _describe_entry(entry: LogEntry) -> str:
+    act = entry.act
+    what = f"takes back {act.undoes}" if act.kind == "undo" else format_count(sum(map(len, act.parts)), "face")
+    name = f" {act.name}" if act.name else ""
+    state = "" if entry.undone_by is None else f", undone by {entry.undone_by}"
+    more = f"; and {len(entry.missing) - 3} more" if len(entry.missing) > 3 else ""
+    unused = f", {len(entry.missing)} not in use ({'; '.join(entry.missing[:3])}{more})" if entry.missing else ""
+    return f"{act.number:4d}  {entry.made:%Y-%m-%d %H:%M}  {act.kind}{name}, {what}{state}{unused}"

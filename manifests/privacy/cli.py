@@ -1,0 +1,124 @@
+"""The command `manifest purge`, and what it shares with `manifest optout`: the question and the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from manifests.runtime.flags import argument, flag
+from manifests.runtime.text import format_count
+
+if TYPE_CHECKING:
+    from manifests.privacy.purge import PurgeResult
+    from manifests.privacy.purge_plan import PurgePlan
+
+
+def purge(
+    dataset: Annotated[Path, argument("DATASET")],
+    person: Annotated[list[str] | None, flag("--person", repeat=True)] = None,
+    photo: Annotated[list[str] | None, flag("--photo", repeat=True)] = None,
+    run: Annotated[
+        list[Path] | None, flag("--run", " or of a benchmark outside the dataset, to clean too", repeat=True)
+    ] = None,
+    dry_run: Annotated[bool, flag("--dry-run")] = False,
+    yes: Annotated[bool, flag("--yes")] = False,
+    as_json: Annotated[bool, flag("--json")] = False,
+) -> None:
+    """Delete everything that was made of a person or a photo, keep them out, and prove that nothing is left.
+
+    A photo that shows the person is purged as a whole; the file of the photo itself is never touched. The command names
+    the checkpoints that were trained on the photos, because weights cannot be cleaned. The same command finishes a
+    purge that was interrupted, also without --person and --photo. docs/privacy.md lists what is deleted and kept.
+
+    Exit codes: 0 for a proved purge, 1 if something is left, 2 for a refusal.
+
+    Example: likeness manifest purge DATASET --person p-0a1b2c --dry-run
+    """
+    from manifests.errors import BadInput
+    from manifests.privacy.purge import purge as delete_traces
+    from manifests.privacy.purge import read_unfinished_plan
+    from manifests.privacy.purge_plan import plan_purge
+
+    unfinished = read_unfinished_plan(dataset)
+    if unfinished is None and not (person or photo):
+        raise BadInput("Name a person or a photo to purge: --person ID or --photo PHOTO.")
+    if unfinished is not None:
+        if dry_run:
+            raise BadInput(f"An earlier purge of {dataset} was interrupted. Finish it first, without --dry-run.")
+        if not as_json:
+            typer.echo("Finishing the purge that was interrupted.")
+        print_purge(delete_traces(dataset, unfinished), as_json)
+        if person or photo:
+            typer.echo(
+                "That was the earlier purge. Repeat this command for the people and photos that it names.", err=True
+            )
+        return
+    plan = plan_purge(dataset, person or [], photo or [], run or [])
+    if confirm_purge(plan, dry_run, yes, as_json):
+        print_purge(delete_traces(dataset, plan), as_json)
+
+
+def confirm_purge(plan: PurgePlan, dry_run: bool, yes: bool, as_json: bool) -> bool:
+    """Print the plan. Returns whether to delete: after --yes, or after the user agreed on a terminal.
+
+    Raises BadInput if there is nobody to ask.
+    """
+    if as_json and dry_run:
+        typer.echo(json.dumps({**dataclasses.asdict(plan), "traces": None, "dry_run": True}))
+        return False
+    if not as_json:
+        photos, faces = format_count(len(plan.photos), "photo"), format_count(len(plan.faces), "face")
+        images = format_count(plan.lq_images, "LQ image")
+        typer.echo(f"{'Would remove' if dry_run else 'To remove'}: {photos} with {faces}, {images}.")
+        if plan.other_faces:
+            typer.echo(f"This includes {format_count(plan.other_faces, 'face')} of other people in the same photos.")
+        if plan.kept_out:
+            typer.echo(f"{format_count(len(plan.kept_out), 'photo')} not in the dataset will be kept out.")
+        for checkpoint in plan.checkpoints:
+            typer.echo(f"Trained on these photos, and weights cannot be cleaned: {checkpoint}")
+    if dry_run or yes or not plan.photos:
+        return not dry_run
+    return ask_before_deletion(as_json)
+
+
+def ask_before_deletion(as_json: bool) -> bool:
+    """Returns the user's answer on a terminal. Raises BadInput if there is no terminal, or if the output is JSON."""
+    from manifests.errors import BadInput
+
+    if as_json or not sys.stdin.isatty():
+        raise BadInput("Nothing was removed. The deletion cannot be undone: repeat the command with --yes.")
+    return typer.confirm("The deletion cannot be undone. Go on?")
+
+
+def print_purge(result: PurgeResult, as_json: bool) -> None:
+    """Print the counts of the deleted things, and the proof that nothing is left."""
+    plan, proof = result.plan, result.proof
+    if as_json:
+        facts = {"removed": dict(result.removed), "checkpoints": plan.checkpoints, "proof": dataclasses.asdict(proof)}
+        typer.echo(json.dumps({**facts, "dry_run": False}))
+        return
+    removed = ", ".join(f"{count} {kind}" for kind, count in result.removed.items())
+    typer.echo(f"Removed: {removed or 'nothing was there.'}")
+    for checkpoint in plan.checkpoints:
+        typer.echo(f"Trained on these photos, and weights cannot be cleaned. Train again: {checkpoint}")
+    for file in proof.own_files:
+        typer.echo(f"Your own photo is still in the folder of the dataset. Delete it yourself: {file}")
+    if plan.photos:
+        traces = ", ".join(
+            (
+                format_count(len(plan.photos), "photo hash", "photo hashes"),
+                format_count(len(plan.faces), "face id"),
+                format_count(len(plan.traces.images), "image"),
+                format_count(len(plan.traces.embeddings), "embedding"),
+                format_count(len(plan.traces.uris), "file name"),
+            )
+        )
+        typer.echo(
+            f"Proof: looked for {traces} in {proof.files} files ({proof.bytes / 1e6:.1f} MB) and {proof.rows} rows of "
+            "the ledger: nothing is left."
+        )

@@ -1,0 +1,134 @@
+"""The command `restore`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from manifests.runtime.flags import argument, flag
+from manifests.runtime.text import format_count, make_printable
+
+if TYPE_CHECKING:
+    from train.restore.restore_photo import PhotoOutcome
+
+_MODELS, _PAGE = "Models", "Page"
+
+
+def restore(
+    photos: Annotated[list[Path], argument("PHOTOS...")],
+    run: Annotated[
+        Path, flag("--run", " or of one checkpoint; or osdface: and the folder of the weights that OSDFace released")
+    ],
+    out: Annotated[Path, flag("--out", ": the folder of the restored photos, PNG files", metavar="FOLDER")],
+    reference: Annotated[list[Path] | None, flag("--reference", default="none", repeat=True)] = None,
+    aligned: Annotated[bool, flag("--aligned")] = False,
+    box: Annotated[str | None, flag("--box", default="none")] = None,
+    steps: Annotated[int, flag("--steps", ", at most the steps of the training", low=1, high=8, panel=_MODELS)] = 1,
+    faces: Annotated[str | None, flag("--faces", default="as in the training", panel=_MODELS)] = None,
+    base_model: Annotated[str | None, flag("--base-model", default="as in the training", panel=_MODELS)] = None,
+    weights: Annotated[Path | None, flag("--weights", default="the cache of torch", panel=_MODELS)] = None,
+    page: Annotated[
+        Path | None, flag("--page", " of each face, its references and its restoration", panel=_PAGE)
+    ] = None,
+    page_data: Annotated[
+        Path | None, flag("--page-data", "; a file in RUN/restored is shown in the report", panel=_PAGE)
+    ] = None,
+    dry_run: Annotated[bool, flag("--dry-run")] = False,
+    as_json: Annotated[bool, flag("--json", ": a row for each photo")] = False,
+) -> None:
+    """Restore the faces in photos of any size, guided by references: photos of the same person.
+
+    With references, the command restores the faces that look like them, and the only face of a photo if it is too
+    degraded to be recognized. Without references, it restores every face.
+
+    Exit codes: 0 if a photo was restored, 1 if none was.
+
+    Example: likeness restore old.jpg --reference her1.jpg --reference her2.jpg --run dataset/run --out restored
+    """
+    from train.restore.log import select_earlier_entries
+    from train.restore.output_paths import plan_outputs
+    from train.run_folders import check_output_files
+
+    check_output_files(page, page_data)
+    corners = _parse_box(box)
+    plan, unreadable = plan_outputs(photos, out)
+    if dry_run:
+        select_earlier_entries(out, plan, None)
+        _print_plan(plan, unreadable, as_json)
+        return
+    from manifests.runtime.progress import show_progress
+    from train.restore.contact_sheet import ContactSheet, render_sheet
+    from train.restore.restore import restore as restore_photos
+
+    sheet, notices = ContactSheet(), list[str]()
+    needs_sheet = page is not None or page_data is not None
+    with show_progress("photos", as_json) as progress:
+        rows = restore_photos(
+            photos,
+            reference or [],
+            run,
+            out,
+            base_model=base_model,
+            faces=faces,
+            steps=steps,
+            aligned=aligned,
+            box=corners,
+            progress=progress,
+            say=notices.append,
+            on_face=sheet.add if needs_sheet else lambda *_: None,
+            limited=True,
+        )
+    if needs_sheet:
+        from train.run_folders import write_output_text
+
+        facts = sheet.build(f"{run}", rows, weights)
+        if page is not None:
+            write_output_text(page, render_sheet(facts))
+        if page_data is not None:
+            write_output_text(page_data, json.dumps(facts))
+    for notice in notices:
+        typer.echo(notice, err=True)
+    _print_rows(rows, out, as_json)
+    if not any(row.status == "ok" for row in rows):
+        raise typer.Exit(1)
+
+
+def _print_plan(plan: list[tuple[Path, Path]], unreadable: list[tuple[Path, str]], as_json: bool) -> None:
+    if as_json:
+        rows = [{"photo": str(photo), "output": str(target)} for photo, target in plan]
+        typer.echo(json.dumps([*rows, *({"photo": str(folder), "reason": reason} for folder, reason in unreadable)]))
+        return
+    for photo, target in plan:
+        typer.echo(make_printable(f"Would restore {photo} into {target}."))
+    for folder, reason in unreadable:
+        typer.echo(make_printable(f"{folder}: {reason}"))
+
+
+def _print_rows(rows: list[PhotoOutcome], out: Path, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(row) for row in rows]))
+        return
+    for row in rows:
+        if row.reason is not None:
+            typer.echo(make_printable(f"{row.photo}: {row.reason}"))
+    restored = [row for row in rows if row.status == "ok"]
+    faces = format_count(sum(face.restored for row in restored for face in row.faces), "face")
+    photos = f"{len(restored)} of {format_count(len(rows), 'photo')}"
+    typer.echo(f"{faces} in {photos} restored into {make_printable(out)}.")
+
+
+def _parse_box(text: str | None) -> tuple[float, float, float, float] | None:
+    """Returns the corners (x0, y0, x1, y1) in pixels. Raises BadInput if the text is not four numbers."""
+    from manifests.errors import BadInput
+
+    if text is None:
+        return None
+    try:
+        x0, y0, x1, y1 = (float(edge) for edge in text.split(","))
+    except ValueError:
+        raise BadInput(f"--box {text} is not four numbers. Say x0,y0,x1,y1 in pixels, like 120,80,260,240.") from None
+    return x0, y0, x1, y1
