@@ -20,7 +20,7 @@ def check_run_folder(run: Path) -> None:
     whose names begin with a dot, because a run that is stopped early leaves only these files.
     """
     if (file := find_blocking_file(run)) is not None:
-        raise BadInput(f"{make_printable(file)} is a file, but a run is a folder: name another folder with --out.")
+        raise BadInput(f"{make_printable(file)} is a file, but a run is a folder: name another folder for the run.")
     if not run.is_dir():
         return
     if (run / RUN_CONFIG).is_file():
@@ -31,14 +31,14 @@ def check_run_folder(run: Path) -> None:
         if not is_ours:
             raise BadInput(
                 f"{make_printable(run / RUN_CONFIG)} is not the configuration of a training run: name another folder "
-                "with --out."
+                "for the run."
             )
         return
     others = sorted(path.name for path in run.iterdir() if not path.name.startswith(".") and path.name != "snapshot")
     if others:
         raise BadInput(
             f"{make_printable(run)} is not a training run: it holds {make_printable(others[0])} but no {RUN_CONFIG}. "
-            "Name another folder with --out."
+            "Name another folder for the run."
         )
 
 

@@ -38,18 +38,18 @@ def test_a_dataset_is_degraded_verified_and_verified_again_after_tampering(tmp_p
     assert not (dataset / "lq").exists()
     report = json.loads(call("degrade", dataset, "--size", 32, "--workers", 1, "--json"))
     assert report["lq_set"] == "gfpgan-test-32-s0" and report["images_written"] == 8
-    assert "(0 made now)" in call("degrade", dataset, "--size", 32, "--workers", 1)
+    assert "(0 new)" in call("degrade", dataset, "--size", 32, "--workers", 1)
     folder = dataset / "lq" / report["lq_set"]
     for where in (dataset, folder):
         assert "8 images, every byte" in call("verify", where, "--workers", 1)
     victim = sorted(folder.iterdir())[0]
     victim.write_bytes(encode_png(toy_picture(9, 32)))
     result = CliRunner().invoke(app, ["verify", str(folder), "--workers", "1"])
-    assert result.exit_code == 1 and victim.stem in result.stdout and "largest difference" in result.stdout
+    assert result.exit_code == 1 and victim.stem in result.stdout and "Largest difference" in result.stdout
     result = CliRunner().invoke(app, ["verify", str(dataset), "--workers", "1", "--json"])
     assert result.exit_code == 1 and json.loads(result.stdout)[0]["changed_files"] == [victim.stem]
     said = call("degrade", dataset, "--size", 32, "--workers", 1)
-    assert "(1 made now, 1 of them because the file was not what was frozen)" in said
+    assert "(1 new, 1 of them to replace changed files)" in said
     assert "every byte" in call("verify", dataset, "--workers", 1)
 
 
@@ -99,7 +99,7 @@ def test_a_sheet_never_takes_the_place_of_its_picture(tmp_path):
     before = face.read_bytes()
     for out in (face, tmp_path / "." / "face.png", tmp_path / "hard.png", tmp_path / "soft.png"):
         for dry in ((), ("--dry-run",)):
-            with pytest.raises(BadInput, match="would be overwritten"):
+            with pytest.raises(BadInput, match="would overwrite"):
                 call("preview", face, "--out", out, *dry)
     assert face.read_bytes() == before
 
@@ -121,9 +121,9 @@ def test_what_makes_no_sense_is_one_sentence(tmp_path):
     photos.mkdir()
     (photos / "a.png").write_bytes(encode_png(toy_picture(0)))
     for says, words in [
-        ("leave --out away", ("degrade", dataset, "--out", tmp_path / "x")),
-        ("leave --split away", ("degrade", photos, "--split", "test", "--out", tmp_path / "x")),
-        ("say with --out", ("degrade", photos)),
+        ("Leave --out out", ("degrade", dataset, "--out", tmp_path / "x")),
+        ("Leave --split out", ("degrade", photos, "--split", "test", "--out", tmp_path / "x")),
+        ("Name a folder for its LQ images with --out", ("degrade", photos)),
         ("not a folder", ("degrade", tmp_path / "nowhere")),
         ("the presets are", ("degrade", photos, "--out", tmp_path / "x", "--preset", "best")),
         ("the presets are", ("preview", photos / "a.png", "--out", tmp_path / "x.png", "--preset", "best")),
@@ -131,6 +131,10 @@ def test_what_makes_no_sense_is_one_sentence(tmp_path):
         ("no frozen set yet", ("verify", dataset)),
         ("the sets are none yet", ("verify", dataset / "lq" / "a")),
         ("no readable card", ("verify", photos)),
+        ("is a frozen set itself", ("verify", dataset / "lq" / "a", "--set", "a")),
+        ("has no set a", ("verify", photos, "--set", "a")),
+        ("the sets are none yet", ("verify", dataset, "--set", "b")),
+        ("whose originals are its crops", ("verify", dataset, "--originals", photos)),
         ("cannot be read", ("preview", tmp_path / "nowhere.png", "--out", tmp_path / "x.png")),
         ("is a file", ("preview", photos / "a.png", "--out", photos / "a.png" / "x" / "y.png")),
         ("ends in .png", ("preview", photos / "a.png", "--out", photos)),

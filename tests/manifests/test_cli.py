@@ -63,7 +63,7 @@ def test_what_is_piped_is_whole(dataset, monkeypatch):
 
 def test_check_exits_with_1_where_something_is_wrong(dataset):
     well = call(cli.check, dataset)
-    assert well.exit_code == 0 and "no leak" in well.stdout
+    assert well.exit_code == 0 and "nothing leaks" in well.stdout
     assert json.loads(call(cli.check, dataset, "--json").stdout) == {"ok": True, "wrong": []}
     orphan = dataset / "faces" / "ee" / f"{'e' * 32}.png"
     orphan.parent.mkdir()

@@ -65,9 +65,9 @@ def test_a_folder_that_is_no_run_is_refused_and_left_as_it_is(tmp_path: Path, li
     mine.mkdir()
     (mine / "holiday.jpg").write_bytes(b"irreplaceable")
     for source, options, said in (
-        (tmp_path / "dataset", ("--out", mine), "no training run (it holds holiday.jpg"),
-        (taken.folder, ("--out", mine), "no training run"),
-        (taken.folder, ("--out", tmp_path / "dataset"), "no training run"),
+        (tmp_path / "dataset", ("--out", mine), "not a training run: it holds holiday.jpg"),
+        (taken.folder, ("--out", mine), "not a training run"),
+        (taken.folder, ("--out", tmp_path / "dataset"), "not a training run"),
         (taken.folder, ("--out", mine / "holiday.jpg"), "holiday.jpg is a file"),
         (tmp_path / "dataset", ("--out", mine / "holiday.jpg" / "run"), "holiday.jpg is a file"),
         (tmp_path / "dataset", ("--out", tmp_path / "run", "--snapshot", mine), "holds no snapshot"),
