@@ -135,7 +135,10 @@ def test_a_run_folder_among_photos_and_a_bad_split_are_refused_before_curating(l
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.jpg").write_bytes(b"")
     words = ("run", tmp_path / "photos", "--out", tmp_path / "dataset")
-    for more, said in ((("--run", tmp_path / "photos"), "not a training run"), (("--split-by", "foo"), "--split-by foo")):
+    for more, said in (
+        (("--run", tmp_path / "photos"), "not a training run"),
+        (("--split-by", "foo"), "--split-by foo"),
+    ):
         for dry in ((), ("--dry-run",)):
             found = likeness(*words, *more, *dry)
             assert found.returncode == 2 and said in found.stderr and "Traceback" not in found.stderr
