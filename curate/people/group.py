@@ -1,4 +1,4 @@
-"""The stage `group`: embedded faces become people."""
+"""The stage `group`: turns faces with embeddings into identities."""
 
 from __future__ import annotations
 
@@ -14,55 +14,58 @@ from curate.people.clustering.confidence import count_cosines
 from curate.people.clustering.group_embeddings import group_embeddings
 from curate.people.identities import make_identities, name_groups
 from curate.people.links import Links, resolve_links
-from curate.people.near_duplicates import find_pictures
+from curate.people.near_duplicates import find_pictures, select_usable_faces
 from curate.photos.labels import describe_hints, find_label_doubts, find_spread_labels, label_faces
 from manifests.ledger.decision_log import Decision, parse_decision
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import NEAR_DUPLICATE, DecisionRow, Face, Identity, Label, Membership, Photo, Record
+from manifests.ledger.records import DecisionRow, Face, Identity, Label, Membership, Photo, Record
 from manifests.privacy.keys import read_key
 from manifests.runtime.progress import Progress
 
 
 @dataclass(frozen=True)
 class GroupRows:
-    """What grouping found: rows, and figures worth keeping."""
+    """The rows that the stage records, and figures about the grouping."""
 
     identities: list[Identity]
     memberships: list[Membership]
-    links: Links
-    detail: dict[str, Any]
+    detail: dict[str, Any]  # the stage's detail in the ledger: threshold, histogram, notices and more
 
 
 def group_faces(ledger: Ledger, config: CurateConfig, progress: Progress) -> None:
-    """Identities and memberships, with the threshold and the similarity histogram noted."""
-    acts = [parse_decision(row) for row in ledger.read_rows(DecisionRow)]
-    found = compute_groups(ledger, ledger.read_rows(Face), acts, config, progress)
-    rows: list[Record] = [*found.identities, *found.memberships]
-    ledger.record("group", "all", config.group, rows, replace=(Identity, Membership), detail=found.detail)
+    """Records identities and memberships. The stage's detail has the threshold and a histogram of cosines.
+
+    Raises BadInput if decisions contradict each other.
+    """
+    decisions = [parse_decision(row) for row in ledger.read_rows(DecisionRow)]
+    groups = compute_groups(ledger, ledger.read_rows(Face), decisions, config, progress)
+    rows: list[Record] = [*groups.identities, *groups.memberships]
+    ledger.record("group", "all", config.group, rows, replace=(Identity, Membership), detail=groups.detail)
 
 
 def compute_groups(
     ledger: Ledger,
     all_faces: Sequence[Face],
-    acts: Sequence[Decision],
+    decisions: Sequence[Decision],
     config: CurateConfig,
     progress: Progress,
 ) -> GroupRows:
-    """The faces that are ok, grouped, with labels and decisions replayed; nothing is written.
+    """Groups the faces that are ok, with labels and decisions as constraints. Nothing is written.
 
-    Raises BadInput for decisions that contradict each other.
+    Raises BadInput if decisions contradict each other.
     """
-    # two people of one picture are two people, also where the faces that stand for them lie in two copies of it
-    faces = [face for face in all_faces if face.status == "ok" or face.reason == NEAR_DUPLICATE]
+    faces = select_usable_faces(all_faces)
     face_ids, vectors = ledger.read_embeddings([face.face_id for face in faces if face.status == "ok"])
+    # Two faces of one picture are two people, even if their representatives lie in two copies of the picture. The
+    # clustering therefore gets the picture of each face, not its photo.
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
-    picture_of = find_pictures(faces, photos, config.dedupe.max_photo_bits)
-    picture_of = {face.face_id: picture_of[face.photo_id] for face in faces}
+    picture_of_photo = find_pictures(faces, photos, config.dedupe.max_photo_bits)
+    picture_of = {face.face_id: picture_of_photo[face.photo_id] for face in faces}
     rules = config.group
-    labelled, truth, notices = _labelled(ledger, faces)
-    links = resolve_links(acts, all_faces, face_ids, labelled if truth else {})
+    face_labels, labels_are_truth, notices = _read_labels(ledger, faces)
+    links = resolve_links(decisions, all_faces, face_ids, face_labels if labels_are_truth else {})
     progress("group", 0, len(face_ids))
-    found = group_embeddings(
+    grouping = group_embeddings(
         vectors,
         None if rules.one_person_may_appear_twice else [picture_of[face] for face in face_ids],
         must_link=links.must,
@@ -70,72 +73,76 @@ def compute_groups(
         same_person=rules.same_person,
         neighbours=rules.neighbours,
     )
-    stands = {face.face_id: face.duplicate_of or face.face_id for face in faces}
-    # where another face stands for a picture now, it is still the one that belonged to somebody
-    earlier = sorted(
-        ledger.read_rows(Membership), key=lambda row: stands.get(row.face_id) == row.face_id
-    )  # own rows win
-    by_face = {stands.get(row.face_id, row.face_id): row for row in earlier}
-    before = [replace(row, face_id=face) for face, row in sorted(by_face.items())]
-    was = {row.face_id: row.identity_id for row in before}
-    found = apply_decisions(vectors, found, links, [was.get(face) for face in face_ids])
-    identities, memberships = make_identities(face_ids, found, before, read_key(ledger), links)
-    parted = {} if truth else find_spread_labels(labelled, memberships)
-    disagreeing = (
-        [] if truth else find_label_doubts(labelled, memberships, {face.face_id: face.photo_id for face in faces})
-    )
+    before = _read_memberships(ledger, faces)
+    identity_of = {row.face_id: row.identity_id for row in before}
+    grouping = apply_decisions(vectors, grouping, links, [identity_of.get(face) for face in face_ids])
+    identities, memberships = make_identities(face_ids, grouping, before, read_key(ledger), links)
+    # labels that are only hints are compared with the result
+    photo_of = {face.face_id: face.photo_id for face in faces}
+    label_spread = {} if labels_are_truth else find_spread_labels(face_labels, memberships)
+    label_doubts = [] if labels_are_truth else find_label_doubts(face_labels, memberships, photo_of)
+    hints = [] if labels_are_truth else describe_hints(label_doubts, label_spread, len(face_labels))
     detail = {
-        "threshold": found.threshold,
+        "threshold": grouping.threshold,
         "calibrated": rules.same_person is None,
-        "neighbour_recall": found.recall,
-        "false_match_rate": found.false_match_rate,
-        "histogram": count_cosines(vectors, found.labels),
-        "label_doubts": [asdict(one) for one in disagreeing],
-        "labels_parted": parted,
-        "notices": [
-            *notices,
-            *_not_in_use(links),
-            *links.notices,
-            *([] if truth else describe_hints(disagreeing, parted, len(labelled))),
-        ],
+        "neighbour_recall": grouping.recall,
+        "false_match_rate": grouping.false_match_rate,
+        "histogram": count_cosines(vectors, grouping.labels),
+        "label_doubts": [asdict(doubt) for doubt in label_doubts],
+        "labels_parted": label_spread,
+        "notices": [*notices, *_describe_missing_faces(links), *links.notices, *hints],
     }
     progress("group", len(face_ids), len(face_ids))
-    return GroupRows(identities, memberships, links, detail)
+    return GroupRows(identities, memberships, detail)
 
 
 def compute_names(
-    ledger: Ledger, all_faces: Sequence[Face], acts: Sequence[Decision]
+    ledger: Ledger, all_faces: Sequence[Face], decisions: Sequence[Decision]
 ) -> tuple[list[Identity], list[str]]:
-    """The identities as they stand, with the names they have by these acts, and what is to be told; nothing is written.
+    """Returns today's identities with the names that these decisions give them, and notices. Nothing is written.
 
-    Raises BadInput for decisions that contradict each other.
+    Raises BadInput if decisions contradict each other.
     """
-    faces = [face for face in all_faces if face.status == "ok" or face.reason == NEAR_DUPLICATE]
+    faces = select_usable_faces(all_faces)
     usable = {face.face_id for face in faces if face.status == "ok"}
-    members = [row for row in ledger.read_rows(Membership) if row.face_id in usable]  # by face id
+    members = [row for row in ledger.read_rows(Membership) if row.face_id in usable]  # sorted by face id
     face_ids = [row.face_id for row in members]
-    labelled, truth, _ = _labelled(ledger, faces)
-    links = resolve_links(acts, all_faces, face_ids, labelled if truth else {})
+    face_labels, labels_are_truth, _ = _read_labels(ledger, faces)
+    links = resolve_links(decisions, all_faces, face_ids, face_labels if labels_are_truth else {})
     people, first, group_of = np.unique([row.identity_id for row in members], return_index=True, return_inverse=True)
     names = name_groups(group_of, links, {group: face_ids[row] for group, row in enumerate(first)})
     name_of = {str(people[group]): name for group, name in names.items()}
     rows = [replace(row, name=name_of.get(row.identity_id)) for row in ledger.read_rows(Identity)]
-    return rows, [*_not_in_use(links), *links.notices]
+    return rows, [*_describe_missing_faces(links), *links.notices]
 
 
-def _labelled(ledger: Ledger, faces: Sequence[Face]) -> tuple[dict[str, str], bool, list[str]]:
-    """face -> label, whether labels are truth, and what is to be told."""
+def _read_memberships(ledger: Ledger, faces: Sequence[Face]) -> list[Membership]:
+    """Returns the memberships of the previous run under today's representatives, sorted by face id.
+
+    If the representative of a picture changes, the new one takes over the membership. A face's own row takes precedence
+    over the row of a copy.
+    """
+    representative = {face.face_id: face.representative for face in faces}
+    rows = ledger.read_rows(Membership)
+    rows = sorted(rows, key=lambda row: representative.get(row.face_id) == row.face_id)  # own rows last, so they win
+    by_face = {representative.get(row.face_id, row.face_id): row for row in rows}
+    return [replace(row, face_id=face) for face, row in sorted(by_face.items())]
+
+
+def _read_labels(ledger: Ledger, faces: Sequence[Face]) -> tuple[dict[str, str], bool, list[str]]:
+    """Returns face_id -> label, whether labels are truth (not only hints), and notices."""
     labels = ledger.read_rows(Label)
-    labelled, notices = label_faces(labels, faces)
-    return labelled, bool(labels) and labels[0].truth, notices
+    face_labels, notices = label_faces(labels, faces)
+    return face_labels, bool(labels) and labels[0].truth, notices
 
 
-def _not_in_use(links: Links) -> list[str]:
-    missing = sorted({one.number for one in links.missing})
-    if not missing:
+def _describe_missing_faces(links: Links) -> list[str]:
+    """Returns a notice about the faces that decisions name and that are not in use, or no notice."""
+    numbers = sorted({face.number for face in links.missing})
+    if not numbers:
         return []
-    faces = len({(one.face.photo_id, one.face.box) for one in links.missing})  # however many decisions name them
-    which = f"decision{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
-    one = f"1 face that decisions name is not in use now ({which})"
-    many = f"{faces} faces that decisions name are not in use now ({which})"
-    return [f"{one if faces == 1 else many}; the decisions are kept: `likeness decide DATASET list` says which."]
+    count = len({(missing.face.photo_id, missing.face.box) for missing in links.missing})  # each face once
+    where = f"decision{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+    one = f"1 face that is named in {where} is not in use now."
+    many = f"{count} faces that are named in {where} are not in use now."
+    return [f"{one if count == 1 else many} The decisions stay. `likeness decide DATASET list` shows these faces."]

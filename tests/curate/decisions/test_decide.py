@@ -205,7 +205,7 @@ def test_renames_alone_group_nothing_and_end_where_a_grouping_would(made, monkey
         assert decide(dataset, wanted, dry_run=True).moved == () and contents(dataset) == before
         done = decide(dataset, wanted)
     assert [number for number, *_ in done.decisions] == [3, 4, 5] and (done.moved, done.people) == ((), 4)
-    assert "1 face that decisions name is not in use now (decision 5)" in done.notices[0]
+    assert "1 face that is named in decision 5 is not in use now" in done.notices[0]
     after = contents(dataset)
     assert {row.name: row.identity_id for row in rows(dataset, Identity) if row.name} == {
         "Anna": person[face["0/0"]],
@@ -343,7 +343,7 @@ def test_a_face_that_is_gone_is_kept_told_and_harmless(made):
     data = path.read_bytes()
     path.write_bytes(b"Dear photograph")
     summary = curated(photos, dataset)
-    assert any("1 face that decisions name is not in use now (decision 1)" in said for said in summary.notices)
+    assert any("1 face that is named in decision 1 is not in use now" in said for said in summary.notices)
     (split, merge) = read_log_entries(dataset)
     assert len(split.missing) == 1 and "file_replaced" in split.missing[0] and merge.missing == ()
     assert who(dataset)[face["1/0"]] == who(dataset)[face["2/0"]] and check_ledger(dataset) == []
@@ -453,7 +453,7 @@ def test_the_list_says_of_every_decision_how_many_faces_are_not_in_use(made):
     for name in ("person0/0", *(f"person1/{n}" for n in range(4))):
         (photos / f"{name}.png").write_bytes(b"Dear photograph")
     summary = curated(photos, dataset)
-    assert any("5 faces that decisions name are not in use now (decisions 1, 2)" in said for said in summary.notices)
+    assert any("5 faces that are named in decisions 1, 2 are not in use now" in said for said in summary.notices)
     told = [cli._describe_entry(entry) for entry in read_log_entries(dataset)]
     assert "1 face, 1 not in use (" in told[0] and "file_replaced" in told[0]
     assert "4 not in use" in told[1] and told[1].endswith("; and 1 more)")

@@ -159,7 +159,7 @@ def test_people_of_two_locked_splits_who_become_one_are_refused():
     faces, members = people(10, 3)
     locked = [replace(row, locked=True) for row in make_splits(faces, members, [], RULES)]
     merged = [replace(row, identity_id="one") for row in members]
-    with pytest.raises(BadInput, match="Identity one joins faces of"):
+    with pytest.raises(BadInput, match="Identity one has faces of"):
         make_splits(faces, merged, locked, RULES)
 
 
@@ -255,7 +255,7 @@ def test_another_policy_than_the_frozen_sets_is_refused(one, other):
     faces, members = people(12, 3)
     first = make_splits(faces, members, [], one)
     assert {row.policy for row in make_splits(faces, members, first, other)} == {other.policy}
-    with pytest.raises(BadInput, match=f"are of --split-by {one.policy}.*say --split-by {one.policy}, or start a new"):
+    with pytest.raises(BadInput, match=f"were split by {one.policy}.*Give --split-by {one.policy}, or start a new"):
         make_splits(faces, members, frozen(first, "test"), other)
 
 

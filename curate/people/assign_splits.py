@@ -1,0 +1,122 @@
+"""Assigns units to train, val and test. A unit is a set of faces that must be in one split.
+
+By identity, a unit is a person. By photos, a unit is a photo together with all photos that hold copies of its faces.
+The id of a unit is its smallest face_id.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from curate.config import SplitRules
+from curate.people.near_duplicates import find_linked_photos
+from manifests.errors import BadInput
+from manifests.ledger.records import SPLITS, Face, Split
+from manifests.runtime.files import sha256_bytes
+
+
+def find_units_by_identity(grouped: Sequence[str], owner: Mapping[str, str]) -> dict[str, str]:
+    """Returns face_id -> unit. `grouped` are the face ids in a group, sorted; `owner` maps them to their identity."""
+    smallest: dict[str, str] = {}
+    for face in grouped:
+        smallest.setdefault(owner[face], face)
+    return {face: smallest[owner[face]] for face in grouped}
+
+
+def find_units_by_photo(grouped: Sequence[str], faces: Sequence[Face]) -> dict[str, str]:
+    """Returns face_id -> unit. `grouped` are the face ids in a group, sorted; `faces` include near-duplicates."""
+    linked, photo_of = find_linked_photos(faces), {face.face_id: face.photo_id for face in faces}
+    smallest: dict[str, str] = {}
+    for face in grouped:
+        smallest.setdefault(linked[photo_of[face]], face)
+    return {face: smallest[linked[photo_of[face]]] for face in grouped}
+
+
+def assign_splits(
+    unit_of: Mapping[str, str],
+    owner: Mapping[str, str],
+    photo_of: Mapping[str, str],
+    before: Sequence[tuple[str, Split]],
+    rules: SplitRules,
+    listed: Mapping[str, str],
+) -> dict[str, str]:
+    """Returns unit -> split.
+
+    `unit_of`, `owner` and `photo_of` map each grouped face to its unit, identity and photo. `before` are the rows of
+    the last run that still count, each with today's representative of its face. `listed` maps faces to the split that
+    an imported list gives them. Raises BadInput if locked rows put one unit into two splits.
+    """
+    members: dict[str, list[str]] = defaultdict(list)
+    for face, unit in unit_of.items():
+        members[unit].append(face)
+    fixed = _find_fixed_splits(unit_of, owner, before, listed)
+
+    # Units with references first: with a fixed split, or a split from a hash of the unit's id. Then fill empty splits.
+    useful = sorted(unit for unit in members if rules.policy == "photos" or len(members[unit]) > 1)
+    split_of = {unit: fixed.get(unit) or _choose_split(unit, rules) for unit in useful}
+    _fill_empty_splits(split_of, fixed, rules)
+
+    # A person with a single face joins the split of the largest unit in the same photo.
+    units_in_photo: dict[str, list[str]] = defaultdict(list)
+    for face, unit in unit_of.items():
+        if unit in split_of:
+            units_in_photo[photo_of[face]].append(unit)
+    for unit in sorted(set(members) - set(split_of)):
+        others = units_in_photo.get(photo_of[members[unit][0]], [])
+        host = max(others, key=lambda other: (len(members[other]), other), default=None)
+        split_of[unit] = fixed.get(unit) or (split_of[host] if host else _choose_split(unit, rules))
+    return split_of
+
+
+def _find_fixed_splits(
+    unit_of: Mapping[str, str],
+    owner: Mapping[str, str],
+    before: Sequence[tuple[str, Split]],
+    listed: Mapping[str, str],
+) -> dict[str, str]:
+    """Returns unit -> split for the units whose split is given: by locked rows, then by lists, then by other rows."""
+    fixed: dict[str, str] = {}
+    for face, row in before:
+        unit = unit_of.get(face)
+        if row.locked and unit is not None and fixed.setdefault(unit, row.split) != row.split:
+            raise BadInput(
+                f"Identity {owner[face]} has faces of {fixed[unit]} and of {row.split}, and frozen sets use both "
+                "splits. Split the identity again with `likeness decide`, or start a new dataset."
+            )
+    votes_of: dict[str, Counter[str]] = defaultdict(Counter)
+    for face, split in listed.items():
+        if face in unit_of:
+            votes_of[unit_of[face]][split] += 1
+    for unit, votes in votes_of.items():
+        fixed.setdefault(unit, min(votes, key=lambda split: (-votes[split], SPLITS.index(split))))
+    # if units of the last run were merged, train goes before val and test: a model was trained on these faces
+    known = [(unit_of[face], row.split) for face, row in before if face in unit_of]
+    for unit, split in sorted(known, key=lambda item: SPLITS.index(item[1])):
+        fixed.setdefault(unit, split)
+    return fixed
+
+
+def _hash_unit(unit: str) -> float:
+    """Returns a number in [0, 1) that depends only on the unit's id."""
+    return int(sha256_bytes(f"split {unit}".encode())[:13], 16) / 16**13
+
+
+def _choose_split(unit: str, rules: SplitRules) -> str:
+    number = _hash_unit(unit)
+    return "test" if number < rules.test else "val" if number < rules.test + rules.val else "train"
+
+
+def _fill_empty_splits(split_of: dict[str, str], fixed: Mapping[str, str], rules: SplitRules) -> None:
+    """Moves units without a fixed split into empty splits, one unit each: first train, then test, then val.
+
+    No split with a share above 0 stays empty if there are three or more units and enough of them are not fixed.
+    """
+    free = sorted((unit for unit in split_of if unit not in fixed), key=_hash_unit)
+    for name, share in (("train", 1.0), ("test", rules.test), ("val", rules.val)):
+        if share <= 0 or name in split_of.values():
+            continue
+        counts = {other: sum(split == other for split in split_of.values()) for other in SPLITS}
+        donor = next((unit for unit in free if counts[split_of[unit]] > 1), None)
+        if donor is not None:
+            split_of[donor] = name
