@@ -250,7 +250,7 @@ def test_a_large_person_in_steps_is_the_same_as_at_once(policy, monkeypatch):
         for i, y in enumerate(rng.normal(0, 30, 60))
     ]
     at_once = refs_of(faces, PairRules(policy), vectors)
-    monkeypatch.setattr(curate.people.pairs, "_AT_ONCE", 100)
+    monkeypatch.setattr(curate.people.pairs, "_PAIRS_AT_ONCE", 100)
     assert refs_of(faces, PairRules(policy), vectors) == at_once and len(at_once) == 60
 
 

@@ -1,0 +1,175 @@
+"""The policies that order the references of a target.
+
+| policy | the first reference of a target |
+|---|---|
+| random | the reference with the smallest hash of target and reference; the default, because it has the least bias |
+| nearest | the reference with the highest cosine to the target |
+| window | as random, among the references whose distance 1 - cosine lies in the window of the split |
+| affine-nearest | the reference whose landmarks fit those of the target best after an affine map, as in ASFFNet |
+| diverse | the face nearest to the person's mean; each next reference is the farthest from all before it |
+| hard-pose | the reference whose yaw and pitch differ most from those of the target |
+
+A target keeps a limited number of references, and training draws uniformly from these. The policy therefore decides
+which references training sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from curate.config import PairRules
+from manifests.ledger.records import Face
+from manifests.runtime.files import sha256_bytes
+
+# In the policy `diverse`, this many degrees of yaw or pitch count as much as a chord of 1 between two embeddings, a
+# cosine of .5 (ours).
+_DEGREES_A_UNIT = 45.0
+# The points of 68 landmarks and their weights in main_test.py of ASFFNet512: brows and eyes, then the mouth.
+_ASFFNET_PARTS: tuple[tuple[float, tuple[int, ...]], ...] = (
+    (1.01, (*range(17, 27), *range(36, 48))),
+    (1.49, tuple(range(48, 68))),
+)
+_FIVE_POINTS = ((1.0, tuple(range(5))),)
+_BEHIND_ALL = 1 << 37  # rank of a reference that the policy `diverse` does not pick
+
+
+@dataclass(frozen=True)
+class FaceTable:
+    """The properties of faces that the policies compare. Row i of every array is `faces[i]`."""
+
+    faces: Sequence[Face]
+    vectors: np.ndarray  # float32 (n, d): unit embeddings
+    picture: np.ndarray  # int (n,): number of the picture that the face's photo shows; copies of a photo share it
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """The face ids, object (n,)."""
+        return np.array([face.face_id for face in self.faces], object)
+
+    @cached_property
+    def hashes(self) -> np.ndarray:
+        """Hashes of the face ids, uint64 (n,)."""
+        return np.array([int(sha256_bytes(face.face_id.encode())[:16], 16) for face in self.faces], np.uint64)
+
+    @cached_property
+    def pose(self) -> np.ndarray:
+        """Yaw and pitch in degrees, float32 (n, 2)."""
+        return np.array([(face.yaw, face.pitch) for face in self.faces], np.float32).reshape(-1, 2)
+
+    def get_landmarks68(self, rows: np.ndarray) -> np.ndarray | None:
+        """Returns the 68 landmarks of these faces, float64 (len(rows), 68, 2), or None if one face has none."""
+        points = [self.faces[row].landmarks68 for row in rows]
+        if any(one is None for one in points):
+            return None
+        return np.array(points, np.float64).reshape(len(rows), 68, 2)
+
+    def get_landmarks5(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the 5 landmarks of these faces, float64 (len(rows), 5, 2)."""
+        return np.array([self.faces[row].landmarks5 for row in rows], np.float64).reshape(len(rows), 5, 2)
+
+
+def rank_references(
+    table: FaceTable,
+    targets: np.ndarray,
+    candidates: np.ndarray,
+    cosine: np.ndarray,
+    usable: np.ndarray,
+    rules: PairRules,
+) -> np.ndarray:
+    """Returns a rank for each target and candidate, int64 (targets, candidates), 0 to below 2^38. The smallest rank
+    comes first.
+
+    `targets` and `candidates` are rows of `table`. `cosine` and `usable` are (targets, candidates). Ranks of candidates
+    that are not usable have no meaning.
+    """
+    match rules.name:
+        case "nearest":
+            return np.round(1e6 * (2 - cosine.astype(np.float64))).astype(np.int64)
+        case "affine-nearest":
+            return np.round(1e9 * _measure_landmark_distance(table, targets, candidates)).astype(np.int64)
+        case "diverse":
+            return _rank_by_coverage(table, candidates, usable, rules.max_references)
+        case "hard-pose":
+            apart = np.linalg.norm(table.pose[targets][:, None] - table.pose[candidates], axis=2)
+            return np.round(1e3 * (1000 - apart.astype(np.float64))).astype(np.int64)
+        case _:
+            mixed = _mix_bits(_mix_bits(table.hashes[targets])[:, None] ^ table.hashes[candidates])
+            return (mixed >> np.uint64(27)).astype(np.int64)
+
+
+def _mix_bits(value: np.ndarray) -> np.ndarray:
+    """The finalizer of splitmix64 (Steele, Lea and Flood 2014), uint64 -> uint64."""
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+def _measure_landmark_distance(table: FaceTable, targets: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Returns the distance of landmarks after the best affine map, float64 (targets, candidates).
+
+    The landmarks of the candidate are mapped onto those of the target. The distance that is left is divided by the size
+    of the target's face. If all faces have 68 landmarks, the points and weights are ASFFNet's. Otherwise all five
+    landmarks count equally.
+    """
+    goal, points, parts = table.get_landmarks68(targets), table.get_landmarks68(candidates), _ASFFNET_PARTS
+    if goal is None or points is None:
+        goal, points, parts = table.get_landmarks5(targets), table.get_landmarks5(candidates), _FIVE_POINTS
+    scale = np.linalg.norm(goal - goal.mean(1, keepdims=True), axis=(1, 2), keepdims=True)
+    goal = goal / np.maximum(scale, 1e-12)
+    total = np.zeros((len(targets), len(candidates)))
+    for weight, part in parts:
+        g, p = goal[:, part], points[:, part]
+        g, p = g - g.mean(1, keepdims=True), p - p.mean(1, keepdims=True)
+        # An affine map of centred points reaches every combination of their x and y columns. What it cannot reach is
+        # the part of the goal outside the span of these columns: |goal|^2 minus |projection onto the span|^2.
+        basis, size, _ = np.linalg.svd(p, full_matrices=False)  # (candidates, points, 2) and (candidates, 2)
+        basis = basis * (size > 1e-9 * size[:, :1])[:, None]  # points on a line span one direction only
+        projection = g.transpose(0, 2, 1).reshape(-1, len(part)) @ basis.transpose(1, 0, 2).reshape(len(part), -1)
+        reached = (projection**2).reshape(len(targets), 2, len(candidates), 2).sum((1, 3))
+        total += weight * np.sqrt(np.clip((g**2).sum((1, 2))[:, None] - reached, 0, None))
+    return total
+
+
+def _rank_by_coverage(table: FaceTable, candidates: np.ndarray, usable: np.ndarray, max_references: int) -> np.ndarray:
+    """Returns ranks by farthest-first traversal, int64 (targets, candidates).
+
+    The places are embeddings together with poses. Targets that can use all picks of the person's traversal share it.
+    The other targets have a traversal of their own.
+    """
+    places = np.concatenate([table.vectors[candidates], table.pose[candidates] / _DEGREES_A_UNIT], axis=1)
+    ranks = np.full(usable.shape, _BEHIND_ALL, np.int64)
+    common = _traverse_farthest_first(places, np.ones((1, len(candidates)), bool), max_references)[0]
+    sharing = usable[:, common].all(1)
+    ranks[np.ix_(sharing, common)] = np.arange(len(common))
+    others = np.flatnonzero(~sharing)
+    picks = _traverse_farthest_first(places, usable[others], max_references)
+    for rank, pick in enumerate(picks.T):
+        exists = pick >= 0
+        ranks[others[exists], pick[exists]] = rank
+    return ranks
+
+
+def _traverse_farthest_first(places: np.ndarray, usable: np.ndarray, max_picks: int) -> np.ndarray:
+    """Returns picks by farthest-first traversal, int64 (targets, picks); -1 if no usable place is left.
+
+    `places` are (candidates, d), and `usable` is (targets, candidates). The first pick is the place nearest to the
+    mean. Each next pick is the place farthest from all picks before it. The covering radius is at most twice the best
+    possible radius (Gonzalez 1985).
+    """
+    targets, square = np.arange(len(usable)), (places**2).sum(1)
+    usable = usable.copy()
+    # `worth` is what the next pick maximises: first minus the distance to the mean, then the distance to all picks
+    worth = -np.round(((places - places.mean(0)) ** 2).sum(1), 5)[None]
+    distance = np.full(usable.shape, np.inf, np.float32)
+    picks = np.full((len(usable), min(max_picks, len(places))), -1, np.int64)
+    for number in range(picks.shape[1]):
+        pick = np.where(usable, worth, -np.inf).argmax(1)
+        picks[:, number] = np.where(usable[targets, pick], pick, -1)
+        usable[targets, pick] = False
+        squared = square[pick][:, None] + square - 2 * (places[pick] @ places.T)
+        distance = worth = np.minimum(distance, np.round(squared, 5))
+    return picks
