@@ -1,4 +1,4 @@
-"""Check the options of a curation run before anything is read or written."""
+"""Checks of the options of a curation run. They run before anything is read or written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPLIT_POLICIES = ("identity", "photos")
 
 
 def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, workers: int | None = None) -> None:
-    """Raise BadInput if an option makes no sense, or if the run would damage existing files."""
+    """Raises BadInput if an option makes no sense, or if the run would claim a folder with other files."""
     if config.landmarks not in (None, "dlib"):
         raise BadInput(f"--landmarks {config.landmarks} is unknown: say dlib.")
     if config.split.policy not in SPLIT_POLICIES:
@@ -38,18 +38,18 @@ def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, w
 
 
 def check_number(option: str, value: float | None, low: float, high: float, what: str) -> None:
-    """Raise BadInput if the value of an option is NaN, infinity, or not between `low` and `high`; None is allowed."""
+    """Raises BadInput if the value of an option is NaN, infinity, or not between `low` and `high`. None is allowed."""
     if value is not None and not (math.isfinite(value) and low <= value <= high):
         bounds = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of {low:g} or more"
         raise BadInput(f"{option} {value:g} is out of range: say {what} {bounds}.")
 
 
 def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:
-    """Raise BadInput if `dataset` neither is a dataset nor can become one.
+    """Raises BadInput if the folder `dataset` cannot be used as a dataset.
 
-    A folder that does not exist, is empty, or has a ledger can. Another folder may contain only the given photos, the
-    file `secret.key`, and files whose name begins with a dot. Curation skips datasets, so in a dataset folder no other
-    photos would be found.
+    These folders can be used: a folder that does not exist yet, an empty folder, and a folder with a ledger. A
+    folder without a ledger may also contain the given photos, the file `secret.key`, and files whose name begins
+    with a dot. Other files are refused, because later runs skip everything inside a dataset.
     """
     if (file := find_blocking_file(dataset)) is not None:
         raise BadInput(f"{make_printable(file)} is a file, but a dataset is a folder: name another one with --out.")

@@ -64,10 +64,10 @@ FILTER_SETS = {filters.name: filters for filters in (DEFAULT, STRICT)}
 
 @dataclass(frozen=True)
 class DedupeRules:
-    """When two faces are near-duplicates: the same picture, encoded, resized or cropped again.
+    """Rules for near-duplicates: faces that show the same picture, encoded, resized or cropped again.
 
-    The numbers are ours, measured on web photos. JPEG quality 40 or half the size changes at most 4 of the 64 bits of
-    a photo's hash. Different photos of one person differ in 10 bits or more.
+    The numbers are ours, measured on web photos. JPEG quality 40 or half the size changes at most 4 of the 64 bits
+    of a photo's hash. Different photos of one person differ in 10 bits or more.
     """
 
     # Rule 1, for copies of a whole photo. All three must hold: the photos' 64-bit hashes differ in at most this many
@@ -85,7 +85,7 @@ class DedupeRules:
 
 @dataclass(frozen=True)
 class GroupRules:
-    """How faces are grouped into people."""
+    """Rules for grouping faces into people."""
 
     neighbours: int = 64  # nearest faces that each face is compared with
     # Two groups with this mean cosine or more are one person (average linkage). None finds the threshold in the
@@ -96,7 +96,7 @@ class GroupRules:
 
 @dataclass(frozen=True)
 class SplitRules:
-    """How people are split into train, val and test."""
+    """Rules for splitting people into train, val and test."""
 
     policy: str = "identity"  # or "photos", for a collection of one person
     val: float = 0.1  # share of the people
@@ -113,10 +113,11 @@ REF_LDM_WINDOWS = {"train": (0.0, 0.4), "val": (0.1, 0.4), "test": (0.1, 0.4)}
 
 @dataclass(frozen=True)
 class PairRules:
-    """Which references a target keeps, and in which order. Raises BadInput if the rules make no sense.
+    """Rules for the references of a target: which references it keeps, and in which order.
 
-    `random` is the default because users rarely have the references that are most like their photo. With the nearest
-    16, a restorer would learn to expect them. A random choice is an unbiased sample of a person's other photos.
+    Raises BadInput if the rules make no sense. `random` is the default policy because users rarely have the
+    references that are most like their photo. With the nearest 16 references, a restorer would learn to expect
+    them. A random choice is an unbiased sample of a person's other photos.
     """
 
     # One of PAIR_POLICIES. `window` uses REF_LDM_WINDOWS; `window:LOW-HIGH` uses the same distances for every split.
@@ -144,11 +145,11 @@ class PairRules:
 
     @property
     def name(self) -> str:
-        """The policy without its numbers."""
+        """Returns the policy without its numbers."""
         return self.policy.partition(":")[0]
 
     def window(self, split: str) -> tuple[float, float]:
-        """The least and the greatest distance 1 - cosine from a target of this split to its references."""
+        """Returns the least and the greatest distance, 1 - cosine, from a target of this split to its references."""
         if self.policy == "window":
             return REF_LDM_WINDOWS[split]
         if self.name != "window":
@@ -174,7 +175,7 @@ class CurateConfig:
 
 
 def read_config(values: Mapping[str, Any], kind: Any = CurateConfig) -> Any:
-    """The configuration that `dataclasses.asdict` turned into `values`. A missing option has its default."""
+    """Returns the configuration that `dataclasses.asdict` turned into `values`. A missing option gets its default."""
     types = typing.get_type_hints(kind)
     return kind(**{name: _convert(value, types[name]) for name, value in values.items() if name in types})
 

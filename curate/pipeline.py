@@ -1,4 +1,4 @@
-"""Curation: the stages in their order. Worker processes turn batches into rows; only this process writes the ledger.
+"""Runs the stages of curation in their order. Worker processes turn batches into rows; this process records them.
 
 scan -> consent -> label -> detect -> screen -> embed -> keep out -> dedupe -> group -> split -> pair -> check
 """
@@ -46,12 +46,12 @@ def curate(
     progress: Progress = lambda *_: None,
     lists: Lists | None = None,
 ) -> Summary:
-    """Curate every file under `photos` into the dataset folder. The same call resumes a run that was interrupted.
+    """Curates every file under `photos` into the dataset folder. The same call resumes an interrupted run.
 
-    With `workers`, the files are read in that many worker processes, so a file that hangs or crashes its process does
-    not end the run. With None, they are read in this process. `lists` say who is in the photos, in which split they
-    are, and which photos are references. They are recorded in the place of earlier lists and hold in every later run.
-    Raises BadInput, LedgerError or FaceModelError. Then everything that was finished before stays recorded.
+    If `workers` is a number, that many worker processes read the files. A file that hangs or crashes its process
+    then does not end the run. If `workers` is None, this process reads the files. `lists` name the person, the
+    split and the references of photos. They replace earlier lists and are used in every later run. Raises BadInput,
+    LedgerError or FaceModelError. The work that was recorded before an error stays recorded.
     """
     check_options(photos, dataset, config, workers)
     if not (dataset / LEDGER_NAME).exists():
@@ -86,7 +86,7 @@ def curate(
 
 
 def _remove_leftovers(dataset: Path) -> None:
-    """Remove the temporary files of a run that was killed."""
+    """Removes the temporary files of a run that was killed."""
     for folder in ("faces", "embeddings"):
         remove_temporary_files(dataset / folder)
     for path in [path for path in dataset.glob(".*.tmp") if path.is_file()]:  # of the key and of the card
@@ -94,7 +94,7 @@ def _remove_leftovers(dataset: Path) -> None:
 
 
 def _record_lists(ledger: Ledger, lists: Lists | None) -> list[str]:
-    """Record imported lists by photo. Returns the notices about them."""
+    """Records imported lists by photo. Returns notices about them."""
     if lists is None:
         return []
     rows, notices = match_lists(lists, ledger.read_rows(File))
@@ -103,12 +103,18 @@ def _record_lists(ledger: Ledger, lists: Lists | None) -> list[str]:
 
 
 def _record_filters(ledger: Ledger, filters: FilterSet) -> None:
-    """Check the filters and record them before any face has their reasons: a later run may replace these reasons."""
+    """Checks the filters, and records them before any face has one of their reasons.
+
+    A later run finds the reasons in this record. It may replace them if its filters differ.
+    """
     check_filters(filters)
     ledger.record("filters", filters.name, filters, detail=asdict(filters))
 
 
 def _record_settings(ledger: Ledger, config: CurateConfig, models: FaceModels) -> None:
-    """Record the settings of this run, with which `likeness decide` repeats the stages that follow."""
+    """Records the settings of this run.
+
+    `likeness decide` groups, splits and pairs the faces again with these settings.
+    """
     settings = {"config": asdict(config), "same_person": models.same_person}
     ledger.record("settings", "all", settings, detail=settings)

@@ -1,4 +1,4 @@
-"""The summary of a curation run: counts of the ledger's rows, and notices for the user."""
+"""Makes the summary of a curation run: counts of the ledger's rows, and notices for the user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from manifests.runtime.text import format_count
 
 @dataclass(frozen=True)
 class Summary:
-    """What the dataset contains after a curation run."""
+    """The content of a dataset after a curation run."""
 
     faces_from: str  # spec of the face models
     files: dict[str, int]  # status or reason -> files
@@ -35,7 +35,7 @@ class Summary:
 
 
 def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -> Summary:
-    """Count the ledger's rows. `notices` are those of the stages of this run."""
+    """Returns counts of the ledger's rows, and all notices. `notices` come from the stages of this run."""
     faces = ledger.read_rows(Face)
     photo_of = {face.face_id: face.photo_id for face in faces}
     photos_of_people = Counter(
@@ -75,7 +75,7 @@ def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -
 
 
 def _describe_photos(photos: Sequence[Photo]) -> list[str]:
-    """A notice for each kind of problem that the decoder met, with the number of photos."""
+    """Returns a notice for each kind of problem in decoding, with the number of photos."""
     counts = Counter(photo.notice for photo in photos)
     return [
         f"{format_count(counts[notice], 'photo')} {meaning}."
@@ -87,7 +87,7 @@ def _describe_photos(photos: Sequence[Photo]) -> list[str]:
 def _describe_result(
     ledger: Ledger, files: dict[str, int], faces: int, people: int, splits: Sequence[Split], pairs: Sequence[Pair]
 ) -> list[str]:
-    """A notice if the dataset cannot be used for training as it is; `people` have two photos or more."""
+    """Returns a notice if the dataset cannot be used for training. `people` counts people with two photos or more."""
     if not files:
         return ["No file was found: name a folder that contains photos."]
     if not faces:
@@ -116,7 +116,7 @@ def _describe_result(
 
 
 def merge_repeated(notices: Sequence[str]) -> list[str]:
-    """Each notice once, in the order of its first appearance, with a count if it is repeated."""
+    """Returns each notice once, in the order of its first appearance. A repeated notice gets a count."""
     return [notice if count == 1 else f"{notice} ({count} times)" for notice, count in Counter(notices).items()]
 
 

@@ -1,4 +1,4 @@
-"""The 512 px crops in DATASET/faces: lossless PNG files without metadata."""
+"""Writes and reads the crops in DATASET/faces: lossless PNG files of 512 x 512 pixels, without metadata."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from manifests.runtime.workers import FailedUnit, guard_units
 
 
 def write_crop(dataset: Path, face_id: str, crop: np.ndarray) -> str:
-    """Write a crop, RGB uint8 (512, 512, 3), to DATASET/faces/ab/<face_id>.png. Returns the sha256 of the file."""
+    """Writes a crop, RGB uint8 (512, 512, 3), to DATASET/faces/ab/<face_id>.png. Returns the sha256 of the file."""
     data = encode_png(crop, CROP_PNG)
     write_atomically(crop_path(dataset, face_id), data)
     return sha256_bytes(data)
 
 
 def read_crop(dataset: Path, face_id: str) -> np.ndarray:
-    """RGB uint8 (512, 512, 3) of a face. Raises OSError if the file cannot be read, ValueError if it is not a PNG."""
+    """Returns the crop of a face, RGB uint8 (512, 512, 3).
+
+    Raises OSError if the file cannot be read, ValueError if it is not a PNG.
+    """
     crop = decode_own_png(crop_path(dataset, face_id).read_bytes())
     if crop is None:
         raise ValueError(f"{crop_path(dataset, face_id)} is not a PNG")
@@ -34,9 +37,9 @@ def read_crop(dataset: Path, face_id: str) -> np.ndarray:
 
 
 def crop_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]] | FailedUnit], dataset: Path) -> list[Face]:
-    """Cut the crops of faces from their photos again, by their recorded landmarks. Returns the faces' new rows.
+    """Cuts the crops of faces from their photos again, by their recorded landmarks. Returns the faces' new rows.
 
-    `photos` has the photo's id, the uris of its files, and its faces.
+    Each item of `photos` is the id of a photo, the uris of its files, and its faces.
     """
     rows: list[Face] = []
     for item in guard_units(photos):

@@ -1,4 +1,4 @@
-"""The stage `detect`: a row for every face in every photo, and the crops and embeddings of the accepted faces."""
+"""The stage `detect` finds the faces in every photo, and writes the crops and embeddings of the accepted faces."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ FACES_A_QUESTION = 16
 
 
 def start_worker() -> None:
-    """Let OpenCV use one thread, because there is one worker process for each core."""
+    """Makes OpenCV use one thread, because there is one worker process for each core."""
     cv2.setNumThreads(1)
 
 
 def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches: BatchMap, progress: Progress) -> None:
-    """Record the faces of every photo that this detector has not seen yet.
+    """Records the faces of every photo that this detector has not searched yet.
 
-    A face that an earlier detector found and this one does not is dropped.
+    A face is dropped if an earlier detector found it and this detector does not.
     """
     settings = {
         "detector": next(file.sha256 for file in models.files if file.role == "detector"),
@@ -85,7 +85,7 @@ def _record_landmark_models(ledger: Ledger) -> None:
 
 
 def _list_photos(ledger: Ledger, finished: set[str]) -> list[tuple[Photo, tuple[str, ...]]]:
-    """The usable photos that are not `finished`, with the uris of their files."""
+    """Returns the usable photos that are not in `finished`, with the uris of their files."""
     uris = list_uris(ledger)
     usable = find_usable_photos({photo.photo_id: photo for photo in ledger.read_rows(Photo)})
     photos = [
@@ -99,7 +99,11 @@ def _list_photos(ledger: Ledger, finished: set[str]) -> list[tuple[Photo, tuple[
 def _merge_with_earlier(
     rows: Sequence[Photo | Face], earlier: dict[str, dict[str, Face]]
 ) -> tuple[list[str], list[Record]]:
-    """The ids of the finished photos, and the rows to record: new faces, and faces that were not found again."""
+    """Returns the ids of the finished photos, and the rows to record.
+
+    A face of an earlier detector that is not in `rows` gets a dropped row. A photo that cannot be read is not
+    finished.
+    """
     merged: list[Record] = []
     finished: list[str] = []
     for row in rows:
@@ -119,7 +123,7 @@ def _merge_with_earlier(
 
 
 def _keep_embedding(face: Face, earlier: dict[str, Face]) -> Face:
-    """The row with its earlier embedding, if the same landmarks were found: then the crop is the same, too."""
+    """Returns the row with its earlier embedding if the landmarks are the same, because then the crop is the same."""
     before = earlier.get(face.face_id)
     if face.reason == OPTED_OUT or before is None or before.shard is None or before.landmarks5 != face.landmarks5:
         return face
@@ -131,7 +135,7 @@ def _keep_embedding(face: Face, earlier: dict[str, Face]) -> Face:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A detected face that the filters have not been asked about yet."""
+    """A detected face, before the filters accept or drop it."""
 
     face: Face
     crop: np.ndarray  # RGB uint8 (512, 512, 3)
@@ -146,12 +150,12 @@ def detect_batch(
     dataset: Path,
     kept_out: KeptOutList = NOBODY_KEPT_OUT,
 ) -> list[Photo | Face]:
-    """Detect, measure and screen the faces of a batch of photos. Returns a row for every photo and every face.
+    """Detects, measures and screens the faces of a batch of photos. Returns a row for every photo and every face.
 
-    `photos` has each photo with the uris of its files; `faces` is the spec of the face models. The crops of accepted
-    faces are written, and their embeddings as one shard. Nothing is written of a face that opted out. A detection
-    whose landmarks coincide or are not finite leaves no row. While the models work, the next photo is decoded and
-    crops are written in threads.
+    Each item of `photos` is a photo with the uris of its files. `faces` is the spec of the face models. The crops
+    of accepted faces are written, and their embeddings as one shard. For a face that opted out, nothing is written.
+    A detection gets no row if its landmarks coincide or are not finite. While the models work, other threads decode
+    the next photo and write crops.
     """
     models = load_faces_once(faces)
     rows: list[Photo | Face] = []
@@ -163,7 +167,7 @@ def detect_batch(
         writing: list[Future[str]] = []
 
         def screen_candidates() -> None:
-            """Ask the filters about the candidates, and start to write the crops of those that they accept."""
+            """Lets the filters accept or drop the candidates, and starts to write the crops of the accepted ones."""
             sizes = [candidate.photo_size for candidate in candidates]
             reasons = find_reasons([candidate.face for candidate in candidates], sizes, filters)
             reasons = _add_optouts(candidates, reasons, models, kept_out)
@@ -209,7 +213,7 @@ def detect_batch(
 
 
 def _detect_faces(models: FaceModels, image: np.ndarray) -> list[Detection] | None:
-    """The detections in a photo, or None if the detector raised an error."""
+    """Returns the detections in a photo, or None if the detector raised an error."""
     try:
         return models.detect(image)
     except (FaceModelError, MemoryError):
@@ -221,9 +225,10 @@ def _detect_faces(models: FaceModels, image: np.ndarray) -> list[Detection] | No
 def _add_optouts(
     candidates: Sequence[_Candidate], reasons: Sequence[str | None], models: FaceModels, kept_out: KeptOutList
 ) -> list[str | None]:
-    """The reasons, with OPTED_OUT for faces that opted out.
+    """Returns the reasons, with OPTED_OUT for each face that opted out.
 
-    A face opted out if its box is that of a face that opted out earlier, or if it is similar to a remembered example.
+    A face opted out if a face with the same box opted out earlier, or if the face is similar to a remembered
+    example.
     """
     reasons = [
         OPTED_OUT if kept_out.covers(candidate.face.photo_id, candidate.face.box) else reason

@@ -1,6 +1,6 @@
-"""The stage `embed`: embeddings of accepted faces that have none yet, or whose shard is lost.
+"""The stage `embed` computes the embeddings of accepted faces that have none, or whose shard is lost.
 
-Batches are fixed, and an embedding does not depend on its batch, so a resumed run writes the same bytes.
+Batches are fixed, and an embedding does not depend on its batch. So a resumed run writes the same bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FACES_A_BATCH = 64
 
 
 def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches: BatchMap, progress: Progress) -> None:
-    """Embed the accepted faces that have no embedding in an intact shard, and remove shards that no face uses."""
+    """Embeds the accepted faces that have no embedding in an intact shard, and removes shards that no face uses."""
     recognizer = {"recognizer": models.recognizer_sha256()}
     faces = ledger.read_rows(Face)
     intact = find_intact_shards(ledger.dataset, faces)
@@ -53,7 +53,7 @@ def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches:
 
 
 def make_batches(faces: Sequence[Face]) -> list[list[Face]]:
-    """Batches of faces to embed.
+    """Returns the faces in batches to embed.
 
     The faces of each lost shard are one batch, in their old order. The other faces follow by id, FACES_A_BATCH at a
     time.
@@ -68,12 +68,12 @@ def make_batches(faces: Sequence[Face]) -> list[list[Face]]:
 
 
 def name_batch(batch: Sequence[Face]) -> str:
-    """The name of a batch in the ledger; the same faces always have the same name."""
+    """Returns the name of a batch in the ledger. The same faces always get the same name."""
     return sha256_bytes(" ".join(face.face_id for face in batch).encode())[:24]
 
 
 def embed_batch(batch: Sequence[Face], faces: str, dataset: Path) -> list[Face]:
-    """Embed a batch of faces from their crops and write the shard. Returns the faces' rows with their place in it.
+    """Embeds a batch of faces from their crops and writes the shard. Returns the faces' rows.
 
     `faces` is the spec of the face models. A face fails with a reason if its crop is missing or its embedding is
     not finite.

@@ -1,4 +1,4 @@
-"""The face models of a dataset: chosen by `--faces`, recorded in the ledger, and the settings that follow from them."""
+"""Chooses the face models of a dataset, records them, and sets the options that depend on them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from manifests.ledger.records import Model
 
 
 def choose_face_models(ledger: Ledger, spec: str) -> FaceModels:
-    """Load the face models and record their files. A dataset keeps its first recognizer.
+    """Loads the face models of `--faces SPEC` and records their files. A dataset keeps its first recognizer.
 
-    Raises BadInput if `spec` names another recognizer: embeddings of two recognizers cannot be compared.
+    Raises BadInput if `spec` names another recognizer, because embeddings of two recognizers cannot be compared.
     """
     recorded = ledger.read_rows(Model)
     recognizers = [model for model in recorded if model.role == "recognizer"]
@@ -47,7 +47,7 @@ def choose_face_models(ledger: Ledger, spec: str) -> FaceModels:
 
 
 def insert_model_settings(config: CurateConfig, models: FaceModels) -> CurateConfig:
-    """The configuration with the settings that depend on the models: their spec and their thresholds."""
+    """Returns the configuration with the spec and the thresholds of the models."""
     group = config.group
     if group.same_person is None and not models.strangers_near_zero:
         group = replace(group, same_person=models.same_person)

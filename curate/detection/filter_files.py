@@ -1,4 +1,4 @@
-"""Filter sets for `--filters`: built-in sets by name, and sets from a TOML file of the user."""
+"""Loads the filter sets of `--filters`: built-in sets by name, and sets from a TOML file of the user."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ BUILT_IN_REASONS = frozenset(rule.reason for filters in FILTER_SETS.values() for
 
 
 def load_filters(name: str) -> FilterSet:
-    """A built-in set by its name, or the set in a TOML file with a name, a version, and tables [[filter]].
+    """Returns a built-in set by its name, or the set in a TOML file.
 
-    Raises BadInput if there is no such set or file, or if the file is wrong.
+    The TOML file has a name, a version, and tables [[filter]] with a reason and its sql. Raises BadInput if there
+    is no such set or file, or if the file is wrong.
     """
     if name in FILTER_SETS:
         return FILTER_SETS[name]
@@ -62,7 +63,7 @@ def load_filters(name: str) -> FilterSet:
 
 
 def insert_min_score(filters: FilterSet, min_score: float) -> FilterSet:
-    """The set with the number `min_score` in the place of the word `detector_min_score`."""
+    """Returns the set with the number `min_score` in the place of the word `detector_min_score`."""
     number = f"{min_score:g}" if min_score >= 0 else f"({min_score:g})"
     return replace(
         filters,
@@ -74,9 +75,9 @@ def insert_min_score(filters: FilterSet, min_score: float) -> FilterSet:
 
 
 def set_min_inter_ocular(filters: FilterSet, pixels: float) -> FilterSet:
-    """The set whose filter `too_small` drops faces with fewer than `pixels` pixels between the eyes.
+    """Returns the set with a filter `too_small` that drops faces with fewer than `pixels` pixels between the eyes.
 
-    A set without that filter gets it as its first. Raises BadInput if `pixels` is NaN or infinity.
+    A set without this filter gets it as its first. Raises BadInput if `pixels` is NaN or infinity.
     """
     if not math.isfinite(pixels):
         raise BadInput(f"--min-inter-ocular {pixels} is not a number of pixels: say a number like 16.")
@@ -101,7 +102,7 @@ def _read_name_and_version(content: dict[str, Any], path: Path) -> tuple[str, in
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise BadInput(f"--filters {path} needs a version, a whole number from 1 on, as in version = 1.")
     if not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):
-        raise BadInput(f"--filters {path} needs tables [[filter]], guard_units with a reason and its sql.")
+        raise BadInput(f"--filters {path} needs tables [[filter]], each with a reason and its sql.")
     return name, version
 
 

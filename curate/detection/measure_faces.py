@@ -1,4 +1,4 @@
-"""The ledger row and the 512 px crop of a detected face."""
+"""Makes the ledger row and the 512 px crop of a detected face."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from manifests.runtime.files import sha256_bytes
 def measure_face(
     image: np.ndarray, photo_id: str, detection: Detection, landmarks: str | None
 ) -> tuple[Face, np.ndarray] | None:
-    """The row of one detection in RGB uint8 (H, W, 3), and its crop, RGB uint8 (512, 512, 3).
+    """Returns the row of one detection in RGB uint8 (H, W, 3), and its crop, RGB uint8 (512, 512, 3).
 
-    Returns None if the landmarks coincide or are not finite. With landmarks "dlib", the row has 68 landmarks too.
-    Raises MemoryError if OpenCV runs out of memory.
+    Returns None if the landmarks coincide or are not finite. If `landmarks` is "dlib", the row also has 68
+    landmarks. Raises MemoryError if OpenCV runs out of memory.
     """
     try:
         return _measure_face(image, photo_id, detection, landmarks)
@@ -70,7 +70,7 @@ def _measure_face(
 
 
 def make_face_id(photo_id: str, box: np.ndarray) -> str:
-    """128 bits, as hex, of the sha256 of the photo's id and the box rounded to integers.
+    """Returns the id of a face: 128 bits, as hex, of the sha256 of the photo's id and the box rounded to integers.
 
     The same face has the same id in every dataset.
     """
@@ -78,7 +78,10 @@ def make_face_id(photo_id: str, box: np.ndarray) -> str:
 
 
 def _cut_luma(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
-    """Luma float32 (h, w), 0 to 255, of a box in the photo's own pixels; (0, 0) if the box is outside the photo."""
+    """Returns the luma of a box in the photo's own pixels: float32 (h, w), 0 to 255.
+
+    Returns an array (0, 0) if the box is outside the photo.
+    """
     x0, y0, x1, y1 = (max(0, round(float(edge))) for edge in box)
     pixels = image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
     return measure.compute_luma(pixels) if pixels.size else np.zeros((0, 0), np.float32)

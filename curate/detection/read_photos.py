@@ -1,4 +1,4 @@
-"""Read and decode the photos that the ledger knows."""
+"""Reads and decodes photos from their files, which the ledger lists."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_PIXELS_AHEAD = 64_000_000
 
 
 def list_uris(ledger: Ledger) -> dict[str, tuple[str, ...]]:
-    """The uris of every file that contains a photo (photo_id -> uris)."""
+    """Returns the uris of the files that contain each photo (photo_id -> uris)."""
     uris: dict[str, list[str]] = defaultdict(list)
     for file in ledger.read_rows(File):
         if file.photo_id is not None:
@@ -33,16 +33,16 @@ def list_uris(ledger: Ledger) -> dict[str, tuple[str, ...]]:
 
 
 def rank_place(uris: Sequence[str]) -> tuple[str, int]:
-    """A key that sorts photos by their place in an archive, so that each archive is unpacked once.
+    """Returns a key that sorts photos by their place in an archive, so that each archive is unpacked once.
 
-    Photos that are also files of their own come first.
+    Photos that are also files outside an archive come first.
     """
     member = None if any("#" not in uri for uri in uris) else parse_member_uri(min(uris))
     return ("", 0) if member is None else (uri_of(member[0]), member[1])
 
 
 def read_photo(photo_id: str, uris: Sequence[str]) -> np.ndarray | None:
-    """RGB uint8 (H, W, 3) of a photo, from the first of `uris` whose bytes still have the hash `photo_id`.
+    """Returns a photo, RGB uint8 (H, W, 3), from the first of `uris` whose bytes still have the hash `photo_id`.
 
     Returns None if there is no such file. Raises MemoryError if decoding needs more memory than there is.
     """
@@ -65,9 +65,9 @@ def read_photo(photo_id: str, uris: Sequence[str]) -> np.ndarray | None:
 
 
 def read_photos(photos: Sequence[tuple[Photo, Sequence[str]] | FailedUnit]) -> Iterator[tuple[Photo, np.ndarray | str]]:
-    """Yield each photo with its pixels, or with the reason why it cannot be read.
+    """Yields each photo with its pixels, or with the reason why it cannot be read.
 
-    While the caller uses one photo, the next one is decoded, if the two have at most MAX_PIXELS_AHEAD pixels.
+    While the caller uses one photo, the next one is decoded if both together have at most MAX_PIXELS_AHEAD pixels.
     """
     with ThreadPoolExecutor(1) as reader:
         ahead: Future[np.ndarray | None] | None = None

@@ -1,4 +1,4 @@
-"""The reasons that detection, screening and embedding write into the row of a photo or a face that they leave out."""
+"""The reasons that detection, screening and embedding record for a photo or a face that is left out."""
 
 from __future__ import annotations
 

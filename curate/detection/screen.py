@@ -1,6 +1,6 @@
-"""The stage `screen`: filters over the recorded measures decide which faces are accepted, and why others are dropped.
+"""The stage `screen` accepts or drops faces by filters over their recorded measures.
 
-No face is detected again: with other filters, dropped faces come back from their rows.
+No face is detected again. If the filters change, dropped faces come back from their rows.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ _DOUBTFUL_CROP = {CROP_MISSING, PHOTO_VANISHED, *FAILURES}
 
 
 def screen(ledger: Ledger, config: CurateConfig, map_batches: BatchMap, progress: Progress) -> None:
-    """Record which faces the filters accept, and the reason of each other face.
+    """Records which faces the filters accept, and why the other faces are dropped.
 
-    An accepted face whose crop is missing is cropped from its photo again.
+    If the crop of an accepted face is missing, it is cut from the photo again.
     """
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
     usable = find_usable_photos(photos)
@@ -80,7 +80,7 @@ def screen(ledger: Ledger, config: CurateConfig, map_batches: BatchMap, progress
 
 
 def _crop(ledger: Ledger, faces: Iterable[Face], map_batches: BatchMap, progress: Progress) -> list[Face]:
-    """Cut the crops of `faces` from their photos. Returns the faces' new rows."""
+    """Cuts the crops of `faces` from their photos. Returns the faces' new rows."""
     uris: Mapping[str, Sequence[str]] = list_uris(ledger)
     faces_of: dict[str, list[Face]] = defaultdict(list)
     for face in faces:
@@ -100,12 +100,15 @@ def _is_whole(crop: Path, face: Face) -> bool:
 
 
 def find_reasons(faces: Sequence[Face], sizes: Sequence[tuple[int, int]], filters: FilterSet) -> list[str | None]:
-    """The reason of the first filter that removes each face, or None. `sizes` are (width, height) of the photos."""
+    """Returns for each face the reason of the first filter that removes it, or None.
+
+    `sizes` are the (width, height) of the faces' photos, in pixels.
+    """
     return pick_first_reasons(find_removals(faces, sizes, filters), filters)
 
 
 def pick_first_reasons(removed: np.ndarray, filters: FilterSet) -> list[str | None]:
-    """The reason of the first true column in each row of bool (faces, filters), or None."""
+    """Returns the reason of the first true column in each row of bool (faces, filters), or None if none is true."""
     if not filters.filters:
         return [None] * len(removed)
     first = np.where(removed.any(1), removed.argmax(1), -1)
@@ -113,10 +116,10 @@ def pick_first_reasons(removed: np.ndarray, filters: FilterSet) -> list[str | No
 
 
 def count_removals(removed: np.ndarray, filters: FilterSet) -> dict[str, Any]:
-    """How many faces each filter removes, from bool (faces, filters), as the ledger keeps it.
+    """Returns how many faces each filter removes, from bool (faces, filters), as a detail for the ledger.
 
-    `first` counts faces that no filter before this one removes, `alone` all faces that this filter removes, and `only`
-    faces that no other filter removes.
+    `first` counts the faces that no earlier filter removes, `alone` all faces that the filter removes, and `only`
+    the faces that no other filter removes.
     """
     hits = removed.sum(1)
     first = removed & (removed.cumsum(1) == 1)

@@ -1,4 +1,4 @@
-"""Unit embeddings in DATASET/embeddings: .npy files, called shards, that are named by the sha256 of their bytes."""
+"""Writes embeddings to DATASET/embeddings as .npy files, called shards. A shard's name is the sha256 of its bytes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from manifests.runtime.files import sha256_bytes, sha256_file, write_atomically
 
 
 def write_shard(dataset: Path, faces: Sequence[Face], vectors: np.ndarray) -> list[Face]:
-    """Write the unit embeddings (n, d) of n faces as one shard. Returns the faces' rows with their place in the shard.
+    """Writes the unit embeddings (n, d) of n faces as one shard. Returns the faces' rows with their place in the shard.
 
-    A face fails with a reason if its embedding is not finite or is not a unit vector. No file is written if all fail.
+    A face fails with a reason if its embedding is not finite or is not a unit vector. If all faces fail, no file is
+    written.
     """
     sound = np.isfinite(vectors).all(1) & (np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3)
     rows = [fail_face(face, NO_EMBEDDING) for face, is_sound in zip(faces, sound, strict=True) if not is_sound]
@@ -33,7 +34,7 @@ def write_shard(dataset: Path, faces: Sequence[Face], vectors: np.ndarray) -> li
 
 
 def find_intact_shards(dataset: Path, faces: Iterable[Face]) -> set[str]:
-    """The names of the faces' shards whose files have the bytes that were written."""
+    """Returns the names of the faces' shards whose files still have the bytes that were written."""
     return {shard for shard in {face.shard for face in faces if face.shard is not None} if _is_intact(dataset, shard)}
 
 
@@ -45,12 +46,12 @@ def _is_intact(dataset: Path, shard: str) -> bool:
 
 
 def remove_shards(dataset: Path, keep: set[str | None]) -> None:
-    """Remove every shard whose name is not in `keep`: no face points to it any more."""
+    """Removes every shard whose name is not in `keep`, because no face uses it any more."""
     for path in sorted((dataset / "embeddings").glob("*.npy")):
         if path.stem not in keep:
             path.unlink()
 
 
 def fail_face(face: Face, reason: str) -> Face:
-    """The row of a face without an embedding."""
+    """Returns the failed row of a face, without an embedding."""
     return replace(face, status="failed", reason=reason, duplicate_of=None, shard=None, shard_row=None)

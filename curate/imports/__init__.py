@@ -1,1 +1,1 @@
-"""Published lists of people, references and splits: read from their files, and applied to the faces of a dataset."""
+"""Published lists of people, references and splits: `lists` reads them, `listed_faces` applies them to faces."""

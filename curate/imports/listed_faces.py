@@ -1,4 +1,4 @@
-"""Imported lists applied to the faces of a dataset: the splits and the pairs that they name.
+"""Applies imported lists to the faces of a dataset: makes the splits and the pairs that the lists name.
 
 The ledger keeps lists by photo. A list speaks of a photo's largest accepted face. If that face is a near-duplicate, the
 list speaks of the face that is used in its place.
@@ -19,7 +19,7 @@ LISTED_ELSEWHERE = "listed_in_another_split"
 
 
 def find_listed_splits(lists: Iterable[ListEntry], faces: Sequence[Face]) -> tuple[dict[str, str], list[str]]:
-    """The splits that lists name (face_id -> split), and a notice about copies of one picture in several splits.
+    """Returns the splits that lists name (face_id -> split), and a notice about copies of a picture in several splits.
 
     `faces` are the faces that are ok or near-duplicates.
     """
@@ -29,9 +29,9 @@ def find_listed_splits(lists: Iterable[ListEntry], faces: Sequence[Face]) -> tup
 
 
 def find_listed_faces(lists: Sequence[ListEntry], faces: Iterable[Face]) -> set[str]:
-    """The faces of all listed photos, if the lists name references; otherwise none.
+    """Returns the faces of all listed photos if the lists name references, otherwise an empty set.
 
-    Only the lists decide whether such a face is a target.
+    For these faces, the lists alone decide which of them are targets.
     """
     if not any(row.refs is not None for row in lists):
         return set()
@@ -46,12 +46,16 @@ def make_listed_pairs(
     vectors: np.ndarray,
     picture_of: Mapping[str, str],
 ) -> tuple[list[Pair], Counter[str], Counter[str]]:
-    """The pairs that lists name, sorted by target; reasons of targets without a pair; reasons of references left out.
+    """Returns the pairs that lists name, and counts of what is left out.
 
-    `faces` are the faces that are ok or near-duplicates. `vectors` are the unit embeddings (n, d) of the ok faces, in
-    the same order. `picture_of` maps a photo to the picture that it is a copy of. A reference is left out if it shows
-    another person, is in a split that the target must not see, or shows the target's own picture. The order and the
-    number of references are those of the list: --pairs, --min-references and --max-references do not change them.
+    The pairs are sorted by target. The first counter counts targets without a pair by reason, the second counts
+    references that are left out by reason. `faces` are the faces that are ok or near-duplicates. `vectors` are the
+    unit embeddings (n, d) of the ok faces, in the same order. `picture_of` maps a photo to the picture that it is a
+    copy of.
+
+    A reference is left out if it shows another person, is in a split that the target must not see, or shows the
+    target's own picture. The list decides the order and the number of references: --pairs, --min-references and
+    --max-references do not change them.
     """
     photos = {row.photo_id for row in lists}
     face_of = {photo: face.duplicate_of or face.face_id for photo, face in find_largest_faces(photos, faces).items()}

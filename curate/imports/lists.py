@@ -1,4 +1,4 @@
-"""Read published lists of photos: who is in them, which photos are references of which, and which split they are in.
+"""Reads published lists of photos. They name the person, the references and the split of each photo.
 
 The format `labelled-folder` is one folder for each person (CelebRef-HQ, VGGFace2). The format `refldm` is the CSV lists
 of ReF-LDM with their split by identity. This module writes nothing and opens no picture.
@@ -27,7 +27,7 @@ EXAMPLES = 5  # at most this many in a notice
 
 @dataclass
 class Lists:
-    """What lists say about photos, by the path of the photo's file. Every path is an existing file."""
+    """The content of lists by the path of a photo's file. Every path is an existing file."""
 
     photos: list[Path] = field(default_factory=list)
     labels: dict[Path, str] = field(default_factory=dict)
@@ -38,11 +38,11 @@ class Lists:
 
 
 def read_lists(source: Path, kind: str, images: Path | None = None, splits: Path | None = None) -> Lists:
-    """The lists of `source`; `kind` is one of FORMATS.
+    """Returns the lists of `source` in the format `kind`, one of FORMATS.
 
-    `images` is the folder that the names in refldm lists are relative to. `splits` is a folder with
-    {train,val,test}_image.txt or {train,val,test}.txt. Raises BadInput, with the line, if lists contradict each other
-    or if a name leads out of its folder.
+    The names in refldm lists are relative to the folder `images`. `splits` is a folder with
+    {train,val,test}_image.txt or {train,val,test}.txt. Raises BadInput, with the line, if lists contradict each
+    other or if a name leads out of its folder.
     """
     if kind not in FORMATS:
         raise BadInput(f"--format {kind} is unknown: say {' or '.join(FORMATS)}.")
@@ -69,7 +69,10 @@ def read_lists(source: Path, kind: str, images: Path | None = None, splits: Path
 
 
 def match_lists(lists: Lists, files: Iterable[File]) -> tuple[list[ListEntry], list[str]]:
-    """The rows of the lists by photo, sorted by photo, and notices about photos with several labels or splits."""
+    """Returns the entries of the lists for each photo, sorted by photo, and notices.
+
+    A notice counts the photos that have several labels or splits.
+    """
     photo_of = {file.uri: file.photo_id for file in files if file.photo_id is not None}
     photo_at = {path: photo_of[uri] for path in lists.photos if (uri := uri_of(path)) in photo_of}
     labels: dict[str, set[str]] = {}
@@ -103,7 +106,7 @@ def _pick_only(values: set[str] | None) -> str | None:
 
 
 def _read_labelled_folder(source: Path, images: Path | None, splits: Path | None) -> Lists:
-    """The lists of SOURCE/ID/**/picture: the first folder below SOURCE is the person."""
+    """Returns the lists of a labelled folder. In SOURCE/ID/**/picture, the person is ID."""
     if images is not None:
         raise BadInput("--originals belongs to refldm: a labelled folder contains its pictures.")
     if not source.is_dir():
@@ -135,7 +138,7 @@ def _read_labelled_folder(source: Path, images: Path | None, splits: Path | None
 
 
 def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> Lists:
-    """The lists of a folder with reference_mapping/ (and id_based_ffhq_split/), or of one CSV."""
+    """Returns the lists of one CSV, or of a folder with reference_mapping/ and perhaps id_based_ffhq_split/."""
     tables, splits = _find_refldm_tables(source, splits)
     root = images or _find_pictures(source)
     if not root.is_dir():
@@ -187,7 +190,7 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
 
 
 def _find_refldm_tables(source: Path, splits: Path | None) -> tuple[list[Path], Path | None]:
-    """The CSV lists of `source`, and the folder of its split lists; `splits` if it is not None."""
+    """Returns the CSV lists of `source`, and the folder of the split lists: `splits`, or else the one in `source`."""
     if not source.is_dir():
         return [source], splits
     folder = source / LISTS if (source / LISTS).is_dir() else source
@@ -198,9 +201,9 @@ def _find_refldm_tables(source: Path, splits: Path | None) -> tuple[list[Path], 
 
 
 def _find_pictures(source: Path) -> Path:
-    """The folder that names are relative to if --originals is not used.
+    """Returns the folder that the names in lists are relative to if --originals is not used.
 
-    It is images512x512 beside the lists, as our own export writes it, or else the folder of the lists.
+    This is images512x512 beside the lists, as our own export writes it, or else the folder of the lists.
     """
     home = source if source.is_dir() else source.parent
     home = home.parent if home.name == LISTS else home
@@ -208,17 +211,17 @@ def _find_pictures(source: Path) -> Path:
 
 
 class _Pictures:
-    """The files below a folder that lists name."""
+    """Finds the files of the names in lists, which are relative to one folder."""
 
     def __init__(self, root: Path, missing: list[str]) -> None:
-        """Names without a file are added to `missing`."""
+        """Takes the folder, and a list to which the names without a file are added."""
         self._root = root
         self._real_root = Path(os.path.realpath(root))
         self._missing = missing
         self._paths: dict[str, Path | None] = {}
 
     def find(self, name: str, where: str) -> Path | None:
-        """The file of a name, or None if there is none. Raises BadInput if the name leads out of the folder."""
+        """Returns the file of a name, or None if there is none. Raises BadInput if the name leads out of the folder."""
         if name not in self._paths:
             path = Path(os.path.normpath(self._root / name))
             if "\0" in name or self._real_root not in Path(os.path.realpath(path)).parents:
@@ -231,18 +234,18 @@ class _Pictures:
         return self._paths[name]
 
     def list_existing(self) -> list[Path]:
-        """Every file that was found, sorted."""
+        """Returns every file that `find` found, sorted."""
         return sorted({path for path in self._paths.values() if path is not None})
 
 
 def _set_split(lists: Lists, path: Path, split: str, where_and_name: str, earlier: str) -> None:
-    """Note the split of a picture. Raises BadInput if it has another split already."""
+    """Adds the split of a picture to the lists. Raises BadInput if the picture already has another split."""
     if (other := lists.splits.setdefault(path, split)) != split:
         raise BadInput(f"{where_and_name} is in {other} {earlier} and in {split} here: keep it in one split.")
 
 
 def _read_pair_csv(table: Path) -> Iterator[tuple[str, str, list[str], bool]]:
-    """The place in the file, gt_image, ref_image as a list, and whether lq_image is filled in, of every line."""
+    """Yields for each line its place, gt_image, the names in ref_image, and whether lq_image is filled in."""
     header, lines = read_csv(table, ("gt_image", "ref_image"))
     for number, cells in lines:
         where = f"{table}, line {number}"
@@ -261,7 +264,7 @@ def _read_pair_csv(table: Path) -> Iterator[tuple[str, str, list[str], bool]]:
 
 
 def _parse_names(cell: str, where: str) -> list[str]:
-    """The names in ref_image, a Python list as pandas writes it. It is parsed as a literal and never run as code."""
+    """Returns the names in ref_image, a Python list as pandas writes it. The list is parsed and never run as code."""
     error = BadInput(f"{where}: ref_image must be a list of names such as \"['a.png', 'b.png']\".")
     try:
         with warnings.catch_warnings():
@@ -275,7 +278,7 @@ def _parse_names(cell: str, where: str) -> list[str]:
 
 
 def _read_split_lists(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """The name, the split, and the place in the file of every line of the split lists."""
+    """Yields for each line of the split lists the name, the split, and the place of the line."""
     read = 0
     for split in SPLITS:
         for path in (folder / f"{split}_image.txt", folder / f"{split}.txt"):
@@ -294,9 +297,9 @@ def _read_split_lists(folder: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _label_groups(references: dict[Path, list[Path]]) -> dict[Path, str]:
-    """A label for each picture. Pictures that references join, directly or through others, are one person.
+    """Returns a label for each picture. Pictures are one person if references join them, directly or through others.
 
-    People are numbered by the name of their first picture.
+    People are numbered in the order of their first pictures' names.
     """
     parent: dict[Path, Path] = {}
 

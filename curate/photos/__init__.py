@@ -1,1 +1,1 @@
-"""What the user brings: files and archives, consent, labels, and faces that opted out."""
+"""The photos that the user names: their files, consent and labels, and the faces that opted out."""

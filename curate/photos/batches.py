@@ -1,4 +1,4 @@
-"""How many files or photos one worker process gets at a time. A batch is also the unit that is recorded as a whole."""
+"""Sizes of the batches of files and photos. One worker process reads a batch, and its rows are recorded together."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ PHOTOS_A_BATCH = 32  # one batch writes one shard of embeddings, so a shard has 
 
 
 def split_into_batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """Batches of `size` items in their order; the last batch may be smaller."""
+    """Returns batches of `size` items in their order. The last batch may be smaller."""
     return [items[start : start + size] for start in range(0, len(items), size)]

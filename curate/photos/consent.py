@@ -1,4 +1,4 @@
-"""The stage `consent`: source, licence and consent of photos from a sidecar CSV; photos without consent are dropped."""
+"""The stage `consent` reads source, licence and consent of photos from a CSV, and drops photos without consent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAX_TEXT = 1000  # characters of a source or a licence (ours)
 
 @dataclass(frozen=True)
 class SidecarLine:
-    """One line of the sidecar. None stands for an empty cell or a column that the sidecar does not have."""
+    """One line of the CSV. None stands for an empty cell, or for a column that the CSV does not have."""
 
     line: int
     file: str
@@ -41,9 +41,9 @@ class SidecarLine:
 
 
 def read_sidecar(table: Path) -> list[SidecarLine]:
-    """The lines of a CSV with the column `file` and at least one of source, licence and consent.
+    """Returns the lines of a CSV with the column `file` and at least one of source, licence and consent.
 
-    Raises BadInput with the number of the line that is wrong.
+    Raises BadInput with the number of the wrong line.
     """
     header, rows = read_csv(table, ("file",))
     columns = [column for column in COLUMNS if header.count(column) == 1]
@@ -87,11 +87,11 @@ def read_sidecar(table: Path) -> list[SidecarLine]:
 def match_sidecar(
     lines: Sequence[SidecarLine], files: Sequence[File], roots: Sequence[Path]
 ) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """The cells of each photo (photo -> column -> text), and a notice about lines that match no photo.
+    """Returns the cells of each photo (photo -> column -> text), and a notice about lines that match no photo.
 
-    A line's file is a path below one of `roots`, a whole path, or a sha256. The path of an archive's member is the
-    archive's path and the member's path, as in `a.zip/b.jpg`. If several lines match one photo, the consent that
-    allows the least counts, and the first source and licence.
+    The `file` of a line is a path below one of `roots`, a whole path, or a sha256. For a member of an archive, the
+    path is the archive's path followed by the member's path, as in `a.zip/b.jpg`. If several lines match one photo,
+    the strictest consent counts, and the first source and licence.
     """
     photos_at: dict[str, set[str]] = defaultdict(set)  # uri of a path as a person would write it -> photos
     for file in files:
@@ -122,11 +122,11 @@ def match_sidecar(
 
 
 def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], require: bool) -> list[str]:
-    """Record source, licence and consent, and drop the photos that may not be used.
+    """Records source, licence and consent of photos, and drops the photos that may not be used.
 
-    The crops and embeddings of a dropped photo's faces are erased. If the sidecar does not name a photo, the photo
-    keeps the values of earlier runs. A photo that may be used again is screened again from its recorded faces. Returns
-    a notice about lines of the sidecar that match no photo.
+    The crops and embeddings of a dropped photo's faces are erased. If the CSV does not name a photo, the photo
+    keeps the values of earlier runs. A photo that may be used again is screened again from its recorded faces.
+    Returns a notice about lines of the CSV that match no photo.
     """
     cells: dict[str, dict[str, str]] = {}
     notices: list[str] = []
@@ -162,12 +162,12 @@ def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], re
 
 
 def find_consent_problem(consent: str | None, require: bool) -> str | None:
-    """The reason why a photo with this consent may not be used, or None."""
+    """Returns the reason why a photo with this consent may not be used, or None if it may be used."""
     if consent in CONSENT_REFUSALS:
         return NO_CONSENT
     return CONSENT_MISSING if require and consent != "yes" else None
 
 
 def find_usable_photos(photos: Mapping[str, Photo]) -> set[str]:
-    """The ids of the photos that may be used."""
+    """Returns the ids of the photos that may be used."""
     return {photo_id for photo_id, photo in photos.items() if photo.reason not in ERASURE_REASONS}

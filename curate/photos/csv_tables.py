@@ -1,4 +1,4 @@
-"""Read the CSV files that users write. A CSV with a mistake is refused with the number of its line."""
+"""Reads CSV files that users write. An error names the line that is wrong."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from manifests.runtime.text import format_count
 
 
 def read_csv(table: Path, required: tuple[str, ...]) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The names in the first line, and for every other line that is not empty its number and its cells.
+    """Returns the column names in the first line, and the number and the cells of every other line that is not empty.
 
-    Raises BadInput if the file is not a CSV in UTF-8, if the first line does not name each column of `required` once,
-    or if a line has more cells than the first.
+    Raises BadInput if the file is not a CSV in UTF-8, if the first line does not name each column of `required`
+    once, or if a line has more cells than the first.
     """
     lines: list[tuple[int, list[str]]] = []
     number = 1  # the line where a record begins: a quote that is not closed makes a record of many lines

@@ -1,4 +1,4 @@
-"""Rows of files that moved, changed, became unreadable or vanished since an earlier scan, and of copies of one file."""
+"""Makes the rows of files that changed, vanished or became unreadable since an earlier scan, and of repeated files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _UNREAD = ("unreadable_file", "broken_symlink", "file_vanished")
 
 
 def mark_same_files(files: Sequence[File]) -> list[File]:
-    """The changed rows if each photo keeps one file: its first uri is ok, its other files are `same_file`."""
+    """Returns the rows that change so that each photo keeps one file.
+
+    The file with the first uri is ok. The photo's other files get the reason `same_file`.
+    """
     by_photo: dict[str, list[File]] = defaultdict(list)
     for file in files:
         if file.photo_id is not None and file.reason not in _UNREAD:
@@ -32,14 +35,18 @@ def mark_same_files(files: Sequence[File]) -> list[File]:
 
 
 def keep_photo_id(row: File, earlier: File | None) -> File:
-    """The row; if the file cannot be read now, with the photo of its earlier row, which it may still contain."""
+    """Returns the row, with the photo of its earlier row if the file cannot be read now.
+
+    The file may still contain this photo.
+    """
     return replace(row, photo_id=earlier.photo_id) if earlier is not None and row.reason in _UNREAD else row
 
 
 def must_stay_hidden(row: File, key: bytes, hidden: Collection[str]) -> bool:
-    """Whether the file was kept out when it was last read, and no photo can be read from it now.
+    """Returns whether the file was kept out when it was last read, and no photo can be read from it now.
 
-    The name of such a file must not come back into the ledger. `hidden` has the uris of the files that are kept out.
+    The name of such a file must not come back into the ledger. `hidden` has the uris of the files that are kept
+    out.
     """
     return row.photo_id is None and bool(hidden) and hide_uri(key, row.uri) in hidden
 
@@ -47,7 +54,7 @@ def must_stay_hidden(row: File, key: bytes, hidden: Collection[str]) -> bool:
 def mark_replaced(
     files: Sequence[File], photos: Sequence[Photo], faces: Sequence[Face]
 ) -> tuple[list[Photo | Face], list[Photo]]:
-    """Dropped rows of the photos that no file contains any more and of their faces; ok rows of photos that are back."""
+    """Returns dropped rows of photos and faces that no file contains any more, and ok rows of photos that came back."""
     in_files = {file.photo_id for file in files}
     rows: list[Photo | Face] = []
     for photo in photos:
@@ -61,7 +68,7 @@ def mark_replaced(
 
 
 def describe_missing_files(rows: Sequence[File]) -> list[str]:
-    """A notice if files that contained photos, and that this scan did not find, are gone from their place."""
+    """Returns a notice if files with photos, which this scan did not find, no longer exist."""
     gone = [row for row in rows if row.photo_id is not None and row.reason not in _UNREAD and is_missing(row.uri)]
     if not gone:
         return []

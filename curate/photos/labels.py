@@ -1,7 +1,7 @@
-"""The stage `label`: labels that say who is in a photo, from folder names, from a CSV, or from imported lists.
+"""The stage `label` records who is in a photo, from folder names, from a CSV, or from imported lists.
 
-`--labels folder` and `--labels FILE.csv` are taken as truth. `--labels hint` and `--labels hint:FILE.csv` change
-nothing: they are compared with the grouping, and the differences are reported.
+Labels of `--labels folder` and `--labels FILE.csv` are taken as truth. Labels of `--labels hint` and `--labels
+hint:FILE.csv` do not change the grouping: they are compared with it, and the differences are reported.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EXAMPLES = 5  # at most this many in a notice
 
 @dataclass(frozen=True)
 class LabelDoubt:
-    """A face whose label differs from the label of most faces of its identity: a wrong label or a wrong grouping."""
+    """A face whose label differs from the label of most faces of its identity. The label or the grouping is wrong."""
 
     face_id: str
     photo_id: str
@@ -36,7 +36,7 @@ class LabelDoubt:
 
 
 def label(ledger: Ledger, config: CurateConfig) -> None:
-    """Record the labels of `--labels`; without `--labels`, the labels of imported lists.
+    """Records the labels of `--labels`, or without `--labels` the labels of imported lists.
 
     The labels of an earlier run are replaced, so `--labels` must be repeated in every run.
     """
@@ -47,13 +47,13 @@ def label(ledger: Ledger, config: CurateConfig) -> None:
 
 
 def check_labels(spec: str | None) -> None:
-    """Raise BadInput for a value of `--labels` that `read_labels` would refuse, before any photo is read."""
+    """Raises BadInput if `read_labels` would refuse the value of `--labels`. No photo is needed for this check."""
     if spec is not None and (table := _parse_spec(spec)[1]) is not None:
         _read_label_csv(table)
 
 
 def _parse_spec(spec: str) -> tuple[bool, Path | None]:
-    """Whether `--labels SPEC` is a hint, and the CSV that it names; None if it means folders."""
+    """Returns whether `--labels SPEC` is a hint, and the CSV that it names, or None if it means folders."""
     hint = spec == "hint" or spec.startswith("hint:")
     source = spec.partition(":")[2] or "folder" if hint else spec
     if source != "folder" and not source.lower().endswith(".csv"):
@@ -62,10 +62,10 @@ def _parse_spec(spec: str) -> tuple[bool, Path | None]:
 
 
 def read_labels(spec: str | None, files: Sequence[File]) -> tuple[list[Label], list[str]]:
-    """The labels of photos by `--labels SPEC`, and notices; ([], []) if `spec` is None.
+    """Returns the labels of photos by `--labels SPEC`, and notices. Returns ([], []) if `spec` is None.
 
-    A photo with two different labels stays without a label, and so does a file name in the CSV that matches two
-    photos. A notice names both cases. Raises BadInput if `spec` is unknown, or, with the line, if the CSV is wrong.
+    A photo with several labels stays without a label. A line of the CSV that matches several photos is ignored.
+    Notices report both. Raises BadInput if `spec` is unknown, or, with the line, if the CSV is wrong.
     """
     if spec is None:
         return [], []
@@ -92,7 +92,7 @@ def read_labels(spec: str | None, files: Sequence[File]) -> tuple[list[Label], l
 
 
 def _read_label_csv(table: Path) -> list[tuple[str, str]]:
-    """The photo and the label of each line, neither empty. Other columns are ignored."""
+    """Returns the photo and the label of each line of a CSV. Other columns are ignored."""
     header, lines = read_csv(table, ("photo", "label"))
     photo_column, label_column = header.index("photo"), header.index("label")
     pairs = []
@@ -113,7 +113,7 @@ def _read_label_csv(table: Path) -> list[tuple[str, str]]:
 
 
 def _match_label_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Photo and label of each line of the CSV that matches one photo, and notices about the other lines."""
+    """Returns the photo and the label of each line that matches one photo, and notices about the other lines."""
     files_named: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for path, photo in files:
         files_named[path.name].append((str(path), photo))
@@ -142,16 +142,16 @@ def _match_label_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[li
 
 
 def make_listed_labels(lists: Iterable[ListEntry]) -> list[Label]:
-    """The labels of imported lists. They are taken as truth."""
+    """Returns the labels of imported lists. They are taken as truth."""
     return [Label(row.photo_id, row.label, True) for row in lists if row.label is not None]
 
 
 def label_faces(labels: Iterable[Label], faces: Sequence[Face]) -> tuple[dict[str, str], list[str]]:
-    """The labels of faces (face_id -> label), and a notice about copies with different labels.
+    """Returns the labels of faces (face_id -> label), and a notice about copies with different labels.
 
     A photo's label belongs to its largest accepted face. `faces` are the faces that are ok or near-duplicates. The
-    label of a near-duplicate counts for the face that is used in its place. If that face's own photo has a label, its
-    own label counts first.
+    label of a near-duplicate counts for the face that is used in its place. If that face's own photo has a label,
+    this label counts first.
     """
     label_of = {row.photo_id: row.label for row in labels}
     votes: dict[str, list[tuple[bool, str]]] = defaultdict(list)  # face -> (from a copy, label)
@@ -172,7 +172,7 @@ def label_faces(labels: Iterable[Label], faces: Sequence[Face]) -> tuple[dict[st
 
 
 def find_largest_faces(photos: Container[str], faces: Iterable[Face]) -> dict[str, Face]:
-    """The largest face of each of `photos` (photo -> face)."""
+    """Returns the largest face of each of `photos` (photo -> face)."""
     largest: dict[str, Face] = {}
     for face in faces:
         if face.photo_id in photos:
@@ -189,9 +189,10 @@ def _rank_size(face: Face) -> tuple[float, str]:
 def find_label_doubts(
     hints: Mapping[str, str], memberships: Iterable[Membership], photo_of: Mapping[str, str]
 ) -> list[LabelDoubt]:
-    """The faces whose hint differs from the most frequent hint of their identity, if two or more faces have that hint.
+    """Returns the faces whose label differs from the most frequent label of their identity.
 
-    `hints` maps a face to its label.
+    `hints` maps a face to its label. The most frequent label must belong to at least two faces, and to more faces
+    than the other label.
     """
     identity_of = {member.face_id: member.identity_id for member in memberships}
     votes: dict[str, Counter[str]] = defaultdict(Counter)
@@ -211,7 +212,10 @@ def find_label_doubts(
 
 
 def find_spread_labels(hints: Mapping[str, str], memberships: Iterable[Membership]) -> dict[str, dict[str, int]]:
-    """The labels whose faces are in several identities: label -> identity -> number of faces, the largest first."""
+    """Returns the labels whose faces are in several identities (label -> identity -> number of faces).
+
+    The identity with the most faces is first.
+    """
     identity_of = {member.face_id: member.identity_id for member in memberships}
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for face, text in hints.items():
@@ -225,7 +229,10 @@ def find_spread_labels(hints: Mapping[str, str], memberships: Iterable[Membershi
 
 
 def describe_hints(doubts: Sequence[LabelDoubt], spread: Mapping[str, Mapping[str, int]], hints: int) -> list[str]:
-    """Notices on how `hints` hinted faces agree with the grouping; `spread` is from `find_spread_labels`."""
+    """Returns notices on how the labels of `hints` faces agree with the grouping.
+
+    `spread` comes from `find_spread_labels`.
+    """
     query = "likeness manifest query DATASET \"SELECT detail->'{}' FROM stages WHERE stage = 'group'\"."
     notices = []
     if doubts:

@@ -1,4 +1,4 @@
-"""Faces that opted out: found by an example photo, erased from the dataset, and kept out of later runs."""
+"""Finds faces that opted out by an example photo, erases them from the dataset, and keeps them out of later runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from manifests.runtime.untrusted_images import open_reader
 
 @dataclass(frozen=True)
 class OptoutResult:
-    """What `opt_out_faces` dropped; after a dry run, what it would drop."""
+    """The faces that `opt_out_faces` dropped, or that it would drop after a dry run."""
 
     faces: tuple[str, ...]  # ids of the dropped faces
     people: int  # identities that the dropped faces belonged to
@@ -39,11 +39,12 @@ class OptoutResult:
 def opt_out_faces(
     dataset: Path, images: Sequence[Path], remember: bool, runs: Sequence[Path] = (), dry_run: bool = False
 ) -> OptoutResult:
-    """Drop every face that is as similar to an example as two photos of one person are, and erase its products.
+    """Drops every face that is as similar to an example as two photos of one person are.
 
-    Each image is an example and must show one face. The threshold is the cosine of the last grouping, or the
-    recognizer's own if there was no grouping. With `remember`, the embeddings of the examples are kept and compared
-    with the faces of later photos. Raises BadInput if an image shows no face or several faces.
+    The crops, embeddings and other products of these faces are erased. Each image is an example and must show one
+    face. The threshold is the cosine of the last grouping, or the recognizer's own if there was no grouping. If
+    `remember` is true, the embeddings of the examples are kept and compared with the faces of later photos. Raises
+    BadInput if an image shows no face or several faces.
     """
     with Ledger.open(dataset, write=not dry_run) as ledger:
         models = _load_models(ledger)
@@ -72,7 +73,10 @@ def opt_out_faces(
 
 
 def keep_out(ledger: Ledger, models: FaceModels) -> None:
-    """The stage `keep out`: erase every face that is as similar to a remembered example as photos of one person are."""
+    """Erases every face that is as similar to a remembered example as two photos of one person are.
+
+    This is the stage `keep out` of a curation run.
+    """
     kept_out = read_kept_out_list(ledger, models.recognizer_sha256(), models.same_person)
     if kept_out.examples is not None:
         dropped, _ = _find_faces(ledger, kept_out)
@@ -81,13 +85,13 @@ def keep_out(ledger: Ledger, models: FaceModels) -> None:
 
 
 def strip_identity(face: Face) -> Face:
-    """The row that is kept of a face that opted out: its box, to find it again, and nothing that identifies it."""
+    """Returns the row that is kept of a face that opted out: it has the box, and nothing that shows who the face is."""
     bare = replace(face, landmarks68=None, phash="", duplicate_of=None, shard=None, shard_row=None, crop_sha256=None)
     return replace(bare, status="dropped", reason=OPTED_OUT)
 
 
 def _find_faces(ledger: Ledger, kept_out: KeptOutList) -> tuple[list[Face], int]:
-    """Dropped rows of the faces that match an example, and of their near-duplicates; and the number of their people."""
+    """Returns dropped rows of the faces that match an example, with their near-duplicates, and the number of people."""
     faces = {face.face_id: face for face in ledger.read_rows(Face) if face.shard is not None}
     ids, vectors = ledger.read_embeddings(sorted(faces))
     matches = {face for face, alike in zip(ids, kept_out.matches(vectors), strict=True) if alike}
@@ -100,7 +104,7 @@ def _find_faces(ledger: Ledger, kept_out: KeptOutList) -> tuple[list[Face], int]
 
 
 def _load_models(ledger: Ledger) -> FaceModels:
-    """The models that the dataset was made with. Raises BadInput if it has none, or if their files have changed."""
+    """Returns the models that the dataset was made with. Raises BadInput if it has none, or if their files changed."""
     recognizers = [row for row in ledger.read_rows(Model) if row.role == "recognizer"]
     if not recognizers:
         raise BadInput(f"{ledger.dataset} has no recognizer to compare faces with: run `likeness curate` first.")
@@ -114,7 +118,7 @@ def _load_models(ledger: Ledger) -> FaceModels:
 
 
 def _embed_example(image: Path, models: FaceModels) -> np.ndarray:
-    """The unit embedding, float32 (d,), of the only face in a photo."""
+    """Returns the unit embedding, float32 (d,), of the only face in a photo."""
     with open_reader(limited=True) as read:
         pixels = read(image)
     detections = [detection for detection in models.detect(pixels) if detection.score >= models.min_score]

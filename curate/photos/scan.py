@@ -1,4 +1,4 @@
-"""The stage `scan`: a row for every file and every member of an archive, and a row for every distinct photo."""
+"""The stage `scan` reads every file and every member of an archive, and records a row for each distinct photo."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class _Earlier:
 
 
 def scan(ledger: Ledger, paths: Sequence[Path], map_batches: BatchMap, progress: Progress) -> list[str]:
-    """Record a row for every file under `paths`, for every member of an archive, and for every distinct photo.
+    """Records a row for every file under `paths`, for every member of an archive, and for every distinct photo.
 
     A file is not read again if its size and modification time are still those of its row. An archive's own row is
     recorded after the rows of all its members. So an archive whose scan was interrupted is read again. Returns a
@@ -90,9 +90,9 @@ def _read_earlier(ledger: Ledger) -> _Earlier:
 
 
 def _find_changed_files(ledger: Ledger, paths: Sequence[Path], earlier: _Earlier) -> tuple[list[Path], set[str]]:
-    """The files that are new or have changed, and the uris of everything that was found under `paths`.
+    """Returns the files that are new or have changed, and the uris of everything under `paths`.
 
-    Records the rows of what cannot be read: broken symlinks, unreadable folders, and so on.
+    Records the rows of paths that cannot be read, for example broken symlinks and unreadable folders.
     """
     uris: set[str] = set()
     changed: dict[str, Path] = {}
@@ -118,7 +118,7 @@ def _find_changed_files(ledger: Ledger, paths: Sequence[Path], earlier: _Earlier
 def _scan_files(
     ledger: Ledger, files: Sequence[Path], earlier: _Earlier, map_batches: BatchMap, progress: Progress
 ) -> list[Path]:
-    """Record the rows of `files`. Returns the archives among them; they have no row yet."""
+    """Records the rows of `files`. Returns the archives among them, which have no row yet."""
     archives: list[Path] = []
     batches = split_into_batches(files, FILES_A_BATCH)
     scan_one_batch = partial(scan_batch, kept_out=earlier.kept_out)
@@ -135,7 +135,7 @@ def _scan_files(
 def _scan_archives(
     ledger: Ledger, archives: Sequence[Path], earlier: _Earlier, map_batches: BatchMap, progress: Progress
 ) -> None:
-    """Record the rows of the archives' members, then the archives' own rows."""
+    """Records the rows of the archives' members, then the archives' own rows."""
     scan_one_batch = partial(scan_batch, kept_out=earlier.kept_out)
     for ((archive, member_count),) in map_batches(count_batch, [[path] for path in archives]):
         members = [Member(path_of(archive.uri), index) for index in range(member_count)]
@@ -151,7 +151,7 @@ def _scan_archives(
 
 
 def _record_rows(ledger: Ledger, uris: Sequence[str], rows: Sequence[File | Photo], earlier: _Earlier) -> None:
-    """Record the rows that scanning the files with these uris gave."""
+    """Records the rows of the files with these uris."""
     key, hidden = earlier.kept_out.key, earlier.hidden
     rows = [row for row in rows if isinstance(row, Photo) or not must_stay_hidden(row, key, hidden)]
     rows = [keep_photo_id(row, earlier.files.get(row.uri)) if isinstance(row, File) else row for row in rows]
@@ -168,7 +168,7 @@ def _record_rows(ledger: Ledger, uris: Sequence[str], rows: Sequence[File | Phot
 
 
 def _is_unchanged(path: Path, row: File | None) -> bool:
-    """Whether the file was read before and still has the same size and modification time."""
+    """Returns whether the file was read before and still has the same size and modification time."""
     if row is None or row.bytes is None:
         return False
     try:
@@ -179,7 +179,7 @@ def _is_unchanged(path: Path, row: File | None) -> bool:
 
 
 def _drop_repeated(rows: Iterable[Any]) -> list[Record]:
-    """The rows without those whose key came before: one batch may contain the same photo twice."""
+    """Returns the rows without repeated keys, because one batch may contain the same photo twice."""
     first: dict[tuple[Any, ...], Record] = {}
     for row in rows:
         keys = TABLES[type(row)][1]
@@ -193,10 +193,10 @@ def _drop_repeated(rows: Iterable[Any]) -> list[Record]:
 def scan_batch(
     items: Sequence[Path | Member | FailedUnit], kept_out: KeptOutList = NOBODY_KEPT_OUT
 ) -> list[File | Photo]:
-    """Read, hash and decode each file. Returns a File row for each, and a Photo row for each picture.
+    """Reads, hashes and decodes each file. Returns a File row for each file, and a Photo row for each picture.
 
-    An archive's row has the reason ARCHIVE, which `count_batch` may correct. A folder in an archive has no row. A file
-    that is kept out is not decoded, and its row has neither its name nor its hash.
+    The row of an archive has the reason ARCHIVE, which `count_batch` may correct. A folder in an archive has no
+    row. A file that is kept out is not decoded, and its row has neither its name nor its hash.
     """
     rows: list[File | Photo] = []
     for item in guard_units(items):
@@ -273,7 +273,10 @@ def _make_hidden_row(uri: str, kept_out: KeptOutList, reason: str) -> File:
 
 
 def _make_lost_row(lost: FailedUnit) -> File:
-    """The row of a file that no worker process could read. It has size and time, so the file is not tried again."""
+    """Returns the row of a file that no worker process could read.
+
+    The row has the file's size and time, so the file is not read again until it changes.
+    """
     if isinstance(lost.unit, Member):
         path, uri = lost.unit.archive, member_uri(lost.unit.archive, lost.unit.index, b"")  # the name is not known
     else:
@@ -286,7 +289,7 @@ def _make_lost_row(lost: FailedUnit) -> File:
 
 
 def count_batch(archives: Sequence[Path | FailedUnit]) -> list[tuple[File, int]]:
-    """The row of each archive, and how many members it has."""
+    """Returns the row of each archive and the number of its members."""
     rows: list[tuple[File, int]] = []
     for archive in guard_units(archives):
         if isinstance(archive, FailedUnit):

@@ -1,4 +1,4 @@
-"""Find every file under the paths that the user named."""
+"""Finds every file under the paths that the user named."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REASON_OF_ERROR = {errno.ELOOP: "symlink_loop", errno.ENOENT: "broken_symlink",
 
 
 def check_photo_paths(paths: Sequence[Path]) -> None:
-    """Raise BadInput if a path does not exist or is itself a dataset."""
+    """Raises BadInput if a path does not exist or is itself a dataset."""
     for path in paths:
         if not os.path.lexists(path):
             raise BadInput(f"{make_printable(path)} does not exist: name a photo or a folder of photos.")
@@ -28,13 +28,12 @@ def check_photo_paths(paths: Sequence[Path]) -> None:
 
 
 def walk_files(paths: Sequence[Path], folder_uris: set[str] | None = None) -> Iterator[Path | File]:
-    """Yield every file under `paths`, sorted by name within each folder. Each real folder is entered once.
+    """Yields every file under `paths`, sorted by name within each folder. Each real folder is entered once.
 
     A symlink is followed if it leads to something under one of `paths`. A path in `paths` may itself be a symlink.
-    An item is a path to be scanned, or the finished row of something that is not scanned: an unreadable folder,
-    a folder that was entered before, a folder that is a dataset, a special file, or a symlink that leads out of
-    `paths`. The uris of the folders that were entered are added to `folder_uris`. Raises BadInput like
-    `check_photo_paths`.
+    Each item is a path to scan, or the finished row of something that is not scanned: an unreadable folder, a
+    folder that was entered before, a folder that is a dataset, a special file, or a symlink that leads out of
+    `paths`. The uris of the entered folders are added to `folder_uris`. Raises BadInput like `check_photo_paths`.
     """
     check_photo_paths(paths)
     entered: set[tuple[int, int]] = set()  # device and inode of each folder
@@ -75,7 +74,7 @@ def walk_files(paths: Sequence[Path], folder_uris: set[str] | None = None) -> It
 
 
 def make_unread_row(path: Path, status: str, reason: str) -> File:
-    """The row of a path that was not read."""
+    """Returns the row of a path that was not read."""
     return File(uri_of(path), None, None, None, status, reason)
 
 
