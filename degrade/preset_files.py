@@ -118,7 +118,7 @@ def _check_keys(place: str, table: dict[str, Any], known: set[str]) -> None:
 
 
 def _read_value(place: str, key: str, value: Any, in_order: bool = False) -> Any:
-    """Returns one checked value, with ranges and pairs as tuples. Raises BadInput if it is not valid.
+    """Returns one checked value, with ranges and pairs as tuples. Raises BadInput if the value is not valid.
 
     The keys of one round of a second-order chain (`in_order`) may not be null, and its `resize` is three probabilities.
     """

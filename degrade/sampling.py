@@ -30,7 +30,7 @@ _JITTER: tuple[tuple[str, Range], ...] = (
 
 @dataclass(frozen=True)
 class Preset:
-    """The ranges from which a θ is drawn. Every draw is uniform; None leaves the step out.
+    """The ranges from which a θ is drawn. Every draw is uniform; If a range is None, its step is left out.
 
     Lengths are in pixels of the image that is degraded. The published presets were made for faces of 512 px and
     degrade a smaller face more.
@@ -166,8 +166,8 @@ class Order:
 class SecondOrder:
     """Real-ESRGAN's chain (feed_data in realesrgan_model.py).
 
-    After two rounds, the image is resized to 1/`small` of its side and filtered by a sinc kernel. With even odds this
-    happens before or after the second JPEG. Every resize is area, bilinear or bicubic. In θ, each resize is a
+    After two rounds, the image is resized to 1/`small` of its side and filtered by a sinc kernel. With even odds, this
+    comes before or after the second JPEG. Every resize is area, bilinear or bicubic. In θ, each resize is a
     `downsample` with a factor relative to the image at that step, so a θ fits any size.
     """
 
@@ -216,5 +216,5 @@ def check_seed(seed: int) -> None:
 
 
 def sample_theta(preset: Preset, seed: int, key: str) -> Theta:
-    """Returns the θ of one face, or one file, of a frozen set. It depends on (seed, "degrade", preset, key) alone."""
+    """Returns the θ of one face, or one file, of a frozen set; it depends only on (seed, preset, key)."""
     return preset.sample(make_generator(seed, "degrade", preset.name, key))

@@ -1,6 +1,7 @@
-"""θ, the complete description of one degradation: its version, its words, and the check of a θ from outside.
+"""θ, the complete description of one degradation as plain JSON: its names and limits, and the check of a whole θ.
 
-A θ is plain JSON, {"version": 2, "preset": "gfpgan", "steps": [...]}; degrade.operations.apply shows a whole one."""
+degrade.operations.apply begins with an example of a θ.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ KERNELS = (*GAUSSIAN, *SHAPED, "sinc", "motion")
 
 @dataclass(frozen=True)
 class Number:
-    """A number from `low` to `high`, both included; a whole one if `whole`."""
+    """A number from `low` to `high`, both included; with `whole`, a whole number."""
 
     low: float
     high: float

@@ -33,8 +33,8 @@ class FaceDegradation(ImageOnlyTransform):  # type: ignore[misc, unused-ignore]
     """Degrades RGB images (H, W, 3), uint8 or float32 in 0..1, by a θ of `preset`; shape and dtype stay the same.
 
     `preset` is a name in docs/degrade.md, or a .toml or .json file. The images of a call that are named in `only` are
-    degraded by the same θ. All others stay clean, additional targets too unless they are named. `images` is a stack
-    (N, H, W, 3). A float32 result has values on the 1/255 grid, like the content of an 8-bit file.
+    degraded by the same θ. Other images stay clean; additional targets are degraded only if `only` names them.
+    `images` is a stack (N, H, W, 3). A float32 result has values on the 1/255 grid, like the content of an 8-bit file.
 
     Raises BadInput for an unknown preset. A call raises BadInput if an image is gray, RGBA or 16-bit, or too small for
     its θ.

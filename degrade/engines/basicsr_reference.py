@@ -4,11 +4,13 @@
 
 The tests compare the exact engine with this engine, and users can run the code that papers used. Kernels, noise and
 JPEG are BasicSR's functions. Blur and resizing are the OpenCV calls, and colour the torchvision calls, of GFPGAN's
-ffhq_degradation_dataset.py. Each function `random_*` is replaced by the deterministic function that it calls, and its
-random numbers by those of θ. Images are BGR inside this module, as in BasicSR. The `motion` kernel is ours.
+ffhq_degradation_dataset.py. Each function `random_*` of BasicSR is replaced by the deterministic function that it
+calls, and the random numbers come from θ. Images are BGR inside this module, as in BasicSR. The `motion` kernel is
+ours.
 
-BasicSR 1.4.2 needs two repairs. It imports `torchvision.transforms.functional_tensor`, which torchvision 0.17 removed;
-a replacement is registered under that name. It passes a JPEG quality as a float; OpenCV 5 needs a whole number.
+BasicSR 1.4.2 needs two repairs. BasicSR imports `torchvision.transforms.functional_tensor`, which
+torchvision 0.17 removed; this module registers a replacement under that name. BasicSR passes a JPEG quality as a float,
+but OpenCV 5 needs a whole number.
 A process can run only one image at a time, because the next random numbers are in a variable of this module.
 """
 

@@ -2,10 +2,10 @@
 
     lq = apply(hq, thetas)        hq and lq: (B, 3, H, W) float RGB in 0..1; thetas: one θ for each image
 
-Blur and resizing are the same linear maps as in `degrade.operations`. Gaussian noise has the same numbers, and colour
-the same formulas. JPEG is `degrade.engines.differentiable_jpeg`. Where the exact engine rounds to 8 bits, this engine
-rounds and clips too, but the gradient passes unchanged (straight-through). Where the exact engine clips without
-rounding (noise and colour), the gradient is 0 for a value that is cut off.
+Blur and resizing are the same linear maps as in `degrade.operations`. Gaussian noise has the same numbers as in the
+exact engine, and colour has the same formulas. JPEG is `degrade.engines.differentiable_jpeg`. Where the exact engine
+rounds to 8 bits, this engine rounds and clips too, but the gradient passes unchanged (straight-through). Where the
+exact engine clips without rounding (noise and colour), the gradient is 0 for a value that is cut off.
 
 Every number of Poisson noise depends on all pixels of the image before it, and a JPEG magnifies a difference in the
 last bit of its input. A θ with Poisson noise or with two JPEGs is therefore run by the exact engine too, on the CPU, up
@@ -99,7 +99,8 @@ def run_steps(hq: Tensor, thetas: Sequence[Theta]) -> list[Tensor]:
 def _run_exact_engine(hq: Tensor, theta: Theta) -> dict[int, Image]:
     """Returns the exact engine's images before and after every Poisson step and before every JPEG except the last.
 
-    They are keyed by the number of finished steps. The result is empty for a θ without Poisson noise or a second JPEG.
+    The images are keyed by the number of finished steps. The result is empty for a θ that has neither Poisson noise nor
+    a second JPEG.
     """
     steps = theta["steps"]
     needed = {place for n, step in enumerate(steps) if step["op"] == "poisson" for place in (n, n + 1)}
@@ -165,7 +166,7 @@ def _mirror_border(images: Tensor, border: int) -> Tensor:
 def _resize(images: Tensor, steps: Sequence[Step]) -> Tensor:
     """Multiplies with the 1-D weights of OpenCV or imresize from both sides."""
     (height, width), interpolation = steps[0]["size"], steps[0]["interpolation"]
-    # torch may be set to compute float32 products in TF32 or bfloat16, whose error is visible at 1/255
+    # torch may be set to compute float32 products in TF32 or bfloat16; that error is visible in steps of 1/255
     plain = images.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
     precise = images if plain else images.double()
     rows = precise.new_tensor(resize_matrix(images.shape[-2], height, interpolation))

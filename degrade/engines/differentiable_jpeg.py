@@ -145,10 +145,10 @@ def _to_rgb(luma: Tensor, chroma: Tensor, rounding: bool) -> Tensor:
 
 
 def _halve(chroma: Tensor, rounding: bool) -> Tensor:
-    """Returns the means of 2 x 2 pixels (h2v2_downsample); along a row, halves round down and up by turns.
+    """Returns the means of 2 x 2 pixels (h2v2_downsample); along a row, halves are rounded down and up alternately.
 
     At the right, pixels are repeated up to a whole block before the means are computed. At the bottom, they are
-    repeated only to an even number of rows: the last blocks repeat rows of means, which `_code` does.
+    repeated only to an even number of rows: the last blocks repeat rows of means, as `_code` does.
     """
     height, width = chroma.shape[-2:]
     chroma = _extend(chroma, height + height % 2, width + -width % 16)
@@ -167,7 +167,7 @@ def _double(chroma: Tensor, height: int, width: int, rounding: bool) -> Tensor:
 
 
 def _interleave(x: Tensor, axis: int) -> Tensor:
-    """Doubles one axis: each value x becomes 3 x + the value before and 3 x + the value after."""
+    """Doubles one axis: each value x becomes the two values 3 x + (value before) and 3 x + (value after)."""
     count = x.shape[axis]
     before = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, count - 1)], dim=axis)
     after = torch.cat([x.narrow(axis, 1, count - 1), x.narrow(axis, count - 1, 1)], dim=axis)

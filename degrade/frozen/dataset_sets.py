@@ -1,13 +1,13 @@
 """Frozen sets of a dataset, DATASET/lq/<set>/<face_id>.png: making, resuming and repairing them.
 
-The ledger contains θ and the SHA-256 of every image. theta.jsonl, card.json and README.md stand beside the images after
-the last image is written.
+The ledger contains θ and the SHA-256 of every image. theta.jsonl, card.json and README.md are
+written beside the images after the last image.
 
 The list of faces of a set is fixed when the set is begun: the unit `<set>` of the stage `degrade` records it, and the
-same transaction locks the split. The images are made in batches of fixed size. Each batch is a unit, `<set>/00000` and
-so on, and is recorded together with its rows. The unit `<set>/records` records the SHA-256 of the files beside the
-images. After a kill, the same command goes on with the first batch that is not recorded. The bytes and rows at the end
-do not depend on interruptions.
+same transaction locks the split of a val or test set. The images are made in batches of fixed size. Each batch is a
+unit, `<set>/00000` and so on, and is recorded together with its rows. The unit `<set>/records` records the SHA-256 of
+the files beside the images. After a kill, the same command goes on with the first batch that is not recorded. The
+bytes and rows at the end do not depend on interruptions.
 """
 
 from __future__ import annotations
@@ -261,7 +261,7 @@ class _Plan:
         folder, started = self.ledger.dataset / "lq" / self.name, utc_now()
         if self.file_hashes and _hash_set_files(folder) == self.file_hashes:
             return
-        # The files may be complete but not recorded, after a kill or in a set of an older Likeness.
+        # After a kill, the files may be complete but not recorded.
         if not self.file_hashes and _is_complete(folder):
             self.ledger.record(STAGE, self.records_unit, self.config, detail=_hash_set_files(folder), started=started)
             return

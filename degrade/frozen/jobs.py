@@ -152,7 +152,7 @@ def compare_jobs(jobs: Sequence[Job | FailedUnit]) -> list[Comparison]:
 def open_job_pool(workers: int | None, jobs: int) -> Iterator[BatchMap]:
     """Yields a map over at most `workers` processes, for crops that Likeness made itself.
 
-    With one worker, the jobs run in this process.
+    With one worker, the jobs of this pool run in this process.
     """
     count = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
     with open_pool(None if count == 1 else count, _start_worker) as run:
@@ -166,7 +166,7 @@ def open_untrusted_job_pool(
     """Yields a map of `run_jobs` or `compare_jobs` over at most `workers` processes, for untrusted images.
 
     The images are read in worker processes, even with one worker, because a damaged image can crash or block the
-    process that decodes it. With `workers` None, the jobs run in this process.
+    process that decodes it. If `workers` is None, the jobs of this pool run in this process.
     """
     count = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
     with open_pool(count, _start_worker) as run:

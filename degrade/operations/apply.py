@@ -76,7 +76,7 @@ def check_image(image: Any) -> None:
 def check_sizes(height: int, width: int, theta: Theta) -> None:
     """Raises BadInput if a checked θ does not fit an image of this size.
 
-    It does not fit if it leaves less than one pixel, makes too many pixels, or ends at another size.
+    A θ does not fit if it leaves less than one pixel, makes too many pixels, or ends at another size.
     """
     size = (height, width)
     for number, step in enumerate(theta["steps"], 1):

@@ -1,4 +1,4 @@
-"""Blur in a plain and a fast version; the fast one joins a blur and the downsample that follows.
+"""Blur in a plain and a fast version; the fast version joins a blur and the downsample after it.
 
 The plain version is OpenCV's filter. The fast version computes the same sum in another order. The kernel becomes a few
 separable passes (`kernels.separate_kernel`), and each pass is multiplied with the resize that follows. One sparse
@@ -149,7 +149,7 @@ def _is_direct(taps: int) -> bool:
 
 
 # The costs of one multiplication in OpenCV's filters and in the transform, relative to the sparse product, measured on
-# one AVX-512 machine. They select the method and so the bytes: θ version 2 depends on them, and they never change.
+# one AVX-512 machine. The costs select the method and so the bytes: θ version 2 depends on them, and they never change.
 _LINE, _DIRECT, _FOURIER, _TURN, _PASS = 1.45, 0.23, 66.0, 14, 1.2e6
 
 
@@ -209,7 +209,7 @@ def mirror_indices(place: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 def make_fast_kernel(step: Step, height: int, width: int, then: Step | None = None) -> Kernel:
     """Returns the kernel that `fast_blur` uses for an image of this size.
 
-    It differs from `make_kernel` by at most TOLERANCE in absolute weight.
+    This kernel differs from `make_kernel` by at most TOLERANCE in absolute weight.
     """
     shape = downsampled_size(height, width, then["factor"]) if then else (height, width)
     max_passes = _count_affordable_passes(np.empty((height, width, 3), np.float32), step, shape)

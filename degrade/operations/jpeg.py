@@ -21,7 +21,7 @@ def jpeg_bytes(image: Image, quality: int) -> bytes:
     done, data = cv2.imencode(".jpg", cv2.cvtColor(to_uint8(image), cv2.COLOR_RGB2BGR), options)
     if not done:
         raise BadInput(
-            f"An image of {image.shape[1]} x {image.shape[0]} pixels is too large for a JPEG: take a smaller one."
+            f"An image of {image.shape[1]} x {image.shape[0]} pixels is too large for a JPEG: take a smaller image."
         )
     return data.tobytes()
 

@@ -74,7 +74,7 @@ def sinc_kernel(size: int, cutoff: float) -> Kernel:
 def motion_kernel(size: int, length: float, angle: float) -> Kernel:
     """Returns a straight line of `length` pixels at `angle` radians, cut to `size` (ours).
 
-    The line is one pixel wide and has soft edges of one pixel. With length 1 and angle 0 it does not blur.
+    The line is one pixel wide and has soft edges of one pixel. With length 1 and angle 0, the kernel does not blur.
     """
     x = np.arange(size, dtype=np.float64) - size // 2
     c, s = math.cos(angle), math.sin(angle)
@@ -118,8 +118,8 @@ def separate_kernel(step: dict[str, Any], max_products: int) -> tuple[Kernel, Ke
 
     The result is (columns, rows), each float64 (rank, taps) with an odd number of taps. The kernel is the sum of the
     outer products of columns[r] and rows[r], up to TOLERANCE in absolute weight. A Gaussian of any angle needs three
-    to ten products. They come from a cross approximation, which is elementwise arithmetic. An SVD would need half a
-    product less, but the bits of LAPACK depend on the processor.
+    to ten products. The products come from a cross approximation, which is elementwise arithmetic. An SVD would need
+    half a product less, but the bits of LAPACK depend on the processor.
     """
     if step["kernel"] == "iso":
         line = gaussian_line(step["size"], step["sigma_x"])
@@ -154,7 +154,8 @@ def _find_crosses(quarter: Kernel, tolerance: float, max_products: int) -> list[
     while 4 * size.sum() > tolerance:
         if len(crosses) == max_products:
             return None
-        # Symmetry makes many elements equal. Rounding picks the same one whatever the last bit of an exp is.
+        # Symmetry makes many elements equal. Rounding makes argmax pick the same element, whatever the last bit of
+        # an exp is.
         at = int(np.rint(size * 2.0**40).argmax())
         i, j = divmod(at, rest.shape[1])
         column, row = rest[:, j].copy(), rest[i] / rest[i, j]

@@ -16,9 +16,9 @@ def spatial_min_loss(
 ) -> torch.Tensor:
     """Returns the mean over locations of min(d(restored, target), d(restored, reference)), where d is LPIPS there.
 
-    restored and target are (B,3,S,S). references are (B,K,3,S,S), warped to the input; K may be 0. usable is (B,K)
-    bool: False if a slot is empty or shows another person. With several references, the minimum is over all of them
-    (ours; ReFine has one reference).
+    `restored` and `target` are (B,3,S,S). `references` are (B,K,3,S,S), warped to the input; K may be 0. `usable`,
+    (B,K) bool, is False if a slot is empty or shows another person. With several references, the minimum is over all
+    references (ours, because ReFine has only one reference).
     """
     size = (restored.shape[-2], restored.shape[-1])
     ours = lpips(restored)
@@ -39,7 +39,7 @@ def spatial_min_loss(
 def cycle_loss(lpips: Lpips, restored: torch.Tensor, lq: torch.Tensor, thetas: Sequence[Theta]) -> torch.Tensor:
     """Returns the mean LPIPS between the input and the restored image after degrading it by the θ of the input.
 
-    restored is (B,3,S,S) and is clamped to 0..1 first; lq is (B,3,S,S) in 0..1. The loss is NaN if restored is not
+    `restored`, (B,3,S,S), is clamped to 0..1 first; `lq` is (B,3,S,S) in 0..1. The loss is NaN if `restored` is not
     finite.
     """
     if not restored.isfinite().all():

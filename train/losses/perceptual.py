@@ -1,8 +1,8 @@
 """LPIPS and DISTS, perceptual distances in the layers of one VGG16 (LPIPS: also of AlexNet).
 
-The weights on top of the layers are read from the files of torchmetrics, which has both distances. Its own modules are
-not used, because their constructors download the backbone and they compare only two images per call. A loss against
-several references would run the restored image through the backbone once for each reference.
+The weights on top of the layers are read from the files of torchmetrics, which has both distances. The modules of
+torchmetrics itself are not used: their constructors download the backbone, and they compare only two images per call.
+A loss against several references would run the restored image through the backbone once for each reference.
 """
 
 from __future__ import annotations

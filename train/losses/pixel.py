@@ -36,8 +36,8 @@ def gradients(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def edge_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES) -> torch.Tensor:
     """Returns the mean absolute difference of the gradients of images (B,3,S,S) in 0..1 (ours).
 
-    It is the mean over scales, each with half the side of the one before (area averages). A pixel loss alone leaves
-    edges soft.
+    The loss is the mean over scales; each scale has half the side of the scale before (area averages). A pixel loss
+    alone leaves edges soft.
     """
     total = restored.new_zeros(())
     for scale in range(scales):
@@ -51,7 +51,7 @@ def edge_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES
 def sobel_magnitude(image: torch.Tensor) -> torch.Tensor:
     """Returns the edge map of OSDFace, (B,3,S,S) -> (B,1,S,S) (edge_aware_dists_demo.py).
 
-    It is sqrt(gx^2 + gy^2 + 1e-6) of the mean over channels, with zeros beyond the border.
+    The edge map is sqrt(gx^2 + gy^2 + 1e-6) of the mean over channels, with zeros beyond the border.
     """
     along_x = image.new_tensor(_SOBEL)
     both = F.conv2d(image.mean(1, keepdim=True), torch.stack([along_x, along_x.T])[:, None], padding=1)

@@ -22,8 +22,8 @@ def explain_missing(weights: Path | None) -> str | None:
     """Returns why the published Deg cannot be computed, in one sentence, or None if it can."""
     if _file(weights) is None:
         return (
-            f"{STATE} is missing: put it (it belongs to {_FROM}), or the same network as a TorchScript file {SCRIPT}, "
-            "into a folder, and name the folder with --weights FOLDER."
+            f"{STATE} is missing: put this file of {_FROM}, or {SCRIPT} (the same network as TorchScript), into a "
+            "folder, and name the folder with --weights FOLDER."
         )
     return None
 
@@ -43,7 +43,7 @@ def load_deg_recognizer(weights: Path | None) -> Callable[[np.ndarray], np.ndarr
             shape = tuple(network(torch.zeros(1, 1, SIZE, SIZE)).shape)
         if shape != (1, 512):
             raise ValueError(f"its output has the shape {shape}, not (1, 512)")
-    except Exception as error:  # every problem of the file gives the same message
+    except Exception as error:  # every problem with the file gives the same message
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise BadInput(
             f"{path} does not contain the recognizer {STATE} ({why}): replace it by the file of {_FROM}."
@@ -60,7 +60,7 @@ def prepare_input(image: np.ndarray) -> torch.Tensor:
     """Converts RGB uint8 (S, S, 3) to gray float32 (1, 1, 128, 128) in -1..1, resized bilinearly with aliasing.
 
     The published script reads a PNG as gray. The PNG library truncates where cv2.cvtColor rounds, which makes a
-    difference of one level in half of the pixels. So the image goes through a PNG here too.
+    difference of one level in half of the pixels. This function therefore writes and reads a PNG too.
     """
     data = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 0])[1]
     gray = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))

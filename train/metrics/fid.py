@@ -72,11 +72,12 @@ def load_inception(weights: Path | None) -> nn.Module:
     if reason is not None or path is None:
         raise BadInput(f"FID cannot be computed: {reason}")
     try:
-        # torch-fidelity unpickles everything in the file, so this line first refuses a file with more than tensors
+        # torch-fidelity unpickles everything in the file, so this line first refuses a file that contains anything
+        # except tensors
         torch.load(path, map_location="cpu", weights_only=True)
         # without antialiasing, as in the original code and in all published figures
         network = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], str(path), antialias=False)
-    except Exception as error:  # every problem of the file gives the same message
+    except Exception as error:  # every problem with the file gives the same message
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise BadInput(
             f"{path} does not contain the Inception weights of FID ({why}): replace it by {_FROM}."

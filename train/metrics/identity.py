@@ -29,7 +29,7 @@ def id_target(restored: np.ndarray, target: np.ndarray) -> list[float]:
 def id_references(restored: np.ndarray, references: Sequence[np.ndarray]) -> list[float]:
     """Returns the mean cosine between each embedding of (B, d) and its own references (K, d) (IPS, ReFine).
 
-    It is NaN if K is 0. A copy of a reference has the highest value, so read it together with `id_target`.
+    The mean is NaN if K is 0. A copy of a reference has the highest mean, so read it together with `id_target`.
     """
     return [
         float((unit_rows(own) @ one).mean()) if len(own) else math.nan

@@ -9,8 +9,8 @@ import numpy as np
 from scipy.stats import t
 
 RESAMPLES = 2000
-# With fewer people than this, images are resampled instead of people. With fewer images than this, no difference is
-# marked as reliable: three images can all be on one side by chance (ours).
+# If there are fewer people than this number, images are resampled instead of people. If there are fewer images than
+# this number, no difference is marked as reliable: three images can all be on one side by chance (ours).
 FEWEST = 5
 
 
@@ -35,9 +35,9 @@ def bootstrap_unit(people: Sequence[str]) -> str:
 def coverage(units: int) -> float:
     """Returns the share of bootstrap intervals that contain the true mean of `units` normal values (ours).
 
-    It tends to .95 for many units and is about .85 for 5 and .93 for 20. The variance of a bootstrap divides by n, not
-    by n - 1, and its quantiles are those of the normal distribution, not of Student's. The share is therefore
-    2 T(1.96 sqrt((n-1)/n)) - 1, with Student's distribution T of n - 1 degrees of freedom.
+    The share tends to .95 for many units and is about .85 for 5 and .93 for 20. The variance of a bootstrap divides by
+    n, not by n - 1, and its quantiles are those of the normal distribution, not of Student's. The share is therefore 2
+    T(1.96 sqrt((n-1)/n)) - 1, with Student's distribution T of n - 1 degrees of freedom.
     """
     if units < 2:
         return 0.0

@@ -19,8 +19,9 @@ MOUTH = tuple(range(48, 68))
 # The box in which dlib's detector finds the face of an FFHQ crop of 512 px: the median over 46 web photos (ours). The
 # same box serves all images, so that variations of a detector do not enter the distances.
 BOX = np.array([98, 138, 409, 455], np.float32)
-# Points coincide in a direction if the root of the sum of their squared distances from the centre is at most this, in
-# pixels (ours). float64 keeps a coordinate near 512 to 1e-13 pixels, so the shape of so small a set is mostly rounding.
+# Points coincide in a direction if the root of the sum of their squared distances from the centre is at most this
+# number of pixels (ours). float64 rounds a coordinate near 512 to 1e-13 pixels, so the shape of a smaller set is
+# mostly rounding.
 COINCIDENT = 1e-7
 
 
@@ -75,9 +76,9 @@ def affine_distance(restored: np.ndarray, target: np.ndarray, reduction: str = "
     """Returns the distance that the best affine map from restored points (B, n, 2) to target points leaves (ALD, ours).
 
     HonestFace reports ALD without a formula. Here it is the residual of the least-squares affine map, which ASFFNet
-    uses to choose a reference: its Frobenius norm ("fro"), or the mean distance over points ("mean"). The distance is 0
-    for a face that only moved, turned or was stretched as a whole; `affine_change` measures that. It is NaN if a point
-    is NaN.
+    uses to choose a reference: its Frobenius norm ("fro"), or the mean distance over points ("mean"). The distance is
+    0 for a face that only moved, turned or was stretched as a whole; `affine_change` measures that. The distance is
+    NaN if a point is NaN.
 
     Restored points that coincide in a direction (see COINCIDENT) are not stretched in it. If the restored points spread
     over 0.0001 pixels or more, an affine map of them changes the distance by less than 1e-6 pixels (tried on random

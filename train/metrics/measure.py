@@ -49,7 +49,7 @@ from train.metrics.registry import METRICS
 class Measure(Protocol):
     """Measures one image. All images are aligned faces, RGB uint8 (S, S, 3); restored and target have the same size.
 
-    Raises BadInput for any other images.
+    Raises BadInput for images of another type or shape.
     """
 
     def __call__(
@@ -126,7 +126,7 @@ def build_measure(
 
 @dataclass(frozen=True)
 class _Case:
-    """One restored image with everything that it is compared with."""
+    """One restored image and the images with which it is compared."""
 
     restored: np.ndarray
     target: np.ndarray

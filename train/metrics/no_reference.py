@@ -68,7 +68,7 @@ def load_no_reference(name: str, weights: Path | None) -> Score:
         raise BadInput(
             f"pyiqa is installed, but it cannot be imported ({error}): repeat `pip install 'likeness[iqa]'`."
         ) from error
-    except Exception as error:  # every problem of the file gives the same message
+    except Exception as error:  # every problem with the file gives the same message
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise BadInput(
             f"{path} does not contain the weights of pyiqa's {name} ({why}): replace it by {needed.url}."

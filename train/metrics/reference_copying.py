@@ -14,12 +14,13 @@ COINCIDE = 1e-3
 
 
 def copy_ratio(restored: np.ndarray, target: np.ndarray, references: Sequence[np.ndarray]) -> list[float]:
-    """Returns by how much each result is nearer to a reference than target and reference are to each other (ours).
+    """Returns the copy ratio of each result: how far it lies from the target towards a reference (ours).
 
     The arguments are embeddings: results x (B, d), targets t (B, d), and references r, (K, d) for each image. With the
     cosine s, the ratio is the largest over the references of max(0, s(x, r) - max(s(x, t), s(t, r))) / (1 - s(t, r)).
-    It is 0 if the result is the target or is no nearer to a reference than the target is, and 1 if the result is a
-    reference. References that coincide with the target are ignored; the ratio is NaN if no other reference is left.
+    The ratio is 0 if the result is the target, or is no nearer to a reference than the target is. It is 1 if the
+    result is a reference. References that coincide with the target are ignored; the ratio is NaN if no other reference
+    is left.
     """
     ratios = []
     for result, truth, own in zip(unit_rows(restored), unit_rows(target), references, strict=True):

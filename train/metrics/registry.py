@@ -12,14 +12,14 @@ class Metric:
     title: str  # the head of its column in a table
     unit: str  # empty for a pure number
     better: str  # "higher", "lower", or empty if neither is better
-    digits: int  # after the point, in a table
+    digits: int  # digits after the point, in a table
     convention: str  # how the figure is computed; the text is stored with every result
     source: str  # the publication, or "ours"
     needs: str = ""  # what must be installed or on disk; see train.metrics.measure.explain_missing
     nan_reason: str = ""  # why an image may have no figure
     min_side: int = 0  # pixels; a smaller image has no figure
     # "image": train.metrics.measure computes it for each image.
-    # "wrong": as "image", but only if the restorer could have used references of another person.
+    # "wrong": train.metrics.measure computes it for each image that comes with wrong references (of another person).
     # "set": train.metrics.fid computes one figure for a whole set.
     scope: str = "image"
 
