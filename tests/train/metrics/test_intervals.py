@@ -1,31 +1,11 @@
-"""Metrics against hand calculations, intervals against their laws."""
+"""Bootstrap intervals against their laws."""
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
-import torch
 
 from train.metrics.intervals import Interval, bootstrap_unit, coverage, mean_interval
-from train.metrics.psnr_ssim import psnr, ssim
-
-
-def test_psnr_is_what_the_formula_says_for_each_image() -> None:
-    target = torch.zeros(2, 3, 16, 16)
-    restored = torch.stack([torch.full((3, 16, 16), 0.1), torch.full((3, 16, 16), 0.5)])
-    assert psnr(restored, target) == pytest.approx([20.0, -10 * math.log10(0.25)], abs=1e-4)
-    assert psnr(target, target) == [100.0, 100.0]
-
-
-def test_ssim_of_equal_images_is_one_and_falls_with_noise() -> None:
-    torch.manual_seed(0)
-    image = torch.rand(2, 3, 32, 32)
-    assert ssim(image, image) == pytest.approx([1.0, 1.0])
-    noisy = (image + 0.2 * torch.randn_like(image)).clamp(0, 1)
-    assert len(ssim(noisy, image)) == 2 and max(ssim(noisy, image)) < 0.95
-    assert len(ssim(image[:1], image[:1])) == 1
 
 
 def test_an_interval_holds_its_mean_and_narrows_with_more_images() -> None:
