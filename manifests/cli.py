@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from manifests.ledger.paths import check_ledger_exists
 from manifests.runtime.flags import argument, flag
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def show(
 
     Example: likeness manifest show DATASET
     """
+    check_ledger_exists(dataset)
     from manifests.ledger.ledger import Ledger
 
     with Ledger.open(dataset) as ledger:
@@ -54,6 +56,7 @@ def query(
 
     Example: likeness manifest query DATASET "SELECT reason, count(*) FROM faces GROUP BY reason"
     """
+    check_ledger_exists(dataset)
     from manifests.ledger.ledger import Ledger
 
     with Ledger.open(dataset) as ledger:
@@ -74,6 +77,7 @@ def check(
 
     Example: likeness manifest check DATASET
     """
+    check_ledger_exists(dataset)
     from manifests.check import check_ledger
     from manifests.runtime.progress import show_progress
 
@@ -101,6 +105,7 @@ def why(
 
     Example: likeness manifest why DATASET holiday/IMG_0042.jpg
     """
+    check_ledger_exists(dataset)
     from manifests.why import explain_photo
 
     lines, rows = explain_photo(dataset, photo)
@@ -115,6 +120,7 @@ def card(
 
     Example: likeness manifest card DATASET
     """
+    check_ledger_exists(dataset)
     from manifests.card import render_card, write_card
     from manifests.ledger.ledger import Ledger
 
@@ -137,6 +143,7 @@ def report(
     if dry_run:
         typer.echo(f"Would write {dataset / 'report' / 'index.html'}.")
         return
+    check_ledger_exists(dataset)
     from manifests.report.build_report import build_report
 
     typer.echo(str(build_report(dataset, run or [])))

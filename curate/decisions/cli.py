@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from manifests.ledger.paths import check_ledger_exists
 from manifests.runtime.flags import argument, flag
 from manifests.runtime.text import format_count
 
@@ -50,6 +51,7 @@ def decide(
         raise BadInput("Name an action, or a file of decisions with --file. `likeness decide --help` has an example.")
     if action == "list" and (ids or dry_run):
         raise BadInput("The action list takes no option but --json. Leave the others out.")
+    check_ledger_exists(dataset)
     from curate.decisions.decide import decide as record_decisions
     from curate.decisions.decide import format_entry, read_decision_file, read_log_entries
     from manifests.card import write_card

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from manifests.ledger.paths import check_ledger_exists
 from manifests.runtime.flags import argument, flag
 from manifests.runtime.text import format_count
 
@@ -38,6 +39,7 @@ def export(
 
     Example: likeness manifest export DATASET --format imagefolder --out FOLDER
     """
+    check_ledger_exists(dataset)
     from manifests.errors import BadInput
     from manifests.export.export_dataset import export_dataset
     from manifests.export.selection import ExportOptions

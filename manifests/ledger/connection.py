@@ -9,7 +9,7 @@ import duckdb
 
 from manifests.errors import BadInput, LedgerError, LedgerLocked, LedgerMissing
 from manifests.ledger.migrations import create_schema, read_version, refuse_newer
-from manifests.ledger.paths import LEDGER_NAME, PENDING_NAME
+from manifests.ledger.paths import LEDGER_NAME, PENDING_NAME, check_ledger_exists
 from manifests.runtime.files import find_blocking_file
 
 
@@ -24,6 +24,8 @@ def open_connection(dataset: Path, write: bool, during_purge: bool) -> duckdb.Du
             f"A purge of {dataset} was stopped before it was finished: finish it with "
             f"`likeness manifest purge {dataset}`."
         )
+    if not write:
+        check_ledger_exists(dataset)
     con = _connect(path, write)
     try:
         # a user's SELECT reads this ledger and no other file
@@ -46,11 +48,6 @@ def open_connection(dataset: Path, write: bool, during_purge: bool) -> duckdb.Du
 def _connect(path: Path, write: bool) -> duckdb.DuckDBPyConnection:
     """Returns a connection to a DuckDB file. With `write` a file that does not exist is made."""
     try:
-        if not write and not path.exists():
-            raise LedgerMissing(
-                f"{path.parent} holds no {LEDGER_NAME}: make a dataset with "
-                f"`likeness curate PHOTOS --out {path.parent}`."
-            )
         if path.exists() and not path.is_file():
             raise LedgerError(f"{path} is not a file: name another folder.")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from manifests.errors import LedgerMissing
+from manifests.runtime.files import find_blocking_file
+
 LEDGER_NAME = "manifest.duckdb"
 PARTS = ("faces", "embeddings", "lq", "versions")  # folders of a dataset; every file in them has a row in the ledger
 PENDING_NAME = "purge.pending"  # the list of what an unfinished purge must still remove
@@ -18,3 +21,13 @@ def crop_path(dataset: Path, face_id: str) -> Path:
 def shard_path(dataset: Path, shard: str) -> Path:
     """Returns the path of a shard of embeddings. The name of a shard is the sha256 of the file."""
     return dataset / "embeddings" / f"{shard}.npy"
+
+
+def check_ledger_exists(dataset: Path) -> None:
+    """Raises LedgerMissing if the folder is a file or holds no ledger. The commands call it before slow imports."""
+    if (file := find_blocking_file(dataset)) is not None:
+        raise LedgerMissing(f"{file} is a file, but a dataset is a folder: name another folder.")
+    if not (dataset / LEDGER_NAME).exists():
+        raise LedgerMissing(
+            f"{dataset} holds no {LEDGER_NAME}: make a dataset with `likeness curate PHOTOS --out {dataset}`."
+        )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from manifests.ledger.paths import MAX_SEED
+from manifests.ledger.paths import MAX_SEED, check_ledger_exists
 from manifests.runtime.flags import argument, flag
 from manifests.runtime.text import format_count
 
@@ -42,6 +42,7 @@ def freeze(
 
     Example: likeness freeze DATASET --out BENCH --set gfpgan-test-512-s0 --with-images --with-embeddings
     """
+    check_ledger_exists(dataset)
     from manifests.runtime.progress import show_progress
     from train.benchmark.freeze import freeze as write_benchmark
 

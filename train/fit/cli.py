@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from manifests.ledger.paths import MAX_SEED
+from manifests.ledger.paths import MAX_SEED, check_ledger_exists
 from manifests.runtime.flags import argument, flag
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from train.fit.settings import Settings
     from train.recipes import Recipe
 
+SNAPSHOT_FACTS = "snapshot.json"  # in a snapshot folder; train.data.snapshot imports too much to ask it
 _TRAINING, _MODELS, _MACHINE = "Training", "Models", "Machine"
 # options that `iterate` has too
 BaseModel = Annotated[
@@ -62,6 +63,8 @@ def train(
 
     chosen = choose_recipe(recipe, base_model, preset, steps)
     check_run_folder(out)
+    if not (source / SNAPSHOT_FACTS).is_file():
+        check_ledger_exists(source)
     from train.fit.settings import Settings
 
     settings = Settings(base_model or TINY, vre, weights, precision, accumulate, compile_model, identity)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from manifests.ledger.paths import MAX_SEED
+from manifests.ledger.paths import MAX_SEED, check_ledger_exists
 from manifests.runtime.flags import argument, flag
 from train.fit.cli import BaseModel, PresetName, Steps, VreRun, Weights, choose_recipe
 
@@ -54,6 +54,7 @@ def iterate(
 
     chosen = replace(choose_recipe(recipe, base_model, preset, steps), mild_share=mild)
     folder = out or dataset / "iterate"
+    check_ledger_exists(dataset)
     from train.fit.settings import Settings
     from train.iterate.iterate import IterationOptions, check, plan
 

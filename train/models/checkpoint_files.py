@@ -13,14 +13,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import save
+from typing import TYPE_CHECKING, Any
 
 from manifests.errors import BadInput
 from manifests.runtime.files import write_atomically
 from train.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    import torch
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -56,6 +56,8 @@ def write_model_files(
     folder: Path, config: ModelConfig, facts: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
 ) -> None:
     """Writes config.json, with the architecture and `facts`, and model.safetensors, with `tensors`, into `folder`."""
+    from safetensors.torch import save  # imported here: `restore` looks for a checkpoint before it imports torch
+
     description = {"model": asdict(config), **facts}
     write_atomically(folder / CONFIG, json.dumps(description, indent=2, sort_keys=True).encode())
     write_atomically(folder / WEIGHTS, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))

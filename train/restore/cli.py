@@ -60,6 +60,10 @@ def restore(
         select_earlier_entries(out, plan, None)
         _print_plan(plan, unreadable, as_json)
         return
+    if not str(run).startswith("osdface:"):
+        from train.models.checkpoint_files import find_newest_checkpoint
+
+        find_newest_checkpoint(run)  # a wrong folder is an error before torch is imported
     from manifests.runtime.progress import show_progress
     from train.restore.contact_sheet import ContactSheet, render_sheet
     from train.restore.restore import restore as restore_photos
