@@ -1,1 +1,1 @@
-"""Writes a dataset as a folder in a format that other programs read: one file for each format."""
+"""Writes a dataset as a folder that other programs can read. Each format has its own file here."""

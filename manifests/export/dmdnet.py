@@ -17,7 +17,7 @@ from manifests.export.output_folder import OutputFolder
 from manifests.export.selection import ExportedFace, ExportedPair, Selection, drop_targets_without_lq
 
 LIST, LQ, REFERENCES, LANDMARKS = "SpecificLists.txt", "SynLQ", "RefsImg", "RefsLandmark"
-MIN_REFERENCES = 2  # both loaders skip a target with fewer
+MIN_REFERENCES = 2  # both loaders skip a target with fewer references
 
 # the five landmarks of an aligned crop, x and y in 512 px, as in curate/faces/align.py, which this layer may not
 # import; a test compares the numbers
@@ -75,10 +75,10 @@ def _format_landmarks(face: ExportedFace) -> bytes:
 def map_to_crop(face: ExportedFace, points: Sequence[float]) -> np.ndarray:
     """Returns points of the photo (x, y, x, y ...) in the pixels of the face's 512 px crop, float64 (n, 2).
 
-    The mapping is the one that made the crop: the least-squares similarity, without reflection, from the face's five
+    The crop was made with the same mapping: the least-squares similarity, without reflection, from the face's five
     landmarks to FFHQ_512. Raises LedgerBroken if the five landmarks coincide.
     """
-    # complex numbers x + iy: a similarity without reflection is z -> turn * z + shift
+    # points as complex numbers x + iy: a similarity without reflection is the function z -> turn * z + shift
     source, target, mapped = (
         np.asarray(array, np.float64).reshape(-1, 2) @ [1, 1j] for array in (face.landmarks5, FFHQ_512, points)
     )

@@ -19,19 +19,19 @@ from manifests.runtime.progress import Progress
 from manifests.runtime.versions import code_version
 
 CARD = "likeness_export.json"
-VERSION = 1  # of the layouts of all formats
+VERSION = 1  # raised when the layout of any format changes
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export holds, and whether it was written."""
+    """The content of an export in counts, and whether the export was written."""
 
     format: str
     folder: str
     faces: int
     people: int
     targets: dict[str, int]  # split -> number of targets with references
-    files: int  # 0 after a dry run
+    files: int  # files written; 0 after a dry run
     bytes: int
     left_out: dict[str, dict[str, int]]  # faces, targets or references -> reason -> count
     notices: tuple[str, ...]
@@ -46,11 +46,11 @@ def export_dataset(
     dry_run: bool = False,
     progress: Progress = lambda *_: None,
 ) -> ExportResult:
-    """Write `dataset` to the folder `out` in the format `name`, and return what the export holds.
+    """Write `dataset` to the folder `out` in the format `name`, and return its content in counts.
 
     The folder appears complete or not at all. If `out` holds the same export already, nothing is written.
-    Raises BadInput for an option that the format does not take, for an export without any face, and for an `out` that
-    holds something else; LedgerBroken if an image is missing or broken.
+    Raises BadInput if the format does not take an option, if no face can be exported, or if `out` holds something
+    else. Raises LedgerBroken if an image is missing or broken.
     """
     format = select_format(name, options)
     dataset, out = Path(dataset), Path(out)
@@ -100,7 +100,7 @@ def _check_disk_space(out: Path, size: int) -> None:
 def _hash_content(name: str, selection: Selection) -> str:
     """Returns a hash that changes with each face, pair, option and fact of the export.
 
-    The keys and their values must stay as they are: with other keys, an existing export would look like another one.
+    The keys must not change. If a key changes, Likeness does not recognize existing exports any more.
     """
     faces = [
         (
@@ -148,7 +148,7 @@ def _make_card(name: str, selection: Selection, content_hash: str) -> dict[str, 
 
 
 def _read_card(out: Path) -> dict[str, Any]:
-    """Returns the content of CARD in a folder; empty if the folder has none, or a broken one."""
+    """Returns the content of CARD in a folder. Returns {} if the file is missing or broken."""
     try:
         card = json.loads((out / CARD).read_bytes())
     except (OSError, ValueError):
@@ -157,7 +157,7 @@ def _read_card(out: Path) -> dict[str, Any]:
 
 
 def _has_all_files(out: Path, card: dict[str, Any]) -> bool:
-    """Returns whether a folder holds at least as many files as the card says, and the card. Users may add files."""
+    """Returns whether a folder holds the card and at least as many files as the card says. Users may add files."""
     return sum(path.is_file() for path in out.rglob("*")) > int(card.get("files", 0))
 
 
@@ -171,7 +171,7 @@ def _count_cleaned(selection: Selection) -> int:
 
 
 def _group_left_out(selection: Selection) -> dict[str, dict[str, int]]:
-    """Returns the counts of what is left out, as kind -> reason -> count."""
+    """Returns how many faces, targets and references are left out: kind -> reason -> count."""
     groups: dict[str, dict[str, int]] = {}
     for (kind, reason), count in sorted(selection.left_out.items()):
         if count:
@@ -195,7 +195,7 @@ def _make_result(
     if selection.options.version == "best":
         notices.append(
             f"{_count_cleaned(selection)} images are cleaned versions of training faces, marked by `version`. A "
-            "restorer made them: they are no ground truth, and they are smaller than the other images."
+            "restorer made these images: they are no ground truth, and they are smaller than the other images."
         )
     if selection.embeddings:
         recognizer = selection.recognizer

@@ -1,4 +1,4 @@
-"""The table of export formats: how each selects and writes its files, and which options it takes."""
+"""The table of export formats: the functions that select and write the files, and the options of each format."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FORMATS: dict[str, Format] = {
 
 
 def select_format(name: str, options: ExportOptions) -> Format:
-    """Returns the format of this name. Raises BadInput if there is none, or if it does not take one of the options."""
+    """Returns the format of this name. Raises BadInput for an unknown format, and for an option it does not take."""
     if name not in FORMATS:
         raise BadInput(f"--format {name} is unknown. Write one of {', '.join(FORMATS)}.")
     entry = FORMATS[name]

@@ -2,7 +2,7 @@
 
 The library turns the column `file_name` into the column `image`. If a frozen set is exported, the library turns the
 column `lq_file_name` into the column `lq`.
-The format webdataset writes the same facts (`describe_faces`).
+The format webdataset uses `describe_faces` too, so both formats hold the same facts of a face.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
             "file_name": pa.array([f"{face.face_id}.png" for face in faces]),
             **{key: pa.array([fact[key] for fact in facts], kind) for key, kind in _TYPES.items()},
         }
-        # optional columns are the same in each split, as the library requires
+        # the library requires the same columns in each split
         if selection.lq:
             lq = [f"lq/{face.face_id}.png" if face.face_id in selection.lq else None for face in faces]
             columns["lq_file_name"] = pa.array(lq, pa.string())

@@ -1,7 +1,7 @@
 """InstantRestore: `train/PERSON/cropped_images/`, and `test/TARGET/` with degraded.png, gt.png and `conditioning/`.
 
-The layout follows restore_dataset.py, which draws references from a person's folder and skips people with one image,
-and inference/test.py, which takes the first four images of `conditioning/` in natural order. The files
+The layout follows restore_dataset.py and inference/test.py. The first draws references from a person's folder, and
+skips people with one image. The second takes the first four images of `conditioning/` in natural order. The files
 `new_landmarks/*.npy` come from a landmark extractor that was not released, so they are not written.
 """
 
@@ -17,7 +17,7 @@ TEST_SPLITS = ("val", "test")
 
 
 def keep(selection: Selection) -> Selection:
-    """Returns targets of val and test that have a low-quality image, and training faces of people with two or more."""
+    """Returns targets of val and test with a low-quality image, and training faces of people with two faces or more."""
     selection = drop_targets_without_lq(selection, set(TEST_SPLITS))
     training_faces = {face.face_id for faces in _group_training_faces(selection).values() for face in faces}
     in_pairs = {face for pair in selection.pairs for face in (pair.target, *pair.references)}
@@ -43,7 +43,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 
 
 def _group_training_faces(selection: Selection) -> dict[str, list[ExportedFace]]:
-    """Returns identity id -> training faces, of people with two or more; empty if the split train is not exported."""
+    """Returns identity id -> training faces, for people with two or more. Returns {} if train is not exported."""
     people: dict[str, list[ExportedFace]] = defaultdict(list)
     if "train" in selection.options.splits:
         for face in selection.faces_of("train"):

@@ -1,4 +1,4 @@
-"""The folder that an export writes: complete or not at all, and with the same bytes for the same content."""
+"""Writes the folder of an export. The folder appears complete or not at all; equal content gives equal bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # all other chunk
 
 
 class OutputFolder:
-    """Writes the files of an export, each by its path inside the folder, and counts files and bytes."""
+    """Writes the files of an export, and counts files and bytes. Names are paths relative to the folder."""
 
     def __init__(self, root: Path, progress: Callable[[int], None] = lambda _: None) -> None:
         """`progress` is called after each image with the number of images read so far."""
@@ -98,7 +98,7 @@ def strip_png_metadata(source: Path) -> bytes:
 
     Raises LedgerBroken if the file is missing or broken.
     """
-    broken = LedgerBroken(f"{source} is missing or broken. `likeness manifest check` says how to make it again.")
+    broken = LedgerBroken(f"{source} is missing or broken. `likeness manifest check` prints how to make it again.")
     try:
         data = source.read_bytes()
     except OSError:
@@ -106,7 +106,7 @@ def strip_png_metadata(source: Path) -> bytes:
     chunks, start = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
     if not data.startswith(_PNG_SIGNATURE):
         raise broken
-    # a chunk: 4 bytes length, 4 bytes kind, the data, 4 bytes checksum of kind and data
+    # a chunk of a PNG has 4 bytes length, 4 bytes kind, the data, and 4 bytes checksum of kind and data
     while start < len(data):
         if start + 12 > len(data):
             raise broken
@@ -140,7 +140,7 @@ def publish_folder(out: Path, progress: Callable[[int], None] = lambda _: None) 
     """Yields a temporary folder to write into, and renames it to `out` when all of its files are on the disk.
 
     After an error, nothing is left of the temporary folder. The temporary folders of killed processes are removed.
-    Raises BadInput if `out` holds files by then. `progress` is passed to OutputFolder.
+    Raises BadInput if another process put files into `out` meanwhile. `progress` is passed to OutputFolder.
     """
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,7 @@ def publish_folder(out: Path, progress: Callable[[int], None] = lambda _: None) 
 
 
 def _is_running(process_id: str) -> bool:
-    """Returns whether a process with this id exists; False for a text that is no number."""
+    """Returns whether a process with this id exists. Returns False for a text that is no number."""
     try:
         os.kill(int(process_id), 0)
     except (ValueError, ProcessLookupError):

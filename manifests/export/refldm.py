@@ -1,7 +1,7 @@
 """ReF-LDM (FFHQ-Ref): lists of references as CSV files, a split by identity, and the images that the lists name.
 
-Columns and folders follow ReF-LDM's README and ldm/data/ir.py. The loader reads `ref_image` with `literal_eval`. It
-looks for `gt_image` and `ref_image` in the folder of images, and for `lq_image` in the folder of the frozen set.
+Columns and folders follow ReF-LDM's README and ldm/data/ir.py. The loader reads `ref_image` with `literal_eval`. The
+loader opens `gt_image` and `ref_image` in the folder of images, and `lq_image` in the folder of the frozen set.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LISTS, SPLIT_LISTS, IMAGES, LQ = "reference_mapping", "id_based_ffhq_split", "im
 def keep(selection: Selection) -> Selection:
     """Returns the selection without targets that have no low-quality image, in splits where other targets have one.
 
-    The reason: a list with the column `lq_image` needs an image in each line.
+    A list with the column `lq_image` needs an image in each line.
     """
     return drop_targets_without_lq(selection, selection.lq_splits)
 

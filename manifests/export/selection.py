@@ -1,4 +1,4 @@
-"""Selects the faces, reference pairs and images of an export, and counts what is left out, with the reason."""
+"""Selects the faces, reference pairs and images of an export, and counts those left out by reason."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from manifests.runtime.files import sha256_file
 
 SPLITS = ("train", "val", "test")
 VERSIONS = ("original", "best")
-# columns of the table faces that an export may hold
+# columns of the ledger's table `faces` that an export may hold
 MEASURES = (
     "det_score", "inter_ocular_px", "yaw", "pitch", "roll", "sharpness", "blockiness", "noise", "exposure", "upsample",
 )  # fmt: skip
 
-# accepted faces whose photo, or a copy of it, has a consent that refuses the use
+# faces whose photo must not be used, by its consent; if a copy must not be used, the face that represents it
 _REFUSED_FACES = """
 SELECT DISTINCT coalesce(f.duplicate_of, f.face_id)
 FROM faces f JOIN photos p USING (photo_id)
 WHERE list_contains(?, lower(trim(p.consent)))"""
 
-# all accepted faces, with their person, their split, and what is known of their photo
+# all accepted faces, with person, split, and the source, licence and consent of their photo
 _ACCEPTED_FACES = """
 SELECT f.*, m.identity_id, i.name, s.split, s.reason AS split_reason, p.source, p.licence, p.consent
 FROM faces f JOIN photos p USING (photo_id)
@@ -44,13 +44,13 @@ WHERE f.status = 'ok' ORDER BY f.face_id"""
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What the user wants in an export."""
+    """The choices of the user for an export."""
 
     split: str = "all"  # one of SPLITS, or all
     lq_set: str | None = None  # name of the frozen set whose low-quality images are exported
     names: bool = False  # whether people's names are exported
     embeddings: bool = False  # whether face embeddings are exported
-    version: str = "original"  # best: the cleaned versions that `likeness iterate` made replace the training crops
+    version: str = "original"  # with `best`, cleaned versions of `likeness iterate` replace training crops
     shard_bytes: int = 2**29  # webdataset: a shard stays below this size (512 MiB, ours)
 
     @property
@@ -95,8 +95,10 @@ class Selection:
     lq_sha256: dict[str, str] = field(default_factory=dict)
     embeddings: dict[str, np.ndarray] = field(default_factory=dict)  # float32 (d,), unit length; empty if not exported
     recognizer: dict[str, Any] = field(default_factory=dict)  # file, sha256, licence and dim of the embeddings' model
-    policy: str = "identity"  # of the splits; with `photos`, the same person may be in several splits
-    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)  # (faces, targets or references; reason)
+    policy: str = "identity"  # how splits were made; with `photos`, one person may be in several splits
+    left_out: Counter[tuple[str, str]] = field(
+        default_factory=Counter
+    )  # (kind, reason) -> count; the kind is faces, targets or references
 
     def pairs_of(self, split: str) -> list[ExportedPair]:
         return [pair for pair in self.pairs if pair.split == split]
@@ -124,7 +126,7 @@ class Selection:
 
 
 def select_for_export(ledger: Ledger, options: ExportOptions) -> Selection:
-    """Returns the accepted faces that are in a split and whose photo's consent allows the use, with their pairs.
+    """Returns the faces to export and their pairs. A face must be accepted, in a split, and allowed by consent.
 
     A reference pair loses the references that are not selected; a pair without any reference is left out.
     Raises BadInput if the dataset has no such split or frozen set, or no face to export.
@@ -160,7 +162,7 @@ def select_for_export(ledger: Ledger, options: ExportOptions) -> Selection:
 
 
 def _select_versions(ledger: Ledger, options: ExportOptions) -> dict[str, CleanedVersion]:
-    """Returns the cleaned versions to export, by face: those of the newest iteration, of training faces only."""
+    """Returns face id -> cleaned version to export. Only training faces have versions, from the newest iteration."""
     if options.version not in VERSIONS:
         raise BadInput(f"--crops {options.version} is unknown. Write {' or '.join(VERSIONS)}.")
     if options.version == "original":
@@ -213,7 +215,7 @@ def _image_path(dataset: Path, face_id: str, version: CleanedVersion | None) -> 
 
 
 def _label_version(version: CleanedVersion | None) -> dict[str, str | None]:
-    """Returns the facts that tell a cleaned version from an original crop."""
+    """Returns the facts `version` and `parent`, which distinguish a cleaned version from an original crop."""
     if version is None:
         return {"version": "original", "parent": None}
     return {"version": f"{version.iteration}/{version.round}", "parent": version.parent}

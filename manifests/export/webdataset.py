@@ -1,7 +1,7 @@
 """WebDataset: shards `SPLIT/000000.tar` with `FACE.png` and `FACE.json` for each face, and one index.parquet.
 
 If the options ask for them, `FACE.lq.png` is the frozen low-quality image and `FACE.npy` the embedding, float32 (d,).
-A shard has no time, no owner and a fixed order, so the same faces give the same bytes.
+A shard records no time and no owner, and its order is fixed. The same faces therefore give the same bytes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ INDEX_COLUMNS = (
     ("split", pa.string()),
     ("identity", pa.string()),
 )
-_BLOCK = 512  # bytes of a tar header; the content of each file is padded to a multiple of it
-_END = 20 * _BLOCK  # bytes; the end of a tar file is padded to a multiple of it
+_BLOCK = 512  # bytes of a tar header; the content of each file is padded to a multiple of this size
+_END = 20 * _BLOCK  # bytes; the end of a tar file is padded to a multiple of this size
 
 IndexRow = tuple[str, int, int, str, str, str]  # the values of INDEX_COLUMNS
 
@@ -47,7 +47,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 def _write_split(selection: Selection, folder: OutputFolder, split: str) -> list[IndexRow]:
     """Write the shards of a split, and return their rows of the index.
 
-    A shard holds at least one face, and no more than fit into the options' `shard_bytes`.
+    A shard holds at least one face. It is closed before it would exceed `shard_bytes` of the options.
     """
     index: list[IndexRow] = []
     facts_of = imagefolder.describe_faces(selection)

@@ -1,7 +1,7 @@
 """Removes everything that was made of some faces: crops, embeddings, low-quality images, pairs, splits, memberships.
 
-The rows are removed in one transaction, the files after the transaction. If the process is killed in between, the next
-call removes the remaining files.
+The rows are removed in one transaction. The files are removed after the transaction. If the process is killed in
+between, the next call removes the remaining files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from manifests.ledger.records import Face, Identity, Membership, Pair, Record, S
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import ARRAY_ERRORS, remove_temporary_files, sha256_bytes, write_atomically
 
-# a face that is dropped for one of these reasons keeps its row, but no crop, no embedding and no low-quality image
+# a face that is dropped for one of these reasons keeps its row, but loses its crop, embedding and low-quality images
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"
 ERASURE_REASONS = (NO_CONSENT, CONSENT_MISSING, OPTED_OUT)
 CONSENT_REFUSALS = ("no", "withdrawn")  # the values of photos.consent that forbid the photo's use; NULL forbids nothing
@@ -43,7 +43,7 @@ _DROPPED_WITH_REMAINS = (
 class Erasure:
     """The changes of the ledger when faces are removed, in the form that `Ledger.record` takes.
 
-    Write `shards` before the rows are recorded; remove files after.
+    The caller writes `shards` before it records the rows, and removes files after.
     """
 
     rows: list[Record] = field(default_factory=list)
@@ -82,7 +82,7 @@ def plan_erasure(ledger: Ledger, face_ids: Collection[str]) -> Erasure:
             targets.add(pair.target)
     erasure.deletions.append(("pairs", "target", sorted(targets)))
 
-    # if all locked faces are removed, lock the rest: models were trained on these splits, so nobody may change sides
+    # if all locked faces are removed, lock the other faces: models were trained on these splits, so no face may move
     splits = ledger.read_rows(Split)
     locked = {row.face_id for row in splits if row.locked}
     if locked and locked <= removed:
@@ -117,7 +117,7 @@ def _rewrite_shards(ledger: Ledger, removed: set[str], erasure: Erasure) -> None
 
 
 def _shrink_sets(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
-    """Plan shorter lists of faces for the frozen sets: a set records its faces when `likeness degrade` begins it."""
+    """Plan shorter lists of faces for the frozen sets. `likeness degrade` recorded the faces of a set at its start."""
     units = read_units(ledger, "degrade")
     frozen = dict(ledger.query("SELECT lq_set, count(*) FROM degradations GROUP BY 1").iter_rows())
     for _, unit, config_hash, detail in units:
@@ -125,12 +125,12 @@ def _shrink_sets(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
         rest = [face for face in faces if face not in removed]
         if len(rest) == len(faces):
             continue
-        # completion marks of the set's batches, and the hashes of theta.jsonl, card and README; `degrade` records the
-        # hashes again
+        # the units of the set's batches, and the unit that records the hashes of theta.jsonl, card and README; the
+        # next `likeness degrade` records the hashes again
         marks = [other for _, other, *_ in units if other.startswith(f"{unit}/")]
         if rest:
             erasure.details.append(("degrade", unit, config_hash, {**detail, "faces": rest}))
-            # a removed face shifts the later faces into other batches: of an unfinished set, no mark is valid any more
+            # a removed face shifts all later faces into other batches, so the marks of an unfinished set are wrong now
             finished = len(faces) == frozen.get(unit, 0)
             marks = marks[-(-len(rest) // _BATCH) :] if finished else marks
         else:
@@ -142,11 +142,11 @@ def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterabl
     """Record these rows of `faces` without their embeddings, and remove everything else that was made of the faces.
 
     Faces are also removed from the training runs inside the dataset's folder. `rows` are recorded in the same
-    transaction, under the name `stage`.
+    transaction. `stage` is the name of the stage in the ledger.
     """
     bare_faces = [replace(face, shard=None, shard_row=None, duplicate_of=None, crop_sha256=None) for face in faces]
     removed = {face.face_id for face in bare_faces}
-    # runs first: if the process is killed, the rows that are still in the ledger make the next call repeat this step
+    # runs are cleaned first: if the process is killed here, the rows still in the ledger make the next call repeat it
     remove_faces_from_runs([ledger.dataset], removed)
     (ledger.dataset / "report" / "index.html").unlink(missing_ok=True)  # the page holds pictures
     erasure = plan_erasure(ledger, removed)
@@ -159,7 +159,7 @@ def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterabl
 
 
 def erase_dropped_faces(ledger: Ledger) -> None:
-    """Erase the remains of faces that were dropped for one of ERASURE_REASONS. Without remains, nothing is written."""
+    """Erase what remains of faces that were dropped for one of ERASURE_REASONS. Without remains, writes no row."""
     dropped = read_faces_with_reason(ledger, ERASURE_REASONS)
     if len(ledger.query(_DROPPED_WITH_REMAINS)):
         erase_faces(ledger, dropped, "erase")
@@ -214,7 +214,7 @@ def _shrink_set_files(folder: Path, removed: set[str]) -> None:
     theta_sha256 = sha256_bytes(after)
     if card.get("theta_sha256", theta_sha256) == theta_sha256:
         return
-    # the README first, then the card: a killed process is recognized by the old hash in the card
+    # the README is written before the card: after a kill, the card still has the old hash, and this step is repeated
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     text = text.replace(str(card["theta_sha256"]), theta_sha256)
     write_atomically(readme, text.replace(f"| images | {card['images']},", f"| images | {len(lines)},").encode())

@@ -1,7 +1,7 @@
-"""The photos and faces that must stay out of a dataset, as the ledger records them, and the questions asked of them.
+"""Reads which photos and faces must stay out of a dataset, and checks photos and faces against them.
 
 A photo is recorded as a mark: the HMAC of its sha256 under the dataset's key (manifests/privacy/keys.py). A face is
-recorded as its embedding, which is biometric data, and only if `likeness manifest optout --remember-face` asks for it.
+recorded only by `likeness manifest optout --remember-face`: as its embedding, which is biometric data.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ class KeptOutList:
         return any(measure_overlap(box, other) >= MIN_OVERLAP for other in self.boxes.get(photo_id, ()))
 
     def matches(self, embeddings: np.ndarray) -> np.ndarray:
-        """Returns a bool array (n,): whether each unit embedding of (n, d) reaches the threshold to an example."""
+        """Returns a bool array (n,): whether each of the unit embeddings (n, d) matches an example.
+
+        An embedding matches if its cosine to an example reaches the threshold.
+        """
         if self.examples is None or not len(embeddings):
             return np.zeros(len(embeddings), bool)
         return np.asarray((embeddings @ self.examples.T).max(1) >= self.threshold)
@@ -53,8 +56,8 @@ NOBODY_KEPT_OUT = KeptOutList()
 def read_kept_out_list(ledger: Ledger, recognizer: str | None = None, same_person: float = 2.0) -> KeptOutList:
     """Returns the list of a dataset.
 
-    `recognizer` is the sha256 of a recognizer's file: only examples that this recognizer embedded are in the list.
-    The threshold is the threshold of the last grouping, or `same_person` if no grouping ran yet.
+    `recognizer` is the sha256 of a recognizer's file. The list holds only examples that this recognizer embedded.
+    The list's threshold comes from the last grouping. It is `same_person` if no grouping ran yet.
     """
     rows = ledger.read_rows(KeptOutMark)
     photos = {row.mark: row.reason for row in rows if row.kind == "photo"}

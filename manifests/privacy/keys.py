@@ -1,8 +1,8 @@
 """The secret key of a dataset, and the marks that are computed with it.
 
 A mark is the HMAC-SHA256 (RFC 2104) of a kind and a value under the key in DATASET/secret.key. Without the key, a mark
-tells nothing about the value. The key is a file and not a row of the ledger: whoever could query the key could compute
-the mark of each of their photos and compare it with the marks in the ledger.
+tells nothing about the value. The key is a file and not a row of the ledger. Whoever could query the key could compute
+the marks of their own photos, and compare these with the marks in the ledger.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def create_key() -> bytes:
 def compute_mark(key: bytes, kind: str, value: str | bytes) -> str:
     """Returns 64 hex digits, the HMAC of a value under `key`.
 
-    `kind` says what the value is: a photo's sha256 (`photo`), the bytes of an embedding (`face`), a uri (`uri`), the
-    id of the face from which a person's id is made (`person`), or the empty string (`check`).
+    `kind` names the kind of value: `photo` for a photo's sha256, `face` for the bytes of an embedding, `uri` for a
+    uri, `person` for the face id from which a person's id is made, and `check` for the empty string.
     """
     data = os.fsencode(value)
     return hmac.new(key, kind.encode() + b"\0" + data, "sha256").hexdigest()
 
 
 def hide_uri(key: bytes, uri: str) -> str:
-    """Returns the text that replaces a file's uri in the ledger if the file is kept out: its name may name a person."""
+    """Returns the text that replaces the uri of a kept-out file in the ledger. A file name may name a person."""
     return HIDDEN_PREFIX + compute_mark(key, "uri", uri)
 
 
@@ -60,8 +60,8 @@ def ensure_key(ledger: Ledger) -> bytes:
 def read_key(ledger: Ledger) -> bytes:
     """Returns the key in the dataset's key file. If the dataset never had a key, returns a new one that is not saved.
 
-    Raises LedgerError if the key file is missing, broken, or another dataset's: the marks of people and photos that
-    are kept out cannot be compared without the right key.
+    Raises LedgerError if the key file is missing, broken, or another dataset's. Without the right key, Likeness cannot
+    recognize the people and photos that are kept out.
     """
     path, check = ledger.dataset / KEY_NAME, ledger.read_detail(KEY_STAGE).get("check")
     if check is None and not path.exists():

@@ -1,4 +1,4 @@
-"""Plans what `likeness manifest optout` does with photos: remove those in the dataset, keep the others out."""
+"""Plans how `likeness manifest optout` removes photos from the dataset, and keeps other photos out."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def plan_optout(dataset: Path, photos: Sequence[str], runs: Sequence[Path] = ())
     """Returns the plan to opt these photos out. Photos in the dataset are removed as by a purge; others are kept out.
 
     Each photo is the sha256 of a file's bytes, a path to a file, or one of the names that `plan_purge` takes.
-    Raises BadInput for an archive, and for a photo that is none of these.
+    Raises BadInput for an archive, and for a photo that cannot be found.
     """
     inside: list[str] = []
     outside: set[str] = set()

@@ -22,7 +22,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.queries import count_mentions
 
-_HEAD = 8  # bytes at the beginning of a needle that are compared first; shorter needles are not searched for
+_HEAD = 8  # the first bytes of a needle, compared before the whole; shorter needles are ignored
 _CHUNK = 1 << 22  # bytes that are read and searched at a time
 _MIDDLE = 64  # bytes from the middle of an image file that identify the file inside an archive (ours)
 
@@ -41,7 +41,7 @@ class Traces:
     pixels: tuple[str, ...] = ()  # sha256 of rows of crops.npy
 
     def make_needles(self) -> dict[bytes, str]:
-        """Returns the byte strings to search for, each with a word for its kind."""
+        """Returns the byte strings to search for: byte string -> kind of trace, in words."""
         needles: dict[bytes, str] = {}
         for kind, hexes in (("photo hash", self.photos), ("face id", self.faces)):
             needles |= {text.encode(): kind for text in hexes}
@@ -60,7 +60,7 @@ def sample_middle(data: bytes) -> str:
 
 
 class _Searcher:
-    """Searches for many needles at a time: compares their first two bytes, then the first eight, then the whole."""
+    """Searches for many byte strings (needles) at once: by their first two bytes, then the first eight, then whole."""
 
     def __init__(self, needles: dict[bytes, str]) -> None:
         self.by_head: dict[bytes, list[tuple[bytes, str]]] = defaultdict(list)
@@ -80,7 +80,7 @@ class _Searcher:
         first = array[: len(array) - _HEAD + 1].astype(np.uint16)
         first |= array[1 : len(array) - _HEAD + 2].astype(np.uint16) << np.uint16(8)
         places = np.flatnonzero(self.pairs[first])
-        # of these, the places whose eight bytes, read as one number, begin a needle
+        # keep only the places whose eight bytes, read as one number, begin a needle
         windows = np.lib.stride_tricks.sliding_window_view(array, _HEAD)[places]
         heads = np.ascontiguousarray(windows).view("<u8").ravel()
         kinds = set()
@@ -91,7 +91,7 @@ class _Searcher:
         return kinds
 
     def search_file(self, path: Path) -> set[str]:
-        """Returns the kinds of the needles that the file contains, also across the border of two chunks."""
+        """Returns the kinds of the needles that the file contains. A needle may cross the border of two chunks."""
         kinds: set[str] = set()
         with path.open("rb") as file:
             tail = b""
@@ -109,7 +109,7 @@ class Proof:
     bytes: int
     rows: int  # rows of the ledger
     remains: tuple[str, ...]  # a phrase for each trace that is left: its kind and its place
-    own_files: tuple[str, ...]  # the user's own copies of the photos, in these folders
+    own_files: tuple[str, ...]  # the user's own photo files that lie in the searched folders
 
 
 def search_traces(dataset: Path, traces: Traces, folders: Iterable[Path] = (), skip: Iterable[Path] = ()) -> Proof:
@@ -135,7 +135,7 @@ def search_traces(dataset: Path, traces: Traces, folders: Iterable[Path] = (), s
 
 
 def _walk_files(folders: Iterable[Path]) -> Iterator[Path]:
-    """Every file below these folders, once. Links are not followed."""
+    """Yields each file below these folders once. Links are not followed."""
     known: set[str] = set()
     for folder in folders:
         for place, _, names in os.walk(folder):
@@ -166,12 +166,12 @@ def _search_tables(path: Path, searcher: _Searcher, traces: Traces) -> set[str]:
                 hashes = {hashlib.sha256(np.ascontiguousarray(row).tobytes()).hexdigest() for row in array}
                 kinds |= {"pixels"} if hashes & set(traces.pixels) else set()
     except (OSError, ValueError, EOFError, pa.ArrowException):
-        pass  # the file is neither, whatever its name says; its bytes were searched already
+        pass  # the file is no table or array, despite its name; its bytes are searched by the caller
     return kinds
 
 
 def _search_column(chunk: pa.Array, searcher: _Searcher, traces: Traces) -> set[str]:
-    """Returns the kinds of traces in one column. Its buffers hold the values in a row, uncompressed."""
+    """Returns the kinds of traces in one column of a table. The buffers of a column hold its values uncompressed."""
     kinds: set[str] = set()
     if pa.types.is_list(chunk.type) and pa.types.is_float64(chunk.type.value_type):
         chunk = chunk.flatten().cast(pa.float32())  # other programs write embeddings as float64

@@ -45,12 +45,12 @@ class PurgeResult:
     """What a purge removed, and the proof that nothing is left."""
 
     plan: PurgePlan
-    removed: Mapping[str, int]  # noun -> how many were removed
+    removed: Mapping[str, int]  # noun, such as "photos" -> count
     proof: Proof
 
 
 def read_unfinished_plan(dataset: Path) -> PurgePlan | None:
-    """Returns the plan of a purge that was stopped before its end, or None. Raises LedgerError if it cannot be read."""
+    """Returns the plan of a purge that was stopped, or None. Raises LedgerError if the plan cannot be read."""
     path = dataset / PENDING_NAME
     if not path.is_file():
         return None
@@ -142,9 +142,9 @@ def _remove_rows(ledger: Ledger, plan: PurgePlan) -> None:
 
 
 def _shrink_decisions(ledger: Ledger, photos: set[str]) -> tuple[list[DecisionRow], list[int]]:
-    """Returns the decisions that lose faces of these photos, and the numbers of decisions that have no face left.
+    """Returns the decisions without the faces of these photos, and the numbers of decisions that lose all faces.
 
-    The second list also holds the decisions that undo a decision of the list.
+    The second list also holds every decision that undoes a decision in it. Unchanged decisions are in neither list.
     """
     changes: list[DecisionRow] = []
     empty: set[int] = set()
@@ -166,9 +166,9 @@ def _shrink_decisions(ledger: Ledger, photos: set[str]) -> tuple[list[DecisionRo
 
 
 def _remove_names_from_details(ledger: Ledger, plan: PurgePlan) -> list[DetailUpdate]:
-    """Returns the details of the stages `label` and `group` without the entries that name something of the plan.
+    """Returns the details of the stages `label` and `group` without entries that name a photo or person of the plan.
 
-    Their sentences may hold shortened ids, and file names without folders.
+    Entries may hold the first 12 characters of an id, or a file name without its folder.
     """
     labels = ledger.read_rows(Label)
     other_labels = {row.label for row in labels if row.photo_id not in plan.photos}

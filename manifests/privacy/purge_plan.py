@@ -23,12 +23,12 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, uri_of
 
 PURGED = "purged"
-_PREFIX = 6  # characters of an id that are enough to name it, as in manifests/why.py
+_PREFIX = 6  # a name with at least this many characters may be the beginning of an id, as in manifests/why.py
 
 
 @dataclass(frozen=True)
 class PurgePlan:
-    """What a purge removes. A plan without photos removes nothing: the purge was done before."""
+    """Everything that a purge removes. A plan without photos removes nothing, because the purge was done before."""
 
     reason: str  # PURGED, or OPTED_OUT of manifests/privacy/erase.py
     photos: tuple[str, ...] = ()
@@ -88,12 +88,12 @@ def _find_people(ledger: Ledger, people: Sequence[str]) -> set[str]:
 
 
 def _find_photo(ledger: Ledger, photo: str) -> set[str]:
-    """Returns the photo id of one photo, as a set; the empty set if the photo is kept out already.
+    """Returns a set with the photo id of one photo. The set is empty if the photo is kept out already.
 
     Raises BadInput for a name that fits no photo, or several.
     """
-    exact: set[str] = set()  # by its whole path
-    similar: set[str] = set()  # by the end of its path
+    exact: set[str] = set()  # photos with this path
+    similar: set[str] = set()  # photos whose path ends with this text
     for uri, photo_id in ledger.query("SELECT uri, photo_id FROM files WHERE photo_id IS NOT NULL").iter_rows():
         path = display_path(uri)
         if uri == uri_of(photo):
@@ -132,13 +132,13 @@ def _add_copies(ledger: Ledger, faces: Sequence[Face], photo_ids: set[str]) -> s
             one, other = face.photo_id, photo_of[face.duplicate_of]
             duplicates.setdefault(one, set()).add(other)
             duplicates.setdefault(other, set()).add(one)
-    # follow the links between near-duplicates to the end
+    # add near-duplicates, near-duplicates of these, and so on
     copies, queue = set(photo_ids), list(photo_ids)
     while queue:
         for other in duplicates.get(queue.pop(), set()) - copies:
             copies.add(other)
             queue.append(other)
-    # add photos with the same face again, and follow their links too
+    # add photos with the same face, and the near-duplicates of these
     keys = {
         (embedding, face.phash)
         for face, embedding in _read_embeddings(ledger, [f for f in faces if f.photo_id in copies])
@@ -149,7 +149,7 @@ def _add_copies(ledger: Ledger, faces: Sequence[Face], photo_ids: set[str]) -> s
 
 
 def _read_embeddings(ledger: Ledger, faces: Iterable[Face]) -> Iterator[tuple[Face, str]]:
-    """Yields faces with the float32 bytes of their embedding in hex. Skips faces without one, and broken shards."""
+    """Yields faces with the float32 bytes of their embedding, in hex. Skips faces whose embedding is missing."""
     faces_of_shard: dict[str, list[Face]] = {}
     for face in faces:
         if face.shard is not None and face.shard_row is not None:
@@ -167,13 +167,13 @@ def _read_embeddings(ledger: Ledger, faces: Iterable[Face]) -> Iterator[tuple[Fa
 def _plan_photos(
     ledger: Ledger, photo_ids: set[str], identities: Collection[str], runs: Sequence[Path], reason: str
 ) -> PurgePlan:
-    """Returns the plan that removes these photos; `identities` are the people who were named, if any were."""
+    """Returns the plan that removes these photos. `identities` holds the people whom the user named."""
     dataset = ledger.dataset
     faces = {face.face_id: face for face in ledger.read_rows(Face) if face.photo_id in photo_ids}
     face_ids = sorted(faces)
     uris = sorted(row.uri for row in ledger.read_rows(File) if row.photo_id in photo_ids)
 
-    # people: those without a face outside these photos are removed too
+    # people without a face in any other photo are removed too
     members = ledger.read_rows(Membership)
     identity_of = {row.face_id: row.identity_id for row in members}
     people_outside = {row.identity_id for row in members if row.face_id not in faces}

@@ -25,7 +25,8 @@ from manifests.runtime.files import hash_config, sha256_file
 
 # the files of a snapshot
 FACTS, FACES, CROPS = "snapshot.json", "faces.parquet", "crops.npy"
-BEFORE_PURGES = "before_purges"  # key in a snapshot's facts: its hashes before each purge, which its runs recorded
+# key of a snapshot's facts: the list of the snapshot's hashes before each purge, which its runs still name
+BEFORE_PURGES = "before_purges"
 
 _RESULT_SUFFIXES = {".json", ".jsonl", ".csv", ".md", ".tex", ".txt", ".svg"}  # these files may hold results by face
 _FILES_WITHOUT_FACES = {"config.json", FACTS, "stats.jsonl"}
@@ -34,10 +35,10 @@ _BENCHMARK_FILES = ("card.json", "cases.jsonl", "embeddings.npy")
 
 @dataclass(frozen=True)
 class FacesInRun:
-    """The files of one run, or of a snapshot without a run, that hold some of the faces that were looked for."""
+    """How many of some faces one run, or a snapshot without a run, holds, and where."""
 
     run: str  # folder
-    faces: int  # how many of the faces the snapshot holds
+    faces: int  # how many of the faces are in the snapshot
     trained: int  # how many of these are in the training split
     checkpoints: tuple[str, ...]  # folders of the checkpoints that were trained on them
     pixels: tuple[str, ...]  # sha256 of their rows in crops.npy
@@ -76,9 +77,9 @@ def remove_faces_from_runs(
 ) -> Counter[str]:
     """Remove these face ids from every snapshot, benchmark and run below `folders`.
 
-    Sample sheets and pages show pictures without names, so all of them are removed. Results by face are removed if
-    they name a face id or one of the identity ids `people`. Whatever a killed process left unfinished is finished or
-    removed. Returns how many things of each kind were removed or rewritten.
+    Sample grids and pages show pictures without names, so all of them are removed. Results by face are removed if
+    they name a face id or one of the identity ids `people`. Files that a killed process left unfinished are finished
+    or removed. Returns how many things of each kind were removed or rewritten.
     """
     wanted, counts = set(faces), Counter[str]()
     for place, _ in list(_walk_folders(folders)):
@@ -95,7 +96,7 @@ def remove_faces_from_runs(
 
 
 def _walk_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, set[str]]]:
-    """Every folder below these folders, once, with the names of its files."""
+    """Yields each folder below these folders once, with the names of its files."""
     known: set[str] = set()
     for folder in folders:
         for place, _, names in os.walk(folder):
@@ -109,7 +110,8 @@ def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         return pq.read_table(path, columns=columns)
     except (OSError, pa.ArrowException):
         raise LedgerBroken(
-            f"{path} cannot be read, so Likeness cannot know whose faces lie beside it. Remove the file's folder."
+            f"{path} cannot be read, so Likeness cannot know whose faces it names. Remove the file, and the snapshot or "
+            "result that it belongs to."
         ) from None
 
 
@@ -135,7 +137,7 @@ def _finish_killed_writes(folder: Path) -> None:
 
 
 def _clean_run(run: Path, ids: set[str]) -> Counter[str]:
-    """Remove the sheets and pages of a run, and its results that name one of the ids. Returns how many of each."""
+    """Remove the image sheets and pages of a run, and its results that name an id. Returns the counts of both."""
     counts = Counter[str]()
     for path in sorted(path for path in run.rglob("*") if path.is_file()):
         has_results = path.suffix in _RESULT_SUFFIXES and path.name not in _FILES_WITHOUT_FACES
@@ -154,7 +156,7 @@ def _clean_run(run: Path, ids: set[str]) -> Counter[str]:
 
 
 def _texts(column: pa.ChunkedArray) -> list[Any]:
-    """Returns the distinct values of a column of strings; an empty list for other columns."""
+    """Returns the distinct values of a column of strings. Returns [] for other columns."""
     return list(column.unique().to_pylist()) if pa.types.is_string(column.type) else []
 
 

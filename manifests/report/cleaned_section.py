@@ -10,7 +10,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.report.thumbnails import make_thumbnail
 
-IMAGES = 24  # kept versions shown of a round, those least like their originals first
+IMAGES = 24  # kept versions shown for each round, those least like their originals first
 
 _COUNTS = """
 SELECT round, reason, count(*) AS n FROM versions WHERE iteration = ?
@@ -23,7 +23,7 @@ ORDER BY round, (metrics->>'$.identity')::FLOAT, face_id"""
 
 
 def read_cleaned_versions(ledger: Ledger) -> dict[str, Any]:
-    """Returns the rounds of the newest iteration: counts, and kept versions before and after; {} without iteration."""
+    """Returns the rounds of the newest iteration, with counts and kept versions. Returns {} without iteration."""
     iteration = find_newest_iteration(ledger)
     if iteration is None:
         return {}

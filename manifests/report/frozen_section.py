@@ -9,7 +9,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.report.thumbnails import make_thumbnail
 
-IMAGES = 12  # images shown of a frozen set
+IMAGES = 12  # images shown for each frozen set
 
 _DEGRADED_IMAGES = """
 SELECT lq_set, face_id, theta FROM degradations

@@ -31,12 +31,12 @@ REASONS = {
     "too_blocky": "too many JPEG blocks",
     "too_dark": "too dark",
     "too_bright": "too bright",
-    "near_duplicate": "the same picture again",
+    "near_duplicate": "a near-duplicate of another face",
     "photo_spans_splits": "the photo also shows a person of another split",
     "listed_in_another_split": "an imported list has most of the person's faces in another split",
     "face_dropped": "not accepted any more, but part of a frozen set",
     "not_found_again": "not found by the face detector that is used now",
-    "file_vanished_or_changed": "the file was gone, or had changed, when it was read again",
+    "file_vanished_or_changed": "the file was missing or changed when it was read again",
     "decided": "left out by a decision",
     "crop_missing": "the crop is missing or broken",
     "no_consent": "consent refused or withdrawn",
@@ -45,8 +45,8 @@ REASONS = {
     "purged": "purged",
 }
 
-# why an accepted, grouped face is no target of a reference pair; needs the least number of photos, twice, and the
-# texts for too few photos and for too few references
+# why an accepted face is no target; the parameters are the minimum number of photos, the text for too few photos, and
+# the text for too few references
 _UNPAIRED_FACES = """
 SELECT CASE WHEN s.status <> 'ok' THEN s.reason
             WHEN count(*) OVER (PARTITION BY m.identity_id) = 1 THEN 'the only face of that person'
@@ -63,7 +63,7 @@ GROUP BY f.face_id ORDER BY md5(f.face_id) LIMIT ?"""
 
 
 def read_funnel(ledger: Ledger) -> list[dict[str, Any]]:
-    """Returns a step each for files, photos, faces and accepted faces: how many were kept, and why others were not."""
+    """Returns the steps of the funnel: files, photos, faces, accepted faces. A step counts kept things and reasons."""
     steps = []
     for table, noun, title in (("files", "file", "Files"), ("photos", "photo", "Photos"), ("faces", "face", "Faces")):
         rows = ledger.query(
@@ -101,7 +101,7 @@ def _make_step(title: str, noun: str, kept: int, kept_words: str, dropped: list[
 
 
 def explain_reason(code: str) -> str:
-    """Returns words for a reason in the ledger; the code with spaces for a reason without words, as filters have."""
+    """Returns words for a reason code of the ledger. For an unknown code, returns the code with spaces."""
     return REASONS.get(code, code.replace("_", " "))
 
 
@@ -121,7 +121,7 @@ def read_consent(ledger: Ledger) -> list[dict[str, Any]]:
 def read_filters(ledger: Ledger) -> dict[str, Any]:
     """Returns the filters of the last screening with their counts, each with a few of the faces that it dropped.
 
-    Dropped faces have no crop, so their pictures are cut from the photos, if the photos are still in their place.
+    Dropped faces have no crop. Their pictures are cut from the photo files, if these are still there.
     """
     screening = ledger.read_detail("screen")
     for rule in screening.get("filters", []):

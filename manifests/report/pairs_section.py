@@ -1,7 +1,7 @@
-"""Splits and reference pairs: counts for each split, some targets with their references, and how they are spread.
+"""Reads splits and reference pairs for the page: counts for each split, some targets, and the spread of all pairs.
 
-The spread says who has the targets, how many references a target has, and which poses and similarities occur. In the
-plots, the references of one target together weigh as much as one target, because training draws by target.
+The spread shows who has the targets, how many references a target has, and which poses and similarities occur. In the
+plots, all references of one target together have weight 1, because training draws targets and not references.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from manifests.ledger.paths import crop_path
 from manifests.report.plots import draw_bars, draw_histograms
 from manifests.report.thumbnails import make_thumbnail
 
-PAIRS = 8  # targets shown with references
-REFERENCES = 4  # references shown of a target
+PAIRS = 8  # targets shown on the page
+REFERENCES = 4  # references shown for each target
 TOP = 10  # people whose share of all targets is shown
-MIN_COUNTS = (1, 2, 4, 8)  # the table counts targets with at least so many references; training draws up to 4
+MIN_COUNTS = (1, 2, 4, 8)  # columns of the table: targets with at least this many references; training draws up to 4
 DEGREES = 10  # width of a bin of yaw or pitch
 COSINE = 0.05  # width of a bin of similarity
 
@@ -28,7 +28,7 @@ SELECT s.split, count(DISTINCT s.identity_id) AS people, count(*) AS faces, coun
 FROM splits s LEFT JOIN pairs p ON p.target = s.face_id
 GROUP BY 1 ORDER BY {_SPLIT_ORDER.format("s.split")}"""
 
-# targets of as many different people as possible, in an order that follows from the ids alone
+# targets of as many different people as possible; the order depends only on the ids
 _EXAMPLE_PAIRS = """
 SELECT p.target, p.refs, p.similarities, p.split FROM pairs p JOIN splits s ON s.face_id = p.target
 WHERE len(p.refs) > 0
@@ -44,7 +44,7 @@ SELECT split, count(*) AS targets, median(len(refs)) AS median,
        {", ".join(f"count(*) FILTER (WHERE len(refs) >= {n}) AS at_least_{n}" for n in MIN_COUNTS)}
 FROM pairs WHERE len(refs) > 0 GROUP BY 1 ORDER BY {_SPLIT_ORDER.format("split")}"""
 
-# people by the power of two that their number of photos does not exceed
+# number of people for each bin; bin n holds people with at most 2 to the power n photos
 _PHOTOS_OF_PEOPLE = """
 SELECT CAST(ceil(log2(n)) AS INTEGER) AS bin, count(*) FROM (
     SELECT count(DISTINCT f.photo_id) AS n FROM splits s JOIN faces f USING (face_id)
@@ -96,12 +96,13 @@ def read_coverage(ledger: Ledger) -> dict[str, Any]:
 
 
 def _draw_photos(ledger: Ledger) -> str:
-    """Returns bars of the number of people with 1 photo, with 2, up to 4, up to 8, and so on."""
+    """Returns a bar plot: the number of people with 1 photo, 2 photos, 3 to 4 photos, 5 to 8 photos, and so on."""
     people_of_bin = dict(ledger.query(_PHOTOS_OF_PEOPLE).iter_rows())
     if not people_of_bin:
         return ""
-    bars = [(str(1 << n), people_of_bin.get(n, 0)) for n in range(max(people_of_bin) + 1)]
-    return draw_bars(bars, "people with up to so many photos")
+    names = ["1", "2", *(f"≤{1 << n}" for n in range(2, max(people_of_bin) + 1))]
+    bars = [(names[n], people_of_bin.get(n, 0)) for n in range(max(people_of_bin) + 1)]
+    return draw_bars(bars, "people by number of photos")
 
 
 def _draw_poses(ledger: Ledger) -> list[str]:

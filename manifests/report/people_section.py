@@ -1,4 +1,4 @@
-"""The people of the dataset: contact sheets, uncertain faces, labels, decisions, and the similarity of faces."""
+"""Reads the people of the dataset for the page: their faces, uncertain faces, labels, decisions, similarities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from manifests.report.plots import draw_similarities
 from manifests.report.thumbnails import make_thumbnail
 
 PEOPLE = 12  # people on the page, those with the most faces first
-FACES = 12  # faces shown of a person
+FACES = 12  # faces shown for each person
 UNCERTAIN = 24  # uncertain faces on the page
 DECISIONS = 20  # decisions on the page, the newest first
 
@@ -75,7 +75,7 @@ def read_decisions(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def draw_similarity_histogram(ledger: Ledger) -> str:
-    """Returns an SVG of the cosines within and between people at the last grouping, or "" if none ran."""
+    """Returns an SVG of the cosines of faces at the last grouping, or "" if the faces are not grouped yet."""
     detail = ledger.read_detail("group")
     if "histogram" not in detail:
         return ""

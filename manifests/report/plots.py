@@ -26,7 +26,7 @@ def draw_similarities(edges: Sequence[float], within: Sequence[int], between: Se
     def x_of(value: float) -> float:
         return left + (value - low) / span * (width - 2 * left)
 
-    # a step outline for each histogram: two points for each bin
+    # each histogram is an outline of steps, with two points for each bin
     parts = []
     for counts, colour in ((between, _COLOURS[1]), (within, _COLOURS[0])):
         peak = max(max(counts), 1)
@@ -127,7 +127,7 @@ def draw_histograms(series: Mapping[str, Mapping[int, float]], bin_width: float,
             y = height - bottom - weights.get(edge, 0) / peak * (height - bottom - top)
             points += [f"{x_of(edge):.1f},{y:.1f}", f"{x_of(edge + 1):.1f},{y:.1f}"]
         points.append(f"{x_of(last):.1f},{height - bottom}")
-        # the first outline is thicker, so that it shows below the others
+        # the first outline is thicker, so that the others do not hide it
         parts.append(
             f'<polygon points="{" ".join(points)}" fill="{colour}" fill-opacity=".15" stroke="{colour}" '
             f'stroke-width="{1.5 if i else 3}"/>'

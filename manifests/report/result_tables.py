@@ -1,8 +1,8 @@
-"""Makes tables and sentences of a result, for the report, an evaluation's page, a paper, and the terminal.
+"""Turns a result into tables and notices, for the report, an evaluation's page, a paper, and the terminal.
 
 A result is the content of a JSON file that `likeness evaluate` or `likeness counterfactuals` writes
-(train/evaluation/evaluate.py). It has one row of figures for each system: the LQ input, a restorer with some
-references, or a folder of images. A table is a name, a list of headings, and rows of cells.
+(train/evaluation/evaluate.py). A result has one row of figures for each system. A system is the LQ input, a restorer
+with some references, or a folder of images. A table is a name, a list of headings, and rows of cells.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def make_system_rows(result: Result, max_digits: int = 9) -> list[list[str]]:
 def make_difference_rows(result: Result, max_digits: int = 9) -> list[list[str]]:
     """Returns a row for each paired difference between two systems, with figures as in `make_system_rows`.
 
-    MARK follows if the interval excludes zero, then on how many of all people the mean is above zero.
+    A figure ends with MARK if its interval excludes zero, and with n/m: for n of m people, the mean is above zero.
     """
     rows = []
     for row in result["differences"]:
@@ -84,7 +84,7 @@ def make_tables(result: Result, max_digits: int = 9) -> list[tuple[str, list[str
 
 
 def make_notices(result: Result) -> list[str]:
-    """Returns what a reader must know about the figures: one notice for each matter."""
+    """Returns the notices that a reader needs to understand the figures."""
     judge = result["judge"]
     judge_name = judge["spec"].rsplit("/", 1)[-1]  # without the folder, whose path is private
     own = " (the dataset's own recognizer, which the restorer may have been trained with)"
@@ -197,7 +197,7 @@ def _list_paired_metrics(result: Result) -> list[str]:
 
 
 def _turn_upright(corner: str, headings: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    """Returns headings and rows of a table that is not wider than long: with many metrics, each metric gets a row."""
+    """Returns headings and rows. If a table is wider than long, rows and columns are exchanged."""
     if len(headings) <= len(rows):
         return [corner, *headings], rows
     turned = [[heading, *(row[i] for row in rows)] for i, heading in enumerate(headings, 1)]
@@ -209,7 +209,7 @@ def _count_people(count: int) -> str:
 
 
 def _name_system(row: dict[str, Any]) -> str:
-    """Returns a system's name, and how many of its images were measured if not all were."""
+    """Returns a system's name. If some images were not measured, the count of measured images follows."""
     measured = row["images"] - row["unmeasured"]
     return row["system"] + (f" ({measured} of {row['images']})" if row["unmeasured"] else "")
 

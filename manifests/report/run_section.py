@@ -11,12 +11,12 @@ from manifests.report.plots import draw_curves
 from manifests.report.result_tables import make_notices, make_tables, make_title
 from manifests.report.thumbnails import embed_image
 
-GRIDS = 2  # sample grids shown of a run, the newest
-FACES = 48  # faces shown of a sheet of restored photos
+GRIDS = 2  # sample grids shown for each run, the newest
+FACES = 48  # faces shown for each sheet of restored photos
 RESULTS = ("evaluation*.json", "counterfactuals*.json")  # `likeness evaluate` and `counterfactuals` write these
 SHEETS = "restored/*.json"  # `likeness restore --page-data` writes these
 
-# what can be wrong with a JSON file that is broken, or that another version of Likeness wrote
+# raised for a JSON file that is broken, or that another version of Likeness wrote
 _FORM_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError)
 
 
@@ -61,7 +61,7 @@ def _draw_stats(stats: Path) -> list[str]:
 def _read_all(
     paths: list[Path], read: Callable[[Path, dict[str, Any]], dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Returns what `read` makes of each JSON file, and the names of the files that cannot be read."""
+    """Calls `read` for each JSON file. Returns its results, and the names of the files that cannot be read."""
     contents, unreadable = [], []
     for path in paths:
         try:
@@ -105,7 +105,7 @@ def _read_sheet(path: Path, sheet: dict[str, Any]) -> dict[str, Any]:
 
 
 def _list_conventions(metrics: Any) -> list[tuple[str, str, str]]:
-    """Returns for each metric its title, how its figures are computed, and the source of that."""
+    """Returns the title, the convention and the source of each metric. The convention says how figures are computed."""
     return [(str(metric["title"]), str(metric["convention"]), str(metric["source"])) for metric in metrics]
 
 

@@ -14,7 +14,7 @@ from manifests.runtime.files import sha256_bytes
 from manifests.runtime.images import UndecodableImage, decode
 
 _READ_ERRORS = (OSError, ValueError, UndecodableImage)
-_MARGIN = 0.7  # half the side of a picture that is cut around a face, in sides of the face's box
+_MARGIN = 0.7  # half the side of the square around a face, as a multiple of the longer side of the face's box
 
 
 def make_thumbnail(path: Path, side: int) -> str:

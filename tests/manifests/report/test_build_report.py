@@ -201,7 +201,7 @@ def test_balance_and_coverage_of_the_pairs(folder: Path) -> None:
     page = build_report(folder).read_text(encoding="utf-8")
     for words in (
         "There are 12 targets of 3 people. The 3 people with the most targets have 100.0% of all targets.",
-        "people with up to so many photos",
+        "people by number of photos",
         "yaw in degrees, left to right",
         "pitch in degrees, up to down",
         "cosine of target and reference",
