@@ -96,9 +96,8 @@ class Selection:
     embeddings: dict[str, np.ndarray] = field(default_factory=dict)  # float32 (d,), unit length; empty if not exported
     recognizer: dict[str, Any] = field(default_factory=dict)  # file, sha256, licence and dim of the embeddings' model
     policy: str = "identity"  # how splits were made; with `photos`, one person may be in several splits
-    left_out: Counter[tuple[str, str]] = field(
-        default_factory=Counter
-    )  # (kind, reason) -> count; the kind is faces, targets or references
+    # (kind, reason) -> count; the kind is faces, targets or references
+    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def pairs_of(self, split: str) -> list[ExportedPair]:
         return [pair for pair in self.pairs if pair.split == split]

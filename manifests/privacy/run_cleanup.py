@@ -110,8 +110,8 @@ def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         return pq.read_table(path, columns=columns)
     except (OSError, pa.ArrowException):
         raise LedgerBroken(
-            f"{path} cannot be read, so Likeness cannot know whose faces it names. Remove the file, and the snapshot or "
-            "result that it belongs to."
+            f"{path} cannot be read, so Likeness cannot know whose faces it names. Remove the file, and the snapshot "
+            "or result that it belongs to."
         ) from None
 
 
