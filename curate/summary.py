@@ -102,9 +102,9 @@ def _describe_result(
     if not pairs:
         return ["No person has two usable photos, so there are no reference pairs for training and testing."]
     if splits and splits[0].policy == "identity" and people < 3:
-        # `likeness manifest import` has no option --split
+        # `likeness manifest import` has no option --split-by
         advice = (
-            "name the splits with --splits"
+            "name the splits with --split-lists"
             if ledger.read_rows(ListEntry)
             else "say --split-by photos for a personal restorer"
         )
