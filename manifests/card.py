@@ -24,7 +24,7 @@ _COUNTS = """
             (SELECT 1 FROM memberships GROUP BY identity_id HAVING count(*) > 1)
         UNION ALL SELECT 5, 'targets with references', count(*) FROM pairs
         UNION ALL SELECT 6, 'frozen low-quality images', count(*) FROM degradations) ORDER BY place"""
-# {} is source, licence or consent
+# the placeholder is filled with source, licence or consent
 _STATEMENTS = f"""
     SELECT coalesce({{0}}, 'not stated') AS statement, count(*) AS n FROM photos WHERE status = 'ok'
     GROUP BY 1 ORDER BY n DESC, statement LIMIT {_ROWS}"""

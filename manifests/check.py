@@ -19,7 +19,7 @@ from manifests.runtime.files import ARRAY_ERRORS, sha256_file
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import make_printable
 
-_SET_FILES = ("card.json", "theta.jsonl", "README.md")  # in the folder of a frozen set, beside the images
+_SET_FILES = ("card.json", "theta.jsonl", "README.md")  # files in the folder of a frozen set, beside the images
 
 # problem -> the query that finds it; the first column of each row of the result is the id of what is wrong
 _RULES: tuple[tuple[str, str], ...] = (
@@ -222,7 +222,9 @@ def _check_versions(dataset: Path, rows: Sequence[CleanedVersion], hashes: bool)
 
 
 def _find_unknown_files(dataset: Path, folder: str, known: set[Path], problem: str, suffix: str) -> list[str]:
-    """Returns a line for each file of a folder that is not known. `problem` names the files with the suffix."""
+    """Returns a line for each file in a folder that is not among the known files.
+
+    `problem` is the text for files with the suffix."""
     unknown = sorted(path for path in (dataset / folder).rglob("*") if path not in known and not path.is_dir())
     return [
         f"{problem if path.suffix == suffix and not path.name.startswith('.') else 'file without a row'}: "

@@ -38,7 +38,7 @@ _FACES = """
 
 @dataclass(frozen=True)
 class _Facts:
-    """Everything about the found photos that the sentences are made of."""
+    """The facts about the photos, from which the sentences are made."""
 
     photos: dict[str, dict[str, Any]]  # photo id -> its row
     faces: dict[str, list[dict[str, Any]]]  # photo id -> rows of its faces
@@ -150,7 +150,10 @@ def _describe_filters(ledger: Ledger, faces: list[dict[str, Any]]) -> dict[str, 
     filter_sets = ledger.read_details("filters")  # the newest first
     for face in faces:
         rules = [
-            (found, rule) for found in filter_sets for rule in found["filters"] if rule["reason"] == face["reason"]
+            (filter_set, rule)
+            for filter_set in filter_sets
+            for rule in filter_set["filters"]
+            if rule["reason"] == face["reason"]
         ]
         if not rules:
             continue
@@ -230,11 +233,11 @@ def _describe_unpaired(row: dict[str, Any], pairing: dict[str, Any]) -> str:
             if row["listed"]
             else "no imported list names it as a target"
         )
-    photos, wanted = row["person_photos"], pairing.get("min_photos", 2)
+    photos, min_photos = row["person_photos"], pairing.get("min_photos", 2)
     if photos < 2:
         return "no other usable photo of this person"
-    if photos < wanted:
-        return f"too_few_photos, {photos} of this person and --min-photos is {wanted}"
+    if photos < min_photos:
+        return f"too_few_photos, {photos} of this person and --min-photos is {min_photos}"
     references, policy = pairing.get("min_references", 1), pairing.get("policy", "nearest")
     return f"too_few_references, --min-references is {references} with --pairs {policy}"
 

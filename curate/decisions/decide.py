@@ -33,6 +33,7 @@ from manifests.ledger.decision_log import (
     find_undos,
     find_unused_faces,
     parse_decision,
+    read_decisions,
     select_active,
 )
 from manifests.ledger.ledger import Ledger, utc_now
@@ -95,7 +96,7 @@ def decide(
         config, same_person = told(ledger)
         if not dry_run:
             ensure_key(ledger)
-        log = [parse_decision(row) for row in ledger.read_rows(DecisionRow)]
+        log = read_decisions(ledger)
         faces, memberships = ledger.read_rows(Face), ledger.read_rows(Membership)
         new, said, skipped = _numbered(log, wanted, FaceLookup(faces, memberships))
         if not new:

@@ -16,9 +16,9 @@ from curate.people.identities import make_identities, name_groups
 from curate.people.links import Links, resolve_links
 from curate.people.near_duplicates import find_pictures, select_usable_faces
 from curate.photos.labels import describe_hints, find_label_doubts, find_spread_labels, label_faces
-from manifests.ledger.decision_log import Decision, parse_decision
+from manifests.ledger.decision_log import Decision, read_decisions
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import DecisionRow, Face, Identity, Label, Membership, Photo, Record
+from manifests.ledger.records import Face, Identity, Label, Membership, Photo, Record
 from manifests.privacy.keys import read_key
 from manifests.runtime.progress import Progress
 
@@ -37,7 +37,7 @@ def group_faces(ledger: Ledger, config: CurateConfig, progress: Progress) -> Non
 
     Raises BadInput if decisions contradict each other.
     """
-    decisions = [parse_decision(row) for row in ledger.read_rows(DecisionRow)]
+    decisions = read_decisions(ledger)
     groups = compute_groups(ledger, ledger.read_rows(Face), decisions, config, progress)
     rows: list[Record] = [*groups.identities, *groups.memberships]
     ledger.record("group", "all", config.group, rows, replace=(Identity, Membership), detail=groups.detail)

@@ -18,9 +18,9 @@ from curate.faces.interface import FaceModels
 from curate.people.clustering.components import label_components
 from curate.people.clustering.neighbours import find_neighbours
 from curate.people.links import find_dropped_faces
-from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, parse_decision
+from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, read_decisions
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import NEAR_DUPLICATE, DecisionRow, Face, Photo
+from manifests.ledger.records import NEAR_DUPLICATE, Face, Photo
 
 _NEIGHBOURS = 32  # faces that each face is compared with by its own hash
 _PHOTOS_AT_ONCE = 64  # bounds the memory of a step, as the next number
@@ -29,7 +29,7 @@ _PAIRS_AT_ONCE = 2**16
 
 def mark_near_duplicates(ledger: Ledger, config: CurateConfig, models: FaceModels) -> None:
     """Records which faces are near-duplicates, and which faces a person's decisions drop, with all their copies."""
-    decisions = [parse_decision(row) for row in ledger.read_rows(DecisionRow)]
+    decisions = read_decisions(ledger)
     rules, changes = compute_near_duplicates(ledger, ledger.read_rows(Face), decisions, config, models.same_person)
     ledger.record("dedupe", "all", rules, changes)
 

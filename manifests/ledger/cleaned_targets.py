@@ -18,7 +18,7 @@ from manifests.ledger.records import CleanedVersion
 
 VERSIONS_FOLDER = "versions"
 NOT_IN_TRAIN = "not_in_train"
-HISTORY_TABLES = ("versions", "training_images")  # the two tables of which the history of a face is made
+HISTORY_TABLES = ("versions", "training_images")  # the tables that hold the history of a face
 
 _NEWEST_ITERATION = """
     SELECT split_part(unit, '/', 1) AS iteration FROM stages
@@ -55,9 +55,9 @@ def find_newest_iteration(ledger: Ledger) -> str | None:
 def select_best_versions(ledger: Ledger, iteration: str, before: int | None = None) -> dict[str, CleanedVersion]:
     """Returns face id -> the accepted version of the latest round, for every training face that has one.
 
-    With `before`, only rounds with a smaller number count. Two kinds of faces are left out, so that no cleaned picture
-    gets into val or test: faces that have left the training split, and (under --split-by photos) faces that are a
-    reference of a target in val or test.
+    With `before`, only rounds with a smaller number count. No cleaned picture gets into val or test: a face that has
+    left the training split is left out. A face that is a reference of a target in val or test is left out too, which
+    happens with --split-by photos.
     """
     rows = ledger.query(_BEST_VERSIONS, iteration, before)
     return {row["face_id"]: CleanedVersion(**row) for row in rows.iter_rows(named=True)}
@@ -77,11 +77,11 @@ def read_history(ledger: Ledger, faces: Iterable[str]) -> dict[str, list[dict[st
     An entry of kind `versions` is an attempt and has the columns of that table. An entry of kind `training_images` is a
     round: `version` is the round of the cleaned version that was used, or None for the original crop.
     """
-    wanted = list(faces)
+    face_ids = list(faces)
     history: dict[str, list[dict[str, Any]]] = {}
     for table in HISTORY_TABLES:
         sql = f"SELECT * FROM {table} WHERE list_contains(?, face_id) ORDER BY iteration, round"
-        for row in ledger.query(sql, wanted).iter_rows(named=True):
+        for row in ledger.query(sql, face_ids).iter_rows(named=True):
             history.setdefault(row["face_id"], []).append({"kind": table, **row})
     return history
 

@@ -99,7 +99,8 @@ def rewrite_ledger(dataset: Path) -> None:
 def is_interrupt(error: Exception) -> bool:
     """Returns whether an error of DuckDB was caused by Ctrl-C.
 
-    Inside a statement DuckDB raises a RuntimeError. While DuckDB scans a table from Python, it quotes the interrupt.
+    Inside a statement, DuckDB raises a RuntimeError. During the scan of a Python table, DuckDB raises an error whose
+    text contains KeyboardInterrupt.
     """
     return str(error) == "Query interrupted" or "failed: KeyboardInterrupt" in str(error)
 

@@ -1,8 +1,8 @@
 """The decisions of a person as the ledger keeps them, and how the faces of a decision are found in today's dataset.
 
-A decision names a face by the hash of its photo and a box. Detection may run again and move the box a little, so the
-face of a decision is today's face of that photo with the largest overlap, if the overlap is .5 or more.
-curate/people/links.py says what follows from a decision.
+A decision names a face by the hash of its photo and a box. Detection may run again and move the box a little. The
+face of a decision is therefore today's face of that photo with the largest overlap, if the overlap is .5 or more. The
+module curate/people/links.py derives the consequences of the decisions.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ PARTS = {
 
 @dataclass(frozen=True)
 class FaceLocation:
-    """Where a decision says that a face is.
+    """The place of a face in a decision: a photo and a box.
 
-    A witness is a face that was with the person when the decision was made; it only shows which person was meant.
+    A witness is a face that belonged to the person when the decision was made. A witness only shows which person was
+    meant.
     """
 
     photo_id: str
@@ -85,7 +86,7 @@ def select_active(decisions: Iterable[Decision]) -> list[Decision]:
     """Returns the decisions that no active undo takes back, the oldest first, without the undos themselves."""
     undone: set[int] = set()
     active = []
-    # newest first: an undo that was itself undone is met after its undo, and is passed over
+    # newest first, so that an undo is known to be undone before it is applied
     for decision in sorted(decisions, key=lambda decision: -decision.number):
         if decision.number in undone:
             continue
@@ -114,9 +115,9 @@ class FaceFinder:
             self._of_photo[face.photo_id].append(face)
 
     def find(self, location: FaceLocation) -> tuple[Face | None, str]:
-        """Returns the face with the largest overlap, and why it cannot be used: '' if it can be used.
+        """Returns the face with the largest overlap and an empty text, if the face is in use.
 
-        A face that cannot be used was dropped. Without a face at the location, returns None and the cause.
+        Returns a dropped face and the reason for the drop, or None and the reason why there is no face.
         """
         overlaps = [
             (measure_overlap(face.box, location.box), face) for face in self._of_photo.get(location.photo_id, ())
@@ -142,7 +143,7 @@ def measure_overlap(a: Sequence[float], b: Sequence[float]) -> float:
 def find_unused_faces(decision: Decision, finder: FaceFinder) -> list[tuple[FaceLocation, str]]:
     """Returns each face of a decision that is not in use today, once, with the cause.
 
-    A face that this decision itself dropped is not among them.
+    A face that this decision itself dropped is left out.
     """
     unused: dict[tuple[str, tuple[float, ...]], tuple[FaceLocation, str]] = {}
     for location in (location for part in decision.parts for location in part):

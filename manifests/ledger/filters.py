@@ -115,7 +115,7 @@ def find_removals(faces: Sequence[Face], sizes: Sequence[tuple[int, int]], filte
         try:
             columns_of_result = _evaluate(con, filter_set.filters)
         except duckdb.Error:
-            # the filters run as one query: one by one, they show which of them failed
+            # one query evaluates all filters, so the filters are evaluated one by one to find the filter that failed
             for rule in filter_set.filters:
                 try:
                     _evaluate(con, (rule,))
@@ -136,14 +136,14 @@ class _PredicateError(Exception):
 
 def _evaluate(con: duckdb.DuckDBPyConnection, filters: Sequence[Filter]) -> list[np.ndarray]:
     """Returns for each filter whether it removes each row of the table `incoming`, bool (n,)."""
-    # the line break after a predicate ends an SQL comment that the predicate may end with
+    # a predicate may end with an SQL comment, which the line break ends
     columns = ", ".join(f"coalesce((\n{rule.sql}\n), false) AS p{i}" for i, rule in enumerate(filters))
     result = con.execute(f"SELECT nth, {columns} FROM incoming ORDER BY nth").fetchnumpy()
     return [np.asarray(result[f"p{i}"], bool) for i in range(len(filters))]
 
 
 def _check_predicate(rule: Filter) -> None:
-    """Raise _PredicateError if a predicate is anything but an expression on one face that is true or false."""
+    """Raise _PredicateError if a predicate is not an expression on one face that is true or false."""
     nodes = list(_walk(_parse(rule.sql)))
     if others := sorted({node["class"] for node in nodes} - _NODES):
         raise _PredicateError(f"is more than an expression on one face ({', '.join(others).lower()} is not allowed).")

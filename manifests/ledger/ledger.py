@@ -48,7 +48,7 @@ class Ledger:
     def open(cls, dataset: Path, write: bool = False, during_purge: bool = False) -> Ledger:
         """Open DATASET/manifest.duckdb. With `write`, a missing ledger is made.
 
-        After an interrupted purge the dataset may still hold data of a purged person. Such a dataset opens only with
+        After an interrupted purge the dataset may still hold data of a purged person. That dataset opens only with
         `during_purge`, which the purge itself uses.
 
         Raises BadInput if the folder is a file. Raises LedgerMissing, LedgerLocked or LedgerTooNew. Raises LedgerError
@@ -134,15 +134,15 @@ class Ledger:
         """
         frame = self.query("SELECT face_id, status, shard, shard_row FROM faces WHERE shard IS NOT NULL ORDER BY 1")
         position = {face: (shard, row) for face, _, shard, row in frame.iter_rows()}
-        wanted = [row[0] for row in frame.iter_rows() if row[1] == "ok"] if face_ids is None else list(face_ids)
-        if missing := [face for face in wanted if face not in position]:
+        ids = [row[0] for row in frame.iter_rows() if row[1] == "ok"] if face_ids is None else list(face_ids)
+        if missing := [face for face in ids if face not in position]:
             raise LedgerBroken(f"Face {missing[0]} has no embedding: run `likeness curate` again.")
-        if not wanted:
+        if not ids:
             return [], np.zeros((0, 0), np.float32)
 
-        # shard -> (row of the result, row of the shard) of each wanted face
+        # shard -> (row of the result, row of the shard) of each ids face
         by_shard: dict[str, list[tuple[int, int]]] = {}
-        for place, face in enumerate(wanted):
+        for place, face in enumerate(ids):
             shard, row = position[face]
             by_shard.setdefault(shard, []).append((place, row))
 
@@ -152,14 +152,14 @@ class Ledger:
             vectors, (places, rows) = self._load_shard(name), np.array(by_shard[name]).T
             try:
                 if not result.size:
-                    result = np.empty((len(wanted), vectors.shape[1]), np.float32)
+                    result = np.empty((len(ids), vectors.shape[1]), np.float32)
                 result[places] = vectors[rows]
             except (IndexError, ValueError):
                 raise LedgerBroken(
                     f"The embedding shard {name}.npy is shorter or of another form than the ledger says: run "
                     "`likeness curate` again."
                 ) from None
-        return wanted, result
+        return ids, result
 
     def _load_shard(self, name: str) -> np.ndarray:
         try:

@@ -1,4 +1,4 @@
-"""The version of a ledger's schema: a fresh ledger is made at it, a newer ledger is refused.
+"""The schema version of the ledger: a fresh ledger gets the newest version, and a newer ledger is refused.
 
 `schema.sql` describes the newest version. The table `migrations` records the version that a ledger has.
 """

@@ -67,7 +67,7 @@ def read_set_hashes(ledger: Ledger, lq_set: str) -> dict[str, str]:
 def read_set_detail(ledger: Ledger, lq_set: str) -> dict[str, Any] | None:
     """Returns the detail that `degrade` recorded when it began a frozen set, or None if it began no set of that name.
 
-    The detail holds `faces`, the face ids of the set, and `engine` if it is not the exact engine.
+    The detail holds `faces`, the face ids of the set. It holds `engine` if the exact engine did not make the set.
     """
     frame = ledger.query("SELECT detail FROM stages WHERE stage = 'degrade' AND unit = ?", lq_set)
     return json.loads(frame["detail"][0]) if len(frame) else None

@@ -26,19 +26,19 @@ CREATE TABLE photos (
     licence  VARCHAR,             -- the licence of the photo, as the sidecar file states
     consent  VARCHAR,             -- yes, no or withdrawn, as the sidecar file states; NULL without a statement
     status   VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
-    reason   VARCHAR,             -- no_face, or no_consent and consent_missing: no face was looked for
+    reason   VARCHAR,             -- for example no_face, no_consent or consent_missing
     notice   VARCHAR,             -- broken_colour_profile: the profile was ignored; read_at_half_size: over 178 megapixels
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 
--- A row is one detected face. Left and right are those of the image.
+-- A row is one detected face. Left and right mean the sides of the image.
 -- The embedding has unit length.
 CREATE TABLE faces (
     face_id         VARCHAR PRIMARY KEY, -- first 32 hex digits of the sha256 of photo_id and the box, rounded to integers
     photo_id        VARCHAR NOT NULL,
     box             FLOAT[] NOT NULL,    -- x0, y0, x1, y1 in photo pixels
     landmarks5      FLOAT[] NOT NULL,    -- x, y of left eye, right eye, nose tip, left and right mouth corner
-    landmarks68     FLOAT[],             -- x, y of the 68 iBUG points; NULL unless --landmarks asked for them
+    landmarks68     FLOAT[],             -- x, y of the 68 iBUG points; NULL unless the run had --landmarks
     det_score       FLOAT NOT NULL,      -- score of the detector, on the detector's own scale
     inter_ocular_px FLOAT NOT NULL,      -- distance between the centres of the eyes, photo pixels
     yaw             FLOAT NOT NULL,      -- degrees, positive if the face turns to the right of the image
@@ -47,7 +47,7 @@ CREATE TABLE faces (
     sharpness       FLOAT NOT NULL,      -- sharpness of the crop, see curate/faces/measure.py
     blockiness      FLOAT NOT NULL,      -- strength of JPEG blocks, see curate/faces/measure.py
     exposure        FLOAT NOT NULL,      -- mean luma of the face, 0 to 1
-    upsample        FLOAT NOT NULL,      -- crop pixels per photo pixel in the 512 px crop; the crop is enlarged above 1
+    upsample        FLOAT NOT NULL,      -- crop pixels per photo pixel in the 512 px crop; above 1 the crop is enlarged
     phash           VARCHAR NOT NULL,    -- 256-bit perceptual hash of the aligned face, as hex digits
     duplicate_of    VARCHAR,             -- the face that is used in place of this near-duplicate
     status          VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
@@ -60,10 +60,11 @@ CREATE TABLE faces (
 );
 
 -- A row is one person in this dataset.
--- An identity keeps its id in later runs by the largest overlap of faces. A new id is an HMAC under DATASET/secret.key.
+-- A later run gives the id of an identity to the group that shares the most faces with it.
+-- The id of a new identity is an HMAC under DATASET/secret.key.
 CREATE TABLE identities (
     identity_id VARCHAR PRIMARY KEY,
-    name        VARCHAR,          -- from a decision or from a label that is truth; never guessed
+    name        VARCHAR,          -- name from a decision, or from a label that is truth
     locked      BOOLEAN NOT NULL  -- whether a decision of kind lock keeps the faces together
 );
 
@@ -82,8 +83,8 @@ CREATE TABLE decisions (
     kind        VARCHAR NOT NULL,   -- merge, split, move, drop, rename, lock or undo
     faces       JSON NOT NULL,      -- lists of the faces, each face by the hash of its photo and its box (docs/curate.md)
     made        TIMESTAMP NOT NULL, -- time of the decision, UTC
-    name        VARCHAR,            -- rename: the name of the person
-    undoes      BIGINT              -- undo: the decision that it takes back
+    name        VARCHAR,            -- name of the person in a rename
+    undoes      BIGINT              -- number of the decision that an undo takes back
 );
 
 -- A row is the label that a folder or a CSV file gives to the largest accepted face of a photo.
@@ -93,7 +94,7 @@ CREATE TABLE labels (
     truth    BOOLEAN NOT NULL  -- false: the label is a hint, which is compared and reported but forces nothing
 );
 
--- A row is the entry of an imported list for the largest accepted face of a photo. Every run applies it.
+-- A row is the entry of an imported list for the largest accepted face of a photo. Every run applies the entry.
 CREATE TABLE list_entries (
     photo_id VARCHAR PRIMARY KEY,
     label    VARCHAR,   -- the person, as truth; --labels replaces it
@@ -111,8 +112,8 @@ CREATE TABLE pairs (
 );
 
 -- A row puts one face into a split, by its identity or by its photo.
--- The reason photo_spans_splits sets a face aside because its photo also shows a person of another split.
--- The reason listed_in_another_split sets a face aside because a list puts most faces of its person elsewhere.
+-- photo_spans_splits: the face is set aside because its photo also shows a person of another split.
+-- listed_in_another_split: the face is set aside because a list puts most faces of its person elsewhere.
 CREATE TABLE splits (
     face_id     VARCHAR PRIMARY KEY,
     identity_id VARCHAR NOT NULL,
@@ -172,7 +173,7 @@ CREATE TABLE kept_out (
     CHECK ((kind = 'face') = (recognizer IS NOT NULL))
 );
 
--- A row is one purge that was finished and proved. It names no person.
+-- A row is one purge that was finished and proved. A purge row names no person.
 CREATE TABLE purges (
     purge_id BIGINT PRIMARY KEY, -- 1, 2, ... in the order of the purges
     made     TIMESTAMP NOT NULL, -- time of the purge, UTC

@@ -153,8 +153,8 @@ def _translate_errors(member: Member, work: Callable[[Any], Any]) -> Any:
         raise ArchiveError("broken_member") from None
 
 
-# The archive that was read last stays open, since its next member usually follows. The dict holds it alone, by path,
-# size and time of the last change.
+# The archive that was read last stays open, since its next member is usually read next. The dict has at most one entry:
+# (path, size, time of the last change) -> the open archive.
 _open_archive: dict[tuple[Path, int, int], _Zip | _Tar] = {}
 
 
@@ -223,7 +223,7 @@ class _Zip:
         return Entry(name, info.file_size, reason, folder=reason is None and name.endswith(b"/"))
 
     def _find_overlaps(self) -> set[int]:
-        """Returns the offsets of members that share bytes with another member. Members of zip bombs do."""
+        """Returns the offsets of members that share bytes with another member, as in a zip bomb."""
         overlaps: set[int] = set()
         end, last = 0, -1
         for info in sorted(self.members, key=lambda info: info.header_offset):
@@ -256,7 +256,7 @@ class _Zip:
 
 
 class _Tar:
-    """An open tar file. It is read forwards only: to reach an earlier member, it is read from the start again."""
+    """An open tar file. It can only be read forwards: an earlier member is reached by reading from the start again."""
 
     def __init__(self, archive: Path, size: int) -> None:
         self.file = archive.open("rb")
@@ -274,7 +274,7 @@ class _Tar:
         self.file.seek(0)
         self.bytes = _ForwardFile(self.file if self.decompress is None else self.decompress(self.file), self.limit)
         self.at, self.names = -1, set[bytes]()
-        fileobj: Any = self.bytes  # it has only the methods of a file that tarfile uses
+        fileobj: Any = self.bytes  # a _ForwardFile has only the methods that tarfile uses
         try:
             self.tar = tarfile.TarFile(fileobj=fileobj, encoding="utf-8", errors="surrogateescape")
         except (EOFError, *_READ_ERRORS):
@@ -288,7 +288,7 @@ class _Tar:
         vars(self.tar)["members"].clear()  # tarfile would keep every member in memory
         if self.info is None:
             if self.bytes.last.strip(b"\0") or len(self.bytes.last) < tarfile.BLOCKSIZE:
-                raise EOFError  # an archive ends with a block of zeros
+                raise EOFError  # a tar archive ends with a block of zeros
             return None
         self.at += 1
         name, info = self.info.name.encode("utf-8", "surrogateescape"), self.info

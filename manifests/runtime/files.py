@@ -20,7 +20,7 @@ from manifests.errors import FolderBusy
 ARRAY_ERRORS = (OSError, ValueError, EOFError, OverflowError, MemoryError, TokenError)
 LOCK = ".lock"
 
-_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # `write_atomically` names them so: .<name>.<process id>.tmp
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # the names that `write_atomically` gives: .<name>.<process id>.tmp
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -66,7 +66,7 @@ def remove_temporary_files(folder: Path, recursive: bool = True, shared: bool = 
 
 
 def _is_other_process(number: int) -> bool:
-    """Returns whether another process with this number runs. A file with our own number is from an earlier process."""
+    """Returns whether another process with this number runs. Our own number in a name is from an earlier process."""
     if number == os.getpid():
         return False
     try:
@@ -80,7 +80,7 @@ def _is_other_process(number: int) -> bool:
 
 @contextlib.contextmanager
 def lock_folder(folder: Path, lock: str = LOCK) -> Iterator[None]:
-    """Be the only process that writes into `folder`. Raises FolderBusy if another process is writing there.
+    """Hold a lock, so that no other process writes into `folder`. Raises FolderBusy if another process holds it.
 
     A folder that does not exist is made, and is removed again if it is still empty at the end. The lock is the
     kernel's lock on FOLDER/.lock, so it ends with the process, even a killed one. On a file system without locks, two
@@ -117,8 +117,8 @@ def _lock(path: Path) -> int | None:
             return None
         except OSError:
             return file
-        # The process that held the lock removes the file when it ends. If it did so between our open and our lock, we
-        # have locked a file that is no longer at `path`, and try again.
+        # A process removes the file when it gives up the lock. If the file was removed between our `open` and our
+        # `flock`, our lock is on a file that is no longer at `path`, so we try again.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), path.stat()):
                 return file

@@ -1,7 +1,7 @@
 """The pool of worker processes: it applies a stage's function to batches, and returns the results in order.
 
 The function goes through the units of its batch with `guard_units`, so the pool knows which unit each process works
-on. A unit that hangs, ends its process or needs too much memory makes only itself fail: the pool ends and replaces the
+on. A unit that hangs, ends its process or needs too much memory does not stop the others: the pool replaces the
 process and runs the batch once more. If the unit fails again, the batch holds a `FailedUnit` in its place, and the
 reason goes into the row of the unit.
 """
@@ -71,7 +71,7 @@ def count_cores() -> int:
 
 @dataclass
 class _Here:
-    """What this process knows about its pool. The defaults mean that this process is no worker."""
+    """The facts that this process has about its pool. With the defaults, this process is no worker."""
 
     parent: Connection | None = None
     is_retry: bool = False
@@ -120,7 +120,7 @@ def enforce_limits() -> Iterator[None]:
 
 
 def restart_timer() -> None:
-    """Give the current unit another UNIT_SECONDS. Long work that makes progress, such as a large archive, calls it."""
+    """Give the current unit another UNIT_SECONDS. Work that makes progress, as in a large archive, calls this."""
     if _here.parent is not None and hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, UNIT_SECONDS)
 
@@ -128,8 +128,8 @@ def restart_timer() -> None:
 def is_retry() -> bool:
     """Returns whether this batch runs again after a failure.
 
-    A function that starts later units ahead of their turn must not do so in a retry: the pool could not tell which
-    unit failed.
+    In a retry, a function must not start later units ahead of their turn. Otherwise the pool cannot tell which unit
+    failed.
     """
     return _here.is_retry
 
