@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.queries import count_mentions
+from manifests.runtime.files import sha256_file
 
 _HEAD = 8  # the first bytes of a needle, compared before the whole; shorter needles are ignored
 _CHUNK = 1 << 22  # bytes that are read and searched at a time
@@ -122,7 +123,7 @@ def search_traces(dataset: Path, traces: Traces, folders: Iterable[Path] = (), s
         if path.absolute() in skipped:
             continue
         files, size = files + 1, size + path.stat().st_size
-        sha256 = _hash_file(path)
+        sha256 = sha256_file(path)
         if sha256 in traces.photos:
             own_files.append(str(path))
             continue
@@ -145,11 +146,6 @@ def _walk_files(folders: Iterable[Path]) -> Iterator[Path]:
                 if path.is_file() and not path.is_symlink() and real not in known:
                     known.add(real)
                     yield path
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _search_tables(path: Path, searcher: _Searcher, traces: Traces) -> set[str]:

@@ -115,10 +115,10 @@ def _remove_rows(ledger: Ledger, plan: PurgePlan) -> None:
 
     A second call with the same plan changes nothing.
     """
-    key, made = read_key(ledger), utc_now()
+    key, time = read_key(ledger), utc_now()
     known_marks = {row.mark for row in ledger.read_rows(KeptOutMark)}
     marks = [compute_mark(key, "photo", photo) for photo in (*plan.photos, *plan.kept_out)]
-    rows: list[Record] = [KeptOutMark(mark, "photo", plan.reason, made) for mark in marks if mark not in known_marks]
+    rows: list[Record] = [KeptOutMark(mark, "photo", plan.reason, time) for mark in marks if mark not in known_marks]
     # imported lists of other photos lose their references to these photos
     for row in ledger.read_rows(ListEntry):
         if row.refs is not None and row.photo_id not in plan.photos and set(row.refs) & set(plan.photos):

@@ -70,9 +70,9 @@ def read_funnel(ledger: Ledger) -> list[dict[str, Any]]:
             f"""SELECT coalesce(reason, status) AS reason, status, count(*) AS n
                 FROM {table} GROUP BY ALL ORDER BY n DESC, reason"""
         ).rows(named=True)
-        kept = sum(row["n"] for row in rows if row["status"] == "ok")
+        kept_count = sum(row["n"] for row in rows if row["status"] == "ok")
         dropped = [(explain_reason(row["reason"]), row["n"]) for row in rows if row["status"] != "ok"]
-        steps.append(_make_step(title, noun, kept, "kept", dropped))
+        steps.append(_make_step(title, noun, kept_count, "kept", dropped))
     return [*steps, _read_pairing_step(ledger, steps[-1]["kept"])]
 
 
@@ -88,15 +88,17 @@ def _read_pairing_step(ledger: Ledger, accepted: int) -> dict[str, Any]:
     )
     counts = unpaired.group_by("why").len().sort("len", "why", descending=[True, False]).rows()
     dropped = [(explain_reason(why), n) for why, n in counts]
-    kept = accepted - sum(n for _, n in dropped)
-    return _make_step("Accepted faces", "face", kept, "with references", dropped)
+    kept_count = accepted - sum(n for _, n in dropped)
+    return _make_step("Accepted faces", "face", kept_count, "with references", dropped)
 
 
-def _make_step(title: str, noun: str, kept: int, kept_words: str, dropped: list[tuple[str, int]]) -> dict[str, Any]:
-    total = kept + sum(n for _, n in dropped)
+def _make_step(
+    title: str, noun: str, kept_count: int, kept_words: str, dropped: list[tuple[str, int]]
+) -> dict[str, Any]:
+    total = kept_count + sum(n for _, n in dropped)
     return {
-        "title": title, "noun": noun, "total": total, "kept": kept, "kept_words": kept_words, "dropped": dropped,
-        "share": 100 * kept / max(total, 1),
+        "title": title, "noun": noun, "total": total, "kept": kept_count, "kept_words": kept_words, "dropped": dropped,
+        "share": 100 * kept_count / max(total, 1),
     }  # fmt: skip
 
 
