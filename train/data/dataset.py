@@ -23,6 +23,7 @@ from train.data.landmarks import find_landmarks
 from train.data.sampling import MILD, Sample, draw_sample, draw_theta, drawn_mildly
 from train.data.snapshot import Snapshot, load_snapshot
 from train.data.warp import warp_to
+from train.models.io import Places, find_places
 from train.recipes import Recipe
 
 Batch = dict[str, Any]  # tensors; `theta` a list of θ
@@ -157,15 +158,27 @@ def collate(samples: list[Batch]) -> Batch:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Pictures as float32 in 0..1 on the device; θ stay where they are."""
+    """Returns the batch on the device, images as float32 in 0..1, with its `places`; θ and `row` stay on the CPU.
+
+    `places` and `usable_rows` are counted on the CPU. `usable_rows` holds for each reference slot the (n,) int64 images
+    with a reference of the target's own person there.
+    """
+    if "present" in batch and batch["present"].device.type == "cpu":
+        usable = batch["present"] & batch["right"][:, None] if "right" in batch else batch["present"]
+        rows = [slot.nonzero()[:, 0] for slot in usable.unbind(1)]
+        batch = {**batch, "places": find_places(batch["present"], batch.get("step")), "usable_rows": rows}
 
     def moved(value: Any) -> Any:
+        if isinstance(value, Places):
+            return Places(*(moved(tensor) for tensor in value))
+        if isinstance(value, list) and all(isinstance(part, torch.Tensor) for part in value):
+            return [moved(part) for part in value]
         if not isinstance(value, torch.Tensor):
             return value
         there = value.to(device, non_blocking=True)
         return there.float() / 255 if there.dtype == torch.uint8 else there
 
-    return {name: moved(value) for name, value in batch.items()}
+    return {name: value if name == "row" else moved(value) for name, value in batch.items()}
 
 
 def batches(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
 from typing import ParamSpec, TypeVar
 
+import numpy as np
 import torch
 
 from manifests.errors import LikenessError
@@ -14,6 +16,7 @@ from manifests.errors import LikenessError
 Answer = TypeVar("Answer")
 Told = ParamSpec("Told")
 
+LAG = 4  # steps between a vote and its reading (ours)
 PATIENCE = timedelta(hours=3)  # how long processes wait for the first, which may be taking a snapshot (ours)
 
 
@@ -60,13 +63,45 @@ def run_on_first(work: Callable[Told, Answer], *told: Told.args, **named: Told.k
     return answer[0]  # type: ignore[return-value]
 
 
-def gathered(values: list[str]) -> list[str]:
-    """The values of all processes, in their order."""
+def gather_lists(values: list[str]) -> list[str]:
+    """Returns the values of all processes, in the order of the processes."""
     if get_world_size() == 1:
         return values
     from accelerate.utils import gather_object
 
     return list(gather_object(values))
+
+
+class StopVote:
+    """Stops all processes after the same step when one of them wants to stop, without waiting for the device.
+
+    In each step every process hands in a number, which is combined on the CPU while training goes on. A process reads
+    the result of LAG steps before, so that it hardly ever waits. One process alone needs no vote and stops at once.
+    """
+
+    def __init__(self) -> None:
+        self._group = torch.distributed.new_group(backend="gloo") if get_world_size() > 1 else None
+        self._pending: deque[tuple[torch.distributed.Work, np.ndarray]] = deque()
+
+    def vote(self, number: int) -> int:
+        """Hands in 0 (go on) or a positive number (stop). Returns the largest number that is known to everyone."""
+        if self._group is None:
+            return number
+        result = np.array([number])
+        work = torch.distributed.all_reduce(
+            torch.from_numpy(result), torch.distributed.ReduceOp.MAX, self._group, async_op=True
+        )
+        self._pending.append((work, result))
+        if len(self._pending) <= LAG:
+            return 0
+        work, result = self._pending.popleft()
+        work.wait()
+        return int(result[0])
+
+    def finish(self) -> None:
+        """Waits for the votes that nobody has read, before the processes part."""
+        while self._pending:
+            self._pending.popleft()[0].wait()
 
 
 def leave_processes() -> None:

@@ -16,9 +16,9 @@ from train.data.augment import check_augment
 from train.data.sampling import draw_theta
 from train.data.snapshot import FACTS, Snapshot, load_snapshot
 from train.fit.engine import Engine, build
-from train.fit.loop import learn
 from train.fit.objective import THROUGH_RECOGNIZER
 from train.fit.settings import Settings, drop_inactive_losses, find_recognizer, resolve_with_recognizer
+from train.fit.step import compute_gradients
 from train.recipes import DIFFUSION, Recipe
 
 UPDATES = 3  # timed, after one that is not (ours)
@@ -106,7 +106,7 @@ def _update(engine: Engine, batch: data.Batch, number: int, seed: int) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        learn(engine, [batch], number, seed)
+        compute_gradients(engine, [batch], number, seed)
     for optimizer in filter(None, (engine.optimizer, engine.discriminator_optimizer)):
         optimizer.step()
     engine.average.follow(0.5)

@@ -133,7 +133,7 @@ class Objective(nn.Module):
             case "spatial_min":
                 assert self.lpips is not None
                 references = batch["references"].detach().float()
-                return spatial_min_loss(self.lpips, image, target, references, _usable(batch))
+                return spatial_min_loss(self.lpips, image, target, references, _list_usable_rows(batch))
             case "cycle":
                 assert self.lpips is not None
                 return cycle_loss(self.lpips, image, batch["lq"].detach().float(), batch["theta"])
@@ -148,6 +148,17 @@ def _usable(batch: dict[str, Any]) -> torch.Tensor:
     """(B,K) bool: the slots that show a reference of the target's own person."""
     usable: torch.Tensor = batch["present"] & batch["right"][:, None]
     return usable
+
+
+def _list_usable_rows(batch: dict[str, Any]) -> list[torch.Tensor]:
+    """Returns for each slot the images with a reference of the target's own person there, each (n,) int64.
+
+    `to_device` has counted them on the CPU. Counting them here waits for the device.
+    """
+    if "usable_rows" in batch:
+        rows: list[torch.Tensor] = batch["usable_rows"]
+        return rows
+    return [slot.nonzero()[:, 0] for slot in _usable(batch).unbind(1)]
 
 
 def build_discriminator(recipe: Recipe, latent_channels: int, prompt_dim: int | None) -> nn.Module | None:

@@ -12,21 +12,24 @@ from train.losses.perceptual import Lpips
 
 
 def spatial_min_loss(
-    lpips: Lpips, restored: torch.Tensor, target: torch.Tensor, references: torch.Tensor, usable: torch.Tensor
+    lpips: Lpips,
+    restored: torch.Tensor,
+    target: torch.Tensor,
+    references: torch.Tensor,
+    usable_rows: Sequence[torch.Tensor],
 ) -> torch.Tensor:
     """Returns the mean over locations of min(d(restored, target), d(restored, reference)), where d is LPIPS there.
 
-    `restored` and `target` are (B,3,S,S). `references` are (B,K,3,S,S), warped to the input; K may be 0. `usable`,
-    (B,K) bool, is False if a slot is empty or shows another person. With several references, the minimum is over all
-    references (ours, because ReFine has only one reference).
+    `restored` and `target` are (B,3,S,S). `references` are (B,K,3,S,S), warped to the input; K may be 0. `usable_rows`
+    has for each of the K slots the (n,) int64 samples with a reference of the target's person there. With several
+    references, the minimum is over all references (ours, because ReFine has only one reference).
     """
     size = (restored.shape[-2], restored.shape[-1])
     ours = lpips(restored)
     with torch.no_grad():
         truth = lpips(target)
     least = lpips.distance_map(ours, truth, size)
-    for slot in range(usable.shape[1]):
-        samples = usable[:, slot].nonzero()[:, 0]
+    for slot, samples in enumerate(usable_rows):
         if not len(samples):
             continue
         with torch.no_grad():

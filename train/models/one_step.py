@@ -22,6 +22,17 @@ def _shares() -> torch.Tensor:
     return shares.double()
 
 
+@cache
+def _share_table(device: torch.device) -> torch.Tensor:
+    """Returns the shares on a device, copied once."""
+    return _shares().to(device)
+
+
+@cache
+def _share_numbers() -> list[float]:
+    return [float(share) for share in _shares().numpy()]
+
+
 @overload
 def signal_share(timestep: int) -> float: ...
 @overload
@@ -33,8 +44,8 @@ def signal_share(timestep: int | torch.Tensor) -> float | torch.Tensor: ...
 def signal_share(timestep: int | torch.Tensor) -> float | torch.Tensor:
     """alpha-bar at a timestep; of a tensor (B,) a float32 tensor (B,1,1,1)."""
     if isinstance(timestep, torch.Tensor):
-        return _shares().to(timestep.device)[timestep].float().view(-1, 1, 1, 1)
-    return float(_shares()[timestep])
+        return _share_table(timestep.device)[timestep].float().view(-1, 1, 1, 1)
+    return _share_numbers()[timestep]
 
 
 def clean_from_noise(z: torch.Tensor, noise: torch.Tensor, timestep: int | torch.Tensor) -> torch.Tensor:

@@ -75,18 +75,20 @@ class ImageEncoder(nn.Module):
             maps.append(h)
         return maps
 
-    def encode_set(self, references: torch.Tensor, present: torch.Tensor) -> list[torch.Tensor]:
-        """references (B,K,3,S,S) in 0..1, present (B,K) bool -> a map (B,K,C,h,w) a scale, zero in empty slots."""
-        # only references that exist pass through: K differs from image to image
-        pictures = references[present]
+    def encode_set(self, references: torch.Tensor, present: torch.Tensor, filled: torch.Tensor) -> list[torch.Tensor]:
+        """references (B,K,3,S,S) in 0..1, present (B,K) bool, filled of `Places` -> a map (B,K,C,h,w) a scale, zero in
+        empty slots."""
+        # Only references that exist pass through the encoder: their number differs from image to image.
+        pictures = references.flatten(0, 1)[filled]
         # a batch without any still needs the shapes, and every parameter in the graph: one black picture, used nowhere
         found = self(pictures if len(pictures) else references.new_zeros(1, *references.shape[2:]))
-        sets = []
-        for flat in found:
-            spread = flat.new_zeros((*present.shape, *flat.shape[1:]))
-            spread[present] = flat[: len(pictures)]
-            sets.append(spread)
-        return sets
+        return [place_in_slots(flat[: len(pictures)], present, filled) for flat in found]
+
+
+def place_in_slots(rows: torch.Tensor, present: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
+    """Puts rows (n, ...) of the references that exist into their slots: (B,K, ...), zero in empty slots."""
+    slots = rows.new_zeros((present.numel(), *rows.shape[1:]))
+    return slots.index_copy(0, filled, rows).view(*present.shape, *rows.shape[1:])
 
 
 def token_scale(channels: tuple[int, ...]) -> int:
@@ -105,10 +107,11 @@ class ReferenceEncoder(nn.Module):
         self.nothing = nn.ParameterList(nn.Parameter(torch.zeros(2 * c)) for c in channels) if maps else None
 
     def forward(
-        self, references: torch.Tensor, present: torch.Tensor
+        self, references: torch.Tensor, present: torch.Tensor, filled: torch.Tensor
     ) -> tuple[list[torch.Tensor], torch.Tensor | None, torch.Tensor | None]:
-        """references (B,K,3,S,S) in 0..1, present (B,K) bool -> maps, tokens, token_mask of `Conditions`."""
-        sets = self.encoder.encode_set(references, present)
+        """references (B,K,3,S,S) in 0..1, present (B,K) bool, filled of `Places` -> maps, tokens, token_mask of
+        `Conditions`."""
+        sets = self.encoder.encode_set(references, present, filled)
         maps = []
         if self.nothing is not None:
             maps = [pool(s, present, n) for s, n in zip(sets, self.nothing, strict=True)]

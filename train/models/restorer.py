@@ -17,7 +17,7 @@ from train.models import one_step
 from train.models.bases.tiny import TinyBase
 from train.models.checkpoint_files import CONFIG, WEIGHTS, find_newest_checkpoint, write_model_files
 from train.models.config import ModelConfig
-from train.models.io import Conditions, Restoration
+from train.models.io import Conditions, Places, Restoration, find_places
 from train.models.prompts.honestface import IdentityEmbedder
 from train.models.prompts.vre import Vre
 from train.models.references import MeanEmbedding, ReferenceEncoder
@@ -68,6 +68,7 @@ class Restorer(nn.Module):
         embeddings: torch.Tensor,
         target: torch.Tensor | None = None,
         step: torch.Tensor | None = None,
+        places: Places | None = None,
     ) -> Restoration:
         """Restore a batch.
 
@@ -77,13 +78,14 @@ class Restorer(nn.Module):
         matter. `target` is for models that learn from it inside (recipe vre) and is not looked at here. `step` (B,)
         long trains several steps: each image's own is answered, from a first step that learns nothing.
         """
-        conditions = self.condition(lq, references, present, embeddings)
+        places = find_places(present, step) if places is None else places
+        conditions = self.condition(lq, references, present, embeddings, places)
         z = self.base.encode(lq)
         if step is None:
             clean = self._through(z, conditions)
         else:
-            timestep = torch.tensor(self.schedule.timesteps, device=z.device)[step]
-            z = self._given(z, conditions, step > 0, timestep)
+            timestep = torch.tensor(self.schedule.timesteps).to(z.device, non_blocking=True)[step]
+            z = self._given(z, conditions, places, timestep)
             clean = one_step.clean_from_noise(z, self.base.predict(z, conditions, timestep), timestep)
         image = self.base.decode(clean, lq).float()
         return Restoration(image if self.training else image.clamp(0, 1), clean, conditions.prompt)
@@ -104,17 +106,16 @@ class Restorer(nn.Module):
         return clean
 
     @torch.no_grad()
-    def _given(
-        self, z: torch.Tensor, conditions: Conditions, later: torch.Tensor, timestep: torch.Tensor
-    ) -> torch.Tensor:
+    def _given(self, z: torch.Tensor, conditions: Conditions, places: Places, timestep: torch.Tensor) -> torch.Tensor:
         """What each image's step is given: z at the first step, `later` the model's own first answer, re-noised.
 
         Its own and not the target: from a target that shines through the noise a step would learn to trust what it is
         given, and when restoring it has to mend the answers of the steps before (ours).
         """
-        if not bool(later.any()):
+        later = places.later
+        if not len(later):
             return z
-        first, own, seen = self.schedule.first, z[later], conditions.of(later)
+        first, own, seen = self.schedule.first, z[later], conditions.select_later(places)
         noise = self.base.predict(own, seen, first)
         answer = renoised(one_step.clean_from_noise(own, noise, first), noise, timestep[later])
         # before 2.11 torch's autocast keeps a weight as it was cast here, without gradients, for the step that learns
@@ -124,18 +125,25 @@ class Restorer(nn.Module):
         return given
 
     def condition(
-        self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, embeddings: torch.Tensor
+        self,
+        lq: torch.Tensor,
+        references: torch.Tensor,
+        present: torch.Tensor,
+        embeddings: torch.Tensor,
+        places: Places | None = None,
     ) -> Conditions:
         """What the one step is told of a batch, arguments as in `forward`."""
+        filled = (find_places(present) if places is None else places).filled
         maps, tokens, token_mask = [], None, None
         if self.references is not None:
-            maps, tokens, token_mask = self.references(references, present)
+            maps, tokens, token_mask = self.references(references, present, filled)
         prompt = None if self.vre is None else self.vre(lq)
         if self.identity is not None:
-            prompt = self.identity(lq, references, present, embeddings, prompt)
+            prompt = self.identity(lq, references, present, filled, embeddings, prompt)
         raw = "extended" in self.config.parts and tokens is None
         return Conditions(
             present=present,
+            filled=filled,
             prompt=prompt,
             maps=maps,
             identity=None if self.embedding is None else self.embedding(embeddings, present),

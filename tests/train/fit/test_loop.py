@@ -6,22 +6,29 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import train.data.dataset
 import train.fit.engine
 import train.fit.loop
+import train.fit.step
 from manifests.errors import BadInput, LikenessError
 from tests.doubles.train import ADVERSARIAL, SMALL, finder, snapshot
 from tests.places import REPOSITORY
 from train.data.dataset import TrainingFaces
+from train.data.sampling import draw_sample
 from train.data.snapshot import Snapshot
-from train.fit.loop import Diverged, Ending
+from train.fit.figures import Diverged
+from train.fit.loop import Ending
 from train.fit.loop import train as run_training
 from train.fit.objective import Objective
 from train.fit.settings import Settings
@@ -123,8 +130,8 @@ def test_minutes_end_it_with_a_checkpoint(tmp_path: Path, taken: Snapshot) -> No
 
 @pytest.mark.slow
 def test_killed_stopped_and_resumed_it_ends_in_the_weights_of_an_unbroken_run(tmp_path: Path, taken: Snapshot) -> None:
-    double, broken = REPOSITORY / "tests" / "doubles" / "train.py", tmp_path / "broken"
-    command = [sys.executable, str(double), str(taken.folder), str(broken), "400"]
+    broken = tmp_path / "broken"
+    command = [sys.executable, "-m", "tests.doubles.train", str(taken.folder), str(broken), "400"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
     def signalled(kind: signal.Signals, after: str) -> int:
@@ -165,21 +172,114 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path, taken: Snapshot, wha
         run(tmp_path, taken, 8, **change)
 
 
-def test_a_loss_that_is_no_number_stops_it_and_the_last_checkpoint_stays(
-    tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def break_step(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """The loss `edge` of one step, counted from 1, is NaN."""
     honest, calls = Objective.__call__, []
 
     def breaks(self: Objective, batch: dict, restored: Restoration) -> dict[str, torch.Tensor]:  # type: ignore[type-arg]
         calls.append(1)
         terms = honest(self, batch, restored)
-        return {n: term * float("nan") if len(calls) == 4 and n == "edge" else term for n, term in terms.items()}
+        return {n: term * float("nan") if len(calls) == number and n == "edge" else term for n, term in terms.items()}
 
     monkeypatch.setattr(Objective, "__call__", breaks)
-    with pytest.raises(Diverged, match=r"after 12 images: edge, gradient of the next batch .*faces 0") as stopped:
-        run(tmp_path, taken)
-    assert "pixel" not in str(stopped.value)
-    assert find_newest_checkpoint(tmp_path).name == "checkpoint-00000008"
+
+
+def test_a_nan_in_unread_steps_names_step_loss_and_faces_and_reaches_no_checkpoint(
+    tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Figures are read with the checkpoint after step 8. Step 6 breaks, steps 7 and 8 run on broken weights.
+    steps: list[int] = []
+    with monkeypatch.context() as broken:
+        break_step(broken, 6)
+        with pytest.raises(Diverged) as stopped:
+            run(tmp_path / "run", taken, 48, checkpoint_every=16, progress=lambda _, done, __: steps.append(done))
+    faces = [taken.face_ids[draw_sample(taken, taken.targets("train"), SMALL, 0, i).target] for i in range(20, 24)]
+    assert f"faces {', '.join(face[:12] for face in faces)})" in str(stopped.value)
+    assert "edge, gradient became NaN or infinite in step 6 (after 20 images" in str(stopped.value)
+    assert "pixel" not in str(stopped.value) and steps[-1] == 32
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["checkpoint-00000016"]
+    assert not (tmp_path / "run" / "samples" / "00000032.png").exists()
+    newest = find_newest_checkpoint(tmp_path / "run")
+    assert all(tensor.isfinite().all() for path in newest.rglob("*.safetensors") for tensor in load_file(path).values())
+    # Resumed without the fault, training ends as if it had never been disturbed.
+    run(tmp_path / "run", taken, 48, checkpoint_every=16)
+    run(tmp_path / "whole", taken, 48, checkpoint_every=16)
+    assert same_weights(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_nan_is_found_at_the_next_line_of_the_log(
+    tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train.fit.loop, "LOG_EVERY", 8)
+    break_step(monkeypatch, 3)
+    steps: list[int] = []
+    with pytest.raises(Diverged, match=r"step 3 \(after 8 images"):
+        run(tmp_path, taken, 400, checkpoint_every=400, progress=lambda _, done, __: steps.append(done))
+    assert steps[-1] == 16 and not list_checkpoints(tmp_path)  # the read after step 4
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes the CPU wait for a GPU: values that leave it, and results whose size depends on values."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "is_nonzero")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        name = func.__name__.split(".")[0]
+        masks = name in ("index", "index_put", "index_put_", "_index_put_impl_") and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        )
+        if (name in self.WAITING or masks) and not self.of_torch_itself():
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+    @staticmethod
+    def of_torch_itself() -> bool:
+        """AdamW reads its own step numbers, which lie on the CPU on every machine."""
+        return any("torch/optim" in frame.filename for frame in traceback.extract_stack())
+
+
+@pytest.mark.parametrize("recipe", [SMALL, ADVERSARIAL, replace(SMALL, name="several", steps=3)], ids=lambda r: r.name)
+def test_a_step_waits_for_no_number(
+    tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch, recipe: Recipe
+) -> None:
+    monkeypatch.setattr(train.fit.loop, "LOG_EVERY", 16)
+    waits, reads, by_step = Waits(), [0], list[tuple[int, int]]()
+
+    def count(name: str) -> None:
+        honest = getattr(torch.Tensor, name)
+
+        def counted(self: torch.Tensor, *arguments: object) -> Any:
+            reads[0] += not Waits.of_torch_itself()
+            return honest(self, *arguments)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+
+    for name in ("tolist", "item", "cpu", "numpy", "__float__", "__bool__", "__int__"):
+        count(name)
+    monkeypatch.setattr("accelerate.utils.gather_object", lambda *_: pytest.fail("a step gathers objects"))
+    gradients, to_device, counting = train.fit.loop.compute_gradients, train.data.dataset.to_device, [False]
+
+    def begin(*arguments: Any) -> Any:
+        waits.count, reads[0], counting[0] = 0, 0, True
+        waits.__enter__()
+        return gradients(*arguments)
+
+    def end(*arguments: Any) -> Any:  # the step before is over when the next batch is moved
+        if counting[0]:
+            waits.__exit__(None, None, None)
+            by_step.append((waits.count, reads[0]))
+        counting[0] = False
+        return to_device(*arguments)
+
+    monkeypatch.setattr(train.fit.loop, "compute_gradients", begin)
+    monkeypatch.setattr(train.data.dataset, "to_device", end)
+    run(tmp_path, taken, 32, recipe, checkpoint_every=400)
+    # eight steps of four images: the fourth reads, by one .tolist(), and the last one too, before its checkpoint
+    assert by_step[:7] == [(0, 0)] * 3 + [(0, 1)] + [(0, 0)] * 3
 
 
 @pytest.mark.parametrize(
@@ -189,9 +289,9 @@ def test_a_loss_that_is_no_number_stops_it_and_the_last_checkpoint_stays(
 def test_a_discriminator_that_is_no_number_stops_it_too(
     tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch, name: str, said: str
 ) -> None:
-    honest = getattr(train.fit.loop, name)
-    monkeypatch.setattr(train.fit.loop, name, lambda *told: honest(*told) * float("nan"))
-    with pytest.raises(Diverged, match=f"after 0 images: {said} of the next batch is not a number"):
+    honest = getattr(train.fit.step, name)
+    monkeypatch.setattr(train.fit.step, name, lambda *arguments: honest(*arguments) * float("nan"))
+    with pytest.raises(Diverged, match=rf"{said}.* became NaN or infinite in step 1 \(after 0 images"):
         run(tmp_path, taken, recipe=ADVERSARIAL)
     assert not list_checkpoints(tmp_path)
 
@@ -320,7 +420,7 @@ def test_a_model_that_cannot_be_compiled_is_a_sentence(
         raise torch._dynamo.exc.Unsupported("no compiler")
 
     monkeypatch.setattr(Restorer, "forward", fails)
-    monkeypatch.setattr(train.fit.loop, "_look", lambda *_, **__: None)
+    monkeypatch.setattr(train.fit.loop, "validate", lambda *_, **__: None)
     monkeypatch.setattr(Restorer, "compile", lambda _: None)
     with pytest.raises(LikenessError, match=r"cannot compile this model here \(no compiler\): leave --compile away"):
         run(tmp_path, taken, settings=Settings(compile=True))
@@ -328,13 +428,12 @@ def test_a_model_that_cannot_be_compiled_is_a_sentence(
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both(tmp_path: Path, taken: Snapshot) -> None:
-    double = REPOSITORY / "tests" / "doubles" / "train.py"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     # `accelerate launch` starts several processes on CPUs through MPI alone; torchrun is what it starts on GPUs
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
     def command(where: Path, images: int) -> list[str]:
-        return [*launch, str(double), str(taken.folder), str(where), str(images)]
+        return [*launch, "-m", "tests.doubles.train", str(taken.folder), str(where), str(images)]
 
     done = subprocess.run(command(tmp_path / "two", 40), env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr

@@ -310,7 +310,9 @@ def test_spatial_min_takes_the_nearer_at_every_location(vgg16: torch.nn.Sequenti
 
     maps = [apart(one) for one in (target, other, third)]
     by_hand = np.stack([np.minimum(np.minimum(*maps[:2]), maps[2])[0], np.minimum(*maps[:2])[1]])
-    found = spatial_min_loss(lpips, restored, target, torch.stack([other, third], 1), usable)
+    found = spatial_min_loss(
+        lpips, restored, target, torch.stack([other, third], 1), [slot.nonzero()[:, 0] for slot in usable.unbind(1)]
+    )
     assert float(found) == pytest.approx(by_hand.mean(), rel=1e-5)
     assert by_hand.mean() < maps[0].mean()  # a reference was nearer somewhere
 
@@ -321,13 +323,21 @@ def test_spatial_min_without_usable_references_is_lpips_to_the_target(vgg16: tor
     wrong = torch.full((1, 2, 3, 16, 16), torch.nan)
     for references in (wrong, wrong[:, :0]):
         shown = torch.zeros(references.shape[:2], dtype=torch.bool)
-        torch.testing.assert_close(spatial_min_loss(lpips, restored, target, references, shown), alone)
+        torch.testing.assert_close(
+            spatial_min_loss(lpips, restored, target, references, [slot.nonzero()[:, 0] for slot in shown.unbind(1)]),
+            alone,
+        )
 
 
 def test_a_copy_of_a_reference_costs_nothing(vgg16: torch.nn.Sequential) -> None:
     lpips, target, reference = Lpips(vgg16), images(1, 3, 16, 16), images(1, 3, 16, 16, seed=1)
     references, shown = torch.stack([images(1, 3, 16, 16, seed=2), reference], 1), torch.ones(1, 2, dtype=torch.bool)
-    assert float(spatial_min_loss(lpips, reference, target, references, shown)) == 0
+    assert (
+        float(
+            spatial_min_loss(lpips, reference, target, references, [slot.nonzero()[:, 0] for slot in shown.unbind(1)])
+        )
+        == 0
+    )
 
 
 def test_cycle_compares_what_the_same_degradation_makes(vgg16: torch.nn.Sequential) -> None:

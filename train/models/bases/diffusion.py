@@ -88,8 +88,8 @@ class DiffusionBase(nn.Module):
         """The eps at a timestep, or at one an image (B,), shape of z."""
         if self.extension is not None:
             self.extension.forget()
-            if conditions.references is not None and bool(conditions.present.any()):
-                self._show(conditions.references, conditions.present)
+            if conditions.references is not None and len(conditions.filled):
+                self._show(conditions.references, conditions.present, conditions.filled)
         more: dict[str, Any] = {}
         if self.joins is not None:
             more["down_intrablock_additional_residuals"] = [
@@ -101,7 +101,7 @@ class DiffusionBase(nn.Module):
             prompt = self.prompt.expand(len(z), -1, -1)
         noise: torch.Tensor = self.unet(
             z,
-            timestep,
+            _on_device(timestep, z),
             encoder_hidden_states=prompt,
             class_labels=conditions.identity,
             **more,
@@ -109,19 +109,29 @@ class DiffusionBase(nn.Module):
         return noise
 
     @torch.no_grad()
-    def _show(self, references: torch.Tensor, present: torch.Tensor) -> None:
+    def _show(self, references: torch.Tensor, present: torch.Tensor, filled: torch.Tensor) -> None:
         """Every reference once through the UNet as it came: without noise, and with a prompt of zeros (ours:
         InstantRestore's frozen copy has its text encoder's, and noise of deviation .04)."""
         assert self.extension is not None
-        with self.extension.keeping(present):
-            z = self.encode(references[present])
+        with self.extension.keeping(present, filled):
+            z = self.encode(references.flatten(0, 1)[filled])
             nobody = z.new_zeros(len(z), 0) if self.unet.class_embedding is not None else None
-            self.unet(z, SEEN_AT, encoder_hidden_states=z.new_zeros(len(z), 1, self.prompt_dim), class_labels=nobody)
+            self.unet(
+                z,
+                _on_device(SEEN_AT, z),
+                encoder_hidden_states=z.new_zeros(len(z), 1, self.prompt_dim),
+                class_labels=nobody,
+            )
 
     def decode(self, x0: torch.Tensor, lq: torch.Tensor) -> torch.Tensor:
         """x0 as z -> image (B,3,S,S), not clamped; the LQ image is not looked at."""
         image: torch.Tensor = self.vae.decode(x0 / self.scaling).sample / 2 + 0.5
         return image
+
+
+def _on_device(timestep: int | torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """Returns the timestep as a tensor on the device of z. A tensor made of a number elsewhere would be waited for."""
+    return timestep if isinstance(timestep, torch.Tensor) else torch.full((), timestep, device=z.device)
 
 
 class _Shift(nn.Module):

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from train.models.references import place_in_slots
+
 EPSILON = 1e-5  # added to a deviation, as there
 
 
@@ -37,8 +39,11 @@ class Extension:
             layer.kept, layer.mask = None, None
 
     @contextmanager
-    def keeping(self, present: torch.Tensor) -> Iterator[None]:
-        """Inside it the references that are `present` (B,K) bool pass through the UNet, as one batch in that order."""
+    def keeping(self, present: torch.Tensor, filled: torch.Tensor) -> Iterator[None]:
+        """Inside the context the references that exist pass through the UNet, as one batch in the order of the slots.
+
+        `present` (B,K) bool; `filled` as in `Places`.
+        """
         adapted = hasattr(self.unet, "peft_config")
         for layer in self.layers:
             layer.keeps = True
@@ -52,7 +57,7 @@ class Extension:
             for layer in self.layers:
                 layer.keeps = False
         for layer in self.layers:
-            layer.spread(present)
+            layer.spread(present, filled)
 
 
 class _Attention:
@@ -63,19 +68,16 @@ class _Attention:
         self.kept: tuple[torch.Tensor, torch.Tensor] | None = None  # keys, and values of mean 0 and deviation 1
         self.mask: torch.Tensor | None = None  # (B,1,1,K N) bool; None where every slot shows a reference
 
-    def spread(self, present: torch.Tensor) -> None:
+    def spread(self, present: torch.Tensor, filled: torch.Tensor) -> None:
         """(n,N,C) of the references that exist -> (B,K N,C), zero and masked in empty slots."""
         assert self.kept is not None
         keys, values = self.kept
         mean, deviation = _moments(values)
-        slots = []
-        for kept in (keys, (values - mean) / deviation):
-            whole = kept.new_zeros((*present.shape, *kept.shape[1:]))
-            whole[present] = kept
-            slots.append(whole.flatten(1, 2))
+        slots = [place_in_slots(kept, present, filled).flatten(1, 2) for kept in (keys, (values - mean) / deviation)]
         places = keys.shape[1]
         self.kept = slots[0], slots[1]
-        self.mask = None if bool(present.all()) else present.repeat_interleave(places, dim=1)[:, None, None]
+        every_slot = len(filled) == present.numel()
+        self.mask = None if every_slot else present.repeat_interleave(places, dim=1)[:, None, None]
 
     def __call__(
         self,

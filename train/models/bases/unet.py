@@ -67,8 +67,9 @@ class Time(nn.Module):
 
     def forward(self, timestep: int | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """A timestep, or one an image (B,) -> (B,width), B being that of `like`."""
-        told = torch.as_tensor(timestep, device=like.device).expand(len(like))
-        vector: torch.Tensor = self.layers(self.waves(told).to(like.dtype))
+        if not isinstance(timestep, torch.Tensor):
+            timestep = torch.full((), timestep, device=like.device)
+        vector: torch.Tensor = self.layers(self.waves(timestep.expand(len(like))).to(like.dtype))
         return vector
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from train.models.checkpoint_files import write_model_files
 from train.models.config import ModelConfig
-from train.models.io import Restoration
+from train.models.io import Places, Restoration
 from train.models.prompts.vq import VQ, Quantizer
 from train.models.prompts.vre import RECIPE, read_dictionary, unreadable
 from train.recipes import find_recipe
@@ -56,8 +56,10 @@ class Dictionary(nn.Module):
         present: torch.Tensor,
         embeddings: torch.Tensor,
         target: torch.Tensor | None = None,
+        step: torch.Tensor | None = None,
+        places: Places | None = None,
     ) -> Restoration:
-        """lq and target (B,3,S,S) in 0..1; references, present and embeddings are not looked at.
+        """lq and target (B,3,S,S) in 0..1; the other arguments are those of Restorer and are not used.
 
         With a target: `terms` has reconstruction (mean absolute error, HQ plus LQ), codebook (likewise summed) and
         association, `image` is the target through the HQ dictionary. Without: `image` is the LQ face's vectors, each

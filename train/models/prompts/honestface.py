@@ -53,10 +53,12 @@ class FacialFeatureExtractor(nn.Module):
         self.block = _block(width, 32, asks=True)
         self.last = nn.Sequential(nn.Linear(width, prompt_dim), nn.LayerNorm(prompt_dim))
 
-    def forward(self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """lq (B,3,S,S), references (B,K,3,S,S) in 0..1, present (B,K) bool -> (B,GRID^2,D)."""
+    def forward(
+        self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, filled: torch.Tensor
+    ) -> torch.Tensor:
+        """lq (B,3,S,S), references (B,K,3,S,S) in 0..1, present (B,K) bool, filled of `Places` -> (B,GRID^2,D)."""
         own = self.encoder(lq)[-1]
-        theirs, mask = set_tokens(self.encoder.encode_set(references, present)[-1], present)
+        theirs, mask = set_tokens(self.encoder.encode_set(references, present, filled)[-1], present)
         cells = F.adaptive_avg_pool2d(own, GRID)
         # features of unit variance before they meet their places: otherwise the places drown them, and it learns slower
         place = _places(own)
@@ -88,12 +90,13 @@ class IdentityEmbedder(nn.Module):
         lq: torch.Tensor,
         references: torch.Tensor,
         present: torch.Tensor,
+        filled: torch.Tensor,
         embeddings: torch.Tensor,
         seen: torch.Tensor | None,
     ) -> torch.Tensor:
-        """lq (B,3,S,S), references (B,K,3,S,S) in 0..1, present (B,K) bool, embeddings (B,K,d) unit rows, seen: p_L
-        (B,N,D) where the recipe has the part `vre` -> prompt (B, TOKENS + GRID^2 + N, D)."""
-        branches = [self.identity(embeddings, present), self.features(lq, references, present)]
+        """lq (B,3,S,S), references (B,K,3,S,S) in 0..1, present (B,K) bool, filled of `Places`, embeddings (B,K,d) unit
+        rows, seen: p_L (B,N,D) where the recipe has the part `vre` -> prompt (B, TOKENS + GRID^2 + N, D)."""
+        branches = [self.identity(embeddings, present), self.features(lq, references, present, filled)]
         if seen is not None:
             branches.append(seen)
         told = [tokens + kind for tokens, kind in zip(branches, self.kinds, strict=True)]

@@ -1,0 +1,74 @@
+"""The figures of training steps: kept on the device step by step, read together, checked for NaN and infinity.
+
+A training step that read its own losses would wait for the device to finish it. So the loop reads figures only when a
+line of the log or a checkpoint is due. Until then each step is remembered with its samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from manifests.errors import LikenessError
+from train.fit.distributed import gather_lists, run_on_first
+
+
+class Diverged(LikenessError):
+    """A loss or a gradient norm is NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class _UnreadStep:
+    images: int  # seen before the step
+    values: torch.Tensor  # (n,) float32 on the device, one value per name
+    rows: Sequence[torch.Tensor]  # rows of the targets in the snapshot, on the CPU, one tensor per part of the batch
+
+
+class UnreadFigures:
+    """The figures of the steps since the last read.
+
+    `reduce` averages a tensor over all processes. `face_ids` are the snapshot's, by row.
+    """
+
+    def __init__(self, reduce: Callable[[torch.Tensor], torch.Tensor], face_ids: Sequence[str], batch: int) -> None:
+        self._reduce, self._face_ids, self._batch = reduce, face_ids, batch
+        self._names: list[str] = []
+        self._steps: list[_UnreadStep] = []
+
+    def add(self, images: int, figures: dict[str, torch.Tensor], rows: Sequence[torch.Tensor]) -> None:
+        """Remembers a step. `images` were seen before it. Does not wait for the device."""
+        self._names = list(figures)
+        self._steps.append(_UnreadStep(images, torch.stack([value.float() for value in figures.values()]), rows))
+
+    def read(self) -> list[dict[str, float]]:
+        """Waits for the device and returns the figures of every unread step, oldest first, averaged over processes.
+
+        Raises Diverged if a figure is NaN or infinite. Its message names the first such step and its samples.
+        """
+        if not self._steps:
+            return []
+        steps, self._steps = self._steps, []
+        table = self._reduce(torch.stack([step.values for step in steps])).tolist()
+        figures = [dict(zip(self._names, values, strict=True)) for values in table]
+        for step, values in zip(steps, figures, strict=True):
+            # The weighted sum "loss" is left out: it is broken whenever one of its terms is.
+            broken = [name for name, value in values.items() if name != "loss" and not math.isfinite(value)]
+            if broken:
+                self._stop(step, broken)
+        return figures
+
+    def _stop(self, step: _UnreadStep, broken: list[str]) -> None:
+        faces = gather_lists([self._face_ids[row] for rows in step.rows for row in rows.tolist()])
+
+        def raise_diverged() -> None:
+            number = step.images // self._batch + 1
+            raise Diverged(
+                f"Training stopped: {', '.join(broken)} became NaN or infinite in step {number} (after {step.images} "
+                f"images; faces {', '.join(face[:12] for face in faces)}). The newest checkpoint is older than this "
+                "step. Start a new run with another --out and --precision fp32, or with another recipe or seed."
+            )
+
+        run_on_first(raise_diverged)

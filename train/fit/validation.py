@@ -1,0 +1,57 @@
+"""Validation during training: the same few faces each time, restored with the averaged weights and measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from train.data import dataset as data
+from train.fit.engine import Engine
+from train.fit.logbook import Logbook
+
+GRID = 8  # images in samples/*.png
+VALIDATION = 32  # images that are measured
+
+
+@torch.no_grad()
+def validate(log: Logbook | None, seen: int, *, engine: Engine, faces: data.Batch | None, began: float) -> None:
+    """Writes a "val" line and samples/<images>.png: PSNR and identity of the input, and restored with and without
+    references. Writes nothing without faces or without a log. `began` is the time.monotonic() of the start.
+    """
+    if faces is None or log is None:
+        return
+    values: dict[str, list[float]] = {}
+    restored_parts: list[torch.Tensor] = []
+    with engine.average.swap_in(), _eval_mode(engine.model):
+        for start in range(0, len(faces["lq"]), engine.recipe.batch):
+            chosen = slice(start, start + engine.recipe.batch)
+            batch = data.to_device({name: part[chosen] for name, part in faces.items()}, engine.device)
+            nobody = torch.zeros_like(batch["present"])
+            restored, alone = (
+                engine.model(batch["lq"], batch["references"], present, batch["embeddings"]).image
+                for present in (batch["present"], nobody)
+            )
+            for name, images in (("lq", batch["lq"]), ("alone", alone), ("restored", restored)):
+                error = (images - batch["target"]).square().mean(dim=(1, 2, 3))
+                values.setdefault(f"psnr_{name}", []).extend((-10 * error.clamp(min=1e-10).log10()).tolist())
+                if engine.recognizer is not None:
+                    cosines = (engine.recognizer(images) * engine.recognizer(batch["target"])).sum(1)
+                    values.setdefault(f"identity_{name}", []).extend(cosines.tolist())
+            restored_parts.append(restored.cpu())
+    log.write("val", seen, time.monotonic() - began, {name: sum(many) / len(many) for name, many in values.items()})
+    first = data.to_device({name: faces[name][:GRID] for name in ("lq", "references", "target")}, torch.device("cpu"))
+    log.grid(seen, first["lq"], first["references"], torch.cat(restored_parts)[:GRID], first["target"])
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Inside the context the model is in eval mode."""
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
