@@ -319,7 +319,7 @@ def test_the_input_the_target_a_blurred_target_and_a_pasted_reference_are_told_a
             cv2.imwrite(str(tmp_path / name / f"{case.face_id}.png"), answer(case)[:, :, ::-1])
     metrics = "psnr,ssim,ms_ssim,id_target,id_references,deg_judge,copy_ratio"
     folders = [tmp_path / name for name in answers]
-    command(None, made, folders, references=1, metrics=metrics, out=tmp_path / "out", as_json=True)
+    command(made, None, folders, max_references=1, metrics=metrics, out=tmp_path / "out", as_json=True)
     mean = {
         row["key"]: {name: row[name]["mean"] for name in metrics.split(",")}
         for row in json.loads(capsys.readouterr().out)["rows"]
