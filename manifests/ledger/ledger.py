@@ -140,7 +140,7 @@ class Ledger:
         if not ids:
             return [], np.zeros((0, 0), np.float32)
 
-        # shard -> (row of the result, row of the shard) of each ids face
+        # shard -> (row of the result, row of the shard) of each of its faces
         by_shard: dict[str, list[tuple[int, int]]] = {}
         for place, face in enumerate(ids):
             shard, row = position[face]
