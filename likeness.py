@@ -148,7 +148,8 @@ def run(
     from degrade.frozen.dataset_sets import make_set, plan_set
     from manifests.report.build_report import build_report
     from manifests.runtime.progress import show_progress
-    from train.evaluation.evaluate import EvaluationOptions, evaluate
+    from train.evaluation.evaluate import evaluate
+    from train.evaluation.evaluator import EvaluationOptions
 
     def say(sentence: str) -> None:
         if not as_json:

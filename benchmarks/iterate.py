@@ -46,14 +46,14 @@ def iterated(dataset: Path, images: int) -> dict[str, Any]:
 def measured(runs: dict[str, tuple[Path, int]], dataset: Path, lq_set: str, judge: str) -> tuple[list[Any], Any]:
     """The rows of every run, by its name, in so many steps, and the evaluation of the last, which describes all."""
     from manifests.runtime.progress import show_progress
-    from train.evaluation.evaluate import Evaluation, EvaluationOptions
+    from train.evaluation.evaluator import EvaluationOptions, Evaluator
     from train.evaluation.systems import list_systems
 
     sharp: dict[tuple[str, str], float] = {}
     rows: list[Any] = []
     lines = list_systems(REFERENCES)[:3]  # the LQ input, no reference, right ones
     for name, (run, steps) in runs.items():
-        found = Evaluation(dataset, lq_set, EvaluationOptions(REFERENCES, metrics=METRICS, judge=judge, steps=steps))
+        found = Evaluator(dataset, lq_set, EvaluationOptions(REFERENCES, metrics=METRICS, judge=judge, steps=steps))
         found.on_image = lambda row, image: sharp.__setitem__((row["key"], row["face_id"]), sharpness_of(image))
         with show_progress("images", True) as progress:
             rows += found.measure_run(run, lines[1:] if rows else lines, progress, name)

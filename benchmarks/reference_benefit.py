@@ -127,7 +127,7 @@ def main() -> None:
 
     from manifests.runtime.progress import show_progress
     from train.evaluation.counterfactuals import DEFAULT_METRICS, counterfactuals, draw_metric_curve
-    from train.evaluation.evaluate import EvaluationOptions
+    from train.evaluation.evaluator import EvaluationOptions
 
     with show_progress("images", True) as progress:
         options = EvaluationOptions(references=MOST, metrics=(*DEFAULT_METRICS, "ssim"), judge=told.judge)

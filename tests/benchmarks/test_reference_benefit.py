@@ -51,7 +51,7 @@ def test_the_summary_is_keyed_by_the_number_of_references() -> None:
 def test_the_plot_is_an_svg_that_names_every_system_higher_is_higher() -> None:
     tree = ElementTree.fromstring(draw_metric_curve(result()))
     words = " ".join(node.text or "" for node in tree.iter() if node.tag.endswith("text"))
-    assert "dlib" in words and "of the person: 0.750" in words and "1 wrong references: 0.800" in words
+    assert "dlib" in words and "right references: 0.750" in words and "1 wrong references: 0.800" in words
     line = next(node for node in tree.iter() if node.tag.endswith("polyline"))
     heights = [float(point.split(",")[1]) for point in line.attrib["points"].split()]
     assert len(heights) == len(REFERENCE_COUNTS) and heights == sorted(heights, reverse=True)

@@ -130,6 +130,6 @@ def _print_leaks(result: Leaks) -> None:
             "of strangers are expected to reach it. A pair counts as a leak if other photos of the people confirm it."
         )
     for sentence in result.unchecked:
-        typer.echo(f"Not checked: {sentence}")
+        typer.echo(sentence)
     scope = f"{result.faces} faces, {result.pairs} pairs across splits, the references of {result.targets} targets"
     typer.echo(f"{'Leaks were' if result.total else 'No leak was'} found among {scope}.")

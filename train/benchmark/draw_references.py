@@ -1,4 +1,4 @@
-"""Draw the references, right and wrong, that are shown with each image of a frozen set."""
+"""Draw the references, and the wrong references, of each target of a frozen set."""
 
 from __future__ import annotations
 
@@ -13,89 +13,104 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_set_detail, read_set_hashes
 from manifests.runtime.files import sha256_bytes
 
+# Each target with the faces that may be its references: usable faces of the same person from other photos, and from
+# the split that a restorer may see (with --split-by photos: train). An imported list restricts them to its own faces.
+POSSIBLE_REFERENCES = """
+    SELECT d.face_id, s.identity_id, list(r.face_id ORDER BY r.face_id) AS refs
+    FROM degradations d JOIN splits s USING (face_id) JOIN faces f USING (face_id)
+    JOIN splits r ON r.identity_id = s.identity_id AND r.status = 'ok'
+        AND r.split = CASE WHEN s.policy = 'photos' THEN 'train' ELSE s.split END
+    JOIN faces g ON g.face_id = r.face_id AND g.photo_id <> f.photo_id AND g.status = 'ok'
+    LEFT JOIN pairs p ON p.target = d.face_id AND p.policy = 'list'
+    WHERE d.lq_set = ? AND s.status = 'ok' AND (p.target IS NULL OR list_contains(p.refs, r.face_id))
+    GROUP BY ALL ORDER BY d.face_id"""
+
+# The faces of all people of a frozen set that may be references, for the draw of wrong references.
+FACES_OF_PEOPLE = """
+    SELECT r.identity_id, r.face_id, g.photo_id FROM splits r JOIN faces g USING (face_id)
+    WHERE r.status = 'ok' AND g.status = 'ok' AND (r.identity_id, r.split) IN (
+        SELECT s.identity_id, CASE WHEN s.policy = 'photos' THEN 'train' ELSE s.split END
+        FROM degradations d JOIN splits s USING (face_id) WHERE d.lq_set = ?)"""
+
 
 @dataclass(frozen=True)
 class CaseFaces:
-    """The faces that one image of a frozen set is shown."""
+    """A target of a frozen set with the faces that were drawn for it. All are face ids."""
 
     face_id: str
     identity_id: str
     references: tuple[str, ...]
-    wrong: tuple[str, ...]  # none where nobody else has as many photos
+    wrong: tuple[str, ...]  # faces of another person; empty if no other person has enough photos
     wrong_identity_id: str | None
-    pool: tuple[str, ...] = ()  # every face that the references were drawn from
+    pool: tuple[str, ...] = ()  # all faces that the references were drawn from
 
 
 def draw_references(
-    ledger: Ledger, name: str, references: int, seed: int, by_face: bool = False
+    ledger: Ledger, set_name: str, references: int, seed: int, by_face: bool = False
 ) -> tuple[dict[str, str], list[CaseFaces]]:
-    """The sha256 of every image of a frozen set by face, and what is shown with each that has a reference, by face id:
-    drawn from all photos of the person, or from those that an imported list names for the target.
+    """Draws up to `references` references for each target of a frozen set that has any.
 
-    The draw of a stranger follows from people's smallest faces and not from their ids, which are each dataset's own;
-    with `by_face` people are named so, too.
+    References come from the person's usable faces in other photos, or from an imported list. Wrong references are as
+    many faces of another person of the set. All draws depend on the seed and on face ids only, because the person ids
+    of two datasets differ. With `by_face` the results name people as `name_people` does.
+
+    Returns the sha256 of each LQ image of the set by face id, and the drawn faces in order of their targets' face ids.
+    Raises BadInput if the set is not finished.
     """
-    frozen, detail = read_set_hashes(ledger, name), read_set_detail(ledger, name)
-    if detail is not None and len(detail["faces"]) != len(frozen):
-        raise BadInput(f"The set {name} is not finished: run the same `likeness degrade` command again.")
-    found = ledger.query(
-        """SELECT d.face_id, s.identity_id, list(r.face_id ORDER BY r.face_id) AS refs
-           FROM degradations d JOIN splits s USING (face_id) JOIN faces f USING (face_id)
-           JOIN splits r ON r.identity_id = s.identity_id AND r.status = 'ok'
-               AND r.split = CASE WHEN s.policy = 'photos' THEN 'train' ELSE s.split END
-           JOIN faces g ON g.face_id = r.face_id AND g.photo_id <> f.photo_id AND g.status = 'ok'
-           LEFT JOIN pairs p ON p.target = d.face_id AND p.policy = 'list'
-           WHERE d.lq_set = ? AND s.status = 'ok' AND (p.target IS NULL OR list_contains(p.refs, r.face_id))
-           GROUP BY ALL ORDER BY d.face_id""",
-        name,
-    )
-    shown_by = ledger.query(
-        """SELECT r.identity_id, r.face_id, g.photo_id FROM splits r JOIN faces g USING (face_id)
-           WHERE r.status = 'ok' AND g.status = 'ok' AND (r.identity_id, r.split) IN (
-               SELECT s.identity_id, CASE WHEN s.policy = 'photos' THEN 'train' ELSE s.split END
-               FROM degradations d JOIN splits s USING (face_id) WHERE d.lq_set = ?)""",
-        name,
-    )
+    lq_sha256, detail = read_set_hashes(ledger, set_name), read_set_detail(ledger, set_name)
+    if detail is not None and len(detail["faces"]) != len(lq_sha256):
+        raise BadInput(f"The set {set_name} is not finished: run the same `likeness degrade` command again.")
+    targets = ledger.query(POSSIBLE_REFERENCES, set_name)
+    faces_of_people = ledger.query(FACES_OF_PEOPLE, set_name)
     photo_of = dict(ledger.query("SELECT face_id, photo_id FROM faces WHERE status = 'ok'").iter_rows())
-    called = name_people(ledger)
-    known_as = {by: by if by_face else person for person, by in called.items()}
+    stable_names = name_people(ledger)
+    result_names = {stable: stable if by_face else person for person, stable in stable_names.items()}
+    # stable name of each person -> (face, photo) of the faces that may be shown
     pool: dict[str, list[tuple[str, str]]] = {}
-    for person, face, photo in shown_by.iter_rows():
-        pool.setdefault(called.get(person, person), []).append((face, photo))
-    chosen = []
-    for face, identity, refs in found.iter_rows():
-        person, right = called.get(identity, identity), _draw(refs, references, face, seed)
+    for person, face, photo in faces_of_people.iter_rows():
+        pool.setdefault(stable_names.get(person, person), []).append((face, photo))
+    cases = []
+    for face, identity, possible in targets.iter_rows():
+        person, right = stable_names.get(identity, identity), _draw(possible, references, face, seed)
         stranger, wrong = _draw_wrong(pool, person, photo_of[face], len(right), face, seed)
-        other = None if stranger is None else known_as.get(stranger, stranger)
-        chosen.append(CaseFaces(face, known_as.get(person, person), tuple(right), tuple(wrong), other, tuple(refs)))
-    return frozen, chosen
+        other = None if stranger is None else result_names.get(stranger, stranger)
+        cases.append(
+            CaseFaces(face, result_names.get(person, person), tuple(right), tuple(wrong), other, tuple(possible))
+        )
+    return lq_sha256, cases
 
 
 def name_people(ledger: Ledger) -> dict[str, str]:
-    """identity_id -> a name that follows from the person's smallest face: the same for all who have the photos."""
+    """Returns a name for each identity id.
+
+    The name is a hash of the smallest face id of the person, so it is the same in each dataset of the same photos.
+    """
     smallest = ledger.query("SELECT identity_id, min(face_id) FROM memberships GROUP BY 1 ORDER BY 1").iter_rows()
     return {person: f"p-{sha256_bytes(f'identity {face} 0'.encode())[:12]}" for person, face in smallest}
 
 
-def _draw(refs: Sequence[str], count: int, face: str, seed: int) -> list[str]:
-    order = make_generator(seed, "references", face).permutation(len(refs))[:count]
-    return [refs[i] for i in order]
+def _draw(faces: Sequence[str], count: int, target: str, seed: int) -> list[str]:
+    order = make_generator(seed, "references", target).permutation(len(faces))[:count]
+    return [faces[i] for i in order]
 
 
 def _draw_wrong(
-    pool: dict[str, list[tuple[str, str]]], person: str, photo: str, count: int, face: str, seed: int
+    pool: dict[str, list[tuple[str, str]]], person: str, photo: str, count: int, target: str, seed: int
 ) -> tuple[str | None, list[str]]:
-    """Another person of the pool (faces with their photos, by person) and `count` of their faces.
+    """Draws another person of the pool and `count` of their faces. Faces in the target's photo are left out.
 
-    Whoever, and whichever, has the smallest hash of (seed, face, candidate): a dataset that grows by a person or a
-    photo changes a draw only where the newcomer wins it. None and nothing where nobody else has so many.
+    `pool` maps a person to (face, photo) pairs. The draw takes the candidates with the smallest hash of (seed, target,
+    candidate). So a new person or a new photo in the dataset changes a draw only if its own hash is smaller. Returns
+    (None, []) if no other person has enough faces.
     """
     others = {
-        other: [one for one, where in faces if where != photo] for other, faces in pool.items() if other != person
+        other: [face for face, face_photo in faces if face_photo != photo]
+        for other, faces in pool.items()
+        if other != person
     }
 
     def rank(candidate: str) -> bytes:
-        return hashlib.sha256(json.dumps([seed, "wrong references", face, candidate]).encode()).digest()
+        return hashlib.sha256(json.dumps([seed, "wrong references", target, candidate]).encode()).digest()
 
     stranger = min((other for other, faces in others.items() if len(faces) >= count), key=rank, default=None)
     return stranger, sorted(others[stranger], key=rank)[:count] if stranger is not None else []

@@ -1,4 +1,7 @@
-"""Rows of an evaluation -> its table and its paired differences, each with bootstrap intervals."""
+"""Average rows: means per system, and paired differences between two systems, with bootstrap intervals.
+
+A row holds the values of one image under one system (see rows.py). An average holds the means of one system.
+"""
 
 from __future__ import annotations
 
@@ -13,97 +16,111 @@ from degrade.sampling import make_generator
 from train.metrics.intervals import FEWEST, bootstrap_unit, coverage, mean_interval
 
 Row = dict[str, Any]
+Average = dict[str, Any]
+Difference = dict[str, Any]
 
 
-def average_systems(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> list[Row]:
-    """The mean and interval of every metric for every system, in order of first appearance.
+def average_systems(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> list[Average]:
+    """Returns the average of each system, in the order in which the systems first appear.
 
-    A metric's entry holds mean, low, high, `images` and `people`, how many have a figure, and `over`, what was
-    resampled; it is None where none has. `images` of a line counts its rows, `unmeasured` those of them that could not
-    be measured at all.
+    An average has the keys `key`, `system`, `images` (the number of rows), `unmeasured` (the number of rows that could
+    not be measured), and one key for each metric. The value of a metric has mean, low, high, `images` and `people`
+    (how many have a value), and `over` (what was resampled); it is None if no image has a value.
     """
-    found = []
+    averages = []
     for key in dict.fromkeys(row["key"] for row in rows):
         own = [row for row in rows if row["key"] == key]
         reasons = [row["reason"] for row in own if row["reason"] is not None]
-        line: Row = {"key": key, "system": own[0]["system"], "images": len(own), "unmeasured": len(reasons)}
+        average: Average = {
+            "key": key,
+            "system": own[0]["system"],
+            "images": len(own),
+            "unmeasured": len(reasons),
+        }
         for metric in metrics:
-            some = [row for row in own if math.isfinite(row[metric])]
-            if not some:
-                line[metric] = None
+            with_value = [row for row in own if math.isfinite(row[metric])]
+            if not with_value:
+                average[metric] = None
                 continue
-            people = [row["identity_id"] for row in some]
-            interval = mean_interval([row[metric] for row in some], people, make_generator(seed, "evaluate", metric))
-            line[metric] = {
+            people = [row["identity_id"] for row in with_value]
+            values = [row[metric] for row in with_value]
+            interval = mean_interval(values, people, make_generator(seed, "evaluate", metric))
+            average[metric] = {
                 **asdict(interval),
-                "images": len(some),
+                "images": len(with_value),
                 "people": len(set(people)),
                 "over": bootstrap_unit(people),
             }
-        found.append(line)
-    return found
+        averages.append(average)
+    return averages
 
 
 def average_differences(
     rows: Sequence[Row], pairs: Sequence[tuple[str, str, str]], metrics: Sequence[str], seed: int
-) -> list[Row]:
-    """For each (name, key, key) of `pairs` and each metric, the mean over images of the first minus the second.
+) -> list[Difference]:
+    """Returns the mean difference of the first minus the second system for each (name, key, key) of `pairs`.
 
-    Over the images that have both figures; a pair without any image is left out. A metric's entry holds mean, low, high
-    (95% percentile bootstrap, see intervals.bootstrap_unit), `excludes_zero` (never of fewer than FEWEST images),
-    `images`, `people`, and `people_above`: of how many of them the mean difference is above zero; None where no image
-    has both.
+    A difference is taken over the images that have a row of both systems; a pair without common images is left out. The
+    value of a metric has mean, low, high (the 95% percentile bootstrap, see train/metrics/intervals.py),
+    `excludes_zero` (never set for fewer than FEWEST images), `images`, `people`, and `people_above` (the number of
+    people whose mean difference is above zero). The value is None if no image has both values.
     """
     by_system: dict[str, dict[str, Row]] = {}
     for row in rows:
         by_system.setdefault(row["key"], {})[row["face_id"]] = row
-    found = []
+    differences = []
     for name, first, second in pairs:
-        ours, theirs = by_system.get(first, {}), by_system.get(second, {})
-        both = [face for face in ours if face in theirs]
-        if not both:
+        first_rows, second_rows = by_system.get(first, {}), by_system.get(second, {})
+        common = [face for face in first_rows if face in second_rows]
+        if not common:
             continue
-        line: Row = {
+        difference: Difference = {
             "difference": name,
             "keys": [first, second],
-            "images": len(both),
-            "people": len({ours[face]["identity_id"] for face in both}),
+            "images": len(common),
+            "people": len({first_rows[face]["identity_id"] for face in common}),
         }
         for metric in metrics:
-            apart = {face: ours[face][metric] - theirs[face][metric] for face in both}
-            line[metric] = _difference({face: value for face, value in apart.items() if math.isfinite(value)}, ours, (
-                seed, "difference", metric
-            ))  # fmt: skip
-        found.append(line)
-    return found
+            values = {face: first_rows[face][metric] - second_rows[face][metric] for face in common}
+            finite = {face: value for face, value in values.items() if math.isfinite(value)}
+            difference[metric] = _average_values(finite, first_rows, (seed, "difference", metric))
+        differences.append(difference)
+    return differences
 
 
-def _difference(values: dict[str, float], rows: dict[str, Row], key: tuple[int | str, ...]) -> Row | None:
+def _average_values(values: dict[str, float], rows: dict[str, Row], key: tuple[int | str, ...]) -> Difference | None:
     if not values:
         return None
     people = [rows[face]["identity_id"] for face in values]
     interval = mean_interval(list(values.values()), people, make_generator(*key))
-    own: dict[str, list[float]] = {}
+    by_person: dict[str, list[float]] = {}
     for person, value in zip(people, values.values(), strict=True):
-        own.setdefault(person, []).append(value)
+        by_person.setdefault(person, []).append(value)
     return {
         **asdict(interval),
         "excludes_zero": interval.excludes_zero() and len(values) >= FEWEST,
         "images": len(values),
-        "people": len(own),
-        "people_above": sum(float(np.mean(some)) > 0 for some in own.values()),
+        "people": len(by_person),
+        "people_above": sum(float(np.mean(own)) > 0 for own in by_person.values()),
     }
 
 
 def describe_interval(people: Sequence[str]) -> str:
-    """What the intervals are, and how far they can be trusted: few people say little, however many images they have."""
+    """Returns sentences, without the last period, that say what the intervals are and how far to trust them.
+
+    `people` names the person of each image. Few people give little evidence, however many images they have.
+    """
     unit, count = bootstrap_unit(people), len(set(people))
     if len(people) == 1:
-        return "One image alone: an interval says nothing"
+        return "There is only one image, so an interval says nothing"
     units = count if unit == "people" else len(people)
-    told = f"95% percentile bootstrap over {units} {unit}"
-    if units < 30:  # of 30 .94 (ours)
-        told += f", few: of normal values such intervals hold {coverage(units):.0%}, not 95%"
+    sentence = f"Intervals are 95% percentile bootstraps over {units} {unit}"
+    if units < 30:  # for 30 units such an interval holds the mean in 94% of cases (ours)
+        sentence += (
+            f". With only {units} {unit} such an interval holds the true mean of normal values in "
+            f"{coverage(units):.0%} of cases, not in 95%"
+        )
     if unit == "images":
-        told += f"; of {count} {'person' if count == 1 else 'people'} only, so nothing is said of other people"
-    return told
+        people_count = "is only 1 person" if count == 1 else f"are only {count} people"
+        sentence += f". There {people_count}, so the intervals say nothing about other people"
+    return sentence

@@ -1,4 +1,4 @@
-"""The cases of a frozen set: what a restorer is shown, what it is compared to, and that it was not trained on them."""
+"""Read the cases of a frozen set. A case is one LQ image with its target, its references and its wrong references."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from degrade.operations.pixels import shrink
@@ -14,23 +13,14 @@ from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.queries import read_set_sizes
-from manifests.runtime.files import sha256_bytes
-from manifests.runtime.png_files import decode_own_png
 from train.benchmark.draw_references import CaseFaces, draw_references
-from train.benchmark.frozen_benchmark import (
-    faces_by_picture,
-    has_embeddings,
-    is_benchmark,
-    load_benchmark,
-    read_crops,
-    read_embeddings,
-    read_lq,
-)
+from train.benchmark.frozen_benchmark import has_embeddings, is_benchmark, load_benchmark, map_pictures_to_faces
+from train.benchmark.read_images import read_crops, read_dataset_png, read_embeddings, read_lq
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image of a frozen set with what it is compared to and what the restorer may see."""
+    """One LQ image of a frozen set with its target and its references."""
 
     face_id: str
     identity_id: str
@@ -38,154 +28,165 @@ class Case:
     target: np.ndarray  # uint8 (S, S, 3)
     references: tuple[np.ndarray, ...]  # uint8 (S, S, 3)
     reference_embeddings: np.ndarray  # float32 (K, d)
-    wrong: tuple[np.ndarray, ...] = ()  # uint8 (S, S, 3), K of another person; none where nobody has as many photos
+    wrong: tuple[np.ndarray, ...] = ()  # uint8 (S, S, 3), K of another person; empty if nobody has enough photos
     wrong_embeddings: np.ndarray | None = None  # float32 (K, d)
     wrong_identity_id: str | None = None
-    # as many of the person's photos, chosen to be of little help: "turned", those whose yaw differs most from the
-    # target's; "unlike", those with the lowest cosine to it
-    others: Mapping[str, tuple[tuple[np.ndarray, ...], np.ndarray]] = field(default_factory=dict)
+    # K images of the same person that help little, and their embeddings: "turned" have the yaw that differs most from
+    # the target's yaw, "unlike" have the lowest cosines to the target
+    poor: Mapping[str, tuple[tuple[np.ndarray, ...], np.ndarray]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class FrozenSet:
-    """A frozen set as it is measured."""
+    """The cases of a frozen set."""
 
     name: str
-    images: int  # in the set; those whose person has no other usable photo have no case
+    images: int  # all LQ images of the set; an image has no case if its person has no other usable photo
     cases: tuple[Case, ...]  # ordered by face id
 
 
 def read_frozen_set(
-    dataset: Path, size: int | None, lq_set: str | None, references: int, seed: int, harder: bool = False
+    dataset: Path, size: int | None, lq_set: str | None, references: int, seed: int, with_poor: bool = False
 ) -> FrozenSet:
-    """The frozen set of that name, or the one test set of the restorer's size; of any, where `size` is None.
+    """Reads the frozen set named `lq_set`, or the only test set whose images have `size` pixels. None means any size.
 
-    References are drawn from all usable photos of the same person on the side that a restorer may see, by a stable
-    hash of (seed, face): never by likeness to the target, which nobody has when restoring. Wrong references are as
-    many photos of another person of the set, see _draw_wrong. A benchmark, whose draws are made, stands in for the
-    dataset, or for the set where it holds no pictures and takes them from the dataset. `harder` fills `others` of each
-    case, which a benchmark's have not. Raises BadInput for a set that
-    is not there, not finished or of another size, LedgerBroken for an image that is not the frozen one.
+    train/benchmark/draw_references.py draws the references without looking at the target, because a user who restores
+    a photo has no target either. `with_poor` also reads the poor references of each case. Both `dataset` and `lq_set`
+    may be the folder of a benchmark, which holds its own draws and has no poor references; if it has no pictures,
+    `dataset` must hold its photos.
+
+    Raises BadInput if the set does not exist, is not finished, or has another size, and LedgerBroken if an LQ image is
+    not the image that was frozen.
     """
     if is_benchmark(dataset):
         return read_benchmark_set(dataset, None, size, references)
     if lq_set is not None and is_benchmark(Path(lq_set)):
         return read_benchmark_set(Path(lq_set), dataset, size, references)
     with Ledger.open(dataset) as ledger:
-        name = _choose_set(ledger, lq_set, size)
-        frozen, chosen = draw_references(ledger, name, references, seed)
-        others = _harder(ledger, chosen, references) if harder else {}
-        drawn = {ref for case in chosen for ref in (*case.references, *case.wrong)}
-        wanted = sorted(drawn.union(*(faces for kinds in others.values() for faces in kinds.values())))
-        vector = dict(zip(*ledger.read_embeddings(wanted), strict=True))
-        name_size = size or read_set_sizes(ledger)[name]
-    if not chosen:
-        raise BadInput(f"No face of the set {name} has a reference: nothing can be measured.")
-    shown = {*wanted, *(case.face_id for case in chosen)}
-    crops = {face: shrink(read_png(crop_path(dataset, face)), name_size) for face in shown}
-    cases = tuple(
-        Case(
-            case.face_id,
-            case.identity_id,
-            read_png(dataset / "lq" / name / f"{case.face_id}.png", frozen[case.face_id]),
-            crops[case.face_id],
-            tuple(crops[ref] for ref in case.references),
-            np.stack([vector[ref] for ref in case.references]),
-            tuple(crops[ref] for ref in case.wrong),
-            np.stack([vector[ref] for ref in case.wrong]) if case.wrong else None,
-            case.wrong_identity_id,
-            {
-                kind: (tuple(crops[ref] for ref in faces), np.stack([vector[ref] for ref in faces]))
-                for kind, faces in others.get(case.face_id, {}).items()
-            },
-        )
-        for case in chosen
+        sizes = read_set_sizes(ledger)
+        name = _choose_set(sizes, ledger.dataset, lq_set, size)
+        lq_sha256, cases = draw_references(ledger, name, references, seed)
+        poor = _choose_poor_references(ledger, cases, references) if with_poor else {}
+        faces = {ref for case in cases for ref in (*case.references, *case.wrong)}
+        reference_faces = sorted(faces.union(*(refs for kinds in poor.values() for refs in kinds.values())))
+        embedding = dict(zip(*ledger.read_embeddings(reference_faces), strict=True))
+    if not cases:
+        raise BadInput(f"No face of the set {name} has a reference, so nothing can be measured.")
+    crops = {
+        face: shrink(read_dataset_png(crop_path(dataset, face)), sizes[name])
+        for face in {*reference_faces, *(case.face_id for case in cases)}
+    }
+    return FrozenSet(
+        name,
+        len(lq_sha256),
+        tuple(
+            Case(
+                case.face_id,
+                case.identity_id,
+                read_dataset_png(dataset / "lq" / name / f"{case.face_id}.png", lq_sha256[case.face_id]),
+                crops[case.face_id],
+                tuple(crops[ref] for ref in case.references),
+                np.stack([embedding[ref] for ref in case.references]),
+                tuple(crops[ref] for ref in case.wrong),
+                np.stack([embedding[ref] for ref in case.wrong]) if case.wrong else None,
+                case.wrong_identity_id,
+                {
+                    kind: (tuple(crops[ref] for ref in refs), np.stack([embedding[ref] for ref in refs]))
+                    for kind, refs in poor.get(case.face_id, {}).items()
+                },
+            )
+            for case in cases
+        ),
     )
-    return FrozenSet(name, len(frozen), cases)
 
 
 def read_benchmark_set(
     folder: Path, photos: Path | None = None, size: int | None = None, references: int | None = None
 ) -> FrozenSet:
-    """A benchmark of `likeness freeze` as it is measured, with the first `references` of each target's references.
+    """Reads the cases of a benchmark, each with the first `references` of its references.
 
-    Without pictures of its own, `photos` names a dataset of the same photos; crops are found there by face and compared
-    with the pixels that were frozen, LQ pictures made again. `size` is what a restorer works at. Raises BadInput for
-    what does not fit, LedgerBroken for a picture that is missing or another one.
+    If the benchmark has no pictures, `photos` is a dataset of the same photos: crops are read from it and compared with
+    the pixels that were frozen, and LQ images are made again. `size` is the size of the restorer. Raises BadInput if
+    the benchmark does not fit these arguments, and LedgerBroken if a picture is missing or has different pixels.
     """
-    found = load_benchmark(folder)
-    card = found.card
+    benchmark = load_benchmark(folder)
+    card = benchmark.card
     if size is not None and card["size"] != size:
-        raise BadInput(f"{folder} has {card['size']} px images, the restorer works at {size} px.")
-    if references is not None and references > card["references"]:
-        raise BadInput(f"{folder} was frozen with {card['references']} references an image: ask for no more of them.")
-    crops, face = read_crops(found, photos), faces_by_picture(found)
-    own = has_embeddings(card)
-    if not own and photos is None:
         raise BadInput(
-            f"{folder} was frozen without embeddings: name a dataset of the same photos first and the "
-            "benchmark with --benchmark, or freeze it again with --with-embeddings."
+            f"{folder} has images of {card['size']} px, but the restorer works at {size} px: freeze a set of {size} px."
         )
-    vector = dict(zip(*read_embeddings(found, None if own else photos), strict=True))
-    if missing := [one for one in face.values() if one not in vector]:
-        raise LedgerBroken(f"{photos} has no embedding of face {missing[0][:12]}: it must hold the photos of {folder}.")
+    if references is not None and references > card["references"]:
+        raise BadInput(
+            f"{folder} was frozen with {card['references']} references for each image, but --max-references is "
+            f"{references}: name {card['references']} or less."
+        )
+    crops, face_of = read_crops(benchmark, photos), map_pictures_to_faces(benchmark)
+    own_embeddings = has_embeddings(card)
+    if not own_embeddings and photos is None:
+        raise BadInput(
+            f"{folder} was frozen without embeddings: name a dataset of the same photos first and the benchmark with "
+            "--benchmark, or freeze it again with --with-embeddings."
+        )
+    embedding = dict(zip(*read_embeddings(benchmark, None if own_embeddings else photos), strict=True))
+    if missing := [face for face in face_of.values() if face not in embedding]:
+        raise LedgerBroken(
+            f"{photos} has no embedding of face {missing[0][:12]}: name a dataset that contains the photos of {folder}."
+        )
     cases = []
-    for case in found.cases:
+    for case in benchmark.cases:
         right, wrong = case.references[:references], case.wrong_references[:references]
         cases.append(
             Case(
                 case.face,
                 case.person,
-                read_lq(found, case, photos),
+                read_lq(benchmark, case, photos),
                 crops[case.picture],
                 tuple(crops[ref] for ref in right),
-                np.stack([vector[face[ref]] for ref in right]),
+                np.stack([embedding[face_of[ref]] for ref in right]),
                 tuple(crops[ref] for ref in wrong),
-                np.stack([vector[face[ref]] for ref in wrong]) if wrong else None,
+                np.stack([embedding[face_of[ref]] for ref in wrong]) if wrong else None,
                 case.wrong_person,
             )
         )
     return FrozenSet(card["set"]["name"], card["images_in_set"], tuple(cases))
 
 
-def _harder(ledger: Ledger, chosen: Sequence[CaseFaces], count: int) -> dict[str, dict[str, list[str]]]:
-    """Of each case's pool the `count` faces of another pose, and those least alike, by face."""
-    faces = sorted({face for case in chosen for face in (case.face_id, *case.pool)})
-    vector = dict(zip(*ledger.read_embeddings(faces), strict=True))
+def _choose_poor_references(ledger: Ledger, cases: Sequence[CaseFaces], count: int) -> dict[str, dict[str, list[str]]]:
+    """Returns for each target the `count` faces of its pool that are most turned, and the `count` least alike."""
+    faces = sorted({face for case in cases for face in (case.face_id, *case.pool)})
+    embedding = dict(zip(*ledger.read_embeddings(faces), strict=True))
     yaw = dict(ledger.query("SELECT face_id, yaw FROM faces WHERE status = 'ok'").iter_rows())
-    found = {}
-    for case in chosen:
+    poor = {}
+    for case in cases:
         target = case.face_id
         turned = sorted(case.pool, key=lambda ref: (-abs(yaw[ref] - yaw[target]), ref))
-        unlike = sorted(case.pool, key=lambda ref: (float(vector[ref] @ vector[target]), ref))
-        found[target] = {"turned": turned[:count], "unlike": unlike[:count]}
-    return found
+        unlike = sorted(case.pool, key=lambda ref: (float(embedding[ref] @ embedding[target]), ref))
+        poor[target] = {"turned": turned[:count], "unlike": unlike[:count]}
+    return poor
 
 
-def _choose_set(ledger: Ledger, wanted: str | None, size: int | None) -> str:
-    sets = read_set_sizes(ledger)
-    if wanted is not None:
-        if wanted not in sets:
-            raise BadInput(f"There is no frozen set {wanted}; there are: {', '.join(sorted(sets)) or 'none'}.")
-        if size is not None and sets[wanted] != size:
-            raise BadInput(f"The set {wanted} has {sets[wanted]} px images, the restorer works at {size} px.")
-        return wanted
-    fitting = sorted(name for name, pixels in sets.items() if size in (None, pixels) and "-test-" in name)
-    if len(fitting) != 1:
-        told = f"{len(fitting)} fit: {', '.join(fitting)}; say which with --set." if fitting else (
-            f"make one with `likeness degrade {ledger.dataset} --split test --size {size or 512}`."
-        )  # fmt: skip
-        raise BadInput(f"A frozen test set{f' of {size} px' if size else ''} is needed; {told}")
+def _choose_set(sizes: Mapping[str, int], dataset: Path, name: str | None, size: int | None) -> str:
+    """Returns `name` after checking it, or the name of the only test set of the wanted size."""
+    if name is not None:
+        if name not in sizes:
+            raise BadInput(
+                f"The dataset has no frozen set {name}: name one of its sets with --set "
+                f"({', '.join(sorted(sizes)) or 'it has none'})."
+            )
+        if size is not None and sizes[name] != size:
+            raise BadInput(
+                f"The set {name} has images of {sizes[name]} px, but the restorer works at {size} px: name a set of "
+                f"{size} px with --set."
+            )
+        return name
+    fitting = sorted(name for name, pixels in sizes.items() if size in (None, pixels) and "-test-" in name)
+    if len(fitting) > 1:
+        raise BadInput(
+            f"The dataset has {len(fitting)} test sets that fit: name one with --set ({', '.join(fitting)})."
+        )
+    if not fitting:
+        raise BadInput(
+            f"The dataset has no frozen test set{f' of {size} px' if size else ''}: make one with `likeness degrade "
+            f"{dataset} --split test --size {size or 512}`."
+        )
     return fitting[0]
-
-
-def read_png(path: Path, sha256: str | None = None) -> np.ndarray:
-    """RGB uint8 (H, W, 3) of a PNG of the dataset; with `sha256`, of exactly that file."""
-    try:
-        data = path.read_bytes()
-        pixels = decode_own_png(data)
-    except (OSError, cv2.error):
-        data, pixels = b"", None
-    if pixels is None or (sha256 is not None and sha256_bytes(data) != sha256):
-        raise LedgerBroken(f"{path} is missing, broken or changed: run `likeness manifest check` on the dataset.")
-    return pixels

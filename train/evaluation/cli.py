@@ -81,8 +81,9 @@ def evaluate(
         _print_plan(dataset, set_name, (out or Path()) / "comparison" if is_comparison else own, as_json)
         return
     from manifests.runtime.progress import show_progress
-    from train.evaluation.evaluate import DEFAULT_METRICS, EvaluationOptions, PagePictures, compare
+    from train.evaluation.evaluate import compare
     from train.evaluation.evaluate import evaluate as evaluate_run
+    from train.evaluation.evaluator import DEFAULT_METRICS, EvaluationOptions, PageImages
 
     options = EvaluationOptions(
         references=max_references,
@@ -95,7 +96,7 @@ def evaluate(
         fid_folder=fid_folder,
         seed=seed,
     )
-    pictures = PagePictures() if page is not None else None
+    pictures = PageImages() if page is not None else None
     with show_progress("images", as_json) as progress:
         if is_comparison:
             assert out is not None
@@ -150,7 +151,7 @@ def counterfactuals(
     from manifests.runtime.progress import show_progress
     from train.evaluation.counterfactuals import DEFAULT_METRICS, draw_metric_curve
     from train.evaluation.counterfactuals import counterfactuals as measure_counterfactuals
-    from train.evaluation.evaluate import EvaluationOptions
+    from train.evaluation.evaluator import EvaluationOptions
 
     options = EvaluationOptions(
         references=max_references,

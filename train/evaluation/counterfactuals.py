@@ -1,4 +1,4 @@
-"""How much references help, by their number, and what happens where they are not as they should be: one call."""
+"""Measure how much references help, by their number, and what happens if the restorer gets wrong or changed ones."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ import numpy as np
 from manifests.errors import BadInput
 from manifests.runtime.progress import Progress
 from train.evaluation.aggregate import Row
-from train.evaluation.evaluate import Evaluation, EvaluationOptions, write_result
+from train.evaluation.evaluator import EvaluationOptions, Evaluator, write_result
 from train.evaluation.plot import draw_curve
-from train.evaluation.systems import REFERENCE_COUNTS, list_counterfactual_differences, list_counterfactual_systems
+from train.evaluation.systems import (
+    REFERENCE_COUNTS,
+    list_counterfactual_differences,
+    list_counterfactual_systems,
+)
 from train.run_folders import name_result_file
 
-# what a counterfactual is looked at by, where nothing else is asked for
+# the metrics of `counterfactuals` without --metrics
 DEFAULT_METRICS = ("psnr", "id_target", "id_references", "face_restored", "copy_ratio", "takeover")
 
 
@@ -27,43 +31,51 @@ def counterfactuals(
     options: EvaluationOptions | None = None,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
-    """What RUN/counterfactuals.json then holds: an evaluation whose rows are K = 0, 1, 2, 4, 8 and, with
-    `options.references` references, shuffled ones, one repeated, blurred, of another pose, least alike, another
-    person's.
+    """Measures a run with 0, 1, 2, 4 and 8 references, and with counterfactual systems, and returns the result.
 
-    `have` counts the images that have so many references; those with fewer are shown all they have.
-    `largest_change_by_order` is the largest difference of a pixel, in 1/255, that another order makes. Raises as
-    `evaluate`.
+    Each counterfactual system gets `options.references` references: shuffled, one repeated, blurred, of another pose,
+    least alike, or of another person. The result goes to RUN/counterfactuals.json and RUN/counterfactuals.parquet
+    (`name_result_file` says when the names differ). `have` counts the images that have at least K references; an image
+    with fewer gets all it has. `largest_change_by_order` is the largest difference of a pixel, in levels of 0..255,
+    between two orders of the same references. Raises as `evaluate`.
     """
     options = options or EvaluationOptions(metrics=DEFAULT_METRICS)
     if options.references > max(REFERENCE_COUNTS):
-        raise BadInput(f"--max-references is {options.references}, and the curve ends at {max(REFERENCE_COUNTS)}.")
+        raise BadInput(
+            f"--max-references {options.references} is too large: name {max(REFERENCE_COUNTS)} or less, where the "
+            "curve ends."
+        )
     last: dict[str, Any] = {"face": "", "image": None}
     largest = 0
 
     def compare_orders(row: Row, image: np.ndarray) -> None:
-        """Compare the two orders of one face, which come one after the other."""
+        """Compares the two orders of one face. The usual order is measured before the other."""
         nonlocal largest
         if row["key"] == str(options.references):
             last.update(face=row["face_id"], image=image)
         elif row["key"] == f"shuffled{options.references}" and row["face_id"] == last["face"]:
             largest = max(largest, int(np.abs(image.astype(int) - last["image"]).max()))
 
-    found = Evaluation(dataset, lq_set, options, compare_orders, most=max(REFERENCE_COUNTS), harder=True)
-    rows = found.measure_run(run, list_counterfactual_systems(options.references), progress)
-    have = Counter(len(case.references) for case in found.cases)
-    result = found.build_result(rows, list_counterfactual_differences(options.references)) | found.describe_run(run)
-    result["have"] = {str(k): sum(count for number, count in have.items() if number >= k) for k in REFERENCE_COUNTS}
+    evaluator = Evaluator(dataset, lq_set, options, compare_orders, max(REFERENCE_COUNTS), with_poor=True)
+    rows = evaluator.measure_run(run, list_counterfactual_systems(options.references), progress)
+    differences = list_counterfactual_differences(options.references)
+    result = evaluator.build_result(rows, differences) | evaluator.describe_run(run)
+    images_by_count = Counter(len(case.references) for case in evaluator.cases)
+    result["have"] = {
+        str(k): sum(images for count, images in images_by_count.items() if count >= k) for k in REFERENCE_COUNTS
+    }
     result["largest_change_by_order"] = largest
     write_result(run / name_result_file("counterfactuals", options.judge, options.steps), result, rows)
     return result
 
 
 def draw_metric_curve(result: dict[str, Any], metric: str = "id_target") -> str:
-    """The curve of a metric, as SVG."""
-    rows = {row["key"]: row for row in result["rows"] if row[metric] is not None}
-    counts = {int(key): row[metric] for key, row in rows.items() if key.isdigit()}
-    others = {row["system"]: row[metric] for key, row in rows.items() if not key.isdigit() and key != "lq"}
-    lq = rows["lq"][metric] if "lq" in rows else None
+    """Returns the curve of a metric over the number of references, as SVG."""
+    averages = {average["key"]: average for average in result["rows"] if average[metric] is not None}
+    counts = {int(key): average[metric] for key, average in averages.items() if key.isdigit()}
+    others = {
+        average["system"]: average[metric] for key, average in averages.items() if not key.isdigit() and key != "lq"
+    }
+    lq = averages["lq"][metric] if "lq" in averages else None
     title = f"{result['metrics'][metric]['title']} ({result['judge']['spec'].rsplit('/', 1)[-1]}), 95% intervals"
-    return draw_curve(counts, others, lq, title, f"{result['references']}, otherwise")
+    return draw_curve(counts, others, lq, title, f"{result['references']} references, changed")

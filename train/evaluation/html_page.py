@@ -1,4 +1,4 @@
-"""The page of an evaluation: tables, and the pictures beside each other, sorted by any figure, worst first."""
+"""The HTML page of an evaluation: its tables, and its images side by side, sorted by any metric."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ import numpy as np
 
 from degrade.operations.pixels import shrink
 from manifests.report.result_tables import make_notices, make_tables, make_title
-from train.evaluation.evaluate import PagePictures
+from train.evaluation.cases import Case
+from train.evaluation.evaluator import PageImages
 
-SCREEN_PIXELS = 176  # pixels of a picture on the page
-FILE_PIXELS = 256  # at most, in the file, where a picture is larger
-QUALITY = 82  # of WebP
-MAX_REFERENCES = 4  # shown of an image's
+SCREEN_PIXELS = 176  # side of an image on the page
+FILE_PIXELS = 256  # largest side of an image in the file
+WEBP_QUALITY = 82
+MAX_REFERENCES = 4  # references of an image on the page
 
 
-def render_page(result: dict[str, Any], pictures: PagePictures, images: int) -> str:
-    """One HTML file with nothing outside it.
+def render_page(result: dict[str, Any], page_images: PageImages, max_images: int) -> str:
+    """Returns one HTML file that loads nothing from outside.
 
-    At most `images` images, the worst by identity to the target, where it was measured, else by the first metric, of
-    the system that is shown the right references.
+    It shows at most `max_images` images: the worst by identity to the target, else by the first metric, under the
+    system that gets all right references.
     """
-    metrics = {name: one for name, one in result["metrics"].items() if any(name in row for row in pictures.rows)}
-    leading = "id_target" if "id_target" in metrics else next(iter(metrics))
-    leader = _leader(result)
-    of: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in pictures.rows:
-        of.setdefault(row["face_id"], {})[row["key"]] = row
-    sign = -1 if metrics[leading]["better"] == "lower" else 1
+    metrics = {name: one for name, one in result["metrics"].items() if any(name in row for row in page_images.rows)}
+    first_metric = "id_target" if "id_target" in metrics else next(iter(metrics))
+    first_system = _choose_first_system(result)
+    rows_of: dict[str, dict[str, dict[str, Any]]] = {}  # face id -> key -> row
+    for row in page_images.rows:
+        rows_of.setdefault(row["face_id"], {})[row["key"]] = row
+    sign = -1 if metrics[first_metric]["better"] == "lower" else 1
 
-    def rank(case: Any) -> tuple[float, str]:
-        value = of[case.face_id].get(leader, {}).get(leading, math.nan)
+    def rank(case: Case) -> tuple[float, str]:
+        value = rows_of[case.face_id].get(first_system, {}).get(first_metric, math.nan)
         return (sign * value if math.isfinite(value) else -math.inf, case.face_id)
 
-    chosen = sorted(pictures.cases, key=rank)[:images]
-    lines = [line for line in result["rows"] if line["key"] != "lq"]
-    names = {line["key"]: line["system"] for line in lines}
+    worst = sorted(page_images.cases, key=rank)[:max_images]
+    averages = [average for average in result["rows"] if average["key"] != "lq"]
+    names = {average["key"]: average["system"] for average in averages}
     cases = [
         {
             "face": case.face_id,
@@ -52,47 +53,49 @@ def render_page(result: dict[str, Any], pictures: PagePictures, images: int) -> 
                     "key": key,
                     "system": names[key],
                     "reason": row["reason"],
-                    "picture": None if row["reason"] else encode_image(pictures.of[case.face_id, key]),
+                    "image": None if row["reason"] else encode_image(page_images.restored[case.face_id, key]),
                 }
-                for key, row in of[case.face_id].items()
+                for key, row in rows_of[case.face_id].items()
                 if key != "lq"
             ],
         }
-        for case in chosen
+        for case in worst
     ]
     figures = {
         case.face_id: {
             key: {name: row[name] if math.isfinite(row[name]) else None for name in metrics}
-            for key, row in of[case.face_id].items()
+            for key, row in rows_of[case.face_id].items()
         }
-        for case in chosen
+        for case in worst
     }
     loader = jinja2.PackageLoader("train.evaluation", "")
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("page.html.j2")
     return template.render(
         title=make_title(result),
         tables=make_tables(result),
-        notes=make_notices(result),
+        notices=make_notices(result),
         metrics=metrics,
-        first=leading,
-        lines=lines,
-        leader=leader,
+        first_metric=first_metric,
+        averages=averages,
+        first_system=first_system,
         cases=cases,
-        images=len(pictures.cases),
+        images=len(page_images.cases),
         figures=figures,
-        shown=SCREEN_PIXELS,
+        pixels=SCREEN_PIXELS,
     )
 
 
-def _leader(result: dict[str, Any]) -> str:
-    """The system that the page begins with: the first that is shown all the right references."""
-    keys = [line["key"] for line in result["rows"] if line["key"] != "lq"]
+def _choose_first_system(result: dict[str, Any]) -> str:
+    """Returns the key of the first system that gets all right references. The page is sorted by it at first."""
+    keys = [average["key"] for average in result["rows"] if average["key"] != "lq"]
     return next((key for key in keys if key.split("/")[-1] == str(result["references"])), keys[0])
 
 
 def encode_image(image: np.ndarray, size: int = FILE_PIXELS) -> str:
-    """A picture, uint8 (S, S, 3), as a data URL, at most `size` pixels a side."""
+    """Returns an image, uint8 (S, S, 3), as a data URL of a WebP with at most `size` pixels a side."""
     small = shrink(image, size) if image.shape[0] > size else image
-    done, data = cv2.imencode(".webp", np.ascontiguousarray(small[:, :, ::-1]), [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
+    done, data = cv2.imencode(
+        ".webp", np.ascontiguousarray(small[:, :, ::-1]), [cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY]
+    )
     assert done
     return "data:image/webp;base64," + base64.b64encode(data.tobytes()).decode()

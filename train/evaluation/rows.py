@@ -1,4 +1,7 @@
-"""One image of a frozen set at a time: restored, or found in somebody's folder, and measured, a row a system."""
+"""Measure each image under each system. A row holds the values of one image under one system.
+
+The image is restored here, or it is a file that another method restored, or it is the LQ image itself.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.untrusted_images import Read
 from train.data.landmarks import find_landmarks
 from train.data.tensors import to_image, to_tensor
+from train.evaluation.aggregate import Row
 from train.evaluation.cases import Case
 from train.evaluation.systems import Embed, System, select_references
 from train.metrics.measure import Measure
@@ -27,8 +30,7 @@ from train.restore.load import run_model
 from train.restore.output_paths import list_photos
 from train.restore.reference_photos import warp_references
 
-Row = dict[str, Any]
-OnImage = Callable[[Row, np.ndarray], None]  # what is done with a row's picture
+OnImage = Callable[[Row, np.ndarray], None]  # called with each row and its image, uint8 (S, S, 3)
 
 
 def measure_systems(
@@ -37,41 +39,41 @@ def measure_systems(
     measure: Measure,
     systems: Sequence[System],
     recognizer: FaceModels,
-    names: Sequence[str],
-    keep: OnImage = lambda *_: None,
+    metrics: Sequence[str],
+    on_image: OnImage = lambda *_: None,
 ) -> Iterator[Row]:
-    """A row a system; none where a system has no references of its kind to show.
+    """Yields a row for each system. A system for which the case has no references gives no row.
 
-    `recognizer` embeds and finds landmarks for the restorer, as in `restore`: where the recipe warps, references are
-    warped to those found on the LQ input.
+    `recognizer` embeds faces and finds landmarks for the restorer. If the recipe warps references, they are warped to
+    the landmarks on the LQ image, as `restore` does.
     """
     embed = make_embedder(recognizer)
     warps = "warped" in model.config.parts
-    seen_at = find_landmarks(case.lq, recognizer) if warps else None
+    lq_landmarks = find_landmarks(case.lq, recognizer) if warps else None
     for system in systems:
-        row = _row(case, system.key, system.name)
-        if not system.restored:
-            yield measure_input(case, measure, names, keep)
+        row = _start_row(case, system.key, system.name)
+        if not system.restores:
+            yield measure_input(case, measure, metrics, on_image)
             continue
         references = select_references(case, system, embed)
         if references is None:
             continue
         row["references"] = len(references.crops)
-        if system.of == "wrong":
+        if system.source == "wrong":
             row["shown_identity_id"] = case.wrong_identity_id
         if warps:
-            own = tuple(find_landmarks(to_image(crop), recognizer) for crop in references.crops)
-            references = warp_references(model, replace(references, landmarks=own), seen_at)
-        found = run_model(model, to_tensor(case.lq)[None], references)[0]
-        if not bool(torch.isfinite(found).all()):
-            yield _unmeasured(row, "the restorer gave numbers that are none", names)
+            own_landmarks = tuple(find_landmarks(to_image(crop), recognizer) for crop in references.crops)
+            references = warp_references(model, replace(references, landmarks=own_landmarks), lq_landmarks)
+        restored = run_model(model, to_tensor(case.lq)[None], references)[0]
+        if not bool(torch.isfinite(restored).all()):
+            yield _finish_unmeasured(row, "the restored image contains NaN or infinity", metrics)
             continue
-        # what a file would hold: 8 bits
-        yield _measured(row, case, to_image(found), measure, names, keep)
+        # measured in 8 bits, as a file would hold it
+        yield _finish_measured(row, case, to_image(restored), measure, metrics, on_image)
 
 
 def make_embedder(recognizer: FaceModels) -> Embed:
-    """What embeds crops in the FFHQ template."""
+    """Returns a function that embeds crops in the FFHQ template."""
 
     def embed(crops: Sequence[np.ndarray]) -> np.ndarray:
         return recognizer.embed(np.stack([crop_for_recognizer(c, recognizer.template, recognizer.size) for c in crops]))
@@ -80,30 +82,35 @@ def make_embedder(recognizer: FaceModels) -> Embed:
 
 
 def match_files(folder: Path, cases: Sequence[Case]) -> tuple[dict[str, Path], list[str]]:
-    """The file of each case in somebody's folder, by face, and the names of files that belong to none.
+    """Returns the file of each case in a folder, by face id, and the names of files that match no case.
 
-    A file belongs to the case whose face id its name without suffix is, or begins with before an underscore, as many
-    scripts name their outputs. Raises BadInput where there is no folder, or two files for one case.
+    A file matches a case if its name without suffix is the face id, or begins with the face id and an underscore, as
+    many scripts name their results. Raises BadInput if there is no folder, no match, or two files for one case.
     """
     if not folder.is_dir():
-        raise BadInput(f"{folder} is not a folder: name one with restored images, called as those of the frozen set.")
-    faces, found, extra = {case.face_id for case in cases}, dict[str, Path](), list[str]()
+        raise BadInput(f"{folder} is not a folder: name a folder of restored images with --restored.")
+    faces, files, unmatched = {case.face_id for case in cases}, dict[str, Path](), list[str]()
     for path in list_photos(folder):
         face = path.stem if path.stem in faces else path.stem.split("_")[0]
         if face not in faces:
-            extra.append(path.name)
-        elif face in found:
-            raise BadInput(f"{folder} has two files for one image, {found[face].name} and {path.name}: remove one.")
+            unmatched.append(path.name)
+        elif face in files:
+            raise BadInput(
+                f"{folder} contains two files for one image, {files[face].name} and {path.name}: remove one of them."
+            )
         else:
-            found[face] = path
-    if not found:
-        raise BadInput(f"No file in {folder} is called as an image of the frozen set ({cases[0].face_id}.png, ...).")
-    return found, extra
+            files[face] = path
+    if not files:
+        raise BadInput(
+            f"No file in {folder} has the name of an image of the frozen set: name the files "
+            f"{cases[0].face_id}.png and so on."
+        )
+    return files, unmatched
 
 
-def measure_input(case: Case, measure: Measure, names: Sequence[str], keep: OnImage = lambda *_: None) -> Row:
-    """The row of the LQ input itself."""
-    return _measured(_row(case, "lq", "LQ input"), case, case.lq, measure, names, keep)
+def measure_input(case: Case, measure: Measure, metrics: Sequence[str], on_image: OnImage = lambda *_: None) -> Row:
+    """Returns the row of the LQ image itself."""
+    return _finish_measured(_start_row(case, "lq", "LQ input"), case, case.lq, measure, metrics, on_image)
 
 
 def measure_file(
@@ -112,25 +119,26 @@ def measure_file(
     key: str,
     name: str,
     measure: Measure,
-    names: Sequence[str],
+    metrics: Sequence[str],
     read: Read,
-    keep: OnImage = lambda *_: None,
+    on_image: OnImage = lambda *_: None,
 ) -> Row:
-    """The row of an image that somebody else restored, with a reason where `read` or the measures cannot have it."""
-    row = _row(case, key, name)
+    """Returns the row of an image that another method restored. It holds a reason if it cannot be measured."""
+    row = _start_row(case, key, name)
     if path is None:
-        return _unmeasured(row, "there is no file for it", names)
+        return _finish_unmeasured(row, "the file is missing", metrics)
     try:
         image = read(path)
     except BadInput as error:
-        return _unmeasured(row, str(error), names)
+        return _finish_unmeasured(row, str(error), metrics)
     if image.shape != case.target.shape:
-        sizes = f"{image.shape[1]} x {image.shape[0]}, and the set {case.target.shape[1]} x {case.target.shape[0]}"
-        return _unmeasured(row, f"{make_printable(path.name)} is {sizes}", names)
-    return _measured(row, case, image, measure, names, keep)
+        (height, width), (right_height, right_width) = image.shape[:2], case.target.shape[:2]
+        reason = f"{make_printable(path.name)} is {width} x {height}, but the set is {right_width} x {right_height}"
+        return _finish_unmeasured(row, reason, metrics)
+    return _finish_measured(row, case, image, measure, metrics, on_image)
 
 
-def _row(case: Case, key: str, name: str) -> Row:
+def _start_row(case: Case, key: str, name: str) -> Row:
     return {
         "face_id": case.face_id,
         "identity_id": case.identity_id,
@@ -142,16 +150,18 @@ def _row(case: Case, key: str, name: str) -> Row:
     }
 
 
-def _measured(row: Row, case: Case, image: np.ndarray, measure: Measure, names: Sequence[str], keep: OnImage) -> Row:
+def _finish_measured(
+    row: Row, case: Case, image: np.ndarray, measure: Measure, metrics: Sequence[str], on_image: OnImage
+) -> Row:
     values: Mapping[str, float] = measure(image, case.target, case.references, case.wrong)
-    keep(row, image)
-    return row | {name: values.get(name, math.nan) for name in names}
+    on_image(row, image)
+    return row | {name: values.get(name, math.nan) for name in metrics}
 
 
-def _unmeasured(row: Row, reason: str, names: Sequence[str]) -> Row:
-    return row | dict.fromkeys(names, math.nan) | {"reason": reason}
+def _finish_unmeasured(row: Row, reason: str, metrics: Sequence[str]) -> Row:
+    return row | dict.fromkeys(metrics, math.nan) | {"reason": reason}
 
 
 def select_image_metrics(names: Sequence[str]) -> list[str]:
-    """Those of the metrics that an image has."""
+    """Returns the metrics that have a value for each image, not only for a whole set."""
     return [name for name in names if METRICS[name].scope != "set"]

@@ -1,4 +1,7 @@
-"""What a restorer is shown of a person, rightly or wrongly: the rows of an evaluation."""
+"""List the systems of an evaluation. A system is one way to treat each case, such as to restore it without references.
+
+A counterfactual system gives the restorer references that it should not get, or gives them in a way that it should not.
+"""
 
 from __future__ import annotations
 
@@ -13,95 +16,98 @@ from train.data.tensors import to_tensor
 from train.evaluation.cases import Case
 from train.restore.reference_photos import References
 
-BLUR = 0.03  # deviation of the Gaussian on blurred references, share of the side: 4 px at 128, 15 at 512 (ours)
-REFERENCE_COUNTS = (0, 1, 2, 4, 8)  # numbers of references
+# standard deviation of the Gaussian on blurred references, as a fraction of the side: 4 px at 128, 15 px at 512 (ours)
+BLUR = 0.03
+REFERENCE_COUNTS = (0, 1, 2, 4, 8)  # the numbers of references in the curve
 
-# photos (S, S, 3) uint8 in the FFHQ template -> float32 (K, d) unit rows of the recognizer that the restorer knows
+# photos (S, S, 3) uint8 in the FFHQ template -> float32 (K, d) unit rows of the restorer's recognizer
 Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
 @dataclass(frozen=True)
 class System:
-    """A row of the evaluation's table; `key` is its name in JSON."""
+    """One way to treat each case. `key` names the system in JSON, `name` in tables."""
 
     key: str
     name: str
-    references: int = 0  # at most
-    # whose: "right"; "wrong", another person's; of the person's photos the "turned" ones, whose yaw differs most from
-    # the target's, or the "unlike" ones, whose embeddings do
-    of: str = "right"
-    altered: str = ""  # "shuffled": in the opposite order; "repeated": the first alone, as often; "blurred"
-    restored: bool = True  # False: the LQ input itself
+    references: int = 0  # at most this many
+    # "right": the case's references; "wrong": another person's; "turned" and "unlike": the case's poor references
+    source: str = "right"
+    change: str = ""  # "shuffled": in reverse order; "repeated": copies of the first reference; "blurred"
+    restores: bool = True  # False: the system is the LQ image itself
 
 
 def list_systems(references: int, counts: Sequence[int] = ()) -> tuple[System, ...]:
-    """The rows with up to `references` references, and with each number in `counts` that lies between."""
+    """Returns the usual systems: LQ, no reference, each number in `counts` below `references`, `references`, wrong."""
     between = sorted({count for count in counts if 0 < count < references})
     return (
-        System("lq", "LQ input", restored=False),
+        System("lq", "LQ input", restores=False),
         System("0", "restored, no reference"),
         *(System(str(count), f"restored, {count} reference{'s' * (count > 1)}", count) for count in between),
         System(str(references), "restored", references),
-        System(f"wrong{references}", "restored, wrong references", references, of="wrong"),
+        System(f"wrong{references}", "restored, wrong references", references, source="wrong"),
     )
 
 
 def list_counterfactual_systems(references: int) -> tuple[System, ...]:
-    """The curve over K, with `references` among them, and as many shown in every way that is not as it should be.
+    """Returns the systems of the curve over the number of references, and the counterfactual systems.
 
-    Nobody's age is in a ledger: the photos least alike by embedding stand for another age.
+    The ledger has no ages, so the references with the lowest cosines stand for photos of another age.
     """
     curve = [
         System(str(count), f"{count} reference{'s' * (count != 1)}" if count else "restored, no reference", count)
         for count in sorted({*REFERENCE_COUNTS, references})
     ]
-    told = (
-        System(f"shuffled{references}", "the same, in another order", references, altered="shuffled"),
-        System(f"repeated{references}", "one reference, repeated", references, altered="repeated"),
-        System(f"blurred{references}", "blurred references", references, altered="blurred"),
-        System(f"turned{references}", "references of another pose", references, of="turned"),
-        System(f"unlike{references}", "references least alike", references, of="unlike"),
-        System(f"wrong{references}", "wrong references", references, of="wrong"),
+    counterfactual = (
+        System(f"shuffled{references}", "the same, in another order", references, change="shuffled"),
+        System(f"repeated{references}", "one reference, repeated", references, change="repeated"),
+        System(f"blurred{references}", "blurred references", references, change="blurred"),
+        System(f"turned{references}", "references of another pose", references, source="turned"),
+        System(f"unlike{references}", "references least alike", references, source="unlike"),
+        System(f"wrong{references}", "wrong references", references, source="wrong"),
     )
-    return (System("lq", "LQ input", restored=False), *curve, *told)
+    return (System("lq", "LQ input", restores=False), *curve, *counterfactual)
 
 
 def list_differences(references: int) -> tuple[tuple[str, str, str], ...]:
-    """The differences that say whether references help, and whether it matters whose they are: name, key, key."""
-    full, wrong = str(references), f"wrong{references}"
-    return ("right - none", full, "0"), ("right - wrong", full, wrong), ("none - LQ", "0", "lq")
+    """Returns the differences that show whether references help, and whether the person matters: (name, key, key)."""
+    right, wrong = str(references), f"wrong{references}"
+    return ("right - none", right, "0"), ("right - wrong", right, wrong), ("none - LQ", "0", "lq")
 
 
 def list_counterfactual_differences(references: int) -> tuple[tuple[str, str, str], ...]:
-    """Those, and what each departure from the right references costs."""
-    ways = ("shuffled", "repeated", "blurred", "turned", "unlike")
-    return (*list_differences(references), *((f"right - {way}", str(references), f"{way}{references}") for way in ways))
+    """Returns the differences of `list_differences`, and right references minus each counterfactual system."""
+    kinds = ("shuffled", "repeated", "blurred", "turned", "unlike")
+    return (
+        *list_differences(references),
+        *((f"right - {kind}", str(references), f"{kind}{references}") for kind in kinds),
+    )
 
 
 def select_references(case: Case, system: System, embed: Embed) -> References | None:
-    """The references that `system` is shown for `case`; None where there are none of the kind.
+    """Returns the references that a system gives the restorer for a case, or None if the case has none of the kind.
 
-    Fewer are the first of more, so that a curve over their number adds photos and exchanges none. Blurred ones are
-    embedded as they are seen.
+    A system with fewer references gets the first of them, so that each step of the curve adds photos and replaces none.
+    Blurred references are embedded after the blur.
     """
-    if system.of == "wrong":
+    if system.source == "wrong":
         crops, embeddings = case.wrong, case.wrong_embeddings
-    elif system.of == "right":
+    elif system.source == "right":
         crops, embeddings = case.references, case.reference_embeddings
     else:
-        crops, embeddings = case.others.get(system.of, ((), None))
+        crops, embeddings = case.poor.get(system.source, ((), None))
     if not crops or embeddings is None:
         return None
     count = min(system.references, len(crops))
-    chosen = list(range(count))
-    if system.altered == "shuffled":
-        chosen = chosen[::-1]
-    elif system.altered == "repeated" and count:
-        chosen = [0] * count
-    pictures, vectors = [crops[place] for place in chosen], embeddings[chosen]
-    if system.altered == "blurred" and count:
-        pictures = [cv2.GaussianBlur(picture, (0, 0), BLUR * picture.shape[0]) for picture in pictures]
-        vectors = embed(pictures)
+    order = list(range(count))
+    if system.change == "shuffled":
+        order = order[::-1]
+    elif system.change == "repeated" and count:
+        order = [0] * count
+    images, vectors = [crops[i] for i in order], embeddings[order]
+    if system.change == "blurred" and count:
+        images = [cv2.GaussianBlur(image, (0, 0), BLUR * image.shape[0]) for image in images]
+        vectors = embed(images)
     size = case.lq.shape[0]
-    stacked = torch.stack([to_tensor(picture) for picture in pictures]) if pictures else torch.zeros(0, 3, size, size)
+    stacked = torch.stack([to_tensor(image) for image in images]) if images else torch.zeros(0, 3, size, size)
     return References(stacked, torch.from_numpy(np.asarray(vectors, np.float32)))

@@ -1,4 +1,4 @@
-"""The table of an evaluation and its paired differences, for a terminal, a Markdown file or a paper."""
+"""Print the tables of a result in a terminal, or render them as Markdown or LaTeX."""
 
 from __future__ import annotations
 
@@ -23,49 +23,55 @@ from manifests.report.result_tables import (
 
 
 def print_result(result: Result) -> None:
-    """Print it, in short: three digits, no zero before the point, as many metrics as the terminal is wide for."""
+    """Prints the tables and notices of a result, with three digits, and only the metrics for which there is room."""
     console = Console()
-    fits = max(3, (console.width - 16) // 12)
-    shown = {**result, "metrics": dict(list(result["metrics"].items())[:fits])}
-    found: list[Any] = [_printed(make_title(result), "system", make_headings(shown), make_system_rows(shown, 3))]
+    room = max(3, (console.width - 16) // 12)  # metrics
+    short = {**result, "metrics": dict(list(result["metrics"].items())[:room])}
+    parts: list[Any] = [_make_table(make_title(result), "system", make_headings(short), make_system_rows(short, 3))]
     if result["differences"]:
-        cells = make_difference_rows(shown, 3)
-        found.append(_printed("Paired differences", "", make_difference_headings(shown), cells))
-    told = make_notices(result)
-    if left := [metric["title"] for metric in list(result["metrics"].values())[fits:]]:
-        told.append(f"Also measured, and too wide for this terminal: {', '.join(left)}; --markdown FILE has all.")
-    console.print(Group(*found, *(Text(note) for note in told)))
+        rows = make_difference_rows(short, 3)
+        parts.append(_make_table("Paired differences", "", make_difference_headings(short), rows))
+    notices = make_notices(result)
+    if others := [metric["title"] for metric in list(result["metrics"].values())[room:]]:
+        notices.append(
+            f"This terminal is too narrow for {', '.join(others)}: write all metrics into a file with --markdown FILE."
+        )
+    console.print(Group(*parts, *(Text(notice) for notice in notices)))
 
 
-def _printed(name: str, first: str, heads: list[str], rows: list[list[str]]) -> Table:
-    table = Table(title=name, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_lines=False)
+def _make_table(title: str, first: str, headings: list[str], rows: list[list[str]]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_lines=False)
     table.add_column(first, overflow="fold")
-    for head in heads:
-        table.add_column(head, justify="right", overflow="fold")
+    for heading in headings:
+        table.add_column(heading, justify="right", overflow="fold")
     for cells in rows:
+        # to save room: .91 for 0.91, and the interval on a line of its own
         short = (re.sub(r"(?<!\d)0\.", ".", cell).replace(" [", "\n[") for cell in cells[1:])
         table.add_row(cells[0], *short)
     return table
 
 
 def render_markdown(result: Result) -> str:
-    """The same as GitHub's Markdown."""
+    """Returns the tables, the notices and the conventions of a result as GitHub's Markdown."""
 
-    def lines(head: list[str], rows: list[list[str]]) -> list[str]:
-        cells = [[cell.replace("|", "\\|") for cell in row] for row in (head, *rows)]
-        return [f"| {' | '.join(cells[0])} |", f"|---|{'---:|' * (len(head) - 1)}"] + [
+    def render(headings: list[str], rows: list[list[str]]) -> list[str]:
+        cells = [[cell.replace("|", "\\|") for cell in row] for row in (headings, *rows)]
+        return [f"| {' | '.join(cells[0])} |", f"|---|{'---:|' * (len(headings) - 1)}"] + [
             f"| {' | '.join(row)} |" for row in cells[1:]
         ]
 
-    parts = [f"**{make_title(result)}**", "", *lines(["", *make_headings(result)], make_system_rows(result))]
+    parts = [f"**{make_title(result)}**", "", *render(["", *make_headings(result)], make_system_rows(result))]
     if result["differences"]:
-        parts += ["", *lines(["paired difference", *make_difference_headings(result)], make_difference_rows(result))]
-    parts += ["", *(f"- {note}" for note in make_notices(result)), ""]
-    parts += [f"- {metric['title']}: {metric['convention']} ({metric['source']})." for metric in _metrics(result)]
+        headings = ["paired difference", *make_difference_headings(result)]
+        parts += ["", *render(headings, make_difference_rows(result))]
+    parts += ["", *(f"- {notice}" for notice in make_notices(result)), ""]
+    parts += [
+        f"- {metric['title']}: {metric['convention']} ({metric['source']})." for metric in result["metrics"].values()
+    ]
     return "\n".join(parts) + "\n"
 
 
-_ESCAPED = {c: f"\\{c}" for c in "&%$#_{}"} | {
+_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "\\": r"\textbackslash{}",
@@ -82,53 +88,55 @@ _ESCAPED = {c: f"\\{c}" for c in "&%$#_{}"} | {
 
 
 def render_latex(result: Result) -> str:
-    """The same for a paper that uses booktabs. The best mean is bold, of the systems but the LQ input and but those
-    that have fewer images than others: who leaves out the hard ones has an easy mean."""
+    """Returns the tables of a result for a paper that uses booktabs, with the notices as comments.
+
+    The best mean of each metric is bold. The LQ image is never bold. A system with fewer images than another is not
+    bold either, because a method that leaves out the hard images has an easy mean.
+    """
 
     def escape(text: str) -> str:
-        return "".join(_ESCAPED.get(letter, letter) for letter in text)
+        return "".join(_LATEX.get(letter, letter) for letter in text)
 
-    def lines(head: list[str], rows: list[list[str]], best: Callable[[int, int], bool]) -> list[str]:
+    def render(headings: list[str], rows: list[list[str]], is_best: Callable[[int, int], bool]) -> list[str]:
         body = [
             " & ".join(
-                f"\\textbf{{{escape(cell)}}}" if place and best(number, place - 1) else escape(cell)
-                for place, cell in enumerate(row)
+                f"\\textbf{{{escape(cell)}}}" if column and is_best(number, column - 1) else escape(cell)
+                for column, cell in enumerate(row)
             )
             + r" \\"
             for number, row in enumerate(rows)
         ]
-        opened = rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}"
+        begin = rf"\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}"
         return [
-            opened, r"\toprule", " & ".join(map(escape, head)) + r" \\", r"\midrule", *body, r"\bottomrule",
+            begin, r"\toprule", " & ".join(map(escape, headings)) + r" \\", r"\midrule", *body, r"\bottomrule",
             r"\end{tabular}",
         ]  # fmt: skip
 
-    leaders = {place: _best(result, name) for place, name in enumerate(result["metrics"])}
-    parts = [f"% {make_title(result)}"] + [f"% {note}" for note in make_notices(result)]
-    parts += [f"% {metric['title']}: {metric['convention']} ({metric['source']})" for metric in _metrics(result)]
-    parts += lines(
-        ["", *make_headings(result)], make_system_rows(result), lambda number, place: number in leaders[place]
+    best_rows = {column: _find_best_rows(result, name) for column, name in enumerate(result["metrics"])}
+    parts = [f"% {make_title(result)}"] + [f"% {notice}" for notice in make_notices(result)]
+    parts += [
+        f"% {metric['title']}: {metric['convention']} ({metric['source']})" for metric in result["metrics"].values()
+    ]
+    parts += render(
+        ["", *make_headings(result)], make_system_rows(result), lambda number, column: number in best_rows[column]
     )
     if result["differences"]:
-        heads = ["paired difference", *make_difference_headings(result)]
-        parts += ["", *lines(heads, make_difference_rows(result), lambda *_: False)]
+        headings = ["paired difference", *make_difference_headings(result)]
+        parts += ["", *render(headings, make_difference_rows(result), lambda *_: False)]
     return "\n".join(parts) + "\n"
 
 
-def _best(result: Result, name: str) -> set[int]:
-    better = result["metrics"][name]["better"]
-    found = {
-        number: line[name]
-        for number, line in enumerate(result["rows"])
-        if line["key"] != "lq" and line[name] is not None
+def _find_best_rows(result: Result, metric: str) -> set[int]:
+    """Returns the numbers of the rows with the best mean of a metric; none if fewer than two rows can be compared."""
+    better = result["metrics"][metric]["better"]
+    values = {
+        number: average[metric]
+        for number, average in enumerate(result["rows"])
+        if average["key"] != "lq" and average[metric] is not None
     }
-    most = max((value["images"] for value in found.values()), default=0)
-    means = {number: value["mean"] for number, value in found.items() if value["images"] == most}
+    most_images = max((value["images"] for value in values.values()), default=0)
+    means = {number: value["mean"] for number, value in values.items() if value["images"] == most_images}
     if not better or len(means) < 2:
         return set()
     best = (max if better == "higher" else min)(means.values())
     return {number for number, mean in means.items() if mean == best}
-
-
-def _metrics(result: Result) -> list[dict[str, Any]]:
-    return list(result["metrics"].values())

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import train.benchmark.face_pairs
 import train.benchmark.leaks
 from curate.config import SplitRules
 from degrade.frozen.dataset_sets import make_set
@@ -21,9 +22,10 @@ from tests.doubles import curate as doubles
 from tests.doubles.benchmarks import contents, forge
 from tests.doubles.restorers import SIZE
 from tests.places import Run
+from train.benchmark.dataset_faces import Rules
 from train.benchmark.freeze import freeze
 from train.benchmark.frozen_benchmark import CASES, FACES, FaceLine
-from train.benchmark.leaks import KINDS, Leak, Rules, find_benchmark_leaks, find_dataset_leaks, find_leaks
+from train.benchmark.leaks import KINDS, Leak, find_benchmark_leaks, find_dataset_leaks, find_leaks
 
 RULES = Rules(6, 0.35, 0.5, 54, 0.8, same_person=0.5, false_match_rate=0.01)
 
@@ -65,7 +67,7 @@ def test_a_clean_dataset_and_its_benchmark_have_no_leak(made: Path, tmp_path: Pa
     with_dataset = find_benchmark_leaks(tmp_path / "full", made)
     assert with_dataset.total == 0 and not with_dataset.unchecked and with_dataset.pairs == found.pairs
     alone = find_benchmark_leaks(tmp_path / "full")
-    assert alone.total == 0 and "no embedding here" in alone.unchecked[0]
+    assert alone.total == 0 and "have no embedding" in alone.unchecked[0]
 
 
 def test_an_identity_in_two_splits(own: Path) -> None:
@@ -150,7 +152,7 @@ def test_a_target_among_its_references_itself_or_its_copy_or_its_photo(own: Path
     assert {leak.what for leak in found} == {
         "the target itself",
         "a near-duplicate of the target",
-        "of the target's photo",
+        "from the target's photo",
     }
     assert all(leak.one == found[0].one for leak in found if leak.what == "the target itself")
 
@@ -190,9 +192,9 @@ def test_what_cannot_be_checked_is_said(made: Path, tmp_path: Path) -> None:
     freeze(made, tmp_path / "bare")
     found = find_benchmark_leaks(tmp_path / "bare")
     assert found.total == 0 and found.unchecked == [
-        "cosine, and near-duplicates that were cropped anew: 48 of 48 faces have no embedding here; say "
-        "`likeness leaks DATASET --benchmark BENCH` with a dataset of the same photos. "
-        "When it was frozen, 0 of kind cosine were counted."
+        "The kind cosine, and near-duplicates with a different crop, were not checked, because 48 of 48 faces have no "
+        "embedding: run `likeness leaks DATASET --benchmark BENCH` with a dataset of the same photos. When the "
+        "benchmark was frozen, 0 leaks of kind cosine were counted."
     ]
     assert found.alike_pairs == found.expected_pairs == 0
     with pytest.MonkeyPatch.context() as patch:
@@ -234,9 +236,9 @@ def random_faces(n: int, people: int, d: int = 16) -> tuple[list[FaceLine], np.n
 def test_blocks_find_what_a_loop_over_all_pairs_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     faces, vectors = random_faces(120, 60)
     vectors[7] = vectors[8]
-    monkeypatch.setattr(train.benchmark.leaks, "_ROWS", 7)
-    monkeypatch.setattr(train.benchmark.leaks, "_COLUMNS", 11)
-    monkeypatch.setattr(train.benchmark.leaks, "_PAIRS", 5)
+    monkeypatch.setattr(train.benchmark.face_pairs, "_ROWS", 7)
+    monkeypatch.setattr(train.benchmark.face_pairs, "_COLUMNS", 11)
+    monkeypatch.setattr(train.benchmark.leaks, "PAIRS_PER_BATCH", 5)
     found = find_leaks(faces, np.arange(120), vectors, np.zeros((0, 2), np.int64), "identity", RULES, limit=10_000)
     cosine = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
 

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 import manifests.runtime.untrusted_images
-import train.evaluation.evaluate
+import train.evaluation.evaluator
 import train.evaluation.rows
 from degrade.frozen.dataset_sets import make_set
 from degrade.operations.pixels import shrink
@@ -38,7 +38,8 @@ from train.evaluation.cases import read_frozen_set
 from train.evaluation.cli import evaluate as command
 from train.evaluation.cli import print_evaluation
 from train.evaluation.counterfactuals import counterfactuals, draw_metric_curve
-from train.evaluation.evaluate import EvaluationOptions, PagePictures, compare, evaluate
+from train.evaluation.evaluate import compare, evaluate
+from train.evaluation.evaluator import EvaluationOptions, PageImages
 from train.evaluation.html_page import render_page
 from train.evaluation.systems import list_counterfactual_differences
 from train.evaluation.text_tables import render_latex, render_markdown
@@ -74,9 +75,9 @@ def crowd(made: Path) -> Path:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model = Copying()
     monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
-    monkeypatch.setattr(train.evaluation.evaluate, "find_newest_checkpoint", lambda run: run / "checkpoint-00000016")
+    monkeypatch.setattr(train.evaluation.evaluator, "find_newest_checkpoint", lambda run: run / "checkpoint-00000016")
     monkeypatch.setattr("train.restore.load.load_faces", doubles.models)
-    monkeypatch.setattr(train.evaluation.evaluate, "load_faces", doubles.models)
+    monkeypatch.setattr(train.evaluation.evaluator, "load_faces", doubles.models)
     return tmp_path
 
 
@@ -170,26 +171,28 @@ def test_one_person_alone_has_no_wrong_references_and_the_caption_says_so(
     print_evaluation(result, False)
     said = " ".join(capsys.readouterr().out.split())
     assert "There is no row with wrong references, because only one person is in the set" in said
-    assert "nothing is said of other people" in said and "about one in twenty is marked" in said
+    assert "the intervals say nothing about other people" in said and "about one in twenty is marked" in said
 
 
 def test_intervals_over_few_people_say_so() -> None:
-    assert "over 5 people, few" in describe_interval(list("abcde")) and "85%" in describe_interval(list("abcde"))
-    assert describe_interval([str(i) for i in range(40)]) == "95% percentile bootstrap over 40 people"
-    assert "over 40 images; of 2 people only" in describe_interval(list("ab") * 20)
-    assert "over 2 images, few" in describe_interval(list("ab"))
-    assert describe_interval(["a"]) == "One image alone: an interval says nothing"
+    few = describe_interval(list("abcde"))
+    assert "over 5 people. With only 5 people" in few and "85%" in few
+    many = describe_interval([str(i) for i in range(40)])
+    assert many == "Intervals are 95% percentile bootstraps over 40 people"
+    assert "over 40 images. There are only 2 people" in describe_interval(list("ab") * 20)
+    assert "over 2 images. With only 2 images" in describe_interval(list("ab"))
+    assert describe_interval(["a"]) == "There is only one image, so an interval says nothing"
 
 
 def test_what_cannot_be_measured_is_one_sentence(made: Path, run: Path) -> None:
     with pytest.raises(BadInput, match="no frozen set nothing"):
         evaluate(run, made, lq_set="nothing")
-    with pytest.raises(BadInput, match="at least 1"):
+    with pytest.raises(BadInput, match="--max-references 0 is too small"):
         evaluate(run, made, options=EvaluationOptions(references=0))
     with Ledger.open(made) as ledger:
         (name,) = ledger.query("SELECT DISTINCT lq_set FROM degradations")["lq_set"]
     Restorer.from_pretrained(run).config.__dict__["size"] = 2 * SIZE
-    with pytest.raises(BadInput, match=f"{SIZE} px images"):
+    with pytest.raises(BadInput, match=f"images of {SIZE} px"):
         evaluate(run, made, lq_set=name)
     with pytest.raises(BadInput, match=f"likeness degrade {made}"):
         evaluate(run, made)
@@ -270,8 +273,8 @@ def test_anybodys_outputs_are_measured_beside_a_run_and_what_is_wrong_with_them_
     assert rows["broken"]["images"] == len(faces) and rows["broken"]["unmeasured"] == 3
     assert rows["broken"]["psnr"] == {**rows["broken"]["psnr"], "mean": 100.0, "images": len(faces) - 3}
     reasons = {row["face_id"]: row["reason"] for row in result["unmeasured"]}
-    assert reasons[faces[0]] == "there is no file for it" and "cannot be read as a photo" in reasons[faces[2]]
-    assert f"is {SIZE * 2} x {SIZE * 2}, and the set {SIZE} x {SIZE}" in reasons[faces[1]]
+    assert reasons[faces[0]] == "the file is missing" and "cannot be read as a picture" in reasons[faces[2]]
+    assert f"is {SIZE * 2} x {SIZE * 2}, but the set is {SIZE} x {SIZE}" in reasons[faces[1]]
     assert result["extra"] == {"perfect": [], "broken": ["somebody.png"]}
     apart = {line["difference"]: line for line in result["differences"]}
     first = f"{run.name}/2"
@@ -281,7 +284,7 @@ def test_anybodys_outputs_are_measured_beside_a_run_and_what_is_wrong_with_them_
     assert len(table) == 5 * len(faces) and json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
     print_evaluation(result, False)
     said = " ".join(capsys.readouterr().out.split())
-    assert "Not measured for broken: 1 image (there is no file for it)." in said and "somebody.png" in said
+    assert "Not measured for broken: 1 image (the file is missing)." in said and "somebody.png" in said
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -298,7 +301,8 @@ def test_an_image_whose_pixels_are_no_numbers_is_counted_and_not_measured_as_bla
         Image.fromarray(pixels).save(folder / f"{faces[number]}.tiff")
     result = compare([], [folder], made, tmp_path / "out", options=TWO)
     reasons = {row["face_id"]: row["reason"] for row in result["unmeasured"]}
-    assert reasons == {face: f"{face}.tiff holds pixels that are no numbers" for face in faces[:2]}
+    message = "cannot be read as a picture: it contains NaN or infinity."
+    assert reasons == {face: f"{folder / face}.tiff {message}" for face in faces[:2]}
     assert result["rows"][1]["psnr"]["images"] == len(faces) - 2
 
 
@@ -341,7 +345,7 @@ def test_a_dataset_of_another_recognizer_is_refused(made: Path, run: Path) -> No
         (model,) = ledger.query("SELECT * FROM models WHERE role = 'recognizer'").rows(named=True)
         told = {key: model[key] for key in ("role", "file", "spec", "licence", "dim")}
         ledger.record("test", "all", {}, [Model(sha256="0" * 64, **told)])
-    with pytest.raises(BadInput, match=r"curated with another recognizer.*--faces"):
+    with pytest.raises(BadInput, match=r"curated with a different recognizer.*--faces"):
         evaluate(run, run / "other", options=TWO)
 
 
@@ -351,9 +355,9 @@ def test_a_folder_alone_is_measured_by_the_datasets_own_recognizer(made: Path, r
     assert [row["key"] for row in result["rows"]] == ["lq", "perfect"] and result["images"] == len(faces)
     (tmp_path / "others").mkdir()
     shutil.copyfile(perfect / f"{faces[0]}.png", tmp_path / "others" / "me.png")
-    with pytest.raises(BadInput, match="called as an image of the frozen set"):
+    with pytest.raises(BadInput, match="has the name of an image of the frozen set"):
         compare([], [tmp_path / "others"], made, tmp_path / "out", options=TWO)
-    with pytest.raises(BadInput, match="Two of what is compared are called perfect"):
+    with pytest.raises(BadInput, match="Two of the compared folders have the name perfect"):
         compare([], [perfect, perfect], made, tmp_path / "out", options=TWO)
 
 
@@ -372,19 +376,24 @@ def test_a_metric_that_cannot_be_had_is_a_sentence_and_the_rest_is_computed(made
     assert list(result["metrics"]) == ["psnr", "fid", "fid_folder", "deg_published"]
     assert all(line["fid"] is None and line["psnr"] for line in result["rows"])
     told, paper = render_markdown(result), render_latex(result)
-    assert "| FID ↓ |" in told and "Not measured: FID" in told and "| – |" in told
-    assert "& FID" in paper and "& -- &" in paper
+    assert (
+        "| FID ↓ |" in told
+        and "Not measured: FID." in told
+        and "| – |" in told
+        and "& FID" in paper
+        and "& -- &" in paper
+    )
     with pytest.raises(BadInput, match="There is no metric 'nothing'"):
         evaluate(run, made, options=replace(TWO, metrics=("nothing",)))
 
 
 def test_the_tables_and_the_page_say_what_the_result_says(made: Path, run: Path) -> None:
-    seen = PagePictures()
-    result = evaluate(run, made, options=replace(TWO, metrics=("psnr", "id_target", "fid")), pictures=seen)
+    seen = PageImages()
+    result = evaluate(run, made, options=replace(TWO, metrics=("psnr", "id_target", "fid")), page_images=seen)
     told, paper = render_markdown(result), render_latex(result)
     mean = f"{result['rows'][0]['psnr']['mean']:.2f}"
     for text in (told, paper):
-        assert mean in text and "PSNR" in text and "over RGB in 8 bits" in text and "Not measured: FID" in text
+        assert mean in text and "PSNR" in text and "over RGB in 8 bits" in text and "Not measured: FID." in text
     assert "\\toprule" in paper and "\\textbf{" in paper and paper.count("\\begin{tabular}") == 2
     assert told.count("|---|") == 2
     html = render_page(result, seen, 2)

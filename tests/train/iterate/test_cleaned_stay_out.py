@@ -98,12 +98,12 @@ def test_frozen_sets_cases_benchmarks_and_leaks_are_what_they_were(
         files = [{path.name: path.read_bytes() for path in Path(one.folder).iterdir()} for one in sets]
         assert files[0] == files[1] and sets[0].images > 0
     cases = [
-        read_frozen_set(folder, SIZE, f"codeformer-test-{SIZE}-s0", 4, 0, harder=True).cases
+        read_frozen_set(folder, SIZE, f"codeformer-test-{SIZE}-s0", 4, 0, with_poor=True).cases
         for folder in (clean, dataset)
     ]
     assert len(cases[0]) == len(cases[1]) > 0
     for one, other in zip(*cases, strict=True):
-        others = [picture for crops, _ in other.others.values() for picture in crops]
+        others = [picture for crops, _ in other.poor.values() for picture in crops]
         assert not red(np.stack([other.lq, other.target, *other.references, *other.wrong, *others])).any()
         assert np.array_equal(one.target, other.target) and np.array_equal(one.lq, other.lq)
         assert np.array_equal(np.stack(one.references), np.stack(other.references))

@@ -1,0 +1,69 @@
+"""Read from a ledger what the search for leaks needs: the faces, the policy of the splits, and the thresholds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from manifests.errors import BadInput, LedgerBroken
+from manifests.ledger.ledger import Ledger
+from train.benchmark.frozen_benchmark import FaceLine
+
+# Each face of a split, and each near-duplicate of such a face with the split of the face that represents it.
+FACES_WITH_SPLITS = """
+    SELECT f.face_id, f.photo_id, coalesce(m.identity_id, s.identity_id) AS person, s.split, f.phash,
+           p.phash AS photo_phash, f.box, p.width, p.height, f.duplicate_of
+    FROM faces f JOIN splits s ON s.face_id = coalesce(f.duplicate_of, f.face_id)
+    LEFT JOIN photos p ON p.photo_id = f.photo_id LEFT JOIN memberships m ON m.face_id = s.face_id
+    WHERE s.status = 'ok' AND (f.status = 'ok' OR f.duplicate_of IS NOT NULL) ORDER BY f.face_id"""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The thresholds with which a dataset was curated: for near-duplicates (curate/config.py) and for one person."""
+
+    max_photo_bits: int
+    min_cosine_same_photo: float
+    min_overlap_same_photo: float
+    max_face_bits: int
+    min_cosine_same_face: float
+    same_person: float
+    false_match_rate: float  # fraction of pairs of strangers that reach `same_person`, estimated by the grouping
+
+
+def read_faces(ledger: Ledger) -> list[FaceLine]:
+    """Returns each face of a split and each near-duplicate of such a face, ordered by face id.
+
+    Raises LedgerBroken if the photo of a face has no row.
+    """
+    faces = []
+    rows = ledger.query(FACES_WITH_SPLITS)
+    for face, photo, person, split, phash, photo_phash, box, width, height, copy_of in rows.iter_rows():
+        if photo_phash is None:
+            raise LedgerBroken(
+                f"The photo of face {face[:12]} has no row in the ledger: run `likeness manifest check`."
+            )
+        place = tuple(round(edge / side, 4) for edge, side in zip(box, (width, height) * 2, strict=True))
+        faces.append(FaceLine(face, photo, person, split, phash, photo_phash, place, copy_of))
+    return faces
+
+
+def read_policy(ledger: Ledger) -> str:
+    """Returns how the dataset was split: identity or photos. Raises BadInput if the dataset has no splits."""
+    policies = ledger.query("SELECT DISTINCT policy FROM splits WHERE status = 'ok' ORDER BY policy")["policy"]
+    if len(policies) != 1:
+        raise BadInput(f"{ledger.dataset} has no splits: run `likeness curate` until it finishes.")
+    return str(policies[0])
+
+
+def read_rules(ledger: Ledger) -> Rules:
+    """Returns the thresholds with which the dataset was curated. Raises BadInput if the ledger does not hold them."""
+    settings, grouping = ledger.read_detail("settings"), ledger.read_detail("group")
+    if not settings or "threshold" not in grouping:
+        raise BadInput(
+            f"{ledger.dataset} was not curated completely by this version of Likeness: run `likeness curate` again."
+        )
+    rules = dict(settings["config"]["dedupe"])
+    rules["min_cosine_same_face"] = max(rules["min_cosine_same_face"], settings["same_person"])
+    # The last bits of these two differ between machines, and both become part of a benchmark.
+    rate = float(f"{grouping['false_match_rate']:.2g}")
+    return Rules(**rules, same_person=round(float(grouping["threshold"]), 4), false_match_rate=rate)

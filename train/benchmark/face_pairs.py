@@ -1,0 +1,111 @@
+"""Compare pairs of faces for the search for leaks: by perceptual hashes, by place in the photo, and by embeddings.
+
+Faces are numbers: positions in the list of faces that FacePairs gets. Pairs are two int arrays (n,) of such numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from train.benchmark.dataset_faces import Rules
+from train.benchmark.frozen_benchmark import FaceLine
+
+DIGITS = 6  # digits of a cosine; the last bits of a matrix product depend on the number of threads
+
+_ROWS, _COLUMNS = 1024, 16384  # faces of a block: 64 MB of float32 cosines
+PAIRS_PER_BATCH = 1 << 16
+
+
+class FacePairs:
+    """The faces with their hashes, places and embeddings as arrays, and comparisons of pairs of them."""
+
+    def __init__(self, faces: Sequence[FaceLine], rows: np.ndarray, vectors: np.ndarray, rules: Rules) -> None:
+        """`rows` int (m,) are the faces whose unit embeddings are `vectors`, float32 (m, d)."""
+        self.rules, self.vectors = rules, vectors
+        self.split = np.array([face.split for face in faces])
+        self.row = np.full(len(faces), -1, np.int64)  # row of each face in `vectors`, -1 without an embedding
+        self.row[rows] = np.arange(len(rows))
+        self.photo_bits = np.array([int(face.photo_phash, 16) for face in faces], np.uint64)
+        hashes = [np.frombuffer(bytes.fromhex(face.phash), np.uint8) for face in faces]
+        self.face_bits = np.stack(hashes) if hashes else np.zeros((0, 32), np.uint8)
+        self.place = np.array([face.place for face in faces], np.float64).reshape(-1, 4)
+        # a side is one person in one split: for each row of `vectors` its side, for each side its size and mean vector
+        names = [f"{faces[row].split} {faces[row].person}" for row in rows]
+        _, self.side, self.side_size = np.unique(names, return_inverse=True, return_counts=True)
+        self.side_mean = np.zeros((len(self.side_size), vectors.shape[1]), np.float32)
+        np.add.at(self.side_mean, self.side, vectors)
+        self.side_mean /= np.maximum(self.side_size, 1)[:, None]
+
+    def compute_cosines(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """Returns the cosine of each pair, float (n,); NaN if a face of the pair has no embedding."""
+        a, b = self.row[i], self.row[j]
+        both = (a >= 0) & (b >= 0)
+        cosines = np.full(len(i), np.nan)
+        cosines[both] = np.einsum("nd,nd->n", self.vectors[a[both]], self.vectors[b[both]])
+        return cosines.round(DIGITS)
+
+    def compute_person_cosines(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """Returns how far other photos confirm that the faces of a pair are one person, float (n,).
+
+        The value is the higher of two mean cosines: of each face to all faces of the other face's person in its split.
+        A person with a single face there confirms nothing (-1), unless both persons have a single face.
+        """
+        a, b = self.row[i], self.row[j]
+        means = []
+        for face, other in ((a, b), (b, a)):
+            mean = np.einsum("nd,nd->n", self.vectors[face], self.side_mean[self.side[other]]).round(DIGITS)
+            both_single = (self.side_size[self.side[face]] == 1) & (self.side_size[self.side[other]] == 1)
+            means.append(np.where((self.side_size[self.side[other]] > 1) | both_single, mean, -1.0))
+        return np.maximum(*means)
+
+    def are_same_face(self, i: np.ndarray, j: np.ndarray, cosines: np.ndarray) -> np.ndarray:
+        """Returns whether the faces of each pair are near-duplicates by cosine and by the hash of the face."""
+        bits = np.bitwise_count(self.face_bits[i] ^ self.face_bits[j]).sum(1, dtype=np.int64)
+        return (cosines >= self.rules.min_cosine_same_face) & (bits <= self.rules.max_face_bits)
+
+    def are_in_same_photo(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """Returns whether the faces of each pair are the same face in two copies of a photo."""
+        near = np.bitwise_count(self.photo_bits[i] ^ self.photo_bits[j]) <= self.rules.max_photo_bits
+        return near & self._are_at_same_place(i, j)
+
+    def _are_at_same_place(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """Returns whether the boxes of each pair overlap enough, and the cosine, if known, is high enough."""
+        a, b = self.place[i], self.place[j]
+        shared = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(1)
+        areas = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(1) + np.clip(b[:, 2:] - b[:, :2], 0, None).prod(1)
+        overlap = shared / np.maximum(areas - shared, 1e-12)
+        different = self.compute_cosines(i, j) < self.rules.min_cosine_same_photo  # False if the cosine is not known
+        return (overlap >= self.rules.min_overlap_same_photo) & ~different
+
+    def find_photo_copies(self, one: np.ndarray, other: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields the pairs of faces of `one` and `other` that are the same face in two copies of a photo."""
+        for i, j in _split_into_blocks(one, other):
+            near = np.bitwise_count(self.photo_bits[i][:, None] ^ self.photo_bits[j]) <= self.rules.max_photo_bits
+            a, b = np.nonzero(near)
+            a, b = i[a], j[b]
+            same = self._are_at_same_place(a, b)
+            yield a[same], b[same]
+
+    def find_similar_faces(
+        self, one: np.ndarray, other: np.ndarray, people: bool
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yields the pairs of `one` and `other` with the cosine of near-duplicates, and their cosines.
+
+        With `people`, also the pairs with the cosine of one person.
+        """
+        rules = self.rules
+        least = min(rules.same_person, rules.min_cosine_same_face) if people else rules.min_cosine_same_face
+        for i, j in _split_into_blocks(one[self.row[one] >= 0], other[self.row[other] >= 0]):
+            a, b = np.nonzero(self.vectors[self.row[i]] @ self.vectors[self.row[j]].T >= least - 10.0**-DIGITS)
+            a, b = i[a], j[b]
+            for start in range(0, len(a), PAIRS_PER_BATCH):
+                i_, j_ = a[start : start + PAIRS_PER_BATCH], b[start : start + PAIRS_PER_BATCH]
+                yield i_, j_, self.compute_cosines(i_, j_)
+
+
+def _split_into_blocks(one: np.ndarray, other: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for i in range(0, len(one), _ROWS):
+        for j in range(0, len(other), _COLUMNS):
+            yield one[i : i + _ROWS], other[j : j + _COLUMNS]

@@ -1,0 +1,141 @@
+"""Read the images and embeddings of a benchmark, from its own folder or from a dataset of the same photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from degrade.frozen.jobs import Job, check_engine, run_job
+from degrade.operations.pixels import shrink
+from manifests.errors import BadInput, LedgerBroken
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.paths import crop_path
+from manifests.ledger.queries import read_recognizer
+from manifests.runtime.files import ARRAY_ERRORS, sha256_bytes
+from manifests.runtime.images import UndecodableImage, decode
+from manifests.runtime.png_files import decode_own_png
+from train.benchmark.frozen_benchmark import (
+    EMBEDDINGS,
+    LQ,
+    PICTURES,
+    Benchmark,
+    CaseLine,
+    has_embeddings,
+    hash_picture,
+    map_pictures_to_faces,
+)
+
+
+def read_crops(benchmark: Benchmark, photos: Path | None) -> dict[str, np.ndarray]:
+    """Returns each crop of the benchmark by picture: RGB uint8, area-resized to the benchmark's size.
+
+    Crops come from the benchmark, or from the dataset `photos` if the benchmark has no pictures. Raises BadInput if
+    neither has them, and LedgerBroken if a crop is missing or has different pixels.
+    """
+    crops = {}
+    for picture, face in map_pictures_to_faces(benchmark).items():
+        path = _find_crop_file(benchmark, picture, face, photos)
+        crops[picture] = shrink(_read_picture(path, picture, benchmark, photos), benchmark.card["size"])
+    return crops
+
+
+def read_lq(benchmark: Benchmark, case: CaseLine, photos: Path | None) -> np.ndarray:
+    """Returns the LQ image of a case, RGB uint8 (size, size, 3).
+
+    If the benchmark has no pictures, the LQ image is made again from the crop in `photos` and from θ. Raises
+    LedgerBroken if the image is missing or has different pixels.
+    """
+    if benchmark.card["pictures"]:
+        return _read_picture(benchmark.folder / LQ / f"{case.lq}.png", case.lq, benchmark, photos)
+    check_engine(benchmark.card["engine"])
+    path = _find_crop_file(benchmark, case.picture, case.face, photos)
+    made = run_job(Job(path, benchmark.card["size"], case.theta, engine=benchmark.card["engine"]))
+    pixels = None if made.problem else decode(made.png)
+    if pixels is None or hash_picture(pixels) != case.lq:
+        tools = ", ".join(f"{name} {version}" for name, version in benchmark.card["tools"].items())
+        raise LedgerBroken(
+            f"On this machine {path} degrades to a different image than in {benchmark.folder}, which was made with "
+            f"{tools}: get the benchmark with its pictures."
+            if pixels is not None
+            else f"{path} cannot be degraded: {made.problem}"
+        )
+    return pixels
+
+
+def read_embeddings(benchmark: Benchmark, photos: Path | None) -> tuple[list[str], np.ndarray]:
+    """Returns face ids and their unit embeddings, float32 (n, d).
+
+    With a dataset `photos`: for each face of the benchmark that the dataset has. Without: for each crop of a benchmark
+    with embeddings, and for none of a benchmark without. Raises BadInput if the dataset has a different recognizer, and
+    LedgerBroken if the embeddings of the benchmark are missing or broken.
+    """
+    if photos is not None:
+        with Ledger.open(photos) as ledger:
+            check_recognizer(benchmark, ledger)
+            embedded_faces = set(ledger.query("SELECT face_id FROM faces WHERE shard IS NOT NULL")["face_id"])
+            return ledger.read_embeddings([line.face for line in benchmark.faces if line.face in embedded_faces])
+    if not has_embeddings(benchmark.card):
+        return [], np.zeros((0, 0), np.float32)
+    crops = sorted(map_pictures_to_faces(benchmark).items())
+    path = benchmark.folder / EMBEDDINGS
+    try:
+        vectors = np.load(path)
+    except ARRAY_ERRORS:
+        vectors = None
+    shape = (len(crops), benchmark.card["recognizer"]["dim"])
+    if vectors is None or vectors.dtype != np.float32 or vectors.shape != shape:
+        raise LedgerBroken(f"{path} is missing, broken or of the wrong shape: get a new copy of the benchmark.")
+    return [face for _, face in crops], np.asarray(vectors)
+
+
+def check_recognizer(benchmark: Benchmark, ledger: Ledger) -> None:
+    """Raises BadInput if the embeddings of the dataset come from a different recognizer than the benchmark's."""
+    if read_recognizer(ledger).sha256 != benchmark.card["recognizer"]["sha256"]:
+        raise BadInput(
+            f"The embeddings of {ledger.dataset} come from a different recognizer than the embeddings of "
+            f"{benchmark.folder}: curate the photos again with the same face models (--faces)."
+        )
+
+
+def read_dataset_png(path: Path, sha256: str | None = None) -> np.ndarray:
+    """Reads a PNG of a dataset as RGB uint8 (H, W, 3).
+
+    Raises LedgerBroken if the file is missing or broken, or if `sha256` is given and the file has a different hash.
+    """
+    try:
+        data = path.read_bytes()
+        pixels = decode_own_png(data)
+    except (OSError, cv2.error):
+        data, pixels = b"", None
+    if pixels is None or (sha256 is not None and sha256_bytes(data) != sha256):
+        raise LedgerBroken(f"{path} is missing, broken or changed: run `likeness manifest check` on the dataset.")
+    return pixels
+
+
+def _find_crop_file(benchmark: Benchmark, picture: str, face: str, photos: Path | None) -> Path:
+    if benchmark.card["pictures"]:
+        return benchmark.folder / PICTURES / f"{picture}.png"
+    if photos is None:
+        raise BadInput(
+            f"{benchmark.folder} contains no pictures: name a dataset of the same photos first, and the benchmark with "
+            "--benchmark."
+        )
+    return crop_path(photos, face)
+
+
+def _read_picture(path: Path, picture: str, benchmark: Benchmark, photos: Path | None) -> np.ndarray:
+    try:
+        pixels = decode(path)
+    except (OSError, UndecodableImage):
+        pixels = None
+    if pixels is None or hash_picture(pixels) != picture:
+        problem = "is missing" if not path.exists() else "is broken, or is not the picture of the benchmark"
+        advice = (
+            "Get a new copy of the benchmark."
+            if benchmark.card["pictures"]
+            else f"{photos} must contain the photos of {benchmark.folder}."
+        )
+        raise LedgerBroken(f"{path} {problem}. {advice}")
+    return pixels

@@ -1,0 +1,313 @@
+"""The Evaluator: it loads a frozen set and the metrics once, and measures any number of runs and folders with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.faces.interface import FaceModels
+from curate.faces.load import load_faces
+from manifests.errors import BadInput
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.queries import read_recognizers
+from manifests.runtime.files import remove_temporary_files, write_atomically
+from manifests.runtime.progress import Progress
+from manifests.runtime.untrusted_images import open_reader
+from train.benchmark.frozen_benchmark import is_benchmark, load_benchmark
+from train.benchmark.training_overlap import check_not_trained_on
+from train.evaluation.aggregate import Average, Row, average_differences, average_systems, describe_interval
+from train.evaluation.cases import Case, FrozenSet, read_frozen_set
+from train.evaluation.rows import (
+    OnImage,
+    match_files,
+    measure_file,
+    measure_input,
+    measure_systems,
+    select_image_metrics,
+)
+from train.evaluation.systems import System
+from train.metrics.fid import fid
+from train.metrics.measure import Measure, build_measure, check_names
+from train.metrics.registry import METRICS
+from train.models.checkpoint_files import find_newest_checkpoint
+from train.models.restorer import Restorer
+from train.models.steps import check_steps
+from train.restore.load import load_restorer, load_restorer_faces, move_to_device
+from train.restore.output_paths import list_photos
+
+# The metrics of `evaluate` without --metrics. LPIPS and DISTS need weights, and are left out if these are missing.
+DEFAULT_METRICS = ("psnr", "ssim", "lpips", "dists", "id_target", "id_references", "face_restored", "copy_ratio")
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What is measured, by which judge, and with how many references."""
+
+    references: int = 4  # at most this many for each image
+    counts: tuple[int, ...] = ()  # other numbers of references to measure, between 0 and `references`
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    judge: str | None = None  # a --faces value; None: the dataset's own recognizer
+    faces: str | None = None  # a --faces value for the restorer's recognizer, if its files were moved
+    base_model: str | None = None  # the folder of the diffusion model, if it was moved
+    steps: int = 1  # steps in which a face is restored
+    weights: Path | None = None  # the folder of the metrics' networks
+    fid_folder: Path | None = None  # the folder of images for the metric fid_folder
+    seed: int = 0  # for the draws of the references and the bootstrap
+
+
+@dataclass
+class PageImages:
+    """Collects the images for the HTML page while they are measured."""
+
+    cases: tuple[Case, ...] = ()
+    rows: Sequence[Row] = ()
+    restored: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)  # by face id and key of the system
+
+    def keep(self, row: Row, image: np.ndarray) -> None:
+        """Keeps the image of a row."""
+        self.restored[row["face_id"], row["key"]] = image
+
+
+class Evaluator:
+    """Measures runs and folders on one frozen set with one judge. The set is loaded with the first of them."""
+
+    def __init__(
+        self,
+        dataset: Path,
+        lq_set: str | None,
+        options: EvaluationOptions,
+        on_image: OnImage | None = None,
+        max_references: int | None = None,
+        with_poor: bool = False,
+    ) -> None:
+        """`max_references` is the number of references to read, if it is above `options.references`.
+
+        `on_image` is called with each image that was measured. `with_poor` also reads poor references
+        (train/evaluation/cases.py).
+        """
+        if options.references < 1:
+            raise BadInput(
+                f"--max-references {options.references} is too small: name 1 or more. Restoring without references is "
+                "always measured too."
+            )
+        check_names(options.metrics)
+        check_steps(options.steps)
+        self.dataset, self.lq_set, self.options, self.on_image = Path(dataset), lq_set, options, on_image
+        self.max_references, self.with_poor = max_references or options.references, with_poor
+        self.frozen_set: FrozenSet | None = None
+        self.judge: FaceModels | None = None
+        self.measure: Measure | None = None
+        self.dataset_recognizer = ""  # sha256
+        self.missing_metrics: dict[str, str] = {}  # metric -> why it cannot be measured
+        self.overlap_checked: dict[Path, bool] = {}  # run -> whether it was checked against the frozen set
+        self.models: dict[Path, Restorer] = {}
+        self.images_by_key: dict[str, list[np.ndarray]] = {}  # for metrics of a whole set
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """The cases that are measured."""
+        return () if self.frozen_set is None else self.frozen_set.cases
+
+    @property
+    def image_metrics(self) -> list[str]:
+        """The metrics that have a value for each image and can be measured here."""
+        return [name for name in select_image_metrics(self.options.metrics) if name not in self.missing_metrics]
+
+    def measure_run(self, run: Path, systems: Sequence[System], progress: Progress, label: str = "") -> list[Row]:
+        """Returns the rows of a run's newest checkpoint. `label` goes before each key except the key of the LQ image.
+
+        Raises LedgerBroken if the run was trained on a person of the set.
+        """
+        checkpoint = find_newest_checkpoint(run)
+        model = move_to_device(load_restorer(checkpoint, self.options.base_model, self.options.steps))
+        recognizer = load_restorer_faces(model, self.options.faces)
+        frozen_set, measure = self._prepare(model, recognizer)
+        self.models[run] = model
+        targets = [case.face_id for case in frozen_set.cases]
+        self.overlap_checked[run] = check_not_trained_on(self.dataset, checkpoint.parent, targets)
+        rows: list[Row] = []
+
+        def keep(row: Row, image: np.ndarray) -> None:
+            self._keep_image(_label_row(row, label), image)
+
+        for done, case in enumerate(frozen_set.cases, 1):
+            for row in measure_systems(case, model, measure, systems, recognizer, self.image_metrics, keep):
+                rows.append(_label_row(row, label))
+            progress("evaluate", done, len(frozen_set.cases))
+        return rows
+
+    def measure_folder(self, folder: Path, progress: Progress, with_input: bool) -> tuple[list[Row], list[str]]:
+        """Returns the rows of a folder of restored images, and the names of its files that match no image.
+
+        `with_input` adds the rows of the LQ images.
+        """
+        if self.frozen_set is None:
+            self._prepare_without_run()
+        frozen_set, measure = self.frozen_set, self.measure
+        assert frozen_set is not None and measure is not None
+        (files, unmatched), name = match_files(folder, frozen_set.cases), folder.resolve().name
+        rows, metrics = [], self.image_metrics
+        with open_reader(limited=True) as read:
+            for done, case in enumerate(frozen_set.cases, 1):
+                if with_input:
+                    rows.append(measure_input(case, measure, metrics, self._keep_image))
+                file = files.get(case.face_id)
+                rows.append(measure_file(case, file, name, name, measure, metrics, read, self._keep_image))
+                progress("evaluate", done, len(frozen_set.cases))
+        return rows, unmatched
+
+    def build_result(self, rows: Sequence[Row], pairs: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
+        """Returns the averages of `rows`, the differences of `pairs`, and how they were measured."""
+        assert self.frozen_set is not None and self.judge is not None
+        cases, metrics = self.frozen_set.cases, self.image_metrics
+        people = [case.identity_id for case in cases]
+        averages, missing = average_systems(rows, metrics, self.options.seed), dict(self.missing_metrics)
+        for name in self.options.metrics:
+            if METRICS[name].scope == "set" and name not in missing:
+                self._add_set_metric(name, averages, missing)
+        for average in averages:  # a metric that cannot be measured is None in each average
+            average.update(dict.fromkeys(missing))
+        measured_first = sorted(self.options.metrics, key=lambda name: name in missing)
+        return {
+            "dataset": str(self.dataset.resolve()),
+            "lq_set": self.frozen_set.name,
+            "images": len(cases),
+            "images_in_set": self.frozen_set.images,
+            "people": len(set(people)),
+            "references": self.options.references,
+            "size": cases[0].target.shape[0],
+            "judge": {
+                "spec": self.judge.spec,
+                "sha256": self.judge.recognizer_sha256(),
+                "is_the_datasets_own": self.judge.recognizer_sha256() == self.dataset_recognizer,
+            },
+            "interval": describe_interval(people),
+            "without_wrong_references": sum(not case.wrong for case in cases),
+            "metrics": {name: _describe_metric(name) for name in measured_first},
+            "not_measured": missing,
+            "unmeasured": [
+                {"key": row["key"], "face_id": row["face_id"], "reason": row["reason"]}
+                for row in rows
+                if row["reason"] is not None
+            ],
+            "rows": averages,
+            "differences": average_differences(rows, pairs, metrics, self.options.seed),
+        }
+
+    def describe_run(self, run: Path) -> dict[str, Any]:
+        """Returns the part of a result that describes one run."""
+        facts = self.models[run].facts
+        return {
+            "checkpoint": find_newest_checkpoint(run).name,
+            "recipe": facts.get("recipe"),
+            "images_seen": facts.get("images"),
+            "steps": self.options.steps,
+            "unseen_in_training": (
+                "checked" if self.overlap_checked[run] else "not checked, because RUN/snapshot is missing"
+            ),
+        }
+
+    def _prepare(self, model: Restorer, recognizer: FaceModels) -> tuple[FrozenSet, Measure]:
+        """Loads the frozen set and the metrics for the first run, and checks that each run fits them."""
+        size = model.config.size
+        if self.frozen_set is None:
+            self.frozen_set = read_frozen_set(
+                self.dataset, size, self.lq_set, self.max_references, self.options.seed, self.with_poor
+            )
+            self.dataset_recognizer = _read_recognizer(self.dataset)[1]
+            self._load_metrics(load_faces(self.options.judge) if self.options.judge is not None else recognizer)
+        elif self.frozen_set.cases[0].target.shape[0] != size:
+            raise BadInput(
+                f"The set has images of {self.frozen_set.cases[0].target.shape[0]} px, but one of the restorers works "
+                f"at {size} px: compare restorers of the same size."
+            )
+        if model.facts.get("recognizer") is not None and recognizer.recognizer_sha256() != self.dataset_recognizer:
+            raise BadInput(
+                f"The restorer uses embeddings of {recognizer.spec}, but {self.dataset} was curated with a different "
+                f"recognizer: curate the photos with --faces {recognizer.spec}."
+            )
+        assert self.measure is not None
+        return self.frozen_set, self.measure
+
+    def _prepare_without_run(self) -> None:
+        """Loads the set of that name, or the only test set, and the judge, or the dataset's own recognizer."""
+        self.frozen_set = read_frozen_set(self.dataset, None, self.lq_set, self.options.references, self.options.seed)
+        spec, self.dataset_recognizer = _read_recognizer(self.dataset)
+        self._load_metrics(load_faces(self.options.judge or self.options.faces or spec))
+
+    def _load_metrics(self, judge: FaceModels) -> None:
+        self.judge = judge
+        self.measure, self.missing_metrics = build_measure(self.options.metrics, judge, self.options.weights)
+        if "fid_folder" in self.options.metrics and self.options.fid_folder is None:
+            self.missing_metrics["fid_folder"] = "No folder of images was named: name one with --fid-folder."
+
+    def _keep_image(self, row: Row, image: np.ndarray) -> None:
+        if self.on_image is not None:
+            self.on_image(row, image)
+        if any(METRICS[name].scope == "set" and name not in self.missing_metrics for name in self.options.metrics):
+            self.images_by_key.setdefault(row["key"], []).append(image)
+
+    def _add_set_metric(self, name: str, averages: list[Average], missing: dict[str, str]) -> None:
+        """Adds a metric that has one value for a whole set, without an interval."""
+        assert self.frozen_set is not None
+        others = [case.target for case in self.frozen_set.cases]
+        try:
+            if name == "fid_folder":
+                assert self.options.fid_folder is not None
+                with open_reader(limited=True) as read:
+                    others = [read(path) for path in list_photos(self.options.fid_folder)]
+            for average in averages:
+                images = self.images_by_key.get(average["key"], [])
+                value = {"mean": fid(images, others, self.options.weights), "images": len(images)} if images else None
+                average[name] = value
+        except BadInput as error:
+            missing[name] = str(error)
+
+
+def _label_row(row: Row, label: str) -> Row:
+    if not label or row["key"] == "lq":
+        return row
+    return row | {"key": f"{label}/{row['key']}", "system": f"{label}: {row['system']}"}
+
+
+def _describe_metric(name: str) -> dict[str, Any]:
+    metric = METRICS[name]
+    return {
+        "title": metric.title,
+        "unit": metric.unit,
+        "better": metric.better,
+        "digits": metric.digits,
+        "convention": metric.convention,
+        "source": metric.source,
+        "without_a_figure": metric.nan_reason,
+    }
+
+
+def _read_recognizer(dataset: Path) -> tuple[str, str]:
+    """Returns the --faces value and the sha256 of the recognizer of a dataset or a benchmark."""
+    if is_benchmark(dataset):
+        recognizer = load_benchmark(dataset).card["recognizer"]
+        return "auto", str(recognizer["sha256"])
+    with Ledger.open(dataset) as ledger:
+        recognizers = read_recognizers(ledger)
+    if len(recognizers) != 1:
+        raise BadInput(
+            f"The ledger of {dataset} names {len(recognizers)} recognizers instead of one: name a judge with --judge."
+        )
+    return recognizers[0].spec, recognizers[0].sha256
+
+
+def write_result(stem: Path, result: dict[str, Any], rows: Sequence[Row]) -> None:
+    """Writes the result to STEM.json and its rows to STEM.parquet."""
+    remove_temporary_files(stem.parent, recursive=False, shared=True)
+    write_atomically(stem.with_suffix(".json"), json.dumps(result, indent=1).encode())
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rows)), buffer)
+    write_atomically(stem.with_suffix(".parquet"), buffer.getvalue().to_pybytes())
