@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.train import SMALL
+from tests.doubles.training import SMALL
 from tests.places import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "benchmarks"))

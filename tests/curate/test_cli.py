@@ -11,7 +11,7 @@ from manifests.errors import BadInput
 from manifests.ledger.records import Pair, Split
 from manifests.why import explain_photo
 from tests.doubles.commands import call_curate
-from tests.doubles.curate import album, install, photo, rows, save
+from tests.doubles.curation import album, install, photo, rows, save
 
 
 @pytest.fixture(autouse=True)

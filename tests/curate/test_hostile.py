@@ -28,8 +28,8 @@ from manifests.runtime.archives import ArchiveError, Member, count_members, read
 from manifests.runtime.uris import display_path, member_uri, parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import open_pool
 from manifests.why import explain_photo
-from tests.doubles import curate as curate_doubles
-from tests.doubles.curate import album, curated, photo, rows, save
+from tests.doubles import curation as curate_doubles
+from tests.doubles.curation import album, curated, photo, rows, save
 from tests.doubles.hostile_archives import tarred, zipped
 from tests.doubles.misbehaviour import RIGHT, misbehave, short
 

@@ -12,7 +12,7 @@ from curate.faces.errors import NoSuchModels
 from curate.faces.load import load_faces
 from manifests.errors import BadInput
 from tests.doubles.commands import call_curate
-from tests.doubles.curate import album, curated, install, photo, save, use_models
+from tests.doubles.curation import album, curated, install, photo, save, use_models
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ from manifests.ledger.records import Face, File, Identity, Membership, Model, Pa
 from manifests.runtime.files import sha256_bytes
 from manifests.runtime.uris import path_of
 from manifests.why import explain_photo
-from tests.doubles.curate import album, contents, curated, files, install, models, photo, rows, save, use_models
+from tests.doubles.curation import album, contents, curated, files, install, models, photo, rows, save, use_models
 from tests.doubles.png import png
 
 

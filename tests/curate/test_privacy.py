@@ -30,8 +30,8 @@ from manifests.privacy.purge import purge
 from manifests.report.build_report import build_report
 from manifests.runtime.files import sha256_file
 from manifests.why import explain_photo
-from tests.doubles import curate as doubles
-from tests.doubles.curate import album, curated, install, models, photo, rows, save, use_models
+from tests.doubles import curation as doubles
+from tests.doubles.curation import album, curated, install, models, photo, rows, save, use_models
 
 
 @pytest.fixture(autouse=True)

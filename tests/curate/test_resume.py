@@ -12,11 +12,11 @@ import pytest
 
 from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
-from tests.doubles.curate import album, contents, files, photo, save
+from tests.doubles.curation import album, contents, files, photo, save
 from tests.places import REPOSITORY
 
 ROOT = REPOSITORY
-SCRIPT = REPOSITORY / "tests" / "doubles" / "curate.py"
+SCRIPT = REPOSITORY / "tests" / "doubles" / "curation.py"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
@@ -126,7 +126,7 @@ def test_a_second_curation_of_the_same_dataset_is_refused_and_the_first_is_unhar
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from tests.doubles import curate as curate_doubles
+from tests.doubles import curation as curate_doubles
 from manifests.errors import LikenessError
 curate_doubles.install(curate_doubles.pytest.MonkeyPatch())
 warm = Path(sys.argv[3])

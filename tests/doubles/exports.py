@@ -9,7 +9,7 @@ import numpy as np
 from degrade.frozen.dataset_sets import make_set
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Degradation, Face, Pair, Photo, Split
-from tests.doubles.curate import album, curated, rows
+from tests.doubles.curation import album, curated, rows
 
 LQ_SET = "codeformer-test-32-s0"
 

@@ -27,7 +27,7 @@ from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import LEDGER_NAME, crop_path
 from manifests.ledger.records import Face
-from tests.doubles.curate import album, contents, photo, save
+from tests.doubles.curation import album, contents, photo, save
 from tests.doubles.faults_hook import LINE
 from tests.places import REPOSITORY
 

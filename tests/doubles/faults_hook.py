@@ -142,7 +142,7 @@ def _constants(**constants: Any) -> Callable[[ModuleType], None]:
 
 def _faces(module: ModuleType) -> None:
     def double(spec: str = "auto", threads: int = 1) -> Any:
-        from tests.doubles.curate import models
+        from tests.doubles.curation import models
 
         return models(spec)
 
@@ -167,7 +167,7 @@ def _cleaning(module: ModuleType) -> None:
 
 def _attempts(module: ModuleType) -> None:
     def sharpen(*told: Any) -> Any:
-        from tests.doubles.iterate import sharpened
+        from tests.doubles.iteration import sharpened
 
         return sharpened(*told)
 

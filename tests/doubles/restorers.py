@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tests.doubles import curate as doubles
+from tests.doubles import curation as doubles
 from train.models.config import ModelConfig
 from train.models.io import Restoration
 from train.recipes import find_recipe

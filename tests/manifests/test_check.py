@@ -12,7 +12,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Degradation, Face, File, Membership, Pair, Split
 from manifests.runtime.files import sha256_bytes, write_atomically
-from tests.doubles.curate import album, curated, install, photo, save
+from tests.doubles.curation import album, curated, install, photo, save
 
 
 @pytest.fixture(scope="module")

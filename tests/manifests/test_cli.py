@@ -10,7 +10,7 @@ from manifests import cli
 from manifests.errors import BadInput, LedgerMissing
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Identity
-from tests.doubles.curate import album, curated, install
+from tests.doubles.curation import album, curated, install
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from manifests.ledger.records import Face
 from manifests.runtime.files import sha256_file
 from manifests.runtime.uris import path_of
 from manifests.why import explain_photo
-from tests.doubles.curate import album, curated, install, photo, rows, save
+from tests.doubles.curation import album, curated, install, photo, rows, save
 
 
 @pytest.fixture(scope="module")

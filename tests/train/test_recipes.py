@@ -15,7 +15,7 @@ from curate.faces.align import FFHQ_512, scale_template
 from curate.faces.interface import Detection, FaceModels
 from manifests.errors import BadInput
 from tests.doubles.stable_diffusion import write_mini_sd
-from tests.doubles.train import finder, models_of, picture, small, snapshot
+from tests.doubles.training import finder, models_of, picture, small, snapshot
 from tests.doubles.weights import random_vgg16
 from train.data.snapshot import Snapshot
 from train.fit.loop import train

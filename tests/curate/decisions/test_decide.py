@@ -27,7 +27,7 @@ from manifests.ledger.decision_log import Decision, FaceLocation, measure_overla
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Degradation, Face, File, Identity, Membership, Pair, Split
 from manifests.runtime.uris import path_of
-from tests.doubles.curate import album, contents, curated, install, photo, rows, save
+from tests.doubles.curation import album, contents, curated, install, photo, rows, save
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from manifests.check import check_ledger
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Membership, Model
 from manifests.runtime.images import decode
-from tests.doubles.curate import contents, curated, files, rows
+from tests.doubles.curation import contents, curated, files, rows
 from tests.places import SHARED
 
 PACK = f"insightface:{SHARED / 'weights' / 'insightface_small'}"

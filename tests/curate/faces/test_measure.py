@@ -19,7 +19,7 @@ from curate.faces.measure import (
     measure_eye_distance,
 )
 from curate.faces.measure import measure_sharpness as sharp
-from tests.doubles.curate import face
+from tests.doubles.curation import face
 
 
 def turned(yaw: float, pitch: float) -> np.ndarray:

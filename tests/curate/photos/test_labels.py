@@ -14,7 +14,7 @@ from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, File, Identity, Label, Membership
 from manifests.runtime.uris import path_of
-from tests.doubles.curate import album, curated, install, photo, rows, save
+from tests.doubles.curation import album, curated, install, photo, rows, save
 
 
 @pytest.fixture(autouse=True)

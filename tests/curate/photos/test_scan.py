@@ -16,7 +16,7 @@ from manifests.errors import BadInput
 from manifests.ledger.records import File, Photo
 from manifests.runtime.files import sha256_file
 from manifests.runtime.uris import path_of, uri_of
-from tests.doubles.curate import photo, save
+from tests.doubles.curation import photo, save
 from tests.places import REPOSITORY
 
 

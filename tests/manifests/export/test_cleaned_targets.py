@@ -20,9 +20,9 @@ from manifests.ledger.cleaned_targets import version_path
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import CleanedVersion, Face
 from manifests.runtime.files import sha256_bytes, write_atomically
-from tests.doubles.curate import install, rows
+from tests.doubles.curation import install, rows
 from tests.doubles.exports import dataset_of, splits_of, tree
-from tests.doubles.iterate import RED
+from tests.doubles.iteration import RED
 
 BEST = ExportOptions(version="best")
 

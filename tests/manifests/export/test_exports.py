@@ -29,7 +29,7 @@ from manifests.export.selection import ExportOptions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Face, Identity, Membership, Model, Split
-from tests.doubles.curate import install, rows
+from tests.doubles.curation import install, rows
 from tests.doubles.exports import (
     LQ_SET,
     change,

@@ -42,7 +42,7 @@ from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.report.build_report import build_report
 from manifests.runtime.files import sha256_file
 from manifests.why import explain_photo
-from tests.doubles import curate as doubles
+from tests.doubles import curation as doubles
 
 rows = doubles.rows
 
@@ -320,7 +320,7 @@ def test_who_was_trained_on_stays_there_when_the_frozen_set_goes(own):
 
 def test_runs_and_benchmarks_forget_too_and_their_checkpoints_are_named(tmp_path):
     """Crops, references and embeddings of a snapshot, in place; sheets, pages, results by face; a whole benchmark."""
-    from tests.doubles import train as train_doubles
+    from tests.doubles import training as train_doubles
     from train.data.snapshot import load_snapshot
     from train.data.take_snapshot import take_snapshot
 
@@ -380,7 +380,7 @@ def test_runs_and_benchmarks_forget_too_and_their_checkpoints_are_named(tmp_path
 
 
 def test_a_snapshot_is_thinned_whole_or_not_at_all(tmp_path, monkeypatch):
-    from tests.doubles import train as train_doubles
+    from tests.doubles import training as train_doubles
     from train.data.snapshot import load_snapshot
 
     taken, gone = train_doubles.snapshot(tmp_path), train_doubles.face_of(0, 1).face_id

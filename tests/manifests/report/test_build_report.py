@@ -32,7 +32,7 @@ from manifests.ledger.records import (
 from manifests.report.build_report import build_report
 from manifests.runtime.files import sha256_file
 from manifests.runtime.uris import uri_of
-from tests.doubles.train import dataset, face_of, recognizer_onnx
+from tests.doubles.training import dataset, face_of, recognizer_onnx
 
 THETA = {
     "version": 1,

@@ -12,7 +12,7 @@ from manifests.errors import BadInput
 from manifests.runtime import untrusted_images
 from manifests.runtime.untrusted_images import open_reader, read_picture
 from manifests.runtime.workers import open_pool
-from tests.doubles import curate as doubles
+from tests.doubles import curation as doubles
 from tests.doubles.misbehaviour import ODD, reads_oddly, short
 
 

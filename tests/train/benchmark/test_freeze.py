@@ -23,8 +23,8 @@ from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Degradation, Face, Membership, Split
-from tests.doubles import curate as doubles
-from tests.doubles.benchmarks import contents, forge
+from tests.doubles import curation as doubles
+from tests.doubles.frozen_benchmarks import contents, forge
 from tests.doubles.restorers import Copying
 from tests.places import REPOSITORY, Run
 from train.benchmark.freeze import FreezeSummary, freeze

@@ -18,8 +18,8 @@ from degrade.frozen.dataset_sets import make_set
 from manifests.errors import BadInput, LedgerBroken, LedgerMissing
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Pair, Photo, Split
-from tests.doubles import curate as doubles
-from tests.doubles.benchmarks import contents, forge
+from tests.doubles import curation as doubles
+from tests.doubles.frozen_benchmarks import contents, forge
 from tests.doubles.restorers import SIZE
 from tests.places import Run
 from train.benchmark.dataset_faces import Rules

@@ -14,7 +14,7 @@ from curate.faces.interface import FaceDetector
 from degrade.operations.apply import apply
 from degrade.operations.pixels import to_float, to_uint8
 from manifests.errors import BadInput
-from tests.doubles.train import SMALL, finder, real_snapshot, snapshot
+from tests.doubles.training import SMALL, finder, real_snapshot, snapshot
 from train.data.augment import augmented
 from train.data.dataset import Batch, TrainingFaces, batches, fixed_batch, to_device, warping
 from train.data.sampling import draw_sample

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from manifests.ledger.ledger import Ledger
-from tests.doubles.train import SMALL, dataset, face_of, models_of, recognizer_onnx, snapshot
+from tests.doubles.training import SMALL, dataset, face_of, models_of, recognizer_onnx, snapshot
 from train.data.dataset import TrainingFaces
 from train.data.sampling import MILD, Sample, draw_sample, draw_theta, drawn_mildly
 from train.data.snapshot import Snapshot

@@ -18,7 +18,7 @@ from manifests.errors import BadInput, LedgerBroken, ModelUnavailable
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Pair
 from manifests.privacy.run_cleanup import remove_faces_from_runs
-from tests.doubles.train import DIM, SMALL, dataset, face_of, models_of, picture, recognizer_onnx, snapshot
+from tests.doubles.training import DIM, SMALL, dataset, face_of, models_of, picture, recognizer_onnx, snapshot
 from tests.places import REPOSITORY
 from train.data.snapshot import Snapshot, load_snapshot
 from train.data.take_snapshot import plan_snapshot, take_snapshot

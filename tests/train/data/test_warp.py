@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.faces.align import FFHQ_512, scale_template
-from tests.doubles.train import real_snapshot
+from tests.doubles.training import real_snapshot
 from train.data.tensors import to_tensor
 from train.data.warp import STRETCH, affine, warp_to
 from train.models.restorer import Restorer

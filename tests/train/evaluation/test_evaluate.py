@@ -30,7 +30,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.records import Model
 from manifests.runtime.images import decode
-from tests.doubles import curate as doubles
+from tests.doubles import curation as doubles
 from tests.doubles.restorers import SIZE, Copying
 from train.benchmark.draw_references import _draw_wrong
 from train.evaluation.aggregate import describe_interval

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from manifests.errors import BadInput, LikenessError
-from tests.doubles.train import ADVERSARIAL, DIM, SMALL, small
+from tests.doubles.training import ADVERSARIAL, DIM, SMALL, small
 from train.fit.checkpoints import load_checkpoint, save_checkpoint
 from train.fit.engine import Engine, build
 from train.fit.settings import Settings

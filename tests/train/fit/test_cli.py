@@ -7,7 +7,7 @@ import pytest
 
 from manifests.errors import BadInput
 from tests.doubles.stable_diffusion import write_mini_sd
-from tests.doubles.train import snapshot
+from tests.doubles.training import snapshot
 from tests.places import Run
 from train.fit.cli import run_training
 from train.fit.settings import Settings

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.doubles.stable_diffusion import write_mini_sd
-from tests.doubles.train import dataset, finder, recognizer_onnx, small, snapshot
+from tests.doubles.training import dataset, finder, recognizer_onnx, small, snapshot
 from tests.doubles.weights import random_vgg16
 from train.data.snapshot import Snapshot
 from train.fit.dry_run import measure_training

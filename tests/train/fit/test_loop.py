@@ -22,7 +22,7 @@ import train.fit.engine
 import train.fit.loop
 import train.fit.step
 from manifests.errors import BadInput, LikenessError
-from tests.doubles.train import ADVERSARIAL, SMALL, finder, snapshot
+from tests.doubles.training import ADVERSARIAL, SMALL, finder, snapshot
 from tests.places import REPOSITORY
 from train.data.dataset import TrainingFaces
 from train.data.sampling import draw_sample
@@ -131,7 +131,7 @@ def test_minutes_end_it_with_a_checkpoint(tmp_path: Path, taken: Snapshot) -> No
 @pytest.mark.slow
 def test_killed_stopped_and_resumed_it_ends_in_the_weights_of_an_unbroken_run(tmp_path: Path, taken: Snapshot) -> None:
     broken = tmp_path / "broken"
-    command = [sys.executable, "-m", "tests.doubles.train", str(taken.folder), str(broken), "400"]
+    command = [sys.executable, "-m", "tests.doubles.training", str(taken.folder), str(broken), "400"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
     def signalled(kind: signal.Signals, after: str) -> int:
@@ -433,7 +433,7 @@ def test_two_processes_train_as_one_does_and_a_signal_to_one_ends_both(tmp_path:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
     def command(where: Path, images: int) -> list[str]:
-        return [*launch, "-m", "tests.doubles.train", str(taken.folder), str(where), str(images)]
+        return [*launch, "-m", "tests.doubles.training", str(taken.folder), str(where), str(images)]
 
     done = subprocess.run(command(tmp_path / "two", 40), env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr

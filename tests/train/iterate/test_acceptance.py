@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.doubles.train import picture
+from tests.doubles.training import picture
 from train.iterate.acceptance import REASONS, Bounds, CropMeasures, change, defect, figures, least_identity, refused
 
 BOUNDS = Bounds()

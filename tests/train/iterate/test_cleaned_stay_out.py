@@ -19,8 +19,8 @@ from manifests.ledger.records import CleanedVersion, Face, Pair, Split, Training
 from manifests.privacy.purge import purge
 from manifests.privacy.purge_plan import plan_purge
 from manifests.runtime.files import sha256_bytes, write_atomically
-from tests.doubles import curate as doubles
-from tests.doubles.iterate import RED
+from tests.doubles import curation as doubles
+from tests.doubles.iteration import RED
 from train.benchmark.freeze import freeze
 from train.benchmark.leaks import find_dataset_leaks
 from train.data.snapshot import Snapshot

@@ -24,8 +24,8 @@ from manifests.ledger.records import CleanedVersion, File, Pair, Split, Training
 from manifests.report.build_report import build_report
 from manifests.runtime.files import lock_folder, sha256_file
 from manifests.why import explain_photo
-from tests.doubles.iterate import BOUNDS, OPTIONS, run, sharpened, soft_dataset
-from tests.doubles.train import SMALL, models_of, recognizer_onnx
+from tests.doubles.iteration import BOUNDS, OPTIONS, run, sharpened, soft_dataset
+from tests.doubles.training import SMALL, models_of, recognizer_onnx
 from tests.places import REPOSITORY
 from train.data.snapshot import load_snapshot
 from train.fit.settings import Settings
@@ -176,7 +176,7 @@ def test_the_same_command_again_does_nothing_and_more_rounds_go_on(
 def test_killed_at_any_moment_and_resumed_the_ledger_and_the_files_are_the_same(
     tmp_path: Path, finished: tuple[Path, Path, IterationSummary, list[str]]
 ) -> None:
-    double = REPOSITORY / "tests" / "doubles" / "iterate.py"
+    double = REPOSITORY / "tests" / "doubles" / "iteration.py"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     made, recognizer = soft_dataset(tmp_path)
     out = tmp_path / "out"

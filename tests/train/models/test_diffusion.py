@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from manifests.errors import BadInput
 from tests.doubles.stable_diffusion import PROMPT, WIDTHS, write_mini_sd
-from tests.doubles.train import DIM, small
+from tests.doubles.training import DIM, small
 from train.models.bases.diffusion import TOKENS, base_fingerprint
 from train.models.config import ModelConfig
 from train.models.restorer import Restorer

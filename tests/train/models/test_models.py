@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from curate.faces.align import ARCFACE_112, crop_for_recognizer
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput, ModelUnavailable
-from tests.doubles.train import DIM, SMALL, picture, recognizer_onnx
+from tests.doubles.training import DIM, SMALL, picture, recognizer_onnx
 from train.models.bases import latent
 from train.models.config import ModelConfig, VreConfig
 from train.models.io import Conditions, Restoration

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from manifests.errors import BadInput
-from tests.doubles.train import SMALL, snapshot
+from tests.doubles.training import SMALL, snapshot
 from train.data.dataset import TrainingFaces, batches
 from train.data.sampling import draw_sample
 from train.data.snapshot import Snapshot

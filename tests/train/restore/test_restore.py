@@ -29,7 +29,7 @@ from manifests.report.run_section import read_run
 from manifests.runtime import untrusted_images
 from manifests.runtime.images import decode
 from manifests.runtime.workers import open_pool
-from tests.doubles import curate as doubles
+from tests.doubles import curation as doubles
 from tests.doubles.misbehaviour import ODD, reads_oddly
 from tests.doubles.restorers import SIZE, Marking
 from train.data.tensors import to_image, to_tensor
@@ -248,7 +248,7 @@ def test_the_formats_that_are_known_are_all_said(marking: Marking, save: Callabl
 
 _DOUBLES = """
 import sys, train.models.checkpoint_files, train.restore.load, likeness
-from tests.doubles import curate as curate_doubles
+from tests.doubles import curation as curate_doubles
 from tests.doubles.restorers import Marking
 from train.models.restorer import Restorer
 train.restore.load.load_faces = curate_doubles.models

@@ -1,7 +1,7 @@
 """Photos of people who do not exist, and ten-line face models that find them; as a script, a curation to kill.
 
 A person is a colour, a face is a textured square of it on black.
-`python tests/doubles/curate.py PHOTOS DATASET WORKERS` curates.
+`python tests/doubles/curation.py PHOTOS DATASET WORKERS` curates.
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """A dataset with soft targets, and a restorer that sharpens them; as a script, an iteration to kill.
 
-`python tests/doubles/iterate.py DATASET RECOGNIZER OUT ROUNDS` iterates the small recipe on one thread.
+`python tests/doubles/iteration.py DATASET RECOGNIZER OUT ROUNDS` iterates the small recipe on one thread.
 """
 
 import sys
@@ -14,7 +14,7 @@ import torch
 import train.iterate.clean
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face
-from tests.doubles.train import SMALL, dataset, models_of, recognizer_onnx
+from tests.doubles.training import SMALL, dataset, models_of, recognizer_onnx
 from train.iterate.acceptance import Bounds
 from train.iterate.iterate import IterationOptions, IterationSummary, iterate
 

@@ -1,6 +1,6 @@
 """A dataset of people who do not exist, small enough to train on in seconds; as a script, a training run to kill.
 
-`python -m tests.doubles.train SNAPSHOT RUN IMAGES` trains the small recipe with a discriminator on one thread, under
+`python -m tests.doubles.training SNAPSHOT RUN IMAGES` trains the small recipe with a discriminator on one thread, under
 `accelerate launch` on several processes.
 """
 
