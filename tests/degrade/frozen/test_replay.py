@@ -295,9 +295,9 @@ def test_the_command_replays_and_says_what_makes_no_sense(photos: Path, tmp_path
     assert "every byte" in call("verify", tmp_path / "again", "--originals", photos, "--workers", 1)
     (tmp_path / "empty.jsonl").write_text("")
     for says, bad in [
-        ("leave --seed away", (*words, "--seed", 0)),
-        ("leave --preset away", (*words, "--preset", "gfpgan")),
-        ("Say with --out", ("degrade", photos, "--replay", thetas)),
+        ("Leave --seed out", (*words, "--seed", 0)),
+        ("Leave --preset out", (*words, "--preset", "gfpgan")),
+        ("A replay needs --out", ("degrade", photos, "--replay", thetas)),
         ("cannot be read", ("degrade", photos, "--replay", tmp_path / "no.jsonl", "--out", tmp_path / "x")),
         ("names no image", ("degrade", photos, "--replay", tmp_path / "empty.jsonl", "--out", tmp_path / "x")),
         ("not a folder", ("degrade", tmp_path / "no", "--replay", thetas, "--out", tmp_path / "x")),
