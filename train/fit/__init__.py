@@ -1,1 +1,1 @@
-"""TODO"""
+"""Training: settings, losses, the loop, checkpoints and the log of a run."""

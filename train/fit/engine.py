@@ -24,7 +24,10 @@ from train.models.restorer import Restorer
 from train.recipes import VRE, Recipe, build_model_config
 
 BETAS = (0.9, 0.99)  # of AdamW (ours)
-DISCRIMINATOR_BETAS = (0.5, 0.99)  # of the discriminator's: less momentum, since what it judges moves (ours)
+DISCRIMINATOR_BETAS = (
+    0.5,
+    0.99,
+)  # of the discriminator's: less momentum, because the model it is trained against changes (ours)
 WEIGHT_DECAY = 0.01  # of both: torch's own default
 
 

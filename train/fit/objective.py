@@ -181,7 +181,7 @@ def generator_term(discriminator: nn.Module, batch: dict[str, Any], restored: Re
     """The loss "gan": the mean over patches of softplus(-logit) of what was restored.
 
     The prompt is shown to the discriminator as a fact: no gradient goes through it, or the prompt would learn to
-    please the judge instead of to describe the face (ours).
+    please the discriminator instead of describing the face (ours).
     """
     logits = discriminator(restored.image, restored.latent, _fact(restored.prompt))
     return F.softplus(-logits.float()).mean()

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The networks that restore: a tiny UNet from scratch, and Stable Diffusion with adapters."""

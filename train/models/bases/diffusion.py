@@ -20,7 +20,7 @@ from train.models.config import ModelConfig
 from train.models.io import Conditions
 from train.models.references import zeroed
 
-# Which layers OSDFace adapted was not published. These are the four of diffusers' own LoRA training, which writes files
+# Which layers OSDFace adapted was not seen by us. These are the four of diffusers' own LoRA training, which writes files
 # of the name that OSDFace's has; they are in every attention, to itself and to the prompt.
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
 TOKENS = 77  # of the learned prompt where a recipe has none: as many as the UNet has seen from its text encoder

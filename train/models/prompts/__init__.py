@@ -1,1 +1,1 @@
-"""TODO"""
+"""The networks that make the prompt of the UNet: the embedders of OSDFace and HonestFace."""

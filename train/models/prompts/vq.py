@@ -1,7 +1,7 @@
 """A VQ autoencoder in the layout of OSDFace's visual representation embedder (lq_embed/vqvae.py), names and all.
 
 Under its prefix `vqvae_LQ.`, the tensors of a published state dict are those of `VQ(config, decodes=False)` by name and
-shape. The decoder was not published; it mirrors the encoder, as in VQGAN, with one block more a level (ours).
+shape. The decoder was not seen by us; it mirrors the encoder, as in VQGAN, with one block more a level (ours).
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Weights that other authors released, one file for each system."""
