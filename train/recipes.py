@@ -71,7 +71,7 @@ class Recipe:
 # vre         OSDFace's stage 1: HQ dictionary, LQ dictionary, association (OSDFace#11: epochs, association weight 1).
 # osdface     t 399, VRE prompt, LoRA 16, MSE + EA-DISTS + identity + GAN: infer.py and the paper's figure. Weights .1
 #             and .01 are a third party's; degradation ranges were not seen by us: osediff-face is our choice.
-# honestface  parts and losses: the paper's figure. Base, timestep, weights, degradation: not seen by us; OSDFace's here.
+# honestface  parts and losses: the paper's figure. Base, timestep, weights, degradation not seen by us; OSDFace's.
 # refine      losses: the paper; one reference there, up to four here (ours). Weights, timestep and base are ours, the
 #             GAN and its StyleGAN2 decoder are replaced by the one-step UNet. `severe` is ours.
 # instant     t 249 (inference/test.py), counts 1 to 4, LPIPS 5, MS-SSIM 1, identity 1, GAN .5 (its final config): its
@@ -80,7 +80,7 @@ class Recipe:
 #             2307.08996), every number is ours. The first step's noise holds the LQ face, and DDIM carries it on.
 # fmt: off
 _RECIPES = {
-    #             preset            parts                              t    steps counts        wrong augm.  discriminator
+    #             preset            parts                              t    steps counts        wrong augm.  discr.
     "tiny":       ("codeformer",     ("maps", "embedding", "extended"), 399, 1, (0, 1, 2, 4),    0.0, "flip", ""),
     "vre":        ("osediff-face",   (),                                399, 1, (0,),            0.0, "flip", ""),
     "osdface":    ("osediff-face",   ("vre",),                          399, 1, (0,),            0.0, "flip", "latent"),

@@ -1,8 +1,8 @@
 """ReFine's warp: a reference is laid over the input, landmark on landmark, before anything sees it.
 
-The form of the warp was not seen by us. Ours is the affine that fits five landmarks best (least squares): both faces are
-in one template already, so what is left to take away is a turned head's foreshortening, which a similarity cannot. It
-has no bend to tear a face with where a landmark is wrong, and is refused where it would stretch the face too far.
+The form of the warp was not seen by us. Ours is the affine that fits five landmarks best (least squares): both faces
+are in one template already, so only the foreshortening of a turned head is left, which a similarity cannot remove. An
+affine does not bend, so a wrong landmark cannot tear the face. It is refused if it would stretch the face too far.
 """
 
 from __future__ import annotations

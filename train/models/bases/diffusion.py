@@ -20,8 +20,8 @@ from train.models.config import ModelConfig
 from train.models.io import Conditions
 from train.models.references import zeroed
 
-# Which layers OSDFace adapted was not seen by us. These are the four of diffusers' own LoRA training, which writes files
-# of the name that OSDFace's has; they are in every attention, to itself and to the prompt.
+# The list of layers that OSDFace adapted was not seen by us. These four are the layers of diffusers' own LoRA training,
+# which writes a file with the name of OSDFace's file. Every attention layer has them, to itself and to the prompt.
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
 TOKENS = 77  # of the learned prompt where a recipe has none: as many as the UNet has seen from its text encoder
 SEEN_AT = 1  # the timestep at which the UNet sees references: InstantRestore's pix2pix_turbo.py
