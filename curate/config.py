@@ -32,7 +32,7 @@ DEFAULT = FilterSet(
         Filter("turned_away", "abs(yaw) > 75 OR abs(pitch) > 60"),
         # of 836 web photos, the softest 2% are below it: faces out of focus, enlarged thumbnails (ours)
         Filter("too_blurred", "sharpness < 0.12"),
-        # mean luma of the inner face, 0 to 1; beyond these bounds detail is clipped (ours)
+        # exposure is the mean luma of the inner face, 0 to 1; outside these bounds detail is lost (ours)
         Filter("too_dark", "exposure < 0.08"),
         Filter("too_bright", "exposure > 0.95"),
     ),
@@ -70,15 +70,15 @@ class DedupeRules:
     of a photo's hash. Different photos of one person differ in 10 bits or more.
     """
 
-    # Rule 1, for copies of a whole photo. All three must hold: the photos' 64-bit hashes differ in at most this many
-    # bits, the faces have at least this cosine, and the boxes overlap by this intersection over union, in units of the
-    # photo. The overlap is needed for people in one picture: with dlib, strangers reach a cosine of .9.
+    # Rule 1 finds copies of a whole photo. The photos' 64-bit hashes differ in at most this many bits. The faces have
+    # at least this cosine. The boxes, in units of the photo, overlap by at least this intersection over union. Without
+    # the overlap, two people in one picture could be near-duplicates: with dlib, strangers reach a cosine of .9.
     max_photo_bits: int = 6
     min_cosine_same_photo: float = 0.35
     min_overlap_same_photo: float = 0.5
-    # Rule 2, for pictures that were cropped again: the aligned faces' 256-bit hashes differ in at most this many bits
-    # (3 of 12,480 pairs of different photos of one person do), and the faces have at least this cosine and at least the
-    # recognizer's cosine for one person.
+    # Rule 2 finds pictures that were cropped again. The aligned faces' 256-bit hashes differ in at most this many bits;
+    # 3 of 12,480 pairs of different photos of one person do. The faces have at least this cosine, and at least the
+    # recognizer's own cosine for one person.
     max_face_bits: int = 54
     min_cosine_same_face: float = 0.80
 
@@ -91,7 +91,7 @@ class GroupRules:
     # Two groups with this mean cosine or more are one person (average linkage). None finds the threshold in the
     # collection (ArcFace), or takes the recognizer's own threshold (dlib).
     same_person: float | None = None
-    one_person_may_appear_twice: bool = False  # whether two faces of one photo may be one person: collages, mirrors
+    one_person_may_appear_twice: bool = False  # whether two faces of one photo may be one person, as in collages
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,9 @@ def _remove_leftovers(dataset: Path) -> None:
     """Removes the temporary files of a run that was killed."""
     for folder in ("faces", "embeddings"):
         remove_temporary_files(dataset / folder)
-    for path in [path for path in dataset.glob(".*.tmp") if path.is_file()]:  # of the key and of the card
+    for path in [
+        path for path in dataset.glob(".*.tmp") if path.is_file()
+    ]:  # temporary files of the key and of the card
         path.unlink()
 
 

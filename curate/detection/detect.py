@@ -72,8 +72,8 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches
     )
     batches = split_into_batches(photos, PHOTOS_A_BATCH)
     for done, rows in enumerate(map_batches(detect_one_batch, batches), 1):
-        finished_photos, merged = _merge_with_earlier(rows, earlier)
-        ledger.record("detect", finished_photos, settings, merged)
+        finished_photos, rows_to_record = _merge_with_earlier(rows, earlier)
+        ledger.record("detect", finished_photos, settings, rows_to_record)
         progress("detect", min(done * PHOTOS_A_BATCH, len(photos)), len(photos))
 
 
@@ -104,22 +104,22 @@ def _merge_with_earlier(
     A face of an earlier detector that is not in `rows` gets a dropped row. A photo that cannot be read is not
     finished.
     """
-    merged: list[Record] = []
+    rows_to_record: list[Record] = []
     finished: list[str] = []
     for row in rows:
         faces_before = earlier[row.photo_id]
         if isinstance(row, Face):
-            merged.append(_keep_embedding(row, faces_before))
+            rows_to_record.append(_keep_embedding(row, faces_before))
         elif row.reason != PHOTO_VANISHED:
             finished.append(row.photo_id)
-            merged.append(row)
+            rows_to_record.append(row)
         elif not faces_before:  # the photo is not finished: it is detected once it can be read again
-            merged.append(row)
+            rows_to_record.append(row)
     new_faces = {row.face_id for row in rows if isinstance(row, Face)}
     gone = [face for photo in finished for face_id, face in earlier[photo].items() if face_id not in new_faces]
     gone = [face for face in gone if face.reason != OPTED_OUT]
-    merged += [replace(face, status="dropped", reason=NOT_FOUND_AGAIN, duplicate_of=None) for face in gone]
-    return finished, merged
+    rows_to_record += [replace(face, status="dropped", reason=NOT_FOUND_AGAIN, duplicate_of=None) for face in gone]
+    return finished, rows_to_record
 
 
 def _keep_embedding(face: Face, earlier: dict[str, Face]) -> Face:
@@ -160,7 +160,7 @@ def detect_batch(
     models = load_faces_once(faces)
     rows: list[Photo | Face] = []
     candidates: list[_Candidate] = []
-    accepted: list[Face] = []
+    accepted_faces: list[Face] = []
     chips: list[np.ndarray] = []  # the accepted faces as the recognizer wants them
     crop_hashes: dict[str, Future[str]] = {}  # accepted face -> sha256 of its crop's file
     with ThreadPoolExecutor(1) as writer:
@@ -180,7 +180,7 @@ def detect_batch(
                     crop_hashes[face.face_id] = writer.submit(write_crop, dataset, face.face_id, candidate.crop)
                     writing.append(crop_hashes[face.face_id])
                     chips.append(crop_for_recognizer(candidate.crop, models.template, models.size))
-                    accepted.append(replace(face, status="ok", reason=None))
+                    accepted_faces.append(replace(face, status="ok", reason=None))
                 elif reason == OPTED_OUT:
                     rows.append(strip_identity(face))
                 else:
@@ -195,19 +195,19 @@ def detect_batch(
             if detections is None:
                 rows.append(replace(photo, status="failed", reason=DETECTOR_FAILED))
                 continue
-            found: dict[str, _Candidate] = {}
+            in_photo: dict[str, _Candidate] = {}
             for detection in detections:
                 if (face_and_crop := measure_face(image, photo.photo_id, detection, landmarks)) is not None:
                     face, crop = face_and_crop
-                    found.setdefault(face.face_id, _Candidate(face, crop, (photo.width, photo.height)))
-            status, reason = ("ok", None) if found else ("dropped", NO_FACE)
+                    in_photo.setdefault(face.face_id, _Candidate(face, crop, (photo.width, photo.height)))
+            status, reason = ("ok", None) if in_photo else ("dropped", NO_FACE)
             rows.append(replace(photo, status=status, reason=reason))
-            candidates += found.values()
+            candidates += in_photo.values()
             if len(candidates) >= FACES_A_QUESTION:
                 screen_candidates()
         screen_candidates()
-        if accepted:
-            embedded = write_shard(dataset, accepted, models.embed(np.stack(chips)))
+        if accepted_faces:
+            embedded = write_shard(dataset, accepted_faces, models.embed(np.stack(chips)))
             rows += [replace(face, crop_sha256=crop_hashes[face.face_id].result()) for face in embedded]
     return rows
 

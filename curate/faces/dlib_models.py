@@ -23,8 +23,9 @@ TEMPLATE_150 = np.array([[47.066, 46.189], [100.309, 46.189], [72.687, 76.132], 
 
 # The detector's margin (ours). On the sample photos, all false detections and one true profile have a lower score.
 MIN_SCORE = 0.3
-# dlib documents a distance of 0.6. At the mean length of its vectors, 1.48, that is a cosine of .918. Of pairs of
-# strangers, one in a thousand reaches .93 (142 web faces, ours). Average linkage needs a value near the stricter one.
+# dlib documents a distance of 0.6 for one person. At the mean length of its vectors, 1.48, that is a cosine of .918. Of
+# pairs of strangers, one in a thousand reaches .93 (142 web faces, ours). Average linkage needs a value near the
+# stricter one.
 SAME_PERSON = 0.925
 
 
@@ -89,7 +90,8 @@ def load_dlib() -> FaceModels:
 
     def detect(image: np.ndarray) -> list[Detection]:
         image = np.ascontiguousarray(image)
-        # If the photo is doubled, faces of 40 px are found instead of 80 px. Above 4 megapixels that takes minutes.
+        # The detector finds faces of 80 px or more. At twice the size it also finds faces of 40 px. A photo of more
+        # than 4 megapixels is not enlarged, because that would take minutes.
         upsample = 1 if image.shape[0] * image.shape[1] <= 4_000_000 else 0
         boxes, scores, _ = detector.run(image, upsample, 0.0)
         detections = []

@@ -36,5 +36,5 @@ def _load_auto(threads: int) -> FaceModels:
     try:
         return load_insightface("buffalo_l", threads)
     except FaceModelError as error:
-        notice = f"No InsightFace pack can be used, so dlib's weaker models are. The reason: {error}"
+        notice = f"dlib's models are used, which are weaker, because no InsightFace pack can be loaded: {error}"
         return replace(load_dlib(), notices=(notice,))

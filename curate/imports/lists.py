@@ -22,7 +22,7 @@ from manifests.runtime.uris import uri_of
 
 FORMATS = ("labelled-folder", "refldm")
 LISTS, SPLIT_LISTS, PICTURES = "reference_mapping", "id_based_ffhq_split", "images512x512"  # folders of ReF-LDM
-EXAMPLES = 5  # at most this many in a notice
+EXAMPLES = 5  # largest number of examples in a notice
 
 
 @dataclass
@@ -83,15 +83,15 @@ def match_lists(lists: Lists, files: Iterable[File]) -> tuple[list[ListEntry], l
             if path in by_path:
                 by_photo.setdefault(photo, set()).add(by_path[path])
         if path in lists.references:
-            known = (photo_at[ref] for ref in lists.references[path] if ref in photo_at)
-            refs.setdefault(photo, []).extend(ref for ref in known if ref != photo)
+            ref_photos = (photo_at[ref] for ref in lists.references[path] if ref in photo_at)
+            refs.setdefault(photo, []).extend(ref for ref in ref_photos if ref != photo)
     rows = [
         ListEntry(photo, _pick_only(labels.get(photo)), _pick_only(splits.get(photo)),
               tuple(dict.fromkeys(refs[photo])) if photo in refs else None)
         for photo in sorted(set(photo_at.values()))
     ]  # fmt: skip
     notices = [
-        f"Pictures with several {what} because they are in several files, for which no {what[:-1]} is used: {n}."
+        f"No {what[:-1]} is used for {format_count(n, 'picture')}: the lists name several {what} for different copies."
         for what, by_photo in (("labels", labels), ("splits", splits))
         if (n := sum(len(values) > 1 for values in by_photo.values()))
     ]
@@ -119,7 +119,7 @@ def _read_labelled_folder(source: Path, images: Path | None, splits: Path | None
         else:
             ignored += 1
     if ignored:
-        lists.notices.append(f"Files that are in no person's folder or cannot be read, and are left out: {ignored}.")
+        lists.notices.append(f"Files left out because they are in no person's folder or cannot be read: {ignored}.")
     if splits is not None:
         by_name: dict[str, list[Path]] = {}  # a picture's path below SOURCE, or a person's folder -> pictures
         for path in lists.photos:
@@ -167,8 +167,8 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
             with_lq += has_lq
             without_references += not refs
             path = pictures.find(target, where)
-            found_refs = [pictures.find(ref, where) for ref in refs]
-            ref_paths = list(dict.fromkeys(ref for ref in found_refs if ref is not None))
+            ref_files = [pictures.find(ref, where) for ref in refs]
+            ref_paths = list(dict.fromkeys(ref for ref in ref_files if ref is not None))
             if path is not None and path in ref_paths:
                 raise BadInput(f"{where}: {target} is among its own references under another name: take it out.")
             for picture in [path, *ref_paths] if split_of_table else ():

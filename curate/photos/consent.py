@@ -118,7 +118,7 @@ def match_sidecar(
     if not unmatched:
         return dict(cells), []
     examples = ", ".join(make_printable(name) for name in unmatched[:5]) + (" and others" if len(unmatched) > 5 else "")
-    return dict(cells), [f"The sidecar names {format_count(len(unmatched), 'file')} that match no photo: {examples}."]
+    return dict(cells), [f"--sidecar: no photo matches {format_count(len(unmatched), 'file name')}: {examples}."]
 
 
 def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], require: bool) -> list[str]:

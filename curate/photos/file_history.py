@@ -63,8 +63,8 @@ def mark_replaced(
     for face in faces:
         if face.photo_id not in in_files and face.reason != FILE_REPLACED:
             rows.append(replace(face, status="dropped", reason=FILE_REPLACED, duplicate_of=None))
-    restored = [photo for photo in photos if photo.reason == FILE_REPLACED and photo.photo_id in in_files]
-    return rows, [replace(photo, status="ok", reason=None) for photo in restored]
+    photos_back = [photo for photo in photos if photo.reason == FILE_REPLACED and photo.photo_id in in_files]
+    return rows, [replace(photo, status="ok", reason=None) for photo in photos_back]
 
 
 def describe_missing_files(rows: Sequence[File]) -> list[str]:

@@ -21,7 +21,7 @@ from manifests.ledger.records import Face, File, Label, ListEntry, Membership
 from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.uris import display_path
 
-EXAMPLES = 5  # at most this many in a notice
+EXAMPLES = 5  # largest number of examples in a notice
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _match_label_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[li
     for name, text in _read_label_csv(table):
         wanted = os.path.normpath(name)
         same_name = files_named.get(Path(wanted).name, [])
-        # a whole path first, else every path that ends in the given one
+        # photos with exactly this path have priority over photos whose path ends in it
         matches = [photo for path, photo in same_name if path in (wanted, str(Path(wanted).absolute()))]
         matches = matches or [photo for path, photo in same_name if path.endswith(os.sep + wanted)]
         if not matches:
@@ -132,11 +132,11 @@ def _match_label_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[li
             pairs.append((matches[0], text))
     notices = []
     if unmatched:
-        notices.append(f"{table} names {format_count(len(unmatched), 'file')} that match no photo: {_join(unmatched)}.")
+        notices.append(f"{table}: no photo matches {format_count(len(unmatched), 'file name')}: {_join(unmatched)}.")
     if ambiguous:
         notices.append(
-            f"{table} names {format_count(len(ambiguous), 'file')} that match several photos: {_join(ambiguous)}. "
-            "Write the folder in front of the name."
+            f"{table}: several photos match {format_count(len(ambiguous), 'file name')}: {_join(ambiguous)}. Write the "
+            "folder in front of the name."
         )
     return pairs, notices
 

@@ -50,20 +50,20 @@ def opt_out_faces(
         models = _load_models(ledger)
         examples = np.stack([_embed_example(image, models) for image in images])
         kept_out = replace(read_kept_out_list(ledger, None, models.same_person), examples=examples)
-        dropped, people = _find_faces(ledger, kept_out)
-        faces = tuple(face.face_id for face in dropped)
+        rows_to_drop, people = _find_faces(ledger, kept_out)
+        faces = tuple(face.face_id for face in rows_to_drop)
         checkpoints = sorted({path for run in find_faces_in_runs([dataset, *runs], faces) for path in run.checkpoints})
         rate = ledger.read_detail("group").get("false_match_rate")
         if not dry_run:
-            key, made, sha256 = ensure_key(ledger), utc_now(), models.recognizer_sha256()
+            key, now, sha256 = ensure_key(ledger), utc_now(), models.recognizer_sha256()
             marks = {row.mark for row in ledger.read_rows(KeptOutMark)}
             rows = [
-                KeptOutMark(new_mark, "face", OPTED_OUT, made, tuple(vector.tolist()), sha256)
+                KeptOutMark(new_mark, "face", OPTED_OUT, now, tuple(vector.tolist()), sha256)
                 for vector in examples
                 if remember and (new_mark := compute_mark(key, "face", vector.tobytes())) not in marks
             ]
             remove_faces_from_runs(runs, faces)
-            erase_faces(ledger, dropped, OPTED_OUT, rows)
+            erase_faces(ledger, rows_to_drop, OPTED_OUT, rows)
             erase_dropped_faces(ledger)  # an earlier call may have been killed before it erased everything
     if not dry_run:
         rewrite_ledger(dataset)  # DuckDB leaves deleted rows in its file until the file is rewritten
@@ -79,9 +79,9 @@ def keep_out(ledger: Ledger, models: FaceModels) -> None:
     """
     kept_out = read_kept_out_list(ledger, models.recognizer_sha256(), models.same_person)
     if kept_out.examples is not None:
-        dropped, _ = _find_faces(ledger, kept_out)
-        if dropped:
-            erase_faces(ledger, dropped, OPTED_OUT)
+        rows, _ = _find_faces(ledger, kept_out)
+        if rows:
+            erase_faces(ledger, rows, OPTED_OUT)
 
 
 def strip_identity(face: Face) -> Face:

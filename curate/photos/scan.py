@@ -70,11 +70,11 @@ def scan(ledger: Ledger, paths: Sequence[Path], map_batches: BatchMap, progress:
     _scan_archives(ledger, archives, earlier, map_batches, progress)
     if same_files := mark_same_files(ledger.read_rows(File)):
         ledger.record("scan", "same files", {}, same_files)
-    replaced, restored = mark_replaced(ledger.read_rows(File), ledger.read_rows(Photo), ledger.read_rows(Face))
-    if replaced or restored:
-        # without its mark in `stages`, a restored photo is detected again
-        deletions = [("stages", "unit", [photo.photo_id for photo in restored])]
-        ledger.record("scan", "replaced files", {}, [*replaced, *restored], delete=deletions)
+    dropped_rows, photos_back = mark_replaced(ledger.read_rows(File), ledger.read_rows(Photo), ledger.read_rows(Face))
+    if dropped_rows or photos_back:
+        # without its mark in `stages`, a photo that came back is detected again
+        deletions = [("stages", "unit", [photo.photo_id for photo in photos_back])]
+        ledger.record("scan", "replaced files", {}, [*dropped_rows, *photos_back], delete=deletions)
     return describe_missing_files([row for uri, row in earlier.files.items() if uri not in uris])
 
 

@@ -131,7 +131,7 @@ def test_a_labelled_folder_is_a_folder_a_person_however_deep(tmp_path):
     assert {str(path.relative_to(source)): label for path, label in found.labels.items()} == {
         "00001/0.png": "00001", "00001/cropped_images/1.png": "00001", "00002/0.png": "00002"
     }  # fmt: skip
-    assert found.notices == ["Files that are in no person's folder or cannot be read, and are left out: 1."]
+    assert found.notices == ["Files left out because they are in no person's folder or cannot be read: 1."]
     splits = tmp_path / "splits"
     splits.mkdir()
     (splits / "train.txt").write_text("00001\nno-such\n")

@@ -127,7 +127,7 @@ def test_a_photo_without_consent_is_dropped_before_a_face_is_looked_for(tmp_path
     )
     summary = curated(photos, dataset, sidecar=told)
     assert len(looked_at) == 10 and reasons(dataset) == {"no_consent": 2, "ok": 10}
-    assert any("1 file that match no photo: person9/9.png" in said for said in summary.notices)
+    assert any("no photo matches 1 file name: person9/9.png" in said for said in summary.notices)
     said = {row.photo_id: (row.source, row.licence, row.consent) for row in rows(dataset, Photo)}
     assert said[sha256_file(photos / "person0" / "0.png")] == ("Ann's own", "CC BY 4.0", "yes")
     assert said[hashed] == ("the web", None, "withdrawn")

@@ -129,8 +129,8 @@ def test_a_table_names_photos_by_path_end_or_name(tmp_path):
     summary = curated(photos, dataset, labels=str(table))
     found = named(dataset)
     assert found["A"] >= {"person0/0.png", "person1/1.png"} and found["B"] >= {"photos/alone.png", "person0/1.png"}
-    assert any("1 file that match no photo: nowhere.png" in said for said in summary.notices)
-    assert any("1 file that match several photos: 0.png" in said for said in summary.notices)
+    assert any("no photo matches 1 file name: nowhere.png" in said for said in summary.notices)
+    assert any("several photos match 1 file name: 0.png" in said for said in summary.notices)
 
 
 def test_a_photo_in_two_folders_and_copies_under_two_labels_are_told(tmp_path):
