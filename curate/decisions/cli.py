@@ -14,7 +14,8 @@ from manifests.runtime.flags import argument, flag
 from manifests.runtime.text import format_count
 
 if TYPE_CHECKING:
-    from curate.decisions.decide import LogEntry, Outcome
+    from curate.decisions.decide import Outcome
+    from curate.decisions.log_entries import LogEntry
 
 
 def decide(
@@ -53,7 +54,7 @@ def decide(
         raise BadInput("The action list takes no option but --json. Leave the others out.")
     check_ledger_exists(dataset)
     from curate.decisions.decide import decide as record_decisions
-    from curate.decisions.decide import format_entry, read_decision_file, read_log_entries
+    from curate.decisions.log_entries import format_entry, read_decision_file, read_log_entries
     from manifests.card import write_card
     from manifests.runtime.progress import show_progress
 
@@ -96,21 +97,25 @@ def _describe_outcome(outcome: Outcome, dry_run: bool) -> str:
         f"{'Would be d' if dry_run else 'D'}ecision {number}, {kind}: {what}."
         for number, kind, what in outcome.decisions
     ]
-    people = len({person for face in outcome.moved for person in face[1:] if person})
-    faces, owners = format_count(len(outcome.moved), "face"), format_count(people, "person", "people")
+    people = len({person for face in outcome.moves for person in face[1:] if person})
+    faces, owners = format_count(len(outcome.moves), "face"), format_count(people, "person", "people")
     total = "is 1 person" if outcome.people == 1 else f"are {outcome.people} people"
-    verb = "changes" if len(outcome.moved) == 1 else "change"
+    verb = "changes" if len(outcome.moves) == 1 else "change"
     lines.append(
-        f"{faces} of {owners} {verb}; then there {total}." if outcome.moved else f"Nobody moves; there {total}."
+        f"{faces} of {owners} {verb}; then there {total}." if outcome.moves else f"Nobody moves; there {total}."
     )
     return "\n".join([*lines, *(f"Note: {notice}" for notice in outcome.notices)])
 
 
 def _describe_entry(entry: LogEntry) -> str:
-    act = entry.act
-    what = f"takes back {act.undoes}" if act.kind == "undo" else format_count(sum(map(len, act.parts)), "face")
-    name = f" {act.name}" if act.name else ""
+    decision = entry.decision
+    what = (
+        f"takes back {decision.undoes}"
+        if decision.kind == "undo"
+        else format_count(sum(map(len, decision.parts)), "face")
+    )
+    name = f" {decision.name}" if decision.name else ""
     state = "" if entry.undone_by is None else f", undone by {entry.undone_by}"
     more = f"; and {len(entry.missing) - 3} more" if len(entry.missing) > 3 else ""
     unused = f", {len(entry.missing)} not in use ({'; '.join(entry.missing[:3])}{more})" if entry.missing else ""
-    return f"{act.number:4d}  {entry.made:%Y-%m-%d %H:%M}  {act.kind}{name}, {what}{state}{unused}"
+    return f"{decision.number:4d}  {entry.time:%Y-%m-%d %H:%M}  {decision.kind}{name}, {what}{state}{unused}"

@@ -1,4 +1,8 @@
-"""Ids as a person says them -> faces as the log of decisions keeps them."""
+"""Finds the faces that a request names, by ids, prefixes of ids, or locations in photos.
+
+A request is a line of the decision file or a command line. The log of decisions stores each face as a location: the
+photo and the box.
+"""
 
 from __future__ import annotations
 
@@ -11,125 +15,155 @@ from manifests.errors import BadInput
 from manifests.ledger.decision_log import FaceFinder, FaceLocation
 from manifests.ledger.records import Face, Membership
 
-_PREFIX = 6  # characters that begin an id; fewer would name too much
+_MIN_PREFIX = 6  # characters of an id; a shorter prefix would fit too many ids
 
 
 class FaceLookup:
-    """Ids as a person says them -> faces as the log keeps them."""
+    """The faces and identities of a ledger, found by the names that a request uses."""
 
     def __init__(self, faces: Sequence[Face], memberships: Sequence[Membership]) -> None:
         self._face = {face.face_id: face for face in faces}
         self._finder = FaceFinder(faces)
         self._identity = {row.face_id: row.identity_id for row in memberships}
-        self.members: dict[str, list[str]] = defaultdict(list)
+        self._members: dict[str, list[str]] = defaultdict(list)  # identity -> face ids
         for row in memberships:
-            self.members[row.identity_id].append(row.face_id)
+            self._members[row.identity_id].append(row.face_id)
 
-    def known(self, word: object) -> str:
-        """The identity or face id that `word` begins."""
-        if not isinstance(word, str) or len(word) < _PREFIX:
-            raise BadInput(f"{word!r} names nobody: say an identity's or a face's id, {_PREFIX} characters or more.")
-        pool: Mapping[str, object] = self.members if word.startswith("p-") else self._face
-        fits = [word] if word in pool else [name for name in pool if name.startswith(word)]
-        if len(fits) != 1:
-            what = "identity" if word.startswith("p-") else "face"
-            none = "is no more (merged, or found again under another id)" if what == "identity" else "is not there"
-            said = f"begins {len(fits)} ids: say more of it" if fits else none
-            raise BadInput(f"The {what} {word} {said}; `likeness manifest why DATASET PHOTO` tells a photo's faces.")
-        return fits[0]
+    def complete_id(self, word: object) -> str:
+        """Returns the only identity id or face id that begins with `word`. Raises BadInput if there is no such id."""
+        if not isinstance(word, str) or len(word) < _MIN_PREFIX:
+            raise BadInput(f"{word!r} is no id. Give the first {_MIN_PREFIX} characters or more of a person or a face.")
+        is_person = word.startswith("p-")
+        ids: Mapping[str, object] = self._members if is_person else self._face
+        matches = [word] if word in ids else [name for name in ids if name.startswith(word)]
+        if len(matches) == 1:
+            return matches[0]
+        what = "person" if is_person else "face"
+        help_text = "`likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo."
+        if matches:
+            raise BadInput(f"{word} is the beginning of {len(matches)} ids. Give more characters. {help_text}")
+        cause = " It may have been merged, or have another id now." if is_person else ""
+        raise BadInput(f"There is no {what} {word}.{cause} {help_text}")
 
-    def faces(self, said: object, whole: bool = False) -> tuple[FaceLocation, ...]:
-        """The faces that are named; with `whole`, an identity's id or a face's stand for all faces of the identity."""
-        found: dict[FaceLocation, None] = {}
-        for one in said if isinstance(said, list) else [said]:
-            if isinstance(one, dict):
-                found[read_face(one)] = None
+    def find_faces(self, names: object, whole: bool = False) -> tuple[FaceLocation, ...]:
+        """Returns the locations of the named faces. An identity id stands for all faces of the identity.
+
+        `names` is an id, a location, or a list of these. With `whole`, a face id stands for its whole identity too.
+        Raises BadInput for names that are unknown or not in use.
+        """
+        locations: dict[FaceLocation, None] = {}
+        for name in names if isinstance(names, list) else [names]:
+            if isinstance(name, dict):
+                locations[parse_location(name)] = None
                 continue
-            name = self.known(one)
-            ids = self.members.get(name, [name])
-            if whole and name not in self.members:
-                ids = self.members[self.identity(self.named(name))]
-            for face in ids:
-                self.in_use(face)
-                found[self.named(face)] = None
-        if not found:
-            raise BadInput("No face is named.")
-        return tuple(found)
+            full_id = self.complete_id(name)
+            face_ids = self._members.get(full_id, [full_id])
+            if whole and full_id not in self._members:
+                face_ids = self._members[self.find_identity(self.locate(full_id))]
+            for face_id in face_ids:
+                self._check_in_use(face_id)
+                locations[self.locate(face_id)] = None
+        if not locations:
+            raise BadInput("The decision names no face. Name a face or a person.")
+        return tuple(locations)
 
-    def person(self, said: object) -> tuple[FaceLocation, ...]:
-        """Who is meant: faces that were named, and as witnesses what else their identities hold."""
-        found: dict[str | FaceLocation, FaceLocation] = {}
-        for one in said if isinstance(said, list) else [said]:
-            if isinstance(one, dict):
-                found[read_face(one)] = read_face(one)
+    def find_person(self, names: object) -> tuple[FaceLocation, ...]:
+        """Returns the locations of a person: the named faces, and the other faces of their identities as witnesses.
+
+        `names` is as for `find_faces`. All faces of a named identity are witnesses.
+        """
+        locations: dict[str | FaceLocation, FaceLocation] = {}
+        for name in names if isinstance(names, list) else [names]:
+            if isinstance(name, dict):
+                location = parse_location(name)
+                locations[location] = location
                 continue
-            name = self.known(one)
-            if name not in self.members:
-                self.in_use(name)
-                found[name] = self.named(name)
-            for face in self.members[self.identity(found[name]) if name in found else name]:
-                if face != self.stands(name):
-                    found.setdefault(face, replace(self.named(face), witness=True))
-        if not found:
-            raise BadInput("No face is named.")
-        return single(found.values())
+            full_id = self.complete_id(name)
+            if full_id not in self._members:
+                self._check_in_use(full_id)
+                locations[full_id] = self.locate(full_id)
+            identity = self.find_identity(locations[full_id]) if full_id in locations else full_id
+            for face_id in self._members[identity]:
+                if face_id != self._find_representative(full_id):
+                    locations.setdefault(face_id, replace(self.locate(face_id), witness=True))
+        if not locations:
+            raise BadInput("The decision names no face. Name a face or a person.")
+        return name_single_witness(locations.values())
 
-    def others(self, said: object, faces: Sequence[FaceLocation]) -> tuple[FaceLocation, ...]:
-        """Whom `faces` are taken from, where that is said: those faces, or a person without `faces`."""
-        dicts = isinstance(said, list) and all(isinstance(one, dict) for one in said)
-        named = tuple(map(read_face, said)) if isinstance(said, list) and dicts else self.person(said)
-        out = {self.today(one) for one in faces}
-        return single(one for one in named if self.today(one) is None or self.today(one) not in out)
+    def find_rest(self, names: object, faces: Sequence[FaceLocation]) -> tuple[FaceLocation, ...]:
+        """Returns the faces that `faces` are separated from, if the request names them: `names` without `faces`.
 
-    def rest(self, faces: Sequence[FaceLocation], identity: str) -> tuple[FaceLocation, ...]:
-        """The other faces of an identity, as witnesses."""
-        out = {self.today(named) for named in faces}
-        return single(replace(self.named(face), witness=True) for face in self.members[identity] if face not in out)
+        A list of locations is taken as it is. Other names stand for a person, as in `find_person`.
+        """
+        if isinstance(names, list) and all(isinstance(name, dict) for name in names):
+            locations = tuple(map(parse_location, names))
+        else:
+            locations = self.find_person(names)
+        excluded = {self._find_today(face) for face in faces}
+        return name_single_witness(
+            location
+            for location in locations
+            if self._find_today(location) is None or self._find_today(location) not in excluded
+        )
 
-    def identity(self, named: FaceLocation) -> str:
-        face = self.today(named)
-        if face not in self._identity:
-            raise BadInput(f"The face at {named.photo_id[:12]} {list(named.box)} belongs to nobody now.")
-        return self._identity[face]
+    def find_other_members(self, faces: Sequence[FaceLocation], identity: str) -> tuple[FaceLocation, ...]:
+        """Returns the faces of an identity that are not among `faces`, as witnesses."""
+        excluded = {self._find_today(face) for face in faces}
+        return name_single_witness(
+            replace(self.locate(face_id), witness=True)
+            for face_id in self._members[identity]
+            if face_id not in excluded
+        )
 
-    def has_identity(self, named: FaceLocation) -> bool:
-        return self.today(named) in self._identity
+    def find_identity(self, location: FaceLocation) -> str:
+        """Returns the identity of the face at a location. Raises BadInput if no face with an identity is there."""
+        face_id = self._find_today(location)
+        if face_id not in self._identity:
+            raise BadInput(
+                f"The face at {list(location.box)} in photo {location.photo_id[:12]} belongs to no person now."
+            )
+        return self._identity[face_id]
 
-    def today(self, named: FaceLocation) -> str | None:
-        """The face id that acts for it today."""
-        face, _ = self._finder.find(named)
-        return None if face is None else face.duplicate_of or face.face_id
+    def has_identity(self, location: FaceLocation) -> bool:
+        return self._find_today(location) in self._identity
 
-    def stands(self, name: str) -> str:
-        face = self._face.get(name)
-        return name if face is None else face.duplicate_of or name
-
-    def in_use(self, face_id: str) -> None:
-        face = self._face[face_id]
-        if face.status != "ok" and face.duplicate_of is None:
-            raise BadInput(f"The face {face_id[:12]} is not in use ({face.reason}), so nothing can be decided on it.")
-
-    def named(self, face_id: str) -> FaceLocation:
+    def locate(self, face_id: str) -> FaceLocation:
+        """Returns the photo and the box of a face, with sides rounded to .01 pixels."""
         face = self._face[face_id]
         x0, y0, x1, y1 = (round(float(side), 2) for side in face.box)
         return FaceLocation(face.photo_id, (x0, y0, x1, y1))
 
+    def _find_today(self, location: FaceLocation) -> str | None:
+        """Returns the representative of the face at a location today, or None if no face is there."""
+        face, _ = self._finder.find(location)
+        return None if face is None else face.representative
 
-def single(faces: Iterable[FaceLocation]) -> tuple[FaceLocation, ...]:
-    """A side of one face is named by naming its identity."""
-    found = tuple(faces)
-    return tuple(replace(face, witness=False) for face in found) if len(found) == 1 else found
+    def _find_representative(self, full_id: str) -> str:
+        """Returns the representative of a face id, or the id itself for an identity."""
+        face = self._face.get(full_id)
+        return full_id if face is None else face.representative
+
+    def _check_in_use(self, face_id: str) -> None:
+        face = self._face[face_id]
+        if face.status != "ok" and face.duplicate_of is None:
+            raise BadInput(f"The face {face_id[:12]} is not in use ({face.reason}). Leave it out of the decision.")
 
 
-def read_face(told: Mapping[str, Any]) -> FaceLocation:
-    """A face as the log and the decisions file write it. Raises BadInput for anything else."""
-    photo, box = told.get("photo"), told.get("box")
+def name_single_witness(faces: Iterable[FaceLocation]) -> tuple[FaceLocation, ...]:
+    """Returns the faces; if there is only one face, as named directly and not as a witness."""
+    locations = tuple(faces)
+    return tuple(replace(face, witness=False) for face in locations) if len(locations) == 1 else locations
+
+
+def parse_location(line: Mapping[str, Any]) -> FaceLocation:
+    """Returns a location as the log and the decision file write it. Raises BadInput for anything else."""
+    photo, box = line.get("photo"), line.get("box")
     if not isinstance(photo, str) or len(photo) != 64 or set(photo) - set("0123456789abcdef"):
-        raise BadInput("a face's photo is the sha256 of its file, 64 hex digits.")
-    # JSON has integers of any size, and what a float cannot hold is no pixel
+        raise BadInput(f"photo is {photo!r}. Give the sha256 of the photo's file as 64 hexadecimal digits.")
+    # JSON has integers of any size; numbers of 1e9 or more are no pixels, and some do not fit into a float
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(x, int | float) and abs(x) < 1e9 for x in box):
-        raise BadInput("a face's box is four numbers, x0, y0, x1, y1 in photo pixels.")
-    if set(told) - {"photo", "box", "witness"} or not isinstance(told.get("witness", False), bool):
-        raise BadInput("a face has photo, box and, where it is one, witness: true.")
+        raise BadInput("The box of a face is wrong. Give four numbers x0, y0, x1, y1 in pixels of the photo.")
+    if set(line) - {"photo", "box", "witness"} or not isinstance(line.get("witness", False), bool):
+        raise BadInput("The location of a face is wrong. Give photo and box, and witness: true or false if needed.")
     x0, y0, x1, y1 = map(float, box)
-    return FaceLocation(photo, (x0, y0, x1, y1), told.get("witness", False))
+    return FaceLocation(photo, (x0, y0, x1, y1), line.get("witness", False))

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The stages from faces with embeddings to people, splits and reference pairs."""

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 import curate.people.group
 from curate.config import DEFAULT, STRICT, CurateConfig, GroupRules, PairRules, SplitRules, read_config
 from curate.decisions import cli
-from curate.decisions.decide import decide, format_entry, read_decision_file, read_log_entries
+from curate.decisions.decide import decide
+from curate.decisions.log_entries import format_entry, read_decision_file, read_log_entries
 from curate.detection.filter_files import set_min_inter_ocular
 from curate.people.apply_decisions import apply_decisions
 from curate.people.clustering.group_embeddings import Grouping
@@ -124,7 +125,7 @@ def test_a_merge_and_a_split_survive_and_say_where_they_come_from(made):
     photos, dataset = made
     face, before = faces_of(dataset), who(dataset)
     done = say(dataset, "merge", before[face["0/0"]], face["1/0"])
-    assert len(done.moved) == 4 and done.people == 4 and check_ledger(dataset) == []
+    assert len(done.moves) == 4 and done.people == 4 and check_ledger(dataset) == []
     say(dataset, "split", face["2/0"])
     after = who(dataset)
     assert after[face["0/0"]] == after[face["1/3"]] in (before[face["0/0"]], before[face["1/0"]])
@@ -179,10 +180,10 @@ def test_what_is_so_already_is_refused_and_not_recorded(made):
         [[face["0/0"]], [face["0/2"]], face["1/0"]],
         [one] * 2,
     ):
-        with pytest.raises(BadInput, match="these are one already"):
+        with pytest.raises(BadInput, match="are one person already"):
             say(dataset, "merge", *sides)
     for faces, to in (([one], one), ([face["0/0"]], one), ([face["0/0"], face["0/1"]], face["0/2"])):
-        with pytest.raises(BadInput, match="that person's already"):
+        with pytest.raises(BadInput, match="belong to that person already"):
             say(dataset, "move", *faces, to=to)
     assert rows(dataset, DecisionRow) == []
     say(dataset, "move", face["0/0"], face["1/0"], to=one)  # one of them was somebody else
@@ -202,9 +203,9 @@ def test_renames_alone_group_nothing_and_end_where_a_grouping_would(made, monkey
             {"kind": "rename", "faces": [person[face["0/0"]]], "name": "Anna"},
             {"kind": "rename", "faces": [{"photo": "ab" * 32, "box": [0, 0, 1, 1]}], "name": "Nobody"},
         ]
-        assert decide(dataset, wanted, dry_run=True).moved == () and contents(dataset) == before
+        assert decide(dataset, wanted, dry_run=True).moves == () and contents(dataset) == before
         done = decide(dataset, wanted)
-    assert [number for number, *_ in done.decisions] == [3, 4, 5] and (done.moved, done.people) == ((), 4)
+    assert [number for number, *_ in done.decisions] == [3, 4, 5] and (done.moves, done.people) == ((), 4)
     assert "1 face that is named in decision 5 is not in use now" in done.notices[0]
     after = contents(dataset)
     assert {row.name: row.identity_id for row in rows(dataset, Identity) if row.name} == {
@@ -256,7 +257,7 @@ def test_a_log_that_contradicts_itself_is_named_at_replay_too(made):
     say(dataset, "split", face["0/0"])
     told = format_entry(read_log_entries(dataset)[0])
     forged = DecisionRow(
-        2, "merge", json.dumps({"sides": [told["faces"], told["rest"]]}), read_log_entries(dataset)[0].made
+        2, "merge", json.dumps({"sides": [told["faces"], told["rest"]]}), read_log_entries(dataset)[0].time
     )
     with Ledger.open(dataset, write=True) as ledger:
         ledger.record("forged", "all", {}, [forged])
@@ -274,7 +275,7 @@ def test_undo_and_undo_of_the_undo(made):
     merged = people(dataset)
     say(dataset, "undo", undoes=1)
     assert people(dataset) == before and {row.source for row in rows(dataset, Membership)} == {"cluster"}
-    with pytest.raises(BadInput, match="taken back already, by 2"):
+    with pytest.raises(BadInput, match="taken back already, by decision 2"):
         say(dataset, "undo", undoes=1)
     say(dataset, "undo", undoes=2)
     assert people(dataset) == merged and [one.undone_by for one in read_log_entries(dataset)] == [None, 3, None]
@@ -406,9 +407,9 @@ def test_a_decision_after_a_freeze_says_whose_split_changes_and_moves_nobody_els
     tried = decide(dataset, [wanted], dry_run=True)
     assert {row.face_id: row for row in rows(dataset, Split)} == before
     done = decide(dataset, [wanted])
-    assert done.resplit == tried.resplit and done.notices == tried.notices
+    assert done.split_changes == tried.split_changes and done.notices == tried.notices
     own = {row.face_id for row in before.values() if row.identity_id == train.identity_id}
-    assert {face: (old, new) for face, old, new in done.resplit} == dict.fromkeys(own, ("train", "test"))
+    assert {face: (old, new) for face, old, new in done.split_changes} == dict.fromkeys(own, ("train", "test"))
     assert any("4 faces of 1 person change their split although a frozen set exists" in said for said in done.notices)
     after = {row.face_id: row.split for row in rows(dataset, Split)}
     assert {face for face in after if after[face] != before[face].split} == own
@@ -431,7 +432,7 @@ def test_what_is_in_the_log_already_is_not_recorded_again(made, tmp_path):
     file.write_text("\n".join(json.dumps(format_entry(entry)) for entry in read_log_entries(dataset)))
     done = decide(dataset, read_decision_file(file))
     assert done.decisions == () and contents(dataset) == state
-    assert len(done.notices) == 5 and done.notices[0].startswith("Decision 1 says so already and is not recorded again")
+    assert len(done.notices) == 5 and done.notices[0].startswith("Decision 1 is the same and is not recorded again")
     # with more lines only those are recorded, and what was taken back may be said again
     file.write_text(file.read_text() + "\n" + json.dumps({"kind": "undo", "undoes": 3, "number": 6}))
     assert [kind for _, kind, _ in decide(dataset, read_decision_file(file)).decisions] == ["undo"]
@@ -439,9 +440,9 @@ def test_what_is_in_the_log_already_is_not_recorded_again(made, tmp_path):
     named = {"photo": x0.photo_id, "box": [round(float(side), 2) for side in x0.box]}
     assert [n for n, *_ in decide(dataset, [{"kind": "drop", "faces": [named]}]).decisions] == [7]
     assert decide(dataset, [{"kind": "drop", "faces": [named]}]).decisions == ()
-    with pytest.raises(BadInput, match="The number 1 stands in another line too"):
+    with pytest.raises(BadInput, match="Another line has the number 1 too"):
         decide(dataset, [{"kind": "lock", "faces": [person[face["4/0"]]], "number": 1}] * 2)
-    with pytest.raises(BadInput, match="p-000000 is no more"):
+    with pytest.raises(BadInput, match="There is no person p-000000"):
         say(dataset, "lock", "p-000000")
 
 
@@ -488,37 +489,52 @@ def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{", "line 2: this is no JSON"),
-        ("[]", "line 2: a line is an object"),
-        ('{"kind": "marry"}', "line 2: There is no decision 'marry'"),
-        ('{"kind": "merge"}', "line 2: A merge needs its sides"),
+        ("{", "line 2: the line is not JSON"),
+        ("[]", "line 2: the line is not a JSON object"),
+        ('{"kind": "marry"}', "line 2: 'marry' is no kind of decision"),
+        ('{"kind": "merge"}', "line 2: The merge is incomplete. Name its sides"),
         ('{"kind": "merge", "sides": ["p-000000"]}', "line 2: A merge needs two"),
-        ('{"kind": "lock", "faces": ["abc"]}', "line 2: 'abc' names nobody"),
-        ('{"kind": "lock", "faces": ["abcdef123"]}', "line 2: The face abcdef123 is not there"),
-        ('{"kind": "lock", "faces": []}', "line 2: No face is named"),
-        ('{"kind": "lock", "faces": [{"photo": "x", "box": [0, 0, 1, 1]}]}', "line 2: a face's photo is the sha256"),
+        ('{"kind": "lock", "faces": ["abc"]}', "line 2: 'abc' is no id"),
+        ('{"kind": "lock", "faces": ["abcdef123"]}', "line 2: There is no face abcdef123"),
+        ('{"kind": "lock", "faces": []}', "line 2: The decision names no face"),
+        ('{"kind": "lock", "faces": [{"photo": "x", "box": [0, 0, 1, 1]}]}', "line 2: photo is 'x'. Give the sha256"),
         (
             '{"kind": "lock", "faces": [{"photo": "' + "a" * 64 + '", "box": [0, 0, 1]}]}',
-            "line 2: a face's box is four",
+            "line 2: The box of a face is wrong. Give four",
         ),
-        ('{"kind": "drop", "faces": ["abcdef"], "name": "x"}', "line 2: A drop has no name"),
-        ('{"kind": "rename", "faces": ["abcdef"]}', "line 2: A rename needs the name: --name"),
-        ("{}", "line 2: A decision needs a kind"),
-        ('{"kind": "rename", "faces": ["FACE"], "name": "' + "x" * 256 + '"}', "line 2: A rename needs a name, .*255"),
-        ('{"kind": "move", "faces": ["FACE"]}', "line 2: A move needs the person they are moved to: --to ID"),
-        ('{"kind": "undo", "undoes": "1"}', "line 2: An undo needs the number"),
+        ('{"kind": "drop", "faces": ["abcdef"], "name": "x"}', "line 2: A drop has no 'name'"),
+        ('{"kind": "rename", "faces": ["abcdef"]}', "line 2: The rename is incomplete. Give the name: --name"),
+        ("{}", "line 2: The decision has no kind"),
+        ('{"kind": "rename", "faces": ["FACE"], "name": "' + "x" * 256 + '"}', "line 2: The name is .* of at most 255"),
+        (
+            '{"kind": "move", "faces": ["FACE"]}',
+            "line 2: The move is incomplete. Name the person that the faces move to: --to ID",
+        ),
+        ('{"kind": "undo", "undoes": "1"}', "line 2: undoes is '1'. Give the number"),
         (
             '{"kind": "lock", "faces": [{"photo": "' + "a" * 64 + '", "box": [0, 0, 1, 1' + "0" * 400 + "]}]}",
-            "line 2: a face's box is four",
+            "line 2: The box of a face is wrong. Give four",
         ),
-        ('{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": ["p-aaaaaa"]}', "line 2: The identity p-aaaaaa"),
-        ('{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": "p-aaaaaa"}', "line 2: The identity p-aaaaaa"),
-        ('{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": null}', "line 2: None names nobody"),
-        ('{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": "OTHER"}', "line 2: A move takes faces from"),
-        ('{"kind": "move", "faces": ["FACE"], "to": []}', "line 2: No face is named"),
-        ('{"kind": "move", "faces": ["FACE"], "to": "FACE"}', "line 2: A move needs faces of somebody else"),
-        ('{"kind": "split", "faces": ["FACE"], "rest": null}', "line 2: None names nobody"),
-        ('{"kind": "merge", "sides": [[], "FACE"]}', "line 2: No face is named"),
+        (
+            '{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": ["p-aaaaaa"]}',
+            "line 2: There is no person p-aaaaaa",
+        ),
+        (
+            '{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": "p-aaaaaa"}',
+            "line 2: There is no person p-aaaaaa",
+        ),
+        ('{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": null}', "line 2: None is no id"),
+        (
+            '{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": "OTHER"}',
+            "line 2: The rest of the move names only",
+        ),
+        ('{"kind": "move", "faces": ["FACE"], "to": []}', "line 2: The decision names no face"),
+        (
+            '{"kind": "move", "faces": ["FACE"], "to": "FACE"}',
+            "line 2: The faces of the move belong to that person already",
+        ),
+        ('{"kind": "split", "faces": ["FACE"], "rest": null}', "line 2: None is no id"),
+        ('{"kind": "merge", "sides": [[], "FACE"]}', "line 2: The decision names no face"),
     ],
 )
 def test_a_line_that_cannot_be_read_is_named_and_nothing_is_recorded(made, tmp_path, line, said):
@@ -546,7 +562,7 @@ def test_the_command_line_decides_lists_and_tries(made):
     assert told.exit_code == 0 and "Would be decision 1, split: 1 face" in told.stdout, told.output
     assert contents(dataset) == before
     told = json.loads(call(dataset, "merge", who(dataset)[face["0/0"]], face["1/0"], "--json").stdout)
-    assert told["decisions"][0][:2] == [1, "merge"] and len(told["moved"]) == 4 and told["dry_run"] is False
+    assert told["decisions"][0][:2] == [1, "merge"] and len(told["moves"]) == 4 and told["dry_run"] is False
     assert call(dataset, "split", face["2/0"], "--from", face["3/0"]).exit_code == 0
     assert call(dataset, "rename", face["2/0"], "--name", "Ann").exit_code == 0
     assert call(dataset, "undo", 2).exit_code == 0

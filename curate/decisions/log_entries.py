@@ -1,0 +1,92 @@
+"""The decision log as a list of entries, and the decision file that carries a log to another dataset."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from curate.decisions.decide import read_curation_settings
+from manifests.errors import BadInput
+from manifests.ledger.decision_log import (
+    Decision,
+    FaceFinder,
+    encode_faces,
+    find_undos,
+    find_unused_faces,
+    parse_decision,
+)
+from manifests.ledger.ledger import Ledger
+from manifests.ledger.records import DecisionRow, Face
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """A decision of the log, and what holds for it today."""
+
+    decision: Decision
+    time: datetime  # when it was recorded
+    undone_by: int | None  # number of the undo that takes it back
+    missing: tuple[str, ...]  # a phrase for each of its faces that is not in use: the photo and the reason
+
+
+def read_log_entries(dataset: Path) -> list[LogEntry]:
+    """Returns the whole log, oldest first. Raises BadInput if no curation of the dataset ended."""
+    with Ledger.open(dataset) as ledger:
+        read_curation_settings(ledger)  # raises BadInput for a dataset without a finished curation
+        rows, faces = ledger.read_rows(DecisionRow), ledger.read_rows(Face)
+    decisions, finder = [parse_decision(row) for row in rows], FaceFinder(faces)
+    undo_of = find_undos(decisions)
+    entries = []
+    for decision, row in zip(decisions, rows, strict=True):
+        unused = find_unused_faces(decision, finder)
+        missing = tuple(f"{location.photo_id[:12]}: {reason}" for location, reason in unused)
+        entries.append(LogEntry(decision, row.made, undo_of.get(decision.number), missing))
+    return entries
+
+
+def format_entry(entry: LogEntry) -> dict[str, Any]:
+    """Returns an entry as a line of the decision file, which `likeness decide --file` reads for a rebuilt dataset."""
+    decision = entry.decision
+    line: dict[str, Any] = {"number": decision.number, "kind": decision.kind}
+    if decision.kind != "undo":
+        line |= encode_faces(decision)
+    if decision.name is not None:
+        line["name"] = decision.name
+    if decision.undoes is not None:
+        line["undoes"] = decision.undoes
+    state = "in force" if entry.undone_by is None else f"undone by {entry.undone_by}"
+    return line | {"made": entry.time.isoformat(timespec="seconds"), "state": state, "missing": list(entry.missing)}
+
+
+def read_decision_file(path: Path) -> list[dict[str, Any]]:
+    """Returns the requests of a decision file: one JSON object on each line. Empty lines are skipped.
+
+    The key `_where` of a request holds the file and the line, for error messages. Raises BadInput, with the number of
+    the line, if the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadInput(f"{path} is not UTF-8 text. Write a JSON object on each line.") from None
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror or error}.") from None
+    requests = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            request = json.loads(line)
+        except ValueError as error:
+            raise BadInput(f"{path}, line {number}: the line is not JSON: {error}.") from None
+        if not isinstance(request, dict):
+            raise BadInput(
+                f"{path}, line {number}: the line is not a JSON object. Write an object such as "
+                '{"kind": "lock", "faces": [...]}.'
+            )
+        requests.append({**request, "_where": f"{path}, line {number}: "})
+    if not requests:
+        raise BadInput(f"{path} holds no decision. Write a JSON object on each line.")
+    return requests

@@ -1,0 +1,224 @@
+"""Turns requests into numbered decisions.
+
+A request is a mapping as a line of the decision file (docs/curate.md): the kind of the decision, and the faces, people
+or numbers that it names.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from curate.decisions.face_lookup import FaceLookup, name_single_witness
+from manifests.errors import BadInput
+from manifests.ledger.decision_log import MAX_NAME, PARTS, Decision, FaceLocation, find_undos, select_active
+from manifests.runtime.text import format_count
+
+Request = Mapping[str, Any]
+Place = tuple[str, tuple[float, ...]]  # photo and box of a face, whether it is named directly or a witness
+
+# Keys that `likeness decide DATASET list --json` adds to a line. Only `number` is read, for undos in the same file.
+_LIST_KEYS = {"number", "made", "state", "missing"}
+_MISSING_KEYS = {  # key -> the sentence about a request without it
+    "faces": "Name its faces.",
+    "to": "Name the person that the faces move to: --to ID, or `to` in a file.",
+    "name": "Give the name: --name NAME, or `name` in a file.",
+    "sides": "Name its sides, two people or more.",
+    "undoes": "Give the number of the decision to take back.",
+}
+
+
+@dataclass(frozen=True)
+class ParsedRequests:
+    """The decisions to record, a phrase about each of them, and notices about requests that are in the log already."""
+
+    decisions: list[Decision]
+    phrases: list[str]
+    notices: list[str]
+
+
+def parse_requests(log: Sequence[Decision], requests: Sequence[Request], lookup: FaceLookup) -> ParsedRequests:
+    """Returns the decisions of the requests, numbered after the log, without those that are in the log already.
+
+    A request is in the log already if the same decision is active and no later decision concerns its faces. Decisions
+    that the requests repeat do not count as later ones. A file that is applied a second time, with new lines at its
+    end, therefore adds only the new lines. Raises BadInput, with the line of the file, for a request that is wrong.
+    """
+    parsed = _parse_all(requests, lookup)
+    repeated = {decision for decisions in parsed for decision, _ in decisions}
+    active = {replace(decision, number=0): decision.number for decision in select_active(log)}
+    last = {  # place -> the last active decision about it that is not repeated
+        place: number
+        for decision, number in active.items()
+        if decision not in repeated
+        for place in _find_places(decision)
+    }
+
+    result = ParsedRequests([], [], [])
+    number_of: dict[int, int] = {}  # number in the file -> number in this log
+    new_places: set[Place] = set()
+    number = max((decision.number for decision in log), default=0)
+    for request, decisions in zip(requests, parsed, strict=True):
+        with _add_line_to_errors(request):
+            own = request.get("number")
+            for decision, phrase in decisions or [_parse_undo(request, [*log, *result.decisions], number_of)]:
+                places = _find_places(decision)
+                same = active.get(decision)
+                if same is not None and not any(last.get(at, 0) > same or at in new_places for at in places):
+                    result.notices.append(
+                        f"Decision {same} is the same and is not recorded again: {decision.kind}, {phrase}."
+                    )
+                    number_of |= {own: same} if isinstance(own, int) else {}
+                    continue
+                number += 1
+                result.decisions.append(replace(decision, number=number))
+                result.phrases.append(phrase)
+                new_places |= places
+                if decision.kind == "undo":
+                    active = {one: of for one, of in active.items() if of != decision.undoes}
+                number_of |= {own: number} if isinstance(own, int) else {}
+    return result
+
+
+def _parse_all(requests: Sequence[Request], lookup: FaceLookup) -> list[list[tuple[Decision, str]]]:
+    """Returns the decisions of each request, with number 0, and a phrase about each. Undos are empty lists."""
+    parsed: list[list[tuple[Decision, str]]] = []
+    numbers: set[int] = set()
+    for request in requests:
+        with _add_line_to_errors(request):
+            if isinstance(own := request.get("number"), int):
+                if own in numbers:
+                    raise BadInput(f"Another line has the number {own} too. Give each line its own number, or none.")
+                numbers.add(own)
+            parsed.append([] if request.get("kind") == "undo" else _parse_request(request, lookup))
+    return parsed
+
+
+@contextmanager
+def _add_line_to_errors(request: Request) -> Iterator[None]:
+    """Puts the file and line of the request before the message of every BadInput."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{request.get('_where', '')}{error}") from None
+
+
+def _parse_request(request: Request, lookup: FaceLookup) -> list[tuple[Decision, str]]:
+    """Returns the decisions of a request, and a phrase about each.
+
+    Most requests are one decision. A split of faces of several people is one decision for each person.
+    """
+    kind = _check_keys(request)
+    if kind == "merge":
+        return [_parse_merge(request, lookup)]
+    if kind == "split":
+        return _parse_split(request, lookup)
+    faces = lookup.find_faces(request["faces"], whole=kind in ("rename", "lock"))
+    if kind == "move":
+        return [_parse_move(request, faces, lookup)]
+    if kind == "rename":
+        name = request["name"]
+        if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name.strip()) > MAX_NAME:
+            raise BadInput(f"The name is {name!r}. Give a name on one line, of at most {MAX_NAME} characters.")
+        name = name.strip()
+        return [(Decision(0, kind, (faces,), name), f"the person of {_describe(faces)} is called {name}")]
+    meaning = {"drop": "out of use", "lock": "locked as one person, without faces of other people"}
+    return [(Decision(0, kind, (faces,)), f"{_describe(faces)} {meaning[kind]}")]
+
+
+def _check_keys(request: Request) -> str:
+    """Returns the kind of a request. Raises BadInput for an unknown kind, a missing key or an unknown key."""
+    kind = request.get("kind")
+    if kind is None:
+        raise BadInput(f"The decision has no kind. Give one of {', '.join(PARTS)}.")
+    if not isinstance(kind, str) or kind not in PARTS:
+        raise BadInput(f"{kind!r} is no kind of decision. Give one of {', '.join(PARTS)}.")
+    parts = ("sides",) if kind == "merge" else PARTS[kind]
+    extra = {"rename": {"name"}, "undo": {"undoes"}}.get(kind, set())
+    if unknown := sorted(set(request) - _LIST_KEYS - {"kind", "_where", *parts, *extra}):
+        raise BadInput(f"A {kind} has no {unknown[0]!r}. Leave it out.")
+    if missing := [part for part in (*parts, *sorted(extra)) if part != "rest" and part not in request]:
+        raise BadInput(f"The {kind} is incomplete. {_MISSING_KEYS[missing[0]]}")
+    return kind
+
+
+def _parse_merge(request: Request, lookup: FaceLookup) -> tuple[Decision, str]:
+    if not isinstance(request["sides"], list) or len(request["sides"]) < 2:
+        raise BadInput("A merge needs two people or more. Name each of them.")
+    sides = tuple(lookup.find_person(side) for side in request["sides"])
+    if len({frozenset(map(_get_place, side)) for side in sides}) < len(sides):
+        raise BadInput("The people of the merge are one person already. To keep them together, use lock.")
+    return Decision(0, "merge", sides), f"{' and '.join(_describe(side) for side in sides)} are one person"
+
+
+def _parse_split(request: Request, lookup: FaceLookup) -> list[tuple[Decision, str]]:
+    faces = lookup.find_faces(request["faces"])
+    if "rest" in request:
+        sides = [(faces, lookup.find_rest(request["rest"], faces))]
+    else:
+        by_identity: dict[str, list[FaceLocation]] = defaultdict(list)
+        for face in faces:
+            by_identity[lookup.find_identity(face)].append(face)
+        sides = [
+            (tuple(own), lookup.find_other_members(own, identity)) for identity, own in sorted(by_identity.items())
+        ]
+    if any(not rest for _, rest in sides):
+        raise BadInput("The split names all faces of a person. Name only the faces that are another person.")
+    return [
+        (Decision(0, "split", side), f"{_describe(side[0])} separated from the person of {_describe(side[1])}")
+        for side in sides
+    ]
+
+
+def _parse_move(request: Request, faces: tuple[FaceLocation, ...], lookup: FaceLookup) -> tuple[Decision, str]:
+    target = lookup.find_person(request["to"])
+    if set(map(_get_place, faces)) <= set(map(_get_place, target)):
+        raise BadInput("The faces of the move belong to that person already. To keep them there, use lock.")
+    if "rest" in request:
+        rest = lookup.find_rest(request["rest"], [*faces, *target])
+        if request["rest"] and not rest:
+            raise BadInput("The rest of the move names only faces of the move itself. Name another rest, or none.")
+    else:  # the other faces of the people that the faces are with now, but for the target
+        target_identity = {lookup.find_identity(face) for face in target[:1] if lookup.has_identity(face)}
+        own = sorted({lookup.find_identity(face) for face in faces if lookup.has_identity(face)} - target_identity)
+        rest = name_single_witness(
+            face for identity in own for face in lookup.find_other_members([*faces, *target], identity)
+        )
+    return Decision(0, "move", (faces, target, rest)), f"{_describe(faces)} to the person of {_describe(target)}"
+
+
+def _parse_undo(request: Request, log: Sequence[Decision], number_of: Mapping[int, int]) -> tuple[Decision, str]:
+    """Returns the undo. `number_of` maps the numbers in the file to the numbers in this log."""
+    _check_keys(request)
+    own = request["undoes"]
+    if not isinstance(own, int) or isinstance(own, bool):
+        raise BadInput(f"undoes is {own!r}. Give the number of a decision. {_LIST_HELP}")
+    number = number_of.get(own, own)
+    kinds = {decision.number: decision.kind for decision in log}
+    if number not in kinds:
+        raise BadInput(f"There is no decision {number}. {_LIST_HELP}")
+    undo_of = find_undos(log)
+    if number in undo_of:
+        undo = undo_of[number]
+        raise BadInput(f"Decision {number} is taken back already, by decision {undo}. Undo {undo} to restore it.")
+    return Decision(0, "undo", undoes=number), f"decision {number} ({kinds[number]}) is taken back"
+
+
+_LIST_HELP = "`likeness decide DATASET list` prints the numbers."
+
+
+def _find_places(decision: Decision) -> set[Place]:
+    """Returns the places of all faces of a decision."""
+    return {_get_place(face) for part in decision.parts for face in part}
+
+
+def _get_place(face: FaceLocation) -> Place:
+    return face.photo_id, face.box
+
+
+def _describe(faces: Sequence[FaceLocation]) -> str:
+    """Returns the number of faces and the photo of the first one, as in `2 faces (0a1b2c3d, ...)`."""
+    return f"{format_count(len(faces), 'face')} ({faces[0].photo_id[:8]}{', ...' * (len(faces) > 1)})"
