@@ -70,16 +70,16 @@ class DedupeRules:
     of a photo's hash. Different photos of one person differ in 10 bits or more.
     """
 
-    # Rule 1 finds copies of a whole photo. The photos' 64-bit hashes differ in at most this many bits. The faces have
-    # at least this cosine. The boxes, in units of the photo, overlap by at least this intersection over union. Without
-    # the overlap, two people in one picture could be near-duplicates: with dlib, strangers reach a cosine of .9.
-    max_photo_bits: int = 6
-    min_cosine_same_photo: float = 0.35
-    min_overlap_same_photo: float = 0.5
-    # Rule 2 finds pictures that were cropped again. The aligned faces' 256-bit hashes differ in at most this many bits;
-    # 3 of 12,480 pairs of different photos of one person do. The faces have at least this cosine, and at least the
-    # recognizer's own cosine for one person.
+    # Rule 1 finds copies of a whole photo. Without the overlap, two people in one picture could be near-duplicates:
+    # with dlib, the cosine of two strangers reaches .9.
+    max_photo_bits: int = 6  # greatest number of different bits in the photos' 64-bit hashes
+    min_cosine_same_photo: float = 0.35  # least cosine of the two faces
+    min_overlap_same_photo: float = 0.5  # least intersection over union of the two boxes, in units of the photo
+    # Rule 2 finds pictures that were cropped again.
+    # Greatest number of different bits in the aligned faces' 256-bit hashes. Of 12,480 pairs of different photos of one
+    # person, 3 have fewer or as many.
     max_face_bits: int = 54
+    # Least cosine of the two faces. The recognizer's own cosine for one person is used instead if it is greater.
     min_cosine_same_face: float = 0.80
 
 

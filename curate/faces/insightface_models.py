@@ -31,7 +31,7 @@ MIN_SCORE = 0.5  # insightface's default det_thresh
 EMBED_BATCH = 4
 
 # Two groups of faces with this mean cosine, or more, show one person (ours, measured on web photos with a MobileFaceNet
-# pack). Restoring compares a face with its references by it. Grouping does not use it: it finds its own threshold.
+# pack). Restoring compares a face with its references by this number. The grouping finds its own threshold.
 SAME_PERSON = 0.30
 
 

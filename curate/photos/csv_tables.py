@@ -12,8 +12,8 @@ from manifests.runtime.text import format_count
 def read_csv(table: Path, required: tuple[str, ...]) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Returns the column names in the first line, and the number and the cells of every other line that is not empty.
 
-    Raises BadInput if the file is not a CSV in UTF-8, if the first line does not name each column of `required`
-    once, or if a line has more cells than the first.
+    Raises BadInput if the file is not a CSV in UTF-8. Raises BadInput if the first line does not name each column
+    of `required` once, or if another line has more cells than the first.
     """
     lines: list[tuple[int, list[str]]] = []
     number = 1  # the line where a record begins: a quote that is not closed makes a record of many lines

@@ -24,16 +24,16 @@ def check_photo_paths(paths: Sequence[Path]) -> None:
         if not os.path.lexists(path):
             raise BadInput(f"{make_printable(path)} does not exist: name a photo or a folder of photos.")
         if os.path.lexists(path / LEDGER_NAME):
-            raise BadInput(f"{make_printable(path)} is a dataset already: name the folder that holds the photos.")
+            raise BadInput(f"{make_printable(path)} is a dataset already: name the folder that contains the photos.")
 
 
 def walk_files(paths: Sequence[Path], folder_uris: set[str] | None = None) -> Iterator[Path | File]:
     """Yields every file under `paths`, sorted by name within each folder. Each real folder is entered once.
 
     A symlink is followed if it leads to something under one of `paths`. A path in `paths` may itself be a symlink.
-    Each item is a path to scan, or the finished row of something that is not scanned: an unreadable folder, a
-    folder that was entered before, a folder that is a dataset, a special file, or a symlink that leads out of
-    `paths`. The uris of the entered folders are added to `folder_uris`. Raises BadInput like `check_photo_paths`.
+    Each item is a path to scan, or the finished row of something that is not scanned. Not scanned are unreadable
+    folders, folders that were entered before, datasets, special files, and symlinks that lead out of `paths`. The
+    uris of the entered folders are added to `folder_uris`. Raises BadInput like `check_photo_paths`.
     """
     check_photo_paths(paths)
     entered: set[tuple[int, int]] = set()  # device and inode of each folder
