@@ -267,7 +267,7 @@ def doctor(
         findings.append(finding)
         if not as_json:
             advice = f" -> {finding.advice}" if finding.advice else ""
-            typer.echo(f"{finding.state:<5}  {finding.name:<20} {finding.found}{advice}")
+            typer.echo(f"{finding.state:<5}  {finding.name:<20} {finding.result}{advice}")
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(finding) for finding in findings]))
     if any(finding.state == WRONG for finding in findings):

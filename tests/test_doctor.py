@@ -25,7 +25,7 @@ def test_this_machine_is_fit_and_json_says_the_same(likeness: Run, tmp_path: Pat
     findings = {line["name"]: line for line in json.loads(found.stdout)}
     assert found.returncode == 0, [line for line in findings.values() if line["state"] == WRONG]
     assert set(findings) >= {"python", "packages", "memory", "cores", "torch", "gpu", "opencv", "tables", "disk"}
-    assert "sha256" in findings["recognizer"]["found"] and "CC0" in findings["recognizer"]["found"]
+    assert "sha256" in findings["recognizer"]["result"] and "CC0" in findings["recognizer"]["result"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -36,16 +36,16 @@ def versions(monkeypatch: pytest.MonkeyPatch, **there: str) -> None:
 
 def test_wheels_of_opencv_at_two_versions_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     versions(monkeypatch, opencv_python="5.0.0.93", opencv_python_headless="5.0.0.93")
-    assert only(doctor.opencv(), "opencv").state == OK
+    assert only(doctor.check_opencv(), "opencv").state == OK
     versions(monkeypatch, opencv_python="5.0.0.93", opencv_python_headless="4.12.0.88")
-    found = only(doctor.opencv(), "opencv")
-    assert found.state == WRONG and "4.12.0.88" in found.found and "one version" in found.advice
+    found = only(doctor.check_opencv(), "opencv")
+    assert found.state == WRONG and "4.12.0.88" in found.result and "one version" in found.advice
 
 
 def test_a_torchvision_for_another_torch_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     versions(monkeypatch, torch="2.10.0+cpu", torchvision="0.26.0")
     monkeypatch.setattr(doctor, "requires", lambda _: ["numpy", "torch==2.11.0"])
-    found = only(doctor.torch_pair(), "torch")
+    found = only(doctor.check_torch(), "torch")
     assert found.state == WRONG and "2.11.0" in found.advice
 
 
@@ -54,17 +54,17 @@ def test_a_pair_that_cannot_be_imported_is_wrong(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(doctor, "requires", lambda _: ["torch==2.11.0"])
     failed = SimpleNamespace(returncode=1, stdout="", stderr="Traceback\nRuntimeError: operator torchvision::nms\n")
     monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: failed)
-    found = only(doctor.torch_pair(), "torch")
-    assert found.state == WRONG and "torchvision::nms" in found.found
+    found = only(doctor.check_torch(), "torch")
+    assert found.state == WRONG and "torchvision::nms" in found.result
 
 
 def test_a_missing_and_an_old_dependency_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     versions(monkeypatch, duckdb="1.0.0", dlib_bin="20.0.1")
     needs = ["duckdb>=2.0", "polars>=2.0", 'dlib-bin>=20; extra == "offline"', 'timm>=1; extra == "iqa"']
     monkeypatch.setattr(doctor, "requires", lambda _: needs)
-    found = {finding.name: finding for finding in doctor.packages()}
+    found = {finding.name: finding for finding in doctor.check_packages()}
     assert found["packages"].state == WRONG
-    assert "duckdb is 1.0.0" in found["packages"].found and "polars is missing" in found["packages"].found
+    assert "duckdb is 1.0.0" in found["packages"].result and "polars is missing" in found["packages"].result
     assert found["extra offline"].state == OK and found["extra iqa"].state == NOTE
     assert "likeness[iqa]" in found["extra iqa"].advice
 
@@ -73,19 +73,19 @@ def test_face_models_that_are_not_there_are_wrong_and_nothing_is_downloaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("curate.faces.insightface_models._download_pack", lambda _: pytest.fail("downloads"))
-    assert only(doctor.face_models("insightface:no_such_pack"), "face models").state == WRONG
+    assert only(doctor.check_face_models("insightface:no_such_pack"), "face models").state == WRONG
     (tmp_path / "a.onnx").write_bytes(b"no model")
-    found = only(doctor.face_models(f"insightface:{tmp_path}"), "face models")
+    found = only(doctor.check_face_models(f"insightface:{tmp_path}"), "face models")
     assert found.state == WRONG and str(tmp_path) in found.advice
 
 
 def test_a_folder_that_takes_no_file_is_wrong_and_a_full_disk_a_note(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert only(doctor.disk(Path("/proc")), "disk").state == WRONG
+    assert only(doctor.check_disk(Path("/proc")), "disk").state == WRONG
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
-    found = only(doctor.disk(tmp_path / "not" / "yet"), "disk")
-    assert found.state == NOTE and str(tmp_path) in found.found and not (tmp_path / "not").exists()
+    found = only(doctor.check_disk(tmp_path / "not" / "yet"), "disk")
+    assert found.state == NOTE and str(tmp_path) in found.result and not (tmp_path / "not").exists()
 
 
 def test_a_look_that_breaks_is_a_finding_and_stops_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -93,6 +93,6 @@ def test_a_look_that_breaks_is_a_finding_and_stops_no_other(monkeypatch: pytest.
         raise ImportError("libcuda")
         yield
 
-    monkeypatch.setattr(doctor, "CHECKS", {"torch": broken, "python": doctor.python})
+    monkeypatch.setattr(doctor, "CHECKS", {"torch": broken, "python": doctor.check_python})
     found = {finding.name: finding for finding in doctor.examine("dlib", tmp_path)}
-    assert found["torch"].state == WRONG and "libcuda" in found["torch"].found and found["python"].state == OK
+    assert found["torch"].state == WRONG and "libcuda" in found["torch"].result and found["python"].state == OK

@@ -91,7 +91,7 @@ def test_a_tilted_sitter_sits_upright(monkeypatch: pytest.MonkeyPatch) -> None:
             return 512
 
     sitter = max(SITTERS, key=lambda one: abs(one.tilt))
-    points = demo._where_from(sitter, 512, Middle())
+    points = demo._choose_source_points(sitter, 512, Middle())
     right = points[256, 400] - points[256, 112]
     assert np.degrees(np.arctan2(right[1], right[0])) == pytest.approx(sitter.tilt, abs=0.1)
 
