@@ -197,7 +197,7 @@ def check_weights() -> Iterator[Finding]:
     for backbone in BACKBONES:
         name = get_file_name(backbone)
         file = find_local_file(name, None)
-        advice = f"The file is downloaded at first use. Without a network, put {name} into a folder and give it as --weights."
+        advice = f"The file is downloaded at first use. Without a network, put {name} into the folder of --weights."
         yield Finding(
             f"weights {backbone}", OK if file else NOTE, str(file or "not on this machine"), "" if file else advice
         )
