@@ -149,7 +149,7 @@ def main() -> None:
         {
             **summary(rows),
             "rounds": [{key: value for key, value in one.items() if key != "run"} for one in rounds["rounds"]],
-            "ended": rounds["why"],
+            "ended": rounds["reason"],
             "milliseconds": times(several),
             "images_seen": told.images,
             **{key: described[key] for key in keys},

@@ -1,6 +1,7 @@
-"""Clean the training targets of a round: restore each that has a defect, judge it, record it as a version of its face.
+"""Clean the training targets of a round: restore each target with a defect, check it, and record it in the ledger.
 
-A killed call goes on with the first batch that has no mark; a PNG without a row is written again, with the same bytes.
+Each attempt becomes a row of the table `versions`. A command that was killed continues with the first batch that is not
+marked as finished, and writes a PNG without a row again, with the same bytes.
 """
 
 from __future__ import annotations
@@ -25,32 +26,41 @@ from train.data.crops import read_cleaned_crop, read_crop
 from train.data.snapshot import Snapshot
 from train.data.tensors import to_image, to_tensor
 from train.evaluation.rows import make_embedder
-from train.iterate.acceptance import Bounds, change, defect, figures, least_identity, refused
+from train.iterate.acceptance import (
+    Bounds,
+    compute_min_identity,
+    find_defect,
+    find_rejection,
+    measure_change,
+    measure_crop,
+)
 from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
 from train.models.restorer import Restorer
 from train.restore.load import load_restorer, move_to_device, run_model
 from train.restore.reference_photos import References, warp_references
 
 STAGE = "iterate"
-BATCH = 64  # targets that a completion mark covers
-REFERENCES = 4  # a target is restored with, at most (ours)
+BATCH = 64  # targets that are recorded together
+REFERENCES = 4  # most references with which a target is restored (ours)
+
+MEASURES = "SELECT face_id, sharpness, noise, blockiness FROM faces WHERE list_contains(?, face_id) ORDER BY face_id"
 
 
 @dataclass(frozen=True)
-class Work:
-    """What stays the same from round to round."""
+class CleaningJob:
+    """What is the same in all rounds of an iteration."""
 
     dataset: Path
     iteration: str
-    models: FaceModels  # the dataset's recognizer
+    models: FaceModels  # with the dataset's recognizer
     bounds: Bounds
     base_model: str
-    steps: int  # that a target is restored in
+    steps: int  # steps in which a target is restored
 
 
 @dataclass(frozen=True)
 class RoundRestorer:
-    """The restorer of a round, as the ledger names it."""
+    """The restorer of a round, as the rows of its versions name it."""
 
     iteration: str
     round: int
@@ -59,81 +69,90 @@ class RoundRestorer:
 
 
 def find_defects(ledger: Ledger, targets: Sequence[str], bounds: Bounds) -> dict[str, str]:
-    """What each target that is not good has, by face, in order."""
-    rows = ledger.query(
-        "SELECT face_id, sharpness, noise, blockiness FROM faces WHERE list_contains(?, face_id) ORDER BY face_id",
-        list(targets),
-    )
-    found = {face: defect(sharp, noisy, blocky, bounds) for face, sharp, noisy, blocky in rows.iter_rows()}
-    return {face: what for face, what in found.items() if what is not None}
+    """Returns the defect of each target that has one, by face id and in order of the face ids."""
+    rows = ledger.query(MEASURES, list(targets)).iter_rows()
+    defects = {face: find_defect(sharpness, noise, blocks, bounds) for face, sharpness, noise, blocks in rows}
+    return {face: defect for face, defect in defects.items() if defect is not None}
 
 
-def clean(
-    work: Work, number: int, run: Path, snapshot: Snapshot, targets: Sequence[str], progress: Progress = lambda *_: None
+def clean_targets(
+    job: CleaningJob,
+    number: int,
+    run: Path,
+    snapshot: Snapshot,
+    targets: Sequence[str],
+    progress: Progress = lambda *_: None,
 ) -> None:
-    """Restore the targets with a defect by the restorer of a round, in batches, each one's rows with its mark.
+    """Restores the targets with a defect with the restorer of round `number`, and records each batch when it is done.
 
-    `snapshot` is what the round was trained on, and gives the references.
+    `run` is the folder of the round. `snapshot` is the training data of the round, and gives the references.
     """
     checkpoint = find_newest_checkpoint(run)
-    by = RoundRestorer(work.iteration, number, str(checkpoint.resolve()), sha256_file(checkpoint / WEIGHTS))
-    config = {"checkpoint": by.sha256, "bounds": asdict(work.bounds)}
-    with Ledger.open(work.dataset) as ledger:
-        defects = find_defects(ledger, targets, work.bounds)
-        best, done = select_best_versions(ledger, work.iteration, number), ledger.find_finished(STAGE, config)
+    restorer = RoundRestorer(job.iteration, number, str(checkpoint.resolve()), sha256_file(checkpoint / WEIGHTS))
+    config = {"checkpoint": restorer.sha256, "bounds": asdict(job.bounds)}
+    with Ledger.open(job.dataset) as ledger:
+        defects = find_defects(ledger, targets, job.bounds)
+        best_versions = select_best_versions(ledger, job.iteration, number)
+        finished_units = ledger.find_finished(STAGE, config)
     row_of = {face: row for row, face in enumerate(snapshot.face_ids)}
-    wanted = list(defects)
+    faces = list(defects)
     model: Restorer | None = None
-    for start in range(0, len(wanted), BATCH):
-        batch, unit = wanted[start : start + BATCH], f"{work.iteration}/clean-{number}/{start // BATCH:05d}"
-        if unit not in done:
-            if model is None:
-                model = move_to_device(load_restorer(checkpoint, work.base_model, work.steps))
-            rows = []
+    for start in range(0, len(faces), BATCH):
+        batch, unit = faces[start : start + BATCH], f"{job.iteration}/clean-{number}/{start // BATCH:05d}"
+        if unit not in finished_units:
+            if model is None:  # loaded only if there is work left
+                model = move_to_device(load_restorer(checkpoint, job.base_model, job.steps))
+            versions = []
             for face in batch:
-                shown = _references(snapshot, row_of[face], model)
-                rows.append(_attempt(work, face, defects[face], best.get(face), shown, model, by))
-            with Ledger.open(work.dataset, write=True) as ledger:
-                ledger.record(STAGE, unit, config, rows)
-        progress("clean", start + len(batch), len(wanted))
+                references = _select_references(snapshot, row_of[face], model)
+                best = best_versions.get(face)
+                versions.append(_attempt(job, face, defects[face], best, references, model, restorer))
+            with Ledger.open(job.dataset, write=True) as ledger:
+                ledger.record(STAGE, unit, config, versions)
+        progress("clean", start + len(batch), len(faces))
 
 
 def _attempt(
-    work: Work,
+    job: CleaningJob,
     face: str,
-    what: str,
+    defect: str,
     best: CleanedVersion | None,
     references: References,
     model: Restorer,
-    by: RoundRestorer,
+    restorer: RoundRestorer,
 ) -> CleanedVersion:
-    """One target restored and judged; its PNG is written where it is kept, before its row."""
-    original = read_crop(work.dataset, face, model.config.size)
+    """Restores and checks one target. If the result is accepted, its PNG is written before its row."""
+    # the measures of the original, and of the version that is in the training now
+    original = read_crop(job.dataset, face, model.config.size)
     restored = run_model(model, to_tensor(original)[None], references)[0]
-    before = against = figures(original)
-    metrics: dict[str, Any] = {"before": asdict(before)}
+    original_measures = best_measures = measure_crop(original)
+    metrics: dict[str, Any] = {"before": asdict(original_measures)}
     if best is not None:
-        against = figures(read_cleaned_crop(work.dataset, best, model.config.size))
-        metrics["best"] = {"version": best.round, **asdict(against)}
+        best_measures = measure_crop(read_cleaned_crop(job.dataset, best, model.config.size))
+        metrics["best"] = {"version": best.round, **asdict(best_measures)}
+    # the measures of the result, and whether it is accepted
     reason, data = "not_a_number", b""
     if bool(torch.isfinite(restored).all()):
         cleaned = to_image(restored)
-        after, changed = figures(cleaned), change(original, cleaned, work.bounds)
-        vectors = make_embedder(work.models)([original, cleaned])
-        identity, least = float(vectors[0] @ vectors[1]), least_identity(work.models.same_person, work.bounds)
-        reason = refused(before, against, after, identity, changed, least, work.bounds) or ""
-        metrics |= {"after": asdict(after), "identity": identity, "least_identity": least, "change": changed}
+        measures, change = measure_crop(cleaned), measure_change(original, cleaned, job.bounds)
+        vectors = make_embedder(job.models)([original, cleaned])
+        identity = float(vectors[0] @ vectors[1])
+        min_identity = compute_min_identity(job.models.same_person, job.bounds)
+        reason = (
+            find_rejection(original_measures, best_measures, measures, identity, change, min_identity, job.bounds) or ""
+        )
+        metrics |= {"after": asdict(measures), "identity": identity, "least_identity": min_identity, "change": change}
         data = encode_png(cleaned)
     if not reason:
-        write_atomically(version_path(work.dataset, by.iteration, by.round, face), data)
+        write_atomically(version_path(job.dataset, restorer.iteration, restorer.round, face), data)
     return CleanedVersion(
-        iteration=by.iteration,
-        round=by.round,
+        iteration=restorer.iteration,
+        round=restorer.round,
         face_id=face,
-        defect=what,
-        parent=sha256_file(crop_path(work.dataset, face)),
-        checkpoint=by.checkpoint,
-        checkpoint_sha256=by.sha256,
+        defect=defect,
+        parent=sha256_file(crop_path(job.dataset, face)),
+        checkpoint=restorer.checkpoint,
+        checkpoint_sha256=restorer.sha256,
         metrics=json.dumps(metrics, sort_keys=True),
         sha256=None if reason else sha256_bytes(data),
         status="dropped" if reason else "ok",
@@ -141,14 +160,13 @@ def _attempt(
     )
 
 
-def _references(snapshot: Snapshot, row: int, model: Restorer) -> References:
-    """The first of a target's references, as its restorer is shown them."""
+def _select_references(snapshot: Snapshot, row: int, model: Restorer) -> References:
+    """Returns the first references of a target, warped to it if the restorer warps references."""
     rows = snapshot.references[row][:REFERENCES]
     size, dim = snapshot.size, snapshot.embeddings.shape[1]
     if not len(rows):
         return References(torch.zeros(0, 3, size, size), torch.zeros(0, dim))
     crops = torch.stack([to_tensor(snapshot.crops[ref]) for ref in rows])
-    own = tuple(snapshot.landmarks[ref] for ref in rows)
-    return warp_references(
-        model, References(crops, torch.from_numpy(snapshot.embeddings[rows]), own), snapshot.landmarks[row]
-    )
+    landmarks = tuple(snapshot.landmarks[ref] for ref in rows)
+    references = References(crops, torch.from_numpy(snapshot.embeddings[rows]), landmarks)
+    return warp_references(model, references, snapshot.landmarks[row])

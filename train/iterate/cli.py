@@ -56,7 +56,7 @@ def iterate(
     folder = out or dataset / "iterate"
     check_ledger_exists(dataset)
     from train.fit.settings import Settings
-    from train.iterate.iterate import IterationOptions, check, plan
+    from train.iterate.iterate import IterationOptions, check_options, count_defects
 
     options = IterationOptions(
         chosen,
@@ -64,9 +64,9 @@ def iterate(
         seed,
         Settings(base_model or TINY, vre, weights, identity=identity),
     )
-    check(rounds, options, folder)
+    check_options(rounds, options, folder)
     if dry_run:
-        targets, defects = plan(dataset, chosen, options.bounds)
+        targets, defects = count_defects(dataset, chosen, options.bounds)
         if as_json:
             typer.echo(json.dumps({"targets": targets, "defects": defects, "rounds": rounds, "out": str(folder)}))
             return
@@ -92,5 +92,5 @@ def iterate(
         )
     if as_json:
         typer.echo(json.dumps(asdict(result)))
-    if result.why.startswith("SIG"):
+    if result.reason.startswith("SIG"):
         raise typer.Exit(130)

@@ -1,14 +1,13 @@
-"""Iterate: train, clean the training targets with what was trained, train again on the best of each (IDM's extrinsic
-learning; arXiv 2307.08996 published the idea, the rest is ours).
+"""Iterate: train, clean the training targets with the trained restorer, and train again on the cleaned targets.
 
-Round 0 is trained on the originals. Between two rounds, every training target that was recorded as soft, noisy or
-blocky is restored with references of the same person, and what passes `Bounds` becomes a version of the face. The next
-round is trained from scratch, with the same recipe, seed and length, on the newest kept version of each: so two rounds
-differ by their targets and by nothing else. A target is always restored from its original, so that what one round got
-wrong is not handed on, and must be sharper than the version it takes the place of, by however little.
+IDM (arXiv 2307.08996) published the idea as extrinsic learning. Everything else is ours. Round 0 is trained on the
+originals. Between two rounds, each training target that is soft, noisy or blocky is restored with references of the
+same person. A result that passes `Bounds` becomes a version of the face. The next round is trained from scratch on the
+newest version of each face, with the same recipe, seed and length, so two rounds differ only by their targets. A target
+is always restored from its original, so that the errors of one round do not enter the next.
 
-    DATASET/versions/<iteration>/<round>/<ab>/<face_id>.png     what was kept; the originals never change
-    OUT/iterate.json  OUT/round-<n>/                            what the iteration is; a training run a round
+    DATASET/versions/<iteration>/<round>/<ab>/<face_id>.png     the accepted versions; the originals never change
+    OUT/iterate.json  OUT/round-<n>/                            the options of the iteration; a training run per round
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,7 @@ from manifests.runtime.files import (
     write_atomically,
 )
 from manifests.runtime.progress import Progress
-from manifests.runtime.text import make_printable
+from manifests.runtime.text import format_count, make_printable
 from train.data.snapshot import Snapshot
 from train.data.take_snapshot import plan_targets, take_snapshot
 from train.fit.distributed import get_world_size
@@ -44,16 +42,20 @@ from train.fit.loop import train
 from train.fit.objective import check_weights
 from train.fit.settings import Settings, check_images, resolve_settings
 from train.iterate.acceptance import RULE, Bounds
-from train.iterate.clean import STAGE, Work, clean, find_defects
+from train.iterate.clean import STAGE, CleaningJob, clean_targets, find_defects
 from train.recipes import VRE, Recipe
 from train.run_folders import RUN_CONFIG
 
-ABOUT = "iterate.json"
+OPTIONS_FILE = "iterate.json"
+
+ATTEMPTS_OF_ROUND = """
+    SELECT defect, status, reason, count(*) AS n FROM versions WHERE iteration = ? AND round = ?
+    GROUP BY ALL ORDER BY ALL"""
 
 
 @dataclass(frozen=True)
 class IterationOptions:
-    """What decides an iteration beside its dataset."""
+    """The recipe and the options of an iteration, the same for all its rounds."""
 
     recipe: Recipe
     images: int  # seen in each round
@@ -64,32 +66,32 @@ class IterationOptions:
 
 @dataclass(frozen=True)
 class Round:
-    """What became of a round."""
+    """A finished round: its training, and the targets that its restorer cleaned."""
 
     round: int
     run: str
-    images: int  # seen
-    targets: int  # of the training split
-    cleaned_targets: int  # of these, targets that are trained on in a cleaned version
-    attempts: dict[str, int]  # targets that its restorer then cleaned, by defect; empty for the last round
-    versions: int
-    dropped: dict[str, int]  # by reason
+    images: int  # seen in the training
+    targets: int  # targets of the training split
+    cleaned_targets: int  # targets for which the training used a cleaned version
+    attempts: dict[str, int]  # targets that the restorer of this round tried to clean, by defect
+    versions: int  # accepted results of these attempts
+    dropped: dict[str, int]  # rejected results, by reason
 
 
 @dataclass(frozen=True)
 class IterationSummary:
-    """The rounds that were finished, and why there are no more: "complete", "nothing_new" or the name of a signal."""
+    """The finished rounds, and why there are no more: "complete", "nothing_new" or the name of a signal."""
 
     rounds: list[Round]
-    why: str
+    reason: str
 
 
-def plan(dataset: Path, recipe: Recipe, bounds: Bounds) -> tuple[int, dict[str, int]]:
-    """How many training targets there are, and how many of them would be cleaned, by defect. Raises BadInput."""
+def count_defects(dataset: Path, recipe: Recipe, bounds: Bounds) -> tuple[int, dict[str, int]]:
+    """Returns the number of training targets, and the number of targets with each defect. Raises BadInput."""
     targets = plan_targets(dataset, recipe.size)
     with Ledger.open(dataset) as ledger:
-        found = find_defects(ledger, targets, bounds)
-    return len(targets), dict(Counter(found.values()))
+        defects = find_defects(ledger, targets, bounds)
+    return len(targets), dict(Counter(defects.values()))
 
 
 def iterate(
@@ -104,22 +106,24 @@ def iterate(
     say: Callable[[str], None] = print,
     progress: Progress = lambda *_: None,
 ) -> IterationSummary:
-    """Train round 0 and `rounds` more, cleaning in between.
+    """Trains round 0 and `rounds` more rounds, and cleans the targets in between.
 
-    The same call again resumes, after a kill too; more rounds go on from those that are there. `faces` says where the
-    recognizer lies now, `models` gives it loaded. A signal ends it with a checkpoint; where no target was cleaned that
-    the round before had not, it ends too, since the next round would be the same again. Raises BadInput for a dataset
-    without training targets, for what does not go together and for an `out` of another iteration, LedgerBroken,
-    ModelUnavailable or FaceModelError.
+    The same call again resumes, and a larger `rounds` continues a finished iteration. `faces` is a --faces value for
+    the dataset's recognizer, if its files were moved; `models` are the loaded models. The iteration ends early after a
+    signal, with a checkpoint. The iteration also ends if a round cleaned no target, because the next round would be the
+    same again.
+
+    Raises BadInput if the dataset has no training targets, if options contradict each other, or if `out` belongs to
+    another iteration. Also raises LedgerBroken, ModelUnavailable or FaceModelError.
     """
-    check(rounds, options, out)
+    check_options(rounds, options, out)
     check_weights(options.recipe, options.settings.weights)
-    models = models or _models(dataset, faces)
+    models = models or _load_faces(dataset, faces)
     with lock_folder(out):
-        return _rounds(dataset, out, options, rounds, models, workers, say, progress)
+        return _run_rounds(dataset, out, options, rounds, models, workers, say, progress)
 
 
-def _rounds(
+def _run_rounds(
     dataset: Path,
     out: Path,
     options: IterationOptions,
@@ -129,38 +133,56 @@ def _rounds(
     say: Callable[[str], None],
     progress: Progress,
 ) -> IterationSummary:
-    snapshot = _snapshot(dataset, out, 0, options, models, {})
-    iteration = _claim(out, snapshot, options)
-    work = Work(dataset, iteration, models, options.bounds, options.settings.base_model, options.recipe.steps)
+    # the originals, the id of the iteration, and the remains of an earlier call
+    snapshot = _take_snapshot(dataset, out, 0, options, models, {})
+    iteration = _claim_folder(out, snapshot, options)
+    job = CleaningJob(dataset, iteration, models, options.bounds, options.settings.base_model, options.recipe.steps)
     targets = [snapshot.face_ids[row] for row in snapshot.targets("train")]
     remove_temporary_files(dataset / VERSIONS_FOLDER / iteration)
-    _drop_strayed(dataset)
-    finished: list[Round] = []
+    _drop_stray_versions(dataset)
+    finished_rounds: list[Round] = []
     for number in range(rounds + 1):
         run = out / f"round-{number}"
+        # the training data: the newest version of each target
         if number:
             with Ledger.open(dataset) as ledger:
                 best = select_best_versions(ledger, iteration, number)
             if all(version.round < number - 1 for version in best.values()):
-                say(f"No target was cleaned after round {number - 1}: round {number} would be the same again.")
-                return IterationSummary(finished, "nothing_new")
-            snapshot = _snapshot(dataset, out, number, options, models, best)
-        named = partial(_named, progress, number)
-        settings = options.settings if not number else replace(options.settings, precision=_precision(out / "round-0"))
-        told_to = (options.recipe, options.images, options.seed, None, workers, settings)
+                say(f"Round {number - 1} cleaned no target, so round {number} would be the same again.")
+                return IterationSummary(finished_rounds, "nothing_new")
+            snapshot = _take_snapshot(dataset, out, number, options, models, best)
+
+        def report_round(stage: str, done: int, total: int, number: int = number) -> None:
+            progress(f"{stage} {number}", done, total)
+
+        # train from scratch, then clean the targets for the next round
+        settings = options.settings
+        if number:
+            settings = replace(settings, precision=_read_precision(out / "round-0"))
         with lock_folder(run):
-            ending = train(run, snapshot.folder, *told_to, say=say, progress=named)
+            ending = train(
+                run,
+                snapshot.folder,
+                options.recipe,
+                options.images,
+                options.seed,
+                None,
+                workers,
+                settings,
+                say=say,
+                progress=report_round,
+            )
         if ending.reason != "complete":
-            return IterationSummary(finished, ending.reason)
-        _note_training(dataset, iteration, number, snapshot)
+            return IterationSummary(finished_rounds, ending.reason)
+        _record_training(dataset, iteration, number, snapshot)
         if number < rounds:
-            clean(work, number, run, snapshot, targets, named)
-        finished.append(_outcome(dataset, iteration, number, run, ending.images, snapshot))
-        say(_sentence(finished[-1]))
-    return IterationSummary(finished, "complete")
+            clean_targets(job, number, run, snapshot, targets, report_round)
+        finished_rounds.append(_summarize_round(dataset, iteration, number, run, ending.images, snapshot))
+        say(_describe_round(finished_rounds[-1]))
+    return IterationSummary(finished_rounds, "complete")
 
 
-def _snapshot(
+def _take_snapshot(
     dataset: Path,
     out: Path,
     number: int,
@@ -168,58 +190,60 @@ def _snapshot(
     models: FaceModels,
     versions: Mapping[str, CleanedVersion],
 ) -> Snapshot:
-    """What a round is trained on; one that was begun keeps what it began with."""
+    """Takes the snapshot of a round. A round whose training has begun keeps its snapshot."""
     run = out / f"round-{number}"
     begun = (run / RUN_CONFIG).is_file()
     return take_snapshot(dataset, run / "snapshot", options.recipe.size, models, replace=not begun, versions=versions)
 
 
-def _precision(run: Path) -> str:
-    """What round 0 was computed in: the others must not differ by it, on whatever machine they are trained."""
+def _read_precision(run: Path) -> str:
+    """Returns the precision of round 0. All rounds use it, so that they do not differ if the machine changes."""
     return str(json.loads((run / RUN_CONFIG).read_text(encoding="utf-8"))["precision"])
 
 
-def _named(progress: Progress, number: int, what: str, done: int, total: int) -> None:
-    progress(f"{what} {number}", done, total)
-
-
-def check(rounds: int, options: IterationOptions, out: Path) -> None:
-    """Raises BadInput for what can be refused before anything is loaded."""
+def check_options(rounds: int, options: IterationOptions, out: Path) -> None:
+    """Raises BadInput if options or the folder `out` are wrong. Loads no model and no data."""
     if rounds < 1:
-        raise BadInput(f"--rounds {rounds}: say how many rounds follow the first, 1 or more.")
+        raise BadInput(f"--rounds {rounds} is too small: name the number of rounds after the first, 1 or more.")
     if get_world_size() > 1:
         raise BadInput(
-            f"Iterating is one process's work, and {get_world_size()} were launched: start `likeness iterate` alone."
+            f"`likeness iterate` runs in one process, but {get_world_size()} processes were started: start it without "
+            "a launcher."
         )
     if options.recipe.name == VRE:
-        raise BadInput("Recipe vre trains no restorer, so there is nothing to clean with: name another --recipe.")
+        raise BadInput("Recipe vre trains no restorer, so it cannot clean targets: name another recipe with --recipe.")
     if (file := find_blocking_file(out)) is not None:
-        raise BadInput(f"{make_printable(file)} is a file and an iteration is a folder: name another --out.")
-    if out.is_dir() and not (out / ABOUT).is_file():
+        raise BadInput(
+            f"{make_printable(file)} is a file, but an iteration is a folder: name another folder with --out."
+        )
+    if out.is_dir() and not (out / OPTIONS_FILE).is_file():
         others = sorted(p.name for p in out.iterdir() if not p.name.startswith(".") and p.name != "round-0")
         if others:
             raise BadInput(
-                f"{make_printable(out)} is not empty and no iteration (it holds {make_printable(others[0])} and "
-                f"no {ABOUT}): "
-                "name another --out."
+                f"{make_printable(out)} is not an iteration: it holds {make_printable(others[0])} but no "
+                f"{OPTIONS_FILE}. Name another folder with --out."
             )
     check_images(options.recipe, options.images)
     resolve_settings(options.recipe, options.settings)
 
 
-def _models(dataset: Path, spec: str | None) -> FaceModels:
+def _load_faces(dataset: Path, spec: str | None) -> FaceModels:
     with Ledger.open(dataset) as ledger:
         recognizer = read_recognizer(ledger)
     models = load_faces(spec or recognizer.spec)
     if models.recognizer_sha256() != recognizer.sha256:
         raise ModelUnavailable(
-            f"{models.spec} is not the recognizer that {dataset} was made with: say where that one lies with --faces."
+            f"{models.spec} is not the recognizer with which {dataset} was curated: name the folder of that recognizer "
+            "with --faces."
         )
     return models
 
 
-def _claim(out: Path, snapshot: Snapshot, options: IterationOptions) -> str:
-    """The iteration's name, by which the ledger knows it; written into OUT/iterate.json, or compared with it."""
+def _claim_folder(out: Path, snapshot: Snapshot, options: IterationOptions) -> str:
+    """Writes the options into OUT/iterate.json, or compares them with the file, and returns the iteration's id.
+
+    The id is a hash of the options and of the faces. Raises BadInput if the file has other options.
+    """
     facts = {
         "faces": snapshot.facts["manifest"],
         "recipe": json.loads(json.dumps(asdict(options.recipe))),
@@ -231,25 +255,33 @@ def _claim(out: Path, snapshot: Snapshot, options: IterationOptions) -> str:
         "rule": RULE,
     }
     facts["iteration"] = hash_config(facts)[:12]
-    path = out / ABOUT
-    if path.is_file():
-        try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-            differs = [name for name, value in facts.items() if there.get(name) != value]
-        except (ValueError, AttributeError) as error:
-            raise BadInput(f"{make_printable(path)} is not readable as an iteration: name another --out.") from error
-        if differs:
-            what = "has other faces" if differs[0] == "faces" else f"was begun with another {differs[0]}"
-            if differs[0] == "recipe":  # --steps, --mild and --preset are in it
-                what += f" ({', '.join(n for n, one in facts['recipe'].items() if there['recipe'].get(n) != one)})"
-            raise BadInput(f"{make_printable(out)} {what}: name another --out, or say what it was begun with.")
-    else:
+    path = out / OPTIONS_FILE
+    if not path.is_file():
         write_atomically(path, json.dumps(facts, indent=2, sort_keys=True).encode())
+        return str(facts["iteration"])
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        differences = [name for name, value in facts.items() if earlier.get(name) != value]
+    except (ValueError, AttributeError) as error:
+        raise BadInput(
+            f"{make_printable(path)} does not hold the options of an iteration: name another folder with --out."
+        ) from error
+    if differences:
+        if differences[0] == "faces":
+            problem = "was begun with other faces of the dataset"
+        else:
+            problem = f"was begun with a different value of {differences[0]}"
+        if differences[0] == "recipe":  # --steps, --mild and --preset are fields of the recipe
+            fields = [name for name, value in facts["recipe"].items() if earlier["recipe"].get(name) != value]
+            problem += f" ({', '.join(fields)})"
+        raise BadInput(
+            f"{make_printable(out)} {problem}: use the same options again, or name another folder with --out."
+        )
     return str(facts["iteration"])
 
 
-def _drop_strayed(dataset: Path) -> None:
-    """Versions of people who have since left the training split are dropped, with a reason, and their files removed."""
+def _drop_stray_versions(dataset: Path) -> None:
+    """Drops the versions of people who left the training split, and removes their files."""
     with Ledger.open(dataset, write=True) as ledger:
         rows = find_stray_versions(ledger)
         if rows:
@@ -258,8 +290,8 @@ def _drop_strayed(dataset: Path) -> None:
         version_path(dataset, row.iteration, row.round, row.face_id).unlink(missing_ok=True)
 
 
-def _note_training(dataset: Path, iteration: str, number: int, snapshot: Snapshot) -> None:
-    """Which version of every training image a finished round saw, with the round's mark."""
+def _record_training(dataset: Path, iteration: str, number: int, snapshot: Snapshot) -> None:
+    """Records which version of each training image a finished round used."""
     unit, config = f"{iteration}/train-{number}", {"snapshot": snapshot.hash}
     with Ledger.open(dataset, write=True) as ledger:
         if unit in ledger.find_finished(STAGE, config):
@@ -272,20 +304,15 @@ def _note_training(dataset: Path, iteration: str, number: int, snapshot: Snapsho
         ledger.record(STAGE, unit, config, rows, detail={"targets": len(snapshot.targets("train"))})
 
 
-def _outcome(dataset: Path, iteration: str, number: int, run: Path, images: int, snapshot: Snapshot) -> Round:
+def _summarize_round(dataset: Path, iteration: str, number: int, run: Path, images: int, snapshot: Snapshot) -> Round:
     with Ledger.open(dataset) as ledger:
-        rows = ledger.query(
-            "SELECT defect, status, reason, count(*) AS n FROM versions WHERE iteration = ? AND round = ? GROUP BY ALL "
-            "ORDER BY ALL",
-            iteration,
-            number,
-        ).rows(named=True)
+        rows = ledger.query(ATTEMPTS_OF_ROUND, iteration, number).rows(named=True)
 
-    def count_by(key: str, of: Iterable[dict[str, Any]]) -> dict[str, int]:
-        found: Counter[str] = Counter()
-        for row in of:
-            found[row[key]] += row["n"]
-        return dict(found)
+    def count_by(column: str, rows: Iterable[dict[str, Any]]) -> dict[str, int]:
+        counts: Counter[str] = Counter()
+        for row in rows:
+            counts[row[column]] += row["n"]
+        return dict(counts)
 
     targets = snapshot.targets("train")
     return Round(
@@ -300,10 +327,13 @@ def _outcome(dataset: Path, iteration: str, number: int, run: Path, images: int,
     )
 
 
-def _sentence(done: Round) -> str:
-    told = f"round {done.round}  trained on {done.targets} targets, {done.cleaned_targets} of them cleaned"
-    if not done.attempts:
-        return told
-    tried = ", ".join(f"{n} {what}" for what, n in done.attempts.items())
-    lost = "".join(f", {n} {why}" for why, n in done.dropped.items())
-    return f"{told}; restored {tried}: {done.versions} kept{lost}"
+def _describe_round(round_: Round) -> str:
+    """Returns sentences for the user, for example: Round 0 was trained on 12 targets, and 0 of them were cleaned."""
+    targets = format_count(round_.targets, "target")
+    sentence = f"Round {round_.round} was trained on {targets}, and {round_.cleaned_targets} of them were cleaned."
+    if not round_.attempts:
+        return sentence
+    attempts = ", ".join(f"{count} {defect}" for defect, count in round_.attempts.items())
+    total = format_count(sum(round_.attempts.values()), "target")
+    rejections = "".join(f", {count} rejected ({reason})" for reason, count in round_.dropped.items())
+    return f"{sentence} Its restorer cleaned {total} ({attempts}): {round_.versions} accepted{rejections}."

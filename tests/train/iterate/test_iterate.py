@@ -29,7 +29,7 @@ from tests.doubles.training import SMALL, models_of, recognizer_onnx
 from tests.places import REPOSITORY
 from train.data.snapshot import load_snapshot
 from train.fit.settings import Settings
-from train.iterate.iterate import IterationSummary, plan
+from train.iterate.iterate import IterationSummary, count_defects
 from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.restorer import Restorer
 from train.recipes import find_recipe
@@ -78,10 +78,10 @@ def test_a_round_trains_on_what_the_round_before_cleaned(
 ) -> None:
     *made, done, said = finished
     out = made[0].parent / "out"
-    assert done.why == "complete" and [one.round for one in done.rounds] == [0, 1]
+    assert done.reason == "complete" and [one.round for one in done.rounds] == [0, 1]
     assert (done.rounds[0].targets, done.rounds[0].cleaned_targets, done.rounds[0].versions) == (12, 0, 6)
     assert (done.rounds[1].cleaned_targets, done.rounds[0].attempts, done.rounds[1].attempts) == (6, {"soft": 6}, {})
-    assert any("12 targets, 6 of them cleaned" in sentence for sentence in said)
+    assert any("12 targets, and 6 of them were cleaned" in sentence for sentence in said)
     assert files_of(made[0] / "faces") == files_of(soft_dataset(tmp_path)[0] / "faces")  # the originals never change
 
     attempts, trained = rows_of(made[0])
@@ -123,9 +123,9 @@ def test_what_is_not_better_is_dropped_with_a_reason_and_the_rounds_end(
     monkeypatch.setattr(train.iterate.clean, "run_model", lambda model, lq, references: lq)
     said: list[str] = []
     done = run(*made, tmp_path / "out", 2, say=said.append)
-    assert done.why == "nothing_new" and len(done.rounds) == 1
+    assert done.reason == "nothing_new" and len(done.rounds) == 1
     assert done.rounds[0].dropped == {"not_sharper": 6} and done.rounds[0].versions == 0
-    assert "No target was cleaned after round 0: round 1 would be the same again." in said
+    assert "Round 0 cleaned no target, so round 1 would be the same again." in said
     attempts, _ = rows_of(made[0])
     assert {(row.status, row.reason, row.sha256) for row in attempts} == {("dropped", "not_sharper", None)}
     assert not list((made[0] / "versions").rglob("*.png"))
@@ -149,7 +149,7 @@ def test_a_later_version_must_be_sharper_than_the_one_it_takes_the_place_of(
 ) -> None:
     monkeypatch.setattr(train.iterate.clean, "run_model", sharpened)
     done = run(*made, tmp_path / "out", 3)  # the double gives the same again
-    assert done.why == "nothing_new" and [one.versions for one in done.rounds] == [6, 0]
+    assert done.reason == "nothing_new" and [one.versions for one in done.rounds] == [6, 0]
     assert done.rounds[1].dropped == {"not_sharper": 6}
     attempts, _ = rows_of(made[0])
     assert all(json.loads(row.metrics)["best"]["version"] == 0 for row in attempts if row.round == 1)
@@ -217,9 +217,9 @@ def test_a_signal_ends_it_with_a_checkpoint_and_the_same_call_goes_on(
             signal.raise_signal(signal.SIGTERM)
 
     done = run(*made, tmp_path / "out", progress=interrupt)
-    assert done.why == "SIGTERM" and [one.round for one in done.rounds] == [0]
+    assert done.reason == "SIGTERM" and [one.round for one in done.rounds] == [0]
     assert {row.round for row in rows_of(made[0])[1]} == {0}  # round 1 has not been trained yet
-    assert run(*made, tmp_path / "out").why == "complete"
+    assert run(*made, tmp_path / "out").reason == "complete"
 
 
 def test_people_who_have_left_the_training_split_lose_their_versions(
@@ -276,7 +276,7 @@ def test_why_and_the_report_tell_of_it(copied: tuple[Path, Path]) -> None:
 def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Path, Path]) -> None:
     made, out = copied, copied[0].parent / "out"
     for rounds in (0, -1):
-        with pytest.raises(BadInput, match=f"--rounds {rounds}: say how many rounds follow the first, 1 or more"):
+        with pytest.raises(BadInput, match=f"--rounds {rounds} is too small"):
             run(*made, tmp_path / "out", rounds)
     for options, why in (
         (replace(OPTIONS, recipe=find_recipe("vre", "tiny")), "Recipe vre trains no restorer"),
@@ -293,23 +293,23 @@ def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Pat
         assert not (tmp_path / "early").exists()
     with (
         pytest.MonkeyPatch.context() as patch,
-        pytest.raises(BadInput, match="one process's work, and 2 were launched"),
+        pytest.raises(BadInput, match="runs in one process, but 2 processes were started"),
     ):
         patch.setenv("WORLD_SIZE", "2")
         run(*made, tmp_path / "out")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "diary.txt").touch()
-    with pytest.raises(BadInput, match=r"not empty and no iteration \(it holds diary.txt"):
+    with pytest.raises(BadInput, match=r"is not an iteration: it holds diary\.txt"):
         run(*made, tmp_path / "taken")
-    with pytest.raises(BadInput, match="is a file and an iteration is a folder"):
+    with pytest.raises(BadInput, match="is a file, but an iteration is a folder"):
         run(*made, tmp_path / "taken" / "diary.txt")
-    with pytest.raises(BadInput, match="was begun with another bounds"):
+    with pytest.raises(BadInput, match="was begun with a different value of bounds"):
         run(*made, out, options=replace(OPTIONS, bounds=replace(BOUNDS, soft=0.3)))
     with lock_folder(out), pytest.raises(FolderBusy, match="Another process is writing into"):
         run(*made, out)
-    with pytest.raises(BadInput, match=r"was begun with another recipe \(mild_share, steps\)"):
+    with pytest.raises(BadInput, match=r"was begun with a different value of recipe \(mild_share, steps\)"):
         run(*made, out, options=replace(OPTIONS, recipe=replace(SMALL, mild_share=0.5, steps=2)))
-    with pytest.raises(BadInput, match="was begun with another images"):
+    with pytest.raises(BadInput, match="was begun with a different value of images"):
         run(*made, out, options=replace(OPTIONS, images=12))
     other = soft_dataset(tmp_path / "other", people=3)
     with pytest.raises(BadInput, match=r"has changed since .*name another --out"):
@@ -344,7 +344,7 @@ def test_a_cleaned_picture_that_changed_on_disk_is_not_trained_on(
 
 def test_a_plan_counts_and_writes_nothing(made: tuple[Path, Path]) -> None:
     before = sorted(made[0].rglob("*"))
-    assert plan(made[0], SMALL, BOUNDS) == (12, {"soft": 6})
+    assert count_defects(made[0], SMALL, BOUNDS) == (12, {"soft": 6})
     assert sorted(made[0].rglob("*")) == before
 
 
@@ -363,7 +363,10 @@ def test_the_command_says_what_it_would_do_and_what_became_of_it(
     words = ["iterate", str(made[0]), "--rounds", "1", "--images", "8", "--workers", "0"]
     said = CliRunner().invoke(app, [*words, "--dry-run"])
     assert said.exit_code == 0, said.output
-    assert "2 rounds of small at 32 px, 8 images each" in said.stdout and "with a defect: 6 soft" in said.stdout
+    assert (
+        "Would train 2 times: small at 32 px, 8 images each time" in said.stdout
+        and "with a defect in between: 6 soft" in said.stdout
+    )
     told = json.loads(CliRunner().invoke(app, [*words, "--dry-run", "--json"]).stdout)
     assert told == {"targets": 12, "defects": {"soft": 6}, "rounds": 1, "out": str(made[0] / "iterate")}
     assert sorted(made[0].rglob("*")) == before
