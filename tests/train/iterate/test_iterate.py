@@ -373,4 +373,4 @@ def test_the_command_says_what_it_would_do_and_what_became_of_it(
     done = CliRunner().invoke(app, [*words, "--json"])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout.splitlines()[-1])
-    assert [one["round"] for one in found["rounds"]][:1] == [0] and found["rounds"][0]["tried"] == {"soft": 6}
+    assert [one["round"] for one in found["rounds"]][:1] == [0] and found["rounds"][0]["attempts"] == {"soft": 6}
