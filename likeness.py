@@ -130,6 +130,9 @@ def run(
 
     Example: likeness run ~/Photos --out dataset
     """
+    from curate.photos.walk import check_photo_paths
+
+    check_photo_paths(photos)  # a wrong path is an error before duckdb and OpenCV are imported
     from curate.check_options import check_options
     from curate.config import CurateConfig, PairRules, SplitRules
     from manifests.runtime.workers import count_cores

@@ -56,6 +56,9 @@ def curate(
 
     Example: likeness curate ~/Photos --out dataset
     """
+    from curate.photos.walk import check_photo_paths
+
+    check_photo_paths(photos)  # a wrong path is an error before duckdb and OpenCV are imported
     from curate.check_options import check_number, check_options
     from curate.config import CurateConfig, GroupRules, PairRules, SplitRules
     from curate.detection.filter_files import load_filters, set_min_inter_ocular
