@@ -1,4 +1,8 @@
-"""Where the backbones of perceptual losses come from: the user's folder, torch hub's cache, torchvision's server."""
+"""Loads the backbones of the perceptual losses.
+
+The weights are read from the user's folder or from the cache of torch hub. If they are in neither place, they are
+downloaded from torchvision.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from torchvision import models
 
 from manifests.errors import BadInput
 
-# backbone -> its weights in torchvision, whose file name ends in the first figures of its sha256
+# Maps each backbone to its weights in torchvision. The file name ends with the first digits of the sha256 of the file.
 BACKBONES: dict[str, models.WeightsEnum] = {
     "vgg16": models.VGG16_Weights.IMAGENET1K_V1,
     "alexnet": models.AlexNet_Weights.IMAGENET1K_V1,
@@ -19,14 +23,14 @@ BACKBONES: dict[str, models.WeightsEnum] = {
 
 
 def get_file_name(backbone: str) -> str:
-    """torchvision's own name of a backbone's file, such as vgg16-397923af.pth."""
+    """Returns the file name that torchvision uses for the weights of a backbone, for example vgg16-397923af.pth."""
     return str(BACKBONES[backbone].url).rsplit("/", 1)[1]
 
 
 def find_local_file(name: str, folder: Path | None, cache: str = "checkpoints") -> Path | None:
-    """The file of that name in `folder`, else in `cache` under torch hub's; None where there is none.
+    """Returns the path of the file `name` in `folder`, or else in the subfolder `cache` of the torch hub folder.
 
-    Raises BadInput where `folder` is none.
+    Returns None if the file is in neither folder. Raises BadInput if `folder` is not a folder.
     """
     if folder is not None and not folder.is_dir():
         raise BadInput(f"--weights {folder} is not a folder: name the one that holds {name}.")
@@ -36,9 +40,10 @@ def find_local_file(name: str, folder: Path | None, cache: str = "checkpoints") 
 
 
 def fetch_weights(backbone: str, folder: Path | None) -> Path:
-    """The file of a backbone of BACKBONES: in `folder`, else in torch hub's cache, else downloaded into that cache.
+    """Returns the path of the weights of a backbone in BACKBONES.
 
-    Raises BadInput, which says what to put where, if it is in none of them.
+    The function looks for the file in `folder` and then in the cache of torch hub. If the file is in neither place, it
+    is downloaded into that cache. Raises BadInput if the download fails; the message names the file and its address.
     """
     name, url = get_file_name(backbone), str(BACKBONES[backbone].url)
     here = find_local_file(name, folder)
@@ -57,19 +62,19 @@ def fetch_weights(backbone: str, folder: Path | None) -> Path:
 
 
 def load_backbone(backbone: str, folder: Path | None) -> nn.Sequential:
-    """The convolutional layers of a backbone of BACKBONES: float32, frozen, in eval mode, on the CPU.
+    """Returns the convolutional layers of a backbone in BACKBONES: float32, frozen, in eval mode, on the CPU.
 
-    The file may be torchvision's or hold its `features` alone; nothing but tensors is read from it. Raises BadInput
-    where there is none, or one that does not fit.
+    The file is the original file of torchvision, or contains only its `features`. Only tensors are read from the file.
+    Raises BadInput if the file is missing or does not fit the backbone.
     """
     path = fetch_weights(backbone, folder)
-    with torch.device("meta"):  # no time for random weights, and none of torch's random numbers
+    with torch.device("meta"):  # no random weights are drawn: this saves time and uses no random numbers of torch
         features: nn.Sequential = models.get_model(backbone, weights=None).features
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         named = {key.removeprefix("features."): value for key, value in state.items() if "classifier" not in key}
         features.load_state_dict({key: value.float() for key, value in named.items()}, assign=True)
-    except Exception as error:  # whatever is wrong with the file, the answer is the same
+    except Exception as error:  # every fault of the file leads to the same message
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise BadInput(
             f"{path} does not hold torchvision's {backbone} weights ({why}): put {BACKBONES[backbone].url} there."

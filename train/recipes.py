@@ -1,7 +1,7 @@
-"""Recipes: what is trained, on what, by which losses. Aligned tables; two recipes compare at a glance.
+"""Defines the recipes of training as aligned tables, so that two recipes can be compared at a glance.
 
-A recipe says what conditions the one step and what it is trained by; a base says how large everything is. `find_recipe`
-joins a row of each.
+A recipe names the inputs that condition the one step, the degradation and the losses. A base sets the sizes: pixels,
+channels, batch, learning rate and schedule. `find_recipe` combines a recipe with a base.
 """
 
 from __future__ import annotations
@@ -11,73 +11,90 @@ from dataclasses import dataclass
 from manifests.errors import BadInput
 from train.models.config import ModelConfig, VreConfig
 
-VRE = "vre"  # the recipe that trains no restorer
-TINY = "tiny"  # the base that needs no download: a small UNet from scratch on a space-to-depth latent
-DIFFUSION = "diffusion"  # a folder or hub name in diffusers' layout: Stable Diffusion 2.1-base and its kin
+VRE = "vre"  # this recipe trains OSDFace's visual representation embedder (VRE) and no restorer
+TINY = "tiny"  # this base needs no download: it trains a small UNet from scratch on a space-to-depth latent
+DIFFUSION = "diffusion"  # this base is a model in diffusers' layout, for example Stable Diffusion 2.1-base
 
-# What can condition the one step. A part that a recipe does not name does not exist in its model.
+# These parts of a model can condition the one step. A model contains only the parts that its recipe names.
 PARTS = (
-    "maps",  # the references' feature maps, pooled over the set, join the UNet's levels (ours)
-    "warped",  # the references are warped to landmarks found on the LQ input before anything sees them (ReFine)
-    "embedding",  # the mean of the references' identity embeddings (ReFine, Eq. 1)
-    "extended",  # self-attention extended to the references' keys and values (InstantRestore)
-    "vre",  # the prompt of OSDFace's visual representation embedder
-    "identity",  # HonestFace's identity embedder: tokens from references, and from references and LQ
+    "maps",  # the feature maps of the references are pooled over the set and join the levels of the UNet (ours)
+    "warped",  # the references are first warped to the landmarks that a detector finds on the LQ input (ReFine)
+    "embedding",  # the UNet receives the mean of the identity embeddings of the references (ReFine, Eq. 1)
+    "extended",  # self-attention also reads the keys and values of the references (InstantRestore)
+    "vre",  # OSDFace's visual representation embedder computes the prompt
+    "identity",  # HonestFace's embedder makes tokens from the references, and from the LQ face with the references
 )
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything about a run but its data, its seed and its end. `images` is where a run ends unless told otherwise.
+    """Holds all settings of a run except its data, its seed and its length.
 
-    A schedule never depends on the end, so that a longer run passes through the same weights as a shorter one.
+    `images` is the default length of a run. The schedules do not depend on the length: a longer run therefore passes
+    through the same weights as a shorter run.
     """
 
     name: str
     base: str  # TINY or DIFFUSION
-    # what is restored
+    # the images to restore
     size: int  # pixels
-    preset: str  # of degrade, applied at `size`
-    mild_share: float  # share of the images that are degraded by draws.MILD instead
-    # what conditions the one step
-    parts: tuple[str, ...]  # of PARTS; VRE, which trains the embedder itself, has none
-    timestep: int  # of the first step
-    steps: int  # a restoration may take up to so many, see train/models/steps.py
-    latent_factor: int  # tiny: space-to-depth
-    channels: tuple[int, ...]  # tiny: the UNet's widths
-    reference_channels: tuple[int, ...]  # the reference encoder's widths
-    refine_channels: int  # tiny: the refinement at full resolution
-    lora_rank: int  # diffusion: of the adapters on the frozen UNet, alpha = rank
+    preset: str  # the name of a degradation preset, which is applied at `size`
+    mild_share: float  # the preset sampling.MILD degrades this share of the images instead of `preset`
+    # the conditions of the one step
+    parts: tuple[str, ...]  # names from PARTS; the recipe VRE has none, because it trains the embedder itself
+    timestep: int  # the timestep of the first step
+    steps: int  # the largest number of steps in a restoration, see train/models/steps.py
+    latent_factor: int  # tiny: the factor of space-to-depth
+    channels: tuple[int, ...]  # tiny: the widths of the UNet
+    reference_channels: tuple[int, ...]  # the widths of the reference encoder
+    refine_channels: int  # tiny: the width of the refinement at full resolution
+    lora_rank: int  # diffusion: the rank of the adapters on the frozen UNet; alpha is equal to the rank
     vre: VreConfig
     # references
-    reference_counts: tuple[int, ...]  # one is drawn for every image
-    wrong_share: float  # share of the images that are shown references of another person
-    augment: str  # "flip": target and references alike; "each": also colour, affine, perspective of each reference
-    # losses: weight by name, see train/fit/objective.py; a name that is not there is not computed
+    reference_counts: tuple[int, ...]  # the number of references of each image is drawn from these numbers
+    wrong_share: float  # this share of the images gets references of another person
+    augment: str  # "flip": flips target and references together; "each": also augments each reference
+    # losses: weight by name, see train/fit/objective.py; a loss without a weight here is not computed
     losses: dict[str, float]
-    discriminator: str  # "": none; "latent": sees the restored latent and the prompt; "image"
-    # optimisation; the clock is images seen
+    # "": no discriminator; "latent": it sees the restored latent and the prompt; "image": it sees the restored image
+    discriminator: str
+    # optimisation: the schedules count the images used in training
     images: int
     batch: int
     rate: float  # AdamW's learning rate after the warm-up
     warmup: int  # images
-    decay_from: int  # images; afterwards rate * sqrt(decay_from / images), edm2's schedule
-    clip: float  # largest norm of the gradient
-    ema: int  # half-life of the averaged weights, images
+    decay_from: int  # after this number of images, the rate is multiplied by sqrt(decay_from / images) (edm2)
+    clip: float  # the largest allowed norm of the gradient
+    ema: int  # the half-life of the averaged weights, in images
 
 
-# tiny        timestep 399: OSDFace infer.py. Counts 0, 1, 2, 4 and identity weight .1: our prototype (docs/train.md).
-#             codeformer is applied at 128 px, which is harder than at 512. The rest is ours, by measurement.
-# vre         OSDFace's stage 1: HQ dictionary, LQ dictionary, association (OSDFace#11: epochs, association weight 1).
-# osdface     t 399, VRE prompt, LoRA 16, MSE + EA-DISTS + identity + GAN: infer.py and the paper's figure. Weights .1
-#             and .01 are a third party's; degradation ranges were not seen by us: osediff-face is our choice.
-# honestface  parts and losses: the paper's figure. Base, timestep, weights, degradation not seen by us; OSDFace's.
-# refine      losses: the paper; one reference there, up to four here (ours). Weights, timestep and base are ours, the
-#             GAN and its StyleGAN2 decoder are replaced by the one-step UNet. `severe` is ours.
-# instant     t 249 (inference/test.py), counts 1 to 4, LPIPS 5, MS-SSIM 1, identity 1, GAN .5 (its final config): its
-#             landmark-attention loss is left out, since its landmark extractor was not released; count 0 is ours.
-# idm         a conditional denoiser without references that refines in a few steps: the idea is the abstract's (arXiv
-#             2307.08996), every number is ours. The first step's noise holds the LQ face, and DDIM carries it on.
+# The sources of the numbers follow, one paragraph for each recipe.
+#
+# tiny: This recipe takes the timestep 399 from OSDFace's infer.py. The counts 0, 1, 2, 4 and the identity weight .1 are
+# from our prototype (docs/train.md). The preset codeformer is applied at 128 px, which is harder than at 512 px. We
+# chose the other numbers of this recipe by measurement.
+#
+# vre: This recipe follows stage 1 of OSDFace, which trains an HQ dictionary, an LQ dictionary and their association.
+# The epochs and the association weight 1 are from the issue OSDFace#11.
+#
+# osdface: This recipe takes the timestep 399, the VRE prompt, the LoRA rank 16 and the losses MSE, EA-DISTS, identity
+# and GAN from infer.py and from a figure of the paper. The weights .1 and .01 are from a third party. The degradation
+# ranges of OSDFace are not seen by us; the preset osediff-face is our choice.
+#
+# honestface: This recipe takes its parts and losses from a figure of the paper. The base, the timestep, the weights and
+# the degradation of HonestFace are not seen by us; we use the values of OSDFace.
+#
+# refine: This recipe takes its losses from the paper. The paper uses one reference; we use up to four (ours). The
+# weights, the timestep, the base and the preset `severe` are ours. The one-step UNet replaces ReFine's GAN and its
+# StyleGAN2 decoder.
+#
+# instant: This recipe takes the timestep 249 from InstantRestore's inference/test.py. The counts 1 to 4 and the weights
+# LPIPS 5, MS-SSIM 1, identity 1 and GAN .5 are from the final configuration of InstantRestore. The count 0 is ours.
+# InstantRestore's landmark-attention loss is left out, because its landmark extractor was not released.
+#
+# idm: This recipe trains a conditional denoiser that refines a face in a few steps without references. The idea is from
+# the abstract of IDM (arXiv 2307.08996); every number is ours. The noise of the first step contains the LQ face, and
+# DDIM keeps this noise in the later steps.
 # fmt: off
 _RECIPES = {
     #             preset            parts                              t    steps counts        wrong augm.  discr.
@@ -98,8 +115,9 @@ _LOSSES: dict[str, dict[str, float]] = {
     "instant":    {"lpips": 5.0, "ms_ssim": 1.0, "identity": 1.0, "gan": 0.5},
     "idm":        {"pixel": 1.0, "edge": 1.0},
 }
-# How large, by base. tiny: ours. diffusion: 512 px, LoRA 16 and the VRE are OSDFace's; AdamW 1e-4 is a third party's
-# re-implementation; reference widths, batch, length and schedule are ours.
+# This table sets the sizes of each base. The numbers of tiny are ours. For diffusion, the size 512 px, the LoRA rank 16
+# and the VRE are from OSDFace. The AdamW rate 1e-4 is from a re-implementation by a third party. The reference widths,
+# the batch, the length and the schedule are ours.
 _BASES = {
     #           size f  channels        references      refine lora  images   batch rate  warmup  decay    clip ema
     TINY:      (128, 4, (64, 128, 192), (48, 96, 128),  16,    0,    25_600,  16,   1e-3, 1_600,  8_000,   1.0, 800),
@@ -116,9 +134,10 @@ RECIPES = tuple(_RECIPES)
 
 
 def find_recipe(name: str, base: str | None = None) -> Recipe:
-    """The recipe of that name on a base, TINY or DIFFUSION; `tiny` without one is on TINY.
+    """Returns the recipe with the given name for a base, TINY or DIFFUSION.
 
-    Raises BadInput, which lists the recipes there are, and where a recipe needs a base to be named.
+    If `base` is None, the recipe `tiny` uses TINY. Raises BadInput if no recipe has this name, or if `base` is None for
+    any other recipe.
     """
     if name not in _RECIPES:
         raise BadInput(f"There is no recipe {name}; the recipes are {', '.join(RECIPES)}.")
@@ -135,7 +154,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
         base=base,
         size=size,
         preset=preset,
-        mild_share=0.0,  # `likeness iterate` alone has another
+        mild_share=0.0,  # only `likeness iterate` uses another value
         parts=parts,
         timestep=timestep,
         steps=steps,
@@ -161,7 +180,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
 
 
 def build_model_config(recipe: Recipe, embedding_dim: int, base_model: str = TINY) -> ModelConfig:
-    """The architecture of a recipe for a dataset whose recognizer gives `embedding_dim` numbers."""
+    """Returns the model configuration of a recipe; `embedding_dim` is the length of the recognizer's embeddings."""
     return ModelConfig(
         base=recipe.base,
         base_model=base_model,
@@ -180,12 +199,19 @@ def build_model_config(recipe: Recipe, embedding_dim: int, base_model: str = TIN
 
 
 def compute_rate(recipe: Recipe, images: int) -> float:
-    """The learning rate after `images` images: linear warm-up, level, then falling with the square root."""
+    """Returns the learning rate after `images` images.
+
+    The rate rises linearly during the warm-up and is then constant. After `decay_from` images, the rate is multiplied
+    by sqrt(decay_from / images).
+    """
     warm = min(1.0, (images + recipe.batch) / max(recipe.warmup, 1))
     return recipe.rate * warm * min(1.0, (recipe.decay_from / max(images, 1)) ** 0.5)
 
 
 def compute_ema_decay(recipe: Recipe, images: int) -> float:
-    """How much of the averaged weights stays at a step: half-life `ema`, at most 5% of the run so far (edm2)."""
+    """Returns the factor (0..1) that multiplies the averaged weights at each step.
+
+    The half-life of the average is `ema` images, but at most 5% of `images`, the images of the run up to now (edm2).
+    """
     half_life = min(recipe.ema, max(images, 1) * 0.05)
     return float(0.5 ** (recipe.batch / half_life))

@@ -1,1 +1,1 @@
-"""The data of training: the snapshot of a dataset, the draws of each sample, and the batches."""
+"""Provides the data of training: the snapshot of a dataset, the random choices for each sample, and the batches."""

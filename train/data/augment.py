@@ -1,7 +1,8 @@
-"""What happens to references alone, each on its own, so that a reference is never the target's very picture.
+"""Augments each reference on its own, so that a reference is never the same picture as the target.
 
-Through albumentations (extra `albumentations`). Strengths are ReF-LDM's: colour .2, .2, .2, .02, rotation 2 degrees,
-shift 5%, scale .95 to 1.05, and a perspective, whose strength has another unit here (ours).
+The library albumentations (extra `albumentations`) changes the pixels. The strengths are from ReF-LDM: brightness,
+contrast and saturation .2, hue .02, rotation 2 degrees, shift 5%, scale .95 to 1.05. Each reference also gets a random
+perspective. Its strength is ours, because albumentations measures it in another unit than ReF-LDM.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import numpy as np
 
 from manifests.errors import BadInput
 
-PERSPECTIVE = (0.02, 0.05)  # deviation of the corners, share of the side (ours; ReF-LDM: torchvision's .2)
+# The corners shift by these shares of the side (ours). ReF-LDM uses the strength .2 of torchvision.
+PERSPECTIVE = (0.02, 0.05)
 
 
 @cache
 def _transform() -> Any:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the package index for news on import
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # this turns off the update check on import
     try:
         import albumentations as A
     except ImportError:
@@ -39,15 +41,18 @@ def _transform() -> Any:
 
 
 def check_augment() -> None:
-    """Raise BadInput where albumentations is not installed."""
+    """Raises BadInput if albumentations is not installed."""
     _transform()
 
 
 def augmented(image: np.ndarray, landmarks5: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A reference, uint8 (S,S,3), and its landmarks (5,2) after it, by `seed` alone."""
+    """Returns the augmented reference, uint8 (S,S,3), and its moved landmarks (5,2), float32 in pixels.
+
+    The result depends only on the image, the landmarks and `seed`.
+    """
     transform = _transform()
     transform.set_random_seed(seed)
     done = transform(image=image, keypoints=landmarks5.astype(np.float32))
-    # a mirrored border brings mirrored copies of the landmarks along: the face's own are those that moved least
+    # The mirrored border adds mirrored copies of the landmarks. The copy that moved least is the face itself.
     copies = np.asarray(done["keypoints"], np.float32).reshape(-1, *landmarks5.shape)
     return done["image"], copies[np.abs(copies - landmarks5).sum((1, 2)).argmin()]

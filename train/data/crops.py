@@ -1,4 +1,4 @@
-"""Crops as they are trained on: the original of a face, or a cleaned version of it."""
+"""Reads the crops for training: the original crop of a face, or a cleaned version of the crop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def read_crop(dataset: Path, face_id: str, size: int) -> np.ndarray:
-    """The original crop of a face at `size`, RGB uint8. Raises LedgerBroken where it is missing or broken."""
+    """Returns the original crop of a face, RGB uint8 (size,size,3).
+
+    Raises LedgerBroken if the file of the crop is missing or broken.
+    """
     from degrade.operations.pixels import shrink
 
     source = crop_path(dataset, face_id)
@@ -30,7 +33,10 @@ def read_crop(dataset: Path, face_id: str, size: int) -> np.ndarray:
 
 
 def read_cleaned_crop(dataset: Path, version: CleanedVersion, size: int) -> np.ndarray:
-    """A cleaned version of a face, RGB uint8. Raises LedgerBroken where its file is not the one that was recorded."""
+    """Returns a cleaned version of a face, RGB uint8 (size,size,3).
+
+    Raises LedgerBroken if the file is missing, has another hash than the ledger records, or has another size.
+    """
     from manifests.ledger.cleaned_targets import version_path
 
     source = version_path(dataset, version.iteration, version.round, version.face_id)

@@ -1,4 +1,7 @@
-"""What the trainer sees: sample number i of a run, the same bytes on any machine and at any worker count."""
+"""Builds the samples and batches of training.
+
+Sample number i of a run has the same bytes on every machine and with any number of workers.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +29,24 @@ from train.data.warp import warp_to
 from train.models.io import Places, find_places
 from train.recipes import Recipe
 
-Batch = dict[str, Any]  # tensors; `theta` a list of θ
+Batch = dict[str, Any]  # tensors by name; `theta` is a list of Theta objects
 
 
 class TrainingFaces(Dataset[Batch]):
-    """Sample `index`, a face with what it is shown.
+    """Builds the samples of a run: item `index` is a target face with its LQ image and its references.
 
-    lq and target (3,S,S) uint8; references (Kmax,3,S,S) uint8 and embeddings (Kmax,d) float32, zero in empty slots;
-    present (Kmax,) bool; row, the target's; right, bool: the references are of its person; landmarks (5,2) float32, the
-    target's, in pixels. Where the recipe warps, `found`, bool: whether landmarks were found on the LQ, and `warped`
-    (Kmax,) bool: the reference was warped to them and is not as aligned; where it has the loss `cycle`, `theta`; where
-    it has several steps, `step`, which of them learns. Raises BadInput for a snapshot of another size, FaceModelError
-    where the recipe warps and the detector is not to be had.
+    Every sample is a dict. `lq` and `target` are (3,S,S) uint8. `references` is (Kmax,3,S,S) uint8, and `embeddings` is
+    (Kmax,d) float32; both are zero in empty slots. `present`, (Kmax,) bool, is True if the slot has a reference. `row`
+    is the row of the target in the snapshot. `right`, bool, is False if the references show another person.
+    `landmarks`, (5,2) float32, are the landmarks of the target in pixels.
+
+    If the recipe warps the references, a sample also has `found` and `warped`. `found` is True if the detector found
+    landmarks on the LQ image. `warped`, (Kmax,) bool, is True for each reference that was warped to these landmarks. If
+    the recipe has the loss `cycle`, a sample has `theta`, the parameters of its degradation. If the recipe has several
+    steps, a sample has `step`, the number of the step that learns from the sample.
+
+    Raises BadInput if the snapshot has another size than the recipe. Raises FaceModelError if the recipe warps the
+    references and the detector cannot be loaded.
     """
 
     def __init__(self, snapshot: Snapshot, recipe: Recipe, seed: int, split: str = "train") -> None:
@@ -57,11 +66,11 @@ class TrainingFaces(Dataset[Batch]):
             self._finder = snapshot.load_finder()
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_snapshot": None, "_finder": None}  # a worker maps the files itself
+        return {**self.__dict__, "_snapshot": None, "_finder": None}  # each worker opens the files itself
 
     @property
     def warps(self) -> bool:
-        """References are warped to landmarks found on the LQ input."""
+        """Returns True if the recipe warps the references to the landmarks that the detector finds on the LQ image."""
         return "warped" in self.recipe.parts
 
     @property
@@ -77,7 +86,7 @@ class TrainingFaces(Dataset[Batch]):
         return self.pack(sample, draw_theta(preset, self.seed, epoch, face_id), max(self.recipe.reference_counts))
 
     def pack(self, sample: Sample, theta: Theta, slots: int) -> Batch:
-        """The tensors of a sample whose LQ picture `theta` makes."""
+        """Returns the tensors of a sample with `slots` reference slots; `theta` makes the LQ image from the target."""
         snapshot, size = self.snapshot, self.snapshot.size
         target, landmarks = _turned(snapshot, sample.target, sample.flip)
         lq = to_uint8(apply(to_float(target), theta))
@@ -90,10 +99,10 @@ class TrainingFaces(Dataset[Batch]):
             if sample.seeds:
                 crop, points = augmented(crop, points, sample.seeds[slot])
             if seen_at is not None:
-                with suppress(ValueError):  # landmarks that no face can be warped by
+                with suppress(ValueError):  # if the warp is refused, the reference stays as aligned
                     crop, warped[slot] = warp_to(crop, points, seen_at), True
             references[slot] = crop
-            embeddings[slot] = snapshot.embeddings[row]  # of the photo as it is
+            embeddings[slot] = snapshot.embeddings[row]  # the embedding is from the photo without augmentation
         packed: Batch = {
             "lq": torch.from_numpy(lq).permute(2, 0, 1).contiguous(),
             "target": torch.from_numpy(target).permute(2, 0, 1).contiguous(),
@@ -120,9 +129,9 @@ class TrainingFaces(Dataset[Batch]):
 
 
 def warping(snapshot: Snapshot, recipe: Recipe) -> str:
-    """What has to be said before a recipe is trained that warps its references; "" where there is nothing to say.
+    """Returns a notice if the recipe warps its references and the snapshot has no detector, or else "".
 
-    Raises BadInput where it warps them and no detector is to be had.
+    Raises BadInput if the recipe warps its references and no detector can be loaded.
     """
     if "warped" not in recipe.parts:
         return ""
@@ -140,8 +149,12 @@ def warping(snapshot: Snapshot, recipe: Recipe) -> str:
 
 
 def _turned(snapshot: Snapshot, row: int, flip: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Crop and landmarks of a row; flipped, image left comes first again."""
-    crop, points = np.array(snapshot.crops[row]), snapshot.landmarks[row]  # a copy: the file is mapped read-only
+    """Returns the crop and the landmarks of a row, mirrored if `flip` is True.
+
+    In a mirrored crop, the two eyes and the two mouth corners are swapped in the landmarks. The landmark on the left of
+    the crop is then first again.
+    """
+    crop, points = np.array(snapshot.crops[row]), snapshot.landmarks[row]  # a copy, because the file is read-only
     if not flip:
         return crop, points.copy()
     turned = points[[1, 0, 2, 4, 3]]
@@ -150,7 +163,7 @@ def _turned(snapshot: Snapshot, row: int, flip: bool) -> tuple[np.ndarray, np.nd
 
 
 def collate(samples: list[Batch]) -> Batch:
-    """A batch: tensors stacked, θ as a list."""
+    """Returns a batch of the samples: the tensors are stacked, and `theta` becomes a list."""
     return {
         name: [one[name] for one in samples] if name == "theta" else torch.stack([one[name] for one in samples])
         for name in samples[0]
@@ -158,10 +171,11 @@ def collate(samples: list[Batch]) -> Batch:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Returns the batch on the device, images as float32 in 0..1, with its `places`; θ and `row` stay on the CPU.
+    """Returns the batch on the device, with images as float32 in 0..1; `theta` and `row` stay on the CPU.
 
-    `places` and `usable_rows` are counted on the CPU. `usable_rows` holds for each reference slot the (n,) int64 images
-    with a reference of the target's own person there.
+    The function computes two more entries on the CPU: `places` (see `find_places`) and `usable_rows`. `usable_rows` has
+    one tensor for each reference slot, (n,) int64. The tensor lists the images of the batch that have a reference of
+    the target's person in this slot.
     """
     if "present" in batch and batch["present"].device.type == "cpu":
         usable = batch["present"] & batch["right"][:, None] if "right" in batch else batch["present"]
@@ -184,7 +198,10 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 def batches(
     faces: TrainingFaces, start: int, batch: int, workers: int, rank: int = 0, world: int = 1
 ) -> Iterator[Batch]:
-    """Batches for ever, the first one beginning with sample `start`."""
+    """Returns an endless iterator of batches; the first batch starts with sample `start`.
+
+    `batch` is the number of samples in a batch of all `world` processes. The process `rank` gets its equal share.
+    """
 
     def indices() -> Iterator[list[int]]:
         first = start
@@ -221,16 +238,18 @@ def _begin_worker(_: int) -> None:
     cv2.setNumThreads(0)
     worker = get_worker_info()
     assert worker is not None
-    worker.dataset._finder = None  # type: ignore[attr-defined]  # no session of onnxruntime is carried across a fork
-    # the trainer decides when to stop: a signal to the whole process group must not end its workers first
+    worker.dataset._finder = None  # type: ignore[attr-defined]  # a session of onnxruntime does not survive a fork
+    # The trainer decides when to stop. A signal to the whole process group must not end the workers before the trainer.
     for kind in (signal.SIGINT, signal.SIGTERM):
         signal.signal(kind, signal.SIG_IGN)
 
 
 def fixed_batch(faces: TrainingFaces, split: str, count: int, references: int) -> Batch | None:
-    """The same few pictures of a split every time, spread over its people, with up to `references` references each.
+    """Returns a batch of up to `count` targets of a split, with up to `references` references each.
 
-    None where the split has no target. No flips; θ is keyed by the face, so that two runs show the same pictures.
+    The batch is the same at every call. The targets come from as many people as possible, and no image is mirrored.
+    The face id determines the degradation, so that two runs show the same pictures. Returns None if the split has no
+    target.
     """
     snapshot = faces.snapshot
     by_person: dict[str, list[int]] = {}

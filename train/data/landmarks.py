@@ -1,4 +1,4 @@
-"""Find faces and their five landmarks in photos and in aligned crops."""
+"""Finds faces and their five landmarks in photos and in aligned crops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is decided for a sample before any pixel is touched: by (seed, epoch, face of the target) alone."""
+"""Draws the random choices for a sample, before any pixel is read.
+
+The choices depend only on the seed, the epoch and the face id of the target.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +15,34 @@ from degrade.theta import Theta
 from train.data.snapshot import Snapshot
 from train.recipes import Recipe
 
-MAX_SEED = 2**31  # of one reference's augmentation
-# defects as targets have them, where a recipe wants its restorer to mend those as well (ours): the presets of the
-# literature hardly ever draw one, and a restorer that has seen ruins alone makes a good face worse
+MAX_SEED = 2**31  # the seed for the augmentation of a reference is below this number
+# This preset (ours) draws the mild defects that training targets have. The presets of the literature almost never draw
+# a mild defect, and a restorer that was trained only on strong defects makes a good face worse.
 MILD = Preset("mild", blur=(0.1, 1.5), down=(1, 2), noise=(0, 4), jpeg=(60, 100), resize="bilinear")
-FIRST = 0.5  # share of the images that train the first step, from which every restoration begins (ours)
+FIRST = 0.5  # this share of the images trains the first step, because every restoration starts with it (ours)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One target with what it is shown."""
+    """Holds the random choices for one sample: its target, its references, its flip and its step."""
 
-    target: int  # row
-    references: tuple[int, ...]  # rows, as many as were drawn
-    flip: bool  # target and references together, so that a lopsided face stays consistent
+    target: int  # the row of the target in the snapshot
+    references: tuple[int, ...]  # the rows of the references in the snapshot
+    flip: bool  # True: target and references are mirrored together, so that an asymmetric face stays consistent
     right: bool = True  # False: the references show another person
-    seeds: tuple[int, ...] = ()  # of each reference's augmentation; none: they are shown as they are
-    step: int = 0  # which of the recipe's steps learns from it
+    seeds: tuple[int, ...] = ()  # one seed for the augmentation of each reference; empty: no augmentation
+    step: int = 0  # the number of the step that learns from the sample
 
 
 def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: int, index: int) -> Sample:
-    """Sample number `index` (images seen so far): the target by its epoch's permutation, the rest by its own draw.
+    """Returns the random choices for sample number `index`; `index` is the number of earlier samples of the run.
 
-    References come from the target's row of the pairs table, which curation ordered and cut by its policy, in equal
-    shares; where the recipe wants wrong ones now and then, as many from one other person of the same split, whom the
-    number of references must not give away.
+    A random permutation of the targets in each epoch gives the target. A random generator for this target and epoch
+    makes the other choices.
+    The references are drawn uniformly from the row of the target in the pairs table, which curation writes. The recipe
+    can ask for wrong references in a share of the samples. In such a sample, the references show one other person of
+    the same split. The number of references stays the same, so that the model cannot recognize a wrong
+    person by the number.
     """
     epoch, place = divmod(index, len(targets))
     target = int(targets[_order(seed, epoch, len(targets))[place]])
@@ -48,18 +54,18 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
         known = snapshot.people[snapshot.splits[target]][strangers[int(rng.integers(len(strangers)))]]
     chosen = tuple(int(row) for row in rng.choice(known, count, replace=False))
     seeds = tuple(int(s) for s in rng.integers(MAX_SEED, size=len(chosen))) if recipe.augment == "each" else ()
-    # drawn last, and only where there is a choice: a recipe of one step draws what it always drew
+    # The step is drawn last, and only if the recipe has several steps. The other choices do not depend on it.
     step = int(rng.integers(1, recipe.steps)) if recipe.steps > 1 and rng.uniform() >= FIRST else 0
     return Sample(target, chosen, flip, not strangers, seeds, step)
 
 
 def draw_theta(preset: Preset, seed: int, epoch: int, face_id: str) -> Theta:
-    """The θ of a target in an epoch."""
+    """Returns θ, the parameters of the degradation of a target in an epoch."""
     return preset.sample(make_generator(seed, "train", "degrade", epoch, face_id))
 
 
 def drawn_mildly(recipe: Recipe, seed: int, epoch: int, face_id: str) -> bool:
-    """Whether a target is degraded by MILD in an epoch."""
+    """Returns True if the preset MILD degrades the target in this epoch."""
     return recipe.mild_share > 0 and bool(
         make_generator(seed, "train", "mild", epoch, face_id).uniform() < recipe.mild_share
     )
@@ -71,6 +77,6 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def _strangers(snapshot: Snapshot, target: int, count: int) -> tuple[str, ...]:
-    """The other people of a target's split who have `count` photos."""
+    """Returns the other people in the split of the target who have at least `count` photos."""
     own, people = snapshot.identity_ids[target], snapshot.people[snapshot.splits[target]]
     return tuple(person for person, rows in people.items() if person != own and len(rows) >= count)

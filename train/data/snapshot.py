@@ -1,6 +1,7 @@
-"""What a training run takes from the ledger, once: faces, references, embeddings and crops, in one folder.
+"""Reads a snapshot: a folder with all faces, references, embeddings and crops that a training run needs.
 
-After it, training needs neither the ledger nor duckdb, polars or insightface; the folder trains on another machine.
+`take_snapshot` copies a snapshot from the ledger once. Training then does not need the ledger, duckdb, polars or
+insightface. It can therefore run on another machine.
 """
 
 from __future__ import annotations
@@ -23,33 +24,34 @@ FACES = "faces.parquet"
 CROPS = "crops.npy"
 FACTS = "snapshot.json"
 RECOGNIZER, DETECTOR = "recognizer.onnx", "detector.onnx"
-VERSION = 2  # of the folder's layout
+VERSION = 2  # the version of the folder layout
 
 
 @dataclass(frozen=True)
 class SnapshotConfig:
-    """What decides, beside the ledger, which faces a snapshot holds."""
+    """Holds the settings of a snapshot; the ledger and the settings determine which faces the snapshot contains."""
 
     size: int  # pixels of the crops
-    # crop pixels per photo pixel at `size`; a face enlarged further is no target: nothing sharp to learn there (ours)
+    # This is the largest allowed number of crop pixels per photo pixel at `size` (ours). A face that is enlarged more
+    # is not a target, because its crop is not sharp.
     max_upsample: float = 1.5
     version: int = VERSION
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot folder, read; rows of every array are aligned with `crops.npy`."""
+    """Holds the contents of a snapshot folder; row i of each list and array describes row i of `crops.npy`."""
 
     folder: Path
-    facts: dict[str, Any]  # snapshot.json
+    facts: dict[str, Any]  # contents of snapshot.json
     face_ids: list[str]
     identity_ids: list[str]
     splits: list[str]
     is_target: np.ndarray  # (n,) bool
-    references: list[np.ndarray]  # rows of the same person in the pairs' order; empty where the face is no target
+    references: list[np.ndarray]  # for each target, the rows of its references in the order of the pairs table
     embeddings: np.ndarray  # (n, d) float32 unit rows
     landmarks: np.ndarray  # (n, 5, 2) float32, pixels of the crops
-    # of `likeness iterate`: the round whose restorer made the crop; None: the original
+    # For each crop, the round of `likeness iterate` that made it, or None if the crop is the original.
     versions: list[int | None] = field(default_factory=list)
 
     @property
@@ -62,7 +64,7 @@ class Snapshot:
 
     @property
     def recognizer(self) -> dict[str, Any]:
-        """spec, sha256, licence, size, template, mean, std, dim."""
+        """Returns the facts about the recognizer: spec, sha256, licence, size, template, mean, std, dim."""
         return dict(self.facts["recognizer"])
 
     @property
@@ -76,9 +78,10 @@ class Snapshot:
         return path if path.is_file() else None
 
     def load_finder(self) -> FaceDetector:
-        """What found the dataset's faces: the ONNX file of this folder, else what the recorded spec loads (dlib).
+        """Returns the face detector of the dataset.
 
-        Raises FaceModelError where neither can be had.
+        The detector is loaded from the ONNX file in this folder. If the folder has no ONNX file (as for dlib), the spec
+        in `snapshot.json` names the detector to load. Raises FaceModelError if the detector cannot be loaded.
         """
         if self.detector_onnx is not None:
             from curate.faces.insightface_models import load_detector
@@ -92,7 +95,7 @@ class Snapshot:
 
     @cached_property
     def people(self) -> dict[str, dict[str, np.ndarray]]:
-        """split -> person -> rows, both in order."""
+        """Returns the rows of each identity in each split; the identities are sorted, and the rows are ascending."""
         found: dict[str, dict[str, list[int]]] = {}
         for row, (split, person) in enumerate(zip(self.splits, self.identity_ids, strict=True)):
             found.setdefault(split, {}).setdefault(person, []).append(row)
@@ -103,16 +106,16 @@ class Snapshot:
 
     @cached_property
     def crops(self) -> np.ndarray:
-        """(n, size, size, 3) uint8 RGB in the FFHQ template, mapped, not read."""
+        """Returns the crops, (n, size, size, 3) uint8 RGB in the FFHQ template, as a memory map of the file."""
         return np.load(self.folder / CROPS, mmap_mode="r")
 
     def targets(self, split: str) -> np.ndarray:
-        """Rows of the targets of a split, ordered by face id."""
+        """Returns the rows of the targets in a split, in the order of their face ids."""
         return np.array([i for i, s in enumerate(self.splits) if s == split and self.is_target[i]], np.int64)
 
 
 def load_snapshot(folder: Path) -> Snapshot:
-    """Read a snapshot folder. Raises BadInput where there is none or one of another layout."""
+    """Reads a snapshot folder. Raises BadInput if the folder has no snapshot, or a snapshot of another version."""
     folder = Path(folder)
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))

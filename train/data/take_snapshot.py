@@ -1,4 +1,4 @@
-"""Taking a snapshot: the faces of a dataset that training uses, copied from the ledger into one folder."""
+"""Takes a snapshot: copies the faces of a dataset that training uses from the ledger into one folder."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def plan_targets(dataset: Path, size: int) -> list[str]:
-    """The training targets that a snapshot of `dataset` would have, in order."""
+    """Returns the face ids of the training targets in a snapshot of `dataset`, in sorted order; takes no snapshot."""
     from manifests.ledger.ledger import Ledger
 
     with Ledger.open(Path(dataset)) as ledger:
@@ -47,7 +47,10 @@ def plan_targets(dataset: Path, size: int) -> list[str]:
 
 
 def plan_snapshot(dataset: Path, size: int) -> dict[str, Any]:
-    """The counts a snapshot of `dataset` would have: faces, targets and people by split, targets left out by reason."""
+    """Returns the counts of a snapshot of `dataset`, but takes no snapshot.
+
+    The counts are the faces, the targets by split, the people by split, and the left-out targets by reason.
+    """
     from manifests.ledger.ledger import Ledger
 
     with Ledger.open(Path(dataset)) as ledger:
@@ -62,13 +65,17 @@ def take_snapshot(
     replace: bool = True,
     versions: Mapping[str, CleanedVersion] = MappingProxyType({}),
 ) -> Snapshot:
-    """The snapshot of a dataset in `folder`: taken now, or the one that lies there if ledger and settings agree.
+    """Takes a snapshot of a dataset into `folder` and returns it.
 
-    It appears whole or not at all. Without `replace` one that differs is refused: a run needs the snapshot it began
-    with. A folder that holds anything else is refused. `models` are the dataset's face models where they are loaded
-    already; otherwise they are loaded from what the ledger recorded. `versions` are cleaned versions by face, taken in
-    the place of the original for faces of the training split alone. Raises BadInput for a dataset that gives nothing
-    to train on, LedgerBroken for a training target whose reference belongs to another split or another person.
+    If `folder` already has a snapshot of the same ledger rows and settings, that snapshot is returned. The folder
+    appears only when the snapshot is complete. `models` are the face models of the dataset. If `models` is None, the
+    models that the ledger records are loaded. `versions` maps face ids to cleaned versions. A cleaned version replaces
+    the original crop, but only for faces in the training split.
+
+    Raises BadInput if the dataset has no training target, or if `folder` contains other files. Raises BadInput also if
+    `replace` is False and `folder` has a different snapshot, because a run needs its first snapshot. Raises
+    ModelUnavailable if the recognizer is not the recognizer in the ledger. Raises LedgerBroken if a target has a
+    reference of another person, or if a training target has a reference in another split.
     """
     from manifests.ledger.ledger import Ledger
 
@@ -82,7 +89,7 @@ def take_snapshot(
         if (folder / FACTS).is_file():
             there = load_snapshot(folder)
             if there.facts["manifest"] == manifest and there.facts["config"] == vars(config):
-                shutil.rmtree(_replaced(folder), ignore_errors=True)  # of a process that was killed as it was done
+                shutil.rmtree(_replaced(folder), ignore_errors=True)  # a killed process left this folder
                 return there
             if not replace and BEFORE_PURGES in there.facts:
                 raise BadInput(
@@ -119,7 +126,7 @@ def take_snapshot(
         targets = sum(row["is_target"] and row["face_id"] in used for row in rows)
         facts["cleaned"] = {"iteration": next(iter(used.values())).iteration, "faces": len(used), "targets": targets}
     detector = next((file for file in models.files if file.role == "detector" and file.path.suffix == ".onnx"), None)
-    if detector is not None:  # what warped references look like depends on it
+    if detector is not None:  # the warp of references depends on the detector
         facts["detector"] = {"sha256": detector.sha256, "licence": detector.licence}
     files = {RECOGNIZER: models.recognizer_onnx, DETECTOR: None if detector is None else detector.path}
     with lock_folder(folder.parent, f".{folder.name}{LOCK}"):
@@ -128,7 +135,7 @@ def take_snapshot(
 
 
 def _choose(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The faces a snapshot holds, ordered by face id, and how many targets were left out for which reason."""
+    """Returns the rows of a snapshot, sorted by face id, and the counts that `plan_snapshot` returns."""
     faces = {
         face: (identity, split, upsample, landmarks5)
         for face, identity, split, upsample, landmarks5 in ledger.query(
@@ -154,7 +161,7 @@ def _choose(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str, Any]
                 raise LedgerBroken(f"Training face {target} has a reference of split {faces[ref][1]}, {ref}.")
         if not references:
             left_out["no_reference"] += 1
-        # `upsample` is recorded for the 512 px crop
+        # The ledger records `upsample` for the crop of 512 px.
         elif upsample * config.size / 512 > config.max_upsample:
             left_out["too_small_in_its_photo"] += 1
         else:
@@ -187,14 +194,17 @@ def _choose(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str, Any]
 
 
 def _in_training(rows: list[dict[str, Any]], versions: Mapping[str, CleanedVersion]) -> dict[str, CleanedVersion]:
-    """The versions of faces of the training split that no target of another split is shown, by face."""
+    """Returns the cleaned versions to use, by face id.
+
+    A version is used only if its face is in the training split and is not a reference of a target in another split.
+    """
     seen = {ref for row in rows if row["split"] != "train" for ref in row["references"]}
     own = (row for row in rows if row["split"] == "train" and row["row"] not in seen)
     return {row["face_id"]: versions[row["face_id"]] for row in own if row["face_id"] in versions}
 
 
 def _in_crop(landmarks5: list[float], size: int) -> list[float]:
-    """Landmarks of a photo (10,) -> of the crop of `size` that was aligned by them."""
+    """Maps landmarks (10,) from pixels of the photo to pixels of the aligned crop of `size` pixels."""
     from curate.faces.align import FFHQ_512, FFHQ_SIZE, fit_similarity, scale_template, transform_points
 
     points = np.array(landmarks5, np.float64).reshape(5, 2)
@@ -218,7 +228,7 @@ def _write(
     files: dict[str, Path | None],
     versions: Mapping[str, CleanedVersion],
 ) -> None:
-    for stale in folder.parent.glob(f".{folder.name}.*.tmp"):  # a killed process left it
+    for stale in folder.parent.glob(f".{folder.name}.*.tmp"):  # a killed process left this folder
         shutil.rmtree(stale, ignore_errors=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     old = _replaced(folder)
@@ -249,7 +259,7 @@ def _write(
 
 
 def _replaced(folder: Path) -> Path:
-    """Where the snapshot that was there before waits to be removed."""
+    """Returns the path to which the old snapshot is moved before it is removed."""
     return folder.with_name(f".{folder.name}.old.tmp")
 
 
@@ -257,7 +267,7 @@ def _write_crops(
     path: Path, dataset: Path, face_ids: list[str], size: int, versions: Mapping[str, CleanedVersion]
 ) -> None:
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(face_ids), size, size, 3)}
-    with path.open("wb") as file:  # not through a map: where the disk is full, that ends the process without a word
+    with path.open("wb") as file:  # no memory map: a full disk would end the process without an error message
         np.lib.format.write_array_header_1_0(file, header)
         for face_id in face_ids:
             version = versions.get(face_id)

@@ -1,4 +1,4 @@
-"""Convert images between uint8 arrays and float tensors."""
+"""Converts images between uint8 arrays and float tensors."""
 
 from __future__ import annotations
 

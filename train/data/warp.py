@@ -1,8 +1,9 @@
-"""ReFine's warp: a reference is laid over the input, landmark on landmark, before anything sees it.
+"""Warps a reference so that its landmarks are close to the landmarks of the input, as in ReFine.
 
-The form of the warp was not seen by us. Ours is the affine that fits five landmarks best (least squares): both faces
-are in one template already, so only the foreshortening of a turned head is left, which a similarity cannot remove. An
-affine does not bend, so a wrong landmark cannot tear the face. It is refused if it would stretch the face too far.
+ReFine warps each reference before the model reads it; the form of its warp is not seen by us. We use the affine map
+that fits the five landmarks best (least squares). Both faces are already aligned to the same template. The remaining
+difference is the foreshortening of a turned head, which a similarity cannot remove. An affine map does not bend lines,
+so a wrong landmark cannot tear the face apart. The warp is refused if it stretches the face too much.
 """
 
 from __future__ import annotations
@@ -10,25 +11,27 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-# largest factor by which a direction may be stretched or shrunk: beyond it a landmark is wrong (ours)
+# No direction of the face may be stretched or shrunk by more than this factor (ours). A larger factor means that a
+# landmark is wrong.
 STRETCH = 1.6
 
 
 def warp_to(image: np.ndarray, landmarks5: np.ndarray, to: np.ndarray) -> np.ndarray:
-    """A reference, uint8 (S,S,3), with its five landmarks (5,2) as near to `to` (5,2) as an affine brings them.
+    """Returns a reference, uint8 (S,S,3), after the affine map from `landmarks5` (5,2) to `to` (5,2).
 
-    All in pixels of crops of the same size. Beyond its border the reference is mirrored, as in aligned crops, where a
-    repeated edge would be streaks. Raises ValueError where the landmarks give no affine that keeps a face a face (see
-    `affine`); callers then show the reference as it is aligned.
+    All landmarks are in pixels of crops with the same size. The area outside the reference is filled with mirrored
+    pixels, because repeated border pixels would give streaks. Aligned crops are filled in the same way. Raises
+    ValueError if `affine` refuses the landmarks; callers then use the aligned reference without a warp.
     """
     matrix, size = affine(landmarks5, to), (image.shape[1], image.shape[0])
     return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The least-squares affine, float64 (2,3), from `source` (n,2) to `target` (n,2).
+    """Returns the least-squares affine map, float64 (2,3), from `source` (n,2) to `target` (n,2).
 
-    Raises ValueError where they are not finite, lie on a line, or would mirror the face or stretch it beyond STRETCH.
+    Raises ValueError if the points are not finite or are on one line. Raises ValueError also if the map would mirror
+    the face, or would stretch or shrink it by a factor above STRETCH.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     if not (np.isfinite(source).all() and np.isfinite(target).all()):
