@@ -1,7 +1,8 @@
-"""The README's picture: `python benchmarks/astronaut.py RUN --out docs/astronaut.png`.
+"""Makes the picture of the README: `python benchmarks/astronaut.py RUN --out docs/astronaut.png`.
 
-Degraded | two references | restored | truth, all five made from scikit-image's public-domain portrait of the astronaut
-Eileen Collins (NASA) by the demo's variations. The references are other variations of the same picture, an easy case.
+The panels are: degraded, two references, restored, truth. All five images are made from scikit-image's public-domain
+portrait of the astronaut Eileen Collins (NASA) by the variations of the demo. The references are other variations of
+the same picture, which is an easy case.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""How long a command takes to print its help or to refuse a wrong argument, beside `python -c "import typer"`.
+"""Measures how long a command takes to print its help or to refuse a wrong argument.
 
     python benchmarks/cold_start.py [--repeats 5] [--keep]
 
-Each command is a process of its own. The figures are medians in seconds of the wall clock, on an idle machine.
+Each command runs in a process of its own. The figures are medians in seconds of wall-clock time. The machine must be
+idle. For comparison, the result also has the time of `python -c "import typer"`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,14 @@
-"""Photos a second against a plain loop: `python benchmarks/curation_speed.py PHOTOS --faces insightface:FOLDER`.
+"""Measures photos per second of curation and of a plain loop over insightface.
 
-Ours is the whole of curation up to the embeddings: hashes, perceptual hashes, detection, measures, 512 px crops as PNG
-flushed to disk, embeddings in shards, a ledger. The loop is `FaceAnalysis.get(cv2.imread(path))` in one process with
-onnxruntime's own threads, and writes nothing. They take turns in one run, each with its models' loading; medians over
-the rounds. Then each step alone, in one process on one thread, and the floor: detecting and recognizing, nothing else.
+    python benchmarks/curation_speed.py PHOTOS --faces insightface:FOLDER
+
+"Ours" is curation up to the embeddings. It computes hashes and perceptual hashes, detects and measures faces, writes
+512 px crops as PNG, flushed to disk, stores embeddings in shards, and writes a ledger. The loop is
+`FaceAnalysis.get(cv2.imread(path))` in one process with onnxruntime's own threads. The loop writes nothing.
+
+Curation and the loop take turns in one run. Each time includes loading the models. The figures are medians over the
+rounds. After that, the benchmark measures each step alone, in one process on one thread. The last figure is the floor:
+the time of detection and recognition alone.
 """
 
 from __future__ import annotations
@@ -40,8 +45,8 @@ Boxes = dict[Path, np.ndarray]  # photo -> (n, 4)
 
 
 def ours(photos: Sequence[Path], dataset: Path, spec: str, workers: int) -> dict[str, float]:
-    """Seconds of each stage up to the embeddings."""
-    # not above: worker processes import this file again, and the command `likeness` does not burden them with these
+    """Returns the seconds of each stage up to the embeddings."""
+    # These imports stand here because worker processes import this file again and do not need them.
     from curate.detection.detect import detect
     from curate.detection.embed import embed
     from curate.detection.face_models import choose_face_models, insert_model_settings
@@ -74,7 +79,7 @@ def ours(photos: Sequence[Path], dataset: Path, spec: str, workers: int) -> dict
 
 
 def loop(photos: Sequence[Path], folder: str) -> tuple[float, Boxes]:
-    """Seconds of the plain loop, and its boxes."""
+    """Returns the seconds that the plain loop takes, and the boxes that it finds."""
     from insightface.app import FaceAnalysis
 
     found: Boxes = {}
@@ -89,7 +94,7 @@ def loop(photos: Sequence[Path], folder: str) -> tuple[float, Boxes]:
 
 
 def boxes_of(dataset: Path, photos: Sequence[Path]) -> Boxes:
-    """Our boxes, of accepted and of dropped faces."""
+    """Returns the boxes of all faces in the ledger, accepted or dropped."""
     from manifests.ledger.ledger import Ledger
 
     with Ledger.open(dataset) as ledger:
@@ -102,14 +107,17 @@ def boxes_of(dataset: Path, photos: Sequence[Path]) -> Boxes:
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boxes."""
+    """Returns the intersection over union of two boxes."""
     sides = np.maximum(0, np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]))
     shared = float(sides.prod())
     return shared / float((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared)
 
 
 def matched(one: Boxes, other: Boxes) -> list[float]:
-    """The overlaps of faces that both found: each with one of the other's at .5 or more, best first."""
+    """Returns the intersection over union of each pair of matching faces.
+
+    Two boxes match if their overlap is .5 or more. Each box matches at most one other box; the best pairs come first.
+    """
     overlaps = []
     for path, boxes in one.items():
         pairs = [(overlap(a, b), i, j) for i, a in enumerate(boxes) for j, b in enumerate(other[path])]
@@ -123,7 +131,7 @@ def matched(one: Boxes, other: Boxes) -> list[float]:
 
 
 def steps(photos: Sequence[Path], spec: str) -> dict[str, float]:
-    """Milliseconds a photo of each step of ours, one process, one thread."""
+    """Returns the milliseconds per photo of each step of curation, in one process on one thread."""
     cv2.setNumThreads(1)
     models = load_faces(spec)
     spent: dict[str, float] = {}
@@ -143,7 +151,7 @@ def steps(photos: Sequence[Path], spec: str) -> dict[str, float]:
         for face in timed("detect", lambda image=image: models.detect(image)):
             crop = timed("align to 512 px", lambda i=image, f=face: align_face(i, f.landmarks5, FFHQ_512, FFHQ_SIZE))
             timed("measures", lambda c=crop, f=face: _measures(c, f.landmarks5))
-            if measure.measure_eye_distance(face.landmarks5) < 16:  # too_small of the default filters
+            if measure.measure_eye_distance(face.landmarks5) < 16:  # the default filters drop these faces as too_small
                 continue
             timed("PNG", lambda crop=crop: encode_png(crop, CROP_PNG))
             small = timed("crop to 112 px", lambda c=crop: crop_for_recognizer(c, models.template, models.size))
@@ -162,7 +170,7 @@ def _measures(crop: np.ndarray, landmarks5: np.ndarray) -> None:
 
 
 def loop_steps(photos: Sequence[Path], folder: str) -> dict[str, float]:
-    """Milliseconds a photo of the loop's steps with its own threads."""
+    """Returns the milliseconds per photo of each step of the loop, with onnxruntime's own threads."""
     app = _app(folder)
     spent = {"imread": 0.0, "detect": 0.0, "align and recognize": 0.0}
     for path in photos:
@@ -198,9 +206,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=count_cores())
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/curate.json")
     told = parser.parse_args()
-    warnings.simplefilter("ignore")  # insightface calls what scikit-image deprecates
+    warnings.simplefilter("ignore")  # insightface calls deprecated functions of scikit-image
     for package in ("curate.pipeline", "insightface.app"):
-        importlib.import_module(package)  # both sides' imports come before any clock
+        importlib.import_module(package)  # all imports are finished before the first time is measured
     photos = sorted(path for path in told.photos.resolve().rglob("*") if path.is_file())[:: told.every]
     folder = told.faces.removeprefix("insightface:")
     seconds: dict[str, list[float]] = {"ours": [], "loop": []}

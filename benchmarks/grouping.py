@@ -1,12 +1,16 @@
-"""Our grouping, with the threshold it finds, beside peers whose thresholds are tuned on the labels.
+"""Compares our grouping with other methods (the peers) on labelled faces.
 
     python benchmarks/grouping.py PHOTOS [PHOTOS ...] --faces SPEC      folders whose sub-folders are named after people
     python benchmarks/grouping.py EMBEDDINGS.npz                        `E` float (n, d), `id` (n,)
 
-Everything runs on the same embeddings in one run, without photo ids, since the peers cannot use them. Of folders, each
-photo's largest accepted face carries the folder's name; "curate" scores the same faces as `likeness curate` grouped
-them, bystanders and photos included. Labels are taken as they are, wrong ones included: they cap every row. Suspects,
-faces that lie in a group whose label is another, are listed and never left out. The peers come with the extra `peers`.
+Our grouping finds its threshold itself. The thresholds of the peers are tuned on the labels. All methods run on the
+same embeddings in one run. They get no photo ids, because the peers cannot use photo ids. In a folder, the largest
+accepted face of each photo has the name of the folder as its label. The row "curate" scores the same faces as
+`likeness curate` groups them, together with bystanders and with photo ids.
+
+Wrong labels are not corrected, so they limit the score of every method. The benchmark lists suspects and never leaves
+them out. A suspect is a face in a group in which nearly all other faces have another label. The extra `peers` installs
+the peers.
 """
 
 from __future__ import annotations
@@ -31,13 +35,13 @@ from curate.pipeline import curate
 from manifests.ledger.ledger import Ledger
 from manifests.runtime.uris import path_of
 
-NEIGHBOURS = 80  # of the peers' graphs, as in the comparison that ours is held against
+NEIGHBOURS = 80  # neighbours of each face in the graphs of the peers
 COSINES = (0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.55, 0.60)
-MOST_FOR_A_MATRIX = 20_000  # HAC and HDBSCAN hold every pair: 1.6 GB at 20,000 faces
+MOST_FOR_A_MATRIX = 20_000  # HAC and HDBSCAN keep all pairs in memory: 1.6 GB at 20,000 faces
 
 
 def labelled_faces(dataset: Path, aliases: dict[str, str]) -> tuple[list[str], list[str], np.ndarray, list[str]]:
-    """Name, identity, embedding and file of each photo's largest accepted face."""
+    """Returns the name, identity, embedding and file of the largest accepted face of each photo."""
     with Ledger.open(dataset) as ledger:
         rows = ledger.query(
             """SELECT f.photo_id, f.face_id, m.identity_id, min(fi.uri) AS uri
@@ -57,7 +61,7 @@ def labelled_faces(dataset: Path, aliases: dict[str, str]) -> tuple[list[str], l
 
 
 def held(path: Path) -> tuple[np.ndarray, list[str]]:
-    """Unit rows float32 (n, d) and their labels."""
+    """Returns the embeddings as unit rows, float32 (n, d), and their labels."""
     file = np.load(path, allow_pickle=False)
     vectors, names = file["E"].astype(np.float32), [str(name) for name in file["id"]]
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -67,7 +71,7 @@ def held(path: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[], np.ndarray]]]]:
-    """Each peer with a labelling for each of its settings."""
+    """Yields the name of each peer, with a function for each of its settings that returns the labels of all faces."""
     import dlib
     import faiss
     from infomap import Infomap
@@ -92,13 +96,13 @@ def peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[], np.
         net = Infomap(two_level=True, silent=True, seed=1)
         for a, b, weight in edges(least):
             net.add_link(a, b, weight)
-        labels = n + np.arange(n)  # faces without an edge stand alone
+        labels = n + np.arange(n)  # a face without an edge is a group of its own
         for node, module in net.run().modules().items():
             labels[node] = module
         return labels
 
     def whispers(least: float) -> np.ndarray:
-        return np.array(dlib.chinese_whispers([*edges(least), (n - 1, n - 1, 1e-9)]))  # as many labels as faces
+        return np.array(dlib.chinese_whispers([*edges(least), (n - 1, n - 1, 1e-9)]))  # the added edge of the last face makes dlib return a label for every face
 
     yield "infomap", {f"{least:.2f}": lambda least=least: infomap(least) for least in COSINES}
     yield "chinese_whispers", {f"{least:.2f}": lambda least=least: whispers(least) for least in COSINES}
@@ -122,7 +126,10 @@ def peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[], np.
 
 
 def suspects(names: list[str], labels: np.ndarray, files: list[str]) -> list[dict[str, Any]]:
-    """Faces whose label is not that of nearly all others in their group of ten or more: look-alikes or wrong labels."""
+    """Returns the suspects: faces whose label differs from the label of nearly all faces in their group.
+
+    Only groups of ten or more faces are checked. A suspect is a look-alike or has a wrong label.
+    """
     found = []
     for label, count in Counter(labels.tolist()).items():
         rows = np.flatnonzero(labels == label)

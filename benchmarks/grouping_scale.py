@@ -1,12 +1,18 @@
-"""Time, memory and quality of the grouping from 10^4 to 10^6 synthetic faces of 512 dimensions.
+"""Measures time, memory and quality of the grouping on 10^4 to 10^6 synthetic faces of 512 dimensions.
 
     python benchmarks/grouping_scale.py [--sizes 10000 100000 1000000] [--plot FILE.svg] [--keep]
 
-The faces follow what an ArcFace pack says of photos of people: strangers' cosines 0 +- .096, those of one person .52
-+- .15 with poor photos below .2; three in ten people have one photo, the others 2 to 500 by a power law; of a hundred
-people two look alike, of a hundred faces three are near-copies, three photos in ten show a second person. Each size
-runs in a process of its own, whose peak memory is measured, embeddings included. At 10^5 the exact neighbour graph
-and the inverted file are compared.
+The synthetic faces have the statistics of ArcFace embeddings of photos of people:
+
+- The cosines of strangers are 0 +- .096.
+- The cosines of one person are .52 +- .15, and poor photos have cosines below .2.
+- 30% of the people have one photo. The others have 2 to 500 photos, by a power law.
+- 2% of the people look like another person.
+- 3% of the faces are near-copies.
+- 30% of the photos show a second person.
+
+Each size runs in a process of its own. The benchmark measures the peak memory of this process, embeddings included. At
+10^5 faces, the benchmark compares the exact neighbour graph with the inverted file.
 """
 
 from __future__ import annotations
@@ -27,15 +33,15 @@ from score import figures
 from curate.people.clustering.group_embeddings import group_embeddings
 
 DIMENSIONS = 512
-EFFECTIVE = 108.0  # 1 / .096^2: directions that random pairs of real embeddings behave as if they had
-SINGLE = 0.30  # share of people with one photo
+EFFECTIVE = 108.0  # 1 / .096^2: the effective number of dimensions of real embeddings
+SINGLE = 0.30  # the share of people with one photo
 LOOK_ALIKE = 0.02
 COPIES = 0.03
-SECOND_FACE = 0.30  # share of photos that show a second person
+SECOND_FACE = 0.30  # the share of photos that show a second person
 
 
 def synthetic(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Unit embeddings float32 (n, 512) in random order, the person and the photo of each, int64 (n,)."""
+    """Returns unit embeddings in random order, float32 (n, 512), and the person and the photo of each, int64 (n,)."""
     rng = np.random.default_rng(seed)
     sizes: list[np.ndarray] = []
     while sum(map(np.sum, sizes)) < n:
@@ -43,14 +49,14 @@ def synthetic(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray
         sizes.append(np.where(rng.random(4096) < SINGLE, 1, several))
     person = np.repeat(np.arange(4096 * len(sizes)), np.concatenate(sizes))[:n]
     people = int(person[-1]) + 1
-    # standard deviations that fall geometrically, so that random directions have the effective dimension above
+    # The standard deviations fall geometrically, so that random directions have EFFECTIVE dimensions.
     scale = _spectrum()
     means = _unit(rng.standard_normal((people, DIMENSIONS), np.float32) * scale)
     alike = np.flatnonzero(rng.random(people) < LOOK_ALIKE)
     other = (alike + 1 + rng.integers(0, people - 1, len(alike))) % people
     means[alike] = _unit(means[alike] + rng.uniform(0.45, 0.65, (len(alike), 1)).astype(np.float32) * means[other])
     faces = np.empty((n, DIMENSIONS), np.float32)
-    # how near a face is to its person's mean: .72 on average, and lower for one in twenty
+    # `near` is the cosine of each face to the mean of its person: .72 on average, and lower for 5% of the faces.
     near = np.clip(rng.normal(0.74, 0.08, n), 0.35, 0.95)
     near = np.where(rng.random(n) < 0.05, rng.uniform(0.2, 0.55, n), near).astype(np.float32)[:, None]
     for begin in range(0, n, 2**16):
@@ -61,7 +67,7 @@ def synthetic(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray
     faces[copies] = _unit(faces[copies - 1] + 0.008 * rng.standard_normal((len(copies), DIMENSIONS), np.float32))
     order = rng.permutation(n)
     faces, person = faces[order], person[order]
-    # three photos in ten show a second person: that of the next face
+    # 30% of the photos show a second person: the person of the next face.
     second = np.flatnonzero((rng.random(n - 1) < SECOND_FACE) & (person[1:] != person[:-1])) + 1
     photo = np.arange(n)
     photo[second] = photo[second - 1]
@@ -69,7 +75,7 @@ def synthetic(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def _spectrum() -> np.ndarray:
-    """float32 (512,): scales whose squares s have sum(s)^2 / sum(s^2) = EFFECTIVE."""
+    """Returns scales, float32 (512,), whose squares s fulfil sum(s)^2 / sum(s^2) = EFFECTIVE."""
     low, high = 0.0, 1.0
     for _ in range(60):
         decay = (low + high) / 2
@@ -83,7 +89,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def one(n: int, exact: bool) -> dict[str, Any]:
-    """Group n faces in this process."""
+    """Groups n faces in this process and returns the figures."""
     vectors, person, photo = synthetic(n)
     start = time.perf_counter()
     found = group_embeddings(vectors, photo, exact=n if exact else min(n - 1, 50_000))
@@ -101,14 +107,17 @@ def one(n: int, exact: bool) -> dict[str, Any]:
 
 
 def plot(rows: list[dict[str, Any]]) -> str:
-    """An SVG: minutes and GiB against faces, both axes logarithmic, with a line of slope one through the first run."""
+    """Returns an SVG of minutes and GiB against the number of faces.
+
+    Both axes are logarithmic. A line of slope one goes through the first run.
+    """
     rows = sorted((row for row in rows if row["graph"] != "exact" or row["faces"] <= 50_000), key=lambda r: r["faces"])
     width, height, left, top = 640, 400, 60, 20
 
     def x(faces: float) -> float:
         return left + (np.log10(faces) - 4) / 2.1 * (width - left - 130)
 
-    def y(value: float) -> float:  # seconds and MiB share the decades from 1 to 10^4.5
+    def y(value: float) -> float:  # seconds and MiB share one axis from 1 to 10^4.5
         return top + (1 - np.log10(max(value, 1)) / 4.5) * (height - top - 50)
 
     def line(key: str, scale: float, colour: str, words: str) -> list[str]:

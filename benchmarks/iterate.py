@@ -2,14 +2,20 @@
 
     python benchmarks/iterate.py PHOTOS --out DATASET --faces SPEC --judge dlib [--images 9600] [--keep]
 
-Curates with the folder names as labels and freezes the test set of benchmarks/reference_benefit.py, whose people are a
-fixed list. Then `likeness iterate --rounds 2` trains recipe `tiny` on the originals (round 0) and twice more on cleaned
-targets, and `likeness train --steps 8` trains one more restorer, each for the same number of images. All are measured
-on the people who are in no training: identity by a judge in no loss, PSNR, sharpness, with 4 right references and
-without; then the restorer of eight steps in 1, 2, 4 and 8 of them, with the time of a face. Rounds are compared with
-round 0, steps with one step of the same restorer, and neither with the other: `iterate` also trains on mild defects,
-`train` does not. Every step resumes; on a finished dataset this is the measurement alone. Nothing is kept where the
-people are others.
+1. The benchmark curates the photos with the folder names as labels. It freezes the test set of
+   benchmarks/reference_benefit.py, whose people are a fixed list.
+2. `likeness iterate --rounds 2` trains recipe `tiny` on the originals (round 0), and twice more on cleaned targets.
+3. `likeness train --steps 8` trains one more restorer. All restorers train on the same number of images.
+4. The benchmark measures all restorers on the test people, who are in no training. The metrics are PSNR, sharpness and
+   identity. No loss uses the judge that measures identity. Each restorer runs with 4 right references and without
+   references.
+5. The restorer of eight steps runs with 1, 2, 4 and 8 steps. The time per face is measured too.
+
+Rounds are compared with round 0. Numbers of steps are compared with one step of the same restorer. Rounds and steps
+are not compared with each other, because `iterate` also trains on mild defects and `train` does not.
+
+Every step resumes. On a finished dataset, the command only measures. If the test people differ from the fixed list,
+--keep writes nothing.
 """
 
 from __future__ import annotations
@@ -31,11 +37,11 @@ STEPS = (1, 2, 4, 8)
 REFERENCES = 4
 METRICS = ("psnr", "ssim", "id_target", "face_restored")
 SHOWN = (*METRICS, "sharpness")
-REPEATS = 20  # timed calls
+REPEATS = 20  # the number of timed calls
 
 
 def iterated(dataset: Path, images: int) -> dict[str, Any]:
-    """What `likeness iterate --json` answers."""
+    """Runs `likeness iterate --json` and returns its result."""
     words = ["iterate", dataset, "--rounds", ROUNDS, "--recipe", "tiny", "--images", images, "--json"]
     command = [sys.executable, "-m", "likeness", *map(str, words)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -44,14 +50,17 @@ def iterated(dataset: Path, images: int) -> dict[str, Any]:
 
 
 def measured(runs: dict[str, tuple[Path, int]], dataset: Path, lq_set: str, judge: str) -> tuple[list[Any], Any]:
-    """The rows of every run, by its name, in so many steps, and the evaluation of the last, which describes all."""
+    """Returns the rows of all runs, and the evaluator of the last run, which describes all runs.
+
+    `runs` has for each name the folder of the run and the number of steps.
+    """
     from manifests.runtime.progress import show_progress
     from train.evaluation.evaluator import EvaluationOptions, Evaluator
     from train.evaluation.systems import list_systems
 
     sharp: dict[tuple[str, str], float] = {}
     rows: list[Any] = []
-    lines = list_systems(REFERENCES)[:3]  # the LQ input, no reference, right ones
+    lines = list_systems(REFERENCES)[:3]  # the LQ input, no reference, right references
     for name, (run, steps) in runs.items():
         found = Evaluator(dataset, lq_set, EvaluationOptions(REFERENCES, metrics=METRICS, judge=judge, steps=steps))
         found.on_image = lambda row, image: sharp.__setitem__((row["key"], row["face_id"]), sharpness_of(image))
@@ -63,14 +72,14 @@ def measured(runs: dict[str, tuple[Path, int]], dataset: Path, lq_set: str, judg
 
 
 def sharpness_of(image: Any) -> float:
-    """As curation measures it."""
+    """Returns the sharpness of an image, measured as in curation."""
     from curate.faces.measure import measure_sharpness
 
     return measure_sharpness(image)
 
 
 def rounded(line: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """Mean and interval of each metric of a line of a table or of differences."""
+    """Returns the rounded mean and interval of each metric of a row."""
     kept = {"excludes_zero", "people_above"}
     return {
         name: {
@@ -84,7 +93,7 @@ def rounded(line: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def summary(rows: list[Any]) -> dict[str, Any]:
-    """The figures of every system by its key, and the paired differences by their names."""
+    """Returns the figures of every system by its key, and the paired differences by their names."""
     from train.evaluation.aggregate import average_differences, average_systems
 
     last = f"/{REFERENCES}"
@@ -105,7 +114,7 @@ def summary(rows: list[Any]) -> dict[str, Any]:
 
 
 def times(run: Path) -> dict[str, float]:
-    """Milliseconds a face with four references, by the number of steps."""
+    """Returns the milliseconds per face with four references, by the number of steps."""
     from train.restore.load import load_restorer
 
     return {

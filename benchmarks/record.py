@@ -1,4 +1,4 @@
-"""How a benchmark ends: the result as JSON on the last line, and with --keep as benchmarks/results/<name>.json."""
+"""Prints the result of a benchmark as JSON on the last line; --keep also writes benchmarks/results/<name>.json."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-# Python looks for modules beside the script first, where curate.py would be taken for the package of that name, and for
-# an editable install only after every folder
+# Python searches the folder of the script before all other folders. A file curate.py there would hide the package of
+# that name. Python finds an editable install only after all folders.
 sys.path[:] = [str(HERE.parent), *(entry for entry in sys.path if Path(entry).resolve() != HERE), str(HERE)]
 
 
 def machine() -> str:
-    """Processor, cores and memory, in words."""
+    """Returns the processor, the number of cores and the memory as a text."""
     model = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -30,7 +30,7 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The commit this ran on, marked where the working tree differs from it."""
+    """Returns the current commit, with a mark if the working tree differs from it."""
     git = ["git", "-C", str(HERE)]
     found = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
     changed = subprocess.run(
@@ -43,7 +43,7 @@ def commit() -> str:
 
 
 def finish(name: str, result: dict[str, Any], keep: bool) -> None:
-    """Print `result` as the last line; with `keep`, also write it with date, commit and machine."""
+    """Prints `result` as the last line; with `keep`, also writes the result with date, commit and machine."""
     if keep:
         record = {
             "date": datetime.now(UTC).date().isoformat(),

@@ -1,12 +1,15 @@
-"""Do references help, and does it matter whose they are? Trained on some people of a folder, measured on others.
+"""Do references help, and does it matter whom they show?
 
     python benchmarks/reference_benefit.py PHOTOS --out DATASET --faces SPEC --judge dlib [--plot FILE.svg] [--keep]
 
-Curates with the folder names as labels, degrades, trains recipe `tiny` and measures: the LQ input, 0, 1, 2, 4 and 8
-references, and 4 shown in ways that should not be, another person's among them (`likeness counterfactuals`), with
-paired differences. Each step resumes; on a finished dataset this is the
-measurement alone. `--run RUN` measures another run of the same dataset. The judge is in no loss. Tune with --split val;
-the test people are the fixed list below, and nothing is kept where they are others.
+The benchmark trains a restorer on some people of a folder and measures it on other people. It curates with the folder
+names as labels, degrades the faces and trains recipe `tiny`. Then it measures the LQ input, and the restorer with 0, 1,
+2, 4 and 8 references. It also measures 4 references that are shown wrongly (`likeness counterfactuals`), for example
+references of another person. The result has paired differences. No loss uses the judge.
+
+Each step resumes. On a finished dataset, the command only measures. `--run RUN` measures another run of the same
+dataset. Use --split val to tune. The test people are the fixed list below; if the people differ from this list, --keep
+writes nothing.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ from typing import Any
 from record import finish
 
 MEANS = ("psnr", "ssim", "id_references", "face_restored", "copy_ratio", "takeover")
-MOST = 4  # references that are shown in ways that should not be
-# the people of people_crops that a hash of the label puts on either side: SHA-256 of the folder's name, 12 digits
+MOST = 4  # the number of references in the counterfactuals
+# The people of people_crops in each split, which a hash of the label determines. Each person is listed by the first 12
+# digits of the SHA-256 of the name of the folder.
 PEOPLE = {
     "test": ("153d91bfaddb", "3c1ba76aa94e", "abf9eb9facd0", "ba6a6a5f94a0", "cbff757f8552"),
     "val": (
@@ -38,12 +42,12 @@ PEOPLE = {
 
 
 def likeness(*words: object) -> None:
-    """Run a command; what it prints goes to standard error, since the last line of ours is the result."""
+    """Runs a command and sends its output to standard error, because the last line of standard output is the result."""
     subprocess.run([sys.executable, "-m", "likeness", *map(str, words)], stdout=sys.stderr, check=True)
 
 
 def people_of(dataset: Path, lq_set: str) -> list[str]:
-    """The names of the people of a frozen set who have two usable photos or more, sorted."""
+    """Returns the sorted names of the people of a frozen set who have two or more usable photos."""
     from manifests.ledger.ledger import Ledger
 
     with Ledger.open(dataset) as ledger:
@@ -57,13 +61,12 @@ def people_of(dataset: Path, lq_set: str) -> list[str]:
 
 
 def hashed(names: list[str]) -> list[str]:
-    """What of the names is kept: enough to know the people again by, too little to publish them."""
+    """Returns a short hash of each name, which recognizes a known name but does not publish it."""
     return sorted(hashlib.sha256(name.encode()).hexdigest()[:12] for name in names)
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """What `train.evaluation.counterfactuals.counterfactuals` answers, by the key of the row, and the differences by
-    their names."""
+    """Returns the rows of `train.evaluation.counterfactuals.counterfactuals` by key, and the differences by name."""
     found: dict[str, Any] = {}
     for row in result["rows"]:
         found[row["key"]] = {
@@ -140,7 +143,7 @@ def main() -> None:
     keys = ("lq_set", "images", "people", "interval", "recipe", "images_seen", "checkpoint")
     about = {**{key: result[key] for key in keys}, "judge": result["judge"]["spec"], "split": told.split}
     finish("reference_benefit", {**found, **about, "fixed_people": fixed, "people_sha256": hashed(people)}, told.keep)
-    if told.plot is not None:  # after the commit was noted, since the plot may be one of its files
+    if told.plot is not None:  # only after the commit was noted, because the plot may be a file of the repository
         told.plot.write_text(draw_metric_curve(result))
 
 

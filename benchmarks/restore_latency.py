@@ -1,10 +1,12 @@
-"""Milliseconds a face: Stable Diffusion 2.1-base in shape with random weights at 512 px, and recipe tiny at 128 px.
+"""Measures the milliseconds per face of one call of a restorer.
 
     python benchmarks/restore_latency.py [--recipe osdface] [--base-model FOLDER] [--repeats 3] [--keep]
 
-One call of the restorer, from pictures on the device to pictures on the device: no detection, no pasting, no file. A
-warm-up call, then the median of the repeats; batch 1, and 16 where there is a GPU, there in float32 and in bfloat16.
-References are shown where the recipe looks at any: four.
+The models are a network in the shape of Stable Diffusion 2.1-base, with random weights, at 512 px, and recipe tiny at
+128 px. A call starts and ends with images on the device. It includes no detection, no pasting and no file.
+
+The benchmark makes a warm-up call and then reports the median of the repeats. The batch size is 1. On a GPU, batches of
+16 are measured too, and each size is measured in float32 and in bfloat16. A recipe that uses references gets four.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ from record import finish
 from train.models.restorer import Restorer
 from train.recipes import DIFFUSION, TINY, build_model_config, find_recipe
 
-DIM = 512  # of the recognizer: that of the usual ArcFace packs
+DIM = 512  # the dimension of the embeddings of the usual ArcFace packs
 SHOWN = 4
 
 
 @torch.inference_mode()
 def milliseconds(model: Restorer, batch: int, references: int, repeats: int, precision: str) -> list[float]:
-    """The time of each of `repeats` calls, by the face."""
+    """Returns the time per face of each of `repeats` calls."""
     device, size = next(model.parameters()).device, model.config.size
     generator = torch.Generator().manual_seed(0)
     lq = torch.rand(batch, 3, size, size, generator=generator).to(device)
@@ -51,7 +53,7 @@ def milliseconds(model: Restorer, batch: int, references: int, repeats: int, pre
 
 
 def measure(recipe: str, base: str, base_model: str, repeats: int) -> list[dict[str, Any]]:
-    """A row for each batch size and precision that this machine is measured at."""
+    """Returns one row for each batch size and precision."""
     told, cuda = find_recipe(recipe, base), torch.cuda.is_available()
     torch.manual_seed(0)
     model = Restorer(build_model_config(told, DIM, base_model)).eval().to("cuda" if cuda else "cpu")

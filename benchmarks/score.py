@@ -1,4 +1,4 @@
-"""How well a grouping agrees with labels: pairwise and BCubed precision, recall and F."""
+"""Measures how well a grouping agrees with labels: pairwise and BCubed precision, recall and F."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def pairwise(truth: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
-    """Pairwise precision, recall and F over all pairs of faces; labels are integers from 0."""
+    """Returns the pairwise precision, recall and F over all pairs of faces; labels are integers from 0."""
 
     def pairs(counts: np.ndarray) -> int:
         return int((counts * (counts - 1) // 2).sum())
@@ -21,7 +21,7 @@ def pairwise(truth: np.ndarray, found: np.ndarray) -> tuple[float, float, float]
 
 
 def bcubed(truth: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
-    """BCubed precision, recall and F (Bagga and Baldwin 1998), each face weighing the same."""
+    """Returns the BCubed precision, recall and F (Bagga and Baldwin 1998); all faces have the same weight."""
     cells, count = _cells(truth, found)
     true, said = np.bincount(truth)[cells[0]], np.bincount(found)[cells[1]]
     precision, recall = float((count**2 / said).sum() / len(truth)), float((count**2 / true).sum() / len(truth))
@@ -29,7 +29,7 @@ def bcubed(truth: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
 
 
 def figures(names: Sequence[str] | np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Both scores, and how many groups, people and faces they are over."""
+    """Returns both scores and the numbers of groups, people and faces."""
     truth, found = np.unique(names, return_inverse=True)[1], np.unique(labels, return_inverse=True)[1]
     keys = ("pair_p", "pair_r", "pair_f", "bcubed_p", "bcubed_r", "bcubed_f")
     scores = (*pairwise(truth, found), *bcubed(truth, found))
@@ -38,7 +38,7 @@ def figures(names: Sequence[str] | np.ndarray, labels: np.ndarray) -> dict[str, 
 
 
 def _cells(truth: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(label, group) of every non-empty cell of the contingency table, (2, cells), and its faces."""
+    """Returns (label, group) of every non-empty cell of the contingency table, (2, cells), and its number of faces."""
     width = np.int64(found.max()) + 1
     keys, count = np.unique(truth.astype(np.int64) * width + found, return_counts=True)
     return np.stack([keys // width, keys % width]), count

@@ -1,12 +1,14 @@
-"""Speed, memory and wait for data of a training step.
+"""Measures the speed and memory of a training step, and how long it waits for data.
 
     python benchmarks/train_step.py --dataset DATASET [--recipe R] [--base-model FOLDER|sd21] [--images N] [--keep]
 
-Runs `likeness train` for a few hundred images into a folder that is thrown away, and reads what the trainer itself has
-logged; the first 320 images, which hold the start of the workers and of the kernels, are not counted. DATASET is a
-dataset or a snapshot of one. Without --base-model it is recipe tiny; `sd21` is Stable Diffusion 2.1-base in shape with
-random weights, which is as fast as the real one. Memory is the training process's own at its highest; its workers' is
-beside it. Where there is a GPU it is that GPU's.
+The benchmark runs `likeness train` for a few hundred images into a temporary folder and reads the log of the trainer.
+The first 320 images are not counted, because workers and kernels start during them. DATASET is a dataset or a snapshot.
+Without --base-model, the benchmark trains recipe tiny. `sd21` is a network in the shape of Stable Diffusion 2.1-base with
+random weights; it is as fast as the real network.
+
+The memory is the peak memory of the training process. The peak memory of a worker is a figure of its own. On a machine
+with a GPU, the peak memory of the GPU is reported too.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from record import finish
 
 
 def one(words: list[str]) -> dict[str, Any]:
-    """`likeness train` with these words in this process, and its memory."""
+    """Runs `likeness train` with these arguments in this process and returns the device and the peak memory."""
     import torch
 
     from likeness import app
@@ -41,7 +43,10 @@ def one(words: list[str]) -> dict[str, Any]:
 
 
 def pace(stats: Path) -> dict[str, Any]:
-    """The medians over what RUN/stats.jsonl says of training, without its first line where there are more."""
+    """Returns the medians over the training lines of RUN/stats.jsonl.
+
+    The first line is not counted, unless it is the only line.
+    """
     lines = [json.loads(line) for line in stats.read_text().splitlines()]
     lines = [line for line in lines if line["kind"] == "train"]
     if not lines:
