@@ -141,7 +141,7 @@ def scaling(images: int, rounds: int) -> dict[str, float]:
 
 
 def twin(device: str, images: list[Image], thetas: list[Theta], batch: int, rounds: int) -> dict[str, float] | None:
-    """Returns the images per second of the torch engine, or None if torch is not installed."""
+    """Returns the images per second of the torch engine, or None if its module is missing."""
     if importlib.util.find_spec("degrade.engines.differentiable") is None:
         return None
     import torch

@@ -102,7 +102,8 @@ def peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[], np.
         return labels
 
     def whispers(least: float) -> np.ndarray:
-        return np.array(dlib.chinese_whispers([*edges(least), (n - 1, n - 1, 1e-9)]))  # the added edge of the last face makes dlib return a label for every face
+        # The added edge of the last face makes dlib return a label for every face.
+        return np.array(dlib.chinese_whispers([*edges(least), (n - 1, n - 1, 1e-9)]))
 
     yield "infomap", {f"{least:.2f}": lambda least=least: infomap(least) for least in COSINES}
     yield "chinese_whispers", {f"{least:.2f}": lambda least=least: whispers(least) for least in COSINES}

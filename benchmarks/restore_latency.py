@@ -2,11 +2,11 @@
 
     python benchmarks/restore_latency.py [--recipe osdface] [--base-model FOLDER] [--repeats 3] [--keep]
 
-The models are a network in the shape of Stable Diffusion 2.1-base, with random weights, at 512 px, and recipe tiny at
-128 px. A call starts and ends with images on the device. It includes no detection, no pasting and no file.
+Two models are measured: recipe tiny at 128 px, and a network at 512 px in the shape of Stable Diffusion 2.1-base with
+random weights. A call starts and ends with images on the device. It includes no detection, no pasting and no file.
 
 The benchmark makes a warm-up call and then reports the median of the repeats. The batch size is 1. On a GPU, batches of
-16 are measured too, and each size is measured in float32 and in bfloat16. A recipe that uses references gets four.
+16 are measured too, and each size is measured in float32 and in bfloat16. A recipe that uses references gets at most four.
 """
 
 from __future__ import annotations

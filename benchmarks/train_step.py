@@ -4,8 +4,8 @@
 
 The benchmark runs `likeness train` for a few hundred images into a temporary folder and reads the log of the trainer.
 The first 320 images are not counted, because workers and kernels start during them. DATASET is a dataset or a snapshot.
-Without --base-model, the benchmark trains recipe tiny. `sd21` is a network in the shape of Stable Diffusion 2.1-base with
-random weights; it is as fast as the real network.
+Without --base-model, the benchmark trains recipe tiny. `sd21` is a network in the shape of Stable Diffusion 2.1-base
+with random weights; it is as fast as the real network.
 
 The memory is the peak memory of the training process. The peak memory of a worker is a figure of its own. On a machine
 with a GPU, the peak memory of the GPU is reported too.
