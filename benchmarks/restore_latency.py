@@ -6,7 +6,8 @@ Two models are measured: recipe tiny at 128 px, and a network at 512 px in the s
 random weights. A call starts and ends with images on the device. It includes no detection, no pasting and no file.
 
 The benchmark makes a warm-up call and then reports the median of the repeats. The batch size is 1. On a GPU, batches of
-16 are measured too, and each size is measured in float32 and in bfloat16. A recipe that uses references gets at most four.
+16 are measured too, and each size is measured in float32 and in bfloat16. A recipe that uses references gets at most
+four.
 """
 
 from __future__ import annotations
