@@ -83,7 +83,7 @@ class CaseLine:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark that was loaded and checked. It holds no pixels."""
+    """The card and the lines of a benchmark, loaded and checked, without any pixels."""
 
     folder: Path
     card: dict[str, Any]

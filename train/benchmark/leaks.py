@@ -40,7 +40,7 @@ KINDS = ("identity", "photo", "near_duplicate", "cosine", "own_reference")
 
 @dataclass(frozen=True)
 class Leak:
-    """Two faces, given by their face ids, that must not both be where they are."""
+    """A leak: two faces, given by their face ids, and the splits that they are in."""
 
     kind: str
     one: str

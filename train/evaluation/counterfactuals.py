@@ -42,8 +42,8 @@ def counterfactuals(
     options = options or EvaluationOptions(metrics=DEFAULT_METRICS)
     if options.references > max(REFERENCE_COUNTS):
         raise BadInput(
-            f"--max-references {options.references} is too large: name {max(REFERENCE_COUNTS)} or less, where the "
-            "curve ends."
+            f"--max-references {options.references} is too large: the curve ends at {max(REFERENCE_COUNTS)}, so "
+            f"name {max(REFERENCE_COUNTS)} or less."
         )
     last: dict[str, Any] = {"face": "", "image": None}
     largest = 0

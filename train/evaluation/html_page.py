@@ -24,7 +24,7 @@ MAX_REFERENCES = 4  # references of an image on the page
 def render_page(result: dict[str, Any], page_images: PageImages, max_images: int) -> str:
     """Returns one HTML file that loads nothing from outside.
 
-    It shows at most `max_images` images: the worst by identity to the target, else by the first metric, under the
+    The page shows at most `max_images` images: the worst by identity to the target, else by the first metric, under the
     system that gets all right references.
     """
     metrics = {name: one for name, one in result["metrics"].items() if any(name in row for row in page_images.rows)}

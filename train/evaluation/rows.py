@@ -123,7 +123,7 @@ def measure_file(
     read: Read,
     on_image: OnImage = lambda *_: None,
 ) -> Row:
-    """Returns the row of an image that another method restored. It holds a reason if it cannot be measured."""
+    """Returns the row of an image that another method restored, with a reason if the image cannot be measured."""
     row = _start_row(case, key, name)
     if path is None:
         return _finish_unmeasured(row, "the file is missing", metrics)
