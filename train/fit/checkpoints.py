@@ -1,12 +1,12 @@
-"""Saving, loading and removing checkpoints. A checkpoint folder appears complete or not at all.
+"""Saves, loads and removes checkpoints. A checkpoint folder appears only when it is complete.
 
 RUN/checkpoint-<images>/
     config.json, model.safetensors               see train/models/checkpoint_files.py
-    training/weights.safetensors                 the weights in training, and buffers; no frozen weights
-    training/optimizer.safetensors               AdamW's moments, by parameter name
+    training/weights.safetensors                 the trained weights before averaging, and all buffers
+    training/optimizer.safetensors               the moments of AdamW, by parameter name
     training/discriminator.safetensors           if the recipe has a discriminator
     training/discriminator-optimizer.safetensors
-    training/state.json                          images seen, and the recipe's name
+    training/state.json                          the number of images seen, and the name of the recipe
 
 No state of a random generator is saved: every draw follows from the seed and the number of images seen.
 """
@@ -34,7 +34,7 @@ from train.run_folders import SAMPLES
 
 TRAINING = "training"
 STATE = "state.json"
-KEEP = 3  # newest checkpoints that stay; older ones are removed after a newer one is complete
+KEEP = 3  # number of checkpoints that stay on disk; the oldest is removed after a new one is complete
 
 
 def sweep_run(run: Path) -> None:
@@ -42,13 +42,13 @@ def sweep_run(run: Path) -> None:
     for unfinished in run.glob(".checkpoint-*.tmp"):
         shutil.rmtree(unfinished, ignore_errors=True)
     remove_temporary_files(run / SAMPLES)
-    remove_temporary_files(run, recursive=False, shared=True)  # `evaluate` writes here too
+    remove_temporary_files(run, recursive=False, shared=True)  # `evaluate` also writes into this folder
 
 
 def save_checkpoint(run: Path, images: int, engine: Engine) -> Path:
-    """Writes checkpoint-<images> and returns its folder. The previous checkpoint stays until this one is complete.
+    """Writes the folder checkpoint-<images> and returns its path. Older checkpoints stay until it is complete.
 
-    Raises LikenessError if it cannot be written, for example on a full disk.
+    Raises LikenessError if the checkpoint cannot be written, for example on a full disk.
     """
     final = run / name_checkpoint(images)
     temporary = run / f".{final.name}.{os.getpid()}.tmp"
@@ -61,7 +61,7 @@ def save_checkpoint(run: Path, images: int, engine: Engine) -> Path:
             save_file(tensors, temporary / TRAINING / f"{name}.safetensors")
         state = {"images": images, "recipe": engine.recipe.name}
         (temporary / TRAINING / STATE).write_text(json.dumps(state), encoding="utf-8")
-        # The rename publishes the folder, so its files must be on the disk before it.
+        # The rename gives the folder its final name. All its files must be on the disk before the rename.
         for path in temporary.rglob("*"):
             if path.is_file():
                 with path.open("rb") as file:
@@ -79,9 +79,9 @@ def save_checkpoint(run: Path, images: int, engine: Engine) -> Path:
 
 
 def load_checkpoint(folder: Path, engine: Engine) -> int:
-    """Loads a checkpoint into the engine and returns the number of images that it has seen.
+    """Loads a checkpoint into the engine. Returns the number of images that the model has seen.
 
-    Raises BadInput if a file is broken, or belongs to another recipe or base.
+    Raises BadInput if a file is broken, or if the checkpoint belongs to another recipe or base.
     """
     try:
         state = json.loads((folder / TRAINING / STATE).read_text(encoding="utf-8"))
@@ -97,7 +97,10 @@ def load_checkpoint(folder: Path, engine: Engine) -> int:
 
 
 def collect_state(engine: Engine) -> dict[str, dict[str, torch.Tensor]]:
-    """Returns the tensors that resuming needs, detached, on the CPU: {file name without suffix: {name: tensor}}."""
+    """Returns the tensors that a resumed run needs, detached and on the CPU.
+
+    The form is {file name without suffix: {name of the tensor: tensor}}.
+    """
     files = {
         "weights": _get_trained_state(engine.model),
         "optimizer": _get_moments(engine.optimizer, engine.model),
@@ -112,9 +115,9 @@ def collect_state(engine: Engine) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def load_state(engine: Engine, averaged: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Puts the averaged weights and the files of `folder`, which `collect_state` named, into the engine.
+    """Loads the averaged weights and the files in `folder` into the engine. `collect_state` names the files.
 
-    Raises OSError or SafetensorError for an unreadable file, ValueError, KeyError or RuntimeError for tensors of
+    Raises OSError or SafetensorError for an unreadable file. Raises ValueError, KeyError or RuntimeError for tensors of
     another model.
     """
     _load_frozen(engine.model, averaged)
@@ -128,14 +131,14 @@ def load_state(engine: Engine, averaged: Mapping[str, torch.Tensor], folder: Pat
 
 
 def _get_trained_state(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Returns the parameters that training changes, and all buffers, by name."""
+    """Returns, by name, the parameters that training changes and all buffers."""
     state = module.state_dict(keep_vars=True)
     return {n: tensor for n, tensor in state.items() if tensor.requires_grad or not isinstance(tensor, nn.Parameter)}
 
 
 @torch.no_grad()
 def _load_frozen(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Loads the frozen parameters that the checkpoint holds: the dictionary of a VRE, which the run copied."""
+    """Loads the frozen parameters in the checkpoint: the dictionary that the run copied from a run of recipe vre."""
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad and name in tensors:
             parameter.copy_(tensors[name])
@@ -152,7 +155,7 @@ def _load_trained(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Non
         own[name].copy_(tensor)
 
 
-# AdamW numbers its states by the position of the parameter. The files name them: "<parameter>|<kind of moment>".
+# AdamW numbers its moments by the position of the parameter. The files use the name "<parameter>|<kind of moment>".
 
 
 def _get_moments(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""The command `train`, and what `iterate` and `run` share with it."""
+"""Defines the command `train`. The commands `iterate` and `run` use some of its options and functions."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from train.fit.settings import Settings
     from train.recipes import Recipe
 
-SNAPSHOT_FACTS = "snapshot.json"  # in a snapshot folder; train.data.snapshot imports too much to ask it
+SNAPSHOT_FACTS = "snapshot.json"  # a file in every snapshot folder; importing train.data.snapshot for its name is slow
 _TRAINING, _MODELS, _MACHINE = "Training", "Models", "Machine"
-# options that `iterate` has too
+# The command `iterate` also has these options.
 BaseModel = Annotated[
     str | None, flag("--base-model", "; or the word tiny", default="tiny, for recipe tiny", panel=_MODELS)
 ]
@@ -79,7 +79,7 @@ def train(
 
 
 def choose_recipe(name: str, base_model: str | None, preset: str | None, steps: int | None) -> Recipe:
-    """Returns the recipe of that name with the options of the command in place. Raises BadInput for unknown names."""
+    """Returns the recipe called `name`, changed by the other options. Raises BadInput for an unknown name."""
     from train.recipes import DIFFUSION, TINY, find_recipe
 
     base = None if base_model is None else TINY if base_model == TINY else DIFFUSION
@@ -106,9 +106,10 @@ def run_training(
     settings: Settings | None = None,
     quiet: bool = False,
 ) -> Ending:
-    """Take the snapshot if it is missing, train or resume, and print the result.
+    """Takes the snapshot if it is missing, then trains or resumes the run, and prints the result.
 
-    `quiet` prints on standard error. In a distributed training, one process checks and prepares while the others wait.
+    `quiet` prints on standard error. If several processes train together, the first process checks the arguments and
+    takes the snapshot. The other processes wait.
     Raises BadInput or LedgerError before the training starts.
     """
     from manifests.runtime.files import lock_folder
@@ -134,7 +135,7 @@ def run_training(
     def check() -> None:
         check_run_folder(out)
         check_images(chosen, chosen.images if images is None else images)
-        resolve_settings(chosen, chosen_settings)  # a missing file is an error before a long snapshot is taken
+        resolve_settings(chosen, chosen_settings)  # reports a missing file before the long snapshot
         check_weights(chosen, chosen_settings.weights)
 
     def prepare() -> None:

@@ -1,4 +1,7 @@
-"""Several processes that train one model as one, where `accelerate launch` started several; else nothing at all."""
+"""Lets several processes train one model together, if `accelerate launch` started them.
+
+A single process does not communicate.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +19,22 @@ from manifests.errors import LikenessError
 Answer = TypeVar("Answer")
 Told = ParamSpec("Told")
 
-LAG = 4  # steps between a vote and its reading (ours)
-PATIENCE = timedelta(hours=3)  # how long processes wait for the first, which may be taking a snapshot (ours)
+LAG = 4  # steps between a vote and the step that reads its result (ours)
+PATIENCE = timedelta(hours=3)  # the longest wait for the first process, which may be taking a snapshot (ours)
 
 
 def get_rank() -> int:
-    """The number of this process, 0 for the first."""
+    """Returns the number of this process. The first process has number 0."""
     return int(os.environ.get("RANK", 0))
 
 
 def get_world_size() -> int:
-    """How many processes train together."""
+    """Returns the number of processes that train together."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def join_processes() -> None:
-    """Meet the other processes. Whatever comes before it may differ between them."""
+    """Connects this process to the other processes. Before this call, the processes may run different code."""
     if get_world_size() > 1:
         from accelerate import PartialState
 
@@ -39,9 +42,10 @@ def join_processes() -> None:
 
 
 def run_on_first(work: Callable[Told, Answer], *told: Told.args, **named: Told.kwargs) -> Answer:
-    """What `work` answers in the first process; the others wait for it and do not work.
+    """Calls `work` in the first process only, and returns its result in every process. The other processes wait.
 
-    Where it fails the first process raises, and the others leave without a word, with the same exit code.
+    If `work` raises LikenessError, the first process raises it too. The other processes then exit with the same exit
+    code and print no message.
     """
     if get_world_size() == 1:
         return work(*told, **named)
@@ -64,7 +68,7 @@ def run_on_first(work: Callable[Told, Answer], *told: Told.args, **named: Told.k
 
 
 def gather_lists(values: list[str]) -> list[str]:
-    """Returns the values of all processes, in the order of the processes."""
+    """Returns one list with the values of all processes, ordered by process number."""
     if get_world_size() == 1:
         return values
     from accelerate.utils import gather_object
@@ -73,10 +77,10 @@ def gather_lists(values: list[str]) -> list[str]:
 
 
 class StopVote:
-    """Stops all processes after the same step when one of them wants to stop, without waiting for the device.
+    """Makes all processes stop after the same step if one of them wants to stop. A vote does not wait for the device.
 
-    In each step every process hands in a number, which is combined on the CPU while training goes on. A process reads
-    the result of LAG steps before, so that it hardly ever waits. One process alone needs no vote and stops at once.
+    In each step, every process hands in a number. The numbers are combined on the CPU while training continues. A
+    process reads the result of the vote LAG steps earlier, so it rarely waits. A single process stops at once.
     """
 
     def __init__(self) -> None:
@@ -84,7 +88,11 @@ class StopVote:
         self._pending: deque[tuple[torch.distributed.Work, np.ndarray]] = deque()
 
     def vote(self, number: int) -> int:
-        """Hands in 0 (go on) or a positive number (stop). Returns the largest number that is known to everyone."""
+        """Hands in 0 to go on, or a positive number to stop.
+
+        Returns the largest number that any process handed in LAG steps earlier, or 0 in the first LAG steps. A single
+        process gets its own number back.
+        """
         if self._group is None:
             return number
         result = np.array([number])
@@ -99,12 +107,12 @@ class StopVote:
         return int(result[0])
 
     def finish(self) -> None:
-        """Waits for the votes that nobody has read, before the processes part."""
+        """Waits for the votes that no process has read. Call it before the processes disconnect."""
         while self._pending:
             self._pending.popleft()[0].wait()
 
 
 def leave_processes() -> None:
-    """Part from the other processes, at the end."""
+    """Disconnects this process from the other processes at the end of training."""
     if get_world_size() > 1 and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

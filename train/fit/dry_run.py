@@ -1,4 +1,7 @@
-"""What `likeness train --dry-run` says: what would be trained, how large it is, and how fast this machine is at it."""
+"""Describes a training without running it, for `likeness train --dry-run`.
+
+The sentences give the configuration, the number of parameters, the memory and the speed on this machine.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,12 @@ from train.fit.settings import Settings, drop_inactive_losses, find_recognizer, 
 from train.fit.step import compute_gradients
 from train.recipes import DIFFUSION, Recipe
 
-UPDATES = 3  # timed, after one that is not (ours)
+UPDATES = 3  # number of timed updates; one update before them is not timed (ours)
 _GIB = 2**30
 
 
 def describe_run(recipe: Recipe, settings: Settings) -> list[str]:
-    """The configuration in sentences, with every default filled in."""
+    """Returns the configuration in sentences. Every default is filled in."""
     losses = ", ".join(f"{name} {weight:g}" for name, weight in recipe.losses.items())
     counts = ", ".join(map(str, recipe.reference_counts))
     mild = f", for {recipe.mild_share:.0%} of the images a mild one" if recipe.mild_share else ""
@@ -45,10 +48,10 @@ def describe_run(recipe: Recipe, settings: Settings) -> list[str]:
 
 
 def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings) -> list[str]:
-    """Parameters, memory and images a second in sentences, by a few updates that are then forgotten.
+    """Runs a few updates and returns sentences about parameters, memory and images per second. Nothing is saved.
 
-    On the faces of `source` where it is a snapshot; where it is a dataset on random pictures, without the losses
-    through its recognizer. Raises BadInput and ModelUnavailable as training would.
+    If `source` is a snapshot, the updates use its faces. If `source` is a dataset, the updates use random pictures and
+    leave out the losses through the recognizer. Raises BadInput and ModelUnavailable in the same cases as training.
     """
     taken = load_snapshot(source) if (source / FACTS).is_file() else None
     notice = "" if taken is None else data.warping(taken, recipe)
@@ -59,7 +62,7 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
     if taken is None:
         run = replace(run, losses={n: weight for n, weight in run.losses.items() if n not in THROUGH_RECOGNIZER})
     on_gpu = torch.cuda.is_available()
-    # a diffusion model takes minutes a batch on a CPU, so one image is timed there, once
+    # On a CPU a diffusion model needs minutes per batch, so a single update of a single image is timed there.
     count, updates = (recipe.batch // settings.accumulate, UPDATES) if on_gpu or recipe.base != DIFFUSION else (1, 1)
     dim = taken.embeddings.shape[1] if taken is not None else _embedding_dim(source)
     recognizer = None if taken is None else find_recognizer(taken, facts)
@@ -68,7 +71,8 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
     batch = _random_batch(recipe, dim, count, seed) if faces is None else next(data.batches(faces, 0, count, 0, 0, 1))
     batch = data.to_device(batch, engine.device)
 
-    activations = _update(engine, batch, 0, seed)  # also the warm-up
+    # The first update measures the activations, and is the warm-up. The updates after it are timed.
+    activations = _update(engine, batch, 0, seed)
     if on_gpu:
         torch.cuda.synchronize()
     began = time.monotonic()
@@ -93,7 +97,7 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
 
 
 def _update(engine: Engine, batch: data.Batch, number: int, seed: int) -> int:
-    """One update; answers the bytes that the forward passes kept for the gradients, weights not counted."""
+    """Runs one update. Returns the bytes that the forward passes kept for the gradients, without the weights."""
     storages: dict[int, int] = {}
     weights = {
         p.untyped_storage().data_ptr() for m in (engine.model, engine.discriminator) if m for p in m.parameters()
@@ -169,7 +173,10 @@ def _embedding_dim(dataset: Path) -> int:
 
 
 def _random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch:
-    """A batch in form, with as many references as the recipe ever shows."""
+    """Returns random pictures in the form of a training batch.
+
+    The images take the reference counts of the recipe in turn. Each image has slots for the largest count.
+    """
     preset = find_preset(recipe.preset)
     draw, slots, size = torch.Generator().manual_seed(seed), max(recipe.reference_counts), recipe.size
     shown = torch.arange(slots).expand(count, -1) < torch.tensor(

@@ -1,4 +1,4 @@
-"""The averaged weights: a second copy of what trains, and of nothing else."""
+"""Keeps the averaged weights: a second copy of the trained parameters. Frozen parameters are not copied."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import nn
 
 
 def find_trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that training changes, by name: those that require a gradient."""
+    """Returns the parameters that training changes, by name. These parameters require a gradient."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 class Average:
-    """An exponential moving average of the trained parameters of a model; what is frozen is not copied."""
+    """Holds an exponential moving average of the trained parameters of a model. Frozen parameters are not copied."""
 
     def __init__(self, model: nn.Module) -> None:
         self.parameters = find_trained(model)
@@ -23,18 +23,18 @@ class Average:
 
     @torch.no_grad()
     def follow(self, decay: float) -> None:
-        """One step: `decay` of the average stays."""
+        """Sets average = decay * average + (1 - decay) * parameters."""
         torch._foreach_lerp_(list(self.values.values()), list(self.parameters.values()), 1 - decay)
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take the averages from `tensors`, which may hold more. Raises KeyError for one that is missing."""
+        """Copies the averages from `tensors`, and ignores other tensors. Raises KeyError if an average is missing."""
         for name, value in self.values.items():
             value.copy_(tensors[name])
 
     @contextmanager
     def swap_in(self) -> Iterator[None]:
-        """Inside it the model has the averaged weights, afterwards its own again."""
+        """Puts the averaged weights into the model inside the context, and restores its own weights afterwards."""
         own = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self._put(self.values)
         try:

@@ -1,4 +1,7 @@
-"""What a run trains and is trained by, on whatever machine: one CPU, one GPU, or several under `accelerate launch`."""
+"""Builds the model, the losses, the discriminator and the optimizers of a run.
+
+Training runs on one CPU, on one GPU, or on several GPUs under `accelerate launch`.
+"""
 
 from __future__ import annotations
 
@@ -23,24 +26,22 @@ from train.models.recognizer import Recognizer, load_recognizer
 from train.models.restorer import Restorer
 from train.recipes import VRE, Recipe, build_model_config
 
-BETAS = (0.9, 0.99)  # of AdamW (ours)
-DISCRIMINATOR_BETAS = (
-    0.5,
-    0.99,
-)  # of the discriminator's: less momentum, because the model it is trained against changes (ours)
-WEIGHT_DECAY = 0.01  # of both: torch's own default
+BETAS = (0.9, 0.99)  # of the model's AdamW (ours)
+# The discriminator's AdamW has less momentum, because the discriminator is trained against a changing model (ours).
+DISCRIMINATOR_BETAS = (0.5, 0.99)
+WEIGHT_DECAY = 0.01  # of both optimizers; torch's default for AdamW
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A model in training."""
+    """Holds a model in training, with its losses, its optimizers and its averaged weights."""
 
     accelerator: Accelerator
-    recipe: Recipe  # without the losses that are off
+    recipe: Recipe  # without the losses that are turned off
     objective: Objective
     recognizer: Recognizer | None
-    model: Restorer  # itself: what is saved and sampled
-    stepped: nn.Module  # the same as training calls it: in the run's precision, gradients shared by the processes
+    model: Restorer  # the model that is saved and that restores the samples
+    stepped: nn.Module  # the same model in the run's precision; the processes share its gradients
     average: Average
     optimizer: torch.optim.Optimizer
     discriminator: nn.Module | None
@@ -61,17 +62,18 @@ def build(
     precision: str,
     recognizer: tuple[Path, dict[str, Any]] | None,
 ) -> Engine:
-    """Everything at its beginning, the same for the same seed on every process.
+    """Returns a new engine. The weights depend on `seed` only, and are the same in every process.
 
-    `recipe` has only losses that are on; `precision` is fp32 or bf16, settled; `recognizer` is its ONNX file and the
-    snapshot's facts of it, where a loss needs it. Raises BadInput or ModelUnavailable.
+    `recipe` has only the losses that are on. `precision` is fp32 or bf16. `recognizer` is the ONNX file with the facts
+    of the recognizer, or None if no loss needs it. Raises BadInput if a loss or the base cannot be loaded.
+    Raises ModelUnavailable if the recognizer cannot be loaded.
     """
     join_processes()
-    AcceleratorState._reset_state()  # a second run in this process may have another precision
+    AcceleratorState._reset_state()  # another run in this process may use another precision
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision={"fp32": "no", "bf16": "bf16"}[precision],
-        # without a reference in a whole share of a batch, what reads references gets no gradient
+        # If one process has no reference in its part of a batch, its layers for references get no gradient.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     device, network = accelerator.device, None
@@ -115,7 +117,8 @@ def _new_model(recipe: Recipe, embedding_dim: int, settings: Settings) -> Restor
     if recipe.name == VRE:
         from train.models.prompts.dictionary import Dictionary
 
-        return Dictionary(config)  # type: ignore[return-value]  # it is called, saved and averaged as a Restorer is
+        # The engine calls, saves and averages a Dictionary in the same way as a Restorer.
+        return Dictionary(config)  # type: ignore[return-value]
     model = Restorer(config)
     if settings.vre is not None and model.vre is not None:
         model.vre.load_dictionary(find_newest_checkpoint(settings.vre))
@@ -128,7 +131,7 @@ def _adamw(module: nn.Module, recipe: Recipe, betas: tuple[float, float]) -> tor
 
 @contextmanager
 def compile_failures(engine: Engine) -> Iterator[None]:
-    """What torch.compile raises, which it does when the model is first called, as a sentence."""
+    """Turns an error of torch.compile into a LikenessError. torch.compile raises when the model is first called."""
     try:
         yield
     except Exception as error:

@@ -1,7 +1,7 @@
-"""The figures of training steps: kept on the device step by step, read together, checked for NaN and infinity.
+"""Keeps the figures of training steps on the device, reads many steps at once, and checks for NaN and infinity.
 
-A training step that read its own losses would wait for the device to finish it. So the loop reads figures only when a
-line of the log or a checkpoint is due. Until then each step is remembered with its samples.
+Reading a loss makes the CPU wait until the device has finished the step. So the loop reads figures only before it
+writes a line of the log or a checkpoint. Until then, the figures of each step are kept with the rows of its faces.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from train.fit.distributed import gather_lists, run_on_first
 
 
 class Diverged(LikenessError):
-    """A loss or a gradient norm is NaN or infinite."""
+    """Reports that a loss or a gradient norm is NaN or infinite."""
 
 
 @dataclass(frozen=True)
 class _UnreadStep:
-    images: int  # seen before the step
-    values: torch.Tensor  # (n,) float32 on the device, one value per name
-    rows: Sequence[torch.Tensor]  # rows of the targets in the snapshot, on the CPU, one tensor per part of the batch
+    images: int  # number of images seen before the step
+    values: torch.Tensor  # (n,) float32 on the device, one value per figure
+    rows: Sequence[torch.Tensor]  # rows of the targets in the snapshot: a CPU tensor for each part of the batch
 
 
 class UnreadFigures:
-    """The figures of the steps since the last read.
+    """Holds the figures of the steps since the last read.
 
-    `reduce` averages a tensor over all processes. `face_ids` are the snapshot's, by row.
+    `reduce` averages a tensor over all processes. `face_ids` has the face id of each row of the snapshot. `batch` is
+    the number of images per step.
     """
 
     def __init__(self, reduce: Callable[[torch.Tensor], torch.Tensor], face_ids: Sequence[str], batch: int) -> None:
@@ -39,14 +40,18 @@ class UnreadFigures:
         self._steps: list[_UnreadStep] = []
 
     def add(self, images: int, figures: dict[str, torch.Tensor], rows: Sequence[torch.Tensor]) -> None:
-        """Remembers a step. `images` were seen before it. Does not wait for the device."""
+        """Keeps the figures of a step without waiting for the device.
+
+        `images` is the number of images seen before the step. `rows` are the rows of its targets in the snapshot.
+        """
         self._names = list(figures)
         self._steps.append(_UnreadStep(images, torch.stack([value.float() for value in figures.values()]), rows))
 
     def read(self) -> list[dict[str, float]]:
-        """Waits for the device and returns the figures of every unread step, oldest first, averaged over processes.
+        """Waits for the device. Returns the figures of every unread step, oldest first, averaged over all processes.
 
-        Raises Diverged if a figure is NaN or infinite. Its message names the first such step and its samples.
+        Raises Diverged if a figure is NaN or infinite. The message names the first step with a broken figure, and the
+        faces in that step.
         """
         if not self._steps:
             return []
@@ -54,7 +59,7 @@ class UnreadFigures:
         table = self._reduce(torch.stack([step.values for step in steps])).tolist()
         figures = [dict(zip(self._names, values, strict=True)) for values in table]
         for step, values in zip(steps, figures, strict=True):
-            # The weighted sum "loss" is left out: it is broken whenever one of its terms is.
+            # The weighted sum "loss" is not checked, because it is broken only if one of its terms is broken.
             broken = [name for name, value in values.items() if name != "loss" and not math.isfinite(value)]
             if broken:
                 self._stop(step, broken)

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: stats.jsonl, TensorBoard scalars, and samples/<images>.png."""
+"""Writes the log of a run: stats.jsonl, TensorBoard scalars, and the pictures samples/<images>.png."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from manifests.runtime.png_files import encode_png
 from train.run_folders import SAMPLES
 
 STATS = "stats.jsonl"
-_BAR = 20  # pixels of the heading
+_BAR = 20  # height of the heading in pixels
 
 
 class Logbook:
-    """Scalars of one run, by images seen; a resumed run forgets what came after the checkpoint it resumes from.
+    """Writes the figures of one run. A resumed run first removes the lines that are newer than its checkpoint.
 
-    A line of stats.jsonl is {"kind": "train" or "val", "images": n, "seconds": since this start, name: value...}.
-    Whatever cannot be written, as on a full disk, raises LikenessError.
+    A line of stats.jsonl is {"kind": "train" or "val", "images": n, "seconds": s, name: value, ...}. "images" is the
+    number of images seen. "seconds" is the time since this start of the command. Raises LikenessError if a file cannot
+    be written, for example on a full disk.
     """
 
     def __init__(self, run: Path, images: int) -> None:
@@ -48,7 +49,7 @@ class Logbook:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # what ended the run is told, not that the last line of its log found no room either
+        # If an error ended the run, the user must see that error. A second error while the log closes is ignored.
         with suppress(Exception) if value is not None else _writing(self.run):
             try:
                 self._file.close()
@@ -56,7 +57,7 @@ class Logbook:
                 self._board.close()
 
     def write(self, kind: str, images: int, seconds: float, values: dict[str, float]) -> None:
-        """One line of stats.jsonl and one TensorBoard scalar a value."""
+        """Writes one line of stats.jsonl, and one TensorBoard scalar for each value."""
         line: dict[str, Any] = {"kind": kind, "images": images, "seconds": round(seconds, 2)}
         line |= {name: float(f"{value:.6g}") for name, value in values.items()}
         with _writing(self.run):
@@ -69,7 +70,10 @@ class Logbook:
     def grid(
         self, images: int, lq: torch.Tensor, references: torch.Tensor, restored: torch.Tensor, target: torch.Tensor
     ) -> Path:
-        """samples/<images>.png, a row an image: LQ | references | restored | target, of (B,[K,]3,S,S) in 0..1."""
+        """Writes samples/<images>.png and returns its path. Each image has a row: LQ | references | restored | target.
+
+        `references` has shape (B,K,3,S,S), and the other tensors have shape (B,3,S,S). All values are in 0..1.
+        """
         rows = torch.cat([lq[:, None], references, restored[:, None], target[:, None]], 1)
         pixels = (rows.clamp(0, 1) * 255).round().byte().permute(0, 3, 1, 4, 2).cpu().numpy()
         b, size, columns = pixels.shape[:3]
@@ -99,4 +103,4 @@ def _images_of(line: str) -> float:
     try:
         return float(json.loads(line)["images"])
     except (ValueError, KeyError, TypeError):
-        return float("inf")  # the half line of a killed run
+        return float("inf")  # a killed run can leave half a line

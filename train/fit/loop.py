@@ -1,4 +1,4 @@
-"""The training loop. Images seen is the clock: of schedules, samples, logs and checkpoint names."""
+"""Runs the training loop. Schedules, samples, the log and checkpoint names count in images seen."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ from train.fit.validation import VALIDATION, validate
 from train.models.checkpoint_files import list_checkpoints
 from train.recipes import Recipe, compute_ema_decay, compute_rate
 
-LOG_EVERY = 320  # images: how often the figures of the steps are read, and a line of stats.jsonl is written
-CHECKPOINT_EVERY = 3_200  # images: the most that kill -9 can lose
-STOP_REASONS = ("", "minutes", "SIGINT", "SIGTERM")  # by the number that a process votes with
+LOG_EVERY = 320  # images between two lines of stats.jsonl; the figures of the steps are read then
+CHECKPOINT_EVERY = 3_200  # images between two checkpoints; kill -9 loses at most this number of images
+STOP_REASONS = ("", "minutes", "SIGINT", "SIGTERM")  # a process votes with the index of its reason
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a call of `train` ended."""
+    """Describes how a call of `train` ended."""
 
     checkpoint: Path
     images: int
     reason: str  # "complete", "minutes" or the name of the signal
-    images_per_second: float  # of this call, 0 if there was nothing to do
-    data_wait: float  # share of the time spent waiting for data
+    images_per_second: float  # in this call; 0 if the run was already complete
+    data_wait: float  # share of the time that this call waited for data, 0..1
 
 
 def train(
@@ -63,15 +63,16 @@ def train(
     say: Callable[[str], None] = print,
     progress: Progress = lambda *_: None,
 ) -> Ending:
-    """Trains `recipe` on a snapshot folder until `images` have been seen, or resumes `run` from its newest checkpoint.
+    """Trains `recipe` on a snapshot folder until the model has seen `images` images.
 
-    `images` defaults to the recipe's. `minutes`, SIGTERM and SIGINT end training earlier, with a checkpoint. On a CPU
-    with the same number of threads, an interrupted and an uninterrupted run give the same weights, bit for bit.
-    `workers` is the number of processes that prepare data; the result does not depend on it. Under `accelerate launch`
-    every process trains on its share of each batch, and the first process alone writes.
+    If `run` has a checkpoint, training resumes from the newest checkpoint. By default, `images` is the number in the
+    recipe. `minutes`, SIGTERM and SIGINT end training earlier, with a checkpoint. On a CPU with the same number of
+    threads, an interrupted and an uninterrupted run give the same weights, bit for bit. `workers` is the number of
+    processes that prepare data; the result does not depend on it. Under `accelerate launch` every process trains on its
+    share of each batch, and only the first process writes files.
 
-    Raises BadInput if `run` belongs to another recipe, seed, snapshot or base, Diverged if a loss is NaN or infinite,
-    LikenessError if a checkpoint cannot be written.
+    Raises BadInput if `run` belongs to another recipe, seed, snapshot or base. Raises Diverged if a loss is NaN or
+    infinite. Raises LikenessError if a checkpoint cannot be written.
     """
     began, taken, end = time.monotonic(), load_snapshot(snapshot), recipe.images if images is None else images
     settings = settings or Settings()
@@ -95,7 +96,8 @@ def train(
         faces, "val" if len(taken.targets("val")) else "train", VALIDATION, max(recipe.reference_counts)
     )
     first, waited, reason = seen, 0.0, ""
-    sums: dict[str, float] = {}  # of the figures since the last line of the log
+    sums: dict[str, float] = {}  # the sum of each figure since the last line of the log
+    # The time, the images seen and the seconds of waiting for data, all at the last line of the log.
     since = time.monotonic(), seen, 0.0
     reduce = partial(engine.accelerator.reduce, reduction="mean")
     unread, votes = UnreadFigures(reduce, taken.face_ids, recipe.batch), StopVote()
@@ -106,18 +108,19 @@ def train(
         stream = data.batches(faces, seen, recipe.batch // settings.accumulate, workers, get_rank(), get_world_size())
         started = time.monotonic()
         while not reason:
-            # Load. The number of references differs from image to image. The workers have degraded the targets.
+            # Load a batch in parts. Each image has its own number of references. The workers have degraded the targets.
             before = time.monotonic()
             loaded = [next(stream) for _ in range(settings.accumulate)]
             parts = [data.to_device(batch, engine.device) for batch in loaded]
             waited += time.monotonic() - before
 
-            # Restore, losses, gradients: of the model, then of the discriminator. No number is read here.
+            # Restore the faces, then compute the losses and the gradients of the model and of the discriminator. This
+            # code reads no number from the device, so it does not wait.
             with compile_failures(engine):
                 figures = compute_gradients(engine, parts, seen, seed)
             unread.add(seen, figures, [batch["row"] for batch in loaded])
 
-            # Update: the discriminator alternates with the model, one step each. Then the average follows.
+            # Update the model and the discriminator, one step each. Then update the averaged weights.
             for optimizer in filter(None, (engine.optimizer, engine.discriminator_optimizer)):
                 for group in optimizer.param_groups:
                     group["lr"] = compute_rate(recipe, seen)
@@ -126,15 +129,15 @@ def train(
             seen += recipe.batch
             progress("train", min(seen, end), end)
 
-            # Stop? A signal to one process ends all of them after the same step.
+            # Decide whether to stop. A signal to one process ends all processes after the same step.
             out_of_time = minutes is not None and time.monotonic() - began > minutes * 60
             wish = signals[0] if signals else "minutes" if out_of_time else ""
             reason = STOP_REASONS[votes.vote(STOP_REASONS.index(wish))]
             if seen >= end:
                 reason = "complete"
 
-            # Read the figures of all steps since the last read, if something is about to be written. This waits for
-            # the device, and raises Diverged before a checkpoint could hold broken weights.
+            # Read the figures of all steps since the last read if the log or a checkpoint is due. Reading waits for the
+            # device, and raises Diverged before broken weights are saved.
             log_due = seen % LOG_EVERY < recipe.batch
             checkpoint_due = bool(reason) or seen % checkpoint_every < recipe.batch
             if log_due or checkpoint_due:
@@ -142,7 +145,7 @@ def train(
                     for name, value in step_figures.items():
                         sums[name] = sums.get(name, 0.0) + value
 
-            # Log the means since the last line.
+            # Log the mean of each figure since the last line of the log.
             if log_due:
                 now = time.monotonic()
                 steps, spent = (seen - since[1]) / recipe.batch, max(now - since[0], 1e-9)
@@ -152,7 +155,7 @@ def train(
                     log.write("train", seen, now - began, {**means, "rate": compute_rate(recipe, seen), **pace})
                 sums, since = {}, (now, seen, waited)
 
-            # Keep. If a kill falls between the two writes, the resumed run repeats both: the checkpoint comes last.
+            # Validate, then save a checkpoint. If a kill comes between the two, the resumed run validates again.
             if checkpoint_due:
                 engine.model.facts = describe_restorer(taken, recipe, seen)
                 run_on_first(check, log, seen)
@@ -166,7 +169,7 @@ def train(
 
 @contextmanager
 def _logbook(run: Path, seen: int) -> Iterator[Logbook | None]:
-    """Yields the run's logbook in the first process, and None in the others."""
+    """Yields the logbook of the run in the first process, and None in the other processes."""
     if get_rank():
         yield None
         return
@@ -176,8 +179,9 @@ def _logbook(run: Path, seen: int) -> Iterator[Logbook | None]:
 
 @contextmanager
 def _stop_signals() -> Iterator[list[str]]:
-    """Yields a list that receives the names of SIGTERM and SIGINT. The loop then ends with a checkpoint."""
+    """Yields a list. If the process receives SIGTERM or SIGINT, the name of the signal is added to the list."""
     names: list[str] = []
+    # Python sets signal handlers in the main thread only. In another thread the list stays empty.
     if threading.current_thread() is not threading.main_thread():
         yield names
         return

@@ -1,11 +1,13 @@
-"""What a recipe is trained by: every loss that its table names, computed in float32, and the adversary's side.
+"""Computes the losses of a recipe in float32, and the loss of the discriminator.
+
+Each row names a loss, its source, and the network or model that computes it:
 
 name                source                                             needs
 pixel, edge         ours                                               -
 mse                 OSDFace                                            -
 ea_dists            OSDFace                                            vgg16
 identity            OSDFace, HonestFace, InstantRestore                the dataset's recognizer, as a torch module
-reference_identity  ReFine                                             the same
+reference_identity  ReFine                                             the dataset's recognizer, as a torch module
 lpips, ms_ssim      InstantRestore                                     vgg16 for lpips
 spatial_min, cycle  ReFine                                             vgg16
 face_alignment      HonestFace's idea, our formula                     -
@@ -46,25 +48,26 @@ LOSSES = OF_PICTURES + THROUGH_RECOGNIZER + THROUGH_BACKBONE + (ADVERSARIAL,) + 
 
 
 def needs(recipe: Recipe) -> set[str]:
-    """The backbones, by their name in train/backbones.py, that the losses of a recipe look through."""
+    """Returns the names of the backbones that the losses of a recipe use. train/backbones.py defines the names."""
     return {"vgg16"} if any(name in recipe.losses for name in THROUGH_BACKBONE) else set()
 
 
 def check_weights(recipe: Recipe, folder: Path | None) -> None:
-    """Raises BadInput where a backbone that the recipe needs is not to be had; call it before anything takes long.
+    """Loads each backbone that the recipe needs. Raises BadInput if a backbone is missing and cannot be downloaded.
 
-    `folder` is --weights. A backbone that lies nowhere is downloaded into torch hub's cache.
+    Call this function before any long work. `folder` is the value of --weights. A missing backbone is downloaded into
+    torch hub's cache.
     """
     for backbone in sorted(needs(recipe)):
         load_backbone(backbone, folder)
 
 
 class Objective(nn.Module):
-    """The losses of a recipe for faces of `size` px. Nothing in it is trained; move it to the device of the batches.
+    """Computes the losses of a recipe for faces of `size` px. It has no trained parameters.
 
-    `recognizer` is needed by the losses in THROUGH_RECOGNIZER: leave them out of `recipe.losses` where there is none.
-    `weights` is the folder with the backbones' files. Raises BadInput for a loss that does not exist or lacks what it
-    needs.
+    Move the module to the device of the batches. The losses in THROUGH_RECOGNIZER need `recognizer`; without a
+    recognizer, leave them out of `recipe.losses`. `weights` is the folder with the files of the backbones. Raises
+    BadInput if a loss does not exist, or if its recognizer, its backbone or the necessary face size is missing.
     """
 
     def __init__(self, recipe: Recipe, size: int, recognizer: Recognizer | None, weights: Path | None = None) -> None:
@@ -72,24 +75,29 @@ class Objective(nn.Module):
         self.names = tuple(recipe.losses)
         if unknown := [name for name in self.names if name not in LOSSES]:
             raise BadInput(f"There is no loss {unknown[0]}; the losses are {', '.join(LOSSES)}.")
+        # Check that each loss has its recognizer and a large enough face before the backbone is loaded.
         blind = [name for name in self.names if name in THROUGH_RECOGNIZER]
         if blind and recognizer is None:
             raise BadInput(f"Loss {blind[0]} needs a recognizer with an ONNX file: say --no-identity to train without.")
         self.exponents = ms_ssim_exponents(size)
         if "ms_ssim" in self.names and not self.exponents:
             raise BadInput(f"Loss ms_ssim needs faces of {WINDOW} px or more, not {size}.")
+        # LPIPS and DISTS share one VGG-16. A network that no loss uses is None.
         features = load_backbone("vgg16", weights) if needs(recipe) else nn.Sequential()
         self.recognizer = recognizer if blind else None
         self.lpips = Lpips(features) if any(name in self.names for name in THROUGH_LPIPS) else None
         self.dists = Dists(features) if any(name in self.names for name in THROUGH_DISTS) else None
 
     def forward(self, batch: dict[str, Any], restored: Restoration) -> dict[str, torch.Tensor]:
-        """The unweighted terms, means over the batch, by the names in `recipe.losses` without "gan".
+        """Returns the terms by name: float32 scalars, averaged over the batch and without their weights.
 
-        `batch` is train/data/dataset.py's; a loss reads of it what it needs. Gradients reach `restored` alone.
+        The names are the names in `recipe.losses` except "gan". train/data/dataset.py makes `batch`. Gradients reach
+        only `restored`.
         """
+        # Both (B,3,S,S) float32. Autocast is off, so that every loss runs in float32.
         image, target = restored.image.float(), batch["target"].detach().float()
         with torch.autocast(image.device.type, enabled=False):
+            # (B,d) unit rows. Both losses through the recognizer share this one pass.
             embedding = None if self.recognizer is None else self.recognizer(image)
             return {
                 name: self._term(name, image, target, embedding, batch, restored)
@@ -106,7 +114,9 @@ class Objective(nn.Module):
         batch: dict[str, Any],
         restored: Restoration,
     ) -> torch.Tensor:
+        """Returns the unweighted loss `name` as a scalar. `embedding` is the embedding of `image`, (B,d), or None."""
         match name:
+            # Losses that compare the pixels of `image` and `target`, both (B,3,S,S) in 0..1.
             case "pixel":
                 return pixel_loss(image, target)
             case "edge":
@@ -117,6 +127,7 @@ class Objective(nn.Module):
                 return ms_ssim_loss(image, target, self.exponents)
             case "face_alignment":
                 return face_alignment_loss(image, target, batch["landmarks"])
+            # Losses on the recognizer's embeddings. The embeddings of the target have no gradient.
             case "identity":
                 assert self.recognizer is not None and embedding is not None
                 with torch.no_grad():
@@ -125,6 +136,7 @@ class Objective(nn.Module):
             case "reference_identity":
                 assert embedding is not None
                 return reference_identity_loss(embedding, batch["embeddings"].detach().float(), _usable(batch))
+            # Losses on features of VGG-16. The features of the target are constants, so they need no gradient.
             case "lpips":
                 assert self.lpips is not None
                 with torch.no_grad():
@@ -132,28 +144,32 @@ class Objective(nn.Module):
                 return self.lpips.distance(self.lpips(image), layers).mean()
             case "spatial_min":
                 assert self.lpips is not None
+                # (B,K,3,S,S). A wrong person's reference or an empty slot must not attract the restored face.
                 references = batch["references"].detach().float()
                 return spatial_min_loss(self.lpips, image, target, references, _list_usable_rows(batch))
             case "cycle":
                 assert self.lpips is not None
+                # The restored face is degraded again with the parameters `theta` of each image.
                 return cycle_loss(self.lpips, image, batch["lq"].detach().float(), batch["theta"])
             case "ea_dists":
                 assert self.dists is not None
+                # OSDFace adds DISTS of the edge maps to DISTS of the images.
                 edges = self.dists(sobel_magnitude(image), sobel_magnitude(target))
                 return (self.dists(image, target) + edges).mean()
+        # The model itself computes the losses of recipe vre.
         return restored.terms[name].float()
 
 
 def _usable(batch: dict[str, Any]) -> torch.Tensor:
-    """(B,K) bool: the slots that show a reference of the target's own person."""
+    """Returns (B,K) bool: True for each slot with a reference of the target's own person."""
     usable: torch.Tensor = batch["present"] & batch["right"][:, None]
     return usable
 
 
 def _list_usable_rows(batch: dict[str, Any]) -> list[torch.Tensor]:
-    """Returns for each slot the images with a reference of the target's own person there, each (n,) int64.
+    """Returns K tensors (n,) int64: the images whose reference in slot k shows the target's own person.
 
-    `to_device` has counted them on the CPU. Counting them here waits for the device.
+    `to_device` counts these images on the CPU. If it was not called, they are counted here, which waits for the device.
     """
     if "usable_rows" in batch:
         rows: list[torch.Tensor] = batch["usable_rows"]
@@ -162,9 +178,10 @@ def _list_usable_rows(batch: dict[str, Any]) -> list[torch.Tensor]:
 
 
 def build_discriminator(recipe: Recipe, latent_channels: int, prompt_dim: int | None) -> nn.Module | None:
-    """The discriminator that a recipe names, with random weights; None where it names none.
+    """Returns the discriminator of a recipe with random weights, or None if the recipe has no discriminator.
 
-    It sees the prompt, of `prompt_dim` numbers a token, where the recipe has a part that makes one.
+    If the recipe has the part `vre` or `identity`, the latent discriminator also sees the prompt. A token of the prompt
+    has `prompt_dim` numbers.
     """
     match recipe.discriminator:
         case "":
@@ -178,11 +195,12 @@ def build_discriminator(recipe: Recipe, latent_channels: int, prompt_dim: int | 
 
 
 def generator_term(discriminator: nn.Module, batch: dict[str, Any], restored: Restoration) -> torch.Tensor:
-    """The loss "gan": the mean over patches of softplus(-logit) of what was restored.
+    """Returns the loss "gan": the mean of softplus(-logit) over all patches of the restored faces.
 
-    The prompt is shown to the discriminator as a fact: no gradient goes through it, or the prompt would learn to
-    please the discriminator instead of describing the face (ours).
+    No gradient goes through the prompt (ours). Otherwise the prompt would learn to please the discriminator instead of
+    describing the face.
     """
+    # (B,1,h,w): one logit for each patch of each restored face.
     logits = discriminator(restored.image, restored.latent, _fact(restored.prompt))
     return F.softplus(-logits.float()).mean()
 
@@ -190,11 +208,13 @@ def generator_term(discriminator: nn.Module, batch: dict[str, Any], restored: Re
 def discriminator_loss(
     discriminator: nn.Module, batch: dict[str, Any], restored: Restoration, true_latent: torch.Tensor
 ) -> torch.Tensor:
-    """Binary cross entropy of the discriminator's logits, half true faces and half restored, each with its prompt.
+    """Returns the binary cross entropy of the discriminator's logits for true faces and for restored faces.
 
-    `true_latent` is the target's, of the shape of `restored.latent`. No gradient reaches the model. The discriminator
-    is called once, on both halves, as processes that share gradients need it.
+    `true_latent` is the latent of the target, in the shape of `restored.latent`. Each true face gets the prompt of its
+    restored face. No gradient reaches the model. The discriminator is called once on both halves, because processes
+    that share gradients need a single call.
     """
+    # Put the true faces before the restored faces: 2B images, latents and prompts, all without gradients.
     prompt = _fact(restored.prompt)
     image, latent = restored.image.detach(), restored.latent.detach()
     logits = discriminator(
@@ -202,9 +222,11 @@ def discriminator_loss(
         torch.cat([true_latent.detach().to(latent.dtype), latent]),
         None if prompt is None else torch.cat([prompt, prompt]),
     ).float()
+    # Both (B,1,h,w). A true face should have a high logit, and a restored face a low logit.
     true, made = logits.chunk(2)
     return (F.softplus(-true).mean() + F.softplus(made).mean()) / 2
 
 
 def _fact(prompt: torch.Tensor | None) -> torch.Tensor | None:
+    """Returns the prompt without its gradient."""
     return None if prompt is None else prompt.detach()

@@ -1,4 +1,7 @@
-"""What a run is: settled at its first start, written into RUN/config.json, and compared at every other."""
+"""Resolves the settings of a run.
+
+The first start of a run writes the settings into RUN/config.json. Every later start compares its settings with it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from train.run_folders import RUN_CONFIG, check_run_folder
 
 PRECISIONS = ("fp32", "bf16")
 
-# how config.json's entries are called in the sentence that refuses a folder
+# The entries of config.json that must stay the same, with their names in the error message.
 _COMPARED = {
     "recipe": "recipe",
     "seed": "seed",
@@ -38,21 +41,24 @@ _COMPARED = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is told beside its data, its recipe, its seed and its end; None stands for what fits the machine."""
+    """Holds the settings of a run that its data, its recipe, its seed and its number of images do not include."""
 
     base_model: str = TINY  # "tiny", or a folder or hub name in diffusers' layout
-    vre: Path | None = None  # a run of recipe vre, whose LQ dictionary makes the prompt
-    weights: Path | None = None  # where the backbones of perceptual losses lie
-    precision: str | None = None  # of PRECISIONS
-    accumulate: int = 1  # parts that a batch is computed in, one after the other
-    compile: bool = False  # torch.compile
-    identity: bool = True  # the losses through the dataset's recognizer
+    vre: Path | None = None  # the folder of a run of recipe vre; its LQ dictionary makes the prompt
+    weights: Path | None = None  # the folder with the backbones of the perceptual losses; None for torch hub's cache
+    precision: str | None = None  # one of PRECISIONS; None for bf16 if the GPU has it, else fp32
+    accumulate: int = 1  # the number of parts of a batch, which are computed one after the other
+    compile: bool = False  # True compiles the model with torch.compile
+    identity: bool = True  # False turns off the losses through the dataset's recognizer
 
 
 def resolve_with_recognizer(
     recipe: Recipe, snapshot_facts: dict[str, Any], has_onnx: bool, settings: Settings
 ) -> dict[str, Any]:
-    """Returns the facts that recipe, settings and recognizer determine. Raises BadInput as `resolve_settings` does."""
+    """Returns the facts of `resolve_settings`, and whether the losses through the recognizer are on.
+
+    Raises BadInput in the same cases as `resolve_settings`.
+    """
     spec = snapshot_facts["recognizer"]["spec"]
     return resolve_settings(recipe, settings) | {
         "identity_loss": _identity_loss(recipe, spec, has_onnx, settings.identity)
@@ -60,9 +66,9 @@ def resolve_with_recognizer(
 
 
 def resolve_settings(recipe: Recipe, settings: Settings) -> dict[str, Any]:
-    """The facts of a run that its recipe and its settings decide, before there is a snapshot.
+    """Returns the facts of a run that depend on its recipe and its settings, but not on a snapshot.
 
-    Raises BadInput where they do not go together, and where the base or the embedder cannot be had.
+    Raises BadInput if the recipe and the settings contradict each other, or if the base or the embedder cannot be read.
     """
     if settings.accumulate < 1:
         raise BadInput(f"--accumulate {settings.accumulate}: say 1 or more.")
@@ -92,7 +98,7 @@ def resolve_settings(recipe: Recipe, settings: Settings) -> dict[str, Any]:
 
 
 def check_images(recipe: Recipe, images: int) -> None:
-    """Raises BadInput for a run that is shorter than a batch."""
+    """Raises BadInput if `images` is smaller than a batch of the recipe."""
     if images < recipe.batch:
         raise BadInput(f"--images {images} is less than one batch of {recipe.batch}.")
 
@@ -100,9 +106,9 @@ def check_images(recipe: Recipe, images: int) -> None:
 def claim_run(
     run: Path, taken: Snapshot, recipe: Recipe, seed: int, settings: Settings, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """RUN/config.json: written on the first start; on every other compared, and answered as it lies there.
+    """Writes RUN/config.json at the first start. At a later start, compares the settings with it. Returns its facts.
 
-    Raises BadInput where RUN belongs to something else.
+    Raises BadInput if RUN belongs to another recipe, seed, snapshot, identity loss, base, VRE or precision.
     """
     facts = resolve_with_recognizer(recipe, taken.facts, taken.recognizer_onnx is not None, settings) | {
         "seed": seed,
@@ -120,7 +126,7 @@ def claim_run(
     log("claimed", run=str(run), resumes=path.is_file(), **facts)
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
-        if settings.precision is None:  # a run goes on as it began, also on another machine
+        if settings.precision is None:  # a resumed run keeps its precision on another machine
             facts["precision"] = there.get("precision")
         for name, called in _COMPARED.items():
             if there.get(name) != facts[name]:
@@ -131,28 +137,28 @@ def claim_run(
 
 
 def drop_inactive_losses(recipe: Recipe, facts: dict[str, Any]) -> Recipe:
-    """The recipe without the losses that are off in this run."""
+    """Returns the recipe without the losses that are off in this run."""
     if facts["identity_loss"]["on"]:
         return recipe
     return replace(recipe, losses={n: w for n, w in recipe.losses.items() if n not in THROUGH_RECOGNIZER})
 
 
 def find_recognizer(taken: Snapshot, facts: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
-    """The recognizer's ONNX file and facts, where a loss of this run needs it."""
+    """Returns the ONNX file and the facts of the recognizer, or None if no loss of this run needs it."""
     if not facts["identity_loss"]["on"] or taken.recognizer_onnx is None:
         return None
     return taken.recognizer_onnx, taken.recognizer
 
 
 def describe_restorer(taken: Snapshot, recipe: Recipe, images: int) -> dict[str, Any]:
-    """What is saved beside the weights for whoever restores with them."""
+    """Returns the facts that a checkpoint saves beside the weights, for users who restore with them."""
     from curate.faces.align import FFHQ_512
 
     return {
         "recipe": recipe.name,
         "images": images,
         "snapshot": taken.hash,
-        # a restorer that learned from cleaned targets says so wherever it goes
+        # Each checkpoint states that its targets were cleaned.
         **({"cleaned": taken.facts["cleaned"]} if "cleaned" in taken.facts else {}),
         "recognizer": taken.recognizer,
         "template": FFHQ_512.tolist(),
@@ -181,7 +187,10 @@ def _base_sha256(recipe: Recipe, base_model: str) -> str:
 
 
 def _dictionary(recipe: Recipe, vre: Path | None) -> dict[str, str] | None:
-    """Which LQ dictionary makes the prompt: its checkpoint, by content, so that a run goes on with the same one."""
+    """Returns the name and the sha256 of the checkpoint with the LQ dictionary, or None if the recipe uses none.
+
+    A resumed run compares the sha256, so it always uses the same dictionary.
+    """
     if "vre" not in recipe.parts:
         if vre is not None:
             raise BadInput(f"Recipe {recipe.name} has no part vre: leave --vre away.")

@@ -1,8 +1,8 @@
-"""One training step up to its gradients: restore, losses, gradients of the model, then of the discriminator.
+"""Restores a batch and computes the losses and the gradients of the model and of the discriminator.
 
-Nothing here waits for the device: no number is read, and rows of a batch are selected by indices that
-`train.data.dataset.to_device` counted on the CPU. The cycle loss of recipe refine is the one exception: it runs part of
-the degradation on the CPU.
+This code does not wait for the device, because it reads no number from the device. Rows of a batch are selected by
+indices that `train.data.dataset.to_device` counted on the CPU. The only exception is the cycle loss of recipe refine,
+which runs part of the degradation on the CPU.
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ from train.models.io import Restoration
 
 
 def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: int) -> dict[str, torch.Tensor]:
-    """Computes the gradients of a batch that comes in parts, clips them, and leaves them to the optimizers.
+    """Computes and clips the gradients of a batch that comes in parts. The caller then steps the optimizers.
 
-    Returns figures as scalar tensors on the device, each the mean over the parts of this process:
+    Returns the figures as scalar tensors on the device. Every figure except the two norms is the mean over the parts of
+    this process:
 
     loss                    the weighted sum of the terms
-    <name of a term>        each term without its weight
+    <name of a term>        the value of the term without its weight
     gradient                the norm of the model's gradient before clipping
-    discriminator           if the recipe has one: its loss
-    discriminator_gradient  and the norm of its gradient before clipping
-    no_landmarks            if the recipe warps: share of the inputs without detected landmarks
-    not_warped              and share of the references that stayed as aligned
+    discriminator           the loss of the discriminator, if the recipe has a discriminator
+    discriminator_gradient  the norm of the discriminator's gradient before clipping
+    no_landmarks            the share of inputs without detected landmarks, if the recipe warps references
+    not_warped              the share of references that were aligned but not warped, if the recipe warps references
     """
     recipe, discriminator = engine.recipe, engine.discriminator
     sums: dict[str, torch.Tensor] = {}
     for optimizer in filter(None, (engine.optimizer, engine.discriminator_optimizer)):
         optimizer.zero_grad(set_to_none=True)
     for number, batch in enumerate(parts):
-        # Draws of the model and the discriminator follow from the seed, the images seen, the part and the process.
+        # Seed the random numbers of this part by the run's seed, the images seen, the part and the process.
         torch.manual_seed(int(make_generator(seed, "train", "step", seen, number, get_rank()).integers(2**62)))
         last = number == len(parts) - 1
 
-        # The model's side. Processes exchange gradients after the last part only. While the model learns to deceive
-        # the discriminator, the discriminator gets no gradient.
+        # Compute the gradients of the model. The processes exchange gradients only after the last part. The term
+        # "gan" gives the discriminator no gradient.
         with nullcontext() if last else engine.accelerator.no_sync(engine.stepped):
             inputs = [batch[name] for name in ("lq", "references", "present", "embeddings", "target")]
             restored = engine.stepped(*inputs, step=batch.get("step"), places=batch["places"])
@@ -59,7 +60,7 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
             (loss / len(parts)).backward()
         figures = {"loss": loss, **terms}
 
-        # The discriminator's side: true and restored faces, both detached from the model.
+        # Compute the gradients of the discriminator on true and restored faces. No gradient reaches the model.
         if engine.discriminator_stepped is not None:
             detached = Restoration(
                 restored.image.detach(),
@@ -73,6 +74,7 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
                 (term / len(parts)).backward()
             figures["discriminator"] = term
 
+        # If the recipe warps references, measure the share of inputs and references that could not be warped.
         if "found" in batch:
             figures["no_landmarks"] = 1 - batch["found"].float().mean()
             not_warped = batch["present"] & ~batch["warped"]
@@ -87,13 +89,13 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
 
 
 def _clip_gradients(optimizer: torch.optim.Optimizer, clip: float) -> torch.Tensor:
-    """Scales the gradients down to a norm of at most `clip` and returns the norm before it."""
+    """Scales the gradients down to a norm of at most `clip`. Returns the norm before scaling."""
     return nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
 
 
 @contextmanager
 def _without_gradients(module: nn.Module) -> Iterator[None]:
-    """Inside the context no parameter of the module gets a gradient."""
+    """Turns off the gradients of all parameters of the module inside the context."""
     parameters = list(find_trained(module).values())
     for parameter in parameters:
         parameter.requires_grad_(False)

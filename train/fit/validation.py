@@ -1,4 +1,4 @@
-"""Validation during training: the same few faces each time, restored with the averaged weights and measured."""
+"""Measures the model during training. Each time, it restores the same faces with the averaged weights."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from train.data import dataset as data
 from train.fit.engine import Engine
 from train.fit.logbook import Logbook
 
-GRID = 8  # images in samples/*.png
-VALIDATION = 32  # images that are measured
+GRID = 8  # number of images in samples/*.png
+VALIDATION = 32  # number of images that are measured
 
 
 @torch.no_grad()
 def validate(log: Logbook | None, seen: int, *, engine: Engine, faces: data.Batch | None, began: float) -> None:
-    """Writes a "val" line and samples/<images>.png: PSNR and identity of the input, and restored with and without
-    references. Writes nothing without faces or without a log. `began` is the time.monotonic() of the start.
+    """Writes a "val" line and samples/<images>.png. Writes nothing if `faces` or `log` is None.
+
+    The line has the mean PSNR in dB and the mean cosine to the target's embedding. Both are measured for the input
+    ("lq"), for faces restored with references ("restored"), and for faces restored without references ("alone").
+    `began` is the value of time.monotonic() at the start.
     """
     if faces is None or log is None:
         return
@@ -49,7 +52,7 @@ def validate(log: Logbook | None, seen: int, *, engine: Engine, faces: data.Batc
 
 @contextmanager
 def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Inside the context the model is in eval mode."""
+    """Puts the model into eval mode inside the context."""
     model.eval()
     try:
         yield
