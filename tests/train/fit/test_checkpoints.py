@@ -96,7 +96,7 @@ def test_a_disk_that_fills_leaves_the_last_checkpoint(
             disk.setattr(Path, "mkdir", fails)
         else:
             disk.setattr(
-                "train.fit.checkpoints.save_file" if full == "save_file" else "train.models.checkpoint_files.save",
+                "train.fit.checkpoints.save_file" if full == "save_file" else "safetensors.torch.save",
                 fails,
             )
         with pytest.raises(LikenessError, match=r"cannot be written \(No space left on device\): the last whole"):
