@@ -1,7 +1,7 @@
 """Loads the backbones of the perceptual losses.
 
-The weights are read from the user's folder or from the cache of torch hub. If they are in neither place, they are
-downloaded from torchvision.
+The weights are read from the user's folder or from the cache of torch hub. Missing weights are downloaded from
+torchvision.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def find_local_file(name: str, folder: Path | None, cache: str = "checkpoints") 
 def fetch_weights(backbone: str, folder: Path | None) -> Path:
     """Returns the path of the weights of a backbone in BACKBONES.
 
-    The function looks for the file in `folder` and then in the cache of torch hub. If the file is in neither place, it
-    is downloaded into that cache. Raises BadInput if the download fails; the message names the file and its address.
+    The function looks for the file in `folder` and then in the cache of torch hub. A missing file is downloaded into
+    that cache. Raises BadInput if the download fails; the message names the file and its address.
     """
     name, url = get_file_name(backbone), str(BACKBONES[backbone].url)
     here = find_local_file(name, folder)

@@ -2,7 +2,7 @@
 
 The library albumentations (extra `albumentations`) changes the pixels. The strengths are from ReF-LDM: brightness,
 contrast and saturation .2, hue .02, rotation 2 degrees, shift 5%, scale .95 to 1.05. Each reference also gets a random
-perspective. Its strength is ours, because albumentations measures it in another unit than ReF-LDM.
+perspective. The strength of the perspective is ours, because albumentations measures it in another unit than ReF-LDM.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def check_augment() -> None:
 def augmented(image: np.ndarray, landmarks5: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the augmented reference, uint8 (S,S,3), and its moved landmarks (5,2), float32 in pixels.
 
-    The result depends only on the image, the landmarks and `seed`.
+    The augmentation depends only on the arguments.
     """
     transform = _transform()
     transform.set_random_seed(seed)

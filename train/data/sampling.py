@@ -38,11 +38,9 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
     """Returns the random choices for sample number `index`; `index` is the number of earlier samples of the run.
 
     A random permutation of the targets in each epoch gives the target. A random generator for this target and epoch
-    makes the other choices.
-    The references are drawn uniformly from the row of the target in the pairs table, which curation writes. The recipe
-    can ask for wrong references in a share of the samples. In such a sample, the references show one other person of
-    the same split. The number of references stays the same, so that the model cannot recognize a wrong
-    person by the number.
+    makes the other choices. The references are drawn uniformly from the row of the target in the pairs table, which
+    curation writes. In a share of the samples (`recipe.wrong_share`), the references show one other person of the same
+    split. The number of references is the same in these samples, so that it does not reveal the wrong person.
     """
     epoch, place = divmod(index, len(targets))
     target = int(targets[_order(seed, epoch, len(targets))[place]])

@@ -1,7 +1,7 @@
 """Reads a snapshot: a folder with all faces, references, embeddings and crops that a training run needs.
 
-`take_snapshot` copies a snapshot from the ledger once. Training then does not need the ledger, duckdb, polars or
-insightface. It can therefore run on another machine.
+`take_snapshot` copies a snapshot from the ledger once. Training then needs no ledger, duckdb, polars or insightface,
+and can therefore run on another machine.
 """
 
 from __future__ import annotations
