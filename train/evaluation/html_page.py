@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from typing import Any
 
-import cv2
 import jinja2
-import numpy as np
 
-from degrade.operations.pixels import shrink
 from manifests.report.result_tables import make_notices, make_tables, make_title
 from train.evaluation.cases import Case
 from train.evaluation.evaluator import PageImages
-
-SCREEN_PIXELS = 176  # side of an image on the page
-FILE_PIXELS = 256  # largest side of an image in the file
-WEBP_QUALITY = 82
-MAX_REFERENCES = 4  # references of an image on the page
+from train.page_images import FILE_PIXELS, MAX_REFERENCES, SCREEN_PIXELS, encode_image
 
 
 def render_page(result: dict[str, Any], page_images: PageImages, max_images: int) -> str:
@@ -89,13 +81,3 @@ def _choose_first_system(result: dict[str, Any]) -> str:
     """Returns the key of the first system that gets all right references. The page is sorted by it at first."""
     keys = [average["key"] for average in result["rows"] if average["key"] != "lq"]
     return next((key for key in keys if key.split("/")[-1] == str(result["references"])), keys[0])
-
-
-def encode_image(image: np.ndarray, size: int = FILE_PIXELS) -> str:
-    """Returns an image, uint8 (S, S, 3), as a data URL of a WebP with at most `size` pixels a side."""
-    small = shrink(image, size) if image.shape[0] > size else image
-    done, data = cv2.imencode(
-        ".webp", np.ascontiguousarray(small[:, :, ::-1]), [cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY]
-    )
-    assert done
-    return "data:image/webp;base64," + base64.b64encode(data.tobytes()).decode()

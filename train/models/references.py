@@ -10,7 +10,7 @@ from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
-from train.models.bases import latent
+from train.models import latent
 
 GROUPS = 8  # of every group norm (ours)
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from manifests.runtime.text import make_printable
 from train.data.tensors import to_image, to_tensor
-from train.evaluation.html_page import FILE_PIXELS, MAX_REFERENCES, SCREEN_PIXELS, encode_image
 from train.metrics.measure import explain_missing
 from train.metrics.no_reference import WEIGHTS, load_no_reference
 from train.metrics.registry import METRICS
+from train.page_images import FILE_PIXELS, MAX_REFERENCES, SCREEN_PIXELS, encode_image
 from train.restore.reference_photos import References
 from train.restore.restore_photo import PhotoOutcome
 

@@ -20,7 +20,7 @@ from curate.faces.align import ARCFACE_112, crop_for_recognizer
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput, ModelUnavailable
 from tests.doubles.training import DIM, SMALL, picture, recognizer_onnx
-from train.models.bases import latent
+from train.models import latent
 from train.models.config import ModelConfig, VreConfig
 from train.models.io import Conditions, Restoration
 from train.models.one_step import clean_from_noise, noise_of_correction, signal_share

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from train.models import one_step
-from train.models.bases import latent
+from train.models import latent, one_step
 from train.models.bases.refine import Refinement
 from train.models.bases.unet import PROMPT_DIM, TinyUNet
 from train.models.config import ModelConfig

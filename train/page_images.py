@@ -1,0 +1,25 @@
+"""Images inside the HTML pages of `evaluate` and `restore`: their sizes and their encoding."""
+
+from __future__ import annotations
+
+import base64
+
+import cv2
+import numpy as np
+
+from degrade.operations.pixels import shrink
+
+SCREEN_PIXELS = 176  # side of an image on the page
+FILE_PIXELS = 256  # largest side of an image in the file
+WEBP_QUALITY = 82
+MAX_REFERENCES = 4  # references of an image on the page
+
+
+def encode_image(image: np.ndarray, size: int = FILE_PIXELS) -> str:
+    """Returns an image, uint8 (S, S, 3), as a data URL of a WebP with at most `size` pixels a side."""
+    small = shrink(image, size) if image.shape[0] > size else image
+    done, data = cv2.imencode(
+        ".webp", np.ascontiguousarray(small[:, :, ::-1]), [cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY]
+    )
+    assert done
+    return "data:image/webp;base64," + base64.b64encode(data.tobytes()).decode()
