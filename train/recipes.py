@@ -54,9 +54,9 @@ class Recipe:
     reference_counts: tuple[int, ...]  # the number of references of each image is drawn from these numbers
     wrong_share: float  # this share of the images gets references of another person
     augment: str  # "flip": flips target and references together; "each": also augments each reference
-    # losses: weight by name, see train/fit/objective.py; a loss without a weight here is not computed
+    # the weight of each loss by name (see train/fit/objective.py); a loss without a weight is not computed
     losses: dict[str, float]
-    # "": no discriminator; "latent": it sees the restored latent and the prompt; "image": it sees the restored image
+    # "": no discriminator; "latent": the discriminator sees the restored latent and the prompt; "image": the image
     discriminator: str
     # optimisation: the schedules count the images used in training
     images: int

@@ -40,7 +40,7 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
     A random permutation of the targets in each epoch gives the target. A random generator for this target and epoch
     makes the other choices. The references are drawn uniformly from the row of the target in the pairs table, which
     curation writes. In a share of the samples (`recipe.wrong_share`), the references show one other person of the same
-    split. The number of references is the same in these samples, so that it does not reveal the wrong person.
+    split. The number of references is the same in these samples, so that the number does not reveal a wrong person.
     """
     epoch, place = divmod(index, len(targets))
     target = int(targets[_order(seed, epoch, len(targets))[place]])

@@ -48,7 +48,7 @@ class Snapshot:
     identity_ids: list[str]
     splits: list[str]
     is_target: np.ndarray  # (n,) bool
-    references: list[np.ndarray]  # for each target, the rows of its references in the order of the pairs table
+    references: list[np.ndarray]  # rows of each target's references in the pairs' order; empty for other faces
     embeddings: np.ndarray  # (n, d) float32 unit rows
     landmarks: np.ndarray  # (n, 5, 2) float32, pixels of the crops
     # For each crop, the round of `likeness iterate` that made it, or None if the crop is the original.

@@ -68,9 +68,9 @@ def take_snapshot(
     """Takes a snapshot of a dataset into `folder` and returns it.
 
     If `folder` already has a snapshot of the same ledger rows and settings, that snapshot is returned. The folder
-    appears only when the snapshot is complete. `models` are the face models of the dataset. If `models` is None, the
-    models that the ledger records are loaded. `versions` maps face ids to cleaned versions. A cleaned version replaces
-    the original crop, but only for faces in the training split.
+    appears only when the snapshot in it is complete. `models` are the face models of the dataset. If `models` is None,
+    the models that the ledger records are loaded. `versions` maps face ids to cleaned versions. A cleaned version
+    replaces the original crop, but only for faces in the training split.
 
     Raises BadInput if the dataset has no training target, or if `folder` contains other files. Raises BadInput also if
     `replace` is False and `folder` has a different snapshot, because a run needs its first snapshot. Raises
