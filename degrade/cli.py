@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def _show_images(what: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar. Yields a function that adds a number of images to it; the bar appears with the first call."""
+    """Yields a function that adds a number of images to a progress bar; the bar appears with the first call."""
     from manifests.runtime.progress import show_progress
 
     with show_progress("images", quiet) as progress:
@@ -307,7 +307,7 @@ def preview(
         return
     sheet = make_contact_sheet(pixels, presets, list(range(seed, seed + columns)), size)
     write_atomically(out, encode_png(sheet, LQ_PNG))
-    # θ holds lengths in pixels, and the ranges of the presets are for faces of 512 px
+    # The lengths in θ are in pixels, and the ranges of the presets are for faces of 512 px.
     scale = min(size, max(pixels.shape)) / 512
     note = f" At {scale * 512:.0f} px a preset is {1 / scale:.2g} times as severe as at 512 px." if scale < 1 else ""
     typer.echo(f"{out}: {format_count(len(presets), 'preset')}, {format_count(columns, 'seed')} each.{note}")

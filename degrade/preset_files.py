@@ -1,4 +1,6 @@
-"""Presets of users: TOML or JSON files with the keys of `degrade.sampling.Preset`, checked key by key.
+"""Reads the presets of users from TOML or JSON files and checks each key.
+
+The keys are the fields of `degrade.sampling.Preset`.
 
     down = [2, 16]              # required, like resize; a range is [low, high]
     resize = "bilinear"
@@ -62,7 +64,7 @@ def read_preset(path: Path) -> Preset:
         raise BadInput(f"{path} cannot be read ({error.strerror}): name a preset, or a .toml or .json file.") from None
     try:
         content = json.loads(data) if path.suffix.lower() == ".json" else tomllib.loads(data.decode())
-    except (ValueError, RecursionError) as error:  # from both decoders, and from text that is not UTF-8
+    except (ValueError, RecursionError) as error:  # both decoders raise this error, and so does text that is not UTF-8
         raise BadInput(f"{path} is not valid {path.suffix[1:].upper()}: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict):
         raise BadInput(f"{path} is not a preset: it must be an object with keys like down and resize.")

@@ -1,4 +1,4 @@
-"""The table of presets, one line for each, with the ranges that the literature uses and their sources."""
+"""Lists the presets: one line for each preset, with the ranges of the literature and their sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Presets and the drawing of θ: the ranges of a preset become the numbers of one degradation.
+"""Draws θ from a preset: each range of the preset gives numbers of one degradation.
 
 Every frozen set depends on the order of the draws: the same generator must always give the same steps. A number that a
 preset does not use is therefore not drawn. A new kind of number may be drawn only by presets that ask for it.
@@ -30,7 +30,7 @@ _JITTER: tuple[tuple[str, Range], ...] = (
 
 @dataclass(frozen=True)
 class Preset:
-    """The ranges from which a θ is drawn. Every draw is uniform; If a range is None, its step is left out.
+    """Holds the ranges from which a θ is drawn. Every draw is uniform. If a range is None, its step is left out.
 
     Lengths are in pixels of the image that is degraded. The published presets were made for faces of 512 px and
     degrade a smaller face more.
@@ -41,16 +41,16 @@ class Preset:
     down: Range | None  # factor; below 1 enlarges
     noise: Range | None  # sigma, in 1/255
     jpeg: Range | None  # quality; the draw is truncated to a whole number, so the upper end itself never occurs
-    resize: str  # interpolation, down and up
+    resize: str  # the interpolation, down and up
     shift: Range = (0, 0)  # (probability, largest shift of a channel in 1/255)
-    jitter: float = 0  # probability of changing brightness, contrast, saturation and hue, in random order
-    gray: float = 0  # probability of a gray image
-    iso: float = 0.5  # probability of an isotropic kernel; any other has two sigmas and an angle, each drawn
+    jitter: float = 0  # the probability of changing brightness, contrast, saturation and hue, in random order
+    gray: float = 0  # the probability of a gray image
+    iso: float = 0.5  # the probability of an isotropic kernel; other kernels draw two sigmas and an angle
     kernel: int = 41  # side of the kernel, pixels
     save: bool = False  # the image is rounded to 8 bits after downsampling, as if it were saved
     whole: bool = False  # the factor is a whole number, both ends included
     motion: Range = (0, 0)  # (probability of a motion kernel instead, its largest length in pixels)
-    gray_noise: float = 0  # probability of one noise value for all three channels
+    gray_noise: float = 0  # the probability that all three channels share one noise value
     orders: SecondOrder | None = None  # a second-order chain; it replaces all fields above except `resize`
 
     def sample(self, rng: np.random.Generator) -> Theta:
@@ -107,18 +107,18 @@ class Preset:
 
 @dataclass(frozen=True)
 class Order:
-    """One of the two rounds of a second-order chain: blur, resize and noise. `SecondOrder` places its JPEG."""
+    """Holds one of the two rounds of a second-order chain: blur, resize and noise. `SecondOrder` places the JPEG."""
 
     blur: Range  # sigma, pixels
     size: tuple[int, int]  # side of the kernel, odd
     kernels: tuple[tuple[str, float], ...]  # names and their shares
     betag: Range  # beta of generalized kernels; half of the draws are below 1
     betap: Range  # beta of plateau kernels; half of the draws are below 1
-    sinc: float  # probability of a sinc kernel instead
-    blurred: float  # probability that the round blurs at all
-    resize: tuple[float, float, float]  # probabilities of up, down, keep
-    scale: Range  # of the resize; up: drawn from 1 to the upper end, down: from the lower end to 1
-    gaussian: float  # probability of Gaussian noise; otherwise Poisson
+    sinc: float  # the probability of a sinc kernel instead
+    blurred: float  # the probability that the round blurs
+    resize: tuple[float, float, float]  # the probabilities of enlarging, shrinking and keeping the size
+    scale: Range  # range of the factor; enlarging draws from 1 to the upper end, shrinking from the lower end to 1
+    gaussian: float  # the probability of Gaussian noise; otherwise the noise is Poisson
     noise: Range  # sigma, in 1/255
     poisson: Range  # scale
     gray_noise: float  # probability
@@ -164,17 +164,17 @@ class Order:
 
 @dataclass(frozen=True)
 class SecondOrder:
-    """Real-ESRGAN's chain (feed_data in realesrgan_model.py).
+    """Holds the ranges of Real-ESRGAN's chain (feed_data in realesrgan_model.py).
 
     After two rounds, the image is resized to 1/`small` of its side and filtered by a sinc kernel. With even odds, this
-    comes before or after the second JPEG. Every resize is area, bilinear or bicubic. In θ, each resize is a
-    `downsample` with a factor relative to the image at that step, so a θ fits any size.
+    resize and filter come before or after the second JPEG. Every resize is area, bilinear or bicubic. In θ, each resize
+    is a `downsample` with a factor relative to the image at that step, so a θ fits any size.
     """
 
     first: Order
     second: Order
     small: float  # the second round ends at 1/small of the side
-    final_sinc: float  # probability of the sinc filter at the end
+    final_sinc: float  # the probability of the sinc filter at the end
 
     def sample_steps(self, rng: np.random.Generator) -> list[Step]:
         """Returns the steps of both rounds and of the end at 1/`small`.

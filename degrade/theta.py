@@ -1,4 +1,4 @@
-"""θ, the complete description of one degradation as plain JSON: its names and limits, and the check of a whole θ.
+"""Defines the names and limits of a θ and checks a whole θ. A θ describes one degradation completely, as plain JSON.
 
 degrade.operations.apply begins with an example of a θ.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from manifests.errors import BadInput
 
-VERSION = 2  # of new θ; degrade.operations.apply says how version 1 differs
+VERSION = 2  # the version of a new θ; degrade.operations.apply says how version 1 differs
 
 Theta = dict[str, Any]
 Step = dict[str, Any]
@@ -24,7 +24,7 @@ KERNELS = (*GAUSSIAN, *SHAPED, "sinc", "motion")
 
 @dataclass(frozen=True)
 class Number:
-    """A number from `low` to `high`, both included; with `whole`, a whole number."""
+    """Accepts a number from `low` to `high`, both included; with `whole`, only a whole number."""
 
     low: float
     high: float
@@ -33,7 +33,7 @@ class Number:
     def problem(self, value: object) -> str | None:
         """Returns None for a valid value, otherwise the words for the values that are valid."""
         kinds = (int,) if self.whole else (int, float)
-        # NaN fails the comparison. For Python, True is an int; here it is not a number.
+        # NaN fails the comparison. For Python, True is an int; this check does not accept it as a number.
         if isinstance(value, bool) or not isinstance(value, kinds) or not self.low <= value <= self.high:
             return (
                 f"a {'whole ' if self.whole else ''}number from {self._format(self.low)} to {self._format(self.high)}"
@@ -46,7 +46,7 @@ class Number:
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of a few values. True and False are compared by identity, so 1 is not True."""
+    """Accepts a few values. True and False are compared by identity, so 1 is not True."""
 
     choices: tuple[object, ...]
 

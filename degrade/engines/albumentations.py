@@ -21,7 +21,7 @@ from degrade.theta import Theta
 
 os.environ.setdefault(
     "NO_ALBUMENTATIONS_UPDATE", "1"
-)  # otherwise the import asks the package index for a newer version
+)  # without this setting, the import asks the package index for a newer version
 
 from albumentations.core.transforms_interface import (
     BaseTransformInitSchema,

@@ -1,12 +1,12 @@
-"""The engine `--engine basicsr`: it runs a θ with the literature's own code, BasicSR's degradations.py.
+"""Runs a θ with the literature's own code, BasicSR's degradations.py (`--engine basicsr`).
 
     lq = apply(hq, θ)        the same shapes, dtypes and ranges as `degrade.operations.apply.apply`
 
 The tests compare the exact engine with this engine, and users can run the code that papers used. Kernels, noise and
-JPEG are BasicSR's functions. Blur and resizing are the OpenCV calls, and colour the torchvision calls, of GFPGAN's
-ffhq_degradation_dataset.py. Each function `random_*` of BasicSR is replaced by the deterministic function that it
-calls, and the random numbers come from θ. Images are BGR inside this module, as in BasicSR. The `motion` kernel is
-ours.
+JPEG are BasicSR's functions. Blur and resizing use the same OpenCV calls as GFPGAN's ffhq_degradation_dataset.py.
+Colour uses the same torchvision calls as that file. Each function `random_*` of BasicSR is replaced by the
+deterministic function that it calls, and the random numbers come from θ. Images are BGR inside this module, as in
+BasicSR. The `motion` kernel is ours.
 
 BasicSR 1.4.2 needs two repairs. BasicSR imports `torchvision.transforms.functional_tensor`, which
 torchvision 0.17 removed; this module registers a replacement under that name. BasicSR passes a JPEG quality as a float,
@@ -39,7 +39,7 @@ _OPENCV = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2
 
 
 class _Numbers:
-    """Replaces numpy.random inside BasicSR: returns the prepared numbers once."""
+    """Replaces numpy.random inside BasicSR. Its functions return the prepared numbers once."""
 
     ready: NDArray[Any] | None = None
 
@@ -68,7 +68,7 @@ def load_basicsr() -> Any:
         stand_in = types.ModuleType(name)
         stand_in.rgb_to_grayscale = functional.rgb_to_grayscale  # type: ignore[attr-defined]
         sys.modules.setdefault(name, stand_in)
-        with np.errstate():  # the import changes numpy's error handling for the whole process
+        with np.errstate():  # importing basicsr changes numpy's error handling for the whole process
             from basicsr.data import degradations
     except ImportError as error:
         raise BadInput(
@@ -168,7 +168,7 @@ def _poisson(image: Image, scale: float, gray: bool, seed: int) -> Image:
 
 
 def _jpeg(image: Image, quality: int) -> Image:
-    with quiet_opencv():  # otherwise OpenCV 5 warns that it rounds floats to 8 bits
+    with quiet_opencv():  # without this block, OpenCV 5 warns that it rounds floats to 8 bits
         return np.asarray(load_basicsr().add_jpg_compression(image, int(quality)), np.float32)
 
 

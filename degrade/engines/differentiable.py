@@ -1,11 +1,11 @@
-"""The differentiable engine: it runs the same θ as the exact engine, on batches of torch tensors, on CPU or GPU.
+"""Runs the same θ as the exact engine on batches of torch tensors, on CPU or GPU: the torch engine.
 
     lq = apply(hq, thetas)        hq and lq: (B, 3, H, W) float RGB in 0..1; thetas: one θ for each image
 
 Blur and resizing are the same linear maps as in `degrade.operations`. Gaussian noise has the same numbers as in the
-exact engine, and colour has the same formulas. JPEG is `degrade.engines.differentiable_jpeg`. Where the exact engine
-rounds to 8 bits, this engine rounds and clips too, but the gradient passes unchanged (straight-through). Where the
-exact engine clips without rounding (noise and colour), the gradient is 0 for a value that is cut off.
+exact engine, and colour has the same formulas. JPEG is `degrade.engines.differentiable_jpeg`. Steps that round to 8
+bits also round and clip here, but the gradient passes unchanged (straight-through). Noise and colour clip without
+rounding: the gradient is 0 for a value that is cut off.
 
 Every number of Poisson noise depends on all pixels of the image before it, and a JPEG magnifies a difference in the
 last bit of its input. A θ with Poisson noise or with two JPEGs is therefore run by the exact engine too, on the CPU, up
@@ -71,9 +71,9 @@ def _check_batch(hq: Any, thetas: Any) -> Tensor:
 
 
 def run_steps(hq: Tensor, thetas: Sequence[Theta]) -> list[Tensor]:
-    """Runs the steps of each image's checked θ without the rounding at the end; returns one (3, H', W') for each image.
+    """Runs the checked steps of each image without the rounding at the end; returns one (3, H', W') for each image.
 
-    Images of equal size whose next steps are of the same kind go through that step together.
+    Images of equal size run a step together if this step is of the same kind for all of them.
     """
     images = list(hq.unbind(0))
     # for each image: the exact engine's images, keyed by the number of finished steps
@@ -113,11 +113,14 @@ def _run_exact_engine(hq: Tensor, theta: Theta) -> dict[int, Image]:
 
 
 def _resolve_step(theta: Theta, position: int, image: Tensor, hq: Tensor, exact: dict[int, Image]) -> Step:
-    """Returns the step with everything that depends on its place in the chain: kernel, size of the result, or noise."""
+    """Returns the step with the data that depends on its place in the chain.
+
+    This data is the kernel, the size of the result, or the noise.
+    """
     steps, version = theta["steps"], theta["version"]
     step, (height, width) = steps[position], image.shape[-2:]
     match step["op"]:
-        case "blur" if version > 1:  # the kernel that the exact engine uses for a blur and the downsample after it
+        case "blur" if version > 1:  # the exact engine uses this kernel for a blur and the downsample after it
             then = next((after for after in steps[position + 1 : position + 2] if after["op"] == "downsample"), None)
             return {"op": "blur", "kernel": make_fast_kernel(step, height, width, then)}
         case "blur":
@@ -164,9 +167,9 @@ def _mirror_border(images: Tensor, border: int) -> Tensor:
 
 
 def _resize(images: Tensor, steps: Sequence[Step]) -> Tensor:
-    """Multiplies with the 1-D weights of OpenCV or imresize from both sides."""
+    """Resizes images by a product with the 1-D weights of OpenCV or imresize on each axis."""
     (height, width), interpolation = steps[0]["size"], steps[0]["interpolation"]
-    # torch may be set to compute float32 products in TF32 or bfloat16; that error is visible in steps of 1/255
+    # A setting of torch may compute float32 products in TF32 or bfloat16; the error would be visible in steps of 1/255
     plain = images.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
     precise = images if plain else images.double()
     rows = precise.new_tensor(resize_matrix(images.shape[-2], height, interpolation))

@@ -1,4 +1,4 @@
-"""JPEG in torch: the arithmetic of libjpeg, with a straight-through gradient for every rounding.
+"""Runs JPEG in torch with the arithmetic of libjpeg and a straight-through gradient for every rounding.
 
 The forward pass computes the same integers as libjpeg-turbo when it writes a baseline 4:2:0 file and decodes it with
 the slow integer DCT and "fancy" upsampling (jccolor.c, jcsample.c, jfdctint.c, jcdctmgr.c, jidctint.c, jdsample.c,
@@ -80,8 +80,8 @@ def quantisation_tables(quality: int) -> NDArray[np.float64]:
 def _integer_dct() -> NDArray[np.float64]:
     """Returns the 8 x 8 matrix of jfdctint.c with 13 bits of fraction.
 
-    Row k is 8192 sqrt(8) times the k-th basis vector. jfdctint.c rounds its constants before it adds them, so this is
-    not the rounded cosine matrix. jidctint.c multiplies with the transpose.
+    Row k is 8192 sqrt(8) times the k-th basis vector. The matrix differs from a rounded cosine matrix, because
+    jfdctint.c rounds its constants before it adds them. jidctint.c multiplies with the transpose.
     """
     eye = np.eye(8)
     total, rest = eye[:4] + eye[:3:-1], eye[:4] - eye[:3:-1]
@@ -105,9 +105,9 @@ _DCT = _integer_dct()
 def jpeg(image: Tensor, qualities: Sequence[int], rounding: bool = True) -> Tensor:
     """Compresses and decompresses RGB images in 0..1, (N, 3, H, W) float32 or float64, each with its quality 1..100.
 
-    The result has the same shape and dtype, with values on the 1/255 grid. For images whose values are on that grid, it
-    equals the decoded file bit for bit. `rounding=False` leaves out every rounding and saturation; the gradient is the
-    same with and without rounding.
+    The result has the same shape and dtype, with values on the 1/255 grid. If the values of the image are on this grid,
+    the result equals the decoded file bit for bit. `rounding=False` leaves out every rounding and saturation; the
+    gradient is the same with and without rounding.
     """
     height, width = image.shape[-2:]
     tables = image.new_tensor(np.stack([quantisation_tables(quality) for quality in qualities]), dtype=torch.float64)
@@ -147,8 +147,8 @@ def _to_rgb(luma: Tensor, chroma: Tensor, rounding: bool) -> Tensor:
 def _halve(chroma: Tensor, rounding: bool) -> Tensor:
     """Returns the means of 2 x 2 pixels (h2v2_downsample); along a row, halves are rounded down and up alternately.
 
-    At the right, pixels are repeated up to a whole block before the means are computed. At the bottom, they are
-    repeated only to an even number of rows: the last blocks repeat rows of means, as `_code` does.
+    At the right, pixels are repeated up to a whole block before the means are computed. At the bottom, rows are
+    repeated only up to an even number. The last blocks then repeat rows of means (see `_code`).
     """
     height, width = chroma.shape[-2:]
     chroma = _extend(chroma, height + height % 2, width + -width % 16)
@@ -184,8 +184,8 @@ def _extend(x: Tensor, height: int, width: int) -> Tensor:
 def _code(planes: Tensor, tables: Tensor, rounding: bool) -> Tensor:
     """Runs DCT, quantisation and their inverses on (N, P, H, W) levels with (N, 1, 8, 8) tables; returns levels.
 
-    All is computed in float64: it is exact for the sums of the integer DCT (float32 is not), and no setting turns it
-    into TF32.
+    The computation is in float64, which represents the sums of the integer DCT exactly. float32 would not be exact, and
+    a setting of torch may turn float32 into TF32.
     """
     height, width = planes.shape[-2:]
     planes = _extend(planes, height + -height % 8, width + -width % 8)

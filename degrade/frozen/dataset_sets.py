@@ -1,13 +1,13 @@
-"""Frozen sets of a dataset, DATASET/lq/<set>/<face_id>.png: making, resuming and repairing them.
+"""Makes, resumes and repairs the frozen sets of a dataset, DATASET/lq/<set>/<face_id>.png.
 
 The ledger contains θ and the SHA-256 of every image. theta.jsonl, card.json and README.md are
 written beside the images after the last image.
 
 The list of faces of a set is fixed when the set is begun: the unit `<set>` of the stage `degrade` records it, and the
 same transaction locks the split of a val or test set. The images are made in batches of fixed size. Each batch is a
-unit, `<set>/00000` and so on, and is recorded together with its rows. The unit `<set>/records` records the SHA-256 of
-the files beside the images. After a kill, the same command goes on with the first batch that is not recorded. The
-bytes and rows at the end do not depend on interruptions.
+unit (`<set>/00000` and so on). The ledger records the unit together with the rows of the batch. The unit
+`<set>/records` records the SHA-256 of the files beside the images. After a kill, the same command goes on with the
+first batch that is not recorded. The bytes and rows at the end do not depend on interruptions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from manifests.runtime.files import hash_config, remove_temporary_files, sha256_
 from manifests.runtime.workers import check_workers
 
 STAGE = "degrade"
-BATCH = 64  # faces of one batch
+BATCH = 64  # the number of faces in one batch
 SPLITS = ("train", "val", "test")
 FROZEN = ("val", "test")  # a frozen set of one of these splits locks the split
 CROP = 512  # pixels, the side of a crop in the FFHQ template
@@ -48,7 +48,7 @@ _SET_NAMES = "SELECT DISTINCT split_part(unit, '/', 1) AS name FROM stages WHERE
 
 @dataclass(frozen=True)
 class SetSummary:
-    """One frozen set after `make_set`."""
+    """Holds the summary of a frozen set after `make_set`."""
 
     lq_set: str
     folder: str
@@ -57,9 +57,9 @@ class SetSummary:
     seed: int
     size: int
     images: int
-    images_written: int  # by this call, repaired images included
-    images_repaired: int  # images that were on disk with other bytes than the recorded ones
-    later_faces: int  # faces that joined the split after the set was begun; the set does not contain them
+    images_written: int  # the number of images that this call wrote, repaired images included
+    images_repaired: int  # the number of images on disk whose bytes differed from the recorded bytes
+    later_faces: int  # the number of faces that joined the split after the set was begun
 
 
 def format_set_name(preset: str, split: str, size: int, seed: int, engine: str = "exact") -> str:
@@ -156,7 +156,7 @@ def make_set(
 
 
 class _Plan:
-    """One frozen set in one open ledger: its faces, its batches, and the records that are already in the ledger."""
+    """Holds the faces, the batches and the existing records of one frozen set in an open ledger."""
 
     def __init__(self, ledger: Ledger, preset: Preset, split: str, seed: int, size: int, engine: str) -> None:
         self.ledger, self.preset, self.split, self.seed, self.size = ledger, preset, split, seed, size
@@ -172,7 +172,7 @@ class _Plan:
             "theta_version": VERSION,
             "batch": BATCH,
         } | ({} if engine == "exact" else {"engine": engine})
-        # the units of this set that the ledger contains, which must come from the same configuration
+        # the recorded units of this set; they must come from the same configuration
         units = {
             unit: (config, detail)
             for _, unit, config, detail in read_units(ledger, STAGE)
@@ -208,7 +208,7 @@ class _Plan:
         return lq_path(self.ledger.dataset, self.name, face)
 
     def find_changed_faces(self) -> set[str]:
-        """Returns the faces of recorded batches whose image is on disk with other bytes than the recorded ones."""
+        """Returns the faces of recorded batches whose image on disk differs from the recorded bytes."""
         changed = set()
         for number, faces in enumerate(self.batches):
             if self.name_unit(number) in self.recorded_units:
@@ -221,7 +221,8 @@ class _Plan:
     def list_todo(self, number: int, changed: set[str]) -> list[str]:
         """Returns the faces of a batch whose images must be made.
 
-        These are all faces of a batch that is not recorded, and the missing or changed ones of a recorded batch.
+        These are all faces of an unrecorded batch. In a recorded batch, they are the faces with a missing or changed
+        image.
         """
         faces = self.batches[number]
         if self.name_unit(number) not in self.recorded_units:
@@ -257,7 +258,7 @@ class _Plan:
         return Degradation(self.name, face, self.preset.name, self.seed, self.size, theta, result.sha256)
 
     def write_set_files(self) -> None:
-        """Writes theta.jsonl, card.json and README.md and records their SHA-256, unless they are as recorded."""
+        """Writes theta.jsonl, card.json and README.md and records their SHA-256, unless the files match the records."""
         folder, started = self.ledger.dataset / "lq" / self.name, utc_now()
         if self.file_hashes and _hash_set_files(folder) == self.file_hashes:
             return

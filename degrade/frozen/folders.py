@@ -1,7 +1,7 @@
-"""Frozen sets of a plain folder: image files go in; PNGs, theta.jsonl and card.json come out.
+"""Makes frozen sets from plain folders. A set has PNG files, theta.jsonl and card.json.
 
 card.json is written first, with `complete` false, and marks the output folder as a set of Likeness. theta.jsonl is
-written when every image is finished, and then card.json again, with `complete` true. The files contain no time: the
+written when every image is finished, and then card.json again, with `complete` true. The files contain no time, so the
 same command gives the same bytes.
 """
 
@@ -53,24 +53,24 @@ SUFFIXES = set(_ENDINGS.split())
 
 @dataclass(frozen=True)
 class FolderSummary:
-    """A frozen set after `degrade_folder` or `replay`."""
+    """Holds the summary of a frozen set after `degrade_folder` or `replay`."""
 
     folder: str
     preset: str | None  # None after a replay without the card of the set
     seed: int | None
     size: int | None
     images: int
-    images_written: int  # by this call, repaired images included
-    images_repaired: int  # images that were on disk with other bytes than the recorded ones
+    images_written: int  # the number of images that this call wrote, repaired images included
+    images_repaired: int  # the number of images on disk whose bytes differed from the recorded bytes
     skipped: tuple[tuple[str, str], ...]  # (percent-encoded name, reason)
 
 
 def find_images(folder: Path, leave_out: Path | None = None) -> list[Path]:
     """Returns the image files below `folder`, relative to it, in the order of their names as bytes.
 
-    A file is an image if its first bytes are those of an image, or if it has one of the SUFFIXES. Files whose names
-    begin with a dot are passed over, and so are finished sets inside the folder (with card.json and theta.jsonl) and
-    the folder `leave_out`. Links to folders are not followed.
+    A file is an image if its first bytes are those of an image, or if it has one of the SUFFIXES. Three things are left
+    out: files whose names begin with a dot, finished sets inside the folder (with card.json and theta.jsonl), and the
+    folder `leave_out`. Links to folders are not followed.
     """
     images = []
     for root, folders, files in os.walk(folder):
@@ -97,10 +97,10 @@ def _is_image(path: Path) -> bool:
 def choose_output_names(sources: list[Path]) -> list[Path]:
     """Returns the name of the PNG of each source: a/b.png for a/b.jpg.
 
-    If two sources would get the same name, both keep their own ending: a/b.jpg.png.
+    If two sources would get the same name, each PNG also keeps the ending of its source: a/b.jpg.png.
     """
     counts = Counter(source.with_suffix(".png") for source in sources)
-    # If such a longer name is taken too, it gets a further ending until it is free.
+    # If the longer name is taken too, endings are added until the name is free.
     taken: set[Path] = set()
     names = []
     for source in sources:
@@ -251,7 +251,7 @@ def _count_finished(out: Path, card: dict[str, Any], sources: list[Path]) -> int
     Raises BadInput if `out` contains anything else.
     """
     found = read_output_card(out)
-    # Another release may finish or repair a set: all that determines the bytes is in the other keys.
+    # Another release may finish or repair a set, because the other keys determine all bytes.
     keys = {key: value for key, value in json.loads(json.dumps(card)).items() if key != "likeness"}
     if found is not None and (different := [key for key in keys if found.get(key) != keys[key]]):
         raise BadInput(f"{out} contains another set (its {different[0]} differs): name another folder for --out.")

@@ -1,4 +1,4 @@
-"""One unit of work, from an image file and a θ to PNG bytes, and the process pools that run many of them.
+"""Turns an image file and a θ into PNG bytes (a job), and runs many jobs in pools of processes.
 
 Workers only return bytes. The parent process writes all files, so a kill leaves only complete files and complete rows.
 """
@@ -33,13 +33,13 @@ from manifests.runtime.workers import (
 
 ENGINES = ("exact", "basicsr")
 
-Advance = Callable[[int], None]  # is called with the number of images finished since the last call
+Advance = Callable[[int], None]  # the function receives the number of images finished since the last call
 JobsFunction = Callable[[Sequence[Any]], list[Any]]
 
 
 @dataclass(frozen=True)
 class Job:
-    """The work for one image: area-resize `source` to `size`, then degrade it by `theta`."""
+    """Describes the work for one image: area-resize `source` to `size`, then degrade it by `theta`."""
 
     source: Path
     size: int | None  # longer side in pixels; None keeps the size
@@ -50,7 +50,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """The PNG of a job and the hashes, or the problem that prevented it."""
+    """Holds the PNG of a job and the hashes, or the problem that prevented the job."""
 
     png: bytes = b""
     sha256: str = ""
@@ -60,7 +60,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A frozen file compared with the same image made again. None: the file or the source could not be read."""
+    """Holds the comparison of a frozen file with the same image made again.
+
+    A field is None if the file or the source could not be read.
+    """
 
     disk_sha256: str | None
     regenerated_sha256: str | None

@@ -1,4 +1,4 @@
-"""Replay: making a frozen set again, byte for byte, from its theta.jsonl and the clean images."""
+"""Makes a frozen set again, byte for byte, from its theta.jsonl and the clean images (replay)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The files beside the images of a frozen set: theta.jsonl, card.json, and README.md for people.
+"""Reads and writes the files beside the images of a frozen set: theta.jsonl, card.json, and README.md for people.
 
 theta.jsonl has one line for each image, with the keys `file`, `source`, `source_sha256`, `size`, `engine`, `theta` and
 `sha256`. `file` and `source` are percent-encoded; `source` is relative to the folder or dataset of the clean images.
 `size` is the longer side in pixels to which the source is reduced first, or null. `sha256` is the hash of the result.
-From these lines and the sources, the set can be made again. None of the three files contains a time: the same command
-gives the same bytes.
+From these lines and the sources, the set can be made again. None of the three files contains a time, so the same
+command gives the same bytes.
 """
 
 from __future__ import annotations
@@ -120,7 +120,10 @@ def _is_pair(value: object) -> bool:
 
 
 def read_set_rows(out: Path) -> list[Row]:
-    """Returns the rows of the theta.jsonl in a set. Raises BadInput if there is none, or as `read_theta_file` does."""
+    """Returns the rows of the theta.jsonl in a set.
+
+    Raises BadInput if there is no theta.jsonl, or if `read_theta_file` refuses it.
+    """
     if not (out / THETAS).is_file():
         raise BadInput(f"{out} has no {THETAS}: finish the set by repeating its `likeness degrade` command.")
     return read_theta_file(out / THETAS)
@@ -129,8 +132,9 @@ def read_set_rows(out: Path) -> list[Row]:
 def read_theta_file(path: Path) -> list[Row]:
     """Returns the rows of a theta.jsonl, each with file, source, source_sha256, size, engine, theta and sha256.
 
-    In sets of Likeness 0.1 only the card has the `size`; it is read from there. Raises BadInput if the file cannot be
-    read, a line is broken, two lines name the same file, or a name leads out of the set or out of its sources.
+    In sets of Likeness 0.1, only the card has the `size`, so the function reads it from the card. Raises BadInput if
+    the file cannot be read, a line is broken, two lines name the same file, or a name leads out of the set or out of
+    its sources.
     """
     try:
         lines = path.read_bytes().splitlines()

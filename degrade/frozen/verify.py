@@ -1,4 +1,4 @@
-"""Verification of frozen sets: every image is made again from its θ, and all bytes are compared with the records."""
+"""Verifies frozen sets: makes every image again from its θ and compares all bytes with the records."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from manifests.runtime.files import sha256_file
 
 @dataclass(frozen=True)
 class Verification:
-    """The result of `likeness verify` for one set. The tuples contain file names, or face ids for a dataset."""
+    """Holds the result of `likeness verify` for one set. The tuples contain file names, or face ids for a dataset."""
 
     lq_set: str
     images: int  # the number of recorded images
@@ -56,7 +56,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether every recorded file has its bytes, on disk and made again, and there is no other file."""
+        """Returns whether all files match their records, on disk and made again, and no other file exists."""
         problems = (
             self.missing_files,
             self.changed_files,

@@ -35,7 +35,7 @@ from degrade.operations.resize import downsample, downsampled_size, resize
 from degrade.theta import VERSION, Step, Theta, check_theta
 from manifests.errors import BadInput
 
-MAX_PIXELS = 64_000_000  # ours; a float32 copy of an image of this size takes 768 MB
+MAX_PIXELS = 64_000_000  # our limit; a float32 copy of an image of this size takes 768 MB
 
 _FUNCTIONS: dict[str, Callable[..., Image]] = {
     "blur": blur,

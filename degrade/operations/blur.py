@@ -1,8 +1,8 @@
-"""Blur in a plain and a fast version; the fast version joins a blur and the downsample after it.
+"""Blurs in a plain and a fast version; the fast version joins a blur and the downsample after it.
 
 The plain version is OpenCV's filter. The fast version computes the same sum in another order. The kernel becomes a few
 separable passes (`kernels.separate_kernel`), and each pass is multiplied with the resize that follows. One sparse
-product per axis then yields the small image, and pixels that the resize would skip are never computed:
+product per axis then gives the small image. Pixels that the resize would skip are never computed:
 
     small = sum over r of (D_y C_r) X (D_x R_r)^T        D: resize, C_r and R_r: 1-D filters, X: the image
 
@@ -102,7 +102,7 @@ def _fourier_blur(image: Image, kernel: Kernel, then: Step | None) -> Image:
     half = len(kernel) // 2
     shape = _fourier_shape(height, width, len(kernel))
     # `weight`: the real transform of the kernel, padded to `shape`, with its centre moved to (0, 0)
-    around = np.zeros((len(kernel), shape[1]), np.float32)  # the centre column is at 0, the left half at the end
+    around = np.zeros((len(kernel), shape[1]), np.float32)  # the centre column is at 0, and the left half is at the end
     around[:, : half + 1] = kernel[:, half:]
     around[:, shape[1] - half :] = kernel[:, :half]
     lines = fft.rfft(around, axis=1)
@@ -118,7 +118,7 @@ def _fourier_blur(image: Image, kernel: Kernel, then: Step | None) -> Image:
         index, taps = reads.T + half, weights.astype(np.float32).T[:, :, None]
     blurred = []
     above, left = (mirror_indices(np.arange(-half, side + half), side) + half for side in (height, width))
-    for channel in range(3):  # one by one: three planes would not fit into the cache
+    for channel in range(3):  # the channels run one by one, because three planes would not fit into the cache
         # the channel with mirrored borders of half a kernel
         plane = np.zeros(shape, np.float32)
         plane[half : half + height, half : half + width] = image[:, :, channel]

@@ -1,4 +1,4 @@
-"""Blur kernels, and their decomposition into a few separable passes.
+"""Makes blur kernels and decomposes them into a few separable passes.
 
 The kernels are those of BasicSR's degradations.py, with the same numbers, and a motion kernel (ours). Each kernel is
 float64, sums to 1, and is equal to itself turned by half a circle.
@@ -17,7 +17,7 @@ from degrade.theta import GAUSSIAN
 
 Kernel = NDArray[np.float64]
 
-# The absolute weight of a 2-D kernel that the passes may miss: under 0.25/255 on any pixel (ours).
+# The absolute weight of a 2-D kernel that the passes may miss (ours). It changes each pixel by less than 0.25/255.
 TOLERANCE = 1e-3
 _SMALLEST_SIGMA = 0.01  # pixels (ours); on a pixel grid this is no blur
 
@@ -146,7 +146,7 @@ def separate_kernel(step: dict[str, Any], max_products: int) -> tuple[Kernel, Ke
 def _find_crosses(quarter: Kernel, tolerance: float, max_products: int) -> list[tuple[Kernel, Kernel]] | None:
     """Returns the crosses through the largest elements, until the rest of four quarters weighs at most `tolerance`.
 
-    Returns None if that needs more than `max_products` crosses.
+    Returns None if more than `max_products` crosses are needed.
     """
     rest = quarter.copy()
     crosses: list[tuple[Kernel, Kernel]] = []
@@ -154,8 +154,8 @@ def _find_crosses(quarter: Kernel, tolerance: float, max_products: int) -> list[
     while 4 * size.sum() > tolerance:
         if len(crosses) == max_products:
             return None
-        # Symmetry makes many elements equal. Rounding makes argmax pick the same element, whatever the last bit of
-        # an exp is.
+        # Symmetry makes many elements equal. After rounding, argmax picks the same element, even if the last bit of an
+        # exp differs.
         at = int(np.rint(size * 2.0**40).argmax())
         i, j = divmod(at, rest.shape[1])
         column, row = rest[:, j].copy(), rest[i] / rest[i, j]

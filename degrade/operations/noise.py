@@ -1,4 +1,4 @@
-"""Noise from the seed inside its own step: each step makes one numpy PCG64 generator; no global generator is used."""
+"""Adds noise. Each step makes a numpy PCG64 generator from the seed of the step; no global generator is used."""
 
 from __future__ import annotations
 

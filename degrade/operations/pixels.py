@@ -1,4 +1,4 @@
-"""The two kinds of images, float32 RGB (H, W, 3) in 0..1 and uint8 RGB, and the conversion between them."""
+"""Defines the two kinds of images, float32 RGB (H, W, 3) in 0..1 and uint8 RGB, and converts between them."""
 
 from __future__ import annotations
 

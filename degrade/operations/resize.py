@@ -1,4 +1,4 @@
-"""Resizing by OpenCV's bilinear, bicubic and area interpolation and MATLAB's imresize, with their 1-D weights."""
+"""Resizes by OpenCV's bilinear, bicubic and area interpolation or by MATLAB's imresize; returns their 1-D weights."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ def _imresize_rows(image: Image, rows: int) -> Image:
 
 
 def _imresize_taps(count: int, rows: int) -> tuple[Index, Weights]:
-    """Returns MATLAB's weights: Keys' cubic with a = -0.5, widened when shrinking; the border is mirrored."""
+    """Returns the weights of MATLAB's imresize.
+
+    The weights are Keys' cubic with a = -0.5, which is widened for shrinking. The border is mirrored.
+    """
     scale = rows / count
     stretch = min(scale, 1.0)
     centre = (np.arange(rows) + 0.5) / scale - 0.5

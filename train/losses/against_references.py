@@ -1,4 +1,7 @@
-"""ReFine's spatial minimum loss, for references that differ from the target, and its cycle loss against the input."""
+"""Computes two losses of ReFine.
+
+The spatial minimum loss is for references that differ from the target. The cycle loss compares with the input.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,13 @@ def spatial_min_loss(
     references: torch.Tensor,
     usable_rows: Sequence[torch.Tensor],
 ) -> torch.Tensor:
-    """Returns the mean over locations of min(d(restored, target), d(restored, reference)), where d is LPIPS there.
+    """Returns the mean over locations of min(d(restored, target), d(restored, reference)).
+
+    d is the LPIPS at a location.
 
     `restored` and `target` are (B,3,S,S). `references` are (B,K,3,S,S), warped to the input; K may be 0. `usable_rows`
-    has for each of the K slots the (n,) int64 samples with a reference of the target's person there. With several
-    references, the minimum is over all references (ours, because ReFine has only one reference).
+    has one (n,) int64 array for each of the K slots: the samples whose reference in this slot shows the person of the
+    target. With several references, the minimum is over all references (ours, because ReFine has only one reference).
     """
     size = (restored.shape[-2], restored.shape[-1])
     ours = lpips(restored)

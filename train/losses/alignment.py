@@ -1,4 +1,4 @@
-"""HonestFace's masked face alignment loss, by a formula of ours; HonestFace's own formula is not seen by us.
+"""Computes HonestFace's masked face alignment loss by a formula of ours; HonestFace's own formula is not seen by us.
 
 The eyes, the nose and the mouth carry the identity but cover only a tenth of the image. A mean over all pixels hardly
 changes if one of them is displaced a little. This loss compares the gradients of the restored face and of the target
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from train.losses.pixel import SCALES, gradients
 
-# radii as shares of the distance between the eyes (ours)
+# the radii are shares of the distance between the eyes (ours)
 EYE = 0.35
 NOSE = 0.35
 MOUTH = 0.25  # around the line between the corners

@@ -1,4 +1,4 @@
-"""Identity losses: the cosines between the recognizer's embeddings."""
+"""Computes identity losses from the cosines between embeddings of the recognizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LPIPS and DISTS, perceptual distances in the layers of one VGG16 (LPIPS: also of AlexNet).
+"""Computes LPIPS and DISTS, perceptual distances in the layers of one VGG16. LPIPS also works with AlexNet.
 
 The weights on top of the layers are read from the files of torchmetrics, which has both distances. The modules of
 torchmetrics itself are not used: their constructors download the backbone, and they compare only two images per call.
@@ -45,7 +45,9 @@ def _load_torchmetrics(name: str) -> dict[str, Any]:
 
 
 class Lpips(nn.Module):
-    """LPIPS, version 0.1 (Zhang et al. 2018). `features` are the frozen layers of torchvision's `backbone`, see TAPS.
+    """Computes LPIPS, version 0.1 (Zhang et al. 2018).
+
+    `features` are the frozen layers of torchvision's `backbone` (see TAPS).
 
     Images are (B,3,H,W) in 0..1, with sides of at least 16 px for VGG16 and 31 px for AlexNet. Values outside 0..1 are
     allowed.
@@ -74,7 +76,10 @@ class Lpips(nn.Module):
         return torch.stack([part.mean((1, 2, 3)) for part in self._apart(one, other)]).sum(0)
 
     def distance_map(self, one: Layers, other: Layers, size: tuple[int, int]) -> torch.Tensor:
-        """Returns distances by location, (B,1,*size): LPIPS's spatial variant, each layer enlarged bilinearly."""
+        """Returns distances by location, (B,1,*size).
+
+        This is LPIPS's spatial variant: each layer is enlarged bilinearly.
+        """
         parts = [F.interpolate(part, size, mode="bilinear") for part in self._apart(one, other)]
         return torch.stack(parts).sum(0)
 
@@ -84,7 +89,7 @@ class Lpips(nn.Module):
 
 
 class Dists(nn.Module):
-    """DISTS (Ding et al. 2020). `features` are the frozen layers of torchvision's VGG16.
+    """Computes DISTS (Ding et al. 2020). `features` are the frozen layers of torchvision's VGG16.
 
     Images are (B,1 or 3,H,W) in 0..1, with sides of at least 16 px; one channel is used as three equal channels.
     """

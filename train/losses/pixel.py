@@ -1,4 +1,4 @@
-"""Losses between the pixels of two images: differences, edges, and structural similarity over scales."""
+"""Computes losses between the pixels of two images: differences, edges, and structural similarity over scales."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from torch.nn import functional as F
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 SCALES = 3  # full, half and quarter size (ours)
-WINDOW = 11  # pixels, the side of the Gaussian window of MS-SSIM
-EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM, for each scale from the finest (Wang et al. 2003)
+WINDOW = 11  # the side of the Gaussian window of MS-SSIM, in pixels
+# the exponents of MS-SSIM, one for each scale from the finest (Wang et al. 2003)
+EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
 

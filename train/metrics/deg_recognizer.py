@@ -1,4 +1,4 @@
-"""The recognizer of the published metric Deg: ResNet-18 ArcFace on gray crops of 128 px (VQFR's metric_paper)."""
+"""Loads the recognizer of the published metric Deg: ResNet-18 ArcFace on gray crops of 128 px (VQFR's metric_paper)."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def load_deg_recognizer(weights: Path | None) -> Callable[[np.ndarray], np.ndarr
 def prepare_input(image: np.ndarray) -> torch.Tensor:
     """Converts RGB uint8 (S, S, 3) to gray float32 (1, 1, 128, 128) in -1..1, resized bilinearly with aliasing.
 
-    The published script reads a PNG as gray. The PNG library truncates where cv2.cvtColor rounds, which makes a
-    difference of one level in half of the pixels. This function therefore writes and reads a PNG too.
+    The published script reads a PNG as gray. The PNG library truncates values, but cv2.cvtColor rounds them. This
+    changes half of the pixels by one level. This function therefore writes and reads a PNG too.
     """
     data = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 0])[1]
     gray = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
@@ -81,7 +81,10 @@ def _network(path: Path) -> nn.Module:
 
 
 class FaceResNet18(nn.Module):
-    """ResNet-18 of improved blocks (IR, Deng et al. 2019) on one channel; tensors are named as in resnet18_110."""
+    """Builds a ResNet-18 of improved blocks (IR, Deng et al. 2019) on one channel.
+
+    The tensors are named as in resnet18_110.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""FID, the distance between a set of restored images and another set: one figure for a whole set."""
+"""Computes FID, the distance between a set of restored images and another set: one figure for a whole set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Identity metrics from embeddings of a recognizer: cosines and angles to the target and to the references."""
+"""Computes identity metrics from embeddings of a recognizer: cosines and angles to the target and to the references."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
 
-SAME_IMAGE = 1.0  # degrees; VQFR's script takes a pair below this angle for the same image and leaves it out
+SAME_IMAGE = 1.0  # degrees; VQFR's script treats a pair below this angle as the same image and leaves it out
 
 
 def embed_face(image: np.ndarray, judge: FaceModels) -> np.ndarray:

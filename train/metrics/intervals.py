@@ -1,4 +1,4 @@
-"""Means with 95% bootstrap intervals over people or images."""
+"""Computes means with 95% bootstrap intervals over people or images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FEWEST = 5
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the bounds of its 95% bootstrap interval (percentile method, Efron 1979)."""
+    """Holds a mean and the bounds of its 95% bootstrap interval (percentile method, Efron 1979)."""
 
     mean: float
     low: float
@@ -28,7 +28,7 @@ class Interval:
 
 
 def bootstrap_unit(people: Sequence[str]) -> str:
-    """Returns the unit that is resampled: "people", since photos of one person are alike, or else "images"."""
+    """Returns the unit that is resampled: "people", because photos of one person are alike, or "images"."""
     return "people" if len(set(people)) >= FEWEST else "images"
 
 

@@ -1,4 +1,4 @@
-"""Landmarks of a face, and the distances between the landmarks of two faces, in pixels of a 512 px crop."""
+"""Finds the landmarks of a face and computes distances between landmarks, in pixels of a 512 px crop."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def affine_distance(restored: np.ndarray, target: np.ndarray, reduction: str = "
     0 for a face that only moved, turned or was stretched as a whole; `affine_change` measures that. The distance is
     NaN if a point is NaN.
 
-    Restored points that coincide in a direction (see COINCIDENT) are not stretched in it. If the restored points spread
-    over 0.0001 pixels or more, an affine map of them changes the distance by less than 1e-6 pixels (tried on random
-    points).
+    If the restored points coincide in a direction (see COINCIDENT), the map does not stretch them in this direction. If
+    the restored points spread over 0.0001 pixels or more, an affine map of them changes the distance by less than 1e-6
+    pixels (tried on random points).
     """
     if reduction not in ("fro", "mean"):
         raise ValueError(f"reduction is 'fro' or 'mean', not {reduction!r}")
@@ -98,11 +98,11 @@ def affine_distance(restored: np.ndarray, target: np.ndarray, reduction: str = "
 
 
 def affine_change(restored: np.ndarray, target: np.ndarray) -> list[float]:
-    """Returns ||A - I|| (ours): by how much the affine map of `affine_distance` differs from no map.
+    """Returns ||A - I|| (ours), the difference between the affine map of `affine_distance` and the identity.
 
     A is 3 x 2: the linear part about the centre of the target's points, and the shift in sides of the crop. The norm is
-    the Frobenius norm. If the restored points coincide in a direction, A changes nothing in it. The norm is 0 for
-    points that need no map, and NaN if a point is NaN.
+    the Frobenius norm. If the restored points coincide in a direction, A changes nothing in this direction. The norm is
+    0 for points that need no map, and NaN if a point is NaN.
     """
     changes = []
     for points, truth in zip(restored, target, strict=True):

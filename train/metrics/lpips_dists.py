@@ -1,4 +1,7 @@
-"""LPIPS and DISTS as metrics. The networks are in train.losses.perceptual; the weights of their backbones are files."""
+"""Computes LPIPS and DISTS as metrics.
+
+The networks are in train.losses.perceptual; the weights of their backbones are files.
+"""
 
 from __future__ import annotations
 

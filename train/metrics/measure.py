@@ -1,4 +1,4 @@
-"""Measuring: all metrics of one restored image.
+"""Measures all metrics of one restored image.
 
     measure, reasons = build_measure(names, judge, weights)
     row = measure(restored, target, references)             # {"psnr": 27.1, "lpips": .213, ..., "lmd": nan}
@@ -126,7 +126,7 @@ def build_measure(
 
 @dataclass(frozen=True)
 class _Case:
-    """One restored image and the images with which it is compared."""
+    """Holds one restored image and the images with which it is compared."""
 
     restored: np.ndarray
     target: np.ndarray
@@ -156,7 +156,7 @@ def _remember(look: Look) -> Look:
 
 
 class _FaceCache:
-    """The embeddings and landmarks of images, each computed once."""
+    """Computes the embeddings and landmarks of images, each only once."""
 
     def __init__(self, judge: FaceModels) -> None:
         self.embed = _remember(partial(embed_face, judge=judge))

@@ -1,4 +1,4 @@
-"""NIQE, MUSIQ, MANIQA and CLIP-IQA, computed by pyiqa from weights that are already on disk."""
+"""Computes NIQE, MUSIQ, MANIQA and CLIP-IQA with pyiqa from weights that are already on disk."""
 
 from __future__ import annotations
 

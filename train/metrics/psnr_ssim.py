@@ -1,4 +1,4 @@
-"""PSNR, SSIM and MS-SSIM between a restored image and its target, computed by torchmetrics."""
+"""Computes PSNR, SSIM and MS-SSIM between a restored image and its target with torchmetrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics for results that took their face from a reference: copies of a reference, and wrong persons."""
+"""Computes metrics for results that copy the face of a reference or show the wrong person."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ COINCIDE = 1e-3
 
 
 def copy_ratio(restored: np.ndarray, target: np.ndarray, references: Sequence[np.ndarray]) -> list[float]:
-    """Returns the copy ratio of each result: how far it lies from the target towards a reference (ours).
+    """Returns the copy ratio of each result (ours): its distance from the target towards a reference, as a share.
 
     The arguments are embeddings: results x (B, d), targets t (B, d), and references r, (K, d) for each image. With the
     cosine s, the ratio is the largest over the references of max(0, s(x, r) - max(s(x, t), s(t, r))) / (1 - s(t, r)).
-    The ratio is 0 if the result is the target, or is no nearer to a reference than the target is. It is 1 if the
+    The ratio is 0 if the result is the target, or is no nearer to a reference than the target is. The ratio is 1 if the
     result is a reference. References that coincide with the target are ignored; the ratio is NaN if no other reference
     is left.
     """

@@ -1,4 +1,4 @@
-"""The table of metrics: unit, direction, convention and source of every figure in a table of results."""
+"""Lists all metrics, with the unit, direction, convention and source of each figure in a table of results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure about a restored face."""
+    """Describes one figure about a restored face."""
 
     title: str  # the head of its column in a table
     unit: str  # empty for a pure number
