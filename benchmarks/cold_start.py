@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from record import finish
+from record_result import record_result
 
 COMMANDS = {
     "import typer": ["-c", "import typer"],
@@ -49,7 +49,7 @@ def main() -> None:
                 seconds.append(time.perf_counter() - start)
             medians[name] = round(statistics.median(seconds), 3)
             print(f"{medians[name]:6.2f} s  {name}", flush=True)
-    finish("cold_start", {"repeats": options.repeats, "median_seconds": medians}, options.keep)
+    record_result("cold_start", {"repeats": options.repeats, "median_seconds": medians}, options.keep)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,9 @@
-"""Measures photos per second of curation and of a plain loop over insightface.
+"""Photos a second against a plain loop: `python benchmarks/curation_speed.py PHOTOS --faces insightface:FOLDER`.
 
-    python benchmarks/curation_speed.py PHOTOS --faces insightface:FOLDER
-
-"Ours" is curation up to the embeddings. It computes hashes and perceptual hashes, detects and measures faces, writes
-512 px crops as PNG, flushed to disk, stores embeddings in shards, and writes a ledger. The loop is
-`FaceAnalysis.get(cv2.imread(path))` in one process with onnxruntime's own threads. The loop writes nothing.
-
-Curation and the loop take turns in one run. Each time includes loading the models. The figures are medians over the
-rounds. After that, the benchmark measures each step alone, in one process on one thread. The last figure is the floor:
-the time of detection and recognition alone.
+Ours is the whole of curation up to the embeddings: hashes, perceptual hashes, detection, measures, 512 px crops as PNG
+flushed to disk, embeddings in shards, a ledger. The loop is `FaceAnalysis.get(cv2.imread(path))` in one process with
+onnxruntime's own threads, and writes nothing. They take turns in one run, each with its models' loading; medians over
+the rounds. Then each step alone, in one process on one thread, and the floor: detecting and recognizing, nothing else.
 """
 
 from __future__ import annotations
@@ -27,7 +22,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from record import finish
+from record_result import record_result
 
 from curate.config import CurateConfig
 from curate.detection.detect import start_worker
@@ -45,8 +40,8 @@ Boxes = dict[Path, np.ndarray]  # photo -> (n, 4)
 
 
 def ours(photos: Sequence[Path], dataset: Path, spec: str, workers: int) -> dict[str, float]:
-    """Returns the seconds of each stage up to the embeddings."""
-    # These imports stand here because worker processes import this file again and do not need them.
+    """Seconds of each stage up to the embeddings."""
+    # not above: worker processes import this file again, and the command `likeness` does not burden them with these
     from curate.detection.detect import detect
     from curate.detection.embed import embed
     from curate.detection.face_models import choose_face_models, insert_model_settings
@@ -79,7 +74,7 @@ def ours(photos: Sequence[Path], dataset: Path, spec: str, workers: int) -> dict
 
 
 def loop(photos: Sequence[Path], folder: str) -> tuple[float, Boxes]:
-    """Returns the seconds that the plain loop takes, and the boxes that it finds."""
+    """Seconds of the plain loop, and its boxes."""
     from insightface.app import FaceAnalysis
 
     found: Boxes = {}
@@ -94,7 +89,7 @@ def loop(photos: Sequence[Path], folder: str) -> tuple[float, Boxes]:
 
 
 def boxes_of(dataset: Path, photos: Sequence[Path]) -> Boxes:
-    """Returns the boxes of all faces in the ledger, accepted or dropped."""
+    """Our boxes, of accepted and of dropped faces."""
     from manifests.ledger.ledger import Ledger
 
     with Ledger.open(dataset) as ledger:
@@ -107,17 +102,14 @@ def boxes_of(dataset: Path, photos: Sequence[Path]) -> Boxes:
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Returns the intersection over union of two boxes."""
+    """Intersection over union of two boxes."""
     sides = np.maximum(0, np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]))
     shared = float(sides.prod())
     return shared / float((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared)
 
 
 def matched(one: Boxes, other: Boxes) -> list[float]:
-    """Returns the intersection over union of each pair of matching faces.
-
-    Two boxes match if their overlap is .5 or more. Each box matches at most one other box; the best pairs come first.
-    """
+    """The overlaps of faces that both found: each with one of the other's at .5 or more, best first."""
     overlaps = []
     for path, boxes in one.items():
         pairs = [(overlap(a, b), i, j) for i, a in enumerate(boxes) for j, b in enumerate(other[path])]
@@ -131,7 +123,7 @@ def matched(one: Boxes, other: Boxes) -> list[float]:
 
 
 def steps(photos: Sequence[Path], spec: str) -> dict[str, float]:
-    """Returns the milliseconds per photo of each step of curation, in one process on one thread."""
+    """Milliseconds a photo of each step of ours, one process, one thread."""
     cv2.setNumThreads(1)
     models = load_faces(spec)
     spent: dict[str, float] = {}
@@ -151,7 +143,7 @@ def steps(photos: Sequence[Path], spec: str) -> dict[str, float]:
         for face in timed("detect", lambda image=image: models.detect(image)):
             crop = timed("align to 512 px", lambda i=image, f=face: align_face(i, f.landmarks5, FFHQ_512, FFHQ_SIZE))
             timed("measures", lambda c=crop, f=face: _measures(c, f.landmarks5))
-            if measure.measure_eye_distance(face.landmarks5) < 16:  # the default filters drop these faces as too_small
+            if measure.measure_eye_distance(face.landmarks5) < 16:  # too_small of the default filters
                 continue
             timed("PNG", lambda crop=crop: encode_png(crop, CROP_PNG))
             small = timed("crop to 112 px", lambda c=crop: crop_for_recognizer(c, models.template, models.size))
@@ -170,7 +162,7 @@ def _measures(crop: np.ndarray, landmarks5: np.ndarray) -> None:
 
 
 def loop_steps(photos: Sequence[Path], folder: str) -> dict[str, float]:
-    """Returns the milliseconds per photo of each step of the loop, with onnxruntime's own threads."""
+    """Milliseconds a photo of the loop's steps with its own threads."""
     app = _app(folder)
     spent = {"imread": 0.0, "detect": 0.0, "align and recognize": 0.0}
     for path in photos:
@@ -204,28 +196,28 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="take every so manieth photo")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each")
     parser.add_argument("--workers", type=int, default=count_cores())
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/curate.json")
-    told = parser.parse_args()
-    warnings.simplefilter("ignore")  # insightface calls deprecated functions of scikit-image
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/curation_speed.json")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")  # insightface calls what scikit-image deprecates
     for package in ("curate.pipeline", "insightface.app"):
-        importlib.import_module(package)  # all imports are finished before the first time is measured
-    photos = sorted(path for path in told.photos.resolve().rglob("*") if path.is_file())[:: told.every]
-    folder = told.faces.removeprefix("insightface:")
+        importlib.import_module(package)  # both sides' imports come before any clock
+    photos = sorted(path for path in options.photos.resolve().rglob("*") if path.is_file())[:: options.every]
+    folder = options.faces.removeprefix("insightface:")
     seconds: dict[str, list[float]] = {"ours": [], "loop": []}
     stages: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as scratch:
         dataset = Path(scratch) / "dataset"
-        for number in range(told.rounds):
+        for number in range(options.rounds):
             shutil.rmtree(dataset, ignore_errors=True)
-            stages.append(ours(photos, dataset, told.faces, told.workers))
+            stages.append(ours(photos, dataset, options.faces, options.workers))
             seconds["ours"].append(sum(stages[-1].values()))
             taken, theirs = loop(photos, folder)
             seconds["loop"].append(taken)
             print(f"round {number + 1}: ours {seconds['ours'][-1]:.1f} s, the loop {taken:.1f} s")
         found = boxes_of(dataset, photos)
-        again = sum(ours(photos, dataset, told.faces, told.workers).values())
+        again = sum(ours(photos, dataset, options.faces, options.workers).values())
     overlaps = matched(found, theirs)
-    alone = steps(photos[::8], told.faces)
+    alone = steps(photos[::8], options.faces)
     floor = alone["detect"] + alone.get("recognize", 0.0)
     speed = {name: len(photos) / median(taken) for name, taken in seconds.items()}
     result = {
@@ -234,7 +226,7 @@ def main() -> None:
         "ratio": round(speed["ours"] / speed["loop"], 3),
         "ratios": [round(b / a, 3) for a, b in zip(seconds["ours"], seconds["loop"], strict=True)],
         "photos": len(photos),
-        "workers": told.workers,
+        "workers": options.workers,
         "ours_faces": sum(map(len, found.values())),
         "loop_faces": sum(map(len, theirs.values())),
         "same_faces": len(overlaps),
@@ -243,9 +235,9 @@ def main() -> None:
         "again_s": round(again, 2),
         "loop_ms": {name: round(ms, 2) for name, ms in loop_steps(photos[::8], folder).items()},
         "ours_core_ms": {name: round(ms, 2) for name, ms in alone.items()},
-        "floor_photos_per_s": round(1000 * told.workers / floor, 1),
+        "floor_photos_per_s": round(1000 * options.workers / floor, 1),
     }
-    finish("curate", result, told.keep)
+    record_result("curation_speed", result, options.keep)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,11 @@
-"""Measures images per second of the exact engine and of BasicSR on the same θ, at 512 x 512.
+"""Images a second at 512 x 512, beside basicsr on the same θ: `python benchmarks/degradation_speed.py`.
 
-    python benchmarks/degradation_speed.py [--keep]
-
-The comparison uses one core: OpenCV and torch have one thread each. The two engines take turns on each image. Each
-image counts with the median of its times. A figure is the number of images divided by the sum of these medians. Both
-engines start from float32 in 0..1 and return float32 on the 1/255 grid.
-
-BasicSR is the literature's own code. It gets the noise numbers of θ, which takes less time than drawing its own
-numbers. It needs `pip install --no-deps basicsr==1.4.2` on Python 3.11 or 3.12. If basicsr is not installed, its
-figures are null.
-
-The benchmark also measures a whole frozen set, with decoding, PNG and disk, with one worker and with two workers. At
-the end, it measures batches in the torch engine, forward and backward. The torch engine runs on the CPU with all
-threads, and on a GPU if the machine has a GPU.
+One core: OpenCV and torch have one thread, and the engines take turns on each picture, one first, then the other; each
+picture counts with the median of its times, and a figure is pictures over the sum of these. Both run from float32 in
+0..1 to float32 on the 1/255 grid. basicsr is the literature's code with θ's own noise numbers, which are drawn in less
+time than its own; it needs `pip install --no-deps basicsr==1.4.2` (Python 3.11 or 3.12) and is null where it is
+missing. Then the whole of a frozen set (decoding, PNG, disk) with one worker and with two, and the differentiable twin,
+a batch at a time, forward and backward, on the CPU with all its threads and on a GPU where there is one.
 """
 
 from __future__ import annotations
@@ -28,7 +21,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from record import finish
+from record_result import record_result
 
 from degrade.operations.apply import apply, run_steps
 from degrade.operations.pixels import Image, to_float
@@ -42,10 +35,7 @@ SIDE = 512
 
 
 def picture(seed: int) -> np.ndarray:
-    """Returns a smooth image with edges and some grain, uint8 RGB (SIDE, SIDE, 3).
-
-    As a JPEG or PNG, the image takes as many bytes as a face.
-    """
+    """uint8 RGB (SIDE, SIDE, 3): smooth, with edges and some grain, as large a JPEG and PNG as a face makes."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (9, 9, 3), np.uint8)
     smooth = cv2.resize(coarse, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC).astype(np.int16)
@@ -54,7 +44,7 @@ def picture(seed: int) -> np.ndarray:
 
 
 def timed(function: Callable[..., Any], *arguments: Any) -> float:
-    """Returns the seconds of one call."""
+    """Seconds of one call."""
     start = time.perf_counter()
     function(*arguments)
     return time.perf_counter() - start
@@ -63,10 +53,7 @@ def timed(function: Callable[..., Any], *arguments: Any) -> float:
 def side_by_side(
     images: list[Image], thetas: list[Theta], theirs: Callable[..., Any] | None, rounds: int
 ) -> dict[str, Any]:
-    """Returns the images per second of both engines, which take turns.
-
-    A figure is the number of images divided by the sum of the median times of the images.
-    """
+    """Images/s of both engines, in turns: the images over the sum of each image's median time."""
     engines = {"ours": apply} | ({"basicsr": theirs} if theirs else {})
     total = dict.fromkeys(engines, 0.0)
     for image, theta in zip(images, thetas, strict=True):
@@ -82,10 +69,7 @@ def side_by_side(
 
 
 def where_time_goes(images: list[Image], thetas: list[Theta]) -> dict[str, float]:
-    """Returns the mean milliseconds per image of each kind of step.
-
-    A blur and the downsample after it count as one step, because the engine runs them as one product.
-    """
+    """Milliseconds of each kind of step in a mean image; a downsample that is one product with its blur is in it."""
     spent: dict[str, float] = {}
     for image, theta in zip(images, thetas, strict=True):
         before = 0.0
@@ -93,8 +77,7 @@ def where_time_goes(images: list[Image], thetas: list[Theta]) -> dict[str, float
         for end in range(1, len(steps) + 1):
             if steps[end - 1]["op"] == "blur" and end < len(steps) and steps[end]["op"] == "downsample":
                 continue
-            # The time of a step is the difference between two runs: up to this step, and up to the step before. These
-            # differences are small, so each time is the minimum of three runs.
+            # the run up to here, less the run up to the step before: small differences, hence the minimum of three
             now = min(timed(run_steps, image, steps[:end], theta["version"]) for _ in range(3))
             joined = end > 1 and steps[end - 1]["op"] == "downsample" and steps[end - 2]["op"] == "blur"
             name = "blur and downsample" if joined else steps[end - 1]["op"]
@@ -106,10 +89,10 @@ def where_time_goes(images: list[Image], thetas: list[Theta]) -> dict[str, float
 
 
 def scaling(images: int, rounds: int) -> dict[str, float]:
-    """Returns the images per second of `likeness degrade FOLDER --preset gfpgan` with 1 and 2 workers, in turns.
+    """Images/s of `likeness degrade FOLDER --preset gfpgan` with 1 and 2 workers, in turns.
 
-    The time includes decoding and encoding PNG files and flushing each file to disk. `times` leaves out the first
-    quarter of the images, because workers start in it. `whole` includes all images.
+    Decoding and encoding PNG and flushing each file to disk are in it. `times` leaves the first quarter out, in which
+    workers start; `whole` does not.
     """
     from degrade.frozen.folders import degrade_folder
 
@@ -141,7 +124,7 @@ def scaling(images: int, rounds: int) -> dict[str, float]:
 
 
 def twin(device: str, images: list[Image], thetas: list[Theta], batch: int, rounds: int) -> dict[str, float] | None:
-    """Returns the images per second of the torch engine, or None if its module is missing."""
+    """Images/s of the differentiable twin; None where it is not there."""
     if importlib.util.find_spec("degrade.engines.differentiable") is None:
         return None
     import torch
@@ -163,7 +146,7 @@ def twin(device: str, images: list[Image], thetas: list[Theta], batch: int, roun
         middle = time.perf_counter()
         lq.sum().backward()
         wait()
-        if turn:  # the first turn loads libraries and is not counted
+        if turn:  # the first one loads libraries
             forward.append(middle - start)
             backward.append(time.perf_counter() - start)
     return {
@@ -177,9 +160,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=60, help="draws a preset (default 60)")
     parser.add_argument("--rounds", type=int, default=3, help="times that everything is measured (default 3)")
-    parser.add_argument("--preset", action="append", help="may be given again (default: all)")
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/degrade.json")
-    given = parser.parse_args()
+    parser.add_argument("--preset", action="append", help="may be options again (default: all)")
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/degradation_speed.json")
+    options = parser.parse_args()
 
     theirs = None
     try:
@@ -196,24 +179,24 @@ def main() -> None:
     import torch
 
     torch_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # basicsr runs imresize and the colour jitter in torch
-    some = [images[n % len(images)] for n in range(given.images)]
-    for name in given.preset or PRESETS:
-        thetas = [sample_theta(PRESETS[name], 0, f"benchmark {n}") for n in range(given.images)]
+    torch.set_num_threads(1)  # basicsr's imresize and the colour jitter of its data sets are torch's
+    some = [images[n % len(images)] for n in range(options.images)]
+    for name in options.preset or PRESETS:
+        thetas = [sample_theta(PRESETS[name], 0, f"benchmark {n}") for n in range(options.images)]
         side_by_side(some[:3], thetas[:3], theirs, 1)  # warm
-        result[name] = side_by_side(some, thetas, theirs, given.rounds)
+        result[name] = side_by_side(some, thetas, theirs, options.rounds)
         print(f"{name:16}", result[name], flush=True)
-    thetas = [sample_theta(PRESETS["gfpgan"], 0, f"benchmark {n}") for n in range(given.images)]
+    thetas = [sample_theta(PRESETS["gfpgan"], 0, f"benchmark {n}") for n in range(options.images)]
     result["gfpgan milliseconds"] = where_time_goes(some, thetas)
     print(result["gfpgan milliseconds"], flush=True)
     cv2.setNumThreads(threads)
     torch.set_num_threads(torch_threads)
-    result["frozen set"] = scaling(2 * given.images, given.rounds)
+    result["frozen set"] = scaling(2 * options.images, options.rounds)
     print(result["frozen set"], flush=True)
-    result["twin cpu"] = twin("cpu", images, thetas, 4, given.rounds)
-    result["twin gpu"] = twin("cuda", images, thetas, 16, given.rounds) if torch.cuda.is_available() else None
+    result["twin cpu"] = twin("cpu", images, thetas, 4, options.rounds)
+    result["twin gpu"] = twin("cuda", images, thetas, 16, options.rounds) if torch.cuda.is_available() else None
     print("twin", result["twin cpu"], result["twin gpu"], flush=True)
-    finish("degrade", result, given.keep)
+    record_result("degradation_speed", result, options.keep)
 
 
 if __name__ == "__main__":

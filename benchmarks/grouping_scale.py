@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import finish
-from score import figures
+from grouping_scores import score_grouping
+from record_result import record_result
 
 from curate.people.clustering.group_embeddings import group_embeddings
 
@@ -96,7 +96,7 @@ def one(n: int, exact: bool) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {
-        **figures(person, found.labels),
+        **score_grouping(person, found.labels),
         "graph": "exact" if exact else "inverted file",
         "seconds": round(seconds, 1),
         "peak_gib": round(peak, 2),
@@ -155,20 +155,20 @@ def main() -> None:
     parser.add_argument("--exact", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--plot", type=Path, help="draw time and memory against faces into this SVG")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/grouping_scale.json")
-    told = parser.parse_args()
-    if told.one:
-        print(json.dumps(one(told.one, told.exact)))
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(one(options.one, options.exact)))
         return
     rows: list[dict[str, Any]] = []
-    runs = [(n, n <= 50_000) for n in told.sizes] + [(n, True) for n in told.sizes if 50_000 < n <= 100_000]
+    runs = [(n, n <= 50_000) for n in options.sizes] + [(n, True) for n in options.sizes if 50_000 < n <= 100_000]
     for n, exact in runs:
         command = [sys.executable, str(Path(__file__).resolve()), "--one", str(n), *(["--exact"] if exact else [])]
         ran = subprocess.run(command, capture_output=True, text=True, check=True)
         rows.append(json.loads(ran.stdout.splitlines()[-1]))
         print(json.dumps(rows[-1]), flush=True)
-    if told.plot:
-        told.plot.write_text(plot(rows))
-    finish("grouping_scale", {"dimensions": DIMENSIONS, "runs": rows}, told.keep)
+    if options.plot:
+        options.plot.write_text(plot(rows))
+    record_result("grouping_scale", {"dimensions": DIMENSIONS, "runs": rows}, options.keep)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,12 @@
-"""Do references help, and does it matter whom they show?
+"""Do references help, and does it matter whose they are? Trained on some people of a folder, measured on others.
 
     python benchmarks/reference_benefit.py PHOTOS --out DATASET --faces SPEC --judge dlib [--plot FILE.svg] [--keep]
 
-The benchmark trains a restorer on some people of a folder and measures it on other people. It curates with the folder
-names as labels, degrades the faces and trains recipe `tiny`. Then it measures the LQ input, and the restorer with 0, 1,
-2, 4 and 8 references. It also measures 4 references that are shown wrongly (`likeness counterfactuals`), for example
-references of another person. The result has paired differences. No loss uses the judge.
-
-Each step resumes. On a finished dataset, the command only measures. `--run RUN` measures another run of the same
-dataset. Use --split val to tune. The test people are the fixed list below; if the people differ from this list, --keep
-writes nothing.
+Curates with the folder names as labels, degrades, trains recipe `tiny` and measures: the LQ input, 0, 1, 2, 4 and 8
+references, and 4 shown in ways that should not be, another person's among them (`likeness counterfactuals`), with
+paired differences. Each step resumes; on a finished dataset this is the
+measurement alone. `--run RUN` measures another run of the same dataset. The judge is in no loss. Tune with --split val;
+the test people are the fixed list below, and nothing is kept where they are others.
 """
 
 from __future__ import annotations
@@ -21,12 +18,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from record import finish
+from record_result import record_result
 
 MEANS = ("psnr", "ssim", "id_references", "face_restored", "copy_ratio", "takeover")
-MOST = 4  # the number of references in the counterfactuals
-# The people of people_crops in each split, which a hash of the label determines. Each person is listed by the first 12
-# digits of the SHA-256 of the name of the folder.
+MOST = 4  # references that are shown in ways that should not be
+# the people of people_crops that a hash of the label puts on either side: SHA-256 of the folder's name, 12 digits
 PEOPLE = {
     "test": ("153d91bfaddb", "3c1ba76aa94e", "abf9eb9facd0", "ba6a6a5f94a0", "cbff757f8552"),
     "val": (
@@ -42,12 +38,12 @@ PEOPLE = {
 
 
 def likeness(*words: object) -> None:
-    """Runs a command and sends its output to standard error, because the last line of standard output is the result."""
+    """Run a command; what it prints goes to standard error, since the last line of ours is the result."""
     subprocess.run([sys.executable, "-m", "likeness", *map(str, words)], stdout=sys.stderr, check=True)
 
 
 def people_of(dataset: Path, lq_set: str) -> list[str]:
-    """Returns the sorted names of the people of a frozen set who have two or more usable photos."""
+    """The names of the people of a frozen set who have two usable photos or more, sorted."""
     from manifests.ledger.ledger import Ledger
 
     with Ledger.open(dataset) as ledger:
@@ -61,12 +57,13 @@ def people_of(dataset: Path, lq_set: str) -> list[str]:
 
 
 def hashed(names: list[str]) -> list[str]:
-    """Returns a short hash of each name, which recognizes a known name but does not publish it."""
+    """What of the names is kept: enough to know the people again by, too little to publish them."""
     return sorted(hashlib.sha256(name.encode()).hexdigest()[:12] for name in names)
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """Returns the rows of `train.evaluation.counterfactuals.counterfactuals` by key, and the differences by name."""
+    """What `train.evaluation.counterfactuals.counterfactuals` answers, by the key of the row, and the differences by
+    their names."""
     found: dict[str, Any] = {}
     for row in result["rows"]:
         found[row["key"]] = {
@@ -107,44 +104,48 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=40, help="end training after this time at the latest")
     parser.add_argument("--plot", type=Path, help="draw the curve into this SVG")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/reference_benefit.json")
-    told = parser.parse_args()
-    if told.keep and told.split != "test":
+    options = parser.parse_args()
+    if options.keep and options.split != "test":
         parser.error("--keep is for the test people: val is for tuning.")
-    if told.photos is None and told.run is None:
+    if options.photos is None and options.run is None:
         parser.error("name the folder of photos, or a run with --run.")
-    if told.run is None:
-        likeness("curate", told.photos, "--out", told.out, "--faces", told.faces, "--labels", "folder")
-    lq_set = f"codeformer-{told.split}-{told.size}-s0"
-    likeness("degrade", told.out, "--preset", "codeformer", "--split", told.split, "--size", told.size, "--seed", 0)
-    people = people_of(told.out, lq_set)
-    print(f"{told.split} people: {', '.join(people)}", file=sys.stderr)
-    fixed = hashed(people) == sorted(PEOPLE[told.split])
+    if options.run is None:
+        likeness("curate", options.photos, "--out", options.out, "--faces", options.faces, "--labels", "folder")
+    lq_set = f"codeformer-{options.split}-{options.size}-s0"
+    likeness(
+        "degrade", options.out, "--preset", "codeformer", "--split", options.split, "--size", options.size, "--seed", 0
+    )
+    people = people_of(options.out, lq_set)
+    print(f"{options.split} people: {', '.join(people)}", file=sys.stderr)
+    fixed = hashed(people) == sorted(PEOPLE[options.split])
     if not fixed:
-        print(f"These are not the fixed {told.split} people: not comparable with what is kept.", file=sys.stderr)
-        if told.keep:
+        print(f"These are not the fixed {options.split} people: not comparable with what is kept.", file=sys.stderr)
+        if options.keep:
             sys.exit("Nothing is measured: leave --keep away, or use ../shared/data/people_crops with --labels folder.")
-    run = told.run or told.out / "run"
-    if told.run is None:
-        length = () if told.images is None else ("--images", told.images)
-        likeness("train", told.out, "--recipe", "tiny", "--out", run, "--minutes", told.minutes, *length)
+    run = options.run or options.out / "run"
+    if options.run is None:
+        length = () if options.images is None else ("--images", options.images)
+        likeness("train", options.out, "--recipe", "tiny", "--out", run, "--minutes", options.minutes, *length)
 
     from manifests.runtime.progress import show_progress
     from train.evaluation.counterfactuals import DEFAULT_METRICS, counterfactuals, draw_metric_curve
     from train.evaluation.evaluator import EvaluationOptions
 
     with show_progress("images", True) as progress:
-        options = EvaluationOptions(references=MOST, metrics=(*DEFAULT_METRICS, "ssim"), judge=told.judge)
-        result = counterfactuals(run, told.out, lq_set, options, progress)
+        options = EvaluationOptions(references=MOST, metrics=(*DEFAULT_METRICS, "ssim"), judge=options.judge)
+        result = counterfactuals(run, options.out, lq_set, options, progress)
     if result["judge"]["is_the_datasets_own"]:
-        sys.exit(f"{told.judge} is the recognizer that the restorer was trained through: name another judge.")
+        sys.exit(f"{options.judge} is the recognizer that the restorer was trained through: name another judge.")
     if result["unseen_in_training"] != "checked":
         sys.exit(f"That {run} has not seen these people could not be checked: {result['unseen_in_training']}.")
     found = summary(result)
     keys = ("lq_set", "images", "people", "interval", "recipe", "images_seen", "checkpoint")
-    about = {**{key: result[key] for key in keys}, "judge": result["judge"]["spec"], "split": told.split}
-    finish("reference_benefit", {**found, **about, "fixed_people": fixed, "people_sha256": hashed(people)}, told.keep)
-    if told.plot is not None:  # only after the commit was noted, because the plot may be a file of the repository
-        told.plot.write_text(draw_metric_curve(result))
+    about = {**{key: result[key] for key in keys}, "judge": result["judge"]["spec"], "split": options.split}
+    record_result(
+        "reference_benefit", {**found, **about, "fixed_people": fixed, "people_sha256": hashed(people)}, options.keep
+    )
+    if options.plot is not None:  # after the commit was noted, since the plot may be one of its files
+        options.plot.write_text(draw_metric_curve(result))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from record import finish
+from record_result import record_result
 
 from train.models.restorer import Restorer
 from train.recipes import DIFFUSION, TINY, build_model_config, find_recipe
@@ -97,14 +97,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             base = told.base_model
             if base is None:
-                from sd21 import write_sd21
+                from random_sd21 import write_random_sd21
 
                 base = str(Path(folder) / "sd21")
-                write_sd21(Path(base))
+                write_random_sd21(Path(base))
             for recipe in told.recipe:
                 rows += measure(recipe, DIFFUSION, base, told.repeats)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
-    finish("restore_latency", {"device": device, "torch": torch.__version__, "rows": rows}, told.keep)
+    record_result("restore_latency", {"device": device, "torch": torch.__version__, "rows": rows}, told.keep)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measures how well a grouping agrees with labels: pairwise and BCubed precision, recall and F."""
+"""How well a grouping agrees with labels: pairwise and BCubed precision, recall and F."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 
-def pairwise(truth: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
-    """Returns the pairwise precision, recall and F over all pairs of faces; labels are integers from 0."""
+def score_pairs(truth: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
+    """Pairwise precision, recall and F over all pairs of faces; labels are integers from 0."""
 
     def pairs(counts: np.ndarray) -> int:
         return int((counts * (counts - 1) // 2).sum())
@@ -20,25 +20,25 @@ def pairwise(truth: np.ndarray, found: np.ndarray) -> tuple[float, float, float]
     return precision, recall, 2 * precision * recall / max(precision + recall, 1e-12)
 
 
-def bcubed(truth: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
-    """Returns the BCubed precision, recall and F (Bagga and Baldwin 1998); all faces have the same weight."""
+def score_bcubed(truth: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
+    """BCubed precision, recall and F (Bagga and Baldwin 1998), each face weighing the same."""
     cells, count = _cells(truth, found)
     true, said = np.bincount(truth)[cells[0]], np.bincount(found)[cells[1]]
     precision, recall = float((count**2 / said).sum() / len(truth)), float((count**2 / true).sum() / len(truth))
     return precision, recall, 2 * precision * recall / (precision + recall)
 
 
-def figures(names: Sequence[str] | np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Returns both scores and the numbers of groups, people and faces."""
+def score_grouping(names: Sequence[str] | np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Both scores, and how many groups, people and faces they are over."""
     truth, found = np.unique(names, return_inverse=True)[1], np.unique(labels, return_inverse=True)[1]
     keys = ("pair_p", "pair_r", "pair_f", "bcubed_p", "bcubed_r", "bcubed_f")
-    scores = (*pairwise(truth, found), *bcubed(truth, found))
+    scores = (*score_pairs(truth, found), *score_bcubed(truth, found))
     row: dict[str, Any] = {key: round(value, 4) for key, value in zip(keys, scores, strict=True)}
     return row | {"groups": int(found.max()) + 1, "people": int(truth.max()) + 1, "faces": len(truth)}
 
 
 def _cells(truth: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (label, group) of every non-empty cell of the contingency table, (2, cells), and its number of faces."""
+    """(label, group) of every non-empty cell of the contingency table, (2, cells), and its faces."""
     width = np.int64(found.max()) + 1
     keys, count = np.unique(truth.astype(np.int64) * width + found, return_counts=True)
     return np.stack([keys // width, keys % width]), count

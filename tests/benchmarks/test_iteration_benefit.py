@@ -7,7 +7,7 @@ import pytest
 from tests.places import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "benchmarks"))
-from iterate import REFERENCES, ROUNDS, STEPS, summary
+from iteration_benefit import REFERENCES, ROUNDS, STEPS, summary
 
 LABELS = [f"round-{n}" for n in range(ROUNDS + 1)] + [f"{n}-steps" for n in STEPS]
 

@@ -1,6 +1,6 @@
 """Measures the speed and memory of a training step, and how long it waits for data.
 
-    python benchmarks/train_step.py --dataset DATASET [--recipe R] [--base-model FOLDER|sd21] [--images N] [--keep]
+    python benchmarks/train_step_speed.py --dataset DATASET [--recipe R] [--base-model FOLDER|sd21] [--images N] [--keep]
 
 The benchmark runs `likeness train` for a few hundred images into a temporary folder and reads the log of the trainer.
 The first 320 images are not counted, because workers and kernels start during them. DATASET is a dataset or a snapshot.
@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from record import finish
+from record_result import record_result
 
 
 def one(words: list[str]) -> dict[str, Any]:
@@ -68,23 +68,23 @@ def main() -> None:
     parser.add_argument("--base-model", help="a diffusers folder, tiny, or sd21 for its shape with random weights")
     parser.add_argument("--images", type=int, default=1600)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/train_step.json")
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/train_step_speed.json")
     parser.add_argument("--one", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    told = parser.parse_args()
-    if told.one is not None:
-        print(json.dumps(one(told.one)))
+    options = parser.parse_args()
+    if options.one is not None:
+        print(json.dumps(one(options.one)))
         return
-    if told.dataset is None:
+    if options.dataset is None:
         parser.error("--dataset: name a dataset, or a snapshot of one.")
     with tempfile.TemporaryDirectory() as folder:
-        run, base = Path(folder) / "run", told.base_model
+        run, base = Path(folder) / "run", options.base_model
         if base == "sd21":
-            from sd21 import write_sd21
+            from random_sd21 import write_random_sd21
 
             base = str(Path(folder) / "sd21")
-            write_sd21(Path(base))
-        words = [told.dataset, "--recipe", told.recipe, "--out", run, "--images", told.images]
-        words += ["--workers", told.workers, *(["--base-model", base] if base else [])]
+            write_random_sd21(Path(base))
+        words = [options.dataset, "--recipe", options.recipe, "--out", run, "--images", options.images]
+        words += ["--workers", options.workers, *(["--base-model", base] if base else [])]
         command = [sys.executable, str(Path(__file__).resolve()), "--one", *map(str, words)]
         ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if ran.returncode:
@@ -92,8 +92,12 @@ def main() -> None:
         memory, made = json.loads(ran.stdout.splitlines()[-1]), json.loads((run / "config.json").read_text())
         speed = pace(run / "stats.jsonl")
     recipe = made["recipe"]
-    about = {"recipe": told.recipe, "base_model": told.base_model or "tiny", "size": recipe["size"]}
-    finish("train_step", {**about, "batch": recipe["batch"], "workers": told.workers, **speed, **memory}, told.keep)
+    about = {"recipe": options.recipe, "base_model": options.base_model or "tiny", "size": recipe["size"]}
+    record_result(
+        "train_step_speed",
+        {**about, "batch": recipe["batch"], "workers": options.workers, **speed, **memory},
+        options.keep,
+    )
 
 
 if __name__ == "__main__":

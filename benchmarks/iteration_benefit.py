@@ -1,6 +1,6 @@
 """Does a restorer get better by cleaning its own training targets, or by taking more steps?
 
-    python benchmarks/iterate.py PHOTOS --out DATASET --faces SPEC --judge dlib [--images 9600] [--keep]
+    python benchmarks/iteration_benefit.py PHOTOS --out DATASET --faces SPEC --judge dlib [--images 9600] [--keep]
 
 1. The benchmark curates the photos with the folder names as labels. It freezes the test set of
    benchmarks/reference_benefit.py, whose people are a fixed list.
@@ -28,7 +28,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from record import finish
+from record_result import record_result
 from reference_benefit import PEOPLE, hashed, likeness, people_of
 from restore_latency import milliseconds
 
@@ -131,42 +131,42 @@ def main() -> None:
     parser.add_argument("--judge", default="dlib", help="dlib, or an .onnx recognizer, that is in no loss")
     parser.add_argument("--images", type=int, default=9_600, help="images seen in training, by each of the four")
     parser.add_argument("--size", type=int, default=128, help="pixels of the frozen set: the recipe's")
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/iterate.json")
-    told = parser.parse_args()
-    dataset, lq_set = told.out, f"codeformer-test-{told.size}-s0"
-    if told.photos is not None:
-        likeness("curate", told.photos, "--out", dataset, "--faces", told.faces, "--labels", "folder")
-    likeness("degrade", dataset, "--preset", "codeformer", "--split", "test", "--size", told.size, "--seed", 0)
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/iteration_benefit.json")
+    options = parser.parse_args()
+    dataset, lq_set = options.out, f"codeformer-test-{options.size}-s0"
+    if options.photos is not None:
+        likeness("curate", options.photos, "--out", dataset, "--faces", options.faces, "--labels", "folder")
+    likeness("degrade", dataset, "--preset", "codeformer", "--split", "test", "--size", options.size, "--seed", 0)
     people = people_of(dataset, lq_set)
     print(f"test people: {', '.join(people)}", file=sys.stderr)
     fixed = hashed(people) == sorted(PEOPLE["test"])
-    if told.keep and not fixed:
+    if options.keep and not fixed:
         sys.exit("Nothing is measured: leave --keep away, or use ../shared/data/people_crops with --labels folder.")
-    rounds = iterated(dataset, told.images)
+    rounds = iterated(dataset, options.images)
     several = dataset / "steps"
-    trained = ("--recipe", "tiny", "--steps", STEPS[-1], "--images", told.images)
+    trained = ("--recipe", "tiny", "--steps", STEPS[-1], "--images", options.images)
     likeness("train", dataset, *trained, "--out", several)
     runs = {f"round-{one['round']}": (Path(one["run"]), 1) for one in rounds["rounds"]}
     runs |= {f"{steps}-steps": (several, steps) for steps in STEPS}
-    rows, found = measured(runs, dataset, lq_set, told.judge)
+    rows, found = measured(runs, dataset, lq_set, options.judge)
     described = found.build_result(rows, [])
     if described["judge"]["is_the_datasets_own"]:
-        sys.exit(f"{told.judge} is the recognizer that the restorers were trained through: name another judge.")
+        sys.exit(f"{options.judge} is the recognizer that the restorers were trained through: name another judge.")
     keys = ("lq_set", "images", "people", "interval")
-    finish(
-        "iterate",
+    record_result(
+        "iteration_benefit",
         {
             **summary(rows),
             "rounds": [{key: value for key, value in one.items() if key != "run"} for one in rounds["rounds"]],
             "ended": rounds["reason"],
             "milliseconds": times(several),
-            "images_seen": told.images,
+            "images_seen": options.images,
             **{key: described[key] for key in keys},
             "judge": described["judge"]["spec"],
             "fixed_people": fixed,
             "people_sha256": hashed(people),
         },
-        told.keep,
+        options.keep,
     )
 
 

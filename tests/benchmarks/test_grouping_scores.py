@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.places import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "benchmarks"))
-from score import bcubed, figures, pairwise
+from grouping_scores import score_bcubed, score_grouping, score_pairs
 
 labelled = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=30)
 
@@ -21,13 +21,13 @@ def test_scores_are_those_of_their_definitions(faces):
     truth, found = np.array(faces).T
     same = [(truth[a] == truth[b], found[a] == found[b]) for a, b in combinations(range(len(faces)), 2)]
     both, said, true = sum(t and f for t, f in same), sum(f for _, f in same), sum(t for t, _ in same)
-    assert pairwise(truth, found)[:2] == pytest.approx((both / max(said, 1), both / max(true, 1)))
+    assert score_pairs(truth, found)[:2] == pytest.approx((both / max(said, 1), both / max(true, 1)))
     precision = np.mean([np.mean(truth[found == found[i]] == truth[i]) for i in range(len(faces))])
     recall = np.mean([np.mean(found[truth == truth[i]] == found[i]) for i in range(len(faces))])
-    assert bcubed(truth, found)[:2] == pytest.approx((precision, recall))
+    assert score_bcubed(truth, found)[:2] == pytest.approx((precision, recall))
 
 
 def test_a_perfect_grouping_scores_one_whatever_its_labels_are():
-    row = figures(["b", "a", "b"], np.array([7, 3, 7]))
+    row = score_grouping(["b", "a", "b"], np.array([7, 3, 7]))
     assert {row[key] for key in ("pair_p", "pair_r", "pair_f", "bcubed_p", "bcubed_r", "bcubed_f")} == {1.0}
     assert (row["groups"], row["people"], row["faces"]) == (2, 2, 3)

@@ -1,8 +1,7 @@
-"""Makes the picture of the README: `python benchmarks/astronaut.py RUN --out docs/astronaut.png`.
+"""The README's picture: `python benchmarks/readme_picture.py RUN --out docs/astronaut.png`.
 
-The panels are: degraded, two references, restored, truth. All five images are made from scikit-image's public-domain
-portrait of the astronaut Eileen Collins (NASA) by the variations of the demo. The references are other variations of
-the same picture, which is an easy case.
+Degraded | two references | restored | truth, all five made from scikit-image's public-domain portrait of the astronaut
+Eileen Collins (NASA) by the demo's variations. The references are other variations of the same picture, an easy case.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from record import finish
+from record_result import record_result
 
 from curate.demo import SITTERS, write_demo_photos
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
@@ -39,14 +38,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/astronaut.png"))
     parser.add_argument("--faces", help="where the recognizer's files lie now")
     parser.add_argument("--seed", type=int, default=0, help="of the variations and of the degradation")
-    told = parser.parse_args()
-    model = Restorer.from_pretrained(told.run)
-    models = load_restorer_faces(model, told.faces)
+    options = parser.parse_args()
+    model = Restorer.from_pretrained(options.run)
+    models = load_restorer_faces(model, options.faces)
     size, preset = model.config.size, find_preset(find_recipe(model.facts["recipe"], model.config.base).preset)
     sitter = next(one for one in SITTERS if one.file.endswith("astronaut.png"))
     crops = []
     with tempfile.TemporaryDirectory() as scratch:
-        write_demo_photos(Path(scratch), make_generator("astronaut", told.seed))
+        write_demo_photos(Path(scratch), make_generator("astronaut", options.seed))
         for path in sorted(Path(scratch).glob(f"{sitter.name}-*.jpg")):
             photo = decode(path)
             if found := models.detect(photo):
@@ -55,14 +54,14 @@ def main() -> None:
     chips = np.stack([crop_for_recognizer(crop, models.template, models.size) for crop in crops[:3]])
     vectors = models.embed(chips)
     shown = References(torch.stack([to_tensor(crop) for crop in references]), torch.from_numpy(vectors[1:]))
-    lq = to_uint8(apply(to_float(target), sample_theta(preset, told.seed, "astronaut")))
+    lq = to_uint8(apply(to_float(target), sample_theta(preset, options.seed, "astronaut")))
     restored = to_image(run_model(model, to_tensor(lq)[None], shown)[0])
     panels = [
         cv2.resize(one, (SHOWN, SHOWN), interpolation=cv2.INTER_CUBIC) for one in (lq, *references, restored, target)
     ]
     sheet = np.concatenate([np.pad(one, ((0, 0), (0, 6), (0, 0)), constant_values=255) for one in panels], 1)[:, :-6]
-    told.out.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(told.out), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(options.out), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     after = crop_for_recognizer(restored, models.template, models.size)
     before = crop_for_recognizer(lq, models.template, models.size)
     cosines = models.embed(np.stack([before, after])) @ vectors[0]
@@ -71,7 +70,7 @@ def main() -> None:
         name: {"psnr": round(score, 2), "id_target": round(float(cosine), 3)}
         for name, score, cosine in zip(("lq", "restored"), scores, cosines, strict=True)
     }
-    finish("astronaut", {"picture": str(told.out), **result}, keep=False)
+    record_result("readme_picture", {"picture": str(options.out), **result}, keep=False)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from tests.places import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "benchmarks"))
 from restore_latency import milliseconds
-from train_step import pace
+from train_step_speed import pace
 
 from train.models.restorer import Restorer
 from train.recipes import build_model_config

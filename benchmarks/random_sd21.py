@@ -1,4 +1,4 @@
-"""Builds a model in the shape of Stable Diffusion 2.1-base with random weights, for measuring speed and memory."""
+"""Stable Diffusion 2.1-base in shape, with random weights: for measuring speed and memory where the real one is not."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
 
-def write_sd21(folder: Path) -> None:
-    """Writes the model into a folder in the layout of diffusers, 3.8 GB.
-
-    The numbers are from the unet/config.json and vae/config.json of Stable Diffusion 2.1-base.
-    """
+def write_random_sd21(folder: Path) -> None:
+    """FOLDER in diffusers' layout, 3.8 GB; numbers from the model's own unet/config.json and vae/config.json."""
     torch.manual_seed(0)
     UNet2DConditionModel(
         sample_size=64,

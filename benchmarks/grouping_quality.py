@@ -1,7 +1,7 @@
 """Compares our grouping with other methods (the peers) on labelled faces.
 
-    python benchmarks/grouping.py PHOTOS [PHOTOS ...] --faces SPEC      folders whose sub-folders are named after people
-    python benchmarks/grouping.py EMBEDDINGS.npz                        `E` float (n, d), `id` (n,)
+    python benchmarks/grouping_quality.py PHOTOS [PHOTOS ...] --faces SPEC      folders whose sub-folders are named after people
+    python benchmarks/grouping_quality.py EMBEDDINGS.npz                        `E` float (n, d), `id` (n,)
 
 Our grouping finds its threshold itself. The thresholds of the peers are tuned on the labels. All methods run on the
 same embeddings in one run. They get no photo ids, because the peers cannot use photo ids. In a folder, the largest
@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import finish
-from score import figures
+from grouping_scores import score_grouping
+from record_result import record_result
 
 from curate.config import CurateConfig
 from curate.people.clustering.group_embeddings import group_embeddings
@@ -148,53 +148,58 @@ def main() -> None:
         "--aliases", type=Path, help="JSON: folder name -> name; default: aliases.json beside the first folder"
     )
     parser.add_argument("--without-peers", action="store_true", help="score ours alone")
-    parser.add_argument("--name", default="grouping", help="of benchmarks/results/NAME.json, with --keep")
+    parser.add_argument("--name", default="grouping_quality", help="of benchmarks/results/NAME.json, with --keep")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, help="keep the dataset here")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/NAME.json")
-    told = parser.parse_args()
-    if not told.without_peers and any(find_spec(package) is None for package in ("dlib", "infomap", "sklearn")):
+    options = parser.parse_args()
+    if not options.without_peers and any(find_spec(package) is None for package in ("dlib", "infomap", "sklearn")):
         parser.error("the peers are not installed: pip install '.[peers]', or say --without-peers")
     result: dict[str, Any] = {}
-    if told.source[0].suffix == ".npz":
-        if len(told.source) > 1:
+    if options.source[0].suffix == ".npz":
+        if len(options.source) > 1:
             parser.error("name one .npz, or folders")
         try:
-            vectors, names = held(told.source[0])
+            vectors, names = held(options.source[0])
         except (OSError, ValueError, KeyError) as error:
             parser.error(
-                f"{told.source[0]} must hold E, finite numbers (n, d), and as many id, numbers or text: {error}"
+                f"{options.source[0]} must hold E, finite numbers (n, d), and as many id, numbers or text: {error}"
             )
         files = [str(row) for row in range(len(vectors))]
     else:
-        beside = told.aliases or told.source[0].resolve().parent / "aliases.json"
+        beside = options.aliases or options.source[0].resolve().parent / "aliases.json"
         aliases = json.loads(beside.read_text()) if beside.is_file() else {}
         with tempfile.TemporaryDirectory() as scratch:
-            dataset = told.out or Path(scratch) / "dataset"
-            curate(told.source, dataset, CurateConfig(faces=told.faces), told.workers)
+            dataset = options.out or Path(scratch) / "dataset"
+            curate(options.source, dataset, CurateConfig(faces=options.faces), options.workers)
             names, identities, vectors, files = labelled_faces(dataset, aliases)
-        result["curate"] = figures(names, np.unique(identities, return_inverse=True)[1])
+        result["curate"] = score_grouping(names, np.unique(identities, return_inverse=True)[1])
     start = time.perf_counter()
     found = group_embeddings(vectors)
     seconds = time.perf_counter() - start
     extra = {"seconds": round(seconds, 1), "threshold": round(found.threshold, 3)}
-    result = {"ours": figures(names, found.labels) | extra | {"false_match_rate": found.false_match_rate}} | result
+    result = {
+        "ours": score_grouping(names, found.labels) | extra | {"false_match_rate": found.false_match_rate}
+    } | result
     print(f"{len(names)} labelled faces of {len(set(names))} people")
     print(_line("ours", f"{found.threshold:.2f}", result["ours"]))
     for suspect in suspects(names, found.labels, files):
         print(f"suspect: {suspect['file']} is labelled {suspect['label']} and lies with {suspect['group']}")
-    if not told.without_peers:
+    if not options.without_peers:
         result["peers"] = {}
         for name, settings in peers(vectors):
             tried = []
             for setting, run in settings.items():
                 start = time.perf_counter()
                 labels = run()
-                row = figures(names, labels) | {"setting": setting, "seconds": round(time.perf_counter() - start, 1)}
+                row = score_grouping(names, labels) | {
+                    "setting": setting,
+                    "seconds": round(time.perf_counter() - start, 1),
+                }
                 tried.append(row)
                 print(_line(name, setting, row), flush=True)
             result["peers"][name] = max(tried, key=lambda row: row["pair_f"] + row["bcubed_f"])
-    finish(told.name, result, told.keep)
+    record_result(options.name, result, options.keep)
 
 
 def _line(name: str, setting: str, row: dict[str, Any]) -> str:
