@@ -1,11 +1,15 @@
-"""Images a second at 512 x 512, beside basicsr on the same θ: `python benchmarks/degradation_speed.py`.
+"""Measures how many images of 512 x 512 pixels per second are degraded, beside basicsr with the same θ.
 
-One core: OpenCV and torch have one thread, and the engines take turns on each picture, one first, then the other; each
-picture counts with the median of its times, and a figure is pictures over the sum of these. Both run from float32 in
-0..1 to float32 on the 1/255 grid. basicsr is the literature's code with θ's own noise numbers, which are drawn in less
-time than its own; it needs `pip install --no-deps basicsr==1.4.2` (Python 3.11 or 3.12) and is null where it is
-missing. Then the whole of a frozen set (decoding, PNG, disk) with one worker and with two, and the differentiable twin,
-a batch at a time, forward and backward, on the CPU with all its threads and on a GPU where there is one.
+    python benchmarks/degradation_speed.py [--preset gfpgan] [--keep]
+
+The comparison uses one core: OpenCV and torch have one thread. The two engines take turns on each image. The time of an
+image is the median of its rounds, and a figure is the number of images divided by the sum of their times. Both engines
+read float32 in 0..1 and write float32 on the 1/255 grid. basicsr is the code of the literature. It gets the noise
+numbers of θ, which are drawn in less time than its own. It needs `pip install --no-deps basicsr==1.4.2` and Python 3.11
+or 3.12. Without it, its figures are null.
+
+Then a whole frozen set is timed with one worker and with two; this includes decoding, PNG and the disk. At the end, the
+differentiable engine is timed forward and backward, on the CPU with all threads, and on a GPU if there is one.
 """
 
 from __future__ import annotations
@@ -34,8 +38,11 @@ from manifests.runtime.png_files import encode_png
 SIDE = 512
 
 
-def picture(seed: int) -> np.ndarray:
-    """uint8 RGB (SIDE, SIDE, 3): smooth, with edges and some grain, as large a JPEG and PNG as a face makes."""
+def make_image(seed: int) -> np.ndarray:
+    """Returns a smooth image with edges and some grain, uint8 RGB (SIDE, SIDE, 3).
+
+    As JPEG and PNG it is about as large as the image of a face.
+    """
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (9, 9, 3), np.uint8)
     smooth = cv2.resize(coarse, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC).astype(np.int16)
@@ -43,24 +50,24 @@ def picture(seed: int) -> np.ndarray:
     return np.asarray(np.clip(smooth + rng.normal(0, 3, smooth.shape), 0, 255), np.uint8)
 
 
-def timed(function: Callable[..., Any], *arguments: Any) -> float:
-    """Seconds of one call."""
+def time_call(function: Callable[..., Any], *arguments: Any) -> float:
+    """Returns the seconds of one call."""
     start = time.perf_counter()
     function(*arguments)
     return time.perf_counter() - start
 
 
-def side_by_side(
+def compare_engines(
     images: list[Image], thetas: list[Theta], theirs: Callable[..., Any] | None, rounds: int
 ) -> dict[str, Any]:
-    """Images/s of both engines, in turns: the images over the sum of each image's median time."""
+    """Returns the images per second of both engines: the number of images divided by the sum of their median times."""
     engines = {"ours": apply} | ({"basicsr": theirs} if theirs else {})
     total = dict.fromkeys(engines, 0.0)
     for image, theta in zip(images, thetas, strict=True):
         seconds: dict[str, list[float]] = {name: [] for name in engines}
         for turn in range(rounds):
             for name in list(engines)[:: 1 if turn % 2 else -1]:
-                seconds[name].append(timed(engines[name], image, theta))
+                seconds[name].append(time_call(engines[name], image, theta))
         for name in engines:
             total[name] += median(seconds[name])
     rate = {name: round(len(images) / each, 1) for name, each in total.items()}
@@ -68,8 +75,11 @@ def side_by_side(
     return {"ours": rate["ours"], "basicsr": rate.get("basicsr"), "ratio": ratio}
 
 
-def where_time_goes(images: list[Image], thetas: list[Theta]) -> dict[str, float]:
-    """Milliseconds of each kind of step in a mean image; a downsample that is one product with its blur is in it."""
+def time_operations(images: list[Image], thetas: list[Theta]) -> dict[str, float]:
+    """Returns the mean milliseconds per image of each kind of operation.
+
+    A blur and the downsample after it are one operation here, because the engine computes them together.
+    """
     spent: dict[str, float] = {}
     for image, theta in zip(images, thetas, strict=True):
         before = 0.0
@@ -77,22 +87,22 @@ def where_time_goes(images: list[Image], thetas: list[Theta]) -> dict[str, float
         for end in range(1, len(steps) + 1):
             if steps[end - 1]["op"] == "blur" and end < len(steps) and steps[end]["op"] == "downsample":
                 continue
-            # the run up to here, less the run up to the step before: small differences, hence the minimum of three
-            now = min(timed(run_steps, image, steps[:end], theta["version"]) for _ in range(3))
+            # the time up to this step minus the time up to the step before; the minimum of three, because it is small
+            now = min(time_call(run_steps, image, steps[:end], theta["version"]) for _ in range(3))
             joined = end > 1 and steps[end - 1]["op"] == "downsample" and steps[end - 2]["op"] == "blur"
             name = "blur and downsample" if joined else steps[end - 1]["op"]
             spent[name] = spent.get(name, 0.0) + now - before
             before = now
-        now = min(timed(apply, image, theta) for _ in range(3))
+        now = min(time_call(apply, image, theta) for _ in range(3))
         spent["checks and rounding"] = spent.get("checks and rounding", 0.0) + now - before
     return {name: round(1000 * value / len(images), 2) for name, value in spent.items()}
 
 
-def scaling(images: int, rounds: int) -> dict[str, float]:
-    """Images/s of `likeness degrade FOLDER --preset gfpgan` with 1 and 2 workers, in turns.
+def time_frozen_set(images: int, rounds: int) -> dict[str, float]:
+    """Returns the images per second of `likeness degrade FOLDER --preset gfpgan` with 1 and 2 workers, in turns.
 
-    Decoding and encoding PNG and flushing each file to disk are in it. `times` leaves the first quarter out, in which
-    workers start; `whole` does not.
+    The time includes decoding, encoding PNG, and flushing each file to disk. `times` is the ratio of the two without
+    the first quarter of the images, in which the workers start. `whole` is the ratio with all images.
     """
     from degrade.frozen.folders import degrade_folder
 
@@ -102,7 +112,7 @@ def scaling(images: int, rounds: int) -> dict[str, float]:
         photos = Path(there) / "photos"
         photos.mkdir()
         for number in range(images):
-            (photos / f"{number:04d}.png").write_bytes(encode_png(picture(number % 20)))
+            (photos / f"{number:04d}.png").write_bytes(encode_png(make_image(number % 20)))
         for turn in range(rounds):
             for workers in rates:
                 done: list[float] = []
@@ -123,13 +133,15 @@ def scaling(images: int, rounds: int) -> dict[str, float]:
     }
 
 
-def twin(device: str, images: list[Image], thetas: list[Theta], batch: int, rounds: int) -> dict[str, float] | None:
-    """Images/s of the differentiable twin; None where it is not there."""
+def time_differentiable(
+    device: str, images: list[Image], thetas: list[Theta], batch: int, rounds: int
+) -> dict[str, float] | None:
+    """Returns the images per second of the differentiable engine, or None if it does not exist."""
     if importlib.util.find_spec("degrade.engines.differentiable") is None:
         return None
     import torch
 
-    from degrade.engines.differentiable import apply as apply_twin
+    from degrade.engines.differentiable import apply as apply_differentiable
 
     def wait() -> None:
         if device == "cuda":
@@ -141,12 +153,12 @@ def twin(device: str, images: list[Image], thetas: list[Theta], batch: int, roun
         some = [thetas[(turn * batch + n) % len(thetas)] for n in range(batch)]
         wait()
         start = time.perf_counter()
-        lq = apply_twin(hq, some)
+        lq = apply_differentiable(hq, some)
         wait()
         middle = time.perf_counter()
         lq.sum().backward()
         wait()
-        if turn:  # the first one loads libraries
+        if turn:  # the first turn loads libraries
             forward.append(middle - start)
             backward.append(time.perf_counter() - start)
     return {
@@ -158,9 +170,9 @@ def twin(device: str, images: list[Image], thetas: list[Theta], batch: int, roun
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=60, help="draws a preset (default 60)")
-    parser.add_argument("--rounds", type=int, default=3, help="times that everything is measured (default 3)")
-    parser.add_argument("--preset", action="append", help="may be options again (default: all)")
+    parser.add_argument("--images", type=int, default=60, help="images for each preset (default 60)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each measurement (default 3)")
+    parser.add_argument("--preset", action="append", help="a preset; may be repeated (default: all)")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/degradation_speed.json")
     options = parser.parse_args()
 
@@ -172,29 +184,31 @@ def main() -> None:
         theirs = basicsr_reference.apply
     except BadInput as error:
         print(error)
-    images = [to_float(picture(seed)) for seed in range(20)]
+    images = [to_float(make_image(seed)) for seed in range(20)]
     result: dict[str, Any] = {}
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     import torch
 
     torch_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # basicsr's imresize and the colour jitter of its data sets are torch's
+    torch.set_num_threads(1)  # basicsr uses torch for imresize and for the colour jitter of its data sets
     some = [images[n % len(images)] for n in range(options.images)]
     for name in options.preset or PRESETS:
         thetas = [sample_theta(PRESETS[name], 0, f"benchmark {n}") for n in range(options.images)]
-        side_by_side(some[:3], thetas[:3], theirs, 1)  # warm
-        result[name] = side_by_side(some, thetas, theirs, options.rounds)
+        compare_engines(some[:3], thetas[:3], theirs, 1)  # warm
+        result[name] = compare_engines(some, thetas, theirs, options.rounds)
         print(f"{name:16}", result[name], flush=True)
     thetas = [sample_theta(PRESETS["gfpgan"], 0, f"benchmark {n}") for n in range(options.images)]
-    result["gfpgan milliseconds"] = where_time_goes(some, thetas)
+    result["gfpgan milliseconds"] = time_operations(some, thetas)
     print(result["gfpgan milliseconds"], flush=True)
     cv2.setNumThreads(threads)
     torch.set_num_threads(torch_threads)
-    result["frozen set"] = scaling(2 * options.images, options.rounds)
+    result["frozen set"] = time_frozen_set(2 * options.images, options.rounds)
     print(result["frozen set"], flush=True)
-    result["twin cpu"] = twin("cpu", images, thetas, 4, options.rounds)
-    result["twin gpu"] = twin("cuda", images, thetas, 16, options.rounds) if torch.cuda.is_available() else None
+    result["twin cpu"] = time_differentiable("cpu", images, thetas, 4, options.rounds)
+    result["twin gpu"] = (
+        time_differentiable("cuda", images, thetas, 16, options.rounds) if torch.cuda.is_available() else None
+    )
     print("twin", result["twin cpu"], result["twin gpu"], flush=True)
     record_result("degradation_speed", result, options.keep)
 

@@ -1,16 +1,13 @@
-"""Compares our grouping with other methods (the peers) on labelled faces.
+"""Scores our grouping against labels, beside other clustering methods whose thresholds are tuned on the labels.
 
-    python benchmarks/grouping_quality.py PHOTOS [PHOTOS ...] --faces SPEC      folders whose sub-folders are named after people
-    python benchmarks/grouping_quality.py EMBEDDINGS.npz                        `E` float (n, d), `id` (n,)
+    python benchmarks/grouping_quality.py PHOTOS... --faces SPEC    folders with one sub-folder for each person
+    python benchmarks/grouping_quality.py EMBEDDINGS.npz            with E, float (n, d), and id, (n,)
 
-Our grouping finds its threshold itself. The thresholds of the peers are tuned on the labels. All methods run on the
-same embeddings in one run. They get no photo ids, because the peers cannot use photo ids. In a folder, the largest
-accepted face of each photo has the name of the folder as its label. The row "curate" scores the same faces as
-`likeness curate` groups them, together with bystanders and with photo ids.
-
-Wrong labels are not corrected, so they limit the score of every method. The benchmark lists suspects and never leaves
-them out. A suspect is a face in a group in which nearly all other faces have another label. The extra `peers` installs
-the peers.
+All methods get the same embeddings in one run. They get no photo ids, because the peers cannot use them. In folders,
+the largest accepted face of each photo gets the name of the folder. The row "curate" scores the same faces as
+`likeness curate` groups them, together with bystanders and photos. Labels are not corrected, so wrong labels limit
+every score. Suspects are faces in a group whose other faces have another label; they are listed and never left out.
+The peers are installed with the extra `peers`.
 """
 
 from __future__ import annotations
@@ -35,12 +32,12 @@ from curate.pipeline import curate
 from manifests.ledger.ledger import Ledger
 from manifests.runtime.uris import path_of
 
-NEIGHBOURS = 80  # neighbours of each face in the graphs of the peers
+NEIGHBOURS = 80  # of the peers' graphs
 COSINES = (0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.55, 0.60)
-MOST_FOR_A_MATRIX = 20_000  # HAC and HDBSCAN keep all pairs in memory: 1.6 GB at 20,000 faces
+MOST_FOR_A_MATRIX = 20_000  # HAC and HDBSCAN keep every pair in memory: 1.6 GB for 20,000 faces
 
 
-def labelled_faces(dataset: Path, aliases: dict[str, str]) -> tuple[list[str], list[str], np.ndarray, list[str]]:
+def read_labelled_faces(dataset: Path, aliases: dict[str, str]) -> tuple[list[str], list[str], np.ndarray, list[str]]:
     """Returns the name, identity, embedding and file of the largest accepted face of each photo."""
     with Ledger.open(dataset) as ledger:
         rows = ledger.query(
@@ -52,26 +49,26 @@ def labelled_faces(dataset: Path, aliases: dict[str, str]) -> tuple[list[str], l
                QUALIFY row_number() OVER (PARTITION BY f.photo_id ORDER BY f.inter_ocular_px DESC, f.face_id) = 1
                ORDER BY f.photo_id"""
         )
-        found, vectors = ledger.read_embeddings(rows["face_id"].to_list())
-    place = {face: row for row, face in enumerate(found)}
+        face_ids, vectors = ledger.read_embeddings(rows["face_id"].to_list())
+    place = {face: row for row, face in enumerate(face_ids)}
     folders = [path_of(uri).parent.name for uri in rows["uri"]]
     names = [aliases.get(folder, folder) for folder in folders]
     files = [str(path_of(uri)) for uri in rows["uri"]]
     return names, rows["identity_id"].to_list(), vectors[[place[face] for face in rows["face_id"]]], files
 
 
-def held(path: Path) -> tuple[np.ndarray, list[str]]:
-    """Returns the embeddings as unit rows, float32 (n, d), and their labels."""
+def read_embeddings(path: Path) -> tuple[np.ndarray, list[str]]:
+    """Returns the embeddings of a file as unit rows, float32 (n, d), and their labels."""
     file = np.load(path, allow_pickle=False)
     vectors, names = file["E"].astype(np.float32), [str(name) for name in file["id"]]
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     if vectors.ndim != 2 or len(vectors) != len(names) or not len(names) or not (length > 0).all():
-        raise ValueError(f"E is {vectors.shape}, id has {len(names)}, a row has no length")
+        raise ValueError(f"E has the shape {vectors.shape}, id has {len(names)} entries, or a row has the length 0")
     return vectors / length, names
 
 
-def peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[], np.ndarray]]]]:
-    """Yields the name of each peer, with a function for each of its settings that returns the labels of all faces."""
+def list_peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[], np.ndarray]]]]:
+    """Yields the name of each peer, and a function for each setting that returns the labels."""
     import dlib
     import faiss
     from infomap import Infomap
@@ -102,8 +99,9 @@ def peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[], np.
         return labels
 
     def whispers(least: float) -> np.ndarray:
-        # The added edge of the last face makes dlib return a label for every face.
-        return np.array(dlib.chinese_whispers([*edges(least), (n - 1, n - 1, 1e-9)]))
+        return np.array(
+            dlib.chinese_whispers([*edges(least), (n - 1, n - 1, 1e-9)])
+        )  # the last edge makes dlib return a label for every face
 
     yield "infomap", {f"{least:.2f}": lambda least=least: infomap(least) for least in COSINES}
     yield "chinese_whispers", {f"{least:.2f}": lambda least=least: whispers(least) for least in COSINES}
@@ -126,10 +124,10 @@ def peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[], np.
     yield "hdbscan", {f"min {size}": lambda size=size: hdbscan(size) for size in (2, 3, 5)}
 
 
-def suspects(names: list[str], labels: np.ndarray, files: list[str]) -> list[dict[str, Any]]:
-    """Returns the suspects: faces whose label differs from the label of nearly all faces in their group.
+def find_suspects(names: list[str], labels: np.ndarray, files: list[str]) -> list[dict[str, Any]]:
+    """Returns the faces whose label differs from that of nine in ten faces of their group, in groups of ten or more.
 
-    Only groups of ten or more faces are checked. A suspect is a look-alike or has a wrong label.
+    These faces are look-alikes, or their labels are wrong.
     """
     found = []
     for label, count in Counter(labels.tolist()).items():
@@ -142,28 +140,28 @@ def suspects(names: list[str], labels: np.ndarray, files: list[str]) -> list[dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", nargs="+", type=Path, help="folders of people, or one .npz")
-    parser.add_argument("--faces", default="auto", help="as for `likeness curate`")
+    parser.add_argument("source", nargs="+", type=Path, help="folders with a sub-folder for each person, or one .npz")
+    parser.add_argument("--faces", default="auto", help="face models, as for `likeness curate`")
     parser.add_argument(
-        "--aliases", type=Path, help="JSON: folder name -> name; default: aliases.json beside the first folder"
+        "--aliases", type=Path, help="a JSON file, folder name -> name (default: aliases.json beside the first folder)"
     )
-    parser.add_argument("--without-peers", action="store_true", help="score ours alone")
-    parser.add_argument("--name", default="grouping_quality", help="of benchmarks/results/NAME.json, with --keep")
+    parser.add_argument("--without-peers", action="store_true", help="score only our grouping")
+    parser.add_argument("--name", default="grouping_quality", help="the NAME of benchmarks/results/NAME.json")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="keep the dataset here")
+    parser.add_argument("--out", type=Path, help="folder that keeps the dataset")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/NAME.json")
     options = parser.parse_args()
     if not options.without_peers and any(find_spec(package) is None for package in ("dlib", "infomap", "sklearn")):
-        parser.error("the peers are not installed: pip install '.[peers]', or say --without-peers")
+        parser.error("The peers are not installed. Run pip install '.[peers]', or give --without-peers.")
     result: dict[str, Any] = {}
     if options.source[0].suffix == ".npz":
         if len(options.source) > 1:
-            parser.error("name one .npz, or folders")
+            parser.error("Give one .npz, or folders.")
         try:
-            vectors, names = held(options.source[0])
+            vectors, names = read_embeddings(options.source[0])
         except (OSError, ValueError, KeyError) as error:
             parser.error(
-                f"{options.source[0]} must hold E, finite numbers (n, d), and as many id, numbers or text: {error}"
+                f"{options.source[0]} must contain E, finite numbers (n, d), and id, n numbers or texts: {error}"
             )
         files = [str(row) for row in range(len(vectors))]
     else:
@@ -172,23 +170,23 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             dataset = options.out or Path(scratch) / "dataset"
             curate(options.source, dataset, CurateConfig(faces=options.faces), options.workers)
-            names, identities, vectors, files = labelled_faces(dataset, aliases)
+            names, identities, vectors, files = read_labelled_faces(dataset, aliases)
         result["curate"] = score_grouping(names, np.unique(identities, return_inverse=True)[1])
     start = time.perf_counter()
-    found = group_embeddings(vectors)
+    grouping = group_embeddings(vectors)
     seconds = time.perf_counter() - start
-    extra = {"seconds": round(seconds, 1), "threshold": round(found.threshold, 3)}
+    extra = {"seconds": round(seconds, 1), "threshold": round(grouping.threshold, 3)}
     result = {
-        "ours": score_grouping(names, found.labels) | extra | {"false_match_rate": found.false_match_rate}
+        "ours": score_grouping(names, grouping.labels) | extra | {"false_match_rate": grouping.false_match_rate}
     } | result
     print(f"{len(names)} labelled faces of {len(set(names))} people")
-    print(_line("ours", f"{found.threshold:.2f}", result["ours"]))
-    for suspect in suspects(names, found.labels, files):
-        print(f"suspect: {suspect['file']} is labelled {suspect['label']} and lies with {suspect['group']}")
+    print(_format_line("ours", f"{grouping.threshold:.2f}", result["ours"]))
+    for suspect in find_suspects(names, grouping.labels, files):
+        print(f"suspect: {suspect['file']} is labelled {suspect['label']} and is in the group of {suspect['group']}")
     if not options.without_peers:
         result["peers"] = {}
-        for name, settings in peers(vectors):
-            tried = []
+        for name, settings in list_peers(vectors):
+            rows = []
             for setting, run in settings.items():
                 start = time.perf_counter()
                 labels = run()
@@ -196,13 +194,13 @@ def main() -> None:
                     "setting": setting,
                     "seconds": round(time.perf_counter() - start, 1),
                 }
-                tried.append(row)
-                print(_line(name, setting, row), flush=True)
-            result["peers"][name] = max(tried, key=lambda row: row["pair_f"] + row["bcubed_f"])
+                rows.append(row)
+                print(_format_line(name, setting, row), flush=True)
+            result["peers"][name] = max(rows, key=lambda row: row["pair_f"] + row["bcubed_f"])
     record_result(options.name, result, options.keep)
 
 
-def _line(name: str, setting: str, row: dict[str, Any]) -> str:
+def _format_line(name: str, setting: str, row: dict[str, Any]) -> str:
     pair = f"pairs P {row['pair_p']:.4f} R {row['pair_r']:.4f} F {row['pair_f']:.4f}"
     return f"{name:20s} {setting:6s} {pair}   BCubed F {row['bcubed_f']:.4f}   {row['groups']} groups"
 

@@ -1,18 +1,14 @@
-"""Measures time, memory and quality of the grouping on 10^4 to 10^6 synthetic faces of 512 dimensions.
+"""Measures time, memory and quality of the grouping for 10^4 to 10^6 synthetic faces of 512 dimensions.
 
     python benchmarks/grouping_scale.py [--sizes 10000 100000 1000000] [--plot FILE.svg] [--keep]
 
-The synthetic faces have the statistics of ArcFace embeddings of photos of people:
+The faces imitate what an ArcFace pack measures on photos of people. The cosines of strangers are 0 +- .096. The cosines
+of one person are .52 +- .15, and below .2 for poor photos. Three in ten people have one photo, and the others have 2 to
+500 photos by a power law. Two in a hundred people look like another person, three in a hundred faces are near-copies,
+and three in ten photos show a second person.
 
-- The cosines of strangers are 0 +- .096.
-- The cosines of one person are .52 +- .15, and poor photos have cosines below .2.
-- 30% of the people have one photo. The others have 2 to 500 photos, by a power law.
-- 2% of the people look like another person.
-- 3% of the faces are near-copies.
-- 30% of the photos show a second person.
-
-Each size runs in a process of its own. The benchmark measures the peak memory of this process, embeddings included. At
-10^5 faces, the benchmark compares the exact neighbour graph with the inverted file.
+Each size runs in a process of its own. The peak memory of the process includes the embeddings. At 10^5 faces, the exact
+neighbour graph and the inverted file are compared.
 """
 
 from __future__ import annotations
@@ -33,15 +29,17 @@ from record_result import record_result
 from curate.people.clustering.group_embeddings import group_embeddings
 
 DIMENSIONS = 512
-EFFECTIVE = 108.0  # 1 / .096^2: the effective number of dimensions of real embeddings
-SINGLE = 0.30  # the share of people with one photo
+EFFECTIVE = (
+    108.0  # 1 / .096^2: the number of dimensions in which random directions have cosines like those of strangers
+)
+SINGLE = 0.30  # share of people with one photo
 LOOK_ALIKE = 0.02
 COPIES = 0.03
-SECOND_FACE = 0.30  # the share of photos that show a second person
+SECOND_FACE = 0.30  # share of photos that show a second person
 
 
-def synthetic(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns unit embeddings in random order, float32 (n, 512), and the person and the photo of each, int64 (n,)."""
+def make_faces(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns unit embeddings, float32 (n, 512), in random order, and the person and photo of each face, int64 (n,)."""
     rng = np.random.default_rng(seed)
     sizes: list[np.ndarray] = []
     while sum(map(np.sum, sizes)) < n:
@@ -49,33 +47,33 @@ def synthetic(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray
         sizes.append(np.where(rng.random(4096) < SINGLE, 1, several))
     person = np.repeat(np.arange(4096 * len(sizes)), np.concatenate(sizes))[:n]
     people = int(person[-1]) + 1
-    # The standard deviations fall geometrically, so that random directions have EFFECTIVE dimensions.
-    scale = _spectrum()
-    means = _unit(rng.standard_normal((people, DIMENSIONS), np.float32) * scale)
+    # standard deviations that fall geometrically, so that random directions have EFFECTIVE dimensions
+    scale = _make_spectrum()
+    means = _normalise(rng.standard_normal((people, DIMENSIONS), np.float32) * scale)
     alike = np.flatnonzero(rng.random(people) < LOOK_ALIKE)
     other = (alike + 1 + rng.integers(0, people - 1, len(alike))) % people
-    means[alike] = _unit(means[alike] + rng.uniform(0.45, 0.65, (len(alike), 1)).astype(np.float32) * means[other])
+    means[alike] = _normalise(means[alike] + rng.uniform(0.45, 0.65, (len(alike), 1)).astype(np.float32) * means[other])
     faces = np.empty((n, DIMENSIONS), np.float32)
-    # `near` is the cosine of each face to the mean of its person: .72 on average, and lower for 5% of the faces.
+    # cosine of each face to its person's mean: .72 on average, and lower for one face in twenty
     near = np.clip(rng.normal(0.74, 0.08, n), 0.35, 0.95)
     near = np.where(rng.random(n) < 0.05, rng.uniform(0.2, 0.55, n), near).astype(np.float32)[:, None]
     for begin in range(0, n, 2**16):
         part = slice(begin, min(begin + 2**16, n))
-        noise = _unit(rng.standard_normal((part.stop - begin, DIMENSIONS), np.float32) * scale)
-        faces[part] = _unit(near[part] * means[person[part]] + np.sqrt(1 - near[part] ** 2) * noise)
+        noise = _normalise(rng.standard_normal((part.stop - begin, DIMENSIONS), np.float32) * scale)
+        faces[part] = _normalise(near[part] * means[person[part]] + np.sqrt(1 - near[part] ** 2) * noise)
     copies = np.flatnonzero((rng.random(n - 1) < COPIES) & (person[1:] == person[:-1])) + 1
-    faces[copies] = _unit(faces[copies - 1] + 0.008 * rng.standard_normal((len(copies), DIMENSIONS), np.float32))
+    faces[copies] = _normalise(faces[copies - 1] + 0.008 * rng.standard_normal((len(copies), DIMENSIONS), np.float32))
     order = rng.permutation(n)
     faces, person = faces[order], person[order]
-    # 30% of the photos show a second person: the person of the next face.
+    # three photos in ten show a second person, the person of the next face
     second = np.flatnonzero((rng.random(n - 1) < SECOND_FACE) & (person[1:] != person[:-1])) + 1
     photo = np.arange(n)
     photo[second] = photo[second - 1]
     return faces, person, photo
 
 
-def _spectrum() -> np.ndarray:
-    """Returns scales, float32 (512,), whose squares s fulfil sum(s)^2 / sum(s^2) = EFFECTIVE."""
+def _make_spectrum() -> np.ndarray:
+    """Returns scales, float32 (512,), whose squares s have sum(s)^2 / sum(s^2) = EFFECTIVE."""
     low, high = 0.0, 1.0
     for _ in range(60):
         decay = (low + high) / 2
@@ -84,32 +82,32 @@ def _spectrum() -> np.ndarray:
     return np.sqrt(squares).astype(np.float32)
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def _normalise(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def one(n: int, exact: bool) -> dict[str, Any]:
-    """Groups n faces in this process and returns the figures."""
-    vectors, person, photo = synthetic(n)
+def measure_size(n: int, exact: bool) -> dict[str, Any]:
+    """Groups n faces in this process. Returns scores, seconds and memory."""
+    vectors, person, photo = make_faces(n)
     start = time.perf_counter()
-    found = group_embeddings(vectors, photo, exact=n if exact else min(n - 1, 50_000))
+    grouping = group_embeddings(vectors, photo, exact=n if exact else min(n - 1, 50_000))
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {
-        **score_grouping(person, found.labels),
+        **score_grouping(person, grouping.labels),
         "graph": "exact" if exact else "inverted file",
         "seconds": round(seconds, 1),
         "peak_gib": round(peak, 2),
-        "threshold": round(found.threshold, 3),
-        "false_match_rate": found.false_match_rate,
-        "neighbour_recall": round(found.recall, 4),
+        "threshold": round(grouping.threshold, 3),
+        "false_match_rate": grouping.false_match_rate,
+        "neighbour_recall": round(grouping.recall, 4),
     }
 
 
-def plot(rows: list[dict[str, Any]]) -> str:
-    """Returns an SVG of minutes and GiB against the number of faces.
+def draw_plot(rows: list[dict[str, Any]]) -> str:
+    """Returns an SVG of seconds and MiB against faces, with logarithmic axes.
 
-    Both axes are logarithmic. A line of slope one goes through the first run.
+    A dashed line of slope one starts at the first run.
     """
     rows = sorted((row for row in rows if row["graph"] != "exact" or row["faces"] <= 50_000), key=lambda r: r["faces"])
     width, height, left, top = 640, 400, 60, 20
@@ -117,7 +115,7 @@ def plot(rows: list[dict[str, Any]]) -> str:
     def x(faces: float) -> float:
         return left + (np.log10(faces) - 4) / 2.1 * (width - left - 130)
 
-    def y(value: float) -> float:  # seconds and MiB share one axis from 1 to 10^4.5
+    def y(value: float) -> float:  # seconds and MiB share an axis from 1 to 10^4.5
         return top + (1 - np.log10(max(value, 1)) / 4.5) * (height - top - 50)
 
     def line(key: str, scale: float, colour: str, words: str) -> list[str]:
@@ -157,7 +155,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/grouping_scale.json")
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(one(options.one, options.exact)))
+        print(json.dumps(measure_size(options.one, options.exact)))
         return
     rows: list[dict[str, Any]] = []
     runs = [(n, n <= 50_000) for n in options.sizes] + [(n, True) for n in options.sizes if 50_000 < n <= 100_000]
@@ -167,7 +165,7 @@ def main() -> None:
         rows.append(json.loads(ran.stdout.splitlines()[-1]))
         print(json.dumps(rows[-1]), flush=True)
     if options.plot:
-        options.plot.write_text(plot(rows))
+        options.plot.write_text(draw_plot(rows))
     record_result("grouping_scale", {"dimensions": DIMENSIONS, "runs": rows}, options.keep)
 
 

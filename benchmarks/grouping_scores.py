@@ -1,4 +1,4 @@
-"""How well a grouping agrees with labels: pairwise and BCubed precision, recall and F."""
+"""Scores a grouping against labels: precision, recall and F over pairs of faces, and by BCubed."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import numpy as np
 
 
 def score_pairs(truth: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
-    """Pairwise precision, recall and F over all pairs of faces; labels are integers from 0."""
+    """Returns precision, recall and F over all pairs of faces. Labels are integers from 0, (n,)."""
 
-    def pairs(counts: np.ndarray) -> int:
+    def count_pairs(counts: np.ndarray) -> int:
         return int((counts * (counts - 1) // 2).sum())
 
-    both = pairs(_cells(truth, found)[1])
-    said, true = pairs(np.bincount(found)), pairs(np.bincount(truth))
+    both = count_pairs(_count_cells(truth, found)[1])
+    said, true = count_pairs(np.bincount(found)), count_pairs(np.bincount(truth))
     precision, recall = both / max(said, 1), both / max(true, 1)
     return precision, recall, 2 * precision * recall / max(precision + recall, 1e-12)
 
 
 def score_bcubed(truth: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
-    """BCubed precision, recall and F (Bagga and Baldwin 1998), each face weighing the same."""
-    cells, count = _cells(truth, found)
+    """Returns BCubed precision, recall and F (Bagga and Baldwin 1998). Every face has the same weight."""
+    cells, count = _count_cells(truth, found)
     true, said = np.bincount(truth)[cells[0]], np.bincount(found)[cells[1]]
     precision, recall = float((count**2 / said).sum() / len(truth)), float((count**2 / true).sum() / len(truth))
     return precision, recall, 2 * precision * recall / (precision + recall)
 
 
 def score_grouping(names: Sequence[str] | np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Both scores, and how many groups, people and faces they are over."""
+    """Returns both scores, and the numbers of groups, people and faces."""
     truth, found = np.unique(names, return_inverse=True)[1], np.unique(labels, return_inverse=True)[1]
     keys = ("pair_p", "pair_r", "pair_f", "bcubed_p", "bcubed_r", "bcubed_f")
     scores = (*score_pairs(truth, found), *score_bcubed(truth, found))
@@ -37,8 +37,8 @@ def score_grouping(names: Sequence[str] | np.ndarray, labels: np.ndarray) -> dic
     return row | {"groups": int(found.max()) + 1, "people": int(truth.max()) + 1, "faces": len(truth)}
 
 
-def _cells(truth: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(label, group) of every non-empty cell of the contingency table, (2, cells), and its faces."""
+def _count_cells(truth: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the label and group of every non-empty cell of the contingency table, (2, cells), and its faces."""
     width = np.int64(found.max()) + 1
     keys, count = np.unique(truth.astype(np.int64) * width + found, return_counts=True)
     return np.stack([keys // width, keys % width]), count

@@ -1,4 +1,4 @@
-"""Stable Diffusion 2.1-base in shape, with random weights: for measuring speed and memory where the real one is not."""
+"""Writes a model with the shape of Stable Diffusion 2.1-base and random weights, to measure speed and memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
 
 def write_random_sd21(folder: Path) -> None:
-    """FOLDER in diffusers' layout, 3.8 GB; numbers from the model's own unet/config.json and vae/config.json."""
+    """Writes the model into `folder` in the layout of diffusers, 3.8 GB.
+
+    The numbers are from unet/config.json and vae/config.json of the real model.
+    """
     torch.manual_seed(0)
     UNet2DConditionModel(
         sample_size=64,

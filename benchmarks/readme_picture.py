@@ -1,7 +1,9 @@
-"""The README's picture: `python benchmarks/readme_picture.py RUN --out docs/astronaut.png`.
+"""Makes the picture of the README: a degraded photo, two references, the restored photo and the original.
 
-Degraded | two references | restored | truth, all five made from scikit-image's public-domain portrait of the astronaut
-Eileen Collins (NASA) by the demo's variations. The references are other variations of the same picture, an easy case.
+    python benchmarks/readme_picture.py RUN --out docs/astronaut.png
+
+All five images come from the portrait of the astronaut Eileen Collins (NASA, public domain) in scikit-image, through
+the variations of `likeness demo`. The references are other variations of the same portrait, which is an easy case.
 """
 
 from __future__ import annotations
@@ -29,15 +31,15 @@ from train.recipes import find_recipe
 from train.restore.load import load_restorer_faces, run_model
 from train.restore.reference_photos import References
 
-SHOWN = 224  # pixels a panel
+PANEL = 224  # pixels a panel
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="a training run of recipe tiny")
+    parser.add_argument("run", type=Path, help="a training run of the recipe tiny")
     parser.add_argument("--out", type=Path, default=Path("docs/astronaut.png"))
-    parser.add_argument("--faces", help="where the recognizer's files lie now")
-    parser.add_argument("--seed", type=int, default=0, help="of the variations and of the degradation")
+    parser.add_argument("--faces", help="the folder of the recognizer's files, if it has moved")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the variations and of the degradation")
     options = parser.parse_args()
     model = Restorer.from_pretrained(options.run)
     models = load_restorer_faces(model, options.faces)
@@ -57,7 +59,7 @@ def main() -> None:
     lq = to_uint8(apply(to_float(target), sample_theta(preset, options.seed, "astronaut")))
     restored = to_image(run_model(model, to_tensor(lq)[None], shown)[0])
     panels = [
-        cv2.resize(one, (SHOWN, SHOWN), interpolation=cv2.INTER_CUBIC) for one in (lq, *references, restored, target)
+        cv2.resize(one, (PANEL, PANEL), interpolation=cv2.INTER_CUBIC) for one in (lq, *references, restored, target)
     ]
     sheet = np.concatenate([np.pad(one, ((0, 0), (0, 6), (0, 0)), constant_values=255) for one in panels], 1)[:, :-6]
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,15 @@
-"""Do references help, and does it matter whose they are? Trained on some people of a folder, measured on others.
+"""Measures whether references help a restorer, and whether it matters whose references they are.
 
     python benchmarks/reference_benefit.py PHOTOS --out DATASET --faces SPEC --judge dlib [--plot FILE.svg] [--keep]
 
-Curates with the folder names as labels, degrades, trains recipe `tiny` and measures: the LQ input, 0, 1, 2, 4 and 8
-references, and 4 shown in ways that should not be, another person's among them (`likeness counterfactuals`), with
-paired differences. Each step resumes; on a finished dataset this is the
-measurement alone. `--run RUN` measures another run of the same dataset. The judge is in no loss. Tune with --split val;
-the test people are the fixed list below, and nothing is kept where they are others.
+The benchmark curates a folder with the folder names as labels, degrades the photos, and trains the recipe `tiny` on
+some people. Other people are the test. `likeness counterfactuals` measures the LQ input, 0, 1, 2, 4 and 8 references,
+and 4 references that a user should not show, for example those of another person. It also computes paired
+differences.
+
+Every command resumes. On a finished dataset, only the measurement runs. `--run RUN` measures another run of the same
+dataset. No loss uses the judge. Tune with `--split val`. The test people are a fixed list, and a result on other
+people is never kept.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ from typing import Any
 from record_result import record_result
 
 MEANS = ("psnr", "ssim", "id_references", "face_restored", "copy_ratio", "takeover")
-MOST = 4  # references that are shown in ways that should not be
-# the people of people_crops that a hash of the label puts on either side: SHA-256 of the folder's name, 12 digits
+MOST = 4  # references in the systems with wrong references
+# The people of people_crops that are in test and in val by a hash of their label, as the first 12 digits of the SHA-256
+# of the folder's name.
 PEOPLE = {
     "test": ("153d91bfaddb", "3c1ba76aa94e", "abf9eb9facd0", "ba6a6a5f94a0", "cbff757f8552"),
     "val": (
@@ -37,13 +41,13 @@ PEOPLE = {
 }
 
 
-def likeness(*words: object) -> None:
-    """Run a command; what it prints goes to standard error, since the last line of ours is the result."""
+def run_likeness(*words: object) -> None:
+    """Runs a command of Likeness. Its output goes to standard error, because our last line is the result."""
     subprocess.run([sys.executable, "-m", "likeness", *map(str, words)], stdout=sys.stderr, check=True)
 
 
-def people_of(dataset: Path, lq_set: str) -> list[str]:
-    """The names of the people of a frozen set who have two usable photos or more, sorted."""
+def list_people(dataset: Path, lq_set: str) -> list[str]:
+    """Returns the sorted names of the people of a frozen set who have two usable photos or more."""
     from manifests.ledger.ledger import Ledger
 
     with Ledger.open(dataset) as ledger:
@@ -56,14 +60,13 @@ def people_of(dataset: Path, lq_set: str) -> list[str]:
         )["person"].to_list()
 
 
-def hashed(names: list[str]) -> list[str]:
-    """What of the names is kept: enough to know the people again by, too little to publish them."""
+def hash_names(names: list[str]) -> list[str]:
+    """Returns the hashes of the names. They identify the same people again, and do not publish the names."""
     return sorted(hashlib.sha256(name.encode()).hexdigest()[:12] for name in names)
 
 
-def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """What `train.evaluation.counterfactuals.counterfactuals` answers, by the key of the row, and the differences by
-    their names."""
+def summarise(result: dict[str, Any]) -> dict[str, Any]:
+    """Returns the rows of `likeness counterfactuals` by their keys, and the differences by their names."""
     found: dict[str, Any] = {}
     for row in result["rows"]:
         found[row["key"]] = {
@@ -93,58 +96,65 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", type=Path, nargs="?", help="a folder of a folder a person; not needed with --run")
+    parser.add_argument(
+        "photos", type=Path, nargs="?", help="a folder with a sub-folder for each person; not needed with --run"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the dataset's folder")
-    parser.add_argument("--faces", default="auto", help="as for `likeness curate`")
-    parser.add_argument("--judge", default="dlib", help="dlib, or an .onnx recognizer, that is in no loss")
+    parser.add_argument("--faces", default="auto", help="face models, as for `likeness curate`")
+    parser.add_argument("--judge", default="dlib", help="dlib or an .onnx recognizer that no loss uses")
     parser.add_argument("--run", type=Path, help="a run that is there; default: train INTO/run")
     parser.add_argument("--split", choices=("val", "test"), default="test", help="val for tuning")
-    parser.add_argument("--size", type=int, default=128, help="pixels of the frozen sets: the recipe's")
-    parser.add_argument("--images", type=int, help="images seen in training; default: the recipe's")
-    parser.add_argument("--minutes", type=float, default=40, help="end training after this time at the latest")
-    parser.add_argument("--plot", type=Path, help="draw the curve into this SVG")
+    parser.add_argument("--size", type=int, default=128, help="pixels of the frozen sets, as in the recipe")
+    parser.add_argument("--images", type=int, help="images seen in training (default: those of the recipe)")
+    parser.add_argument("--minutes", type=float, default=40, help="training ends after this time at the latest")
+    parser.add_argument("--plot", type=Path, help="an SVG for the curve")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/reference_benefit.json")
     options = parser.parse_args()
     if options.keep and options.split != "test":
-        parser.error("--keep is for the test people: val is for tuning.")
+        parser.error("--keep needs the test people: val is for tuning. Give --split test, or leave --keep out.")
     if options.photos is None and options.run is None:
-        parser.error("name the folder of photos, or a run with --run.")
+        parser.error("Give the folder of photos, or a run with --run.")
     if options.run is None:
-        likeness("curate", options.photos, "--out", options.out, "--faces", options.faces, "--labels", "folder")
+        run_likeness("curate", options.photos, "--out", options.out, "--faces", options.faces, "--labels", "folder")
     lq_set = f"codeformer-{options.split}-{options.size}-s0"
-    likeness(
+    run_likeness(
         "degrade", options.out, "--preset", "codeformer", "--split", options.split, "--size", options.size, "--seed", 0
     )
-    people = people_of(options.out, lq_set)
+    people = list_people(options.out, lq_set)
     print(f"{options.split} people: {', '.join(people)}", file=sys.stderr)
-    fixed = hashed(people) == sorted(PEOPLE[options.split])
+    fixed = hash_names(people) == sorted(PEOPLE[options.split])
     if not fixed:
-        print(f"These are not the fixed {options.split} people: not comparable with what is kept.", file=sys.stderr)
+        print(
+            f"These are not the fixed {options.split} people. The figures are not comparable with the kept ones.",
+            file=sys.stderr,
+        )
         if options.keep:
-            sys.exit("Nothing is measured: leave --keep away, or use ../shared/data/people_crops with --labels folder.")
+            sys.exit("Nothing is measured. Leave --keep out, or use ../shared/data/people_crops.")
     run = options.run or options.out / "run"
     if options.run is None:
         length = () if options.images is None else ("--images", options.images)
-        likeness("train", options.out, "--recipe", "tiny", "--out", run, "--minutes", options.minutes, *length)
+        run_likeness("train", options.out, "--recipe", "tiny", "--out", run, "--minutes", options.minutes, *length)
 
     from manifests.runtime.progress import show_progress
     from train.evaluation.counterfactuals import DEFAULT_METRICS, counterfactuals, draw_metric_curve
     from train.evaluation.evaluator import EvaluationOptions
 
     with show_progress("images", True) as progress:
-        options = EvaluationOptions(references=MOST, metrics=(*DEFAULT_METRICS, "ssim"), judge=options.judge)
-        result = counterfactuals(run, options.out, lq_set, options, progress)
+        evaluation = EvaluationOptions(references=MOST, metrics=(*DEFAULT_METRICS, "ssim"), judge=options.judge)
+        result = counterfactuals(run, options.out, lq_set, evaluation, progress)
     if result["judge"]["is_the_datasets_own"]:
-        sys.exit(f"{options.judge} is the recognizer that the restorer was trained through: name another judge.")
+        sys.exit(f"{options.judge} is the recognizer that the restorer was trained with. Give another --judge.")
     if result["unseen_in_training"] != "checked":
-        sys.exit(f"That {run} has not seen these people could not be checked: {result['unseen_in_training']}.")
-    found = summary(result)
+        sys.exit(f"Nothing shows that {run} was not trained on these people: {result['unseen_in_training']}.")
+    found = summarise(result)
     keys = ("lq_set", "images", "people", "interval", "recipe", "images_seen", "checkpoint")
     about = {**{key: result[key] for key in keys}, "judge": result["judge"]["spec"], "split": options.split}
     record_result(
-        "reference_benefit", {**found, **about, "fixed_people": fixed, "people_sha256": hashed(people)}, options.keep
+        "reference_benefit",
+        {**found, **about, "fixed_people": fixed, "people_sha256": hash_names(people)},
+        options.keep,
     )
-    if options.plot is not None:  # after the commit was noted, since the plot may be one of its files
+    if options.plot is not None:  # after the commit is recorded, because the plot may be a file of the repository
         options.plot.write_text(draw_metric_curve(result))
 
 

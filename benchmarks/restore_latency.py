@@ -1,13 +1,11 @@
-"""Measures the milliseconds per face of one call of a restorer.
+"""Measures the time of one call of a restorer, per face.
 
     python benchmarks/restore_latency.py [--recipe osdface] [--base-model FOLDER] [--repeats 3] [--keep]
 
-Two models are measured: recipe tiny at 128 px, and a network at 512 px in the shape of Stable Diffusion 2.1-base with
-random weights. A call starts and ends with images on the device. It includes no detection, no pasting and no file.
-
-The benchmark makes a warm-up call and then reports the median of the repeats. The batch size is 1. On a GPU, batches of
-16 are measured too, and each size is measured in float32 and in bfloat16. A recipe that uses references gets at most
-four.
+A call goes from images on the device to images on the device, without detection, pasting or files. The models are
+Stable Diffusion 2.1-base in shape, with random weights, at 512 px, and the recipe tiny at 128 px. Restorers that use
+references get four of them. A figure is the median of the repeats after a warm-up call. The batch is 1. On a GPU the
+batch is also 16, and both are measured in float32 and in bfloat16.
 """
 
 from __future__ import annotations
@@ -26,13 +24,13 @@ from record_result import record_result
 from train.models.restorer import Restorer
 from train.recipes import DIFFUSION, TINY, build_model_config, find_recipe
 
-DIM = 512  # the dimension of the embeddings of the usual ArcFace packs
-SHOWN = 4
+DIM = 512  # of the recognizer, as in the usual ArcFace packs
+REFERENCES = 4
 
 
 @torch.inference_mode()
-def milliseconds(model: Restorer, batch: int, references: int, repeats: int, precision: str) -> list[float]:
-    """Returns the time per face of each of `repeats` calls."""
+def time_calls(model: Restorer, batch: int, references: int, repeats: int, precision: str) -> list[float]:
+    """Returns the milliseconds per face of each of `repeats` calls."""
     device, size = next(model.parameters()).device, model.config.size
     generator = torch.Generator().manual_seed(0)
     lq = torch.rand(batch, 3, size, size, generator=generator).to(device)
@@ -54,21 +52,21 @@ def milliseconds(model: Restorer, batch: int, references: int, repeats: int, pre
 
 
 def measure(recipe: str, base: str, base_model: str, repeats: int) -> list[dict[str, Any]]:
-    """Returns one row for each batch size and precision."""
-    told, cuda = find_recipe(recipe, base), torch.cuda.is_available()
+    """Returns a row for each batch size and precision."""
+    settings, cuda = find_recipe(recipe, base), torch.cuda.is_available()
     torch.manual_seed(0)
-    model = Restorer(build_model_config(told, DIM, base_model)).eval().to("cuda" if cuda else "cpu")
-    references = min(SHOWN, max(told.reference_counts))
+    model = Restorer(build_model_config(settings, DIM, base_model)).eval().to("cuda" if cuda else "cpu")
+    references = min(REFERENCES, max(settings.reference_counts))
     rows = []
     for batch, precision in ((1, "fp32"), (1, "bf16"), (16, "fp32"), (16, "bf16")) if cuda else ((1, "fp32"),):
         if cuda:
             torch.cuda.reset_peak_memory_stats()
-        times = milliseconds(model, batch, references, repeats, precision)
+        times = time_calls(model, batch, references, repeats, precision)
         rows.append(
             {
                 "recipe": recipe,
                 "base": base,
-                "size": told.size,
+                "size": settings.size,
                 "batch": batch,
                 "references": references,
                 "precision": precision,
@@ -84,27 +82,27 @@ def measure(recipe: str, base: str, base_model: str, repeats: int) -> list[dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", nargs="+", default=["osdface"], help="what is measured on the diffusion base")
-    parser.add_argument("--base-model", help="a diffusers folder; default: SD 2.1's shape with random weights")
+    parser.add_argument("--recipe", nargs="+", default=["osdface"], help="recipes to measure on the diffusion base")
+    parser.add_argument("--base-model", help="a diffusers folder (default: the shape of SD 2.1 with random weights)")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--tiny-only", action="store_true", help="recipe tiny alone")
+    parser.add_argument("--tiny-only", action="store_true", help="measure only the recipe tiny")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/restore_latency.json")
-    told = parser.parse_args()
-    if told.repeats < 1:
-        parser.error("--repeats must be at least 1.")
-    rows = measure("tiny", TINY, TINY, told.repeats)
-    if not told.tiny_only:
+    options = parser.parse_args()
+    if options.repeats < 1:
+        parser.error("--repeats must be 1 or more.")
+    rows = measure("tiny", TINY, TINY, options.repeats)
+    if not options.tiny_only:
         with tempfile.TemporaryDirectory() as folder:
-            base = told.base_model
+            base = options.base_model
             if base is None:
                 from random_sd21 import write_random_sd21
 
                 base = str(Path(folder) / "sd21")
                 write_random_sd21(Path(base))
-            for recipe in told.recipe:
-                rows += measure(recipe, DIFFUSION, base, told.repeats)
+            for recipe in options.recipe:
+                rows += measure(recipe, DIFFUSION, base, options.repeats)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
-    record_result("restore_latency", {"device": device, "torch": torch.__version__, "rows": rows}, told.keep)
+    record_result("restore_latency", {"device": device, "torch": torch.__version__, "rows": rows}, options.keep)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
-"""Measures the speed and memory of a training step, and how long it waits for data.
+"""Measures the speed and the memory of training, and its waits for data.
 
-    python benchmarks/train_step_speed.py --dataset DATASET [--recipe R] [--base-model FOLDER|sd21] [--images N] [--keep]
+    python benchmarks/train_step_speed.py --dataset DATASET [--recipe R] [--base-model FOLDER|sd21] [--images N]
 
-The benchmark runs `likeness train` for a few hundred images into a temporary folder and reads the log of the trainer.
-The first 320 images are not counted, because workers and kernels start during them. DATASET is a dataset or a snapshot.
-Without --base-model, the benchmark trains recipe tiny. `sd21` is a network in the shape of Stable Diffusion 2.1-base
-with random weights; it is as fast as the real network.
-
-The memory is the peak memory of the training process. The peak memory of a worker is a figure of its own. On a machine
-with a GPU, the peak memory of the GPU is reported too.
+The benchmark runs `likeness train` for a few hundred images into a temporary folder, and reads the log of the trainer.
+The first 320 images are not counted, because workers and kernels start in them. DATASET is a dataset or a snapshot of a
+dataset. Without --base-model, the recipe is tiny. `sd21` is the shape of Stable Diffusion 2.1-base with random weights,
+which is as fast as the real model. The memory is the peak of the training process, with the peak of its workers beside
+it, and the peak of the GPU if there is one.
 """
 
 from __future__ import annotations
@@ -26,8 +24,8 @@ from typing import Any
 from record_result import record_result
 
 
-def one(words: list[str]) -> dict[str, Any]:
-    """Runs `likeness train` with these arguments in this process and returns the device and the peak memory."""
+def train_here(words: list[str]) -> dict[str, Any]:
+    """Runs `likeness train` with these words in this process. Returns the device and the memory."""
     import torch
 
     from likeness import app
@@ -42,15 +40,12 @@ def one(words: list[str]) -> dict[str, Any]:
     }
 
 
-def pace(stats: Path) -> dict[str, Any]:
-    """Returns the medians over the training lines of RUN/stats.jsonl.
-
-    The first line is not counted, unless it is the only line.
-    """
+def read_speed(stats: Path) -> dict[str, Any]:
+    """Returns medians over the training lines of RUN/stats.jsonl, without the first line if there are several."""
     lines = [json.loads(line) for line in stats.read_text().splitlines()]
     lines = [line for line in lines if line["kind"] == "train"]
     if not lines:
-        raise SystemExit("The trainer logged nothing: give --images 320 or more.")
+        raise SystemExit("The trainer logged nothing. Give --images 320 or more.")
     counted = lines[1:] or lines
     return {
         "images_per_second": round(median(line["images_per_second"] for line in counted), 2),
@@ -63,19 +58,21 @@ def pace(stats: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", type=Path, help="a dataset, or a snapshot folder of one")
+    parser.add_argument("--dataset", type=Path, help="a dataset, or a snapshot of a dataset")
     parser.add_argument("--recipe", default="tiny")
-    parser.add_argument("--base-model", help="a diffusers folder, tiny, or sd21 for its shape with random weights")
+    parser.add_argument(
+        "--base-model", help="a diffusers folder, tiny, or sd21 (the shape of SD 2.1 with random weights)"
+    )
     parser.add_argument("--images", type=int, default=1600)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/train_step_speed.json")
     parser.add_argument("--one", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one is not None:
-        print(json.dumps(one(options.one)))
+        print(json.dumps(train_here(options.one)))
         return
     if options.dataset is None:
-        parser.error("--dataset: name a dataset, or a snapshot of one.")
+        parser.error("Give --dataset: a dataset, or a snapshot of a dataset.")
     with tempfile.TemporaryDirectory() as folder:
         run, base = Path(folder) / "run", options.base_model
         if base == "sd21":
@@ -88,9 +85,9 @@ def main() -> None:
         command = [sys.executable, str(Path(__file__).resolve()), "--one", *map(str, words)]
         ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if ran.returncode:
-            sys.exit(f"`likeness train` ended with {ran.returncode}; what it said stands above.")
+            sys.exit(f"`likeness train` ended with {ran.returncode}; its output is above.")
         memory, made = json.loads(ran.stdout.splitlines()[-1]), json.loads((run / "config.json").read_text())
-        speed = pace(run / "stats.jsonl")
+        speed = read_speed(run / "stats.jsonl")
     recipe = made["recipe"]
     about = {"recipe": options.recipe, "base_model": options.base_model or "tiny", "size": recipe["size"]}
     record_result(

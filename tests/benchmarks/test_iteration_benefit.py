@@ -7,7 +7,7 @@ import pytest
 from tests.places import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "benchmarks"))
-from iteration_benefit import REFERENCES, ROUNDS, STEPS, summary
+from iteration_benefit import REFERENCES, ROUNDS, STEPS, summarise
 
 LABELS = [f"round-{n}" for n in range(ROUNDS + 1)] + [f"{n}-steps" for n in STEPS]
 
@@ -25,7 +25,7 @@ def rows() -> list[dict]:
 
 
 def test_the_summary_has_every_system_and_each_compared_with_what_it_should_be_better_than() -> None:
-    found = summary(rows())
+    found = summarise(rows())
     apart = found.pop("differences")
     assert list(found) == ["lq", *(f"{label}/{of}" for label in LABELS for of in (0, REFERENCES))]
     assert set(found["lq"]) == {"psnr", "ssim", "id_target", "face_restored", "sharpness"}

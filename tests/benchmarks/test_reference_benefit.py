@@ -9,7 +9,7 @@ import pytest
 from tests.places import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "benchmarks"))
-from reference_benefit import PEOPLE, hashed, summary
+from reference_benefit import PEOPLE, hash_names, summarise
 
 from train.evaluation.counterfactuals import draw_metric_curve
 from train.evaluation.systems import REFERENCE_COUNTS
@@ -40,7 +40,7 @@ def result() -> dict:
 
 
 def test_the_summary_is_keyed_by_the_number_of_references() -> None:
-    found = summary(result())
+    found = summarise(result())
     assert list(found) == ["lq", "0", "1", "2", "4", "8", "wrong4", "blurred4", "differences"]
     assert found["4"]["id_target"] == pytest.approx(0.7) and found["4"]["ci95"] == pytest.approx([0.69, 0.71])
     assert found["4"]["psnr"] == pytest.approx(0.7) and "takeover" not in found["4"]
@@ -61,7 +61,7 @@ def test_the_plot_is_an_svg_that_names_every_system_higher_is_higher() -> None:
 
 
 def test_the_fixed_people_are_known_again_by_hash_and_val_is_not_test() -> None:
-    assert hashed(["b", "a"]) == hashed(["a", "b"]) and hashed(["a"]) != hashed(["b"])
+    assert hash_names(["b", "a"]) == hash_names(["a", "b"]) and hash_names(["a"]) != hash_names(["b"])
     assert not set(PEOPLE["test"]) & set(PEOPLE["val"])
 
 
