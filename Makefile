@@ -35,7 +35,7 @@ demo: $(STAMP)
 	$(BIN)/likeness demo --out $(DEMO)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
 # as root, so that it may mount a small disk to fill; else those faults are left out, with a reason
 faults: $(STAMP)
@@ -45,7 +45,7 @@ faults: $(STAMP)
 
 fuzz: $(STAMP)
 	FUZZ_FILES=$${FUZZ_FILES:-100000} $(BIN)/python -m pytest tests/curate/test_fuzz.py
-	HYPOTHESIS_PROFILE=free $(BIN)/python -m pytest --numprocesses auto $$(grep --recursive --files-with-matches "^from hypothesis" tests --include="test_*.py")
+	HYPOTHESIS_PROFILE=free $(BIN)/python -m pytest --numprocesses logical $$(grep --recursive --files-with-matches "^from hypothesis" tests --include="test_*.py")
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
