@@ -1,1 +1,1 @@
-"""The restorer, one model made of parts; and the recognizer of the losses."""
+"""Holds the restorer, which is one model made of parts, and the recognizer for the losses."""

@@ -1,4 +1,4 @@
-"""Checkpoint folders, RUN/checkpoint-<images>: their names, the newest one, and the two files of a model.
+"""Names and finds the checkpoint folders RUN/checkpoint-<images>, and writes the two files of a model there.
 
 config.json          the architecture, and facts that a user of the weights needs
 model.safetensors    the averaged weights
@@ -29,20 +29,20 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def name_checkpoint(images: int) -> str:
-    """Returns the folder name of the checkpoint after `images` images, such as checkpoint-00003200."""
+    """Returns the folder name of the checkpoint after `images` images, for example checkpoint-00003200."""
     return f"checkpoint-{images:08d}"
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """Returns the checkpoint folders of a run, oldest first. Each is complete: unfinished ones have another name."""
+    """Returns the complete checkpoint folders of a run, oldest first. An unfinished folder has another kind of name."""
     numbered = [(int(m[1]), path) for path in run.glob("checkpoint-*") if (m := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(numbered)]
 
 
 def find_newest_checkpoint(folder: Path) -> Path:
-    """Returns `folder` itself if it is a checkpoint, else the newest checkpoint of the run in `folder`.
+    """Returns `folder` itself if it is a checkpoint. Otherwise returns the newest checkpoint of the run in `folder`.
 
-    Raises BadInput if `folder` is neither a checkpoint nor a run with one.
+    Raises BadInput if `folder` is no checkpoint and contains no checkpoint.
     """
     if (folder / WEIGHTS).is_file():
         return folder
@@ -55,8 +55,11 @@ def find_newest_checkpoint(folder: Path) -> Path:
 def write_model_files(
     folder: Path, config: ModelConfig, facts: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
 ) -> None:
-    """Writes config.json, with the architecture and `facts`, and model.safetensors, with `tensors`, into `folder`."""
-    from safetensors.torch import save  # imported here: `restore` looks for a checkpoint before it imports torch
+    """Writes the two files of a model into `folder`.
+
+    config.json gets the architecture and `facts`. model.safetensors gets `tensors`.
+    """
+    from safetensors.torch import save  # imported here, because `restore` calls this file before it imports torch
 
     description = {"model": asdict(config), **facts}
     write_atomically(folder / CONFIG, json.dumps(description, indent=2, sort_keys=True).encode())

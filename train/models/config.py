@@ -1,4 +1,4 @@
-"""What a restorer is made of; saved beside its weights."""
+"""Defines the architecture of a restorer. A checkpoint saves it beside the weights."""
 
 from __future__ import annotations
 
@@ -8,38 +8,39 @@ from typing import Any
 
 @dataclass(frozen=True)
 class VreConfig:
-    """The shape of a visual representation embedder; train/recipes.py holds OSDFace's and a small one."""
+    """Describes the shape of a visual representation embedder. train/recipes.py has OSDFace's shape and a small one."""
 
     size: int  # pixels, both sides
-    channels: int  # of the first level
-    multipliers: tuple[int, ...]  # of `channels`, by level; each level but the last halves the resolution
-    codes: int  # in the codebook
-    dim: int  # of a code
-    tokens: int  # distinct codes that make a prompt
-    doubly_normalised: bool = False  # reproduces OSDFace's infer.py, whose embedder sees the input in -3..1
+    channels: int  # width of the first level
+    # The width of each level divided by `channels`. Each level but the last halves the resolution.
+    multipliers: tuple[int, ...]
+    codes: int  # number of codes in the codebook
+    dim: int  # numbers in a code
+    tokens: int  # number of distinct codes in a prompt
+    doubly_normalised: bool = False  # True reproduces OSDFace's infer.py, where the embedder sees the input in -3..1
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The resolved architecture of a restorer; train/recipes.py says where its numbers come from."""
+    """Describes the resolved architecture of a restorer. train/recipes.py gives the source of each number."""
 
     base: str  # recipes.TINY or recipes.DIFFUSION
     base_model: str  # "tiny", or the folder or hub name of the diffusion model
     size: int  # pixels, both sides
-    parts: tuple[str, ...]  # what conditions the UNet, see recipes.PARTS
-    timestep: int  # at which the UNet is called first
-    latent_factor: int  # tiny: space-to-depth, 3 f^2 channels at size / f
+    parts: tuple[str, ...]  # the parts that condition the UNet, see recipes.PARTS
+    timestep: int  # the timestep of the first call of the UNet
+    latent_factor: int  # tiny: the factor f of space-to-depth, which gives 3 f^2 channels at size / f
     channels: tuple[int, ...]  # tiny: UNet widths, finest level first; each level halves the resolution
     reference_channels: tuple[int, ...]  # widths of the reference encoder
-    refine_channels: int  # tiny: of the full-resolution refinement; 0 for none
-    lora_rank: int  # diffusion: of the adapters on the frozen UNet
-    embedding_dim: int  # of the recognizer whose embeddings condition the model
+    refine_channels: int  # tiny: width of the refinement at full resolution; 0 for no refinement
+    lora_rank: int  # diffusion: rank of the adapters on the frozen UNet
+    embedding_dim: int  # length of the recognizer's embeddings, which condition the model
     vre: VreConfig
-    steps: int = 1  # that it was trained for, see train/models/steps.py
+    steps: int = 1  # number of steps in training, see train/models/steps.py
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> ModelConfig:
-        """The inverse of dataclasses.asdict after a journey through JSON, which turns tuples into lists."""
+        """Returns the config from the JSON form of dataclasses.asdict(config). JSON has lists instead of tuples."""
 
         def tuples(some: dict[str, Any]) -> dict[str, Any]:
             return {name: tuple(value) if isinstance(value, list) else value for name, value in some.items()}

@@ -1,7 +1,8 @@
-"""What tells restored faces from true ones, during training alone. Both answer a logit for every patch (ours).
+"""Defines the two discriminators, which learn in training to separate restored faces from true faces.
 
-Every layer is spectrally normalised (Miyato et al. 2018), which holds the two sides together without a penalty to
-compute; there is no other normalisation, so that no image depends on its batch.
+Both return a logit for every patch (ours). Spectral normalisation of every layer (Miyato et al. 2018) keeps training
+stable without a gradient penalty. The discriminators have no other normalisation, so the logits of an image do not
+depend on the other images of its batch.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-LATENT_WIDTHS = (128, 256, 512)  # by level of the latent discriminator, each half the resolution of the last (ours)
-IMAGE_WIDTHS = (64, 128, 256, 512)  # pix2pix's: patches of 70 px
-HEADS = 8
-SLOPE = 0.2  # of the leaky ReLU below zero
+# The widths of the levels of the latent discriminator (ours). Each level halves the resolution.
+LATENT_WIDTHS = (128, 256, 512)
+# The widths of the levels of the image discriminator (source: pix2pix). They give patches of 70 px.
+IMAGE_WIDTHS = (64, 128, 256, 512)
+HEADS = 8  # attention heads (ours)
+SLOPE = 0.2  # slope of the leaky ReLU below zero
 
 
 class LatentDiscriminator(nn.Module):
-    """Clean latent and prompt -> logits: whether the latent is a true face's, and one that the prompt tells of.
+    """Returns logits that say if a clean latent belongs to a true face, and if the face fits the prompt.
 
-    That it sees both is HonestFace's and OSDFace's figure; the rest is ours. Works on any number of latent channels and
-    any latent of 4 x 4 or more. `prompt_dim` is None where the recipe has no prompt.
+    The figures of HonestFace and OSDFace show a discriminator that sees both inputs. The layers are ours. The latent
+    can have any number of channels, and any size of 4 x 4 or more. `prompt_dim` is None if the recipe has no prompt.
     """
 
     def __init__(self, channels: int, prompt_dim: int | None) -> None:
@@ -36,7 +39,7 @@ class LatentDiscriminator(nn.Module):
         self.last = spectral_norm(nn.Conv2d(LATENT_WIDTHS[-1], 1, 3, padding=1))
 
     def forward(self, image: torch.Tensor, latent: torch.Tensor, prompt: torch.Tensor | None) -> torch.Tensor:
-        """latent (B,C,h,w), prompt (B,N,prompt_dim) -> (B,1,h/4,w/4); the image is not looked at."""
+        """Returns logits (B,1,h/4,w/4) for latent (B,C,h,w) and prompt (B,N,prompt_dim). The image is not used."""
         x = F.leaky_relu(self.first(latent), SLOPE)
         for level in self.levels:
             x = F.leaky_relu(level(x), SLOPE)
@@ -46,7 +49,7 @@ class LatentDiscriminator(nn.Module):
 
 
 class _Reading(nn.Module):
-    """What every location finds among the tokens of a prompt, whose order does not matter."""
+    """Lets every location of the latent attend to the tokens of a prompt. The order of the tokens does not matter."""
 
     def __init__(self, width: int, prompt_dim: int) -> None:
         super().__init__()
@@ -56,21 +59,23 @@ class _Reading(nn.Module):
         self.join = spectral_norm(nn.Conv2d(2 * width, width, 1))
 
     def forward(self, x: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        """Returns (B,C,h,w) for a map x (B,C,h,w) and a prompt (B,N,prompt_dim)."""
         b, c, h, w = x.shape
         asked, keys, values = (
             part.view(b, -1, HEADS, c // HEADS).transpose(1, 2)
             for part in (self.ask(x.flatten(2).transpose(1, 2)), self.keys(prompt), self.values(prompt))
         )
         found = F.scaled_dot_product_attention(asked, keys, values).transpose(1, 2).reshape(b, h * w, c)
-        # side by side and through a curve: a sum alone could not say whether latent and prompt agree
+        # A sum could not show whether latent and prompt agree. So both go side by side through a nonlinear layer.
         both = torch.cat([x, found.transpose(1, 2).view(b, c, h, w)], 1)
         return F.leaky_relu(self.join(both), SLOPE)
 
 
 class PatchDiscriminator(nn.Module):
-    """Image -> logits by patch of 70 px, against the seams of what was copied from a reference (ReFine's reason).
+    """Returns a logit for every patch of 70 px of an image.
 
-    The layers are pix2pix's (Isola et al. 2017). Works from 16 px a side.
+    The discriminator finds seams around detail that the restorer copied from a reference (ReFine's reason). The layers
+    are the layers of pix2pix (Isola et al. 2017). Each side of the image must have at least 16 px.
     """
 
     def __init__(self) -> None:
@@ -84,7 +89,10 @@ class PatchDiscriminator(nn.Module):
         self.last = spectral_norm(nn.Conv2d(widths[-1], 1, 4, padding=1))
 
     def forward(self, image: torch.Tensor, latent: torch.Tensor, prompt: torch.Tensor | None) -> torch.Tensor:
-        """image (B,3,S,S) in 0..1 -> (B,1,h,w), h about S/8; latent and prompt are not looked at."""
+        """Returns logits (B,1,h,h), where h is about S/8, for an image (B,3,S,S) in 0..1.
+
+        Latent and prompt are not used.
+        """
         x = 2 * image - 1
         for level in self.levels:
             x = F.leaky_relu(level(x), SLOPE)

@@ -1,4 +1,4 @@
-"""What the one step is told beside the LQ latent; a part that a recipe leaves out is None or empty here."""
+"""Defines the inputs and the outputs of a restoration step. The field of an absent part is None or empty."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import torch
 
 
 class Places(NamedTuple):
-    """Where a batch has references and later steps. Counted on the CPU, so that no training step waits for the device.
+    """Holds the indices of the references in a batch, and of the images that train a later step.
 
-    The model selects rows by these indices. A boolean mask on a GPU would make the CPU wait until it is counted.
+    The model selects rows by these indices. A boolean mask on a GPU would make the CPU wait until the GPU has counted
+    its rows. So the indices are computed on the CPU.
     """
 
-    filled: torch.Tensor  # (n,) int64: the slots with a reference, numbered 0 to B K - 1, row by row
-    later: torch.Tensor  # (m,) int64: the images that train a step after the first
-    later_filled: torch.Tensor  # (l,) int64: the slots with a reference among those images, numbered 0 to m K - 1
+    filled: torch.Tensor  # (n,) int64: the slots that have a reference, numbered 0 to B K - 1, row by row
+    later: torch.Tensor  # (m,) int64: the images that train a later step than the first
+    later_filled: torch.Tensor  # (l,) int64: the slots of these m images that have a reference, 0 to m K - 1
 
 
 def find_places(present: torch.Tensor, step: torch.Tensor | None = None) -> Places:
-    """Counts the places of `present` (B,K) bool and `step` (B,) int64. Waits for the device of its arguments."""
+    """Returns the places for `present` (B,K) bool and `step` (B,) int64. Waits if the arguments are on a GPU."""
     first_only = torch.zeros(len(present), dtype=torch.bool, device=present.device)
     later = (first_only if step is None else step > 0).nonzero()[:, 0]
     filled, later_filled = (mask.flatten().nonzero()[:, 0] for mask in (present, present[later]))
@@ -31,16 +32,19 @@ def find_places(present: torch.Tensor, step: torch.Tensor | None = None) -> Plac
 
 @dataclass(frozen=True)
 class Conditions:
-    """Made by train/models/restorer.py from a batch, read by the two bases. No order of references matters in it."""
+    """Holds the inputs of a step other than the latent. The order of the references does not matter.
 
-    present: torch.Tensor  # (B,K) bool, False where a slot is empty; K may be 0
-    filled: torch.Tensor  # (n,) int64: the slots with a reference, see Places
-    prompt: torch.Tensor | None = None  # (B,N,D): tokens of the VRE and of the identity embedder, D the base's own
-    maps: list[torch.Tensor] = field(default_factory=list)  # part `maps`: per scale (B,2C,h,w), finest first
-    identity: torch.Tensor | None = None  # part `embedding`: (B,d) mean embedding, or the learned nobody
+    train/models/restorer.py makes the conditions from a batch, and the two bases read them.
+    """
+
+    present: torch.Tensor  # (B,K) bool, False for an empty slot; K may be 0
+    filled: torch.Tensor  # (n,) int64: the slots that have a reference, see Places
+    prompt: torch.Tensor | None = None  # (B,N,D): tokens of the VRE and of the identity embedder; the base sets D
+    maps: list[torch.Tensor] = field(default_factory=list)  # part `maps`: a map (B,2C,h,w) for each scale, finest first
+    identity: torch.Tensor | None = None  # part `embedding`: (B,d), the mean embedding or a learned vector
     references: torch.Tensor | None = None  # part `extended` on diffusion: (B,K,3,S,S) in 0..1
-    tokens: torch.Tensor | None = None  # part `extended` on tiny: (B,N,C) of every reference's middle map
-    token_mask: torch.Tensor | None = None  # (B,N) bool, False where there is no reference
+    tokens: torch.Tensor | None = None  # part `extended` on tiny: (B,N,C), the middle maps of all references
+    token_mask: torch.Tensor | None = None  # (B,N) bool, False for tokens of an empty slot
 
     def select_later(self, places: Places) -> Conditions:
         """Returns the conditions of the images in `places.later`, without gradients."""
@@ -62,9 +66,9 @@ class Conditions:
 
 
 class Restoration(NamedTuple):
-    """What one step gives."""
+    """Holds the outputs of a restoration."""
 
     image: torch.Tensor  # (B,3,S,S); clamped to 0..1 in eval mode
-    latent: torch.Tensor  # the clean latent that was decoded
-    prompt: torch.Tensor | None  # (B,N,D) what the UNet attended to; None where the recipe has no prompt
+    latent: torch.Tensor  # the clean latent, from which the image is decoded
+    prompt: torch.Tensor | None  # (B,N,D) the prompt of the UNet; None if no part makes a prompt
     terms: Mapping[str, torch.Tensor] = MappingProxyType({})  # losses that the model itself computes (recipe vre)

@@ -1,6 +1,6 @@
-"""One step at one timestep: the algebra between noise, latent and clean latent.
+"""Computes noise, latent and clean latent from each other at one timestep.
 
-A timestep is an int, or a tensor (B,) of one an image.
+A timestep is an int, or a tensor (B,) with a number per image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler
 
 @cache
 def _shares() -> torch.Tensor:
-    """alpha-bar of Stable Diffusion 2.1's schedule (scaled linear, beta .00085 to .012, 1000 steps), float64."""
+    """Returns alpha-bar (1000,) float64 of Stable Diffusion 2.1's schedule (scaled linear, beta 0.00085 to 0.012)."""
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000
     )
@@ -24,7 +24,7 @@ def _shares() -> torch.Tensor:
 
 @cache
 def _share_table(device: torch.device) -> torch.Tensor:
-    """Returns the shares on a device, copied once."""
+    """Returns `_shares` on a device. The tensor is copied there once."""
     return _shares().to(device)
 
 
@@ -42,16 +42,17 @@ def signal_share(timestep: int | torch.Tensor) -> float | torch.Tensor: ...
 
 
 def signal_share(timestep: int | torch.Tensor) -> float | torch.Tensor:
-    """alpha-bar at a timestep; of a tensor (B,) a float32 tensor (B,1,1,1)."""
+    """Returns alpha-bar at a timestep: a float for an int, and a float32 tensor (B,1,1,1) for a tensor (B,)."""
     if isinstance(timestep, torch.Tensor):
         return _share_table(timestep.device)[timestep].float().view(-1, 1, 1, 1)
     return _share_numbers()[timestep]
 
 
 def clean_from_noise(z: torch.Tensor, noise: torch.Tensor, timestep: int | torch.Tensor) -> torch.Tensor:
-    """x0 = (z - sqrt(1 - a) eps) / sqrt(a), OSDFace's step (infer.py): the LQ latent stands for the noisy one.
+    """Returns x0 = (z - sqrt(1 - a) eps) / sqrt(a), where a is alpha-bar, eps is `noise`, and z is the latent.
 
-    In float32 at least, whatever precision the UNet ran in; OSDFace's is float64.
+    The formula is OSDFace's step (infer.py), which takes the LQ latent as the noisy latent z. The computation is in
+    float32 or more, also if the UNet ran in bf16. OSDFace computes in float64.
     """
     share, precise = signal_share(timestep), torch.promote_types(z.dtype, torch.float32)
     z, noise = z.to(precise), noise.to(precise)
@@ -59,6 +60,9 @@ def clean_from_noise(z: torch.Tensor, noise: torch.Tensor, timestep: int | torch
 
 
 def noise_of_correction(z: torch.Tensor, correction: torch.Tensor, timestep: int | torch.Tensor) -> torch.Tensor:
-    """The eps for which x0 = z + correction: a UNet that ends in zeros then starts by returning its input (ours)."""
+    """Returns the noise eps for which x0 = z + correction.
+
+    With this form, a UNet whose last layer is zero returns its input before training (ours).
+    """
     share, correction = signal_share(timestep), correction.to(z.dtype)
     return (z - share**0.5 * (z + correction)) / (1 - share) ** 0.5

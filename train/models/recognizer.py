@@ -1,4 +1,4 @@
-"""The dataset's recognizer as a torch module, for the identity loss."""
+"""Turns the recognizer of a dataset into a torch module for the identity loss."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ from manifests.errors import ModelUnavailable
 
 
 class Recognizer(nn.Module):
-    """Restoration faces -> unit embeddings, frozen and differentiable.
+    """Computes unit embeddings of restored faces. The network is frozen, and gradients reach the faces.
 
-    `facts` are the snapshot's `recognizer`: template (5,2) at `size` pixels, mean and std of the input in 0..255.
+    `facts` is the entry `recognizer` of the snapshot. It has the template (5,2) at `size` pixels, and the mean and the
+    standard deviation of the input in 0..255.
     """
 
     def __init__(self, network: nn.Module, facts: dict[str, Any], face_size: int) -> None:
         super().__init__()
-        # convolutions of the usual recognizers run twice as fast on a CPU with channels last
+        # On a CPU, the convolutions of common recognizers run twice as fast with channels last.
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean, self.std = float(facts["mean"]), float(facts["std"])
+        # The affine map from the face crop (FFHQ template, `face_size` px) to the recognizer's crop (`size` px).
         size = int(facts["size"])
         matrix = fit_similarity(
             scale_template(FFHQ_512, FFHQ_SIZE, face_size), np.asarray(facts["template"], np.float64)
         )
-        # an enlarged picture is sampled as it is; a larger one is area-resized first, as curate.faces.align.warp does
+        # A face that is too large is first shrunk by area, as in curate.faces.align.warp. A smaller face is not.
         self.shrunk = min(face_size, max(1, round(face_size * compute_scale(matrix))))
         factor = face_size / self.shrunk
         back = invert_affine(matrix)
         back = np.hstack([back[:, :2], back[:, 2:] + 0.5]) / factor - np.array([[0, 0, 0.5], [0, 0, 0.5]])
+        # The sampling grid (1,size,size,2): for each pixel of the recognizer's crop, its position in the shrunk face.
         y, x = np.mgrid[:size, :size].astype(np.float64)
         points = np.stack([x, y, np.ones_like(x)], -1) @ back.T
         grid = 2 * points / (self.shrunk - 1) - 1  # align_corners: -1 and 1 are the centres of the outer pixels
@@ -41,7 +44,7 @@ class Recognizer(nn.Module):
         self.register_buffer("grid", torch.tensor(grid, dtype=torch.float32)[None], persistent=False)
 
     def forward(self, faces: torch.Tensor) -> torch.Tensor:
-        """(B,3,S,S) in 0..1, FFHQ template -> (B,d) unit embeddings."""
+        """Returns unit embeddings (B,d) of faces (B,3,S,S) in 0..1, which are aligned to the FFHQ template."""
         if faces.shape[-1] != self.shrunk:
             faces = F.interpolate(faces, (self.shrunk, self.shrunk), mode="area")
         grid = self.grid.expand(len(faces), -1, -1, -1)
@@ -51,14 +54,15 @@ class Recognizer(nn.Module):
 
 
 def load_recognizer(onnx_file: Path, facts: dict[str, Any], face_size: int) -> Recognizer:
-    """The recognizer of a snapshot. Raises ModelUnavailable where it cannot be turned into a torch module."""
+    """Returns the recognizer of a snapshot. Raises ModelUnavailable if torch cannot run its ONNX file."""
     import onnx
     import onnx2torch
 
     try:
-        # of a path it would write a file beside it, where others may read at the same time and the disk may be full
+        # If `convert` gets a path, it writes a file beside the ONNX file. Other processes may read that folder, and the
+        # disk may be full. So `convert` gets the loaded model.
         network = onnx2torch.convert(onnx.load(str(onnx_file)))
-    except Exception as error:  # onnx, onnx2torch and its operators each raise their own
+    except Exception as error:  # onnx and onnx2torch raise many kinds of errors
         raise ModelUnavailable(
             f"{onnx_file} cannot be turned into a torch module for the identity loss ({error}): say --no-identity."
         ) from error

@@ -1,4 +1,4 @@
-"""References: an encoder of their own, pooled so that neither their order nor their number matters."""
+"""Encodes the references and pools their features. The result does not depend on the order of the references."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import nn
 
 from train.models import latent
 
-GROUPS = 8  # of every group norm (ours)
+GROUPS = 8  # groups in every group norm (ours)
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def resnet(inputs: int, outputs: int, modulation: int | None = None) -> ResnetBlock2D:
-    """A residual block; with `modulation`, a vector of so many numbers scales and shifts it."""
+    """Returns a residual block. If `modulation` is a number, a vector of that length scales and shifts the features."""
     return ResnetBlock2D(
         in_channels=inputs,
         out_channels=outputs,
@@ -31,21 +31,22 @@ def resnet(inputs: int, outputs: int, modulation: int | None = None) -> ResnetBl
 
 
 def zeroed(layer: Layer) -> Layer:
-    """The layer with weight and bias at zero: what it adds starts as nothing."""
+    """Sets weight and bias of a layer to zero and returns the layer. Its output is zero before training."""
     for weight in layer.parameters():
         nn.init.zeros_(weight)
     return layer
 
 
 def pool(features: torch.Tensor, present: torch.Tensor, nothing: torch.Tensor) -> torch.Tensor:
-    """Mean and maximum over the references that are present, in any order the same.
+    """Returns the mean and the maximum over the references of each image, (B,2C,h,w). Their order does not matter.
 
-    features (B,K,C,h,w), present (B,K) bool, nothing (2C,): what an image without references gets. Returns (B,2C,h,w).
+    `features` is (B,K,C,h,w). `present` is (B,K) bool, and False for empty slots. `nothing` (2C,) is the result for an
+    image without references.
     """
     b, _, c, h, w = features.shape
     empty = nothing.view(1, 2 * c, 1, 1).expand(b, -1, h, w)
     if features.shape[1] == 0:
-        return empty + features.sum()  # of nothing, so 0: it keeps the encoder in the graph
+        return empty + features.sum()  # the sum of an empty tensor is 0; adding it keeps the encoder in the graph
     mask = present.view(*present.shape, 1, 1, 1)
     count = present.sum(1).clamp(min=1).view(-1, 1, 1, 1)
     mean = (features * mask).sum(1) / count
@@ -54,7 +55,7 @@ def pool(features: torch.Tensor, present: torch.Tensor, nothing: torch.Tensor) -
 
 
 class ImageEncoder(nn.Module):
-    """Pictures -> feature maps, the finest at S / `factor`, each of the next half as large."""
+    """Encodes pictures into feature maps. The finest map has size S / `factor`, and each next map has half the size."""
 
     def __init__(self, channels: tuple[int, ...], factor: int) -> None:
         super().__init__()
@@ -67,7 +68,7 @@ class ImageEncoder(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """(N,3,S,S) in 0..1 -> a feature map a scale, finest first."""
+        """Returns one feature map for each scale, finest first, for images (N,3,S,S) in 0..1."""
         h = self.first(latent.encode(images, self.factor))
         maps = []
         for i, block in enumerate(self.blocks):
@@ -76,28 +77,31 @@ class ImageEncoder(nn.Module):
         return maps
 
     def encode_set(self, references: torch.Tensor, present: torch.Tensor, filled: torch.Tensor) -> list[torch.Tensor]:
-        """references (B,K,3,S,S) in 0..1, present (B,K) bool, filled of `Places` -> a map (B,K,C,h,w) a scale, zero in
-        empty slots."""
-        # Only references that exist pass through the encoder: their number differs from image to image.
+        """Returns one map (B,K,C,h,w) for each scale. The maps of empty slots are zero.
+
+        `references` is (B,K,3,S,S) in 0..1, and `present` is (B,K) bool. `filled` is the field of `Places`.
+        """
+        # Only references that exist pass through the encoder, because each image has its own number of references.
         pictures = references.flatten(0, 1)[filled]
-        # a batch without any still needs the shapes, and every parameter in the graph: one black picture, used nowhere
+        # A batch without references still needs the shapes, and the encoder in the graph. So a black picture passes
+        # through the encoder, and its maps are not used.
         found = self(pictures if len(pictures) else references.new_zeros(1, *references.shape[2:]))
         return [place_in_slots(flat[: len(pictures)], present, filled) for flat in found]
 
 
 def place_in_slots(rows: torch.Tensor, present: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
-    """Puts rows (n, ...) of the references that exist into their slots: (B,K, ...), zero in empty slots."""
+    """Returns (B,K, ...): each row of (n, ...) in the slot of its reference, and zeros in empty slots."""
     slots = rows.new_zeros((present.numel(), *rows.shape[1:]))
     return slots.index_copy(0, filled, rows).view(*present.shape, *rows.shape[1:])
 
 
 def token_scale(channels: tuple[int, ...]) -> int:
-    """Which of an encoder's scales part `extended` attends to on `tiny`: the middle one (ours)."""
+    """Returns the number of the scale that part `extended` attends to on `tiny`, which is the middle scale (ours)."""
     return len(channels) // 2
 
 
 class ReferenceEncoder(nn.Module):
-    """Reference pictures in the same template as the input -> what the parts `maps` and `extended` show of them."""
+    """Encodes references for the parts `maps` and `extended`. References and input have the same template."""
 
     def __init__(self, channels: tuple[int, ...], factor: int, maps: bool, tokens: bool) -> None:
         super().__init__()
@@ -109,8 +113,10 @@ class ReferenceEncoder(nn.Module):
     def forward(
         self, references: torch.Tensor, present: torch.Tensor, filled: torch.Tensor
     ) -> tuple[list[torch.Tensor], torch.Tensor | None, torch.Tensor | None]:
-        """references (B,K,3,S,S) in 0..1, present (B,K) bool, filled of `Places` -> maps, tokens, token_mask of
-        `Conditions`."""
+        """Returns the fields `maps`, `tokens` and `token_mask` of `Conditions`.
+
+        `references` is (B,K,3,S,S) in 0..1, and `present` is (B,K) bool. `filled` is the field of `Places`.
+        """
         sets = self.encoder.encode_set(references, present, filled)
         maps = []
         if self.nothing is not None:
@@ -122,20 +128,26 @@ class ReferenceEncoder(nn.Module):
 
 
 def set_tokens(features: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """features (B,K,C,h,w), present (B,K) -> every reference's own tokens (B,K h w,C), and which exist (B,K h w)."""
+    """Returns the tokens (B,K h w,C) of features (B,K,C,h,w), and a mask (B,K h w) bool.
+
+    A token is one place of one reference. The mask is False for the tokens of empty slots. `present` is (B,K) bool.
+    """
     place = features.shape[-1] * features.shape[-2]
     return features.permute(0, 1, 3, 4, 2).flatten(1, 3), present.repeat_interleave(place, dim=1)
 
 
 class MeanEmbedding(nn.Module):
-    """Part `embedding`: the mean of the references' embeddings; a learned nobody where there is no reference (ours)."""
+    """Computes the mean of the embeddings of the references, for part `embedding`.
+
+    An image without references gets the learned vector `nobody` (ours).
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.nobody = nn.Parameter(torch.zeros(dim))
 
     def forward(self, embeddings: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """embeddings (B,K,d), present (B,K) bool -> (B,d)."""
+        """Returns (B,d) for embeddings (B,K,d) and present (B,K) bool."""
         weights = present.to(embeddings.dtype).unsqueeze(-1)
         mean = (embeddings * weights).sum(1) / weights.sum(1).clamp(min=1)
         return torch.where(present.any(1, keepdim=True), mean, self.nobody.to(mean.dtype))

@@ -1,4 +1,4 @@
-"""The restorer: one model made of parts, called once, or a few times where it was trained for that."""
+"""Defines the restorer, one model made of parts. It restores in one step, or in several steps after such training."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from train.models.prompts.vre import Vre
 from train.models.references import MeanEmbedding, ReferenceEncoder
 from train.models.steps import Schedule, renoised
 
-PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # files that can run code when they are read
-BASE_SHA256 = "base_sha256"  # in config.json: what a base's config files hashed to when the checkpoint was made
+PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # suffixes of files that can run code when they are read
+BASE_SHA256 = "base_sha256"  # in config.json: the fingerprint of the base when the checkpoint was written
 
 
 class Restorer(nn.Module):
-    """LQ face and any number of references of the same person -> restored face, in one step, or in `set_steps`.
+    """Restores an LQ face with any number of references of the same person, in one step or in several steps.
 
-    What a recipe does not name in its parts does not exist here. `facts` is what a user of the weights has to know and
-    the network does not: `recipe`, `images` seen, `recognizer` (spec, sha256, licence, size, template, mean, std, dim),
-    `template` (the five points of the crop, at 512 px). Raises BadInput where the base of `config` cannot be had.
+    The model has only the parts that the recipe names. `facts` are facts for users of the weights: `recipe`, the number
+    of `images` seen, `recognizer` (spec, sha256, licence, size, template, mean, std, dim) and `template` (the five
+    points of the crop at 512 px). Raises BadInput if the base of `config` cannot be loaded.
     """
 
     def __init__(self, config: ModelConfig, facts: dict[str, Any] | None = None) -> None:
@@ -44,20 +44,23 @@ class Restorer(nn.Module):
         self.config = config
         self.facts = dict(facts or {})
         self.schedule = Schedule(config.timestep, config.steps)
-        self.timesteps = self.schedule.visited(1)  # of a call
-        # on a diffusion model the frozen UNet itself gives the keys and values of `extended`
+        self.timesteps = self.schedule.visited(1)  # timesteps of a call in eval mode, see `set_steps`
+        # Build the encoder of the references for part `maps`, and on base tiny also for part `extended`. On a diffusion
+        # base, the frozen UNet itself gives the keys and values of part `extended`.
         maps, tokens = "maps" in parts, "extended" in parts and tiny
         self.references, self.embedding = None, None
         if maps or tokens:
             self.references = ReferenceEncoder(config.reference_channels, config.latent_factor, maps, tokens)
         if "embedding" in parts:
             self.embedding = MeanEmbedding(config.embedding_dim)
+        # Build the base first. The embedders make prompts with the token length of the base.
         self.base = TinyBase(config) if tiny else _diffusion(config)
         self.vre, self.identity = None, None
         if "vre" in parts:
             self.vre = Vre(config.vre, self.base.prompt_dim)
         if "identity" in parts:
             self.identity = IdentityEmbedder(config, self.base.prompt_dim)
+        # Remember the names of the trained parameters. `weights` saves these parameters of the base, and no others.
         self._trained = frozenset(name for name, weight in self.named_parameters() if weight.requires_grad)
 
     def forward(
@@ -70,35 +73,45 @@ class Restorer(nn.Module):
         step: torch.Tensor | None = None,
         places: Places | None = None,
     ) -> Restoration:
-        """Restore a batch.
+        """Restores a batch.
 
-        lq (B,3,S,S) float32 0..1; references (B,K,3,S,S) float32 0..1 in the same template, warped to the LQ where the
-        recipe has the part `warped`; present (B,K) bool, False where a slot is empty; embeddings (B,K,d) unit rows of
-        the recognizer named in `facts`. K may be 0 and may differ between calls; the order of the references does not
-        matter. `target` is for models that learn from it inside (recipe vre) and is not looked at here. `step` (B,)
-        long trains several steps: each image's own is answered, from a first step that learns nothing.
+        lq           (B,3,S,S) float32 in 0..1
+        references   (B,K,3,S,S) float32 in 0..1, in the template of lq; warped to lq if the recipe has part `warped`
+        present      (B,K) bool, False for an empty slot
+        embeddings   (B,K,d) unit rows of the recognizer in `facts`
+        target       not used here; the model of recipe vre has the same arguments and uses `target`
+        step         (B,) int64, the number of the step that each image trains; None outside of several-step training
+        places       the places of `present` and `step`; None counts them here, which waits for the device
+
+        K may be 0 and may differ between calls. The order of the references does not matter. With `step`, the result
+        for each image comes from its own step; the model's first step before it runs without gradients.
         """
+        # Compute the conditions of all steps and the LQ latent z, (B,C,h,w).
         places = find_places(present, step) if places is None else places
         conditions = self.condition(lq, references, present, embeddings, places)
         z = self.base.encode(lq)
+        # Without `step`, take every step of a call. With `step`, each image takes only the step that it trains.
         if step is None:
             clean = self._through(z, conditions)
         else:
             timestep = torch.tensor(self.schedule.timesteps).to(z.device, non_blocking=True)[step]
             z = self._given(z, conditions, places, timestep)
             clean = one_step.clean_from_noise(z, self.base.predict(z, conditions, timestep), timestep)
+        # Decode to (B,3,S,S). In training the image is not clamped, because a clamped pixel has no gradient.
         image = self.base.decode(clean, lq).float()
         return Restoration(image if self.training else image.clamp(0, 1), clean, conditions.prompt)
 
     def set_steps(self, steps: int) -> None:
-        """Take so many steps a call from now on. Raises BadInput for more than it was trained for."""
+        """Sets the number of steps in a call. Raises BadInput if the training had fewer steps."""
         self.timesteps = self.schedule.visited(steps)
 
     def _through(self, z: torch.Tensor, conditions: Conditions) -> torch.Tensor:
-        """The clean latent after every step of a call."""
+        """Returns the clean latent (B,C,h,w) after all steps of a call."""
+        # The first step takes the LQ latent z as the noisy latent.
         first, *later = self.timesteps
         noise = self.base.predict(z, conditions, first)
         clean = one_step.clean_from_noise(z, noise, first)
+        # Each later step adds the predicted noise to the clean latent for a lower timestep, then restores again.
         for timestep in later:
             z = renoised(clean, noise, timestep)
             noise = self.base.predict(z, conditions, timestep)
@@ -107,19 +120,25 @@ class Restorer(nn.Module):
 
     @torch.no_grad()
     def _given(self, z: torch.Tensor, conditions: Conditions, places: Places, timestep: torch.Tensor) -> torch.Tensor:
-        """What each image's step is given: z at the first step, `later` the model's own first answer, re-noised.
+        """Returns the input latent (B,C,h,w) of the step that each image trains.
 
-        Its own and not the target: from a target that shines through the noise a step would learn to trust what it is
-        given, and when restoring it has to mend the answers of the steps before (ours).
+        For the first step, the input is z. For a later step, the input is the model's own clean latent of the first
+        step, with noise for `timestep` (B,). We use the model's own latent and not the latent of the target (ours).
+        With the target, a step would learn to trust its input. But in a restoration, a step must correct the errors of
+        the steps before.
         """
+        # (m,) int64: the images that train a later step. Without such images, no extra pass is needed.
         later = places.later
         if not len(later):
             return z
+        # Restore these m images at the first timestep without gradients, then add noise for the step to train.
         first, own, seen = self.schedule.first, z[later], conditions.select_later(places)
         noise = self.base.predict(own, seen, first)
         answer = renoised(one_step.clean_from_noise(own, noise, first), noise, timestep[later])
-        # before 2.11 torch's autocast keeps a weight as it was cast here, without gradients, for the step that learns
+        # Before torch 2.11, autocast keeps the cast weights of this pass, which have no gradient. The step that learns
+        # would use them, so the cache is cleared.
         torch.clear_autocast_cache()
+        # Put the m new latents into a copy of z. The other images keep their LQ latent.
         given = z.to(answer.dtype, copy=True)
         given[later] = answer
         return given
@@ -132,14 +151,17 @@ class Restorer(nn.Module):
         embeddings: torch.Tensor,
         places: Places | None = None,
     ) -> Conditions:
-        """What the one step is told of a batch, arguments as in `forward`."""
+        """Returns the conditions of a batch. The arguments are the arguments of `forward`."""
         filled = (find_places(present) if places is None else places).filled
+        # Parts `maps` and `extended` on base tiny: maps (B,2C,h,w) for each scale, tokens (B,N,C), mask (B,N).
         maps, tokens, token_mask = [], None, None
         if self.references is not None:
             maps, tokens, token_mask = self.references(references, present, filled)
+        # The prompt (B,N,D): the tokens of the LQ face, then fused with the tokens of the references.
         prompt = None if self.vre is None else self.vre(lq)
         if self.identity is not None:
             prompt = self.identity(lq, references, present, filled, embeddings, prompt)
+        # Part `extended` on a diffusion base reads the pictures themselves.
         raw = "extended" in self.config.parts and tokens is None
         return Conditions(
             present=present,
@@ -153,12 +175,12 @@ class Restorer(nn.Module):
         )
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint holds, by name: all but what is frozen in the base, which its own folder has."""
+        """Returns the tensors of a checkpoint by name. The frozen tensors of the base are left out."""
         state = self.state_dict()
         return {n: tensor for n, tensor in state.items() if not n.startswith("base.") or n in self._trained}
 
     def load_weights(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """The inverse of `weights`. Raises ValueError where a tensor is missing, unknown or of another shape."""
+        """Loads tensors that `weights` returned. Raises ValueError for missing, unknown or misshapen ones."""
         own = self.weights()
         if wrong := sorted(own.keys() ^ tensors.keys()):
             raise ValueError(f"it {'lacks' if wrong[0] in own else 'also has'} {wrong[0]}, {len(wrong)} such in all")
@@ -168,55 +190,59 @@ class Restorer(nn.Module):
         self.load_state_dict(tensors, strict=False)
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write config.json and model.safetensors into `folder`."""
+        """Writes config.json and model.safetensors into `folder`."""
         facts = self.facts if self._base_sha256 is None else {**self.facts, BASE_SHA256: self._base_sha256}
         write_model_files(Path(folder), self.config, facts, self.weights())
 
     @classmethod
     def from_pretrained(cls, folder: Path, base_model: str | None = None) -> Restorer:
-        """Load a checkpoint folder, or the newest checkpoint of a RUN folder, in eval mode.
+        """Returns the restorer of a checkpoint folder, or of the newest checkpoint in a RUN folder, in eval mode.
 
-        `base_model` says where the diffusion model lies now that it was trained on. Raises BadInput, with a sentence,
-        for what holds no checkpoint, a broken one or one of something else, pickled weights, which are never read, and
-        a base that is missing or another one.
+        `base_model` is the present folder or hub name of the diffusion model, if it differs from the name in the
+        checkpoint. Raises BadInput if `folder` has no checkpoint, a broken checkpoint, a dictionary of recipe vre or
+        only pickled weights, which are never read. Raises BadInput if the base is missing or differs from the base in
+        training.
         """
         folder = _checkpoint_folder(Path(folder))
+        # Read the architecture and the facts.
         try:
             described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             config, recorded = ModelConfig.from_json(described.pop("model")), described.pop(BASE_SHA256, None)
-        except Exception as error:  # whatever is wrong with the file, the answer is the same
+        except Exception as error:  # a broken file can raise many kinds of errors
             raise _unloadable(folder, error) from error
         if described.get("recipe") == "vre":
             raise BadInput(
                 f"{folder} holds a dictionary of recipe vre, which restores nothing: train on it with --vre."
             )
+        # Check that the base is the base in training.
         if config.base == "tiny":
             if base_model not in (None, "tiny"):
                 raise BadInput(f"{folder} was trained on tiny, which needs no base: leave --base-model away.")
         else:
             config = replace(config, base_model=base_model or config.base_model)
             _check_base(folder, config.base_model, recorded)
+        # Build the model and load its weights.
         try:
             model = cls(config, described)
             model.load_weights(load_file(folder / WEIGHTS))
         except BadInput:
             raise
-        except Exception as error:  # likewise
+        except Exception as error:  # a broken file can raise many kinds of errors
             raise _unloadable(folder, error) from error
         return model.eval()
 
 
 def _found(config: ModelConfig) -> tuple[ModelConfig, str]:
-    """The config with its base where any working directory finds it, and what the base's config files hash to."""
+    """Returns the config and the fingerprint of its base. The config has the absolute path of a base in a folder."""
     from train.models.bases.diffusion import base_fingerprint
 
-    if Path(config.base_model).is_dir():  # else the name of a hub
+    if Path(config.base_model).is_dir():  # otherwise it is a hub name
         config = replace(config, base_model=str(Path(config.base_model).resolve()))
     return config, base_fingerprint(config.base_model)
 
 
 def _diffusion(config: ModelConfig) -> Any:
-    from train.models.bases.diffusion import DiffusionBase  # `tiny` never waits for peft and transformers
+    from train.models.bases.diffusion import DiffusionBase  # base tiny need not import peft and transformers
 
     return DiffusionBase(config)
 

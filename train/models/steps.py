@@ -1,8 +1,8 @@
-"""Several steps instead of one: at which timesteps, and how a clean latent goes back to a lower one.
+"""Computes the timesteps of a restoration in several steps, and adds noise to a clean latent between two steps.
 
-The first step is the one step: the LQ latent stands for the noisy one at the recipe's timestep. Each further step
-re-noises its answer to a lower timestep and restores again, with every condition of the first. All of it is ours: IDM
-(arXiv 2307.08996) published neither its timesteps nor its code.
+The first step takes the LQ latent as the noisy latent at the timestep of the recipe. Each later step adds noise to the
+clean latent for a lower timestep, and restores it again under the same conditions. This method is ours. The timesteps
+and the code of IDM (arXiv 2307.08996) were not seen by us.
 """
 
 from __future__ import annotations
@@ -14,31 +14,32 @@ import torch
 from manifests.errors import BadInput
 from train.models.one_step import signal_share
 
-MOST_STEPS = 8  # ours
+MOST_STEPS = 8  # the largest number of steps (ours)
 
 
 def check_steps(steps: int) -> None:
-    """Raises BadInput for a number of steps that there is not."""
+    """Raises BadInput unless `steps` is in 1..MOST_STEPS."""
     if not 1 <= steps <= MOST_STEPS:
         raise BadInput(f"--steps {steps}: say 1 to {MOST_STEPS}.")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The timesteps of a restorer that was trained for so many steps, the highest first, in equal parts down to 0."""
+    """Holds the timesteps of a restorer that was trained for `steps` steps."""
 
-    first: int  # the recipe's timestep
-    steps: int  # it was trained for
+    first: int  # the highest timestep, from the recipe
+    steps: int  # number of steps in training
 
     @property
     def timesteps(self) -> tuple[int, ...]:
-        """399, 299, 200, 100 for a first of 399 and four steps."""
+        """Returns `steps` timesteps at equal distances, highest first: 399, 299, 200, 100 for first=399 and steps=4."""
         return tuple(round(self.first * (self.steps - k) / self.steps) for k in range(self.steps))
 
     def visited(self, steps: int) -> tuple[int, ...]:
-        """Those that a restoration in `steps` steps visits: some of them, evenly, so that it asks at no other.
+        """Returns the timesteps of a restoration in `steps` steps, evenly chosen from `timesteps`.
 
-        Raises BadInput for more steps than were trained.
+        So the model is called only at timesteps that it learned. Raises BadInput if `steps` is larger than the number
+        of steps in training.
         """
         check_steps(steps)
         if steps > self.steps:
@@ -51,11 +52,11 @@ class Schedule:
 
 
 def renoised(x0: torch.Tensor, noise: torch.Tensor, timestep: int | torch.Tensor) -> torch.Tensor:
-    """sqrt(a) x0 + sqrt(1 - a) eps at `timestep`, with the eps of the step before: DDIM's, which draws nothing (Song et
-    al. 2021, Eq. 12 with sigma 0).
+    """Returns sqrt(a) x0 + sqrt(1 - a) eps, where a is alpha-bar at `timestep`, and eps is `noise` of the step before.
 
-    After the first step that eps holds what sets the LQ latent apart from the answer, so a later step sees both of
-    them, the answer the more the lower the timestep. The same input gives the same answer without a seed.
+    The formula is DDIM without random noise (Song et al. 2021, Eq. 12 with sigma 0). After the first step, eps is the
+    scaled difference between the LQ latent and the clean latent. So a later step sees both latents; at a lower timestep
+    the clean latent has the larger share. The same input gives the same result without a seed.
     """
     share = signal_share(timestep)
     return share**0.5 * x0 + (1 - share) ** 0.5 * noise.to(x0.dtype)

@@ -1,1 +1,1 @@
-"""The networks that restore: a tiny UNet from scratch, and Stable Diffusion with adapters."""
+"""Holds the networks that restore faces: a tiny UNet without pretrained weights, and Stable Diffusion with adapters."""

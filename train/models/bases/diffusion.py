@@ -1,4 +1,4 @@
-"""The base for real work: a frozen Stable Diffusion in diffusers' layout, called once, with adapters that train."""
+"""Defines the base for real work: a frozen Stable Diffusion in the layout of diffusers, with trained adapters."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from train.models.io import Conditions
 from train.models.references import zeroed
 
 # The list of layers that OSDFace adapted was not seen by us. These four are the layers of diffusers' own LoRA training,
-# which writes a file with the name of OSDFace's file. Every attention layer has them, to itself and to the prompt.
+# which writes a file with the name of OSDFace's file. Every self-attention and cross-attention layer has all four.
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
-TOKENS = 77  # of the learned prompt where a recipe has none: as many as the UNet has seen from its text encoder
-SEEN_AT = 1  # the timestep at which the UNet sees references: InstantRestore's pix2pix_turbo.py
-SPREAD = 0.02  # of that prompt as new: its tokens must differ to become different (ours)
-# What train/models/one_step.py counts with: Stable Diffusion's schedule.
+TOKENS = 77  # tokens of the learned prompt; the text encoder of Stable Diffusion gives the same number
+SEEN_AT = 1  # the timestep at which the UNet sees references (source: InstantRestore's pix2pix_turbo.py)
+SPREAD = 0.02  # standard deviation of the new learned prompt; equal tokens would stay equal in training (ours)
+# The schedule of Stable Diffusion. The formulas in train/models/one_step.py need this schedule.
 SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -38,12 +38,13 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 class DiffusionBase(nn.Module):
-    """VAE and UNet of `config.base_model`, frozen in float32; what trains is LoRA and what the parts add.
+    """Holds the VAE and the UNet of `config.base_model`, frozen in float32. LoRA and the layers of the parts train.
 
-    By part: `maps` join the UNet's levels where a T2I-Adapter's do, `embedding` joins the time embedding, `extended`
-    lets the decoder's self-attention see the references (train/models/bases/extended_attention.py). Places are ours
-    but the last.
-    Raises BadInput where the base cannot be had or is not of the kind.
+    Part `maps` adds feature maps to the levels of the UNet, in the same places as a T2I-Adapter. Part `embedding` adds
+    a vector to the time embedding. The places of these two parts are ours. Part `extended` lets the self-attention of
+    the decoder see the references, in the places of InstantRestore (train/models/bases/extended_attention.py).
+
+    Raises BadInput if the base cannot be loaded or has an unsuitable architecture.
     """
 
     unet: Any
@@ -61,7 +62,7 @@ class DiffusionBase(nn.Module):
         self.scaling = float(self.vae.config.scaling_factor)
         if config.lora_rank:
             self.unet.add_adapter(LoraConfig(r=config.lora_rank, lora_alpha=config.lora_rank, target_modules=ADAPTED))
-        # at 512 px activations, not weights, fill the memory: they are computed twice instead of kept
+        # At 512 px the activations need more memory than the weights. Checkpointing computes them twice to save memory.
         self.unet.enable_gradient_checkpointing()
         self.vae.enable_gradient_checkpointing()
 
@@ -76,25 +77,28 @@ class DiffusionBase(nn.Module):
                 zeroed(nn.Conv2d(2 * c, width, 1)) for c, width in zip(config.reference_channels, widths, strict=False)
             )
         if "embedding" in parts:
-            # diffusers adds to the time embedding what this gives of class labels: here, of an embedding
+            # diffusers adds the output of `class_embedding` to the time embedding. Its input is an identity embedding.
             self.unet.class_embedding = _Shift(config.embedding_dim, self.unet.time_embedding.linear_2.out_features)
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        """(B,3,S,S) in 0..1 -> z (B,4,S/8,S/8): the mode of the posterior, scaled."""
+        """Returns the latent z (B,4,S/8,S/8) of an image (B,3,S,S) in 0..1. z is the scaled mode of the posterior."""
         z: torch.Tensor = self.vae.encode(image * 2 - 1).latent_dist.mode() * self.scaling
         return z
 
     def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
-        """The eps at a timestep, or at one an image (B,), shape of z."""
+        """Returns the noise eps in the shape of z. `timestep` is a number, or a tensor (B,) with one per image."""
+        # Part `extended`: the UNet first sees the references and keeps their keys and values.
         if self.extension is not None:
             self.extension.forget()
             if conditions.references is not None and len(conditions.filled):
                 self._show(conditions.references, conditions.present, conditions.filled)
+        # Part `maps`: one residual (B,width,h,w) for each level of the encoder.
         more: dict[str, Any] = {}
         if self.joins is not None:
             more["down_intrablock_additional_residuals"] = [
                 join(found) for join, found in zip(self.joins, conditions.maps, strict=True)
             ]
+        # The prompt (B,N,D) comes from the parts, or is the learned prompt.
         prompt = conditions.prompt
         if prompt is None:
             assert self.prompt is not None
@@ -110,8 +114,10 @@ class DiffusionBase(nn.Module):
 
     @torch.no_grad()
     def _show(self, references: torch.Tensor, present: torch.Tensor, filled: torch.Tensor) -> None:
-        """Every reference once through the UNet as it came: without noise, and with a prompt of zeros (ours:
-        InstantRestore's frozen copy has its text encoder's, and noise of deviation .04)."""
+        """Passes every reference once through the UNet without adapters or noise, with a prompt of zeros (ours).
+
+        InstantRestore's frozen copy uses the prompt of its text encoder, and noise with a standard deviation of 0.04.
+        """
         assert self.extension is not None
         with self.extension.keeping(present, filled):
             z = self.encode(references.flatten(0, 1)[filled])
@@ -124,18 +130,18 @@ class DiffusionBase(nn.Module):
             )
 
     def decode(self, x0: torch.Tensor, lq: torch.Tensor) -> torch.Tensor:
-        """x0 as z -> image (B,3,S,S), not clamped; the LQ image is not looked at."""
+        """Returns the image (B,3,S,S) of the clean latent x0, not clamped. The LQ image is not used."""
         image: torch.Tensor = self.vae.decode(x0 / self.scaling).sample / 2 + 0.5
         return image
 
 
 def _on_device(timestep: int | torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    """Returns the timestep as a tensor on the device of z. A tensor made of a number elsewhere would be waited for."""
+    """Returns the timestep as a tensor on the device of z. Copying a tensor from the CPU would wait for the device."""
     return timestep if isinstance(timestep, torch.Tensor) else torch.full((), timestep, device=z.device)
 
 
 class _Shift(nn.Module):
-    """What an identity embedding adds to the time embedding: nothing as new, and nothing where there is none."""
+    """Computes the vector that part `embedding` adds to the time embedding. A new module returns zeros."""
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
@@ -143,7 +149,7 @@ class _Shift(nn.Module):
         self.layers = nn.Sequential(nn.Linear(dim, width), nn.SiLU(), zeroed(nn.Linear(width, width)))
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
-        """(B,d) -> (B,width); (B,0), of a reference's own pass, -> zeros."""
+        """Returns (B,width) for embeddings (B,d). Returns zeros for (B,0), which the pass of a reference gives."""
         if not embedding.shape[-1]:
             return embedding.new_zeros(len(embedding), self.width)
         shift: torch.Tensor = self.layers(embedding)
@@ -151,10 +157,10 @@ class _Shift(nn.Module):
 
 
 def base_fingerprint(base_model: str) -> str:
-    """sha256 of where the configs of UNet and VAE differ from diffusers' defaults, and of the schedule.
+    """Returns the sha256 of the schedule and of the UNet and VAE config entries that differ from diffusers' defaults.
 
-    A copy of the model elsewhere, or saved by another diffusers, which writes more or fewer defaults down, has the
-    same; its weights are not looked at. Raises BadInput where one of them cannot be had.
+    A copy of the model in another folder has the same fingerprint. So has a copy that another version of diffusers
+    saved with more or fewer defaults. The weights are not read. Raises BadInput if a config cannot be read.
     """
     unet = _told(UNet2DConditionModel, _config(UNet2DConditionModel, base_model, "unet"))
     vae = _told(AutoencoderKL, _config(AutoencoderKL, base_model, "vae"))
@@ -164,7 +170,7 @@ def base_fingerprint(base_model: str) -> str:
 
 
 def _told(kind: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """The entries of a config that `kind` reads and that are not its defaults."""
+    """Returns the entries of a config that `kind` reads and that differ from the defaults of `kind`."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(kind.__init__).parameters.items()}
     return {
         name: value
@@ -174,7 +180,7 @@ def _told(kind: Any, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_base(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The configs of UNet and VAE of a base. Raises BadInput where it is not a model that is called as ours is."""
+    """Returns the configs of the UNet and the VAE of a base. Raises BadInput if the restorer cannot use the base."""
     base_model = config.base_model
     unet, vae = _config(UNet2DConditionModel, base_model, "unet"), _config(AutoencoderKL, base_model, "vae")
     schedule = _config(DDIMScheduler, base_model, "scheduler")
@@ -201,10 +207,10 @@ def check_base(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _config(kind: Any, base_model: str, part: str) -> dict[str, Any]:
     if not Path(base_model).is_dir() and not _HUB_NAME.fullmatch(base_model):
-        raise _missing(base_model, part, FileNotFoundError(base_model))  # nobody's model: the hub need not be asked
+        raise _missing(base_model, part, FileNotFoundError(base_model))  # neither a folder nor a hub name
     try:
         found: dict[str, Any] = kind.load_config(base_model, subfolder=part)
-    except Exception as error:  # a folder, a hub and a network can fail in any way
+    except Exception as error:  # a folder, a hub and a network raise many kinds of errors
         raise _missing(base_model, part, error) from error
     return found
 
@@ -214,7 +220,7 @@ def _loaded(kind: Any, base_model: str, part: str) -> nn.Module:
         model: nn.Module = kind.from_pretrained(
             base_model, subfolder=part, torch_dtype=torch.float32, use_safetensors=True
         )
-    except Exception as error:  # likewise
+    except Exception as error:  # diffusers raises many kinds of errors for broken files
         raise _missing(base_model, part, error) from error
     return model
 

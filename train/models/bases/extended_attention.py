@@ -1,10 +1,12 @@
-"""Self-attention of a UNet's decoder extended to the references' keys and values, as InstantRestore does it.
+"""Extends the self-attention of a UNet's decoder to the keys and values of the references, like InstantRestore.
 
-The UNet as it came, without its adapters, sees every reference once, without gradients; its decoder's self-attention
-layers (nine in Stable Diffusion, as there) keep their keys and values, and attend to them beside their own when the LQ
-latent passes. The values of each reference get mean and deviation of the input's (AdaIN, use_adain in their final
-config). Their own keys stay, as by default there; the final config leaves them out (train_input: false), which an image
-without references could not.
+First, the UNet without its adapters sees every reference once, without gradients. The self-attention layers of the
+decoder keep the keys and values of the references. Stable Diffusion and InstantRestore both have nine such layers.
+Then the LQ latent passes through the UNet, and these layers attend to the references and to the LQ latent itself.
+
+The values of each reference get the mean and the standard deviation of the values of the LQ latent (AdaIN; use_adain in
+InstantRestore's final config). The keys of the LQ latent stay, which is the default of InstantRestore. Its final config
+removes them (train_input: false). Here an image without references needs them.
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ from torch.nn import functional as F
 
 from train.models.references import place_in_slots
 
-EPSILON = 1e-5  # added to a deviation, as there
+EPSILON = 1e-5  # added to a standard deviation, as in InstantRestore
 
 
 class Extension:
-    """The references as the decoder of `unet` sees them. What is kept stays until `forget`, since a checkpointed layer
-    looks again when gradients are computed: forward and backward of one batch come before the next."""
+    """Holds the keys and values of the references in the decoder of `unet`, until `forget` is called.
+
+    A layer with gradient checkpointing reads them again when gradients are computed. So the forward and backward passes
+    of a batch must end before the next batch starts.
+    """
 
     def __init__(self, unet: Any) -> None:
         self.unet = unet
@@ -34,15 +39,16 @@ class Extension:
                 module.set_processor(self.layers[-1])
 
     def forget(self) -> None:
-        """No references."""
+        """Removes the keys and values of all references."""
         for layer in self.layers:
             layer.kept, layer.mask = None, None
 
     @contextmanager
     def keeping(self, present: torch.Tensor, filled: torch.Tensor) -> Iterator[None]:
-        """Inside the context the references that exist pass through the UNet, as one batch in the order of the slots.
+        """Makes the layers keep the keys and values of the batch that passes through the UNet inside the context.
 
-        `present` (B,K) bool; `filled` as in `Places`.
+        This batch has all references that exist, in the order of their slots. The adapters are off. `present` is (B,K)
+        bool, and `filled` is the field of `Places`.
         """
         adapted = hasattr(self.unet, "peft_config")
         for layer in self.layers:
@@ -61,18 +67,20 @@ class Extension:
 
 
 class _Attention:
-    """diffusers' processor of one attention layer, with torch's scaled-dot-product attention."""
+    """Replaces the attention processor of one layer in diffusers. It uses torch's scaled-dot-product attention."""
 
     def __init__(self) -> None:
         self.keeps = False
-        self.kept: tuple[torch.Tensor, torch.Tensor] | None = None  # keys, and values of mean 0 and deviation 1
-        self.mask: torch.Tensor | None = None  # (B,1,1,K N) bool; None where every slot shows a reference
+        # The keys, and the values with mean 0 and standard deviation 1.
+        self.kept: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.mask: torch.Tensor | None = None  # (B,1,1,K N) bool; None if every slot has a reference
 
     def spread(self, present: torch.Tensor, filled: torch.Tensor) -> None:
-        """(n,N,C) of the references that exist -> (B,K N,C), zero and masked in empty slots."""
+        """Moves keys and values (n,N,C) of the n references into slots (B,K N,C). Empty slots are zero and masked."""
         assert self.kept is not None
         keys, values = self.kept
         mean, deviation = _moments(values)
+        # The values get mean 0 and standard deviation 1 here, and those of the LQ latent in `__call__`.
         slots = [place_in_slots(kept, present, filled).flatten(1, 2) for kept in (keys, (values - mean) / deviation)]
         places = keys.shape[1]
         self.kept = slots[0], slots[1]
@@ -87,8 +95,9 @@ class _Attention:
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """hidden_states (B,N,C) -> the same."""
+        """Returns the attention output (B,N,C) for hidden_states (B,N,C)."""
         query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
+        # Keep the keys and values of the references, or attend to those that are kept. A query sees all its own places.
         mask = None
         if self.keeps:
             self.kept = key, value
@@ -105,6 +114,6 @@ class _Attention:
 
 
 def _moments(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B,N,C) -> mean and deviation of each channel over the N places, (B,1,C) float32."""
+    """Returns mean and standard deviation of each channel over the N places of (B,N,C), both (B,1,C) float32."""
     values = values.float()
     return values.mean(1, keepdim=True), values.std(1, keepdim=True, correction=0) + EPSILON

@@ -1,4 +1,7 @@
-"""A few channels at full resolution after the decoder: smooths the latent's grid and sharpens from the input (ours)."""
+"""Refines the decoded image at full resolution (ours).
+
+The refinement smooths the grid that the latent leaves in the image, and takes fine detail from the input.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from train.models.references import zeroed
 
 
 class Refinement(nn.Module):
-    """restored + three convolutions over (restored, LQ), the last one starting at zero."""
+    """Adds the output of three convolutions over (restored, LQ) to the restored image. The last one starts at zero."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -22,5 +25,5 @@ class Refinement(nn.Module):
         )
 
     def forward(self, restored: torch.Tensor, lq: torch.Tensor) -> torch.Tensor:
-        """Both (B,3,S,S) in 0..1 -> the same."""
+        """Returns the refined image (B,3,S,S). Both inputs are (B,3,S,S) in 0..1."""
         return restored + self.layers(torch.cat([restored, lq], 1))

@@ -1,4 +1,4 @@
-"""The base that needs no download: a small UNet from scratch on a latent that loses nothing."""
+"""Defines the base `tiny`, which needs no download: a small untrained UNet on a latent without loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from train.models.io import Conditions
 
 
 class TinyBase(nn.Module):
-    """Space-to-depth, TinyUNet, and a refinement at full resolution; as new it returns its input."""
+    """Combines space-to-depth, TinyUNet and a refinement at full resolution. A new TinyBase returns its input."""
 
     prompt_dim = PROMPT_DIM
 
@@ -25,14 +25,17 @@ class TinyBase(nn.Module):
         self.refine = Refinement(config.refine_channels) if config.refine_channels else None
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        """(B,3,S,S) in 0..1 -> z (B, 3 f^2, S/f, S/f) in -1..1."""
+        """Returns the latent z (B, 3 f^2, S/f, S/f) in -1..1 of an image (B,3,S,S) in 0..1. f is the latent factor."""
         return latent.encode(image, self.factor)
 
     def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
-        """The eps at a timestep, or at one an image (B,), shape of z: that for which x0 = z + the UNet's correction."""
+        """Returns the noise eps in the shape of z, such that x0 = z + correction, where the UNet gives the correction.
+
+        `timestep` is one number, or a tensor (B,) with a number per image.
+        """
         return one_step.noise_of_correction(z, self.unet(z, conditions, timestep), timestep)
 
     def decode(self, x0: torch.Tensor, lq: torch.Tensor) -> torch.Tensor:
-        """x0 as z, lq (B,3,S,S) in 0..1 -> image (B,3,S,S), not clamped."""
+        """Returns the image (B,3,S,S) of the clean latent x0, not clamped. `lq` is (B,3,S,S) in 0..1."""
         image = latent.decode(x0, self.factor)
         return image if self.refine is None else self.refine(image, lq)

@@ -1,4 +1,4 @@
-"""The small UNet of base `tiny`, from diffusers' blocks; a part that the recipe does not name has no weights in it."""
+"""Defines the small UNet of base `tiny`, made of blocks from diffusers. A part outside the recipe has no weights."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from train.models.io import Conditions
 from train.models.references import GROUPS, resnet, token_scale, zeroed
 
 HEADS = 4  # attention heads (ours)
-PROMPT_DIM = 128  # numbers of a prompt token on `tiny` (ours; 1024 on Stable Diffusion 2.1)
-WAVES = 64  # sines and cosines that a timestep is told by (ours)
+PROMPT_DIM = 128  # numbers in a prompt token on `tiny` (ours; Stable Diffusion 2.1 has 1024)
+WAVES = 64  # number of sines and cosines that encode a timestep (ours)
 
 
 class ExtendedAttention(nn.Module):
-    """Attention of a map to itself and to every reference's tokens at once, as InstantRestore extends it."""
+    """Lets a feature map attend to itself and to the tokens of all references at once, like InstantRestore."""
 
     def __init__(self, channels: int, reference_channels: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class ExtendedAttention(nn.Module):
         self.attention.to_out[0] = zeroed(nn.Linear(channels, channels))
 
     def forward(self, h: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """h (B,C,h,w), tokens (B,N,R), mask (B,N) bool -> (B,C,h,w)."""
+        """Returns (B,C,h,w) for a map h (B,C,h,w) and tokens (B,N,R). mask (B,N) bool is False for empty slots."""
         own = self.norm(h).flatten(2).transpose(1, 2)
         keys = torch.cat([own, self.enter(tokens).to(own.dtype)], 1)
         seen = torch.cat([mask.new_ones(own.shape[:2]), mask], 1)
@@ -40,7 +40,7 @@ class ExtendedAttention(nn.Module):
 
 
 class PromptAttention(nn.Module):
-    """Attention of a map to the prompt's tokens, as a Stable Diffusion UNet attends to its text; starts as nothing."""
+    """Lets a feature map attend to the prompt, like Stable Diffusion to its text. A new layer adds nothing."""
 
     def __init__(self, channels: int, prompt_dim: int) -> None:
         super().__init__()
@@ -51,14 +51,14 @@ class PromptAttention(nn.Module):
         self.attention.to_out[0] = zeroed(nn.Linear(channels, channels))
 
     def forward(self, h: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
-        """h (B,C,h,w), prompt (B,N,D) -> (B,C,h,w)."""
+        """Returns (B,C,h,w) for a map h (B,C,h,w) and a prompt (B,N,D)."""
         own = self.norm(h).flatten(2).transpose(1, 2)
         out = self.attention(own, encoder_hidden_states=prompt)
         return h + out.transpose(1, 2).reshape(h.shape)
 
 
 class Time(nn.Module):
-    """A timestep -> the vector that modulates the blocks, as diffusers makes it."""
+    """Turns a timestep into the vector that modulates the blocks, like diffusers."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Time(nn.Module):
         self.layers = TimestepEmbedding(WAVES, width)
 
     def forward(self, timestep: int | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """A timestep, or one an image (B,) -> (B,width), B being that of `like`."""
+        """Returns (B,width), where B is the length of `like`. `timestep` is a number, or (B,) numbers."""
         if not isinstance(timestep, torch.Tensor):
             timestep = torch.full((), timestep, device=like.device)
         vector: torch.Tensor = self.layers(self.waves(timestep.expand(len(like))).to(like.dtype))
@@ -74,12 +74,12 @@ class Time(nn.Module):
 
 
 class TinyUNet(nn.Module):
-    """Latent -> correction of the latent; starts as zero.
+    """Computes a correction of the latent. A new UNet returns zeros.
 
-    By part: `maps` join every level, `extended` attends at the level before the last, the embedding modulates the
-    deepest level and the way up, and the prompt of `vre` and `identity` is attended to at the level before the last
-    and in the middle. A restorer of several steps is told the timestep in every block; one of a single step has no use
-    for it and no weights. All places are ours.
+    Part `maps` adds feature maps at every level. Part `extended` attends to the references at the level before the
+    last. Part `embedding` modulates the deepest level and the levels of the way up. If the recipe has the part `vre` or
+    `identity`, the level before the last and the middle attend to the prompt. If the restorer takes several steps, the
+    timestep modulates every block. With a single step, the UNet has no weights for the timestep. All places are ours.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -119,11 +119,16 @@ class TinyUNet(nn.Module):
             self.prompted = nn.ModuleList(PromptAttention(c, PROMPT_DIM) for c in channels[-2:])
 
     def forward(self, z: torch.Tensor, seen: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
-        """z (B,C,h,w) in -1..1, at a timestep or at one an image (B,) -> correction (B,C,h,w)."""
+        """Returns the correction (B,C,h,w) of z (B,C,h,w) in -1..1.
+
+        `timestep` is one number, or a tensor (B,) with a number per image.
+        """
+        # The modulation (B,width): the sum of the identity vector and the time vector, or None without both.
         identity = None if self.modulate is None else self.modulate(seen.identity)
         time = None if self.time is None else self.time(timestep, z)
         if time is not None:
             identity = time if identity is None else identity + time
+        # The way down, from the finest level. Each level halves the resolution and leaves its map for the way up.
         h = self.first(z)
         skips = []
         for level, block in enumerate(self.down):
@@ -138,10 +143,12 @@ class TinyUNet(nn.Module):
                 if self.prompted is not None:
                     h = self.prompted[0](h, seen.prompt)
             skips.append(h)
+        # The middle, at the coarsest resolution.
         h = self.middle[0](h, identity)
         if self.prompted is not None:
             h = self.prompted[1](h, seen.prompt)
         h = self.middle[1](h, identity)
+        # The way up, from the coarsest level. Each level also sees the map of the way down.
         for level in reversed(range(len(self.up))):
             h = self.up[level](torch.cat([self.larger[level](h), skips[level]], 1), identity)
         return self.last(h)

@@ -1,1 +1,1 @@
-"""The networks that make the prompt of the UNet: the embedders of OSDFace and HonestFace."""
+"""Holds the networks that make the prompt of the UNet: the embedders of OSDFace and HonestFace."""

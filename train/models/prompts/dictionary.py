@@ -1,11 +1,15 @@
-"""Recipe `vre`, OSDFace's stage 1: an HQ dictionary, an LQ dictionary, and the association of the two.
+"""Trains the HQ dictionary and the LQ dictionary of recipe `vre`, and their association (OSDFace's stage 1).
 
-Published (OSDFace#11): two VQ autoencoders, each reconstructing its own domain, HQ for 50 epochs and LQ for 10 without
-association, then 10 epochs more with association of weight 1. One run has one clock, so here both train together from
-the start, and the association joins at HQ's share of these epochs (ours). OSDFace names no formula for it beyond a
-"diagonal correlation"; DAEFR, whose layout this is, has one (DAEFR/models/association_stage.py), taken here with its
-initial temperature kept. L1 for the reconstruction is ours, and so are the restarts of codes that nothing chooses:
-without them 12 of 256 codes stayed in use on base tiny after 600 images, which leaves a prompt of 77 mostly empty.
+OSDFace describes this stage in OSDFace#11: two VQ autoencoders each reconstruct images of their own domain. HQ trains
+for 50 epochs and LQ for 10 epochs without the association. Then both train for 10 epochs with an association of weight
+1. Here both train together from the start, because a run has only one image count. The association starts after HQ's
+share of the epochs, 50/60 (ours).
+
+OSDFace calls the association a "diagonal correlation" and gives no formula. OSDFace has the layout of DAEFR, so we use
+DAEFR's formula (DAEFR/models/association_stage.py) with its initial temperature, which stays constant here.
+
+The L1 loss for the reconstruction is ours. The restarts of unused codes are also ours: without restarts, only 12 of 256
+codes stayed in use on base tiny after 600 images, so most of the 77 tokens of a prompt were empty.
 """
 
 from __future__ import annotations
@@ -24,15 +28,16 @@ from train.models.prompts.vq import VQ, Quantizer
 from train.models.prompts.vre import RECIPE, read_dictionary, unreadable
 from train.recipes import find_recipe
 
-ALONE = 50 / 60  # share of the recipe's images before the association: of HQ's epochs
-TEMPERATURE = 0.07  # of the association: where DAEFR's learned one starts
-IDLE = 320  # images without being chosen after which a code starts anew (ours)
+ALONE = 50 / 60  # share of the recipe's images before the association, equal to HQ's share of the epochs
+TEMPERATURE = 0.07  # temperature of the association; DAEFR's learned temperature starts at this value
+IDLE = 320  # a code restarts if no vector chose it during this number of images (ours)
 
 
 class Dictionary(nn.Module):
-    """HQ and LQ faces -> what the three losses of recipe `vre` are; LQ face -> a restored one from the HQ codebook.
+    """Computes the three losses of recipe `vre` from HQ and LQ faces. Without HQ faces, it restores the LQ faces.
 
-    `facts` as of Restorer. `association_from` is the number of images after which the association has a gradient.
+    `facts` are the facts of a Restorer. `association_from` is the number of images after which the association has a
+    gradient.
     """
 
     seen: torch.Tensor
@@ -45,8 +50,10 @@ class Dictionary(nn.Module):
         self.facts = dict(facts or {})
         self.hq, self.lq = VQ(config.vre), VQ(config.vre)
         self.association_from = round(ALONE * find_recipe(RECIPE, config.base).images)
-        self.register_buffer("seen", torch.zeros((), dtype=torch.long))  # images trained on, by all processes
-        for name in ("hq_idle", "lq_idle"):  # images since each code was last chosen
+        self.register_buffer(
+            "seen", torch.zeros((), dtype=torch.long)
+        )  # number of images seen in training by all processes
+        for name in ("hq_idle", "lq_idle"):  # number of images since each code was last chosen
             self.register_buffer(name, torch.zeros(config.vre.codes, dtype=torch.long))
 
     def forward(
@@ -59,13 +66,18 @@ class Dictionary(nn.Module):
         step: torch.Tensor | None = None,
         places: Places | None = None,
     ) -> Restoration:
-        """lq and target (B,3,S,S) in 0..1; the other arguments are those of Restorer and are not used.
+        """Returns the restored or reconstructed faces. `lq` and `target` are (B,3,S,S) in 0..1.
 
-        With a target: `terms` has reconstruction (mean absolute error, HQ plus LQ), codebook (likewise summed) and
-        association, `image` is the target through the HQ dictionary. Without: `image` is the LQ face's vectors, each
-        replaced by the nearest HQ code, through the HQ decoder, which is what the association is for (ours). `latent`
-        is the quantised vectors (B,dim,s,s).
+        The other arguments have the meaning of Restorer's arguments and are not used. `latent` in the result has the
+        quantised vectors (B,dim,s,s).
+
+        With `target`, the HQ dictionary reconstructs `image` from the target. `terms` then has "reconstruction" (mean
+        absolute error, HQ plus LQ), "codebook" (HQ plus LQ) and "association".
+
+        Without `target`, each vector of the LQ face is replaced by the nearest HQ code, and the HQ decoder makes
+        `image` from the codes (ours). The association makes this replacement possible.
         """
+        # Resize the faces to the size of the dictionaries, in -1..1, and encode them to vectors (B,dim,s,s).
         small = self._sized(lq)
         lq_vectors = self.lq.encode(small)
         if target is None:
@@ -73,29 +85,32 @@ class Dictionary(nn.Module):
             return self._answer(quantised, self.hq.decode(quantised), lq, {})
         true = self._sized(target)
         hq_vectors = self.hq.encode(true)
+        # Restart unused codes before the search, so that the batch can choose the new codes.
         if self.training:
             images = len(lq) * _world()
             restart(self.hq.quantize, hq_vectors, self.hq_idle, images)
             restart(self.lq.quantize, lq_vectors, self.lq_idle, images)
+        # Quantise and decode both domains, then compute the three losses.
         hq_quantised, hq_codebook = self.hq.quantize(hq_vectors)
         lq_quantised, lq_codebook = self.lq.quantize(lq_vectors)
         hq_again, lq_again = self.hq.decode(hq_quantised), self.lq.decode(lq_quantised)
         terms = {
-            "reconstruction": (_error(hq_again, true) + _error(lq_again, small)) / 2,  # of 0..1, not of -1..1
+            # Images are in -1..1 here. Half the error is the error of images in 0..1.
+            "reconstruction": (_error(hq_again, true) + _error(lq_again, small)) / 2,
             "codebook": hq_codebook + lq_codebook,
             "association": self._in_time(association(hq_vectors, lq_vectors), len(lq)),
         }
         return self._answer(hq_quantised, hq_again, target, terms)
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write config.json and model.safetensors into `folder`."""
+        """Writes config.json and model.safetensors into `folder`."""
         write_model_files(Path(folder), self.config, self.facts, self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Dictionary:
-        """Load a checkpoint folder, or the newest checkpoint of a RUN folder, in eval mode.
+        """Returns the dictionary of a checkpoint folder, or of the newest checkpoint in a RUN folder, in eval mode.
 
-        Raises BadInput, with a sentence, for what holds no dictionary or a broken one.
+        Raises BadInput if `folder` has no dictionary or a broken dictionary.
         """
         config, facts, tensors = read_dictionary(Path(folder))
         model = cls(config, facts)
@@ -116,7 +131,7 @@ class Dictionary(nn.Module):
         return Restoration(image if self.training else image.clamp(0, 1), quantised, None, terms)
 
     def _in_time(self, term: torch.Tensor, images: int) -> torch.Tensor:
-        """The association's value, with a gradient only once the dictionaries have had their time alone."""
+        """Returns the association loss. It has no gradient for the first `association_from` images of a training."""
         joined = self.seen >= self.association_from
         if self.training:
             self.seen += images * _world()
@@ -125,19 +140,23 @@ class Dictionary(nn.Module):
 
 @torch.no_grad()
 def restart(quantize: Quantizer, vectors: torch.Tensor, idle: torch.Tensor, images: int) -> None:
-    """Move every code that was chosen by none of the last IDLE images onto a vector of this batch, drawn at random.
+    """Replaces each code that no vector chose in the last IDLE images by a random vector of this batch.
 
-    vectors (B,dim,s,s) of `images` images, counted over all processes, which all get the same codes; idle (codes,)
-    int64 is brought up to date. The random restarts of Jukebox (Dhariwal 2020, section 3.1).
+    `vectors` is (B,dim,s,s). `images` is the number of images in the batches of all processes. All processes get the
+    same new codes. `idle` (codes,) int64 counts images since each code was last chosen, and is updated in place. The
+    method is the random restart of Jukebox (Dhariwal 2020, section 3.1).
     """
+    # Find the codes that this batch chooses, (codes,), and draw a vector of the batch for every code, (codes,dim).
     weight = quantize.embedding.weight
     code, _ = quantize.nearest(vectors)
     chosen = torch.zeros_like(idle).scatter_(0, code.flatten(), 1)
     rows = vectors.to(weight.dtype).permute(0, 2, 3, 1).flatten(0, 2)
     rows = rows[torch.randint(len(rows), (len(weight),), device=rows.device)]
+    # A code is in use if any process chose it. All processes take the vectors of the first process.
     if _world() > 1:
         torch.distributed.all_reduce(chosen, torch.distributed.ReduceOp.MAX)
         torch.distributed.broadcast(rows, 0)
+    # Update the counts, and replace the codes that were idle for too long.
     idle.copy_(torch.where(chosen > 0, 0, idle + images))
     dead = idle >= IDLE
     weight.copy_(torch.where(dead.unsqueeze(1), rows, weight))
@@ -145,10 +164,11 @@ def restart(quantize: Quantizer, vectors: torch.Tensor, idle: torch.Tensor, imag
 
 
 def association(hq: torch.Tensor, lq: torch.Tensor, temperature: float = TEMPERATURE) -> torch.Tensor:
-    """How badly each position of the HQ faces is told from all others by its LQ counterpart, and the reverse.
+    """Returns the association loss of DAEFR, a scalar of 0 or more. `hq` and `lq` are vectors before quantising.
 
-    hq, lq (B,dim,s,s): the vectors before quantising. Rows and columns of their cosine similarities over `temperature`
-    are classified, the diagonal being the truth; the mean of both cross-entropies, 0 or more. DAEFR's.
+    Both are (B,dim,s,s). The cosine similarities between all HQ and all LQ positions, divided by `temperature`, are the
+    logits of a classification: each HQ position must find the LQ position at the same place, and the reverse. The loss
+    is the mean of both cross-entropies.
     """
     with torch.autocast(hq.device.type, enabled=False):
         ours, theirs = (F.normalize(z.float().permute(0, 2, 3, 1).flatten(0, 2), dim=1) for z in (hq, lq))

@@ -1,8 +1,9 @@
-"""HonestFace's identity embedder: what it is made of was published as a figure, what is inside was not.
+"""Defines HonestFace's identity embedder, after the pipeline figure of the paper.
 
-Published (the paper's pipeline figure): two branches, a face identity encoder that sees the references alone (p_F) and
-a facial feature extractor that sees references and LQ (p_I), fused with the prompt of OSDFace's embedder (p_L) into one
-prompt. Every network, number and the fusion below is ours.
+The figure shows two branches. A face identity encoder sees only the references and gives the tokens p_F. A facial
+feature extractor sees the references and the LQ face and gives the tokens p_I. The two are fused with p_L, the prompt
+of OSDFace's embedder, into one prompt. The details of the networks were not seen by us. So every network and number and
+the fusion in this file are ours.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ from torch.nn import functional as F
 from train.models.config import ModelConfig
 from train.models.references import ImageEncoder, set_tokens, zeroed
 
-TOKENS = 4  # of p_F (ours)
-GRID = 8  # p_I has a token for every cell of a GRID x GRID division of the face (ours)
+TOKENS = 4  # number of tokens in p_F (ours)
+GRID = 8  # p_I has one token for each cell of a GRID x GRID grid on the face (ours)
 
 
 class FaceIdentityEncoder(nn.Module):
-    """Recognizer embeddings -> p_F: a small network on each reference, the mean over the set; a learned nobody."""
+    """Computes p_F: a small network turns each embedding into tokens, which are averaged over the references.
+
+    An image without references gets the learned tokens `nobody`.
+    """
 
     def __init__(self, embedding_dim: int, prompt_dim: int) -> None:
         super().__init__()
-        self.scale = embedding_dim**0.5  # unit rows to numbers of unit variance
+        self.scale = embedding_dim**0.5  # scales unit rows to numbers with a variance of 1
         self.layers = nn.Sequential(
             nn.Linear(embedding_dim, prompt_dim), nn.GELU(), nn.Linear(prompt_dim, TOKENS * prompt_dim)
         )
@@ -33,7 +37,7 @@ class FaceIdentityEncoder(nn.Module):
         self.nobody = nn.Parameter(torch.randn(TOKENS, prompt_dim))
 
     def forward(self, embeddings: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """embeddings (B,K,d) unit rows, present (B,K) bool -> (B,TOKENS,D)."""
+        """Returns p_F (B,TOKENS,D) for embeddings (B,K,d), which are unit rows, and present (B,K) bool."""
         tokens = self.layers(embeddings * self.scale).unflatten(-1, (TOKENS, -1))
         mask = present.view(*present.shape, 1, 1)
         mean = (tokens * mask).sum(1) / present.sum(1).clamp(min=1).view(-1, 1, 1)
@@ -42,13 +46,14 @@ class FaceIdentityEncoder(nn.Module):
 
 
 class FacialFeatureExtractor(nn.Module):
-    """LQ and references through one encoder -> p_I: cells of the LQ face ask the LQ and every reference at once."""
+    """Computes p_I: each cell of the LQ face attends to the LQ face and to all references at once."""
 
     def __init__(self, channels: tuple[int, ...], factor: int, prompt_dim: int) -> None:
         super().__init__()
         width = channels[-1]
         self.encoder = ImageEncoder(channels, factor)
-        self.kinds = nn.Parameter(torch.zeros(2, width))  # of a key: LQ, reference
+        # One vector is added to each key of the LQ face, and one to each key of a reference, to tell them apart.
+        self.kinds = nn.Parameter(torch.zeros(2, width))
         self.norm = nn.LayerNorm(width)
         self.block = _block(width, 32, asks=True)
         self.last = nn.Sequential(nn.Linear(width, prompt_dim), nn.LayerNorm(prompt_dim))
@@ -56,14 +61,21 @@ class FacialFeatureExtractor(nn.Module):
     def forward(
         self, lq: torch.Tensor, references: torch.Tensor, present: torch.Tensor, filled: torch.Tensor
     ) -> torch.Tensor:
-        """lq (B,3,S,S), references (B,K,3,S,S) in 0..1, present (B,K) bool, filled of `Places` -> (B,GRID^2,D)."""
+        """Returns p_I (B,GRID^2,D).
+
+        `lq` is (B,3,S,S) and `references` is (B,K,3,S,S), both in 0..1. `present` is (B,K) bool. `filled` is the field
+        of `Places`.
+        """
+        # Encode LQ and references to the coarsest map, (B,C,h,h), and the references to tokens, (B,K h h,C).
         own = self.encoder(lq)[-1]
         theirs, mask = set_tokens(self.encoder.encode_set(references, present, filled)[-1], present)
         cells = F.adaptive_avg_pool2d(own, GRID)
-        # features of unit variance before they meet their places: otherwise the places drown them, and it learns slower
+        # Normalise the features before the codes of their places are added. Otherwise the codes are much larger than
+        # the features, and the network learns more slowly.
         place = _places(own)
         ours = self.norm(own.flatten(2).transpose(1, 2)) + place + self.kinds[0]
         theirs = self.norm(theirs) + place.repeat(present.shape[1], 1) + self.kinds[1]
+        # The queries are the cells (B,GRID^2,C). The keys are all places of the LQ face and of the references.
         asking = self.norm(cells.flatten(2).transpose(1, 2)) + _places(cells)
         keys = torch.cat([ours, theirs], 1)
         seen = torch.cat([mask.new_ones(ours.shape[:2]), mask], 1)
@@ -71,16 +83,17 @@ class FacialFeatureExtractor(nn.Module):
 
 
 class IdentityEmbedder(nn.Module):
-    """References, LQ and p_L -> the fused prompt. As new it is p_F, p_I and p_L side by side, untouched.
+    """Fuses p_F, p_I and p_L into one prompt. A new embedder returns the three side by side, unchanged.
 
-    Its length does not depend on the number of references, and no token on their order.
+    The length of the prompt does not depend on the number of references. The order of the references does not matter.
     """
 
     def __init__(self, config: ModelConfig, prompt_dim: int) -> None:
         super().__init__()
         self.identity = FaceIdentityEncoder(config.embedding_dim, prompt_dim)
         self.features = FacialFeatureExtractor(config.reference_channels, config.latent_factor, prompt_dim)
-        self.kinds = nn.Parameter(torch.zeros(3 if "vre" in config.parts else 2, prompt_dim))  # p_F, p_I, p_L
+        # One vector is added to the tokens of each of p_F, p_I and p_L, to tell them apart.
+        self.kinds = nn.Parameter(torch.zeros(3 if "vre" in config.parts else 2, prompt_dim))
         self.fuse = _block(prompt_dim, 64, asks=False)
         zeroed(self.fuse.attn1.to_out[0])
         zeroed(self.fuse.ff.net[-1])
@@ -94,8 +107,11 @@ class IdentityEmbedder(nn.Module):
         embeddings: torch.Tensor,
         seen: torch.Tensor | None,
     ) -> torch.Tensor:
-        """lq (B,3,S,S), references (B,K,3,S,S) in 0..1, present (B,K) bool, filled of `Places`, embeddings (B,K,d) unit
-        rows, seen: p_L (B,N,D) where the recipe has the part `vre` -> prompt (B, TOKENS + GRID^2 + N, D)."""
+        """Returns the prompt (B, TOKENS + GRID^2 + N, D).
+
+        `lq` is (B,3,S,S) and `references` is (B,K,3,S,S), both in 0..1. `present` is (B,K) bool. `filled` is the field
+        of `Places`. `embeddings` is (B,K,d) with unit rows. `seen` is p_L (B,N,D), or None without part `vre`.
+        """
         branches = [self.identity(embeddings, present), self.features(lq, references, present, filled)]
         if seen is not None:
             branches.append(seen)
@@ -109,6 +125,6 @@ def _block(width: int, head: int, asks: bool) -> BasicTransformerBlock:
 
 
 def _places(maps: torch.Tensor) -> torch.Tensor:
-    """Where in the face a cell lies, the same at any resolution: maps (B,C,h,h) -> (h h, C)."""
+    """Returns sine and cosine codes (h h, C) of the places in maps (B,C,h,h), on the same scale at any resolution."""
     found = get_2d_sincos_pos_embed(maps.shape[1], maps.shape[-1], base_size=GRID, device=maps.device)
     return found.to(maps.dtype)

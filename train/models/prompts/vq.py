@@ -1,7 +1,8 @@
-"""A VQ autoencoder in the layout of OSDFace's visual representation embedder (lq_embed/vqvae.py), names and all.
+"""Defines a VQ autoencoder with the layout and the names of OSDFace's embedder (lq_embed/vqvae.py).
 
-Under its prefix `vqvae_LQ.`, the tensors of a published state dict are those of `VQ(config, decodes=False)` by name and
-shape. The decoder was not seen by us; it mirrors the encoder, as in VQGAN, with one block more a level (ours).
+The tensors of OSDFace's released state dict have the prefix `vqvae_LQ.`. Without this prefix, they have the names and
+shapes of the tensors of `VQ(config, decodes=False)`. OSDFace's decoder was not seen by us. Our decoder mirrors the
+encoder, as in VQGAN, with one more block at each level (ours).
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from torch.nn import functional as F
 
 from train.models.config import VreConfig
 
-BLOCKS = 2  # residual blocks a level
-ATTENTION = 16  # pixels: the resolution at which attention acts
-GROUPS = 32  # of every group norm; fewer where they do not divide the width (ours)
-BETA = 0.25  # weight of the commitment
+BLOCKS = 2  # residual blocks at each level
+ATTENTION = 16  # the levels of this resolution, in pixels, have attention
+GROUPS = 32  # groups in every group norm; fewer if 32 does not divide the width (ours)
+BETA = 0.25  # weight of the commitment loss
 
 
 class VQ(nn.Module):
-    """Image -> a grid of vectors, size / 2^(levels - 1) on a side, each next to a code -> image."""
+    """Encodes an image to a grid of vectors, quantises the vectors to codes, and decodes codes to an image.
+
+    The grid has size / 2^(levels - 1) vectors on each side.
+    """
 
     def __init__(self, config: VreConfig, decodes: bool = True) -> None:
         super().__init__()
@@ -31,17 +35,17 @@ class VQ(nn.Module):
         self.decoder = Decoder(config) if decodes else None
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        """(B,3,S,S) normalised, -1..1 by rights -> vectors before quantising, (B,dim,s,s)."""
+        """Returns the vectors (B,dim,s,s) before quantising. `image` is (B,3,S,S), usually in -1..1."""
         return self.quant_conv(self.encoder(image))
 
     def decode(self, vectors: torch.Tensor) -> torch.Tensor:
-        """(B,dim,s,s) -> image (B,3,S,S), around -1..1, not clamped."""
+        """Returns the image (B,3,S,S) of vectors (B,dim,s,s). The image is about in -1..1 and is not clamped."""
         assert self.decoder is not None
         return self.decoder(vectors)
 
 
 class Quantizer(nn.Module):
-    """A codebook. Its search runs in float32, whatever precision the encoder ran in."""
+    """Holds a codebook. The search for the nearest code runs in float32, also if the encoder ran in bf16."""
 
     def __init__(self, codes: int, dim: int) -> None:
         super().__init__()
@@ -49,7 +53,10 @@ class Quantizer(nn.Module):
         nn.init.uniform_(self.embedding.weight, -1 / codes, 1 / codes)
 
     def nearest(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """vectors (B,dim,h,w) -> the nearest code of each position (B, h w) int64, its squared distance (B, h w)."""
+        """Returns the nearest code of each position and its squared distance: (B, h w) int64 and (B, h w) float32.
+
+        `vectors` is (B,dim,h,w).
+        """
         with torch.autocast(vectors.device.type, enabled=False):
             z, codes = vectors.float().flatten(2).transpose(1, 2), self.embedding.weight.float()
             distances = z.square().sum(2, keepdim=True) + codes.square().sum(1) - 2 * (z @ codes.t())
@@ -57,16 +64,17 @@ class Quantizer(nn.Module):
         return code, distance
 
     def replaced(self, vectors: torch.Tensor) -> torch.Tensor:
-        """vectors (B,dim,h,w) -> the nearest code of each in its place, float32; a gradient reaches the codebook."""
+        """Replaces each of the vectors (B,dim,h,w) by its nearest code, float32. A gradient reaches the codebook."""
         with torch.no_grad():
             code, _ = self.nearest(vectors)
         return self.embedding(code).float().transpose(1, 2).reshape(vectors.shape)
 
     def forward(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """vectors (B,dim,h,w) -> their codes in their place, and the loss of codebook and commitment.
+        """Returns the nearest code of each vector, (B,dim,h,w), and the loss of codebook and commitment, a scalar.
 
-        What comes back has the codes' values and hands its gradient to `vectors` unchanged (straight-through); the
-        codebook learns from the loss alone, mean (z_q - sg z)^2 + BETA mean (z - sg z_q)^2 (van den Oord 2017, Eq. 3).
+        The gradient of the codes goes to `vectors` unchanged (straight-through). The codebook learns from the loss
+        only. The loss is mean (z_q - sg z)^2 + BETA mean (z - sg z_q)^2 (van den Oord 2017, Eq. 3), where z are the
+        vectors, z_q the codes, and sg stops the gradient.
         """
         vectors, found = vectors.float(), self.replaced(vectors)
         loss = F.mse_loss(found, vectors.detach()) + BETA * F.mse_loss(vectors, found.detach())
@@ -74,7 +82,7 @@ class Quantizer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """(B,3,S,S) -> (B,dim,s,s)."""
+    """Encodes images (B,3,S,S) to vectors (B,dim,s,s)."""
 
     def __init__(self, config: VreConfig) -> None:
         super().__init__()
@@ -98,7 +106,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B,dim,s,s) -> (B,3,S,S)."""
+    """Decodes vectors (B,dim,s,s) to images (B,3,S,S)."""
 
     def __init__(self, config: VreConfig) -> None:
         super().__init__()
@@ -122,7 +130,10 @@ class Decoder(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks at one resolution, each followed by attention where that is 16 px, and the way to the next."""
+    """Applies residual blocks at one resolution, then changes the resolution for the next level.
+
+    At a resolution of 16 px, attention follows each residual block.
+    """
 
     def __init__(
         self,
@@ -147,7 +158,7 @@ class Level(nn.Module):
 
 
 class Middle(nn.Module):
-    """The coarsest resolution once more."""
+    """Applies two residual blocks, with attention between them, at the coarsest resolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -162,7 +173,7 @@ class Middle(nn.Module):
 
 
 class Resnet(nn.Module):
-    """A residual block without a timestep."""
+    """Adds the output of two convolutions to the input. Unlike a block of a diffusion model, it takes no timestep."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -176,12 +187,12 @@ class Resnet(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of a map, one head."""
+    """Lets a feature map attend to itself, with one attention head."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm1 = _norm(channels)
-        self.norm2 = _norm(channels).requires_grad_(False)  # in the published layout; only cross-attention reads it
+        self.norm2 = _norm(channels).requires_grad_(False)  # OSDFace's layout has it; it is not used here
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -192,7 +203,7 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the resolution, by a strided convolution that is padded at the right and at the bottom alone."""
+    """Halves the resolution with a strided convolution. The input is padded only at the right and at the bottom."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -203,7 +214,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the resolution, nearest pixel, then a convolution."""
+    """Doubles the resolution by repeating pixels, then applies a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

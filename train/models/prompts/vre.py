@@ -1,4 +1,4 @@
-"""OSDFace's visual representation embedder: the codes that an LQ face lies nearest to, as the UNet's prompt."""
+"""Defines OSDFace's visual representation embedder, which makes the prompt from the nearest codes of an LQ face."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ RECIPE = "vre"  # the recipe that trains the dictionaries
 
 
 class Vre(nn.Module):
-    """LQ face -> prompt. Encoder and codebook are frozen and random until they are loaded; the projection trains."""
+    """Makes a prompt from an LQ face. The projection trains; the encoder and the codebook are frozen.
+
+    The encoder and the codebook have random weights until `load_dictionary` loads them.
+    """
 
     def __init__(self, config: VreConfig, prompt_dim: int) -> None:
         super().__init__()
@@ -30,7 +33,8 @@ class Vre(nn.Module):
         self.projection = Projection(config.dim, prompt_dim)
 
     def forward(self, lq: torch.Tensor) -> torch.Tensor:
-        """lq (B,3,S,S) in 0..1 at any size -> prompt (B, tokens, prompt_dim)."""
+        """Returns the prompt (B, tokens, prompt_dim) for `lq` (B,3,S,S) in 0..1 of any size S."""
+        # Find the nearest distinct codes. The rows (B,tokens,dim) are zero if an image has fewer codes than tokens.
         with torch.no_grad():
             vectors = self.dictionary.encode(self._seen(lq))
             code, distance = self.dictionary.quantize.nearest(vectors)
@@ -39,12 +43,12 @@ class Vre(nn.Module):
         return self.projection(rows)
 
     def load_dictionary(self, folder: Path) -> None:
-        """Take encoder and codebook from a run of recipe `vre`, or one of its checkpoints.
+        """Loads the encoder and the codebook from a run of recipe `vre`, or from one of its checkpoints.
 
-        Raises BadInput where that is something else, or of another shape.
+        Raises BadInput if `folder` has no dictionary, or a dictionary of another shape.
         """
         theirs, tensors = read_lq_dictionary(folder)
-        # neither the number of tokens nor what the input is normalised to is in the dictionary
+        # A dictionary can make any number of tokens from an input of any range, so these two fields need not match.
         shape = replace(theirs, tokens=self.config.tokens, doubly_normalised=self.config.doubly_normalised)
         if shape != self.config:
             raise BadInput(
@@ -61,7 +65,10 @@ class Vre(nn.Module):
 
 
 class Projection(nn.Module):
-    """code dim -> half of it -> prompt_dim, SiLU after both: 512, 256, 1024 in OSDFace's embedding_change_weights."""
+    """Maps each code to a token through two layers, each followed by SiLU.
+
+    The widths are dim, dim / 2 and prompt_dim: 512, 256 and 1024 in OSDFace's embedding_change_weights.
+    """
 
     def __init__(self, dim: int, prompt_dim: int) -> None:
         super().__init__()
@@ -69,21 +76,25 @@ class Projection(nn.Module):
         self.conv2 = nn.Conv1d(dim // 2, prompt_dim, 1)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """(B,N,dim) -> (B,N,prompt_dim)."""
+        """Returns tokens (B,N,prompt_dim) for codes (B,N,dim)."""
         return F.silu(self.conv2(F.silu(self.conv1(rows.transpose(1, 2))))).transpose(1, 2)
 
 
 def distinct(code: torch.Tensor, distance: torch.Tensor, codes: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The `tokens` distinct codes nearest to any position, nearest first; of equal distances the earlier position's.
+    """Returns the first `tokens` distinct codes of each image, sorted by distance, and a mask.
 
-    code (B,P) int64 below `codes`, distance (B,P) -> codes (B,tokens) int64, and (B,tokens) bool: False where an image
-    has fewer, all of these at the end. OSDFace's selection (lq_embed/vqvae.py), without its loop.
+    `code` (B,P) int64 and `distance` (B,P) are the nearest code of each position and its distance. Codes are below
+    `codes`. If two distances are equal, the code of the earlier position comes first. The result is (B,tokens) int64,
+    and a mask (B,tokens) bool. If an image has fewer distinct codes, the mask is False at the end of its row. The
+    selection is OSDFace's (lq_embed/vqvae.py), without its loop.
     """
+    # Sort the positions by distance. `first` (B,codes) is the rank of the first position with each code.
     b, positions = code.shape
     order = distance.argsort(dim=1, stable=True)
     rank = torch.arange(positions, device=code.device).expand(b, -1)
     first = torch.full((b, codes), positions, dtype=rank.dtype, device=code.device)
     first = first.scatter_reduce(1, code.gather(1, order), rank, "amin")
+    # Sort the codes by this rank. A code that no position has gets the rank `positions` and comes last.
     found, chosen = first.sort(dim=1, stable=True)
     missing = max(tokens - codes, 0)
     return F.pad(chosen, (0, missing))[:, :tokens], F.pad(found < positions, (0, missing))[:, :tokens]
@@ -95,9 +106,9 @@ def _shape(config: VreConfig) -> str:
 
 
 def read_lq_dictionary(folder: Path) -> tuple[VreConfig, dict[str, torch.Tensor]]:
-    """Shape, and tensors of `VQ(config, decodes=False)`, of the LQ dictionary in a run of recipe `vre`.
+    """Returns the shape of the LQ dictionary in a run of recipe `vre`, and its tensors for `VQ(config, decodes=False)`.
 
-    Raises BadInput where `folder` is something else.
+    Raises BadInput if `folder` has no dictionary.
     """
     config, _, tensors = read_dictionary(Path(folder))
     inside = {name.removeprefix("lq."): tensor for name, tensor in tensors.items() if name.startswith("lq.")}
@@ -105,12 +116,13 @@ def read_lq_dictionary(folder: Path) -> tuple[VreConfig, dict[str, torch.Tensor]
 
 
 def read_dictionary(folder: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, torch.Tensor]]:
+    """Returns the config, the facts and the tensors of a run of recipe `vre`. Raises BadInput if there are none."""
     folder = find_newest_checkpoint(folder)
     try:
         facts = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         config, trained_as = ModelConfig.from_json(facts.pop("model")), facts.get("recipe")
         tensors = load_file(folder / WEIGHTS)
-    except Exception as error:  # whatever is wrong with the files, the answer is the same
+    except Exception as error:  # a broken file can raise many kinds of errors
         raise unreadable(folder, error) from error
     if trained_as != RECIPE:
         raise BadInput(f"{folder} was trained by recipe {trained_as}: name a run of recipe {RECIPE}.")
@@ -118,4 +130,5 @@ def read_dictionary(folder: Path) -> tuple[ModelConfig, dict[str, Any], dict[str
 
 
 def unreadable(folder: Path, error: Exception) -> BadInput:
+    """Returns the error for a folder without a readable dictionary."""
     return BadInput(f"{folder} holds no dictionary that this version can load ({' '.join(str(error).split())}).")

@@ -1,1 +1,1 @@
-"""Weights that other authors released, one file for each system."""
+"""Loads weights that other authors released. Each system has one file."""

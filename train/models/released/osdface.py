@@ -1,8 +1,12 @@
-"""OSDFace's released weights as a restorer: `--run osdface:FOLDER`.
+"""Loads OSDFace's released weights as a restorer, for `--run osdface:FOLDER`.
 
-Three files, as the authors name them: pytorch_lora_weights.safetensors (adapters of the UNet, alpha = rank, so they
-join at scale 1), embedding_change_weights.pth (the projection) and associate_2.ckpt (a Lightning checkpoint, of which
-only `vqvae_LQ.` is read). Sizes are inferred from the tensors. No pickle here can run code: see `tensors_of`.
+FOLDER has three files with the authors' names:
+
+pytorch_lora_weights.safetensors    the adapters of the UNet; alpha is the rank, so their scale is 1
+embedding_change_weights.pth        the projection
+associate_2.ckpt                    a Lightning checkpoint; only its tensors with the prefix `vqvae_LQ.` are read
+
+All sizes are inferred from the tensors. The pickled files cannot run code here, see `tensors_of`.
 """
 
 from __future__ import annotations
@@ -32,9 +36,9 @@ from train.recipes import DIFFUSION, build_model_config, find_recipe
 LORA = "pytorch_lora_weights.safetensors"
 PROJECTION = "embedding_change_weights.pth"
 EMBEDDER = "associate_2.ckpt"
-TOKENS = 77  # infer.py; no tensor says it
+TOKENS = 77  # source: infer.py; no tensor shows this number
 EMBEDDER_PREFIX = "vqvae_LQ."
-EMBEDDER_READ = ("encoder.", "quant_conv.", "quantize.embedding.")  # infer.py leaves the rest of the file unread, too
+EMBEDDER_READ = ("encoder.", "quant_conv.", "quantize.embedding.")  # infer.py also reads only these tensors
 
 _ADAPTER = re.compile(
     r"(?:base_model\.model\.)?(?:unet\.)?(?P<module>.+)"
@@ -43,24 +47,30 @@ _ADAPTER = re.compile(
 
 
 def load_osdface(folder: Path, base_model: str) -> Restorer:
-    """OSDFace's released weights in `folder` on Stable Diffusion 2.1-base in `base_model`, in eval mode.
+    """Returns a restorer with OSDFace's released weights in `folder`, in eval mode.
 
-    The order of operations is that of the authors' infer.py with --merge_lora, its doubly normalised embedder input
-    included: a square input that is not 512 px is resized to it (bilinear, align_corners), any other stays as it is.
-    One thing differs: the latent is the mode of the VAE's posterior, where infer.py draws a sample, so that the same
-    photo gives the same face. The adapters are merged into the frozen UNet, so what this returns restores but is not to
-    be saved. Raises BadInput where a file is missing, of another layout or not for this base.
+    `base_model` is the folder or hub name of Stable Diffusion 2.1-base. The restorer computes the same operations as
+    the authors' infer.py with --merge_lora, also with its doubly normalised input of the embedder. A square input of
+    another size than 512 px is resized to 512 px (bilinear, align_corners). An input that is not square keeps its size.
+
+    Only one operation differs. The latent is the mode of the VAE's posterior, so the same photo always gives the same
+    face. infer.py draws a random sample of the posterior.
+
+    The adapters are merged into the frozen UNet, so do not save this restorer: a checkpoint would lack them. Raises
+    BadInput if a file is missing, has another layout or does not fit the base.
     """
     folder = Path(folder)
     for name in (LORA, PROJECTION, EMBEDDER):
         if not (folder / name).is_file():
             raise BadInput(f"{folder} lacks {name}: put OSDFace's {LORA}, {PROJECTION} and {EMBEDDER} there.")
+    # Read the three files, and build a restorer with the sizes of their tensors.
     adapters = read_adapters(folder / LORA)
     embedder = read_embedder(folder / EMBEDDER)
     projection = tensors_of(folder / PROJECTION)
     recipe = replace(find_recipe("osdface", DIFFUSION), vre=embedder_config(embedder, folder / EMBEDDER))
     recipe = replace(recipe, lora_rank=max(len(down) for down, _ in adapters.values()))
     model = Restorer(build_model_config(recipe, 0, base_model), {"recipe": recipe.name, "released": "OSDFace"})
+    # Load the embedder and the projection, and merge the adapters into the UNet.
     assert model.vre is not None
     _load(model.vre.dictionary, embedder, folder / EMBEDDER)
     _load(model.vre.projection, projection, folder / PROJECTION)
@@ -71,10 +81,11 @@ def load_osdface(folder: Path, base_model: str) -> Restorer:
 
 
 def read_adapters(file: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """LoRA matrices by the UNet's module: down (r, in, ...) and up (out, r, ...), in either style of names.
+    """Returns a pair of LoRA matrices for each module of the UNet: down (r, in, ...) and up (out, r, ...).
 
-    Styles are peft's lora_A, lora_B and diffusers' lora.down, lora.up, with or without `unet.` before them. Raises
-    BadInput for any other name, and where one of a pair is missing or the ranks differ.
+    The names in the file are peft's lora_A and lora_B, or diffusers' lora.down and lora.up. The prefix `unet.` is
+    optional. Raises BadInput if a name has another form, if half of a pair is missing, or if the ranks of a pair
+    differ.
     """
     try:
         tensors = load_file(file)
@@ -99,9 +110,10 @@ def read_adapters(file: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
 def merge(
     unet: nn.Module, adapters: Mapping[str, tuple[torch.Tensor, torch.Tensor]], file: Path, base_model: str
 ) -> None:
-    """Add up @ down to the weights that the adapters name. Raises BadInput where the UNet has none such.
+    """Adds the matrix product up @ down to each weight that the adapters name.
 
-    `unet` may have adapters of its own, whose ups are zero as they are new.
+    `unet` may already have new adapters, whose matrices "up" are zero. Raises BadInput if the UNet lacks a weight or
+    has it in another shape.
     """
     weights = {
         name.removesuffix(".weight").removesuffix(".base_layer"): weight
@@ -117,7 +129,10 @@ def merge(
 
 
 def read_embedder(file: Path) -> dict[str, torch.Tensor]:
-    """The LQ dictionary in a Lightning checkpoint: tensors of `VQ(config, decodes=False)`. Raises BadInput."""
+    """Returns the LQ dictionary in a Lightning checkpoint, as tensors for `VQ(config, decodes=False)`.
+
+    Raises BadInput if the file cannot be read or has no encoder.
+    """
     inside = {
         name.removeprefix(EMBEDDER_PREFIX): tensor
         for name, tensor in tensors_of(file, "state_dict").items()
@@ -130,7 +145,10 @@ def read_embedder(file: Path) -> dict[str, torch.Tensor]:
 
 
 def embedder_config(tensors: Mapping[str, torch.Tensor], file: Path) -> VreConfig:
-    """The shape of an embedder by its tensors: the level that attends is the one at 16 px. Raises BadInput."""
+    """Returns the shape of an embedder, inferred from its tensors. The level with attention has a resolution of 16 px.
+
+    Raises BadInput if a tensor of OSDFace's layout is missing.
+    """
     try:
         channels = len(tensors["encoder.conv_in.weight"])
         codes, dim = tensors["quantize.embedding.weight"].shape
@@ -151,11 +169,13 @@ def embedder_config(tensors: Mapping[str, torch.Tensor], file: Path) -> VreConfi
 
 
 def tensors_of(file: Path, inside: str | None = None) -> dict[str, torch.Tensor]:
-    """The state dict in a file of torch.save, or the one under the name `inside` there. Raises BadInput.
+    """Returns the tensors of the state dict in a file of torch.save. Raises BadInput if the file cannot be read.
 
-    Read with weights_only; where that refuses, as it does old Lightning files for the classes in them, by an unpickler
-    that rebuilds tensors and puts an inert placeholder in the place of every other class or function. Nothing that the
-    file names is imported or called either way.
+    `inside` is the key of the state dict, or None if the whole file is the state dict.
+
+    torch.load first reads the file with weights_only=True. It refuses old Lightning files, because they contain other
+    classes than tensors. Then our own unpickler reads the file. It rebuilds tensors, and replaces every other class or
+    function by a placeholder that does nothing. In both cases no code of the file runs.
     """
     try:
         try:
@@ -164,14 +184,14 @@ def tensors_of(file: Path, inside: str | None = None) -> dict[str, torch.Tensor]
             read = torch.load(file, map_location="cpu", weights_only=False, pickle_module=_ONLY_TENSORS)
         found = read if inside is None else read[inside]
         tensors = {str(name): value for name, value in found.items() if isinstance(value, torch.Tensor)}
-    except Exception as error:  # a file from anywhere can be broken in any way
+    except Exception as error:  # a broken or hostile file can raise any error
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadInput(f"{file} holds no tensors that can be read ({why}): take OSDFace's own file.") from error
     return tensors
 
 
 class Placeholder:
-    """What an untrusted pickle gets for a class or function it names: takes anything, does nothing."""
+    """Replaces every class and function that an untrusted pickle names. It takes any arguments and does nothing."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
@@ -201,13 +221,13 @@ _ALLOWED = {
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Rebuilds tensors, dicts and what pickle itself has; torch.load resolves storages before it asks here."""
+    """Rebuilds tensors, dicts and pickle's basic types. torch.load itself rebuilds the storages of tensors."""
 
     def find_class(self, module: str, name: str) -> Any:
         return _ALLOWED.get((module, name), Placeholder)
 
 
-# what torch.load needs of a pickle module: old files hold several pickles in a row, read by `load`
+# The attributes of a pickle module that torch.load uses. Old files have several pickles in a row; `load` reads one.
 _ONLY_TENSORS = SimpleNamespace(
     __name__="tensors only", Unpickler=_TensorUnpickler, load=lambda file, **named: _TensorUnpickler(file).load()
 )
