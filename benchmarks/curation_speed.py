@@ -2,10 +2,10 @@
 
     python benchmarks/curation_speed.py PHOTOS --faces insightface:FOLDER [--keep]
 
-Curation runs up to the embeddings. It hashes the photos, detects and measures faces, writes crops of 512 px as PNG
-and flushes them to disk, writes embeddings in shards, and keeps a ledger. The loop calls
-`FaceAnalysis.get(cv2.imread(path))` in one process with the threads of onnxruntime, and writes nothing. The two take
-turns, and each loads its models in its turn. The figures are medians over the rounds.
+Curation runs up to the embeddings. Curation hashes the photos, and detects and measures faces. It writes crops of 512
+px as PNG and flushes them to disk. It writes embeddings in shards and keeps a ledger. The loop calls
+`FaceAnalysis.get(cv2.imread(path))` in one process with the threads of onnxruntime, and writes nothing. Curation and
+the loop take turns. Each turn includes loading the models. The figures are medians over the rounds.
 
 Then each step of curation is timed alone, in one process with one thread. The floor is the speed of detection and
 recognition alone.
@@ -79,7 +79,7 @@ def time_curation(photos: Sequence[Path], dataset: Path, spec: str, workers: int
 
 
 def time_loop(photos: Sequence[Path], folder: str) -> tuple[float, Boxes]:
-    """Runs the plain loop. Returns its seconds and its boxes."""
+    """Runs the plain loop. Returns the seconds of the loop and its boxes."""
     from insightface.app import FaceAnalysis
 
     boxes: Boxes = {}
@@ -116,7 +116,7 @@ def measure_overlap(a: np.ndarray, b: np.ndarray) -> float:
 def match_boxes(one: Boxes, other: Boxes) -> list[float]:
     """Returns the overlaps of the boxes that both sides found.
 
-    A pair has an overlap of .5 or more. The best pairs are matched first.
+    Two boxes form a pair if their overlap is .5 or more. The best pairs are matched first.
     """
     overlaps = []
     for path, boxes in one.items():
@@ -173,7 +173,7 @@ def _measure_face(crop: np.ndarray, landmarks5: np.ndarray) -> None:
 
 
 def time_loop_steps(photos: Sequence[Path], folder: str) -> dict[str, float]:
-    """Returns the milliseconds per photo of each step of the loop, with its own threads."""
+    """Returns the milliseconds per photo of each step of the loop, with the threads of onnxruntime."""
     app = _load_app(folder)
     spent = {"imread": 0.0, "detect": 0.0, "align and recognize": 0.0}
     for path in photos:

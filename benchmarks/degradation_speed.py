@@ -4,12 +4,13 @@
 
 The comparison uses one core: OpenCV and torch have one thread. The two engines take turns on each image. The time of an
 image is the median of its rounds, and a figure is the number of images divided by the sum of their times. Both engines
-read float32 in 0..1 and write float32 on the 1/255 grid. basicsr is the code of the literature. It gets the noise
-numbers of θ, which are drawn in less time than its own. It needs `pip install --no-deps basicsr==1.4.2` and Python 3.11
-or 3.12. Without it, its figures are null.
+read float32 in 0..1 and write float32 on the 1/255 grid. basicsr is the code of the literature. basicsr gets the noise
+numbers of θ, because drawing them takes less time than drawing its own numbers. To install it, run `pip install
+--no-deps basicsr==1.4.2` with Python 3.11 or 3.12. If basicsr is not installed, its figures are null.
 
 Then a whole frozen set is timed with one worker and with two; this includes decoding, PNG and the disk. At the end, the
-differentiable engine is timed forward and backward, on the CPU with all threads, and on a GPU if there is one.
+torch engine is timed in batches, forward and backward. It runs on the CPU with all threads, and on a GPU if the machine
+has a GPU.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def time_operations(images: list[Image], thetas: list[Theta]) -> dict[str, float
         for end in range(1, len(steps) + 1):
             if steps[end - 1]["op"] == "blur" and end < len(steps) and steps[end]["op"] == "downsample":
                 continue
-            # the time up to this step minus the time up to the step before; the minimum of three, because it is small
+            # The time of a step is the time up to this step minus the time up to the step before. This difference is
+            # small, so each time is the minimum of three runs.
             now = min(time_call(run_steps, image, steps[:end], theta["version"]) for _ in range(3))
             joined = end > 1 and steps[end - 1]["op"] == "downsample" and steps[end - 2]["op"] == "blur"
             name = "blur and downsample" if joined else steps[end - 1]["op"]
@@ -136,7 +138,7 @@ def time_frozen_set(images: int, rounds: int) -> dict[str, float]:
 def time_differentiable(
     device: str, images: list[Image], thetas: list[Theta], batch: int, rounds: int
 ) -> dict[str, float] | None:
-    """Returns the images per second of the differentiable engine, or None if it does not exist."""
+    """Returns the images per second of the torch engine, or None if its module is missing."""
     if importlib.util.find_spec("degrade.engines.differentiable") is None:
         return None
     import torch
@@ -158,7 +160,7 @@ def time_differentiable(
         middle = time.perf_counter()
         lq.sum().backward()
         wait()
-        if turn:  # the first turn loads libraries
+        if turn:  # the first turn loads libraries and is not counted
             forward.append(middle - start)
             backward.append(time.perf_counter() - start)
     return {

@@ -3,11 +3,11 @@
     python benchmarks/grouping_quality.py PHOTOS... --faces SPEC    folders with one sub-folder for each person
     python benchmarks/grouping_quality.py EMBEDDINGS.npz            with E, float (n, d), and id, (n,)
 
-All methods get the same embeddings in one run. They get no photo ids, because the peers cannot use them. In folders,
-the largest accepted face of each photo gets the name of the folder. The row "curate" scores the same faces as
-`likeness curate` groups them, together with bystanders and photos. Labels are not corrected, so wrong labels limit
-every score. Suspects are faces in a group whose other faces have another label; they are listed and never left out.
-The peers are installed with the extra `peers`.
+All methods get the same embeddings in one run. No method gets photo ids, because the other methods (the peers) cannot
+use them. In folders, the largest accepted face of each photo gets the name of the folder. The row "curate" scores the
+same faces as `likeness curate` groups them, together with bystanders and photos. Labels are not corrected, so wrong
+labels limit every score. The benchmark lists suspects and never leaves them out. A suspect is a face in a group in
+which nearly all faces have another label. The peers are installed with the extra `peers`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from curate.pipeline import curate
 from manifests.ledger.ledger import Ledger
 from manifests.runtime.uris import path_of
 
-NEIGHBOURS = 80  # of the peers' graphs
+NEIGHBOURS = 80  # the neighbours of each face in the graphs of the peers
 COSINES = (0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.55, 0.60)
 MOST_FOR_A_MATRIX = 20_000  # HAC and HDBSCAN keep every pair in memory: 1.6 GB for 20,000 faces
 
@@ -125,7 +125,8 @@ def list_peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[]
 
 
 def find_suspects(names: list[str], labels: np.ndarray, files: list[str]) -> list[dict[str, Any]]:
-    """Returns the faces whose label differs from that of nine in ten faces of their group, in groups of ten or more.
+    """Returns the faces whose label differs from the label of at least nine in ten faces of their group.  Only groups
+    of ten or more faces are checked.
 
     These faces are look-alikes, or their labels are wrong.
     """

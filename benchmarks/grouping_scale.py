@@ -2,10 +2,10 @@
 
     python benchmarks/grouping_scale.py [--sizes 10000 100000 1000000] [--plot FILE.svg] [--keep]
 
-The faces imitate what an ArcFace pack measures on photos of people. The cosines of strangers are 0 +- .096. The cosines
-of one person are .52 +- .15, and below .2 for poor photos. Three in ten people have one photo, and the others have 2 to
-500 photos by a power law. Two in a hundred people look like another person, three in a hundred faces are near-copies,
-and three in ten photos show a second person.
+The faces have the statistics of ArcFace embeddings of photos of people. The cosines of strangers are 0 +- .096. The
+cosines of one person are .52 +- .15, and poor photos have cosines below .2. Three in ten people have one photo, and the
+others have 2 to 500 photos by a power law. Two in a hundred people look like another person. Three in a hundred faces
+are near-copies. Three in ten photos show a second person.
 
 Each size runs in a process of its own. The peak memory of the process includes the embeddings. At 10^5 faces, the exact
 neighbour graph and the inverted file are compared.
@@ -30,12 +30,12 @@ from curate.people.clustering.group_embeddings import group_embeddings
 
 DIMENSIONS = 512
 EFFECTIVE = (
-    108.0  # 1 / .096^2: the number of dimensions in which random directions have cosines like those of strangers
+    108.0  # 1 / .096^2: random directions in this number of dimensions have the same spread of cosines as strangers
 )
-SINGLE = 0.30  # share of people with one photo
+SINGLE = 0.30  # the share of people with one photo
 LOOK_ALIKE = 0.02
 COPIES = 0.03
-SECOND_FACE = 0.30  # share of photos that show a second person
+SECOND_FACE = 0.30  # the share of photos that show a second person
 
 
 def make_faces(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

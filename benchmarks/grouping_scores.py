@@ -38,7 +38,9 @@ def score_grouping(names: Sequence[str] | np.ndarray, labels: np.ndarray) -> dic
 
 
 def _count_cells(truth: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the label and group of every non-empty cell of the contingency table, (2, cells), and its faces."""
+    """Returns the label and group of every non-empty cell of the contingency table, (2, cells), and its number of
+    faces.
+    """
     width = np.int64(found.max()) + 1
     keys, count = np.unique(truth.astype(np.int64) * width + found, return_counts=True)
     return np.stack([keys // width, keys % width]), count

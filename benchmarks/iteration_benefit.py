@@ -3,15 +3,15 @@
     python benchmarks/iteration_benefit.py PHOTOS --out DATASET --faces SPEC --judge dlib [--images 9600] [--keep]
 
 The benchmark curates with the folder names as labels, and freezes the test set of reference_benefit.py. The people of
-this set are a fixed list. `likeness iterate --rounds 2` trains the recipe `tiny` on the originals (round 0), and
-twice more on cleaned targets. `likeness train --steps 8` trains one more restorer. Each of the four sees the same
-number of images.
+this set are a fixed list. `likeness iterate --rounds 2` trains the recipe `tiny` on the originals (round 0), and twice
+more on cleaned targets. `likeness train --steps 8` trains one more restorer. Each of the four restorers is trained on
+the same number of images.
 
-All are measured on people who are in no training, with 4 references of the person and without references. The
-measures are identity, by a judge that no loss uses, PSNR and sharpness. The restorer of eight steps is measured with
-1, 2, 4 and 8 steps, together with its time per face. Rounds are compared with round 0. Steps are compared with one
-step of the same restorer. Rounds and steps are not compared with each other, because `iterate` also trains on mild
-defects and `train` does not.
+All four restorers are measured on people who are in no training, with 4 references of the person and without
+references. The metrics are PSNR, sharpness and identity. No loss uses the judge that measures identity. The restorer of
+eight steps is measured with 1, 2, 4 and 8 steps, together with its time per face. Rounds are compared with round 0.
+Steps are compared with one step of the same restorer. Rounds and steps are not compared with each other, because
+`iterate` also trains on mild defects and `train` does not.
 
 Every command resumes. On a finished dataset, only the measurement runs. A result on other people is never kept.
 """

@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 def record_result(name: str, result: dict[str, Any], keep: bool) -> None:
     """Prints `result` as the last line. With `keep`, also writes benchmarks/results/NAME.json.
 
-    The file has the date, the commit and the machine too.
+    The file also has the date, the commit and the machine.
     """
     if keep:
         record = {

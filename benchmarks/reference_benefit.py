@@ -3,9 +3,9 @@
     python benchmarks/reference_benefit.py PHOTOS --out DATASET --faces SPEC --judge dlib [--plot FILE.svg] [--keep]
 
 The benchmark curates a folder with the folder names as labels, degrades the photos, and trains the recipe `tiny` on
-some people. Other people are the test. `likeness counterfactuals` measures the LQ input, 0, 1, 2, 4 and 8 references,
-and 4 references that a user should not show, for example those of another person. It also computes paired
-differences.
+some people. The restorer is measured on other people. `likeness counterfactuals` measures the LQ input, and the
+restorer with 0, 1, 2, 4 and 8 references. It also measures 4 references that are shown wrongly, for example references
+of another person. The result also has paired differences.
 
 Every command resumes. On a finished dataset, only the measurement runs. `--run RUN` measures another run of the same
 dataset. No loss uses the judge. Tune with `--split val`. The test people are a fixed list, and a result on other
@@ -24,9 +24,9 @@ from typing import Any
 from record_result import record_result
 
 MEANS = ("psnr", "ssim", "id_references", "face_restored", "copy_ratio", "takeover")
-MOST = 4  # references in the systems with wrong references
-# The people of people_crops that are in test and in val by a hash of their label, as the first 12 digits of the SHA-256
-# of the folder's name.
+MOST = 4  # the number of references in the systems with wrong references
+# The people of people_crops in each split. A hash of the label determines the split. Each person is listed by the first
+# 12 digits of the SHA-256 of the name of the folder.
 PEOPLE = {
     "test": ("153d91bfaddb", "3c1ba76aa94e", "abf9eb9facd0", "ba6a6a5f94a0", "cbff757f8552"),
     "val": (
@@ -42,7 +42,10 @@ PEOPLE = {
 
 
 def run_likeness(*words: object) -> None:
-    """Runs a command of Likeness. Its output goes to standard error, because our last line is the result."""
+    """Runs a command of Likeness.
+
+    The output of the command goes to standard error, because the last line of standard output is the result.
+    """
     subprocess.run([sys.executable, "-m", "likeness", *map(str, words)], stdout=sys.stderr, check=True)
 
 
@@ -61,7 +64,7 @@ def list_people(dataset: Path, lq_set: str) -> list[str]:
 
 
 def hash_names(names: list[str]) -> list[str]:
-    """Returns the hashes of the names. They identify the same people again, and do not publish the names."""
+    """Returns the hashes of the names. The hashes identify the same people again, and do not publish the names."""
     return sorted(hashlib.sha256(name.encode()).hexdigest()[:12] for name in names)
 
 

@@ -2,10 +2,11 @@
 
     python benchmarks/restore_latency.py [--recipe osdface] [--base-model FOLDER] [--repeats 3] [--keep]
 
-A call goes from images on the device to images on the device, without detection, pasting or files. The models are
-Stable Diffusion 2.1-base in shape, with random weights, at 512 px, and the recipe tiny at 128 px. Restorers that use
-references get four of them. A figure is the median of the repeats after a warm-up call. The batch is 1. On a GPU the
-batch is also 16, and both are measured in float32 and in bfloat16.
+A call goes from images on the device to images on the device, without detection, pasting or files. Two models are
+measured: the recipe tiny at 128 px, and a network at 512 px in the shape of Stable Diffusion 2.1-base with random
+weights. A restorer that uses references gets at most four. A figure is the median of the repeats after a warm-up call.
+The batch size is 1. On a GPU, batches of 16 are measured too, and each batch size is measured in float32 and in
+bfloat16.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from record_result import record_result
 from train.models.restorer import Restorer
 from train.recipes import DIFFUSION, TINY, build_model_config, find_recipe
 
-DIM = 512  # of the recognizer, as in the usual ArcFace packs
+DIM = 512  # the dimension of the embeddings of the usual ArcFace packs
 REFERENCES = 4
 
 

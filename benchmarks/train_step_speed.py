@@ -1,12 +1,12 @@
-"""Measures the speed and the memory of training, and its waits for data.
+"""Measures the speed and the memory of training, and how long training waits for data.
 
     python benchmarks/train_step_speed.py --dataset DATASET [--recipe R] [--base-model FOLDER|sd21] [--images N]
 
 The benchmark runs `likeness train` for a few hundred images into a temporary folder, and reads the log of the trainer.
 The first 320 images are not counted, because workers and kernels start in them. DATASET is a dataset or a snapshot of a
 dataset. Without --base-model, the recipe is tiny. `sd21` is the shape of Stable Diffusion 2.1-base with random weights,
-which is as fast as the real model. The memory is the peak of the training process, with the peak of its workers beside
-it, and the peak of the GPU if there is one.
+which is as fast as the real model. The memory is the peak memory of the training process. The peak memory of a worker
+is a figure of its own. If the machine has a GPU, the peak memory of the GPU is reported too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from record_result import record_result
 
 
 def train_here(words: list[str]) -> dict[str, Any]:
-    """Runs `likeness train` with these words in this process. Returns the device and the memory."""
+    """Runs `likeness train` with these arguments in this process. Returns the device and the memory."""
     import torch
 
     from likeness import app
@@ -41,7 +41,10 @@ def train_here(words: list[str]) -> dict[str, Any]:
 
 
 def read_speed(stats: Path) -> dict[str, Any]:
-    """Returns medians over the training lines of RUN/stats.jsonl, without the first line if there are several."""
+    """Returns medians over the training lines of RUN/stats.jsonl.
+
+    The first line is not counted, unless it is the only line.
+    """
     lines = [json.loads(line) for line in stats.read_text().splitlines()]
     lines = [line for line in lines if line["kind"] == "train"]
     if not lines:

@@ -56,26 +56,29 @@ _REAL_ESRGAN = SecondOrder(
     final_sinc=0.8,
 )
 
-# gfpgan            Every number is from GFPGAN's options/train_gfpgan_v1.yml: blur_sigma, downsample_range,
-#                   noise_range, jpeg_range, color_jitter_prob and _shift, color_jitter_pt_prob, gray_prob; kernel_prob
-#                   .5/.5, blur_kernel_size 41. The file does not set gt_gray: the target keeps its colours.
+# The sources of the presets:
+#
+# gfpgan            All numbers are from GFPGAN's options/train_gfpgan_v1.yml: blur_sigma, downsample_range,
+#                   noise_range, jpeg_range, color_jitter_prob and _shift, color_jitter_pt_prob, gray_prob; kernel_prob .5/.5,
+#                   blur_kernel_size 41. The file does not set gt_gray, so the target keeps its colours.
 # codeformer        CodeFormer's options/CodeFormer_stage3.yml: the small degradation of stage III, without colour.
 # codeformer-large  The ranges *_large of the same file: the large degradation of stage II.
 # diffbir           DiffBIR's configs/train/train_stage1.yaml and train_stage2.yaml; both have the same ranges.
-# difface           DifFace's configs/training/swinir_ffhq512.yaml. Ours keeps the target's colours (no gt_gray).
+# difface           DifFace's configs/training/swinir_ffhq512.yaml. Ours keeps the colours of the target (no gt_gray).
 # osediff-face      OSEDiff's dataloaders/params_codeformer.yml.
 # refldm-severe     FFHQ-Ref-Severe in section 4.3 of ReF-LDM (arXiv 2412.05043); the chain is in ldm/data/ir.py.
 # refldm-moderate   FFHQ-Ref-Moderate in the same section. ReF-LDM itself trains on the ranges 0-16, 1-32, 0-20 and
 #                   30-100 (configs/refldm.yaml).
 # faceme            The defaults of FaceMeDataset in FaceMe's dataset.py.
-# instantrestore    InstantRestore's face_replace/data/datasets/restore_dataset.py: kernels are always anisotropic,
-#                   factors are whole numbers 1-12, quality is 10-19. Its Resize (of tensors, torchvision 0.15.2)
-#                   does not antialias; ours does not either. Its colour changes hit input and target alike; we leave
-#                   them out.
-# real-esrgan       The numbers of _REAL_ESRGAN above. The bicubic resize to the full size is ours; Real-ESRGAN ends at
-# a quarter. bicubic-x8        ReFine's "x8 SR task = bicubic". Ours: MATLAB's imresize down, 8-bit rounding, imresize
-# up. severe            Every number is ours. This preset is for restoring with references, where the face itself is
-#                   unreadable. The ranges of ReFine ("severe"), OSDFace and HonestFace are not seen by us.
+# instantrestore    InstantRestore's face_replace/data/datasets/restore_dataset.py. Kernels are always anisotropic,
+#                   factors are whole numbers 1-12, and quality is 10-19. InstantRestore's Resize (of tensors,
+#                   torchvision 0.15.2) does not antialias; ours does not either. InstantRestore changes the colours of
+#                   input and target alike; our preset leaves these colour changes out.
+# real-esrgan       The numbers of _REAL_ESRGAN above. Real-ESRGAN ends at a quarter of the side. The bicubic resize to
+#                   the full size is ours.
+# bicubic-x8        ReFine's "x8 SR task = bicubic". Ours runs MATLAB's imresize down, 8-bit rounding, imresize up.
+# severe            Every number is ours. This preset is for restoring with references if the face itself is not
+#                   recognizable. The ranges of ReFine ("severe"), OSDFace and HonestFace are not seen by us.
 _TABLE = (
     #      name               blur sigma down       noise     JPEG       resize      shift, then others by name
     Preset("gfpgan", (0.1, 10), (0.8, 8), (0, 20), (60, 100), "bilinear", (0.3, 20), jitter=0.3, gray=0.01),

@@ -58,7 +58,7 @@ class OneOf:
 
 
 _SIGMA, _RESIZE, _SHIFT, _ANGLE = Number(0, 1000), OneOf(INTERPOLATIONS), Number(-1, 1), Number(-1000, 1000)
-# A seed is at most 2**53: every JSON reader keeps such a number exact.
+# A seed is at most 2**53, because every JSON reader keeps numbers up to this limit exact.
 _GRAY, _SEED, _FACTOR = OneOf((True, False)), Number(0, 2**53, whole=True), Number(0, 100)
 
 Fields = dict[str, Number | OneOf]

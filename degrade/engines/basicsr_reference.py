@@ -82,10 +82,10 @@ def load_basicsr() -> Any:
 
 
 def apply(hq: Image, theta: Theta) -> Image:
-    """Degrades one image by a θ with the literature's code; arguments and result are those of the exact engine.
+    """Degrades one image by a θ with the literature's code; arguments and result are the same as in the exact engine.
 
-    Raises BadInput if the θ or the image is not valid, if basicsr is not installed, or if `imresize` cannot reach the
-    size of the result with one scale for both sides.
+    Raises BadInput if the θ or the image is not valid, or if basicsr is not installed. Raises BadInput also if
+    `imresize` cannot reach the size of the result with one scale for both sides.
     """
     check_theta(theta)
     check_image(hq)

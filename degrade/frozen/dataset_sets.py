@@ -3,7 +3,7 @@
 The ledger contains θ and the SHA-256 of every image. theta.jsonl, card.json and README.md are
 written beside the images after the last image.
 
-The list of faces of a set is fixed when the set is begun: the unit `<set>` of the stage `degrade` records it, and the
+The list of faces of a set is fixed when the set is begun. The unit `<set>` of the stage `degrade` records the list. The
 same transaction locks the split of a val or test set. The images are made in batches of fixed size. Each batch is a
 unit (`<set>/00000` and so on). The ledger records the unit together with the rows of the batch. The unit
 `<set>/records` records the SHA-256 of the files beside the images. After a kill, the same command goes on with the

@@ -1,8 +1,8 @@
 """Makes frozen sets from plain folders. A set has PNG files, theta.jsonl and card.json.
 
-card.json is written first, with `complete` false, and marks the output folder as a set of Likeness. theta.jsonl is
-written when every image is finished, and then card.json again, with `complete` true. The files contain no time, so the
-same command gives the same bytes.
+card.json is written first, with `complete` false. It marks the output folder as a set of Likeness. When every image is
+finished, theta.jsonl is written. At the end, card.json is written again, with `complete` true. The files contain no
+time, so the same command gives the same bytes.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class FolderSummary:
 def find_images(folder: Path, leave_out: Path | None = None) -> list[Path]:
     """Returns the image files below `folder`, relative to it, in the order of their names as bytes.
 
-    A file is an image if its first bytes are those of an image, or if it has one of the SUFFIXES. Three things are left
+    A file is an image if it begins like an image file, or if its name has one of the SUFFIXES. Three things are left
     out: files whose names begin with a dot, finished sets inside the folder (with card.json and theta.jsonl), and the
     folder `leave_out`. Links to folders are not followed.
     """

@@ -29,9 +29,9 @@ def blur(image: Image, kernel: str, size: int, **shape: float) -> Image:
     """Blurs in the plain way, without clipping.
 
     `shape` holds the parameters of the kernel: sigma_x, sigma_y, angle, beta, cutoff or length. The border is mirrored
-    without repeating the edge (OpenCV's default, as in BasicSR), several times if the image is smaller than the kernel;
-    a side of one pixel repeats that pixel. An `iso` kernel reads only sigma_x and runs as two 1-D passes, which
-    compute the same product.
+    without repeating the edge, which is OpenCV's default, as in BasicSR. If the image is smaller than the kernel, the
+    border is mirrored several times. If a side has one pixel, this pixel is repeated. An `iso` kernel reads only
+    sigma_x and runs as two 1-D passes, which compute the same product.
     """
     if kernel == "iso":
         line = gaussian_line(size, shape["sigma_x"])

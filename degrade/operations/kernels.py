@@ -1,7 +1,7 @@
 """Makes blur kernels and decomposes them into a few separable passes.
 
-The kernels are those of BasicSR's degradations.py, with the same numbers, and a motion kernel (ours). Each kernel is
-float64, sums to 1, and is equal to itself turned by half a circle.
+The kernels have the same numbers as in BasicSR's degradations.py. The motion kernel is ours. Each kernel is float64,
+sums to 1, and is equal to itself turned by half a circle.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def shrink(pixels: Pixels, size: int | None) -> Pixels:
     """Area-resizes a uint8 RGB image (H, W, 3) so that its longer side is `size`.
 
     A smaller image is returned unchanged, and so is every image if `size` is None. Frozen sets shrink a 512 px crop in
-    this way before they degrade it; the shrunk crop is also the target with which a restored face is compared.
+    this way and then degrade it. The shrunk crop is also the target of the restored face.
     """
     height, width = pixels.shape[:2]
     if size is None or max(height, width) <= size:

@@ -36,7 +36,7 @@ def coverage(units: int) -> float:
     """Returns the share of bootstrap intervals that contain the true mean of `units` normal values (ours).
 
     The share tends to .95 for many units and is about .85 for 5 and .93 for 20. The variance of a bootstrap divides by
-    n, not by n - 1, and its quantiles are those of the normal distribution, not of Student's. The share is therefore 2
+    n, not by n - 1. Its quantiles come from the normal distribution, not from Student's. The share is therefore 2
     T(1.96 sqrt((n-1)/n)) - 1, with Student's distribution T of n - 1 degrees of freedom.
     """
     if units < 2:

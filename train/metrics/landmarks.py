@@ -19,9 +19,9 @@ MOUTH = tuple(range(48, 68))
 # The box in which dlib's detector finds the face of an FFHQ crop of 512 px: the median over 46 web photos (ours). The
 # same box serves all images, so that variations of a detector do not enter the distances.
 BOX = np.array([98, 138, 409, 455], np.float32)
-# Points coincide in a direction if the root of the sum of their squared distances from the centre is at most this
-# number of pixels (ours). float64 rounds a coordinate near 512 to 1e-13 pixels, so the shape of a smaller set is
-# mostly rounding.
+# Points coincide in a direction if their spread is at most this number of pixels (ours). The spread is the root of the
+# sum of the squared distances from the centre. A float64 coordinate near 512 is rounded to 1e-13 pixels, so the shape
+# of a smaller set is mostly rounding.
 COINCIDENT = 1e-7
 
 
@@ -123,8 +123,9 @@ def _decompose(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns the singular value decomposition of the points about their centre, and both sets about their centres.
 
-    With k directions in which the points do not coincide, the results are (n, k), (k,), (2, k), (n, 2) and (n, 2): the
-    points about their centre are the product of the first, the second and the transposed third, up to COINCIDENT.
+    Let k be the number of directions in which the points do not coincide. The results are (n, k), (k,), (2, k), (n, 2)
+    and (n, 2). The product of the first, the second and the transposed third result gives the points about their
+    centre, up to COINCIDENT.
     """
     points, truth = np.asarray(points, np.float64), np.asarray(truth, np.float64)
     centred, goal = points - points.mean(0), truth - truth.mean(0)

@@ -24,11 +24,11 @@ def psnr(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
 def ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
     """Returns the structural similarity of images (B, 3, S, S) in 0..1; higher is better. S must be at least 11.
 
-    The window is a Gaussian of 11 x 11 pixels with sigma 1.5, and the result is the mean over RGB (Wang et al. 2004).
-    Only places where the whole window is inside the image count, as in the code of Wang, scikit-image and BasicSR.
-    torchmetrics' own mean includes mirrored borders and differs (.05 less on noise at 64 px). The computation is in
-    single precision (ours): the error is 2e-6 on photos and 2e-5 on bright flat images. Double precision would take ten
-    times as long.
+    The window is a Gaussian of 11 x 11 pixels with sigma 1.5, and the result is the mean over RGB (Wang et al. 2004). A
+    place counts only if the whole window is inside the image, as in the code of Wang, scikit-image and BasicSR. The
+    mean of torchmetrics itself includes mirrored borders, so it differs: it is .05 less on noise at 64 px. The
+    computation is in single precision (ours): the error is 2e-6 on photos and 2e-5 on bright flat images. Double
+    precision would take ten times as long.
     """
     _, places = structural_similarity_index_measure(
         restored, target, data_range=1.0, reduction="none", return_full_image=True
