@@ -5,7 +5,7 @@
 The comparison uses one core: OpenCV and torch have one thread. The two engines take turns on each image. The time of an
 image is the median of its rounds, and a figure is the number of images divided by the sum of their times. Both engines
 read float32 in 0..1 and write float32 on the 1/255 grid. basicsr is the code of the literature. basicsr gets the noise
-numbers of θ, because drawing them takes less time than drawing its own numbers. To install it, run `pip install
+numbers of θ. Drawing these numbers takes less time than drawing basicsr's own numbers. To install it, run `pip install
 --no-deps basicsr==1.4.2` with Python 3.11 or 3.12. If basicsr is not installed, its figures are null.
 
 Then a whole frozen set is timed with one worker and with two; this includes decoding, PNG and the disk. At the end, the

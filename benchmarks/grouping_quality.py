@@ -125,8 +125,9 @@ def list_peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[]
 
 
 def find_suspects(names: list[str], labels: np.ndarray, files: list[str]) -> list[dict[str, Any]]:
-    """Returns the faces whose label differs from the label of at least nine in ten faces of their group.  Only groups
-    of ten or more faces are checked.
+    """Returns the faces whose label differs from the label of at least nine in ten faces of their group.
+
+    Only groups of ten or more faces are checked.
 
     These faces are look-alikes, or their labels are wrong.
     """

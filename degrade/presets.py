@@ -59,8 +59,8 @@ _REAL_ESRGAN = SecondOrder(
 # The sources of the presets:
 #
 # gfpgan            All numbers are from GFPGAN's options/train_gfpgan_v1.yml: blur_sigma, downsample_range,
-#                   noise_range, jpeg_range, color_jitter_prob and _shift, color_jitter_pt_prob, gray_prob; kernel_prob .5/.5,
-#                   blur_kernel_size 41. The file does not set gt_gray, so the target keeps its colours.
+#                   noise_range, jpeg_range, color_jitter_prob and _shift, color_jitter_pt_prob, gray_prob; kernel_prob
+#                   .5/.5, blur_kernel_size 41. The file does not set gt_gray, so the target keeps its colours.
 # codeformer        CodeFormer's options/CodeFormer_stage3.yml: the small degradation of stage III, without colour.
 # codeformer-large  The ranges *_large of the same file: the large degradation of stage II.
 # diffbir           DiffBIR's configs/train/train_stage1.yaml and train_stage2.yaml; both have the same ranges.

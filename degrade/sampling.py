@@ -40,13 +40,13 @@ class Preset:
     blur: Range | None  # sigma, pixels
     down: Range | None  # factor; below 1 enlarges
     noise: Range | None  # sigma, in 1/255
-    jpeg: Range | None  # quality; the draw is truncated to a whole number, so the upper end itself never occurs
+    jpeg: Range | None  # the quality; the draw is truncated to a whole number, so the upper end itself never occurs
     resize: str  # the interpolation, down and up
     shift: Range = (0, 0)  # (probability, largest shift of a channel in 1/255)
     jitter: float = 0  # the probability of changing brightness, contrast, saturation and hue, in random order
     gray: float = 0  # the probability of a gray image
     iso: float = 0.5  # the probability of an isotropic kernel; other kernels draw two sigmas and an angle
-    kernel: int = 41  # side of the kernel, pixels
+    kernel: int = 41  # the side of the kernel in pixels
     save: bool = False  # the image is rounded to 8 bits after downsampling, as if it were saved
     whole: bool = False  # the factor is a whole number, both ends included
     motion: Range = (0, 0)  # (probability of a motion kernel instead, its largest length in pixels)
@@ -110,19 +110,19 @@ class Order:
     """Holds one of the two rounds of a second-order chain: blur, resize and noise. `SecondOrder` places the JPEG."""
 
     blur: Range  # sigma, pixels
-    size: tuple[int, int]  # side of the kernel, odd
-    kernels: tuple[tuple[str, float], ...]  # names and their shares
+    size: tuple[int, int]  # the side of the kernel in pixels, odd
+    kernels: tuple[tuple[str, float], ...]  # the names of the kernels and their shares
     betag: Range  # beta of generalized kernels; half of the draws are below 1
     betap: Range  # beta of plateau kernels; half of the draws are below 1
     sinc: float  # the probability of a sinc kernel instead
     blurred: float  # the probability that the round blurs
     resize: tuple[float, float, float]  # the probabilities of enlarging, shrinking and keeping the size
-    scale: Range  # range of the factor; enlarging draws from 1 to the upper end, shrinking from the lower end to 1
+    scale: Range  # the factor; enlarging draws from 1 to the upper end, and shrinking draws from the lower end to 1
     gaussian: float  # the probability of Gaussian noise; otherwise the noise is Poisson
     noise: Range  # sigma, in 1/255
     poisson: Range  # scale
     gray_noise: float  # probability
-    jpeg: Range  # quality, truncated to a whole number
+    jpeg: Range  # the quality, truncated to a whole number
 
     def sample_blur(self, rng: np.random.Generator) -> list[Step]:
         """Returns the blur step of this round as a list, which is empty for a round without blur."""

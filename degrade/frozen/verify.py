@@ -52,7 +52,8 @@ class Verification:
     unexpected_files: tuple[str, ...]  # on disk, but not recorded
     images_not_made: int  # images that are missing because the command that makes the set was stopped
     largest_difference: int  # between a file and the image made again, over all pixels, in 1/255
-    version_differences: tuple[str, ...] = ()  # libraries with another version here than when the set was made
+    # the libraries whose version here differs from the version that made the set
+    version_differences: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -63,7 +63,8 @@ def fast_blur(image: Image, step: Step, then: Step | None = None) -> Image:
     down = _make_bands(columns, height, shape[0], interpolation)
     same = columns is rows and (height, shape[0]) == (width, shape[1])
     across = down if same else _make_bands(rows, width, shape[1], interpolation)
-    # down the columns, (height, width * 3) -> (out_height, width * 3); then along the rows, on the transposed image
+    # First along the columns, (height, width * 3) -> (out_height, width * 3), then along the rows on the transposed
+    # image.
     flat = np.ascontiguousarray(image).reshape(height, width * 3)
     total: NDArray[np.float32] | None = None
     for d, a in zip(down, across, strict=True):
@@ -126,7 +127,8 @@ def _fourier_blur(image: Image, kernel: Kernel, then: Step | None) -> Image:
             plane[half : half + height, border] = plane[half : half + height, left[border]]
         for border in (slice(0, half), slice(height + half, height + 2 * half)):
             plane[border] = plane[above[border]]
-        # multiply the spectra, and transform back: all columns, but only the rows that the resize reads
+        # Multiply the spectra and transform back. The transform covers all columns, but only the rows that the resize
+        # reads.
         spectrum = fft.rfft2(plane, overwrite_x=True)
         spectrum *= weight
         rows = fft.ifft(spectrum, axis=0, overwrite_x=True)
@@ -148,8 +150,9 @@ def _is_direct(taps: int) -> bool:
     return taps <= 11
 
 
-# The costs of one multiplication in OpenCV's filters and in the transform, relative to the sparse product, measured on
-# one AVX-512 machine. The costs select the method and so the bytes: θ version 2 depends on them, and they never change.
+# These are the costs of one multiplication in OpenCV's filters and in the transform. They are relative to the sparse
+# product, and were measured on one AVX-512 machine. The costs select the method, and the method determines the bytes. θ
+# version 2 depends on these costs, so they never change.
 _LINE, _DIRECT, _FOURIER, _TURN, _PASS = 1.45, 0.23, 66.0, 14, 1.2e6
 
 
@@ -188,7 +191,7 @@ def _make_bands(lines: Kernel, count: int, rows: int, interpolation: str | None)
     values = np.zeros((len(lines), rows, taps + reads - 1))
     for read in range(reads):
         values[:, :, read : read + taps] += weight[:, read, None] * lines[:, None, :]
-    # places outside the image are read mirrored
+    # places outside the image read the mirrored pixels
     place = first[:, None] - taps // 2 + np.arange(taps + reads - 1)
     columns = mirror_indices(place, count).astype(np.int32).ravel()
     starts = np.arange(rows + 1, dtype=np.int32) * np.int32(place.shape[1])

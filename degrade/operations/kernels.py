@@ -17,9 +17,10 @@ from degrade.theta import GAUSSIAN
 
 Kernel = NDArray[np.float64]
 
-# The absolute weight of a 2-D kernel that the passes may miss (ours). It changes each pixel by less than 0.25/255.
+# The passes may miss this absolute weight of a 2-D kernel (ours). The missing weight changes each pixel by less than
+# 0.25/255.
 TOLERANCE = 1e-3
-_SMALLEST_SIGMA = 0.01  # pixels (ours); on a pixel grid this is no blur
+_SMALLEST_SIGMA = 0.01  # pixels (ours); a Gaussian this small does not blur on a pixel grid
 
 
 def _quadratic(size: int, sigma_x: float, sigma_y: float, angle: float) -> Kernel:
@@ -65,7 +66,7 @@ def sinc_kernel(size: int, cutoff: float) -> Kernel:
     """Returns the circular low-pass filter of `cutoff` radians per pixel, at most pi (circular_lowpass_kernel)."""
     x = np.arange(size, dtype=np.float64) - size // 2
     radius = np.hypot(x[None, :], x[:, None])
-    radius[size // 2, size // 2] = 1  # avoids 0 / 0; the value at the centre is set below
+    radius[size // 2, size // 2] = 1  # this value avoids 0 / 0; the value at the centre is set below
     kernel = cutoff * j1(cutoff * radius) / (2 * np.pi * radius)
     kernel[size // 2, size // 2] = cutoff**2 / (4 * np.pi)
     return _normalise(np.asarray(kernel, np.float64))

@@ -75,7 +75,7 @@ def load_inception(weights: Path | None) -> nn.Module:
         # torch-fidelity unpickles everything in the file, so this line first refuses a file that contains anything
         # except tensors
         torch.load(path, map_location="cpu", weights_only=True)
-        # without antialiasing, as in the original code and in all published figures
+        # the resize runs without antialiasing, as in the original code and in all published figures
         network = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], str(path), antialias=False)
     except Exception as error:  # every problem with the file gives the same message
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")

@@ -58,7 +58,7 @@ def mean_interval(values: Sequence[float], people: Sequence[str], rng: np.random
     by_person = [numbering.setdefault(person, len(numbering)) for person in people]
     unit = np.array(by_person) if over_people else np.arange(len(numbers))
     totals, counts = np.bincount(unit, numbers), np.bincount(unit)
-    # each row is one resampling: as many units as there are, with repetition
+    # each row is one resampling: it draws as many units as there are, with repetition
     draws = rng.integers(0, len(counts), (RESAMPLES, len(counts)))
     means = totals[draws].sum(1) / counts[draws].sum(1)
     low, high = np.percentile(means, [2.5, 97.5])

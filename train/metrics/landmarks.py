@@ -13,11 +13,12 @@ from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels
 from train.data.landmarks import find_landmarks
 
-# Indices among the 68 iBUG points, as in ASFFNet's choice of a reference: brows with eyes, and the mouth.
+# These are indices among the 68 iBUG points: brows with eyes, and the mouth. ASFFNet chooses a reference by the same
+# points.
 EYES = (*range(17, 27), *range(36, 48))
 MOUTH = tuple(range(48, 68))
-# The box in which dlib's detector finds the face of an FFHQ crop of 512 px: the median over 46 web photos (ours). The
-# same box serves all images, so that variations of a detector do not enter the distances.
+# dlib's detector finds the face of an FFHQ crop of 512 px in this box: the median over 46 web photos (ours). All images
+# use the same box, so that variations of a detector do not change the distances.
 BOX = np.array([98, 138, 409, 455], np.float32)
 # Points coincide in a direction if their spread is at most this number of pixels (ours). The spread is the root of the
 # sum of the squared distances from the centre. A float64 coordinate near 512 is rounded to 1e-13 pixels, so the shape

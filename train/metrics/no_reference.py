@@ -19,7 +19,7 @@ from train.backbones import find_local_file
 @dataclass(frozen=True)
 class _Weights:
     file: str
-    cache: str  # the folder below torch hub's folder in which pyiqa itself stores the file
+    cache: str  # pyiqa itself stores the file in this folder below the folder of torch hub
     url: str
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from train.metrics.identity import unit_rows
 
-# A reference and the target count as the same image if 1 minus their cosine is below this (ours).
+# A reference and the target count as the same image if 1 minus their cosine is below this value (ours).
 COINCIDE = 1e-3
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Metric:
     """Describes one figure about a restored face."""
 
-    title: str  # the head of its column in a table
+    title: str  # the head of the column in a table
     unit: str  # empty for a pure number
     better: str  # "higher", "lower", or empty if neither is better
     digits: int  # digits after the point, in a table
@@ -17,7 +17,7 @@ class Metric:
     source: str  # the publication, or "ours"
     needs: str = ""  # what must be installed or on disk; see train.metrics.measure.explain_missing
     nan_reason: str = ""  # why an image may have no figure
-    min_side: int = 0  # pixels; a smaller image has no figure
+    min_side: int = 0  # the smallest size in pixels; a smaller image has no figure
     # "image": train.metrics.measure computes it for each image.
     # "wrong": train.metrics.measure computes it for each image that comes with wrong references (of another person).
     # "set": train.metrics.fid computes one figure for a whole set.
