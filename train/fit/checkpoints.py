@@ -38,7 +38,7 @@ KEEP = 3  # number of checkpoints that stay on disk; the oldest is removed after
 
 
 def sweep_run(run: Path) -> None:
-    """Removes files that a killed process left unfinished. Call it only while no other process trains in `run`."""
+    """Removes files that a killed process left unfinished. Do not call this while another process trains in `run`."""
     for unfinished in run.glob(".checkpoint-*.tmp"):
         shutil.rmtree(unfinished, ignore_errors=True)
     remove_temporary_files(run / SAMPLES)
@@ -46,7 +46,7 @@ def sweep_run(run: Path) -> None:
 
 
 def save_checkpoint(run: Path, images: int, engine: Engine) -> Path:
-    """Writes the folder checkpoint-<images> and returns its path. Older checkpoints stay until it is complete.
+    """Writes the folder checkpoint-<images> and returns its path. Older checkpoints stay until the new one is complete.
 
     Raises LikenessError if the checkpoint cannot be written, for example on a full disk.
     """

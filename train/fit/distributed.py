@@ -107,7 +107,7 @@ class StopVote:
         return int(result[0])
 
     def finish(self) -> None:
-        """Waits for the votes that no process has read. Call it before the processes disconnect."""
+        """Waits for the votes that no process has read. Call this before the processes disconnect."""
         while self._pending:
             self._pending.popleft()[0].wait()
 

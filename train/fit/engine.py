@@ -26,10 +26,10 @@ from train.models.recognizer import Recognizer, load_recognizer
 from train.models.restorer import Restorer
 from train.recipes import VRE, Recipe, build_model_config
 
-BETAS = (0.9, 0.99)  # of the model's AdamW (ours)
+BETAS = (0.9, 0.99)  # betas of the model's AdamW (ours)
 # The discriminator's AdamW has less momentum, because the discriminator is trained against a changing model (ours).
 DISCRIMINATOR_BETAS = (0.5, 0.99)
-WEIGHT_DECAY = 0.01  # of both optimizers; torch's default for AdamW
+WEIGHT_DECAY = 0.01  # weight decay of both optimizers; torch's default for AdamW
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def build(
     precision: str,
     recognizer: tuple[Path, dict[str, Any]] | None,
 ) -> Engine:
-    """Returns a new engine. The weights depend on `seed` only, and are the same in every process.
+    """Returns a new engine. The same `seed` gives the same weights in every process.
 
     `recipe` has only the losses that are on. `precision` is fp32 or bf16. `recognizer` is the ONNX file with the facts
     of the recognizer, or None if no loss needs it. Raises BadInput if a loss or the base cannot be loaded.

@@ -70,7 +70,7 @@ class Logbook:
     def grid(
         self, images: int, lq: torch.Tensor, references: torch.Tensor, restored: torch.Tensor, target: torch.Tensor
     ) -> Path:
-        """Writes samples/<images>.png and returns its path. Each image has a row: LQ | references | restored | target.
+        """Writes samples/<images>.png and returns its path. A row shows LQ | references | restored | target.
 
         `references` has shape (B,K,3,S,S), and the other tensors have shape (B,3,S,S). All values are in 0..1.
         """

@@ -97,7 +97,7 @@ def train(
     )
     first, waited, reason = seen, 0.0, ""
     sums: dict[str, float] = {}  # the sum of each figure since the last line of the log
-    # The time, the images seen and the seconds of waiting for data, all at the last line of the log.
+    # `since` has the time, the images seen and the seconds of waiting for data at the last line of the log.
     since = time.monotonic(), seen, 0.0
     reduce = partial(engine.accelerator.reduce, reduction="mean")
     unread, votes = UnreadFigures(reduce, taken.face_ids, recipe.batch), StopVote()
@@ -155,7 +155,8 @@ def train(
                     log.write("train", seen, now - began, {**means, "rate": compute_rate(recipe, seen), **pace})
                 sums, since = {}, (now, seen, waited)
 
-            # Validate, then save a checkpoint. If a kill comes between the two, the resumed run validates again.
+            # Validate, then save a checkpoint. If the process is killed before the checkpoint is complete, the resumed
+            # run repeats the validation.
             if checkpoint_due:
                 engine.model.facts = describe_restorer(taken, recipe, seen)
                 run_on_first(check, log, seen)

@@ -1,6 +1,6 @@
 """Computes the losses of a recipe in float32, and the loss of the discriminator.
 
-Each row names a loss, its source, and the network or model that computes it:
+Each row names a loss, its source, and the network that the loss needs:
 
 name                source                                             needs
 pixel, edge         ours                                               -
@@ -63,11 +63,11 @@ def check_weights(recipe: Recipe, folder: Path | None) -> None:
 
 
 class Objective(nn.Module):
-    """Computes the losses of a recipe for faces of `size` px. It has no trained parameters.
+    """Computes the losses of a recipe for faces of `size` px. The module has no trained parameters.
 
     Move the module to the device of the batches. The losses in THROUGH_RECOGNIZER need `recognizer`; without a
     recognizer, leave them out of `recipe.losses`. `weights` is the folder with the files of the backbones. Raises
-    BadInput if a loss does not exist, or if its recognizer, its backbone or the necessary face size is missing.
+    BadInput if a loss does not exist, if its recognizer or its backbone is missing, or if the faces are too small.
     """
 
     def __init__(self, recipe: Recipe, size: int, recognizer: Recognizer | None, weights: Path | None = None) -> None:
@@ -91,13 +91,13 @@ class Objective(nn.Module):
     def forward(self, batch: dict[str, Any], restored: Restoration) -> dict[str, torch.Tensor]:
         """Returns the terms by name: float32 scalars, averaged over the batch and without their weights.
 
-        The names are the names in `recipe.losses` except "gan". train/data/dataset.py makes `batch`. Gradients reach
+        The terms have the names in `recipe.losses`, except "gan". train/data/dataset.py makes `batch`. Gradients reach
         only `restored`.
         """
         # Both (B,3,S,S) float32. Autocast is off, so that every loss runs in float32.
         image, target = restored.image.float(), batch["target"].detach().float()
         with torch.autocast(image.device.type, enabled=False):
-            # (B,d) unit rows. Both losses through the recognizer share this one pass.
+            # (B,d) unit rows. The losses "identity" and "reference_identity" share this pass.
             embedding = None if self.recognizer is None else self.recognizer(image)
             return {
                 name: self._term(name, image, target, embedding, batch, restored)
@@ -116,7 +116,7 @@ class Objective(nn.Module):
     ) -> torch.Tensor:
         """Returns the unweighted loss `name` as a scalar. `embedding` is the embedding of `image`, (B,d), or None."""
         match name:
-            # Losses that compare the pixels of `image` and `target`, both (B,3,S,S) in 0..1.
+            # These losses compare the pixels of `image` and `target`, both (B,3,S,S) in 0..1.
             case "pixel":
                 return pixel_loss(image, target)
             case "edge":
@@ -127,7 +127,7 @@ class Objective(nn.Module):
                 return ms_ssim_loss(image, target, self.exponents)
             case "face_alignment":
                 return face_alignment_loss(image, target, batch["landmarks"])
-            # Losses on the recognizer's embeddings. The embeddings of the target have no gradient.
+            # These losses compare embeddings of the recognizer. The embeddings of the target have no gradient.
             case "identity":
                 assert self.recognizer is not None and embedding is not None
                 with torch.no_grad():
@@ -136,7 +136,7 @@ class Objective(nn.Module):
             case "reference_identity":
                 assert embedding is not None
                 return reference_identity_loss(embedding, batch["embeddings"].detach().float(), _usable(batch))
-            # Losses on features of VGG-16. The features of the target are constants, so they need no gradient.
+            # These losses compare features of VGG-16. The features of the target need no gradient.
             case "lpips":
                 assert self.lpips is not None
                 with torch.no_grad():
@@ -161,7 +161,7 @@ class Objective(nn.Module):
 
 
 def _usable(batch: dict[str, Any]) -> torch.Tensor:
-    """Returns (B,K) bool: True for each slot with a reference of the target's own person."""
+    """Returns (B,K) bool. A slot is True if it has a reference of the target's own person."""
     usable: torch.Tensor = batch["present"] & batch["right"][:, None]
     return usable
 
@@ -169,7 +169,7 @@ def _usable(batch: dict[str, Any]) -> torch.Tensor:
 def _list_usable_rows(batch: dict[str, Any]) -> list[torch.Tensor]:
     """Returns K tensors (n,) int64: the images whose reference in slot k shows the target's own person.
 
-    `to_device` counts these images on the CPU. If it was not called, they are counted here, which waits for the device.
+    `to_device` counts these images on the CPU. Without it, this function counts them and waits for the device.
     """
     if "usable_rows" in batch:
         rows: list[torch.Tensor] = batch["usable_rows"]

@@ -1,6 +1,7 @@
 """Resolves the settings of a run.
 
-The first start of a run writes the settings into RUN/config.json. Every later start compares its settings with it.
+The first start of a run writes the settings into RUN/config.json. Every later start compares its settings
+with this file.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _COMPARED = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Holds the settings of a run that its data, its recipe, its seed and its number of images do not include."""
+    """Holds the settings of a run, apart from its data, its recipe, its seed and its number of images."""
 
     base_model: str = TINY  # "tiny", or a folder or hub name in diffusers' layout
     vre: Path | None = None  # the folder of a run of recipe vre; its LQ dictionary makes the prompt
@@ -106,7 +107,7 @@ def check_images(recipe: Recipe, images: int) -> None:
 def claim_run(
     run: Path, taken: Snapshot, recipe: Recipe, seed: int, settings: Settings, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Writes RUN/config.json at the first start. At a later start, compares the settings with it. Returns its facts.
+    """Returns the facts of a run. The first start writes them to RUN/config.json; later starts compare with the file.
 
     Raises BadInput if RUN belongs to another recipe, seed, snapshot, identity loss, base, VRE or precision.
     """
@@ -158,7 +159,7 @@ def describe_restorer(taken: Snapshot, recipe: Recipe, images: int) -> dict[str,
         "recipe": recipe.name,
         "images": images,
         "snapshot": taken.hash,
-        # Each checkpoint states that its targets were cleaned.
+        # A checkpoint states if its training used cleaned targets.
         **({"cleaned": taken.facts["cleaned"]} if "cleaned" in taken.facts else {}),
         "recognizer": taken.recognizer,
         "template": FFHQ_512.tolist(),

@@ -28,13 +28,13 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
     Returns the figures as scalar tensors on the device. Every figure except the two norms is the mean over the parts of
     this process:
 
-    loss                    the weighted sum of the terms
-    <name of a term>        the value of the term without its weight
-    gradient                the norm of the model's gradient before clipping
-    discriminator           the loss of the discriminator, if the recipe has a discriminator
-    discriminator_gradient  the norm of the discriminator's gradient before clipping
-    no_landmarks            the share of inputs without detected landmarks, if the recipe warps references
-    not_warped              the share of references that were aligned but not warped, if the recipe warps references
+    `loss` is the weighted sum of the terms.
+    `<name of a term>` is the value of the term without its weight.
+    `gradient` is the norm of the model's gradient before clipping.
+    `discriminator` is the loss of the discriminator, if the recipe has a discriminator.
+    `discriminator_gradient` is the norm of the discriminator's gradient before clipping.
+    `no_landmarks` is the share of inputs without detected landmarks, if the recipe warps references.
+    `not_warped` is the share of references that were aligned but not warped, if the recipe warps references.
     """
     recipe, discriminator = engine.recipe, engine.discriminator
     sums: dict[str, torch.Tensor] = {}

@@ -1,4 +1,4 @@
-"""Measures the model during training. Each time, it restores the same faces with the averaged weights."""
+"""Measures the model during training. Each validation restores the same faces with the averaged weights."""
 
 from __future__ import annotations
 

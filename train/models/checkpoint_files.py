@@ -1,9 +1,7 @@
 """Names and finds the checkpoint folders RUN/checkpoint-<images>, and writes the two files of a model there.
 
-config.json          the architecture, and facts that a user of the weights needs
-model.safetensors    the averaged weights
-
-`from_pretrained` reads these two files. train/fit/checkpoints.py writes the other files of a checkpoint.
+`config.json` has the architecture, and facts that a user of the weights needs. `model.safetensors` has the averaged
+weights. `from_pretrained` reads these two files. train/fit/checkpoints.py writes the other files of a checkpoint.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ def name_checkpoint(images: int) -> str:
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """Returns the complete checkpoint folders of a run, oldest first. An unfinished folder has another kind of name."""
+    """Returns the complete checkpoint folders of a run, oldest first. Unfinished folders have other names."""
     numbered = [(int(m[1]), path) for path in run.glob("checkpoint-*") if (m := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(numbered)]
 
@@ -42,7 +40,7 @@ def list_checkpoints(run: Path) -> list[Path]:
 def find_newest_checkpoint(folder: Path) -> Path:
     """Returns `folder` itself if it is a checkpoint. Otherwise returns the newest checkpoint of the run in `folder`.
 
-    Raises BadInput if `folder` is no checkpoint and contains no checkpoint.
+    Raises BadInput if `folder` is neither a checkpoint nor a run with a checkpoint.
     """
     if (folder / WEIGHTS).is_file():
         return folder

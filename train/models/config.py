@@ -1,4 +1,4 @@
-"""Defines the architecture of a restorer. A checkpoint saves it beside the weights."""
+"""Defines the architecture of a restorer. A checkpoint saves the architecture beside the weights."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ModelConfig:
     lora_rank: int  # diffusion: rank of the adapters on the frozen UNet
     embedding_dim: int  # length of the recognizer's embeddings, which condition the model
     vre: VreConfig
-    steps: int = 1  # number of steps in training, see train/models/steps.py
+    steps: int = 1  # number of restoration steps in training, see train/models/steps.py
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> ModelConfig:

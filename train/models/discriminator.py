@@ -1,8 +1,8 @@
 """Defines the two discriminators, which learn in training to separate restored faces from true faces.
 
-Both return a logit for every patch (ours). Spectral normalisation of every layer (Miyato et al. 2018) keeps training
-stable without a gradient penalty. The discriminators have no other normalisation, so the logits of an image do not
-depend on the other images of its batch.
+Both discriminators return a logit for every patch (ours). Spectral normalisation of every layer (Miyato et al. 2018)
+keeps training stable without a gradient penalty. The discriminators have no other normalisation, so the logits of an
+image do not depend on the other images of its batch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 # The widths of the levels of the latent discriminator (ours). Each level halves the resolution.
 LATENT_WIDTHS = (128, 256, 512)
-# The widths of the levels of the image discriminator (source: pix2pix). They give patches of 70 px.
+# The widths of the levels of the image discriminator (source: pix2pix). A patch has 70 px.
 IMAGE_WIDTHS = (64, 128, 256, 512)
 HEADS = 8  # attention heads (ours)
 SLOPE = 0.2  # slope of the leaky ReLU below zero
@@ -25,8 +25,9 @@ SLOPE = 0.2  # slope of the leaky ReLU below zero
 class LatentDiscriminator(nn.Module):
     """Returns logits that say if a clean latent belongs to a true face, and if the face fits the prompt.
 
-    The figures of HonestFace and OSDFace show a discriminator that sees both inputs. The layers are ours. The latent
-    can have any number of channels, and any size of 4 x 4 or more. `prompt_dim` is None if the recipe has no prompt.
+    The figures of HonestFace and OSDFace show a discriminator that sees both inputs. The layers of this network are
+    ours. The latent can have any number of channels, and any size of 4 x 4 or more. `prompt_dim` is None if the recipe
+    has no prompt.
     """
 
     def __init__(self, channels: int, prompt_dim: int | None) -> None:
@@ -66,7 +67,8 @@ class _Reading(nn.Module):
             for part in (self.ask(x.flatten(2).transpose(1, 2)), self.keys(prompt), self.values(prompt))
         )
         found = F.scaled_dot_product_attention(asked, keys, values).transpose(1, 2).reshape(b, h * w, c)
-        # A sum could not show whether latent and prompt agree. So both go side by side through a nonlinear layer.
+        # A sum could not show whether latent and prompt agree. So latent and prompt go side by side through a nonlinear
+        # layer.
         both = torch.cat([x, found.transpose(1, 2).view(b, c, h, w)], 1)
         return F.leaky_relu(self.join(both), SLOPE)
 
@@ -75,7 +77,7 @@ class PatchDiscriminator(nn.Module):
     """Returns a logit for every patch of 70 px of an image.
 
     The discriminator finds seams around detail that the restorer copied from a reference (ReFine's reason). The layers
-    are the layers of pix2pix (Isola et al. 2017). Each side of the image must have at least 16 px.
+    have the sizes of pix2pix (Isola et al. 2017). Each side of the image must have at least 16 px.
     """
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ class Places(NamedTuple):
     """Holds the indices of the references in a batch, and of the images that train a later step.
 
     The model selects rows by these indices. A boolean mask on a GPU would make the CPU wait until the GPU has counted
-    its rows. So the indices are computed on the CPU.
+    its rows. The indices are computed on the CPU, so a training step does not wait.
     """
 
     filled: torch.Tensor  # (n,) int64: the slots that have a reference, numbered 0 to B K - 1, row by row

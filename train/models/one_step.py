@@ -24,7 +24,7 @@ def _shares() -> torch.Tensor:
 
 @cache
 def _share_table(device: torch.device) -> torch.Tensor:
-    """Returns `_shares` on a device. The tensor is copied there once."""
+    """Returns `_shares` on a device. The tensor is copied to the device once."""
     return _shares().to(device)
 
 
@@ -52,7 +52,7 @@ def clean_from_noise(z: torch.Tensor, noise: torch.Tensor, timestep: int | torch
     """Returns x0 = (z - sqrt(1 - a) eps) / sqrt(a), where a is alpha-bar, eps is `noise`, and z is the latent.
 
     The formula is OSDFace's step (infer.py), which takes the LQ latent as the noisy latent z. The computation is in
-    float32 or more, also if the UNet ran in bf16. OSDFace computes in float64.
+    float32 or more, also if the UNet ran in bf16. OSDFace computes the formula in float64.
     """
     share, precise = signal_share(timestep), torch.promote_types(z.dtype, torch.float32)
     z, noise = z.to(precise), noise.to(precise)
@@ -62,7 +62,7 @@ def clean_from_noise(z: torch.Tensor, noise: torch.Tensor, timestep: int | torch
 def noise_of_correction(z: torch.Tensor, correction: torch.Tensor, timestep: int | torch.Tensor) -> torch.Tensor:
     """Returns the noise eps for which x0 = z + correction.
 
-    With this form, a UNet whose last layer is zero returns its input before training (ours).
+    With this eps, a UNet whose last layer is zero returns its input before training (ours).
     """
     share, correction = signal_share(timestep), correction.to(z.dtype)
     return (z - share**0.5 * (z + correction)) / (1 - share) ** 0.5

@@ -17,8 +17,8 @@ from manifests.errors import ModelUnavailable
 class Recognizer(nn.Module):
     """Computes unit embeddings of restored faces. The network is frozen, and gradients reach the faces.
 
-    `facts` is the entry `recognizer` of the snapshot. It has the template (5,2) at `size` pixels, and the mean and the
-    standard deviation of the input in 0..255.
+    `facts` is the entry `recognizer` of the snapshot. `facts` has the template (5,2) at `size` pixels, and the mean and
+    the standard deviation of the input in 0..255.
     """
 
     def __init__(self, network: nn.Module, facts: dict[str, Any], face_size: int) -> None:
@@ -31,7 +31,8 @@ class Recognizer(nn.Module):
         matrix = fit_similarity(
             scale_template(FFHQ_512, FFHQ_SIZE, face_size), np.asarray(facts["template"], np.float64)
         )
-        # A face that is too large is first shrunk by area, as in curate.faces.align.warp. A smaller face is not.
+        # A face that is too large is first shrunk by area, as in curate.faces.align.warp. A smaller face is not
+        # resized.
         self.shrunk = min(face_size, max(1, round(face_size * compute_scale(matrix))))
         factor = face_size / self.shrunk
         back = invert_affine(matrix)

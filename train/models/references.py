@@ -1,4 +1,4 @@
-"""Encodes the references and pools their features. The result does not depend on the order of the references."""
+"""Encodes the references and pools their features. Neither their order nor their number matters."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def resnet(inputs: int, outputs: int, modulation: int | None = None) -> ResnetBl
 
 
 def zeroed(layer: Layer) -> Layer:
-    """Sets weight and bias of a layer to zero and returns the layer. Its output is zero before training."""
+    """Sets weight and bias of a layer to zero and returns the layer. The new layer returns zeros."""
     for weight in layer.parameters():
         nn.init.zeros_(weight)
     return layer
 
 
 def pool(features: torch.Tensor, present: torch.Tensor, nothing: torch.Tensor) -> torch.Tensor:
-    """Returns the mean and the maximum over the references of each image, (B,2C,h,w). Their order does not matter.
+    """Returns the mean and the maximum over the references of each image, (B,2C,h,w), in any order.
 
     `features` is (B,K,C,h,w). `present` is (B,K) bool, and False for empty slots. `nothing` (2C,) is the result for an
     image without references.
@@ -83,8 +83,8 @@ class ImageEncoder(nn.Module):
         """
         # Only references that exist pass through the encoder, because each image has its own number of references.
         pictures = references.flatten(0, 1)[filled]
-        # A batch without references still needs the shapes, and the encoder in the graph. So a black picture passes
-        # through the encoder, and its maps are not used.
+        # A batch without references still needs the shapes of the maps and the gradients of the encoder. So a black
+        # picture passes through the encoder, and its maps are not used.
         found = self(pictures if len(pictures) else references.new_zeros(1, *references.shape[2:]))
         return [place_in_slots(flat[: len(pictures)], present, filled) for flat in found]
 

@@ -1,4 +1,4 @@
-"""Defines the restorer, one model made of parts. It restores in one step, or in several steps after such training."""
+"""Defines the restorer, one model made of parts. The restorer takes one step, or several steps."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ BASE_SHA256 = "base_sha256"  # in config.json: the fingerprint of the base when 
 class Restorer(nn.Module):
     """Restores an LQ face with any number of references of the same person, in one step or in several steps.
 
-    The model has only the parts that the recipe names. `facts` are facts for users of the weights: `recipe`, the number
-    of `images` seen, `recognizer` (spec, sha256, licence, size, template, mean, std, dim) and `template` (the five
-    points of the crop at 512 px). Raises BadInput if the base of `config` cannot be loaded.
+    The model has only the parts that the recipe names. `facts` has facts for users of the weights: `recipe`, `images`
+    (the number of images seen), `recognizer` (spec, sha256, licence, size, template, mean, std, dim) and `template`
+    (the five points of the crop at 512 px). Raises BadInput if the base of `config` cannot be loaded.
     """
 
     def __init__(self, config: ModelConfig, facts: dict[str, Any] | None = None) -> None:
@@ -44,7 +44,7 @@ class Restorer(nn.Module):
         self.config = config
         self.facts = dict(facts or {})
         self.schedule = Schedule(config.timestep, config.steps)
-        self.timesteps = self.schedule.visited(1)  # timesteps of a call in eval mode, see `set_steps`
+        self.timesteps = self.schedule.visited(1)  # timesteps of a call without `step`, see `set_steps`
         # Build the encoder of the references for part `maps`, and on base tiny also for part `extended`. On a diffusion
         # base, the frozen UNet itself gives the keys and values of part `extended`.
         maps, tokens = "maps" in parts, "extended" in parts and tiny
@@ -75,16 +75,18 @@ class Restorer(nn.Module):
     ) -> Restoration:
         """Restores a batch.
 
-        lq           (B,3,S,S) float32 in 0..1
-        references   (B,K,3,S,S) float32 in 0..1, in the template of lq; warped to lq if the recipe has part `warped`
-        present      (B,K) bool, False for an empty slot
-        embeddings   (B,K,d) unit rows of the recognizer in `facts`
-        target       not used here; the model of recipe vre has the same arguments and uses `target`
-        step         (B,) int64, the number of the step that each image trains; None outside of several-step training
-        places       the places of `present` and `step`; None counts them here, which waits for the device
+        `lq` is (B,3,S,S) float32 in 0..1.
+        `references` is (B,K,3,S,S) float32 in 0..1, in the template of `lq`. With part `warped`, the references are
+        warped to `lq`.
+        `present` is (B,K) bool, and False for an empty slot.
+        `embeddings` is (B,K,d). Its rows are unit embeddings of the recognizer in `facts`.
+        `target` is not used here. The model of recipe vre has the same arguments and uses `target`.
+        `step` is (B,) int64, the number of the step that each image trains. It is None in a restoration, and in
+        training for a single step.
+        `places` has the places of `present` and `step`. If `places` is None, this method waits for the device.
 
         K may be 0 and may differ between calls. The order of the references does not matter. With `step`, the result
-        for each image comes from its own step; the model's first step before it runs without gradients.
+        for each image comes from its own step. Before a later step, the first step runs without gradients.
         """
         # Compute the conditions of all steps and the LQ latent z, (B,C,h,w).
         places = find_places(present, step) if places is None else places
@@ -124,8 +126,8 @@ class Restorer(nn.Module):
 
         For the first step, the input is z. For a later step, the input is the model's own clean latent of the first
         step, with noise for `timestep` (B,). We use the model's own latent and not the latent of the target (ours).
-        With the target, a step would learn to trust its input. But in a restoration, a step must correct the errors of
-        the steps before.
+        A step that learns from the target's latent would trust its input. But in a restoration, a step must correct
+        the errors of earlier steps.
         """
         # (m,) int64: the images that train a later step. Without such images, no extra pass is needed.
         later = places.later
@@ -153,11 +155,11 @@ class Restorer(nn.Module):
     ) -> Conditions:
         """Returns the conditions of a batch. The arguments are the arguments of `forward`."""
         filled = (find_places(present) if places is None else places).filled
-        # Parts `maps` and `extended` on base tiny: maps (B,2C,h,w) for each scale, tokens (B,N,C), mask (B,N).
+        # Encode the references: maps (B,2C,h,w) for each scale, and on base tiny tokens (B,N,C) with a mask (B,N).
         maps, tokens, token_mask = [], None, None
         if self.references is not None:
             maps, tokens, token_mask = self.references(references, present, filled)
-        # The prompt (B,N,D): the tokens of the LQ face, then fused with the tokens of the references.
+        # Make the prompt (B,N,D) from the LQ face. Part `identity` fuses it with tokens of the references.
         prompt = None if self.vre is None else self.vre(lq)
         if self.identity is not None:
             prompt = self.identity(lq, references, present, filled, embeddings, prompt)
@@ -180,7 +182,7 @@ class Restorer(nn.Module):
         return {n: tensor for n, tensor in state.items() if not n.startswith("base.") or n in self._trained}
 
     def load_weights(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Loads tensors that `weights` returned. Raises ValueError for missing, unknown or misshapen ones."""
+        """Loads tensors that `weights` returned. Raises ValueError if a tensor does not fit."""
         own = self.weights()
         if wrong := sorted(own.keys() ^ tensors.keys()):
             raise ValueError(f"it {'lacks' if wrong[0] in own else 'also has'} {wrong[0]}, {len(wrong)} such in all")
@@ -214,7 +216,7 @@ class Restorer(nn.Module):
             raise BadInput(
                 f"{folder} holds a dictionary of recipe vre, which restores nothing: train on it with --vre."
             )
-        # Check that the base is the base in training.
+        # Check that the base is the base from training.
         if config.base == "tiny":
             if base_model not in (None, "tiny"):
                 raise BadInput(f"{folder} was trained on tiny, which needs no base: leave --base-model away.")

@@ -38,7 +38,7 @@ class Schedule:
     def visited(self, steps: int) -> tuple[int, ...]:
         """Returns the timesteps of a restoration in `steps` steps, evenly chosen from `timesteps`.
 
-        So the model is called only at timesteps that it learned. Raises BadInput if `steps` is larger than the number
+        The model is called only at timesteps from its training. Raises BadInput if `steps` is larger than the number
         of steps in training.
         """
         check_steps(steps)
@@ -55,8 +55,8 @@ def renoised(x0: torch.Tensor, noise: torch.Tensor, timestep: int | torch.Tensor
     """Returns sqrt(a) x0 + sqrt(1 - a) eps, where a is alpha-bar at `timestep`, and eps is `noise` of the step before.
 
     The formula is DDIM without random noise (Song et al. 2021, Eq. 12 with sigma 0). After the first step, eps is the
-    scaled difference between the LQ latent and the clean latent. So a later step sees both latents; at a lower timestep
-    the clean latent has the larger share. The same input gives the same result without a seed.
+    scaled difference between the LQ latent and the clean latent. So a later step sees both latents. At a lower
+    timestep, the share of the clean latent is larger. The same input gives the same result without a seed.
     """
     share = signal_share(timestep)
     return share**0.5 * x0 + (1 - share) ** 0.5 * noise.to(x0.dtype)

@@ -21,12 +21,12 @@ from train.models.io import Conditions
 from train.models.references import zeroed
 
 # The list of layers that OSDFace adapted was not seen by us. These four are the layers of diffusers' own LoRA training,
-# which writes a file with the name of OSDFace's file. Every self-attention and cross-attention layer has all four.
+# which writes a file with the name of OSDFace's file. All self-attention and cross-attention has these four.
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
 TOKENS = 77  # tokens of the learned prompt; the text encoder of Stable Diffusion gives the same number
 SEEN_AT = 1  # the timestep at which the UNet sees references (source: InstantRestore's pix2pix_turbo.py)
 SPREAD = 0.02  # standard deviation of the new learned prompt; equal tokens would stay equal in training (ours)
-# The schedule of Stable Diffusion. The formulas in train/models/one_step.py need this schedule.
+# This is the schedule of Stable Diffusion. The formulas in train/models/one_step.py need this schedule.
 SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -41,8 +41,9 @@ class DiffusionBase(nn.Module):
     """Holds the VAE and the UNet of `config.base_model`, frozen in float32. LoRA and the layers of the parts train.
 
     Part `maps` adds feature maps to the levels of the UNet, in the same places as a T2I-Adapter. Part `embedding` adds
-    a vector to the time embedding. The places of these two parts are ours. Part `extended` lets the self-attention of
-    the decoder see the references, in the places of InstantRestore (train/models/bases/extended_attention.py).
+    a vector to the time embedding. The places of `maps` and `embedding` are ours. Part `extended` lets the
+    self-attention of the decoder see the references, in the places of InstantRestore
+    (train/models/bases/extended_attention.py).
 
     Raises BadInput if the base cannot be loaded or has an unsuitable architecture.
     """
@@ -62,7 +63,8 @@ class DiffusionBase(nn.Module):
         self.scaling = float(self.vae.config.scaling_factor)
         if config.lora_rank:
             self.unet.add_adapter(LoraConfig(r=config.lora_rank, lora_alpha=config.lora_rank, target_modules=ADAPTED))
-        # At 512 px the activations need more memory than the weights. Checkpointing computes them twice to save memory.
+        # At 512 px the activations need more memory than the weights. Checkpointing computes the activations twice to
+        # save memory.
         self.unet.enable_gradient_checkpointing()
         self.vae.enable_gradient_checkpointing()
 
@@ -77,7 +79,8 @@ class DiffusionBase(nn.Module):
                 zeroed(nn.Conv2d(2 * c, width, 1)) for c, width in zip(config.reference_channels, widths, strict=False)
             )
         if "embedding" in parts:
-            # diffusers adds the output of `class_embedding` to the time embedding. Its input is an identity embedding.
+            # diffusers adds the output of `class_embedding` to the time embedding. The input of `class_embedding` is an
+            # identity embedding.
             self.unet.class_embedding = _Shift(config.embedding_dim, self.unet.time_embedding.linear_2.out_features)
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
@@ -86,7 +89,10 @@ class DiffusionBase(nn.Module):
         return z
 
     def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
-        """Returns the noise eps in the shape of z. `timestep` is a number, or a tensor (B,) with one per image."""
+        """Returns the noise eps in the shape of z.
+
+        `timestep` is one number, or a tensor (B,) with a number per image.
+        """
         # Part `extended`: the UNet first sees the references and keeps their keys and values.
         if self.extension is not None:
             self.extension.forget()
@@ -116,7 +122,8 @@ class DiffusionBase(nn.Module):
     def _show(self, references: torch.Tensor, present: torch.Tensor, filled: torch.Tensor) -> None:
         """Passes every reference once through the UNet without adapters or noise, with a prompt of zeros (ours).
 
-        InstantRestore's frozen copy uses the prompt of its text encoder, and noise with a standard deviation of 0.04.
+        The frozen UNet of InstantRestore uses the prompt of its text encoder, and noise with a standard deviation of
+        0.04.
         """
         assert self.extension is not None
         with self.extension.keeping(present, filled):
@@ -136,7 +143,7 @@ class DiffusionBase(nn.Module):
 
 
 def _on_device(timestep: int | torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    """Returns the timestep as a tensor on the device of z. Copying a tensor from the CPU would wait for the device."""
+    """Returns the timestep as a tensor on the device of z. Copying a CPU tensor would make the CPU wait."""
     return timestep if isinstance(timestep, torch.Tensor) else torch.full((), timestep, device=z.device)
 
 
@@ -149,7 +156,7 @@ class _Shift(nn.Module):
         self.layers = nn.Sequential(nn.Linear(dim, width), nn.SiLU(), zeroed(nn.Linear(width, width)))
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
-        """Returns (B,width) for embeddings (B,d). Returns zeros for (B,0), which the pass of a reference gives."""
+        """Returns (B,width) for embeddings (B,d). Returns zeros for (B,0), the input in the pass of a reference."""
         if not embedding.shape[-1]:
             return embedding.new_zeros(len(embedding), self.width)
         shift: torch.Tensor = self.layers(embedding)
@@ -159,8 +166,9 @@ class _Shift(nn.Module):
 def base_fingerprint(base_model: str) -> str:
     """Returns the sha256 of the schedule and of the UNet and VAE config entries that differ from diffusers' defaults.
 
-    A copy of the model in another folder has the same fingerprint. So has a copy that another version of diffusers
-    saved with more or fewer defaults. The weights are not read. Raises BadInput if a config cannot be read.
+    A copy of the model in another folder has the same fingerprint. A copy that another version of diffusers saved with
+    more or fewer defaults also has the same fingerprint. The weights are not read. Raises BadInput if a config cannot
+    be read.
     """
     unet = _told(UNet2DConditionModel, _config(UNet2DConditionModel, base_model, "unet"))
     vae = _told(AutoencoderKL, _config(AutoencoderKL, base_model, "vae"))

@@ -5,8 +5,9 @@ decoder keep the keys and values of the references. Stable Diffusion and Instant
 Then the LQ latent passes through the UNet, and these layers attend to the references and to the LQ latent itself.
 
 The values of each reference get the mean and the standard deviation of the values of the LQ latent (AdaIN; use_adain in
-InstantRestore's final config). The keys of the LQ latent stay, which is the default of InstantRestore. Its final config
-removes them (train_input: false). Here an image without references needs them.
+InstantRestore's final config). The keys of the LQ latent stay, which is the default of InstantRestore. The final config
+of InstantRestore removes these keys (train_input: false). We keep these keys, because an image without references has
+no other keys.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ EPSILON = 1e-5  # added to a standard deviation, as in InstantRestore
 class Extension:
     """Holds the keys and values of the references in the decoder of `unet`, until `forget` is called.
 
-    A layer with gradient checkpointing reads them again when gradients are computed. So the forward and backward passes
-    of a batch must end before the next batch starts.
+    A layer with gradient checkpointing reads the keys and values again when gradients are computed. So the forward
+    and backward passes of a batch must end before the next batch starts.
     """
 
     def __init__(self, unet: Any) -> None:
@@ -47,8 +48,8 @@ class Extension:
     def keeping(self, present: torch.Tensor, filled: torch.Tensor) -> Iterator[None]:
         """Makes the layers keep the keys and values of the batch that passes through the UNet inside the context.
 
-        This batch has all references that exist, in the order of their slots. The adapters are off. `present` is (B,K)
-        bool, and `filled` is the field of `Places`.
+        This batch has all references that exist, in the order of their slots. The adapters of the UNet are off.
+        `present` is (B,K) bool, and `filled` is the field of `Places`.
         """
         adapted = hasattr(self.unet, "peft_config")
         for layer in self.layers:
@@ -67,7 +68,7 @@ class Extension:
 
 
 class _Attention:
-    """Replaces the attention processor of one layer in diffusers. It uses torch's scaled-dot-product attention."""
+    """Replaces the attention processor of one layer in diffusers by torch's scaled-dot-product attention."""
 
     def __init__(self) -> None:
         self.keeps = False
@@ -80,7 +81,7 @@ class _Attention:
         assert self.kept is not None
         keys, values = self.kept
         mean, deviation = _moments(values)
-        # The values get mean 0 and standard deviation 1 here, and those of the LQ latent in `__call__`.
+        # The values get mean 0 and standard deviation 1 here. `__call__` gives them the statistics of the LQ latent.
         slots = [place_in_slots(kept, present, filled).flatten(1, 2) for kept in (keys, (values - mean) / deviation)]
         places = keys.shape[1]
         self.kept = slots[0], slots[1]
@@ -97,7 +98,7 @@ class _Attention:
     ) -> torch.Tensor:
         """Returns the attention output (B,N,C) for hidden_states (B,N,C)."""
         query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
-        # Keep the keys and values of the references, or attend to those that are kept. A query sees all its own places.
+        # In the pass of the references, keep their keys and values. In the pass of the LQ latent, also attend to them.
         mask = None
         if self.keeps:
             self.kept = key, value

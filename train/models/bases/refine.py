@@ -12,7 +12,7 @@ from train.models.references import zeroed
 
 
 class Refinement(nn.Module):
-    """Adds the output of three convolutions over (restored, LQ) to the restored image. The last one starts at zero."""
+    """Adds the output of three convolutions over (restored, LQ) to the restored image. The last starts at zero."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

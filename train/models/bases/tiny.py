@@ -1,4 +1,7 @@
-"""Defines the base `tiny`, which needs no download: a small untrained UNet on a latent without loss."""
+"""Defines the base `tiny`: a small UNet with random weights, on a latent that loses no information.
+
+The base `tiny` needs no download.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class TinyBase(nn.Module):
         return latent.encode(image, self.factor)
 
     def predict(self, z: torch.Tensor, conditions: Conditions, timestep: int | torch.Tensor) -> torch.Tensor:
-        """Returns the noise eps in the shape of z, such that x0 = z + correction, where the UNet gives the correction.
+        """Returns the noise eps, in the shape of z, for which x0 = z + correction. The UNet computes the correction.
 
         `timestep` is one number, or a tensor (B,) with a number per image.
         """

@@ -40,7 +40,7 @@ class ExtendedAttention(nn.Module):
 
 
 class PromptAttention(nn.Module):
-    """Lets a feature map attend to the prompt, like Stable Diffusion to its text. A new layer adds nothing."""
+    """Lets a feature map attend to the prompt, as in Stable Diffusion. A new layer adds nothing."""
 
     def __init__(self, channels: int, prompt_dim: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Time(nn.Module):
         self.layers = TimestepEmbedding(WAVES, width)
 
     def forward(self, timestep: int | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """Returns (B,width), where B is the length of `like`. `timestep` is a number, or (B,) numbers."""
+        """Returns (B,width), where B is the length of `like`. `timestep` is a number, or a tensor (B,)."""
         if not isinstance(timestep, torch.Tensor):
             timestep = torch.full((), timestep, device=like.device)
         vector: torch.Tensor = self.layers(self.waves(timestep.expand(len(like))).to(like.dtype))
@@ -79,7 +79,8 @@ class TinyUNet(nn.Module):
     Part `maps` adds feature maps at every level. Part `extended` attends to the references at the level before the
     last. Part `embedding` modulates the deepest level and the levels of the way up. If the recipe has the part `vre` or
     `identity`, the level before the last and the middle attend to the prompt. If the restorer takes several steps, the
-    timestep modulates every block. With a single step, the UNet has no weights for the timestep. All places are ours.
+    timestep modulates every block. With a single step, the UNet has no weights for the timestep. The places of all
+    parts are ours.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -123,7 +124,7 @@ class TinyUNet(nn.Module):
 
         `timestep` is one number, or a tensor (B,) with a number per image.
         """
-        # The modulation (B,width): the sum of the identity vector and the time vector, or None without both.
+        # The modulation (B,width) is the sum of the identity vector and the time vector, or None if both are absent.
         identity = None if self.modulate is None else self.modulate(seen.identity)
         time = None if self.time is None else self.time(timestep, z)
         if time is not None:

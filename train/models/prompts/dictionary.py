@@ -1,15 +1,17 @@
 """Trains the HQ dictionary and the LQ dictionary of recipe `vre`, and their association (OSDFace's stage 1).
 
-OSDFace describes this stage in OSDFace#11: two VQ autoencoders each reconstruct images of their own domain. HQ trains
-for 50 epochs and LQ for 10 epochs without the association. Then both train for 10 epochs with an association of weight
-1. Here both train together from the start, because a run has only one image count. The association starts after HQ's
-share of the epochs, 50/60 (ours).
+OSDFace describes this stage in OSDFace#11: two VQ autoencoders each reconstruct images of their own domain. The HQ
+autoencoder trains for 50 epochs and the LQ autoencoder for 10 epochs, without the association. Then both autoencoders
+train for 10 epochs with an association of weight 1.
+
+In this file, both autoencoders train together from the start, because a run has a single count of images seen. The
+association starts after the HQ autoencoder's share of the epochs, which is 50/60 (ours).
 
 OSDFace calls the association a "diagonal correlation" and gives no formula. OSDFace has the layout of DAEFR, so we use
 DAEFR's formula (DAEFR/models/association_stage.py) with its initial temperature, which stays constant here.
 
-The L1 loss for the reconstruction is ours. The restarts of unused codes are also ours: without restarts, only 12 of 256
-codes stayed in use on base tiny after 600 images, so most of the 77 tokens of a prompt were empty.
+The L1 loss for the reconstruction is ours. The restarts of unused codes are also ours. Without restarts,
+only 12 of 256 codes stayed in use on base tiny after 600 images. Then most of the 77 tokens of a prompt were empty.
 """
 
 from __future__ import annotations
@@ -131,7 +133,7 @@ class Dictionary(nn.Module):
         return Restoration(image if self.training else image.clamp(0, 1), quantised, None, terms)
 
     def _in_time(self, term: torch.Tensor, images: int) -> torch.Tensor:
-        """Returns the association loss. It has no gradient for the first `association_from` images of a training."""
+        """Returns the association loss. The loss has no gradient for the first `association_from` images."""
         joined = self.seen >= self.association_from
         if self.training:
             self.seen += images * _world()

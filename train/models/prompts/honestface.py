@@ -1,9 +1,9 @@
 """Defines HonestFace's identity embedder, after the pipeline figure of the paper.
 
-The figure shows two branches. A face identity encoder sees only the references and gives the tokens p_F. A facial
-feature extractor sees the references and the LQ face and gives the tokens p_I. The two are fused with p_L, the prompt
-of OSDFace's embedder, into one prompt. The details of the networks were not seen by us. So every network and number and
-the fusion in this file are ours.
+The figure of HonestFace shows two branches. A face identity encoder sees only the references and gives the tokens p_F.
+A facial feature extractor sees the references and the LQ face and gives the tokens p_I. The tokens p_F and p_I are
+fused with p_L, the prompt of OSDFace's embedder, into one prompt. The networks inside the branches were not seen by us.
+So every network and number and the fusion in this file are ours.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class FacialFeatureExtractor(nn.Module):
 
 
 class IdentityEmbedder(nn.Module):
-    """Fuses p_F, p_I and p_L into one prompt. A new embedder returns the three side by side, unchanged.
+    """Fuses p_F, p_I and p_L into one prompt. A new embedder returns p_F, p_I and p_L side by side, unchanged.
 
     The length of the prompt does not depend on the number of references. The order of the references does not matter.
     """
@@ -110,7 +110,7 @@ class IdentityEmbedder(nn.Module):
         """Returns the prompt (B, TOKENS + GRID^2 + N, D).
 
         `lq` is (B,3,S,S) and `references` is (B,K,3,S,S), both in 0..1. `present` is (B,K) bool. `filled` is the field
-        of `Places`. `embeddings` is (B,K,d) with unit rows. `seen` is p_L (B,N,D), or None without part `vre`.
+        of `Places`. `embeddings` is (B,K,d) with unit rows. `seen` is p_L (B,N,D), or None if there is no part `vre`.
         """
         branches = [self.identity(embeddings, present), self.features(lq, references, present, filled)]
         if seen is not None:

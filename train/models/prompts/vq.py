@@ -1,8 +1,8 @@
 """Defines a VQ autoencoder with the layout and the names of OSDFace's embedder (lq_embed/vqvae.py).
 
-The tensors of OSDFace's released state dict have the prefix `vqvae_LQ.`. Without this prefix, they have the names and
-shapes of the tensors of `VQ(config, decodes=False)`. OSDFace's decoder was not seen by us. Our decoder mirrors the
-encoder, as in VQGAN, with one more block at each level (ours).
+The tensors of OSDFace's released state dict have the prefix `vqvae_LQ.`. Without the prefix, these tensors have the
+names and shapes of the tensors of `VQ(config, decodes=False)`. OSDFace's decoder was not seen by us. Our decoder
+mirrors the encoder, as in VQGAN, but each level has one more block (ours).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Quantizer(nn.Module):
         nn.init.uniform_(self.embedding.weight, -1 / codes, 1 / codes)
 
     def nearest(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the nearest code of each position and its squared distance: (B, h w) int64 and (B, h w) float32.
+        """Returns the nearest code of each position, (B, h w) int64, and the squared distance to it, (B, h w) float32.
 
         `vectors` is (B,dim,h,w).
         """
@@ -173,7 +173,7 @@ class Middle(nn.Module):
 
 
 class Resnet(nn.Module):
-    """Adds the output of two convolutions to the input. Unlike a block of a diffusion model, it takes no timestep."""
+    """Adds the output of two convolutions to the input. The block takes no timestep."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ class Attention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm1 = _norm(channels)
-        self.norm2 = _norm(channels).requires_grad_(False)  # OSDFace's layout has it; it is not used here
+        self.norm2 = _norm(channels).requires_grad_(False)  # OSDFace's layout has this norm; no code uses it
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

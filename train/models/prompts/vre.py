@@ -48,7 +48,7 @@ class Vre(nn.Module):
         Raises BadInput if `folder` has no dictionary, or a dictionary of another shape.
         """
         theirs, tensors = read_lq_dictionary(folder)
-        # A dictionary can make any number of tokens from an input of any range, so these two fields need not match.
+        # A dictionary can make any number of tokens from an input of any range, so both fields need not match.
         shape = replace(theirs, tokens=self.config.tokens, doubly_normalised=self.config.doubly_normalised)
         if shape != self.config:
             raise BadInput(
@@ -83,10 +83,10 @@ class Projection(nn.Module):
 def distinct(code: torch.Tensor, distance: torch.Tensor, codes: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the first `tokens` distinct codes of each image, sorted by distance, and a mask.
 
-    `code` (B,P) int64 and `distance` (B,P) are the nearest code of each position and its distance. Codes are below
-    `codes`. If two distances are equal, the code of the earlier position comes first. The result is (B,tokens) int64,
-    and a mask (B,tokens) bool. If an image has fewer distinct codes, the mask is False at the end of its row. The
-    selection is OSDFace's (lq_embed/vqvae.py), without its loop.
+    `code` (B,P) int64 and `distance` (B,P) are the nearest code of each position and its distance. Every code is
+    smaller than `codes`. If two distances are equal, the code of the earlier position comes first. The result is
+    (B,tokens) int64, and a mask (B,tokens) bool. If an image has fewer distinct codes, the mask is False at the end of
+    its row. The selection follows OSDFace (lq_embed/vqvae.py), but without a loop.
     """
     # Sort the positions by distance. `first` (B,codes) is the rank of the first position with each code.
     b, positions = code.shape
@@ -116,7 +116,7 @@ def read_lq_dictionary(folder: Path) -> tuple[VreConfig, dict[str, torch.Tensor]
 
 
 def read_dictionary(folder: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, torch.Tensor]]:
-    """Returns the config, the facts and the tensors of a run of recipe `vre`. Raises BadInput if there are none."""
+    """Returns the config, the facts and the tensors of a run of recipe `vre`. Raises BadInput if one is missing."""
     folder = find_newest_checkpoint(folder)
     try:
         facts = json.loads((folder / CONFIG).read_text(encoding="utf-8"))

@@ -1,1 +1,1 @@
-"""Loads weights that other authors released. Each system has one file."""
+"""Loads weights that other authors released. Each file of this package loads the weights of one system."""

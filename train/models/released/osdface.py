@@ -2,9 +2,9 @@
 
 FOLDER has three files with the authors' names:
 
-pytorch_lora_weights.safetensors    the adapters of the UNet; alpha is the rank, so their scale is 1
-embedding_change_weights.pth        the projection
-associate_2.ckpt                    a Lightning checkpoint; only its tensors with the prefix `vqvae_LQ.` are read
+`pytorch_lora_weights.safetensors` has the adapters of the UNet. Their alpha is their rank, so their scale is 1.
+`embedding_change_weights.pth` has the projection.
+`associate_2.ckpt` is a Lightning checkpoint. Only its tensors with the prefix `vqvae_LQ.` are read.
 
 All sizes are inferred from the tensors. The pickled files cannot run code here, see `tensors_of`.
 """
@@ -50,11 +50,11 @@ def load_osdface(folder: Path, base_model: str) -> Restorer:
     """Returns a restorer with OSDFace's released weights in `folder`, in eval mode.
 
     `base_model` is the folder or hub name of Stable Diffusion 2.1-base. The restorer computes the same operations as
-    the authors' infer.py with --merge_lora, also with its doubly normalised input of the embedder. A square input of
+    the authors' infer.py with --merge_lora, including the doubly normalised input of the embedder. A square input of
     another size than 512 px is resized to 512 px (bilinear, align_corners). An input that is not square keeps its size.
 
-    Only one operation differs. The latent is the mode of the VAE's posterior, so the same photo always gives the same
-    face. infer.py draws a random sample of the posterior.
+    Only one operation differs from infer.py. The latent is the mode of the VAE's posterior, so the same photo always
+    gives the same face. infer.py draws a random sample of the posterior.
 
     The adapters are merged into the frozen UNet, so do not save this restorer: a checkpoint would lack them. Raises
     BadInput if a file is missing, has another layout or does not fit the base.
@@ -173,9 +173,9 @@ def tensors_of(file: Path, inside: str | None = None) -> dict[str, torch.Tensor]
 
     `inside` is the key of the state dict, or None if the whole file is the state dict.
 
-    torch.load first reads the file with weights_only=True. It refuses old Lightning files, because they contain other
-    classes than tensors. Then our own unpickler reads the file. It rebuilds tensors, and replaces every other class or
-    function by a placeholder that does nothing. In both cases no code of the file runs.
+    torch.load first reads the file with weights_only=True. torch.load refuses old Lightning files, because they contain
+    other classes than tensors. Our own unpickler reads these files. The unpickler rebuilds tensors, and replaces every
+    other class or function by a placeholder that does nothing. In both cases no code of the file runs.
     """
     try:
         try:
@@ -191,7 +191,7 @@ def tensors_of(file: Path, inside: str | None = None) -> dict[str, torch.Tensor]
 
 
 class Placeholder:
-    """Replaces every class and function that an untrusted pickle names. It takes any arguments and does nothing."""
+    """Replaces every class and function that an untrusted pickle names. The placeholder does nothing."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
