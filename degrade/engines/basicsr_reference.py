@@ -196,7 +196,7 @@ def _make_adjuster(name: str) -> Callable[..., Image]:
 
         rgb = torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
         if name == "hue":
-            rgb = rgb.clamp(0, 1)  # as in the exact engine; torchvision's function is undefined outside 0..1
+            rgb = rgb.clamp(0, 1)  # clips as the exact engine does; torchvision's function is undefined outside 0..1
         adjusted = getattr(functional, f"adjust_{name}")(rgb, factor).numpy()
         return np.ascontiguousarray(adjusted.transpose(1, 2, 0)[..., ::-1])
 

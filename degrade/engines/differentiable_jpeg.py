@@ -50,7 +50,7 @@ def from_levels(levels: Tensor) -> Tensor:
     """Maps 0..255 to 0..1."""
     return levels / levels.new_full(
         (), 255
-    )  # a tensor, because CUDA replaces the division by a number with a product with a rounded 1/255
+    )  # The divisor is a tensor, because CUDA replaces a division by a number with a product with a rounded 1/255.
 
 
 # --- tables ---

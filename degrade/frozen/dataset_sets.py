@@ -185,7 +185,8 @@ class _Plan:
             )
         self.recorded_units = set(units)
         details = {unit: detail for unit, (_, detail) in units.items()}
-        self.file_hashes: dict[str, str] = details.get(self.records_unit, {})  # of the files beside the images
+        # the SHA-256 of the files beside the images
+        self.file_hashes: dict[str, str] = details.get(self.records_unit, {})
         self.split_faces = list(ledger.query(_SPLIT_FACES, split)["face_id"])
         self.faces: list[str] = details[self.name]["faces"] if self.name in details else self.split_faces
         if not self.faces:

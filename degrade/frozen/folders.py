@@ -56,7 +56,7 @@ class FolderSummary:
     """Holds the summary of a frozen set after `degrade_folder` or `replay`."""
 
     folder: str
-    preset: str | None  # None after a replay without the card of the set
+    preset: str | None  # is None after a replay without the card of the set
     seed: int | None
     size: int | None
     images: int

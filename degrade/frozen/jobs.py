@@ -55,7 +55,7 @@ class Result:
     png: bytes = b""
     sha256: str = ""
     source_sha256: str = ""
-    problem: str | None = None  # the end of a sentence whose subject is the source
+    problem: str | None = None  # a predicate without its subject, which is the source
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Comparison:
     disk_sha256: str | None
     regenerated_sha256: str | None
     source_sha256: str | None
-    difference: int | None  # largest difference over all pixels in 1/255; 255 if the sizes differ
+    difference: int | None  # the largest difference over all pixels in 1/255; 255 if the sizes differ
 
 
 def check_engine(engine: str) -> None:

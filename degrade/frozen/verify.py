@@ -45,13 +45,13 @@ class Verification:
 
     lq_set: str
     images: int  # the number of recorded images
-    missing_files: tuple[str, ...]  # recorded, but not on disk
-    changed_files: tuple[str, ...]  # the SHA-256 on disk is not the recorded one
-    unreproduced_files: tuple[str, ...]  # the SHA-256 of the image made again is not the recorded one
-    files_without_source: tuple[str, ...]  # the clean image is missing, has changed or cannot be read
-    unexpected_files: tuple[str, ...]  # on disk, but not recorded
-    images_not_made: int  # images that are missing because the command that makes the set was stopped
-    largest_difference: int  # between a file and the image made again, over all pixels, in 1/255
+    missing_files: tuple[str, ...]  # files that are recorded but not on disk
+    changed_files: tuple[str, ...]  # files whose SHA-256 on disk differs from the record
+    unreproduced_files: tuple[str, ...]  # images whose SHA-256 differs from the record when they are made again
+    files_without_source: tuple[str, ...]  # images whose clean image is missing, has changed or cannot be read
+    unexpected_files: tuple[str, ...]  # files that are on disk but not recorded
+    images_not_made: int  # the number of images that are missing because the command that makes the set was stopped
+    largest_difference: int  # the largest difference over all pixels between a file and the image made again, in 1/255
     # the libraries whose version here differs from the version that made the set
     version_differences: tuple[str, ...] = ()
 
