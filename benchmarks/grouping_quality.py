@@ -107,8 +107,8 @@ def list_peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[]
     yield "chinese_whispers", {f"{least:.2f}": lambda least=least: whispers(least) for least in COSINES}
 
     def dbscan(eps: float) -> np.ndarray:
-        found = DBSCAN(eps=eps, min_samples=3, metric="cosine").fit_predict(vectors)
-        return np.where(found < 0, n + np.arange(n), found)
+        labels = DBSCAN(eps=eps, min_samples=3, metric="cosine").fit_predict(vectors)
+        return np.where(labels < 0, n + np.arange(n), labels)
 
     yield "dbscan", {f"{eps:.2f}": lambda eps=eps: dbscan(eps) for eps in (0.30, 0.35, 0.40, 0.45, 0.50)}
     if n > MOST_FOR_A_MATRIX:
@@ -118,8 +118,8 @@ def list_peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[]
     yield "average_linkage_hac", {f"{cut:.2f}": lambda cut=cut: fcluster(tree, cut, "distance") for cut in cuts}
 
     def hdbscan(size: int) -> np.ndarray:
-        found = HDBSCAN(min_cluster_size=size, metric="euclidean", copy=True).fit_predict(vectors)
-        return np.where(found < 0, n + np.arange(n), found)
+        labels = HDBSCAN(min_cluster_size=size, metric="euclidean", copy=True).fit_predict(vectors)
+        return np.where(labels < 0, n + np.arange(n), labels)
 
     yield "hdbscan", {f"min {size}": lambda size=size: hdbscan(size) for size in (2, 3, 5)}
 
@@ -131,13 +131,13 @@ def find_suspects(names: list[str], labels: np.ndarray, files: list[str]) -> lis
 
     These faces are look-alikes, or their labels are wrong.
     """
-    found = []
+    suspects = []
     for label, count in Counter(labels.tolist()).items():
         rows = np.flatnonzero(labels == label)
         name, most = Counter(names[row] for row in rows).most_common(1)[0]
         if count >= 10 and most >= 0.9 * count:
-            found += [{"file": files[row], "label": names[row], "group": name} for row in rows if names[row] != name]
-    return sorted(found, key=lambda one: one["file"])
+            suspects += [{"file": files[row], "label": names[row], "group": name} for row in rows if names[row] != name]
+    return sorted(suspects, key=lambda one: one["file"])
 
 
 def main() -> None:

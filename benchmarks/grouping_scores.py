@@ -8,39 +8,42 @@ from typing import Any
 import numpy as np
 
 
-def score_pairs(truth: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
+def score_pairs(truth: np.ndarray, groups: np.ndarray) -> tuple[float, float, float]:
     """Returns precision, recall and F over all pairs of faces. Labels are integers from 0, (n,)."""
 
     def count_pairs(counts: np.ndarray) -> int:
         return int((counts * (counts - 1) // 2).sum())
 
-    both = count_pairs(_count_cells(truth, found)[1])
-    said, true = count_pairs(np.bincount(found)), count_pairs(np.bincount(truth))
-    precision, recall = both / max(said, 1), both / max(true, 1)
+    both = count_pairs(_count_cells(truth, groups)[1])
+    predicted, true = count_pairs(np.bincount(groups)), count_pairs(np.bincount(truth))
+    precision, recall = both / max(predicted, 1), both / max(true, 1)
     return precision, recall, 2 * precision * recall / max(precision + recall, 1e-12)
 
 
-def score_bcubed(truth: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
+def score_bcubed(truth: np.ndarray, groups: np.ndarray) -> tuple[float, float, float]:
     """Returns BCubed precision, recall and F (Bagga and Baldwin 1998). Every face has the same weight."""
-    cells, count = _count_cells(truth, found)
-    true, said = np.bincount(truth)[cells[0]], np.bincount(found)[cells[1]]
-    precision, recall = float((count**2 / said).sum() / len(truth)), float((count**2 / true).sum() / len(truth))
+    cells, count = _count_cells(truth, groups)
+    true_sizes, group_sizes = np.bincount(truth)[cells[0]], np.bincount(groups)[cells[1]]
+    precision, recall = (
+        float((count**2 / group_sizes).sum() / len(truth)),
+        float((count**2 / true_sizes).sum() / len(truth)),
+    )
     return precision, recall, 2 * precision * recall / (precision + recall)
 
 
 def score_grouping(names: Sequence[str] | np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """Returns both scores, and the numbers of groups, people and faces."""
-    truth, found = np.unique(names, return_inverse=True)[1], np.unique(labels, return_inverse=True)[1]
+    truth, groups = np.unique(names, return_inverse=True)[1], np.unique(labels, return_inverse=True)[1]
     keys = ("pair_p", "pair_r", "pair_f", "bcubed_p", "bcubed_r", "bcubed_f")
-    scores = (*score_pairs(truth, found), *score_bcubed(truth, found))
+    scores = (*score_pairs(truth, groups), *score_bcubed(truth, groups))
     row: dict[str, Any] = {key: round(value, 4) for key, value in zip(keys, scores, strict=True)}
-    return row | {"groups": int(found.max()) + 1, "people": int(truth.max()) + 1, "faces": len(truth)}
+    return row | {"groups": int(groups.max()) + 1, "people": int(truth.max()) + 1, "faces": len(truth)}
 
 
-def _count_cells(truth: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _count_cells(truth: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the label and group of every non-empty cell of the contingency table, (2, cells), and its number of
     faces.
     """
-    width = np.int64(found.max()) + 1
-    keys, count = np.unique(truth.astype(np.int64) * width + found, return_counts=True)
+    width = np.int64(groups.max()) + 1
+    keys, count = np.unique(truth.astype(np.int64) * width + groups, return_counts=True)
     return np.stack([keys // width, keys % width]), count

@@ -60,13 +60,15 @@ def measure_runs(runs: dict[str, tuple[Path, int]], dataset: Path, lq_set: str, 
     rows: list[Any] = []
     lines = list_systems(REFERENCES)[:3]  # the LQ input, no reference, references of the person
     for name, (run, steps) in runs.items():
-        found = Evaluator(dataset, lq_set, EvaluationOptions(REFERENCES, metrics=METRICS, judge=judge, steps=steps))
-        found.on_image = lambda row, image: sharp.__setitem__((row["key"], row["face_id"]), compute_sharpness(image))
+        evaluator = Evaluator(dataset, lq_set, EvaluationOptions(REFERENCES, metrics=METRICS, judge=judge, steps=steps))
+        evaluator.on_image = lambda row, image: sharp.__setitem__(
+            (row["key"], row["face_id"]), compute_sharpness(image)
+        )
         with show_progress("images", True) as progress:
-            rows += found.measure_run(run, lines[1:] if rows else lines, progress, name)
-        if found.describe_run(run)["unseen_in_training"] != "checked":
+            rows += evaluator.measure_run(run, lines[1:] if rows else lines, progress, name)
+        if evaluator.describe_run(run)["unseen_in_training"] != "checked":
             sys.exit(f"Nothing shows that {run} was not trained on these people.")
-    return [row | {"sharpness": sharp[row["key"], row["face_id"]]} for row in rows], found
+    return [row | {"sharpness": sharp[row["key"], row["face_id"]]} for row in rows], evaluator
 
 
 def compute_sharpness(image: Any) -> float:
@@ -78,12 +80,12 @@ def compute_sharpness(image: Any) -> float:
 
 def round_line(line: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """Returns the rounded mean and interval of each metric in a line of a table or of differences."""
-    kept = {"excludes_zero", "people_above"}
+    extra_keys = {"excludes_zero", "people_above"}
     return {
         name: {
             "mean": round(line[name]["mean"], 4),
             "ci95": [round(line[name][side], 4) for side in ("low", "high")],
-            **{key: value for key, value in line[name].items() if key in kept},
+            **{key: value for key, value in line[name].items() if key in extra_keys},
         }
         for name in names
         if line.get(name) is not None
@@ -103,12 +105,12 @@ def summarise(rows: list[Any]) -> dict[str, Any]:
         for key, what in ((str(REFERENCES), ""), ("0", ", no reference"))
     ]
     pairs += [(f"{n} steps - 1 step", f"{n}-steps{last}", f"1-steps{last}") for n in STEPS[1:]]
-    found = {line["key"]: round_line(line, SHOWN) for line in average_systems(rows, SHOWN, 0)}
-    found["differences"] = {
+    figures = {line["key"]: round_line(line, SHOWN) for line in average_systems(rows, SHOWN, 0)}
+    figures["differences"] = {
         line["difference"]: round_line(line, ("id_target", "psnr", "sharpness"))
         for line in average_differences(rows, pairs, SHOWN, 0)
     }
-    return found
+    return figures
 
 
 def time_steps(run: Path) -> dict[str, float]:
@@ -153,9 +155,9 @@ def main() -> None:
     run_likeness("train", dataset, *trained, "--out", several)
     runs = {f"round-{one['round']}": (Path(one["run"]), 1) for one in rounds["rounds"]}
     runs |= {f"{steps}-steps": (several, steps) for steps in STEPS}
-    rows, found = measure_runs(runs, dataset, lq_set, options.judge)
-    described = found.build_result(rows, [])
-    if described["judge"]["is_the_datasets_own"]:
+    rows, evaluator = measure_runs(runs, dataset, lq_set, options.judge)
+    description = evaluator.build_result(rows, [])
+    if description["judge"]["is_the_datasets_own"]:
         sys.exit(f"{options.judge} is the recognizer that the restorers were trained with. Give another --judge.")
     keys = ("lq_set", "images", "people", "interval")
     record_result(
@@ -166,8 +168,8 @@ def main() -> None:
             "ended": rounds["reason"],
             "milliseconds": time_steps(several),
             "images_seen": options.images,
-            **{key: described[key] for key in keys},
-            "judge": described["judge"]["spec"],
+            **{key: description[key] for key in keys},
+            "judge": description["judge"]["spec"],
             "fixed_people": fixed,
             "people_sha256": hash_names(people),
         },

@@ -50,8 +50,8 @@ def main() -> None:
         write_demo_photos(Path(scratch), make_generator("astronaut", options.seed))
         for path in sorted(Path(scratch).glob(f"{sitter.name}-*.jpg")):
             photo = decode(path)
-            if found := models.detect(photo):
-                crops.append(align_face(photo, found[0].landmarks5, FFHQ_512, FFHQ_SIZE))
+            if faces := models.detect(photo):
+                crops.append(align_face(photo, faces[0].landmarks5, FFHQ_512, FFHQ_SIZE))
     target, *references = (shrink(crop, size) for crop in crops[:3])
     chips = np.stack([crop_for_recognizer(crop, models.template, models.size) for crop in crops[:3]])
     vectors = models.embed(chips)

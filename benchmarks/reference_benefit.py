@@ -70,15 +70,15 @@ def hash_names(names: list[str]) -> list[str]:
 
 def summarise(result: dict[str, Any]) -> dict[str, Any]:
     """Returns the rows of `likeness counterfactuals` by their keys, and the differences by their names."""
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for row in result["rows"]:
-        found[row["key"]] = {
+        figures[row["key"]] = {
             "id_target": round(row["id_target"]["mean"], 4),
             "ci95": [round(row["id_target"][side], 4) for side in ("low", "high")],
             **{name: round(row[name]["mean"], 4) for name in MEANS if row.get(name) is not None},
             "images": row["images"],
         }
-    found["differences"] = {
+    figures["differences"] = {
         line["difference"].replace(" - ", "_").lower(): {
             "people": line["people"],
             "images": line["images"],
@@ -94,7 +94,7 @@ def summarise(result: dict[str, Any]) -> dict[str, Any]:
         }
         for line in result["differences"]
     }
-    return found
+    return figures
 
 
 def main() -> None:
@@ -149,12 +149,12 @@ def main() -> None:
         sys.exit(f"{options.judge} is the recognizer that the restorer was trained with. Give another --judge.")
     if result["unseen_in_training"] != "checked":
         sys.exit(f"Nothing shows that {run} was not trained on these people: {result['unseen_in_training']}.")
-    found = summarise(result)
+    figures = summarise(result)
     keys = ("lq_set", "images", "people", "interval", "recipe", "images_seen", "checkpoint")
     about = {**{key: result[key] for key in keys}, "judge": result["judge"]["spec"], "split": options.split}
     record_result(
         "reference_benefit",
-        {**found, **about, "fixed_people": fixed, "people_sha256": hash_names(people)},
+        {**figures, **about, "fixed_people": fixed, "people_sha256": hash_names(people)},
         options.keep,
     )
     if options.plot is not None:  # after the commit is recorded, because the plot may be a file of the repository

@@ -89,9 +89,9 @@ def main() -> None:
         ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if ran.returncode:
             sys.exit(f"`likeness train` ended with {ran.returncode}; its output is above.")
-        memory, made = json.loads(ran.stdout.splitlines()[-1]), json.loads((run / "config.json").read_text())
+        memory, config = json.loads(ran.stdout.splitlines()[-1]), json.loads((run / "config.json").read_text())
         speed = read_speed(run / "stats.jsonl")
-    recipe = made["recipe"]
+    recipe = config["recipe"]
     about = {"recipe": options.recipe, "base_model": options.base_model or "tiny", "size": recipe["size"]}
     record_result(
         "train_step_speed",

@@ -43,7 +43,7 @@ def decide(
 ) -> Outcome:
     """Records all requested decisions or none, and updates identities, splits and pairs.
 
-    A request is a mapping as a line of the decision file (docs/curate.md). With `dry_run`, nothing is written.
+    A request has the keys of a line of the decision file (docs/curate.md). With `dry_run`, nothing is written.
 
     Raises BadInput, with nothing recorded, in these cases: a request is malformed or names an unknown face or person,
     decisions contradict each other, or a decision makes one person of people in two frozen splits.
@@ -67,7 +67,7 @@ def decide(
                 ledger.record("decide", "all", {}, [*_make_rows(new), *people])
             return Outcome(decisions, (), len(people), (*parsed.notices, *notices))
 
-        # Compute all changes before anything is written, so that a refused decision leaves no trace.
+        # Compute all changes before anything is written, so that a refused decision changes nothing.
         _check_frozen_people(new, faces, ledger.read_rows(Split))
         changes: list[Face] = []
         if any(decision.kind in ("drop", "undo") for decision in new):
@@ -99,8 +99,9 @@ def decide(
 
 
 def read_curation_settings(ledger: Ledger) -> tuple[CurateConfig, float]:
-    """Returns the settings of the last curation, and the cosine from which its recognizer takes two faces as one
-    person.
+    """Returns the settings of the last curation, and the lowest cosine that makes two faces one person.
+
+    The cosine is that of the recognizer.
 
     Raises BadInput if no curation of the dataset ended.
     """
@@ -123,7 +124,10 @@ def _make_rows(decisions: Sequence[Decision]) -> list[DecisionRow]:
 def _find_moves(
     before: Sequence[Membership], after: Sequence[Membership]
 ) -> tuple[tuple[str, str | None, str | None], ...]:
-    """Returns each face whose identity changes, with its identity before and after; None if it has none."""
+    """Returns each face whose identity changes, with its identity before and after.
+
+    A face without an identity has None.
+    """
     old = {row.face_id: row.identity_id for row in before}
     new = {row.face_id: row.identity_id for row in after}
     return tuple(

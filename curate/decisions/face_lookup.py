@@ -42,7 +42,7 @@ class FaceLookup:
         help_text = "`likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo."
         if matches:
             raise BadInput(f"{word} is the beginning of {len(matches)} ids. Give more characters. {help_text}")
-        cause = " It may have been merged, or have another id now." if is_person else ""
+        cause = " The person may be merged, or may have another id now." if is_person else ""
         raise BadInput(f"There is no {what} {word}.{cause} {help_text}")
 
     def find_faces(self, names: object, whole: bool = False) -> tuple[FaceLocation, ...]:
@@ -70,7 +70,7 @@ class FaceLookup:
     def find_person(self, names: object) -> tuple[FaceLocation, ...]:
         """Returns the locations of a person: the named faces, and the other faces of their identities as witnesses.
 
-        `names` is as for `find_faces`. All faces of a named identity are witnesses.
+        `names` has the form that `find_faces` takes. All faces of a named identity are witnesses.
         """
         locations: dict[str | FaceLocation, FaceLocation] = {}
         for name in names if isinstance(names, list) else [names]:
@@ -93,7 +93,7 @@ class FaceLookup:
     def find_rest(self, names: object, faces: Sequence[FaceLocation]) -> tuple[FaceLocation, ...]:
         """Returns the faces that `faces` are separated from, if the request names them: `names` without `faces`.
 
-        A list of locations is taken as it is. Other names stand for a person, as in `find_person`.
+        A list of locations is not completed. Other names stand for a person, as in `find_person`.
         """
         if isinstance(names, list) and all(isinstance(name, dict) for name in names):
             locations = tuple(map(parse_location, names))
@@ -150,7 +150,7 @@ class FaceLookup:
 
 
 def name_single_witness(faces: Iterable[FaceLocation]) -> tuple[FaceLocation, ...]:
-    """Returns the faces; if there is only one face, as named directly and not as a witness."""
+    """Returns the faces. A single face is marked as named directly, not as a witness."""
     locations = tuple(faces)
     return tuple(replace(face, witness=False) for face in locations) if len(locations) == 1 else locations
 

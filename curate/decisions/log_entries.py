@@ -1,4 +1,4 @@
-"""The decision log as a list of entries, and the decision file that carries a log to another dataset."""
+"""Reads the decision log as a list of entries, and the decision file that copies a log to another dataset."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from manifests.ledger.records import DecisionRow, Face
 
 @dataclass(frozen=True)
 class LogEntry:
-    """A decision of the log, and what holds for it today."""
+    """A decision of the log, and its state today."""
 
     decision: Decision
     time: datetime  # when it was recorded

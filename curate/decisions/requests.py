@@ -1,7 +1,7 @@
 """Turns requests into numbered decisions.
 
-A request is a mapping as a line of the decision file (docs/curate.md): the kind of the decision, and the faces, people
-or numbers that it names.
+A request has the keys of a line of the decision file (docs/curate.md): the kind of the decision, and the faces, people
+or numbers that the decision names.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def parse_requests(log: Sequence[Decision], requests: Sequence[Request], lookup:
 
 
 def _parse_all(requests: Sequence[Request], lookup: FaceLookup) -> list[list[tuple[Decision, str]]]:
-    """Returns the decisions of each request, with number 0, and a phrase about each. Undos are empty lists."""
+    """Returns the decisions of each request, with number 0, and a phrase about each. The list of an undo is empty."""
     parsed: list[list[tuple[Decision, str]]] = []
     numbers: set[int] = set()
     for request in requests:
@@ -107,7 +107,7 @@ def _add_line_to_errors(request: Request) -> Iterator[None]:
 
 
 def _parse_request(request: Request, lookup: FaceLookup) -> list[tuple[Decision, str]]:
-    """Returns the decisions of a request, and a phrase about each.
+    """Returns the decisions of a request, and a phrase about each decision.
 
     Most requests are one decision. A split of faces of several people is one decision for each person.
     """

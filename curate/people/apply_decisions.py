@@ -1,7 +1,8 @@
 """Applies decisions and labels to a grouping, after the clustering.
 
-The clustering gets only links between faces. Some decisions cannot be expressed as links: a locked identity takes in no
-face of another identity, and a face leaves all faces of a large person. This file enforces them on any grouping.
+The clustering gets only links between faces. Some decisions cannot be expressed as links. For example, a locked
+identity takes in no face of another identity, and a face leaves all faces of a large person. This file enforces all
+decisions on any grouping.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, befor
     new face. The result has these properties:
     - The faces of a block share a group.
     - Two labels, or two locked identities, never share a group.
-    - A face that belonged to another identity leaves a locked identity. A new face may join it.
+    - A face that belonged to another identity leaves a locked identity. A new face may join a locked identity.
     - Faces that a decision separates are in different groups.
 
     A face without a constraint joins the nearest group. Confidence and margin are measured again for groups that
-    change. The margin then uses the groups that a group was separated from, and the nearest group known before.
+    change. The margin then uses the groups that the old group was divided into, and the nearest group of the first
+    measurement.
     """
     if not len(vectors):
         return grouping
@@ -35,8 +37,8 @@ def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, befor
     labels = _join_blocks(grouping.labels.astype(np.int64), blocks)
     labels = _divide_groups(vectors, labels, _assign_owners(labels, links, blocks, before), links.block)
 
-    # Separated faces that still share a group with the other side leave it. They leave together as one new group, with
-    # their blocks.
+    # Separated faces that still share a group with the other side leave this group. The faces that leave a group become
+    # one new group, together with their blocks.
     new_label = int(labels.max()) + 1
     for leaving, staying in links.apart:
         staying_labels = set(labels[list(staying)].tolist())
@@ -79,13 +81,13 @@ def _join_blocks(labels: np.ndarray, blocks: _RowsByNumber) -> np.ndarray:
 def _assign_owners(labels: np.ndarray, links: Links, blocks: _RowsByNumber, before: Sequence[str | None]) -> np.ndarray:
     """Returns the owner of each face, int64 (n,). Faces with different owners may not share a group.
 
-    The owner is a number: the block for faces of exclusive blocks, n or more for faces of another identity in the group
-    of a locked one, and -1 for faces that may be in any group.
+    An owner is a number. A face of an exclusive block has the number of the block. A face of another identity in the
+    group of a locked identity has a number of n or more. A face that may be in any group has -1.
     """
     n, block = len(labels), links.block
     owner = np.where(np.isin(block, sorted(links.exclusive)), block, -1)
 
-    # group -> the identities that its locked blocks had in the previous run: for each block, that of most of its faces
+    # group -> the identities that its locked blocks had in the previous run: for each block, the identity of most faces
     locked_identities: dict[int, set[str]] = {}
     for locked in sorted(links.locked):
         rows = blocks.get_rows(locked)
@@ -94,7 +96,7 @@ def _assign_owners(labels: np.ndarray, links: Links, blocks: _RowsByNumber, befo
             identity = min(votes.items(), key=lambda item: (-item[1], item[0]))[0]
             locked_identities.setdefault(int(labels[rows[0]]), set()).add(identity)
 
-    # Other faces of these groups that belonged to another identity get its number, and their blocks with them.
+    # Other faces of these groups that belonged to another identity get the number of that identity.
     if locked_identities:
         identities = sorted({identity for identity in before if identity is not None})
         number = {identity: n + i for i, identity in enumerate(identities)}
@@ -143,8 +145,8 @@ def _measure_again(vectors: np.ndarray, grouping: Grouping, labels: np.ndarray) 
     labels = np.unique(labels, return_inverse=True)[1]
     count, old = np.bincount(labels), _RowsByNumber(grouping.labels)
 
-    # The rows of groups that received faces from several old groups, or whose old group was divided. If one row of a
-    # group is among them, all rows of the group are.
+    # The rows to measure again: their group has faces of several old groups, or their old group was divided. This holds
+    # for all rows of a group or for none.
     pairs = np.unique(np.stack([labels, grouping.labels], axis=1), axis=0)  # (group, old group)
     mixed = np.bincount(pairs[:, 0]) > 1
     divided = np.bincount(pairs[:, 1], minlength=len(old.count)) > 1

@@ -52,7 +52,7 @@ def assign_splits(
         members[unit].append(face)
     fixed = _find_fixed_splits(unit_of, owner, before, listed)
 
-    # Units with references first: with a fixed split, or a split from a hash of the unit's id. Then fill empty splits.
+    # Units that can have references: the split is fixed, or follows from a hash of the unit's id.
     useful = sorted(unit for unit in members if rules.policy == "photos" or len(members[unit]) > 1)
     split_of = {unit: fixed.get(unit) or _choose_split(unit, rules) for unit in useful}
     _fill_empty_splits(split_of, fixed, rules)
@@ -75,7 +75,10 @@ def _find_fixed_splits(
     before: Sequence[tuple[str, Split]],
     listed: Mapping[str, str],
 ) -> dict[str, str]:
-    """Returns unit -> split for the units whose split is given: by locked rows, then by lists, then by other rows."""
+    """Returns unit -> split for the units with a fixed split.
+
+    Locked rows fix a split first, then imported lists, then the other rows of the last run.
+    """
     fixed: dict[str, str] = {}
     for face, row in before:
         unit = unit_of.get(face)
@@ -110,7 +113,7 @@ def _choose_split(unit: str, rules: SplitRules) -> str:
 def _fill_empty_splits(split_of: dict[str, str], fixed: Mapping[str, str], rules: SplitRules) -> None:
     """Moves units without a fixed split into empty splits, one unit each: first train, then test, then val.
 
-    No split with a share above 0 stays empty if there are three or more units and enough of them are not fixed.
+    No split with a share above 0 stays empty if there are three or more units, and enough of these are not fixed.
     """
     free = sorted((unit for unit in split_of if unit not in fixed), key=_hash_unit)
     for name, share in (("train", 1.0), ("test", rules.test), ("val", rules.val)):

@@ -20,7 +20,7 @@ def make_identities(
     key: bytes,
     links: Links | None = None,
 ) -> tuple[list[Identity], list[Membership]]:
-    """Returns the identity and membership rows of a grouping of `face_ids`. `memberships` are those of the last run.
+    """Returns the identity and membership rows of a grouping of `face_ids`. `memberships` are the rows of the last run.
 
     A group gets the earlier id that it shares most faces with. Ids are given in the order of the shared faces, each id
     once, so the larger part keeps the id if a person is divided or merged. (An assignment with the largest total could
@@ -35,7 +35,7 @@ def make_identities(
         members[int(label)].append(row)
     smallest = {label: min(face_ids[row] for row in rows) for label, rows in members.items()}
 
-    # (group, earlier id) -> shared faces; the largest overlap is served first
+    # (group, earlier id) -> shared faces; the largest overlap is handled first
     before = {member.face_id: member.identity_id for member in memberships}
     overlap = Counter(
         (int(label), before[face]) for face, label in zip(face_ids, grouping.labels, strict=True) if face in before
@@ -75,7 +75,7 @@ def _find_source(row: int, links: Links | None) -> str:
 
 
 def name_groups(labels: np.ndarray, links: Links, smallest: Mapping[int, str]) -> dict[int, str]:
-    """Returns group -> name. The last name that a decision gave wins, else the label of most labelled faces.
+    """Returns group -> name. The name is the last one that a decision gave, or else the label of most labelled faces.
 
     `labels`, int (n,), are the groups of the rows of `links`. `smallest` maps group -> its smallest face_id.
     """

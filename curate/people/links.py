@@ -31,7 +31,7 @@ from manifests.ledger.decision_log import (
 from manifests.ledger.records import Face
 
 # At most this many cannot-links for each face that a decision separates from others (ours). `apply_decisions` separates
-# it from the rest after the grouping.
+# the face from all others after the grouping.
 MAX_CANNOT_LINKS = 32
 
 
@@ -64,7 +64,7 @@ class Links:
 def find_dropped_faces(decisions: Iterable[Decision], faces: Sequence[Face]) -> set[str]:
     """Returns the ids of the representatives that active drops name.
 
-    `faces` have today's near-duplicates. A face that a decision dropped before must be given as ok or as a
+    `faces` are the rows with today's near-duplicates. A face that a decision dropped before must be given as ok or as a
     near-duplicate, so that the drop can find it again.
     """
     finder = FaceFinder(faces)
@@ -96,11 +96,11 @@ def resolve_links(
     for one in resolved:
         if one.decision.kind in ("split", "move"):
             last_named.update((row, one.decision.number) for row in one.parts[0])
-    found = _Constraints()
+    constraints = _Constraints()
     for one in resolved:
-        _collect_constraints(one, found, active, last_named, face_ids)
+        _collect_constraints(one, constraints, active, last_named, face_ids)
 
-    # Faces of one label are one person: a link from the first face of the label to each other one.
+    # Faces of one label are one person. A link joins the first face of the label with each other face.
     row_labels = {
         row_of[face]: label
         for face, label in (labels or {}).items()
@@ -110,41 +110,41 @@ def resolve_links(
     for row in sorted(row_labels):
         first = first_of.setdefault(row_labels[row], row)
         if first != row:
-            found.must.append((first, row, 0))
+            constraints.must.append((first, row, 0))
 
     # Blocks of connected rows, int64 (n,). A separation inside a block is a contradiction. Otherwise a face of each
     # separated block gets cannot-links to evenly spaced blocks of the other side.
-    pairs = np.array([(a, b) for a, b, _ in found.must], np.int64).reshape(-1, 2)
+    pairs = np.array([(a, b) for a, b, _ in constraints.must], np.int64).reshape(-1, 2)
     block = label_components(len(face_ids), pairs)
     cannot: set[tuple[int, int]] = set()
-    for number, leaving, staying in found.apart:
+    for number, leaving, staying in constraints.apart:
         own = {int(block[row]): row for row in reversed(leaving)}
         other = {int(block[row]): row for row in reversed(staying)}
         for shared in sorted(set(own) & set(other)):
-            chain = find_chain(found.must, own[shared], other[shared])
+            chain = find_chain(constraints.must, own[shared], other[shared])
             raise BadInput(describe_contradiction(number, active, chain, row_labels, face_ids))
         others = list(other.values())
         sample = [others[place] for place in _space_evenly(len(others), MAX_CANNOT_LINKS)]
         cannot |= {(min(a, b), max(a, b)) for a in own.values() for b in sample}
-    locked = frozenset(int(block[row]) for row in found.locks)
+    locked = frozenset(int(block[row]) for row in constraints.locks)
     return Links(
-        must=tuple((a, b) for a, b, _ in found.must),
+        must=tuple((a, b) for a, b, _ in constraints.must),
         cannot=tuple(sorted(cannot)),
         block=block,
-        apart=tuple((tuple(leaving), tuple(staying)) for _, leaving, staying in found.apart),
+        apart=tuple((tuple(leaving), tuple(staying)) for _, leaving, staying in constraints.apart),
         exclusive=locked | {int(block[row]) for row in first_of.values()},
         locked=locked,
-        review_rows=frozenset(found.review_rows),
+        review_rows=frozenset(constraints.review_rows),
         labels=row_labels,
-        names=tuple(found.names),
+        names=tuple(constraints.names),
         missing=tuple(missing),
-        notices=tuple(found.notices),
+        notices=tuple(constraints.notices),
     )
 
 
 @dataclass
 class _Resolved:
-    """A decision whose faces are rows of today."""
+    """A decision whose faces are row numbers of today's faces."""
 
     decision: Decision
     parts: list[dict[int, bool]]  # as the parts of the decision: row -> whether the face is only a witness
@@ -227,12 +227,15 @@ class _Constraints:
 
 def _collect_constraints(
     one: _Resolved,
-    found: _Constraints,
+    constraints: _Constraints,
     active: Sequence[Decision],
     last_named: Mapping[int, int],
     face_ids: Sequence[str],
 ) -> None:
-    """Adds the constraints of a decision to `found`. Raises BadInput if a later decision took all faces of a part."""
+    """Adds the constraints of a decision to `constraints`.
+
+    Raises BadInput if a later decision took all faces of a part.
+    """
     kind, number = one.decision.kind, one.decision.number
     parts = [one.get_rows(part, last_named) for part in range(len(one.parts))]
     if kind in ("merge", "move"):  # the sides of a merge, or the faces of a move and their new person, become one
@@ -244,22 +247,23 @@ def _collect_constraints(
                 raise BadInput(describe_emptied(one.decision, active, later, faces))
         if sum(map(bool, joined)) > 1:
             rows = sorted({row for part in joined for row in part})
-            found.must += [(rows[0], row, number) for row in rows[1:]]
-            found.review_rows.update(rows if kind == "merge" else parts[0])
+            constraints.must += [(rows[0], row, number) for row in rows[1:]]
+            constraints.review_rows.update(rows if kind == "merge" else parts[0])
     if kind in ("split", "move") and parts[0] and parts[-1]:  # the faces leave the person of the last part
         both = set(parts[0]) & set(parts[-1])
         if both:
-            found.notices.append(
-                f"Decision {number} separates faces that are now copies of one picture. It has no effect on them."
+            constraints.notices.append(
+                f"Decision {number} separates faces that are now copies of one picture. The decision has no effect on "
+                "these faces."
             )
-        found.apart.append((number, parts[0], [row for row in parts[-1] if row not in both]))
-        found.review_rows.update(parts[0])
+        constraints.apart.append((number, parts[0], [row for row in parts[-1] if row not in both]))
+        constraints.review_rows.update(parts[0])
     if kind == "lock" and parts[0]:
-        found.must += [(parts[0][0], row, number) for row in parts[0][1:]]
-        found.locks.append(parts[0][0])
-        found.review_rows.update(parts[0])
+        constraints.must += [(parts[0][0], row, number) for row in parts[0][1:]]
+        constraints.locks.append(parts[0][0])
+        constraints.review_rows.update(parts[0])
     if kind == "rename" and parts[0]:
-        found.names.append((tuple(sorted(one.parts[0])), str(one.decision.name)))
+        constraints.names.append((tuple(sorted(one.parts[0])), str(one.decision.name)))
 
 
 def _space_evenly(n: int, count: int) -> list[int]:

@@ -22,13 +22,13 @@ from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, read_de
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import NEAR_DUPLICATE, Face, Photo
 
-_NEIGHBOURS = 32  # faces that each face is compared with by its own hash
-_PHOTOS_AT_ONCE = 64  # bounds the memory of a step, as the next number
-_PAIRS_AT_ONCE = 2**16
+_NEIGHBOURS = 32  # nearest faces that each face is compared with
+_PHOTOS_AT_ONCE = 64  # photos in a step; bounds the memory
+_PAIRS_AT_ONCE = 2**16  # pairs of faces in a step; bounds the memory
 
 
 def mark_near_duplicates(ledger: Ledger, config: CurateConfig, models: FaceModels) -> None:
-    """Records which faces are near-duplicates, and which faces a person's decisions drop, with all their copies."""
+    """Records which faces are near-duplicates, and which faces decisions drop together with their copies."""
     decisions = read_decisions(ledger)
     rules, changes = compute_near_duplicates(ledger, ledger.read_rows(Face), decisions, config, models.same_person)
     ledger.record("dedupe", "all", rules, changes)
@@ -39,8 +39,8 @@ def compute_near_duplicates(
 ) -> tuple[DedupeRules, list[Face]]:
     """Returns the rules in use and the new rows of the faces whose row changes. Nothing is written.
 
-    `same_person` is the recognizer's own cosine from which two faces are one person. It raises the cosine that
-    recropped copies must reach.
+    `same_person` is the recognizer's own lowest cosine for two faces of one person. Recropped copies must reach this
+    cosine too.
     """
     rules = replace(config.dedupe, min_cosine_same_face=max(config.dedupe.min_cosine_same_face, same_person))
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
@@ -102,7 +102,7 @@ def find_near_duplicates(
     pairs = np.stack([np.concatenate([row[same], copied]), np.concatenate([other[same], copy])], axis=1)
     labels = label_components(n, pairs)
 
-    # The representative of each connected set, then the row of every face.
+    # Find the representative of each connected set, then make the row of every face.
     best: dict[int, Face] = {}
     for face, label in zip(faces, labels.tolist(), strict=True):
         first = best.get(label)

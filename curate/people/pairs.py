@@ -29,7 +29,7 @@ _NO_KEY = np.iinfo(np.int64).max  # sort key of a candidate that is not usable
 
 
 def pair_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
-    """Records the targets with their references, and counts the faces that are no targets by reason.
+    """Records the targets with their references, and counts the other faces by the reason why they are no targets.
 
     Returns a notice about references that imported lists name and that cannot be used.
     """
@@ -108,12 +108,15 @@ def make_pairs(
 def _pair_person(
     table: FaceTable, targets: np.ndarray, candidates: np.ndarray, split: str, rules: PairRules
 ) -> Iterator[Pair]:
-    """Yields the pairs of one person. `targets` and `candidates` are rows of `table`, both sorted by face id."""
+    """Yields the pairs of one person in one split.
+
+    `targets` and `candidates` are rows of `table`, both sorted by face id.
+    """
     low, high = rules.window(split)
     index = np.arange(len(candidates), dtype=np.int64)
     step = max(1, _PAIRS_AT_ONCE // len(candidates))
     for begin in range(0, len(targets), step):
-        # Which candidates each target may use, bool (targets, candidates), and their cosines, rounded to 1e-6.
+        # Mark the candidates that each target may use, bool (targets, candidates), and compute cosines rounded to 1e-6.
         part = targets[begin : begin + step]
         usable = table.picture[part][:, None] != table.picture[candidates]
         cosine = np.round(table.vectors[part] @ table.vectors[candidates].T, 6)
@@ -121,8 +124,8 @@ def _pair_person(
             distance = np.round(1 - cosine, 6)
             usable &= (distance >= low) & (distance <= high)
 
-        # A unique sort key for each candidate: its rank, then its index. The choice among equal ranks then does not
-        # depend on the sorting algorithm. The first max_references keys are the references.
+        # Make a unique sort key for each candidate: its rank, then its index. The choice among equal ranks then does
+        # not depend on the sorting algorithm. The first max_references keys are the references.
         ranks = rank_references(table, part, candidates, cosine, usable, rules)
         key = np.where(usable, ranks << _INDEX_BITS | index, _NO_KEY)
         if len(candidates) > rules.max_references:

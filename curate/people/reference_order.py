@@ -4,7 +4,7 @@
 |---|---|
 | random | the reference with the smallest hash of target and reference; the default, because it has the least bias |
 | nearest | the reference with the highest cosine to the target |
-| window | as random, among the references whose distance 1 - cosine lies in the window of the split |
+| window | the policy random, with only the references whose distance 1 - cosine is in the window of the split |
 | affine-nearest | the reference whose landmarks fit those of the target best after an affine map, as in ASFFNet |
 | diverse | the face nearest to the person's mean; each next reference is the farthest from all before it |
 | hard-pose | the reference whose yaw and pitch differ most from those of the target |
@@ -102,7 +102,7 @@ def rank_references(
 
 
 def _mix_bits(value: np.ndarray) -> np.ndarray:
-    """The finalizer of splitmix64 (Steele, Lea and Flood 2014), uint64 -> uint64."""
+    """Applies the finalizer of splitmix64 (Steele, Lea and Flood 2014), uint64 -> uint64."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))
@@ -124,8 +124,8 @@ def _measure_landmark_distance(table: FaceTable, targets: np.ndarray, candidates
     for weight, part in parts:
         g, p = goal[:, part], points[:, part]
         g, p = g - g.mean(1, keepdims=True), p - p.mean(1, keepdims=True)
-        # An affine map of centred points reaches every combination of their x and y columns. What it cannot reach is
-        # the part of the goal outside the span of these columns: |goal|^2 minus |projection onto the span|^2.
+        # An affine map of centred points reaches every combination of their x and y columns. The rest is the
+        # part of the goal outside the span of these columns: |goal|^2 minus |projection onto the span|^2.
         basis, size, _ = np.linalg.svd(p, full_matrices=False)  # (candidates, points, 2) and (candidates, 2)
         basis = basis * (size > 1e-9 * size[:, :1])[:, None]  # points on a line span one direction only
         projection = g.transpose(0, 2, 1).reshape(-1, len(part)) @ basis.transpose(1, 0, 2).reshape(len(part), -1)

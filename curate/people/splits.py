@@ -75,8 +75,8 @@ def make_splits(
 
     The rows of `before` count only if one of them is locked, because a model may then have been trained on them. Every
     row then keeps its split and gives it to its person, also if a copy is now the representative. The row of a face
-    that is no longer in use stays, as dropped. If people are merged, locked rows go first, then train before val before
-    test. A face that was trained on is then not evaluated on. Only new people fill an empty split.
+    that is no longer in use stays, with the status dropped. If people are merged, locked rows go first, then train
+    before val before test. A face that was trained on is then not evaluated on. Only new people fill an empty split.
 
     After locked rows, `listed` decides. A person gets the split of most of its listed faces, and its faces that are
     listed in another split are set aside.

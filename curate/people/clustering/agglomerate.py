@@ -1,9 +1,10 @@
 """Merges groups of faces in rounds, the surest merges first.
 
-A round looks at the best partner of each group among the groups that share an edge of the neighbour graph with it. Two
-groups that are the best partner of each other merge. In the same round the larger of the two also takes in other
-groups that chose it, until it has twice its faces. A large person is therefore complete after a few rounds. A chain of
-single faces never merges in one round: each new group is scored again before its next merge.
+A round finds the best partner of each group among its neighbours in the graph of pairs. Two groups that are the best
+partner of each other merge. In the same round, the larger of the two also takes in other groups that chose it as
+partner. A group takes in at most as many faces as it has, or else only one group. A large person is therefore complete
+after a few rounds. A chain of single faces never merges in one round: each new group is scored again before its next
+merge.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from curate.people.clustering.evidence import (
 )
 from manifests.runtime.workers import count_cores
 
-# Log odds above even. Rounds run until no merge reaches a level, then the next level begins. Ours: finer steps change
-# no label on our photos.
+# The levels of log odds above even odds. Rounds run until no merge reaches a level, then the next level begins. Ours:
+# finer steps change no label on our photos.
 LEVELS = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.0)
 # Steps for merging by mean cosine, as shares of the way from `min_cosine` to 1 (ours).
 COSINE_LEVELS = (0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.0)
-# (cosine of the centres, mean cosine of faces across, faces of one group, faces of the other) -> score of the pair;
+# (cosine of the centres, mean cosine between the groups, faces of one group, faces of the other) -> score of the pair;
 # all are float64 (m,)
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 _PAIRS_AT_ONCE = 2**13  # the vectors of this many pairs fit into the cache of a core
@@ -80,9 +81,9 @@ def merge_by_odds(graph: Graph, spread: float) -> MergeResult:
 
 
 def merge_by_mean_cosine(graph: Graph, min_cosine: float) -> np.ndarray:
-    """Merges groups whose faces have a mean cosine across of `min_cosine` or more, the most alike groups first.
+    """Merges groups with a mean cosine of `min_cosine` or more between their faces, the most alike groups first.
 
-    This is average linkage. Returns a label for each group of the start, int64 (g,).
+    The method is average linkage. Returns a label for each group of the start, int64 (g,).
     """
     groups = _Groups(graph)
     for level in COSINE_LEVELS:
@@ -174,8 +175,8 @@ class _Groups:
             joined = csr_matrix((np.ones(len(targets), np.float32), (targets, np.arange(len(targets)))), shape=shape)
             self.photo_counts = joined @ self.photo_counts
 
-        # Only pairs with a group that changed are numbered and scored again. A pair without such a group cannot become
-        # equal to a pair with one, so no duplicates arise.
+        # Only pairs with a group that changed are numbered and scored again. A pair of two unchanged
+        # groups cannot become equal to a new pair, so no duplicates arise.
         touched = changed[self.pairs[:, 0]] | changed[self.pairs[:, 1]]
         fresh, _ = _deduplicate_pairs(targets[self.pairs[touched]], len(targets))
         self.pairs = np.concatenate([self.pairs[~touched], fresh])
@@ -209,7 +210,8 @@ def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, con
     """
     count = len(sizes)
 
-    # The best partner of each group: the pair with the highest score, among equal scores the partner's smaller number.
+    # The best partner of each group: the pair with the highest score, and among equal scores the partner with the
+    # smaller number.
     ends, others = np.concatenate([pairs, pairs[:, ::-1]]).T
     both = np.concatenate([scores, scores])
     order = np.lexsort((others, -both, ends))
@@ -218,8 +220,8 @@ def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, con
     best = np.full(count, -1)
     best[chooser] = chosen
 
-    # Of two groups that chose each other, the larger one becomes a centre, among equal sizes the smaller number. The
-    # groups that chose a centre are its candidates.
+    # Of two groups that chose each other, the larger one becomes a centre, and among equal sizes the one with the
+    # smaller number. The groups that chose a centre are its candidates.
     mutual = best[chosen] == chooser
     centre = np.zeros(count, bool)
     larger = (sizes[chooser] > sizes[chosen]) | ((sizes[chooser] == sizes[chosen]) & (chooser < chosen))

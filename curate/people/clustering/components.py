@@ -1,4 +1,4 @@
-"""Connected components of a graph of rows, and the sum of the rows of each component."""
+"""Finds the connected components of a graph of rows, and sums the rows of each component."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sure a grouping is: confidence and margin of each face, and a histogram of cosines."""
+"""Measures the certainty of a grouping: confidence and margin of each face, and a histogram of cosines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from curate.people.clustering.components import sum_rows
 from curate.people.clustering.neighbours import Neighbours
 
 # A margin compares a face with the groups of its nearest neighbours in other groups, and looks at this many neighbours.
-# If all neighbours of a face are in its own group, it compares the face with this many groups near its own group.
+# If all neighbours of a face are in its own group, the margin compares the face with this many groups near that group.
 _RIVALS = 4
 _ROWS_AT_ONCE = 2**16  # bounds the memory of a step
 
@@ -62,7 +62,7 @@ def measure_confidence(
 def _find_rival_groups(total: np.ndarray, count: np.ndarray, labels: np.ndarray, near: Neighbours) -> np.ndarray:
     """Returns the _RIVALS groups with the nearest centres for each group, int64 (groups, _RIVALS).
 
-    Only groups need rivals that have a face without a neighbour in another group. The other rows, and places without
+    Only groups that have a face without a neighbour in another group need rivals. The other rows, and places without
     a rival, are -1.
     """
     groups = len(count)

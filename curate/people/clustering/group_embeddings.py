@@ -21,11 +21,11 @@ from curate.people.clustering.evidence import MEAN_WITHIN, SAMPLE_SIZE, Evidence
 from curate.people.clustering.neighbours import EXACT, Neighbours, find_neighbours
 from manifests.errors import BadInput
 
-# Two faces with this cosine or more show one picture twice, or frames of one burst. They count as one face (ours).
+# Two faces with this cosine or more show one picture twice, or frames of one burst. Both count as one face (ours).
 # If `same_person` is given, the limit is same_person + COPIES (1 - same_person) instead.
 COPIES = 0.95
 # Two faces are not compared if their cosine is below this many spreads of strangers' cosines, or below `same_person`
-# minus this number. Their groups may still merge through other faces.
+# minus this number. The groups of the two faces may still merge through other faces.
 _MIN_SPREADS, _BELOW_SAME_PERSON = 1.5, 0.15
 _ROWS_AT_ONCE = 2**16  # bounds the memory of a step
 
@@ -75,7 +75,7 @@ def group_embeddings(
         empty = np.zeros(0, np.float32)
         return Grouping(np.zeros(0, np.int64), empty, empty, 1.0 if same_person is None else same_person, 0.0)
 
-    # From here on, rows are counted in an order that depends only on their values. Photos and links follow it.
+    # From here on, rows are counted in an order that depends only on their values. Photos and links follow this order.
     photos = None if photo_ids is None else np.unique(np.asarray(photo_ids, str), return_inverse=True)[1]
     order = _sort_rows(embeddings, photos)
     rank = np.empty(n, np.int64)
@@ -116,7 +116,7 @@ def group_embeddings(
         photo_counts=_count_faces_in_photos(photos, start),
     )
 
-    # Merge, and estimate how many strangers' pairs reach the threshold.
+    # Merge the groups, and estimate the share of strangers' pairs that reach the threshold.
     if same_person is None:
         merged = merge_by_odds(graph, spread)
         labels, threshold = merged.labels[start], merged.evidence.find_threshold(merged.alpha)
@@ -144,7 +144,10 @@ def group_embeddings(
 
 
 def _check_embeddings(embeddings: np.ndarray) -> np.ndarray:
-    """Returns the embeddings as contiguous float32 (n, d). Raises BadInput for anything else than rows of numbers."""
+    """Returns the embeddings as contiguous float32 (n, d).
+
+    Raises BadInput if the embeddings are not rows of numbers.
+    """
     try:
         rows = np.ascontiguousarray(embeddings, np.float32)
     except (TypeError, ValueError):

@@ -1,4 +1,7 @@
-"""The nearest neighbours of every face. The search is exact for small collections and approximate for large ones."""
+"""Finds the nearest neighbours of every face.
+
+The search is exact for small collections and approximate for large ones.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 # takes about ten minutes on 2 cores.
 EXACT = 200_000
 # The approximate search uses an inverted file of about 4 sqrt(n) cells and visits this number of cells for each query.
-# Ours: it finds .99 of the same-person neighbours of synthetic faces (docs/grouping.md).
+# Ours: the search finds .99 of the same-person neighbours of synthetic faces (docs/grouping.md).
 _PROBES = 64
 _TRAIN_A_CELL = 48  # faces for each cell in the k-means sample; faiss warns below 39
 _RECALL_QUERIES = 1000
@@ -33,9 +36,9 @@ def find_neighbours(
     """Returns the `k` nearest other rows of each unit row of `embeddings`, float32 (n, d).
 
     Row numbers in the result are positions in `order`: row i is `embeddings[order[i]]`. The search is exact for up to
-    `exact` rows. For more rows it is approximate, and its recall is measured on evenly spaced rows. The recall counts
-    the neighbours with a cosine of `min_cosine` or more. Cosines are rounded to 1e-6, because the last bits that faiss
-    computes depend on the number of threads.
+    `exact` rows. For more rows the search is approximate, and its recall is measured on evenly spaced rows. The recall
+    counts the neighbours with a cosine of `min_cosine` or more. Cosines are rounded to 1e-6, because the last bits that
+    faiss computes depend on the number of threads.
     """
     n, d = embeddings.shape
     k = min(k, n - 1)
