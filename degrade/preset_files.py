@@ -154,7 +154,10 @@ def _read_value(place: str, key: str, value: Any, in_order: bool = False) -> Any
 def _read_shares(place: str, value: Any) -> tuple[tuple[str, float], ...]:
     names = (*GAUSSIAN, *SHAPED)
     pairs = list(value.items()) if isinstance(value, dict) else value
-    message = f"{place}: kernels must be a table of the names {', '.join(names)} and their shares from 0 to 1."
+    message = (
+        f"{place}: kernels must be a table that gives each name a share from 0 to 1, and one share must be above 0. "
+        f"The names are: {', '.join(names)}."
+    )
     if not isinstance(pairs, list) or not pairs or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
         raise BadInput(message)
     if any(name not in names or _SHARE.problem(share) for name, share in pairs) or sum(s for _, s in pairs) <= 0:

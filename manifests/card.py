@@ -78,8 +78,8 @@ def render_card(ledger: Ledger) -> str:
         "A restorer made these pictures, of training faces only. They are not ground truth, and they replace an "
         "original only where a training or an export asks for them.\n",
         "## Limits\n\n"
-        "- People are groups that a recognizer found, not names. Some groups are wrong, and a recognizer makes more "
-        "errors for some people than for others.\n"
+        "- A person here is a group of faces that a recognizer put together. Some groups are wrong, and a recognizer "
+        "makes more errors for some people than for others.\n"
         "- Photos, faces and people were not balanced by age, sex or skin colour. The card does not say how they are "
         "distributed.\n"
         "- Source, licence and consent are the statements of whoever supplied the photos; Likeness does not check "

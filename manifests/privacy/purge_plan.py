@@ -30,7 +30,7 @@ _PREFIX = 6  # a name with at least this many characters may be the beginning of
 class PurgePlan:
     """Everything that a purge removes. A plan without photos removes nothing, because the purge was done before."""
 
-    reason: str  # PURGED, or OPTED_OUT of manifests/privacy/erase.py
+    reason: str  # the constant PURGED, or the constant OPTED_OUT from manifests/privacy/erase.py
     photos: tuple[str, ...] = ()
     kept_out: tuple[str, ...] = ()  # sha256 of photos that are not in the dataset and must stay out of it
     uris: tuple[str, ...] = ()

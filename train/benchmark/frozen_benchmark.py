@@ -189,6 +189,6 @@ def encode_lines(lines: Iterable[CaseLine | FaceLine]) -> bytes:
 
 
 def map_pictures_to_faces(benchmark: Benchmark) -> dict[str, str]:
-    """Returns the face id of each picture. If several faces have the same picture, the smallest face id counts."""
+    """Returns the face id of each picture. If faces share a picture, it is the first of them in `benchmark.faces`."""
     faces = {line.picture: line.face for line in reversed(benchmark.faces) if line.picture is not None}
     return {str(picture): face for picture, face in faces.items()}

@@ -32,8 +32,8 @@ _68 = (
     "only for images where the judge's detector finds a face in the restored image and in the target"
 )
 _ALD = (
-    "ours; the published formula is not seen by us: the distance that remains after the least-squares affine map from "
-    f"the restored points to the target's points; {_68}"
+    "the distance that remains after the least-squares affine map from the restored points to the target's points; the "
+    f"formula is ours, because we have not seen the published formula; {_68}"
 )
 _ASFF = "ours, after ASFFNet's choice of a reference (Li et al. 2020, code)"
 _AFFINE = (

@@ -302,7 +302,6 @@ def test_what_is_no_single_select_is_refused_with_one_line(tmp_path, monkeypatch
 
 
 def test_an_interrupt_inside_a_statement_is_an_interrupt(tmp_path):
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore SIGINT
     with Ledger.open(tmp_path, write=True) as ledger:
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):

@@ -38,10 +38,12 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 class DiffusionBase(nn.Module):
-    """Holds the VAE and the UNet of `config.base_model`, frozen in float32. LoRA and the layers of the parts train.
+    """Holds the VAE and the UNet of `config.base_model`, frozen in float32.
+
+    Only LoRA and the layers of the parts are trained.
 
     Part `maps` adds feature maps to the levels of the UNet, in the same places as a T2I-Adapter. Part `embedding` adds
-    a vector to the time embedding. The places of `maps` and `embedding` are ours. Part `extended` lets the
+    a vector to the time embedding. We chose where `embedding` is added. Part `extended` lets the
     self-attention of the decoder see the references, in the places of InstantRestore
     (train/models/bases/extended_attention.py).
 

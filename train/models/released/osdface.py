@@ -38,7 +38,7 @@ PROJECTION = "embedding_change_weights.pth"
 EMBEDDER = "associate_2.ckpt"
 TOKENS = 77  # source: infer.py; no tensor shows this number
 EMBEDDER_PREFIX = "vqvae_LQ."
-EMBEDDER_READ = ("encoder.", "quant_conv.", "quantize.embedding.")  # infer.py also reads only these tensors
+EMBEDDER_READ = ("encoder.", "quant_conv.", "quantize.embedding.")  # infer.py reads the same tensors and no others
 
 _ADAPTER = re.compile(
     r"(?:base_model\.model\.)?(?:unet\.)?(?P<module>.+)"
@@ -50,8 +50,8 @@ def load_osdface(folder: Path, base_model: str) -> Restorer:
     """Returns a restorer with OSDFace's released weights in `folder`, in eval mode.
 
     `base_model` is the folder or hub name of Stable Diffusion 2.1-base. The restorer computes the same operations as
-    the authors' infer.py with --merge_lora, including the doubly normalised input of the embedder. A square input of
-    another size than 512 px is resized to 512 px (bilinear, align_corners). An input that is not square keeps its size.
+    the authors' infer.py with --merge_lora, including the doubly normalised input of the embedder. A square input
+    that is not 512 px wide is resized to 512 px (bilinear, align_corners). An input that is not square keeps its size.
 
     Only one operation differs from infer.py. The latent is the mode of the VAE's posterior, so the same photo always
     gives the same face. infer.py draws a random sample of the posterior.
