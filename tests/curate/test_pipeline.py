@@ -479,7 +479,7 @@ def test_another_split_policy_than_the_frozen_sets_is_refused_before_anything_is
     frozen(dataset, "test")
     before = contents(dataset)
     save(photos / "new.png", photo([3], 99))
-    with pytest.raises(BadInput, match="say --split-by identity, or start a new dataset"):
+    with pytest.raises(BadInput, match="Give --split-by identity, or start a new dataset"):
         curated(photos, dataset, split=SplitRules(policy="photos"))
     assert contents(dataset) == before
 

@@ -396,11 +396,11 @@ def test_the_command_line_asks_before_it_takes_and_says_what_it_took(tmp_path, e
     curated(photos, dataset)
     before = doubles.contents(dataset)
     for words, said in (
-        ((), "Say who opts out"),
-        (("--remember-face", "--photo", "x"), "--remember-face belongs to --face"),
-        (("--face", example, "--photo", "0.png"), "two commands"),
-        (("--face", example), "say --yes"),
-        (("--photo", "person0/0.png"), "say --yes"),
+        ((), "Name the photos or faces to keep out"),
+        (("--remember-face", "--photo", "x"), "--remember-face needs --face"),
+        (("--face", example, "--photo", "0.png"), "opted out one after the other"),
+        (("--face", example), "with --yes"),
+        (("--photo", "person0/0.png"), "with --yes"),
         (("--photo", "nowhere.png"), "holds no photo nowhere.png"),
         (("--photo-list", tmp_path / "none.txt"), "cannot be read"),
     ):
