@@ -167,7 +167,8 @@ def bombs(save: Save, rng: np.random.Generator, good: dict[str, bytes]) -> None:
         jpeg = bytearray(good["JPEG"])
         at = jpeg.index(b"\xff\xc0")
         jpeg[at + 5 : at + 9] = struct.pack(">HH", height, width)
-        save(f"bombs/dimensions{number}.jpg", bytes(jpeg), large)
+        # up to four times the limit a JPEG is read at half size, and this one is cut short
+        save(f"bombs/dimensions{number}.jpg", bytes(jpeg), large | BROKEN)
     black = Image.new("L", (big, big))
     save("bombs/decompression.gif", saved(black, "GIF"), FINE)
     save("bombs/decompression.webp", saved(black.convert("RGB"), "WEBP", lossless=True, method=0), FINE)
