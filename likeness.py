@@ -1,7 +1,7 @@
 """The command line `likeness`: it mounts the commands of all folders, and holds the commands that need several folders.
 
 A command imports its stages when it runs, so that help and wrong arguments are answered without torch.
-Exit codes: 0 done, 1 a failure or a failed check, 2 unusable input, 130 interrupted.
+manifests/exit_codes.py turns errors into exit codes.
 """
 
 from __future__ import annotations
@@ -40,11 +40,8 @@ def _find_our_modules_first() -> None:
 
 _find_our_modules_first()
 
-import errno
 import json
-import logging
-import time
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -60,9 +57,10 @@ import train.evaluation.cli
 import train.fit.cli
 import train.iterate.cli
 import train.restore.cli
+from manifests.exit_codes import EXIT_CODES, INTERRUPTED, exit_with_message, run_with_exit_code
 from manifests.ledger.paths import MAX_SEED
 from manifests.runtime.flags import argument, flag
-from manifests.runtime.json_log import is_logging, log, log_as_json
+from manifests.runtime.json_log import log, log_as_json
 
 if TYPE_CHECKING:
     from curate.summary import Summary
@@ -70,13 +68,12 @@ if TYPE_CHECKING:
 
 RECIPE = "tiny"  # the recipe of `run` and `demo`: it needs no download
 LOG_JSON = "--log-json"
-INTERRUPTED = "Interrupted. The same command again resumes."
 
 app = typer.Typer(
     name="likeness",
     help="From a folder of photos to a reference-guided, one-step face restorer, every step recorded.",
-    epilog="Exit codes: 0 done, 1 a failure or a failed check, 2 unusable input, 130 interrupted. Set LIKENESS_DEBUG=1 "
-    "to see tracebacks. docs/commands.md lists all commands and options.",
+    epilog=f"Exit codes: {EXIT_CODES}. Set LIKENESS_DEBUG=1 to see tracebacks. docs/commands.md lists all commands and "
+    "options.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -174,7 +171,7 @@ def run(
     say(f"frozen   {frozen_set.images} images in {frozen_set.folder}")
     ending = train.fit.cli.run_training(out, folder, RECIPE, images, seed, quiet=as_json)
     if ending.reason.startswith("SIG"):
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)
     set_name, judge = Path(frozen_set.folder).name, _find_judge(folder)
     with show_progress("images", as_json) as progress:
         own = evaluate(folder, out, set_name, progress=progress)
@@ -309,46 +306,12 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # an unset variable in a script: --out "" would make the current directory a dataset
     if any(not word or (word.startswith("--") and word.endswith("=")) for word in sys.argv[1:]):
-        _fail("An argument is empty. Name a path or a value.", 2)
+        exit_with_message("An argument is empty. Name a path or a value.", 2)
     words = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
     if LOG_JSON in words:  # Typer takes an option of all commands only before the name of the command
         sys.argv.remove(LOG_JSON)
         sys.argv.insert(1, LOG_JSON)
-    start = time.monotonic()
-    try:
-        app()
-    except KeyboardInterrupt:
-        _fail(INTERRUPTED, 130)
-    except SystemExit as ending:
-        # Typer catches Ctrl-C itself and exits without a message
-        if isinstance(getattr(ending.__context__, "__cause__", None), KeyboardInterrupt):
-            _fail(INTERRUPTED, 130)
-        log("finished", exit_code=ending.code or 0, seconds=round(time.monotonic() - start, 2))
-        raise
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone
-        sys.exit(1)
-    except Exception as error:
-        if os.environ.get("LIKENESS_DEBUG"):
-            raise
-        from curate.faces.errors import FaceModelError
-        from manifests.errors import LikenessError
-
-        if isinstance(error, LikenessError | FaceModelError):
-            _fail(str(error), error.exit_code)
-        if isinstance(error, OSError):
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            advice = " Make room, then repeat the command: it resumes." if full else ""
-            _fail(f"{error.filename or 'A file'}: {error.strerror or error}.{advice}", 1)
-        _fail(f"Unexpected error: {type(error).__name__}: {error}. Set LIKENESS_DEBUG=1 to see where.", 1)
-
-
-def _fail(sentence: str, code: int) -> NoReturn:
-    if is_logging():
-        log("failed", logging.ERROR, message=sentence, exit_code=code)
-    else:  # names from the disk may hold bytes that are not UTF-8
-        typer.echo(sentence.encode("utf-8", "backslashreplace").decode(), err=True)
-    sys.exit(code)
+    run_with_exit_code(app)
 
 
 if __name__ == "__main__":

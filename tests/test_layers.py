@@ -75,7 +75,7 @@ def test_a_built_wheel_holds_the_schema_the_template_and_nothing_stray(tmp_path:
     (wheel,) = tmp_path.glob("likeness-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert (
-        "manifests/ledger/schema.sql" in names
+        "manifests/ledger/tables_and_columns.sql" in names
         and "manifests/report/template.html.j2" in names
         and "likeness.py" in names
     )

@@ -1,7 +1,7 @@
 """The stage `pair`: chooses the references of every target.
 
 A reference shows the same person as its target, in another picture. The order of the references follows a policy
-(reference_order.py).
+(pair_policies.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from curate.config import CurateConfig, PairRules
 from curate.imports.listed_faces import find_listed_faces, make_listed_pairs
 from curate.people.near_duplicates import find_pictures, select_usable_faces
-from curate.people.reference_order import FaceTable, rank_references
+from curate.people.pair_policies import FaceTable, rank_references
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, ListEntry, Pair, Photo, Split
 from manifests.runtime.text import format_count

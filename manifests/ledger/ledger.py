@@ -28,7 +28,7 @@ Row = TypeVar("Row")
 Deletion = tuple[str, str, Sequence[str]]  # table, column, values: rows with one of the values are deleted
 DetailUpdate = tuple[str, str, str, dict[str, Any]]  # stage, unit, config hash, new detail of that row of `stages`
 
-# the columns of `stages` in the order of schema.sql
+# the columns of `stages` in the order of tables_and_columns.sql
 _STAGE_COLUMNS = ("stage", "unit", "config_hash", "code_version", "tool_versions", "detail", "started", "finished")
 
 

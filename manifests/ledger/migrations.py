@@ -1,6 +1,6 @@
 """The schema version of the ledger: a fresh ledger gets the newest version, and a newer ledger is refused.
 
-`schema.sql` describes the newest version. The table `migrations` records the version that a ledger has.
+`tables_and_columns.sql` describes the newest version. The table `migrations` records the version that a ledger has.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def create_schema(con: duckdb.DuckDBPyConnection, where: str) -> None:
     con.execute("BEGIN")
     try:
         con.execute(_BOOKKEEPING)
-        con.execute(files("manifests.ledger").joinpath("schema.sql").read_text(encoding="utf-8"))
+        con.execute(files("manifests.ledger").joinpath("tables_and_columns.sql").read_text(encoding="utf-8"))
         con.execute("INSERT INTO migrations VALUES (?, 'created', now()::TIMESTAMP)", [SCHEMA_VERSION])
         con.execute("COMMIT")
     except BaseException:

@@ -1,4 +1,4 @@
-"""The rows of the ledger as frozen dataclasses. Their fields are the columns of schema.sql, which explains them."""
+"""The rows of the ledger as frozen dataclasses. tables_and_columns.sql explains their fields."""
 
 from __future__ import annotations
 

@@ -38,8 +38,9 @@ from manifests.runtime.colour_profiles import BrokenProfile, srgb_conversion
 
 # Pillow opens no more (twice its MAX_IMAGE_PIXELS, 2**30 // 4 // 3); a 102-megapixel medium-format photo passes.
 MAX_PIXELS = 178_956_970
-# A JPEG of up to this many pixels is decoded at half its width and height (ours): phones write 200 megapixels.
-MAX_PIXELS_HALVED = 4 * MAX_PIXELS
+# A JPEG of up to this many times `max_pixels` is decoded at half its width and height (ours). Phones write 200
+# megapixels.
+_MAX_TIMES_HALVED = 4
 # Pillow's names. The MPO file of a phone opens as the JPEG that it begins with.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
 # A picture is converted in strips of about this many pixels (ours): Pillow holds 4 bytes for each pixel, and a
@@ -149,9 +150,7 @@ def decode_picture(
                 original = _read_original(image, file, orientation) if keep_original else None
                 rgb, profile_notice = _convert_to_rgb(image)
             del image  # turning needs the 4 bytes a pixel that Pillow holds
-            turn = _TURNS.get(orientation)
-            rgb = rgb if turn is None else np.ascontiguousarray(turn(rgb))
-            return Picture(rgb, profile_notice or notice, original)
+            return Picture(turn_upright(rgb, orientation), profile_notice or notice, original)
         except UndecodableImage:
             raise
         except UnidentifiedImageError:
@@ -171,7 +170,7 @@ def decode_picture(
 
 
 def turn_upright(samples: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns stored samples upright, as `decode` does for this EXIF orientation."""
+    """Returns stored samples turned upright for this EXIF orientation."""
     turn = _TURNS.get(orientation)
     return samples if turn is None else np.ascontiguousarray(turn(samples))
 
@@ -210,7 +209,7 @@ def _limit_pixels(image: Image.Image, max_pixels: int) -> str | None:
     pixels = image.width * image.height
     if pixels <= max_pixels:
         return None
-    if image.format not in ("JPEG", "MPO") or pixels > 4 * max_pixels:
+    if image.format not in ("JPEG", "MPO") or pixels > _MAX_TIMES_HALVED * max_pixels:
         limit = f"{image.width} x {image.height}, {pixels / 1e6:.0f} megapixels"
         raise UndecodableImage("too_many_pixels", limit)
     image.draft(image.mode, ((image.width + 1) // 2, (image.height + 1) // 2))

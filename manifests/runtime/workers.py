@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -316,17 +315,6 @@ def open_pool(workers: int | None, start: Callable[[], None] | None = None) -> I
         threads.shutdown()
         for worker in pool.idle:
             worker.end()
-
-
-def run_in_process(function: Callable[[Unit], Any], unit: Unit) -> Any:
-    """Returns `function(unit)` from a process of its own with the limits of a unit, or a FailedUnit if it fails."""
-    with open_pool(1) as run:
-        ((result,),) = run(partial(_apply, function), [[unit]])
-    return result
-
-
-def _apply(function: Callable[[Unit], Any], batch: Sequence[Unit | FailedUnit]) -> list[Any]:
-    return [unit if isinstance(unit, FailedUnit) else function(unit) for unit in guard_units(batch)]
 
 
 def _block_interrupts() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from manifests.exit_codes import INTERRUPTED
 from manifests.ledger.paths import MAX_SEED, check_ledger_exists
 from manifests.runtime.flags import argument, flag
 
@@ -75,7 +76,7 @@ def train(
         source, out, chosen, images, seed, minutes=minutes, snapshot=snapshot, workers=workers, settings=settings
     )
     if ending.reason.startswith("SIG"):
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)
 
 
 def choose_recipe(name: str, base_model: str | None, preset: str | None, steps: int | None) -> Recipe:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from manifests.exit_codes import INTERRUPTED
 from manifests.ledger.paths import MAX_SEED, check_ledger_exists
 from manifests.runtime.flags import argument, flag
 from train.fit.cli import BaseModel, PresetName, Steps, VreRun, Weights, choose_recipe
@@ -93,4 +94,4 @@ def iterate(
     if as_json:
         typer.echo(json.dumps(asdict(result)))
     if result.reason.startswith("SIG"):
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)

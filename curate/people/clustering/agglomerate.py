@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from curate.people.clustering.evidence import (
+from curate.people.clustering.threshold import (
     MEAN_WITHIN,
     MIN_MEAN_WITHIN,
     SELECTION_BIAS,

@@ -2,7 +2,7 @@
 
 The steps: near-copies count as one face, every face finds its nearest neighbours, and groups of faces merge by the log
 odds that they show one person. The threshold is calibrated without labels: the spread of strangers' cosines is measured
-on the negative cosines, and the evidence that two faces need follows from the number of people (evidence.py). Groups
+on the negative cosines, and the evidence that two faces need follows from the number of people (threshold.py). Groups
 merge by the cosine of their centres, so one poor face cannot join two people (agglomerate.py).
 """
 
@@ -17,8 +17,8 @@ from scipy.sparse import csr_matrix
 from curate.people.clustering.agglomerate import Graph, merge_by_mean_cosine, merge_by_odds
 from curate.people.clustering.components import label_components, sum_rows
 from curate.people.clustering.confidence import measure_confidence
-from curate.people.clustering.evidence import MEAN_WITHIN, SAMPLE_SIZE, Evidence, estimate_spread, measure_spread
 from curate.people.clustering.neighbours import EXACT, Neighbours, find_neighbours
+from curate.people.clustering.threshold import MEAN_WITHIN, SAMPLE_SIZE, Evidence, estimate_spread, measure_spread
 from manifests.errors import BadInput
 
 # Two faces with this cosine or more show one picture twice, or frames of one burst. Both count as one face (ours).

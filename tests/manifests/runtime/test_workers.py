@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from manifests.errors import BadInput, LikenessError
-from manifests.runtime.workers import FailedUnit, count_cores, guard_units, is_retry, open_pool, run_in_process
+from manifests.runtime.workers import FailedUnit, count_cores, guard_units, is_retry, open_pool
 from tests.doubles.misbehaviour import RIGHT, misbehave, short
 from tests.places import REPOSITORY
 
@@ -123,16 +123,3 @@ def unequal(batch: list) -> list:
 def test_a_machine_that_was_stopped_is_no_fault_of_the_photo():
     with open_pool(1, short) as run:
         assert list(run(unequal, [["a"]])) == [["a"]]
-
-
-def behave(what: str) -> str:
-    misbehave(what)
-    return what
-
-
-def test_a_single_unit_is_worked_on_in_a_process_of_its_own():
-    assert run_in_process(os.path.basename, "a/b") == "b" and run_in_process(behave, "die") == FailedUnit(
-        "die", "crashed"
-    )
-    with pytest.raises(ZeroDivisionError):
-        run_in_process((1).__truediv__, 0)

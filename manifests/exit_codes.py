@@ -1,0 +1,71 @@
+"""Runs a command of the command line and turns each error into one sentence and an exit code.
+
+| exit code | meaning |
+|---|---|
+| 0 | the command is done |
+| 1 | a failure, or a check that found a problem |
+| 2 | an input or an option is unusable |
+| 130 | the user interrupted the command (Ctrl-C, which is signal 2; shells add 128) |
+
+An error with the attribute `exit_code` gets this code: the errors of `manifests.errors` and of `curate.faces.errors`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+from manifests.runtime.json_log import is_logging, log
+
+EXIT_CODES = "0 done, 1 a failure or a failed check, 2 unusable input, 130 interrupted"  # for the help
+INTERRUPTED = 130
+
+
+def run_with_exit_code(app: Callable[[], object]) -> None:
+    """Runs `app`, the Typer application of the command line.
+
+    Every error becomes one sentence on standard error and an exit code. With LIKENESS_DEBUG=1 in the environment,
+    errors keep their traceback.
+    """
+    start = time.monotonic()
+    try:
+        app()
+    except KeyboardInterrupt:
+        _exit_interrupted()
+    except SystemExit as ending:
+        # Typer catches Ctrl-C itself and exits without a message
+        if isinstance(getattr(ending.__context__, "__cause__", None), KeyboardInterrupt):
+            _exit_interrupted()
+        log("finished", exit_code=ending.code or 0, seconds=round(time.monotonic() - start, 2))
+        raise
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("LIKENESS_DEBUG"):
+            raise
+        if (code := getattr(error, "exit_code", None)) is not None:
+            exit_with_message(str(error), code)
+        if isinstance(error, OSError):
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            advice = " Make room, then repeat the command: it resumes." if is_full else ""
+            exit_with_message(f"{error.filename or 'A file'}: {error.strerror or error}.{advice}", 1)
+        exit_with_message(f"Unexpected error: {type(error).__name__}: {error}. Set LIKENESS_DEBUG=1 to see where.", 1)
+
+
+def exit_with_message(sentence: str, code: int) -> NoReturn:
+    """Prints `sentence` to standard error, or writes it to the JSON log, and exits with `code`."""
+    if is_logging():
+        log("failed", logging.ERROR, message=sentence, exit_code=code)
+    else:  # names from the disk may hold bytes that are not UTF-8
+        print(sentence.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+    sys.exit(code)
+
+
+def _exit_interrupted() -> NoReturn:
+    exit_with_message("Interrupted. The same command again resumes.", INTERRUPTED)
