@@ -1,4 +1,4 @@
-"""The commands `degrade`, `verify` and `preview`."""
+"""Defines the commands `degrade`, `verify` and `preview`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def _show_images(what: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Yields a function that adds a number of images to a progress bar; the bar appears with the first call."""
+    """Yields a function that adds a number of images to a progress bar. The first call of it shows the bar."""
     from manifests.runtime.progress import show_progress
 
     with show_progress("images", quiet) as progress:
@@ -46,12 +46,19 @@ def _is_dataset(folder: Path) -> bool:
 def degrade(
     source: Annotated[Path, argument("DATASET|FOLDER")],
     out: Annotated[
-        Path | None, flag("--out", ": the folder of the set, unless DATASET stores it", metavar="LQ", default="none")
+        Path | None, flag("--out", ": the folder of the new set; not for a dataset", metavar="LQ", default="none")
     ] = None,
     preset: Annotated[str | None, flag("--preset", default="gfpgan")] = None,
-    split: Annotated[str | None, flag("--split", " of DATASET; a set locks val or test", default="test")] = None,
+    split: Annotated[
+        str | None, flag("--split", "; a set of val or test locks this split of the dataset", default="test")
+    ] = None,
     size: Annotated[
-        int | None, flag("--size", ": their side, or for FOLDER the longest side", default="512; for FOLDER unchanged")
+        int | None,
+        flag(
+            "--size",
+            ": the side of the crops of a dataset, or the longer side of the images of a folder",
+            default="512 for a dataset; the images of a folder keep their size",
+        ),
     ] = None,
     seed: Annotated[int | None, flag("--seed", low=0, high=MAX_SEED, default="0")] = None,
     engine: Annotated[str | None, flag("--engine", default="exact")] = None,
@@ -62,8 +69,9 @@ def degrade(
 ) -> None:
     """Make a frozen set: low-quality (LQ) images that anyone can make again, byte for byte.
 
-    A dataset stores the set in DATASET/lq/<preset>-<split>-<size>-s<seed>/ and its parameters in the ledger. Any other
-    folder needs --out. The set holds PNG files, theta.jsonl and card.json. The same command again resumes.
+    The set of a dataset is in DATASET/lq/<preset>-<split>-<size>-s<seed>/, and its parameters are in the ledger. For
+    any other folder, --out names the folder of the set. A set contains PNG files, theta.jsonl and card.json. If the
+    command was interrupted, run the same command again: it continues.
 
     Example: likeness degrade DATASET --preset gfpgan --split test --seed 0
 
@@ -80,9 +88,9 @@ def degrade(
     if replay is not None:
         options = {"preset": preset, "split": split, "seed": seed, "size": size, "engine": engine}
         if superfluous := [name for name, value in options.items() if value is not None]:
-            raise BadInput(f"{replay} sets every option of a replay. Leave --{superfluous[0]} out.")
+            raise BadInput(f"A replay takes its options from {replay}. Leave --{superfluous[0]} out.")
         if out is None:
-            raise BadInput("A replay needs --out. Name the folder to build the set in.")
+            raise BadInput("A replay needs --out. Name the folder for the set with --out.")
         _replay(source, replay, out, processes, dry_run, as_json)
         return
     from degrade.presets import find_preset
@@ -121,9 +129,10 @@ def _degrade_dataset(
         return
     with _show_images("degrade", plan.images, as_json) as advance:
         summary = make_set(dataset, preset, split, seed, size, workers, advance, engine)
-    later = f" The set leaves out {summary.later_faces} faces of later photos." if summary.later_faces else ""
+    joined = format_count(summary.later_faces, "face")
+    note = f" {joined} joined the split after the set was begun and got no image." if summary.later_faces else ""
     images = format_count(summary.images, "image")
-    _print(summary, as_json, f"{images} in {summary.folder} ({_describe_new(summary)}).{later}")
+    _print(summary, as_json, f"{images} in {summary.folder} ({_describe_new(summary)}).{note}")
 
 
 def _degrade_folder(
@@ -156,16 +165,20 @@ def _replay(folder: Path, theta_file: Path, out: Path, workers: int, dry_run: bo
 
     if dry_run:
         plan = replay(folder, theta_file, out, workers, dry_run=True)
-        _print(plan, as_json, f"Would build {format_count(plan.images, 'image')} again in {plan.folder}.")
+        _print(plan, as_json, f"Would make {format_count(plan.images, 'image')} again in {plan.folder}.")
         return
     with _show_images("replay", len(read_theta_file(theta_file)), as_json) as advance:
         summary = replay(folder, theta_file, out, workers, advance)
     images = format_count(summary.images, "image")
-    _print(summary, as_json, f"{images} in {summary.folder}, byte for byte as recorded ({_describe_new(summary)}).")
+    _print(
+        summary, as_json, f"{images} in {summary.folder}, each byte for byte as recorded ({_describe_new(summary)})."
+    )
 
 
 def _describe_new(summary: SetSummary | FolderSummary) -> str:
-    repaired = f", {summary.images_repaired} of them to replace changed files" if summary.images_repaired else ""
+    repaired = (
+        f"; {summary.images_repaired} of the new images replaced changed files" if summary.images_repaired else ""
+    )
     return f"{summary.images_written} new{repaired}"
 
 
@@ -174,10 +187,15 @@ def _print(summary: SetSummary | FolderSummary, as_json: bool, sentence: str) ->
 
 
 def verify(
-    source: Annotated[Path, argument("DATASET|LQ", "; without --set, all sets of a dataset")],
+    source: Annotated[Path, argument("DATASET|LQ", "; all sets of a dataset are verified, unless --set names one")],
     lq_set: Annotated[str | None, flag("--set", default="all sets")] = None,
     originals: Annotated[
-        Path | None, flag("--originals", ", if they moved since LQ was made", default="the folder in the card of LQ")
+        Path | None,
+        flag(
+            "--originals",
+            ", if this folder was moved after LQ was made",
+            default="the folder that the card of LQ names",
+        ),
     ] = None,
     workers: Annotated[int | None, flag("--workers", default="all cores")] = None,
     as_json: Annotated[bool, flag("--json")] = False,
@@ -199,7 +217,7 @@ def verify(
     absolute = source.absolute()
     if not _is_dataset(source) and absolute.parent.name == "lq" and _is_dataset(absolute.parent.parent):
         if lq_set is not None:
-            raise BadInput(f"{source} is a frozen set itself. Leave --set out, or name its dataset.")
+            raise BadInput(f"{source} is a frozen set itself. Leave --set out, or name the dataset of this set.")
         source, lq_set = absolute.parent.parent, absolute.name
     if _is_dataset(source):
         if originals is not None:
@@ -245,38 +263,39 @@ def _verify_folder(folder: Path, originals: Path | None, workers: int, as_json: 
 def _describe_verification(result: Verification) -> str:
     images = format_count(result.images, "image")
     if result.ok:
-        return f"{result.lq_set}: {images}, every byte as recorded and made again."
+        return f"{result.lq_set}: {images}, every byte as recorded, on disk and when made again."
     lines = [f"{result.lq_set}: {images} recorded."]
     if result.images_not_made:
         lines.append("  The set is not finished: run the same `likeness degrade` command again.")
-    guess = "was θ edited?" if "theta.jsonl" in result.changed_files else "another processor, OpenCV or numpy?"
+    processor = "perhaps because of another processor, OpenCV or numpy"
+    guess = "perhaps because θ was edited" if "theta.jsonl" in result.changed_files else processor
     cause = "; ".join(result.version_differences) or guess
     for problem, names in (
-        ("missing from the disk", result.missing_files),
-        ("changed on the disk", result.changed_files),
-        (f"different from the recorded bytes when made again ({cause})", result.unreproduced_files),
-        ("not made again, because the original is missing, changed or unreadable", result.files_without_source),
-        ("on the disk and not recorded", result.unexpected_files),
+        ("Files that are missing from the disk", result.missing_files),
+        ("Files that have changed on the disk", result.changed_files),
+        (f"Images that get other bytes than recorded when they are made again ({cause})", result.unreproduced_files),
+        ("Images whose original is missing, changed or unreadable", result.files_without_source),
+        ("Files that are on the disk but not recorded", result.unexpected_files),
     ):
         if names:
             more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-            lines.append(f"  {len(names)} {problem}: {', '.join(names[:10])}{more}")
+            lines.append(f"  {problem}: {len(names)} ({', '.join(names[:10])}{more})")
     if result.unreproduced_files and not (result.missing_files or result.changed_files):
-        lines.append("  Every recorded file has its recorded bytes. Only the images made again here differ.")
+        lines.append("  Every file on the disk has its recorded bytes. Only the images made again here differ.")
     if result.changed_files or result.unreproduced_files:
         lines.append(
-            f"  Largest difference of a pixel between a file and its copy made again: {result.largest_difference}/255."
+            f"  Largest difference of a pixel between a file and the image made again: {result.largest_difference}/255."
         )
     return "\n".join(lines)
 
 
 def preview(
-    image: Annotated[Path, argument("IMAGE", "; presets are made for faces of 512 px")],
-    out: Annotated[Path, flag("--out", ": the contact sheet, a PNG file", metavar="SHEET.png")],
+    image: Annotated[Path, argument("IMAGE", "; the presets are made for faces of 512 px")],
+    out: Annotated[Path, flag("--out", ": the PNG file of the contact sheet", metavar="SHEET.png")],
     preset: Annotated[list[str] | None, flag("--preset", default="all presets", repeat=True)] = None,
-    columns: Annotated[int, flag("--columns", ", each with the next seed", low=1, high=32)] = 4,
+    columns: Annotated[int, flag("--columns", "; each column uses the next seed", low=1, high=32)] = 4,
     seed: Annotated[int, flag("--seed", " of the first column", low=0, high=MAX_SEED)] = 0,
-    size: Annotated[int, flag("--size", ": their longer side, 16 to 4096", low=16, high=4096)] = 512,
+    size: Annotated[int, flag("--size", ": the longer side of the image, 16 to 4096", low=16, high=4096)] = 512,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
 ) -> None:
     """Write a contact sheet of presets: a row for each preset, with the clean image and then its degradations.
@@ -288,13 +307,13 @@ def preview(
 
     presets = [find_preset(name) for name in preset] if preset else list(PRESETS.values())
     if os.path.realpath(out) == os.path.realpath(image) or (out.exists() and image.exists() and out.samefile(image)):
-        raise BadInput(f"--out {out} is the image itself, which the sheet would overwrite. Name another file.")
+        raise BadInput(f"--out {out} is the image itself, and the sheet would overwrite it. Name another file.")
     if (file := find_blocking_file(out.parent)) is not None:
-        raise BadInput(f"--out {out} lies below {file}, which is a file. Name a file in another folder.")
+        raise BadInput(f"--out {out} cannot be written, because {file} is a file. Name a file in another folder.")
     if out.is_dir():
         raise BadInput(f"--out {out} is a folder. Name a file that ends in .png.")
     if out.suffix.lower() != ".png":
-        raise BadInput(f"--out {out} does not end in .png. The sheet is a PNG file: name it so.")
+        raise BadInput(f"--out {out} does not end in .png. The sheet is a PNG file: give a name that ends in .png.")
     from degrade.preview import make_contact_sheet
     from manifests.runtime.files import write_atomically
     from manifests.runtime.png_files import LQ_PNG, encode_png
@@ -309,5 +328,6 @@ def preview(
     write_atomically(out, encode_png(sheet, LQ_PNG))
     # The lengths in θ are in pixels, and the ranges of the presets are for faces of 512 px.
     scale = min(size, max(pixels.shape)) / 512
-    note = f" At {scale * 512:.0f} px a preset is {1 / scale:.2g} times as severe as at 512 px." if scale < 1 else ""
-    typer.echo(f"{out}: {format_count(len(presets), 'preset')}, {format_count(columns, 'seed')} each.{note}")
+    note = f" At {scale * 512:.0f} px, a preset is {1 / scale:.2g} times as severe as at 512 px." if scale < 1 else ""
+    shown = f"{format_count(len(presets), 'preset')} with {format_count(columns, 'seed')} each"
+    typer.echo(f"{out} shows {shown}.{note}")

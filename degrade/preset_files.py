@@ -1,14 +1,15 @@
-"""Reads the presets of users from TOML or JSON files and checks each key.
+"""Reads presets from the TOML or JSON files of users and checks each key.
 
 The keys are the fields of `degrade.sampling.Preset`.
 
     down = [2, 16]              # required, like resize; a range is [low, high]
     resize = "bilinear"
-    blur = [0.5, 8]             # if a key is left out, its step is left out
+    blur = [0.5, 8]             # without this key, there is no blur step; noise and jpeg work in the same way
     noise = [0, 15]
     jpeg = [40, 95]
 
-A second-order chain has a table `orders` instead, with `first`, `second`, `small` and `final_sinc`.
+A second-order chain has the table `orders` in place of these ranges. The keys of `orders` are `first`, `second`,
+`small` and `final_sinc`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from manifests.errors import BadInput
 _SHARE, _BETA, _ODD = Number(0, 1), Number(0.01, 100), Number(1, 255, whole=True)
 _FLAG, _QUALITY = OneOf((True, False)), Number(1, 100)
 
-# key -> the valid values, for both ends of a range
+# Each key of a range has its valid values, which hold for both ends of the range.
 _RANGES = {
     "blur": Number(0, 1000),
     "down": Number(0.1, 100_000),
@@ -39,9 +40,9 @@ _RANGES = {
     "scale": Number(0.1, 10),
     "poisson": Number(0, 100),
 }
-# key -> the valid values of the first and of the second number
+# Each key of a pair has the valid values of its first number and of its second number.
 _PAIRS = {"shift": (_SHARE, Number(0, 255)), "motion": (_SHARE, Number(0, 255))}
-# key -> the valid values
+# Every other key has its valid values.
 _VALUES: dict[str, Number | OneOf] = {
     "resize": OneOf(INTERPOLATIONS),
     "kernel": _ODD,
@@ -54,9 +55,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def read_preset(path: Path) -> Preset:
-    """Returns the preset of a .toml or .json file; without the key `name`, the preset is named after the file.
+    """Returns the preset of a .toml or .json file. Without the key `name`, the preset gets the name of the file.
 
-    Raises BadInput, with one sentence, if the file cannot be read or is not a valid preset.
+    Raises BadInput if the file cannot be read or is not a valid preset. The message is one sentence.
     """
     try:
         data = path.read_bytes()
@@ -64,7 +65,7 @@ def read_preset(path: Path) -> Preset:
         raise BadInput(f"{path} cannot be read ({error.strerror}): name a preset, or a .toml or .json file.") from None
     try:
         content = json.loads(data) if path.suffix.lower() == ".json" else tomllib.loads(data.decode())
-    except (ValueError, RecursionError) as error:  # both decoders raise this error, and so does text that is not UTF-8
+    except (ValueError, RecursionError) as error:  # ValueError means invalid JSON, invalid TOML or invalid UTF-8
         raise BadInput(f"{path} is not valid {path.suffix[1:].upper()}: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict):
         raise BadInput(f"{path} is not a preset: it must be an object with keys like down and resize.")
@@ -85,7 +86,9 @@ def read_preset(path: Path) -> Preset:
             raise BadInput(f"{place} has no {key}, which every preset needs: add the key {key}.")
     values = {key: _read_value(place, key, value) for key, value in table.items() if key not in ("name", "orders")}
     if values.get("whole") and any(end != int(end) or end < 1 for end in values["down"]):
-        raise BadInput(f"{place}: down is {table['down']!r}; with whole, both ends must be whole numbers from 1.")
+        raise BadInput(
+            f"{place}: down is {table['down']!r}; if whole is true, both ends must be whole numbers from 1 up."
+        )
     blank = {"blur": None, "down": None, "noise": None, "jpeg": None}
     return Preset(**{**blank, **values, "name": table["name"], "orders": table.get("orders")})
 
@@ -104,9 +107,11 @@ def _read_orders(place: str, table: Any) -> SecondOrder:
 
 
 def _check_table(place: str, table: Any, kind: type) -> list[str]:
-    """Returns the keys that a table of this kind must have; raises BadInput if it has not exactly these keys."""
+    """Returns the keys that a table of this kind must have. Raises BadInput if a key is missing or unknown."""
     if not isinstance(table, dict):
-        raise BadInput(f"{place} must be a table.")
+        raise BadInput(
+            f"{place} is not a table: write a table with the keys {', '.join(f.name for f in fields(kind))}."
+        )
     keys = [field.name for field in fields(kind) if field.default is MISSING]
     _check_keys(place, table, set(keys))
     if missing := [key for key in keys if key not in table]:
@@ -122,16 +127,20 @@ def _check_keys(place: str, table: dict[str, Any], known: set[str]) -> None:
 def _read_value(place: str, key: str, value: Any, in_order: bool = False) -> Any:
     """Returns one checked value, with ranges and pairs as tuples. Raises BadInput if the value is not valid.
 
-    The keys of one round of a second-order chain (`in_order`) may not be null, and its `resize` is three probabilities.
+    If `in_order` is True, the value belongs to one round of a second-order chain. There, no value may be null, and
+    `resize` is three probabilities.
     """
     if key == "kernels":
         return _read_shares(place, value)
     if key == "resize" and in_order:
-        if not isinstance(value, list) or len(value) != 3 or any(map(_SHARE.problem, value)) or sum(value) <= 0:
-            raise BadInput(f"{place}: resize is {value!r}; it must be the three probabilities of up, down and keep.")
+        if not isinstance(value, list) or len(value) != 3 or any(map(_SHARE.find_problem, value)) or sum(value) <= 0:
+            raise BadInput(
+                f"{place}: resize is {value!r}; it must be the three probabilities of enlarging, shrinking and keeping "
+                "the size."
+            )
         return tuple(value)
     if key in _VALUES:
-        if problem := _VALUES[key].problem(value):
+        if problem := _VALUES[key].find_problem(value):
             raise BadInput(f"{place}: {key} is {value!r}; it must be {problem}.")
         if _VALUES[key] is _ODD and value % 2 == 0:
             raise BadInput(f"{place}: {key} is {value!r}; it must be odd.")
@@ -142,7 +151,7 @@ def _read_value(place: str, key: str, value: Any, in_order: bool = False) -> Any
     if not isinstance(value, list) or len(value) != 2:
         raise BadInput(f"{place}: {key} is {value!r}; it must be two numbers in brackets.")
     for end, number in zip(ends, value, strict=True):
-        if problem := end.problem(number):
+        if problem := end.find_problem(number):
             raise BadInput(f"{place}: {key} contains {number!r}; it must be {problem}.")
     if key in _RANGES and value[0] > value[1]:
         raise BadInput(f"{place}: {key} is {value!r}; the first number must not be larger than the second.")
@@ -160,6 +169,6 @@ def _read_shares(place: str, value: Any) -> tuple[tuple[str, float], ...]:
     )
     if not isinstance(pairs, list) or not pairs or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
         raise BadInput(message)
-    if any(name not in names or _SHARE.problem(share) for name, share in pairs) or sum(s for _, s in pairs) <= 0:
+    if any(name not in names or _SHARE.find_problem(share) for name, share in pairs) or sum(s for _, s in pairs) <= 0:
         raise BadInput(message)
     return tuple((name, share) for name, share in pairs)

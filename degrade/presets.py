@@ -1,4 +1,4 @@
-"""Lists the presets: one line for each preset, with the ranges of the literature and their sources."""
+"""Lists the presets. Each preset has one line with the ranges of its paper or code, and a comment with the source."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from degrade.preset_files import read_preset
 from degrade.sampling import Order, Preset, SecondOrder
 from manifests.errors import BadInput
 
-# Every number is from Real-ESRGAN's options/train_realesrgan_x4plus.yml, except the kernel sides 7 to 21, which are in
-# BasicSR's realesrgan_dataset.py. Real-ESRGAN sharpens its targets (USM) before it degrades them; Likeness leaves them
-# unsharpened. fmt: off
+# The kernel sides 7 to 21 are from BasicSR's realesrgan_dataset.py. Every other number is from Real-ESRGAN's
+# options/train_realesrgan_x4plus.yml. Real-ESRGAN sharpens its targets (USM) before it degrades them. Likeness does not
+# sharpen the targets.
 _SHARES = (
     ("iso", 0.45),
     ("aniso", 0.25),
@@ -58,27 +58,34 @@ _REAL_ESRGAN = SecondOrder(
 
 # The sources of the presets:
 #
-# gfpgan            All numbers are from GFPGAN's options/train_gfpgan_v1.yml: blur_sigma, downsample_range,
-#                   noise_range, jpeg_range, color_jitter_prob and _shift, color_jitter_pt_prob, gray_prob; kernel_prob
-#                   .5/.5, blur_kernel_size 41. The file does not set gt_gray, so the target keeps its colours.
-# codeformer        CodeFormer's options/CodeFormer_stage3.yml: the small degradation of stage III, without colour.
-# codeformer-large  The ranges *_large of the same file: the large degradation of stage II.
-# diffbir           DiffBIR's configs/train/train_stage1.yaml and train_stage2.yaml; both have the same ranges.
-# difface           DifFace's configs/training/swinir_ffhq512.yaml. Ours keeps the colours of the target (no gt_gray).
-# osediff-face      OSEDiff's dataloaders/params_codeformer.yml.
-# refldm-severe     FFHQ-Ref-Severe in section 4.3 of ReF-LDM (arXiv 2412.05043); the chain is in ldm/data/ir.py.
-# refldm-moderate   FFHQ-Ref-Moderate in the same section. ReF-LDM itself trains on the ranges 0-16, 1-32, 0-20 and
-#                   30-100 (configs/refldm.yaml).
-# faceme            The defaults of FaceMeDataset in FaceMe's dataset.py.
-# instantrestore    InstantRestore's face_replace/data/datasets/restore_dataset.py. Kernels are always anisotropic,
-#                   factors are whole numbers 1-12, and quality is 10-19. InstantRestore's Resize (of tensors,
-#                   torchvision 0.15.2) does not antialias; ours does not either. InstantRestore changes the colours of
-#                   input and target alike; our preset leaves these colour changes out.
-# real-esrgan       The numbers of _REAL_ESRGAN above. Real-ESRGAN ends at a quarter of the side. The bicubic resize to
-#                   the full size is ours.
-# bicubic-x8        ReFine's "x8 SR task = bicubic". Ours runs MATLAB's imresize down, 8-bit rounding, imresize up.
-# severe            Every number is ours. This preset is for restoring with references if the face itself is not
-#                   recognizable. The ranges of ReFine ("severe"), OSDFace and HonestFace are not seen by us.
+# gfpgan            The numbers are from GFPGAN's options/train_gfpgan_v1.yml. The keys are blur_sigma,
+#                   downsample_range, noise_range, jpeg_range, color_jitter_prob, color_jitter_shift,
+#                   color_jitter_pt_prob, gray_prob, kernel_prob (.5 and .5) and blur_kernel_size (41). The file does
+#                   not set gt_gray, so the target keeps its colours.
+# codeformer        The numbers are from CodeFormer's options/CodeFormer_stage3.yml. They are the small degradation of
+#                   stage III, without colour changes.
+# codeformer-large  The numbers are the large degradation of stage II. The same file has them under the keys *_large.
+# diffbir           The numbers are from DiffBIR's configs/train/train_stage1.yaml and train_stage2.yaml. Both files
+#                   have the same ranges.
+# difface           The numbers are from DifFace's configs/training/swinir_ffhq512.yaml. DifFace also makes the target
+#                   gray (gt_gray). Our target keeps its colours.
+# osediff-face      The numbers are from OSEDiff's dataloaders/params_codeformer.yml.
+# refldm-severe     The numbers are from FFHQ-Ref-Severe in section 4.3 of ReF-LDM (arXiv 2412.05043). The code of the
+#                   chain is in ReF-LDM's ldm/data/ir.py.
+# refldm-moderate   The numbers are from FFHQ-Ref-Moderate in the same section. ReF-LDM itself trains with the ranges
+#                   0-16, 1-32, 0-20 and 30-100 (configs/refldm.yaml).
+# faceme            The numbers are the defaults of FaceMeDataset in FaceMe's dataset.py.
+# instantrestore    The numbers are from InstantRestore's face_replace/data/datasets/restore_dataset.py. Every kernel is
+#                   anisotropic, the factors are whole numbers from 1 to 12, and the quality is from 10 to 19.
+#                   InstantRestore resizes tensors with torchvision 0.15.2, which does not antialias. Our resize does
+#                   not antialias either. InstantRestore changes the colours of the input and of the target in the same
+#                   way. Our preset does not change colours.
+# real-esrgan       The numbers are those of _REAL_ESRGAN above. Real-ESRGAN ends at a quarter of the side. The bicubic
+#                   resize to the full size is ours.
+# bicubic-x8        ReFine says "x8 SR task = bicubic". Our chain shrinks with MATLAB's imresize, rounds to 8 bits, and
+#                   enlarges with imresize.
+# severe            Every number is ours. This preset is for restoration with references, when the degraded face alone
+#                   is not recognizable. We have not seen the ranges of ReFine ("severe"), OSDFace and HonestFace.
 _TABLE = (
     #      name               blur sigma down       noise     JPEG       resize      shift, then others by name
     Preset("gfpgan", (0.1, 10), (0.8, 8), (0, 20), (60, 100), "bilinear", (0.3, 20), jitter=0.3, gray=0.01),
@@ -95,7 +102,6 @@ _TABLE = (
     Preset("bicubic-x8", None, (8, 8), None, None, "imresize", save=True),
     Preset("severe", (4, 16), (8, 32), (5, 25), (20, 70), "bilinear", motion=(0.2, 41), gray_noise=0.2),
 )
-# fmt: on
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _TABLE}
 
@@ -103,7 +109,8 @@ PRESETS: dict[str, Preset] = {preset.name: preset for preset in _TABLE}
 def find_preset(name: str) -> Preset:
     """Returns the preset of that name, or reads it from a file if the name ends in .toml or .json.
 
-    Raises BadInput if there is no such preset (with a list of all presets), or if the file is not a valid preset.
+    Raises BadInput if there is no preset of that name, or if the file is not a valid preset. The message for an unknown
+    name lists all presets.
     """
     if name in PRESETS:
         return PRESETS[name]
@@ -113,5 +120,5 @@ def find_preset(name: str) -> Preset:
             raise BadInput(f"{name}: the name {preset.name} belongs to a built-in preset; choose another name.")
         return preset
     raise BadInput(
-        f"There is no preset {name}; the presets are {', '.join(PRESETS)}. A .toml or .json file may be named too."
+        f"There is no preset {name}; the presets are {', '.join(PRESETS)}. Name one of them, or a .toml or .json file."
     )

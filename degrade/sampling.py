@@ -1,7 +1,8 @@
-"""Draws θ from a preset: each range of the preset gives numbers of one degradation.
+"""Draws a θ from a preset. The numbers of a θ are drawn from the ranges of the preset.
 
-Every frozen set depends on the order of the draws: the same generator must always give the same steps. A number that a
-preset does not use is therefore not drawn. A new kind of number may be drawn only by presets that ask for it.
+The same generator must always give the same steps, because every frozen set depends on the order of the draws.
+Therefore, a number that the preset does not use is not drawn. A new setting may add draws only to the presets that use
+this setting.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from manifests.ledger.paths import MAX_SEED
 
 Range = tuple[float, float]
 
-# the default ranges of color_jitter_pt in GFPGAN's ffhq_degradation_dataset.py
+# These are the default ranges of color_jitter_pt in GFPGAN's ffhq_degradation_dataset.py.
 _JITTER: tuple[tuple[str, Range], ...] = (
     ("brightness", (0.5, 1.5)),
     ("contrast", (0.5, 1.5)),
@@ -32,29 +33,29 @@ _JITTER: tuple[tuple[str, Range], ...] = (
 class Preset:
     """Holds the ranges from which a θ is drawn. Every draw is uniform. If a range is None, its step is left out.
 
-    Lengths are in pixels of the image that is degraded. The published presets were made for faces of 512 px and
-    degrade a smaller face more.
+    Lengths are in pixels of the image that is degraded. The published presets were made for faces of 512 px. They
+    degrade a smaller face more severely.
     """
 
     name: str
     blur: Range | None  # sigma, pixels
-    down: Range | None  # factor; below 1 enlarges
+    down: Range | None  # the factor; a factor below 1 enlarges the image
     noise: Range | None  # sigma, in 1/255
     jpeg: Range | None  # the quality; the draw is truncated to a whole number, so the upper end itself never occurs
-    resize: str  # the interpolation, down and up
+    resize: str  # the interpolation of both resizes, down and up
     shift: Range = (0, 0)  # (probability, largest shift of a channel in 1/255)
     jitter: float = 0  # the probability of changing brightness, contrast, saturation and hue, in random order
     gray: float = 0  # the probability of a gray image
     iso: float = 0.5  # the probability of an isotropic kernel; other kernels draw two sigmas and an angle
     kernel: int = 41  # the side of the kernel in pixels
-    save: bool = False  # the image is rounded to 8 bits after downsampling, as if it were saved
-    whole: bool = False  # the factor is a whole number, both ends included
-    motion: Range = (0, 0)  # (probability of a motion kernel instead, its largest length in pixels)
+    save: bool = False  # True rounds the image to 8 bits after downsampling, as saving a file does
+    whole: bool = False  # True draws the factor from the whole numbers of the range, both ends included
+    motion: Range = (0, 0)  # (probability of a motion kernel, largest length of a motion kernel in pixels)
     gray_noise: float = 0  # the probability that all three channels share one noise value
     orders: SecondOrder | None = None  # a second-order chain; it replaces all fields above except `resize`
 
     def sample(self, rng: np.random.Generator) -> Theta:
-        """Returns a complete θ, which degrade.operations.apply can run."""
+        """Returns a complete θ for `degrade.operations.apply`."""
         steps = self._sample_steps(rng) if self.orders is None else self.orders.sample_steps(rng)
         steps.append({"op": "upsample", "interpolation": self.resize})
         steps += self._sample_colour(rng)
@@ -107,14 +108,17 @@ class Preset:
 
 @dataclass(frozen=True)
 class Order:
-    """Holds one of the two rounds of a second-order chain: blur, resize and noise. `SecondOrder` places the JPEG."""
+    """Holds the ranges of one round of a second-order chain: blur, resize, noise and JPEG.
+
+    `SecondOrder` decides where the JPEG of each round is in the chain.
+    """
 
     blur: Range  # sigma, pixels
-    size: tuple[int, int]  # the side of the kernel in pixels, odd
+    size: tuple[int, int]  # the smallest and the largest side of a kernel in pixels, both odd
     kernels: tuple[tuple[str, float], ...]  # the names of the kernels and their shares
     betag: Range  # beta of generalized kernels; half of the draws are below 1
     betap: Range  # beta of plateau kernels; half of the draws are below 1
-    sinc: float  # the probability of a sinc kernel instead
+    sinc: float  # the probability of a sinc kernel in place of one of `kernels`
     blurred: float  # the probability that the round blurs
     resize: tuple[float, float, float]  # the probabilities of enlarging, shrinking and keeping the size
     scale: Range  # the factor; enlarging draws from 1 to the upper end, and shrinking draws from the lower end to 1
@@ -122,13 +126,13 @@ class Order:
     noise: Range  # sigma, in 1/255
     poisson: Range  # scale
     gray_noise: float  # probability
-    jpeg: Range  # the quality, truncated to a whole number
+    jpeg: Range  # the quality; the draw is truncated to a whole number
 
     def sample_blur(self, rng: np.random.Generator) -> list[Step]:
         """Returns the blur step of this round as a list, which is empty for a round without blur."""
         size = int(rng.integers(self.size[0] // 2, self.size[1] // 2 + 1)) * 2 + 1
         if rng.uniform() < self.sinc:
-            # realesrgan_dataset.py: a smaller kernel keeps higher frequencies, so that it does not ring
+            # A small kernel gets a higher cutoff, because it would ring at a low cutoff (realesrgan_dataset.py).
             cutoff = rng.uniform(math.pi / 3 if size < 13 else math.pi / 5, math.pi)
             blur: Step = {"kernel": "sinc", "size": size, "cutoff": cutoff}
         else:
@@ -146,8 +150,8 @@ class Order:
 
     def sample_scale(self, rng: np.random.Generator) -> float:
         """Returns the factor of the resize of this round; 1 keeps the size."""
-        which = rng.choice(3, p=np.array(self.resize) / sum(self.resize))
-        return float((rng.uniform(1, self.scale[1]), rng.uniform(self.scale[0], 1), 1.0)[which])
+        choice = rng.choice(3, p=np.array(self.resize) / sum(self.resize))
+        return float((rng.uniform(1, self.scale[1]), rng.uniform(self.scale[0], 1), 1.0)[choice])
 
     def sample_noise(self, rng: np.random.Generator) -> Step:
         """Returns a step of Gaussian or Poisson noise, coloured or gray."""
@@ -166,30 +170,31 @@ class Order:
 class SecondOrder:
     """Holds the ranges of Real-ESRGAN's chain (feed_data in realesrgan_model.py).
 
-    After two rounds, the image is resized to 1/`small` of its side and filtered by a sinc kernel. With even odds, this
-    resize and filter come before or after the second JPEG. Every resize is area, bilinear or bicubic. In θ, each resize
-    is a `downsample` with a factor relative to the image at that step, so a θ fits any size.
+    After two rounds, the image is resized to 1/`small` of its side and filtered by a sinc kernel. This resize and this
+    filter come before or after the second JPEG, each with a probability of 1/2. Every resize uses area, bilinear or
+    bicubic interpolation. In θ, each resize is a `downsample` step. The factor of this step is relative to the image
+    before the step, so the same θ fits images of any size.
     """
 
     first: Order
     second: Order
-    small: float  # the second round ends at 1/small of the side
+    small: float  # the second round ends at 1/`small` of the side of the image
     final_sinc: float  # the probability of the sinc filter at the end
 
     def sample_steps(self, rng: np.random.Generator) -> list[Step]:
-        """Returns the steps of both rounds and of the end at 1/`small`.
+        """Returns the steps of both rounds, of the resize to 1/`small` of the side, and of the last sinc filter.
 
-        `Preset.sample` adds the resize back to the size of the image (ours).
+        `Preset.sample` adds the step that resizes the image back to its full size (ours).
         """
         steps = self.first.sample_blur(rng)
-        scale = self.first.sample_scale(rng)
-        steps += _sample_resize(rng, 1 / scale)
+        first_scale = self.first.sample_scale(rng)
+        steps += _sample_resize(rng, 1 / first_scale)
         steps += [self.first.sample_noise(rng), self.first.sample_jpeg(rng)]
         steps += self.second.sample_blur(rng)
-        again = self.second.sample_scale(rng)
-        steps += _sample_resize(rng, scale * self.small / again)
+        second_scale = self.second.sample_scale(rng)
+        steps += _sample_resize(rng, first_scale * self.small / second_scale)
         steps.append(self.second.sample_noise(rng))
-        end = _sample_resize(rng, again)
+        end = _sample_resize(rng, second_scale)
         if rng.uniform() < self.final_sinc:
             size = int(rng.integers(self.second.size[0] // 2, self.second.size[1] // 2 + 1)) * 2 + 1
             cutoff = rng.uniform(math.pi / 3, math.pi)
@@ -204,7 +209,7 @@ def _sample_resize(rng: np.random.Generator, factor: float) -> list[Step]:
 
 
 def make_generator(*key: int | str) -> np.random.Generator:
-    """Returns a random generator that depends on the key alone: not on the machine, the worker or the order."""
+    """Returns a random generator that depends only on the key. The machine, the worker and the order do not matter."""
     digest = hashlib.sha256(json.dumps(key).encode()).digest()
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(int.from_bytes(digest, "big"))))
 
@@ -216,5 +221,5 @@ def check_seed(seed: int) -> None:
 
 
 def sample_theta(preset: Preset, seed: int, key: str) -> Theta:
-    """Returns the θ of one face, or one file, of a frozen set; it depends only on (seed, preset, key)."""
+    """Returns the θ of one face or one file of a frozen set. The θ depends only on (seed, preset, key)."""
     return preset.sample(make_generator(seed, "degrade", preset.name, key))

@@ -1,6 +1,6 @@
-"""Defines the names and limits of a θ and checks a whole θ. A θ describes one degradation completely, as plain JSON.
+"""Defines the operations and limits of a θ, and checks a θ.
 
-degrade.operations.apply begins with an example of a θ.
+A θ is plain JSON that describes one degradation completely. The docstring of degrade.operations.apply shows an example.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from manifests.errors import BadInput
 
-VERSION = 2  # the version of a new θ; degrade.operations.apply says how version 1 differs
+VERSION = 2  # the version of a new θ; the docstring of degrade.operations.apply describes the versions
 
 Theta = dict[str, Any]
 Step = dict[str, Any]
@@ -24,16 +24,16 @@ KERNELS = (*GAUSSIAN, *SHAPED, "sinc", "motion")
 
 @dataclass(frozen=True)
 class Number:
-    """Accepts a number from `low` to `high`, both included; with `whole`, only a whole number."""
+    """Accepts a number from `low` to `high`, both included. If `whole` is True, accepts only a whole number."""
 
     low: float
     high: float
     whole: bool = False
 
-    def problem(self, value: object) -> str | None:
-        """Returns None for a valid value, otherwise the words for the values that are valid."""
+    def find_problem(self, value: object) -> str | None:
+        """Returns None for a valid value. For any other value, returns a text that describes the valid values."""
         kinds = (int,) if self.whole else (int, float)
-        # NaN fails the comparison. For Python, True is an int; this check does not accept it as a number.
+        # NaN fails the comparison. In Python, True is an int, but True is not a valid number here.
         if isinstance(value, bool) or not isinstance(value, kinds) or not self.low <= value <= self.high:
             return (
                 f"a {'whole ' if self.whole else ''}number from {self._format(self.low)} to {self._format(self.high)}"
@@ -46,24 +46,24 @@ class Number:
 
 @dataclass(frozen=True)
 class OneOf:
-    """Accepts a few values. True and False are compared by identity, so 1 is not True."""
+    """Accepts only the values in `choices`. True and False are compared by identity, so 1 does not count as True."""
 
     choices: tuple[object, ...]
 
-    def problem(self, value: object) -> str | None:
-        """Returns None for a valid value, otherwise the words for the values that are valid."""
+    def find_problem(self, value: object) -> str | None:
+        """Returns None for a valid value. For any other value, returns a text that describes the valid values."""
         if any(value is choice or (isinstance(value, str) and value == choice) for choice in self.choices):
             return None
         return " or ".join(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in self.choices)
 
 
 _SIGMA, _RESIZE, _SHIFT, _ANGLE = Number(0, 1000), OneOf(INTERPOLATIONS), Number(-1, 1), Number(-1000, 1000)
-# A seed is at most 2**53, because every JSON reader keeps numbers up to this limit exact.
+# A seed is at most 2**53, because every JSON reader reads whole numbers up to this limit exactly.
 _GRAY, _SEED, _FACTOR = OneOf((True, False)), Number(0, 2**53, whole=True), Number(0, 100)
 
 Fields = dict[str, Number | OneOf]
 
-# operation -> its parameters and their valid values. The limits are ours; they are far outside every published range.
+# Each operation has its parameters with their valid values. The limits are ours and far outside every published range.
 FIELDS: dict[str, Fields] = {
     "blur": {"kernel": OneOf(KERNELS), "size": Number(1, 255, whole=True)},
     "downsample": {"factor": Number(0.1, 100_000), "interpolation": _RESIZE},
@@ -89,7 +89,7 @@ _KERNEL_FIELDS: dict[str, Fields] = {
 
 
 def check_theta(theta: Any) -> None:
-    """Raises BadInput, with one sentence, if θ is not complete and valid."""
+    """Raises BadInput if the θ is incomplete or not valid. The message is one sentence."""
     if not isinstance(theta, dict):
         raise BadInput(f"A θ must be a JSON object with the keys version and steps, not {_shorten(theta)}.")
     for key in ("version", "steps"):
@@ -104,7 +104,9 @@ def check_theta(theta: Any) -> None:
             "update Likeness."
         )
     if unknown := [key for key in theta if key not in ("version", "preset", "steps")]:
-        raise BadInput(f"This θ has a key that version {version} does not know: {_shorten(unknown[0], str)}.")
+        raise BadInput(
+            f"This θ has a key that version {version} does not know: {_shorten(unknown[0], str)}. Remove this key."
+        )
     if not isinstance(theta["steps"], list):
         raise BadInput(f"The steps of a θ must be a list, not {_shorten(theta['steps'])}.")
     for number, step in enumerate(theta["steps"], 1):
@@ -114,7 +116,7 @@ def check_theta(theta: Any) -> None:
 def _check_step(place: str, step: Any) -> None:
     name = step.get("op") if isinstance(step, dict) else None
     if not isinstance(name, str) or name not in FIELDS:
-        raise BadInput(f"{place} has no known operation as its op; the operations are {', '.join(FIELDS)}.")
+        raise BadInput(f"{place} has no known operation: its op must be one of {', '.join(FIELDS)}.")
     fields = FIELDS[name]
     _check_fields(f"{place} ({name})", step, fields)
     if name == "blur":
@@ -123,14 +125,14 @@ def _check_step(place: str, step: Any) -> None:
         fields = fields | _KERNEL_FIELDS[step["kernel"]]
         _check_fields(f"{place} (blur {step['kernel']})", step, fields)
     if unknown := [key for key in step if key not in ("op", *fields)]:
-        raise BadInput(f"{place} ({name}) has an unknown key: {_shorten(unknown[0], str)}.")
+        raise BadInput(f"{place} ({name}) has an unknown key: {_shorten(unknown[0], str)}. Remove this key.")
 
 
 def _check_fields(place: str, step: dict[str, Any], fields: Fields) -> None:
     for key, field in fields.items():
         if key not in step:
             raise BadInput(f"{place} has no {key}, so it cannot be replayed: add the key {key}.")
-        if problem := field.problem(step[key]):
+        if problem := field.find_problem(step[key]):
             raise BadInput(f"{place}: {key} is {_shorten(step[key])}; it must be {problem}.")
 
 
@@ -138,6 +140,6 @@ def _shorten(value: object, to_text: Callable[[object], str] = repr) -> str:
     """Returns the value as text on one line, cut to 40 characters."""
     try:
         text = to_text(value).replace("\n", " ")
-    except (ValueError, RecursionError):  # raised for an integer of more than 4300 digits, and for deeply nested lists
+    except (ValueError, RecursionError):  # the value is an integer of more than 4300 digits, or a deeply nested list
         return f"a {type(value).__name__} too large to print"
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,1 +1,1 @@
-"""Other engines for the same θ: a differentiable engine in torch, BasicSR's code, and an albumentations transform."""
+"""Contains other engines for the same θ: a differentiable engine in torch, BasicSR's code, and albumentations."""

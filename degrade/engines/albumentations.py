@@ -1,9 +1,9 @@
-"""Degradation as a transform of albumentations 2.0.8 (extra `albumentations`).
+"""Offers the degradation as a transform of albumentations 2.0.8 (extra `albumentations`).
 
     transform = A.ReplayCompose([A.HorizontalFlip(), FaceDegradation("gfpgan")], additional_targets={"target": "image"})
-    pair = transform(image=hq, target=hq)       # both flipped; `image` degraded, `target` clean
+    pair = transform(image=hq, target=hq)       # flips both images, and degrades only `image`
 
-θ is drawn from the transform's own generator, so it depends on `Compose(seed=...)`. The replay contains θ.
+θ is drawn from the transform's own generator, so θ depends on `Compose(seed=...)`. The replay contains θ.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from degrade.operations.apply import apply, apply_to_pixels
 from degrade.presets import find_preset
 from degrade.theta import Theta
 
-os.environ.setdefault(
-    "NO_ALBUMENTATIONS_UPDATE", "1"
-)  # without this setting, the import asks the package index for a newer version
+# Without this setting, the import of albumentations asks the package index for a newer version.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from albumentations.core.transforms_interface import (
     BaseTransformInitSchema,
@@ -30,14 +29,15 @@ from albumentations.core.transforms_interface import (
 
 
 class FaceDegradation(ImageOnlyTransform):  # type: ignore[misc, unused-ignore]
-    """Degrades RGB images (H, W, 3), uint8 or float32 in 0..1, by a θ of `preset`; shape and dtype stay the same.
+    """Degrades RGB images (H, W, 3), uint8 or float32 in 0..1, by a θ of `preset`. Shape and dtype stay the same.
 
-    `preset` is a name in docs/degrade.md, or a .toml or .json file. The images of a call that are named in `only` are
-    degraded by the same θ. Other images stay clean; additional targets are degraded only if `only` names them.
-    `images` is a stack (N, H, W, 3). A float32 result has values on the 1/255 grid, like the content of an 8-bit file.
+    `preset` is the name of a preset in docs/degrade.md, or a .toml or .json file. In one call, all images that `only`
+    names are degraded by the same θ. All other images stay clean. An additional target is degraded only if `only` names
+    it. `images` is a stack (N, H, W, 3). A float32 result has values on the 1/255 grid, like the content of an 8-bit
+    file.
 
-    Raises BadInput for an unknown preset. A call raises BadInput if an image is gray, RGBA or 16-bit, or too small for
-    its θ.
+    Raises BadInput for an unknown preset. A call raises BadInput if an image is gray, RGBA or 16-bit, or if it is too
+    small for its θ.
     """
 
     _key2func: dict[str, Callable[..., Any]]
@@ -50,7 +50,7 @@ class FaceDegradation(ImageOnlyTransform):  # type: ignore[misc, unused-ignore]
         super().__init__(p=p)
         self._preset = find_preset(preset)
         self.preset, self.only = preset, tuple(only)
-        self._keep_only()
+        self._drop_other_targets()
 
     @property
     def targets(self) -> dict[str, Callable[..., Any]]:
@@ -58,9 +58,9 @@ class FaceDegradation(ImageOnlyTransform):  # type: ignore[misc, unused-ignore]
 
     def add_targets(self, additional_targets: dict[str, str]) -> None:
         super().add_targets(additional_targets)
-        self._keep_only()
+        self._drop_other_targets()
 
-    def _keep_only(self) -> None:
+    def _drop_other_targets(self) -> None:
         functions: dict[str, Callable[..., Any]] = self._key2func
         self._key2func = {name: function for name, function in functions.items() if name in self.only}
 

@@ -3,15 +3,15 @@
     lq = apply(hq, θ)        the same shapes, dtypes and ranges as `degrade.operations.apply.apply`
 
 The tests compare the exact engine with this engine, and users can run the code that papers used. Kernels, noise and
-JPEG are BasicSR's functions. Blur and resizing use the same OpenCV calls as GFPGAN's ffhq_degradation_dataset.py.
-Colour uses the same torchvision calls as that file. Each function `random_*` of BasicSR is replaced by the
-deterministic function that it calls, and the random numbers come from θ. Images are BGR inside this module, as in
-BasicSR. The `motion` kernel is ours.
+JPEG are BasicSR's functions. Blur, resizing and colour use the same calls of OpenCV and torchvision as GFPGAN's
+ffhq_degradation_dataset.py. Each function `random_*` of BasicSR is replaced by the deterministic function that it
+calls. The random numbers come from θ. Images are BGR inside this module, as in BasicSR. The `motion` kernel is ours.
 
-BasicSR 1.4.2 needs two repairs. BasicSR imports `torchvision.transforms.functional_tensor`, which
-torchvision 0.17 removed; this module registers a replacement under that name. BasicSR passes a JPEG quality as a float,
-but OpenCV 5 needs a whole number.
-A process can run only one image at a time, because the next random numbers are in a variable of this module.
+BasicSR 1.4.2 needs two repairs. BasicSR imports `torchvision.transforms.functional_tensor`, which torchvision 0.17
+removed. This module registers a replacement under the same name. BasicSR passes the JPEG quality as a float, but
+OpenCV 5 needs a whole number.
+
+A process can degrade only one image at a time, because a variable of this module contains the next random numbers.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ from degrade.operations.resize import downsampled_size
 from degrade.theta import Step, Theta, check_theta
 from manifests.errors import BadInput
 
-_SMALLEST_SIGMA = 0.01  # pixels, as in degrade.operations.kernels; BasicSR inverts a matrix that is singular at 0
+# This sigma is in pixels, as in degrade.operations.kernels. BasicSR inverts a matrix that is singular at sigma 0.
+_SMALLEST_SIGMA = 0.01
 _OPENCV = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
 
 
 class _Numbers:
-    """Replaces numpy.random inside BasicSR. Its functions return the prepared numbers once."""
+    """Replaces numpy.random inside BasicSR. Each call returns the numbers in `ready` and empties `ready`."""
 
     ready: NDArray[Any] | None = None
 
@@ -65,15 +66,15 @@ def load_basicsr() -> Any:
     try:
         import torchvision.transforms.functional as functional
 
-        stand_in = types.ModuleType(name)
-        stand_in.rgb_to_grayscale = functional.rgb_to_grayscale  # type: ignore[attr-defined]
-        sys.modules.setdefault(name, stand_in)
-        with np.errstate():  # importing basicsr changes numpy's error handling for the whole process
+        replacement = types.ModuleType(name)
+        replacement.rgb_to_grayscale = functional.rgb_to_grayscale  # type: ignore[attr-defined]
+        sys.modules.setdefault(name, replacement)
+        with np.errstate():  # the import of basicsr changes numpy's error handling, and this block restores it
             from basicsr.data import degradations
     except ImportError as error:
         raise BadInput(
-            f"--engine basicsr needs the package basicsr ({error}): with Python 3.11 or 3.12, "
-            "`pip install --no-deps basicsr==1.4.2`."
+            f"--engine basicsr needs the package basicsr ({error}). Run `pip install --no-deps basicsr==1.4.2` with "
+            "Python 3.11 or 3.12."
         ) from None
     numpy = types.ModuleType("numpy")
     numpy.__dict__.update(np.__dict__, random=_numbers)
@@ -82,20 +83,20 @@ def load_basicsr() -> Any:
 
 
 def apply(hq: Image, theta: Theta) -> Image:
-    """Degrades one image by a θ with the literature's code; arguments and result are the same as in the exact engine.
+    """Degrades one image by a θ with the literature's code. The arguments and the result are as in the exact engine.
 
-    Raises BadInput if the θ or the image is not valid, or if basicsr is not installed. Raises BadInput also if
+    Raises BadInput if the θ or the image is not valid, or if basicsr is not installed. Also raises BadInput if
     `imresize` cannot reach the size of the result with one scale for both sides.
     """
     check_theta(theta)
     check_image(hq)
     check_sizes(hq.shape[0], hq.shape[1], theta)
     image = run_steps(hq, theta["steps"])
-    return _quantise(image)  # the last line of GFPGAN's data set
+    return _quantise(image)  # GFPGAN's data set ends with the same rounding
 
 
 def run_steps(hq: Image, steps: list[Step]) -> Image:
-    """Runs checked steps on an RGB image without the rounding at the end; returns RGB."""
+    """Runs checked steps on an RGB image without the rounding at the end. Returns an RGB image."""
     load_basicsr()
     image = np.ascontiguousarray(hq[..., ::-1])
     for step in steps:
@@ -108,19 +109,19 @@ def run_steps(hq: Image, steps: list[Step]) -> Image:
 
 
 def make_step_kernel(step: Step) -> NDArray[np.float64]:
-    """Returns the kernel of a checked blur step, (size, size), from BasicSR's function for it."""
-    theirs, name, size = load_basicsr(), step["kernel"], step["size"]
+    """Returns the kernel (size, size) of a checked blur step. A function of BasicSR computes the kernel."""
+    basicsr, name, size = load_basicsr(), step["kernel"], step["size"]
     if name == "motion":
         return make_kernel(step)
     with np.errstate(divide="ignore", invalid="ignore"):
         if name == "sinc":
-            return np.asarray(theirs.circular_lowpass_kernel(step["cutoff"], size), np.float64)
+            return np.asarray(basicsr.circular_lowpass_kernel(step["cutoff"], size), np.float64)
         isotropic = not name.endswith("aniso")
         sigmas = max(step["sigma_x"], _SMALLEST_SIGMA), max(step["sigma_y"], _SMALLEST_SIGMA)
         shape = (size, *sigmas, step["angle"])
         if name in ("iso", "aniso"):
-            return np.asarray(theirs.bivariate_Gaussian(*shape, isotropic=isotropic), np.float64)
-        function = theirs.bivariate_plateau if "plateau" in name else theirs.bivariate_generalized_Gaussian
+            return np.asarray(basicsr.bivariate_Gaussian(*shape, isotropic=isotropic), np.float64)
+        function = basicsr.bivariate_plateau if "plateau" in name else basicsr.bivariate_generalized_Gaussian
         return np.asarray(function(*shape, step["beta"], isotropic=isotropic), np.float64)
 
 
@@ -137,8 +138,8 @@ def _resize(image: Image, height: int, width: int, interpolation: str) -> Image:
     scale = height / rows
     if (math.ceil(rows * scale), math.ceil(columns * scale)) != (height, width):
         raise BadInput(
-            f"basicsr's imresize takes one scale for both sides and cannot make {width} x {height} of "
-            f"{columns} x {rows}: leave out --engine, or take images whose sides the factor divides."
+            f"basicsr's imresize has one scale for both sides and cannot resize {columns} x {rows} to "
+            f"{width} x {height}: leave --engine out, or use images whose sides are multiples of the factor."
         )
     return np.asarray(imresize(image, scale), np.float32)
 
@@ -149,8 +150,8 @@ def _downsample(image: Image, factor: float, interpolation: str) -> Image:
 
 def _noise(image: Image, sigma: float, gray: bool, seed: int) -> Image:
     shape = image.shape[:2] if gray else image.shape
-    drawn = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, dtype=np.float32)
-    _numbers.ready = drawn if gray else drawn[..., ::-1]  # the numbers of θ are in RGB order
+    numbers = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, dtype=np.float32)
+    _numbers.ready = numbers if gray else numbers[..., ::-1]  # θ gives the numbers in the order RGB
     return np.asarray(
         load_basicsr().add_gaussian_noise(image, sigma, clip=True, rounds=False, gray_noise=gray), np.float32
     )
@@ -160,8 +161,8 @@ def _poisson(image: Image, scale: float, gray: bool, seed: int) -> Image:
     source = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.float32) if gray else image[..., ::-1]
     pixels = to_uint8(np.ascontiguousarray(source))
     levels = 2.0 ** math.ceil(math.log2(len(np.unique(pixels))))
-    drawn = np.random.Generator(np.random.PCG64(seed)).poisson(pixels * (levels / 255))
-    _numbers.ready = drawn if gray else drawn[..., ::-1]
+    numbers = np.random.Generator(np.random.PCG64(seed)).poisson(pixels * (levels / 255))
+    _numbers.ready = numbers if gray else numbers[..., ::-1]
     return np.asarray(
         load_basicsr().add_poisson_noise(image, scale, clip=True, rounds=False, gray_noise=gray), np.float32
     )
@@ -173,12 +174,12 @@ def _jpeg(image: Image, quality: int) -> Image:
 
 
 def jpeg_bytes(image: Image, quality: int) -> bytes:
-    """Returns the JPEG file that BasicSR's add_jpg_compression writes and reads again, for float32 RGB (H, W, 3)."""
+    """Returns the JPEG file that BasicSR's add_jpg_compression makes of a float32 RGB image (H, W, 3)."""
     bgr = np.clip(image[..., ::-1], 0, 1)
     return bytes(cv2.imencode(".jpg", bgr * 255.0, [int(cv2.IMWRITE_JPEG_QUALITY), int(quality)])[1])
 
 
-# --- colour, as in GFPGAN's data set ---
+# --- colour changes of GFPGAN's data set ---
 
 
 def _shift(image: Image, red: float, green: float, blue: float) -> Image:
@@ -196,7 +197,7 @@ def _make_adjuster(name: str) -> Callable[..., Image]:
 
         rgb = torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
         if name == "hue":
-            rgb = rgb.clamp(0, 1)  # clips as the exact engine does; torchvision's function is undefined outside 0..1
+            rgb = rgb.clamp(0, 1)  # torchvision's adjust_hue is undefined outside 0..1; the exact engine also clips
         adjusted = getattr(functional, f"adjust_{name}")(rgb, factor).numpy()
         return np.ascontiguousarray(adjusted.transpose(1, 2, 0)[..., ::-1])
 

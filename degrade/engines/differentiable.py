@@ -1,16 +1,17 @@
-"""Runs the same θ as the exact engine on batches of torch tensors, on CPU or GPU: the torch engine.
+"""Contains the torch engine. It runs the same θ as the exact engine on batches of torch tensors, on CPU or GPU.
 
     lq = apply(hq, thetas)        hq and lq: (B, 3, H, W) float RGB in 0..1; thetas: one θ for each image
 
 Blur and resizing are the same linear maps as in `degrade.operations`. Gaussian noise has the same numbers as in the
 exact engine, and colour has the same formulas. JPEG is `degrade.engines.differentiable_jpeg`. Steps that round to 8
 bits also round and clip here, but the gradient passes unchanged (straight-through). Noise and colour clip without
-rounding: the gradient is 0 for a value that is cut off.
+rounding. A clipped value has the gradient 0.
 
-Every number of Poisson noise depends on all pixels of the image before it, and a JPEG magnifies a difference in the
-last bit of its input. A θ with Poisson noise or with two JPEGs is therefore run by the exact engine too, on the CPU, up
-to that step. The exact image replaces the image of this engine, with a straight-through gradient. The expectation of
-Poisson noise is the image itself, so the gradient treats the noise as a constant.
+Each number of Poisson noise depends on all pixels of the image before the noise. A JPEG magnifies a difference in the
+last bit of its input. If a θ has Poisson noise or two JPEGs, the exact engine therefore also runs its first steps, on
+the CPU. At the Poisson noise and before the first JPEG, the image of the exact engine replaces the image of this
+engine, with a straight-through gradient. The expectation of Poisson noise is the image itself, so the gradient treats
+the noise as a constant.
 """
 
 from __future__ import annotations
@@ -71,24 +72,24 @@ def _check_batch(hq: Any, thetas: Any) -> Tensor:
 
 
 def run_steps(hq: Tensor, thetas: Sequence[Theta]) -> list[Tensor]:
-    """Runs the checked steps of each image without the rounding at the end; returns one (3, H', W') for each image.
+    """Runs the checked steps of each image without the rounding at the end. Returns one tensor (3, H', W') per image.
 
     Images of equal size run a step together if this step is of the same kind for all of them.
     """
     images = list(hq.unbind(0))
-    # for each image: the exact engine's images, keyed by the number of finished steps
+    # For each image of the batch, `exact` contains images of the exact engine, keyed by the number of finished steps.
     exact = [_run_exact_engine(image, theta) for image, theta in zip(hq, thetas, strict=True)]
     for position in range(max(len(theta["steps"]) for theta in thetas)):
-        together: dict[tuple[object, ...], list[tuple[int, Step]]] = defaultdict(list)
+        groups: dict[tuple[object, ...], list[tuple[int, Step]]] = defaultdict(list)
         for sample, theta in enumerate(thetas):
             if position < len(theta["steps"]):
                 if (replacement := exact[sample].get(position)) is not None:
                     images[sample] = straight_through(images[sample], _to_torch(replacement, images[sample]))
                 step = _resolve_step(theta, position, images[sample], hq[sample], exact[sample])
-                together[step["op"], images[sample].shape, step.get("size"), step.get("interpolation")].append(
+                groups[step["op"], images[sample].shape, step.get("size"), step.get("interpolation")].append(
                     (sample, step)
                 )
-        for (name, *_), members in together.items():
+        for (name, *_), members in groups.items():
             samples, steps = zip(*members, strict=True)
             results = _OPERATIONS[str(name)](torch.stack([images[sample] for sample in samples]), steps)
             for sample, image in zip(samples, results.unbind(0), strict=True):
@@ -99,8 +100,8 @@ def run_steps(hq: Tensor, thetas: Sequence[Theta]) -> list[Tensor]:
 def _run_exact_engine(hq: Tensor, theta: Theta) -> dict[int, Image]:
     """Returns the exact engine's images before and after every Poisson step and before every JPEG except the last.
 
-    The images are keyed by the number of finished steps. The result is empty for a θ that has neither Poisson noise nor
-    a second JPEG.
+    The images are keyed by the number of finished steps. The result is empty for a θ without Poisson noise that has at
+    most one JPEG.
     """
     steps = theta["steps"]
     needed = {place for n, step in enumerate(steps) if step["op"] == "poisson" for place in (n, n + 1)}
@@ -113,16 +114,17 @@ def _run_exact_engine(hq: Tensor, theta: Theta) -> dict[int, Image]:
 
 
 def _resolve_step(theta: Theta, position: int, image: Tensor, hq: Tensor, exact: dict[int, Image]) -> Step:
-    """Returns the step with the data that depends on its place in the chain.
+    """Returns the step with the data that depends on the place of the step in the chain.
 
-    This data is the kernel, the size of the result, or the noise.
+    This data is the kernel, the size of the result, or the image before and after Poisson noise.
     """
     steps, version = theta["steps"], theta["version"]
     step, (height, width) = steps[position], image.shape[-2:]
     match step["op"]:
-        case "blur" if version > 1:  # the exact engine uses this kernel for a blur and the downsample after it
-            then = next((after for after in steps[position + 1 : position + 2] if after["op"] == "downsample"), None)
-            return {"op": "blur", "kernel": make_fast_kernel(step, height, width, then)}
+        case "blur" if version > 1:  # the exact engine uses this kernel for a blur and the downsample after the blur
+            following = steps[position + 1 : position + 2]
+            next_step = following[0] if following and following[0]["op"] == "downsample" else None
+            return {"op": "blur", "kernel": make_fast_kernel(step, height, width, next_step)}
         case "blur":
             return {"op": "blur", "kernel": make_kernel(step)}
         case "downsample":
@@ -139,9 +141,9 @@ def _resolve_step(theta: Theta, position: int, image: Tensor, hq: Tensor, exact:
 
 
 def _blur(images: Tensor, steps: Sequence[Step]) -> Tensor:
-    """Correlates each image with its own kernel by FFT; the border is mirrored without repeating the edge.
+    """Correlates each image with its own kernel by FFT. The border is mirrored without repeating the edge.
 
-    A transform costs less than a convolution with a kernel of 41 pixels, and no setting turns it into TF32.
+    An FFT costs less than a convolution with a kernel of 41 x 41 pixels, and no setting of torch runs an FFT in TF32.
     """
     height, width = images.shape[-2:]
     size = max(len(step["kernel"]) for step in steps)
@@ -169,7 +171,8 @@ def _mirror_border(images: Tensor, border: int) -> Tensor:
 def _resize(images: Tensor, steps: Sequence[Step]) -> Tensor:
     """Resizes images by a product with the 1-D weights of OpenCV or imresize on each axis."""
     (height, width), interpolation = steps[0]["size"], steps[0]["interpolation"]
-    # A setting of torch may compute float32 products in TF32 or bfloat16; the error would be visible in steps of 1/255
+    # With some settings, torch computes float32 products in TF32 or bfloat16. The error would change 8-bit values, so
+    # the product is then computed in float64.
     plain = images.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
     precise = images if plain else images.double()
     rows = precise.new_tensor(resize_matrix(images.shape[-2], height, interpolation))
@@ -193,13 +196,13 @@ def _noise(images: Tensor, steps: Sequence[Step]) -> Tensor:
 
 
 def _poisson(images: Tensor, steps: Sequence[Step]) -> Tensor:
-    """Returns the exact engine's noisy images; clipped values have no gradient."""
+    """Returns the noisy images of the exact engine. Clipped values have no gradient."""
     results = []
     for image, step in zip(images, steps, strict=True):
         before, after = step["before"], step["after"]
-        cut = ((after <= 0) | (after >= 1)) & (after != before)  # a value that did not change was not clipped
+        clipped = ((after <= 0) | (after >= 1)) & (after != before)  # a value that did not change was not clipped
         noisy = _to_torch(after, image)
-        results.append(straight_through(torch.where(_to_torch(cut, image).bool(), noisy, image), noisy))
+        results.append(straight_through(torch.where(_to_torch(clipped, image).bool(), noisy, image), noisy))
     return torch.stack(results)
 
 
@@ -207,7 +210,7 @@ def _to_torch(image: NDArray[Any], like: Tensor) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(like)
 
 
-# --- colour: the formulas of degrade.operations.colour, channels first ---
+# --- colour, with the formulas of degrade.operations.colour on tensors with the channels first ---
 
 
 def _broadcast(values: Sequence[float], images: Tensor) -> Tensor:
@@ -221,7 +224,7 @@ def _blend(images: Tensor, other: Tensor, steps: Sequence[Step]) -> Tensor:
 
 
 def _luma(images: Tensor, red: float = 0.2989) -> Tensor:
-    """Returns the luma with the weights of torchvision; OpenCV's weight of red is 0.299."""
+    """Returns the luma with the weights of torchvision. OpenCV's weight of red is 0.299."""
     return (red * images[:, 0] + 0.587 * images[:, 1] + 0.114 * images[:, 2])[:, None]
 
 
@@ -246,7 +249,7 @@ def _saturation(images: Tensor, steps: Sequence[Step]) -> Tensor:
 
 
 def _hue(images: Tensor, steps: Sequence[Step]) -> Tensor:
-    """Turns the hue in HSV, in sixths of the circle; a gray pixel has no hue and does not change."""
+    """Turns the hue in HSV, where the hue is in sixths of the circle. A gray pixel has no hue and does not change."""
     red, green, blue = images.clamp(0, 1).unbind(1)
     value = torch.maximum(torch.maximum(red, green), blue)
     chroma = value - torch.minimum(torch.minimum(red, green), blue)
@@ -267,7 +270,7 @@ def quantise(images: Tensor) -> Tensor:
     return from_levels(to_levels(images))
 
 
-# operation -> function of N images of equal size, (N, 3, H, W), and their N steps
+# The function of each operation gets N images of equal size, (N, 3, H, W), and their N steps.
 _OPERATIONS: dict[str, Callable[[Tensor, Sequence[Step]], Tensor]] = {
     "blur": _blur,
     "resize": _resize,

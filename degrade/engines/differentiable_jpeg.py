@@ -1,7 +1,7 @@
 """Runs JPEG in torch with the arithmetic of libjpeg and a straight-through gradient for every rounding.
 
-The forward pass computes the same integers as libjpeg-turbo. The file is a baseline 4:2:0 file, and it is decoded with
-the slow integer DCT and "fancy" upsampling. The arithmetic is from jccolor.c, jcsample.c, jfdctint.c, jcdctmgr.c,
+The forward pass computes the same integers as libjpeg-turbo does for a baseline 4:2:0 file. The decoder is libjpeg's
+slow integer DCT with "fancy" upsampling. The arithmetic is from jccolor.c, jcsample.c, jfdctint.c, jcdctmgr.c,
 jidctint.c, jdsample.c and jdcolor.c. Entropy coding is left out, because it is lossless. The backward pass treats every
 rounding and saturation as the identity. The gradient is therefore the gradient of a linear transform, which does not
 depend on the quality.
@@ -35,27 +35,26 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def straight_through(smooth: Tensor, exact: Tensor) -> Tensor:
-    """Returns the values of `exact` with the gradient of `smooth`; both have the same shape and dtype."""
+    """Returns the values of `exact` with the gradient of `smooth`. Both have the same shape and dtype."""
     result: Tensor = _StraightThrough.apply(smooth, exact.detach())
     return result
 
 
 def to_levels(image: Tensor) -> Tensor:
-    """Maps 0..1 to whole numbers 0..255, clipped and rounded as in `pixels.to_uint8`, straight-through."""
+    """Maps 0..1 to whole numbers 0..255, like `pixels.to_uint8`, with a straight-through gradient."""
     scaled = image * 255
     return straight_through(scaled, scaled.detach().round().clamp(0, 255))
 
 
 def from_levels(levels: Tensor) -> Tensor:
     """Maps 0..255 to 0..1."""
-    return levels / levels.new_full(
-        (), 255
-    )  # The divisor is a tensor, because CUDA replaces a division by a number with a product with a rounded 1/255.
+    # The divisor is a tensor. If the divisor were a number, CUDA would multiply by a rounded 1/255.
+    return levels / levels.new_full((), 255)
 
 
 # --- tables ---
 
-# ITU-T T.81, tables K.1 and K.2
+# These are the tables K.1 and K.2 of ITU-T T.81.
 _LUMA = np.array(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],
@@ -73,7 +72,10 @@ _CHROMA[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66
 
 
 def quantisation_tables(quality: int) -> NDArray[np.float64]:
-    """Returns the luma and chroma tables of a quality 1..100: (2, 8, 8), whole numbers 1..255 (jpeg_set_quality)."""
+    """Returns the luma and chroma tables of a quality 1..100, as in jpeg_set_quality.
+
+    The result is (2, 8, 8) with whole numbers 1..255.
+    """
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     return np.clip((np.stack([_LUMA, _CHROMA]) * scale + 50) // 100, 1, 255).astype(np.float64)
 
@@ -81,8 +83,8 @@ def quantisation_tables(quality: int) -> NDArray[np.float64]:
 def _integer_dct() -> NDArray[np.float64]:
     """Returns the 8 x 8 matrix of jfdctint.c with 13 bits of fraction.
 
-    Row k is 8192 sqrt(8) times the k-th basis vector. The matrix differs from a rounded cosine matrix, because
-    jfdctint.c rounds its constants before it adds them. jidctint.c multiplies with the transpose.
+    Row k is 8192 sqrt(8) times the k-th basis vector of the DCT. The matrix differs from a rounded cosine matrix,
+    because jfdctint.c rounds its constants before it adds them. The inverse in jidctint.c is the transposed matrix.
     """
     eye = np.eye(8)
     total, rest = eye[:4] + eye[:3:-1], eye[:4] - eye[:3:-1]
@@ -106,20 +108,20 @@ _DCT = _integer_dct()
 def jpeg(image: Tensor, qualities: Sequence[int], rounding: bool = True) -> Tensor:
     """Compresses and decompresses RGB images in 0..1, (N, 3, H, W) float32 or float64, each with its quality 1..100.
 
-    The result has the same shape and dtype, with values on the 1/255 grid. If the values of the image are on this grid,
-    the result equals the decoded file bit for bit. `rounding=False` leaves out every rounding and saturation; the
-    gradient is the same with and without rounding.
+    The result has the same shape and dtype, with values on the 1/255 grid. If the values of the image are on the 1/255
+    grid too, the result equals the decoded JPEG file bit for bit. `rounding=False` leaves out every rounding and
+    saturation. The gradient is the same with and without rounding.
     """
     height, width = image.shape[-2:]
     tables = image.new_tensor(np.stack([quantisation_tables(quality) for quality in qualities]), dtype=torch.float64)
     luma, chroma = _to_ycc(to_levels(image) if rounding else image * 255, rounding)
-    luma = _code(luma, tables[:, :1], rounding)
-    chroma = _code(_halve(chroma, rounding), tables[:, 1:], rounding)
+    luma = _code_and_decode(luma, tables[:, :1], rounding)
+    chroma = _code_and_decode(_halve(chroma, rounding), tables[:, 1:], rounding)
     return from_levels(_to_rgb(luma, _double(chroma, height, width, rounding), rounding))
 
 
 def _floor(smooth: Tensor, offset: float | Tensor, rounding: bool) -> Tensor:
-    """Returns floor(smooth + offset), as an integer shift rounds, or `smooth` itself without rounding."""
+    """Returns floor(smooth + offset), which is how an integer shift rounds. Without rounding, returns `smooth`."""
     return straight_through(smooth, torch.floor(smooth.detach() + offset)) if rounding else smooth
 
 
@@ -128,7 +130,7 @@ def _saturate(smooth: Tensor, rounding: bool) -> Tensor:
 
 
 def _to_ycc(levels: Tensor, rounding: bool) -> tuple[Tensor, Tensor]:
-    """Converts to BT.601 YCbCr, full range, in 16-bit fixed point. Sums are below 2**24, so float32 is exact."""
+    """Converts RGB to full-range BT.601 YCbCr in 16-bit fixed point. All sums are below 2**24, so float32 is exact."""
     red, green, blue = levels.unbind(1)
     luma = (19595 * red + 38470 * green + 7471 * blue) / 65536
     cb = (-11059 * red - 21709 * green + 32768 * blue) / 65536 + 128
@@ -146,10 +148,11 @@ def _to_rgb(luma: Tensor, chroma: Tensor, rounding: bool) -> Tensor:
 
 
 def _halve(chroma: Tensor, rounding: bool) -> Tensor:
-    """Returns the means of 2 x 2 pixels (h2v2_downsample); along a row, halves are rounded down and up alternately.
+    """Returns the means of 2 x 2 pixels, as h2v2_downsample does.
 
-    At the right, pixels are repeated up to a whole block before the means are computed. At the bottom, rows are
-    repeated only up to an even number. The last blocks then repeat rows of means (see `_code`).
+    Along a row, halves are rounded down and up alternately. At the right, pixels are repeated up to a whole block
+    before the means are computed. At the bottom, pixels are repeated only up to an even number of rows. Later,
+    `_code_and_decode` repeats rows of means up to a whole block.
     """
     height, width = chroma.shape[-2:]
     chroma = _extend(chroma, height + height % 2, width + -width % 16)
@@ -158,7 +161,7 @@ def _halve(chroma: Tensor, rounding: bool) -> Tensor:
 
 
 def _double(chroma: Tensor, height: int, width: int, rounding: bool) -> Tensor:
-    """Upsamples with 3/4 of the nearer and 1/4 of the further neighbour along both axes (h2v2_fancy_upsample)."""
+    """Doubles both axes with 3/4 of the nearer neighbour and 1/4 of the further neighbour (h2v2_fancy_upsample)."""
     chroma = chroma[..., : (height + 1) // 2, : (width + 1) // 2]
     if chroma.shape[-1] <= 2:  # libjpeg-turbo repeats pixels if there are at most two columns
         return chroma.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)[..., :height, :width]
@@ -177,22 +180,22 @@ def _interleave(x: Tensor, axis: int) -> Tensor:
 
 
 def _extend(x: Tensor, height: int, width: int) -> Tensor:
-    """Repeats the last row and column up to (height, width)."""
+    """Repeats the last row and the last column up to the size (height, width)."""
     bottom, right = height - x.shape[-2], width - x.shape[-1]
     return torch.nn.functional.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x
 
 
-def _code(planes: Tensor, tables: Tensor, rounding: bool) -> Tensor:
-    """Runs DCT, quantisation and their inverses on (N, P, H, W) levels with (N, 1, 8, 8) tables; returns levels.
+def _code_and_decode(planes: Tensor, tables: Tensor, rounding: bool) -> Tensor:
+    """Runs DCT, quantisation and their inverses on (N, P, H, W) levels with (N, 1, 8, 8) tables. Returns levels.
 
     The computation is in float64, which represents the sums of the integer DCT exactly. float32 would not be exact, and
-    a setting of torch may turn float32 into TF32.
+    with some settings torch computes float32 products in TF32.
     """
     height, width = planes.shape[-2:]
     planes = _extend(planes, height + -height % 8, width + -width % 8)
     dct = planes.new_tensor(_DCT, dtype=torch.float64)
     steps = tables.tile(1, 1, planes.shape[-2] // 8, planes.shape[-1] // 8)
-    # the DCT along rows, then columns; its inverse along columns, then rows
+    # The DCT runs along the rows and then along the columns. Its inverse runs along the columns first.
     lines = _floor(_along_columns(dct, (planes.double() - 128).mT) / 2**11, 0.5, rounding)
     coefficients = _floor(_along_columns(dct, lines.mT) / 2**15, 0.5, rounding)
     coefficients = _quantise(coefficients, 8 * steps, rounding) * steps
@@ -210,5 +213,5 @@ def _quantise(coefficients: Tensor, steps: Tensor, rounding: bool) -> Tensor:
     smooth = coefficients / steps
     if not rounding:
         return smooth
-    exact = coefficients.detach()  # halves round away from zero
+    exact = coefficients.detach()  # halves are rounded away from zero below
     return straight_through(smooth, torch.floor((exact.abs() + steps / 2) / steps) * exact.sign())

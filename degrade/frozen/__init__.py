@@ -1,1 +1,1 @@
-"""Frozen sets of low-quality images: making, resuming, repeating and verifying them."""
+"""Makes, resumes, repeats and verifies frozen sets of low-quality images."""

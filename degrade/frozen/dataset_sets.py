@@ -4,10 +4,10 @@ The ledger contains θ and the SHA-256 of every image. theta.jsonl, card.json an
 written beside the images after the last image.
 
 The list of faces of a set is fixed when the set is begun. The unit `<set>` of the stage `degrade` records the list. The
-same transaction locks the split of a val or test set. The images are made in batches of fixed size. Each batch is a
-unit (`<set>/00000` and so on). The ledger records the unit together with the rows of the batch. The unit
-`<set>/records` records the SHA-256 of the files beside the images. After a kill, the same command goes on with the
-first batch that is not recorded. The bytes and rows at the end do not depend on interruptions.
+transaction that records the list also locks the split of a val or test set. The images are made in batches of fixed
+size. Each batch is a unit (`<set>/00000` and so on). The ledger records the unit together with the rows of the batch.
+The unit `<set>/records` records the SHA-256 of the files beside the images. If the command is killed, the same command
+continues with the first batch that is not recorded. The bytes and rows at the end do not depend on interruptions.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STAGE = "degrade"
 BATCH = 64  # the number of faces in one batch
 SPLITS = ("train", "val", "test")
 FROZEN = ("val", "test")  # a frozen set of one of these splits locks the split
-CROP = 512  # pixels, the side of a crop in the FFHQ template
+CROP = 512  # the side of a crop in the FFHQ template, in pixels
 
 _SPLIT_FACES = """
     SELECT face_id FROM splits JOIN faces USING (face_id)
@@ -48,7 +48,7 @@ _SET_NAMES = "SELECT DISTINCT split_part(unit, '/', 1) AS name FROM stages WHERE
 
 @dataclass(frozen=True)
 class SetSummary:
-    """Holds the summary of a frozen set after `make_set`."""
+    """Summarizes a frozen set after `make_set`."""
 
     lq_set: str
     folder: str
@@ -63,7 +63,7 @@ class SetSummary:
 
 
 def format_set_name(preset: str, split: str, size: int, seed: int, engine: str = "exact") -> str:
-    """Returns the folder name of a frozen set below DATASET/lq; the exact engine is not named."""
+    """Returns the folder name of a frozen set below DATASET/lq. It names the engine, unless the engine is exact."""
     return f"{preset}-{split}-{size}-s{seed}" + ("" if engine == "exact" else f"-{engine}")
 
 
@@ -109,25 +109,26 @@ def make_set(
     progress: Advance | None = None,
     engine: str = "exact",
 ) -> SetSummary:
-    """Makes the frozen set of one split, or finishes or repairs it.
+    """Makes, finishes or repairs the frozen set of one split.
 
     The set contains one image for every face of the split that has status ok and is no near-duplicate. The 512 px crop
     is area-resized to `size` and degraded by a θ that depends on (seed, preset, face_id). A val or test set locks its
     split. An image of a finished set that is missing, or whose bytes have changed, is made again with the recorded
-    bytes. `progress` is called with the number of images that are finished since the last call. `engine` is `exact`, or
+    bytes. `progress` is called with the number of images finished since the last call. `engine` is `exact`, or
     `basicsr` for the literature's own code.
 
-    Raises BadInput if an option is not valid or if the name of the set is taken. Raises LedgerBroken if a crop is
-    missing or is not the crop with which the set was begun.
+    Raises BadInput if an option is not valid or if another set has the same name. Raises LedgerBroken if a crop is
+    missing or has changed since the set was begun.
     """
     checked_preset = _check_options(preset, split, seed, size, engine)
     check_workers(workers)
+    # This raises an error if there is no ledger. Opening a ledger for writing would create it.
     with Ledger.open(Path(dataset), write=False):
-        pass  # raises an error if there is no ledger; opening for writing would create one
+        pass
     with Ledger.open(Path(dataset), write=True) as ledger:
         plan = _Plan(ledger, checked_preset, split, seed, size, engine)
         changed = plan.find_changed_faces()
-        todo = [(number, batch) for number in range(len(plan.batches)) if (batch := plan.list_todo(number, changed))]
+        todo = [(n, batch) for n in range(len(plan.batches)) if (batch := plan.list_faces_to_make(n, changed))]
         crops = [crop_path(ledger.dataset, face) for _, batch in todo for face in batch]
         if missing := [path for path in crops if not path.is_file()]:
             raise LedgerBroken(
@@ -172,7 +173,7 @@ class _Plan:
             "theta_version": VERSION,
             "batch": BATCH,
         } | ({} if engine == "exact" else {"engine": engine})
-        # the recorded units of this set; they must come from the same configuration
+        # All recorded units of this set must come from the same configuration.
         units = {
             unit: (config, detail)
             for _, unit, config, detail in read_units(ledger, STAGE)
@@ -180,12 +181,12 @@ class _Plan:
         }
         if any(config != hash_config(self.config) for config, _ in units.values()):
             raise BadInput(
-                f"A set {self.name} exists, but its preset had other numbers (probably in an older Likeness). "
-                "A frozen set is not replaced: choose another --seed."
+                f"A set {self.name} exists already, but its preset had other numbers. "
+                "A frozen set is never replaced: choose another --seed."
             )
         self.recorded_units = set(units)
         details = {unit: detail for unit, (_, detail) in units.items()}
-        # the SHA-256 of the files beside the images
+        # This maps the name of each file beside the images to the SHA-256 of the file.
         self.file_hashes: dict[str, str] = details.get(self.records_unit, {})
         self.split_faces = list(ledger.query(_SPLIT_FACES, split)["face_id"])
         self.faces: list[str] = details[self.name]["faces"] if self.name in details else self.split_faces
@@ -219,11 +220,11 @@ class _Plan:
                         changed.add(face)
         return changed
 
-    def list_todo(self, number: int, changed: set[str]) -> list[str]:
+    def list_faces_to_make(self, number: int, changed: set[str]) -> list[str]:
         """Returns the faces of a batch whose images must be made.
 
-        These are all faces of an unrecorded batch. In a recorded batch, they are the faces with a missing or changed
-        image.
+        If the batch is not recorded, the images of all its faces must be made. If the batch is recorded, only missing
+        and changed images must be made again.
         """
         faces = self.batches[number]
         if self.name_unit(number) not in self.recorded_units:
@@ -248,11 +249,13 @@ class _Plan:
     def freeze(self, face: str, job: Job, result: Result) -> Degradation:
         """Writes one image and returns its row for the ledger."""
         if result.problem:
-            raise LedgerBroken(f"The crop {job.source} {result.problem}: remove it and run `likeness curate` again.")
+            raise LedgerBroken(
+                f"The crop {job.source} {result.problem}: remove this crop and run `likeness curate` again."
+            )
         if self.image_hashes.get(face, result.sha256) != result.sha256:
             raise LedgerBroken(
-                f"The image of {job.source} in {self.name} has other bytes now than recorded, and nothing was "
-                f"overwritten. `likeness verify {self.ledger.dataset / 'lq' / self.name}` shows the difference."
+                f"The image of {job.source} in {self.name} was made again and has other bytes than recorded; nothing "
+                f"was overwritten. `likeness verify {self.ledger.dataset / 'lq' / self.name}` shows the difference."
             )
         write_atomically(self.image_path(face), result.png)
         theta = json.dumps(job.theta, sort_keys=True)
@@ -263,7 +266,7 @@ class _Plan:
         folder, started = self.ledger.dataset / "lq" / self.name, utc_now()
         if self.file_hashes and _hash_set_files(folder) == self.file_hashes:
             return
-        # After a kill, the files may be complete but not recorded.
+        # If an earlier command was killed, the files may be complete but not recorded.
         if not self.file_hashes and _is_complete(folder):
             self.ledger.record(STAGE, self.records_unit, self.config, detail=_hash_set_files(folder), started=started)
             return
@@ -273,7 +276,7 @@ class _Plan:
             names = {"file": f"{row.face_id}.png", "source": encode_name(crop.relative_to(self.ledger.dataset))}
             origin = {"size": self.size, "engine": self.engine, "theta": json.loads(row.theta)}
             rows.append({**names, **origin, "source_sha256": sha256_file(crop), "sha256": row.sha256})
-        # The path of the dataset is relative to the set, because the dataset may be moved.
+        # The card names the dataset by a path relative to the set, because the dataset may be moved.
         card = make_card(self.preset, self.seed, self.size, "../..", self.engine) | {"split": self.split}
         finish_set(folder, card, encode_rows(rows), len(rows), [])
         self.ledger.record(STAGE, self.records_unit, self.config, detail=_hash_set_files(folder), started=started)
@@ -308,5 +311,5 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _hash_set_files(folder: Path) -> dict[str, str]:
-    """Returns the SHA-256 of each file beside the images that exists."""
+    """Returns the SHA-256 of each existing file beside the images, by the name of the file."""
     return {name: sha256_file(folder / name) for name in sorted(SET_FILES) if (folder / name).is_file()}

@@ -1,8 +1,8 @@
 """Makes frozen sets from plain folders. A set has PNG files, theta.jsonl and card.json.
 
-card.json is written first, with `complete` false. It marks the output folder as a set of Likeness. When every image is
-finished, theta.jsonl is written. At the end, card.json is written again, with `complete` true. The files contain no
-time, so the same command gives the same bytes.
+At the beginning, card.json is written with `complete` false. This card marks the output folder as a set of Likeness.
+When every image is finished, theta.jsonl is written. At the end, card.json is written again with `complete` true. The
+files contain no time, so the same command gives the same bytes.
 """
 
 from __future__ import annotations
@@ -44,19 +44,20 @@ from manifests.runtime.files import (
 from manifests.runtime.images import FORMATS, is_picture
 from manifests.runtime.workers import check_workers
 
-# The limits of --size in pixels (ours). A smaller image shows no face; few images are larger.
+# These are the limits of --size in pixels (ours). An image below the lower limit shows no face, and few images are
+# larger than the upper limit.
 MIN_SIZE, MAX_SIZE = 16, 8192
-# A file with one of these endings is taken for an image even if it is damaged, so that the card names it as skipped.
+# A file with one of these endings counts as an image even if it is damaged, so that the card lists it as skipped.
 _ENDINGS = ".jpg .jpeg .png .webp .bmp .tif .tiff .gif .avif .jp2 .heic .heif .jxl"
 SUFFIXES = set(_ENDINGS.split())
 
 
 @dataclass(frozen=True)
 class FolderSummary:
-    """Holds the summary of a frozen set after `degrade_folder` or `replay`."""
+    """Summarizes a frozen set after `degrade_folder` or `replay`."""
 
     folder: str
-    preset: str | None  # is None after a replay without the card of the set
+    preset: str | None  # None after a replay that has no card of the original set
     seed: int | None
     size: int | None
     images: int
@@ -66,11 +67,11 @@ class FolderSummary:
 
 
 def find_images(folder: Path, leave_out: Path | None = None) -> list[Path]:
-    """Returns the image files below `folder`, relative to it, in the order of their names as bytes.
+    """Returns the paths of all image files below `folder`, relative to `folder` and sorted by their bytes.
 
-    A file is an image if it begins like an image file, or if its name has one of the SUFFIXES. Three things are left
-    out: files whose names begin with a dot, finished sets inside the folder (with card.json and theta.jsonl), and the
-    folder `leave_out`. Links to folders are not followed.
+    A file is an image if its first bytes are those of an image format, or if its name ends with one of SUFFIXES. Files
+    whose names begin with a dot are left out. Finished sets inside the folder (with card.json and theta.jsonl) and the
+    folder `leave_out` are left out too. Links to folders are not followed.
     """
     images = []
     for root, folders, files in os.walk(folder):
@@ -95,12 +96,12 @@ def _is_image(path: Path) -> bool:
 
 
 def choose_output_names(sources: list[Path]) -> list[Path]:
-    """Returns the name of the PNG of each source: a/b.png for a/b.jpg.
+    """Returns the name of the PNG of each source, for example a/b.png for a/b.jpg.
 
-    If two sources would get the same name, each PNG also keeps the ending of its source: a/b.jpg.png.
+    If two sources would get the same name, each PNG also keeps the ending of its source, for example a/b.jpg.png.
     """
     counts = Counter(source.with_suffix(".png") for source in sources)
-    # If the longer name is taken too, endings are added until the name is free.
+    # If another PNG already has the longer name, more endings are added until the name is free.
     taken: set[Path] = set()
     names = []
     for source in sources:
@@ -124,16 +125,16 @@ def degrade_folder(
     dry_run: bool = False,
     engine: str = "exact",
 ) -> FolderSummary:
-    """Degrades every image below `folder` into the folder `out`, or finishes or repairs that set.
+    """Degrades every image below `folder` and makes a set in the folder `out`, or finishes or repairs this set.
 
-    θ depends on (seed, preset, path below `folder`). An image keeps its size; with `size`, an image with a longer side
-    above `size` is area-resized to it first. An image that cannot be decoded, or is too small for its θ, is skipped and
-    named in the card. An image of a finished set that is missing, or whose bytes have changed, is made again with the
-    recorded bytes. `progress` is called with the number of images that are finished since the last call. `engine` is
-    `exact`, or `basicsr` for the literature's own code.
+    θ depends on (seed, preset, path below `folder`). Without `size`, an image keeps its size. With `size`, an image
+    whose longer side is larger is first area-resized to `size`. An image that cannot be decoded, or is too small for
+    its θ, is skipped, and the card lists it. A missing or changed image of a finished set is made again with the
+    recorded bytes. `progress` is called with the number of images finished since the last call. `engine` is `exact`, or
+    `basicsr` for the literature's own code.
 
-    Raises BadInput if no image of the folder can be degraded, or if `out` contains anything except this set; then
-    nothing is written.
+    Raises BadInput if no image of the folder can be degraded, or if `out` contains anything except this set. In both
+    cases, nothing is written.
     """
     folder, out = Path(folder), Path(out)
     checked_preset = find_preset(preset)
@@ -154,18 +155,18 @@ def degrade_folder(
         return FolderSummary(str(out), checked_preset.name, seed, size, len(sources), 0, 0, skipped=())
     with lock_folder(out):
         remove_temporary_files(out)
-        # checked again under the lock: another process may have made the set in the meantime
+        # The check is repeated under the lock, because another process may have made the set in the meantime.
         if images := _count_finished(out, card, sources):
-            written, repaired = _repair(folder, out, workers, progress)
+            written, repaired = _repair_set(folder, out, workers, progress)
             skipped = [(name, reason) for name, reason in read_card(out)["skipped"]]
         else:
             thetas = [sample_theta(checked_preset, seed, encode_name(source)) for source in sources]
-            images, skipped = _make(folder, out, card, sources, thetas, workers, progress)
+            images, skipped = _make_set(folder, out, card, sources, thetas, workers, progress)
             written, repaired = images, 0
     return FolderSummary(str(out), checked_preset.name, seed, size, images, written, repaired, tuple(skipped))
 
 
-def _make(
+def _make_set(
     folder: Path,
     out: Path,
     card: dict[str, Any],
@@ -174,7 +175,7 @@ def _make(
     workers: int | None,
     progress: Advance | None,
 ) -> tuple[int, list[tuple[str, str]]]:
-    """Makes the set of a card; returns the number of its images, and the skipped files with their reasons."""
+    """Makes the set of a card. Returns the number of images in the set, and the skipped files with their reasons."""
     size, engine = card["size"], card["engine"]
     write_atomically(out / CARD, encode_card(card, complete=False))
     names = choose_output_names(sources)
@@ -197,7 +198,8 @@ def _make(
     if not rows:
         _remove_empty_set(out)
         raise BadInput(
-            f"None of the {len(skipped)} images of {folder} can be degraded; {skipped[0][0]} {skipped[0][1]}. "
+            f"None of the {len(skipped)} images of {folder} can be degraded; {skipped[0][0]}, for example, "
+            f"{skipped[0][1]}. "
             "Name another folder."
         )
     finish_set(out, card, encode_rows(rows), len(rows), skipped)
@@ -210,7 +212,7 @@ def _remove_empty_set(out: Path) -> None:
         (out / CARD).unlink()
 
 
-def _repair(folder: Path, out: Path, workers: int | None, progress: Advance | None) -> tuple[int, int]:
+def _repair_set(folder: Path, out: Path, workers: int | None, progress: Advance | None) -> tuple[int, int]:
     """Makes the missing and changed images of a finished set again.
 
     Returns the number of images made, and the number of changed images among them.
@@ -228,7 +230,10 @@ def _repair(folder: Path, out: Path, workers: int | None, progress: Advance | No
         for row, job, result in zip(todo, jobs, map_in_order(run_jobs, jobs), strict=True):
             path = paths[row["file"]]
             if result.problem:
-                raise BadInput(f"{job.source} {result.problem}, so {path} cannot be made again.")
+                raise BadInput(
+                    f"{job.source} {result.problem}, so {path} cannot be made again: restore the source, or name "
+                    "another folder for --out."
+                )
             if result.source_sha256 != row["source_sha256"]:
                 raise BadInput(
                     f"{job.source} has changed since it was degraded, so {path} cannot be made again: "
@@ -236,8 +241,8 @@ def _repair(folder: Path, out: Path, workers: int | None, progress: Advance | No
                 )
             if result.sha256 != row["sha256"]:
                 raise BadInput(
-                    f"The image of {job.source} has other bytes now than {out / THETAS} records, and nothing was "
-                    f"overwritten. `likeness verify {out}` shows the difference."
+                    f"The image of {job.source} was made again and has other bytes than {out / THETAS} records; "
+                    f"nothing was overwritten. `likeness verify {out}` shows the difference."
                 )
             write_atomically(path, result.png)
             if progress:
@@ -246,27 +251,28 @@ def _repair(folder: Path, out: Path, workers: int | None, progress: Advance | No
 
 
 def _count_finished(out: Path, card: dict[str, Any], sources: list[Path]) -> int:
-    """Returns the number of images if `out` contains this very set and the set is finished, otherwise 0.
+    """Returns the number of images in `out` if `out` contains exactly this set and the set is finished.
 
-    Raises BadInput if `out` contains anything else.
+    Returns 0 if the set is not finished. Raises BadInput if `out` contains anything else.
     """
-    found = read_output_card(out)
-    # Another release may finish or repair a set, because the other keys determine all bytes.
+    existing_card = read_output_card(out)
+    # The version of Likeness is not compared. Another version may finish or repair a set, because the other keys of the
+    # card determine all bytes.
     keys = {key: value for key, value in json.loads(json.dumps(card)).items() if key != "likeness"}
-    if found is not None and (different := [key for key in keys if found.get(key) != keys[key]]):
+    if existing_card is not None and (different := [key for key in keys if existing_card.get(key) != keys[key]]):
         raise BadInput(f"{out} contains another set (its {different[0]} differs): name another folder for --out.")
-    if found is None or not found.get("complete"):
+    if existing_card is None or not existing_card.get("complete"):
         return 0
     rows = read_set_rows(out)
-    if sha256_file(out / THETAS) != found.get("theta_sha256"):
+    if sha256_file(out / THETAS) != existing_card.get("theta_sha256"):
         raise BadInput(
-            f"{out / THETAS} is not the file that {CARD} names: restore it, or name another folder for --out."
+            f"{out / THETAS} is not the file that {CARD} names: restore the file, or name another folder for --out."
         )
-    known = {row["source"] for row in rows} | {name for name, _ in found["skipped"]}
-    if known != {encode_name(source) for source in sources}:
+    recorded_sources = {row["source"] for row in rows} | {name for name, _ in existing_card["skipped"]}
+    if recorded_sources != {encode_name(source) for source in sources}:
         raise BadInput(
-            f"{out} contains the frozen set of {len(known)} images, but the folder now has {len(sources)} images, or "
-            "others: name another folder for --out."
+            f"{out} contains the frozen set of {len(recorded_sources)} images, but the folder of the sources now "
+            f"contains other images ({len(sources)} in total): name another folder for --out."
         )
     return len(rows)
 

@@ -1,6 +1,7 @@
-"""Turns an image file and a θ into PNG bytes (a job), and runs many jobs in pools of processes.
+"""Runs jobs in pools of processes. A job turns an image file and a θ into the bytes of a PNG.
 
-Workers only return bytes. The parent process writes all files, so a kill leaves only complete files and complete rows.
+Workers only return bytes. The parent process writes all files, so every file and every row is complete, even if the
+command is killed.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Job:
     source: Path
     size: int | None  # longer side in pixels; None keeps the size
     theta: Theta
-    target: Path | None = None  # the frozen file, for `compare_job`
+    target: Path | None = None  # the frozen file that `compare_job` compares with the new image
     engine: str = "exact"
 
 
@@ -55,14 +56,14 @@ class Result:
     png: bytes = b""
     sha256: str = ""
     source_sha256: str = ""
-    problem: str | None = None  # a predicate without its subject, which is the source
+    problem: str | None = None  # the predicate of a sentence about the source, for example "is empty"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Holds the comparison of a frozen file with the same image made again.
+    """Holds the hashes of a frozen file, of the same image made again, and of the source.
 
-    A field is None if the file or the source could not be read.
+    A field is None if a file that the field needs could not be read.
     """
 
     disk_sha256: str | None
@@ -138,7 +139,7 @@ def compare_job(job: Job) -> Comparison:
 
 
 def run_jobs(jobs: Sequence[Job | FailedUnit]) -> list[Result]:
-    """Runs `run_job` for untrusted images; an image whose worker process failed has a `problem` too."""
+    """Runs `run_job` for untrusted images. If the worker process of an image failed, its result has a `problem`."""
     return [
         Result(problem=FAILURE_TEXTS[job.reason]) if isinstance(job, FailedUnit) else run_job(job)
         for job in guard_units(jobs, limited=False)
@@ -146,16 +147,16 @@ def run_jobs(jobs: Sequence[Job | FailedUnit]) -> list[Result]:
 
 
 def compare_jobs(jobs: Sequence[Job | FailedUnit]) -> list[Comparison]:
-    """Runs `compare_job` for untrusted images; all fields are None for an image whose worker process failed."""
+    """Runs `compare_job` for untrusted images. If the worker process of an image failed, all its fields are None."""
     failure = Comparison(None, None, None, None)
     return [failure if isinstance(job, FailedUnit) else compare_job(job) for job in guard_units(jobs, limited=False)]
 
 
 @contextmanager
 def open_job_pool(workers: int | None, jobs: int) -> Iterator[BatchMap]:
-    """Yields a map over at most `workers` processes, for crops that Likeness made itself.
+    """Yields a function like `map` that runs jobs in at most `workers` processes, for crops that Likeness made itself.
 
-    With one worker, the jobs of this pool run in this process.
+    With one worker, the jobs of this pool run in the calling process.
     """
     count = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
     with open_pool(None if count == 1 else count, _start_worker) as run:
@@ -166,10 +167,10 @@ def open_job_pool(workers: int | None, jobs: int) -> Iterator[BatchMap]:
 def open_untrusted_job_pool(
     workers: int | None, jobs: int
 ) -> Iterator[Callable[[JobsFunction, list[Job]], Iterator[Any]]]:
-    """Yields a map of `run_jobs` or `compare_jobs` over at most `workers` processes, for untrusted images.
+    """Yields a function that maps `run_jobs` or `compare_jobs` over untrusted images in at most `workers` processes.
 
     The images are read in worker processes, even with one worker, because a damaged image can crash or block the
-    process that decodes it. If `workers` is None, the jobs of this pool run in this process.
+    process that decodes it. If `workers` is None, the jobs of this pool run in the calling process.
     """
     count = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
     with open_pool(count, _start_worker) as run:
@@ -177,4 +178,4 @@ def open_untrusted_job_pool(
 
 
 def _start_worker() -> None:
-    cv2.setNumThreads(1)  # one core for each worker; the result does not depend on the number of threads
+    cv2.setNumThreads(1)  # each worker uses one core; the result does not depend on the number of threads

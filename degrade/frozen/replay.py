@@ -37,12 +37,12 @@ def replay(
     """Makes the set of the file `thetas` again in the folder `out`, from the clean images below `source`.
 
     `source` is the folder or the dataset from which the set was made; it may have been moved. The images and
-    theta.jsonl get the same bytes. The card differs only in the path of the source and in the versions. The same
-    command resumes, and makes missing or changed images again.
+    theta.jsonl get the same bytes. The card differs only in the path of the source and in the versions. If the replay
+    was interrupted, the same command continues it. It also makes missing or changed images of a finished set again.
 
-    Raises BadInput if a source is missing or has changed, or if `out` contains anything else; then nothing is written.
-    Raises BadInput also if images come out with other bytes than recorded: these images are named and not written, and
-    the card of the set stays incomplete.
+    Raises BadInput if a source is missing or has changed, or if `out` contains anything else. In these cases, nothing
+    is written. Also raises BadInput if some images get other bytes than recorded. These images are named and not
+    written, and the card of the set stays incomplete.
     """
     source, thetas, out = Path(source), Path(thetas), Path(out)
     if workers is not None:
@@ -56,11 +56,11 @@ def replay(
         check_engine(engine)
     data = thetas.read_bytes()
     card = _make_replay_card(thetas, rows, sha256_bytes(data), source)
-    found = read_output_card(out)
-    if found is not None and found.get("theta_sha256") != card["theta_sha256"]:
+    existing_card = read_output_card(out)
+    if existing_card is not None and existing_card.get("theta_sha256") != card["theta_sha256"]:
         raise BadInput(f"{out} contains another set (its {THETAS} differs): name another folder for --out.")
 
-    complete = found is not None and bool(found.get("complete"))
+    complete = existing_card is not None and bool(existing_card.get("complete"))
     paths = [out / decode_name(row["file"]) for row in rows]
     hashes = [sha256_file(path) if path.is_file() else None for path in paths]
     todo = [n for n, row in enumerate(rows) if hashes[n] != row["sha256"]]
@@ -105,7 +105,7 @@ def _make_job(source: Path, row: Row) -> Job:
 
 
 def _read_card_beside(thetas: Path) -> dict[str, Any] | None:
-    """Returns the card beside a theta.jsonl, or None if there is no card or it names another theta.jsonl."""
+    """Returns the card beside a theta.jsonl, or None if there is no card or the card names another theta.jsonl."""
     try:
         card = read_card(thetas.parent)
     except BadInput:
@@ -114,7 +114,7 @@ def _read_card_beside(thetas: Path) -> dict[str, Any] | None:
 
 
 def _make_replay_card(thetas: Path, rows: list[Row], theta_sha256: str, source: Path) -> dict[str, Any]:
-    """Returns the card of the original set, with the present path of the sources and the present versions."""
+    """Returns the card of the original set, with the current path of the sources and the current versions."""
     original = _read_card_beside(thetas) or {}
     sizes, engines = ({row[key] for row in rows} for key in ("size", "engine"))
     size = sizes.pop() if len(sizes) == 1 else None

@@ -1,10 +1,10 @@
 """Reads and writes the files beside the images of a frozen set: theta.jsonl, card.json, and README.md for people.
 
 theta.jsonl has one line for each image, with the keys `file`, `source`, `source_sha256`, `size`, `engine`, `theta` and
-`sha256`. `file` and `source` are percent-encoded; `source` is relative to the folder or dataset of the clean images.
-`size` is the longer side in pixels to which the source is reduced first, or null. `sha256` is the hash of the result.
-From these lines and the sources, the set can be made again. None of the three files contains a time, so the same
-command gives the same bytes.
+`sha256`. `file` and `source` are percent-encoded. `source` is relative to the folder or dataset of the clean images.
+Before the degradation, the source is reduced to a longer side of `size` pixels; if `size` is null, the source keeps its
+size. `sha256` is the hash of the degraded image. From these lines and the sources, the set can be made again. None of
+the three files contains a time, so the same command gives the same bytes.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from manifests.runtime.versions import code_version
 
 CARD, THETAS, README = "card.json", "theta.jsonl", "README.md"
 SET_FILES = {CARD, THETAS, README}
-
+_CARD_KEYS = {"preset", "seed", "size", "engine", "source", "theta_version", "tools"}  # the keys that are read
 Row = dict[str, Any]  # one line of theta.jsonl
+_ROW_KEYS = ("file", "source", "source_sha256", "size", "engine", "theta", "sha256")
 
 
 def encode_name(path: Path) -> str:
-    """Returns a path of any bytes as percent-encoded text."""
+    """Returns a path as percent-encoded text. The path may contain any bytes."""
     return quote_from_bytes(os.fsencode(path), safe="/")
 
 
@@ -57,7 +58,7 @@ def make_card(preset: Preset | None, seed: int | None, size: int | None, source:
 
 
 def encode_card(card: dict[str, Any], complete: bool) -> bytes:
-    """Returns the bytes of card.json, with sorted keys: equal cards have equal bytes."""
+    """Returns the bytes of card.json. The keys are sorted, so equal cards have equal bytes."""
     return (json.dumps({**card, "complete": complete}, indent=2, sort_keys=True) + "\n").encode()
 
 
@@ -67,7 +68,7 @@ def encode_rows(rows: list[Row]) -> bytes:
 
 
 def finish_set(out: Path, card: dict[str, Any], thetas: bytes, images: int, skipped: list[tuple[str, str]]) -> None:
-    """Writes theta.jsonl, then README.md, and at last the complete card."""
+    """Writes theta.jsonl, then README.md, and finally the complete card."""
     write_atomically(out / THETAS, thetas)
     card = {**card, "images": images, "skipped": skipped, "theta_sha256": sha256_bytes(thetas)}
     write_atomically(out / README, _format_readme(card).encode())
@@ -100,9 +101,9 @@ def read_card(out: Path) -> dict[str, Any]:
         card = json.loads((out / CARD).read_bytes())
     except (OSError, ValueError, RecursionError):
         raise BadInput(f"{out} has no readable {CARD}: name a set made by `likeness degrade`, or a dataset.") from None
-    if not isinstance(card, dict) or not {"preset", "seed", "source"} <= card.keys():
+    if not isinstance(card, dict) or not _CARD_KEYS.issubset(card):
         raise BadInput(f"{out / CARD} is not the card of a frozen set: name a set made by `likeness degrade`.")
-    card = {"engine": "exact", "size": None, "tools": {}, "skipped": [], **card}
+    card = {"skipped": [], **card}  # the card of an unfinished set does not have this key
     for key, valid in (
         ("source", isinstance(card["source"], str)),
         ("preset", card["preset"] is None or isinstance(card["preset"], dict)),
@@ -132,9 +133,8 @@ def read_set_rows(out: Path) -> list[Row]:
 def read_theta_file(path: Path) -> list[Row]:
     """Returns the rows of a theta.jsonl, each with file, source, source_sha256, size, engine, theta and sha256.
 
-    In sets of Likeness 0.1, only the card has the `size`, so the function reads it from the card. Raises BadInput if
-    the file cannot be read, a line is broken, two lines name the same file, or a name leads out of the set or out of
-    its sources.
+    Raises BadInput if the file cannot be read, if a line is broken, if two lines name the same file, or if a name leads
+    out of the set or out of its sources.
     """
     try:
         lines = path.read_bytes().splitlines()
@@ -144,9 +144,7 @@ def read_theta_file(path: Path) -> list[Row]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            rows.append({key: row[key] for key in ("file", "source", "source_sha256", "theta", "sha256")})
-            rows[-1] |= {"engine": row.get("engine", "exact")}
-            rows[-1] |= {"size": row["size"] if "size" in row else _read_size_from_card(path.parent)}
+            rows.append({key: row[key] for key in _ROW_KEYS})
             _check_row(rows[-1])
             check_theta(row["theta"])
         except BadInput as error:
@@ -174,42 +172,35 @@ def _check_row(row: Row) -> None:
         path = decode_name(row[key])
         if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in str(path):
             raise BadInput(
-                f"The {key} {row[key]} is not a path inside a folder. Likeness reads and writes nothing outside."
+                f"The {key} {row[key]} is not a path inside the folder of the set or of its sources. Likeness reads "
+                "and writes nothing outside of these folders."
             )
     if decode_name(row["file"]).suffix != ".png" or decode_name(row["file"]).name.startswith("."):
-        raise BadInput(f"The file {row['file']} does not have the name of a PNG.")
+        raise BadInput(f"The file {row['file']} does not have the name of a PNG, which ends in .png.")
 
 
-def _read_size_from_card(folder: Path) -> int | None:
-    try:
-        size: int | None = json.loads((folder / CARD).read_bytes())["size"]
-        return size
-    except (OSError, ValueError, KeyError, TypeError):
-        raise BadInput(
-            f"The line has no size, and there is no {CARD} with a size: put the card of the set there."
-        ) from None
+def card_gives_thetas(card: dict[str, Any], rows: list[Row]) -> bool:
+    """Returns whether the preset and the seed of a card give the θ of all rows. If they do not, the card was edited.
 
-
-def card_draws_rows(card: dict[str, Any], rows: list[Row]) -> bool:
-    """Returns whether the preset and the seed of a card give the θ of all rows; if not, the card was edited.
-
-    Returns True also if the card has no preset, as after a replay without a card, or if its θ have another version.
+    Also returns True if the card has no preset, which happens after a replay without a card, or if its θ have another
+    version.
     """
-    if card["preset"] is None or card["seed"] is None or card.get("theta_version") != VERSION:
+    if card["preset"] is None or card["seed"] is None or card["theta_version"] != VERSION:
         return True
     try:
         preset, seed = _restore_preset(card["preset"]), card["seed"]
-        # The key is the path of the source below a folder or, in a dataset, the face id, which is the name of the file.
+        # In a set of a folder, the key of a θ is the path of the source. In a set of a dataset, the key is the face id,
+        # which is also the name of the image file.
         return all(
             row["theta"] in (sample_theta(preset, seed, key) for key in (row["source"], Path(row["file"]).stem))
             for row in rows
         )
     except (TypeError, ValueError, KeyError, AttributeError):
-        return False  # the edited values are not a preset or not a seed
+        return False  # the card was edited: the values are not a preset or not a seed
 
 
 def _restore_preset(fields: dict[str, Any]) -> Preset:
-    """Returns the preset of `dataclasses.asdict(preset)` after JSON, which turns tuples into lists."""
+    """Returns the preset whose `dataclasses.asdict(preset)` was written as JSON. JSON turns tuples into lists."""
     values = {name: _to_tuples(value) for name, value in fields.items()}
     if orders := values.get("orders"):
         rounds = {name: Order(**orders[name]) for name in ("first", "second")}
@@ -225,8 +216,10 @@ def _to_tuples(value: Any) -> Any:
 
 def compare_versions(card: dict[str, Any]) -> tuple[str, ...]:
     """Returns a text for each library whose version here differs from the version with which the set was made."""
-    here = {"numpy": np.__version__, "opencv": cv2.__version__}
-    there = {name: version for name, version in card.get("tools", {}).items() if name in here}
+    installed = {"numpy": np.__version__, "opencv": cv2.__version__}
+    recorded = {name: version for name, version in card.get("tools", {}).items() if name in installed}
     return tuple(
-        f"{name} {there[name]} there, {here[name]} here" for name in sorted(there) if there[name] != here[name]
+        f"{name} was {recorded[name]} for the set and is {installed[name]} here"
+        for name in sorted(recorded)
+        if recorded[name] != installed[name]
     )

@@ -24,7 +24,7 @@ from degrade.frozen.set_files import (
     CARD,
     SET_FILES,
     THETAS,
-    card_draws_rows,
+    card_gives_thetas,
     compare_versions,
     decode_name,
     encode_name,
@@ -50,14 +50,14 @@ class Verification:
     unreproduced_files: tuple[str, ...]  # images whose SHA-256 differs from the record when they are made again
     files_without_source: tuple[str, ...]  # images whose clean image is missing, has changed or cannot be read
     unexpected_files: tuple[str, ...]  # files that are on disk but not recorded
-    images_not_made: int  # the number of images that are missing because the command that makes the set was stopped
+    images_not_made: int  # the number of images that were not made, because the command that makes the set was stopped
     largest_difference: int  # the largest difference over all pixels between a file and the image made again, in 1/255
-    # the libraries whose version here differs from the version that made the set
+    # a text for each library whose version here differs from the version that made the set
     version_differences: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Returns whether all files match their records, on disk and made again, and no other file exists."""
+        """Returns whether all files match their records, both on disk and when made again, and no other file exists."""
         problems = (
             self.missing_files,
             self.changed_files,
@@ -75,19 +75,19 @@ class Verification:
 def verify_set(dataset: Path, lq_set: str, workers: int = 1, progress: Advance | None = None) -> Verification:
     """Verifies a frozen set of a dataset and changes nothing.
 
-    Every image is made again from its recorded θ. Both this image and the file on disk are compared with the recorded
-    SHA-256. `progress` is called with the number of images verified since the last call. Raises BadInput if the ledger
-    does not contain this set.
+    Every image is made again from its recorded θ. The new image and the file on disk are both compared with the
+    recorded SHA-256. `progress` is called with the number of images verified since the last call. Raises BadInput if
+    the ledger does not contain this set.
     """
     dataset = Path(dataset)
     with Ledger.open(dataset) as ledger:
         rows = ledger.read_rows(Degradation, "lq_set = ?", lq_set)
         detail = read_set_detail(ledger, lq_set)
-    if not rows and detail is None:
-        known = ", ".join(list_sets(dataset)) or "none yet: make one with `likeness degrade`"
-        raise BadInput(f"{dataset} has no frozen set {lq_set}; the sets are {known}.")
-    images_not_made = 0 if detail is None else len(detail["faces"]) - len(rows)
-    engine = (detail or {}).get("engine", "exact")
+    if detail is None:
+        names = ", ".join(list_sets(dataset)) or "none yet: make one with `likeness degrade`"
+        raise BadInput(f"{dataset} has no frozen set {lq_set}; the sets are {names}.")
+    images_not_made = len(detail["faces"]) - len(rows)
+    engine = detail.get("engine", "exact")
     check_engine(engine)
     jobs = [
         Job(
@@ -110,7 +110,7 @@ def verify_set(dataset: Path, lq_set: str, workers: int = 1, progress: Advance |
     unexpected = sorted(on_disk - {row.face_id for row in rows})
     recorded = [(row.face_id, row.sha256) for row in rows]
     verification = _summarize(lq_set, recorded, comparisons, unexpected, images_not_made)
-    # Sets of Likeness 0.1 have no card; only the ledger describes them.
+    # An unfinished set has no card yet.
     return _check_set_files(verification, folder) if (folder / CARD).is_file() else verification
 
 
@@ -156,7 +156,7 @@ def _summarize(
     unexpected: list[str],
     images_not_made: int,
 ) -> Verification:
-    """Returns the verification of a set. `recorded` contains (name, SHA-256), in the order of `comparisons`."""
+    """Returns the verification of a set. `recorded` contains (name, SHA-256) pairs, in the order of `comparisons`."""
     both = [(name, sha256, each) for (name, sha256), each in zip(recorded, comparisons, strict=True)]
     regenerated = [(name, sha256, each) for name, sha256, each in both if each.regenerated_sha256 is not None]
     return Verification(
@@ -175,7 +175,7 @@ def _summarize(
 def _check_set_files(verification: Verification, out: Path) -> Verification:
     """Returns the verification with the problems of theta.jsonl and card.json, and with the version differences.
 
-    theta.jsonl must be the file that the card names, and the preset and the seed of the card must give its θ.
+    theta.jsonl must be the file that the card names. The preset and the seed of the card must give the θ of all lines.
     """
     card = read_card(out)
     expected = card.get("theta_sha256")
@@ -184,7 +184,7 @@ def _check_set_files(verification: Verification, out: Path) -> Verification:
         missing = (*missing, THETAS)
     elif expected is not None and sha256_file(out / THETAS) != expected:
         changed = (*changed, THETAS)
-    elif expected is not None and not card_draws_rows(card, read_set_rows(out)):
+    elif expected is not None and not card_gives_thetas(card, read_set_rows(out)):
         changed = (*changed, CARD)
     return dataclasses.replace(
         verification, missing_files=missing, changed_files=changed, version_differences=compare_versions(card)

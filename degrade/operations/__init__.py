@@ -1,1 +1,1 @@
-"""The exact engine: blur, resizing, noise, JPEG and colour on float32 RGB images, and `apply`, which runs a θ."""
+"""Contains the exact engine: blur, resizing, noise, JPEG and colour on float32 RGB images. `apply` runs a whole θ."""

@@ -1,9 +1,9 @@
-"""The exact engine: `apply` runs the steps of a θ on a float32 RGB image (H, W, 3) in 0..1.
+"""Runs a θ with the exact engine: `apply` runs the steps of a θ on a float32 RGB image (H, W, 3) in 0..1.
 
-The usual chain of the literature is blur -> downsample -> noise -> JPEG -> upsample (-> colour). Clipping and rounding
-follow BasicSR's degradations.py and GFPGAN's ffhq_degradation_dataset.py. Noise clips to 0..1 and does not round. JPEG
-rounds to 8 bits, as every encoder does. The end of the chain clips and rounds to 8 bits, so the result of `apply` is
-exactly the content of a PNG.
+The usual chain of the literature is blur, downsample, noise, JPEG and upsample. Some chains change the colours at the
+end. Clipping and rounding follow BasicSR's degradations.py and GFPGAN's ffhq_degradation_dataset.py. Noise clips to
+0..1 and does not round. JPEG rounds to 8 bits, as every encoder does. The end of the chain clips and rounds to 8 bits,
+so the result of `apply` is exactly the content of a PNG.
 
 A θ is plain JSON with a version and all parameters:
 
@@ -14,9 +14,10 @@ A θ is plain JSON with a version and all parameters:
         {"op": "jpeg", "quality": 73},
         {"op": "upsample", "interpolation": "bilinear"}]}
 
-Version 1 runs every step by itself in the plain way. Version 2 runs the same steps faster (`blur.fast_blur`) and is
-within 0.25/255 of version 1 before the next rounding. The bytes may differ, so a θ of version 1 always runs as version
-1. `preset` is a note without effect. Lengths are in pixels of the image, angles in radians, noise in 1/255.
+A θ of version 1 runs every step separately. A θ of version 2 runs the same steps faster (`blur.fast_blur`). Before the
+next rounding, the results of both versions differ by at most 0.25/255. Their bytes may therefore differ, so a θ of
+version 1 always runs as version 1. The value of `preset` has no effect. Lengths are in pixels of the image, angles are
+in radians, and the sigma of noise is in 1/255.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def check_sizes(height: int, width: int, theta: Theta) -> None:
             size = (height, width)
         elif step["op"] == "downsample":
             factor = step["factor"]
-            if min(size) < factor and theta["version"] > 1:  # version 1 keeps one pixel
+            if min(size) < factor and theta["version"] > 1:  # version 1 keeps at least one pixel
                 raise BadInput(
                     f"Step {number} of this θ (downsample by {factor:g}) leaves less than one pixel of "
                     f"{size[1]} x {size[0]}: take a larger image or a smaller factor."
@@ -103,7 +104,7 @@ def check_sizes(height: int, width: int, theta: Theta) -> None:
 
 
 def run_steps(hq: Image, steps: list[Step], version: int = VERSION) -> Image:
-    """Runs checked steps without the rounding at the end; returns a float32 image of the size after the last step."""
+    """Runs checked steps without the rounding at the end. Returns a float32 image of the size after the last step."""
     image = np.ascontiguousarray(hq)
     for _, after in iterate_steps(hq, steps, version):
         image = after
@@ -111,19 +112,19 @@ def run_steps(hq: Image, steps: list[Step], version: int = VERSION) -> Image:
 
 
 def iterate_steps(hq: Image, steps: list[Step], version: int = VERSION) -> Iterator[tuple[int, Image]]:
-    """Runs checked steps one after the other and yields (number of finished steps, image) after each.
+    """Runs checked steps one after the other. After each step, yields (number of finished steps, image).
 
-    In version 2, a blur and the downsample after it are one product and finish together.
+    In version 2, a blur and the downsample after the blur are one product, so these two steps finish together.
     """
     image = np.ascontiguousarray(hq)
     count = 0
     while count < len(steps):
-        step, then = steps[count], steps[count + 1] if count + 1 < len(steps) else None
+        step, next_step = steps[count], steps[count + 1] if count + 1 < len(steps) else None
         count += 1
         if step["op"] == "blur" and version > 1:
-            then = then if then and then["op"] == "downsample" else None
-            image = fast_blur(image, step, then)
-            count += then is not None
+            downsample_step = next_step if next_step and next_step["op"] == "downsample" else None
+            image = fast_blur(image, step, downsample_step)
+            count += downsample_step is not None
         else:
             parameters = {key: value for key, value in step.items() if key != "op"}
             if step["op"] == "upsample":
@@ -147,7 +148,7 @@ def apply(hq: Image, theta: Theta) -> Image:
 
 
 def apply_to_pixels(pixels: Pixels, theta: Theta) -> Pixels:
-    """Does the same as `apply` for a uint8 RGB image (H, W, 3) and returns uint8; this saves one conversion."""
+    """Does the same as `apply` for a uint8 RGB image (H, W, 3) and returns uint8. This saves one conversion."""
     check_theta(theta)
     if pixels.dtype != np.uint8:
         raise BadInput(f"An 8-bit image must be uint8, not {pixels.dtype}: convert it first.")

@@ -1,13 +1,14 @@
-"""Blurs in a plain and a fast version; the fast version joins a blur and the downsample after it.
+"""Blurs an image with a plain or a fast function. The fast function joins a blur and the downsample after the blur.
 
-The plain version is OpenCV's filter. The fast version computes the same sum in another order. The kernel becomes a few
-separable passes (`kernels.separate_kernel`), and each pass is multiplied with the resize that follows. One sparse
-product per axis then gives the small image. Pixels that the resize would skip are never computed:
+The plain function is OpenCV's filter. The fast function computes the same sum in another order. The kernel becomes a
+few separable passes (`kernels.separate_kernel`). Each pass is multiplied with the matrix of the resize that follows.
+One sparse product on each axis then gives the small image. Pixels that the resize would skip are never computed. The
+formula of the small image is:
 
     small = sum over r of (D_y C_r) X (D_x R_r)^T        D: resize, C_r and R_r: 1-D filters, X: the image
 
-The sums are scipy's CSR product, a simple loop that adds in the order of the taps and is compiled once for all x86-64.
-BLAS is not used, because its order of addition depends on the processor.
+scipy's CSR product computes the sums. This product is a simple loop that adds in the order of the taps. It is compiled
+once for all x86-64 processors. BLAS is not used, because its order of addition depends on the processor.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from degrade.theta import Step
 
 
 def blur(image: Image, kernel: str, size: int, **shape: float) -> Image:
-    """Blurs in the plain way, without clipping.
+    """Blurs with OpenCV's filter, without clipping.
 
-    `shape` holds the parameters of the kernel: sigma_x, sigma_y, angle, beta, cutoff or length. The border is mirrored
-    without repeating the edge, which is OpenCV's default, as in BasicSR. If the image is smaller than the kernel, the
-    border is mirrored several times. If a side has one pixel, this pixel is repeated. An `iso` kernel reads only
-    sigma_x and runs as two 1-D passes, which compute the same product.
+    `shape` contains the parameters of the kernel: sigma_x, sigma_y, angle, beta, cutoff or length. The border is
+    mirrored without repeating the edge, which is the default of OpenCV and of BasicSR. If the image is smaller than the
+    kernel, the border is mirrored several times. If a side has one pixel, this pixel is repeated. An `iso` kernel uses
+    only sigma_x. It runs as two 1-D passes, whose product is the same kernel.
     """
     if kernel == "iso":
         line = gaussian_line(size, shape["sigma_x"])
@@ -40,43 +41,43 @@ def blur(image: Image, kernel: str, size: int, **shape: float) -> Image:
     return np.asarray(cv2.filter2D(image, -1, make_kernel(step)), np.float32)
 
 
-def fast_blur(image: Image, step: Step, then: Step | None = None) -> Image:
-    """Runs a checked blur step and, if `then` is given, the downsample step after it, without clipping.
+def fast_blur(image: Image, step: Step, next_step: Step | None = None) -> Image:
+    """Runs a checked blur step without clipping, and then the downsample step `next_step`, unless it is None.
 
-    The result is within 0.25/255 (seen: 0.09) of `blur` and `downsample`. If the passes would cost more than OpenCV's
-    filter or a Fourier transform, one of these two is used.
+    The result differs from the result of `blur` and `downsample` by at most 0.25/255. The largest difference that we
+    measured is 0.09/255. If OpenCV's filter or a Fourier transform costs less than the passes, it replaces them.
     """
     height, width = image.shape[:2]
-    out_height, out_width = downsampled_size(height, width, then["factor"]) if then else (height, width)
+    out_height, out_width = downsampled_size(height, width, next_step["factor"]) if next_step else (height, width)
     shape = (out_height, out_width)
     max_passes = _count_affordable_passes(image, step, shape)
     passes = separate_kernel(step, max_passes) if max_passes else None
     if passes is None:
         kernel = _make_cut_kernel(step) if step["kernel"] != "iso" else None
         if kernel is not None and not _is_direct(len(kernel)):
-            return _fourier_blur(image, kernel, then)
+            return _fourier_blur(image, kernel, next_step)
         blurred = _blur_with_cut_kernel(image, step)
-        return resize(blurred, out_height, out_width, then["interpolation"]) if then else blurred
-    # one banded matrix per pass and axis: the 1-D filter, then the resize
-    interpolation = then["interpolation"] if then else None
+        return resize(blurred, out_height, out_width, next_step["interpolation"]) if next_step else blurred
+    # Each pass has one banded matrix for each axis. The matrix joins the 1-D filter and the resize.
+    interpolation = next_step["interpolation"] if next_step else None
     columns, rows = passes
     down = _make_bands(columns, height, shape[0], interpolation)
     same = columns is rows and (height, shape[0]) == (width, shape[1])
     across = down if same else _make_bands(rows, width, shape[1], interpolation)
-    # First along the columns, (height, width * 3) -> (out_height, width * 3), then along the rows on the transposed
-    # image.
+    # The first product runs along the columns, from (height, width * 3) to (out_height, width * 3). The second product
+    # runs along the rows, on the transposed image.
     flat = np.ascontiguousarray(image).reshape(height, width * 3)
     total: NDArray[np.float32] | None = None
-    for d, a in zip(down, across, strict=True):
-        transposed = cv2.transpose((d @ flat).reshape(shape[0], width, 3))
-        part = a @ np.asarray(transposed, np.float32).reshape(width, shape[0] * 3)
+    for down_matrix, across_matrix in zip(down, across, strict=True):
+        transposed = cv2.transpose((down_matrix @ flat).reshape(shape[0], width, 3))
+        part = across_matrix @ np.asarray(transposed, np.float32).reshape(width, shape[0] * 3)
         total = part if total is None else np.add(total, part, out=total)
     assert total is not None  # every kernel has at least one pass
     return np.asarray(cv2.transpose(total.reshape(shape[1], shape[0], 3)), np.float32).reshape(*shape, 3)
 
 
 def _blur_with_cut_kernel(image: Image, step: Step) -> Image:
-    """Blurs with OpenCV, without the border of the kernel that has almost no weight: OpenCV is fast up to 11 x 11."""
+    """Blurs with OpenCV and `_make_cut_kernel`. OpenCV is fast for kernels of up to 11 x 11 pixels."""
     middle = step["size"] // 2
     if step["kernel"] == "iso":
         line = gaussian_line(step["size"], step["sigma_x"])
@@ -87,23 +88,24 @@ def _blur_with_cut_kernel(image: Image, step: Step) -> Image:
 
 
 def _make_cut_kernel(step: Step) -> Kernel:
-    """Returns the kernel without the border that has almost no weight."""
+    """Returns the kernel of a step without its border, which has almost no weight."""
     kernel = make_kernel(step)
     outside = len(kernel) // 2 - support_radius(kernel, TOLERANCE / 8)
     return np.ascontiguousarray(kernel[outside : len(kernel) - outside, outside : len(kernel) - outside])
 
 
-def _fourier_blur(image: Image, kernel: Kernel, then: Step | None) -> Image:
-    """Blurs by a real Fourier transform and its inverse, then runs the resize of `then`.
+def _fourier_blur(image: Image, kernel: Kernel, next_step: Step | None) -> Image:
+    """Blurs by a real Fourier transform and its inverse. Then runs the resize of `next_step`, unless it is None.
 
-    The transform is scipy's pocketfft, whose result does not depend on the processor. The kernel is equal to itself
-    turned by half a circle, so its transform is real. Rows that the resize skips are never transformed back.
+    The transform is scipy's pocketfft, whose result does not depend on the processor. The kernel does not change if it
+    is turned by 180 degrees, so its transform is real. Rows that the resize skips are never transformed back.
     """
     height, width = image.shape[:2]
     half = len(kernel) // 2
     shape = _fourier_shape(height, width, len(kernel))
-    # `weight`: the real transform of the kernel, padded to `shape`, with its centre moved to (0, 0)
-    around = np.zeros((len(kernel), shape[1]), np.float32)  # the centre column is at 0, and the left half is at the end
+    # `weight` is the real transform of the kernel. The kernel is padded to `shape`, and its centre is moved to (0, 0).
+    # In `around`, the centre column of the kernel is at 0, and the left half is at the end.
+    around = np.zeros((len(kernel), shape[1]), np.float32)
     around[:, : half + 1] = kernel[:, half:]
     around[:, shape[1] - half :] = kernel[:, :half]
     lines = fft.rfft(around, axis=1)
@@ -111,24 +113,24 @@ def _fourier_blur(image: Image, kernel: Kernel, then: Step | None) -> Image:
     wrapped[: half + 1] = lines[half:]
     wrapped[shape[0] - half :] = lines[:half]
     weight = np.ascontiguousarray(fft.fft(wrapped, axis=0, overwrite_x=True).real)
-    out_height, out_width = downsampled_size(height, width, then["factor"]) if then else (height, width)
-    # `index`, `taps`: the two input rows and weights of each output row, if a bilinear resize shrinks the height
+    out_height, out_width = downsampled_size(height, width, next_step["factor"]) if next_step else (height, width)
+    # If a bilinear resize shrinks the height, each output row has two input rows in `index` and two weights in `taps`.
     index = taps = None
-    if then is not None and then["interpolation"] == "bilinear" and out_height < height:
+    if next_step is not None and next_step["interpolation"] == "bilinear" and out_height < height:
         reads, weights = resize_taps(height, out_height, "bilinear")
         index, taps = reads.T + half, weights.astype(np.float32).T[:, :, None]
     blurred = []
     above, left = (mirror_indices(np.arange(-half, side + half), side) + half for side in (height, width))
     for channel in range(3):  # the channels run one by one, because three planes would not fit into the cache
-        # the channel with mirrored borders of half a kernel
+        # `plane` is the channel with a mirrored border of half a kernel on each side.
         plane = np.zeros(shape, np.float32)
         plane[half : half + height, half : half + width] = image[:, :, channel]
         for border in (slice(0, half), slice(width + half, width + 2 * half)):
             plane[half : half + height, border] = plane[half : half + height, left[border]]
         for border in (slice(0, half), slice(height + half, height + 2 * half)):
             plane[border] = plane[above[border]]
-        # Multiply the spectra and transform back. The transform covers all columns, but only the rows that the resize
-        # reads.
+        # The spectra are multiplied, and the product is transformed back. The last transform, along the rows, runs only
+        # on the rows that the resize reads.
         spectrum = fft.rfft2(plane, overwrite_x=True)
         spectrum *= weight
         rows = fft.ifft(spectrum, axis=0, overwrite_x=True)
@@ -138,7 +140,7 @@ def _fourier_blur(image: Image, kernel: Kernel, then: Step | None) -> Image:
             rows = rows[index[0]] * taps[0] + rows[index[1]] * taps[1]
         blurred.append(fft.irfft(rows, shape[1], axis=1)[:, half : half + width])
     merged = np.asarray(cv2.merge(blurred), np.float32).reshape(-1, width, 3)
-    return resize(merged, out_height, out_width, then["interpolation"]) if then else merged
+    return resize(merged, out_height, out_width, next_step["interpolation"]) if next_step else merged
 
 
 def _fourier_shape(height: int, width: int, taps: int) -> tuple[int, int]:
@@ -146,38 +148,44 @@ def _fourier_shape(height: int, width: int, taps: int) -> tuple[int, int]:
 
 
 def _is_direct(taps: int) -> bool:
-    """Returns whether OpenCV's direct filter is used for a kernel of this side; it is fast up to 11 x 11."""
+    """Returns whether OpenCV's direct filter is used for a kernel of `taps` x `taps`. It is fast up to 11 x 11."""
     return taps <= 11
 
 
-# These are the costs of one multiplication in OpenCV's filters and in the transform. They are relative to the sparse
-# product, and were measured on one AVX-512 machine. The costs select the method, and the method determines the bytes. θ
-# version 2 depends on these costs, so they never change.
+# These numbers are the costs of OpenCV's filters, of the Fourier transform and of a pass. The unit is one
+# multiplication of the sparse product. The costs were measured on one machine with AVX-512. They select the method, and
+# the method determines the bytes. The bytes of a θ of version 2 depend on these costs, so the costs never change.
 _LINE, _DIRECT, _FOURIER, _TURN, _PASS = 1.45, 0.23, 66.0, 14, 1.2e6
 
 
 def _count_affordable_passes(image: Image, step: Step, shape: tuple[int, int]) -> int:
-    """Returns the number of separable passes that cost less than the other methods.
+    """Returns the largest number of separable passes that does not cost more than the other methods.
 
-    The costs are counted in multiplications, not measured, so the choice is the same on every machine.
+    The costs are computed from counts of multiplications and not measured. Therefore, every machine chooses the same
+    method.
     """
     height, width = image.shape[:2]
     if step["kernel"] == "iso":
         line = gaussian_line(step["size"], step["sigma_x"])
         taps = 2 * support_radius(np.outer(line, line), TOLERANCE / 8) + 1
-        plain = 3 * height * width * _LINE * taps
+        other_cost = 3 * height * width * _LINE * taps
     else:
         taps = 2 * support_radius(make_kernel(step), TOLERANCE / 8) + 1
         rows, columns = _fourier_shape(height, width, taps)
-        plain = 3 * (height * width * _DIRECT * taps * taps if _is_direct(taps) else rows * columns * _FOURIER + _PASS)
+        direct, fourier = height * width * _DIRECT * taps * taps, rows * columns * _FOURIER + _PASS
+        other_cost = 3 * (direct if _is_direct(taps) else fourier)
     reads_y, reads_x = taps + height // shape[0], taps + width // shape[1]
-    one = 3 * (shape[0] * width * (reads_y + _TURN) + shape[1] * shape[0] * reads_x) + _PASS
-    return int(plain // one)
+    pass_cost = 3 * (shape[0] * width * (reads_y + _TURN) + shape[1] * shape[0] * reads_x) + _PASS
+    return int(other_cost // pass_cost)
 
 
 def _make_bands(lines: Kernel, count: int, rows: int, interpolation: str | None) -> list[sparse.csr_array]:
-    """Returns a float32 matrix (rows, count) for each 1-D filter of `lines` (passes, taps), and the resize after it."""
-    # the resize: for each output row the first input that it reads, and the weights of the inputs from there on
+    """Returns one float32 matrix (rows, count) for each 1-D filter in `lines` (passes, taps).
+
+    The matrix joins the filter and the resize after the filter.
+    """
+    # For each output row of the resize, `first` is the first input row that the resize reads. `weight` contains the
+    # weights of this input row and of the rows after it.
     if interpolation is None:
         first, weight = np.arange(rows), np.ones((rows, 1))
     else:
@@ -186,12 +194,12 @@ def _make_bands(lines: Kernel, count: int, rows: int, interpolation: str | None)
         offset = index - first[:, None]
         weight = np.zeros((rows, int(offset.max()) + 1))
         np.add.at(weight, (np.arange(rows)[:, None], offset), values)
-    # filter and resize together: the convolution of their weights, (passes, rows, taps + reads - 1)
+    # The joint weights are the convolution of the filter and the resize, (passes, rows, taps + reads - 1).
     taps, reads = lines.shape[1], weight.shape[1]
     values = np.zeros((len(lines), rows, taps + reads - 1))
     for read in range(reads):
         values[:, :, read : read + taps] += weight[:, read, None] * lines[:, None, :]
-    # places outside the image read the mirrored pixels
+    # A place outside the image reads the mirrored pixel.
     place = first[:, None] - taps // 2 + np.arange(taps + reads - 1)
     columns = mirror_indices(place, count).astype(np.int32).ravel()
     starts = np.arange(rows + 1, dtype=np.int32) * np.int32(place.shape[1])
@@ -201,7 +209,7 @@ def _make_bands(lines: Kernel, count: int, rows: int, interpolation: str | None)
 
 
 def mirror_indices(place: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Mirrors each place into 0..count-1 without repeating the edge (reflect101), as often as needed."""
+    """Returns each place mirrored into 0..count-1, as often as needed. The edge is not repeated (reflect101)."""
     if count == 1:
         return np.zeros_like(place)
     period = 2 * (count - 1)
@@ -209,12 +217,12 @@ def mirror_indices(place: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return np.minimum(place, period - place)
 
 
-def make_fast_kernel(step: Step, height: int, width: int, then: Step | None = None) -> Kernel:
+def make_fast_kernel(step: Step, height: int, width: int, next_step: Step | None = None) -> Kernel:
     """Returns the kernel that `fast_blur` uses for an image of this size.
 
     This kernel differs from `make_kernel` by at most TOLERANCE in absolute weight.
     """
-    shape = downsampled_size(height, width, then["factor"]) if then else (height, width)
+    shape = downsampled_size(height, width, next_step["factor"]) if next_step else (height, width)
     max_passes = _count_affordable_passes(np.empty((height, width, 3), np.float32), step, shape)
     passes = separate_kernel(step, max_passes) if max_passes else None
     if passes is not None:

@@ -1,4 +1,4 @@
-"""The colour changes that GFPGAN applies to its inputs."""
+"""Changes the colours of an image in the same ways as GFPGAN."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from degrade.operations.pixels import Image
 def shift(image: Image, red: float, green: float, blue: float) -> Image:
     """Adds a constant to each channel and clips to 0..1 (GFPGAN: color_jitter)."""
     planes = zip(cv2.split(image), (red, green, blue), strict=True)
-    return np.asarray(cv2.merge([np.clip(plane + np.float32(by), 0, 1) for plane, by in planes]), np.float32)
+    shifted = [np.clip(plane + np.float32(amount), 0, 1) for plane, amount in planes]
+    return np.asarray(cv2.merge(shifted), np.float32)
 
 
 def gray(image: Image) -> Image:
-    """Returns the BT.601 luma in all three channels (GFPGAN: cv2.COLOR_BGR2GRAY); no value needs clipping."""
+    """Returns the BT.601 luma in all three channels (GFPGAN: cv2.COLOR_BGR2GRAY). No value needs clipping."""
     return np.repeat(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32)[..., None], 3, axis=2)
 
 
 def _luma(image: Image) -> Image:
-    # the weights of torchvision's rgb_to_grayscale; its 0.2989 differs from OpenCV's 0.299
+    # These are the weights of torchvision's rgb_to_grayscale. OpenCV's weight of red is 0.299.
     red, green, blue = cv2.split(image)
     return np.float32(0.2989) * red + np.float32(0.587) * green + np.float32(0.114) * blue
 
@@ -49,7 +50,7 @@ def saturation(image: Image, factor: float) -> Image:
 
 
 def hue(image: Image, factor: float) -> Image:
-    """Clips to 0..1, then turns the hue by `factor` of a full circle, -0.5..0.5 (torchvision: adjust_hue)."""
+    """Clips to 0..1 and then turns the hue by `factor`, which is -0.5 to 0.5 of a circle (torchvision: adjust_hue)."""
     hsv = np.asarray(cv2.cvtColor(np.clip(image, 0, 1), cv2.COLOR_RGB2HSV), np.float32)
     degrees = hsv[..., 0] + np.float32(360 * factor)  # -180 to 540
     degrees -= np.float32(360) * (degrees >= 360)

@@ -1,4 +1,4 @@
-"""JPEG compression as cameras do it: baseline, 4:2:0."""
+"""Compresses images as cameras do, as baseline JPEG with 4:2:0 chroma."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from manifests.errors import BadInput
 
 
 def jpeg_bytes(image: Image, quality: int) -> bytes:
-    """Returns the baseline 4:2:0 JPEG file of the image, which is clipped and rounded to 8 bits first.
+    """Clips the image, rounds it to 8 bits, and returns it as a baseline 4:2:0 JPEG file.
 
-    OpenCV's encoder expects BGR, so the channels are reversed for it. A program that passes RGB to this encoder swaps
-    the weights of red and blue in YCbCr and gets a different image at the same quality. Raises BadInput if the image is
-    too large for a JPEG.
+    OpenCV's encoder expects BGR, so this function reverses the channels. A program that passes RGB to OpenCV's encoder
+    swaps the weights of red and blue in YCbCr. It gets a different image at the same quality. Raises BadInput if the
+    image is too large for a JPEG.
     """
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
@@ -27,7 +27,7 @@ def jpeg_bytes(image: Image, quality: int) -> bytes:
 
 
 def jpeg(image: Image, quality: int) -> Image:
-    """Compresses and decompresses the image; the result has 8-bit values."""
+    """Compresses the image as a JPEG and decompresses it. The result has 8-bit values."""
     decoded = cv2.imdecode(np.frombuffer(jpeg_bytes(image, quality), np.uint8), cv2.IMREAD_COLOR)
     assert decoded is not None  # the bytes come from the encoder above
     return to_float(np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8))

@@ -1,7 +1,7 @@
 """Makes blur kernels and decomposes them into a few separable passes.
 
 The kernels have the same numbers as in BasicSR's degradations.py. The motion kernel is ours. Each kernel is float64,
-sums to 1, and is equal to itself turned by half a circle.
+has the sum 1, and does not change if it is turned by 180 degrees.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from degrade.theta import GAUSSIAN
 
 Kernel = NDArray[np.float64]
 
-# The passes may miss this absolute weight of a 2-D kernel (ours). The missing weight changes each pixel by less than
-# 0.25/255.
+# The separable passes may miss this much absolute weight of a 2-D kernel (ours). The missing weight changes each pixel
+# by less than 0.25/255.
 TOLERANCE = 1e-3
 _SMALLEST_SIGMA = 0.01  # pixels (ours); a Gaussian this small does not blur on a pixel grid
 
 
 def _quadratic(size: int, sigma_x: float, sigma_y: float, angle: float) -> Kernel:
-    """Returns the quadratic form of BasicSR's kernels at every pixel; isotropic means sigma_y = sigma_x and angle 0."""
+    """Returns the quadratic form of BasicSR's kernels at every pixel.
+
+    For an isotropic kernel, pass sigma_y = sigma_x and angle 0.
+    """
     x = np.arange(size, dtype=np.float64) - size // 2
     sx, sy = max(sigma_x, _SMALLEST_SIGMA), max(sigma_y, _SMALLEST_SIGMA)
     c, s = math.cos(angle), math.sin(angle)
@@ -38,7 +41,7 @@ def _normalise(kernel: Kernel) -> Kernel:
 
 
 def gaussian_line(size: int, sigma: float) -> Kernel:
-    """Returns a 1-D Gaussian, float64 (size,), with sum 1; its outer product with itself is the isotropic kernel."""
+    """Returns a 1-D Gaussian, float64 (size,), with sum 1. Its outer product with itself is the isotropic kernel."""
     x = np.arange(size, dtype=np.float64) - size // 2
     return _normalise(np.exp(-0.5 * (x / max(sigma, _SMALLEST_SIGMA)) ** 2))
 
@@ -46,8 +49,8 @@ def gaussian_line(size: int, sigma: float) -> Kernel:
 def gaussian_kernel(size: int, sigma_x: float, sigma_y: float, angle: float) -> Kernel:
     """Returns a float64 Gaussian cut to `size` x `size` (odd), with sum 1 (BasicSR: bivariate_Gaussian).
 
-    `angle` is in radians and turns the x axis towards the y axis, which points down. A sigma below 0.01 is taken as
-    0.01: on a pixel grid neither blurs.
+    `angle` is in radians and turns the x axis towards the y axis, which points down. A sigma below 0.01 is replaced by
+    0.01, because neither of the two blurs on a pixel grid.
     """
     return _normalise(np.exp(-0.5 * _quadratic(size, sigma_x, sigma_y, angle)))
 
@@ -63,7 +66,10 @@ def plateau_kernel(size: int, sigma_x: float, sigma_y: float, angle: float, beta
 
 
 def sinc_kernel(size: int, cutoff: float) -> Kernel:
-    """Returns the circular low-pass filter of `cutoff` radians per pixel, at most pi (circular_lowpass_kernel)."""
+    """Returns a low-pass filter that keeps frequencies below `cutoff` radians per pixel, which is at most pi.
+
+    The filter is circular and follows BasicSR's circular_lowpass_kernel.
+    """
     x = np.arange(size, dtype=np.float64) - size // 2
     radius = np.hypot(x[None, :], x[:, None])
     radius[size // 2, size // 2] = 1  # this value avoids 0 / 0; the value at the centre is set below
@@ -73,7 +79,7 @@ def sinc_kernel(size: int, cutoff: float) -> Kernel:
 
 
 def motion_kernel(size: int, length: float, angle: float) -> Kernel:
-    """Returns a straight line of `length` pixels at `angle` radians, cut to `size` (ours).
+    """Returns the kernel of a straight line of `length` pixels at `angle` radians, cut to `size` (ours).
 
     The line is one pixel wide and has soft edges of one pixel. With length 1 and angle 0, the kernel does not blur.
     """
@@ -105,7 +111,7 @@ def make_kernel(step: dict[str, Any]) -> Kernel:
 
 
 def support_radius(kernel: Kernel, tolerance: float) -> int:
-    """Returns half the side of the smallest centred square with at most `tolerance` of the absolute weight outside."""
+    """Returns the radius of the smallest centred square with at most `tolerance` of the absolute weight outside."""
     half = kernel.shape[0] // 2
     distance = np.abs(np.arange(kernel.shape[0]) - half)
     ring = np.maximum(distance[:, None], distance[None, :])
@@ -119,8 +125,8 @@ def separate_kernel(step: dict[str, Any], max_products: int) -> tuple[Kernel, Ke
 
     The result is (columns, rows), each float64 (rank, taps) with an odd number of taps. The kernel is the sum of the
     outer products of columns[r] and rows[r], up to TOLERANCE in absolute weight. A Gaussian of any angle needs three
-    to ten products. The products come from a cross approximation, which is elementwise arithmetic. An SVD would need
-    half a product less, but the bits of LAPACK depend on the processor.
+    to ten products. A cross approximation finds the products, with elementwise arithmetic only. On average, an SVD
+    would need half a product less, but the bits of LAPACK depend on the processor.
     """
     if step["kernel"] == "iso":
         line = gaussian_line(step["size"], step["sigma_x"])
@@ -130,13 +136,13 @@ def separate_kernel(step: dict[str, Any], max_products: int) -> tuple[Kernel, Ke
     kernel = make_kernel(step)
     half = support_radius(kernel, TOLERANCE / 8)
     middle = kernel.shape[0] // 2
-    # The kernel is equal to itself turned by half a circle, so it is a sum of even x even and odd x odd products. One
-    # quarter of the kernel determines each of these two parts.
+    # The kernel does not change if it is turned by 180 degrees. Therefore, it is a sum of products of two even vectors
+    # and of products of two odd vectors. One quarter of the kernel determines both kinds of products.
     right, left = kernel[middle:, middle:][: half + 1, : half + 1], kernel[middle:, middle::-1][: half + 1, : half + 1]
     columns: list[Kernel] = []
     rows: list[Kernel] = []
     for quarter, sign in (((right + left) / 2, 1.0), ((right - left) / 2, -1.0)):
-        crosses = _find_crosses(quarter, TOLERANCE * 3 / 8, max_products - len(columns))
+        crosses = _find_crosses(quarter, TOLERANCE * 3 / 8, max_products - len(columns))  # (column, row) pairs
         if crosses is None:
             return None
         columns += [_unfold(column, sign) for column, _ in crosses]
@@ -145,9 +151,10 @@ def separate_kernel(step: dict[str, Any], max_products: int) -> tuple[Kernel, Ke
 
 
 def _find_crosses(quarter: Kernel, tolerance: float, max_products: int) -> list[tuple[Kernel, Kernel]] | None:
-    """Returns the crosses through the largest elements, until the rest of four quarters weighs at most `tolerance`.
+    """Returns (column, row) pairs through the largest elements of a quarter of a kernel.
 
-    Returns None if more than `max_products` crosses are needed.
+    The search ends when the rest of all four quarters has an absolute weight of at most `tolerance`. Returns None if
+    more than `max_products` pairs are needed.
     """
     rest = quarter.copy()
     crosses: list[tuple[Kernel, Kernel]] = []
@@ -155,8 +162,8 @@ def _find_crosses(quarter: Kernel, tolerance: float, max_products: int) -> list[
     while 4 * size.sum() > tolerance:
         if len(crosses) == max_products:
             return None
-        # Symmetry makes many elements equal. After rounding, argmax picks the same element, even if the last bit of an
-        # exp differs.
+        # Because of symmetry, many elements are equal. The rounding makes argmax choose the same element on every
+        # machine, even if the last bit of an exponential function differs.
         at = int(np.rint(size * 2.0**40).argmax())
         i, j = divmod(at, rest.shape[1])
         column, row = rest[:, j].copy(), rest[i] / rest[i, j]

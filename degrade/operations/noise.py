@@ -1,4 +1,4 @@
-"""Adds noise. Each step makes a numpy PCG64 generator from the seed of the step; no global generator is used."""
+"""Adds noise. Each step makes a numpy PCG64 generator from the seed of the step. No global generator is used."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from degrade.operations.pixels import Image, to_uint8
 def noise(image: Image, sigma: float, gray: bool, seed: int) -> Image:
     """Adds Gaussian noise of `sigma`/255 and clips to 0..1 without rounding (BasicSR: clip=True, rounds=False).
 
-    The numbers are float32 draws of numpy's PCG64 with the seed `seed`, in the memory order of the image. With `gray`,
-    all three channels of a pixel share one number.
+    The numbers are float32 draws of numpy's PCG64 with the seed `seed`, in the memory order of the image. If `gray` is
+    True, all three channels of a pixel share one number.
     """
     shape = (*image.shape[:2], 1) if gray else image.shape
-    drawn = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, dtype=np.float32)
-    drawn *= np.float32(sigma / 255)
-    return _add_and_clip(image, drawn)
+    numbers = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, dtype=np.float32)
+    numbers *= np.float32(sigma / 255)
+    return _add_and_clip(image, numbers)
 
 
 def poisson(image: Image, scale: float, gray: bool, seed: int) -> Image:
     """Adds shot noise, multiplied by `scale`, and clips to 0..1 without rounding (BasicSR: generate_poisson_noise).
 
-    The image is rounded to 8 bits (with `gray`: its luma). Let `levels` be the number of different values in it,
-    rounded up to a power of two. The noise is Poisson(value * levels) / levels - value. The numbers are draws of
-    numpy's PCG64 with the seed `seed`, in the memory order of the image.
+    The image is rounded to 8 bits; if `gray` is True, the luma of the image is rounded and used. `levels` is the number
+    of different 8-bit values, rounded up to a power of two. The noise is Poisson(value * levels) / levels - value. The
+    numbers are draws of numpy's PCG64 with the seed `seed`, in the memory order of the image.
     """
     source = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32)[..., None] if gray else image
     pixels = to_uint8(source)
     levels = 2.0 ** math.ceil(math.log2(np.count_nonzero(np.bincount(pixels.ravel(), minlength=256))))
     expected = pixels * (levels / 255)
-    drawn = np.random.Generator(np.random.PCG64(seed)).poisson(expected)
-    added = np.asarray((drawn - expected) * (scale / levels), np.float32)
-    return _add_and_clip(image, added)
+    counts = np.random.Generator(np.random.PCG64(seed)).poisson(expected)
+    numbers = np.asarray((counts - expected) * (scale / levels), np.float32)
+    return _add_and_clip(image, numbers)
 
 
-def _add_and_clip(image: Image, drawn: Image) -> Image:
-    """Returns the sum clipped to 0..1; the memory of `drawn` is reused if it is large enough."""
-    total = np.add(image, drawn, out=drawn if drawn.shape == image.shape else None)
+def _add_and_clip(image: Image, numbers: Image) -> Image:
+    """Returns the sum, clipped to 0..1. The result reuses the memory of `numbers` if it has the shape of the image."""
+    total = np.add(image, numbers, out=numbers if numbers.shape == image.shape else None)
     return np.asarray(np.clip(total, 0, 1, out=total), np.float32)

@@ -14,10 +14,13 @@ Pixels = NDArray[np.uint8]  # RGB (H, W, 3)
 
 
 def to_uint8(image: Image) -> Pixels:
-    """Clips to 0..1 and rounds to 8 bits; halves round to even, as in torch and OpenCV (GFPGAN's last line)."""
+    """Clips to 0..1 and rounds to 8 bits, as the last line of GFPGAN's data set does.
+
+    Halves are rounded to even numbers, as in torch and OpenCV.
+    """
     if image.size == 0 or image.ndim == 0 or image.dtype != np.float32:
         return np.clip(np.rint(image * np.float32(255)), 0, 255).astype(np.uint8)
-    if not image.min() >= 0:  # convertScaleAbs takes the absolute value before it rounds and saturates
+    if not image.min() >= 0:  # cv2.convertScaleAbs would turn a negative value into a positive value
         image = np.maximum(image, 0)
     flat = np.ascontiguousarray(image).reshape(len(image), -1)
     return np.asarray(cv2.convertScaleAbs(flat, alpha=255), np.uint8).reshape(image.shape)
@@ -31,15 +34,15 @@ def to_float(pixels: Pixels) -> Image:
 
 
 def quantise(image: Image) -> Image:
-    """Clips to 0..1 and rounds to 8 bits, as writing a file in the middle of a chain does."""
+    """Clips to 0..1 and rounds to 8 bits. A chain that saves the image as a file in the middle does the same."""
     return to_float(to_uint8(image))
 
 
 def shrink(pixels: Pixels, size: int | None) -> Pixels:
-    """Area-resizes a uint8 RGB image (H, W, 3) so that its longer side is `size`.
+    """Area-resizes a uint8 RGB image (H, W, 3) so that its longer side is `size` pixels.
 
-    A smaller image is returned unchanged, and so is every image if `size` is None. Frozen sets shrink a 512 px crop in
-    this way and then degrade it. The shrunk crop is also the target of the restored face.
+    Returns the image unchanged if it is not larger than `size`, or if `size` is None. Frozen sets shrink a 512 px crop
+    with this function and then degrade the crop. The shrunk crop is also the target of the restored face.
     """
     height, width = pixels.shape[:2]
     if size is None or max(height, width) <= size:
@@ -51,7 +54,7 @@ def shrink(pixels: Pixels, size: int | None) -> Pixels:
 
 @contextmanager
 def quiet_opencv() -> Iterator[None]:
-    """Hides OpenCV's warnings, which OpenCV itself writes to standard error. Errors are still raised."""
+    """Hides the warnings that OpenCV writes to standard error. Errors are still raised."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
     try:

@@ -1,4 +1,7 @@
-"""Resizes by OpenCV's bilinear, bicubic and area interpolation or by MATLAB's imresize; returns their 1-D weights."""
+"""Resizes images with OpenCV's bilinear, bicubic and area interpolation or with MATLAB's imresize.
+
+Two functions return the 1-D weights of these methods.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ Index = NDArray[np.int64]
 def resize(image: Image, height: int, width: int, interpolation: str) -> Image:
     """Resizes to (height, width) without clipping.
 
-    `bilinear`, `bicubic` and `area` are OpenCV's; only `area` is free of aliasing when it shrinks. `imresize` is
-    MATLAB's antialiased bicubic interpolation, which super-resolution papers call "bicubic".
+    `bilinear`, `bicubic` and `area` are interpolations of OpenCV. Of these three, only `area` shrinks without aliasing.
+    `imresize` is MATLAB's antialiased bicubic interpolation, which super-resolution papers call "bicubic".
     """
     if interpolation != "imresize":
         return np.asarray(cv2.resize(image, (width, height), interpolation=_OPENCV[interpolation]), np.float32)
@@ -29,12 +32,12 @@ def resize(image: Image, height: int, width: int, interpolation: str) -> Image:
 
 
 def downsampled_size(height: int, width: int, factor: float) -> tuple[int, int]:
-    """Returns int(side // factor) for both sides, as GFPGAN does, but at least one pixel (ours)."""
+    """Returns int(side // factor) for both sides, as GFPGAN does. The minimum of one pixel is ours."""
     return max(1, int(height // factor)), max(1, int(width // factor))
 
 
 def downsample(image: Image, factor: float, interpolation: str) -> Image:
-    """Resizes to `downsampled_size` without clipping; a factor below 1 enlarges."""
+    """Resizes to `downsampled_size` without clipping. A factor below 1 enlarges the image."""
     height, width = downsampled_size(image.shape[0], image.shape[1], factor)
     return resize(image, height, width, interpolation)
 
@@ -54,7 +57,7 @@ def _imresize_rows(image: Image, rows: int) -> Image:
 def _imresize_taps(count: int, rows: int) -> tuple[Index, Weights]:
     """Returns the weights of MATLAB's imresize.
 
-    The weights are Keys' cubic with a = -0.5, which is widened for shrinking. The border is mirrored.
+    The weights are Keys' cubic with a = -0.5. For shrinking, the cubic is widened. The border is mirrored.
     """
     scale = rows / count
     stretch = min(scale, 1.0)
@@ -82,17 +85,18 @@ def _area_taps(count: int, rows: int) -> tuple[Index, Weights]:
 
 
 def resize_taps(count: int, rows: int, interpolation: str) -> tuple[Index, Weights]:
-    """Returns the reads of `resize` along one axis, from `count` to `rows` pixels.
+    """Returns which pixels `resize` reads along one axis, from `count` to `rows` pixels, and their weights.
 
-    Each output pixel has one row of input indices, int64 (rows, taps), and one row of weights, float64 (rows, taps),
-    with sum 1. At the border, a row may contain an index twice.
+    Each output pixel has one row in both arrays. The input indices are int64 (rows, taps). The weights are float64
+    (rows, taps), and each row has the sum 1. At the border, a row may contain an index twice.
     """
     if interpolation == "imresize":
         return _imresize_taps(count, rows)
     scale = count / rows
     if interpolation == "area" and scale >= 1:
         return _area_taps(count, rows)
-    if interpolation == "area":  # enlarging: bilinear between the input pixels, constant inside each of them
+    # When it enlarges, `area` is bilinear between the input pixels and constant inside each input pixel.
+    if interpolation == "area":
         first = np.floor(np.arange(rows) * scale).astype(np.int64)
         part = (np.arange(rows) + 1) - (first + 1) / scale
         part = np.where(part <= 0, 0.0, part - np.floor(part))
@@ -100,7 +104,7 @@ def resize_taps(count: int, rows: int, interpolation: str) -> tuple[Index, Weigh
         place = (np.arange(rows) + 0.5) * scale - 0.5
         first = np.floor(place).astype(np.int64)
         part = place - first
-    if interpolation == "bicubic":  # Keys' cubic with a = -0.75; the border is repeated
+    if interpolation == "bicubic":  # the weights are Keys' cubic with a = -0.75, and the border pixel is repeated
         index, a = first[:, None] + np.arange(-1, 3), -0.75
         x = np.abs(part[:, None] - np.arange(-1, 3))
         near, far = ((a + 2) * x - (a + 3)) * x * x + 1, ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
@@ -111,7 +115,10 @@ def resize_taps(count: int, rows: int, interpolation: str) -> tuple[Index, Weigh
 
 
 def resize_matrix(length_in: int, length_out: int, interpolation: str) -> Weights:
-    """Returns one axis of `resize` as a float64 matrix (length_out, length_in): resized = rows @ image @ columns.T."""
+    """Returns one axis of `resize` as a float64 matrix (length_out, length_in).
+
+    With one matrix for the rows and one for the columns, the resized image is rows @ image @ columns.T.
+    """
     index, weight = resize_taps(length_in, length_out, interpolation)
     matrix = np.zeros((length_out, length_in))
     np.add.at(matrix, (np.arange(length_out)[:, None], index), weight)

@@ -49,7 +49,7 @@ def test_a_dataset_is_degraded_verified_and_verified_again_after_tampering(tmp_p
     result = CliRunner().invoke(app, ["verify", str(dataset), "--workers", "1", "--json"])
     assert result.exit_code == 1 and json.loads(result.stdout)[0]["changed_files"] == [victim.stem]
     said = call("degrade", dataset, "--size", 32, "--workers", 1)
-    assert "(1 new, 1 of them to replace changed files)" in said
+    assert "(1 new; 1 of the new images replaced changed files)" in said
     assert "every byte" in call("verify", dataset, "--workers", 1)
 
 
@@ -79,14 +79,14 @@ def test_preview_writes_a_sheet_of_presets_by_seeds(tmp_path):
     assert sheet.read_bytes() == first
     (tmp_path / "mine.toml").write_text('down = [2, 4]\nresize = "area"\n')
     said = call("preview", face, "--out", sheet, "--columns", 5, "--preset", tmp_path / "mine.toml")
-    assert "1 preset, 5 seeds each. At 128 px a preset is 4 times as severe" in said
+    assert "shows 1 preset with 5 seeds each. At 128 px, a preset is 4 times as severe" in said
     assert decode(sheet.read_bytes()).shape == (height // len(PRESETS), width * 2, 3)
 
 
 def test_a_picture_is_decoded_for_the_preview_in_a_process_of_its_own(tmp_path, monkeypatch):
     (face := tmp_path / "face.png").write_bytes(encode_png(toy_picture(0, 128)))
     monkeypatch.setattr(manifests.runtime.untrusted_images, "decode", lambda path: pytest.fail("decoded here"))
-    assert "1 preset, 1 seed" in call(
+    assert "1 preset with 1 seed each" in call(
         "preview", face, "--out", tmp_path / "s.png", "--preset", "gfpgan", "--columns", 1
     )
 

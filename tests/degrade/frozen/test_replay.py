@@ -255,18 +255,6 @@ def test_lines_that_do_not_go_together_and_theta_that_cannot_run_are_named(photo
         replay(photos, tmp_path / "bad.jsonl", tmp_path / "again")
 
 
-def test_a_theta_jsonl_of_an_older_likeness_takes_its_size_from_the_card(photos: Path, tmp_path: Path) -> None:
-    degrade_folder(photos, tmp_path / "lq", "codeformer", size=32)
-    lines = [json.loads(line) for line in (tmp_path / "lq" / "theta.jsonl").read_text().splitlines()]
-    old = [{key: value for key, value in line.items() if key not in ("size", "engine")} for line in lines]
-    text = "".join(json.dumps(line) + "\n" for line in old)
-    (tmp_path / "lq" / "theta.jsonl").write_text(text)
-    assert replay(photos, tmp_path / "lq" / "theta.jsonl", tmp_path / "again").images == 5
-    (tmp_path / "alone.jsonl").write_text(text)
-    with pytest.raises(BadInput, match="no size"):
-        replay(photos, tmp_path / "alone.jsonl", tmp_path / "more")
-
-
 def test_a_preset_too_severe_for_a_size_stops_before_anything_is_written(tmp_path: Path) -> None:
     import dataclasses
 
@@ -289,7 +277,7 @@ def test_the_command_replays_and_says_what_makes_no_sense(photos: Path, tmp_path
     call("degrade", photos, "--out", tmp_path / "lq", "--workers", 1)
     thetas = tmp_path / "lq" / "theta.jsonl"
     words = ("degrade", photos, "--replay", thetas, "--out", tmp_path / "again", "--workers", 1)
-    assert "Would build 5" in call(*words, "--dry-run") and not (tmp_path / "again").exists()
+    assert "Would make 5" in call(*words, "--dry-run") and not (tmp_path / "again").exists()
     assert "byte for byte" in call(*words) and files(tmp_path / "again") == files(tmp_path / "lq")
     assert json.loads(call(*words, "--json"))["images"] == 5
     assert "every byte" in call("verify", tmp_path / "again", "--originals", photos, "--workers", 1)
