@@ -198,8 +198,7 @@ def _make_set(
     if not rows:
         _remove_empty_set(out)
         raise BadInput(
-            f"None of the {len(skipped)} images of {folder} can be degraded; {skipped[0][0]}, for example, "
-            f"{skipped[0][1]}. "
+            f"None of the {len(skipped)} images of {folder} can be degraded; {skipped[0][0]} {skipped[0][1]}. "
             "Name another folder."
         )
     finish_set(out, card, encode_rows(rows), len(rows), skipped)
