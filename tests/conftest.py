@@ -1,7 +1,9 @@
-"""Settings and fixtures of all tests: threads, hypothesis, the shared photos, a command in a process of its own."""
+"""Settings and fixtures of all tests: threads, hypothesis, the shared photos, commands in this or in a new process."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -44,5 +46,27 @@ def likeness() -> Run:
         environment.pop("LIKENESS_DEBUG", None)
         command = [sys.executable, "-m", "likeness", *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout, check=False)
+
+    return run
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command line in this process, which saves the imports of `likeness`: `command("train", path)`."""
+
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        from likeness import main
+
+        out, err = io.StringIO(), io.StringIO()
+        with monkeypatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            patch.setenv("COLUMNS", "200")
+            patch.delenv("LIKENESS_DEBUG", raising=False)
+            patch.setattr(sys, "argv", ["likeness", *map(str, words)])
+            try:
+                main()
+                code = 0
+            except SystemExit as ending:
+                code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+        return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
     return run

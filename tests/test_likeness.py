@@ -72,22 +72,22 @@ def test_every_command_helps_with_an_example(words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.slow
-def test_help_is_printed_for_every_command(likeness: Run) -> None:
+def test_help_is_printed_for_every_command(command: Run) -> None:
     for words in [(), ("manifest",), *ALL]:
-        found = likeness(*words, "--help")
+        found = command(*words, "--help")
         assert found.returncode == 0 and "Usage" in found.stdout and not found.stderr, words
 
 
-def test_an_error_is_one_sentence_and_an_exit_code(likeness: Run, tmp_path: Path) -> None:
-    found = likeness("manifest", "show", tmp_path / "nothing")
+def test_an_error_is_one_sentence_and_an_exit_code(command: Run, tmp_path: Path) -> None:
+    found = command("manifest", "show", tmp_path / "nothing")
     assert found.returncode == 2
     assert found.stderr.count("\n") == 1 and "likeness curate" in found.stderr
     assert "Traceback" not in found.stderr
 
 
-def test_version_and_unknown_options(likeness: Run) -> None:
-    assert likeness("--version").stdout.strip().count(".") == 2
-    wrong = likeness("curate", "--no-such-option", "x")
+def test_version_and_unknown_options(command: Run) -> None:
+    assert command("--version").stdout.strip().count(".") == 2
+    wrong = command("curate", "--no-such-option", "x")
     assert wrong.returncode == 2 and "Traceback" not in wrong.stderr
 
 
@@ -108,9 +108,9 @@ def test_an_unexpected_error_is_one_sentence_too(
 
 @pytest.mark.parametrize("wrong", [("--images", "0"), ("--images", "-5"), ("--seed", "-1"), ("--seed", str(2**63))])
 def test_numbers_that_make_no_sense_are_refused_before_anything_is_done(
-    likeness: Run, tmp_path: Path, wrong: tuple[str, str]
+    command: Run, tmp_path: Path, wrong: tuple[str, str]
 ) -> None:
-    found = likeness("run", tmp_path, "--out", tmp_path / "dataset", *wrong)
+    found = command("run", tmp_path, "--out", tmp_path / "dataset", *wrong)
     assert found.returncode == 2 and "Traceback" not in found.stderr
     assert not (tmp_path / "dataset").exists()
 
@@ -131,7 +131,7 @@ def test_an_interrupt_that_typer_caught_is_one_sentence(
     assert ended.value.code == 130 and capsys.readouterr().err == "Interrupted. The same command again resumes.\n"
 
 
-def test_a_run_folder_among_photos_and_a_bad_split_are_refused_before_curating(likeness: Run, tmp_path: Path) -> None:
+def test_a_run_folder_among_photos_and_a_bad_split_are_refused_before_curating(command: Run, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.jpg").write_bytes(b"")
     words = ("run", tmp_path / "photos", "--out", tmp_path / "dataset")
@@ -140,23 +140,21 @@ def test_a_run_folder_among_photos_and_a_bad_split_are_refused_before_curating(l
         (("--split-by", "foo"), "--split-by foo"),
     ):
         for dry in ((), ("--dry-run",)):
-            found = likeness(*words, *more, *dry)
+            found = command(*words, *more, *dry)
             assert found.returncode == 2 and said in found.stderr and "Traceback" not in found.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["photos"] and len(list((tmp_path / "photos").iterdir())) == 1
 
 
-def test_dry_runs_print_json_where_they_are_asked_to_and_the_demo_needs_no_photos(
-    likeness: Run, tmp_path: Path
-) -> None:
-    found = likeness("run", tmp_path, "--out", tmp_path / "d", "--dry-run", "--json")
+def test_dry_runs_print_json_where_they_are_asked_to_and_the_demo_needs_no_photos(command: Run, tmp_path: Path) -> None:
+    found = command("run", tmp_path, "--out", tmp_path / "d", "--dry-run", "--json")
     assert ast.literal_eval(found.stdout)["run"] == str(tmp_path / "d" / "run")
-    found = likeness("demo", "--out", tmp_path / "d", "--dry-run")
+    found = command("demo", "--out", tmp_path / "d", "--dry-run")
     assert found.returncode == 0 and "Would curate 1 paths" in found.stdout and not (tmp_path / "d").exists()
 
 
 @pytest.mark.parametrize("empty", [("--out", ""), ("--out=",)])
-def test_an_empty_path_is_not_the_current_directory(likeness: Run, tmp_path: Path, empty: tuple[str, ...]) -> None:
-    found = likeness("curate", tmp_path, *empty)
+def test_an_empty_path_is_not_the_current_directory(command: Run, tmp_path: Path, empty: tuple[str, ...]) -> None:
+    found = command("curate", tmp_path, *empty)
     assert found.returncode == 2 and found.stderr == "An argument is empty. Name a path or a value.\n"
 
 

@@ -33,19 +33,19 @@ def test_the_demo_runs_to_the_end_and_resumes(likeness: Run, dataset: Path) -> N
     assert "http://" not in page.replace("http://www.w3.org", "") and 'src="data:image' in page
 
 
-def test_the_ledger_of_the_demo_is_sound_and_its_frozen_set_replays(likeness: Run, dataset: Path) -> None:
-    assert likeness("manifest", "check", dataset).returncode == 0
-    verified = likeness("verify", dataset)
+def test_the_ledger_of_the_demo_is_sound_and_its_frozen_set_replays(command: Run, dataset: Path) -> None:
+    assert command("manifest", "check", dataset).returncode == 0
+    verified = command("verify", dataset)
     assert verified.returncode == 0 and "every byte as recorded" in verified.stdout
-    why = likeness("manifest", "why", dataset, "truncated.jpg")
+    why = command("manifest", "why", dataset, "truncated.jpg")
     assert "truncated" in why.stdout
-    shown = json.loads(likeness("manifest", "show", dataset, "--json").stdout)
+    shown = json.loads(command("manifest", "show", dataset, "--json").stdout)
     assert {row["kind"] for row in shown} >= {"files", "photos", "faces", "identities", "splits", "pairs"}
 
 
-def test_a_photo_is_restored_with_references(likeness: Run, dataset: Path, tmp_path: Path) -> None:
+def test_a_photo_is_restored_with_references(command: Run, dataset: Path, tmp_path: Path) -> None:
     photos = sorted((dataset / "photos").glob("h-*.jpg"))
-    done = likeness(
+    done = command(
         "restore", photos[0], "--reference", photos[1], "--reference", photos[2], "--run", dataset / "run",
         "--out", tmp_path / "restored", "--json",
     )  # fmt: skip
@@ -54,8 +54,8 @@ def test_a_photo_is_restored_with_references(likeness: Run, dataset: Path, tmp_p
     assert row["status"] == "ok" and Path(row["output"]).is_file() and row["faces"][0]["similarity"] > 0.9
 
 
-def test_an_evaluation_prints_json(likeness: Run, dataset: Path) -> None:
-    done = likeness("evaluate", dataset, "--run", dataset / "run", "--json")
+def test_an_evaluation_prints_json(command: Run, dataset: Path) -> None:
+    done = command("evaluate", dataset, "--run", dataset / "run", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert [row["system"] for row in result["rows"]][:3] == ["LQ input", "restored, no reference", "restored"]

@@ -417,14 +417,14 @@ def test_two_folders_of_real_photos_give_one_benchmark_and_leak_nothing(shared_d
     assert read_benchmark_set(tmp_path / "bench_one", tmp_path / "of_two").cases
 
 
-def test_the_command_says_what_it_froze(made: Path, tmp_path: Path, likeness: Run) -> None:
+def test_the_command_says_what_it_froze(made: Path, tmp_path: Path, command: Run) -> None:
     bench = tmp_path / "bench"
-    found = likeness("freeze", made, "--out", bench, "--json")
+    found = command("freeze", made, "--out", bench, "--json")
     assert found.returncode == 0, found.stderr
     told = FreezeSummary(**json.loads(found.stdout))
     assert told.benchmark == load_benchmark(bench).card["benchmark"]
-    again = likeness("freeze", made, "--out", bench)
+    again = command("freeze", made, "--out", bench)
     assert again.returncode == 0 and "it was there" in again.stdout and told.benchmark in again.stdout
-    wrong = likeness("freeze", made, "--out", bench, "--seed", "3")
+    wrong = command("freeze", made, "--out", bench, "--seed", "3")
     assert wrong.returncode == 2 and "a different benchmark" in wrong.stderr.splitlines()[-1]
     assert "Traceback" not in wrong.stderr

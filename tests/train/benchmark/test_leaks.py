@@ -267,8 +267,8 @@ def test_blocks_find_what_a_loop_over_all_pairs_finds(monkeypatch: pytest.Monkey
     assert found.pairs == sum(a.split != b.split for i, a in enumerate(faces) for b in faces[:i])
 
 
-def test_the_command_lists_leaks_and_exits_with_one(own: Path, likeness: Run) -> None:
-    clean = likeness("leaks", own)
+def test_the_command_lists_leaks_and_exits_with_one(own: Path, command: Run) -> None:
+    clean = command("leaks", own)
     assert clean.returncode == 0 and "No leak was found among 48 faces" in clean.stdout, clean.stderr
 
     def change(ledger: Ledger) -> list:
@@ -276,10 +276,10 @@ def test_the_command_lists_leaks_and_exits_with_one(own: Path, likeness: Run) ->
         return [dataclasses.replace(one, shard=other.shard, shard_row=other.shard_row)]
 
     plant(own, change)
-    found = likeness("leaks", own, "--limit", 1)
+    found = command("leaks", own, "--limit", 1)
     assert found.returncode == 1 and "Leaks were found" in found.stdout and "more: say --limit" in found.stdout
-    told = json.loads(likeness("leaks", own, "--json").stdout)
+    told = json.loads(command("leaks", own, "--json").stdout)
     assert told["ok"] is False and set(told["counts"]) == set(KINDS)
     assert {Leak(**leak).kind for leak in told["examples"]} == {"cosine"}
-    wrong = likeness("leaks", own, "--benchmark", own)
+    wrong = command("leaks", own, "--benchmark", own)
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1

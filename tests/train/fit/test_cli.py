@@ -15,10 +15,10 @@ from train.recipes import DIFFUSION, TINY, find_recipe
 
 
 @pytest.mark.slow
-def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tmp_path: Path, likeness: Run) -> None:
+def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tmp_path: Path, command: Run) -> None:
     taken = snapshot(tmp_path, size=128)
     for source in (taken.folder, tmp_path / "dataset"):
-        done = likeness("train", source, "--out", tmp_path / "run", "--dry-run")
+        done = command("train", source, "--out", tmp_path / "run", "--dry-run")
         assert done.returncode == 0, done.stderr
         assert "Would train tiny at 128 px" in done.stdout
         assert "Targets: 16 train, 4 val. People: 4 train, 1 val." in done.stdout
@@ -32,14 +32,14 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_what_cannot_be_trained_on_is_a_sentence(tmp_path: Path, likeness: Run) -> None:
+def test_what_cannot_be_trained_on_is_a_sentence(tmp_path: Path, command: Run) -> None:
     for words, sentence in (
         ((tmp_path, "--recipe", "huge"), "the recipes are tiny"),
         ((tmp_path,), "likeness curate"),
         ((tmp_path, "--recipe", "osdface"), "needs a base: say --base-model"),
         ((tmp_path, "--preset", "none-such"), "none-such"),
     ):
-        done = likeness("train", *words, "--out", tmp_path / "run")
+        done = command("train", *words, "--out", tmp_path / "run")
         assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
 
 
@@ -59,7 +59,7 @@ def test_a_base_or_an_embedder_that_cannot_be_had_is_said_before_a_snapshot_is_t
 
 
 @pytest.mark.slow
-def test_a_folder_that_is_no_run_is_refused_and_left_as_it_is(tmp_path: Path, likeness: Run) -> None:
+def test_a_folder_that_is_no_run_is_refused_and_left_as_it_is(tmp_path: Path, command: Run) -> None:
     taken = snapshot(tmp_path, size=128)
     mine = tmp_path / "mine"
     mine.mkdir()
@@ -74,35 +74,35 @@ def test_a_folder_that_is_no_run_is_refused_and_left_as_it_is(tmp_path: Path, li
         (mine / "holiday.jpg", ("--out", tmp_path / "run"), "holiday.jpg is a file"),
     ):
         for dry in ((),) if "--snapshot" in options else ((), ("--dry-run",)):
-            done = likeness("train", source, *options, *dry)
+            done = command("train", source, *options, *dry)
             assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert [(path.name, path.read_bytes()) for path in mine.iterdir()] == [("holiday.jpg", b"irreplaceable")]
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
-def test_the_same_command_again_resumes_and_another_seed_is_refused(tmp_path: Path, likeness: Run) -> None:
+def test_the_same_command_again_resumes_and_another_seed_is_refused(tmp_path: Path, command: Run) -> None:
     taken = snapshot(tmp_path, size=128)
-    command = ("train", taken.folder, "--out", tmp_path / "run", "--images", "16")
-    first = likeness(*command)
+    words = ("train", taken.folder, "--out", tmp_path / "run", "--images", "16")
+    first = command(*words)
     assert first.returncode == 0, first.stderr
     assert "trained  16 images seen" in first.stdout and "waiting for data" in first.stdout
-    second = likeness(*command[:-1], "32")
+    second = command(*words[:-1], "32")
     assert second.returncode == 0 and "Resuming" in second.stdout, second.stderr
     assert (tmp_path / "run" / "checkpoint-00000032").is_dir()
-    third = likeness(*command, "--seed", "1")
+    third = command(*words, "--seed", "1")
     assert third.returncode == 2 and "belongs to another seed" in third.stderr
 
 
 @pytest.mark.slow
-def test_what_a_run_is_told_is_recorded_and_held(tmp_path: Path, likeness: Run) -> None:
+def test_what_a_run_is_told_is_recorded_and_held(tmp_path: Path, command: Run) -> None:
     taken = snapshot(tmp_path, size=128)
-    command = ("train", taken.folder, "--out", tmp_path / "run", "--images", "16", "--preset", "severe")
-    told = likeness(*command, "--accumulate", "2", "--precision", "bf16", "--no-identity")
+    words = ("train", taken.folder, "--out", tmp_path / "run", "--images", "16", "--preset", "severe")
+    told = command(*words, "--accumulate", "2", "--precision", "bf16", "--no-identity")
     assert told.returncode == 0 and "no identity loss, turned off" in told.stdout, told.stderr
     facts = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (facts["recipe"]["preset"], facts["accumulate"], facts["precision"]) == ("severe", 2, "bf16")
-    other = likeness(*command[:-1], "codeformer", "--no-identity")
+    other = command(*words[:-1], "codeformer", "--no-identity")
     assert other.returncode == 2 and "belongs to another recipe" in other.stderr
-    wrong = likeness(*command, "--accumulate", "5")
+    wrong = command(*words, "--accumulate", "5")
     assert wrong.returncode == 2 and "A batch of 16 cannot be shared" in wrong.stderr

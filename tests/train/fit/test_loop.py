@@ -131,7 +131,7 @@ def test_minutes_end_it_with_a_checkpoint(tmp_path: Path, taken: Snapshot) -> No
 @pytest.mark.slow
 def test_killed_stopped_and_resumed_it_ends_in_the_weights_of_an_unbroken_run(tmp_path: Path, taken: Snapshot) -> None:
     broken = tmp_path / "broken"
-    command = [sys.executable, "-m", "tests.doubles.training", str(taken.folder), str(broken), "400"]
+    command = [sys.executable, "-m", "tests.doubles.training", str(taken.folder), str(broken), "200"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
     def signalled(kind: signal.Signals, after: str) -> int:
@@ -144,16 +144,16 @@ def test_killed_stopped_and_resumed_it_ends_in_the_weights_of_an_unbroken_run(tm
 
     assert signalled(signal.SIGKILL, "checkpoint-00000040") == -signal.SIGKILL
     # what a kill in the middle of writing leaves
-    (broken / ".checkpoint-00000400.1.tmp").mkdir()
+    (broken / ".checkpoint-00000200.1.tmp").mkdir()
     with (broken / "stats.jsonl").open("a") as file:
         file.write('{"kind": "tr')
-    assert signalled(signal.SIGTERM, "checkpoint-00000120") == 0
-    assert not (broken / "checkpoint-00000400").exists()
+    assert signalled(signal.SIGTERM, "checkpoint-00000080") == 0
+    assert not (broken / "checkpoint-00000200").exists()
     subprocess.run(command, env=environment, check=True, capture_output=True)
-    run(tmp_path / "whole", taken, 400, ADVERSARIAL, checkpoint_every=40)
+    run(tmp_path / "whole", taken, 200, ADVERSARIAL, checkpoint_every=40)
     assert same_weights(broken, tmp_path / "whole")
     regular = [line["images"] for line in lines(broken, "val") if line["images"] % 40 == 0]
-    assert regular == list(range(0, 401, 40))
+    assert regular == list(range(0, 201, 40))
     assert not list(broken.glob(".checkpoint*"))
 
 
