@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def _show_images(what: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Yields a function that adds a number of images to a progress bar. The first call of it shows the bar."""
+    """Yields a function that adds a number of images to a progress bar. The first call shows the bar."""
     from manifests.runtime.progress import show_progress
 
     with show_progress("images", quiet) as progress:
@@ -71,7 +71,7 @@ def degrade(
 
     The set of a dataset is in DATASET/lq/<preset>-<split>-<size>-s<seed>/, and its parameters are in the ledger. For
     any other folder, --out names the folder of the set. A set contains PNG files, theta.jsonl and card.json. If the
-    command was interrupted, run the same command again: it continues.
+    command is interrupted, run the same command again to continue.
 
     Example: likeness degrade DATASET --preset gfpgan --split test --seed 0
 
@@ -307,7 +307,7 @@ def preview(
 
     presets = [find_preset(name) for name in preset] if preset else list(PRESETS.values())
     if os.path.realpath(out) == os.path.realpath(image) or (out.exists() and image.exists() and out.samefile(image)):
-        raise BadInput(f"--out {out} is the image itself, and the sheet would overwrite it. Name another file.")
+        raise BadInput(f"--out {out} is the image itself, and the sheet would overwrite this image. Name another file.")
     if (file := find_blocking_file(out.parent)) is not None:
         raise BadInput(f"--out {out} cannot be written, because {file} is a file. Name a file in another folder.")
     if out.is_dir():

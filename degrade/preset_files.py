@@ -87,7 +87,7 @@ def read_preset(path: Path) -> Preset:
     values = {key: _read_value(place, key, value) for key, value in table.items() if key not in ("name", "orders")}
     if values.get("whole") and any(end != int(end) or end < 1 for end in values["down"]):
         raise BadInput(
-            f"{place}: down is {table['down']!r}; if whole is true, both ends must be whole numbers from 1 up."
+            f"{place}: down is {table['down']!r}; if whole is true, both ends must be whole numbers from 1 upwards."
         )
     blank = {"blur": None, "down": None, "noise": None, "jpeg": None}
     return Preset(**{**blank, **values, "name": table["name"], "orders": table.get("orders")})
@@ -127,8 +127,8 @@ def _check_keys(place: str, table: dict[str, Any], known: set[str]) -> None:
 def _read_value(place: str, key: str, value: Any, in_order: bool = False) -> Any:
     """Returns one checked value, with ranges and pairs as tuples. Raises BadInput if the value is not valid.
 
-    If `in_order` is True, the value belongs to one round of a second-order chain. There, no value may be null, and
-    `resize` is three probabilities.
+    If `in_order` is True, the value belongs to one round of a second-order chain. In such a round, no value may be
+    null, and `resize` is three probabilities.
     """
     if key == "kernels":
         return _read_shares(place, value)

@@ -9,8 +9,8 @@ from degrade.sampling import Order, Preset, SecondOrder
 from manifests.errors import BadInput
 
 # The kernel sides 7 to 21 are from BasicSR's realesrgan_dataset.py. Every other number is from Real-ESRGAN's
-# options/train_realesrgan_x4plus.yml. Real-ESRGAN sharpens its targets (USM) before it degrades them. Likeness does not
-# sharpen the targets.
+# options/train_realesrgan_x4plus.yml. Real-ESRGAN sharpens its targets (USM) before the degradation. Likeness does
+# not sharpen the targets.
 _SHARES = (
     ("iso", 0.45),
     ("aniso", 0.25),
@@ -120,5 +120,6 @@ def find_preset(name: str) -> Preset:
             raise BadInput(f"{name}: the name {preset.name} belongs to a built-in preset; choose another name.")
         return preset
     raise BadInput(
-        f"There is no preset {name}; the presets are {', '.join(PRESETS)}. Name one of them, or a .toml or .json file."
+        f"There is no preset {name}; the presets are {', '.join(PRESETS)}. Name one of these presets, or a .toml or "
+        ".json file."
     )

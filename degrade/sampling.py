@@ -20,7 +20,7 @@ from manifests.ledger.paths import MAX_SEED
 
 Range = tuple[float, float]
 
-# These are the default ranges of color_jitter_pt in GFPGAN's ffhq_degradation_dataset.py.
+# The ranges are the defaults of color_jitter_pt in GFPGAN's ffhq_degradation_dataset.py.
 _JITTER: tuple[tuple[str, Range], ...] = (
     ("brightness", (0.5, 1.5)),
     ("contrast", (0.5, 1.5)),
@@ -33,8 +33,8 @@ _JITTER: tuple[tuple[str, Range], ...] = (
 class Preset:
     """Holds the ranges from which a θ is drawn. Every draw is uniform. If a range is None, its step is left out.
 
-    Lengths are in pixels of the image that is degraded. The published presets were made for faces of 512 px. They
-    degrade a smaller face more severely.
+    Lengths are in pixels of the image that is degraded. The published presets were made for faces of 512 px, and
+    they degrade a smaller face more severely.
     """
 
     name: str
@@ -132,7 +132,7 @@ class Order:
         """Returns the blur step of this round as a list, which is empty for a round without blur."""
         size = int(rng.integers(self.size[0] // 2, self.size[1] // 2 + 1)) * 2 + 1
         if rng.uniform() < self.sinc:
-            # A small kernel gets a higher cutoff, because it would ring at a low cutoff (realesrgan_dataset.py).
+            # A small kernel gets a higher cutoff, because a small kernel rings at a low cutoff (realesrgan_dataset.py).
             cutoff = rng.uniform(math.pi / 3 if size < 13 else math.pi / 5, math.pi)
             blur: Step = {"kernel": "sinc", "size": size, "cutoff": cutoff}
         else:
@@ -170,10 +170,10 @@ class Order:
 class SecondOrder:
     """Holds the ranges of Real-ESRGAN's chain (feed_data in realesrgan_model.py).
 
-    After two rounds, the image is resized to 1/`small` of its side and filtered by a sinc kernel. This resize and this
-    filter come before or after the second JPEG, each with a probability of 1/2. Every resize uses area, bilinear or
-    bicubic interpolation. In θ, each resize is a `downsample` step. The factor of this step is relative to the image
-    before the step, so the same θ fits images of any size.
+    After two rounds, the image is resized to 1/`small` of its side and filtered by a sinc kernel. The resize to
+    1/`small` and the sinc filter come before or after the second JPEG, each with a probability of 1/2. Every resize
+    uses area, bilinear or bicubic interpolation. In θ, each resize is a `downsample` step. The factor of this step is
+    relative to the image before the step, so the same θ fits images of any size.
     """
 
     first: Order

@@ -34,7 +34,8 @@ from degrade.operations.resize import downsampled_size
 from degrade.theta import Step, Theta, check_theta
 from manifests.errors import BadInput
 
-# This sigma is in pixels, as in degrade.operations.kernels. BasicSR inverts a matrix that is singular at sigma 0.
+# The smallest sigma of a kernel in pixels, as in degrade.operations.kernels. At sigma 0, BasicSR would invert a
+# singular matrix.
 _SMALLEST_SIGMA = 0.01
 _OPENCV = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
 
@@ -69,7 +70,7 @@ def load_basicsr() -> Any:
         replacement = types.ModuleType(name)
         replacement.rgb_to_grayscale = functional.rgb_to_grayscale  # type: ignore[attr-defined]
         sys.modules.setdefault(name, replacement)
-        with np.errstate():  # the import of basicsr changes numpy's error handling, and this block restores it
+        with np.errstate():  # np.errstate restores numpy's error handling, which the import changes
             from basicsr.data import degradations
     except ImportError as error:
         raise BadInput(
@@ -169,7 +170,7 @@ def _poisson(image: Image, scale: float, gray: bool, seed: int) -> Image:
 
 
 def _jpeg(image: Image, quality: int) -> Image:
-    with quiet_opencv():  # without this block, OpenCV 5 warns that it rounds floats to 8 bits
+    with quiet_opencv():  # OpenCV 5 would warn about the rounding of floats to 8 bits
         return np.asarray(load_basicsr().add_jpg_compression(image, int(quality)), np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Contains the torch engine. It runs the same θ as the exact engine on batches of torch tensors, on CPU or GPU.
+"""Contains the torch engine, which runs the same θ as the exact engine on batches of torch tensors, on CPU or GPU.
 
     lq = apply(hq, thetas)        hq and lq: (B, 3, H, W) float RGB in 0..1; thetas: one θ for each image
 
@@ -10,8 +10,8 @@ rounding. A clipped value has the gradient 0.
 Each number of Poisson noise depends on all pixels of the image before the noise. A JPEG magnifies a difference in the
 last bit of its input. If a θ has Poisson noise or two JPEGs, the exact engine therefore also runs its first steps, on
 the CPU. At the Poisson noise and before the first JPEG, the image of the exact engine replaces the image of this
-engine, with a straight-through gradient. The expectation of Poisson noise is the image itself, so the gradient treats
-the noise as a constant.
+engine, with a straight-through gradient. The expected value of a noisy image is the image without noise, so the
+gradient treats the noise as a constant.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _check_batch(hq: Any, thetas: Any) -> Tensor:
     low, high = hq.detach().aminmax()
     if not (low >= 0 and high <= 1):  # NaN fails too
         raise BadInput(
-            f"A batch to degrade must have values from 0 to 1, but this one has {low:g} to {high:g}: clamp it first."
+            f"A batch to degrade must have values from 0 to 1, but this batch has {low:g} to {high:g}: clamp it first."
         )
     return hq if hq.dtype == torch.float64 else hq.float()
 
@@ -116,7 +116,7 @@ def _run_exact_engine(hq: Tensor, theta: Theta) -> dict[int, Image]:
 def _resolve_step(theta: Theta, position: int, image: Tensor, hq: Tensor, exact: dict[int, Image]) -> Step:
     """Returns the step with the data that depends on the place of the step in the chain.
 
-    This data is the kernel, the size of the result, or the image before and after Poisson noise.
+    The added data is the kernel, the size of the result, or the image before and after Poisson noise.
     """
     steps, version = theta["steps"], theta["version"]
     step, (height, width) = steps[position], image.shape[-2:]
@@ -172,7 +172,7 @@ def _resize(images: Tensor, steps: Sequence[Step]) -> Tensor:
     """Resizes images by a product with the 1-D weights of OpenCV or imresize on each axis."""
     (height, width), interpolation = steps[0]["size"], steps[0]["interpolation"]
     # With some settings, torch computes float32 products in TF32 or bfloat16. The error would change 8-bit values, so
-    # the product is then computed in float64.
+    # these products are computed in float64.
     plain = images.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
     precise = images if plain else images.double()
     rows = precise.new_tensor(resize_matrix(images.shape[-2], height, interpolation))

@@ -35,7 +35,7 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def straight_through(smooth: Tensor, exact: Tensor) -> Tensor:
-    """Returns the values of `exact` with the gradient of `smooth`. Both have the same shape and dtype."""
+    """Returns the values of `exact` with the gradient of `smooth`. The two tensors have the same shape and dtype."""
     result: Tensor = _StraightThrough.apply(smooth, exact.detach())
     return result
 
@@ -54,7 +54,7 @@ def from_levels(levels: Tensor) -> Tensor:
 
 # --- tables ---
 
-# These are the tables K.1 and K.2 of ITU-T T.81.
+# The luma and chroma tables are the tables K.1 and K.2 of ITU-T T.81.
 _LUMA = np.array(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],
@@ -195,7 +195,7 @@ def _code_and_decode(planes: Tensor, tables: Tensor, rounding: bool) -> Tensor:
     planes = _extend(planes, height + -height % 8, width + -width % 8)
     dct = planes.new_tensor(_DCT, dtype=torch.float64)
     steps = tables.tile(1, 1, planes.shape[-2] // 8, planes.shape[-1] // 8)
-    # The DCT runs along the rows and then along the columns. Its inverse runs along the columns first.
+    # The DCT runs along the rows and then along the columns. The inverse DCT runs along the columns first.
     lines = _floor(_along_columns(dct, (planes.double() - 128).mT) / 2**11, 0.5, rounding)
     coefficients = _floor(_along_columns(dct, lines.mT) / 2**15, 0.5, rounding)
     coefficients = _quantise(coefficients, 8 * steps, rounding) * steps

@@ -63,7 +63,7 @@ class SetSummary:
 
 
 def format_set_name(preset: str, split: str, size: int, seed: int, engine: str = "exact") -> str:
-    """Returns the folder name of a frozen set below DATASET/lq. It names the engine, unless the engine is exact."""
+    """Returns the folder name of a frozen set below DATASET/lq. The exact engine is not in the name."""
     return f"{preset}-{split}-{size}-s{seed}" + ("" if engine == "exact" else f"-{engine}")
 
 
@@ -122,7 +122,7 @@ def make_set(
     """
     checked_preset = _check_options(preset, split, seed, size, engine)
     check_workers(workers)
-    # This raises an error if there is no ledger. Opening a ledger for writing would create it.
+    # Opening for reading raises an error if there is no ledger. Opening for writing would create a ledger.
     with Ledger.open(Path(dataset), write=False):
         pass
     with Ledger.open(Path(dataset), write=True) as ledger:
@@ -186,7 +186,7 @@ class _Plan:
             )
         self.recorded_units = set(units)
         details = {unit: detail for unit, (_, detail) in units.items()}
-        # This maps the name of each file beside the images to the SHA-256 of the file.
+        # `file_hashes` maps the name of each file beside the images to the SHA-256 of the file.
         self.file_hashes: dict[str, str] = details.get(self.records_unit, {})
         self.split_faces = list(ledger.query(_SPLIT_FACES, split)["face_id"])
         self.faces: list[str] = details[self.name]["faces"] if self.name in details else self.split_faces

@@ -44,7 +44,7 @@ from manifests.runtime.files import (
 from manifests.runtime.images import FORMATS, is_picture
 from manifests.runtime.workers import check_workers
 
-# These are the limits of --size in pixels (ours). An image below the lower limit shows no face, and few images are
+# The limits of --size are in pixels (ours). An image below the lower limit shows no face, and few images are
 # larger than the upper limit.
 MIN_SIZE, MAX_SIZE = 16, 8192
 # A file with one of these endings counts as an image even if it is damaged, so that the card lists it as skipped.
@@ -71,7 +71,7 @@ def find_images(folder: Path, leave_out: Path | None = None) -> list[Path]:
 
     A file is an image if its first bytes are those of an image format, or if its name ends with one of SUFFIXES. Files
     whose names begin with a dot are left out. Finished sets inside the folder (with card.json and theta.jsonl) and the
-    folder `leave_out` are left out too. Links to folders are not followed.
+    folder `leave_out` are also left out. Links to folders are not followed.
     """
     images = []
     for root, folders, files in os.walk(folder):
@@ -129,12 +129,12 @@ def degrade_folder(
 
     θ depends on (seed, preset, path below `folder`). Without `size`, an image keeps its size. With `size`, an image
     whose longer side is larger is first area-resized to `size`. An image that cannot be decoded, or is too small for
-    its θ, is skipped, and the card lists it. A missing or changed image of a finished set is made again with the
-    recorded bytes. `progress` is called with the number of images finished since the last call. `engine` is `exact`, or
-    `basicsr` for the literature's own code.
+    its θ, is skipped, and the card lists this image. A missing or changed image of a finished set is made again with
+    the recorded bytes. `progress` is called with the number of images finished since the last call. `engine` is
+    `exact`, or `basicsr` for the literature's own code.
 
-    Raises BadInput if no image of the folder can be degraded, or if `out` contains anything except this set. In both
-    cases, nothing is written.
+    Raises BadInput if no image of the folder can be degraded, or if `out` contains anything except this set. When
+    BadInput is raised, nothing is written.
     """
     folder, out = Path(folder), Path(out)
     checked_preset = find_preset(preset)
@@ -175,7 +175,7 @@ def _make_set(
     workers: int | None,
     progress: Advance | None,
 ) -> tuple[int, list[tuple[str, str]]]:
-    """Makes the set of a card. Returns the number of images in the set, and the skipped files with their reasons."""
+    """Makes the set that a card describes. Returns the number of its images, and the skipped files with the reasons."""
     size, engine = card["size"], card["engine"]
     write_atomically(out / CARD, encode_card(card, complete=False))
     names = choose_output_names(sources)
@@ -236,7 +236,7 @@ def _repair_set(folder: Path, out: Path, workers: int | None, progress: Advance 
             if result.source_sha256 != row["source_sha256"]:
                 raise BadInput(
                     f"{job.source} has changed since it was degraded, so {path} cannot be made again: "
-                    "restore the old image, or name another folder for --out."
+                    "restore the original image, or name another folder for --out."
                 )
             if result.sha256 != row["sha256"]:
                 raise BadInput(

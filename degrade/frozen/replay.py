@@ -36,13 +36,13 @@ def replay(
 ) -> FolderSummary:
     """Makes the set of the file `thetas` again in the folder `out`, from the clean images below `source`.
 
-    `source` is the folder or the dataset from which the set was made; it may have been moved. The images and
+    `source` is the folder or the dataset from which the set was made; the folder may have been moved. The images and
     theta.jsonl get the same bytes. The card differs only in the path of the source and in the versions. If the replay
-    was interrupted, the same command continues it. It also makes missing or changed images of a finished set again.
+    was interrupted, a second call continues the replay. A second call also makes missing and changed images again.
 
-    Raises BadInput if a source is missing or has changed, or if `out` contains anything else. In these cases, nothing
-    is written. Also raises BadInput if some images get other bytes than recorded. These images are named and not
-    written, and the card of the set stays incomplete.
+    Raises BadInput if a source is missing or has changed, or if `out` contains anything else. Nothing is
+    written then. Also raises BadInput if images get other bytes than recorded. The message names the images with other
+    bytes. Such images are not written, and the card of the set stays incomplete.
     """
     source, thetas, out = Path(source), Path(thetas), Path(out)
     if workers is not None:

@@ -96,7 +96,7 @@ def _format_readme(card: dict[str, Any]) -> str:
 
 
 def read_card(out: Path) -> dict[str, Any]:
-    """Returns the card of a set. Raises BadInput if there is no card.json or it is not the card of a set."""
+    """Returns the card of a set. Raises BadInput if there is no card.json or if card.json is not the card of a set."""
     try:
         card = json.loads((out / CARD).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -180,7 +180,7 @@ def _check_row(row: Row) -> None:
 
 
 def card_gives_thetas(card: dict[str, Any], rows: list[Row]) -> bool:
-    """Returns whether the preset and the seed of a card give the θ of all rows. If they do not, the card was edited.
+    """Returns whether the preset and the seed of a card give the θ of all rows. If not, the card was edited.
 
     Also returns True if the card has no preset, which happens after a replay without a card, or if its θ have another
     version.

@@ -84,8 +84,9 @@ def verify_set(dataset: Path, lq_set: str, workers: int = 1, progress: Advance |
         rows = ledger.read_rows(Degradation, "lq_set = ?", lq_set)
         detail = read_set_detail(ledger, lq_set)
     if detail is None:
-        names = ", ".join(list_sets(dataset)) or "none yet: make one with `likeness degrade`"
-        raise BadInput(f"{dataset} has no frozen set {lq_set}; the sets are {names}.")
+        names = ", ".join(list_sets(dataset))
+        advice = f"the sets are {names}" if names else "the dataset has none yet: make a set with `likeness degrade`"
+        raise BadInput(f"{dataset} has no frozen set {lq_set}; {advice}.")
     images_not_made = len(detail["faces"]) - len(rows)
     engine = detail.get("engine", "exact")
     check_engine(engine)

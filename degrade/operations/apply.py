@@ -148,7 +148,7 @@ def apply(hq: Image, theta: Theta) -> Image:
 
 
 def apply_to_pixels(pixels: Pixels, theta: Theta) -> Pixels:
-    """Does the same as `apply` for a uint8 RGB image (H, W, 3) and returns uint8. This saves one conversion."""
+    """Does the same as `apply` for a uint8 RGB image (H, W, 3) and returns uint8. One conversion is saved."""
     check_theta(theta)
     if pixels.dtype != np.uint8:
         raise BadInput(f"An 8-bit image must be uint8, not {pixels.dtype}: convert it first.")

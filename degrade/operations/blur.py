@@ -7,8 +7,8 @@ formula of the small image is:
 
     small = sum over r of (D_y C_r) X (D_x R_r)^T        D: resize, C_r and R_r: 1-D filters, X: the image
 
-scipy's CSR product computes the sums. This product is a simple loop that adds in the order of the taps. It is compiled
-once for all x86-64 processors. BLAS is not used, because its order of addition depends on the processor.
+scipy's CSR product computes the sums. The CSR product is a simple loop that adds in the order of the taps. The loop is
+compiled once for all x86-64 processors. BLAS is not used, because its order of addition depends on the processor.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def blur(image: Image, kernel: str, size: int, **shape: float) -> Image:
     `shape` contains the parameters of the kernel: sigma_x, sigma_y, angle, beta, cutoff or length. The border is
     mirrored without repeating the edge, which is the default of OpenCV and of BasicSR. If the image is smaller than the
     kernel, the border is mirrored several times. If a side has one pixel, this pixel is repeated. An `iso` kernel uses
-    only sigma_x. It runs as two 1-D passes, whose product is the same kernel.
+    only sigma_x and runs as two 1-D passes. The product of these passes is the same kernel.
     """
     if kernel == "iso":
         line = gaussian_line(size, shape["sigma_x"])
@@ -45,7 +45,8 @@ def fast_blur(image: Image, step: Step, next_step: Step | None = None) -> Image:
     """Runs a checked blur step without clipping, and then the downsample step `next_step`, unless it is None.
 
     The result differs from the result of `blur` and `downsample` by at most 0.25/255. The largest difference that we
-    measured is 0.09/255. If OpenCV's filter or a Fourier transform costs less than the passes, it replaces them.
+    measured is 0.09/255. If OpenCV's filter or a Fourier transform costs less than the passes, the cheaper
+    method is used.
     """
     height, width = image.shape[:2]
     out_height, out_width = downsampled_size(height, width, next_step["factor"]) if next_step else (height, width)
@@ -95,7 +96,7 @@ def _make_cut_kernel(step: Step) -> Kernel:
 
 
 def _fourier_blur(image: Image, kernel: Kernel, next_step: Step | None) -> Image:
-    """Blurs by a real Fourier transform and its inverse. Then runs the resize of `next_step`, unless it is None.
+    """Blurs by a real Fourier transform and its inverse, and then runs the resize of `next_step`, unless it is None.
 
     The transform is scipy's pocketfft, whose result does not depend on the processor. The kernel does not change if it
     is turned by 180 degrees, so its transform is real. Rows that the resize skips are never transformed back.
@@ -148,21 +149,21 @@ def _fourier_shape(height: int, width: int, taps: int) -> tuple[int, int]:
 
 
 def _is_direct(taps: int) -> bool:
-    """Returns whether OpenCV's direct filter is used for a kernel of `taps` x `taps`. It is fast up to 11 x 11."""
+    """Returns whether OpenCV's direct filter is used. This filter is fast for kernels of up to 11 x 11."""
     return taps <= 11
 
 
 # These numbers are the costs of OpenCV's filters, of the Fourier transform and of a pass. The unit is one
-# multiplication of the sparse product. The costs were measured on one machine with AVX-512. They select the method, and
-# the method determines the bytes. The bytes of a θ of version 2 depend on these costs, so the costs never change.
+# multiplication of the sparse product. The costs were measured on one machine with AVX-512. The costs select the
+# method, and the method determines the bytes. The bytes of a θ of version 2 depend on these costs, so the costs never
+# change.
 _LINE, _DIRECT, _FOURIER, _TURN, _PASS = 1.45, 0.23, 66.0, 14, 1.2e6
 
 
 def _count_affordable_passes(image: Image, step: Step, shape: tuple[int, int]) -> int:
     """Returns the largest number of separable passes that does not cost more than the other methods.
 
-    The costs are computed from counts of multiplications and not measured. Therefore, every machine chooses the same
-    method.
+    The costs are computed from counts of multiplications and not measured, so every machine chooses the same method.
     """
     height, width = image.shape[:2]
     if step["kernel"] == "iso":
@@ -185,7 +186,7 @@ def _make_bands(lines: Kernel, count: int, rows: int, interpolation: str | None)
     The matrix joins the filter and the resize after the filter.
     """
     # For each output row of the resize, `first` is the first input row that the resize reads. `weight` contains the
-    # weights of this input row and of the rows after it.
+    # weights of the row `first` and of the rows after `first`.
     if interpolation is None:
         first, weight = np.arange(rows), np.ones((rows, 1))
     else:
@@ -199,7 +200,7 @@ def _make_bands(lines: Kernel, count: int, rows: int, interpolation: str | None)
     values = np.zeros((len(lines), rows, taps + reads - 1))
     for read in range(reads):
         values[:, :, read : read + taps] += weight[:, read, None] * lines[:, None, :]
-    # A place outside the image reads the mirrored pixel.
+    # For a place outside the image, the mirrored pixel is read.
     place = first[:, None] - taps // 2 + np.arange(taps + reads - 1)
     columns = mirror_indices(place, count).astype(np.int32).ravel()
     starts = np.arange(rows + 1, dtype=np.int32) * np.int32(place.shape[1])
@@ -220,7 +221,7 @@ def mirror_indices(place: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 def make_fast_kernel(step: Step, height: int, width: int, next_step: Step | None = None) -> Kernel:
     """Returns the kernel that `fast_blur` uses for an image of this size.
 
-    This kernel differs from `make_kernel` by at most TOLERANCE in absolute weight.
+    The kernel differs from the kernel of `make_kernel` by at most TOLERANCE in absolute weight.
     """
     shape = downsampled_size(height, width, next_step["factor"]) if next_step else (height, width)
     max_passes = _count_affordable_passes(np.empty((height, width, 3), np.float32), step, shape)

@@ -13,8 +13,8 @@ def jpeg_bytes(image: Image, quality: int) -> bytes:
     """Clips the image, rounds it to 8 bits, and returns it as a baseline 4:2:0 JPEG file.
 
     OpenCV's encoder expects BGR, so this function reverses the channels. A program that passes RGB to OpenCV's encoder
-    swaps the weights of red and blue in YCbCr. It gets a different image at the same quality. Raises BadInput if the
-    image is too large for a JPEG.
+    swaps the weights of red and blue in YCbCr. Such a program gets a different image at the same quality. Raises
+    BadInput if the image is too large for a JPEG.
     """
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]

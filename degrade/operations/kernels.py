@@ -41,7 +41,10 @@ def _normalise(kernel: Kernel) -> Kernel:
 
 
 def gaussian_line(size: int, sigma: float) -> Kernel:
-    """Returns a 1-D Gaussian, float64 (size,), with sum 1. Its outer product with itself is the isotropic kernel."""
+    """Returns a 1-D Gaussian, float64 (size,), with sum 1.
+
+    The outer product of this Gaussian with itself is the isotropic kernel.
+    """
     x = np.arange(size, dtype=np.float64) - size // 2
     return _normalise(np.exp(-0.5 * (x / max(sigma, _SMALLEST_SIGMA)) ** 2))
 
@@ -50,7 +53,7 @@ def gaussian_kernel(size: int, sigma_x: float, sigma_y: float, angle: float) -> 
     """Returns a float64 Gaussian cut to `size` x `size` (odd), with sum 1 (BasicSR: bivariate_Gaussian).
 
     `angle` is in radians and turns the x axis towards the y axis, which points down. A sigma below 0.01 is replaced by
-    0.01, because neither of the two blurs on a pixel grid.
+    0.01, because a Gaussian this small does not blur on a pixel grid.
     """
     return _normalise(np.exp(-0.5 * _quadratic(size, sigma_x, sigma_y, angle)))
 
@@ -136,8 +139,8 @@ def separate_kernel(step: dict[str, Any], max_products: int) -> tuple[Kernel, Ke
     kernel = make_kernel(step)
     half = support_radius(kernel, TOLERANCE / 8)
     middle = kernel.shape[0] // 2
-    # The kernel does not change if it is turned by 180 degrees. Therefore, it is a sum of products of two even vectors
-    # and of products of two odd vectors. One quarter of the kernel determines both kinds of products.
+    # The kernel does not change if it is turned by 180 degrees. Therefore, the kernel is a sum of products of two even
+    # vectors and of products of two odd vectors. One quarter of the kernel determines both kinds of products.
     right, left = kernel[middle:, middle:][: half + 1, : half + 1], kernel[middle:, middle::-1][: half + 1, : half + 1]
     columns: list[Kernel] = []
     rows: list[Kernel] = []

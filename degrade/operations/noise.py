@@ -14,7 +14,7 @@ def noise(image: Image, sigma: float, gray: bool, seed: int) -> Image:
     """Adds Gaussian noise of `sigma`/255 and clips to 0..1 without rounding (BasicSR: clip=True, rounds=False).
 
     The numbers are float32 draws of numpy's PCG64 with the seed `seed`, in the memory order of the image. If `gray` is
-    True, all three channels of a pixel share one number.
+    True, all three channels of a pixel share one random number.
     """
     shape = (*image.shape[:2], 1) if gray else image.shape
     numbers = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, dtype=np.float32)
@@ -39,6 +39,6 @@ def poisson(image: Image, scale: float, gray: bool, seed: int) -> Image:
 
 
 def _add_and_clip(image: Image, numbers: Image) -> Image:
-    """Returns the sum, clipped to 0..1. The result reuses the memory of `numbers` if it has the shape of the image."""
+    """Returns the sum, clipped to 0..1. The result reuses the memory of `numbers` if `numbers` has its shape."""
     total = np.add(image, numbers, out=numbers if numbers.shape == image.shape else None)
     return np.asarray(np.clip(total, 0, 1, out=total), np.float32)

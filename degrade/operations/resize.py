@@ -23,8 +23,8 @@ Index = NDArray[np.int64]
 def resize(image: Image, height: int, width: int, interpolation: str) -> Image:
     """Resizes to (height, width) without clipping.
 
-    `bilinear`, `bicubic` and `area` are interpolations of OpenCV. Of these three, only `area` shrinks without aliasing.
-    `imresize` is MATLAB's antialiased bicubic interpolation, which super-resolution papers call "bicubic".
+    `bilinear`, `bicubic` and `area` are interpolations of OpenCV. Of OpenCV's methods, only `area` shrinks without
+    aliasing. `imresize` is MATLAB's antialiased bicubic interpolation, which super-resolution papers call "bicubic".
     """
     if interpolation != "imresize":
         return np.asarray(cv2.resize(image, (width, height), interpolation=_OPENCV[interpolation]), np.float32)
@@ -87,15 +87,15 @@ def _area_taps(count: int, rows: int) -> tuple[Index, Weights]:
 def resize_taps(count: int, rows: int, interpolation: str) -> tuple[Index, Weights]:
     """Returns which pixels `resize` reads along one axis, from `count` to `rows` pixels, and their weights.
 
-    Each output pixel has one row in both arrays. The input indices are int64 (rows, taps). The weights are float64
-    (rows, taps), and each row has the sum 1. At the border, a row may contain an index twice.
+    Each output pixel has one row of input indices and one row of weights. The input indices are int64 (rows, taps). The
+    weights are float64 (rows, taps), and each row has the sum 1. At the border, a row may contain an index twice.
     """
     if interpolation == "imresize":
         return _imresize_taps(count, rows)
     scale = count / rows
     if interpolation == "area" and scale >= 1:
         return _area_taps(count, rows)
-    # When it enlarges, `area` is bilinear between the input pixels and constant inside each input pixel.
+    # For enlarging, `area` is bilinear between the input pixels and constant inside each input pixel.
     if interpolation == "area":
         first = np.floor(np.arange(rows) * scale).astype(np.int64)
         part = (np.arange(rows) + 1) - (first + 1) / scale
