@@ -11,7 +11,7 @@ from typing import Any
 from manifests.errors import BadInput
 from manifests.ledger.cleaned_targets import HISTORY_TABLES, describe_history, read_history
 from manifests.ledger.decision_log import FaceFinder, read_decisions, select_active
-from manifests.ledger.filters import Filter, columns_of_filter
+from manifests.ledger.filters import Filter, list_filter_columns
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Label, ListEntry
 from manifests.privacy.kept_out import find_kept_out_reason
@@ -158,7 +158,7 @@ def _describe_filters(ledger: Ledger, faces: list[dict[str, Any]]) -> dict[str, 
         if not rules:
             continue
         filter_set, rule = rules[0]
-        names = sorted(columns_of_filter(Filter(rule["reason"], rule["sql"])) - {"width", "height"})
+        names = sorted(list_filter_columns(Filter(rule["reason"], rule["sql"])) - {"width", "height"})
         values: dict[str, Any] = {}
         if names:
             sql = f"SELECT {', '.join(names)} FROM faces WHERE face_id = ?"

@@ -1,1 +1,1 @@
-"""The ledger: the DuckDB file that records what exists, where it came from, what was decided and what was dropped."""
+"""The ledger is a DuckDB file. It records the files, their origins, the decisions and the reasons for all drops."""

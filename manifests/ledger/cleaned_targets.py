@@ -1,8 +1,8 @@
-"""Cleaned versions of training targets: their files, the best version of a face, and the history of a face.
+"""Finds the cleaned versions of training targets, and reads the history of a face.
 
-`likeness iterate` restores blurred, noisy or blocky training targets. A cleaned version replaces the crop only where a
-trainer or an export asks for it, and only for a face of the training split. Everything else reads the original crop,
-which never changes.
+`likeness iterate` restores blurred, noisy or blocky training targets. The result is a cleaned version of the target.
+A trainer or an export uses cleaned versions only if the user asks for them. Only faces of the training split have
+cleaned versions in use. All other code reads the original crops, and the original crops never change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from manifests.ledger.records import CleanedVersion
 
 VERSIONS_FOLDER = "versions"
 NOT_IN_TRAIN = "not_in_train"
-HISTORY_TABLES = ("versions", "training_images")  # the tables that hold the history of a face
+HISTORY_TABLES = ("versions", "training_images")  # these tables hold the history of a face
 
 _NEWEST_ITERATION = """
     SELECT split_part(unit, '/', 1) AS iteration FROM stages
@@ -37,34 +37,38 @@ _STRAY_VERSIONS = """
 
 
 def version_path(dataset: Path, iteration: str, round_: int, face_id: str) -> Path:
-    """Returns the path of the PNG of a version. The PNG has the size that the iteration's recipe restores."""
+    """Returns the path of the PNG of a version. Its size in pixels is the image size of the iteration's recipe."""
     return dataset / VERSIONS_FOLDER / iteration / str(round_) / face_id[:2] / f"{face_id}.png"
 
 
 def find_version_files(dataset: Path, face_id: str) -> list[Path]:
-    """Returns the files of all versions of a face, of all iterations."""
+    """Returns the files of all cleaned versions of a face, from all iterations."""
     return sorted((dataset / VERSIONS_FOLDER).glob(f"*/*/{face_id[:2]}/{face_id}.png"))
 
 
 def find_newest_iteration(ledger: Ledger) -> str | None:
-    """Returns the id of the iteration that last cleaned or trained, or None if there is no iteration."""
+    """Returns the id of the iteration that recorded a step most recently, or None if no iteration exists."""
     frame = ledger.query(_NEWEST_ITERATION)
     return str(frame["iteration"][0]) if len(frame) else None
 
 
 def select_best_versions(ledger: Ledger, iteration: str, before: int | None = None) -> dict[str, CleanedVersion]:
-    """Returns face id -> the accepted version of the latest round, for every training face that has one.
+    """Returns a dict from face id to the accepted version of the face's latest round.
 
-    With `before`, only rounds with a smaller number count. No cleaned picture gets into val or test: a face that has
-    left the training split is left out. A face that is a reference of a target in val or test is left out too, which
-    happens with --split-by photos.
+    Faces without an accepted version are not in the dict. With `before`, the function ignores rounds with the number
+    `before` or a larger number. No cleaned picture gets into val or test, so faces outside the training split are
+    not in the dict. With --split-by photos, a training face can be a reference of a target in val or test. Such a
+    face is not in the dict either.
     """
     rows = ledger.query(_BEST_VERSIONS, iteration, before)
     return {row["face_id"]: CleanedVersion(**row) for row in rows.iter_rows(named=True)}
 
 
 def find_stray_versions(ledger: Ledger) -> list[CleanedVersion]:
-    """Returns new rows for the accepted versions of faces outside the training split: dropped, without a file."""
+    """Returns a new row for each accepted version of a face outside the training split.
+
+    The new row has the status dropped and no file hash.
+    """
     return [
         replace(CleanedVersion(**row), sha256=None, status="dropped", reason=NOT_IN_TRAIN)
         for row in ledger.query(_STRAY_VERSIONS).iter_rows(named=True)
@@ -72,10 +76,11 @@ def find_stray_versions(ledger: Ledger) -> list[CleanedVersion]:
 
 
 def read_history(ledger: Ledger, faces: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
-    """Returns face id -> all attempts to clean the face, then all rounds that were trained on it, each in order.
+    """Returns a dict from face id to the list of the face's attempts, followed by the face's training rounds.
 
-    An entry of kind `versions` is an attempt and has the columns of that table. An entry of kind `training_images` is a
-    round: `version` is the round of the cleaned version that was used, or None for the original crop.
+    Attempts and training rounds are each ordered by iteration and round. An attempt has the kind `versions` and the
+    columns of the table `versions`. A training round has the kind `training_images` and the columns of that table. Its
+    `version` is the round of the cleaned version in use, or None for the original crop.
     """
     face_ids = list(faces)
     history: dict[str, list[dict[str, Any]]] = {}
@@ -87,7 +92,7 @@ def read_history(ledger: Ledger, faces: Iterable[str]) -> dict[str, list[dict[st
 
 
 def describe_history(history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns the history of one face as sentences: one for each attempt, and one for the rounds of each iteration."""
+    """Returns one sentence for each attempt to clean a face, and one for the training rounds of each iteration."""
     sentences = []
     for row in history:
         if row["kind"] == "versions":
@@ -96,16 +101,16 @@ def describe_history(history: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"{metrics[when]['sharpness']:.2f}" for when in ("before", "after") if when in metrics
             )
             identity = f", identity {metrics['identity']:.2f}" if "identity" in metrics else ""
-            result = "kept" if row["status"] == "ok" else f"not kept, {row['reason']}"
+            result = "kept" if row["status"] == "ok" else f"not kept ({row['reason']})"
             sentences.append(
-                f"cleaned as {row['defect']} by round {row['round']} of iteration {row['iteration']}: {result} "
-                f"(sharpness {sharpness}{identity})"
+                f"the crop is {row['defect']}; round {row['round']} of iteration {row['iteration']} cleaned it, and "
+                f"the cleaned version was {result} (sharpness {sharpness}{identity})"
             )
     rounds: dict[str, list[str]] = {}
     for row in history:
         if row["kind"] == "training_images":
-            image = "the original" if row["version"] is None else f"the version of round {row['version']}"
+            image = "the original" if row["version"] is None else f"the cleaned version of round {row['version']}"
             rounds.setdefault(row["iteration"], []).append(f"round {row['round']} on {image}")
     return sentences + [
-        f"iteration {iteration} was trained in {', '.join(images)}" for iteration, images in rounds.items()
+        f"iteration {iteration} trained on this face in {', '.join(images)}" for iteration, images in rounds.items()
     ]

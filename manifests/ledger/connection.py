@@ -1,4 +1,4 @@
-"""Opening and rewriting the ledger's DuckDB file; every error of DuckDB becomes one sentence for the user."""
+"""Opens and rewrites the ledger's DuckDB file. An error of DuckDB becomes one sentence for the user."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def open_connection(dataset: Path, write: bool, during_purge: bool) -> duckdb.Du
         raise kind(f"{file} is a file, but a dataset is a folder: name another folder.")
     if not during_purge and (dataset / PENDING_NAME).exists():
         raise LedgerError(
-            f"A purge of {dataset} was stopped before it was finished: finish it with "
+            f"A purge of {dataset} was stopped before its end. Finish the purge with "
             f"`likeness manifest purge {dataset}`."
         )
     if not write:
         check_ledger_exists(dataset)
     con = _connect(path, write)
     try:
-        # a user's SELECT reads this ledger and no other file
+        # a SELECT of the user may read the ledger only, and no other file
         con.execute("SET enable_external_access = false")
         if write:
             create_schema(con, str(path))
@@ -46,16 +46,16 @@ def open_connection(dataset: Path, write: bool, during_purge: bool) -> duckdb.Du
 
 
 def _connect(path: Path, write: bool) -> duckdb.DuckDBPyConnection:
-    """Returns a connection to a DuckDB file. With `write` a file that does not exist is made."""
+    """Returns a connection to a DuckDB file. With `write`, a missing file is created."""
     try:
         if path.exists() and not path.is_file():
-            raise LedgerError(f"{path} is not a file: name another folder.")
+            raise LedgerError(f"{path} is not a file, but a ledger is a file: name another folder.")
         path.parent.mkdir(parents=True, exist_ok=True)
         return duckdb.connect(str(path), read_only=not write)
     except OSError as error:
         raise LedgerError(f"Cannot open {path}: {error.strerror or error}.") from None
     except (duckdb.IOException, duckdb.ConnectionException) as error:
-        # DuckDB has one class of error for a lock and for a file it cannot read; only the text differs
+        # DuckDB raises the same class of error for a locked file and for an unreadable file; only the texts differ
         text = str(error)
         if "Could not set lock" in text or "different configuration" in text:
             raise LedgerLocked(
@@ -63,8 +63,8 @@ def _connect(path: Path, write: bool) -> duckdb.DuckDBPyConnection:
             ) from None
         if cause := next((cause for cause in ("Read-only file system", "Permission denied") if cause in text), None):
             raise LedgerError(
-                f"{path} cannot be {'written' if write else 'read'} ({cause}): change the permissions of the file and "
-                "its folder, or copy the dataset to another place."
+                f"{path} cannot be {'written' if write else 'read'} ({cause}): change the permissions of the file "
+                "and its folder, or copy the dataset to another place."
             ) from None
         raise LedgerError(f"{path} cannot be opened as a ledger: {first_line(error)}") from None
     except duckdb.Error as error:
@@ -72,10 +72,10 @@ def _connect(path: Path, write: bool) -> duckdb.DuckDBPyConnection:
 
 
 def rewrite_ledger(dataset: Path) -> None:
-    """Copy all rows into a new file and rename the new file over the ledger, so that deleted rows leave the disk.
+    """Copy all rows into a new file, and rename the new file to the ledger's name.
 
-    A DuckDB file keeps the bytes of deleted rows. No other process can write to the ledger meanwhile.
-    Raises LedgerError, and leaves the old ledger in place, if the copy fails.
+    The copy removes the bytes of deleted rows from the disk, because a DuckDB file keeps these bytes. During the copy
+    no other process can write to the ledger. Raises LedgerError if the copy fails; the old ledger then stays.
     """
     path = Path(dataset) / LEDGER_NAME
     fresh = path.with_name(f".{LEDGER_NAME}.rewritten.tmp")
@@ -97,10 +97,10 @@ def rewrite_ledger(dataset: Path) -> None:
 
 
 def is_interrupt(error: Exception) -> bool:
-    """Returns whether an error of DuckDB was caused by Ctrl-C.
+    """Returns whether Ctrl-C caused an error of DuckDB.
 
-    Inside a statement, DuckDB raises a RuntimeError. During the scan of a Python table, DuckDB raises an error whose
-    text contains KeyboardInterrupt.
+    After Ctrl-C inside a statement, DuckDB raises a RuntimeError. After Ctrl-C during the scan of a Python table,
+    DuckDB raises an error whose text contains KeyboardInterrupt.
     """
     return str(error) == "Query interrupted" or "failed: KeyboardInterrupt" in str(error)
 

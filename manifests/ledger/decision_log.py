@@ -1,8 +1,8 @@
-"""The decisions of a person as the ledger keeps them, and how the faces of a decision are found in today's dataset.
+"""Reads the reviewer's decisions from the ledger, and finds the faces of a decision in today's dataset.
 
-A decision names a face by the hash of its photo and a box. Detection may run again and move the box a little. The
-face of a decision is therefore today's face of that photo with the largest overlap, if the overlap is .5 or more. The
-module curate/people/links.py derives the consequences of the decisions.
+A decision names a face by the hash of its photo and a box. A later detection may move the box a little. The face of a
+decision is therefore the photo's face whose box today has the largest overlap with the recorded box. Its overlap must
+be 0.5 or more. The module curate/people/links.py derives the consequences of the decisions.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Face
 
-DROPPED_BY_DECISION = "decided"  # the reason of a face that a decision dropped
-MAX_NAME = 255  # characters of a person's name: file systems allow as many in the name of a folder (ours)
-MIN_OVERLAP = 0.5  # intersection over union of a recorded box and today's box (ours, the usual bound for detectors)
-# kind of decision -> the names of its lists of faces; a merge has a list of lists instead, named `sides`
+DROPPED_BY_DECISION = "decided"  # the reason in the row of a face that a decision dropped
+MAX_NAME = 255  # the most characters in a person's name (ours); a folder's name can have 255 too
+MIN_OVERLAP = 0.5  # least intersection over union of a recorded box and today's box (ours; usual for detectors)
+# maps a kind of decision to the names of its lists of faces; a merge has one list of lists instead, named `sides`
 PARTS = {
     "merge": (),
     "split": ("faces", "rest"),
@@ -32,10 +32,10 @@ PARTS = {
 
 @dataclass(frozen=True)
 class FaceLocation:
-    """The place of a face in a decision: a photo and a box.
+    """The place of a face: a photo and a box.
 
-    A witness is a face that belonged to the person when the decision was made. A witness only shows which person was
-    meant.
+    A witness is a face that belonged to a person at the time of a decision. The witness only shows which person the
+    decision means.
     """
 
     photo_id: str
@@ -45,7 +45,7 @@ class FaceLocation:
 
 @dataclass(frozen=True)
 class Decision:
-    """A decision with its lists of faces, in the order of PARTS. The lists of a merge are its sides."""
+    """A decision with its lists of faces, in the order of PARTS. Each list of a merge holds the faces of one person."""
 
     number: int
     kind: str
@@ -55,17 +55,17 @@ class Decision:
 
 
 def read_decisions(ledger: Ledger) -> list[Decision]:
-    """Returns all decisions of the ledger, the oldest first."""
+    """Returns all decisions of the ledger, ordered from the oldest to the newest."""
     return [parse_decision(row) for row in ledger.read_rows(DecisionRow)]
 
 
 def parse_decision(row: DecisionRow) -> Decision:
-    """Returns the decision of a row of the ledger."""
+    """Converts a row of the table `decisions` to a decision."""
     return Decision(row.decision_id, row.kind, decode_faces(row.kind, json.loads(row.faces)), row.name, row.undoes)
 
 
 def decode_faces(kind: str, lists: Mapping[str, list]) -> tuple[tuple[FaceLocation, ...], ...]:
-    """Returns the lists of faces that `encode_faces` made for a decision of this kind. A missing list is empty."""
+    """Returns the lists of faces that `encode_faces` wrote for a decision of this kind. A missing list is empty."""
     parts = lists["sides"] if kind == "merge" else [lists.get(part, []) for part in PARTS[kind]]
     return tuple(
         tuple(FaceLocation(face["photo"], tuple(face["box"]), bool(face.get("witness", False))) for face in part)
@@ -74,7 +74,7 @@ def decode_faces(kind: str, lists: Mapping[str, list]) -> tuple[tuple[FaceLocati
 
 
 def encode_faces(decision: Decision) -> dict[str, list]:
-    """Returns the faces of a decision as the JSON of the ledger's column `faces` and of a decisions file."""
+    """Returns a decision's faces in the JSON form of the column `faces` and of a decisions file."""
     lists = [
         [{"photo": f.photo_id, "box": list(f.box), **({"witness": True} if f.witness else {})} for f in part]
         for part in decision.parts
@@ -83,10 +83,10 @@ def encode_faces(decision: Decision) -> dict[str, list]:
 
 
 def select_active(decisions: Iterable[Decision]) -> list[Decision]:
-    """Returns the decisions that no active undo takes back, the oldest first, without the undos themselves."""
+    """Returns the decisions that are not undone, ordered from the oldest to the newest. Undos are not among them."""
     undone: set[int] = set()
     active = []
-    # newest first, so that an undo is known to be undone before it is applied
+    # from the newest to the oldest, because a later undo can cancel an earlier undo
     for decision in sorted(decisions, key=lambda decision: -decision.number):
         if decision.number in undone:
             continue
@@ -98,7 +98,7 @@ def select_active(decisions: Iterable[Decision]) -> list[Decision]:
 
 
 def find_undos(decisions: Iterable[Decision]) -> dict[int, int]:
-    """Returns number of a decision -> number of the active undo that takes it back."""
+    """Returns a dict from the number of an undone decision to the number of the undo."""
     undos: dict[int, int] = {}
     for decision in sorted(decisions, key=lambda decision: -decision.number):
         if decision.kind == "undo" and decision.number not in undos:
@@ -110,29 +110,30 @@ class FaceFinder:
     """Finds today's face at the location that a decision names."""
 
     def __init__(self, faces: Iterable[Face]) -> None:
-        self._of_photo: dict[str, list[Face]] = defaultdict(list)
+        self._faces_of_photo: dict[str, list[Face]] = defaultdict(list)
         for face in faces:
-            self._of_photo[face.photo_id].append(face)
+            self._faces_of_photo[face.photo_id].append(face)
 
     def find(self, location: FaceLocation) -> tuple[Face | None, str]:
-        """Returns the face with the largest overlap and an empty text, if the face is in use.
+        """Returns the face at a location, and an empty text if the face is in use.
 
-        Returns a dropped face and the reason for the drop, or None and the reason why there is no face.
+        If the face was dropped, the text is the reason for the drop. If no face is at the location, returns None and
+        the cause as text.
         """
         overlaps = [
-            (measure_overlap(face.box, location.box), face) for face in self._of_photo.get(location.photo_id, ())
+            (measure_overlap(face.box, location.box), face) for face in self._faces_of_photo.get(location.photo_id, ())
         ]
         near = [(overlap, face) for overlap, face in overlaps if overlap >= MIN_OVERLAP]
         if not near:
-            return None, "no face is there now" if overlaps else "its photo is not there"
-        # a near-duplicate is in use through the face that stands for it
+            return None, "the photo has no face at this place now" if overlaps else "the photo is not in the dataset"
+        # a near-duplicate counts as in use, because another face is used in its place
         usable = [(overlap, face) for overlap, face in near if face.status == "ok" or face.duplicate_of is not None]
         _, best = min(usable or near, key=lambda item: (-item[0], item[1].face_id))
         return best, "" if usable else f"dropped, {best.reason}"
 
 
 def measure_overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """Returns the intersection over union of two boxes x0, y0, x1, y1, from 0 to 1."""
+    """Returns the intersection over union of two boxes (x0, y0, x1, y1), a number from 0 to 1."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     intersection = max(width, 0.0) * max(height, 0.0)
@@ -141,9 +142,9 @@ def measure_overlap(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def find_unused_faces(decision: Decision, finder: FaceFinder) -> list[tuple[FaceLocation, str]]:
-    """Returns each face of a decision that is not in use today, once, with the cause.
+    """Returns the location of each face of a decision that is not in use today, and the cause.
 
-    A face that this decision itself dropped is left out.
+    A face that this decision dropped is not returned. A face that the decision names twice is returned one time.
     """
     unused: dict[tuple[str, tuple[float, ...]], tuple[FaceLocation, str]] = {}
     for location in (location for part in decision.parts for location in part):

@@ -1,4 +1,4 @@
-"""The ledger of a dataset: the class that opens it, reads its rows and writes them."""
+"""The class Ledger opens the ledger of a dataset, reads its rows and writes rows."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ from manifests.runtime.json_log import log
 from manifests.runtime.versions import code_version, tool_versions
 
 Row = TypeVar("Row")
-Deletion = tuple[str, str, Sequence[str]]  # table, column, values: rows with one of the values are deleted
-DetailUpdate = tuple[str, str, str, dict[str, Any]]  # stage, unit, config hash, new detail of that row of `stages`
+# (table, column, values): delete the rows of the table whose column has one of the values
+Deletion = tuple[str, str, Sequence[str]]
+# (stage, unit, config hash, detail): write the detail into the row of `stages` that has the first three values
+DetailUpdate = tuple[str, str, str, dict[str, Any]]
 
 # the columns of `stages` in the order of tables_and_columns.sql
 _STAGE_COLUMNS = ("stage", "unit", "config_hash", "code_version", "tool_versions", "detail", "started", "finished")
@@ -46,13 +48,14 @@ class Ledger:
 
     @classmethod
     def open(cls, dataset: Path, write: bool = False, during_purge: bool = False) -> Ledger:
-        """Open DATASET/manifest.duckdb. With `write`, a missing ledger is made.
+        """Open DATASET/manifest.duckdb. With `write`, a missing ledger is created.
 
-        After an interrupted purge the dataset may still hold data of a purged person. That dataset opens only with
-        `during_purge`, which the purge itself uses.
+        After an interrupted purge, the dataset may still contain data of a purged person. Such a dataset opens only
+        with `during_purge`, and only the purge itself uses `during_purge`.
 
-        Raises BadInput if the folder is a file. Raises LedgerMissing, LedgerLocked or LedgerTooNew. Raises LedgerError
-        if the file is no ledger or a purge is unfinished.
+        Raises BadInput if the folder is a file. Raises LedgerMissing if there is no ledger to read, LedgerLocked if
+        another process uses the ledger, and LedgerTooNew if a newer Likeness made the ledger. Raises LedgerError if
+        the file is not a ledger, or if a purge is unfinished.
         """
         return cls(open_connection(Path(dataset), write, during_purge), Path(dataset))
 
@@ -75,8 +78,8 @@ class Ledger:
             kinds = [statement.type for statement in duckdb.extract_statements(sql)]
             if len(kinds) != 1 or kinds[0] not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
                 raise BadInput(
-                    "A query of the ledger is one SELECT; only Likeness's own commands change the ledger. Write one "
-                    "SELECT."
+                    "A query of the ledger must be one SELECT, because only Likeness's own commands change the ledger. "
+                    "Write one SELECT."
                 )
             return self._con.sql(sql, params=list(parameters)).pl()
         except (duckdb.Error, RuntimeError) as error:
@@ -85,21 +88,21 @@ class Ledger:
             if not isinstance(error, duckdb.Error):
                 raise
             raise BadInput(f"The query of the ledger failed: {first_line(error)}") from None
-        except pl.exceptions.PolarsError as error:  # polars has no type for intervals and unions
+        except pl.exceptions.PolarsError as error:  # polars has no types for intervals and unions
             raise BadInput(
-                f"The result of the query of the ledger has a type that cannot be shown ({first_line(error)}): cast "
+                f"The query of the ledger returns a column of a type that cannot be shown ({first_line(error)}). Cast "
                 "the column, for example with ::VARCHAR."
             ) from None
 
     def read_table(self, name: str) -> pl.DataFrame:
-        """Returns a whole table as a polars frame, ordered by its key."""
+        """Returns a whole table as a polars frame. The rows are ordered by the table's key."""
         return self.query(f"SELECT * FROM {name} ORDER BY {', '.join(KEYS[name])}")
 
     def read_rows(self, kind: type[Row], where: str = "true", *parameters: Any) -> list[Row]:
-        """Returns the rows of a table as records, ordered by the table's key.
+        """Returns the rows of a table as records. The records are ordered by the table's key.
 
-        `kind` is the class of the records. `where` is an SQL condition on the columns, with `?` for parameters:
-        `ledger.read_rows(Face, "status = ?", "ok")`.
+        `kind` is the class of the records. `where` is an SQL condition on the columns, and each `?` in it stands for
+        one of the parameters. An example is `ledger.read_rows(Face, "status = ?", "ok")`.
         """
         name, key = TABLES[kind]
         frame = self.query(f"SELECT * FROM {name} WHERE {where} ORDER BY {', '.join(key)}", *parameters)
@@ -110,17 +113,17 @@ class Ledger:
         ]
 
     def find_finished(self, stage: str, config: Any) -> set[str]:
-        """Returns the units of a stage that were finished with the same configuration."""
+        """Returns the units of a stage that a run with the same configuration has finished."""
         frame = self.query("SELECT unit FROM stages WHERE stage = ? AND config_hash = ?", stage, hash_config(config))
         return set(frame["unit"])
 
     def read_detail(self, stage: str) -> dict[str, Any]:
-        """Returns the detail of the stage's unit that finished last, or an empty dict if no unit has a detail."""
+        """Returns the newest detail of a stage, or an empty dict if no finished unit has a detail."""
         details = self.read_details(stage)
         return details[0] if details else {}
 
     def read_details(self, stage: str) -> list[dict[str, Any]]:
-        """Returns the details of all finished units of a stage, the newest first."""
+        """Returns the details of all finished units of a stage, ordered from the newest to the oldest."""
         frame = self.query(
             "SELECT detail FROM stages WHERE stage = ? AND detail IS NOT NULL ORDER BY finished DESC", stage
         )
@@ -129,8 +132,9 @@ class Ledger:
     def read_embeddings(self, face_ids: Sequence[str] | None = None) -> tuple[list[str], np.ndarray]:
         """Returns face ids and their embeddings of unit length, float32 (n, d), in the order of `face_ids`.
 
-        Without `face_ids`, returns every face with status ok and an embedding, ordered by face id. Without any face,
-        the array is (0, 0). Raises LedgerBroken if a face has no embedding, or if a shard is missing or damaged.
+        Without `face_ids`, returns all faces that have the status ok and an embedding, ordered by face id. The array
+        has the shape (0, 0) if there are no faces. Raises LedgerBroken if a face has no embedding, or if a shard is
+        missing or damaged.
         """
         frame = self.query("SELECT face_id, status, shard, shard_row FROM faces WHERE shard IS NOT NULL ORDER BY 1")
         position = {face: (shard, row) for face, _, shard, row in frame.iter_rows()}
@@ -140,13 +144,13 @@ class Ledger:
         if not ids:
             return [], np.zeros((0, 0), np.float32)
 
-        # shard -> (row of the result, row of the shard) of each of its faces
+        # maps a shard to the pairs (row of the result, row of the shard), one pair for each face
         by_shard: dict[str, list[tuple[int, int]]] = {}
         for place, face in enumerate(ids):
             shard, row = position[face]
             by_shard.setdefault(shard, []).append((place, row))
 
-        # one shard is in memory at a time, beside the result
+        # besides the result, only one shard is in memory at a time
         result = np.zeros((0, 0), np.float32)
         for name in sorted(by_shard):
             vectors, (places, rows) = self._load_shard(name), np.array(by_shard[name]).T
@@ -156,7 +160,7 @@ class Ledger:
                 result[places] = vectors[rows]
             except (IndexError, ValueError):
                 raise LedgerBroken(
-                    f"The embedding shard {name}.npy is shorter or of another form than the ledger says: run "
+                    f"The embedding shard {name}.npy has fewer rows or other columns than the ledger says: run "
                     "`likeness curate` again."
                 ) from None
         return ids, result
@@ -166,8 +170,8 @@ class Ledger:
             return np.asarray(np.load(shard_path(self.dataset, name)))
         except ARRAY_ERRORS:
             raise LedgerBroken(
-                f"The embedding shard {name}.npy is missing or damaged: run `likeness curate` again, which makes a new "
-                "one."
+                f"The embedding shard {name}.npy is missing or damaged: run `likeness curate` again to make a new "
+                "shard."
             ) from None
 
     # writing
@@ -187,12 +191,13 @@ class Ledger:
     ) -> None:
         """Write the rows of one or more units of a stage, and mark the units as finished, in one transaction.
 
-        A row replaces the row of the same key. `replace` names classes of records whose tables hold nothing but the
-        new rows afterwards. `delete` removes rows before the new rows are written. `details` changes the detail of
-        units that finished earlier. `detail` is the detail of the new units, and `started` is the time at which they
-        started.
+        A new row replaces an old row with the same key. `replace` lists classes of records. Their tables lose all old
+        rows, and then contain only the new rows. `delete` lists the rows to delete before the new rows are written.
+        `details` changes the detail of units that finished earlier. `detail` is the detail of the new units.
+        `started` is the time at which the new units started.
 
-        Raises LedgerError, and writes nothing, if a row breaks a rule of the schema or the disk is full.
+        Raises LedgerError if a row breaks a rule of the schema, or if the disk is full. In both cases nothing is
+        written.
         """
         by_kind: dict[type, list[Record]] = {}
         for row in rows:
@@ -205,7 +210,7 @@ class Ledger:
             for *unit, changed in details:
                 where = "WHERE stage = ? AND unit = ? AND config_hash = ?"
                 self._con.execute(f"UPDATE stages SET detail = ? {where}", [json.dumps(changed, sort_keys=True), *unit])
-            # DuckDB refuses a key that was deleted in the same transaction, so rows with the keys of new rows stay
+            # DuckDB refuses to insert a key that the same transaction deleted, so such rows are replaced, not deleted
             for kind in replace:
                 table, keys = TABLES[kind]
                 new_keys = [tuple(getattr(row, key) for key in keys) for row in by_kind.get(kind, [])]
@@ -222,7 +227,7 @@ class Ledger:
                 raise
             cause = first_line(error)
             if any(text in cause for text in ("No space left", "Disk quota exceeded", "File too large")):
-                cause = "the disk is full. Make room, then run the same command again: it goes on where it stopped."
+                cause = "the disk is full. Make room, then run the same command again. It goes on where it stopped."
             raise LedgerError(f"Nothing of the stage {stage} was written to the ledger: {cause}") from error
         except BaseException:
             self._roll_back()
@@ -239,7 +244,7 @@ class Ledger:
         )
 
     def _roll_back(self) -> None:
-        with contextlib.suppress(duckdb.Error):  # a COMMIT that failed has already rolled back
+        with contextlib.suppress(duckdb.Error):  # after a failed COMMIT there is no transaction left to roll back
             self._con.execute("ROLLBACK")
 
     def _mark(
@@ -264,7 +269,7 @@ class Ledger:
         self._con.unregister("marks")
 
     def _delete_others(self, table: str, keys: tuple[str, ...], new_keys: list[tuple[Any, ...]]) -> None:
-        """Delete the rows of a table whose key is not among the new keys."""
+        """Delete the rows of a table except the rows whose key is one of the new keys."""
         if not new_keys:
             self._con.execute(f"DELETE FROM {table}")
             return
@@ -274,7 +279,7 @@ class Ledger:
         self._con.unregister("new_keys")
 
     def _upsert(self, kind: type, batch: list[Record]) -> None:
-        """Write records of one class; a record replaces the row of the same key."""
+        """Write records of one class. A record replaces an old row with the same key."""
         table, _ = TABLES[kind]
         names = [field.name for field in dataclasses.fields(kind)]
         columns = {name: [getattr(row, name) for row in batch] for name in names}

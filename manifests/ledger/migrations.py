@@ -1,6 +1,7 @@
-"""The schema version of the ledger: a fresh ledger gets the newest version, and a newer ledger is refused.
+"""Creates the tables of a new ledger, and refuses a ledger whose schema version is too new.
 
-`tables_and_columns.sql` describes the newest version. The table `migrations` records the version that a ledger has.
+The file tables_and_columns.sql describes the tables of the newest version. A ledger's own version is in its table
+`migrations`.
 """
 
 from __future__ import annotations
@@ -13,27 +14,27 @@ from manifests.errors import LedgerError, LedgerTooNew
 
 SCHEMA_VERSION = 1
 
-_BOOKKEEPING = """CREATE TABLE migrations (
+_CREATE_MIGRATIONS = """CREATE TABLE migrations (
     version INTEGER PRIMARY KEY, purpose VARCHAR NOT NULL, applied TIMESTAMP NOT NULL)"""
 
 
 def read_version(con: duckdb.DuckDBPyConnection) -> int:
-    """Returns the schema version of an open ledger, or 0 if the database has no table `migrations`."""
-    known = con.sql("SELECT 1 FROM information_schema.tables WHERE table_name = 'migrations'").fetchall()
-    return int(con.sql("SELECT coalesce(max(version), 0) FROM migrations").fetchall()[0][0]) if known else 0
+    """Returns the schema version of an open ledger. Returns 0 for a database without a table `migrations`."""
+    tables = con.sql("SELECT 1 FROM information_schema.tables WHERE table_name = 'migrations'").fetchall()
+    return int(con.sql("SELECT coalesce(max(version), 0) FROM migrations").fetchall()[0][0]) if tables else 0
 
 
 def refuse_newer(version: int, where: str) -> None:
-    """Raises LedgerTooNew if the version is newer than SCHEMA_VERSION. `where` is the path in the message."""
+    """Raises LedgerTooNew if a version is newer than SCHEMA_VERSION. `where` is the ledger's path for the message."""
     if version > SCHEMA_VERSION:
         raise LedgerTooNew(
             f"{where} has schema version {version}, and this Likeness reads versions up to {SCHEMA_VERSION}: "
-            "upgrade Likeness to open it."
+            "upgrade Likeness to open this ledger."
         )
 
 
 def create_schema(con: duckdb.DuckDBPyConnection, where: str) -> None:
-    """Makes all tables in an empty database, in one transaction. Leaves a ledger of this version as it is.
+    """Create all tables in an empty database, in one transaction. A ledger of this version is not changed.
 
     Raises LedgerTooNew for a newer ledger. Raises LedgerError for a database with other tables.
     """
@@ -45,7 +46,7 @@ def create_schema(con: duckdb.DuckDBPyConnection, where: str) -> None:
         raise LedgerError(f"{where} is a database of another program: name another folder.")
     con.execute("BEGIN")
     try:
-        con.execute(_BOOKKEEPING)
+        con.execute(_CREATE_MIGRATIONS)
         con.execute(files("manifests.ledger").joinpath("tables_and_columns.sql").read_text(encoding="utf-8"))
         con.execute("INSERT INTO migrations VALUES (?, 'created', now()::TIMESTAMP)", [SCHEMA_VERSION])
         con.execute("COMMIT")

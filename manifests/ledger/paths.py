@@ -8,9 +8,10 @@ from manifests.errors import LedgerMissing
 from manifests.runtime.files import find_blocking_file
 
 LEDGER_NAME = "manifest.duckdb"
-PARTS = ("faces", "embeddings", "lq", "versions")  # folders of a dataset; every file in them has a row in the ledger
-PENDING_NAME = "purge.pending"  # the list of what an unfinished purge must still remove
-MAX_SEED = 2**63 - 1  # the largest seed; a BIGINT column of the ledger holds it
+# a dataset has these folders; every file in them has a row in the ledger
+PARTS = ("faces", "embeddings", "lq", "versions")
+PENDING_NAME = "purge.pending"  # this file holds the plan of an unfinished purge
+MAX_SEED = 2**63 - 1  # the largest seed that fits into a BIGINT column of the ledger
 
 
 def crop_path(dataset: Path, face_id: str) -> Path:
@@ -19,15 +20,18 @@ def crop_path(dataset: Path, face_id: str) -> Path:
 
 
 def shard_path(dataset: Path, shard: str) -> Path:
-    """Returns the path of a shard of embeddings. The name of a shard is the sha256 of the file."""
+    """Returns the path of a shard of embeddings. The name of a shard is the sha256 of its file."""
     return dataset / "embeddings" / f"{shard}.npy"
 
 
 def check_ledger_exists(dataset: Path) -> None:
-    """Raises LedgerMissing if the folder is a file or holds no ledger. The commands call it before slow imports."""
+    """Raises LedgerMissing if `dataset` is a file, or a folder without a ledger.
+
+    The commands call this function before slow imports, so that a user sees the error at once.
+    """
     if (file := find_blocking_file(dataset)) is not None:
         raise LedgerMissing(f"{file} is a file, but a dataset is a folder: name another folder.")
     if not (dataset / LEDGER_NAME).exists():
         raise LedgerMissing(
-            f"{dataset} holds no {LEDGER_NAME}: make a dataset with `likeness curate PHOTOS --out {dataset}`."
+            f"{dataset} contains no {LEDGER_NAME}: make a dataset with `likeness curate PHOTOS --out {dataset}`."
         )

@@ -1,4 +1,4 @@
-"""The SELECTs on the ledger that more than one place of Likeness needs."""
+"""Queries of the ledger that more than one module of Likeness needs."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from manifests.errors import LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import Face, Model
 
-# ids and hashes, and URIs as `uri_of` writes them
+# these patterns match ids, hashes, and URIs in the form of `uri_of`
 _WORDS = ("p-[0-9a-f]+|[0-9a-f]+", "file://[A-Za-z0-9_.~%/-]+")
-# The text of every row is cut into words, and the words are joined with the wanted texts. For a million rows
-# this join is much faster than a comparison of every row with every text.
+# The query cuts the text of every row into words, and joins the words with the texts to search for. For a million
+# rows, this join is much faster than a comparison of every row with every text.
 _COUNT_WORDS = """SELECT count(*) AS n FROM (SELECT unnest(regexp_extract_all(t::VARCHAR, ?)) AS word FROM {} t)
                   WHERE word IN (SELECT unnest(?::VARCHAR[]))"""
 
 
 def read_recognizers(ledger: Ledger) -> list[Model]:
-    """Returns the recognizers that the ledger names; a dataset that was curated to the end has exactly one."""
+    """Returns the recognizers that the ledger names. After a complete curation there is exactly one."""
     return ledger.read_rows(Model, "role = 'recognizer'")
 
 
 def read_recognizer(ledger: Ledger) -> Model:
-    """Returns the recognizer of the dataset's embeddings.
+    """Returns the recognizer that made the dataset's embeddings.
 
     Raises LedgerBroken if the ledger does not name exactly one recognizer.
     """
@@ -43,9 +43,9 @@ def read_faces_with_reason(ledger: Ledger, reasons: Sequence[str]) -> list[Face]
 
 
 def read_units(ledger: Ledger, *stages: str) -> list[tuple[str, str, str, dict[str, Any]]]:
-    """Returns (stage, unit, config hash, detail) of every finished unit of the stages, ordered by unit.
+    """Returns (stage, unit, config hash, detail) of every finished unit of some stages, ordered by unit.
 
-    The detail is empty if the unit has none.
+    The detail is an empty dict if the unit has no detail.
     """
     frame = ledger.query(
         "SELECT stage, unit, config_hash, detail FROM stages WHERE list_contains(?, stage) ORDER BY unit", list(stages)
@@ -54,34 +54,35 @@ def read_units(ledger: Ledger, *stages: str) -> list[tuple[str, str, str, dict[s
 
 
 def read_set_sizes(ledger: Ledger) -> dict[str, int]:
-    """Returns the size in pixels of the images of every frozen set, by the name of the set in order."""
+    """Returns a dict from the name of each frozen set to the size of its images in pixels, ordered by name."""
     return dict(ledger.query("SELECT DISTINCT lq_set, size FROM degradations ORDER BY lq_set").iter_rows())
 
 
 def read_set_hashes(ledger: Ledger, lq_set: str) -> dict[str, str]:
-    """Returns face id -> sha256 of the image, for every recorded image of a frozen set, ordered by face id."""
+    """Returns a dict from face id to the sha256 of the face's image in a frozen set, ordered by face id."""
     frame = ledger.query("SELECT face_id, sha256 FROM degradations WHERE lq_set = ? ORDER BY face_id", lq_set)
     return dict(frame.iter_rows())
 
 
 def read_set_detail(ledger: Ledger, lq_set: str) -> dict[str, Any] | None:
-    """Returns the detail that `degrade` recorded when it began a frozen set, or None if it began no set of that name.
+    """Returns the detail that `degrade` recorded at the start of a frozen set, or None if there is no such set.
 
-    The detail holds `faces`, the face ids of the set. It holds `engine` if the exact engine did not make the set.
+    The detail contains `faces`, the face ids of the set. It also contains `engine`, but not if the exact engine made
+    the set.
     """
     frame = ledger.query("SELECT detail FROM stages WHERE stage = 'degrade' AND unit = ?", lq_set)
     return json.loads(frame["detail"][0]) if len(frame) else None
 
 
 def count_mentions(ledger: Ledger, texts: Sequence[str]) -> tuple[int, list[str]]:
-    """Returns the number of rows of all tables, and one sentence for each table in which one of the texts occurs.
+    """Returns the number of rows in all tables, and one phrase for each table that contains one of the texts.
 
-    The texts are ids, hashes and URIs, and are looked for in every column.
+    The texts are ids, hashes and URIs. The search covers every column.
     """
-    sentences, rows = [], 0
+    phrases, rows = [], 0
     for (name,) in ledger.query("SELECT table_name FROM information_schema.tables ORDER BY 1").iter_rows():
         rows += int(ledger.query(f"SELECT count(*) AS n FROM {name}")["n"][0])
         count = sum(int(ledger.query(_COUNT_WORDS.format(name), words, list(texts))["n"][0]) for words in _WORDS)
         if count:
-            sentences.append(f"{count} times in the table {name} of the ledger")
-    return rows, sentences
+            phrases.append(f"{count} times in the table {name} of the ledger")
+    return rows, phrases

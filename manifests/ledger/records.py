@@ -1,4 +1,4 @@
-"""The rows of the ledger as frozen dataclasses. tables_and_columns.sql explains their fields."""
+"""The classes of the ledger's rows. The file tables_and_columns.sql explains each of their fields."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 SPLITS = ("train", "val", "test")
-NEAR_DUPLICATE = "near_duplicate"  # the reason of a face whose duplicate_of names the face that is used in its place
+NEAR_DUPLICATE = "near_duplicate"  # the reason of a dropped face; its duplicate_of names the face that is used instead
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Face:
 
     @property
     def representative(self) -> str:
-        """The id of the face that is used for this one: the face that this one duplicates, or its own id."""
+        """The id of the face that is used in place of a near-duplicate, or the face's own id."""
         return self.duplicate_of or self.face_id
 
 
@@ -205,7 +205,7 @@ Record = (
     | TrainingImage
 )
 
-# class of the records -> (table, columns of its key)
+# maps a class of records to its table, and to the key columns of this table
 TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     File: ("files", ("uri",)),
     Photo: ("photos", ("photo_id",)),
@@ -225,7 +225,7 @@ TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     TrainingImage: ("training_images", ("iteration", "round", "face_id")),
 }
 
-# table -> the columns that order its rows
+# maps a table to the columns that order its rows
 KEYS: dict[str, tuple[str, ...]] = {
     **dict(TABLES.values()),
     "stages": ("stage", "unit", "config_hash"),

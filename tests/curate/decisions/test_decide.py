@@ -356,7 +356,7 @@ def test_a_face_that_is_gone_is_kept_told_and_harmless(made):
     say(dataset, "lock", nowhere)
     before = people(dataset)
     curated(photos, dataset)
-    assert people(dataset) == before and "its photo is not there" in read_log_entries(dataset)[2].missing[0]
+    assert people(dataset) == before and "the photo is not in the dataset" in read_log_entries(dataset)[2].missing[0]
 
 
 def test_names_follow_the_faces_and_ids_the_larger_part(made):

@@ -18,7 +18,7 @@ from curate.detection.filter_files import (
 )
 from curate.detection.screen import count_removals, find_reasons, pick_first_reasons
 from manifests.errors import BadInput
-from manifests.ledger.filters import COLUMNS, Filter, FilterSet, check_filters, columns_of, find_removals
+from manifests.ledger.filters import COLUMNS, Filter, FilterSet, check_filters, find_removals, list_columns
 from manifests.ledger.records import NEAR_DUPLICATE, Face
 
 SIZE = (400, 300)
@@ -182,7 +182,7 @@ def test_an_expression_over_one_face_is_taken(sql):
         ("yaw > 1) OFFSET (0", "more than one expression"),
         ("sharpness < 1) OR (1=1", "not an SQL expression"),
         ("yaw > 1) IS NOT DISTINCT FROM (true", "not an SQL expression"),
-        ("jaw > 1", r"names jaw, which is no column of a face: the columns are det_score, .*height"),
+        ("jaw > 1", r"names jaw, which is not a column of a face: the columns are det_score, .*height"),
         ("faces.yaw > 1", "names faces.yaw"),
         ("reason = 'too_small'", "names reason"),
         ("inter_ocular_px", "gives FLOAT instead of true or false"),
@@ -223,7 +223,7 @@ def test_no_text_does_anything_but_pass_or_be_refused(sql):
     except BadInput as refused:
         assert "reason_0" in str(refused)
     else:
-        assert columns_of(of(sql)) <= set(COLUMNS)
+        assert list_columns(of(sql)) <= set(COLUMNS)
 
 
 def test_a_predicate_that_fails_on_a_face_is_named():

@@ -25,7 +25,7 @@ def test_a_newer_ledger_is_refused_in_one_sentence_and_stays_as_it_is():
         create_schema(con, "here")
         con.execute("INSERT INTO migrations VALUES (7, 'later', now()::TIMESTAMP)")
         with pytest.raises(
-            LedgerTooNew, match=r"^here has schema version 7, .* up to 1: upgrade Likeness to open it\.$"
+            LedgerTooNew, match=r"^here has schema version 7, .* up to 1: upgrade Likeness to open this ledger\.$"
         ):
             create_schema(con, "here")
         assert history(con) == [(1, "created"), (7, "later")]
@@ -40,7 +40,9 @@ def test_a_database_of_another_program_is_refused_and_stays_as_it_is():
 
 
 def test_a_schema_that_fails_halfway_leaves_an_empty_database(monkeypatch):
-    monkeypatch.setattr(migrations, "_BOOKKEEPING", migrations._BOOKKEEPING + "; CREATE TABLE files (uri VARCHAR)")
+    monkeypatch.setattr(
+        migrations, "_CREATE_MIGRATIONS", migrations._CREATE_MIGRATIONS + "; CREATE TABLE files (uri VARCHAR)"
+    )
     with duckdb.connect() as con:
         with pytest.raises(duckdb.Error):
             create_schema(con, "here")

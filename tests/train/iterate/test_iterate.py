@@ -266,8 +266,8 @@ def test_why_and_the_report_tell_of_it(copied: tuple[Path, Path]) -> None:
         ledger.record("double", "files", {}, [File("file:///a/photo0-0.jpg", "photo0-0", 1, 1, "ok")])
     lines, rows = explain_photo(made[0], SOFT[0])
     said = "\n".join(lines)
-    assert "cleaned as soft by round 0 of iteration" in said and ": kept (sharpness" in said
-    assert "round 0 on the original, round 1 on the version of round 0" in said
+    assert "the crop is soft; round 0 of iteration" in said and "version was kept (sharpness" in said
+    assert "round 0 on the original, round 1 on the cleaned version of round 0" in said
     assert [len(rows[0]["faces"][0][kind]) for kind in ("versions", "training_images")] == [1, 2]
     page = build_report(made[0]).read_text()
     assert "Cleaned training targets" in page and "By round 0" in page and page.count('alt="cleaned"') == 6
