@@ -64,7 +64,7 @@ def test_four_steps_in_one_go_are_four_steps_with_a_rest_and_restore(
     base: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Snapshot, "load_finder", lambda _: finder())
+    monkeypatch.setattr(Snapshot, "load_detector", lambda _: finder())
     recipe = small(name, base)
     told, faces = settings(recipe), taken[base].folder
     whole = train(tmp_path / "whole", faces, recipe, 16, workers=0, settings=told)

@@ -2,7 +2,7 @@
 
 The library albumentations (extra `albumentations`) changes the pixels. The strengths are from ReF-LDM: brightness,
 contrast and saturation .2, hue .02, rotation 2 degrees, shift 5%, scale .95 to 1.05. Each reference also gets a random
-perspective. The strength of the perspective is ours, because albumentations measures it in another unit than ReF-LDM.
+perspective. The strength of the perspective is ours, because albumentations and ReF-LDM measure it in different units.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy as np
 
 from manifests.errors import BadInput
 
-# The corners shift by these shares of the side (ours). ReF-LDM uses the strength .2 of torchvision.
+# The perspective moves each corner by a share of the side in this range (ours). ReF-LDM uses the strength .2 of
+# torchvision.
 PERSPECTIVE = (0.02, 0.05)
 
 
@@ -27,7 +28,8 @@ def _transform() -> Any:
         import albumentations as A
     except ImportError:
         raise BadInput(
-            "This recipe augments references through albumentations: pip install 'likeness[albumentations]'."
+            "This recipe augments references with albumentations, which is not installed: run "
+            "pip install 'likeness[albumentations]'."
         ) from None
     border = {"border_mode": cv2.BORDER_REFLECT_101}
     return A.Compose(
@@ -40,19 +42,20 @@ def _transform() -> Any:
     )
 
 
-def check_augment() -> None:
+def check_albumentations() -> None:
     """Raises BadInput if albumentations is not installed."""
     _transform()
 
 
-def augmented(image: np.ndarray, landmarks5: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the augmented reference, uint8 (S,S,3), and its moved landmarks (5,2), float32 in pixels.
+def augment_reference(image: np.ndarray, landmarks5: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the augmented reference, uint8 (S,S,3), and its landmarks (5,2) afterwards, float32 in pixels.
 
-    The augmentation depends only on the arguments.
+    The same arguments give the same result.
     """
     transform = _transform()
     transform.set_random_seed(seed)
     done = transform(image=image, keypoints=landmarks5.astype(np.float32))
-    # The mirrored border adds mirrored copies of the landmarks. The copy that moved least is the face itself.
+    # The border is mirrored, so albumentations also returns mirrored copies of the landmarks. The copy that moved least
+    # belongs to the face itself.
     copies = np.asarray(done["keypoints"], np.float32).reshape(-1, *landmarks5.shape)
     return done["image"], copies[np.abs(copies - landmarks5).sum((1, 2)).argmin()]

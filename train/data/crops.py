@@ -27,7 +27,7 @@ def read_crop(dataset: Path, face_id: str, size: int) -> np.ndarray:
     image = decode_own_png(source.read_bytes() if source.is_file() else b"")
     if image is None:
         raise LedgerBroken(
-            f"The crop {source} is missing or broken: remove it if it is there, and run `likeness curate` again."
+            f"The crop {source} is missing or broken: remove the file if it exists, and run `likeness curate` again."
         )
     return shrink(image, size)
 
@@ -35,7 +35,8 @@ def read_crop(dataset: Path, face_id: str, size: int) -> np.ndarray:
 def read_cleaned_crop(dataset: Path, version: CleanedVersion, size: int) -> np.ndarray:
     """Returns a cleaned version of a face, RGB uint8 (size,size,3).
 
-    Raises LedgerBroken if the file is missing, has another hash than the ledger records, or has another size.
+    Raises LedgerBroken if the file is missing, if its hash differs from the hash in the ledger, or if the image has
+    another size.
     """
     from manifests.ledger.cleaned_targets import version_path
 
@@ -44,7 +45,7 @@ def read_cleaned_crop(dataset: Path, version: CleanedVersion, size: int) -> np.n
     image = decode_own_png(data) if sha256_bytes(data) == version.sha256 else None
     if image is None or image.shape != (size, size, 3):
         raise LedgerBroken(
-            f"The cleaned crop {source} is missing, changed or of another size: run `likeness iterate` into another "
-            "--out."
+            f"The cleaned crop {source} is missing, was changed or has the wrong size: run `likeness iterate` with "
+            "another --out."
         )
     return image

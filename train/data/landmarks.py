@@ -11,7 +11,10 @@ from curate.faces.interface import Detection, FaceDetector, FaceModels
 
 
 def detect_faces(image: np.ndarray, models: FaceModels | FaceDetector) -> list[Detection]:
-    """Returns the detections in uint8 (H, W, 3) that score at least `models.min_score` and can be aligned."""
+    """Returns the faces detected in an image, uint8 (H, W, 3).
+
+    A face is left out if its score is below `models.min_score`, or if its landmarks allow no alignment.
+    """
     return [
         detection
         for detection in models.detect(image)

@@ -1,4 +1,4 @@
-"""Draws the random choices for a sample, before any pixel is read.
+"""Draws the random choices for a sample before any pixel is read.
 
 The choices depend only on the seed, the epoch and the face id of the target.
 """
@@ -15,11 +15,11 @@ from degrade.theta import Theta
 from train.data.snapshot import Snapshot
 from train.recipes import Recipe
 
-MAX_SEED = 2**31  # the seed for the augmentation of a reference is below this number
+MAX_SEED = 2**31  # each seed for the augmentation of a reference is below this number
 # This preset (ours) draws the mild defects that training targets have. The presets of the literature almost never draw
-# a mild defect, and a restorer that was trained only on strong defects makes a good face worse.
+# a mild defect. A restorer that was trained only on strong defects makes a good face worse.
 MILD = Preset("mild", blur=(0.1, 1.5), down=(1, 2), noise=(0, 4), jpeg=(60, 100), resize="bilinear")
-FIRST = 0.5  # this share of the images trains the first step, because every restoration starts with it (ours)
+FIRST_STEP_SHARE = 0.5  # this share of the images trains the first step, because every restoration has that step (ours)
 
 
 @dataclass(frozen=True)
@@ -30,39 +30,40 @@ class Sample:
     references: tuple[int, ...]  # the rows of the references in the snapshot
     flip: bool  # True: target and references are mirrored together, so that an asymmetric face stays consistent
     right: bool = True  # False: the references show another person
-    seeds: tuple[int, ...] = ()  # one seed for the augmentation of each reference; empty: no augmentation
+    seeds: tuple[int, ...] = ()  # one seed for each reference; empty if references are not augmented
     step: int = 0  # the number of the step that learns from the sample
 
 
 def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: int, index: int) -> Sample:
     """Returns the random choices for sample number `index`; `index` is the number of earlier samples of the run.
 
-    A random permutation of the targets in each epoch gives the target. A random generator for this target and epoch
-    makes the other choices. The references are drawn uniformly from the row of the target in the pairs table, which
-    curation writes. In a share of the samples (`recipe.wrong_share`), the references show one other person of the same
-    split. The number of references is the same in these samples, so that the number does not reveal a wrong person.
+    The targets of an epoch come in a random order. A random generator for this target and epoch draws the other
+    choices. The references are drawn uniformly from the target's references in the table `pairs`, which curation
+    writes. In a share of the samples (`recipe.wrong_share`), the references show one other person of the same split.
+    These samples have as many references as they would have of the right person. So the number of references does not
+    reveal that the person is wrong.
     """
     epoch, place = divmod(index, len(targets))
-    target = int(targets[_order(seed, epoch, len(targets))[place]])
+    target = int(targets[_order_targets(seed, epoch, len(targets))[place]])
     rng = make_generator(seed, "train", "sample", epoch, snapshot.face_ids[target])
-    known = snapshot.references[target]
-    count = min(int(rng.choice(np.asarray(recipe.reference_counts))), len(known))
+    possible = snapshot.references[target]
+    count = min(int(rng.choice(np.asarray(recipe.reference_counts))), len(possible))
     flip, wrong = bool(rng.integers(2)), bool(rng.uniform() < recipe.wrong_share)
     if strangers := _strangers(snapshot, target, count) if wrong and count else ():
-        known = snapshot.people[snapshot.splits[target]][strangers[int(rng.integers(len(strangers)))]]
-    chosen = tuple(int(row) for row in rng.choice(known, count, replace=False))
-    seeds = tuple(int(s) for s in rng.integers(MAX_SEED, size=len(chosen))) if recipe.augment == "each" else ()
-    # The step is drawn last, and only if the recipe has several steps. The other choices do not depend on it.
-    step = int(rng.integers(1, recipe.steps)) if recipe.steps > 1 and rng.uniform() >= FIRST else 0
-    return Sample(target, chosen, flip, not strangers, seeds, step)
+        possible = snapshot.people[snapshot.splits[target]][strangers[int(rng.integers(len(strangers)))]]
+    references = tuple(int(row) for row in rng.choice(possible, count, replace=False))
+    seeds = tuple(int(s) for s in rng.integers(MAX_SEED, size=len(references))) if recipe.augment == "each" else ()
+    # The step is drawn last and only if the recipe has several steps, so the number of steps changes no other choice.
+    step = int(rng.integers(1, recipe.steps)) if recipe.steps > 1 and rng.uniform() >= FIRST_STEP_SHARE else 0
+    return Sample(target, references, flip, not strangers, seeds, step)
 
 
 def draw_theta(preset: Preset, seed: int, epoch: int, face_id: str) -> Theta:
-    """Returns θ, the parameters of the degradation of a target in an epoch."""
+    """Draws and returns θ, the parameters of the degradation of a target in an epoch."""
     return preset.sample(make_generator(seed, "train", "degrade", epoch, face_id))
 
 
-def drawn_mildly(recipe: Recipe, seed: int, epoch: int, face_id: str) -> bool:
+def is_mild(recipe: Recipe, seed: int, epoch: int, face_id: str) -> bool:
     """Returns True if the preset MILD degrades the target in this epoch."""
     return recipe.mild_share > 0 and bool(
         make_generator(seed, "train", "mild", epoch, face_id).uniform() < recipe.mild_share
@@ -70,7 +71,7 @@ def drawn_mildly(recipe: Recipe, seed: int, epoch: int, face_id: str) -> bool:
 
 
 @lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+def _order_targets(seed: int, epoch: int, count: int) -> np.ndarray:
     return make_generator(seed, "train", "epoch", epoch).permutation(count)
 
 

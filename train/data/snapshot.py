@@ -1,7 +1,7 @@
 """Reads a snapshot: a folder with all faces, references, embeddings and crops that a training run needs.
 
-`take_snapshot` copies a snapshot from the ledger once. Training then needs no ledger, duckdb, polars or insightface,
-and can therefore run on another machine.
+`take_snapshot` makes the snapshot of a dataset once. Training then needs neither the ledger nor duckdb, polars and
+insightface. Training can therefore run on another machine.
 """
 
 from __future__ import annotations
@@ -29,18 +29,21 @@ VERSION = 2  # the version of the folder layout
 
 @dataclass(frozen=True)
 class SnapshotConfig:
-    """Holds the settings of a snapshot; the ledger and the settings determine which faces the snapshot contains."""
+    """Holds the settings of a snapshot.
+
+    The ledger and these settings determine which faces the snapshot contains.
+    """
 
     size: int  # pixels of the crops
-    # This is the largest allowed number of crop pixels per photo pixel at `size` (ours). A face that is enlarged more
-    # is not a target, because its crop is not sharp.
+    # A face is not a target if its crop has more crop pixels per photo pixel than this number (ours), because such a crop
+    # is not sharp. Pixels are counted along a side.
     max_upsample: float = 1.5
     version: int = VERSION
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Holds the contents of a snapshot folder; row i of each list and array describes row i of `crops.npy`."""
+    """Holds the contents of a snapshot folder. Entry i of each list and array describes crop i of `crops.npy`."""
 
     folder: Path
     facts: dict[str, Any]  # contents of snapshot.json
@@ -48,7 +51,9 @@ class Snapshot:
     identity_ids: list[str]
     splits: list[str]
     is_target: np.ndarray  # (n,) bool
-    references: list[np.ndarray]  # rows of each target's references in the pairs' order; empty for other faces
+    references: list[
+        np.ndarray
+    ]  # the rows of each target's references, in the order of the pairs; empty for other faces
     embeddings: np.ndarray  # (n, d) float32 unit rows
     landmarks: np.ndarray  # (n, 5, 2) float32, pixels of the crops
     # For each crop, the round of `likeness iterate` that made it, or None if the crop is the original.
@@ -77,11 +82,12 @@ class Snapshot:
         path = self.folder / DETECTOR
         return path if path.is_file() else None
 
-    def load_finder(self) -> FaceDetector:
+    def load_detector(self) -> FaceDetector:
         """Returns the face detector of the dataset.
 
-        The detector is loaded from the ONNX file in this folder. If the folder has no ONNX file (as for dlib), the spec
-        in `snapshot.json` names the detector to load. Raises FaceModelError if the detector cannot be loaded.
+        The detector is loaded from the file `detector.onnx` in this folder. If the folder lacks this file (for example
+        with dlib), the spec in `snapshot.json` names the detector to load. Raises FaceModelError if the detector cannot
+        be loaded.
         """
         if self.detector_onnx is not None:
             from curate.faces.insightface_models import load_detector
@@ -95,18 +101,18 @@ class Snapshot:
 
     @cached_property
     def people(self) -> dict[str, dict[str, np.ndarray]]:
-        """Returns the rows of each identity in each split; the identities are sorted, and the rows are ascending."""
-        found: dict[str, dict[str, list[int]]] = {}
+        """Returns the rows of each person in each split, as split -> person -> rows. People and rows are sorted."""
+        rows_by_person: dict[str, dict[str, list[int]]] = {}
         for row, (split, person) in enumerate(zip(self.splits, self.identity_ids, strict=True)):
-            found.setdefault(split, {}).setdefault(person, []).append(row)
+            rows_by_person.setdefault(split, {}).setdefault(person, []).append(row)
         return {
             split: {person: np.array(rows, np.int64) for person, rows in sorted(people.items())}
-            for split, people in found.items()
+            for split, people in rows_by_person.items()
         }
 
     @cached_property
     def crops(self) -> np.ndarray:
-        """Returns the crops, (n, size, size, 3) uint8 RGB in the FFHQ template, as a memory map of the file."""
+        """Returns the crops, aligned to the FFHQ template, as a memory map: RGB uint8 (n, size, size, 3)."""
         return np.load(self.folder / CROPS, mmap_mode="r")
 
     def targets(self, split: str) -> np.ndarray:
@@ -122,7 +128,7 @@ def load_snapshot(folder: Path) -> Snapshot:
         table = pq.read_table(folder / FACES)
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"{folder} holds no snapshot: name a dataset, or a folder that `likeness train` made."
+            f"{folder} contains no snapshot: name a dataset, or a folder that `likeness train` made."
         ) from error
     if facts.get("version") != VERSION:
         raise BadInput(f"{folder} was made by another version of Likeness: remove it and train again.")

@@ -1,4 +1,4 @@
-"""Takes a snapshot: copies the faces of a dataset that training uses from the ledger into one folder."""
+"""Takes a snapshot: copies the faces of a dataset that training uses into one folder."""
 
 from __future__ import annotations
 
@@ -38,23 +38,26 @@ if TYPE_CHECKING:
 
 
 def plan_targets(dataset: Path, size: int) -> list[str]:
-    """Returns the face ids of the training targets in a snapshot of `dataset`, in sorted order; takes no snapshot."""
-    from manifests.ledger.ledger import Ledger
+    """Returns the sorted face ids of the training targets that a snapshot of `dataset` would have.
 
-    with Ledger.open(Path(dataset)) as ledger:
-        rows = _choose(ledger, SnapshotConfig(size))[0]
-    return [row["face_id"] for row in rows if row["is_target"] and row["split"] == "train"]
-
-
-def plan_snapshot(dataset: Path, size: int) -> dict[str, Any]:
-    """Returns the counts of a snapshot of `dataset`, but takes no snapshot.
-
-    The counts are the faces, the targets by split, the people by split, and the left-out targets by reason.
+    No snapshot is taken.
     """
     from manifests.ledger.ledger import Ledger
 
     with Ledger.open(Path(dataset)) as ledger:
-        return _choose(ledger, SnapshotConfig(size))[1]
+        rows = _choose_faces(ledger, SnapshotConfig(size))[0]
+    return [row["face_id"] for row in rows if row["is_target"] and row["split"] == "train"]
+
+
+def plan_snapshot(dataset: Path, size: int) -> dict[str, Any]:
+    """Returns the counts that a snapshot of `dataset` would have. No snapshot is taken.
+
+    The counts are the faces, the targets by split, the people by split, and the omitted targets by reason.
+    """
+    from manifests.ledger.ledger import Ledger
+
+    with Ledger.open(Path(dataset)) as ledger:
+        return _choose_faces(ledger, SnapshotConfig(size))[1]
 
 
 def take_snapshot(
@@ -73,7 +76,7 @@ def take_snapshot(
     replaces the original crop, but only for faces in the training split.
 
     Raises BadInput if the dataset has no training target, or if `folder` contains other files. Raises BadInput also if
-    `replace` is False and `folder` has a different snapshot, because a run needs its first snapshot. Raises
+    `replace` is False and `folder` has a different snapshot, because a run must keep its first snapshot. Raises
     ModelUnavailable if the recognizer is not the recognizer in the ledger. Raises LedgerBroken if a target has a
     reference of another person, or if a training target has a reference in another split.
     """
@@ -81,30 +84,30 @@ def take_snapshot(
 
     dataset, folder, config = Path(dataset), Path(folder), SnapshotConfig(size)
     with Ledger.open(dataset) as ledger:
-        rows, counts = _choose(ledger, config)
+        rows, counts = _choose_faces(ledger, config)
         recognizer = _recorded_recognizer(ledger)
-        used = _in_training(rows, versions)
-        cleaned = {"versions": {face: one.sha256 for face, one in used.items()}} if used else {}
+        used_versions = _select_versions(rows, versions)
+        cleaned = {"versions": {face: one.sha256 for face, one in used_versions.items()}} if used_versions else {}
         manifest = hash_config({"rows": rows, "recognizer": recognizer, **cleaned})
         if (folder / FACTS).is_file():
-            there = load_snapshot(folder)
-            if there.facts["manifest"] == manifest and there.facts["config"] == vars(config):
-                shutil.rmtree(_replaced(folder), ignore_errors=True)  # a killed process left this folder
-                return there
-            if not replace and BEFORE_PURGES in there.facts:
+            earlier = load_snapshot(folder)
+            if earlier.facts["manifest"] == manifest and earlier.facts["config"] == vars(config):
+                shutil.rmtree(_get_old_path(folder), ignore_errors=True)  # a killed process can leave this folder
+                return earlier
+            if not replace and BEFORE_PURGES in earlier.facts:
                 raise BadInput(
-                    f"Faces were taken out of {folder} since {folder.parent} was begun, by a purge or an opt-out: "
-                    "train anew, with another --out."
+                    f"A purge or an opt-out removed faces from {folder} after the training in {folder.parent} began: "
+                    "train again from the start, with another --out."
                 )
             if not replace:
                 raise BadInput(
-                    f"{dataset} has changed since {folder.parent} was begun, or is trained at another size: go on from "
-                    f"what it began with (`likeness train {folder} --out {folder.parent}`), or name another --out."
+                    f"{dataset} or the size of the crops changed after the training in {folder.parent} began: continue "
+                    f"with the old data (`likeness train {folder} --out {folder.parent}`), or name another --out."
                 )
         elif (file := find_blocking_file(folder)) is not None:
             raise BadInput(f"{file} is a file: name a folder for the snapshot.")
         elif folder.is_dir() and any(folder.iterdir()):
-            raise BadInput(f"{folder} is not empty and holds no snapshot: name another folder with --snapshot.")
+            raise BadInput(f"{folder} contains files but no snapshot: name another folder with --snapshot.")
         embeddings = ledger.read_embeddings([row["face_id"] for row in rows])[1]
     if models is None:
         from curate.faces.load import load_faces
@@ -112,7 +115,7 @@ def take_snapshot(
         models = load_faces(recognizer["spec"])
     if models.recognizer_sha256() != recognizer["sha256"]:
         raise ModelUnavailable(
-            f"{recognizer['spec']} is no longer the recognizer that {dataset} was made with: put the old files back."
+            f"{recognizer['spec']} is not the recognizer with which {dataset} was curated: put the old files back."
         )
     template = {"size": models.size, "template": models.template.tolist(), "mean": models.mean, "std": models.std}
     facts = {
@@ -122,19 +125,23 @@ def take_snapshot(
         "counts": counts,
         "recognizer": {**recognizer, **template, "dim": models.dim},
     }
-    if used:
-        targets = sum(row["is_target"] and row["face_id"] in used for row in rows)
-        facts["cleaned"] = {"iteration": next(iter(used.values())).iteration, "faces": len(used), "targets": targets}
+    if used_versions:
+        targets = sum(row["is_target"] and row["face_id"] in used_versions for row in rows)
+        facts["cleaned"] = {
+            "iteration": next(iter(used_versions.values())).iteration,
+            "faces": len(used_versions),
+            "targets": targets,
+        }
     detector = next((file for file in models.files if file.role == "detector" and file.path.suffix == ".onnx"), None)
-    if detector is not None:  # the warp of references depends on the detector
+    if detector is not None:  # the snapshot keeps the detector, because the warp of references depends on it
         facts["detector"] = {"sha256": detector.sha256, "licence": detector.licence}
     files = {RECOGNIZER: models.recognizer_onnx, DETECTOR: None if detector is None else detector.path}
     with lock_folder(folder.parent, f".{folder.name}{LOCK}"):
-        _write(folder, dataset, rows, embeddings, facts, files, used)
+        _write(folder, dataset, rows, embeddings, facts, files, used_versions)
     return load_snapshot(folder)
 
 
-def _choose(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _choose_faces(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Returns the rows of a snapshot, sorted by face id, and the counts that `plan_snapshot` returns."""
     faces = {
         face: (identity, split, upsample, landmarks5)
@@ -161,13 +168,13 @@ def _choose(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str, Any]
                 raise LedgerBroken(f"Training face {target} has a reference of split {faces[ref][1]}, {ref}.")
         if not references:
             left_out["no_reference"] += 1
-        # The ledger records `upsample` for the crop of 512 px.
+        # The value of `upsample` in the ledger is for a crop of 512 px.
         elif upsample * config.size / 512 > config.max_upsample:
             left_out["too_small_in_its_photo"] += 1
         else:
             chosen[target] = references
-    kept = sorted(set(chosen).union(*chosen.values()))
-    number = {face: i for i, face in enumerate(kept)}
+    face_ids = sorted(set(chosen).union(*chosen.values()))
+    number = {face: i for i, face in enumerate(face_ids)}
     rows = [
         {
             "row": number[face],
@@ -177,39 +184,38 @@ def _choose(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str, Any]
             "is_target": face in chosen,
             "references": [number[ref] for ref in chosen.get(face, ())],
             "upsample": float(faces[face][2]),
-            "landmarks5": _in_crop(faces[face][3], config.size),
+            "landmarks5": _map_landmarks(faces[face][3], config.size),
         }
-        for face in kept
+        for face in face_ids
     ]
     targets = Counter(row["split"] for row in rows if row["is_target"])
     if not targets["train"]:
         raise BadInput(
-            "No face of the training split has another photo of the same person as a reference"
+            "No face of the training split can be a target"
             + (f" ({', '.join(f'{n} {why}' for why, n in sorted(left_out.items()))})" if left_out else "")
-            + ": add photos and run `likeness curate` again."
+            + ": a target needs another photo of the same person. Add photos and run `likeness curate` again."
         )
     people = Counter(split for _, split in {(row["identity_id"], row["split"]) for row in rows})
     counts = {"faces": len(rows), "targets": dict(targets), "people": dict(people), "left_out": dict(left_out)}
     return rows, counts
 
 
-def _in_training(rows: list[dict[str, Any]], versions: Mapping[str, CleanedVersion]) -> dict[str, CleanedVersion]:
+def _select_versions(rows: list[dict[str, Any]], versions: Mapping[str, CleanedVersion]) -> dict[str, CleanedVersion]:
     """Returns the cleaned versions to use, by face id.
 
     A version is used only if its face is in the training split and is not a reference of a target in another split.
     """
-    seen = {ref for row in rows if row["split"] != "train" for ref in row["references"]}
-    own = (row for row in rows if row["split"] == "train" and row["row"] not in seen)
+    needed_elsewhere = {ref for row in rows if row["split"] != "train" for ref in row["references"]}
+    own = (row for row in rows if row["split"] == "train" and row["row"] not in needed_elsewhere)
     return {row["face_id"]: versions[row["face_id"]] for row in own if row["face_id"] in versions}
 
 
-def _in_crop(landmarks5: list[float], size: int) -> list[float]:
-    """Maps landmarks (10,) from pixels of the photo to pixels of the aligned crop of `size` pixels."""
-    from curate.faces.align import FFHQ_512, FFHQ_SIZE, fit_similarity, scale_template, transform_points
+def _map_landmarks(landmarks5: list[float], size: int) -> list[float]:
+    """Maps ten coordinates from pixels of the photo to pixels of the aligned `size` x `size` crop, in float32."""
+    from train.data.landmarks import map_to_crop
 
-    points = np.array(landmarks5, np.float64).reshape(5, 2)
-    there = transform_points(points, fit_similarity(points, scale_template(FFHQ_512, FFHQ_SIZE, size)))
-    return [float(value) for value in there.astype(np.float32).ravel()]
+    points = map_to_crop(np.array(landmarks5, np.float64).reshape(5, 2), size)
+    return [float(value) for value in points.astype(np.float32).ravel()]
 
 
 def _recorded_recognizer(ledger: Ledger) -> dict[str, Any]:
@@ -228,17 +234,17 @@ def _write(
     files: dict[str, Path | None],
     versions: Mapping[str, CleanedVersion],
 ) -> None:
-    for stale in folder.parent.glob(f".{folder.name}.*.tmp"):  # a killed process left this folder
+    for stale in folder.parent.glob(f".{folder.name}.*.tmp"):  # a killed process can leave such folders
         shutil.rmtree(stale, ignore_errors=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    old = _replaced(folder)
+    old = _get_old_path(folder)
     temporary.mkdir(parents=True)
     try:
         _write_crops(temporary / CROPS, dataset, [row["face_id"] for row in rows], facts["config"]["size"], versions)
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         if versions:
-            made_by = {face: one.round for face, one in versions.items()}
-            columns["version"] = [made_by.get(row["face_id"]) for row in rows]
+            rounds = {face: one.round for face, one in versions.items()}
+            columns["version"] = [rounds.get(row["face_id"]) for row in rows]
         columns["embedding"] = [row.tolist() for row in embeddings.astype(np.float32)]
         floats = pa.list_(pa.float32())
         types = {"references": pa.list_(pa.int32()), "embedding": floats, "landmarks5": floats, "row": pa.int32()}
@@ -258,7 +264,7 @@ def _write(
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _replaced(folder: Path) -> Path:
+def _get_old_path(folder: Path) -> Path:
     """Returns the path to which the old snapshot is moved before it is removed."""
     return folder.with_name(f".{folder.name}.old.tmp")
 
@@ -267,7 +273,7 @@ def _write_crops(
     path: Path, dataset: Path, face_ids: list[str], size: int, versions: Mapping[str, CleanedVersion]
 ) -> None:
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(face_ids), size, size, 3)}
-    with path.open("wb") as file:  # no memory map: a full disk would end the process without an error message
+    with path.open("wb") as file:  # with a memory map, a full disk would end the process without an error message
         np.lib.format.write_array_header_1_0(file, header)
         for face_id in face_ids:
             version = versions.get(face_id)

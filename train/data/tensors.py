@@ -12,5 +12,5 @@ def to_tensor(image: np.ndarray) -> torch.Tensor:
 
 
 def to_image(tensor: torch.Tensor) -> np.ndarray:
-    """Converts float32 (3, H, W) to uint8 (H, W, 3). Values outside 0..1 are clamped, and levels are rounded."""
+    """Converts float32 (3, H, W) to uint8 (H, W, 3). Values are clamped to 0..1 and rounded to levels."""
     return (tensor.clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).contiguous().numpy()

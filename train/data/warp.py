@@ -1,9 +1,9 @@
 """Warps a reference so that its landmarks are close to the landmarks of the input, as in ReFine.
 
-ReFine warps each reference before the model reads it; the form of its warp is not seen by us. We use the affine map
-that fits the five landmarks best (least squares). Both faces are already aligned to the same template. The remaining
-difference is the foreshortening of a turned head, which a similarity cannot remove. An affine map does not bend lines,
-so a wrong landmark cannot tear the face apart. The warp is refused if it stretches the face too much.
+ReFine warps each reference before the model reads it. We have not seen a published description of that warp. We use the
+affine map that fits the five landmarks best (least squares). Both faces are already aligned to the same template. The
+remaining difference is the foreshortening of a turned head, which a similarity cannot remove. An affine map does not
+bend lines, so a wrong landmark cannot tear the face apart. The warp is refused if it stretches the face too much.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-# No direction of the face may be stretched or shrunk by more than this factor (ours). A larger factor means that a
+# The warp may stretch or shrink the face in any direction by at most this factor (ours). A larger factor means that a
 # landmark is wrong.
 STRETCH = 1.6
 
@@ -20,8 +20,8 @@ def warp_to(image: np.ndarray, landmarks5: np.ndarray, to: np.ndarray) -> np.nda
     """Returns a reference, uint8 (S,S,3), after the affine map from `landmarks5` (5,2) to `to` (5,2).
 
     All landmarks are in pixels of crops with the same size. The area outside the reference is filled with mirrored
-    pixels, because repeated border pixels would give streaks. Aligned crops are filled in the same way. Raises
-    ValueError if `affine` refuses the landmarks; callers then use the aligned reference without a warp.
+    pixels, because repeated border pixels would give streaks. Alignment fills the area outside a photo in the same way.
+    Raises ValueError if `affine` refuses the landmarks. Callers then use the reference without a warp.
     """
     matrix, size = affine(landmarks5, to), (image.shape[1], image.shape[0])
     return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
@@ -30,14 +30,14 @@ def warp_to(image: np.ndarray, landmarks5: np.ndarray, to: np.ndarray) -> np.nda
 def affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Returns the least-squares affine map, float64 (2,3), from `source` (n,2) to `target` (n,2).
 
-    Raises ValueError if the points are not finite or are on one line. Raises ValueError also if the map would mirror
-    the face, or would stretch or shrink it by a factor above STRETCH.
+    Raises ValueError if a point is not finite, or if all points of `source` are on one line. Raises ValueError also if
+    the map would mirror the face, or would stretch or shrink it by a factor above STRETCH.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     if not (np.isfinite(source).all() and np.isfinite(target).all()):
         raise ValueError("landmarks are not finite")
-    (solved, _, rank, _) = np.linalg.lstsq(np.hstack([source, np.ones((len(source), 1))]), target, rcond=1e-6)
-    stretched = np.linalg.svd(solved[:2], compute_uv=False)
-    if rank < 3 or np.linalg.det(solved[:2]) <= 0 or stretched[0] > STRETCH or stretched[1] < 1 / STRETCH:
-        raise ValueError("landmarks that no face can be warped by")
-    return np.ascontiguousarray(solved.T)
+    (solution, _, rank, _) = np.linalg.lstsq(np.hstack([source, np.ones((len(source), 1))]), target, rcond=1e-6)
+    factors = np.linalg.svd(solution[:2], compute_uv=False)
+    if rank < 3 or np.linalg.det(solution[:2]) <= 0 or factors[0] > STRETCH or factors[1] < 1 / STRETCH:
+        raise ValueError("the landmarks would distort the face too much")
+    return np.ascontiguousarray(solution.T)

@@ -15,7 +15,7 @@ from torch import nn
 
 from degrade.presets import find_preset
 from train.data import dataset as data
-from train.data.augment import check_augment
+from train.data.augment import check_albumentations
 from train.data.sampling import draw_theta
 from train.data.snapshot import FACTS, Snapshot, load_snapshot
 from train.fit.engine import Engine, build
@@ -54,9 +54,9 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
     leave out the losses through the recognizer. Raises BadInput and ModelUnavailable in the same cases as training.
     """
     taken = load_snapshot(source) if (source / FACTS).is_file() else None
-    notice = "" if taken is None else data.warping(taken, recipe)
+    notice = "" if taken is None else data.check_detector(taken, recipe)
     if recipe.augment == "each":
-        check_augment()
+        check_albumentations()
     facts = resolve_with_recognizer(recipe, *_recognizer_of(source, taken), settings)
     run = drop_inactive_losses(recipe, facts)
     if taken is None:

@@ -79,7 +79,7 @@ def train(
     check_images(recipe, end)
     if minutes is not None and math.isnan(minutes):
         raise BadInput("--minutes nan: say a number of minutes.")
-    if (warning := data.warping(taken, recipe)) and not get_rank():
+    if (warning := data.check_detector(taken, recipe)) and not get_rank():
         say(warning)
     facts = run_on_first(claim_run, run, taken, recipe, seed, settings, say)
     dim, precision = taken.embeddings.shape[1], facts["precision"]

@@ -7,7 +7,7 @@ import pytest
 from curate.faces.align import FFHQ_512, scale_template
 from manifests.errors import BadInput
 from train.data import augment
-from train.data.augment import augmented
+from train.data.augment import augment_reference
 
 HERE = scale_template(FFHQ_512, 512, 128).astype(np.float32)
 
@@ -21,19 +21,19 @@ def dotted() -> np.ndarray:
 
 def test_the_same_seed_gives_the_same_bytes_whatever_came_before() -> None:
     image = dotted()
-    one = augmented(image, HERE, 7)
-    augmented(image, HERE, 8)
+    one = augment_reference(image, HERE, 7)
+    augment_reference(image, HERE, 8)
     np.random.seed(3)  # noqa: NPY002 (nobody else's randomness counts)
-    again = augmented(image, HERE, 7)
+    again = augment_reference(image, HERE, 7)
     assert np.array_equal(one[0], again[0]) and np.array_equal(one[1], again[1])
-    assert not np.array_equal(one[0], augmented(image, HERE, 8)[0])
+    assert not np.array_equal(one[0], augment_reference(image, HERE, 8)[0])
     assert np.array_equal(image, dotted())
 
 
 def test_landmarks_go_where_their_pixels_go_and_not_far() -> None:
     ys, xs = np.mgrid[:128, :128]
     for seed in range(20):
-        image, points = augmented(dotted(), HERE.round(), seed)
+        image, points = augment_reference(dotted(), HERE.round(), seed)
         light = image.astype(float).mean(2)
         light = np.clip(light - (light.min() + light.max()) / 2, 0, None)
         for x, y in points:
@@ -46,4 +46,4 @@ def test_without_albumentations_it_is_a_sentence(monkeypatch: pytest.MonkeyPatch
     augment._transform.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "albumentations", None)
     with pytest.raises(BadInput, match=r"pip install 'likeness\[albumentations\]'"):
-        augment.check_augment()
+        augment.check_albumentations()

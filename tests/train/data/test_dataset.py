@@ -15,8 +15,8 @@ from degrade.operations.apply import apply
 from degrade.operations.pixels import to_float, to_uint8
 from manifests.errors import BadInput
 from tests.doubles.training import SMALL, finder, real_snapshot, snapshot
-from train.data.augment import augmented
-from train.data.dataset import Batch, TrainingFaces, batches, fixed_batch, to_device, warping
+from train.data.augment import augment_reference
+from train.data.dataset import Batch, TrainingFaces, batches, check_detector, fixed_batch, to_device
 from train.data.sampling import draw_sample
 from train.data.snapshot import Snapshot
 from train.data.warp import warp_to
@@ -38,7 +38,7 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
 
 @pytest.fixture(autouse=True)
 def detector(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Snapshot, "load_finder", lambda _: finder())
+    monkeypatch.setattr(Snapshot, "load_detector", lambda _: finder())
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -142,19 +142,19 @@ def test_a_reference_whose_landmarks_nothing_can_be_warped_by_stays_as_aligned_a
 def test_what_finds_the_landmarks_is_said_or_its_absence_is_refused(
     taken: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert warping(taken, SMALL) == ""
-    assert "no detector, so landmarks are found by double" in warping(taken, EVERYTHING)
+    assert check_detector(taken, SMALL) == ""
+    assert "no detector, so the detector of double on this machine finds" in check_detector(taken, EVERYTHING)
     carrying = replace(taken, folder=tmp_path)
     (tmp_path / "detector.onnx").touch()
-    assert warping(carrying, EVERYTHING) == ""
+    assert check_detector(carrying, EVERYTHING) == ""
 
     def missing(_: Snapshot) -> FaceDetector:
         raise FaceModelError("dlib is not installed: pip install 'likeness[offline]'.")
 
-    monkeypatch.setattr(Snapshot, "load_finder", missing)
-    assert warping(taken, SMALL) == ""
+    monkeypatch.setattr(Snapshot, "load_detector", missing)
+    assert check_detector(taken, SMALL) == ""
     with pytest.raises(BadInput, match=r"small warps references to landmarks .* double, cannot be loaded: dlib is not"):
-        warping(taken, EVERYTHING)
+        check_detector(taken, EVERYTHING)
     with pytest.raises(BadInput, match="warps references"):
         train(tmp_path / "run", taken.folder, EVERYTHING, 4, workers=0)
     assert not (tmp_path / "run").exists()
@@ -180,7 +180,7 @@ def test_a_reference_is_augmented_before_it_is_warped_by_landmarks_that_went_alo
             crop, points = taken.crops[row], taken.landmarks[row]
             if sample.flip:
                 crop, points = np.ascontiguousarray(crop[:, ::-1]), points[[1, 0, 2, 4, 3]] * [-1, 1] + [31, 0]
-            changed, moved = augmented(np.array(crop), points, sample.seeds[slot])
+            changed, moved = augment_reference(np.array(crop), points, sample.seeds[slot])
             assert np.array_equal(plain["references"][slot].permute(1, 2, 0).numpy(), changed)
             expected = warp_to(changed, moved, seen[0].landmarks5)
             assert np.array_equal(item["references"][slot].permute(1, 2, 0).numpy(), expected)
@@ -213,7 +213,7 @@ def test_a_detector_of_real_faces_finds_the_same_in_every_worker(
     monkeypatch.undo()  # the detector of the snapshot itself
     real = real_snapshot(tmp_path, shared_data, people=3, photos=4, size=128)
     recipe = replace(EVERYTHING, size=128, reference_counts=(2,), wrong_share=0.0)
-    assert real.detector_onnx is not None and warping(real, recipe) == ""
+    assert real.detector_onnx is not None and check_detector(real, recipe) == ""
     faces = TrainingFaces(real, recipe, 0)
     runs = [[next(stream) for _ in range(3)] for stream in (batches(faces, 0, 4, workers) for workers in (0, 1, 2))]
     assert all(same(one, other) for run in runs[1:] for one, other in zip(runs[0], run, strict=True))

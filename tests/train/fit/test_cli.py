@@ -70,7 +70,7 @@ def test_a_folder_that_is_no_run_is_refused_and_left_as_it_is(tmp_path: Path, co
         (taken.folder, ("--out", tmp_path / "dataset"), "not a training run"),
         (taken.folder, ("--out", mine / "holiday.jpg"), "holiday.jpg is a file"),
         (tmp_path / "dataset", ("--out", mine / "holiday.jpg" / "run"), "holiday.jpg is a file"),
-        (tmp_path / "dataset", ("--out", tmp_path / "run", "--snapshot", mine), "holds no snapshot"),
+        (tmp_path / "dataset", ("--out", tmp_path / "run", "--snapshot", mine), "contains files but no snapshot"),
         (mine / "holiday.jpg", ("--out", tmp_path / "run"), "holiday.jpg is a file"),
     ):
         for dry in ((),) if "--snapshot" in options else ((), ("--dry-run",)):

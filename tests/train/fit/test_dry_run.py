@@ -20,7 +20,7 @@ def test_a_recipe_that_warps_and_closes_the_cycle_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_a_snapshot: bool
 ) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr(Snapshot, "load_finder", lambda _: finder())
+    monkeypatch.setattr(Snapshot, "load_detector", lambda _: finder())
     if of_a_snapshot:
         source = snapshot(tmp_path).folder
     else:

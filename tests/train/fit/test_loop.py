@@ -356,7 +356,7 @@ def test_a_discriminator_learns_in_turn_and_is_logged(tmp_path: Path, taken: Sna
 
 
 def test_what_could_not_be_warped_is_logged(tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Snapshot, "load_finder", lambda _: finder())
+    monkeypatch.setattr(Snapshot, "load_detector", lambda _: finder())
     monkeypatch.setattr(train.fit.loop, "LOG_EVERY", 8)
     recipe, said = replace(SMALL, parts=(*SMALL.parts, "warped")), list[str]()
     run(tmp_path, taken, 8, recipe, say=said.append)

@@ -325,7 +325,7 @@ def test_a_recognizer_that_is_missing_or_another_is_refused(tmp_path: Path, made
 
     with pytest.raises(FaceModelError, match="'double' names no face models"):
         run(*made, tmp_path / "out", models=None)
-    with pytest.raises(ModelUnavailable, match="no longer the recognizer"):
+    with pytest.raises(ModelUnavailable, match="is not the recognizer with which"):
         run(*made, tmp_path / "out", models=models_of(recognizer_onnx(tmp_path / "wrong.onnx", seed=1)))
     assert not (tmp_path / "out" / "iterate.json").exists()
 
@@ -338,7 +338,7 @@ def test_a_cleaned_picture_that_changed_on_disk_is_not_trained_on(
             path = next((made[0] / "versions").rglob("*.png"))
             cv2.imwrite(str(path), np.zeros((SMALL.size, SMALL.size, 3), np.uint8))
 
-    with pytest.raises(LedgerBroken, match="is missing, changed or of another size"):
+    with pytest.raises(LedgerBroken, match="is missing, was changed or has the wrong size"):
         run(*made, tmp_path / "out", progress=tamper)
 
 
