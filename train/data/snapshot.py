@@ -35,8 +35,8 @@ class SnapshotConfig:
     """
 
     size: int  # pixels of the crops
-    # A face is not a target if its crop has more crop pixels per photo pixel than this number (ours), because such a crop
-    # is not sharp. Pixels are counted along a side.
+    # A face is not a target if its crop has more crop pixels per photo pixel than this number (ours). The reason is that
+    # such a crop is not sharp. Pixels are counted along a side.
     max_upsample: float = 1.5
     version: int = VERSION
 

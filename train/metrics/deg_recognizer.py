@@ -13,7 +13,10 @@ from torch import nn
 from manifests.errors import BadInput
 from train.backbones import find_local_file
 
-STATE, SCRIPT = "resnet18_110.pth", "resnet18_110.pt"  # a state dict; the same network as TorchScript
+STATE, SCRIPT = (
+    "resnet18_110.pth",
+    "resnet18_110.pt",
+)  # the first file is a state dict, the second file is the same network as TorchScript
 SIZE = 128  # pixels
 _FROM = "VQFR's and GFPGAN's metric weights"
 
@@ -29,9 +32,9 @@ def explain_missing(weights: Path | None) -> str | None:
 
 
 def load_deg_recognizer(weights: Path | None) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns the recognizer, which maps RGB uint8 (S, S, 3) to float32 (512,), not of length 1.
+    """Returns the recognizer, which maps RGB uint8 (S, S, 3) to float32 (512,).
 
-    Raises BadInput if its file is missing or not the right one.
+    The vector does not have length 1. Raises BadInput if the file of weights is missing or wrong.
     """
     path, reason = _file(weights), explain_missing(weights)
     if path is None:
@@ -46,7 +49,7 @@ def load_deg_recognizer(weights: Path | None) -> Callable[[np.ndarray], np.ndarr
     except Exception as error:  # every problem with the file gives the same message
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise BadInput(
-            f"{path} does not contain the recognizer {STATE} ({why}): replace it by the file of {_FROM}."
+            f"{path} does not contain the recognizer {STATE} ({why}): replace the file by the one of {_FROM}."
         ) from error
 
     def embed(image: np.ndarray) -> np.ndarray:
@@ -57,10 +60,11 @@ def load_deg_recognizer(weights: Path | None) -> Callable[[np.ndarray], np.ndarr
 
 
 def prepare_input(image: np.ndarray) -> torch.Tensor:
-    """Converts RGB uint8 (S, S, 3) to gray float32 (1, 1, 128, 128) in -1..1, resized bilinearly with aliasing.
+    """Converts RGB uint8 (S, S, 3) to gray float32 (1, 1, 128, 128) in -1..1.
 
-    The published script reads a PNG as gray. The PNG library truncates values, but cv2.cvtColor rounds them. This
-    changes half of the pixels by one level. This function therefore writes and reads a PNG too.
+    The image is resized bilinearly, without antialiasing. The published script reads a PNG as gray. The PNG library
+    truncates gray values, but cv2.cvtColor rounds them, which changes half of the pixels by one level. This function
+    therefore also writes a PNG and reads it as gray.
     """
     data = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 0])[1]
     gray = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
@@ -83,7 +87,7 @@ def _network(path: Path) -> nn.Module:
 class FaceResNet18(nn.Module):
     """Builds a ResNet-18 of improved blocks (IR, Deng et al. 2019) on one channel.
 
-    The tensors are named as in resnet18_110.
+    The tensors have the same names as in the file resnet18_110.pth.
     """
 
     def __init__(self) -> None:
@@ -124,6 +128,6 @@ class _Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         skip = x if self.downsample is None else self.downsample(x)
         inner = self.prelu(self.bn1(self.conv1(self.bn0(x))))
-        # both activations share one slope
+        # both activations use the same slope
         out: torch.Tensor = self.prelu(self.bn2(self.conv2(inner)) + skip)
         return out

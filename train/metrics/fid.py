@@ -1,4 +1,7 @@
-"""Computes FID, the distance between a set of restored images and another set: one figure for a whole set."""
+"""Computes FID, the distance between a set of restored images and another set of images.
+
+FID is one value for a whole set.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
 from manifests.errors import BadInput
 from train.backbones import find_local_file
 
-# pytorch-fid and torch-fidelity publish the same tensors under two names
+# pytorch-fid and torch-fidelity publish the same tensors under these two names
 INCEPTION = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth")
 _FROM = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{INCEPTION[0]}"
 FEATURES = 2048  # the outputs of the last pooling of Inception v3 (Heusel et al. 2017)
@@ -36,8 +39,8 @@ def fid(restored: Iterable[np.ndarray], others: Iterable[np.ndarray], weights: P
     """Returns the FID of two sets of RGB uint8 images (H, W, 3) of any size; lower is better.
 
     Each image is resized to 299 px. The mean and covariance of 2048 features need far more images than a test set has.
-    With few images the figure is too high, so compare only sets with the same number of images. Raises BadInput if a
-    set has fewer than two images, or if the weights are missing or not the right ones.
+    With few images the FID is too high, so compare only sets with the same number of images. Raises BadInput if a set
+    has fewer than two images, or if the weights are missing or wrong.
     """
     return frechet_distance(restored, others, load_inception(weights))
 
@@ -45,8 +48,8 @@ def fid(restored: Iterable[np.ndarray], others: Iterable[np.ndarray], weights: P
 def frechet_distance(restored: Iterable[np.ndarray], others: Iterable[np.ndarray], network: nn.Module) -> float:
     """Returns |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of the features (Fréchet 1957).
 
-    m and C are the means and unbiased covariances. `network` maps uint8 (1, 3, H, W) to (1, d); its attribute
-    `num_features` is d.
+    m1, m2, C1 and C2 are the means and the unbiased covariances of the two sets. `network` maps uint8 (1, 3, H, W) to
+    (1, d). Its attribute `num_features` is d.
     """
     distance = FrechetInceptionDistance(feature=network)
     with torch.inference_mode():
@@ -57,7 +60,7 @@ def frechet_distance(restored: Iterable[np.ndarray], others: Iterable[np.ndarray
             if count < 2:
                 side = "other images" if real else "restored images"
                 raise BadInput(
-                    f"FID compares two sets of images, but there are only {count} {side}: give at least two."
+                    f"FID compares two sets of images, but there are only {count} {side}: give at least two of them."
                 )
         return max(float(distance.compute()), 0.0)
 
@@ -65,22 +68,22 @@ def frechet_distance(restored: Iterable[np.ndarray], others: Iterable[np.ndarray
 def load_inception(weights: Path | None) -> nn.Module:
     """Returns the Inception v3 of FID, which maps uint8 (B, 3, H, W) to (B, 2048).
 
-    Raises BadInput if the weights are missing or not the right ones.
+    Raises BadInput if the weights are missing or wrong.
     """
     reason = explain_missing(weights)
     path = _file(weights)
     if reason is not None or path is None:
         raise BadInput(f"FID cannot be computed: {reason}")
     try:
-        # torch-fidelity unpickles everything in the file, so this line first refuses a file that contains anything
-        # except tensors
+        # torch-fidelity unpickles everything in the file. So the next line first refuses a file that contains anything
+        # except tensors.
         torch.load(path, map_location="cpu", weights_only=True)
-        # the resize runs without antialiasing, as in the original code and in all published figures
+        # images are resized without antialiasing, as in the original code and for all published values
         network = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], str(path), antialias=False)
     except Exception as error:  # every problem with the file gives the same message
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise BadInput(
-            f"{path} does not contain the Inception weights of FID ({why}): replace it by {_FROM}."
+            f"{path} does not contain the Inception weights of FID ({why}): replace the file by {_FROM}."
         ) from error
     network.num_features = FEATURES
     return network

@@ -10,7 +10,8 @@ import numpy as np
 from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
 
-SAME_IMAGE = 1.0  # degrees; VQFR's script treats a pair below this angle as the same image and leaves it out
+# VQFR's script leaves out a pair whose angle is below this number of degrees, because it takes the pair as one image.
+SAME_IMAGE_ANGLE = 1.0
 
 
 def embed_face(image: np.ndarray, judge: FaceModels) -> np.ndarray:
@@ -22,14 +23,15 @@ def embed_face(image: np.ndarray, judge: FaceModels) -> np.ndarray:
 
 
 def id_target(restored: np.ndarray, target: np.ndarray) -> list[float]:
-    """Returns the cosines between embeddings (B, d) and (B, d); higher is better."""
+    """Returns the cosine between each of B embeddings (B, d) and its target (B, d); higher is better."""
     return [float(cosine) for cosine in (unit_rows(restored) * unit_rows(target)).sum(1)]
 
 
 def id_references(restored: np.ndarray, references: Sequence[np.ndarray]) -> list[float]:
-    """Returns the mean cosine between each embedding of (B, d) and its own references (K, d) (IPS, ReFine).
+    """Returns the mean cosine between each of B embeddings (B, d) and its own K references (K, d).
 
-    The mean is NaN if K is 0. A copy of a reference has the highest mean, so read it together with `id_target`.
+    ReFine calls this mean IPS. The mean is NaN if K is 0. A restored image that copies a reference has a high mean, so
+    read the mean together with `id_target`.
     """
     return [
         float((unit_rows(own) @ one).mean()) if len(own) else math.nan
@@ -38,9 +40,10 @@ def id_references(restored: np.ndarray, references: Sequence[np.ndarray]) -> lis
 
 
 def angle_degrees(restored: np.ndarray, target: np.ndarray, least: float = 0.0) -> list[float]:
-    """Returns the angles in degrees between embeddings (B, d) and (B, d); lower is better. NaN below `least`.
+    """Returns the angle in degrees between each of B embeddings (B, d) and its target (B, d); lower is better.
 
-    The formula 2 atan2(|a - b|, |a + b|) for unit vectors is accurate near 0, unlike the arc cosine (Kahan 2006).
+    An angle below `least` degrees becomes NaN. The formula 2 atan2(|a - b|, |a + b|) for unit vectors is accurate near
+    0. The arc cosine is not (Kahan 2006).
     """
     a, b = unit_rows(restored), unit_rows(target)
     apart, together = np.linalg.norm(a - b, axis=1), np.linalg.norm(a + b, axis=1)

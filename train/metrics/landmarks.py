@@ -13,21 +13,21 @@ from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels
 from train.data.landmarks import find_landmarks
 
-# These are indices among the 68 iBUG points: brows with eyes, and the mouth. ASFFNet chooses a reference by the same
-# points.
+# These are indices of the 68 iBUG points: the brows with the eyes, and the mouth. ASFFNet compares the same points when
+# it chooses a reference.
 EYES = (*range(17, 27), *range(36, 48))
 MOUTH = tuple(range(48, 68))
-# dlib's detector finds the face of an FFHQ crop of 512 px in this box: the median over 46 web photos (ours). All images
-# use the same box, so that variations of a detector do not change the distances.
+# This is the box that dlib's detector finds in an FFHQ crop of 512 px, as the median over 46 web photos (ours). All
+# images use the same box, so that errors of a detector do not change the distances.
 BOX = np.array([98, 138, 409, 455], np.float32)
 # Points coincide in a direction if their spread is at most this number of pixels (ours). The spread is the root of the
 # sum of the squared distances from the centre. A float64 coordinate near 512 is rounded to 1e-13 pixels, so the shape
-# of a smaller set is mostly rounding.
+# of points with a smaller spread is mostly rounding error.
 COINCIDENT = 1e-7
 
 
 def explain_missing() -> str | None:
-    """Returns why the 68 points cannot be found here, in one sentence, or None if they can."""
+    """Returns why dlib cannot find the 68 points on this machine, in one sentence, or None if it can."""
     if importlib.util.find_spec("dlib") is None:
         return "dlib is not installed: pip install 'likeness[offline]'."
     from curate.faces.dlib_models import find_model_folder
@@ -53,8 +53,8 @@ def find_5_points(image: np.ndarray, judge: FaceModels) -> np.ndarray:
 def find_68_points(image: np.ndarray) -> np.ndarray:
     """Returns the 68 iBUG points of an aligned crop, uint8 (S, S, 3), even if it shows no face.
 
-    The result is (68, 2), in whole pixels of a 512 px crop: dlib gives no fractions. The image is resized to 512 px
-    first.
+    The image is first resized to 512 px. The result is (68, 2), in pixels of the resized crop. dlib returns whole
+    pixels.
     """
     from curate.faces.dlib_models import find_landmarks68
 
@@ -74,19 +74,20 @@ def point_distance(restored: np.ndarray, target: np.ndarray) -> list[float]:
 
 
 def affine_distance(restored: np.ndarray, target: np.ndarray, reduction: str = "fro") -> list[float]:
-    """Returns the distance that the best affine map from restored points (B, n, 2) to target points leaves (ALD, ours).
+    """Returns how far target points are from restored points (B, n, 2) after the best affine map of the latter (ALD).
 
-    HonestFace reports ALD without a formula. Here it is the residual of the least-squares affine map, which ASFFNet
-    uses to choose a reference: its Frobenius norm ("fro"), or the mean distance over points ("mean"). The distance is
-    0 for a face that only moved, turned or was stretched as a whole; `affine_change` measures that. The distance is
-    NaN if a point is NaN.
+    HonestFace reports ALD without a formula, so this formula is ours. The distance is the residual of the least-squares
+    affine map from the restored points to the target points. ASFFNet chooses a reference by this residual. `reduction`
+    is "fro" for the Frobenius norm, or "mean" for the mean distance over points. The distance is 0 for a face that was
+    only moved, turned or stretched as a whole. `affine_change` measures these changes. The distance is NaN if a point
+    is NaN.
 
     If the restored points coincide in a direction (see COINCIDENT), the map does not stretch them in this direction. If
-    the restored points spread over 0.0001 pixels or more, an affine map of them changes the distance by less than 1e-6
-    pixels (tried on random points).
+    the spread of the restored points is 0.0001 pixels or more, an affine map of these points changes the distance by
+    less than 1e-6 pixels (ours, tried on random points).
     """
     if reduction not in ("fro", "mean"):
-        raise ValueError(f"reduction is 'fro' or 'mean', not {reduction!r}")
+        raise ValueError(f"reduction {reduction!r} is unknown: give 'fro' or 'mean'")
     distances = []
     for points, truth in zip(restored, target, strict=True):
         if not (np.isfinite(points).all() and np.isfinite(truth).all()):
@@ -101,9 +102,9 @@ def affine_distance(restored: np.ndarray, target: np.ndarray, reduction: str = "
 def affine_change(restored: np.ndarray, target: np.ndarray) -> list[float]:
     """Returns ||A - I|| (ours), the difference between the affine map of `affine_distance` and the identity.
 
-    A is 3 x 2: the linear part about the centre of the target's points, and the shift in sides of the crop. The norm is
-    the Frobenius norm. If the restored points coincide in a direction, A changes nothing in this direction. The norm is
-    0 for points that need no map, and NaN if a point is NaN.
+    A is 3 x 2: the linear part about the centre of the target's points, and the shift divided by the side of the crop.
+    The norm is the Frobenius norm. If the restored points coincide in a direction, A changes nothing in this direction.
+    The norm is 0 if the restored points are equal to the target's points, and NaN if a point is NaN.
     """
     changes = []
     for points, truth in zip(restored, target, strict=True):
@@ -111,9 +112,10 @@ def affine_change(restored: np.ndarray, target: np.ndarray) -> list[float]:
             changes.append(math.nan)
             continue
         left, values, right, centred, goal = _decompose(points, truth)
-        # the linear part less the identity: the smallest least-squares solution of centred @ change = goal - centred
+        # `change` is the linear part minus the identity. It is the smallest least-squares solution of
+        # centred @ change = goal - centred.
         change = right / values @ (left.T @ (goal - centred))
-        # the map takes the centre of the restored points to the centre of the target's
+        # the affine map moves the centre of the restored points to the centre of the target's points
         shift = (np.mean(truth, 0) - np.mean(points, 0)) @ (np.eye(2) + change) / FFHQ_SIZE
         changes.append(float(np.linalg.norm(np.vstack([change, shift]))))
     return changes
@@ -122,14 +124,14 @@ def affine_change(restored: np.ndarray, target: np.ndarray) -> list[float]:
 def _decompose(
     points: np.ndarray, truth: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the singular value decomposition of the points about their centre, and both sets about their centres.
+    """Returns the singular value decomposition of the centred points, and the centred points of both sets.
 
     Let k be the number of directions in which the points do not coincide. The results are (n, k), (k,), (2, k), (n, 2)
-    and (n, 2). The product of the first, the second and the transposed third result gives the points about their
-    centre, up to COINCIDENT.
+    and (n, 2). The product of the first result, the second result and the transposed third result is equal to the
+    centred points, up to COINCIDENT.
     """
     points, truth = np.asarray(points, np.float64), np.asarray(truth, np.float64)
     centred, goal = points - points.mean(0), truth - truth.mean(0)
     left, values, right = np.linalg.svd(centred, full_matrices=False)
-    kept = values > COINCIDENT
-    return left[:, kept], values[kept], right[kept].T, centred, goal
+    distinct = values > COINCIDENT
+    return left[:, distinct], values[distinct], right[distinct].T, centred, goal

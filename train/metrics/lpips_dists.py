@@ -14,10 +14,10 @@ from torch import nn
 from train.backbones import BACKBONES, find_local_file, get_file_name
 from train.losses.perceptual import Dists, Lpips
 
-# metric -> the backbone with the layers that it compares
+# The network whose layers each metric compares.
 BACKBONE = {"lpips": "vgg16", "lpips_alex": "alexnet", "dists": "vgg16"}
 
-# restored and target, each (B, 3, S, S) in 0..1 -> one figure for each image
+# Maps restored images and targets, each (B, 3, S, S) in 0..1, to one value for each image.
 Compare = Callable[[torch.Tensor, torch.Tensor], list[float]]
 
 

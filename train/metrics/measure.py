@@ -2,13 +2,14 @@
 
     measure, reasons = build_measure(names, judge, weights)
     row = measure(restored, target, references)             # {"psnr": 27.1, "lpips": .213, ..., "lmd": nan}
-    row = measure(restored, target, references, wrong)      # also has "takeover", if that is among the names
+    row = measure(restored, target, references, wrong)      # also has "takeover", if `names` contains "takeover"
 
-`names` are keys of train.metrics.registry.METRICS; None means all. `judge` is the recognizer, with its detector, that
-looks at the faces. `weights` is the folder of --weights. If a metric cannot be computed here, `reasons` has a sentence
-that says which file to put where, and no row has the metric. A row has NaN if a metric has no figure for this image;
-METRICS[name].nan_reason says why. `face_restored` tells how often no face was found. FID measures whole sets: use
-train.metrics.fid.fid, and call `explain_missing` first.
+`names` are keys of train.metrics.registry.METRICS, or None for all metrics. `judge` is the recognizer, with its
+detector, that measures the faces. `weights` is the folder of --weights. If a metric cannot be computed on this machine,
+no row has the metric. `reasons` then has a sentence that says which file is missing and where to put it. A row has NaN
+if a metric has no value for this image. METRICS[name].nan_reason says why. The mean of `face_restored` is the share of
+images in which a face was found. FID measures whole sets of images. To compute FID, call `explain_missing` and then
+train.metrics.fid.fid.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from manifests.errors import BadInput, LikenessError
 from train.backbones import load_backbone
 from train.data.tensors import to_tensor
 from train.metrics import deg_recognizer, fid, landmarks, lpips_dists, no_reference
-from train.metrics.identity import SAME_IMAGE, angle_degrees, embed_face, id_references, id_target
+from train.metrics.identity import SAME_IMAGE_ANGLE, angle_degrees, embed_face, id_references, id_target
 from train.metrics.landmarks import (
     EYES,
     MOUTH,
@@ -47,7 +48,9 @@ from train.metrics.registry import METRICS
 
 
 class Measure(Protocol):
-    """Measures one image. All images are aligned faces, RGB uint8 (S, S, 3); restored and target have the same size.
+    """Measures one image. All images are aligned faces, RGB uint8 (S, S, 3).
+
+    The restored image and the target have the same size.
 
     Raises BadInput for images of another type or shape.
     """
@@ -62,9 +65,9 @@ class Measure(Protocol):
 
 
 def explain_missing(name: str, weights: Path | None) -> str | None:
-    """Returns why a metric of METRICS cannot be computed here and what to do, or None if it can.
+    """Returns why a metric of METRICS cannot be computed on this machine and what to do, or None if it can.
 
-    Nothing is downloaded. Raises BadInput if there is no metric of this name, or if `weights` is not a folder.
+    Nothing is downloaded. Raises BadInput if no metric has this name, or if `weights` is not a folder.
     """
     check_names([name])
     if name in lpips_dists.BACKBONE:
@@ -79,7 +82,7 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises BadInput if there is no metric of one of these names."""
+    """Raises BadInput if a name is not the name of a metric."""
     for name in names:
         if name not in METRICS:
             raise BadInput(f"There is no metric '{name}'; the metrics are {', '.join(METRICS)}.")
@@ -88,14 +91,14 @@ def check_names(names: Sequence[str]) -> None:
 def build_measure(
     names: Sequence[str] | None, judge: FaceModels, weights: Path | None
 ) -> tuple[Measure, dict[str, str]]:
-    """Returns the function that measures one image, and the reasons why metrics are missing (see the top of this file).
+    """Returns the function that measures one image, and the reason for each missing metric (see the top of this file).
 
-    Raises BadInput if there is no metric of one of the names, or if `weights` is not a folder.
+    Raises BadInput if a name is not the name of a metric, or if `weights` is not a folder.
     """
     metrics = list(METRICS) if names is None else list(dict.fromkeys(names))
     reasons = {name: reason for name in metrics if (reason := explain_missing(name, weights)) is not None}
     faces, load = _FaceCache(judge), cache(partial(load_backbone, folder=weights))
-    readers: dict[str, Reader] = {}
+    readers: dict[str, ReadMetric] = {}
     for name in metrics:
         if name in reasons or METRICS[name].scope == "set":
             continue
@@ -111,8 +114,8 @@ def build_measure(
             _check_image(image)
         if restored.shape != target.shape:
             raise BadInput(
-                f"The restored image is {restored.shape[1]} x {restored.shape[0]} and its target {target.shape[1]} x "
-                f"{target.shape[0]}: bring them to one size."
+                f"The restored image has {restored.shape[1]} x {restored.shape[0]} pixels, but its target has "
+                f"{target.shape[1]} x {target.shape[0]}: resize one of them to the size of the other."
             )
         case = _Case(restored, target, tuple(references), tuple(wrong))
         return {
@@ -138,25 +141,25 @@ class _Case:
         return to_tensor(self.restored)[None], to_tensor(self.target)[None]
 
 
-Reader = Callable[[_Case], float]
-Look = Callable[[np.ndarray], np.ndarray]
+ReadMetric = Callable[[_Case], float]  # computes one metric of a case
+Analyse = Callable[[np.ndarray], np.ndarray]  # maps an image to an embedding or to points
 
 
-def _remember(look: Look) -> Look:
-    """Returns `look` with a cache by image content: targets and references come again with every system."""
+def _remember(analyse: Analyse) -> Analyse:
+    """Returns `analyse` with a cache by image content, because all systems have the same targets and references."""
     results: dict[bytes, np.ndarray] = {}
 
-    def look_once(image: np.ndarray) -> np.ndarray:
+    def analyse_once(image: np.ndarray) -> np.ndarray:
         key = hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
         if key not in results:
-            results[key] = look(image)
+            results[key] = analyse(image)
         return results[key]
 
-    return look_once
+    return analyse_once
 
 
 class _FaceCache:
-    """Computes the embeddings and landmarks of images, each only once."""
+    """Computes the embeddings and landmarks of images, only once for each image."""
 
     def __init__(self, judge: FaceModels) -> None:
         self.embed = _remember(partial(embed_face, judge=judge))
@@ -164,7 +167,10 @@ class _FaceCache:
         self._find_68_points = _remember(find_68_points)
 
     def find_68_points(self, image: np.ndarray) -> np.ndarray:
-        """Returns NaN if the judge's detector finds no face, because the predictor finds points in any image."""
+        """Returns the 68 points, or NaN if the judge's detector finds no face.
+
+        The predictor returns points for any image, even for an image without a face.
+        """
         points = self._find_68_points(image)
         return points if self.has_face(image) else np.full_like(points, math.nan)
 
@@ -187,10 +193,12 @@ _LANDMARKS: dict[str, Callable[[np.ndarray, np.ndarray], list[float]]] = {
 }
 
 
-def _make_reader(name: str, faces: _FaceCache, weights: Path | None, load: Callable[[str], nn.Sequential]) -> Reader:
+def _make_reader(
+    name: str, faces: _FaceCache, weights: Path | None, load: Callable[[str], nn.Sequential]
+) -> ReadMetric:
     """Returns the function that computes one metric of a case.
 
-    Raises LikenessError or FaceModelError if a file of weights is not the right one.
+    Raises LikenessError or FaceModelError if a file of weights is wrong.
     """
     embed_all = faces.embed_all
     if name in _IMAGE:
@@ -221,7 +229,7 @@ def _make_reader(name: str, faces: _FaceCache, weights: Path | None, load: Calla
             return lambda case: angle_degrees(embed_all([case.restored]), embed_all([case.target]))[0]
         case "deg_published":
             embed = _remember(deg_recognizer.load_deg_recognizer(weights))
-            return lambda case: angle_degrees(embed(case.restored)[None], embed(case.target)[None], SAME_IMAGE)[0]
+            return lambda case: angle_degrees(embed(case.restored)[None], embed(case.target)[None], SAME_IMAGE_ANGLE)[0]
         case "copy_ratio":
             return lambda case: copy_ratio(
                 embed_all([case.restored]), embed_all([case.target]), [embed_all(case.references)]
@@ -236,6 +244,6 @@ def _make_reader(name: str, faces: _FaceCache, weights: Path | None, load: Calla
 def _check_image(image: np.ndarray) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.shape[0] != image.shape[1]:
         raise BadInput(
-            f"An image to measure must be a square RGB image of type uint8, but this one is {image.dtype} of shape "
-            f"{image.shape}: restore it again, or convert it."
+            f"Only a square RGB image of type uint8 can be measured, but this image has the type {image.dtype} and the "
+            f"shape {image.shape}: restore the image again, or convert it."
         )

@@ -19,7 +19,7 @@ from train.backbones import find_local_file
 @dataclass(frozen=True)
 class _Weights:
     file: str
-    cache: str  # pyiqa itself stores the file in this folder below the folder of torch hub
+    cache: str  # pyiqa stores the file in this folder, which is inside the folder of torch hub
     url: str
 
 
@@ -28,7 +28,7 @@ _CLIP = (
     "https://openaipublic.azureedge.net/clip/models/afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
 )
 
-# metric -> the weights that pyiqa 0.1.16 loads for it
+# The weights that pyiqa 0.1.16 loads for each metric.
 WEIGHTS = {
     name: _Weights(file, cache, f"{place}/{file}")
     for name, file, cache, place in (
@@ -39,7 +39,7 @@ WEIGHTS = {
     )
 }
 
-Score = Callable[[torch.Tensor], list[float]]  # images (B, 3, S, S) in 0..1 -> one figure for each image
+Score = Callable[[torch.Tensor], list[float]]  # maps images (B, 3, S, S) in 0..1 to one value for each image
 
 
 def explain_missing(name: str, weights: Path | None) -> str | None:
@@ -56,7 +56,10 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
 
 
 def load_no_reference(name: str, weights: Path | None) -> Score:
-    """Returns a metric of WEIGHTS, on the CPU. Raises BadInput if pyiqa or the file is missing or the file is wrong."""
+    """Returns a metric of WEIGHTS, on the CPU.
+
+    Raises BadInput if pyiqa is not installed, or if the file of weights is missing or wrong.
+    """
     needed = WEIGHTS[name]
     path = find_local_file(needed.file, weights, needed.cache)
     reason = explain_missing(name, weights)
@@ -71,7 +74,7 @@ def load_no_reference(name: str, weights: Path | None) -> Score:
     except Exception as error:  # every problem with the file gives the same message
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise BadInput(
-            f"{path} does not contain the weights of pyiqa's {name} ({why}): replace it by {needed.url}."
+            f"{path} does not contain the weights of pyiqa's {name} ({why}): replace the file by {needed.url}."
         ) from error
 
     def score(images: torch.Tensor) -> list[float]:
@@ -86,17 +89,16 @@ def _load(name: str, path: Path) -> Any:
     if name == "niqe":
         return InferenceModel(name, device="cpu", pretrained_model_path=str(path))
     if name == "clipiqa":
-        torch.jit.load(
-            str(path), map_location="cpu"
-        )  # refuses a file that is not TorchScript, because pyiqa would unpickle it
+        # this call refuses a file that is not TorchScript, because pyiqa would unpickle such a file
+        torch.jit.load(str(path), map_location="cpu")
         return InferenceModel(name, device="cpu", backbone=str(path))
-    # pyiqa unpickles everything in a checkpoint; this line reads only tensors
+    # pyiqa would unpickle everything in a checkpoint, but the next line reads only tensors
     state = torch.load(path, map_location="cpu", weights_only=True)
     with ExitStack() as patches:
         if name == "maniqa":
             import timm
 
-            # pyiqa downloads an ImageNet backbone and then overwrites it with the checkpoint
+            # pyiqa would download an ImageNet backbone and then overwrite its weights with the checkpoint
             def create_untrained(model: str, pretrained: bool = False) -> Any:
                 return create(model, pretrained=False)
 

@@ -15,7 +15,7 @@ from train.losses.pixel import WINDOW, ms_ssim_exponents
 def psnr(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
     """Returns the peak signal-to-noise ratio over RGB in dB, for images (B, 3, S, S) in 0..1; higher is better.
 
-    Equal images have 100.
+    The value is 100 for equal images.
     """
     values = peak_signal_noise_ratio(restored, target, data_range=1.0, reduction="none", dim=(1, 2, 3))
     return [min(float(value), 100.0) for value in values]
@@ -26,8 +26,8 @@ def ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
 
     The window is a Gaussian of 11 x 11 pixels with sigma 1.5, and the result is the mean over RGB (Wang et al. 2004). A
     place counts only if the whole window is inside the image, as in the code of Wang, scikit-image and BasicSR. The
-    mean of torchmetrics itself includes mirrored borders, so it differs: it is .05 less on noise at 64 px. The
-    computation is in single precision (ours): the error is 2e-6 on photos and 2e-5 on bright flat images. Double
+    mean that torchmetrics returns includes mirrored borders and is therefore different, for example .05 lower on noise
+    at 64 px. We use single precision. Its error is 2e-6 on photos and 2e-5 on bright flat images (ours). Double
     precision would take ten times as long.
     """
     _, places = structural_similarity_index_measure(
@@ -38,7 +38,7 @@ def ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
 
 
 def ms_ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
-    """Returns the SSIM over scales of images (B, 3, S, S) in 0..1 (Wang et al. 2003); higher is better.
+    """Returns the multi-scale SSIM of images (B, 3, S, S) in 0..1 (Wang et al. 2003); higher is better.
 
     S must be at least 11. Below 176 px, only the scales that fit are used (train.losses.pixel.ms_ssim_exponents). If
     the contrast term of a scale is negative, the result is 0. As in torchmetrics, borders are left out at every scale

@@ -10,22 +10,22 @@ import numpy as np
 from train.metrics.identity import unit_rows
 
 # A reference and the target count as the same image if 1 minus their cosine is below this value (ours).
-COINCIDE = 1e-3
+SAME_IMAGE_DISTANCE = 1e-3
 
 
 def copy_ratio(restored: np.ndarray, target: np.ndarray, references: Sequence[np.ndarray]) -> list[float]:
-    """Returns the copy ratio of each result (ours): its distance from the target towards a reference, as a share.
+    """Returns the copy ratio of each result (ours), the share of the way from the target to a reference.
 
     The arguments are embeddings: results x (B, d), targets t (B, d), and references r, (K, d) for each image. With the
     cosine s, the ratio is the largest over the references of max(0, s(x, r) - max(s(x, t), s(t, r))) / (1 - s(t, r)).
-    The ratio is 0 if the result is the target, or is no nearer to a reference than the target is. The ratio is 1 if the
-    result is a reference. References that coincide with the target are ignored; the ratio is NaN if no other reference
-    is left.
+    The ratio is 0 if the result is the target. The ratio is also 0 if the target is as near to each reference as the
+    result. The ratio is 1 if the result is a reference. References that are the same image as the target are ignored.
+    The ratio is NaN if no other reference exists.
     """
     ratios = []
     for result, truth, own in zip(unit_rows(restored), unit_rows(target), references, strict=True):
         shared, near = (unit_rows(own) @ one if len(own) else np.empty(0) for one in (truth, result))
-        distinct = 1 - shared >= COINCIDE
+        distinct = 1 - shared >= SAME_IMAGE_DISTANCE
         beyond = near[distinct] - np.maximum(result @ truth, shared[distinct])
         clipped = np.clip(beyond / (1 - shared[distinct]), 0, 1)
         ratios.append(float(clipped.max()) if len(clipped) else math.nan)

@@ -1,4 +1,4 @@
-"""Lists all metrics, with the unit, direction, convention and source of each figure in a table of results."""
+"""Lists all metrics, each with its unit, its direction, its convention and its source."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """Describes one figure about a restored face."""
+    """Describes one metric of a restored face."""
 
     title: str  # the head of the column in a table
-    unit: str  # empty for a pure number
+    unit: str  # empty for a number without a unit
     better: str  # "higher", "lower", or empty if neither is better
-    digits: int  # digits after the point, in a table
-    convention: str  # how the figure is computed; the text is stored with every result
+    digits: int  # digits after the decimal point in a table
+    convention: str  # how the value is computed; every result contains this text
     source: str  # the publication, or "ours"
-    needs: str = ""  # what must be installed or on disk; see train.metrics.measure.explain_missing
-    nan_reason: str = ""  # why an image may have no figure
-    min_side: int = 0  # the smallest size in pixels; a smaller image has no figure
-    # "image": train.metrics.measure computes it for each image.
-    # "wrong": train.metrics.measure computes it for each image that comes with wrong references (of another person).
-    # "set": train.metrics.fid computes one figure for a whole set.
+    requirement: str = ""  # software or weights that the metric needs; see train.metrics.measure.explain_missing
+    nan_reason: str = ""  # why an image may have no value
+    min_side: int = 0  # side of the smallest image that has a value, in pixels
+    # "image": train.metrics.measure computes a value for each image.
+    # "wrong": train.metrics.measure computes a value for each image that has wrong references (of another person).
+    # "set": train.metrics.fid computes one value for a whole set of images.
     scope: str = "image"
 
 
@@ -117,7 +117,7 @@ METRICS: dict[str, Metric] = {
         "VQFR's script, on dlib's points", _DLIB, _NO_FACE),
     "l2_ld": Metric("L2-LD", "px", "lower", 3,
         "mean distance between the judge's five landmarks (eyes, nose, corners of the mouth), in pixels of a 512 px "
-        "crop; the points of published figures are not seen by us",
+        "crop; we have not seen which points published figures use",
         "ours, after HonestFace's table", nan_reason=_NO_FACE),
     "ald_eyes": Metric("ALD eyes (ours)", "px", "lower", 3,
         f"{_ALD}; 22 points of brows and eyes, Frobenius norm", _ASFF, _DLIB, _NO_FACE),

@@ -153,9 +153,11 @@ def test_what_finds_the_landmarks_is_said_or_its_absence_is_refused(
 
     monkeypatch.setattr(Snapshot, "load_detector", missing)
     assert check_detector(taken, SMALL) == ""
-    with pytest.raises(BadInput, match=r"small warps references to landmarks .* double, cannot be loaded: dlib is not"):
+    with pytest.raises(
+        BadInput, match=r"small needs a face detector .* of double cannot be loaded: dlib is not"
+    ):
         check_detector(taken, EVERYTHING)
-    with pytest.raises(BadInput, match="warps references"):
+    with pytest.raises(BadInput, match="needs a face detector to warp references"):
         train(tmp_path / "run", taken.folder, EVERYTHING, 4, workers=0)
     assert not (tmp_path / "run").exists()
 
@@ -222,5 +224,5 @@ def test_a_detector_of_real_faces_finds_the_same_in_every_worker(
 
 
 def test_a_snapshot_of_another_size_is_refused(taken: Snapshot) -> None:
-    with pytest.raises(BadInput, match="32 px crops"):
+    with pytest.raises(BadInput, match="have 32 px, but recipe tiny needs crops of 128 px"):
         TrainingFaces(taken, find_recipe("tiny"), 0)

@@ -136,7 +136,7 @@ def test_a_run_whose_people_were_purged_is_told_to_train_anew(tmp_path: Path) ->
     assert remove_faces_from_runs([taken.folder.parent], {taken.face_ids[0]})["snapshots"] == 1
     models = models_of(tmp_path / "recognizer.onnx")
     with pytest.raises(
-        BadInput, match=r"A purge or an opt-out removed faces from .*: train again from the start, with another --out"
+        BadInput, match=r"A purge or an opt-out removed .*: train again from the start, with another"
     ):
         take_snapshot(tmp_path / "dataset", taken.folder, 32, models, replace=False)
 

@@ -24,7 +24,7 @@ from train.metrics.deg_recognizer import (
     load_deg_recognizer,
     prepare_input,
 )
-from train.metrics.identity import SAME_IMAGE, angle_degrees, id_references, id_target
+from train.metrics.identity import SAME_IMAGE_ANGLE, angle_degrees, id_references, id_target
 
 ROWS = arrays(np.float64, (3, 5), elements=st.floats(-1, 1)).filter(lambda rows: (np.abs(rows).max(1) > 0.1).all())
 
@@ -58,7 +58,7 @@ def test_pairs_under_one_degree_are_left_out_where_that_is_the_convention() -> N
     target = np.array([[math.cos(math.radians(angle)), math.sin(math.radians(angle))] for angle in at])
     restored = np.tile([1.0, 0.0], (4, 1))
     assert angle_degrees(restored, target) == pytest.approx(at, abs=1e-9)
-    published = angle_degrees(restored, target, SAME_IMAGE)
+    published = angle_degrees(restored, target, SAME_IMAGE_ANGLE)
     assert [math.isnan(one) for one in published] == [True, True, False, False]
 
 

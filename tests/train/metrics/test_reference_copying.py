@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from train.metrics.reference_copying import COINCIDE, copy_ratio, takeover
+from train.metrics.reference_copying import SAME_IMAGE_DISTANCE, copy_ratio, takeover
 
 ROW = arrays(np.float64, (4,), elements=st.floats(-1, 1)).filter(lambda row: np.abs(row).max() > 0.1)
 
@@ -37,7 +37,7 @@ def test_by_hand() -> None:
 @given(ROW, ROW)
 def test_the_target_has_none_and_a_reference_all_of_it(target: np.ndarray, reference: np.ndarray) -> None:
     t, r = units(target, reference)
-    assume(1 - t @ r > 2 * COINCIDE)
+    assume(1 - t @ r > 2 * SAME_IMAGE_DISTANCE)
     assert ratio(target, target, reference[None]) == pytest.approx(0, abs=1e-9)
     assert ratio(reference, target, reference[None]) == pytest.approx(1, abs=1e-9)
 
