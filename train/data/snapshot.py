@@ -35,8 +35,8 @@ class SnapshotConfig:
     """
 
     size: int  # pixels of the crops
-    # A face is not a target if its crop has more crop pixels per photo pixel than this number (ours). The reason is that
-    # such a crop is not sharp. Pixels are counted along a side.
+    # The number is the largest allowed number of crop pixels per photo pixel, counted along a side (ours). A face with a
+    # larger number is not a target, because its crop is not sharp.
     max_upsample: float = 1.5
     version: int = VERSION
 

@@ -13,10 +13,8 @@ from torch import nn
 from manifests.errors import BadInput
 from train.backbones import find_local_file
 
-STATE, SCRIPT = (
-    "resnet18_110.pth",
-    "resnet18_110.pt",
-)  # the first file is a state dict, the second file is the same network as TorchScript
+# The first file contains a state dict. The second file contains the same network as TorchScript.
+STATE, SCRIPT = "resnet18_110.pth", "resnet18_110.pt"
 SIZE = 128  # pixels
 _FROM = "VQFR's and GFPGAN's metric weights"
 

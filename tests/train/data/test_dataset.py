@@ -153,9 +153,7 @@ def test_what_finds_the_landmarks_is_said_or_its_absence_is_refused(
 
     monkeypatch.setattr(Snapshot, "load_detector", missing)
     assert check_detector(taken, SMALL) == ""
-    with pytest.raises(
-        BadInput, match=r"small needs a face detector .* of double cannot be loaded: dlib is not"
-    ):
+    with pytest.raises(BadInput, match=r"small needs a face detector .* of double cannot be loaded: dlib is not"):
         check_detector(taken, EVERYTHING)
     with pytest.raises(BadInput, match="needs a face detector to warp references"):
         train(tmp_path / "run", taken.folder, EVERYTHING, 4, workers=0)
