@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def _show_images(what: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Yields a function that adds a number of images to a progress bar. The first call shows the bar."""
+    """Yields a function that adds a number of images to a progress bar. The bar appears at the first call."""
     from manifests.runtime.progress import show_progress
 
     with show_progress("images", quiet) as progress:

@@ -28,7 +28,7 @@ from manifests.errors import BadInput
 _SHARE, _BETA, _ODD = Number(0, 1), Number(0.01, 100), Number(1, 255, whole=True)
 _FLAG, _QUALITY = OneOf((True, False)), Number(1, 100)
 
-# Each key of a range has its valid values, which hold for both ends of the range.
+# `_RANGES` contains the valid numbers for both ends of each range.
 _RANGES = {
     "blur": Number(0, 1000),
     "down": Number(0.1, 100_000),
@@ -40,9 +40,9 @@ _RANGES = {
     "scale": Number(0.1, 10),
     "poisson": Number(0, 100),
 }
-# Each key of a pair has the valid values of its first number and of its second number.
+# `_PAIRS` contains the valid numbers for the first and for the second number of each pair.
 _PAIRS = {"shift": (_SHARE, Number(0, 255)), "motion": (_SHARE, Number(0, 255))}
-# Every other key has its valid values.
+# `_VALUES` contains the valid values of every other key.
 _VALUES: dict[str, Number | OneOf] = {
     "resize": OneOf(INTERPOLATIONS),
     "kernel": _ODD,
@@ -57,7 +57,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 def read_preset(path: Path) -> Preset:
     """Returns the preset of a .toml or .json file. Without the key `name`, the preset gets the name of the file.
 
-    Raises BadInput if the file cannot be read or is not a valid preset. The message is one sentence.
+    Raises BadInput if the file cannot be read or is not a valid preset.
     """
     try:
         data = path.read_bytes()
@@ -125,7 +125,7 @@ def _check_keys(place: str, table: dict[str, Any], known: set[str]) -> None:
 
 
 def _read_value(place: str, key: str, value: Any, in_order: bool = False) -> Any:
-    """Returns one checked value, with ranges and pairs as tuples. Raises BadInput if the value is not valid.
+    """Returns one checked value of a preset. Ranges and pairs become tuples. Raises BadInput if the value is not valid.
 
     If `in_order` is True, the value belongs to one round of a second-order chain. In such a round, no value may be
     null, and `resize` is three probabilities.

@@ -62,9 +62,9 @@ _REAL_ESRGAN = SecondOrder(
 #                   downsample_range, noise_range, jpeg_range, color_jitter_prob, color_jitter_shift,
 #                   color_jitter_pt_prob, gray_prob, kernel_prob (.5 and .5) and blur_kernel_size (41). The file does
 #                   not set gt_gray, so the target keeps its colours.
-# codeformer        The numbers are from CodeFormer's options/CodeFormer_stage3.yml. They are the small degradation of
-#                   stage III, without colour changes.
-# codeformer-large  The numbers are the large degradation of stage II. The same file has them under the keys *_large.
+# codeformer        The numbers are the small degradation of stage III, from CodeFormer's
+#                   options/CodeFormer_stage3.yml, without colour changes.
+# codeformer-large  The numbers are the large degradation of stage II, from the keys *_large of CodeFormer's file.
 # diffbir           The numbers are from DiffBIR's configs/train/train_stage1.yaml and train_stage2.yaml. Both files
 #                   have the same ranges.
 # difface           The numbers are from DifFace's configs/training/swinir_ffhq512.yaml. DifFace also makes the target
@@ -77,11 +77,11 @@ _REAL_ESRGAN = SecondOrder(
 # faceme            The numbers are the defaults of FaceMeDataset in FaceMe's dataset.py.
 # instantrestore    The numbers are from InstantRestore's face_replace/data/datasets/restore_dataset.py. Every kernel is
 #                   anisotropic, the factors are whole numbers from 1 to 12, and the quality is from 10 to 19.
-#                   InstantRestore resizes tensors with torchvision 0.15.2, which does not antialias. Our resize does
-#                   not antialias either. InstantRestore changes the colours of the input and of the target in the same
-#                   way. Our preset does not change colours.
-# real-esrgan       The numbers are those of _REAL_ESRGAN above. Real-ESRGAN ends at a quarter of the side. The bicubic
-#                   resize to the full size is ours.
+#                   InstantRestore resizes tensors with torchvision 0.15.2, which does not antialias. The resize of this
+#                   preset does not antialias either. InstantRestore changes the colours of the input and of the target
+#                   in the same way. Our preset does not change colours.
+# real-esrgan       The numbers are those of _REAL_ESRGAN above. The result of Real-ESRGAN has a quarter of the side.
+#                   The bicubic resize to the full size is ours.
 # bicubic-x8        ReFine says "x8 SR task = bicubic". Our chain shrinks with MATLAB's imresize, rounds to 8 bits, and
 #                   enlarges with imresize.
 # severe            Every number is ours. This preset is for restoration with references, when the degraded face alone

@@ -209,7 +209,7 @@ def _sample_resize(rng: np.random.Generator, factor: float) -> list[Step]:
 
 
 def make_generator(*key: int | str) -> np.random.Generator:
-    """Returns a random generator that depends only on the key. The machine, the worker and the order do not matter."""
+    """Returns a random generator that depends only on the key, on every machine and in every worker."""
     digest = hashlib.sha256(json.dumps(key).encode()).digest()
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(int.from_bytes(digest, "big"))))
 

@@ -63,7 +63,8 @@ _GRAY, _SEED, _FACTOR = OneOf((True, False)), Number(0, 2**53, whole=True), Numb
 
 Fields = dict[str, Number | OneOf]
 
-# Each operation has its parameters with their valid values. The limits are ours and far outside every published range.
+# `FIELDS` contains the parameters of each operation and the valid values of each parameter. The limits are ours and
+# far outside every published range.
 FIELDS: dict[str, Fields] = {
     "blur": {"kernel": OneOf(KERNELS), "size": Number(1, 255, whole=True)},
     "downsample": {"factor": Number(0.1, 100_000), "interpolation": _RESIZE},
@@ -89,7 +90,7 @@ _KERNEL_FIELDS: dict[str, Fields] = {
 
 
 def check_theta(theta: Any) -> None:
-    """Raises BadInput if the θ is incomplete or not valid. The message is one sentence."""
+    """Raises BadInput if the θ is incomplete or not valid."""
     if not isinstance(theta, dict):
         raise BadInput(f"A θ must be a JSON object with the keys version and steps, not {_shorten(theta)}.")
     for key in ("version", "steps"):

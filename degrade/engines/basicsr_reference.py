@@ -8,7 +8,7 @@ ffhq_degradation_dataset.py. Each function `random_*` of BasicSR is replaced by 
 calls. The random numbers come from θ. Images are BGR inside this module, as in BasicSR. The `motion` kernel is ours.
 
 BasicSR 1.4.2 needs two repairs. BasicSR imports `torchvision.transforms.functional_tensor`, which torchvision 0.17
-removed. This module registers a replacement under the same name. BasicSR passes the JPEG quality as a float, but
+removed. This module registers a replacement for `functional_tensor`. BasicSR passes the JPEG quality as a float, but
 OpenCV 5 needs a whole number.
 
 A process can degrade only one image at a time, because a variable of this module contains the next random numbers.
@@ -70,7 +70,7 @@ def load_basicsr() -> Any:
         replacement = types.ModuleType(name)
         replacement.rgb_to_grayscale = functional.rgb_to_grayscale  # type: ignore[attr-defined]
         sys.modules.setdefault(name, replacement)
-        with np.errstate():  # np.errstate restores numpy's error handling, which the import changes
+        with np.errstate():  # np.errstate restores numpy's error handling, which basicsr changes
             from basicsr.data import degradations
     except ImportError as error:
         raise BadInput(
@@ -84,10 +84,11 @@ def load_basicsr() -> Any:
 
 
 def apply(hq: Image, theta: Theta) -> Image:
-    """Degrades one image by a θ with the literature's code. The arguments and the result are as in the exact engine.
+    """Degrades one image by a θ with the literature's code.
 
-    Raises BadInput if the θ or the image is not valid, or if basicsr is not installed. Also raises BadInput if
-    `imresize` cannot reach the size of the result with one scale for both sides.
+    The arguments and the result are like those of `degrade.operations.apply.apply`. Raises BadInput if the θ or the
+    image is not valid, or if basicsr is not installed. Also raises BadInput if `imresize` cannot reach the size of the
+    result with one scale for both sides.
     """
     check_theta(theta)
     check_image(hq)

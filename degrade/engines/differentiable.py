@@ -8,9 +8,9 @@ bits also round and clip here, but the gradient passes unchanged (straight-throu
 rounding. A clipped value has the gradient 0.
 
 Each number of Poisson noise depends on all pixels of the image before the noise. A JPEG magnifies a difference in the
-last bit of its input. If a θ has Poisson noise or two JPEGs, the exact engine therefore also runs its first steps, on
-the CPU. At the Poisson noise and before the first JPEG, the image of the exact engine replaces the image of this
-engine, with a straight-through gradient. The expected value of a noisy image is the image without noise, so the
+last bit of its input. If a θ has Poisson noise or two JPEGs, the exact engine therefore also runs the first steps of
+this θ, on the CPU. At the Poisson noise and before the first JPEG, the image of the exact engine replaces the image of
+this engine, with a straight-through gradient. The expected value of a noisy image is the image without noise, so the
 gradient treats the noise as a constant.
 """
 
@@ -38,7 +38,7 @@ from manifests.errors import BadInput
 
 
 def apply(hq: Tensor, thetas: Sequence[Theta]) -> Tensor:
-    """Degrades a batch, each image by its own θ.
+    """Degrades each image of a batch by its own θ.
 
     `hq` is a floating-point RGB tensor (B, 3, H, W) in 0..1 on any device and is not changed. float64 is computed and
     returned as float64. All other types are computed and returned as float32, even under autocast, because bfloat16
@@ -171,8 +171,8 @@ def _mirror_border(images: Tensor, border: int) -> Tensor:
 def _resize(images: Tensor, steps: Sequence[Step]) -> Tensor:
     """Resizes images by a product with the 1-D weights of OpenCV or imresize on each axis."""
     (height, width), interpolation = steps[0]["size"], steps[0]["interpolation"]
-    # With some settings, torch computes float32 products in TF32 or bfloat16. The error would change 8-bit values, so
-    # these products are computed in float64.
+    # With some settings, torch computes float32 products in TF32 or bfloat16. The resulting error would change 8-bit
+    # values, so the products with the weights are computed in float64.
     plain = images.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
     precise = images if plain else images.double()
     rows = precise.new_tensor(resize_matrix(images.shape[-2], height, interpolation))
@@ -200,7 +200,8 @@ def _poisson(images: Tensor, steps: Sequence[Step]) -> Tensor:
     results = []
     for image, step in zip(images, steps, strict=True):
         before, after = step["before"], step["after"]
-        clipped = ((after <= 0) | (after >= 1)) & (after != before)  # a value that did not change was not clipped
+        # A value that the noise did not change was not clipped.
+        clipped = ((after <= 0) | (after >= 1)) & (after != before)
         noisy = _to_torch(after, image)
         results.append(straight_through(torch.where(_to_torch(clipped, image).bool(), noisy, image), noisy))
     return torch.stack(results)

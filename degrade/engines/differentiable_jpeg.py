@@ -74,7 +74,7 @@ _CHROMA[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66
 def quantisation_tables(quality: int) -> NDArray[np.float64]:
     """Returns the luma and chroma tables of a quality 1..100, as in jpeg_set_quality.
 
-    The result is (2, 8, 8) with whole numbers 1..255.
+    The result has the shape (2, 8, 8) and contains whole numbers 1..255.
     """
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     return np.clip((np.stack([_LUMA, _CHROMA]) * scale + 50) // 100, 1, 255).astype(np.float64)
@@ -213,5 +213,5 @@ def _quantise(coefficients: Tensor, steps: Tensor, rounding: bool) -> Tensor:
     smooth = coefficients / steps
     if not rounding:
         return smooth
-    exact = coefficients.detach()  # halves are rounded away from zero below
+    exact = coefficients.detach()  # the next line rounds halves away from zero
     return straight_through(smooth, torch.floor((exact.abs() + steps / 2) / steps) * exact.sign())

@@ -3,11 +3,12 @@
 The ledger contains θ and the SHA-256 of every image. theta.jsonl, card.json and README.md are
 written beside the images after the last image.
 
-The list of faces of a set is fixed when the set is begun. The unit `<set>` of the stage `degrade` records the list. The
-transaction that records the list also locks the split of a val or test set. The images are made in batches of fixed
-size. Each batch is a unit (`<set>/00000` and so on). The ledger records the unit together with the rows of the batch.
-The unit `<set>/records` records the SHA-256 of the files beside the images. If the command is killed, the same command
-continues with the first batch that is not recorded. The bytes and rows at the end do not depend on interruptions.
+The list of faces of a set is fixed when the set is begun. The unit `<set>` of the stage `degrade` records the list of
+faces. The transaction that records the list of faces also locks the split of a val or test set. The images are made in
+batches of fixed size. Each batch is a unit (`<set>/00000` and so on). The ledger records the unit together with the
+rows of the batch. The unit `<set>/records` records the SHA-256 of the files beside the images. If the command is
+killed, the same command continues with the first batch that is not recorded. The bytes and rows at the end do not
+depend on interruptions.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class SetSummary:
 
 
 def format_set_name(preset: str, split: str, size: int, seed: int, engine: str = "exact") -> str:
-    """Returns the folder name of a frozen set below DATASET/lq. The exact engine is not in the name."""
+    """Returns the folder name of a frozen set below DATASET/lq. The name contains the engine, unless it is exact."""
     return f"{preset}-{split}-{size}-s{seed}" + ("" if engine == "exact" else f"-{engine}")
 
 
@@ -112,10 +113,10 @@ def make_set(
     """Makes, finishes or repairs the frozen set of one split.
 
     The set contains one image for every face of the split that has status ok and is no near-duplicate. The 512 px crop
-    is area-resized to `size` and degraded by a θ that depends on (seed, preset, face_id). A val or test set locks its
-    split. An image of a finished set that is missing, or whose bytes have changed, is made again with the recorded
-    bytes. `progress` is called with the number of images finished since the last call. `engine` is `exact`, or
-    `basicsr` for the literature's own code.
+    is area-resized to `size` and degraded by a θ that depends on (seed, preset, face_id). A set of the split val or
+    test locks this split. An image of a finished set that is missing, or whose bytes have changed, is made again with
+    the recorded bytes. `progress` is called with the number of images finished since the last call. `engine` is
+    `exact`, or `basicsr` for the literature's own code.
 
     Raises BadInput if an option is not valid or if another set has the same name. Raises LedgerBroken if a crop is
     missing or has changed since the set was begun.

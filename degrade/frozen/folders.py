@@ -1,8 +1,8 @@
 """Makes frozen sets from plain folders. A set has PNG files, theta.jsonl and card.json.
 
-At the beginning, card.json is written with `complete` false. This card marks the output folder as a set of Likeness.
-When every image is finished, theta.jsonl is written. At the end, card.json is written again with `complete` true. The
-files contain no time, so the same command gives the same bytes.
+At the beginning, card.json is written with `complete` false. The first card marks the output folder as a set of
+Likeness. When every image is finished, theta.jsonl is written. At the end, card.json is written again with `complete`
+true. The files contain no time, so the same command gives the same bytes.
 """
 
 from __future__ import annotations
@@ -175,7 +175,10 @@ def _make_set(
     workers: int | None,
     progress: Advance | None,
 ) -> tuple[int, list[tuple[str, str]]]:
-    """Makes the set that a card describes. Returns the number of its images, and the skipped files with the reasons."""
+    """Makes the set that a card describes.
+
+    Returns the number of images in the set, and the skipped files with the reasons.
+    """
     size, engine = card["size"], card["engine"]
     write_atomically(out / CARD, encode_card(card, complete=False))
     names = choose_output_names(sources)

@@ -43,7 +43,7 @@ class Job:
     """Describes the work for one image: area-resize `source` to `size`, then degrade it by `theta`."""
 
     source: Path
-    size: int | None  # longer side in pixels; None keeps the size
+    size: int | None  # the longer side of the image in pixels; None keeps the size of the source
     theta: Theta
     target: Path | None = None  # the frozen file that `compare_job` compares with the new image
     engine: str = "exact"
@@ -139,7 +139,7 @@ def compare_job(job: Job) -> Comparison:
 
 
 def run_jobs(jobs: Sequence[Job | FailedUnit]) -> list[Result]:
-    """Runs `run_job` for untrusted images. If the worker process of an image failed, its result has a `problem`."""
+    """Runs `run_job` for untrusted images. If a worker process failed, the result of its image has a `problem`."""
     return [
         Result(problem=FAILURE_TEXTS[job.reason]) if isinstance(job, FailedUnit) else run_job(job)
         for job in guard_units(jobs, limited=False)
@@ -147,7 +147,7 @@ def run_jobs(jobs: Sequence[Job | FailedUnit]) -> list[Result]:
 
 
 def compare_jobs(jobs: Sequence[Job | FailedUnit]) -> list[Comparison]:
-    """Runs `compare_job` for untrusted images. If the worker process of an image failed, all its fields are None."""
+    """Runs `compare_job` for untrusted images. If a worker process failed, all fields for its image are None."""
     failure = Comparison(None, None, None, None)
     return [failure if isinstance(job, FailedUnit) else compare_job(job) for job in guard_units(jobs, limited=False)]
 

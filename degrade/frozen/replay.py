@@ -40,9 +40,9 @@ def replay(
     theta.jsonl get the same bytes. The card differs only in the path of the source and in the versions. If the replay
     was interrupted, a second call continues the replay. A second call also makes missing and changed images again.
 
-    Raises BadInput if a source is missing or has changed, or if `out` contains anything else. Nothing is
-    written then. Also raises BadInput if images get other bytes than recorded. The message names the images with other
-    bytes. Such images are not written, and the card of the set stays incomplete.
+    If a source is missing or has changed, or if `out` contains anything else, raises BadInput and writes nothing. Also
+    raises BadInput if images get other bytes than recorded. Images with other bytes are named and not written, and the
+    card of the set stays incomplete.
     """
     source, thetas, out = Path(source), Path(thetas), Path(out)
     if workers is not None:

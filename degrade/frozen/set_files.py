@@ -3,7 +3,7 @@
 theta.jsonl has one line for each image, with the keys `file`, `source`, `source_sha256`, `size`, `engine`, `theta` and
 `sha256`. `file` and `source` are percent-encoded. `source` is relative to the folder or dataset of the clean images.
 Before the degradation, the source is reduced to a longer side of `size` pixels; if `size` is null, the source keeps its
-size. `sha256` is the hash of the degraded image. From these lines and the sources, the set can be made again. None of
+size. `sha256` is the hash of the degraded image. From theta.jsonl and the sources, the set can be made again. None of
 the three files contains a time, so the same command gives the same bytes.
 """
 
@@ -28,7 +28,7 @@ from manifests.runtime.versions import code_version
 
 CARD, THETAS, README = "card.json", "theta.jsonl", "README.md"
 SET_FILES = {CARD, THETAS, README}
-_CARD_KEYS = {"preset", "seed", "size", "engine", "source", "theta_version", "tools"}  # the keys that are read
+_CARD_KEYS = {"preset", "seed", "size", "engine", "source", "theta_version", "tools"}  # the keys that Likeness reads
 Row = dict[str, Any]  # one line of theta.jsonl
 _ROW_KEYS = ("file", "source", "source_sha256", "size", "engine", "theta", "sha256")
 
@@ -44,7 +44,7 @@ def decode_name(name: str) -> Path:
 
 
 def make_card(preset: Preset | None, seed: int | None, size: int | None, source: str, engine: str) -> dict[str, Any]:
-    """Returns the card of a set before its first image. `source` is percent-encoded and may be relative to the set."""
+    """Returns the card of a set that has no image yet. `source` is percent-encoded and may be relative to the set."""
     return {
         "preset": dataclasses.asdict(preset) if preset else None,
         "seed": seed,
@@ -180,7 +180,7 @@ def _check_row(row: Row) -> None:
 
 
 def card_gives_thetas(card: dict[str, Any], rows: list[Row]) -> bool:
-    """Returns whether the preset and the seed of a card give the θ of all rows. If not, the card was edited.
+    """Returns whether the preset and the seed of a card give the θ of all rows. A card that gives another θ was edited.
 
     Also returns True if the card has no preset, which happens after a replay without a card, or if its θ have another
     version.
@@ -196,7 +196,7 @@ def card_gives_thetas(card: dict[str, Any], rows: list[Row]) -> bool:
             for row in rows
         )
     except (TypeError, ValueError, KeyError, AttributeError):
-        return False  # the card was edited: the values are not a preset or not a seed
+        return False  # the card was edited, and its preset or its seed is not valid
 
 
 def _restore_preset(fields: dict[str, Any]) -> Preset:

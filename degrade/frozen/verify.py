@@ -85,7 +85,7 @@ def verify_set(dataset: Path, lq_set: str, workers: int = 1, progress: Advance |
         detail = read_set_detail(ledger, lq_set)
     if detail is None:
         names = ", ".join(list_sets(dataset))
-        advice = f"the sets are {names}" if names else "the dataset has none yet: make a set with `likeness degrade`"
+        advice = f"the sets are {names}" if names else "no set exists yet: make one with `likeness degrade`"
         raise BadInput(f"{dataset} has no frozen set {lq_set}; {advice}.")
     images_not_made = len(detail["faces"]) - len(rows)
     engine = detail.get("engine", "exact")

@@ -15,9 +15,9 @@ A θ is plain JSON with a version and all parameters:
         {"op": "upsample", "interpolation": "bilinear"}]}
 
 A θ of version 1 runs every step separately. A θ of version 2 runs the same steps faster (`blur.fast_blur`). Before the
-next rounding, the results of both versions differ by at most 0.25/255. Their bytes may therefore differ, so a θ of
-version 1 always runs as version 1. The value of `preset` has no effect. Lengths are in pixels of the image, angles are
-in radians, and the sigma of noise is in 1/255.
+next rounding, the results of both versions differ by at most 0.25/255. The bytes of the two versions may therefore
+differ, so a θ of version 1 always runs as version 1. The key `preset` has no effect. Lengths are in pixels of the
+image, angles are in radians, and the sigma of noise is in 1/255.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def check_image(image: Any) -> None:
         )
     if not (image.min() >= 0 and image.max() <= 1):  # NaN fails too
         raise BadInput(
-            f"An image to degrade must have values from 0 to 1, but this one has {image.min():g} to {image.max():g}: "
+            f"An image to degrade must have values from 0 to 1, but this image has {image.min():g} to {image.max():g}: "
             "clip its values, and replace NaN."
         )
 
@@ -148,7 +148,7 @@ def apply(hq: Image, theta: Theta) -> Image:
 
 
 def apply_to_pixels(pixels: Pixels, theta: Theta) -> Pixels:
-    """Does the same as `apply` for a uint8 RGB image (H, W, 3) and returns uint8. One conversion is saved."""
+    """Does the same as `apply` for a uint8 RGB image (H, W, 3) and returns uint8, with one conversion less."""
     check_theta(theta)
     if pixels.dtype != np.uint8:
         raise BadInput(f"An 8-bit image must be uint8, not {pixels.dtype}: convert it first.")

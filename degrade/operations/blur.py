@@ -32,7 +32,7 @@ def blur(image: Image, kernel: str, size: int, **shape: float) -> Image:
     `shape` contains the parameters of the kernel: sigma_x, sigma_y, angle, beta, cutoff or length. The border is
     mirrored without repeating the edge, which is the default of OpenCV and of BasicSR. If the image is smaller than the
     kernel, the border is mirrored several times. If a side has one pixel, this pixel is repeated. An `iso` kernel uses
-    only sigma_x and runs as two 1-D passes. The product of these passes is the same kernel.
+    only sigma_x and runs as two 1-D passes. The outer product of the two passes is the kernel.
     """
     if kernel == "iso":
         line = gaussian_line(size, shape["sigma_x"])
@@ -153,7 +153,7 @@ def _is_direct(taps: int) -> bool:
     return taps <= 11
 
 
-# These numbers are the costs of OpenCV's filters, of the Fourier transform and of a pass. The unit is one
+# These numbers are the costs of OpenCV's filters, of the Fourier transform and of a pass. The unit of the costs is one
 # multiplication of the sparse product. The costs were measured on one machine with AVX-512. The costs select the
 # method, and the method determines the bytes. The bytes of a θ of version 2 depend on these costs, so the costs never
 # change.

@@ -39,6 +39,6 @@ def poisson(image: Image, scale: float, gray: bool, seed: int) -> Image:
 
 
 def _add_and_clip(image: Image, numbers: Image) -> Image:
-    """Returns the sum, clipped to 0..1. The result reuses the memory of `numbers` if `numbers` has its shape."""
+    """Returns image + numbers, clipped to 0..1. The memory of `numbers` is reused if the shapes are equal."""
     total = np.add(image, numbers, out=numbers if numbers.shape == image.shape else None)
     return np.asarray(np.clip(total, 0, 1, out=total), np.float32)

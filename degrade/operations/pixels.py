@@ -34,7 +34,7 @@ def to_float(pixels: Pixels) -> Image:
 
 
 def quantise(image: Image) -> Image:
-    """Clips to 0..1 and rounds to 8 bits. A chain that saves the image as a file in the middle does the same."""
+    """Clips to 0..1 and rounds to 8 bits. Saving an image as an 8-bit file has the same effect."""
     return to_float(to_uint8(image))
 
 
@@ -54,7 +54,7 @@ def shrink(pixels: Pixels, size: int | None) -> Pixels:
 
 @contextmanager
 def quiet_opencv() -> Iterator[None]:
-    """Hides the warnings that OpenCV writes to standard error. Errors are still raised."""
+    """Hides the warnings that OpenCV writes to standard error. The errors of OpenCV are still raised."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
     try:

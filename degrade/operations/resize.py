@@ -1,6 +1,6 @@
 """Resizes images with OpenCV's bilinear, bicubic and area interpolation or with MATLAB's imresize.
 
-Two functions return the 1-D weights of these methods.
+`resize_taps` and `resize_matrix` return the 1-D weights of these methods.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def _imresize_rows(image: Image, rows: int) -> Image:
 def _imresize_taps(count: int, rows: int) -> tuple[Index, Weights]:
     """Returns the weights of MATLAB's imresize.
 
-    The weights are Keys' cubic with a = -0.5. For shrinking, the cubic is widened. The border is mirrored.
+    The weights are Keys' cubic with a = -0.5. For shrinking, the cubic function is widened. The border of the image is
+    mirrored.
     """
     scale = rows / count
     stretch = min(scale, 1.0)

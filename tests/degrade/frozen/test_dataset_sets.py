@@ -217,7 +217,7 @@ def test_a_plan_writes_nothing_and_a_missing_dataset_is_not_made(tmp_path):
     with pytest.raises(LedgerMissing):
         make_set(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
-    with pytest.raises(BadInput, match="none yet"):
+    with pytest.raises(BadInput, match="no set exists yet"):
         verify_set(dataset, SET)
     assert count_images(dataset, SET) == 0
 
