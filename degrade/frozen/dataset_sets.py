@@ -36,7 +36,7 @@ from manifests.runtime.workers import check_workers
 STAGE = "degrade"
 BATCH = 64  # the number of faces in one batch
 SPLITS = ("train", "val", "test")
-FROZEN = ("val", "test")  # a frozen set of one of these splits locks the split
+FROZEN = ("val", "test")  # a frozen set of the split val or test locks this split
 CROP = 512  # the side of a crop in the FFHQ template, in pixels
 
 _SPLIT_FACES = """

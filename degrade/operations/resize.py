@@ -32,7 +32,7 @@ def resize(image: Image, height: int, width: int, interpolation: str) -> Image:
 
 
 def downsampled_size(height: int, width: int, factor: float) -> tuple[int, int]:
-    """Returns int(side // factor) for both sides, as GFPGAN does. The minimum of one pixel is ours."""
+    """Returns int(side // factor) for both sides, as GFPGAN does. The minimum of one pixel for a side is ours."""
     return max(1, int(height // factor)), max(1, int(width // factor))
 
 
