@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def _show_images(what: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Yields a function that adds a number of images to a progress bar. The bar appears at the first call."""
+    """Yields a function that adds a number of images to a progress bar.
+
+    The progress bar appears when the function is called for the first time.
+    """
     from manifests.runtime.progress import show_progress
 
     with show_progress("images", quiet) as progress:

@@ -119,9 +119,9 @@ def _check_table(place: str, table: Any, kind: type) -> list[str]:
     return keys
 
 
-def _check_keys(place: str, table: dict[str, Any], known: set[str]) -> None:
-    if unknown := sorted(table.keys() - known):
-        raise BadInput(f"{place} has the unknown key {unknown[0]}; the keys are {', '.join(sorted(known))}.")
+def _check_keys(place: str, table: dict[str, Any], valid_keys: set[str]) -> None:
+    if unknown := sorted(table.keys() - valid_keys):
+        raise BadInput(f"{place} has the unknown key {unknown[0]}; the keys are {', '.join(sorted(valid_keys))}.")
 
 
 def _read_value(place: str, key: str, value: Any, in_order: bool = False) -> Any:

@@ -33,7 +33,7 @@ class Number:
     def find_problem(self, value: object) -> str | None:
         """Returns None for a valid value. For any other value, returns a text that describes the valid values."""
         kinds = (int,) if self.whole else (int, float)
-        # NaN fails the comparison. In Python, True is an int, but True is not a valid number here.
+        # NaN fails the comparison with `low`. In Python, True is an int, but True is not a valid number here.
         if isinstance(value, bool) or not isinstance(value, kinds) or not self.low <= value <= self.high:
             return (
                 f"a {'whole ' if self.whole else ''}number from {self._format(self.low)} to {self._format(self.high)}"

@@ -209,7 +209,7 @@ def _make_set(
 
 
 def _remove_empty_set(out: Path) -> None:
-    """Removes the card of a set without images. `lock_folder` then removes the folder if it made the folder."""
+    """Removes the card of a set that has no image. `lock_folder` then removes the folder if it made the folder."""
     if {path.name for path in out.iterdir()} <= {CARD, LOCK}:
         (out / CARD).unlink()
 

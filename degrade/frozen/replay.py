@@ -41,8 +41,8 @@ def replay(
     was interrupted, a second call continues the replay. A second call also makes missing and changed images again.
 
     If a source is missing or has changed, or if `out` contains anything else, raises BadInput and writes nothing. Also
-    raises BadInput if images get other bytes than recorded. Images with other bytes are named and not written, and the
-    card of the set stays incomplete.
+    raises BadInput if images get other bytes than recorded. Such images are named in the message and not written, and
+    the card of the set stays incomplete.
     """
     source, thetas, out = Path(source), Path(thetas), Path(out)
     if workers is not None:

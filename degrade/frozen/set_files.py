@@ -28,7 +28,7 @@ from manifests.runtime.versions import code_version
 
 CARD, THETAS, README = "card.json", "theta.jsonl", "README.md"
 SET_FILES = {CARD, THETAS, README}
-_CARD_KEYS = {"preset", "seed", "size", "engine", "source", "theta_version", "tools"}  # the keys that Likeness reads
+_CARD_KEYS = {"preset", "seed", "size", "engine", "source", "theta_version", "tools"}  # keys of card.json
 Row = dict[str, Any]  # one line of theta.jsonl
 _ROW_KEYS = ("file", "source", "source_sha256", "size", "engine", "theta", "sha256")
 
