@@ -1,8 +1,9 @@
-"""Reading photos from archives: zip, and tar, plain or compressed with gzip, bzip2 or xz.
+"""Reads photos from archives in the formats zip and tar. A tar file may be compressed with gzip, bzip2 or xz.
 
-Members are read into memory one by one, and no archive is unpacked to disk. The name of a member is only a label of its
-row, and no path is made from it. A problem of a member or of the whole archive becomes the reason of its row. Archives
-are read in worker processes, so an archive that crashes a library ends a worker process only (workers.py).
+Members are read into memory one by one, and no archive is unpacked to disk. The name of a member is only a label in the
+member's row, and no path is made from the name. A problem of a member becomes the reason in the member's row. A problem
+of a whole archive becomes the reason in the archive's row. Archives are read in worker processes (workers.py), so an
+archive that crashes a library only ends a worker process.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from typing import IO, Any
 from manifests.runtime.uris import parse_member_uri, path_of
 from manifests.runtime.workers import restart_timer
 
-# These limits are ours. Photos hardly shrink when they are compressed, so an archive that grows as much as
-# 100 * its size + 1 GiB holds no photos.
-MAX_MEMBER_BYTES = 2**28  # a member is held in memory while it is read
-MAX_MEMBERS = 250_000  # later members are not read, and the row of the archive says so
-MAX_GROWTH = 100  # bytes of all members per byte of the archive
-MAX_GROWTH_BYTES = 2**30  # bytes of all members that are allowed on top
+# These limits are ours. Compression hardly makes a photo smaller. An archive whose members have more than
+# 100 * the size of the archive + 1 GiB bytes therefore does not contain photos.
+MAX_MEMBER_BYTES = 2**28  # the most bytes of one member, because a member is read into memory
+MAX_MEMBERS = 250_000  # members after this number are not read, and the reason in the archive's row is TOO_MANY
+MAX_GROWTH = 100  # the most bytes of all members for each byte of the archive
+MAX_GROWTH_BYTES = 2**30  # more bytes that all members may have, added to MAX_GROWTH * the archive's size
 
-_SKIP_BYTES = 2**24  # bytes that are decompressed at a time to skip a member
+_SKIP_BYTES = 2**24  # number of bytes that are decompressed at a time to skip a member
 
 ARCHIVE, NESTED = "archive", "nested_archive"
 TRUNCATED, BROKEN, BOMB, TOO_MANY = "truncated", "broken_archive", "archive_bomb", "too_many_members"
@@ -49,12 +50,12 @@ _DECOMPRESSORS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
 }
-# names of devices on Windows, with any extension
+# matches the names of Windows devices, with or without an extension
 _DEVICE = re.compile(rb"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|\Z)", re.IGNORECASE)
 
 
 class ArchiveError(Exception):
-    """A member or an archive cannot be read. `reason` is the reason of its row."""
+    """A member or an archive cannot be read. `reason` becomes the reason in the row of the member or archive."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -63,7 +64,7 @@ class ArchiveError(Exception):
 
 @dataclass(frozen=True)
 class Member:
-    """A member of an archive, by its place in the archive, counted from 0."""
+    """A member of an archive. `index` is the number of the member in the archive, counted from 0."""
 
     archive: Path
     index: int
@@ -71,29 +72,29 @@ class Member:
 
 @dataclass(frozen=True)
 class Entry:
-    """The facts that an archive holds about a member."""
+    """The name, size and type of a member, as the archive states them."""
 
     name: bytes  # any bytes
     size: int  # bytes
-    reason: str | None  # why the member is not read; None if it is read
+    reason: str | None  # the reason why the member is not read, or None if the member is read
     folder: bool = False
 
 
 def is_archive(head: bytes) -> bool:
-    """Returns whether a file is treated as an archive, by its first 512 bytes. The name of the file does not count."""
+    """Returns whether a file with these first 512 bytes is treated as an archive. The file's name does not matter."""
     return head.startswith((b"PK\x03\x04", b"PK\x05\x06", *_DECOMPRESSORS)) or head[257:262] == b"ustar"
 
 
 def count_members(archive: Path) -> tuple[int, str]:
-    """Returns the number of members, and the reason for the archive's own row.
+    """Returns the number of an archive's members, and the reason for the archive's own row.
 
-    The reason is ARCHIVE if all members were counted, else the reason why the count stopped. Raises ArchiveError if the
-    file is no archive. Raises OSError if the file cannot be opened.
+    The reason is ARCHIVE if all members were counted. Otherwise the reason tells why the count stopped. Raises
+    ArchiveError if the file is not an archive. Raises OSError if the file cannot be opened.
     """
-    opened = _open(archive)
+    file = _open(archive)
     members = 0
     try:
-        for _ in opened.entries():
+        for _ in file.entries():
             if members == MAX_MEMBERS:
                 return members, TOO_MANY
             members += 1
@@ -107,29 +108,30 @@ def count_members(archive: Path) -> tuple[int, str]:
 
 
 def read_entry(member: Member) -> Entry:
-    """Returns the facts about a member.
+    """Returns the name, size and type of a member.
 
-    Raises ArchiveError if the archive no longer has the member. Raises OSError if the archive cannot be opened.
+    Raises ArchiveError if the archive no longer contains the member. Raises OSError if the archive cannot be opened.
     """
-    return _translate_errors(member, lambda opened: opened.entry(member.index))
+    return _translate_errors(member, lambda file: file.entry(member.index))
 
 
 def read_member(member: Member) -> bytes:
-    """Returns the bytes of a member, which must not be a folder.
+    """Returns the bytes of a member. The member must not be a folder.
 
-    Raises ArchiveError if the member must not be read or its data is damaged. Raises OSError if the archive cannot be
-    opened.
+    Raises ArchiveError if the member must not be read, or if the member's data is damaged. Raises OSError if the
+    archive cannot be opened.
     """
     reason = read_entry(member).reason
     if reason is not None:
         raise ArchiveError(reason)
-    return _translate_errors(member, lambda opened: opened.read(member.index))
+    return _translate_errors(member, lambda file: file.read(member.index))
 
 
 def read_bytes(uri: str) -> bytes:
     """Returns the bytes of the file or member with this URI.
 
-    Raises ArchiveError if the member cannot be read or has another name now. Raises OSError if the file cannot be read.
+    Raises ArchiveError if the member cannot be read, or if the archive's member at this place now has another name.
+    Raises OSError if the file cannot be read.
     """
     member = parse_member_uri(uri)
     if member is None:
@@ -141,10 +143,10 @@ def read_bytes(uri: str) -> bytes:
 
 
 def _translate_errors(member: Member, work: Callable[[Any], Any]) -> Any:
-    """Returns the result of `work` on the open archive of a member. Any error of a library becomes an ArchiveError."""
-    opened = _open(member.archive)
+    """Opens the archive of a member, and returns the result of `work`. Errors of libraries become an ArchiveError."""
+    file = _open(member.archive)
     try:
-        return work(opened)
+        return work(file)
     except EOFError:
         raise ArchiveError(TRUNCATED) from None
     except NotImplementedError:
@@ -153,8 +155,8 @@ def _translate_errors(member: Member, work: Callable[[Any], Any]) -> Any:
         raise ArchiveError("broken_member") from None
 
 
-# The archive that was read last stays open, since its next member is usually read next. The dict has at most one entry:
-# (path, size, time of the last change) -> the open archive.
+# The archive that was read last stays open, because the next read is usually in the same archive. The dict has at most
+# one entry. The key is (path, size, time of the last change), and the value is the open archive.
 _open_archive: dict[tuple[Path, int, int], _Zip | _Tar] = {}
 
 
@@ -176,14 +178,14 @@ def close_archive() -> None:
 
 
 def _is_unsafe(name: bytes) -> bool:
-    """Returns whether unpacking a member with this name could write outside the folder, or to a device."""
+    """Returns whether a program that unpacks this member could write outside its folder, or to a device."""
     parts = re.split(rb"[/\\]", name)
     odd = not name or b"\0" in name or name[:1] in b"/\\" or re.match(rb"[A-Za-z]:", name) is not None
     return odd or b".." in parts or any(_DEVICE.match(part) for part in parts)
 
 
 def _check_name(name: bytes, size: int, names: set[bytes]) -> str | None:
-    """Returns the problem with the name or size of a member, or None. Adds the name to the names of earlier members."""
+    """Returns the problem with the name or size of a member, or None. Adds the name to `names`."""
     if _is_unsafe(name):
         return "unsafe_name"
     if name in names:
@@ -193,7 +195,7 @@ def _check_name(name: bytes, size: int, names: set[bytes]) -> str | None:
 
 
 class _Zip:
-    """An open zip file. Its directory is in memory."""
+    """An open zip file. The list of its members is in memory."""
 
     def __init__(self, archive: Path) -> None:
         try:
@@ -210,9 +212,9 @@ class _Zip:
         self.entry_list = [self._make_entry(info, names) for info in self.members]
 
     def _make_entry(self, info: zipfile.ZipInfo, names: set[bytes]) -> Entry:
-        # orig_filename is the name in the file; ZipInfo.filename ends at a NUL
+        # orig_filename is the whole name in the file; ZipInfo.filename is cut at the first NUL
         name = info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
-        kind = info.external_attr >> 28 if info.create_system == 3 else 8  # file type of a Unix mode: 8 file, 10 link
+        kind = info.external_attr >> 28 if info.create_system == 3 else 8  # file type: 8 is a file, 10 a symbolic link
         reason = _check_name(name, info.file_size, names)
         if kind == 10:
             reason = "link_member"
@@ -223,13 +225,13 @@ class _Zip:
         return Entry(name, info.file_size, reason, folder=reason is None and name.endswith(b"/"))
 
     def _find_overlaps(self) -> set[int]:
-        """Returns the offsets of members that share bytes with another member, as in a zip bomb."""
+        """Returns the offsets of members that share bytes with another member. A zip bomb has such members."""
         overlaps: set[int] = set()
         end, last = 0, -1
         for info in sorted(self.members, key=lambda info: info.header_offset):
             if info.header_offset < end:
                 overlaps |= {last, info.header_offset}
-            # the least size: a local header has 30 bytes, then a name and an extra field of any length
+            # the least end of a member: its local header has 30 bytes, and its name and extra field are not counted
             ends = info.header_offset + 30 + info.compress_size
             if ends >= end:
                 end, last = ends, info.header_offset
@@ -256,7 +258,7 @@ class _Zip:
 
 
 class _Tar:
-    """An open tar file. It can only be read forwards: an earlier member is reached by reading from the start again."""
+    """An open tar file. It can only be read forwards. For an earlier member, reading begins at the start again."""
 
     def __init__(self, archive: Path, size: int) -> None:
         self.file = archive.open("rb")
@@ -274,18 +276,18 @@ class _Tar:
         self.file.seek(0)
         self.bytes = _ForwardFile(self.file if self.decompress is None else self.decompress(self.file), self.limit)
         self.at, self.names = -1, set[bytes]()
-        fileobj: Any = self.bytes  # a _ForwardFile has only the methods that tarfile uses
+        fileobj: Any = self.bytes  # a _ForwardFile has only the methods that tarfile calls
         try:
             self.tar = tarfile.TarFile(fileobj=fileobj, encoding="utf-8", errors="surrogateescape")
         except (EOFError, *_READ_ERRORS):
             self.close()
-            # a compressed file that holds no tar archive may be anything
+            # a compressed file without a tar archive inside can be any kind of file
             raise ArchiveError("not_an_image" if self.decompress is not None else BROKEN) from None
 
     def _next(self) -> Entry | None:
         restart_timer()
         self.info = self.tar.next()
-        vars(self.tar)["members"].clear()  # tarfile would keep every member in memory
+        vars(self.tar)["members"].clear()  # without this line, tarfile would keep every member in memory
         if self.info is None:
             if self.bytes.last.strip(b"\0") or len(self.bytes.last) < tarfile.BLOCKSIZE:
                 raise EOFError  # a tar archive ends with a block of zeros
@@ -325,9 +327,9 @@ class _Tar:
 
 
 class _ForwardFile:
-    """A file that is read forwards and keeps the bytes of the last read.
+    """A file that is only read forwards, and that keeps the bytes of the last read in `last`.
 
-    A compressed file has a limit: a skip beyond that many bytes raises ArchiveError.
+    A compressed file has a limit. A skip to a place after `limit` bytes raises ArchiveError.
     """
 
     def __init__(self, file: Any, limit: int | None) -> None:

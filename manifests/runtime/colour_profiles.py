@@ -1,7 +1,7 @@
-"""ICC colour profiles: the conversion of a picture's colours to sRGB.
+"""Converts the colours of a picture from its ICC colour profile to sRGB.
 
-LittleCMS (Pillow's ImageCms) converts. A profile that differs from sRGB by at most one level counts as sRGB, so that a
-picture with such a profile keeps its own bytes.
+The library LittleCMS (Pillow's ImageCms) does the conversion. A profile that differs from sRGB by at most one of 255
+levels counts as sRGB. The samples of a picture with such a profile are not changed.
 """
 
 from __future__ import annotations
@@ -15,26 +15,27 @@ from PIL import Image, ImageCms
 
 Convert = Callable[[Image.Image], Image.Image]
 
-# levels of 255: writers of sRGB profiles round the curve differently (ours)
+# the largest difference from sRGB, in levels of 255 (ours); programs round the curve of an sRGB profile differently
 SAME_AS_SRGB = 1
-# colours per channel of the lattice on which a profile is compared with sRGB (ours): 17 x 17 x 17 colours
+# a profile is compared with sRGB at 17 x 17 x 17 colours; this is the number of levels for each channel (ours)
 _LATTICE = 17
-# Relative colorimetric with black point compensation is what browsers and photo editors use by default. A transform is
-# shared between threads, so LittleCMS may not cache the last pixel in it.
+# Browsers and photo editors use relative colorimetric intent with black point compensation by default. Threads share a
+# transform, so NOCACHE forbids LittleCMS to cache the last pixel in the transform.
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.NOCACHE
 
 
 class BrokenProfile(Exception):
-    """The profile cannot be read, or describes another kind of picture."""
+    """A colour profile cannot be read, or belongs to another kind of picture."""
 
 
 @lru_cache(maxsize=16)
 def srgb_conversion(icc: bytes, mode: str) -> Convert | None:
     """Returns the function that converts a picture of this Pillow mode with this ICC profile to sRGB.
 
-    `mode` is L, RGB, RGBA, CMYK or LAB. RGBA stays RGBA, and every other mode becomes RGB. Returns None if the profile
-    is sRGB itself or, for gray, has sRGB's tone curve. Raises BrokenProfile.
+    `mode` is L, RGB, RGBA, CMYK or LAB. A picture in mode RGBA stays RGBA, and a picture in any other mode becomes
+    RGB. Returns None if the profile is sRGB. Returns None for a gray picture if the profile has sRGB's tone curve.
+    Raises BrokenProfile if the profile cannot be used.
     """
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
@@ -56,7 +57,7 @@ def srgb_conversion(icc: bytes, mode: str) -> Convert | None:
 
 
 def _gray_conversion(transform: ImageCms.ImageCmsTransform) -> Convert | None:
-    """Returns the conversion of gray pictures as a table of 256 levels, so that gray stays exactly gray."""
+    """Returns a conversion for gray pictures. It uses a table of 256 levels, so that gray stays exactly gray."""
     ramp = np.arange(256, dtype=np.uint8)[None]
     table = np.asarray(transform.apply(Image.fromarray(ramp)))[0, :, 1]
     if int(np.abs(table.astype(int) - ramp[0]).max()) <= SAME_AS_SRGB:

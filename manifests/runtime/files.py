@@ -1,4 +1,4 @@
-"""Writing files whole, locking folders and hashing: what every command needs to be stopped and repeated safely."""
+"""Writes complete files, locks folders and computes hashes, so that commands can be stopped and repeated safely."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from typing import Any
 
 from manifests.errors import FolderBusy
 
-# the errors that numpy raises for an .npy file that is missing, cut short or changed; numpy parses its header as Python
+# numpy raises these errors for an .npy file that is missing, cut short or changed; it parses the header as Python
 ARRAY_ERRORS = (OSError, ValueError, EOFError, OverflowError, MemoryError, TokenError)
 LOCK = ".lock"
 
-_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # the names that `write_atomically` gives: .<name>.<process id>.tmp
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # `write_atomically` names its files .<name>.<process id>.tmp
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a temporary file beside `path`, flush it to disk, and rename it to `path`.
 
-    A reader sees either the whole file or no file. Folders that do not exist are made.
+    A reader sees either the whole file or no file. Missing folders are created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -37,7 +37,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.errno and error.filename is None:  # if the disk is full, the error of `write` names no file
+        if error.errno and error.filename is None:  # if the disk is full, the error of `write` does not name the file
             error.filename = str(path)
         raise
     finally:
@@ -46,7 +46,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def find_blocking_file(path: Path) -> Path | None:
-    """Returns the file that keeps `path` from being a folder: `path` or one of its parents. None if no file does."""
+    """Returns the file that prevents a folder at `path`, or None. The file is `path` itself or one of its parents."""
     here = path.absolute()
     nearest = next((place for place in (here, *here.parents) if os.path.lexists(place)), here)
     if nearest.is_dir():
@@ -55,9 +55,10 @@ def find_blocking_file(path: Path) -> Path | None:
 
 
 def remove_temporary_files(folder: Path, recursive: bool = True, shared: bool = False) -> None:
-    """Remove the half-written files that killed processes left in `folder` and, if `recursive`, in its subfolders.
+    """Remove the half-written files that killed processes left in `folder`.
 
-    If other processes may be writing there (`shared`), the files of processes that still run on this machine stay.
+    If `recursive`, the subfolders are cleaned too. Use `shared` if other processes may be writing into the folder. The
+    files of processes that still run on this machine are then not removed.
     """
     for path in sorted(folder.glob("**/.*.tmp" if recursive else ".*.tmp")):
         match = _TEMPORARY.fullmatch(path.name)
@@ -66,7 +67,7 @@ def remove_temporary_files(folder: Path, recursive: bool = True, shared: bool = 
 
 
 def _is_other_process(number: int) -> bool:
-    """Returns whether another process with this number runs. Our own number in a name is from an earlier process."""
+    """Returns whether another process with this number runs. A file with our own number is from an earlier process."""
     if number == os.getpid():
         return False
     try:
@@ -80,11 +81,11 @@ def _is_other_process(number: int) -> bool:
 
 @contextlib.contextmanager
 def lock_folder(folder: Path, lock: str = LOCK) -> Iterator[None]:
-    """Hold a lock, so that no other process writes into `folder`. Raises FolderBusy if another process holds it.
+    """Hold a lock, so that no other process writes into `folder`. Raises FolderBusy if another process holds the lock.
 
-    A folder that does not exist is made, and is removed again if it is still empty at the end. The lock is the
-    kernel's lock on FOLDER/.lock, so it ends with the process, even a killed one. On a file system without locks, two
-    processes are not kept apart.
+    A missing folder is created. A folder that was created here and is still empty at the end is removed. The lock is
+    the kernel's lock on FOLDER/.lock, so the lock ends when its process ends or is killed. On a file system without
+    locks, two processes can write into the folder at the same time.
     """
     new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,8 +118,8 @@ def _lock(path: Path) -> int | None:
             return None
         except OSError:
             return file
-        # A process removes the file when it gives up the lock. If the file was removed between our `open` and our
-        # `flock`, our lock is on a file that is no longer at `path`, so we try again.
+        # A process removes the lock file when it releases the lock. The file may have been removed between our `open`
+        # and our `flock`. In that case our lock is on a file that is no longer at `path`, so we try again.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), path.stat()):
                 return file
@@ -126,7 +127,7 @@ def _lock(path: Path) -> int | None:
 
 
 def sha256_bytes(data: bytes) -> str:
-    """Returns the sha256 as 64 hex digits."""
+    """Returns the sha256 of these bytes as 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -137,7 +138,7 @@ def sha256_file(path: Path) -> str:
 
 
 def hash_config(config: Any) -> str:
-    """Returns the sha256 of a dataclass or mapping, written as JSON with sorted keys: equal settings, equal hash."""
+    """Returns the sha256 of settings as JSON with sorted keys. Equal settings have equal hashes."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         config = dataclasses.asdict(config)
     return sha256_bytes(json.dumps(config, sort_keys=True, default=str).encode())

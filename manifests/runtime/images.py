@@ -1,23 +1,23 @@
-"""Every picture enters and leaves through this file: the one decoder, its limits, and the PNG encoder.
+"""Decodes pictures of other people within limits. All code of Likeness that reads such pictures uses this decoder.
 
-    rgb = decode(path)                                # uint8 RGB (H, W, 3), upright, sRGB
-    picture = decode_picture(path, keep_original=True)   # the same, with a notice and the file's own samples
+    rgb = decode(path)                                   # uint8 RGB (H, W, 3), upright, sRGB
+    picture = decode_picture(path, keep_original=True)   # the same pixels, a notice, and the file's own samples
 
-What the decoder does with everything that is not plain 8-bit sRGB:
+The decoder returns 8-bit RGB in sRGB. It converts other pictures as this table says:
 
-| in the file           | in the RGB view                                                                          |
+| the file has          | the decoder does                                                                         |
 |-----------------------|------------------------------------------------------------------------------------------|
-| EXIF orientation      | turned upright                                                                           |
-| colour profile        | converted to sRGB; a broken profile is ignored and gives the notice BROKEN_PROFILE       |
-| alpha                 | laid on white                                                                            |
-| 16 bit                | scaled to 8 bit                                                                          |
-| float, 32-bit integer | scaled by the largest value: 1, 255 or 65,535; NaN or infinity is refused                |
-| CMYK                  | converted by its profile, or by Pillow's formula if it has none                          |
-| gray, palette, LAB    | converted                                                                                |
-| several frames, pages | the first one                                                                            |
-| over MAX_PIXELS       | a JPEG is read at half its width and height, with the notice HALF_SIZE; others refused    |
+| EXIF orientation      | turns the picture upright                                                                |
+| colour profile        | converts to sRGB; ignores a broken profile, with the notice BROKEN_PROFILE               |
+| alpha                 | lays the picture on white                                                                |
+| 16 bit                | scales to 8 bit                                                                          |
+| float, 32-bit integer | scales from a maximum of 1, 255 or 65,535, by the largest value; refuses NaN or infinity |
+| CMYK                  | converts with the profile, or with Pillow's formula if there is no profile               |
+| gray, palette, LAB    | converts to RGB                                                                          |
+| several frames, pages | decodes the first frame or page                                                          |
+| over MAX_PIXELS       | reads a JPEG at half its size, with the notice HALF_SIZE; refuses other formats          |
 
-Files are told apart by their content, never by their names.
+The decoder recognizes a format by the content of the file, and never by the name.
 """
 
 from __future__ import annotations
@@ -36,39 +36,41 @@ from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from manifests.runtime.colour_profiles import BrokenProfile, srgb_conversion
 
-# Pillow opens no more (twice its MAX_IMAGE_PIXELS, 2**30 // 4 // 3); a 102-megapixel medium-format photo passes.
+# Pillow refuses pictures with more pixels. This limit is twice Pillow's MAX_IMAGE_PIXELS, which is 2**30 // 4 // 3. The
+# 102 megapixels of a medium-format camera are allowed.
 MAX_PIXELS = 178_956_970
-# A JPEG of up to this many times `max_pixels` is decoded at half its width and height (ours). Phones write 200
-# megapixels.
+# A JPEG with at most this many times `max_pixels` is decoded at half its width and height (ours). The cameras of some
+# phones write 200 megapixels.
 _MAX_TIMES_HALVED = 4
-# Pillow's names. The MPO file of a phone opens as the JPEG that it begins with.
+# These are Pillow's names of the formats. A phone's MPO file begins with a JPEG, and is decoded as this JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
-# A picture is converted in strips of about this many pixels (ours): Pillow holds 4 bytes for each pixel, and a
-# conversion as many again. So the largest 8-bit picture needs 1.2 GiB, and a small one is converted in the cache.
+# A picture is converted in strips of about this many pixels (ours). Pillow needs 4 bytes for each pixel of a picture,
+# and a conversion needs 4 more bytes for each pixel of a strip. With strips, the largest 8-bit picture needs 1.2 GiB.
+# A strip is also small enough for the cache of the processor.
 STRIP = 2**18
 
 BROKEN_PROFILE = "broken_colour_profile"
 HALF_SIZE = "read_at_half_size"
 
-# what each notice means, as the end of a sentence whose subject is a count of photos
+# The meaning of each notice, as the end of a sentence that begins with a count of photos.
 NOTICE_MEANINGS = {
-    BROKEN_PROFILE: "with a broken colour profile: the profile was ignored",
-    HALF_SIZE: f"of more than {MAX_PIXELS // 10**6} megapixels: read at half width and height",
+    BROKEN_PROFILE: "with a broken colour profile, which was ignored",
+    HALF_SIZE: f"of more than {MAX_PIXELS // 10**6} megapixels, decoded at half width and height",
 }
 
 OUT_OF_MEMORY = "out_of_memory"
-# the codes of UndecodableImage, and what they mean, as the end of a sentence whose subject is the file
+# The meaning of each reason of UndecodableImage, as the end of a sentence that begins with a file.
 MEANINGS = {
     "empty_file": "is empty",
     "not_an_image": f"is not a picture in a known format ({', '.join(FORMATS)})",
-    "too_many_pixels": f"has more than {MAX_PIXELS // 10**6} megapixels: save it smaller",
+    "too_many_pixels": f"has more than {MAX_PIXELS // 10**6} megapixels: save a smaller copy of it",
     "truncated": "is cut short",
     "broken_image": "is damaged",
     "not_finite": "contains NaN or infinity",
     OUT_OF_MEMORY: "needs more memory than there is",
 }
 
-# EXIF tag 274 -> the operation that turns the stored picture upright (EXIF 2.32, 4.6.4 A)
+# maps the value of EXIF tag 274 to the operation that turns the stored picture upright (EXIF 2.32, 4.6.4 A)
 _ORIENTATION = 274
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda rgb: cv2.flip(rgb, 1),
@@ -79,13 +81,17 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda rgb: cv2.flip(cv2.transpose(rgb), -1),
     8: lambda rgb: cv2.rotate(rgb, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
-# Any other OSError comes from the disk. A broken picture names places in its file that do not exist.
+# A broken picture can point to places outside its file. An OSError with one of these codes is then the picture's fault.
+# An OSError with any other code comes from the disk.
 _PICTURE_ERRNOS = (None, errno.EINVAL, errno.EOVERFLOW)
-_TIFF_BITS = 258  # BitsPerSample, TIFF 6.0
+_TIFF_BITS = 258  # the tag BitsPerSample of TIFF 6.0
 
 
 class UndecodableImage(Exception):
-    """`reason` is a key of MEANINGS, and `str()` of the exception is the end of a sentence about the file."""
+    """A picture cannot be decoded. `reason` is a key of MEANINGS.
+
+    The text of the exception is the end of a sentence that begins with the file.
+    """
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{MEANINGS[reason]} ({detail})" if detail else MEANINGS[reason])
@@ -94,17 +100,17 @@ class UndecodableImage(Exception):
 
 @dataclass(frozen=True)
 class Original:
-    """What the file itself holds, as stored: not turned upright, not converted to sRGB.
+    """The content of a picture file as it is stored, before it is turned upright and converted to sRGB.
 
-    `samples` is (H, W) for gray, else (H, W, channels), in the order R, G, B, A or C, M, Y, K. Its dtype is uint8,
-    uint16 (16 bit), int32 or float32. A palette picture is expanded to RGB or RGBA; a JPEG that was read at half size
-    has its half-size samples.
+    `samples` has the shape (H, W) for gray pictures, and (H, W, channels) for other pictures. The order of the channels
+    is R, G, B, A or C, M, Y, K. The dtype is uint8, uint16, int32 or float32. A palette picture is converted to RGB or
+    RGBA. A JPEG that was read at half size has half-size samples.
     """
 
     samples: np.ndarray
-    file_format: str  # Pillow's name, such as JPEG
+    file_format: str  # Pillow's name of the format, such as JPEG
     depth: int  # bits per channel: 8, 16 or 32
-    orientation: int  # EXIF, 1 to 8; 1 if the file has none
+    orientation: int  # EXIF orientation, 1 to 8; 1 if the file has no orientation
     icc_profile: bytes | None
     exif: bytes | None
     xmp: bytes | None
@@ -112,15 +118,15 @@ class Original:
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded picture."""
+    """The result of `decode_picture`: a decoded picture."""
 
     rgb: np.ndarray  # uint8 (H, W, 3), upright, sRGB
     notice: str | None = None  # BROKEN_PROFILE or HALF_SIZE
-    original: Original | None = None  # only if it was asked for
+    original: Original | None = None  # None without `keep_original`
 
 
 def decode(source: bytes | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Returns a picture as uint8 RGB (H, W, 3), upright and in sRGB. See `decode_picture`."""
+    """Returns a picture as uint8 RGB (H, W, 3), upright and in sRGB. `decode_picture` explains limits and errors."""
     return decode_picture(source, max_pixels).rgb
 
 
@@ -129,9 +135,9 @@ def decode_picture(
 ) -> Picture:
     """Decodes a picture as the table at the top of this file says.
 
-    An open file is read from its beginning. Raises UndecodableImage, and OSError if a path cannot be read. A JPEG of
-    more than `max_pixels` and at most four times as many is read at half size; larger pictures are refused before
-    their pixels are decoded.
+    An open file is read from its beginning. A JPEG with more than `max_pixels`, but at most 4 * `max_pixels`, is read
+    at half its width and height. Other pictures with more than `max_pixels` are refused before their pixels are
+    decoded. Raises UndecodableImage if the picture cannot be decoded. Raises OSError if a path cannot be read.
     """
     if isinstance(source, Path):
         with source.open("rb") as opened:
@@ -141,7 +147,7 @@ def decode_picture(
     if not file.read(1):
         raise UndecodableImage("empty_file")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of bombs and odd EXIF; the checks below decide
+        warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd EXIF; the checks below decide instead
         try:
             with _open(file) as image:
                 notice = _limit_pixels(image, max_pixels)
@@ -149,7 +155,7 @@ def decode_picture(
                 orientation = _read_orientation(image)
                 original = _read_original(image, file, orientation) if keep_original else None
                 rgb, profile_notice = _convert_to_rgb(image)
-            del image  # turning needs the 4 bytes a pixel that Pillow holds
+            del image  # this frees 4 bytes for each pixel, which turning the picture needs
             return Picture(turn_upright(rgb, orientation), profile_notice or notice, original)
         except UndecodableImage:
             raise
@@ -159,7 +165,7 @@ def decode_picture(
             raise UndecodableImage("too_many_pixels", str(error).split(",")[0]) from None
         except MemoryError:
             raise UndecodableImage(OUT_OF_MEMORY) from None
-        except Exception as error:  # Pillow's plugins raise anything from struct.error to SyntaxError on broken files
+        except Exception as error:  # on broken files, Pillow raises many classes of errors, even SyntaxError
             if isinstance(error, OSError) and error.errno not in _PICTURE_ERRNOS:
                 raise
             if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
@@ -170,13 +176,13 @@ def decode_picture(
 
 
 def turn_upright(samples: np.ndarray, orientation: int) -> np.ndarray:
-    """Returns stored samples turned upright for this EXIF orientation."""
+    """Turns stored samples with this EXIF orientation upright, and returns them."""
     turn = _TURNS.get(orientation)
     return samples if turn is None else np.ascontiguousarray(turn(samples))
 
 
 def is_picture(path: Path) -> bool:
-    """Returns whether the first bytes of a file are those of a known picture format. Raises OSError."""
+    """Returns whether the first bytes of a file belong to a known picture format. Raises OSError if reading fails."""
     with path.open("rb") as file:
         start = file.read(16)
     return any(_accepts(name, start) for name in FORMATS)
@@ -189,7 +195,7 @@ def _accepts(name: str, start: bytes) -> bool:
 
 
 def _open(file: BinaryIO) -> Image.Image:
-    """Opens a picture by its header. Pillow's own limit is lifted for JPEG, which can be decoded at half size."""
+    """Opens a picture and reads its header. A JPEG may exceed Pillow's limit, because it can be read at half size."""
     file.seek(0)
     try:
         return Image.open(file, formats=FORMATS)
@@ -202,9 +208,9 @@ def _open(file: BinaryIO) -> Image.Image:
 
 
 def _limit_pixels(image: Image.Image, max_pixels: int) -> str | None:
-    """Returns HALF_SIZE after telling Pillow to decode a JPEG at half size, or None if nothing is too large.
+    """If a JPEG is too large, tells Pillow to decode it at half size, and returns HALF_SIZE.
 
-    Raises UndecodableImage.
+    Returns None if the picture is not too large. Raises UndecodableImage if a picture is too large for the decoder.
     """
     pixels = image.width * image.height
     if pixels <= max_pixels:
@@ -219,19 +225,19 @@ def _limit_pixels(image: Image.Image, max_pixels: int) -> str | None:
 def _read_orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a broken EXIF block says nothing about orientation; the picture itself is whole
+    except Exception:  # the EXIF block is broken, but the picture is not
         return 1
     return value if value in _TURNS else 1
 
 
 def _read_original(image: Image.Image, file: BinaryIO, orientation: int) -> Original:
-    """Reads the samples of an opened picture, with what else its file holds."""
+    """Returns the samples of an open picture, and its file's format, depth, profile and metadata."""
     deep_colour = _has_16_bit_colour(image, file)
     if deep_colour:
         file.seek(0)
         stored = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
         if stored is None:
-            raise UndecodableImage("broken_image", "its 16-bit samples cannot be read")
+            raise UndecodableImage("broken_image", "the 16-bit samples cannot be read")
         order = cv2.COLOR_BGRA2RGBA if stored.shape[2] == 4 else cv2.COLOR_BGR2RGB
         samples = cv2.cvtColor(stored, order)
     elif image.mode in ("P", "PA"):
@@ -254,11 +260,11 @@ def _read_original(image: Image.Image, file: BinaryIO, orientation: int) -> Orig
 
 
 def _has_16_bit_colour(image: Image.Image, file: BinaryIO) -> bool:
-    """Returns whether the file holds 16-bit colour, which Pillow reads as 8 bit and OpenCV as it is."""
+    """Returns whether the file holds 16-bit colour. Pillow reduces 16-bit colour to 8 bit, but OpenCV does not."""
     if image.mode not in ("RGB", "RGBA"):
         return False
     if image.format == "PNG":
-        file.seek(24)  # the depth in the IHDR chunk, which always comes first
+        file.seek(24)  # byte 24 is the bit depth in the IHDR chunk, which is always the first chunk
         return file.read(1) == b"\x10"
     return image.format == "TIFF" and set(getattr(image, "tag_v2", {}).get(_TIFF_BITS, ())) == {16}
 
@@ -268,11 +274,11 @@ def _has_alpha(image: Image.Image) -> bool:
 
 
 def _convert_to_rgb(image: Image.Image) -> tuple[np.ndarray, str | None]:
-    """Returns uint8 RGB (H, W, 3) in sRGB, still as stored, and BROKEN_PROFILE or None."""
+    """Returns uint8 RGB (H, W, 3) in sRGB that is not turned upright, and the notice BROKEN_PROFILE or None."""
     strips = list(_split_into_strips(image.width, image.height))
     white = 255.0
     if image.mode in ("I", "F"):
-        # a 16-bit PNG may open as mode I with 0..65535; float TIFFs are taken as 0..1 or 0..255 by their largest value
+        # the largest value decides about white: 65535 as in 16-bit PNGs, 255, or 1 as in many float TIFFs
         arrays = [np.asarray(image.crop(strip)) for strip in strips]
         if not all(bool(np.isfinite(values).all()) for values in arrays):
             raise UndecodableImage("not_finite")
@@ -298,7 +304,7 @@ def _convert_to_rgb(image: Image.Image) -> tuple[np.ndarray, str | None]:
 
 
 def _convert_colours(part: Image.Image, icc: bytes | None) -> Image.Image:
-    """Converts a strip to sRGB. Raises BrokenProfile."""
+    """Converts a strip to sRGB. Raises BrokenProfile if the profile cannot be used."""
     if part.mode == "LAB":
         icc = icc or _lab_profile()
     convert = srgb_conversion(icc, part.mode) if icc else None
@@ -318,7 +324,7 @@ def _split_into_strips(width: int, height: int) -> Iterator[tuple[int, int, int,
 
 
 def _scale_to_8_bit(strip: Image.Image, white: float) -> Image.Image:
-    """Scales gray of 16 bit, of whole numbers and of floats to 8 bit; any other strip is returned as it is."""
+    """Scales a gray strip of 16-bit, 32-bit or float samples to 8 bit. Returns any other strip unchanged."""
     if strip.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(strip, np.uint16).astype(np.float32) / 257.0 + 0.5).astype(np.uint8))
     if strip.mode in ("I", "F"):

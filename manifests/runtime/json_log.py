@@ -1,6 +1,7 @@
-"""The log for machines: with `--log-json`, one JSON object per line on standard error.
+"""Writes the JSON log: with `--log-json`, each event is one JSON object on a line of standard error.
 
-Every line has `time` (UTC, ISO 8601), `level`, `event` and `pid`. docs/operations.md lists the events and their fields.
+Every line has the fields `time` (UTC, ISO 8601), `level`, `event` and `pid`. The page docs/operations.md lists the
+events and their fields.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _LOGGER = logging.getLogger("likeness")
 
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, "fields", {"message": record.getMessage()})  # a warning of a library has no fields
+        fields = getattr(record, "fields", {"message": record.getMessage()})  # the warnings of libraries have no fields
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -27,7 +28,7 @@ class _JsonLines(logging.Formatter):
 
 
 def log_as_json(stream: TextIO) -> None:
-    """Write every later event of this process, and every warning of Python, as a line to `stream`."""
+    """From now on, write each event of this process and each Python warning as a line to `stream`."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_JsonLines())
     logging.captureWarnings(True)
@@ -37,11 +38,11 @@ def log_as_json(stream: TextIO) -> None:
 
 
 def is_logging() -> bool:
-    """Returns whether events are written, which is after `log_as_json`."""
+    """Returns whether events are written. They are written only after a call of `log_as_json`."""
     return bool(_LOGGER.handlers)
 
 
 def log(event: str, level: int = logging.INFO, **fields: Any) -> None:
-    """Write an event with its fields. A value that JSON has no type for is written as text."""
+    """Write an event with its fields to the JSON log. A value that is not a JSON type is written as text."""
     if is_logging():
         _LOGGER.log(level, event, extra={"fields": fields})

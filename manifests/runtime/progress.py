@@ -1,4 +1,4 @@
-"""The progress of a command on standard error: a bar for each stage, or lines of the log for machines."""
+"""Shows the progress of a command on standard error: as a bar for each stage, or as lines of the JSON log."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from contextlib import contextmanager
 
 from manifests.runtime.json_log import is_logging, log
 
-Progress = Callable[[str, int, int], None]  # called with the name of the stage, units done, and units in total
+# the arguments are the name of the stage, the number of finished units, and the number of all units
+Progress = Callable[[str, int, int], None]
 
-LOG_EVERY = 10.0  # seconds between two lines of the log for one stage (ours)
+LOG_EVERY = 10.0  # seconds between two log lines of the same stage (ours)
 
 
 @contextmanager
 def show_progress(unit: str, quiet: bool = False) -> Iterator[Progress]:
-    """Yields a function to call with (stage, done, total). It shows one bar for each stage.
+    """Yields a function that takes (stage, done, total), and shows one progress bar for each stage.
 
-    With `--log-json` the function writes lines of the log instead: the first and the last of a stage, and one every
-    LOG_EVERY seconds. `unit` is the name of the units that are counted, such as photos.
+    With `--log-json`, the function writes log lines instead of a bar. It writes the first call of a stage, the last
+    call, and one call every LOG_EVERY seconds. `unit` is the name of the counted things, such as photos.
     """
     if is_logging():
         yield _make_logger(unit)
@@ -46,8 +47,9 @@ def show_progress(unit: str, quiet: bool = False) -> Iterator[Progress]:
 
 
 def _make_logger(unit: str) -> Progress:
-    first_calls: dict[str, tuple[float, int]] = {}  # stage -> time of its first call, and the units done by then
-    last_lines: dict[str, float] = {}  # stage -> time of its last line
+    # maps a stage to the time of its first call, and to the number of units that were finished at that time
+    first_calls: dict[str, tuple[float, int]] = {}
+    last_lines: dict[str, float] = {}  # maps a stage to the time of its last log line
 
     def progress(stage: str, done: int, total: int) -> None:
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""Decodes pictures of unknown origin in a worker process: a picture that hangs or ends it costs itself alone."""
+"""Decodes pictures of unknown origin in a worker process, so that a harmful picture cannot stop the command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Read = Callable[[Path], np.ndarray]
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """Decodes a file in this process to uint8 RGB (H, W, 3). Raises BadInput with a sentence if that fails."""
+    """Decodes a file in this process to uint8 RGB (H, W, 3). Raises BadInput if the file cannot be decoded."""
     try:
         return decode(path)
     except UndecodableImage as error:
@@ -28,10 +28,10 @@ def read_picture(path: Path) -> np.ndarray:
 
 @contextmanager
 def open_reader(limited: bool) -> Iterator[Read]:
-    """Yields a function that reads a picture as `read_picture` does.
+    """Yields a function that reads a picture and returns the same array as `read_picture`.
 
-    If `limited`, one worker process reads, within the limits of manifests/runtime/workers.py. The process starts with
-    the first picture. A picture that hangs or ends this process raises BadInput as well.
+    If `limited`, a worker process reads the pictures within the limits of manifests/runtime/workers.py. The worker
+    process starts at the first picture. BadInput is also raised if a picture exceeds a limit or ends the worker.
     """
     if not limited:
         yield read_picture
@@ -48,7 +48,7 @@ def open_reader(limited: bool) -> Iterator[Read]:
 
 
 def _read_batch(paths: Sequence[Path | FailedUnit]) -> list[np.ndarray | str]:
-    """Returns each picture, or the sentence that says why it cannot be read."""
+    """Returns a list with each picture, or with a sentence that explains why the picture cannot be read."""
     results: list[np.ndarray | str] = []
     for path in guard_units(paths):
         if isinstance(path, FailedUnit):

@@ -1,4 +1,4 @@
-"""URIs of files and of members of archives, percent-encoded so that a name of any bytes has one spelling."""
+"""Makes and parses the URIs of files and of archive members. Percent-encoding gives every name exactly one URI."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 
 def uri_of(path: str | Path) -> str:
-    """Returns `file://` and the absolute path, percent-encoded from its raw bytes.
+    """Returns the URI of a file: `file://` and the absolute path, whose raw bytes are percent-encoded.
 
-    `..` is resolved in the text, but symbolic links are not followed: the URI is that of the offered name.
+    Each `..` is removed together with the folder before it. Symbolic links are not followed, so the URI has the name
+    of a link and not the name of its target.
     """
     return "file://" + quote_from_bytes(os.fsencode(os.path.normpath(Path(path).absolute())), safe="/")
 
 
 def member_uri(archive: Path, index: int, name: bytes) -> str:
-    """Returns the URI of the archive, `#`, the member's place in it from 0, `/` and its name.
+    """Returns the URI of an archive member: archive URI, `#`, number of the member from 0, `/`, name of the member.
 
     An example is `file:///a.zip#0/b/c.jpg`. A `#` in the name of a file or a member is percent-encoded.
     """
@@ -24,7 +25,7 @@ def member_uri(archive: Path, index: int, name: bytes) -> str:
 
 
 def parse_member_uri(uri: str) -> tuple[Path, int, bytes] | None:
-    """Returns archive, place and name of the member with this URI, or None for the URI of a file."""
+    """Returns (archive, number, name) of the member with this URI. Returns None for the URI of a file."""
     archive, separator, member = uri.partition("#")
     if not separator:
         return None
@@ -38,13 +39,13 @@ def path_of(uri: str) -> Path:
 
 
 def display_path(uri: str) -> Path:
-    """Returns a path to show to the user. A member has the path of its archive, like a folder, and its own name."""
+    """Returns a path to show to the user. For a member, it is the archive's path followed by the member's name."""
     member = parse_member_uri(uri)
     return path_of(uri) if member is None else member[0] / os.fsdecode(member[2].lstrip(b"/"))
 
 
 def is_missing(uri: str) -> bool:
-    """Returns whether the file of a URI does not exist. A file that cannot be looked at is not missing."""
+    """Returns whether the file of a URI is missing. If the system does not allow to look, returns False."""
     try:
         os.lstat(path_of(uri))
     except (FileNotFoundError, NotADirectoryError):

@@ -1,17 +1,17 @@
-"""Versions of the installed packages, read without importing the packages."""
+"""Reads the versions of the installed packages without importing the packages."""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-# packages whose version can change a result
+# the version of each of these packages can change a result
 _TOOLS = ("duckdb", "faiss-cpu", "insightface", "numpy", "onnxruntime", "opencv-python", "pillow", "torch", "dlib-bin")
 
 
-@cache  # reading the metadata of a package takes a millisecond, and each record of a stage needs ten of them
+@cache  # reading one version takes a millisecond, and each record of a stage needs ten versions
 def find_version(name: str) -> str | None:
-    """Returns the version of a package, or None if it is not installed."""
+    """Returns the version of a package, or None if the package is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -24,5 +24,5 @@ def code_version() -> str:
 
 
 def tool_versions() -> dict[str, str]:
-    """Returns package -> version, for the installed packages whose version can change a result."""
+    """Returns a dict from package to version. The dict has the installed packages whose version can change a result."""
     return {tool: version_ for tool in _TOOLS if (version_ := find_version(tool))}

@@ -1,9 +1,9 @@
-"""The pool of worker processes: it applies a stage's function to batches, and returns the results in order.
+"""Runs a stage's function on batches in a pool of worker processes, and returns the results in order.
 
-The function goes through the units of its batch with `guard_units`, so the pool knows which unit each process works
-on. A unit that hangs, ends its process or needs too much memory does not stop the others: the pool replaces the
-process and runs the batch once more. If the unit fails again, the batch holds a `FailedUnit` in its place, and the
-reason goes into the row of the unit.
+A batch is a list of units, such as photos. The function reads the units with `guard_units`, so the pool knows which
+unit each process works on. A unit fails if it hangs, ends its process or needs too much memory. After a failure, the
+pool replaces the process and runs the batch again. If the unit fails a second time, a `FailedUnit` takes the unit's
+place in the batch, and the other units are finished. The reason of the failure goes into the unit's row.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if sys.platform != "win32":
 BatchMap = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 Unit = TypeVar("Unit")
 
-MAX_WORKERS = 1024  # more processes than any machine of today has cores for (ours)
-# Limits of one unit (both ours). The largest picture that is decoded needs 1.2 GiB, and 19 s on a core that ten other
-# processes use. The 300 MiB of libraries and models do not count.
+MAX_WORKERS = 1024  # the most worker processes (ours); today no machine has so many cores
+# These two limits of one unit are ours. The largest picture that is decoded needs 1.2 GiB of memory. It needs 19 s on a
+# core that ten other processes use. The 300 MiB for libraries and models are not counted.
 UNIT_SECONDS = 120.0
 UNIT_MEMORY = 3 * 2**29  # bytes
 
 TIMED_OUT, CRASHED, OUT_OF_MEMORY = "timed_out", "crashed", "out_of_memory"
 FAILURES = (TIMED_OUT, CRASHED, OUT_OF_MEMORY)
-FAILURE_TEXTS = {  # the rest of a sentence about a photo
+FAILURE_TEXTS = {  # each text is the end of a sentence that begins with a photo
     TIMED_OUT: f"takes more than {UNIT_SECONDS:.0f} s",
     CRASHED: "ends the process that decodes it",
     OUT_OF_MEMORY: "needs too much memory",
@@ -48,7 +48,7 @@ FAILURE_TEXTS = {  # the rest of a sentence about a photo
 
 @dataclass(frozen=True)
 class FailedUnit:
-    """A unit that failed in two processes; it takes the place of the unit in its batch. `reason` is one of FAILURES."""
+    """Takes the place of a unit that failed two times. `reason` is one of FAILURES."""
 
     unit: Any
     reason: str
@@ -57,7 +57,7 @@ class FailedUnit:
 def check_workers(workers: int) -> None:
     """Raise BadInput if the number of worker processes is below 1 or above MAX_WORKERS."""
     if not 1 <= workers <= MAX_WORKERS:
-        raise BadInput(f"--workers must be at least 1 and at most {MAX_WORKERS}, not {workers}.")
+        raise BadInput(f"--workers must be at least 1 and at most {MAX_WORKERS}, but it is {workers}.")
 
 
 def count_cores() -> int:
@@ -69,25 +69,25 @@ def count_cores() -> int:
 
 
 @dataclass
-class _Here:
-    """The facts that this process has about its pool. With the defaults, this process is no worker."""
+class _WorkerState:
+    """The state of this worker process. `parent` is None if this process is not a worker process."""
 
     parent: Connection | None = None
     is_retry: bool = False
-    memory: tuple[int, int] = (-1, -1)  # soft and hard limit of memory at the start of this process, bytes
+    memory: tuple[int, int] = (-1, -1)  # soft and hard memory limit at the start of this process, in bytes
 
 
-_here = _Here()
+_state = _WorkerState()
 
 
 def guard_units(units: Sequence[Unit], limited: bool = True) -> Iterator[Unit]:
-    """Yields the units of a batch in turn. A worker process tells the pool which unit it works on.
+    """Yields the units of a batch one by one. In a worker process, tells the pool the index of the current unit.
 
-    If `limited`, a worker process has UNIT_SECONDS and UNIT_MEMORY for each unit. A FailedUnit is yielded as it is.
-    A failure after the last unit belongs to no unit, and ends the whole command.
+    If `limited`, a worker process has UNIT_SECONDS and UNIT_MEMORY for each unit. A FailedUnit is yielded unchanged.
+    After the last unit, a failure of the process does not belong to a unit, so it ends the whole command.
     """
     for index, unit in enumerate(units):
-        if _here.parent is None or isinstance(unit, FailedUnit):
+        if _state.parent is None or isinstance(unit, FailedUnit):
             yield unit
             continue
         _tell_pool(index)
@@ -96,18 +96,18 @@ def guard_units(units: Sequence[Unit], limited: bool = True) -> Iterator[Unit]:
             continue
         with enforce_limits():
             yield unit
-    if _here.parent is not None:
+    if _state.parent is not None:
         _tell_pool(None)
 
 
 @contextmanager
 def enforce_limits() -> Iterator[None]:
-    """In a worker process, limit the work inside to UNIT_SECONDS and UNIT_MEMORY. In other processes, do nothing.
+    """In a worker process, limit the `with` block to UNIT_SECONDS and UNIT_MEMORY. In other processes, do nothing.
 
-    After UNIT_SECONDS the process is killed, even inside the code of a library. Beyond UNIT_MEMORY, Linux refuses
-    memory, which raises MemoryError.
+    After UNIT_SECONDS the process is killed, even if it runs the code of a library. A request for more memory than
+    UNIT_MEMORY raises MemoryError on Linux.
     """
-    if _here.parent is None:
+    if _state.parent is None:
         yield
         return
     try:
@@ -119,33 +119,33 @@ def enforce_limits() -> Iterator[None]:
 
 
 def restart_timer() -> None:
-    """Give the current unit another UNIT_SECONDS. Work that makes progress, as in a large archive, calls this."""
-    if _here.parent is not None and hasattr(signal, "setitimer"):
+    """Give the current unit another UNIT_SECONDS. Long work, such as a large archive, calls this after each step."""
+    if _state.parent is not None and hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, UNIT_SECONDS)
 
 
 def is_retry() -> bool:
-    """Returns whether this batch runs again after a failure.
+    """Returns whether the current batch is a retry after a failure.
 
-    In a retry, a function must not start later units ahead of their turn. Otherwise the pool cannot tell which unit
-    failed.
+    In a retry, a function must finish each unit before it starts the next unit. Otherwise the pool cannot know which
+    unit failed.
     """
-    return _here.is_retry
+    return _state.is_retry
 
 
 def _tell_pool(index: int | None) -> None:
-    assert _here.parent is not None
+    assert _state.parent is not None
     try:
-        _here.parent.send(("at", index))
+        _state.parent.send(("at", index))
     except OSError:
         os._exit(1)  # the parent process has ended
 
 
 def _limit_memory(more: int | None) -> None:
-    """Allow `more` bytes beyond the memory that this process holds now. None restores the limit of the start."""
+    """Allow this process `more` bytes in addition to its present memory. None restores the limit from its start."""
     if sys.platform != "linux":
         return
-    soft, hard = _here.memory
+    soft, hard = _state.memory
     if more is not None:
         data_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
         limit = data_pages * resource.getpagesize() + more
@@ -160,17 +160,17 @@ def _lift_limits() -> None:
 
 
 def _serve(parent: Connection, start: Callable[[], None] | None) -> None:
-    """The main function of a worker process: it receives batches until the parent closes the pipe."""
+    """The main function of a worker process. It runs batches until the parent process closes the pipe."""
     if sys.platform != "win32":
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        _here.memory = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # no core files
+        _state.memory = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # no core file
     if start is not None:
         start()
-    _here.parent = parent
+    _state.parent = parent
     while True:
         try:
-            function, batch, _here.is_retry = parent.recv()
+            function, batch, _state.is_retry = parent.recv()
         except (EOFError, OSError):
             return
         reply: tuple[str, Any] | None
@@ -188,27 +188,27 @@ def _serve(parent: Connection, start: Callable[[], None] | None) -> None:
             return
         except Exception as error:  # the result or the error cannot be pickled
             parent.send(("raised", RuntimeError(f"{type(error).__name__}: {error}")))
-        reply = None  # an error holds all data of its batch; release them before the next batch
+        reply = None  # an error refers to all data of its batch, so release it before the next batch
 
 
 # --- in the parent process ---
 
 
 class _Worker:
-    """One spawned process, and the parent's end of the pipe to it."""
+    """A spawned worker process, and the parent's end of the pipe between both processes."""
 
     def __init__(self, start: Callable[[], None] | None) -> None:
-        # a forked process would inherit the open ledger and the threads of other libraries
+        # spawn, because a forked process would inherit the open ledger and the locks of other threads
         context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, start), daemon=True)
+        self.pipe, worker_end = context.Pipe()
+        self.process = context.Process(target=_serve, args=(worker_end, start), daemon=True)
         self.process.start()
-        theirs.close()
+        worker_end.close()
 
     def run(self, function: Callable[[Any], Any], batch: Any, is_retry: bool) -> tuple[str, Any, int | None]:
-        """Returns the outcome and the index of the current unit.
+        """Runs a batch. Returns the outcome as two values, and the index of the current unit or None.
 
-        The outcome is ("done", result), ("raised", error) or ("lost", reason).
+        The first two values are ("done", result), ("raised", error) or ("lost", reason of the failure).
         """
         at = None
         try:
@@ -233,7 +233,7 @@ class _Worker:
 
 @dataclass
 class _Pool:
-    """The worker processes. While a worker runs a batch, one thread of the parent waits for it."""
+    """The worker processes of a pool. For each running batch, one thread of the parent process waits."""
 
     start: Callable[[], None] | None
     idle: list[_Worker] = field(default_factory=list)
@@ -241,9 +241,9 @@ class _Pool:
     closed: bool = False
 
     def run(self, function: Callable[[Any], Any], batch: Any) -> Any:
-        """Returns the function's result for a batch, and raises the function's errors.
+        """Runs a batch in a worker process, and returns the function's result or raises the function's error.
 
-        Raises LikenessError if a worker process ends while it works on no unit.
+        Raises LikenessError if a worker process ends at a time when it does not work on a unit.
         """
         is_retry = False
         while True:
@@ -251,7 +251,7 @@ class _Pool:
             self.busy.append(worker)
             if self.closed:
                 worker.end()
-                raise LikenessError("The work was interrupted.")
+                raise LikenessError("The work was interrupted. Run the same command again.")
             kind, value, at = worker.run(function, batch, is_retry)
             self.busy.remove(worker)
             if kind != "lost":
@@ -259,7 +259,7 @@ class _Pool:
                 if kind == "raised":
                     raise value
                 return value
-            worker.end()  # also after a MemoryError, which leaves the memory of the process fragmented
+            worker.end()  # a process is also replaced after a MemoryError, because its memory is fragmented then
             if at is None or self.closed:
                 raise LikenessError(
                     "A worker process ended before its work was done. If memory was short, repeat the command with "
@@ -268,23 +268,23 @@ class _Pool:
                 )
             if is_retry:
                 batch = [*batch[:at], FailedUnit(batch[at], value), *batch[at + 1 :]]
-            # the first failure may be that of a stopped or overloaded machine, so the unit is tried again
+            # the first failure can have another cause, such as an overloaded machine, so the unit is tried again
             is_retry = True
 
     def close(self) -> None:
         self.closed = True
-        for worker in [*self.idle, *self.busy]:  # the next command removes half-written files
+        for worker in [*self.idle, *self.busy]:  # killing is safe, because the next command removes half-written files
             worker.process.kill()
 
 
 @contextmanager
 def open_pool(workers: int | None, start: Callable[[], None] | None = None) -> Iterator[BatchMap]:
-    """Yields a function like `map` that keeps order, and runs in `workers` spawned processes.
+    """Yields a function like `map`. It runs batches in `workers` spawned processes, and yields the results in order.
 
-    Each process calls `start` first. With `workers` None the work runs in this process, without limits, and a crash
-    ends the command: this is for trusted photos and for tests. Few batches wait at a time, so a long list costs no
-    memory. Raises BadInput for a bad number of workers. Raises LikenessError if a worker process ends while it works
-    on no unit.
+    Each process first calls `start`. With `workers` None the work runs in this process and without limits, so a crash
+    ends the command. Use None only for trusted photos and for tests. At most 4 * `workers` batches wait at a time, so a
+    long list of batches needs little memory. Raises BadInput if the number of workers is not allowed. Raises
+    LikenessError if a worker process ends at a time when it does not work on a unit.
     """
     if workers is None:
         if start is not None:
@@ -293,8 +293,9 @@ def open_pool(workers: int | None, start: Callable[[], None] | None = None) -> I
         return
     check_workers(workers)
     pool = _Pool(start)
-    # Only the main thread of the parent handles Ctrl-C. Worker processes inherit a blocked SIGINT from the threads that
-    # start them. The resource tracker would unblock SIGINT in the thread that starts it, so it starts here.
+    # Only the main thread of the parent process handles Ctrl-C. Therefore the threads that start worker processes block
+    # SIGINT, and the worker processes inherit this. The resource tracker is started here, because its start would
+    # unblock SIGINT in one of these threads.
     resource_tracker.ensure_running()
     threads = ThreadPoolExecutor(workers, thread_name_prefix="worker", initializer=_block_interrupts)
 
