@@ -1,6 +1,6 @@
-"""Commands that are killed, stopped, starved of disk or run twice at once, and what has to remain of them.
+"""Runs commands that are killed, stopped, run on a full disk or run twice at once, and compares what they leave.
 
-As a script, the table of what was tried: `python tests/doubles/faults.py faults.jsonl`.
+As a script, it prints the table of the tested faults: `python tests/doubles/faults.py faults.jsonl`.
 """
 
 from __future__ import annotations
@@ -353,11 +353,11 @@ def purge(world: World) -> list[object]:
 
 
 def table(log: Path) -> str:
-    """What was tried and what came of it, as Markdown, from the lines of `tried`."""
+    """Returns a Markdown table of the tested faults and the results, from the lines that `tried` wrote."""
     tries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
     kinds = list(dict.fromkeys((one["fault"], one["must"]) for one in tries))
-    lines = ["| fault | tried on | points | what must hold | survived |", "|---|---|---|---|---|"]
+    lines = ["| fault | tested on | points | what must be true | survived |", "|---|---|---|---|---|"]
     for fault, must in kinds:
         mine = [one for one in tries if (one["fault"], one["must"]) == (fault, must)]
         counts = Counter(one["where"].replace("_", " ") for one in mine)

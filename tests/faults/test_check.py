@@ -12,7 +12,7 @@ from tests.doubles.faults import SEED, World, tried
 
 pytestmark = pytest.mark.slow
 
-MUST = "check ends with exit code 1 and names the file"
+MUST = "`manifest check` ends with exit code 1 and names the file."
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_a_flipped_bit_in_any_file_of_a_dataset_is_found(world):
     assert kinds == {"faces", "lq", ".npy", ".json", ".jsonl", ".md", ".key"}
     for path in files:
         name = str(path.relative_to(dataset))
-        with tried("one bit flipped", "check", name, MUST):
+        with tried("one bit of a file is flipped", "check", name, MUST):
             before = flipped(path, rng)
             found = check_ledger(dataset)
             path.write_bytes(before)

@@ -16,7 +16,10 @@ from tests.doubles.faults import FULL, SEED, Point, Stage, World, differences, f
 
 pytestmark = pytest.mark.slow
 
-MUST = "one sentence and exit code 1, nothing half-written; with room the same command ends as undisturbed"
+MUST = (
+    "The command ends with one sentence and exit code 1, and leaves no incomplete file. After space is "
+    "freed, the same command gives the results of an undisturbed run."
+)
 # what says of itself that it is unfinished, and logs
 UNFINISHED = ("card.json", "card.md", "restored.jsonl", "stats.jsonl", "manifest.duckdb.wal")
 STAGES: dict[Stage, tuple[int, int]] = {
@@ -79,7 +82,7 @@ def test_the_disk_is_full_from_a_moment_on(world, stage):
     wrong = []
     for point in points(len(moments) - 2, STAGES[stage][not FULL], rng):
         try:
-            with tried("disk full from a moment on", stage, point, MUST):
+            with tried("the disk becomes full at a moment", stage, point, MUST):
                 world.begin(stage)
                 with contextlib.ExitStack() as room:
                     with paused(world.bench, command, Point(point.at, "before")) as process:
@@ -101,7 +104,10 @@ def test_the_last_whole_checkpoint_stays_when_the_disk_is_full(world):
     command, undisturbed, _ = world.undisturbed(doubles.train)
     world.begin(doubles.train)
     with tried(
-        "disk full after a checkpoint", doubles.train, "rename checkpoint-00000016", MUST + "; it goes on from it"
+        "the disk becomes full after a checkpoint",
+        doubles.train,
+        "rename checkpoint-00000016",
+        MUST + " The training resumes from this checkpoint.",
     ):
         with contextlib.ExitStack() as room:
             with paused(world.bench, command, Point("rename checkpoint-00000016", "after")) as process:
@@ -153,7 +159,12 @@ def test_a_ledger_that_is_read_only(stage, tmp_path):
     command, undisturbed, _ = world.undisturbed(stage)
     world.begin(stage)
     before = remains(world.here)
-    with tried("dataset read-only", stage, "from the start", "one sentence, exit code 1, nothing changed"):
+    with tried(
+        "the dataset is read-only",
+        stage,
+        "from the start",
+        "The command ends with one sentence and exit code 1, and changes nothing.",
+    ):
         with read_only(world.here / "ds"):
             ended = world.bench.run(command)
             said(ended)

@@ -29,7 +29,8 @@ STAGES: dict[Stage, tuple[int, int]] = {
     doubles.purge: (6, 0),
 }
 MUST = (
-    "the same command again ends with the ledger and the bytes of an undisturbed run; check passes; nothing left over"
+    "The same command gives the ledger and the bytes of an undisturbed run. `manifest check` finds no "
+    "problem, and no other file is left."
 )
 
 
@@ -72,7 +73,7 @@ def test_a_command_that_is_killed_again_and_again_and_by_the_clock(world, stage)
     for share in rng.uniform(0.3, 0.8, 2):
         world.begin(stage)
         point = Point(seconds=float(share) * took)
-        with tried("SIGKILL by the clock", stage, point, MUST) as note:
+        with tried("SIGKILL after a fixed time", stage, point, MUST) as note:
             if not world.bench.strike(command, point):
                 note["outcome"] = "had ended before"
             world.ends_as(command, undisturbed)

@@ -23,9 +23,10 @@ def test_photos_that_are_removed_replaced_or_cut_between_scan_and_detection(tmp_
     ids = {path: sha256_file(path) for path in (removed, replaced, cut)}
     command = [str(word) for word in doubles.curate(world)]
     must = (
-        "reason file_vanished_or_changed, exit code 0; a later run finds as many people, pairs and crops as a new one"
+        "The photo gets the reason `file_vanished_or_changed`, and the exit code is 0. A later run finds as "
+        "many people and pairs as a new dataset has, and all of its crops."
     )
-    with tried("photos removed, replaced, truncated", "curate", "between scan and detect", must):
+    with tried("photos are removed, replaced or truncated", "curate", "between scan and detect", must):
         with paused(world.bench, command, Point("record label")) as process:
             removed.unlink()
             os.utime(save(replaced, photo([3], 77)), (0, 0))
@@ -64,7 +65,10 @@ def test_a_picture_that_goes_while_a_folder_is_degraded(tmp_path):
     removed = world.photos / "person2" / "2.png"
     command = world.begin(doubles.degrade_folder)
     with tried(
-        "photo removed", "degrade_folder", "while others are degraded", "it is skipped with a reason, exit code 0"
+        "a photo is removed",
+        "degrade_folder",
+        "while others are degraded",
+        "The command skips the photo with a reason, and the exit code is 0.",
     ):
         with paused(world.bench, command, Point("replace 1.png", "after")) as process:
             removed.unlink()
@@ -82,7 +86,12 @@ def test_a_crop_that_goes_before_a_set_is_made_or_a_snapshot_taken(tmp_path):
     world = World(tmp_path)
     command = world.begin(doubles.degrade)
     gone = sorted((world.here / "ds" / "faces").glob("*/*.png"))
-    with tried("crops removed", "degrade", "before it begins", "one sentence, exit code 1; curate makes them again"):
+    with tried(
+        "crops are removed",
+        "degrade",
+        "before it begins",
+        "`degrade` ends with one sentence and exit code 1. `curate` makes the crops again.",
+    ):
         for crop in gone:
             crop.unlink()
         ended = world.bench.run(command)

@@ -30,8 +30,11 @@ def test_a_second_writer_gets_a_sentence_and_the_first_does_not_notice(world, st
     command, undisturbed, moments = world.undisturbed(stage)
     assert any(line.startswith(STAGES[stage]) for line in moments), moments
     world.begin(stage)
-    must = "the second: one sentence, exit code 1; the first ends as undisturbed"
-    with tried("a second writer", stage, STAGES[stage], must):
+    must = (
+        "The second command ends with one sentence and exit code 1. The first command gives the results of an "
+        "undisturbed run."
+    )
+    with tried("a second command writes into the same folder", stage, STAGES[stage], must):
         with paused(world.bench, command, Point(STAGES[stage])) as process:
             before = remains_of_files(world)
             second = world.bench.run(command)
@@ -51,7 +54,12 @@ def remains_of_files(world: World) -> dict[str, bytes]:
 def test_whoever_reads_while_another_writes_is_told_to_wait(world):
     command = world.begin(doubles.degrade)
     dataset = world.here / "ds"
-    with tried("readers beside a writer", "degrade", "record degrade", "one sentence, exit code 1; the writer ends"):
+    with tried(
+        "a command reads while another command writes",
+        "degrade",
+        "record degrade",
+        "Each reading command ends with one sentence and exit code 1. The writing command ends with exit code 0.",
+    ):
         with paused(world.bench, command, Point("record degrade")) as process:
             for words in (["manifest", "show", dataset], ["train", dataset, "--out", world.here / "run"]):
                 ended = world.bench.run([str(word) for word in words])
