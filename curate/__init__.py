@@ -1,1 +1,1 @@
-"""From photos to faces, people, splits and reference pairs. Every step is recorded in the ledger."""
+"""Makes a dataset from photos: faces, people, splits and reference pairs. The ledger records every step."""

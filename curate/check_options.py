@@ -1,4 +1,4 @@
-"""Checks of the options of a curation run. They run before anything is read or written."""
+"""Checks the options of a curation run, before anything is read or written."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SPLIT_POLICIES = ("identity", "photos")
 
 
 def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, workers: int | None = None) -> None:
-    """Raises BadInput if an option makes no sense, or if the run would claim a folder with other files."""
+    """Raises BadInput if an option has a wrong value, or if the dataset folder contains other files."""
     if config.landmarks not in (None, "dlib"):
-        raise BadInput(f"--landmarks {config.landmarks} is unknown: say dlib.")
+        raise BadInput(f"--landmarks {config.landmarks} is unknown. Give dlib.")
     if config.split.policy not in SPLIT_POLICIES:
-        raise BadInput(f"--split-by {config.split.policy} is unknown: say {' or '.join(SPLIT_POLICIES)}.")
+        raise BadInput(f"--split-by {config.split.policy} is unknown. Give {' or '.join(SPLIT_POLICIES)}.")
     check_number("--same-person", config.group.same_person, -1, 1, "a cosine")
     check_labels(config.labels)
     if config.sidecar is not None:
@@ -41,23 +41,23 @@ def check_number(option: str, value: float | None, low: float, high: float, what
     """Raises BadInput if the value of an option is NaN, infinity, or not between `low` and `high`. None is allowed."""
     if value is not None and not (math.isfinite(value) and low <= value <= high):
         bounds = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of {low:g} or more"
-        raise BadInput(f"{option} {value:g} is out of range: say {what} {bounds}.")
+        raise BadInput(f"{option} {value:g} is out of range. Give {what} {bounds}.")
 
 
 def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:
     """Raises BadInput if the folder `dataset` cannot be used as a dataset.
 
-    These folders can be used: a folder that does not exist yet, an empty folder, and a folder with a ledger. A
-    folder without a ledger may also contain the given photos, the file `secret.key`, and files whose name begins
-    with a dot. Other files are refused, because later runs skip everything inside a dataset.
+    A folder can be used if it does not exist yet, is empty, or contains a ledger. A folder without a ledger may
+    contain only `photos`, the file `secret.key`, and files whose name begins with a dot. A folder with other files
+    is refused, because later runs skip everything inside a dataset.
     """
     if (file := find_blocking_file(dataset)) is not None:
-        raise BadInput(f"{make_printable(file)} is a file, but a dataset is a folder: name another one with --out.")
+        raise BadInput(f"{make_printable(file)} is a file, but a dataset is a folder. Name a folder with --out.")
     if not dataset.is_dir():
         return
     for path in photos:
         if path.is_dir() and path.samefile(dataset):
-            raise BadInput(f"--out {make_printable(dataset)} is the folder of the photos itself: name another folder.")
+            raise BadInput(f"--out {make_printable(dataset)} is the folder of the photos. Name another folder.")
     if os.path.lexists(dataset / LEDGER_NAME):
         return
     photo_paths = [Path(os.path.realpath(path)) for path in photos]
@@ -70,5 +70,5 @@ def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:
         ):
             raise BadInput(
                 f"--out {make_printable(dataset)} is not a dataset and contains other files, for example "
-                f"{make_printable(child.name)}: name a new or an empty folder."
+                f"{make_printable(child.name)}. Name a new or an empty folder."
             )

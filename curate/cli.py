@@ -1,4 +1,4 @@
-"""The commands `curate` and `manifest optout`, and the summary that every command prints which curates."""
+"""The commands `curate` and `manifest optout`. Also describes a curation for every command that curates photos."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from curate.photos.optout_faces import OptoutResult
     from curate.summary import Summary
 
-# what `run` and `manifest import` say of the same options
+# Help texts that the commands `run` and `manifest import` share with `curate`.
 ARCHIVES = ", and zip or tar archives of photos"
 ONE_RECOGNIZER = "; a dataset keeps the recognizer of its first run"
-WINDOW = ", or window:LOW-HIGH for distances of your own"
+WINDOW = ", or window:LOW-HIGH with your own distances"
 _FACES, _PEOPLE, _CONSENT = "Faces", "People, splits and references", "Consent"
 
 
@@ -50,21 +50,21 @@ def curate(
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Find the faces in photos, group them into people, divide the people into splits, and give targets references.
+    """Find the faces in photos, group them into people, divide the people into splits, and choose references.
 
-    The ledger of the dataset gets a row for every file. The same command again resumes, and reads only new files.
+    The ledger of the dataset gets a row for every file. If you repeat the command, it resumes and reads only new files.
 
     Example: likeness curate ~/Photos --out dataset
     """
     from curate.photos.walk import check_photo_paths
 
-    check_photo_paths(photos)  # a wrong path is an error before duckdb and OpenCV are imported
+    check_photo_paths(photos)  # reports a wrong path before the slow imports of duckdb and OpenCV
     from curate.check_options import check_number, check_options
     from curate.config import CurateConfig, GroupRules, PairRules, SplitRules
     from curate.detection.filter_files import load_filters, set_min_inter_ocular
     from manifests.runtime.workers import count_cores
 
-    check_number("--min-inter-ocular", min_inter_ocular, 0, float("inf"), "pixels,")
+    check_number("--min-inter-ocular", min_inter_ocular, 0, float("inf"), "a number of pixels")
     screen = load_filters(filters)
     if min_inter_ocular is not None:
         screen = set_min_inter_ocular(screen, min_inter_ocular)
@@ -97,7 +97,7 @@ def curate(
 
 
 def describe_summary(summary: Summary) -> str:
-    """Returns the counts of a curation, a line for each kind of thing, and its notices."""
+    """Returns the counts and the notices of a curation as text. Files, photos, faces and people have a line each."""
 
     def format_counts(counts: dict[str, int]) -> str:
         ok_first = sorted(counts.items(), key=lambda item: (item[0] != "ok", -item[1]))
@@ -105,7 +105,7 @@ def describe_summary(summary: Summary) -> str:
 
     unpaired = f"; no targets: {format_counts(summary.unpaired)}" if summary.unpaired else ""
     set_aside = (
-        f"; {format_count(summary.set_aside, 'face')} set aside, in photos with people of two splits"
+        f"; {format_count(summary.set_aside, 'face')} set aside, because one photo shows people of several splits"
         if summary.set_aside
         else ""
     )
@@ -113,20 +113,21 @@ def describe_summary(summary: Summary) -> str:
         f"files    {format_counts(summary.files)}",
         f"photos   {format_counts(summary.photos)}",
         f"faces    {format_counts(summary.faces)}",
-        f"people   {summary.identities} with two photos or more (largest {summary.largest}), {summary.alone} with one",
+        f"people   {summary.identities} with two photos or more, {summary.alone} with one; "
+        f"at most {format_count(summary.largest, 'photo')} of one person",
         f"targets  {format_counts(summary.pairs)}{unpaired}{set_aside}",
-        f"models   {summary.faces_from}; two faces are one person from a cosine of {summary.threshold:.3g}, which "
-        f"{summary.false_match_rate:.2g} of the pairs of strangers reach",
+        f"models   {summary.faces_from}; two faces with a cosine of {summary.threshold:.3g} or more are one person; "
+        f"a share of {summary.false_match_rate:.2g} of the pairs of strangers also has this cosine",
     ]
     return "\n".join([*lines, *(f"Note: {notice}" for notice in summary.notices)])
 
 
 def _suggest_next(summary: Summary, dataset: Path) -> str:
-    """Returns the commands that make sense after this curation."""
+    """Returns the next step for the user: the commands to run after this curation."""
     if not summary.files.get("ok"):
-        return "name a folder that holds photos."
+        return "name a folder that contains photos."
     if not summary.identities:
-        return f"likeness manifest show {dataset} says why the photos have no person with two photos."
+        return f"likeness manifest show {dataset} explains why no person has two usable photos."
     train = f", likeness train {dataset} --out RUN" if summary.pairs.get("train") else ""
     return f"likeness manifest show {dataset}, likeness report {dataset}{train}"
 
@@ -136,11 +137,15 @@ def _print_plan(photos: list[Path], dataset: Path, as_json: bool) -> None:
     from manifests.ledger.records import File
 
     items = list(walk_files(photos))
-    refused = sum(isinstance(item, File) for item in items)
+    skipped = sum(isinstance(item, File) for item in items)
+    files = len(items) - skipped
     if as_json:
-        typer.echo(json.dumps({"files": len(items) - refused, "not_walked": refused, "dataset": str(dataset)}))
+        typer.echo(json.dumps({"files": files, "not_walked": skipped, "dataset": str(dataset)}))
         return
-    typer.echo(f"Would look at {len(items) - refused} files ({refused} cannot be walked) and write {dataset}.")
+    typer.echo(
+        f"The command would read {format_count(files, 'file')}, skip {format_count(skipped, 'path')}, "
+        f"and write {dataset}."
+    )
 
 
 def optout(
@@ -154,12 +159,13 @@ def optout(
     yes: Annotated[bool, flag("--yes")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Keep photos or faces out of a dataset, now and in every later run, and delete what was made of them.
+    """Keep photos or faces out of a dataset, now and in every later run, and delete everything made from them.
 
-    The dataset remembers a photo by an HMAC under its own key. It compares a face once, or in every later photo too
-    with --remember-face. docs/privacy.md describes what each stage does.
+    The dataset remembers a photo by an HMAC that is computed with the dataset's own key. The face of --face is compared
+    with the faces that are in the dataset now. With --remember-face, this face is also compared with the faces of later
+    photos. docs/privacy.md describes each stage.
 
-    Exit codes: 0 done, 1 if something is left, 2 for a refusal.
+    Exit codes: 0 if everything was deleted, 1 if something is left, 2 if the command refuses.
 
     Example: likeness manifest optout DATASET --photo IMG_0042.jpg --dry-run
     """
@@ -168,11 +174,13 @@ def optout(
 
     photos = [*(photo or []), *(read_photo_list(photo_list) if photo_list is not None else [])]
     if not photos and not face:
-        raise BadInput("Name the photos or faces to keep out: --photo, --photo-list or --face.")
+        raise BadInput("Name the photos or faces to keep out with --photo, --photo-list or --face.")
     if remember_face and not face:
         raise BadInput("--remember-face needs --face. Name a photo of the person.")
     if photos and face:
-        raise BadInput("Photos and faces are opted out one after the other: leave --face out, or the photos.")
+        raise BadInput(
+            "One command opts out either photos or faces. Leave out --face, or leave out --photo and --photo-list."
+        )
     if not photos:
         _opt_out_faces(dataset, face or [], remember_face, run or [], dry_run, yes, as_json)
         return
@@ -208,12 +216,15 @@ def _opt_out_faces(
 
 def _print_optout(result: OptoutResult, is_plan: bool) -> None:
     rate = result.false_match_rate
-    strangers = "" if rate is None else f", which {rate:.2g} of the pairs of strangers reach"
+    strangers = "" if rate is None else f", like a share of {rate:.2g} of the pairs of strangers"
     faces, people = format_count(len(result.faces), "face"), format_count(result.people, "person", "people")
     examples = format_count(result.remembered, "example")
     typer.echo(
-        f"{'To drop' if is_plan else 'Dropped'}: {faces} of {people}, from a cosine of {result.threshold:.3g}"
-        f"{strangers}; {examples} {'to be ' if is_plan else ''}remembered."
+        f"{'To drop' if is_plan else 'Dropped'}: {faces} of {people}, with a cosine of {result.threshold:.3g} or more "
+        f"to an example{strangers}. {'To remember' if is_plan else 'Remembered'} for later photos: {examples}."
     )
     for checkpoint in result.checkpoints:
-        typer.echo(f"Trained on these faces, and weights cannot be cleaned. Train again: {checkpoint}")
+        typer.echo(
+            f"This checkpoint was trained on these faces, which cannot be removed from its weights: {checkpoint}. "
+            "Train again."
+        )

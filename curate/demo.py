@@ -1,7 +1,7 @@
-"""The photos of `likeness demo`: variations of eight faces from images inside installed packages.
+"""Makes the photos of `likeness demo`: variations of eight faces from images inside installed packages.
 
-All photos of a person are variations of one image. They let every stage run offline. The figures of the demo say
-nothing about quality.
+All photos of a person are variations of one image. With these photos, every stage can run offline. The figures of the
+demo say nothing about quality.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Sitter:
     file: str  # path of the image inside the package
     box: tuple[int, int, int, int]  # x0, y0, x1, y1 of the face in pixels, from dlib's detector
     tilt: float  # slope of the line through the eyes, degrees
-    enlarge: float = 1.0  # factor for small images; without it the filter for small faces would drop most photos
+    enlarge: float = 1.0  # scale of the image, large enough for the filter `too_small` to keep most photos
 
 
 _GROUP_PHOTO = "data/images/t1.jpg"
@@ -45,14 +45,14 @@ SITTERS = (
     Sitter("g", "insightface", "data/images/Tom_Hanks_54745.png", (6, 26, 96, 116), -2.6, 2.0),
     Sitter("h", "skimage", "data/astronaut.png", (175, 76, 265, 166), 3.5, 1.5),
 )
-VARIATIONS = 16  # photos for each person
+VARIATIONS = 16  # number of photos of each person
 
 
 def write_demo_photos(folder: Path, rng: np.random.Generator, variations: int = VARIATIONS) -> list[Path]:
     """Writes photos into `folder`, and some files that curation must drop. Returns the paths of all files.
 
-    The same `rng` gives the same bytes. If all files exist already, nothing is written. Raises LikenessError if a
-    package or its image is missing.
+    The same state of `rng` gives the same bytes. If all files exist already, nothing is written. Raises LikenessError if
+    a package or its image is missing.
     """
     names = [f"{sitter.name}-{i:02d}.jpg" for sitter in SITTERS for i in range(variations)]
     paths = [folder / name for name in (*names, *_EXTRA_NAMES)]
@@ -71,21 +71,21 @@ def write_demo_photos(folder: Path, rng: np.random.Generator, variations: int = 
 
 
 def find_packaged_file(package: str, file: str) -> Path:
-    """Returns the path of a file inside an installed package, without an import of the package.
+    """Returns the path of a file inside an installed package, and does not import the package.
 
-    Raises LikenessError if there is no such file.
+    Raises LikenessError if the package or the file is missing.
     """
     spec = find_spec(package)
     path = Path((spec.submodule_search_locations or [""])[0], file) if spec else Path(file)
     if not path.is_file():
         raise LikenessError(
-            f"The package {package} has no file {file} here. Run `make install`, or use photos of your own."
+            f"The file {file} of the package {package} is missing. Run `make install`, or use your own photos."
         )
     return path
 
 
 def vary_photo(image: np.ndarray, sitter: Sitter, rng: np.random.Generator) -> np.ndarray:
-    """Returns a new photo of a sitter, uint8 RGB (s, s, 3), with another pose, crop, light and lens.
+    """Returns a new photo of a sitter, uint8 RGB (s, s, 3), with a random pose, crop, light and lens.
 
     `image` is the result of `_extend_edges`. All ranges of random numbers are ours.
     """
@@ -99,11 +99,11 @@ def vary_photo(image: np.ndarray, sitter: Sitter, rng: np.random.Generator) -> n
     return (np.clip(photo, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-_MARGIN = 128  # pixels added on each side of an image, for crops that reach over its edge
+_MARGIN = 128  # pixels added on each side of an image, because a crop may reach over the edge of the image
 
 
 def _extend_edges(image: np.ndarray) -> np.ndarray:
-    """Returns the image (h, w, 3), extended by _MARGIN pixels on each side. The edges continue and fade into a blur."""
+    """Returns the image (h, w, 3), extended by _MARGIN pixels on each side. The new pixels repeat the edge, blurred."""
     sides = ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN))
     wide = np.pad(image, (*sides, (0, 0)), mode="edge")
     inside = np.pad(np.ones(image.shape[:2], np.float32), sides)
@@ -112,22 +112,23 @@ def _extend_edges(image: np.ndarray) -> np.ndarray:
 
 
 def _choose_source_points(sitter: Sitter, out: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns the point in the image that each pixel of the new photo shows, float32 (out, out, 2), in pixels.
+    """Returns for each pixel of the new photo a point of the image, float32 (out, out, 2), in pixels.
 
-    The photo is `out` pixels wide and high. The steps are frame, mirror, tilt and perspective, a turn of the head, and
-    a smooth change of the expression.
+    The new photo is `out` pixels wide and high. The function chooses a frame, mirrors and tilts it, and changes the
+    perspective. Then it turns the head and changes the expression smoothly.
     """
-    # a grid with the face's width as unit, its centre as origin, and the head upright, float (out, out, 2)
+    # The grid of points, float (out, out, 2). Its unit is the face's width, its origin is the face's centre, and the
+    # head is upright.
     x0, y0, x1, y1 = sitter.box
     width, centre = float(x1 - x0), np.array([(x0 + x1) / 2, (y0 + y1) / 2]) + _MARGIN
-    reach = out / (width * sitter.enlarge * rng.uniform(0.9, 1.25))  # face widths that the photo shows
+    reach = out / (width * sitter.enlarge * rng.uniform(0.9, 1.25))  # side of the new photo, in face widths
     axis = (np.arange(out, dtype=np.float32) + 0.5) / out - 0.5
     grid = np.stack(np.meshgrid(axis, axis), axis=-1) * reach + rng.uniform(-0.12, 0.12, 2)
     if rng.random() < 0.5:
         grid[..., 0] *= -1
     grid = _rotate(grid, rng.uniform(-9, 9)) * np.array([rng.uniform(0.9, 1.1), 1.0])
     grid /= 1 + (grid @ rng.uniform(-0.12, 0.12, 2))[..., None]
-    # turn of the head: the nearer a point is to the camera, the further it moves
+    # The head is turned: points near the camera move far, and other points move little.
     nearness = np.exp(-(grid[..., 0] ** 2 / 0.18 + (grid[..., 1] - 0.08) ** 2 / 0.3))
     grid += nearness[..., None] * rng.uniform((-0.1, -0.07), (0.1, 0.07))
     bend = cv2.resize(rng.normal(0, 0.0252, (5, 5, 2)), (out, out), interpolation=cv2.INTER_CUBIC)
@@ -135,13 +136,13 @@ def _choose_source_points(sitter: Sitter, out: int, rng: np.random.Generator) ->
 
 
 def _rotate(points: np.ndarray, degrees: float) -> np.ndarray:
-    """Returns points (..., 2), rotated clockwise in the image."""
+    """Returns the points (..., 2), rotated clockwise in the image."""
     angle = np.deg2rad(degrees)
     return points @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
 
 def _change_light(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Returns the photo, float32 (s, s, 3), with a light from one side, a soft shadow, other colours and contrast."""
+    """Returns the photo, float32 (s, s, 3), with random light from one side, shadow, colours and contrast."""
     axis = np.linspace(-1, 1, len(photo), dtype=np.float32)
     x, y = np.meshgrid(axis, axis)
     angle = rng.uniform(0, 2 * np.pi)
@@ -150,20 +151,20 @@ def _change_light(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.6:
         edge = along * rng.choice([-1, 1]) * np.cos(2 * x) + rng.uniform(-0.3, 0.3)
         light *= 1 - rng.uniform(0.2, 0.55) / (1 + np.exp(-edge / rng.uniform(0.02, 0.2)))
-    lit = np.clip(photo * light[..., None] * rng.uniform(0.92, 1.08, 3).astype(np.float32), 0, 1)
-    lit = lit ** rng.uniform(0.75, 1.35)
-    grey = lit.mean(axis=-1, keepdims=True)
-    lit = grey + (lit - grey) * rng.uniform(0.3, 1.2)
-    return np.asarray(0.5 + (lit - 0.5) * rng.uniform(0.8, 1.15), np.float32)
+    photo = np.clip(photo * light[..., None] * rng.uniform(0.92, 1.08, 3).astype(np.float32), 0, 1)
+    photo = photo ** rng.uniform(0.75, 1.35)
+    grey = photo.mean(axis=-1, keepdims=True)
+    photo = grey + (photo - grey) * rng.uniform(0.3, 1.2)
+    return np.asarray(0.5 + (photo - 0.5) * rng.uniform(0.8, 1.15), np.float32)
 
 
-# Other files as in a real folder: a group photo, two copies, an image without a face, a broken file, and a file that is
-# no image. With them, the demo shows reasons why curation drops files and faces.
+# The folder also gets other files, as real folders contain them: a group photo, two copies, an image without a face, a
+# broken image, and a text. With these files, the demo shows reasons why curation drops files and faces.
 _EXTRA_NAMES = ("everyone.jpg", "a-00-copy.jpg", "a-01-saved-again.jpg", "coffee.png", "truncated.jpg", "letter.jpg")
 
 
 def _make_extra_files(folder: Path) -> dict[str, bytes]:
-    """Returns the contents of the extra files by name. The photos of the sitters must be in `folder` already."""
+    """Returns the extra files (name -> bytes). The photos of the sitters must be in `folder` already."""
     again = _read_image(folder / "a-01.jpg")
     whole = (folder / "b-00.jpg").read_bytes()
     return dict(

@@ -1,4 +1,4 @@
-"""Runs the stages of curation in their order. Worker processes turn batches into rows; this process records them.
+"""Runs the stages of curation in their order. Worker processes make the rows, and the main process records them.
 
 scan -> consent -> label -> detect -> screen -> embed -> keep out -> dedupe -> group -> split -> pair -> check
 """
@@ -46,16 +46,16 @@ def curate(
     progress: Progress = lambda *_: None,
     lists: Lists | None = None,
 ) -> Summary:
-    """Curates every file under `photos` into the dataset folder. The same call resumes an interrupted run.
+    """Curates every file under `photos`, and writes the dataset. The same call resumes an interrupted run.
 
-    If `workers` is a number, that many worker processes read the files. A file that hangs or crashes its process
-    then does not end the run. If `workers` is None, this process reads the files. `lists` name the person, the
-    split and the references of photos. They replace earlier lists and are used in every later run. Raises BadInput,
-    LedgerError or FaceModelError. The work that was recorded before an error stays recorded.
+    If `workers` is a number, that many worker processes read the files. Then a file that hangs or crashes its process
+    does not end the run. If `workers` is None, this process reads the files. `lists` are imported lists with the
+    person, the split and the references of photos. New lists replace earlier lists, and later runs use the new lists
+    too. Raises BadInput, LedgerError or FaceModelError. The work that was recorded before an error stays recorded.
     """
     check_options(photos, dataset, config, workers)
     if not (dataset / LEDGER_NAME).exists():
-        load_faces_once(config.faces)  # fails before a ledger is made, so that no empty dataset is left behind
+        load_faces_once(config.faces)  # if loading fails, no empty dataset is written
     with Ledger.open(dataset, write=True) as ledger, open_pool(workers, start_worker) as map_batches:
         ensure_key(ledger)
         check_policy(ledger.read_rows(Split), config.split)
@@ -96,7 +96,7 @@ def _remove_leftovers(dataset: Path) -> None:
 
 
 def _record_lists(ledger: Ledger, lists: Lists | None) -> list[str]:
-    """Records imported lists by photo. Returns notices about them."""
+    """Records the entries of imported lists for each photo. Returns notices about the lists."""
     if lists is None:
         return []
     rows, notices = match_lists(lists, ledger.read_rows(File))
@@ -105,9 +105,9 @@ def _record_lists(ledger: Ledger, lists: Lists | None) -> list[str]:
 
 
 def _record_filters(ledger: Ledger, filters: FilterSet) -> None:
-    """Checks the filters, and records them before any face has one of their reasons.
+    """Checks the filters and records them, before a face can get the reason of a filter.
 
-    A later run finds the reasons in this record. It may replace them if its filters differ.
+    If a later run has other filters, it finds the old reasons in this record and may replace them.
     """
     check_filters(filters)
     ledger.record("filters", filters.name, filters, detail=asdict(filters))

@@ -20,22 +20,24 @@ class Summary:
     """The content of a dataset after a curation run."""
 
     faces_from: str  # spec of the face models
-    files: dict[str, int]  # status or reason -> files
+    files: dict[str, int]  # status or reason -> number of files
     photos: dict[str, int]
     faces: dict[str, int]
     identities: int  # people with two photos or more
     alone: int  # people with one photo
-    largest: int  # photos of the person with most photos
+    largest: int  # greatest number of photos of one person
     pairs: dict[str, int]  # split -> targets with references
     set_aside: int  # faces that are in no split because their photo shows people of several splits
-    threshold: float  # cosine from which two single faces are one person, or the mean cosine of --same-person
+    threshold: float  # two single faces with this cosine or more are one person; --same-person replaces the number
     false_match_rate: float  # estimated share of pairs of strangers with a cosine above the threshold
     notices: tuple[str, ...]
-    unpaired: dict[str, int] = field(default_factory=dict)  # reason -> faces in splits that are no targets
+    unpaired: dict[str, int] = field(
+        default_factory=dict
+    )  # reason -> number of faces that are in a split and are not targets
 
 
 def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -> Summary:
-    """Returns counts of the ledger's rows, and all notices. `notices` come from the stages of this run."""
+    """Returns the counts of the ledger's rows, and all notices. `notices` come from the stages of this run."""
     faces = ledger.read_rows(Face)
     photo_of = {face.face_id: face.photo_id for face in faces}
     photos_of_people = Counter(
@@ -55,7 +57,7 @@ def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -
     ]
     if pairing["policy"] == "window" and models.spec == "dlib":
         all_notices.append(
-            "--pairs window uses distances of ArcFace, and dlib's distances are much smaller: say window:LOW-HIGH."
+            "--pairs window uses distances of ArcFace, and dlib's distances are much smaller. Give window:LOW-HIGH."
         )
     return Summary(
         faces_from=models.spec,
@@ -75,7 +77,7 @@ def summarise(ledger: Ledger, models: FaceModels, notices: Sequence[str] = ()) -
 
 
 def _describe_photos(photos: Sequence[Photo]) -> list[str]:
-    """Returns a notice for each kind of problem in decoding, with the number of photos."""
+    """Returns a notice for each kind of decoding problem. The notice contains the number of photos."""
     counts = Counter(photo.notice for photo in photos)
     return [
         f"{format_count(counts[notice], 'photo')} {meaning}."
@@ -89,14 +91,14 @@ def _describe_result(
 ) -> list[str]:
     """Returns a notice if the dataset cannot be used for training. `people` counts people with two photos or more."""
     if not files:
-        return ["No file was found: name a folder that contains photos."]
+        return ["No file was found. Name a folder that contains photos."]
     if not faces:
         return ["No face was found in any photo: `likeness manifest show` lists the reasons."]
     if not pairs and people:
         rules = ledger.read_detail("pair")
         return [
-            f"No face has as many references as --pairs {rules['policy']} --min-photos {rules['min_photos']} "
-            f"--min-references {rules['min_references']} require: require less, or look at the faces that were set "
+            f"No face has enough references for --pairs {rules['policy']} --min-photos {rules['min_photos']} "
+            f"--min-references {rules['min_references']}. Give smaller numbers, or look at the faces that were set "
             "aside."
         ]
     if not pairs:
@@ -106,7 +108,7 @@ def _describe_result(
         advice = (
             "name the splits with --split-lists"
             if ledger.read_rows(ListEntry)
-            else "say --split-by photos for a personal restorer"
+            else "give --split-by photos for a personal restorer"
         )
         return [
             f"Only {people} {'person has' if people == 1 else 'people have'} two photos or more. Train, val and test "
@@ -116,7 +118,7 @@ def _describe_result(
 
 
 def merge_repeated(notices: Sequence[str]) -> list[str]:
-    """Returns each notice once, in the order of its first appearance. A repeated notice gets a count."""
+    """Returns each notice once, in the order of its first appearance. A repeated notice ends with its count."""
     return [notice if count == 1 else f"{notice} ({count} times)" for notice, count in Counter(notices).items()]
 
 

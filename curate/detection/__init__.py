@@ -1,1 +1,1 @@
-"""From photos to faces: detect, measure, screen, crop, embed."""
+"""Finds the faces in photos: detects, measures, screens, crops and embeds them."""

@@ -34,9 +34,9 @@ from manifests.privacy.kept_out import NOBODY_KEPT_OUT, KeptOutList, read_kept_o
 from manifests.runtime.progress import Progress
 from manifests.runtime.workers import BatchMap, FailedUnit
 
-# Faces that the filters are asked about at a time. One question costs 2 ms for any number of faces. With fewer faces a
-# question, more of their crops are written while the detector works (ours).
-FACES_A_QUESTION = 16
+# Number of faces that the filters screen in one query (ours). A query takes 2 ms for any number of faces. If the number
+# is small, more crops are written while the detector works.
+FACES_A_QUERY = 16
 
 
 def start_worker() -> None:
@@ -56,7 +56,7 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches
     if config.landmarks == "dlib":
         _record_landmark_models(ledger)
     finished = ledger.find_finished("detect", settings)
-    if config.landmarks is None:  # rows with 68 landmarks also serve a run that does not ask for them
+    if config.landmarks is None:  # a run without --landmarks also uses rows with 68 landmarks
         finished |= ledger.find_finished("detect", {**settings, "landmarks": "dlib"})
     photos = _list_photos(ledger, finished)
     earlier: dict[str, dict[str, Face]] = defaultdict(dict)  # photo -> face -> row
@@ -113,24 +113,27 @@ def _merge_with_earlier(
         elif row.reason != PHOTO_VANISHED:
             finished.append(row.photo_id)
             rows_to_record.append(row)
-        elif not faces_before:  # the photo is not finished: it is detected once it can be read again
+        elif not faces_before:  # the photo is not finished, so a later run tries to read it again
             rows_to_record.append(row)
     new_faces = {row.face_id for row in rows if isinstance(row, Face)}
-    gone = [face for photo in finished for face_id, face in earlier[photo].items() if face_id not in new_faces]
-    gone = [face for face in gone if face.reason != OPTED_OUT]
-    rows_to_record += [replace(face, status="dropped", reason=NOT_FOUND_AGAIN, duplicate_of=None) for face in gone]
+    rows_to_record += [
+        replace(face, status="dropped", reason=NOT_FOUND_AGAIN, duplicate_of=None)
+        for photo in finished
+        for face_id, face in earlier[photo].items()
+        if face_id not in new_faces and face.reason != OPTED_OUT
+    ]
     return finished, rows_to_record
 
 
 def _keep_embedding(face: Face, earlier: dict[str, Face]) -> Face:
-    """Returns the row with its earlier embedding if the landmarks are the same, because then the crop is the same."""
+    """Returns the row of a face, with its earlier embedding if the landmarks, and so the crop, did not change."""
     before = earlier.get(face.face_id)
     if face.reason == OPTED_OUT or before is None or before.shard is None or before.landmarks5 != face.landmarks5:
         return face
     return replace(face, shard=before.shard, shard_row=before.shard_row)
 
 
-# --- what a worker process does with a batch ---
+# --- functions that run in a worker process ---
 
 
 @dataclass(frozen=True)
@@ -152,33 +155,34 @@ def detect_batch(
 ) -> list[Photo | Face]:
     """Detects, measures and screens the faces of a batch of photos. Returns a row for every photo and every face.
 
-    Each item of `photos` is a photo with the uris of its files. `faces` is the spec of the face models. The crops
-    of accepted faces are written, and their embeddings as one shard. For a face that opted out, nothing is written.
-    A detection gets no row if its landmarks coincide or are not finite. While the models work, other threads decode
-    the next photo and write crops.
+    Each item of `photos` is a photo with the uris of its files. `faces` is the spec of the face models. The crop of
+    each accepted face is written to a file. The embeddings of all accepted faces are written as one shard. No crop
+    and no embedding is written for a face that opted out. A detection gets no row if its landmarks coincide or are
+    not finite. While the models work, other threads decode the next photo and write crops.
     """
     models = load_faces_once(faces)
     rows: list[Photo | Face] = []
     candidates: list[_Candidate] = []
     accepted_faces: list[Face] = []
-    chips: list[np.ndarray] = []  # the accepted faces as the recognizer wants them
-    crop_hashes: dict[str, Future[str]] = {}  # accepted face -> sha256 of its crop's file
+    chips: list[np.ndarray] = []  # crops of the accepted faces, aligned for the recognizer
+    crop_hashes: dict[str, Future[str]] = {}  # accepted face -> sha256 of the file of its crop
     with ThreadPoolExecutor(1) as writer:
-        writing: list[Future[str]] = []
+        crop_writes: list[Future[str]] = []
 
         def screen_candidates() -> None:
-            """Lets the filters accept or drop the candidates, and starts to write the crops of the accepted ones."""
+            """Lets the filters accept or drop the candidates, and starts to write the crops of the accepted faces."""
             sizes = [candidate.photo_size for candidate in candidates]
             reasons = find_reasons([candidate.face for candidate in candidates], sizes, filters)
             reasons = _add_optouts(candidates, reasons, models, kept_out)
-            for crop in writing:  # wait for the earlier crops, so that few are in memory; raises what a writer raised
-                crop.result()
-            writing.clear()
+            # Waiting for the earlier crops keeps few crops in memory, and raises the error of a failed write.
+            for crop_write in crop_writes:
+                crop_write.result()
+            crop_writes.clear()
             for candidate, reason in zip(candidates, reasons, strict=True):
                 face = candidate.face
                 if reason is None:
                     crop_hashes[face.face_id] = writer.submit(write_crop, dataset, face.face_id, candidate.crop)
-                    writing.append(crop_hashes[face.face_id])
+                    crop_writes.append(crop_hashes[face.face_id])
                     chips.append(crop_for_recognizer(candidate.crop, models.template, models.size))
                     accepted_faces.append(replace(face, status="ok", reason=None))
                 elif reason == OPTED_OUT:
@@ -203,12 +207,12 @@ def detect_batch(
             status, reason = ("ok", None) if in_photo else ("dropped", NO_FACE)
             rows.append(replace(photo, status=status, reason=reason))
             candidates += in_photo.values()
-            if len(candidates) >= FACES_A_QUESTION:
+            if len(candidates) >= FACES_A_QUERY:
                 screen_candidates()
         screen_candidates()
         if accepted_faces:
-            embedded = write_shard(dataset, accepted_faces, models.embed(np.stack(chips)))
-            rows += [replace(face, crop_sha256=crop_hashes[face.face_id].result()) for face in embedded]
+            new_rows = write_shard(dataset, accepted_faces, models.embed(np.stack(chips)))
+            rows += [replace(face, crop_sha256=crop_hashes[face.face_id].result()) for face in new_rows]
     return rows
 
 
@@ -218,7 +222,7 @@ def _detect_faces(models: FaceModels, image: np.ndarray) -> list[Detection] | No
         return models.detect(image)
     except (FaceModelError, MemoryError):
         raise
-    except Exception:  # detectors of three libraries, on pictures of any shape: one photo must not end the run
+    except Exception:  # detectors raise many kinds of errors, and one photo must not end the run
         return None
 
 
@@ -227,7 +231,7 @@ def _add_optouts(
 ) -> list[str | None]:
     """Returns the reasons, with OPTED_OUT for each face that opted out.
 
-    A face opted out if a face with the same box opted out earlier, or if the face is similar to a remembered
+    A face counts as opted out if a face with the same box opted out earlier, or if the face is similar to a remembered
     example.
     """
     reasons = [
@@ -238,6 +242,6 @@ def _add_optouts(
     if kept_out.examples is not None and to_compare:
         crops = [candidates[index].crop for index in to_compare]
         chips = np.stack([crop_for_recognizer(crop, models.template, models.size) for crop in crops])
-        for index, alike in zip(to_compare, kept_out.matches(models.embed(chips)), strict=True):
-            reasons[index] = OPTED_OUT if alike else None
+        for index, is_match in zip(to_compare, kept_out.matches(models.embed(chips)), strict=True):
+            reasons[index] = OPTED_OUT if is_match else None
     return reasons

@@ -1,6 +1,7 @@
-"""The stage `embed` computes the embeddings of accepted faces that have none, or whose shard is lost.
+"""The stage `embed` computes the embedding of each accepted face that has no embedding, or whose shard is lost.
 
-Batches are fixed, and an embedding does not depend on its batch. So a resumed run writes the same bytes.
+The same faces always form the same batches, and an embedding does not depend on its batch. So a resumed run writes the
+same bytes.
 """
 
 from __future__ import annotations
@@ -35,36 +36,43 @@ def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches:
     recognizer = {"recognizer": models.recognizer_sha256()}
     faces = ledger.read_rows(Face)
     intact = find_intact_shards(ledger.dataset, faces)
-    lost = [face for face in faces if face.shard is not None and face.shard not in intact]
-    if lost:
-        ledger.record("embed", "lost shards", recognizer, [replace(face, shard=None, shard_row=None) for face in lost])
-    todo = [
+    rows = [
+        replace(face, shard=None, shard_row=None)
+        for face in faces
+        if face.shard is not None and face.shard not in intact
+    ]
+    if rows:
+        ledger.record("embed", "lost shards", recognizer, rows)
+    to_embed = [
         face
         for face in faces
         if face.shard not in intact and (face.status == "ok" or face.reason in (NEAR_DUPLICATE, DROPPED_BY_DECISION))
     ]
     embed_one_batch = partial(embed_batch, faces=config.faces, dataset=ledger.dataset)
-    batches, done = make_batches(todo), 0
+    batches, done = make_batches(to_embed), 0
     for batch, rows in zip(batches, map_batches(embed_one_batch, batches), strict=True):
         ledger.record("embed", name_batch(batch), recognizer, rows)
         done += len(batch)
-        progress("embed", done, len(todo))
+        progress("embed", done, len(to_embed))
     remove_shards(ledger.dataset, {face.shard for face in ledger.read_rows(Face)})
 
 
 def make_batches(faces: Sequence[Face]) -> list[list[Face]]:
     """Returns the faces in batches to embed.
 
-    The faces of each lost shard are one batch, in their old order. The other faces follow by id, FACES_A_BATCH at a
-    time.
+    The faces of each lost shard are one batch, in their old order. The other faces follow, sorted by id, in batches of
+    FACES_A_BATCH faces.
     """
     by_id = sorted(faces, key=lambda face: face.face_id)
     new = [face for face in by_id if face.shard is None]
-    lost: dict[str, list[Face]] = defaultdict(list)
+    faces_of_shard: dict[str, list[Face]] = defaultdict(list)
     for face in sorted((face for face in by_id if face.shard is not None), key=lambda face: face.shard_row or 0):
-        lost[str(face.shard)].append(face)
+        faces_of_shard[str(face.shard)].append(face)
     starts = range(0, len(new), FACES_A_BATCH)
-    return [*(lost[shard] for shard in sorted(lost)), *(new[start : start + FACES_A_BATCH] for start in starts)]
+    return [
+        *(faces_of_shard[shard] for shard in sorted(faces_of_shard)),
+        *(new[start : start + FACES_A_BATCH] for start in starts),
+    ]
 
 
 def name_batch(batch: Sequence[Face]) -> str:

@@ -26,8 +26,7 @@ def choose_face_models(ledger: Ledger, spec: str) -> FaceModels:
     if recognizers and recognizers[0].sha256 != models.recognizer_sha256():
         raise BadInput(
             f"{ledger.dataset} was made with the recognizer {recognizers[0].file} of {recognizers[0].spec}. Embeddings "
-            f"of another recognizer cannot be compared with it: say --faces {recognizers[0].spec}, or start a new "
-            "dataset."
+            f"of two recognizers cannot be compared. Give --faces {recognizers[0].spec}, or start a new dataset."
         )
     rows = [
         Model(

@@ -15,7 +15,7 @@ from manifests.errors import BadInput
 from manifests.ledger.filters import Filter, FilterSet, check_filters
 from manifests.ledger.records import NEAR_DUPLICATE
 
-# A filter of the user may use none of these reasons: a status, or a reason of another stage.
+# These words are statuses or reasons of other stages. A filter of the user must not have one of them as its reason.
 RESERVED = {
     "ok",
     "dropped",
@@ -41,19 +41,19 @@ BUILT_IN_REASONS = frozenset(rule.reason for filters in FILTER_SETS.values() for
 def load_filters(name: str) -> FilterSet:
     """Returns a built-in set by its name, or the set in a TOML file.
 
-    The TOML file has a name, a version, and tables [[filter]] with a reason and its sql. Raises BadInput if there
-    is no such set or file, or if the file is wrong.
+    The TOML file has a name, a version, and tables [[filter]] with a reason and an SQL predicate. Raises BadInput if
+    no set and no file has this name, or if the file has an error.
     """
     if name in FILTER_SETS:
         return FILTER_SETS[name]
     path = Path(name)
     if not path.is_file():
-        raise BadInput(f"--filters {name} is neither a file nor one of the built-in sets: {', '.join(FILTER_SETS)}.")
+        raise BadInput(f"--filters {name} is unknown. Give {', '.join(FILTER_SETS)}, or the path of a TOML file.")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"--filters {path} cannot be read: {error.strerror or error}.") from None
-    except ValueError as error:  # TOML's and Unicode's errors
+    except ValueError as error:  # tomllib and the UTF-8 decoder raise ValueError
         raise BadInput(f"--filters {path} is not TOML: {error}.") from None
     set_name, version = _read_name_and_version(content, path)
     rules = tuple(_read_filter(table, path, number) for number, table in enumerate(content["filter"], 1))
@@ -77,10 +77,11 @@ def insert_min_score(filters: FilterSet, min_score: float) -> FilterSet:
 def set_min_inter_ocular(filters: FilterSet, pixels: float) -> FilterSet:
     """Returns the set with a filter `too_small` that drops faces with fewer than `pixels` pixels between the eyes.
 
-    A set without this filter gets it as its first. Raises BadInput if `pixels` is NaN or infinity.
+    If the set has no filter `too_small`, the new filter becomes the first filter. Raises BadInput if `pixels` is NaN or
+    infinity.
     """
     if not math.isfinite(pixels):
-        raise BadInput(f"--min-inter-ocular {pixels} is not a number of pixels: say a number like 16.")
+        raise BadInput(f"--min-inter-ocular {pixels} is not a number of pixels. Give a number like 16.")
     rule = Filter("too_small", f"inter_ocular_px < {float(pixels)!r}")
     others = [other for other in filters.filters if other.reason != rule.reason]
     places = [place for place, other in enumerate(filters.filters) if other.reason == rule.reason] or [0]
@@ -90,27 +91,27 @@ def set_min_inter_ocular(filters: FilterSet, pixels: float) -> FilterSet:
 
 def _read_name_and_version(content: dict[str, Any], path: Path) -> tuple[str, int]:
     if unknown := sorted(content.keys() - {"name", "version", "filter"}):
-        raise BadInput(f"--filters {path}: {unknown[0]} is unknown: write only name, version and [[filter]].")
+        raise BadInput(f"--filters {path}: {unknown[0]} is unknown. Write only name, version and [[filter]].")
     name, version, tables = content.get("name"), content.get("version"), content.get("filter")
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}", name)):
         raise BadInput(
-            f"--filters {path} needs a name of 1 to 40 letters, digits, spaces, dots, underscores and dashes, as in "
-            'name = "mine".'
+            f"--filters {path} has no valid name. Write a name of 1 to 40 letters, digits, spaces, dots, underscores "
+            'and dashes, as in name = "mine".'
         )
     if name in FILTER_SETS:
-        raise BadInput(f"--filters {path} has the name of the built-in set {name}: write another name.")
+        raise BadInput(f"--filters {path} has the name of the built-in set {name}. Write another name.")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise BadInput(f"--filters {path} needs a version, a whole number from 1 on, as in version = 1.")
+        raise BadInput(f"--filters {path} has no valid version. Write a whole number of 1 or more, as in version = 1.")
     if not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):
-        raise BadInput(f"--filters {path} needs tables [[filter]], each with a reason and its sql.")
+        raise BadInput(
+            f"--filters {path} has no tables [[filter]]. Write a reason and its sql in each table [[filter]]."
+        )
     return name, version
 
 
 def _read_filter(table: dict[str, Any], path: Path, number: int) -> Filter:
     if table.keys() != {"reason", "sql"} or not all(isinstance(value, str) for value in table.values()):
-        raise BadInput(
-            f"--filters {path}: [[filter]] number {number} needs a reason and its sql, both text, and nothing else."
-        )
+        raise BadInput(f"--filters {path}: [[filter]] number {number} must contain only a reason and its sql, as text.")
     if table["reason"] in RESERVED:
-        raise BadInput(f"--filters {path}: the reason {table['reason']} belongs to another stage: choose another word.")
+        raise BadInput(f"--filters {path}: the reason {table['reason']} belongs to another stage. Choose another word.")
     return Filter(table["reason"], table["sql"].strip())

@@ -17,10 +17,10 @@ from manifests.runtime.files import sha256_bytes
 def measure_face(
     image: np.ndarray, photo_id: str, detection: Detection, landmarks: str | None
 ) -> tuple[Face, np.ndarray] | None:
-    """Returns the row of one detection in RGB uint8 (H, W, 3), and its crop, RGB uint8 (512, 512, 3).
+    """Returns the ledger row of one detected face, and its crop, RGB uint8 (512, 512, 3).
 
-    Returns None if the landmarks coincide or are not finite. If `landmarks` is "dlib", the row also has 68
-    landmarks. Raises MemoryError if OpenCV runs out of memory.
+    `image` is the photo, RGB uint8 (H, W, 3). Returns None if the landmarks coincide or are not finite. If `landmarks`
+    is "dlib", the row also has 68 landmarks. Raises MemoryError if OpenCV runs out of memory.
     """
     try:
         return _measure_face(image, photo_id, detection, landmarks)
@@ -41,7 +41,7 @@ def _measure_face(
         return None
     crop = align_face(image, detection.landmarks5, FFHQ_512, FFHQ_SIZE)
     yaw, pitch, roll = measure.estimate_pose(detection.landmarks5)
-    # blockiness and noise are measured in the photo's own pixels: the crop is resized, which changes both
+    # Blockiness and noise are measured in the photo's own pixels, because the resizing of the crop changes both.
     luma = _cut_luma(image, detection.box.tolist())
     points68: tuple[float, ...] | None = None
     if landmarks == "dlib":
@@ -70,7 +70,7 @@ def _measure_face(
 
 
 def make_face_id(photo_id: str, box: np.ndarray) -> str:
-    """Returns the id of a face: 128 bits, as hex, of the sha256 of the photo's id and the box rounded to integers.
+    """Returns the id of a face: the first 128 bits, as hex, of a sha256 over the photo's id and the rounded box.
 
     The same face has the same id in every dataset.
     """
@@ -80,7 +80,7 @@ def make_face_id(photo_id: str, box: np.ndarray) -> str:
 def _cut_luma(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     """Returns the luma of a box in the photo's own pixels: float32 (h, w), 0 to 255.
 
-    Returns an array (0, 0) if the box is outside the photo.
+    Returns an empty array (0, 0) if the box is outside the photo.
     """
     x0, y0, x1, y1 = (max(0, round(float(edge))) for edge in box)
     pixels = image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]

@@ -1,4 +1,4 @@
-"""Reads and decodes photos from their files, which the ledger lists."""
+"""Reads and decodes the photos of the ledger from their files."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from manifests.runtime.images import UndecodableImage, decode
 from manifests.runtime.uris import parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import OUT_OF_MEMORY, FailedUnit, guard_units, is_retry
 
-# Pixels of two photos together. Only up to this number is the second photo decoded while the first is used (ours):
-# larger pairs could need more memory than one photo may have.
+# Greatest number of pixels of two photos that may be in memory together (ours). If two photos have more pixels, the
+# second photo is decoded after the first photo was used. Otherwise the two photos could need more memory than the
+# largest single photo.
 MAX_PIXELS_AHEAD = 64_000_000
 
 
@@ -35,7 +36,7 @@ def list_uris(ledger: Ledger) -> dict[str, tuple[str, ...]]:
 def rank_place(uris: Sequence[str]) -> tuple[str, int]:
     """Returns a key that sorts photos by their place in an archive, so that each archive is unpacked once.
 
-    Photos that are also files outside an archive come first.
+    Photos that also exist as files outside an archive come first.
     """
     member = None if any("#" not in uri for uri in uris) else parse_member_uri(min(uris))
     return ("", 0) if member is None else (uri_of(member[0]), member[1])
@@ -44,7 +45,7 @@ def rank_place(uris: Sequence[str]) -> tuple[str, int]:
 def read_photo(photo_id: str, uris: Sequence[str]) -> np.ndarray | None:
     """Returns a photo, RGB uint8 (H, W, 3), from the first of `uris` whose bytes still have the hash `photo_id`.
 
-    Returns None if there is no such file. Raises MemoryError if decoding needs more memory than there is.
+    Returns None if there is no such file. Raises MemoryError if decoding runs out of memory.
     """
     for uri in uris:
         try:
@@ -70,17 +71,17 @@ def read_photos(photos: Sequence[tuple[Photo, Sequence[str]] | FailedUnit]) -> I
     While the caller uses one photo, the next one is decoded if both together have at most MAX_PIXELS_AHEAD pixels.
     """
     with ThreadPoolExecutor(1) as reader:
-        ahead: Future[np.ndarray | None] | None = None
+        next_image: Future[np.ndarray | None] | None = None
         for index, item in enumerate(guard_units(photos)):
             if isinstance(item, FailedUnit):
                 yield item.unit[0], item.reason
                 continue
             photo, uris = item
-            image = read_photo(photo.photo_id, uris) if ahead is None else ahead.result()
-            ahead = None
-            following = photos[index + 1] if index + 1 < len(photos) and not is_retry() else None
-            if isinstance(following, tuple) and _count_pixels(photo) + _count_pixels(following[0]) <= MAX_PIXELS_AHEAD:
-                ahead = reader.submit(read_photo, following[0].photo_id, following[1])
+            image = read_photo(photo.photo_id, uris) if next_image is None else next_image.result()
+            next_image = None
+            next_item = photos[index + 1] if index + 1 < len(photos) and not is_retry() else None
+            if isinstance(next_item, tuple) and _count_pixels(photo) + _count_pixels(next_item[0]) <= MAX_PIXELS_AHEAD:
+                next_image = reader.submit(read_photo, next_item[0].photo_id, next_item[1])
             yield photo, PHOTO_VANISHED if image is None else image
 
 

@@ -1,6 +1,6 @@
-"""The stage `screen` accepts or drops faces by filters over their recorded measures.
+"""The stage `screen` applies the filters to the recorded measures of faces, and accepts or drops each face.
 
-No face is detected again. If the filters change, dropped faces come back from their rows.
+Faces are not detected again. If the filters change, a dropped face can be accepted by its recorded row.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from manifests.runtime.files import sha256_file
 from manifests.runtime.progress import Progress
 from manifests.runtime.workers import FAILURES, BatchMap
 
-# Reasons of other stages that screening may replace. Other faces keep their row, for example those that opted out.
+# Reasons of other stages that this stage may replace. A face with another reason keeps its row, for example a face that
+# opted out.
 _REPLACEABLE = {
     None,
     NEAR_DUPLICATE,
@@ -42,14 +43,14 @@ _REPLACEABLE = {
     CONSENT_MISSING,
     *FAILURES,
 }
-# The crop of a face with one of these reasons may be on the disk and be broken.
+# If a face has one of these reasons, the file of its crop may be broken.
 _DOUBTFUL_CROP = {CROP_MISSING, PHOTO_VANISHED, *FAILURES}
 
 
 def screen(ledger: Ledger, config: CurateConfig, map_batches: BatchMap, progress: Progress) -> None:
     """Records which faces the filters accept, and why the other faces are dropped.
 
-    If the crop of an accepted face is missing, it is cut from the photo again.
+    If the crop of an accepted face is missing, the crop is cut from the photo again.
     """
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
     usable = find_usable_photos(photos)
@@ -57,10 +58,10 @@ def screen(ledger: Ledger, config: CurateConfig, map_batches: BatchMap, progress
     replaceable = _REPLACEABLE | BUILT_IN_REASONS | reasons_of_filters
     faces = [face for face in ledger.read_rows(Face) if face.reason in replaceable and face.photo_id in usable]
     sizes = [(photos[face.photo_id].width, photos[face.photo_id].height) for face in faces]
-    removed = find_removals(faces, sizes, config.screen)
-    changed: list[Face] = []
+    removals = find_removals(faces, sizes, config.screen)
+    new_rows: list[Face] = []
     to_crop: list[Face] = []
-    for face, reason in zip(faces, pick_first_reasons(removed, config.screen), strict=True):
+    for face, reason in zip(faces, pick_first_reasons(removals, config.screen), strict=True):
         if reason is not None:
             row = replace(face, status="dropped", reason=reason, duplicate_of=None)
         elif face.reason in (NEAR_DUPLICATE, DROPPED_BY_DECISION):
@@ -71,12 +72,12 @@ def screen(ledger: Ledger, config: CurateConfig, map_batches: BatchMap, progress
         if reason is None and not (_is_whole(crop, face) if face.reason in _DOUBTFUL_CROP else crop.exists()):
             to_crop.append(row)
             continue
-        if reason is None and face.crop_sha256 is None:  # an earlier run was killed between the crop and its row
+        if reason is None and face.crop_sha256 is None:  # an earlier run was killed before it recorded the crop
             row = replace(row, crop_sha256=sha256_file(crop))
         if row != face:
-            changed.append(row)
-    changed += _crop(ledger, to_crop, map_batches, progress)
-    ledger.record("screen", "all", config.screen, changed, detail=count_removals(removed, config.screen))
+            new_rows.append(row)
+    new_rows += _crop(ledger, to_crop, map_batches, progress)
+    ledger.record("screen", "all", config.screen, new_rows, detail=count_removals(removals, config.screen))
 
 
 def _crop(ledger: Ledger, faces: Iterable[Face], map_batches: BatchMap, progress: Progress) -> list[Face]:
@@ -107,34 +108,34 @@ def find_reasons(faces: Sequence[Face], sizes: Sequence[tuple[int, int]], filter
     return pick_first_reasons(find_removals(faces, sizes, filters), filters)
 
 
-def pick_first_reasons(removed: np.ndarray, filters: FilterSet) -> list[str | None]:
-    """Returns the reason of the first true column in each row of bool (faces, filters), or None if none is true."""
+def pick_first_reasons(removals: np.ndarray, filters: FilterSet) -> list[str | None]:
+    """Returns for each face the reason of the first filter that removes it, or None. `removals` is (faces, filters)."""
     if not filters.filters:
-        return [None] * len(removed)
-    first = np.where(removed.any(1), removed.argmax(1), -1)
+        return [None] * len(removals)
+    first = np.where(removals.any(1), removals.argmax(1), -1)
     return [None if column < 0 else filters.filters[column].reason for column in first.tolist()]
 
 
-def count_removals(removed: np.ndarray, filters: FilterSet) -> dict[str, Any]:
-    """Returns how many faces each filter removes, from bool (faces, filters), as a detail for the ledger.
+def count_removals(removals: np.ndarray, filters: FilterSet) -> dict[str, Any]:
+    """Returns how many faces each filter removes, as a detail for the ledger. `removals` is bool (faces, filters).
 
-    `first` counts the faces that no earlier filter removes, `alone` all faces that the filter removes, and `only`
-    the faces that no other filter removes.
+    The count `alone` has all faces that the filter removes. The count `first` leaves out the faces that an earlier
+    filter removes. The count `only` leaves out the faces that any other filter removes.
     """
-    hits = removed.sum(1)
-    first = removed & (removed.cumsum(1) == 1)
+    hits = removals.sum(1)
+    first = removals & (removals.cumsum(1) == 1)
     return {
         "name": filters.name,
         "version": filters.version,
-        "faces": len(removed),
+        "faces": len(removals),
         "kept": int((hits == 0).sum()),
         "filters": [
             {
                 "reason": rule.reason,
                 "sql": rule.sql,
                 "first": int(first[:, column].sum()),
-                "alone": int(removed[:, column].sum()),
-                "only": int((removed[:, column] & (hits == 1)).sum()),
+                "alone": int(removals[:, column].sum()),
+                "only": int((removals[:, column] & (hits == 1)).sum()),
             }
             for column, rule in enumerate(filters.filters)
         ],

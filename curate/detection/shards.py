@@ -16,7 +16,7 @@ from manifests.runtime.files import sha256_bytes, sha256_file, write_atomically
 
 
 def write_shard(dataset: Path, faces: Sequence[Face], vectors: np.ndarray) -> list[Face]:
-    """Writes the unit embeddings (n, d) of n faces as one shard. Returns the faces' rows with their place in the shard.
+    """Writes the unit embeddings (n, d) of n faces as one shard. Returns the rows of the faces with the shard's name.
 
     A face fails with a reason if its embedding is not finite or is not a unit vector. If all faces fail, no file is
     written.
@@ -46,7 +46,7 @@ def _is_intact(dataset: Path, shard: str) -> bool:
 
 
 def remove_shards(dataset: Path, keep: set[str | None]) -> None:
-    """Removes every shard whose name is not in `keep`, because no face uses it any more."""
+    """Removes every shard whose name is not in `keep`, because no face uses this shard any more."""
     for path in sorted((dataset / "embeddings").glob("*.npy")):
         if path.stem not in keep:
             path.unlink()

@@ -1,1 +1,1 @@
-"""Face models: find faces and landmarks, compute embeddings, align, measure. They import no other package of ours."""
+"""Finds, aligns, measures and embeds faces with face models. This package imports no other package of Likeness."""

@@ -1,4 +1,4 @@
-"""Crop templates, and the similarity transforms between photos, crops and templates.
+"""Defines crop templates, and computes the similarity transforms between photos, crops and templates.
 
 The five landmarks always have this order: left eye, right eye, nose tip, left mouth corner, right mouth corner. Left
 means left in the image.
@@ -14,7 +14,7 @@ ARCFACE_112 = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 
-# Mean landmarks of FFHQ at 512 x 512. GFPGAN, CodeFormer and DiffBIR crop by them
+# The mean landmarks of FFHQ in crops of 512 x 512 pixels. GFPGAN, CodeFormer and DiffBIR crop faces with this template
 # (facexlib/utils/face_restoration_helper.py).
 FFHQ_512 = np.array(
     [
@@ -31,8 +31,8 @@ FFHQ_SIZE = 512
 def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Returns the least-squares similarity that maps `source` (n, 2) to `target` (n, 2), float64 (2, 3).
 
-    A similarity turns, scales and moves; it does not mirror (Umeyama 1991). Raises ValueError if all source points
-    coincide or if a point is not finite.
+    A similarity rotates, scales and moves an image, and does not mirror the image (Umeyama 1991). Raises ValueError if
+    all source points coincide or if a point is not finite.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     if not (np.isfinite(source).all() and np.isfinite(target).all()):
@@ -42,7 +42,7 @@ def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     spread = float((s**2).sum())
     if spread < 1e-12:
         raise ValueError("landmarks coincide")
-    # With points of the plane as complex numbers, the optimum is one quotient: scale * rotation = <s, t> / <s, s>.
+    # If points of the plane are complex numbers, the best scale * rotation is the quotient <s, t> / <s, s>.
     a = float((s * t).sum()) / spread
     b = float((s[:, 0] * t[:, 1] - s[:, 1] * t[:, 0]).sum()) / spread
     linear = np.array([[a, -b], [b, a]])
@@ -76,7 +76,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int = cv2.BOR
         height, width = image.shape[:2]
         new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
         image = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_AREA)
-        # the pixel centre u of the resized image is at (u + .5) * factor - .5 in the original
+        # The pixel centre u of the resized image is at (u + .5) * factor - .5 in the original image.
         factor = np.array([width / new_width, height / new_height])
         linear = matrix[:, :2] * factor
         matrix = np.hstack([linear, (matrix[:, 2] + matrix[:, :2] @ (0.5 * factor - 0.5))[:, None]])
@@ -84,23 +84,23 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int = cv2.BOR
 
 
 def scale_template(template: np.ndarray, template_size: int, size: int) -> np.ndarray:
-    """Returns a template (5, 2) for crops of `size` pixels instead of `template_size`.
+    """Returns a template (5, 2), scaled from crops of `template_size` pixels to crops of `size` pixels.
 
-    Coordinate 0 is the centre of the first pixel in both.
+    In both templates, coordinate 0 is the centre of the first pixel.
     """
     return (template + 0.5) * (size / template_size) - 0.5
 
 
 def align_face(image: np.ndarray, landmarks5: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:
-    """Returns the crop (size, size, 3) of `image` in which the landmarks (5, 2) lie on `template` (5, 2)."""
+    """Returns the crop (size, size, 3) of `image` in which the landmarks (5, 2) are at the points of `template`."""
     return warp(image, fit_similarity(landmarks5, template), size)
 
 
 def crop_for_recognizer(crop: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:
-    """Returns the recognizer's crop (size, size, 3) of a crop (S, S, 3) that is aligned to the FFHQ template.
+    """Turns a crop (S, S, 3) that is aligned to the FFHQ template into the recognizer's crop (size, size, 3).
 
-    No landmarks are needed, because both templates are known. `template` (5, 2) and `size` are the recognizer's own;
-    S may be any size.
+    The landmarks of the face are not needed, because both templates are fixed. `template` (5, 2) and `size` belong to
+    the recognizer. S may be any number of pixels.
     """
-    own_template = scale_template(FFHQ_512, FFHQ_SIZE, crop.shape[0])
-    return warp(crop, fit_similarity(own_template, template), size)
+    ffhq_template = scale_template(FFHQ_512, FFHQ_SIZE, crop.shape[0])
+    return warp(crop, fit_similarity(ffhq_template, template), size)

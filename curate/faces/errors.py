@@ -1,6 +1,6 @@
-"""The errors of `curate.faces`. They do not derive from LikenessError, because `curate.faces` imports nothing of ours.
+"""The errors of `curate.faces`. This package imports no other package, so its errors do not derive from LikenessError.
 
-The command line prints them like a LikenessError: as one sentence, with the exit code of the class.
+The command line prints such an error like a LikenessError, and exits with the exit code of the class.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""InsightFace packs: the detector SCRFD and the recognizer ArcFace with onnxruntime.
+"""Loads InsightFace packs, and runs their SCRFD detector and ArcFace recognizer with onnxruntime.
 
-The package insightface is used only to download packs: importing it and loading a pack with it takes seconds.
+The package insightface only downloads packs here. Its import and its own loading of a pack would take seconds.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from curate.faces.scrfd import Scrfd
 PACK_ROOT = Path("~/.insightface/models").expanduser()
 LICENCE = "InsightFace model licence: non-commercial research only, unless the pack says otherwise"
 
-# pixels; the two sizes that insightface uses by default: the small one is for faces that fill the picture
+# Sides of the detector's two square inputs, in pixels (insightface's defaults). The small input finds faces that fill
+# the picture.
 DETECTOR_INPUTS = (128, 640)
 MIN_SCORE = 0.5  # insightface's default det_thresh
-# Faces in one call of the recognizer. Larger batches do not fit the processor's cache: MobileFaceNet needs 3.1 ms for
-# each face with a batch of 1, 3.3 ms with 4, 3.7 ms with 16 (ours).
+# Number of faces in one call of the recognizer. Larger batches do not fit into the processor's cache. MobileFaceNet
+# takes 3.1 ms for each face in a batch of 1, 3.3 ms in a batch of 4, and 3.7 ms in a batch of 16 (ours).
 EMBED_BATCH = 4
 
 # Two groups of faces with this mean cosine, or more, show one person (ours, measured on web photos with a MobileFaceNet
-# pack). Restoring compares a face with its references by this number. The grouping finds its own threshold.
+# pack). Restoration uses this number to compare a face with its references. The grouping estimates its own threshold.
 SAME_PERSON = 0.30
 
 
 def list_packs(root: Path = PACK_ROOT) -> list[str]:
-    """Returns the names of the packs with ONNX files in insightface's own folder: buffalo_l first, then by name."""
+    """Returns the names of the packs with ONNX files in insightface's own folder, sorted, with buffalo_l first."""
     if not root.is_dir():
         return []
     names = sorted(folder.name for folder in root.iterdir() if folder.is_dir() and any(folder.glob("*.onnx")))
@@ -44,20 +45,20 @@ def list_packs(root: Path = PACK_ROOT) -> list[str]:
 
 
 def load_insightface(pack: str, threads: int = 1) -> FaceModels:
-    """Returns the models of a pack, named by its folder or its name.
+    """Returns the models of a pack. `pack` is the name or the folder of the pack.
 
-    A pack that is not on the disk is downloaded by insightface. Raises NoSuchModels if the folder does not exist,
-    FaceModelError if the pack cannot be downloaded or loaded, or lacks a detector with landmarks or a recognizer.
+    insightface downloads a pack that is not on the disk. Raises NoSuchModels if the folder does not exist. Raises
+    FaceModelError if the pack cannot be downloaded or loaded, or if it has no detector with landmarks or no recognizer.
     """
     try:
         import onnx
         import onnxruntime  # noqa: F401 (imported here, so that a missing package gives a clear message)
     except ImportError as error:
-        raise FaceModelError(f"onnx or onnxruntime is missing ({error}): install likeness again with pip.") from None
+        raise FaceModelError(f"onnx or onnxruntime is missing ({error}). Install likeness again with pip.") from None
     folder = Path(pack).expanduser()
     if not folder.is_dir():
         if os.sep in pack or pack.startswith((".", "~")):
-            raise NoSuchModels(f"insightface:{pack} names no face models: the folder does not exist.")
+            raise NoSuchModels(f"--faces insightface:{pack} names a folder that does not exist. Name another folder.")
         folder = PACK_ROOT / pack
     on_disk = folder.is_dir()
     name = str(folder) if on_disk else pack
@@ -65,7 +66,8 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
         folder = _download_pack(pack)
     if (folder / "manifest.json").exists():
         raise FaceModelError(
-            f"{name} is a newer kind of pack, with a manifest.json: name a folder that contains only .onnx files."
+            f"{name} is a newer kind of pack with a manifest.json, which cannot be read. Name a folder that contains "
+            "only .onnx files."
         )
     try:
         files: dict[str, tuple[Path, Any]] = {}
@@ -73,24 +75,24 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
             model = onnx.load(str(path))
             files.setdefault(_find_role(model), (path, model))
         if "detector" not in files:
-            raise FaceModelError(f"{name} contains no face detector (SCRFD, .onnx): name a folder that contains one.")
+            raise FaceModelError(f"{name} contains no face detector (SCRFD, .onnx). Name a folder that contains one.")
         if "recognizer" not in files:
-            raise FaceModelError(f"{name} contains no recognizer (ArcFace, .onnx): name a folder that contains one.")
-        (detector_file, detecting), (recognizer_file, recognizing) = files["detector"], files["recognizer"]
-        mean, std = _find_normalisation(recognizing)
-        (batch, *_, size), (*_, dim) = _read_shapes(recognizing)
-        detector = Scrfd(_start_session(detecting, threads), DETECTOR_INPUTS, MIN_SCORE)
-        recognizer = _start_session(replace_prelu(recognizing), threads)
+            raise FaceModelError(f"{name} contains no recognizer (ArcFace, .onnx). Name a folder that contains one.")
+        (detector_file, detector_onnx), (recognizer_file, recognizer_onnx) = files["detector"], files["recognizer"]
+        mean, std = _find_normalisation(recognizer_onnx)
+        (batch, *_, size), (*_, dim) = _read_shapes(recognizer_onnx)
+        detector = Scrfd(_start_session(detector_onnx, threads), DETECTOR_INPUTS, MIN_SCORE)
+        recognizer = _start_session(replace_prelu(recognizer_onnx), threads)
     except FaceModelError:
         raise
     except Exception as error:  # onnx and onnxruntime raise many kinds of errors on a broken file
         raise FaceModelError(f"The pack in {folder} cannot be loaded: {_first_line(error)}") from None
     if size != 112:
         raise FaceModelError(
-            f"The recognizer in {name} needs crops of {size} pixels: use an ArcFace model for crops of 112 pixels."
+            f"The recognizer in {name} needs crops of {size} pixels. Use an ArcFace model for crops of 112 pixels."
         )
     if detector.layout is None or not detector.layout[2]:
-        raise FaceModelError(f"The detector in {name} finds no landmarks: use an SCRFD model with keypoints (kps).")
+        raise FaceModelError(f"The detector in {name} finds no landmarks. Use an SCRFD model with keypoints (kps).")
 
     def embed(crops: np.ndarray) -> np.ndarray:
         blob = cv2.dnn.blobFromImages(list(crops), 1.0 / std, (size, size), (mean, mean, mean))
@@ -135,14 +137,14 @@ def _start_session(model: Any, threads: int) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
-    options.log_severity_level = 3  # onnxruntime warns at every photo whose size is not the graph's own
+    options.log_severity_level = 3  # hides a warning about every photo with another size than the graph's input
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _make_detect(detector: Scrfd) -> Callable[[np.ndarray], list[Detection]]:
     def detect(image: np.ndarray) -> list[Detection]:
         if max(image.shape[:2]) > DETECTOR_INPUTS[0] * min(image.shape[:2]):
-            return []  # too thin: in the smaller input, its short side would have no pixel
+            return []  # the photo is so thin that its short side would have no pixel in the smaller input
         detections = [
             Detection(box, points, float(score)) for box, points, score in zip(*detector.detect(image), strict=True)
         ]
@@ -152,11 +154,12 @@ def _make_detect(detector: Scrfd) -> Callable[[np.ndarray], list[Detection]]:
 
 
 def replace_prelu(model: Any) -> Any:
-    """Returns the network with each PRelu replaced by s x + (1 - s) max(x, 0); changes `model` in place.
+    """Replaces each PRelu of a network by s x + (1 - s) max(x, 0), in place. Returns the network.
 
-    Embeddings differ by 1e-6. The network becomes faster: MobileFaceNet needs 3.1 instead of 5.1 ms for a face (ours).
-    The convolutions of onnxruntime use a blocked memory layout. PRelu is not implemented for it, so onnxruntime
-    converts the data before and after each PRelu. Convolutions of 1 x 1 for each channel are implemented.
+    The embeddings change by 1e-6. With this change, MobileFaceNet takes 3.1 ms instead of 5.1 ms for a face (ours).
+    The convolutions of onnxruntime use a blocked memory layout. PRelu is not implemented for this layout, so
+    onnxruntime would convert the data before and after each PRelu. Convolutions of 1 x 1 with one group for each
+    channel are implemented for this layout.
     """
     from onnx import helper, numpy_helper
 
@@ -165,7 +168,7 @@ def replace_prelu(model: Any) -> Any:
     nodes = []
     for node in graph.node:
         slope = weights.get(node.input[1]) if node.op_type == "PRelu" else None
-        # only a PRelu with one slope for each channel, (C, 1, 1), is replaced
+        # A PRelu is replaced only if it has one slope for each channel, (C, 1, 1).
         if slope is None or len(slope.dims) != 3 or tuple(slope.dims[1:]) != (1, 1):
             nodes.append(node)
             continue
@@ -190,32 +193,32 @@ def _download_pack(pack: str) -> Path:
     try:
         from insightface.utils import ensure_available
     except ImportError as error:
-        raise FaceModelError(f"insightface is missing ({error}): install likeness again with pip.") from None
+        raise FaceModelError(f"insightface is missing ({error}). Install likeness again with pip.") from None
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # insightface prints the progress of the download
             return Path(ensure_available("models", pack))
-    except Exception:  # network and archive errors of several libraries
+    except Exception:  # several libraries raise errors of the network and of archives
         raise FaceModelError(
-            f"The pack {pack} is not in {PACK_ROOT} and cannot be downloaded: put its .onnx files into a folder "
-            "and say --faces insightface:FOLDER, or say --faces dlib."
+            f"The pack {pack} is not in {PACK_ROOT} and cannot be downloaded. Put its .onnx files into a folder "
+            "and give --faces insightface:FOLDER, or give --faces dlib."
         ) from None
 
 
 def _find_inputs(model: Any) -> list[Any]:
-    """Returns the network's inputs without its weights, which old files list among the inputs."""
+    """Returns the inputs of a network. Old files also list the weights as inputs, and these are left out."""
     weights = {weight.name for weight in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in weights]
 
 
 def _read_shapes(model: Any) -> tuple[list[int], list[int]]:
-    """Returns the shapes of the first input and the first output, with 0 for a side of any length."""
+    """Returns the shapes of the first input and the first output. A side without a fixed length is 0."""
     values = _find_inputs(model)[0], model.graph.output[0]
     input_shape, output_shape = ([side.dim_value for side in value.type.tensor_type.shape.dim] for value in values)
     return input_shape, output_shape
 
 
 def _find_role(model: Any) -> str:
-    """Returns `detector`, `recognizer` or `other`, by the same shapes as insightface's model_zoo."""
+    """Returns `detector`, `recognizer` or `other`. The shapes of the model decide, as in insightface's model_zoo."""
     if len(model.graph.output) >= 5:
         return "detector"
     sides = _read_shapes(model)[0][2:4]
@@ -224,9 +227,10 @@ def _find_role(model: Any) -> str:
 
 
 def _find_normalisation(model: Any) -> tuple[float, float]:
-    """Returns the mean and the deviation by which the recognizer's input must be normalised.
+    """Returns the mean and the standard deviation that normalise the recognizer's input.
 
-    Graphs that come from MXNet normalise their input themselves, so they get 0 and 1 (insightface's arcface_onnx).
+    Graphs that come from MXNet normalise their input themselves, so this function returns 0 and 1 for such graphs
+    (insightface's arcface_onnx).
     """
     first = [node.name for node in model.graph.node[:8]]
     normalises = any(name.startswith(("Sub", "_minus")) for name in first) and any(

@@ -15,13 +15,13 @@ class Detection:
     """One face that a detector found in a photo. Box and landmarks are in photo pixels."""
 
     box: np.ndarray  # float32 (4,): x0, y0, x1, y1
-    landmarks5: np.ndarray  # float32 (5, 2): eyes, nose tip, mouth corners; of two points the image's left one is first
+    landmarks5: np.ndarray  # float32 (5, 2), in the order of curate/faces/align.py
     score: float  # on the detector's own scale
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model file. Another file would give other faces or embeddings, so the ledger keeps its hash."""
+    """A file of a face model. The ledger records the file's hash, because another file gives other results."""
 
     role: str  # detector, recognizer or landmarks
     path: Path
@@ -46,7 +46,7 @@ class FaceDetector:
 class FaceModels:
     """A detector and a recognizer. All arrays are on the CPU. The number of threads does not change a result."""
 
-    spec: str  # loads the same models again; never `auto`
+    spec: str  # `load_faces` loads the same models again from this spec; it is never `auto`
     detect: Callable[[np.ndarray], list[Detection]]  # RGB uint8 (H, W, 3) -> faces, best score first
     # RGB uint8 (n, size, size, 3), aligned to `template` -> unit embeddings, float32 (n, dim)
     embed: Callable[[np.ndarray], np.ndarray]
@@ -55,10 +55,11 @@ class FaceModels:
     dim: int  # numbers in an embedding
     min_score: float  # a detection with a lower score is ignored
     same_person: float  # two groups of faces with this mean cosine, or more, show one person
-    # Whether cosines of strangers are near 0. Then grouping finds its own threshold and does not use `same_person`.
+    # Whether the cosines of strangers are near 0. If they are, the grouping estimates its own threshold and does not
+    # use `same_person`.
     strangers_near_zero: bool
     files: tuple[ModelFile, ...]
-    recognizer_onnx: Path | None = None  # training makes a differentiable copy from it; None if the model is not ONNX
+    recognizer_onnx: Path | None = None  # training copies this file as a torch network; None if there is no ONNX file
     mean: float = 0.0  # the input of the ONNX model is (RGB - mean) / std, with RGB from 0 to 255
     std: float = 1.0
     notices: tuple[str, ...] = field(default=())  # sentences for the user about the choice of the models
@@ -69,6 +70,6 @@ class FaceModels:
 
 
 def normalise_rows(values: np.ndarray) -> np.ndarray:
-    """Returns the rows of (n, d) divided by their length, as float32. A row of zeros stays a row of zeros."""
+    """Returns the rows of `values` (n, d), divided by their length, as float32. A row of zeros does not change."""
     values = np.asarray(values, np.float32)
     return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)

@@ -1,4 +1,4 @@
-"""Load face models by the spec that `--faces` takes: auto, dlib, or insightface:<pack name or folder>."""
+"""Loads the face models of `--faces SPEC`: auto, dlib, or insightface:<pack name or folder>."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from curate.faces.interface import FaceModels
 def load_faces(spec: str = "auto", threads: int = 1) -> FaceModels:
     """Returns the models that `spec` names: `auto`, `dlib` or `insightface:<pack name or folder>`.
 
-    `auto` takes a pack under ~/.insightface/models. If there is none, insightface downloads buffalo_l. If that fails,
-    dlib's models are used, with a notice. `threads` is the number of threads of onnxruntime; with 1, results are the
-    same on every machine. Raises NoSuchModels if the spec names no models, FaceModelError if they cannot be loaded.
+    `auto` takes a pack under ~/.insightface/models. If this folder has no pack, insightface downloads buffalo_l. If the
+    download fails, dlib's models are used, with a notice. `threads` is the number of threads of onnxruntime. With one
+    thread, the results are the same on every machine. Raises NoSuchModels if the spec names no models. Raises
+    FaceModelError if the models cannot be loaded.
     """
     if spec == "dlib":
         return load_dlib()
@@ -24,7 +25,7 @@ def load_faces(spec: str = "auto", threads: int = 1) -> FaceModels:
         return load_insightface(spec.removeprefix("insightface:"), threads)
     if spec == "auto":
         return _load_auto(threads)
-    raise NoSuchModels(f"'{spec}' names no face models: say auto, dlib, or insightface:<pack name or folder>.")
+    raise NoSuchModels(f"'{spec}' names no face models. Give auto, dlib, or insightface:<pack name or folder>.")
 
 
 load_faces_once = cache(load_faces)  # the models stay in memory, so that a process does not load them for every batch
@@ -36,5 +37,5 @@ def _load_auto(threads: int) -> FaceModels:
     try:
         return load_insightface("buffalo_l", threads)
     except FaceModelError as error:
-        notice = f"dlib's models are used, which are weaker, because no InsightFace pack can be loaded: {error}"
+        notice = f"No InsightFace pack can be loaded, so the weaker models of dlib are used. {error}"
         return replace(load_dlib(), notices=(notice,))

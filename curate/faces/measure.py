@@ -1,4 +1,4 @@
-"""Measures of a face: pose from five landmarks, sharpness, blockiness, noise, exposure; and a perceptual hash."""
+"""Measures the pose, sharpness, blockiness, noise and exposure of a face, and computes a perceptual hash."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ def measure_eye_distance(landmarks5: np.ndarray) -> float:
 def estimate_pose(landmarks5: np.ndarray) -> tuple[float, float, float]:
     """Returns yaw, pitch and roll, in degrees, of a face with landmarks (5, 2).
 
-    A rigid head is fitted in weak perspective. Yaw is positive if the nose points to the image's right, pitch if the
-    nose points down, roll if the head is turned clockwise. The angles are good enough to sort faces and to drop
-    profiles. A pose network is more exact.
+    A rigid model of a head is fitted to the landmarks in weak perspective. Yaw is positive if the nose points to the
+    image's right. Pitch is positive if the nose points down. Roll is positive if the head is turned clockwise. The
+    angles are good enough to sort faces and to drop profiles. A pose network would be more exact.
     """
     points = np.asarray(landmarks5, np.float64)
     head = _HEAD - _HEAD.mean(0)
-    # The affine map from the head to the image, (3, 2). Its nearest pair of orthonormal rows is the rotation.
-    motion, *_ = np.linalg.lstsq(head, points - points.mean(0), rcond=None)
-    u, _, vt = np.linalg.svd(motion.T, full_matrices=False)
+    # `affine` (3, 2) maps the head to the image. The first two rows of the rotation are the two orthonormal rows that
+    # are nearest to this map.
+    affine, *_ = np.linalg.lstsq(head, points - points.mean(0), rcond=None)
+    u, _, vt = np.linalg.svd(affine.T, full_matrices=False)
     first, second = u @ vt
     rotation = np.stack([first, second, np.cross(first, second)])
     yaw = float(np.degrees(np.arcsin(np.clip(-rotation[0, 2], -1, 1))))
@@ -57,11 +58,11 @@ def compute_luma(image: np.ndarray) -> np.ndarray:
 
 
 def measure_sharpness(crop: np.ndarray) -> float:
-    """Returns the sharpness of the inner face in a crop (S, S, 3); a number without a unit, 0 or more (ours).
+    """Returns the sharpness of the inner face in a crop (S, S, 3): a number without a unit, 0 or more (ours).
 
-    The sharpness is the standard deviation of the Laplacian divided by the standard deviation of the luma. The quotient
-    makes it independent of contrast. The crop is resized to 128 px first. So the number says whether the face is sharp
-    at 128 px, and sensor noise changes it little.
+    The sharpness is the standard deviation of the Laplacian divided by the standard deviation of the luma. Because of
+    this division, the sharpness does not depend on the contrast. The crop is resized to 128 px first. So the number
+    tells whether the face is sharp at 128 px, and sensor noise changes the number little.
     """
     small = cv2.resize(crop, (128, 128), interpolation=cv2.INTER_AREA)
     gray = compute_luma(crop_inner_face(small))
@@ -70,7 +71,7 @@ def measure_sharpness(crop: np.ndarray) -> float:
 
 
 def measure_blockiness(gray: np.ndarray) -> float:
-    """Returns how strong the 8 x 8 grid of JPEG is in luma (H, W) in the photo's own pixels; 1 means no grid.
+    """Returns the strength of JPEG's 8 x 8 grid in luma (H, W) of the photo's own pixels. The value 1 means no grid.
 
     The number is the mean step between neighbouring pixels on the grid, divided by the mean step elsewhere (ours,
     after Wang, Bovik and Evans 2000). An image with a side of less than 24 pixels gives 1.
@@ -86,7 +87,8 @@ def measure_blockiness(gray: np.ndarray) -> float:
     return float(np.mean(ratios))
 
 
-# The difference of two Laplacians (Immerkaer 1996). Its norm is 6. Flat areas, slopes, and edges along x or y give 0.
+# This mask is the difference of two Laplacians (Immerkaer 1996). The norm of the mask is 6. The response is 0 in flat
+# areas, on slopes, and at edges along x or y.
 _NOISE_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 
@@ -95,10 +97,11 @@ def measure_noise(gray: np.ndarray) -> float:
 
     The luma is filtered with Immerkaer's mask (1996). The result is median(|d|) / .6745 (Donoho and Johnstone 1994)
     instead of Immerkaer's mean, because lashes, hair and edges change a median little. We measured 36 web faces with
-    80 pixels between the eyes, halved so that little noise is left. The median gives 1.5, Immerkaer's mean 2.4, and the
-    median of the diagonal of a Haar or db2 wavelet 2.2 or 1.8. With added noise of 5, 10 and 20 the median gives 5.7,
-    10.4 and 19.8 (ours). A high number means noise. A low number means little: sharp skin and hair give 1 to 4, and
-    JPEG and enlarging remove noise. An image with a side of less than 8 pixels gives 0.
+    80 pixels between the eyes. We halved the size of these faces first, which removes most noise. The median then gives
+    1.5, and Immerkaer's mean gives 2.4. The median of the diagonal band of a wavelet gives 2.2 for Haar and 1.8 for
+    db2. If noise of 5, 10 or 20 is added, the median gives 5.7, 10.4 or 19.8 (ours). A high number proves noise. A low
+    number proves nothing, because sharp skin and hair give 1 to 4, and JPEG and enlarging remove noise. An image with a
+    side of less than 8 pixels gives 0.
     """
     if min(gray.shape) < 8:
         return 0.0
@@ -112,9 +115,10 @@ def measure_exposure(crop: np.ndarray) -> float:
 
 
 def hash_picture(image: np.ndarray, side: int = 8) -> str:
-    """Returns a perceptual hash of RGB uint8 (H, W, 3), side * side bits as hex: the same bits as imagehash.phash.
+    """Returns a perceptual hash of RGB uint8 (H, W, 3): side * side bits as hex, the same bits as imagehash.phash.
 
-    Each bit says whether one low frequency of a small gray copy is above the median of all of them (Zauner 2010).
+    Each bit tells whether one low frequency of a small gray copy is above the median of all low frequencies (Zauner
+    2010).
     """
     # The photo is resized by area averages first, because Pillow's antialiased resize of a whole photo is slow.
     small = Image.fromarray(cv2.resize(image, (side * 8, side * 8), interpolation=cv2.INTER_AREA))

@@ -36,7 +36,7 @@ def find_listed_faces(lists: Sequence[ListEntry], faces: Iterable[Face]) -> set[
     if not any(row.refs is not None for row in lists):
         return set()
     photos = {row.photo_id for row in lists}
-    return {face.duplicate_of or face.face_id for face in faces if face.photo_id in photos}
+    return {face.representative for face in faces if face.photo_id in photos}
 
 
 def make_listed_pairs(
@@ -58,7 +58,7 @@ def make_listed_pairs(
     --max-references do not change them.
     """
     photos = {row.photo_id for row in lists}
-    face_of = {photo: face.duplicate_of or face.face_id for photo, face in find_largest_faces(photos, faces).items()}
+    face_of = {photo: face.representative for photo, face in find_largest_faces(photos, faces).items()}
     vector_row = {face: row for row, face in enumerate(face.face_id for face in faces if face.status == "ok")}
     picture = {face.face_id: picture_of.get(face.photo_id, face.photo_id) for face in faces}
     split_row = {row.face_id: row for row in splits}

@@ -1,4 +1,4 @@
-"""Sizes of the batches of files and photos. One worker process reads a batch, and its rows are recorded together."""
+"""Splits files and photos into batches. One worker process reads a batch, and one transaction records its rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 FILES_A_BATCH = 32
-PHOTOS_A_BATCH = 32  # one batch writes one shard of embeddings, so a shard has about as many faces
+PHOTOS_A_BATCH = 32  # a batch writes one shard of embeddings, so a shard has about 32 faces
 
 
 def split_into_batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:

@@ -25,8 +25,8 @@ from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.uris import display_path, uri_of
 
 COLUMNS = ("source", "licence", "consent")
-CONSENT = ("yes", "no", "withdrawn")  # sorted: `yes` allows the most. An empty cell leaves the consent unknown
-MAX_TEXT = 1000  # characters of a source or a licence (ours)
+CONSENT = ("yes", "no", "withdrawn")  # a later word is stricter; if the cell is empty, the consent stays unknown
+MAX_TEXT = 1000  # greatest length of a source or a licence, in characters (ours)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def read_sidecar(table: Path) -> list[SidecarLine]:
     columns = [column for column in COLUMNS if header.count(column) == 1]
     if not columns or any(header.count(column) > 1 for column in COLUMNS):
         raise BadInput(
-            f"{table}: beside file, the first line must name at least one of {', '.join(COLUMNS)}, and each once."
+            f"{table}: the first line must name the column file and at least one of {', '.join(COLUMNS)}. Name each "
+            "column once."
         )
     lines: list[SidecarLine] = []
     line_of_file: dict[str, int] = {}
@@ -60,27 +61,29 @@ def read_sidecar(table: Path) -> list[SidecarLine]:
         file = texts.pop("file", "")
         if not file:
             raise BadInput(
-                f"{table}, line {number}: the file is missing: write its path below the photos or its sha256."
+                f"{table}, line {number}: the file is missing. Write the file's path below the folder of photos, or "
+                "its sha256."
             )
         if file in line_of_file:
             raise BadInput(
-                f"{table}, line {number}: {file} is already in line {line_of_file[file]}: keep one of the two."
+                f"{table}, line {number}: {file} is already in line {line_of_file[file]}. Keep only one of the lines."
             )
         line_of_file[file] = number
         consent = texts.get("consent", "").lower()
         if consent not in ("", *CONSENT):
             raise BadInput(
-                f"{table}, line {number}: the consent is {texts['consent']}: write {', '.join(CONSENT)}, or nothing."
+                f"{table}, line {number}: the consent {texts['consent']} is unknown. Write {', '.join(CONSENT)}, or "
+                "nothing."
             )
         if wrong := [name for name, text in texts.items() if len(text) > MAX_TEXT or not text.isprintable()]:
             raise BadInput(
-                f"{table}, line {number}: the {wrong[0]} is too long or has several lines: write one line of at most "
+                f"{table}, line {number}: the {wrong[0]} is too long or has several lines. Write one line of at most "
                 f"{MAX_TEXT} characters."
             )
         texts["consent"] = consent
         lines.append(SidecarLine(number, file, **{name: text or None for name, text in texts.items()}))
     if not lines:
-        raise BadInput(f"{table} names no file: write a line for each file under the first line.")
+        raise BadInput(f"{table} names no file. Write a line for each file under the first line.")
     return lines
 
 
@@ -91,9 +94,9 @@ def match_sidecar(
 
     The `file` of a line is a path below one of `roots`, a whole path, or a sha256. For a member of an archive, the
     path is the archive's path followed by the member's path, as in `a.zip/b.jpg`. If several lines match one photo,
-    the strictest consent counts, and the first source and licence.
+    the photo gets the strictest consent, the first source and the first licence.
     """
-    photos_at: dict[str, set[str]] = defaultdict(set)  # uri of a path as a person would write it -> photos
+    photos_at: dict[str, set[str]] = defaultdict(set)  # uri of the path that a user would write -> photos
     for file in files:
         if file.photo_id is not None:
             photos_at[uri_of(display_path(file.uri))].add(file.photo_id)
@@ -125,7 +128,7 @@ def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], re
     """Records source, licence and consent of photos, and drops the photos that may not be used.
 
     The crops and embeddings of a dropped photo's faces are erased. If the CSV does not name a photo, the photo
-    keeps the values of earlier runs. A photo that may be used again is screened again from its recorded faces.
+    keeps the values of earlier runs. If a dropped photo may be used again, its recorded faces are screened again.
     Returns a notice about lines of the CSV that match no photo.
     """
     cells: dict[str, dict[str, str]] = {}
@@ -151,7 +154,7 @@ def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], re
         elif photo.reason in (NO_CONSENT, CONSENT_MISSING):
             row = replace(row, status="ok", reason=None)
             if not faces[photo.photo_id]:
-                # the ledger does not tell whether the photo has no face or was never looked at, so it is detected again
+                # The photo has no face, or was never searched. The ledger cannot tell which, so the photo is searched.
                 to_detect.append(photo.photo_id)
         if row != photo:
             rows.append(row)
@@ -162,7 +165,7 @@ def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], re
 
 
 def find_consent_problem(consent: str | None, require: bool) -> str | None:
-    """Returns the reason why a photo with this consent may not be used, or None if it may be used."""
+    """Returns the reason why a photo with this consent may not be used, or None if the photo may be used."""
     if consent in CONSENT_REFUSALS:
         return NO_CONSENT
     return CONSENT_MISSING if require and consent != "yes" else None

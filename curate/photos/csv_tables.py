@@ -1,4 +1,4 @@
-"""Reads CSV files that users write. An error names the line that is wrong."""
+"""Reads CSV files that users write. The message of an error contains the number of the wrong line."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from manifests.runtime.text import format_count
 
 
 def read_csv(table: Path, required: tuple[str, ...]) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Returns the column names in the first line, and the number and the cells of every other line that is not empty.
+    """Returns the column names, and the other lines of a CSV (number of the line, cells), without empty lines.
 
-    Raises BadInput if the file is not a CSV in UTF-8. Raises BadInput if the first line does not name each column
-    of `required` once, or if another line has more cells than the first.
+    The first line contains the column names. Raises BadInput if the file is not a CSV in UTF-8, or if another line has
+    more cells than the first line. Raises BadInput if the first line does not name each column of `required` once.
     """
     lines: list[tuple[int, list[str]]] = []
-    number = 1  # the line where a record begins: a quote that is not closed makes a record of many lines
+    number = 1  # the line where a record begins; a record has many lines if a quote is not closed
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -24,10 +24,10 @@ def read_csv(table: Path, required: tuple[str, ...]) -> tuple[list[str], list[tu
                 lines.append((number, cells))
                 number = reader.line_num + 1
     except UnicodeDecodeError:
-        raise BadInput(f"{table} is not UTF-8 text: save it as CSV in UTF-8.") from None
+        raise BadInput(f"{table} is not UTF-8 text. Save the file as CSV in UTF-8.") from None
     except csv.Error as error:
         raise BadInput(
-            f"{table}, line {number}: this is no CSV ({error}): look for a quote that is not closed."
+            f"{table}, line {number}: the line is not CSV ({error}). Look for a quote that is not closed."
         ) from None
     except OSError as error:
         raise BadInput(f"{table} cannot be read: {error.strerror or error}.") from None
@@ -41,8 +41,8 @@ def read_csv(table: Path, required: tuple[str, ...]) -> tuple[list[str], list[tu
     for number, cells in lines[1:]:
         if len(cells) > len(header):
             raise BadInput(
-                f"{table}, line {number}: found {format_count(len(cells), 'column')}, but the first line names "
-                f"{len(header)}: put quotes around text that contains a comma."
+                f"{table}, line {number}: the line has {format_count(len(cells), 'column')}, but the first line names "
+                f"{len(header)}. Put quotes around text that contains a comma."
             )
         if cells:
             rows.append((number, cells))

@@ -1,4 +1,4 @@
-"""Makes the rows of files that changed, vanished or became unreadable since an earlier scan, and of repeated files."""
+"""Makes the rows of files that changed, vanished or became unreadable after an earlier scan, and of repeated files."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_missing
 
 FILE_REPLACED = "file_replaced"  # every file that contained the photo was overwritten
-# A file with one of these reasons was not read. It may still contain the photo of its earlier row.
+# A file with one of these reasons was not read. Such a file may still contain the photo of its earlier row.
 _UNREAD = ("unreadable_file", "broken_symlink", "file_vanished")
 
 
 def mark_same_files(files: Sequence[File]) -> list[File]:
-    """Returns the rows that change so that each photo keeps one file.
+    """Returns the rows of files that change, so that only one file of each photo has the status ok.
 
-    The file with the first uri is ok. The photo's other files get the reason `same_file`.
+    This is the file with the first uri. The photo's other files get the reason `same_file`.
     """
     by_photo: dict[str, list[File]] = defaultdict(list)
     for file in files:
@@ -35,7 +35,7 @@ def mark_same_files(files: Sequence[File]) -> list[File]:
 
 
 def keep_photo_id(row: File, earlier: File | None) -> File:
-    """Returns the row, with the photo of its earlier row if the file cannot be read now.
+    """Returns the row of a file. If the file cannot be read now, the row gets the photo of the file's earlier row.
 
     The file may still contain this photo.
     """
@@ -45,7 +45,7 @@ def keep_photo_id(row: File, earlier: File | None) -> File:
 def must_stay_hidden(row: File, key: bytes, hidden: Collection[str]) -> bool:
     """Returns whether the file was kept out when it was last read, and no photo can be read from it now.
 
-    The name of such a file must not come back into the ledger. `hidden` has the uris of the files that are kept
+    The name of such a file must not come back into the ledger. `hidden` contains the uris of the files that are kept
     out.
     """
     return row.photo_id is None and bool(hidden) and hide_uri(key, row.uri) in hidden
@@ -54,7 +54,10 @@ def must_stay_hidden(row: File, key: bytes, hidden: Collection[str]) -> bool:
 def mark_replaced(
     files: Sequence[File], photos: Sequence[Photo], faces: Sequence[Face]
 ) -> tuple[list[Photo | Face], list[Photo]]:
-    """Returns dropped rows of photos and faces that no file contains any more, and ok rows of photos that came back."""
+    """Returns rows of photos and faces that no file contains any more, and rows of photos that came back.
+
+    The rows of the first list have the status dropped, and the rows of the second list have the status ok.
+    """
     in_files = {file.photo_id for file in files}
     rows: list[Photo | Face] = []
     for photo in photos:
@@ -68,7 +71,7 @@ def mark_replaced(
 
 
 def describe_missing_files(rows: Sequence[File]) -> list[str]:
-    """Returns a notice if files with photos, which this scan did not find, no longer exist."""
+    """Returns a notice about files that contained photos and no longer exist. The scan did not find `rows`."""
     gone = [row for row in rows if row.photo_id is not None and row.reason not in _UNREAD and is_missing(row.uri)]
     if not gone:
         return []

@@ -1,7 +1,7 @@
 """The stage `label` records who is in a photo, from folder names, from a CSV, or from imported lists.
 
 Labels of `--labels folder` and `--labels FILE.csv` are taken as truth. Labels of `--labels hint` and `--labels
-hint:FILE.csv` do not change the grouping: they are compared with it, and the differences are reported.
+hint:FILE.csv` are only compared with the grouping. A notice reports the differences.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from manifests.ledger.records import Face, File, Label, ListEntry, Membership
 from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.uris import display_path
 
-EXAMPLES = 5  # largest number of examples in a notice
+EXAMPLES = 5  # greatest number of examples in a notice
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class LabelDoubt:
 
 
 def label(ledger: Ledger, config: CurateConfig) -> None:
-    """Records the labels of `--labels`, or without `--labels` the labels of imported lists.
+    """Records the labels of `--labels`. If `--labels` is not given, records the labels of imported lists.
 
-    The labels of an earlier run are replaced, so `--labels` must be repeated in every run.
+    New labels replace the labels of an earlier run, so `--labels` must be repeated in every run.
     """
     rows, notices = read_labels(config.labels, ledger.read_rows(File))
     if config.labels is None:
@@ -53,11 +53,11 @@ def check_labels(spec: str | None) -> None:
 
 
 def _parse_spec(spec: str) -> tuple[bool, Path | None]:
-    """Returns whether `--labels SPEC` is a hint, and the CSV that it names, or None if it means folders."""
+    """Returns whether `--labels SPEC` is a hint, and the path of the CSV, or None if folder names are the labels."""
     hint = spec == "hint" or spec.startswith("hint:")
     source = spec.partition(":")[2] or "folder" if hint else spec
     if source != "folder" and not source.lower().endswith(".csv"):
-        raise BadInput(f"--labels {spec} is unknown: say folder, FILE.csv, hint, or hint:FILE.csv.")
+        raise BadInput(f"--labels {spec} is unknown. Give folder, FILE.csv, hint, or hint:FILE.csv.")
     return hint, None if source == "folder" else Path(source)
 
 
@@ -65,7 +65,7 @@ def read_labels(spec: str | None, files: Sequence[File]) -> tuple[list[Label], l
     """Returns the labels of photos by `--labels SPEC`, and notices. Returns ([], []) if `spec` is None.
 
     A photo with several labels stays without a label. A line of the CSV that matches several photos is ignored.
-    Notices report both. Raises BadInput if `spec` is unknown, or, with the line, if the CSV is wrong.
+    Notices report such photos and such lines. Raises BadInput if `spec` is unknown or if the CSV has an error.
     """
     if spec is None:
         return [], []
@@ -85,7 +85,8 @@ def read_labels(spec: str | None, files: Sequence[File]) -> tuple[list[Label], l
         photos = "photo has" if len(ambiguous) == 1 else "photos have"
         labels = " and ".join(sorted(labels_of[ambiguous[0]])[:2])
         notices.append(
-            f"{len(ambiguous)} {photos} several labels, and no label is used: photo {ambiguous[0][:12]} has {labels}."
+            f"{len(ambiguous)} {photos} several labels, so no label is used. For example, photo {ambiguous[0][:12]} "
+            f"has {labels}."
         )
     clear = sorted(photo for photo, labels in labels_of.items() if len(labels) == 1)
     return [Label(photo, min(labels_of[photo]), not hint) for photo in clear], notices
@@ -100,15 +101,15 @@ def _read_label_csv(table: Path) -> list[tuple[str, str]]:
         photo, text = (cells[at] if at < len(cells) else "" for at in (photo_column, label_column))
         text = text.strip()
         if not photo or not text:
-            raise BadInput(f"{table}, line {number}: the photo or the label is missing: write both.")
+            raise BadInput(f"{table}, line {number}: the photo or the label is missing. Write both.")
         if not text.isprintable() or len(text) > MAX_NAME:
             raise BadInput(
-                f"{table}, line {number}: the label is too long or has several lines: write one line of at most "
+                f"{table}, line {number}: the label is too long or has several lines. Write one line of at most "
                 f"{MAX_NAME} characters, and look for a quote that is not closed."
             )
         pairs.append((photo, text))
     if not pairs:
-        raise BadInput(f"{table} names no photo: write a line for each photo under the first line.")
+        raise BadInput(f"{table} names no photo. Write a line for each photo under the first line.")
     return pairs
 
 
@@ -119,11 +120,11 @@ def _match_label_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[li
         files_named[path.name].append((str(path), photo))
     pairs, unmatched, ambiguous = [], [], []
     for name, text in _read_label_csv(table):
-        wanted = os.path.normpath(name)
-        same_name = files_named.get(Path(wanted).name, [])
-        # photos with exactly this path have priority over photos whose path ends in it
-        matches = [photo for path, photo in same_name if path in (wanted, str(Path(wanted).absolute()))]
-        matches = matches or [photo for path, photo in same_name if path.endswith(os.sep + wanted)]
+        normal_path = os.path.normpath(name)
+        same_name = files_named.get(Path(normal_path).name, [])
+        # A photo with exactly this path has priority over a photo whose path ends in this path.
+        matches = [photo for path, photo in same_name if path in (normal_path, str(Path(normal_path).absolute()))]
+        matches = matches or [photo for path, photo in same_name if path.endswith(os.sep + normal_path)]
         if not matches:
             unmatched.append(name)
         elif len(set(matches)) > 1:
@@ -142,7 +143,7 @@ def _match_label_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[li
 
 
 def make_listed_labels(lists: Iterable[ListEntry]) -> list[Label]:
-    """Returns the labels of imported lists. They are taken as truth."""
+    """Returns the labels of imported lists. These labels are taken as truth."""
     return [Label(row.photo_id, row.label, True) for row in lists if row.label is not None]
 
 
@@ -150,24 +151,26 @@ def label_faces(labels: Iterable[Label], faces: Sequence[Face]) -> tuple[dict[st
     """Returns the labels of faces (face_id -> label), and a notice about copies with different labels.
 
     A photo's label belongs to its largest accepted face. `faces` are the faces that are ok or near-duplicates. The
-    label of a near-duplicate counts for the face that is used in its place. If that face's own photo has a label,
-    this label counts first.
+    label of a near-duplicate counts for its representative. If the representative's own photo has a label, that label
+    has priority.
     """
     label_of = {row.photo_id: row.label for row in labels}
     votes: dict[str, list[tuple[bool, str]]] = defaultdict(list)  # face -> (from a copy, label)
     for photo, face in find_largest_faces(label_of, faces).items():
-        votes[face.duplicate_of or face.face_id].append((face.duplicate_of is not None, label_of[photo]))
+        votes[face.representative].append((face.duplicate_of is not None, label_of[photo]))
     labels_of_faces = {}
     for face_id, candidates in votes.items():
         count = Counter(text for _, text in candidates)
         labels_of_faces[face_id] = min(candidates, key=lambda vote: (vote[0], -count[vote[1]], vote[1]))[1]
-    torn = sorted(face_id for face_id, candidates in votes.items() if len({text for _, text in candidates}) > 1)
-    if not torn:
+    conflicts = sorted(face_id for face_id, candidates in votes.items() if len({text for _, text in candidates}) > 1)
+    if not conflicts:
         return labels_of_faces, []
-    texts = " and ".join(sorted({text for _, text in votes[torn[0]]})[:2])
-    have = "1 face has" if len(torn) == 1 else f"{len(torn)} faces have"
+    example = conflicts[0]
+    texts = " and ".join(sorted({text for _, text in votes[example]})[:2])
+    have = "1 face has" if len(conflicts) == 1 else f"{len(conflicts)} faces have"
     return labels_of_faces, [
-        f"{have} copies with different labels: face {torn[0][:12]} has {texts}, and {labels_of_faces[torn[0]]} is used."
+        f"{have} copies with different labels. For example, face {example[:12]} has {texts}, and "
+        f"{labels_of_faces[example]} is used."
     ]
 
 
@@ -191,21 +194,21 @@ def find_label_doubts(
 ) -> list[LabelDoubt]:
     """Returns the faces whose label differs from the most frequent label of their identity.
 
-    `hints` maps a face to its label. The most frequent label must belong to at least two faces, and to more faces
-    than the other label.
+    `hints` maps a face to its label. The most frequent label must belong to at least two faces. It must also belong to
+    more faces than the label that differs.
     """
     identity_of = {member.face_id: member.identity_id for member in memberships}
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     for face, text in hints.items():
         if face in identity_of:
             votes[identity_of[face]][text] += 1
-    most = {identity: min(count.items(), key=lambda item: (-item[1], item[0])) for identity, count in votes.items()}
+    best_of = {identity: min(count.items(), key=lambda item: (-item[1], item[0])) for identity, count in votes.items()}
     doubts = []
     for face, text in sorted(hints.items()):
         identity = identity_of.get(face)
         if identity is None:
             continue
-        best, count = most[identity]
+        best, count = best_of[identity]
         if text != best and count > max(votes[identity][text], 1):
             doubts.append(LabelDoubt(face, photo_of[face], text, identity, best))
     return doubts
@@ -229,7 +232,7 @@ def find_spread_labels(hints: Mapping[str, str], memberships: Iterable[Membershi
 
 
 def describe_hints(doubts: Sequence[LabelDoubt], spread: Mapping[str, Mapping[str, int]], hints: int) -> list[str]:
-    """Returns notices on how the labels of `hints` faces agree with the grouping.
+    """Returns notices about the differences between the labels and the grouping. `hints` is the number of labels.
 
     `spread` comes from `find_spread_labels`.
     """

@@ -1,4 +1,4 @@
-"""Finds faces that opted out by an example photo, erases them from the dataset, and keeps them out of later runs."""
+"""Finds the faces of a person who opts out by an example photo, erases them, and keeps them out of later runs."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from manifests.runtime.untrusted_images import open_reader
 
 @dataclass(frozen=True)
 class OptoutResult:
-    """The faces that `opt_out_faces` dropped, or that it would drop after a dry run."""
+    """The faces that `opt_out_faces` dropped. A dry run returns the faces that would be dropped."""
 
     faces: tuple[str, ...]  # ids of the dropped faces
-    people: int  # identities that the dropped faces belonged to
-    remembered: int  # examples whose embeddings are kept
+    people: int  # number of identities with dropped faces
+    remembered: int  # number of examples whose embeddings are kept
     threshold: float  # a face with this cosine to an example, or more, is dropped
     checkpoints: tuple[str, ...]  # checkpoints that were trained on the dropped faces
-    false_match_rate: float | None  # share of pairs of strangers with this cosine, as the grouping estimated it
+    false_match_rate: float | None  # share of the pairs of strangers that reach the threshold, by the last grouping
 
 
 def opt_out_faces(
     dataset: Path, images: Sequence[Path], remember: bool, runs: Sequence[Path] = (), dry_run: bool = False
 ) -> OptoutResult:
-    """Drops every face that is as similar to an example as two photos of one person are.
+    """Drops every face whose cosine to an example reaches the threshold for one person.
 
     The crops, embeddings and other products of these faces are erased. Each image is an example and must show one
-    face. The threshold is the cosine of the last grouping, or the recognizer's own if there was no grouping. If
+    face. The threshold is that of the last grouping, or the recognizer's own if there was no grouping. If
     `remember` is true, the embeddings of the examples are kept and compared with the faces of later photos. Raises
     BadInput if an image shows no face or several faces.
     """
@@ -73,7 +73,7 @@ def opt_out_faces(
 
 
 def keep_out(ledger: Ledger, models: FaceModels) -> None:
-    """Erases every face that is as similar to a remembered example as two photos of one person are.
+    """Erases every face whose cosine to a remembered example reaches the threshold for one person.
 
     This is the stage `keep out` of a curation run.
     """
@@ -85,34 +85,32 @@ def keep_out(ledger: Ledger, models: FaceModels) -> None:
 
 
 def strip_identity(face: Face) -> Face:
-    """Returns the row that is kept of a face that opted out: it has the box, and nothing that shows who the face is."""
-    bare = replace(face, landmarks68=None, phash="", duplicate_of=None, shard=None, shard_row=None, crop_sha256=None)
-    return replace(bare, status="dropped", reason=OPTED_OUT)
+    """Returns the row of a face that opted out. The row has the box, and nothing that identifies the person."""
+    row = replace(face, landmarks68=None, phash="", duplicate_of=None, shard=None, shard_row=None, crop_sha256=None)
+    return replace(row, status="dropped", reason=OPTED_OUT)
 
 
 def _find_faces(ledger: Ledger, kept_out: KeptOutList) -> tuple[list[Face], int]:
-    """Returns dropped rows of the faces that match an example, with their near-duplicates, and the number of people."""
+    """Returns dropped rows of the faces that match an example and of their near-duplicates. Also counts the people."""
     faces = {face.face_id: face for face in ledger.read_rows(Face) if face.shard is not None}
     ids, vectors = ledger.read_embeddings(sorted(faces))
-    matches = {face for face, alike in zip(ids, kept_out.matches(vectors), strict=True) if alike}
-    originals = {faces[face].duplicate_of or face for face in matches}
-    matches |= {
-        face.face_id for face in ledger.read_rows(Face) if face.face_id in originals or face.duplicate_of in originals
-    }
+    matches = {face for face, is_match in zip(ids, kept_out.matches(vectors), strict=True) if is_match}
+    representatives = {faces[face].representative for face in matches}
+    matches |= {face.face_id for face in ledger.read_rows(Face) if face.representative in representatives}
     people = {row.identity_id for row in ledger.read_rows(Membership) if row.face_id in matches}
     return [strip_identity(face) for face in ledger.read_rows(Face) if face.face_id in matches], len(people)
 
 
 def _load_models(ledger: Ledger) -> FaceModels:
-    """Returns the models that the dataset was made with. Raises BadInput if it has none, or if their files changed."""
+    """Returns the face models of the dataset. Raises BadInput if no model is recorded, or if the recognizer changed."""
     recognizers = [row for row in ledger.read_rows(Model) if row.role == "recognizer"]
     if not recognizers:
-        raise BadInput(f"{ledger.dataset} has no recognizer to compare faces with: run `likeness curate` first.")
+        raise BadInput(f"{ledger.dataset} has no recognizer to compare faces with. Run `likeness curate` first.")
     models = load_faces_once(recognizers[0].spec)
     if models.recognizer_sha256() != recognizers[0].sha256:
         raise BadInput(
-            f"The recognizer file of {recognizers[0].spec} has changed since {ledger.dataset} was made: put the old "
-            "file back."
+            f"The recognizer file of {recognizers[0].spec} changed after {ledger.dataset} was made. Put the old file "
+            "back."
         )
     return models
 
@@ -124,10 +122,13 @@ def _embed_example(image: Path, models: FaceModels) -> np.ndarray:
     detections = [detection for detection in models.detect(pixels) if detection.score >= models.min_score]
     if len(detections) != 1:
         faces = format_count(len(detections), "usable face") if detections else "no usable face"
-        raise BadInput(f"--face {make_printable(image)} shows {faces}: name a photo, or cut out a part, with one face.")
+        raise BadInput(
+            f"--face {make_printable(image)} shows {faces}. Name a photo with one face, or cut one face out of this "
+            "photo."
+        )
     try:
         fit_similarity(detections[0].landmarks5, FFHQ_512)
     except ValueError:
-        raise BadInput(f"--face {make_printable(image)}: the face cannot be aligned: name another photo.") from None
+        raise BadInput(f"--face {make_printable(image)}: the face cannot be aligned. Name another photo.") from None
     crop = align_face(pixels, detections[0].landmarks5, FFHQ_512, FFHQ_SIZE)
     return np.asarray(models.embed(crop_for_recognizer(crop, models.template, models.size)[None])[0], np.float32)

@@ -41,8 +41,8 @@ from manifests.runtime.progress import Progress
 from manifests.runtime.uris import member_uri, parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import FAILURES, BatchMap, FailedUnit, guard_units
 
-# Bytes. A larger file is not read: 1 GiB is the size of an uncompressed 16-bit RGB TIFF with as many pixels as the
-# decoder accepts (ours).
+# A file of more bytes is not read (ours). An uncompressed 16-bit RGB TIFF has about this size if it has the greatest
+# number of pixels that the decoder accepts.
 MAX_BYTES = 2**30
 
 
@@ -54,15 +54,15 @@ class _Earlier:
     photo_ids: set[str]
     members_of: dict[str, list[str]]  # uri of an archive -> uris of its members
     kept_out: KeptOutList
-    hidden: set[str]  # uris of files that are kept out: an HMAC in the place of the name
+    hidden: set[str]  # uris of files that are kept out, with an HMAC in the place of the name
 
 
 def scan(ledger: Ledger, paths: Sequence[Path], map_batches: BatchMap, progress: Progress) -> list[str]:
     """Records a row for every file under `paths`, for every member of an archive, and for every distinct photo.
 
-    A file is not read again if its size and modification time are still those of its row. An archive's own row is
+    A file is not read again if its size and modification time are the same as in its row. The row of an archive is
     recorded after the rows of all its members. So an archive whose scan was interrupted is read again. Returns a
-    notice if files of earlier scans are gone.
+    notice if files of earlier scans no longer exist.
     """
     earlier = _read_earlier(ledger)
     changed_files, uris = _find_changed_files(ledger, paths, earlier)
@@ -72,7 +72,7 @@ def scan(ledger: Ledger, paths: Sequence[Path], map_batches: BatchMap, progress:
         ledger.record("scan", "same files", {}, same_files)
     dropped_rows, photos_back = mark_replaced(ledger.read_rows(File), ledger.read_rows(Photo), ledger.read_rows(Face))
     if dropped_rows or photos_back:
-        # without its mark in `stages`, a photo that came back is detected again
+        # The stage `detect` searches a photo that came back again, because the photo's row in `stages` is deleted.
         deletions = [("stages", "unit", [photo.photo_id for photo in photos_back])]
         ledger.record("scan", "replaced files", {}, [*dropped_rows, *photos_back], delete=deletions)
     return describe_missing_files([row for uri, row in earlier.files.items() if uri not in uris])
@@ -95,30 +95,31 @@ def _find_changed_files(ledger: Ledger, paths: Sequence[Path], earlier: _Earlier
     Records the rows of paths that cannot be read, for example broken symlinks and unreadable folders.
     """
     uris: set[str] = set()
-    changed: dict[str, Path] = {}
-    unread: dict[str, File] = {}
+    changed_files: dict[str, Path] = {}
+    unread_rows: dict[str, File] = {}
     folder_uris: set[str] = set()
     for item in walk_files(paths, folder_uris):
         if isinstance(item, File):
             if not must_stay_hidden(item, earlier.kept_out.key, earlier.hidden):
-                unread[item.uri] = keep_photo_id(item, earlier.files.get(item.uri))
+                unread_rows[item.uri] = keep_photo_id(item, earlier.files.get(item.uri))
             continue
         uri = uri_of(item)
         uris.add(uri)
         if not _is_unchanged(item, earlier.files.get(uri)):
-            changed[uri] = item
-    new_rows = [row for uri, row in unread.items() if earlier.files.get(uri) != row]
-    # a path that could not be read earlier and is a readable folder now: its files have rows in the place of its own
+            changed_files[uri] = item
+    new_rows = [row for uri, row in unread_rows.items() if earlier.files.get(uri) != row]
+    # These paths could not be read earlier and are readable folders now. Their rows are deleted, because the files in
+    # these folders have rows now.
     readable_now = [uri for uri, row in earlier.files.items() if row.bytes is None and uri in folder_uris]
     if new_rows or readable_now:
         ledger.record("scan", "not walked", {}, new_rows, delete=[("files", "uri", readable_now)])
-    return list(changed.values()), uris | unread.keys()
+    return list(changed_files.values()), uris | unread_rows.keys()
 
 
 def _scan_files(
     ledger: Ledger, files: Sequence[Path], earlier: _Earlier, map_batches: BatchMap, progress: Progress
 ) -> list[Path]:
-    """Records the rows of `files`. Returns the archives among them, which have no row yet."""
+    """Records the rows of `files`. Returns the archives among `files`; their rows are not recorded yet."""
     archives: list[Path] = []
     batches = split_into_batches(files, FILES_A_BATCH)
     scan_one_batch = partial(scan_batch, kept_out=earlier.kept_out)
@@ -144,10 +145,10 @@ def _scan_archives(
             _record_rows(ledger, [], rows, earlier)
             uris |= {row.uri for row in rows if isinstance(row, File)}
             progress("archives", min(done * FILES_A_BATCH, member_count), member_count)
-        # if the archive cannot be read now, its earlier members may still be in it, and their rows stay
+        # If the archive cannot be read now, it may still contain its earlier members, so the rows of the members stay.
         was_read = archive.bytes is not None and archive.reason not in FAILURES
-        gone = [uri for uri in earlier.members_of[archive.uri] if uri not in uris] if was_read else []
-        ledger.record("scan", archive.uri, {}, [archive], delete=[("files", "uri", gone)])
+        old_uris = [uri for uri in earlier.members_of[archive.uri] if uri not in uris] if was_read else []
+        ledger.record("scan", archive.uri, {}, [archive], delete=[("files", "uri", old_uris)])
 
 
 def _record_rows(ledger: Ledger, uris: Sequence[str], rows: Sequence[File | Photo], earlier: _Earlier) -> None:
@@ -157,14 +158,15 @@ def _record_rows(ledger: Ledger, uris: Sequence[str], rows: Sequence[File | Phot
     rows = [keep_photo_id(row, earlier.files.get(row.uri)) if isinstance(row, File) else row for row in rows]
     new_rows = [row for row in rows if not (isinstance(row, Photo) and row.photo_id in earlier.photo_ids)]
     files = {row.uri: row for row in rows if isinstance(row, File)}
-    # a file that was an archive and is something else now has no members any more
-    gone = [uri for row in files.values() if row.bytes is not None for uri in earlier.members_of[row.uri]]
-    # a file that is kept out now and was not before, or the reverse, has its earlier row under its other uri
-    stale = {uri for uri in uris if uri in earlier.files and uri not in files}
+    # If a file was an archive and is another kind of file now, the rows of its earlier members are deleted.
+    old_members = [uri for row in files.values() if row.bytes is not None for uri in earlier.members_of[row.uri]]
+    # If a file is newly kept out, or is no longer kept out, its uri changes. The row with the old uri is deleted.
+    old_uris = {uri for uri in uris if uri in earlier.files and uri not in files}
     if hidden:
-        stale |= {hide_uri(key, uri) for uri in files if not uri.startswith(HIDDEN_PREFIX)} & hidden
-    deletions = [("files", "uri", [*gone, *stale]), ("stages", "unit", sorted(stale))]
-    ledger.record("scan", list(files), {}, _drop_repeated(new_rows), delete=deletions if gone or stale else [])
+        old_uris |= {hide_uri(key, uri) for uri in files if not uri.startswith(HIDDEN_PREFIX)} & hidden
+    deletions = [("files", "uri", [*old_members, *old_uris]), ("stages", "unit", sorted(old_uris))]
+    has_old_rows = bool(old_members or old_uris)
+    ledger.record("scan", list(files), {}, _drop_repeated(new_rows), delete=deletions if has_old_rows else [])
 
 
 def _is_unchanged(path: Path, row: File | None) -> bool:
@@ -187,7 +189,7 @@ def _drop_repeated(rows: Iterable[Any]) -> list[Record]:
     return list(first.values())
 
 
-# --- what a worker process does with a batch ---
+# --- functions that run in a worker process ---
 
 
 def scan_batch(
@@ -195,8 +197,8 @@ def scan_batch(
 ) -> list[File | Photo]:
     """Reads, hashes and decodes each file. Returns a File row for each file, and a Photo row for each picture.
 
-    The row of an archive has the reason ARCHIVE, which `count_batch` may correct. A folder in an archive has no
-    row. A file that is kept out is not decoded, and its row has neither its name nor its hash.
+    The row of an archive has the reason ARCHIVE, which `count_batch` may replace. A folder in an archive has no
+    row. A file that is kept out is not decoded, and its row does not contain its name or its hash.
     """
     rows: list[File | Photo] = []
     for item in guard_units(items):
@@ -213,10 +215,10 @@ def _scan_file(path: Path, kept_out: KeptOutList) -> list[File | Photo]:
         with path.open("rb") as file:
             before = os.fstat(file.fileno())
             row = File(uri, None, before.st_size, before.st_mtime_ns, "failed")
-            packed = is_archive(file.read(512))
+            is_packed = is_archive(file.read(512))
             if before.st_size > MAX_BYTES:
-                reason = ARCHIVE if packed else "file_too_large"
-                return [replace(row, status="dropped" if packed else "failed", reason=reason)]
+                reason = ARCHIVE if is_packed else "file_too_large"
+                return [replace(row, status="dropped" if is_packed else "failed", reason=reason)]
             file.seek(0)
             photo_id = hashlib.file_digest(file, "sha256").hexdigest()
             if (reason_kept_out := kept_out.reason_for(photo_id)) is not None:
@@ -225,7 +227,7 @@ def _scan_file(path: Path, kept_out: KeptOutList) -> list[File | Photo]:
             try:
                 picture = decode_picture(file)
             except UndecodableImage as error:
-                if error.reason == "not_an_image" and packed:
+                if error.reason == "not_an_image" and is_packed:
                     return [replace(row, status="dropped", reason=ARCHIVE)]
                 return [replace(row, reason=error.reason)]
             after = os.fstat(file.fileno())
@@ -257,8 +259,8 @@ def _scan_member(member: Member, kept_out: KeptOutList) -> list[File | Photo]:
     except ArchiveError as error:
         return [replace(row, reason=error.reason)]
     except UndecodableImage as error:
-        nested = error.reason == "not_an_image" and is_archive(data[:512])
-        return [replace(row, reason=NESTED if nested else error.reason)]
+        is_nested = error.reason == "not_an_image" and is_archive(data[:512])
+        return [replace(row, reason=NESTED if is_nested else error.reason)]
     return _make_photo_rows(row, photo_id, picture)
 
 
@@ -278,7 +280,10 @@ def _make_lost_row(lost: FailedUnit) -> File:
     The row has the file's size and time, so the file is not read again until it changes.
     """
     if isinstance(lost.unit, Member):
-        path, uri = lost.unit.archive, member_uri(lost.unit.archive, lost.unit.index, b"")  # the name is not known
+        path, uri = (
+            lost.unit.archive,
+            member_uri(lost.unit.archive, lost.unit.index, b""),
+        )  # the member's name is unknown
     else:
         path, uri = lost.unit, uri_of(lost.unit)
     try:

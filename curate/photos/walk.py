@@ -22,33 +22,34 @@ def check_photo_paths(paths: Sequence[Path]) -> None:
     """Raises BadInput if a path does not exist or is itself a dataset."""
     for path in paths:
         if not os.path.lexists(path):
-            raise BadInput(f"{make_printable(path)} does not exist: name a photo or a folder of photos.")
+            raise BadInput(f"{make_printable(path)} does not exist. Name a photo or a folder of photos.")
         if os.path.lexists(path / LEDGER_NAME):
-            raise BadInput(f"{make_printable(path)} is a dataset already: name the folder that contains the photos.")
+            raise BadInput(f"{make_printable(path)} is already a dataset. Name the folder that contains the photos.")
 
 
 def walk_files(paths: Sequence[Path], folder_uris: set[str] | None = None) -> Iterator[Path | File]:
     """Yields every file under `paths`, sorted by name within each folder. Each real folder is entered once.
 
-    A symlink is followed if it leads to something under one of `paths`. A path in `paths` may itself be a symlink.
-    Each item is a path to scan, or the finished row of something that is not scanned. Not scanned are unreadable
-    folders, folders that were entered before, datasets, special files, and symlinks that lead out of `paths`. The
-    uris of the entered folders are added to `folder_uris`. Raises BadInput like `check_photo_paths`.
+    A symlink is followed if it leads to a file or folder under one of `paths`. A path in `paths` may itself be a
+    symlink. Each item is a path to scan, or the finished row of a path that is not scanned. These paths are not
+    scanned: unreadable folders, folders that were entered before, datasets, special files, and symlinks that lead out
+    of `paths`. The uris of the entered folders are added to `folder_uris`. Raises BadInput like `check_photo_paths`.
     """
     check_photo_paths(paths)
-    entered: set[tuple[int, int]] = set()  # device and inode of each folder
-    roots: list[str] = []  # real paths; found only once a symlink is met, because there may be a million paths
-    # an explicit stack, because folders may nest deeper than Python can recurse
+    entered_folders: set[tuple[int, int]] = set()  # device and inode of each folder
+    # The real paths of `paths`. They are computed only if there is a symlink, because there may be a million paths.
+    roots: list[str] = []
+    # The loop has its own stack, because folders may be nested deeper than Python's limit of recursion.
     stack = [(Path(path), True) for path in reversed(paths)]
     while stack:
-        path, named = stack.pop()
+        path, is_from_user = stack.pop()
         try:
             status = path.stat()
         except OSError as error:
             yield make_unread_row(path, "failed", _REASON_OF_ERROR.get(error.errno or 0, "unreadable_file"))
             continue
         folder = (status.st_dev, status.st_ino)
-        if is_link := not named and path.is_symlink():
+        if is_link := not is_from_user and path.is_symlink():
             roots = roots or [os.path.realpath(path) for path in paths]
         if is_link and not _is_under(os.path.realpath(path), roots):
             yield make_unread_row(path, "dropped", LEAVES_FOLDER)
@@ -56,10 +57,10 @@ def walk_files(paths: Sequence[Path], folder_uris: set[str] | None = None) -> It
             yield path
         elif not stat.S_ISDIR(status.st_mode):
             yield make_unread_row(path, "failed", "special_file")
-        elif folder in entered:
+        elif folder in entered_folders:
             yield make_unread_row(path, "dropped", "folder_already_walked")
         else:
-            entered.add(folder)
+            entered_folders.add(folder)
             try:
                 children = sorted(path.iterdir())
             except OSError:

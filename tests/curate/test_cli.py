@@ -93,7 +93,7 @@ def test_a_dry_run_writes_nothing(tmp_path):
     (photos / "up").symlink_to(photos)
     before = sorted(os.walk(tmp_path))
     result = call_curate(photos, "--out", tmp_path / "dataset", "--dry-run")
-    assert result.exit_code == 0 and "4 files (1 cannot be walked)" in result.stdout
+    assert result.exit_code == 0 and "would read 4 files, skip 1 path" in result.stdout
     assert sorted(os.walk(tmp_path)) == before
     assert isinstance(call_curate(tmp_path / "nowhere", "--out", tmp_path / "d", "--dry-run").exception, BadInput)
 

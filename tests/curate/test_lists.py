@@ -78,7 +78,7 @@ def test_what_is_missing_is_listed_and_what_is_said_twice_is_told(tmp_path, pict
         (["a.png", "['link.png']"], "leads out of"),
         (["a.png", "['b\\x00.png']"], "leads out of"),
         (["a.png"], "found 1 column, but the first line names 2"),
-        (["a.png", "['b.png']", "x"], "found 3 columns, but the first line names 2"),
+        (["a.png", "['b.png']", "x"], "the line has 3 columns, but the first line names 2"),
     ],
 )
 def test_a_line_that_cannot_be_meant_is_refused_with_its_number(tmp_path, pictures, line, said):

@@ -75,7 +75,7 @@ def test_a_caller_in_python_is_refused_too(photos, tmp_path, config):
 def test_the_ends_of_a_range_are_in_it():
     for value in (-1, 0.3, 1, None):
         check_number("--same-person", value, -1, 1, "a cosine")
-    with pytest.raises(BadInput, match=r"--x 1\.5 is out of range: say a cosine from -1 to 1\."):
+    with pytest.raises(BadInput, match=r"--x 1\.5 is out of range\. Give a cosine from -1 to 1\."):
         check_number("--x", 1.5, -1, 1, "a cosine")
 
 
@@ -89,7 +89,7 @@ def test_the_folder_of_the_photos_is_no_dataset(photos, tmp_path):
         curated(photos / "person0", photos)
     assert everything(photos) == before
     curated(photos, tmp_path / "dataset")
-    with pytest.raises(BadInput, match="is a dataset already"):
+    with pytest.raises(BadInput, match="is already a dataset"):
         curated(tmp_path / "dataset", tmp_path / "another")
     assert not (tmp_path / "another").exists()
 
@@ -137,8 +137,8 @@ def test_a_dry_run_prints_json_where_it_is_asked_to(photos, tmp_path):
 def test_the_advice_fits_what_is_there(photos, tmp_path):
     (tmp_path / "empty").mkdir()
     said = call_curate(tmp_path / "empty", "--out", tmp_path / "a", "--workers", 1).stdout
-    assert "Next: name a folder that holds photos." in said and "likeness train" not in said
+    assert "Next: name a folder that contains photos." in said and "likeness train" not in said
     save(tmp_path / "one" / "a.png", photo([0], 1))
     said = call_curate(tmp_path / "one", "--out", tmp_path / "b", "--workers", 1).stdout
-    assert "says why the photos" in said and "likeness train" not in said
+    assert "explains why no person has two usable photos" in said and "likeness train" not in said
     assert f"likeness train {tmp_path / 'c'}" in call_curate(photos, "--out", tmp_path / "c", "--workers", 1).stdout

@@ -391,7 +391,7 @@ def test_another_recognizer_is_refused_and_nothing_changes(tmp_path):
     photos, dataset = album(tmp_path / "photos", people=2, each=2), tmp_path / "dataset"
     curated(photos, dataset)
     before = contents(dataset)
-    with pytest.raises(BadInput, match="say --faces double"):
+    with pytest.raises(BadInput, match="Give --faces double"):
         curated(photos, dataset, faces="other")
     assert contents(dataset) == before
     assert curated(photos, dataset, faces="auto").faces_from == "double"

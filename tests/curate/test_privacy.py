@@ -188,11 +188,11 @@ def test_required_consent_drops_what_nobody_spoke_of_and_only_then(tmp_path, loo
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("file,consent\na.jpg,maybe\n", r"line 2: the consent is maybe: write yes, no, withdrawn, or nothing"),
+        ("file,consent\na.jpg,maybe\n", r"line 2: the consent maybe is unknown. Write yes, no, withdrawn, or nothing"),
         ("file,consent\na.jpg,yes\na.jpg,no\n", r"line 3: a.jpg is already in line 2"),
         ("file,consent\n\n,yes\n", r"line 3: the file is missing"),
-        ("file,consent\na.jpg,yes,x\n", r"line 2: found 3 columns"),
-        ('file,consent\na.jpg,"yes\n', r"line 2: this is no CSV"),
+        ("file,consent\na.jpg,yes,x\n", r"line 2: the line has 3 columns"),
+        ('file,consent\na.jpg,"yes\n', r"line 2: the line is not CSV"),
         ('file,licence\na.jpg,"CC\nBY"\n', r"line 2: the licence is too long"),
         ("file,other\na.jpg,yes\n", r"must name at least one of source, licence, consent"),
         ("name,consent\na.jpg,yes\n", r"must name the column file, once"),
@@ -398,7 +398,7 @@ def test_the_command_line_asks_before_it_takes_and_says_what_it_took(tmp_path, e
     for words, said in (
         ((), "Name the photos or faces to keep out"),
         (("--remember-face", "--photo", "x"), "--remember-face needs --face"),
-        (("--face", example, "--photo", "0.png"), "opted out one after the other"),
+        (("--face", example, "--photo", "0.png"), "One command opts out either photos or faces"),
         (("--face", example), "with --yes"),
         (("--photo", "person0/0.png"), "with --yes"),
         (("--photo", "nowhere.png"), "holds no photo nowhere.png"),

@@ -290,18 +290,18 @@ HEAD = 'name = "mine"\nversion = 1\n'
     [
         ("name = ", "not TOML"),
         (b"\xff\xfe", "not TOML"),
-        ("version = 1\n" + RULE.format("a", "yaw > 1"), "needs a name"),
-        ('name = ""\nversion = 1\n' + RULE.format("a", "yaw > 1"), "needs a name"),
+        ("version = 1\n" + RULE.format("a", "yaw > 1"), "has no valid name"),
+        ('name = ""\nversion = 1\n' + RULE.format("a", "yaw > 1"), "has no valid name"),
         ('name = "default"\nversion = 1\n' + RULE.format("a", "yaw > 1"), "has the name of the built-in set default"),
-        ('name = "mine"\n' + RULE.format("a", "yaw > 1"), "needs a version"),
-        ('name = "mine"\nversion = "1"\n' + RULE.format("a", "yaw > 1"), "needs a version"),
-        ('name = "mine"\nversion = true\n' + RULE.format("a", "yaw > 1"), "needs a version"),
-        (HEAD, r"needs tables \[\[filter\]\]"),
-        (HEAD + "filter = 3", r"needs tables \[\[filter\]\]"),
+        ('name = "mine"\n' + RULE.format("a", "yaw > 1"), "has no valid version"),
+        ('name = "mine"\nversion = "1"\n' + RULE.format("a", "yaw > 1"), "has no valid version"),
+        ('name = "mine"\nversion = true\n' + RULE.format("a", "yaw > 1"), "has no valid version"),
+        (HEAD, r"has no tables \[\[filter\]\]"),
+        (HEAD + "filter = 3", r"has no tables \[\[filter\]\]"),
         (HEAD + "colour = 3\n" + RULE.format("a", "yaw > 1"), "colour is unknown"),
-        (HEAD + '[[filter]]\nreason = "a"', "number 1 needs a reason and its sql"),
-        (HEAD + '[[filter]]\nreason = "a"\nsql = 3', "number 1 needs a reason and its sql"),
-        (HEAD + RULE.format("a", "yaw > 1") + "keep = true", "number 1 needs a reason and its sql"),
+        (HEAD + '[[filter]]\nreason = "a"', "number 1 must contain only a reason and its sql"),
+        (HEAD + '[[filter]]\nreason = "a"\nsql = 3', "number 1 must contain only a reason and its sql"),
+        (HEAD + RULE.format("a", "yaw > 1") + "keep = true", "number 1 must contain only a reason and its sql"),
         (HEAD + RULE.format("Too big!", "yaw > 1"), "the reason 'Too big!'"),
         (HEAD + RULE.format("near_duplicate", "yaw > 1"), "belongs to another stage"),
         (HEAD + RULE.format("a", "yaw > 1") + RULE.format("a", "yaw > 2"), "the reason a twice"),
@@ -318,5 +318,5 @@ def test_a_bad_file_is_one_sentence(tmp_path, text, said):
 
 def test_a_set_that_is_not_there(tmp_path):
     for name in ("lenient", str(tmp_path), str(tmp_path / "no.toml")):
-        with pytest.raises(BadInput, match="neither a file nor one of the built-in sets: default, strict"):
+        with pytest.raises(BadInput, match="is unknown. Give default, strict, or the path of a TOML file"):
             load_filters(name)

@@ -273,14 +273,14 @@ def test_diverse_references_lie_no_nearer_to_each_other_than_any_other_face_lies
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"policy": "best"}, "say random, nearest"),
-        ({"policy": "nearest:3"}, "say random, nearest"),
-        ({"policy": ""}, "say random, nearest"),
+        ({"policy": "best"}, "Give random, nearest"),
+        ({"policy": "nearest:3"}, "Give random, nearest"),
+        ({"policy": ""}, "Give random, nearest"),
         ({"policy": "window:0.4-0.1"}, "a lower and a higher distance"),
         ({"policy": "window:x"}, "a lower and a higher distance"),
         ({"policy": "window:"}, "a lower and a higher distance"),
         ({"policy": "window:0-3"}, "a lower and a higher distance"),
-        ({"min_photos": 1}, "say 2 or more"),
+        ({"min_photos": 1}, "Give 2 or more"),
         ({"min_references": 0}, "the first must be 1 or more"),
         ({"max_references": 0}, "the second not less than the first"),
         ({"min_references": 5, "max_references": 4}, "the second not less than the first"),

@@ -146,16 +146,16 @@ def test_a_photo_in_two_folders_and_copies_under_two_labels_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "text", "said"),
     [
-        ("folders", None, "say folder, FILE.csv"),
-        ("hint:x", None, "say folder, FILE.csv"),
+        ("folders", None, "Give folder, FILE.csv"),
+        ("hint:x", None, "Give folder, FILE.csv"),
         ("none.csv", None, "cannot be read"),
         ("t.csv", b"name,who\na,b\n", "must name the columns photo and label"),
         ("t.csv", b"", "must name the columns"),
         ("t.csv", b"photo,label\na.png,\n", "line 2: the photo or the label is missing"),
         ("hint:t.csv", b"photo,label\na.png\n", "line 2: the photo or the label is missing"),
-        ("t.csv", b'photo,label\na.png,A\nb.png,"B\nc.png,C\n', "line 3: this is no CSV .*quote"),
+        ("t.csv", b'photo,label\na.png,A\nb.png,"B\nc.png,C\n', "line 3: the line is not CSV .*quote"),
         ("t.csv", b'photo,label\na.png,A\nb.png,"B\nc.png,C"\n', "line 3: the label is too long or has several lines"),
-        ("t.csv", b"photo,label\na.png,Doe, John\n", "line 2: found 3 columns, but the first line names 2"),
+        ("t.csv", b"photo,label\na.png,Doe, John\n", "line 2: the line has 3 columns, but the first line names 2"),
         (
             "t.csv",
             b"photo,label\na.png," + b"x" * 256 + b"\n",
