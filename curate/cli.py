@@ -30,20 +30,22 @@ def curate(
     landmarks: Annotated[str | None, flag("--landmarks", default="none", panel=_FACES)] = None,
     filters: Annotated[str, flag("--filters", panel=_FACES)] = "default",
     min_inter_ocular: Annotated[
-        float | None, flag("--min-inter-ocular", default="the number of the filters", panel=_FACES)
+        float | None, flag("--min-inter-ocular", default="the number in --filters", panel=_FACES)
     ] = None,
     labels: Annotated[str | None, flag("--labels", default="none", panel=_PEOPLE)] = None,
     same_person: Annotated[
-        float | None, flag("--same-person", default="found in the photos; dlib .925", panel=_PEOPLE)
+        float | None, flag("--same-person", default="estimated from the photos; .925 for dlib", panel=_PEOPLE)
     ] = None,
     one_person_may_appear_twice: Annotated[bool, flag("--collages", panel=_PEOPLE)] = False,
     split_by: Annotated[str, flag("--split-by", panel=_PEOPLE)] = "identity",
     pairs: Annotated[str, flag("--pairs", WINDOW, panel=_PEOPLE)] = "random",
     min_photos: Annotated[int, flag("--min-photos", panel=_PEOPLE)] = 2,
     min_references: Annotated[int, flag("--min-references", panel=_PEOPLE)] = 1,
-    max_references: Annotated[int, flag("--max-references", "; training draws from them", panel=_PEOPLE)] = 16,
+    max_references: Annotated[
+        int, flag("--max-references", "; training draws some of these references", panel=_PEOPLE)
+    ] = 16,
     sidecar: Annotated[
-        Path | None, flag("--sidecar", "; later runs remember it", default="none", panel=_CONSENT)
+        Path | None, flag("--sidecar", "; later runs remember its values", default="none", panel=_CONSENT)
     ] = None,
     require_consent: Annotated[bool, flag("--require-consent", panel=_CONSENT)] = False,
     workers: Annotated[int | None, flag("--workers", default="all cores")] = None,
@@ -162,7 +164,7 @@ def optout(
     """Keep photos or faces out of a dataset, now and in every later run, and delete everything made from them.
 
     The dataset remembers a photo by an HMAC that is computed with the dataset's own key. The face of --face is compared
-    with the faces that are in the dataset now. With --remember-face, this face is also compared with the faces of later
+    with the faces that are in the dataset now. With --remember-face, the face is also compared with the faces of later
     photos. docs/privacy.md describes each stage.
 
     Exit codes: 0 if everything was deleted, 1 if something is left, 2 if the command refuses.
@@ -216,12 +218,12 @@ def _opt_out_faces(
 
 def _print_optout(result: OptoutResult, is_plan: bool) -> None:
     rate = result.false_match_rate
-    strangers = "" if rate is None else f", like a share of {rate:.2g} of the pairs of strangers"
+    strangers = "" if rate is None else f" A share of {rate:.2g} of the pairs of strangers also has this cosine."
     faces, people = format_count(len(result.faces), "face"), format_count(result.people, "person", "people")
     examples = format_count(result.remembered, "example")
     typer.echo(
         f"{'To drop' if is_plan else 'Dropped'}: {faces} of {people}, with a cosine of {result.threshold:.3g} or more "
-        f"to an example{strangers}. {'To remember' if is_plan else 'Remembered'} for later photos: {examples}."
+        f"to an example.{strangers} {'To remember' if is_plan else 'Remembered'} for later photos: {examples}."
     )
     for checkpoint in result.checkpoints:
         typer.echo(

@@ -13,8 +13,8 @@ from manifests.ledger.filters import Filter, FilterSet
 
 # If a filter's predicate is true for a face, the face is dropped with the filter's reason. The row of a dropped face
 # keeps the box and the measures. A predicate may use the columns of the table `faces`, and the width and height of the
-# photo. The word `detector_min_score` stands for the threshold of the detector. This threshold is .5 for SCRFD
-# (insightface's default) and .3 for dlib (ours).
+# photo. The word `detector_min_score` stands for the threshold of the detector. The detector's threshold is .5 for
+# SCRFD (insightface's default) and .3 for dlib (ours).
 
 DEFAULT = FilterSet(
     "default",
@@ -88,8 +88,8 @@ class DedupeRules:
     # `max_face_bits` is the greatest number of different bits in the 256-bit hashes of two aligned faces. We measured
     # 12,480 pairs of different photos of one person, and 3 pairs have 54 different bits or fewer.
     max_face_bits: int = 54
-    # Least cosine of the two faces. If the recognizer's own threshold for one person is greater, this threshold is
-    # used.
+    # Least cosine of the two faces. If the recognizer's own threshold for one person is greater, the recognizer's
+    # threshold is used.
     min_cosine_same_face: float = 0.80
 
 
@@ -126,9 +126,9 @@ REF_LDM_WINDOWS = {"train": (0.0, 0.4), "val": (0.1, 0.4), "test": (0.1, 0.4)}
 class PairRules:
     """Rules that choose the references of a target, and the order of these references.
 
-    Raises BadInput if a rule has a wrong value. `random` is the default policy because users rarely have the
-    references that are most similar to their photo. A restorer that is trained with the 16 nearest references would
-    learn to expect such references. A random choice is an unbiased sample of a person's other photos.
+    Raises BadInput if a rule has a wrong value. `random` is the default policy because users rarely have the references
+    that are most similar to their photo. A restorer that is trained with only the 16 nearest references would learn to
+    expect such references. A random choice is an unbiased sample of a person's other photos.
     """
 
     # One of PAIR_POLICIES. The policy `window` uses REF_LDM_WINDOWS. The policy `window:LOW-HIGH` uses the same
@@ -192,7 +192,7 @@ class CurateConfig:
 
 
 def read_config(values: Mapping[str, Any], kind: Any = CurateConfig) -> Any:
-    """Returns the configuration from `values`, its dict by `dataclasses.asdict`. A missing option gets its default."""
+    """Returns the configuration that `dataclasses.asdict` wrote as `values`. A missing option gets its default."""
     types = typing.get_type_hints(kind)
     return kind(**{name: _convert(value, types[name]) for name, value in values.items() if name in types})
 

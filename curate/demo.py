@@ -51,8 +51,8 @@ VARIATIONS = 16  # number of photos of each person
 def write_demo_photos(folder: Path, rng: np.random.Generator, variations: int = VARIATIONS) -> list[Path]:
     """Writes photos into `folder`, and some files that curation must drop. Returns the paths of all files.
 
-    The same state of `rng` gives the same bytes. If all files exist already, nothing is written. Raises LikenessError if
-    a package or its image is missing.
+    The same state of `rng` gives the same bytes. If all files exist already, nothing is written. Raises LikenessError
+    if a package or its image is missing.
     """
     names = [f"{sitter.name}-{i:02d}.jpg" for sitter in SITTERS for i in range(variations)]
     paths = [folder / name for name in (*names, *_EXTRA_NAMES)]
@@ -115,10 +115,10 @@ def _choose_source_points(sitter: Sitter, out: int, rng: np.random.Generator) ->
     """Returns for each pixel of the new photo a point of the image, float32 (out, out, 2), in pixels.
 
     The new photo is `out` pixels wide and high. The function chooses a frame, mirrors and tilts it, and changes the
-    perspective. Then it turns the head and changes the expression smoothly.
+    perspective. Then the function turns the head and changes the expression smoothly.
     """
-    # The grid of points, float (out, out, 2). Its unit is the face's width, its origin is the face's centre, and the
-    # head is upright.
+    # The grid of points, float (out, out, 2). The unit of the grid is the face's width, the origin is the face's
+    # centre, and the head is upright.
     x0, y0, x1, y1 = sitter.box
     width, centre = float(x1 - x0), np.array([(x0 + x1) / 2, (y0 + y1) / 2]) + _MARGIN
     reach = out / (width * sitter.enlarge * rng.uniform(0.9, 1.25))  # side of the new photo, in face widths
@@ -184,7 +184,7 @@ def _make_extra_files(folder: Path) -> dict[str, bytes]:
 
 
 def _read_image(path: Path) -> np.ndarray:
-    """Returns an image as uint8 RGB (h, w, 3). Raises LikenessError if it cannot be decoded."""
+    """Returns an image as uint8 RGB (h, w, 3). Raises LikenessError if the image cannot be decoded."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise LikenessError(f"{path} cannot be decoded. Run `make install` again.")

@@ -48,10 +48,11 @@ def curate(
 ) -> Summary:
     """Curates every file under `photos`, and writes the dataset. The same call resumes an interrupted run.
 
-    If `workers` is a number, that many worker processes read the files. Then a file that hangs or crashes its process
-    does not end the run. If `workers` is None, this process reads the files. `lists` are imported lists with the
-    person, the split and the references of photos. New lists replace earlier lists, and later runs use the new lists
-    too. Raises BadInput, LedgerError or FaceModelError. The work that was recorded before an error stays recorded.
+    If `workers` is a number, that many worker processes read the files. With worker processes, a file that hangs or
+    crashes its process does not end the run. If `workers` is None, this process reads the files. `lists` are imported
+    lists with the person, the split and the references of photos. New lists replace earlier lists, and later runs use
+    the new lists too. Raises BadInput, LedgerError or FaceModelError. The work that was recorded before an error stays
+    recorded.
     """
     check_options(photos, dataset, config, workers)
     if not (dataset / LEDGER_NAME).exists():
@@ -107,7 +108,7 @@ def _record_lists(ledger: Ledger, lists: Lists | None) -> list[str]:
 def _record_filters(ledger: Ledger, filters: FilterSet) -> None:
     """Checks the filters and records them, before a face can get the reason of a filter.
 
-    If a later run has other filters, it finds the old reasons in this record and may replace them.
+    A later run with other filters finds the old reasons in the record and may replace these reasons.
     """
     check_filters(filters)
     ledger.record("filters", filters.name, filters, detail=asdict(filters))

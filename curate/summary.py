@@ -118,7 +118,7 @@ def _describe_result(
 
 
 def merge_repeated(notices: Sequence[str]) -> list[str]:
-    """Returns each notice once, in the order of its first appearance. A repeated notice ends with its count."""
+    """Returns each notice once, in the order of its first appearance. A notice that is repeated ends with a count."""
     return [notice if count == 1 else f"{notice} ({count} times)" for notice, count in Counter(notices).items()]
 
 

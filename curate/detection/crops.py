@@ -28,7 +28,7 @@ def write_crop(dataset: Path, face_id: str, crop: np.ndarray) -> str:
 def read_crop(dataset: Path, face_id: str) -> np.ndarray:
     """Returns the crop of a face, RGB uint8 (512, 512, 3).
 
-    Raises OSError if the file cannot be read, ValueError if it is not a PNG.
+    Raises OSError if the file cannot be read. Raises ValueError if the file is not a PNG.
     """
     crop = decode_own_png(crop_path(dataset, face_id).read_bytes())
     if crop is None:

@@ -47,7 +47,7 @@ def start_worker() -> None:
 def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches: BatchMap, progress: Progress) -> None:
     """Records the faces of every photo that this detector has not searched yet.
 
-    A face is dropped if an earlier detector found it and this detector does not.
+    A face is dropped if an earlier detector found it and this detector does not find it.
     """
     settings = {
         "detector": next(file.sha256 for file in models.files if file.role == "detector"),
@@ -59,7 +59,7 @@ def detect(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches
     if config.landmarks is None:  # a run without --landmarks also uses rows with 68 landmarks
         finished |= ledger.find_finished("detect", {**settings, "landmarks": "dlib"})
     photos = _list_photos(ledger, finished)
-    earlier: dict[str, dict[str, Face]] = defaultdict(dict)  # photo -> face -> row
+    earlier: dict[str, dict[str, Face]] = defaultdict(dict)  # photo_id -> face_id -> row
     for face in ledger.read_rows(Face):
         earlier[face.photo_id][face.face_id] = face
     detect_one_batch = partial(
@@ -229,7 +229,7 @@ def _detect_faces(models: FaceModels, image: np.ndarray) -> list[Detection] | No
 def _add_optouts(
     candidates: Sequence[_Candidate], reasons: Sequence[str | None], models: FaceModels, kept_out: KeptOutList
 ) -> list[str | None]:
-    """Returns the reasons, with OPTED_OUT for each face that opted out.
+    """Returns for each candidate OPTED_OUT if the face opted out, and otherwise the value in `reasons`.
 
     A face counts as opted out if a face with the same box opted out earlier, or if the face is similar to a remembered
     example.

@@ -15,7 +15,7 @@ from manifests.errors import BadInput
 from manifests.ledger.filters import Filter, FilterSet, check_filters
 from manifests.ledger.records import NEAR_DUPLICATE
 
-# These words are statuses or reasons of other stages. A filter of the user must not have one of them as its reason.
+# These words are statuses or reasons of other stages. A filter of the user must not use such a word as its reason.
 RESERVED = {
     "ok",
     "dropped",

@@ -45,7 +45,7 @@ def rank_place(uris: Sequence[str]) -> tuple[str, int]:
 def read_photo(photo_id: str, uris: Sequence[str]) -> np.ndarray | None:
     """Returns a photo, RGB uint8 (H, W, 3), from the first of `uris` whose bytes still have the hash `photo_id`.
 
-    Returns None if there is no such file. Raises MemoryError if decoding runs out of memory.
+    Returns None if no file has the bytes any more. Raises MemoryError if decoding runs out of memory.
     """
     for uri in uris:
         try:

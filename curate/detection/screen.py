@@ -31,8 +31,8 @@ from manifests.runtime.files import sha256_file
 from manifests.runtime.progress import Progress
 from manifests.runtime.workers import FAILURES, BatchMap
 
-# Reasons of other stages that this stage may replace. A face with another reason keeps its row, for example a face that
-# opted out.
+# The stage `screen` may replace these reasons of other stages. A face with another reason keeps its row, for example a
+# face that opted out.
 _REPLACEABLE = {
     None,
     NEAR_DUPLICATE,

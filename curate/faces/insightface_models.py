@@ -1,6 +1,6 @@
 """Loads InsightFace packs, and runs their SCRFD detector and ArcFace recognizer with onnxruntime.
 
-The package insightface only downloads packs here. Its import and its own loading of a pack would take seconds.
+The package insightface only downloads packs here. Importing insightface and loading a pack with it would take seconds.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
     folder = Path(pack).expanduser()
     if not folder.is_dir():
         if os.sep in pack or pack.startswith((".", "~")):
-            raise NoSuchModels(f"--faces insightface:{pack} names a folder that does not exist. Name another folder.")
+            raise NoSuchModels(f"insightface:{pack} names no face models. Name a folder that exists.")
         folder = PACK_ROOT / pack
     on_disk = folder.is_dir()
     name = str(folder) if on_disk else pack
@@ -75,9 +75,9 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
             model = onnx.load(str(path))
             files.setdefault(_find_role(model), (path, model))
         if "detector" not in files:
-            raise FaceModelError(f"{name} contains no face detector (SCRFD, .onnx). Name a folder that contains one.")
+            raise FaceModelError(f"{name} contains no face detector (SCRFD, .onnx). Name a folder with a detector.")
         if "recognizer" not in files:
-            raise FaceModelError(f"{name} contains no recognizer (ArcFace, .onnx). Name a folder that contains one.")
+            raise FaceModelError(f"{name} contains no recognizer (ArcFace, .onnx). Name a folder with a recognizer.")
         (detector_file, detector_onnx), (recognizer_file, recognizer_onnx) = files["detector"], files["recognizer"]
         mean, std = _find_normalisation(recognizer_onnx)
         (batch, *_, size), (*_, dim) = _read_shapes(recognizer_onnx)
@@ -199,13 +199,13 @@ def _download_pack(pack: str) -> Path:
             return Path(ensure_available("models", pack))
     except Exception:  # several libraries raise errors of the network and of archives
         raise FaceModelError(
-            f"The pack {pack} is not in {PACK_ROOT} and cannot be downloaded. Put its .onnx files into a folder "
+            f"The pack {pack} is not in {PACK_ROOT} and cannot be downloaded. Put the pack's .onnx files into a folder "
             "and give --faces insightface:FOLDER, or give --faces dlib."
         ) from None
 
 
 def _find_inputs(model: Any) -> list[Any]:
-    """Returns the inputs of a network. Old files also list the weights as inputs, and these are left out."""
+    """Returns the inputs of a network. The weights, which old files list among the inputs, are left out."""
     weights = {weight.name for weight in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in weights]
 

@@ -52,14 +52,14 @@ class FaceModels:
     embed: Callable[[np.ndarray], np.ndarray]
     template: np.ndarray  # float64 (5, 2): the place of the landmarks in the recognizer's crops of `size`
     size: int  # pixels
-    dim: int  # numbers in an embedding
+    dim: int  # number of values in an embedding
     min_score: float  # a detection with a lower score is ignored
     same_person: float  # two groups of faces with this mean cosine, or more, show one person
-    # Whether the cosines of strangers are near 0. If they are, the grouping estimates its own threshold and does not
-    # use `same_person`.
+    # Whether the cosines of strangers are near 0. If the cosines are near 0, the grouping estimates its own threshold
+    # and does not use `same_person`.
     strangers_near_zero: bool
     files: tuple[ModelFile, ...]
-    recognizer_onnx: Path | None = None  # training copies this file as a torch network; None if there is no ONNX file
+    recognizer_onnx: Path | None = None  # training converts this file to a torch network; None without an ONNX file
     mean: float = 0.0  # the input of the ONNX model is (RGB - mean) / std, with RGB from 0 to 255
     std: float = 1.0
     notices: tuple[str, ...] = field(default=())  # sentences for the user about the choice of the models

@@ -60,9 +60,9 @@ def compute_luma(image: np.ndarray) -> np.ndarray:
 def measure_sharpness(crop: np.ndarray) -> float:
     """Returns the sharpness of the inner face in a crop (S, S, 3): a number without a unit, 0 or more (ours).
 
-    The sharpness is the standard deviation of the Laplacian divided by the standard deviation of the luma. Because of
-    this division, the sharpness does not depend on the contrast. The crop is resized to 128 px first. So the number
-    tells whether the face is sharp at 128 px, and sensor noise changes the number little.
+    The sharpness is the standard deviation of the Laplacian divided by the standard deviation of the luma. This
+    division makes the sharpness independent of the contrast. The crop is resized to 128 px first. So the sharpness
+    tells whether the face is sharp at 128 px, and sensor noise changes the sharpness little.
     """
     small = cv2.resize(crop, (128, 128), interpolation=cv2.INTER_AREA)
     gray = compute_luma(crop_inner_face(small))
@@ -87,8 +87,8 @@ def measure_blockiness(gray: np.ndarray) -> float:
     return float(np.mean(ratios))
 
 
-# This mask is the difference of two Laplacians (Immerkaer 1996). The norm of the mask is 6. The response is 0 in flat
-# areas, on slopes, and at edges along x or y.
+# This mask is the difference of two Laplacians (Immerkaer 1996). The norm of the mask is 6. The response of the mask
+# is 0 in flat areas, on slopes, and at edges along x or y.
 _NOISE_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 
@@ -96,12 +96,12 @@ def measure_noise(gray: np.ndarray) -> float:
     """Returns the standard deviation of the noise in luma (H, W), 0 to 255, in the photo's own pixels.
 
     The luma is filtered with Immerkaer's mask (1996). The result is median(|d|) / .6745 (Donoho and Johnstone 1994)
-    instead of Immerkaer's mean, because lashes, hair and edges change a median little. We measured 36 web faces with
-    80 pixels between the eyes. We halved the size of these faces first, which removes most noise. The median then gives
-    1.5, and Immerkaer's mean gives 2.4. The median of the diagonal band of a wavelet gives 2.2 for Haar and 1.8 for
-    db2. If noise of 5, 10 or 20 is added, the median gives 5.7, 10.4 or 19.8 (ours). A high number proves noise. A low
-    number proves nothing, because sharp skin and hair give 1 to 4, and JPEG and enlarging remove noise. An image with a
-    side of less than 8 pixels gives 0.
+    instead of Immerkaer's mean, because lashes, hair and edges change a median little. We measured 36 web faces with 80
+    pixels between the eyes. We halved the size of these faces first, which removes most noise. On the halved faces, the
+    median gives 1.5, and Immerkaer's mean gives 2.4. The median of the diagonal band of a wavelet gives 2.2 for Haar
+    and 1.8 for db2. If noise of 5, 10 or 20 is added, the median gives 5.7, 10.4 or 19.8 (ours). A high number means
+    that there is noise. A low number tells little, because sharp skin and hair give 1 to 4, and JPEG and enlarging
+    remove noise. An image with a side of less than 8 pixels gives 0.
     """
     if min(gray.shape) < 8:
         return 0.0

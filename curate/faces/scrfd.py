@@ -1,7 +1,7 @@
 """Runs the face detector SCRFD (Guo et al. 2021) with onnxruntime, faster than insightface's model_zoo/scrfd.py.
 
-The arithmetic is that of insightface. Three changes save time: only anchors above the threshold are decoded, colours
-are not swapped twice, and most of the black area in the detector's square input is left out.
+The computation is the same as in insightface. Three changes save time: only anchors above the threshold are decoded,
+colours are not swapped twice, and most of the black area in the detector's square input is left out.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 
 # Width of the black area beside the picture in the detector's input, in pixels (ours). We compared the results on 418
-# web photos with the results of the whole square. With a margin of 64, the detector finds the same 516 faces. The boxes
-# have a mean IoU of .9998 with the boxes of the whole square, and the scores differ by at most .013. Without a margin,
-# the mean IoU is .90.
+# web photos with the results of the whole square. With a margin of 64, the detector finds the same 516 faces as with
+# the whole square. The boxes have a mean IoU of .9998 with the boxes of the whole square, and the scores differ by at
+# most .013. Without a margin, the mean IoU of the boxes is .90.
 MARGIN = 64
 STRIDE = 32  # pixels; the sides of the input are multiples of the coarsest stride
 OVERLAP = 0.4  # if two boxes have a greater IoU, the weaker box is removed (insightface's nms_thresh)
@@ -33,7 +33,10 @@ Candidates = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Scrfd:
-    """An SCRFD detector. It resizes a photo into one square for each side in `sizes`, and merges the detections."""
+    """An SCRFD detector.
+
+    The detector resizes a photo into one square for each side in `sizes`, and merges the detections.
+    """
 
     session: Any  # onnxruntime.InferenceSession
     sizes: Sequence[int]  # pixels
@@ -41,7 +44,10 @@ class Scrfd:
 
     @property
     def layout(self) -> tuple[tuple[int, ...], int, bool] | None:
-        """Returns strides, anchors at each place, and whether there are landmarks. Returns None for other networks."""
+        """Returns strides, anchors at each place, and whether there are landmarks.
+
+        Returns None if the network is not SCRFD.
+        """
         return _LAYOUTS.get(len(self.session.get_outputs()))
 
     def detect(self, image: np.ndarray) -> Candidates:
@@ -111,7 +117,7 @@ class Scrfd:
 def _suppress_overlaps(boxes: np.ndarray, overlap: float) -> np.ndarray:
     """Returns the indices of the boxes whose IoU with every better box in the result is at most `overlap`.
 
-    `boxes` is (n, 4), best first. Widths and heights count one pixel more, as in insightface.
+    `boxes` (n, 4) starts with the best box. Widths and heights count one pixel more, as in insightface.
     """
     x0, y0, x1, y1 = boxes.T
     areas = (x1 - x0 + 1) * (y1 - y0 + 1)

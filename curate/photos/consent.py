@@ -154,7 +154,7 @@ def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], re
         elif photo.reason in (NO_CONSENT, CONSENT_MISSING):
             row = replace(row, status="ok", reason=None)
             if not faces[photo.photo_id]:
-                # The photo has no face, or was never searched. The ledger cannot tell which, so the photo is searched.
+                # The ledger does not tell whether a photo without a face was ever searched, so the photo is searched.
                 to_detect.append(photo.photo_id)
         if row != photo:
             rows.append(row)

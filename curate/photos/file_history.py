@@ -19,7 +19,7 @@ _UNREAD = ("unreadable_file", "broken_symlink", "file_vanished")
 def mark_same_files(files: Sequence[File]) -> list[File]:
     """Returns the rows of files that change, so that only one file of each photo has the status ok.
 
-    This is the file with the first uri. The photo's other files get the reason `same_file`.
+    The file with the first uri gets the status ok. The photo's other files get the reason `same_file`.
     """
     by_photo: dict[str, list[File]] = defaultdict(list)
     for file in files:
@@ -71,7 +71,10 @@ def mark_replaced(
 
 
 def describe_missing_files(rows: Sequence[File]) -> list[str]:
-    """Returns a notice about files that contained photos and no longer exist. The scan did not find `rows`."""
+    """Returns a notice about the files in `rows` that contained photos and no longer exist.
+
+    `rows` are the files that this scan did not find.
+    """
     gone = [row for row in rows if row.photo_id is not None and row.reason not in _UNREAD and is_missing(row.uri)]
     if not gone:
         return []

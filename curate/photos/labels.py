@@ -1,7 +1,7 @@
 """The stage `label` records who is in a photo, from folder names, from a CSV, or from imported lists.
 
 Labels of `--labels folder` and `--labels FILE.csv` are taken as truth. Labels of `--labels hint` and `--labels
-hint:FILE.csv` are only compared with the grouping. A notice reports the differences.
+hint:FILE.csv` are only compared with the grouping. A notice reports the labels that disagree.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EXAMPLES = 5  # greatest number of examples in a notice
 
 @dataclass(frozen=True)
 class LabelDoubt:
-    """A face whose label differs from the label of most faces of its identity. The label or the grouping is wrong."""
+    """A face whose label is not the most frequent label of its identity. The label may be wrong, or the grouping."""
 
     face_id: str
     photo_id: str
@@ -194,8 +194,8 @@ def find_label_doubts(
 ) -> list[LabelDoubt]:
     """Returns the faces whose label differs from the most frequent label of their identity.
 
-    `hints` maps a face to its label. The most frequent label must belong to at least two faces. It must also belong to
-    more faces than the label that differs.
+    `hints` maps a face to its label. The most frequent label must belong to at least two faces. The most frequent label
+    must also belong to more faces than the label that differs.
     """
     identity_of = {member.face_id: member.identity_id for member in memberships}
     votes: dict[str, Counter[str]] = defaultdict(Counter)

@@ -33,7 +33,7 @@ class OptoutResult:
     remembered: int  # number of examples whose embeddings are kept
     threshold: float  # a face with this cosine to an example, or more, is dropped
     checkpoints: tuple[str, ...]  # checkpoints that were trained on the dropped faces
-    false_match_rate: float | None  # share of the pairs of strangers that reach the threshold, by the last grouping
+    false_match_rate: float | None  # share of the pairs of strangers with this cosine; estimated by the grouping
 
 
 def opt_out_faces(
@@ -91,7 +91,7 @@ def strip_identity(face: Face) -> Face:
 
 
 def _find_faces(ledger: Ledger, kept_out: KeptOutList) -> tuple[list[Face], int]:
-    """Returns dropped rows of the faces that match an example and of their near-duplicates. Also counts the people."""
+    """Returns dropped rows of the matching faces and of their near-duplicates, and the number of people."""
     faces = {face.face_id: face for face in ledger.read_rows(Face) if face.shard is not None}
     ids, vectors = ledger.read_embeddings(sorted(faces))
     matches = {face for face, is_match in zip(ids, kept_out.matches(vectors), strict=True) if is_match}

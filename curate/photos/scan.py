@@ -41,8 +41,8 @@ from manifests.runtime.progress import Progress
 from manifests.runtime.uris import member_uri, parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import FAILURES, BatchMap, FailedUnit, guard_units
 
-# A file of more bytes is not read (ours). An uncompressed 16-bit RGB TIFF has about this size if it has the greatest
-# number of pixels that the decoder accepts.
+# A file with more bytes than MAX_BYTES is not read (ours). An uncompressed 16-bit RGB TIFF has about 1 GiB if it has
+# the greatest number of pixels that the decoder accepts.
 MAX_BYTES = 2**30
 
 
@@ -72,7 +72,7 @@ def scan(ledger: Ledger, paths: Sequence[Path], map_batches: BatchMap, progress:
         ledger.record("scan", "same files", {}, same_files)
     dropped_rows, photos_back = mark_replaced(ledger.read_rows(File), ledger.read_rows(Photo), ledger.read_rows(Face))
     if dropped_rows or photos_back:
-        # The stage `detect` searches a photo that came back again, because the photo's row in `stages` is deleted.
+        # A photo that came back loses its row in `stages`, so the stage `detect` searches the photo again.
         deletions = [("stages", "unit", [photo.photo_id for photo in photos_back])]
         ledger.record("scan", "replaced files", {}, [*dropped_rows, *photos_back], delete=deletions)
     return describe_missing_files([row for uri, row in earlier.files.items() if uri not in uris])
@@ -108,8 +108,8 @@ def _find_changed_files(ledger: Ledger, paths: Sequence[Path], earlier: _Earlier
         if not _is_unchanged(item, earlier.files.get(uri)):
             changed_files[uri] = item
     new_rows = [row for uri, row in unread_rows.items() if earlier.files.get(uri) != row]
-    # These paths could not be read earlier and are readable folders now. Their rows are deleted, because the files in
-    # these folders have rows now.
+    # These paths could not be read earlier and are readable folders now. The rows of the paths are deleted, because the
+    # files in these folders have rows now.
     readable_now = [uri for uri, row in earlier.files.items() if row.bytes is None and uri in folder_uris]
     if new_rows or readable_now:
         ledger.record("scan", "not walked", {}, new_rows, delete=[("files", "uri", readable_now)])

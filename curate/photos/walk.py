@@ -37,7 +37,7 @@ def walk_files(paths: Sequence[Path], folder_uris: set[str] | None = None) -> It
     """
     check_photo_paths(paths)
     entered_folders: set[tuple[int, int]] = set()  # device and inode of each folder
-    # The real paths of `paths`. They are computed only if there is a symlink, because there may be a million paths.
+    # The real paths of `paths` are computed only if there is a symlink, because there may be a million paths.
     roots: list[str] = []
     # The loop has its own stack, because folders may be nested deeper than Python's limit of recursion.
     stack = [(Path(path), True) for path in reversed(paths)]
