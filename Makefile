@@ -1,25 +1,25 @@
-# `make` targets build the environment they need in .venv; the second run of a target starts at once.
-# Another interpreter: make install PYTHON=python3.13
+# A target that needs the environment in .venv installs it first. Later runs use the installed environment.
+# To use another interpreter: make install PYTHON=python3.13
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-# what the no-reference metrics import of the extra iqa, so that they are tested; all it brings is .6 GB
+# The tests of the no-reference metrics need these packages of the extra `iqa`. The whole extra would take .6 GB.
 IQA := pyiqa timm openai-clip einops ftfy wcwidth
 DEMO := demo_dataset
 
 .PHONY: help install demo test faults fuzz lint format bench clean
 
 help:
-	@echo "make install   the environment in $(VENV), with everything that tests, demo and benchmarks need"
-	@echo "make demo      the whole job, offline, on photos that come with installed packages -> $(DEMO)/report/index.html"
-	@echo "make test      the tests"
-	@echo "make faults    kill, starve and disturb every command at all points -> benchmarks/results/faults.md"
-	@echo "make fuzz      the decoders and the archives under 100,000 and 33,000 mutated files; FUZZ_SEED=1 takes others"
-	@echo "make lint      format, lint, types and layers"
+	@echo "make install   install everything that tests, demo and benchmarks need into $(VENV)"
+	@echo "make demo      run all stages offline on photos of installed packages -> $(DEMO)/report/index.html"
+	@echo "make test      run the tests"
+	@echo "make faults    kill and disturb every command, and fill its disk -> benchmarks/results/faults.md"
+	@echo "make fuzz      test the decoders with 100,000 mutated files and the archives with 33,000; FUZZ_SEED=1 changes the files"
+	@echo "make lint      check format, lint, types and layers"
 	@echo "make format    format the code"
-	@echo "make bench     degradation and grouping beside their peers, and the speed of curation, on ../shared/data"
+	@echo "make bench     measure degradation, grouping and curation beside other projects, on ../shared/data"
 	@echo "make clean     remove the demo dataset, caches and build folders (not $(VENV))"
 
 install: $(STAMP)
@@ -37,7 +37,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
-# as root, so that it may mount a small disk to fill; else those faults are left out, with a reason
+# Run this target as root: it mounts a small disk and fills it. Without root, the tests with a full disk are skipped.
 faults: $(STAMP)
 	rm -f faults.jsonl
 	LIKENESS_FAULTS=full LIKENESS_FAULTS_LOG=$(CURDIR)/faults.jsonl $(BIN)/python -m pytest tests/faults -rs; \
