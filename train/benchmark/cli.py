@@ -1,4 +1,4 @@
-"""The commands `freeze` and `leaks`."""
+"""Defines the commands `freeze` and `leaks`."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def freeze(
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Write a frozen set and its references as a benchmark: plain JSON that is the same for everyone with the photos.
+    """Write a frozen set and its references as a benchmark.
 
-    The command refuses a set in which a target or its near-duplicate is a reference, or in which a person or a photo is
-    in two splits.
+    A benchmark is plain JSON. Everyone who has the same photos gets the same benchmark. The command writes no benchmark
+    if a target or its near-duplicate is one of its own references, or if a person or a photo is in two splits.
 
     Example: likeness freeze DATASET --out BENCH
 
@@ -58,11 +58,12 @@ def freeze(
     if dry_run:
         typer.echo(f"Would freeze {what}, in {summary.folder}.")
     else:
-        state = f"{summary.written} files written" if summary.written else "it was there"
+        state = f"{summary.written} files written" if summary.written else "no file changed"
         typer.echo(f"{what}, frozen in {summary.folder} ({state}).\nbenchmark {summary.benchmark}")
     if summary.cosines:
         typer.echo(
-            f"{summary.cosines} pairs of faces in two splits look like one person: see `likeness leaks {dataset}`."
+            f"{summary.cosines} pairs of faces in two splits look like one person: list them with `likeness leaks "
+            f"{dataset}`."
         )
 
 
@@ -76,9 +77,9 @@ def leaks(
 ) -> None:
     """Look for leaks: a person, a photo or a near-duplicate in two splits, or a target among its references.
 
-    The command compares every face with every face of the other splits, and prints what it could not check.
+    The command compares every face with every face of the other splits. It also prints which checks were not possible.
 
-    Exit codes: 0 if nothing leaks, 1 for a leak.
+    Exit codes: 0 if there is no leak, 1 if there is a leak.
 
     Example: likeness leaks DATASET
 
@@ -122,12 +123,13 @@ def _print_leaks(result: Leaks) -> None:
             ends = f"{leak.one} ({leak.one_split})  {leak.other} ({leak.other_split})"
             typer.echo(f"{kind}  {ends}{value}  {leak.what}")
         if more := result.counts[kind] - len(examples):
-            typer.echo(f"{kind}  and {more} more: say --limit {result.counts[kind]}")
+            typer.echo(f"{kind}  and {more} more: list them with --limit {result.counts[kind]}")
     typer.echo(", ".join(f"{count} {kind}" for kind, count in result.counts.items()) + ".")
     if result.alike_pairs or result.expected_pairs:
         typer.echo(
-            f"{result.alike_pairs} pairs across splits reach the cosine of one person. {result.expected_pairs:g} pairs "
-            "of strangers are expected to reach it. A pair counts as a leak if other photos of the people confirm it."
+            f"{result.alike_pairs} pairs of faces from two splits have a cosine of one person. "
+            f"{result.expected_pairs:g} pairs of strangers are expected to have such a cosine. A pair is a leak "
+            "only if other photos confirm it."
         )
     for sentence in result.unchecked:
         typer.echo(sentence)

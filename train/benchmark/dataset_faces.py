@@ -1,4 +1,4 @@
-"""Read from a ledger what the search for leaks needs: the faces, the policy of the splits, and the thresholds."""
+"""Read the data for the search for leaks from a ledger: the faces, the policy of the splits, and the thresholds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from train.benchmark.frozen_benchmark import FaceLine
 
-# Each face of a split, and each near-duplicate of such a face with the split of the face that represents it.
+# This query returns each face of a split, and each near-duplicate of such a face. A near-duplicate has the split of the
+# face that represents it.
 FACES_WITH_SPLITS = """
     SELECT f.face_id, f.photo_id, coalesce(m.identity_id, s.identity_id) AS person, s.split, f.phash,
            p.phash AS photo_phash, f.box, p.width, p.height, f.duplicate_of
@@ -19,7 +20,7 @@ FACES_WITH_SPLITS = """
 
 @dataclass(frozen=True)
 class Rules:
-    """The thresholds with which a dataset was curated: for near-duplicates (curate/config.py) and for one person."""
+    """Holds the thresholds of a curated dataset for near-duplicates (curate/config.py) and for one person."""
 
     max_photo_bits: int
     min_cosine_same_photo: float
@@ -27,7 +28,7 @@ class Rules:
     max_face_bits: int
     min_cosine_same_face: float
     same_person: float
-    false_match_rate: float  # fraction of pairs of strangers that reach `same_person`, estimated by the grouping
+    false_match_rate: float  # the share of pairs of strangers that reach `same_person`, as the grouping estimates it
 
 
 def read_faces(ledger: Ledger) -> list[FaceLine]:
@@ -56,7 +57,7 @@ def read_policy(ledger: Ledger) -> str:
 
 
 def read_rules(ledger: Ledger) -> Rules:
-    """Returns the thresholds with which the dataset was curated. Raises BadInput if the ledger does not hold them."""
+    """Returns the thresholds with which the dataset was curated. Raises BadInput if they are not in the ledger."""
     settings, grouping = ledger.read_detail("settings"), ledger.read_detail("group")
     if not settings or "threshold" not in grouping:
         raise BadInput(
@@ -64,6 +65,7 @@ def read_rules(ledger: Ledger) -> Rules:
         )
     rules = dict(settings["config"]["dedupe"])
     rules["min_cosine_same_face"] = max(rules["min_cosine_same_face"], settings["same_person"])
-    # The last bits of these two differ between machines, and both become part of a benchmark.
+    # The rate and the threshold become part of a benchmark. They are rounded, because their last bits differ between
+    # machines.
     rate = float(f"{grouping['false_match_rate']:.2g}")
     return Rules(**rules, same_person=round(float(grouping["threshold"]), 4), false_match_rate=rate)

@@ -1,4 +1,4 @@
-"""Draw the references, and the wrong references, of each target of a frozen set."""
+"""Draw the references and the wrong references of each target of a frozen set."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_set_detail, read_set_hashes
 from manifests.runtime.files import sha256_bytes
 
-# Each target with the faces that may be its references: usable faces of the same person from other photos, and from
-# the split that a restorer may see (with --split-by photos: train). An imported list restricts them to its own faces.
+# This query returns each target with the faces that may be its references. These are usable faces of the same person
+# from other photos of the same split. With --split-by photos, they are from the split train instead. If a list of pairs
+# was imported, only the faces of the list may be references.
 POSSIBLE_REFERENCES = """
     SELECT d.face_id, s.identity_id, list(r.face_id ORDER BY r.face_id) AS refs
     FROM degradations d JOIN splits s USING (face_id) JOIN faces f USING (face_id)
@@ -25,7 +26,8 @@ POSSIBLE_REFERENCES = """
     WHERE d.lq_set = ? AND s.status = 'ok' AND (p.target IS NULL OR list_contains(p.refs, r.face_id))
     GROUP BY ALL ORDER BY d.face_id"""
 
-# The faces of all people of a frozen set that may be references, for the draw of wrong references.
+# This query returns the faces that may be references, for all people of a frozen set. Wrong references are drawn from
+# them.
 FACES_OF_PEOPLE = """
     SELECT r.identity_id, r.face_id, g.photo_id FROM splits r JOIN faces g USING (face_id)
     WHERE r.status = 'ok' AND g.status = 'ok' AND (r.identity_id, r.split) IN (
@@ -35,7 +37,7 @@ FACES_OF_PEOPLE = """
 
 @dataclass(frozen=True)
 class CaseFaces:
-    """A target of a frozen set with the faces that were drawn for it. All are face ids."""
+    """Holds the face id of a target of a frozen set, and the face ids that were drawn for it."""
 
     face_id: str
     identity_id: str
@@ -48,13 +50,14 @@ class CaseFaces:
 def draw_references(
     ledger: Ledger, set_name: str, references: int, seed: int, by_face: bool = False
 ) -> tuple[dict[str, str], list[CaseFaces]]:
-    """Draws up to `references` references for each target of a frozen set that has any.
+    """Draws up to `references` references for each target of a frozen set. Targets without references are left out.
 
-    References come from the person's usable faces in other photos, or from an imported list. Wrong references are as
-    many faces of another person of the set. All draws depend on the seed and on face ids only, because the person ids
-    of two datasets differ. With `by_face` the results name people as `name_people` does.
+    References come from the person's usable faces in other photos, or from an imported list. Each target gets as many
+    wrong references as references. The wrong references are faces of another person of the set. All draws depend only
+    on the seed and on face ids, because person ids differ between datasets. If `by_face`, the results have the names
+    that `name_people` gives to people.
 
-    Returns the sha256 of each LQ image of the set by face id, and the drawn faces in order of their targets' face ids.
+    Returns the sha256 of each LQ image of the set by face id, and a CaseFaces for each target in order of face ids.
     Raises BadInput if the set is not finished.
     """
     lq_sha256, detail = read_set_hashes(ledger, set_name), read_set_detail(ledger, set_name)
@@ -65,7 +68,7 @@ def draw_references(
     photo_of = dict(ledger.query("SELECT face_id, photo_id FROM faces WHERE status = 'ok'").iter_rows())
     stable_names = name_people(ledger)
     result_names = {stable: stable if by_face else person for person, stable in stable_names.items()}
-    # stable name of each person -> (face, photo) of the faces that may be shown
+    # `pool` has (face, photo) of each face that may be a reference, by the stable name of the person
     pool: dict[str, list[tuple[str, str]]] = {}
     for person, face, photo in faces_of_people.iter_rows():
         pool.setdefault(stable_names.get(person, person), []).append((face, photo))
@@ -97,10 +100,10 @@ def _draw(faces: Sequence[str], count: int, target: str, seed: int) -> list[str]
 def _draw_wrong(
     pool: dict[str, list[tuple[str, str]]], person: str, photo: str, count: int, target: str, seed: int
 ) -> tuple[str | None, list[str]]:
-    """Draws another person of the pool and `count` of their faces. Faces in the target's photo are left out.
+    """Draws another person of the pool and `count` faces of that person. Faces in the target's photo are left out.
 
     `pool` maps a person to (face, photo) pairs. The draw takes the candidates with the smallest hash of (seed, target,
-    candidate). So a new person or a new photo in the dataset changes a draw only if its own hash is smaller. Returns
+    candidate). So a new person or a new photo in the dataset changes a draw only if the new hash is smaller. Returns
     (None, []) if no other person has enough faces.
     """
     others = {

@@ -1,6 +1,7 @@
 """Compare pairs of faces for the search for leaks: by perceptual hashes, by place in the photo, and by embeddings.
 
-Faces are numbers: positions in the list of faces that FacePairs gets. Pairs are two int arrays (n,) of such numbers.
+A face is a number, which is its position in the list of faces that FacePairs gets. Two int arrays (n,) of such numbers
+are n pairs of faces.
 """
 
 from __future__ import annotations
@@ -12,26 +13,28 @@ import numpy as np
 from train.benchmark.dataset_faces import Rules
 from train.benchmark.frozen_benchmark import FaceLine
 
-DIGITS = 6  # digits of a cosine; the last bits of a matrix product depend on the number of threads
+DIGITS = 6  # cosines are rounded, because their last bits depend on the number of threads
 
-_ROWS, _COLUMNS = 1024, 16384  # faces of a block: 64 MB of float32 cosines
+_ROWS, _COLUMNS = 1024, 16384  # numbers of faces in a block, which has 64 MB of float32 cosines
 PAIRS_PER_BATCH = 1 << 16
 
 
 class FacePairs:
-    """The faces with their hashes, places and embeddings as arrays, and comparisons of pairs of them."""
+    """Holds the hashes, places and embeddings of faces as arrays, and compares pairs of faces."""
 
     def __init__(self, faces: Sequence[FaceLine], rows: np.ndarray, vectors: np.ndarray, rules: Rules) -> None:
-        """`rows` int (m,) are the faces whose unit embeddings are `vectors`, float32 (m, d)."""
+        """Stores the faces as arrays. `vectors`, float32 (m, d), are unit embeddings of the faces `rows`, int (m,)."""
         self.rules, self.vectors = rules, vectors
         self.split = np.array([face.split for face in faces])
-        self.row = np.full(len(faces), -1, np.int64)  # row of each face in `vectors`, -1 without an embedding
+        self.row = np.full(
+            len(faces), -1, np.int64
+        )  # the row of each face in `vectors`, or -1 for a face without an embedding
         self.row[rows] = np.arange(len(rows))
         self.photo_bits = np.array([int(face.photo_phash, 16) for face in faces], np.uint64)
         hashes = [np.frombuffer(bytes.fromhex(face.phash), np.uint8) for face in faces]
         self.face_bits = np.stack(hashes) if hashes else np.zeros((0, 32), np.uint8)
         self.place = np.array([face.place for face in faces], np.float64).reshape(-1, 4)
-        # a side is one person in one split: for each row of `vectors` its side, for each side its size and mean vector
+        # A side is one person in one split. Each row of `vectors` has a side. Each side has a size and a mean vector.
         names = [f"{faces[row].split} {faces[row].person}" for row in rows]
         _, self.side, self.side_size = np.unique(names, return_inverse=True, return_counts=True)
         self.side_mean = np.zeros((len(self.side_size), vectors.shape[1]), np.float32)
@@ -49,8 +52,9 @@ class FacePairs:
     def compute_person_cosines(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         """Returns how far other photos confirm that the faces of a pair are one person, float (n,).
 
-        The value is the higher of two mean cosines: of each face to all faces of the other face's person in its split.
-        A person with a single face there confirms nothing (-1), unless both persons have a single face.
+        The value is the higher of two mean cosines. Each is the mean cosine of one face of the pair to all faces of the
+        other person in the split of the other face. If only one of the two people has a single face in the split, the
+        mean cosine to that person counts as -1, because a single face confirms nothing.
         """
         a, b = self.row[i], self.row[j]
         means = []
@@ -61,26 +65,28 @@ class FacePairs:
         return np.maximum(*means)
 
     def are_same_face(self, i: np.ndarray, j: np.ndarray, cosines: np.ndarray) -> np.ndarray:
-        """Returns whether the faces of each pair are near-duplicates by cosine and by the hash of the face."""
+        """Returns True for each pair of faces that are near-duplicates by their cosine and by their hashes."""
         bits = np.bitwise_count(self.face_bits[i] ^ self.face_bits[j]).sum(1, dtype=np.int64)
         return (cosines >= self.rules.min_cosine_same_face) & (bits <= self.rules.max_face_bits)
 
     def are_in_same_photo(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """Returns whether the faces of each pair are the same face in two copies of a photo."""
+        """Returns True for each pair of faces that are the same face in two copies of a photo."""
         near = np.bitwise_count(self.photo_bits[i] ^ self.photo_bits[j]) <= self.rules.max_photo_bits
         return near & self._are_at_same_place(i, j)
 
     def _are_at_same_place(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """Returns whether the boxes of each pair overlap enough, and the cosine, if known, is high enough."""
+        """Returns True for each pair whose boxes overlap enough, unless its cosine is known and too low."""
         a, b = self.place[i], self.place[j]
         shared = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(1)
         areas = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(1) + np.clip(b[:, 2:] - b[:, :2], 0, None).prod(1)
         overlap = shared / np.maximum(areas - shared, 1e-12)
-        different = self.compute_cosines(i, j) < self.rules.min_cosine_same_photo  # False if the cosine is not known
+        different = (
+            self.compute_cosines(i, j) < self.rules.min_cosine_same_photo
+        )  # this is False if the cosine is unknown
         return (overlap >= self.rules.min_overlap_same_photo) & ~different
 
     def find_photo_copies(self, one: np.ndarray, other: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the pairs of faces of `one` and `other` that are the same face in two copies of a photo."""
+        """Yields the pairs of a face of `one` and a face of `other` that are the same face in two copies of a photo."""
         for i, j in _split_into_blocks(one, other):
             near = np.bitwise_count(self.photo_bits[i][:, None] ^ self.photo_bits[j]) <= self.rules.max_photo_bits
             a, b = np.nonzero(near)
@@ -91,9 +97,9 @@ class FacePairs:
     def find_similar_faces(
         self, one: np.ndarray, other: np.ndarray, people: bool
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yields the pairs of `one` and `other` with the cosine of near-duplicates, and their cosines.
+        """Yields the pairs of a face of `one` and a face of `other` whose cosine is that of near-duplicates.
 
-        With `people`, also the pairs with the cosine of one person.
+        If `people`, pairs with the cosine of one person are yielded too. The third array has the cosines of the pairs.
         """
         rules = self.rules
         least = min(rules.same_person, rules.min_cosine_same_face) if people else rules.min_cosine_same_face

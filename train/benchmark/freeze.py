@@ -1,4 +1,4 @@
-"""Freeze a set of a dataset as a benchmark, which everybody who has the same photos can make again."""
+"""Freeze a set of a dataset as a benchmark. Everybody who has the same photos can make the same benchmark."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from train.benchmark.leaks import Leaks, find_leaks
 from train.benchmark.read_images import read_dataset_png
 from train.benchmark.write_benchmark import check_benchmark_folder, read_card, write_benchmark
 
-REFUSED_KINDS = ("identity", "photo", "near_duplicate", "own_reference")  # a leak of such a kind stops `freeze`
+REFUSED_KINDS = ("identity", "photo", "near_duplicate", "own_reference")  # a leak of one of these kinds stops `freeze`
 
 
 @dataclass(frozen=True)
 class FreezeSummary:
-    """The benchmark that `freeze` wrote, or would write in a dry run."""
+    """Describes the benchmark that `freeze` wrote, or would write in a dry run."""
 
     folder: str
     benchmark: str  # its sha256; empty in a dry run
@@ -55,9 +55,9 @@ class FreezeSummary:
     images_in_set: int
     people: int
     without_wrong_references: int
-    cosines: int  # leaks of kind cosine; `likeness leaks` lists them
+    cosines: int  # number of leaks of kind cosine; `likeness leaks` lists them
     pictures: bool
-    written: int  # files that this call wrote
+    written: int  # number of files that this call wrote
 
 
 def freeze(
@@ -72,20 +72,21 @@ def freeze(
     dry_run: bool = False,
     progress: Progress = lambda *_: None,
 ) -> FreezeSummary:
-    """Writes the benchmark of a frozen set into `out`: of the set named `lq_set`, or of the only set of the split.
+    """Writes the benchmark of a frozen set into `out`.
 
-    References are drawn as `evaluate` draws them (train/benchmark/draw_references.py). People are named by a hash of
-    their smallest face id. The same call again resumes: it writes files that are missing or changed, and adds pictures
-    to a benchmark without pictures. Embeddings are biometric data and are only written if `with_embeddings` is true.
+    The set is the set named `lq_set`, or the only set of the split. The references are the same as in `evaluate`
+    (train/benchmark/draw_references.py). The name of a person is a hash of the person's smallest face id. The same call
+    again resumes: it writes files that are missing or changed. The same call can also add pictures to a benchmark
+    without pictures. Embeddings are biometric data and are only written if `with_embeddings` is true.
 
-    Raises BadInput, before anything is written, if the options contradict each other or if `out` contains something
-    else. Raises LedgerBroken if the dataset has leaks, for example a target among its own references, and if an LQ
-    image is not the image that was frozen.
+    Raises BadInput, before anything is written, if the options contradict each other, or if `out` contains other files
+    or another benchmark. Raises LedgerBroken if the dataset has leaks, for example a target among its own references.
+    Raises LedgerBroken also if an LQ image is not the image that was frozen.
     """
     if split not in SPLITS:
         raise BadInput(f"--split {split} is not a split: name one of {', '.join(SPLITS)}.")
     if references < 1:
-        raise BadInput(f"--max-references {references} is too small: name 1 or more.")
+        raise BadInput(f"--max-references {references} is too small: give 1 or more.")
     if with_embeddings and not with_pictures:
         raise BadInput("--with-embeddings needs --with-images: embeddings without their pictures have no use.")
     check_seed(seed)
@@ -112,7 +113,7 @@ def freeze(
     if dry_run:
         return _summarize(out, source, counts, leaks, pictures=with_pictures)
 
-    # the contents of the benchmark, from which its name follows
+    # Make the lines of the benchmark. The name of the benchmark is a hash of them.
     picture_of = _hash_crops(source, progress)
     cases = [_make_case(source, case, picture_of) for case in source.cases]
     faces = [replace(line, picture=picture_of.get(line.face)) for line in source.faces]
@@ -137,7 +138,7 @@ def freeze(
         "likeness": code_version(),
         "tools": {"numpy": np.__version__, "opencv": cv2.__version__},
     }
-    # a benchmark that lies in `out` already keeps its pictures and embeddings
+    # If `out` already contains the benchmark, its pictures and embeddings stay.
     earlier = read_card(out)
     if earlier and earlier["benchmark"] != card["benchmark"]:
         raise BadInput(
@@ -175,7 +176,7 @@ def _summarize(
 
 
 def _list_references(source: FreezeSource) -> np.ndarray:
-    """Returns each target with each of its references and wrong references, int64 (k, 2) positions in the faces."""
+    """Returns (target, reference) for each reference and wrong reference, int64 (k, 2) positions in `source.faces`."""
     number_of = {line.face: i for i, line in enumerate(source.faces)}
     pairs = [
         (number_of[case.face_id], number_of[ref]) for case in source.cases for ref in (*case.references, *case.wrong)
@@ -198,7 +199,7 @@ def _refuse_leaks(leaks: Leaks, dataset: Path) -> None:
 
 
 def _hash_crops(source: FreezeSource, progress: Progress) -> dict[str, str]:
-    """Returns the picture of each face that a case uses, by face id."""
+    """Returns the name of the picture of each face that a case uses, by face id."""
     faces = sorted({face for case in source.cases for face in (case.face_id, *case.references, *case.wrong)})
     pictures = {}
     for done, face in enumerate(faces, 1):
@@ -234,9 +235,9 @@ def _describe_thresholds(rules: Rules) -> dict[str, Any]:
 
 
 def _encode_embeddings(source: FreezeSource, picture_of: dict[str, str]) -> bytes:
-    """Returns embeddings.npy: a row for each picture, sorted by picture.
+    """Returns the contents of embeddings.npy, which has a row for each picture, sorted by the names of the pictures.
 
-    If several faces have the same picture, the embedding of the smallest face id counts.
+    If several faces have the same picture, the row is the embedding of the face with the smallest face id.
     """
     number_of = {line.face: i for i, line in enumerate(source.faces)}
     row_of = {picture: number_of[face] for face, picture in sorted(picture_of.items(), reverse=True)}

@@ -1,4 +1,4 @@
-"""Read everything that a benchmark is made of from a dataset's ledger: the frozen set, its draws, its faces."""
+"""Read the contents of a benchmark from a dataset's ledger: the frozen set, the references and the faces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from train.benchmark.dataset_faces import Rules, read_faces, read_policy, read_r
 from train.benchmark.draw_references import CaseFaces, draw_references, name_people
 from train.benchmark.frozen_benchmark import FaceLine
 
-# Each frozen set with the splits of its faces.
+# This query returns each frozen set with the splits of its faces.
 SETS_WITH_SPLITS = """
     SELECT lq_set, list(DISTINCT split ORDER BY split) FROM degradations JOIN splits USING (face_id)
     WHERE status = 'ok' GROUP BY lq_set ORDER BY lq_set"""
@@ -23,7 +23,7 @@ SETS_WITH_SPLITS = """
 
 @dataclass(frozen=True)
 class FreezeSource:
-    """What a benchmark is made of. People are named as `name_people` does."""
+    """Holds the data from which a benchmark is made. People have the names that `name_people` gives them."""
 
     dataset: Path
     set_name: str
@@ -42,9 +42,9 @@ class FreezeSource:
 
 
 def read_source(dataset: Path, lq_set: str | None, split: str, references: int, seed: int) -> FreezeSource:
-    """Reads a frozen set: the set named `lq_set`, or the only set of the split.
+    """Reads the frozen set named `lq_set`, or the only frozen set of the split.
 
-    Raises BadInput if there is no such set, if it is not finished, or if no target has a reference.
+    Raises BadInput if there is no such set, if the set is not finished, or if no target has a reference.
     """
     with Ledger.open(dataset) as ledger:
         name = _choose_set(ledger, lq_set, split)
@@ -69,7 +69,7 @@ def read_source(dataset: Path, lq_set: str | None, split: str, references: int, 
 
 
 def _choose_set(ledger: Ledger, name: str | None, split: str) -> str:
-    """Returns `name` after checking it, or the name of the only frozen set of the split."""
+    """Returns `name` after a check, or the name of the only frozen set of the split."""
     splits_of: dict[str, list[str]] = dict(ledger.query(SETS_WITH_SPLITS).iter_rows())
     if name is not None:
         if name not in splits_of:
@@ -86,9 +86,9 @@ def _choose_set(ledger: Ledger, name: str | None, split: str) -> str:
     names = [name for name, splits in splits_of.items() if splits == [split]]
     if not names:
         raise BadInput(
-            f"{ledger.dataset} has no frozen set of {split}: make one with `likeness degrade {ledger.dataset} --split "
-            f"{split}`."
+            f"{ledger.dataset} has no frozen set of the split {split}: make one with `likeness degrade "
+            f"{ledger.dataset} --split {split}`."
         )
     if len(names) > 1:
-        raise BadInput(f"{len(names)} frozen sets are of {split}: name one with --set ({', '.join(names)}).")
+        raise BadInput(f"The split {split} has {len(names)} frozen sets: name one with --set ({', '.join(names)}).")
     return names[0]

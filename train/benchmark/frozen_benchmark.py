@@ -1,4 +1,4 @@
-"""The folder of a benchmark: its files, its lines, and how to load and check it.
+"""Load and check a benchmark. A benchmark is a folder with these files:
 
     cases.jsonl   a line for each case: the target, its LQ image and θ, its references in order, its wrong references
     faces.jsonl   a line for each face of train, val and test and for each of their near-duplicates, to search for leaks
@@ -6,10 +6,10 @@
     pictures/, lq/   with --with-images: the crops and the LQ images of the cases as PNG
     embeddings.npy   with --with-embeddings: the embeddings of the crops
 
-A benchmark contains no name of a person, no path and no time. A face is named by its face id, which is a hash of the
-photo's bytes and the face's box. A picture is a crop or an LQ image, and is named by the sha256 of its pixels, because
-the bytes of a PNG also depend on the encoder. So everybody who has the same photos gets the same names, and a crop with
-different pixels is noticed.
+A benchmark contains no name of a person, no path and no time. The name of a face is its face id, which is a hash of the
+photo's bytes and the face's box. A picture is a crop or an LQ image. The name of a picture is the sha256 of its pixels,
+because the bytes of a PNG also depend on the encoder. So everybody who has the same photos gets the same names, and a
+crop with different pixels is noticed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ KIND, VERSION = "likeness benchmark", 1
 SPLITS = ("train", "val", "test")
 _HEX16, _HEX32, _HEX64 = (re.compile(f"[0-9a-f]{{{digits}}}") for digits in (16, 32, 64))
 
-# the fields of a card that are read, with their types
+# These fields of a card are read. The values are their types.
 _CARD: dict[str, type] = {
     "size": int, "references": int, "images_in_set": int, "pictures": bool, "engine": str, "policy": str,
     "set": dict, "recognizer": dict, "thresholds": dict, "leaks": dict, "tools": dict,
@@ -54,7 +54,7 @@ _CARD_PARTS: dict[tuple[str, str], type] = {
 
 @dataclass(frozen=True)
 class FaceLine:
-    """A line of faces.jsonl: a face of a split, or a near-duplicate of such a face."""
+    """Holds a line of faces.jsonl: a face of a split, or a near-duplicate of such a face."""
 
     face: str  # face_id
     photo: str  # photo_id
@@ -63,27 +63,27 @@ class FaceLine:
     phash: str  # 256 bits of the aligned face, hex
     photo_phash: str  # 64 bits of the whole photo, hex
     place: tuple[float, ...]  # x0, y0, x1, y1 as fractions of the photo's width and height
-    copy_of: str | None  # for a near-duplicate: the face that represents it
-    picture: str | None = None  # its 512 px crop, if a case uses it
+    copy_of: str | None  # the face that represents a near-duplicate; None for other faces
+    picture: str | None = None  # the name of its 512 px crop, if a case uses the face
 
 
 @dataclass(frozen=True)
 class CaseLine:
-    """A line of cases.jsonl: a target, its LQ image and its references."""
+    """Holds a line of cases.jsonl: a target, its LQ image and its references."""
 
     face: str
     person: str
-    picture: str  # the 512 px crop; the target is this crop, area-resized to the `size` of the card
-    lq: str  # the picture of the LQ image
+    picture: str  # the name of the 512 px crop; the target is this crop, area-resized to `size`
+    lq: str  # the name of the LQ image
     theta: dict[str, Any]
-    references: tuple[str, ...]  # pictures, in the order in which a restorer gets them
-    wrong_references: tuple[str, ...]  # as many pictures of another person; empty if no person has enough photos
+    references: tuple[str, ...]  # names of pictures, in the order in which a restorer gets them
+    wrong_references: tuple[str, ...]  # pictures of another person; empty if no person has enough photos
     wrong_person: str | None
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The card and the lines of a benchmark, loaded and checked, without any pixels."""
+    """Holds the card and the lines of a benchmark after they were checked. Pixels are not loaded."""
 
     folder: Path
     card: dict[str, Any]
@@ -92,7 +92,7 @@ class Benchmark:
 
 
 def is_benchmark(folder: Path) -> bool:
-    """Returns whether the folder has the card of a benchmark, finished or not."""
+    """Returns True if the folder has the card of a benchmark. The benchmark may be unfinished."""
     try:
         card = json.loads((Path(folder) / CARD).read_bytes())
     except (OSError, ValueError):
@@ -143,9 +143,9 @@ def _make_tuples(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_fields(benchmark: Benchmark) -> None:
-    """Raises ValueError, KeyError or TypeError if the card or a line is not what this version writes.
+    """Raises ValueError, KeyError or TypeError if this version of Likeness cannot have written the card or a line.
 
-    Pictures become file names, so a picture that is not a hash could name a file outside the benchmark.
+    The names of pictures are used as file names. A name that is not a hash could name a file outside the benchmark.
     """
     card, faces = benchmark.card, {line.face for line in benchmark.faces}
     if any(not isinstance(card[key], kind) for key, kind in _CARD.items()) or not 16 <= card["size"] <= 512:
@@ -167,8 +167,10 @@ def _check_fields(benchmark: Benchmark) -> None:
 
 
 def has_embeddings(card: Mapping[str, Any]) -> bool:
-    """Returns whether a benchmark contains embeddings. Old cards do not say it: they have them if they have
-    pictures."""
+    """Returns True if a benchmark contains embeddings.
+
+    An old card has no field `embeddings`. Such a benchmark contains embeddings if it contains pictures.
+    """
     return bool(card.get("embeddings", card.get("pictures", False)))
 
 
@@ -189,6 +191,6 @@ def encode_lines(lines: Iterable[CaseLine | FaceLine]) -> bytes:
 
 
 def map_pictures_to_faces(benchmark: Benchmark) -> dict[str, str]:
-    """Returns the face id of each picture. If faces share a picture, it is the first of them in `benchmark.faces`."""
+    """Returns the face id of each picture. If several faces have one picture, the first in `benchmark.faces` counts."""
     faces = {line.picture: line.face for line in reversed(benchmark.faces) if line.picture is not None}
     return {str(picture): face for picture, face in faces.items()}

@@ -1,20 +1,21 @@
-"""Find leaks: data on which a restorer is measured, and which it was also trained on, or gets as a reference.
+"""Find leaks: data on which a restorer is measured although it was trained on them, or gets them as references.
 
 | kind | the two ends of a leak |
 |---|---|
 | identity | faces of one person in two splits |
 | photo | faces of one photo in two splits |
 | near_duplicate | copies of one picture in two splits, by the rules with which the dataset was curated |
-| cosine | faces in two splits that are one person by their cosine, if other photos confirm it |
+| cosine | faces in two splits whose cosine is that of one person, if other photos confirm it |
 | own_reference | a target and one of its references that is the same face, a near-duplicate, or from the same photo |
 
-Some pairs of strangers reach the threshold above which the grouping joins two faces; the grouping estimates their
-share, the false match rate. So a pair above the threshold is a leak only if other photos confirm it: the mean cosine of
-one face to the person of the other face, in that split, must reach the threshold too. All pairs above the threshold are
-counted, beside the number that strangers alone would give.
+The grouping joins two faces whose cosine reaches a threshold. Some pairs of strangers reach this threshold too. The
+grouping estimates the share of such pairs, the false match rate. So a pair that reaches the threshold is a leak only if
+other photos confirm it: the mean cosine of one face to all photos of the other person in the other split must also
+reach the threshold. All pairs that reach the threshold are counted. The number of pairs that strangers alone would give
+is reported too.
 
-Every face is compared with every face of the other splits. 100,000 faces of 512 dimensions, four fifths of them in
-train, give 1.7e9 cosines: docs/benchmarks.md has the time.
+Every face is compared with every face of the other splits. For 100,000 faces with four fifths of them in train, these
+are 1.7e9 cosines of 512 dimensions. The measured time is in docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ KINDS = ("identity", "photo", "near_duplicate", "cosine", "own_reference")
 
 @dataclass(frozen=True)
 class Leak:
-    """A leak: two faces, given by their face ids, and the splits that they are in."""
+    """Describes a leak by the face ids of two faces and the splits of these faces."""
 
     kind: str
     one: str
@@ -53,16 +54,16 @@ class Leak:
 
 @dataclass
 class Leaks:
-    """The leaks of a dataset or a benchmark, and how many faces and pairs were compared."""
+    """Holds the leaks of a dataset or a benchmark, and the numbers of faces and pairs that were compared."""
 
     limit: int
     faces: int = 0
-    pairs: int = 0  # pairs of faces from two splits
+    pairs: int = 0  # number of pairs of faces from two splits
     targets: int = 0
-    alike_pairs: int = 0  # pairs of faces from two splits that reach the threshold of one person
-    expected_pairs: float = 0.0  # number of pairs that strangers alone would give
+    alike_pairs: int = 0  # number of pairs from two splits that reach the threshold of one person
+    expected_pairs: float = 0.0  # number of such pairs that strangers alone would give
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
-    examples: list[Leak] = field(default_factory=list)  # for each kind the `limit` leaks with the highest cosines
+    examples: list[Leak] = field(default_factory=list)  # the `limit` leaks of each kind with the highest cosines
     unchecked: list[str] = field(default_factory=list)  # a sentence for each check that was not possible
 
     def add(self, kind: str, leaks: Sequence[Leak]) -> None:
@@ -74,7 +75,7 @@ class Leaks:
 
     @property
     def total(self) -> int:
-        """The number of leaks of all kinds."""
+        """Returns the number of leaks of all kinds."""
         return sum(self.counts.values())
 
     def as_json(self) -> dict[str, Any]:
@@ -86,7 +87,7 @@ class Leaks:
 def find_dataset_leaks(dataset: Path, limit: int = 20, progress: Progress = lambda *_: None) -> Leaks:
     """Finds the leaks of a dataset: between its splits, and among the references that a target may get.
 
-    Raises BadInput if the dataset was not curated completely, and LedgerBroken if rows are missing.
+    Raises BadInput if the dataset was not curated completely. Raises LedgerBroken if rows of the ledger are missing.
     """
     with Ledger.open(Path(dataset)) as ledger:
         faces, policy = read_faces(ledger), read_policy(ledger)
@@ -101,8 +102,9 @@ def find_benchmark_leaks(
 ) -> Leaks:
     """Finds the leaks of a benchmark: between the splits that it lists, and among the references of its targets.
 
-    Embeddings come from the dataset `photos`, else from the benchmark. Without embeddings some checks are not possible,
-    and `unchecked` names them. Raises BadInput as `load_benchmark` does, and if the dataset has another recognizer.
+    Embeddings come from the dataset `photos`, or else from the benchmark. Without embeddings some checks are not
+    possible. The field `unchecked` names these checks. Raises the same errors as `load_benchmark`. Raises BadInput also
+    if the dataset and the benchmark have different recognizers.
     """
     benchmark = load_benchmark(folder)
     number_of = {line.face: i for i, line in enumerate(benchmark.faces)}
@@ -130,13 +132,13 @@ def find_leaks(
 ) -> Leaks:
     """Finds all leaks among `faces`.
 
-    `rows` int (m,) are the positions in `faces` of the faces whose unit embeddings are `vectors`, float32 (m, d).
-    `references` int (k, 2) pairs positions of targets with positions of their references. `policy` says how the dataset
-    was split: identity or photos.
+    `vectors`, float32 (m, d), are the unit embeddings of m faces. `rows`, int (m,), are the positions of these faces in
+    `faces`. `references`, int (k, 2), has the position of a target and the position of a reference in each row.
+    `policy` tells how the dataset was split: identity or photos.
     """
     leaks = Leaks(limit, len(faces), targets=len(np.unique(references[:, 0])))
     pairs = FacePairs(faces, rows, vectors, rules)
-    # by what the rows say: one photo, or one person, in two splits
+    # Find photos and people that are in two splits.
     leaks.add("photo", _find_in_two_splits(faces, "photo"))
     if policy == "identity":
         leaks.add("identity", _find_in_two_splits(faces, "person"))
@@ -147,11 +149,11 @@ def find_leaks(
         )
     if len(rows) < len(faces):
         leaks.unchecked.append(
-            f"The kind cosine, and near-duplicates with a different crop, were not checked, because "
+            f"The kind cosine and near-duplicates with a different crop were not checked, because "
             f"{len(faces) - len(rows)} of {len(faces)} faces have no embedding: run `likeness leaks DATASET "
             "--benchmark BENCH` with a dataset of the same photos."
         )
-    # by comparing every face with every face of the other splits
+    # Compare every face with every face of the other splits.
     splits = list(combinations([name for name in SPLITS if (pairs.split == name).any()], 2))
     photo_copies: set[tuple[int, int]] = set()
     embedded_pairs = 0
@@ -179,7 +181,7 @@ def find_leaks(
                 leaks.add("cosine", _make_leaks(faces, pairs, "cosine", i[near], j[near], what))
     progress("compare", len(splits), len(splits))
     leaks.expected_pairs = round(embedded_pairs * rules.false_match_rate, 1)
-    # targets among their own references
+    # Find targets that are among their own references.
     references = np.unique(references, axis=0)
     for start in range(0, len(references), PAIRS_PER_BATCH):
         targets, refs = references[start : start + PAIRS_PER_BATCH].T
@@ -220,7 +222,10 @@ def _make_leaks(
 
 
 def _find_in_two_splits(faces: Sequence[FaceLine], what: str) -> list[Leak]:
-    """Returns a leak for each person or photo (`what`) and each two of its splits, with the smallest face of each."""
+    """Returns a leak for each person or photo and each pair of splits that it is in.
+
+    `what` is "person" or "photo". The leak names the smallest face id in each of the two splits.
+    """
     smallest: dict[str, dict[str, FaceLine]] = defaultdict(dict)
     for line in sorted(faces, key=lambda line: line.face):
         smallest[getattr(line, what)].setdefault(line.split, line)
@@ -233,7 +238,7 @@ def _find_in_two_splits(faces: Sequence[FaceLine], what: str) -> list[Leak]:
 
 
 def _list_pair_references(ledger: Ledger, faces: Sequence[FaceLine]) -> np.ndarray:
-    """Returns the targets and references of the ledger's pairs, int64 (k, 2) positions in `faces`."""
+    """Returns (target, reference) for each reference in the ledger's table `pairs`, as positions in `faces`."""
     number_of = {line.face: i for i, line in enumerate(faces)}
     rows = ledger.query("SELECT target, unnest(refs) AS ref FROM pairs").iter_rows()
     return _make_array(
@@ -242,7 +247,7 @@ def _list_pair_references(ledger: Ledger, faces: Sequence[FaceLine]) -> np.ndarr
 
 
 def _list_drawable_references(faces: Sequence[FaceLine], policy: str) -> np.ndarray:
-    """Returns each target of val and test with each reference that train/benchmark/draw_references.py may draw."""
+    """Returns (target, reference) for each reference in val and test that draw_references.py may draw."""
     sides: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i, line in enumerate(faces):
         if line.copy_of is None:
@@ -258,7 +263,7 @@ def _list_drawable_references(faces: Sequence[FaceLine], policy: str) -> np.ndar
 
 
 def _list_benchmark_references(benchmark: Benchmark) -> np.ndarray:
-    """Returns the targets of a benchmark with their references and wrong references."""
+    """Returns (target, reference) for each reference and wrong reference of a benchmark."""
     number_of = {line.face: i for i, line in enumerate(benchmark.faces)}
     face_of = map_pictures_to_faces(benchmark)
     return _make_array(
@@ -269,5 +274,5 @@ def _list_benchmark_references(benchmark: Benchmark) -> np.ndarray:
 
 
 def _make_array(pairs: Iterable[tuple[int, int]]) -> np.ndarray:
-    """Returns int64 (k, 2)."""
+    """Returns the pairs as an array, int64 (k, 2)."""
     return np.fromiter(chain.from_iterable(pairs), np.int64).reshape(-1, 2)

@@ -29,10 +29,11 @@ from train.benchmark.frozen_benchmark import (
 
 
 def read_crops(benchmark: Benchmark, photos: Path | None) -> dict[str, np.ndarray]:
-    """Returns each crop of the benchmark by picture: RGB uint8, area-resized to the benchmark's size.
+    """Returns each crop of the benchmark by the name of its picture: RGB uint8, area-resized to the benchmark's size.
 
-    Crops come from the benchmark, or from the dataset `photos` if the benchmark has no pictures. Raises BadInput if
-    neither has them, and LedgerBroken if a crop is missing or has different pixels.
+    The crops come from the benchmark, or from the dataset `photos` if the benchmark has no pictures. Raises BadInput if
+    the benchmark has no pictures and `photos` is None. Raises LedgerBroken if a crop is missing or has different
+    pixels.
     """
     crops = {}
     for picture, face in map_pictures_to_faces(benchmark).items():
@@ -44,22 +45,22 @@ def read_crops(benchmark: Benchmark, photos: Path | None) -> dict[str, np.ndarra
 def read_lq(benchmark: Benchmark, case: CaseLine, photos: Path | None) -> np.ndarray:
     """Returns the LQ image of a case, RGB uint8 (size, size, 3).
 
-    If the benchmark has no pictures, the LQ image is made again from the crop in `photos` and from θ. Raises
-    LedgerBroken if the image is missing or has different pixels.
+    If the benchmark has no pictures, the crop in `photos` is degraded again with θ. Raises LedgerBroken if the image is
+    missing or has different pixels.
     """
     if benchmark.card["pictures"]:
         return _read_picture(benchmark.folder / LQ / f"{case.lq}.png", case.lq, benchmark, photos)
     check_engine(benchmark.card["engine"])
     path = _find_crop_file(benchmark, case.picture, case.face, photos)
-    made = run_job(Job(path, benchmark.card["size"], case.theta, engine=benchmark.card["engine"]))
-    pixels = None if made.problem else decode(made.png)
+    result = run_job(Job(path, benchmark.card["size"], case.theta, engine=benchmark.card["engine"]))
+    pixels = None if result.problem else decode(result.png)
     if pixels is None or hash_picture(pixels) != case.lq:
         tools = ", ".join(f"{name} {version}" for name, version in benchmark.card["tools"].items())
         raise LedgerBroken(
-            f"On this machine {path} degrades to a different image than in {benchmark.folder}, which was made with "
-            f"{tools}: get the benchmark with its pictures."
+            f"The degradation of {path} on this machine gives a different image than the benchmark {benchmark.folder}, "
+            f"which was made with {tools}: get the benchmark with its pictures."
             if pixels is not None
-            else f"{path} cannot be degraded: {made.problem}"
+            else f"{path} cannot be degraded: {result.problem}"
         )
     return pixels
 
@@ -67,9 +68,10 @@ def read_lq(benchmark: Benchmark, case: CaseLine, photos: Path | None) -> np.nda
 def read_embeddings(benchmark: Benchmark, photos: Path | None) -> tuple[list[str], np.ndarray]:
     """Returns face ids and their unit embeddings, float32 (n, d).
 
-    With a dataset `photos`: for each face of the benchmark that the dataset has. Without: for each crop of a benchmark
-    with embeddings, and for none of a benchmark without. Raises BadInput if the dataset has a different recognizer, and
-    LedgerBroken if the embeddings of the benchmark are missing or broken.
+    If `photos` is a dataset, the faces are those of the benchmark that are also in the dataset. If `photos` is None,
+    the faces are those of the crops of the benchmark. The result is then empty if the benchmark has no embeddings.
+    Raises BadInput if the dataset has a different recognizer. Raises LedgerBroken if the embeddings of the benchmark
+    are missing or broken.
     """
     if photos is not None:
         with Ledger.open(photos) as ledger:
@@ -91,7 +93,7 @@ def read_embeddings(benchmark: Benchmark, photos: Path | None) -> tuple[list[str
 
 
 def check_recognizer(benchmark: Benchmark, ledger: Ledger) -> None:
-    """Raises BadInput if the embeddings of the dataset come from a different recognizer than the benchmark's."""
+    """Raises BadInput if the embeddings of the dataset and of the benchmark come from different recognizers."""
     if read_recognizer(ledger).sha256 != benchmark.card["recognizer"]["sha256"]:
         raise BadInput(
             f"The embeddings of {ledger.dataset} come from a different recognizer than the embeddings of "
@@ -102,7 +104,7 @@ def check_recognizer(benchmark: Benchmark, ledger: Ledger) -> None:
 def read_dataset_png(path: Path, sha256: str | None = None) -> np.ndarray:
     """Reads a PNG of a dataset as RGB uint8 (H, W, 3).
 
-    Raises LedgerBroken if the file is missing or broken, or if `sha256` is given and the file has a different hash.
+    Raises LedgerBroken if the file is missing or broken, or if the hash of the file is not `sha256`.
     """
     try:
         data = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Check that a run was not trained on the people, or the photos, of the frozen set that it is measured on."""
+"""Check that a run was not trained on the people or the photos of the frozen set on which it is measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from manifests.ledger.ledger import Ledger
 from train.benchmark.frozen_benchmark import Benchmark, is_benchmark, load_benchmark
 from train.data.snapshot import FACES
 
-# Each target with each face of its person. With --split-by photos: only with the faces of its photo.
+# This query returns each target with each face of its person. With --split-by photos, it returns each target only with
+# the faces of its photo.
 FACES_TO_AVOID = """
     SELECT a.face_id, b.face_id AS other FROM splits a JOIN faces fa USING (face_id)
     JOIN splits b ON b.identity_id = a.identity_id JOIN faces fb ON fb.face_id = b.face_id
@@ -23,30 +24,34 @@ FACES_TO_AVOID = """
 def check_not_trained_on(dataset: Path, run: Path, targets: Sequence[str]) -> bool:
     """Raises LedgerBroken if the run was trained on the person of a target. `targets` are face ids.
 
-    With --split-by photos only the photo of a target must not be in the training. `dataset` may be a benchmark. Returns
-    whether the check was possible: it needs RUN/snapshot, which lists the faces of the training.
+    If the dataset was split by photos, only training on the photo of a target is an error. `dataset` may be a
+    benchmark. Returns True if the check was possible. The check needs RUN/snapshot, which lists the faces of the
+    training.
     """
     snapshot = run / "snapshot" / FACES
     if not snapshot.is_file():
         return False
     table = pq.read_table(snapshot, columns=["face_id", "split"]).to_pydict()
-    trained = {face for face, split in zip(table["face_id"], table["split"], strict=True) if split == "train"}
+    training_faces = {face for face, split in zip(table["face_id"], table["split"], strict=True) if split == "train"}
     if is_benchmark(dataset):
         pairs = _find_related_faces(load_benchmark(dataset), set(targets))
     else:
         with Ledger.open(dataset) as ledger:
             pairs = list(ledger.query(FACES_TO_AVOID, list(targets)).iter_rows())
     for target, other in pairs:
-        if other in trained:
+        if other in training_faces:
             raise LedgerBroken(
-                f"{run} was trained on face {other[:12]}, and the set that it is measured on contains the same person "
-                f"(face {target[:12]}). The dataset changed after the training: train again, into a new folder."
+                f"{run} was trained on face {other[:12]}, but the frozen set contains the same person (face "
+                f"{target[:12]}). The dataset changed after the training: train again into a new folder."
             )
     return True
 
 
 def _find_related_faces(benchmark: Benchmark, targets: set[str]) -> list[tuple[str, str]]:
-    """Returns (target, face) for each face of a target's person; with --split-by photos, of the target's photo."""
+    """Returns (target, face) for each face of a target's person.
+
+    If the dataset was split by photos, the faces are those of the target's photo.
+    """
     get_group = operator.attrgetter("person" if benchmark.card["policy"] == "identity" else "photo")
     faces: dict[str, list[str]] = {}
     for line in benchmark.faces:

@@ -1,4 +1,4 @@
-"""Write the folder of a benchmark so that a command that was killed can resume."""
+"""Write the folder of a benchmark. If the command is killed, the same command resumes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from train.benchmark.frozen_benchmark import CARD, hash_picture, is_benchmark
 
 
 def check_benchmark_folder(out: Path) -> None:
-    """Raises BadInput if `out` is a file, or a folder that holds anything other than a benchmark."""
+    """Raises BadInput if `out` is a file, or a folder that contains files but no benchmark."""
     if (file := find_blocking_file(out)) is not None:
         raise BadInput(f"{file} is a file, but a benchmark is a folder: name another folder with --out.")
     if out.is_dir() and not is_benchmark(out):
@@ -24,7 +24,7 @@ def check_benchmark_folder(out: Path) -> None:
 
 
 def read_card(out: Path) -> dict[str, Any]:
-    """Returns the card of a benchmark that was begun or finished in `out`, or {} if there is none."""
+    """Returns the card of the finished or unfinished benchmark in `out`, or {} if `out` contains no benchmark."""
     if not is_benchmark(out):
         return {}
     card: dict[str, Any] = json.loads((out / CARD).read_bytes())
@@ -38,7 +38,7 @@ def write_benchmark(
 ) -> int:
     """Writes the files of a benchmark that are missing or different, and returns their number.
 
-    `files` maps names to contents. `copies` are (name, picture, file of the dataset) of the PNGs. The card is written
+    `files` maps names to contents. `copies` has (name, picture, file of the dataset) for each PNG. The card is written
     first with `complete` false and last with `complete` true, so that an unfinished benchmark is recognized.
     """
     complete, incomplete = (

@@ -1,6 +1,6 @@
 """Average rows: means per system, and paired differences between two systems, with bootstrap intervals.
 
-A row holds the values of one image under one system (see rows.py). An average holds the means of one system.
+A row has the values of one image under one system (see rows.py). An average has the means of one system.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from degrade.sampling import make_generator
-from train.metrics.intervals import FEWEST, bootstrap_unit, coverage, mean_interval
+from train.metrics.intervals import MIN_UNITS, bootstrap_unit, coverage, mean_interval
 
 Row = dict[str, Any]
 Average = dict[str, Any]
@@ -24,8 +24,9 @@ def average_systems(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> l
     """Returns the average of each system, in the order in which the systems first appear.
 
     An average has the keys `key`, `system`, `images` (the number of rows), `unmeasured` (the number of rows that could
-    not be measured), and one key for each metric. The value of a metric has mean, low, high, `images` and `people`
-    (how many have a value), and `over` (what was resampled); it is None if no image has a value.
+    not be measured), and one key for each metric. The value of a metric has the keys `mean`, `low` and `high`. Its keys
+    `images` and `people` count the images that have a value and their people. Its key `over` tells whether people or
+    images were resampled. The value is None if no image has a value.
     """
     averages = []
     for key in dict.fromkeys(row["key"] for row in rows):
@@ -60,10 +61,11 @@ def average_differences(
 ) -> list[Difference]:
     """Returns the mean difference of the first minus the second system for each (name, key, key) of `pairs`.
 
-    A difference is taken over the images that have a row of both systems; a pair without common images is left out. The
-    value of a metric has mean, low, high (the 95% percentile bootstrap, see train/metrics/intervals.py),
-    `excludes_zero` (never set for fewer than FEWEST images), `images`, `people`, and `people_above` (the number of
-    people whose mean difference is above zero). The value is None if no image has both values.
+    A difference is taken over the images that have a row of both systems. A pair without common images is left out. The
+    value of a metric has the keys `mean`, and `low` and `high` of the 95% percentile bootstrap
+    (train/metrics/intervals.py). Its key `excludes_zero` is False for fewer than MIN_UNITS images. Its keys `images`
+    and `people` count the common images and their people. Its key `people_above` is the number of people whose mean
+    difference is above zero. The value is None if no image has values of both systems.
     """
     by_system: dict[str, dict[str, Row]] = {}
     for row in rows:
@@ -98,7 +100,7 @@ def _average_values(values: dict[str, float], rows: dict[str, Row], key: tuple[i
         by_person.setdefault(person, []).append(value)
     return {
         **asdict(interval),
-        "excludes_zero": interval.excludes_zero() and len(values) >= FEWEST,
+        "excludes_zero": interval.excludes_zero() and len(values) >= MIN_UNITS,
         "images": len(values),
         "people": len(by_person),
         "people_above": sum(float(np.mean(own)) > 0 for own in by_person.values()),
@@ -106,18 +108,18 @@ def _average_values(values: dict[str, float], rows: dict[str, Row], key: tuple[i
 
 
 def describe_interval(people: Sequence[str]) -> str:
-    """Returns sentences, without the last period, that say what the intervals are and how far to trust them.
+    """Returns sentences that explain the intervals and how far a reader can trust them. The last period is left out.
 
-    `people` names the person of each image. Few people give little evidence, however many images they have.
+    `people` names the person of each image. The images of few people give little evidence, even if they are many.
     """
     unit, count = bootstrap_unit(people), len(set(people))
     if len(people) == 1:
-        return "There is only one image, so an interval says nothing"
+        return "There is only one image, so the intervals have no meaning"
     units = count if unit == "people" else len(people)
     sentence = f"Intervals are 95% percentile bootstraps over {units} {unit}"
-    if units < 30:  # for 30 units such an interval holds the mean in 94% of cases (ours)
+    if units < 30:  # for 30 units, such an interval contains the mean in 94% of cases (ours)
         sentence += (
-            f". With only {units} {unit} such an interval holds the true mean of normal values in "
+            f". With only {units} {unit} such an interval contains the true mean of normal values in "
             f"{coverage(units):.0%} of cases, not in 95%"
         )
     if unit == "images":

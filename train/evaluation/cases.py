@@ -20,7 +20,7 @@ from train.benchmark.read_images import read_crops, read_dataset_png, read_embed
 
 @dataclass(frozen=True)
 class Case:
-    """One LQ image of a frozen set with its target and its references."""
+    """Holds one LQ image of a frozen set with its target and its references."""
 
     face_id: str
     identity_id: str
@@ -28,35 +28,35 @@ class Case:
     target: np.ndarray  # uint8 (S, S, 3)
     references: tuple[np.ndarray, ...]  # uint8 (S, S, 3)
     reference_embeddings: np.ndarray  # float32 (K, d)
-    wrong: tuple[np.ndarray, ...] = ()  # uint8 (S, S, 3), K of another person; empty if nobody has enough photos
+    wrong: tuple[np.ndarray, ...] = ()  # K images of another person, uint8 (S, S, 3); empty if nobody has enough photos
     wrong_embeddings: np.ndarray | None = None  # float32 (K, d)
     wrong_identity_id: str | None = None
-    # K images of the same person that help little, and their embeddings: "turned" have the yaw that differs most from
-    # the target's yaw, "unlike" have the lowest cosines to the target
+    # Images of the same person that help little, and their embeddings. The images "turned" have the yaw that differs
+    # most from the target's yaw. The images "unlike" have the lowest cosines to the target.
     poor: Mapping[str, tuple[tuple[np.ndarray, ...], np.ndarray]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class FrozenSet:
-    """The cases of a frozen set."""
+    """Holds the cases of a frozen set."""
 
     name: str
-    images: int  # all LQ images of the set; an image has no case if its person has no other usable photo
+    images: int  # number of all LQ images of the set; an image without a usable reference has no case
     cases: tuple[Case, ...]  # ordered by face id
 
 
 def read_frozen_set(
     dataset: Path, size: int | None, lq_set: str | None, references: int, seed: int, with_poor: bool = False
 ) -> FrozenSet:
-    """Reads the frozen set named `lq_set`, or the only test set whose images have `size` pixels. None means any size.
+    """Reads the frozen set named `lq_set`, or the only test set whose images have `size` pixels.
 
-    train/benchmark/draw_references.py draws the references without looking at the target, because a user who restores
-    a photo has no target either. `with_poor` also reads the poor references of each case. Both `dataset` and `lq_set`
-    may be the folder of a benchmark, which holds its own draws and has no poor references; if it has no pictures,
-    `dataset` must hold its photos.
+    The size None means any size. The draws of the references (train/benchmark/draw_references.py) do not use the pixels
+    of the target, because a user who restores a photo has no target. If `with_poor`, the poor references of each case
+    are read too. `dataset` or `lq_set` may be the folder of a benchmark. A benchmark lists its references and has no
+    poor references. If a benchmark has no pictures, `dataset` must contain its photos.
 
-    Raises BadInput if the set does not exist, is not finished, or has another size, and LedgerBroken if an LQ image is
-    not the image that was frozen.
+    Raises BadInput if the set does not exist, is not finished, or has another size. Raises LedgerBroken if an LQ image
+    is not the image that was frozen.
     """
     if is_benchmark(dataset):
         return read_benchmark_set(dataset, None, size, references)
@@ -105,9 +105,10 @@ def read_benchmark_set(
 ) -> FrozenSet:
     """Reads the cases of a benchmark, each with the first `references` of its references.
 
-    If the benchmark has no pictures, `photos` is a dataset of the same photos: crops are read from it and compared with
-    the pixels that were frozen, and LQ images are made again. `size` is the size of the restorer. Raises BadInput if
-    the benchmark does not fit these arguments, and LedgerBroken if a picture is missing or has different pixels.
+    If the benchmark has no pictures, `photos` is a dataset of the same photos. The crops are then read from the dataset
+    and compared with the pixels that were frozen, and the LQ images are made again. `size` is the size of the restorer.
+    Raises BadInput if the benchmark does not fit these arguments. Raises LedgerBroken if a picture is missing or has
+    different pixels.
     """
     benchmark = load_benchmark(folder)
     card = benchmark.card
@@ -118,7 +119,7 @@ def read_benchmark_set(
     if references is not None and references > card["references"]:
         raise BadInput(
             f"{folder} was frozen with {card['references']} references for each image, but --max-references is "
-            f"{references}: name {card['references']} or less."
+            f"{references}: give {card['references']} or less."
         )
     crops, face_of = read_crops(benchmark, photos), map_pictures_to_faces(benchmark)
     own_embeddings = has_embeddings(card)
@@ -152,7 +153,10 @@ def read_benchmark_set(
 
 
 def _choose_poor_references(ledger: Ledger, cases: Sequence[CaseFaces], count: int) -> dict[str, dict[str, list[str]]]:
-    """Returns for each target the `count` faces of its pool that are most turned, and the `count` least alike."""
+    """Returns the poor references of each target, `count` of each kind (see `Case.poor`).
+
+    They are chosen among the faces from which the references were drawn.
+    """
     faces = sorted({face for case in cases for face in (case.face_id, *case.pool)})
     embedding = dict(zip(*ledger.read_embeddings(faces), strict=True))
     yaw = dict(ledger.query("SELECT face_id, yaw FROM faces WHERE status = 'ok'").iter_rows())
@@ -166,7 +170,7 @@ def _choose_poor_references(ledger: Ledger, cases: Sequence[CaseFaces], count: i
 
 
 def _choose_set(sizes: Mapping[str, int], dataset: Path, name: str | None, size: int | None) -> str:
-    """Returns `name` after checking it, or the name of the only test set of the wanted size."""
+    """Returns `name` after a check, or the name of the only test set whose images have `size` pixels."""
     if name is not None:
         if name not in sizes:
             raise BadInput(
@@ -179,14 +183,12 @@ def _choose_set(sizes: Mapping[str, int], dataset: Path, name: str | None, size:
                 f"{size} px with --set."
             )
         return name
-    fitting = sorted(name for name, pixels in sizes.items() if size in (None, pixels) and "-test-" in name)
-    if len(fitting) > 1:
-        raise BadInput(
-            f"The dataset has {len(fitting)} test sets that fit: name one with --set ({', '.join(fitting)})."
-        )
-    if not fitting:
+    names = sorted(name for name, pixels in sizes.items() if size in (None, pixels) and "-test-" in name)
+    if len(names) > 1:
+        raise BadInput(f"The dataset has {len(names)} test sets that fit: name one with --set ({', '.join(names)}).")
+    if not names:
         raise BadInput(
             f"The dataset has no frozen test set{f' of {size} px' if size else ''}: make one with `likeness degrade "
             f"{dataset} --split test --size {size or 512}`."
         )
-    return fitting[0]
+    return names[0]

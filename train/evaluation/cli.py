@@ -1,4 +1,4 @@
-"""The commands `evaluate` and `counterfactuals`."""
+"""Defines the commands `evaluate` and `counterfactuals`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from manifests.ledger.paths import MAX_SEED
 from manifests.runtime.flags import argument, flag
 
 _MEASURING, _MODELS, _TABLES = "Measuring", "Models", "Pages and tables"
-# options that both commands have
+# Both commands have these options.
 Dataset = Annotated[Path, argument("DATASET|BENCH")]
 LqSet = Annotated[str | None, flag("--set", default="the test set of the restorer's size")]
 BenchmarkFolder = Annotated[Path | None, flag("--benchmark", " that has no images itself", default="none")]
@@ -56,7 +56,7 @@ def evaluate(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure restorers on a frozen test set, beside the LQ image itself, with 95% bootstrap intervals.
+    """Measure restorers and the LQ images themselves on a frozen test set, with 95% bootstrap intervals.
 
     The result of one run is RUN/evaluation.json and RUN/evaluation.parquet, with a row for each image and system. With
     --judge, the files are evaluation-judge.*. The result of several runs or of --restored is FOLDER/comparison.*.
@@ -75,7 +75,7 @@ def evaluate(
     if is_comparison and out is None:
         raise BadInput("A comparison of several systems needs a folder. Name it with --out.")
     if not is_comparison and out is not None:
-        raise BadInput(f"The evaluation of one run is written to {runs[0]}. Leave --out out.")
+        raise BadInput(f"The evaluation of one run is written into {runs[0]}, so --out has no use. Omit --out.")
     if dry_run:
         own = runs[0] / name_result_file("evaluation", judge, steps) if runs else Path()
         _print_plan(dataset, set_name, (out or Path()) / "comparison" if is_comparison else own, as_json)
@@ -133,10 +133,11 @@ def counterfactuals(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Test whether a restorer uses its references: restore with none to eight references, and with wrong ones.
+    """Test whether a restorer uses its references.
 
-    The wrong references are of another person, in another order, repeated, blurred, of another pose, or least like the
-    target. The result is RUN/counterfactuals.json and .parquet; with --judge, counterfactuals-judge.*.
+    The command restores each image with 0 to 8 references, and with wrong or changed references. These show another
+    person, or are in another order, repeated, blurred, of another pose, or least like the target. The result is
+    RUN/counterfactuals.json and RUN/counterfactuals.parquet. With --judge, the files are counterfactuals-judge.*.
 
     Example: likeness counterfactuals dataset --run dataset/run --judge dlib --plot curve.svg
     """
@@ -175,14 +176,14 @@ def counterfactuals(
     print_evaluation(result, as_json)
     if not as_json:
         counts = ", ".join(f"{count} of {result['images']} have {k}" for k, count in result["have"].items() if k != "0")
-        typer.echo(f"References: {counts}. An image with fewer references is shown all of them.")
+        typer.echo(f"Images by number of references: {counts}. An image with fewer references gets all of them.")
         typer.echo(
-            f"Another order of the references changes a pixel by at most {result['largest_change_by_order']}/255."
+            f"A different order of the references changes a pixel by at most {result['largest_change_by_order']}/255."
         )
 
 
 def print_evaluation(result: dict[str, Any], as_json: bool) -> None:
-    """Print the tables of an evaluation, or its JSON."""
+    """Prints the tables of an evaluation, or its JSON."""
     if as_json:
         typer.echo(json.dumps(result))
         return
@@ -192,11 +193,14 @@ def print_evaluation(result: dict[str, Any], as_json: bool) -> None:
 
 
 def _choose_set(dataset: Path, lq_set: str | None, benchmark: Path | None) -> str | None:
-    """Returns the name of a frozen set, or the path of a benchmark. Raises BadInput for both, or for no dataset."""
+    """Returns the name of a frozen set, or the path of a benchmark, or None if the user named neither.
+
+    Raises BadInput if the user named both, or if `dataset` is not a folder.
+    """
     from manifests.errors import BadInput
 
     if lq_set is not None and benchmark is not None:
-        raise BadInput("--set and --benchmark exclude each other. Name a set of the dataset, or a benchmark.")
+        raise BadInput("--set and --benchmark cannot be used together. Name a set of the dataset, or a benchmark.")
     if not dataset.is_dir():
         raise BadInput(f"{dataset} is not a folder. Name a dataset or a benchmark.")
     return lq_set if benchmark is None else str(benchmark)

@@ -1,4 +1,4 @@
-"""Measure how much references help, by their number, and what happens if the restorer gets wrong or changed ones."""
+"""Measure how much references help by their number, and how wrong or changed references change the result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from train.evaluation.systems import (
 )
 from train.run_folders import name_result_file
 
-# the metrics of `counterfactuals` without --metrics
+# `counterfactuals` computes these metrics without --metrics.
 DEFAULT_METRICS = ("psnr", "id_target", "id_references", "face_restored", "copy_ratio", "takeover")
 
 
@@ -33,23 +33,24 @@ def counterfactuals(
 ) -> dict[str, Any]:
     """Measures a run with 0, 1, 2, 4 and 8 references, and with counterfactual systems, and returns the result.
 
-    Each counterfactual system gets `options.references` references: shuffled, one repeated, blurred, of another pose,
-    least alike, or of another person. The result goes to RUN/counterfactuals.json and RUN/counterfactuals.parquet
-    (`name_result_file` says when the names differ). `have` counts the images that have at least K references; an image
-    with fewer gets all it has. `largest_change_by_order` is the largest difference of a pixel, in levels of 0..255,
-    between two orders of the same references. Raises as `evaluate`.
+    Each counterfactual system gets `options.references` references. They are in another order, copies of one reference,
+    blurred, of another pose, least like the target, or of another person. The result is written to
+    RUN/counterfactuals.json and RUN/counterfactuals.parquet. `name_result_file` tells when these files have other
+    names. The key `have` counts the images that have at least K references. An image with fewer references gets all of
+    its references. The key `largest_change_by_order` is the largest difference of a pixel between two orders of the
+    same references, in levels of 0..255. Raises the same errors as `evaluate`.
     """
     options = options or EvaluationOptions(metrics=DEFAULT_METRICS)
     if options.references > max(REFERENCE_COUNTS):
         raise BadInput(
             f"--max-references {options.references} is too large: the curve ends at {max(REFERENCE_COUNTS)}, so "
-            f"name {max(REFERENCE_COUNTS)} or less."
+            f"give {max(REFERENCE_COUNTS)} or less."
         )
     last: dict[str, Any] = {"face": "", "image": None}
     largest = 0
 
     def compare_orders(row: Row, image: np.ndarray) -> None:
-        """Compares the two orders of one face. The usual order is measured before the other."""
+        """Compares the results of the two orders for one face. The usual order is measured first."""
         nonlocal largest
         if row["key"] == str(options.references):
             last.update(face=row["face_id"], image=image)

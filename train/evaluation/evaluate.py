@@ -1,6 +1,7 @@
 """Evaluate one run on a frozen set, or compare several runs and the results of other methods on the same set.
 
-A result is the dict that these functions return and write as JSON: averages, differences, and how they were measured.
+These functions return a result and also write it as JSON. A result is a dict that has averages, differences, and the
+way in which they were measured.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measures the newest checkpoint of a run on a frozen set, and returns the result.
 
-    The result goes to RUN/evaluation.json, and a row for each image and system to RUN/evaluation.parquet
-    (`name_result_file` says when the names differ). The systems are the LQ image, no references, the numbers of
-    references in `options`, and wrong references. Identity is measured by `options.judge`, or by the dataset's own
-    recognizer, through which a restorer with an identity loss has learned. Raises BadInput, LedgerError or
-    FaceModelError.
+    The result is written to RUN/evaluation.json. A row for each image and system is written to RUN/evaluation.parquet.
+    `name_result_file` tells when these files have other names. The systems are the LQ image, no references, the numbers
+    of references in `options`, and wrong references. `options.judge` measures identity. Without a judge, the dataset's
+    own recognizer measures identity, although a restorer with an identity loss was trained with it. Raises BadInput,
+    LedgerError or FaceModelError.
     """
     options = options or EvaluationOptions()
     evaluator = Evaluator(dataset, lq_set, options, page_images.keep if page_images is not None else None)
@@ -55,10 +56,10 @@ def compare(
 ) -> dict[str, Any]:
     """Measures several runs, and folders of images that other methods restored, on the same frozen set.
 
-    The result goes to OUT/comparison.json and OUT/comparison.parquet. Each other system is compared, image by image,
-    with the first run, or with the first folder if there is no run. An image that a folder lacks is a row with a
-    reason. Files that match no image are listed in `extra`. Raises as `evaluate`, and BadInput if two runs or folders
-    have the same name.
+    The result is written to OUT/comparison.json and OUT/comparison.parquet. Every run and folder is compared, image by
+    image, with the first run, or with the first folder if there is no run. If a folder lacks an image, the row of the
+    image has a reason. The key `extra` lists the files that match no image. Raises the same errors as `evaluate`.
+    Raises BadInput also if two runs or folders have the same name.
     """
     options = options or EvaluationOptions()
     names = [path.resolve().name for path in (*runs, *folders)]

@@ -1,4 +1,4 @@
-"""The Evaluator: it loads a frozen set and the metrics once, and measures any number of runs and folders with them."""
+"""Defines the Evaluator, which loads a frozen set and the metrics once and measures any number of runs and folders."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ from train.models.steps import check_steps
 from train.restore.load import load_restorer, load_restorer_faces, move_to_device
 from train.restore.output_paths import list_photos
 
-# The metrics of `evaluate` without --metrics. LPIPS and DISTS need weights, and are left out if these are missing.
+# `evaluate` computes these metrics without --metrics. LPIPS and DISTS are left out if their weights are missing.
 DEFAULT_METRICS = ("psnr", "ssim", "lpips", "dists", "id_target", "id_references", "face_restored", "copy_ratio")
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What is measured, by which judge, and with how many references."""
+    """Holds the options of an evaluation: the metrics, the judge and the number of references."""
 
-    references: int = 4  # at most this many for each image
+    references: int = 4  # the largest number of references of an image
     counts: tuple[int, ...] = ()  # other numbers of references to measure, between 0 and `references`
     metrics: tuple[str, ...] = DEFAULT_METRICS
     judge: str | None = None  # a --faces value; None: the dataset's own recognizer
     faces: str | None = None  # a --faces value for the restorer's recognizer, if its files were moved
     base_model: str | None = None  # the folder of the diffusion model, if it was moved
-    steps: int = 1  # steps in which a face is restored
+    steps: int = 1  # the number of steps in which a face is restored
     weights: Path | None = None  # the folder of the metrics' networks
     fid_folder: Path | None = None  # the folder of images for the metric fid_folder
-    seed: int = 0  # for the draws of the references and the bootstrap
+    seed: int = 0  # the seed for the draws of the references and for the bootstrap
 
 
 @dataclass
@@ -68,7 +68,7 @@ class PageImages:
 
     cases: tuple[Case, ...] = ()
     rows: Sequence[Row] = ()
-    restored: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)  # by face id and key of the system
+    restored: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)  # keys: face id and key of the system
 
     def keep(self, row: Row, image: np.ndarray) -> None:
         """Keeps the image of a row."""
@@ -76,7 +76,7 @@ class PageImages:
 
 
 class Evaluator:
-    """Measures runs and folders on one frozen set with one judge. The set is loaded with the first of them."""
+    """Measures runs and folders on one frozen set with one judge. The first run or folder loads the set."""
 
     def __init__(
         self,
@@ -87,14 +87,15 @@ class Evaluator:
         max_references: int | None = None,
         with_poor: bool = False,
     ) -> None:
-        """`max_references` is the number of references to read, if it is above `options.references`.
+        """Prepares an evaluation, but loads nothing yet.
 
-        `on_image` is called with each image that was measured. `with_poor` also reads poor references
-        (train/evaluation/cases.py).
+        `max_references` is the number of references to read for each image, if it is not `options.references`.
+        `on_image` is called with each image that was measured. If `with_poor`, the poor references
+        (train/evaluation/cases.py) are read too. Raises BadInput if an option is wrong.
         """
         if options.references < 1:
             raise BadInput(
-                f"--max-references {options.references} is too small: name 1 or more. Restoring without references is "
+                f"--max-references {options.references} is too small: give 1 or more. The result without references is "
                 "always measured too."
             )
         check_names(options.metrics)
@@ -106,22 +107,25 @@ class Evaluator:
         self.measure: Measure | None = None
         self.dataset_recognizer = ""  # sha256
         self.missing_metrics: dict[str, str] = {}  # metric -> why it cannot be measured
-        self.overlap_checked: dict[Path, bool] = {}  # run -> whether it was checked against the frozen set
+        # True for each run whose training data were compared with the frozen set
+        self.overlap_checked: dict[Path, bool] = {}
         self.models: dict[Path, Restorer] = {}
         self.images_by_key: dict[str, list[np.ndarray]] = {}  # for metrics of a whole set
 
     @property
     def cases(self) -> tuple[Case, ...]:
-        """The cases that are measured."""
+        """Returns the cases that are measured."""
         return () if self.frozen_set is None else self.frozen_set.cases
 
     @property
     def image_metrics(self) -> list[str]:
-        """The metrics that have a value for each image and can be measured here."""
+        """Returns the metrics that have a value for each image and can be measured on this machine."""
         return [name for name in select_image_metrics(self.options.metrics) if name not in self.missing_metrics]
 
     def measure_run(self, run: Path, systems: Sequence[System], progress: Progress, label: str = "") -> list[Row]:
-        """Returns the rows of a run's newest checkpoint. `label` goes before each key except the key of the LQ image.
+        """Returns the rows of a run's newest checkpoint.
+
+        `label` is put in front of the key of each system, except the system that is the LQ image.
 
         Raises LedgerBroken if the run was trained on a person of the set.
         """
@@ -146,7 +150,7 @@ class Evaluator:
     def measure_folder(self, folder: Path, progress: Progress, with_input: bool) -> tuple[list[Row], list[str]]:
         """Returns the rows of a folder of restored images, and the names of its files that match no image.
 
-        `with_input` adds the rows of the LQ images.
+        If `with_input`, the rows of the LQ images are added.
         """
         if self.frozen_set is None:
             self._prepare_without_run()
@@ -172,7 +176,7 @@ class Evaluator:
         for name in self.options.metrics:
             if METRICS[name].scope == "set" and name not in missing:
                 self._add_set_metric(name, averages, missing)
-        for average in averages:  # a metric that cannot be measured is None in each average
+        for average in averages:  # a metric that cannot be measured has the value None
             average.update(dict.fromkeys(missing))
         measured_first = sorted(self.options.metrics, key=lambda name: name in missing)
         return {
@@ -237,7 +241,7 @@ class Evaluator:
         return self.frozen_set, self.measure
 
     def _prepare_without_run(self) -> None:
-        """Loads the set of that name, or the only test set, and the judge, or the dataset's own recognizer."""
+        """Loads the frozen set and the metrics if no run determines the size of the images and the recognizer."""
         self.frozen_set = read_frozen_set(self.dataset, None, self.lq_set, self.options.references, self.options.seed)
         spec, self.dataset_recognizer = _read_recognizer(self.dataset)
         self._load_metrics(load_faces(self.options.judge or self.options.faces or spec))

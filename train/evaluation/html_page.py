@@ -1,4 +1,7 @@
-"""The HTML page of an evaluation: its tables, and its images side by side, sorted by any metric."""
+"""Make the HTML page of an evaluation, with its tables and its images side by side.
+
+The reader of the page chooses the metric by which the images are sorted.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from train.page_images import FILE_PIXELS, MAX_REFERENCES, SCREEN_PIXELS, encode
 def render_page(result: dict[str, Any], page_images: PageImages, max_images: int) -> str:
     """Returns one HTML file that loads nothing from outside.
 
-    The page shows at most `max_images` images: the worst by identity to the target, else by the first metric, under the
-    system that gets all right references.
+    The page shows at most `max_images` images, the worst images first. The worst images have the worst identity to the
+    target under the system that gets all right references. If the identity was not measured, the first metric decides.
     """
     metrics = {name: one for name, one in result["metrics"].items() if any(name in row for row in page_images.rows)}
     first_metric = "id_target" if "id_target" in metrics else next(iter(metrics))
@@ -78,6 +81,6 @@ def render_page(result: dict[str, Any], page_images: PageImages, max_images: int
 
 
 def _choose_first_system(result: dict[str, Any]) -> str:
-    """Returns the key of the first system that gets all right references. The page is sorted by it at first."""
+    """Returns the key of the first system that gets all right references. The page is first sorted by this system."""
     keys = [average["key"] for average in result["rows"] if average["key"] != "lq"]
     return next((key for key in keys if key.split("/")[-1] == str(result["references"])), keys[0])

@@ -1,11 +1,11 @@
-"""Draw the curve of a metric over the number of references, with the counterfactual systems beside it, as SVG."""
+"""Draw an SVG: the curve of a metric over the number of references, with the counterfactual systems beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
 
-Figure = Mapping[str, float]  # mean, low, high
+Figure = Mapping[str, float]  # a value with the keys mean, low and high
 
 BLUE, ORANGE, GRAY = "#1f6fb4", "#c2571a", "#777"
 
@@ -13,16 +13,17 @@ BLUE, ORANGE, GRAY = "#1f6fb4", "#c2571a", "#777"
 def draw_curve(
     counts: Mapping[int, Figure], others: Mapping[str, Figure], lq: Figure | None, title: str, caption: str = ""
 ) -> str:
-    """Returns an SVG. `counts` are the points of the curve, by the number of references.
+    """Returns the drawing as SVG.
 
-    `others` are drawn to the right of the curve by their names, with `caption` below. `lq` is drawn as a dashed line.
-    Vertical bars are intervals.
+    `counts` has the points of the curve, by the number of references. `others` has the values of the counterfactual
+    systems by name. They are drawn to the right of the curve, above `caption`. `lq` is the value of the LQ images,
+    which is drawn as a dashed line. Vertical bars are intervals.
     """
     width, height, left, right, top, bottom = 700, 400, 64, 230, 36, 56
     figures = [*counts.values(), *others.values(), *([lq] if lq is not None else [])]
     low, high = min(one["low"] for one in figures) - 0.005, max(one["high"] for one in figures) + 0.005
     most = max(counts)
-    # the curve takes the left part of the field, the other systems take the right part
+    # the curve is in the left part of the drawing, and the other systems are in the right part
     field = width - left - right
     curve_share = 1.0 if not others else 0.72
 
@@ -32,7 +33,7 @@ def draw_curve(
     def y(value: float) -> float:
         return top + (high - value) / (high - low) * (height - top - bottom)
 
-    # background, title, and at most eight horizontal lines with their values
+    # Draw the background, the title, and at most eight horizontal lines with their values.
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
         'font-size="13">',
@@ -54,14 +55,14 @@ def draw_curve(
             f'<circle cx="{place:.1f}" cy="{y(figure["mean"]):.1f}" r="5" fill="{colour}"/>',
         ]
 
-    # the curve, with the numbers of references below
+    # Draw the curve with the numbers of references below.
     line = " ".join(f"{x(count):.1f},{y(figure['mean']):.1f}" for count, figure in sorted(counts.items()))
     parts.append(f'<polyline points="{line}" fill="none" stroke="{BLUE}" stroke-width="2"/>')
     for count, figure in sorted(counts.items()):
         parts += draw_figure(figure, x(count), BLUE)
         parts.append(f'<text x="{x(count):.1f}" y="{height - bottom + 22}" text-anchor="middle">{count}</text>')
     parts.append(f'<text x="{x(most / 2):.1f}" y="{height - 12}" text-anchor="middle">number of references</text>')
-    # the LQ image and the other systems; each gets a label on the right
+    # Draw the LQ image and the other systems. Each gets a label on the right.
     labels = [(counts[most]["mean"], "right references", BLUE)]
     if lq is not None:
         parts.append(f'<path d="M{left} {y(lq["mean"]):.1f}H{width - right}" stroke="{GRAY}" stroke-dasharray="5 4"/>')
@@ -81,7 +82,7 @@ def draw_curve(
             parts.append(f'<text x="{place:.1f}" y="{above:.1f}" text-anchor="middle" fill="{ORANGE}">{number}</text>')
             name = f"{number} {name}"
         labels.append((figure["mean"], name, ORANGE))
-    # labels from top to bottom, at least 17 px apart
+    # Draw the labels from top to bottom, at least 17 px apart.
     label_y = 0.0
     for value, name, colour in sorted(labels, key=lambda label: -label[0]):
         label_y = max(y(value) + 4, label_y + 17)

@@ -1,6 +1,6 @@
-"""Measure each image under each system. A row holds the values of one image under one system.
+"""Measure each image under each system. A row has the values of one image under one system.
 
-The image is restored here, or it is a file that another method restored, or it is the LQ image itself.
+The measured image is restored here, is a file that another method restored, or is the LQ image itself.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def measure_systems(
     metrics: Sequence[str],
     on_image: OnImage = lambda *_: None,
 ) -> Iterator[Row]:
-    """Yields a row for each system. A system for which the case has no references gives no row.
+    """Yields a row for each system. A system has no row if the case has no references for the system.
 
-    `recognizer` embeds faces and finds landmarks for the restorer. If the recipe warps references, they are warped to
-    the landmarks on the LQ image, as `restore` does.
+    `recognizer` embeds faces and finds landmarks for the restorer. If the recipe warps references, this function warps
+    them to the landmarks on the LQ image, as `restore` does.
     """
     embed = make_embedder(recognizer)
     warps = "warped" in model.config.parts
@@ -68,7 +68,7 @@ def measure_systems(
         if not bool(torch.isfinite(restored).all()):
             yield _finish_unmeasured(row, "the restored image contains NaN or infinity", metrics)
             continue
-        # measured in 8 bits, as a file would hold it
+        # the image is measured in 8 bits, as if it were read from a file
         yield _finish_measured(row, case, to_image(restored), measure, metrics, on_image)
 
 
@@ -84,8 +84,9 @@ def make_embedder(recognizer: FaceModels) -> Embed:
 def match_files(folder: Path, cases: Sequence[Case]) -> tuple[dict[str, Path], list[str]]:
     """Returns the file of each case in a folder, by face id, and the names of files that match no case.
 
-    A file matches a case if its name without suffix is the face id, or begins with the face id and an underscore, as
-    many scripts name their results. Raises BadInput if there is no folder, no match, or two files for one case.
+    A file matches a case if its name without suffix is the face id. A file also matches if its name begins with the
+    face id and an underscore, because many scripts name their results in this way. Raises BadInput if `folder` is not a
+    folder, if no file matches, or if two files match the same case.
     """
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder: name a folder of restored images with --restored.")
@@ -133,7 +134,10 @@ def measure_file(
         return _finish_unmeasured(row, str(error), metrics)
     if image.shape != case.target.shape:
         (height, width), (right_height, right_width) = image.shape[:2], case.target.shape[:2]
-        reason = f"{make_printable(path.name)} is {width} x {height}, but the set is {right_width} x {right_height}"
+        reason = (
+            f"{make_printable(path.name)} has {width} x {height} pixels, but the images of the set have "
+            f"{right_width} x {right_height}"
+        )
         return _finish_unmeasured(row, reason, metrics)
     return _finish_measured(row, case, image, measure, metrics, on_image)
 

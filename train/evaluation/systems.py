@@ -1,6 +1,6 @@
-"""List the systems of an evaluation. A system is one way to treat each case, such as to restore it without references.
+"""List the systems of an evaluation. A system is one way to treat each case, such as a restoration without references.
 
-A counterfactual system gives the restorer references that it should not get, or gives them in a way that it should not.
+A counterfactual system gives the restorer wrong references, or changes the right references.
 """
 
 from __future__ import annotations
@@ -16,29 +16,34 @@ from train.data.tensors import to_tensor
 from train.evaluation.cases import Case
 from train.restore.reference_photos import References
 
-# standard deviation of the Gaussian on blurred references, as a fraction of the side: 4 px at 128, 15 px at 512 (ours)
+# The standard deviation of the Gaussian on blurred references, as a fraction of the side (ours). It is 4 px for a side
+# of 128 px, and 15 px for a side of 512 px.
 BLUR = 0.03
-REFERENCE_COUNTS = (0, 1, 2, 4, 8)  # the numbers of references in the curve
+REFERENCE_COUNTS = (0, 1, 2, 4, 8)  # the numbers of references on the curve
 
-# photos (S, S, 3) uint8 in the FFHQ template -> float32 (K, d) unit rows of the restorer's recognizer
+# Maps K photos (S, S, 3), uint8 in the FFHQ template, to unit embeddings (K, d), float32, by the restorer's recognizer.
 Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
 @dataclass(frozen=True)
 class System:
-    """One way to treat each case. `key` names the system in JSON, `name` in tables."""
+    """Describes one way to treat each case. `key` names the system in JSON, and `name` names it in tables."""
 
     key: str
     name: str
-    references: int = 0  # at most this many
-    # "right": the case's references; "wrong": another person's; "turned" and "unlike": the case's poor references
+    references: int = 0  # the largest number of references
+    # "right": the references of the case. "wrong": references of another person. "turned" and "unlike": the poor
+    # references of the case.
     source: str = "right"
-    change: str = ""  # "shuffled": in reverse order; "repeated": copies of the first reference; "blurred"
+    change: str = ""  # "shuffled" (in reverse order), "repeated" (copies of the first reference) or "blurred"
     restores: bool = True  # False: the system is the LQ image itself
 
 
 def list_systems(references: int, counts: Sequence[int] = ()) -> tuple[System, ...]:
-    """Returns the usual systems: LQ, no reference, each number in `counts` below `references`, `references`, wrong."""
+    """Returns the usual systems: the LQ image, restorations with right references, and one with wrong references.
+
+    The numbers of right references are 0, each number in `counts` that is below `references`, and `references`.
+    """
     between = sorted({count for count in counts if 0 < count < references})
     return (
         System("lq", "LQ input", restores=False),
@@ -70,7 +75,7 @@ def list_counterfactual_systems(references: int) -> tuple[System, ...]:
 
 
 def list_differences(references: int) -> tuple[tuple[str, str, str], ...]:
-    """Returns the differences that show whether references help, and whether the person matters: (name, key, key)."""
+    """Returns (name, key, key) for each difference that shows whether references and their person matter."""
     right, wrong = str(references), f"wrong{references}"
     return ("right - none", right, "0"), ("right - wrong", right, wrong), ("none - LQ", "0", "lq")
 
@@ -85,10 +90,10 @@ def list_counterfactual_differences(references: int) -> tuple[tuple[str, str, st
 
 
 def select_references(case: Case, system: System, embed: Embed) -> References | None:
-    """Returns the references that a system gives the restorer for a case, or None if the case has none of the kind.
+    """Returns the references that a system gives the restorer for a case.
 
-    A system with fewer references gets the first of them, so that each step of the curve adds photos and replaces none.
-    Blurred references are embedded after the blur.
+    Returns None if the case has no references of the system's kind. A system with n references gets the first n of the
+    case. So each step of the curve adds photos and replaces no photo. Blurred references are embedded after the blur.
     """
     if system.source == "wrong":
         crops, embeddings = case.wrong, case.wrong_embeddings

@@ -23,9 +23,9 @@ from manifests.report.result_tables import (
 
 
 def print_result(result: Result) -> None:
-    """Prints the tables and notices of a result, with three digits, and only the metrics for which there is room."""
+    """Prints the tables and notices of a result, with three digits, without the metrics that do not fit."""
     console = Console()
-    room = max(3, (console.width - 16) // 12)  # metrics
+    room = max(3, (console.width - 16) // 12)  # the number of metrics that fit
     short = {**result, "metrics": dict(list(result["metrics"].items())[:room])}
     parts: list[Any] = [_make_table(make_title(result), "system", make_headings(short), make_system_rows(short, 3))]
     if result["differences"]:
@@ -45,7 +45,7 @@ def _make_table(title: str, first: str, headings: list[str], rows: list[list[str
     for heading in headings:
         table.add_column(heading, justify="right", overflow="fold")
     for cells in rows:
-        # to save room: .91 for 0.91, and the interval on a line of its own
+        # To save room, 0.91 becomes .91, and the interval is on its own line.
         short = (re.sub(r"(?<!\d)0\.", ".", cell).replace(" [", "\n[") for cell in cells[1:])
         table.add_row(cells[0], *short)
     return table
@@ -90,8 +90,8 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 def render_latex(result: Result) -> str:
     """Returns the tables of a result for a paper that uses booktabs, with the notices as comments.
 
-    The best mean of each metric is bold. The LQ image is never bold. A system with fewer images than another is not
-    bold either, because a method that leaves out the hard images has an easy mean.
+    The best mean of each metric is bold. The mean of the LQ images is never bold. The mean of a system with fewer
+    images than another system is not bold either, because a system that leaves out hard images gets a better mean.
     """
 
     def escape(text: str) -> str:
@@ -127,7 +127,10 @@ def render_latex(result: Result) -> str:
 
 
 def _find_best_rows(result: Result, metric: str) -> set[int]:
-    """Returns the numbers of the rows with the best mean of a metric; none if fewer than two rows can be compared."""
+    """Returns the numbers of the rows with the best mean of a metric.
+
+    The set is empty if fewer than two rows can be compared.
+    """
     better = result["metrics"][metric]["better"]
     values = {
         number: average[metric]

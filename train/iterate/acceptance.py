@@ -1,6 +1,6 @@
 """Decide which training targets are cleaned, and which cleaned versions are accepted. Every bound is ours.
 
-IDM (arXiv 2307.08996) cleans its training set, but does not say how it decides which images to take.
+IDM (arXiv 2307.08996) cleans its training set, but the paper does not tell how the cleaned images are chosen.
 """
 
 from __future__ import annotations
@@ -12,39 +12,43 @@ import numpy as np
 
 from curate.faces.measure import compute_luma, measure_blockiness, measure_noise, measure_sharpness
 
-# The version of the rule in `find_rejection`. Rule 1 required the margin in sharpness above the best version, rule 2
-# requires it above the original.
+# This is the version of the rule in `find_rejection`. Rule 1 required a margin in sharpness above the best version.
+# Rule 2 requires the margin above the original.
 RULE = 2
 REASONS = ("identity_fell", "content_changed", "new_noise", "new_blocks", "not_sharper", "not_a_number")
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The bounds by which targets are chosen for cleaning, and by which the results are accepted."""
+    """Holds the bounds that decide which targets are cleaned and which results are accepted."""
 
-    # A target beyond one of these is cleaned. The values are those of the filters `strict` (curate/config.py). Curation
-    # measured the sharpness on the 512 px crop, noise and blockiness at the resolution of the photo.
+    # A target is cleaned if its sharpness is below `soft`, its noise is above `noisy`, or its blockiness is above
+    # `blocky`. The values are those of the filters `strict` (curate/config.py). Curation measures sharpness on the 512
+    # px crop. Curation measures noise and blockiness at the resolution of the photo.
     soft: float = 0.26
     noisy: float = 5.6
     blocky: float = 1.2
-    # The cosine of original and result must lie this far between "the same person" and 1. 0.5 is half way.
+    # The cosine of original and result must be at least this share of the way from the threshold of one person to 1.
+    # The value 0.5 means half of the way.
     identity: float = 0.5
-    # The sharpness must rise above the original's by this share. A smaller gain teaches a restorer nothing.
+    # The result must be sharper than the original by at least this share. A smaller gain teaches a restorer nothing.
     sharper: float = 0.05
-    # Noise and blockiness must not rise above the original's, or above these values of clean crops. At 128 px, 98% of
-    # 262 targets from web photos that are not soft lie below .75 and 1.14.
+    # Noise and blockiness of the result must not be above both the value of the original and the value here. The values
+    # here are those of clean crops. At 128 px, 98% of 262 targets from web photos have a noise below .75 and a
+    # blockiness below 1.14. None of these targets is soft.
     clean_noise: float = 0.75
     clean_blockiness: float = 1.14
-    # Largest root mean square difference, in levels of 0..255, between original and result after both are averaged over
-    # squares of an eighth of the distance between the eyes. A difference in fine detail does not count, a difference in
-    # these averages means that the result shows something else.
+    # The original and the result are averaged over squares with a side of an eighth of the distance between the eyes.
+    # The root mean square difference of these averages must not be above this number, in levels of 0..255. A difference
+    # in fine detail hardly changes the averages. A difference of the averages means that the result shows something
+    # else.
     change: float = 6.0
-    cell: int = 4  # side of such a square in pixels, at 128 px, where the eyes of the template are 32 px apart
+    cell: int = 4  # the side of a square, in pixels of a 128 px crop, in which the eyes are 32 px apart
 
 
 @dataclass(frozen=True)
 class CropMeasures:
-    """The measures of a crop at the restorer's size."""
+    """Holds the measures of a crop at the restorer's size."""
 
     sharpness: float
     noise: float
@@ -54,7 +58,7 @@ class CropMeasures:
 def find_defect(sharpness: float, noise: float | None, blockiness: float, bounds: Bounds) -> str | None:
     """Returns the defect for which a target is cleaned: soft, noisy or blocky, or None for a good target.
 
-    The arguments are the measures in the ledger. A noise of None was not measured and is no defect.
+    The arguments are the measures in the ledger. If `noise` is None, the noise was not measured and is no defect.
     """
     if sharpness < bounds.soft:
         return "soft"
@@ -98,9 +102,10 @@ def find_rejection(
 ) -> str | None:
     """Returns why a cleaned target is rejected, one of REASONS, or None if it is accepted.
 
-    `best` is the version that is in the training now, or the original if there is none: a cleaned target must be
-    sharper. `identity` is the cosine to the original, `change` the value of `measure_change`, and `min_identity` the
-    value of `compute_min_identity`. If several reasons hold, the most serious is returned.
+    `best` are the measures of the version that the training used last, or of the original if there is no version. A
+    cleaned target must be sharper than that. `identity` is the cosine to the original. `change` is the value of
+    `measure_change`, and `min_identity` is the value of `compute_min_identity`. If there are several reasons, the most
+    serious reason is returned.
     """
     if not all(map(np.isfinite, (cleaned.sharpness, cleaned.noise, cleaned.blockiness, identity, change))):
         return "not_a_number"

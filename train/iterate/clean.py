@@ -1,7 +1,7 @@
 """Clean the training targets of a round: restore each target with a defect, check it, and record it in the ledger.
 
-Each attempt becomes a row of the table `versions`. A command that was killed continues with the first batch that is not
-marked as finished, and writes a PNG without a row again, with the same bytes.
+Each attempt becomes a row of the table `versions`. If the command was killed, the same command continues with the first
+batch that is not marked as finished. A PNG without a row is then written again, with the same bytes.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ from train.restore.load import load_restorer, move_to_device, run_model
 from train.restore.reference_photos import References, warp_references
 
 STAGE = "iterate"
-BATCH = 64  # targets that are recorded together
-REFERENCES = 4  # most references with which a target is restored (ours)
+BATCH = 64  # number of targets that are recorded together
+REFERENCES = 4  # largest number of references with which a target is restored (ours)
 
 MEASURES = "SELECT face_id, sharpness, noise, blockiness FROM faces WHERE list_contains(?, face_id) ORDER BY face_id"
 
 
 @dataclass(frozen=True)
 class CleaningJob:
-    """What is the same in all rounds of an iteration."""
+    """Holds the data and the settings that are the same in all rounds of an iteration."""
 
     dataset: Path
     iteration: str
-    models: FaceModels  # with the dataset's recognizer
+    models: FaceModels  # their recognizer is the recognizer of the dataset
     bounds: Bounds
     base_model: str
-    steps: int  # steps in which a target is restored
+    steps: int  # number of steps in which a target is restored
 
 
 @dataclass(frozen=True)
 class RoundRestorer:
-    """The restorer of a round, as the rows of its versions name it."""
+    """Describes the restorer of a round with the values that the rows of its versions record."""
 
     iteration: str
     round: int
@@ -69,7 +69,7 @@ class RoundRestorer:
 
 
 def find_defects(ledger: Ledger, targets: Sequence[str], bounds: Bounds) -> dict[str, str]:
-    """Returns the defect of each target that has one, by face id and in order of the face ids."""
+    """Returns the defect of each target that has a defect, by face id and in order of the face ids."""
     rows = ledger.query(MEASURES, list(targets)).iter_rows()
     defects = {face: find_defect(sharpness, noise, blocks, bounds) for face, sharpness, noise, blocks in rows}
     return {face: defect for face, defect in defects.items() if defect is not None}
@@ -83,9 +83,9 @@ def clean_targets(
     targets: Sequence[str],
     progress: Progress = lambda *_: None,
 ) -> None:
-    """Restores the targets with a defect with the restorer of round `number`, and records each batch when it is done.
+    """Restores each target that has a defect, with the restorer of round `number`, and records each finished batch.
 
-    `run` is the folder of the round. `snapshot` is the training data of the round, and gives the references.
+    `run` is the folder of the round. `snapshot` has the training data of the round. The references come from it.
     """
     checkpoint = find_newest_checkpoint(run)
     restorer = RoundRestorer(job.iteration, number, str(checkpoint.resolve()), sha256_file(checkpoint / WEIGHTS))
@@ -100,19 +100,19 @@ def clean_targets(
     for start in range(0, len(faces), BATCH):
         batch, unit = faces[start : start + BATCH], f"{job.iteration}/clean-{number}/{start // BATCH:05d}"
         if unit not in finished_units:
-            if model is None:  # loaded only if there is work left
+            if model is None:  # the model is loaded only if a batch is unfinished
                 model = move_to_device(load_restorer(checkpoint, job.base_model, job.steps))
             versions = []
             for face in batch:
                 references = _select_references(snapshot, row_of[face], model)
                 best = best_versions.get(face)
-                versions.append(_attempt(job, face, defects[face], best, references, model, restorer))
+                versions.append(_clean_target(job, face, defects[face], best, references, model, restorer))
             with Ledger.open(job.dataset, write=True) as ledger:
                 ledger.record(STAGE, unit, config, versions)
         progress("clean", start + len(batch), len(faces))
 
 
-def _attempt(
+def _clean_target(
     job: CleaningJob,
     face: str,
     defect: str,
@@ -122,7 +122,7 @@ def _attempt(
     restorer: RoundRestorer,
 ) -> CleanedVersion:
     """Restores and checks one target. If the result is accepted, its PNG is written before its row."""
-    # the measures of the original, and of the version that is in the training now
+    # Restore the original. Measure the original, and the version that the training of this round used.
     original = read_crop(job.dataset, face, model.config.size)
     restored = run_model(model, to_tensor(original)[None], references)[0]
     original_measures = best_measures = measure_crop(original)
@@ -130,7 +130,7 @@ def _attempt(
     if best is not None:
         best_measures = measure_crop(read_cleaned_crop(job.dataset, best, model.config.size))
         metrics["best"] = {"version": best.round, **asdict(best_measures)}
-    # the measures of the result, and whether it is accepted
+    # Measure the result, and decide if it is accepted.
     reason, data = "not_a_number", b""
     if bool(torch.isfinite(restored).all()):
         cleaned = to_image(restored)

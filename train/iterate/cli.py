@@ -1,4 +1,4 @@
-"""The command `iterate`."""
+"""Defines the command `iterate`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from train.fit.cli import BaseModel, PresetName, Steps, VreRun, Weights, choose_
 
 _TRAINING, _MODELS = "Training", "Models"
 
-# Ours. With a share of one half, the L1 losses pull equally towards no change and towards a repair: after 9,600 images
-# `tiny` had learned nothing but a sharpening filter. Without mild degradations it smooths images that are nearly good.
+# This share of mild degradations is ours. With a share of one half, the L1 losses ask equally for no change and for a
+# repair. Recipe `tiny` then learned only a sharpening filter in 9,600 images. Without mild degradations, recipe `tiny`
+# smooths images that are nearly good.
 MILD_SHARE = 0.25
 
 
@@ -46,35 +47,35 @@ def iterate(
 ) -> None:
     """Train, clean the soft, noisy and blocky training targets with the result, and train again on the best versions.
 
-    A cleaned target replaces the original only if it measures better and still shows the same person. The originals
-    never change, and the val and test splits never contain a cleaned image. The same command again resumes.
+    A cleaned target replaces the original only if it measures better and still shows the same person. The files of the
+    originals never change. The splits val and test never contain a cleaned image. The same command again resumes.
 
     Example: likeness iterate DATASET --rounds 2
     """
     from train.recipes import TINY
 
-    chosen = replace(choose_recipe(recipe, base_model, preset, steps), mild_share=mild)
+    full_recipe = replace(choose_recipe(recipe, base_model, preset, steps), mild_share=mild)
     folder = out or dataset / "iterate"
     check_ledger_exists(dataset)
     from train.fit.settings import Settings
     from train.iterate.iterate import IterationOptions, check_options, count_defects
 
     options = IterationOptions(
-        chosen,
-        chosen.images if images is None else images,
+        full_recipe,
+        full_recipe.images if images is None else images,
         seed,
         Settings(base_model or TINY, vre, weights, identity=identity),
     )
     check_options(rounds, options, folder)
     if dry_run:
-        targets, defects = count_defects(dataset, chosen, options.bounds)
+        targets, defects = count_defects(dataset, full_recipe, options.bounds)
         if as_json:
             typer.echo(json.dumps({"targets": targets, "defects": defects, "rounds": rounds, "out": str(folder)}))
             return
         counts = ", ".join(f"{count} {defect}" for defect, count in sorted(defects.items())) or "none"
         typer.echo(
-            f"Would train {rounds + 1} times: {chosen.name} at {chosen.size} px, {options.images} images each time, on "
-            f"{targets} targets, into {folder}. Would clean the targets with a defect in between: {counts}."
+            f"Would train {full_recipe.name} at {full_recipe.size} px {rounds + 1} times into {folder}, each time with "
+            f"{options.images} images of {targets} targets. Would clean targets between two trainings: {counts}."
         )
         return
     from manifests.runtime.progress import show_progress

@@ -3,8 +3,8 @@
 IDM (arXiv 2307.08996) published the idea as extrinsic learning. Everything else is ours. Round 0 is trained on the
 originals. Between two rounds, each training target that is soft, noisy or blocky is restored with references of the
 same person. A result that passes `Bounds` becomes a version of the face. The next round is trained from scratch on the
-newest version of each face, with the same recipe, seed and length, so two rounds differ only by their targets. A target
-is always restored from its original, so that the errors of one round do not enter the next.
+newest version of each face. All rounds have the same recipe, seed and length, so two rounds differ only in their
+targets. A target is always restored from its original, so that a round does not repeat the errors of earlier rounds.
 
     DATASET/versions/<iteration>/<round>/<ab>/<face_id>.png     the accepted versions; the originals never change
     OUT/iterate.json  OUT/round-<n>/                            the options of the iteration; a training run per round
@@ -55,10 +55,10 @@ ATTEMPTS_OF_ROUND = """
 
 @dataclass(frozen=True)
 class IterationOptions:
-    """The recipe and the options of an iteration, the same for all its rounds."""
+    """Holds the recipe and the options of an iteration. They are the same in all rounds."""
 
     recipe: Recipe
-    images: int  # seen in each round
+    images: int  # number of images seen in each round
     seed: int = 0
     settings: Settings = field(default_factory=Settings)
     bounds: Bounds = field(default_factory=Bounds)
@@ -66,21 +66,21 @@ class IterationOptions:
 
 @dataclass(frozen=True)
 class Round:
-    """A finished round: its training, and the targets that its restorer cleaned."""
+    """Describes a finished round: its training, and the targets that its restorer cleaned."""
 
     round: int
     run: str
-    images: int  # seen in the training
-    targets: int  # targets of the training split
-    cleaned_targets: int  # targets for which the training used a cleaned version
-    attempts: dict[str, int]  # targets that the restorer of this round tried to clean, by defect
-    versions: int  # accepted results of these attempts
-    dropped: dict[str, int]  # rejected results, by reason
+    images: int  # number of images seen in the training
+    targets: int  # number of targets in the training split
+    cleaned_targets: int  # number of targets for which the training used a cleaned version
+    attempts: dict[str, int]  # number of targets that the restorer of this round tried to clean, by defect
+    versions: int  # number of accepted results
+    dropped: dict[str, int]  # number of rejected results, by reason
 
 
 @dataclass(frozen=True)
 class IterationSummary:
-    """The finished rounds, and why there are no more: "complete", "nothing_new" or the name of a signal."""
+    """Holds the finished rounds, and why the iteration ended: "complete", "nothing_new" or the name of a signal."""
 
     rounds: list[Round]
     reason: str
@@ -108,10 +108,10 @@ def iterate(
 ) -> IterationSummary:
     """Trains round 0 and `rounds` more rounds, and cleans the targets in between.
 
-    The same call again resumes, and a larger `rounds` continues a finished iteration. `faces` is a --faces value for
-    the dataset's recognizer, if its files were moved; `models` are the loaded models. The iteration ends early after a
-    signal, with a checkpoint. The iteration also ends if a round cleaned no target, because the next round would be the
-    same again.
+    The same call again resumes. A call with a larger `rounds` continues a finished iteration. `faces` is a --faces
+    value for the dataset's recognizer, if its files were moved. `models` are the face models, if they are already
+    loaded. After a signal, the iteration saves a checkpoint and ends early. The iteration also ends if a round cleaned
+    no target, because the next round would be the same again.
 
     Raises BadInput if the dataset has no training targets, if options contradict each other, or if `out` belongs to
     another iteration. Also raises LedgerBroken, ModelUnavailable or FaceModelError.
@@ -133,7 +133,7 @@ def _run_rounds(
     say: Callable[[str], None],
     progress: Progress,
 ) -> IterationSummary:
-    # the originals, the id of the iteration, and the remains of an earlier call
+    # Take the snapshot of the originals, compute the id of the iteration, and remove what a killed call left behind.
     snapshot = _take_snapshot(dataset, out, 0, options, models, {})
     iteration = _claim_folder(out, snapshot, options)
     job = CleaningJob(dataset, iteration, models, options.bounds, options.settings.base_model, options.recipe.steps)
@@ -143,7 +143,7 @@ def _run_rounds(
     finished_rounds: list[Round] = []
     for number in range(rounds + 1):
         run = out / f"round-{number}"
-        # the training data: the newest version of each target
+        # Take the snapshot of the round, which has the newest version of each target.
         if number:
             with Ledger.open(dataset) as ledger:
                 best = select_best_versions(ledger, iteration, number)
@@ -155,7 +155,7 @@ def _run_rounds(
         def report_round(stage: str, done: int, total: int, number: int = number) -> None:
             progress(f"{stage} {number}", done, total)
 
-        # train from scratch, then clean the targets for the next round
+        # Train from scratch, and then clean the targets for the next round.
         settings = options.settings
         if number:
             settings = replace(settings, precision=_read_precision(out / "round-0"))
@@ -192,8 +192,8 @@ def _take_snapshot(
 ) -> Snapshot:
     """Takes the snapshot of a round. A round whose training has begun keeps its snapshot."""
     run = out / f"round-{number}"
-    begun = (run / RUN_CONFIG).is_file()
-    return take_snapshot(dataset, run / "snapshot", options.recipe.size, models, replace=not begun, versions=versions)
+    replace_earlier = not (run / RUN_CONFIG).is_file()
+    return take_snapshot(dataset, run / "snapshot", options.recipe.size, models, replace_earlier, versions)
 
 
 def _read_precision(run: Path) -> str:
@@ -202,9 +202,9 @@ def _read_precision(run: Path) -> str:
 
 
 def check_options(rounds: int, options: IterationOptions, out: Path) -> None:
-    """Raises BadInput if options or the folder `out` are wrong. Loads no model and no data."""
+    """Raises BadInput if an option or the folder `out` is wrong. No model and no data are loaded."""
     if rounds < 1:
-        raise BadInput(f"--rounds {rounds} is too small: name the number of rounds after the first, 1 or more.")
+        raise BadInput(f"--rounds {rounds} is too small: give the number of rounds after round 0, 1 or more.")
     if get_world_size() > 1:
         raise BadInput(
             f"`likeness iterate` runs in one process, but {get_world_size()} processes were started: start it without "
@@ -220,7 +220,7 @@ def check_options(rounds: int, options: IterationOptions, out: Path) -> None:
         others = sorted(p.name for p in out.iterdir() if not p.name.startswith(".") and p.name != "round-0")
         if others:
             raise BadInput(
-                f"{make_printable(out)} is not an iteration: it holds {make_printable(others[0])} but no "
+                f"{make_printable(out)} is not an iteration: it contains {make_printable(others[0])} but no "
                 f"{OPTIONS_FILE}. Name another folder with --out."
             )
     check_images(options.recipe, options.images)
@@ -264,11 +264,11 @@ def _claim_folder(out: Path, snapshot: Snapshot, options: IterationOptions) -> s
         differences = [name for name, value in facts.items() if earlier.get(name) != value]
     except (ValueError, AttributeError) as error:
         raise BadInput(
-            f"{make_printable(path)} does not hold the options of an iteration: name another folder with --out."
+            f"{make_printable(path)} does not contain the options of an iteration: name another folder with --out."
         ) from error
     if differences:
         if differences[0] == "faces":
-            problem = "was begun with other faces of the dataset"
+            problem = "was begun with different faces of the dataset"
         else:
             problem = f"was begun with a different value of {differences[0]}"
         if differences[0] == "recipe":  # --steps, --mild and --preset are fields of the recipe
@@ -281,7 +281,7 @@ def _claim_folder(out: Path, snapshot: Snapshot, options: IterationOptions) -> s
 
 
 def _drop_stray_versions(dataset: Path) -> None:
-    """Drops the versions of people who left the training split, and removes their files."""
+    """Drops the versions of people who are no longer in the training split, and removes the files of these versions."""
     with Ledger.open(dataset, write=True) as ledger:
         rows = find_stray_versions(ledger)
         if rows:
@@ -291,7 +291,7 @@ def _drop_stray_versions(dataset: Path) -> None:
 
 
 def _record_training(dataset: Path, iteration: str, number: int, snapshot: Snapshot) -> None:
-    """Records which version of each training image a finished round used."""
+    """Records which version of each training image was used in a finished round."""
     unit, config = f"{iteration}/train-{number}", {"snapshot": snapshot.hash}
     with Ledger.open(dataset, write=True) as ledger:
         if unit in ledger.find_finished(STAGE, config):

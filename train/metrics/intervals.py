@@ -11,7 +11,7 @@ from scipy.stats import t
 RESAMPLES = 2000
 # If there are fewer people than this number, images are resampled instead of people. If there are fewer images than
 # this number, no difference is marked as reliable, because three images can all agree by chance (ours).
-FEWEST = 5
+MIN_UNITS = 5
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Interval:
 
 def bootstrap_unit(people: Sequence[str]) -> str:
     """Returns the unit that is resampled: "people", because photos of one person are alike, or "images"."""
-    return "people" if len(set(people)) >= FEWEST else "images"
+    return "people" if len(set(people)) >= MIN_UNITS else "images"
 
 
 def coverage(units: int) -> float:

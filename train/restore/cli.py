@@ -1,4 +1,4 @@
-"""The command `restore`."""
+"""Defines the command `restore`."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def restore(
 ) -> None:
     """Restore the faces in photos of any size, guided by references: photos of the same person.
 
-    With references, the command restores the faces that look like them, and the only face of a photo if it is too
-    degraded to be recognized. Without references, it restores every face.
+    With references, the command restores the faces that look like them. If the only face of a photo is too degraded to
+    be recognized, it is also restored. Without references, the command restores every face.
 
     Exit codes: 0 if a photo was restored, 1 if none was.
 
@@ -63,7 +63,7 @@ def restore(
     if not str(run).startswith("osdface:"):
         from train.models.checkpoint_files import find_newest_checkpoint
 
-        find_newest_checkpoint(run)  # a wrong folder is an error before torch is imported
+        find_newest_checkpoint(run)  # a wrong folder gives an error at once, before the slow import of torch
     from manifests.runtime.progress import show_progress
     from train.restore.contact_sheet import ContactSheet, render_sheet
     from train.restore.restore import restore as restore_photos
@@ -126,7 +126,7 @@ def _print_rows(rows: list[PhotoOutcome], out: Path, as_json: bool) -> None:
 
 
 def _parse_box(text: str | None) -> tuple[float, float, float, float] | None:
-    """Returns the corners (x0, y0, x1, y1) in pixels. Raises BadInput if the text is not four numbers."""
+    """Returns the corners (x0, y0, x1, y1) of a box in pixels. Raises BadInput if the text is not four numbers."""
     from manifests.errors import BadInput
 
     if text is None:
@@ -134,5 +134,5 @@ def _parse_box(text: str | None) -> tuple[float, float, float, float] | None:
     try:
         x0, y0, x1, y1 = (float(edge) for edge in text.split(","))
     except ValueError:
-        raise BadInput(f"--box {text} is not four numbers. Say x0,y0,x1,y1 in pixels, like 120,80,260,240.") from None
+        raise BadInput(f"--box {text} is not four numbers: give pixels x0,y0,x1,y1 like 120,80,260,240.") from None
     return x0, y0, x1, y1

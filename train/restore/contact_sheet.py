@@ -1,6 +1,7 @@
-"""The contact sheet of restored photos: each face before, its references, and the restored face, as HTML or as JSON.
+"""Make the contact sheet of restored photos, as HTML or as JSON.
 
-No target exists for these photos. So the sheet shows only metrics that need no target.
+The sheet shows each face before the restoration, its references, and the restored face. These photos have no target. So
+the sheet shows only metrics that need no target.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class _Face:
 
 @dataclass
 class ContactSheet:
-    """Collects the faces of one call of `restore`, which calls `add` as its `on_face`."""
+    """Collects the faces of one call of `restore`. The call gets the method `add` as its argument `on_face`."""
 
     faces: list[_Face] = field(default_factory=list)
 
@@ -45,11 +46,11 @@ class ContactSheet:
         self.faces.append(_Face(str(photo), lq, crops, restored))
 
     def build(self, restorer: str, outcomes: Sequence[PhotoOutcome], weights: Path | None) -> dict[str, Any]:
-        """Returns the sheet as a dict that JSON can hold. Images are data URLs.
+        """Returns the sheet as a dict that can be written as JSON. Images are data URLs.
 
-        The sheet contains no path except `restorer`. manifests/report/run_section.py shows the sheets that lie in
-        RUN/restored. `weights` is the folder of the metrics' networks. A metric whose network is missing is listed with
-        the reason. A photo that was not restored is counted by its reason.
+        The sheet contains no path except `restorer`. manifests/report/run_section.py shows the sheets in the folder
+        RUN/restored. `weights` is the folder of the metrics' networks. The sheet lists each metric whose network is
+        missing, with the reason. The sheet counts the photos that were not restored, for each reason.
         """
         missing = {name: why for name in WEIGHTS if (why := explain_missing(name, weights)) is not None}
         metrics = {name: load_no_reference(name, weights) for name in WEIGHTS if name not in missing}
@@ -83,14 +84,14 @@ class ContactSheet:
 
 
 def render_sheet(sheet: dict[str, Any]) -> str:
-    """Returns what `ContactSheet.build` returned as one HTML file that loads nothing from outside."""
+    """Returns a sheet that `ContactSheet.build` made, as one HTML file that loads nothing from outside."""
     loader = jinja2.PackageLoader("train.restore", "")
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("sheet.html.j2")
     return template.render(sheet, shown=SCREEN_PIXELS)
 
 
 def _measure_face(metrics: dict[str, Callable[..., list[float]]], face: _Face) -> list[tuple[str, str, str]]:
-    """Returns (title, value before, value after) for each metric; a dash for a value that cannot be computed."""
+    """Returns (title, value before, value after) for each metric. A value that cannot be computed is a dash."""
     figures = []
     for name, measure in metrics.items():
         metric = METRICS[name]

@@ -20,8 +20,8 @@ def load_restorer(checkpoint: str | Path, base_model: str | None = None, steps: 
     """Loads a restorer from a checkpoint folder, from a run (its newest checkpoint), or from osdface:FOLDER.
 
     `base_model` is the folder of the diffusion model. The released weights of OSDFace need `base_model`, and so does a
-    restorer whose diffusion model was moved. `steps` is the number of steps in which a face is restored, at most the
-    number that the restorer was trained for. Raises BadInput.
+    restorer whose diffusion model was moved. `steps` is the number of steps in which a face is restored. It must not be
+    larger than the number of steps in training. Raises BadInput if the restorer cannot be loaded with these arguments.
     """
     check_steps(steps)
     model = _load(str(checkpoint), base_model)
@@ -35,7 +35,7 @@ def _load(name: str, base_model: str | None) -> Restorer:
         return Restorer.from_pretrained(Path(name), base_model)
     if base_model is None:
         raise BadInput(
-            f"{name} needs its diffusion model, Stable Diffusion 2.1-base in the layout of diffusers: name the folder "
+            f"{name} needs the diffusion model Stable Diffusion 2.1-base in the layout of diffusers: name its folder "
             "with --base-model."
         )
     from train.models.released.osdface import load_osdface
@@ -52,8 +52,8 @@ def load_restorer_faces(model: Restorer, spec: str | None) -> FaceModels:
     """Loads the face models that a restorer was trained with.
 
     `spec` is a --faces value that replaces the recorded value if the files were moved. The released weights of OSDFace
-    record no recognizer, so any face models will do for them. Raises BadInput if the recognizer is not the recorded
-    recognizer.
+    record no recognizer, so any face models can be used with them. Raises BadInput if the recognizer is not the
+    recorded recognizer.
     """
     recorded = model.facts.get("recognizer")
     if recorded is None:
@@ -61,8 +61,8 @@ def load_restorer_faces(model: Restorer, spec: str | None) -> FaceModels:
     models = load_faces(spec or recorded["spec"])
     if models.recognizer_sha256() != recorded["sha256"]:
         raise BadInput(
-            f"This restorer was trained with the recognizer of {recorded['spec']}, but {models.spec} holds a different "
-            "recognizer: name the folder of the first recognizer with --faces."
+            f"This restorer was trained with the recognizer of {recorded['spec']}, but {models.spec} contains a "
+            "different recognizer: name the folder of the first recognizer with --faces."
         )
     return models
 

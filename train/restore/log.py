@@ -1,7 +1,8 @@
-"""OUT/restored.jsonl: one line for each photo that any call of `restore` tried to restore into the folder OUT.
+"""Read and write the log of `restore`, OUT/restored.jsonl.
 
-A line holds the fields of PhotoOutcome. A line of a photo also holds `source` (the photo's absolute path), `place` (the
-path of its PNG inside OUT) and `settings` (a hash of the restorer, the references and the options).
+The log has a line for each photo that any call of `restore` tried to restore into the folder OUT. A line has the fields
+of PhotoOutcome. A line of a photo also has `source` (the photo's absolute path), `place` (the path of its PNG inside
+OUT) and `settings` (a hash of the restorer, the references and the options).
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def make_entry(outcome: Entry, photo: Path, target: Path, out: Path, settings: s
 def select_earlier_entries(out: Path, outputs: Sequence[tuple[Path, Path]], settings: str | None) -> list[Entry]:
     """Returns the lines of earlier calls that stay in the log. `outputs` are the (photo, PNG) pairs of this call.
 
-    A line stays in the log unless this call writes the PNG of the line, or tries the photo of the line again after a
-    failure. Raises BadInput if a PNG of this call exists already and is not the same photo, restored with the same
+    A line is removed if this call writes the PNG of the line, or if this call tries the photo of the line again after a
+    failure. Raises BadInput if a PNG of this call exists already, unless it is the same photo, restored with the same
     settings. If `settings` is None, the settings are not compared.
     """
     entries = _read_log(out)

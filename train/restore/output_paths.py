@@ -1,4 +1,4 @@
-"""Plan the output files of `restore`: the PNG that each input photo becomes."""
+"""Plan the output files of `restore`: one PNG for each input photo."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from manifests.runtime.text import make_printable
 
 
 def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Path]], list[tuple[Path, str]]]:
-    """Returns (photo, PNG) for each input photo, and (folder, sentence) for each folder that cannot be read.
+    """Returns (photo, PNG) for each input photo, and (folder, reason) for each folder that cannot be read.
 
     Photos of a folder keep their subfolders in `out`. Photos whose names differ only in the suffix keep the suffix in
     the name of their PNG. A photo that is named twice is restored once. In a folder, `restore` skips files whose names
-    begin with a dot (systems and editors leave them), files that are not regular, everything inside `out`, and links to
-    folders. Raises BadInput if there is nothing to restore, if two photos would have the same PNG, if an input would be
-    overwritten, or if `out` is a file.
+    begin with a dot, because systems and editors make such files. `restore` also skips files that are not regular,
+    everything inside `out`, and links to folders. Raises BadInput if there is nothing to restore, if two photos would
+    have the same PNG, if an input would be overwritten, or if `out` is a file.
     """
     if (file := find_blocking_file(out)) is not None:
         raise BadInput(f"{make_printable(file)} is a file: name a folder with --out.")
@@ -36,14 +36,14 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Pa
             raise BadInput(f"{make_printable(item)} does not exist: name a photo or a folder of photos.")
     if not photos and not unreadable:
         raise BadInput(f"{make_printable(inputs[0])} contains no file: name a photo or a folder of photos.")
-    # If a file is named and also lies in a named folder, it keeps its place in the folder.
+    # If the user named a file and also its folder, the file keeps its path relative to the folder.
     unique: dict[str, tuple[Path, Path]] = {}
     for path, place in photos:
         real_path = f"{os.path.realpath(path.parent)}/{path.name}"
         if real_path not in unique or len(place.parts) > len(unique[real_path][1].parts):
             unique[real_path] = path, place
     photos = list(unique.values())
-    # a.jpg -> a.png; a.jpg and a.webp -> a.jpg.png and a.webp.png
+    # a.jpg becomes a.png, but a.jpg and a.webp together become a.jpg.png and a.webp.png
     stems = [place.with_suffix("") for _, place in photos]
     places = [
         place.with_name(place.name + ".png") if stems.count(stem) > 1 else place.with_suffix(".png")
@@ -57,7 +57,7 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Pa
             f"{make_printable(out)}: restore them into different folders."
         )
     outputs = [(path, out / place) for (path, _), place in zip(photos, places, strict=True)]
-    originals = {os.path.realpath(path) for path, _ in outputs}  # realpath accepts links in a circle, unlike resolve
+    originals = {os.path.realpath(path) for path, _ in outputs}  # realpath accepts circular links, but resolve does not
     for path, target in outputs:
         if os.path.realpath(target) in originals:
             raise BadInput(f"A restored photo would overwrite {make_printable(path)}: name another folder with --out.")
@@ -70,7 +70,7 @@ def list_photos(folder: Path) -> list[Path]:
 
 
 def _list_files(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Returns the sorted files at any depth, and (folder, sentence) for each folder that cannot be read."""
+    """Returns the sorted files of a folder and its subfolders, and (folder, reason) for each that cannot be read."""
     files: list[Path] = []
     closed_folders: list[tuple[Path, str]] = []
 
@@ -87,4 +87,4 @@ def _may_be_a_photo(path: Path) -> bool:
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError:
-        return True  # the decoder will say why the file cannot be read
+        return True  # the decoder will report why the file cannot be read

@@ -1,4 +1,4 @@
-"""Paste a restored crop back into its photo, at the size of the photo, under a soft mask."""
+"""Paste a restored crop back into its photo. A soft mask blends the crop into the photo."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import numpy as np
 
 from curate.faces.align import compute_scale, invert_affine, transform_points
 
-# fraction of the crop's side over which the mask rises from 0 at the border to 1 (ours)
+# The mask rises from 0 at the border of the crop to 1 over this fraction of the crop's side (ours).
 FEATHER = 0.12
 
 
 @cache
 def make_soft_mask(size: int) -> np.ndarray:
-    """Returns a mask, float32 (size, size): 0 at the border, 1 inside, with a smooth rise and rounded corners."""
+    """Returns a mask, float32 (size, size), which rises smoothly from 0 at the border to 1 inside.
+
+    The corners of the mask are round.
+    """
     position = (np.arange(size) + 0.5) / size
     edge = np.clip(np.minimum(position, 1 - position) / FEATHER, 0, 1)
     rise = edge * edge * (3 - 2 * edge)
@@ -28,7 +31,7 @@ def paste(photo: np.ndarray, restored: np.ndarray, to_crop: np.ndarray) -> np.nd
     `to_crop` (2, 3) maps pixels of the photo to pixels of the crop. Photo pixels outside the crop do not change. A crop
     that is larger than its place in the photo is reduced by area averaging. A smaller crop is enlarged bicubically.
     """
-    # the part of the photo that the crop covers: x0, y0, x1, y1
+    # the crop covers the box x0, y0, x1, y1 of the photo
     size = restored.shape[0]
     back = invert_affine(to_crop)
     scale = compute_scale(back)  # photo pixels per crop pixel
@@ -37,7 +40,7 @@ def paste(photo: np.ndarray, restored: np.ndarray, to_crop: np.ndarray) -> np.nd
     x1, y1 = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, [photo.shape[1], photo.shape[0]])
     if x0 >= x1 or y0 >= y1:
         return photo.copy()
-    # a crop that becomes smaller is shrunk before the warp, because the warp alone would alias
+    # a crop that is larger than its place is first resized, because the warp alone would cause aliasing
     crop, mask, matrix = restored, make_soft_mask(size), back
     if scale < 1:
         small = max(1, round(size * scale))
@@ -45,7 +48,7 @@ def paste(photo: np.ndarray, restored: np.ndarray, to_crop: np.ndarray) -> np.nd
         mask = cv2.resize(mask, (small, small), interpolation=cv2.INTER_AREA)
         factor = size / small
         matrix = np.hstack([back[:, :2] * factor, (back[:, 2] + back[:, :2] @ np.full(2, 0.5 * factor - 0.5))[:, None]])
-    # warp crop and mask to the photo, then blend: photo + mask * (crop - photo), rounded to 8 bits
+    # The crop and the mask are warped to the photo. The result is photo + mask * (crop - photo), rounded to 8 bits.
     matrix = matrix - np.array([[0, 0, x0], [0, 0, y0]])
     covered_size = (int(x1 - x0), int(y1 - y0))
     warped = cv2.warpAffine(crop, matrix, covered_size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)

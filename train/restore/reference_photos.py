@@ -1,4 +1,4 @@
-"""Read the reference photos of a person: find, align and embed the largest face, and warp it to an input."""
+"""Read the reference photos of a person: find, align and embed the largest face of each, and warp it to an input."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from train.restore.output_paths import list_photos
 
 @dataclass(frozen=True)
 class References:
-    """The references of a person as a restorer gets them: K crops with their embeddings, and K may be 0."""
+    """Holds the references that a restorer gets: K crops of one person with their embeddings. K may be 0."""
 
     crops: torch.Tensor  # float32 (K, 3, S, S), 0..1, FFHQ template
     embeddings: torch.Tensor  # float32 (K, d) unit rows
@@ -35,8 +35,8 @@ class References:
 def list_reference_files(references: Sequence[Path], inputs: Sequence[Path]) -> list[tuple[Path, Path | None]]:
     """Lists the reference photos as (file, folder). `folder` is None if the user named the file itself.
 
-    A photo of `inputs` in a folder of references is left out, because it would be its own reference. Raises BadInput
-    if a folder of references holds no file that can be used.
+    A photo in a folder of references is left out if it is also one of `inputs`, because it would be its own reference.
+    Raises BadInput if a folder of references contains no file that can be used.
     """
     own = {os.path.realpath(path) for path in inputs}
     files: list[tuple[Path, Path | None]] = []
@@ -63,9 +63,9 @@ def read_references(
 ) -> References:
     """Reads the largest face of each photo that `list_reference_files` lists.
 
-    `say` gets a sentence for each photo with several faces, and for each photo of a folder that is left out because it
-    cannot be read or shows no face. Raises BadInput if a photo that the user named cannot be read or shows no face, or
-    if no photo of a folder shows a face.
+    A photo of a folder is left out if it cannot be read or shows no face. `say` gets a sentence for each photo that is
+    left out, and for each photo with several faces. Raises BadInput if a photo that the user named cannot be read or
+    shows no face. Raises BadInput also if no photo of a folder shows a face.
     """
     size = model.config.size
     crops: list[torch.Tensor] = []
@@ -108,11 +108,11 @@ def read_references(
 
 
 def warp_references(model: Restorer, references: References, landmarks5: np.ndarray | None) -> References:
-    """Warps the references to an input whose landmarks are `landmarks5` (5, 2), in pixels of its LQ crop.
+    """Warps the references so that their landmarks fit `landmarks5` (5, 2) of an input, in pixels of the LQ crop.
 
     Only a restorer with the part `warped` (ReFine) warps references; other restorers get the references unchanged. If
     the input has no landmarks, all references stay unchanged. A reference also stays unchanged if it has no landmarks,
-    or if its landmarks allow no plausible warp (train/data/warp.py).
+    or if train/data/warp.py refuses to warp it.
     """
     if "warped" not in model.config.parts or landmarks5 is None or not len(references.crops):
         return references

@@ -47,18 +47,18 @@ def restore(
 ) -> list[PhotoOutcome]:
     """Restores photos, and all photos of folders, into the folder `out` as PNG, and logs them in OUT/restored.jsonl.
 
-    Without references every face is restored. With references a face is restored if it matches them, or if it is alone
-    in its photo and too degraded for the recognizer.
+    Without references, every face is restored. With references, a face is restored if it matches them. A face is also
+    restored if it is the only face of its photo and is too degraded for the recognizer.
 
     `inputs` and `references` are paths of photos and of folders. `checkpoint`, `base_model` and `steps` are as in
-    `load_restorer`. `faces` replaces the recorded --faces value if the files were moved. `aligned` says that the inputs
-    are square crops in the FFHQ template; the results then have the restorer's size. `box` (x0, y0, x1, y1) is the face
-    in a single photo, in pixels. `say` gets each notice about the references. `on_face` gets each restored face. If
-    `limited`, a worker process decodes the photos, within the limits of manifests/runtime/workers.py.
+    `load_restorer`. `faces` replaces the recorded --faces value if the files were moved. If `aligned`, the inputs are
+    square crops in the FFHQ template, and the results have the restorer's size. `box` (x0, y0, x1, y1) is the box of
+    the face in a single photo, in pixels. `say` gets each notice about the references. `on_face` gets each restored
+    face. If `limited`, a worker process decodes the photos, within the limits of manifests/runtime/workers.py.
 
     Returns an outcome for each photo and for each folder that cannot be read. A photo that fails does not stop the
-    other photos. Raises BadInput, ModelUnavailable or FaceModelError before anything is written. A file in `out` that
-    would be overwritten raises BadInput, unless it is the same photo restored with the same settings.
+    other photos. Raises BadInput, ModelUnavailable or FaceModelError before anything is written. Raises BadInput if a
+    file in `out` would be overwritten, unless the file is the same photo, restored with the same settings.
     """
     _check_box(box, inputs, aligned)
     model = move_to_device(load_restorer(checkpoint, base_model, steps))
@@ -100,7 +100,7 @@ def restore(
                 entries = [make_entry(asdict(one), path, target, out, settings) for (path, target), one in photos]
                 write_log(out, [*earlier, *entries, *(asdict(one) for one in failed_folders)])
 
-            log()  # written before the first photo: a command that was killed recognizes its files later
+            log()  # the log is written before the first photo, so that a killed command recognizes its files later
             try:
                 for path, target in outputs:
                     try:
@@ -108,7 +108,7 @@ def restore(
                             outcome = PhotoOutcome(str(path), None, "dropped", KEPT_OUT)
                         else:
                             outcome = restore_photo(path, target, setup)
-                    except Exception as error:  # one odd photo must not end a folder of thousands
+                    except Exception as error:  # one bad photo must not stop a folder of thousands
                         why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
                         outcome = PhotoOutcome(str(path), None, "failed", f"The photo could not be restored: {why}.")
                     outcomes.append(outcome)
@@ -126,12 +126,12 @@ def _check_box(box: tuple[float, float, float, float] | None, inputs: Sequence[P
     if not (all(map(math.isfinite, box)) and box[0] < box[2] and box[1] < box[3]):
         numbers = ",".join(f"{edge:g}" for edge in box)
         raise BadInput(
-            f"--box {numbers} is not a box: name four finite numbers x0,y0,x1,y1 in pixels, with x0 < x1 and y0 < y1."
+            f"--box {numbers} is not a box: give four finite numbers x0,y0,x1,y1 in pixels, with x0 < x1 and y0 < y1."
         )
 
 
 def _find_kept_out_list(checkpoint: Path) -> KeptOutList | None:
-    """Returns the kept-out list of the dataset that the checkpoint lies in, or None if it lies in no dataset."""
+    """Returns the kept-out list of the dataset whose folder contains the checkpoint, or None without such a dataset."""
     path = checkpoint.absolute()
     for folder in (path, *path.parents):
         if (folder / LEDGER_NAME).is_file():

@@ -1,4 +1,4 @@
-"""Restore the faces of one photo, and say for each face why it was restored or not."""
+"""Restore the faces of one photo, and report for each face whether it was restored."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from train.restore.load import run_model
 from train.restore.paste import paste
 from train.restore.reference_photos import References, warp_references
 
-# The five landmarks of an upright, frontal face as fractions (x, y) of a detector's box: the mean over 1,182 SCRFD
-# detections on web photos (ours). With --box they replace the landmarks of a face that is too degraded to be found.
+# These are the five landmarks of an upright, frontal face, as fractions (x, y) of a detector's box. They are the mean
+# over 1,182 SCRFD detections on web photos (ours). With --box they replace the landmarks that a detector would find.
 LANDMARKS_IN_BOX = np.array([[0.270, 0.391], [0.733, 0.389], [0.503, 0.591], [0.314, 0.748], [0.697, 0.745]])
 
-# A face with a `sharpness` below this is degraded: it may be the person of the references although the recognizer does
-# not confirm it. The value is ours, measured on the published sets of LQ photos with references. The least sharp of 37
-# references has .39. 5 of 23 LQ photos lie below .35, and one of these 5 (.13) shows the only person who is not
-# recognized.
+# A face with a `sharpness` below this value counts as degraded. Such a face may be the person of the references,
+# although the recognizer does not confirm the person. We chose the value on the published sets of LQ photos with
+# references. The least sharp of 37 references has a sharpness of .39. Of 23 LQ photos, 5 have a sharpness below .35.
+# The only person whom the recognizer did not recognize is in one of these 5 photos (.13).
 DEGRADED_SHARPNESS = 0.35
 
-# Called for each restored face: the photo's path, the LQ crop at the restorer's size, the references as the restorer
-# gets them, the restored crop. Both crops are uint8 (S, S, 3).
+# This function is called for each restored face. The arguments are the photo's path, the LQ crop at the restorer's
+# size, the references that the restorer gets, and the restored crop. Both crops are uint8 (S, S, 3).
 OnFace = Callable[[Path, np.ndarray, References, np.ndarray], None]
 
 
 @dataclass(frozen=True)
 class FaceOutcome:
-    """One face of one photo, and whether it was restored."""
+    """Tells whether one face of a photo was restored."""
 
     box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels
     similarity: float | None  # mean cosine to the references; None without references
@@ -50,7 +50,10 @@ class FaceOutcome:
 
 @dataclass(frozen=True)
 class PhotoOutcome:
-    """Whether one photo was restored. `reason` is a sentence for the user, or None if there is nothing to report."""
+    """Tells whether one photo was restored.
+
+    `reason` is a sentence for the user, or None if there is nothing to report.
+    """
 
     photo: str
     output: str | None
@@ -61,13 +64,13 @@ class PhotoOutcome:
 
 @dataclass(frozen=True)
 class RestoreSetup:
-    """The models, the references and the options that are the same for all photos of a call."""
+    """Holds the models, the references and the options, which are the same for all photos of a call."""
 
     model: Restorer
     models: FaceModels
     references: References
     aligned: bool  # the inputs are square crops in the FFHQ template
-    box: tuple[float, float, float, float] | None  # x0, y0, x1, y1: the face in the photo, in pixels
+    box: tuple[float, float, float, float] | None  # the box x0, y0, x1, y1 of the face in the photo, in pixels
     on_face: OnFace
     read: Read
 
@@ -75,7 +78,7 @@ class RestoreSetup:
 def restore_photo(path: Path, target: Path, setup: RestoreSetup) -> PhotoOutcome:
     """Restores the faces of one photo and writes the result to `target` as PNG.
 
-    If the photo cannot be read, or if no face is restored, nothing is written and the outcome holds the reason.
+    If the photo cannot be read, or if no face is restored, nothing is written and the outcome has the reason.
     """
     try:
         image = setup.read(path)
@@ -84,13 +87,15 @@ def restore_photo(path: Path, target: Path, setup: RestoreSetup) -> PhotoOutcome
     if setup.aligned:
         return _restore_crop(path, target, image, setup)
     model, models, references, box = setup.model, setup.models, setup.references, setup.box
-    # (box, landmarks) of each face: from --box, else from the detector
+    # `faces` has (box, landmarks) for each face. The boxes come from --box, or else from the detector.
     if box is None:
         faces = [(detection.box, detection.landmarks5) for detection in detect_faces(image, models)]
     else:
         height, width = image.shape[:2]
         if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
-            outside = f"The --box lies outside the photo, which is {width} x {height} pixels."
+            outside = (
+                f"The --box is outside the photo, which has {width} x {height} pixels: give a box inside the photo."
+            )
             return PhotoOutcome(str(path), None, "failed", outside)
         corner, extent = np.array(box[:2]), np.array(box[2:]) - np.array(box[:2])
         faces = [(np.array(box), corner + LANDMARKS_IN_BOX * extent)]
@@ -109,7 +114,7 @@ def restore_photo(path: Path, target: Path, setup: RestoreSetup) -> PhotoOutcome
     for outcome, (_, landmarks5) in zip(outcomes, faces, strict=True):
         if outcome.restored:
             crop = shrink(align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE), size)
-            # The landmarks that --box implies are too coarse to warp references.
+            # With --box, the landmarks are too inexact to warp references.
             warped = warp_references(model, references, None if box is not None else map_to_crop(landmarks5, size))
             restored = to_image(run_model(model, to_tensor(crop)[None], warped)[0])
             setup.on_face(path, crop, warped, restored)
@@ -123,7 +128,7 @@ def _restore_crop(path: Path, target: Path, crop: np.ndarray, setup: RestoreSetu
     model = setup.model
     height, width = crop.shape[:2]
     if height != width:
-        reason = f"This image is {width} x {height}, and an aligned crop is square: run the command without --aligned."
+        reason = f"An aligned crop is square, but this image has {width} x {height} pixels: leave out --aligned."
         return PhotoOutcome(str(path), None, "failed", reason)
     lq = _resize_crop(crop, model.config.size)
     landmarks5 = find_landmarks(lq, setup.models) if "warped" in model.config.parts else None
@@ -147,7 +152,7 @@ def _measure_face_sharpness(image: np.ndarray, landmarks5: np.ndarray) -> float:
 
 
 def _compare_face(image: np.ndarray, box: np.ndarray, landmarks5: np.ndarray, setup: RestoreSetup) -> FaceOutcome:
-    """Returns the face with its mean cosine to the references."""
+    """Returns the outcome of a face with its mean cosine to the references."""
     corners = tuple(round(float(edge), 1) for edge in box)
     models, references = setup.models, setup.references
     if not len(references.crops):
@@ -157,11 +162,10 @@ def _compare_face(image: np.ndarray, box: np.ndarray, landmarks5: np.ndarray, se
 
 
 def _match_faces(faces: list[FaceOutcome], same_person: float, degraded: bool) -> tuple[list[FaceOutcome], str | None]:
-    """Sets `restored` on the faces that show the person of the references.
+    """Returns the faces with the field `restored` set, and a notice if no face matches or the match is uncertain.
 
-    Also returns a notice if no face matches, or if the match is uncertain. A face matches if its mean cosine to the
-    references is at least `same_person`. The only face of a photo is also restored if it is `degraded`, because the
-    recognizer is unreliable on degraded faces.
+    A face matches if its mean cosine to the references is at least `same_person`. The only face of a photo is also
+    restored if it is `degraded`, because the recognizer is unreliable on degraded faces.
     """
     if len(faces) == 1:
         cosine = faces[0].similarity or 0.0

@@ -181,7 +181,7 @@ def test_intervals_over_few_people_say_so() -> None:
     assert many == "Intervals are 95% percentile bootstraps over 40 people"
     assert "over 40 images. There are only 2 people" in describe_interval(list("ab") * 20)
     assert "over 2 images. With only 2 images" in describe_interval(list("ab"))
-    assert describe_interval(["a"]) == "There is only one image, so an interval says nothing"
+    assert describe_interval(["a"]) == "There is only one image, so the intervals have no meaning"
 
 
 def test_what_cannot_be_measured_is_one_sentence(made: Path, run: Path) -> None:
@@ -274,7 +274,7 @@ def test_anybodys_outputs_are_measured_beside_a_run_and_what_is_wrong_with_them_
     assert rows["broken"]["psnr"] == {**rows["broken"]["psnr"], "mean": 100.0, "images": len(faces) - 3}
     reasons = {row["face_id"]: row["reason"] for row in result["unmeasured"]}
     assert reasons[faces[0]] == "the file is missing" and "cannot be read as a picture" in reasons[faces[2]]
-    assert f"is {SIZE * 2} x {SIZE * 2}, but the set is {SIZE} x {SIZE}" in reasons[faces[1]]
+    assert f"has {SIZE * 2} x {SIZE * 2} pixels, but the images of the set have {SIZE} x {SIZE}" in reasons[faces[1]]
     assert result["extra"] == {"perfect": [], "broken": ["somebody.png"]}
     apart = {line["difference"]: line for line in result["differences"]}
     first = f"{run.name}/2"

@@ -164,7 +164,7 @@ def test_the_same_command_again_does_nothing_and_more_rounds_go_on(
     out, before = copied[0].parent / "out", rows_of(copied[0])
     first = [replace(one, run=str(out / Path(one.run).name)) for one in finished[2].rounds]
     with monkeypatch.context() as patch:
-        patch.setattr(train.iterate.clean, "_attempt", lambda *_: pytest.fail("it was done already"))
+        patch.setattr(train.iterate.clean, "_clean_target", lambda *_: pytest.fail("it was done already"))
         assert run(*copied, out).rounds == first and rows_of(copied[0]) == before
     monkeypatch.setattr(train.iterate.clean, "run_model", lambda *told: sharpened(*told) ** 2)
     more = run(*copied, out, 2)
@@ -299,7 +299,7 @@ def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Pat
         run(*made, tmp_path / "out")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "diary.txt").touch()
-    with pytest.raises(BadInput, match=r"is not an iteration: it holds diary\.txt"):
+    with pytest.raises(BadInput, match=r"is not an iteration: it contains diary\.txt"):
         run(*made, tmp_path / "taken")
     with pytest.raises(BadInput, match="is a file, but an iteration is a folder"):
         run(*made, tmp_path / "taken" / "diary.txt")
@@ -364,8 +364,9 @@ def test_the_command_says_what_it_would_do_and_what_became_of_it(
     said = CliRunner().invoke(app, [*words, "--dry-run"])
     assert said.exit_code == 0, said.output
     assert (
-        "Would train 2 times: small at 32 px, 8 images each time" in said.stdout
-        and "with a defect in between: 6 soft" in said.stdout
+        "Would train small at 32 px 2 times into" in said.stdout
+        and "each time with 8 images" in said.stdout
+        and "targets between two trainings: 6 soft" in said.stdout
     )
     told = json.loads(CliRunner().invoke(app, [*words, "--dry-run", "--json"]).stdout)
     assert told == {"targets": 12, "defects": {"soft": 6}, "rounds": 1, "out": str(made[0] / "iterate")}

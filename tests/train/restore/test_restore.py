@@ -317,7 +317,7 @@ def test_aligned_crops_come_back_at_the_restorers_size(
     doubles.save(tmp_path / "crops" / "wide.png", np.zeros((20, 40, 3), np.uint8))
     rows = restore([tmp_path / "crops"], [], tmp_path, tmp_path / "o", aligned=True)
     assert [row.status for row in rows].count("ok") == 3
-    assert "an aligned crop is square" in str(next(row.reason for row in rows if row.status == "failed"))
+    assert "An aligned crop is square" in str(next(row.reason for row in rows if row.status == "failed"))
     assert {decode(path).shape for path in (tmp_path / "o").glob("*.png")} == {(SIZE, SIZE, 3)}
 
 
@@ -441,7 +441,7 @@ def test_the_base_is_told_to_whatever_opens_the_checkpoint(tmp_path: Path, monke
     load_restorer(Path(f"osdface:{tmp_path}"), "sd21")
     here = str(tmp_path)
     assert asked == [("run", here, None), ("run", here, "sd21"), ("osdface", here, "sd21")]
-    with pytest.raises(BadInput, match="name the folder with --base-model"):
+    with pytest.raises(BadInput, match="name its folder with --base-model"):
         load_restorer(f"osdface:{tmp_path}")
 
 
