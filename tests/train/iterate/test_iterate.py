@@ -312,7 +312,7 @@ def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Pat
     with pytest.raises(BadInput, match="was begun with a different value of images"):
         run(*made, out, options=replace(OPTIONS, images=12))
     other = soft_dataset(tmp_path / "other", people=3)
-    with pytest.raises(BadInput, match=r"has changed since .*name another --out"):
+    with pytest.raises(BadInput, match=r"changed after the training in .*name another --out"):
         run(*other, out)
     with Ledger.open(other[0], write=True) as ledger:
         ledger.record("double", "none", {}, [], replace=[Pair])
