@@ -227,6 +227,6 @@ def _print_optout(result: OptoutResult, is_plan: bool) -> None:
     )
     for checkpoint in result.checkpoints:
         typer.echo(
-            f"This checkpoint was trained on these faces, which cannot be removed from its weights: {checkpoint}. "
+            f"The checkpoint {checkpoint} was trained on dropped faces, which cannot be removed from its weights. "
             "Train again."
         )

@@ -34,10 +34,11 @@ DEFAULT = FilterSet(
         # If a head is turned by more than 75 degrees, one eye is hidden, and five landmarks align the face badly
         # (ours).
         Filter("turned_away", "abs(yaw) > 75 OR abs(pitch) > 60"),
-        # In 836 web photos, the softest 2% of the faces have a lower sharpness (ours). These faces are out of focus or
-        # come from enlarged thumbnails.
+        # In 836 web photos, the softest 2% of the faces have a lower sharpness (ours). Such soft faces are out of
+        # focus or come from enlarged thumbnails.
         Filter("too_blurred", "sharpness < 0.12"),
-        # Exposure is the mean luma of the inner face, from 0 to 1. Faces outside these bounds have lost detail (ours).
+        # Exposure is the mean luma of the inner face, from 0 to 1. Faces that are darker than .08 or brighter than .95
+        # have lost detail (ours).
         Filter("too_dark", "exposure < 0.08"),
         Filter("too_bright", "exposure > 0.95"),
     ),
@@ -51,17 +52,18 @@ STRICT = FilterSet(
     1,
     (
         *DEFAULT.filters[:3],
-        # The 512 px crop must cover at least 256 px of the photo. This filter drops 68% of the faces, because web
-        # photos are small.
+        # The 512 px crop must cover at least 256 px of the photo. The filter `enlarged` drops 68% of the faces,
+        # because web photos are small.
         Filter("enlarged", "upsample > 2"),
-        # If a head is turned by more than 45 degrees, the far half of the face must be guessed. This filter drops 6% of
-        # the faces.
+        # If a head is turned by more than 45 degrees, the far half of the face must be guessed. The filter
+        # `turned_away` drops 6% of the faces.
         Filter("turned_away", "abs(yaw) > 45 OR abs(pitch) > 40"),
-        # These filters drop the softest 6% of the faces, the noisiest 5%, and the 2% with the strongest JPEG grid.
+        # `too_blurred` drops the softest 6% of the faces, `too_noisy` drops the noisiest 5%, and `too_blocky` drops the
+        # 2% with the strongest JPEG grid.
         Filter("too_blurred", "sharpness < 0.26"),
         Filter("too_noisy", "noise > 5.6"),
         Filter("too_blocky", "blockiness > 1.2"),
-        # These filters drop the darkest 2% of the faces and the brightest .5%.
+        # `too_dark` drops the darkest 2% of the faces, and `too_bright` drops the brightest .5%.
         Filter("too_dark", "exposure < 0.2"),
         Filter("too_bright", "exposure > 0.75"),
     ),
@@ -97,9 +99,10 @@ class DedupeRules:
 class GroupRules:
     """Rules for grouping faces into people."""
 
-    neighbours: int = 64  # each face is compared with this number of nearest faces
+    neighbours: int = 64  # number of nearest faces that are compared with each face
     # Two groups of faces with this mean cosine or more are one person (average linkage). If the value is None, the
-    # threshold for ArcFace is estimated from the collection. The threshold for dlib is then dlib's own.
+    # threshold for ArcFace is estimated from the collection. If the value is None, dlib's own threshold
+    # is used for dlib.
     same_person: float | None = None
     one_person_may_appear_twice: bool = False  # whether two faces of one photo may be one person, as in collages
 
@@ -108,9 +111,9 @@ class GroupRules:
 class SplitRules:
     """Rules for splitting people into train, val and test."""
 
-    policy: str = "identity"  # or "photos", for a collection of one person
-    val: float = 0.1  # share of the people
-    test: float = 0.1
+    policy: str = "identity"  # "identity", or "photos" for a collection of one person
+    val: float = 0.1  # share of the people in val
+    test: float = 0.1  # share of the people in test
 
 
 PAIR_POLICIES = ("random", "nearest", "window", "affine-nearest", "diverse", "hard-pose")

@@ -158,8 +158,8 @@ def _change_light(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(0.5 + (photo - 0.5) * rng.uniform(0.8, 1.15), np.float32)
 
 
-# The folder also gets other files, as real folders contain them: a group photo, two copies, an image without a face, a
-# broken image, and a text. With these files, the demo shows reasons why curation drops files and faces.
+# The folder also gets six other files: a group photo, two copies, an image without a face, a broken image, and a text.
+# With the extra files, the demo shows reasons why curation drops files and faces.
 _EXTRA_NAMES = ("everyone.jpg", "a-00-copy.jpg", "a-01-saved-again.jpg", "coffee.png", "truncated.jpg", "letter.jpg")
 
 

@@ -46,7 +46,7 @@ def curate(
     progress: Progress = lambda *_: None,
     lists: Lists | None = None,
 ) -> Summary:
-    """Curates every file under `photos`, and writes the dataset. The same call resumes an interrupted run.
+    """Curates every file under `photos`, and writes the dataset. A repeated call resumes an interrupted run.
 
     If `workers` is a number, that many worker processes read the files. With worker processes, a file that hangs or
     crashes its process does not end the run. If `workers` is None, this process reads the files. `lists` are imported
@@ -106,7 +106,7 @@ def _record_lists(ledger: Ledger, lists: Lists | None) -> list[str]:
 
 
 def _record_filters(ledger: Ledger, filters: FilterSet) -> None:
-    """Checks the filters and records them, before a face can get the reason of a filter.
+    """Checks the filters and records them before any face is dropped by a filter.
 
     A later run with other filters finds the old reasons in the record and may replace these reasons.
     """

@@ -113,7 +113,7 @@ def _merge_with_earlier(
         elif row.reason != PHOTO_VANISHED:
             finished.append(row.photo_id)
             rows_to_record.append(row)
-        elif not faces_before:  # the photo is not finished, so a later run tries to read it again
+        elif not faces_before:  # the photo is not finished, so a later run reads it again
             rows_to_record.append(row)
     new_faces = {row.face_id for row in rows if isinstance(row, Face)}
     rows_to_record += [

@@ -1,7 +1,7 @@
-"""The stage `embed` computes the embedding of each accepted face that has no embedding, or whose shard is lost.
+"""The stage `embed` computes the embedding of each accepted face without an embedding, or with a lost shard.
 
 The same faces always form the same batches, and an embedding does not depend on its batch. So a resumed run writes the
-same bytes.
+same bytes as an uninterrupted run.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from manifests.errors import BadInput
 from manifests.ledger.filters import Filter, FilterSet, check_filters
 from manifests.ledger.records import NEAR_DUPLICATE
 
-# These words are statuses or reasons of other stages. A filter of the user must not use such a word as its reason.
+# A filter of the user must not use a reserved word as its reason. The reserved words are statuses, and reasons of other
+# stages.
 RESERVED = {
     "ok",
     "dropped",

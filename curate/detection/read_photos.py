@@ -19,7 +19,7 @@ from manifests.runtime.uris import parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import OUT_OF_MEMORY, FailedUnit, guard_units, is_retry
 
 # Greatest number of pixels of two photos that may be in memory together (ours). If two photos have more pixels, the
-# second photo is decoded after the first photo was used. Otherwise the two photos could need more memory than the
+# second photo is decoded after the first photo was used. A pair of larger photos could need more memory than the
 # largest single photo.
 MAX_PIXELS_AHEAD = 64_000_000
 
@@ -45,7 +45,7 @@ def rank_place(uris: Sequence[str]) -> tuple[str, int]:
 def read_photo(photo_id: str, uris: Sequence[str]) -> np.ndarray | None:
     """Returns a photo, RGB uint8 (H, W, 3), from the first of `uris` whose bytes still have the hash `photo_id`.
 
-    Returns None if no file has the bytes any more. Raises MemoryError if decoding runs out of memory.
+    Returns None if no file with this hash can be read. Raises MemoryError if decoding runs out of memory.
     """
     for uri in uris:
         try:
@@ -68,7 +68,7 @@ def read_photo(photo_id: str, uris: Sequence[str]) -> np.ndarray | None:
 def read_photos(photos: Sequence[tuple[Photo, Sequence[str]] | FailedUnit]) -> Iterator[tuple[Photo, np.ndarray | str]]:
     """Yields each photo with its pixels, or with the reason why it cannot be read.
 
-    While the caller uses one photo, the next one is decoded if both together have at most MAX_PIXELS_AHEAD pixels.
+    While the caller uses one photo, the next photo is decoded if the two photos have at most MAX_PIXELS_AHEAD pixels.
     """
     with ThreadPoolExecutor(1) as reader:
         next_image: Future[np.ndarray | None] | None = None

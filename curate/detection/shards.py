@@ -46,7 +46,7 @@ def _is_intact(dataset: Path, shard: str) -> bool:
 
 
 def remove_shards(dataset: Path, keep: set[str | None]) -> None:
-    """Removes every shard whose name is not in `keep`, because no face uses this shard any more."""
+    """Removes every shard whose name is not in `keep`, because no face uses the shard now."""
     for path in sorted((dataset / "embeddings").glob("*.npy")):
         if path.stem not in keep:
             path.unlink()

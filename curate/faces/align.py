@@ -67,8 +67,8 @@ def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int = cv2.BORDER_REFLECT_101) -> np.ndarray:
     """Returns `image` (H, W, C) mapped by a similarity, (size, size, C) of the same dtype.
 
-    If the similarity shrinks the image, the image is first resized by area averages, which prevents aliasing.
-    Otherwise only bilinear interpolation is used. Coordinate 0 is the centre of the first pixel.
+    If the similarity shrinks the image, the image is first resized by area averages, which prevents aliasing. If the
+    similarity enlarges the image, only bilinear interpolation is used. Coordinate 0 is the centre of the first pixel.
     """
     scale = compute_scale(matrix)
     matrix = matrix.astype(np.float64)

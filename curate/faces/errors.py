@@ -1,4 +1,4 @@
-"""The errors of `curate.faces`. This package imports no other package, so its errors do not derive from LikenessError.
+"""The errors of `curate.faces`, which imports no other package and so cannot derive errors from LikenessError.
 
 The command line prints such an error like a LikenessError, and exits with the exit code of the class.
 """

@@ -32,7 +32,7 @@ MIN_SCORE = 0.5  # insightface's default det_thresh
 EMBED_BATCH = 4
 
 # Two groups of faces with this mean cosine, or more, show one person (ours, measured on web photos with a MobileFaceNet
-# pack). Restoration uses this number to compare a face with its references. The grouping estimates its own threshold.
+# pack). Restoration compares a face with its references by this cosine. The grouping estimates its own threshold.
 SAME_PERSON = 0.30
 
 
@@ -137,7 +137,7 @@ def _start_session(model: Any, threads: int) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
-    options.log_severity_level = 3  # hides a warning about every photo with another size than the graph's input
+    options.log_severity_level = 3  # hides onnxruntime's warning about photos of another size than the input
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

@@ -16,14 +16,14 @@ class Detection:
 
     box: np.ndarray  # float32 (4,): x0, y0, x1, y1
     landmarks5: np.ndarray  # float32 (5, 2), in the order of curate/faces/align.py
-    score: float  # on the detector's own scale
+    score: float  # score of the detection, on the detector's own scale
 
 
 @dataclass(frozen=True)
 class ModelFile:
     """A file of a face model. The ledger records the file's hash, because another file gives other results."""
 
-    role: str  # detector, recognizer or landmarks
+    role: str  # "detector", "recognizer" or "landmarks"
     path: Path
     licence: str
 
@@ -59,7 +59,8 @@ class FaceModels:
     # and does not use `same_person`.
     strangers_near_zero: bool
     files: tuple[ModelFile, ...]
-    recognizer_onnx: Path | None = None  # training converts this file to a torch network; None without an ONNX file
+    # Training converts this ONNX file to a torch network. The value is None if the recognizer is not an ONNX model.
+    recognizer_onnx: Path | None = None
     mean: float = 0.0  # the input of the ONNX model is (RGB - mean) / std, with RGB from 0 to 255
     std: float = 1.0
     notices: tuple[str, ...] = field(default=())  # sentences for the user about the choice of the models

@@ -60,8 +60,8 @@ def compute_luma(image: np.ndarray) -> np.ndarray:
 def measure_sharpness(crop: np.ndarray) -> float:
     """Returns the sharpness of the inner face in a crop (S, S, 3): a number without a unit, 0 or more (ours).
 
-    The sharpness is the standard deviation of the Laplacian divided by the standard deviation of the luma. This
-    division makes the sharpness independent of the contrast. The crop is resized to 128 px first. So the sharpness
+    The sharpness is the standard deviation of the Laplacian divided by the standard deviation of the luma. The
+    division makes the sharpness independent of the contrast. The crop is resized to 128 px first. The sharpness
     tells whether the face is sharp at 128 px, and sensor noise changes the sharpness little.
     """
     small = cv2.resize(crop, (128, 128), interpolation=cv2.INTER_AREA)
@@ -73,8 +73,9 @@ def measure_sharpness(crop: np.ndarray) -> float:
 def measure_blockiness(gray: np.ndarray) -> float:
     """Returns the strength of JPEG's 8 x 8 grid in luma (H, W) of the photo's own pixels. The value 1 means no grid.
 
-    The number is the mean step between neighbouring pixels on the grid, divided by the mean step elsewhere (ours,
-    after Wang, Bovik and Evans 2000). An image with a side of less than 24 pixels gives 1.
+    The strength is the mean difference between neighbouring pixels at the lines of the grid, divided by the mean
+    difference at other places (ours, after Wang, Bovik and Evans 2000). An image with a side of less than 24 pixels
+    gives 1.
     """
     height, width = gray.shape
     if min(height, width) < 24:
@@ -87,7 +88,7 @@ def measure_blockiness(gray: np.ndarray) -> float:
     return float(np.mean(ratios))
 
 
-# This mask is the difference of two Laplacians (Immerkaer 1996). The norm of the mask is 6. The response of the mask
+# The noise mask is the difference of two Laplacians (Immerkaer 1996). The norm of the mask is 6. The response of the mask
 # is 0 in flat areas, on slopes, and at edges along x or y.
 _NOISE_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 

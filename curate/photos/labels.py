@@ -143,7 +143,7 @@ def _match_label_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[li
 
 
 def make_listed_labels(lists: Iterable[ListEntry]) -> list[Label]:
-    """Returns the labels of imported lists. These labels are taken as truth."""
+    """Returns the labels of imported lists. Labels of lists are taken as truth."""
     return [Label(row.photo_id, row.label, True) for row in lists if row.label is not None]
 
 
@@ -155,7 +155,7 @@ def label_faces(labels: Iterable[Label], faces: Sequence[Face]) -> tuple[dict[st
     has priority.
     """
     label_of = {row.photo_id: row.label for row in labels}
-    votes: dict[str, list[tuple[bool, str]]] = defaultdict(list)  # face -> (from a copy, label)
+    votes: dict[str, list[tuple[bool, str]]] = defaultdict(list)  # face_id -> (whether the label is from a copy, label)
     for photo, face in find_largest_faces(label_of, faces).items():
         votes[face.representative].append((face.duplicate_of is not None, label_of[photo]))
     labels_of_faces = {}
@@ -245,7 +245,7 @@ def describe_hints(doubts: Sequence[LabelDoubt], spread: Mapping[str, Mapping[st
             for doubt in doubts[:EXAMPLES]
         )
         notices.append(
-            f"{len(doubts)} of {hints} labels disagree with the grouping: {examples}. List all of them with: "
+            f"{len(doubts)} of {hints} labels disagree with the grouping: {examples}. List all such labels with: "
             + query.format("label_doubts")
         )
     if spread:
@@ -256,7 +256,8 @@ def describe_hints(doubts: Sequence[LabelDoubt], spread: Mapping[str, Mapping[st
         )
         labels = "1 label is" if len(spread) == 1 else f"{len(spread)} labels are"
         notices.append(
-            f"{labels} spread over several people: {examples}. List all of them with: " + query.format("labels_parted")
+            f"{labels} spread over several people: {examples}. List all such labels with: "
+            + query.format("labels_parted")
         )
     if hints and not notices:
         notices.append(f"The labels of all {format_count(hints, 'labelled face')} agree with the grouping.")

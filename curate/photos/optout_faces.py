@@ -33,7 +33,7 @@ class OptoutResult:
     remembered: int  # number of examples whose embeddings are kept
     threshold: float  # a face with this cosine to an example, or more, is dropped
     checkpoints: tuple[str, ...]  # checkpoints that were trained on the dropped faces
-    false_match_rate: float | None  # share of the pairs of strangers with this cosine; estimated by the grouping
+    false_match_rate: float | None  # estimated share of the pairs of strangers that reach the threshold
 
 
 def opt_out_faces(
@@ -102,7 +102,7 @@ def _find_faces(ledger: Ledger, kept_out: KeptOutList) -> tuple[list[Face], int]
 
 
 def _load_models(ledger: Ledger) -> FaceModels:
-    """Returns the face models of the dataset. Raises BadInput if no model is recorded, or if the recognizer changed."""
+    """Returns the face models of the dataset. Raises BadInput if no recognizer is recorded, or if its file changed."""
     recognizers = [row for row in ledger.read_rows(Model) if row.role == "recognizer"]
     if not recognizers:
         raise BadInput(f"{ledger.dataset} has no recognizer to compare faces with. Run `likeness curate` first.")

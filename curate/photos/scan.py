@@ -108,8 +108,8 @@ def _find_changed_files(ledger: Ledger, paths: Sequence[Path], earlier: _Earlier
         if not _is_unchanged(item, earlier.files.get(uri)):
             changed_files[uri] = item
     new_rows = [row for uri, row in unread_rows.items() if earlier.files.get(uri) != row]
-    # These paths could not be read earlier and are readable folders now. The rows of the paths are deleted, because the
-    # files in these folders have rows now.
+    # `readable_now` are paths that could not be read earlier and are readable folders now. The rows of these paths are
+    # deleted, because the files in the folders have rows now.
     readable_now = [uri for uri, row in earlier.files.items() if row.bytes is None and uri in folder_uris]
     if new_rows or readable_now:
         ledger.record("scan", "not walked", {}, new_rows, delete=[("files", "uri", readable_now)])

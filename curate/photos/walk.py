@@ -31,7 +31,7 @@ def walk_files(paths: Sequence[Path], folder_uris: set[str] | None = None) -> It
     """Yields every file under `paths`, sorted by name within each folder. Each real folder is entered once.
 
     A symlink is followed if it leads to a file or folder under one of `paths`. A path in `paths` may itself be a
-    symlink. Each item is a path to scan, or the finished row of a path that is not scanned. These paths are not
+    symlink. Each item is a path to scan, or the finished row of a path that is not scanned. Some paths are not
     scanned: unreadable folders, folders that were entered before, datasets, special files, and symlinks that lead out
     of `paths`. The uris of the entered folders are added to `folder_uris`. Raises BadInput like `check_photo_paths`.
     """
