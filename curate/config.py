@@ -20,12 +20,12 @@ DEFAULT = FilterSet(
     "default",
     1,
     (
-        # A face with 16 px between its eyes has a side of about 65 px. Smaller faces are enlarged more than twice for
-        # ArcFace (ours).
+        # A face with 16 px between its eyes has a side of about 65 px. Faces with a side below 65 px are enlarged more
+        # than twice for ArcFace (ours).
         Filter("too_small", "inter_ocular_px < 16"),
         Filter("low_score", "det_score < detector_min_score"),
-        # A box may reach outside the photo by a quarter of its own size (ours). Faces that are cut more are poor
-        # targets.
+        # A box may reach outside the photo by a quarter of its own size (ours). Faces that reach further outside are
+        # poor targets.
         Filter(
             "cut_by_border",
             "greatest(-box[1], box[3] - width) > 0.25 * (box[3] - box[1]) OR "
@@ -34,7 +34,7 @@ DEFAULT = FilterSet(
         # If a head is turned by more than 75 degrees, one eye is hidden, and five landmarks align the face badly
         # (ours).
         Filter("turned_away", "abs(yaw) > 75 OR abs(pitch) > 60"),
-        # In 836 web photos, the softest 2% of the faces have a lower sharpness (ours). Such soft faces are out of
+        # In 836 web photos, the softest 2% of the faces have a sharpness below .12 (ours). Such soft faces are out of
         # focus or come from enlarged thumbnails.
         Filter("too_blurred", "sharpness < 0.12"),
         # Exposure is the mean luma of the inner face, from 0 to 1. Faces that are darker than .08 or brighter than .95
@@ -137,8 +137,8 @@ class PairRules:
     # One of PAIR_POLICIES. The policy `window` uses REF_LDM_WINDOWS. The policy `window:LOW-HIGH` uses the same
     # distances for every split.
     policy: str = "random"
-    min_photos: int = 2  # if a person has fewer photos, the person's faces are not targets
-    min_references: int = 1  # a face with fewer usable references is not a target
+    min_photos: int = 2  # least number of photos of a person whose faces can be targets
+    min_references: int = 1  # least number of usable references of a target
     max_references: int = 16  # greatest number of references of a target; training draws at most 4 of them (ours)
 
     def __post_init__(self) -> None:

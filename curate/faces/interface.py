@@ -39,7 +39,7 @@ class FaceDetector:
     """A detector without a recognizer."""
 
     detect: Callable[[np.ndarray], list[Detection]]  # RGB uint8 (H, W, 3) -> faces, best score first
-    min_score: float  # a detection with a lower score is ignored
+    min_score: float  # detections with a score below this number are ignored
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class FaceModels:
     template: np.ndarray  # float64 (5, 2): the place of the landmarks in the recognizer's crops of `size`
     size: int  # pixels
     dim: int  # number of values in an embedding
-    min_score: float  # a detection with a lower score is ignored
+    min_score: float  # detections with a score below this number are ignored
     same_person: float  # two groups of faces with this mean cosine, or more, show one person
     # Whether the cosines of strangers are near 0. If the cosines are near 0, the grouping estimates its own threshold
     # and does not use `same_person`.

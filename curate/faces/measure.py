@@ -88,8 +88,8 @@ def measure_blockiness(gray: np.ndarray) -> float:
     return float(np.mean(ratios))
 
 
-# The noise mask is the difference of two Laplacians (Immerkaer 1996). The norm of the mask is 6. The response of the mask
-# is 0 in flat areas, on slopes, and at edges along x or y.
+# The noise mask is the difference of two Laplacians (Immerkaer 1996). The norm of the mask is 6. The response of the
+# mask is 0 in flat areas, on slopes, and at edges along x or y.
 _NOISE_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 
@@ -101,7 +101,7 @@ def measure_noise(gray: np.ndarray) -> float:
     pixels between the eyes. We halved the size of these faces first, which removes most noise. On the halved faces, the
     median gives 1.5, and Immerkaer's mean gives 2.4. The median of the diagonal band of a wavelet gives 2.2 for Haar
     and 1.8 for db2. If noise of 5, 10 or 20 is added, the median gives 5.7, 10.4 or 19.8 (ours). A high number means
-    that there is noise. A low number tells little, because sharp skin and hair give 1 to 4, and JPEG and enlarging
+    that there is noise. Low numbers are unreliable, because sharp skin and hair give 1 to 4, and JPEG and enlarging
     remove noise. An image with a side of less than 8 pixels gives 0.
     """
     if min(gray.shape) < 8:

@@ -13,13 +13,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-# Width of the black area beside the picture in the detector's input, in pixels (ours). On 418 web
-# photos, we compared the detections with the detections in the whole square input. With a margin of 64, the detector finds the same 516 faces as with
-# the whole square. The boxes have a mean IoU of .9998 with the boxes of the whole square, and the scores differ by at
-# most .013. Without a margin, the mean IoU of the boxes is .90.
+# Width of the black area beside the picture in the detector's input, in pixels (ours). On 418 web photos, we compared
+# the detections with the detections in the whole square input. With a margin of 64, the detector finds the same 516
+# faces as with the whole square. The boxes have a mean IoU of .9998 with the boxes of the whole square, and the scores
+# differ by at most .013. Without a margin, the mean IoU of the boxes is .90.
 MARGIN = 64
 STRIDE = 32  # pixels; the sides of the input are multiples of the coarsest stride
-OVERLAP = 0.4  # if two boxes have a greater IoU, the weaker box is removed (insightface's nms_thresh)
+OVERLAP = 0.4  # if two boxes have an IoU above this number, the weaker box is removed (insightface's nms_thresh)
 # number of outputs -> (strides, anchors at each place, whether there are landmarks), from insightface's _init_vars
 _LAYOUTS = {
     6: ((8, 16, 32), 2, False),

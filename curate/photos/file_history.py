@@ -12,7 +12,7 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_missing
 
 FILE_REPLACED = "file_replaced"  # every file that contained the photo was overwritten
-# A file with one of these reasons was not read. Such a file may still contain the photo of its earlier row.
+# A file with a reason in `_UNREAD` was not read. Such a file may still contain the photo of its earlier row.
 _UNREAD = ("unreadable_file", "broken_symlink", "file_vanished")
 
 
