@@ -87,11 +87,11 @@ def _record_landmark_models(ledger: Ledger) -> None:
 def _list_photos(ledger: Ledger, finished: set[str]) -> list[tuple[Photo, tuple[str, ...]]]:
     """Returns the usable photos that are not in `finished`, with the uris of their files."""
     uris = list_uris(ledger)
-    usable = find_usable_photos({photo.photo_id: photo for photo in ledger.read_rows(Photo)})
+    usable_photos = find_usable_photos({photo.photo_id: photo for photo in ledger.read_rows(Photo)})
     photos = [
         (photo, uris[photo.photo_id])
         for photo in ledger.read_rows(Photo)
-        if photo.photo_id in uris and photo.photo_id in usable and photo.photo_id not in finished
+        if photo.photo_id in uris and photo.photo_id in usable_photos and photo.photo_id not in finished
     ]
     return sorted(photos, key=lambda item: rank_place(item[1]))
 

@@ -35,18 +35,19 @@ def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches:
     """Embeds the accepted faces that have no embedding in an intact shard, and removes shards that no face uses."""
     recognizer = {"recognizer": models.recognizer_sha256()}
     faces = ledger.read_rows(Face)
-    intact = find_intact_shards(ledger.dataset, faces)
+    intact_shards = find_intact_shards(ledger.dataset, faces)
     rows = [
         replace(face, shard=None, shard_row=None)
         for face in faces
-        if face.shard is not None and face.shard not in intact
+        if face.shard is not None and face.shard not in intact_shards
     ]
     if rows:
         ledger.record("embed", "lost shards", recognizer, rows)
     to_embed = [
         face
         for face in faces
-        if face.shard not in intact and (face.status == "ok" or face.reason in (NEAR_DUPLICATE, DROPPED_BY_DECISION))
+        if face.shard not in intact_shards
+        and (face.status == "ok" or face.reason in (NEAR_DUPLICATE, DROPPED_BY_DECISION))
     ]
     embed_one_batch = partial(embed_batch, faces=config.faces, dataset=ledger.dataset)
     batches, done = make_batches(to_embed), 0
@@ -88,13 +89,13 @@ def embed_batch(batch: Sequence[Face], faces: str, dataset: Path) -> list[Face]:
     """
     models = load_faces_once(faces)
     chips: list[np.ndarray] = []
-    readable: list[Face] = []
+    readable_faces: list[Face] = []
     rows: list[Face] = []
     for face in batch:
         try:
             chips.append(crop_for_recognizer(read_crop(dataset, face.face_id), models.template, models.size))
-            readable.append(face)
+            readable_faces.append(face)
         except (OSError, ValueError):
             rows.append(fail_face(face, CROP_MISSING))
     vectors = models.embed(np.stack(chips)) if chips else np.zeros((0, models.dim))
-    return rows + write_shard(dataset, readable, vectors)
+    return rows + write_shard(dataset, readable_faces, vectors)

@@ -18,8 +18,8 @@ def choose_face_models(ledger: Ledger, spec: str) -> FaceModels:
 
     Raises BadInput if `spec` names another recognizer, because embeddings of two recognizers cannot be compared.
     """
-    recorded = ledger.read_rows(Model)
-    recognizers = [model for model in recorded if model.role == "recognizer"]
+    recorded_models = ledger.read_rows(Model)
+    recognizers = [model for model in recorded_models if model.role == "recognizer"]
     if spec == "auto" and recognizers:
         spec = recognizers[0].spec
     models = load_faces_once(spec)
@@ -39,9 +39,11 @@ def choose_face_models(ledger: Ledger, spec: str) -> FaceModels:
         )
         for file in models.files
     ]
-    used = {row.file for row in rows}
-    unused = [model.file for model in recorded if model.role != "landmarks" and model.file not in used]
-    ledger.record("models", models.recognizer_sha256(), {}, rows, delete=[("models", "file", unused)])
+    used_files = {row.file for row in rows}
+    unused_files = [
+        model.file for model in recorded_models if model.role != "landmarks" and model.file not in used_files
+    ]
+    ledger.record("models", models.recognizer_sha256(), {}, rows, delete=[("models", "file", unused_files)])
     return models
 
 

@@ -53,10 +53,10 @@ def screen(ledger: Ledger, config: CurateConfig, map_batches: BatchMap, progress
     If the crop of an accepted face is missing, the crop is cut from the photo again.
     """
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
-    usable = find_usable_photos(photos)
+    usable_photos = find_usable_photos(photos)
     reasons_of_filters = {rule["reason"] for filters in ledger.read_details("filters") for rule in filters["filters"]}
     replaceable = _REPLACEABLE | BUILT_IN_REASONS | reasons_of_filters
-    faces = [face for face in ledger.read_rows(Face) if face.reason in replaceable and face.photo_id in usable]
+    faces = [face for face in ledger.read_rows(Face) if face.reason in replaceable and face.photo_id in usable_photos]
     sizes = [(photos[face.photo_id].width, photos[face.photo_id].height) for face in faces]
     removals = find_removals(faces, sizes, config.screen)
     new_rows: list[Face] = []

@@ -26,7 +26,7 @@ def estimate_pose(landmarks5: np.ndarray) -> tuple[float, float, float]:
 
     A rigid model of a head is fitted to the landmarks in weak perspective. Yaw is positive if the nose points to the
     image's right. Pitch is positive if the nose points down. Roll is positive if the head is turned clockwise. The
-    angles are good enough to sort faces and to drop profiles. A pose network would be more exact.
+    angles are good enough to sort faces and to drop profiles. A pose network would be more exact than this function.
     """
     points = np.asarray(landmarks5, np.float64)
     head = _HEAD - _HEAD.mean(0)

@@ -53,7 +53,7 @@ class Scrfd:
     def detect(self, image: np.ndarray) -> Candidates:
         """Returns boxes (n, 4), landmarks (n, 5, 2) and scores (n,), all float32, of the faces in RGB uint8 (H, W, 3).
 
-        The best score is first. Boxes and landmarks are in pixels of the image.
+        The best detection is first. Boxes and landmarks are in pixels of the image.
         """
         candidates = [self._find_candidates(image, square) for square in self._list_squares()]
         boxes, points, scores = (

@@ -103,14 +103,14 @@ def match_sidecar(
     all_photos = {photo for photos in photos_at.values() for photo in photos}
     folders = [root if root.is_dir() else root.parent for root in roots]
     cells: dict[str, dict[str, str]] = defaultdict(dict)
-    unmatched: list[str] = []
+    unmatched_files: list[str] = []
     for line in lines:
         if re.fullmatch(r"[0-9a-fA-F]{64}", line.file):
             photos = {line.file.lower()} & all_photos
         else:
             photos = {photo for folder in folders for photo in photos_at.get(uri_of(folder / line.file), ())}
         if not photos:
-            unmatched.append(line.file)
+            unmatched_files.append(line.file)
         for photo in sorted(photos):
             for name in ("source", "licence"):
                 if (text := getattr(line, name)) is not None:
@@ -118,10 +118,12 @@ def match_sidecar(
             if line.consent is not None:
                 earlier = cells[photo].get("consent", CONSENT[0])
                 cells[photo]["consent"] = max(earlier, line.consent, key=CONSENT.index)
-    if not unmatched:
+    if not unmatched_files:
         return dict(cells), []
-    examples = ", ".join(make_printable(name) for name in unmatched[:5]) + (" and others" if len(unmatched) > 5 else "")
-    return dict(cells), [f"--sidecar: no photo matches {format_count(len(unmatched), 'file name')}: {examples}."]
+    examples = ", ".join(make_printable(name) for name in unmatched_files[:5]) + (
+        " and others" if len(unmatched_files) > 5 else ""
+    )
+    return dict(cells), [f"--sidecar: no photo matches {format_count(len(unmatched_files), 'file name')}: {examples}."]
 
 
 def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], require: bool) -> list[str]:

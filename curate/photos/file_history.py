@@ -25,13 +25,13 @@ def mark_same_files(files: Sequence[File]) -> list[File]:
     for file in files:
         if file.photo_id is not None and file.reason not in _UNREAD:
             by_photo[file.photo_id].append(file)
-    changed = []
-    for same in by_photo.values():
-        first, *others = sorted(same, key=lambda file: file.uri)
+    changed_rows = []
+    for same_files in by_photo.values():
+        first, *others = sorted(same_files, key=lambda file: file.uri)
         rows = [replace(first, status="ok", reason=None)]
         rows += [replace(other, status="dropped", reason="same_file") for other in others]
-        changed += [row for row in rows if row not in same]
-    return changed
+        changed_rows += [row for row in rows if row not in same_files]
+    return changed_rows
 
 
 def keep_photo_id(row: File, earlier: File | None) -> File:
@@ -75,10 +75,16 @@ def describe_missing_files(rows: Sequence[File]) -> list[str]:
 
     `rows` are the files that this scan did not find.
     """
-    gone = [row for row in rows if row.photo_id is not None and row.reason not in _UNREAD and is_missing(row.uri)]
-    if not gone:
+    missing_files = [
+        row for row in rows if row.photo_id is not None and row.reason not in _UNREAD and is_missing(row.uri)
+    ]
+    if not missing_files:
         return []
-    subject = f"{len(gone)} files that contained photos are" if len(gone) > 1 else "1 file that contained a photo is"
-    first = make_printable(display_path(min(row.uri for row in gone)))
-    example = f", for example {first}" if len(gone) > 1 else f": {first}"
+    subject = (
+        f"{len(missing_files)} files that contained photos are"
+        if len(missing_files) > 1
+        else "1 file that contained a photo is"
+    )
+    first = make_printable(display_path(min(row.uri for row in missing_files)))
+    example = f", for example {first}" if len(missing_files) > 1 else f": {first}"
     return [f"{subject} no longer there{example}. The dataset keeps their photos, faces and crops."]

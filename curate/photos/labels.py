@@ -118,7 +118,7 @@ def _match_label_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[li
     files_named: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for path, photo in files:
         files_named[path.name].append((str(path), photo))
-    pairs, unmatched, ambiguous = [], [], []
+    pairs, unmatched_names, ambiguous = [], [], []
     for name, text in _read_label_csv(table):
         normal_path = os.path.normpath(name)
         same_name = files_named.get(Path(normal_path).name, [])
@@ -126,14 +126,16 @@ def _match_label_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[li
         matches = [photo for path, photo in same_name if path in (normal_path, str(Path(normal_path).absolute()))]
         matches = matches or [photo for path, photo in same_name if path.endswith(os.sep + normal_path)]
         if not matches:
-            unmatched.append(name)
+            unmatched_names.append(name)
         elif len(set(matches)) > 1:
             ambiguous.append(name)
         else:
             pairs.append((matches[0], text))
     notices = []
-    if unmatched:
-        notices.append(f"{table}: no photo matches {format_count(len(unmatched), 'file name')}: {_join(unmatched)}.")
+    if unmatched_names:
+        notices.append(
+            f"{table}: no photo matches {format_count(len(unmatched_names), 'file name')}: {_join(unmatched_names)}."
+        )
     if ambiguous:
         notices.append(
             f"{table}: several photos match {format_count(len(ambiguous), 'file name')}: {_join(ambiguous)}. Write the "
