@@ -74,7 +74,7 @@ FILTER_SETS = {filters.name: filters for filters in (DEFAULT, STRICT)}
 
 @dataclass(frozen=True)
 class DedupeRules:
-    """Rules for near-duplicates: faces from the same picture, which was encoded, resized or cropped again.
+    """Rules that find near-duplicates: faces from copies of one picture that were encoded, resized or cropped again.
 
     We measured the numbers of these rules on web photos. If a photo is saved with JPEG quality 40 or at half its size,
     at most 4 of the 64 bits of its hash change. The hashes of two different photos of one person differ in 10 bits or
@@ -90,8 +90,8 @@ class DedupeRules:
     # `max_face_bits` is the greatest number of different bits in the 256-bit hashes of two aligned faces. We measured
     # 12,480 pairs of different photos of one person, and 3 pairs have 54 different bits or fewer.
     max_face_bits: int = 54
-    # Least cosine of the two faces. If the recognizer's own threshold for one person is greater, the recognizer's
-    # threshold is used.
+    # Least cosine of the two faces. If the recognizer's own threshold for one person is greater than this cosine,
+    # the recognizer's threshold is used.
     min_cosine_same_face: float = 0.80
 
 

@@ -112,7 +112,7 @@ def _extend_edges(image: np.ndarray) -> np.ndarray:
 
 
 def _choose_source_points(sitter: Sitter, out: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns for each pixel of the new photo a point of the image, float32 (out, out, 2), in pixels.
+    """Returns a point of the image for each pixel of the new photo, float32 (out, out, 2), in pixels.
 
     The new photo is `out` pixels wide and high. The function chooses a frame, mirrors and tilts it, and changes the
     perspective. Then the function turns the head and changes the expression smoothly.

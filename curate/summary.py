@@ -26,7 +26,7 @@ class Summary:
     identities: int  # people with two photos or more
     alone: int  # people with one photo
     largest: int  # greatest number of photos of one person
-    pairs: dict[str, int]  # split -> targets with references
+    pairs: dict[str, int]  # split -> number of targets with references
     set_aside: int  # faces that are in no split because their photo shows people of several splits
     threshold: float  # two single faces with this cosine or more are one person; --same-person replaces the number
     false_match_rate: float  # estimated share of pairs of strangers with a cosine above the threshold

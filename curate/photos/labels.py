@@ -93,7 +93,7 @@ def read_labels(spec: str | None, files: Sequence[File]) -> tuple[list[Label], l
 
 
 def _read_label_csv(table: Path) -> list[tuple[str, str]]:
-    """Returns the photo and the label of each line of a CSV. Other columns are ignored."""
+    """Returns the photo and the label of each line of a CSV. Columns other than photo and label are ignored."""
     header, lines = read_csv(table, ("photo", "label"))
     photo_column, label_column = header.index("photo"), header.index("label")
     pairs = []

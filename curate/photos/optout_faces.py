@@ -75,7 +75,7 @@ def opt_out_faces(
 def keep_out(ledger: Ledger, models: FaceModels) -> None:
     """Erases every face whose cosine to a remembered example reaches the threshold for one person.
 
-    This is the stage `keep out` of a curation run.
+    A curation run calls this function as its stage `keep out`.
     """
     kept_out = read_kept_out_list(ledger, models.recognizer_sha256(), models.same_person)
     if kept_out.examples is not None:
