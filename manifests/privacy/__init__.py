@@ -1,1 +1,1 @@
-"""Consent, opting out, purging: how people are taken out of a dataset and kept out of it."""
+"""Checks consent, removes people from a dataset, and keeps removed people out of the dataset."""

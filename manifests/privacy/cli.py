@@ -1,4 +1,4 @@
-"""The command `manifest purge`, and what it shares with `manifest optout`: the question and the result."""
+"""The command `manifest purge`. The command `manifest optout` also uses this file to ask the user and print results."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ def purge(
     person: Annotated[list[str] | None, flag("--person", repeat=True)] = None,
     photo: Annotated[list[str] | None, flag("--photo", repeat=True)] = None,
     run: Annotated[
-        list[Path] | None, flag("--run", " or of a benchmark outside the dataset, to clean too", repeat=True)
+        list[Path] | None, flag("--run", " or of a benchmark outside the dataset; it is cleaned too", repeat=True)
     ] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     yes: Annotated[bool, flag("--yes")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Delete everything that was made of a person or a photo, keep them out, and prove that nothing is left.
+    """Delete all data that was made of a person or a photo, keep them out, and prove that nothing is left.
 
-    A photo that shows the person is purged as a whole; the file of the photo itself is never touched. The command names
-    the checkpoints that were trained on the photos, because weights cannot be cleaned. The same command finishes a
-    purge that was interrupted, also without --person and --photo. docs/privacy.md lists what is deleted and kept.
+    If a photo shows the person, all data of the whole photo is deleted. The file of the photo itself is never changed.
+    The command prints the checkpoints that were trained on the photos, because the weights of a model cannot be
+    cleaned. After an interruption, run the command again to finish the purge; --person and --photo are not needed
+    then. The page docs/privacy.md lists what is deleted and what stays.
 
-    Exit codes: 0 for a proved purge, 1 if something is left, 2 for a refusal.
+    The exit code is 0 if the purge is proved, 1 if a trace is left, and 2 if the command refuses its input.
 
     Example: likeness manifest purge DATASET --person p-0a1b2c --dry-run
     """
@@ -46,16 +47,17 @@ def purge(
 
     unfinished = read_unfinished_plan(dataset)
     if unfinished is None and not (person or photo):
-        raise BadInput("Name a person or a photo to purge: --person ID or --photo PHOTO.")
+        raise BadInput("The command needs a person or a photo to purge. Give --person ID or --photo PHOTO.")
     if unfinished is not None:
         if dry_run:
-            raise BadInput(f"An earlier purge of {dataset} was interrupted. Finish it first, without --dry-run.")
+            raise BadInput(f"An earlier purge of {dataset} was interrupted. First finish it without --dry-run.")
         if not as_json:
-            typer.echo("Finishing the purge that was interrupted.")
+            typer.echo("The command now finishes an earlier purge that was interrupted.")
         print_purge(delete_traces(dataset, unfinished), as_json)
         if person or photo:
             typer.echo(
-                "That was the earlier purge. Repeat this command for the people and photos that it names.", err=True
+                "This run only finished the earlier purge. Run the command again to purge the new people and photos.",
+                err=True,
             )
         return
     plan = plan_purge(dataset, person or [], photo or [], run or [])
@@ -64,9 +66,9 @@ def purge(
 
 
 def confirm_purge(plan: PurgePlan, dry_run: bool, yes: bool, as_json: bool) -> bool:
-    """Print the plan. Returns whether to delete: after --yes, or after the user agreed on a terminal.
+    """Print the plan, and return whether to delete.
 
-    Raises BadInput if there is nobody to ask.
+    Returns True with --yes, or if the user agrees on a terminal. Raises BadInput if the user cannot be asked.
     """
     if as_json and dry_run:
         typer.echo(json.dumps({**dataclasses.asdict(plan), "traces": None, "dry_run": True}))
@@ -76,38 +78,41 @@ def confirm_purge(plan: PurgePlan, dry_run: bool, yes: bool, as_json: bool) -> b
         images = format_count(plan.lq_images, "LQ image")
         typer.echo(f"{'Would remove' if dry_run else 'To remove'}: {photos} with {faces}, {images}.")
         if plan.other_faces:
-            typer.echo(f"This includes {format_count(plan.other_faces, 'face')} of other people in the same photos.")
+            others = format_count(plan.other_faces, "face")
+            typer.echo(f"The plan includes {others} of other people in the same photos.")
         if plan.kept_out:
-            typer.echo(f"{format_count(len(plan.kept_out), 'photo')} not in the dataset will be kept out.")
+            typer.echo(f"{format_count(len(plan.kept_out), 'photo')} outside the dataset will be kept out.")
         for checkpoint in plan.checkpoints:
-            typer.echo(f"Trained on these photos, and weights cannot be cleaned: {checkpoint}")
+            typer.echo(f"This checkpoint was trained on the photos, and its weights cannot be cleaned: {checkpoint}")
     if dry_run or yes or not plan.photos:
         return not dry_run
     return ask_before_deletion(as_json)
 
 
 def ask_before_deletion(as_json: bool) -> bool:
-    """Returns the user's answer on a terminal. Raises BadInput if there is no terminal, or if the output is JSON."""
+    """Asks the user on a terminal. Returns the reply. Raises BadInput without a terminal, or if the output is JSON."""
     from manifests.errors import BadInput
 
     if as_json or not sys.stdin.isatty():
         raise BadInput("Nothing was removed. The deletion cannot be undone: repeat the command with --yes.")
-    return typer.confirm("The deletion cannot be undone. Go on?")
+    return typer.confirm("The deletion cannot be undone. Delete now?")
 
 
 def print_purge(result: PurgeResult, as_json: bool) -> None:
-    """Print the counts of the deleted things, and the proof that nothing is left."""
+    """Print the number of deleted items of each kind, and the proof that nothing is left."""
     plan, proof = result.plan, result.proof
     if as_json:
         facts = {"removed": dict(result.removed), "checkpoints": plan.checkpoints, "proof": dataclasses.asdict(proof)}
         typer.echo(json.dumps({**facts, "dry_run": False}))
         return
     removed = ", ".join(f"{count} {kind}" for kind, count in result.removed.items())
-    typer.echo(f"Removed: {removed or 'nothing was there.'}")
+    typer.echo(f"Removed: {removed or 'nothing, because there was nothing to remove.'}")
     for checkpoint in plan.checkpoints:
-        typer.echo(f"Trained on these photos, and weights cannot be cleaned. Train again: {checkpoint}")
+        typer.echo(
+            f"This checkpoint was trained on the photos, and its weights cannot be cleaned. Train again: {checkpoint}"
+        )
     for file in proof.own_files:
-        typer.echo(f"Your own photo is still in the folder of the dataset. Delete it yourself: {file}")
+        typer.echo(f"Your own photo is still in the folder of the dataset. Delete this photo yourself: {file}")
     if plan.photos:
         traces = ", ".join(
             (
@@ -119,6 +124,6 @@ def print_purge(result: PurgeResult, as_json: bool) -> None:
             )
         )
         typer.echo(
-            f"Proof: looked for {traces} in {proof.files} files ({proof.bytes / 1e6:.1f} MB) and {proof.rows} rows of "
-            "the ledger: nothing is left."
+            f"Proof: Likeness looked for {traces} in {proof.files} files ({proof.bytes / 1e6:.1f} MB) and in "
+            f"{proof.rows} rows of the ledger; nothing is left."
         )

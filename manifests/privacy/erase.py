@@ -1,7 +1,7 @@
-"""Removes everything that was made of some faces: crops, embeddings, low-quality images, pairs, splits, memberships.
+"""Removes all data that was made of some faces: crops, embeddings, low-quality images and rows of the ledger.
 
-The rows are removed in one transaction. The files are removed after the transaction. If the process is killed in
-between, the next call removes the remaining files.
+The rows are removed in one transaction, and the files are removed after this transaction. If the process is killed
+between these steps, the next call removes the remaining files.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from manifests.ledger.records import Face, Identity, Membership, Pair, Record, S
 from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import ARRAY_ERRORS, remove_temporary_files, sha256_bytes, write_atomically
 
-# a face that is dropped for one of these reasons keeps its row, but loses its crop, embedding and low-quality images
+# a face that is dropped for one of these reasons keeps its row, but its crop, embedding and LQ images are removed
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"
 ERASURE_REASONS = (NO_CONSENT, CONSENT_MISSING, OPTED_OUT)
-CONSENT_REFUSALS = ("no", "withdrawn")  # the values of photos.consent that forbid the photo's use; NULL forbids nothing
-FACE_TABLES = ("memberships", "splits", "degradations", "versions", "training_images")  # tables with a column face_id
-_BATCH = 64  # faces per completion mark of a frozen set, as in degrade/frozen/dataset_sets.py
+CONSENT_REFUSALS = ("no", "withdrawn")  # these values of photos.consent forbid to use the photo; NULL does not
+# these tables have a column face_id
+FACE_TABLES = ("memberships", "splits", "degradations", "versions", "training_images")
+_BATCH = 64  # number of faces in a batch of a frozen set, as in degrade/frozen/dataset_sets.py
 
-# the faces that are dropped for one of these reasons, and still have an embedding or a row in one of FACE_TABLES
+# selects the faces that were dropped for one of ERASURE_REASONS, but still have an embedding or a row in FACE_TABLES
 _DROPPED_WITH_REMAINS = (
     f"SELECT face_id FROM faces WHERE reason IN {ERASURE_REASONS} AND (shard IS NOT NULL"
     + "".join(f" OR face_id IN (SELECT face_id FROM {table})" for table in FACE_TABLES)
@@ -41,15 +42,15 @@ _DROPPED_WITH_REMAINS = (
 
 @dataclass
 class Erasure:
-    """The changes of the ledger when faces are removed, in the form that `Ledger.record` takes.
+    """The changes of the ledger that remove faces. `Ledger.record` takes `rows`, `deletions` and `details`.
 
-    The caller writes `shards` before it records the rows, and removes files after.
+    The caller writes the shards before it records the rows. It removes the files after it has recorded the rows.
     """
 
     rows: list[Record] = field(default_factory=list)
     deletions: list[Deletion] = field(default_factory=list)
     details: list[DetailUpdate] = field(default_factory=list)
-    shards: dict[str, bytes] = field(default_factory=dict)  # sha256 -> the bytes of the .npy file
+    shards: dict[str, bytes] = field(default_factory=dict)  # maps a sha256 to the bytes of an .npy file
 
     def write_shards(self, dataset: Path) -> None:
         for name, data in self.shards.items():
@@ -57,11 +58,11 @@ class Erasure:
 
 
 def plan_erasure(ledger: Ledger, face_ids: Collection[str]) -> Erasure:
-    """Returns the changes of the ledger that remove these faces. The caller changes their rows in `faces`."""
+    """Returns the changes of the ledger that remove these faces. The caller changes the rows of the table `faces`."""
     erasure = Erasure()
     removed = set(face_ids)
 
-    # rows of the faces themselves, and identities without any other face
+    # remove the rows of the faces, and the identities that have no other face
     members = ledger.read_rows(Membership)
     other_identities = {row.identity_id for row in members if row.face_id not in removed}
     empty_identities = [
@@ -70,7 +71,7 @@ def plan_erasure(ledger: Ledger, face_ids: Collection[str]) -> Erasure:
     erasure.deletions = [(table, "face_id", sorted(removed)) for table in FACE_TABLES]
     erasure.deletions.append(("identities", "identity_id", empty_identities))
 
-    # pairs of other targets lose their removed references; a pair without any reference is removed too
+    # remove the faces from the references of other targets; a pair that has no reference left is removed
     targets = set(removed)
     for pair in ledger.read_rows(Pair):
         if pair.target in removed or removed.isdisjoint(pair.refs):
@@ -82,7 +83,7 @@ def plan_erasure(ledger: Ledger, face_ids: Collection[str]) -> Erasure:
             targets.add(pair.target)
     erasure.deletions.append(("pairs", "target", sorted(targets)))
 
-    # if all locked faces are removed, lock the other faces: models were trained on these splits, so no face may move
+    # if all locked faces are removed, lock all others: models were trained on these splits, so the splits must stay
     splits = ledger.read_rows(Split)
     locked = {row.face_id for row in splits if row.locked}
     if locked and locked <= removed:
@@ -94,7 +95,7 @@ def plan_erasure(ledger: Ledger, face_ids: Collection[str]) -> Erasure:
 
 
 def _rewrite_shards(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
-    """Plan a new shard for each embedding shard that holds a removed face, or a row without a face."""
+    """Plan to replace each embedding shard that contains a removed face, or a row that belongs to no face."""
     faces_of_shard: dict[str, list[Face]] = defaultdict(list)
     for face in ledger.read_rows(Face):
         if face.shard is not None:
@@ -103,7 +104,7 @@ def _rewrite_shards(ledger: Ledger, removed: set[str], erasure: Erasure) -> None
         try:
             vectors = np.load(shard_path(ledger.dataset, shard), mmap_mode="r")
         except ARRAY_ERRORS:
-            continue  # the next curation computes its embeddings again
+            continue  # the next curation computes the embeddings of a damaged shard again
         rest = sorted((face for face in faces if face.face_id not in removed), key=lambda face: face.shard_row or 0)
         if len(rest) == len(vectors) or any((face.shard_row or 0) >= len(vectors) for face in rest):
             continue
@@ -117,7 +118,7 @@ def _rewrite_shards(ledger: Ledger, removed: set[str], erasure: Erasure) -> None
 
 
 def _shrink_sets(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
-    """Plan shorter lists of faces for the frozen sets. `likeness degrade` recorded the faces of a set at its start."""
+    """Plan to remove the faces from the face lists of frozen sets. `likeness degrade` records a list when it begins."""
     units = read_units(ledger, "degrade")
     frozen = dict(ledger.query("SELECT lq_set, count(*) FROM degradations GROUP BY 1").iter_rows())
     for _, unit, config_hash, detail in units:
@@ -125,12 +126,12 @@ def _shrink_sets(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
         rest = [face for face in faces if face not in removed]
         if len(rest) == len(faces):
             continue
-        # the units of the set's batches, and the unit that records the hashes of theta.jsonl, card and README; the
-        # next `likeness degrade` records the hashes again
+        # The marks are the units of the set's batches, and the unit with the hashes of theta.jsonl, card and README.
+        # The next `likeness degrade` records these hashes again.
         marks = [other for _, other, *_ in units if other.startswith(f"{unit}/")]
         if rest:
             erasure.details.append(("degrade", unit, config_hash, {**detail, "faces": rest}))
-            # a removed face shifts all later faces into other batches, so the marks of an unfinished set are wrong now
+            # the faces after a removed face now belong to other batches, so the marks of an unfinished set are wrong
             finished = len(faces) == frozen.get(unit, 0)
             marks = marks[-(-len(rest) // _BATCH) :] if finished else marks
         else:
@@ -139,16 +140,16 @@ def _shrink_sets(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
 
 
 def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterable[Record] = ()) -> None:
-    """Record these rows of `faces` without their embeddings, and remove everything else that was made of the faces.
+    """Record these faces without their embeddings, and remove all other data that was made of the faces.
 
-    Faces are also removed from the training runs inside the dataset's folder. `rows` are recorded in the same
-    transaction. `stage` is the name of the stage in the ledger.
+    The faces are also removed from the training runs inside the dataset's folder. The same transaction records `rows`.
+    `stage` is the name of the stage in the ledger.
     """
     bare_faces = [replace(face, shard=None, shard_row=None, duplicate_of=None, crop_sha256=None) for face in faces]
     removed = {face.face_id for face in bare_faces}
-    # runs are cleaned first: if the process is killed here, the rows still in the ledger make the next call repeat it
+    # clean the runs first: if the process is killed now, the rows stay in the ledger, and the next call repeats this
     remove_faces_from_runs([ledger.dataset], removed)
-    (ledger.dataset / "report" / "index.html").unlink(missing_ok=True)  # the page holds pictures
+    (ledger.dataset / "report" / "index.html").unlink(missing_ok=True)  # the page contains pictures
     erasure = plan_erasure(ledger, removed)
     erasure.write_shards(ledger.dataset)
     other_rows = [row for row in erasure.rows if not (isinstance(row, Face) and row.face_id in removed)]
@@ -159,7 +160,7 @@ def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterabl
 
 
 def erase_dropped_faces(ledger: Ledger) -> None:
-    """Erase what remains of faces that were dropped for one of ERASURE_REASONS. Without remains, writes no row."""
+    """Erase the data of faces that were dropped for one of ERASURE_REASONS. If no data is left, write no row."""
     dropped = read_faces_with_reason(ledger, ERASURE_REASONS)
     if len(ledger.query(_DROPPED_WITH_REMAINS)):
         erase_faces(ledger, dropped, "erase")
@@ -170,7 +171,7 @@ def erase_dropped_faces(ledger: Ledger) -> None:
 def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:
     """Remove the crops, cleaned versions and low-quality images of these faces.
 
-    Embedding shards without any face, and half-written files in the dataset, are removed too.
+    Embedding shards that contain no face, and half-written files in the dataset, are removed too.
     """
     dataset, removed = ledger.dataset, set(face_ids)
     for face in sorted(removed):
@@ -190,9 +191,10 @@ def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:
 
 
 def _shrink_set_files(folder: Path, removed: set[str]) -> None:
-    """Rewrite theta.jsonl, card.json and README.md of a frozen set (degrade/frozen/set_files.py) without the faces.
+    """Rewrite theta.jsonl, card.json and README.md of a frozen set without the removed faces.
 
-    If no image is left, the files and the empty folder are removed.
+    The module degrade/frozen/set_files.py defines these files. If no image is left, the files and the empty folder are
+    removed.
     """
     theta_file, card_file, readme = (folder / name for name in ("theta.jsonl", "card.json", "README.md"))
     if not theta_file.is_file():
@@ -214,7 +216,7 @@ def _shrink_set_files(folder: Path, removed: set[str]) -> None:
     theta_sha256 = sha256_bytes(after)
     if card.get("theta_sha256", theta_sha256) == theta_sha256:
         return
-    # the README is written before the card: after a kill, the card still has the old hash, and this step is repeated
+    # write the README before the card: after a kill, the card has the old hash, so the next call repeats this step
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     text = text.replace(str(card["theta_sha256"]), theta_sha256)
     write_atomically(readme, text.replace(f"| images | {card['images']},", f"| images | {len(lines)},").encode())

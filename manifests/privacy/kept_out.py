@@ -1,7 +1,8 @@
-"""Reads which photos and faces must stay out of a dataset, and checks photos and faces against them.
+"""Reads the list of photos and faces that must stay out of a dataset, and compares photos and faces with this list.
 
-A photo is recorded as a mark: the HMAC of its sha256 under the dataset's key (manifests/privacy/keys.py). A face is
-recorded only by `likeness manifest optout --remember-face`: as its embedding, which is biometric data.
+A photo is recorded as a mark. The mark is the HMAC of the photo's sha256 under the dataset's key (see
+manifests/privacy/keys.py). A face is recorded as its embedding, which is biometric data. Only the command `likeness
+manifest optout --remember-face` records faces.
 """
 
 from __future__ import annotations
@@ -24,26 +25,28 @@ from manifests.runtime.uris import uri_of
 
 @dataclass(frozen=True)
 class KeptOutList:
-    """The photos and faces that must stay out of one dataset. The list is sent to worker processes."""
+    """The list of photos and faces that must stay out of a dataset. The list is also sent to worker processes."""
 
     key: bytes = b""
-    photos: Mapping[str, str] = field(default_factory=dict)  # mark of a photo -> "opted_out" or "purged"
-    examples: np.ndarray | None = None  # float32 (k, d), unit embeddings of one recognizer
-    threshold: float = 2.0  # a face with at least this cosine to an example is kept out; 2 matches no face
-    boxes: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)  # photo id -> boxes of opted-out faces
+    photos: Mapping[str, str] = field(default_factory=dict)  # maps the mark of a photo to "opted_out" or "purged"
+    examples: np.ndarray | None = None  # float32 (k, d), embeddings of unit length from one recognizer
+    threshold: float = 2.0  # a face is kept out if its cosine to an example reaches this; 2 matches no face
+    # maps a photo id to the boxes of faces that opted out
+    boxes: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
 
     def reason_for(self, sha256: str) -> str | None:
-        """Returns the reason why a photo is kept out, or None if the photo may be used."""
+        """Returns the reason why a photo is kept out. Returns None if the photo may be used."""
         return self.photos.get(compute_mark(self.key, "photo", sha256)) if self.photos else None
 
     def covers(self, photo_id: str, box: Sequence[float]) -> bool:
-        """Returns whether a face at `box` (x0, y0, x1, y1 in photo pixels) overlaps a face that opted out before."""
+        """Returns whether a face at `box` (x0, y0, x1, y1 in photo pixels) overlaps a face that opted out earlier."""
         return any(measure_overlap(box, other) >= MIN_OVERLAP for other in self.boxes.get(photo_id, ()))
 
     def matches(self, embeddings: np.ndarray) -> np.ndarray:
-        """Returns a bool array (n,): whether each of the unit embeddings (n, d) matches an example.
+        """Returns a bool array (n,) that is true for each embedding that matches an example.
 
-        An embedding matches if its cosine to an example reaches the threshold.
+        `embeddings` has the shape (n, d), and its rows have unit length. An embedding matches if its cosine to an
+        example is the threshold or more.
         """
         if self.examples is None or not len(embeddings):
             return np.zeros(len(embeddings), bool)
@@ -54,10 +57,11 @@ NOBODY_KEPT_OUT = KeptOutList()
 
 
 def read_kept_out_list(ledger: Ledger, recognizer: str | None = None, same_person: float = 2.0) -> KeptOutList:
-    """Returns the list of a dataset.
+    """Returns the list of photos and faces that must stay out of a dataset.
 
-    `recognizer` is the sha256 of a recognizer's file. The list holds only examples that this recognizer embedded.
-    The list's threshold comes from the last grouping. It is `same_person` if no grouping ran yet.
+    `recognizer` is the sha256 of a recognizer's file. The list contains only example faces that this recognizer
+    embedded. The threshold of the list comes from the last grouping. If no grouping has run, the threshold is
+    `same_person`.
     """
     rows = ledger.read_rows(KeptOutMark)
     photos = {row.mark: row.reason for row in rows if row.kind == "photo"}
@@ -71,14 +75,14 @@ def read_kept_out_list(ledger: Ledger, recognizer: str | None = None, same_perso
 
 
 def open_kept_out_list(dataset: Path) -> KeptOutList:
-    """Returns the list of the dataset in this folder, with the examples of the dataset's own recognizer."""
+    """Returns the kept-out list of a dataset. The list contains the example faces of the dataset's own recognizer."""
     with Ledger.open(dataset) as ledger:
         recognizers = read_recognizers(ledger)
         return read_kept_out_list(ledger, recognizers[0].sha256 if len(recognizers) == 1 else None)
 
 
 def find_kept_out_reason(ledger: Ledger, photo: str) -> str | None:
-    """Returns the reason why a photo is kept out, or None if it is not. `photo` is a path, or the photo's sha256."""
+    """Returns the reason why a photo is kept out, or None if the photo is allowed. `photo` is a path or a sha256."""
     key = read_key(ledger)
     marks = [hide_uri(key, uri_of(photo)), compute_mark(key, "photo", photo)]
     if Path(photo).is_file():

@@ -1,8 +1,8 @@
-"""The secret key of a dataset, and the marks that are computed with it.
+"""Creates and reads the secret key of a dataset, and computes marks with the key.
 
-A mark is the HMAC-SHA256 (RFC 2104) of a kind and a value under the key in DATASET/secret.key. Without the key, a mark
-tells nothing about the value. The key is a file and not a row of the ledger. Whoever could query the key could compute
-the marks of their own photos, and compare these with the marks in the ledger.
+A mark is the HMAC-SHA256 (RFC 2104) of a kind and a value under the key in DATASET/secret.key. Without the key, nobody
+can learn the value from a mark. The key is in a file and not in the ledger. If the ledger contained the key, a reader
+of the ledger could compute the mark of a photo, and look for this mark in the ledger.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from manifests.ledger.ledger import Ledger
 
 KEY_NAME = "secret.key"
 KEY_STAGE = "key"
-KEY_BYTES = 32  # the length of a SHA-256 digest (ours)
-HIDDEN_PREFIX = "hmac:"  # a uri that begins with this is the mark of a uri
+KEY_BYTES = 32  # as long as a SHA-256 digest (ours)
+HIDDEN_PREFIX = "hmac:"  # the mark that replaces a uri begins with this text
 
 
 def create_key() -> bytes:
@@ -27,25 +27,25 @@ def create_key() -> bytes:
 
 
 def compute_mark(key: bytes, kind: str, value: str | bytes) -> str:
-    """Returns 64 hex digits, the HMAC of a value under `key`.
+    """Returns the mark of a value as 64 hex digits. The mark is an HMAC under `key`.
 
-    `kind` names the kind of value: `photo` for a photo's sha256, `face` for the bytes of an embedding, `uri` for a
-    uri, `person` for the face id from which a person's id is made, and `check` for the empty string.
+    `kind` is the kind of the value. The kind is `photo` for a photo's sha256, `face` for the bytes of an embedding, and
+    `uri` for a uri. It is `person` for the face id that a person's id is made from. It is `check` for an empty string.
     """
     data = os.fsencode(value)
     return hmac.new(key, kind.encode() + b"\0" + data, "sha256").hexdigest()
 
 
 def hide_uri(key: bytes, uri: str) -> str:
-    """Returns the text that replaces the uri of a kept-out file in the ledger. A file name may name a person."""
+    """Returns the text that replaces the uri of a kept-out file in the ledger. The uri may contain a person's name."""
     return HIDDEN_PREFIX + compute_mark(key, "uri", uri)
 
 
 def ensure_key(ledger: Ledger) -> bytes:
-    """Returns the key of a dataset, and creates the key if the dataset has none. The ledger must be open for writing.
+    """Returns the key of a dataset. Creates a key if the dataset has no key. The ledger must be open for writing.
 
-    A mark of the new key is recorded in the ledger, so that another dataset's key is recognized as wrong.
-    Raises LedgerError if the key file is missing, broken, or another dataset's.
+    The ledger records a mark that was computed with the new key. By this mark, `read_key` recognizes a wrong key.
+    Raises LedgerError if the key file is missing or broken, or if it belongs to another dataset.
     """
     has_check = bool(ledger.read_detail(KEY_STAGE))
     path = ledger.dataset / KEY_NAME
@@ -58,10 +58,10 @@ def ensure_key(ledger: Ledger) -> bytes:
 
 
 def read_key(ledger: Ledger) -> bytes:
-    """Returns the key in the dataset's key file. If the dataset never had a key, returns a new one that is not saved.
+    """Returns the key in the dataset's key file. If the dataset never had a key, returns a new key without saving it.
 
-    Raises LedgerError if the key file is missing, broken, or another dataset's. Without the right key, Likeness cannot
-    recognize the people and photos that are kept out.
+    Raises LedgerError if the key file is missing or broken, or if it belongs to another dataset. Without the right
+    key, Likeness cannot recognize the people and photos that must stay out.
     """
     path, check = ledger.dataset / KEY_NAME, ledger.read_detail(KEY_STAGE).get("check")
     if check is None and not path.exists():
@@ -72,14 +72,12 @@ def read_key(ledger: Ledger) -> bytes:
         text = ""
     if not re.fullmatch(rf"[0-9a-f]{{{2 * KEY_BYTES}}}", text):
         raise LedgerError(
-            f"{path} is missing or broken. Likeness needs this key to recognize the people and photos that are kept "
-            "out. Copy the file from a backup of the dataset."
+            f"{path} is missing or broken. Likeness needs this key to recognize the people and photos that must "
+            "stay out. Copy the file from a backup of the dataset."
         )
     key = bytes.fromhex(text)
     if check is not None and check != _compute_check(key):
-        raise LedgerError(
-            f"{path} is the key of another dataset. Put back the key file that was made with this ledger."
-        )
+        raise LedgerError(f"{path} is the key of another dataset. Restore the key file that was made with this ledger.")
     return key
 
 
@@ -88,7 +86,7 @@ def _compute_check(key: bytes) -> str:
 
 
 def _write(path: Path, key: bytes) -> None:
-    """Write the key to a file that only its owner can read. The file appears complete or not at all."""
+    """Write the key to a file that only its owner can read. The file is never visible in a half-written state."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:

@@ -1,4 +1,4 @@
-"""Plans how `likeness manifest optout` removes photos from the dataset, and keeps other photos out."""
+"""Makes the plan of `likeness manifest optout`, which removes photos from the dataset and keeps photos out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from manifests.runtime.files import sha256_file
 
 
 def read_photo_list(file: Path) -> list[str]:
-    """Returns the photos that a text file names, one on each line: a path, or the sha256 of the photo's bytes.
+    """Returns the photos in a text file. Each line of the file is a path, or the sha256 of a photo's bytes.
 
     Empty lines and lines that begin with # are skipped. Raises BadInput if the file cannot be read or names no photo.
     """
@@ -34,10 +34,10 @@ def read_photo_list(file: Path) -> list[str]:
 
 
 def plan_optout(dataset: Path, photos: Sequence[str], runs: Sequence[Path] = ()) -> PurgePlan:
-    """Returns the plan to opt these photos out. Photos in the dataset are removed as by a purge; others are kept out.
+    """Returns the plan that removes these photos from the dataset, and keeps the photos out in the future.
 
-    Each photo is the sha256 of a file's bytes, a path to a file, or one of the names that `plan_purge` takes.
-    Raises BadInput for an archive, and for a photo that cannot be found.
+    Each photo is the sha256 of a file's bytes, a path to a file, or a name that `plan_purge` accepts. Raises BadInput
+    if a photo is an archive or cannot be found.
     """
     inside: list[str] = []
     outside: set[str] = set()

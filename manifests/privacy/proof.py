@@ -1,7 +1,7 @@
-"""Searches folders for traces of removed people and photos, to prove that none is left.
+"""Searches folders for traces of removed people and photos, to prove that no trace is left.
 
-The bytes of every file are searched. Compression hides bytes, so inside the ledger, parquet tables and pixel arrays
-each value is searched too.
+The search reads the bytes of every file. A compressed file does not show its values as bytes. Therefore the search also
+reads each value in the ledger, in parquet tables and in pixel arrays.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.queries import count_mentions
 from manifests.runtime.files import sha256_file
 
-_HEAD = 8  # the first bytes of a needle, compared before the whole; shorter needles are ignored
-_CHUNK = 1 << 22  # bytes that are read and searched at a time
-_MIDDLE = 64  # bytes from the middle of an image file that identify the file inside an archive (ours)
+_HEAD = 8  # number of first bytes of a needle that are compared before the whole needle; shorter needles are ignored
+_CHUNK = 1 << 22  # number of bytes that are read and searched at a time
+_MIDDLE = 64  # this number of bytes from an image's middle identifies the image inside an archive (ours)
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Traces:
     faces: tuple[str, ...] = ()  # face ids
     people: tuple[str, ...] = ()  # identity ids
     uris: tuple[str, ...] = ()
-    images: tuple[str, ...] = ()  # sha256 of PNG files: crops, cleaned versions, low-quality images
-    middles: tuple[str, ...] = ()  # hex of bytes from the middle of these files (sample_middle)
-    embeddings: tuple[str, ...] = ()  # hex of float32 rows
-    pixels: tuple[str, ...] = ()  # sha256 of rows of crops.npy
+    images: tuple[str, ...] = ()  # sha256 of PNG files of crops, cleaned versions and low-quality images
+    middles: tuple[str, ...] = ()  # bytes from the middle of each of these PNG files, in hex (see sample_middle)
+    embeddings: tuple[str, ...] = ()  # bytes of float32 embeddings, in hex
+    pixels: tuple[str, ...] = ()  # sha256 of each removed face's pixels in crops.npy
 
     def make_needles(self) -> dict[bytes, str]:
-        """Returns the byte strings to search for: byte string -> kind of trace, in words."""
+        """Returns a dict from each byte string to search for to its kind of trace in words."""
         needles: dict[bytes, str] = {}
         for kind, hexes in (("photo hash", self.photos), ("face id", self.faces)):
             needles |= {text.encode(): kind for text in hexes}
@@ -55,13 +55,13 @@ class Traces:
 
 
 def sample_middle(data: bytes) -> str:
-    """Returns 64 bytes from the middle of an image file, in hex. Returns "" for a file of 256 bytes or less."""
+    """Returns 64 bytes from the middle of an image file as hex digits. Returns "" for a file of 256 bytes or less."""
     middle = len(data) // 2
     return data[middle : middle + _MIDDLE].hex() if len(data) > 4 * _MIDDLE else ""
 
 
 class _Searcher:
-    """Searches for many byte strings (needles) at once: by their first two bytes, then the first eight, then whole."""
+    """Searches for many byte strings (needles) at once. It compares two bytes, then eight, then the whole needle."""
 
     def __init__(self, needles: dict[bytes, str]) -> None:
         self.by_head: dict[bytes, list[tuple[bytes, str]]] = defaultdict(list)
@@ -69,19 +69,19 @@ class _Searcher:
             self.by_head[needle[:_HEAD]].append((needle, kind))
         self.longest = max(map(len, needles), default=_HEAD)
         self.heads = np.sort(np.frombuffer(b"".join(self.by_head), "<u8"))
-        self.pairs = np.zeros(1 << 16, bool)  # whether some needle begins with these two bytes
+        self.pairs = np.zeros(1 << 16, bool)  # for each value of two bytes, whether a needle begins with it
         self.pairs[(self.heads & 0xFFFF).astype(np.int64)] = True
 
     def search(self, data: bytes) -> set[str]:
         """Returns the kinds of the needles that `data` contains."""
         if len(data) < _HEAD or not self.by_head:
             return set()
-        # places whose two bytes begin a needle: a table look-up for each byte of the data
+        # find all places at which two bytes begin a needle, with one look-up in a table for each byte of the data
         array = np.frombuffer(data, np.uint8)
         first = array[: len(array) - _HEAD + 1].astype(np.uint16)
         first |= array[1 : len(array) - _HEAD + 2].astype(np.uint16) << np.uint16(8)
         places = np.flatnonzero(self.pairs[first])
-        # keep only the places whose eight bytes, read as one number, begin a needle
+        # keep only the places at which eight bytes begin a needle; the eight bytes are compared as one number
         windows = np.lib.stride_tricks.sliding_window_view(array, _HEAD)[places]
         heads = np.ascontiguousarray(windows).view("<u8").ravel()
         kinds = set()
@@ -104,17 +104,17 @@ class _Searcher:
 
 @dataclass(frozen=True)
 class Proof:
-    """The result of a search: how much was searched, and the traces that are left."""
+    """The result of a search: the amount of searched data, and the traces that are left."""
 
     files: int
     bytes: int
-    rows: int  # rows of the ledger
-    remains: tuple[str, ...]  # a phrase for each trace that is left: its kind and its place
-    own_files: tuple[str, ...]  # the user's own photo files that lie in the searched folders
+    rows: int  # number of searched rows of the ledger
+    remains: tuple[str, ...]  # one phrase for each remaining trace, with its kind and its file or table
+    own_files: tuple[str, ...]  # files of the user's own photos in the searched folders
 
 
 def search_traces(dataset: Path, traces: Traces, folders: Iterable[Path] = (), skip: Iterable[Path] = ()) -> Proof:
-    """Search the dataset's folder and `folders` for `traces`, without the files in `skip`. Returns the proof."""
+    """Search the dataset's folder and `folders` for `traces`, and return the proof. Files in `skip` are ignored."""
     searcher, skipped = _Searcher(traces.make_needles()), {path.absolute() for path in skip}
     remains: list[str] = []
     own_files: list[str] = []
@@ -136,7 +136,7 @@ def search_traces(dataset: Path, traces: Traces, folders: Iterable[Path] = (), s
 
 
 def _walk_files(folders: Iterable[Path]) -> Iterator[Path]:
-    """Yields each file below these folders once. Links are not followed."""
+    """Yields each file below these folders once. Symbolic links are ignored."""
     known: set[str] = set()
     for folder in folders:
         for place, _, names in os.walk(folder):
@@ -149,7 +149,7 @@ def _walk_files(folders: Iterable[Path]) -> Iterator[Path]:
 
 
 def _search_tables(path: Path, searcher: _Searcher, traces: Traces) -> set[str]:
-    """Returns the kinds of traces inside a parquet table, or in a .npy array of pixels (n, height, width, 3)."""
+    """Returns the kinds of traces in a parquet table, or in a .npy array of pixels (n, height, width, 3)."""
     kinds: set[str] = set()
     try:
         if path.suffix == ".parquet":
@@ -162,15 +162,15 @@ def _search_tables(path: Path, searcher: _Searcher, traces: Traces) -> set[str]:
                 hashes = {hashlib.sha256(np.ascontiguousarray(row).tobytes()).hexdigest() for row in array}
                 kinds |= {"pixels"} if hashes & set(traces.pixels) else set()
     except (OSError, ValueError, EOFError, pa.ArrowException):
-        pass  # the file is no table or array, despite its name; its bytes are searched by the caller
+        pass  # despite its name, the file is not a table or array; the caller searches its bytes
     return kinds
 
 
 def _search_column(chunk: pa.Array, searcher: _Searcher, traces: Traces) -> set[str]:
-    """Returns the kinds of traces in one column of a table. The buffers of a column hold its values uncompressed."""
+    """Returns the kinds of traces in one column of a table. The buffers of a column are not compressed."""
     kinds: set[str] = set()
     if pa.types.is_list(chunk.type) and pa.types.is_float64(chunk.type.value_type):
-        chunk = chunk.flatten().cast(pa.float32())  # other programs write embeddings as float64
+        chunk = chunk.flatten().cast(pa.float32())  # other programs write float64 embeddings; the traces are float32
     for buffer in chunk.buffers():
         if buffer is not None:
             kinds |= searcher.search(buffer.to_pybytes())
@@ -181,7 +181,7 @@ def _search_column(chunk: pa.Array, searcher: _Searcher, traces: Traces) -> set[
 
 
 def _search_ledger(dataset: Path, traces: Traces) -> tuple[int, list[str]]:
-    """Returns the number of rows in the ledger, and a phrase for each table that holds one of the ids or names."""
+    """Returns the number of rows in the ledger, and one phrase for each table that contains a removed id or name."""
     if not (dataset / LEDGER_NAME).is_file():
         return 0, []
     texts = [*traces.photos, *traces.faces, *traces.people, *traces.uris]

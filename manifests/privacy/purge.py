@@ -1,15 +1,15 @@
-"""Removes people and photos from a dataset with everything that was made of them, and proves that nothing is left.
+"""Removes people, photos and all data that was made of them from a dataset, and proves that nothing is left.
 
-A purge has these steps:
+A purge takes these steps:
 
-plan      lists photos, copies, faces, crops, low-quality images, embeddings, runs (manifests/privacy/purge_plan.py)
-journal   writes the plan to DATASET/purge.pending; until the purge is finished, no other command opens the dataset
-rows      removes rows in one transaction; the ledger keeps only marks (manifests/privacy/keys.py)
-files     removes crops, embeddings, low-quality images, the report, and the faces in runs and benchmarks
-ledger    writes the ledger into a new file and renames it, because DuckDB keeps the bytes of deleted rows
+plan      lists all data to remove: photos, faces, images, embeddings, runs (manifests/privacy/purge_plan.py)
+journal   writes the plan to DATASET/purge.pending; no other command opens the dataset before the purge is finished
+rows      removes rows in one transaction; only marks stay in the ledger (manifests/privacy/keys.py)
+files     removes crops, embeddings, low-quality images and the report, and removes the faces from runs and benchmarks
+ledger    copies the ledger into a new file, because a DuckDB file keeps the bytes of deleted rows
 proof     searches every file of the dataset and of the runs, and every row of the ledger
 
-A purge that was killed is finished by the next `likeness manifest purge DATASET`, from the plan in the journal.
+If a purge was killed, the next `likeness manifest purge DATASET` reads the plan in the journal and finishes the purge.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from manifests.privacy.run_cleanup import remove_faces_from_runs
 from manifests.runtime.files import remove_temporary_files, write_atomically
 from manifests.runtime.uris import display_path
 
-# the details of the stages `label` and `group` that may name photos, faces, people or labels
+# these details of the stages `label` and `group` may contain names or ids of photos, faces or people
 _NAMING_DETAILS = ("notices", "label_doubts", "labels_parted")
 
 
 @dataclass(frozen=True)
 class PurgeResult:
-    """What a purge removed, and the proof that nothing is left."""
+    """The items that a purge removed, and the proof that nothing is left."""
 
     plan: PurgePlan
-    removed: Mapping[str, int]  # noun, such as "photos" -> count
+    removed: Mapping[str, int]  # maps a noun, such as "photos", to the number of removed items
     proof: Proof
 
 
 def read_unfinished_plan(dataset: Path) -> PurgePlan | None:
-    """Returns the plan of a purge that was stopped, or None. Raises LedgerError if the plan cannot be read."""
+    """Returns the plan of an unfinished purge, or None if there is none. Raises LedgerError if it cannot be read."""
     path = dataset / PENDING_NAME
     if not path.is_file():
         return None
@@ -62,14 +62,16 @@ def read_unfinished_plan(dataset: Path) -> PurgePlan | None:
         fields["traces"] = Traces(**{name: tuple(value) for name, value in content["traces"].items()})
         return PurgePlan(**fields)
     except (OSError, ValueError, TypeError, KeyError):
-        raise LedgerError(f"{path} cannot be read. Remove it, then purge the same people and photos again.") from None
+        raise LedgerError(
+            f"{path} cannot be read. Remove the file, then purge the same people and photos again."
+        ) from None
 
 
 def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _: None) -> PurgeResult:
-    """Do what the plan says, or finish a purge that was stopped, and prove that nothing is left.
+    """Remove everything in the plan, and prove that nothing is left. The plan may be that of an unfinished purge.
 
-    `say` is called with a sentence when the search begins. Raises LedgerError if a trace is left in a file that
-    Likeness did not make; the purge stays unfinished until that file is gone.
+    `say` is called with a sentence when the search for traces begins. Raises LedgerError if a trace is left in a file
+    that Likeness did not make. The purge then stays unfinished until the user removes that file.
     """
     # journal and rows
     with Ledger.open(dataset, write=True, during_purge=True) as ledger:
@@ -94,8 +96,8 @@ def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _:
     if proof.remains:
         more = f" and {len(proof.remains) - 5} more" if len(proof.remains) > 5 else ""
         raise LedgerError(
-            f"Something is left that Likeness did not make: {'; '.join(proof.remains[:5])}{more}. Remove it, then run "
-            f"`likeness manifest purge {dataset}` to finish the purge."
+            f"Traces are left in files that Likeness did not make: {'; '.join(proof.remains[:5])}{more}. Remove these "
+            f"files, then run `likeness manifest purge {dataset}` to finish the purge."
         )
     counts = {"photos": len(plan.photos), "files": len(plan.uris), "faces": len(plan.faces)}
     counts |= {"people": len(plan.people), "low-quality images": plan.lq_images, "targets": plan.targets, **run_counts}
@@ -111,15 +113,15 @@ def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _:
 
 
 def _remove_rows(ledger: Ledger, plan: PurgePlan) -> None:
-    """Remove the rows of the plan's photos and faces in one transaction, and record marks to keep the photos out.
+    """Remove the rows of the plan's photos and faces, and record marks that keep the photos out, in one transaction.
 
-    A second call with the same plan changes nothing.
+    A second call with the same plan does not change the ledger.
     """
     key, time = read_key(ledger), utc_now()
     known_marks = {row.mark for row in ledger.read_rows(KeptOutMark)}
     marks = [compute_mark(key, "photo", photo) for photo in (*plan.photos, *plan.kept_out)]
     rows: list[Record] = [KeptOutMark(mark, "photo", plan.reason, time) for mark in marks if mark not in known_marks]
-    # imported lists of other photos lose their references to these photos
+    # remove these photos from the references that imported lists give to other photos
     for row in ledger.read_rows(ListEntry):
         if row.refs is not None and row.photo_id not in plan.photos and set(row.refs) & set(plan.photos):
             rows.append(replace(row, refs=tuple(ref for ref in row.refs if ref not in plan.photos)))
@@ -142,9 +144,10 @@ def _remove_rows(ledger: Ledger, plan: PurgePlan) -> None:
 
 
 def _shrink_decisions(ledger: Ledger, photos: set[str]) -> tuple[list[DecisionRow], list[int]]:
-    """Returns the decisions without the faces of these photos, and the numbers of decisions that lose all faces.
+    """Removes the faces of these photos from decisions.
 
-    The second list also holds every decision that undoes a decision in it. Unchanged decisions are in neither list.
+    Returns the changed decisions, and the numbers of the empty decisions. A decision is empty if it has too few faces left. The second list also contains each decision that undoes an empty
+    decision. Unchanged decisions are not returned.
     """
     changes: list[DecisionRow] = []
     empty: set[int] = set()
@@ -154,7 +157,7 @@ def _shrink_decisions(ledger: Ledger, photos: set[str]) -> tuple[list[DecisionRo
         if parts == act.parts:
             continue
         sides = [part for part in parts if part]
-        # a merge needs two sides; every other decision needs a face in its first part
+        # a merge needs faces of two people; every other decision needs a face in its first list
         if (act.kind == "merge" and len(sides) > 1) or (act.kind != "merge" and parts[0]):
             faces = encode_faces(replace(act, parts=tuple(sides) if act.kind == "merge" else parts))
             changes.append(DecisionRow(row.decision_id, row.kind, json.dumps(faces), row.made, row.name, row.undoes))
@@ -166,9 +169,9 @@ def _shrink_decisions(ledger: Ledger, photos: set[str]) -> tuple[list[DecisionRo
 
 
 def _remove_names_from_details(ledger: Ledger, plan: PurgePlan) -> list[DetailUpdate]:
-    """Returns the details of the stages `label` and `group` without entries that name a photo or person of the plan.
+    """Returns changed details of the stages `label` and `group`, without entries that name a removed photo or person.
 
-    Entries may hold the first 12 characters of an id, or a file name without its folder.
+    An entry may contain only the first 12 characters of an id, or a file name without its folder.
     """
     labels = ledger.read_rows(Label)
     other_labels = {row.label for row in labels if row.photo_id not in plan.photos}
@@ -185,7 +188,7 @@ def _remove_names_from_details(ledger: Ledger, plan: PurgePlan) -> list[DetailUp
 
 
 def _remove_entries(value: Any, names: set[str]) -> Any:
-    """Returns a JSON list or mapping without the entries that contain one of the names."""
+    """Returns a JSON list or mapping without the entries that contain one of these names."""
     if isinstance(value, dict):
         return {
             key: _remove_entries(entry, names) for key, entry in value.items() if not any(name in key for name in names)

@@ -1,4 +1,4 @@
-"""Plans a purge: which photos, faces, files and rows it removes, and the traces that its proof searches for."""
+"""Plans a purge. A plan lists the photos, faces, files and rows to remove, and the traces that the proof looks for."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, uri_of
 
 PURGED = "purged"
-_PREFIX = 6  # a name with at least this many characters may be the beginning of an id, as in manifests/why.py
+_PREFIX = 6  # the least number of characters that can name an id by its beginning, as in manifests/why.py
 
 
 @dataclass(frozen=True)
 class PurgePlan:
-    """Everything that a purge removes. A plan without photos removes nothing, because the purge was done before."""
+    """Lists everything that a purge removes. If an earlier purge removed the photos, the plan contains no photos."""
 
     reason: str  # the constant PURGED, or the constant OPTED_OUT from manifests/privacy/erase.py
     photos: tuple[str, ...] = ()
-    kept_out: tuple[str, ...] = ()  # sha256 of photos that are not in the dataset and must stay out of it
+    kept_out: tuple[str, ...] = ()  # sha256 of photos that are not in the dataset, and must stay out
     uris: tuple[str, ...] = ()
     faces: tuple[str, ...] = ()
-    people: tuple[str, ...] = ()  # identity ids of people without any other face
-    other_faces: int = 0  # faces of other people in the same photos, which are removed too
+    people: tuple[str, ...] = ()  # identity ids of people whose faces are all removed
+    other_faces: int = 0  # number of faces of other people in the same photos; they are removed too
     lq_images: int = 0
-    targets: int = 0  # faces that are targets of a reference pair
-    checkpoints: tuple[str, ...] = ()  # checkpoints that were trained on the faces; their weights cannot be cleaned
-    runs: tuple[str, ...] = ()  # folders outside the dataset, to be cleaned too
+    targets: int = 0  # number of removed faces that are targets of a reference pair
+    checkpoints: tuple[str, ...] = ()  # folders of checkpoints that were trained on the faces
+    runs: tuple[str, ...] = ()  # folders outside the dataset that are cleaned too
     traces: Traces = field(default_factory=Traces)
 
 
@@ -51,15 +51,15 @@ def plan_purge(
     runs: Sequence[Path] = (),
     reason: str = PURGED,
 ) -> PurgePlan:
-    """Returns the plan that removes these people and photos. Writes nothing.
+    """Returns the plan that removes these people and photos. Writes no file or row.
 
-    `people` are identity ids, beginnings of them, or names. `photos` are paths, file names, or beginnings of a sha256.
-    All photos that show one of the people are removed whole, with all copies of a photo that deduplication found.
-    A photo that is kept out already is skipped. Raises BadInput for a name that fits no person or photo of the
-    dataset, or several of them, and for a run that is not a folder.
+    `people` are identity ids, beginnings of identity ids, or names. `photos` are paths, file names, or beginnings of a
+    sha256. The plan removes all photos that show one of the people, and all copies of these photos that deduplication
+    found. A photo that is already kept out is ignored. Raises BadInput if a name does not fit exactly one person or
+    photo of the dataset. Raises BadInput if a run is not a folder.
     """
     if missing := [run for run in runs if not run.is_dir()]:
-        raise BadInput(f"--run {missing[0]} is no folder. Name the folder of a training run or of a benchmark.")
+        raise BadInput(f"--run {missing[0]} is not a folder. Name the folder of a training run or of a benchmark.")
     with Ledger.open(dataset) as ledger:
         faces, members = ledger.read_rows(Face), ledger.read_rows(Membership)
         identities = _find_people(ledger, people)
@@ -72,7 +72,7 @@ def plan_purge(
 
 
 def _find_people(ledger: Ledger, people: Sequence[str]) -> set[str]:
-    """Returns the identity ids of these people. Raises BadInput for a name that fits no identity, or several."""
+    """Returns the identity ids of these people. Raises BadInput if a name does not fit exactly one identity."""
     name_of = dict(ledger.query("SELECT identity_id, name FROM identities ORDER BY 1").iter_rows())
     identities = set()
     for person in people:
@@ -81,16 +81,16 @@ def _find_people(ledger: Ledger, people: Sequence[str]) -> set[str]:
         if len(fits) != 1:
             raise BadInput(
                 f"{ledger.dataset} has {len(fits) or 'no'} people named {make_printable(person)}. Name one person "
-                "by the id: `likeness manifest why DATASET PHOTO` prints the ids of the people in a photo."
+                "by the id. The command `likeness manifest why DATASET PHOTO` prints the ids of the people in a photo."
             )
         identities.add(fits[0])
     return identities
 
 
 def _find_photo(ledger: Ledger, photo: str) -> set[str]:
-    """Returns a set with the photo id of one photo. The set is empty if the photo is kept out already.
+    """Returns a set with the photo id of one photo. The set is empty if the photo is already kept out.
 
-    Raises BadInput for a name that fits no photo, or several.
+    Raises BadInput if a name does not fit exactly one photo.
     """
     exact: set[str] = set()  # photos with this path
     similar: set[str] = set()  # photos whose path ends with this text
@@ -107,23 +107,23 @@ def _find_photo(ledger: Ledger, photo: str) -> set[str]:
         return fits
     if fits:
         raise BadInput(
-            f"{ledger.dataset} holds {len(fits)} photos named {make_printable(photo)}. Name one of them by more of its "
-            "path, or by its sha256."
+            f"{ledger.dataset} contains {len(fits)} photos named {make_printable(photo)}. Name one photo by a longer "
+            "part of its path, or by its sha256."
         )
     if find_kept_out_reason(ledger, photo) is not None:
         return set()
     raise BadInput(
-        f"{ledger.dataset} holds no photo {make_printable(photo)}, and there is no such file. Name a photo by its "
-        "path, its file name, or its sha256. `likeness manifest optout` also takes photos that were never in the "
-        "dataset: a file, or all 64 characters of a sha256."
+        f"{ledger.dataset} contains no photo {make_printable(photo)}, and there is no such file. Name a photo by its "
+        "path, its file name, or its sha256. For a photo that was never in the dataset, use `likeness manifest optout` "
+        "with a file, or with all 64 characters of a sha256."
     )
 
 
 def _add_copies(ledger: Ledger, faces: Sequence[Face], photo_ids: set[str]) -> set[str]:
-    """Returns the photos with all their copies.
+    """Returns these photos and all copies of these photos.
 
-    A copy is a photo with a near-duplicate that deduplication found, or with a face of the same embedding and the same
-    perceptual hash.
+    A copy is a photo with a near-duplicate of a face in these photos. A photo is also a copy if one of its faces has
+    the same embedding and the same perceptual hash as a face in these photos.
     """
     photo_of = {face.face_id: face.photo_id for face in faces}
     duplicates: dict[str, set[str]] = {}
@@ -132,20 +132,22 @@ def _add_copies(ledger: Ledger, faces: Sequence[Face], photo_ids: set[str]) -> s
             one, other = face.photo_id, photo_of[face.duplicate_of]
             duplicates.setdefault(one, set()).add(other)
             duplicates.setdefault(other, set()).add(one)
-    # add near-duplicates, near-duplicates of these, and so on
+    # add photos with near-duplicates, then photos with near-duplicates of those faces, and so on
     copies, queue = set(photo_ids), list(photo_ids)
     while queue:
         for other in duplicates.get(queue.pop(), set()) - copies:
             copies.add(other)
             queue.append(other)
-    # add photos with the same face, and the near-duplicates of these
+    # add photos with a face of the same embedding, and the copies of these photos
     keys = {
         (embedding, face.phash)
         for face, embedding in _read_embeddings(ledger, [f for f in faces if f.photo_id in copies])
     }
     rest = [face for face in faces if face.photo_id not in copies and face.shard is not None]
-    twins = {face.photo_id for face, embedding in _read_embeddings(ledger, rest) if (embedding, face.phash) in keys}
-    return _add_copies(ledger, faces, copies | twins) if twins else copies
+    same_faces = {
+        face.photo_id for face, embedding in _read_embeddings(ledger, rest) if (embedding, face.phash) in keys
+    }
+    return _add_copies(ledger, faces, copies | same_faces) if same_faces else copies
 
 
 def _read_embeddings(ledger: Ledger, faces: Iterable[Face]) -> Iterator[tuple[Face, str]]:
@@ -167,13 +169,13 @@ def _read_embeddings(ledger: Ledger, faces: Iterable[Face]) -> Iterator[tuple[Fa
 def _plan_photos(
     ledger: Ledger, photo_ids: set[str], identities: Collection[str], runs: Sequence[Path], reason: str
 ) -> PurgePlan:
-    """Returns the plan that removes these photos. `identities` holds the people whom the user named."""
+    """Returns the plan that removes these photos. `identities` are the ids of the people whom the user named."""
     dataset = ledger.dataset
     faces = {face.face_id: face for face in ledger.read_rows(Face) if face.photo_id in photo_ids}
     face_ids = sorted(faces)
     uris = sorted(row.uri for row in ledger.read_rows(File) if row.photo_id in photo_ids)
 
-    # people without a face in any other photo are removed too
+    # people who have no face in another photo are removed too
     members = ledger.read_rows(Membership)
     identity_of = {row.face_id: row.identity_id for row in members}
     people_outside = {row.identity_id for row in members if row.face_id not in faces}
@@ -187,7 +189,7 @@ def _plan_photos(
     targets = ledger.query("SELECT target FROM pairs WHERE list_contains(?, target)", face_ids)
     faces_in_runs = find_faces_in_runs([dataset, *runs], faces)
 
-    # the image files of the faces: the proof searches for their hashes, and for bytes of them inside archives
+    # read the image files of the faces, because the proof searches for their hashes and for bytes from their middle
     paths = [crop_path(dataset, face) for face in face_ids]
     paths += [dataset / "lq" / lq_set / f"{face}.png" for lq_set, face in lq_rows]
     paths += [path for face in face_ids for path in find_version_files(dataset, face)]
@@ -218,7 +220,7 @@ def _plan_photos(
 
 
 def _find_own_embeddings(ledger: Ledger, face_ids: Collection[str]) -> list[str]:
-    """Returns the embeddings, in hex, that belong to these faces and to no other face."""
+    """Returns, in hex, the embeddings of these faces that no other face shares."""
     faces = ledger.read_rows(Face)
     own = {embedding for _, embedding in _read_embeddings(ledger, [face for face in faces if face.face_id in face_ids])}
     others = [face for face in faces if face.face_id not in face_ids]

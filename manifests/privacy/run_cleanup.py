@@ -1,7 +1,8 @@
-"""Finds removed faces in the files of training runs, snapshots and benchmarks, and removes them from there.
+"""Finds removed faces in training runs, snapshots and benchmarks, and removes the faces from their files.
 
-This file knows the layout of a run (train/data/snapshot.py, train/fit/logbook.py, train/evaluation/evaluate.py) and
-the layout of a benchmark (train/benchmark/frozen_benchmark.py), but it imports nothing from train.
+This file depends on the layout of a run (train/data/snapshot.py, train/fit/logbook.py, train/evaluation/evaluate.py).
+It also depends on the layout of a benchmark (train/benchmark/frozen_benchmark.py). It does not import modules of the
+package train.
 """
 
 from __future__ import annotations
@@ -23,32 +24,33 @@ import pyarrow.parquet as pq
 from manifests.errors import LedgerBroken
 from manifests.runtime.files import hash_config, sha256_file
 
-# the files of a snapshot
+# the names of a snapshot's files
 FACTS, FACES, CROPS = "snapshot.json", "faces.parquet", "crops.npy"
-# key of a snapshot's facts: the list of the snapshot's hashes before each purge, which its runs still name
+# this key of a snapshot's facts lists the snapshot's hash before each purge; the runs still name these hashes
 BEFORE_PURGES = "before_purges"
 
-_RESULT_SUFFIXES = {".json", ".jsonl", ".csv", ".md", ".tex", ".txt", ".svg"}  # these files may hold results by face
+# files with these suffixes may contain results for single faces
+_RESULT_SUFFIXES = {".json", ".jsonl", ".csv", ".md", ".tex", ".txt", ".svg"}
 _FILES_WITHOUT_FACES = {"config.json", FACTS, "stats.jsonl"}
 _BENCHMARK_FILES = ("card.json", "cases.jsonl", "embeddings.npy")
 
 
 @dataclass(frozen=True)
 class FacesInRun:
-    """How many of some faces one run, or a snapshot without a run, holds, and where."""
+    """The number of searched faces in one snapshot, and the run and checkpoints that were trained on the snapshot."""
 
-    run: str  # folder
-    faces: int  # how many of the faces are in the snapshot
-    trained: int  # how many of these are in the training split
-    checkpoints: tuple[str, ...]  # folders of the checkpoints that were trained on them
-    pixels: tuple[str, ...]  # sha256 of their rows in crops.npy
+    run: str  # folder of the run, or of the snapshot if no run used it
+    faces: int  # number of searched faces in the snapshot
+    trained: int  # number of searched faces in the training split
+    checkpoints: tuple[str, ...]  # folders of the checkpoints that were trained on searched faces
+    pixels: tuple[str, ...]  # sha256 of the pixels of each searched face in crops.npy
 
 
 def find_faces_in_runs(folders: Iterable[Path], faces: Collection[str]) -> list[FacesInRun]:
-    """Returns the snapshots below `folders` that hold any of these face ids, with the checkpoints trained on them."""
+    """Returns one entry for each snapshot below `folders` that contains a face with one of these face ids."""
     wanted, finds = set(faces), []
     places = list(_walk_folders(folders))
-    runs_of: dict[str, list[Path]] = {}  # snapshot hash -> folders of the runs that were trained on the snapshot
+    runs_of: dict[str, list[Path]] = {}  # maps the hash of a snapshot to the folders of its runs
     for place, names in places:
         if "config.json" in names and (snapshot_hash := _read_snapshot_hash(place)) is not None:
             runs_of.setdefault(snapshot_hash, []).append(place)
@@ -77,9 +79,9 @@ def remove_faces_from_runs(
 ) -> Counter[str]:
     """Remove these face ids from every snapshot, benchmark and run below `folders`.
 
-    Sample grids and pages show pictures without names, so all of them are removed. Results by face are removed if
-    they name a face id or one of the identity ids `people`. Files that a killed process left unfinished are finished
-    or removed. Returns how many things of each kind were removed or rewritten.
+    All sample grids and pages are removed, because they show pictures without names. A file with results for single
+    faces is removed if it names one of the face ids, or one of the identity ids in `people`. A folder that a killed
+    process left unfinished is completed or removed. Returns the number of removed or rewritten items of each kind.
     """
     wanted, counts = set(faces), Counter[str]()
     for place, _ in list(_walk_folders(folders)):
@@ -89,7 +91,7 @@ def remove_faces_from_runs(
             counts["snapshots"] += 1
         if "config.json" in names and _read_snapshot_hash(place) is not None:
             counts += _clean_run(place, wanted | set(people))
-        if "faces.jsonl" in names and _names_any(place / "faces.jsonl", wanted):
+        if "faces.jsonl" in names and _contains_any(place / "faces.jsonl", wanted):
             _remove_benchmark(place)
             counts["benchmarks"] += 1
     return counts
@@ -110,13 +112,13 @@ def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         return pq.read_table(path, columns=columns)
     except (OSError, pa.ArrowException):
         raise LedgerBroken(
-            f"{path} cannot be read, so Likeness cannot know whose faces it names. Remove the file, and the snapshot "
-            "or result that it belongs to."
+            f"{path} cannot be read, so Likeness cannot know which faces the file names. Remove the file, and "
+            "remove the snapshot or result that the file belongs to."
         ) from None
 
 
 def _read_snapshot_hash(run: Path) -> str | None:
-    """Returns the hash of the snapshot that a run was trained on, or None for a folder that is no run."""
+    """Returns the hash of the snapshot that a run was trained on. Returns None if the folder is not a run."""
     try:
         return str(json.loads((run / "config.json").read_bytes())["snapshot"]["hash"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -124,7 +126,7 @@ def _read_snapshot_hash(run: Path) -> str | None:
 
 
 def _finish_killed_writes(folder: Path) -> None:
-    """Put a rewritten snapshot in place if it is complete; remove other temporary folders of killed processes."""
+    """Put each complete rewritten snapshot in place. Remove all other temporary folders of killed processes."""
     for temporary in sorted(folder.glob(".*.tmp")):
         if not temporary.is_dir():
             continue
@@ -137,52 +139,53 @@ def _finish_killed_writes(folder: Path) -> None:
 
 
 def _clean_run(run: Path, ids: set[str]) -> Counter[str]:
-    """Remove the image sheets and pages of a run, and its results that name an id. Returns the counts of both."""
+    """Remove the image sheets and pages of a run, and results that name one of the ids. Returns their numbers."""
     counts = Counter[str]()
     for path in sorted(path for path in run.rglob("*") if path.is_file()):
         has_results = path.suffix in _RESULT_SUFFIXES and path.name not in _FILES_WITHOUT_FACES
         has_pictures = (
             path.suffix == ".html"
             or (path.suffix == ".png" and path.parent == run / "samples")
-            or (has_results and b"data:image/" in path.read_bytes())  # a sheet of restored photos
+            or (has_results and b"data:image/" in path.read_bytes())  # such a file contains a sheet of restored photos
         )
-        has_ids = has_results and _names_any(path, ids)
+        has_ids = has_results and _contains_any(path, ids)
         if path.suffix == ".parquet" and path.name != FACES:
-            has_ids = any(str(value) in ids for column in _read_table(path).itercolumns() for value in _texts(column))
+            has_ids = any(
+                str(value) in ids for column in _read_table(path).itercolumns() for value in _read_strings(column)
+            )
         if has_pictures or has_ids:
             path.unlink()
             counts["sheets and pages" if has_pictures else "results by face"] += 1
     return counts
 
 
-def _texts(column: pa.ChunkedArray) -> list[Any]:
-    """Returns the distinct values of a column of strings. Returns [] for other columns."""
+def _read_strings(column: pa.ChunkedArray) -> list[Any]:
+    """Returns the distinct values of a column of strings. Returns [] if the column has another type."""
     return list(column.unique().to_pylist()) if pa.types.is_string(column.type) else []
 
 
-def _names_any(path: Path, ids: set[str]) -> bool:
+def _contains_any(path: Path, ids: set[str]) -> bool:
     """Returns whether the bytes of a file contain one of the ids."""
     data = path.read_bytes()
     return any(one_id.encode() in data for one_id in ids)
 
 
 def _remove_benchmark(folder: Path) -> None:
-    """Remove the files of a benchmark, and its folder if no other file is in there."""
+    """Remove the files of a benchmark, and the folder if it is empty then."""
     for name in _BENCHMARK_FILES:
         (folder / name).unlink(missing_ok=True)
     for part in ("pictures", "lq"):
         shutil.rmtree(folder / part, ignore_errors=True)
-    (
-        folder / "faces.jsonl"
-    ).unlink()  # last: after a kill, this file shows the next call that the benchmark is not gone
+    # remove this file last: if the process is killed earlier, the file tells the next call to remove the rest
+    (folder / "faces.jsonl").unlink()
     if not any(folder.iterdir()):
         folder.rmdir()
 
 
 def _rewrite_snapshot(folder: Path, faces: set[str]) -> bool:
-    """Write a snapshot again without these faces, and return whether it held any of them.
+    """Write a snapshot again without these faces, and return whether the snapshot contained one of the faces.
 
-    The new snapshot appears complete or not at all. A snapshot without any other face is removed.
+    The new snapshot is never visible in a half-written state. A snapshot that contains only these faces is removed.
     """
     table = _read_table(folder / FACES)
     face_ids = table.column("face_id").to_pylist()
@@ -193,7 +196,7 @@ def _rewrite_snapshot(folder: Path, faces: set[str]) -> bool:
         shutil.rmtree(folder)
         return True
 
-    # rows get new numbers, so the references, which are row numbers, change too
+    # rows get new numbers, and references are row numbers, so the references change too
     new_row_of = {row: new_row for new_row, row in enumerate(kept_rows)}
     rows: list[dict[str, Any]] = table.take(kept_rows).to_pylist()
     for new_row, row in enumerate(rows):
@@ -205,7 +208,7 @@ def _rewrite_snapshot(folder: Path, faces: set[str]) -> bool:
     temporary.mkdir()
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), temporary / FACES)
 
-    # crops: uint8 (n, height, width, 3), copied row by row because they may be larger than memory
+    # copy the crops, uint8 (n, height, width, 3), row by row, because they may be larger than memory
     if (folder / CROPS).is_file():
         crops = np.load(folder / CROPS, mmap_mode="r")
         new_crops = np.lib.format.open_memmap(
@@ -217,7 +220,7 @@ def _rewrite_snapshot(folder: Path, faces: set[str]) -> bool:
     for path in folder.iterdir():
         if path.name not in (FACES, CROPS, FACTS):
             shutil.copyfile(path, temporary / path.name)
-    # the facts are written last: a temporary folder with this file is complete
+    # write the facts last, so that a temporary folder that contains this file is complete
     (temporary / FACTS).write_text(_make_facts(folder, temporary, rows), encoding="utf-8")
     shutil.rmtree(folder)
     temporary.rename(folder)
@@ -225,7 +228,7 @@ def _rewrite_snapshot(folder: Path, faces: set[str]) -> bool:
 
 
 def _make_facts(folder: Path, temporary: Path, rows: list[dict[str, Any]]) -> str:
-    """Returns the JSON of the rewritten snapshot's facts: new counts, new hashes, and the hash before the purge."""
+    """Returns the new snapshot's facts as JSON, with new counts, new hashes, and the hash before the purge."""
     facts = json.loads((folder / FACTS).read_bytes())
     facts[BEFORE_PURGES] = [*facts.get(BEFORE_PURGES, ()), facts.pop("hash", None)]
     targets = Counter(row["split"] for row in rows if row["is_target"])

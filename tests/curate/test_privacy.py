@@ -401,7 +401,7 @@ def test_the_command_line_asks_before_it_takes_and_says_what_it_took(tmp_path, e
         (("--face", example, "--photo", "0.png"), "One command opts out either photos or faces"),
         (("--face", example), "with --yes"),
         (("--photo", "person0/0.png"), "with --yes"),
-        (("--photo", "nowhere.png"), "holds no photo nowhere.png"),
+        (("--photo", "nowhere.png"), "contains no photo nowhere.png"),
         (("--photo-list", tmp_path / "none.txt"), "cannot be read"),
     ):
         result = cli("manifest", "optout", dataset, *words)
@@ -413,7 +413,7 @@ def test_the_command_line_asks_before_it_takes_and_says_what_it_took(tmp_path, e
     told = json.loads(cli("manifest", "optout", dataset, "--face", example, "--yes", "--json").output)
     assert len(told["faces"]) == 3 and told["remembered"] == 0
     result = cli("manifest", "optout", dataset, "--photo", "person0/1.png", "--yes")
-    assert "Proof: looked for 1 photo hash, " in result.output and "nothing is left" in result.output
+    assert "Proof: Likeness looked for 1 photo hash, " in result.output and "nothing is left" in result.output
     told = json.loads(cli("manifest", "purge", dataset, "--photo", "person2/1.png", "--yes", "--json").output)
     assert told["removed"]["photos"] == 1 and told["proof"]["remains"] == []
     assert "opted_out" in cli("manifest", "card", dataset, "--dry-run").output and check_ledger(dataset) == []

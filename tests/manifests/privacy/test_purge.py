@@ -128,7 +128,7 @@ def test_a_person_is_gone_from_every_byte_and_row_and_the_rest_stays_sound(own):
 def test_the_ledger_before_it_was_rewritten_still_held_the_bytes(own, monkeypatch):
     """So that the rewriting is no mere ceremony: DuckDB leaves deleted rows in its file."""
     monkeypatch.setattr(manifests.privacy.purge, "rewrite_ledger", lambda dataset: None)
-    with pytest.raises(LedgerError, match="Something is left"):
+    with pytest.raises(LedgerError, match="Traces are left"):
         purge(own, plan_purge(own, [], ["person1/0.png"]))
     assert (own / PENDING_NAME).exists()
 
