@@ -1,1 +1,1 @@
-"""The ledger is a DuckDB file. It records the files, their origins, the decisions and the reasons for all drops."""
+"""The ledger is a DuckDB file. The ledger records files, their origins, decisions, and the reason for every drop."""

@@ -37,7 +37,7 @@ _STRAY_VERSIONS = """
 
 
 def version_path(dataset: Path, iteration: str, round_: int, face_id: str) -> Path:
-    """Returns the path of the PNG of a version. Its size in pixels is the image size of the iteration's recipe."""
+    """Returns the path of the PNG of a version. The PNG has the image size of the iteration's recipe."""
     return dataset / VERSIONS_FOLDER / iteration / str(round_) / face_id[:2] / f"{face_id}.png"
 
 
@@ -55,10 +55,10 @@ def find_newest_iteration(ledger: Ledger) -> str | None:
 def select_best_versions(ledger: Ledger, iteration: str, before: int | None = None) -> dict[str, CleanedVersion]:
     """Returns a dict from face id to the accepted version of the face's latest round.
 
-    Faces without an accepted version are not in the dict. With `before`, the function ignores rounds with the number
-    `before` or a larger number. No cleaned picture gets into val or test, so faces outside the training split are
-    not in the dict. With --split-by photos, a training face can be a reference of a target in val or test. Such a
-    face is not in the dict either.
+    Faces without an accepted version are not in the dict. With `before`, only rounds below the number `before` count.
+    No cleaned picture gets into val or test. Therefore faces outside the training split are not in the dict. With
+    --split-by photos, a training face can be a reference of a target in val or test. A training face that is such a
+    reference is not in the dict.
     """
     rows = ledger.query(_BEST_VERSIONS, iteration, before)
     return {row["face_id"]: CleanedVersion(**row) for row in rows.iter_rows(named=True)}
@@ -79,8 +79,8 @@ def read_history(ledger: Ledger, faces: Iterable[str]) -> dict[str, list[dict[st
     """Returns a dict from face id to the list of the face's attempts, followed by the face's training rounds.
 
     Attempts and training rounds are each ordered by iteration and round. An attempt has the kind `versions` and the
-    columns of the table `versions`. A training round has the kind `training_images` and the columns of that table. Its
-    `version` is the round of the cleaned version in use, or None for the original crop.
+    columns of the table `versions`. A training round has the kind `training_images` and the columns of that table. The
+    `version` of a training round is the round of the cleaned version in use, or None for the original crop.
     """
     face_ids = list(faces)
     history: dict[str, list[dict[str, Any]]] = {}

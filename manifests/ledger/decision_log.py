@@ -1,8 +1,8 @@
 """Reads the reviewer's decisions from the ledger, and finds the faces of a decision in today's dataset.
 
 A decision names a face by the hash of its photo and a box. A later detection may move the box a little. The face of a
-decision is therefore the photo's face whose box today has the largest overlap with the recorded box. Its overlap must
-be 0.5 or more. The module curate/people/links.py derives the consequences of the decisions.
+decision is therefore the photo's face whose box today has the largest overlap with the recorded box. An overlap below
+0.5 does not count. The module curate/people/links.py derives the consequences of the decisions.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class FaceLocation:
 
 @dataclass(frozen=True)
 class Decision:
-    """A decision with its lists of faces, in the order of PARTS. Each list of a merge holds the faces of one person."""
+    """A decision with its lists of faces, in the order of PARTS. Each list of a merge contains faces of one person."""
 
     number: int
     kind: str
@@ -126,7 +126,7 @@ class FaceFinder:
         near = [(overlap, face) for overlap, face in overlaps if overlap >= MIN_OVERLAP]
         if not near:
             return None, "the photo has no face at this place now" if overlaps else "the photo is not in the dataset"
-        # a near-duplicate counts as in use, because another face is used in its place
+        # a near-duplicate counts as a face in use, because a copy of the face is in use
         usable = [(overlap, face) for overlap, face in near if face.status == "ok" or face.duplicate_of is not None]
         _, best = min(usable or near, key=lambda item: (-item[0], item[1].face_id))
         return best, "" if usable else f"dropped, {best.reason}"

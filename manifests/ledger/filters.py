@@ -1,8 +1,8 @@
 """Filters remove faces by their measures. A filter is an SQL predicate and a reason.
 
 A filter removes a face if its predicate is true. A predicate that is false or NULL keeps the face, so a missing measure
-removes no face. A filter compares numbers as 32-bit floats, as the ledger does. Its predicate therefore selects the
-same faces in a query of the ledger: `SELECT ... FROM faces JOIN photos USING (photo_id) WHERE <predicate>`.
+removes no face. A filter compares 32-bit floats, as the ledger does. A predicate therefore selects the same faces in a
+query of the ledger: `SELECT ... FROM faces JOIN photos USING (photo_id) WHERE <predicate>`.
 """
 
 from __future__ import annotations

@@ -50,8 +50,8 @@ class Ledger:
     def open(cls, dataset: Path, write: bool = False, during_purge: bool = False) -> Ledger:
         """Open DATASET/manifest.duckdb. With `write`, a missing ledger is created.
 
-        After an interrupted purge, the dataset may still contain data of a purged person. Such a dataset opens only
-        with `during_purge`, and only the purge itself uses `during_purge`.
+        After an interrupted purge, the dataset may still contain data of a purged person. A dataset with
+        an unfinished purge opens only with `during_purge`, and only the purge itself uses `during_purge`.
 
         Raises BadInput if the folder is a file. Raises LedgerMissing if there is no ledger to read, LedgerLocked if
         another process uses the ledger, and LedgerTooNew if a newer Likeness made the ledger. Raises LedgerError if
@@ -191,8 +191,9 @@ class Ledger:
     ) -> None:
         """Write the rows of one or more units of a stage, and mark the units as finished, in one transaction.
 
-        A new row replaces an old row with the same key. `replace` lists classes of records. Their tables lose all old
-        rows, and then contain only the new rows. `delete` lists the rows to delete before the new rows are written.
+        A new row replaces an old row with the same key. `replace` lists classes of records. The tables of
+        these classes lose all old rows, and then contain only the new rows. `delete` lists the rows to delete before
+        the new rows are written.
         `details` changes the detail of units that finished earlier. `detail` is the detail of the new units.
         `started` is the time at which the new units started.
 
@@ -227,7 +228,7 @@ class Ledger:
                 raise
             cause = first_line(error)
             if any(text in cause for text in ("No space left", "Disk quota exceeded", "File too large")):
-                cause = "the disk is full. Make room, then run the same command again. It goes on where it stopped."
+                cause = "the disk is full. Make room, then run the same command again. The command resumes its work."
             raise LedgerError(f"Nothing of the stage {stage} was written to the ledger: {cause}") from error
         except BaseException:
             self._roll_back()

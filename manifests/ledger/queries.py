@@ -67,8 +67,8 @@ def read_set_hashes(ledger: Ledger, lq_set: str) -> dict[str, str]:
 def read_set_detail(ledger: Ledger, lq_set: str) -> dict[str, Any] | None:
     """Returns the detail that `degrade` recorded at the start of a frozen set, or None if there is no such set.
 
-    The detail contains `faces`, the face ids of the set. It also contains `engine`, but not if the exact engine made
-    the set.
+    The detail contains `faces`, the face ids of the set. The detail also contains `engine`, except for a set of the
+    exact engine.
     """
     frame = ledger.query("SELECT detail FROM stages WHERE stage = 'degrade' AND unit = ?", lq_set)
     return json.loads(frame["detail"][0]) if len(frame) else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 SPLITS = ("train", "val", "test")
-NEAR_DUPLICATE = "near_duplicate"  # the reason of a dropped face; its duplicate_of names the face that is used instead
+NEAR_DUPLICATE = "near_duplicate"  # the reason of a face that was dropped because another face is the same picture
 
 
 @dataclass(frozen=True)

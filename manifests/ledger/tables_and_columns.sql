@@ -1,4 +1,4 @@
--- This file creates the tables of the ledger. It is the only place that explains every column.
+-- This file creates the tables of the ledger, and explains every column.
 -- The status of a row is ok, dropped or failed. Every row with the status dropped or failed has a reason.
 -- Two runs of the same command on the same input write the same rows. Only the times in the rows can differ.
 
@@ -63,7 +63,7 @@ CREATE TABLE faces (
 );
 
 -- A row is one person in this dataset.
--- A later run groups the faces again. The group that shares the most faces with an identity keeps the identity's id.
+-- A later run groups the faces again. The group that shares the most faces with an identity gets the identity's id.
 -- The id of a new identity is an HMAC under DATASET/secret.key.
 CREATE TABLE identities (
     identity_id VARCHAR PRIMARY KEY,
@@ -80,7 +80,7 @@ CREATE TABLE memberships (
     source      VARCHAR NOT NULL CHECK (source IN ('label', 'cluster', 'review'))
 );
 
--- A row is one decision of a person. Rows are only added.
+-- A row is one decision that a user made about faces. Rows of this table are only added.
 CREATE TABLE decisions (
     decision_id BIGINT PRIMARY KEY, -- number of the decision: 1, 2, ... in the order in which decisions were made
     kind        VARCHAR NOT NULL,   -- merge, split, move, drop, rename, lock or undo
@@ -115,7 +115,7 @@ CREATE TABLE pairs (
 );
 
 -- A row puts one face into a split. The split depends on the identity or on the photo of the face.
--- Reason photo_spans_splits: the face is not used. Its photo also shows a person of another split.
+-- Reason photo_spans_splits: the face is not used, as its photo also shows a person of another split.
 -- Reason listed_in_another_split: the face is not used. A list puts most faces of its person into another split.
 CREATE TABLE splits (
     face_id     VARCHAR PRIMARY KEY,
@@ -170,13 +170,13 @@ CREATE TABLE kept_out (
     kind       VARCHAR NOT NULL CHECK (kind IN ('photo', 'face')),
     reason     VARCHAR NOT NULL CHECK (reason IN ('opted_out', 'purged')),
     made       TIMESTAMP NOT NULL,  -- UTC time at which the row was written
-    embedding  FLOAT[],             -- embedding of an example face, of unit length; only with --remember-face
+    embedding  FLOAT[],             -- unit-length embedding of an example face; NULL without --remember-face
     recognizer VARCHAR,             -- sha256 of the file of the model that made the embedding
     CHECK ((kind = 'face') = (embedding IS NOT NULL)),
     CHECK ((kind = 'face') = (recognizer IS NOT NULL))
 );
 
--- A row is one purge that was finished and proved. A purge row names no person.
+-- A row is one purge that was finished and proved. A row of this table does not name a person.
 CREATE TABLE purges (
     purge_id BIGINT PRIMARY KEY, -- number of the purge: 1, 2, ... in the order of the purges
     made     TIMESTAMP NOT NULL, -- UTC time of the purge

@@ -23,13 +23,13 @@ def purge(
     person: Annotated[list[str] | None, flag("--person", repeat=True)] = None,
     photo: Annotated[list[str] | None, flag("--photo", repeat=True)] = None,
     run: Annotated[
-        list[Path] | None, flag("--run", " or of a benchmark outside the dataset; it is cleaned too", repeat=True)
+        list[Path] | None, flag("--run", " or of a benchmark outside the dataset, which is cleaned too", repeat=True)
     ] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     yes: Annotated[bool, flag("--yes")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Delete all data that was made of a person or a photo, keep them out, and prove that nothing is left.
+    """Delete all data of a person or photo, keep this person or photo out, and prove that nothing is left.
 
     If a photo shows the person, all data of the whole photo is deleted. The file of the photo itself is never changed.
     The command prints the checkpoints that were trained on the photos, because the weights of a model cannot be
@@ -50,7 +50,7 @@ def purge(
         raise BadInput("The command needs a person or a photo to purge. Give --person ID or --photo PHOTO.")
     if unfinished is not None:
         if dry_run:
-            raise BadInput(f"An earlier purge of {dataset} was interrupted. First finish it without --dry-run.")
+            raise BadInput(f"An earlier purge of {dataset} was interrupted. Finish the purge without --dry-run.")
         if not as_json:
             typer.echo("The command now finishes an earlier purge that was interrupted.")
         print_purge(delete_traces(dataset, unfinished), as_json)
@@ -76,12 +76,13 @@ def confirm_purge(plan: PurgePlan, dry_run: bool, yes: bool, as_json: bool) -> b
     if not as_json:
         photos, faces = format_count(len(plan.photos), "photo"), format_count(len(plan.faces), "face")
         images = format_count(plan.lq_images, "LQ image")
-        typer.echo(f"{'Would remove' if dry_run else 'To remove'}: {photos} with {faces}, {images}.")
+        typer.echo(f"The command {'would' if dry_run else 'will'} remove {photos} with {faces}, and {images}.")
         if plan.other_faces:
             others = format_count(plan.other_faces, "face")
             typer.echo(f"The plan includes {others} of other people in the same photos.")
         if plan.kept_out:
-            typer.echo(f"{format_count(len(plan.kept_out), 'photo')} outside the dataset will be kept out.")
+            new_photos = format_count(len(plan.kept_out), "photo")
+            typer.echo(f"Likeness will keep out {new_photos} that the dataset does not contain.")
         for checkpoint in plan.checkpoints:
             typer.echo(f"This checkpoint was trained on the photos, and its weights cannot be cleaned: {checkpoint}")
     if dry_run or yes or not plan.photos:
@@ -94,7 +95,7 @@ def ask_before_deletion(as_json: bool) -> bool:
     from manifests.errors import BadInput
 
     if as_json or not sys.stdin.isatty():
-        raise BadInput("Nothing was removed. The deletion cannot be undone: repeat the command with --yes.")
+        raise BadInput("Nothing was removed. Repeat the command with --yes to delete; a deletion cannot be undone.")
     return typer.confirm("The deletion cannot be undone. Delete now?")
 
 

@@ -27,7 +27,7 @@ from manifests.runtime.files import ARRAY_ERRORS, remove_temporary_files, sha256
 # a face that is dropped for one of these reasons keeps its row, but its crop, embedding and LQ images are removed
 NO_CONSENT, CONSENT_MISSING, OPTED_OUT = "no_consent", "consent_missing", "opted_out"
 ERASURE_REASONS = (NO_CONSENT, CONSENT_MISSING, OPTED_OUT)
-CONSENT_REFUSALS = ("no", "withdrawn")  # these values of photos.consent forbid to use the photo; NULL does not
+CONSENT_REFUSALS = ("no", "withdrawn")  # these values of photos.consent forbid the use of a photo
 # these tables have a column face_id
 FACE_TABLES = ("memberships", "splits", "degradations", "versions", "training_images")
 _BATCH = 64  # number of faces in a batch of a frozen set, as in degrade/frozen/dataset_sets.py
@@ -44,7 +44,7 @@ _DROPPED_WITH_REMAINS = (
 class Erasure:
     """The changes of the ledger that remove faces. `Ledger.record` takes `rows`, `deletions` and `details`.
 
-    The caller writes the shards before it records the rows. It removes the files after it has recorded the rows.
+    The caller writes the shards, then records the rows, and then removes the files.
     """
 
     rows: list[Record] = field(default_factory=list)
@@ -147,7 +147,7 @@ def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterabl
     """
     bare_faces = [replace(face, shard=None, shard_row=None, duplicate_of=None, crop_sha256=None) for face in faces]
     removed = {face.face_id for face in bare_faces}
-    # clean the runs first: if the process is killed now, the rows stay in the ledger, and the next call repeats this
+    # clean the runs first: if the process is killed now, the rows stay in the ledger, and the next call does this again
     remove_faces_from_runs([ledger.dataset], removed)
     (ledger.dataset / "report" / "index.html").unlink(missing_ok=True)  # the page contains pictures
     erasure = plan_erasure(ledger, removed)

@@ -75,7 +75,7 @@ def read_kept_out_list(ledger: Ledger, recognizer: str | None = None, same_perso
 
 
 def open_kept_out_list(dataset: Path) -> KeptOutList:
-    """Returns the kept-out list of a dataset. The list contains the example faces of the dataset's own recognizer."""
+    """Returns the kept-out list of a dataset. The example faces in the list are those of the dataset's recognizer."""
     with Ledger.open(dataset) as ledger:
         recognizers = read_recognizers(ledger)
         return read_kept_out_list(ledger, recognizers[0].sha256 if len(recognizers) == 1 else None)

@@ -51,7 +51,7 @@ def plan_optout(dataset: Path, photos: Sequence[str], runs: Sequence[Path] = ())
             with path.open("rb") as file:
                 if is_archive(file.read(512)):
                     raise BadInput(
-                        f"{path} is an archive. Name each photo in it as {path.name}/PHOTO, or by its sha256."
+                        f"{path} is an archive. Name each photo in the archive as {path.name}/PHOTO, or by its sha256."
                     )
             sha256 = sha256_file(path)
         else:

@@ -61,7 +61,7 @@ def sample_middle(data: bytes) -> str:
 
 
 class _Searcher:
-    """Searches for many byte strings (needles) at once. It compares two bytes, then eight, then the whole needle."""
+    """Searches for many byte strings (needles) at once: first for their two first bytes, then eight, then all bytes."""
 
     def __init__(self, needles: dict[bytes, str]) -> None:
         self.by_head: dict[bytes, list[tuple[bytes, str]]] = defaultdict(list)
@@ -104,7 +104,7 @@ class _Searcher:
 
 @dataclass(frozen=True)
 class Proof:
-    """The result of a search: the amount of searched data, and the traces that are left."""
+    """Records how much data a search has read, and which traces are left."""
 
     files: int
     bytes: int
@@ -170,7 +170,7 @@ def _search_column(chunk: pa.Array, searcher: _Searcher, traces: Traces) -> set[
     """Returns the kinds of traces in one column of a table. The buffers of a column are not compressed."""
     kinds: set[str] = set()
     if pa.types.is_list(chunk.type) and pa.types.is_float64(chunk.type.value_type):
-        chunk = chunk.flatten().cast(pa.float32())  # other programs write float64 embeddings; the traces are float32
+        chunk = chunk.flatten().cast(pa.float32())  # other programs write embeddings as float64
     for buffer in chunk.buffers():
         if buffer is not None:
             kinds |= searcher.search(buffer.to_pybytes())

@@ -2,12 +2,12 @@
 
 A purge takes these steps:
 
-plan      lists all data to remove: photos, faces, images, embeddings, runs (manifests/privacy/purge_plan.py)
-journal   writes the plan to DATASET/purge.pending; no other command opens the dataset before the purge is finished
-rows      removes rows in one transaction; only marks stay in the ledger (manifests/privacy/keys.py)
-files     removes crops, embeddings, low-quality images and the report, and removes the faces from runs and benchmarks
-ledger    copies the ledger into a new file, because a DuckDB file keeps the bytes of deleted rows
-proof     searches every file of the dataset and of the runs, and every row of the ledger
+(1) The plan lists all data to remove (manifests/privacy/purge_plan.py).
+(2) The plan is written to the file DATASET/purge.pending, the journal. Other commands refuse a dataset with a journal.
+(3) The rows of the plan are removed in one transaction. Only marks stay in the ledger (manifests/privacy/keys.py).
+(4) Crops, embeddings, low-quality images and the report are removed. The faces are removed from runs and benchmarks.
+(5) The ledger is copied into a new file, because a DuckDB file keeps the bytes of deleted rows.
+(6) The proof searches every file of the dataset and of the runs, and every row of the ledger.
 
 If a purge was killed, the next `likeness manifest purge DATASET` reads the plan in the journal and finishes the purge.
 """
@@ -42,7 +42,7 @@ _NAMING_DETAILS = ("notices", "label_doubts", "labels_parted")
 
 @dataclass(frozen=True)
 class PurgeResult:
-    """The items that a purge removed, and the proof that nothing is left."""
+    """Records the items that a purge removed, and the proof that nothing is left."""
 
     plan: PurgePlan
     removed: Mapping[str, int]  # maps a noun, such as "photos", to the number of removed items
@@ -91,7 +91,7 @@ def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _:
     write_card(dataset, during_purge=True)
     rewrite_ledger(dataset)
     # proof
-    say("Searching for traces that might be left.")
+    say("Likeness is searching for traces that might be left.")
     proof = search_traces(dataset, plan.traces, folders[1:], skip=[dataset / PENDING_NAME])
     if proof.remains:
         more = f" and {len(proof.remains) - 5} more" if len(proof.remains) > 5 else ""
@@ -146,8 +146,8 @@ def _remove_rows(ledger: Ledger, plan: PurgePlan) -> None:
 def _shrink_decisions(ledger: Ledger, photos: set[str]) -> tuple[list[DecisionRow], list[int]]:
     """Removes the faces of these photos from decisions.
 
-    Returns the changed decisions, and the numbers of the empty decisions. A decision is empty if it has too few faces left. The second list also contains each decision that undoes an empty
-    decision. Unchanged decisions are not returned.
+    Returns the changed decisions, and the numbers of the empty decisions. A decision is empty if too few of its faces
+    are left. A decision that undoes an empty decision is empty too. Unchanged decisions are not returned.
     """
     changes: list[DecisionRow] = []
     empty: set[int] = set()

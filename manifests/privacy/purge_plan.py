@@ -151,7 +151,7 @@ def _add_copies(ledger: Ledger, faces: Sequence[Face], photo_ids: set[str]) -> s
 
 
 def _read_embeddings(ledger: Ledger, faces: Iterable[Face]) -> Iterator[tuple[Face, str]]:
-    """Yields faces with the float32 bytes of their embedding, in hex. Skips faces whose embedding is missing."""
+    """Yields pairs of a face and its embedding as float32 bytes in hex. Skips faces whose embedding is missing."""
     faces_of_shard: dict[str, list[Face]] = {}
     for face in faces:
         if face.shard is not None and face.shard_row is not None:

@@ -23,7 +23,7 @@ from typing import IO, Any
 from manifests.runtime.uris import parse_member_uri, path_of
 from manifests.runtime.workers import restart_timer
 
-# These limits are ours. Compression hardly makes a photo smaller. An archive whose members have more than
+# We chose the four limits below. Compression hardly makes a photo smaller. An archive whose members have more than
 # 100 * the size of the archive + 1 GiB bytes therefore does not contain photos.
 MAX_MEMBER_BYTES = 2**28  # the most bytes of one member, because a member is read into memory
 MAX_MEMBERS = 250_000  # members after this number are not read, and the reason in the archive's row is TOO_MANY
@@ -195,7 +195,7 @@ def _check_name(name: bytes, size: int, names: set[bytes]) -> str | None:
 
 
 class _Zip:
-    """An open zip file. The list of its members is in memory."""
+    """An open zip file. The list of the members is in memory."""
 
     def __init__(self, archive: Path) -> None:
         try:
@@ -258,7 +258,7 @@ class _Zip:
 
 
 class _Tar:
-    """An open tar file. It can only be read forwards. For an earlier member, reading begins at the start again."""
+    """An open tar file. A tar file can only be read forwards. For an earlier member, reading begins again."""
 
     def __init__(self, archive: Path, size: int) -> None:
         self.file = archive.open("rb")

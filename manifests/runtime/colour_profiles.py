@@ -57,7 +57,7 @@ def srgb_conversion(icc: bytes, mode: str) -> Convert | None:
 
 
 def _gray_conversion(transform: ImageCms.ImageCmsTransform) -> Convert | None:
-    """Returns a conversion for gray pictures. It uses a table of 256 levels, so that gray stays exactly gray."""
+    """Returns a conversion for gray pictures that uses a table of 256 levels, so that gray stays exactly gray."""
     ramp = np.arange(256, dtype=np.uint8)[None]
     table = np.asarray(transform.apply(Image.fromarray(ramp)))[0, :, 1]
     if int(np.abs(table.astype(int) - ramp[0]).max()) <= SAME_AS_SRGB:

@@ -119,7 +119,7 @@ def _lock(path: Path) -> int | None:
         except OSError:
             return file
         # A process removes the lock file when it releases the lock. The file may have been removed between our `open`
-        # and our `flock`. In that case our lock is on a file that is no longer at `path`, so we try again.
+        # and our `flock`. If the file that we locked is no longer at `path`, we try again.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), path.stat()):
                 return file

@@ -53,7 +53,7 @@ FLAGS = {
     "--labels": ("LABELS", "The source of labels: folder or FILE.csv as truth; hint or hint:FILE.csv to compare only"),
     "--same-person": ("COSINE", "The least mean cosine of two groups of one person; replaces the calibrated value"),
     "--collages": ("", "Allow two faces of one photo to be the same person"),
-    "--split-by": ("POLICY", "The rule that makes the splits: identity, or photos for a collection of one person"),
+    "--split-by": ("POLICY", "Divide the faces into splits by identity, or by photos for a collection of one person"),
     "--sidecar": ("FILE.csv", "A table of photos with the columns file, source, licence and consent"),
     "--require-consent": ("", "Drop every photo that has no consent in a sidecar"),
     # references
@@ -63,7 +63,7 @@ FLAGS = {
     "--max-references": ("N", "The largest number of references of a target"),
     "--reference": ("PHOTO", "A photo of the same person, or a folder of photos"),
     # decisions
-    "--to": ("ID", "For move: the id of the person that the faces belong to, or of a face of this person"),
+    "--to": ("ID", "For move: the id of the person to whom the faces belong, or the id of a face of this person"),
     "--from": ("ID", "For split: the person that the faces do not belong to"),
     "--name": ("NAME", "For rename: the name of the person"),
     "--file": ("FILE", "A file of decisions in JSON lines; if one decision is wrong, no decision is recorded"),

@@ -3,19 +3,19 @@
     rgb = decode(path)                                   # uint8 RGB (H, W, 3), upright, sRGB
     picture = decode_picture(path, keep_original=True)   # the same pixels, a notice, and the file's own samples
 
-The decoder returns 8-bit RGB in sRGB. It converts other pictures as this table says:
+The decoder returns 8-bit RGB in sRGB, and changes pictures of other kinds.
 
-| the file has          | the decoder does                                                                         |
-|-----------------------|------------------------------------------------------------------------------------------|
-| EXIF orientation      | turns the picture upright                                                                |
-| colour profile        | converts to sRGB; ignores a broken profile, with the notice BROKEN_PROFILE               |
-| alpha                 | lays the picture on white                                                                |
-| 16 bit                | scales to 8 bit                                                                          |
-| float, 32-bit integer | scales from a maximum of 1, 255 or 65,535, by the largest value; refuses NaN or infinity |
-| CMYK                  | converts with the profile, or with Pillow's formula if there is no profile               |
-| gray, palette, LAB    | converts to RGB                                                                          |
-| several frames, pages | decodes the first frame or page                                                          |
-| over MAX_PIXELS       | reads a JPEG at half its size, with the notice HALF_SIZE; refuses other formats          |
+A picture with an EXIF orientation is turned upright.
+Colours are converted to sRGB with the file's colour profile. A broken profile is ignored (notice BROKEN_PROFILE).
+A picture with alpha is laid on white.
+Samples of 16 bit are scaled to 8 bit.
+For floats and 32-bit integers, the largest sample decides whether white is 1, 255 or 65,535.
+A picture with NaN or infinity is refused.
+CMYK is converted with the colour profile, or with Pillow's formula if the file has no profile.
+Gray, palette and LAB pictures are converted to RGB.
+Only the first frame or page of a file is decoded.
+A JPEG with more than MAX_PIXELS is read at half its width and height (notice HALF_SIZE).
+Other pictures with more than MAX_PIXELS are refused.
 
 The decoder recognizes a format by the content of the file, and never by the name.
 """
@@ -36,13 +36,13 @@ from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from manifests.runtime.colour_profiles import BrokenProfile, srgb_conversion
 
-# Pillow refuses pictures with more pixels. This limit is twice Pillow's MAX_IMAGE_PIXELS, which is 2**30 // 4 // 3. The
+# Pillow refuses pictures with more pixels. The limit is twice Pillow's MAX_IMAGE_PIXELS, which is 2**30 // 4 // 3. The
 # 102 megapixels of a medium-format camera are allowed.
 MAX_PIXELS = 178_956_970
 # A JPEG with at most this many times `max_pixels` is decoded at half its width and height (ours). The cameras of some
 # phones write 200 megapixels.
 _MAX_TIMES_HALVED = 4
-# These are Pillow's names of the formats. A phone's MPO file begins with a JPEG, and is decoded as this JPEG.
+# The formats have Pillow's names. A phone's MPO file begins with a JPEG, and is decoded as this JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
 # A picture is converted in strips of about this many pixels (ours). Pillow needs 4 bytes for each pixel of a picture,
 # and a conversion needs 4 more bytes for each pixel of a strip. With strips, the largest 8-bit picture needs 1.2 GiB.
@@ -52,14 +52,14 @@ STRIP = 2**18
 BROKEN_PROFILE = "broken_colour_profile"
 HALF_SIZE = "read_at_half_size"
 
-# The meaning of each notice, as the end of a sentence that begins with a count of photos.
+# Each text explains a notice, as the end of a sentence that begins with a count of photos.
 NOTICE_MEANINGS = {
     BROKEN_PROFILE: "with a broken colour profile, which was ignored",
     HALF_SIZE: f"of more than {MAX_PIXELS // 10**6} megapixels, decoded at half width and height",
 }
 
 OUT_OF_MEMORY = "out_of_memory"
-# The meaning of each reason of UndecodableImage, as the end of a sentence that begins with a file.
+# Each text explains a reason of UndecodableImage, as the end of a sentence that begins with a file.
 MEANINGS = {
     "empty_file": "is empty",
     "not_an_image": f"is not a picture in a known format ({', '.join(FORMATS)})",
@@ -133,7 +133,7 @@ def decode(source: bytes | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> np.
 def decode_picture(
     source: bytes | Path | BinaryIO, max_pixels: int = MAX_PIXELS, keep_original: bool = False
 ) -> Picture:
-    """Decodes a picture as the table at the top of this file says.
+    """Decodes a picture by the rules at the top of this file.
 
     An open file is read from its beginning. A JPEG with more than `max_pixels`, but at most 4 * `max_pixels`, is read
     at half its width and height. Other pictures with more than `max_pixels` are refused before their pixels are

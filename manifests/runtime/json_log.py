@@ -38,7 +38,7 @@ def log_as_json(stream: TextIO) -> None:
 
 
 def is_logging() -> bool:
-    """Returns whether events are written. They are written only after a call of `log_as_json`."""
+    """Returns whether events are written, which is true after a call of `log_as_json`."""
     return bool(_LOGGER.handlers)
 
 

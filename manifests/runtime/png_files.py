@@ -16,7 +16,7 @@ CROP_PNG = (
     cv2.IMWRITE_PNG_STRATEGY,
     cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY,
 )
-# These settings of frozen LQ images never change, because the ledger records the sha256 of each image.
+# The settings of frozen LQ images never change, because the ledger records the sha256 of each image.
 LQ_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
 
 

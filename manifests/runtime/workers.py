@@ -32,8 +32,8 @@ BatchMap = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 Unit = TypeVar("Unit")
 
 MAX_WORKERS = 1024  # the most worker processes (ours); today no machine has so many cores
-# These two limits of one unit are ours. The largest picture that is decoded needs 1.2 GiB of memory. It needs 19 s on a
-# core that ten other processes use. The 300 MiB for libraries and models are not counted.
+# The two limits of one unit are ours. The largest allowed picture needs 1.2 GiB of memory, and 19 s on a core that ten
+# other processes use. The memory limit does not count the 300 MiB for libraries and models.
 UNIT_SECONDS = 120.0
 UNIT_MEMORY = 3 * 2**29  # bytes
 
@@ -119,7 +119,7 @@ def enforce_limits() -> Iterator[None]:
 
 
 def restart_timer() -> None:
-    """Give the current unit another UNIT_SECONDS. Long work, such as a large archive, calls this after each step."""
+    """Give the current unit another UNIT_SECONDS. The reader of an archive calls this after each member."""
     if _state.parent is not None and hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, UNIT_SECONDS)
 
@@ -160,7 +160,7 @@ def _lift_limits() -> None:
 
 
 def _serve(parent: Connection, start: Callable[[], None] | None) -> None:
-    """The main function of a worker process. It runs batches until the parent process closes the pipe."""
+    """The main function of a worker process, which runs batches until the parent process closes the pipe."""
     if sys.platform != "win32":
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         _state.memory = resource.getrlimit(resource.RLIMIT_DATA)
@@ -263,8 +263,8 @@ class _Pool:
             if at is None or self.closed:
                 raise LikenessError(
                     "A worker process ended before its work was done. If memory was short, repeat the command with "
-                    "fewer --workers; finished work is kept. If your own script made the call, the script needs an "
-                    '`if __name__ == "__main__":`.'
+                    "fewer --workers; finished work is kept. If your own script calls Likeness, put the call into an "
+                    '`if __name__ == "__main__":` block.'
                 )
             if is_retry:
                 batch = [*batch[:at], FailedUnit(batch[at], value), *batch[at + 1 :]]
@@ -279,7 +279,7 @@ class _Pool:
 
 @contextmanager
 def open_pool(workers: int | None, start: Callable[[], None] | None = None) -> Iterator[BatchMap]:
-    """Yields a function like `map`. It runs batches in `workers` spawned processes, and yields the results in order.
+    """Yields a function like `map` that runs batches in `workers` spawned processes, and yields the results in order.
 
     Each process first calls `start`. With `workers` None the work runs in this process and without limits, so a crash
     ends the command. Use None only for trusted photos and for tests. At most 4 * `workers` batches wait at a time, so a
@@ -294,8 +294,8 @@ def open_pool(workers: int | None, start: Callable[[], None] | None = None) -> I
     check_workers(workers)
     pool = _Pool(start)
     # Only the main thread of the parent process handles Ctrl-C. Therefore the threads that start worker processes block
-    # SIGINT, and the worker processes inherit this. The resource tracker is started here, because its start would
-    # unblock SIGINT in one of these threads.
+    # SIGINT, and the worker processes inherit this. The resource tracker would unblock
+    # SIGINT in the thread that starts it, so the main thread starts the resource tracker here.
     resource_tracker.ensure_running()
     threads = ThreadPoolExecutor(workers, thread_name_prefix="worker", initializer=_block_interrupts)
 

@@ -408,7 +408,9 @@ def test_the_command_line_asks_before_it_takes_and_says_what_it_took(tmp_path, e
         assert isinstance(result.exception, BadInput) and said in str(result.exception), (words, result.output)
     for words in (("--face", example), ("--photo", "person0/0.png")):
         result = cli("manifest", "optout", dataset, *words, "--dry-run")
-        assert result.exit_code == 0 and result.output.startswith(("To drop: 3 faces", "Would remove: 1 photo "))
+        assert result.exit_code == 0 and result.output.startswith(
+            ("To drop: 3 faces", "The command would remove 1 photo ")
+        )
     assert doubles.contents(dataset) == before
     told = json.loads(cli("manifest", "optout", dataset, "--face", example, "--yes", "--json").output)
     assert len(told["faces"]) == 3 and told["remembered"] == 0
@@ -430,5 +432,5 @@ def test_a_member_of_an_archive_is_told_of_by_its_place_and_the_archive_itself_i
     assert not any("of no photo" in notice for notice in summary.notices)
     (row,) = [row for row in rows(dataset, Photo) if row.photo_id == sha256_file(inside)]
     assert (row.consent, row.reason) == ("no", "no_consent")
-    with pytest.raises(BadInput, match=r"a\.zip is an archive. Name each photo in it as a\.zip/PHOTO"):
+    with pytest.raises(BadInput, match=r"a\.zip is an archive. Name each photo in the archive as a\.zip/PHOTO"):
         plan_optout(dataset, [str(photos / "a.zip")])

@@ -196,7 +196,7 @@ def test_a_purge_that_is_stopped_anywhere_is_finished_by_the_same_command(own, m
         module, name = point.split(":")
         patch.setattr(f"manifests.privacy.{module}.{name}", dies)
         purge(own, plan)
-    with pytest.raises(LedgerError, match="finish it with"):
+    with pytest.raises(LedgerError, match="Finish the purge with"):
         Ledger.open(own)
     begun = read_unfinished_plan(own)
     assert begun == plan
