@@ -45,8 +45,8 @@ DEFAULT = FilterSet(
 )
 
 # The set `strict` accepts only faces that are good targets of restoration. All numbers of `strict` are ours. In 836 web
-# photos, `default` keeps 935 faces, and `strict` keeps 260 of these faces. The percentages below are shares of the 935
-# faces.
+# photos, `default` keeps 935 faces, and `strict` keeps 260 of these faces. The percentages at the filters of `strict`
+# are shares of the 935 faces that `default` keeps.
 STRICT = FilterSet(
     "strict",
     1,

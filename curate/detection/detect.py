@@ -34,8 +34,8 @@ from manifests.privacy.kept_out import NOBODY_KEPT_OUT, KeptOutList, read_kept_o
 from manifests.runtime.progress import Progress
 from manifests.runtime.workers import BatchMap, FailedUnit
 
-# Number of faces that the filters screen in one query (ours). A query takes 2 ms for any number of faces. If the number
-# is small, more crops are written while the detector works.
+# Number of faces that the filters screen in one query (ours). A query takes 2 ms for any number of faces. If
+# FACES_A_QUERY is small, more crops are written while the detector works.
 FACES_A_QUERY = 16
 
 
@@ -101,7 +101,7 @@ def _merge_with_earlier(
 ) -> tuple[list[str], list[Record]]:
     """Returns the ids of the finished photos, and the rows to record.
 
-    A face of an earlier detector that is not in `rows` gets a dropped row. A photo that cannot be read is not
+    A face that only an earlier detector found gets a row with the status dropped. A photo that cannot be read is not
     finished.
     """
     rows_to_record: list[Record] = []
