@@ -1,8 +1,8 @@
 """Filters remove faces by their measures. A filter is an SQL predicate and a reason.
 
 A filter removes a face if its predicate is true. A predicate that is false or NULL keeps the face, so a missing measure
-removes no face. A filter compares 32-bit floats, as the ledger does. A predicate therefore selects the same faces in a
-query of the ledger: `SELECT ... FROM faces JOIN photos USING (photo_id) WHERE <predicate>`.
+removes no face. A filter compares 32-bit floats, as the ledger does. A predicate selects the same faces in a
+filter and in a query of the ledger: `SELECT ... FROM faces JOIN photos USING (photo_id) WHERE <predicate>`.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _check_predicate(rule: Filter) -> None:
 
 @cache
 def _parse(sql: str) -> dict[str, Any]:
-    """Returns the syntax tree of one expression. Raises _PredicateError for any other text."""
+    """Returns the syntax tree of one expression. Raises _PredicateError if the text is not one expression."""
     tree = _parse_statement(f"SELECT (\n{sql}\n)")
     query = tree["statements"][0]["node"]
     plain = query["type"] == "SELECT_NODE" and len(query["select_list"]) == 1 and query["from_table"]["type"] == "EMPTY"

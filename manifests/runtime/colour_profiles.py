@@ -1,7 +1,7 @@
 """Converts the colours of a picture from its ICC colour profile to sRGB.
 
 The library LittleCMS (Pillow's ImageCms) does the conversion. A profile that differs from sRGB by at most one of 255
-levels counts as sRGB. The samples of a picture with such a profile are not changed.
+levels counts as sRGB. A picture whose profile counts as sRGB keeps its samples.
 """
 
 from __future__ import annotations
