@@ -48,7 +48,7 @@ def check_albumentations() -> None:
 
 
 def augment_reference(image: np.ndarray, landmarks5: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the augmented reference, uint8 (S,S,3), and its landmarks (5,2) afterwards, float32 in pixels.
+    """Returns the augmented reference, uint8 (S,S,3), and its new landmarks (5,2), float32 in pixels.
 
     The same arguments give the same result.
     """

@@ -135,8 +135,8 @@ def counterfactuals(
 ) -> None:
     """Test whether a restorer uses its references.
 
-    The command restores each image with 0 to 8 references, and with wrong or changed references. These show another
-    person, or are in another order, repeated, blurred, of another pose, or least like the target. The result is
+    The command restores each image with 0 to 8 references, and with wrong or changed references. These references show
+    another person, or are in another order, repeated, blurred, of another pose, or least like the target. The result is
     RUN/counterfactuals.json and RUN/counterfactuals.parquet. With --judge, the files are counterfactuals-judge.*.
 
     Example: likeness counterfactuals dataset --run dataset/run --judge dlib --plot curve.svg

@@ -42,7 +42,7 @@ from train.models.steps import check_steps
 from train.restore.load import load_restorer, load_restorer_faces, move_to_device
 from train.restore.output_paths import list_photos
 
-# `evaluate` computes these metrics without --metrics. LPIPS and DISTS are left out if their weights are missing.
+# `evaluate` computes these metrics if the user does not give --metrics. LPIPS and DISTS are left out without weights.
 DEFAULT_METRICS = ("psnr", "ssim", "lpips", "dists", "id_target", "id_references", "face_restored", "copy_ratio")
 
 

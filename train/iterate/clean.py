@@ -85,7 +85,7 @@ def clean_targets(
 ) -> None:
     """Restores each target that has a defect, with the restorer of round `number`, and records each finished batch.
 
-    `run` is the folder of the round. `snapshot` has the training data of the round. The references come from it.
+    `run` is the folder of the round. `snapshot` has the training data of the round, and also the references.
     """
     checkpoint = find_newest_checkpoint(run)
     restorer = RoundRestorer(job.iteration, number, str(checkpoint.resolve()), sha256_file(checkpoint / WEIGHTS))

@@ -74,7 +74,7 @@ def point_distance(restored: np.ndarray, target: np.ndarray) -> list[float]:
 
 
 def affine_distance(restored: np.ndarray, target: np.ndarray, reduction: str = "fro") -> list[float]:
-    """Returns how far target points are from restored points (B, n, 2) after the best affine map of the latter (ALD).
+    """Returns how far target points are from restored points (B, n, 2) after the best affine map (ALD).
 
     HonestFace reports ALD without a formula, so this formula is ours. The distance is the residual of the least-squares
     affine map from the restored points to the target points. ASFFNet chooses a reference by this residual. `reduction`

@@ -69,7 +69,7 @@ class RestoreSetup:
     model: Restorer
     models: FaceModels
     references: References
-    aligned: bool  # the inputs are square crops in the FFHQ template
+    aligned: bool  # True if the inputs are square crops in the FFHQ template
     box: tuple[float, float, float, float] | None  # the box x0, y0, x1, y1 of the face in the photo, in pixels
     on_face: OnFace
     read: Read
