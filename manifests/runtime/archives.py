@@ -225,7 +225,7 @@ class _Zip:
         return Entry(name, info.file_size, reason, folder=reason is None and name.endswith(b"/"))
 
     def _find_overlaps(self) -> set[int]:
-        """Returns the offsets of members that share bytes with another member. A zip bomb has such members."""
+        """Returns the offsets of members that share bytes with another member. In a zip bomb, members share bytes."""
         overlaps: set[int] = set()
         end, last = 0, -1
         for info in sorted(self.members, key=lambda info: info.header_offset):

@@ -278,7 +278,7 @@ def _convert_to_rgb(image: Image.Image) -> tuple[np.ndarray, str | None]:
     strips = list(_split_into_strips(image.width, image.height))
     white = 255.0
     if image.mode in ("I", "F"):
-        # the largest value decides about white: 65535 as in 16-bit PNGs, 255, or 1 as in many float TIFFs
+        # white is 1, 255 or 65535; the largest sample decides which of these numbers is white
         arrays = [np.asarray(image.crop(strip)) for strip in strips]
         if not all(bool(np.isfinite(values).all()) for values in arrays):
             raise UndecodableImage("not_finite")
