@@ -39,7 +39,9 @@ class Recipe:
     # the images to restore
     size: int  # pixels
     preset: str  # the name of a degradation preset, which is applied at `size`
-    mild_share: float  # the preset sampling.MILD degrades this share of the images instead of `preset`
+    # the shares of the images that other presets degrade: names of presets, "mild" or "clean" (train/data/sampling.py)
+    mixture: dict[str, float]
+    gray_share: float  # this share of the images is gray, input and target alike; the references keep their colours
     # the conditions of the one step
     parts: tuple[str, ...]  # names from PARTS; the recipe VRE has none, because it trains the embedder itself
     timestep: int  # the timestep of the first step
@@ -120,7 +122,7 @@ _LOSSES: dict[str, dict[str, float]] = {
 # the batch, the length and the schedule are ours.
 _BASES = {
     #           size f  channels        references      refine lora  images   batch rate  warmup  decay    clip ema
-    TINY:      (128, 4, (64, 128, 192), (48, 96, 128),  16,    0,    25_600,  16,   1e-3, 1_600,  8_000,   1.0, 800),
+    TINY:      (256, 8, (64, 128, 192), (48, 96, 128),  16,    0,    25_600,  16,   1e-3, 1_600,  8_000,   1.0, 800),
     DIFFUSION: (512, 8, (),             (64, 128, 256), 0,     16,   200_000, 4,    1e-4, 2_000,  100_000, 1.0, 4_000),
 }
 _VRES = {
@@ -129,6 +131,12 @@ _VRES = {
     DIFFUSION: VreConfig(512,  64, (1, 2, 2, 2, 4, 8), 1024, 512, 77),
 }
 # fmt: on
+# The shares of the images that other presets degrade (ours). A restorer that saw only strong degradations drags a clear
+# face down to them.
+_MIXTURES: dict[str, dict[str, float]] = {
+    "tiny": {"clean": 0.1, "mild": 0.3, "severe": 0.15},
+}
+GRAY_SHARE = 0.1  # tiny: share of gray images (ours)
 
 RECIPES = tuple(_RECIPES)
 
@@ -154,7 +162,8 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
         base=base,
         size=size,
         preset=preset,
-        mild_share=0.0,  # only `likeness iterate` uses another value
+        mixture=dict(_MIXTURES.get(name, {}) if base == TINY else {}),
+        gray_share=GRAY_SHARE if name == TINY else 0.0,
         parts=parts,
         timestep=timestep,
         steps=steps,

@@ -27,6 +27,10 @@ FFHQ_512 = np.array(
 )
 FFHQ_SIZE = 512
 
+# The colour of crop pixels that lie outside the photo, RGB. The gray is facexlib's (face_restoration_helper.py,
+# borderValue). A constant cannot be taken for a part of the face, as mirrored pixels can.
+OUTSIDE = (132, 133, 135)
+
 
 def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Returns the least-squares similarity that maps `source` (n, 2) to `target` (n, 2), float64 (2, 3).
@@ -64,8 +68,8 @@ def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return np.asarray(points, np.float64) @ matrix[:, :2].T + matrix[:, 2]
 
 
-def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int = cv2.BORDER_REFLECT_101) -> np.ndarray:
-    """Returns `image` (H, W, C) mapped by a similarity, (size, size, C) of the same dtype.
+def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Returns `image` (H, W, 3) mapped by a similarity, uint8 (size, size, 3). Pixels outside the image are OUTSIDE.
 
     If the similarity shrinks the image, the image is first resized by area averages, which prevents aliasing. If the
     similarity enlarges the image, only bilinear interpolation is used. Coordinate 0 is the centre of the first pixel.
@@ -80,7 +84,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int = cv2.BOR
         factor = np.array([width / new_width, height / new_height])
         linear = matrix[:, :2] * factor
         matrix = np.hstack([linear, (matrix[:, 2] + matrix[:, :2] @ (0.5 * factor - 0.5))[:, None]])
-    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
+    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=OUTSIDE)
 
 
 def scale_template(template: np.ndarray, template_size: int, size: int) -> np.ndarray:
@@ -94,6 +98,20 @@ def scale_template(template: np.ndarray, template_size: int, size: int) -> np.nd
 def align_face(image: np.ndarray, landmarks5: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:
     """Returns the crop (size, size, 3) of `image` in which the landmarks (5, 2) are at the points of `template`."""
     return warp(image, fit_similarity(landmarks5, template), size)
+
+
+def find_valid_pixels(landmarks5: np.ndarray, width: int, height: int, size: int) -> np.ndarray:
+    """Returns which pixels of the aligned crop come from the photo alone, bool (size, size).
+
+    `landmarks5` (5, 2) are in pixels of the photo, which is `width` x `height`. The crop has the FFHQ template. A pixel
+    that mixes the photo with OUTSIDE is not valid.
+    """
+    back = invert_affine(fit_similarity(landmarks5, scale_template(FFHQ_512, FFHQ_SIZE, size)))
+    # A crop pixel reads photo pixels around its centre: half its own width, and one pixel of the interpolation.
+    reach = max(0.5 * compute_scale(back), 0.5) + 0.5
+    x, y = transform_points(np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1).reshape(-1, 2), back).T
+    inside = (x >= reach - 0.5) & (x <= width - 0.5 - reach) & (y >= reach - 0.5) & (y <= height - 0.5 - reach)
+    return inside.reshape(size, size)
 
 
 def crop_for_recognizer(crop: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:

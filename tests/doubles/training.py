@@ -18,7 +18,7 @@ from curate.faces.interface import Detection, FaceDetector, FaceModels, ModelFil
 from curate.faces.load import load_faces
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
-from manifests.ledger.records import Face, Model, Pair, Split
+from manifests.ledger.records import Face, Model, Pair, Photo, Split
 from manifests.runtime.files import sha256_file
 from manifests.runtime.images import decode
 from train.data.snapshot import Snapshot
@@ -31,6 +31,9 @@ SMALL: Recipe = replace(
     find_recipe("tiny"),
     name="small",
     size=32,
+    latent_factor=4,
+    mixture={},
+    gray_share=0.0,
     channels=(16, 16, 24),
     reference_channels=(8, 16, 16),
     refine_channels=4,
@@ -143,13 +146,13 @@ def picture(person: int, photo: int, size: int = 512) -> np.ndarray:
     return np.clip(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC), 0, 255).astype(np.uint8)
 
 
-def dataset(folder: Path, recognizer: Path, people: int = 5, photos: int = 4) -> Path:
+def dataset(folder: Path, recognizer: Path, people: int = 5, photos: int = 4, upsample: float = 1.0) -> Path:
     """A curated dataset: the last person is val, the others train; all photos are targets."""
-    faces, splits, pairs = [], [], []
+    faces, splits, pairs, photo_rows = [], [], [], []
     embeddings = np.zeros((people * 100, DIM), np.float32)
     for person in range(people):
         split = "val" if person == people - 1 else "train"
-        mine = [face_of(person, photo) for photo in range(photos)]
+        mine = [face_of(person, photo, upsample) for photo in range(photos)]
         for photo, face in enumerate(mine):
             crop = crop_path(folder, face.face_id)
             crop.parent.mkdir(parents=True, exist_ok=True)
@@ -158,19 +161,20 @@ def dataset(folder: Path, recognizer: Path, people: int = 5, photos: int = 4) ->
             others = tuple(other.face_id for other in mine if other is not face)
             pairs.append(Pair(face.face_id, others, (0.5,) * len(others), "nearest", split))
             splits.append(Split(face.face_id, f"person{person}", split, "identity"))
+            photo_rows.append(Photo(face.photo_id, 512, 512, "0"))
         faces += mine
     (folder / "embeddings").mkdir(parents=True, exist_ok=True)
     np.save(folder / "embeddings" / "00000.npy", normalise_rows(embeddings))
     model = Model("recognizer", recognizer.name, "double", sha256_file(recognizer), "none", DIM)
     with Ledger.open(folder, write=True) as ledger:
-        ledger.record("double", "all", {}, [*faces, *splits, *pairs, model])
+        ledger.record("double", "all", {}, [*faces, *photo_rows, *splits, *pairs, model])
     return folder
 
 
-def snapshot(folder: Path, differentiable: bool = True, size: int = SMALL.size) -> Snapshot:
+def snapshot(folder: Path, differentiable: bool = True, size: int = SMALL.size, upsample: float = 1.0) -> Snapshot:
     """The snapshot of such a dataset, in FOLDER/snapshot."""
     recognizer = recognizer_onnx(folder / "recognizer.onnx")
-    made = dataset(folder / "dataset", recognizer)
+    made = dataset(folder / "dataset", recognizer, upsample=upsample)
     return take_snapshot(made, folder / "snapshot", size, models_of(recognizer, differentiable))
 
 
@@ -193,6 +197,7 @@ def real_snapshot(folder: Path, shared: Path, people: int, photos: int, size: in
             others = tuple(other.face_id for other in mine if other is not face)
             records.append(Pair(face.face_id, others, (0.5,) * len(others), "nearest", "train"))
             records.append(Split(face.face_id, f"person{person}", "train", "identity"))
+            records.append(Photo(face.photo_id, 224, 224, "0"))
         records += mine
     embeddings = np.zeros((people * 100, models.dim), np.float32)
     rows = [person * 100 + photo for person in range(people) for photo in range(photos)]
@@ -212,10 +217,12 @@ def main() -> None:
 
     from train.fit.distributed import leave_processes
     from train.fit.loop import train
+    from train.fit.settings import Settings
 
     torch.set_num_threads(1)
     where, run, images = sys.argv[1:]
-    train(Path(run), Path(where), ADVERSARIAL, int(images), checkpoint_every=40)
+    exact = Settings(precision="fp32")
+    train(Path(run), Path(where), ADVERSARIAL, int(images), settings=exact, checkpoint_every=40)
     leave_processes()
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
@@ -16,14 +17,13 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceDetector
 from degrade.operations.apply import apply
-from degrade.operations.pixels import to_float, to_uint8
-from degrade.presets import find_preset
+from degrade.operations.pixels import shrink, to_float, to_uint8
 from degrade.sampling import make_generator
 from degrade.theta import Theta
 from manifests.errors import BadInput
 from train.data.augment import augment_reference, check_albumentations
 from train.data.landmarks import find_landmarks
-from train.data.sampling import MILD, Sample, draw_sample, draw_theta, is_mild
+from train.data.sampling import Sample, draw_gray, draw_preset, draw_sample, draw_theta, find_training_preset
 from train.data.snapshot import Snapshot, load_snapshot
 from train.data.warp import warp_to
 from train.models.io import Places, find_places
@@ -38,7 +38,9 @@ class TrainingFaces(Dataset[Batch]):
     Every sample is a dict. `lq` and `target` are (3,S,S) uint8. `references` is (Kmax,3,S,S) uint8. `embeddings` is
     (Kmax,d) float32. Empty slots are zero in `references` and in `embeddings`. `present`, (Kmax,) bool, is True for
     each slot that has a reference. `row` is the row of the target in the snapshot. `right`, bool, is False if the
-    references show another person. `landmarks`, (5,2) float32, are the landmarks of the target in pixels.
+    references show another person. `landmarks`, (5,2) float32, are the landmarks of the target in pixels. `valid`,
+    (1,S,S) bool, is False for pixels of the crop that lie outside its photo. `upsample`, float32, is the number of crop
+    pixels for each photo pixel.
 
     If the recipe warps the references, a sample also has `found` and `warped`. `found` is True if the detector found
     landmarks on the LQ image. `warped`, (Kmax,) bool, is True for each reference that was warped to these landmarks. If
@@ -59,7 +61,7 @@ class TrainingFaces(Dataset[Batch]):
             check_albumentations()
         self.folder, self.seed, self.recipe = snapshot.folder, seed, recipe
         self.targets = snapshot.targets(split)
-        self.preset = find_preset(recipe.preset)
+        self.preset = find_training_preset(recipe.preset)
         self._snapshot: Snapshot | None = snapshot
         self._detector: FaceDetector | None = None
         if self.warps_references:
@@ -82,17 +84,28 @@ class TrainingFaces(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         sample = draw_sample(self.snapshot, self.targets, self.recipe, self.seed, index)
         epoch, face_id = index // len(self.targets), self.snapshot.face_ids[sample.target]
-        preset = MILD if is_mild(self.recipe, self.seed, epoch, face_id) else self.preset
-        return self.pack(sample, draw_theta(preset, self.seed, epoch, face_id), max(self.recipe.reference_counts))
+        theta = draw_theta(draw_preset(self.recipe, self.seed, epoch, face_id), self.seed, epoch, face_id)
+        gray = draw_gray(self.recipe, self.seed, epoch, face_id)
+        large = "cycle" not in self.recipe.losses  # this loss degrades the restored face again, at its own size
+        return self.pack(sample, theta, max(self.recipe.reference_counts), gray, large)
 
-    def pack(self, sample: Sample, theta: Theta, slots: int) -> Batch:
-        """Returns the tensors of a sample with `slots` reference slots.
+    def pack(self, sample: Sample, theta: Theta, slots: int, gray: bool = False, large: bool = False) -> Batch:
+        """Returns the tensors of a sample with `slots` reference slots. The LQ image is the target, degraded with `theta`.
 
-        The LQ image is the target, degraded with the parameters `theta`.
+        `gray` makes target and LQ image gray. If `large`, a target with more pixels than its crop shows is degraded at
+        512 px and then shrunk.
         """
         snapshot, size = self.snapshot, self.snapshot.size
         target, landmarks = _read_face(snapshot, sample.target, sample.flip)
-        lq = to_uint8(apply(to_float(target), theta))
+        source, large_row = target, int(snapshot.large_rows[sample.target])
+        if large and large_row >= 0:
+            source = np.array(snapshot.large_crops[large_row])
+            source = np.ascontiguousarray(source[:, ::-1]) if sample.flip else source
+        if gray:
+            target, source = _to_gray(target), _to_gray(source)
+        valid = snapshot.valid(sample.target)
+        valid = np.ascontiguousarray(valid[:, ::-1]) if sample.flip else valid
+        lq = shrink(to_uint8(apply(to_float(source), theta)), size)
         lq_landmarks = self._find_lq_landmarks(lq) if self.warps_references else None
         references = np.zeros((slots, size, size, 3), np.uint8)
         embeddings = np.zeros((slots, snapshot.embeddings.shape[1]), np.float32)
@@ -115,6 +128,8 @@ class TrainingFaces(Dataset[Batch]):
             "row": torch.tensor(sample.target),
             "right": torch.tensor(sample.right),
             "landmarks": torch.from_numpy(landmarks),
+            "valid": torch.from_numpy(valid)[None],
+            "upsample": torch.tensor(float(snapshot.upsample[sample.target])),
         }
         if self.warps_references:
             packed["found"] = torch.tensor(lq_landmarks is not None)
@@ -167,6 +182,11 @@ def _read_face(snapshot: Snapshot, row: int, flip: bool) -> tuple[np.ndarray, np
     mirrored = points[[1, 0, 2, 4, 3]]
     mirrored[:, 0] = snapshot.size - 1 - mirrored[:, 0]
     return np.ascontiguousarray(crop[:, ::-1]), mirrored
+
+
+def _to_gray(image: np.ndarray) -> np.ndarray:
+    """Returns the image with its luma (BT.601) in all channels, uint8 (S,S,3)."""
+    return np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2)
 
 
 def collate(samples: list[Batch]) -> Batch:
@@ -239,8 +259,6 @@ class _Endless(torch.utils.data.Sampler[list[int]]):
 
 def _begin_worker(_: int) -> None:
     import signal
-
-    import cv2
 
     cv2.setNumThreads(0)
     worker = get_worker_info()

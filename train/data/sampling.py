@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from degrade.presets import find_preset
 from degrade.sampling import Preset, make_generator
 from degrade.theta import Theta
 from train.data.snapshot import Snapshot
@@ -19,6 +20,7 @@ MAX_SEED = 2**31  # each seed for the augmentation of a reference is below this 
 # This preset (ours) draws the mild defects that training targets have. The presets of the literature almost never draw
 # a mild defect. A restorer that was trained only on strong defects makes a good face worse.
 MILD = Preset("mild", blur=(0.1, 1.5), down=(1, 2), noise=(0, 4), jpeg=(60, 100), resize="bilinear")
+CLEAN = Preset("clean", blur=None, down=None, noise=None, jpeg=None, resize="bilinear")  # changes nothing
 FIRST_STEP_SHARE = 0.5  # this share of the images trains the first step, because every restoration has that step (ours)
 
 
@@ -63,11 +65,28 @@ def draw_theta(preset: Preset, seed: int, epoch: int, face_id: str) -> Theta:
     return preset.sample(make_generator(seed, "train", "degrade", epoch, face_id))
 
 
-def is_mild(recipe: Recipe, seed: int, epoch: int, face_id: str) -> bool:
-    """Returns True if the preset MILD degrades the target in this epoch."""
-    return recipe.mild_share > 0 and bool(
-        make_generator(seed, "train", "mild", epoch, face_id).uniform() < recipe.mild_share
+def draw_preset(recipe: Recipe, seed: int, epoch: int, face_id: str) -> Preset:
+    """Returns the preset that degrades the target in this epoch: one of the mixture, or the recipe's own."""
+    if not recipe.mixture:
+        return find_training_preset(recipe.preset)
+    draw = make_generator(seed, "train", "mixture", epoch, face_id).uniform()
+    for name, share in recipe.mixture.items():
+        if draw < share:
+            return find_training_preset(name)
+        draw -= share
+    return find_training_preset(recipe.preset)
+
+
+def draw_gray(recipe: Recipe, seed: int, epoch: int, face_id: str) -> bool:
+    """Returns whether the target and its input are gray in this epoch."""
+    return recipe.gray_share > 0 and bool(
+        make_generator(seed, "train", "gray", epoch, face_id).uniform() < recipe.gray_share
     )
+
+
+def find_training_preset(name: str) -> Preset:
+    """Returns MILD, CLEAN, or the preset of `find_preset` with this name. Raises BadInput if there is none."""
+    return {MILD.name: MILD, CLEAN.name: CLEAN}.get(name) or find_preset(name)
 
 
 @lru_cache(maxsize=4)

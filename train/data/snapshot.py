@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 
 FACES = "faces.parquet"
 CROPS = "crops.npy"
+LARGE_SIZE = 512
+LARGE_CROPS = "large_crops.npy"  # crops at 512 px of the faces that have more pixels than the crops show
+VALID = "valid.npy"  # a bit for each pixel of a crop
 FACTS = "snapshot.json"
 RECOGNIZER, DETECTOR = "recognizer.onnx", "detector.onnx"
-VERSION = 2  # the version of the folder layout
+VERSION = 3  # the version of the folder layout
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Snapshot:
     landmarks: np.ndarray  # (n, 5, 2) float32, pixels of the crops
     # For each crop, the round of `likeness iterate` that made it, or None if the crop is the original.
     versions: list[int | None] = field(default_factory=list)
+    upsample: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))  # (n,) crop pixels per photo pixel
+    large_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (n,) row of `large_crops`, or -1
 
     @property
     def hash(self) -> str:
@@ -115,6 +120,20 @@ class Snapshot:
         """Returns the crops, aligned to the FFHQ template, as a memory map: RGB uint8 (n, size, size, 3)."""
         return np.load(self.folder / CROPS, mmap_mode="r")
 
+    @cached_property
+    def large_crops(self) -> np.ndarray:
+        """Returns the crops at 512 px, (m, 512, 512, 3) uint8 RGB, as a memory map. `large_rows` has their rows."""
+        return np.load(self.folder / LARGE_CROPS, mmap_mode="r")
+
+    @cached_property
+    def _valid_bits(self) -> np.ndarray:
+        return np.load(self.folder / VALID, mmap_mode="r")
+
+    def valid(self, row: int) -> np.ndarray:
+        """Returns which pixels of a crop come from its photo, bool (size, size)."""
+        bits = np.unpackbits(self._valid_bits[row], count=self.size**2)
+        return bits.reshape(self.size, self.size).astype(bool)
+
     def targets(self, split: str) -> np.ndarray:
         """Returns the rows of the targets in a split, in the order of their face ids."""
         return np.array([i for i, s in enumerate(self.splits) if s == split and self.is_target[i]], np.int64)
@@ -144,4 +163,6 @@ def load_snapshot(folder: Path) -> Snapshot:
         embeddings=np.array(columns["embedding"], np.float32).reshape(len(columns["row"]), -1),
         landmarks=np.array(columns["landmarks5"], np.float32).reshape(-1, 5, 2),
         versions=columns.get("version", [None] * len(columns["row"])),
+        upsample=np.array(columns["upsample"], np.float32) * facts["config"]["size"] / 512,
+        large_rows=np.array(columns["large_row"], np.int64),
     )

@@ -24,7 +24,10 @@ from train.data.snapshot import (
     DETECTOR,
     FACES,
     FACTS,
+    LARGE_CROPS,
+    LARGE_SIZE,
     RECOGNIZER,
+    VALID,
     VERSION,
     Snapshot,
     SnapshotConfig,
@@ -144,10 +147,10 @@ def take_snapshot(
 def _choose_faces(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Returns the rows of a snapshot, sorted by face id, and the counts that `plan_snapshot` returns."""
     faces = {
-        face: (identity, split, upsample, landmarks5)
-        for face, identity, split, upsample, landmarks5 in ledger.query(
-            "SELECT f.face_id, s.identity_id, s.split, f.upsample, f.landmarks5 "
-            "FROM faces f JOIN splits s USING (face_id) "
+        face: (identity, split, upsample, landmarks5, (width, height))
+        for face, identity, split, upsample, landmarks5, width, height in ledger.query(
+            "SELECT f.face_id, s.identity_id, s.split, f.upsample, f.landmarks5, p.width, p.height "
+            "FROM faces f JOIN splits s USING (face_id) JOIN photos p USING (photo_id) "
             "WHERE f.status = 'ok' AND s.status = 'ok' AND f.duplicate_of IS NULL AND f.shard IS NOT NULL"
         ).iter_rows()
     }
@@ -157,7 +160,7 @@ def _choose_faces(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str
         if target not in faces:
             left_out["not_in_a_split"] += 1
             continue
-        identity, split, upsample, _ = faces[target]
+        identity, split, upsample = faces[target][:3]
         references = tuple(ref for ref in refs if ref in faces and ref != target)
         for ref in references:
             if faces[ref][0] != identity:
@@ -184,10 +187,19 @@ def _choose_faces(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str
             "is_target": face in chosen,
             "references": [number[ref] for ref in chosen.get(face, ())],
             "upsample": float(faces[face][2]),
+            "large_row": -1,
             "landmarks5": _map_landmarks(faces[face][3], config.size),
+            "photo_landmarks5": [float(value) for value in faces[face][3]],
+            "photo_size": list(faces[face][4]),
         }
         for face in face_ids
     ]
+    # A photo with more pixels than the crop shows is degraded at 512 px, as the photos of a user are.
+    large = (
+        row for row in rows if row["is_target"] and row["split"] == "train" and row["upsample"] * config.size < 512
+    )
+    for number, row in enumerate(large):
+        row["large_row"] = number
     targets = Counter(row["split"] for row in rows if row["is_target"])
     if not targets["train"]:
         raise BadInput(
@@ -240,7 +252,14 @@ def _write(
     old = _get_old_path(folder)
     temporary.mkdir(parents=True)
     try:
-        _write_crops(temporary / CROPS, dataset, [row["face_id"] for row in rows], facts["config"]["size"], versions)
+        size = facts["config"]["size"]
+        rows = [row | ({"large_row": -1} if row["face_id"] in versions else {}) for row in rows]
+        large = [row["face_id"] for row in rows if row["large_row"] >= 0]
+        for number, row in enumerate(row for row in rows if row["large_row"] >= 0):
+            row["large_row"] = number
+        _write_crops(temporary / CROPS, dataset, [row["face_id"] for row in rows], size, versions)
+        _write_crops(temporary / LARGE_CROPS, dataset, large, LARGE_SIZE, {})
+        np.save(temporary / VALID, np.stack([_pack_valid_pixels(row, size) for row in rows]))
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         if versions:
             rounds = {face: one.round for face, one in versions.items()}
@@ -248,6 +267,7 @@ def _write(
         columns["embedding"] = [row.tolist() for row in embeddings.astype(np.float32)]
         floats = pa.list_(pa.float32())
         types = {"references": pa.list_(pa.int32()), "embedding": floats, "landmarks5": floats, "row": pa.int32()}
+        types |= {"photo_landmarks5": floats, "photo_size": pa.list_(pa.int32()), "large_row": pa.int32()}
         types["version"] = pa.int32()
         pq.write_table(pa.table({n: pa.array(v, types.get(n)) for n, v in columns.items()}), temporary / FACES)
         for name, file in files.items():
@@ -262,6 +282,14 @@ def _write(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _pack_valid_pixels(row: dict[str, Any], size: int) -> np.ndarray:
+    """Returns the bits of `find_valid_pixels` for the crop of a row, uint8 (size^2 / 8,), rounded up."""
+    from curate.faces.align import find_valid_pixels
+
+    width, height = row["photo_size"]
+    return np.packbits(find_valid_pixels(np.array(row["photo_landmarks5"]).reshape(5, 2), width, height, size))
 
 
 def _get_old_path(folder: Path) -> Path:

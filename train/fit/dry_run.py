@@ -32,10 +32,11 @@ def describe_run(recipe: Recipe, settings: Settings) -> list[str]:
     """Returns the configuration in sentences. Every default is filled in."""
     losses = ", ".join(f"{name} {weight:g}" for name, weight in recipe.losses.items())
     counts = ", ".join(map(str, recipe.reference_counts))
-    mild = f", for {recipe.mild_share:.0%} of the images a mild one" if recipe.mild_share else ""
+    others = "".join(f", {name} for {share:.0%} of the images" for name, share in recipe.mixture.items())
     vre = f" VRE: {settings.vre}." if settings.vre is not None else ""
     return [
-        f"Base: {settings.base_model}. Preset: {recipe.preset}{mild}. Parts: {', '.join(recipe.parts) or 'none'}.{vre}",
+        f"Base: {settings.base_model}. Preset: {recipe.preset}{others}. "
+        f"Parts: {', '.join(recipe.parts) or 'none'}.{vre}",
         f"References: {counts} an image, wrong ones for {recipe.wrong_share:.0%} of the images, "
         f"augmented: {recipe.augment}.",
         f"Losses: {losses}. Discriminator: {recipe.discriminator or 'none'}.",

@@ -47,7 +47,7 @@ class Settings:
     base_model: str = TINY  # "tiny", or a folder or hub name in diffusers' layout
     vre: Path | None = None  # the folder of a run of recipe vre; its LQ dictionary makes the prompt
     weights: Path | None = None  # the folder with the backbones of the perceptual losses; None for torch hub's cache
-    precision: str | None = None  # one of PRECISIONS; None for bf16 if the GPU has it, else fp32
+    precision: str | None = None  # one of PRECISIONS; None for bf16 if the GPU or the CPU multiplies in it, else fp32
     accumulate: int = 1  # the number of parts of a batch, which are computed one after the other
     compile: bool = False  # True compiles the model with torch.compile
     identity: bool = True  # False turns off the losses through the dataset's recognizer
@@ -212,4 +212,6 @@ def _dictionary(recipe: Recipe, vre: Path | None) -> dict[str, str] | None:
 
 
 def _usual_precision() -> str:
-    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(False) else "fp32"
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(False) else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"

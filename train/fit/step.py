@@ -19,7 +19,7 @@ from train.fit.distributed import get_rank
 from train.fit.ema import find_trained
 from train.fit.engine import Engine
 from train.fit.objective import discriminator_loss, generator_term
-from train.models.io import Restoration
+from train.models.io import Restoration, fill_invalid
 
 
 def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: int) -> dict[str, torch.Tensor]:
@@ -50,6 +50,11 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
         with nullcontext() if last else engine.accelerator.no_sync(engine.stepped):
             inputs = [batch[name] for name in ("lq", "references", "present", "embeddings", "target")]
             restored = engine.stepped(*inputs, step=batch.get("step"), places=batch["places"])
+            true_latent = None
+            if discriminator is not None:
+                with torch.no_grad(), engine.accelerator.autocast():
+                    true_latent = engine.model.base.encode(batch["target"]).float()
+            restored = fill_invalid(restored, batch["target"], batch["valid"], true_latent)
             terms = dict(engine.objective(batch, restored))
             if discriminator is not None:
                 with _without_gradients(discriminator):
@@ -67,8 +72,7 @@ def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: 
                 restored.latent.detach(),
                 None if restored.prompt is None else restored.prompt.detach(),
             )
-            with torch.no_grad(), engine.accelerator.autocast():
-                true_latent = engine.model.base.encode(batch["target"]).float()
+            assert true_latent is not None
             with nullcontext() if last else engine.accelerator.no_sync(engine.discriminator_stepped):
                 term = discriminator_loss(engine.discriminator_stepped, batch, detached, true_latent)
                 (term / len(parts)).backward()

@@ -54,7 +54,7 @@ def iterate(
     """
     from train.recipes import TINY
 
-    full_recipe = replace(choose_recipe(recipe, base_model, preset, steps), mild_share=mild)
+    full_recipe = replace(choose_recipe(recipe, base_model, preset, steps), mixture={"mild": mild} if mild else {})
     folder = out or dataset / "iterate"
     check_ledger_exists(dataset)
     from train.fit.settings import Settings

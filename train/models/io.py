@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
+from torch.nn import functional as F
 
 
 class Places(NamedTuple):
@@ -72,3 +73,19 @@ class Restoration(NamedTuple):
     latent: torch.Tensor  # the clean latent, from which the image is decoded
     prompt: torch.Tensor | None  # (B,N,D) the prompt of the UNet; None if no part makes a prompt
     terms: Mapping[str, torch.Tensor] = MappingProxyType({})  # losses that the model itself computes (recipe vre)
+
+
+def fill_invalid(
+    restored: Restoration, target: torch.Tensor, valid: torch.Tensor, true_latent: torch.Tensor | None = None
+) -> Restoration:
+    """Returns the restoration with the target's pixels at places that are not valid, so that no loss sees these places.
+
+    `target` is (B,3,S,S), `valid` is (B,1,S,S) bool. With `true_latent`, the latent of the target, the latent is filled
+    too: a place of the latent is valid if all its pixels are.
+    """
+    image = torch.where(valid, restored.image, target.to(restored.image.dtype))
+    latent = restored.latent
+    if true_latent is not None:
+        whole = -F.adaptive_max_pool2d(-valid.to(latent.dtype), latent.shape[-2:])
+        latent = torch.where(whole > 0.5, latent, true_latent.to(latent.dtype))
+    return restored._replace(image=image, latent=latent)

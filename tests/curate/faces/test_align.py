@@ -9,9 +9,11 @@ from curate.faces.align import (
     ARCFACE_112,
     FFHQ_512,
     FFHQ_SIZE,
+    OUTSIDE,
     align_face,
     compute_scale,
     crop_for_recognizer,
+    find_valid_pixels,
     fit_similarity,
     invert_affine,
     scale_template,
@@ -149,7 +151,16 @@ def test_a_recognition_crop_is_the_direct_alignment(size, angle, scale):
     assert np.abs(through.astype(int) - straight)[6:-6, 6:-6].mean() < 1.0
 
 
-def test_what_lies_outside_the_photo_is_mirrored_not_black():
-    image = np.full((60, 60, 3), 200, np.uint8)
-    landmarks = transform_points(FFHQ_512, matrix_of(0.2, 0, -30, -30))
-    assert align_face(image, landmarks, FFHQ_512, FFHQ_SIZE).min() >= 199
+@pytest.mark.parametrize("angle", [0.0, 0.4, np.pi])
+@pytest.mark.parametrize("scale", [0.2, 0.8, 2.5])
+def test_what_lies_outside_the_photo_is_a_constant_and_not_valid(scale, angle):
+    height, width = (60, 50) if scale < 1 else (900, 700)
+    image = np.full((height, width, 3), 200, np.uint8)
+    landmarks = transform_points(FFHQ_512, matrix_of(scale, angle, width * 0.3, height * 0.4))
+    crop = align_face(image, landmarks, FFHQ_512, FFHQ_SIZE)
+    valid = find_valid_pixels(landmarks, width, height, FFHQ_SIZE)
+    own = (crop == 200).all(-1)
+    outside = (crop == OUTSIDE).all(-1)
+    assert own[valid].all() and not valid[outside].any()
+    # at most a seam between the two is neither
+    assert outside.any() and valid.any() and (own & ~valid).mean() < 0.05

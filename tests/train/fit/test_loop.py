@@ -42,7 +42,7 @@ WEIGHTS = "training/weights.safetensors"
 
 @pytest.fixture(scope="module")
 def taken(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
-    return snapshot(tmp_path_factory.mktemp("loop"))
+    return snapshot(tmp_path_factory.mktemp("loop"), upsample=16.0)  # faces of 32 px, as large as the model
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,8 @@ def one_thread() -> None:
 
 
 def run(where: Path, taken: Snapshot, images: int = 24, recipe: Recipe = SMALL, **options) -> Ending:  # type: ignore[no-untyped-def]
-    return run_training(where, taken.folder, recipe, images, **{"workers": 0, "checkpoint_every": 8, **options})
+    usual = {"workers": 0, "checkpoint_every": 8, "settings": Settings(precision="fp32")}
+    return run_training(where, taken.folder, recipe, images, **{**usual, **options})
 
 
 def same_weights(a: Path, b: Path) -> bool:
@@ -162,7 +163,7 @@ def test_killed_stopped_and_resumed_it_ends_in_the_weights_of_an_unbroken_run(tm
     [
         ("recipe", {"recipe": replace(SMALL, losses={"pixel": 1.0})}),
         ("seed", {"seed": 1}),
-        ("identity loss", {"settings": Settings(identity=False)}),
+        ("identity loss", {"settings": Settings(identity=False, precision="fp32")}),
         ("precision", {"settings": Settings(precision="bf16")}),
     ],
 )
@@ -374,7 +375,7 @@ def test_what_could_not_be_warped_is_logged(tmp_path: Path, taken: Snapshot, mon
 
 def test_a_batch_in_two_parts_trains_as_one_does(tmp_path: Path, taken: Snapshot) -> None:
     run(tmp_path / "one", taken)
-    run(tmp_path / "two", taken, settings=Settings(accumulate=2))
+    run(tmp_path / "two", taken, settings=Settings(accumulate=2, precision="fp32"))
     one, two = (load_file(find_newest_checkpoint(tmp_path / name) / WEIGHTS) for name in ("one", "two"))
     for name, weight in one.items():
         assert torch.allclose(weight, two[name], rtol=1e-3, atol=1e-4), name
@@ -408,7 +409,7 @@ def test_a_prompt_needs_a_run_of_recipe_vre(tmp_path: Path, taken: Snapshot) -> 
 
 def test_bf16_trains_and_a_resumed_run_keeps_it(tmp_path: Path, taken: Snapshot) -> None:
     run(tmp_path, taken, 8, settings=Settings(precision="bf16"))
-    run(tmp_path, taken, 16)  # without a word it goes on in the precision that it began with
+    run(tmp_path, taken, 16, settings=Settings())  # without a word it goes on in the precision that it began with
     assert json.loads((tmp_path / "config.json").read_text())["precision"] == "bf16"
     assert {value.dtype for value in load_file(find_newest_checkpoint(tmp_path) / WEIGHTS).values()} == {torch.float32}
 

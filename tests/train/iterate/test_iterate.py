@@ -307,8 +307,8 @@ def test_what_cannot_be_iterated_is_a_sentence(tmp_path: Path, copied: tuple[Pat
         run(*made, out, options=replace(OPTIONS, bounds=replace(BOUNDS, soft=0.3)))
     with lock_folder(out), pytest.raises(FolderBusy, match="Another process is writing into"):
         run(*made, out)
-    with pytest.raises(BadInput, match=r"was begun with a different value of recipe \(mild_share, steps\)"):
-        run(*made, out, options=replace(OPTIONS, recipe=replace(SMALL, mild_share=0.5, steps=2)))
+    with pytest.raises(BadInput, match=r"was begun with a different value of recipe \(mixture, steps\)"):
+        run(*made, out, options=replace(OPTIONS, recipe=replace(SMALL, mixture={"mild": 0.5}, steps=2)))
     with pytest.raises(BadInput, match="was begun with a different value of images"):
         run(*made, out, options=replace(OPTIONS, images=12))
     other = soft_dataset(tmp_path / "other", people=3)
