@@ -90,8 +90,9 @@ class TrainingFaces(Dataset[Batch]):
         return self.pack(sample, theta, max(self.recipe.reference_counts), gray, large)
 
     def pack(self, sample: Sample, theta: Theta, slots: int, gray: bool = False, large: bool = False) -> Batch:
-        """Returns the tensors of a sample with `slots` reference slots. The LQ image is the target, degraded with `theta`.
+        """Returns the tensors of a sample with `slots` reference slots.
 
+        The LQ image is the target, degraded with the parameters `theta`.
         `gray` makes target and LQ image gray. If `large`, a target with more pixels than its crop shows is degraded at
         512 px and then shrunk.
         """

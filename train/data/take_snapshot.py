@@ -198,8 +198,8 @@ def _choose_faces(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str
     large = (
         row for row in rows if row["is_target"] and row["split"] == "train" and row["upsample"] * config.size < 512
     )
-    for number, row in enumerate(large):
-        row["large_row"] = number
+    for at, row in enumerate(large):
+        row["large_row"] = at
     targets = Counter(row["split"] for row in rows if row["is_target"])
     if not targets["train"]:
         raise BadInput(
@@ -255,8 +255,8 @@ def _write(
         size = facts["config"]["size"]
         rows = [row | ({"large_row": -1} if row["face_id"] in versions else {}) for row in rows]
         large = [row["face_id"] for row in rows if row["large_row"] >= 0]
-        for number, row in enumerate(row for row in rows if row["large_row"] >= 0):
-            row["large_row"] = number
+        for at, row in enumerate(row for row in rows if row["large_row"] >= 0):
+            row["large_row"] = at
         _write_crops(temporary / CROPS, dataset, [row["face_id"] for row in rows], size, versions)
         _write_crops(temporary / LARGE_CROPS, dataset, large, LARGE_SIZE, {})
         np.save(temporary / VALID, np.stack([_pack_valid_pixels(row, size) for row in rows]))

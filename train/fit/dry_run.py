@@ -192,6 +192,8 @@ def _random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch
         "row": torch.zeros(count, dtype=torch.long),
         "right": torch.ones(count, dtype=torch.bool),
         "landmarks": torch.rand(count, 5, 2, generator=draw) * size,
+        "valid": torch.ones(count, 1, size, size, dtype=torch.bool),
+        "upsample": torch.ones(count),
         "found": torch.ones(count, dtype=torch.bool),
         "warped": shown,
         "theta": [draw_theta(preset, seed, 0, str(number)) for number in range(count)],

@@ -222,5 +222,5 @@ def test_a_detector_of_real_faces_finds_the_same_in_every_worker(
 
 
 def test_a_snapshot_of_another_size_is_refused(taken: Snapshot) -> None:
-    with pytest.raises(BadInput, match="have 32 px, but recipe tiny needs crops of 128 px"):
+    with pytest.raises(BadInput, match="have 32 px, but recipe tiny needs crops of 256 px"):
         TrainingFaces(taken, find_recipe("tiny"), 0)
