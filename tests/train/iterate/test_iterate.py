@@ -255,6 +255,7 @@ def test_a_round_is_computed_in_what_round_0_was_on_any_machine(
         if what == "clean 0" and done == total:
             monkeypatch.setattr(train.fit.settings, "_usual_precision", lambda: "bf16")
 
+    monkeypatch.setattr(train.fit.settings, "_usual_precision", lambda: "fp32")
     run(*made, tmp_path / "out", progress=moves)
     told = [json.loads((tmp_path / "out" / f"round-{n}" / "config.json").read_text())["precision"] for n in (0, 1)]
     assert train.fit.settings._usual_precision() == "bf16" and told == ["fp32", "fp32"]
