@@ -58,6 +58,8 @@ class Recipe:
     augment: str  # "flip": flips target and references together; "each": also augments each reference
     # the weight of each loss by name (see train/fit/objective.py); a loss without a weight is not computed
     losses: dict[str, float]
+    # True: the losses pixel, edge and mse compare only the detail that a target holds (train/losses/resolution.py)
+    limit_resolution: bool
     # "": no discriminator; "latent": the discriminator sees the restored latent and the prompt; "image": the image
     discriminator: str
     # optimisation: the schedules count the images used in training
@@ -177,6 +179,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
         wrong_share=wrong,
         augment=augment,
         losses=dict(_LOSSES[name]),
+        limit_resolution=name == TINY,
         discriminator=discriminator,
         images=images,
         batch=batch,

@@ -32,6 +32,7 @@ from train.losses.alignment import face_alignment_loss
 from train.losses.identity import identity_loss, reference_identity_loss
 from train.losses.perceptual import Dists, Lpips
 from train.losses.pixel import WINDOW, edge_loss, ms_ssim_exponents, ms_ssim_loss, mse_loss, pixel_loss, sobel_magnitude
+from train.losses.resolution import limit_resolution
 from train.models.discriminator import LatentDiscriminator, PatchDiscriminator
 from train.models.io import Restoration
 from train.models.recognizer import Recognizer
@@ -72,7 +73,7 @@ class Objective(nn.Module):
 
     def __init__(self, recipe: Recipe, size: int, recognizer: Recognizer | None, weights: Path | None = None) -> None:
         super().__init__()
-        self.names = tuple(recipe.losses)
+        self.names, self.limit_resolution = tuple(recipe.losses), recipe.limit_resolution
         if unknown := [name for name in self.names if name not in LOSSES]:
             raise BadInput(f"There is no loss {unknown[0]}; the losses are {', '.join(LOSSES)}.")
         # Check that each loss has its recognizer and a large enough face before the backbone is loaded.
@@ -115,6 +116,8 @@ class Objective(nn.Module):
         restored: Restoration,
     ) -> torch.Tensor:
         """Returns the unweighted loss `name` as a scalar. `embedding` is the embedding of `image`, (B,d), or None."""
+        if self.limit_resolution and name in ("pixel", "edge", "mse"):
+            image, target = (limit_resolution(one, batch["upsample"]) for one in (image, target))
         match name:
             # These losses compare the pixels of `image` and `target`, both (B,3,S,S) in 0..1.
             case "pixel":

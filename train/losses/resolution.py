@@ -5,17 +5,18 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-_RADIUS = 4  # pixels; three standard deviations up to an enlargement of 3.4
+_RADIUS = 4  # pixels; three standard deviations up to an enlargement of 2.8
 
 
 def limit_resolution(images: torch.Tensor, upsample: torch.Tensor) -> torch.Tensor:
     """Returns images (B,C,S,S), each blurred to the resolution of a photo that was enlarged by `upsample` (B,).
 
     Apply the function to the restored face and to its target: a loss between the two then compares the frequencies that
-    the target really holds. Bilinear enlargement by u is a triangle of variance u^2 / 6. The Gaussian here has the
-    variance (u^2 - 1) / 6 (ours), so an image that was not enlarged stays as it is.
+    the target really holds. A photo pixel averages a square of variance u^2 / 12, and bilinear enlargement
+    by u adds a triangle of variance u^2 / 6. The Gaussian here has the variance (u^2 - 1) / 4 (ours), so an image that
+    was not enlarged stays as it is.
     """
-    variance = (upsample.float().square() - 1).clamp(min=0) / 6
+    variance = (upsample.float().square() - 1).clamp(min=0) / 4
     x = torch.arange(-_RADIUS, _RADIUS + 1, device=images.device, dtype=torch.float32)
     kernel = torch.exp(-x.square() / (2 * variance[:, None] + 1e-3))
     kernel = (kernel / kernel.sum(1, keepdim=True)).to(images.dtype).repeat_interleave(images.shape[1], 0)

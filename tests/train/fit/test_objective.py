@@ -72,6 +72,7 @@ def batch_of(seed: int = 0) -> dict[str, Any]:
         "present": torch.arange(SLOTS) < torch.tensor([[3], [1], [2], [0]]),
         "embeddings": F.normalize(torch.randn(BATCH, SLOTS, DIM, generator=draw), dim=-1),
         "row": torch.arange(BATCH),
+        "upsample": torch.tensor([1.0, 0.7, 1.4, 1.0]),
         "right": torch.tensor([True, True, False, True]),
         "landmarks": torch.tensor([[10.0, 13], [20, 13], [15, 19], [11, 24], [19, 24]]).expand(BATCH, -1, -1).clone(),
         "theta": [preset.sample(np.random.default_rng([seed, i])) for i in range(BATCH)],

@@ -1,0 +1,38 @@
+"""A loss on detail that an enlarged target cannot hold teaches softness, so it is taken out of both images."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from train.losses.resolution import limit_resolution
+
+
+def test_an_image_of_its_own_size_stays_as_it_is() -> None:
+    image = torch.rand(3, 3, 32, 32)
+    limited = limit_resolution(image, torch.tensor([1.0, 0.5, 1.0]))
+    torch.testing.assert_close(limited, image, atol=1e-5, rtol=0)
+
+
+def test_each_image_has_its_own_resolution_and_keeps_its_mean() -> None:
+    image = torch.rand(2, 3, 64, 64)
+    soft = limit_resolution(image, torch.tensor([1.0, 2.0]))
+    assert torch.allclose(soft[0], image[0], atol=1e-5)
+    assert soft[1].std() < 0.6 * image[1].std()
+    torch.testing.assert_close(soft[1].mean(), image[1].mean(), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("upsample", [1.5, 2.0, 3.0])
+def test_detail_that_enlarging_lost_is_hardly_punished(upsample: float) -> None:
+    sharp = F.avg_pool2d(torch.rand(1, 3, 192, 192), 2)
+    small = F.interpolate(sharp, scale_factor=1 / upsample, mode="area")
+    target = F.interpolate(small, size=sharp.shape[-2:], mode="bilinear")
+    factor = torch.tensor([upsample])
+    full = (sharp - target).abs().mean()
+    limited = (limit_resolution(sharp, factor) - limit_resolution(target, factor)).abs().mean()
+    assert limited < 0.6 * full
+
+
+def test_gradients_reach_the_image() -> None:
+    image = torch.rand(2, 3, 32, 32, requires_grad=True)
+    limit_resolution(image, torch.tensor([1.2, 2.0])).sum().backward()
+    assert image.grad is not None and bool(image.grad.abs().sum() > 0)
