@@ -23,7 +23,7 @@ from typing import Any
 
 from record_result import record_result
 
-MEANS = ("psnr", "ssim", "id_references", "face_restored", "copy_ratio", "takeover")
+MEANS = ("psnr", "ssim", "same_person", "id_references", "face_restored", "copy_ratio", "takeover")
 MOST = 4  # the number of references in the systems with wrong references
 # The people of people_crops in each split. A hash of the label determines the split. Each person is listed by the first
 # 12 digits of the SHA-256 of the name of the folder.
@@ -89,7 +89,7 @@ def summarise(result: dict[str, Any]) -> dict[str, Any]:
                     "excludes_zero": line[name]["excludes_zero"],
                     "people_above": line[name]["people_above"],
                 }
-                for name in ("id_target", "psnr")
+                for name in ("id_target", "same_person", "psnr")
             },
         }
         for line in result["differences"]
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--judge", default="dlib", help="dlib or an .onnx recognizer that no loss uses")
     parser.add_argument("--run", type=Path, help="a run that is there; default: train INTO/run")
     parser.add_argument("--split", choices=("val", "test"), default="test", help="val for tuning")
-    parser.add_argument("--size", type=int, default=128, help="pixels of the frozen sets, as in the recipe")
+    parser.add_argument("--size", type=int, default=256, help="pixels of the frozen sets, as in the recipe")
     parser.add_argument("--images", type=int, help="images seen in training (default: those of the recipe)")
     parser.add_argument("--minutes", type=float, default=40, help="training ends after this time at the latest")
     parser.add_argument("--plot", type=Path, help="an SVG for the curve")

@@ -21,7 +21,7 @@ from train.evaluation.systems import (
 from train.run_folders import name_result_file
 
 # `counterfactuals` computes these metrics if the user does not give --metrics.
-DEFAULT_METRICS = ("psnr", "id_target", "id_references", "face_restored", "copy_ratio", "takeover")
+DEFAULT_METRICS = ("psnr", "id_target", "same_person", "id_references", "face_restored", "copy_ratio", "takeover")
 
 
 def counterfactuals(

@@ -43,7 +43,17 @@ from train.restore.load import load_restorer, load_restorer_faces, move_to_devic
 from train.restore.output_paths import list_photos
 
 # `evaluate` computes these metrics if the user does not give --metrics. LPIPS and DISTS are left out without weights.
-DEFAULT_METRICS = ("psnr", "ssim", "lpips", "dists", "id_target", "id_references", "face_restored", "copy_ratio")
+DEFAULT_METRICS = (
+    "psnr",
+    "ssim",
+    "lpips",
+    "dists",
+    "id_target",
+    "same_person",
+    "id_references",
+    "face_restored",
+    "copy_ratio",
+)
 
 
 @dataclass(frozen=True)

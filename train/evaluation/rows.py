@@ -157,7 +157,7 @@ def _start_row(case: Case, key: str, name: str) -> Row:
 def _finish_measured(
     row: Row, case: Case, image: np.ndarray, measure: Measure, metrics: Sequence[str], on_image: OnImage
 ) -> Row:
-    values: Mapping[str, float] = measure(image, case.target, case.references, case.wrong)
+    values: Mapping[str, float] = measure(image, case.target, case.references, case.wrong, case.valid)
     on_image(row, image)
     return row | {name: values.get(name, math.nan) for name in metrics}
 

@@ -27,6 +27,14 @@ def id_target(restored: np.ndarray, target: np.ndarray) -> list[float]:
     return [float(cosine) for cosine in (unit_rows(restored) * unit_rows(target)).sum(1)]
 
 
+def same_person(restored: np.ndarray, target: np.ndarray, threshold: float) -> list[float]:
+    """Returns 1 for each of B embeddings (B, d) whose cosine to its target (B, d) is `threshold` or more, else 0.
+
+    The mean is the share of faces that the recognizer counts as the person of the target.
+    """
+    return [float(cosine >= threshold) for cosine in id_target(restored, target)]
+
+
 def id_references(restored: np.ndarray, references: Sequence[np.ndarray]) -> list[float]:
     """Returns the mean cosine between each of B embeddings (B, d) and its own K references (K, d).
 

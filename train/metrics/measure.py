@@ -32,7 +32,7 @@ from manifests.errors import BadInput, LikenessError
 from train.backbones import load_backbone
 from train.data.tensors import to_tensor
 from train.metrics import deg_recognizer, fid, landmarks, lpips_dists, no_reference
-from train.metrics.identity import SAME_IMAGE_ANGLE, angle_degrees, embed_face, id_references, id_target
+from train.metrics.identity import SAME_IMAGE_ANGLE, angle_degrees, embed_face, id_references, id_target, same_person
 from train.metrics.landmarks import (
     EYES,
     MOUTH,
@@ -50,7 +50,8 @@ from train.metrics.registry import METRICS
 class Measure(Protocol):
     """Measures one image. All images are aligned faces, RGB uint8 (S, S, 3).
 
-    The restored image and the target have the same size.
+    The restored image and the target have the same size. `valid`, bool (S, S), is False for pixels that do not come
+    from the photo of the target. Outside `valid`, every metric sees the pixels of the target.
 
     Raises BadInput for images of another type or shape.
     """
@@ -61,6 +62,7 @@ class Measure(Protocol):
         target: np.ndarray,
         references: Sequence[np.ndarray],
         wrong: Sequence[np.ndarray] = (),
+        valid: np.ndarray | None = None,
     ) -> dict[str, float]: ...
 
 
@@ -108,7 +110,11 @@ def build_measure(
             reasons[name] = str(error)
 
     def measure(
-        restored: np.ndarray, target: np.ndarray, references: Sequence[np.ndarray], wrong: Sequence[np.ndarray] = ()
+        restored: np.ndarray,
+        target: np.ndarray,
+        references: Sequence[np.ndarray],
+        wrong: Sequence[np.ndarray] = (),
+        valid: np.ndarray | None = None,
     ) -> dict[str, float]:
         for image in (restored, target, *references, *wrong):
             _check_image(image)
@@ -117,7 +123,9 @@ def build_measure(
                 f"The restored image has {restored.shape[1]} x {restored.shape[0]} pixels, but its target has "
                 f"{target.shape[1]} x {target.shape[0]}: resize one of them to the size of the other."
             )
-        case = _Case(restored, target, tuple(references), tuple(wrong))
+        if valid is not None:
+            restored = np.where(valid[:, :, None], restored, target)
+        case = _Case(restored, target, tuple(references), tuple(wrong), valid)
         return {
             name: read(case) if restored.shape[0] >= METRICS[name].min_side else math.nan
             for name, read in readers.items()
@@ -135,6 +143,11 @@ class _Case:
     target: np.ndarray
     references: tuple[np.ndarray, ...]
     wrong: tuple[np.ndarray, ...]
+    valid: np.ndarray | None  # bool (S, S); None if all pixels are valid
+
+    @cached_property
+    def mask(self) -> torch.Tensor | None:
+        return None if self.valid is None else torch.from_numpy(self.valid)[None, None]
 
     @cached_property
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -162,6 +175,7 @@ class _FaceCache:
     """Computes the embeddings and landmarks of images, only once for each image."""
 
     def __init__(self, judge: FaceModels) -> None:
+        self.same_person = judge.same_person
         self.embed = _remember(partial(embed_face, judge=judge))
         self.find_5_points = _remember(partial(find_5_points, judge=judge))
         self._find_68_points = _remember(find_68_points)
@@ -181,7 +195,7 @@ class _FaceCache:
         return np.stack([self.embed(image) for image in images]) if images else np.empty((0, 1))
 
 
-_IMAGE = {"psnr": psnr, "ssim": ssim, "ms_ssim": ms_ssim}
+_MASKED = {"psnr": psnr, "ssim": ssim}  # these two measure only valid pixels
 _LANDMARKS: dict[str, Callable[[np.ndarray, np.ndarray], list[float]]] = {
     "lmd": point_distance,
     "ald_eyes": lambda a, b: affine_distance(a[:, EYES], b[:, EYES]),
@@ -201,9 +215,11 @@ def _make_reader(
     Raises LikenessError or FaceModelError if a file of weights is wrong.
     """
     embed_all = faces.embed_all
-    if name in _IMAGE:
-        compare = _IMAGE[name]
-        return lambda case: compare(*case.tensors)[0]
+    if name in _MASKED:
+        compare_valid = _MASKED[name]
+        return lambda case: compare_valid(*case.tensors, case.mask)[0]
+    if name == "ms_ssim":
+        return lambda case: ms_ssim(*case.tensors)[0]
     if name in lpips_dists.BACKBONE:
         compare_features = lpips_dists.load_metric(name, load(lpips_dists.BACKBONE[name]))
         return lambda case: compare_features(*case.tensors)[0]
@@ -223,6 +239,9 @@ def _make_reader(
             return lambda case: float(faces.has_face(case.target))
         case "id_target":
             return lambda case: id_target(embed_all([case.restored]), embed_all([case.target]))[0]
+        case "same_person":
+            threshold = faces.same_person
+            return lambda case: same_person(embed_all([case.restored]), embed_all([case.target]), threshold)[0]
         case "id_references":
             return lambda case: id_references(embed_all([case.restored]), [embed_all(case.references)])[0]
         case "deg_judge":

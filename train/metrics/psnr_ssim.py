@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torchmetrics.functional.image import (
     multiscale_structural_similarity_index_measure,
@@ -12,17 +14,28 @@ from torchmetrics.functional.image import (
 from train.losses.pixel import WINDOW, ms_ssim_exponents
 
 
-def psnr(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
+def psnr(restored: torch.Tensor, target: torch.Tensor, valid: torch.Tensor | None = None) -> list[float]:
     """Returns the peak signal-to-noise ratio over RGB in dB, for images (B, 3, S, S) in 0..1; higher is better.
 
-    The value is 100 for equal images.
+    Only the pixels of `valid`, (B, 1, S, S) bool, are measured. None means all pixels. The value is 100 for equal
+    images, and NaN for an image without a valid pixel.
     """
-    values = peak_signal_noise_ratio(restored, target, data_range=1.0, reduction="none", dim=(1, 2, 3))
-    return [min(float(value), 100.0) for value in values]
+    if valid is None:
+        valid = torch.ones_like(restored[:, :1], dtype=torch.bool)
+    values = []
+    for one, other, mask in zip(restored, target, valid.expand_as(restored), strict=True):
+        if not bool(mask.any()):
+            values.append(math.nan)
+            continue
+        values.append(min(float(peak_signal_noise_ratio(one[mask], other[mask], data_range=1.0)), 100.0))
+    return values
 
 
-def ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
+def ssim(restored: torch.Tensor, target: torch.Tensor, valid: torch.Tensor | None = None) -> list[float]:
     """Returns the structural similarity of images (B, 3, S, S) in 0..1; higher is better. S must be at least 11.
+
+    Only windows whose centre is a pixel of `valid`, (B, 1, S, S) bool, are measured. None means all windows. The value
+    is NaN for an image without such a window.
 
     The window is a Gaussian of 11 x 11 pixels with sigma 1.5, and the result is the mean over RGB (Wang et al. 2004). A
     place counts only if the whole window is inside the image, as in the code of Wang, scikit-image and BasicSR. The
@@ -34,7 +47,11 @@ def ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:
         restored, target, data_range=1.0, reduction="none", return_full_image=True
     )
     inside = slice(WINDOW // 2, -(WINDOW // 2))
-    return [float(value) for value in places[..., inside, inside].mean((1, 2, 3))]
+    if valid is None:
+        return [float(value) for value in places[..., inside, inside].mean((1, 2, 3))]
+    mask = valid[..., inside, inside].to(places.dtype)
+    total = (places[..., inside, inside] * mask).sum((1, 2, 3)) / places.shape[1]
+    return [float(value) for value in total / mask.sum((1, 2, 3))]
 
 
 def ms_ssim(restored: torch.Tensor, target: torch.Tensor) -> list[float]:

@@ -50,10 +50,11 @@ _FEW = "; too high for few images, so compare only sets with the same number of 
 METRICS: dict[str, Metric] = {
     # --- images: the restored image and its target ---
     "psnr": Metric("PSNR", "dB", "higher", 2,
-        "over RGB in 8 bits, for each image; equal images count as 100 dB",
+        "over RGB in 8 bits, for each image, over the pixels that come from the photo; equal images count as 100 dB",
         "ITU-T J.340"),
     "ssim": Metric("SSIM", "", "higher", 4,
-        "mean of R, G and B in 8 bits; Gaussian window of 11 x 11 px, sigma 1.5; K .01 and .03; without borders",
+        "mean of R, G and B in 8 bits; Gaussian window of 11 x 11 px, sigma 1.5; K .01 and .03; without borders; "
+        "windows whose centre comes from the photo",
         "Wang et al. 2004", nan_reason="the image is smaller than 11 px", min_side=11),
     "ms_ssim": Metric("MS-SSIM", "", "higher", 4,
         "mean of R, G and B in 8 bits, by torchmetrics (mirrored borders at the last scale); five scales from 176 px "
@@ -93,6 +94,9 @@ METRICS: dict[str, Metric] = {
         "cosine between the judge's embeddings of the restored image and of the target; the faces are cut out by the "
         "FFHQ template, without a detector",
         "Deng et al. 2019"),
+    "same_person": Metric("counted as the person", "", "higher", 3,
+        "1 if the identity to target reaches the threshold of the judge for one person, otherwise 0",
+        "ours"),
     "id_references": Metric("identity to references", "", "", 4,
         "IPS: mean cosine between the judge's embeddings of the restored image and of each reference of the person; "
         "copying a reference raises it, so read it together with identity to target",

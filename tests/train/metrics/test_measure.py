@@ -241,3 +241,25 @@ def test_on_real_people(shared_data: Path) -> None:
     for name in ("deg_judge", "l2_ld", *from_68):
         assert mean["target"][name] < 1e-5 < mean["blurred"][name] < mean["pasted"][name], (name, mean)
     assert mean["target"]["face_restored"] == 1
+
+
+def test_pixels_outside_the_photo_change_no_metric() -> None:
+    names = ["psnr", "ssim", "ms_ssim", "id_target", "same_person", "face_restored", "l2_ld"]
+    measure, _ = build_measure(names, judge(), None)
+    target, restored = photo(0, 0, 64), photo(0, 1, 64)
+    valid = np.ones((64, 64), bool)
+    valid[:20] = False
+    other = restored.copy()
+    other[:20] = 255 - other[:20]
+    assert measure(restored, target, [], valid=valid) == measure(other, target, [], valid=valid)
+    by_hand = 10 * np.log10(255**2 / np.square(restored[20:].astype(float) - target[20:]).mean())
+    assert measure(restored, target, [], valid=valid)["psnr"] == pytest.approx(by_hand, abs=1e-3)
+    whole = measure(restored, target, [])
+    assert measure(restored, target, [], valid=np.ones((64, 64), bool)) == pytest.approx(whole, abs=1e-5)
+
+
+def test_a_face_counts_as_the_person_from_the_judges_threshold_on() -> None:
+    measure, _ = build_measure(["id_target", "same_person"], judge(), None)
+    for other in (photo(0, 1), photo(3, 1)):
+        row = measure(other, photo(0, 0), [])
+        assert row["same_person"] == float(row["id_target"] >= judge().same_person)
