@@ -360,7 +360,7 @@ def test_what_could_not_be_warped_is_logged(tmp_path: Path, taken: Snapshot, mon
     monkeypatch.setattr(train.fit.loop, "LOG_EVERY", 8)
     recipe, said = replace(SMALL, parts=(*SMALL.parts, "warped")), list[str]()
     run(tmp_path, taken, 8, recipe, say=said.append)
-    assert any("landmarks are found by double" in sentence for sentence in said)
+    assert any("the detector of double on this machine finds the landmarks" in sentence for sentence in said)
     seen = [TrainingFaces(taken, recipe, 0)[index] for index in range(8)]
     (line,) = lines(tmp_path, "train")
     assert line["no_landmarks"] == pytest.approx(sum(not one["found"] for one in seen) / 8)
