@@ -53,7 +53,7 @@ def degrade(
     ] = None,
     preset: Annotated[str | None, flag("--preset", default="gfpgan")] = None,
     split: Annotated[
-        str | None, flag("--split", "; a set of val or test locks this split of the dataset", default="test")
+        str | None, flag("--split", "; a set of the split val or test locks this split", default="test")
     ] = None,
     size: Annotated[
         int | None,
@@ -174,7 +174,7 @@ def _replay(folder: Path, theta_file: Path, out: Path, workers: int, dry_run: bo
         summary = replay(folder, theta_file, out, workers, advance)
     images = format_count(summary.images, "image")
     _print(
-        summary, as_json, f"{images} in {summary.folder}, each byte for byte as recorded ({_describe_new(summary)})."
+        summary, as_json, f"{summary.folder} has {images} with the recorded bytes ({_describe_new(summary)})."
     )
 
 
@@ -266,7 +266,7 @@ def _verify_folder(folder: Path, originals: Path | None, workers: int, as_json: 
 def _describe_verification(result: Verification) -> str:
     images = format_count(result.images, "image")
     if result.ok:
-        return f"{result.lq_set}: {images}, every byte as recorded, on disk and when made again."
+        return f"{result.lq_set}: every byte of {images} is as recorded, on disk and when made again."
     lines = [f"{result.lq_set}: {images} recorded."]
     if result.images_not_made:
         lines.append("  The set is not finished: run the same `likeness degrade` command again.")

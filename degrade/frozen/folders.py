@@ -255,7 +255,7 @@ def _repair_set(folder: Path, out: Path, workers: int | None, progress: Advance 
 def _count_finished(out: Path, card: dict[str, Any], sources: list[Path]) -> int:
     """Returns the number of images in `out` if `out` contains exactly this set and the set is finished.
 
-    Returns 0 if the set is not finished. Raises BadInput if `out` contains anything else.
+    Returns 0 if the set is not finished. Raises BadInput if `out` contains anything except this set.
     """
     existing_card = read_output_card(out)
     # The version of Likeness is not compared. Another version may finish or repair a set, because the other keys of the
@@ -282,7 +282,7 @@ def _count_finished(out: Path, card: dict[str, Any], sources: list[Path]) -> int
 def read_output_card(out: Path) -> dict[str, Any] | None:
     """Returns the card of the set in `out`, or None if `out` is missing or empty.
 
-    Raises BadInput if `out` is a file, belongs to a dataset, or contains anything else.
+    Raises BadInput if `out` is a file, belongs to a dataset, or contains anything except a frozen set.
     """
     if (file := find_blocking_file(out)) is not None:
         raise BadInput(f"{file} is a file: name a folder for --out.")
