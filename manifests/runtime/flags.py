@@ -51,7 +51,10 @@ FLAGS = {
     "--filters": ("FILTERS", "The filters that drop unusable faces: default, strict, or a TOML file"),
     "--min-inter-ocular": ("PIXELS", "The smallest distance between the eyes of a usable face"),
     "--labels": ("LABELS", "The source of labels: folder or FILE.csv as truth; hint or hint:FILE.csv to compare only"),
-    "--same-person": ("COSINE", "The least mean cosine of two groups that become one person; the value replaces the calibrated value"),
+    "--same-person": (
+        "COSINE",
+        "The least mean cosine of two groups that become one person; the value replaces the calibrated value",
+    ),
     "--collages": ("", "Allow two faces of one photo to be the same person"),
     "--split-by": ("POLICY", "Divide the faces into splits by identity, or by photos for a collection of one person"),
     "--sidecar": ("FILE.csv", "A table of photos with the columns file, source, licence and consent"),
