@@ -173,9 +173,7 @@ def _replay(folder: Path, theta_file: Path, out: Path, workers: int, dry_run: bo
     with _show_images("replay", len(read_theta_file(theta_file)), as_json) as advance:
         summary = replay(folder, theta_file, out, workers, advance)
     images = format_count(summary.images, "image")
-    _print(
-        summary, as_json, f"{summary.folder} has {images} with the recorded bytes ({_describe_new(summary)})."
-    )
+    _print(summary, as_json, f"{summary.folder} has {images} with the recorded bytes ({_describe_new(summary)}).")
 
 
 def _describe_new(summary: SetSummary | FolderSummary) -> str:
