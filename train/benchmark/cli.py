@@ -18,17 +18,15 @@ if TYPE_CHECKING:
 
 
 def freeze(
-    dataset: Annotated[Path, argument("DATASET", " that has a frozen set")],
-    out: Annotated[
-        Path, flag("--out", ": the folder of the benchmark, which the same command resumes", metavar="BENCH")
-    ],
-    lq_set: Annotated[str | None, flag("--set", default="the only set of the split")] = None,
+    dataset: Annotated[Path, argument("DATASET", ". The dataset needs a frozen set")],
+    out: Annotated[Path, flag("--out", ". The same command with the same folder resumes", metavar="BENCH")],
+    lq_set: Annotated[str | None, flag("--set", default="the split's only set")] = None,
     split: Annotated[str, flag("--split")] = "test",
     max_references: Annotated[int, flag("--max-references", low=1)] = 4,
-    seed: Annotated[int, flag("--seed", ": of the references", low=0, high=MAX_SEED)] = 0,
+    seed: Annotated[int, flag("--seed", ". The references are random", low=0, high=MAX_SEED)] = 0,
     with_images: Annotated[bool, flag("--with-images")] = False,
     with_embeddings: Annotated[
-        bool, flag("--with-embeddings", "; with --with-images, nobody needs the dataset then")
+        bool, flag("--with-embeddings", ". With images and embeddings, nobody needs the dataset to use the benchmark")
     ] = False,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
@@ -70,7 +68,8 @@ def freeze(
 def leaks(
     dataset: Annotated[Path, argument("DATASET|BENCH")],
     benchmark: Annotated[
-        Path | None, flag("--benchmark", ", to check it with the embeddings of the dataset", default="none")
+        Path | None,
+        flag("--benchmark", ". The embeddings of the dataset are used to check the benchmark", default="none"),
     ] = None,
     limit: Annotated[int, flag("--limit", low=0)] = 20,
     as_json: Annotated[bool, flag("--json")] = False,
@@ -127,7 +126,7 @@ def _print_leaks(result: Leaks) -> None:
     typer.echo(", ".join(f"{count} {kind}" for kind, count in result.counts.items()) + ".")
     if result.alike_pairs or result.expected_pairs:
         typer.echo(
-            f"{result.alike_pairs} pairs of faces from two splits have a cosine of one person. "
+            f"{result.alike_pairs} pairs of faces from two splits have a cosine that is typical for one person. "
             f"{result.expected_pairs:g} pairs of strangers are expected to have such a cosine. A pair is a leak "
             "only if other photos confirm it."
         )

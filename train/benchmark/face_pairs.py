@@ -42,7 +42,7 @@ class FacePairs:
         self.side_mean /= np.maximum(self.side_size, 1)[:, None]
 
     def compute_cosines(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """Returns the cosine of each pair, float (n,); NaN if a face of the pair has no embedding."""
+        """Returns the cosine of each pair, float (n,). The cosine is NaN if a face of the pair has no embedding."""
         a, b = self.row[i], self.row[j]
         both = (a >= 0) & (b >= 0)
         cosines = np.full(len(i), np.nan)
@@ -52,9 +52,9 @@ class FacePairs:
     def compute_person_cosines(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         """Returns how far other photos confirm that the faces of a pair are one person, float (n,).
 
-        The value is the higher of two mean cosines. Each is the mean cosine of one face of the pair to all faces of the
-        other person in the split of the other face. If only one of the two people has a single face in the split, the
-        mean cosine to that person counts as -1, because a single face confirms nothing.
+        The value is the higher of two mean cosines. Each of the two is the mean cosine of one face of the pair to all
+        faces of the other person in the other face's split. If only one of the two people has a single face in the
+        split, the mean cosine to that person counts as -1, because a single face confirms nothing.
         """
         a, b = self.row[i], self.row[j]
         means = []
@@ -80,9 +80,7 @@ class FacePairs:
         shared = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(1)
         areas = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(1) + np.clip(b[:, 2:] - b[:, :2], 0, None).prod(1)
         overlap = shared / np.maximum(areas - shared, 1e-12)
-        different = (
-            self.compute_cosines(i, j) < self.rules.min_cosine_same_photo
-        )  # this is False if the cosine is unknown
+        different = self.compute_cosines(i, j) < self.rules.min_cosine_same_photo  # False if the cosine is NaN
         return (overlap >= self.rules.min_overlap_same_photo) & ~different
 
     def find_photo_copies(self, one: np.ndarray, other: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

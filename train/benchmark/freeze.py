@@ -49,7 +49,7 @@ class FreezeSummary:
     """Describes the benchmark that `freeze` wrote, or would write in a dry run."""
 
     folder: str
-    benchmark: str  # its sha256; empty in a dry run
+    benchmark: str  # the sha256 of the benchmark; empty in a dry run
     lq_set: str
     cases: int
     images_in_set: int
@@ -113,7 +113,7 @@ def freeze(
     if dry_run:
         return _summarize(out, source, counts, leaks, pictures=with_pictures)
 
-    # Make the lines of the benchmark. The name of the benchmark is a hash of them.
+    # Make the lines of the benchmark. The name of the benchmark is a hash of these lines.
     picture_of = _hash_crops(source, progress)
     cases = [_make_case(source, case, picture_of) for case in source.cases]
     faces = [replace(line, picture=picture_of.get(line.face)) for line in source.faces]

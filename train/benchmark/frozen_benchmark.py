@@ -36,7 +36,7 @@ KIND, VERSION = "likeness benchmark", 1
 SPLITS = ("train", "val", "test")
 _HEX16, _HEX32, _HEX64 = (re.compile(f"[0-9a-f]{{{digits}}}") for digits in (16, 32, 64))
 
-# These fields of a card are read. The values are their types.
+# Maps each field of a card that is read to the type of the field.
 _CARD: dict[str, type] = {
     "size": int, "references": int, "images_in_set": int, "pictures": bool, "engine": str, "policy": str,
     "set": dict, "recognizer": dict, "thresholds": dict, "leaks": dict, "tools": dict,
@@ -63,8 +63,8 @@ class FaceLine:
     phash: str  # 256 bits of the aligned face, hex
     photo_phash: str  # 64 bits of the whole photo, hex
     place: tuple[float, ...]  # x0, y0, x1, y1 as fractions of the photo's width and height
-    copy_of: str | None  # the face that represents a near-duplicate; None for other faces
-    picture: str | None = None  # the name of its 512 px crop, if a case uses the face
+    copy_of: str | None  # for a near-duplicate: the face that represents it; otherwise None
+    picture: str | None = None  # the name of the 512 px crop, if a case uses the face
 
 
 @dataclass(frozen=True)

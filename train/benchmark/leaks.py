@@ -63,8 +63,8 @@ class Leaks:
     alike_pairs: int = 0  # number of pairs from two splits that reach the threshold of one person
     expected_pairs: float = 0.0  # number of such pairs that strangers alone would give
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
-    examples: list[Leak] = field(default_factory=list)  # the `limit` leaks of each kind with the highest cosines
-    unchecked: list[str] = field(default_factory=list)  # a sentence for each check that was not possible
+    examples: list[Leak] = field(default_factory=list)  # The `limit` leaks of each kind with the highest cosines.
+    unchecked: list[str] = field(default_factory=list)  # A sentence for each check that was not possible.
 
     def add(self, kind: str, leaks: Sequence[Leak]) -> None:
         """Counts leaks of one kind and keeps the worst of them as examples."""
@@ -222,7 +222,7 @@ def _make_leaks(
 
 
 def _find_in_two_splits(faces: Sequence[FaceLine], what: str) -> list[Leak]:
-    """Returns a leak for each person or photo and each pair of splits that it is in.
+    """Returns a leak for each person or photo and each pair of splits with that person or photo.
 
     `what` is "person" or "photo". The leak names the smallest face id in each of the two splits.
     """

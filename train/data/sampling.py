@@ -40,8 +40,7 @@ def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: i
     The targets of an epoch come in a random order. A random generator for this target and epoch draws the other
     choices. The references are drawn uniformly from the target's references in the table `pairs`, which curation
     writes. In a share of the samples (`recipe.wrong_share`), the references show one other person of the same split.
-    These samples have as many references as they would have of the right person. So the number of references does not
-    reveal that the person is wrong.
+    The number of references is drawn before the person, so this number does not reveal a wrong person.
     """
     epoch, place = divmod(index, len(targets))
     target = int(targets[_order_targets(seed, epoch, len(targets))[place]])

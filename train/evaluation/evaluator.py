@@ -53,8 +53,8 @@ class EvaluationOptions:
     references: int = 4  # the largest number of references of an image
     counts: tuple[int, ...] = ()  # other numbers of references to measure, between 0 and `references`
     metrics: tuple[str, ...] = DEFAULT_METRICS
-    judge: str | None = None  # a --faces value; None: the dataset's own recognizer
-    faces: str | None = None  # a --faces value for the restorer's recognizer, if its files were moved
+    judge: str | None = None  # A --faces value. None means the dataset's own recognizer.
+    faces: str | None = None  # A --faces value for the restorer's recognizer, if its files were moved.
     base_model: str | None = None  # the folder of the diffusion model, if it was moved
     steps: int = 1  # the number of steps in which a face is restored
     weights: Path | None = None  # the folder of the metrics' networks
@@ -110,7 +110,7 @@ class Evaluator:
         # True for each run whose training data were compared with the frozen set
         self.overlap_checked: dict[Path, bool] = {}
         self.models: dict[Path, Restorer] = {}
-        self.images_by_key: dict[str, list[np.ndarray]] = {}  # for metrics of a whole set
+        self.images_by_key: dict[str, list[np.ndarray]] = {}  # system -> images
 
     @property
     def cases(self) -> tuple[Case, ...]:

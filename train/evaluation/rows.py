@@ -30,7 +30,7 @@ from train.restore.load import run_model
 from train.restore.output_paths import list_photos
 from train.restore.reference_photos import warp_references
 
-OnImage = Callable[[Row, np.ndarray], None]  # called with each row and its image, uint8 (S, S, 3)
+OnImage = Callable[[Row, np.ndarray], None]  # This function is called with each row and its image, uint8 (S, S, 3).
 
 
 def measure_systems(

@@ -23,9 +23,10 @@ from manifests.report.result_tables import (
 
 
 def print_result(result: Result) -> None:
-    """Prints the tables and notices of a result, with three digits, without the metrics that do not fit."""
+    """Prints the tables and notices of a result, with three digits, without the metrics that do not fit into the
+    terminal."""
     console = Console()
-    room = max(3, (console.width - 16) // 12)  # the number of metrics that fit
+    room = max(3, (console.width - 16) // 12)  # metrics per table
     short = {**result, "metrics": dict(list(result["metrics"].items())[:room])}
     parts: list[Any] = [_make_table(make_title(result), "system", make_headings(short), make_system_rows(short, 3))]
     if result["differences"]:
@@ -129,7 +130,7 @@ def render_latex(result: Result) -> str:
 def _find_best_rows(result: Result, metric: str) -> set[int]:
     """Returns the numbers of the rows with the best mean of a metric.
 
-    The set is empty if fewer than two rows can be compared.
+    The result is empty if fewer than two rows can be compared.
     """
     better = result["metrics"][metric]["better"]
     values = {

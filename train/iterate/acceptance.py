@@ -33,9 +33,9 @@ class Bounds:
     identity: float = 0.5
     # The result must be sharper than the original by at least this share. A smaller gain teaches a restorer nothing.
     sharper: float = 0.05
-    # Noise and blockiness of the result must not be above both the value of the original and the value here. The values
-    # here are those of clean crops. At 128 px, 98% of 262 targets from web photos have a noise below .75 and a
-    # blockiness below 1.14. None of these targets is soft.
+    # Noise and blockiness of the result must not be above both the value of the original and this bound. The bound is a
+    # value of clean crops. At 128 px, 98% of 262 targets from web photos have a noise below .75 and a blockiness below
+    # 1.14. None of these targets is soft.
     clean_noise: float = 0.75
     clean_blockiness: float = 1.14
     # The original and the result are averaged over squares with a side of an eighth of the distance between the eyes.
@@ -103,7 +103,7 @@ def find_rejection(
     """Returns why a cleaned target is rejected, one of REASONS, or None if it is accepted.
 
     `best` are the measures of the version that the training used last, or of the original if there is no version. A
-    cleaned target must be sharper than that. `identity` is the cosine to the original. `change` is the value of
+    cleaned target must be sharper than `best`. `identity` is the cosine to the original. `change` is the value of
     `measure_change`, and `min_identity` is the value of `compute_min_identity`. If there are several reasons, the most
     serious reason is returned.
     """

@@ -52,7 +52,7 @@ class CleaningJob:
 
     dataset: Path
     iteration: str
-    models: FaceModels  # their recognizer is the recognizer of the dataset
+    models: FaceModels  # the face models, with the recognizer of the dataset
     bounds: Bounds
     base_model: str
     steps: int  # number of steps in which a target is restored
@@ -161,7 +161,7 @@ def _clean_target(
 
 
 def _select_references(snapshot: Snapshot, row: int, model: Restorer) -> References:
-    """Returns the first references of a target, warped to it if the restorer warps references."""
+    """Returns the first references of a target, warped to the target if the restorer warps references."""
     rows = snapshot.references[row][:REFERENCES]
     size, dim = snapshot.size, snapshot.embeddings.shape[1]
     if not len(rows):

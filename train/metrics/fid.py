@@ -49,7 +49,7 @@ def frechet_distance(restored: Iterable[np.ndarray], others: Iterable[np.ndarray
     """Returns |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of the features (Fréchet 1957).
 
     m1, m2, C1 and C2 are the means and the unbiased covariances of the two sets. `network` maps uint8 (1, 3, H, W) to
-    (1, d). Its attribute `num_features` is d.
+    (1, d). The attribute `num_features` of `network` is d.
     """
     distance = FrechetInceptionDistance(feature=network)
     with torch.inference_mode():

@@ -14,7 +14,7 @@ from torch import nn
 from train.backbones import BACKBONES, find_local_file, get_file_name
 from train.losses.perceptual import Dists, Lpips
 
-# The network whose layers each metric compares.
+# Maps each metric to the network whose layers the metric compares.
 BACKBONE = {"lpips": "vgg16", "lpips_alex": "alexnet", "dists": "vgg16"}
 
 # Maps restored images and targets, each (B, 3, S, S) in 0..1, to one value for each image.

@@ -19,7 +19,7 @@ from train.backbones import find_local_file
 @dataclass(frozen=True)
 class _Weights:
     file: str
-    cache: str  # pyiqa stores the file in this folder, which is inside the folder of torch hub
+    cache: str  # the subfolder of the torch hub folder in which pyiqa stores the file
     url: str
 
 

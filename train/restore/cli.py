@@ -21,24 +21,28 @@ _MODELS, _PAGE = "Models", "Page"
 def restore(
     photos: Annotated[list[Path], argument("PHOTOS...")],
     run: Annotated[
-        Path, flag("--run", " or of one checkpoint; or osdface: and the folder of the weights that OSDFace released")
+        Path, flag("--run", ", or of one checkpoint. Write osdface:FOLDER for the released weights of OSDFace")
     ],
-    out: Annotated[Path, flag("--out", ": the folder of the restored photos, PNG files", metavar="FOLDER")],
+    out: Annotated[
+        Path, flag("--out", ". The command writes each restored photo into this folder as PNG", metavar="FOLDER")
+    ],
     reference: Annotated[list[Path] | None, flag("--reference", default="none", repeat=True)] = None,
     aligned: Annotated[bool, flag("--aligned")] = False,
     box: Annotated[str | None, flag("--box", default="none")] = None,
-    steps: Annotated[int, flag("--steps", ", at most the steps of the training", low=1, high=8, panel=_MODELS)] = 1,
-    faces: Annotated[str | None, flag("--faces", default="as in the training", panel=_MODELS)] = None,
-    base_model: Annotated[str | None, flag("--base-model", default="as in the training", panel=_MODELS)] = None,
-    weights: Annotated[Path | None, flag("--weights", default="the cache of torch", panel=_MODELS)] = None,
+    steps: Annotated[
+        int, flag("--steps", ". The training must have had at least this number of steps", low=1, high=8, panel=_MODELS)
+    ] = 1,
+    faces: Annotated[str | None, flag("--faces", default="as in training", panel=_MODELS)] = None,
+    base_model: Annotated[str | None, flag("--base-model", default="as in training", panel=_MODELS)] = None,
+    weights: Annotated[Path | None, flag("--weights", default="torch's cache", panel=_MODELS)] = None,
     page: Annotated[
-        Path | None, flag("--page", " of each face, its references and its restoration", panel=_PAGE)
+        Path | None, flag("--page", ". The page shows each face, its references and its restoration", panel=_PAGE)
     ] = None,
     page_data: Annotated[
-        Path | None, flag("--page-data", "; a file in RUN/restored is shown in the report", panel=_PAGE)
+        Path | None, flag("--page-data", ". The report shows each such file in the folder RUN/restored", panel=_PAGE)
     ] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
-    as_json: Annotated[bool, flag("--json", ": a row for each photo")] = False,
+    as_json: Annotated[bool, flag("--json", ". The JSON has a row for each photo")] = False,
 ) -> None:
     """Restore the faces in photos of any size, guided by references: photos of the same person.
 

@@ -25,13 +25,14 @@ from train.restore.paste import paste
 from train.restore.reference_photos import References, warp_references
 
 # These are the five landmarks of an upright, frontal face, as fractions (x, y) of a detector's box. They are the mean
-# over 1,182 SCRFD detections on web photos (ours). With --box they replace the landmarks that a detector would find.
+# over 1,182 SCRFD detections on web photos (ours). With --box, these landmarks replace the landmarks that a detector
+# would find.
 LANDMARKS_IN_BOX = np.array([[0.270, 0.391], [0.733, 0.389], [0.503, 0.591], [0.314, 0.748], [0.697, 0.745]])
 
-# A face with a `sharpness` below this value counts as degraded. Such a face may be the person of the references,
-# although the recognizer does not confirm the person. We chose the value on the published sets of LQ photos with
-# references. The least sharp of 37 references has a sharpness of .39. Of 23 LQ photos, 5 have a sharpness below .35.
-# The only person whom the recognizer did not recognize is in one of these 5 photos (.13).
+# A face with a `sharpness` below this value counts as degraded. A degraded face may show the person of the references,
+# although the recognizer does not confirm this. We chose the value on the published sets of LQ photos with references.
+# The least sharp of 37 references has a sharpness of .39. Of 23 LQ photos, 5 have a sharpness below .35. The recognizer
+# failed to recognize the person in only one photo, which has a sharpness of .13.
 DEGRADED_SHARPNESS = 0.35
 
 # This function is called for each restored face. The arguments are the photo's path, the LQ crop at the restorer's
