@@ -106,7 +106,8 @@ METRICS: dict[str, Metric] = {
     "deg_published": Metric("Deg", "°", "lower", 2,
         "The value is the angle between ResNet-18 ArcFace features (resnet18_110) of the whole crops in gray at 128 "
         "px. Pairs below 1 degree are left out, as in the published script",
-        "VQFR's script", "resnet18_110.pth", "the angle is below 1 degree, and the published script leaves such pairs out"),
+        "VQFR's script", "resnet18_110.pth",
+        "the angle is below 1 degree, and the published script leaves such pairs out"),
     "deg_judge": Metric("Deg (judge)", "°", "lower", 2,
         "The value is the angle between the judge's embeddings of the restored image and of the target. No pair is "
         "left out. The value cannot be compared with the published Deg",
