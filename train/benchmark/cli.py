@@ -54,10 +54,10 @@ def freeze(
     people = format_count(summary.people, "person", "people")
     what = f"{summary.cases} of {summary.images_in_set} images of {summary.lq_set}, {people}"
     if dry_run:
-        typer.echo(f"Would freeze {what}, in {summary.folder}.")
+        typer.echo(f"Would freeze {what} in {summary.folder}.")
     else:
         state = f"{summary.written} files written" if summary.written else "no file changed"
-        typer.echo(f"{what}, frozen in {summary.folder} ({state}).\nbenchmark {summary.benchmark}")
+        typer.echo(f"The benchmark in {summary.folder} has {what} ({state}).\nbenchmark {summary.benchmark}")
     if summary.cosines:
         typer.echo(
             f"{summary.cosines} pairs of faces in two splits look like one person: list them with `likeness leaks "
@@ -132,5 +132,5 @@ def _print_leaks(result: Leaks) -> None:
         )
     for sentence in result.unchecked:
         typer.echo(sentence)
-    scope = f"{result.faces} faces, {result.pairs} pairs across splits, the references of {result.targets} targets"
+    scope = f"{result.faces} faces, {result.pairs} pairs across splits, and the references of {result.targets} targets"
     typer.echo(f"{'Leaks were' if result.total else 'No leak was'} found among {scope}.")

@@ -44,12 +44,12 @@ def restore(
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json", ". The JSON has a row for each photo")] = False,
 ) -> None:
-    """Restore the faces in photos of any size, guided by references: photos of the same person.
+    """Restore the faces in photos of any size, guided by reference photos of the same person.
 
-    With references, the command restores the faces that look like them. If the only face of a photo is too degraded to
-    be recognized, it is also restored. Without references, the command restores every face.
+    With references, the command restores the faces that look like the person of the references. If the only face of a
+    photo is too degraded to be recognized, it is also restored. Without references, the command restores every face.
 
-    Exit codes: 0 if a photo was restored, 1 if none was.
+    Exit codes: 0 if a photo was restored, 1 if no photo was restored.
 
     Example: likeness restore old.jpg --reference her1.jpg --reference her2.jpg --run dataset/run --out restored
     """
@@ -126,7 +126,7 @@ def _print_rows(rows: list[PhotoOutcome], out: Path, as_json: bool) -> None:
     restored = [row for row in rows if row.status == "ok"]
     faces = format_count(sum(face.restored for row in restored for face in row.faces), "face")
     photos = f"{len(restored)} of {format_count(len(rows), 'photo')}"
-    typer.echo(f"{faces} in {photos} restored into {make_printable(out)}.")
+    typer.echo(f"The command restored {faces} in {photos} into {make_printable(out)}.")
 
 
 def _parse_box(text: str | None) -> tuple[float, float, float, float] | None:
