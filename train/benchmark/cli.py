@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def freeze(
-    dataset: Annotated[Path, argument("DATASET", ". The dataset needs a frozen set")],
-    out: Annotated[Path, flag("--out", ". The same command with the same folder resumes", metavar="BENCH")],
+    dataset: Annotated[Path, argument("DATASET", "; the dataset needs a frozen set")],
+    out: Annotated[Path, flag("--out", "; the same command with the same folder resumes", metavar="BENCH")],
     lq_set: Annotated[str | None, flag("--set", default="the split's only set")] = None,
     split: Annotated[str, flag("--split")] = "test",
     max_references: Annotated[int, flag("--max-references", low=1)] = 4,
-    seed: Annotated[int, flag("--seed", ". The references are random", low=0, high=MAX_SEED)] = 0,
+    seed: Annotated[int, flag("--seed", "; the references are random", low=0, high=MAX_SEED)] = 0,
     with_images: Annotated[bool, flag("--with-images")] = False,
     with_embeddings: Annotated[
-        bool, flag("--with-embeddings", ". With images and embeddings, nobody needs the dataset to use the benchmark")
+        bool, flag("--with-embeddings", "; with images and embeddings, nobody needs the dataset to use the benchmark")
     ] = False,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
@@ -69,7 +69,7 @@ def leaks(
     dataset: Annotated[Path, argument("DATASET|BENCH")],
     benchmark: Annotated[
         Path | None,
-        flag("--benchmark", ". The embeddings of the dataset are used to check the benchmark", default="none"),
+        flag("--benchmark", "; the embeddings of the dataset are used to check the benchmark", default="none"),
     ] = None,
     limit: Annotated[int, flag("--limit", low=0)] = 20,
     as_json: Annotated[bool, flag("--json")] = False,

@@ -15,14 +15,14 @@ _MEASURING, _MODELS, _TABLES = "Measuring", "Models", "Pages and tables"
 # Both commands have these options.
 Dataset = Annotated[Path, argument("DATASET|BENCH")]
 LqSet = Annotated[str | None, flag("--set", default="the only set that fits the restorer")]
-BenchmarkFolder = Annotated[Path | None, flag("--benchmark", ". The benchmark may be without images", default="none")]
+BenchmarkFolder = Annotated[Path | None, flag("--benchmark", "; the benchmark may be without images", default="none")]
 Metrics = Annotated[str | None, flag("--metrics", default="the usual ones", panel=_MEASURING)]
 Judge = Annotated[str | None, flag("--judge", default="the dataset's models", panel=_MEASURING)]
 Seed = Annotated[
-    int, flag("--seed", ". The references and the intervals are random", low=0, high=MAX_SEED, panel=_MEASURING)
+    int, flag("--seed", "; the references and the intervals are random", low=0, high=MAX_SEED, panel=_MEASURING)
 ]
 Steps = Annotated[
-    int, flag("--steps", ". The training must have had at least this number of steps", low=1, high=8, panel=_MODELS)
+    int, flag("--steps", "; the training must have had at least this number of steps", low=1, high=8, panel=_MODELS)
 ]
 Faces = Annotated[str | None, flag("--faces", default="as in training", panel=_MODELS)]
 BaseModel = Annotated[str | None, flag("--base-model", default="as in training", panel=_MODELS)]
@@ -41,7 +41,7 @@ def evaluate(
     benchmark: BenchmarkFolder = None,
     out: Annotated[
         Path | None,
-        flag("--out", ". Only a comparison of several systems needs this option", metavar="FOLDER", default="none"),
+        flag("--out", "; only a comparison of several systems needs this option", metavar="FOLDER", default="none"),
     ] = None,
     max_references: Annotated[int, flag("--max-references", low=1, panel=_MEASURING)] = 4,
     metrics: Metrics = None,
@@ -124,7 +124,7 @@ def counterfactuals(
         int,
         flag(
             "--max-references",
-            ". Each system with wrong or changed references gets this number",
+            "; each system with wrong or changed references gets this number",
             low=1,
             high=8,
             panel=_MEASURING,

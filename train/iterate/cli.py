@@ -25,13 +25,13 @@ MILD_SHARE = 0.25
 def iterate(
     dataset: Annotated[Path, argument("DATASET")],
     out: Annotated[
-        Path | None, flag("--out", ". This folder contains all rounds", default="DATASET/iterate", metavar="FOLDER")
+        Path | None, flag("--out", "; this folder contains all rounds", default="DATASET/iterate", metavar="FOLDER")
     ] = None,
     rounds: Annotated[int, flag("--rounds", panel=_TRAINING)] = 2,
     recipe: Annotated[str, flag("--recipe", panel=_TRAINING)] = "tiny",
     images: Annotated[
         int | None,
-        flag("--images", ". Each round sees this number", default="the recipe's number", low=1, panel=_TRAINING),
+        flag("--images", "; each round sees this number", default="the recipe's number", low=1, panel=_TRAINING),
     ] = None,
     preset: PresetName = None,
     mild: Annotated[float, flag("--mild", low=0, high=1, panel=_TRAINING)] = MILD_SHARE,

@@ -21,28 +21,28 @@ _MODELS, _PAGE = "Models", "Page"
 def restore(
     photos: Annotated[list[Path], argument("PHOTOS...")],
     run: Annotated[
-        Path, flag("--run", ", or of one checkpoint. Write osdface:FOLDER for the released weights of OSDFace")
+        Path, flag("--run", ", or of one checkpoint; write osdface:FOLDER for the released weights of OSDFace")
     ],
     out: Annotated[
-        Path, flag("--out", ". The command writes each restored photo into this folder as PNG", metavar="FOLDER")
+        Path, flag("--out", "; the command writes each restored photo into this folder as PNG", metavar="FOLDER")
     ],
     reference: Annotated[list[Path] | None, flag("--reference", default="none", repeat=True)] = None,
     aligned: Annotated[bool, flag("--aligned")] = False,
     box: Annotated[str | None, flag("--box", default="none")] = None,
     steps: Annotated[
-        int, flag("--steps", ". The training must have had at least this number of steps", low=1, high=8, panel=_MODELS)
+        int, flag("--steps", "; the training must have had at least this number of steps", low=1, high=8, panel=_MODELS)
     ] = 1,
     faces: Annotated[str | None, flag("--faces", default="as in training", panel=_MODELS)] = None,
     base_model: Annotated[str | None, flag("--base-model", default="as in training", panel=_MODELS)] = None,
     weights: Annotated[Path | None, flag("--weights", default="torch's cache", panel=_MODELS)] = None,
     page: Annotated[
-        Path | None, flag("--page", ". The page shows each face, its references and its restoration", panel=_PAGE)
+        Path | None, flag("--page", "; the page shows each face, its references and its restoration", panel=_PAGE)
     ] = None,
     page_data: Annotated[
-        Path | None, flag("--page-data", ". The report shows each such file in the folder RUN/restored", panel=_PAGE)
+        Path | None, flag("--page-data", "; the report shows each such file in the folder RUN/restored", panel=_PAGE)
     ] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
-    as_json: Annotated[bool, flag("--json", ". The JSON has a row for each photo")] = False,
+    as_json: Annotated[bool, flag("--json", "; the JSON has a row for each photo")] = False,
 ) -> None:
     """Restore the faces in photos of any size, guided by reference photos of the same person.
 
