@@ -123,8 +123,8 @@ def make_set(
     """
     checked_preset = _check_options(preset, split, seed, size, engine)
     check_workers(workers)
-    # Opening a ledger for reading raises an error if the ledger is missing. Opening a ledger for writing would create
-    # it.
+    # Opening a ledger for reading raises an error if the ledger is missing. Opening a missing ledger for writing would
+    # create the ledger.
     with Ledger.open(Path(dataset), write=False):
         pass
     with Ledger.open(Path(dataset), write=True) as ledger:
@@ -175,7 +175,7 @@ class _Plan:
             "theta_version": VERSION,
             "batch": BATCH,
         } | ({} if engine == "exact" else {"engine": engine})
-        # All recorded units of this set must come from the same configuration.
+        # All recorded units of a set must come from the same configuration.
         units = {
             unit: (config, detail)
             for _, unit, config, detail in read_units(ledger, STAGE)

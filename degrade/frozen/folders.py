@@ -47,7 +47,8 @@ from manifests.runtime.workers import check_workers
 # The limits of --size are in pixels (ours). An image below the lower limit shows no face, and few images are
 # larger than the upper limit.
 MIN_SIZE, MAX_SIZE = 16, 8192
-# A file with one of these endings counts as an image even if it is damaged, so that the card lists it as skipped.
+# A file with an ending in SUFFIXES counts as an image even if the file is damaged. The card then lists the file as
+# skipped.
 _ENDINGS = ".jpg .jpeg .png .webp .bmp .tif .tiff .gif .avif .jp2 .heic .heif .jxl"
 SUFFIXES = set(_ENDINGS.split())
 

@@ -42,7 +42,7 @@ def replay(
 
     If a source is missing or has changed, or if `out` contains anything except this set, raises BadInput and writes
     nothing. Also raises BadInput if the bytes of an image differ from the recorded bytes. The message names the images
-    whose bytes differ. These images are not written, and the card of the set stays incomplete.
+    whose bytes differ. Images whose bytes differ are not written, and the card of the set stays incomplete.
     """
     source, thetas, out = Path(source), Path(thetas), Path(out)
     if workers is not None:

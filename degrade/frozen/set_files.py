@@ -103,7 +103,7 @@ def read_card(out: Path) -> dict[str, Any]:
         raise BadInput(f"{out} has no readable {CARD}: name a set made by `likeness degrade`, or a dataset.") from None
     if not isinstance(card, dict) or not _CARD_KEYS.issubset(card):
         raise BadInput(f"{out / CARD} is not the card of a frozen set: name a set made by `likeness degrade`.")
-    card = {"skipped": [], **card}  # the card of an unfinished set does not have this key
+    card = {"skipped": [], **card}  # the card of an unfinished set has no key `skipped`
     for key, valid in (
         ("source", isinstance(card["source"], str)),
         ("preset", card["preset"] is None or isinstance(card["preset"], dict)),
