@@ -1,4 +1,4 @@
-"""The command line `likeness`: it mounts the commands of all folders, and holds the commands that need several folders.
+"""The command line `likeness`: it mounts the commands of all folders, and has the commands that need several folders.
 
 A command imports its stages when it runs, so that help and wrong arguments are answered without torch.
 manifests/exit_codes.py turns errors into exit codes.
