@@ -54,7 +54,7 @@ def explain_photo(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, 
     """Returns sentences for a person, and the same facts as rows for a program, for every file that `photo` names.
 
     `photo` is a path, a file name, or the first six or more characters of the id of a photo, a face or a person.
-    Raises BadInput if the ledger has no row for it.
+    Raises BadInput if the ledger has no row for `photo`.
     """
     with Ledger.open(dataset) as ledger:
         files = ledger.query(_FILES).rows(named=True)

@@ -1,4 +1,4 @@
-"""Plots inside the page, as SVG text. All sizes are in px of the page."""
+"""Draws the plots of the report's page as SVG text. All sizes are in px of the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures inside the page, as JPEG data URIs without metadata. A picture that cannot be read is left out."""
+"""Makes the page's pictures as JPEG data URIs without metadata. A picture that cannot be read is left out."""
 
 from __future__ import annotations
 
