@@ -33,7 +33,7 @@ def find_local_file(name: str, folder: Path | None, cache: str = "checkpoints") 
     Returns None if the file is in neither folder. Raises BadInput if `folder` is not a folder.
     """
     if folder is not None and not folder.is_dir():
-        raise BadInput(f"--weights {folder} is not a folder: name the one that holds {name}.")
+        raise BadInput(f"--weights {folder} is not a folder: give the folder that contains {name}.")
     cached = Path(torch.hub.get_dir()) / cache / name
     places = (folder / name if folder is not None else cached, cached)
     return next((place for place in places if place.is_file()), None)
@@ -56,7 +56,7 @@ def fetch_weights(backbone: str, folder: Path | None) -> Path:
     except (OSError, RuntimeError, HTTPException) as error:
         raise BadInput(
             f"A loss of this recipe needs torchvision's {backbone} weights, which are not here and cannot be "
-            f"downloaded ({error}): put {name} (from {url}) into a folder and say --weights FOLDER."
+            f"downloaded ({error}): put {name} (from {url}) into a folder and give --weights FOLDER."
         ) from error
     return cached
 
@@ -77,6 +77,6 @@ def load_backbone(backbone: str, folder: Path | None) -> nn.Sequential:
     except Exception as error:  # every fault of the file leads to the same message
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise BadInput(
-            f"{path} does not hold torchvision's {backbone} weights ({why}): put {BACKBONES[backbone].url} there."
+            f"{path} does not contain torchvision's {backbone} weights ({why}): put {BACKBONES[backbone].url} there."
         ) from error
     return features.eval().requires_grad_(False)

@@ -30,7 +30,7 @@ PARTS = (
 class Recipe:
     """Holds all settings of a run except its data, its seed and its length.
 
-    `images` is the default length of a run. The schedules do not depend on the length: a longer run therefore passes
+    `images` is the default length of a run. The schedules do not depend on the length. A longer run therefore passes
     through the same weights as a shorter run.
     """
 
@@ -56,7 +56,7 @@ class Recipe:
     augment: str  # "flip": flips target and references together; "each": also augments each reference
     # the weight of each loss by name (see train/fit/objective.py); a loss without a weight is not computed
     losses: dict[str, float]
-    # "": no discriminator; "latent": the discriminator sees the restored latent and the prompt; "image": the image
+    # "": no discriminator; "latent": it sees the restored latent and the prompt; "image": it sees the restored image
     discriminator: str
     # optimisation: the schedules count the images used in training
     images: int
@@ -70,31 +70,32 @@ class Recipe:
 
 # The sources of the numbers follow, one paragraph for each recipe.
 #
-# tiny: This recipe takes the timestep 399 from OSDFace's infer.py. The counts 0, 1, 2, 4 and the identity weight .1 are
-# from our prototype (docs/train.md). The preset codeformer is applied at 128 px, which is harder than at 512 px. We
-# chose the other numbers of this recipe by measurement.
+# tiny: This recipe takes the timestep 399 from OSDFace's infer.py. The reference counts 0, 1, 2, 4 and the identity
+# weight .1 are from our prototype (docs/train.md). The preset codeformer is applied at 128 px, which is harder than at
+# 512 px. We chose the other numbers of this recipe by measurement.
 #
 # vre: This recipe follows stage 1 of OSDFace, which trains an HQ dictionary, an LQ dictionary and their association.
 # The epochs and the association weight 1 are from the issue OSDFace#11.
 #
 # osdface: This recipe takes the timestep 399, the VRE prompt, the LoRA rank 16 and the losses MSE, EA-DISTS, identity
-# and GAN from infer.py and from a figure of the paper. The weights .1 and .01 are from a third party. The degradation
-# ranges of OSDFace are not seen by us; the preset osediff-face is our choice.
+# and GAN from infer.py and from a figure of the paper. The weights .1 and .01 are from a third party. We have not seen
+# the degradation ranges of OSDFace. The preset osediff-face is our choice.
 #
-# honestface: This recipe takes its parts and losses from a figure of the paper. The base, the timestep, the weights and
-# the degradation of HonestFace are not seen by us; we use the values of OSDFace.
+# honestface: This recipe takes its parts and losses from a figure of the paper. We have not seen HonestFace's base,
+# timestep, weights and degradation, so we use the values of OSDFace.
 #
 # refine: This recipe takes its losses from the paper. The paper uses one reference; we use up to four (ours). The
 # weights, the timestep, the base and the preset `severe` are ours. The one-step UNet replaces ReFine's GAN and its
 # StyleGAN2 decoder.
 #
-# instant: This recipe takes the timestep 249 from InstantRestore's inference/test.py. The counts 1 to 4 and the weights
-# LPIPS 5, MS-SSIM 1, identity 1 and GAN .5 are from the final configuration of InstantRestore. The count 0 is ours.
-# InstantRestore's landmark-attention loss is left out, because its landmark extractor was not released.
+# instant: This recipe takes the timestep 249 from InstantRestore's inference/test.py. The reference counts 1 to 4 and
+# the weights LPIPS 5, MS-SSIM 1, identity 1 and GAN .5 are from the final configuration of InstantRestore. The
+# reference count 0 of recipe instant is ours. InstantRestore's landmark-attention loss is left out, because its
+# landmark extractor was not released.
 #
-# idm: This recipe trains a conditional denoiser that refines a face in a few steps without references. The idea is from
-# the abstract of IDM (arXiv 2307.08996); every number is ours. The noise of the first step contains the LQ face, and
-# DDIM keeps this noise in the later steps.
+# idm: This recipe trains a conditional denoiser that refines a face in a few steps without references. The idea of the
+# recipe is from the abstract of IDM (arXiv 2307.08996). Every number of recipe idm is ours. The noise of the first step
+# contains the LQ face, and DDIM keeps this noise in the later steps.
 # fmt: off
 _RECIPES = {
     #             preset            parts                              t    steps counts        wrong augm.  discr.
@@ -143,8 +144,8 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
         raise BadInput(f"There is no recipe {name}; the recipes are {', '.join(RECIPES)}.")
     if base is None and name != TINY:
         raise BadInput(
-            f"Recipe {name} needs a base: say --base-model FOLDER (Stable Diffusion 2.1-base in diffusers' layout), or "
-            "--base-model tiny to try it on a laptop."
+            f"Recipe {name} needs a base: give --base-model FOLDER (Stable Diffusion 2.1-base in diffusers' layout), "
+            "or --base-model tiny to try it on a laptop."
         )
     base = base or TINY
     preset, parts, timestep, steps, counts, wrong, augment, discriminator = _RECIPES[name]

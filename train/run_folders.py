@@ -1,4 +1,4 @@
-"""The folder of a training run, and the names of the result files that `evaluate` writes into it."""
+"""Checks the folder of a training run. Defines the names of the result files that `evaluate` writes into it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def name_result_file(stem: str, judge: str | None, steps: int) -> str:
     """Returns the name of a result file without its suffix.
 
     The name ends in `-<steps>-steps` if `steps` is above 1, and in `-judge` if a judge is named, so that results of
-    different kinds lie beside each other.
+    different kinds have different files.
     """
     return stem + ("" if steps == 1 else f"-{steps}-steps") + ("" if judge is None else "-judge")
 

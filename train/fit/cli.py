@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from train.fit.settings import Settings
     from train.recipes import Recipe
 
-SNAPSHOT_FACTS = "snapshot.json"  # a file in every snapshot folder; importing train.data.snapshot for its name is slow
 _TRAINING, _MODELS, _MACHINE = "Training", "Models", "Machine"
 # The command `iterate` also has these options.
 BaseModel = Annotated[
@@ -52,19 +51,20 @@ def train(
     compile_model: Annotated[bool, flag("--compile", panel=_MACHINE)] = False,
     dry_run: Annotated[bool, flag("--dry-run", "; it measures the memory and the speed")] = False,
 ) -> None:
-    """Train a face restorer that looks at references of the same person.
+    """Train a face restorer that uses reference photos of the same person.
 
     RUN gets config.json, snapshot/, stats.jsonl, TensorBoard events, samples/*.png and checkpoint-<images>/. Write
     `accelerate launch -m likeness train` to train on several GPUs.
 
     Example: likeness train DATASET --recipe tiny --out RUN
     """
+    from train.data.snapshot import FACTS
     from train.recipes import TINY
     from train.run_folders import check_run_folder
 
     chosen = choose_recipe(recipe, base_model, preset, steps)
     check_run_folder(out)
-    if not (source / SNAPSHOT_FACTS).is_file():
+    if not (source / FACTS).is_file():
         check_ledger_exists(source)
     from train.fit.settings import Settings
 
@@ -109,8 +109,8 @@ def run_training(
 ) -> Ending:
     """Takes the snapshot if it is missing, then trains or resumes the run, and prints the result.
 
-    `quiet` prints on standard error. If several processes train together, the first process checks the arguments and
-    takes the snapshot. The other processes wait.
+    With `quiet`, the function prints on standard error. If several processes train together, the first process checks
+    the arguments and takes the snapshot. The other processes wait.
     Raises BadInput or LedgerError before the training starts.
     """
     from manifests.runtime.files import lock_folder

@@ -71,7 +71,7 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
     batch = _random_batch(recipe, dim, count, seed) if faces is None else next(data.batches(faces, 0, count, 0, 0, 1))
     batch = data.to_device(batch, engine.device)
 
-    # The first update measures the activations, and is the warm-up. The updates after it are timed.
+    # The first update measures the activations and is not timed. The updates after it are timed.
     activations = _update(engine, batch, 0, seed)
     if on_gpu:
         torch.cuda.synchronize()
@@ -138,10 +138,10 @@ def _memory(engine: Engine, activations: int, count: int, batch: int) -> str:
     tensors = {id(tensor): tensor for module in modules for tensor in (*module.parameters(), *module.buffers())}
     weights = sum(tensor.nbytes for tensor in tensors.values())
     grown = sum(parameter.nbytes for group in engine.optimizer.param_groups for parameter in group["params"])
-    judged = (
+    discriminator = (
         engine.discriminator_optimizer.param_groups[0]["params"] if engine.discriminator_optimizer is not None else []
     )
-    learned = grown + sum(parameter.nbytes for parameter in judged)
+    learned = grown + sum(parameter.nbytes for parameter in discriminator)
     shares = {
         "weights": weights,
         "gradients": learned,
@@ -150,11 +150,12 @@ def _memory(engine: Engine, activations: int, count: int, batch: int) -> str:
         "activations": activations * batch // count,
     }
     scaled = f", scaled from batch {count}" if count != batch else ""
-    told = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in shares.items())
+    listing = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in shares.items())
     peak = f" Peak on the GPU: {torch.cuda.max_memory_allocated() / _GIB:.2f} GiB." if torch.cuda.is_available() else ""
     return (
-        f"Memory for a part of {batch}: about {sum(shares.values()) / _GIB:.2f} GiB ({told}; activations are measured"
-        f"{scaled}, the rest is counted; the program itself and what a layer needs for a moment come on top).{peak}"
+        f"Memory for a part of {batch}: about {sum(shares.values()) / _GIB:.2f} GiB ({listing}; activations are "
+        f"measured{scaled}, and the rest is counted; the program itself and the short-lived memory of a layer are not "
+        f"included).{peak}"
     )
 
 

@@ -138,4 +138,4 @@ def compile_failures(engine: Engine) -> Iterator[None]:
         if not engine.compiled or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         why = str(error).strip().splitlines()[0].rstrip(".:") if str(error).strip() else type(error).__name__
-        raise LikenessError(f"torch.compile cannot compile this model here ({why}): leave --compile away.") from error
+        raise LikenessError(f"torch.compile cannot compile this model here ({why}): leave --compile out.") from error

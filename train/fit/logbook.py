@@ -38,8 +38,8 @@ class Logbook:
         with _writing(run):
             if path.is_file():
                 lines = path.read_text(encoding="utf-8").splitlines()
-                kept = [line for line in lines if images and _images_of(line) <= images]
-                write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
+                old_lines = [line for line in lines if images and _read_images(line) <= images]
+                write_atomically(path, "".join(f"{line}\n" for line in old_lines).encode())
             self._file = path.open("a", encoding="utf-8")
             self._board = SummaryWriter(str(run), purge_step=images + 1 if images else 0)
 
@@ -99,7 +99,7 @@ def _writing(run: Path) -> Iterator[None]:
         ) from error
 
 
-def _images_of(line: str) -> float:
+def _read_images(line: str) -> float:
     try:
         return float(json.loads(line)["images"])
     except (ValueError, KeyError, TypeError):

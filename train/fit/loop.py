@@ -46,7 +46,7 @@ class Ending:
     checkpoint: Path
     images: int
     reason: str  # "complete", "minutes" or the name of the signal
-    images_per_second: float  # in this call; 0 if the run was already complete
+    images_per_second: float  # the mean speed of this call; 0 if the run was already complete
     data_wait: float  # share of the time that this call waited for data, 0..1
 
 
@@ -78,7 +78,7 @@ def train(
     settings = settings or Settings()
     check_images(recipe, end)
     if minutes is not None and math.isnan(minutes):
-        raise BadInput("--minutes nan: say a number of minutes.")
+        raise BadInput("--minutes nan is not a number: give a number of minutes.")
     if (warning := data.check_detector(taken, recipe)) and not get_rank():
         say(warning)
     facts = run_on_first(claim_run, run, taken, recipe, seed, settings, say)

@@ -72,7 +72,7 @@ def resolve_settings(recipe: Recipe, settings: Settings) -> dict[str, Any]:
     Raises BadInput if the recipe and the settings contradict each other, or if the base or the embedder cannot be read.
     """
     if settings.accumulate < 1:
-        raise BadInput(f"--accumulate {settings.accumulate}: say 1 or more.")
+        raise BadInput(f"--accumulate {settings.accumulate} is too small: give 1 or more.")
     if recipe.batch % (get_world_size() * settings.accumulate):
         raise BadInput(
             f"A batch of {recipe.batch} cannot be shared by {get_world_size()} processes "
@@ -81,9 +81,9 @@ def resolve_settings(recipe: Recipe, settings: Settings) -> dict[str, Any]:
         )
     check_steps(recipe.steps)
     if recipe.steps > 1 and recipe.name == VRE:
-        raise BadInput("Recipe vre trains no restorer: leave --steps away.")
+        raise BadInput("Recipe vre does not train a restorer: leave --steps out.")
     if settings.precision not in (None, *PRECISIONS):
-        raise BadInput(f"--precision {settings.precision}: say {' or '.join(PRECISIONS)}.")
+        raise BadInput(f"--precision {settings.precision} is unknown: give {' or '.join(PRECISIONS)}.")
     if (recipe.base == TINY) != (settings.base_model == TINY):
         raise BadInput(f"Recipe {recipe.name} on {recipe.base} does not go with --base-model {settings.base_model}.")
     return {
@@ -166,11 +166,11 @@ def describe_restorer(taken: Snapshot, recipe: Recipe, images: int) -> dict[str,
     }
 
 
-def _identity_loss(recipe: Recipe, spec: str, has_onnx: bool, wanted: bool) -> dict[str, Any]:
+def _identity_loss(recipe: Recipe, spec: str, has_onnx: bool, identity: bool) -> dict[str, Any]:
     named = [name for name in THROUGH_RECOGNIZER if name in recipe.losses]
     if not named:
         return {"on": False, "why": f"recipe {recipe.name} has none"}
-    if not wanted:
+    if not identity:
         return {"on": False, "why": "turned off by --no-identity"}
     if not has_onnx:
         return {"on": False, "why": f"the recognizer {spec} has no ONNX file to differentiate"}
@@ -194,7 +194,7 @@ def _dictionary(recipe: Recipe, vre: Path | None) -> dict[str, str] | None:
     """
     if "vre" not in recipe.parts:
         if vre is not None:
-            raise BadInput(f"Recipe {recipe.name} has no part vre: leave --vre away.")
+            raise BadInput(f"Recipe {recipe.name} has no part vre: leave --vre out.")
         return None
     if vre is None:
         raise BadInput(
@@ -207,7 +207,7 @@ def _dictionary(recipe: Recipe, vre: Path | None) -> dict[str, str] | None:
     except (OSError, ValueError, AttributeError):
         trained_as = None
     if trained_as != "vre":
-        raise BadInput(f"{vre} is no run of recipe vre: name one with --vre RUN.")
+        raise BadInput(f"{vre} is not a run of recipe vre: name such a run with --vre RUN.")
     return {"checkpoint": folder.name, "sha256": sha256_file(folder / WEIGHTS)}
 
 

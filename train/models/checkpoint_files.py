@@ -46,7 +46,7 @@ def find_newest_checkpoint(folder: Path) -> Path:
         return folder
     checkpoints = list_checkpoints(folder)
     if not checkpoints:
-        raise BadInput(f"{folder} holds no checkpoint: name a folder that `likeness train --out` wrote.")
+        raise BadInput(f"{folder} contains no checkpoint: name a folder that `likeness train --out` wrote.")
     return checkpoints[-1]
 
 

@@ -66,10 +66,10 @@ class _Reading(nn.Module):
             part.view(b, -1, HEADS, c // HEADS).transpose(1, 2)
             for part in (self.ask(x.flatten(2).transpose(1, 2)), self.keys(prompt), self.values(prompt))
         )
-        found = F.scaled_dot_product_attention(asked, keys, values).transpose(1, 2).reshape(b, h * w, c)
+        attended = F.scaled_dot_product_attention(asked, keys, values).transpose(1, 2).reshape(b, h * w, c)
         # A sum could not show whether latent and prompt agree. So latent and prompt go side by side through a nonlinear
         # layer.
-        both = torch.cat([x, found.transpose(1, 2).view(b, c, h, w)], 1)
+        both = torch.cat([x, attended.transpose(1, 2).view(b, c, h, w)], 1)
         return F.leaky_relu(self.join(both), SLOPE)
 
 

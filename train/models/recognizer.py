@@ -65,6 +65,6 @@ def load_recognizer(onnx_file: Path, facts: dict[str, Any], face_size: int) -> R
         network = onnx2torch.convert(onnx.load(str(onnx_file)))
     except Exception as error:  # onnx and onnx2torch raise many kinds of errors
         raise ModelUnavailable(
-            f"{onnx_file} cannot be turned into a torch module for the identity loss ({error}): say --no-identity."
+            f"{onnx_file} cannot be turned into a torch module for the identity loss ({error}): give --no-identity."
         ) from error
     return Recognizer(network, facts, face_size)

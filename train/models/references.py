@@ -1,4 +1,4 @@
-"""Encodes the references and pools their features. Neither their order nor their number matters."""
+"""Encodes the references and pools their features. The references may have any order and any number."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ class ImageEncoder(nn.Module):
         pictures = references.flatten(0, 1)[filled]
         # A batch without references still needs the shapes of the maps and the gradients of the encoder. So a black
         # picture passes through the encoder, and its maps are not used.
-        found = self(pictures if len(pictures) else references.new_zeros(1, *references.shape[2:]))
-        return [place_in_slots(flat[: len(pictures)], present, filled) for flat in found]
+        maps = self(pictures if len(pictures) else references.new_zeros(1, *references.shape[2:]))
+        return [place_in_slots(flat[: len(pictures)], present, filled) for flat in maps]
 
 
 def place_in_slots(rows: torch.Tensor, present: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ from train.models.io import Conditions, Places, Restoration, find_places
 from train.models.prompts.honestface import IdentityEmbedder
 from train.models.prompts.vre import Vre
 from train.models.references import MeanEmbedding, ReferenceEncoder
-from train.models.steps import Schedule, renoised
+from train.models.steps import Schedule, add_noise
 
 PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # suffixes of files that can run code when they are read
 BASE_SHA256 = "base_sha256"  # in config.json: the fingerprint of the base when the checkpoint was written
@@ -40,7 +40,7 @@ class Restorer(nn.Module):
         parts, tiny = set(config.parts), config.base == "tiny"
         self._base_sha256: str | None = None
         if not tiny:
-            config, self._base_sha256 = _found(config)
+            config, self._base_sha256 = _locate_base(config)
         self.config = config
         self.facts = dict(facts or {})
         self.schedule = Schedule(config.timestep, config.steps)
@@ -79,10 +79,10 @@ class Restorer(nn.Module):
         `references` is (B,K,3,S,S) float32 in 0..1, in the template of `lq`. With part `warped`, the references are
         warped to `lq`.
         `present` is (B,K) bool, and False for an empty slot.
-        `embeddings` is (B,K,d). Its rows are unit embeddings of the recognizer in `facts`.
+        `embeddings` is (B,K,d). The rows of `embeddings` are unit embeddings of the recognizer in `facts`.
         `target` is not used here. The model of recipe vre has the same arguments and uses `target`.
-        `step` is (B,) int64, the number of the step that each image trains. It is None in a restoration, and in
-        training for a single step.
+        `step` is (B,) int64, the number of the step that each image trains. `step` is None in a
+        restoration, and in training for a single step.
         `places` has the places of `present` and `step`. If `places` is None, this method waits for the device.
 
         K may be 0 and may differ between calls. The order of the references does not matter. With `step`, the result
@@ -97,7 +97,7 @@ class Restorer(nn.Module):
             clean = self._through(z, conditions)
         else:
             timestep = torch.tensor(self.schedule.timesteps).to(z.device, non_blocking=True)[step]
-            z = self._given(z, conditions, places, timestep)
+            z = self._make_step_input(z, conditions, places, timestep)
             clean = one_step.clean_from_noise(z, self.base.predict(z, conditions, timestep), timestep)
         # Decode to (B,3,S,S). In training the image is not clamped, because a clamped pixel has no gradient.
         image = self.base.decode(clean, lq).float()
@@ -115,13 +115,15 @@ class Restorer(nn.Module):
         clean = one_step.clean_from_noise(z, noise, first)
         # Each later step adds the predicted noise to the clean latent for a lower timestep, then restores again.
         for timestep in later:
-            z = renoised(clean, noise, timestep)
+            z = add_noise(clean, noise, timestep)
             noise = self.base.predict(z, conditions, timestep)
             clean = one_step.clean_from_noise(z, noise, timestep)
         return clean
 
     @torch.no_grad()
-    def _given(self, z: torch.Tensor, conditions: Conditions, places: Places, timestep: torch.Tensor) -> torch.Tensor:
+    def _make_step_input(
+        self, z: torch.Tensor, conditions: Conditions, places: Places, timestep: torch.Tensor
+    ) -> torch.Tensor:
         """Returns the input latent (B,C,h,w) of the step that each image trains.
 
         For the first step, the input is z. For a later step, the input is the model's own clean latent of the first
@@ -134,16 +136,16 @@ class Restorer(nn.Module):
         if not len(later):
             return z
         # Restore these m images at the first timestep without gradients, then add noise for the step to train.
-        first, own, seen = self.schedule.first, z[later], conditions.select_later(places)
-        noise = self.base.predict(own, seen, first)
-        answer = renoised(one_step.clean_from_noise(own, noise, first), noise, timestep[later])
+        first, latents, conditions = self.schedule.first, z[later], conditions.select_later(places)
+        noise = self.base.predict(latents, conditions, first)
+        renewed = add_noise(one_step.clean_from_noise(latents, noise, first), noise, timestep[later])
         # Before torch 2.11, autocast keeps the cast weights of this pass, which have no gradient. The step that learns
         # would use them, so the cache is cleared.
         torch.clear_autocast_cache()
         # Put the m new latents into a copy of z. The other images keep their LQ latent.
-        given = z.to(answer.dtype, copy=True)
-        given[later] = answer
-        return given
+        inputs = z.to(renewed.dtype, copy=True)
+        inputs[later] = renewed
+        return inputs
 
     def condition(
         self,
@@ -214,12 +216,13 @@ class Restorer(nn.Module):
             raise _unloadable(folder, error) from error
         if described.get("recipe") == "vre":
             raise BadInput(
-                f"{folder} holds a dictionary of recipe vre, which restores nothing: train on it with --vre."
+                f"{folder} contains a dictionary of recipe vre, which cannot restore faces: give the folder to "
+                "`likeness train` as --vre."
             )
-        # Check that the base is the base from training.
+        # Check that the base is the base that the training used.
         if config.base == "tiny":
             if base_model not in (None, "tiny"):
-                raise BadInput(f"{folder} was trained on tiny, which needs no base: leave --base-model away.")
+                raise BadInput(f"{folder} was trained on tiny, which needs no base: leave --base-model out.")
         else:
             config = replace(config, base_model=base_model or config.base_model)
             _check_base(folder, config.base_model, recorded)
@@ -234,7 +237,7 @@ class Restorer(nn.Module):
         return model.eval()
 
 
-def _found(config: ModelConfig) -> tuple[ModelConfig, str]:
+def _locate_base(config: ModelConfig) -> tuple[ModelConfig, str]:
     """Returns the config and the fingerprint of its base. The config has the absolute path of a base in a folder."""
     from train.models.bases.diffusion import base_fingerprint
 
@@ -250,9 +253,9 @@ def _diffusion(config: ModelConfig) -> Any:
 
 
 def _checkpoint_folder(folder: Path) -> Path:
-    refused = "pickled weights can run code when they are read, so they never are"
+    reason = "pickled weights can run code when they are read, so Likeness never reads them"
     if folder.is_file():
-        why = refused if folder.suffix in PICKLED else "a checkpoint is a folder"
+        why = reason if folder.suffix in PICKLED else "a checkpoint is a folder"
         raise BadInput(f"{folder} is a file ({why}): name a folder that `likeness train --out` made.")
     try:
         return find_newest_checkpoint(folder)
@@ -261,7 +264,8 @@ def _checkpoint_folder(folder: Path) -> Path:
         if not pickled:
             raise
         raise BadInput(
-            f"{folder} holds {pickled[0]} and no {WEIGHTS} ({refused}): name a folder that `likeness train --out` made."
+            f"{folder} contains {pickled[0]} and no {WEIGHTS} ({reason}): name a folder that `likeness train --out` "
+            "made."
         ) from None
 
 
@@ -270,18 +274,18 @@ def _check_base(folder: Path, base_model: str, recorded: str | None) -> None:
     from train.models.bases.diffusion import base_fingerprint
 
     try:
-        found = base_fingerprint(base_model)
+        fingerprint = base_fingerprint(base_model)
     except (BadInput, OSError) as error:
         raise BadInput(
-            f"The base {base_model} of {folder} cannot be read ({str(error).rstrip('.')}): say where it lies with "
-            "--base-model FOLDER."
+            f"The base {base_model} of {folder} cannot be read ({str(error).rstrip('.')}): name the "
+            "folder of the base with --base-model FOLDER."
         ) from error
-    if found != recorded:
+    if fingerprint != recorded:
         raise BadInput(
-            f"{base_model} is not the base that {folder} was trained on, its configuration differs: name that one with "
-            "--base-model FOLDER."
+            f"{base_model} is not the base that {folder} was trained on, because its configuration differs: name the "
+            "base from training with --base-model FOLDER."
         )
 
 
 def _unloadable(folder: Path, error: Exception) -> BadInput:
-    return BadInput(f"{folder} holds no restorer that this version can load ({error}).")
+    return BadInput(f"{folder} contains no restorer that this version can load ({error}).")

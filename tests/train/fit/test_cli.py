@@ -36,7 +36,7 @@ def test_what_cannot_be_trained_on_is_a_sentence(tmp_path: Path, command: Run) -
     for words, sentence in (
         ((tmp_path, "--recipe", "huge"), "the recipes are tiny"),
         ((tmp_path,), "likeness curate"),
-        ((tmp_path, "--recipe", "osdface"), "needs a base: say --base-model"),
+        ((tmp_path, "--recipe", "osdface"), "needs a base: give --base-model"),
         ((tmp_path, "--preset", "none-such"), "none-such"),
     ):
         done = command("train", *words, "--out", tmp_path / "run")

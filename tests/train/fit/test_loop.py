@@ -384,7 +384,7 @@ def test_a_batch_in_two_parts_trains_as_one_does(tmp_path: Path, taken: Snapshot
     ("settings", "said"),
     [
         (Settings(accumulate=3), "A batch of 4 cannot be shared by 1 processes in 3 parts"),
-        (Settings(precision="fp8"), "--precision fp8: say fp32 or bf16"),
+        (Settings(precision="fp8"), "--precision fp8 is unknown: give fp32 or bf16"),
         (Settings(vre=Path("run")), "Recipe small has no part vre"),
         (Settings(base_model="sd21"), "does not go with --base-model sd21"),
     ],
@@ -402,7 +402,7 @@ def test_a_prompt_needs_a_run_of_recipe_vre(tmp_path: Path, taken: Snapshot) -> 
     with pytest.raises(BadInput, match="name its run with --vre RUN"):
         run(tmp_path / "run", taken, recipe=recipe)
     run(tmp_path / "other", taken, 4)
-    with pytest.raises(BadInput, match="is no run of recipe vre"):
+    with pytest.raises(BadInput, match="is not a run of recipe vre"):
         run(tmp_path / "run", taken, recipe=recipe, settings=Settings(vre=tmp_path / "other"))
 
 
@@ -422,7 +422,7 @@ def test_a_model_that_cannot_be_compiled_is_a_sentence(
     monkeypatch.setattr(Restorer, "forward", fails)
     monkeypatch.setattr(train.fit.loop, "validate", lambda *_, **__: None)
     monkeypatch.setattr(Restorer, "compile", lambda _: None)
-    with pytest.raises(LikenessError, match=r"cannot compile this model here \(no compiler\): leave --compile away"):
+    with pytest.raises(LikenessError, match=r"cannot compile this model here \(no compiler\): leave --compile out"):
         run(tmp_path, taken, settings=Settings(compile=True))
 
 

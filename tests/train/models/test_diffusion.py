@@ -120,12 +120,12 @@ def test_references_are_seen_without_the_adapters(folder: Path) -> None:
     """What trains changes how the input is read, not what is kept of a reference."""
     model, (lq, references, present, embeddings) = awake(config_of("instant", folder)), inputs(2)
     model(lq, references, present, embeddings)
-    kept = model.base.extension.layers[0].kept[0].clone()
+    kept = model.base.extension.layers[0].references[0].clone()
     for name, parameter in model.named_parameters():
         if "lora" in name:
             parameter.mul_(3)
     model(lq, references, present, embeddings)
-    assert torch.equal(model.base.extension.layers[0].kept[0], kept)
+    assert torch.equal(model.base.extension.layers[0].references[0], kept)
     assert all(p.requires_grad for name, p in model.named_parameters() if "lora" in name)
 
 
@@ -274,7 +274,7 @@ def test_a_base_that_cannot_be_had_is_a_sentence(tmp_path: Path, monkeypatch: py
         Restorer(config_of("instant", tmp_path / "broken"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for name in ("nobody/nothing", str(tmp_path / "nowhere")):
-        with pytest.raises(BadInput, match="is no folder, and no model of that name could be had from the hub"):
+        with pytest.raises(BadInput, match="is not a folder, and no model of that name could be loaded from the hub"):
             base_fingerprint(name)
 
 

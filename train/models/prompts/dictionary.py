@@ -2,7 +2,7 @@
 
 OSDFace describes this stage in OSDFace#11: two VQ autoencoders each reconstruct images of their own domain. The HQ
 autoencoder trains for 50 epochs and the LQ autoencoder for 10 epochs, without the association. Then both autoencoders
-train for 10 epochs with an association of weight 1.
+train for 10 epochs with an association loss of weight 1.
 
 In this file, both autoencoders train together from the start, because a run has a single count of images seen. The
 association starts after the HQ autoencoder's share of the epochs, which is 50/60 (ours).
@@ -10,8 +10,8 @@ association starts after the HQ autoencoder's share of the epochs, which is 50/6
 OSDFace calls the association a "diagonal correlation" and gives no formula. OSDFace has the layout of DAEFR, so we use
 DAEFR's formula (DAEFR/models/association_stage.py) with its initial temperature, which stays constant here.
 
-The L1 loss for the reconstruction is ours. The restarts of unused codes are also ours. Without restarts,
-only 12 of 256 codes stayed in use on base tiny after 600 images. Then most of the 77 tokens of a prompt were empty.
+The L1 loss for the reconstruction is ours. The restarts of unused codes are also ours. Without restarts, only 12 of 256
+codes stayed in use on base tiny after 600 images. With 12 codes, most of the 77 tokens of a prompt were empty.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ IDLE = 320  # a code restarts if no vector chose it during this number of images
 
 
 class Dictionary(nn.Module):
-    """Computes the three losses of recipe `vre` from HQ and LQ faces. Without HQ faces, it restores the LQ faces.
+    """Computes the three losses of recipe `vre` from HQ and LQ faces.
+
+    Without HQ faces, the network restores the LQ faces.
 
     `facts` are the facts of a Restorer. `association_from` is the number of images after which the association has a
     gradient.
@@ -77,13 +79,13 @@ class Dictionary(nn.Module):
         absolute error, HQ plus LQ), "codebook" (HQ plus LQ) and "association".
 
         Without `target`, each vector of the LQ face is replaced by the nearest HQ code, and the HQ decoder makes
-        `image` from the codes (ours). The association makes this replacement possible.
+        `image` from the codes (ours). The association loss makes LQ vectors and HQ codes comparable.
         """
         # Resize the faces to the size of the dictionaries, in -1..1, and encode them to vectors (B,dim,s,s).
         small = self._sized(lq)
         lq_vectors = self.lq.encode(small)
         if target is None:
-            quantised = self.hq.quantize.replaced(lq_vectors)
+            quantised = self.hq.quantize.replace(lq_vectors)
             return self._answer(quantised, self.hq.decode(quantised), lq, {})
         true = self._sized(target)
         hq_vectors = self.hq.encode(true)

@@ -95,9 +95,9 @@ def distinct(code: torch.Tensor, distance: torch.Tensor, codes: int, tokens: int
     first = torch.full((b, codes), positions, dtype=rank.dtype, device=code.device)
     first = first.scatter_reduce(1, code.gather(1, order), rank, "amin")
     # Sort the codes by this rank. A code that no position has gets the rank `positions` and comes last.
-    found, chosen = first.sort(dim=1, stable=True)
+    ranks, chosen = first.sort(dim=1, stable=True)
     missing = max(tokens - codes, 0)
-    return F.pad(chosen, (0, missing))[:, :tokens], F.pad(found < positions, (0, missing))[:, :tokens]
+    return F.pad(chosen, (0, missing))[:, :tokens], F.pad(ranks < positions, (0, missing))[:, :tokens]
 
 
 def _shape(config: VreConfig) -> str:
@@ -131,4 +131,4 @@ def read_dictionary(folder: Path) -> tuple[ModelConfig, dict[str, Any], dict[str
 
 def unreadable(folder: Path, error: Exception) -> BadInput:
     """Returns the error for a folder without a readable dictionary."""
-    return BadInput(f"{folder} holds no dictionary that this version can load ({' '.join(str(error).split())}).")
+    return BadInput(f"{folder} contains no dictionary that this version can load ({' '.join(str(error).split())}).")
