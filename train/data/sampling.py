@@ -28,8 +28,8 @@ class Sample:
 
     target: int  # the row of the target in the snapshot
     references: tuple[int, ...]  # the rows of the references in the snapshot
-    flip: bool  # True: target and references are mirrored together, so that an asymmetric face stays consistent
-    right: bool = True  # False: the references show another person
+    flip: bool  # True if target and references are mirrored together, so that an asymmetric face stays consistent
+    right: bool = True  # False if the references show another person
     seeds: tuple[int, ...] = ()  # one seed for each reference; empty if references are not augmented
     step: int = 0  # the number of the step that learns from the sample
 

@@ -70,7 +70,7 @@ def save_checkpoint(run: Path, images: int, engine: Engine) -> Path:
         temporary.rename(final)
     except (OSError, SafetensorError) as error:  # safetensors raises its own error on a full disk
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise LikenessError(f"{final} cannot be written ({why}): the last whole checkpoint stays.") from error
+        raise LikenessError(f"{final} cannot be written ({why}): the last complete checkpoint stays.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     for old in list_checkpoints(run)[:-KEEP]:

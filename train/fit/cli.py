@@ -21,21 +21,27 @@ if TYPE_CHECKING:
 _TRAINING, _MODELS, _MACHINE = "Training", "Models", "Machine"
 # The command `iterate` also has these options.
 BaseModel = Annotated[
-    str | None, flag("--base-model", "; or the word tiny", default="tiny, for recipe tiny", panel=_MODELS)
+    str | None,
+    flag(
+        "--base-model",
+        "; or the word tiny for the base without a download",
+        default="tiny for recipe tiny",
+        panel=_MODELS,
+    ),
 ]
 VreRun = Annotated[Path | None, flag("--vre", default="none", panel=_MODELS)]
-Weights = Annotated[Path | None, flag("--weights", default="the cache of torch", panel=_MODELS)]
-PresetName = Annotated[str | None, flag("--preset", default="the preset of the recipe", panel=_TRAINING)]
+Weights = Annotated[Path | None, flag("--weights", default="torch's cache", panel=_MODELS)]
+PresetName = Annotated[str | None, flag("--preset", default="the recipe's preset", panel=_TRAINING)]
 Steps = Annotated[
-    int | None, flag("--steps", " at most", default="the steps of the recipe", low=1, high=8, panel=_TRAINING)
+    int | None, flag("--steps", " at most", default="the recipe's number", low=1, high=8, panel=_TRAINING)
 ]
 
 
 def train(
     source: Annotated[Path, argument("DATASET|SNAPSHOT")],
-    out: Annotated[Path, flag("--out", ": the folder of the run, which the same command resumes", metavar="RUN")],
+    out: Annotated[Path, flag("--out", "; the same command with the same folder resumes", metavar="RUN")],
     recipe: Annotated[str, flag("--recipe", panel=_TRAINING)] = "tiny",
-    images: Annotated[int | None, flag("--images", default="the number of the recipe", low=1, panel=_TRAINING)] = None,
+    images: Annotated[int | None, flag("--images", default="the recipe's number", low=1, panel=_TRAINING)] = None,
     minutes: Annotated[float | None, flag("--minutes", default="no limit", low=0, panel=_TRAINING)] = None,
     preset: PresetName = None,
     steps: Steps = None,
@@ -46,10 +52,10 @@ def train(
     weights: Weights = None,
     snapshot: Annotated[Path | None, flag("--snapshot", default="RUN/snapshot", panel=_MACHINE)] = None,
     workers: Annotated[int, flag("--workers", low=0, panel=_MACHINE)] = 1,
-    precision: Annotated[str | None, flag("--precision", default="bf16 if the GPU has it", panel=_MACHINE)] = None,
+    precision: Annotated[str | None, flag("--precision", default="bf16 if possible", panel=_MACHINE)] = None,
     accumulate: Annotated[int, flag("--accumulate", low=1, panel=_MACHINE)] = 1,
     compile_model: Annotated[bool, flag("--compile", panel=_MACHINE)] = False,
-    dry_run: Annotated[bool, flag("--dry-run", "; it measures the memory and the speed")] = False,
+    dry_run: Annotated[bool, flag("--dry-run", "; this option also measures the memory and the speed")] = False,
 ) -> None:
     """Train a face restorer that uses reference photos of the same person.
 
@@ -167,7 +173,7 @@ def _print_plan(source: Path, out: Path, recipe: Recipe, images: int | None, see
     typer.echo(f"Would train {recipe.name} at {recipe.size} px for {images or recipe.images} images into {out}.")
     typer.echo(f"Faces: {counts['faces']}. Targets: {targets}. People: {people}.")
     if counts["left_out"]:
-        typer.echo(f"Left out as targets: {_format_counts(counts['left_out'])}.")
+        typer.echo(f"These faces cannot be targets: {_format_counts(counts['left_out'])}.")
     typer.echo("\n".join(sentences))
 
 

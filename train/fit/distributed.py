@@ -88,7 +88,7 @@ class StopVote:
         self._pending: deque[tuple[torch.distributed.Work, np.ndarray]] = deque()
 
     def vote(self, number: int) -> int:
-        """Hands in 0 to go on, or a positive number to stop.
+        """Hands in a number for this step: 0 to continue, or a positive number to stop.
 
         Returns the largest number that any process handed in LAG steps earlier, or 0 in the first LAG steps. A single
         process gets its own number back.

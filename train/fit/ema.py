@@ -34,7 +34,8 @@ class Average:
 
     @contextmanager
     def swap_in(self) -> Iterator[None]:
-        """Puts the averaged weights into the model inside the context, and restores its own weights afterwards."""
+        """Puts the averaged weights into the model inside the context, and restores the model's own weights
+        afterwards."""
         own = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self._put(self.values)
         try:

@@ -37,7 +37,7 @@ class Engine:
     """Holds a model in training, with its losses, its optimizers and its averaged weights."""
 
     accelerator: Accelerator
-    recipe: Recipe  # without the losses that are turned off
+    recipe: Recipe  # the recipe without the losses that are turned off
     objective: Objective
     recognizer: Recognizer | None
     model: Restorer  # the model that is saved and that restores the samples

@@ -27,9 +27,9 @@ _BAR = 20  # height of the heading in pixels
 class Logbook:
     """Writes the figures of one run. A resumed run first removes the lines that are newer than its checkpoint.
 
-    A line of stats.jsonl is {"kind": "train" or "val", "images": n, "seconds": s, name: value, ...}. "images" is the
-    number of images seen. "seconds" is the time since this start of the command. Raises LikenessError if a file cannot
-    be written, for example on a full disk.
+    A line of stats.jsonl has the keys `kind`, `images` and `seconds`, and a key for each value. `kind` is "train" or
+    "val". `images` is the number of images seen. `seconds` is the time since this start of the command. Raises
+    LikenessError if a file cannot be written, for example on a full disk.
     """
 
     def __init__(self, run: Path, images: int) -> None:
@@ -95,7 +95,7 @@ def _writing(run: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise LikenessError(
-            f"The log in {run} cannot be written ({error.strerror or error}): the last whole checkpoint stays."
+            f"The log in {run} cannot be written ({error.strerror or error}): the last complete checkpoint stays."
         ) from error
 
 

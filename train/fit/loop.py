@@ -36,7 +36,7 @@ from train.recipes import Recipe, compute_ema_decay, compute_rate
 
 LOG_EVERY = 320  # images between two lines of stats.jsonl; the figures of the steps are read then
 CHECKPOINT_EVERY = 3_200  # images between two checkpoints; kill -9 loses at most this number of images
-STOP_REASONS = ("", "minutes", "SIGINT", "SIGTERM")  # a process votes with the index of its reason
+STOP_REASONS = ("", "minutes", "SIGINT", "SIGTERM")  # each process votes with the index of its reason to stop
 
 
 @dataclass(frozen=True)

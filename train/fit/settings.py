@@ -121,7 +121,7 @@ def claim_run(
     }
     loss = facts["identity_loss"]
     if not loss["on"] and any(name in recipe.losses for name in THROUGH_RECOGNIZER):
-        say(f"Notice: no identity loss, {loss['why']}.")
+        say(f"Notice: the identity loss is off, because {loss['why']}.")
     check_run_folder(run)
     path = run / RUN_CONFIG
     log("claimed", run=str(run), resumes=path.is_file(), **facts)
@@ -169,9 +169,9 @@ def describe_restorer(taken: Snapshot, recipe: Recipe, images: int) -> dict[str,
 def _identity_loss(recipe: Recipe, spec: str, has_onnx: bool, identity: bool) -> dict[str, Any]:
     named = [name for name in THROUGH_RECOGNIZER if name in recipe.losses]
     if not named:
-        return {"on": False, "why": f"recipe {recipe.name} has none"}
+        return {"on": False, "why": f"recipe {recipe.name} has no such loss"}
     if not identity:
-        return {"on": False, "why": "turned off by --no-identity"}
+        return {"on": False, "why": "--no-identity turns it off"}
     if not has_onnx:
         return {"on": False, "why": f"the recognizer {spec} has no ONNX file to differentiate"}
     weights = ", ".join(f"{name} {recipe.losses[name]:g}" for name in named)

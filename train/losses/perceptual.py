@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 
 TAPS = {
-    "vgg16": (3, 8, 15, 22, 29),  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3
-    "alexnet": (1, 4, 7, 9, 11),  # relu1 to relu5
+    "vgg16": (3, 8, 15, 22, 29),  # VGG-16: relu1_2, relu2_2, relu3_3, relu4_3, relu5_3.
+    "alexnet": (1, 4, 7, 9, 11),  # AlexNet: relu1 to relu5.
 }
 _HEADS = {"vgg16": "lpips_models/vgg.pth", "alexnet": "lpips_models/alex.pth"}
 _TORCHMETRICS = Path(torchmetrics.functional.image.__file__).parent

@@ -23,7 +23,7 @@ SLOPE = 0.2  # slope of the leaky ReLU below zero
 
 
 class LatentDiscriminator(nn.Module):
-    """Returns logits that say if a clean latent belongs to a true face, and if the face fits the prompt.
+    """Returns logits that tell whether a clean latent belongs to a true face, and whether the face fits the prompt.
 
     The figures of HonestFace and OSDFace show a discriminator that sees both inputs. The layers of this network are
     ours. The latent can have any number of channels, and any size of 4 x 4 or more. `prompt_dim` is None if the recipe

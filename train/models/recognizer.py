@@ -55,7 +55,8 @@ class Recognizer(nn.Module):
 
 
 def load_recognizer(onnx_file: Path, facts: dict[str, Any], face_size: int) -> Recognizer:
-    """Returns the recognizer of a snapshot. Raises ModelUnavailable if torch cannot run its ONNX file."""
+    """Returns the recognizer of a snapshot. Raises ModelUnavailable if torch cannot run the ONNX file of the
+    recognizer."""
     import onnx
     import onnx2torch
 

@@ -131,7 +131,7 @@ class Restorer(nn.Module):
         A step that learns from the target's latent would trust its input. But in a restoration, a step must correct
         the errors of earlier steps.
         """
-        # (m,) int64: the images that train a later step. Without such images, no extra pass is needed.
+        # (m,) int64: the images that train a later step. If no image trains a later step, no extra pass is needed.
         later = places.later
         if not len(later):
             return z
@@ -161,7 +161,7 @@ class Restorer(nn.Module):
         maps, tokens, token_mask = [], None, None
         if self.references is not None:
             maps, tokens, token_mask = self.references(references, present, filled)
-        # Make the prompt (B,N,D) from the LQ face. Part `identity` fuses it with tokens of the references.
+        # Make the prompt (B,N,D) from the LQ face. Part `identity` fuses the prompt with tokens of the references.
         prompt = None if self.vre is None else self.vre(lq)
         if self.identity is not None:
             prompt = self.identity(lq, references, present, filled, embeddings, prompt)
@@ -187,7 +187,9 @@ class Restorer(nn.Module):
         """Loads tensors that `weights` returned. Raises ValueError if a tensor does not fit."""
         own = self.weights()
         if wrong := sorted(own.keys() ^ tensors.keys()):
-            raise ValueError(f"it {'lacks' if wrong[0] in own else 'also has'} {wrong[0]}, {len(wrong)} such in all")
+            raise ValueError(
+                f"it {'lacks' if wrong[0] in own else 'also has'} {wrong[0]} ({len(wrong)} wrong names in all)"
+            )
         for name, tensor in tensors.items():
             if tensor.shape != own[name].shape:
                 raise ValueError(f"{name} is {tuple(tensor.shape)} and should be {tuple(own[name].shape)}")
@@ -241,7 +243,7 @@ def _locate_base(config: ModelConfig) -> tuple[ModelConfig, str]:
     """Returns the config and the fingerprint of its base. The config has the absolute path of a base in a folder."""
     from train.models.bases.diffusion import base_fingerprint
 
-    if Path(config.base_model).is_dir():  # otherwise it is a hub name
+    if Path(config.base_model).is_dir():  # otherwise the base is a hub name
         config = replace(config, base_model=str(Path(config.base_model).resolve()))
     return config, base_fingerprint(config.base_model)
 

@@ -27,8 +27,8 @@ def check_steps(steps: int) -> None:
 class Schedule:
     """Holds the timesteps of a restorer that was trained for `steps` steps."""
 
-    first: int  # the highest timestep, from the recipe
-    steps: int  # number of steps in training
+    first: int  # The highest timestep, from the recipe.
+    steps: int  # The number of steps in training.
 
     @property
     def timesteps(self) -> tuple[int, ...]:

@@ -65,7 +65,7 @@ def test_a_folder_that_is_no_run_is_refused_and_left_as_it_is(tmp_path: Path, co
     mine.mkdir()
     (mine / "holiday.jpg").write_bytes(b"irreplaceable")
     for source, options, said in (
-        (tmp_path / "dataset", ("--out", mine), "not a training run: it holds holiday.jpg"),
+        (tmp_path / "dataset", ("--out", mine), "not a training run: it contains holiday.jpg"),
         (taken.folder, ("--out", mine), "not a training run"),
         (taken.folder, ("--out", tmp_path / "dataset"), "not a training run"),
         (taken.folder, ("--out", mine / "holiday.jpg"), "holiday.jpg is a file"),
@@ -99,7 +99,9 @@ def test_what_a_run_is_told_is_recorded_and_held(tmp_path: Path, command: Run) -
     taken = snapshot(tmp_path, size=128)
     words = ("train", taken.folder, "--out", tmp_path / "run", "--images", "16", "--preset", "severe")
     told = command(*words, "--accumulate", "2", "--precision", "bf16", "--no-identity")
-    assert told.returncode == 0 and "no identity loss, turned off" in told.stdout, told.stderr
+    assert told.returncode == 0 and "the identity loss is off, because --no-identity turns it off" in told.stdout, (
+        told.stderr
+    )
     facts = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (facts["recipe"]["preset"], facts["accumulate"], facts["precision"]) == ("severe", 2, "bf16")
     other = command(*words[:-1], "codeformer", "--no-identity")

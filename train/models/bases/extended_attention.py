@@ -98,7 +98,8 @@ class _Attention:
     ) -> torch.Tensor:
         """Returns the attention output (B,N,C) for hidden_states (B,N,C)."""
         query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
-        # In the pass of the references, keep their keys and values. In the pass of the LQ latent, also attend to these.
+        # In the pass of the references, keep their keys and values. In the pass of the LQ latent, also attend to the
+        # references.
         mask = None
         if self.keeps:
             self.references = key, value

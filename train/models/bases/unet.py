@@ -16,8 +16,8 @@ from train.models.io import Conditions
 from train.models.references import GROUPS, resnet, token_scale, zeroed
 
 HEADS = 4  # attention heads (ours)
-PROMPT_DIM = 128  # numbers in a prompt token on `tiny` (ours; Stable Diffusion 2.1 has 1024)
-WAVES = 64  # number of sines and cosines that encode a timestep (ours)
+PROMPT_DIM = 128  # Length of a prompt token on `tiny` (ours). The length in Stable Diffusion 2.1 is 1024.
+WAVES = 64  # Number of sines and cosines that encode a timestep (ours).
 
 
 class ExtendedAttention(nn.Module):

@@ -171,8 +171,8 @@ def association(hq: torch.Tensor, lq: torch.Tensor, temperature: float = TEMPERA
     """Returns the association loss of DAEFR, a scalar of 0 or more. `hq` and `lq` are vectors before quantising.
 
     Both are (B,dim,s,s). The cosine similarities between all HQ and all LQ positions, divided by `temperature`, are the
-    logits of a classification: each HQ position must find the LQ position at the same place, and the reverse. The loss
-    is the mean of both cross-entropies.
+    logits of two classifications. Each HQ position must find the LQ position at the same place, and each LQ position
+    must find the HQ position. The loss is the mean of the two cross-entropies.
     """
     with torch.autocast(hq.device.type, enabled=False):
         ours, theirs = (F.normalize(z.float().permute(0, 2, 3, 1).flatten(0, 2), dim=1) for z in (hq, lq))

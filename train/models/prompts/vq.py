@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from train.models.config import VreConfig
 
-BLOCKS = 2  # residual blocks at each level
-ATTENTION = 16  # the levels of this resolution, in pixels, have attention
-GROUPS = 32  # groups in every group norm; fewer if 32 does not divide the width (ours)
-BETA = 0.25  # weight of the commitment loss
+BLOCKS = 2  # Residual blocks at each level.
+ATTENTION = 16  # The levels of this resolution, in pixels, have attention.
+GROUPS = 32  # Groups in every group norm, or fewer if 32 does not divide the width (ours).
+BETA = 0.25  # Weight of the commitment loss.
 
 
 class VQ(nn.Module):

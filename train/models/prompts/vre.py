@@ -116,7 +116,8 @@ def read_lq_dictionary(folder: Path) -> tuple[VreConfig, dict[str, torch.Tensor]
 
 
 def read_dictionary(folder: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, torch.Tensor]]:
-    """Returns the config, the facts and the tensors of a run of recipe `vre`. Raises BadInput if one is missing."""
+    """Returns the config, the facts and the tensors of a run of recipe `vre`. Raises BadInput if one of the three is
+    missing."""
     folder = find_newest_checkpoint(folder)
     try:
         facts = json.loads((folder / CONFIG).read_text(encoding="utf-8"))

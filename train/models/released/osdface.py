@@ -178,8 +178,9 @@ def read_tensors(file: Path, inside: str | None = None) -> dict[str, torch.Tenso
     `inside` is the key of the state dict, or None if the whole file is the state dict.
 
     torch.load first reads the file with weights_only=True. torch.load refuses old Lightning files, because they contain
-    other classes than tensors. Our own unpickler reads these files. The unpickler rebuilds tensors, and replaces every
-    other class or function by a placeholder that does nothing. In both cases no code of the file runs.
+    other classes than tensors. Our own unpickler reads old Lightning files. The unpickler rebuilds tensors, and
+    replaces every other class or function by a placeholder that does nothing. Neither torch.load with weights_only=True
+    nor our unpickler runs code of the file.
     """
     try:
         try:
