@@ -15,7 +15,8 @@ VRE = "vre"  # this recipe trains OSDFace's visual representation embedder (VRE)
 TINY = "tiny"  # this base needs no download: it trains a small UNet from scratch on a space-to-depth latent
 DIFFUSION = "diffusion"  # this base is a model in diffusers' layout, for example Stable Diffusion 2.1-base
 
-# These parts of a model can condition the one step. A model contains only the parts that its recipe names.
+# PARTS lists the parts of a model that can condition the one step. A model contains only the parts that its recipe
+# names.
 PARTS = (
     "maps",  # the feature maps of the references are pooled over the set and join the levels of the UNet (ours)
     "warped",  # the references are first warped to the landmarks that a detector finds on the LQ input (ReFine)
@@ -105,9 +106,9 @@ _LOSSES: dict[str, dict[str, float]] = {
     "instant": {"lpips": 5.0, "ms_ssim": 1.0, "identity": 1.0, "gan": 0.5},
     "idm": {"pixel": 1.0, "edge": 1.0},
 }
-# This table sets the sizes of each base. The numbers of base tiny are ours. For the diffusion base, the size 512 px,
-# the LoRA rank 16 and the VRE are from OSDFace. The AdamW rate 1e-4 is from a re-implementation by a third party. The
-# reference widths, the batch, the length and the schedule of the diffusion base are ours.
+# The table `_BASES` sets the sizes of each base. The numbers of base tiny are ours. For the diffusion base, the size
+# 512 px, the LoRA rank 16 and the VRE are from OSDFace. The AdamW rate 1e-4 is from a re-implementation by a third
+# party. The reference widths, the batch, the length and the schedule of the diffusion base are ours.
 _BASES = {
     #           size f  channels        references      refine lora  images   batch rate  warmup  decay    clip ema
     TINY: (128, 4, (64, 128, 192), (48, 96, 128), 16, 0, 25_600, 16, 1e-3, 1_600, 8_000, 1.0, 800),

@@ -17,7 +17,7 @@ def check_run_folder(run: Path) -> None:
     """Raises BadInput if `run` is a file, or a folder that contains anything other than a training run.
 
     A new or an empty folder passes. A run that is stopped early leaves only `snapshot` and files whose names begin with
-    a dot. So a folder without config.json also passes if it contains nothing else.
+    a dot. Therefore a folder without config.json passes if it contains only such files.
     """
     if (file := find_blocking_file(run)) is not None:
         raise BadInput(f"{make_printable(file)} is a file, but a run is a folder: name another folder for the run.")

@@ -76,7 +76,8 @@ def leaks(
 ) -> None:
     """Look for leaks: a person, a photo or a near-duplicate in two splits, or a target among its references.
 
-    The command compares every face with every face of the other splits. It also prints which checks were not possible.
+    The command compares every face with every face of the other splits. The command also prints which checks were not
+    possible.
 
     Exit codes: 0 if there is no leak, 1 if there is a leak.
 

@@ -28,7 +28,7 @@ class Rules:
     max_face_bits: int
     min_cosine_same_face: float
     same_person: float
-    false_match_rate: float  # the share of pairs of strangers that reach `same_person`, as the grouping estimates it
+    false_match_rate: float  # the estimated share of pairs of strangers that reach `same_person`
 
 
 def read_faces(ledger: Ledger) -> list[FaceLine]:

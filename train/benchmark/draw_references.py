@@ -44,7 +44,7 @@ class CaseFaces:
     references: tuple[str, ...]
     wrong: tuple[str, ...]  # faces of another person; empty if no other person has enough photos
     wrong_identity_id: str | None
-    pool: tuple[str, ...] = ()  # all faces that the references were drawn from
+    pool: tuple[str, ...] = ()  # all faces from which the references were drawn
 
 
 def draw_references(
@@ -103,8 +103,8 @@ def _draw_wrong(
     """Draws another person of the pool and `count` faces of that person. Faces in the target's photo are left out.
 
     `pool` maps a person to (face, photo) pairs. The draw takes the candidates with the smallest hash of (seed, target,
-    candidate). So a new person or a new photo in the dataset changes a draw only if the new hash is smaller. Returns
-    (None, []) if no other person has enough faces.
+    candidate). So a new person or a new photo in the dataset changes a draw only if the hash of the new candidate is
+    smaller. Returns (None, []) if no other person has enough faces.
     """
     others = {
         other: [face for face, face_photo in faces if face_photo != photo]

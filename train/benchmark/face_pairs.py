@@ -75,7 +75,7 @@ class FacePairs:
         return near & self._are_at_same_place(i, j)
 
     def _are_at_same_place(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """Returns True for each pair whose boxes overlap enough, unless its cosine is known and too low."""
+        """Returns True for each pair whose boxes overlap enough, unless the pair has a cosine that is too low."""
         a, b = self.place[i], self.place[j]
         shared = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(1)
         areas = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(1) + np.clip(b[:, 2:] - b[:, :2], 0, None).prod(1)
@@ -95,9 +95,10 @@ class FacePairs:
     def find_similar_faces(
         self, one: np.ndarray, other: np.ndarray, people: bool
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yields the pairs of a face of `one` and a face of `other` whose cosine is that of near-duplicates.
+        """Yields the pairs of a face of `one` and a face of `other` whose cosine is high enough for near-duplicates.
 
-        If `people`, pairs with the cosine of one person are yielded too. The third array has the cosines of the pairs.
+        If `people`, pairs whose cosine is high enough for one person are yielded too. The third array has the cosines
+        of the pairs.
         """
         rules = self.rules
         least = min(rules.same_person, rules.min_cosine_same_face) if people else rules.min_cosine_same_face

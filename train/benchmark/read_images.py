@@ -68,10 +68,10 @@ def read_lq(benchmark: Benchmark, case: CaseLine, photos: Path | None) -> np.nda
 def read_embeddings(benchmark: Benchmark, photos: Path | None) -> tuple[list[str], np.ndarray]:
     """Returns face ids and their unit embeddings, float32 (n, d).
 
-    If `photos` is a dataset, the faces are those of the benchmark that are also in the dataset. If `photos` is None,
-    the faces are those of the crops of the benchmark. Without `photos`, the result is empty if the benchmark has no
-    embeddings. Raises BadInput if the dataset has a different recognizer. Raises LedgerBroken if the embeddings of the
-    benchmark are missing or broken.
+    If `photos` is a dataset, the result has the faces of the benchmark that are also in the dataset. If `photos` is
+    None, the result has the faces of the benchmark's crops. Without `photos`, the result is empty if the benchmark has
+    no embeddings. Raises BadInput if the dataset has a different recognizer. Raises LedgerBroken if the embeddings of
+    the benchmark are missing or broken.
     """
     if photos is not None:
         with Ledger.open(photos) as ledger:

@@ -23,7 +23,7 @@ PERSPECTIVE = (0.02, 0.05)
 
 @cache
 def _transform() -> Any:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no update check of albumentations on import
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # turns off albumentations' update check
     try:
         import albumentations as A
     except ImportError:

@@ -105,7 +105,7 @@ class TrainingFaces(Dataset[Batch]):
                 with suppress(ValueError):  # the reference stays without a warp if `warp_to` refuses to warp it
                     crop, warped[slot] = warp_to(crop, points, lq_landmarks), True
             references[slot] = crop
-            embeddings[slot] = snapshot.embeddings[row]  # the embedding is of the crop without augmentation
+            embeddings[slot] = snapshot.embeddings[row]  # the embedding belongs to the crop without augmentation
         packed: Batch = {
             "lq": torch.from_numpy(lq).permute(2, 0, 1).contiguous(),
             "target": torch.from_numpy(target).permute(2, 0, 1).contiguous(),
@@ -161,7 +161,7 @@ def _read_face(snapshot: Snapshot, row: int, flip: bool) -> tuple[np.ndarray, np
     crop, points = (
         np.array(snapshot.crops[row]),
         snapshot.landmarks[row],
-    )  # this is a copy, because the file is read-only
+    )  # copied, because the file is read-only
     if not flip:
         return crop, points.copy()
     mirrored = points[[1, 0, 2, 4, 3]]

@@ -19,7 +19,7 @@ MAX_SEED = 2**31  # each seed for the augmentation of a reference is below this 
 # This preset (ours) draws the mild defects that training targets have. The presets of the literature almost never draw
 # a mild defect. A restorer that was trained only on strong defects makes a good face worse.
 MILD = Preset("mild", blur=(0.1, 1.5), down=(1, 2), noise=(0, 4), jpeg=(60, 100), resize="bilinear")
-FIRST_STEP_SHARE = 0.5  # this share of the images trains the first step, because every restoration has that step (ours)
+FIRST_STEP_SHARE = 0.5  # the share of images that train the first step; every restoration has the first step (ours)
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Sample:
 
 
 def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: int, index: int) -> Sample:
-    """Returns the random choices for sample number `index`; `index` is the number of earlier samples of the run.
+    """Returns the random choices for sample number `index`; `index` is the number of samples before this sample.
 
     The targets of an epoch come in a random order. A random generator for this target and epoch draws the other
     choices. The references are drawn uniformly from the target's references in the table `pairs`, which curation

@@ -3,8 +3,8 @@
 ReFine warps each reference before the model reads it. We have not seen a published description of ReFine's warp. We use
 the affine map that fits the five landmarks best (least squares). Both faces are already aligned to the same template.
 After this alignment, they still differ by the foreshortening of a turned head, which a similarity transform cannot
-remove. An affine map does not bend lines, so a wrong landmark cannot tear the face apart. The warp is refused if it
-stretches the face too much.
+remove. An affine map does not bend lines, so a wrong landmark cannot tear the face apart. A warp that stretches the
+face too much is refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Returns the least-squares affine map, float64 (2,3), from `source` (n,2) to `target` (n,2).
 
     Raises ValueError if a point is not finite, or if all points of `source` are on one line. Raises ValueError also if
-    the map would mirror the face, or would stretch or shrink it by a factor above STRETCH.
+    the map would mirror the face, or would stretch or shrink the face by a factor above STRETCH.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     if not (np.isfinite(source).all() and np.isfinite(target).all()):

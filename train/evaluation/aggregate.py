@@ -62,10 +62,10 @@ def average_differences(
     """Returns the mean difference of the first minus the second system for each (name, key, key) of `pairs`.
 
     Only images that have a row of both systems count. A pair without common images is left out. The value of a metric
-    has the keys `mean`, and `low` and `high` of the 95% percentile bootstrap (train/metrics/intervals.py). The key
-    `excludes_zero` of a value is False for fewer than MIN_UNITS images. The keys `images` and `people` count the common
-    images and their people. The key `people_above` is the number of people whose mean difference is above zero. The
-    value is None if no image has values of both systems.
+    has the keys `mean`, `low` and `high`. The last two are the bounds of the 95% bootstrap interval
+    (train/metrics/intervals.py). The key `excludes_zero` of a value is False for fewer than MIN_UNITS images. The keys
+    `images` and `people` count the common images and their people. The key `people_above` is the number of people whose
+    mean difference is above zero. The value is None if no image has values of both systems.
     """
     by_system: dict[str, dict[str, Row]] = {}
     for row in rows:

@@ -42,7 +42,7 @@ class FrozenSet:
 
     name: str
     images: int  # number of all LQ images of the set; an image without a usable reference has no case
-    cases: tuple[Case, ...]  # ordered by face id
+    cases: tuple[Case, ...]  # sorted by face id
 
 
 def read_frozen_set(
@@ -105,10 +105,10 @@ def read_benchmark_set(
 ) -> FrozenSet:
     """Reads the cases of a benchmark, each with the first `references` of its references.
 
-    If the benchmark has no pictures, `photos` is a dataset of the same photos. In this case, the crops are read from
-    the dataset and compared with the frozen hashes of their pixels. The LQ images are made again. `size` is the size of
-    the restorer. Raises BadInput if the benchmark does not fit these arguments. Raises LedgerBroken if a picture is
-    missing or has different pixels.
+    If the benchmark has no pictures, `photos` is a dataset of the same photos. Without pictures, the crops are read
+    from the dataset and compared with the frozen hashes of their pixels. The LQ images are made again. `size` is the
+    size of the restorer. Raises BadInput if the benchmark does not fit these arguments. Raises LedgerBroken if a
+    picture is missing or has different pixels.
     """
     benchmark = load_benchmark(folder)
     card = benchmark.card

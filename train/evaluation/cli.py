@@ -12,7 +12,7 @@ from manifests.ledger.paths import MAX_SEED
 from manifests.runtime.flags import argument, flag
 
 _MEASURING, _MODELS, _TABLES = "Measuring", "Models", "Pages and tables"
-# Both commands have these options.
+# The commands `evaluate` and `counterfactuals` have these options.
 Dataset = Annotated[Path, argument("DATASET|BENCH")]
 LqSet = Annotated[str | None, flag("--set", default="the only set that fits the restorer")]
 BenchmarkFolder = Annotated[Path | None, flag("--benchmark", "; the benchmark may be without images", default="none")]

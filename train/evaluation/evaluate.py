@@ -1,7 +1,7 @@
 """Evaluate one run on a frozen set, or compare several runs and the results of other methods on the same set.
 
-These functions return a result and also write it as JSON. A result is a dict that has averages, differences, and the
-way in which they were measured.
+The functions of this file return a result and also write the result as JSON. A result is a dict that has averages,
+differences, and the way in which they were measured.
 """
 
 from __future__ import annotations

@@ -68,7 +68,9 @@ class PageImages:
 
     cases: tuple[Case, ...] = ()
     rows: Sequence[Row] = ()
-    restored: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)  # keys: face id and key of the system
+    restored: dict[tuple[str, str], np.ndarray] = field(
+        default_factory=dict
+    )  # the keys are the face id and the key of the system
 
     def keep(self, row: Row, image: np.ndarray) -> None:
         """Keeps the image of a row."""
@@ -96,7 +98,7 @@ class Evaluator:
         if options.references < 1:
             raise BadInput(
                 f"--max-references {options.references} is too small: give 1 or more. The result without references is "
-                "always measured too."
+                "always measured."
             )
         check_names(options.metrics)
         check_steps(options.steps)
@@ -106,7 +108,7 @@ class Evaluator:
         self.judge: FaceModels | None = None
         self.measure: Measure | None = None
         self.dataset_recognizer = ""  # sha256
-        self.missing_metrics: dict[str, str] = {}  # metric -> why it cannot be measured
+        self.missing_metrics: dict[str, str] = {}  # metric -> the reason why the metric cannot be measured
         # True for each run whose training data were compared with the frozen set
         self.overlap_checked: dict[Path, bool] = {}
         self.models: dict[Path, Restorer] = {}

@@ -77,7 +77,7 @@ def draw_curve(
     for number, (name, figure) in enumerate(others.items(), 1):
         place = x(most) + 24 + (number - 1) * gap
         parts += draw_figure(figure, place, ORANGE)
-        if len(others) > 1:  # a number connects the point with its label
+        if len(others) > 1:  # the same number is at the point and at its label
             above = y(figure["high"]) - 6
             parts.append(f'<text x="{place:.1f}" y="{above:.1f}" text-anchor="middle" fill="{ORANGE}">{number}</text>')
             name = f"{number} {name}"

@@ -1,6 +1,6 @@
 """Measure each image under each system. A row has the values of one image under one system.
 
-The measured image is restored here, is a file that another method restored, or is the LQ image itself.
+The measured image is an image that the restorer restores, a file that another method restored, or the LQ image itself.
 """
 
 from __future__ import annotations

@@ -116,8 +116,8 @@ def run_training(
     """Takes the snapshot if it is missing, then trains or resumes the run, and prints the result.
 
     With `quiet`, the function prints on standard error. If several processes train together, the first process checks
-    the arguments and takes the snapshot. The other processes wait.
-    Raises BadInput or LedgerError before the training starts.
+    the arguments and takes the snapshot. Meanwhile, the other processes wait. Raises BadInput or LedgerError before the
+    training starts.
     """
     from manifests.runtime.files import lock_folder
     from manifests.runtime.progress import show_progress
@@ -142,7 +142,7 @@ def run_training(
     def check() -> None:
         check_run_folder(out)
         check_images(chosen, chosen.images if images is None else images)
-        resolve_settings(chosen, chosen_settings)  # reports a missing file before the long snapshot
+        resolve_settings(chosen, chosen_settings)  # a missing file is reported before the long snapshot
         check_weights(chosen, chosen_settings.weights)
 
     def prepare() -> None:

@@ -44,8 +44,8 @@ def join_processes() -> None:
 def run_on_first(work: Callable[Params, Answer], *args: Params.args, **kwargs: Params.kwargs) -> Answer:
     """Calls `work` in the first process only, and returns its result in every process. The other processes wait.
 
-    If `work` raises LikenessError, the first process raises it too. The other processes then exit with the same exit
-    code and print no message.
+    If `work` raises LikenessError, the first process also raises this error. The other processes then exit with the
+    same exit code and print no message.
     """
     if get_world_size() == 1:
         return work(*args, **kwargs)
@@ -80,7 +80,8 @@ class StopVote:
     """Makes all processes stop after the same step if one of them wants to stop. A vote does not wait for the device.
 
     In each step, every process hands in a number. The numbers are combined on the CPU while training continues. A
-    process reads the result of the vote LAG steps earlier, so it rarely waits. A single process stops at once.
+    process reads the result of the vote that began LAG steps before, so the process rarely waits. A single process
+    stops at once.
     """
 
     def __init__(self) -> None:
@@ -90,8 +91,8 @@ class StopVote:
     def vote(self, number: int) -> int:
         """Hands in a number for this step: 0 to continue, or a positive number to stop.
 
-        Returns the largest number that any process handed in LAG steps earlier, or 0 in the first LAG steps. A single
-        process gets its own number back.
+        Returns the largest number that a process handed in LAG steps before this step, or 0 in the first LAG steps. A
+        single process gets its own number back.
         """
         if self._group is None:
             return number

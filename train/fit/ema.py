@@ -10,7 +10,7 @@ from torch import nn
 
 
 def find_trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Returns the parameters that training changes, by name. These parameters require a gradient."""
+    """Returns the parameters that training changes, by name. Parameters that training changes require a gradient."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 

@@ -41,7 +41,7 @@ class Engine:
     objective: Objective
     recognizer: Recognizer | None
     model: Restorer  # the model that is saved and that restores the samples
-    stepped: nn.Module  # the same model in the run's precision; the processes share its gradients
+    stepped: nn.Module  # the same model in the run's precision; the processes share the gradients of this model
     average: Average
     optimizer: torch.optim.Optimizer
     discriminator: nn.Module | None

@@ -34,7 +34,7 @@ from train.fit.validation import VALIDATION, validate
 from train.models.checkpoint_files import list_checkpoints
 from train.recipes import Recipe, compute_ema_decay, compute_rate
 
-LOG_EVERY = 320  # images between two lines of stats.jsonl; the figures of the steps are read then
+LOG_EVERY = 320  # images between two lines of stats.jsonl and between two reads of the figures
 CHECKPOINT_EVERY = 3_200  # images between two checkpoints; kill -9 loses at most this number of images
 STOP_REASONS = ("", "minutes", "SIGINT", "SIGTERM")  # each process votes with the index of its reason to stop
 
@@ -45,7 +45,7 @@ class Ending:
 
     checkpoint: Path
     images: int
-    reason: str  # "complete", "minutes" or the name of the signal
+    reason: str  # why the call ended: "complete", "minutes" or the name of the signal
     images_per_second: float  # the mean speed of this call; 0 if the run was already complete
     data_wait: float  # share of the time that this call waited for data, 0..1
 
@@ -114,8 +114,8 @@ def train(
             parts = [data.to_device(batch, engine.device) for batch in loaded]
             waited += time.monotonic() - before
 
-            # Restore the faces, then compute the losses and the gradients of the model and of the discriminator. This
-            # code reads no number from the device, so it does not wait.
+            # Restore the faces, then compute the losses and the gradients of the model and of the discriminator. The
+            # code below reads no number from the device, so the code does not wait.
             with compile_failures(engine):
                 figures = compute_gradients(engine, parts, seen, seed)
             unread.add(seen, figures, [batch["row"] for batch in loaded])

@@ -67,7 +67,8 @@ class Objective(nn.Module):
 
     Move the module to the device of the batches. The losses in THROUGH_RECOGNIZER need `recognizer`; without a
     recognizer, leave them out of `recipe.losses`. `weights` is the folder with the files of the backbones. Raises
-    BadInput if a loss does not exist, if its recognizer or its backbone is missing, or if the faces are too small.
+    BadInput if a loss does not exist, if the recognizer or the backbone of a loss is missing, or if the faces are too
+    small.
     """
 
     def __init__(self, recipe: Recipe, size: int, recognizer: Recognizer | None, weights: Path | None = None) -> None:

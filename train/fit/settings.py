@@ -107,7 +107,8 @@ def check_images(recipe: Recipe, images: int) -> None:
 def claim_run(
     run: Path, taken: Snapshot, recipe: Recipe, seed: int, settings: Settings, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Returns the facts of a run. The first start writes them to RUN/config.json; later starts compare with the file.
+    """Returns the facts of a run. The first start writes the facts to RUN/config.json. Later starts compare the facts
+    with the file.
 
     Raises BadInput if RUN belongs to another recipe, seed, snapshot, identity loss, base, VRE or precision.
     """

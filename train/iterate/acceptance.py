@@ -12,8 +12,8 @@ import numpy as np
 
 from curate.faces.measure import compute_luma, measure_blockiness, measure_noise, measure_sharpness
 
-# This is the version of the rule in `find_rejection`. Rule 1 required a margin in sharpness above the best version.
-# Rule 2 requires the margin above the original.
+# The version of the rule in `find_rejection`. Version 1 required a margin in sharpness above the best version. Version
+# 2 requires the margin above the original.
 RULE = 2
 REASONS = ("identity_fell", "content_changed", "new_noise", "new_blocks", "not_sharper", "not_a_number")
 
@@ -23,8 +23,8 @@ class Bounds:
     """Holds the bounds that decide which targets are cleaned and which results are accepted."""
 
     # A target is cleaned if its sharpness is below `soft`, its noise is above `noisy`, or its blockiness is above
-    # `blocky`. The values are those of the filters `strict` (curate/config.py). Curation measures sharpness on the 512
-    # px crop. Curation measures noise and blockiness at the resolution of the photo.
+    # `blocky`. The values are the values of the filters `strict` (curate/config.py). Curation measures sharpness on the
+    # 512 px crop. Curation measures noise and blockiness at the resolution of the photo.
     soft: float = 0.26
     noisy: float = 5.6
     blocky: float = 1.2

@@ -1,7 +1,7 @@
 """Clean the training targets of a round: restore each target with a defect, check it, and record it in the ledger.
 
 Each attempt becomes a row of the table `versions`. If the command was killed, the same command continues with the first
-batch that is not marked as finished. A PNG without a row is then written again, with the same bytes.
+batch that is not marked as finished. After a kill, a PNG without a row is written again, with the same bytes.
 """
 
 from __future__ import annotations

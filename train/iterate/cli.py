@@ -17,8 +17,8 @@ from train.fit.cli import BaseModel, PresetName, Steps, VreRun, Weights, choose_
 _TRAINING, _MODELS = "Training", "Models"
 
 # This share of mild degradations is ours. With a share of one half, the L1 losses ask equally for no change and for a
-# repair. Recipe `tiny` then learned only a sharpening filter in 9,600 images. Without mild degradations, recipe `tiny`
-# smooths images that are nearly good.
+# repair. With this share, recipe `tiny` learned only a sharpening filter in 9,600 images. Without mild degradations,
+# recipe `tiny` smooths images that are nearly good.
 MILD_SHARE = 0.25
 
 

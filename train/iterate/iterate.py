@@ -115,7 +115,7 @@ def iterate(
     cleaned no target, because the next round would be the same again.
 
     Raises BadInput if the dataset has no training targets, if options contradict each other, or if `out` belongs to
-    another iteration. Also raises LedgerBroken, ModelUnavailable or FaceModelError.
+    another iteration. This function also raises LedgerBroken, ModelUnavailable and FaceModelError.
     """
     check_options(rounds, options, out)
     check_weights(options.recipe, options.settings.weights)

@@ -1,9 +1,9 @@
 """Computes LPIPS and DISTS, perceptual distances in the layers of one VGG16. LPIPS also works with AlexNet.
 
 The weights on top of the layers are read from the files of torchmetrics, which has both distances. The modules of
-torchmetrics itself are not used. Their constructors download the backbone. One call of these modules compares only two
-images.
-A loss against several references would run the restored image through the backbone once for each reference.
+torchmetrics itself are not used. The constructors of torchmetrics download the backbone. One call of these modules
+compares only two images. A loss against several references would run the restored image through the backbone once for
+each reference.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Lpips(nn.Module):
     def distance_map(self, one: Layers, other: Layers, size: tuple[int, int]) -> torch.Tensor:
         """Returns distances by location, (B,1,*size).
 
-        This is LPIPS's spatial variant: each layer is enlarged bilinearly.
+        This function is the spatial variant of LPIPS, which enlarges each layer bilinearly.
         """
         parts = [F.interpolate(part, size, mode="bilinear") for part in self._apart(one, other)]
         return torch.stack(parts).sum(0)

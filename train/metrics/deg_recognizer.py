@@ -63,7 +63,7 @@ def prepare_input(image: np.ndarray) -> torch.Tensor:
 
     The image is resized bilinearly, without antialiasing. The published script reads a PNG as gray. The PNG library
     truncates gray values, but cv2.cvtColor rounds them, which changes half of the pixels by one level. This function
-    therefore also writes a PNG and reads it as gray.
+    therefore also writes a PNG and reads the PNG as gray.
     """
     data = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 0])[1]
     gray = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))

@@ -75,7 +75,7 @@ def load_inception(weights: Path | None) -> nn.Module:
     if reason is not None or path is None:
         raise BadInput(f"FID cannot be computed: {reason}")
     try:
-        # torch-fidelity unpickles everything in the file. So the next line first refuses a file that contains anything
+        # torch-fidelity unpickles everything in the file. The next line therefore refuses a file that contains anything
         # except tensors.
         torch.load(path, map_location="cpu", weights_only=True)
         # images are resized without antialiasing, as in the original code and for all published values

@@ -10,7 +10,8 @@ import numpy as np
 from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
 
-# VQFR's script leaves out a pair whose angle is below this number of degrees, because it takes the pair as one image.
+# VQFR's script leaves out a pair whose angle is below this number of degrees, because the script treats the pair as one
+# image.
 SAME_IMAGE_ANGLE = 1.0
 
 

@@ -10,7 +10,7 @@ from scipy.stats import t
 
 RESAMPLES = 2000
 # If there are fewer people than this number, images are resampled instead of people. If there are fewer images than
-# this number, no difference is marked as reliable, because three images can all agree by chance (ours).
+# this number, no difference is marked as reliable, because few images can agree by chance (ours).
 MIN_UNITS = 5
 
 

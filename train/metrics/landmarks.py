@@ -13,11 +13,11 @@ from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels
 from train.data.landmarks import find_landmarks
 
-# These are indices of the 68 iBUG points: the brows with the eyes, and the mouth. ASFFNet compares the same points when
-# it chooses a reference.
+# The numbers are indices of the 68 iBUG points: the brows with the eyes, and the mouth. ASFFNet compares the same
+# points when it chooses a reference.
 EYES = (*range(17, 27), *range(36, 48))
 MOUTH = tuple(range(48, 68))
-# This is the box that dlib's detector finds in an FFHQ crop of 512 px, as the median over 46 web photos (ours). All
+# The box is the box that dlib's detector finds in an FFHQ crop of 512 px, as the median over 46 web photos (ours). All
 # images use the same box, so that errors of a detector do not change the distances.
 BOX = np.array([98, 138, 409, 455], np.float32)
 # Points coincide in a direction if their spread is at most this number of pixels (ours). The spread is the root of the

@@ -141,8 +141,8 @@ class _Case:
         return to_tensor(self.restored)[None], to_tensor(self.target)[None]
 
 
-ReadMetric = Callable[[_Case], float]  # computes one metric of a case
-Analyse = Callable[[np.ndarray], np.ndarray]  # maps an image to an embedding or to points
+ReadMetric = Callable[[_Case], float]  # a function that computes one metric of a case
+Analyse = Callable[[np.ndarray], np.ndarray]  # a function that maps an image to an embedding or to points
 
 
 def _remember(analyse: Analyse) -> Analyse:

@@ -13,7 +13,7 @@ class Metric:
     unit: str  # The unit, or an empty text for a number without a unit.
     better: str  # "higher", "lower", or an empty text if neither is better.
     digits: int  # The number of digits after the decimal point in a table.
-    convention: str  # Sentences without the last period that tell how the value is computed. Results contain them.
+    convention: str  # The text that tells how the value is computed, without the last period.
     source: str  # The publication, or "ours".
     requirement: str = ""  # The software or weights that the metric needs.
     nan_reason: str = ""  # The reason why an image may have no value.
@@ -38,8 +38,8 @@ _ALD = (
 _ASFF = "ours, after ASFFNet's choice of a reference (Li et al. 2020, code)"
 _AFFINE = (
     "The value is the Frobenius norm of A - I for the affine map A from the restored points to the points of the "
-    "target. The linear part of A is about the centre of the target's points. The shift is in sides of the crop. The "
-    "points are the"
+    "target. The linear part of A is about the centre of the target's points. The unit of the shift is the side of "
+    "the crop. The points are the"
 )
 _FID = (
     "The value is the Fréchet distance between Inception-v3 features of the restored images and of {}. Each image has "
@@ -51,7 +51,7 @@ _FID = (
 METRICS: dict[str, Metric] = {
     # --- images: the restored image and its target ---
     "psnr": Metric("PSNR", "dB", "higher", 2,
-        "The value is computed for each image over RGB in 8 bits. Equal images count as 100 dB",
+        "The PSNR is computed for each image over RGB in 8 bits. Equal images count as 100 dB",
         "ITU-T J.340"),
     "ssim": Metric("SSIM", "", "higher", 4,
         "The value is the mean over R, G and B in 8 bits. The window is a Gaussian of 11 x 11 px with sigma 1.5. The "
@@ -79,7 +79,7 @@ METRICS: dict[str, Metric] = {
     "fid_folder": Metric("FID (folder)", "", "lower", 2,
         _FID.format("the folder of --fid-folder"),
         "Heusel et al. 2017", "the Inception weights of pytorch-fid", scope="set"),
-    # --- images: the restored image alone ---
+    # --- images: only the restored image ---
     "niqe": Metric("NIQE", "", "lower", 3,
         "pyiqa's niqe computes the value on the luma of YIQ, in blocks of 96 px, with the original parameters",
         "Mittal et al. 2013", "pyiqa and its parameters", "the image is smaller than 96 px", 96),

@@ -67,8 +67,8 @@ class _Reading(nn.Module):
             for part in (self.ask(x.flatten(2).transpose(1, 2)), self.keys(prompt), self.values(prompt))
         )
         attended = F.scaled_dot_product_attention(asked, keys, values).transpose(1, 2).reshape(b, h * w, c)
-        # A sum could not show whether latent and prompt agree. So latent and prompt go side by side through a nonlinear
-        # layer.
+        # A sum could not show whether latent and prompt agree. So latent and prompt are concatenated and pass through a
+        # nonlinear layer.
         both = torch.cat([x, attended.transpose(1, 2).view(b, c, h, w)], 1)
         return F.leaky_relu(self.join(both), SLOPE)
 

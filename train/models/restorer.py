@@ -60,7 +60,7 @@ class Restorer(nn.Module):
             self.vre = Vre(config.vre, self.base.prompt_dim)
         if "identity" in parts:
             self.identity = IdentityEmbedder(config, self.base.prompt_dim)
-        # Remember the names of the trained parameters. `weights` saves these parameters of the base, and no others.
+        # Remember the names of the trained parameters. `weights` saves only these parameters of the base.
         self._trained = frozenset(name for name, weight in self.named_parameters() if weight.requires_grad)
 
     def forward(
@@ -75,15 +75,12 @@ class Restorer(nn.Module):
     ) -> Restoration:
         """Restores a batch.
 
-        `lq` is (B,3,S,S) float32 in 0..1.
-        `references` is (B,K,3,S,S) float32 in 0..1, in the template of `lq`. With part `warped`, the references are
-        warped to `lq`.
-        `present` is (B,K) bool, and False for an empty slot.
-        `embeddings` is (B,K,d). The rows of `embeddings` are unit embeddings of the recognizer in `facts`.
-        `target` is not used here. The model of recipe vre has the same arguments and uses `target`.
-        `step` is (B,) int64, the number of the step that each image trains. `step` is None in a
-        restoration, and in training for a single step.
-        `places` has the places of `present` and `step`. If `places` is None, this method waits for the device.
+        `lq` is (B,3,S,S) float32 in 0..1. `references` is (B,K,3,S,S) float32 in 0..1, in the template of `lq`. With
+        part `warped`, the references are warped to `lq`. `present` is (B,K) bool, and False for an empty slot.
+        `embeddings` is (B,K,d). The rows of `embeddings` are unit embeddings of the recognizer in `facts`. A Restorer
+        does not use `target`. The model of recipe vre has the same arguments and uses `target`. `step` is (B,) int64,
+        the number of the step that each image trains. `step` is None in a restoration, and in training for a single
+        step. `places` has the places of `present` and `step`. If `places` is None, this method waits for the device.
 
         K may be 0 and may differ between calls. The order of the references does not matter. With `step`, the result
         for each image comes from its own step. Before a later step, the first step runs without gradients.
@@ -127,9 +124,9 @@ class Restorer(nn.Module):
         """Returns the input latent (B,C,h,w) of the step that each image trains.
 
         For the first step, the input is z. For a later step, the input is the model's own clean latent of the first
-        step, with noise for `timestep` (B,). We use the model's own latent and not the latent of the target (ours).
-        A step that learns from the target's latent would trust its input. But in a restoration, a step must correct
-        the errors of earlier steps.
+        step, with noise for `timestep` (B,). We use the model's own latent and not the latent of the target (ours). A
+        step that learns from the target's latent would trust its input. In a restoration, however, a step must correct
+        the errors of the steps before.
         """
         # (m,) int64: the images that train a later step. If no image trains a later step, no extra pass is needed.
         later = places.later
@@ -249,7 +246,7 @@ def _locate_base(config: ModelConfig) -> tuple[ModelConfig, str]:
 
 
 def _diffusion(config: ModelConfig) -> Any:
-    from train.models.bases.diffusion import DiffusionBase  # base tiny need not import peft and transformers
+    from train.models.bases.diffusion import DiffusionBase  # for base tiny, peft and transformers are not imported
 
     return DiffusionBase(config)
 

@@ -1,8 +1,8 @@
 """Computes the timesteps of a restoration in several steps, and adds noise to a clean latent between two steps.
 
 The first step takes the LQ latent as the noisy latent at the timestep of the recipe. Each later step adds noise to the
-clean latent for a lower timestep, and restores it again under the same conditions. This method is ours. We have not
-seen the timesteps and the code of IDM (arXiv 2307.08996).
+clean latent for a lower timestep, and restores it again under the same conditions. The method in this file is ours. We
+have not seen the timesteps and the code of IDM (arXiv 2307.08996).
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ def add_noise(x0: torch.Tensor, noise: torch.Tensor, timestep: int | torch.Tenso
     """Returns sqrt(a) x0 + sqrt(1 - a) eps, where a is alpha-bar at `timestep`, and eps is `noise` of the step before.
 
     The formula is DDIM without random noise (Song et al. 2021, Eq. 12 with sigma 0). After the first step, eps is the
-    scaled difference between the LQ latent and the clean latent. So a later step sees both latents. At a lower
-    timestep, the share of the clean latent is larger. The same input gives the same result without a seed.
+    scaled difference between the LQ latent and the clean latent. So each step after the first sees the LQ latent and
+    the clean latent. At a lower timestep, the share of the clean latent is larger. The same input gives the same result
+    without a seed.
     """
     share = signal_share(timestep)
     return share**0.5 * x0 + (1 - share) ** 0.5 * noise.to(x0.dtype)

@@ -2,7 +2,7 @@
 
 The log has a line for each photo that any call of `restore` tried to restore into the folder OUT. A line has the fields
 of PhotoOutcome. The line of a photo also has `source`, the absolute path of the photo, and `place`, the path of its PNG
-inside OUT. Its field `settings` is a hash of the restorer, the references and the options.
+inside OUT. The field `settings` is a hash of the restorer, the references and the options.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from train.restore.output_paths import list_photos
 class References:
     """Holds the K references that a restorer gets, crops of one person with their embeddings. K may be 0."""
 
-    crops: torch.Tensor  # float32 (K, 3, S, S), 0..1, FFHQ template
+    crops: torch.Tensor  # float32 (K, 3, S, S) in 0..1, aligned to the FFHQ template
     embeddings: torch.Tensor  # float32 (K, d) unit rows
     landmarks: tuple[np.ndarray | None, ...] = ()  # (5, 2) in pixels of each crop; None if no landmarks were found
 

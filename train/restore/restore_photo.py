@@ -24,7 +24,7 @@ from train.restore.load import run_model
 from train.restore.paste import paste
 from train.restore.reference_photos import References, warp_references
 
-# These are the five landmarks of an upright, frontal face, as fractions (x, y) of a detector's box. They are the mean
+# The five landmarks of an upright, frontal face, as fractions (x, y) of a detector's box. The fractions are the mean
 # over 1,182 SCRFD detections on web photos (ours). With --box, these landmarks replace the landmarks that a detector
 # would find.
 LANDMARKS_IN_BOX = np.array([[0.270, 0.391], [0.733, 0.389], [0.503, 0.591], [0.314, 0.748], [0.697, 0.745]])
@@ -36,7 +36,8 @@ LANDMARKS_IN_BOX = np.array([[0.270, 0.391], [0.733, 0.389], [0.503, 0.591], [0.
 DEGRADED_SHARPNESS = 0.35
 
 # This function is called for each restored face. The arguments are the photo's path, the LQ crop at the restorer's
-# size, the references that the restorer gets, and the restored crop. Both crops are uint8 (S, S, 3).
+# size, the references that the restorer gets, and the restored crop. The LQ crop and the restored crop are uint8 (S, S,
+# 3).
 OnFace = Callable[[Path, np.ndarray, References, np.ndarray], None]
 
 

@@ -50,7 +50,7 @@ def test_a_base_or_an_embedder_that_cannot_be_had_is_said_before_a_snapshot_is_t
     nine = write_mini_sd(tmp_path / "nine", {"in_channels": 9})
     for name, settings, said in (
         ("refine", Settings(base_model=str(nine)), "takes 9 channels and gives 4"),
-        ("instant", Settings(base_model=str(tmp_path / "nowhere")), "is no folder"),
+        ("instant", Settings(base_model=str(tmp_path / "nowhere")), "is not a folder"),
         ("osdface", Settings(), "name its run with --vre RUN"),
     ):
         recipe = find_recipe(name, TINY if settings.base_model == TINY else DIFFUSION)

@@ -252,7 +252,7 @@ def test_the_fingerprint_is_of_what_the_configs_say_by_whatever_diffusers_they_w
                 "up_block_types": ("UpDecoderBlock2D",) * 3,
             },
             {},
-            "its VAE has 3 levels and should have 4",
+            "its VAE has 3 levels, but the recipe needs 4",
         ),
     ],
 )
@@ -263,7 +263,7 @@ def test_a_base_of_another_kind_is_refused(unet, vae, schedule, why, tmp_path: P
 
 
 def test_a_base_that_cannot_be_had_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadInput, match=r"holds no unet \(config\): name a folder in diffusers' layout"):
+    with pytest.raises(BadInput, match=r"contains no unet \(config\): name a folder in diffusers' layout"):
         base_fingerprint(str(tmp_path))
     write_mini_sd(tmp_path / "pickled", safe=False)
     with pytest.raises(BadInput, match="pickled weights are never read"):

@@ -26,7 +26,7 @@ ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
 TOKENS = 77  # Tokens of the learned prompt. The text encoder of Stable Diffusion gives the same number.
 SEEN_AT = 1  # The timestep at which the UNet sees references, as in InstantRestore's pix2pix_turbo.py.
 SPREAD = 0.02  # Standard deviation of the new learned prompt (ours). Equal tokens would stay equal in training.
-# This is the schedule of Stable Diffusion. The formulas in train/models/one_step.py need this schedule.
+# The schedule of Stable Diffusion, which the formulas in train/models/one_step.py need.
 SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -199,13 +199,11 @@ def check_base(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     if not latent == inputs == outputs:
         why = f"its UNet takes {inputs} channels and gives {outputs}, and its VAE has {latent}"
     elif len(vae["block_out_channels"]) != 4:
-        why = (
-            f"its VAE has {len(vae['block_out_channels'])} levels and should have 4, for a latent of an eighth the size"
-        )
+        why = f"its VAE has {len(vae['block_out_channels'])} levels, but the recipe needs 4"
     elif unet.get("addition_embed_type") or unet.get("class_embed_type") or unet.get("encoder_hid_dim_type"):
         why = "its UNet needs other inputs than a latent, a timestep and a prompt"
     elif not isinstance(unet.get("cross_attention_dim"), int):
-        why = "its UNet does not attend to exactly one prompt"
+        why = "its UNet does not take exactly one prompt"
     elif wrong := [name for name, value in SCHEDULE.items() if schedule.get(name, value) != value]:
         why = f"its scheduler's {wrong[0]} is {schedule[wrong[0]]} and should be {SCHEDULE[wrong[0]]}"
     elif "maps" in config.parts and len(config.reference_channels) > len(unet["block_out_channels"]):
@@ -221,10 +219,10 @@ def check_base(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _config(kind: Any, base_model: str, part: str) -> dict[str, Any]:
     if not Path(base_model).is_dir() and not _HUB_NAME.fullmatch(base_model):
-        raise _missing(base_model, part, FileNotFoundError(base_model))  # neither a folder nor a hub name
+        raise _missing(base_model, part, FileNotFoundError(base_model))  # the name is neither a folder nor a hub name
     try:
         config: dict[str, Any] = kind.load_config(base_model, subfolder=part)
-    except Exception as error:  # a folder, a hub and a network raise many kinds of errors
+    except Exception as error:  # reading from a folder, a hub or a network can raise many kinds of errors
         raise _missing(base_model, part, error) from error
     return config
 
@@ -241,7 +239,7 @@ def _loaded(kind: Any, base_model: str, part: str) -> nn.Module:
 
 def _missing(base_model: str, part: str, error: Exception) -> BadInput:
     if Path(base_model).is_dir():
-        why = "holds no" if not (Path(base_model) / part).is_dir() else "has an unusable"
+        why = "contains no" if not (Path(base_model) / part).is_dir() else "has an unusable"
         kind = "config" if "config" in str(error) else "model in safetensors, and pickled weights are never read"
         return BadInput(
             f"{base_model} {why} {part} ({kind}): name a folder in diffusers' layout, with unet, vae and scheduler, as "

@@ -1,13 +1,14 @@
 """Extends the self-attention of a UNet's decoder to the keys and values of the references, like InstantRestore.
 
 First, the UNet without its adapters sees every reference once, without gradients. The self-attention layers of the
-decoder keep the keys and values of the references. Stable Diffusion and InstantRestore both have nine such layers.
-Then the LQ latent passes through the UNet, and these layers attend to the references and to the LQ latent itself.
+decoder keep the keys and values of the references. Stable Diffusion and InstantRestore both have nine such layers. Then
+the LQ latent passes through the UNet, and the self-attention layers of the decoder attend to the references and to the
+LQ latent.
 
 The values of each reference get the mean and the standard deviation of the values of the LQ latent (AdaIN; use_adain in
 InstantRestore's final config). The keys of the LQ latent stay, which is the default of InstantRestore. The final config
-of InstantRestore removes these keys (train_input: false). We keep these keys, because an image without references has
-no other keys.
+of InstantRestore removes these keys (train_input: false). We keep the keys of the LQ latent, because an image without
+references has no other keys.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from torch.nn import functional as F
 
 from train.models.references import place_in_slots
 
-EPSILON = 1e-5  # added to a standard deviation, as in InstantRestore
+EPSILON = 1e-5  # this number is added to a standard deviation, as in InstantRestore
 
 
 class Extension:
     """Holds the keys and values of the references in the decoder of `unet`, until `forget` is called.
 
-    A layer with gradient checkpointing reads the keys and values again when gradients are computed. So the forward
-    and backward passes of a batch must end before the next batch starts.
+    A layer with gradient checkpointing reads the keys and values again when gradients are computed. Therefore the
+    forward and backward passes of a batch must end before the next batch starts.
     """
 
     def __init__(self, unet: Any) -> None:
@@ -48,8 +49,8 @@ class Extension:
     def keeping(self, present: torch.Tensor, filled: torch.Tensor) -> Iterator[None]:
         """Makes the layers keep the keys and values of the batch that passes through the UNet inside the context.
 
-        This batch has all references that exist, in the order of their slots. The adapters of the UNet are off.
-        `present` is (B,K) bool, and `filled` is the field of `Places`.
+        The batch in the context has all references that exist, in the order of their slots. The adapters of the UNet
+        are off. `present` is (B,K) bool, and `filled` is the field of `Places`.
         """
         adapted = hasattr(self.unet, "peft_config")
         for layer in self.layers:
@@ -81,7 +82,8 @@ class _Attention:
         assert self.references is not None
         keys, values = self.references
         mean, deviation = _moments(values)
-        # The values get mean 0 and standard deviation 1 here. `__call__` gives them the statistics of the LQ latent.
+        # The values of the references get mean 0 and standard deviation 1. Later, `__call__` gives these values the
+        # statistics of the LQ latent.
         slots = [place_in_slots(rows, present, filled).flatten(1, 2) for rows in (keys, (values - mean) / deviation)]
         places = keys.shape[1]
         self.references = slots[0], slots[1]

@@ -75,8 +75,8 @@ class Dictionary(nn.Module):
         The other arguments have the meaning of Restorer's arguments and are not used. `latent` in the result has the
         quantised vectors (B,dim,s,s).
 
-        With `target`, the HQ dictionary reconstructs `image` from the target. `terms` then has "reconstruction" (mean
-        absolute error, HQ plus LQ), "codebook" (HQ plus LQ) and "association".
+        With `target`, the HQ dictionary reconstructs `image` from the target. With `target`, `terms` has
+        "reconstruction" (mean absolute error, HQ plus LQ), "codebook" (HQ plus LQ) and "association".
 
         Without `target`, each vector of the LQ face is replaced by the nearest HQ code, and the HQ decoder makes
         `image` from the codes (ours). The association loss makes LQ vectors and HQ codes comparable.
@@ -99,7 +99,7 @@ class Dictionary(nn.Module):
         lq_quantised, lq_codebook = self.lq.quantize(lq_vectors)
         hq_again, lq_again = self.hq.decode(hq_quantised), self.lq.decode(lq_quantised)
         terms = {
-            # Images are in -1..1 here. Half the error is the error of images in 0..1.
+            # The images of this network are in -1..1. Half the error is the error of images in 0..1.
             "reconstruction": (_error(hq_again, true) + _error(lq_again, small)) / 2,
             "codebook": hq_codebook + lq_codebook,
             "association": self._in_time(association(hq_vectors, lq_vectors), len(lq)),

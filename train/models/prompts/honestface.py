@@ -3,7 +3,7 @@
 The figure of HonestFace shows two branches. A face identity encoder sees only the references and gives the tokens p_F.
 A facial feature extractor sees the references and the LQ face and gives the tokens p_I. The tokens p_F and p_I are
 fused with p_L, the prompt of OSDFace's embedder, into one prompt. We have not seen the networks inside the branches.
-So every network and number and the fusion in this file are ours.
+Every network, every number and the fusion in this file are therefore ours.
 """
 
 from __future__ import annotations

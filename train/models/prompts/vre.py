@@ -34,7 +34,8 @@ class Vre(nn.Module):
 
     def forward(self, lq: torch.Tensor) -> torch.Tensor:
         """Returns the prompt (B, tokens, prompt_dim) for `lq` (B,3,S,S) in 0..1 of any size S."""
-        # Find the nearest distinct codes. The rows (B,tokens,dim) are zero if an image has fewer codes than tokens.
+        # Find the nearest distinct codes. If an image has fewer codes than tokens, the last rows of its (tokens,dim)
+        # are zero.
         with torch.no_grad():
             vectors = self.dictionary.encode(self._seen(lq))
             code, distance = self.dictionary.quantize.nearest(vectors)

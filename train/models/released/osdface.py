@@ -8,7 +8,7 @@ FOLDER contains three files with the authors' names:
 `associate_2.ckpt` is a Lightning checkpoint. Only the tensors of `associate_2.ckpt` with
     the prefix `vqvae_LQ.` are read.
 
-All sizes are inferred from the tensors. The pickled files cannot run code here, see `read_tensors`.
+All sizes are inferred from the tensors. `read_tensors` reads the pickled files without running their code.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from train.recipes import DIFFUSION, build_model_config, find_recipe
 LORA = "pytorch_lora_weights.safetensors"
 PROJECTION = "embedding_change_weights.pth"
 EMBEDDER = "associate_2.ckpt"
-TOKENS = 77  # source: infer.py; no tensor shows this number
+TOKENS = 77  # from infer.py, because no tensor shows this number
 EMBEDDER_PREFIX = "vqvae_LQ."
-EMBEDDER_READ = ("encoder.", "quant_conv.", "quantize.embedding.")  # infer.py reads the same tensors and no others
+EMBEDDER_READ = ("encoder.", "quant_conv.", "quantize.embedding.")  # infer.py also reads only these tensors
 
 _ADAPTER = re.compile(
     r"(?:base_model\.model\.)?(?:unet\.)?(?P<module>.+)"
@@ -144,7 +144,7 @@ def read_embedder(file: Path) -> dict[str, torch.Tensor]:
     }
     read = {name: tensor.float() for name, tensor in inside.items() if name.startswith(EMBEDDER_READ)}
     if not read:
-        raise BadInput(f"{file} holds no {EMBEDDER_PREFIX}encoder: take OSDFace's own file.")
+        raise BadInput(f"{file} contains no {EMBEDDER_PREFIX}encoder: take OSDFace's own file.")
     return read
 
 
