@@ -74,19 +74,19 @@ class Recipe:
 # preset codeformer is applied at 128 px, which is harder than at 512 px. We chose the other numbers of recipe tiny by
 # measurement. Recipe vre follows stage 1 of OSDFace, which trains an HQ dictionary, an LQ dictionary and their
 # association. The epochs of recipe vre and its association weight 1 are from the issue OSDFace#11. Recipe osdface takes
-# the timestep 399, the VRE prompt, the LoRA rank 16 and the losses MSE, EA-DISTS, identity and GAN from OSDFace's
-# infer.py and from a figure of the paper. The loss weights .1 and .01 are from a third party. We have not seen the
-# degradation ranges of OSDFace, so the preset osediff-face is our choice. Recipe honestface takes its parts and losses
-# from a figure of the HonestFace paper. We have not seen HonestFace's base, timestep, weights and degradation, so we
-# use the values of OSDFace. Recipe refine takes its losses from the ReFine paper. ReFine uses one reference, but we use
-# up to four (ours). The weights, the timestep, the base and the preset `severe` of recipe refine are ours. The one-step
-# UNet replaces ReFine's GAN and its StyleGAN2 decoder. Recipe instant takes the timestep 249 from InstantRestore's
-# inference/test.py. The reference counts 1 to 4 and the weights LPIPS 5, MS-SSIM 1, identity 1 and GAN .5 are from the
-# final configuration of InstantRestore. The reference count 0 of recipe instant is ours. InstantRestore's
-# landmark-attention loss is left out, because InstantRestore's landmark extractor was not released. Recipe idm trains a
-# conditional denoiser that refines a face in a few steps without references. The idea of recipe idm is from the
-# abstract of IDM (arXiv 2307.08996). Every number of recipe idm is ours. The noise of the first step contains the LQ
-# face, and DDIM keeps this noise in the later steps. fmt: off
+# the timestep 399, the VRE prompt and the LoRA rank 16 from OSDFace's infer.py and from a figure of the paper. The
+# losses MSE, EA-DISTS, identity and GAN are from the same sources. The loss weights .1 and .01 are from a third party.
+# We have not seen the degradation ranges of OSDFace, so the preset osediff-face is our choice. Recipe honestface takes
+# its parts and losses from a figure of the HonestFace paper. We have not seen HonestFace's base, timestep, weights and
+# degradation, so we use the values of OSDFace. Recipe refine takes its losses from the ReFine paper. ReFine uses one
+# reference, but we use up to four (ours). The weights, the timestep, the base and the preset `severe` of recipe refine
+# are ours. The one-step UNet replaces ReFine's GAN and its StyleGAN2 decoder. Recipe instant takes the timestep 249
+# from InstantRestore's inference/test.py. The reference counts 1 to 4 and the weights LPIPS 5, MS-SSIM 1, identity 1
+# and GAN .5 are from the final configuration of InstantRestore. The reference count 0 of recipe instant is ours.
+# InstantRestore's landmark-attention loss is left out, because InstantRestore's landmark extractor was not released.
+# Recipe idm trains a conditional denoiser that refines a face in a few steps without references. The idea of recipe idm
+# is from the abstract of IDM (arXiv 2307.08996). Every number of recipe idm is ours. The noise of the first step
+# contains the LQ face, and DDIM keeps this noise in the later steps. fmt: off
 _RECIPES = {
     #             preset            parts                              t    steps counts        wrong augm.  discr.
     "tiny": ("codeformer", ("maps", "embedding", "extended"), 399, 1, (0, 1, 2, 4), 0.0, "flip", ""),
@@ -135,7 +135,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
     if base is None and name != TINY:
         raise BadInput(
             f"Recipe {name} needs a base: give --base-model FOLDER (Stable Diffusion 2.1-base in diffusers' layout), "
-            "or --base-model tiny to try it on a laptop."
+            "or --base-model tiny to try the recipe on a laptop."
         )
     base = base or TINY
     preset, parts, timestep, steps, counts, wrong, augment, discriminator = _RECIPES[name]

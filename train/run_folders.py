@@ -45,8 +45,8 @@ def check_run_folder(run: Path) -> None:
 def name_result_file(stem: str, judge: str | None, steps: int) -> str:
     """Returns the name of a result file without its suffix.
 
-    The name ends in `-<steps>-steps` if `steps` is above 1, and in `-judge` if a judge is named, so that results of
-    different kinds have different files.
+    Results of different kinds have different files. The name ends in `-<steps>-steps` if `steps` is above 1, and in
+    `-judge` if a judge is named.
     """
     return stem + ("" if steps == 1 else f"-{steps}-steps") + ("" if judge is None else "-judge")
 

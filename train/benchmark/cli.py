@@ -60,8 +60,8 @@ def freeze(
         typer.echo(f"The benchmark in {summary.folder} has {what} ({state}).\nbenchmark {summary.benchmark}")
     if summary.cosines:
         typer.echo(
-            f"{summary.cosines} pairs of faces in two splits look like one person: list them with `likeness leaks "
-            f"{dataset}`."
+            f"{summary.cosines} pairs of faces in two splits look like one person: list these pairs with `likeness "
+            f"leaks {dataset}`."
         )
 
 

@@ -53,8 +53,8 @@ class FacePairs:
         """Returns how far other photos confirm that the faces of a pair are one person, float (n,).
 
         The value is the higher of two mean cosines. Each of the two is the mean cosine of one face of the pair to all
-        faces of the other person in the other face's split. If only one of the two people has a single face in the
-        split, the mean cosine to that person counts as -1, because a single face confirms nothing.
+        faces of the other person in the other face's split. A single face confirms nothing. So if only one of the two
+        people has a single face in the split, the mean cosine to that person counts as -1.
         """
         a, b = self.row[i], self.row[j]
         means = []

@@ -193,8 +193,8 @@ def _refuse_leaks(leaks: Leaks, dataset: Path) -> None:
             )
     if counts := [f"{leaks.counts[kind]} of kind {kind}" for kind in REFUSED_KINDS if leaks.counts[kind]]:
         raise LedgerBroken(
-            f"{dataset} has leaks between its splits ({', '.join(counts)}), so nothing was frozen: list them with "
-            f"`likeness leaks {dataset}`."
+            f"{dataset} has leaks between its splits ({', '.join(counts)}), so nothing was frozen: list the leaks "
+            f"with `likeness leaks {dataset}`."
         )
 
 

@@ -113,7 +113,7 @@ def load_benchmark(folder: Path) -> Benchmark:
         if card["version"] != VERSION:
             raise BadInput(
                 f"{folder} is a benchmark of version {card['version']}, but this Likeness reads version {VERSION}: "
-                "install the version of Likeness that wrote it."
+                "install the version of Likeness that wrote the benchmark."
             )
         if not card["complete"]:
             raise BadInput(f"{folder} is not finished: run the same `likeness freeze` command again.")

@@ -133,11 +133,12 @@ def _read_picture(path: Path, picture: str, benchmark: Benchmark, photos: Path |
     except (OSError, UndecodableImage):
         pixels = None
     if pixels is None or hash_picture(pixels) != picture:
-        problem = "is missing" if not path.exists() else "is broken, or is not the picture of the benchmark"
         advice = (
             "Get a new copy of the benchmark."
             if benchmark.card["pictures"]
             else f"{photos} must contain the photos of {benchmark.folder}."
         )
-        raise LedgerBroken(f"{path} {problem}. {advice}")
+        if not path.exists():
+            raise LedgerBroken(f"{path} is missing. {advice}")
+        raise LedgerBroken(f"{path} is broken, or is not the picture of the benchmark. {advice}")
     return pixels

@@ -35,7 +35,7 @@ class Sample:
 
 
 def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: int, index: int) -> Sample:
-    """Returns the random choices for sample number `index`; `index` is the number of samples before this sample.
+    """Returns the random choices for sample number `index`. `index` is the number of samples before this sample.
 
     The targets of an epoch come in a random order. A random generator for this target and epoch draws the other
     choices. The references are drawn uniformly from the target's references in the table `pairs`, which curation

@@ -131,7 +131,7 @@ def load_snapshot(folder: Path) -> Snapshot:
             f"{folder} contains no snapshot: name a dataset, or a folder that `likeness train` made."
         ) from error
     if facts.get("version") != VERSION:
-        raise BadInput(f"{folder} was made by another version of Likeness: remove it and train again.")
+        raise BadInput(f"{folder} was made by another version of Likeness: remove this folder and train again.")
     columns = table.to_pydict()
     return Snapshot(
         folder=folder,

@@ -23,10 +23,11 @@ Difference = dict[str, Any]
 def average_systems(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> list[Average]:
     """Returns the average of each system, in the order in which the systems first appear.
 
-    An average has the keys `key`, `system`, `images` (the number of rows), `unmeasured` (the number of rows that could
-    not be measured), and one key for each metric. The value of a metric has the keys `mean`, `low` and `high`. The keys
-    `images` and `people` of a value count the images that have a value and their people. The key `over` of a value
-    tells whether people or images were resampled. The value is None if no image has a value.
+    An average has the keys `key`, `system`, `images`, `unmeasured`, and one key for each metric. `images` is the number
+    of rows, and `unmeasured` is the number of rows that could not be measured. The value of a metric has the keys
+    `mean`, `low` and `high`. The keys `images` and `people` of a value count the images that have a value and their
+    people. The key `over` of a value tells whether people or images were resampled. The value is None if no image has a
+    value.
     """
     averages = []
     for key in dict.fromkeys(row["key"] for row in rows):
@@ -59,7 +60,7 @@ def average_systems(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> l
 def average_differences(
     rows: Sequence[Row], pairs: Sequence[tuple[str, str, str]], metrics: Sequence[str], seed: int
 ) -> list[Difference]:
-    """Returns the mean difference of the first minus the second system for each (name, key, key) of `pairs`.
+    """Returns the mean of the first system minus the second system, for each (name, first key, second key) of `pairs`.
 
     Only images that have a row of both systems count. A pair without common images is left out. The value of a metric
     has the keys `mean`, `low` and `high`. The last two are the bounds of the 95% bootstrap interval

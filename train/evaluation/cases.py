@@ -126,7 +126,7 @@ def read_benchmark_set(
     if not own_embeddings and photos is None:
         raise BadInput(
             f"{folder} was frozen without embeddings: name a dataset of the same photos first and the benchmark with "
-            "--benchmark, or freeze it again with --with-embeddings."
+            "--benchmark, or freeze the benchmark again with --with-embeddings."
         )
     embedding = dict(zip(*read_embeddings(benchmark, None if own_embeddings else photos), strict=True))
     if missing := [face for face in face_of.values() if face not in embedding]:

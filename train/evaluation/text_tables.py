@@ -91,8 +91,8 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 def render_latex(result: Result) -> str:
     """Returns the tables of a result for a paper that uses booktabs, with the notices as comments.
 
-    The best mean of each metric is bold. The mean of the LQ images is never bold. The mean of a system with fewer
-    images than another system is not bold either, because a system that leaves out hard images gets a better mean.
+    The best mean of each metric is bold. The mean of the LQ images is never bold. A system with fewer images than
+    another system has no bold mean, because leaving out hard images improves the mean.
     """
 
     def escape(text: str) -> str:

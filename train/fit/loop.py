@@ -68,8 +68,8 @@ def train(
     If `run` has a checkpoint, training resumes from the newest checkpoint. By default, `images` is the number in the
     recipe. `minutes`, SIGTERM and SIGINT end training earlier, with a checkpoint. On a CPU with the same number of
     threads, an interrupted and an uninterrupted run give the same weights, bit for bit. `workers` is the number of
-    processes that prepare data; the result does not depend on it. Under `accelerate launch` every process trains on its
-    share of each batch, and only the first process writes files.
+    processes that prepare data. The result does not depend on this number. Under `accelerate launch` every process
+    trains on its share of each batch, and only the first process writes files.
 
     Raises BadInput if `run` belongs to another recipe, seed, snapshot or base. Raises Diverged if a loss is NaN or
     infinite. Raises LikenessError if a checkpoint cannot be written.

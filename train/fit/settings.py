@@ -46,7 +46,7 @@ class Settings:
 
     base_model: str = TINY  # "tiny", or a folder or hub name in diffusers' layout
     vre: Path | None = None  # the folder of a run of recipe vre; its LQ dictionary makes the prompt
-    weights: Path | None = None  # the folder with the backbones of the perceptual losses; None for torch hub's cache
+    weights: Path | None = None  # the folder with the backbones of the perceptual losses, or None for torch hub's cache
     precision: str | None = None  # one of PRECISIONS; None for bf16 if the GPU has it, else fp32
     accumulate: int = 1  # the number of parts of a batch, which are computed one after the other
     compile: bool = False  # True compiles the model with torch.compile
@@ -101,7 +101,7 @@ def resolve_settings(recipe: Recipe, settings: Settings) -> dict[str, Any]:
 def check_images(recipe: Recipe, images: int) -> None:
     """Raises BadInput if `images` is smaller than a batch of the recipe."""
     if images < recipe.batch:
-        raise BadInput(f"--images {images} is less than one batch of {recipe.batch}.")
+        raise BadInput(f"--images {images} is less than one batch of {recipe.batch}: give {recipe.batch} or more.")
 
 
 def claim_run(
@@ -172,7 +172,7 @@ def _identity_loss(recipe: Recipe, spec: str, has_onnx: bool, identity: bool) ->
     if not named:
         return {"on": False, "why": f"recipe {recipe.name} has no such loss"}
     if not identity:
-        return {"on": False, "why": "--no-identity turns it off"}
+        return {"on": False, "why": "--no-identity turns the loss off"}
     if not has_onnx:
         return {"on": False, "why": f"the recognizer {spec} has no ONNX file to differentiate"}
     weights = ", ".join(f"{name} {recipe.losses[name]:g}" for name in named)

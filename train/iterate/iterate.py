@@ -269,15 +269,13 @@ def _claim_folder(out: Path, snapshot: Snapshot, options: IterationOptions) -> s
         ) from error
     if differences:
         if differences[0] == "faces":
-            problem = "was begun with different faces of the dataset"
+            problem = f"{make_printable(out)} was begun with different faces of the dataset"
         else:
-            problem = f"was begun with a different value of {differences[0]}"
+            problem = f"{make_printable(out)} was begun with a different value of {differences[0]}"
         if differences[0] == "recipe":  # --steps, --mild and --preset are fields of the recipe
             fields = [name for name, value in facts["recipe"].items() if earlier["recipe"].get(name) != value]
             problem += f" ({', '.join(fields)})"
-        raise BadInput(
-            f"{make_printable(out)} {problem}: use the same options again, or name another folder with --out."
-        )
+        raise BadInput(f"{problem}: use the same options again, or name another folder with --out.")
     return str(facts["iteration"])
 
 

@@ -48,7 +48,7 @@ def load_deg_recognizer(weights: Path | None) -> Callable[[np.ndarray], np.ndarr
     except Exception as error:  # every problem with the file gives the same message
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise BadInput(
-            f"{path} does not contain the recognizer {STATE} ({why}): replace the file by the one of {_FROM}."
+            f"{path} does not contain the recognizer {STATE} ({why}): replace this file by the file of {_FROM}."
         ) from error
 
     def embed(image: np.ndarray) -> np.ndarray:

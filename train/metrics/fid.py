@@ -27,7 +27,7 @@ def explain_missing(weights: Path | None) -> str | None:
     """Returns why FID cannot be computed, in one sentence, or None if it can. Nothing is downloaded."""
     if _file(weights) is None:
         return (
-            f"{INCEPTION[0]} is missing: download it from {_FROM} into a folder, and name the folder with "
+            f"{INCEPTION[0]} is missing: download this file from {_FROM} into a folder, and name the folder with "
             "--weights FOLDER."
         )
     if importlib.util.find_spec("torch_fidelity") is None:

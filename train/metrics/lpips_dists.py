@@ -1,6 +1,6 @@
 """Computes LPIPS and DISTS as metrics.
 
-The networks are in train.losses.perceptual; the weights of their backbones are files.
+The networks are in train.losses.perceptual; the weights of the backbones are files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
     if find_local_file(file, weights) is not None:
         return None
     return (
-        f"{file} is missing: download it from {BACKBONES[backbone].url} into a folder, and name the folder with "
+        f"{file} is missing: download this file from {BACKBONES[backbone].url} into a folder, and name the folder with "
         "--weights FOLDER."
     )
 

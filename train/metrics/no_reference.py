@@ -49,7 +49,7 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
     needed = WEIGHTS[name]
     if find_local_file(needed.file, weights, needed.cache) is None:
         return (
-            f"{needed.file} is missing: download it from {needed.url} into a folder, and name the folder with "
+            f"{needed.file} is missing: download this file from {needed.url} into a folder, and name the folder with "
             "--weights FOLDER."
         )
     return None

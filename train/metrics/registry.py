@@ -14,7 +14,7 @@ class Metric:
     better: str  # "higher", "lower", or an empty text if neither is better.
     digits: int  # The number of digits after the decimal point in a table.
     convention: str  # The text that tells how the value is computed, without the last period.
-    source: str  # The publication, or "ours".
+    source: str  # The publication that defines the metric, or "ours".
     requirement: str = ""  # The software or weights that the metric needs.
     nan_reason: str = ""  # The reason why an image may have no value.
     min_side: int = 0  # The side of the smallest image that has a value, in pixels.
@@ -43,7 +43,7 @@ _AFFINE = (
 )
 _FID = (
     "The value is the Fréchet distance between Inception-v3 features of the restored images and of {}. Each image has "
-    "2048 features. The weights are those of 2015-12-05, and images are resized bilinearly to 299 px as in "
+    "2048 features. The weights have the date 2015-12-05, and images are resized bilinearly to 299 px as in "
     "TensorFlow. The value is too high for few images, so compare only sets with the same number of images"
 )
 
@@ -70,7 +70,7 @@ METRICS: dict[str, Metric] = {
         "The value is LPIPS version 0.1 with AlexNet. The image keeps its own size",
         "Zhang et al. 2018", "torchvision's AlexNet weights", "the image is smaller than 31 px", 31),
     "dists": Metric("DISTS", "", "lower", 4,
-        "The image keeps its own size. The script of the authors resizes it to 256 px",
+        "The image keeps its own size. The script of the authors resizes the image to 256 px",
         "Ding et al. 2020", _TORCHVISION, "the image is smaller than 16 px", 16),
     # --- images: a set of restored images and another set ---
     "fid": Metric("FID", "", "lower", 2,

@@ -29,7 +29,7 @@ class References:
 
     crops: torch.Tensor  # float32 (K, 3, S, S) in 0..1, aligned to the FFHQ template
     embeddings: torch.Tensor  # float32 (K, d) unit rows
-    landmarks: tuple[np.ndarray | None, ...] = ()  # (5, 2) in pixels of each crop; None if no landmarks were found
+    landmarks: tuple[np.ndarray | None, ...] = ()  # (5, 2) in pixels of each crop, or None if no landmarks were found
 
 
 def list_reference_files(references: Sequence[Path], inputs: Sequence[Path]) -> list[tuple[Path, Path | None]]:

@@ -46,7 +46,7 @@ class FaceOutcome:
     """Tells whether one face of a photo was restored."""
 
     box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels
-    similarity: float | None  # mean cosine to the references; None without references
+    similarity: float | None  # the mean cosine to the references, or None without references
     restored: bool
 
 
@@ -146,7 +146,7 @@ def _explain_no_warp(setup: RestoreSetup) -> str | None:
     """Returns the notice for a face without landmarks, or None if the restorer does not warp references."""
     if "warped" not in setup.model.config.parts or not len(setup.references.crops):
         return None
-    return "No landmarks were found on this face, so the references were not warped to it."
+    return "No landmarks were found on a face, so the references were not warped."
 
 
 def _measure_face_sharpness(image: np.ndarray, landmarks5: np.ndarray) -> float:
@@ -176,12 +176,13 @@ def _match_faces(faces: list[FaceOutcome], same_person: float, degraded: bool) -
         if degraded:
             return faces, (
                 f"The only face is too degraded to confirm that it is the person of the references (cosine "
-                f"{cosine:.2f}, at least {same_person:g} needed). The face was restored as this person."
+                f"{cosine:.2f}, at least {same_person:g} needed). The face was restored as the person of the "
+                "references."
             )
         return [replace(faces[0], restored=False)], (
             f"The only face does not match the references (cosine {cosine:.2f}, at least {same_person:g} needed) and "
-            "is sharp enough to be recognized, so it was not restored. If the face is this person, point at it with "
-            "--box x0,y0,x1,y1."
+            "is sharp enough to be recognized, so the face was not restored. If the face shows the person of the "
+            "references, point at the face with --box x0,y0,x1,y1."
         )
     outcomes = [replace(face, restored=(face.similarity or 0.0) >= same_person) for face in faces]
     if any(face.restored for face in outcomes):

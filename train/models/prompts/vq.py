@@ -73,8 +73,8 @@ class Quantizer(nn.Module):
         """Returns the nearest code of each vector, (B,dim,h,w), and the loss of codebook and commitment, a scalar.
 
         The gradient of the codes goes to `vectors` unchanged (straight-through). The codebook learns from the loss
-        only. The loss is mean (z_q - sg z)^2 + BETA mean (z - sg z_q)^2 (van den Oord 2017, Eq. 3), where z are the
-        vectors, z_q the codes, and sg stops the gradient.
+        only. The loss is mean (z_q - sg z)^2 + BETA mean (z - sg z_q)^2 (van den Oord 2017, Eq. 3). Here z are the
+        vectors, z_q are the codes, and sg stops the gradient.
         """
         vectors, codes = vectors.float(), self.replace(vectors)
         loss = F.mse_loss(codes, vectors.detach()) + BETA * F.mse_loss(vectors, codes.detach())
