@@ -22,7 +22,9 @@ SPLIT_POLICIES = ("identity", "photos")
 
 
 def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, workers: int | None = None) -> None:
-    """Raises BadInput if an option has a wrong value, or if the dataset folder contains other files."""
+    """Raises BadInput if an option has a wrong value, or if the dataset folder contains files that belong to no
+    dataset.
+    """
     if config.landmarks not in (None, "dlib"):
         raise BadInput(f"--landmarks {config.landmarks} is unknown. Give dlib.")
     if config.split.policy not in SPLIT_POLICIES:
@@ -47,9 +49,9 @@ def check_number(option: str, value: float | None, low: float, high: float, what
 def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:
     """Raises BadInput if the folder `dataset` cannot be used as a dataset.
 
-    A folder can be used if it does not exist yet, is empty, or contains a ledger. A folder without a ledger may
-    contain only `photos`, the file `secret.key`, and files whose name begins with a dot. A folder with other files
-    is refused, because later runs skip everything inside a dataset.
+    A folder can be used if it does not exist yet, is empty, or contains a ledger. A folder without a ledger may contain
+    only `photos`, the file `secret.key`, and files whose name begins with a dot. A folder with any other file is
+    refused, because later runs skip every file inside a dataset.
     """
     if (file := find_blocking_file(dataset)) is not None:
         raise BadInput(f"{make_printable(file)} is a file, but a dataset is a folder. Name a folder with --out.")

@@ -34,8 +34,8 @@ def import_lists(
 ) -> None:
     """Make a dataset from published lists, with the people, references and splits of the lists.
 
-    Later runs of curate keep these people, references and splits. The faces are detected and aligned again. The page
-    docs/import_export.md explains the effect on images that are aligned already.
+    Later runs of curate keep the people, references and splits of the lists. The faces are detected and aligned again.
+    The page docs/import_export.md explains the effect on images that are aligned already.
 
     Example: likeness manifest import FFHQ-Ref --format refldm --originals images1024x1024 --out DATASET
     """
