@@ -42,8 +42,9 @@ def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, w
 def check_number(option: str, value: float | None, low: float, high: float, what: str) -> None:
     """Raises BadInput if the value of an option is NaN, infinity, or not between `low` and `high`. None is allowed."""
     if value is not None and not (math.isfinite(value) and low <= value <= high):
-        bounds = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of {low:g} or more"
-        raise BadInput(f"{option} {value:g} is out of range. Give {what} {bounds}.")
+        finite = math.isfinite(high)
+        advice = f"Give {what} from {low:g} to {high:g}." if finite else f"Give {what} of {low:g} or more."
+        raise BadInput(f"{option} {value:g} is out of range. {advice}")
 
 
 def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:

@@ -84,8 +84,8 @@ class DedupeRules:
     # Rule 1 finds copies of a whole photo. The boxes of the two faces must overlap, because otherwise two people in one
     # picture could be near-duplicates. With dlib, the cosine of two strangers can be .9.
     max_photo_bits: int = 6  # greatest number of different bits in the photos' 64-bit hashes
-    min_cosine_same_photo: float = 0.35  # least cosine of the two faces
-    min_overlap_same_photo: float = 0.5  # least IoU of the two boxes, each divided by the width and height of its photo
+    min_cosine_same_photo: float = 0.35  # Least cosine of the two faces.
+    min_overlap_same_photo: float = 0.5  # Least IoU of the two boxes, each divided by the size of its photo.
     # Rule 2 finds pictures that were cropped again.
     # `max_face_bits` is the greatest number of different bits in the 256-bit hashes of two aligned faces. We measured
     # 12,480 pairs of different photos of one person, and 3 pairs have 54 different bits or fewer.

@@ -94,7 +94,7 @@ def _describe_result(
     if not files:
         return ["No file was found. Name a folder that contains photos."]
     if not faces:
-        return ["No face was found in any photo: `likeness manifest show` lists the reasons."]
+        return ["No face was found in any photo. `likeness manifest show` lists the reasons."]
     if not pairs and people:
         rules = ledger.read_detail("pair")
         return [

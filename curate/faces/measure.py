@@ -30,8 +30,8 @@ def estimate_pose(landmarks5: np.ndarray) -> tuple[float, float, float]:
     """
     points = np.asarray(landmarks5, np.float64)
     head = _HEAD - _HEAD.mean(0)
-    # `affine` (3, 2) maps the head to the image. The first two rows of the rotation are the two orthonormal rows that
-    # are nearest to `affine`, transposed.
+    # `affine` (3, 2) maps the head to the image. `affine.T` is (2, 3). The first two rows of the rotation are the two
+    # orthonormal rows that are nearest to `affine.T`.
     affine, *_ = np.linalg.lstsq(head, points - points.mean(0), rcond=None)
     u, _, vt = np.linalg.svd(affine.T, full_matrices=False)
     first, second = u @ vt

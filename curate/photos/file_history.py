@@ -47,7 +47,7 @@ def keep_photo_id(row: File, earlier: File | None) -> File:
 
 
 def must_stay_hidden(row: File, key: bytes, hidden: Collection[str]) -> bool:
-    """Returns whether the last run kept the file out and the file has no readable photo now.
+    """Returns whether the file was kept out when it was last read, and now contains no readable photo.
 
     The name of such a file must not come back into the ledger. `hidden` contains the uris of the files that are kept
     out.
@@ -92,4 +92,4 @@ def describe_missing_files(rows: Sequence[File]) -> list[str]:
     )
     first = make_printable(display_path(min(row.uri for row in missing_files)))
     example = f", for example {first}" if len(missing_files) > 1 else f": {first}"
-    return [f"{subject} no longer there{example}. The dataset keeps their photos, faces and crops."]
+    return [f"{subject} no longer there{example}. The dataset keeps the photos, faces and crops of missing files."]

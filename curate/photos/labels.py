@@ -256,8 +256,8 @@ def describe_hints(doubts: Sequence[LabelDoubt], spread: Mapping[str, Mapping[st
             for doubt in doubts[:EXAMPLES]
         )
         notices.append(
-            f"{len(doubts)} of {hints} labels disagree with the grouping: {examples}. List all such labels with: "
-            + query.format("label_doubts")
+            f"{len(doubts)} of {hints} labels disagree with the grouping: {examples}. This command lists all such "
+            "labels: " + query.format("label_doubts")
         )
     if spread:
         examples = "; ".join(
@@ -267,7 +267,7 @@ def describe_hints(doubts: Sequence[LabelDoubt], spread: Mapping[str, Mapping[st
         )
         labels = "1 label is" if len(spread) == 1 else f"{len(spread)} labels are"
         notices.append(
-            f"{labels} spread over several people: {examples}. List all such labels with: "
+            f"{labels} spread over several people: {examples}. This command lists all such labels: "
             + query.format("labels_parted")
         )
     if hints and not notices:

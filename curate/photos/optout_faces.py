@@ -94,8 +94,7 @@ def strip_identity(face: Face) -> Face:
 
 
 def _find_faces(ledger: Ledger, kept_out: KeptOutList) -> tuple[list[Face], int]:
-    """Returns rows with the status dropped for the matching faces and their near-duplicates, and the number of people.
-    """
+    """Returns dropped rows for the matching faces and their near-duplicates, and the number of people."""
     faces = {face.face_id: face for face in ledger.read_rows(Face) if face.shard is not None}
     ids, vectors = ledger.read_embeddings(sorted(faces))
     matches = {face for face, is_match in zip(ids, kept_out.matches(vectors), strict=True) if is_match}
