@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-# The tests of the no-reference metrics need these packages of the extra `iqa`. The whole extra would take .6 GB.
+# The tests of the no-reference metrics need a part of the extra `iqa`. The whole extra `iqa` would take .6 GB.
 IQA := pyiqa timm openai-clip einops ftfy wcwidth
 DEMO := demo_dataset
 
@@ -37,7 +37,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
-# Run this target as root: it mounts a small disk and fills it. Without root, the tests with a full disk are skipped.
+# Run `make faults` as root: it mounts a small disk and fills the disk. Without root, the tests with a full disk are skipped.
 faults: $(STAMP)
 	rm -f faults.jsonl
 	LIKENESS_FAULTS=full LIKENESS_FAULTS_LOG=$(CURDIR)/faults.jsonl $(BIN)/python -m pytest tests/faults -rs; \

@@ -171,7 +171,10 @@ def check_torch() -> Iterator[Finding]:
 
 
 def check_opencv() -> Iterator[Finding]:
-    """Yields whether all installed packages of OpenCV have one version. They overwrite the files of each other."""
+    """Yields whether all installed packages of OpenCV have one version.
+
+    Packages of different versions overwrite each other's files.
+    """
     versions = {name: version for name in OPENCV if (version := find_version(name))}
     result = ", ".join(f"{name} {version}" for name, version in versions.items()) or "not installed"
     fits = len(set(versions.values())) == 1
@@ -281,7 +284,7 @@ def _read_memory_gib() -> float | None:
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             limits.append(int(Path(limit).read_text()))
-        except (OSError, ValueError):  # the file does not exist, or holds "max"
+        except (OSError, ValueError):  # the file does not exist, or contains "max"
             continue
     return min(limits) / 2**30
 

@@ -1,4 +1,4 @@
-"""The command line `likeness`: it mounts the commands of all folders, and holds the commands that need several folders.
+"""The command line `likeness`: it mounts the commands of all folders, and has the commands that need several folders.
 
 A command imports its stages when it runs, so that help and wrong arguments are answered without torch.
 manifests/exit_codes.py turns errors into exit codes.
@@ -201,7 +201,7 @@ def _print_plan(
 def _find_judge(run: Path) -> str | None:
     """Returns dlib if it is installed and the run learned through the dataset's recognizer, else None.
 
-    A recognizer in the loss flatters its own restorer, so a second one measures too.
+    A restorer scores too well with the recognizer of its own loss, so a second recognizer measures too.
     """
     from importlib.util import find_spec
 

@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the dataset's folder")
     parser.add_argument("--faces", default="auto", help="face models, as for `likeness curate`")
     parser.add_argument("--judge", default="dlib", help="dlib or an .onnx recognizer that no loss uses")
-    parser.add_argument("--run", type=Path, help="a run that is there; default: train INTO/run")
+    parser.add_argument("--run", type=Path, help="an existing run; default: train INTO/run")
     parser.add_argument("--split", choices=("val", "test"), default="test", help="val for tuning")
     parser.add_argument("--size", type=int, default=256, help="pixels of the frozen sets, as in the recipe")
     parser.add_argument("--images", type=int, help="images seen in training (default: those of the recipe)")

@@ -22,7 +22,9 @@ SPLIT_POLICIES = ("identity", "photos")
 
 
 def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, workers: int | None = None) -> None:
-    """Raises BadInput if an option has a wrong value, or if the dataset folder contains other files."""
+    """Raises BadInput if an option has a wrong value, or if the dataset folder contains files that belong to no
+    dataset.
+    """
     if config.landmarks not in (None, "dlib"):
         raise BadInput(f"--landmarks {config.landmarks} is unknown. Give dlib.")
     if config.split.policy not in SPLIT_POLICIES:
@@ -40,16 +42,17 @@ def check_options(photos: Sequence[Path], dataset: Path, config: CurateConfig, w
 def check_number(option: str, value: float | None, low: float, high: float, what: str) -> None:
     """Raises BadInput if the value of an option is NaN, infinity, or not between `low` and `high`. None is allowed."""
     if value is not None and not (math.isfinite(value) and low <= value <= high):
-        bounds = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of {low:g} or more"
-        raise BadInput(f"{option} {value:g} is out of range. Give {what} {bounds}.")
+        finite = math.isfinite(high)
+        advice = f"Give {what} from {low:g} to {high:g}." if finite else f"Give {what} of {low:g} or more."
+        raise BadInput(f"{option} {value:g} is out of range. {advice}")
 
 
 def check_dataset_folder(photos: Sequence[Path], dataset: Path) -> None:
     """Raises BadInput if the folder `dataset` cannot be used as a dataset.
 
-    A folder can be used if it does not exist yet, is empty, or contains a ledger. A folder without a ledger may
-    contain only `photos`, the file `secret.key`, and files whose name begins with a dot. A folder with other files
-    is refused, because later runs skip everything inside a dataset.
+    A folder can be used if it does not exist yet, is empty, or contains a ledger. A folder without a ledger may contain
+    only `photos`, the file `secret.key`, and files whose name begins with a dot. A folder with any other file is
+    refused, because later runs skip every file inside a dataset.
     """
     if (file := find_blocking_file(dataset)) is not None:
         raise BadInput(f"{make_printable(file)} is a file, but a dataset is a folder. Name a folder with --out.")

@@ -1,4 +1,7 @@
-"""The commands `curate` and `manifest optout`. Also describes a curation for every command that curates photos."""
+"""The commands `curate` and `manifest optout`.
+
+This module also describes the result of a curation for other commands.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ def curate(
     """
     from curate.photos.walk import check_photo_paths
 
-    check_photo_paths(photos)  # reports a wrong path before the slow imports of duckdb and OpenCV
+    check_photo_paths(photos)  # a wrong path is reported before the slow imports of duckdb and OpenCV
     from curate.check_options import check_number, check_options
     from curate.config import CurateConfig, GroupRules, PairRules, SplitRules
     from curate.detection.filter_files import load_filters, set_min_inter_ocular
@@ -99,7 +102,10 @@ def curate(
 
 
 def describe_summary(summary: Summary) -> str:
-    """Returns the counts and the notices of a curation as text. Files, photos, faces and people have a line each."""
+    """Returns the counts and the notices of a curation as text.
+
+    The first lines of the text count the files, the photos, the faces and the people.
+    """
 
     def format_counts(counts: dict[str, int]) -> str:
         ok_first = sorted(counts.items(), key=lambda item: (item[0] != "ok", -item[1]))
@@ -161,11 +167,11 @@ def optout(
     yes: Annotated[bool, flag("--yes")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Keep photos or faces out of a dataset, now and in every later run, and delete everything made from them.
+    """Keep photos or faces out of a dataset, now and in every later run. Delete everything that was made from them.
 
-    The dataset remembers a photo by an HMAC that is computed with the dataset's own key. The face of --face is compared
-    with the faces that are in the dataset now. With --remember-face, the face is also compared with the faces of later
-    photos. docs/privacy.md describes each stage.
+    The dataset remembers a photo by an HMAC that is computed with the dataset's own key. The face in the image of
+    --face is compared with the faces that are in the dataset now. With --remember-face, the face is also compared with
+    the faces of later photos. docs/privacy.md describes each stage.
 
     Exit codes: 0 if everything was deleted, 1 if something is left, 2 if the command refuses.
 

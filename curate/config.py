@@ -45,8 +45,8 @@ DEFAULT = FilterSet(
 )
 
 # The set `strict` accepts only faces that are good targets of restoration. All numbers of `strict` are ours. In 836 web
-# photos, `default` keeps 935 faces, and `strict` keeps 260 of these faces. The percentages at the filters of `strict`
-# are shares of the 935 faces that `default` keeps.
+# photos, `default` keeps 935 faces, and `strict` keeps 260 of these faces. Each percentage at a filter of `strict` is a
+# share of the 935 faces that `default` keeps.
 STRICT = FilterSet(
     "strict",
     1,
@@ -84,14 +84,14 @@ class DedupeRules:
     # Rule 1 finds copies of a whole photo. The boxes of the two faces must overlap, because otherwise two people in one
     # picture could be near-duplicates. With dlib, the cosine of two strangers can be .9.
     max_photo_bits: int = 6  # greatest number of different bits in the photos' 64-bit hashes
-    min_cosine_same_photo: float = 0.35  # least cosine of the two faces
-    min_overlap_same_photo: float = 0.5  # least IoU of the two boxes, each divided by the width and height of its photo
+    min_cosine_same_photo: float = 0.35  # Least cosine of the two faces.
+    min_overlap_same_photo: float = 0.5  # Least IoU of the two boxes, each divided by the size of its photo.
     # Rule 2 finds pictures that were cropped again.
     # `max_face_bits` is the greatest number of different bits in the 256-bit hashes of two aligned faces. We measured
     # 12,480 pairs of different photos of one person, and 3 pairs have 54 different bits or fewer.
     max_face_bits: int = 54
-    # Least cosine of the two faces. If the recognizer's own threshold for one person is greater than this cosine,
-    # the recognizer's threshold is used.
+    # Least cosine of the two faces. If the recognizer's own threshold for one person is greater than
+    # `min_cosine_same_face`, the recognizer's threshold is used.
     min_cosine_same_face: float = 0.80
 
 
@@ -100,9 +100,9 @@ class GroupRules:
     """Rules for grouping faces into people."""
 
     neighbours: int = 64  # number of nearest faces that are compared with each face
-    # Two groups of faces with this mean cosine or more are one person (average linkage). If the value is None, the
-    # threshold for ArcFace is estimated from the collection. If the value is None, dlib's own threshold
-    # is used for dlib.
+    # Least mean cosine of two groups of faces that are one person (average linkage). If `same_person` is None, the
+    # threshold for ArcFace is estimated from the collection. If `same_person` is None, dlib's own threshold is used for
+    # dlib.
     same_person: float | None = None
     one_person_may_appear_twice: bool = False  # whether two faces of one photo may be one person, as in collages
 

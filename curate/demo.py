@@ -1,6 +1,6 @@
 """Makes the photos of `likeness demo`: variations of eight faces from images inside installed packages.
 
-All photos of a person are variations of one image. With these photos, every stage can run offline. The figures of the
+All photos of one person are variations of one image. With these photos, every stage can run offline. The figures of the
 demo say nothing about quality.
 """
 
@@ -49,7 +49,7 @@ VARIATIONS = 16  # number of photos of each person
 
 
 def write_demo_photos(folder: Path, rng: np.random.Generator, variations: int = VARIATIONS) -> list[Path]:
-    """Writes photos into `folder`, and some files that curation must drop. Returns the paths of all files.
+    """Writes the demo's photos into `folder`, and also files that curation must drop. Returns the paths of all files.
 
     The same state of `rng` gives the same bytes. If all files exist already, nothing is written. Raises LikenessError
     if a package or its image is missing.
@@ -128,7 +128,7 @@ def _choose_source_points(sitter: Sitter, out: int, rng: np.random.Generator) ->
         grid[..., 0] *= -1
     grid = _rotate(grid, rng.uniform(-9, 9)) * np.array([rng.uniform(0.9, 1.1), 1.0])
     grid /= 1 + (grid @ rng.uniform(-0.12, 0.12, 2))[..., None]
-    # The head is turned: points near the camera move far, and other points move little.
+    # The head is turned. Points near the camera move far, and other points move little.
     nearness = np.exp(-(grid[..., 0] ** 2 / 0.18 + (grid[..., 1] - 0.08) ** 2 / 0.3))
     grid += nearness[..., None] * rng.uniform((-0.1, -0.07), (0.1, 0.07))
     bend = cv2.resize(rng.normal(0, 0.0252, (5, 5, 2)), (out, out), interpolation=cv2.INTER_CUBIC)
@@ -158,7 +158,7 @@ def _change_light(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(0.5 + (photo - 0.5) * rng.uniform(0.8, 1.15), np.float32)
 
 
-# The folder also gets six other files: a group photo, two copies, an image without a face, a broken image, and a text.
+# The demo also writes six other files: a group photo, two copies, an image without a face, a broken image, and a text.
 # With the extra files, the demo shows reasons why curation drops files and faces.
 _EXTRA_NAMES = ("everyone.jpg", "a-00-copy.jpg", "a-01-saved-again.jpg", "coffee.png", "truncated.jpg", "letter.jpg")
 

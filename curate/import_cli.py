@@ -1,4 +1,4 @@
-"""The command `manifest import`: published lists become a dataset."""
+"""The command `manifest import`, which makes a dataset from published lists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from manifests.runtime.flags import argument, flag
 def import_lists(
     source: Annotated[Path, argument("SOURCE")],
     format: Annotated[str, flag("--format", ": labelled-folder (CelebRef-HQ) or refldm (FFHQ-Ref)")],
-    out: Annotated[Path, flag("--out", ": the folder of the dataset, new or not", metavar="DATASET")],
+    out: Annotated[Path, flag("--out", ": the folder of a new or an existing dataset", metavar="DATASET")],
     originals: Annotated[
         Path | None, flag("--originals", " that the lists of refldm name", default="beside the lists")
     ] = None,
@@ -27,15 +27,15 @@ def import_lists(
     faces: Annotated[str, flag("--faces", ONE_RECOGNIZER)] = "auto",
     landmarks: Annotated[str | None, flag("--landmarks", default="none")] = None,
     filters: Annotated[str, flag("--filters")] = "default",
-    pairs: Annotated[str, flag("--pairs", f"{WINDOW}; the references in the lists come first")] = "random",
+    pairs: Annotated[str, flag("--pairs", f"{WINDOW}; references in the lists take precedence")] = "random",
     workers: Annotated[int | None, flag("--workers", default="all cores")] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Make a dataset of published lists: a curation with the people, references and splits of the lists.
+    """Make a dataset from published lists, with the people, references and splits of the lists.
 
-    Later runs of curate keep them. The faces are detected and aligned again; docs/import_export.md explains the
-    effect on images that are aligned already.
+    Later runs of curate keep the people, references and splits of the lists. The faces are detected and aligned again.
+    The page docs/import_export.md explains the effect on images that are aligned already.
 
     Example: likeness manifest import FFHQ-Ref --format refldm --originals images1024x1024 --out DATASET
     """
@@ -63,8 +63,8 @@ def import_lists(
             typer.echo(json.dumps(counts))
             return
         typer.echo(
-            f"Would import {counts['photos']} images of {counts['labels']} people, {counts['targets']} targets with "
-            f"references, {counts['in_a_split']} images in a split, into {out}."
+            f"The command would import {counts['photos']} images of {counts['labels']} people into {out}. Of these "
+            f"images, {counts['targets']} are targets with references, and {counts['in_a_split']} are in a split."
         )
         for notice in lists.notices:
             typer.echo(f"Note: {notice}")

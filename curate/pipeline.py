@@ -1,6 +1,7 @@
 """Runs the stages of curation in their order. Worker processes make the rows, and the main process records them.
 
-scan -> consent -> label -> detect -> screen -> embed -> keep out -> dedupe -> group -> split -> pair -> check
+The order is: scan -> consent -> label -> detect -> screen -> embed -> keep out -> dedupe -> group -> split -> pair ->
+check
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def curate(
     """
     check_options(photos, dataset, config, workers)
     if not (dataset / LEDGER_NAME).exists():
-        load_faces_once(config.faces)  # if loading fails, no empty dataset is written
+        load_faces_once(config.faces)  # the models are loaded first, so no empty dataset is written if this fails
     with Ledger.open(dataset, write=True) as ledger, open_pool(workers, start_worker) as map_batches:
         ensure_key(ledger)
         check_policy(ledger.read_rows(Split), config.split)
@@ -97,7 +98,7 @@ def _remove_leftovers(dataset: Path) -> None:
 
 
 def _record_lists(ledger: Ledger, lists: Lists | None) -> list[str]:
-    """Records the entries of imported lists for each photo. Returns notices about the lists."""
+    """Records what imported lists contain about each photo. Returns notices about the lists."""
     if lists is None:
         return []
     rows, notices = match_lists(lists, ledger.read_rows(File))
@@ -106,9 +107,9 @@ def _record_lists(ledger: Ledger, lists: Lists | None) -> list[str]:
 
 
 def _record_filters(ledger: Ledger, filters: FilterSet) -> None:
-    """Checks the filters and records them before any face is dropped by a filter.
+    """Checks the filters, and records them before a filter drops a face.
 
-    A later run with other filters finds the old reasons in the record and may replace these reasons.
+    A later run with other filters finds the reasons of these filters in the record and may replace them.
     """
     check_filters(filters)
     ledger.record("filters", filters.name, filters, detail=asdict(filters))

@@ -1,4 +1,4 @@
-"""Makes the summary of a curation run: counts of the ledger's rows, and notices for the user."""
+"""Makes the summary of a curation run. The summary contains counts of the ledger's rows, and notices for the user."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Summary:
     largest: int  # greatest number of photos of one person
     pairs: dict[str, int]  # split -> number of targets with references
     set_aside: int  # faces that are in no split because their photo shows people of several splits
-    threshold: float  # two single faces with this cosine or more are one person; --same-person replaces the number
+    # Least cosine of two single faces that are one person; the option --same-person replaces the number.
+    threshold: float
     false_match_rate: float  # estimated share of pairs of strangers with a cosine above the threshold
     notices: tuple[str, ...]
     unpaired: dict[str, int] = field(
@@ -93,7 +94,7 @@ def _describe_result(
     if not files:
         return ["No file was found. Name a folder that contains photos."]
     if not faces:
-        return ["No face was found in any photo: `likeness manifest show` lists the reasons."]
+        return ["No face was found in any photo. `likeness manifest show` lists the reasons."]
     if not pairs and people:
         rules = ledger.read_detail("pair")
         return [

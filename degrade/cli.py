@@ -53,7 +53,7 @@ def degrade(
     ] = None,
     preset: Annotated[str | None, flag("--preset", default="gfpgan")] = None,
     split: Annotated[
-        str | None, flag("--split", "; a set of val or test locks this split of the dataset", default="test")
+        str | None, flag("--split", "; a set of the split val or test locks this split", default="test")
     ] = None,
     size: Annotated[
         int | None,
@@ -173,9 +173,7 @@ def _replay(folder: Path, theta_file: Path, out: Path, workers: int, dry_run: bo
     with _show_images("replay", len(read_theta_file(theta_file)), as_json) as advance:
         summary = replay(folder, theta_file, out, workers, advance)
     images = format_count(summary.images, "image")
-    _print(
-        summary, as_json, f"{images} in {summary.folder}, each byte for byte as recorded ({_describe_new(summary)})."
-    )
+    _print(summary, as_json, f"{summary.folder} has {images} with the recorded bytes ({_describe_new(summary)}).")
 
 
 def _describe_new(summary: SetSummary | FolderSummary) -> str:
@@ -266,7 +264,7 @@ def _verify_folder(folder: Path, originals: Path | None, workers: int, as_json: 
 def _describe_verification(result: Verification) -> str:
     images = format_count(result.images, "image")
     if result.ok:
-        return f"{result.lq_set}: {images}, every byte as recorded, on disk and when made again."
+        return f"{result.lq_set}: every byte of {images} is as recorded, on disk and when made again."
     lines = [f"{result.lq_set}: {images} recorded."]
     if result.images_not_made:
         lines.append("  The set is not finished: run the same `likeness degrade` command again.")
@@ -284,7 +282,7 @@ def _describe_verification(result: Verification) -> str:
             more = f" and {len(names) - 10} more" if len(names) > 10 else ""
             lines.append(f"  {problem}: {len(names)} ({', '.join(names[:10])}{more})")
     if result.unreproduced_files and not (result.missing_files or result.changed_files):
-        lines.append("  Every file on the disk has its recorded bytes. Only the images made again here differ.")
+        lines.append("  Every file on the disk has its recorded bytes. Only the new images differ.")
     if result.changed_files or result.unreproduced_files:
         lines.append(
             f"  Largest difference of a pixel between a file and the image made again: {result.largest_difference}/255."

@@ -8,8 +8,8 @@ The keys are the fields of `degrade.sampling.Preset`.
     noise = [0, 15]
     jpeg = [40, 95]
 
-A second-order chain has the table `orders` in place of these ranges. The keys of `orders` are `first`, `second`,
-`small` and `final_sinc`.
+A second-order chain has the table `orders` in place of the ranges of a simple chain. The keys of `orders` are `first`,
+`second`, `small` and `final_sinc`.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ def _check_keys(place: str, table: dict[str, Any], valid_keys: set[str]) -> None
 def _read_value(place: str, key: str, value: Any, in_order: bool = False) -> Any:
     """Returns one checked value of a preset. Ranges and pairs become tuples. Raises BadInput if the value is not valid.
 
-    If `in_order` is True, the value belongs to one round of a second-order chain. In such a round, no value may be
-    null, and `resize` is three probabilities.
+    If `in_order` is True, the value belongs to one round of a second-order chain. In a round of a second-order chain,
+    no value may be null, and `resize` is three probabilities.
     """
     if key == "kernels":
         return _read_shares(place, value)

@@ -1,8 +1,8 @@
 """Draws a θ from a preset. The numbers of a θ are drawn from the ranges of the preset.
 
 The same generator must always give the same steps, because every frozen set depends on the order of the draws.
-Therefore, a number that the preset does not use is not drawn. A new setting may add draws only to the presets that use
-this setting.
+To keep this order, a number that the preset does not use is not drawn. A new setting may add draws only to the presets
+that use this setting.
 """
 
 from __future__ import annotations
@@ -172,8 +172,8 @@ class SecondOrder:
 
     After two rounds, the image is resized to 1/`small` of its side and filtered by a sinc kernel. The resize to
     1/`small` and the sinc filter come before or after the second JPEG, each with a probability of 1/2. Every resize
-    uses area, bilinear or bicubic interpolation. In θ, each resize is a `downsample` step. The factor of this step is
-    relative to the image before the step, so the same θ fits images of any size.
+    uses area, bilinear or bicubic interpolation. In θ, each resize is a `downsample` step. The factor of a `downsample`
+    step is relative to the image before the step, so the same θ fits images of any size.
     """
 
     first: Order

@@ -21,7 +21,7 @@ from manifests.runtime.text import make_printable
 
 _SET_FILES = ("card.json", "theta.jsonl", "README.md")  # files in the folder of a frozen set, beside the images
 
-# problem -> the query that finds it; the first column of each row of the result is the id of what is wrong
+# maps a problem to the query that finds it; the first column of the query's result identifies the wrong row
 _RULES: tuple[tuple[str, str], ...] = (
     (
         "file points to a photo that has no row",
@@ -145,7 +145,7 @@ def check_ledger(dataset: Path, hashes: bool = True, progress: Progress = lambda
 def _check_crops(
     dataset: Path, rows: Sequence[tuple[str, str, str | None]], hashes: bool, progress: Progress
 ) -> list[str]:
-    """Returns the problems of the crops. `rows` holds (face id, status, sha256 of the crop or None)."""
+    """Returns the problems of the crops. Each of `rows` is (face id, status, sha256 of the crop or None)."""
     problems = []
     for done, (face, status, sha256) in enumerate(rows, 1):
         path = crop_path(dataset, face)
@@ -161,7 +161,10 @@ def _check_crops(
 
 
 def _check_shards(dataset: Path, rows: Sequence[tuple[str, str, int]], hashes: bool) -> list[str]:
-    """Returns the problems of the embedding shards. `rows` holds (face id, name of the shard, row in the shard)."""
+    """Returns the problems of the embedding shards.
+
+    Each of `rows` is (face id, name of the shard, row in the shard).
+    """
     problems = []
     lengths: dict[str, int] = {}
     for shard in sorted({shard for _, shard, _ in rows}):
@@ -185,9 +188,9 @@ def _check_sets(
     hashes: bool,
     progress: Progress,
 ) -> list[str]:
-    """Returns the problems of the frozen sets. `rows` holds (name of the set, face id, sha256 of the image).
+    """Returns the problems of the frozen sets. Each of `rows` is (name of the set, face id, sha256 of the image).
 
-    `set_files` holds for each set the sha256 of the other files in its folder, by file name.
+    `set_files` maps each set to a dict from the name of each other file in the set's folder to the file's sha256.
     """
     problems = []
     files = [(f"{lq_set}/{face}.png", sha256, "low-quality image") for lq_set, face, sha256 in rows]

@@ -44,7 +44,7 @@ def run_with_exit_code(app: Callable[[], object]) -> None:
         log("finished", exit_code=ending.code or 0, seconds=round(time.monotonic() - start, 2))
         raise
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the program that read our output has ended
         sys.exit(1)
     except Exception as error:
         if os.environ.get("LIKENESS_DEBUG"):
@@ -62,7 +62,7 @@ def exit_with_message(sentence: str, code: int) -> NoReturn:
     """Prints `sentence` to standard error, or writes it to the JSON log, and exits with `code`."""
     if is_logging():
         log("failed", logging.ERROR, message=sentence, exit_code=code)
-    else:  # names from the disk may hold bytes that are not UTF-8
+    else:  # names from the disk may contain bytes that are not UTF-8
         print(sentence.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
     sys.exit(code)
 

@@ -19,7 +19,7 @@ from manifests.privacy.keys import HIDDEN_PREFIX, hide_uri, read_key
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_missing, uri_of
 
-_PREFIX = 6  # characters of an id that are enough to look it up; fewer would match too many ids (ours)
+_PREFIX = 6  # least number of characters that look up an id; fewer characters match too many ids (ours)
 
 _FILES = "SELECT uri, photo_id, status, reason FROM files ORDER BY uri"
 _PHOTOS = "SELECT photo_id, width, height, source, licence, consent, status, reason FROM photos"
@@ -54,7 +54,7 @@ def explain_photo(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, 
     """Returns sentences for a person, and the same facts as rows for a program, for every file that `photo` names.
 
     `photo` is a path, a file name, or the first six or more characters of the id of a photo, a face or a person.
-    Raises BadInput if the ledger has no row for it.
+    Raises BadInput if the ledger has no row for `photo`.
     """
     with Ledger.open(dataset) as ledger:
         files = ledger.query(_FILES).rows(named=True)
@@ -175,7 +175,7 @@ def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list
     uri, photo_id = file["uri"], file["photo_id"]
     hidden = uri is not None and uri.startswith(HIDDEN_PREFIX)
     exists = uri is not None and not hidden and not is_missing(uri)
-    # the ledger does not hold the name of a hidden file; the user has just given it
+    # the ledger does not contain the name of a hidden file; the name comes from the user's argument
     name = photo if hidden or uri is None else display_path(uri)
     place = "no file holds it any more" if uri is None else make_printable(name)
     missing = ", the file is no longer there" if not exists and uri and photo_id else ""
@@ -226,7 +226,7 @@ def _describe_face(row: dict[str, Any], pairing: dict[str, Any]) -> str:
 
 
 def _describe_unpaired(row: dict[str, Any], pairing: dict[str, Any]) -> str:
-    """Returns why a face in a split is no target. `pairing` holds the rules that the pairing recorded."""
+    """Returns why a face in a split is not a target. `pairing` contains the rules that the pairing recorded."""
     if row["listed"] is not None:
         return (
             "an imported list names its references, and none can be used"

@@ -33,7 +33,7 @@ def find_local_file(name: str, folder: Path | None, cache: str = "checkpoints") 
     Returns None if the file is in neither folder. Raises BadInput if `folder` is not a folder.
     """
     if folder is not None and not folder.is_dir():
-        raise BadInput(f"--weights {folder} is not a folder: name the one that holds {name}.")
+        raise BadInput(f"--weights {folder} is not a folder: give the folder that contains {name}.")
     cached = Path(torch.hub.get_dir()) / cache / name
     places = (folder / name if folder is not None else cached, cached)
     return next((place for place in places if place.is_file()), None)
@@ -43,7 +43,7 @@ def fetch_weights(backbone: str, folder: Path | None) -> Path:
     """Returns the path of the weights of a backbone in BACKBONES.
 
     The function looks for the file in `folder` and then in the cache of torch hub. A missing file is downloaded into
-    that cache. Raises BadInput if the download fails; the message names the file and its address.
+    the cache of torch hub. Raises BadInput if the download fails; the message names the file and its address.
     """
     name, url = get_file_name(backbone), str(BACKBONES[backbone].url)
     here = find_local_file(name, folder)
@@ -55,8 +55,8 @@ def fetch_weights(backbone: str, folder: Path | None) -> Path:
         torch.hub.download_url_to_file(url, str(cached), hash_prefix=name.rsplit("-", 1)[1].removesuffix(".pth"))
     except (OSError, RuntimeError, HTTPException) as error:
         raise BadInput(
-            f"A loss of this recipe needs torchvision's {backbone} weights, which are not here and cannot be "
-            f"downloaded ({error}): put {name} (from {url}) into a folder and say --weights FOLDER."
+            f"A loss of this recipe needs torchvision's {backbone} weights, which are missing and cannot be "
+            f"downloaded ({error}): put {name} (from {url}) into a folder and give --weights FOLDER."
         ) from error
     return cached
 
@@ -77,6 +77,7 @@ def load_backbone(backbone: str, folder: Path | None) -> nn.Sequential:
     except Exception as error:  # every fault of the file leads to the same message
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise BadInput(
-            f"{path} does not hold torchvision's {backbone} weights ({why}): put {BACKBONES[backbone].url} there."
+            f"{path} does not contain torchvision's {backbone} weights ({why}): replace it by the file from "
+            f"{BACKBONES[backbone].url}."
         ) from error
     return features.eval().requires_grad_(False)

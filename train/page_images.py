@@ -1,4 +1,4 @@
-"""Images inside the HTML pages of `evaluate` and `restore`: their sizes and their encoding."""
+"""Sets the size of the images in the HTML pages of `evaluate` and `restore`, and encodes these images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from degrade.operations.pixels import shrink
 SCREEN_PIXELS = 176  # side of an image on the page
 FILE_PIXELS = 256  # largest side of an image in the file
 WEBP_QUALITY = 82
-MAX_REFERENCES = 4  # references of an image on the page
+MAX_REFERENCES = 4  # the largest number of references that the page shows for an image
 
 
 def encode_image(image: np.ndarray, size: int = FILE_PIXELS) -> str:

@@ -15,7 +15,8 @@ VRE = "vre"  # this recipe trains OSDFace's visual representation embedder (VRE)
 TINY = "tiny"  # this base needs no download: it trains a small UNet from scratch on a space-to-depth latent
 DIFFUSION = "diffusion"  # this base is a model in diffusers' layout, for example Stable Diffusion 2.1-base
 
-# These parts of a model can condition the one step. A model contains only the parts that its recipe names.
+# PARTS lists the parts of a model that can condition the one step. A model contains only the parts that its recipe
+# names.
 PARTS = (
     "maps",  # the feature maps of the references are pooled over the set and join the levels of the UNet (ours)
     "warped",  # the references are first warped to the landmarks that a detector finds on the LQ input (ReFine)
@@ -30,20 +31,20 @@ PARTS = (
 class Recipe:
     """Holds all settings of a run except its data, its seed and its length.
 
-    `images` is the default length of a run. The schedules do not depend on the length: a longer run therefore passes
+    `images` is the default length of a run. The schedules do not depend on the length. A longer run therefore passes
     through the same weights as a shorter run.
     """
 
     name: str
     base: str  # TINY or DIFFUSION
-    # the images to restore
+    # --- images ---
     size: int  # pixels
     preset: str  # the name of a degradation preset, which is applied at `size`
     # the shares of the images that other presets degrade: names of presets, "mild" or "clean" (train/data/sampling.py)
     mixture: dict[str, float]
     gray_share: float  # this share of the images is gray, input and target alike; the references keep their colours
-    # the conditions of the one step
-    parts: tuple[str, ...]  # names from PARTS; the recipe VRE has none, because it trains the embedder itself
+    # --- model ---
+    parts: tuple[str, ...]  # names from PARTS; recipe VRE has no parts, because it trains the embedder itself
     timestep: int  # the timestep of the first step
     steps: int  # the largest number of steps in a restoration, see train/models/steps.py
     latent_factor: int  # tiny: the factor of space-to-depth
@@ -52,7 +53,7 @@ class Recipe:
     refine_channels: int  # tiny: the width of the refinement at full resolution
     lora_rank: int  # diffusion: the rank of the adapters on the frozen UNet; alpha is equal to the rank
     vre: VreConfig
-    # references
+    # --- references ---
     reference_counts: tuple[int, ...]  # the number of references of each image is drawn from these numbers
     wrong_share: float  # this share of the images gets references of another person
     augment: str  # "flip": flips target and references together; "each": also augments each reference
@@ -60,9 +61,9 @@ class Recipe:
     losses: dict[str, float]
     # True: the losses pixel, edge and mse compare only the detail that a target holds (train/losses/resolution.py)
     limit_resolution: bool
-    # "": no discriminator; "latent": the discriminator sees the restored latent and the prompt; "image": the image
+    # "": no discriminator; "latent": it sees the restored latent and the prompt; "image": it sees the restored image
     discriminator: str
-    # optimisation: the schedules count the images used in training
+    # --- optimisation: the schedules count the images used in training ---
     images: int
     batch: int
     rate: float  # AdamW's learning rate after the warm-up
@@ -72,56 +73,46 @@ class Recipe:
     ema: int  # the half-life of the averaged weights, in images
 
 
-# The sources of the numbers follow, one paragraph for each recipe.
-#
-# tiny: This recipe takes the timestep 399 from OSDFace's infer.py. The counts 0, 1, 2, 4 and the identity weight .1 are
-# from our prototype (docs/train.md). The preset codeformer is applied at 128 px, which is harder than at 512 px. We
-# chose the other numbers of this recipe by measurement.
-#
-# vre: This recipe follows stage 1 of OSDFace, which trains an HQ dictionary, an LQ dictionary and their association.
-# The epochs and the association weight 1 are from the issue OSDFace#11.
-#
-# osdface: This recipe takes the timestep 399, the VRE prompt, the LoRA rank 16 and the losses MSE, EA-DISTS, identity
-# and GAN from infer.py and from a figure of the paper. The weights .1 and .01 are from a third party. The degradation
-# ranges of OSDFace are not seen by us; the preset osediff-face is our choice.
-#
-# honestface: This recipe takes its parts and losses from a figure of the paper. The base, the timestep, the weights and
-# the degradation of HonestFace are not seen by us; we use the values of OSDFace.
-#
-# refine: This recipe takes its losses from the paper. The paper uses one reference; we use up to four (ours). The
-# weights, the timestep, the base and the preset `severe` are ours. The one-step UNet replaces ReFine's GAN and its
-# StyleGAN2 decoder.
-#
-# instant: This recipe takes the timestep 249 from InstantRestore's inference/test.py. The counts 1 to 4 and the weights
-# LPIPS 5, MS-SSIM 1, identity 1 and GAN .5 are from the final configuration of InstantRestore. The count 0 is ours.
-# InstantRestore's landmark-attention loss is left out, because its landmark extractor was not released.
-#
-# idm: This recipe trains a conditional denoiser that refines a face in a few steps without references. The idea is from
-# the abstract of IDM (arXiv 2307.08996); every number is ours. The noise of the first step contains the LQ face, and
-# DDIM keeps this noise in the later steps.
-# fmt: off
+# The sources of the numbers follow, one paragraph for each recipe. Recipe tiny takes the timestep 399 from OSDFace's
+# infer.py. The reference counts 0, 1, 2, 4 and the identity weight .1 are from our prototype (docs/train.md). The
+# preset codeformer is applied at 128 px, which is harder than at 512 px. We chose the other numbers of recipe tiny by
+# measurement. Recipe vre follows stage 1 of OSDFace, which trains an HQ dictionary, an LQ dictionary and their
+# association. The epochs of recipe vre and its association weight 1 are from the issue OSDFace#11. Recipe osdface takes
+# the timestep 399, the VRE prompt and the LoRA rank 16 from OSDFace's infer.py and from a figure of the paper. The
+# losses MSE, EA-DISTS, identity and GAN are from the same sources. The loss weights .1 and .01 are from a third party.
+# We have not seen the degradation ranges of OSDFace, so the preset osediff-face is our choice. Recipe honestface takes
+# its parts and losses from a figure of the HonestFace paper. We have not seen HonestFace's base, timestep, weights and
+# degradation, so we use the values of OSDFace. Recipe refine takes its losses from the ReFine paper. ReFine uses one
+# reference, but we use up to four (ours). The weights, the timestep, the base and the preset `severe` of recipe refine
+# are ours. The one-step UNet replaces ReFine's GAN and its StyleGAN2 decoder. Recipe instant takes the timestep 249
+# from InstantRestore's inference/test.py. The reference counts 1 to 4 and the weights LPIPS 5, MS-SSIM 1, identity 1
+# and GAN .5 are from the final configuration of InstantRestore. The reference count 0 of recipe instant is ours.
+# InstantRestore's landmark-attention loss is left out, because InstantRestore's landmark extractor was not released.
+# Recipe idm trains a conditional denoiser that refines a face in a few steps without references. The idea of recipe idm
+# is from the abstract of IDM (arXiv 2307.08996). Every number of recipe idm is ours. The noise of the first step
+# contains the LQ face, and DDIM keeps this noise in the later steps. fmt: off
 _RECIPES = {
     #             preset            parts                              t    steps counts        wrong augm.  discr.
-    "tiny":       ("codeformer",     ("maps", "embedding", "extended"), 399, 1, (0, 1, 2, 4),    0.0, "flip", ""),
-    "vre":        ("osediff-face",   (),                                399, 1, (0,),            0.0, "flip", ""),
-    "osdface":    ("osediff-face",   ("vre",),                          399, 1, (0,),            0.0, "flip", "latent"),
-    "honestface": ("osediff-face",   ("vre", "identity"),               399, 1, (0, 1, 2, 4),    0.0, "each", "latent"),
-    "refine":     ("severe",         ("maps", "warped", "embedding"),   399, 1, (0, 1, 2, 4),    0.1, "each", "image"),
-    "instant":    ("instantrestore", ("extended",),                     249, 1, (0, 1, 2, 3, 4), 0.0, "each", "image"),
-    "idm":        ("codeformer",     (),                                399, 4, (0,),            0.0, "flip", ""),
+    "tiny": ("codeformer", ("maps", "embedding", "extended"), 399, 1, (0, 1, 2, 4), 0.0, "flip", ""),
+    "vre": ("osediff-face", (), 399, 1, (0,), 0.0, "flip", ""),
+    "osdface": ("osediff-face", ("vre",), 399, 1, (0,), 0.0, "flip", "latent"),
+    "honestface": ("osediff-face", ("vre", "identity"), 399, 1, (0, 1, 2, 4), 0.0, "each", "latent"),
+    "refine": ("severe", ("maps", "warped", "embedding"), 399, 1, (0, 1, 2, 4), 0.1, "each", "image"),
+    "instant": ("instantrestore", ("extended",), 249, 1, (0, 1, 2, 3, 4), 0.0, "each", "image"),
+    "idm": ("codeformer", (), 399, 4, (0,), 0.0, "flip", ""),
 }
 _LOSSES: dict[str, dict[str, float]] = {
-    "tiny":       {"pixel": 1.0, "edge": 1.0, "identity": 0.1},
-    "vre":        {"reconstruction": 1.0, "codebook": 1.0, "association": 1.0},
-    "osdface":    {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "gan": 0.01},
+    "tiny": {"pixel": 1.0, "edge": 1.0, "identity": 0.1},
+    "vre": {"reconstruction": 1.0, "codebook": 1.0, "association": 1.0},
+    "osdface": {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "gan": 0.01},
     "honestface": {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "face_alignment": 1.0, "gan": 0.01},
-    "refine":     {"spatial_min": 1.0, "cycle": 1.0, "reference_identity": 0.1, "gan": 0.01},
-    "instant":    {"lpips": 5.0, "ms_ssim": 1.0, "identity": 1.0, "gan": 0.5},
-    "idm":        {"pixel": 1.0, "edge": 1.0},
+    "refine": {"spatial_min": 1.0, "cycle": 1.0, "reference_identity": 0.1, "gan": 0.01},
+    "instant": {"lpips": 5.0, "ms_ssim": 1.0, "identity": 1.0, "gan": 0.5},
+    "idm": {"pixel": 1.0, "edge": 1.0},
 }
-# This table sets the sizes of each base. The numbers of tiny are ours. For diffusion, the size 512 px, the LoRA rank 16
-# and the VRE are from OSDFace. The AdamW rate 1e-4 is from a re-implementation by a third party. The reference widths,
-# the batch, the length and the schedule are ours.
+# The table `_BASES` sets the sizes of each base. The numbers of base tiny are ours. For the diffusion base, the size
+# 512 px, the LoRA rank 16 and the VRE are from OSDFace. The AdamW rate 1e-4 is from a re-implementation by a third
+# party. The reference widths, the batch, the length and the schedule of the diffusion base are ours.
 _BASES = {
     #           size f  channels        references      refine lora  images   batch rate  warmup  decay    clip ema
     TINY:      (256, 8, (64, 128, 192), (48, 96, 128),  16,    0,    25_600,  16,   1e-3, 1_600,  8_000,   1.0, 800),
@@ -129,8 +120,8 @@ _BASES = {
 }
 _VRES = {
     #                    size  ch  multipliers         codes dim  tokens
-    TINY:      VreConfig(128,  32, (1, 2, 2, 4),       256,  128, 77),
-    DIFFUSION: VreConfig(512,  64, (1, 2, 2, 2, 4, 8), 1024, 512, 77),
+    TINY: VreConfig(128, 32, (1, 2, 2, 4), 256, 128, 77),
+    DIFFUSION: VreConfig(512, 64, (1, 2, 2, 2, 4, 8), 1024, 512, 77),
 }
 # fmt: on
 # The shares of the images that other presets degrade (ours). A restorer that saw only strong degradations drags a clear
@@ -153,8 +144,8 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
         raise BadInput(f"There is no recipe {name}; the recipes are {', '.join(RECIPES)}.")
     if base is None and name != TINY:
         raise BadInput(
-            f"Recipe {name} needs a base: say --base-model FOLDER (Stable Diffusion 2.1-base in diffusers' layout), or "
-            "--base-model tiny to try it on a laptop."
+            f"Recipe {name} needs a base: give --base-model FOLDER (Stable Diffusion 2.1-base in diffusers' layout), "
+            "or --base-model tiny to try the recipe on a laptop."
         )
     base = base or TINY
     preset, parts, timestep, steps, counts, wrong, augment, discriminator = _RECIPES[name]

@@ -1,4 +1,4 @@
-"""The folder of a training run, and the names of the result files that `evaluate` writes into it."""
+"""Checks the folder of a training run. Defines the names of the result files that `evaluate` writes into it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SAMPLES = "samples"  # RUN/samples/<images seen>.png: the grids of sample images
 
 
 def check_run_folder(run: Path) -> None:
-    """Raises BadInput if `run` is a file, or a folder that holds anything other than a training run.
+    """Raises BadInput if `run` is a file, or a folder that contains anything other than a training run.
 
-    A new or an empty folder passes. A folder without config.json also passes if it holds only `snapshot` and files
-    whose names begin with a dot, because a run that is stopped early leaves only these files.
+    A new or an empty folder passes. A run that is stopped early leaves only `snapshot` and files whose names begin with
+    a dot. Therefore a folder without config.json passes if it contains only such files.
     """
     if (file := find_blocking_file(run)) is not None:
         raise BadInput(f"{make_printable(file)} is a file, but a run is a folder: name another folder for the run.")
@@ -37,22 +37,22 @@ def check_run_folder(run: Path) -> None:
     others = sorted(path.name for path in run.iterdir() if not path.name.startswith(".") and path.name != "snapshot")
     if others:
         raise BadInput(
-            f"{make_printable(run)} is not a training run: it holds {make_printable(others[0])} but no {RUN_CONFIG}. "
-            "Name another folder for the run."
+            f"{make_printable(run)} is not a training run: it contains {make_printable(others[0])} but no "
+            f"{RUN_CONFIG}. Name another folder for the run."
         )
 
 
 def name_result_file(stem: str, judge: str | None, steps: int) -> str:
     """Returns the name of a result file without its suffix.
 
-    The name ends in `-<steps>-steps` if `steps` is above 1, and in `-judge` if a judge is named, so that results of
-    different kinds lie beside each other.
+    Results of different kinds have different files. The name ends in `-<steps>-steps` if `steps` is above 1, and in
+    `-judge` if a judge is named.
     """
     return stem + ("" if steps == 1 else f"-{steps}-steps") + ("" if judge is None else "-judge")
 
 
 def check_output_files(*paths: Path | None) -> None:
-    """Raises BadInput if a path is a folder, or if a file stands where a folder of the path must be.
+    """Raises BadInput if a path is a folder, or if the path needs a folder in the place of a file.
 
     Commands call this function before they start slow work. A path that is None is skipped.
     """
@@ -62,6 +62,6 @@ def check_output_files(*paths: Path | None) -> None:
 
 
 def write_output_text(path: Path, text: str) -> None:
-    """Writes `text` to `path` as UTF-8, completely or not at all. Raises BadInput as `check_output_files` does."""
+    """Writes `text` to `path` as UTF-8, completely or not at all. Raises BadInput like `check_output_files`."""
     check_output_files(path)
     write_atomically(path, text.encode())

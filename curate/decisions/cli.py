@@ -23,21 +23,25 @@ def decide(
     action: Annotated[str | None, argument("ACTION")] = None,
     ids: Annotated[list[str] | None, argument("ID...")] = None,
     to: Annotated[str | None, flag("--to")] = None,
-    split_from: Annotated[str | None, flag("--from", default="the person that each face is in")] = None,
+    split_from: Annotated[str | None, flag("--from", default="the person that each face belongs to now")] = None,
     name: Annotated[str | None, flag("--name")] = None,
     file: Annotated[Path | None, flag("--file")] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
-    as_json: Annotated[bool, flag("--json", "; list prints the lines that --file reads")] = False,
+    as_json: Annotated[bool, flag("--json", "; the action list then prints lines that --file can read")] = False,
 ) -> None:
-    """Record who is who. Every later run keeps the decision; people, splits and references change at once.
+    """Record decisions about which faces show the same person. Every later run keeps these decisions.
 
-    merge ID ID makes two people one. split FACE... says that the faces are not the person that they are with. move
-    FACE... --to ID gives the faces to a person. drop FACE... takes the faces out of use. rename ID --name NAME names a
-    person. lock ID keeps the faces of a person together and other people out. undo NUMBER takes a decision back. list
-    prints all decisions. `likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo.
+    The people, splits and references of the dataset change immediately. The actions are:
 
-    Exit codes: 0 for a recorded decision; 2 for a contradiction or an unknown id, with nothing recorded; 1 for a
-    failure of the ledger.
+    merge ID ID joins two people into one person. split FACE... separates the faces from their person. move FACE...
+    --to ID moves the faces to another person. drop FACE... takes the faces out of use. rename ID --name NAME gives a
+    person a name. lock ID keeps the faces of a person together, and keeps faces of other people out. undo NUMBER takes
+    a decision back. list prints all decisions.
+
+    The command `likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo.
+
+    The exit code is 0 if the decision is recorded. It is 2 if the decision contradicts another decision or names an
+    unknown id, and then nothing is recorded. It is 1 if the ledger fails.
 
     Example: likeness decide DATASET merge p-0a1b2c p-3d4e5f
     """
@@ -45,13 +49,16 @@ def decide(
 
     for option, value, owner in (("--to", to, "move"), ("--from", split_from, "split"), ("--name", name, "rename")):
         if value is not None and action != owner:
-            raise BadInput(f"{option} belongs to the action {owner}. Leave {option} out, or say {owner}.")
+            raise BadInput(f"Only the action {owner} takes {option}. Leave {option} out, or use the action {owner}.")
     if action is not None and file is not None:
-        raise BadInput(f"--file {file} holds whole decisions. Leave {action} out, or leave --file out.")
+        raise BadInput(f"The action {action} and --file {file} exclude each other. Leave one of them out.")
     if action is None and file is None:
-        raise BadInput("Name an action, or a file of decisions with --file. `likeness decide --help` has an example.")
+        raise BadInput(
+            "The command names no action. Name an action, or name a file of decisions with --file. `likeness decide "
+            "--help` shows an example."
+        )
     if action == "list" and (ids or dry_run):
-        raise BadInput("The action list takes no option but --json. Leave the others out.")
+        raise BadInput("The action list takes only the option --json. Leave the other arguments out.")
     check_ledger_exists(dataset)
     from curate.decisions.decide import decide as record_decisions
     from curate.decisions.log_entries import format_entry, read_decision_file, read_log_entries
@@ -78,44 +85,51 @@ def decide(
 
 
 def _build_line(action: str, ids: list[str], **options: str | None) -> dict[str, Any]:
-    """Returns the words of the command line as a line of a decision file. Raises BadInput for a wrong count of ids."""
+    """Returns the request of the command line, in the form of a line of a decision file.
+
+    Raises BadInput if the number of ids is wrong.
+    """
     from manifests.errors import BadInput
 
     if action == "undo":
         if len(ids) != 1 or not ids[0].isdecimal():
-            raise BadInput("undo takes the number of one decision. `likeness decide DATASET list` prints the numbers.")
+            raise BadInput(
+                "The action undo takes the number of one decision. `likeness decide DATASET list` prints the numbers."
+            )
         return {"kind": action, "undoes": int(ids[0])}
     if action == "merge":
         return {"kind": action, "sides": list(ids)}
     if action in ("rename", "lock") and len(ids) != 1:
-        raise BadInput(f"{action} takes the id of one person, not {len(ids)} ids.")
+        raise BadInput(f"The action {action} takes one id, but the command has {len(ids)}. Give the id of one person.")
     return {"kind": action, "faces": list(ids)} | {key: value for key, value in options.items() if value is not None}
 
 
 def _describe_outcome(outcome: Outcome, dry_run: bool) -> str:
     lines = [
-        f"{'Would be d' if dry_run else 'D'}ecision {number}, {kind}: {what}."
+        f"{'The command would record decision' if dry_run else 'Decision'} {number} ({kind}): {what}."
         for number, kind, what in outcome.decisions
     ]
     people = len({person for face in outcome.moves for person in face[1:] if person})
     faces, owners = format_count(len(outcome.moves), "face"), format_count(people, "person", "people")
-    total = "is 1 person" if outcome.people == 1 else f"are {outcome.people} people"
-    verb = "changes" if len(outcome.moves) == 1 else "change"
-    lines.append(
-        f"{faces} of {owners} {verb}; then there {total}." if outcome.moves else f"Nobody moves; there {total}."
-    )
+    total = f"The dataset then has {format_count(outcome.people, 'person', 'people')}."
+    verb = "changes its" if len(outcome.moves) == 1 else "change their"
+    lines.append(f"{faces} of {owners} {verb} person. {total}" if outcome.moves else f"No face moves. {total}")
     return "\n".join([*lines, *(f"Note: {notice}" for notice in outcome.notices)])
 
 
 def _describe_entry(entry: LogEntry) -> str:
     decision = entry.decision
     what = (
-        f"takes back {decision.undoes}"
+        f"takes back decision {decision.undoes}"
         if decision.kind == "undo"
         else format_count(sum(map(len, decision.parts)), "face")
     )
     name = f" {decision.name}" if decision.name else ""
-    state = "" if entry.undone_by is None else f", undone by {entry.undone_by}"
+    state = "" if entry.undone_by is None else f", undone by decision {entry.undone_by}"
     more = f"; and {len(entry.missing) - 3} more" if len(entry.missing) > 3 else ""
-    unused = f", {len(entry.missing)} not in use ({'; '.join(entry.missing[:3])}{more})" if entry.missing else ""
+    unused = (
+        f", {format_count(len(entry.missing), 'face')} not in use ({'; '.join(entry.missing[:3])}{more})"
+        if entry.missing
+        else ""
+    )
     return f"{decision.number:4d}  {entry.time:%Y-%m-%d %H:%M}  {decision.kind}{name}, {what}{state}{unused}"

@@ -1,7 +1,8 @@
 """Records decisions, and updates identities, splits and pairs at once.
 
-A decision that contradicts earlier ones, or that makes one person of people in two frozen splits, is refused. No face
-model is loaded: the faces are grouped again from their recorded embeddings, with the settings of the last curation.
+A decision is refused if it contradicts an earlier decision. A decision is also refused if it joins people who are in
+different frozen splits. No face model is loaded. The faces are grouped again from their recorded embeddings, with the
+settings of the last curation.
 """
 
 from __future__ import annotations
@@ -29,13 +30,16 @@ from manifests.runtime.text import format_count
 
 @dataclass(frozen=True)
 class Outcome:
-    """The decisions of a command and the changes that follow from them."""
+    """The decisions of a command, and the changes that follow from these decisions."""
 
-    decisions: tuple[tuple[int, str, str], ...]  # number, kind, phrase
-    moves: tuple[tuple[str, str | None, str | None], ...]  # face, identity before, identity after
-    people: int  # identities after the command
+    decisions: tuple[tuple[int, str, str], ...]  # number, kind and a phrase for each decision
+    # Face id, old identity and new identity of each face whose identity changes
+    moves: tuple[tuple[str, str | None, str | None], ...]
+    people: int  # number of identities after the command
     notices: tuple[str, ...]
-    split_changes: tuple[tuple[str, str, str], ...] = ()  # face, split before, split after; only with frozen sets
+    # Face id, old split and new split of each face whose split changes. The tuple is empty if the dataset has no frozen
+    # set.
+    split_changes: tuple[tuple[str, str, str], ...] = ()
 
 
 def decide(
@@ -43,10 +47,10 @@ def decide(
 ) -> Outcome:
     """Records all requested decisions or none, and updates identities, splits and pairs.
 
-    A request has the keys of a line of the decision file (docs/curate.md). With `dry_run`, nothing is written.
+    A request has the same keys as a line of the decision file (docs/curate.md). With `dry_run`, nothing is written.
 
-    Raises BadInput, with nothing recorded, in these cases: a request is malformed or names an unknown face or person,
-    decisions contradict each other, or a decision makes one person of people in two frozen splits.
+    Raises BadInput in three cases, and then records nothing. First, a request is malformed or names an unknown face or
+    person. Second, decisions contradict each other. Third, a decision joins people who are in different frozen splits.
     """
     with Ledger.open(dataset, write=not dry_run) as ledger:
         config, same_person = read_curation_settings(ledger)
@@ -61,7 +65,8 @@ def decide(
         decisions = tuple(
             (decision.number, decision.kind, phrase) for decision, phrase in zip(new, parsed.phrases, strict=True)
         )
-        if all(decision.kind == "rename" for decision in new):  # no face moves, so the faces are not grouped again
+        # A rename moves no face, so the faces are not grouped again.
+        if all(decision.kind == "rename" for decision in new):
             people, notices = compute_names(ledger, faces, [*log, *new])
             if not dry_run:
                 ledger.record("decide", "all", {}, [*_make_rows(new), *people])
@@ -99,16 +104,15 @@ def decide(
 
 
 def read_curation_settings(ledger: Ledger) -> tuple[CurateConfig, float]:
-    """Returns the settings of the last curation, and the lowest cosine that makes two faces one person.
+    """Returns the settings of the last curation, and its recognizer's lowest cosine for two faces of one person.
 
-    The cosine is that of the recognizer.
-
-    Raises BadInput if no curation of the dataset ended.
+    Raises BadInput if no curation of the dataset has finished.
     """
     settings = ledger.read_detail("settings")
     if not settings:
         raise BadInput(
-            f"No curation of {ledger.dataset} has ended yet. Run `likeness curate PHOTOS --out {ledger.dataset}` first."
+            f"No curation of {ledger.dataset} has finished yet. Run `likeness curate PHOTOS --out {ledger.dataset}` "
+            "first."
         )
     return read_config(settings["config"]), float(settings["same_person"])
 
@@ -126,7 +130,7 @@ def _find_moves(
 ) -> tuple[tuple[str, str | None, str | None], ...]:
     """Returns each face whose identity changes, with its identity before and after.
 
-    A face without an identity has None.
+    None stands for a missing identity.
     """
     old = {row.face_id: row.identity_id for row in before}
     new = {row.face_id: row.identity_id for row in after}
@@ -138,7 +142,7 @@ def _find_moves(
 
 
 def _check_frozen_people(decisions: Sequence[Decision], faces: Sequence[Face], splits: Sequence[Split]) -> None:
-    """Raises BadInput if a merge or move makes one person of people in two frozen splits."""
+    """Raises BadInput if a merge or a move joins people who are in different frozen splits."""
     representative = {face.face_id: face.representative for face in faces}
     frozen = {representative.get(row.face_id): row for row in splits if row.locked and row.policy == "identity"}
     finder = FaceFinder(faces)
@@ -146,7 +150,7 @@ def _check_frozen_people(decisions: Sequence[Decision], faces: Sequence[Face], s
         if decision.kind not in ("merge", "move"):
             continue
         joined = decision.parts if decision.kind == "merge" else decision.parts[:2]
-        rows: dict[str, Split] = {}  # split -> a row of a face in it
+        rows: dict[str, Split] = {}  # split -> the row of a joined face in this split
         for location in (location for part in joined for location in part):
             face, _ = finder.find(location)
             row = frozen.get(face.representative) if face is not None else None
@@ -156,15 +160,18 @@ def _check_frozen_people(decisions: Sequence[Decision], faces: Sequence[Face], s
             (one, first), (other, second) = sorted(rows.items())[:2]
             raise BadInput(
                 f"Nothing is recorded: {first.identity_id} is in the frozen {one} split and {second.identity_id} is in "
-                f"the frozen {other} split. As one person they would be in both splits. Start a new dataset to merge "
-                "them."
+                f"the frozen {other} split. One person cannot be in two splits. To merge these people, start a new "
+                "dataset."
             )
 
 
 def _compute_split_changes(
     ledger: Ledger, config: CurateConfig, faces: Sequence[Face], groups: GroupRows
 ) -> list[tuple[Split, Split]]:
-    """Returns the rows of the faces that will change their split. Raises BadInput if the new groups cannot be split."""
+    """Returns the old and the new row of each face that will change its split.
+
+    Raises BadInput if the new groups cannot be divided into splits.
+    """
     try:
         rows, _ = compute_splits(ledger, faces, groups.memberships, config)
     except BadInput as error:
@@ -173,12 +180,12 @@ def _compute_split_changes(
 
 
 def _describe_frozen_images(ledger: Ledger, face_ids: Sequence[str]) -> list[str]:
-    """Returns a notice if frozen sets have images of faces that leave the dataset, or an empty list."""
+    """Returns a notice if frozen sets contain images of faces that leave the dataset, otherwise an empty list."""
     leaving = set(face_ids)
     rows = [row for row in ledger.read_rows(Degradation) if row.face_id in leaving]
     if not rows:
         return []
     sets = ", ".join(f"lq/{name}" for name in sorted({row.lq_set for row in rows}))
     count = len({row.face_id for row in rows})
-    verb = "leaves" if count == 1 else "leave"
-    return [f"Frozen sets keep their images of {format_count(count, 'face')} that {verb} the dataset: {sets}."]
+    verb, whose = ("leaves", "its") if count == 1 else ("leave", "their")
+    return [f"{format_count(count, 'face')} {verb} the dataset, but these frozen sets keep {whose} images: {sets}."]

@@ -1,7 +1,8 @@
-"""Finds the faces that a request names, by ids, prefixes of ids, or locations in photos.
+"""Finds the faces that a request names.
 
-A request is a line of the decision file or a command line. The log of decisions stores each face as a location: the
-photo and the box.
+A request is a line of the decision file, or the arguments of a command. It names a face by an id, by the first
+characters of an id, or by a location. A location is a photo and a box. The log of decisions stores each face as a
+location.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from manifests.errors import BadInput
 from manifests.ledger.decision_log import FaceFinder, FaceLocation
 from manifests.ledger.records import Face, Membership
 
-_MIN_PREFIX = 6  # characters of an id; a shorter prefix would fit too many ids
+_MIN_PREFIX = 6  # Smallest number of characters that can name an id. Fewer characters would match too many ids.
 
 
 class FaceLookup:
-    """The faces and identities of a ledger, found by the names that a request uses."""
+    """Finds faces and identities of a ledger by the names that a request uses."""
 
     def __init__(self, faces: Sequence[Face], memberships: Sequence[Membership]) -> None:
         self._face = {face.face_id: face for face in faces}
@@ -30,9 +31,15 @@ class FaceLookup:
             self._members[row.identity_id].append(row.face_id)
 
     def complete_id(self, word: object) -> str:
-        """Returns the only identity id or face id that begins with `word`. Raises BadInput if there is no such id."""
+        """Returns the id of the only identity or face whose id begins with `word`.
+
+        Raises BadInput if no id, or more than one id, begins with `word`.
+        """
         if not isinstance(word, str) or len(word) < _MIN_PREFIX:
-            raise BadInput(f"{word!r} is no id. Give the first {_MIN_PREFIX} characters or more of a person or a face.")
+            raise BadInput(
+                f"{word!r} is not an id. Give at least the first {_MIN_PREFIX} characters of the id of a person or of "
+                "a face."
+            )
         is_person = word.startswith("p-")
         ids: Mapping[str, object] = self._members if is_person else self._face
         matches = [word] if word in ids else [name for name in ids if name.startswith(word)]
@@ -41,15 +48,15 @@ class FaceLookup:
         what = "person" if is_person else "face"
         help_text = "`likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo."
         if matches:
-            raise BadInput(f"{word} is the beginning of {len(matches)} ids. Give more characters. {help_text}")
-        cause = " The person may be merged, or may have another id now." if is_person else ""
-        raise BadInput(f"There is no {what} {word}.{cause} {help_text}")
+            raise BadInput(f"{len(matches)} ids begin with {word}. Give more characters of the id. {help_text}")
+        cause = " The person may have been merged, or may have another id now." if is_person else ""
+        raise BadInput(f"There is no {what} with the id {word}.{cause} {help_text}")
 
     def find_faces(self, names: object, whole: bool = False) -> tuple[FaceLocation, ...]:
-        """Returns the locations of the named faces. An identity id stands for all faces of the identity.
+        """Returns the locations of the named faces. The id of an identity names all faces of the identity.
 
-        `names` is an id, a location, or a list of these. With `whole`, a face id stands for its whole identity too.
-        Raises BadInput for names that are unknown or not in use.
+        `names` is an id, a location, or a list of ids and locations. If `whole` is true, the id of a face names all
+        faces of its identity. Raises BadInput if a name is unknown, or if a named face is not in use.
         """
         locations: dict[FaceLocation, None] = {}
         for name in names if isinstance(names, list) else [names]:
@@ -64,13 +71,14 @@ class FaceLookup:
                 self._check_in_use(face_id)
                 locations[self.locate(face_id)] = None
         if not locations:
-            raise BadInput("The decision names no face. Name a face or a person.")
+            raise BadInput("The decision names no face. Give the id of a face or of a person.")
         return tuple(locations)
 
     def find_person(self, names: object) -> tuple[FaceLocation, ...]:
         """Returns the locations of a person: the named faces, and the other faces of their identities as witnesses.
 
-        `names` has the form that `find_faces` takes. All faces of a named identity are witnesses.
+        `names` has the same form as in `find_faces`. If `names` contains an identity, all faces of this identity are
+        witnesses.
         """
         locations: dict[str | FaceLocation, FaceLocation] = {}
         for name in names if isinstance(names, list) else [names]:
@@ -87,13 +95,14 @@ class FaceLookup:
                 if face_id != self._find_representative(full_id):
                     locations.setdefault(face_id, replace(self.locate(face_id), witness=True))
         if not locations:
-            raise BadInput("The decision names no face. Name a face or a person.")
+            raise BadInput("The decision names no face. Give the id of a face or of a person.")
         return name_single_witness(locations.values())
 
     def find_rest(self, names: object, faces: Sequence[FaceLocation]) -> tuple[FaceLocation, ...]:
-        """Returns the faces that `faces` are separated from, if the request names them: `names` without `faces`.
+        """Returns the faces that a request separates from `faces`: the faces of `names` without `faces`.
 
-        A list of locations is not completed. Other names stand for a person, as in `find_person`.
+        If `names` is a list of locations, only the faces at these locations are used. Otherwise `names` means all faces
+        of a person, as in `find_person`.
         """
         if isinstance(names, list) and all(isinstance(name, dict) for name in names):
             locations = tuple(map(parse_location, names))
@@ -116,11 +125,15 @@ class FaceLookup:
         )
 
     def find_identity(self, location: FaceLocation) -> str:
-        """Returns the identity of the face at a location. Raises BadInput if no face with an identity is there."""
+        """Returns the identity of the face at a location.
+
+        Raises BadInput if the location has no face with an identity.
+        """
         face_id = self._find_today(location)
         if face_id not in self._identity:
             raise BadInput(
-                f"The face at {list(location.box)} in photo {location.photo_id[:12]} belongs to no person now."
+                f"The face at {list(location.box)} in photo {location.photo_id[:12]} belongs to no person now. Name a "
+                "face that belongs to a person."
             )
         return self._identity[face_id]
 
@@ -134,36 +147,43 @@ class FaceLookup:
         return FaceLocation(face.photo_id, (x0, y0, x1, y1))
 
     def _find_today(self, location: FaceLocation) -> str | None:
-        """Returns the representative of the face at a location today, or None if no face is there."""
+        """Returns the current representative of the face at a location, or None if the location has no face."""
         face, _ = self._finder.find(location)
         return None if face is None else face.representative
 
     def _find_representative(self, full_id: str) -> str:
-        """Returns the representative of a face id, or the id itself for an identity."""
+        """Returns the id of the representative of a face. The id of an identity is returned unchanged."""
         face = self._face.get(full_id)
         return full_id if face is None else face.representative
 
     def _check_in_use(self, face_id: str) -> None:
         face = self._face[face_id]
         if face.status != "ok" and face.duplicate_of is None:
-            raise BadInput(f"The face {face_id[:12]} is not in use ({face.reason}). Leave it out of the decision.")
+            raise BadInput(f"The face {face_id[:12]} is not in use ({face.reason}). Leave this face out.")
 
 
 def name_single_witness(faces: Iterable[FaceLocation]) -> tuple[FaceLocation, ...]:
-    """Returns the faces. A single face is marked as named directly, not as a witness."""
+    """Returns the faces as a tuple. If there is only one face, it is marked as named directly, not as a witness."""
     locations = tuple(faces)
     return tuple(replace(face, witness=False) for face in locations) if len(locations) == 1 else locations
 
 
 def parse_location(line: Mapping[str, Any]) -> FaceLocation:
-    """Returns a location as the log and the decision file write it. Raises BadInput for anything else."""
+    """Returns the location that an object of the log or of a decision file describes.
+
+    Raises BadInput if the object does not describe a location.
+    """
     photo, box = line.get("photo"), line.get("box")
     if not isinstance(photo, str) or len(photo) != 64 or set(photo) - set("0123456789abcdef"):
         raise BadInput(f"photo is {photo!r}. Give the sha256 of the photo's file as 64 hexadecimal digits.")
-    # JSON has integers of any size; numbers of 1e9 or more are no pixels, and some do not fit into a float
+    # JSON allows integers of any size. Numbers of 1e9 or more cannot be pixels, and very large integers do not fit into
+    # a float.
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(x, int | float) and abs(x) < 1e9 for x in box):
         raise BadInput("The box of a face is wrong. Give four numbers x0, y0, x1, y1 in pixels of the photo.")
     if set(line) - {"photo", "box", "witness"} or not isinstance(line.get("witness", False), bool):
-        raise BadInput("The location of a face is wrong. Give photo and box, and witness: true or false if needed.")
+        raise BadInput(
+            "The location of a face is wrong. Give the keys photo and box. The key witness is optional, and its value "
+            "is true or false."
+        )
     x0, y0, x1, y1 = map(float, box)
     return FaceLocation(photo, (x0, y0, x1, y1), line.get("witness", False))

@@ -1,4 +1,4 @@
-"""Reads the decision log as a list of entries, and the decision file that copies a log to another dataset."""
+"""Reads the log of decisions, and reads decision files. A decision file can copy the log to another dataset."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from manifests.ledger.records import DecisionRow, Face
 
 @dataclass(frozen=True)
 class LogEntry:
-    """A decision of the log, and its state today."""
+    """A decision of the log, and whether the decision still applies."""
 
     decision: Decision
-    time: datetime  # when it was recorded
-    undone_by: int | None  # number of the undo that takes it back
-    missing: tuple[str, ...]  # a phrase for each of its faces that is not in use: the photo and the reason
+    time: datetime  # time at which the decision was recorded
+    undone_by: int | None  # number of the undo that takes the decision back
+    missing: tuple[str, ...]  # a phrase for each face that is not in use, with the photo and the reason
 
 
 def read_log_entries(dataset: Path) -> list[LogEntry]:
-    """Returns the whole log, oldest first. Raises BadInput if no curation of the dataset ended."""
+    """Returns the whole log, the oldest decision first. Raises BadInput if no curation of the dataset has finished."""
     with Ledger.open(dataset) as ledger:
-        read_curation_settings(ledger)  # raises BadInput for a dataset without a finished curation
+        read_curation_settings(ledger)  # raises BadInput if no curation of the dataset has finished
         rows, faces = ledger.read_rows(DecisionRow), ledger.read_rows(Face)
     decisions, finder = [parse_decision(row) for row in rows], FaceFinder(faces)
     undo_of = find_undos(decisions)
@@ -48,7 +48,10 @@ def read_log_entries(dataset: Path) -> list[LogEntry]:
 
 
 def format_entry(entry: LogEntry) -> dict[str, Any]:
-    """Returns an entry as a line of the decision file, which `likeness decide --file` reads for a rebuilt dataset."""
+    """Returns an entry as a line of a decision file.
+
+    `likeness decide --file` records the decisions of such a file in another dataset.
+    """
     decision = entry.decision
     line: dict[str, Any] = {"number": decision.number, "kind": decision.kind}
     if decision.kind != "undo":
@@ -64,13 +67,13 @@ def format_entry(entry: LogEntry) -> dict[str, Any]:
 def read_decision_file(path: Path) -> list[dict[str, Any]]:
     """Returns the requests of a decision file: one JSON object on each line. Empty lines are skipped.
 
-    The key `_where` of a request holds the file and the line, for error messages. Raises BadInput, with the number of
-    the line, if the file cannot be read.
+    The key `_where` of a request contains the file and the line, for error messages. Raises BadInput if the file cannot
+    be read. The message contains the number of the line.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise BadInput(f"{path} is not UTF-8 text. Write a JSON object on each line.") from None
+        raise BadInput(f"{path} is not UTF-8 text. Give a UTF-8 file with a JSON object on each line.") from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}.") from None
     requests = []
@@ -80,7 +83,7 @@ def read_decision_file(path: Path) -> list[dict[str, Any]]:
         try:
             request = json.loads(line)
         except ValueError as error:
-            raise BadInput(f"{path}, line {number}: the line is not JSON: {error}.") from None
+            raise BadInput(f"{path}, line {number}: the line is not JSON ({error}). Write a JSON object.") from None
         if not isinstance(request, dict):
             raise BadInput(
                 f"{path}, line {number}: the line is not a JSON object. Write an object such as "
@@ -88,5 +91,5 @@ def read_decision_file(path: Path) -> list[dict[str, Any]]:
             )
         requests.append({**request, "_where": f"{path}, line {number}: "})
     if not requests:
-        raise BadInput(f"{path} holds no decision. Write a JSON object on each line.")
+        raise BadInput(f"{path} contains no decision. Write a JSON object on each line.")
     return requests

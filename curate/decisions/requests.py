@@ -1,7 +1,7 @@
 """Turns requests into numbered decisions.
 
-A request has the keys of a line of the decision file (docs/curate.md): the kind of the decision, and the faces, people
-or numbers that the decision names.
+A request has the same keys as a line of the decision file (docs/curate.md). It contains the kind of the decision, and
+the faces, people or numbers that the decision names.
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ from manifests.ledger.decision_log import MAX_NAME, PARTS, Decision, FaceLocatio
 from manifests.runtime.text import format_count
 
 Request = Mapping[str, Any]
-Place = tuple[str, tuple[float, ...]]  # photo and box of a face, whether it is named directly or a witness
+# Photo and box of a face; a witness and a face named directly can have the same place
+Place = tuple[str, tuple[float, ...]]
 
-# Keys that `likeness decide DATASET list --json` adds to a line. Only `number` is read, for undos in the same file.
+# Keys that `likeness decide DATASET list --json` adds to a line. Of these keys, only `number` is read. An undo in the
+# same file can refer to this number.
 _LIST_KEYS = {"number", "made", "state", "missing"}
-_MISSING_KEYS = {  # key -> the sentence about a request without it
-    "faces": "Name its faces.",
+_MISSING_KEYS = {  # key -> the sentence for a request that lacks the key
+    "faces": "Name the faces of the decision.",
     "to": "Name the person that the faces move to: --to ID, or `to` in a file.",
     "name": "Give the name: --name NAME, or `name` in a file.",
-    "sides": "Name its sides, two people or more.",
+    "sides": "Name two people or more as its sides.",
     "undoes": "Give the number of the decision to take back.",
 }
 
 
 @dataclass(frozen=True)
 class ParsedRequests:
-    """The decisions to record, a phrase about each of them, and notices about requests that are in the log already."""
+    """The decisions to record, a phrase for each decision, and notices about requests that the log contains already."""
 
     decisions: list[Decision]
     phrases: list[str]
@@ -41,16 +43,17 @@ class ParsedRequests:
 
 
 def parse_requests(log: Sequence[Decision], requests: Sequence[Request], lookup: FaceLookup) -> ParsedRequests:
-    """Returns the decisions of the requests, numbered after the log, without those that are in the log already.
+    """Returns the decisions of the requests that the log does not contain yet.
 
-    A request is in the log already if the same decision is active and no later decision concerns its faces. Decisions
-    that the requests repeat do not count as later ones. A file that is applied a second time, with new lines at its
-    end, therefore adds only the new lines. Raises BadInput, with the line of the file, for a request that is wrong.
+    The numbers of the new decisions follow the last number of the log. The log contains a decision if the same decision
+    is active and no later decision names its faces. Decisions that the requests repeat do not count as later decisions.
+    If a file gets new lines at its end and is used again, only the new lines are therefore recorded. Raises BadInput if
+    a request is wrong. The message contains the line of the file.
     """
     parsed = _parse_all(requests, lookup)
     repeated = {decision for decisions in parsed for decision, _ in decisions}
     active = {replace(decision, number=0): decision.number for decision in select_active(log)}
-    last = {  # place -> the last active decision about it that is not repeated
+    last = {  # place -> the last active decision that names the place and that no request repeats
         place: number
         for decision, number in active.items()
         if decision not in repeated
@@ -58,7 +61,7 @@ def parse_requests(log: Sequence[Decision], requests: Sequence[Request], lookup:
     }
 
     result = ParsedRequests([], [], [])
-    number_of: dict[int, int] = {}  # number in the file -> number in this log
+    number_of: dict[int, int] = {}  # number of a decision in the file -> its number in this log
     new_places: set[Place] = set()
     number = max((decision.number for decision in log), default=0)
     for request, decisions in zip(requests, parsed, strict=True):
@@ -69,7 +72,8 @@ def parse_requests(log: Sequence[Decision], requests: Sequence[Request], lookup:
                 same = active.get(decision)
                 if same is not None and not any(last.get(at, 0) > same or at in new_places for at in places):
                     result.notices.append(
-                        f"Decision {same} is the same and is not recorded again: {decision.kind}, {phrase}."
+                        f"The log already contains this decision as decision {same} ({decision.kind}): {phrase}. It is "
+                        "not recorded again."
                     )
                     number_of |= {own: same} if isinstance(own, int) else {}
                     continue
@@ -84,14 +88,17 @@ def parse_requests(log: Sequence[Decision], requests: Sequence[Request], lookup:
 
 
 def _parse_all(requests: Sequence[Request], lookup: FaceLookup) -> list[list[tuple[Decision, str]]]:
-    """Returns the decisions of each request, with number 0, and a phrase about each. The list of an undo is empty."""
+    """Returns the decisions of each request, each with a phrase. All decisions have the number 0.
+
+    The list of an undo is empty.
+    """
     parsed: list[list[tuple[Decision, str]]] = []
     numbers: set[int] = set()
     for request in requests:
         with _add_line_to_errors(request):
             if isinstance(own := request.get("number"), int):
                 if own in numbers:
-                    raise BadInput(f"Another line has the number {own} too. Give each line its own number, or none.")
+                    raise BadInput(f"Two lines have the number {own}. Give each line a different number, or no number.")
                 numbers.add(own)
             parsed.append([] if request.get("kind") == "undo" else _parse_request(request, lookup))
     return parsed
@@ -107,9 +114,9 @@ def _add_line_to_errors(request: Request) -> Iterator[None]:
 
 
 def _parse_request(request: Request, lookup: FaceLookup) -> list[tuple[Decision, str]]:
-    """Returns the decisions of a request, and a phrase about each decision.
+    """Returns the decisions of a request, each with a phrase that describes it.
 
-    Most requests are one decision. A split of faces of several people is one decision for each person.
+    Most requests make one decision. A request to split faces from several people makes one decision for each person.
     """
     kind = _check_keys(request)
     if kind == "merge":
@@ -125,8 +132,8 @@ def _parse_request(request: Request, lookup: FaceLookup) -> list[tuple[Decision,
             raise BadInput(f"The name is {name!r}. Give a name on one line, of at most {MAX_NAME} characters.")
         name = name.strip()
         return [(Decision(0, kind, (faces,), name), f"the person of {_describe(faces)} is called {name}")]
-    meaning = {"drop": "out of use", "lock": "locked as one person, without faces of other people"}
-    return [(Decision(0, kind, (faces,)), f"{_describe(faces)} {meaning[kind]}")]
+    meaning = {"drop": "taken out of use", "lock": "locked as one person, without faces of other people"}
+    return [(Decision(0, kind, (faces,)), f"{_describe(faces)} {_is_or_are(faces)} {meaning[kind]}")]
 
 
 def _check_keys(request: Request) -> str:
@@ -135,11 +142,11 @@ def _check_keys(request: Request) -> str:
     if kind is None:
         raise BadInput(f"The decision has no kind. Give one of {', '.join(PARTS)}.")
     if not isinstance(kind, str) or kind not in PARTS:
-        raise BadInput(f"{kind!r} is no kind of decision. Give one of {', '.join(PARTS)}.")
+        raise BadInput(f"{kind!r} is not a kind of decision. Give one of {', '.join(PARTS)}.")
     parts = ("sides",) if kind == "merge" else PARTS[kind]
     extra = {"rename": {"name"}, "undo": {"undoes"}}.get(kind, set())
     if unknown := sorted(set(request) - _LIST_KEYS - {"kind", "_where", *parts, *extra}):
-        raise BadInput(f"A {kind} has no {unknown[0]!r}. Leave it out.")
+        raise BadInput(f"A {kind} has no key {unknown[0]!r}. Leave this key out.")
     if missing := [part for part in (*parts, *sorted(extra)) if part != "rest" and part not in request]:
         raise BadInput(f"The {kind} is incomplete. {_MISSING_KEYS[missing[0]]}")
     return kind
@@ -147,11 +154,11 @@ def _check_keys(request: Request) -> str:
 
 def _parse_merge(request: Request, lookup: FaceLookup) -> tuple[Decision, str]:
     if not isinstance(request["sides"], list) or len(request["sides"]) < 2:
-        raise BadInput("A merge needs two people or more. Name each of them.")
+        raise BadInput("A merge needs two people or more. Name each person.")
     sides = tuple(lookup.find_person(side) for side in request["sides"])
     if len({frozenset(map(_get_place, side)) for side in sides}) < len(sides):
         raise BadInput("The people of the merge are one person already. To keep them together, use lock.")
-    return Decision(0, "merge", sides), f"{' and '.join(_describe(side) for side in sides)} are one person"
+    return Decision(0, "merge", sides), f"{' and '.join(_describe(side) for side in sides)} show one person"
 
 
 def _parse_split(request: Request, lookup: FaceLookup) -> list[tuple[Decision, str]]:
@@ -166,9 +173,12 @@ def _parse_split(request: Request, lookup: FaceLookup) -> list[tuple[Decision, s
             (tuple(own), lookup.find_other_members(own, identity)) for identity, own in sorted(by_identity.items())
         ]
     if any(not rest for _, rest in sides):
-        raise BadInput("The split names all faces of a person. Name only the faces that are another person.")
+        raise BadInput("The split names all faces of a person. Name only the faces that show another person.")
     return [
-        (Decision(0, "split", side), f"{_describe(side[0])} separated from the person of {_describe(side[1])}")
+        (
+            Decision(0, "split", side),
+            f"{_describe(side[0])} {_is_or_are(side[0])} separated from the person of {_describe(side[1])}",
+        )
         for side in sides
     ]
 
@@ -180,18 +190,25 @@ def _parse_move(request: Request, faces: tuple[FaceLocation, ...], lookup: FaceL
     if "rest" in request:
         rest = lookup.find_rest(request["rest"], [*faces, *target])
         if request["rest"] and not rest:
-            raise BadInput("The rest of the move names only faces of the move itself. Name another rest, or none.")
-    else:  # the other faces of the people that the faces are with now, but for the target
+            raise BadInput(
+                "The rest of the move names only faces of the move itself. Name other faces, or leave rest out."
+            )
+    else:
+        # By default, the rest is all other faces of the people that the faces belong to now, except the target person.
         target_identity = {lookup.find_identity(face) for face in target[:1] if lookup.has_identity(face)}
         own = sorted({lookup.find_identity(face) for face in faces if lookup.has_identity(face)} - target_identity)
         rest = name_single_witness(
             face for identity in own for face in lookup.find_other_members([*faces, *target], identity)
         )
-    return Decision(0, "move", (faces, target, rest)), f"{_describe(faces)} to the person of {_describe(target)}"
+    phrase = f"{_describe(faces)} {_is_or_are(faces)} moved to the person of {_describe(target)}"
+    return Decision(0, "move", (faces, target, rest)), phrase
 
 
 def _parse_undo(request: Request, log: Sequence[Decision], number_of: Mapping[int, int]) -> tuple[Decision, str]:
-    """Returns the undo. `number_of` maps the numbers in the file to the numbers in this log."""
+    """Returns the decision of an undo, with a phrase.
+
+    `number_of` maps a decision's number in the file to its number in this log.
+    """
     _check_keys(request)
     own = request["undoes"]
     if not isinstance(own, int) or isinstance(own, bool):
@@ -203,7 +220,9 @@ def _parse_undo(request: Request, log: Sequence[Decision], number_of: Mapping[in
     undo_of = find_undos(log)
     if number in undo_of:
         undo = undo_of[number]
-        raise BadInput(f"Decision {number} is taken back already, by decision {undo}. Undo {undo} to restore it.")
+        raise BadInput(
+            f"Decision {number} is already taken back by decision {undo}. To restore it, take decision {undo} back."
+        )
     return Decision(0, "undo", undoes=number), f"decision {number} ({kinds[number]}) is taken back"
 
 
@@ -219,6 +238,10 @@ def _get_place(face: FaceLocation) -> Place:
     return face.photo_id, face.box
 
 
+def _is_or_are(faces: Sequence[FaceLocation]) -> str:
+    return "is" if len(faces) == 1 else "are"
+
+
 def _describe(faces: Sequence[FaceLocation]) -> str:
-    """Returns the number of faces and the photo of the first one, as in `2 faces (0a1b2c3d, ...)`."""
+    """Returns the number of faces and the photo of the first face, as in `2 faces (0a1b2c3d, ...)`."""
     return f"{format_count(len(faces), 'face')} ({faces[0].photo_id[:8]}{', ...' * (len(faces) > 1)})"

@@ -37,7 +37,9 @@ def read_crop(dataset: Path, face_id: str) -> np.ndarray:
 
 
 def crop_batch(photos: Sequence[tuple[str, Sequence[str], Sequence[Face]] | FailedUnit], dataset: Path) -> list[Face]:
-    """Cuts the crops of faces from their photos again, by their recorded landmarks. Returns the faces' new rows.
+    """Cuts the crops of faces from their photos again, by their recorded landmarks.
+
+    Returns the new ledger rows of the faces.
 
     Each item of `photos` is the id of a photo, the uris of its files, and its faces.
     """

@@ -101,8 +101,8 @@ def _merge_with_earlier(
 ) -> tuple[list[str], list[Record]]:
     """Returns the ids of the finished photos, and the rows to record.
 
-    A face that only an earlier detector found gets a row with the status dropped. A photo that cannot be read is not
-    finished.
+    A face that only an earlier detector found gets a row with the status dropped. A photo that cannot be read does not
+    count as finished, so a later run reads the photo again.
     """
     rows_to_record: list[Record] = []
     finished: list[str] = []

@@ -61,8 +61,8 @@ def embed(ledger: Ledger, config: CurateConfig, models: FaceModels, map_batches:
 def make_batches(faces: Sequence[Face]) -> list[list[Face]]:
     """Returns the faces in batches to embed.
 
-    The faces of each lost shard are one batch, in their old order. The other faces follow, sorted by id, in batches of
-    FACES_A_BATCH faces.
+    The faces of each lost shard are one batch, in their old order. The other faces form the last batches, sorted by id,
+    with FACES_A_BATCH faces in each batch.
     """
     by_id = sorted(faces, key=lambda face: face.face_id)
     new = [face for face in by_id if face.shard is None]
@@ -82,7 +82,7 @@ def name_batch(batch: Sequence[Face]) -> str:
 
 
 def embed_batch(batch: Sequence[Face], faces: str, dataset: Path) -> list[Face]:
-    """Embeds a batch of faces from their crops and writes the shard. Returns the faces' rows.
+    """Embeds a batch of faces from their crops and writes the shard. Returns the ledger rows of the faces.
 
     `faces` is the spec of the face models. A face fails with a reason if its crop is missing or its embedding is
     not finite.

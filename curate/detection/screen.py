@@ -1,6 +1,7 @@
 """The stage `screen` applies the filters to the recorded measures of faces, and accepts or drops each face.
 
-Faces are not detected again. If the filters change, a dropped face can be accepted by its recorded row.
+When the filters change, the photos are not searched for faces again. A dropped face can be accepted by new filters,
+because its row keeps the measures.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from manifests.runtime.files import sha256_file
 from manifests.runtime.progress import Progress
 from manifests.runtime.workers import FAILURES, BatchMap
 
-# The stage `screen` may replace these reasons of other stages. A face with another reason keeps its row, for example a
-# face that opted out.
+# Reasons of other stages that the stage `screen` may replace. A face that was dropped for a reason outside this set
+# keeps its row, for example a face that opted out.
 _REPLACEABLE = {
     None,
     NEAR_DUPLICATE,
@@ -43,7 +44,7 @@ _REPLACEABLE = {
     CONSENT_MISSING,
     *FAILURES,
 }
-# If a face has one of these reasons, the file of its crop may be broken.
+# If a face failed for a reason in this set, the file of its crop may be broken.
 _DOUBTFUL_CROP = {CROP_MISSING, PHOTO_VANISHED, *FAILURES}
 
 
@@ -81,7 +82,7 @@ def screen(ledger: Ledger, config: CurateConfig, map_batches: BatchMap, progress
 
 
 def _crop(ledger: Ledger, faces: Iterable[Face], map_batches: BatchMap, progress: Progress) -> list[Face]:
-    """Cuts the crops of `faces` from their photos. Returns the faces' new rows."""
+    """Cuts the crops of `faces` from their photos. Returns the new ledger rows of the faces."""
     uris: Mapping[str, Sequence[str]] = list_uris(ledger)
     faces_of: dict[str, list[Face]] = defaultdict(list)
     for face in faces:
@@ -119,8 +120,8 @@ def pick_first_reasons(removals: np.ndarray, filters: FilterSet) -> list[str | N
 def count_removals(removals: np.ndarray, filters: FilterSet) -> dict[str, Any]:
     """Returns how many faces each filter removes, as a detail for the ledger. `removals` is bool (faces, filters).
 
-    The count `alone` has all faces that the filter removes. The count `first` leaves out the faces that an earlier
-    filter removes. The count `only` leaves out the faces that any other filter removes.
+    The count `alone` is the number of all faces that the filter removes. The count `first` leaves out the faces that an
+    earlier filter removes. The count `only` leaves out the faces that any other filter removes.
     """
     hits = removals.sum(1)
     first = removals & (removals.cumsum(1) == 1)

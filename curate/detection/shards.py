@@ -16,7 +16,9 @@ from manifests.runtime.files import sha256_bytes, sha256_file, write_atomically
 
 
 def write_shard(dataset: Path, faces: Sequence[Face], vectors: np.ndarray) -> list[Face]:
-    """Writes the unit embeddings (n, d) of n faces as one shard. Returns the rows of the faces with the shard's name.
+    """Writes the unit embeddings (n, d) of n faces as one shard.
+
+    Returns the ledger rows of the faces. Each row names the shard.
 
     A face fails with a reason if its embedding is not finite or is not a unit vector. If all faces fail, no file is
     written.
@@ -46,12 +48,12 @@ def _is_intact(dataset: Path, shard: str) -> bool:
 
 
 def remove_shards(dataset: Path, keep: set[str | None]) -> None:
-    """Removes every shard whose name is not in `keep`, because no face uses the shard now."""
+    """Removes every shard whose name is not in `keep`, because no face uses such a shard."""
     for path in sorted((dataset / "embeddings").glob("*.npy")):
         if path.stem not in keep:
             path.unlink()
 
 
 def fail_face(face: Face, reason: str) -> Face:
-    """Returns the failed row of a face, without an embedding."""
+    """Returns the ledger row of a face that failed. The row has no embedding."""
     return replace(face, status="failed", reason=reason, duplicate_of=None, shard=None, shard_row=None)

@@ -24,9 +24,9 @@ TEMPLATE_150 = np.array([[47.066, 46.189], [100.309, 46.189], [72.687, 76.132], 
 # Least score of a detection (ours). On our sample photos, all false detections and one real face in profile have a
 # lower score.
 MIN_SCORE = 0.3
-# dlib's documentation says that two faces with a distance of less than 0.6 are one person. dlib's vectors have a mean
-# length of 1.48, so this distance is a cosine of .918. One in a thousand pairs of strangers has a cosine of .93 or more
-# (142 web faces, ours). Average linkage needs a threshold near .93.
+# The documentation of dlib says that two faces with a distance of less than 0.6 are one person. The vectors of dlib
+# have a mean length of 1.48, so a distance of 0.6 corresponds to a cosine of .918. One in a thousand pairs of strangers
+# has a cosine of .93 or more (142 web faces, ours). Average linkage needs a threshold near .93.
 SAME_PERSON = 0.925
 
 

@@ -1,13 +1,17 @@
-"""The errors of `curate.faces`, which imports no other package and so cannot derive errors from LikenessError.
+"""The errors of `curate.faces`. This package imports no other package, so its errors cannot derive from LikenessError.
 
-The command line prints such an error like a LikenessError, and exits with the exit code of the class.
+The command line prints an error of `curate.faces` like a LikenessError, and exits with the exit code of the error's
+class.
 """
 
 from __future__ import annotations
 
 
 class FaceModelError(Exception):
-    """A face model is missing, broken or unsuitable. The text is one sentence that says what to do."""
+    """A face model is missing, broken or unsuitable.
+
+    The text of the error says in one sentence what the user can do.
+    """
 
     exit_code = 1
 

@@ -1,6 +1,7 @@
 """Loads InsightFace packs, and runs their SCRFD detector and ArcFace recognizer with onnxruntime.
 
-The package insightface only downloads packs here. Importing insightface and loading a pack with it would take seconds.
+Likeness uses the package insightface only to download packs. To import insightface and load a pack with it would take
+seconds.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ MIN_SCORE = 0.5  # insightface's default det_thresh
 # takes 3.1 ms for each face in a batch of 1, 3.3 ms in a batch of 4, and 3.7 ms in a batch of 16 (ours).
 EMBED_BATCH = 4
 
-# Two groups of faces with this mean cosine, or more, show one person (ours, measured on web photos with a MobileFaceNet
-# pack). Restoration compares a face with its references by this cosine. The grouping estimates its own threshold.
+# Least mean cosine of two groups of faces that show one person. We measured this number on web photos with a
+# MobileFaceNet pack (ours). Restoration compares a face with its references by the cosine SAME_PERSON. The grouping
+# estimates its own threshold.
 SAME_PERSON = 0.30
 
 
@@ -156,10 +158,10 @@ def _make_detect(detector: Scrfd) -> Callable[[np.ndarray], list[Detection]]:
 def replace_prelu(model: Any) -> Any:
     """Replaces each PRelu of a network by s x + (1 - s) max(x, 0), in place. Returns the network.
 
-    The embeddings change by 1e-6. With this change, MobileFaceNet takes 3.1 ms instead of 5.1 ms for a face (ours).
-    The convolutions of onnxruntime use a blocked memory layout. PRelu is not implemented for this layout, so
-    onnxruntime would convert the data before and after each PRelu. Convolutions of 1 x 1 with one group for each
-    channel are implemented for this layout.
+    The embeddings change by 1e-6. Without PRelu, MobileFaceNet takes 3.1 ms instead of 5.1 ms for a face (ours). The
+    convolutions of onnxruntime use a blocked memory layout. The blocked layout has no PRelu, so onnxruntime would
+    convert the data before and after each PRelu. The blocked layout has convolutions of 1 x 1 with one group for each
+    channel.
     """
     from onnx import helper, numpy_helper
 

@@ -39,14 +39,18 @@ class FaceDetector:
     """A detector without a recognizer."""
 
     detect: Callable[[np.ndarray], list[Detection]]  # RGB uint8 (H, W, 3) -> faces, best score first
-    min_score: float  # detections with a score below this number are ignored
+    min_score: float  # least score of a detection
 
 
 @dataclass(frozen=True)
 class FaceModels:
-    """A detector and a recognizer. All arrays are on the CPU. The number of threads does not change a result."""
+    """A detector and a recognizer.
 
-    spec: str  # `load_faces` loads the same models again from this spec; it is never `auto`
+    All arrays are on the CPU. In our tests with 1 to 8 threads, the number of threads did not change a result. Another
+    processor may change the last bits, because onnxruntime chooses its code by the processor's vector instructions.
+    """
+
+    spec: str  # `load_faces(spec)` loads the same models again; the value is never `auto`
     detect: Callable[[np.ndarray], list[Detection]]  # RGB uint8 (H, W, 3) -> faces, best score first
     # RGB uint8 (n, size, size, 3), aligned to `template` -> unit embeddings, float32 (n, dim)
     embed: Callable[[np.ndarray], np.ndarray]
@@ -54,12 +58,13 @@ class FaceModels:
     size: int  # pixels
     dim: int  # number of values in an embedding
     min_score: float  # detections with a score below this number are ignored
-    same_person: float  # two groups of faces with this mean cosine, or more, show one person
+    same_person: float  # least mean cosine of two groups of faces that show one person
     # Whether the cosines of strangers are near 0. If the cosines are near 0, the grouping estimates its own threshold
     # and does not use `same_person`.
     strangers_near_zero: bool
     files: tuple[ModelFile, ...]
-    # Training converts this ONNX file to a torch network. The value is None if the recognizer is not an ONNX model.
+    # Path of the recognizer's ONNX file, which training converts to a torch network. `recognizer_onnx` is None if the
+    # recognizer is not an ONNX model.
     recognizer_onnx: Path | None = None
     mean: float = 0.0  # the input of the ONNX model is (RGB - mean) / std, with RGB from 0 to 255
     std: float = 1.0

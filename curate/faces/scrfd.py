@@ -1,7 +1,7 @@
 """Runs the face detector SCRFD (Guo et al. 2021) with onnxruntime, faster than insightface's model_zoo/scrfd.py.
 
-The computation is the same as in insightface. Three changes save time: only anchors above the threshold are decoded,
-colours are not swapped twice, and most of the black area in the detector's square input is left out.
+The computation is the same as in insightface. Three changes save time. Only anchors above the threshold are decoded.
+Colours are not swapped twice. Most of the black area in the detector's square input is left out.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 
 # Width of the black area beside the picture in the detector's input, in pixels (ours). On 418 web photos, we compared
-# the detections with the detections in the whole square input. With a margin of 64, the detector finds the same 516
-# faces as with the whole square. The boxes have a mean IoU of .9998 with the boxes of the whole square, and the scores
-# differ by at most .013. Without a margin, the mean IoU of the boxes is .90.
+# detections in the reduced input with detections in the whole square input. With a margin of 64, the detector finds the
+# same 516 faces as with the whole square. The boxes have a mean IoU of .9998 with the boxes of the whole square, and
+# the scores differ by at most .013. Without a margin, the mean IoU of the boxes is .90.
 MARGIN = 64
 STRIDE = 32  # pixels; the sides of the input are multiples of the coarsest stride
 OVERLAP = 0.4  # if two boxes have an IoU above this number, the weaker box is removed (insightface's nms_thresh)
@@ -53,7 +53,7 @@ class Scrfd:
     def detect(self, image: np.ndarray) -> Candidates:
         """Returns boxes (n, 4), landmarks (n, 5, 2) and scores (n,), all float32, of the faces in RGB uint8 (H, W, 3).
 
-        The best detection is first. Boxes and landmarks are in pixels of the image.
+        The detections are sorted, and the best detection is first. Boxes and landmarks are in pixels of the image.
         """
         candidates = [self._find_candidates(image, square) for square in self._list_squares()]
         boxes, points, scores = (
@@ -117,7 +117,7 @@ class Scrfd:
 def _suppress_overlaps(boxes: np.ndarray, overlap: float) -> np.ndarray:
     """Returns the indices of the boxes whose IoU with every better box in the result is at most `overlap`.
 
-    `boxes` (n, 4) starts with the best box. Widths and heights count one pixel more, as in insightface.
+    `boxes` (n, 4) starts with the best box. As in insightface, one pixel is added to each width and each height.
     """
     x0, y0, x1, y1 = boxes.T
     areas = (x1 - x0 + 1) * (y1 - y0 + 1)

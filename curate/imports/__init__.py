@@ -1,1 +1,1 @@
-"""Published lists of people, references and splits: `lists` reads them, `listed_faces` applies them to faces."""
+"""Imports published lists: `lists` reads the lists, and `listed_faces` applies the lists to faces."""

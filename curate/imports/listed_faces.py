@@ -1,7 +1,7 @@
-"""Applies imported lists to the faces of a dataset: makes the splits and the pairs that the lists name.
+"""Applies imported lists to the faces of a dataset. Makes the splits and the pairs that the lists name.
 
-The ledger keeps lists by photo. A list speaks of a photo's largest accepted face. If that face is a near-duplicate, the
-list speaks of the face that is used in its place.
+The ledger has one entry of the lists for each photo. An entry applies to the largest accepted face of the photo. If
+this face is a near-duplicate, the entry applies to its representative.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import numpy as np
 from curate.photos.labels import find_largest_faces, label_faces
 from manifests.ledger.records import Face, Label, ListEntry, Pair, Split
 
-POLICY = "list"  # the policy in the rows of pairs that a list names
+POLICY = "list"  # the recorded policy of a pair that comes from a list
 LISTED_ELSEWHERE = "listed_in_another_split"
 
 
 def find_listed_splits(lists: Iterable[ListEntry], faces: Sequence[Face]) -> tuple[dict[str, str], list[str]]:
-    """Returns the splits that lists name (face_id -> split), and a notice about copies of a picture in several splits.
+    """Returns face_id -> the split that the lists name, and notices about copies of a picture in several splits.
 
     `faces` are the faces that are ok or near-duplicates.
     """
     labels = [Label(row.photo_id, row.split, True) for row in lists if row.split is not None]
     split_of, notices = label_faces(labels, faces)
-    return split_of, [f"Lists have copies of one picture in several splits: {notice}" for notice in notices]
+    return split_of, [f"The lists put copies of one picture into several splits: {notice}" for notice in notices]
 
 
 def find_listed_faces(lists: Sequence[ListEntry], faces: Iterable[Face]) -> set[str]:
-    """Returns the faces of all listed photos if the lists name references, otherwise an empty set.
+    """Returns the faces of all listed photos. Returns an empty set if the lists name no references.
 
     For these faces, the lists alone decide which of them are targets.
     """
@@ -46,16 +46,16 @@ def make_listed_pairs(
     vectors: np.ndarray,
     picture_of: Mapping[str, str],
 ) -> tuple[list[Pair], Counter[str], Counter[str]]:
-    """Returns the pairs that lists name, and counts of what is left out.
+    """Returns the pairs that the lists name, and counts of targets and references that are left out.
 
-    The pairs are sorted by target. The first counter counts targets without a pair by reason, the second counts
-    references that are left out by reason. `faces` are the faces that are ok or near-duplicates. `vectors` are the
-    unit embeddings (n, d) of the ok faces, in the same order. `picture_of` maps a photo to the picture that it is a
-    copy of.
+    The pairs are sorted by target. The first counter has the number of targets without a pair, for each reason. The
+    second counter has the number of references that are left out, for each reason. `faces` are the faces that are ok or
+    near-duplicates. `vectors` are the unit embeddings (n, d) of the ok faces, in the same order. `picture_of` maps a
+    photo to the picture that it is a copy of.
 
     A reference is left out if it shows another person, is in a split that the target must not see, or shows the
-    target's own picture. The list decides the order and the number of references: --pairs, --min-references and
-    --max-references do not change them.
+    target's own picture. The lists decide the order and the number of references. The options --pairs, --min-references
+    and --max-references have no effect on them.
     """
     photos = {row.photo_id for row in lists}
     face_of = {photo: face.representative for photo, face in find_largest_faces(photos, faces).items()}

@@ -1,7 +1,7 @@
-"""Reads published lists of photos. They name the person, the references and the split of each photo.
+"""Reads published lists of photos. The lists name the person, the references and the split of each photo.
 
-The format `labelled-folder` is one folder for each person (CelebRef-HQ, VGGFace2). The format `refldm` is the CSV lists
-of ReF-LDM with their split by identity. This module writes nothing and opens no picture.
+The format `labelled-folder` has one folder for each person, as in CelebRef-HQ and VGGFace2. The format `refldm` has the
+CSV lists of ReF-LDM, and text files with a split by identity. This module writes nothing and opens no picture.
 """
 
 from __future__ import annotations
@@ -27,43 +27,43 @@ EXAMPLES = 5  # largest number of examples in a notice
 
 @dataclass
 class Lists:
-    """The content of lists by the path of a photo's file. Every path is an existing file."""
+    """The content of the lists. Every key is the path of a photo, and every path is an existing file."""
 
     photos: list[Path] = field(default_factory=list)
     labels: dict[Path, str] = field(default_factory=dict)
     splits: dict[Path, str] = field(default_factory=dict)
     references: dict[Path, list[Path]] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)  # names in the lists whose file does not exist
+    missing: list[str] = field(default_factory=list)  # names in the lists without an existing file
     notices: list[str] = field(default_factory=list)
 
 
 def read_lists(source: Path, kind: str, images: Path | None = None, splits: Path | None = None) -> Lists:
     """Returns the lists of `source` in the format `kind`, one of FORMATS.
 
-    The names in refldm lists are relative to the folder `images`. `splits` is a folder with
-    {train,val,test}_image.txt or {train,val,test}.txt. Raises BadInput, with the line, if lists contradict each
-    other or if a name leads out of its folder.
+    The names in refldm lists are relative to the folder `images`. `splits` is a folder with {train,val,test}_image.txt
+    or {train,val,test}.txt. Raises BadInput if lists contradict each other, or if a name is a path outside the folder
+    of pictures. The message contains the line.
     """
     if kind not in FORMATS:
-        raise BadInput(f"--format {kind} is unknown: say {' or '.join(FORMATS)}.")
+        raise BadInput(f"--format {kind} is unknown. Give {' or '.join(FORMATS)}.")
     if not source.exists():
-        raise BadInput(f"{source} does not exist: name the folder or the CSV to import.")
+        raise BadInput(f"{source} does not exist. Name the folder or the CSV to import.")
     if splits is not None and not splits.is_dir():
         raise BadInput(
-            f"--split-lists {splits} is not a folder: name a folder with train_image.txt, val_image.txt and "
+            f"--split-lists {splits} is not a folder. Name a folder with train_image.txt, val_image.txt and "
             "test_image.txt."
         )
     read = _read_labelled_folder if kind == "labelled-folder" else _read_refldm
     lists = read(source, images, splits)
     if not lists.photos:
         raise BadInput(
-            f"{source} names no picture that exists"
-            + (f"; missing: {_join(lists.missing)}. Name the folder of the pictures with --originals." if lists.missing
-               else ".")
+            f"{source} names no picture that exists."
+            + (f" Missing pictures: {_join(lists.missing)}. Name the folder of the pictures with --originals."
+               if lists.missing else "")
         )  # fmt: skip
     if lists.missing:
         lists.notices.append(
-            f"Pictures that the lists name and that do not exist: {len(lists.missing)} ({_join(lists.missing)})."
+            f"The lists name {format_count(len(lists.missing), 'picture')} without a file: {_join(lists.missing)}."
         )
     return lists
 
@@ -91,7 +91,8 @@ def match_lists(lists: Lists, files: Iterable[File]) -> tuple[list[ListEntry], l
         for photo in sorted(set(photo_at.values()))
     ]  # fmt: skip
     notices = [
-        f"No {what[:-1]} is used for {format_count(n, 'picture')}: the lists name several {what} for different copies."
+        f"{format_count(n, 'picture')} {'gets' if n == 1 else 'get'} no {what[:-1]}, because the lists name different "
+        f"{what} for different copies."
         for what, by_photo in (("labels", labels), ("splits", splits))
         if (n := sum(len(values) > 1 for values in by_photo.values()))
     ]
@@ -108,9 +109,9 @@ def _pick_only(values: set[str] | None) -> str | None:
 def _read_labelled_folder(source: Path, images: Path | None, splits: Path | None) -> Lists:
     """Returns the lists of a labelled folder. In SOURCE/ID/**/picture, the person is ID."""
     if images is not None:
-        raise BadInput("--originals belongs to refldm: a labelled folder contains its pictures.")
+        raise BadInput("A labelled folder contains its pictures. Leave --originals out, or give --format refldm.")
     if not source.is_dir():
-        raise BadInput(f"{source} is a file: name a folder that has one folder for each person.")
+        raise BadInput(f"{source} is a file. Name a folder that has one folder for each person.")
     lists, ignored = Lists(), 0
     for path in walk_files([source]):
         if isinstance(path, Path) and len(path.relative_to(source).parts) > 1:
@@ -119,7 +120,10 @@ def _read_labelled_folder(source: Path, images: Path | None, splits: Path | None
         else:
             ignored += 1
     if ignored:
-        lists.notices.append(f"Files left out because they are in no person's folder or cannot be read: {ignored}.")
+        lists.notices.append(
+            f"{format_count(ignored, 'file')} {'is' if ignored == 1 else 'are'} left out, because "
+            f"{'it is' if ignored == 1 else 'they are'} in no person's folder or cannot be read."
+        )
     if splits is not None:
         by_name: dict[str, list[Path]] = {}  # a picture's path below SOURCE, or a person's folder -> pictures
         for path in lists.photos:
@@ -138,12 +142,15 @@ def _read_labelled_folder(source: Path, images: Path | None, splits: Path | None
 
 
 def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> Lists:
-    """Returns the lists of one CSV, or of a folder with reference_mapping/ and perhaps id_based_ffhq_split/."""
+    """Returns the lists of one CSV file, or of a folder with reference_mapping/.
+
+    The folder may also contain id_based_ffhq_split/.
+    """
     tables, splits = _find_refldm_tables(source, splits)
     root = images or _find_pictures(source)
     if not root.is_dir():
         raise BadInput(
-            f"--originals {root} is not a folder: name the folder that the names in the lists are relative to."
+            f"--originals {root} is not a folder. Name the folder to which the names in the lists are relative."
         )
     lists = Lists()
     pictures = _Pictures(root, lists.missing)
@@ -151,7 +158,7 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
         path = pictures.find(name, where)
         if path is not None:
             _set_split(lists, path, split, f"{where}: {name}", "by an earlier line")
-    first: dict[str, tuple[str, list[str]]] = {}  # target -> its first line, its references
+    first: dict[str, tuple[str, list[str]]] = {}  # target -> the first line with this target, and its references
     repeated = without_references = with_lq = 0
     for table in tables:
         split_of_table = next((name for name in SPLITS if table.name.startswith(name)), None)
@@ -159,7 +166,7 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
             if target in first:
                 if first[target][1] != refs:
                     raise BadInput(
-                        f"{where}: {target} has other references in {first[target][0]}: keep one of the two."
+                        f"{where}: {target} has other references in {first[target][0]}. Keep one of the two lines."
                     )
                 repeated += 1
                 continue
@@ -170,7 +177,7 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
             ref_files = [pictures.find(ref, where) for ref in refs]
             ref_paths = list(dict.fromkeys(ref for ref in ref_files if ref is not None))
             if path is not None and path in ref_paths:
-                raise BadInput(f"{where}: {target} is among its own references under another name: take it out.")
+                raise BadInput(f"{where}: {target} is also one of its own references, under another name. Remove it.")
             for picture in [path, *ref_paths] if split_of_table else ():
                 if picture is not None:
                     _set_split(lists, picture, str(split_of_table), f"{where}: {picture.name}", "by another list")
@@ -179,31 +186,38 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
     lists.photos = pictures.list_existing()
     lists.labels = _label_groups(lists.references)
     if repeated:
-        lists.notices.append(f"Lines that repeat an earlier line: {repeated}.")
+        lists.notices.append(
+            f"{format_count(repeated, 'line')} {'repeats' if repeated == 1 else 'repeat'} an earlier line."
+        )
     if without_references:
-        lists.notices.append(f"Lines without a reference, which make no target: {without_references}.")
+        lists.notices.append(f"{format_count(without_references, 'line')} without a reference cannot make a target.")
     if with_lq:
         lists.notices.append(
-            "The column lq_image is not imported: make a low-quality set of the dataset with `likeness degrade`."
+            "The column lq_image is not imported. Make a low-quality set of the dataset with `likeness degrade`."
         )
     return lists
 
 
 def _find_refldm_tables(source: Path, splits: Path | None) -> tuple[list[Path], Path | None]:
-    """Returns the CSV lists of `source`, and the folder of the split lists: `splits`, or else the one in `source`."""
+    """Returns the CSV lists of `source`, and the folder of the split lists.
+
+    This folder is `splits`. If `splits` is None, it is the folder in `source`, or None if `source` has no such
+    folder.
+    """
     if not source.is_dir():
         return [source], splits
     folder = source / LISTS if (source / LISTS).is_dir() else source
     tables = sorted(folder.glob("*.csv"))
     if not tables:
-        raise BadInput(f"{source} has no {LISTS}/*.csv: name the folder of FFHQ-Ref, or one CSV.")
+        raise BadInput(f"{source} has no {LISTS}/*.csv. Name the folder of FFHQ-Ref, or one CSV.")
     return tables, splits or (source / SPLIT_LISTS if (source / SPLIT_LISTS).is_dir() else None)
 
 
 def _find_pictures(source: Path) -> Path:
-    """Returns the folder that the names in lists are relative to if --originals is not used.
+    """Returns the folder to which the names in lists are relative, if --originals is not used.
 
-    This is images512x512 beside the lists, as our own export writes it, or else the folder of the lists.
+    This is the folder images512x512 beside the lists, which our own export writes. If it does not exist, this is the
+    folder of the lists.
     """
     home = source if source.is_dir() else source.parent
     home = home.parent if home.name == LISTS else home
@@ -214,19 +228,22 @@ class _Pictures:
     """Finds the files of the names in lists, which are relative to one folder."""
 
     def __init__(self, root: Path, missing: list[str]) -> None:
-        """Takes the folder, and a list to which the names without a file are added."""
+        """`root` is the folder. Names without a file are added to the list `missing`."""
         self._root = root
         self._real_root = Path(os.path.realpath(root))
         self._missing = missing
         self._paths: dict[str, Path | None] = {}
 
     def find(self, name: str, where: str) -> Path | None:
-        """Returns the file of a name, or None if there is none. Raises BadInput if the name leads out of the folder."""
+        """Returns the file of a name, or None if the file does not exist.
+
+        Raises BadInput if the name is a path outside the folder.
+        """
         if name not in self._paths:
             path = Path(os.path.normpath(self._root / name))
             if "\0" in name or self._real_root not in Path(os.path.realpath(path)).parents:
                 raise BadInput(
-                    f"{where}: {name!r} leads out of {self._root}: write names below the folder of the pictures."
+                    f"{where}: {name!r} leads out of {self._root}. Write names below the folder of the pictures."
                 )
             self._paths[name] = path if path.is_file() else None
             if self._paths[name] is None:
@@ -234,41 +251,42 @@ class _Pictures:
         return self._paths[name]
 
     def list_existing(self) -> list[Path]:
-        """Returns every file that `find` found, sorted."""
+        """Returns every file that `find` has returned, sorted."""
         return sorted({path for path in self._paths.values() if path is not None})
 
 
 def _set_split(lists: Lists, path: Path, split: str, where_and_name: str, earlier: str) -> None:
     """Adds the split of a picture to the lists. Raises BadInput if the picture already has another split."""
     if (other := lists.splits.setdefault(path, split)) != split:
-        raise BadInput(f"{where_and_name} is in {other} {earlier} and in {split} here: keep it in one split.")
+        raise BadInput(f"{where_and_name} is in {other} {earlier} and in {split} here. Keep this picture in one split.")
 
 
 def _read_pair_csv(table: Path) -> Iterator[tuple[str, str, list[str], bool]]:
-    """Yields for each line its place, gt_image, the names in ref_image, and whether lq_image is filled in."""
+    """Yields for each line: its place, gt_image, the names in ref_image, and whether lq_image has a value."""
     header, lines = read_csv(table, ("gt_image", "ref_image"))
     for number, cells in lines:
         where = f"{table}, line {number}"
         if len(cells) < len(header):
             raise BadInput(
-                f"{where}: found {format_count(len(cells), 'column')}, but the first line names {len(header)}."
+                f"{where}: the line has {format_count(len(cells), 'column')}, but the first line names {len(header)}. "
+                "Give every line the same number of columns."
             )
         row = dict(zip(header, cells, strict=True))
         target = row["gt_image"].strip()
         if not target or target.lower() == "nan":
-            raise BadInput(f"{where}: gt_image is empty: name a picture, or take the line out.")
+            raise BadInput(f"{where}: gt_image is empty. Name a picture, or remove the line.")
         refs = _parse_names(row["ref_image"], where)
         if target in refs:
-            raise BadInput(f"{where}: {target} is among its own references: take it out of ref_image.")
+            raise BadInput(f"{where}: {target} is one of its own references. Remove it from ref_image.")
         yield where, target, refs, row.get("lq_image", "").strip().lower() not in ("", "nan")
 
 
 def _parse_names(cell: str, where: str) -> list[str]:
-    """Returns the names in ref_image, a Python list as pandas writes it. The list is parsed and never run as code."""
+    """Returns the names in ref_image, a Python list as pandas writes it. The list is never run as code."""
     error = BadInput(f"{where}: ref_image must be a list of names such as \"['a.png', 'b.png']\".")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python warns about a backslash that escapes nothing
+            warnings.simplefilter("ignore")  # Python warns about a backslash that does not start an escape sequence
             names = ast.literal_eval(cell.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         raise error from None
@@ -278,7 +296,7 @@ def _parse_names(cell: str, where: str) -> list[str]:
 
 
 def _read_split_lists(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Yields for each line of the split lists the name, the split, and the place of the line."""
+    """Yields for each line of the split lists: the name, the split, and the place of the line."""
     read = 0
     for split in SPLITS:
         for path in (folder / f"{split}_image.txt", folder / f"{split}.txt"):
@@ -288,18 +306,21 @@ def _read_split_lists(folder: Path) -> Iterator[tuple[str, str, str]]:
             try:
                 lines = path.read_text(encoding="utf-8-sig").splitlines()
             except UnicodeDecodeError:
-                raise BadInput(f"{path} is not UTF-8 text: write one name on each line, in UTF-8.") from None
+                raise BadInput(f"{path} is not UTF-8 text. Write one name on each line, in UTF-8.") from None
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield line.strip(), split, f"{path}, line {number}"
     if not read:
-        raise BadInput(f"{folder} has no train_image.txt, val_image.txt or test_image.txt (or train.txt ...).")
+        raise BadInput(
+            f"{folder} has no train_image.txt, val_image.txt or test_image.txt. Name the folder of the split lists."
+        )
 
 
 def _label_groups(references: dict[Path, list[Path]]) -> dict[Path, str]:
-    """Returns a label for each picture. Pictures are one person if references join them, directly or through others.
+    """Returns a label for each picture. A target and its references get the same label.
 
-    People are numbered in the order of their first pictures' names.
+    Pictures that are connected through other pictures also get the same label. People are numbered in the order of the
+    names of their first pictures.
     """
     parent: dict[Path, Path] = {}
 

@@ -1,8 +1,8 @@
 """Applies decisions and labels to a grouping, after the clustering.
 
 The clustering gets only links between faces. Some decisions cannot be expressed as links. For example, a locked
-identity takes in no face of another identity, and a face leaves all faces of a large person. This file enforces all
-decisions on any grouping.
+identity accepts no face of another identity. A decision can also separate one face from all faces of a large person.
+This file therefore enforces all decisions after the clustering.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from curate.people.links import Links
 
 
 def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, before: Sequence[str | None]) -> Grouping:
-    """Returns the grouping changed so that every decision and label holds.
+    """Returns the grouping after all changes that the decisions and labels require.
 
     `vectors` are unit rows, float32 (n, d). `before` is the identity of each face in the previous run, or None for a
     new face. The result has these properties:
     - The faces of a block share a group.
-    - Two labels, or two locked identities, never share a group.
+    - Faces with two different labels, or of two locked identities, never share a group.
     - A face that belonged to another identity leaves a locked identity. A new face may join a locked identity.
     - Faces that a decision separates are in different groups.
 
-    A face without a constraint joins the nearest group. Confidence and margin are measured again for groups that
-    change. The margin then uses the groups that the old group was divided into, and the nearest group of the first
-    measurement.
+    If a group is divided, a face without a constraint joins the most similar part. Confidence and margin are measured
+    again for groups that change. The new margin compares a face with the other parts of its old group, and with the
+    nearest group of the first measurement.
     """
     if not len(vectors):
         return grouping
@@ -37,12 +37,12 @@ def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, befor
     labels = _join_blocks(grouping.labels.astype(np.int64), blocks)
     labels = _divide_groups(vectors, labels, _assign_owners(labels, links, blocks, before), links.block)
 
-    # Separated faces that still share a group with the other side leave this group. The faces that leave a group become
-    # one new group, together with their blocks.
+    # A face leaves its group if a decision separates it from another face of the group. The faces that leave one group
+    # become one new group, together with their blocks.
     new_label = int(labels.max()) + 1
     for leaving, staying in links.apart:
         staying_labels = set(labels[list(staying)].tolist())
-        blocks_leaving: dict[int, set[int]] = {}  # group -> its blocks that leave
+        blocks_leaving: dict[int, set[int]] = {}  # group -> the blocks that leave this group
         for row in leaving:
             if int(labels[row]) in staying_labels:
                 blocks_leaving.setdefault(int(labels[row]), set()).add(int(links.block[row]))
@@ -56,20 +56,21 @@ def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, befor
 
 
 class _RowsByNumber:
-    """The rows of each number of an array, in ascending order, from a single sort."""
+    """Finds the rows of an array that contain a number. The array is sorted only one time."""
 
     def __init__(self, numbers: np.ndarray) -> None:
-        """`numbers` are int (n,), 0 or more."""
+        """`numbers` are integers of 0 or more, int (n,)."""
         self._order = np.argsort(numbers, kind="stable")
         self.count = np.bincount(numbers)
         self._end = np.cumsum(self.count)
 
     def get_rows(self, number: int) -> np.ndarray:
+        """Returns the rows that contain this number, in ascending order."""
         return self._order[self._end[number] - self.count[number] : self._end[number]]
 
 
 def _join_blocks(labels: np.ndarray, blocks: _RowsByNumber) -> np.ndarray:
-    """Returns the labels after each block has moved into the group that holds most of its faces."""
+    """Returns the labels after each block has moved into the group that contains most faces of the block."""
     labels = labels.copy()
     for block in np.flatnonzero(blocks.count > 1).tolist():
         rows = blocks.get_rows(block)
@@ -81,13 +82,15 @@ def _join_blocks(labels: np.ndarray, blocks: _RowsByNumber) -> np.ndarray:
 def _assign_owners(labels: np.ndarray, links: Links, blocks: _RowsByNumber, before: Sequence[str | None]) -> np.ndarray:
     """Returns the owner of each face, int64 (n,). Faces with different owners may not share a group.
 
-    An owner is a number. A face of an exclusive block has the number of the block. A face of another identity in the
-    group of a locked identity has a number of n or more. A face that may be in any group has -1.
+    An owner is a number. In an exclusive block, the owner of every face is the number of the block. In the group of a
+    locked identity, the owner of a face from another identity is a number of n or more. The owner -1 means that the
+    face may be in any group.
     """
     n, block = len(labels), links.block
     owner = np.where(np.isin(block, sorted(links.exclusive)), block, -1)
 
-    # group -> the identities that its locked blocks had in the previous run: for each block, the identity of most faces
+    # group -> the identities that its locked blocks had in the previous run. The identity of a block is the identity of
+    # most of its faces.
     locked_identities: dict[int, set[str]] = {}
     for locked in sorted(links.locked):
         rows = blocks.get_rows(locked)
@@ -96,7 +99,7 @@ def _assign_owners(labels: np.ndarray, links: Links, blocks: _RowsByNumber, befo
             identity = min(votes.items(), key=lambda item: (-item[1], item[0]))[0]
             locked_identities.setdefault(int(labels[rows[0]]), set()).add(identity)
 
-    # Other faces of these groups that belonged to another identity get the number of that identity.
+    # In these groups, the owner of a face that belonged to another identity is the number of the other identity.
     if locked_identities:
         identities = sorted({identity for identity in before if identity is not None})
         number = {identity: n + i for i, identity in enumerate(identities)}
@@ -111,9 +114,9 @@ def _assign_owners(labels: np.ndarray, links: Links, blocks: _RowsByNumber, befo
 
 
 def _divide_groups(vectors: np.ndarray, labels: np.ndarray, owner: np.ndarray, block: np.ndarray) -> np.ndarray:
-    """Returns the labels after each group with several owners was divided into one group for each owner.
+    """Returns the labels after dividing each group with several owners into one group for each owner.
 
-    A block without an owner joins the owner whose mean embedding is most like it.
+    A block without an owner joins the new group with the most similar mean embedding.
     """
     labels = labels.copy()
     pairs = np.unique(np.stack([labels[owner >= 0], owner[owner >= 0]], axis=1), axis=0)  # (group, owner)
@@ -128,9 +131,9 @@ def _divide_groups(vectors: np.ndarray, labels: np.ndarray, owner: np.ndarray, b
         total = np.zeros((len(owners), vectors.shape[1]))
         np.add.at(total, index, vectors[rows[own >= 0]])
         mean = total / np.bincount(index)[:, None]
-        place = np.empty(len(rows), np.int64)  # the owner that each face goes to, as a row of `mean`
+        place = np.empty(len(rows), np.int64)  # for each face, the row of `mean` that belongs to its new owner
         place[own >= 0] = index
-        free: dict[int, list[int]] = {}  # block without an owner -> its positions in `rows`
+        free: dict[int, list[int]] = {}  # block without an owner -> positions of its faces in `rows`
         for position in np.flatnonzero(own < 0).tolist():
             free.setdefault(int(block[rows[position]]), []).append(position)
         for positions in free.values():
@@ -145,15 +148,16 @@ def _measure_again(vectors: np.ndarray, grouping: Grouping, labels: np.ndarray) 
     labels = np.unique(labels, return_inverse=True)[1]
     count, old = np.bincount(labels), _RowsByNumber(grouping.labels)
 
-    # The rows to measure again: their group has faces of several old groups, or their old group was divided. This holds
-    # for all rows of a group or for none.
+    # Find the rows to measure again. Such a row is in a group with faces of several old groups, or its old group was
+    # divided. Either all rows of a group are measured again, or no row.
     pairs = np.unique(np.stack([labels, grouping.labels], axis=1), axis=0)  # (group, old group)
     mixed = np.bincount(pairs[:, 0]) > 1
     divided = np.bincount(pairs[:, 1], minlength=len(old.count)) > 1
     changed = np.flatnonzero(mixed[labels] | divided[grouping.labels])
 
-    # Confidence: the mean cosine to the other faces of the group. `total` are the sums of these groups' embeddings,
-    # float64 (groups, d). The sum holds the face's cosine with itself, which is 1.
+    # The confidence of a face is its mean cosine to the other faces of the group. Each row of `total` is the sum of the
+    # embeddings of a group, float64 (groups, d). The dot product with this sum includes the cosine of the face with
+    # itself, so 1 is subtracted.
     changed_groups, index = np.unique(labels[changed], return_inverse=True)
     total = np.zeros((len(changed_groups), vectors.shape[1]))
     np.add.at(total, index, vectors[changed])
@@ -162,7 +166,8 @@ def _measure_again(vectors: np.ndarray, grouping: Grouping, labels: np.ndarray) 
     confidence, margin = grouping.confidence.copy(), grouping.margin.copy()
     confidence[changed] = np.where(own > 1, to_own / np.maximum(own - 1, 1), 1.0)
 
-    # Margin: the nearest other group is the one known before, or another part of the same old group.
+    # For the margin, the nearest other group is the nearest group of the first measurement, or another part of the same
+    # old group.
     nearest = grouping.confidence - grouping.margin
     for group in np.unique(grouping.labels[changed]).tolist():
         rows = old.get_rows(group)

@@ -1,7 +1,7 @@
 """Assigns units to train, val and test. A unit is a set of faces that must be in one split.
 
-By identity, a unit is a person. By photos, a unit is a photo together with all photos that hold copies of its faces.
-The id of a unit is its smallest face_id.
+If faces are split by identity, a unit is a person. If faces are split by photos, a unit is a photo together with all
+photos that contain copies of its faces. The id of a unit is its smallest face_id.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from manifests.runtime.files import sha256_bytes
 
 
 def find_units_by_identity(grouped: Sequence[str], owner: Mapping[str, str]) -> dict[str, str]:
-    """Returns face_id -> unit. `grouped` are the face ids in a group, sorted; `owner` maps them to their identity."""
+    """Returns face_id -> unit.
+
+    `grouped` are the sorted ids of the faces in groups. `owner` maps each of these ids to an identity.
+    """
     smallest: dict[str, str] = {}
     for face in grouped:
         smallest.setdefault(owner[face], face)
@@ -25,7 +28,10 @@ def find_units_by_identity(grouped: Sequence[str], owner: Mapping[str, str]) -> 
 
 
 def find_units_by_photo(grouped: Sequence[str], faces: Sequence[Face]) -> dict[str, str]:
-    """Returns face_id -> unit. `grouped` are the face ids in a group, sorted; `faces` include near-duplicates."""
+    """Returns face_id -> unit.
+
+    `grouped` are the sorted ids of the faces in groups. `faces` include near-duplicates.
+    """
     linked, photo_of = find_linked_photos(faces), {face.face_id: face.photo_id for face in faces}
     smallest: dict[str, str] = {}
     for face in grouped:
@@ -44,20 +50,21 @@ def assign_splits(
     """Returns unit -> split.
 
     `unit_of`, `owner` and `photo_of` map each grouped face to its unit, identity and photo. `before` are the rows of
-    the last run that still count, each with today's representative of its face. `listed` maps faces to the split that
-    an imported list gives them. Raises BadInput if locked rows put one unit into two splits.
+    the last run that still apply. Each row comes with the current representative of its face. `listed` maps faces to
+    the split that an imported list gives them. Raises BadInput if locked rows put one unit into two splits.
     """
     members: dict[str, list[str]] = defaultdict(list)
     for face, unit in unit_of.items():
         members[unit].append(face)
     fixed = _find_fixed_splits(unit_of, owner, before, listed)
 
-    # Units that can have references: the split is fixed, or follows from a hash of the unit's id.
+    # Assign a split to each unit that can have references. The split is fixed, or it follows from a hash of the unit's
+    # id.
     useful = sorted(unit for unit in members if rules.policy == "photos" or len(members[unit]) > 1)
     split_of = {unit: fixed.get(unit) or _choose_split(unit, rules) for unit in useful}
     _fill_empty_splits(split_of, fixed, rules)
 
-    # A person with a single face joins the split of the largest unit in the same photo.
+    # A person with a single face gets the split of the largest unit in the same photo.
     units_in_photo: dict[str, list[str]] = defaultdict(list)
     for face, unit in unit_of.items():
         if unit in split_of:
@@ -77,15 +84,15 @@ def _find_fixed_splits(
 ) -> dict[str, str]:
     """Returns unit -> split for the units with a fixed split.
 
-    Locked rows fix a split first, then imported lists, then the other rows of the last run.
+    Locked rows take precedence over imported lists. Imported lists take precedence over the other rows of the last run.
     """
     fixed: dict[str, str] = {}
     for face, row in before:
         unit = unit_of.get(face)
         if row.locked and unit is not None and fixed.setdefault(unit, row.split) != row.split:
             raise BadInput(
-                f"Identity {owner[face]} has faces of {fixed[unit]} and of {row.split}, and frozen sets use both "
-                "splits. Split the identity again with `likeness decide`, or start a new dataset."
+                f"Identity {owner[face]} has faces of {fixed[unit]} and {row.split}, and frozen sets use both splits. "
+                "Divide the identity with `likeness decide DATASET split`, or start a new dataset."
             )
     votes_of: dict[str, Counter[str]] = defaultdict(Counter)
     for face, split in listed.items():
@@ -93,7 +100,8 @@ def _find_fixed_splits(
             votes_of[unit_of[face]][split] += 1
     for unit, votes in votes_of.items():
         fixed.setdefault(unit, min(votes, key=lambda split: (-votes[split], SPLITS.index(split))))
-    # if units of the last run were merged, train goes before val and test: a model was trained on these faces
+    # If units of the last run were merged, the split train takes precedence over val and test. A model may have been
+    # trained on the faces of train.
     known = [(unit_of[face], row.split) for face, row in before if face in unit_of]
     for unit, split in sorted(known, key=lambda item: SPLITS.index(item[1])):
         fixed.setdefault(unit, split)
@@ -111,9 +119,9 @@ def _choose_split(unit: str, rules: SplitRules) -> str:
 
 
 def _fill_empty_splits(split_of: dict[str, str], fixed: Mapping[str, str], rules: SplitRules) -> None:
-    """Moves units without a fixed split into empty splits, one unit each: first train, then test, then val.
+    """Moves one unit without a fixed split into each empty split. The order is train, test, val.
 
-    No split with a share above 0 stays empty if there are three or more units, and enough of these are not fixed.
+    If there are three or more units and enough of them have no fixed split, no split with a share above 0 stays empty.
     """
     free = sorted((unit for unit in split_of if unit not in fixed), key=_hash_unit)
     for name, share in (("train", 1.0), ("test", rules.test), ("val", rules.val)):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from manifests.ledger.decision_log import Decision
 
-Link = tuple[int, int, int]  # row, row, number of the decision that makes them one person; 0 for a label
+Link = tuple[int, int, int]  # two rows, and the number of the decision that makes them one person; 0 stands for a label
 _UNDO = "Take one of the decisions back with `likeness decide DATASET undo NUMBER`."
 
 
@@ -36,7 +36,7 @@ def find_chain(links: Sequence[Link], start: int, end: int) -> list[Link]:
 def describe_contradiction(
     number: int, active: Sequence[Decision], chain: Sequence[Link], labels: Mapping[int, str], face_ids: Sequence[str]
 ) -> str:
-    """Returns a sentence: a chain of decisions and labels joins two faces, but decision `number` separates them."""
+    """Returns a sentence for the user: `chain` joins two faces, but decision `number` separates these faces."""
     kinds = {decision.number: decision.kind for decision in active}
     one, other = face_ids[chain[0][0]], face_ids[chain[-1][1]]
     causes = [f"decision {step} ({kinds[step]})" for step in sorted({step for *_, step in chain} - {0})]
@@ -49,10 +49,10 @@ def describe_contradiction(
 
 
 def describe_emptied(decision: Decision, active: Sequence[Decision], later: int, faces: Sequence[str]) -> str:
-    """Returns a sentence: `decision` gives faces to a person, but decision `later` takes the last of them away."""
+    """Returns a sentence for the user: `decision` gives faces to a person, but decision `later` removes all of them."""
     kinds = {one.number: one.kind for one in active}
     examples = ", ".join(face[:12] for face in faces[:3]) + (f" and {len(faces) - 3} more" if len(faces) > 3 else "")
     return (
         f"Contradiction: decision {decision.number} ({decision.kind}) gives faces {examples} to a person, but decision "
-        f"{later} ({kinds[later]}) takes the last of these faces away. {_UNDO}"
+        f"{later} ({kinds[later]}) takes all of these faces away. {_UNDO}"
     )

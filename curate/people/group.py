@@ -29,11 +29,11 @@ class GroupRows:
 
     identities: list[Identity]
     memberships: list[Membership]
-    detail: dict[str, Any]  # the stage's detail in the ledger: threshold, histogram, notices and more
+    detail: dict[str, Any]  # the details of the stage in the ledger: threshold, histogram, notices and more
 
 
 def group_faces(ledger: Ledger, config: CurateConfig, progress: Progress) -> None:
-    """Records identities and memberships. The stage's detail has the threshold and a histogram of cosines.
+    """Records identities and memberships. The details of the stage contain the threshold and a histogram of cosines.
 
     Raises BadInput if decisions contradict each other.
     """
@@ -56,8 +56,8 @@ def compute_groups(
     """
     faces = select_usable_faces(all_faces)
     face_ids, vectors = ledger.read_embeddings([face.face_id for face in faces if face.status == "ok"])
-    # Two faces of one picture are two people, even if their representatives lie in two copies of the picture. The
-    # clustering therefore gets the picture of each face, not its photo.
+    # Two faces in one picture show two people. Their representatives may be in two copies of the picture. The
+    # clustering therefore gets the picture of each face, not the photo.
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
     picture_of_photo = find_pictures(faces, photos, config.dedupe.max_photo_bits)
     picture_of = {face.face_id: picture_of_photo[face.photo_id] for face in faces}
@@ -77,7 +77,7 @@ def compute_groups(
     identity_of = {row.face_id: row.identity_id for row in before}
     grouping = apply_decisions(vectors, grouping, links, [identity_of.get(face) for face in face_ids])
     identities, memberships = make_identities(face_ids, grouping, before, read_key(ledger), links)
-    # labels that are only hints are compared with the result
+    # If labels are only hints, they are compared with the result.
     photo_of = {face.face_id: face.photo_id for face in faces}
     label_spread = {} if labels_are_truth else find_spread_labels(face_labels, memberships)
     label_doubts = [] if labels_are_truth else find_label_doubts(face_labels, memberships, photo_of)
@@ -99,7 +99,7 @@ def compute_groups(
 def compute_names(
     ledger: Ledger, all_faces: Sequence[Face], decisions: Sequence[Decision]
 ) -> tuple[list[Identity], list[str]]:
-    """Returns today's identities with the names that these decisions give them, and notices. Nothing is written.
+    """Returns the current identities with the names that these decisions give to them, and notices. Nothing is written.
 
     Raises BadInput if decisions contradict each other.
     """
@@ -117,27 +117,28 @@ def compute_names(
 
 
 def _read_memberships(ledger: Ledger, faces: Sequence[Face]) -> list[Membership]:
-    """Returns the memberships of the previous run under today's representatives, sorted by face id.
+    """Returns the memberships of the previous run for the current representatives, sorted by face id.
 
-    If the representative of a picture changes, the new one takes over the membership. A face's own row takes precedence
-    over the row of a copy.
+    If a face has a new representative, the new representative takes over the membership. A face's own row takes
+    precedence over the row of a copy.
     """
     representative = {face.face_id: face.representative for face in faces}
     rows = ledger.read_rows(Membership)
-    rows = sorted(rows, key=lambda row: representative.get(row.face_id) == row.face_id)  # own rows last, so they win
+    # Own rows come last, so that they take precedence
+    rows = sorted(rows, key=lambda row: representative.get(row.face_id) == row.face_id)
     by_face = {representative.get(row.face_id, row.face_id): row for row in rows}
     return [replace(row, face_id=face) for face, row in sorted(by_face.items())]
 
 
 def _read_labels(ledger: Ledger, faces: Sequence[Face]) -> tuple[dict[str, str], bool, list[str]]:
-    """Returns face_id -> label, whether labels are truth (not only hints), and notices."""
+    """Returns face_id -> label, whether the labels are truth and not only hints, and notices."""
     labels = ledger.read_rows(Label)
     face_labels, notices = label_faces(labels, faces)
     return face_labels, bool(labels) and labels[0].truth, notices
 
 
 def _describe_missing_faces(links: Links) -> list[str]:
-    """Returns a notice about the faces that decisions name and that are not in use, or no notice."""
+    """Returns a notice about faces that decisions name and that are not in use, or an empty list."""
     numbers = sorted({face.number for face in links.missing})
     if not numbers:
         return []
@@ -145,4 +146,5 @@ def _describe_missing_faces(links: Links) -> list[str]:
     where = f"decision{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
     one = f"1 face that is named in {where} is not in use now."
     many = f"{count} faces that are named in {where} are not in use now."
-    return [f"{one if count == 1 else many} The decisions stay. `likeness decide DATASET list` shows these faces."]
+    advice = "The decisions stay in the log. `likeness decide DATASET list` shows these faces."
+    return [f"{one if count == 1 else many} {advice}"]

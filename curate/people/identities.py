@@ -22,20 +22,21 @@ def make_identities(
 ) -> tuple[list[Identity], list[Membership]]:
     """Returns the identity and membership rows of a grouping of `face_ids`. `memberships` are the rows of the last run.
 
-    A group gets the earlier id that it shares most faces with. Ids are given in the order of the shared faces, each id
-    once, so the larger part keeps the id if a person is divided or merged. (An assignment with the largest total could
-    give the id to the smaller part, to free another id.)
+    A group gets the id of the earlier identity with which it shares most faces. The pair of group and id with the most
+    shared faces is assigned first, and each id is used only one time. If a person is divided or merged, the larger part
+    therefore keeps the id. An assignment that maximises the total number of shared faces could give the id to the
+    smaller part.
 
-    The id of a new person is computed from its smallest face_id and the dataset's `key`. Without the key, the id
-    reveals nothing. Names and locks come from `links`. A name goes to the group that holds most of the faces that it
-    was given to.
+    The id of a new person is computed from its smallest face_id and the dataset's `key`. Without the key, nobody can
+    compute the id from the face. Names and locks come from `links`. A decision gives a name to some faces. The name
+    goes to the group that contains most of these faces.
     """
     members: dict[int, list[int]] = defaultdict(list)  # group -> rows
     for row, label in enumerate(grouping.labels):
         members[int(label)].append(row)
     smallest = {label: min(face_ids[row] for row in rows) for label, rows in members.items()}
 
-    # (group, earlier id) -> shared faces; the largest overlap is handled first
+    # (group, earlier id) -> number of shared faces; the pair with the most shared faces is handled first
     before = {member.face_id: member.identity_id for member in memberships}
     overlap = Counter(
         (int(label), before[face]) for face, label in zip(face_ids, grouping.labels, strict=True) if face in before
@@ -68,16 +69,19 @@ def make_identities(
 
 
 def _find_source(row: int, links: Links | None) -> str:
-    """Returns what put the face into its identity: a decision, a label or the clustering."""
+    """Returns the reason why a face is in its identity: a decision, a label or the clustering."""
     if links is None:
         return "cluster"
     return "review" if row in links.review_rows else "label" if row in links.labels else "cluster"
 
 
 def name_groups(labels: np.ndarray, links: Links, smallest: Mapping[int, str]) -> dict[int, str]:
-    """Returns group -> name. The name is the last one that a decision gave, or else the label of most labelled faces.
+    """Returns group -> name.
 
-    `labels`, int (n,), are the groups of the rows of `links`. `smallest` maps group -> its smallest face_id.
+    The name is the last name from a decision. Without such a name, it is the label that most labelled faces of the
+    group have.
+
+    `labels` are the groups of the faces in `links`, int (n,). `smallest` maps a group to its smallest face_id.
     """
     votes = Counter((int(labels[row]), label) for row, label in links.labels.items())
     names: dict[int, str] = {}
@@ -90,9 +94,9 @@ def name_groups(labels: np.ndarray, links: Links, smallest: Mapping[int, str]) -
 
 
 def _make_id(key: bytes, smallest_face: str, taken: set[str]) -> str:
-    """Returns `p-` and 12 hexadecimal digits: a keyed hash of the face id that is not in `taken`."""
+    """Returns an id that is not in `taken`: `p-` and 12 hexadecimal digits of a keyed hash of the face id."""
     for attempt in range(len(taken) + 1):
         name = "p-" + compute_mark(key, "person", f"{smallest_face} {attempt}")[:12]
         if name not in taken:
             return name
-    raise AssertionError("more ids were tried than are taken")
+    raise AssertionError("every id that was tried is in use")

@@ -1,13 +1,13 @@
-"""Resolves the recorded decisions of people into constraints on today's faces.
+"""Converts the recorded decisions of people into constraints on the current faces.
 
-A decision names faces in two ways. The person who decides names some faces directly. The other faces are witnesses:
-they belonged to an identity that the person named. Witnesses show which person a decision means, even if its identity
-is split or grows later.
+A decision names a face directly or as a witness. The user who decides names some faces directly. The user can also name
+an identity, and the faces of this identity then become witnesses. Witnesses show which person a decision means, even if
+the identity is split or grows later.
 
-Faces named directly always bind. A witness is released from a decision in two cases. First, a later split or move names
-the face directly. One wrong face can thus leave a merged identity without an undo of the merge. Second, a merge or move
-that brought the witness into the identity is undone. All other contradictions raise BadInput with the numbers of the
-decisions. Nothing in this file reads or writes the ledger.
+A decision always applies to faces that are named directly. There are two cases in which a decision no longer applies to
+a witness. First, a later split or move names the witness directly. One wrong face can thus leave a merged identity
+without an undo of the merge. Second, a merge or move is undone that brought the witness into the identity. All other
+contradictions raise BadInput with the numbers of the decisions. Nothing in this file reads or writes the ledger.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from manifests.ledger.decision_log import (
 )
 from manifests.ledger.records import Face
 
-# At most this many cannot-links for each face that a decision separates from others (ours). `apply_decisions` separates
-# the face from all others after the grouping.
+# Largest number of cannot-links for each face that a decision separates from other faces (ours). After the grouping,
+# `apply_decisions` separates the face from all of these faces.
 MAX_CANNOT_LINKS = 32
 
 
@@ -39,24 +39,27 @@ MAX_CANNOT_LINKS = 32
 class MissingFace:
     """A face that a decision names and that is not in use today."""
 
-    number: int  # of the decision
+    number: int  # number of the decision
     face: FaceLocation
     why: str
 
 
 @dataclass(frozen=True)
 class Links:
-    """The constraints that decisions and labels put on n faces. Faces are row numbers."""
+    """The constraints that decisions and labels put on n faces. Row numbers stand for faces."""
 
-    must: tuple[tuple[int, int], ...]  # pairs that are one person: n - 1 pairs for a set of n faces
-    cannot: tuple[tuple[int, int], ...]  # pairs that are two people: a sample, `apart` has all
+    must: tuple[tuple[int, int], ...]  # pairs of faces that are one person; k faces of a person have k - 1 pairs
+    cannot: tuple[tuple[int, int], ...]  # some pairs of faces that are two people; `apart` describes all pairs
     block: np.ndarray  # int64 (n,): rows that `must` connects share a block number
-    apart: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]  # no row of the first set may join one of the second
-    exclusive: frozenset[int]  # blocks that may not share a group: locked blocks, and a block for each label
+    # No row of the first set may be in a group with a row of the second set.
+    apart: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    # Blocks that may not share a group. Locked blocks are exclusive, and so are the blocks of labels.
+    exclusive: frozenset[int]
     locked: frozenset[int]  # blocks
     review_rows: frozenset[int]  # rows whose identity comes from a decision
     labels: Mapping[int, str]  # row -> label, if labels are truth
-    names: tuple[tuple[tuple[int, ...], str], ...]  # rows of a person and its name; later names win
+    # Rows of a person, and the name of the person. Later names take precedence.
+    names: tuple[tuple[tuple[int, ...], str], ...]
     missing: tuple[MissingFace, ...] = ()
     notices: tuple[str, ...] = ()
 
@@ -64,8 +67,8 @@ class Links:
 def find_dropped_faces(decisions: Iterable[Decision], faces: Sequence[Face]) -> set[str]:
     """Returns the ids of the representatives that active drops name.
 
-    `faces` are the rows with today's near-duplicates. A face that a decision dropped before must be given as ok or as a
-    near-duplicate, so that the drop can find it again.
+    `faces` are the rows with the current near-duplicates. The status of a face that a decision dropped earlier must be
+    ok or near-duplicate here. Otherwise the drop would not find the face again.
     """
     finder = FaceFinder(faces)
     drops = [decision for decision in select_active(decisions) if decision.kind == "drop"]
@@ -92,7 +95,7 @@ def resolve_links(
     row_of = {face: row for row, face in enumerate(face_ids)}
     active = select_active(decisions)
     resolved, missing = _resolve_all(decisions, active, FaceFinder(faces), row_of)
-    last_named: dict[int, int] = {}  # row -> the last split or move that names it
+    last_named: dict[int, int] = {}  # row -> number of the last split or move that names the row
     for one in resolved:
         if one.decision.kind in ("split", "move"):
             last_named.update((row, one.decision.number) for row in one.parts[0])
@@ -100,7 +103,7 @@ def resolve_links(
     for one in resolved:
         _collect_constraints(one, constraints, active, last_named, face_ids)
 
-    # Faces of one label are one person. A link joins the first face of the label with each other face.
+    # Faces with one label are one person. A link joins the first face of a label with each of its other faces.
     row_labels = {
         row_of[face]: label
         for face, label in (labels or {}).items()
@@ -112,8 +115,8 @@ def resolve_links(
         if first != row:
             constraints.must.append((first, row, 0))
 
-    # Blocks of connected rows, int64 (n,). A separation inside a block is a contradiction. Otherwise a face of each
-    # separated block gets cannot-links to evenly spaced blocks of the other side.
+    # Find the blocks of connected rows, int64 (n,). If a decision separates rows of one block, this is a contradiction.
+    # Otherwise one face of each separated block gets cannot-links to evenly spaced blocks of the other side.
     pairs = np.array([(a, b) for a, b, _ in constraints.must], np.int64).reshape(-1, 2)
     block = label_components(len(face_ids), pairs)
     cannot: set[tuple[int, int]] = set()
@@ -144,13 +147,13 @@ def resolve_links(
 
 @dataclass
 class _Resolved:
-    """A decision whose faces are row numbers of today's faces."""
+    """A decision that names its faces by row numbers of the current faces."""
 
     decision: Decision
-    parts: list[dict[int, bool]]  # as the parts of the decision: row -> whether the face is only a witness
+    parts: list[dict[int, bool]]  # For each part of the decision: row -> whether the face is only a witness.
 
     def get_joined_parts(self) -> list[dict[int, bool]]:
-        """Returns the parts that a merge or a move makes one person."""
+        """Returns the parts that a merge or a move joins into one person."""
         return self.parts if self.decision.kind == "merge" else self.parts[:2]
 
     def get_rows(self, part: int, last_named: Mapping[int, int]) -> list[int]:
@@ -161,10 +164,10 @@ class _Resolved:
         )
 
     def release_witnesses(self, undone: _Resolved) -> None:
-        """Removes the witnesses that were in their part only because of a merge or move that is undone.
+        """Removes the witnesses that were in a part only because of the merge or move `undone`.
 
-        If a part holds faces of several sides of `undone`, one side stays: a side with a face named directly, or else
-        the largest side.
+        If a part contains faces from several sides of `undone`, only the witnesses of one side stay. This is a side
+        with a face that is named directly. If no face is named directly, the largest side stays.
         """
         for part in self.parts:
             sides = [set(part) & set(side) for side in undone.get_joined_parts()]
@@ -180,7 +183,10 @@ class _Resolved:
 def _resolve_all(
     decisions: Sequence[Decision], active: Sequence[Decision], finder: FaceFinder, row_of: Mapping[str, int]
 ) -> tuple[list[_Resolved], list[MissingFace]]:
-    """Returns the active decisions as rows, without released witnesses of undone decisions, and the missing faces."""
+    """Returns the active decisions with faces as row numbers, and the faces that are not in use.
+
+    Witnesses that were in a part only because of an undone decision are left out.
+    """
     resolved: list[_Resolved] = []
     missing: list[MissingFace] = []
     for decision in active:
@@ -191,14 +197,14 @@ def _resolve_all(
     for decision in decisions:
         if decision.kind in ("merge", "move") and decision.number in undo_of:
             undone, _ = _resolve(decision, finder, row_of)
-            for one in resolved:  # decisions made while the undone decision was active
+            for one in resolved:  # decisions that were made while the undone decision was active
                 if decision.number < one.decision.number < undo_of[decision.number]:
                     one.release_witnesses(undone)
     return resolved, missing
 
 
 def _resolve(decision: Decision, finder: FaceFinder, row_of: Mapping[str, int]) -> tuple[_Resolved, list[MissingFace]]:
-    """Returns the decision as rows, and the faces of it that are not in use."""
+    """Returns the decision with faces as row numbers, and its faces that are not in use."""
     parts, missing = [], []
     for locations in decision.parts:
         rows: dict[int, bool] = {}
@@ -215,11 +221,12 @@ def _resolve(decision: Decision, finder: FaceFinder, row_of: Mapping[str, int]) 
 
 @dataclass
 class _Constraints:
-    """The constraints of the decisions so far, by row."""
+    """The constraints that have been collected from decisions. Row numbers stand for faces."""
 
     must: list[Link] = field(default_factory=list)
-    apart: list[tuple[int, list[int], list[int]]] = field(default_factory=list)  # decision, rows leaving, rows staying
-    locks: list[int] = field(default_factory=list)  # a row of each locked set
+    # Number of the decision, rows that leave, rows that stay
+    apart: list[tuple[int, list[int], list[int]]] = field(default_factory=list)
+    locks: list[int] = field(default_factory=list)  # one row of each locked set of faces
     review_rows: set[int] = field(default_factory=set)
     names: list[tuple[tuple[int, ...], str]] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
@@ -234,11 +241,12 @@ def _collect_constraints(
 ) -> None:
     """Adds the constraints of a decision to `constraints`.
 
-    Raises BadInput if a later decision took all faces of a part.
+    Raises BadInput if later decisions have taken all faces of a part away.
     """
     kind, number = one.decision.kind, one.decision.number
     parts = [one.get_rows(part, last_named) for part in range(len(one.parts))]
-    if kind in ("merge", "move"):  # the sides of a merge, or the faces of a move and their new person, become one
+    # The sides of a merge, or the faces of a move and their new person, become one person
+    if kind in ("merge", "move"):
         joined = parts if kind == "merge" else parts[:2]
         for part, rows in enumerate(joined):
             if one.parts[part] and not rows:
@@ -249,7 +257,8 @@ def _collect_constraints(
             rows = sorted({row for part in joined for row in part})
             constraints.must += [(rows[0], row, number) for row in rows[1:]]
             constraints.review_rows.update(rows if kind == "merge" else parts[0])
-    if kind in ("split", "move") and parts[0] and parts[-1]:  # the faces leave the person of the last part
+    # The faces of the first part leave the person of the last part
+    if kind in ("split", "move") and parts[0] and parts[-1]:
         both = set(parts[0]) & set(parts[-1])
         if both:
             constraints.notices.append(
@@ -267,5 +276,8 @@ def _collect_constraints(
 
 
 def _space_evenly(n: int, count: int) -> list[int]:
-    """Returns at most `count` of range(n), evenly spaced. Rows are sorted by face id, so this is as good as random."""
+    """Returns at most `count` evenly spaced numbers of range(n).
+
+    Rows are sorted by face id, so evenly spaced rows are as good as random rows.
+    """
     return list(range(n)) if n <= count else [i * n // count for i in range(count)]

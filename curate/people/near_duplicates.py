@@ -1,7 +1,7 @@
 """The stage `dedupe`: finds faces of one picture that was saved again, resized or cropped differently.
 
-One face of each set of near-duplicates is its representative and is used. The other faces stay in the ledger with the
-reason `near_duplicate`, and their `duplicate_of` names the representative.
+One face of each set of near-duplicates is used, and this face is the representative. The other faces stay in the ledger
+with the reason `near_duplicate`, and their `duplicate_of` names the representative.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from manifests.ledger.decision_log import DROPPED_BY_DECISION, Decision, read_de
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import NEAR_DUPLICATE, Face, Photo
 
-_NEIGHBOURS = 32  # nearest faces that each face is compared with
-_PHOTOS_AT_ONCE = 64  # photos in a step; bounds the memory
-_PAIRS_AT_ONCE = 2**16  # pairs of faces in a step; bounds the memory
+_NEIGHBOURS = 32  # number of nearest faces with which each face is compared
+_PHOTOS_AT_ONCE = 64  # number of photos in one step; limits the memory
+_PAIRS_AT_ONCE = 2**16  # number of pairs of faces in one step; limits the memory
 
 
 def mark_near_duplicates(ledger: Ledger, config: CurateConfig, models: FaceModels) -> None:
-    """Records which faces are near-duplicates, and which faces decisions drop together with their copies."""
+    """Records which faces are near-duplicates, and which faces are dropped by decisions."""
     decisions = read_decisions(ledger)
     rules, changes = compute_near_duplicates(ledger, ledger.read_rows(Face), decisions, config, models.same_person)
     ledger.record("dedupe", "all", rules, changes)
@@ -37,10 +37,10 @@ def mark_near_duplicates(ledger: Ledger, config: CurateConfig, models: FaceModel
 def compute_near_duplicates(
     ledger: Ledger, faces: Sequence[Face], decisions: Sequence[Decision], config: CurateConfig, same_person: float
 ) -> tuple[DedupeRules, list[Face]]:
-    """Returns the rules in use and the new rows of the faces whose row changes. Nothing is written.
+    """Returns the rules that were used, and the new row of each face whose row changes. Nothing is written.
 
-    `same_person` is the recognizer's own lowest cosine for two faces of one person. Recropped copies must reach this
-    cosine too.
+    `same_person` is the recognizer's own lowest cosine for two faces of one person. Two recropped copies must also have
+    this cosine or more.
     """
     rules = replace(config.dedupe, min_cosine_same_face=max(config.dedupe.min_cosine_same_face, same_person))
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
@@ -62,7 +62,7 @@ def compute_near_duplicates(
 
 
 def select_usable_faces(faces: Iterable[Face]) -> list[Face]:
-    """Returns the faces with the status ok and their near-duplicates."""
+    """Returns the faces that have the status ok or are near-duplicates."""
     return [face for face in faces if face.status == "ok" or face.reason == NEAR_DUPLICATE]
 
 
@@ -71,10 +71,11 @@ def find_near_duplicates(
 ) -> list[Face]:
     """Returns the new row of every face, in the same order.
 
-    The largest face of each set of near-duplicates is the representative; among equal sizes, the face with the smallest
-    id. `faces` are faces with an embedding that are ok, or were dropped as near-duplicates or by a decision. `photos`
-    are their photos, and `embeddings` their unit rows, float32 (n, d), in the same order. Copies of whole photos are
-    always found. Recropped copies may be missed in collections of more than `neighbours.EXACT` faces.
+    The largest face of each set of near-duplicates is the representative. If sizes are equal, the face with the
+    smallest id is the representative. Every face of `faces` has an embedding, and is ok, a near-duplicate, or dropped
+    by a decision. `photos` are the photos of the faces. `embeddings` are the unit embeddings of the faces, float32 (n,
+    d). All three have the same order. Copies of whole photos are always found. In collections of more than
+    `neighbours.EXACT` faces, recropped copies may be missed.
     """
     n = len(faces)
     if n == 0:
@@ -82,8 +83,9 @@ def find_near_duplicates(
     vectors = np.ascontiguousarray(embeddings, np.float32)
     min_cosine = min(rules.min_cosine_same_photo, rules.min_cosine_same_face)
 
-    # Candidates are pairs of near neighbours, int (m,) `row` and `other`: two faces are the same picture if their
-    # photos' hashes, places and cosine agree, or if the hashes of the aligned faces and the cosine agree.
+    # Candidates are the pairs of near neighbours `row` and `other`, int (m,) each. Two faces show the same picture in
+    # two cases. Either the hashes of their photos, their boxes and their embeddings agree, or the hashes of the aligned
+    # faces and the embeddings agree.
     order = np.argsort([face.face_id for face in faces])
     near = find_neighbours(vectors, order, _NEIGHBOURS, min_cosine)
     place, column = np.nonzero((near.rows >= 0) & (near.cosines >= min_cosine))
@@ -94,15 +96,16 @@ def find_near_duplicates(
     same &= _measure_overlaps(_scale_boxes(faces, photos), row, other) >= rules.min_overlap_same_photo
     same |= (cosine >= rules.min_cosine_same_face) & (face_bits <= rules.max_face_bits)
     photo_ids = np.array([face.photo_id for face in faces])
-    same &= photo_ids[row] != photo_ids[other]  # a face twice in one photo is a collage or a mirror, not a copy
+    # Two equal faces in one photo come from a collage or a mirror, and are not copies
+    same &= photo_ids[row] != photo_ids[other]
 
-    # A poor copy of a person with many photos may not be among the _NEIGHBOURS nearest faces. The hash of its photo
-    # finds it.
+    # If a person has many photos, a poor copy may not be among the _NEIGHBOURS nearest faces. Such a copy is found by
+    # the hash of its photo.
     copied, copy = _find_copies_by_photo(faces, photos, vectors, rules)
     pairs = np.stack([np.concatenate([row[same], copied]), np.concatenate([other[same], copy])], axis=1)
     labels = label_components(n, pairs)
 
-    # Find the representative of each connected set, then make the row of every face.
+    # Find the representative of each connected set of faces, then make the new row of every face.
     best: dict[int, Face] = {}
     for face, label in zip(faces, labels.tolist(), strict=True):
         first = best.get(label)
@@ -120,8 +123,8 @@ def find_near_duplicates(
 def find_linked_photos(faces: Iterable[Face]) -> dict[str, str]:
     """Returns photo_id -> the smallest photo_id among all photos that are linked to it.
 
-    Two photos are linked if one holds a near-duplicate of a face of the other. Links chain: photos that are linked
-    through other photos share the same smallest id.
+    Two photos are linked if one photo contains a near-duplicate of a face in the other photo. Photos that are linked
+    through other photos have the same smallest id.
     """
     faces = list(faces)
     photo_of = {face.face_id: face.photo_id for face in faces}
@@ -133,10 +136,10 @@ def find_pictures(faces: Iterable[Face], photos: Mapping[str, Photo], max_bits: 
     """Returns photo_id -> the smallest photo_id among the photos that show the same whole picture.
 
     Two photos show the same picture if they share a near-duplicate and their 64-bit hashes differ in at most `max_bits`
-    bits. A collage is a different picture than the photos that it contains.
+    bits. A collage and the photos that it contains are different pictures.
     """
     faces = list(faces)
-    copies: dict[str, set[str]] = defaultdict(set)  # representative -> photos that hold it or a copy of it
+    copies: dict[str, set[str]] = defaultdict(set)  # representative -> photos that contain this face or a copy of it
     for face in faces:
         copies[face.representative].add(face.photo_id)
     links = []
@@ -151,7 +154,7 @@ def find_pictures(faces: Iterable[Face], photos: Mapping[str, Photo], max_bits: 
 
 
 def _find_smallest_linked(photos: Iterable[str], links: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Returns photo -> the smallest photo of its connected set (union-find, the smaller id is always the root)."""
+    """Returns photo_id -> the smallest photo_id of its connected set, by union-find."""
     root = {photo: photo for photo in photos}
 
     def find_root(photo: str) -> str:
@@ -168,11 +171,13 @@ def _find_smallest_linked(photos: Iterable[str], links: Iterable[tuple[str, str]
 def _find_copies_by_photo(
     faces: Sequence[Face], photos: Sequence[Photo], vectors: np.ndarray, rules: DedupeRules
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns pairs of face rows, two int64 (m,), that are the same face in two copies of one photo.
+    """Returns pairs of rows that are the same face in two copies of one photo, two arrays int64 (m,).
 
-    The hashes of the photos agree, the boxes lie in the same place, and the cosine reaches `min_cosine_same_photo`.
+    In such a pair, the hashes of the photos agree, the boxes overlap enough, and the cosine is `min_cosine_same_photo`
+    or more.
     """
-    # distinct photos: their first row, hash bits uint8 (photos, 8), and the rows of their faces as slices of `order`
+    # For each distinct photo, find its first row, its hash as uint8 (photos, 8), and the rows of its faces as a slice
+    # of `order`.
     _, first, of = np.unique([photo.photo_id for photo in photos], return_index=True, return_inverse=True)
     bits = _unpack_hashes([photos[row].phash for row in first])
     index = faiss.IndexBinaryFlat(bits.shape[1] * 8)
@@ -183,13 +188,15 @@ def _find_copies_by_photo(
 
     rows, others = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for begin in range(0, len(bits), _PHOTOS_AT_ONCE):
-        # pairs of photos a < b whose hashes differ in at most max_photo_bits bits; range_search excludes its radius
+        # Find the pairs of photos a < b whose hashes differ in at most max_photo_bits bits. The radius is one bit more,
+        # because range_search returns only smaller distances.
         limits, _, b = index.range_search(bits[begin : begin + _PHOTOS_AT_ONCE], rules.max_photo_bits + 1)
         hits = limits[1:].astype(np.int64) - limits[:-1].astype(np.int64)
         a = begin + np.repeat(np.arange(len(hits)), hits)
         a, b = a[a < b], b[a < b]
 
-        # every face of photo a with every face of photo b: pair number `pair`, and place `nth` inside the pair
+        # Combine every face of photo a with every face of photo b. `pair` is the number of the pair of photos, and
+        # `nth` counts the combinations inside the pair.
         total = count[a] * count[b]
         pair = np.repeat(np.arange(len(a)), total)
         nth = np.arange(len(pair)) - np.repeat(np.cumsum(total) - total, total)

@@ -2,15 +2,15 @@
 
 | policy | the first reference of a target |
 |---|---|
-| random | the reference with the smallest hash of target and reference; the default, because it has the least bias |
+| random | the reference with the smallest hash of target and reference (the default, with the least bias) |
 | nearest | the reference with the highest cosine to the target |
-| window | the policy random, with only the references whose distance 1 - cosine is in the window of the split |
-| affine-nearest | the reference whose landmarks fit those of the target best after an affine map, as in ASFFNet |
-| diverse | the face nearest to the person's mean; each next reference is the farthest from all before it |
+| window | as random, but only references whose distance 1 - cosine is in the window of the split |
+| affine-nearest | the reference whose landmarks fit the target's best after an affine map, as in ASFFNet |
+| diverse | the face nearest to the person's mean; each next reference is farthest from all earlier references |
 | hard-pose | the reference whose yaw and pitch differ most from those of the target |
 
-A target keeps a limited number of references, and training draws uniformly from these. The policy therefore decides
-which references training sees.
+A target keeps a limited number of references, and training draws uniformly from these references. The policy therefore
+decides which references are used in training.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from curate.config import PairRules
 from manifests.ledger.records import Face
 from manifests.runtime.files import sha256_bytes
 
-# In the policy `diverse`, this many degrees of yaw or pitch count as much as a chord of 1 between two embeddings, a
-# cosine of .5 (ours).
+# In the policy `diverse`, this many degrees of yaw or pitch count as much as a distance of 1 between two unit
+# embeddings (ours). Two embeddings at a distance of 1 have a cosine of .5.
 _DEGREES_A_UNIT = 45.0
-# The points of 68 landmarks and their weights in main_test.py of ASFFNet512: brows and eyes, then the mouth.
+# Weights of the 68 landmarks, as in main_test.py of ASFFNet512. The first part has brows and eyes, and the second part
+# has the mouth.
 _ASFFNET_PARTS: tuple[tuple[float, tuple[int, ...]], ...] = (
     (1.01, (*range(17, 27), *range(36, 48))),
     (1.49, tuple(range(48, 68))),
 )
 _FIVE_POINTS = ((1.0, tuple(range(5))),)
-_BEHIND_ALL = 1 << 37  # rank of a reference that the policy `diverse` does not pick
+_BEHIND_ALL = 1 << 37  # rank of every reference that the policy `diverse` does not pick
 
 
 @dataclass(frozen=True)
@@ -43,25 +44,25 @@ class FaceTable:
 
     faces: Sequence[Face]
     vectors: np.ndarray  # float32 (n, d): unit embeddings
-    picture: np.ndarray  # int (n,): number of the picture that the face's photo shows; copies of a photo share it
+    picture: np.ndarray  # int (n,): number of the picture in the face's photo; copies of a photo have the same number
 
     @cached_property
     def ids(self) -> np.ndarray:
-        """The face ids, object (n,)."""
+        """Returns the face ids, object (n,)."""
         return np.array([face.face_id for face in self.faces], object)
 
     @cached_property
     def hashes(self) -> np.ndarray:
-        """Hashes of the face ids, uint64 (n,)."""
+        """Returns the hashes of the face ids, uint64 (n,)."""
         return np.array([int(sha256_bytes(face.face_id.encode())[:16], 16) for face in self.faces], np.uint64)
 
     @cached_property
     def pose(self) -> np.ndarray:
-        """Yaw and pitch in degrees, float32 (n, 2)."""
+        """Returns yaw and pitch in degrees, float32 (n, 2)."""
         return np.array([(face.yaw, face.pitch) for face in self.faces], np.float32).reshape(-1, 2)
 
     def get_landmarks68(self, rows: np.ndarray) -> np.ndarray | None:
-        """Returns the 68 landmarks of these faces, float64 (len(rows), 68, 2), or None if one face has none."""
+        """Returns the 68 landmarks of these faces, float64 (len(rows), 68, 2), or None if a face lacks them."""
         points = [self.faces[row].landmarks68 for row in rows]
         if any(one is None for one in points):
             return None
@@ -80,11 +81,10 @@ def rank_references(
     usable: np.ndarray,
     rules: PairRules,
 ) -> np.ndarray:
-    """Returns a rank for each target and candidate, int64 (targets, candidates), 0 to below 2^38. The smallest rank
-    comes first.
+    """Returns a rank for each target and candidate, int64 (targets, candidates), from 0 to below 2^38.
 
-    `targets` and `candidates` are rows of `table`. `cosine` and `usable` are (targets, candidates). Ranks of candidates
-    that are not usable have no meaning.
+    The candidate with the smallest rank is the first reference. `targets` and `candidates` are rows of `table`.
+    `cosine` and `usable` are (targets, candidates). The rank of a candidate that is not usable has no meaning.
     """
     match rules.name:
         case "nearest":
@@ -109,11 +109,11 @@ def _mix_bits(value: np.ndarray) -> np.ndarray:
 
 
 def _measure_landmark_distance(table: FaceTable, targets: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Returns the distance of landmarks after the best affine map, float64 (targets, candidates).
+    """Returns the distance between the landmarks of two faces after the best affine map, float64 (targets, candidates).
 
-    The landmarks of the candidate are mapped onto those of the target. The distance that is left is divided by the size
-    of the target's face. If all faces have 68 landmarks, the points and weights are ASFFNet's. Otherwise all five
-    landmarks count equally.
+    The map moves the landmarks of the candidate onto the landmarks of the target. The remaining distance is divided by
+    the size of the target's face. If all faces have 68 landmarks, the points and weights of ASFFNet are used. Otherwise
+    the five landmarks are used, with equal weights.
     """
     goal, points, parts = table.get_landmarks68(targets), table.get_landmarks68(candidates), _ASFFNET_PARTS
     if goal is None or points is None:
@@ -124,10 +124,10 @@ def _measure_landmark_distance(table: FaceTable, targets: np.ndarray, candidates
     for weight, part in parts:
         g, p = goal[:, part], points[:, part]
         g, p = g - g.mean(1, keepdims=True), p - p.mean(1, keepdims=True)
-        # An affine map of centred points reaches every combination of their x and y columns. The rest is the
-        # part of the goal outside the span of these columns: |goal|^2 minus |projection onto the span|^2.
+        # An affine map of centred points can produce every linear combination of their x and y columns. The squared
+        # distance that remains is |goal|^2 minus |projection of the goal onto the span of these columns|^2.
         basis, size, _ = np.linalg.svd(p, full_matrices=False)  # (candidates, points, 2) and (candidates, 2)
-        basis = basis * (size > 1e-9 * size[:, :1])[:, None]  # points on a line span one direction only
+        basis = basis * (size > 1e-9 * size[:, :1])[:, None]  # points on a line span only one direction
         projection = g.transpose(0, 2, 1).reshape(-1, len(part)) @ basis.transpose(1, 0, 2).reshape(len(part), -1)
         reached = (projection**2).reshape(len(targets), 2, len(candidates), 2).sum((1, 3))
         total += weight * np.sqrt(np.clip((g**2).sum((1, 2))[:, None] - reached, 0, None))
@@ -137,8 +137,8 @@ def _measure_landmark_distance(table: FaceTable, targets: np.ndarray, candidates
 def _rank_by_coverage(table: FaceTable, candidates: np.ndarray, usable: np.ndarray, max_references: int) -> np.ndarray:
     """Returns ranks by farthest-first traversal, int64 (targets, candidates).
 
-    The places are embeddings together with poses. Targets that can use all picks of the person's traversal share it.
-    The other targets have a traversal of their own.
+    A place is the embedding of a face together with its pose. One traversal is computed over all candidates. Targets
+    that can use all picks of this traversal share it. Each other target has its own traversal.
     """
     places = np.concatenate([table.vectors[candidates], table.pose[candidates] / _DEGREES_A_UNIT], axis=1)
     ranks = np.full(usable.shape, _BEHIND_ALL, np.int64)
@@ -154,15 +154,16 @@ def _rank_by_coverage(table: FaceTable, candidates: np.ndarray, usable: np.ndarr
 
 
 def _traverse_farthest_first(places: np.ndarray, usable: np.ndarray, max_picks: int) -> np.ndarray:
-    """Returns picks by farthest-first traversal, int64 (targets, picks); -1 if no usable place is left.
+    """Returns the picks of a farthest-first traversal, int64 (targets, picks). A pick is -1 if no usable place is left.
 
     `places` are (candidates, d), and `usable` is (targets, candidates). The first pick is the place nearest to the
-    mean. Each next pick is the place farthest from all picks before it. The covering radius is at most twice the best
-    possible radius (Gonzalez 1985).
+    mean. Each next pick is the place that is farthest from all earlier picks. The covering radius is at most twice the
+    best possible radius (Gonzalez 1985).
     """
     targets, square = np.arange(len(usable)), (places**2).sum(1)
     usable = usable.copy()
-    # `worth` is what the next pick maximises: first minus the distance to the mean, then the distance to all picks
+    # The next pick has the largest `worth`. At first, `worth` is minus the distance to the mean. Afterwards, it is the
+    # distance to the nearest pick.
     worth = -np.round(((places - places.mean(0)) ** 2).sum(1), 5)[None]
     distance = np.full(usable.shape, np.inf, np.float32)
     picks = np.full((len(usable), min(max_picks, len(places))), -1, np.int64)

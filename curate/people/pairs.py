@@ -23,15 +23,15 @@ from manifests.runtime.text import format_count
 TOO_FEW_PHOTOS = "too_few_photos"
 TOO_FEW_REFERENCES = "too_few_references"
 
-_PAIRS_AT_ONCE = 1 << 20  # pairs of target and candidate in one step; bounds memory, changes no result
-_INDEX_BITS = 24  # bits of a sort key that hold the number of the candidate
+_PAIRS_AT_ONCE = 1 << 20  # number of pairs of target and candidate in one step; limits the memory and changes no result
+_INDEX_BITS = 24  # number of bits of a sort key that contain the number of the candidate
 _NO_KEY = np.iinfo(np.int64).max  # sort key of a candidate that is not usable
 
 
 def pair_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
-    """Records the targets with their references, and counts the other faces by the reason why they are no targets.
+    """Records the targets with their references. Also counts the other faces, for each reason why a face is no target.
 
-    Returns a notice about references that imported lists name and that cannot be used.
+    Returns a notice about references from imported lists that cannot be used, or an empty list.
     """
     faces = select_usable_faces(ledger.read_rows(Face))
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
@@ -65,16 +65,17 @@ def make_pairs(
     picture_of: Mapping[str, str] | None = None,
     no_targets: Container[str] = (),
 ) -> tuple[list[Pair], dict[str, int]]:
-    """Returns a row for every face that has enough references, sorted by target, and a count of the other faces.
+    """Returns a row for every face that has enough references, sorted by target, and counts of the other faces.
 
-    The count is by reason: too_few_photos (of the person) or too_few_references.
+    A face is counted under the reason too_few_photos or too_few_references. The first reason means that the person has
+    too few photos.
 
-    `faces` contain all faces in splits. `vectors` are their unit embeddings, (n, d), in the same order. `picture_of`
-    maps a photo to the picture it shows; a photo that is missing in it shows a picture of its own. References show the
-    same person in another picture, and near-duplicates are never references. Under --split-by photos, the references of
-    val and test come from train, as they do when a personal restorer is used. Rows that are set aside are left out.
-    Faces in `no_targets` are references only, and are not counted. The result does not depend on the order of the
-    input.
+    `faces` contain all faces in splits. `vectors` are the unit embeddings of `faces`, float (n, d), in the same order.
+    `picture_of` maps a photo to the picture that it shows. If `picture_of` does not contain a photo, the photo is a
+    picture of its own. A reference shows the same person in another picture, and a near-duplicate is never a reference.
+    Under --split-by photos, the references of val and test come from train, as in the use of a personal restorer. Split
+    rows that are set aside are left out. Faces in `no_targets` can only be references, and are not counted. The result
+    does not depend on the order of the input.
     """
     pictures = [(picture_of or {}).get(face.photo_id, face.photo_id) for face in faces]
     picture_number = np.unique(pictures, return_inverse=True)[1] if pictures else np.zeros(0, np.int64)
@@ -116,7 +117,7 @@ def _pair_person(
     index = np.arange(len(candidates), dtype=np.int64)
     step = max(1, _PAIRS_AT_ONCE // len(candidates))
     for begin in range(0, len(targets), step):
-        # Mark the candidates that each target may use, bool (targets, candidates), and compute cosines rounded to 1e-6.
+        # Mark the candidates that each target may use, bool (targets, candidates). Round the cosines to 1e-6.
         part = targets[begin : begin + step]
         usable = table.picture[part][:, None] != table.picture[candidates]
         cosine = np.round(table.vectors[part] @ table.vectors[candidates].T, 6)
@@ -124,8 +125,9 @@ def _pair_person(
             distance = np.round(1 - cosine, 6)
             usable &= (distance >= low) & (distance <= high)
 
-        # Make a unique sort key for each candidate: its rank, then its index. The choice among equal ranks then does
-        # not depend on the sorting algorithm. The first max_references keys are the references.
+        # Make a unique sort key for each candidate from its rank and its index. If ranks are equal, the choice then
+        # does not depend on the sorting algorithm. The candidates with the max_references smallest keys are the
+        # references.
         ranks = rank_references(table, part, candidates, cosine, usable, rules)
         key = np.where(usable, ranks << _INDEX_BITS | index, _NO_KEY)
         if len(candidates) > rules.max_references:

@@ -1,6 +1,7 @@
-"""The stage `split`: puts every face into train, val or test, without a leak between the splits.
+"""The stage `split`: puts every face into train, val or test, so that nothing leaks between the splits.
 
-No identity (as grouped), no photo and no copy of a photo is in two splits.
+No identity is in two splits. No photo is in two splits, and a copy of a photo is in the split of the photo. Under
+--split-by photos, only the rule for photos holds.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from manifests.runtime.text import format_count
 
 PHOTO_SPANS_SPLITS = "photo_spans_splits"
 FACE_DROPPED = "face_dropped"
-_EXAMPLES = 5  # people in a notice
+_EXAMPLES = 5  # largest number of people in a notice
 
 
 def split_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
     """Records a split for every face in a group. Returns notices.
 
-    Notices tell about faces that an imported list puts into another split than their person, and about faces that
-    change their split although frozen sets exist.
+    One notice counts the faces that an imported list puts into another split than their person. Another notice names
+    the people whose faces change their split although frozen sets exist.
     """
     before = ledger.read_rows(Split)
     rows, notices = compute_splits(ledger, ledger.read_rows(Face), ledger.read_rows(Membership), config)
@@ -47,7 +48,7 @@ def compute_splits(
 ) -> tuple[list[Split], list[str]]:
     """Returns the split rows for these faces and memberships, and notices about imported lists. Nothing is written.
 
-    Raises BadInput as `make_splits` does, and LedgerBroken if the rows leak.
+    Raises BadInput in the same cases as `make_splits`. Raises LedgerBroken if an identity or a photo is in two splits.
     """
     usable = select_usable_faces(faces)
     listed, notices = find_listed_splits(ledger.read_rows(ListEntry), usable)
@@ -68,21 +69,23 @@ def make_splits(
     `faces` are all faces that are ok or near-duplicates, and `before` are the rows of the last run. `listed` maps faces
     to the split that an imported list gives them.
 
-    By identity, the split of a person follows from a hash of its smallest face_id, never from its name. If three or
-    more people have two photos or more, no split is empty. A person with a single face cannot form pairs and gets the
-    split of the largest group in its photo, so the photo is not lost. A face is set aside if its photo shows people of
-    two splits. By photos, the same rules apply to photos, and copies of a photo stay together.
+    If faces are split by identity, the split of a person follows from a hash of the person's smallest face_id. The name
+    of the person has no effect. If three or more people have two photos or more, no split is empty. A person with a
+    single face cannot form pairs. This person gets the split of the largest group in the same photo, so that the photo
+    can be used. A face is set aside if its photo shows people of two splits. If faces are split by photos, the same
+    rules apply to photos, and copies of a photo stay together.
 
-    The rows of `before` count only if one of them is locked, because a model may then have been trained on them. Every
-    row then keeps its split and gives it to its person, also if a copy is now the representative. The row of a face
-    that is no longer in use stays, with the status dropped. If people are merged, locked rows go first, then train
-    before val before test. A face that was trained on is then not evaluated on. Only new people fill an empty split.
+    The rows of `before` have an effect only if at least one of them is locked, because a model may then have been
+    trained on their faces. Every row then keeps its split, and its person gets the same split. This also holds if a
+    copy of the face is now the representative. The row of a face that is no longer in use stays, with the status
+    dropped. If people are merged, locked rows take precedence. After them, train takes precedence over val, and val
+    over test, so that no face of the training is evaluated. Only new people can fill an empty split.
 
-    After locked rows, `listed` decides. A person gets the split of most of its listed faces, and its faces that are
-    listed in another split are set aside.
+    `listed` takes precedence over all rows that are not locked. A person gets the split of most of its listed faces.
+    Faces of this person that are listed in another split are set aside.
 
-    Raises BadInput if a locked person falls into two splits, if locked rows have another policy, and if the rules leave
-    nothing to train on.
+    Raises BadInput if a person has locked rows of two splits, if locked rows have another policy, or if the rules leave
+    no share for train.
     """
     if rules.policy not in ("identity", "photos"):
         raise BadInput(f"--split-by is {rules.policy}. Give identity or photos.")
@@ -95,7 +98,8 @@ def make_splits(
     before = before if any(row.locked for row in before) else ()
     listed = listed or {}
 
-    # The split of each grouped face: that of its unit, a person or a set of linked photos.
+    # Find the split of each face in a group. It is the split of the face's unit, which is a person or a set of linked
+    # photos.
     owner = {member.face_id: member.identity_id for member in memberships}
     photo_of = {face.face_id: face.photo_id for face in faces}
     grouped = sorted(face for face in owner if face in photo_of)
@@ -106,8 +110,8 @@ def make_splits(
     unit_split = assign_splits(unit_of, owner, photo_of, known, rules, listed)
     split_of = {face: unit_split[unit_of[face]] for face in grouped}
 
-    # Set aside faces listed in another split, and faces in photos that show people of two splits. Copies of people of
-    # two splits may still meet in a photo without an accepted face of its own: look a second time.
+    # Set aside faces that are listed in another split, and faces in photos that show people of two splits. A photo may
+    # contain only copies of faces, and these faces may be in two splits. The second search finds such photos.
     photo_splits = _find_photo_splits(faces, split_of)
     elsewhere = {face for face in grouped if listed.get(face, split_of[face]) != split_of[face]}
     aside = {face for face in grouped if len(photo_splits[photo_of[face]]) > 1} | elsewhere
@@ -125,12 +129,12 @@ def make_splits(
 
 
 def check_policy(before: Sequence[Split], rules: SplitRules) -> None:
-    """Raises BadInput if the frozen sets were split by another policy: training would then see their faces."""
+    """Raises BadInput if the frozen sets were split by another policy. Training would then use faces of these sets."""
     other = next((row.policy for row in before if row.locked and row.policy != rules.policy), None)
     if other is not None:
         raise BadInput(
             f"--split-by is {rules.policy}, but the frozen sets of this dataset were split by {other}. Training would "
-            f"see faces of the frozen sets. Give --split-by {other}, or start a new dataset."
+            f"use faces of the frozen sets. Give --split-by {other}, or start a new dataset."
         )
 
 
@@ -147,7 +151,7 @@ def find_split_changes(before: Sequence[Split], after: Sequence[Split]) -> list[
 
 
 def describe_split_changes(changes: Sequence[tuple[Split, Split]]) -> list[str]:
-    """Returns a notice that names the people whose faces change their split, or an empty list."""
+    """Returns a notice about the people whose faces change their split, or an empty list."""
     if not changes:
         return []
     counts = Counter((new.identity_id, old.split, new.split) for old, new in changes)
@@ -158,8 +162,8 @@ def describe_split_changes(changes: Sequence[tuple[Split, Split]]) -> list[str]:
     return [
         f"{format_count(len(changes), 'face')} of {format_count(people, 'person', 'people')} "
         f"{'changes its' if len(changes) == 1 else 'change their'} split although a frozen set exists: "
-        f"{examples}{more}. Models trained before may have been trained on faces that are now in val or test. Train "
-        "them again into another folder."
+        f"{examples}{more}. Earlier models may have been trained on faces that are now in val or test. "
+        "Train these models again into another folder."
     ]
 
 

@@ -129,8 +129,8 @@ def match_sidecar(
 def apply_consent(ledger: Ledger, sidecar: str | None, roots: Sequence[Path], require: bool) -> list[str]:
     """Records source, licence and consent of photos, and drops the photos that may not be used.
 
-    The crops and embeddings of a dropped photo's faces are erased. If the CSV does not name a photo, the photo
-    keeps the values of earlier runs. If a dropped photo may be used again, its recorded faces are screened again.
+    The crops and embeddings of a dropped photo's faces are erased. If the CSV does not name a photo, the photo keeps
+    the values of earlier runs. If a photo that was dropped may be used again, its recorded faces are screened again.
     Returns a notice about lines of the CSV that match no photo.
     """
     cells: dict[str, dict[str, str]] = {}

@@ -10,7 +10,7 @@ from manifests.runtime.text import format_count
 
 
 def read_csv(table: Path, required: tuple[str, ...]) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Returns the column names, and the other lines of a CSV (number of the line, cells), without empty lines.
+    """Returns the column names, and for each other line of a CSV its number and its cells. Empty lines are left out.
 
     The first line contains the column names. Raises BadInput if the file is not a CSV in UTF-8, or if another line has
     more cells than the first line. Raises BadInput if the first line does not name each column of `required` once.

@@ -12,7 +12,8 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_missing
 
 FILE_REPLACED = "file_replaced"  # every file that contained the photo was overwritten
-# A file with a reason in `_UNREAD` was not read. Such a file may still contain the photo of its earlier row.
+# A file with a reason in `_UNREAD` was not read. A file that was not read may still contain the photo of its earlier
+# row.
 _UNREAD = ("unreadable_file", "broken_symlink", "file_vanished")
 
 
@@ -35,7 +36,10 @@ def mark_same_files(files: Sequence[File]) -> list[File]:
 
 
 def keep_photo_id(row: File, earlier: File | None) -> File:
-    """Returns the row of a file. If the file cannot be read now, the row gets the photo of the file's earlier row.
+    """Returns the row of a file.
+
+    If the file cannot be read now, the row gets the photo of the file's earlier row, because the file may still contain
+    this photo.
 
     The file may still contain this photo.
     """
@@ -43,7 +47,7 @@ def keep_photo_id(row: File, earlier: File | None) -> File:
 
 
 def must_stay_hidden(row: File, key: bytes, hidden: Collection[str]) -> bool:
-    """Returns whether the file was kept out when it was last read, and no photo can be read from it now.
+    """Returns whether the file was kept out when it was last read, and now contains no readable photo.
 
     The name of such a file must not come back into the ledger. `hidden` contains the uris of the files that are kept
     out.
@@ -56,7 +60,8 @@ def mark_replaced(
 ) -> tuple[list[Photo | Face], list[Photo]]:
     """Returns rows of photos and faces that no file contains any more, and rows of photos that came back.
 
-    The rows of the first list have the status dropped, and the rows of the second list have the status ok.
+    The rows of photos and faces without a file have the status dropped. The rows of photos that came back have the
+    status ok.
     """
     in_files = {file.photo_id for file in files}
     rows: list[Photo | Face] = []
@@ -87,4 +92,4 @@ def describe_missing_files(rows: Sequence[File]) -> list[str]:
     )
     first = make_printable(display_path(min(row.uri for row in missing_files)))
     example = f", for example {first}" if len(missing_files) > 1 else f": {first}"
-    return [f"{subject} no longer there{example}. The dataset keeps their photos, faces and crops."]
+    return [f"{subject} no longer there{example}. The dataset keeps the photos, faces and crops of missing files."]

@@ -1,7 +1,7 @@
 """The stage `label` records who is in a photo, from folder names, from a CSV, or from imported lists.
 
 Labels of `--labels folder` and `--labels FILE.csv` are taken as truth. Labels of `--labels hint` and `--labels
-hint:FILE.csv` are only compared with the grouping. A notice reports the labels that disagree.
+hint:FILE.csv` are only compared with the grouping. A notice reports the hints that disagree with the grouping.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ EXAMPLES = 5  # greatest number of examples in a notice
 
 @dataclass(frozen=True)
 class LabelDoubt:
-    """A face whose label is not the most frequent label of its identity. The label may be wrong, or the grouping."""
+    """A face whose label is not the most frequent label of its identity.
+
+    Either the label or the grouping may be wrong.
+    """
 
     face_id: str
     photo_id: str
@@ -47,7 +50,10 @@ def label(ledger: Ledger, config: CurateConfig) -> None:
 
 
 def check_labels(spec: str | None) -> None:
-    """Raises BadInput if `read_labels` would refuse the value of `--labels`. No photo is needed for this check."""
+    """Raises BadInput if `read_labels` would refuse the value of `--labels`.
+
+    The check works before any photo is read.
+    """
     if spec is not None and (table := _parse_spec(spec)[1]) is not None:
         _read_label_csv(table)
 
@@ -64,8 +70,9 @@ def _parse_spec(spec: str) -> tuple[bool, Path | None]:
 def read_labels(spec: str | None, files: Sequence[File]) -> tuple[list[Label], list[str]]:
     """Returns the labels of photos by `--labels SPEC`, and notices. Returns ([], []) if `spec` is None.
 
-    A photo with several labels stays without a label. A line of the CSV that matches several photos is ignored.
-    Notices report such photos and such lines. Raises BadInput if `spec` is unknown or if the CSV has an error.
+    A photo with several labels stays without a label. A line of the CSV that matches several photos is ignored. Notices
+    report the photos without a label and the ignored lines. Raises BadInput if `spec` is unknown or if the CSV has an
+    error.
     """
     if spec is None:
         return [], []
@@ -114,7 +121,9 @@ def _read_label_csv(table: Path) -> list[tuple[str, str]]:
 
 
 def _match_label_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Returns the photo and the label of each line that matches one photo, and notices about the other lines."""
+    """Returns the photo and the label of each line that matches exactly one photo, and notices about the lines that do
+    not.
+    """
     files_named: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for path, photo in files:
         files_named[path.name].append((str(path), photo))
@@ -122,7 +131,7 @@ def _match_label_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[li
     for name, text in _read_label_csv(table):
         normal_path = os.path.normpath(name)
         same_name = files_named.get(Path(normal_path).name, [])
-        # A photo with exactly this path has priority over a photo whose path ends in this path.
+        # A photo with exactly the path of the line has priority over a photo whose path only ends in it.
         matches = [photo for path, photo in same_name if path in (normal_path, str(Path(normal_path).absolute()))]
         matches = matches or [photo for path, photo in same_name if path.endswith(os.sep + normal_path)]
         if not matches:
@@ -145,7 +154,7 @@ def _match_label_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[li
 
 
 def make_listed_labels(lists: Iterable[ListEntry]) -> list[Label]:
-    """Returns the labels of imported lists. Labels of lists are taken as truth."""
+    """Returns the labels of imported lists. Labels of imported lists are taken as truth."""
     return [Label(row.photo_id, row.label, True) for row in lists if row.label is not None]
 
 
@@ -153,8 +162,8 @@ def label_faces(labels: Iterable[Label], faces: Sequence[Face]) -> tuple[dict[st
     """Returns the labels of faces (face_id -> label), and a notice about copies with different labels.
 
     A photo's label belongs to its largest accepted face. `faces` are the faces that are ok or near-duplicates. The
-    label of a near-duplicate counts for its representative. If the representative's own photo has a label, that label
-    has priority.
+    label of a near-duplicate counts for its representative. If the representative's own photo has a label, this label
+    has priority over the labels of copies.
     """
     label_of = {row.photo_id: row.label for row in labels}
     votes: dict[str, list[tuple[bool, str]]] = defaultdict(list)  # face_id -> (whether the label is from a copy, label)
@@ -247,8 +256,8 @@ def describe_hints(doubts: Sequence[LabelDoubt], spread: Mapping[str, Mapping[st
             for doubt in doubts[:EXAMPLES]
         )
         notices.append(
-            f"{len(doubts)} of {hints} labels disagree with the grouping: {examples}. List all such labels with: "
-            + query.format("label_doubts")
+            f"{len(doubts)} of {hints} labels disagree with the grouping: {examples}. This command lists all such "
+            "labels: " + query.format("label_doubts")
         )
     if spread:
         examples = "; ".join(
@@ -258,7 +267,7 @@ def describe_hints(doubts: Sequence[LabelDoubt], spread: Mapping[str, Mapping[st
         )
         labels = "1 label is" if len(spread) == 1 else f"{len(spread)} labels are"
         notices.append(
-            f"{labels} spread over several people: {examples}. List all such labels with: "
+            f"{labels} spread over several people: {examples}. This command lists all such labels: "
             + query.format("labels_parted")
         )
     if hints and not notices:

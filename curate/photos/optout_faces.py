@@ -26,12 +26,15 @@ from manifests.runtime.untrusted_images import open_reader
 
 @dataclass(frozen=True)
 class OptoutResult:
-    """The faces that `opt_out_faces` dropped. A dry run returns the faces that would be dropped."""
+    """The result of `opt_out_faces`: the dropped faces and the affected checkpoints.
+
+    For a dry run, the faces are those that a real run would drop.
+    """
 
     faces: tuple[str, ...]  # ids of the dropped faces
     people: int  # number of identities with dropped faces
     remembered: int  # number of examples whose embeddings are kept
-    threshold: float  # a face with this cosine to an example, or more, is dropped
+    threshold: float  # least cosine to an example for a face to be dropped
     checkpoints: tuple[str, ...]  # checkpoints that were trained on the dropped faces
     false_match_rate: float | None  # estimated share of the pairs of strangers that reach the threshold
 
@@ -41,10 +44,10 @@ def opt_out_faces(
 ) -> OptoutResult:
     """Drops every face whose cosine to an example reaches the threshold for one person.
 
-    The crops, embeddings and other products of these faces are erased. Each image is an example and must show one
-    face. The threshold is that of the last grouping, or the recognizer's own if there was no grouping. If
-    `remember` is true, the embeddings of the examples are kept and compared with the faces of later photos. Raises
-    BadInput if an image shows no face or several faces.
+    The crops, embeddings and other products of the dropped faces are erased. Each image of `images` is an example and
+    must show one face. The threshold comes from the last grouping. If there was no grouping, the recognizer's own
+    threshold is used. If `remember` is true, the embeddings of the examples are kept and compared with the faces of
+    later photos. Raises BadInput if an image shows no face or several faces.
     """
     with Ledger.open(dataset, write=not dry_run) as ledger:
         models = _load_models(ledger)
@@ -91,7 +94,7 @@ def strip_identity(face: Face) -> Face:
 
 
 def _find_faces(ledger: Ledger, kept_out: KeptOutList) -> tuple[list[Face], int]:
-    """Returns dropped rows of the matching faces and of their near-duplicates, and the number of people."""
+    """Returns dropped rows for the matching faces and their near-duplicates, and the number of people."""
     faces = {face.face_id: face for face in ledger.read_rows(Face) if face.shard is not None}
     ids, vectors = ledger.read_embeddings(sorted(faces))
     matches = {face for face, is_match in zip(ids, kept_out.matches(vectors), strict=True) if is_match}

@@ -61,7 +61,7 @@ def scan(ledger: Ledger, paths: Sequence[Path], map_batches: BatchMap, progress:
     """Records a row for every file under `paths`, for every member of an archive, and for every distinct photo.
 
     A file is not read again if its size and modification time are the same as in its row. The row of an archive is
-    recorded after the rows of all its members. So an archive whose scan was interrupted is read again. Returns a
+    recorded after the rows of all its members. An archive whose scan was interrupted is therefore read again. Returns a
     notice if files of earlier scans no longer exist.
     """
     earlier = _read_earlier(ledger)
@@ -108,8 +108,8 @@ def _find_changed_files(ledger: Ledger, paths: Sequence[Path], earlier: _Earlier
         if not _is_unchanged(item, earlier.files.get(uri)):
             changed_files[uri] = item
     new_rows = [row for uri, row in unread_rows.items() if earlier.files.get(uri) != row]
-    # `readable_now` are paths that could not be read earlier and are readable folders now. The rows of these paths are
-    # deleted, because the files in the folders have rows now.
+    # `readable_now` are paths that could not be read earlier and are readable folders now. The rows of the paths in
+    # `readable_now` are deleted, because the files in the folders have rows now.
     readable_now = [uri for uri, row in earlier.files.items() if row.bytes is None and uri in folder_uris]
     if new_rows or readable_now:
         ledger.record("scan", "not walked", {}, new_rows, delete=[("files", "uri", readable_now)])
@@ -119,7 +119,10 @@ def _find_changed_files(ledger: Ledger, paths: Sequence[Path], earlier: _Earlier
 def _scan_files(
     ledger: Ledger, files: Sequence[Path], earlier: _Earlier, map_batches: BatchMap, progress: Progress
 ) -> list[Path]:
-    """Records the rows of `files`. Returns the archives among `files`; their rows are not recorded yet."""
+    """Records the rows of `files`.
+
+    Returns the archives among `files`. The rows of the archives are not recorded yet.
+    """
     archives: list[Path] = []
     batches = split_into_batches(files, FILES_A_BATCH)
     scan_one_batch = partial(scan_batch, kept_out=earlier.kept_out)
@@ -145,7 +148,8 @@ def _scan_archives(
             _record_rows(ledger, [], rows, earlier)
             uris |= {row.uri for row in rows if isinstance(row, File)}
             progress("archives", min(done * FILES_A_BATCH, member_count), member_count)
-        # If the archive cannot be read now, it may still contain its earlier members, so the rows of the members stay.
+        # If the archive cannot be read now, the archive may still contain its earlier members, so the rows of the
+        # members stay.
         was_read = archive.bytes is not None and archive.reason not in FAILURES
         old_uris = [uri for uri in earlier.members_of[archive.uri] if uri not in uris] if was_read else []
         ledger.record("scan", archive.uri, {}, [archive], delete=[("files", "uri", old_uris)])
@@ -277,7 +281,7 @@ def _make_hidden_row(uri: str, kept_out: KeptOutList, reason: str) -> File:
 def _make_lost_row(lost: FailedUnit) -> File:
     """Returns the row of a file that no worker process could read.
 
-    The row has the file's size and time, so the file is not read again until it changes.
+    The row keeps the file's size and modification time, so the file is not read again until it changes.
     """
     if isinstance(lost.unit, Member):
         path, uri = (

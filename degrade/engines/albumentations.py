@@ -3,7 +3,8 @@
     transform = A.ReplayCompose([A.HorizontalFlip(), FaceDegradation("gfpgan")], additional_targets={"target": "image"})
     pair = transform(image=hq, target=hq)       # flips both images, and degrades only `image`
 
-θ is drawn from the transform's own generator, so θ depends on `Compose(seed=...)`. The replay contains θ.
+θ is drawn from the transform's own generator, so θ depends on `Compose(seed=...)`. The replay of `ReplayCompose`
+contains θ.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from degrade.operations.apply import apply, apply_to_pixels
 from degrade.presets import find_preset
 from degrade.theta import Theta
 
-# Without this setting, the import of albumentations asks the package index for a newer version.
+# Without NO_ALBUMENTATIONS_UPDATE, the import of albumentations asks the package index for a newer version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from albumentations.core.transforms_interface import (
@@ -29,12 +30,12 @@ from albumentations.core.transforms_interface import (
 
 
 class FaceDegradation(ImageOnlyTransform):  # type: ignore[misc, unused-ignore]
-    """Degrades RGB images (H, W, 3), uint8 or float32 in 0..1, by a θ of `preset`. Shape and dtype stay the same.
+    """Degrades RGB images (H, W, 3), uint8 or float32 in 0..1, by a θ of `preset`.
 
-    `preset` is the name of a preset in docs/degrade.md, or a .toml or .json file. In one call, all images that `only`
-    names are degraded by the same θ. All other images stay clean. An additional target is degraded only if `only` names
-    it. `images` is a stack (N, H, W, 3). A float32 result has values on the 1/255 grid, like the content of an 8-bit
-    file.
+    `preset` is the name of a preset in docs/degrade.md, or a .toml or .json file. A degraded image keeps its shape and
+    dtype. In one call, all images that `only` names are degraded by the same θ. All images that `only` does not name
+    stay clean. An additional target is degraded only if `only` names it. `images` is a stack (N, H, W, 3). A float32
+    result has values on the 1/255 grid, like the content of an 8-bit file.
 
     Raises BadInput for an unknown preset. A call raises BadInput if an image is gray, RGBA or 16-bit, or if it is too
     small for its θ.

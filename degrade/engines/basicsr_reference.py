@@ -2,16 +2,17 @@
 
     lq = apply(hq, θ)        the same shapes, dtypes and ranges as `degrade.operations.apply.apply`
 
-The tests compare the exact engine with this engine, and users can run the code that papers used. Kernels, noise and
+The tests compare the exact engine with BasicSR's code, and users can run the code that papers used. Kernels, noise and
 JPEG are BasicSR's functions. Blur, resizing and colour use the same calls of OpenCV and torchvision as GFPGAN's
 ffhq_degradation_dataset.py. Each function `random_*` of BasicSR is replaced by the deterministic function that it
-calls. The random numbers come from θ. Images are BGR inside this module, as in BasicSR. The `motion` kernel is ours.
+calls. The random numbers come from θ. Images are BGR inside basicsr_reference.py, as in BasicSR. The `motion` kernel is
+ours.
 
 BasicSR 1.4.2 needs two repairs. BasicSR imports `torchvision.transforms.functional_tensor`, which torchvision 0.17
-removed. This module registers a replacement for `functional_tensor`. BasicSR passes the JPEG quality as a float, but
-OpenCV 5 needs a whole number.
+removed. basicsr_reference.py registers a replacement for `functional_tensor`. BasicSR passes the JPEG quality as a
+float, but OpenCV 5 needs a whole number.
 
-A process can degrade only one image at a time, because a variable of this module contains the next random numbers.
+A process can degrade only one image at a time, because a global variable contains the next random numbers.
 """
 
 from __future__ import annotations

@@ -4,14 +4,14 @@
 
 Blur and resizing are the same linear maps as in `degrade.operations`. Gaussian noise has the same numbers as in the
 exact engine, and colour has the same formulas. JPEG is `degrade.engines.differentiable_jpeg`. Steps that round to 8
-bits also round and clip here, but the gradient passes unchanged (straight-through). Noise and colour clip without
-rounding. A clipped value has the gradient 0.
+bits also round and clip in the torch engine, but the gradient passes unchanged (straight-through). Noise and colour
+clip without rounding. A clipped value has the gradient 0.
 
 Each number of Poisson noise depends on all pixels of the image before the noise. A JPEG magnifies a difference in the
 last bit of its input. If a θ has Poisson noise or two JPEGs, the exact engine therefore also runs the first steps of
 this θ, on the CPU. At the Poisson noise and before the first JPEG, the image of the exact engine replaces the image of
-this engine, with a straight-through gradient. The expected value of a noisy image is the image without noise, so the
-gradient treats the noise as a constant.
+the torch engine, with a straight-through gradient. The expected value of a noisy image is the image without noise, so
+the gradient treats the noise as a constant.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _resolve_step(theta: Theta, position: int, image: Tensor, hq: Tensor, exact:
     steps, version = theta["steps"], theta["version"]
     step, (height, width) = steps[position], image.shape[-2:]
     match step["op"]:
-        case "blur" if version > 1:  # the exact engine uses this kernel for a blur and the downsample after the blur
+        case "blur" if version > 1:  # fast_blur of the exact engine uses the same kernel
             following = steps[position + 1 : position + 2]
             next_step = following[0] if following and following[0]["op"] == "downsample" else None
             return {"op": "blur", "kernel": make_fast_kernel(step, height, width, next_step)}

@@ -112,10 +112,10 @@ def make_set(
 ) -> SetSummary:
     """Makes, finishes or repairs the frozen set of one split.
 
-    The set contains one image for every face of the split that has status ok and is no near-duplicate. The 512 px crop
-    is area-resized to `size` and degraded by a θ that depends on (seed, preset, face_id). A set of the split val or
-    test locks this split. An image of a finished set that is missing, or whose bytes have changed, is made again with
-    the recorded bytes. `progress` is called with the number of images finished since the last call. `engine` is
+    The set contains one image for every face of the split that has the status ok and is not a near-duplicate. The 512
+    px crop is area-resized to `size` and degraded by a θ that depends on (seed, preset, face_id). A set of the split
+    val or test locks this split. An image of a finished set that is missing, or whose bytes have changed, is made again
+    with the recorded bytes. `progress` is called with the number of images finished since the last call. `engine` is
     `exact`, or `basicsr` for the literature's own code.
 
     Raises BadInput if an option is not valid or if another set has the same name. Raises LedgerBroken if a crop is
@@ -123,7 +123,8 @@ def make_set(
     """
     checked_preset = _check_options(preset, split, seed, size, engine)
     check_workers(workers)
-    # Opening for reading raises an error if there is no ledger. Opening for writing would create a ledger.
+    # Opening a ledger for reading raises an error if the ledger is missing. Opening a missing ledger for writing would
+    # create the ledger.
     with Ledger.open(Path(dataset), write=False):
         pass
     with Ledger.open(Path(dataset), write=True) as ledger:
@@ -174,7 +175,7 @@ class _Plan:
             "theta_version": VERSION,
             "batch": BATCH,
         } | ({} if engine == "exact" else {"engine": engine})
-        # All recorded units of this set must come from the same configuration.
+        # All recorded units of a set must come from the same configuration.
         units = {
             unit: (config, detail)
             for _, unit, config, detail in read_units(ledger, STAGE)

@@ -47,7 +47,8 @@ from manifests.runtime.workers import check_workers
 # The limits of --size are in pixels (ours). An image below the lower limit shows no face, and few images are
 # larger than the upper limit.
 MIN_SIZE, MAX_SIZE = 16, 8192
-# A file with one of these endings counts as an image even if it is damaged, so that the card lists it as skipped.
+# A file with an ending in SUFFIXES counts as an image even if the file is damaged. The card then lists the file as
+# skipped.
 _ENDINGS = ".jpg .jpeg .png .webp .bmp .tif .tiff .gif .avif .jp2 .heic .heif .jxl"
 SUFFIXES = set(_ENDINGS.split())
 
@@ -255,7 +256,7 @@ def _repair_set(folder: Path, out: Path, workers: int | None, progress: Advance 
 def _count_finished(out: Path, card: dict[str, Any], sources: list[Path]) -> int:
     """Returns the number of images in `out` if `out` contains exactly this set and the set is finished.
 
-    Returns 0 if the set is not finished. Raises BadInput if `out` contains anything else.
+    Returns 0 if the set is not finished. Raises BadInput if `out` contains anything except this set.
     """
     existing_card = read_output_card(out)
     # The version of Likeness is not compared. Another version may finish or repair a set, because the other keys of the
@@ -282,7 +283,7 @@ def _count_finished(out: Path, card: dict[str, Any], sources: list[Path]) -> int
 def read_output_card(out: Path) -> dict[str, Any] | None:
     """Returns the card of the set in `out`, or None if `out` is missing or empty.
 
-    Raises BadInput if `out` is a file, belongs to a dataset, or contains anything else.
+    Raises BadInput if `out` is a file, belongs to a dataset, or contains anything except a frozen set.
     """
     if (file := find_blocking_file(out)) is not None:
         raise BadInput(f"{file} is a file: name a folder for --out.")

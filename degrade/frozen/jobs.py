@@ -85,8 +85,8 @@ def check_engine(engine: str) -> None:
 def run_job(job: Job) -> Result:
     """Degrades one image and returns its PNG.
 
-    The result has a `problem`, and no exception is raised, if the source cannot be read or decoded, or if it is too
-    small for this θ.
+    The result has a `problem`, and no exception is raised, if the source cannot be read or decoded, or if the source is
+    too small for the θ.
     """
     try:
         data = job.source.read_bytes()
@@ -156,7 +156,7 @@ def compare_jobs(jobs: Sequence[Job | FailedUnit]) -> list[Comparison]:
 def open_job_pool(workers: int | None, jobs: int) -> Iterator[BatchMap]:
     """Yields a function like `map` that runs jobs in at most `workers` processes, for crops that Likeness made itself.
 
-    With one worker, the jobs of this pool run in the calling process.
+    With one worker, the jobs run in the calling process.
     """
     count = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
     with open_pool(None if count == 1 else count, _start_worker) as run:
@@ -170,7 +170,7 @@ def open_untrusted_job_pool(
     """Yields a function that maps `run_jobs` or `compare_jobs` over untrusted images in at most `workers` processes.
 
     The images are read in worker processes, even with one worker, because a damaged image can crash or block the
-    process that decodes it. If `workers` is None, the jobs of this pool run in the calling process.
+    process that decodes it. If `workers` is None, the jobs run in the calling process.
     """
     count = workers if workers is None or workers < 1 else max(1, min(workers, jobs))
     with open_pool(count, _start_worker) as run:

@@ -40,9 +40,9 @@ def replay(
     theta.jsonl get the same bytes. The card differs only in the path of the source and in the versions. If the replay
     was interrupted, a second call continues the replay. A second call also makes missing and changed images again.
 
-    If a source is missing or has changed, or if `out` contains anything else, raises BadInput and writes nothing. Also
-    raises BadInput if images get other bytes than recorded. Such images are named in the message and not written, and
-    the card of the set stays incomplete.
+    If a source is missing or has changed, or if `out` contains anything except this set, raises BadInput and writes
+    nothing. Also raises BadInput if the bytes of an image differ from the recorded bytes. The message names the images
+    whose bytes differ. Images whose bytes differ are not written, and the card of the set stays incomplete.
     """
     source, thetas, out = Path(source), Path(thetas), Path(out)
     if workers is not None:

@@ -103,7 +103,7 @@ def read_card(out: Path) -> dict[str, Any]:
         raise BadInput(f"{out} has no readable {CARD}: name a set made by `likeness degrade`, or a dataset.") from None
     if not isinstance(card, dict) or not _CARD_KEYS.issubset(card):
         raise BadInput(f"{out / CARD} is not the card of a frozen set: name a set made by `likeness degrade`.")
-    card = {"skipped": [], **card}  # the card of an unfinished set does not have this key
+    card = {"skipped": [], **card}  # the card of an unfinished set has no key `skipped`
     for key, valid in (
         ("source", isinstance(card["source"], str)),
         ("preset", card["preset"] is None or isinstance(card["preset"], dict)),
@@ -182,8 +182,8 @@ def _check_row(row: Row) -> None:
 def card_gives_thetas(card: dict[str, Any], rows: list[Row]) -> bool:
     """Returns whether the preset and the seed of a card give the θ of all rows. A card that gives another θ was edited.
 
-    Also returns True if the card has no preset, which happens after a replay without a card, or if its θ have another
-    version.
+    Also returns True if the θ of the card have another version, or if the card has no preset. A card has no preset
+    after a replay without a card.
     """
     if card["preset"] is None or card["seed"] is None or card["theta_version"] != VERSION:
         return True

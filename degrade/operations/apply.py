@@ -15,9 +15,9 @@ A θ is plain JSON with a version and all parameters:
         {"op": "upsample", "interpolation": "bilinear"}]}
 
 A θ of version 1 runs every step separately. A θ of version 2 runs the same steps faster (`blur.fast_blur`). Before the
-next rounding, the results of both versions differ by at most 0.25/255. The bytes of the two versions may therefore
-differ, so a θ of version 1 always runs as version 1. The key `preset` has no effect. Lengths are in pixels of the
-image, angles are in radians, and the sigma of noise is in 1/255.
+next rounding, the results of version 1 and version 2 differ by at most 0.25/255. The bytes of the two versions may
+therefore differ, so a θ of version 1 always runs as version 1. The key `preset` has no effect. Lengths are in pixels of
+the image, angles are in radians, and the sigma of noise is in 1/255.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from degrade.operations.resize import downsample, downsampled_size, resize
 from degrade.theta import VERSION, Step, Theta, check_theta
 from manifests.errors import BadInput
 
-MAX_PIXELS = 64_000_000  # our limit; a float32 copy of an image of this size takes 768 MB
+MAX_PIXELS = 64_000_000  # our limit in pixels; a float32 copy of an image with so many pixels takes 768 MB
 
 _FUNCTIONS: dict[str, Callable[..., Image]] = {
     "blur": blur,
@@ -114,7 +114,8 @@ def run_steps(hq: Image, steps: list[Step], version: int = VERSION) -> Image:
 def iterate_steps(hq: Image, steps: list[Step], version: int = VERSION) -> Iterator[tuple[int, Image]]:
     """Runs checked steps one after the other. After each step, yields (number of finished steps, image).
 
-    In version 2, a blur and the downsample after the blur are one product, so these two steps finish together.
+    In version 2, a blur and the downsample after the blur are one product, so the blur and the downsample finish
+    together.
     """
     image = np.ascontiguousarray(hq)
     count = 0

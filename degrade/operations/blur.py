@@ -149,13 +149,13 @@ def _fourier_shape(height: int, width: int, taps: int) -> tuple[int, int]:
 
 
 def _is_direct(taps: int) -> bool:
-    """Returns whether OpenCV's direct filter is used. This filter is fast for kernels of up to 11 x 11."""
+    """Returns whether OpenCV's direct filter is used. The direct filter is fast for kernels of up to 11 x 11."""
     return taps <= 11
 
 
-# These numbers are the costs of OpenCV's filters, of the Fourier transform and of a pass. The unit of the costs is one
+# The constants are the costs of OpenCV's filters, of the Fourier transform and of a pass. The unit of the costs is one
 # multiplication of the sparse product. The costs were measured on one machine with AVX-512. The costs select the
-# method, and the method determines the bytes. The bytes of a θ of version 2 depend on these costs, so the costs never
+# method, and the method determines the bytes. The bytes of a θ of version 2 depend on the costs, so the costs never
 # change.
 _LINE, _DIRECT, _FOURIER, _TURN, _PASS = 1.45, 0.23, 66.0, 14, 1.2e6
 

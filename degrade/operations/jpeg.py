@@ -12,8 +12,8 @@ from manifests.errors import BadInput
 def jpeg_bytes(image: Image, quality: int) -> bytes:
     """Clips the image, rounds it to 8 bits, and returns it as a baseline 4:2:0 JPEG file.
 
-    OpenCV's encoder expects BGR, so this function reverses the channels. A program that passes RGB to OpenCV's encoder
-    swaps the weights of red and blue in YCbCr. Such a program gets a different image at the same quality. Raises
+    OpenCV's encoder expects BGR, so `jpeg_bytes` reverses the channels. A program that passes RGB to OpenCV's encoder
+    swaps the weights of red and blue in YCbCr. With swapped weights, the same quality gives a different image. Raises
     BadInput if the image is too large for a JPEG.
     """
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]

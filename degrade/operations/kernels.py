@@ -17,8 +17,8 @@ from degrade.theta import GAUSSIAN
 
 Kernel = NDArray[np.float64]
 
-# The separable passes may miss this much absolute weight of a 2-D kernel (ours). The missing weight changes each pixel
-# by less than 0.25/255.
+# TOLERANCE is the largest absolute weight of a 2-D kernel that the separable passes may miss (ours). The missing weight
+# changes each pixel by less than 0.25/255.
 TOLERANCE = 1e-3
 _SMALLEST_SIGMA = 0.01  # pixels (ours); a Gaussian this small does not blur on a pixel grid
 
@@ -43,7 +43,7 @@ def _normalise(kernel: Kernel) -> Kernel:
 def gaussian_line(size: int, sigma: float) -> Kernel:
     """Returns a 1-D Gaussian, float64 (size,), with sum 1.
 
-    The outer product of this Gaussian with itself is the isotropic kernel.
+    The outer product of the 1-D Gaussian with itself is the isotropic kernel.
     """
     x = np.arange(size, dtype=np.float64) - size // 2
     return _normalise(np.exp(-0.5 * (x / max(sigma, _SMALLEST_SIGMA)) ** 2))
@@ -75,7 +75,7 @@ def sinc_kernel(size: int, cutoff: float) -> Kernel:
     """
     x = np.arange(size, dtype=np.float64) - size // 2
     radius = np.hypot(x[None, :], x[:, None])
-    radius[size // 2, size // 2] = 1  # this value avoids 0 / 0; the value at the centre is set below
+    radius[size // 2, size // 2] = 1  # avoids 0 / 0; the value at the centre is set two lines below
     kernel = cutoff * j1(cutoff * radius) / (2 * np.pi * radius)
     kernel[size // 2, size // 2] = cutoff**2 / (4 * np.pi)
     return _normalise(np.asarray(kernel, np.float64))
@@ -140,7 +140,8 @@ def separate_kernel(step: dict[str, Any], max_products: int) -> tuple[Kernel, Ke
     half = support_radius(kernel, TOLERANCE / 8)
     middle = kernel.shape[0] // 2
     # The kernel does not change if it is turned by 180 degrees. Therefore, the kernel is a sum of products of two even
-    # vectors and of products of two odd vectors. One quarter of the kernel determines both kinds of products.
+    # vectors and of products of two odd vectors. One quarter of the kernel determines the products of even vectors and
+    # the products of odd vectors.
     right, left = kernel[middle:, middle:][: half + 1, : half + 1], kernel[middle:, middle::-1][: half + 1, : half + 1]
     columns: list[Kernel] = []
     rows: list[Kernel] = []

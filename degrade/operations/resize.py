@@ -1,6 +1,6 @@
 """Resizes images with OpenCV's bilinear, bicubic and area interpolation or with MATLAB's imresize.
 
-`resize_taps` and `resize_matrix` return the 1-D weights of these methods.
+`resize_taps` and `resize_matrix` return the 1-D weights of the interpolation.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def export_dataset(
 ) -> ExportResult:
     """Write `dataset` to the folder `out` in the format `name`, and return its content in counts.
 
-    The folder appears complete or not at all. If `out` holds the same export already, nothing is written.
+    The folder appears complete or not at all. If `out` already contains the same export, nothing is written.
     Raises BadInput if the format does not take an option, if no face can be exported, or if `out` holds something
     else. Raises LedgerBroken if an image is missing or broken.
     """
@@ -131,7 +131,7 @@ def _hash_content(name: str, selection: Selection) -> str:
 
 
 def _make_card(name: str, selection: Selection, content_hash: str) -> dict[str, Any]:
-    """Returns the content of CARD, which holds no path, no time, and no person's name."""
+    """Returns the content of CARD, which contains no path, no time, and no person's name."""
     return {
         "format": name,
         "version": VERSION,
@@ -157,7 +157,7 @@ def _read_card(out: Path) -> dict[str, Any]:
 
 
 def _has_all_files(out: Path, card: dict[str, Any]) -> bool:
-    """Returns whether a folder holds the card and at least as many files as the card says. Users may add files."""
+    """Returns whether a folder contains the card and at least as many files as the card says. Users may add files."""
     return sum(path.is_file() for path in out.rglob("*")) > int(card.get("files", 0))
 
 

@@ -26,7 +26,7 @@ NOTICE = (
 
 
 def keep(selection: Selection) -> Selection:
-    """Returns the targets and their references. Other faces are left out, because FaceMe's lists cannot hold them."""
+    """Returns the targets and their references. Other faces are left out: FaceMe's lists cannot contain them."""
     return selection.with_faces(set(), "in_no_pair")
 
 

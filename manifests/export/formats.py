@@ -15,11 +15,11 @@ from manifests.export.selection import ExportOptions, Selection
 class Format:
     """The functions and the options of one format."""
 
-    keep: Callable[[Selection], Selection]  # leaves out, with reasons, what the format cannot hold
+    keep: Callable[[Selection], Selection]  # leaves out the faces and pairs that the format cannot store, with reasons
     write: Callable[[Selection, OutputFolder], None]
     lq: str  # frozen set: "needed", "taken" (optional), or "none" (not allowed)
-    names: bool  # whether the format can hold people's names
-    embeddings: bool  # whether the format can hold face embeddings
+    names: bool  # whether the format can store people's names
+    embeddings: bool  # whether the format can store face embeddings
     cleaned: bool = False  # whether the format can mark an image as a cleaned version
     notice: str | None = None  # a sentence for the user after each export
 

@@ -2,7 +2,7 @@
 
 The library turns the column `file_name` into the column `image`. If a frozen set is exported, the library turns the
 column `lq_file_name` into the column `lq`.
-The format webdataset uses `describe_faces` too, so both formats hold the same facts of a face.
+The format webdataset uses `describe_faces` too, so both formats contain the same facts of a face.
 """
 
 from __future__ import annotations

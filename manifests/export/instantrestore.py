@@ -1,8 +1,9 @@
 """InstantRestore: `train/PERSON/cropped_images/`, and `test/TARGET/` with degraded.png, gt.png and `conditioning/`.
 
-The layout follows restore_dataset.py and inference/test.py. The first draws references from a person's folder, and
-skips people with one image. The second takes the first four images of `conditioning/` in natural order. The files
-`new_landmarks/*.npy` come from a landmark extractor that was not released, so they are not written.
+The layout follows restore_dataset.py and inference/test.py. The file restore_dataset.py draws references from a
+person's folder, and skips people with one image. The file inference/test.py takes the first four images of
+`conditioning/` in natural order. The files `new_landmarks/*.npy` come from a landmark extractor that was not released,
+so these files are not written.
 """
 
 from __future__ import annotations

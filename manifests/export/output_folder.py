@@ -129,7 +129,7 @@ def check_output_folder(dataset: Path, out: Path) -> None:
     out_path, dataset_path = Path(os.path.realpath(out)), Path(os.path.realpath(dataset))
     if dataset_path == out_path or dataset_path in out_path.parents:
         raise BadInput(
-            f"--out {out} lies in the dataset, but an export is made to be shared. Name a folder outside it."
+            f"--out {out} is inside the dataset, but an export is made to be shared. Name a folder outside the dataset."
         )
     if os.path.lexists(out / LEDGER_NAME):
         raise BadInput(f"--out {out} is a dataset. Name a new folder.")
@@ -163,7 +163,7 @@ def publish_folder(out: Path, progress: Callable[[int], None] = lambda _: None) 
 
 
 def _is_running(process_id: str) -> bool:
-    """Returns whether a process with this id exists. Returns False for a text that is no number."""
+    """Returns whether a process with this id exists. Returns False for a text that is not a number."""
     try:
         os.kill(int(process_id), 0)
     except (ValueError, ProcessLookupError):

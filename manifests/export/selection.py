@@ -21,7 +21,7 @@ from manifests.runtime.files import sha256_file
 
 SPLITS = ("train", "val", "test")
 VERSIONS = ("original", "best")
-# columns of the ledger's table `faces` that an export may hold
+# columns of the ledger's table `faces` that an export may contain
 MEASURES = (
     "det_score", "inter_ocular_px", "yaw", "pitch", "roll", "sharpness", "blockiness", "noise", "exposure", "upsample",
 )  # fmt: skip
@@ -60,7 +60,7 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class ExportedFace:
-    """One accepted face, with everything that an export may hold of it."""
+    """One accepted face, with all facts of the face that an export may contain."""
 
     face_id: str
     identity_id: str
@@ -131,7 +131,7 @@ def select_for_export(ledger: Ledger, options: ExportOptions) -> Selection:
     Raises BadInput if the dataset has no such split or frozen set, or no face to export.
     """
     if options.split not in (*SPLITS, "all"):
-        raise BadInput(f"--split {options.split} is no split. Write train, val or test, or leave --split out.")
+        raise BadInput(f"--split {options.split} is not a split. Write train, val or test, or leave --split out.")
     faces, reasons = _select_faces(ledger, options, _select_versions(ledger, options))
     left_out = Counter(("faces", reason) for reason in reasons.values())
     pairs = []
@@ -234,7 +234,7 @@ def _add_lq(ledger: Ledger, selection: Selection) -> Selection:
     rows = [row for row in frozen if row.face_id in targets]
     if not rows:
         raise BadInput(
-            f"--set {name} holds no target of --split {selection.options.split}. Name another split or another set."
+            f"--set {name} has no target of --split {selection.options.split}. Name another split or another set."
         )
     return replace(
         selection,

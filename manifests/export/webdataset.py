@@ -47,7 +47,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 def _write_split(selection: Selection, folder: OutputFolder, split: str) -> list[IndexRow]:
     """Write the shards of a split, and return their rows of the index.
 
-    A shard holds at least one face. It is closed before it would exceed `shard_bytes` of the options.
+    A shard contains at least one face. A shard is closed before its size exceeds `shard_bytes` of the options.
     """
     index: list[IndexRow] = []
     facts_of = imagefolder.describe_faces(selection)

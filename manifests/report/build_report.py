@@ -15,8 +15,8 @@ from manifests.report.intake_section import read_consent, read_filters, read_fun
 from manifests.report.pairs_section import read_coverage, read_pairs, read_splits
 from manifests.report.people_section import (
     draw_similarity_histogram,
-    read_decisions,
     read_labels,
+    read_newest_decisions,
     read_people,
     read_uncertain_faces,
 )
@@ -28,12 +28,12 @@ from manifests.runtime.text import format_count
 def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
     """Write the page of a dataset and return its path. Without `runs`, shows the runs inside the dataset's folder.
 
-    Raises LedgerMissing if the folder has no ledger, and BadInput if one of the runs is no training run.
+    Raises LedgerMissing if the folder has no ledger, and BadInput if one of `runs` is not a training run.
     """
     runs = runs or sorted(stats.parent for stats in dataset.glob("*/stats.jsonl"))
     for run in runs:
         if not (run / "config.json").is_file():
-            raise BadInput(f"{run} is no training run. Name a folder that `likeness train --out` made.")
+            raise BadInput(f"{run} is not a training run. Name a folder that `likeness train --out` made.")
     with Ledger.open(dataset) as ledger:
         values = {
             "name": dataset.resolve().name,
@@ -45,7 +45,7 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
                 named=True
             ),
             "people": read_people(ledger),
-            "decisions": read_decisions(ledger),
+            "decisions": read_newest_decisions(ledger),
             "labels": read_labels(ledger),
             "uncertain_faces": read_uncertain_faces(ledger),
             "histogram": draw_similarity_histogram(ledger),

@@ -45,8 +45,8 @@ REASONS = {
     "purged": "purged",
 }
 
-# why an accepted face is no target; the parameters are the minimum number of photos, the text for too few photos, and
-# the text for too few references
+# Finds why an accepted face is not a target. The parameters are the minimum number of photos, the text for too few
+# photos, and the text for too few references.
 _UNPAIRED_FACES = """
 SELECT CASE WHEN s.status <> 'ok' THEN s.reason
             WHEN count(*) OVER (PARTITION BY m.identity_id) = 1 THEN 'the only face of that person'
@@ -55,7 +55,7 @@ SELECT CASE WHEN s.status <> 'ok' THEN s.reason
 FROM memberships m LEFT JOIN splits s USING (face_id) LEFT JOIN faces f USING (face_id)
 QUALIFY m.face_id NOT IN (SELECT target FROM pairs)"""
 
-# a few faces that one filter dropped, with a file that holds the photo
+# a few faces that one filter dropped, with a file that contains the photo
 _FACES_OF_FILTER = """
 SELECT any_value(f.photo_id) AS photo_id, any_value(f.box) AS box, min(u.uri) AS uri
 FROM faces f JOIN files u USING (photo_id) WHERE f.reason = ?
@@ -108,7 +108,7 @@ def explain_reason(code: str) -> str:
 
 
 def read_consent(ledger: Ledger) -> list[dict[str, Any]]:
-    """Returns counts of photos by consent, licence and source. Returns [] if no photo states any of them."""
+    """Returns counts of photos by consent, licence and source, or [] if no photo has such a statement."""
     rows = ledger.query(
         f"""SELECT coalesce(consent, '{NOT_STATED}') AS consent, coalesce(licence, '{NOT_STATED}') AS licence,
                    coalesce(source, '{NOT_STATED}') AS source, count(*) FILTER (WHERE status = 'ok') AS used,
@@ -123,7 +123,7 @@ def read_consent(ledger: Ledger) -> list[dict[str, Any]]:
 def read_filters(ledger: Ledger) -> dict[str, Any]:
     """Returns the filters of the last screening with their counts, each with a few of the faces that it dropped.
 
-    Dropped faces have no crop. Their pictures are cut from the photo files, if these are still there.
+    Dropped faces have no crop. Their pictures are cut from the photo files, if the files still exist.
     """
     screening = ledger.read_detail("screen")
     for rule in screening.get("filters", []):

@@ -44,7 +44,7 @@ SELECT split, count(*) AS targets, median(len(refs)) AS median,
        {", ".join(f"count(*) FILTER (WHERE len(refs) >= {n}) AS at_least_{n}" for n in MIN_COUNTS)}
 FROM pairs WHERE len(refs) > 0 GROUP BY 1 ORDER BY {_SPLIT_ORDER.format("split")}"""
 
-# number of people for each bin; bin n holds people with at most 2 to the power n photos
+# number of people for each bin; bin n counts the people with at most 2 to the power n photos
 _PHOTOS_OF_PEOPLE = """
 SELECT CAST(ceil(log2(n)) AS INTEGER) AS bin, count(*) FROM (
     SELECT count(DISTINCT f.photo_id) AS n FROM splits s JOIN faces f USING (face_id)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from manifests.ledger.decision_log import find_undos, parse_decision
+from manifests.ledger.decision_log import find_undos, read_decisions
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
-from manifests.ledger.records import DecisionRow, Label
+from manifests.ledger.records import Label
 from manifests.report.plots import draw_similarities
 from manifests.report.thumbnails import make_thumbnail
 
-PEOPLE = 12  # people on the page, those with the most faces first
+PEOPLE = 12  # number of people on the page; the people with the most faces come first
 FACES = 12  # faces shown for each person
-UNCERTAIN = 24  # uncertain faces on the page
-DECISIONS = 20  # decisions on the page, the newest first
+UNCERTAIN = 24  # number of uncertain faces on the page
+DECISIONS = 20  # number of decisions on the page; the newest decision comes first
 
 _LARGEST_PEOPLE = """
 SELECT m.identity_id, i.name, count(*) AS faces, min(confidence) AS min_confidence, any_value(s.split) AS split
@@ -57,9 +57,9 @@ def read_labels(ledger: Ledger) -> tuple[int, int, bool] | None:
     return (len({row.label for row in rows}), len(rows), rows[0].truth) if rows else None
 
 
-def read_decisions(ledger: Ledger) -> list[dict[str, Any]]:
+def read_newest_decisions(ledger: Ledger) -> list[dict[str, Any]]:
     """Returns the newest decisions of people, each with the number of the decision that undoes it, or None."""
-    decisions = [parse_decision(row) for row in ledger.read_rows(DecisionRow)]
+    decisions = read_decisions(ledger)
     undo_of = find_undos(decisions)
     return [
         {

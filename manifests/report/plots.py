@@ -1,4 +1,4 @@
-"""Plots inside the page, as SVG text. All sizes are in px of the page."""
+"""Draws the plots of the report's page as SVG text. All sizes are in px of the page."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def draw_curves(lines: Mapping[str, Line], label: str) -> str:
     if not points:
         return ""
     width, height, left, bottom = 332, 190, 48, 24
-    top = 28 if len(lines) < 2 else 20 + 13 * len(lines)  # the names of several lines stand above the plot
+    # if the plot has several lines, their names are written above the plot
+    top = 28 if len(lines) < 2 else 20 + 13 * len(lines)
     x0, x1 = min(p[0] for p in points), max(p[0] for p in points)
     y0, y1 = min(p[1] for p in points), max(p[1] for p in points)
     x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1e-6)

@@ -164,9 +164,9 @@ def _explain_partial_metrics(result: Result) -> list[str]:
 
 
 def _explain_extra_files(result: Result) -> list[str]:
-    """Notices on files in a measured folder that belong to no image of the set; they name up to three files."""
+    """Notices on files in a measured folder that belong to no image of the set. Each notice names up to three files."""
     return [
-        f"{folder} holds {format_count(len(files), 'file')} that no image of the set belongs to: "
+        f"{folder} contains {format_count(len(files), 'file')} that no image of the set belongs to: "
         f"{', '.join(files[:3])}{', ...' if len(files) > 3 else ''}."
         for folder, files in result.get("extra", {}).items()
         if files

@@ -11,10 +11,13 @@ from manifests.report.plots import draw_curves
 from manifests.report.result_tables import make_notices, make_tables, make_title
 from manifests.report.thumbnails import embed_image
 
-GRIDS = 2  # sample grids shown for each run, the newest
-FACES = 48  # faces shown for each sheet of restored photos
-RESULTS = ("evaluation*.json", "counterfactuals*.json")  # `likeness evaluate` and `counterfactuals` write these
-SHEETS = "restored/*.json"  # `likeness restore --page-data` writes these
+GRIDS = 2  # number of sample grids shown for each run; the newest grids are shown
+FACES = 48  # number of faces shown for each sheet of restored photos
+RESULTS = (
+    "evaluation*.json",
+    "counterfactuals*.json",
+)  # `likeness evaluate` and `likeness counterfactuals` write these files
+SHEETS = "restored/*.json"  # `likeness restore --page-data` writes these files
 
 # raised for a JSON file that is broken, or that another version of Likeness wrote
 _FORM_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError)
@@ -112,7 +115,7 @@ def _list_conventions(metrics: Any) -> list[tuple[str, str, str]]:
 def _check_data_url(url: str) -> str:
     """Returns the URL of a picture inside the sheet. Raises ValueError for any URL that a browser would fetch."""
     if not url.startswith("data:image/"):
-        raise ValueError("The sheet holds a picture that is no data URL.")
+        raise ValueError("The sheet contains a picture whose URL is not a data URL.")
     return url
 
 

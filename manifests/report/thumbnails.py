@@ -1,4 +1,4 @@
-"""Pictures inside the page, as JPEG data URIs without metadata. A picture that cannot be read is left out."""
+"""Makes the page's pictures as JPEG data URIs without metadata. A picture that cannot be read is left out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def embed_image(path: Path) -> str:
 def crop_photo(uri: str, photo_id: str, box: Sequence[float], side: int) -> str:
     """Returns the part of a photo around `box` (x0, y0, x1, y1 in photo pixels) as a square of `side` px.
 
-    Returns "" if the file at `uri` cannot be read or does not hold the photo any more.
+    Returns "" if the file at `uri` cannot be read or does not contain the photo any more.
     """
     try:
         data = read_bytes(uri)

@@ -34,7 +34,7 @@ FLAGS = {
     "--dry-run": ("", "Print what the command would do, and write nothing"),
     "--json": ("", "Print only JSON"),
     "--seed": ("N", "The seed of all random draws"),
-    "--workers": ("N", "The number of worker processes; the results do not depend on it"),
+    "--workers": ("N", "The number of worker processes; the results do not depend on this number"),
     "--yes": ("", "Delete without a question; the deletion cannot be undone"),
     # options for the input
     "--run": ("RUN", "The folder of a training run"),
@@ -51,7 +51,10 @@ FLAGS = {
     "--filters": ("FILTERS", "The filters that drop unusable faces: default, strict, or a TOML file"),
     "--min-inter-ocular": ("PIXELS", "The smallest distance between the eyes of a usable face"),
     "--labels": ("LABELS", "The source of labels: folder or FILE.csv as truth; hint or hint:FILE.csv to compare only"),
-    "--same-person": ("COSINE", "The least mean cosine of two groups of one person; replaces the calibrated value"),
+    "--same-person": (
+        "COSINE",
+        "The least mean cosine of two groups that become one person; the value replaces the calibrated value",
+    ),
     "--collages": ("", "Allow two faces of one photo to be the same person"),
     "--split-by": ("POLICY", "Divide the faces into splits by identity, or by photos for a collection of one person"),
     "--sidecar": ("FILE.csv", "A table of photos with the columns file, source, licence and consent"),
@@ -96,7 +99,7 @@ FLAGS = {
     "--weights": ("FOLDER", "The folder that contains the weights of the networks for metrics"),
     "--steps": ("N", "The number of sampling steps of a restoration, from 1 to 8"),
     # restoring
-    "--aligned": ("", "Use this if the photos are square face crops in the layout of FFHQ"),
+    "--aligned": ("", "Use this option if the photos are square face crops in the layout of FFHQ"),
     "--box": ("X0,Y0,X1,Y1", "The box of the face in pixels, for a photo in which no face is found"),
     # measuring
     "--restored": ("FOLDER", "A folder of images that another system restored, with the file names of the set"),
@@ -113,7 +116,7 @@ FLAGS = {
     "--latex": ("FILE", "Write the tables as LaTeX"),
     "--plot": ("FILE.svg", "Draw the identity to the target as an SVG file"),
     # exports and benchmarks
-    "--crops": ("VERSION", "The training crops to write: original, or best to use the crops that iterate cleaned"),
+    "--crops": ("VERSION", "The training crops to write: original, or best to write the crops that iterate cleaned"),
     "--shard-mib": ("MIB", "The largest size of a shard, in MiB"),
     "--with-names": ("", "Also write the names of people"),
     "--with-images": ("", "Also write the crops and the LQ images"),

@@ -86,7 +86,7 @@ def test_refldm_out_and_in_again_is_the_same_people_targets_references_and_split
     assert people(back, by_file(back)) == people(made) and check_ledger(back) == []
     assert {row.policy for row in rows(back, Pair)} == {"list"}
     assert (
-        "The column lq_image is not imported: make a low-quality set of the dataset with `likeness degrade`."
+        "The column lq_image is not imported. Make a low-quality set of the dataset with `likeness degrade`."
         in summary.notices
     )
     # and from what came back, the same lists
@@ -316,7 +316,8 @@ def test_the_command_says_what_lists_hold_and_imports_them(made, tmp_path):
     export_dataset(made, tmp_path / "lists", "refldm", ExportOptions())
     words = (tmp_path / "lists", "--format", "refldm", "--out", tmp_path / "back", "--workers", 1)
     told = call(*words, "--dry-run")
-    assert "Would import 20 images of 5 people, 20 targets with references, 20 images in a split" in told.stdout
+    assert "would import 20 images of 5 people into" in told.stdout
+    assert "20 are targets with references, and 20 are in a split" in told.stdout
     assert json.loads(call(*words, "--dry-run", "--json").stdout)["missing"] == []
     assert not (tmp_path / "back").exists()
     done = call(*words)

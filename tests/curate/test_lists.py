@@ -50,11 +50,11 @@ def test_what_is_missing_is_listed_and_what_is_said_twice_is_told(tmp_path, pict
     found = read_lists(table, "refldm", pictures)
     assert found.missing == ["gone.png", "lost.png"] and found.references == {pictures / "a.png": [pictures / "b.png"]}
     assert found.notices == [
-        "Lines that repeat an earlier line: 1.",
-        "Lines without a reference, which make no target: 1.",
-        "Pictures that the lists name and that do not exist: 2 (gone.png, lost.png).",
+        "1 line repeats an earlier line.",
+        "1 line without a reference cannot make a target.",
+        "The lists name 2 pictures without a file: gone.png, lost.png.",
     ]
-    with pytest.raises(BadInput, match=r"names no picture that exists; missing: a\.png, b\.png"):
+    with pytest.raises(BadInput, match=r"names no picture that exists\. Missing pictures: a\.png, b\.png"):
         read_lists(table, "refldm", tmp_path)
 
 
@@ -71,13 +71,13 @@ def test_what_is_missing_is_listed_and_what_is_said_twice_is_told(tmp_path, pict
         (["a.png", "['b.png', '']"], "ref_image must be a list"),
         (["a.png", "__import__('os').system('true')"], "ref_image must be a list"),
         (["a.png", "[" * 20000], "ref_image must be a list"),
-        (["a.png", "['a.png']"], "among its own references"),
-        (["a.png", "['./a.png', 'b.png']"], "among its own references under another name"),
+        (["a.png", "['a.png']"], "is one of its own references"),
+        (["a.png", "['./a.png', 'b.png']"], "is also one of its own references, under another name"),
         (["a.png", "['../secret.png']"], "leads out of"),
         (["/etc/hostname", "['b.png']"], "leads out of"),
         (["a.png", "['link.png']"], "leads out of"),
         (["a.png", "['b\\x00.png']"], "leads out of"),
-        (["a.png"], "found 1 column, but the first line names 2"),
+        (["a.png"], "the line has 1 column, but the first line names 2"),
         (["a.png", "['b.png']", "x"], "the line has 3 columns, but the first line names 2"),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_labelled_folder_is_a_folder_a_person_however_deep(tmp_path):
     assert {str(path.relative_to(source)): label for path, label in found.labels.items()} == {
         "00001/0.png": "00001", "00001/cropped_images/1.png": "00001", "00002/0.png": "00002"
     }  # fmt: skip
-    assert found.notices == ["Files left out because they are in no person's folder or cannot be read: 1."]
+    assert found.notices == ["1 file is left out, because it is in no person's folder or cannot be read."]
     splits = tmp_path / "splits"
     splits.mkdir()
     (splits / "train.txt").write_text("00001\nno-such\n")
@@ -154,7 +154,7 @@ def test_what_is_no_source_is_one_sentence(tmp_path, pictures):
     (tmp_path / "latin.csv").write_bytes("gt_image,ref_image\nä.png,[]\n".encode("latin-1"))
     for source, kind, more, said in (
         (tmp_path / "nowhere", "refldm", (), "does not exist"),
-        (tmp_path / "empty", "zip", (), "say labelled-folder or refldm"),
+        (tmp_path / "empty", "zip", (), "Give labelled-folder or refldm"),
         (tmp_path / "empty", "refldm", (), r"has no reference_mapping/\*\.csv"),
         (tmp_path / "empty", "labelled-folder", (), "names no picture"),
         (tmp_path / "no.csv", "labelled-folder", (), "is a file"),
@@ -162,7 +162,7 @@ def test_what_is_no_source_is_one_sentence(tmp_path, pictures):
         (tmp_path / "other.csv", "refldm", (), "must name the columns gt_image and ref_image"),
         (tmp_path / "quote.csv", "refldm", (), "a quote that is not closed"),
         (tmp_path / "latin.csv", "refldm", (), "not UTF-8"),
-        (pictures, "labelled-folder", (pictures,), "--originals belongs to refldm"),
+        (pictures, "labelled-folder", (pictures,), "A labelled folder contains its pictures. Leave --originals out"),
         (tmp_path / "other.csv", "refldm", (tmp_path / "no.csv",), "is not a folder"),
         (pictures, "labelled-folder", (None, tmp_path / "empty"), "has no train_image.txt"),
         (pictures, "labelled-folder", (None, tmp_path / "no.csv"), "is not a folder"),

@@ -121,7 +121,9 @@ def test_a_file_that_does_not_fit_is_one_sentence(folder: Path, tmp_path: Path, 
             torch.save(held | {"features.0.weight": torch.zeros(64, 1, 3, 3)}, path)
         case "missing":
             torch.save({name: value for name, value in held.items() if name != "features.28.bias"}, path)
-    with pytest.raises(BadInput, match=r"does not hold torchvision's vgg16 weights .*https://.*pth there\.$") as caught:
+    with pytest.raises(
+        BadInput, match=r"does not contain torchvision's vgg16 weights .*https://.*pth there\.$"
+    ) as caught:
         load_backbone("vgg16", tmp_path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "harm").exists()

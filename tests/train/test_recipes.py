@@ -87,7 +87,7 @@ def test_four_steps_in_one_go_are_four_steps_with_a_rest_and_restore(
     for number, photo in enumerate(photos):
         cv2.imwrite(str(photo), picture(0, number, 96))
     if name == "vre":
-        with pytest.raises(BadInput, match="restores nothing"):
+        with pytest.raises(BadInput, match="cannot restore faces"):
             restore(photos[:1], [], tmp_path / "whole", tmp_path / "out", aligned=True)
         dictionary, lq = Dictionary.from_pretrained(tmp_path / "whole"), torch.rand(1, 3, 40, 40)
         with torch.no_grad():

@@ -18,17 +18,15 @@ if TYPE_CHECKING:
 
 
 def freeze(
-    dataset: Annotated[Path, argument("DATASET", " that has a frozen set")],
-    out: Annotated[
-        Path, flag("--out", ": the folder of the benchmark, which the same command resumes", metavar="BENCH")
-    ],
-    lq_set: Annotated[str | None, flag("--set", default="the only set of the split")] = None,
+    dataset: Annotated[Path, argument("DATASET", "; the dataset needs a frozen set")],
+    out: Annotated[Path, flag("--out", "; the same command with the same folder resumes", metavar="BENCH")],
+    lq_set: Annotated[str | None, flag("--set", default="the split's only set")] = None,
     split: Annotated[str, flag("--split")] = "test",
     max_references: Annotated[int, flag("--max-references", low=1)] = 4,
-    seed: Annotated[int, flag("--seed", ": of the references", low=0, high=MAX_SEED)] = 0,
+    seed: Annotated[int, flag("--seed", "; the references are random", low=0, high=MAX_SEED)] = 0,
     with_images: Annotated[bool, flag("--with-images")] = False,
     with_embeddings: Annotated[
-        bool, flag("--with-embeddings", "; with --with-images, nobody needs the dataset then")
+        bool, flag("--with-embeddings", "; with images and embeddings, nobody needs the dataset to use the benchmark")
     ] = False,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
@@ -56,28 +54,30 @@ def freeze(
     people = format_count(summary.people, "person", "people")
     what = f"{summary.cases} of {summary.images_in_set} images of {summary.lq_set}, {people}"
     if dry_run:
-        typer.echo(f"Would freeze {what}, in {summary.folder}.")
+        typer.echo(f"Would freeze {what} in {summary.folder}.")
     else:
         state = f"{summary.written} files written" if summary.written else "no file changed"
-        typer.echo(f"{what}, frozen in {summary.folder} ({state}).\nbenchmark {summary.benchmark}")
+        typer.echo(f"The benchmark in {summary.folder} has {what} ({state}).\nbenchmark {summary.benchmark}")
     if summary.cosines:
         typer.echo(
-            f"{summary.cosines} pairs of faces in two splits look like one person: list them with `likeness leaks "
-            f"{dataset}`."
+            f"{summary.cosines} pairs of faces in two splits look like one person: list these pairs with `likeness "
+            f"leaks {dataset}`."
         )
 
 
 def leaks(
     dataset: Annotated[Path, argument("DATASET|BENCH")],
     benchmark: Annotated[
-        Path | None, flag("--benchmark", ", to check it with the embeddings of the dataset", default="none")
+        Path | None,
+        flag("--benchmark", "; the embeddings of the dataset are used to check the benchmark", default="none"),
     ] = None,
     limit: Annotated[int, flag("--limit", low=0)] = 20,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
     """Look for leaks: a person, a photo or a near-duplicate in two splits, or a target among its references.
 
-    The command compares every face with every face of the other splits. It also prints which checks were not possible.
+    The command compares every face with every face of the other splits. The command also prints which checks were not
+    possible.
 
     Exit codes: 0 if there is no leak, 1 if there is a leak.
 
@@ -127,11 +127,11 @@ def _print_leaks(result: Leaks) -> None:
     typer.echo(", ".join(f"{count} {kind}" for kind, count in result.counts.items()) + ".")
     if result.alike_pairs or result.expected_pairs:
         typer.echo(
-            f"{result.alike_pairs} pairs of faces from two splits have a cosine of one person. "
+            f"{result.alike_pairs} pairs of faces from two splits have a cosine that is typical for one person. "
             f"{result.expected_pairs:g} pairs of strangers are expected to have such a cosine. A pair is a leak "
             "only if other photos confirm it."
         )
     for sentence in result.unchecked:
         typer.echo(sentence)
-    scope = f"{result.faces} faces, {result.pairs} pairs across splits, the references of {result.targets} targets"
+    scope = f"{result.faces} faces, {result.pairs} pairs across splits, and the references of {result.targets} targets"
     typer.echo(f"{'Leaks were' if result.total else 'No leak was'} found among {scope}.")

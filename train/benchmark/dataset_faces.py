@@ -28,7 +28,7 @@ class Rules:
     max_face_bits: int
     min_cosine_same_face: float
     same_person: float
-    false_match_rate: float  # the share of pairs of strangers that reach `same_person`, as the grouping estimates it
+    false_match_rate: float  # the estimated share of pairs of strangers that reach `same_person`
 
 
 def read_faces(ledger: Ledger) -> list[FaceLine]:
@@ -57,7 +57,8 @@ def read_policy(ledger: Ledger) -> str:
 
 
 def read_rules(ledger: Ledger) -> Rules:
-    """Returns the thresholds with which the dataset was curated. Raises BadInput if they are not in the ledger."""
+    """Returns the thresholds with which the dataset was curated. Raises BadInput if the thresholds are not in the
+    ledger."""
     settings, grouping = ledger.read_detail("settings"), ledger.read_detail("group")
     if not settings or "threshold" not in grouping:
         raise BadInput(
@@ -65,7 +66,7 @@ def read_rules(ledger: Ledger) -> Rules:
         )
     rules = dict(settings["config"]["dedupe"])
     rules["min_cosine_same_face"] = max(rules["min_cosine_same_face"], settings["same_person"])
-    # The rate and the threshold become part of a benchmark. They are rounded, because their last bits differ between
-    # machines.
+    # The rate and the threshold become part of a benchmark. Both numbers are rounded, because their last bits differ
+    # between machines.
     rate = float(f"{grouping['false_match_rate']:.2g}")
     return Rules(**rules, same_person=round(float(grouping["threshold"]), 4), false_match_rate=rate)

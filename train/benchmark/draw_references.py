@@ -13,9 +13,9 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_set_detail, read_set_hashes
 from manifests.runtime.files import sha256_bytes
 
-# This query returns each target with the faces that may be its references. These are usable faces of the same person
-# from other photos of the same split. With --split-by photos, they are from the split train instead. If a list of pairs
-# was imported, only the faces of the list may be references.
+# This query returns each target with the faces that may be its references. References are usable faces of the same
+# person from other photos of the same split. With --split-by photos, references are from the split train instead. If a
+# list of pairs was imported, only the faces of the list may be references.
 POSSIBLE_REFERENCES = """
     SELECT d.face_id, s.identity_id, list(r.face_id ORDER BY r.face_id) AS refs
     FROM degradations d JOIN splits s USING (face_id) JOIN faces f USING (face_id)
@@ -27,7 +27,7 @@ POSSIBLE_REFERENCES = """
     GROUP BY ALL ORDER BY d.face_id"""
 
 # This query returns the faces that may be references, for all people of a frozen set. Wrong references are drawn from
-# them.
+# these faces.
 FACES_OF_PEOPLE = """
     SELECT r.identity_id, r.face_id, g.photo_id FROM splits r JOIN faces g USING (face_id)
     WHERE r.status = 'ok' AND g.status = 'ok' AND (r.identity_id, r.split) IN (
@@ -44,7 +44,7 @@ class CaseFaces:
     references: tuple[str, ...]
     wrong: tuple[str, ...]  # faces of another person; empty if no other person has enough photos
     wrong_identity_id: str | None
-    pool: tuple[str, ...] = ()  # all faces that the references were drawn from
+    pool: tuple[str, ...] = ()  # all faces from which the references were drawn
 
 
 def draw_references(
@@ -103,8 +103,8 @@ def _draw_wrong(
     """Draws another person of the pool and `count` faces of that person. Faces in the target's photo are left out.
 
     `pool` maps a person to (face, photo) pairs. The draw takes the candidates with the smallest hash of (seed, target,
-    candidate). So a new person or a new photo in the dataset changes a draw only if the new hash is smaller. Returns
-    (None, []) if no other person has enough faces.
+    candidate). So a new person or a new photo in the dataset changes a draw only if the hash of the new candidate is
+    smaller. Returns (None, []) if no other person has enough faces.
     """
     others = {
         other: [face for face, face_photo in faces if face_photo != photo]

@@ -42,7 +42,7 @@ class FacePairs:
         self.side_mean /= np.maximum(self.side_size, 1)[:, None]
 
     def compute_cosines(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """Returns the cosine of each pair, float (n,); NaN if a face of the pair has no embedding."""
+        """Returns the cosine of each pair, float (n,). The cosine is NaN if a face of the pair has no embedding."""
         a, b = self.row[i], self.row[j]
         both = (a >= 0) & (b >= 0)
         cosines = np.full(len(i), np.nan)
@@ -52,9 +52,9 @@ class FacePairs:
     def compute_person_cosines(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         """Returns how far other photos confirm that the faces of a pair are one person, float (n,).
 
-        The value is the higher of two mean cosines. Each is the mean cosine of one face of the pair to all faces of the
-        other person in the split of the other face. If only one of the two people has a single face in the split, the
-        mean cosine to that person counts as -1, because a single face confirms nothing.
+        The value is the higher of two mean cosines. Each of the two is the mean cosine of one face of the pair to all
+        faces of the other person in the other face's split. A single face confirms nothing. So if only one of the two
+        people has a single face in the split, the mean cosine to that person counts as -1.
         """
         a, b = self.row[i], self.row[j]
         means = []
@@ -75,14 +75,12 @@ class FacePairs:
         return near & self._are_at_same_place(i, j)
 
     def _are_at_same_place(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """Returns True for each pair whose boxes overlap enough, unless its cosine is known and too low."""
+        """Returns True for each pair whose boxes overlap enough, unless the pair has a cosine that is too low."""
         a, b = self.place[i], self.place[j]
         shared = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(1)
         areas = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(1) + np.clip(b[:, 2:] - b[:, :2], 0, None).prod(1)
         overlap = shared / np.maximum(areas - shared, 1e-12)
-        different = (
-            self.compute_cosines(i, j) < self.rules.min_cosine_same_photo
-        )  # this is False if the cosine is unknown
+        different = self.compute_cosines(i, j) < self.rules.min_cosine_same_photo  # False if the cosine is NaN
         return (overlap >= self.rules.min_overlap_same_photo) & ~different
 
     def find_photo_copies(self, one: np.ndarray, other: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -97,9 +95,10 @@ class FacePairs:
     def find_similar_faces(
         self, one: np.ndarray, other: np.ndarray, people: bool
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yields the pairs of a face of `one` and a face of `other` whose cosine is that of near-duplicates.
+        """Yields the pairs of a face of `one` and a face of `other` whose cosine is high enough for near-duplicates.
 
-        If `people`, pairs with the cosine of one person are yielded too. The third array has the cosines of the pairs.
+        If `people`, pairs whose cosine is high enough for one person are yielded too. The third array has the cosines
+        of the pairs.
         """
         rules = self.rules
         least = min(rules.same_person, rules.min_cosine_same_face) if people else rules.min_cosine_same_face

@@ -49,13 +49,13 @@ class FreezeSummary:
     """Describes the benchmark that `freeze` wrote, or would write in a dry run."""
 
     folder: str
-    benchmark: str  # its sha256; empty in a dry run
+    benchmark: str  # the sha256 of the benchmark; empty in a dry run
     lq_set: str
     cases: int
     images_in_set: int
     people: int
     without_wrong_references: int
-    cosines: int  # number of leaks of kind cosine; `likeness leaks` lists them
+    cosines: int  # number of leaks of kind cosine, which `likeness leaks` lists
     pictures: bool
     written: int  # number of files that this call wrote
 
@@ -75,9 +75,9 @@ def freeze(
     """Writes the benchmark of a frozen set into `out`.
 
     The set is the set named `lq_set`, or the only set of the split. The references are the same as in `evaluate`
-    (train/benchmark/draw_references.py). The name of a person is a hash of the person's smallest face id. The same call
-    again resumes: it writes files that are missing or changed. The same call can also add pictures to a benchmark
-    without pictures. Embeddings are biometric data and are only written if `with_embeddings` is true.
+    (train/benchmark/draw_references.py). The name of a person is a hash of the person's smallest face id. If the call
+    is repeated, it writes only the files that are missing or changed. A repeated call can also add pictures to a
+    benchmark without pictures. Embeddings are biometric data and are only written if `with_embeddings` is true.
 
     Raises BadInput, before anything is written, if the options contradict each other, or if `out` contains other files
     or another benchmark. Raises LedgerBroken if the dataset has leaks, for example a target among its own references.
@@ -113,7 +113,7 @@ def freeze(
     if dry_run:
         return _summarize(out, source, counts, leaks, pictures=with_pictures)
 
-    # Make the lines of the benchmark. The name of the benchmark is a hash of them.
+    # Make the lines of the benchmark. The name of the benchmark is a hash of these lines.
     picture_of = _hash_crops(source, progress)
     cases = [_make_case(source, case, picture_of) for case in source.cases]
     faces = [replace(line, picture=picture_of.get(line.face)) for line in source.faces]
@@ -193,8 +193,8 @@ def _refuse_leaks(leaks: Leaks, dataset: Path) -> None:
             )
     if counts := [f"{leaks.counts[kind]} of kind {kind}" for kind in REFUSED_KINDS if leaks.counts[kind]]:
         raise LedgerBroken(
-            f"{dataset} has leaks between its splits ({', '.join(counts)}), so nothing was frozen: list them with "
-            f"`likeness leaks {dataset}`."
+            f"{dataset} has leaks between its splits ({', '.join(counts)}), so nothing was frozen: list the leaks "
+            f"with `likeness leaks {dataset}`."
         )
 
 

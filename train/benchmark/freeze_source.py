@@ -27,7 +27,7 @@ class FreezeSource:
 
     dataset: Path
     set_name: str
-    degradations: dict[str, dict[str, Any]]  # face id -> its row of the table `degradations`
+    degradations: dict[str, dict[str, Any]]  # face id -> row of the table `degradations`
     cases: list[CaseFaces]
     faces: list[FaceLine]
     vectors: np.ndarray  # float32 (n, d) unit embeddings, in the order of `faces`
@@ -44,7 +44,7 @@ class FreezeSource:
 def read_source(dataset: Path, lq_set: str | None, split: str, references: int, seed: int) -> FreezeSource:
     """Reads the frozen set named `lq_set`, or the only frozen set of the split.
 
-    Raises BadInput if there is no such set, if the set is not finished, or if no target has a reference.
+    Raises BadInput if the set does not exist, if the set is not finished, or if no target has a reference.
     """
     with Ledger.open(dataset) as ledger:
         name = _choose_set(ledger, lq_set, split)

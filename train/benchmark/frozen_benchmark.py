@@ -8,8 +8,8 @@
 
 A benchmark contains no name of a person, no path and no time. The name of a face is its face id, which is a hash of the
 photo's bytes and the face's box. A picture is a crop or an LQ image. The name of a picture is the sha256 of its pixels,
-because the bytes of a PNG also depend on the encoder. So everybody who has the same photos gets the same names, and a
-crop with different pixels is noticed.
+because the bytes of a PNG also depend on the encoder. So everybody who has the same photos gets the same names. A crop
+with different pixels has a different name.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ KIND, VERSION = "likeness benchmark", 1
 SPLITS = ("train", "val", "test")
 _HEX16, _HEX32, _HEX64 = (re.compile(f"[0-9a-f]{{{digits}}}") for digits in (16, 32, 64))
 
-# These fields of a card are read. The values are their types.
+# Maps each field of a card that is read to the type of the field.
 _CARD: dict[str, type] = {
     "size": int, "references": int, "images_in_set": int, "pictures": bool, "engine": str, "policy": str,
     "set": dict, "recognizer": dict, "thresholds": dict, "leaks": dict, "tools": dict,
@@ -63,8 +63,8 @@ class FaceLine:
     phash: str  # 256 bits of the aligned face, hex
     photo_phash: str  # 64 bits of the whole photo, hex
     place: tuple[float, ...]  # x0, y0, x1, y1 as fractions of the photo's width and height
-    copy_of: str | None  # the face that represents a near-duplicate; None for other faces
-    picture: str | None = None  # the name of its 512 px crop, if a case uses the face
+    copy_of: str | None  # the face that represents this near-duplicate, or None if the face is not a near-duplicate
+    picture: str | None = None  # the name of the 512 px crop, if a case uses the face
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def load_benchmark(folder: Path) -> Benchmark:
         if card["version"] != VERSION:
             raise BadInput(
                 f"{folder} is a benchmark of version {card['version']}, but this Likeness reads version {VERSION}: "
-                "install the version of Likeness that wrote it."
+                "install the version of Likeness that wrote the benchmark."
             )
         if not card["complete"]:
             raise BadInput(f"{folder} is not finished: run the same `likeness freeze` command again.")
@@ -169,7 +169,7 @@ def _check_fields(benchmark: Benchmark) -> None:
 def has_embeddings(card: Mapping[str, Any]) -> bool:
     """Returns True if a benchmark contains embeddings.
 
-    An old card has no field `embeddings`. Such a benchmark contains embeddings if it contains pictures.
+    An old card has no field `embeddings`. A benchmark with an old card contains embeddings if it contains pictures.
     """
     return bool(card.get("embeddings", card.get("pictures", False)))
 

@@ -8,11 +8,11 @@
 | cosine | faces in two splits whose cosine is that of one person, if other photos confirm it |
 | own_reference | a target and one of its references that is the same face, a near-duplicate, or from the same photo |
 
-The grouping joins two faces whose cosine reaches a threshold. Some pairs of strangers reach this threshold too. The
-grouping estimates the share of such pairs, the false match rate. So a pair that reaches the threshold is a leak only if
-other photos confirm it: the mean cosine of one face to all photos of the other person in the other split must also
-reach the threshold. All pairs that reach the threshold are counted. The number of pairs that strangers alone would give
-is reported too.
+The grouping joins two faces whose cosine reaches a threshold. Some pairs of strangers also reach the threshold of the
+grouping. The grouping estimates the share of such pairs, the false match rate. So a pair that reaches the threshold is
+a leak only if other photos confirm the leak. To confirm a leak, the mean cosine of one face to all photos of the other
+person in the other split must also reach the threshold. All pairs that reach the threshold are counted. The number of
+pairs that strangers alone would give is reported too.
 
 Every face is compared with every face of the other splits. For 100,000 faces with four fifths of them in train, these
 are 1.7e9 cosines of 512 dimensions. The measured time is in docs/benchmarks.md.
@@ -61,10 +61,10 @@ class Leaks:
     pairs: int = 0  # number of pairs of faces from two splits
     targets: int = 0
     alike_pairs: int = 0  # number of pairs from two splits that reach the threshold of one person
-    expected_pairs: float = 0.0  # number of such pairs that strangers alone would give
+    expected_pairs: float = 0.0  # number of pairs above the threshold that strangers alone would give
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
-    examples: list[Leak] = field(default_factory=list)  # the `limit` leaks of each kind with the highest cosines
-    unchecked: list[str] = field(default_factory=list)  # a sentence for each check that was not possible
+    examples: list[Leak] = field(default_factory=list)  # The `limit` leaks of each kind with the highest cosines.
+    unchecked: list[str] = field(default_factory=list)  # A sentence for each check that was not possible.
 
     def add(self, kind: str, leaks: Sequence[Leak]) -> None:
         """Counts leaks of one kind and keeps the worst of them as examples."""
@@ -222,7 +222,7 @@ def _make_leaks(
 
 
 def _find_in_two_splits(faces: Sequence[FaceLine], what: str) -> list[Leak]:
-    """Returns a leak for each person or photo and each pair of splits that it is in.
+    """Returns a leak for each person or photo and each pair of splits with that person or photo.
 
     `what` is "person" or "photo". The leak names the smallest face id in each of the two splits.
     """

@@ -68,10 +68,10 @@ def read_lq(benchmark: Benchmark, case: CaseLine, photos: Path | None) -> np.nda
 def read_embeddings(benchmark: Benchmark, photos: Path | None) -> tuple[list[str], np.ndarray]:
     """Returns face ids and their unit embeddings, float32 (n, d).
 
-    If `photos` is a dataset, the faces are those of the benchmark that are also in the dataset. If `photos` is None,
-    the faces are those of the crops of the benchmark. The result is then empty if the benchmark has no embeddings.
-    Raises BadInput if the dataset has a different recognizer. Raises LedgerBroken if the embeddings of the benchmark
-    are missing or broken.
+    If `photos` is a dataset, the result has the faces of the benchmark that are also in the dataset. If `photos` is
+    None, the result has the faces of the benchmark's crops. Without `photos`, the result is empty if the benchmark has
+    no embeddings. Raises BadInput if the dataset has a different recognizer. Raises LedgerBroken if the embeddings of
+    the benchmark are missing or broken.
     """
     if photos is not None:
         with Ledger.open(photos) as ledger:
@@ -133,11 +133,12 @@ def _read_picture(path: Path, picture: str, benchmark: Benchmark, photos: Path |
     except (OSError, UndecodableImage):
         pixels = None
     if pixels is None or hash_picture(pixels) != picture:
-        problem = "is missing" if not path.exists() else "is broken, or is not the picture of the benchmark"
         advice = (
             "Get a new copy of the benchmark."
             if benchmark.card["pictures"]
             else f"{photos} must contain the photos of {benchmark.folder}."
         )
-        raise LedgerBroken(f"{path} {problem}. {advice}")
+        if not path.exists():
+            raise LedgerBroken(f"{path} is missing. {advice}")
+        raise LedgerBroken(f"{path} is broken, or is not the picture of the benchmark. {advice}")
     return pixels

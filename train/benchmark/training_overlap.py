@@ -25,8 +25,8 @@ def check_not_trained_on(dataset: Path, run: Path, targets: Sequence[str]) -> bo
     """Raises LedgerBroken if the run was trained on the person of a target. `targets` are face ids.
 
     If the dataset was split by photos, only training on the photo of a target is an error. `dataset` may be a
-    benchmark. Returns True if the check was possible. The check needs RUN/snapshot, which lists the faces of the
-    training.
+    benchmark. Returns True if the check was possible. The check of a run needs RUN/snapshot, which lists the faces of
+    the training.
     """
     snapshot = run / "snapshot" / FACES
     if not snapshot.is_file():
@@ -50,7 +50,7 @@ def check_not_trained_on(dataset: Path, run: Path, targets: Sequence[str]) -> bo
 def _find_related_faces(benchmark: Benchmark, targets: set[str]) -> list[tuple[str, str]]:
     """Returns (target, face) for each face of a target's person.
 
-    If the dataset was split by photos, the faces are those of the target's photo.
+    If the dataset was split by photos, the result has only the faces of the target's photo.
     """
     get_group = operator.attrgetter("person" if benchmark.card["policy"] == "identity" else "photo")
     faces: dict[str, list[str]] = {}

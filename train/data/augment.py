@@ -23,7 +23,7 @@ PERSPECTIVE = (0.02, 0.05)
 
 @cache
 def _transform() -> Any:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # this turns off the update check on import
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # turns off albumentations' update check
     try:
         import albumentations as A
     except ImportError:
@@ -56,6 +56,6 @@ def augment_reference(image: np.ndarray, landmarks5: np.ndarray, seed: int) -> t
     transform.set_random_seed(seed)
     done = transform(image=image, keypoints=landmarks5.astype(np.float32))
     # The border is mirrored, so albumentations also returns mirrored copies of the landmarks. The copy that moved least
-    # belongs to the face itself.
+    # has the landmarks of the face itself.
     copies = np.asarray(done["keypoints"], np.float32).reshape(-1, *landmarks5.shape)
     return done["image"], copies[np.abs(copies - landmarks5).sum((1, 2)).argmin()]

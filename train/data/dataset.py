@@ -43,9 +43,9 @@ class TrainingFaces(Dataset[Batch]):
     pixels for each photo pixel.
 
     If the recipe warps the references, a sample also has `found` and `warped`. `found` is True if the detector found
-    landmarks on the LQ image. `warped`, (Kmax,) bool, is True for each reference that was warped to these landmarks. If
-    the recipe has the loss `cycle`, a sample has `theta`, the parameters of its degradation. If the recipe has several
-    steps, a sample has `step`, the number of the step that learns from the sample.
+    landmarks on the LQ image. `warped`, (Kmax,) bool, is True for each reference that was warped to the landmarks on
+    the LQ image. If the recipe has the loss `cycle`, a sample has `theta`, the parameters of its degradation. If the
+    recipe has several steps, a sample has `step`, the number of the step that learns from the sample.
 
     Raises BadInput if the sizes of the snapshot and the recipe differ. Raises FaceModelError if the recipe warps the
     references and the detector cannot be loaded.
@@ -119,7 +119,7 @@ class TrainingFaces(Dataset[Batch]):
                 with suppress(ValueError):  # the reference stays without a warp if `warp_to` refuses to warp it
                     crop, warped[slot] = warp_to(crop, points, lq_landmarks), True
             references[slot] = crop
-            embeddings[slot] = snapshot.embeddings[row]  # the embedding is of the crop without augmentation
+            embeddings[slot] = snapshot.embeddings[row]  # the embedding belongs to the crop without augmentation
         packed: Batch = {
             "lq": torch.from_numpy(lq).permute(2, 0, 1).contiguous(),
             "target": torch.from_numpy(target).permute(2, 0, 1).contiguous(),
@@ -171,13 +171,13 @@ def check_detector(snapshot: Snapshot, recipe: Recipe) -> str:
 def _read_face(snapshot: Snapshot, row: int, flip: bool) -> tuple[np.ndarray, np.ndarray]:
     """Returns the crop and the landmarks of a row, mirrored if `flip` is True.
 
-    The mirrored landmarks have the two eyes swapped, and the two mouth corners. The eye on the left of the crop is then
-    the first eye again, and the mouth corner on the left is the first mouth corner.
+    Mirroring exchanges left and right. So the two eyes swap their places in the list of landmarks, and the two mouth
+    corners do the same. The eye on the left of the crop is always first.
     """
     crop, points = (
         np.array(snapshot.crops[row]),
         snapshot.landmarks[row],
-    )  # this is a copy, because the file is read-only
+    )  # copied, because the file is read-only
     if not flip:
         return crop, points.copy()
     mirrored = points[[1, 0, 2, 4, 3]]
@@ -201,9 +201,9 @@ def collate(samples: list[Batch]) -> Batch:
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Returns the batch on the device, with images as float32 in 0..1. `theta` and `row` stay on the CPU.
 
-    The function first computes two more entries on the CPU: `places` (see `find_places`) and `usable_rows`.
-    `usable_rows` has one tensor for each reference slot, (n,) int64. The tensor lists the images of the batch that have
-    a reference of the target's person in this slot.
+    The function first adds the entries `places` (see `find_places`) and `usable_rows`, which it computes on the CPU.
+    `usable_rows` has one tensor (n,) int64 for each reference slot. This tensor lists the images whose reference in the
+    slot shows the person of the target.
     """
     if "present" in batch and batch["present"].device.type == "cpu":
         usable = batch["present"] & batch["right"][:, None] if "right" in batch else batch["present"]
@@ -228,7 +228,7 @@ def batches(
 ) -> Iterator[Batch]:
     """Returns an endless iterator of batches. The first batch starts with sample `start`.
 
-    All `world` processes together get `batch` samples at a time. The process `rank` gets an equal share of them.
+    All `world` processes together get `batch` samples at a time. The process `rank` gets an equal share of each batch.
     """
 
     def indices() -> Iterator[list[int]]:

@@ -21,7 +21,7 @@ MAX_SEED = 2**31  # each seed for the augmentation of a reference is below this 
 # a mild defect. A restorer that was trained only on strong defects makes a good face worse.
 MILD = Preset("mild", blur=(0.1, 1.5), down=(1, 2), noise=(0, 4), jpeg=(60, 100), resize="bilinear")
 CLEAN = Preset("clean", blur=None, down=None, noise=None, jpeg=None, resize="bilinear")  # changes nothing
-FIRST_STEP_SHARE = 0.5  # this share of the images trains the first step, because every restoration has that step (ours)
+FIRST_STEP_SHARE = 0.5  # the share of images that train the first step; every restoration has the first step (ours)
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,19 @@ class Sample:
 
     target: int  # the row of the target in the snapshot
     references: tuple[int, ...]  # the rows of the references in the snapshot
-    flip: bool  # True: target and references are mirrored together, so that an asymmetric face stays consistent
-    right: bool = True  # False: the references show another person
+    flip: bool  # True if target and references are mirrored together, so that an asymmetric face stays consistent
+    right: bool = True  # False if the references show another person
     seeds: tuple[int, ...] = ()  # one seed for each reference; empty if references are not augmented
     step: int = 0  # the number of the step that learns from the sample
 
 
 def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: int, index: int) -> Sample:
-    """Returns the random choices for sample number `index`; `index` is the number of earlier samples of the run.
+    """Returns the random choices for sample number `index`. `index` is the number of samples before this sample.
 
     The targets of an epoch come in a random order. A random generator for this target and epoch draws the other
     choices. The references are drawn uniformly from the target's references in the table `pairs`, which curation
     writes. In a share of the samples (`recipe.wrong_share`), the references show one other person of the same split.
-    These samples have as many references as they would have of the right person. So the number of references does not
-    reveal that the person is wrong.
+    The number of references is drawn before the person, so this number does not reveal a wrong person.
     """
     epoch, place = divmod(index, len(targets))
     target = int(targets[_order_targets(seed, epoch, len(targets))[place]])

@@ -1,7 +1,7 @@
 """Reads a snapshot: a folder with all faces, references, embeddings and crops that a training run needs.
 
-`take_snapshot` makes the snapshot of a dataset once. Training then needs neither the ledger nor duckdb, polars and
-insightface. Training can therefore run on another machine.
+`take_snapshot` makes the snapshot of a dataset once. Training on a snapshot does not need the ledger, duckdb, polars or
+insightface. So a snapshot can be copied to another machine to train there.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class SnapshotConfig:
     """
 
     size: int  # pixels of the crops
-    # This is the largest allowed number of crop pixels per photo pixel, along a side (ours). A face with a larger
-    # number is not a target, because its crop is not sharp.
+    # This is the largest allowed number of crop pixels per photo pixel, along a side (ours). A face with more crop
+    # pixels per photo pixel is not a target, because its crop is not sharp.
     max_upsample: float = 1.5
     version: int = VERSION
 
@@ -90,9 +90,9 @@ class Snapshot:
     def load_detector(self) -> FaceDetector:
         """Returns the face detector of the dataset.
 
-        The detector is loaded from the file `detector.onnx` in this folder. If the folder lacks this file (for example
-        with dlib), the spec in `snapshot.json` names the detector to load. Raises FaceModelError if the detector cannot
-        be loaded.
+        The detector is loaded from the file `detector.onnx` in this folder. If the folder has no `detector.onnx` (for
+        example with dlib), the spec in `snapshot.json` names the detector to load. Raises FaceModelError if the
+        detector cannot be loaded.
         """
         if self.detector_onnx is not None:
             from curate.faces.insightface_models import load_detector
@@ -117,7 +117,7 @@ class Snapshot:
 
     @cached_property
     def crops(self) -> np.ndarray:
-        """Returns the crops, aligned to the FFHQ template, as a memory map: RGB uint8 (n, size, size, 3)."""
+        """Returns the crops, aligned to the FFHQ template, as a memory map, RGB uint8 (n, size, size, 3)."""
         return np.load(self.folder / CROPS, mmap_mode="r")
 
     @cached_property
@@ -150,7 +150,7 @@ def load_snapshot(folder: Path) -> Snapshot:
             f"{folder} contains no snapshot: name a dataset, or a folder that `likeness train` made."
         ) from error
     if facts.get("version") != VERSION:
-        raise BadInput(f"{folder} was made by another version of Likeness: remove it and train again.")
+        raise BadInput(f"{folder} was made by another version of Likeness: remove this folder and train again.")
     columns = table.to_pydict()
     return Snapshot(
         folder=folder,

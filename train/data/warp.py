@@ -1,9 +1,10 @@
 """Warps a reference so that its landmarks are close to the landmarks of the input, as in ReFine.
 
-ReFine warps each reference before the model reads it. We have not seen a published description of that warp. We use the
-affine map that fits the five landmarks best (least squares). Both faces are already aligned to the same template. The
-remaining difference is the foreshortening of a turned head, which a similarity cannot remove. An affine map does not
-bend lines, so a wrong landmark cannot tear the face apart. The warp is refused if it stretches the face too much.
+ReFine warps each reference before the model reads it. We have not seen a published description of ReFine's warp. We use
+the affine map that fits the five landmarks best (least squares). Both faces are already aligned to the same template.
+After this alignment, they still differ by the foreshortening of a turned head, which a similarity transform cannot
+remove. An affine map does not bend lines, so a wrong landmark cannot tear the face apart. A warp that stretches the
+face too much is refused.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ def warp_to(image: np.ndarray, landmarks5: np.ndarray, to: np.ndarray) -> np.nda
     """Returns a reference, uint8 (S,S,3), after the affine map from `landmarks5` (5,2) to `to` (5,2).
 
     All landmarks are in pixels of crops with the same size. The area outside the reference is filled with mirrored
-    pixels, because repeated border pixels would give streaks. Alignment fills the area outside a photo in the same way.
-    Raises ValueError if `affine` refuses the landmarks. Callers then use the reference without a warp.
+    pixels, because repeated border pixels would give streaks. Alignment also fills the area outside a photo with
+    mirrored pixels. Raises ValueError if `affine` refuses the landmarks. Callers that catch this error use the
+    reference without a warp.
     """
     matrix, size = affine(landmarks5, to), (image.shape[1], image.shape[0])
     return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
@@ -31,7 +33,7 @@ def affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Returns the least-squares affine map, float64 (2,3), from `source` (n,2) to `target` (n,2).
 
     Raises ValueError if a point is not finite, or if all points of `source` are on one line. Raises ValueError also if
-    the map would mirror the face, or would stretch or shrink it by a factor above STRETCH.
+    the map would mirror the face, or would stretch or shrink the face by a factor above STRETCH.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     if not (np.isfinite(source).all() and np.isfinite(target).all()):

@@ -1,1 +1,2 @@
-"""Measure restorers on a frozen set: with references, without, with wrong references, and against other methods."""
+"""Measure restorers on a frozen set: with references, without references, with wrong references, and against other
+methods."""

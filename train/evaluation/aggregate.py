@@ -23,10 +23,11 @@ Difference = dict[str, Any]
 def average_systems(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> list[Average]:
     """Returns the average of each system, in the order in which the systems first appear.
 
-    An average has the keys `key`, `system`, `images` (the number of rows), `unmeasured` (the number of rows that could
-    not be measured), and one key for each metric. The value of a metric has the keys `mean`, `low` and `high`. Its keys
-    `images` and `people` count the images that have a value and their people. Its key `over` tells whether people or
-    images were resampled. The value is None if no image has a value.
+    An average has the keys `key`, `system`, `images`, `unmeasured`, and one key for each metric. `images` is the number
+    of rows, and `unmeasured` is the number of rows that could not be measured. The value of a metric has the keys
+    `mean`, `low` and `high`. The keys `images` and `people` of a value count the images that have a value and their
+    people. The key `over` of a value tells whether people or images were resampled. The value is None if no image has a
+    value.
     """
     averages = []
     for key in dict.fromkeys(row["key"] for row in rows):
@@ -59,13 +60,13 @@ def average_systems(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> l
 def average_differences(
     rows: Sequence[Row], pairs: Sequence[tuple[str, str, str]], metrics: Sequence[str], seed: int
 ) -> list[Difference]:
-    """Returns the mean difference of the first minus the second system for each (name, key, key) of `pairs`.
+    """Returns the mean of the first system minus the second system, for each (name, first key, second key) of `pairs`.
 
-    A difference is taken over the images that have a row of both systems. A pair without common images is left out. The
-    value of a metric has the keys `mean`, and `low` and `high` of the 95% percentile bootstrap
-    (train/metrics/intervals.py). Its key `excludes_zero` is False for fewer than MIN_UNITS images. Its keys `images`
-    and `people` count the common images and their people. Its key `people_above` is the number of people whose mean
-    difference is above zero. The value is None if no image has values of both systems.
+    Only images that have a row of both systems count. A pair without common images is left out. The value of a metric
+    has the keys `mean`, `low` and `high`. The last two are the bounds of the 95% bootstrap interval
+    (train/metrics/intervals.py). The key `excludes_zero` of a value is False for fewer than MIN_UNITS images. The keys
+    `images` and `people` count the common images and their people. The key `people_above` is the number of people whose
+    mean difference is above zero. The value is None if no image has values of both systems.
     """
     by_system: dict[str, dict[str, Row]] = {}
     for row in rows:
@@ -108,18 +109,18 @@ def _average_values(values: dict[str, float], rows: dict[str, Row], key: tuple[i
 
 
 def describe_interval(people: Sequence[str]) -> str:
-    """Returns sentences that explain the intervals and how far a reader can trust them. The last period is left out.
+    """Returns sentences that explain the intervals and their limits. The last sentence ends without a period.
 
-    `people` names the person of each image. The images of few people give little evidence, even if they are many.
+    `people` names the person of each image. Many images of few people still give little evidence.
     """
     unit, count = bootstrap_unit(people), len(set(people))
     if len(people) == 1:
         return "There is only one image, so the intervals have no meaning"
     units = count if unit == "people" else len(people)
     sentence = f"Intervals are 95% percentile bootstraps over {units} {unit}"
-    if units < 30:  # for 30 units, such an interval contains the mean in 94% of cases (ours)
+    if units < 30:  # for 30 units, a 95% interval contains the mean in 94% of cases (ours)
         sentence += (
-            f". With only {units} {unit} such an interval contains the true mean of normal values in "
+            f". With only {units} {unit}, a 95% interval contains the true mean of normal values in "
             f"{coverage(units):.0%} of cases, not in 95%"
         )
     if unit == "images":

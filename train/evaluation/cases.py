@@ -44,7 +44,7 @@ class FrozenSet:
 
     name: str
     images: int  # number of all LQ images of the set; an image without a usable reference has no case
-    cases: tuple[Case, ...]  # ordered by face id
+    cases: tuple[Case, ...]  # sorted by face id
 
 
 def read_frozen_set(
@@ -52,10 +52,10 @@ def read_frozen_set(
 ) -> FrozenSet:
     """Reads the frozen set named `lq_set`, or the only test set whose images have `size` pixels.
 
-    The size None means any size. The draws of the references (train/benchmark/draw_references.py) do not use the pixels
-    of the target, because a user who restores a photo has no target. If `with_poor`, the poor references of each case
-    are read too. `dataset` or `lq_set` may be the folder of a benchmark. A benchmark lists its references and has no
-    poor references. If a benchmark has no pictures, `dataset` must contain its photos.
+    If `size` is None, the images may have any size. The references are drawn without the pixels of the target
+    (train/benchmark/draw_references.py), because a user who restores a photo has no target. If `with_poor`, the poor
+    references of each case are read too. `dataset` or `lq_set` may be the folder of a benchmark. A benchmark lists its
+    references and has no poor references. If a benchmark has no pictures, `dataset` must contain its photos.
 
     Raises BadInput if the set does not exist, is not finished, or has another size. Raises LedgerBroken if an LQ image
     is not the image that was frozen.
@@ -109,10 +109,10 @@ def read_benchmark_set(
 ) -> FrozenSet:
     """Reads the cases of a benchmark, each with the first `references` of its references.
 
-    If the benchmark has no pictures, `photos` is a dataset of the same photos. The crops are then read from the dataset
-    and compared with the pixels that were frozen, and the LQ images are made again. `size` is the size of the restorer.
-    Raises BadInput if the benchmark does not fit these arguments. Raises LedgerBroken if a picture is missing or has
-    different pixels.
+    If the benchmark has no pictures, `photos` is a dataset of the same photos. Without pictures, the crops are read
+    from the dataset and compared with the frozen hashes of their pixels. The LQ images are made again. `size` is the
+    size of the restorer. Raises BadInput if the benchmark does not fit these arguments. Raises LedgerBroken if a
+    picture is missing or has different pixels.
     """
     benchmark = load_benchmark(folder)
     card = benchmark.card
@@ -130,7 +130,7 @@ def read_benchmark_set(
     if not own_embeddings and photos is None:
         raise BadInput(
             f"{folder} was frozen without embeddings: name a dataset of the same photos first and the benchmark with "
-            "--benchmark, or freeze it again with --with-embeddings."
+            "--benchmark, or freeze the benchmark again with --with-embeddings."
         )
     embedding = dict(zip(*read_embeddings(benchmark, None if own_embeddings else photos), strict=True))
     if missing := [face for face in face_of.values() if face not in embedding]:
@@ -172,7 +172,7 @@ def _find_valid_pixels(ledger: Ledger, face_ids: Sequence[str], size: int) -> di
 def _choose_poor_references(ledger: Ledger, cases: Sequence[CaseFaces], count: int) -> dict[str, dict[str, list[str]]]:
     """Returns the poor references of each target, `count` of each kind (see `Case.poor`).
 
-    They are chosen among the faces from which the references were drawn.
+    Poor references are chosen among the faces from which the references were drawn.
     """
     faces = sorted({face for case in cases for face in (case.face_id, *case.pool)})
     embedding = dict(zip(*ledger.read_embeddings(faces), strict=True))

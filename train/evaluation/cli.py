@@ -12,19 +12,21 @@ from manifests.ledger.paths import MAX_SEED
 from manifests.runtime.flags import argument, flag
 
 _MEASURING, _MODELS, _TABLES = "Measuring", "Models", "Pages and tables"
-# Both commands have these options.
+# The commands `evaluate` and `counterfactuals` have these options.
 Dataset = Annotated[Path, argument("DATASET|BENCH")]
-LqSet = Annotated[str | None, flag("--set", default="the test set of the restorer's size")]
-BenchmarkFolder = Annotated[Path | None, flag("--benchmark", " that has no images itself", default="none")]
+LqSet = Annotated[str | None, flag("--set", default="the only set that fits the restorer")]
+BenchmarkFolder = Annotated[Path | None, flag("--benchmark", "; the benchmark may be without images", default="none")]
 Metrics = Annotated[str | None, flag("--metrics", default="the usual ones", panel=_MEASURING)]
-Judge = Annotated[str | None, flag("--judge", default="the models of the dataset", panel=_MEASURING)]
+Judge = Annotated[str | None, flag("--judge", default="the dataset's models", panel=_MEASURING)]
 Seed = Annotated[
-    int, flag("--seed", ": of the references and of the intervals", low=0, high=MAX_SEED, panel=_MEASURING)
+    int, flag("--seed", "; the references and the intervals are random", low=0, high=MAX_SEED, panel=_MEASURING)
 ]
-Steps = Annotated[int, flag("--steps", ", at most the steps of the training", low=1, high=8, panel=_MODELS)]
-Faces = Annotated[str | None, flag("--faces", default="as in the training", panel=_MODELS)]
-BaseModel = Annotated[str | None, flag("--base-model", default="as in the training", panel=_MODELS)]
-Weights = Annotated[Path | None, flag("--weights", default="the cache of torch", panel=_MODELS)]
+Steps = Annotated[
+    int, flag("--steps", "; the training must have had at least this number of steps", low=1, high=8, panel=_MODELS)
+]
+Faces = Annotated[str | None, flag("--faces", default="as in training", panel=_MODELS)]
+BaseModel = Annotated[str | None, flag("--base-model", default="as in training", panel=_MODELS)]
+Weights = Annotated[Path | None, flag("--weights", default="torch's cache", panel=_MODELS)]
 Markdown = Annotated[Path | None, flag("--markdown", panel=_TABLES)]
 Latex = Annotated[Path | None, flag("--latex", panel=_TABLES)]
 DryRun = Annotated[bool, flag("--dry-run")]
@@ -38,7 +40,8 @@ def evaluate(
     lq_set: LqSet = None,
     benchmark: BenchmarkFolder = None,
     out: Annotated[
-        Path | None, flag("--out", ": the folder of a comparison of several systems", metavar="FOLDER", default="none")
+        Path | None,
+        flag("--out", "; only a comparison of several systems needs this option", metavar="FOLDER", default="none"),
     ] = None,
     max_references: Annotated[int, flag("--max-references", low=1, panel=_MEASURING)] = 4,
     metrics: Metrics = None,
@@ -118,7 +121,14 @@ def counterfactuals(
     lq_set: LqSet = None,
     benchmark: BenchmarkFolder = None,
     max_references: Annotated[
-        int, flag("--max-references", " that is shown wrong ones", low=1, high=8, panel=_MEASURING)
+        int,
+        flag(
+            "--max-references",
+            "; each system with wrong or changed references gets this number",
+            low=1,
+            high=8,
+            panel=_MEASURING,
+        ),
     ] = 4,
     metrics: Metrics = None,
     judge: Judge = None,
@@ -135,9 +145,10 @@ def counterfactuals(
 ) -> None:
     """Test whether a restorer uses its references.
 
-    The command restores each image with 0 to 8 references, and with wrong or changed references. These references show
-    another person, or are in another order, repeated, blurred, of another pose, or least like the target. The result is
-    RUN/counterfactuals.json and RUN/counterfactuals.parquet. With --judge, the files are counterfactuals-judge.*.
+    The command restores each image with 0 to 8 references, and with wrong or changed references. Wrong references show
+    another person. Changed references are in another order, repeated, blurred, of another pose, or least like the
+    target. The result is RUN/counterfactuals.json and RUN/counterfactuals.parquet. With --judge, the files are
+    counterfactuals-judge.*.
 
     Example: likeness counterfactuals dataset --run dataset/run --judge dlib --plot curve.svg
     """
@@ -195,7 +206,7 @@ def print_evaluation(result: dict[str, Any], as_json: bool) -> None:
 def _choose_set(dataset: Path, lq_set: str | None, benchmark: Path | None) -> str | None:
     """Returns the name of a frozen set, or the path of a benchmark, or None if the user named neither.
 
-    Raises BadInput if the user named both, or if `dataset` is not a folder.
+    Raises BadInput if the user named a set and a benchmark, or if `dataset` is not a folder.
     """
     from manifests.errors import BadInput
 

@@ -33,12 +33,12 @@ def counterfactuals(
 ) -> dict[str, Any]:
     """Measures a run with 0, 1, 2, 4 and 8 references, and with counterfactual systems, and returns the result.
 
-    Each counterfactual system gets `options.references` references. They are in another order, copies of one reference,
-    blurred, of another pose, least like the target, or of another person. The result is written to
-    RUN/counterfactuals.json and RUN/counterfactuals.parquet. `name_result_file` tells when these files have other
-    names. The key `have` counts the images that have at least K references. An image with fewer references gets all of
-    its references. The key `largest_change_by_order` is the largest difference of a pixel between two orders of the
-    same references, in levels of 0..255. Raises the same errors as `evaluate`.
+    Each counterfactual system gets `options.references` references. The references of these systems are in another
+    order, copies of one reference, blurred, of another pose, least like the target, or of another person. The result is
+    written to RUN/counterfactuals.json and RUN/counterfactuals.parquet. `name_result_file` tells when these files have
+    other names. The key `have` counts the images that have at least K references. An image with fewer references gets
+    all of its references. The key `largest_change_by_order` is the largest difference of a pixel between two orders of
+    the same references, in levels of 0..255. Raises the same errors as `evaluate`.
     """
     options = options or EvaluationOptions(metrics=DEFAULT_METRICS)
     if options.references > max(REFERENCE_COUNTS):
@@ -50,7 +50,7 @@ def counterfactuals(
     largest = 0
 
     def compare_orders(row: Row, image: np.ndarray) -> None:
-        """Compares the results of the two orders for one face. The usual order is measured first."""
+        """Compares the results of two orders of the references for one face. The usual order is measured first."""
         nonlocal largest
         if row["key"] == str(options.references):
             last.update(face=row["face_id"], image=image)

@@ -63,8 +63,8 @@ class EvaluationOptions:
     references: int = 4  # the largest number of references of an image
     counts: tuple[int, ...] = ()  # other numbers of references to measure, between 0 and `references`
     metrics: tuple[str, ...] = DEFAULT_METRICS
-    judge: str | None = None  # a --faces value; None: the dataset's own recognizer
-    faces: str | None = None  # a --faces value for the restorer's recognizer, if its files were moved
+    judge: str | None = None  # A --faces value. None means the dataset's own recognizer.
+    faces: str | None = None  # A --faces value for the restorer's recognizer, if its files were moved.
     base_model: str | None = None  # the folder of the diffusion model, if it was moved
     steps: int = 1  # the number of steps in which a face is restored
     weights: Path | None = None  # the folder of the metrics' networks
@@ -78,7 +78,9 @@ class PageImages:
 
     cases: tuple[Case, ...] = ()
     rows: Sequence[Row] = ()
-    restored: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)  # keys: face id and key of the system
+    restored: dict[tuple[str, str], np.ndarray] = field(
+        default_factory=dict
+    )  # the keys are the face id and the key of the system
 
     def keep(self, row: Row, image: np.ndarray) -> None:
         """Keeps the image of a row."""
@@ -106,7 +108,7 @@ class Evaluator:
         if options.references < 1:
             raise BadInput(
                 f"--max-references {options.references} is too small: give 1 or more. The result without references is "
-                "always measured too."
+                "always measured."
             )
         check_names(options.metrics)
         check_steps(options.steps)
@@ -116,11 +118,11 @@ class Evaluator:
         self.judge: FaceModels | None = None
         self.measure: Measure | None = None
         self.dataset_recognizer = ""  # sha256
-        self.missing_metrics: dict[str, str] = {}  # metric -> why it cannot be measured
+        self.missing_metrics: dict[str, str] = {}  # metric -> the reason why the metric cannot be measured
         # True for each run whose training data were compared with the frozen set
         self.overlap_checked: dict[Path, bool] = {}
         self.models: dict[Path, Restorer] = {}
-        self.images_by_key: dict[str, list[np.ndarray]] = {}  # for metrics of a whole set
+        self.images_by_key: dict[str, list[np.ndarray]] = {}  # system -> images
 
     @property
     def cases(self) -> tuple[Case, ...]:

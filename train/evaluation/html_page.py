@@ -20,7 +20,8 @@ def render_page(result: dict[str, Any], page_images: PageImages, max_images: int
     """Returns one HTML file that loads nothing from outside.
 
     The page shows at most `max_images` images, the worst images first. The worst images have the worst identity to the
-    target under the system that gets all right references. If the identity was not measured, the first metric decides.
+    target under the system that gets all right references. If the identity was not measured, the first metric decides
+    which images are worst.
     """
     metrics = {name: one for name, one in result["metrics"].items() if any(name in row for row in page_images.rows)}
     first_metric = "id_target" if "id_target" in metrics else next(iter(metrics))

@@ -16,8 +16,8 @@ def draw_curve(
     """Returns the drawing as SVG.
 
     `counts` has the points of the curve, by the number of references. `others` has the values of the counterfactual
-    systems by name. They are drawn to the right of the curve, above `caption`. `lq` is the value of the LQ images,
-    which is drawn as a dashed line. Vertical bars are intervals.
+    systems by name. The points of the counterfactual systems are to the right of the curve, above `caption`. `lq` is
+    the value of the LQ images, which is drawn as a dashed line. Vertical bars are intervals.
     """
     width, height, left, right, top, bottom = 700, 400, 64, 230, 36, 56
     figures = [*counts.values(), *others.values(), *([lq] if lq is not None else [])]
@@ -62,7 +62,7 @@ def draw_curve(
         parts += draw_figure(figure, x(count), BLUE)
         parts.append(f'<text x="{x(count):.1f}" y="{height - bottom + 22}" text-anchor="middle">{count}</text>')
     parts.append(f'<text x="{x(most / 2):.1f}" y="{height - 12}" text-anchor="middle">number of references</text>')
-    # Draw the LQ image and the other systems. Each gets a label on the right.
+    # Draw the LQ image and the other systems. Each system gets a label on the right.
     labels = [(counts[most]["mean"], "right references", BLUE)]
     if lq is not None:
         parts.append(f'<path d="M{left} {y(lq["mean"]):.1f}H{width - right}" stroke="{GRAY}" stroke-dasharray="5 4"/>')
@@ -77,7 +77,7 @@ def draw_curve(
     for number, (name, figure) in enumerate(others.items(), 1):
         place = x(most) + 24 + (number - 1) * gap
         parts += draw_figure(figure, place, ORANGE)
-        if len(others) > 1:  # a number connects the point with its label
+        if len(others) > 1:  # the same number is at the point and at its label
             above = y(figure["high"]) - 6
             parts.append(f'<text x="{place:.1f}" y="{above:.1f}" text-anchor="middle" fill="{ORANGE}">{number}</text>')
             name = f"{number} {name}"

@@ -1,6 +1,6 @@
 """Measure each image under each system. A row has the values of one image under one system.
 
-The measured image is restored here, is a file that another method restored, or is the LQ image itself.
+The measured image is an image that the restorer restores, a file that another method restored, or the LQ image itself.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from train.restore.load import run_model
 from train.restore.output_paths import list_photos
 from train.restore.reference_photos import warp_references
 
-OnImage = Callable[[Row, np.ndarray], None]  # called with each row and its image, uint8 (S, S, 3)
+OnImage = Callable[[Row, np.ndarray], None]  # This function is called with each row and its image, uint8 (S, S, 3).
 
 
 def measure_systems(

@@ -16,8 +16,8 @@ from train.data.tensors import to_tensor
 from train.evaluation.cases import Case
 from train.restore.reference_photos import References
 
-# The standard deviation of the Gaussian on blurred references, as a fraction of the side (ours). It is 4 px for a side
-# of 128 px, and 15 px for a side of 512 px.
+# The standard deviation of the Gaussian on blurred references, as a fraction of the side (ours). The standard deviation
+# is 4 px for a side of 128 px, and 15 px for a side of 512 px.
 BLUR = 0.03
 REFERENCE_COUNTS = (0, 1, 2, 4, 8)  # the numbers of references on the curve
 
@@ -36,7 +36,7 @@ class System:
     # references of the case.
     source: str = "right"
     change: str = ""  # "shuffled" (in reverse order), "repeated" (copies of the first reference) or "blurred"
-    restores: bool = True  # False: the system is the LQ image itself
+    restores: bool = True  # False for the system that is the LQ image itself
 
 
 def list_systems(references: int, counts: Sequence[int] = ()) -> tuple[System, ...]:
@@ -64,7 +64,7 @@ def list_counterfactual_systems(references: int) -> tuple[System, ...]:
         for count in sorted({*REFERENCE_COUNTS, references})
     ]
     counterfactual = (
-        System(f"shuffled{references}", "the same, in another order", references, change="shuffled"),
+        System(f"shuffled{references}", "reordered references", references, change="shuffled"),
         System(f"repeated{references}", "one reference, repeated", references, change="repeated"),
         System(f"blurred{references}", "blurred references", references, change="blurred"),
         System(f"turned{references}", "references of another pose", references, source="turned"),
@@ -92,8 +92,9 @@ def list_counterfactual_differences(references: int) -> tuple[tuple[str, str, st
 def select_references(case: Case, system: System, embed: Embed) -> References | None:
     """Returns the references that a system gives the restorer for a case.
 
-    Returns None if the case has no references of the system's kind. A system with n references gets the first n of the
-    case. So each step of the curve adds photos and replaces no photo. Blurred references are embedded after the blur.
+    Returns None if the case has no references of the system's kind. A system with n references gets the first n
+    references of the case. So each point of the curve adds references to the references of the point before. Blurred
+    references are embedded after the blur.
     """
     if system.source == "wrong":
         crops, embeddings = case.wrong, case.wrong_embeddings

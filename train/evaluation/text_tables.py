@@ -23,9 +23,10 @@ from manifests.report.result_tables import (
 
 
 def print_result(result: Result) -> None:
-    """Prints the tables and notices of a result, with three digits, without the metrics that do not fit."""
+    """Prints the tables and notices of a result, with three digits, without the metrics that do not fit into the
+    terminal."""
     console = Console()
-    room = max(3, (console.width - 16) // 12)  # the number of metrics that fit
+    room = max(3, (console.width - 16) // 12)  # metrics per table
     short = {**result, "metrics": dict(list(result["metrics"].items())[:room])}
     parts: list[Any] = [_make_table(make_title(result), "system", make_headings(short), make_system_rows(short, 3))]
     if result["differences"]:
@@ -90,8 +91,8 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 def render_latex(result: Result) -> str:
     """Returns the tables of a result for a paper that uses booktabs, with the notices as comments.
 
-    The best mean of each metric is bold. The mean of the LQ images is never bold. The mean of a system with fewer
-    images than another system is not bold either, because a system that leaves out hard images gets a better mean.
+    The best mean of each metric is bold. The mean of the LQ images is never bold. A system with fewer images than
+    another system has no bold mean, because leaving out hard images improves the mean.
     """
 
     def escape(text: str) -> str:
@@ -129,7 +130,7 @@ def render_latex(result: Result) -> str:
 def _find_best_rows(result: Result, metric: str) -> set[int]:
     """Returns the numbers of the rows with the best mean of a metric.
 
-    The set is empty if fewer than two rows can be compared.
+    The result is empty if fewer than two rows can be compared.
     """
     better = result["metrics"][metric]["better"]
     values = {

@@ -1,1 +1,2 @@
-"""Trains a model. The files hold the settings, the losses, the loop, the checkpoints and the log of a run."""
+"""Trains a model. The files of this package define the settings, the losses, the loop, the checkpoints and the log of a
+run."""

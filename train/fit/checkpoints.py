@@ -61,7 +61,7 @@ def save_checkpoint(run: Path, images: int, engine: Engine) -> Path:
             save_file(tensors, temporary / TRAINING / f"{name}.safetensors")
         state = {"images": images, "recipe": engine.recipe.name}
         (temporary / TRAINING / STATE).write_text(json.dumps(state), encoding="utf-8")
-        # The rename gives the folder its final name. All its files must be on the disk before the rename.
+        # The rename gives the folder its final name. All files of the checkpoint must be on the disk before the rename.
         for path in temporary.rglob("*"):
             if path.is_file():
                 with path.open("rb") as file:
@@ -70,7 +70,7 @@ def save_checkpoint(run: Path, images: int, engine: Engine) -> Path:
         temporary.rename(final)
     except (OSError, SafetensorError) as error:  # safetensors raises its own error on a full disk
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise LikenessError(f"{final} cannot be written ({why}): the last whole checkpoint stays.") from error
+        raise LikenessError(f"{final} cannot be written ({why}): the last complete checkpoint stays.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     for old in list_checkpoints(run)[:-KEEP]:
@@ -91,8 +91,8 @@ def load_checkpoint(folder: Path, engine: Engine) -> int:
         return int(state["images"])
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise BadInput(
-            f"{folder} cannot be resumed from, it is broken or of another model ({' '.join(str(error).split())}): "
-            "remove it to go on from the one before."
+            f"{folder} cannot be resumed, because it is broken or of another model ({' '.join(str(error).split())}): "
+            "remove this folder to resume from the checkpoint before."
         ) from error
 
 
@@ -138,7 +138,7 @@ def _get_trained_state(module: nn.Module) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def _load_frozen(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Loads the frozen parameters in the checkpoint: the dictionary that the run copied from a run of recipe vre."""
+    """Loads the frozen dictionary in the checkpoint. The run copied this dictionary from a run of recipe vre."""
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad and name in tensors:
             parameter.copy_(tensors[name])

@@ -18,25 +18,30 @@ if TYPE_CHECKING:
     from train.fit.settings import Settings
     from train.recipes import Recipe
 
-SNAPSHOT_FACTS = "snapshot.json"  # a file in every snapshot folder; importing train.data.snapshot for its name is slow
 _TRAINING, _MODELS, _MACHINE = "Training", "Models", "Machine"
 # The command `iterate` also has these options.
 BaseModel = Annotated[
-    str | None, flag("--base-model", "; or the word tiny", default="tiny, for recipe tiny", panel=_MODELS)
+    str | None,
+    flag(
+        "--base-model",
+        "; or the word tiny for the base without a download",
+        default="tiny for recipe tiny",
+        panel=_MODELS,
+    ),
 ]
 VreRun = Annotated[Path | None, flag("--vre", default="none", panel=_MODELS)]
-Weights = Annotated[Path | None, flag("--weights", default="the cache of torch", panel=_MODELS)]
-PresetName = Annotated[str | None, flag("--preset", default="the preset of the recipe", panel=_TRAINING)]
+Weights = Annotated[Path | None, flag("--weights", default="torch's cache", panel=_MODELS)]
+PresetName = Annotated[str | None, flag("--preset", default="the recipe's preset", panel=_TRAINING)]
 Steps = Annotated[
-    int | None, flag("--steps", " at most", default="the steps of the recipe", low=1, high=8, panel=_TRAINING)
+    int | None, flag("--steps", " at most", default="the recipe's number", low=1, high=8, panel=_TRAINING)
 ]
 
 
 def train(
     source: Annotated[Path, argument("DATASET|SNAPSHOT")],
-    out: Annotated[Path, flag("--out", ": the folder of the run, which the same command resumes", metavar="RUN")],
+    out: Annotated[Path, flag("--out", "; the same command with the same folder resumes", metavar="RUN")],
     recipe: Annotated[str, flag("--recipe", panel=_TRAINING)] = "tiny",
-    images: Annotated[int | None, flag("--images", default="the number of the recipe", low=1, panel=_TRAINING)] = None,
+    images: Annotated[int | None, flag("--images", default="the recipe's number", low=1, panel=_TRAINING)] = None,
     minutes: Annotated[float | None, flag("--minutes", default="no limit", low=0, panel=_TRAINING)] = None,
     preset: PresetName = None,
     steps: Steps = None,
@@ -47,24 +52,25 @@ def train(
     weights: Weights = None,
     snapshot: Annotated[Path | None, flag("--snapshot", default="RUN/snapshot", panel=_MACHINE)] = None,
     workers: Annotated[int, flag("--workers", low=0, panel=_MACHINE)] = 1,
-    precision: Annotated[str | None, flag("--precision", default="bf16 if the GPU has it", panel=_MACHINE)] = None,
+    precision: Annotated[str | None, flag("--precision", default="bf16 if possible", panel=_MACHINE)] = None,
     accumulate: Annotated[int, flag("--accumulate", low=1, panel=_MACHINE)] = 1,
     compile_model: Annotated[bool, flag("--compile", panel=_MACHINE)] = False,
-    dry_run: Annotated[bool, flag("--dry-run", "; it measures the memory and the speed")] = False,
+    dry_run: Annotated[bool, flag("--dry-run", "; this option also measures the memory and the speed")] = False,
 ) -> None:
-    """Train a face restorer that looks at references of the same person.
+    """Train a face restorer that uses reference photos of the same person.
 
     RUN gets config.json, snapshot/, stats.jsonl, TensorBoard events, samples/*.png and checkpoint-<images>/. Write
     `accelerate launch -m likeness train` to train on several GPUs.
 
     Example: likeness train DATASET --recipe tiny --out RUN
     """
+    from train.data.snapshot import FACTS
     from train.recipes import TINY
     from train.run_folders import check_run_folder
 
     chosen = choose_recipe(recipe, base_model, preset, steps)
     check_run_folder(out)
-    if not (source / SNAPSHOT_FACTS).is_file():
+    if not (source / FACTS).is_file():
         check_ledger_exists(source)
     from train.fit.settings import Settings
 
@@ -109,9 +115,9 @@ def run_training(
 ) -> Ending:
     """Takes the snapshot if it is missing, then trains or resumes the run, and prints the result.
 
-    `quiet` prints on standard error. If several processes train together, the first process checks the arguments and
-    takes the snapshot. The other processes wait.
-    Raises BadInput or LedgerError before the training starts.
+    With `quiet`, the function prints on standard error. If several processes train together, the first process checks
+    the arguments and takes the snapshot. Meanwhile, the other processes wait. Raises BadInput or LedgerError before the
+    training starts.
     """
     from manifests.runtime.files import lock_folder
     from manifests.runtime.progress import show_progress
@@ -136,7 +142,7 @@ def run_training(
     def check() -> None:
         check_run_folder(out)
         check_images(chosen, chosen.images if images is None else images)
-        resolve_settings(chosen, chosen_settings)  # reports a missing file before the long snapshot
+        resolve_settings(chosen, chosen_settings)  # a missing file is reported before the long snapshot
         check_weights(chosen, chosen_settings.weights)
 
     def prepare() -> None:
@@ -167,7 +173,7 @@ def _print_plan(source: Path, out: Path, recipe: Recipe, images: int | None, see
     typer.echo(f"Would train {recipe.name} at {recipe.size} px for {images or recipe.images} images into {out}.")
     typer.echo(f"Faces: {counts['faces']}. Targets: {targets}. People: {people}.")
     if counts["left_out"]:
-        typer.echo(f"Left out as targets: {_format_counts(counts['left_out'])}.")
+        typer.echo(f"These faces cannot be targets: {_format_counts(counts['left_out'])}.")
     typer.echo("\n".join(sentences))
 
 

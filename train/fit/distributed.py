@@ -17,7 +17,7 @@ import torch
 from manifests.errors import LikenessError
 
 Answer = TypeVar("Answer")
-Told = ParamSpec("Told")
+Params = ParamSpec("Params")
 
 LAG = 4  # steps between a vote and the step that reads its result (ours)
 PATIENCE = timedelta(hours=3)  # the longest wait for the first process, which may be taking a snapshot (ours)
@@ -41,14 +41,14 @@ def join_processes() -> None:
         PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
-def run_on_first(work: Callable[Told, Answer], *told: Told.args, **named: Told.kwargs) -> Answer:
+def run_on_first(work: Callable[Params, Answer], *args: Params.args, **kwargs: Params.kwargs) -> Answer:
     """Calls `work` in the first process only, and returns its result in every process. The other processes wait.
 
-    If `work` raises LikenessError, the first process raises it too. The other processes then exit with the same exit
-    code and print no message.
+    If `work` raises LikenessError, the first process also raises this error. The other processes then exit with the
+    same exit code and print no message.
     """
     if get_world_size() == 1:
-        return work(*told, **named)
+        return work(*args, **kwargs)
     from accelerate.utils import broadcast_object_list
 
     join_processes()
@@ -56,7 +56,7 @@ def run_on_first(work: Callable[Told, Answer], *told: Told.args, **named: Told.k
     failed: LikenessError | None = None
     if get_rank() == 0:
         try:
-            answer[0] = work(*told, **named)
+            answer[0] = work(*args, **kwargs)
         except LikenessError as error:
             failed, answer[1] = error, error.exit_code
     broadcast_object_list(answer)
@@ -80,7 +80,8 @@ class StopVote:
     """Makes all processes stop after the same step if one of them wants to stop. A vote does not wait for the device.
 
     In each step, every process hands in a number. The numbers are combined on the CPU while training continues. A
-    process reads the result of the vote LAG steps earlier, so it rarely waits. A single process stops at once.
+    process reads the result of the vote that began LAG steps before, so the process rarely waits. A single process
+    stops at once.
     """
 
     def __init__(self) -> None:
@@ -88,10 +89,10 @@ class StopVote:
         self._pending: deque[tuple[torch.distributed.Work, np.ndarray]] = deque()
 
     def vote(self, number: int) -> int:
-        """Hands in 0 to go on, or a positive number to stop.
+        """Hands in a number for this step: 0 to continue, or a positive number to stop.
 
-        Returns the largest number that any process handed in LAG steps earlier, or 0 in the first LAG steps. A single
-        process gets its own number back.
+        Returns the largest number that a process handed in LAG steps before this step, or 0 in the first LAG steps. A
+        single process gets its own number back.
         """
         if self._group is None:
             return number

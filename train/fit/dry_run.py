@@ -32,19 +32,19 @@ def describe_run(recipe: Recipe, settings: Settings) -> list[str]:
     """Returns the configuration in sentences. Every default is filled in."""
     losses = ", ".join(f"{name} {weight:g}" for name, weight in recipe.losses.items())
     counts = ", ".join(map(str, recipe.reference_counts))
-    others = "".join(f", {name} for {share:.0%} of the images" for name, share in recipe.mixture.items())
+    others = "".join(f" ({name} for {share:.0%} of the images)" for name, share in recipe.mixture.items())
     vre = f" VRE: {settings.vre}." if settings.vre is not None else ""
     return [
         f"Base: {settings.base_model}. Preset: {recipe.preset}{others}. "
         f"Parts: {', '.join(recipe.parts) or 'none'}.{vre}",
-        f"References: {counts} an image, wrong ones for {recipe.wrong_share:.0%} of the images, "
-        f"augmented: {recipe.augment}.",
+        f"Number of references of an image: {counts}. Share of images with wrong references: {recipe.wrong_share:.0%}. "
+        f"Augmentation: {recipe.augment}.",
         f"Losses: {losses}. Discriminator: {recipe.discriminator or 'none'}.",
-        f"Batch {recipe.batch} in {settings.accumulate} part{'s' * (settings.accumulate > 1)}, AdamW {recipe.rate:g} "
-        f"after {recipe.warmup} images, falling from {recipe.decay_from}; clip {recipe.clip:g}, EMA half-life "
-        f"{recipe.ema} images; timestep {recipe.timestep}"
-        + (f", {recipe.steps} steps" if recipe.steps > 1 else "")
-        + (f", LoRA rank {recipe.lora_rank}." if recipe.lora_rank else "."),
+        f"Batch: {recipe.batch} images in {settings.accumulate} part{'s' * (settings.accumulate > 1)}. AdamW's rate: "
+        f"{recipe.rate:g} after {recipe.warmup} images, then lower after {recipe.decay_from} images. Clip: "
+        f"{recipe.clip:g}. EMA half-life: {recipe.ema} images. Timestep: {recipe.timestep}."
+        + (f" Steps: {recipe.steps}." if recipe.steps > 1 else "")
+        + (f" LoRA rank: {recipe.lora_rank}." if recipe.lora_rank else ""),
     ]
 
 
@@ -63,7 +63,7 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
     if taken is None:
         run = replace(run, losses={n: weight for n, weight in run.losses.items() if n not in THROUGH_RECOGNIZER})
     on_gpu = torch.cuda.is_available()
-    # On a CPU a diffusion model needs minutes per batch, so a single update of a single image is timed there.
+    # On a CPU a diffusion model needs minutes per batch, so only one update of one image is timed on a CPU.
     count, updates = (recipe.batch // settings.accumulate, UPDATES) if on_gpu or recipe.base != DIFFUSION else (1, 1)
     dim = taken.embeddings.shape[1] if taken is not None else _embedding_dim(source)
     recognizer = None if taken is None else find_recognizer(taken, facts)
@@ -72,7 +72,7 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
     batch = _random_batch(recipe, dim, count, seed) if faces is None else next(data.batches(faces, 0, count, 0, 0, 1))
     batch = data.to_device(batch, engine.device)
 
-    # The first update measures the activations, and is the warm-up. The updates after it are timed.
+    # The first update measures the activations and is not timed. The updates after it are timed.
     activations = _update(engine, batch, 0, seed)
     if on_gpu:
         torch.cuda.synchronize()
@@ -83,7 +83,7 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
         torch.cuda.synchronize()
     pace = count * updates / (time.monotonic() - began)
 
-    what = "random pictures" if taken is None else "the snapshot's faces, loading not counted"
+    what = "random pictures" if taken is None else "the snapshot's faces, without the loading time"
     left_out = sorted(set(recipe.losses) - set(run.losses))
     without = f", without {' and '.join(left_out)}" if left_out else ""
     times = "one update" if updates == 1 else f"{updates} updates"
@@ -92,8 +92,8 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
         *([notice] if notice else []),
         *_parameters(engine),
         _memory(engine, activations, count, recipe.batch // settings.accumulate),
-        f"Speed: {pace:.2g} images/s on {device} in {facts['precision']}: {times} of batch {count} after a warm-up, on "
-        f"{what}{without}.",
+        f"Speed: {pace:.2g} images/s on {device} in {facts['precision']}. This is the speed of {times} of batch "
+        f"{count} after a warm-up. Each update used {what}{without}.",
     ]
 
 
@@ -139,10 +139,10 @@ def _memory(engine: Engine, activations: int, count: int, batch: int) -> str:
     tensors = {id(tensor): tensor for module in modules for tensor in (*module.parameters(), *module.buffers())}
     weights = sum(tensor.nbytes for tensor in tensors.values())
     grown = sum(parameter.nbytes for group in engine.optimizer.param_groups for parameter in group["params"])
-    judged = (
+    discriminator = (
         engine.discriminator_optimizer.param_groups[0]["params"] if engine.discriminator_optimizer is not None else []
     )
-    learned = grown + sum(parameter.nbytes for parameter in judged)
+    learned = grown + sum(parameter.nbytes for parameter in discriminator)
     shares = {
         "weights": weights,
         "gradients": learned,
@@ -151,11 +151,12 @@ def _memory(engine: Engine, activations: int, count: int, batch: int) -> str:
         "activations": activations * batch // count,
     }
     scaled = f", scaled from batch {count}" if count != batch else ""
-    told = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in shares.items())
+    listing = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in shares.items())
     peak = f" Peak on the GPU: {torch.cuda.max_memory_allocated() / _GIB:.2f} GiB." if torch.cuda.is_available() else ""
     return (
-        f"Memory for a part of {batch}: about {sum(shares.values()) / _GIB:.2f} GiB ({told}; activations are measured"
-        f"{scaled}, the rest is counted; the program itself and what a layer needs for a moment come on top).{peak}"
+        f"Memory for a part of {batch} images: about {sum(shares.values()) / _GIB:.2f} GiB ({listing}). The "
+        f"activations are measured{scaled}. The other numbers are computed from the sizes of the tensors. The program "
+        f"itself and the short-lived memory of a layer are not included.{peak}"
     )
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 
 def find_trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Returns the parameters that training changes, by name. These parameters require a gradient."""
+    """Returns the parameters that training changes, by name. Parameters that training changes require a gradient."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
@@ -34,7 +34,8 @@ class Average:
 
     @contextmanager
     def swap_in(self) -> Iterator[None]:
-        """Puts the averaged weights into the model inside the context, and restores its own weights afterwards."""
+        """Puts the averaged weights into the model inside the context, and restores the model's own weights
+        afterwards."""
         own = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self._put(self.values)
         try:

@@ -37,11 +37,11 @@ class Engine:
     """Holds a model in training, with its losses, its optimizers and its averaged weights."""
 
     accelerator: Accelerator
-    recipe: Recipe  # without the losses that are turned off
+    recipe: Recipe  # the recipe without the losses that are turned off
     objective: Objective
     recognizer: Recognizer | None
     model: Restorer  # the model that is saved and that restores the samples
-    stepped: nn.Module  # the same model in the run's precision; the processes share its gradients
+    stepped: nn.Module  # the same model in the run's precision; the processes share the gradients of this model
     average: Average
     optimizer: torch.optim.Optimizer
     discriminator: nn.Module | None
@@ -140,4 +140,4 @@ def compile_failures(engine: Engine) -> Iterator[None]:
         if not engine.compiled or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         why = str(error).strip().splitlines()[0].rstrip(".:") if str(error).strip() else type(error).__name__
-        raise LikenessError(f"torch.compile cannot compile this model here ({why}): leave --compile away.") from error
+        raise LikenessError(f"torch.compile cannot compile this model here ({why}): leave --compile out.") from error

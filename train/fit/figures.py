@@ -1,7 +1,7 @@
 """Keeps the figures of training steps on the device, reads many steps at once, and checks for NaN and infinity.
 
 Reading a loss makes the CPU wait until the device has finished the step. So the loop reads figures only before it
-writes a line of the log or a checkpoint. Until then, the figures of each step are kept with the rows of its faces.
+writes a line of the log or a checkpoint. The figures of the steps before are kept with the rows of their faces.
 """
 
 from __future__ import annotations

@@ -27,9 +27,9 @@ _BAR = 20  # height of the heading in pixels
 class Logbook:
     """Writes the figures of one run. A resumed run first removes the lines that are newer than its checkpoint.
 
-    A line of stats.jsonl is {"kind": "train" or "val", "images": n, "seconds": s, name: value, ...}. "images" is the
-    number of images seen. "seconds" is the time since this start of the command. Raises LikenessError if a file cannot
-    be written, for example on a full disk.
+    A line of stats.jsonl has the keys `kind`, `images` and `seconds`, and a key for each value. `kind` is "train" or
+    "val". `images` is the number of images seen. `seconds` is the time since this start of the command. Raises
+    LikenessError if a file cannot be written, for example on a full disk.
     """
 
     def __init__(self, run: Path, images: int) -> None:
@@ -38,8 +38,8 @@ class Logbook:
         with _writing(run):
             if path.is_file():
                 lines = path.read_text(encoding="utf-8").splitlines()
-                kept = [line for line in lines if images and _images_of(line) <= images]
-                write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
+                old_lines = [line for line in lines if images and _read_images(line) <= images]
+                write_atomically(path, "".join(f"{line}\n" for line in old_lines).encode())
             self._file = path.open("a", encoding="utf-8")
             self._board = SummaryWriter(str(run), purge_step=images + 1 if images else 0)
 
@@ -95,11 +95,11 @@ def _writing(run: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise LikenessError(
-            f"The log in {run} cannot be written ({error.strerror or error}): the last whole checkpoint stays."
+            f"The log in {run} cannot be written ({error.strerror or error}): the last complete checkpoint stays."
         ) from error
 
 
-def _images_of(line: str) -> float:
+def _read_images(line: str) -> float:
     try:
         return float(json.loads(line)["images"])
     except (ValueError, KeyError, TypeError):

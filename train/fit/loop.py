@@ -34,9 +34,9 @@ from train.fit.validation import VALIDATION, validate
 from train.models.checkpoint_files import list_checkpoints
 from train.recipes import Recipe, compute_ema_decay, compute_rate
 
-LOG_EVERY = 320  # images between two lines of stats.jsonl; the figures of the steps are read then
+LOG_EVERY = 320  # images between two lines of stats.jsonl and between two reads of the figures
 CHECKPOINT_EVERY = 3_200  # images between two checkpoints; kill -9 loses at most this number of images
-STOP_REASONS = ("", "minutes", "SIGINT", "SIGTERM")  # a process votes with the index of its reason
+STOP_REASONS = ("", "minutes", "SIGINT", "SIGTERM")  # each process votes with the index of its reason to stop
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Ending:
 
     checkpoint: Path
     images: int
-    reason: str  # "complete", "minutes" or the name of the signal
-    images_per_second: float  # in this call; 0 if the run was already complete
+    reason: str  # why the call ended: "complete", "minutes" or the name of the signal
+    images_per_second: float  # the mean speed of this call; 0 if the run was already complete
     data_wait: float  # share of the time that this call waited for data, 0..1
 
 
@@ -68,8 +68,8 @@ def train(
     If `run` has a checkpoint, training resumes from the newest checkpoint. By default, `images` is the number in the
     recipe. `minutes`, SIGTERM and SIGINT end training earlier, with a checkpoint. On a CPU with the same number of
     threads, an interrupted and an uninterrupted run give the same weights, bit for bit. `workers` is the number of
-    processes that prepare data; the result does not depend on it. Under `accelerate launch` every process trains on its
-    share of each batch, and only the first process writes files.
+    processes that prepare data. The result does not depend on this number. Under `accelerate launch` every process
+    trains on its share of each batch, and only the first process writes files.
 
     Raises BadInput if `run` belongs to another recipe, seed, snapshot or base. Raises Diverged if a loss is NaN or
     infinite. Raises LikenessError if a checkpoint cannot be written.
@@ -78,7 +78,7 @@ def train(
     settings = settings or Settings()
     check_images(recipe, end)
     if minutes is not None and math.isnan(minutes):
-        raise BadInput("--minutes nan: say a number of minutes.")
+        raise BadInput("--minutes nan is not a number: give a number of minutes.")
     if (warning := data.check_detector(taken, recipe)) and not get_rank():
         say(warning)
     facts = run_on_first(claim_run, run, taken, recipe, seed, settings, say)
@@ -114,8 +114,8 @@ def train(
             parts = [data.to_device(batch, engine.device) for batch in loaded]
             waited += time.monotonic() - before
 
-            # Restore the faces, then compute the losses and the gradients of the model and of the discriminator. This
-            # code reads no number from the device, so it does not wait.
+            # Restore the faces, then compute the losses and the gradients of the model and of the discriminator. The
+            # code below reads no number from the device, so the code does not wait.
             with compile_failures(engine):
                 figures = compute_gradients(engine, parts, seen, seed)
             unread.add(seen, figures, [batch["row"] for batch in loaded])

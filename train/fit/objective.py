@@ -1,8 +1,8 @@
 """Computes the losses of a recipe in float32, and the loss of the discriminator.
 
-Each row names a loss, its source, and the network that the loss needs:
+Each row of this table names losses, their source, and the network that they use:
 
-name                source                                             needs
+name                source                                             network
 pixel, edge         ours                                               -
 mse                 OSDFace                                            -
 ea_dists            OSDFace                                            vgg16
@@ -48,7 +48,7 @@ OF_PICTURES = ("pixel", "edge", "mse", "ms_ssim", "face_alignment")
 LOSSES = OF_PICTURES + THROUGH_RECOGNIZER + THROUGH_BACKBONE + (ADVERSARIAL,) + BY_MODEL
 
 
-def needs(recipe: Recipe) -> set[str]:
+def list_backbones(recipe: Recipe) -> set[str]:
     """Returns the names of the backbones that the losses of a recipe use. train/backbones.py defines the names."""
     return {"vgg16"} if any(name in recipe.losses for name in THROUGH_BACKBONE) else set()
 
@@ -59,7 +59,7 @@ def check_weights(recipe: Recipe, folder: Path | None) -> None:
     Call this function before any long work. `folder` is the value of --weights. A missing backbone is downloaded into
     torch hub's cache.
     """
-    for backbone in sorted(needs(recipe)):
+    for backbone in sorted(list_backbones(recipe)):
         load_backbone(backbone, folder)
 
 
@@ -68,7 +68,8 @@ class Objective(nn.Module):
 
     Move the module to the device of the batches. The losses in THROUGH_RECOGNIZER need `recognizer`; without a
     recognizer, leave them out of `recipe.losses`. `weights` is the folder with the files of the backbones. Raises
-    BadInput if a loss does not exist, if its recognizer or its backbone is missing, or if the faces are too small.
+    BadInput if a loss does not exist, if the recognizer or the backbone of a loss is missing, or if the faces are too
+    small.
     """
 
     def __init__(self, recipe: Recipe, size: int, recognizer: Recognizer | None, weights: Path | None = None) -> None:
@@ -79,12 +80,14 @@ class Objective(nn.Module):
         # Check that each loss has its recognizer and a large enough face before the backbone is loaded.
         blind = [name for name in self.names if name in THROUGH_RECOGNIZER]
         if blind and recognizer is None:
-            raise BadInput(f"Loss {blind[0]} needs a recognizer with an ONNX file: say --no-identity to train without.")
+            raise BadInput(
+                f"Loss {blind[0]} needs a recognizer with an ONNX file: give --no-identity to train without this loss."
+            )
         self.exponents = ms_ssim_exponents(size)
         if "ms_ssim" in self.names and not self.exponents:
             raise BadInput(f"Loss ms_ssim needs faces of {WINDOW} px or more, not {size}.")
         # LPIPS and DISTS share one VGG-16. A network that no loss uses is None.
-        features = load_backbone("vgg16", weights) if needs(recipe) else nn.Sequential()
+        features = load_backbone("vgg16", weights) if list_backbones(recipe) else nn.Sequential()
         self.recognizer = recognizer if blind else None
         self.lpips = Lpips(features) if any(name in self.names for name in THROUGH_LPIPS) else None
         self.dists = Dists(features) if any(name in self.names for name in THROUGH_DISTS) else None
@@ -172,7 +175,8 @@ def _usable(batch: dict[str, Any]) -> torch.Tensor:
 def _list_usable_rows(batch: dict[str, Any]) -> list[torch.Tensor]:
     """Returns K tensors (n,) int64: the images whose reference in slot k shows the target's own person.
 
-    `to_device` counts these images on the CPU. Without it, this function counts them and waits for the device.
+    `to_device` counts these images on the CPU. In a batch without these counts, this function counts the images and
+    waits for the device.
     """
     if "usable_rows" in batch:
         rows: list[torch.Tensor] = batch["usable_rows"]
@@ -194,14 +198,14 @@ def build_discriminator(recipe: Recipe, latent_channels: int, prompt_dim: int | 
             return LatentDiscriminator(latent_channels, prompt_dim if prompted else None)
         case "image":
             return PatchDiscriminator()
-    raise BadInput(f"There is no discriminator {recipe.discriminator}; say latent, image or nothing.")
+    raise BadInput(f"There is no discriminator {recipe.discriminator}; name latent, image or nothing.")
 
 
 def generator_term(discriminator: nn.Module, batch: dict[str, Any], restored: Restoration) -> torch.Tensor:
     """Returns the loss "gan": the mean of softplus(-logit) over all patches of the restored faces.
 
-    No gradient goes through the prompt (ours). Otherwise the prompt would learn to please the discriminator instead of
-    describing the face.
+    No gradient goes through the prompt (ours). With a gradient, training would change the prompt to deceive the
+    discriminator, and the prompt would describe the face less well.
     """
     # (B,1,h,w): one logit for each patch of each restored face.
     logits = discriminator(restored.image, restored.latent, _fact(restored.prompt))
@@ -214,8 +218,8 @@ def discriminator_loss(
     """Returns the binary cross entropy of the discriminator's logits for true faces and for restored faces.
 
     `true_latent` is the latent of the target, in the shape of `restored.latent`. Each true face gets the prompt of its
-    restored face. No gradient reaches the model. The discriminator is called once on both halves, because processes
-    that share gradients need a single call.
+    restored face. No gradient reaches the model. The discriminator is called once on true and restored faces together,
+    because processes that share gradients need a single call.
     """
     # Put the true faces before the restored faces: 2B images, latents and prompts, all without gradients.
     prompt = _fact(restored.prompt)
@@ -226,8 +230,8 @@ def discriminator_loss(
         None if prompt is None else torch.cat([prompt, prompt]),
     ).float()
     # Both (B,1,h,w). A true face should have a high logit, and a restored face a low logit.
-    true, made = logits.chunk(2)
-    return (F.softplus(-true).mean() + F.softplus(made).mean()) / 2
+    true_logits, restored_logits = logits.chunk(2)
+    return (F.softplus(-true_logits).mean() + F.softplus(restored_logits).mean()) / 2
 
 
 def _fact(prompt: torch.Tensor | None) -> torch.Tensor | None:

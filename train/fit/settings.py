@@ -46,8 +46,8 @@ class Settings:
 
     base_model: str = TINY  # "tiny", or a folder or hub name in diffusers' layout
     vre: Path | None = None  # the folder of a run of recipe vre; its LQ dictionary makes the prompt
-    weights: Path | None = None  # the folder with the backbones of the perceptual losses; None for torch hub's cache
-    precision: str | None = None  # one of PRECISIONS; None for bf16 if the GPU or the CPU multiplies in it, else fp32
+    weights: Path | None = None  # the folder with the backbones of the perceptual losses, or None for torch hub's cache
+    precision: str | None = None  # one of PRECISIONS; None for bf16 if the GPU or the CPU has it, else fp32
     accumulate: int = 1  # the number of parts of a batch, which are computed one after the other
     compile: bool = False  # True compiles the model with torch.compile
     identity: bool = True  # False turns off the losses through the dataset's recognizer
@@ -72,7 +72,7 @@ def resolve_settings(recipe: Recipe, settings: Settings) -> dict[str, Any]:
     Raises BadInput if the recipe and the settings contradict each other, or if the base or the embedder cannot be read.
     """
     if settings.accumulate < 1:
-        raise BadInput(f"--accumulate {settings.accumulate}: say 1 or more.")
+        raise BadInput(f"--accumulate {settings.accumulate} is too small: give 1 or more.")
     if recipe.batch % (get_world_size() * settings.accumulate):
         raise BadInput(
             f"A batch of {recipe.batch} cannot be shared by {get_world_size()} processes "
@@ -81,9 +81,9 @@ def resolve_settings(recipe: Recipe, settings: Settings) -> dict[str, Any]:
         )
     check_steps(recipe.steps)
     if recipe.steps > 1 and recipe.name == VRE:
-        raise BadInput("Recipe vre trains no restorer: leave --steps away.")
+        raise BadInput("Recipe vre does not train a restorer: leave --steps out.")
     if settings.precision not in (None, *PRECISIONS):
-        raise BadInput(f"--precision {settings.precision}: say {' or '.join(PRECISIONS)}.")
+        raise BadInput(f"--precision {settings.precision} is unknown: give {' or '.join(PRECISIONS)}.")
     if (recipe.base == TINY) != (settings.base_model == TINY):
         raise BadInput(f"Recipe {recipe.name} on {recipe.base} does not go with --base-model {settings.base_model}.")
     return {
@@ -101,13 +101,14 @@ def resolve_settings(recipe: Recipe, settings: Settings) -> dict[str, Any]:
 def check_images(recipe: Recipe, images: int) -> None:
     """Raises BadInput if `images` is smaller than a batch of the recipe."""
     if images < recipe.batch:
-        raise BadInput(f"--images {images} is less than one batch of {recipe.batch}.")
+        raise BadInput(f"--images {images} is less than one batch of {recipe.batch}: give {recipe.batch} or more.")
 
 
 def claim_run(
     run: Path, taken: Snapshot, recipe: Recipe, seed: int, settings: Settings, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Returns the facts of a run. The first start writes them to RUN/config.json; later starts compare with the file.
+    """Returns the facts of a run. The first start writes the facts to RUN/config.json. Later starts compare the facts
+    with the file.
 
     Raises BadInput if RUN belongs to another recipe, seed, snapshot, identity loss, base, VRE or precision.
     """
@@ -121,7 +122,7 @@ def claim_run(
     }
     loss = facts["identity_loss"]
     if not loss["on"] and any(name in recipe.losses for name in THROUGH_RECOGNIZER):
-        say(f"Notice: no identity loss, {loss['why']}.")
+        say(f"Notice: the identity loss is off, because {loss['why']}.")
     check_run_folder(run)
     path = run / RUN_CONFIG
     log("claimed", run=str(run), resumes=path.is_file(), **facts)
@@ -166,12 +167,12 @@ def describe_restorer(taken: Snapshot, recipe: Recipe, images: int) -> dict[str,
     }
 
 
-def _identity_loss(recipe: Recipe, spec: str, has_onnx: bool, wanted: bool) -> dict[str, Any]:
+def _identity_loss(recipe: Recipe, spec: str, has_onnx: bool, identity: bool) -> dict[str, Any]:
     named = [name for name in THROUGH_RECOGNIZER if name in recipe.losses]
     if not named:
-        return {"on": False, "why": f"recipe {recipe.name} has none"}
-    if not wanted:
-        return {"on": False, "why": "turned off by --no-identity"}
+        return {"on": False, "why": f"recipe {recipe.name} has no such loss"}
+    if not identity:
+        return {"on": False, "why": "--no-identity turns the loss off"}
     if not has_onnx:
         return {"on": False, "why": f"the recognizer {spec} has no ONNX file to differentiate"}
     weights = ", ".join(f"{name} {recipe.losses[name]:g}" for name in named)
@@ -194,7 +195,7 @@ def _dictionary(recipe: Recipe, vre: Path | None) -> dict[str, str] | None:
     """
     if "vre" not in recipe.parts:
         if vre is not None:
-            raise BadInput(f"Recipe {recipe.name} has no part vre: leave --vre away.")
+            raise BadInput(f"Recipe {recipe.name} has no part vre: leave --vre out.")
         return None
     if vre is None:
         raise BadInput(
@@ -207,7 +208,7 @@ def _dictionary(recipe: Recipe, vre: Path | None) -> dict[str, str] | None:
     except (OSError, ValueError, AttributeError):
         trained_as = None
     if trained_as != "vre":
-        raise BadInput(f"{vre} is no run of recipe vre: name one with --vre RUN.")
+        raise BadInput(f"{vre} is not a run of recipe vre: name such a run with --vre RUN.")
     return {"checkpoint": folder.name, "sha256": sha256_file(folder / WEIGHTS)}
 
 

@@ -23,7 +23,7 @@ from train.models.io import Restoration, fill_invalid
 
 
 def compute_gradients(engine: Engine, parts: list[data.Batch], seen: int, seed: int) -> dict[str, torch.Tensor]:
-    """Computes and clips the gradients of a batch that comes in parts. The caller then steps the optimizers.
+    """Computes and clips the gradients of a batch that comes in parts. The caller updates the parameters.
 
     Returns the figures as scalar tensors on the device. Every figure except the two norms is the mean over the parts of
     this process:

@@ -19,10 +19,10 @@ VALIDATION = 32  # number of images that are measured
 
 @torch.no_grad()
 def validate(log: Logbook | None, seen: int, *, engine: Engine, faces: data.Batch | None, began: float) -> None:
-    """Writes a "val" line and samples/<images>.png. Writes nothing if `faces` or `log` is None.
+    """Writes a "val" line and samples/<images>.png. The function writes nothing if `faces` or `log` is None.
 
-    The line has the mean PSNR in dB and the mean cosine to the target's embedding. Both are measured for the input
-    ("lq"), for faces restored with references ("restored"), and for faces restored without references ("alone").
+    The line has the mean PSNR in dB and the mean cosine to the target's embedding. PSNR and cosine are measured for the
+    input ("lq"), for faces restored with references ("restored"), and for faces restored without references ("alone").
     `began` is the value of time.monotonic() at the start.
     """
     if faces is None or log is None:

@@ -12,8 +12,8 @@ import numpy as np
 
 from curate.faces.measure import compute_luma, measure_blockiness, measure_noise, measure_sharpness
 
-# This is the version of the rule in `find_rejection`. Rule 1 required a margin in sharpness above the best version.
-# Rule 2 requires the margin above the original.
+# The version of the rule in `find_rejection`. Version 1 required a margin in sharpness above the best version. Version
+# 2 requires the margin above the original.
 RULE = 2
 REASONS = ("identity_fell", "content_changed", "new_noise", "new_blocks", "not_sharper", "not_a_number")
 
@@ -23,8 +23,8 @@ class Bounds:
     """Holds the bounds that decide which targets are cleaned and which results are accepted."""
 
     # A target is cleaned if its sharpness is below `soft`, its noise is above `noisy`, or its blockiness is above
-    # `blocky`. The values are those of the filters `strict` (curate/config.py). Curation measures sharpness on the 512
-    # px crop. Curation measures noise and blockiness at the resolution of the photo.
+    # `blocky`. The values are the values of the filters `strict` (curate/config.py). Curation measures sharpness on the
+    # 512 px crop. Curation measures noise and blockiness at the resolution of the photo.
     soft: float = 0.26
     noisy: float = 5.6
     blocky: float = 1.2
@@ -33,9 +33,9 @@ class Bounds:
     identity: float = 0.5
     # The result must be sharper than the original by at least this share. A smaller gain teaches a restorer nothing.
     sharper: float = 0.05
-    # Noise and blockiness of the result must not be above both the value of the original and the value here. The values
-    # here are those of clean crops. At 128 px, 98% of 262 targets from web photos have a noise below .75 and a
-    # blockiness below 1.14. None of these targets is soft.
+    # Noise and blockiness of the result must not be above both the value of the original and this bound. The bound is a
+    # value of clean crops. At 128 px, 98% of 262 targets from web photos have a noise below .75 and a blockiness below
+    # 1.14. None of these targets is soft.
     clean_noise: float = 0.75
     clean_blockiness: float = 1.14
     # The original and the result are averaged over squares with a side of an eighth of the distance between the eyes.
@@ -103,7 +103,7 @@ def find_rejection(
     """Returns why a cleaned target is rejected, one of REASONS, or None if it is accepted.
 
     `best` are the measures of the version that the training used last, or of the original if there is no version. A
-    cleaned target must be sharper than that. `identity` is the cosine to the original. `change` is the value of
+    cleaned target must be sharper than `best`. `identity` is the cosine to the original. `change` is the value of
     `measure_change`, and `min_identity` is the value of `compute_min_identity`. If there are several reasons, the most
     serious reason is returned.
     """

@@ -1,7 +1,7 @@
 """Clean the training targets of a round: restore each target with a defect, check it, and record it in the ledger.
 
 Each attempt becomes a row of the table `versions`. If the command was killed, the same command continues with the first
-batch that is not marked as finished. A PNG without a row is then written again, with the same bytes.
+batch that is not marked as finished. After a kill, a PNG without a row is written again, with the same bytes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class CleaningJob:
 
     dataset: Path
     iteration: str
-    models: FaceModels  # their recognizer is the recognizer of the dataset
+    models: FaceModels  # the face models, with the recognizer of the dataset
     bounds: Bounds
     base_model: str
     steps: int  # number of steps in which a target is restored
@@ -161,7 +161,7 @@ def _clean_target(
 
 
 def _select_references(snapshot: Snapshot, row: int, model: Restorer) -> References:
-    """Returns the first references of a target, warped to it if the restorer warps references."""
+    """Returns the first references of a target, warped to the target if the restorer warps references."""
     rows = snapshot.references[row][:REFERENCES]
     size, dim = snapshot.size, snapshot.embeddings.shape[1]
     if not len(rows):

@@ -17,27 +17,28 @@ from train.fit.cli import BaseModel, PresetName, Steps, VreRun, Weights, choose_
 _TRAINING, _MODELS = "Training", "Models"
 
 # This share of mild degradations is ours. With a share of one half, the L1 losses ask equally for no change and for a
-# repair. Recipe `tiny` then learned only a sharpening filter in 9,600 images. Without mild degradations, recipe `tiny`
-# smooths images that are nearly good.
+# repair. With this share, recipe `tiny` learned only a sharpening filter in 9,600 images. Without mild degradations,
+# recipe `tiny` smooths images that are nearly good.
 MILD_SHARE = 0.25
 
 
 def iterate(
     dataset: Annotated[Path, argument("DATASET")],
     out: Annotated[
-        Path | None, flag("--out", ": the folder of all rounds", default="DATASET/iterate", metavar="FOLDER")
+        Path | None, flag("--out", "; this folder contains all rounds", default="DATASET/iterate", metavar="FOLDER")
     ] = None,
     rounds: Annotated[int, flag("--rounds", panel=_TRAINING)] = 2,
     recipe: Annotated[str, flag("--recipe", panel=_TRAINING)] = "tiny",
     images: Annotated[
-        int | None, flag("--images", " of a round", default="the number of the recipe", low=1, panel=_TRAINING)
+        int | None,
+        flag("--images", "; each round sees this number", default="the recipe's number", low=1, panel=_TRAINING),
     ] = None,
     preset: PresetName = None,
     mild: Annotated[float, flag("--mild", low=0, high=1, panel=_TRAINING)] = MILD_SHARE,
     steps: Steps = None,
     identity: Annotated[bool, flag("--identity/--no-identity", panel=_TRAINING)] = True,
     seed: Annotated[int, flag("--seed", low=0, high=MAX_SEED, panel=_TRAINING)] = 0,
-    faces: Annotated[str | None, flag("--faces", default="as in the dataset", panel=_MODELS)] = None,
+    faces: Annotated[str | None, flag("--faces", default="the dataset's models", panel=_MODELS)] = None,
     base_model: BaseModel = None,
     vre: VreRun = None,
     weights: Weights = None,
@@ -45,10 +46,11 @@ def iterate(
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Train, clean the soft, noisy and blocky training targets with the result, and train again on the best versions.
+    """Train a restorer, clean soft, noisy and blocky training targets with it, and train again on the best versions.
 
     A cleaned target replaces the original only if it measures better and still shows the same person. The files of the
-    originals never change. The splits val and test never contain a cleaned image. The same command again resumes.
+    originals never change. The splits val and test never contain a cleaned image. If the command is stopped, the same
+    command resumes.
 
     Example: likeness iterate DATASET --rounds 2
     """

@@ -1,10 +1,11 @@
 """Iterate: train, clean the training targets with the trained restorer, and train again on the cleaned targets.
 
-IDM (arXiv 2307.08996) published the idea as extrinsic learning. Everything else is ours. Round 0 is trained on the
-originals. Between two rounds, each training target that is soft, noisy or blocky is restored with references of the
-same person. A result that passes `Bounds` becomes a version of the face. The next round is trained from scratch on the
-newest version of each face. All rounds have the same recipe, seed and length, so two rounds differ only in their
-targets. A target is always restored from its original, so that a round does not repeat the errors of earlier rounds.
+IDM (arXiv 2307.08996) published the idea as extrinsic learning. Everything else in this method is ours. Round 0 is
+trained on the originals. Between two rounds, each training target that is soft, noisy or blocky is restored with
+references of the same person. A result that passes `Bounds` becomes a version of the face. The next round is trained
+from scratch on the newest version of each face. All rounds have the same recipe, seed and length, so two rounds differ
+only in their targets. A target is always restored from its original, so that a round does not repeat the errors of
+earlier rounds.
 
     DATASET/versions/<iteration>/<round>/<ab>/<face_id>.png     the accepted versions; the originals never change
     OUT/iterate.json  OUT/round-<n>/                            the options of the iteration; a training run per round
@@ -55,7 +56,7 @@ ATTEMPTS_OF_ROUND = """
 
 @dataclass(frozen=True)
 class IterationOptions:
-    """Holds the recipe and the options of an iteration. They are the same in all rounds."""
+    """Holds the recipe and the options of an iteration. All rounds have the same recipe and options."""
 
     recipe: Recipe
     images: int  # number of images seen in each round
@@ -80,7 +81,7 @@ class Round:
 
 @dataclass(frozen=True)
 class IterationSummary:
-    """Holds the finished rounds, and why the iteration ended: "complete", "nothing_new" or the name of a signal."""
+    """Holds the finished rounds. `reason` is "complete", "nothing_new" or the name of the signal that ended it."""
 
     rounds: list[Round]
     reason: str
@@ -108,13 +109,13 @@ def iterate(
 ) -> IterationSummary:
     """Trains round 0 and `rounds` more rounds, and cleans the targets in between.
 
-    The same call again resumes. A call with a larger `rounds` continues a finished iteration. `faces` is a --faces
-    value for the dataset's recognizer, if its files were moved. `models` are the face models, if they are already
-    loaded. After a signal, the iteration saves a checkpoint and ends early. The iteration also ends if a round cleaned
-    no target, because the next round would be the same again.
+    If a call is stopped, the same call resumes. A call with a larger `rounds` continues a finished iteration. `faces`
+    is a --faces value for the dataset's recognizer, if its files were moved. `models` are the face models, if they are
+    already loaded. After a signal, the iteration saves a checkpoint and ends early. The iteration also ends if a round
+    cleaned no target, because the next round would be the same again.
 
     Raises BadInput if the dataset has no training targets, if options contradict each other, or if `out` belongs to
-    another iteration. Also raises LedgerBroken, ModelUnavailable or FaceModelError.
+    another iteration. This function also raises LedgerBroken, ModelUnavailable and FaceModelError.
     """
     check_options(rounds, options, out)
     check_weights(options.recipe, options.settings.weights)
@@ -197,7 +198,7 @@ def _take_snapshot(
 
 
 def _read_precision(run: Path) -> str:
-    """Returns the precision of round 0. All rounds use it, so that they do not differ if the machine changes."""
+    """Returns the precision of round 0. All rounds use this precision, also on another machine."""
     return str(json.loads((run / RUN_CONFIG).read_text(encoding="utf-8"))["precision"])
 
 
@@ -268,15 +269,13 @@ def _claim_folder(out: Path, snapshot: Snapshot, options: IterationOptions) -> s
         ) from error
     if differences:
         if differences[0] == "faces":
-            problem = "was begun with different faces of the dataset"
+            problem = f"{make_printable(out)} was begun with different faces of the dataset"
         else:
-            problem = f"was begun with a different value of {differences[0]}"
+            problem = f"{make_printable(out)} was begun with a different value of {differences[0]}"
         if differences[0] == "recipe":  # --steps, --mild and --preset are fields of the recipe
             fields = [name for name, value in facts["recipe"].items() if earlier["recipe"].get(name) != value]
             problem += f" ({', '.join(fields)})"
-        raise BadInput(
-            f"{make_printable(out)} {problem}: use the same options again, or name another folder with --out."
-        )
+        raise BadInput(f"{problem}: use the same options again, or name another folder with --out.")
     return str(facts["iteration"])
 
 

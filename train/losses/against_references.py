@@ -1,6 +1,8 @@
 """Computes two losses of ReFine.
 
-The spatial minimum loss is for references that differ from the target. The cycle loss compares with the input.
+The spatial minimum loss is for references that differ from the target.
+
+The cycle loss compares the degraded restored face with the input.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ def spatial_min_loss(
 
     d is the LPIPS at a location.
 
-    `restored` and `target` are (B,3,S,S). `references` are (B,K,3,S,S), warped to the input; K may be 0. `usable_rows`
+    `restored` and `target` are (B,3,S,S). `references` are (B,K,3,S,S), warped to the input. K may be 0. `usable_rows`
     has one (n,) int64 array for each of the K slots: the samples whose reference in this slot shows the person of the
     target. With several references, the minimum is over all references (ours, because ReFine has only one reference).
     """
@@ -45,9 +47,9 @@ def spatial_min_loss(
 
 
 def cycle_loss(lpips: Lpips, restored: torch.Tensor, lq: torch.Tensor, thetas: Sequence[Theta]) -> torch.Tensor:
-    """Returns the mean LPIPS between the input and the restored image after degrading it by the θ of the input.
+    """Degrades the restored image by the θ of the input. Returns its mean LPIPS to the input.
 
-    `restored`, (B,3,S,S), is clamped to 0..1 first; `lq` is (B,3,S,S) in 0..1. The loss is NaN if `restored` is not
+    `restored`, (B,3,S,S), is clamped to 0..1 first. `lq` is (B,3,S,S) in 0..1. The loss is NaN if `restored` is not
     finite.
     """
     if not restored.isfinite().all():

@@ -1,10 +1,12 @@
-"""Computes HonestFace's masked face alignment loss by a formula of ours; HonestFace's own formula is not seen by us.
+"""Computes HonestFace's masked face alignment loss by a formula of ours.
+
+We have not seen HonestFace's own formula.
 
 The eyes, the nose and the mouth carry the identity but cover only a tenth of the image. A mean over all pixels hardly
-changes if one of them is displaced a little. This loss compares the gradients of the restored face and of the target
-only in those regions. With gradients, a displaced contour adds to the loss at both places, and a change of brightness
-adds nothing. Several scales are used: a fine scale shows that a contour is displaced, and a coarse scale also shows the
-direction. All regions have the same weight, whatever their size.
+changes if the eyes, the nose or the mouth is displaced a little. This loss compares the gradients of the restored face
+and of the target only in the regions of eyes, nose and mouth. With gradients, a displaced contour adds to the loss at
+its old place and at its new place. A change of brightness adds nothing. Several scales are used. A fine scale shows
+that a contour is displaced. A coarse scale also shows the direction. Large and small regions have the same weight.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from train.losses.pixel import SCALES, gradients
 # the radii are shares of the distance between the eyes (ours)
 EYE = 0.35
 NOSE = 0.35
-MOUTH = 0.25  # around the line between the corners
+MOUTH = 0.25  # radius around the line between the corners of the mouth
 
 
 def make_region_masks(landmarks: torch.Tensor, size: int) -> torch.Tensor:
@@ -44,7 +46,7 @@ def face_alignment_loss(restored: torch.Tensor, target: torch.Tensor, landmarks:
     """Returns the mean absolute difference of the gradients of images (B,3,S,S) in 0..1 in the regions of the face.
 
     `landmarks` (B,5,2) are the landmarks of the target, in pixels: eyes, nose, corners of the mouth. Each region is
-    averaged over its mask (an area below one pixel counts as one pixel); then scales, regions and batch are averaged. A
+    averaged over its mask. A mask below one pixel counts as one pixel. Then scales, regions and batch are averaged. A
     region outside the image adds exactly 0.
     """
     masks = make_region_masks(landmarks.to(restored.dtype), restored.shape[-1])

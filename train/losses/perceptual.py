@@ -1,8 +1,9 @@
 """Computes LPIPS and DISTS, perceptual distances in the layers of one VGG16. LPIPS also works with AlexNet.
 
 The weights on top of the layers are read from the files of torchmetrics, which has both distances. The modules of
-torchmetrics itself are not used: their constructors download the backbone, and they compare only two images per call.
-A loss against several references would run the restored image through the backbone once for each reference.
+torchmetrics itself are not used. The constructors of torchmetrics download the backbone. One call of these modules
+compares only two images. A loss against several references would run the restored image through the backbone once for
+each reference.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 
 TAPS = {
-    "vgg16": (3, 8, 15, 22, 29),  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3
-    "alexnet": (1, 4, 7, 9, 11),  # relu1 to relu5
+    "vgg16": (3, 8, 15, 22, 29),  # VGG-16: relu1_2, relu2_2, relu3_3, relu4_3, relu5_3.
+    "alexnet": (1, 4, 7, 9, 11),  # AlexNet: relu1 to relu5.
 }
 _HEADS = {"vgg16": "lpips_models/vgg.pth", "alexnet": "lpips_models/alex.pth"}
 _TORCHMETRICS = Path(torchmetrics.functional.image.__file__).parent
@@ -78,7 +79,7 @@ class Lpips(nn.Module):
     def distance_map(self, one: Layers, other: Layers, size: tuple[int, int]) -> torch.Tensor:
         """Returns distances by location, (B,1,*size).
 
-        This is LPIPS's spatial variant: each layer is enlarged bilinearly.
+        This function is the spatial variant of LPIPS, which enlarges each layer bilinearly.
         """
         parts = [F.interpolate(part, size, mode="bilinear") for part in self._apart(one, other)]
         return torch.stack(parts).sum(0)

@@ -22,7 +22,10 @@ def pixel_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def mse_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Returns the mean squared difference of images (B,3,S,S) in 0..1 (OSDFace: L_MSE; its range is not seen by us)."""
+    """Returns the mean squared difference of images (B,3,S,S) in 0..1 (OSDFace's L_MSE).
+
+    We have not seen OSDFace's range of the images.
+    """
     return (restored - target).square().mean()
 
 

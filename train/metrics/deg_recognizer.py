@@ -1,4 +1,4 @@
-"""Loads the recognizer of the published metric Deg: ResNet-18 ArcFace on gray crops of 128 px (VQFR's metric_paper)."""
+"""Loads the recognizer of the published metric Deg, a ResNet-18 ArcFace for gray 128 px crops (VQFR's metric_paper)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from manifests.errors import BadInput
 from train.backbones import find_local_file
 
-# The first file contains a state dict. The second file contains the same network as TorchScript.
+# STATE is a file with a state dict. SCRIPT is a file with the same network as TorchScript.
 STATE, SCRIPT = "resnet18_110.pth", "resnet18_110.pt"
 SIZE = 128  # pixels
 _FROM = "VQFR's and GFPGAN's metric weights"
@@ -32,7 +32,8 @@ def explain_missing(weights: Path | None) -> str | None:
 def load_deg_recognizer(weights: Path | None) -> Callable[[np.ndarray], np.ndarray]:
     """Returns the recognizer, which maps RGB uint8 (S, S, 3) to float32 (512,).
 
-    The vector does not have length 1. Raises BadInput if the file of weights is missing or wrong.
+    The embedding that the recognizer returns is not scaled to length 1. Raises BadInput if the file of weights is
+    missing or wrong.
     """
     path, reason = _file(weights), explain_missing(weights)
     if path is None:
@@ -47,7 +48,7 @@ def load_deg_recognizer(weights: Path | None) -> Callable[[np.ndarray], np.ndarr
     except Exception as error:  # every problem with the file gives the same message
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise BadInput(
-            f"{path} does not contain the recognizer {STATE} ({why}): replace the file by the one of {_FROM}."
+            f"{path} does not contain the recognizer {STATE} ({why}): replace this file by the file of {_FROM}."
         ) from error
 
     def embed(image: np.ndarray) -> np.ndarray:
@@ -62,7 +63,7 @@ def prepare_input(image: np.ndarray) -> torch.Tensor:
 
     The image is resized bilinearly, without antialiasing. The published script reads a PNG as gray. The PNG library
     truncates gray values, but cv2.cvtColor rounds them, which changes half of the pixels by one level. This function
-    therefore also writes a PNG and reads it as gray.
+    therefore also writes a PNG and reads the PNG as gray.
     """
     data = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 0])[1]
     gray = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
@@ -126,6 +127,6 @@ class _Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         skip = x if self.downsample is None else self.downsample(x)
         inner = self.prelu(self.bn1(self.conv1(self.bn0(x))))
-        # both activations use the same slope
+        # both activations of a block have the same slope
         out: torch.Tensor = self.prelu(self.bn2(self.conv2(inner)) + skip)
         return out

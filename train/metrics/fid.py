@@ -27,7 +27,7 @@ def explain_missing(weights: Path | None) -> str | None:
     """Returns why FID cannot be computed, in one sentence, or None if it can. Nothing is downloaded."""
     if _file(weights) is None:
         return (
-            f"{INCEPTION[0]} is missing: download it from {_FROM} into a folder, and name the folder with "
+            f"{INCEPTION[0]} is missing: download this file from {_FROM} into a folder, and name the folder with "
             "--weights FOLDER."
         )
     if importlib.util.find_spec("torch_fidelity") is None:
@@ -49,7 +49,7 @@ def frechet_distance(restored: Iterable[np.ndarray], others: Iterable[np.ndarray
     """Returns |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of the features (Fréchet 1957).
 
     m1, m2, C1 and C2 are the means and the unbiased covariances of the two sets. `network` maps uint8 (1, 3, H, W) to
-    (1, d). Its attribute `num_features` is d.
+    (1, d). The attribute `num_features` of `network` is d.
     """
     distance = FrechetInceptionDistance(feature=network)
     with torch.inference_mode():
@@ -75,7 +75,7 @@ def load_inception(weights: Path | None) -> nn.Module:
     if reason is not None or path is None:
         raise BadInput(f"FID cannot be computed: {reason}")
     try:
-        # torch-fidelity unpickles everything in the file. So the next line first refuses a file that contains anything
+        # torch-fidelity unpickles everything in the file. The next line therefore refuses a file that contains anything
         # except tensors.
         torch.load(path, map_location="cpu", weights_only=True)
         # images are resized without antialiasing, as in the original code and for all published values

@@ -10,7 +10,8 @@ import numpy as np
 from curate.faces.align import crop_for_recognizer
 from curate.faces.interface import FaceModels
 
-# VQFR's script leaves out a pair whose angle is below this number of degrees, because it takes the pair as one image.
+# VQFR's script leaves out a pair whose angle is below this number of degrees, because the script treats the pair as one
+# image.
 SAME_IMAGE_ANGLE = 1.0
 
 
@@ -51,7 +52,7 @@ def angle_degrees(restored: np.ndarray, target: np.ndarray, least: float = 0.0) 
     """Returns the angle in degrees between each of B embeddings (B, d) and its target (B, d); lower is better.
 
     An angle below `least` degrees becomes NaN. The formula 2 atan2(|a - b|, |a + b|) for unit vectors is accurate near
-    0. The arc cosine is not (Kahan 2006).
+    0. The arc cosine is inaccurate near 0 (Kahan 2006).
     """
     a, b = unit_rows(restored), unit_rows(target)
     apart, together = np.linalg.norm(a - b, axis=1), np.linalg.norm(a + b, axis=1)

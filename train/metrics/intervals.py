@@ -10,7 +10,7 @@ from scipy.stats import t
 
 RESAMPLES = 2000
 # If there are fewer people than this number, images are resampled instead of people. If there are fewer images than
-# this number, no difference is marked as reliable, because three images can all agree by chance (ours).
+# this number, no difference is marked as reliable, because few images can agree by chance (ours).
 MIN_UNITS = 5
 
 
@@ -28,7 +28,7 @@ class Interval:
 
 
 def bootstrap_unit(people: Sequence[str]) -> str:
-    """Returns the unit that is resampled: "people", because photos of one person are alike, or "images"."""
+    """Returns the unit that is resampled, "people" or "images"."""
     return "people" if len(set(people)) >= MIN_UNITS else "images"
 
 
@@ -46,7 +46,7 @@ def coverage(units: int) -> float:
 
 
 def mean_interval(values: Sequence[float], people: Sequence[str], rng: np.random.Generator) -> Interval:
-    """Returns the mean of `values` over images with its interval; `people` names the person of each image.
+    """Returns the mean of `values` over images with its interval. `people` names the person of each image.
 
     Raises ValueError if there is no value.
     """

@@ -13,11 +13,11 @@ from curate.faces.errors import FaceModelError
 from curate.faces.interface import FaceModels
 from train.data.landmarks import find_landmarks
 
-# These are indices of the 68 iBUG points: the brows with the eyes, and the mouth. ASFFNet compares the same points when
-# it chooses a reference.
+# The numbers are indices of the 68 iBUG points: the brows with the eyes, and the mouth. ASFFNet compares the same
+# points when it chooses a reference.
 EYES = (*range(17, 27), *range(36, 48))
 MOUTH = tuple(range(48, 68))
-# This is the box that dlib's detector finds in an FFHQ crop of 512 px, as the median over 46 web photos (ours). All
+# The box is the box that dlib's detector finds in an FFHQ crop of 512 px, as the median over 46 web photos (ours). All
 # images use the same box, so that errors of a detector do not change the distances.
 BOX = np.array([98, 138, 409, 455], np.float32)
 # Points coincide in a direction if their spread is at most this number of pixels (ours). The spread is the root of the
@@ -79,12 +79,12 @@ def affine_distance(restored: np.ndarray, target: np.ndarray, reduction: str = "
     HonestFace reports ALD without a formula, so this formula is ours. The distance is the residual of the least-squares
     affine map from the restored points to the target points. ASFFNet chooses a reference by this residual. `reduction`
     is "fro" for the Frobenius norm, or "mean" for the mean distance over points. The distance is 0 for a face that was
-    only moved, turned or stretched as a whole. `affine_change` measures these changes. The distance is NaN if a point
-    is NaN.
+    only moved, turned or stretched as a whole. `affine_change` measures how much a face was moved, turned or stretched.
+    The distance is NaN if a point is NaN.
 
-    If the restored points coincide in a direction (see COINCIDENT), the map does not stretch them in this direction. If
-    the spread of the restored points is 0.0001 pixels or more, an affine map of these points changes the distance by
-    less than 1e-6 pixels (ours, tried on random points).
+    If the restored points coincide in a direction (see COINCIDENT), the map does not stretch them in this direction. We
+    tried random restored points with a spread of 0.0001 pixels or more. An affine map of these points changed the
+    distance by less than 1e-6 pixels (ours).
     """
     if reduction not in ("fro", "mean"):
         raise ValueError(f"reduction {reduction!r} is unknown: give 'fro' or 'mean'")
@@ -112,8 +112,8 @@ def affine_change(restored: np.ndarray, target: np.ndarray) -> list[float]:
             changes.append(math.nan)
             continue
         left, values, right, centred, goal = _decompose(points, truth)
-        # `change` is the linear part minus the identity. It is the smallest least-squares solution of
-        # centred @ change = goal - centred.
+        # `change` is the linear part minus the identity. `change` is the smallest least-squares solution of "centred @
+        # change = goal - centred".
         change = right / values @ (left.T @ (goal - centred))
         # the affine map moves the centre of the restored points to the centre of the target's points
         shift = (np.mean(truth, 0) - np.mean(points, 0)) @ (np.eye(2) + change) / FFHQ_SIZE

@@ -1,6 +1,6 @@
 """Computes LPIPS and DISTS as metrics.
 
-The networks are in train.losses.perceptual; the weights of their backbones are files.
+The networks are in train.losses.perceptual; the weights of the backbones are files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import nn
 from train.backbones import BACKBONES, find_local_file, get_file_name
 from train.losses.perceptual import Dists, Lpips
 
-# The network whose layers each metric compares.
+# Maps each metric to the network whose layers the metric compares.
 BACKBONE = {"lpips": "vgg16", "lpips_alex": "alexnet", "dists": "vgg16"}
 
 # Maps restored images and targets, each (B, 3, S, S) in 0..1, to one value for each image.
@@ -28,7 +28,7 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
     if find_local_file(file, weights) is not None:
         return None
     return (
-        f"{file} is missing: download it from {BACKBONES[backbone].url} into a folder, and name the folder with "
+        f"{file} is missing: download this file from {BACKBONES[backbone].url} into a folder, and name the folder with "
         "--weights FOLDER."
     )
 

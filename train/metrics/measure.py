@@ -6,9 +6,9 @@
 
 `names` are keys of train.metrics.registry.METRICS, or None for all metrics. `judge` is the recognizer, with its
 detector, that measures the faces. `weights` is the folder of --weights. If a metric cannot be computed on this machine,
-no row has the metric. `reasons` then has a sentence that says which file is missing and where to put it. A row has NaN
-if a metric has no value for this image. METRICS[name].nan_reason says why. The mean of `face_restored` is the share of
-images in which a face was found. FID measures whole sets of images. To compute FID, call `explain_missing` and then
+no row has the metric. For such a metric, `reasons` has a sentence that names the missing file and its place. A row has
+NaN if a metric has no value for this image. METRICS[name].nan_reason says why. The mean of `face_restored` is the share
+of images in which a face was found. FID measures whole sets of images. To compute FID, call `explain_missing` and then
 train.metrics.fid.fid.
 """
 
@@ -154,8 +154,8 @@ class _Case:
         return to_tensor(self.restored)[None], to_tensor(self.target)[None]
 
 
-ReadMetric = Callable[[_Case], float]  # computes one metric of a case
-Analyse = Callable[[np.ndarray], np.ndarray]  # maps an image to an embedding or to points
+ReadMetric = Callable[[_Case], float]  # a function that computes one metric of a case
+Analyse = Callable[[np.ndarray], np.ndarray]  # a function that maps an image to an embedding or to points
 
 
 def _remember(analyse: Analyse) -> Analyse:

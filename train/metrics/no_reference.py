@@ -19,7 +19,7 @@ from train.backbones import find_local_file
 @dataclass(frozen=True)
 class _Weights:
     file: str
-    cache: str  # pyiqa stores the file in this folder, which is inside the folder of torch hub
+    cache: str  # the subfolder of the torch hub folder in which pyiqa stores the file
     url: str
 
 
@@ -49,7 +49,7 @@ def explain_missing(name: str, weights: Path | None) -> str | None:
     needed = WEIGHTS[name]
     if find_local_file(needed.file, weights, needed.cache) is None:
         return (
-            f"{needed.file} is missing: download it from {needed.url} into a folder, and name the folder with "
+            f"{needed.file} is missing: download this file from {needed.url} into a folder, and name the folder with "
             "--weights FOLDER."
         )
     return None

@@ -18,9 +18,9 @@ def copy_ratio(restored: np.ndarray, target: np.ndarray, references: Sequence[np
 
     The arguments are embeddings: results x (B, d), targets t (B, d), and references r, (K, d) for each image. With the
     cosine s, the ratio is the largest over the references of max(0, s(x, r) - max(s(x, t), s(t, r))) / (1 - s(t, r)).
-    The ratio is 0 if the result is the target. The ratio is also 0 if the target is as near to each reference as the
-    result. The ratio is 1 if the result is a reference. References that are the same image as the target are ignored.
-    The ratio is NaN if no other reference exists.
+    The ratio is 0 if the result is the target. The ratio is also 0 if the result is not nearer to any reference than
+    the target is. The ratio is 1 if the result is a reference. References that are the same image as the target are
+    ignored. The ratio is NaN if all references are ignored.
     """
     ratios = []
     for result, truth, own in zip(unit_rows(restored), unit_rows(target), references, strict=True):
@@ -35,8 +35,8 @@ def copy_ratio(restored: np.ndarray, target: np.ndarray, references: Sequence[np
 def takeover(restored: np.ndarray, target: np.ndarray, wrong: Sequence[np.ndarray]) -> list[float]:
     """Returns 1 for each result that is nearer to a wrong reference than to the target, otherwise 0.
 
-    The arguments are embeddings: (B, d), (B, d), and (K, d) for each image. Equal distances count as 0. The result is
-    NaN if K is 0. The mean over images is the takeover rate.
+    The arguments are the embeddings of the results (B, d), of the targets (B, d), and of K wrong references (K, d) for
+    each image. Equal distances count as 0. The result is NaN if K is 0. The mean over images is the takeover rate.
     """
     results = zip(unit_rows(restored), unit_rows(target), wrong, strict=True)
     return [

@@ -1,7 +1,9 @@
-"""Names and finds the checkpoint folders RUN/checkpoint-<images>, and writes the two files of a model there.
+"""Names and finds the checkpoint folders RUN/checkpoint-<images>, and writes the two files of a model into such a
+folder.
 
 `config.json` has the architecture, and facts that a user of the weights needs. `model.safetensors` has the averaged
-weights. `from_pretrained` reads these two files. train/fit/checkpoints.py writes the other files of a checkpoint.
+weights. `from_pretrained` reads `config.json` and `model.safetensors`. train/fit/checkpoints.py writes the other files
+of a checkpoint.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ def list_checkpoints(run: Path) -> list[Path]:
 
 
 def find_newest_checkpoint(folder: Path) -> Path:
-    """Returns `folder` itself if it is a checkpoint. Otherwise returns the newest checkpoint of the run in `folder`.
+    """Returns `folder` itself if it is a checkpoint. If `folder` is a run, returns the newest checkpoint of the run.
 
     Raises BadInput if `folder` is neither a checkpoint nor a run with a checkpoint.
     """
@@ -46,7 +48,7 @@ def find_newest_checkpoint(folder: Path) -> Path:
         return folder
     checkpoints = list_checkpoints(folder)
     if not checkpoints:
-        raise BadInput(f"{folder} holds no checkpoint: name a folder that `likeness train --out` wrote.")
+        raise BadInput(f"{folder} contains no checkpoint: name a folder that `likeness train --out` wrote.")
     return checkpoints[-1]
 
 
@@ -57,7 +59,7 @@ def write_model_files(
 
     config.json gets the architecture and `facts`. model.safetensors gets `tensors`.
     """
-    from safetensors.torch import save  # imported here, because `restore` calls this file before it imports torch
+    from safetensors.torch import save  # a late import, because `restore` calls this file before it imports torch
 
     description = {"model": asdict(config), **facts}
     write_atomically(folder / CONFIG, json.dumps(description, indent=2, sort_keys=True).encode())

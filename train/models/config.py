@@ -15,7 +15,7 @@ class VreConfig:
     # The width of each level divided by `channels`. Each level but the last halves the resolution.
     multipliers: tuple[int, ...]
     codes: int  # number of codes in the codebook
-    dim: int  # numbers in a code
+    dim: int  # length of a code
     tokens: int  # number of distinct codes in a prompt
     doubly_normalised: bool = False  # True reproduces OSDFace's infer.py, where the embedder sees the input in -3..1
 

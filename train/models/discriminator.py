@@ -23,7 +23,7 @@ SLOPE = 0.2  # slope of the leaky ReLU below zero
 
 
 class LatentDiscriminator(nn.Module):
-    """Returns logits that say if a clean latent belongs to a true face, and if the face fits the prompt.
+    """Returns logits that tell whether a clean latent belongs to a true face, and whether the face fits the prompt.
 
     The figures of HonestFace and OSDFace show a discriminator that sees both inputs. The layers of this network are
     ours. The latent can have any number of channels, and any size of 4 x 4 or more. `prompt_dim` is None if the recipe
@@ -66,10 +66,10 @@ class _Reading(nn.Module):
             part.view(b, -1, HEADS, c // HEADS).transpose(1, 2)
             for part in (self.ask(x.flatten(2).transpose(1, 2)), self.keys(prompt), self.values(prompt))
         )
-        found = F.scaled_dot_product_attention(asked, keys, values).transpose(1, 2).reshape(b, h * w, c)
-        # A sum could not show whether latent and prompt agree. So latent and prompt go side by side through a nonlinear
-        # layer.
-        both = torch.cat([x, found.transpose(1, 2).view(b, c, h, w)], 1)
+        attended = F.scaled_dot_product_attention(asked, keys, values).transpose(1, 2).reshape(b, h * w, c)
+        # A sum could not show whether latent and prompt agree. So latent and prompt are concatenated and pass through a
+        # nonlinear layer.
+        both = torch.cat([x, attended.transpose(1, 2).view(b, c, h, w)], 1)
         return F.leaky_relu(self.join(both), SLOPE)
 
 

@@ -19,7 +19,7 @@ class Places(NamedTuple):
     """
 
     filled: torch.Tensor  # (n,) int64: the slots that have a reference, numbered 0 to B K - 1, row by row
-    later: torch.Tensor  # (m,) int64: the images that train a later step than the first
+    later: torch.Tensor  # (m,) int64: the images that train a step after the first
     later_filled: torch.Tensor  # (l,) int64: the slots of these m images that have a reference, 0 to m K - 1
 
 
@@ -38,9 +38,9 @@ class Conditions:
     train/models/restorer.py makes the conditions from a batch, and the two bases read them.
     """
 
-    present: torch.Tensor  # (B,K) bool, False for an empty slot; K may be 0
+    present: torch.Tensor  # (B,K) bool, False for an empty slot, where K may be 0
     filled: torch.Tensor  # (n,) int64: the slots that have a reference, see Places
-    prompt: torch.Tensor | None = None  # (B,N,D): tokens of the VRE and of the identity embedder; the base sets D
+    prompt: torch.Tensor | None = None  # (B,N,D), the tokens of the VRE and of the identity embedder
     maps: list[torch.Tensor] = field(default_factory=list)  # part `maps`: a map (B,2C,h,w) for each scale, finest first
     identity: torch.Tensor | None = None  # part `embedding`: (B,d), the mean embedding or a learned vector
     references: torch.Tensor | None = None  # part `extended` on diffusion: (B,K,3,S,S) in 0..1
@@ -71,7 +71,7 @@ class Restoration(NamedTuple):
 
     image: torch.Tensor  # (B,3,S,S); clamped to 0..1 in eval mode
     latent: torch.Tensor  # the clean latent, from which the image is decoded
-    prompt: torch.Tensor | None  # (B,N,D) the prompt of the UNet; None if no part makes a prompt
+    prompt: torch.Tensor | None  # (B,N,D), the prompt of the UNet, or None if no part makes a prompt
     terms: Mapping[str, torch.Tensor] = MappingProxyType({})  # losses that the model itself computes (recipe vre)
 
 

@@ -24,7 +24,7 @@ def _shares() -> torch.Tensor:
 
 @cache
 def _share_table(device: torch.device) -> torch.Tensor:
-    """Returns `_shares` on a device. The tensor is copied to the device once."""
+    """Returns the alpha-bars of `_shares` on a device. The tensor is copied to the device once."""
     return _shares().to(device)
 
 

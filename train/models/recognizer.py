@@ -31,8 +31,7 @@ class Recognizer(nn.Module):
         matrix = fit_similarity(
             scale_template(FFHQ_512, FFHQ_SIZE, face_size), np.asarray(facts["template"], np.float64)
         )
-        # A face that is too large is first shrunk by area, as in curate.faces.align.warp. A smaller face is not
-        # resized.
+        # A large face is first shrunk by area, as in curate.faces.align.warp. A smaller face is not resized.
         self.shrunk = min(face_size, max(1, round(face_size * compute_scale(matrix))))
         factor = face_size / self.shrunk
         back = invert_affine(matrix)
@@ -55,16 +54,17 @@ class Recognizer(nn.Module):
 
 
 def load_recognizer(onnx_file: Path, facts: dict[str, Any], face_size: int) -> Recognizer:
-    """Returns the recognizer of a snapshot. Raises ModelUnavailable if torch cannot run its ONNX file."""
+    """Returns the recognizer of a snapshot. Raises ModelUnavailable if torch cannot run the ONNX file of the
+    recognizer."""
     import onnx
     import onnx2torch
 
     try:
         # If `convert` gets a path, it writes a file beside the ONNX file. Other processes may read that folder, and the
-        # disk may be full. So `convert` gets the loaded model.
+        # disk may be full. This code therefore passes the loaded model to `convert`.
         network = onnx2torch.convert(onnx.load(str(onnx_file)))
     except Exception as error:  # onnx and onnx2torch raise many kinds of errors
         raise ModelUnavailable(
-            f"{onnx_file} cannot be turned into a torch module for the identity loss ({error}): say --no-identity."
+            f"{onnx_file} cannot be turned into a torch module for the identity loss ({error}): give --no-identity."
         ) from error
     return Recognizer(network, facts, face_size)

@@ -1,4 +1,4 @@
-"""Encodes the references and pools their features. Neither their order nor their number matters."""
+"""Encodes the references and pools their features. The references may have any order and any number."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def pool(features: torch.Tensor, present: torch.Tensor, nothing: torch.Tensor) -
     b, _, c, h, w = features.shape
     empty = nothing.view(1, 2 * c, 1, 1).expand(b, -1, h, w)
     if features.shape[1] == 0:
-        return empty + features.sum()  # the sum of an empty tensor is 0; adding it keeps the encoder in the graph
+        return empty + features.sum()  # the sum of an empty tensor is 0; this addition keeps the encoder in the graph
     mask = present.view(*present.shape, 1, 1, 1)
     count = present.sum(1).clamp(min=1).view(-1, 1, 1, 1)
     mean = (features * mask).sum(1) / count
@@ -83,14 +83,14 @@ class ImageEncoder(nn.Module):
         """
         # Only references that exist pass through the encoder, because each image has its own number of references.
         pictures = references.flatten(0, 1)[filled]
-        # A batch without references still needs the shapes of the maps and the gradients of the encoder. So a black
-        # picture passes through the encoder, and its maps are not used.
-        found = self(pictures if len(pictures) else references.new_zeros(1, *references.shape[2:]))
-        return [place_in_slots(flat[: len(pictures)], present, filled) for flat in found]
+        # A batch without references still needs the shapes of the maps and the gradients of the encoder. Therefore a
+        # black picture passes through the encoder, and the maps of this picture are not used.
+        maps = self(pictures if len(pictures) else references.new_zeros(1, *references.shape[2:]))
+        return [place_in_slots(flat[: len(pictures)], present, filled) for flat in maps]
 
 
 def place_in_slots(rows: torch.Tensor, present: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
-    """Returns (B,K, ...): each row of (n, ...) in the slot of its reference, and zeros in empty slots."""
+    """Returns (B,K, ...) with each row of (n, ...) in the slot of its reference, and with zeros in empty slots."""
     slots = rows.new_zeros((present.numel(), *rows.shape[1:]))
     return slots.index_copy(0, filled, rows).view(*present.shape, *rows.shape[1:])
 

@@ -21,7 +21,7 @@ from train.models.io import Conditions, Places, Restoration, find_places
 from train.models.prompts.honestface import IdentityEmbedder
 from train.models.prompts.vre import Vre
 from train.models.references import MeanEmbedding, ReferenceEncoder
-from train.models.steps import Schedule, renoised
+from train.models.steps import Schedule, add_noise
 
 PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # suffixes of files that can run code when they are read
 BASE_SHA256 = "base_sha256"  # in config.json: the fingerprint of the base when the checkpoint was written
@@ -40,7 +40,7 @@ class Restorer(nn.Module):
         parts, tiny = set(config.parts), config.base == "tiny"
         self._base_sha256: str | None = None
         if not tiny:
-            config, self._base_sha256 = _found(config)
+            config, self._base_sha256 = _locate_base(config)
         self.config = config
         self.facts = dict(facts or {})
         self.schedule = Schedule(config.timestep, config.steps)
@@ -60,7 +60,7 @@ class Restorer(nn.Module):
             self.vre = Vre(config.vre, self.base.prompt_dim)
         if "identity" in parts:
             self.identity = IdentityEmbedder(config, self.base.prompt_dim)
-        # Remember the names of the trained parameters. `weights` saves these parameters of the base, and no others.
+        # Remember the names of the trained parameters. `weights` saves only these parameters of the base.
         self._trained = frozenset(name for name, weight in self.named_parameters() if weight.requires_grad)
 
     def forward(
@@ -75,15 +75,12 @@ class Restorer(nn.Module):
     ) -> Restoration:
         """Restores a batch.
 
-        `lq` is (B,3,S,S) float32 in 0..1.
-        `references` is (B,K,3,S,S) float32 in 0..1, in the template of `lq`. With part `warped`, the references are
-        warped to `lq`.
-        `present` is (B,K) bool, and False for an empty slot.
-        `embeddings` is (B,K,d). Its rows are unit embeddings of the recognizer in `facts`.
-        `target` is not used here. The model of recipe vre has the same arguments and uses `target`.
-        `step` is (B,) int64, the number of the step that each image trains. It is None in a restoration, and in
-        training for a single step.
-        `places` has the places of `present` and `step`. If `places` is None, this method waits for the device.
+        `lq` is (B,3,S,S) float32 in 0..1. `references` is (B,K,3,S,S) float32 in 0..1, in the template of `lq`. With
+        part `warped`, the references are warped to `lq`. `present` is (B,K) bool, and False for an empty slot.
+        `embeddings` is (B,K,d). The rows of `embeddings` are unit embeddings of the recognizer in `facts`. A Restorer
+        does not use `target`. The model of recipe vre has the same arguments and uses `target`. `step` is (B,) int64,
+        the number of the step that each image trains. `step` is None in a restoration, and in training for a single
+        step. `places` has the places of `present` and `step`. If `places` is None, this method waits for the device.
 
         K may be 0 and may differ between calls. The order of the references does not matter. With `step`, the result
         for each image comes from its own step. Before a later step, the first step runs without gradients.
@@ -97,7 +94,7 @@ class Restorer(nn.Module):
             clean = self._through(z, conditions)
         else:
             timestep = torch.tensor(self.schedule.timesteps).to(z.device, non_blocking=True)[step]
-            z = self._given(z, conditions, places, timestep)
+            z = self._make_step_input(z, conditions, places, timestep)
             clean = one_step.clean_from_noise(z, self.base.predict(z, conditions, timestep), timestep)
         # Decode to (B,3,S,S). In training the image is not clamped, because a clamped pixel has no gradient.
         image = self.base.decode(clean, lq).float()
@@ -115,35 +112,37 @@ class Restorer(nn.Module):
         clean = one_step.clean_from_noise(z, noise, first)
         # Each later step adds the predicted noise to the clean latent for a lower timestep, then restores again.
         for timestep in later:
-            z = renoised(clean, noise, timestep)
+            z = add_noise(clean, noise, timestep)
             noise = self.base.predict(z, conditions, timestep)
             clean = one_step.clean_from_noise(z, noise, timestep)
         return clean
 
     @torch.no_grad()
-    def _given(self, z: torch.Tensor, conditions: Conditions, places: Places, timestep: torch.Tensor) -> torch.Tensor:
+    def _make_step_input(
+        self, z: torch.Tensor, conditions: Conditions, places: Places, timestep: torch.Tensor
+    ) -> torch.Tensor:
         """Returns the input latent (B,C,h,w) of the step that each image trains.
 
         For the first step, the input is z. For a later step, the input is the model's own clean latent of the first
-        step, with noise for `timestep` (B,). We use the model's own latent and not the latent of the target (ours).
-        A step that learns from the target's latent would trust its input. But in a restoration, a step must correct
-        the errors of earlier steps.
+        step, with noise for `timestep` (B,). We use the model's own latent and not the latent of the target (ours). A
+        step that learns from the target's latent would trust its input. In a restoration, however, a step must correct
+        the errors of the steps before.
         """
-        # (m,) int64: the images that train a later step. Without such images, no extra pass is needed.
+        # (m,) int64: the images that train a later step. If no image trains a later step, no extra pass is needed.
         later = places.later
         if not len(later):
             return z
         # Restore these m images at the first timestep without gradients, then add noise for the step to train.
-        first, own, seen = self.schedule.first, z[later], conditions.select_later(places)
-        noise = self.base.predict(own, seen, first)
-        answer = renoised(one_step.clean_from_noise(own, noise, first), noise, timestep[later])
+        first, latents, conditions = self.schedule.first, z[later], conditions.select_later(places)
+        noise = self.base.predict(latents, conditions, first)
+        renewed = add_noise(one_step.clean_from_noise(latents, noise, first), noise, timestep[later])
         # Before torch 2.11, autocast keeps the cast weights of this pass, which have no gradient. The step that learns
         # would use them, so the cache is cleared.
         torch.clear_autocast_cache()
         # Put the m new latents into a copy of z. The other images keep their LQ latent.
-        given = z.to(answer.dtype, copy=True)
-        given[later] = answer
-        return given
+        inputs = z.to(renewed.dtype, copy=True)
+        inputs[later] = renewed
+        return inputs
 
     def condition(
         self,
@@ -159,7 +158,7 @@ class Restorer(nn.Module):
         maps, tokens, token_mask = [], None, None
         if self.references is not None:
             maps, tokens, token_mask = self.references(references, present, filled)
-        # Make the prompt (B,N,D) from the LQ face. Part `identity` fuses it with tokens of the references.
+        # Make the prompt (B,N,D) from the LQ face. Part `identity` fuses the prompt with tokens of the references.
         prompt = None if self.vre is None else self.vre(lq)
         if self.identity is not None:
             prompt = self.identity(lq, references, present, filled, embeddings, prompt)
@@ -185,7 +184,9 @@ class Restorer(nn.Module):
         """Loads tensors that `weights` returned. Raises ValueError if a tensor does not fit."""
         own = self.weights()
         if wrong := sorted(own.keys() ^ tensors.keys()):
-            raise ValueError(f"it {'lacks' if wrong[0] in own else 'also has'} {wrong[0]}, {len(wrong)} such in all")
+            raise ValueError(
+                f"it {'lacks' if wrong[0] in own else 'also has'} {wrong[0]} ({len(wrong)} wrong names in all)"
+            )
         for name, tensor in tensors.items():
             if tensor.shape != own[name].shape:
                 raise ValueError(f"{name} is {tuple(tensor.shape)} and should be {tuple(own[name].shape)}")
@@ -214,12 +215,13 @@ class Restorer(nn.Module):
             raise _unloadable(folder, error) from error
         if described.get("recipe") == "vre":
             raise BadInput(
-                f"{folder} holds a dictionary of recipe vre, which restores nothing: train on it with --vre."
+                f"{folder} contains a dictionary of recipe vre, which cannot restore faces: give the folder to "
+                "`likeness train` as --vre."
             )
-        # Check that the base is the base from training.
+        # Check that the base is the base that the training used.
         if config.base == "tiny":
             if base_model not in (None, "tiny"):
-                raise BadInput(f"{folder} was trained on tiny, which needs no base: leave --base-model away.")
+                raise BadInput(f"{folder} was trained on tiny, which needs no base: leave --base-model out.")
         else:
             config = replace(config, base_model=base_model or config.base_model)
             _check_base(folder, config.base_model, recorded)
@@ -234,25 +236,25 @@ class Restorer(nn.Module):
         return model.eval()
 
 
-def _found(config: ModelConfig) -> tuple[ModelConfig, str]:
+def _locate_base(config: ModelConfig) -> tuple[ModelConfig, str]:
     """Returns the config and the fingerprint of its base. The config has the absolute path of a base in a folder."""
     from train.models.bases.diffusion import base_fingerprint
 
-    if Path(config.base_model).is_dir():  # otherwise it is a hub name
+    if Path(config.base_model).is_dir():  # otherwise the base is a hub name
         config = replace(config, base_model=str(Path(config.base_model).resolve()))
     return config, base_fingerprint(config.base_model)
 
 
 def _diffusion(config: ModelConfig) -> Any:
-    from train.models.bases.diffusion import DiffusionBase  # base tiny need not import peft and transformers
+    from train.models.bases.diffusion import DiffusionBase  # for base tiny, peft and transformers are not imported
 
     return DiffusionBase(config)
 
 
 def _checkpoint_folder(folder: Path) -> Path:
-    refused = "pickled weights can run code when they are read, so they never are"
+    reason = "pickled weights can run code when they are read, so Likeness never reads them"
     if folder.is_file():
-        why = refused if folder.suffix in PICKLED else "a checkpoint is a folder"
+        why = reason if folder.suffix in PICKLED else "a checkpoint is a folder"
         raise BadInput(f"{folder} is a file ({why}): name a folder that `likeness train --out` made.")
     try:
         return find_newest_checkpoint(folder)
@@ -261,7 +263,8 @@ def _checkpoint_folder(folder: Path) -> Path:
         if not pickled:
             raise
         raise BadInput(
-            f"{folder} holds {pickled[0]} and no {WEIGHTS} ({refused}): name a folder that `likeness train --out` made."
+            f"{folder} contains {pickled[0]} and no {WEIGHTS} ({reason}): name a folder that `likeness train --out` "
+            "made."
         ) from None
 
 
@@ -270,18 +273,18 @@ def _check_base(folder: Path, base_model: str, recorded: str | None) -> None:
     from train.models.bases.diffusion import base_fingerprint
 
     try:
-        found = base_fingerprint(base_model)
+        fingerprint = base_fingerprint(base_model)
     except (BadInput, OSError) as error:
         raise BadInput(
-            f"The base {base_model} of {folder} cannot be read ({str(error).rstrip('.')}): say where it lies with "
-            "--base-model FOLDER."
+            f"The base {base_model} of {folder} cannot be read ({str(error).rstrip('.')}): name the "
+            "folder of the base with --base-model FOLDER."
         ) from error
-    if found != recorded:
+    if fingerprint != recorded:
         raise BadInput(
-            f"{base_model} is not the base that {folder} was trained on, its configuration differs: name that one with "
-            "--base-model FOLDER."
+            f"{base_model} is not the base that {folder} was trained on, because its configuration differs: name the "
+            "base from training with --base-model FOLDER."
         )
 
 
 def _unloadable(folder: Path, error: Exception) -> BadInput:
-    return BadInput(f"{folder} holds no restorer that this version can load ({error}).")
+    return BadInput(f"{folder} contains no restorer that this version can load ({error}).")

@@ -1,8 +1,8 @@
 """Computes the timesteps of a restoration in several steps, and adds noise to a clean latent between two steps.
 
 The first step takes the LQ latent as the noisy latent at the timestep of the recipe. Each later step adds noise to the
-clean latent for a lower timestep, and restores it again under the same conditions. This method is ours. The timesteps
-and the code of IDM (arXiv 2307.08996) were not seen by us.
+clean latent for a lower timestep, and restores it again under the same conditions. The method in this file is ours. We
+have not seen the timesteps and the code of IDM (arXiv 2307.08996).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ MOST_STEPS = 8  # the largest number of steps (ours)
 def check_steps(steps: int) -> None:
     """Raises BadInput unless `steps` is in 1..MOST_STEPS."""
     if not 1 <= steps <= MOST_STEPS:
-        raise BadInput(f"--steps {steps}: say 1 to {MOST_STEPS}.")
+        raise BadInput(f"--steps {steps} is out of range: give 1 to {MOST_STEPS}.")
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Holds the timesteps of a restorer that was trained for `steps` steps."""
 
-    first: int  # the highest timestep, from the recipe
-    steps: int  # number of steps in training
+    first: int  # The highest timestep, from the recipe.
+    steps: int  # The number of steps in training.
 
     @property
     def timesteps(self) -> tuple[int, ...]:
@@ -45,18 +45,19 @@ class Schedule:
         if steps > self.steps:
             several = "one step" if self.steps == 1 else f"at most {self.steps} steps"
             raise BadInput(
-                f"This restorer was trained for {several}, not for {steps}: say --steps {self.steps} or less, or train "
-                f"one with `likeness train --steps {steps}`."
+                f"This restorer was trained for {several}, not for {steps}: give --steps {self.steps} or less, or "
+                f"train one with `likeness train --steps {steps}`."
             )
         return tuple(self.timesteps[k * self.steps // steps] for k in range(steps))
 
 
-def renoised(x0: torch.Tensor, noise: torch.Tensor, timestep: int | torch.Tensor) -> torch.Tensor:
+def add_noise(x0: torch.Tensor, noise: torch.Tensor, timestep: int | torch.Tensor) -> torch.Tensor:
     """Returns sqrt(a) x0 + sqrt(1 - a) eps, where a is alpha-bar at `timestep`, and eps is `noise` of the step before.
 
     The formula is DDIM without random noise (Song et al. 2021, Eq. 12 with sigma 0). After the first step, eps is the
-    scaled difference between the LQ latent and the clean latent. So a later step sees both latents. At a lower
-    timestep, the share of the clean latent is larger. The same input gives the same result without a seed.
+    scaled difference between the LQ latent and the clean latent. So each step after the first sees the LQ latent and
+    the clean latent. At a lower timestep, the share of the clean latent is larger. The same input gives the same result
+    without a seed.
     """
     share = signal_share(timestep)
     return share**0.5 * x0 + (1 - share) ** 0.5 * noise.to(x0.dtype)

@@ -21,31 +21,35 @@ _MODELS, _PAGE = "Models", "Page"
 def restore(
     photos: Annotated[list[Path], argument("PHOTOS...")],
     run: Annotated[
-        Path, flag("--run", " or of one checkpoint; or osdface: and the folder of the weights that OSDFace released")
+        Path, flag("--run", ", or of one checkpoint; write osdface:FOLDER for the released weights of OSDFace")
     ],
-    out: Annotated[Path, flag("--out", ": the folder of the restored photos, PNG files", metavar="FOLDER")],
+    out: Annotated[
+        Path, flag("--out", "; the command writes each restored photo into this folder as PNG", metavar="FOLDER")
+    ],
     reference: Annotated[list[Path] | None, flag("--reference", default="none", repeat=True)] = None,
     aligned: Annotated[bool, flag("--aligned")] = False,
     box: Annotated[str | None, flag("--box", default="none")] = None,
-    steps: Annotated[int, flag("--steps", ", at most the steps of the training", low=1, high=8, panel=_MODELS)] = 1,
-    faces: Annotated[str | None, flag("--faces", default="as in the training", panel=_MODELS)] = None,
-    base_model: Annotated[str | None, flag("--base-model", default="as in the training", panel=_MODELS)] = None,
-    weights: Annotated[Path | None, flag("--weights", default="the cache of torch", panel=_MODELS)] = None,
+    steps: Annotated[
+        int, flag("--steps", "; the training must have had at least this number of steps", low=1, high=8, panel=_MODELS)
+    ] = 1,
+    faces: Annotated[str | None, flag("--faces", default="as in training", panel=_MODELS)] = None,
+    base_model: Annotated[str | None, flag("--base-model", default="as in training", panel=_MODELS)] = None,
+    weights: Annotated[Path | None, flag("--weights", default="torch's cache", panel=_MODELS)] = None,
     page: Annotated[
-        Path | None, flag("--page", " of each face, its references and its restoration", panel=_PAGE)
+        Path | None, flag("--page", "; the page shows each face, its references and its restoration", panel=_PAGE)
     ] = None,
     page_data: Annotated[
-        Path | None, flag("--page-data", "; a file in RUN/restored is shown in the report", panel=_PAGE)
+        Path | None, flag("--page-data", "; the report shows each such file in the folder RUN/restored", panel=_PAGE)
     ] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
-    as_json: Annotated[bool, flag("--json", ": a row for each photo")] = False,
+    as_json: Annotated[bool, flag("--json", "; the JSON has a row for each photo")] = False,
 ) -> None:
-    """Restore the faces in photos of any size, guided by references: photos of the same person.
+    """Restore the faces in photos of any size, guided by reference photos of the same person.
 
-    With references, the command restores the faces that look like them. If the only face of a photo is too degraded to
-    be recognized, it is also restored. Without references, the command restores every face.
+    With references, the command restores the faces that look like the person of the references. If the only face of a
+    photo is too degraded to be recognized, it is also restored. Without references, the command restores every face.
 
-    Exit codes: 0 if a photo was restored, 1 if none was.
+    Exit codes: 0 if a photo was restored, 1 if no photo was restored.
 
     Example: likeness restore old.jpg --reference her1.jpg --reference her2.jpg --run dataset/run --out restored
     """
@@ -122,7 +126,7 @@ def _print_rows(rows: list[PhotoOutcome], out: Path, as_json: bool) -> None:
     restored = [row for row in rows if row.status == "ok"]
     faces = format_count(sum(face.restored for row in restored for face in row.faces), "face")
     photos = f"{len(restored)} of {format_count(len(rows), 'photo')}"
-    typer.echo(f"{faces} in {photos} restored into {make_printable(out)}.")
+    typer.echo(f"The command restored {faces} in {photos} into {make_printable(out)}.")
 
 
 def _parse_box(text: str | None) -> tuple[float, float, float, float] | None:

@@ -1,7 +1,7 @@
 """Make the contact sheet of restored photos, as HTML or as JSON.
 
-The sheet shows each face before the restoration, its references, and the restored face. These photos have no target. So
-the sheet shows only metrics that need no target.
+The sheet shows each face before the restoration, its references, and the restored face. The photos of a user have no
+target, so the sheet shows only metrics that need no target.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def render_sheet(sheet: dict[str, Any]) -> str:
 
 
 def _measure_face(metrics: dict[str, Callable[..., list[float]]], face: _Face) -> list[tuple[str, str, str]]:
-    """Returns (title, value before, value after) for each metric. A value that cannot be computed is a dash."""
+    """Returns (title, value before, value after) for each metric. A dash replaces a value that cannot be computed."""
     figures = []
     for name, measure in metrics.items():
         metric = METRICS[name]

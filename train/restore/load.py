@@ -20,8 +20,9 @@ def load_restorer(checkpoint: str | Path, base_model: str | None = None, steps: 
     """Loads a restorer from a checkpoint folder, from a run (its newest checkpoint), or from osdface:FOLDER.
 
     `base_model` is the folder of the diffusion model. The released weights of OSDFace need `base_model`, and so does a
-    restorer whose diffusion model was moved. `steps` is the number of steps in which a face is restored. It must not be
-    larger than the number of steps in training. Raises BadInput if the restorer cannot be loaded with these arguments.
+    restorer whose diffusion model was moved. `steps` is the number of steps in which a face is restored. `steps` must
+    not be larger than the number of steps in training. Raises BadInput if the restorer cannot be loaded with these
+    arguments.
     """
     check_steps(steps)
     model = _load(str(checkpoint), base_model)

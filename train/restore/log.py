@@ -1,8 +1,8 @@
 """Read and write the log of `restore`, OUT/restored.jsonl.
 
 The log has a line for each photo that any call of `restore` tried to restore into the folder OUT. A line has the fields
-of PhotoOutcome. A line of a photo also has `source` (the photo's absolute path), `place` (the path of its PNG inside
-OUT) and `settings` (a hash of the restorer, the references and the options).
+of PhotoOutcome. The line of a photo also has `source`, the absolute path of the photo, and `place`, the path of its PNG
+inside OUT. The field `settings` is a hash of the restorer, the references and the options.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def make_entry(outcome: Entry, photo: Path, target: Path, out: Path, settings: s
 def select_earlier_entries(out: Path, outputs: Sequence[tuple[Path, Path]], settings: str | None) -> list[Entry]:
     """Returns the lines of earlier calls that stay in the log. `outputs` are the (photo, PNG) pairs of this call.
 
-    A line is removed if this call writes the PNG of the line, or if this call tries the photo of the line again after a
-    failure. Raises BadInput if a PNG of this call exists already, unless it is the same photo, restored with the same
-    settings. If `settings` is None, the settings are not compared.
+    A line does not stay if this call writes the PNG of the line, or if this call tries the photo again after a failure.
+    Raises BadInput if a PNG of this call exists already, unless it is the same photo, restored with the same settings.
+    If `settings` is None, the settings are not compared.
     """
     entries = _read_log(out)
     by_place = {entry["place"]: entry for entry in entries if "place" in entry}

@@ -70,7 +70,8 @@ def list_photos(folder: Path) -> list[Path]:
 
 
 def _list_files(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Returns the sorted files of a folder and its subfolders, and (folder, reason) for each that cannot be read."""
+    """Returns the sorted files of a folder and its subfolders, and (folder, reason) for each folder that cannot be
+    read."""
     files: list[Path] = []
     closed_folders: list[tuple[Path, str]] = []
 

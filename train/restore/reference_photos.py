@@ -25,18 +25,18 @@ from train.restore.output_paths import list_photos
 
 @dataclass(frozen=True)
 class References:
-    """Holds the references that a restorer gets: K crops of one person with their embeddings. K may be 0."""
+    """Holds the K references that a restorer gets, crops of one person with their embeddings. K may be 0."""
 
-    crops: torch.Tensor  # float32 (K, 3, S, S), 0..1, FFHQ template
+    crops: torch.Tensor  # float32 (K, 3, S, S) in 0..1, aligned to the FFHQ template
     embeddings: torch.Tensor  # float32 (K, d) unit rows
-    landmarks: tuple[np.ndarray | None, ...] = ()  # (5, 2) in pixels of each crop; None if no landmarks were found
+    landmarks: tuple[np.ndarray | None, ...] = ()  # (5, 2) in pixels of each crop, or None if no landmarks were found
 
 
 def list_reference_files(references: Sequence[Path], inputs: Sequence[Path]) -> list[tuple[Path, Path | None]]:
     """Lists the reference photos as (file, folder). `folder` is None if the user named the file itself.
 
-    A photo in a folder of references is left out if it is also one of `inputs`, because it would be its own reference.
-    Raises BadInput if a folder of references contains no file that can be used.
+    A photo in a folder of references is left out if it is also one of `inputs`, because a photo must not be its own
+    reference. Raises BadInput if a folder of references contains no file that can be used.
     """
     own = {os.path.realpath(path) for path in inputs}
     files: list[tuple[Path, Path | None]] = []

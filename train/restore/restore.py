@@ -47,8 +47,8 @@ def restore(
 ) -> list[PhotoOutcome]:
     """Restores photos, and all photos of folders, into the folder `out` as PNG, and logs them in OUT/restored.jsonl.
 
-    Without references, every face is restored. With references, a face is restored if it matches them. A face is also
-    restored if it is the only face of its photo and is too degraded for the recognizer.
+    Without references, every face is restored. With references, a face is restored if it matches the references. A face
+    is also restored if it is the only face of its photo and is too degraded for the recognizer.
 
     `inputs` and `references` are paths of photos and of folders. `checkpoint`, `base_model` and `steps` are as in
     `load_restorer`. `faces` replaces the recorded --faces value if the files were moved. If `aligned`, the inputs are

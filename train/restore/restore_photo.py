@@ -24,18 +24,20 @@ from train.restore.load import run_model
 from train.restore.paste import paste
 from train.restore.reference_photos import References, warp_references
 
-# These are the five landmarks of an upright, frontal face, as fractions (x, y) of a detector's box. They are the mean
-# over 1,182 SCRFD detections on web photos (ours). With --box they replace the landmarks that a detector would find.
+# The five landmarks of an upright, frontal face, as fractions (x, y) of a detector's box. The fractions are the mean
+# over 1,182 SCRFD detections on web photos (ours). With --box, these landmarks replace the landmarks that a detector
+# would find.
 LANDMARKS_IN_BOX = np.array([[0.270, 0.391], [0.733, 0.389], [0.503, 0.591], [0.314, 0.748], [0.697, 0.745]])
 
-# A face with a `sharpness` below this value counts as degraded. Such a face may be the person of the references,
-# although the recognizer does not confirm the person. We chose the value on the published sets of LQ photos with
-# references. The least sharp of 37 references has a sharpness of .39. Of 23 LQ photos, 5 have a sharpness below .35.
-# The only person whom the recognizer did not recognize is in one of these 5 photos (.13).
+# A face with a `sharpness` below this value counts as degraded. A degraded face may show the person of the references,
+# although the recognizer does not confirm this. We chose the value on the published sets of LQ photos with references.
+# The least sharp of 37 references has a sharpness of .39. Of 23 LQ photos, 5 have a sharpness below .35. The recognizer
+# failed to recognize the person in only one photo, which has a sharpness of .13.
 DEGRADED_SHARPNESS = 0.35
 
 # This function is called for each restored face. The arguments are the photo's path, the LQ crop at the restorer's
-# size, the references that the restorer gets, and the restored crop. Both crops are uint8 (S, S, 3).
+# size, the references that the restorer gets, and the restored crop. The LQ crop and the restored crop are uint8 (S, S,
+# 3).
 OnFace = Callable[[Path, np.ndarray, References, np.ndarray], None]
 
 
@@ -44,7 +46,7 @@ class FaceOutcome:
     """Tells whether one face of a photo was restored."""
 
     box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels
-    similarity: float | None  # mean cosine to the references; None without references
+    similarity: float | None  # the mean cosine to the references, or None without references
     restored: bool
 
 
@@ -144,7 +146,7 @@ def _explain_no_warp(setup: RestoreSetup) -> str | None:
     """Returns the notice for a face without landmarks, or None if the restorer does not warp references."""
     if "warped" not in setup.model.config.parts or not len(setup.references.crops):
         return None
-    return "No landmarks were found on this face, so the references were not warped to it."
+    return "No landmarks were found on a face, so the references were not warped."
 
 
 def _measure_face_sharpness(image: np.ndarray, landmarks5: np.ndarray) -> float:
@@ -174,12 +176,13 @@ def _match_faces(faces: list[FaceOutcome], same_person: float, degraded: bool) -
         if degraded:
             return faces, (
                 f"The only face is too degraded to confirm that it is the person of the references (cosine "
-                f"{cosine:.2f}, at least {same_person:g} needed). The face was restored as this person."
+                f"{cosine:.2f}, at least {same_person:g} needed). The face was restored as the person of the "
+                "references."
             )
         return [replace(faces[0], restored=False)], (
             f"The only face does not match the references (cosine {cosine:.2f}, at least {same_person:g} needed) and "
-            "is sharp enough to be recognized, so it was not restored. If the face is this person, point at it with "
-            "--box x0,y0,x1,y1."
+            "is sharp enough to be recognized, so the face was not restored. If the face shows the person of the "
+            "references, point at the face with --box x0,y0,x1,y1."
         )
     outcomes = [replace(face, restored=(face.similarity or 0.0) >= same_person) for face in faces]
     if any(face.restored for face in outcomes):

@@ -1,10 +1,10 @@
-"""Merges groups of faces in rounds, the surest merges first.
+"""Merges groups of faces in rounds. The most certain merges come first.
 
-A round finds the best partner of each group among its neighbours in the graph of pairs. Two groups that are the best
-partner of each other merge. In the same round, the larger of the two also takes in other groups that chose it as
-partner. A group takes in at most as many faces as it has, or else only one group. A large person is therefore complete
-after a few rounds. A chain of single faces never merges in one round: each new group is scored again before its next
-merge.
+In a round, each group chooses its best partner among the groups with which it forms a pair. Two groups merge if they
+choose each other. In the same round, other groups that chose the larger of these two groups may also join it. In one
+round, a group takes in at most as many faces as it already has, or only one group. A person with many faces is
+therefore complete after a few rounds. A chain of single faces never merges in one round, because each new group is
+scored again before its next merge.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from curate.people.clustering.threshold import (
 )
 from manifests.runtime.workers import count_cores
 
-# The levels of log odds above even odds. Rounds run until no merge reaches a level, then the next level begins. Ours:
-# finer steps change no label on our photos.
+# The log odds that a merge needs above even odds, level by level (ours). When no merge reaches a level, the next level
+# begins. Finer levels change no label on our photos.
 LEVELS = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.0)
-# Steps for merging by mean cosine, as shares of the way from `min_cosine` to 1 (ours).
+# The levels for merging by mean cosine (ours). A level is a share of the distance from `min_cosine` to 1.
 COSINE_LEVELS = (0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.0)
-# (cosine of the centres, mean cosine between the groups, faces of one group, faces of the other) -> score of the pair;
-# all are float64 (m,)
+# A function that returns the scores of m pairs of groups. Its arguments are the cosine of the centres, the mean cosine
+# between the faces of the groups, and the numbers of faces of both groups. All arrays are float64 (m,).
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-_PAIRS_AT_ONCE = 2**13  # the vectors of this many pairs fit into the cache of a core
+_PAIRS_AT_ONCE = 2**13  # number of pairs in one step; their vectors fit into the cache of a core
 
 
 @dataclass(frozen=True)
@@ -41,30 +41,30 @@ class Graph:
     """The groups at the start of merging, and the pairs of groups that may merge."""
 
     sums: np.ndarray  # float32 (g, d): the sum of each group's unit embeddings; merging writes into this array
-    sizes: np.ndarray  # int64 (g,): faces of each group; faces that are near-copies of each other count as one
-    pairs: np.ndarray  # int32 (m, 2): groups to compare, in any order; a pair may occur several times
+    sizes: np.ndarray  # int64 (g,): number of faces of each group; near-copies count as one face
+    pairs: np.ndarray  # int32 (m, 2): pairs of groups to compare, in any order; a pair may occur several times
     apart: np.ndarray  # int64 (k, 2): pairs of groups that must never merge
-    # float32 (g, photos): faces of each group in each photo; None if no photo has two faces. The cosine of two faces of
-    # one photo counts 1 less.
+    # float32 (g, photos): number of faces of each group in each photo; None if no photo has two faces. The cosine of
+    # two faces of one photo is reduced by 1.
     photo_counts: csr_matrix | None
 
 
 @dataclass(frozen=True)
 class MergeResult:
-    """The groups after merging by odds, and the parameters of the odds at the end."""
+    """The groups after merging by odds, and the final parameters of the odds."""
 
-    labels: np.ndarray  # int64 (g,): groups of the start that merged share a label
+    labels: np.ndarray  # int64 (g,): groups that merged share a label
     evidence: Evidence
-    alpha: float  # concentration of the prior
+    alpha: float  # final concentration of the prior
 
 
 def merge_by_odds(graph: Graph, spread: float) -> MergeResult:
-    """Merges groups by calibrated log odds. `spread` is the spread of strangers' cosines.
+    """Merges groups by calibrated log odds. `spread` is the spread of the cosines between strangers.
 
-    The minimum score falls while groups merge: with fewer people, α is smaller, and two faces need less evidence.
+    The minimum score falls while groups merge. With fewer people, α is smaller, and two faces need less evidence.
     """
     groups = _Groups(graph)
-    faces = len(graph.sizes)  # faces that constraints join before merging count as one face in the prior
+    faces = len(graph.sizes)  # in the prior, faces that constraints joined before merging count as one face
     evidence = Evidence(spread, MEAN_WITHIN)
 
     def compute_alpha() -> float:
@@ -81,9 +81,10 @@ def merge_by_odds(graph: Graph, spread: float) -> MergeResult:
 
 
 def merge_by_mean_cosine(graph: Graph, min_cosine: float) -> np.ndarray:
-    """Merges groups with a mean cosine of `min_cosine` or more between their faces, the most alike groups first.
+    """Merges groups if the mean cosine between their faces is `min_cosine` or more.
 
-    The method is average linkage. Returns a label for each group of the start, int64 (g,).
+    The most similar groups merge first. The method is average linkage. Returns the final label of each group of
+    `graph`, int64 (g,).
     """
     groups = _Groups(graph)
     for level in COSINE_LEVELS:
@@ -109,12 +110,12 @@ class _Groups:
     """
 
     def __init__(self, graph: Graph) -> None:
-        """Starts with every pair of `graph` once, with a score of minus infinity."""
-        self.labels = np.arange(len(graph.sums))  # int64 (g,): the group that each group of the start belongs to now
-        self.count = len(graph.sums)  # groups that exist
+        """Stores each pair of `graph` one time, with a score of minus infinity."""
+        self.labels = np.arange(len(graph.sums))  # int64 (g,): current group of each group of `graph`
+        self.count = len(graph.sums)  # number of groups that exist
         self.sums, self.sizes, self.photo_counts = graph.sums, graph.sizes.astype(np.float64), graph.photo_counts
         self.apart = graph.apart.astype(np.int64)
-        self.constrained = graph.sizes > 1  # bool (g,): a constraint joined faces of the group before merging
+        self.constrained = graph.sizes > 1  # bool (g,): whether a constraint joined faces of the group before merging
         self.squared_norms = np.einsum("gd,gd->g", self.sums, self.sums, dtype=np.float64)
         self.pairs, first = _deduplicate_pairs(graph.pairs, len(self.sums))
         self.scores = np.full(len(first), -np.inf, np.float32)
@@ -122,8 +123,8 @@ class _Groups:
     def measure_mean_within(self) -> float | None:
         """Returns the mean cosine inside groups of three faces or more, or None if there is no group to measure.
 
-        A group's weight is the square root of its faces. Groups with faces joined by a constraint are left out, because
-        they do not show how alike the faces of a person are.
+        The weight of a group is the square root of its number of faces. Groups in which a constraint joined faces are
+        left out, because their faces may differ more than the usual faces of a person.
         """
         large = (self.sizes >= 3) & ~self.constrained
         if not large.any():
@@ -133,20 +134,20 @@ class _Groups:
         return float(np.average((self.squared_norms[large] - n) / (n * (n - 1)), weights=np.sqrt(n)))
 
     def score_pairs(self, score: Score, places: np.ndarray | None = None) -> None:
-        """Computes the scores of the pairs at `places`, or of all pairs. Pairs that must stay apart get -inf."""
+        """Computes the scores of the pairs at `places`, or of all pairs. A pair that must not merge gets -inf."""
         places = np.arange(len(self.pairs)) if places is None else places
 
         def score_part(begin: int) -> None:
             part = places[begin : begin + _PAIRS_AT_ONCE]
             u, v = self.pairs[part].T
             dot = np.einsum("pd,pd->p", self.sums[u], self.sums[v]).astype(np.float64)
-            if self.photo_counts is not None:  # the cosine of two faces of one photo counts 1 less
+            if self.photo_counts is not None:  # reduce the cosine of two faces of one photo by 1
                 dot -= np.asarray(self.photo_counts[u].multiply(self.photo_counts[v]).sum(axis=1)).ravel()
             a, b = self.sizes[u], self.sizes[v]
             cosine = dot / np.sqrt(np.maximum(self.squared_norms[u] * self.squared_norms[v], 1e-12))
             self.scores[part] = score(cosine, dot / (a * b), a, b)
 
-        with ThreadPoolExecutor(count_cores()) as pool:  # threads suffice: numpy releases the interpreter's lock
+        with ThreadPoolExecutor(count_cores()) as pool:  # numpy releases the interpreter's lock, so threads are enough
             list(pool.map(score_part, range(0, len(places), _PAIRS_AT_ONCE)))
         if len(self.apart):
             keys = _make_keys(self.apart, len(self.sums))
@@ -159,7 +160,8 @@ class _Groups:
             return False
         targets = _choose_merges(self.pairs[good], self.scores[good], self.sizes, np.unique(self.apart))
 
-        # Add sums, sizes and flags of the merging groups to their targets, float32 (g, d), float64 (g,) and bool (g,).
+        # Add the sums, sizes and flags of each merging group to its target. The arrays are float32 (g, d), float64 (g,)
+        # and bool (g,).
         merging = np.flatnonzero(targets != np.arange(len(targets)))
         changed = np.zeros(len(targets), bool)
         changed[merging] = changed[targets[merging]] = True
@@ -175,8 +177,8 @@ class _Groups:
             joined = csr_matrix((np.ones(len(targets), np.float32), (targets, np.arange(len(targets)))), shape=shape)
             self.photo_counts = joined @ self.photo_counts
 
-        # Only pairs with a group that changed are numbered and scored again. A pair of two unchanged
-        # groups cannot become equal to a new pair, so no duplicates arise.
+        # Only pairs with a changed group are numbered and scored again. A pair of two unchanged groups cannot equal one
+        # of these new pairs, so no pair occurs twice.
         touched = changed[self.pairs[:, 0]] | changed[self.pairs[:, 1]]
         fresh, _ = _deduplicate_pairs(targets[self.pairs[touched]], len(targets))
         self.pairs = np.concatenate([self.pairs[~touched], fresh])
@@ -186,12 +188,12 @@ class _Groups:
 
 
 def _make_keys(pairs: np.ndarray, count: int) -> np.ndarray:
-    """Returns one int64 for each pair of group numbers below `count`. The order inside a pair does not matter."""
+    """Returns one int64 for each pair of group numbers below `count`. Both orders of a pair give the same int64."""
     return pairs.min(axis=1).astype(np.int64) * count + pairs.max(axis=1)
 
 
 def _deduplicate_pairs(pairs: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns every pair of two different groups once, int32 (m, 2), and the place of its first occurrence.
+    """Returns each pair of two different groups one time, int32 (m, 2), and the place of its first occurrence.
 
     The smaller number comes first in each pair.
     """
@@ -202,16 +204,17 @@ def _deduplicate_pairs(pairs: np.ndarray, count: int) -> tuple[np.ndarray, np.nd
 
 
 def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, constrained: np.ndarray) -> np.ndarray:
-    """Returns the group that each group merges into in this round, int64 (g,). A group that does not merge has its own
-    number.
+    """Returns the number of the group that each group merges into in this round, int64 (g,).
 
-    `pairs` (m, 2) and `scores` (m,) are the pairs that reach the minimum score. `constrained` are the numbers of groups
-    that must stay apart from some other group.
+    A group that does not merge gets its own number.
+
+    `pairs` (m, 2) and `scores` (m,) are the pairs that reach the minimum score. `constrained` are the numbers of the
+    groups that must not merge with some other group.
     """
     count = len(sizes)
 
-    # The best partner of each group: the pair with the highest score, and among equal scores the partner with the
-    # smaller number.
+    # Find the best partner of each group. This is the partner with the highest score. If scores are equal, it is the
+    # partner with the smaller number.
     ends, others = np.concatenate([pairs, pairs[:, ::-1]]).T
     both = np.concatenate([scores, scores])
     order = np.lexsort((others, -both, ends))
@@ -220,8 +223,8 @@ def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, con
     best = np.full(count, -1)
     best[chooser] = chosen
 
-    # Of two groups that chose each other, the larger one becomes a centre, and among equal sizes the one with the
-    # smaller number. The groups that chose a centre are its candidates.
+    # If two groups chose each other, the larger group becomes a centre. If their sizes are equal, the group with the
+    # smaller number becomes the centre. The groups that chose a centre are its candidates.
     mutual = best[chosen] == chooser
     centre = np.zeros(count, bool)
     larger = (sizes[chooser] > sizes[chosen]) | ((sizes[chooser] == sizes[chosen]) & (chooser < chosen))
@@ -229,7 +232,8 @@ def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, con
     candidate = centre[chosen] & ~centre[chooser]
     chooser, chosen, certainty = chooser[candidate], chosen[candidate], certainty[candidate]
 
-    # The candidates of each centre, the surest first, with the number of faces that come before each candidate.
+    # Sort the candidates of each centre by falling score. For each candidate, count the faces of all candidates before
+    # it.
     order = np.lexsort((chooser, -certainty, chosen))
     chooser, chosen = chooser[order], chosen[order]
     begins = np.concatenate([[True], np.diff(chosen) > 0]) if len(chosen) else np.zeros(0, bool)
@@ -238,8 +242,9 @@ def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, con
     before = total - sizes[chooser]
     faces_before = before - np.maximum.accumulate(np.where(begins, before, 0))
 
-    # The first candidate always joins. Others join while all candidates together have no more faces than the centre.
-    # Groups that must stay apart join one at a time, because two of them could otherwise meet in the same centre.
+    # The first candidate always joins. Another candidate joins only if it and all candidates before it have together no
+    # more faces than the centre. A candidate with a constraint joins only if it is the first candidate. A centre with a
+    # constraint takes in only its first candidate. Otherwise two groups that must not merge could meet in one centre.
     bound = np.zeros(count, bool)
     bound[constrained] = True
     fits = faces_before + sizes[chooser] <= sizes[chosen]

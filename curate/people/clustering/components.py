@@ -6,7 +6,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-_ROWS_AT_ONCE = 2**16  # bounds the memory of a step
+_ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
 
 
 def label_components(n: int, pairs: np.ndarray) -> np.ndarray:
@@ -19,9 +19,9 @@ def label_components(n: int, pairs: np.ndarray) -> np.ndarray:
 
 
 def sum_rows(vectors: np.ndarray, order: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns the sum of the rows of each label, float32 (number of labels, d).
+    """Returns the sum of all rows that share a label, for each label, float32 (number of labels, d).
 
-    `labels[i]` is the label of the row `vectors[order[i]]`. Labels count from 0 without gaps.
+    `labels[i]` is the label of the row `vectors[order[i]]`. Labels are numbered from 0 without gaps.
     """
     total = np.zeros((int(labels.max()) + 1, vectors.shape[1]), np.float32)
     by_label = np.argsort(labels, kind="stable")

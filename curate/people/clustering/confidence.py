@@ -1,4 +1,4 @@
-"""Measures the certainty of a grouping: confidence and margin of each face, and a histogram of cosines."""
+"""Measures the certainty of a grouping by the confidence and margin of each face. Also makes a histogram of cosines."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import numpy as np
 from curate.people.clustering.components import sum_rows
 from curate.people.clustering.neighbours import Neighbours
 
-# A margin compares a face with the groups of its nearest neighbours in other groups, and looks at this many neighbours.
-# If all neighbours of a face are in its own group, the margin compares the face with this many groups near that group.
+# For the margin of a face, this many of its nearest neighbours in other groups are used. The face is compared with
+# their groups. If all neighbours of a face are in its own group, the face is compared with this many groups near its
+# own group.
 _RIVALS = 4
-_ROWS_AT_ONCE = 2**16  # bounds the memory of a step
+_ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
 
 
 def measure_confidence(
@@ -19,9 +20,9 @@ def measure_confidence(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the confidence and the margin of each face, float32 (n,) each.
 
-    The confidence is the mean cosine to the other faces of the group, or 1 if there are none. The margin is the
-    confidence minus the mean cosine to the nearest other group. Row i of `labels`, of `near` and of the result is the
-    face `embeddings[order[i]]`.
+    The confidence is the mean cosine to the other faces of the group. The confidence of a face that is alone in its
+    group is 1. The margin is the confidence minus the mean cosine to the nearest other group. Row i of `labels`, of
+    `near` and of the result belongs to the face `embeddings[order[i]]`.
     """
     n = len(labels)
     total, count = sum_rows(embeddings, order, labels), np.bincount(labels)
@@ -31,14 +32,16 @@ def measure_confidence(
         rows = slice(begin, min(begin + _ROWS_AT_ONCE, n))
         vectors, label = embeddings[order[rows]], labels[rows]
 
-        # Confidence: the dot product with the group's sum holds the face's cosine with itself, which is 1.
+        # The confidence follows from the dot product with the sum of the group. The dot product includes the cosine of
+        # the face with itself, so 1 is subtracted.
         own = count[label]
         to_own = np.einsum("nd,nd->n", vectors, total[label]) - 1.0
         confidence[rows] = np.where(own > 1, to_own / np.maximum(own - 1, 1), 1.0)
         if near.rows.shape[1] == 0:
             continue
 
-        # Nearest other group, float (rows,): the groups of the first _RIVALS neighbours that are in another group.
+        # Find the cosine to the nearest other group, float64 (rows,). The groups of the first _RIVALS neighbours in
+        # other groups are compared.
         neighbour_label = np.where(near.rows[rows] >= 0, labels[near.rows[rows]], label[:, None])
         is_other = neighbour_label != label[:, None]
         nearest = np.full(len(label), -1.0)
@@ -47,7 +50,7 @@ def measure_confidence(
             cosine = np.einsum("nd,nd->n", vectors, total[other]) / count[other]
             nearest = np.where(other != label, np.maximum(nearest, cosine), nearest)
 
-        # Faces without a neighbour in another group: compare them with the groups near their own group.
+        # If a face has no neighbour in another group, compare the face with the groups near its own group.
         enclosed = np.flatnonzero(~is_other.any(1))
         for column in range(rivals.shape[1]):
             other = rivals[label[enclosed], column]
@@ -60,13 +63,12 @@ def measure_confidence(
 
 
 def _find_rival_groups(total: np.ndarray, count: np.ndarray, labels: np.ndarray, near: Neighbours) -> np.ndarray:
-    """Returns the _RIVALS groups with the nearest centres for each group, int64 (groups, _RIVALS).
+    """Returns for each group the _RIVALS groups with the nearest centres, int64 (groups, _RIVALS).
 
-    Only groups that have a face without a neighbour in another group need rivals. The other rows, and places without
-    a rival, are -1.
+    Rivals are found only for a group that contains all neighbours of one of its faces. All other values are -1.
     """
     groups = len(count)
-    enclosed = np.ones(len(labels), bool)  # all neighbours of the face are in its own group
+    enclosed = np.ones(len(labels), bool)  # whether all neighbours of the face are in its own group
     for begin in range(0, len(labels), _ROWS_AT_ONCE):
         rows = slice(begin, begin + _ROWS_AT_ONCE)
         neighbour_label = np.where(near.rows[rows] >= 0, labels[near.rows[rows]], labels[rows][:, None])
@@ -76,7 +78,7 @@ def _find_rival_groups(total: np.ndarray, count: np.ndarray, labels: np.ndarray,
     if len(needed) == 0 or groups == 1:
         return rivals
     centres = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
-    k = min(_RIVALS + 1, groups)  # one more than needed, because a group finds itself
+    k = min(_RIVALS + 1, groups)  # one more group than needed, because the search also returns the group itself
     _, nearest = faiss.knn(centres[needed], centres, k, metric=faiss.METRIC_INNER_PRODUCT)
     for group, row in zip(needed, nearest, strict=True):
         others = row[row != group][:_RIVALS]
@@ -89,8 +91,8 @@ def count_cosines(
 ) -> dict[str, list[float]]:
     """Returns a histogram of the cosines within groups and between groups, over at most `max_faces` faces.
 
-    The faces are evenly spaced among the rows. `edges` are bins + 1 numbers from -1 to 1; `within` and `between` are
-    `bins` counts each.
+    If there are more faces, evenly spaced rows are used. `edges` are `bins` + 1 numbers from -1 to 1. `within` and
+    `between` have `bins` counts each.
     """
     sample = np.unique(np.linspace(0, max(len(embeddings) - 1, 0), min(max_faces, len(embeddings))).astype(int))
     vectors, label = embeddings[sample], labels[sample]

@@ -1,9 +1,9 @@
 """Groups face embeddings into people.
 
-The steps: near-copies count as one face, every face finds its nearest neighbours, and groups of faces merge by the log
-odds that they show one person. The threshold is calibrated without labels: the spread of strangers' cosines is measured
-on the negative cosines, and the evidence that two faces need follows from the number of people (threshold.py). Groups
-merge by the cosine of their centres, so one poor face cannot join two people (agglomerate.py).
+First, the nearest neighbours of every face are found. Near-copies of a face then count as one face. Last, groups of
+faces merge by the log odds that they show one person. The threshold is calibrated without labels (threshold.py). The
+negative cosines show the spread of the cosines between strangers. The number of people determines how much evidence two
+faces need. Groups merge by the cosine of their centres, so one poor face cannot join two people (agglomerate.py).
 """
 
 from __future__ import annotations
@@ -21,27 +21,30 @@ from curate.people.clustering.neighbours import EXACT, Neighbours, find_neighbou
 from curate.people.clustering.threshold import MEAN_WITHIN, SAMPLE_SIZE, Evidence, estimate_spread, measure_spread
 from manifests.errors import BadInput
 
-# Two faces with this cosine or more show one picture twice, or frames of one burst. Both count as one face (ours).
-# If `same_person` is given, the limit is same_person + COPIES (1 - same_person) instead.
+# Two faces with this cosine or more count as one face (ours). They show the same picture, or frames of one burst. If
+# `same_person` is given, the limit is same_person + COPIES (1 - same_person).
 COPIES = 0.95
-# Two faces are not compared if their cosine is below this many spreads of strangers' cosines, or below `same_person`
-# minus this number. The groups of the two faces may still merge through other faces.
+# Two faces are compared only if their cosine reaches a minimum. The minimum is _MIN_SPREADS times the spread of the
+# cosines between strangers. If `same_person` is given, the minimum is `same_person` minus _BELOW_SAME_PERSON. The
+# groups of two faces that are not compared may still merge through other faces.
 _MIN_SPREADS, _BELOW_SAME_PERSON = 1.5, 0.15
-_ROWS_AT_ONCE = 2**16  # bounds the memory of a step
+_ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
 
 
 @dataclass(frozen=True)
 class Grouping:
     """The group of each of n faces, with measures of certainty."""
 
-    labels: np.ndarray  # int64 (n,): faces of one person share a label; a face alone in its group has its own label
-    confidence: np.ndarray  # float32 (n,): mean cosine to the other faces of the group; 1 if there are none
+    # int64 (n,): faces of one person have the same label; a face that is alone in its group has its own label
+    labels: np.ndarray
+    confidence: np.ndarray  # float32 (n,): mean cosine to the other faces of the group; 1 for a face that is alone
     margin: np.ndarray  # float32 (n,): confidence minus the mean cosine to the nearest other group
-    threshold: float  # the lowest cosine that makes two single faces one person: calibrated, or `same_person`
-    # The estimated share of pairs of strangers' faces with a cosine of `threshold` or more, from the calibrated spread.
-    # If the spread cannot be measured (dlib), the share of pairs of faces in different groups.
+    threshold: float  # lowest cosine that makes two single faces one person; calibrated or `same_person`
+    # The estimated share of pairs of strangers' faces that have a cosine of `threshold` or more. The estimate uses the
+    # calibrated spread. If the spread cannot be measured, as for dlib, the share is counted on pairs of faces in
+    # different groups.
     false_match_rate: float
-    recall: float = 1.0  # share of the true near neighbours that the search found; 1 if the search was exact
+    recall: float = 1.0  # share of the true near neighbours that the search found; 1 for an exact search
 
 
 def group_embeddings(
@@ -57,16 +60,17 @@ def group_embeddings(
 
     `photo_ids` (n,) names the photo of each face. Two faces of one photo are never one person, unless `must_link` joins
     them directly or through other faces. Without `photo_ids`, a person may appear twice in a photo. `must_link` and
-    `cannot_link` are pairs of row numbers. They override similarity.
+    `cannot_link` are pairs of row numbers. These links override the similarity of faces.
 
-    With `same_person`, nothing is calibrated: two groups merge if the mean cosine of their faces reaches it. This
-    serves recognizers whose strangers' cosines are not spread around 0, for example dlib's.
+    If `same_person` is given, no threshold is calibrated. Two groups then merge if the mean cosine between their faces
+    is `same_person` or more. Use this for a recognizer whose cosines between strangers are not spread around 0, for
+    example dlib.
 
-    Each face is compared with its nearest `neighbours` faces; the search is exact for up to `exact` faces. The groups
-    do not depend on the order of the rows. Equal rows are interchangeable.
+    Each face is compared with its nearest faces, and `neighbours` is their number. The search is exact for up to
+    `exact` faces. The groups do not depend on the order of the rows. Equal rows may exchange their results.
 
-    Raises BadInput if links contradict each other or name a row that does not exist, if a row is not finite or not of
-    length 1, and if another argument is out of range.
+    Raises BadInput if links contradict each other or name a row that does not exist. Also raises BadInput if a row is
+    not finite, if the length of a row is not 1, or if another argument is out of range.
     """
     embeddings = _check_embeddings(embeddings)
     n = len(embeddings)
@@ -75,7 +79,8 @@ def group_embeddings(
         empty = np.zeros(0, np.float32)
         return Grouping(np.zeros(0, np.int64), empty, empty, 1.0 if same_person is None else same_person, 0.0)
 
-    # From here on, rows are counted in an order that depends only on their values. Photos and links follow this order.
+    # From here on, row numbers follow an order that depends only on the values of the rows. Photos and links use the
+    # same row numbers.
     photos = None if photo_ids is None else np.unique(np.asarray(photo_ids, str), return_inverse=True)[1]
     order = _sort_rows(embeddings, photos)
     rank = np.empty(n, np.int64)
@@ -84,15 +89,17 @@ def group_embeddings(
     must = rank[np.array(must_link, np.int64).reshape(-1, 2)]
     cannot = rank[np.array(cannot_link, np.int64).reshape(-1, 2)]
 
-    # The spread of strangers' cosines on an evenly spaced sample, and the nearest neighbours of every face.
+    # Measure the spread of the cosines between strangers on an evenly spaced sample. Find the nearest neighbours of
+    # every face.
     sample = order[np.unique(np.linspace(0, n - 1, min(SAMPLE_SIZE, n)).astype(np.int64))]
     measured_spread = measure_spread(embeddings[sample])
     spread = measured_spread or estimate_spread(embeddings.shape[1])
     min_cosine = _MIN_SPREADS * spread if same_person is None else same_person - _BELOW_SAME_PERSON
     near = find_neighbours(embeddings, order, neighbours, 4 * spread if same_person is None else same_person, exact)
 
-    # Near-copies, int64 (m, 2), become one face whose vector is their normalised mean, float32 (faces, d). Rows of one
-    # photo are not copies of each other, and rows that a cannot-link names are not taken for copies.
+    # Join near-copies, int64 (m, 2), into one face. The vector of this face is their normalised mean, float32 (faces,
+    # d). Two faces of one photo are not copies of each other. A face that a cannot-link names is not a copy of another
+    # face.
     block = label_components(n, must)
     copies = _select_pairs(near, COPIES if same_person is None else same_person + COPIES * (1 - same_person))
     copies = copies[~np.isin(block[copies], block[cannot]).any(1)]
@@ -102,7 +109,7 @@ def group_embeddings(
     sums = sum_rows(embeddings, order, face)
     sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
 
-    # The groups at the start of merging: single faces, and faces that must-links join.
+    # Make the first groups. A group is a single face, or all faces that must-links join.
     start = label_components(len(sums), face[must])
     sizes = np.bincount(start)
     if len(sizes) < len(sums):
@@ -116,7 +123,7 @@ def group_embeddings(
         photo_counts=_count_faces_in_photos(photos, start),
     )
 
-    # Merge the groups, and estimate the share of strangers' pairs that reach the threshold.
+    # Merge the groups. Estimate the share of pairs of strangers that reach the threshold.
     if same_person is None:
         merged = merge_by_odds(graph, spread)
         labels, threshold = merged.labels[start], merged.evidence.find_threshold(merged.alpha)
@@ -128,7 +135,8 @@ def group_embeddings(
         else:
             false_match_rate = Evidence(measured_spread, MEAN_WITHIN).estimate_false_match_rate(same_person)
 
-    # Faces of one photo leave a group that holds several of them. Then number the groups and measure their certainty.
+    # If a group has several faces of one photo, separate these faces. Then number the groups and measure their
+    # certainty.
     if photos is not None:
         labels = _separate_faces_of_one_photo(embeddings, order, photos, labels, block)
     labels = np.unique(labels, return_inverse=True)[1]
@@ -176,7 +184,7 @@ def _check_arguments(
         raise BadInput(f"neighbours is {neighbours}. Give 1 or more.")
     for begin in range(0, n, _ROWS_AT_ONCE):
         length = np.linalg.norm(embeddings[begin : begin + _ROWS_AT_ONCE], axis=1)
-        if not np.abs(length - 1).max() < 1e-3:  # the comparison is False for NaN too
+        if not np.abs(length - 1).max() < 1e-3:  # this comparison is also False for NaN
             raise BadInput(
                 "An embedding is not finite or does not have length 1. Normalise the embeddings, and leave out faces "
                 "without an embedding."
@@ -184,7 +192,7 @@ def _check_arguments(
     if same_person is not None and not -1 <= same_person <= 1:
         raise BadInput(f"same_person is {same_person}. Give a cosine from -1 to 1, or leave same_person out.")
     if unknown := [row for pair in (*must_link, *cannot_link) for row in pair if not 0 <= row < n]:
-        raise BadInput(f"A link names face {unknown[0]}, but there are {n} faces. Faces are counted from 0.")
+        raise BadInput(f"A link names face {unknown[0]}, but there are {n} faces. The first face is face 0.")
     block = label_components(n, np.array(must_link, np.int64).reshape(-1, 2))
     for a, b in cannot_link:
         if block[a] == block[b]:
@@ -195,28 +203,30 @@ def _check_arguments(
 
 
 def _sort_rows(embeddings: np.ndarray, photos: np.ndarray | None) -> np.ndarray:
-    """Returns an order of the rows that depends only on their values, int64 (n,). Ties then always fall the same way.
+    """Returns an order of the rows that depends only on their values, int64 (n,).
 
-    Rows are sorted by a hash of their bits, then by their photo.
+    The order of the input then has no effect on the grouping. Rows are sorted by a hash of their bits, then by their
+    photo.
     """
     n, d = embeddings.shape
     weights = np.random.default_rng(0).integers(0, 2**63, d, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     key = np.empty(n, np.uint64)
     for begin in range(0, n, _ROWS_AT_ONCE):
-        rows = embeddings[begin : begin + _ROWS_AT_ONCE] + np.float32(0)  # -0 becomes 0: equal rows have equal bits
+        # -0 becomes 0, so that equal rows have equal bits
+        rows = embeddings[begin : begin + _ROWS_AT_ONCE] + np.float32(0)
         key[begin : begin + len(rows)] = rows.view(np.uint32).astype(np.uint64) @ weights
     return np.lexsort((np.zeros(n) if photos is None else photos, key))
 
 
 def _measure_false_match_rate(vectors: np.ndarray, labels: np.ndarray, cosine: float) -> float:
-    """Returns the share of pairs of faces in different groups that have this cosine or a higher one."""
+    """Returns the share of pairs of faces in different groups that have this cosine or a higher cosine."""
     upper = np.triu_indices(len(vectors), 1)
     different = (labels[:, None] != labels[None, :])[upper]
     return float(((vectors @ vectors.T)[upper][different] >= cosine).mean()) if different.any() else 0.0
 
 
 def _select_pairs(near: Neighbours, min_cosine: float) -> np.ndarray:
-    """Returns the pairs of neighbours with this cosine or a higher one, int64 (m, 2)."""
+    """Returns the pairs of neighbours with this cosine or a higher cosine, int64 (m, 2)."""
     row, column = np.nonzero((near.cosines >= min_cosine) & (near.rows >= 0))
     return np.stack([row, near.rows[row, column]], axis=1)
 
@@ -239,19 +249,22 @@ def _count_faces_in_photos(photos: np.ndarray | None, labels: np.ndarray) -> csr
 def _separate_faces_of_one_photo(
     embeddings: np.ndarray, order: np.ndarray, photos: np.ndarray, labels: np.ndarray, block: np.ndarray
 ) -> np.ndarray:
-    """Returns the labels after faces that share a photo with another face of their group have left the group.
+    """Returns the labels after separating faces of one photo that are in one group.
 
-    The face most like the group stays. Faces that must-links join form a block, and a block stays or leaves as a whole.
-    Larger blocks stay before smaller ones. Each block that leaves becomes a new group.
+    Of these faces, the face that is most similar to the group stays. Faces that must-links join form a block, and a
+    block stays or leaves as a whole. Larger blocks take precedence over smaller blocks. Each block that leaves becomes
+    a new group.
     """
-    # groups with two faces of one photo: adjacent equal (label, photo) pairs after sorting
+    # Find the groups with two faces of one photo. After sorting, such faces are adjacent rows with the same label and
+    # photo.
     sorted_rows = np.lexsort((photos, labels))
     repeated = (np.diff(labels[sorted_rows]) == 0) & (np.diff(photos[sorted_rows]) == 0)
     crowded = np.unique(labels[sorted_rows[1:][repeated]])
     if len(crowded) == 0:
         return labels
 
-    # how much each face of these groups is like its group: the dot product with the group's sum, float32 (rows,)
+    # Measure how similar each face of these groups is to its group, float32 (rows,). This is the dot product with the
+    # sum of the group.
     labels = labels.copy()
     rows = np.flatnonzero(np.isin(labels, crowded))
     place = np.searchsorted(crowded, labels[rows])
@@ -263,7 +276,8 @@ def _separate_faces_of_one_photo(
         rows_of.setdefault(member, []).append(row)
         best[member] = max(best.get(member, -np.inf), value)
 
-    # blocks take their photos in turn: a block whose photo is taken in its group leaves for a group of its own
+    # Go through the blocks in order of precedence. If an earlier block of the group has a face in the same photo, the
+    # block becomes a new group.
     taken: set[tuple[int, int]] = set()  # (group, photo)
     new_label = int(labels.max()) + 1
     for member in sorted(rows_of, key=lambda member: (-len(rows_of[member]), -best[member], rows_of[member][0])):

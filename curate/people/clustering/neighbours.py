@@ -10,22 +10,22 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
-# Up to this number of faces, every face is compared with every other face. For 200,000 faces of 512 dimensions this
-# takes about ten minutes on 2 cores.
+# Up to this number of faces, every face is compared with every other face. For 200,000 faces of 512 dimensions, the
+# comparison takes about ten minutes on 2 cores.
 EXACT = 200_000
-# The approximate search uses an inverted file of about 4 sqrt(n) cells and visits this number of cells for each query.
-# Ours: the search finds .99 of the same-person neighbours of synthetic faces (docs/grouping.md).
+# The approximate search uses an inverted file of about 4 sqrt(n) cells. For each query, it visits this number of cells
+# (ours). With this number, the search finds .99 of the same-person neighbours of synthetic faces (docs/grouping.md).
 _PROBES = 64
-_TRAIN_A_CELL = 48  # faces for each cell in the k-means sample; faiss warns below 39
+_TRAIN_A_CELL = 48  # number of faces for each cell in the k-means sample; faiss warns below 39
 _RECALL_QUERIES = 1000
-_ROWS_AT_ONCE = 2**16  # bounds the memory of a step
+_ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
 
 
 @dataclass(frozen=True)
 class Neighbours:
     """The k nearest neighbours of n faces."""
 
-    rows: np.ndarray  # int32 (n, k): row numbers, nearest first; -1 if the search found fewer than k
+    rows: np.ndarray  # int32 (n, k): row numbers, the nearest first; -1 if the search found fewer than k faces
     cosines: np.ndarray  # float32 (n, k)
     recall: float  # share of the true neighbours above `min_cosine` that the search found; 1.0 for an exact search
 
@@ -36,9 +36,9 @@ def find_neighbours(
     """Returns the `k` nearest other rows of each unit row of `embeddings`, float32 (n, d).
 
     Row numbers in the result are positions in `order`: row i is `embeddings[order[i]]`. The search is exact for up to
-    `exact` rows. For more rows the search is approximate, and its recall is measured on evenly spaced rows. The recall
-    counts the neighbours with a cosine of `min_cosine` or more. Cosines are rounded to 1e-6, because the last bits that
-    faiss computes depend on the number of threads.
+    `exact` rows. For more rows, the search is approximate, and its recall is measured on evenly spaced rows. The recall
+    is the share of the neighbours with a cosine of `min_cosine` or more that the search finds. Cosines are rounded to
+    1e-6, because the last bits that faiss computes depend on the number of threads.
     """
     n, d = embeddings.shape
     k = min(k, n - 1)
@@ -50,15 +50,18 @@ def find_neighbours(
     rows, cosines = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
     for begin in range(0, n, _ROWS_AT_ONCE):
         end = min(begin + _ROWS_AT_ONCE, n)
-        # k + 1 results for each row: the row finds itself too, and that result is removed
+        # Search for k + 1 results for each row, because the search also returns the row itself. Then remove this
+        # result.
         alike, nearest = index.search(embeddings[order[begin:end]], k + 1)
         own = nearest == np.arange(begin, end)[:, None]
-        own[~own.any(1), -1] = True  # a row with many equal rows may not find itself: remove its last result instead
+        # If a row has many equal rows, its results may not contain the row itself. Its last result is removed instead.
+        own[~own.any(1), -1] = True
         rows[begin:end], cosines[begin:end] = nearest[~own].reshape(-1, k), alike[~own].reshape(-1, k).round(6)
     return Neighbours(rows, cosines, 1.0 if n <= exact else _measure_recall(embeddings, order, rows, min_cosine))
 
 
 def _make_inverted_file(embeddings: np.ndarray, order: np.ndarray) -> faiss.IndexIVF:
+    """Returns an empty index of about 4 sqrt(n) cells, trained on evenly spaced rows."""
     n, d = embeddings.shape
     cells = int(4 * np.sqrt(n))
     index = faiss.IndexIVFScalarQuantizer(
@@ -72,7 +75,7 @@ def _make_inverted_file(embeddings: np.ndarray, order: np.ndarray) -> faiss.Inde
 
 
 def _measure_recall(embeddings: np.ndarray, order: np.ndarray, rows: np.ndarray, min_cosine: float) -> float:
-    """Returns the share of true neighbours in `rows`, measured with an exact search for _RECALL_QUERIES rows."""
+    """Returns the share of true neighbours that `rows` contains, from an exact search for _RECALL_QUERIES rows."""
     n, k = rows.shape
     queries = np.unique(np.linspace(0, n - 1, _RECALL_QUERIES).astype(np.int64))
     exact = faiss.ResultHeap(len(queries), k + 1, keep_max=True)

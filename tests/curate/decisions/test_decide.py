@@ -275,7 +275,7 @@ def test_undo_and_undo_of_the_undo(made):
     merged = people(dataset)
     say(dataset, "undo", undoes=1)
     assert people(dataset) == before and {row.source for row in rows(dataset, Membership)} == {"cluster"}
-    with pytest.raises(BadInput, match="taken back already, by decision 2"):
+    with pytest.raises(BadInput, match="already taken back by decision 2"):
         say(dataset, "undo", undoes=1)
     say(dataset, "undo", undoes=2)
     assert people(dataset) == merged and [one.undone_by for one in read_log_entries(dataset)] == [None, 3, None]
@@ -415,7 +415,7 @@ def test_a_decision_after_a_freeze_says_whose_split_changes_and_moves_nobody_els
     assert {face for face in after if after[face] != before[face].split} == own
     # what is dropped leaves its image in the frozen set
     gone = say(dataset, "drop", frozen[1].face_id)
-    assert "Frozen sets keep their images of 1 face that leaves the dataset: lq/x-test." in gone.notices
+    assert "1 face leaves the dataset, but these frozen sets keep its images: lq/x-test." in gone.notices
 
 
 def test_what_is_in_the_log_already_is_not_recorded_again(made, tmp_path):
@@ -432,7 +432,9 @@ def test_what_is_in_the_log_already_is_not_recorded_again(made, tmp_path):
     file.write_text("\n".join(json.dumps(format_entry(entry)) for entry in read_log_entries(dataset)))
     done = decide(dataset, read_decision_file(file))
     assert done.decisions == () and contents(dataset) == state
-    assert len(done.notices) == 5 and done.notices[0].startswith("Decision 1 is the same and is not recorded again")
+    assert len(done.notices) == 5 and done.notices[0].startswith(
+        "The log already contains this decision as decision 1 ("
+    )
     # with more lines only those are recorded, and what was taken back may be said again
     file.write_text(file.read_text() + "\n" + json.dumps({"kind": "undo", "undoes": 3, "number": 6}))
     assert [kind for _, kind, _ in decide(dataset, read_decision_file(file)).decisions] == ["undo"]
@@ -440,9 +442,9 @@ def test_what_is_in_the_log_already_is_not_recorded_again(made, tmp_path):
     named = {"photo": x0.photo_id, "box": [round(float(side), 2) for side in x0.box]}
     assert [n for n, *_ in decide(dataset, [{"kind": "drop", "faces": [named]}]).decisions] == [7]
     assert decide(dataset, [{"kind": "drop", "faces": [named]}]).decisions == ()
-    with pytest.raises(BadInput, match="Another line has the number 1 too"):
+    with pytest.raises(BadInput, match="Two lines have the number 1"):
         decide(dataset, [{"kind": "lock", "faces": [person[face["4/0"]]], "number": 1}] * 2)
-    with pytest.raises(BadInput, match="There is no person p-000000"):
+    with pytest.raises(BadInput, match="There is no person with the id p-000000"):
         say(dataset, "lock", "p-000000")
 
 
@@ -456,8 +458,8 @@ def test_the_list_says_of_every_decision_how_many_faces_are_not_in_use(made):
     summary = curated(photos, dataset)
     assert any("5 faces that are named in decisions 1, 2 are not in use now" in said for said in summary.notices)
     told = [cli._describe_entry(entry) for entry in read_log_entries(dataset)]
-    assert "1 face, 1 not in use (" in told[0] and "file_replaced" in told[0]
-    assert "4 not in use" in told[1] and told[1].endswith("; and 1 more)")
+    assert "1 face, 1 face not in use (" in told[0] and "file_replaced" in told[0]
+    assert "4 faces not in use" in told[1] and told[1].endswith("; and 1 more)")
 
 
 def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
@@ -491,18 +493,18 @@ def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
     [
         ("{", "line 2: the line is not JSON"),
         ("[]", "line 2: the line is not a JSON object"),
-        ('{"kind": "marry"}', "line 2: 'marry' is no kind of decision"),
-        ('{"kind": "merge"}', "line 2: The merge is incomplete. Name its sides"),
+        ('{"kind": "marry"}', "line 2: 'marry' is not a kind of decision"),
+        ('{"kind": "merge"}', "line 2: The merge is incomplete. Name two people or more as its sides"),
         ('{"kind": "merge", "sides": ["p-000000"]}', "line 2: A merge needs two"),
-        ('{"kind": "lock", "faces": ["abc"]}', "line 2: 'abc' is no id"),
-        ('{"kind": "lock", "faces": ["abcdef123"]}', "line 2: There is no face abcdef123"),
+        ('{"kind": "lock", "faces": ["abc"]}', "line 2: 'abc' is not an id"),
+        ('{"kind": "lock", "faces": ["abcdef123"]}', "line 2: There is no face with the id abcdef123"),
         ('{"kind": "lock", "faces": []}', "line 2: The decision names no face"),
         ('{"kind": "lock", "faces": [{"photo": "x", "box": [0, 0, 1, 1]}]}', "line 2: photo is 'x'. Give the sha256"),
         (
             '{"kind": "lock", "faces": [{"photo": "' + "a" * 64 + '", "box": [0, 0, 1]}]}',
             "line 2: The box of a face is wrong. Give four",
         ),
-        ('{"kind": "drop", "faces": ["abcdef"], "name": "x"}', "line 2: A drop has no 'name'"),
+        ('{"kind": "drop", "faces": ["abcdef"], "name": "x"}', "line 2: A drop has no key 'name'"),
         ('{"kind": "rename", "faces": ["abcdef"]}', "line 2: The rename is incomplete. Give the name: --name"),
         ("{}", "line 2: The decision has no kind"),
         ('{"kind": "rename", "faces": ["FACE"], "name": "' + "x" * 256 + '"}', "line 2: The name is .* of at most 255"),
@@ -517,13 +519,13 @@ def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
         ),
         (
             '{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": ["p-aaaaaa"]}',
-            "line 2: There is no person p-aaaaaa",
+            "line 2: There is no person with the id p-aaaaaa",
         ),
         (
             '{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": "p-aaaaaa"}',
-            "line 2: There is no person p-aaaaaa",
+            "line 2: There is no person with the id p-aaaaaa",
         ),
-        ('{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": null}', "line 2: None is no id"),
+        ('{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": null}', "line 2: None is not an id"),
         (
             '{"kind": "move", "faces": ["FACE"], "to": "OTHER", "rest": "OTHER"}',
             "line 2: The rest of the move names only",
@@ -533,7 +535,7 @@ def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
             '{"kind": "move", "faces": ["FACE"], "to": "FACE"}',
             "line 2: The faces of the move belong to that person already",
         ),
-        ('{"kind": "split", "faces": ["FACE"], "rest": null}', "line 2: None is no id"),
+        ('{"kind": "split", "faces": ["FACE"], "rest": null}', "line 2: None is not an id"),
         ('{"kind": "merge", "sides": [[], "FACE"]}', "line 2: The decision names no face"),
     ],
 )
@@ -559,7 +561,7 @@ def test_the_command_line_decides_lists_and_tries(made):
     _, dataset = made
     face, before = faces_of(dataset), contents(dataset)
     told = call(dataset, "split", face["0/0"][:8], "--dry-run")
-    assert told.exit_code == 0 and "Would be decision 1, split: 1 face" in told.stdout, told.output
+    assert told.exit_code == 0 and "The command would record decision 1 (split): 1 face" in told.stdout, told.output
     assert contents(dataset) == before
     told = json.loads(call(dataset, "merge", who(dataset)[face["0/0"]], face["1/0"], "--json").stdout)
     assert told["decisions"][0][:2] == [1, "merge"] and len(told["moves"]) == 4 and told["dry_run"] is False
@@ -567,7 +569,12 @@ def test_the_command_line_decides_lists_and_tries(made):
     assert call(dataset, "rename", face["2/0"], "--name", "Ann").exit_code == 0
     assert call(dataset, "undo", 2).exit_code == 0
     listed = call(dataset, "list").stdout.splitlines()
-    assert len(listed) == 4 and "undone by 4" in listed[1] and "rename Ann" in listed[2] and "takes back 2" in listed[3]
+    assert (
+        len(listed) == 4
+        and "undone by decision 4" in listed[1]
+        and "rename Ann" in listed[2]
+        and "takes back decision 2" in listed[3]
+    )
     lines = [json.loads(line) for line in call(dataset, "list", "--json").stdout.splitlines()]
     assert [line["kind"] for line in lines] == ["merge", "split", "rename", "undo"] and lines[3]["undoes"] == 2
     for wrong in (

@@ -427,12 +427,16 @@ def test_options_that_a_format_has_no_place_for_and_folders_that_are_taken_are_r
         (("zip", ExportOptions()), "Write one of refldm"),
         (("refldm", ExportOptions("dev")), "Write train, val or test, or leave --split out"),
         (("refldm", ExportOptions(lq_set="no-such")), LQ_SET),
-        (("refldm", ExportOptions("train", lq_set=LQ_SET)), "holds no target of --split train"),
+        (("refldm", ExportOptions("train", lq_set=LQ_SET)), "has no target of --split train"),
     ]
     for (name, asked), said in cases:
         with pytest.raises(BadInput, match=said):
             export_dataset(made, tmp_path / "out", name, asked)
-    for place, said in ((taken, "not empty"), (taken / "mine.txt", "is a file"), (made / "out", "lies in the dataset")):
+    for place, said in (
+        (taken, "not empty"),
+        (taken / "mine.txt", "is a file"),
+        (made / "out", "is inside the dataset"),
+    ):
         with pytest.raises(BadInput, match=said):
             export_dataset(made, place, "refldm", ExportOptions())
     assert [path.name for path in tmp_path.iterdir()] == ["taken"] and tree(taken) == {"mine.txt": b"mine"}

@@ -266,7 +266,7 @@ def test_a_crop_that_is_gone_costs_no_page(folder: Path) -> None:
 
 
 def test_what_is_no_run_or_no_dataset_is_a_sentence(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no training run"):
+    with pytest.raises(BadInput, match="not a training run"):
         build_report(folder, [tmp_path])
     with pytest.raises(LedgerMissing):
         build_report(tmp_path)

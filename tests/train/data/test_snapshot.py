@@ -81,7 +81,7 @@ def test_the_detector_comes_along_where_it_is_an_onnx_file(tmp_path: Path) -> No
 def test_a_snapshot_of_another_version_is_refused(tmp_path: Path) -> None:
     file = snapshot(tmp_path).folder / "snapshot.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "version": 1}))
-    with pytest.raises(BadInput, match="made by another version of Likeness: remove it and train again"):
+    with pytest.raises(BadInput, match="made by another version of Likeness: remove this folder and train again"):
         load_snapshot(file.parent)
 
 

@@ -36,7 +36,7 @@ def test_what_cannot_be_trained_on_is_a_sentence(tmp_path: Path, command: Run) -
     for words, sentence in (
         ((tmp_path, "--recipe", "huge"), "the recipes are tiny"),
         ((tmp_path,), "likeness curate"),
-        ((tmp_path, "--recipe", "osdface"), "needs a base: say --base-model"),
+        ((tmp_path, "--recipe", "osdface"), "needs a base: give --base-model"),
         ((tmp_path, "--preset", "none-such"), "none-such"),
     ):
         done = command("train", *words, "--out", tmp_path / "run")
@@ -50,7 +50,7 @@ def test_a_base_or_an_embedder_that_cannot_be_had_is_said_before_a_snapshot_is_t
     nine = write_mini_sd(tmp_path / "nine", {"in_channels": 9})
     for name, settings, said in (
         ("refine", Settings(base_model=str(nine)), "takes 9 channels and gives 4"),
-        ("instant", Settings(base_model=str(tmp_path / "nowhere")), "is no folder"),
+        ("instant", Settings(base_model=str(tmp_path / "nowhere")), "is not a folder"),
         ("osdface", Settings(), "name its run with --vre RUN"),
     ):
         recipe = find_recipe(name, TINY if settings.base_model == TINY else DIFFUSION)
@@ -65,7 +65,7 @@ def test_a_folder_that_is_no_run_is_refused_and_left_as_it_is(tmp_path: Path, co
     mine.mkdir()
     (mine / "holiday.jpg").write_bytes(b"irreplaceable")
     for source, options, said in (
-        (tmp_path / "dataset", ("--out", mine), "not a training run: it holds holiday.jpg"),
+        (tmp_path / "dataset", ("--out", mine), "not a training run: it contains holiday.jpg"),
         (taken.folder, ("--out", mine), "not a training run"),
         (taken.folder, ("--out", tmp_path / "dataset"), "not a training run"),
         (taken.folder, ("--out", mine / "holiday.jpg"), "holiday.jpg is a file"),
@@ -99,7 +99,9 @@ def test_what_a_run_is_told_is_recorded_and_held(tmp_path: Path, command: Run) -
     taken = snapshot(tmp_path, size=128)
     words = ("train", taken.folder, "--out", tmp_path / "run", "--images", "16", "--preset", "severe")
     told = command(*words, "--accumulate", "2", "--precision", "bf16", "--no-identity")
-    assert told.returncode == 0 and "no identity loss, turned off" in told.stdout, told.stderr
+    assert (
+        told.returncode == 0 and "the identity loss is off, because --no-identity turns the loss off" in told.stdout
+    ), told.stderr
     facts = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (facts["recipe"]["preset"], facts["accumulate"], facts["precision"]) == ("severe", 2, "bf16")
     other = command(*words[:-1], "codeformer", "--no-identity")

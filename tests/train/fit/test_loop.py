@@ -318,7 +318,7 @@ def test_a_disk_that_fills_under_the_log_is_a_sentence_and_the_last_checkpoint_s
 def test_without_an_onnx_file_the_identity_loss_is_off_and_says_so(tmp_path: Path) -> None:
     told: list[str] = []
     run(tmp_path / "run", snapshot(tmp_path, differentiable=False), 4, say=told.append)
-    assert "no identity loss" in told[0] and "no ONNX file" in told[0]
+    assert "the identity loss is off" in told[0] and "no ONNX file" in told[0]
     facts = json.loads((tmp_path / "run" / "config.json").read_text())
     assert facts["identity_loss"] == {"on": False, "why": "the recognizer double has no ONNX file to differentiate"}
     assert "identity_lq" not in lines(tmp_path / "run", "val")[0]
@@ -361,7 +361,7 @@ def test_what_could_not_be_warped_is_logged(tmp_path: Path, taken: Snapshot, mon
     monkeypatch.setattr(train.fit.loop, "LOG_EVERY", 8)
     recipe, said = replace(SMALL, parts=(*SMALL.parts, "warped")), list[str]()
     run(tmp_path, taken, 8, recipe, say=said.append)
-    assert any("landmarks are found by double" in sentence for sentence in said)
+    assert any("the detector of double on this machine finds the landmarks" in sentence for sentence in said)
     seen = [TrainingFaces(taken, recipe, 0)[index] for index in range(8)]
     (line,) = lines(tmp_path, "train")
     assert line["no_landmarks"] == pytest.approx(sum(not one["found"] for one in seen) / 8)
@@ -385,7 +385,7 @@ def test_a_batch_in_two_parts_trains_as_one_does(tmp_path: Path, taken: Snapshot
     ("settings", "said"),
     [
         (Settings(accumulate=3), "A batch of 4 cannot be shared by 1 processes in 3 parts"),
-        (Settings(precision="fp8"), "--precision fp8: say fp32 or bf16"),
+        (Settings(precision="fp8"), "--precision fp8 is unknown: give fp32 or bf16"),
         (Settings(vre=Path("run")), "Recipe small has no part vre"),
         (Settings(base_model="sd21"), "does not go with --base-model sd21"),
     ],
@@ -403,7 +403,7 @@ def test_a_prompt_needs_a_run_of_recipe_vre(tmp_path: Path, taken: Snapshot) -> 
     with pytest.raises(BadInput, match="name its run with --vre RUN"):
         run(tmp_path / "run", taken, recipe=recipe)
     run(tmp_path / "other", taken, 4)
-    with pytest.raises(BadInput, match="is no run of recipe vre"):
+    with pytest.raises(BadInput, match="is not a run of recipe vre"):
         run(tmp_path / "run", taken, recipe=recipe, settings=Settings(vre=tmp_path / "other"))
 
 
@@ -423,7 +423,7 @@ def test_a_model_that_cannot_be_compiled_is_a_sentence(
     monkeypatch.setattr(Restorer, "forward", fails)
     monkeypatch.setattr(train.fit.loop, "validate", lambda *_, **__: None)
     monkeypatch.setattr(Restorer, "compile", lambda _: None)
-    with pytest.raises(LikenessError, match=r"cannot compile this model here \(no compiler\): leave --compile away"):
+    with pytest.raises(LikenessError, match=r"cannot compile this model here \(no compiler\): leave --compile out"):
         run(tmp_path, taken, settings=Settings(compile=True))
 
 

@@ -20,7 +20,7 @@ from train.fit.objective import (
     check_weights,
     discriminator_loss,
     generator_term,
-    needs,
+    list_backbones,
 )
 from train.losses.identity import identity_loss, reference_identity_loss
 from train.losses.pixel import sobel_magnitude
@@ -216,7 +216,7 @@ def test_ms_ssim_needs_a_window() -> None:
 
 
 def test_which_recipes_need_a_backbone() -> None:
-    table = {name: needs(find_recipe(name, TINY)) for name in RECIPES}
+    table = {name: list_backbones(find_recipe(name, TINY)) for name in RECIPES}
     assert {name for name, found in table.items() if found == {"vgg16"}} == {
         "osdface",
         "honestface",

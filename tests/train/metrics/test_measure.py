@@ -111,7 +111,7 @@ def test_a_file_that_does_not_fit_is_a_reason_too(tmp_path: Path) -> None:
     (tmp_path / get_file_name("vgg16")).write_text("not found")
     (tmp_path / "resnet18_110.pth").write_text("not found")
     measure, reasons = build_measure(["psnr", "lpips", "dists", "deg_published"], judge(), tmp_path)
-    assert set(reasons) == {"lpips", "dists", "deg_published"} and "does not hold" in reasons["lpips"]
+    assert set(reasons) == {"lpips", "dists", "deg_published"} and "does not contain" in reasons["lpips"]
     assert list(measure(photo(0, 1), photo(0, 0), [])) == ["psnr"]
 
 

@@ -120,12 +120,12 @@ def test_references_are_seen_without_the_adapters(folder: Path) -> None:
     """What trains changes how the input is read, not what is kept of a reference."""
     model, (lq, references, present, embeddings) = awake(config_of("instant", folder)), inputs(2)
     model(lq, references, present, embeddings)
-    kept = model.base.extension.layers[0].kept[0].clone()
+    kept = model.base.extension.layers[0].references[0].clone()
     for name, parameter in model.named_parameters():
         if "lora" in name:
             parameter.mul_(3)
     model(lq, references, present, embeddings)
-    assert torch.equal(model.base.extension.layers[0].kept[0], kept)
+    assert torch.equal(model.base.extension.layers[0].references[0], kept)
     assert all(p.requires_grad for name, p in model.named_parameters() if "lora" in name)
 
 
@@ -252,7 +252,7 @@ def test_the_fingerprint_is_of_what_the_configs_say_by_whatever_diffusers_they_w
                 "up_block_types": ("UpDecoderBlock2D",) * 3,
             },
             {},
-            "its VAE has 3 levels and should have 4",
+            "its VAE has 3 levels, but the recipe needs 4",
         ),
     ],
 )
@@ -263,7 +263,7 @@ def test_a_base_of_another_kind_is_refused(unet, vae, schedule, why, tmp_path: P
 
 
 def test_a_base_that_cannot_be_had_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadInput, match=r"holds no unet \(config\): name a folder in diffusers' layout"):
+    with pytest.raises(BadInput, match=r"contains no unet \(config\): name a folder in diffusers' layout"):
         base_fingerprint(str(tmp_path))
     write_mini_sd(tmp_path / "pickled", safe=False)
     with pytest.raises(BadInput, match="pickled weights are never read"):
@@ -274,7 +274,7 @@ def test_a_base_that_cannot_be_had_is_a_sentence(tmp_path: Path, monkeypatch: py
         Restorer(config_of("instant", tmp_path / "broken"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for name in ("nobody/nothing", str(tmp_path / "nowhere")):
-        with pytest.raises(BadInput, match="is no folder, and no model of that name could be had from the hub"):
+        with pytest.raises(BadInput, match="is not a folder, and no model of that name could be loaded from the hub"):
             base_fingerprint(name)
 
 

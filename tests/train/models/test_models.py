@@ -286,12 +286,12 @@ def test_saved_and_loaded_it_restores_the_same(recipe: str, tmp_path: Path) -> N
 
 
 def test_what_is_no_checkpoint_is_refused_with_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="holds no checkpoint"):
+    with pytest.raises(BadInput, match="contains no checkpoint"):
         Restorer.from_pretrained(tmp_path)
-    with pytest.raises(BadInput, match="holds no checkpoint"):
+    with pytest.raises(BadInput, match="contains no checkpoint"):
         Restorer.from_pretrained(tmp_path / "nowhere")
     awake().save_pretrained(tmp_path)
-    with pytest.raises(BadInput, match="leave --base-model away"):
+    with pytest.raises(BadInput, match="leave --base-model out"):
         Restorer.from_pretrained(tmp_path, "some/folder")
     with pytest.raises(BadInput, match=r"is a file \(a checkpoint is a folder\)"):
         Restorer.from_pretrained(tmp_path / "model.safetensors")
@@ -375,7 +375,7 @@ def test_a_base_that_moved_is_asked_for_and_another_one_is_refused(
     model = on_diffusion(tmp_path, monkeypatch)
     model.save_pretrained(tmp_path / "checkpoint")
     (tmp_path / "base").rename(tmp_path / "moved")
-    with pytest.raises(BadInput, match=r"cannot be read .*: say where it lies with --base-model FOLDER"):
+    with pytest.raises(BadInput, match=r"cannot be read .*: name the folder of the base with --base-model FOLDER"):
         Restorer.from_pretrained(tmp_path / "checkpoint")
     loaded = Restorer.from_pretrained(tmp_path / "checkpoint", str(tmp_path / "moved"))
     assert torch.equal(loaded(*inputs(2)).image, model(*inputs(2)).image)

@@ -27,7 +27,7 @@ from train.models.released.osdface import (
     merge,
     read_adapters,
     read_embedder,
-    tensors_of,
+    read_tensors,
 )
 
 MINI = VreConfig(size=32, channels=32, multipliers=(1, 2), codes=90, dim=24, tokens=77, doubly_normalised=True)
@@ -288,7 +288,7 @@ def test_adapters_that_are_there_already_do_not_hide_the_weights(tmp_path: Path)
 @pytest.mark.parametrize(
     ("state", "why"),
     [
-        ({"unet.mid.alpha": torch.ones(())}, "has a tensor unet.mid.alpha, which is no LoRA matrix"),
+        ({"unet.mid.alpha": torch.ones(())}, "has a tensor unet.mid.alpha, which is not a LoRA matrix"),
         ({"mid.lora_A.weight": torch.ones(1, 2)}, "no matching pair of LoRA matrices for mid"),
         ({"mid.lora_A.weight": torch.ones(1, 2), "mid.lora_B.weight": torch.ones(2, 3)}, "no matching pair"),
         (
@@ -296,7 +296,7 @@ def test_adapters_that_are_there_already_do_not_hide_the_weights(tmp_path: Path)
             "which the UNet of base lacks",
         ),
         ({"mid.lora_A.weight": torch.ones(1, 9), "mid.lora_B.weight": torch.ones(2, 1)}, "has in another shape"),
-        ({}, "holds no tensor"),
+        ({}, "contains no tensor"),
     ],
 )
 def test_adapters_of_something_else_are_refused(state: State, why: str, tmp_path: Path) -> None:
@@ -334,10 +334,10 @@ def test_a_hostile_file_runs_nothing(form: str, tmp_path: Path) -> None:
         file.write_bytes(pickle.dumps(Evil(mark)))
     else:
         torch.save(Evil(mark), file, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(BadInput, match="holds no tensors that can be read"):
-        tensors_of(file, "state_dict")
-    with pytest.raises(BadInput, match="holds no tensors that can be read"):
-        tensors_of(file)
+    with pytest.raises(BadInput, match="contains no readable tensors"):
+        read_tensors(file, "state_dict")
+    with pytest.raises(BadInput, match="contains no readable tensors"):
+        read_tensors(file)
     assert not mark.exists()
     pickle.loads(pickle.dumps(Evil(mark)))  # as it would have
     assert mark.exists()
@@ -366,7 +366,7 @@ def test_an_old_lightning_file_gives_its_tensors_and_nothing_else(
     }
     torch.save(whole, tmp_path / EMBEDDER, _use_new_zipfile_serialization=form == "zip")
     monkeypatch.delitem(sys.modules, module.__name__)
-    found = tensors_of(tmp_path / EMBEDDER, "state_dict")
+    found = read_tensors(tmp_path / EMBEDDER, "state_dict")
     assert list(found) == ["a", "b", "half"]
     assert all(torch.equal(tensor, states[name]) for name, tensor in found.items())
     assert not (tmp_path / "mark").exists() and module.__name__ not in sys.modules
@@ -375,12 +375,12 @@ def test_an_old_lightning_file_gives_its_tensors_and_nothing_else(
 def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), tmp_path / EMBEDDER)
     with pytest.warns(UserWarning), pytest.raises(BadInput, match="TorchScript"):
-        tensors_of(tmp_path / EMBEDDER, "state_dict")
+        read_tensors(tmp_path / EMBEDDER, "state_dict")
 
 
 def test_an_embedder_of_something_else_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {"encoder.weight": torch.ones(1)}}, tmp_path / EMBEDDER)
-    with pytest.raises(BadInput, match=r"holds no vqvae_LQ\.encoder"):
+    with pytest.raises(BadInput, match=r"contains no vqvae_LQ\.encoder"):
         read_embedder(tmp_path / EMBEDDER)
     with pytest.raises(BadInput, match="no embedder in OSDFace's layout"):
         embedder_config({"encoder.conv_in.weight": torch.ones(1, 1, 1, 1)}, tmp_path)

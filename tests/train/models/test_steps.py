@@ -18,7 +18,7 @@ from train.fit.loop import train
 from train.models import one_step
 from train.models.checkpoint_files import find_newest_checkpoint
 from train.models.restorer import Restorer
-from train.models.steps import MOST_STEPS, Schedule, renoised
+from train.models.steps import MOST_STEPS, Schedule, add_noise
 from train.recipes import build_model_config
 from train.restore.load import load_restorer
 
@@ -66,12 +66,12 @@ def test_a_restoration_visits_only_timesteps_that_were_trained_from_the_first_on
 def test_renoising_at_the_same_timestep_gives_back_what_was_there_and_lower_ones_hold_more_of_the_answer() -> None:
     z, noise = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
     x0 = one_step.clean_from_noise(z, noise, 399)
-    assert torch.allclose(renoised(x0, noise, 399), z, atol=1e-5)
-    apart = [float((renoised(x0, noise, t) - x0).norm()) for t in (300, 200, 100)]
+    assert torch.allclose(add_noise(x0, noise, 399), z, atol=1e-5)
+    apart = [float((add_noise(x0, noise, t) - x0).norm()) for t in (300, 200, 100)]
     assert apart == sorted(apart, reverse=True)
     told = torch.tensor([399, 100])
-    both = renoised(x0, noise, told)
-    assert torch.allclose(both[1], renoised(x0, noise, 100)[1], atol=1e-5) and torch.allclose(both[0], z[0], atol=1e-5)
+    both = add_noise(x0, noise, told)
+    assert torch.allclose(both[1], add_noise(x0, noise, 100)[1], atol=1e-5) and torch.allclose(both[0], z[0], atol=1e-5)
     assert torch.allclose(one_step.clean_from_noise(both, noise, told), x0, atol=1e-4)
 
 
@@ -190,7 +190,7 @@ def test_interrupted_and_uninterrupted_runs_of_several_steps_end_in_the_same_wei
     model = load_restorer(tmp_path / "whole", steps=4)
     assert model.config.steps == 4 and model.timesteps == (399, 299, 200, 100)
     assert load_restorer(tmp_path / "whole", steps=2).timesteps == (399, 200)
-    with pytest.raises(BadInput, match="trained for at most 4 steps, not for 5: say --steps 4 or less"):
+    with pytest.raises(BadInput, match="trained for at most 4 steps, not for 5: give --steps 4 or less"):
         load_restorer(tmp_path / "whole", steps=5)
     with pytest.raises(BadInput, match="belongs to another recipe"):
         train(tmp_path / "whole", taken.folder, SMALL, 32, workers=0)
@@ -203,6 +203,6 @@ def test_a_restorer_of_one_step_refuses_two() -> None:
 
 @pytest.mark.parametrize("steps", [0, 9])
 def test_a_number_of_steps_that_there_is_not_is_refused(tmp_path: Path, taken: Snapshot, steps: int) -> None:
-    with pytest.raises(BadInput, match=f"--steps {steps}: say 1 to 8"):
+    with pytest.raises(BadInput, match=f"--steps {steps} is out of range: give 1 to 8"):
         train(tmp_path / "run", taken.folder, replace(SMALL, steps=steps), 8, workers=0)
     assert not (tmp_path / "run").exists()

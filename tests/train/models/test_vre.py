@@ -388,8 +388,8 @@ def test_what_is_no_dictionary_of_this_shape_is_refused(run: Path, tmp_path: Pat
     for load in (Vre(MINI, 12).load_dictionary, Dictionary.from_pretrained):
         with pytest.raises(BadInput, match="was trained by recipe tiny: name a run of recipe vre"):
             load(run)
-        with pytest.raises(BadInput, match="holds no checkpoint"):
+        with pytest.raises(BadInput, match="contains no checkpoint"):
             load(tmp_path / "nothing")
     newest.write_text("{")
-    with pytest.raises(BadInput, match="holds no dictionary that this version can load"):
+    with pytest.raises(BadInput, match="contains no dictionary that this version can load"):
         Vre(MINI, 12).load_dictionary(run)

@@ -20,13 +20,13 @@ from train.models.config import ModelConfig
 from train.models.io import Conditions
 from train.models.references import zeroed
 
-# The list of layers that OSDFace adapted was not seen by us. These four are the layers of diffusers' own LoRA training,
-# which writes a file with the name of OSDFace's file. All self-attention and cross-attention has these four.
+# We have not seen the list of layers that OSDFace adapted. These four layers are the layers of diffusers' own LoRA
+# training, which writes a file with the name of OSDFace's file. Every attention block has these four layers.
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
-TOKENS = 77  # tokens of the learned prompt; the text encoder of Stable Diffusion gives the same number
-SEEN_AT = 1  # the timestep at which the UNet sees references (source: InstantRestore's pix2pix_turbo.py)
-SPREAD = 0.02  # standard deviation of the new learned prompt; equal tokens would stay equal in training (ours)
-# This is the schedule of Stable Diffusion. The formulas in train/models/one_step.py need this schedule.
+TOKENS = 77  # Tokens of the learned prompt. The text encoder of Stable Diffusion gives the same number.
+SEEN_AT = 1  # The timestep at which the UNet sees references, as in InstantRestore's pix2pix_turbo.py.
+SPREAD = 0.02  # Standard deviation of the new learned prompt (ours). Equal tokens would stay equal in training.
+# The schedule of Stable Diffusion, which the formulas in train/models/one_step.py need.
 SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -104,7 +104,7 @@ class DiffusionBase(nn.Module):
         more: dict[str, Any] = {}
         if self.joins is not None:
             more["down_intrablock_additional_residuals"] = [
-                join(found) for join, found in zip(self.joins, conditions.maps, strict=True)
+                join(feature_map) for join, feature_map in zip(self.joins, conditions.maps, strict=True)
             ]
         # The prompt (B,N,D) comes from the parts, or is the learned prompt.
         prompt = conditions.prompt
@@ -172,14 +172,14 @@ def base_fingerprint(base_model: str) -> str:
     more or fewer defaults also has the same fingerprint. The weights are not read. Raises BadInput if a config cannot
     be read.
     """
-    unet = _told(UNet2DConditionModel, _config(UNet2DConditionModel, base_model, "unet"))
-    vae = _told(AutoencoderKL, _config(AutoencoderKL, base_model, "vae"))
+    unet = _drop_defaults(UNet2DConditionModel, _config(UNet2DConditionModel, base_model, "unet"))
+    vae = _drop_defaults(AutoencoderKL, _config(AutoencoderKL, base_model, "vae"))
     schedule = _config(DDIMScheduler, base_model, "scheduler")
     plain = {"unet": unet, "vae": vae, "scheduler": {n: schedule.get(n, value) for n, value in SCHEDULE.items()}}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def _told(kind: Any, config: dict[str, Any]) -> dict[str, Any]:
+def _drop_defaults(kind: Any, config: dict[str, Any]) -> dict[str, Any]:
     """Returns the entries of a config that `kind` reads and that differ from the defaults of `kind`."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(kind.__init__).parameters.items()}
     return {
@@ -199,30 +199,32 @@ def check_base(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     if not latent == inputs == outputs:
         why = f"its UNet takes {inputs} channels and gives {outputs}, and its VAE has {latent}"
     elif len(vae["block_out_channels"]) != 4:
-        why = (
-            f"its VAE has {len(vae['block_out_channels'])} levels and should have 4, for a latent of an eighth the size"
-        )
+        why = f"its VAE has {len(vae['block_out_channels'])} levels, but the recipe needs 4"
     elif unet.get("addition_embed_type") or unet.get("class_embed_type") or unet.get("encoder_hid_dim_type"):
-        why = "its UNet wants more than a latent, a timestep and a prompt"
+        why = "its UNet needs other inputs than a latent, a timestep and a prompt"
     elif not isinstance(unet.get("cross_attention_dim"), int):
-        why = "its UNet attends to no single prompt"
+        why = "its UNet does not take exactly one prompt"
     elif wrong := [name for name, value in SCHEDULE.items() if schedule.get(name, value) != value]:
         why = f"its scheduler's {wrong[0]} is {schedule[wrong[0]]} and should be {SCHEDULE[wrong[0]]}"
     elif "maps" in config.parts and len(config.reference_channels) > len(unet["block_out_channels"]):
-        why = f"its UNet has {len(unet['block_out_channels'])} levels, fewer than the recipe shows of a reference"
+        levels = len(config.reference_channels)
+        why = f"its UNet has {len(unet['block_out_channels'])} levels, but the recipe needs {levels}"
     if why is not None:
-        raise BadInput(f"{base_model} is no base for this recipe, {why}: name Stable Diffusion 2.1-base or its kin.")
+        raise BadInput(
+            f"{base_model} cannot be the base of this recipe, because {why}: name Stable Diffusion 2.1-base or a model "
+            "with the same architecture."
+        )
     return unet, vae
 
 
 def _config(kind: Any, base_model: str, part: str) -> dict[str, Any]:
     if not Path(base_model).is_dir() and not _HUB_NAME.fullmatch(base_model):
-        raise _missing(base_model, part, FileNotFoundError(base_model))  # neither a folder nor a hub name
+        raise _missing(base_model, part, FileNotFoundError(base_model))  # the name is neither a folder nor a hub name
     try:
-        found: dict[str, Any] = kind.load_config(base_model, subfolder=part)
-    except Exception as error:  # a folder, a hub and a network raise many kinds of errors
+        config: dict[str, Any] = kind.load_config(base_model, subfolder=part)
+    except Exception as error:  # reading from a folder, a hub or a network can raise many kinds of errors
         raise _missing(base_model, part, error) from error
-    return found
+    return config
 
 
 def _loaded(kind: Any, base_model: str, part: str) -> nn.Module:
@@ -237,13 +239,13 @@ def _loaded(kind: Any, base_model: str, part: str) -> nn.Module:
 
 def _missing(base_model: str, part: str, error: Exception) -> BadInput:
     if Path(base_model).is_dir():
-        why = "holds no" if not (Path(base_model) / part).is_dir() else "has an unusable"
+        why = "contains no" if not (Path(base_model) / part).is_dir() else "has an unusable"
         kind = "config" if "config" in str(error) else "model in safetensors, and pickled weights are never read"
         return BadInput(
             f"{base_model} {why} {part} ({kind}): name a folder in diffusers' layout, with unet, vae and scheduler, as "
             "--base-model."
         )
     return BadInput(
-        f"{base_model} is no folder, and no model of that name could be had from the hub: name a folder in diffusers' "
-        "layout as --base-model (docs/recipes.md says where Stable Diffusion 2.1-base is now)."
+        f"{base_model} is not a folder, and no model of that name could be loaded from the hub: name a folder "
+        "in diffusers' layout as --base-model (docs/recipes.md says where Stable Diffusion 2.1-base is now)."
     )

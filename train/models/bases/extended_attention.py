@@ -1,13 +1,14 @@
 """Extends the self-attention of a UNet's decoder to the keys and values of the references, like InstantRestore.
 
 First, the UNet without its adapters sees every reference once, without gradients. The self-attention layers of the
-decoder keep the keys and values of the references. Stable Diffusion and InstantRestore both have nine such layers.
-Then the LQ latent passes through the UNet, and these layers attend to the references and to the LQ latent itself.
+decoder keep the keys and values of the references. Stable Diffusion and InstantRestore both have nine such layers. Then
+the LQ latent passes through the UNet, and the self-attention layers of the decoder attend to the references and to the
+LQ latent.
 
-The values of each reference get the mean and the standard deviation of the values of the LQ latent (AdaIN; use_adain in
-InstantRestore's final config). The keys of the LQ latent stay, which is the default of InstantRestore. The final config
-of InstantRestore removes these keys (train_input: false). We keep these keys, because an image without references has
-no other keys.
+The values of each reference get the mean and the standard deviation of the values of the LQ latent (AdaIN). This is the
+option use_adain in InstantRestore's final config. The keys of the LQ latent stay, which is the default of
+InstantRestore. The final config of InstantRestore removes these keys (train_input: false). We keep the keys of the LQ
+latent, because an image without references has no other keys.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from torch.nn import functional as F
 
 from train.models.references import place_in_slots
 
-EPSILON = 1e-5  # added to a standard deviation, as in InstantRestore
+EPSILON = 1e-5  # this number is added to a standard deviation, as in InstantRestore
 
 
 class Extension:
     """Holds the keys and values of the references in the decoder of `unet`, until `forget` is called.
 
-    A layer with gradient checkpointing reads the keys and values again when gradients are computed. So the forward
-    and backward passes of a batch must end before the next batch starts.
+    A layer with gradient checkpointing reads the keys and values again when gradients are computed. Therefore the
+    forward and backward passes of a batch must end before the next batch starts.
     """
 
     def __init__(self, unet: Any) -> None:
@@ -42,14 +43,14 @@ class Extension:
     def forget(self) -> None:
         """Removes the keys and values of all references."""
         for layer in self.layers:
-            layer.kept, layer.mask = None, None
+            layer.references, layer.mask = None, None
 
     @contextmanager
     def keeping(self, present: torch.Tensor, filled: torch.Tensor) -> Iterator[None]:
         """Makes the layers keep the keys and values of the batch that passes through the UNet inside the context.
 
-        This batch has all references that exist, in the order of their slots. The adapters of the UNet are off.
-        `present` is (B,K) bool, and `filled` is the field of `Places`.
+        The batch in the context has all references that exist, in the order of their slots. The adapters of the UNet
+        are off. `present` is (B,K) bool, and `filled` is the field of `Places`.
         """
         adapted = hasattr(self.unet, "peft_config")
         for layer in self.layers:
@@ -72,19 +73,20 @@ class _Attention:
 
     def __init__(self) -> None:
         self.keeps = False
-        # The keys, and the values with mean 0 and standard deviation 1.
-        self.kept: tuple[torch.Tensor, torch.Tensor] | None = None
+        # Holds the keys of the references, and their values with mean 0 and standard deviation 1.
+        self.references: tuple[torch.Tensor, torch.Tensor] | None = None
         self.mask: torch.Tensor | None = None  # (B,1,1,K N) bool; None if every slot has a reference
 
     def spread(self, present: torch.Tensor, filled: torch.Tensor) -> None:
         """Moves keys and values (n,N,C) of the n references into slots (B,K N,C). Empty slots are zero and masked."""
-        assert self.kept is not None
-        keys, values = self.kept
+        assert self.references is not None
+        keys, values = self.references
         mean, deviation = _moments(values)
-        # The values get mean 0 and standard deviation 1 here. `__call__` gives them the statistics of the LQ latent.
-        slots = [place_in_slots(kept, present, filled).flatten(1, 2) for kept in (keys, (values - mean) / deviation)]
+        # The values of the references get mean 0 and standard deviation 1. Later, `__call__` gives these values the
+        # statistics of the LQ latent.
+        slots = [place_in_slots(rows, present, filled).flatten(1, 2) for rows in (keys, (values - mean) / deviation)]
         places = keys.shape[1]
-        self.kept = slots[0], slots[1]
+        self.references = slots[0], slots[1]
         every_slot = len(filled) == present.numel()
         self.mask = None if every_slot else present.repeat_interleave(places, dim=1)[:, None, None]
 
@@ -98,19 +100,20 @@ class _Attention:
     ) -> torch.Tensor:
         """Returns the attention output (B,N,C) for hidden_states (B,N,C)."""
         query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
-        # In the pass of the references, keep their keys and values. In the pass of the LQ latent, also attend to them.
+        # In the pass of the references, keep their keys and values. In the pass of the LQ latent, also attend to the
+        # references.
         mask = None
         if self.keeps:
-            self.kept = key, value
-        elif self.kept is not None:
+            self.references = key, value
+        elif self.references is not None:
             if self.mask is not None:
                 mask = F.pad(self.mask, (key.shape[1], 0), value=True)
             mean, deviation = _moments(value)
-            key = torch.cat([key, self.kept[0].to(key.dtype)], 1)
-            value = torch.cat([value, (self.kept[1] * deviation + mean).to(value.dtype)], 1)
+            key = torch.cat([key, self.references[0].to(key.dtype)], 1)
+            value = torch.cat([value, (self.references[1] * deviation + mean).to(value.dtype)], 1)
         query, key, value = (t.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for t in (query, key, value))
-        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=attn.scale)
-        out: torch.Tensor = attn.to_out[0](seen.transpose(1, 2).flatten(2).to(hidden_states.dtype))
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=attn.scale)
+        out: torch.Tensor = attn.to_out[0](attended.transpose(1, 2).flatten(2).to(hidden_states.dtype))
         return out
 
 

@@ -12,7 +12,10 @@ from train.models.references import zeroed
 
 
 class Refinement(nn.Module):
-    """Adds the output of three convolutions over (restored, LQ) to the restored image. The last starts at zero."""
+    """Adds the output of three convolutions over (restored, LQ) to the restored image.
+
+    The last convolution starts at zero.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()

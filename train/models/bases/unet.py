@@ -16,8 +16,8 @@ from train.models.io import Conditions
 from train.models.references import GROUPS, resnet, token_scale, zeroed
 
 HEADS = 4  # attention heads (ours)
-PROMPT_DIM = 128  # numbers in a prompt token on `tiny` (ours; Stable Diffusion 2.1 has 1024)
-WAVES = 64  # number of sines and cosines that encode a timestep (ours)
+PROMPT_DIM = 128  # Length of a prompt token on `tiny` (ours). The length in Stable Diffusion 2.1 is 1024.
+WAVES = 64  # Number of sines and cosines that encode a timestep (ours).
 
 
 class ExtendedAttention(nn.Module):
@@ -34,8 +34,8 @@ class ExtendedAttention(nn.Module):
         """Returns (B,C,h,w) for a map h (B,C,h,w) and tokens (B,N,R). mask (B,N) bool is False for empty slots."""
         own = self.norm(h).flatten(2).transpose(1, 2)
         keys = torch.cat([own, self.enter(tokens).to(own.dtype)], 1)
-        seen = torch.cat([mask.new_ones(own.shape[:2]), mask], 1)
-        out = self.attention(own, encoder_hidden_states=keys, attention_mask=seen[:, None])
+        full_mask = torch.cat([mask.new_ones(own.shape[:2]), mask], 1)
+        out = self.attention(own, encoder_hidden_states=keys, attention_mask=full_mask[:, None])
         return h + out.transpose(1, 2).reshape(h.shape)
 
 
@@ -129,7 +129,7 @@ class TinyUNet(nn.Module):
         time = None if self.time is None else self.time(timestep, z)
         if time is not None:
             identity = time if identity is None else identity + time
-        # The way down, from the finest level. Each level halves the resolution and leaves its map for the way up.
+        # Go down from the finest level. Each level halves the resolution and stores its map for the way up.
         h = self.first(z)
         skips = []
         for level, block in enumerate(self.down):
@@ -144,12 +144,12 @@ class TinyUNet(nn.Module):
                 if self.prompted is not None:
                     h = self.prompted[0](h, seen.prompt)
             skips.append(h)
-        # The middle, at the coarsest resolution.
+        # Compute the middle at the coarsest resolution.
         h = self.middle[0](h, identity)
         if self.prompted is not None:
             h = self.prompted[1](h, seen.prompt)
         h = self.middle[1](h, identity)
-        # The way up, from the coarsest level. Each level also sees the map of the way down.
+        # Go up from the coarsest level. Each level also reads the map of the same level on the way down.
         for level in reversed(range(len(self.up))):
             h = self.up[level](torch.cat([self.larger[level](h), skips[level]], 1), identity)
         return self.last(h)

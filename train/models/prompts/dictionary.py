@@ -2,7 +2,7 @@
 
 OSDFace describes this stage in OSDFace#11: two VQ autoencoders each reconstruct images of their own domain. The HQ
 autoencoder trains for 50 epochs and the LQ autoencoder for 10 epochs, without the association. Then both autoencoders
-train for 10 epochs with an association of weight 1.
+train for 10 epochs with an association loss of weight 1.
 
 In this file, both autoencoders train together from the start, because a run has a single count of images seen. The
 association starts after the HQ autoencoder's share of the epochs, which is 50/60 (ours).
@@ -10,8 +10,8 @@ association starts after the HQ autoencoder's share of the epochs, which is 50/6
 OSDFace calls the association a "diagonal correlation" and gives no formula. OSDFace has the layout of DAEFR, so we use
 DAEFR's formula (DAEFR/models/association_stage.py) with its initial temperature, which stays constant here.
 
-The L1 loss for the reconstruction is ours. The restarts of unused codes are also ours. Without restarts,
-only 12 of 256 codes stayed in use on base tiny after 600 images. Then most of the 77 tokens of a prompt were empty.
+The L1 loss for the reconstruction is ours. The restarts of unused codes are also ours. Without restarts, only 12 of 256
+codes stayed in use on base tiny after 600 images. With 12 codes, most of the 77 tokens of a prompt were empty.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ from train.models.prompts.vre import RECIPE, read_dictionary, unreadable
 from train.recipes import find_recipe
 
 ALONE = 50 / 60  # share of the recipe's images before the association, equal to HQ's share of the epochs
-TEMPERATURE = 0.07  # temperature of the association; DAEFR's learned temperature starts at this value
+TEMPERATURE = 0.07  # temperature of the association, because DAEFR's learned temperature starts at this value
 IDLE = 320  # a code restarts if no vector chose it during this number of images (ours)
 
 
 class Dictionary(nn.Module):
-    """Computes the three losses of recipe `vre` from HQ and LQ faces. Without HQ faces, it restores the LQ faces.
+    """Computes the three losses of recipe `vre` from HQ and LQ faces.
+
+    Without HQ faces, the network restores the LQ faces.
 
     `facts` are the facts of a Restorer. `association_from` is the number of images after which the association has a
     gradient.
@@ -73,17 +75,17 @@ class Dictionary(nn.Module):
         The other arguments have the meaning of Restorer's arguments and are not used. `latent` in the result has the
         quantised vectors (B,dim,s,s).
 
-        With `target`, the HQ dictionary reconstructs `image` from the target. `terms` then has "reconstruction" (mean
-        absolute error, HQ plus LQ), "codebook" (HQ plus LQ) and "association".
+        With `target`, the HQ dictionary reconstructs `image` from the target. With `target`, `terms` has
+        "reconstruction" (mean absolute error, HQ plus LQ), "codebook" (HQ plus LQ) and "association".
 
         Without `target`, each vector of the LQ face is replaced by the nearest HQ code, and the HQ decoder makes
-        `image` from the codes (ours). The association makes this replacement possible.
+        `image` from the codes (ours). The association loss makes LQ vectors and HQ codes comparable.
         """
         # Resize the faces to the size of the dictionaries, in -1..1, and encode them to vectors (B,dim,s,s).
         small = self._sized(lq)
         lq_vectors = self.lq.encode(small)
         if target is None:
-            quantised = self.hq.quantize.replaced(lq_vectors)
+            quantised = self.hq.quantize.replace(lq_vectors)
             return self._answer(quantised, self.hq.decode(quantised), lq, {})
         true = self._sized(target)
         hq_vectors = self.hq.encode(true)
@@ -97,7 +99,7 @@ class Dictionary(nn.Module):
         lq_quantised, lq_codebook = self.lq.quantize(lq_vectors)
         hq_again, lq_again = self.hq.decode(hq_quantised), self.lq.decode(lq_quantised)
         terms = {
-            # Images are in -1..1 here. Half the error is the error of images in 0..1.
+            # The images of this network are in -1..1. Half the error is the error of images in 0..1.
             "reconstruction": (_error(hq_again, true) + _error(lq_again, small)) / 2,
             "codebook": hq_codebook + lq_codebook,
             "association": self._in_time(association(hq_vectors, lq_vectors), len(lq)),
@@ -169,8 +171,8 @@ def association(hq: torch.Tensor, lq: torch.Tensor, temperature: float = TEMPERA
     """Returns the association loss of DAEFR, a scalar of 0 or more. `hq` and `lq` are vectors before quantising.
 
     Both are (B,dim,s,s). The cosine similarities between all HQ and all LQ positions, divided by `temperature`, are the
-    logits of a classification: each HQ position must find the LQ position at the same place, and the reverse. The loss
-    is the mean of both cross-entropies.
+    logits of two classifications. Each HQ position must find the LQ position at the same place, and each LQ position
+    must find the HQ position. The loss is the mean of the two cross-entropies.
     """
     with torch.autocast(hq.device.type, enabled=False):
         ours, theirs = (F.normalize(z.float().permute(0, 2, 3, 1).flatten(0, 2), dim=1) for z in (hq, lq))

@@ -2,8 +2,8 @@
 
 The figure of HonestFace shows two branches. A face identity encoder sees only the references and gives the tokens p_F.
 A facial feature extractor sees the references and the LQ face and gives the tokens p_I. The tokens p_F and p_I are
-fused with p_L, the prompt of OSDFace's embedder, into one prompt. The networks inside the branches were not seen by us.
-So every network and number and the fusion in this file are ours.
+fused with p_L, the prompt of OSDFace's embedder, into one prompt. We have not seen the networks inside the branches.
+Every network, every number and the fusion in this file are therefore ours.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class FacialFeatureExtractor(nn.Module):
         # The queries are the cells (B,GRID^2,C). The keys are all places of the LQ face and of the references.
         asking = self.norm(cells.flatten(2).transpose(1, 2)) + _places(cells)
         keys = torch.cat([ours, theirs], 1)
-        seen = torch.cat([mask.new_ones(ours.shape[:2]), mask], 1)
-        return self.last(self.block(asking, encoder_hidden_states=keys, encoder_attention_mask=seen[:, None]))
+        full_mask = torch.cat([mask.new_ones(ours.shape[:2]), mask], 1)
+        return self.last(self.block(asking, encoder_hidden_states=keys, encoder_attention_mask=full_mask[:, None]))
 
 
 class IdentityEmbedder(nn.Module):
@@ -115,8 +115,8 @@ class IdentityEmbedder(nn.Module):
         branches = [self.identity(embeddings, present), self.features(lq, references, present, filled)]
         if seen is not None:
             branches.append(seen)
-        told = [tokens + kind for tokens, kind in zip(branches, self.kinds, strict=True)]
-        return self.fuse(torch.cat(told, 1))
+        branch_tokens = [tokens + kind for tokens, kind in zip(branches, self.kinds, strict=True)]
+        return self.fuse(torch.cat(branch_tokens, 1))
 
 
 def _block(width: int, head: int, asks: bool) -> BasicTransformerBlock:
@@ -126,5 +126,5 @@ def _block(width: int, head: int, asks: bool) -> BasicTransformerBlock:
 
 def _places(maps: torch.Tensor) -> torch.Tensor:
     """Returns sine and cosine codes (h h, C) of the places in maps (B,C,h,h), on the same scale at any resolution."""
-    found = get_2d_sincos_pos_embed(maps.shape[1], maps.shape[-1], base_size=GRID, device=maps.device)
-    return found.to(maps.dtype)
+    codes = get_2d_sincos_pos_embed(maps.shape[1], maps.shape[-1], base_size=GRID, device=maps.device)
+    return codes.to(maps.dtype)

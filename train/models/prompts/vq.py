@@ -1,7 +1,7 @@
 """Defines a VQ autoencoder with the layout and the names of OSDFace's embedder (lq_embed/vqvae.py).
 
 The tensors of OSDFace's released state dict have the prefix `vqvae_LQ.`. Without the prefix, these tensors have the
-names and shapes of the tensors of `VQ(config, decodes=False)`. OSDFace's decoder was not seen by us. Our decoder
+names and shapes of the tensors of `VQ(config, decodes=False)`. We have not seen OSDFace's decoder. Our decoder
 mirrors the encoder, as in VQGAN, but each level has one more block (ours).
 """
 
@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from train.models.config import VreConfig
 
-BLOCKS = 2  # residual blocks at each level
-ATTENTION = 16  # the levels of this resolution, in pixels, have attention
-GROUPS = 32  # groups in every group norm; fewer if 32 does not divide the width (ours)
-BETA = 0.25  # weight of the commitment loss
+BLOCKS = 2  # Residual blocks at each level.
+ATTENTION = 16  # The levels of this resolution, in pixels, have attention.
+GROUPS = 32  # Groups in every group norm, or fewer if 32 does not divide the width (ours).
+BETA = 0.25  # Weight of the commitment loss.
 
 
 class VQ(nn.Module):
@@ -63,7 +63,7 @@ class Quantizer(nn.Module):
         distance, code = distances.min(2)
         return code, distance
 
-    def replaced(self, vectors: torch.Tensor) -> torch.Tensor:
+    def replace(self, vectors: torch.Tensor) -> torch.Tensor:
         """Replaces each of the vectors (B,dim,h,w) by its nearest code, float32. A gradient reaches the codebook."""
         with torch.no_grad():
             code, _ = self.nearest(vectors)
@@ -73,12 +73,12 @@ class Quantizer(nn.Module):
         """Returns the nearest code of each vector, (B,dim,h,w), and the loss of codebook and commitment, a scalar.
 
         The gradient of the codes goes to `vectors` unchanged (straight-through). The codebook learns from the loss
-        only. The loss is mean (z_q - sg z)^2 + BETA mean (z - sg z_q)^2 (van den Oord 2017, Eq. 3), where z are the
-        vectors, z_q the codes, and sg stops the gradient.
+        only. The loss is mean (z_q - sg z)^2 + BETA mean (z - sg z_q)^2 (van den Oord 2017, Eq. 3). Here z are the
+        vectors, z_q are the codes, and sg stops the gradient.
         """
-        vectors, found = vectors.float(), self.replaced(vectors)
-        loss = F.mse_loss(found, vectors.detach()) + BETA * F.mse_loss(vectors, found.detach())
-        return vectors + (found - vectors).detach(), loss
+        vectors, codes = vectors.float(), self.replace(vectors)
+        loss = F.mse_loss(codes, vectors.detach()) + BETA * F.mse_loss(vectors, codes.detach())
+        return vectors + (codes - vectors).detach(), loss
 
 
 class Encoder(nn.Module):
@@ -198,8 +198,8 @@ class Attention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.norm1(x)
         q, k, v = (layer(h).flatten(2).transpose(1, 2) for layer in (self.q, self.k, self.v))
-        seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
-        return x + self.proj_out(seen)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+        return x + self.proj_out(attended)
 
 
 class Downsample(nn.Module):

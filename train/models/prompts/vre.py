@@ -34,7 +34,8 @@ class Vre(nn.Module):
 
     def forward(self, lq: torch.Tensor) -> torch.Tensor:
         """Returns the prompt (B, tokens, prompt_dim) for `lq` (B,3,S,S) in 0..1 of any size S."""
-        # Find the nearest distinct codes. The rows (B,tokens,dim) are zero if an image has fewer codes than tokens.
+        # Find the nearest distinct codes. If an image has fewer codes than tokens, the last rows of its (tokens,dim)
+        # are zero.
         with torch.no_grad():
             vectors = self.dictionary.encode(self._seen(lq))
             code, distance = self.dictionary.quantize.nearest(vectors)
@@ -95,9 +96,9 @@ def distinct(code: torch.Tensor, distance: torch.Tensor, codes: int, tokens: int
     first = torch.full((b, codes), positions, dtype=rank.dtype, device=code.device)
     first = first.scatter_reduce(1, code.gather(1, order), rank, "amin")
     # Sort the codes by this rank. A code that no position has gets the rank `positions` and comes last.
-    found, chosen = first.sort(dim=1, stable=True)
+    ranks, chosen = first.sort(dim=1, stable=True)
     missing = max(tokens - codes, 0)
-    return F.pad(chosen, (0, missing))[:, :tokens], F.pad(found < positions, (0, missing))[:, :tokens]
+    return F.pad(chosen, (0, missing))[:, :tokens], F.pad(ranks < positions, (0, missing))[:, :tokens]
 
 
 def _shape(config: VreConfig) -> str:
@@ -116,7 +117,8 @@ def read_lq_dictionary(folder: Path) -> tuple[VreConfig, dict[str, torch.Tensor]
 
 
 def read_dictionary(folder: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, torch.Tensor]]:
-    """Returns the config, the facts and the tensors of a run of recipe `vre`. Raises BadInput if one is missing."""
+    """Returns the config, the facts and the tensors of a run of recipe `vre`. Raises BadInput if one of the three is
+    missing."""
     folder = find_newest_checkpoint(folder)
     try:
         facts = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -131,4 +133,4 @@ def read_dictionary(folder: Path) -> tuple[ModelConfig, dict[str, Any], dict[str
 
 def unreadable(folder: Path, error: Exception) -> BadInput:
     """Returns the error for a folder without a readable dictionary."""
-    return BadInput(f"{folder} holds no dictionary that this version can load ({' '.join(str(error).split())}).")
+    return BadInput(f"{folder} contains no dictionary that this version can load ({' '.join(str(error).split())}).")

@@ -1,12 +1,14 @@
 """Loads OSDFace's released weights as a restorer, for `--run osdface:FOLDER`.
 
-FOLDER has three files with the authors' names:
+FOLDER contains three files with the authors' names:
 
-`pytorch_lora_weights.safetensors` has the adapters of the UNet. Their alpha is their rank, so their scale is 1.
+`pytorch_lora_weights.safetensors` has the adapters of the UNet. The alpha of the adapters is
+    their rank, so the scale of the adapters is 1.
 `embedding_change_weights.pth` has the projection.
-`associate_2.ckpt` is a Lightning checkpoint. Only its tensors with the prefix `vqvae_LQ.` are read.
+`associate_2.ckpt` is a Lightning checkpoint. Only the tensors of `associate_2.ckpt` with
+    the prefix `vqvae_LQ.` are read.
 
-All sizes are inferred from the tensors. The pickled files cannot run code here, see `tensors_of`.
+All sizes are inferred from the tensors. `read_tensors` reads the pickled files without running their code.
 """
 
 from __future__ import annotations
@@ -36,9 +38,9 @@ from train.recipes import DIFFUSION, build_model_config, find_recipe
 LORA = "pytorch_lora_weights.safetensors"
 PROJECTION = "embedding_change_weights.pth"
 EMBEDDER = "associate_2.ckpt"
-TOKENS = 77  # source: infer.py; no tensor shows this number
+TOKENS = 77  # from infer.py, because no tensor shows this number
 EMBEDDER_PREFIX = "vqvae_LQ."
-EMBEDDER_READ = ("encoder.", "quant_conv.", "quantize.embedding.")  # infer.py reads the same tensors and no others
+EMBEDDER_READ = ("encoder.", "quant_conv.", "quantize.embedding.")  # infer.py also reads only these tensors
 
 _ADAPTER = re.compile(
     r"(?:base_model\.model\.)?(?:unet\.)?(?P<module>.+)"
@@ -66,7 +68,7 @@ def load_osdface(folder: Path, base_model: str) -> Restorer:
     # Read the three files, and build a restorer with the sizes of their tensors.
     adapters = read_adapters(folder / LORA)
     embedder = read_embedder(folder / EMBEDDER)
-    projection = tensors_of(folder / PROJECTION)
+    projection = read_tensors(folder / PROJECTION)
     recipe = replace(find_recipe("osdface", DIFFUSION), vre=embedder_config(embedder, folder / EMBEDDER))
     recipe = replace(recipe, lora_rank=max(len(down) for down, _ in adapters.values()))
     model = Restorer(build_model_config(recipe, 0, base_model), {"recipe": recipe.name, "released": "OSDFace"})
@@ -90,19 +92,21 @@ def read_adapters(file: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     try:
         tensors = load_file(file)
     except (SafetensorError, OSError) as error:
-        raise BadInput(f"{file} is no safetensors file that can be read ({error}): copy it again.") from error
+        raise BadInput(f"{file} is not a readable safetensors file ({error}): copy it again.") from error
     halves: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         match = _ADAPTER.fullmatch(name)
         if match is None:
-            raise BadInput(f"{file} has a tensor {name}, which is no LoRA matrix of a UNet: take OSDFace's own file.")
+            raise BadInput(
+                f"{file} has a tensor {name}, which is not a LoRA matrix of a UNet: take OSDFace's own file."
+            )
         kind = match["word"] or {"A": "down", "B": "up"}[match["letter"]]
         halves.setdefault(match["module"], {})[kind] = tensor.float()
     for module, pair in halves.items():
         if len(pair) < 2 or len(pair["down"]) != pair["up"].shape[1]:
             raise BadInput(f"{file} has no matching pair of LoRA matrices for {module}: copy it again.")
     if not halves:
-        raise BadInput(f"{file} holds no tensor: copy it again.")
+        raise BadInput(f"{file} contains no tensor: copy it again.")
     return {module: (pair["down"], pair["up"]) for module, pair in halves.items()}
 
 
@@ -135,12 +139,12 @@ def read_embedder(file: Path) -> dict[str, torch.Tensor]:
     """
     inside = {
         name.removeprefix(EMBEDDER_PREFIX): tensor
-        for name, tensor in tensors_of(file, "state_dict").items()
+        for name, tensor in read_tensors(file, "state_dict").items()
         if name.startswith(EMBEDDER_PREFIX)
     }
     read = {name: tensor.float() for name, tensor in inside.items() if name.startswith(EMBEDDER_READ)}
     if not read:
-        raise BadInput(f"{file} holds no {EMBEDDER_PREFIX}encoder: take OSDFace's own file.")
+        raise BadInput(f"{file} contains no {EMBEDDER_PREFIX}encoder: take OSDFace's own file.")
     return read
 
 
@@ -155,7 +159,7 @@ def embedder_config(tensors: Mapping[str, torch.Tensor], file: Path) -> VreConfi
         levels = {int(name.split(".")[2]) for name in tensors if name.startswith("encoder.down.")}
         widths = [len(tensors[f"encoder.down.{level}.block.0.conv1.weight"]) for level in sorted(levels)]
     except (KeyError, ValueError) as error:
-        raise BadInput(f"{file} is no embedder in OSDFace's layout ({error}): take OSDFace's own file.") from error
+        raise BadInput(f"{file} is not an embedder in OSDFace's layout ({error}): take OSDFace's own file.") from error
     attending = {int(name.split(".")[2]) for name in tensors if ".attn." in name} or {max(levels)}
     return VreConfig(
         size=ATTENTION * 2 ** min(attending),
@@ -168,25 +172,26 @@ def embedder_config(tensors: Mapping[str, torch.Tensor], file: Path) -> VreConfi
     )
 
 
-def tensors_of(file: Path, inside: str | None = None) -> dict[str, torch.Tensor]:
+def read_tensors(file: Path, inside: str | None = None) -> dict[str, torch.Tensor]:
     """Returns the tensors of the state dict in a file of torch.save. Raises BadInput if the file cannot be read.
 
     `inside` is the key of the state dict, or None if the whole file is the state dict.
 
     torch.load first reads the file with weights_only=True. torch.load refuses old Lightning files, because they contain
-    other classes than tensors. Our own unpickler reads these files. The unpickler rebuilds tensors, and replaces every
-    other class or function by a placeholder that does nothing. In both cases no code of the file runs.
+    other classes than tensors. Our own unpickler reads old Lightning files. The unpickler rebuilds tensors, and
+    replaces every other class or function by a placeholder that does nothing. Neither torch.load with weights_only=True
+    nor our unpickler runs code of the file.
     """
     try:
         try:
             read = torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
             read = torch.load(file, map_location="cpu", weights_only=False, pickle_module=_ONLY_TENSORS)
-        found = read if inside is None else read[inside]
-        tensors = {str(name): value for name, value in found.items() if isinstance(value, torch.Tensor)}
+        state = read if inside is None else read[inside]
+        tensors = {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
     except Exception as error:  # a broken or hostile file can raise any error
         why = " ".join(str(error).split())[:200] or type(error).__name__
-        raise BadInput(f"{file} holds no tensors that can be read ({why}): take OSDFace's own file.") from error
+        raise BadInput(f"{file} contains no readable tensors ({why}): take OSDFace's own file.") from error
     return tensors
 
 
