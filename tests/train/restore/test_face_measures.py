@@ -1,0 +1,101 @@
+"""The measures of a face before and after its restoration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.faces.align import FFHQ_512, scale_template
+from degrade.operations.pixels import shrink
+from manifests.runtime.images import decode
+from tests.doubles.textures import make_texture
+from train.restore.face_measures import (
+    InputFace,
+    cut_input_face,
+    estimate_resolution,
+    measure_agreement,
+    measure_detail,
+    measure_fineness,
+    measure_sharpness_ratio,
+    take_input_crop,
+)
+
+SIZE = 128
+
+
+def as_input(crop: np.ndarray) -> InputFace:
+    return take_input_crop(crop, crop)
+
+
+@given(frequency=st.integers(18, 30), amplitude=st.integers(5, 60), vertical=st.booleans())
+def test_a_wave_in_the_band_has_its_own_standard_deviation(frequency: int, amplitude: int, vertical: bool) -> None:
+    wave = 128 + amplitude * np.sin(2 * np.pi * frequency * np.arange(SIZE) / SIZE)
+    plane = np.broadcast_to(np.rint(wave)[:, None], (SIZE, SIZE))
+    crop = np.repeat((plane if vertical else plane.T).astype(np.uint8)[..., None], 3, 2)
+    inside = measure_detail(crop, SIZE / 8, SIZE / 4, 0.0, SIZE)
+    outside = measure_detail(crop, SIZE / 4 + 4, SIZE / 2, 0.0, SIZE)
+    assert inside == pytest.approx(amplitude / np.sqrt(2), rel=0.15)
+    assert outside < 0.1 * inside
+
+
+def test_noise_is_no_detail_and_does_not_make_a_face_sharp() -> None:
+    rng, flat = np.random.default_rng(0), np.full((SIZE, SIZE, 3), 128.0)
+    noisy = np.clip(flat + rng.normal(0, 20, (SIZE, SIZE, 1)), 0, 255).astype(np.uint8)
+    raw = measure_detail(noisy, SIZE / 8, SIZE / 4, 0.0, SIZE)
+    assert measure_detail(noisy, SIZE / 8, SIZE / 4, 20.0, SIZE) < raw / 2
+    soft = cv2.GaussianBlur(make_texture(), (0, 0), 2)
+    grainy = np.clip(soft + rng.normal(0, 15, soft.shape[:2])[..., None], 0, 255).astype(np.uint8)
+    # removing the noise is no loss of sharpness
+    assert measure_sharpness_ratio(as_input(grainy), soft) > 0.8
+    assert measure_sharpness_ratio(as_input(grainy), cv2.GaussianBlur(soft, (0, 0), 3)) < 0.6
+
+
+def test_a_blurred_result_is_less_sharp_and_a_copy_is_as_sharp() -> None:
+    crop = make_texture()
+    assert measure_sharpness_ratio(as_input(crop), crop) == pytest.approx(1, abs=0.01)
+    assert measure_sharpness_ratio(as_input(crop), cv2.GaussianBlur(crop, (0, 0), 1.5)) < 0.7
+    flat = np.full_like(crop, 90)
+    assert measure_sharpness_ratio(as_input(flat), flat) == 1
+
+
+def test_the_resolution_falls_with_the_blur() -> None:
+    crop = make_texture()
+    sides = [
+        estimate_resolution(as_input(crop if sigma == 0 else cv2.GaussianBlur(crop, (0, 0), sigma)))
+        for sigma in (0, 1.5, 4)
+    ]
+    assert sides[0] > sides[1] > sides[2] >= SIZE // 16
+    assert sides[0] >= SIZE // 2
+
+
+def test_a_result_that_only_adds_detail_agrees_and_another_picture_does_not() -> None:
+    truth = make_texture()
+    blurred = cv2.GaussianBlur(truth, (0, 0), 3)
+    assert measure_agreement(as_input(truth), truth) > 60
+    assert measure_agreement(as_input(blurred), truth) > 30
+    assert measure_agreement(as_input(blurred), make_texture(1)) < 20
+
+
+def test_a_face_is_cut_at_its_own_size_and_at_the_restorers() -> None:
+    photo = np.zeros((400, 500, 3), np.uint8)
+    photo[50:350, 100:400] = cv2.resize(make_texture(), (300, 300))
+    landmarks5 = scale_template(FFHQ_512, 512, 300) + [100, 50]
+    face = cut_input_face(photo, landmarks5, SIZE)
+    assert face.crop.shape == (SIZE, SIZE, 3) and face.own.shape == (300, 300, 3)
+    assert face.own_size == pytest.approx(300) and face.noise < 2
+    assert np.abs(face.own.astype(int) - photo[50:350, 100:400]).mean() < 1
+    # a face outside the photo has no own pixels to measure
+    assert cut_input_face(photo, landmarks5 + 2000, SIZE).noise == 0
+
+
+def test_published_references_are_fine_and_published_lq_faces_are_not(shared_data: Path) -> None:
+    folder = shared_data / "lq_with_references" / "asffnet_obama"
+    for path, sharp in (("refs/o1.png", True), ("refs/o3.png", True), ("lq/i1.png", False), ("lq/i5.png", False)):
+        image = decode(folder / path)
+        fineness = measure_fineness(take_input_crop(image, shrink(image, 256)))
+        assert (fineness > 0.3) == sharp, (path, fineness)

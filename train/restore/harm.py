@@ -1,0 +1,110 @@
+"""Decides whether a restored face would do harm, so that the face of the photo is kept.
+
+`LIMITS` is the table of all thresholds. The thresholds are ours. They were chosen on real photos before a restorer was
+trained, and are to be calibrated with `python benchmarks/harm_limits.py DATASET --run RUN` on the people of the split
+val: the command restores faces whose truth is known, and prints for each measure the limit that 95% of the results
+pass that are nearer to the truth than their input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from train.restore.face_measures import InputFace, measure_agreement, measure_fineness, measure_sharpness_ratio
+
+RESTORED = "restored"
+# The reasons for which a face is kept.
+ALREADY_SHARP = "already_sharp"
+LESS_SHARP = "less_sharp"
+LESS_ALIKE = "less_alike"  # compared with the references
+OTHER_FACE = "other_face"  # compared with the input, if there are no references
+DISAGREES = "disagrees"
+NO_STRENGTH = "no_strength"
+
+
+@dataclass(frozen=True)
+class HarmLimits:
+    """Holds the thresholds of a restored face. Each threshold is ours; see the docstring of this file."""
+
+    # A face with as many own pixels as the restorer's size or more, and with this fineness or more, is already sharper
+    # than the restorer can write. Sharp photos have .30 and more, published LQ faces at most .13.
+    max_fineness: float = 0.30
+    # The sharpness of the result, divided by the sharpness of the input, is at least this number. A ratio of .95 is no
+    # visible difference.
+    min_sharpness_ratio: float = 0.95
+    # The mean cosine to the references may not fall by more than this number.
+    max_identity_loss: float = 0.0
+    # Without references, the cosine of the result to the input is at least `same_person` plus this share of the way
+    # from `same_person` to 1. Recognizers differ in the scale of their cosines.
+    min_identity_to_input: float = 0.0
+    # The least PSNR in dB of the result and the input, both shrunk to the input's resolution.
+    min_agreement: float = 24.0
+
+
+LIMITS = HarmLimits()
+
+
+@dataclass(frozen=True)
+class HarmMeasures:
+    """Holds the measures of one restored face, which `find_harm` compares with the limits."""
+
+    fineness: float  # of the input, see `measure_fineness`
+    sharpness_ratio: float  # sharpness of the result divided by the sharpness of the input
+    agreement: float  # PSNR in dB, see `measure_agreement`
+    identity_before: float | None  # mean cosine of the input to the references; None without references
+    identity_after: float  # mean cosine of the result to the references; without references, its cosine to the input
+
+
+def is_already_sharp(face: InputFace, limits: HarmLimits) -> bool:
+    """Returns whether a face of a photo is already sharper than the restorer's size can write."""
+    return face.own_size >= face.crop.shape[0] and measure_fineness(face) >= limits.max_fineness
+
+
+def measure_harm(
+    face: InputFace, result: np.ndarray, embeddings: tuple[np.ndarray, np.ndarray], references: np.ndarray
+) -> HarmMeasures:
+    """Returns the measures of a result, uint8 (S, S, 3).
+
+    `embeddings` are the unit embeddings (d,) of the input and of the result. `references` are the unit embeddings
+    (K, d) of the references that were used. K may be 0.
+    """
+    before, after = embeddings
+    return HarmMeasures(
+        round(measure_fineness(face), 3),
+        round(measure_sharpness_ratio(face, result), 3),
+        round(measure_agreement(face, result), 1),
+        round(float((references @ before).mean()), 3) if len(references) else None,
+        round(float((references @ after).mean() if len(references) else before @ after), 3),
+    )
+
+
+def find_harm(measures: HarmMeasures, same_person: float, limits: HarmLimits) -> tuple[str, str] | None:
+    """Returns (reason, explanation) if the result is worse than the input, or None if it may be used.
+
+    `same_person` is the recognizer's lowest mean cosine for faces of one person. The explanation continues a sentence
+    like "The face was kept, because".
+    """
+    before, after = measures.identity_before, measures.identity_after
+    if before is not None and after < before - limits.max_identity_loss:
+        return LESS_ALIKE, (
+            f"the restored face is less like the references than the face in the photo (mean cosine {after:.2f}, "
+            f"before {before:.2f})"
+        )
+    least = same_person + limits.min_identity_to_input * (1 - same_person)
+    if before is None and after < least:
+        return OTHER_FACE, (
+            f"the restored face is not like the face in the photo (cosine {after:.2f}, at least {least:.2f} needed)"
+        )
+    if measures.sharpness_ratio < limits.min_sharpness_ratio:
+        return LESS_SHARP, (
+            f"the restored face has {measures.sharpness_ratio:.0%} of the sharpness of the face in the photo (at least "
+            f"{limits.min_sharpness_ratio:.0%} needed)"
+        )
+    if measures.agreement < limits.min_agreement:
+        return DISAGREES, (
+            f"the restored face differs too much from the face in the photo when both are blurred (PSNR "
+            f"{measures.agreement:.1f} dB, at least {limits.min_agreement:g} needed)"
+        )
+    return None

@@ -1,0 +1,46 @@
+"""Records what `restore` did with each photo, each face and each reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from train.restore.harm import HarmMeasures
+
+
+@dataclass(frozen=True)
+class ReferenceUse:
+    """Names a reference that guided the restoration of a face."""
+
+    file: str
+    cosine: float  # cosine of the reference to the face in the photo
+    cosine_to_others: float | None  # mean cosine to the other references of the face; None for the only reference
+    box: tuple[float, ...] | None  # x0, y0, x1, y1 of the face in the reference; None if the reference shows one face
+
+
+@dataclass(frozen=True)
+class FaceOutcome:
+    """Tells what happened to one face of a photo. `sentence` tells it to the user."""
+
+    box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels
+    similarity: float | None  # mean cosine to the references that were used; None without references
+    restored: bool
+    decision: str  # "restored", or one of the reasons in train/restore/harm.py for which the face was kept
+    sentence: str
+    references: tuple[ReferenceUse, ...] = ()
+    measures: HarmMeasures | None = None  # None if the face was not restored and compared
+
+
+@dataclass(frozen=True)
+class PhotoOutcome:
+    """Tells what happened to one photo.
+
+    `status` is "ok" if a face was restored, and "kept" if every face was kept, so that the output has the bytes of the
+    photo. Without an output, `status` is "dropped" if the photo shows no face to restore, or "failed". `reason` is a
+    sentence for the user, or None if there is nothing to report.
+    """
+
+    photo: str
+    output: str | None
+    status: str
+    reason: str | None
+    faces: tuple[FaceOutcome, ...] = ()
