@@ -84,7 +84,7 @@ def test_a_result_that_only_adds_detail_agrees_and_another_picture_does_not() ->
 def test_a_face_is_cut_at_its_own_size_and_at_the_restorers() -> None:
     photo = np.zeros((400, 500, 3), np.uint8)
     photo[50:350, 100:400] = cv2.resize(make_texture(), (300, 300))
-    landmarks5 = scale_template(FFHQ_512, 512, 300) + [100, 50]
+    landmarks5 = scale_template(FFHQ_512, 512, 300) + np.array([100, 50])
     face = cut_input_face(photo, landmarks5, SIZE)
     assert face.crop.shape == (SIZE, SIZE, 3) and face.own.shape == (300, 300, 3)
     assert face.own_size == pytest.approx(300) and face.noise < 2
