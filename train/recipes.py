@@ -115,8 +115,8 @@ _LOSSES: dict[str, dict[str, float]] = {
 # party. The reference widths, the batch, the length and the schedule of the diffusion base are ours.
 _BASES = {
     #           size f  channels        references      refine lora  images   batch rate  warmup  decay    clip ema
-    TINY:      (256, 8, (64, 128, 192), (48, 96, 128),  16,    0,    25_600,  16,   1e-3, 1_600,  8_000,   1.0, 800),
-    DIFFUSION: (512, 8, (),             (64, 128, 256), 0,     16,   200_000, 4,    1e-4, 2_000,  100_000, 1.0, 4_000),
+    TINY: (256, 8, (64, 128, 192), (48, 96, 128), 16, 0, 25_600, 16, 1e-3, 1_600, 8_000, 1.0, 800),
+    DIFFUSION: (512, 8, (), (64, 128, 256), 0, 16, 200_000, 4, 1e-4, 2_000, 100_000, 1.0, 4_000),
 }
 _VRES = {
     #                    size  ch  multipliers         codes dim  tokens
