@@ -11,6 +11,7 @@ from torch import nn
 
 from train.data import dataset as data
 from train.fit.engine import Engine
+from train.fit.figures import Diverged
 from train.fit.logbook import Logbook
 
 GRID = 8  # number of images in samples/*.png
@@ -23,7 +24,7 @@ def validate(log: Logbook | None, seen: int, *, engine: Engine, faces: data.Batc
 
     The line has the mean PSNR in dB and the mean cosine to the target's embedding. PSNR and cosine are measured for the
     input ("lq"), for faces restored with references ("restored"), and for faces restored without references ("alone").
-    `began` is the value of time.monotonic() at the start.
+    `began` is the value of time.monotonic() at the start. Raises Diverged if a restored face is not finite.
     """
     if faces is None or log is None:
         return
@@ -38,6 +39,11 @@ def validate(log: Logbook | None, seen: int, *, engine: Engine, faces: data.Batc
                 engine.model(batch["lq"], batch["references"], present, batch["embeddings"]).image
                 for present in (batch["present"], nobody)
             )
+            if not (bool(torch.isfinite(restored).all()) and bool(torch.isfinite(alone).all())):
+                raise Diverged(
+                    f"Training stopped: a face that was restored for samples/ after {seen} images contains NaN or "
+                    "infinity. Start a new run with another --out and --precision fp32, or with another recipe or seed."
+                )
             for name, images in (("lq", batch["lq"]), ("alone", alone), ("restored", restored)):
                 error = (images - batch["target"]).square().mean(dim=(1, 2, 3))
                 values.setdefault(f"psnr_{name}", []).extend((-10 * error.clamp(min=1e-10).log10()).tolist())

@@ -181,7 +181,7 @@ class Restorer(nn.Module):
         return {n: tensor for n, tensor in state.items() if not n.startswith("base.") or n in self._trained}
 
     def load_weights(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Loads tensors that `weights` returned. Raises ValueError if a tensor does not fit."""
+        """Loads tensors that `weights` returned. Raises ValueError if a tensor does not fit or is not finite."""
         own = self.weights()
         if wrong := sorted(own.keys() ^ tensors.keys()):
             raise ValueError(
@@ -190,6 +190,8 @@ class Restorer(nn.Module):
         for name, tensor in tensors.items():
             if tensor.shape != own[name].shape:
                 raise ValueError(f"{name} is {tuple(tensor.shape)} and should be {tuple(own[name].shape)}")
+            if not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"its weight {name} contains NaN or infinity")
         self.load_state_dict(tensors, strict=False)
 
     def save_pretrained(self, folder: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from curate.faces.interface import FaceModels
 from curate.faces.load import load_faces
 from manifests.errors import BadInput
+from train.data.tensors import to_tensor
 from train.models.restorer import Restorer
 from train.models.steps import check_steps
 from train.restore.reference_photos import References
@@ -83,3 +85,14 @@ def run_model(model: Restorer, lq: torch.Tensor, references: References) -> torc
         references.embeddings.to(device).expand(batch, -1, -1),
     )
     return restored.image.cpu()
+
+
+def restore_crop(model: Restorer, crop: np.ndarray, references: References) -> np.ndarray:
+    """Restores one crop, uint8 (S, S, 3), and returns float32 (S, S, 3) in 0..255, which is not rounded.
+
+    Raises BadInput if the result contains NaN or infinity. Such a result is never written.
+    """
+    restored = run_model(model, to_tensor(crop)[None], references)[0]
+    if not bool(torch.isfinite(restored).all()):
+        raise BadInput("the restored face contains NaN or infinity")
+    return np.ascontiguousarray((restored.float() * 255).permute(1, 2, 0).numpy())

@@ -1,59 +1,194 @@
-"""Paste a restored crop back into its photo. A soft mask blends the crop into the photo."""
+"""Compute the change of a photo's pixels that pastes a restored face into the photo.
+
+The change is what the network added to its own input. Nothing else of the photo is replaced. The photo keeps the detail
+that the network's size cannot hold, and a network without a change leaves every pixel as it was.
+"""
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from curate.faces.align import compute_scale, invert_affine, transform_points
+from curate.faces.align import (
+    FFHQ_512,
+    FFHQ_SIZE,
+    compute_scale,
+    find_valid_pixels,
+    fit_similarity,
+    invert_affine,
+    scale_template,
+    transform_points,
+)
 
-# The mask rises from 0 at the border of the crop to 1 over this fraction of the crop's side (ours).
-FEATHER = 0.12
+# The mask is an ellipse in the FFHQ template. The values are fractions of the crop's side (ours): centre x, y and half
+# axes. The ellipse reaches from the hairline to the chin and from ear to ear of the mean face.
+_CENTRE, _HALF_AXES = np.array([0.5, 0.595]), np.array([0.27, 0.345])
+# The mask rises from 0 at the edge of the ellipse to 1 over this fraction of the half axes (ours).
+FEATHER = 0.3
+# The mask rises over this fraction of the crop's side beside pixels that do not come from the photo (ours).
+_BORDER_FEATHER = 0.04
+# A face may be narrower or shorter than the mean face by this factor, and wider or longer by its inverse (ours). The
+# landmarks of a profile are almost on one line, and an ellipse through them would be empty.
+_LEAST_STRETCH = 0.65
+# Standard deviation of the low frequencies that are matched at the edge, as a fraction of the crop's side (ours).
+_LOW_FREQUENCIES = 0.1
 
 
-@cache
-def make_soft_mask(size: int) -> np.ndarray:
-    """Returns a mask, float32 (size, size), which rises smoothly from 0 at the border to 1 inside.
+@dataclass(frozen=True)
+class Patch:
+    """Holds the change of one face in photo pixels. A pixel changes by weight * change."""
 
-    The corners of the mask are round.
+    x: int  # place of the left column in the photo
+    y: int  # place of the top row in the photo
+    change: np.ndarray  # float32 (h, w, 3), sRGB in levels of 255
+    weight: np.ndarray  # float32 (h, w), 0 to 1, and 0 outside the face
+
+
+def make_patch(
+    photo: np.ndarray, crop: np.ndarray, restored: np.ndarray, landmarks5: np.ndarray, strength: float = 1.0
+) -> Patch | None:
+    """Returns the change that pastes a restored face into a photo, or None if the face lies outside the photo.
+
+    `photo` is uint8 (H, W, 3). `crop` is the network's input, uint8 (S, S, 3), aligned by the FFHQ template. `restored`
+    is the network's output, float32 (S, S, 3) in 0..255. `landmarks5` (5, 2) are in pixels of the photo. `strength`
+    from 0 to 1 is the share of the change. If the photo is gray, the change is gray. Raises ValueError if `restored` is
+    not finite.
     """
-    position = (np.arange(size) + 0.5) / size
-    edge = np.clip(np.minimum(position, 1 - position) / FEATHER, 0, 1)
-    rise = edge * edge * (3 - 2 * edge)
-    return np.outer(rise, rise).astype(np.float32)
-
-
-def paste(photo: np.ndarray, restored: np.ndarray, to_crop: np.ndarray) -> np.ndarray:
-    """Returns a copy of the photo, uint8 (H, W, 3), with the restored crop, uint8 (S, S, 3), in its place.
-
-    `to_crop` (2, 3) maps pixels of the photo to pixels of the crop. Photo pixels outside the crop do not change. A crop
-    that is larger than its place in the photo is reduced by area averaging. A smaller crop is enlarged bicubically.
-    """
-    # the crop covers the box x0, y0, x1, y1 of the photo
-    size = restored.shape[0]
+    if not np.isfinite(restored).all():
+        raise ValueError("the restored face contains NaN or infinity")
+    size, (height, width) = crop.shape[0], photo.shape[:2]
+    to_crop = fit_similarity(landmarks5, scale_template(FFHQ_512, FFHQ_SIZE, size))
+    mask = make_face_mask(transform_points(landmarks5, to_crop), size)
+    mask = np.minimum(mask, _feather_inside(find_valid_pixels(landmarks5, width, height, size)))
+    change = match_edge(restored.astype(np.float32) - crop, mask) * strength
+    # The patch is the box of the photo that the mask covers.
     back = invert_affine(to_crop)
-    scale = compute_scale(back)  # photo pixels per crop pixel
     corners = transform_points(np.array([[0, 0], [size, 0], [size, size], [0, size]]) - 0.5, back)
     x0, y0 = np.maximum(np.floor(corners.min(0)).astype(int), 0)
-    x1, y1 = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, [photo.shape[1], photo.shape[0]])
-    if x0 >= x1 or y0 >= y1:
-        return photo.copy()
-    # a crop that is larger than its place is first resized, because the warp alone would cause aliasing
-    crop, mask, matrix = restored, make_soft_mask(size), back
-    if scale < 1:
-        small = max(1, round(size * scale))
-        crop = cv2.resize(restored, (small, small), interpolation=cv2.INTER_AREA)
-        mask = cv2.resize(mask, (small, small), interpolation=cv2.INTER_AREA)
-        factor = size / small
-        matrix = np.hstack([back[:, :2] * factor, (back[:, 2] + back[:, :2] @ np.full(2, 0.5 * factor - 0.5))[:, None]])
-    # The crop and the mask are warped to the photo. The result is photo + mask * (crop - photo), rounded to 8 bits.
-    matrix = matrix - np.array([[0, 0, x0], [0, 0, y0]])
-    covered_size = (int(x1 - x0), int(y1 - y0))
-    warped = cv2.warpAffine(crop, matrix, covered_size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    weight = cv2.warpAffine(mask, matrix, covered_size, flags=cv2.INTER_LINEAR)[:, :, None]
+    x1, y1 = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, [width, height])
+    if x0 >= x1 or y0 >= y1 or not mask.any():
+        return None
+    place = back - np.array([[0, 0, x0], [0, 0, y0]])
+    change, weight = _resize_to_photo(change, mask, place, (int(x1 - x0), int(y1 - y0)))
+    if is_gray(photo):
+        change = np.repeat(change @ np.array([[0.299], [0.587], [0.114]], np.float32), 3, axis=2)  # BT.601 luma
+    return Patch(int(x0), int(y0), change, weight)
+
+
+def make_face_mask(landmarks5: np.ndarray, size: int) -> np.ndarray:
+    """Returns a mask of the face, float32 (size, size), 0 outside an ellipse, and rising smoothly to 1 inside it.
+
+    `landmarks5` (5, 2) are in pixels of the crop. The ellipse of the mean face is stretched and moved as the landmarks
+    are, within limits.
+    """
+    template = scale_template(FFHQ_512, FFHQ_SIZE, size)
+    mean, own_mean = template.mean(0), np.asarray(landmarks5, np.float64).mean(0)
+    linear = np.linalg.lstsq(template - mean, np.asarray(landmarks5, np.float64) - own_mean, rcond=None)[0].T
+    u, stretch, vt = np.linalg.svd(linear)
+    linear = (u * np.clip(stretch, _LEAST_STRETCH, 1 / _LEAST_STRETCH)) @ vt
+    # Each pixel is mapped back to the template, where the ellipse has radius 1.
+    y, x = np.mgrid[:size, :size]
+    points = (np.stack([x, y], -1) - own_mean) @ np.linalg.inv(linear).T + mean
+    radius = np.linalg.norm(((points + 0.5) / size - _CENTRE) / _HALF_AXES, axis=-1)
+    return _rise((1 - radius) / FEATHER)
+
+
+def match_edge(change: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Removes the colour and the brightness that a change (S, S, 3) has at the edge of a mask (S, S).
+
+    The low frequencies of the change are measured where the mask is between 0 and 1, continued into the face, and
+    subtracted. The restored face then has the colour and the brightness of the skin around it. Both arrays are float32.
+    """
+    sigma = _LOW_FREQUENCIES * mask.shape[0]
+    ring = 4 * mask * (1 - mask)
+    # A constant share of the mask's mean continues the ring to places that are far from the ring.
+    blurred = cv2.GaussianBlur(np.dstack([change * ring[..., None], ring]), (0, 0), sigma)
+    total = blurred[..., 3:]
+    mean = (change * ring[..., None]).sum((0, 1)) / max(float(ring.sum()), 1e-6)
+    low = (blurred[..., :3] + 1e-3 * mean) / (total + 1e-3)
+    return np.asarray(change - low, np.float32)
+
+
+def blend_patches(patches: Sequence[Patch]) -> list[Patch]:
+    """Returns patches whose weights have a sum of at most 1 at each pixel, so that faces may overlap."""
+    if len(patches) < 2:
+        return list(patches)
+    blended = []
+    for patch in patches:
+        height, width = patch.weight.shape
+        total = np.zeros((height, width), np.float32)
+        for other in patches:
+            x0, y0 = max(patch.x, other.x), max(patch.y, other.y)
+            x1 = min(patch.x + width, other.x + other.weight.shape[1])
+            y1 = min(patch.y + height, other.y + other.weight.shape[0])
+            if x0 < x1 and y0 < y1:
+                part = other.weight[y0 - other.y : y1 - other.y, x0 - other.x : x1 - other.x]
+                total[y0 - patch.y : y1 - patch.y, x0 - patch.x : x1 - patch.x] += part
+        blended.append(Patch(patch.x, patch.y, patch.change, patch.weight / np.maximum(total, 1)))
+    return blended
+
+
+def apply_patches(photo: np.ndarray, patches: Sequence[Patch]) -> np.ndarray:
+    """Returns a copy of a photo, uint8 (H, W, 3) in sRGB, with the changes of all patches. Values are rounded once."""
     result = photo.copy()
-    under = photo[y0:y1, x0:x1].astype(np.float32)
-    result[y0:y1, x0:x1] = np.clip(under + weight * (warped.astype(np.float32) - under) + 0.5, 0, 255).astype(np.uint8)
+    change = np.zeros(photo.shape, np.float32) if len(patches) > 1 else None
+    for patch in blend_patches(patches):
+        height, width = patch.weight.shape
+        box = np.s_[patch.y : patch.y + height, patch.x : patch.x + width]
+        own = patch.weight[..., None] * patch.change
+        if change is not None:
+            change[box] += own
+            own = change[box]
+        result[box] = round_to_levels(photo[box] + own)
     return result
+
+
+def round_to_levels(values: np.ndarray) -> np.ndarray:
+    """Returns values in 0..255 rounded to uint8. Values outside this range are clamped."""
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def is_gray(photo: np.ndarray) -> bool:
+    """Returns whether a photo, uint8 (H, W, 3), is black and white: no channel differs by more than 2 levels (ours)."""
+    spread = photo.reshape(-1, 3)
+    for start in range(0, len(spread), 2**20):
+        part = spread[start : start + 2**20].astype(np.int16)
+        if np.ptp(part, axis=1).max(initial=0) > 2:
+            return False
+    return True
+
+
+def _resize_to_photo(
+    change: np.ndarray, mask: np.ndarray, back: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Maps a change (S, S, 3) and its mask (S, S) to a patch of `size` (width, height) pixels by the similarity `back`.
+
+    A crop that is larger than its place in the photo is reduced by area averages first, which prevents aliasing. A
+    smaller crop is enlarged bicubically.
+    """
+    side, scale = mask.shape[0], compute_scale(back)  # photo pixels per crop pixel
+    if scale < 1:
+        small = max(1, round(side * scale))
+        change = cv2.resize(change, (small, small), interpolation=cv2.INTER_AREA)
+        mask = cv2.resize(mask, (small, small), interpolation=cv2.INTER_AREA)
+        factor = side / small
+        back = np.hstack([back[:, :2] * factor, (back[:, 2] + back[:, :2] @ np.full(2, 0.5 * factor - 0.5))[:, None]])
+    change = cv2.warpAffine(change, back, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return change, cv2.warpAffine(mask, back, size, flags=cv2.INTER_LINEAR)
+
+
+def _feather_inside(valid: np.ndarray) -> np.ndarray:
+    """Returns a weight, float32 (S, S), 0 at pixels that are not valid, and rising to 1 inside the valid pixels."""
+    if valid.all():
+        return np.ones(valid.shape, np.float32)
+    distance = cv2.distanceTransform(valid.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return _rise(distance / (_BORDER_FEATHER * valid.shape[0]))
+
+
+def _rise(values: np.ndarray) -> np.ndarray:
+    """Returns a smooth step, float32: 0 where a value is at most 0, and 1 where a value is at least 1."""
+    edge = np.clip(values, 0, 1)
+    return np.asarray(edge * edge * (3 - 2 * edge), np.float32)

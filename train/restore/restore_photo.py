@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer, fit_similarity, scale_template
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
 from curate.faces.interface import FaceModels
 from curate.faces.measure import measure_sharpness
 from degrade.operations.pixels import shrink
@@ -17,12 +17,12 @@ from manifests.errors import BadInput
 from manifests.runtime.files import write_atomically
 from manifests.runtime.png_files import encode_png
 from manifests.runtime.untrusted_images import Read
-from train.data.landmarks import detect_faces, find_landmarks, map_to_crop
-from train.data.tensors import to_image, to_tensor
+from train.data.landmarks import find_landmarks, map_to_crop
 from train.models.restorer import Restorer
-from train.restore.load import run_model
-from train.restore.paste import paste
+from train.restore.load import restore_crop
+from train.restore.paste import Patch, apply_patches, make_patch, round_to_levels
 from train.restore.reference_photos import References, warp_references
+from train.restore.turned_faces import find_face_in_box, find_faces_at_any_turn
 
 # The five landmarks of an upright, frontal face, as fractions (x, y) of a detector's box. The fractions are the mean
 # over 1,182 SCRFD detections on web photos (ours). With --box, these landmarks replace the landmarks that a detector
@@ -89,9 +89,10 @@ def restore_photo(path: Path, target: Path, setup: RestoreSetup) -> PhotoOutcome
     if setup.aligned:
         return _restore_crop(path, target, image, setup)
     model, models, references, box = setup.model, setup.models, setup.references, setup.box
+    box_only = False  # True if the landmarks come from --box alone, and are too inexact to warp references
     # `faces` has (box, landmarks) for each face. The boxes come from --box, or else from the detector.
     if box is None:
-        faces = [(detection.box, detection.landmarks5) for detection in detect_faces(image, models)]
+        faces = [(detection.box, detection.landmarks5) for detection in find_faces_at_any_turn(image, models)]
     else:
         height, width = image.shape[:2]
         if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
@@ -99,29 +100,31 @@ def restore_photo(path: Path, target: Path, setup: RestoreSetup) -> PhotoOutcome
                 f"The --box is outside the photo, which has {width} x {height} pixels: give a box inside the photo."
             )
             return PhotoOutcome(str(path), None, "failed", outside)
+        face = find_face_in_box(image, box, models)
         corner, extent = np.array(box[:2]), np.array(box[2:]) - np.array(box[:2])
-        faces = [(np.array(box), corner + LANDMARKS_IN_BOX * extent)]
+        faces = [(np.array(box), corner + LANDMARKS_IN_BOX * extent if face is None else face.landmarks5)]
+        box_only = face is None
     if not faces:
         no_face = "No face was found: point at the face with --box x0,y0,x1,y1."
         return PhotoOutcome(str(path), None, "dropped", no_face)
     # If there are references, only the faces that match them are restored.
     outcomes = [_compare_face(image, face_box, landmarks5, setup) for face_box, landmarks5 in faces]
-    reason = None if box is None else _explain_no_warp(setup)
+    reason = _explain_no_warp(setup) if box_only else None
     if box is None and len(references.crops):
         degraded = len(faces) == 1 and _measure_face_sharpness(image, faces[0][1]) < DEGRADED_SHARPNESS
         outcomes, reason = _match_faces(outcomes, models.same_person, degraded)
         if not any(outcome.restored for outcome in outcomes):
             return PhotoOutcome(str(path), None, "dropped", reason, tuple(outcomes))
-    result, size = image, model.config.size
+    patches, size = list[Patch](), model.config.size
     for outcome, (_, landmarks5) in zip(outcomes, faces, strict=True):
         if outcome.restored:
             crop = shrink(align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE), size)
-            # With --box, the landmarks are too inexact to warp references.
-            warped = warp_references(model, references, None if box is not None else map_to_crop(landmarks5, size))
-            restored = to_image(run_model(model, to_tensor(crop)[None], warped)[0])
-            setup.on_face(path, crop, warped, restored)
-            result = paste(result, restored, fit_similarity(landmarks5, scale_template(FFHQ_512, FFHQ_SIZE, size)))
-    write_atomically(target, encode_png(result))
+            warped = warp_references(model, references, None if box_only else map_to_crop(landmarks5, size))
+            restored = restore_crop(model, crop, warped)
+            setup.on_face(path, crop, warped, round_to_levels(restored))
+            if (patch := make_patch(image, crop, restored, landmarks5)) is not None:
+                patches.append(patch)
+    write_atomically(target, encode_png(apply_patches(image, patches)))
     return PhotoOutcome(str(path), str(target), "ok", reason, tuple(outcomes))
 
 
@@ -136,7 +139,7 @@ def _restore_crop(path: Path, target: Path, crop: np.ndarray, setup: RestoreSetu
     landmarks5 = find_landmarks(lq, setup.models) if "warped" in model.config.parts else None
     no_warp = _explain_no_warp(setup) if landmarks5 is None else None
     references = warp_references(model, setup.references, landmarks5)
-    restored = to_image(run_model(model, to_tensor(lq)[None], references)[0])
+    restored = round_to_levels(restore_crop(model, lq, references))
     setup.on_face(path, lq, references, restored)
     write_atomically(target, encode_png(restored))
     return PhotoOutcome(str(path), str(target), "ok", no_warp, (FaceOutcome((0.0, 0.0, width, height), None, True),))

@@ -219,6 +219,21 @@ def test_a_nan_is_found_at_the_next_line_of_the_log(
     assert steps[-1] == 16 and not list_checkpoints(tmp_path)  # the read after step 4
 
 
+def test_a_sample_that_is_not_finite_ends_the_training_and_is_not_written(
+    tmp_path: Path, taken: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Restorer.forward
+
+    def breaks(self: Restorer, *inputs: torch.Tensor, **named: torch.Tensor) -> Restoration:
+        restored = honest(self, *inputs, **named)
+        return restored if self.training else restored._replace(image=restored.image * float("inf"))
+
+    monkeypatch.setattr(Restorer, "forward", breaks)
+    with pytest.raises(Diverged, match="restored for samples/ after 0 images contains NaN or infinity"):
+        run(tmp_path, taken, 8)
+    assert not list((tmp_path / "samples").glob("*.png")) and not list_checkpoints(tmp_path)
+
+
 class Waits(TorchDispatchMode):
     """Counts what makes the CPU wait for a GPU: values that leave it, and results whose size depends on values."""
 

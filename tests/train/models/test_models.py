@@ -304,6 +304,16 @@ def test_what_is_no_checkpoint_is_refused_with_a_sentence(tmp_path: Path) -> Non
             Restorer.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_checkpoint_with_a_weight_that_is_not_finite_is_refused(tmp_path: Path, value: float) -> None:
+    model = awake().requires_grad_(False)
+    name, weight = next(iter(model.weights().items()))
+    weight.view(-1)[0] = value
+    model.save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match=f"weight {name} contains NaN or infinity"):
+        Restorer.from_pretrained(tmp_path)
+
+
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[object, ...]:
