@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageCms
+from scipy.interpolate import RegularGridInterpolator
 
 Convert = Callable[[Image.Image], Image.Image]
 
@@ -19,6 +20,8 @@ Convert = Callable[[Image.Image], Image.Image]
 SAME_AS_SRGB = 1
 # a profile is compared with sRGB at 17 x 17 x 17 colours; this is the number of levels for each channel (ours)
 _LATTICE = 17
+# the same number for the conversion from sRGB to the profile, which is interpolated between these colours
+_FINE_LATTICE = 52
 # Browsers and photo editors use relative colorimetric intent with black point compensation by default. Threads share a
 # transform, so NOCACHE forbids LittleCMS to cache the last pixel in the transform.
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
@@ -63,6 +66,35 @@ def _gray_conversion(transform: ImageCms.ImageCmsTransform) -> Convert | None:
     if int(np.abs(table.astype(int) - ramp[0]).max()) <= SAME_AS_SRGB:
         return None
     return lambda gray: gray.point(table.tolist()).convert("RGB")
+
+
+@lru_cache(maxsize=4)
+def own_conversion(icc: bytes, mode: str) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Returns the function that converts sRGB to the colours of a profile: the inverse of `srgb_conversion`.
+
+    `mode` is L, RGB, CMYK or LAB. The function maps float32 (n, 3), sRGB in 0..255, to float32 (n, channels) in 0..255,
+    without rounding. Gray is computed from the green channel. Returns None if the profile is sRGB. Raises BrokenProfile
+    if the profile cannot be used.
+    """
+    to_srgb = srgb_conversion(icc, mode)
+    if to_srgb is None:
+        return None
+    if mode == "L":
+        table = np.asarray(to_srgb(Image.fromarray(np.arange(256, dtype=np.uint8)[None])))[0, :, 1]
+        rising = np.maximum.accumulate(table.astype(np.float32))
+        return lambda srgb: np.interp(srgb[:, 1], rising, np.arange(256)).astype(np.float32)[:, None]
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        transform = ImageCms.buildTransform(_srgb(), profile, "RGB", mode, _INTENT, _FLAGS)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
+        raise BrokenProfile(str(error)) from None
+    # LittleCMS rounds to 8 bits. Colours between the lattice's colours are interpolated from 8-bit colours.
+    axis = np.linspace(0, 255, _FINE_LATTICE)
+    lattice = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1)
+    whole = Image.fromarray(lattice.round().astype(np.uint8).reshape(-1, _FINE_LATTICE, 3))
+    converted = np.asarray(transform.apply(whole), np.float32).reshape(*lattice.shape[:3], -1)
+    interpolate = RegularGridInterpolator((axis.round(),) * 3, converted)
+    return lambda srgb: interpolate(np.clip(srgb, 0, 255)).astype(np.float32)
 
 
 @lru_cache(maxsize=1)

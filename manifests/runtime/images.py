@@ -35,6 +35,7 @@ import numpy as np
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from manifests.runtime.colour_profiles import BrokenProfile, srgb_conversion
+from manifests.runtime.original_samples import Original, find_white, has_alpha, read_original
 
 # Pillow refuses pictures with more pixels. The limit is twice Pillow's MAX_IMAGE_PIXELS, which is 2**30 // 4 // 3. The
 # 102 megapixels of a medium-format camera are allowed.
@@ -84,7 +85,6 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 # A broken picture can point to places outside its file. An OSError with one of these codes is then the picture's fault.
 # An OSError with any other code comes from the disk.
 _PICTURE_ERRNOS = (None, errno.EINVAL, errno.EOVERFLOW)
-_TIFF_BITS = 258  # the tag BitsPerSample of TIFF 6.0
 
 
 class UndecodableImage(Exception):
@@ -96,24 +96,6 @@ class UndecodableImage(Exception):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{MEANINGS[reason]} ({detail})" if detail else MEANINGS[reason])
         self.reason = reason
-
-
-@dataclass(frozen=True)
-class Original:
-    """The content of a picture file as it is stored, before it is turned upright and converted to sRGB.
-
-    `samples` has the shape (H, W) for gray pictures, and (H, W, channels) for other pictures. The order of the channels
-    is R, G, B, A or C, M, Y, K. The dtype is uint8, uint16, int32 or float32. A palette picture is converted to RGB or
-    RGBA. A JPEG that was read at half size has half-size samples.
-    """
-
-    samples: np.ndarray
-    file_format: str  # Pillow's name of the format, such as JPEG
-    depth: int  # bits per channel: 8, 16 or 32
-    orientation: int  # EXIF orientation, 1 to 8; 1 if the file has no orientation
-    icc_profile: bytes | None
-    exif: bytes | None
-    xmp: bytes | None
 
 
 @dataclass(frozen=True)
@@ -153,7 +135,7 @@ def decode_picture(
                 notice = _limit_pixels(image, max_pixels)
                 image.load()
                 orientation = _read_orientation(image)
-                original = _read_original(image, file, orientation) if keep_original else None
+                original = read_original(image, file, orientation, notice is None) if keep_original else None
                 rgb, profile_notice = _convert_to_rgb(image)
             del image  # this frees 4 bytes for each pixel, which turning the picture needs
             return Picture(turn_upright(rgb, orientation), profile_notice or notice, original)
@@ -230,65 +212,20 @@ def _read_orientation(image: Image.Image) -> int:
     return value if value in _TURNS else 1
 
 
-def _read_original(image: Image.Image, file: BinaryIO, orientation: int) -> Original:
-    """Returns the samples of an open picture, and its file's format, depth, profile and metadata."""
-    deep_colour = _has_16_bit_colour(image, file)
-    if deep_colour:
-        file.seek(0)
-        stored = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
-        if stored is None:
-            raise UndecodableImage("broken_image", "the 16-bit samples cannot be read")
-        order = cv2.COLOR_BGRA2RGBA if stored.shape[2] == 4 else cv2.COLOR_BGR2RGB
-        samples = cv2.cvtColor(stored, order)
-    elif image.mode in ("P", "PA"):
-        samples = np.asarray(image.convert("RGBA" if _has_alpha(image) else "RGB"))
-    elif image.mode == "1":
-        samples = np.asarray(image.convert("L"))
-    else:
-        samples = np.asarray(image)
-        samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
-    info = image.info
-    return Original(
-        samples=samples,
-        file_format=str(image.format),
-        depth=8 * samples.dtype.itemsize,
-        orientation=orientation,
-        icc_profile=info.get("icc_profile"),
-        exif=info.get("exif"),
-        xmp=info.get("xmp"),
-    )
-
-
-def _has_16_bit_colour(image: Image.Image, file: BinaryIO) -> bool:
-    """Returns whether the file holds 16-bit colour. Pillow reduces 16-bit colour to 8 bit, but OpenCV does not."""
-    if image.mode not in ("RGB", "RGBA"):
-        return False
-    if image.format == "PNG":
-        file.seek(24)  # byte 24 is the bit depth in the IHDR chunk, which is always the first chunk
-        return file.read(1) == b"\x10"
-    return image.format == "TIFF" and set(getattr(image, "tag_v2", {}).get(_TIFF_BITS, ())) == {16}
-
-
-def _has_alpha(image: Image.Image) -> bool:
-    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
-
-
 def _convert_to_rgb(image: Image.Image) -> tuple[np.ndarray, str | None]:
     """Returns uint8 RGB (H, W, 3) in sRGB that is not turned upright, and the notice BROKEN_PROFILE or None."""
     strips = list(_split_into_strips(image.width, image.height))
     white = 255.0
     if image.mode in ("I", "F"):
-        # white is 1, 255 or 65535; the largest sample decides which of these numbers is white
-        arrays = [np.asarray(image.crop(strip)) for strip in strips]
-        if not all(bool(np.isfinite(values).all()) for values in arrays):
+        values = np.asarray(image)
+        if not np.isfinite(values).all():
             raise UndecodableImage("not_finite")
-        largest = max(float(values.max()) for values in arrays)
-        white = 65535.0 if largest > 255 else (255.0 if largest > 1 else 1.0)
+        white = find_white(values)
     icc, notice = image.info.get("icc_profile"), None
     rgb = np.empty((image.height, image.width, 3), np.uint8)
     for strip in strips:
         part = _scale_to_8_bit(image.crop(strip), white)
-        if _has_alpha(part):
+        if has_alpha(part):
             part = part.convert("RGBA")
         elif part.mode not in ("L", "RGB", "CMYK", "LAB"):
             part = part.convert("L" if part.mode == "1" else "RGB")

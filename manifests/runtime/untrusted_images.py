@@ -9,21 +9,22 @@ from pathlib import Path
 import numpy as np
 
 from manifests.errors import BadInput
-from manifests.runtime.images import UndecodableImage, decode
+from manifests.runtime.images import Picture, UndecodableImage, decode_picture
 from manifests.runtime.text import make_printable
 from manifests.runtime.workers import FAILURE_TEXTS, FailedUnit, guard_units, open_pool
 
 Read = Callable[[Path], np.ndarray]
+ReadOriginal = Callable[[Path], Picture]
 
 
 def read_picture(path: Path) -> np.ndarray:
     """Decodes a file in this process to uint8 RGB (H, W, 3). Raises BadInput if the file cannot be decoded."""
-    try:
-        return decode(path)
-    except UndecodableImage as error:
-        raise BadInput(f"{make_printable(path)} cannot be read as a picture: it {error}.") from None
-    except OSError as error:
-        raise BadInput(f"{make_printable(path)} cannot be read: {error.strerror}.") from None
+    return _decode(path, keep_original=False).rgb
+
+
+def read_original_picture(path: Path) -> Picture:
+    """Decodes a file in this process, with its own samples. Raises BadInput if the file cannot be decoded."""
+    return _decode(path, keep_original=True)
 
 
 @contextmanager
@@ -33,8 +34,18 @@ def open_reader(limited: bool) -> Iterator[Read]:
     If `limited`, a worker process reads the pictures within the limits of manifests/runtime/workers.py. The worker
     process starts at the first picture. BadInput is also raised if a picture exceeds a limit or ends the worker.
     """
+    with open_readers(limited) as (read, _):
+        yield read
+
+
+@contextmanager
+def open_readers(limited: bool) -> Iterator[tuple[Read, ReadOriginal]]:
+    """Yields two functions that read pictures as `read_picture` and `read_original_picture` do.
+
+    `limited` and the errors are those of `open_reader`. The two functions share one worker process.
+    """
     if not limited:
-        yield read_picture
+        yield read_picture, read_original_picture
         return
     with open_pool(1) as run:
 
@@ -42,20 +53,39 @@ def open_reader(limited: bool) -> Iterator[Read]:
             ((result,),) = run(_read_batch, [[path]])
             if isinstance(result, str):
                 raise BadInput(result)
-            return np.asarray(result)
+            return result.rgb
 
-        yield read
+        def read_original(path: Path) -> Picture:
+            ((result,),) = run(_read_original_batch, [[path]])
+            if isinstance(result, str):
+                raise BadInput(result)
+            return result
+
+        yield read, read_original
 
 
-def _read_batch(paths: Sequence[Path | FailedUnit]) -> list[np.ndarray | str]:
-    """Returns a list with each picture, or with a sentence that explains why the picture cannot be read."""
-    results: list[np.ndarray | str] = []
-    for path in guard_units(paths):
-        if isinstance(path, FailedUnit):
-            results.append(f"{make_printable(path.unit)} cannot be read as a picture: it {FAILURE_TEXTS[path.reason]}.")
-            continue
-        try:
-            results.append(read_picture(path))
-        except BadInput as error:
-            results.append(str(error))
-    return results
+def _decode(path: Path, keep_original: bool) -> Picture:
+    try:
+        return decode_picture(path, keep_original=keep_original)
+    except UndecodableImage as error:
+        raise BadInput(f"{make_printable(path)} cannot be read as a picture: it {error}.") from None
+    except OSError as error:
+        raise BadInput(f"{make_printable(path)} cannot be read: {error.strerror}.") from None
+
+
+def _read_batch(paths: Sequence[Path | FailedUnit]) -> list[Picture | str]:
+    return [_read_unit(path, False) for path in guard_units(paths)]
+
+
+def _read_original_batch(paths: Sequence[Path | FailedUnit]) -> list[Picture | str]:
+    return [_read_unit(path, True) for path in guard_units(paths)]
+
+
+def _read_unit(path: Path | FailedUnit, keep_original: bool) -> Picture | str:
+    """Returns a picture, or a sentence that explains why the picture cannot be read."""
+    if isinstance(path, FailedUnit):
+        return f"{make_printable(path.unit)} cannot be read as a picture: it {FAILURE_TEXTS[path.reason]}."
+    try:
+        return _decode(path, keep_original)
+    except BadInput as error:
+        return str(error)

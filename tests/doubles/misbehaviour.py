@@ -11,6 +11,7 @@ import numpy as np
 
 import manifests.runtime.workers
 from manifests.runtime import untrusted_images
+from manifests.runtime.images import Picture
 
 LIMIT = 3.0  # seconds
 
@@ -41,13 +42,13 @@ ODD = {"hang": (61, 7), "die": (62, 7), "starve": (63, 7)}  # photos of these si
 
 def reads_oddly() -> None:
     short()
-    honest = untrusted_images.decode
+    honest = untrusted_images.decode_picture
 
-    def decode_or_misbehave(source: Path) -> np.ndarray:
-        image = honest(source)
+    def decode_or_misbehave(source: Path, keep_original: bool) -> Picture:
+        picture = honest(source, keep_original=keep_original)
         for what, size in ODD.items():
-            if image.shape[:2] == size:
+            if picture.rgb.shape[:2] == size:
                 misbehave(what)
-        return image
+        return picture
 
-    untrusted_images.decode = decode_or_misbehave
+    untrusted_images.decode_picture = decode_or_misbehave

@@ -1,0 +1,112 @@
+"""Reads the parts of a JPEG that a new JPEG of the same photo needs, and encodes such a JPEG.
+
+A JPEG that is decoded to RGB and encoded again with the same tables differs by up to ten levels at places that nobody
+changed: RGB is rounded, and the two chroma channels are enlarged and reduced. Therefore the parts are read as luma and
+chroma, and the chroma is enlarged by repetition, which the encoder reverses exactly.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, JpegImagePlugin
+
+# Chroma at half width and half height (4:2:0), as Pillow numbers it.
+_HALF_CHROMA = 2
+# The smallest side, in pixels, of a JPEG whose chroma is read by a decoder at half size (ours).
+_MIN_SIDE = 16
+_ADOBE, _MPF = 0xEE, b"MPF\x00"  # a segment that the encoder writes itself, and one that points to other pictures
+
+
+@dataclass(frozen=True)
+class JpegParts:
+    """Holds how a JPEG was encoded."""
+
+    # uint8 (H, W, 3): Y, Cb, Cr; None if the JPEG is gray, CMYK or stored as RGB, or was read at half size
+    planes: np.ndarray | None
+    tables: list[list[int]]  # quantisation tables of 64 values, one for luma and one for chroma, or one per channel
+    subsampling: int  # 0: 4:4:4, 1: 4:2:2, 2: 4:2:0; other kinds are stored as 4:4:4
+    progressive: bool
+    stored_as_rgb: bool
+
+
+def read_jpeg_parts(file: BinaryIO, whole: bool) -> JpegParts:
+    """Returns the parts of a JPEG. If `whole` is False, the planes are left out. Raises what Pillow raises."""
+    image = _open(file)
+    channels = [part[0] for part in image.layer]
+    as_rgb = len(channels) == 3 and (image.info.get("adobe_transform") == 0 or channels == [82, 71, 66])
+    numbers = [part[3] for part in image.layer]
+    if numbers == [0, 1, 1]:
+        numbers = [0, 1]
+    elif len(set(numbers)) == 1 or len(channels) == 4:  # Pillow stores CMYK without conversion to luma and chroma
+        numbers = numbers[:1]
+    tables = [list(image.quantization[number]) for number in numbers]
+    subsampling = JpegImagePlugin.get_sampling(image)
+    progressive = bool(image.info.get("progressive"))
+    planes = _read_planes(file, subsampling) if whole and len(channels) == 3 and not as_rgb else None
+    return JpegParts(planes, tables, max(subsampling, 0), progressive, as_rgb)
+
+
+def encode_jpeg(image: Image.Image, parts: JpegParts, segments: bytes = b"") -> bytes:
+    """Returns a JPEG of a picture in mode YCbCr, L, RGB or CMYK, encoded as `parts` was.
+
+    `segments` are the metadata segments that `read_jpeg_segments` returned.
+    """
+    buffer = io.BytesIO()
+    image.save(
+        buffer,
+        "JPEG",
+        qtables=parts.tables,
+        subsampling=parts.subsampling,
+        progressive=parts.progressive,
+        keep_rgb=parts.stored_as_rgb,
+        optimize=True,
+    )
+    data = buffer.getvalue()
+    if not segments:
+        return data
+    start = 2
+    if data[3] == 0xE0 and segments[1] == 0xE0:  # the encoder's JFIF header is replaced by the photo's own
+        start += 2 + int.from_bytes(data[4:6], "big")
+    return data[:2] + segments + data[start:]
+
+
+def read_jpeg_segments(data: bytes) -> bytes:
+    """Returns the metadata of a JPEG: its segments with EXIF, XMP, ICC profile, IPTC and comments, byte for byte.
+
+    The segment that lists the other pictures of an MPO file is left out. A broken segment ends the list.
+    """
+    kept, place = [], 2
+    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
+        if data[place + 1] == 0xFF:  # a fill byte
+            place += 1
+            continue
+        marker, end = data[place + 1], place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        is_metadata = (0xE0 <= marker <= 0xEF and marker != _ADOBE) or marker == 0xFE
+        if is_metadata and end <= len(data) and data[place + 4 : place + 8] != _MPF:
+            kept.append(data[place:end])
+        place = end
+    kept.sort(key=lambda segment: segment[1] != 0xE0)  # JFIF is the first segment
+    return b"".join(kept)
+
+
+def _open(file: BinaryIO) -> JpegImagePlugin.JpegImageFile:
+    file.seek(0)
+    return JpegImagePlugin.JpegImageFile(file)
+
+
+def _read_planes(file: BinaryIO, subsampling: int) -> np.ndarray:
+    image = _open(file)
+    width, height = image.size
+    image.draft("YCbCr", image.size)
+    planes = np.array(image)
+    if subsampling == _HALF_CHROMA and min(width, height) >= _MIN_SIDE:
+        # At half size, libjpeg decodes the chroma of 4:2:0 as it is stored, and does not interpolate it.
+        half = _open(file)
+        half.draft("YCbCr", (width // 2, height // 2))
+        chroma = np.asarray(half)[..., 1:]
+        planes[..., 1:] = chroma.repeat(2, 0).repeat(2, 1)[:height, :width]
+    return planes

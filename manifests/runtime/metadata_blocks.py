@@ -1,0 +1,70 @@
+"""Copies the metadata of a picture file, as blocks of bytes, into a new file of the same photo."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Chunks that do not depend on how the pixels are stored (PNG 1.2 and its third edition).
+_PNG_METADATA = {
+    b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI",
+    b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tIME",
+}  # fmt: skip
+_EXIF_HEADER = b"Exif\x00\x00"
+_ORIENTATION = 274
+
+
+def read_png_chunks(data: bytes) -> bytes:
+    """Returns the chunks of a PNG with profile, EXIF, XMP, texts and resolution, byte for byte.
+
+    A broken chunk ends the list.
+    """
+    chunks, place = [], len(_PNG_SIGNATURE)
+    while place + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        end = place + 12 + length
+        if end > len(data):
+            break
+        if data[place + 4 : place + 8] in _PNG_METADATA:
+            chunks.append(data[place:end])
+        place = end
+    return b"".join(chunks)
+
+
+def make_png_chunks(icc_profile: bytes | None, exif: bytes | None, xmp: bytes | None) -> bytes:
+    """Returns PNG chunks with a colour profile, an EXIF block and an XMP text."""
+    chunks = b""
+    if icc_profile:
+        chunks += _make_chunk(b"iCCP", b"ICC profile\x00\x00" + zlib.compress(icc_profile))
+    if exif:
+        chunks += _make_chunk(b"eXIf", exif.removeprefix(_EXIF_HEADER))
+    if xmp:
+        chunks += _make_chunk(b"iTXt", b"XML:com.adobe.xmp\x00\x00\x00\x00\x00" + xmp)
+    return chunks
+
+
+def insert_png_chunks(encoded: bytes, chunks: bytes) -> bytes:
+    """Returns a PNG with these chunks after its header chunk."""
+    end_of_header = len(_PNG_SIGNATURE) + 25  # the chunk IHDR has 13 bytes of data and 12 bytes around them
+    return encoded[:end_of_header] + chunks + encoded[end_of_header:]
+
+
+def set_upright(exif: bytes) -> bytes:
+    """Returns an EXIF block whose orientation is 1. A block without an orientation, or a broken block, stays."""
+    start = len(_EXIF_HEADER) if exif.startswith(_EXIF_HEADER) else 0
+    order = {b"II": "<", b"MM": ">"}.get(exif[start : start + 2])
+    if order is None or len(exif) < start + 8:
+        return exif
+    place = start + struct.unpack_from(f"{order}I", exif, start + 4)[0]
+    if place + 2 > len(exif):
+        return exif
+    (entries,) = struct.unpack_from(f"{order}H", exif, place)
+    for entry in range(place + 2, min(place + 2 + 12 * entries, len(exif) - 11), 12):
+        if struct.unpack_from(f"{order}H", exif, entry)[0] == _ORIENTATION:
+            return exif[: entry + 8] + struct.pack(f"{order}HH", 1, 0) + exif[entry + 12 :]
+    return exif
+
+
+def _make_chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

@@ -1,0 +1,120 @@
+"""Change the samples of a photo as its file stores them: in the file's own colours, depth and orientation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from manifests.runtime.colour_profiles import BrokenProfile, own_conversion
+from manifests.runtime.images import Picture, turn_upright
+from manifests.runtime.original_samples import Original, find_white
+from train.restore.paste import Patch, blend_patches
+
+# A change of less than this number of levels of 255 is no change (ours). It is the error of float32.
+_NO_CHANGE = 1e-3
+# An sRGB change grows by 1 / alpha under a transparent layer, but by no more than 4 times (ours).
+_MIN_ALPHA = 0.25
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in JPEG
+# Changes of Y, Cb, Cr for a change of R, G, B (JFIF 1.02).
+_TO_YCC = np.array([_LUMA, [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32).T
+# EXIF orientation -> the orientation that undoes it
+_UNDO = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
+
+
+def change_samples(picture: Picture, patches: Sequence[Patch]) -> tuple[Original, np.ndarray] | None:
+    """Returns the original with changed samples, and a mask of the faces. Returns None if no sample changes.
+
+    `picture` was decoded with `keep_original`. The mask is bool, in the shape (H, W) of the samples. Samples outside
+    the mask, alpha, and all samples that a patch does not change keep their values. If the colour profile is broken,
+    the profile is ignored, as the decoder ignores it.
+    """
+    original = picture.original
+    assert original is not None
+    samples = original.samples.copy()
+    planes = None if original.jpeg is None or original.jpeg.planes is None else original.jpeg.planes.copy()
+    mask, changed = np.zeros(samples.shape[:2], bool), False
+    convert = _choose_conversion(original)
+    unit = find_white(samples) / 255
+    for patch in blend_patches(patches):
+        height, width = patch.weight.shape
+        place = np.s_[patch.y : patch.y + height, patch.x : patch.x + width]
+        before = _turn_back(picture.rgb[place], original)
+        change = _turn_back(patch.change * patch.weight[..., None], original)
+        change[np.abs(change) < _NO_CHANGE] = 0
+        own_place = _find_place(patch, original, picture.rgb.shape[1], picture.rgb.shape[0])
+        mask[own_place] |= _turn_back(patch.weight, original) > 0
+        delta = convert(before.astype(np.float32), change, samples[own_place])
+        updated = _add(samples[own_place], delta * unit)
+        changed = changed or not np.array_equal(updated, samples[own_place])
+        samples[own_place] = updated
+        if planes is not None:
+            planes[own_place] = _add(planes[own_place], delta @ _TO_YCC)
+    if not changed:
+        return None
+    jpeg = None if original.jpeg is None else replace(original.jpeg, planes=planes)
+    return replace(original, samples=samples, jpeg=jpeg), mask
+
+
+# Maps sRGB (h, w, 3), its change (h, w, 3), both in levels of 255, and the stored samples to a change of the samples.
+# The change has the shape of the samples and levels of 255.
+_Convert = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+def _choose_conversion(original: Original) -> _Convert:
+    mode = original.mode
+    colours = mode.removesuffix("A") if mode != "LAB" else mode
+    to_own = None
+    if original.icc_profile:
+        try:
+            to_own = own_conversion(original.icc_profile, colours)
+        except BrokenProfile:
+            to_own = None
+
+    def convert(before: np.ndarray, change: np.ndarray, samples: np.ndarray) -> np.ndarray:
+        if to_own is not None:
+            flat = before.reshape(-1, 3)
+            delta = to_own(flat + change.reshape(-1, 3)) - to_own(flat)
+            delta = delta.reshape(*before.shape[:2], -1)
+            if colours == "RGB" and not (np.ptp(change, axis=2).any() or np.ptp(samples[..., :3], axis=2).any()):
+                delta = np.repeat(delta.mean(2, keepdims=True), 3, axis=2)  # rounded profiles must not tint gray
+        elif colours == "CMYK":
+            # Pillow's formula is R = (255 - C) (255 - K) / 255. K stays.
+            light = np.maximum(255.0 - samples[..., 3:], 1) / 255
+            delta = np.concatenate([-change / light, np.zeros_like(light)], axis=2)
+        else:
+            delta = (change @ _LUMA)[..., None] if colours == "L" else change
+        if mode in ("LA", "RGBA"):
+            alpha = samples[..., -1:] / find_white(samples)
+            delta = np.where(alpha > 0, delta / np.maximum(alpha, _MIN_ALPHA), 0)
+            delta = np.concatenate([delta, np.zeros_like(alpha)], axis=2)
+        return np.asarray(delta[..., 0] if samples.ndim == 2 else delta, np.float32)
+
+    return convert
+
+
+def _add(samples: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    """Returns samples plus a change, rounded and clamped to the range of the dtype. Floats are not rounded."""
+    if samples.dtype.kind == "f":
+        return samples + delta.astype(samples.dtype)
+    limits = np.iinfo(samples.dtype)
+    total = samples.astype(np.float64) + np.rint(delta)
+    return np.clip(total, limits.min, limits.max).astype(samples.dtype)
+
+
+def _turn_back(upright: np.ndarray, original: Original) -> np.ndarray:
+    return turn_upright(upright, _UNDO[original.orientation]).copy()
+
+
+def _find_place(patch: Patch, original: Original, width: int, height: int) -> tuple[slice, slice]:
+    """Returns the rows and columns of a patch in the stored samples. The upright photo is `width` x `height` pixels."""
+    (h, w), x, y = patch.weight.shape, patch.x, patch.y
+    right, below = width - x - w, height - y - h  # distance of the patch to the other two sides of the photo
+    x, y = {
+        1: (x, y), 2: (right, y), 3: (right, below), 4: (x, below),
+        5: (y, x), 6: (y, right), 7: (below, right), 8: (below, x),
+    }[original.orientation]  # fmt: skip
+    if original.orientation >= 5:
+        w, h = h, w
+    return np.s_[y : y + h, x : x + w]
