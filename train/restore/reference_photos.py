@@ -1,4 +1,4 @@
-"""Read the reference photos of a person: find, align and embed the largest face of each, and warp it to an input."""
+"""Read reference photos: find, align and embed all their faces, and warp the references of a face to this face."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import numpy as np
 import torch
 
 from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
-from curate.faces.interface import FaceModels
+from curate.faces.interface import Detection, FaceModels
+from curate.faces.measure import crop_inner_face, hash_picture
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput
+from manifests.runtime.files import sha256_file
 from manifests.runtime.text import make_printable
 from manifests.runtime.untrusted_images import Read, read_picture
-from train.data.landmarks import choose_largest_face, detect_faces, map_to_crop
+from train.data.landmarks import detect_faces, map_to_crop
 from train.data.tensors import to_image, to_tensor
 from train.models.restorer import Restorer
 from train.restore.output_paths import list_photos
@@ -30,6 +32,32 @@ class References:
     crops: torch.Tensor  # float32 (K, 3, S, S) in 0..1, aligned to the FFHQ template
     embeddings: torch.Tensor  # float32 (K, d) unit rows
     landmarks: tuple[np.ndarray | None, ...] = ()  # (5, 2) in pixels of each crop, or None if no landmarks were found
+
+
+@dataclass(frozen=True)
+class ReferenceFace:
+    """Holds one face of a reference photo."""
+
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1 in photo pixels
+    crop: np.ndarray  # uint8 (S, S, 3), FFHQ template
+    embedding: np.ndarray  # float32 (d,), unit length
+    landmarks: np.ndarray | None  # (5, 2) in pixels of the crop
+    phash: str  # see `hash_face`
+
+    @property
+    def area(self) -> float:
+        """Returns the area of the box, in square pixels of the photo."""
+        x0, y0, x1, y1 = self.box
+        return (x1 - x0) * (y1 - y0)
+
+
+@dataclass(frozen=True)
+class ReferencePhoto:
+    """Holds a reference photo with all its faces."""
+
+    path: Path
+    sha256: str  # of the file, as hex
+    faces: tuple[ReferenceFace, ...]
 
 
 def list_reference_files(references: Sequence[Path], inputs: Sequence[Path]) -> list[tuple[Path, Path | None]]:
@@ -60,19 +88,14 @@ def read_references(
     models: FaceModels,
     say: Callable[[str], None] = lambda _: None,
     read: Read = read_picture,
-) -> References:
-    """Reads the largest face of each photo that `list_reference_files` lists.
+) -> list[ReferencePhoto]:
+    """Reads all faces of each photo that `list_reference_files` lists.
 
-    A photo of a folder is left out if it cannot be read or shows no face. `say` gets a sentence for each photo that is
-    left out, and for each photo with several faces. Raises BadInput if a photo that the user named cannot be read or
-    shows no face. Raises BadInput also if no photo of a folder shows a face.
+    A photo is left out if it cannot be read or shows no face. `say` gets a sentence for each photo that is left out.
+    Raises BadInput if `files` is not empty and every photo is left out.
     """
-    size = model.config.size
-    crops: list[torch.Tensor] = []
-    recognizer_crops: list[np.ndarray] = []
-    landmarks: list[np.ndarray | None] = []
-    folders_in_use: set[Path] = set()
-    for path, folder in files:
+    photos, reasons = list[ReferencePhoto](), list[str]()
+    for path, _ in files:
         try:
             image = read(path)
             detections = detect_faces(image, models)
@@ -82,29 +105,38 @@ def read_references(
                     "clearly."
                 )
         except BadInput as error:
-            if folder is None:
-                raise
-            say(f"A photo was left out of the references: {error}")
+            reasons.append(str(error))
             continue
-        if folder is not None:
-            folders_in_use.add(folder)
-        if len(detections) > 1:
-            say(
-                f"The reference {make_printable(path)} shows {len(detections)} faces, and the largest face is used. "
-                "If the largest face is a different person, crop the photo."
-            )
-        face = choose_largest_face(detections)
-        crop = align_face(image, face.landmarks5, FFHQ_512, FFHQ_SIZE)
-        crops.append(to_tensor(shrink(crop, size)))
-        landmarks.append(map_to_crop(face.landmarks5, size))
-        recognizer_crops.append(crop_for_recognizer(crop, models.template, models.size))
-    unused = next((folder for _, folder in files if folder is not None and folder not in folders_in_use), None)
-    if unused is not None:
-        raise BadInput(f"No photo in {make_printable(unused)} shows a face: name another folder with --reference.")
-    if not crops:
-        return References(torch.zeros(0, 3, size, size), torch.zeros(0, models.dim))
-    embeddings = torch.from_numpy(models.embed(np.stack(recognizer_crops)))
-    return References(torch.stack(crops), embeddings, tuple(landmarks))
+        faces = [_read_face(image, face, model.config.size, models) for face in detections]
+        photos.append(ReferencePhoto(path, sha256_file(path), tuple(faces)))
+    if files and not photos:
+        others = f" Every other reference is unusable too ({len(reasons) - 1})." if len(reasons) > 1 else ""
+        raise BadInput(f"No reference can be used. {reasons[0]}{others}")
+    for reason in reasons:
+        say(f"A photo was left out of the references: {reason}")
+    return photos
+
+
+def join_references(faces: Sequence[ReferenceFace], size: int, dim: int) -> References:
+    """Returns the faces as the references of a restorer of `size` pixels. `dim` is the length of an embedding."""
+    if not faces:
+        return References(torch.zeros(0, 3, size, size), torch.zeros(0, dim))
+    embeddings = torch.from_numpy(np.stack([face.embedding for face in faces]))
+    crops = torch.stack([to_tensor(face.crop) for face in faces])
+    return References(crops, embeddings, tuple(face.landmarks for face in faces))
+
+
+def hash_face(crop: np.ndarray) -> str:
+    """Returns the perceptual hash of a face in a crop, uint8 (S, S, 3): 256 bits as hex, as in the table `faces`."""
+    return hash_picture(crop_inner_face(crop), side=16)
+
+
+def _read_face(image: np.ndarray, face: Detection, size: int, models: FaceModels) -> ReferenceFace:
+    crop = align_face(image, face.landmarks5, FFHQ_512, FFHQ_SIZE)
+    embedding = models.embed(crop_for_recognizer(crop, models.template, models.size)[None])[0]
+    x0, y0, x1, y1 = (round(float(edge), 1) for edge in face.box)
+    landmarks5 = map_to_crop(face.landmarks5, size)
+    return ReferenceFace((x0, y0, x1, y1), shrink(crop, size), embedding, landmarks5, hash_face(crop))
 
 
 def warp_references(model: Restorer, references: References, landmarks5: np.ndarray | None) -> References:

@@ -1,0 +1,169 @@
+"""Chooses the references of each face of a photo, and explains the choice in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from manifests.runtime.text import make_printable
+from train.restore.outcomes import ReferenceUse
+from train.restore.reference_people import ReferencePerson, select_main_people
+from train.restore.reference_photos import ReferenceFace, ReferencePhoto
+
+# A reference is a near-duplicate of the photo if their faces' 256-bit hashes differ in at most MAX_FACE_BITS bits and
+# their cosine is at least MIN_COSINE. The bits are those of DedupeRules.max_face_bits in curate/config.py. The cosine is
+# lower than the .80 of DedupeRules, because the photo may be a degraded copy of the reference (ours).
+MAX_FACE_BITS = 54
+MIN_COSINE = 0.35
+
+# A face with a `sharpness` below this value counts as degraded. Such a face may be the person of the references,
+# although the recognizer does not confirm the person. We chose the value on the published sets of LQ photos with
+# references. The least sharp of 37 references has a sharpness of .39. Of 23 LQ photos, 5 have a sharpness below .35.
+# The only person whom the recognizer did not recognize is in one of these 5 photos (.13).
+DEGRADED_SHARPNESS = 0.35
+
+_MOST_NAMES = 4  # a sentence names at most this many references
+
+
+@dataclass(frozen=True)
+class FaceInPhoto:
+    """Holds what the choice of references reads of a face."""
+
+    embedding: np.ndarray  # float32 (d,), unit length
+    phash: str  # see `reference_photos.hash_face`
+    sharpness: float  # see `curate.faces.measure.measure_sharpness`
+
+
+@dataclass(frozen=True)
+class ReferenceChoice:
+    """Holds the references of one face. `note` continues the sentence "The face was restored with 2 references"."""
+
+    faces: tuple[ReferenceFace, ...] = ()
+    uses: tuple[ReferenceUse, ...] = ()
+    note: str = ""
+
+    def describe(self) -> str:
+        """Returns "with 2 references (a.jpg 0.61, b.jpg 0.55)", or "without references", with the note."""
+        if not self.uses:
+            return f"without references{self.note}"
+        names = ", ".join(
+            f"{make_printable(use.file.rsplit('/', 1)[-1])} {use.cosine:.2f}" for use in self.uses[:_MOST_NAMES]
+        )
+        others = f" and {len(self.uses) - _MOST_NAMES} others" if len(self.uses) > _MOST_NAMES else ""
+        count = f"{len(self.uses)} reference{'' if len(self.uses) == 1 else 's'}"
+        return f"with {count} ({names}{others}){self.note}"
+
+
+@dataclass(frozen=True)
+class PhotoChoice:
+    """Holds the references of each face of a photo, and a sentence for each copy of the photo that was left out."""
+
+    faces: list[ReferenceChoice]
+    notices: list[str] = field(default_factory=list)
+
+
+def choose_references(
+    faces: Sequence[FaceInPhoto],
+    photo_sha256: str,
+    people: Sequence[ReferencePerson],
+    same_person: float,
+    *,
+    pointed: bool = False,
+    trust: bool = False,
+) -> PhotoChoice:
+    """Returns the references of each face of a photo.
+
+    A face gets the references of the person whose mean cosine to the face is highest and at least `same_person`. If the
+    only face of a photo matches nobody, it gets the references of the main person if it is degraded or if the user
+    `pointed` at it. With `trust`, all references show the person of the face that is most like them, and no cosine is
+    needed. A reference that is a copy of the photo is never used.
+    """
+    people, notices = _leave_out_copies(faces, photo_sha256, people)
+    if not people:
+        reason = ", because every reference is a copy of the photo" if notices else ""
+        return PhotoChoice([ReferenceChoice(note=reason) for _ in faces], notices)
+    if trust:
+        best = int(np.argmax([max(_mean_cosine(face, person) for person in people) for face in faces]))
+        other = ReferenceChoice(note=", because another face of the photo is more like them")
+        return PhotoChoice([_trust_all(face, people) if i == best else other for i, face in enumerate(faces)], notices)
+    alone = len(faces) == 1
+    return PhotoChoice([_choose(face, people, same_person, alone, pointed) for face in faces], notices)
+
+
+def _choose(
+    face: FaceInPhoto, people: Sequence[ReferencePerson], same_person: float, alone: bool, pointed: bool
+) -> ReferenceChoice:
+    person = max(people, key=lambda one: _mean_cosine(face, one))
+    cosine = _mean_cosine(face, person)
+    if cosine >= same_person:
+        return _use(face, person)
+    main = max(select_main_people(people), key=lambda one: _mean_cosine(face, one))
+    if alone and pointed:
+        return _use(face, main)
+    cosine = _mean_cosine(face, main)
+    needed = f"mean cosine {cosine:.2f}, at least {same_person:.2f} needed"
+    if alone and face.sharpness < DEGRADED_SHARPNESS:
+        return _use(face, main, f", although it is too degraded to confirm that they show the same person ({needed})")
+    advice = "; if they show this face, give --trust-references" if alone else ""
+    return ReferenceChoice(note=f", because the references do not match it ({needed}{advice})")
+
+
+def _use(face: FaceInPhoto, person: ReferencePerson, note: str = "") -> ReferenceChoice:
+    embeddings = person.embeddings
+    cosines, among = embeddings @ face.embedding, embeddings @ embeddings.T
+    count = len(embeddings)
+    uses = [
+        ReferenceUse(
+            str(photo.path),
+            round(float(cosines[row]), 3),
+            round(float((among[row].sum() - among[row, row]) / (count - 1)), 3) if count > 1 else None,
+            used.box if len(photo.faces) > 1 else None,
+        )
+        for row, (photo, used) in enumerate(zip(person.photos, person.faces, strict=True))
+    ]
+    return ReferenceChoice(person.faces, tuple(uses), note)
+
+
+def _trust_all(face: FaceInPhoto, people: Sequence[ReferencePerson]) -> ReferenceChoice:
+    """Returns one face of each reference: the face that is most like `face`."""
+    photos = {id(photo): photo for person in people for photo in person.photos}
+    best = [max(photo.faces, key=lambda one: float(one.embedding @ face.embedding)) for photo in photos.values()]
+    return _use(face, ReferencePerson(tuple(photos.values()), tuple(best)))
+
+
+def _leave_out_copies(
+    faces: Sequence[FaceInPhoto], photo_sha256: str, people: Sequence[ReferencePerson]
+) -> tuple[list[ReferencePerson], list[str]]:
+    """Returns the people without the references that are copies of the photo, and a sentence for each such reference."""
+    reasons: dict[int, str] = {}
+    for photo in {id(photo): photo for person in people for photo in person.photos}.values():
+        name = make_printable(photo.path)
+        if photo.sha256 == photo_sha256:
+            reasons[id(photo)] = f"The reference {name} was left out, because it is the same file as the photo."
+        elif _is_copy(photo, faces):
+            reasons[id(photo)] = (
+                f"The reference {name} was left out, because it is a near-duplicate of the photo: it shows the same "
+                "picture."
+            )
+    left = [person.select([id(photo) not in reasons for photo in person.photos]) for person in people]
+    left = sorted((person for person in left if person.photos), key=lambda person: -len(person.photos))
+    return left, list(reasons.values())
+
+
+def _is_copy(photo: ReferencePhoto, faces: Sequence[FaceInPhoto]) -> bool:
+    return any(
+        _count_different_bits(face.phash, own.phash) <= MAX_FACE_BITS
+        and float(face.embedding @ own.embedding) >= MIN_COSINE
+        for face in faces
+        for own in photo.faces
+    )
+
+
+def _count_different_bits(one: str, other: str) -> int:
+    return (int(one, 16) ^ int(other, 16)).bit_count()
+
+
+def _mean_cosine(face: FaceInPhoto, person: ReferencePerson) -> float:
+    return float((person.embeddings @ face.embedding).mean())
