@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 
 from tests.doubles import curation as doubles
 from train.models.config import ModelConfig
 from train.models.io import Restoration
 from train.recipes import find_recipe
+from train.restore.harm import HarmLimits
 
 SIZE = 32
+
+# No face is kept.
+NO_LIMITS = HarmLimits(math.inf, -math.inf, math.inf, -math.inf, -math.inf)
 
 
 class Marking(torch.nn.Module):
@@ -48,3 +55,8 @@ class Copying(Marking):
     ) -> Restoration:
         self.seen.append(references.shape[1])
         return Restoration(references.mean(1) if references.shape[1] else lq, lq, None)
+
+
+def find_green(image: np.ndarray) -> np.ndarray:
+    """Returns where an image has the green of `Marking`, bool (H, W)."""
+    return (image[..., 1] > 100) & (image[..., 0] < 60) & (image[..., 2] < 60)

@@ -12,9 +12,9 @@ from train.restore.outcomes import ReferenceUse
 from train.restore.reference_people import ReferencePerson, select_main_people
 from train.restore.reference_photos import ReferenceFace, ReferencePhoto
 
-# A reference is a near-duplicate of the photo if their faces' 256-bit hashes differ in at most MAX_FACE_BITS bits and
-# their cosine is at least MIN_COSINE. The bits are those of DedupeRules.max_face_bits in curate/config.py. The cosine is
-# lower than the .80 of DedupeRules, because the photo may be a degraded copy of the reference (ours).
+# A reference is a near-duplicate of the photo if the 256-bit hashes of two faces differ in at most MAX_FACE_BITS bits
+# and the cosine of these faces is at least MIN_COSINE. MAX_FACE_BITS is DedupeRules.max_face_bits of curate/config.py.
+# MIN_COSINE (ours) is below the .80 of DedupeRules, because the photo may be a degraded copy of the reference.
 MAX_FACE_BITS = 54
 MIN_COSINE = 0.35
 
@@ -43,6 +43,11 @@ class ReferenceChoice:
     faces: tuple[ReferenceFace, ...] = ()
     uses: tuple[ReferenceUse, ...] = ()
     note: str = ""
+
+    @property
+    def similarity(self) -> float | None:
+        """Returns the mean cosine of the references to the face, or None without references."""
+        return round(float(np.mean([use.cosine for use in self.uses])), 3) if self.uses else None
 
     def describe(self) -> str:
         """Returns "with 2 references (a.jpg 0.61, b.jpg 0.55)", or "without references", with the note."""
@@ -136,7 +141,7 @@ def _trust_all(face: FaceInPhoto, people: Sequence[ReferencePerson]) -> Referenc
 def _leave_out_copies(
     faces: Sequence[FaceInPhoto], photo_sha256: str, people: Sequence[ReferencePerson]
 ) -> tuple[list[ReferencePerson], list[str]]:
-    """Returns the people without the references that are copies of the photo, and a sentence for each such reference."""
+    """Returns the people without the copies of the photo, and a sentence for each copy."""
     reasons: dict[int, str] = {}
     for photo in {id(photo): photo for person in people for photo in person.photos}.values():
         name = make_printable(photo.path)

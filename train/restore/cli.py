@@ -13,7 +13,7 @@ from manifests.runtime.flags import argument, flag
 from manifests.runtime.text import format_count, make_printable
 
 if TYPE_CHECKING:
-    from train.restore.restore_photo import PhotoOutcome
+    from train.restore.outcomes import PhotoOutcome
 
 _MODELS, _PAGE = "Models", "Page"
 
@@ -27,6 +27,9 @@ def restore(
         Path, flag("--out", "; the command writes each restored photo into this folder as PNG", metavar="FOLDER")
     ],
     reference: Annotated[list[Path] | None, flag("--reference", default="none", repeat=True)] = None,
+    strength: Annotated[float, flag("--strength", low=0, high=1)] = 1.0,
+    always: Annotated[bool, flag("--always")] = False,
+    trust_references: Annotated[bool, flag("--trust-references")] = False,
     aligned: Annotated[bool, flag("--aligned")] = False,
     box: Annotated[str | None, flag("--box", default="none")] = None,
     steps: Annotated[
@@ -46,10 +49,11 @@ def restore(
 ) -> None:
     """Restore the faces in photos of any size, guided by reference photos of the same person.
 
-    With references, the command restores the faces that look like the person of the references. If the only face of a
-    photo is too degraded to be recognized, it is also restored. Without references, the command restores every face.
+    The command decides for each face and prints the decision. A face is kept as it is if it is already sharp, or if the
+    restored face is worse. Each face gets only the references that show the same person. If a photo shows one face that
+    is too degraded to be recognized, this face gets the references too.
 
-    Exit codes: 0 if a photo was restored, 1 if no photo was restored.
+    Exit codes: 0 if a photo was restored or kept as it is, 1 if every photo failed or shows no face.
 
     Example: likeness restore old.jpg --reference her1.jpg --reference her2.jpg --run dataset/run --out restored
     """
@@ -85,6 +89,9 @@ def restore(
             steps=steps,
             aligned=aligned,
             box=corners,
+            strength=strength,
+            always=always,
+            trust_references=trust_references,
             progress=progress,
             say=notices.append,
             on_face=sheet.add if needs_sheet else lambda *_: None,
@@ -101,7 +108,7 @@ def restore(
     for notice in notices:
         typer.echo(notice, err=True)
     _print_rows(rows, out, as_json)
-    if not any(row.status == "ok" for row in rows):
+    if not any(row.output is not None for row in rows):
         raise typer.Exit(1)
 
 
@@ -123,10 +130,14 @@ def _print_rows(rows: list[PhotoOutcome], out: Path, as_json: bool) -> None:
     for row in rows:
         if row.reason is not None:
             typer.echo(make_printable(f"{row.photo}: {row.reason}"))
+        for face in row.faces:
+            typer.echo(make_printable(f"{row.photo}: {face.sentence}"))
     restored = [row for row in rows if row.status == "ok"]
     faces = format_count(sum(face.restored for row in restored for face in row.faces), "face")
     photos = f"{len(restored)} of {format_count(len(rows), 'photo')}"
-    typer.echo(f"The command restored {faces} in {photos} into {make_printable(out)}.")
+    kept = sum(not face.restored for row in rows for face in row.faces)
+    others = f" {format_count(kept, 'face')} {'was' if kept == 1 else 'were'} kept as before." if kept else ""
+    typer.echo(f"The command restored {faces} in {photos} into {make_printable(out)}.{others}")
 
 
 def _parse_box(text: str | None) -> tuple[float, float, float, float] | None:

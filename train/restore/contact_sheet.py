@@ -22,8 +22,8 @@ from train.metrics.measure import explain_missing
 from train.metrics.no_reference import WEIGHTS, load_no_reference
 from train.metrics.registry import METRICS
 from train.page_images import FILE_PIXELS, MAX_REFERENCES, SCREEN_PIXELS, encode_image
+from train.restore.outcomes import PhotoOutcome
 from train.restore.reference_photos import References
-from train.restore.restore_photo import PhotoOutcome
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,10 @@ class ContactSheet:
         """
         missing = {name: why for name in WEIGHTS if (why := explain_missing(name, weights)) is not None}
         metrics = {name: load_no_reference(name, weights) for name in WEIGHTS if name not in missing}
-        reasons = {outcome.photo: outcome.reason for outcome in outcomes}
+        reasons = {
+            one.photo: " ".join([*([one.reason] if one.reason else []), *(face.sentence for face in one.faces)])
+            for one in outcomes
+        }
         titles_by_reason: dict[str, list[str]] = {}
         for name, why in missing.items():
             titles_by_reason.setdefault(why, []).append(METRICS[name].title)

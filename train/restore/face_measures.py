@@ -13,20 +13,15 @@ import numpy as np
 from curate.faces.align import (
     FFHQ_512,
     FFHQ_SIZE,
-    align_face,
     compute_scale,
     fit_similarity,
     invert_affine,
-    scale_template,
     transform_points,
 )
 from curate.faces.measure import compute_luma, crop_inner_face, measure_noise
-from degrade.operations.pixels import shrink
 
-# The own crop of a face has at most this many pixels a side, which bounds the memory and the time (ours).
-MAX_OWN_SIZE = 1024
-# The inner face of curate.faces.measure.crop_inner_face, as fractions of the crop: its corners (x, y).
-_INNER = np.array([[0.25, 0.35], [0.75, 0.35], [0.75, 0.85], [0.25, 0.85]])
+# The corners (x, y) of the inner face of curate.faces.measure.crop_inner_face, as fractions of the crop.
+_INNER_CORNERS = np.array([[0.25, 0.35], [0.75, 0.35], [0.75, 0.85], [0.25, 0.85]])
 # Detail below this number of levels, 0 to 255, counts as this number, because ratios of tiny details are unreliable
 # (ours).
 _SMALLEST_DETAIL = 0.1
@@ -43,30 +38,27 @@ class InputFace:
     """Holds one face of a photo before its restoration."""
 
     crop: np.ndarray  # uint8 (S, S, 3): the face at the restorer's size, FFHQ template
-    own: np.ndarray  # uint8 (N, N, 3): the face at its own number of pixels, at most MAX_OWN_SIZE
     own_size: float  # photo pixels that a side of the crop covers
     noise: float  # standard deviation of the noise in photo pixels, in levels of 0 to 255
 
 
-def cut_input_face(image: np.ndarray, landmarks5: np.ndarray, size: int) -> InputFace:
-    """Returns the face with the landmarks (5, 2) in an image, uint8 (H, W, 3), for a restorer of `size` pixels."""
+def describe_face(image: np.ndarray, landmarks5: np.ndarray, crop: np.ndarray) -> InputFace:
+    """Returns the face with the landmarks (5, 2) in an image, uint8 (H, W, 3).
+
+    `crop` is the aligned face at the restorer's size, uint8 (S, S, 3).
+    """
     to_crop = fit_similarity(landmarks5, FFHQ_512)
-    own_size = FFHQ_SIZE / compute_scale(to_crop)
-    pixels = int(np.clip(round(own_size), 8, MAX_OWN_SIZE))
-    own = align_face(image, landmarks5, scale_template(FFHQ_512, FFHQ_SIZE, pixels), pixels)
-    crop = shrink(align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE), size)
     # The noise is measured in the photo's own pixels, because the alignment smooths noise.
-    corners = transform_points(_INNER * FFHQ_SIZE, invert_affine(to_crop))
+    corners = transform_points(_INNER_CORNERS * FFHQ_SIZE, invert_affine(to_crop))
     x0, y0 = np.maximum(np.floor(corners.min(0)).astype(int), 0)
     x1, y1 = np.maximum(np.ceil(corners.max(0)).astype(int), 0)
-    part = image[y0:y1, x0:x1]
-    return InputFace(crop, own, own_size, measure_noise(compute_luma(part)) if min(part.shape[:2]) >= 8 else 0.0)
+    part = np.ascontiguousarray(image[y0:y1, x0:x1])
+    return InputFace(crop, FFHQ_SIZE / compute_scale(to_crop), measure_noise(compute_luma(part)) if part.size else 0.0)
 
 
-def take_input_crop(image: np.ndarray, crop: np.ndarray) -> InputFace:
-    """Returns the face of an aligned square image, uint8 (N, N, 3). `crop` is the image at the restorer's size."""
-    own = shrink(image, MAX_OWN_SIZE) if image.shape[0] > MAX_OWN_SIZE else image
-    return InputFace(crop, own, float(image.shape[0]), measure_noise(compute_luma(crop_inner_face(image))))
+def describe_crop(image: np.ndarray, crop: np.ndarray) -> InputFace:
+    """Returns the face of an aligned image, uint8 (N, N, 3). `crop` is the image at the restorer's size."""
+    return InputFace(crop, float(image.shape[0]), measure_noise(compute_luma(crop_inner_face(image))))
 
 
 def measure_detail(crop: np.ndarray, low: float, high: float, noise: float, own_size: float) -> float:

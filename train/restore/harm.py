@@ -21,7 +21,6 @@ LESS_SHARP = "less_sharp"
 LESS_ALIKE = "less_alike"  # compared with the references
 OTHER_FACE = "other_face"  # compared with the input, if there are no references
 DISAGREES = "disagrees"
-NO_STRENGTH = "no_strength"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Read and write the log of `restore`, OUT/restored.jsonl.
 
 The log has a line for each photo that any call of `restore` tried to restore into the folder OUT. A line has the fields
-of PhotoOutcome. The line of a photo also has `source`, the absolute path of the photo, and `place`, the path of its PNG
-inside OUT. The field `settings` is a hash of the restorer, the references and the options.
+of PhotoOutcome (train/restore/outcomes.py). The line of a photo also has `source`, the absolute path of the photo, and
+`place`, the path of its PNG inside OUT. The field `settings` is a hash of the restorer, the references and the options.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def select_earlier_entries(out: Path, outputs: Sequence[tuple[Path, Path]], sett
     return [
         entry
         for entry in entries
-        if entry.get("place") not in places and (entry["status"] == "ok" or entry.get("source") not in sources)
+        if entry.get("place") not in places
+        and (entry["status"] in ("ok", "kept") or entry.get("source") not in sources)
     ]
 
 

@@ -55,9 +55,7 @@ def find_people(photos: Sequence[ReferencePhoto], same_person: float) -> list[Re
         for row in rows[np.argsort(-cosines[np.ix_(rows, rows)].mean(1), kind="stable")].tolist():
             best.setdefault(id(owners[row][0]), row)
         chosen = sorted(best.values())
-        people.append(
-            ReferencePerson(tuple(owners[row][0] for row in chosen), tuple(owners[row][1] for row in chosen))
-        )
+        people.append(ReferencePerson(tuple(owners[row][0] for row in chosen), tuple(owners[row][1] for row in chosen)))
     return sorted(people, key=lambda person: -len(person.photos))
 
 

@@ -19,10 +19,11 @@ from manifests.errors import BadInput
 from manifests.runtime.files import sha256_file
 from manifests.runtime.text import make_printable
 from manifests.runtime.untrusted_images import Read, read_picture
-from train.data.landmarks import detect_faces, map_to_crop
+from train.data.landmarks import map_to_crop
 from train.data.tensors import to_image, to_tensor
 from train.models.restorer import Restorer
 from train.restore.output_paths import list_photos
+from train.restore.turned_faces import find_faces_at_any_turn
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def read_references(
     for path, _ in files:
         try:
             image = read(path)
-            detections = detect_faces(image, models)
+            detections = find_faces_at_any_turn(image, models)
             if not detections:
                 raise BadInput(
                     f"No face was found in the reference {make_printable(path)}: name a photo that shows the person "

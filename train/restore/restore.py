@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from manifests.errors import BadInput
 from manifests.ledger.paths import LEDGER_NAME
 from manifests.runtime.files import hash_config, lock_folder, remove_temporary_files, sha256_file
@@ -16,9 +18,12 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.untrusted_images import open_reader
 from train.restore.load import load_restorer, load_restorer_faces, move_to_device
 from train.restore.log import make_entry, select_earlier_entries, write_log
+from train.restore.outcomes import PhotoOutcome
 from train.restore.output_paths import plan_outputs
+from train.restore.reference_people import describe_people, find_people
 from train.restore.reference_photos import list_reference_files, read_references
-from train.restore.restore_photo import OnFace, PhotoOutcome, RestoreSetup, restore_photo
+from train.restore.restore_face import OnFace, RestoreSetup
+from train.restore.restore_photo import restore_photo
 
 if TYPE_CHECKING:
     from manifests.privacy.kept_out import KeptOutList
@@ -40,6 +45,9 @@ def restore(
     steps: int = 1,
     aligned: bool = False,
     box: tuple[float, float, float, float] | None = None,
+    strength: float = 1.0,
+    always: bool = False,
+    trust_references: bool = False,
     progress: Progress = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
     on_face: OnFace = lambda *_: None,
@@ -47,8 +55,12 @@ def restore(
 ) -> list[PhotoOutcome]:
     """Restores photos, and all photos of folders, into the folder `out` as PNG, and logs them in OUT/restored.jsonl.
 
-    Without references, every face is restored. With references, a face is restored if it matches the references. A face
-    is also restored if it is the only face of its photo and is too degraded for the recognizer.
+    A face is kept as it is if it is already sharper than the restorer can write, or if the result would be worse than
+    the face (train/restore/harm.py). With `always`, no face is kept. The result is mixed with the photo by `strength`,
+    from 0 (a copy of the photo) to 1.
+
+    Each face gets the references that show the same person, or none (train/restore/choose_references.py). With
+    `trust_references`, every reference shows the person, whatever the recognizer says.
 
     `inputs` and `references` are paths of photos and of folders. `checkpoint`, `base_model` and `steps` are as in
     `load_restorer`. `faces` replaces the recorded --faces value if the files were moved. If `aligned`, the inputs are
@@ -61,33 +73,42 @@ def restore(
     file in `out` would be overwritten, unless the file is the same photo, restored with the same settings.
     """
     _check_box(box, inputs, aligned)
+    if not 0 <= strength <= 1:
+        raise BadInput(f"--strength {strength:g} is not a share: give a number from 0 to 1.")
     model = move_to_device(load_restorer(checkpoint, base_model, steps))
     models = load_restorer_faces(model, faces)
     outputs, unreadable_folders = plan_outputs(inputs, out)
     reference_files = list_reference_files(references, [path for path, _ in outputs])
     if reference_files and not REFERENCE_PARTS & set(model.config.parts):
-        say("This restorer uses no references. The references only decide which faces are restored.")
+        say("This restorer uses no references. The references only serve to check the restored faces.")
     kept_out = _find_kept_out_list(Path(checkpoint))
     reference_files = _drop_kept_out(reference_files, kept_out, say)
     with open_reader(limited) as read:
-        person = read_references(reference_files, model, models, say, read)
-        if kept_out is not None and kept_out.matches(person.embeddings.numpy()).any():
+        reference_photos = read_references(reference_files, model, models, say, read)
+        embeddings = [face.embedding for photo in reference_photos for face in photo.faces]
+        if kept_out is not None and embeddings and kept_out.matches(np.stack(embeddings)).any():
             raise BadInput(
                 "A reference shows a face that opted out of the dataset of this run: name other photos with "
                 "--reference."
             )
+        people = find_people(reference_photos, models.same_person)
+        for sentence in describe_people(people, models.same_person, trust_references):
+            say(sentence)
         settings = hash_config(
             {
                 "checkpoint": str(checkpoint.resolve()),
                 "base_model": model.config.base_model,
                 "restorer": model.facts,
-                "references": [sha256_file(path) for path, _ in reference_files],
+                "references": [photo.sha256 for photo in reference_photos],
                 "aligned": aligned,
                 "box": box,
+                "strength": strength,
+                "always": always,
+                "trust_references": trust_references,
                 **({"steps": steps} if steps > 1 else {}),
             }
         )
-        setup = RestoreSetup(model, models, person, aligned, box, on_face, read)
+        setup = RestoreSetup(model, models, people, aligned, box, strength, always, trust_references, on_face, read)
         with lock_folder(out):
             for folder in sorted({out, *(target.parent for _, target in outputs)}):
                 remove_temporary_files(folder, recursive=False)

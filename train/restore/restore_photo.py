@@ -1,27 +1,22 @@
-"""Restore the faces of one photo, and report for each face whether it was restored."""
+"""Restore the faces of one photo, and report what happened to each face."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
 from curate.faces.interface import FaceModels
-from curate.faces.measure import measure_sharpness
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput
-from manifests.runtime.files import write_atomically
+from manifests.runtime.files import sha256_file, write_atomically
 from manifests.runtime.png_files import encode_png
-from manifests.runtime.untrusted_images import Read
-from train.data.landmarks import find_landmarks, map_to_crop
-from train.models.restorer import Restorer
-from train.restore.load import restore_crop
+from train.data.landmarks import find_landmarks
+from train.restore.choose_references import choose_references
+from train.restore.outcomes import FaceOutcome, PhotoOutcome
 from train.restore.paste import Patch, apply_patches, make_patch, round_to_levels
-from train.restore.reference_photos import References, warp_references
+from train.restore.restore_face import PhotoFace, RestoreSetup, cut_face, restore_face, take_crop
 from train.restore.turned_faces import find_face_in_box, find_faces_at_any_turn
 
 # The five landmarks of an upright, frontal face, as fractions (x, y) of a detector's box. The fractions are the mean
@@ -29,172 +24,95 @@ from train.restore.turned_faces import find_face_in_box, find_faces_at_any_turn
 # would find.
 LANDMARKS_IN_BOX = np.array([[0.270, 0.391], [0.733, 0.389], [0.503, 0.591], [0.314, 0.748], [0.697, 0.745]])
 
-# A face with a `sharpness` below this value counts as degraded. A degraded face may show the person of the references,
-# although the recognizer does not confirm this. We chose the value on the published sets of LQ photos with references.
-# The least sharp of 37 references has a sharpness of .39. Of 23 LQ photos, 5 have a sharpness below .35. The recognizer
-# failed to recognize the person in only one photo, which has a sharpness of .13.
-DEGRADED_SHARPNESS = 0.35
-
-# This function is called for each restored face. The arguments are the photo's path, the LQ crop at the restorer's
-# size, the references that the restorer gets, and the restored crop. The LQ crop and the restored crop are uint8 (S, S,
-# 3).
-OnFace = Callable[[Path, np.ndarray, References, np.ndarray], None]
-
-
-@dataclass(frozen=True)
-class FaceOutcome:
-    """Tells whether one face of a photo was restored."""
-
-    box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels
-    similarity: float | None  # the mean cosine to the references, or None without references
-    restored: bool
-
-
-@dataclass(frozen=True)
-class PhotoOutcome:
-    """Tells whether one photo was restored.
-
-    `reason` is a sentence for the user, or None if there is nothing to report.
-    """
-
-    photo: str
-    output: str | None
-    status: str  # ok, dropped, failed
-    reason: str | None
-    faces: tuple[FaceOutcome, ...] = ()
-
-
-@dataclass(frozen=True)
-class RestoreSetup:
-    """Holds the models, the references and the options, which are the same for all photos of a call."""
-
-    model: Restorer
-    models: FaceModels
-    references: References
-    aligned: bool  # True if the inputs are square crops in the FFHQ template
-    box: tuple[float, float, float, float] | None  # the box x0, y0, x1, y1 of the face in the photo, in pixels
-    on_face: OnFace
-    read: Read
+UNCHANGED = "No face was changed, so the result is a copy of the photo."
+NO_STRENGTH = "The strength is 0, so the result is a copy of the photo."
 
 
 def restore_photo(path: Path, target: Path, setup: RestoreSetup) -> PhotoOutcome:
     """Restores the faces of one photo and writes the result to `target` as PNG.
 
-    If the photo cannot be read, or if no face is restored, nothing is written and the outcome has the reason.
+    If every face is kept, the result has the bytes of the photo, and the suffix of the photo. If the photo cannot be
+    read or shows no face, nothing is written and the outcome has the reason.
     """
     try:
         image = setup.read(path)
     except BadInput as error:
         return PhotoOutcome(str(path), None, "failed", str(error))
-    if setup.aligned:
-        return _restore_crop(path, target, image, setup)
-    model, models, references, box = setup.model, setup.models, setup.references, setup.box
-    box_only = False  # True if the landmarks come from --box alone, and are too inexact to warp references
-    # `faces` has (box, landmarks) for each face. The boxes come from --box, or else from the detector.
+    if setup.strength == 0:
+        return PhotoOutcome(str(path), str(_copy_photo(path, target)), "kept", NO_STRENGTH)
+    faces: list[PhotoFace] | PhotoOutcome
+    faces = _take_crop(path, image, setup) if setup.aligned else _find_faces(path, image, setup)
+    if isinstance(faces, PhotoOutcome):
+        return faces
+    choice = choose_references(
+        [face.compared for face in faces],
+        sha256_file(path),
+        setup.people,
+        setup.models.same_person,
+        pointed=setup.box is not None,
+        trust=setup.trust_references,
+    )
+    outcomes, patches, crop = list[FaceOutcome](), list[Patch](), None
+    for face, references in zip(faces, choice.faces, strict=True):
+        name = "The face" if len(faces) == 1 else f"The face at {','.join(f'{edge:.0f}' for edge in face.box)}"
+        outcome, crop = restore_face(path, face, references, setup, name)
+        outcomes.append(outcome)
+        if crop is not None and face.landmarks5 is not None:
+            patch = make_patch(image, face.crop, crop, face.landmarks5)
+            patches += [patch] if patch is not None else []
+    notices = list(choice.notices)
+    if "warped" in setup.model.config.parts and any(
+        outcome.references and face.crop_landmarks is None for outcome, face in zip(outcomes, faces, strict=True)
+    ):
+        notices.append("No landmarks were found on a face, so the references were not warped.")
+    if not any(outcome.restored for outcome in outcomes):
+        reason = " ".join([UNCHANGED, *notices])
+        return PhotoOutcome(str(path), str(_copy_photo(path, target)), "kept", reason, tuple(outcomes))
+    result = round_to_levels(crop) if crop is not None and setup.aligned else apply_patches(image, patches)
+    write_atomically(target, encode_png(result))
+    return PhotoOutcome(str(path), str(target), "ok", " ".join(notices) or None, tuple(outcomes))
+
+
+def _find_faces(path: Path, image: np.ndarray, setup: RestoreSetup) -> list[PhotoFace] | PhotoOutcome:
+    """Returns the faces that the detector finds, or the face in --box; or the outcome of a photo without a face."""
+    models, box = setup.models, setup.box
     if box is None:
-        faces = [(detection.box, detection.landmarks5) for detection in find_faces_at_any_turn(image, models)]
-    else:
-        height, width = image.shape[:2]
-        if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
-            outside = (
-                f"The --box is outside the photo, which has {width} x {height} pixels: give a box inside the photo."
-            )
-            return PhotoOutcome(str(path), None, "failed", outside)
-        face = find_face_in_box(image, box, models)
-        corner, extent = np.array(box[:2]), np.array(box[2:]) - np.array(box[:2])
-        faces = [(np.array(box), corner + LANDMARKS_IN_BOX * extent if face is None else face.landmarks5)]
-        box_only = face is None
-    if not faces:
+        faces = [cut_face(image, one.box, one.landmarks5, setup) for one in find_faces_at_any_turn(image, models)]
         no_face = "No face was found: point at the face with --box x0,y0,x1,y1."
-        return PhotoOutcome(str(path), None, "dropped", no_face)
-    # If there are references, only the faces that match them are restored.
-    outcomes = [_compare_face(image, face_box, landmarks5, setup) for face_box, landmarks5 in faces]
-    reason = _explain_no_warp(setup) if box_only else None
-    if box is None and len(references.crops):
-        degraded = len(faces) == 1 and _measure_face_sharpness(image, faces[0][1]) < DEGRADED_SHARPNESS
-        outcomes, reason = _match_faces(outcomes, models.same_person, degraded)
-        if not any(outcome.restored for outcome in outcomes):
-            return PhotoOutcome(str(path), None, "dropped", reason, tuple(outcomes))
-    patches, size = list[Patch](), model.config.size
-    for outcome, (_, landmarks5) in zip(outcomes, faces, strict=True):
-        if outcome.restored:
-            crop = shrink(align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE), size)
-            warped = warp_references(model, references, None if box_only else map_to_crop(landmarks5, size))
-            restored = restore_crop(model, crop, warped)
-            setup.on_face(path, crop, warped, round_to_levels(restored))
-            if (patch := make_patch(image, crop, restored, landmarks5)) is not None:
-                patches.append(patch)
-    write_atomically(target, encode_png(apply_patches(image, patches)))
-    return PhotoOutcome(str(path), str(target), "ok", reason, tuple(outcomes))
+        return faces or PhotoOutcome(str(path), None, "dropped", no_face)
+    height, width = image.shape[:2]
+    if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
+        outside = f"The --box is outside the photo, which has {width} x {height} pixels: give a box inside the photo."
+        return PhotoOutcome(str(path), None, "failed", outside)
+    return [_find_face_in_box(image, box, models, setup)]
 
 
-def _restore_crop(path: Path, target: Path, crop: np.ndarray, setup: RestoreSetup) -> PhotoOutcome:
-    """Restores an aligned crop (--aligned) and writes it at the restorer's size."""
-    model = setup.model
-    height, width = crop.shape[:2]
+def _find_face_in_box(
+    image: np.ndarray, box: tuple[float, float, float, float], models: FaceModels, setup: RestoreSetup
+) -> PhotoFace:
+    """Returns the face in --box, with the landmarks of the mean face if the detector finds none."""
+    face = find_face_in_box(image, box, models)
+    corner, extent = np.array(box[:2]), np.array(box[2:]) - np.array(box[:2])
+    landmarks5 = corner + LANDMARKS_IN_BOX * extent if face is None else face.landmarks5
+    return cut_face(image, np.array(box), landmarks5, setup, exact=face is not None)
+
+
+def _take_crop(path: Path, image: np.ndarray, setup: RestoreSetup) -> list[PhotoFace] | PhotoOutcome:
+    """Returns the face of an aligned crop (--aligned), or the outcome of an image that is not square."""
+    height, width = image.shape[:2]
     if height != width:
         reason = f"An aligned crop is square, but this image has {width} x {height} pixels: leave out --aligned."
         return PhotoOutcome(str(path), None, "failed", reason)
-    lq = _resize_crop(crop, model.config.size)
-    landmarks5 = find_landmarks(lq, setup.models) if "warped" in model.config.parts else None
-    no_warp = _explain_no_warp(setup) if landmarks5 is None else None
-    references = warp_references(model, setup.references, landmarks5)
-    restored = round_to_levels(restore_crop(model, lq, references))
-    setup.on_face(path, lq, references, restored)
-    write_atomically(target, encode_png(restored))
-    return PhotoOutcome(str(path), str(target), "ok", no_warp, (FaceOutcome((0.0, 0.0, width, height), None, True),))
+    lq = _resize_crop(image, setup.model.config.size)
+    landmarks5 = find_landmarks(lq, setup.models) if "warped" in setup.model.config.parts else None
+    return [take_crop(image, lq, landmarks5, setup)]
 
 
-def _explain_no_warp(setup: RestoreSetup) -> str | None:
-    """Returns the notice for a face without landmarks, or None if the restorer does not warp references."""
-    if "warped" not in setup.model.config.parts or not len(setup.references.crops):
-        return None
-    return "No landmarks were found on a face, so the references were not warped."
-
-
-def _measure_face_sharpness(image: np.ndarray, landmarks5: np.ndarray) -> float:
-    return measure_sharpness(align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE))
-
-
-def _compare_face(image: np.ndarray, box: np.ndarray, landmarks5: np.ndarray, setup: RestoreSetup) -> FaceOutcome:
-    """Returns the outcome of a face with its mean cosine to the references."""
-    corners = tuple(round(float(edge), 1) for edge in box)
-    models, references = setup.models, setup.references
-    if not len(references.crops):
-        return FaceOutcome(corners, None, True)
-    crop = crop_for_recognizer(align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE), models.template, models.size)
-    return FaceOutcome(corners, float((references.embeddings.numpy() @ models.embed(crop[None])[0]).mean()), True)
-
-
-def _match_faces(faces: list[FaceOutcome], same_person: float, degraded: bool) -> tuple[list[FaceOutcome], str | None]:
-    """Returns the faces with the field `restored` set, and a notice if no face matches or the match is uncertain.
-
-    A face matches if its mean cosine to the references is at least `same_person`. The only face of a photo is also
-    restored if it is `degraded`, because the recognizer is unreliable on degraded faces.
-    """
-    if len(faces) == 1:
-        cosine = faces[0].similarity or 0.0
-        if cosine >= same_person:
-            return faces, None
-        if degraded:
-            return faces, (
-                f"The only face is too degraded to confirm that it is the person of the references (cosine "
-                f"{cosine:.2f}, at least {same_person:g} needed). The face was restored as the person of the "
-                "references."
-            )
-        return [replace(faces[0], restored=False)], (
-            f"The only face does not match the references (cosine {cosine:.2f}, at least {same_person:g} needed) and "
-            "is sharp enough to be recognized, so the face was not restored. If the face shows the person of the "
-            "references, point at the face with --box x0,y0,x1,y1."
-        )
-    outcomes = [replace(face, restored=(face.similarity or 0.0) >= same_person) for face in faces]
-    if any(face.restored for face in outcomes):
-        return outcomes, None
-    best = max(face.similarity or 0.0 for face in faces)
-    return outcomes, (
-        f"None of the {len(faces)} faces matches the references (best cosine {best:.2f}, at least {same_person:g} "
-        "needed): point at the face with --box x0,y0,x1,y1."
-    )
+def _copy_photo(path: Path, target: Path) -> Path:
+    """Copies a photo byte for byte beside `target`, with its own suffix, and returns the path of the copy."""
+    copy = target if target.suffix.lower() == path.suffix.lower() else target.with_name(target.stem + path.suffix)
+    write_atomically(copy, path.read_bytes())
+    return copy
 
 
 def _resize_crop(crop: np.ndarray, size: int) -> np.ndarray:

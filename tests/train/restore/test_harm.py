@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.doubles.textures import make_texture
-from train.restore.face_measures import take_input_crop
+from train.restore.face_measures import describe_crop
 from train.restore.harm import (
     DISAGREES,
     LESS_ALIKE,
@@ -47,7 +47,7 @@ def test_each_limit_keeps_the_face_and_says_the_numbers(measures: HarmMeasures, 
 
 def test_the_measures_compare_with_the_references_or_else_with_the_input() -> None:
     crop, (one, other) = make_texture(), np.eye(2, dtype=np.float32)
-    face = take_input_crop(crop, crop)
+    face = describe_crop(crop, crop)
     measures = measure_harm(face, crop, (one, other), np.stack([other, one, other]))
     assert (measures.identity_before, measures.identity_after) == (0.333, 0.667)
     measures = measure_harm(face, crop, (one, other), np.zeros((0, 2), np.float32))
@@ -57,8 +57,8 @@ def test_the_measures_compare_with_the_references_or_else_with_the_input() -> No
 
 def test_only_a_sharp_face_with_enough_pixels_is_already_sharp() -> None:
     sharp = make_texture()
-    assert is_already_sharp(take_input_crop(sharp, sharp), LIMITS)
+    assert is_already_sharp(describe_crop(sharp, sharp), LIMITS)
     soft = cv2.GaussianBlur(sharp, (0, 0), 2)
-    assert not is_already_sharp(take_input_crop(soft, soft), LIMITS)
+    assert not is_already_sharp(describe_crop(soft, soft), LIMITS)
     small = cv2.resize(sharp, (100, 100), interpolation=cv2.INTER_AREA)
-    assert not is_already_sharp(take_input_crop(small, cv2.resize(small, (128, 128))), LIMITS)
+    assert not is_already_sharp(describe_crop(small, cv2.resize(small, (128, 128))), LIMITS)

@@ -1,0 +1,28 @@
+"""Fixtures of the tests of restoring: a restorer whose work is seen in the picture, and photos of coloured squares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import train.restore.harm
+import train.restore.load
+from tests.doubles import curation as doubles
+from tests.doubles.restorers import NO_LIMITS, Marking
+from train.models.restorer import Restorer
+
+
+@pytest.fixture
+def marking(monkeypatch: pytest.MonkeyPatch) -> Marking:
+    model = Marking("embedding")
+    monkeypatch.setattr(train.restore.load, "load_faces", doubles.models)
+    monkeypatch.setattr(train.restore.harm, "LIMITS", NO_LIMITS)
+    monkeypatch.setattr(Restorer, "from_pretrained", classmethod(lambda cls, folder, base_model=None: model))
+    return model
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Path]:
+    return lambda name, people, seed=0: doubles.save(tmp_path / name, doubles.photo(people, seed))

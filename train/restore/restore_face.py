@@ -1,0 +1,135 @@
+"""Restore one face of a photo, or keep it, and explain the decision in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
+from curate.faces.interface import FaceModels
+from curate.faces.measure import measure_sharpness
+from degrade.operations.pixels import shrink
+from manifests.runtime.untrusted_images import Read
+from train.data.landmarks import map_to_crop
+from train.models.restorer import Restorer
+from train.restore import harm
+from train.restore.choose_references import FaceInPhoto, ReferenceChoice
+from train.restore.face_measures import InputFace, describe_crop, describe_face
+from train.restore.load import restore_crop
+from train.restore.outcomes import FaceOutcome
+from train.restore.paste import round_to_levels
+from train.restore.reference_people import ReferencePerson
+from train.restore.reference_photos import References, hash_face, join_references, warp_references
+
+# This function is called for each restored face. The arguments are the photo's path, the LQ crop at the restorer's
+# size, the references that the restorer gets, and the restored crop. The LQ crop and the restored crop are uint8 (S, S,
+# 3).
+OnFace = Callable[[Path, np.ndarray, References, np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class RestoreSetup:
+    """Holds the models, the references and the options, which are the same for all photos of a call."""
+
+    model: Restorer
+    models: FaceModels
+    people: list[ReferencePerson]  # the people of the references, the main person first
+    aligned: bool  # True if the inputs are square crops in the FFHQ template
+    box: tuple[float, float, float, float] | None  # the box x0, y0, x1, y1 of the face in the photo, in pixels
+    strength: float  # 0 to 1: the share of the restored face in the result
+    always: bool  # True if no face is kept
+    trust_references: bool  # True if every reference shows the person, whatever the recognizer says
+    on_face: OnFace
+    read: Read
+
+
+@dataclass(frozen=True)
+class PhotoFace:
+    """Holds one face of a photo before its restoration."""
+
+    box: tuple[float, ...]  # x0, y0, x1, y1 in photo pixels
+    landmarks5: np.ndarray | None  # (5, 2) in photo pixels; None for an aligned crop
+    crop_landmarks: np.ndarray | None  # (5, 2) in pixels of the crop; None if they are too inexact to warp references
+    measured: InputFace
+    compared: FaceInPhoto
+
+    @property
+    def crop(self) -> np.ndarray:
+        """Returns the LQ crop at the restorer's size, uint8 (S, S, 3)."""
+        return self.measured.crop
+
+
+def cut_face(
+    image: np.ndarray, box: np.ndarray, landmarks5: np.ndarray, setup: RestoreSetup, exact: bool = True
+) -> PhotoFace:
+    """Returns the face with this box (4,) and these landmarks (5, 2), both in pixels of an image, uint8 (H, W, 3).
+
+    `exact` is False if the landmarks are a guess.
+    """
+    size = setup.model.config.size
+    large = align_face(image, landmarks5, FFHQ_512, FFHQ_SIZE)
+    crop = shrink(large, size)
+    compared = FaceInPhoto(_embed(crop, setup.models), hash_face(large), measure_sharpness(large))
+    corners = tuple(round(float(edge), 1) for edge in box)
+    crop_landmarks = map_to_crop(landmarks5, size) if exact else None
+    return PhotoFace(corners, landmarks5, crop_landmarks, describe_face(image, landmarks5, crop), compared)
+
+
+def take_crop(image: np.ndarray, crop: np.ndarray, crop_landmarks: np.ndarray | None, setup: RestoreSetup) -> PhotoFace:
+    """Returns the face of an aligned image, uint8 (N, N, 3). `crop` is the image at the restorer's size."""
+    compared = FaceInPhoto(_embed(crop, setup.models), hash_face(image), measure_sharpness(image))
+    box = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
+    return PhotoFace(box, None, crop_landmarks, describe_crop(image, crop), compared)
+
+
+def restore_face(
+    path: Path, face: PhotoFace, choice: ReferenceChoice, setup: RestoreSetup, name: str = "The face"
+) -> tuple[FaceOutcome, np.ndarray | None]:
+    """Restores a face, and returns the outcome and the crop, float32 (S, S, 3) in 0..255, or None if the face is kept.
+
+    The result is mixed with the input by `setup.strength` before it is judged. `name` begins the sentence of the
+    outcome. Raises BadInput if the restorer's output contains NaN or infinity.
+    """
+    if not setup.always and harm.is_already_sharp(face.measured, harm.LIMITS):
+        size = setup.model.config.size
+        reason = f"it is already sharper than a restorer of {size} x {size} pixels can write"
+        return _keep(face, choice, name, harm.ALREADY_SHARP, reason), None
+    references = join_references(choice.faces, setup.model.config.size, setup.models.dim)
+    warped = warp_references(setup.model, references, face.crop_landmarks)
+    restored = restore_crop(setup.model, face.crop, warped)
+    mixed = face.crop + np.float32(setup.strength) * (restored - face.crop)
+    result = round_to_levels(mixed)
+    measures = harm.measure_harm(
+        face.measured,
+        result,
+        (face.compared.embedding, _embed(result, setup.models)),
+        references.embeddings.numpy(),
+    )
+    found = harm.find_harm(measures, setup.models.same_person, harm.LIMITS)
+    if found is not None and not setup.always:
+        return _keep(face, choice, name, *found, measures), None
+    setup.on_face(path, face.crop, warped, result)
+    although = f", although {found[1]}" if found is not None else ""
+    sentence = f"{name} was restored {choice.describe()}{although}."
+    uses = choice.uses
+    return FaceOutcome(face.box, choice.similarity, True, harm.RESTORED, sentence, uses, measures), mixed
+
+
+def _keep(
+    face: PhotoFace,
+    choice: ReferenceChoice,
+    name: str,
+    decision: str,
+    explanation: str,
+    measures: harm.HarmMeasures | None = None,
+) -> FaceOutcome:
+    sentence = f"{name} was kept as it is, because {explanation}; --always restores it all the same."
+    return FaceOutcome(face.box, choice.similarity, False, decision, sentence, choice.uses, measures)
+
+
+def _embed(crop: np.ndarray, models: FaceModels) -> np.ndarray:
+    """Returns the unit embedding, float32 (d,), of a crop in the FFHQ template, uint8 (S, S, 3)."""
+    return models.embed(crop_for_recognizer(crop, models.template, models.size)[None])[0]
