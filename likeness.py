@@ -112,6 +112,7 @@ def run(
     photos: Annotated[list[Path], argument("PHOTOS...", curate.cli.ARCHIVES)],
     out: Annotated[Path, flag("--out", ": the folder of the dataset, new or not", metavar="DATASET")],
     faces: Annotated[str, flag("--faces", curate.cli.ONE_RECOGNIZER)] = "auto",
+    filters: Annotated[str, flag("--filters")] = "default",
     split_by: Annotated[str, flag("--split-by")] = "identity",
     pairs: Annotated[str, flag("--pairs", curate.cli.WINDOW)] = "random",
     training_run: Annotated[Path | None, flag("--run", ", new or to resume", default="DATASET/run")] = None,
@@ -132,12 +133,14 @@ def run(
     check_photo_paths(photos)  # a wrong path is an error before duckdb and OpenCV are imported
     from curate.check_options import check_options
     from curate.config import CurateConfig, PairRules, SplitRules
+    from curate.detection.filter_files import load_filters
     from manifests.runtime.workers import count_cores
     from train.recipes import find_recipe
     from train.run_folders import check_run_folder
 
     recipe, folder = find_recipe(RECIPE), training_run or out / "run"
-    config = CurateConfig(faces=faces, split=SplitRules(policy=split_by), pairs=PairRules(pairs))
+    screen, split = load_filters(filters), SplitRules(policy=split_by)
+    config = CurateConfig(faces=faces, screen=screen, split=split, pairs=PairRules(pairs))
     processes = count_cores() if workers is None else workers
     check_options(photos, out, config, processes)
     check_run_folder(folder)
@@ -211,12 +214,16 @@ def _find_judge(run: Path) -> str | None:
 
 def _check_trainable(summary: Summary, dataset: Path) -> None:
     """Raise BadInput if the train or the test split has no target with a reference."""
+    from curate.config import OUTSIDE_PHOTO
     from manifests.errors import BadInput
 
     empty = [split for split in ("train", "test") if not summary.pairs.get(split)]
     if empty:
         reason = " ".join(summary.notices) or f"The {' and '.join(empty)} split has no target with a reference."
-        raise BadInput(f"{dataset} is curated, but a training is impossible. {reason} Add photos.")
+        advice = "Add photos."
+        if "test" in empty and summary.unpaired.get(OUTSIDE_PHOTO):
+            advice = "Give --filters keep-outside to test on faces that lie partly outside their photos, or add photos."
+        raise BadInput(f"{dataset} is curated, but a training is impossible. {reason} {advice}")
 
 
 def demo(

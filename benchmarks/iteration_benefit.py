@@ -142,7 +142,10 @@ def main() -> None:
     options = parser.parse_args()
     dataset, lq_set = options.out, f"codeformer-test-{options.size}-s0"
     if options.photos is not None:
-        run_likeness("curate", options.photos, "--out", dataset, "--faces", options.faces, "--labels", "folder")
+        filters = ("--filters", "keep-outside")  # the fixed test contains all usable faces
+        run_likeness(
+            "curate", options.photos, "--out", dataset, "--faces", options.faces, "--labels", "folder", *filters
+        )
     run_likeness("degrade", dataset, "--preset", "codeformer", "--split", "test", "--size", options.size, "--seed", 0)
     people = list_people(dataset, lq_set)
     print(f"test people: {', '.join(people)}", file=sys.stderr)

@@ -18,7 +18,7 @@ import torch
 from record_result import record_result
 
 from curate.demo import SITTERS, write_demo_photos
-from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer
+from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recognizer, find_valid_pixels
 from degrade.operations.apply import apply
 from degrade.operations.pixels import shrink, to_float, to_uint8
 from degrade.presets import find_preset
@@ -45,12 +45,15 @@ def main() -> None:
     models = load_restorer_faces(model, options.faces)
     size, preset = model.config.size, find_preset(find_recipe(model.facts["recipe"], model.config.base).preset)
     sitter = next(one for one in SITTERS if one.file.endswith("astronaut.png"))
-    crops = []
+    crops: list[np.ndarray] = []
+    valid = np.ones((size, size), bool)
     with tempfile.TemporaryDirectory() as scratch:
         write_demo_photos(Path(scratch), make_generator("astronaut", options.seed))
         for path in sorted(Path(scratch).glob(f"{sitter.name}-*.jpg")):
             photo = decode(path)
             if faces := models.detect(photo):
+                if not crops:  # the first photo is the target
+                    valid = find_valid_pixels(faces[0].landmarks5, photo.shape[1], photo.shape[0], size)
                 crops.append(align_face(photo, faces[0].landmarks5, FFHQ_512, FFHQ_SIZE))
     target, *references = (shrink(crop, size) for crop in crops[:3])
     chips = np.stack([crop_for_recognizer(crop, models.template, models.size) for crop in crops[:3]])
@@ -64,10 +67,13 @@ def main() -> None:
     sheet = np.concatenate([np.pad(one, ((0, 0), (0, 6), (0, 0)), constant_values=255) for one in panels], 1)[:, :-6]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(options.out), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-    after = crop_for_recognizer(restored, models.template, models.size)
-    before = crop_for_recognizer(lq, models.template, models.size)
+    before, after = (
+        crop_for_recognizer(np.where(valid[:, :, None], one, target), models.template, models.size)
+        for one in (lq, restored)
+    )
     cosines = models.embed(np.stack([before, after])) @ vectors[0]
-    scores = [psnr(to_tensor(one)[None], to_tensor(target)[None])[0] for one in (lq, restored)]
+    mask = torch.from_numpy(valid)[None, None]
+    scores = [psnr(to_tensor(one)[None], to_tensor(target)[None], mask)[0] for one in (lq, restored)]
     result = {
         name: {"psnr": round(score, 2), "id_target": round(float(cosine), 3)}
         for name, score, cosine in zip(("lq", "restored"), scores, cosines, strict=True)

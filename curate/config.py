@@ -11,6 +11,11 @@ from typing import Any
 from manifests.errors import BadInput
 from manifests.ledger.filters import Filter, FilterSet
 
+# A face of the split test is no target if more than a tenth of its crop lies outside the photo, because no metric can
+# compare these pixels with the truth (ours). The face stays a reference.
+OUTSIDE_PHOTO = "outside_photo"
+TEST_FILTERS = (Filter(OUTSIDE_PHOTO, "outside > 0.1"),)
+
 # If a filter's predicate is true for a face, the face is dropped with the filter's reason. The row of a dropped face
 # keeps the box and the measures. A predicate may use the columns of the table `faces`, and the width and height of the
 # photo. The word `detector_min_score` stands for the threshold of the detector. The detector's threshold is .5 for
@@ -42,6 +47,7 @@ DEFAULT = FilterSet(
         Filter("too_dark", "exposure < 0.08"),
         Filter("too_bright", "exposure > 0.95"),
     ),
+    TEST_FILTERS,
 )
 
 # The set `strict` accepts only faces that are good targets of restoration. All numbers of `strict` are ours. In 836 web
@@ -67,9 +73,13 @@ STRICT = FilterSet(
         Filter("too_dark", "exposure < 0.2"),
         Filter("too_bright", "exposure > 0.75"),
     ),
+    TEST_FILTERS,
 )
 
-FILTER_SETS = {filters.name: filters for filters in (DEFAULT, STRICT)}
+# The set `keep-outside` accepts the same faces as `default`. Its test targets may lie partly outside their photos.
+KEEP_OUTSIDE = FilterSet("keep-outside", 1, DEFAULT.filters)
+
+FILTER_SETS = {filters.name: filters for filters in (DEFAULT, STRICT, KEEP_OUTSIDE)}
 
 
 @dataclass(frozen=True)

@@ -92,8 +92,12 @@ def render_card(ledger: Ledger) -> str:
 def _format_filters(detail: dict[str, Any]) -> str:
     if not detail:
         return "None recorded.\n"
-    rows = [[str(rule["reason"]), f"`{rule['sql']}`"] for rule in detail["filters"]]
-    return f"{detail['name']}, version {detail['version']}:\n\n" + _format_table(("reason", "where"), rows)
+    rows = [
+        [str(rule["reason"]), f"`{rule['sql']}`", effect]
+        for kind, effect in (("filters", "the face is dropped"), ("test_filters", "a test face is only a reference"))
+        for rule in detail.get(kind, ())
+    ]
+    return f"{detail['name']}, version {detail['version']}:\n\n" + _format_table(("reason", "where", "effect"), rows)
 
 
 def _format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

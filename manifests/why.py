@@ -28,7 +28,8 @@ _PHOTOS_OF_PERSON = "SELECT photo_id FROM faces JOIN memberships USING (face_id)
 # person_photos: the number of distinct photos in which the person has a face in a split
 _FACES = """
     SELECT f.photo_id, f.face_id, f.status, f.reason, f.duplicate_of, f.inter_ocular_px, m.identity_id,
-        i.name, m.source, m.confidence, s.split, s.reason AS split_reason, (p.target IS NOT NULL) AS is_target,
+        i.name, m.source, m.confidence, s.split, s.reason AS split_reason, s.no_target,
+        (p.target IS NOT NULL) AS is_target,
         count(DISTINCT CASE WHEN s.status = 'ok' THEN f.photo_id END)
             OVER (PARTITION BY m.identity_id) AS person_photos
     FROM faces f LEFT JOIN memberships m USING (face_id) LEFT JOIN splits s USING (face_id)
@@ -152,8 +153,8 @@ def _describe_filters(ledger: Ledger, faces: list[dict[str, Any]]) -> dict[str, 
         rules = [
             (filter_set, rule)
             for filter_set in filter_sets
-            for rule in filter_set["filters"]
-            if rule["reason"] == face["reason"]
+            for rule in (*filter_set["filters"], *filter_set.get("test_filters", ()))
+            if rule["reason"] == (face["reason"] or face["no_target"])
         ]
         if not rules:
             continue
@@ -233,6 +234,8 @@ def _describe_unpaired(row: dict[str, Any], pairing: dict[str, Any]) -> str:
             if row["listed"]
             else "no imported list names it as a target"
         )
+    if row["no_target"] is not None:
+        return str(row["no_target"])
     photos, min_photos = row["person_photos"], pairing.get("min_photos", 2)
     if photos < 2:
         return "no other usable photo of this person"

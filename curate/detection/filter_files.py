@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from curate.config import FILTER_SETS
+from curate.config import FILTER_SETS, TEST_FILTERS
 from curate.detection.reasons import CROP_MISSING, NO_EMBEDDING, NOT_FOUND_AGAIN, PHOTO_VANISHED
 from manifests.errors import BadInput
 from manifests.ledger.filters import Filter, FilterSet, check_filters
@@ -36,14 +36,15 @@ RESERVED = {
     "photo_spans_splits",
     "listed_in_another_split",
 }
-BUILT_IN_REASONS = frozenset(rule.reason for filters in FILTER_SETS.values() for rule in filters.filters)
+BUILT_IN_REASONS = frozenset(rule.reason for filters in FILTER_SETS.values() for rule in filters.every)
 
 
 def load_filters(name: str) -> FilterSet:
     """Returns a built-in set by its name, or the set in a TOML file.
 
-    The TOML file has a name, a version, and tables [[filter]] with a reason and an SQL predicate. Raises BadInput if
-    no set and no file has this name, or if the file has an error.
+    The TOML file has a name, a version, and tables [[filter]] with a reason and an SQL predicate. Tables
+    [[test_filter]] of the same form replace the built-in test filters. The line `test_filter = []` means that the set
+    has no test filters. Raises BadInput if no set and no file has this name, or if the file has an error.
     """
     if name in FILTER_SETS:
         return FILTER_SETS[name]
@@ -57,8 +58,12 @@ def load_filters(name: str) -> FilterSet:
     except ValueError as error:  # tomllib and the UTF-8 decoder raise ValueError
         raise BadInput(f"--filters {path} is not TOML: {error}.") from None
     set_name, version = _read_name_and_version(content, path)
-    rules = tuple(_read_filter(table, path, number) for number, table in enumerate(content["filter"], 1))
-    filters = FilterSet(set_name, version, rules)
+    rules = tuple(_read_filter(table, path, f"[[filter]] number {n}") for n, table in enumerate(content["filter"], 1))
+    filters = FilterSet(set_name, version, rules, TEST_FILTERS)
+    if "test_filter" in content:
+        tables = enumerate(content["test_filter"], 1)
+        test_rules = tuple(_read_filter(table, path, f"[[test_filter]] number {n}") for n, table in tables)
+        filters = replace(filters, test_filters=test_rules)
     check_filters(insert_min_score(filters, 0.0))
     return filters
 
@@ -66,13 +71,14 @@ def load_filters(name: str) -> FilterSet:
 def insert_min_score(filters: FilterSet, min_score: float) -> FilterSet:
     """Returns the set with the number `min_score` in the place of the word `detector_min_score`."""
     number = f"{min_score:g}" if min_score >= 0 else f"({min_score:g})"
-    return replace(
-        filters,
-        filters=tuple(
+
+    def insert(rules: tuple[Filter, ...]) -> tuple[Filter, ...]:
+        return tuple(
             replace(rule, sql=re.sub(r"\bdetector_min_score\b", number, rule.sql, flags=re.IGNORECASE))
-            for rule in filters.filters
-        ),
-    )
+            for rule in rules
+        )
+
+    return replace(filters, filters=insert(filters.filters), test_filters=insert(filters.test_filters))
 
 
 def set_min_inter_ocular(filters: FilterSet, pixels: float) -> FilterSet:
@@ -91,9 +97,11 @@ def set_min_inter_ocular(filters: FilterSet, pixels: float) -> FilterSet:
 
 
 def _read_name_and_version(content: dict[str, Any], path: Path) -> tuple[str, int]:
-    if unknown := sorted(content.keys() - {"name", "version", "filter"}):
-        raise BadInput(f"--filters {path}: {unknown[0]} is unknown. Write only name, version and [[filter]].")
-    name, version, tables = content.get("name"), content.get("version"), content.get("filter")
+    if unknown := sorted(content.keys() - {"name", "version", "filter", "test_filter"}):
+        raise BadInput(
+            f"--filters {path}: {unknown[0]} is unknown. Write only name, version, [[filter]] and [[test_filter]]."
+        )
+    name, version = content.get("name"), content.get("version")
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}", name)):
         raise BadInput(
             f"--filters {path} has no valid name. Write a name of 1 to 40 letters, digits, spaces, dots, underscores "
@@ -103,16 +111,17 @@ def _read_name_and_version(content: dict[str, Any], path: Path) -> tuple[str, in
         raise BadInput(f"--filters {path} has the name of the built-in set {name}. Write another name.")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise BadInput(f"--filters {path} has no valid version. Write a whole number of 1 or more, as in version = 1.")
-    if not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):
-        raise BadInput(
-            f"--filters {path} has no tables [[filter]]. Write a reason and its sql in each table [[filter]]."
-        )
+    for kind, tables in (("filter", content.get("filter")), ("test_filter", content.get("test_filter", []))):
+        if not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):
+            raise BadInput(
+                f"--filters {path} has no tables [[{kind}]]. Write a reason and its sql in each table [[{kind}]]."
+            )
     return name, version
 
 
-def _read_filter(table: dict[str, Any], path: Path, number: int) -> Filter:
+def _read_filter(table: dict[str, Any], path: Path, place: str) -> Filter:
     if table.keys() != {"reason", "sql"} or not all(isinstance(value, str) for value in table.values()):
-        raise BadInput(f"--filters {path}: [[filter]] number {number} must contain only a reason and its sql, as text.")
+        raise BadInput(f"--filters {path}: {place} must contain only a reason and its sql, as text.")
     if table["reason"] in RESERVED:
         raise BadInput(f"--filters {path}: the reason {table['reason']} belongs to another stage. Choose another word.")
     return Filter(table["reason"], table["sql"].strip())

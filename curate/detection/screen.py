@@ -140,4 +140,5 @@ def count_removals(removals: np.ndarray, filters: FilterSet) -> dict[str, Any]:
             }
             for column, rule in enumerate(filters.filters)
         ],
+        "test_filters": [{"reason": rule.reason, "sql": rule.sql} for rule in filters.test_filters],
     }

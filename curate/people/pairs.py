@@ -67,8 +67,8 @@ def make_pairs(
 ) -> tuple[list[Pair], dict[str, int]]:
     """Returns a row for every face that has enough references, sorted by target, and counts of the other faces.
 
-    A face is counted under the reason too_few_photos or too_few_references. The first reason means that the person has
-    too few photos.
+    A face that a test filter makes a reference only is counted under the reason of the filter. Another face is counted
+    under the reason too_few_photos, if the person has too few photos, or under too_few_references.
 
     `faces` contain all faces in splits. `vectors` are the unit embeddings of `faces`, float (n, d), in the same order.
     `picture_of` maps a photo to the picture that it shows. If `picture_of` does not contain a photo, the photo is a
@@ -89,14 +89,16 @@ def make_pairs(
     counts: Counter[str] = Counter()
     for person in sorted(people):
         rows = people[person]
+        counts.update(row.no_target for row in rows if row.no_target is not None)
+        references_only = {row.face_id for row in rows if row.no_target is not None or row.face_id in no_targets}
         if len(rows) < rules.min_photos or len({pictures[number[row.face_id]] for row in rows}) < rules.min_photos:
-            counts[TOO_FEW_PHOTOS] += sum(row.face_id not in no_targets for row in rows)
+            counts[TOO_FEW_PHOTOS] += len(rows) - len(references_only)
             continue
         members: dict[str, list[int]] = defaultdict(list)  # split -> rows of the table
         for row in rows:
             members[row.split].append(number[row.face_id])
         for split, in_split in members.items():
-            targets = [at for at in in_split if faces[at].face_id not in no_targets]
+            targets = [at for at in in_split if faces[at].face_id not in references_only]
             source = "train" if rows[0].policy == "photos" else split
             candidates = np.array(members.get(source, []), np.int64)
             before = len(pairs)

@@ -7,16 +7,18 @@ No identity is in two splits. No photo is in two splits, and a copy of a photo i
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 from curate.config import CurateConfig, SplitRules
-from curate.imports.listed_faces import LISTED_ELSEWHERE, find_listed_splits
+from curate.detection.screen import find_reasons
+from curate.imports.listed_faces import LISTED_ELSEWHERE, find_listed_faces, find_listed_splits
 from curate.people.assign_splits import assign_splits, find_units_by_identity, find_units_by_photo
 from curate.people.near_duplicates import select_usable_faces
 from manifests.errors import BadInput, LedgerBroken
+from manifests.ledger.filters import FilterSet
 from manifests.ledger.ledger import Ledger
-from manifests.ledger.records import Face, ListEntry, Membership, Split
+from manifests.ledger.records import Face, ListEntry, Membership, Photo, Split
 from manifests.runtime.text import format_count
 
 PHOTO_SPANS_SPLITS = "photo_spans_splits"
@@ -50,11 +52,34 @@ def compute_splits(
 
     Raises BadInput in the same cases as `make_splits`. Raises LedgerBroken if an identity or a photo is in two splits.
     """
-    usable = select_usable_faces(faces)
-    listed, notices = find_listed_splits(ledger.read_rows(ListEntry), usable)
+    usable, lists = select_usable_faces(faces), ledger.read_rows(ListEntry)
+    listed, notices = find_listed_splits(lists, usable)
     rows = make_splits(usable, memberships, ledger.read_rows(Split), config.split, listed)
     check_splits(usable, rows)
-    return rows, notices
+    sizes = {photo.photo_id: (photo.width, photo.height) for photo in ledger.read_rows(Photo)}
+    return mark_references_only(rows, usable, sizes, config.screen, find_listed_faces(lists, usable)), notices
+
+
+def mark_references_only(
+    rows: Sequence[Split],
+    faces: Sequence[Face],
+    sizes: Mapping[str, tuple[int, int]],
+    filters: FilterSet,
+    listed: Container[str] = (),
+) -> list[Split]:
+    """Returns the rows. Each face of the split test that a test filter removes gets the filter's reason in `no_target`.
+
+    `sizes` maps a photo to its width and height in pixels. Faces in `listed` are not filtered, because an imported list
+    alone decides which of them are targets.
+    """
+    face_of = {face.face_id: face for face in faces}
+    tests = [
+        face_of[row.face_id] for row in rows if row.split == "test" and row.status == "ok" and row.face_id not in listed
+    ]
+    test_filters = replace(filters, filters=filters.test_filters)
+    reasons = find_reasons(tests, [sizes[face.photo_id] for face in tests], test_filters)
+    reason_of = dict(zip((face.face_id for face in tests), reasons, strict=True))
+    return [replace(row, no_target=reason_of.get(row.face_id)) for row in rows]
 
 
 def make_splits(

@@ -41,8 +41,11 @@ CROP = 512  # the side of a crop in the FFHQ template, in pixels
 
 _SPLIT_FACES = """
     SELECT face_id FROM splits JOIN faces USING (face_id)
-    WHERE split = ? AND splits.status = 'ok' AND faces.status = 'ok' AND duplicate_of IS NULL
+    WHERE split = ? AND splits.status = 'ok' AND faces.status = 'ok' AND duplicate_of IS NULL AND no_target IS NULL
     ORDER BY face_id
+"""
+_REFERENCES_ONLY = """
+    SELECT no_target, count(*) AS n FROM splits WHERE split = ? AND no_target IS NOT NULL GROUP BY 1 ORDER BY n DESC, 1
 """
 _SET_NAMES = "SELECT DISTINCT split_part(unit, '/', 1) AS name FROM stages WHERE stage = ? ORDER BY name"
 
@@ -112,11 +115,12 @@ def make_set(
 ) -> SetSummary:
     """Makes, finishes or repairs the frozen set of one split.
 
-    The set contains one image for every face of the split that has the status ok and is not a near-duplicate. The 512
-    px crop is area-resized to `size` and degraded by a θ that depends on (seed, preset, face_id). A set of the split
-    val or test locks this split. An image of a finished set that is missing, or whose bytes have changed, is made again
-    with the recorded bytes. `progress` is called with the number of images finished since the last call. `engine` is
-    `exact`, or `basicsr` for the literature's own code.
+    The set contains one image for every face of the split that has the status ok and is not a near-duplicate. A face
+    gets no image if a test filter made it only a reference. The 512 px crop is area-resized to `size` and degraded by a
+    θ that depends on (seed, preset, face_id). A set of the split val or test locks this split. An image of a finished
+    set that is missing, or whose bytes have changed, is made again with the recorded bytes. `progress` is
+    called with the number of images finished since the last call. `engine` is `exact`, or `basicsr` for the
+    literature's own code.
 
     Raises BadInput if an option is not valid or if another set has the same name. Raises LedgerBroken if a crop is
     missing or has changed since the set was begun.
@@ -193,6 +197,12 @@ class _Plan:
         self.split_faces = list(ledger.query(_SPLIT_FACES, split)["face_id"])
         self.faces: list[str] = details[self.name]["faces"] if self.name in details else self.split_faces
         if not self.faces:
+            references_only = ledger.query(_REFERENCES_ONLY, split)
+            if len(references_only):
+                raise BadInput(
+                    f"The test filters leave no face of the split {split} of {ledger.dataset} as a target (most faces: "
+                    f"{references_only['no_target'][0]}): run `likeness curate` again with other --filters."
+                )
             raise BadInput(f"The split {split} of {ledger.dataset} has no face: choose another --split.")
         for face in self.faces if size < CROP else ():
             self._check_size(face)

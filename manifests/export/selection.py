@@ -24,6 +24,7 @@ VERSIONS = ("original", "best")
 # columns of the ledger's table `faces` that an export may contain
 MEASURES = (
     "det_score", "inter_ocular_px", "yaw", "pitch", "roll", "sharpness", "blockiness", "noise", "exposure", "upsample",
+    "outside",
 )  # fmt: skip
 
 # faces whose photo must not be used, by its consent; if a copy must not be used, the face that represents it

@@ -31,6 +31,7 @@ _FACE_COLUMNS: dict[str, pa.DataType] = {
         pa.float32(),
     ),
     "upsample": pa.float32(),
+    "outside": pa.float32(),
     "box": pa.list_(pa.float32()),
 }
 _PHOTO_COLUMNS = ("width", "height")
@@ -58,18 +59,27 @@ class Filter:
 
 @dataclass(frozen=True)
 class FilterSet:
-    """An ordered list of filters. A face gets the reason of the first filter that removes the face."""
+    """An ordered list of filters. A face gets the reason of the first filter that removes the face.
+
+    `test_filters` remove no face. They choose the faces of the split test that are references only, and no targets.
+    """
 
     name: str
     version: int
     filters: tuple[Filter, ...]
+    test_filters: tuple[Filter, ...] = ()
+
+    @property
+    def every(self) -> tuple[Filter, ...]:
+        """Returns the filters and the test filters."""
+        return (*self.filters, *self.test_filters)
 
 
 def check_filters(filter_set: FilterSet) -> None:
     """Raise BadInput if a reason is malformed or repeated, or if a predicate fails on an example face."""
     where = f"The filter set {filter_set.name!r}"
-    reasons = [rule.reason for rule in filter_set.filters]
-    for rule in filter_set.filters:
+    reasons = [rule.reason for rule in filter_set.every]
+    for rule in filter_set.every:
         if not _REASON.fullmatch(rule.reason):
             raise BadInput(
                 f"{where} has the reason {rule.reason!r}: a reason has 1 to 40 lowercase letters, digits and "

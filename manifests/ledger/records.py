@@ -57,6 +57,7 @@ class Face:
     shard_row: int | None = None
     noise: float | None = None
     crop_sha256: str | None = None
+    outside: float | None = None
 
     @property
     def representative(self) -> str:
@@ -123,6 +124,7 @@ class Split:
     locked: bool = False
     status: str = "ok"
     reason: str | None = None
+    no_target: str | None = None
 
 
 @dataclass(frozen=True)

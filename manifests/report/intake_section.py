@@ -26,6 +26,7 @@ REASONS = {
     "cut_by_border": "the photo's border cuts the face",
     "turned_away": "turned too far away",
     "too_blurred": "too blurred",
+    "outside_photo": "a test face whose crop lies partly outside the photo",
     "enlarged": "the crop would be enlarged too much",
     "too_noisy": "too noisy",
     "too_blocky": "too many JPEG blocks",
@@ -49,6 +50,7 @@ REASONS = {
 # photos, and the text for too few references.
 _UNPAIRED_FACES = """
 SELECT CASE WHEN s.status <> 'ok' THEN s.reason
+            WHEN s.no_target IS NOT NULL THEN s.no_target
             WHEN count(*) OVER (PARTITION BY m.identity_id) = 1 THEN 'the only face of that person'
             WHEN count(DISTINCT f.photo_id) OVER (PARTITION BY m.identity_id) < ? THEN ?
             ELSE ? END AS why

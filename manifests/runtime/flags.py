@@ -48,7 +48,7 @@ FLAGS = {
     # faces and people
     "--faces": ("MODELS", "The face models: auto, dlib, or insightface:PACK with the name or folder of a pack"),
     "--landmarks": ("MODEL", "The model of extra landmarks to record for each face: dlib (68 points)"),
-    "--filters": ("FILTERS", "The filters that drop unusable faces: default, strict, or a TOML file"),
+    "--filters": ("FILTERS", "The filters that drop unusable faces: default, strict, keep-outside, or a TOML file"),
     "--min-inter-ocular": ("PIXELS", "The smallest distance between the eyes of a usable face"),
     "--labels": ("LABELS", "The source of labels: folder or FILE.csv as truth; hint or hint:FILE.csv to compare only"),
     "--same-person": (

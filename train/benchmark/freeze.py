@@ -219,6 +219,7 @@ def _make_case(source: FreezeSource, case: CaseFaces, picture_of: dict[str, str]
         tuple(picture_of[ref] for ref in case.references),
         tuple(picture_of[ref] for ref in case.wrong),
         case.wrong_identity_id,
+        source.geometries[case.face_id],
     )
     if line.picture in (*line.references, *line.wrong_references):
         raise LedgerBroken(

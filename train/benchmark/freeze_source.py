@@ -11,6 +11,7 @@ import numpy as np
 from manifests.errors import BadInput
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.queries import read_recognizer, read_set_detail
+from train.benchmark.crop_geometry import CropGeometry, read_geometries
 from train.benchmark.dataset_faces import Rules, read_faces, read_policy, read_rules
 from train.benchmark.draw_references import CaseFaces, draw_references, name_people
 from train.benchmark.frozen_benchmark import FaceLine
@@ -29,6 +30,7 @@ class FreezeSource:
     set_name: str
     degradations: dict[str, dict[str, Any]]  # face id -> row of the table `degradations`
     cases: list[CaseFaces]
+    geometries: dict[str, CropGeometry]  # the place of each target's crop in its photo, by face id
     faces: list[FaceLine]
     vectors: np.ndarray  # float32 (n, d) unit embeddings, in the order of `faces`
     rules: Rules
@@ -59,6 +61,7 @@ def read_source(dataset: Path, lq_set: str | None, split: str, references: int, 
             name,
             {row["face_id"]: row for row in rows.iter_rows(named=True)},
             cases,
+            read_geometries(ledger, [case.face_id for case in cases]),
             [replace(line, person=people.get(line.person, line.person)) for line in faces],
             ledger.read_embeddings([line.face for line in faces])[1],
             read_rules(ledger),

@@ -1,6 +1,7 @@
 """Load and check a benchmark. A benchmark is a folder with these files:
 
-    cases.jsonl   a line for each case: the target, its LQ image and θ, its references in order, its wrong references
+    cases.jsonl   a line for each case: the target and its place in the photo, its LQ image and θ, its references in
+                  order, its wrong references
     faces.jsonl   a line for each face of train, val and test and for each of their near-duplicates, to search for leaks
     card.json     the set, the draws, the recognizer, the thresholds, and `benchmark`: the sha256 of the two files above
     pictures/, lq/   with --with-images: the crops and the LQ images of the cases as PNG
@@ -28,6 +29,7 @@ import numpy as np
 from degrade.theta import check_theta
 from manifests.errors import BadInput
 from manifests.runtime.files import sha256_bytes
+from train.benchmark.crop_geometry import CropGeometry
 
 CARD, CASES, FACES = "card.json", "cases.jsonl", "faces.jsonl"
 PICTURES, LQ, EMBEDDINGS = "pictures", "lq", "embeddings.npy"
@@ -79,6 +81,7 @@ class CaseLine:
     references: tuple[str, ...]  # names of pictures, in the order in which a restorer gets them
     wrong_references: tuple[str, ...]  # pictures of another person; empty if no person has enough photos
     wrong_person: str | None
+    geometry: CropGeometry  # the place of the target's crop in its photo
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def load_benchmark(folder: Path) -> Benchmark:
         benchmark = Benchmark(
             folder,
             card,
-            tuple(CaseLine(**_make_tuples(line)) for line in map(json.loads, cases.splitlines())),
+            tuple(map(_make_case_line, map(json.loads, cases.splitlines()))),
             tuple(FaceLine(**_make_tuples(line)) for line in map(json.loads, faces.splitlines())),
         )
         _check_fields(benchmark)
@@ -140,6 +143,10 @@ def load_benchmark(folder: Path) -> Benchmark:
 
 def _make_tuples(line: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in line.items()}
+
+
+def _make_case_line(line: Mapping[str, Any]) -> CaseLine:
+    return CaseLine(**_make_tuples({**line, "geometry": CropGeometry(**_make_tuples(line["geometry"]))}))
 
 
 def _check_fields(benchmark: Benchmark) -> None:
@@ -164,6 +171,7 @@ def _check_fields(benchmark: Benchmark) -> None:
         if case.face not in faces or not case.references:
             raise ValueError("case")
         check_theta(case.theta)
+        case.geometry.check()
 
 
 def has_embeddings(card: Mapping[str, Any]) -> bool:

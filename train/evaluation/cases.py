@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.faces.align import find_valid_pixels
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.ledger.queries import read_set_sizes
+from train.benchmark.crop_geometry import read_geometries
 from train.benchmark.draw_references import CaseFaces, draw_references
 from train.benchmark.frozen_benchmark import has_embeddings, is_benchmark, load_benchmark, map_pictures_to_faces
 from train.benchmark.read_images import read_crops, read_dataset_png, read_embeddings, read_lq
@@ -35,7 +35,7 @@ class Case:
     # Images of the same person that help little, and their embeddings. The images "turned" have the yaw that differs
     # most from the target's yaw. The images "unlike" have the lowest cosines to the target.
     poor: Mapping[str, tuple[tuple[np.ndarray, ...], np.ndarray]] = field(default_factory=dict)
-    valid: np.ndarray | None = None  # bool (S, S): the target's pixels that come from its photo; None if not known
+    valid: np.ndarray | None = None  # bool (S, S): the target's pixels that come from its photo; None means all
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def read_frozen_set(
         faces = {ref for case in cases for ref in (*case.references, *case.wrong)}
         reference_faces = sorted(faces.union(*(refs for kinds in poor.values() for refs in kinds.values())))
         embedding = dict(zip(*ledger.read_embeddings(reference_faces), strict=True))
-        valid = _find_valid_pixels(ledger, [case.face_id for case in cases], sizes[name])
+        geometries = read_geometries(ledger, [case.face_id for case in cases])
     if not cases:
         raise BadInput(f"No face of the set {name} has a reference, so nothing can be measured.")
     crops = {
@@ -97,7 +97,7 @@ def read_frozen_set(
                     kind: (tuple(crops[ref] for ref in refs), np.stack([embedding[ref] for ref in refs]))
                     for kind, refs in poor.get(case.face_id, {}).items()
                 },
-                valid[case.face_id],
+                geometries[case.face_id].find_valid(sizes[name]),
             )
             for case in cases
         ),
@@ -151,22 +151,10 @@ def read_benchmark_set(
                 tuple(crops[ref] for ref in wrong),
                 np.stack([embedding[face_of[ref]] for ref in wrong]) if wrong else None,
                 case.wrong_person,
+                valid=case.geometry.find_valid(card["size"]),
             )
         )
     return FrozenSet(card["set"]["name"], card["images_in_set"], tuple(cases))
-
-
-def _find_valid_pixels(ledger: Ledger, face_ids: Sequence[str], size: int) -> dict[str, np.ndarray]:
-    """Returns which pixels of each aligned crop come from its photo, bool (size, size)."""
-    rows = ledger.query(
-        "SELECT f.face_id, f.landmarks5, p.width, p.height FROM faces f JOIN photos p USING (photo_id) "
-        "WHERE list_contains(?, f.face_id)",
-        list(face_ids),
-    )
-    return {
-        face: find_valid_pixels(np.array(points).reshape(5, 2), width, height, size)
-        for face, points, width, height in rows.iter_rows()
-    }
 
 
 def _choose_poor_references(ledger: Ledger, cases: Sequence[CaseFaces], count: int) -> dict[str, dict[str, list[str]]]:

@@ -30,7 +30,8 @@ from train.restore.load import run_model
 from train.restore.output_paths import list_photos
 from train.restore.reference_photos import warp_references
 
-OnImage = Callable[[Row, np.ndarray], None]  # This function is called with each row and its image, uint8 (S, S, 3).
+# This function is called with each row and its image, uint8 (S, S, 3). Pixels outside the photo are the target's.
+OnImage = Callable[[Row, np.ndarray], None]
 
 
 def measure_systems(
@@ -158,7 +159,7 @@ def _finish_measured(
     row: Row, case: Case, image: np.ndarray, measure: Measure, metrics: Sequence[str], on_image: OnImage
 ) -> Row:
     values: Mapping[str, float] = measure(image, case.target, case.references, case.wrong, case.valid)
-    on_image(row, image)
+    on_image(row, image if case.valid is None else np.where(case.valid[:, :, None], image, case.target))
     return row | {name: values.get(name, math.nan) for name in metrics}
 
 

@@ -24,6 +24,7 @@ def validate(log: Logbook | None, seen: int, *, engine: Engine, faces: data.Batc
 
     The line has the mean PSNR in dB and the mean cosine to the target's embedding. PSNR and cosine are measured for the
     input ("lq"), for faces restored with references ("restored"), and for faces restored without references ("alone").
+    Pixels outside the photo are not measured: PSNR leaves them out, and the recognizer sees the target's pixels there.
     `began` is the value of time.monotonic() at the start. Raises Diverged if a restored face is not finite.
     """
     if faces is None or log is None:
@@ -44,11 +45,13 @@ def validate(log: Logbook | None, seen: int, *, engine: Engine, faces: data.Batc
                     f"Training stopped: a face that was restored for samples/ after {seen} images contains NaN or "
                     "infinity. Start a new run with another --out and --precision fp32, or with another recipe or seed."
                 )
-            for name, images in (("lq", batch["lq"]), ("alone", alone), ("restored", restored)):
-                error = (images - batch["target"]).square().mean(dim=(1, 2, 3))
+            valid, target = batch["valid"], batch["target"]
+            for name, unmasked in (("lq", batch["lq"]), ("alone", alone), ("restored", restored)):
+                images = torch.where(valid, unmasked, target)
+                error = (images - target).square().sum((1, 2, 3)) / (3 * valid.sum((1, 2, 3)).clamp(min=1))
                 values.setdefault(f"psnr_{name}", []).extend((-10 * error.clamp(min=1e-10).log10()).tolist())
                 if engine.recognizer is not None:
-                    cosines = (engine.recognizer(images) * engine.recognizer(batch["target"])).sum(1)
+                    cosines = (engine.recognizer(images) * engine.recognizer(target)).sum(1)
                     values.setdefault(f"identity_{name}", []).extend(cosines.tolist())
             restored_parts.append(restored.cpu())
     log.write("val", seen, time.monotonic() - began, {name: sum(many) / len(many) for name, many in values.items()})

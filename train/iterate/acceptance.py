@@ -67,20 +67,40 @@ def find_defect(sharpness: float, noise: float | None, blockiness: float, bounds
     return "blocky" if blockiness > bounds.blocky else None
 
 
-def measure_crop(crop: np.ndarray) -> CropMeasures:
-    """Measures a crop (S, S, 3), RGB uint8 in the FFHQ template."""
+def measure_crop(crop: np.ndarray, valid: np.ndarray | None = None) -> CropMeasures:
+    """Measures a crop (S, S, 3), RGB uint8 in the FFHQ template.
+
+    `valid`, bool (S, S), has the pixels that come from the photo. None means all pixels. Noise and blockiness are
+    measured in the smallest rectangle that contains these pixels. The left and the upper edge of the rectangle are
+    lines of the 8 px grid of JPEG blocks.
+    """
     gray = compute_luma(crop)
+    if valid is not None:
+        (top, bottom), (left, right) = _find_ends(valid), _find_ends(valid.T)
+        gray = gray[top - top % 8 : bottom, left - left % 8 : right]
     return CropMeasures(measure_sharpness(crop), measure_noise(gray), measure_blockiness(gray))
 
 
-def measure_change(original: np.ndarray, cleaned: np.ndarray, bounds: Bounds) -> float:
-    """Returns how much the coarse content of a crop (S, S, 3) changed, in levels of 0..255. See `Bounds.change`."""
+def _find_ends(valid: np.ndarray) -> tuple[int, int]:
+    """Returns the first row with a true value, and the row after the last such row. Returns (0, 0) if there is none."""
+    places = np.flatnonzero(np.asarray(valid.any(1)))
+    return (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
+
+
+def measure_change(original: np.ndarray, cleaned: np.ndarray, bounds: Bounds, valid: np.ndarray | None = None) -> float:
+    """Returns how much the coarse content of a crop (S, S, 3) changed, in levels of 0..255. See `Bounds.change`.
+
+    Only the pixels of `valid`, bool (S, S), count. None means all pixels.
+    """
     side = round(128 / bounds.cell)
 
     def average(crop: np.ndarray) -> np.ndarray:
         return cv2.resize(crop.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
 
-    return float(np.sqrt(np.mean((average(original) - average(cleaned)) ** 2)))
+    squares = ((average(original) - average(cleaned)) ** 2).mean(2)
+    # a square counts by the share of its pixels that are valid
+    weights = np.ones_like(squares) if valid is None else average(valid)
+    return float(np.sqrt((squares * weights).sum() / max(weights.sum(), 1e-6)))
 
 
 def compute_min_identity(same_person: float, bounds: Bounds) -> float:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from curate.faces.interface import FaceModels
@@ -105,8 +106,8 @@ def clean_targets(
             versions = []
             for face in batch:
                 references = _select_references(snapshot, row_of[face], model)
-                best = best_versions.get(face)
-                versions.append(_clean_target(job, face, defects[face], best, references, model, restorer))
+                best, valid = best_versions.get(face), snapshot.valid(row_of[face])
+                versions.append(_clean_target(job, face, defects[face], best, references, valid, model, restorer))
             with Ledger.open(job.dataset, write=True) as ledger:
                 ledger.record(STAGE, unit, config, versions)
         progress("clean", start + len(batch), len(faces))
@@ -118,23 +119,27 @@ def _clean_target(
     defect: str,
     best: CleanedVersion | None,
     references: References,
+    valid: np.ndarray,
     model: Restorer,
     restorer: RoundRestorer,
 ) -> CleanedVersion:
-    """Restores and checks one target. If the result is accepted, its PNG is written before its row."""
+    """Restores and checks one target. If the result is accepted, its PNG is written before its row.
+
+    `valid`, bool (S, S), has the pixels that come from the photo. The other pixels stay as they are in the original.
+    """
     # Restore the original. Measure the original, and the version that the training of this round used.
     original = read_crop(job.dataset, face, model.config.size)
     restored = run_model(model, to_tensor(original)[None], references)[0]
-    original_measures = best_measures = measure_crop(original)
+    original_measures = best_measures = measure_crop(original, valid)
     metrics: dict[str, Any] = {"before": asdict(original_measures)}
     if best is not None:
-        best_measures = measure_crop(read_cleaned_crop(job.dataset, best, model.config.size))
+        best_measures = measure_crop(read_cleaned_crop(job.dataset, best, model.config.size), valid)
         metrics["best"] = {"version": best.round, **asdict(best_measures)}
     # Measure the result, and decide if it is accepted.
     reason, data = "not_a_number", b""
     if bool(torch.isfinite(restored).all()):
-        cleaned = to_image(restored)
-        measures, change = measure_crop(cleaned), measure_change(original, cleaned, job.bounds)
+        cleaned = np.where(valid[:, :, None], to_image(restored), original)
+        measures, change = measure_crop(cleaned, valid), measure_change(original, cleaned, job.bounds, valid)
         vectors = make_embedder(job.models)([original, cleaned])
         identity = float(vectors[0] @ vectors[1])
         min_identity = compute_min_identity(job.models.same_person, job.bounds)

@@ -281,6 +281,25 @@ def test_a_set_of_ones_own(tmp_path):
     assert one(replace(GOOD, noise=9.0, det_score=0.4), insert_min_score(found, 0.5)) == "too_noisy"
 
 
+@pytest.mark.parametrize(
+    ("lines", "reasons"),
+    [
+        ("", ["outside_photo"]),
+        ("test_filter = []", []),
+        ('[[test_filter]]\nreason = "small"\nsql = "width < 99"', ["small"]),
+    ],
+)
+def test_a_set_of_ones_own_says_which_faces_are_no_test_targets(tmp_path, lines, reasons):
+    path = tmp_path / "mine.toml"
+    path.write_text(f'name = "mine"\nversion = 1\n{lines}\n' + RULE.format("a", "yaw > 1"))
+    assert [rule.reason for rule in load_filters(str(path)).test_filters] == reasons
+
+
+def test_built_in_sets_say_which_faces_are_no_test_targets():
+    assert [rule.sql for rule in load_filters("strict").test_filters] == ["outside > 0.1"]
+    assert load_filters("keep-outside").test_filters == () and load_filters("keep-outside").filters == DEFAULT.filters
+
+
 RULE = '[[filter]]\nreason = "{}"\nsql = "{}"\n'
 HEAD = 'name = "mine"\nversion = 1\n'
 
@@ -306,6 +325,9 @@ HEAD = 'name = "mine"\nversion = 1\n'
         (HEAD + RULE.format("near_duplicate", "yaw > 1"), "belongs to another stage"),
         (HEAD + RULE.format("a", "yaw > 1") + RULE.format("a", "yaw > 2"), "the reason a twice"),
         (HEAD + RULE.format("a", "jaw > 1"), "names jaw"),
+        (HEAD + "test_filter = 3\n" + RULE.format("a", "yaw > 1"), r"has no tables \[\[test_filter\]\]"),
+        (HEAD + '[[test_filter]]\nreason = "b"\n' + RULE.format("a", "yaw > 1"), r"\[\[test_filter\]\] number 1 must"),
+        (HEAD + RULE.format("outside_photo", "yaw > 1"), "the reason outside_photo twice"),
     ],
 )
 def test_a_bad_file_is_one_sentence(tmp_path, text, said):
@@ -318,5 +340,5 @@ def test_a_bad_file_is_one_sentence(tmp_path, text, said):
 
 def test_a_set_that_is_not_there(tmp_path):
     for name in ("lenient", str(tmp_path), str(tmp_path / "no.toml")):
-        with pytest.raises(BadInput, match=r"is unknown\. Give default, strict, or the path of a TOML file"):
+        with pytest.raises(BadInput, match=r"is unknown\. Give default, strict, keep-outside, or the path"):
             load_filters(name)

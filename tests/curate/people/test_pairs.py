@@ -1,6 +1,7 @@
 """References show the same person in another picture of the same side, in the order of a policy."""
 
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -98,6 +99,15 @@ def test_too_few_photos_or_references_leave_no_pair_and_a_reason():
     assert make(PairRules(min_references=2, min_photos=4)) == ([], {"too_few_photos": 6})
     nobody = make_pairs(rows("vv", "photos"), [face("x00"), face("x01")], fan(2), PairRules())
     assert nobody == ([], {"too_few_references": 2})
+
+
+def test_a_reference_only_is_counted_with_its_own_reason_and_no_target():
+    splits = [replace(row, no_target="outside_photo" if row.face_id == "x01" else None) for row in rows("eee")]
+    faces = [face(row.face_id) for row in splits]
+    made, left_out = make_pairs(splits, faces, fan(3), PairRules())
+    assert {row.target: set(row.refs) for row in made} == {"x00": {"x01", "x02"}, "x02": {"x00", "x01"}}
+    assert left_out == {"outside_photo": 1}
+    assert make_pairs(splits, faces, fan(3), PairRules(min_photos=4))[1] == {"outside_photo": 1, "too_few_photos": 2}
 
 
 def test_random_is_not_the_nearest_and_has_no_favourites():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.config import SplitRules
+from curate.config import FILTER_SETS, SplitRules
 from curate.people.splits import (
     FACE_DROPPED,
     PHOTO_SPANS_SPLITS,
@@ -15,6 +15,7 @@ from curate.people.splits import (
     describe_split_changes,
     find_split_changes,
     make_splits,
+    mark_references_only,
 )
 from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.records import SPLITS, Face, Membership, Split
@@ -292,3 +293,18 @@ def test_the_check_names_what_leaks():
         with pytest.raises(LedgerBroken, match=f"Leak between splits: {said}"):
             check_splits(faces, [*rows, *more])
     check_splits(faces, [*rows, Split("c", "x", "test", "identity", status="dropped", reason=PHOTO_SPANS_SPLITS)])
+
+
+def test_a_test_face_outside_its_photo_is_only_a_reference():
+    shares = {"a": 0.11, "b": 0.1, "c": None}
+    faces = [replace(face(f"{split} {a}", a), outside=shares[a]) for split in SPLITS for a in shares]
+    rows = [Split(row.face_id, "p", row.face_id.split()[0], "identity") for row in faces]
+    sizes = {row.photo_id: (64, 64) for row in faces}
+
+    def mark(name: str, listed: tuple[str, ...] = ()) -> list[str]:
+        marked = mark_references_only(rows, faces, sizes, FILTER_SETS[name], listed)
+        assert [replace(row, no_target=None) for row in marked] == rows
+        return [row.face_id for row in marked if row.no_target == "outside_photo"]
+
+    assert mark("default") == ["test a"] == mark("strict")
+    assert mark("keep-outside") == [] == mark("default", listed=("test a",))

@@ -18,7 +18,7 @@ from degrade.sampling import sample_theta
 from manifests.errors import BadInput, LedgerBroken, LedgerMissing
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
-from manifests.ledger.records import Split
+from manifests.ledger.records import Degradation, Split
 from manifests.runtime.files import sha256_bytes, sha256_file
 from manifests.runtime.images import decode
 from manifests.runtime.png_files import encode_png
@@ -49,6 +49,24 @@ def test_a_set_holds_every_face_of_its_split_that_is_ok_and_no_duplicate(tmp_pat
         crop = decode(crop_path(dataset, row["face_id"]).read_bytes())
         again = to_uint8(apply(to_float(shrink(crop, 32)), theta))
         assert np.array_equal(again, decode(path.read_bytes())) and again.shape == (32, 32, 3)
+
+
+def test_a_face_that_is_only_a_reference_gets_no_image(tmp_path):
+    dataset = toy_dataset(tmp_path / "d")
+    with Ledger.open(dataset, write=True) as ledger:
+        tests = [row for row in ledger.read_rows(Split) if row.split == "test" and row.status == "ok"]
+        marked = [dataclasses.replace(row, no_target="outside_photo") for row in tests]
+        ledger.record("double", "some", {}, marked[:2])
+    only = {row.face_id for row in marked[:2]}
+    plan = plan_set(dataset, **OPTIONS)
+    made = make_set(dataset, **OPTIONS)
+    with Ledger.open(dataset, write=True) as ledger:
+        frozen = {row.face_id for row in ledger.read_rows(Degradation)}
+        ledger.record("double", "all", {}, marked)
+    assert plan.images == made.images == len(frozen) and only and not only & frozen
+    assert make_set(dataset, **OPTIONS).images == made.images  # a frozen set keeps its images
+    with pytest.raises(BadInput, match=r"leave no face .* \(most faces: outside_photo\): .* other --filters"):
+        make_set(dataset, **{**OPTIONS, "seed": 1})
 
 
 def test_one_and_four_workers_write_the_same_bytes_and_rows(tmp_path):

@@ -333,7 +333,10 @@ def test_an_edited_benchmark_is_noticed(made: Path, tmp_path: Path) -> None:
         load_benchmark(bench)
     restore()
     cases = [json.loads(line) for line in whole[CASES].splitlines()]
-    for field, value in (("picture", "../../secret"), ("references", ["0" * 64]), ("lq", 3), ("theta", {})):
+    place = cases[0]["geometry"]
+    broken_places = ({}, {**place, "photo_size": [0, 64]}, {**place, "landmarks": [0.5] * 10})
+    broken_fields = (("picture", "../../secret"), ("references", ["0" * 64]), ("lq", 3), ("theta", {}))
+    for field, value in (*broken_fields, *(("geometry", place) for place in broken_places)):
         forge(bench, cases=[{**cases[0], field: value}])
         with pytest.raises(BadInput):
             load_benchmark(bench)

@@ -68,6 +68,18 @@ def test_a_share_above_the_original_is_asked_and_any_rise_above_the_version_befo
     assert find_rejection(BETTER, BETTER, a_little, 0.9, 1.0, 0.7, BOUNDS) == "not_sharper"
 
 
+def test_only_valid_pixels_are_measured() -> None:
+    face, valid = picture(1, 1, 128), np.zeros((128, 128), bool)
+    valid[8:40, 24:] = True
+    other = np.where(valid[:, :, None], face, picture(2, 1, 128))
+    assert measure_change(face, other, BOUNDS, valid) == 0 < measure_change(face, other, BOUNDS)
+    assert measure_change(face, 255 - face, BOUNDS, np.ones_like(valid)) == measure_change(face, 255 - face, BOUNDS)
+    noisy = np.clip(face + np.random.default_rng(0).normal(0, 20, face.shape), 0, 255)
+    padded = np.where(valid[:, :, None], noisy, 128).astype(np.uint8)
+    assert measure_crop(padded, valid).noise > 10 > 1 > measure_crop(padded).noise
+    assert measure_crop(padded, np.zeros_like(valid)).noise == 0  # no pixel comes from the photo
+
+
 def test_noise_and_blocks_that_were_there_are_not_new() -> None:
     bad = CropMeasures(0.2, 8.0, 1.5)
     assert find_rejection(bad, bad, replace(bad, sharpness=0.3), 0.9, 1.0, 0.7, BOUNDS) is None

@@ -20,7 +20,7 @@ from manifests.errors import BadInput, FolderBusy, LedgerBroken, ModelUnavailabl
 from manifests.ledger.cleaned_targets import find_newest_iteration, read_history, select_best_versions, version_path
 from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
-from manifests.ledger.records import CleanedVersion, File, Pair, Split, TrainingImage
+from manifests.ledger.records import CleanedVersion, Face, File, Pair, Split, TrainingImage
 from manifests.report.build_report import build_report
 from manifests.runtime.files import lock_folder, sha256_file
 from manifests.why import explain_photo
@@ -129,6 +129,25 @@ def test_what_is_not_better_is_dropped_with_a_reason_and_the_rounds_end(
     attempts, _ = rows_of(made[0])
     assert {(row.status, row.reason, row.sha256) for row in attempts} == {("dropped", "not_sharper", None)}
     assert not list((made[0] / "versions").rglob("*.png"))
+
+
+@pytest.mark.usefixtures("sharpens")
+def test_pixels_outside_the_photo_stay_as_they_are(tmp_path: Path, made: tuple[Path, Path]) -> None:
+    with Ledger.open(made[0], write=True) as ledger:
+        half_outside = [
+            replace(face, landmarks5=tuple(x - 120 * (i % 2 == 0) for i, x in enumerate(face.landmarks5)))
+            for face in ledger.read_rows(Face)
+        ]
+        ledger.record("double", "left", {}, half_outside)
+    run(*made, tmp_path / "out")
+    snapshot = load_snapshot(tmp_path / "out" / "round-0" / "snapshot")
+    attempts, _ = rows_of(made[0])
+    for row in (row for row in attempts if row.status == "ok"):
+        at = snapshot.face_ids.index(row.face_id)
+        cleaned = cv2.imread(str(version_path(made[0], row.iteration, 0, row.face_id)))[:, :, ::-1]
+        changed, valid = (cleaned != snapshot.crops[at]).any(2), snapshot.valid(at)
+        assert 0.1 < valid.mean() < 0.9 and changed[valid].any() and not changed[~valid].any()
+    assert attempts[0].status == "ok"
 
 
 def test_a_restorer_that_gives_no_number_or_somebody_else_cleans_nothing(
