@@ -59,7 +59,7 @@ CREATE TABLE faces (
     shard_row       INTEGER,             -- number of the embedding's row in the shard
     noise           FLOAT,               -- standard deviation of the noise in the photo's luma, on a scale of 0 to 255
     crop_sha256     VARCHAR,             -- sha256 of the PNG file of the crop; NULL if the face has no crop
-    outside         FLOAT CHECK (outside BETWEEN 0 AND 1), -- share of the crop's pixels that lie outside the photo
+    outside         FLOAT,               -- share of the crop's pixels that lie outside the photo, from 0 to 1
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
 

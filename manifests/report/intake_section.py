@@ -132,4 +132,4 @@ def read_filters(ledger: Ledger) -> dict[str, Any]:
         rows = ledger.query(_FACES_OF_FILTER, rule["reason"], DROPPED_FACES).rows()
         rule["words"] = explain_reason(rule["reason"])
         rule["faces"] = [image for photo_id, box, uri in rows if (image := crop_photo(uri, photo_id, box, 64))]
-    return screening
+    return {"test_filters": [], **screening} if screening else {}

@@ -13,7 +13,7 @@ import pytest
 import curate.detection.detect
 import curate.people.splits
 import curate.pipeline
-from curate.config import DEFAULT, CurateConfig, GroupRules, SplitRules
+from curate.config import DEFAULT, FILTER_SETS, CurateConfig, GroupRules, SplitRules
 from curate.decisions.decide import decide
 from curate.detection.crops import read_crop
 from curate.detection.filter_files import set_min_inter_ocular
@@ -193,6 +193,31 @@ def test_noise_is_measured_and_a_filter_on_it_needs_no_detection(tmp_path, looke
     assert curated(photos, dataset, screen=noisy).faces == {"too_noisy": 6}
     assert [face.noise for face in rows(dataset, Face)] == [face.noise for face in faces]
     assert looked_at == []
+
+
+def test_a_test_face_with_a_part_outside_its_photo_is_only_a_reference(tmp_path, looked_at):
+    photos, dataset = album(tmp_path / "photos", people=4, each=2), tmp_path / "dataset"
+    for person in range(4):
+        save(photos / f"cut{person}.png", photo([person], 9)[:120])  # a quarter of the face is below the photo
+    summary = curated(photos, dataset, split=SplitRules(test=0.5))
+    faces = {face.face_id: face for face in rows(dataset, Face)}
+    assert sorted({round(face.outside, 1) for face in faces.values()}) == [0.0, 0.3]
+    cut = {name for name, face in faces.items() if face.outside > 0.1}
+    split_of = {row.face_id: row.split for row in rows(dataset, Split)}
+    left_out = {name for name in cut if split_of[name] == "test"}
+    assert len(cut) == 4 and summary.unpaired == {"outside_photo": len(left_out)} and left_out
+    pairs = rows(dataset, Pair)
+    assert {row.target for row in pairs} == faces.keys() - left_out
+    assert left_out <= {ref for row in pairs for ref in row.refs} and check_ledger(dataset) == []
+    said = "\n".join(explain_photo(dataset, min(left_out))[0])
+    assert "no target: outside_photo by outside > 0.1, filters default, version 1 (outside 0.2" in said
+
+    # Another decision keeps the rule, and another filter set needs no new detection.
+    decide(dataset, [{"kind": "lock", "faces": [min(cut)]}])
+    assert {row.target for row in rows(dataset, Pair)} == faces.keys() - left_out
+    looked_at.clear()
+    summary = curated(photos, dataset, split=SplitRules(test=0.5), screen=FILTER_SETS["keep-outside"])
+    assert summary.unpaired == {} and len(rows(dataset, Pair)) == 12 and looked_at == []
 
 
 def test_a_bad_predicate_ends_the_run_before_any_photo_is_looked_at(tmp_path, looked_at):
