@@ -201,7 +201,7 @@ class _Plan:
             if len(references_only):
                 raise BadInput(
                     f"The test filters leave no face of the split {split} of {ledger.dataset} as a target (most faces: "
-                    f"{references_only['no_target'][0]}): run `likeness curate` again with other --filters."
+                    f"{references_only['no_target'][0]}): run `likeness curate` again with --filters keep-outside."
                 )
             raise BadInput(f"The split {split} of {ledger.dataset} has no face: choose another --split.")
         for face in self.faces if size < CROP else ():

@@ -293,7 +293,7 @@ def test_an_image_whose_pixels_are_no_numbers_is_counted_and_not_measured_as_bla
 ) -> None:
     folder, faces = folder_of(made, tmp_path / "floats", lambda image: image)
     # they are decoded in a process of their own
-    monkeypatch.setattr(manifests.runtime.untrusted_images, "decode", lambda path: pytest.fail("decoded here"))
+    monkeypatch.setattr(manifests.runtime.untrusted_images, "_decode", lambda *_: pytest.fail("decoded here"))
     for number, value in enumerate((np.nan, np.inf, 0.5)):
         pixels = np.full((SIZE, SIZE), 0.25, np.float32)
         pixels[3, 4] = value

@@ -1,0 +1,25 @@
+"""An image is measured and shown without the pixels that a system wrote outside the photo."""
+
+from typing import Any
+
+import numpy as np
+
+from train.evaluation.cases import Case
+from train.evaluation.rows import measure_input
+
+
+def test_an_image_is_kept_with_the_pixels_of_the_target_outside_the_photo() -> None:
+    valid = np.zeros((32, 32), bool)
+    valid[8:] = True
+    lq, target = np.full((32, 32, 3), 10, np.uint8), np.full((32, 32, 3), 200, np.uint8)
+    case = Case("face", "person", lq, target, (), np.zeros((0, 4), np.float32), valid=valid)
+    images: list[np.ndarray] = []
+    masks: list[Any] = []
+
+    def measure(*inputs: Any) -> dict[str, float]:
+        masks.append(inputs[-1])
+        return {"psnr": 1.0}
+
+    row = measure_input(case, measure, ["psnr"], lambda _, image: images.append(image))
+    assert row["psnr"] == 1 and masks[0] is valid
+    assert (images[0][:8] == 200).all() and (images[0][8:] == 10).all()
