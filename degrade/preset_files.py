@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,16 @@ def read_preset(path: Path) -> Preset:
         raise BadInput(f"{path} is not valid {path.suffix[1:].upper()}: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict):
         raise BadInput(f"{path} is not a preset: it must be an object with keys like down and resize.")
-    table = {"name": path.stem, **content}
-    place = str(path)
+    return read_preset_table(str(path), {"name": path.stem, **content})
+
+
+def read_preset_table(place: str, content: dict[str, Any]) -> Preset:
+    """Returns the preset that the keys and values of a preset file describe. `content` must have the key `name`.
+
+    `place` is the file, or another place, that an error message names. Raises BadInput if `content` is not a valid
+    preset.
+    """
+    table = dict(content)
     if not isinstance(table["name"], str) or not _NAME.fullmatch(table["name"]):
         raise BadInput(
             f"{place}: name is {table['name']!r}; it must be 1 to 64 letters, digits, dots, dashes or underscores, "
@@ -91,6 +99,21 @@ def read_preset(path: Path) -> Preset:
         )
     blank = {"blur": None, "down": None, "noise": None, "jpeg": None}
     return Preset(**{**blank, **values, "name": table["name"], "orders": table.get("orders")})
+
+
+def describe_preset(preset: Preset) -> dict[str, Any]:
+    """Returns the keys and values of a preset file that `read_preset_table` reads as the same preset.
+
+    The values are numbers, texts, lists and tables, so TOML and JSON can hold them. A key with its default is left out.
+    """
+    table = {
+        field.name: getattr(preset, field.name)
+        for field in fields(Preset)
+        if getattr(preset, field.name) is not None and getattr(preset, field.name) != field.default
+    }
+    if preset.orders is not None:
+        table["orders"] = asdict(preset.orders)
+    return dict(json.loads(json.dumps(table)))  # JSON turns tuples into lists
 
 
 def _read_orders(place: str, table: Any) -> SecondOrder:

@@ -7,6 +7,7 @@ channels, batch, learning rate and schedule. `find_recipe` combines a recipe wit
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from manifests.errors import BadInput
 from train.models.config import ModelConfig, VreConfig
@@ -26,6 +27,9 @@ PARTS = (
     "identity",  # HonestFace's embedder makes tokens from the references, and from the LQ face with the references
 )
 
+AUGMENTS = ("flip", "each")  # the values of Recipe.augment
+DISCRIMINATORS = ("", "latent", "image")  # the values of Recipe.discriminator
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -42,6 +46,8 @@ class Recipe:
     preset: str  # the name of a degradation preset, which is applied at `size`
     # the shares of the images that other presets degrade: names of presets, "mild" or "clean" (train/data/sampling.py)
     mixture: dict[str, float]
+    # the presets that are not built in, by name; each value has the keys of a preset file (degrade/preset_files.py)
+    presets: dict[str, dict[str, Any]]
     gray_share: float  # this share of the images is gray, input and target alike; the references keep their colours
     # --- model ---
     parts: tuple[str, ...]  # names from PARTS; recipe VRE has no parts, because it trains the embedder itself
@@ -141,7 +147,10 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
     any other recipe.
     """
     if name not in _RECIPES:
-        raise BadInput(f"There is no recipe {name}; the recipes are {', '.join(RECIPES)}.")
+        raise BadInput(
+            f"There is no recipe {name}; the recipes are {', '.join(RECIPES)}. Name a recipe, a .toml file, or the "
+            "folder of a run."
+        )
     if base is None and name != TINY:
         raise BadInput(
             f"Recipe {name} needs a base: give --base-model FOLDER (Stable Diffusion 2.1-base in diffusers' layout), "
@@ -156,6 +165,7 @@ def find_recipe(name: str, base: str | None = None) -> Recipe:
         size=size,
         preset=preset,
         mixture=dict(_MIXTURES.get(name, {}) if base == TINY else {}),
+        presets={},
         gray_share=GRAY_SHARE if name == TINY else 0.0,
         parts=parts,
         timestep=timestep,

@@ -83,7 +83,12 @@ FLAGS = {
     "--replay": ("FILE", "The file theta.jsonl of a frozen set; the command makes the same bytes again"),
     "--columns": ("N", "The number of degradations of each preset"),
     # training
-    "--recipe": ("RECIPE", "The recipe to train; docs/recipes.md lists the recipes"),
+    "--recipe": ("RECIPE", "The recipe: a name of docs/recipes.md, a .toml file, or the folder of a run or checkpoint"),
+    "--show-recipe": ("", "Print the recipe as TOML with all values, and train nothing"),
+    "--change": ("KEY=VALUE", "Change one value of the recipe, such as loss.identity=2"),
+    "--loss": ("NAME=WEIGHT", "The weight of a loss; the weight 0 removes the loss"),
+    "--rate": ("RATE", "The learning rate after the warm-up"),
+    "--batch": ("N", "The number of images in a batch"),
     "--images": ("N", "The number of images after which the training ends"),
     "--minutes": ("MINUTES", "The time after which the training ends"),
     "--identity/--no-identity": ("", "Train with the identity loss, or without it"),

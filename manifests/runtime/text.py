@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -18,3 +20,10 @@ def make_printable(text: str | Path) -> str:
 def format_count(count: int, singular: str, plural: str | None = None) -> str:
     """Returns a count with its noun, such as "2 photos". Pass `plural` if the plural is not the singular plus "s"."""
     return f"{count} {singular if count == 1 else plural or singular + 's'}"
+
+
+def suggest_name(word: str, names: Iterable[str]) -> str:
+    """Returns the name that is most like `word`, as a sentence, or all names if no name is like it."""
+    listed = list(names)
+    nearest = difflib.get_close_matches(word, listed, 1)
+    return f"The nearest name is {nearest[0]}." if nearest else f"The names are {', '.join(listed)}."

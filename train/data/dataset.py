@@ -23,11 +23,12 @@ from degrade.theta import Theta
 from manifests.errors import BadInput
 from train.data.augment import augment_reference, check_albumentations
 from train.data.landmarks import find_landmarks
-from train.data.sampling import Sample, draw_gray, draw_preset, draw_sample, draw_theta, find_training_preset
+from train.data.sampling import Sample, draw_gray, draw_preset, draw_sample, draw_theta
 from train.data.snapshot import Snapshot, load_snapshot
 from train.data.warp import warp_to
 from train.models.io import Places, find_places
 from train.recipes import Recipe
+from train.training_presets import find_training_preset
 
 Batch = dict[str, Any]  # tensors by name; `theta` is a list of Theta objects
 
@@ -61,7 +62,7 @@ class TrainingFaces(Dataset[Batch]):
             check_albumentations()
         self.folder, self.seed, self.recipe = snapshot.folder, seed, recipe
         self.targets = snapshot.targets(split)
-        self.preset = find_training_preset(recipe.preset)
+        self.preset = find_training_preset(recipe.preset, recipe.presets)
         self._snapshot: Snapshot | None = snapshot
         self._detector: FaceDetector | None = None
         if self.warps_references:

@@ -10,17 +10,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from degrade.presets import find_preset
 from degrade.sampling import Preset, make_generator
 from degrade.theta import Theta
 from train.data.snapshot import Snapshot
 from train.recipes import Recipe
+from train.training_presets import find_training_preset
 
 MAX_SEED = 2**31  # each seed for the augmentation of a reference is below this number
-# This preset (ours) draws the mild defects that training targets have. The presets of the literature almost never draw
-# a mild defect. A restorer that was trained only on strong defects makes a good face worse.
-MILD = Preset("mild", blur=(0.1, 1.5), down=(1, 2), noise=(0, 4), jpeg=(60, 100), resize="bilinear")
-CLEAN = Preset("clean", blur=None, down=None, noise=None, jpeg=None, resize="bilinear")  # changes nothing
 FIRST_STEP_SHARE = 0.5  # the share of images that train the first step; every restoration has the first step (ours)
 
 
@@ -67,13 +63,13 @@ def draw_theta(preset: Preset, seed: int, epoch: int, face_id: str) -> Theta:
 def draw_preset(recipe: Recipe, seed: int, epoch: int, face_id: str) -> Preset:
     """Returns the preset that degrades the target in this epoch: one of the mixture, or the recipe's own."""
     if not recipe.mixture:
-        return find_training_preset(recipe.preset)
+        return find_training_preset(recipe.preset, recipe.presets)
     draw = make_generator(seed, "train", "mixture", epoch, face_id).uniform()
     for name, share in recipe.mixture.items():
         if draw < share:
-            return find_training_preset(name)
+            return find_training_preset(name, recipe.presets)
         draw -= share
-    return find_training_preset(recipe.preset)
+    return find_training_preset(recipe.preset, recipe.presets)
 
 
 def draw_gray(recipe: Recipe, seed: int, epoch: int, face_id: str) -> bool:
@@ -81,11 +77,6 @@ def draw_gray(recipe: Recipe, seed: int, epoch: int, face_id: str) -> bool:
     return recipe.gray_share > 0 and bool(
         make_generator(seed, "train", "gray", epoch, face_id).uniform() < recipe.gray_share
     )
-
-
-def find_training_preset(name: str) -> Preset:
-    """Returns MILD, CLEAN, or the preset of `find_preset` with this name. Raises BadInput if there is none."""
-    return {MILD.name: MILD, CLEAN.name: CLEAN}.get(name) or find_preset(name)
 
 
 @lru_cache(maxsize=4)

@@ -2,6 +2,7 @@
 
 RUN/checkpoint-<images>/
     config.json, model.safetensors               see train/models/checkpoint_files.py
+    recipe.toml                                  the recipe without the losses that were off, see train/recipe_files.py
     training/weights.safetensors                 the trained weights before averaging, and all buffers
     training/optimizer.safetensors               the moments of AdamW, by parameter name
     training/discriminator.safetensors           if the recipe has a discriminator
@@ -30,6 +31,7 @@ from manifests.runtime.files import remove_temporary_files
 from train.fit.ema import find_trained
 from train.fit.engine import Engine
 from train.models.checkpoint_files import WEIGHTS, list_checkpoints, name_checkpoint
+from train.recipe_files import RECIPE_FILE, format_recipe
 from train.run_folders import SAMPLES
 
 TRAINING = "training"
@@ -57,6 +59,7 @@ def save_checkpoint(run: Path, images: int, engine: Engine) -> Path:
         (temporary / TRAINING).mkdir(parents=True)
         with engine.average.swap_in():
             engine.model.save_pretrained(temporary)
+        (temporary / RECIPE_FILE).write_text(format_recipe(engine.recipe), encoding="utf-8")
         for name, tensors in collect_state(engine).items():
             save_file(tensors, temporary / TRAINING / f"{name}.safetensors")
         state = {"images": images, "recipe": engine.recipe.name}

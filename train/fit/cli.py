@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from manifests.errors import BadInput
 from manifests.exit_codes import INTERRUPTED
 from manifests.ledger.paths import MAX_SEED, check_ledger_exists
 from manifests.runtime.flags import argument, flag
@@ -38,12 +39,24 @@ Steps = Annotated[
 
 
 def train(
-    source: Annotated[Path, argument("DATASET|SNAPSHOT")],
-    out: Annotated[Path, flag("--out", "; the same command with the same folder resumes", metavar="RUN")],
+    source: Annotated[Path | None, argument("DATASET|SNAPSHOT", "; only --show-recipe works without it")] = None,
+    out: Annotated[
+        Path | None, flag("--out", "; the same command with the same folder resumes", default=False, metavar="RUN")
+    ] = None,
     recipe: Annotated[str, flag("--recipe", panel=_TRAINING)] = "tiny",
     images: Annotated[int | None, flag("--images", default="the recipe's number", low=1, panel=_TRAINING)] = None,
     minutes: Annotated[float | None, flag("--minutes", default="no limit", low=0, panel=_TRAINING)] = None,
     preset: PresetName = None,
+    size: Annotated[
+        int | None, flag("--size", "; the restorer has the same size", default="the recipe's size", panel=_TRAINING)
+    ] = None,
+    batch: Annotated[int | None, flag("--batch", default="the recipe's number", panel=_TRAINING)] = None,
+    rate: Annotated[float | None, flag("--rate", default="the recipe's rate", panel=_TRAINING)] = None,
+    loss: Annotated[
+        list[str] | None, flag("--loss", default="the recipe's losses", repeat=True, panel=_TRAINING)
+    ] = None,
+    change: Annotated[list[str] | None, flag("--change", default="none", repeat=True, panel=_TRAINING)] = None,
+    show_recipe: Annotated[bool, flag("--show-recipe", panel=_TRAINING)] = False,
     steps: Steps = None,
     identity: Annotated[bool, flag("--identity/--no-identity", panel=_TRAINING)] = True,
     seed: Annotated[int, flag("--seed", low=0, high=MAX_SEED, panel=_TRAINING)] = 0,
@@ -69,6 +82,16 @@ def train(
     from train.run_folders import check_run_folder
 
     chosen = choose_recipe(recipe, base_model, preset, steps)
+    chosen = _apply_changes(chosen, change or [], loss or [], {"size": size, "batch": batch, "rate": rate})
+    if show_recipe:
+        from train.recipe_files import format_recipe
+
+        typer.echo(format_recipe(chosen), nl=False)
+        return
+    if source is None or out is None:
+        missing = "dataset" if source is None else "folder for the run"
+        raise BadInput(f"The {missing} is missing: write likeness train DATASET --out RUN.")
+    _check_base(chosen, base_model)
     check_run_folder(out)
     if not (source / FACTS).is_file():
         check_ledger_exists(source)
@@ -86,18 +109,53 @@ def train(
 
 
 def choose_recipe(name: str, base_model: str | None, preset: str | None, steps: int | None) -> Recipe:
-    """Returns the recipe called `name`, changed by the other options. Raises BadInput for an unknown name."""
-    from train.recipes import DIFFUSION, TINY, find_recipe
+    """Returns the recipe called `name`, or the recipe of a file, run or checkpoint, changed by the other options.
+
+    Raises BadInput if there is no such recipe or preset.
+    """
+    from train.recipes import DIFFUSION, RECIPES, TINY, find_recipe
 
     base = None if base_model is None else TINY if base_model == TINY else DIFFUSION
-    recipe = find_recipe(name, base)
+    if name not in RECIPES and (name.endswith(".toml") or Path(name).exists()):
+        from train.recipe_files import read_recipe
+
+        recipe = read_recipe(Path(name), base)
+    else:
+        recipe = find_recipe(name, base)
     if steps is not None:
         recipe = dataclasses.replace(recipe, steps=steps)
     if preset is None:
         return recipe
-    from degrade.presets import find_preset
+    from train.recipe_files import use_preset
 
-    return dataclasses.replace(recipe, preset=find_preset(preset).name)
+    return use_preset(recipe, preset)
+
+
+def _apply_changes(recipe: Recipe, changes: list[str], losses: list[str], short: dict[str, float | None]) -> Recipe:
+    """Returns the recipe with the values of --change, then of --loss, then of the short options that are not None."""
+    from train.recipe_files import change_recipe, split_change
+
+    for text in changes:
+        recipe = change_recipe(recipe, f"--change {text}", *split_change("--change", text))
+    for text in losses:
+        name, weight = split_change("--loss", text)
+        recipe = change_recipe(recipe, f"--loss {text}", f"loss.{name}", weight)
+    for name, value in short.items():
+        if value is not None:
+            recipe = change_recipe(recipe, f"--{name} {value:g}", name, value)
+    return recipe
+
+
+def _check_base(recipe: Recipe, base_model: str | None) -> None:
+    from train.recipes import TINY
+
+    if recipe.base != TINY and base_model in (None, TINY):
+        raise BadInput(
+            f"Recipe {recipe.name} adapts a diffusion model: give --base-model FOLDER (Stable Diffusion 2.1-base in "
+            "diffusers' layout)."
+        )
+    if recipe.base == TINY and base_model not in (None, TINY):
+        raise BadInput(f"Recipe {recipe.name} has the base tiny: leave --base-model {base_model} out.")
 
 
 def run_training(

@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from degrade.presets import find_preset
 from train.data import dataset as data
 from train.data.augment import check_albumentations
 from train.data.sampling import draw_theta
 from train.data.snapshot import FACTS, Snapshot, load_snapshot
 from train.fit.engine import Engine, build
-from train.fit.objective import THROUGH_RECOGNIZER
 from train.fit.settings import Settings, drop_inactive_losses, find_recognizer, resolve_with_recognizer
 from train.fit.step import compute_gradients
+from train.losses.names import THROUGH_RECOGNIZER
 from train.recipes import DIFFUSION, Recipe
+from train.training_presets import find_training_preset
 
 UPDATES = 3  # number of timed updates; one update before them is not timed (ours)
 _GIB = 2**30
@@ -179,7 +179,7 @@ def _random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch
 
     The images take the reference counts of the recipe in turn. Each image has slots for the largest count.
     """
-    preset = find_preset(recipe.preset)
+    preset = find_training_preset(recipe.preset, recipe.presets)
     draw, slots, size = torch.Generator().manual_seed(seed), max(recipe.reference_counts), recipe.size
     shown = torch.arange(slots).expand(count, -1) < torch.tensor(
         [recipe.reference_counts[i % len(recipe.reference_counts)] for i in range(count)]

@@ -30,6 +30,14 @@ from train.backbones import load_backbone
 from train.losses.against_references import cycle_loss, spatial_min_loss
 from train.losses.alignment import face_alignment_loss
 from train.losses.identity import identity_loss, reference_identity_loss
+from train.losses.names import (
+    ADVERSARIAL,
+    LOSSES,
+    THROUGH_BACKBONE,
+    THROUGH_DISTS,
+    THROUGH_LPIPS,
+    THROUGH_RECOGNIZER,
+)
 from train.losses.perceptual import Dists, Lpips
 from train.losses.pixel import WINDOW, edge_loss, ms_ssim_exponents, ms_ssim_loss, mse_loss, pixel_loss, sobel_magnitude
 from train.losses.resolution import limit_resolution
@@ -37,15 +45,6 @@ from train.models.discriminator import LatentDiscriminator, PatchDiscriminator
 from train.models.io import Restoration
 from train.models.recognizer import Recognizer
 from train.recipes import Recipe
-
-ADVERSARIAL = "gan"
-BY_MODEL = ("reconstruction", "codebook", "association")
-THROUGH_RECOGNIZER = ("identity", "reference_identity")
-THROUGH_LPIPS = ("lpips", "spatial_min", "cycle")
-THROUGH_DISTS = ("ea_dists",)
-THROUGH_BACKBONE = THROUGH_LPIPS + THROUGH_DISTS
-OF_PICTURES = ("pixel", "edge", "mse", "ms_ssim", "face_alignment")
-LOSSES = OF_PICTURES + THROUGH_RECOGNIZER + THROUGH_BACKBONE + (ADVERSARIAL,) + BY_MODEL
 
 
 def list_backbones(recipe: Recipe) -> set[str]:

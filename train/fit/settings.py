@@ -20,7 +20,7 @@ from manifests.runtime.json_log import log
 from manifests.runtime.versions import code_version
 from train.data.snapshot import Snapshot
 from train.fit.distributed import get_world_size
-from train.fit.objective import THROUGH_RECOGNIZER
+from train.losses.names import THROUGH_RECOGNIZER
 from train.models.checkpoint_files import WEIGHTS, find_newest_checkpoint
 from train.models.steps import check_steps
 from train.recipes import DIFFUSION, TINY, VRE, Recipe, build_model_config

@@ -10,10 +10,11 @@ import pytest
 from manifests.ledger.ledger import Ledger
 from tests.doubles.training import SMALL, dataset, face_of, models_of, recognizer_onnx, snapshot
 from train.data.dataset import TrainingFaces
-from train.data.sampling import MILD, Sample, draw_preset, draw_sample, draw_theta
+from train.data.sampling import Sample, draw_preset, draw_sample, draw_theta
 from train.data.snapshot import Snapshot
 from train.data.take_snapshot import take_snapshot
 from train.recipes import Recipe
+from train.training_presets import MILD
 
 OFTEN_WRONG: Recipe = replace(SMALL, wrong_share=0.4, augment="each")
 

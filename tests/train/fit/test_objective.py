@@ -14,7 +14,6 @@ from degrade.presets import find_preset
 from manifests.errors import BadInput
 from tests.doubles.weights import random_vgg16
 from train.fit.objective import (
-    LOSSES,
     Objective,
     build_discriminator,
     check_weights,
@@ -23,6 +22,7 @@ from train.fit.objective import (
     list_backbones,
 )
 from train.losses.identity import identity_loss, reference_identity_loss
+from train.losses.names import LOSSES
 from train.losses.pixel import sobel_magnitude
 from train.models.discriminator import LatentDiscriminator, PatchDiscriminator
 from train.models.io import Restoration

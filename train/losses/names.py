@@ -1,0 +1,10 @@
+"""Lists the names of all losses by the network that they use. train/fit/objective.py computes the losses."""
+
+ADVERSARIAL = "gan"
+BY_MODEL = ("reconstruction", "codebook", "association")
+THROUGH_RECOGNIZER = ("identity", "reference_identity")
+THROUGH_LPIPS = ("lpips", "spatial_min", "cycle")
+THROUGH_DISTS = ("ea_dists",)
+THROUGH_BACKBONE = THROUGH_LPIPS + THROUGH_DISTS
+OF_PICTURES = ("pixel", "edge", "mse", "ms_ssim", "face_alignment")
+LOSSES = OF_PICTURES + THROUGH_RECOGNIZER + THROUGH_BACKBONE + (ADVERSARIAL,) + BY_MODEL

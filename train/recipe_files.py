@@ -1,0 +1,231 @@
+"""Writes a recipe as TOML, reads a recipe from a TOML file, a run or a checkpoint, and changes values of a recipe.
+
+The keys of the file are the fields of `train.recipes.Recipe`. The losses are in the table `loss`. If `name` is a recipe
+of train/recipes.py, a missing key has the value of that recipe. With another name, the file must contain all keys. A
+table of the file replaces the whole table of the recipe:
+
+    name = "tiny"
+    batch = 8
+
+    [loss]                      # without a line `edge`, there is no edge loss
+    pixel = 1.0
+    identity = 2.0
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from degrade.preset_files import describe_preset, read_preset_table
+from manifests.errors import BadInput
+from manifests.runtime.text import suggest_name
+from train.losses.names import BY_MODEL
+from train.recipe_values import NONE, check_name, read_value
+from train.recipes import DIFFUSION, RECIPES, TINY, VRE, Recipe, find_recipe
+from train.run_folders import RUN_CONFIG
+from train.training_presets import TRAINING_PRESETS, find_training_preset
+
+RECIPE_FILE = "recipe.toml"  # the file of a checkpoint with the recipe
+LATENT_SIDE = 32  # the side of the latent of base tiny that --size keeps: factor 8 at 256 px, factor 4 at 128 px (ours)
+_KEYS = {"losses": "loss"}  # the fields of Recipe whose key in a file has another name
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def format_recipe(recipe: Recipe) -> str:
+    """Returns the recipe as TOML with all values. `read_recipe` reads the same recipe from this text."""
+    return "\n".join(["# docs/recipes.md explains the keys.", *_format_table(tabulate(recipe), ())]) + "\n"
+
+
+def tabulate(recipe: Recipe) -> dict[str, Any]:
+    """Returns the recipe as nested tables of plain values under the keys of a file."""
+    return {_KEYS.get(name, name): value for name, value in asdict(recipe).items()}
+
+
+def read_recipe(source: Path, base: str | None = None) -> Recipe:
+    """Returns the recipe of a TOML file, or of the folder of a run or of a checkpoint.
+
+    A file without the key `base` uses `base`, which is TINY or DIFFUSION. Raises BadInput if the file cannot be read,
+    or if it does not describe a recipe.
+    """
+    if source.is_dir():
+        source = source / RECIPE_FILE if (source / RECIPE_FILE).is_file() else source / RUN_CONFIG
+        if not source.is_file():
+            raise BadInput(
+                f"{source.parent} contains no recipe: name the folder of a run or of a checkpoint, or a .toml file."
+            )
+    try:
+        data = source.read_bytes()
+    except OSError as error:
+        raise BadInput(
+            f"{source} cannot be read ({error.strerror}): name a recipe, a .toml file or the folder of a run."
+        ) from None
+    try:
+        if source.name != RUN_CONFIG:
+            return build_recipe(str(source), tomllib.loads(data.decode()), base)
+        table = json.loads(data)["recipe"]
+        table = {_KEYS.get(name, name): value for name, value in table.items()}
+    except (ValueError, RecursionError) as error:  # ValueError means invalid TOML, JSON or UTF-8
+        kind = "JSON" if source.name == RUN_CONFIG else "TOML"
+        raise BadInput(f"{source} is not valid {kind}: {str(error).splitlines()[0]}") from None
+    except (TypeError, KeyError, AttributeError):  # the key recipe is missing, or it is only a name
+        raise BadInput(f"{source} contains no recipe: name the folder of a run, or a .toml file.") from None
+    return build_recipe(str(source), table, base)
+
+
+def build_recipe(place: str, table: Mapping[str, Any], base: str | None = None) -> Recipe:
+    """Returns the recipe that `table` describes. `place` is the file or the option that an error message names.
+
+    Raises BadInput if a key is unknown or missing, or if a value is not valid.
+    """
+    hints = {_KEYS.get(name, name): kind for name, kind in get_type_hints(Recipe).items()}
+    for key in table:
+        if key not in hints:
+            raise BadInput(f"{place}: a recipe has no key {key!r}. {suggest_name(key, hints)}")
+    values = {key: read_value(place, key, hints[key], value) for key, value in table.items()}
+    if "name" not in values:
+        raise BadInput(f'{place} has no name: add the line name = "tiny", or the name of another recipe.')
+    name = values["name"]
+    usual = tabulate(find_recipe(name, values.get("base", base))) if name in RECIPES else {}
+    if missing := [key for key in hints if key not in values and key not in usual]:
+        raise BadInput(
+            f"{place} has no {missing[0]}: a recipe that is called {name} needs all keys. `likeness train "
+            "--show-recipe` prints all keys."
+        )
+    if "size" in values and "latent_factor" not in values:
+        values["latent_factor"] = _choose_latent_factor(place, values["size"], {**usual, **values})
+    complete = {key: values[key] if key in values else read_value(place, key, hints[key], usual[key]) for key in hints}
+    complete["loss"] = {loss: weight for loss, weight in complete["loss"].items() if weight}
+    recipe = Recipe(**{field.name: complete[_KEYS.get(field.name, field.name)] for field in fields(Recipe)})
+    _check_presets(place, recipe)
+    _check_together(place, recipe)
+    return recipe
+
+
+def change_recipe(recipe: Recipe, place: str, path: str, value: Any) -> Recipe:
+    """Returns the recipe with another value at a TOML path such as `batch` or `loss.identity`.
+
+    A change of `size` also changes `latent_factor`. The loss weight 0 removes a loss. `place` is the option that an
+    error message names. Raises BadInput if there is no such path, or if the value is not valid.
+    """
+    table = tabulate(recipe)
+    *parents, key = path.split(".")
+    inner: Any = table
+    for depth, parent in enumerate(parents):
+        if parent not in inner:
+            raise BadInput(f"{place}: a recipe has no key {parent!r}. {suggest_name(parent, inner)}")
+        inner = inner[parent]
+        if not isinstance(inner, dict):
+            raise BadInput(f"{place}: {'.'.join(parents[: depth + 1])} is one value: give a path without {key!r}.")
+    inner[key] = value
+    if path == "size" and type(value) is int:
+        table["latent_factor"] = _choose_latent_factor(place, value, table)
+    return build_recipe(place, table)
+
+
+def split_change(option: str, change: str) -> tuple[str, Any]:
+    """Returns the path and the value of a text such as `loss.identity=2`.
+
+    The value is read as TOML. A text without quotes is a text. Raises BadInput if the sign = is missing.
+    """
+    path, sign, text = change.partition("=")
+    if not sign or not path.strip():
+        raise BadInput(f"{option} {change} has no value: write a key, the sign = and a value, such as batch=8.")
+    try:
+        return path.strip(), tomllib.loads(f"value = {text}")["value"]
+    except ValueError:
+        return path.strip(), text.strip()
+
+
+def use_preset(recipe: Recipe, preset: str) -> Recipe:
+    """Returns the recipe with this preset. The recipe holds the numbers of a preset that was read from a file.
+
+    Raises BadInput if there is no such preset.
+    """
+    if preset in recipe.presets:
+        return change_recipe(recipe, f"--preset {preset}", "preset", preset)
+    found = find_training_preset(preset, {})
+    table = tabulate(recipe) | {"preset": found.name}
+    if preset not in TRAINING_PRESETS:
+        numbers = {key: value for key, value in describe_preset(found).items() if key != "name"}
+        table["presets"] = {**recipe.presets, found.name: numbers}
+    return build_recipe(f"--preset {preset}", table)
+
+
+def _choose_latent_factor(place: str, size: int, table: Mapping[str, Any]) -> int:
+    """Returns the latent factor for another size. On base tiny, the latent keeps its side of LATENT_SIDE."""
+    if table["base"] != TINY:
+        return int(table["latent_factor"])
+    if size % LATENT_SIDE:
+        raise BadInput(f"{place}: size is {size}; it must be a multiple of {LATENT_SIDE}.")
+    return max(1, size // LATENT_SIDE)
+
+
+def _check_presets(place: str, recipe: Recipe) -> None:
+    for name, table in recipe.presets.items():
+        if name in TRAINING_PRESETS:
+            raise BadInput(f"{place}: the name {name} belongs to a built-in preset; choose another name.")
+        read_preset_table(f"{place}, presets.{name}", {**table, "name": name})
+    names = (*TRAINING_PRESETS, *recipe.presets)
+    if recipe.preset.endswith((".toml", ".json")):
+        raise BadInput(f"{place}: preset is a file: give the file with --preset {recipe.preset}.")
+    check_name(place, "preset", recipe.preset, names)
+    for name in recipe.mixture:
+        check_name(place, "mixture", name, names)
+
+
+def _check_together(place: str, recipe: Recipe) -> None:
+    if not recipe.name.isprintable() or not recipe.name:
+        raise BadInput(f"{place}: name is {recipe.name!r}; it must have at least one character and no line break.")
+    if not recipe.reference_counts:
+        raise BadInput(f"{place}: reference_counts is empty; give one number or more, such as [0, 1, 2, 4].")
+    if sum(recipe.mixture.values()) > 1 + 1e-9:
+        raise BadInput(f"{place}: the shares of mixture add up to {sum(recipe.mixture.values()):g}; give at most 1.")
+    if not recipe.losses:
+        raise BadInput(f"{place}: the table loss is empty; give one loss or more.")
+    if recipe.name != VRE and (own := [loss for loss in recipe.losses if loss in BY_MODEL]):
+        raise BadInput(f"{place}: the loss {own[0]} belongs to recipe vre; keep the name vre, or leave this loss out.")
+    # Each level of the UNet after the first halves the latent. A diffusion model shrinks by 8, and then by 8 again.
+    step = 64 if recipe.base == DIFFUSION else recipe.latent_factor * 2 ** max(0, len(recipe.channels) - 1)
+    if recipe.size % step:
+        reason = f"with latent_factor {recipe.latent_factor}, " if recipe.base == TINY else ""
+        raise BadInput(f"{place}: size is {recipe.size}; {reason}it must be a multiple of {step}.")
+
+
+def _format_table(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
+    """Returns the lines of a TOML table: the values first, then one table for each dict."""
+    lines = ["", f"[{'.'.join(map(_format_key, path))}]"] if path else []
+    lines += [f"{_format_key(key)} = {_format_value(v)}" for key, v in table.items() if not isinstance(v, dict)]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines += _format_table(value, (*path, key))
+    return lines
+
+
+def _format_key(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) else _format_text(key)
+
+
+def _format_value(value: Any) -> str:
+    if value is None:
+        return _format_text(NONE)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return _format_text(value)
+    if isinstance(value, list | tuple):
+        return f"[{_join(value)}]"
+    return repr(value)
+
+
+def _join(values: Iterable[Any]) -> str:
+    return ", ".join(map(_format_value, values))
+
+
+def _format_text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")  # a text of JSON is a text of TOML

@@ -1,0 +1,28 @@
+"""Finds the preset of a training image: one of degrade/presets.py, MILD, CLEAN, or a preset that a recipe holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from degrade.preset_files import read_preset_table
+from degrade.presets import PRESETS, find_preset
+from degrade.sampling import Preset
+
+# This preset (ours) draws the mild defects that training targets have. The presets of the literature almost never draw
+# a mild defect. A restorer that was trained only on strong defects makes a good face worse.
+MILD = Preset("mild", blur=(0.1, 1.5), down=(1, 2), noise=(0, 4), jpeg=(60, 100), resize="bilinear")
+CLEAN = Preset("clean", blur=None, down=None, noise=None, jpeg=None, resize="bilinear")  # changes nothing
+_OURS = {MILD.name: MILD, CLEAN.name: CLEAN}
+
+TRAINING_PRESETS = (*PRESETS, *_OURS)  # the names that every recipe can use
+
+
+def find_training_preset(name: str, own: Mapping[str, Mapping[str, Any]]) -> Preset:
+    """Returns the preset with this name. `own` is the value of `Recipe.presets`.
+
+    Raises BadInput if there is no such preset.
+    """
+    if name in own:
+        return read_preset_table(f"Preset {name}", {**own[name], "name": name})
+    return _OURS[name] if name in _OURS else find_preset(name)
