@@ -85,7 +85,7 @@ def test_preview_writes_a_sheet_of_presets_by_seeds(tmp_path):
 
 def test_a_picture_is_decoded_for_the_preview_in_a_process_of_its_own(tmp_path, monkeypatch):
     (face := tmp_path / "face.png").write_bytes(encode_png(toy_picture(0, 128)))
-    monkeypatch.setattr(manifests.runtime.untrusted_images, "decode", lambda path: pytest.fail("decoded here"))
+    monkeypatch.setattr(manifests.runtime.untrusted_images, "_decode", lambda *_: pytest.fail("decoded here"))
     assert "1 preset with 1 seed each" in call(
         "preview", face, "--out", tmp_path / "s.png", "--preset", "gfpgan", "--columns", 1
     )
