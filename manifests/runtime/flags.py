@@ -107,6 +107,7 @@ FLAGS = {
     "--strength": ("SHARE", "The share of the restored face in the result, from 0 to 1; 0 copies the photo"),
     "--always": ("", "Restore every face, also if the face is already sharp or the result is worse"),
     "--trust-references": ("", "Use every reference, also if its face looks like another person"),
+    "--lossless": ("", "Write a JPEG as PNG, so that no pixel outside the faces changes"),
     "--aligned": ("", "Use this option if the photos are square face crops in the layout of FFHQ"),
     "--box": ("X0,Y0,X1,Y1", "The box of the face in pixels, for a photo in which no face is found"),
     # measuring

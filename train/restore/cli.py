@@ -23,13 +23,12 @@ def restore(
     run: Annotated[
         Path, flag("--run", ", or of one checkpoint; write osdface:FOLDER for the released weights of OSDFace")
     ],
-    out: Annotated[
-        Path, flag("--out", "; the command writes each restored photo into this folder as PNG", metavar="FOLDER")
-    ],
+    out: Annotated[Path, flag("--out", "; the command writes each restored photo into this folder", metavar="FOLDER")],
     reference: Annotated[list[Path] | None, flag("--reference", default="none", repeat=True)] = None,
     strength: Annotated[float, flag("--strength", low=0, high=1)] = 1.0,
     always: Annotated[bool, flag("--always")] = False,
     trust_references: Annotated[bool, flag("--trust-references")] = False,
+    lossless: Annotated[bool, flag("--lossless")] = False,
     aligned: Annotated[bool, flag("--aligned")] = False,
     box: Annotated[str | None, flag("--box", default="none")] = None,
     steps: Annotated[
@@ -66,7 +65,8 @@ def restore(
     plan, unreadable = plan_outputs(photos, out)
     if dry_run:
         select_earlier_entries(out, plan, None)
-        _print_plan(plan, unreadable, as_json)
+        outputs = [(one.photo, one.png if aligned else one.expect(lossless)) for one in plan]
+        _print_plan(outputs, unreadable, as_json)
         return
     if not str(run).startswith("osdface:"):
         from train.models.checkpoint_files import find_newest_checkpoint
@@ -92,6 +92,7 @@ def restore(
             strength=strength,
             always=always,
             trust_references=trust_references,
+            lossless=lossless,
             progress=progress,
             say=notices.append,
             on_face=sheet.add if needs_sheet else lambda *_: None,

@@ -2,7 +2,8 @@
 
 The log has a line for each photo that any call of `restore` tried to restore into the folder OUT. A line has the fields
 of PhotoOutcome (train/restore/outcomes.py). The line of a photo also has `source`, the absolute path of the photo, and
-`place`, the path of its PNG inside OUT. The field `settings` is a hash of the restorer, the references and the options.
+`place`, the path of the restored file inside OUT. The field `settings` is a hash of the restorer, the references and
+the options.
 """
 
 from __future__ import annotations
@@ -16,27 +17,34 @@ from typing import Any
 from manifests.errors import BadInput
 from manifests.runtime.files import write_atomically
 from manifests.runtime.text import make_printable
+from train.restore.output_paths import PhotoOutput
 
 LOG = "restored.jsonl"
 
 Entry = dict[str, Any]
 
 
-def make_entry(outcome: Entry, photo: Path, target: Path, out: Path, settings: str) -> Entry:
-    """Returns the log line of one photo. `target` is the photo's PNG inside the folder `out`."""
-    return {**outcome, "source": _make_absolute(photo), "place": str(target.relative_to(out)), "settings": settings}
+def make_entry(outcome: Entry, output: PhotoOutput, out: Path, settings: str) -> Entry:
+    """Returns the log line of one photo, whose files are inside the folder `out`."""
+    place = output.own if outcome["output"] is None else Path(outcome["output"])
+    return {
+        **outcome,
+        "source": _make_absolute(output.photo),
+        "place": str(place.relative_to(out)),
+        "settings": settings,
+    }
 
 
-def select_earlier_entries(out: Path, outputs: Sequence[tuple[Path, Path]], settings: str | None) -> list[Entry]:
-    """Returns the lines of earlier calls that stay in the log. `outputs` are the (photo, PNG) pairs of this call.
+def select_earlier_entries(out: Path, outputs: Sequence[PhotoOutput], settings: str | None) -> list[Entry]:
+    """Returns the lines of earlier calls that stay in the log. `outputs` are the files of this call.
 
-    A line does not stay if this call writes the PNG of the line, or if this call tries the photo again after a failure.
-    Raises BadInput if a PNG of this call exists already, unless it is the same photo, restored with the same settings.
-    If `settings` is None, the settings are not compared.
+    A line does not stay if this call may write the file of the line, or if this call tries the photo again after a
+    failure. Raises BadInput if a file of this call exists already, unless the file shows the same photo, restored with
+    the same settings. If `settings` is None, the settings are not compared.
     """
     entries = _read_log(out)
     by_place = {entry["place"]: entry for entry in entries if "place" in entry}
-    places = {str(target.relative_to(out)): (photo, target) for photo, target in outputs}
+    places = {str(file.relative_to(out)): (photo, file) for photo, *files in outputs for file in files}
     for place, (photo, target) in places.items():
         if not os.path.lexists(target):
             continue
@@ -56,7 +64,7 @@ def select_earlier_entries(out: Path, outputs: Sequence[tuple[Path, Path]], sett
                 f"{make_printable(target)} exists already and was restored with a different checkpoint, different "
                 "references or different options: remove the file, or name another folder with --out."
             )
-    sources = {_make_absolute(photo) for photo, _ in outputs}
+    sources = {_make_absolute(output.photo) for output in outputs}
     return [
         entry
         for entry in entries

@@ -1,4 +1,4 @@
-"""Plan the output files of `restore`: one PNG for each input photo."""
+"""Plan the output files of `restore`: one file for each input photo."""
 
 from __future__ import annotations
 
@@ -6,20 +6,38 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from manifests.errors import BadInput
 from manifests.runtime.files import find_blocking_file
 from manifests.runtime.text import make_printable
 
+_JPEG_SUFFIXES, _LOSSLESS_SUFFIXES = (".jpg", ".jpeg"), (".png", ".tif", ".tiff", ".webp")
 
-def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Path]], list[tuple[Path, str]]]:
-    """Returns (photo, PNG) for each input photo, and (folder, reason) for each folder that cannot be read.
 
-    Photos of a folder keep their subfolders in `out`. Photos whose names differ only in the suffix keep the suffix in
-    the name of their PNG. A photo that is named twice is restored once. In a folder, `restore` skips files whose names
-    begin with a dot, because systems and editors make such files. `restore` also skips files that are not regular,
-    everything inside `out`, and links to folders. Raises BadInput if there is nothing to restore, if two photos would
-    have the same PNG, if an input would be overwritten, or if `out` is a file.
+class PhotoOutput(NamedTuple):
+    """Names the files that `restore` may write for one photo. It writes one of the two."""
+
+    photo: Path
+    own: Path  # used if the photo is copied, or keeps its format
+    png: Path  # used if the photo becomes a PNG; the same path as `own` for a photo with the suffix .png
+
+    def expect(self, lossless: bool) -> Path:
+        """Returns the file that `restore` will probably write if it restores a face, judged by the photo's suffix."""
+        suffix = self.photo.suffix.lower()
+        keeps = suffix in _LOSSLESS_SUFFIXES or (suffix in _JPEG_SUFFIXES and not lossless)
+        return self.own if keeps else self.png
+
+
+def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[PhotoOutput], list[tuple[Path, str]]]:
+    """Returns the output files of each input photo, and (folder, reason) for each folder that cannot be read.
+
+    Photos of a folder keep their subfolders and their names in `out`. A photo that becomes a PNG gets the suffix .png
+    instead of its own. If another photo of the folder has the same name apart from the suffix, the .png is added to
+    the suffix. A photo that is named twice is restored once. In a folder, `restore` skips files whose names begin with
+    a dot, because systems and editors make such files. `restore` also skips files that are not regular, everything
+    inside `out`, and links to folders. Raises BadInput if there is nothing to restore, if two photos would have the
+    same file, if an input would be overwritten, or if `out` is a file.
     """
     if (file := find_blocking_file(out)) is not None:
         raise BadInput(f"{make_printable(file)} is a file: name a folder with --out.")
@@ -43,23 +61,23 @@ def plan_outputs(inputs: Sequence[Path], out: Path) -> tuple[list[tuple[Path, Pa
         if real_path not in unique or len(place.parts) > len(unique[real_path][1].parts):
             unique[real_path] = path, place
     photos = list(unique.values())
-    # a.jpg becomes a.png, but a.jpg and a.webp together become a.jpg.png and a.webp.png
+    # a.jpg may become a.png, but beside a.webp it may become a.jpg.png
     stems = [place.with_suffix("") for _, place in photos]
-    places = [
-        place.with_name(place.name + ".png") if stems.count(stem) > 1 else place.with_suffix(".png")
-        for (_, place), stem in zip(photos, stems, strict=True)
-    ]
-    if len(set(places)) < len(places):
-        repeated = next(place for place in places if places.count(place) > 1)
-        first, second, *_ = (path for (path, _), place in zip(photos, places, strict=True) if place == repeated)
-        raise BadInput(
-            f"{make_printable(first)} and {make_printable(second)} would become the same file in "
-            f"{make_printable(out)}: restore them into different folders."
-        )
-    outputs = [(path, out / place) for (path, _), place in zip(photos, places, strict=True)]
-    originals = {os.path.realpath(path) for path, _ in outputs}  # realpath accepts circular links, but resolve does not
-    for path, target in outputs:
-        if os.path.realpath(target) in originals:
+    outputs, writers = list[PhotoOutput](), dict[Path, Path]()  # `writers` maps an output file to its photo
+    for (path, place), stem in zip(photos, stems, strict=True):
+        png = place if place.suffix == ".png" else place.with_suffix(".png")
+        if png != place and stems.count(stem) > 1:
+            png = place.with_name(place.name + ".png")
+        for name in {place, png}:
+            if (first := writers.setdefault(name, path)) != path:
+                raise BadInput(
+                    f"{make_printable(first)} and {make_printable(path)} would become the same file in "
+                    f"{make_printable(out)}: restore them into different folders."
+                )
+        outputs.append(PhotoOutput(path, out / place, out / png))
+    originals = {os.path.realpath(path) for path, _, _ in outputs}  # realpath accepts circular links, resolve does not
+    for path, own, png in outputs:
+        if not originals.isdisjoint({os.path.realpath(own), os.path.realpath(png)}):
             raise BadInput(f"A restored photo would overwrite {make_printable(path)}: name another folder with --out.")
     return outputs, unreadable
 

@@ -15,7 +15,7 @@ from manifests.ledger.paths import LEDGER_NAME
 from manifests.runtime.files import hash_config, lock_folder, remove_temporary_files, sha256_file
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import make_printable
-from manifests.runtime.untrusted_images import open_reader
+from manifests.runtime.untrusted_images import open_readers
 from train.restore.load import load_restorer, load_restorer_faces, move_to_device
 from train.restore.log import make_entry, select_earlier_entries, write_log
 from train.restore.outcomes import PhotoOutcome
@@ -48,12 +48,13 @@ def restore(
     strength: float = 1.0,
     always: bool = False,
     trust_references: bool = False,
+    lossless: bool = False,
     progress: Progress = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
     on_face: OnFace = lambda *_: None,
     limited: bool = False,
 ) -> list[PhotoOutcome]:
-    """Restores photos, and all photos of folders, into the folder `out` as PNG, and logs them in OUT/restored.jsonl.
+    """Restores photos, and all photos of folders, into the folder `out`, and logs them in OUT/restored.jsonl.
 
     A face is kept as it is if it is already sharper than the restorer can write, or if the result would be worse than
     the face (train/restore/harm.py). With `always`, no face is kept. The result is mixed with the photo by `strength`,
@@ -61,6 +62,9 @@ def restore(
 
     Each face gets the references that show the same person, or none (train/restore/choose_references.py). With
     `trust_references`, every reference shows the person, whatever the recognizer says.
+
+    A result has the format, the depth, the colour profile, the metadata and the modification time of its photo
+    (train/restore/write_photo.py). With `lossless`, a JPEG becomes a PNG.
 
     `inputs` and `references` are paths of photos and of folders. `checkpoint`, `base_model` and `steps` are as in
     `load_restorer`. `faces` replaces the recorded --faces value if the files were moved. If `aligned`, the inputs are
@@ -78,12 +82,12 @@ def restore(
     model = move_to_device(load_restorer(checkpoint, base_model, steps))
     models = load_restorer_faces(model, faces)
     outputs, unreadable_folders = plan_outputs(inputs, out)
-    reference_files = list_reference_files(references, [path for path, _ in outputs])
+    reference_files = list_reference_files(references, [output.photo for output in outputs])
     if reference_files and not REFERENCE_PARTS & set(model.config.parts):
         say("This restorer uses no references. The references only serve to check the restored faces.")
     kept_out = _find_kept_out_list(Path(checkpoint))
     reference_files = _drop_kept_out(reference_files, kept_out, say)
-    with open_reader(limited) as read:
+    with open_readers(limited) as (read, read_original):
         reference_photos = read_references(reference_files, model, models, say, read)
         embeddings = [face.embedding for photo in reference_photos for face in photo.faces]
         if kept_out is not None and embeddings and kept_out.matches(np.stack(embeddings)).any():
@@ -105,30 +109,34 @@ def restore(
                 "strength": strength,
                 "always": always,
                 "trust_references": trust_references,
+                "lossless": lossless,
                 **({"steps": steps} if steps > 1 else {}),
             }
         )
-        setup = RestoreSetup(model, models, people, aligned, box, strength, always, trust_references, on_face, read)
+        setup = RestoreSetup(
+            model, models, people, aligned, box, strength, always, trust_references, lossless, on_face, read_original
+        )
         with lock_folder(out):
-            for folder in sorted({out, *(target.parent for _, target in outputs)}):
+            for folder in sorted({out, *(output.own.parent for output in outputs)}):
                 remove_temporary_files(folder, recursive=False)
             earlier, outcomes = select_earlier_entries(out, outputs, settings), list[PhotoOutcome]()
             failed_folders = [PhotoOutcome(str(folder), None, "failed", why) for folder, why in unreadable_folders]
 
             def log() -> None:
-                stopped = [PhotoOutcome(str(path), None, "failed", STOPPED) for path, _ in outputs[len(outcomes) :]]
+                stopped = [PhotoOutcome(str(one.photo), None, "failed", STOPPED) for one in outputs[len(outcomes) :]]
                 photos = zip(outputs, [*outcomes, *stopped], strict=True)
-                entries = [make_entry(asdict(one), path, target, out, settings) for (path, target), one in photos]
+                entries = [make_entry(asdict(one), output, out, settings) for output, one in photos]
                 write_log(out, [*earlier, *entries, *(asdict(one) for one in failed_folders)])
 
             log()  # the log is written before the first photo, so that a killed command recognizes its files later
             try:
-                for path, target in outputs:
+                for output in outputs:
+                    path = output.photo
                     try:
                         if _is_kept_out(path, kept_out):
                             outcome = PhotoOutcome(str(path), None, "dropped", KEPT_OUT)
                         else:
-                            outcome = restore_photo(path, target, setup)
+                            outcome = restore_photo(output, setup)
                     except Exception as error:  # one bad photo must not stop a folder of thousands
                         why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
                         outcome = PhotoOutcome(str(path), None, "failed", f"The photo could not be restored: {why}.")

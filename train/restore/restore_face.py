@@ -12,7 +12,7 @@ from curate.faces.align import FFHQ_512, FFHQ_SIZE, align_face, crop_for_recogni
 from curate.faces.interface import FaceModels
 from curate.faces.measure import measure_sharpness
 from degrade.operations.pixels import shrink
-from manifests.runtime.untrusted_images import Read
+from manifests.runtime.untrusted_images import ReadOriginal
 from train.data.landmarks import map_to_crop
 from train.models.restorer import Restorer
 from train.restore import harm
@@ -42,8 +42,9 @@ class RestoreSetup:
     strength: float  # 0 to 1: the share of the restored face in the result
     always: bool  # True if no face is kept
     trust_references: bool  # True if every reference shows the person, whatever the recognizer says
+    lossless: bool  # True if a JPEG becomes a PNG
     on_face: OnFace
-    read: Read
+    read: ReadOriginal
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -10,14 +11,15 @@ import numpy as np
 from curate.faces.interface import FaceModels
 from degrade.operations.pixels import shrink
 from manifests.errors import BadInput
-from manifests.runtime.files import sha256_file, write_atomically
-from manifests.runtime.png_files import encode_png
+from manifests.runtime.files import sha256_file
 from train.data.landmarks import find_landmarks
 from train.restore.choose_references import choose_references
 from train.restore.outcomes import FaceOutcome, PhotoOutcome
-from train.restore.paste import Patch, apply_patches, make_patch, round_to_levels
+from train.restore.output_paths import PhotoOutput
+from train.restore.paste import Patch, make_patch, round_to_levels
 from train.restore.restore_face import PhotoFace, RestoreSetup, cut_face, restore_face, take_crop
 from train.restore.turned_faces import find_face_in_box, find_faces_at_any_turn
+from train.restore.write_photo import copy_photo, write_crop, write_photo
 
 # The five landmarks of an upright, frontal face, as fractions (x, y) of a detector's box. The fractions are the mean
 # over 1,182 SCRFD detections on web photos (ours). With --box, these landmarks replace the landmarks that a detector
@@ -25,21 +27,24 @@ from train.restore.turned_faces import find_face_in_box, find_faces_at_any_turn
 LANDMARKS_IN_BOX = np.array([[0.270, 0.391], [0.733, 0.389], [0.503, 0.591], [0.314, 0.748], [0.697, 0.745]])
 
 UNCHANGED = "No face was changed, so the result is a copy of the photo."
+NO_DIFFERENCE = "The restored faces have the same pixels as before, so the result is a copy of the photo."
 NO_STRENGTH = "The strength is 0, so the result is a copy of the photo."
 
 
-def restore_photo(path: Path, target: Path, setup: RestoreSetup) -> PhotoOutcome:
-    """Restores the faces of one photo and writes the result to `target` as PNG.
+def restore_photo(output: PhotoOutput, setup: RestoreSetup) -> PhotoOutcome:
+    """Restores the faces of one photo and writes the result in the format of the photo, or as PNG.
 
-    If every face is kept, the result has the bytes of the photo, and the suffix of the photo. If the photo cannot be
-    read or shows no face, nothing is written and the outcome has the reason.
+    train/restore/write_photo.py explains the formats. If no face changes, the result has the bytes of the photo. If
+    the photo cannot be read or shows no face, nothing is written and the outcome has the reason.
     """
+    path = output.photo
     try:
-        image = setup.read(path)
+        picture = setup.read(path)
     except BadInput as error:
         return PhotoOutcome(str(path), None, "failed", str(error))
+    image = picture.rgb
     if setup.strength == 0:
-        return PhotoOutcome(str(path), str(_copy_photo(path, target)), "kept", NO_STRENGTH)
+        return _copy_photo(output, NO_STRENGTH)
     faces: list[PhotoFace] | PhotoOutcome
     faces = _take_crop(path, image, setup) if setup.aligned else _find_faces(path, image, setup)
     if isinstance(faces, PhotoOutcome):
@@ -66,11 +71,24 @@ def restore_photo(path: Path, target: Path, setup: RestoreSetup) -> PhotoOutcome
     ):
         notices.append("No landmarks were found on a face, so the references were not warped.")
     if not any(outcome.restored for outcome in outcomes):
-        reason = " ".join([UNCHANGED, *notices])
-        return PhotoOutcome(str(path), str(_copy_photo(path, target)), "kept", reason, tuple(outcomes))
-    result = round_to_levels(crop) if crop is not None and setup.aligned else apply_patches(image, patches)
-    write_atomically(target, encode_png(result))
-    return PhotoOutcome(str(path), str(target), "ok", " ".join(notices) or None, tuple(outcomes))
+        return _copy_photo(output, " ".join([UNCHANGED, *notices]), outcomes)
+    if crop is not None and setup.aligned:
+        write_crop(path, output.png, round_to_levels(crop))
+        return PhotoOutcome(str(path), str(output.png), "ok", " ".join(notices) or None, tuple(outcomes))
+    written = write_photo(path, output.own, output.png, picture, patches, setup.lossless)
+    if not written.changed:
+        notices.append(NO_DIFFERENCE)
+    elif written.largest_difference:
+        notices.append(
+            f"JPEG is not lossless: outside the faces, the result differs by at most {written.largest_difference} of "
+            "255 levels (--lossless writes a PNG without a difference)."
+        )
+    return PhotoOutcome(str(path), str(written.path), "ok", " ".join(notices) or None, tuple(outcomes))
+
+
+def _copy_photo(output: PhotoOutput, reason: str, outcomes: Sequence[FaceOutcome] = ()) -> PhotoOutcome:
+    copy_photo(output.photo, output.own)
+    return PhotoOutcome(str(output.photo), str(output.own), "kept", reason, tuple(outcomes))
 
 
 def _find_faces(path: Path, image: np.ndarray, setup: RestoreSetup) -> list[PhotoFace] | PhotoOutcome:
@@ -106,13 +124,6 @@ def _take_crop(path: Path, image: np.ndarray, setup: RestoreSetup) -> list[Photo
     lq = _resize_crop(image, setup.model.config.size)
     landmarks5 = find_landmarks(lq, setup.models) if "warped" in setup.model.config.parts else None
     return [take_crop(image, lq, landmarks5, setup)]
-
-
-def _copy_photo(path: Path, target: Path) -> Path:
-    """Copies a photo byte for byte beside `target`, with its own suffix, and returns the path of the copy."""
-    copy = target if target.suffix.lower() == path.suffix.lower() else target.with_name(target.stem + path.suffix)
-    write_atomically(copy, path.read_bytes())
-    return copy
 
 
 def _resize_crop(crop: np.ndarray, size: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -203,8 +204,8 @@ def test_folders_keep_their_structure_and_every_file_gets_a_row(
         "letter.txt": "failed",
         "loop": "failed",
     }
-    made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")}
-    assert made == {"a/x.png", "b/x.png.png", "b/x.jpg.png"}
+    made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("x.*")}
+    assert made == {"a/x.png", "b/x.png", "b/x.jpg"}
     logged = [json.loads(line) for line in (tmp_path / "out" / LOG).read_text().splitlines()]
     assert len(logged) == len(rows) == 6 and all(row["reason"] for row in logged if row["status"] != "ok")
 
@@ -466,3 +467,62 @@ def test_a_photo_that_ends_the_process_that_reads_it_costs_itself_alone(
     assert rows["die"]["reason"] == f"{dies} cannot be read as a picture: it ends the process that decodes it."
     assert len(notices) == 1 and "1.png cannot be read as a picture: it ends the process" in notices[0]
     assert marking.seen == [1, 1]
+
+
+def test_a_photo_stays_the_kind_of_file_that_it_was(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    gray = doubles.photo([0], 0).copy()
+    gray[:] = gray[..., :1]
+    photos = [save("a.jpg", [0]), save("b.webp", [0]), save("c.bmp", [0]), doubles.save(tmp_path / "d.png", gray)]
+    deep = doubles.photo([0], 0).astype(np.uint16) * 257
+    assert cv2.imwrite(str(tmp_path / "e.png"), deep[..., ::-1])
+    photos.append(tmp_path / "e.png")
+    for photo in photos:
+        os.utime(photo, (1e9, 1e9))
+    rows = restore(photos, [], tmp_path, tmp_path / "o", always=True)
+    results = [Path(str(row.output)) for row in rows]
+    assert [path.name for path in results] == ["a.jpg", "b.webp", "c.png", "d.png", "e.png"]
+    assert all(path.stat().st_mtime == 1e9 for path in results)
+    assert "outside the faces, the result differs by at most" in str(rows[0].reason) and rows[1].reason is None
+    for photo, result in zip(photos[1:], results[1:], strict=True):
+        before, after = (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in (photo, result))
+        assert before.dtype == after.dtype and before.shape == after.shape
+        assert np.array_equal(before[:30], after[:30]) and not np.array_equal(before, after)
+    assert np.ptp(decode(results[3]), axis=2).max() == 0
+    rows = restore(photos[:1], [], tmp_path, tmp_path / "p", always=True, lossless=True)
+    assert Path(str(rows[0].output)).name == "a.png" and rows[0].reason is None
+    assert np.array_equal(decode(Path(str(rows[0].output)))[:30], decode(photos[0])[:30])
+
+
+def test_a_restored_face_that_is_not_finite_is_a_failed_photo(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = marking.forward
+    monkeypatch.setattr(
+        marking, "forward", lambda *args: honest(*args)._replace(image=torch.full((1, 3, SIZE, SIZE), torch.nan))
+    )
+    crop = doubles.save(tmp_path / "crop.png", doubles.face(3, 1, SIZE))
+    for photo, aligned in ((save("one.png", [0]), False), (crop, True)):
+        (row,) = restore([photo], [], tmp_path, tmp_path / "o", aligned=aligned, always=True)
+        assert row.status == "failed" and "contains NaN or infinity" in str(row.reason)
+    assert [path.name for path in (tmp_path / "o").iterdir() if path.suffix == ".png"] == []
+
+
+def test_a_photo_that_is_upside_down_is_restored_upright(
+    marking: Marking, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upright = decode(save("one.png", [0]))
+    upright[:5, :5] = 255  # the double's detector finds faces only if this corner is at the top left
+
+    def detect(image: np.ndarray) -> list[Detection]:
+        return doubles.detect(np.where(image[:5, :5].min() == 255, image, 0).astype(np.uint8))
+
+    turning: Callable[[str], FaceModels] = lambda spec: replace(doubles.models(spec), detect=detect)  # noqa: E731
+    monkeypatch.setattr(train.restore.load, "load_faces", turning)
+    photos = [doubles.save(tmp_path / f"{turns}.png", np.rot90(upright, turns).copy()) for turns in range(4)]
+    rows = restore(photos, [], tmp_path, tmp_path / "o", always=True)
+    results = [np.rot90(decode(Path(str(row.output))), -turns).astype(int) for turns, row in enumerate(rows)]
+    green = results[0][..., 1] > upright[..., 1].astype(int) + 20
+    assert [row.status for row in rows] == ["ok"] * 4 and green.any()
+    assert all(np.abs(result - results[0]).max() <= 8 for result in results)
