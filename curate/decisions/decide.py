@@ -49,8 +49,9 @@ def decide(
 
     A request has the same keys as a line of the decision file (docs/curate.md). With `dry_run`, nothing is written.
 
-    Raises BadInput in three cases, and then records nothing. First, a request is malformed or names an unknown face or
-    person. Second, decisions contradict each other. Third, a decision joins people who are in different frozen splits.
+    Raises BadInput, and records nothing, if a request is malformed or names an unknown face or person. Also raises
+    BadInput, and records nothing, if decisions contradict each other or a decision joins people of different frozen
+    splits.
     """
     with Ledger.open(dataset, write=not dry_run) as ledger:
         config, same_person = read_curation_settings(ledger)
@@ -104,7 +105,7 @@ def decide(
 
 
 def read_curation_settings(ledger: Ledger) -> tuple[CurateConfig, float]:
-    """Returns the settings of the last curation, and its recognizer's lowest cosine for two faces of one person.
+    """Returns the settings of the last curation, and the recognizer's lowest cosine for two faces of one person.
 
     Raises BadInput if no curation of the dataset has finished.
     """

@@ -1,7 +1,7 @@
 """Turns requests into numbered decisions.
 
-A request has the same keys as a line of the decision file (docs/curate.md). It contains the kind of the decision, and
-the faces, people or numbers that the decision names.
+A request has the same keys as a line of the decision file (docs/curate.md). A request contains the kind of the
+decision, and the faces, people or numbers that the decision names.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Request = Mapping[str, Any]
 # Photo and box of a face; a witness and a face named directly can have the same place
 Place = tuple[str, tuple[float, ...]]
 
-# Keys that `likeness decide DATASET list --json` adds to a line. Of these keys, only `number` is read. An undo in the
-# same file can refer to this number.
+# Keys that `likeness decide DATASET list --json` adds to a line. When a decision file is read, only the key `number` is
+# used. An undo in the same file can refer to the key `number`.
 _LIST_KEYS = {"number", "made", "state", "missing"}
 _MISSING_KEYS = {  # key -> the sentence for a request that lacks the key
     "faces": "Name the faces of the decision.",
     "to": "Name the person that the faces move to: --to ID, or `to` in a file.",
     "name": "Give the name: --name NAME, or `name` in a file.",
-    "sides": "Name two people or more as its sides.",
+    "sides": "Name two people or more as the sides of the merge.",
     "undoes": "Give the number of the decision to take back.",
 }
 
@@ -46,9 +46,9 @@ def parse_requests(log: Sequence[Decision], requests: Sequence[Request], lookup:
     """Returns the decisions of the requests that the log does not contain yet.
 
     The numbers of the new decisions follow the last number of the log. The log contains a decision if the same decision
-    is active and no later decision names its faces. Decisions that the requests repeat do not count as later decisions.
-    If a file gets new lines at its end and is used again, only the new lines are therefore recorded. Raises BadInput if
-    a request is wrong. The message contains the line of the file.
+    is active and no later decision names its faces. A decision that a request repeats does not count as a later
+    decision. If a decision file gets new lines at its end and is used again, only the new lines are recorded. Raises
+    BadInput if a request is wrong. The message of the error contains the line of the file.
     """
     parsed = _parse_all(requests, lookup)
     repeated = {decision for decisions in parsed for decision, _ in decisions}
@@ -72,8 +72,8 @@ def parse_requests(log: Sequence[Decision], requests: Sequence[Request], lookup:
                 same = active.get(decision)
                 if same is not None and not any(last.get(at, 0) > same or at in new_places for at in places):
                     result.notices.append(
-                        f"The log already contains this decision as decision {same} ({decision.kind}): {phrase}. It is "
-                        "not recorded again."
+                        f"The log already contains this decision as decision {same} ({decision.kind}): {phrase}. The "
+                        "decision is not recorded again."
                     )
                     number_of |= {own: same} if isinstance(own, int) else {}
                     continue
@@ -157,7 +157,9 @@ def _parse_merge(request: Request, lookup: FaceLookup) -> tuple[Decision, str]:
         raise BadInput("A merge needs two people or more. Name each person.")
     sides = tuple(lookup.find_person(side) for side in request["sides"])
     if len({frozenset(map(_get_place, side)) for side in sides}) < len(sides):
-        raise BadInput("The people of the merge are one person already. To keep them together, use lock.")
+        raise BadInput(
+            "The people of the merge are one person already. To keep the faces of this person together, use lock."
+        )
     return Decision(0, "merge", sides), f"{' and '.join(_describe(side) for side in sides)} show one person"
 
 
@@ -186,7 +188,9 @@ def _parse_split(request: Request, lookup: FaceLookup) -> list[tuple[Decision, s
 def _parse_move(request: Request, faces: tuple[FaceLocation, ...], lookup: FaceLookup) -> tuple[Decision, str]:
     target = lookup.find_person(request["to"])
     if set(map(_get_place, faces)) <= set(map(_get_place, target)):
-        raise BadInput("The faces of the move belong to that person already. To keep them there, use lock.")
+        raise BadInput(
+            "The faces of the move belong to that person already. To keep the faces with this person, use lock."
+        )
     if "rest" in request:
         rest = lookup.find_rest(request["rest"], [*faces, *target])
         if request["rest"] and not rest:
@@ -221,7 +225,7 @@ def _parse_undo(request: Request, log: Sequence[Decision], number_of: Mapping[in
     if number in undo_of:
         undo = undo_of[number]
         raise BadInput(
-            f"Decision {number} is already taken back by decision {undo}. To restore it, take decision {undo} back."
+            f"Decision {number} is already taken back by decision {undo}. To restore {number}, take {undo} back."
         )
     return Decision(0, "undo", undoes=number), f"decision {number} ({kinds[number]}) is taken back"
 

@@ -1,7 +1,7 @@
 """Applies imported lists to the faces of a dataset. Makes the splits and the pairs that the lists name.
 
-The ledger has one entry of the lists for each photo. An entry applies to the largest accepted face of the photo. If
-this face is a near-duplicate, the entry applies to its representative.
+The ledger has one entry of the lists for each photo. An entry applies to the largest accepted face of the photo. If the
+largest face is a near-duplicate, the entry applies to the representative of this face.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def find_listed_splits(lists: Iterable[ListEntry], faces: Sequence[Face]) -> tup
 def find_listed_faces(lists: Sequence[ListEntry], faces: Iterable[Face]) -> set[str]:
     """Returns the faces of all listed photos. Returns an empty set if the lists name no references.
 
-    For these faces, the lists alone decide which of them are targets.
+    If the lists name references, the lists alone decide which faces of listed photos are targets.
     """
     if not any(row.refs is not None for row in lists):
         return set()
@@ -50,12 +50,12 @@ def make_listed_pairs(
 
     The pairs are sorted by target. The first counter has the number of targets without a pair, for each reason. The
     second counter has the number of references that are left out, for each reason. `faces` are the faces that are ok or
-    near-duplicates. `vectors` are the unit embeddings (n, d) of the ok faces, in the same order. `picture_of` maps a
-    photo to the picture that it is a copy of.
+    near-duplicates. `vectors` are the unit embeddings of the ok faces, (n, d), in the order of `faces`. `picture_of`
+    maps a photo to the picture that it is a copy of.
 
     A reference is left out if it shows another person, is in a split that the target must not see, or shows the
     target's own picture. The lists decide the order and the number of references. The options --pairs, --min-references
-    and --max-references have no effect on them.
+    and --max-references have no effect on pairs from lists.
     """
     photos = {row.photo_id for row in lists}
     face_of = {photo: face.representative for photo, face in find_largest_faces(photos, faces).items()}

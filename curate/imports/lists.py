@@ -27,7 +27,7 @@ EXAMPLES = 5  # largest number of examples in a notice
 
 @dataclass
 class Lists:
-    """The content of the lists. Every key is the path of a photo, and every path is an existing file."""
+    """The content of published lists. Every key is the path of a photo, and every path is an existing file."""
 
     photos: list[Path] = field(default_factory=list)
     labels: dict[Path, str] = field(default_factory=dict)
@@ -42,7 +42,7 @@ def read_lists(source: Path, kind: str, images: Path | None = None, splits: Path
 
     The names in refldm lists are relative to the folder `images`. `splits` is a folder with {train,val,test}_image.txt
     or {train,val,test}.txt. Raises BadInput if lists contradict each other, or if a name is a path outside the folder
-    of pictures. The message contains the line.
+    of pictures. The message of the error contains the line.
     """
     if kind not in FORMATS:
         raise BadInput(f"--format {kind} is unknown. Give {' or '.join(FORMATS)}.")
@@ -158,7 +158,8 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
         path = pictures.find(name, where)
         if path is not None:
             _set_split(lists, path, split, f"{where}: {name}", "by an earlier line")
-    first: dict[str, tuple[str, list[str]]] = {}  # target -> the first line with this target, and its references
+    # Target -> the first line of the target, and the references in this line
+    first: dict[str, tuple[str, list[str]]] = {}
     repeated = without_references = with_lq = 0
     for table in tables:
         split_of_table = next((name for name in SPLITS if table.name.startswith(name)), None)
@@ -177,7 +178,9 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
             ref_files = [pictures.find(ref, where) for ref in refs]
             ref_paths = list(dict.fromkeys(ref for ref in ref_files if ref is not None))
             if path is not None and path in ref_paths:
-                raise BadInput(f"{where}: {target} is also one of its own references, under another name. Remove it.")
+                raise BadInput(
+                    f"{where}: {target} is also one of its own references, under another name. Remove this name."
+                )
             for picture in [path, *ref_paths] if split_of_table else ():
                 if picture is not None:
                     _set_split(lists, picture, str(split_of_table), f"{where}: {picture.name}", "by another list")
@@ -201,8 +204,8 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
 def _find_refldm_tables(source: Path, splits: Path | None) -> tuple[list[Path], Path | None]:
     """Returns the CSV lists of `source`, and the folder of the split lists.
 
-    This folder is `splits`. If `splits` is None, it is the folder in `source`, or None if `source` has no such
-    folder.
+    The folder of the split lists is `splits`. If `splits` is None, the folder id_based_ffhq_split in `source` is
+    returned if it exists.
     """
     if not source.is_dir():
         return [source], splits
@@ -216,7 +219,7 @@ def _find_refldm_tables(source: Path, splits: Path | None) -> tuple[list[Path], 
 def _find_pictures(source: Path) -> Path:
     """Returns the folder to which the names in lists are relative, if --originals is not used.
 
-    This is the folder images512x512 beside the lists, which our own export writes. If it does not exist, this is the
+    Returns images512x512 beside the lists, which our own export writes. If images512x512 does not exist, returns the
     folder of the lists.
     """
     home = source if source.is_dir() else source.parent
@@ -225,10 +228,10 @@ def _find_pictures(source: Path) -> Path:
 
 
 class _Pictures:
-    """Finds the files of the names in lists, which are relative to one folder."""
+    """Finds the files that the names in lists refer to. All names are relative to one folder."""
 
     def __init__(self, root: Path, missing: list[str]) -> None:
-        """`root` is the folder. Names without a file are added to the list `missing`."""
+        """Names are relative to the folder `root`. Names without a file are added to the list `missing`."""
         self._root = root
         self._real_root = Path(os.path.realpath(root))
         self._missing = missing
@@ -277,7 +280,7 @@ def _read_pair_csv(table: Path) -> Iterator[tuple[str, str, list[str], bool]]:
             raise BadInput(f"{where}: gt_image is empty. Name a picture, or remove the line.")
         refs = _parse_names(row["ref_image"], where)
         if target in refs:
-            raise BadInput(f"{where}: {target} is one of its own references. Remove it from ref_image.")
+            raise BadInput(f"{where}: {target} is one of its own references. Remove this name from ref_image.")
         yield where, target, refs, row.get("lq_image", "").strip().lower() not in ("", "nan")
 
 

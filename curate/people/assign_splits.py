@@ -19,7 +19,7 @@ from manifests.runtime.files import sha256_bytes
 def find_units_by_identity(grouped: Sequence[str], owner: Mapping[str, str]) -> dict[str, str]:
     """Returns face_id -> unit.
 
-    `grouped` are the sorted ids of the faces in groups. `owner` maps each of these ids to an identity.
+    `grouped` are the sorted ids of the faces in groups. `owner` maps each face id to an identity.
     """
     smallest: dict[str, str] = {}
     for face in grouped:
@@ -50,16 +50,17 @@ def assign_splits(
     """Returns unit -> split.
 
     `unit_of`, `owner` and `photo_of` map each grouped face to its unit, identity and photo. `before` are the rows of
-    the last run that still apply. Each row comes with the current representative of its face. `listed` maps faces to
-    the split that an imported list gives them. Raises BadInput if locked rows put one unit into two splits.
+    the last run that still apply. Each entry of `before` contains a row and the current representative of the row's
+    face. `listed` maps a face to its split in an imported list. Raises BadInput if locked rows put one unit into two
+    splits.
     """
     members: dict[str, list[str]] = defaultdict(list)
     for face, unit in unit_of.items():
         members[unit].append(face)
     fixed = _find_fixed_splits(unit_of, owner, before, listed)
 
-    # Assign a split to each unit that can have references. The split is fixed, or it follows from a hash of the unit's
-    # id.
+    # Assign a split to each unit that can have references. The split of a unit is fixed, or follows from a hash of the
+    # unit's id.
     useful = sorted(unit for unit in members if rules.policy == "photos" or len(members[unit]) > 1)
     split_of = {unit: fixed.get(unit) or _choose_split(unit, rules) for unit in useful}
     _fill_empty_splits(split_of, fixed, rules)
@@ -121,7 +122,7 @@ def _choose_split(unit: str, rules: SplitRules) -> str:
 def _fill_empty_splits(split_of: dict[str, str], fixed: Mapping[str, str], rules: SplitRules) -> None:
     """Moves one unit without a fixed split into each empty split. The order is train, test, val.
 
-    If there are three or more units and enough of them have no fixed split, no split with a share above 0 stays empty.
+    No split with a share above 0 stays empty, if there are three or more units and enough units without a fixed split.
     """
     free = sorted((unit for unit in split_of if unit not in fixed), key=_hash_unit)
     for name, share in (("train", 1.0), ("test", rules.test), ("val", rules.val)):

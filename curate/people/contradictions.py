@@ -12,7 +12,9 @@ _UNDO = "Take one of the decisions back with `likeness decide DATASET undo NUMBE
 
 
 def find_chain(links: Sequence[Link], start: int, end: int) -> list[Link]:
-    """Returns the shortest chain of links from the row `start` to the row `end`. Such a chain must exist."""
+    """Returns the shortest chain of links from the row `start` to the row `end`. A chain from `start` to `end` must
+    exist.
+    """
     near: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for a, b, number in links:
         near[a].append((b, number))

@@ -24,12 +24,12 @@ def make_identities(
 
     A group gets the id of the earlier identity with which it shares most faces. The pair of group and id with the most
     shared faces is assigned first, and each id is used only one time. If a person is divided or merged, the larger part
-    therefore keeps the id. An assignment that maximises the total number of shared faces could give the id to the
+    keeps the id. A different method would maximise the total number of shared faces, but could give the id to the
     smaller part.
 
     The id of a new person is computed from its smallest face_id and the dataset's `key`. Without the key, nobody can
-    compute the id from the face. Names and locks come from `links`. A decision gives a name to some faces. The name
-    goes to the group that contains most of these faces.
+    compute the id from the face. Names and locks come from `links`. A decision gives a name to some faces. The group
+    that contains most of the named faces gets the name.
     """
     members: dict[int, list[int]] = defaultdict(list)  # group -> rows
     for row, label in enumerate(grouping.labels):
@@ -78,8 +78,8 @@ def _find_source(row: int, links: Links | None) -> str:
 def name_groups(labels: np.ndarray, links: Links, smallest: Mapping[int, str]) -> dict[int, str]:
     """Returns group -> name.
 
-    The name is the last name from a decision. Without such a name, it is the label that most labelled faces of the
-    group have.
+    The name of a group is its last name from a decision. If no decision names the group, the name is the label of most
+    labelled faces of the group.
 
     `labels` are the groups of the faces in `links`, int (n,). `smallest` maps a group to its smallest face_id.
     """

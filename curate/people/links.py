@@ -31,7 +31,7 @@ from manifests.ledger.decision_log import (
 from manifests.ledger.records import Face
 
 # Largest number of cannot-links for each face that a decision separates from other faces (ours). After the grouping,
-# `apply_decisions` separates the face from all of these faces.
+# `apply_decisions` enforces the complete separation.
 MAX_CANNOT_LINKS = 32
 
 
@@ -67,8 +67,8 @@ class Links:
 def find_dropped_faces(decisions: Iterable[Decision], faces: Sequence[Face]) -> set[str]:
     """Returns the ids of the representatives that active drops name.
 
-    `faces` are the rows with the current near-duplicates. The status of a face that a decision dropped earlier must be
-    ok or near-duplicate here. Otherwise the drop would not find the face again.
+    `faces` are the rows with the current near-duplicates. In `faces`, the status of a face that a decision dropped
+    earlier must be ok or near-duplicate. With the status dropped, the decision would not find the face again.
     """
     finder = FaceFinder(faces)
     drops = [decision for decision in select_active(decisions) if decision.kind == "drop"]
@@ -115,8 +115,9 @@ def resolve_links(
         if first != row:
             constraints.must.append((first, row, 0))
 
-    # Find the blocks of connected rows, int64 (n,). If a decision separates rows of one block, this is a contradiction.
-    # Otherwise one face of each separated block gets cannot-links to evenly spaced blocks of the other side.
+    # Find the blocks of connected rows, int64 (n,). A decision that separates rows of one block is a contradiction. If
+    # there is no contradiction, one face of each separated block gets cannot-links to evenly spaced blocks of the other
+    # side.
     pairs = np.array([(a, b) for a, b, _ in constraints.must], np.int64).reshape(-1, 2)
     block = label_components(len(face_ids), pairs)
     cannot: set[tuple[int, int]] = set()
@@ -166,8 +167,8 @@ class _Resolved:
     def release_witnesses(self, undone: _Resolved) -> None:
         """Removes the witnesses that were in a part only because of the merge or move `undone`.
 
-        If a part contains faces from several sides of `undone`, only the witnesses of one side stay. This is a side
-        with a face that is named directly. If no face is named directly, the largest side stays.
+        If a part contains faces from several sides of `undone`, only the witnesses of one side stay. A side with a face
+        that is named directly stays. If no face is named directly, the largest side stays.
         """
         for part in self.parts:
             sides = [set(part) & set(side) for side in undone.get_joined_parts()]

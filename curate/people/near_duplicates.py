@@ -40,7 +40,7 @@ def compute_near_duplicates(
     """Returns the rules that were used, and the new row of each face whose row changes. Nothing is written.
 
     `same_person` is the recognizer's own lowest cosine for two faces of one person. Two recropped copies must also have
-    this cosine or more.
+    a cosine of at least `same_person`.
     """
     rules = replace(config.dedupe, min_cosine_same_face=max(config.dedupe.min_cosine_same_face, same_person))
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
@@ -74,8 +74,8 @@ def find_near_duplicates(
     The largest face of each set of near-duplicates is the representative. If sizes are equal, the face with the
     smallest id is the representative. Every face of `faces` has an embedding, and is ok, a near-duplicate, or dropped
     by a decision. `photos` are the photos of the faces. `embeddings` are the unit embeddings of the faces, float32 (n,
-    d). All three have the same order. Copies of whole photos are always found. In collections of more than
-    `neighbours.EXACT` faces, recropped copies may be missed.
+    d). The arguments `faces`, `photos` and `embeddings` have the same order. Copies of whole photos are always found.
+    In collections of more than `neighbours.EXACT` faces, recropped copies may be missed.
     """
     n = len(faces)
     if n == 0:
@@ -83,9 +83,9 @@ def find_near_duplicates(
     vectors = np.ascontiguousarray(embeddings, np.float32)
     min_cosine = min(rules.min_cosine_same_photo, rules.min_cosine_same_face)
 
-    # Candidates are the pairs of near neighbours `row` and `other`, int (m,) each. Two faces show the same picture in
-    # two cases. Either the hashes of their photos, their boxes and their embeddings agree, or the hashes of the aligned
-    # faces and the embeddings agree.
+    # Candidates are the pairs of near neighbours `row` and `other`, int (m,) each. Two faces show the same picture if
+    # the hashes of their photos, their boxes and their embeddings agree. Two faces also show the same picture if the
+    # hashes of their aligned crops and their embeddings agree.
     order = np.argsort([face.face_id for face in faces])
     near = find_neighbours(vectors, order, _NEIGHBOURS, min_cosine)
     place, column = np.nonzero((near.rows >= 0) & (near.cosines >= min_cosine))
@@ -99,8 +99,8 @@ def find_near_duplicates(
     # Two equal faces in one photo come from a collage or a mirror, and are not copies
     same &= photo_ids[row] != photo_ids[other]
 
-    # If a person has many photos, a poor copy may not be among the _NEIGHBOURS nearest faces. Such a copy is found by
-    # the hash of its photo.
+    # If a person has many photos, a poor copy may not be among the _NEIGHBOURS nearest faces. A poor copy is therefore
+    # also searched by the hash of its photo.
     copied, copy = _find_copies_by_photo(faces, photos, vectors, rules)
     pairs = np.stack([np.concatenate([row[same], copied]), np.concatenate([other[same], copy])], axis=1)
     labels = label_components(n, pairs)
@@ -173,8 +173,8 @@ def _find_copies_by_photo(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns pairs of rows that are the same face in two copies of one photo, two arrays int64 (m,).
 
-    In such a pair, the hashes of the photos agree, the boxes overlap enough, and the cosine is `min_cosine_same_photo`
-    or more.
+    Two rows form a pair if the hashes of the photos agree, the boxes overlap enough, and the cosine is
+    `min_cosine_same_photo` or more.
     """
     # For each distinct photo, find its first row, its hash as uint8 (photos, 8), and the rows of its faces as a slice
     # of `order`.

@@ -1,6 +1,6 @@
 """The stage `pair`: chooses the references of every target.
 
-A reference shows the same person as its target, in another picture. The order of the references follows a policy
+A reference shows the same person as the target, in another picture. The order of the references follows a policy
 (pair_policies.py).
 """
 
@@ -29,7 +29,7 @@ _NO_KEY = np.iinfo(np.int64).max  # sort key of a candidate that is not usable
 
 
 def pair_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
-    """Records the targets with their references. Also counts the other faces, for each reason why a face is no target.
+    """Records the targets with their references. Also counts the faces that are no targets, for each reason.
 
     Returns a notice about references from imported lists that cannot be used, or an empty list.
     """
@@ -67,8 +67,8 @@ def make_pairs(
 ) -> tuple[list[Pair], dict[str, int]]:
     """Returns a row for every face that has enough references, sorted by target, and counts of the other faces.
 
-    A face is counted under the reason too_few_photos or too_few_references. The first reason means that the person has
-    too few photos.
+    A face is counted under the reason too_few_photos or too_few_references. The reason too_few_photos means that the
+    person has too few photos.
 
     `faces` contain all faces in splits. `vectors` are the unit embeddings of `faces`, float (n, d), in the same order.
     `picture_of` maps a photo to the picture that it shows. If `picture_of` does not contain a photo, the photo is a
@@ -125,9 +125,9 @@ def _pair_person(
             distance = np.round(1 - cosine, 6)
             usable &= (distance >= low) & (distance <= high)
 
-        # Make a unique sort key for each candidate from its rank and its index. If ranks are equal, the choice then
-        # does not depend on the sorting algorithm. The candidates with the max_references smallest keys are the
-        # references.
+        # Make a unique sort key for each candidate from its rank and its index. Because keys are unique, the choice
+        # among equal ranks does not depend on the sorting algorithm. The candidates with the max_references smallest
+        # keys are the references.
         ranks = rank_references(table, part, candidates, cosine, usable, rules)
         key = np.where(usable, ranks << _INDEX_BITS | index, _NO_KEY)
         if len(candidates) > rules.max_references:

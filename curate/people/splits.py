@@ -46,7 +46,7 @@ def split_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
 def compute_splits(
     ledger: Ledger, faces: Sequence[Face], memberships: Sequence[Membership], config: CurateConfig
 ) -> tuple[list[Split], list[str]]:
-    """Returns the split rows for these faces and memberships, and notices about imported lists. Nothing is written.
+    """Returns the split rows for `faces` and `memberships`, and notices about imported lists. Nothing is written.
 
     Raises BadInput in the same cases as `make_splits`. Raises LedgerBroken if an identity or a photo is in two splits.
     """
@@ -66,23 +66,24 @@ def make_splits(
 ) -> list[Split]:
     """Returns a split row for every face in a group, sorted by face_id.
 
-    `faces` are all faces that are ok or near-duplicates, and `before` are the rows of the last run. `listed` maps faces
-    to the split that an imported list gives them.
+    `faces` are all faces that are ok or near-duplicates, and `before` are the rows of the last run. `listed` maps a
+    face to its split in an imported list.
 
     If faces are split by identity, the split of a person follows from a hash of the person's smallest face_id. The name
     of the person has no effect. If three or more people have two photos or more, no split is empty. A person with a
-    single face cannot form pairs. This person gets the split of the largest group in the same photo, so that the photo
-    can be used. A face is set aside if its photo shows people of two splits. If faces are split by photos, the same
-    rules apply to photos, and copies of a photo stay together.
+    single face cannot form pairs. A person with a single face gets the split of the largest group in the same photo, so
+    that the photo can be used. A face is set aside if its photo shows people of two splits. If faces are split by
+    photos, the same rules apply to photos, and copies of a photo stay together.
 
     The rows of `before` have an effect only if at least one of them is locked, because a model may then have been
-    trained on their faces. Every row then keeps its split, and its person gets the same split. This also holds if a
-    copy of the face is now the representative. The row of a face that is no longer in use stays, with the status
-    dropped. If people are merged, locked rows take precedence. After them, train takes precedence over val, and val
-    over test, so that no face of the training is evaluated. Only new people can fill an empty split.
+    trained on their faces. If a row of `before` is locked, every row keeps its split, and the person of the row gets
+    the same split. The person also gets the same split if a copy of the face is now the representative. The row of a
+    face that is no longer in use stays, with the status dropped. If people are merged, locked rows take precedence.
+    Without locked rows, train takes precedence over val, and val over test, so that no training face is used for
+    evaluation. Only new people can fill an empty split.
 
     `listed` takes precedence over all rows that are not locked. A person gets the split of most of its listed faces.
-    Faces of this person that are listed in another split are set aside.
+    Faces that are listed in another split than their person are set aside.
 
     Raises BadInput if a person has locked rows of two splits, if locked rows have another policy, or if the rules leave
     no share for train.
@@ -98,7 +99,7 @@ def make_splits(
     before = before if any(row.locked for row in before) else ()
     listed = listed or {}
 
-    # Find the split of each face in a group. It is the split of the face's unit, which is a person or a set of linked
+    # Find the split of each face in a group. A face has the split of its unit, which is a person or a set of linked
     # photos.
     owner = {member.face_id: member.identity_id for member in memberships}
     photo_of = {face.face_id: face.photo_id for face in faces}
@@ -111,7 +112,8 @@ def make_splits(
     split_of = {face: unit_split[unit_of[face]] for face in grouped}
 
     # Set aside faces that are listed in another split, and faces in photos that show people of two splits. A photo may
-    # contain only copies of faces, and these faces may be in two splits. The second search finds such photos.
+    # contain only copies of faces, and the copied faces may be in two splits. The second search finds photos with
+    # copies from two splits.
     photo_splits = _find_photo_splits(faces, split_of)
     elsewhere = {face for face in grouped if listed.get(face, split_of[face]) != split_of[face]}
     aside = {face for face in grouped if len(photo_splits[photo_of[face]]) > 1} | elsewhere
@@ -129,7 +131,7 @@ def make_splits(
 
 
 def check_policy(before: Sequence[Split], rules: SplitRules) -> None:
-    """Raises BadInput if the frozen sets were split by another policy. Training would then use faces of these sets."""
+    """Raises BadInput if the frozen sets were split by another policy, and training would use their faces."""
     other = next((row.policy for row in before if row.locked and row.policy != rules.policy), None)
     if other is not None:
         raise BadInput(

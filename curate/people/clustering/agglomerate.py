@@ -1,10 +1,10 @@
 """Merges groups of faces in rounds. The most certain merges come first.
 
 In a round, each group chooses its best partner among the groups with which it forms a pair. Two groups merge if they
-choose each other. In the same round, other groups that chose the larger of these two groups may also join it. In one
-round, a group takes in at most as many faces as it already has, or only one group. A person with many faces is
-therefore complete after a few rounds. A chain of single faces never merges in one round, because each new group is
-scored again before its next merge.
+choose each other. Other groups that chose the larger of two merging groups may join the merge in the same round. In one
+round, a group takes in at most as many faces as it already has, or only one group. A person with many faces is complete
+after a few rounds. A chain of single faces never merges in one round, because each new group is scored again before its
+next merge.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from curate.people.clustering.threshold import (
 )
 from manifests.runtime.workers import count_cores
 
-# The log odds that a merge needs above even odds, level by level (ours). When no merge reaches a level, the next level
-# begins. Finer levels change no label on our photos.
+# The log odds that a merge needs above even odds, level by level (ours). When no pair of groups reaches a level, the
+# next level begins. Finer levels change no label on our photos.
 LEVELS = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.0)
 # The levels for merging by mean cosine (ours). A level is a share of the distance from `min_cosine` to 1.
 COSINE_LEVELS = (0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.0)
-# A function that returns the scores of m pairs of groups. Its arguments are the cosine of the centres, the mean cosine
-# between the faces of the groups, and the numbers of faces of both groups. All arrays are float64 (m,).
+# A function that returns the scores of m pairs of groups. The arguments of the function are the cosine of the centres,
+# the mean cosine between the faces of the groups, and the numbers of faces of both groups. All arrays are float64 (m,).
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 _PAIRS_AT_ONCE = 2**13  # number of pairs in one step; their vectors fit into the cache of a core
 
@@ -177,8 +177,8 @@ class _Groups:
             joined = csr_matrix((np.ones(len(targets), np.float32), (targets, np.arange(len(targets)))), shape=shape)
             self.photo_counts = joined @ self.photo_counts
 
-        # Only pairs with a changed group are numbered and scored again. A pair of two unchanged groups cannot equal one
-        # of these new pairs, so no pair occurs twice.
+        # Only pairs with a changed group are numbered and scored again. A pair of two unchanged groups cannot equal a
+        # pair with a changed group, so no pair occurs twice.
         touched = changed[self.pairs[:, 0]] | changed[self.pairs[:, 1]]
         fresh, _ = _deduplicate_pairs(targets[self.pairs[touched]], len(targets))
         self.pairs = np.concatenate([self.pairs[~touched], fresh])
@@ -213,8 +213,8 @@ def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, con
     """
     count = len(sizes)
 
-    # Find the best partner of each group. This is the partner with the highest score. If scores are equal, it is the
-    # partner with the smaller number.
+    # Find the best partner of each group, which is the partner with the highest score. If two partners have equal
+    # scores, the partner with the smaller number is better.
     ends, others = np.concatenate([pairs, pairs[:, ::-1]]).T
     both = np.concatenate([scores, scores])
     order = np.lexsort((others, -both, ends))
@@ -223,8 +223,8 @@ def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, con
     best = np.full(count, -1)
     best[chooser] = chosen
 
-    # If two groups chose each other, the larger group becomes a centre. If their sizes are equal, the group with the
-    # smaller number becomes the centre. The groups that chose a centre are its candidates.
+    # If two groups chose each other, the larger group becomes a centre. If the two groups have equal sizes, the group
+    # with the smaller number becomes a centre. The groups that chose a centre are its candidates.
     mutual = best[chosen] == chooser
     centre = np.zeros(count, bool)
     larger = (sizes[chooser] > sizes[chosen]) | ((sizes[chooser] == sizes[chosen]) & (chooser < chosen))
@@ -242,9 +242,10 @@ def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, con
     before = total - sizes[chooser]
     faces_before = before - np.maximum.accumulate(np.where(begins, before, 0))
 
-    # The first candidate always joins. Another candidate joins only if it and all candidates before it have together no
-    # more faces than the centre. A candidate with a constraint joins only if it is the first candidate. A centre with a
-    # constraint takes in only its first candidate. Otherwise two groups that must not merge could meet in one centre.
+    # The first candidate always joins. A later candidate joins only if all candidates up to this candidate together
+    # have no more faces than the centre. A candidate with a constraint joins only if it is the first candidate. A
+    # centre with a constraint takes in only its first candidate. Without these two rules, groups that must not merge
+    # could join the same centre.
     bound = np.zeros(count, bool)
     bound[constrained] = True
     fits = faces_before + sizes[chooser] <= sizes[chosen]

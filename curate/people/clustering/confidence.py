@@ -8,9 +8,9 @@ import numpy as np
 from curate.people.clustering.components import sum_rows
 from curate.people.clustering.neighbours import Neighbours
 
-# For the margin of a face, this many of its nearest neighbours in other groups are used. The face is compared with
-# their groups. If all neighbours of a face are in its own group, the face is compared with this many groups near its
-# own group.
+# For its margin, a face is compared with the groups of its nearest neighbours in other groups. _RIVALS is the number of
+# these neighbours. If all neighbours of a face are in its own group, the face is compared with the _RIVALS groups
+# nearest to its own group.
 _RIVALS = 4
 _ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
 
@@ -65,7 +65,8 @@ def measure_confidence(
 def _find_rival_groups(total: np.ndarray, count: np.ndarray, labels: np.ndarray, near: Neighbours) -> np.ndarray:
     """Returns for each group the _RIVALS groups with the nearest centres, int64 (groups, _RIVALS).
 
-    Rivals are found only for a group that contains all neighbours of one of its faces. All other values are -1.
+    Rivals are found only for a group that contains all neighbours of one of its faces. All other values of the result
+    are -1.
     """
     groups = len(count)
     enclosed = np.ones(len(labels), bool)  # whether all neighbours of the face are in its own group
