@@ -1,4 +1,4 @@
-# A target that needs the environment in .venv installs it first. Later runs use the installed environment.
+# A target that needs the environment in .venv installs it first. Later runs of make use the installed environment.
 # To use another interpreter: make install PYTHON=python3.13
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)

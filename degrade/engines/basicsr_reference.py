@@ -5,7 +5,7 @@
 The tests compare the exact engine with BasicSR's code, and users can run the code that papers used. Kernels, noise and
 JPEG are BasicSR's functions. Blur, resizing and colour use the same calls of OpenCV and torchvision as GFPGAN's
 ffhq_degradation_dataset.py. Each function `random_*` of BasicSR is replaced by the deterministic function that it
-calls. The random numbers come from θ. Images are BGR inside basicsr_reference.py, as in BasicSR. The `motion` kernel is
+calls. θ contains the random numbers. Images are BGR inside basicsr_reference.py, as in BasicSR. The `motion` kernel is
 ours.
 
 BasicSR 1.4.2 needs two repairs. BasicSR imports `torchvision.transforms.functional_tensor`, which torchvision 0.17
@@ -112,7 +112,7 @@ def run_steps(hq: Image, steps: list[Step]) -> Image:
 
 
 def make_step_kernel(step: Step) -> NDArray[np.float64]:
-    """Returns the kernel (size, size) of a checked blur step. A function of BasicSR computes the kernel."""
+    """Returns the kernel (size, size) of a checked blur step. A function of BasicSR computes the blur kernel."""
     basicsr, name, size = load_basicsr(), step["kernel"], step["size"]
     if name == "motion":
         return make_kernel(step)

@@ -141,7 +141,7 @@ def _resolve_step(theta: Theta, position: int, image: Tensor, hq: Tensor, exact:
 
 
 def _blur(images: Tensor, steps: Sequence[Step]) -> Tensor:
-    """Correlates each image with its own kernel by FFT. The border is mirrored without repeating the edge.
+    """Correlates each image with its own kernel by FFT. The border of the image is mirrored without repeating the edge.
 
     An FFT costs less than a convolution with a kernel of 41 x 41 pixels, and no setting of torch runs an FFT in TF32.
     """

@@ -1,8 +1,8 @@
 """Makes frozen sets from plain folders. A set has PNG files, theta.jsonl and card.json.
 
-At the beginning, card.json is written with `complete` false. The first card marks the output folder as a set of
-Likeness. When every image is finished, theta.jsonl is written. At the end, card.json is written again with `complete`
-true. The files contain no time, so the same command gives the same bytes.
+At the beginning, card.json is written with `complete` false. The card with `complete` false marks the output folder as
+a set of Likeness. When every image is finished, theta.jsonl is written. At the end, card.json is written again with
+`complete` true. The files contain no time, so the same command gives the same bytes.
 """
 
 from __future__ import annotations
@@ -259,8 +259,8 @@ def _count_finished(out: Path, card: dict[str, Any], sources: list[Path]) -> int
     Returns 0 if the set is not finished. Raises BadInput if `out` contains anything except this set.
     """
     existing_card = read_output_card(out)
-    # The version of Likeness is not compared. Another version may finish or repair a set, because the other keys of the
-    # card determine all bytes.
+    # The versions of Likeness in the two cards are not compared. Another version may finish or repair a set, because
+    # the other keys of the card determine all bytes.
     keys = {key: value for key, value in json.loads(json.dumps(card)).items() if key != "likeness"}
     if existing_card is not None and (different := [key for key in keys if existing_card.get(key) != keys[key]]):
         raise BadInput(f"{out} contains another set (its {different[0]} differs): name another folder for --out.")

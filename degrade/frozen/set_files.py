@@ -133,8 +133,8 @@ def read_set_rows(out: Path) -> list[Row]:
 def read_theta_file(path: Path) -> list[Row]:
     """Returns the rows of a theta.jsonl, each with file, source, source_sha256, size, engine, theta and sha256.
 
-    Raises BadInput if the file cannot be read, if a line is broken, if two lines name the same file, or if a name leads
-    out of the set or out of its sources.
+    Raises BadInput if the file cannot be read, if a line is broken, or if two lines name the same file. Also raises
+    BadInput if a name leads out of the set or out of the folder of its sources.
     """
     try:
         lines = path.read_bytes().splitlines()
@@ -189,8 +189,8 @@ def card_gives_thetas(card: dict[str, Any], rows: list[Row]) -> bool:
         return True
     try:
         preset, seed = _restore_preset(card["preset"]), card["seed"]
-        # In a set of a folder, the key of a θ is the path of the source. In a set of a dataset, the key is the face id,
-        # which is also the name of the image file.
+        # In a set of a folder, the key of a θ is the path of the source image. In a set of a dataset, the key is the
+        # face id, which is also the name of the image file.
         return all(
             row["theta"] in (sample_theta(preset, seed, key) for key in (row["source"], Path(row["file"]).stem))
             for row in rows

@@ -1,9 +1,9 @@
 """Runs a θ with the exact engine: `apply` runs the steps of a θ on a float32 RGB image (H, W, 3) in 0..1.
 
-The usual chain of the literature is blur, downsample, noise, JPEG and upsample. Some chains change the colours at the
-end. Clipping and rounding follow BasicSR's degradations.py and GFPGAN's ffhq_degradation_dataset.py. Noise clips to
-0..1 and does not round. JPEG rounds to 8 bits, as every encoder does. The end of the chain clips and rounds to 8 bits,
-so the result of `apply` is exactly the content of a PNG.
+The usual chain of the literature is blur, downsample, noise, JPEG and upsample. Some presets change the colours at the
+end of the chain. Clipping and rounding follow BasicSR's degradations.py and GFPGAN's ffhq_degradation_dataset.py. Noise
+clips to 0..1 and does not round. JPEG rounds to 8 bits, as every encoder does. The end of the chain clips and rounds to
+8 bits, so the result of `apply` is exactly the content of a PNG.
 
 A θ is plain JSON with a version and all parameters:
 
@@ -16,8 +16,8 @@ A θ is plain JSON with a version and all parameters:
 
 A θ of version 1 runs every step separately. A θ of version 2 runs the same steps faster (`blur.fast_blur`). Before the
 next rounding, the results of version 1 and version 2 differ by at most 0.25/255. The bytes of the two versions may
-therefore differ, so a θ of version 1 always runs as version 1. The key `preset` has no effect. Lengths are in pixels of
-the image, angles are in radians, and the sigma of noise is in 1/255.
+therefore differ, so a θ of version 1 always runs as version 1. The key `preset` of a θ has no effect. Lengths are in
+pixels of the image, angles are in radians, and the sigma of noise is in 1/255.
 """
 
 from __future__ import annotations

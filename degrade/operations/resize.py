@@ -57,8 +57,8 @@ def _imresize_rows(image: Image, rows: int) -> Image:
 def _imresize_taps(count: int, rows: int) -> tuple[Index, Weights]:
     """Returns the weights of MATLAB's imresize.
 
-    The weights are Keys' cubic with a = -0.5. For shrinking, the cubic function is widened. The border of the image is
-    mirrored.
+    The weights are Keys' cubic with a = -0.5. To shrink an image, the cubic function is widened. The border of the
+    image is mirrored.
     """
     scale = rows / count
     stretch = min(scale, 1.0)
