@@ -87,7 +87,7 @@ def load_basicsr() -> Any:
 def apply(hq: Image, theta: Theta) -> Image:
     """Degrades one image by a θ with the literature's code.
 
-    The arguments and the result are like those of `degrade.operations.apply.apply`. Raises BadInput if the θ or the
+    `apply` has the arguments and the result of `degrade.operations.apply.apply`. Raises BadInput if the θ or the
     image is not valid, or if basicsr is not installed. Also raises BadInput if `imresize` cannot reach the size of the
     result with one scale for both sides.
     """

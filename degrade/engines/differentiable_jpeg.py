@@ -1,10 +1,10 @@
 """Runs JPEG in torch with the arithmetic of libjpeg and a straight-through gradient for every rounding.
 
 The forward pass computes the same integers as libjpeg-turbo does for a baseline 4:2:0 file. The decoder is libjpeg's
-slow integer DCT with "fancy" upsampling. The arithmetic is from jccolor.c, jcsample.c, jfdctint.c, jcdctmgr.c,
-jidctint.c, jdsample.c and jdcolor.c. Entropy coding is left out, because it is lossless. The backward pass treats every
-rounding and saturation as the identity. The gradient is therefore the gradient of a linear transform, which does not
-depend on the quality.
+slow integer DCT with "fancy" upsampling. The arithmetic is that of libjpeg's files jccolor.c, jcsample.c, jfdctint.c,
+jcdctmgr.c, jidctint.c, jdsample.c and jdcolor.c. Entropy coding is left out, because it is lossless. The backward pass
+treats every rounding and saturation as the identity. The gradient is therefore the gradient of a linear transform,
+which does not depend on the quality.
 """
 
 from __future__ import annotations

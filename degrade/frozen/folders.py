@@ -2,7 +2,7 @@
 
 At the beginning, card.json is written with `complete` false. The card with `complete` false marks the output folder as
 a set of Likeness. When every image is finished, theta.jsonl is written. At the end, card.json is written again with
-`complete` true. The files contain no time, so the same command gives the same bytes.
+`complete` true. The files of a set contain no time, so the same command gives the same bytes.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def check_sizes(height: int, width: int, theta: Theta) -> None:
             size = (height, width)
         elif step["op"] == "downsample":
             factor = step["factor"]
-            if min(size) < factor and theta["version"] > 1:  # version 1 keeps at least one pixel
+            if min(size) < factor and theta["version"] > 1:  # a θ of version 1 keeps at least one pixel
                 raise BadInput(
                     f"Step {number} of this θ (downsample by {factor:g}) leaves less than one pixel of "
                     f"{size[1]} x {size[0]}: take a larger image or a smaller factor."

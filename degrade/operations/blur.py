@@ -2,8 +2,8 @@
 
 The plain blur function is OpenCV's filter. The fast function computes the same sum in another order. The kernel becomes
 a few separable passes (`kernels.separate_kernel`). Each pass is multiplied with the matrix of the resize that follows.
-One sparse product on each axis then gives the small image. Pixels that the resize would skip are never computed. The
-formula of the small image is:
+One sparse product on each axis then gives the downsampled image. Pixels that the resize would skip are never computed.
+The formula of the small image is:
 
     small = sum over r of (D_y C_r) X (D_x R_r)^T        D: resize, C_r and R_r: 1-D filters, X: the image
 
