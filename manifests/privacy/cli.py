@@ -1,4 +1,7 @@
-"""The command `manifest purge`. The command `manifest optout` also uses this file to ask the user and print results."""
+"""Defines the command `manifest purge`.
+
+The command `manifest optout` also uses this file to ask the user and print results.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ def purge(
     person: Annotated[list[str] | None, flag("--person", repeat=True)] = None,
     photo: Annotated[list[str] | None, flag("--photo", repeat=True)] = None,
     run: Annotated[
-        list[Path] | None, flag("--run", " or of a benchmark outside the dataset, which is cleaned too", repeat=True)
+        list[Path] | None, flag("--run", ", or of a benchmark; the command cleans this folder too", repeat=True)
     ] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     yes: Annotated[bool, flag("--yes")] = False,

@@ -83,7 +83,7 @@ def plan_erasure(ledger: Ledger, face_ids: Collection[str]) -> Erasure:
             targets.add(pair.target)
     erasure.deletions.append(("pairs", "target", sorted(targets)))
 
-    # if all locked faces are removed, lock all others: models were trained on these splits, so the splits must stay
+    # if all locked faces are removed, lock all other faces, because models were trained on these splits
     splits = ledger.read_rows(Split)
     locked = {row.face_id for row in splits if row.locked}
     if locked and locked <= removed:
@@ -118,7 +118,10 @@ def _rewrite_shards(ledger: Ledger, removed: set[str], erasure: Erasure) -> None
 
 
 def _shrink_sets(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
-    """Plan to remove the faces from the face lists of frozen sets. `likeness degrade` records a list when it begins."""
+    """Plan to remove the faces from the face lists of frozen sets.
+
+    `likeness degrade` records the face list when it begins.
+    """
     units = read_units(ledger, "degrade")
     frozen = dict(ledger.query("SELECT lq_set, count(*) FROM degradations GROUP BY 1").iter_rows())
     for _, unit, config_hash, detail in units:
@@ -126,7 +129,7 @@ def _shrink_sets(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
         rest = [face for face in faces if face not in removed]
         if len(rest) == len(faces):
             continue
-        # The marks are the units of the set's batches, and the unit with the hashes of theta.jsonl, card and README.
+        # `marks` lists the units of the set's batches, and the unit with the hashes of theta.jsonl, card and README.
         # The next `likeness degrade` records these hashes again.
         marks = [other for _, other, *_ in units if other.startswith(f"{unit}/")]
         if rest:
@@ -149,7 +152,7 @@ def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterabl
     removed = {face.face_id for face in bare_faces}
     # clean the runs first: if the process is killed now, the rows stay in the ledger, and the next call does this again
     remove_faces_from_runs([ledger.dataset], removed)
-    (ledger.dataset / "report" / "index.html").unlink(missing_ok=True)  # the page contains pictures
+    (ledger.dataset / "report" / "index.html").unlink(missing_ok=True)  # the report contains pictures
     erasure = plan_erasure(ledger, removed)
     erasure.write_shards(ledger.dataset)
     other_rows = [row for row in erasure.rows if not (isinstance(row, Face) and row.face_id in removed)]
@@ -160,7 +163,10 @@ def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterabl
 
 
 def erase_dropped_faces(ledger: Ledger) -> None:
-    """Erase the data of faces that were dropped for one of ERASURE_REASONS. If no data is left, write no row."""
+    """Erase the data of faces that were dropped for one of ERASURE_REASONS.
+
+    If these faces have no data left, write no row.
+    """
     dropped = read_faces_with_reason(ledger, ERASURE_REASONS)
     if len(ledger.query(_DROPPED_WITH_REMAINS)):
         erase_faces(ledger, dropped, "erase")

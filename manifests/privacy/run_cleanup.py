@@ -171,7 +171,7 @@ def _contains_any(path: Path, ids: set[str]) -> bool:
 
 
 def _remove_benchmark(folder: Path) -> None:
-    """Remove the files of a benchmark, and the folder if it is empty then."""
+    """Remove the files of a benchmark, and the folder if the folder is empty afterwards."""
     for name in _BENCHMARK_FILES:
         (folder / name).unlink(missing_ok=True)
     for part in ("pictures", "lq"):

@@ -17,7 +17,7 @@ Convert = Callable[[Image.Image], Image.Image]
 
 # the largest difference from sRGB, in levels of 255 (ours); programs round the curve of an sRGB profile differently
 SAME_AS_SRGB = 1
-# a profile is compared with sRGB at 17 x 17 x 17 colours; this is the number of levels for each channel (ours)
+# number of levels for each channel (ours): a profile is compared with sRGB at 17 x 17 x 17 colours
 _LATTICE = 17
 # Browsers and photo editors use relative colorimetric intent with black point compensation by default. Threads share a
 # transform, so NOCACHE forbids LittleCMS to cache the last pixel in the transform.
