@@ -57,9 +57,9 @@ def read_labels(ledger: Ledger) -> tuple[int, int, bool] | None:
     return (len({row.label for row in rows}), len(rows), rows[0].truth) if rows else None
 
 
-def read_decisions(ledger: Ledger) -> list[dict[str, Any]]:
+def read_newest_decisions(ledger: Ledger) -> list[dict[str, Any]]:
     """Returns the newest decisions. `undone_by` is the number of the decision that undoes a decision, or None."""
-    decisions = [parse_decision(row) for row in ledger.read_rows(DecisionRow)]
+    decisions = read_decisions(ledger)
     undo_of = find_undos(decisions)
     return [
         {
