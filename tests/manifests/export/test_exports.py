@@ -436,7 +436,7 @@ def test_options_that_a_format_has_no_place_for_and_folders_that_are_taken_are_r
     for place, said in (
         (taken, "not empty"),
         (taken / "mine.txt", "is a file"),
-        (made / "out", "inside the dataset"),
+        (made / "out", "is inside the dataset"),
     ):
         with pytest.raises(BadInput, match=said):
             export_dataset(made, place, "refldm", ExportOptions())
