@@ -1,8 +1,8 @@
 """Writes the format imagefolder of Hugging Face: `SPLIT/FACE.png` and one `SPLIT/metadata.parquet`.
 
-The call `load_dataset("imagefolder", ...)` reads the folder. The library datasets turns the column `file_name` into the
-column `image`. If a frozen set is exported, datasets turns the column `lq_file_name` into the column `lq`. The format
-webdataset also uses the function `describe_faces`, so both formats contain the same facts of a face.
+The call `load_dataset("imagefolder", ...)` reads the folder. The library `datasets` turns the column `file_name` into
+the column `image`. If a frozen set is exported, `datasets` turns the column `lq_file_name` into the column `lq`. The
+format webdataset also uses the function `describe_faces`, so both formats contain the same facts of a face.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
             "file_name": pa.array([f"{face.face_id}.png" for face in faces]),
             **{key: pa.array([fact[key] for fact in facts], kind) for key, kind in _TYPES.items()},
         }
-        # the library datasets requires the same columns in each split
+        # the library `datasets` requires the same columns in each split
         if selection.lq:
             lq = [f"lq/{face.face_id}.png" if face.face_id in selection.lq else None for face in faces]
             columns["lq_file_name"] = pa.array(lq, pa.string())

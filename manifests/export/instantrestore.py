@@ -47,7 +47,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 
 
 def _group_training_faces(selection: Selection) -> dict[str, list[ExportedFace]]:
-    """Returns a dict from identity id to the training faces, for people with two or more.
+    """Returns a dict from identity id to the person's training faces, for people with two training faces or more.
 
     Returns {} if train is not exported.
     """

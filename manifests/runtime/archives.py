@@ -28,7 +28,7 @@ from manifests.runtime.workers import restart_timer
 MAX_MEMBER_BYTES = 2**28  # the largest size of one member in bytes, because a member is read into memory
 MAX_MEMBERS = 250_000  # members after this number are not read, and the reason in the archive's row is TOO_MANY
 MAX_GROWTH = 100  # the largest total size of all members, in bytes for each byte of the archive
-MAX_GROWTH_BYTES = 2**30  # number of bytes that is added to MAX_GROWTH * the archive's size
+MAX_GROWTH_BYTES = 2**30  # the limit of all members is MAX_GROWTH * the archive's size + this number
 
 _SKIP_BYTES = 2**24  # number of bytes that are decompressed at a time to skip a member
 
