@@ -11,49 +11,17 @@ from manifests.errors import BadInput
 # The kernel sides 7 to 21 are from BasicSR's realesrgan_dataset.py. Every other number is from Real-ESRGAN's
 # options/train_realesrgan_x4plus.yml. Real-ESRGAN sharpens its targets (USM) before the degradation. Likeness does
 # not sharpen the targets.
-_SHARES = (
-    ("iso", 0.45),
-    ("aniso", 0.25),
-    ("generalized_iso", 0.12),
-    ("generalized_aniso", 0.03),
-    ("plateau_iso", 0.12),
-    ("plateau_aniso", 0.03),
-)
+# fmt: off
+_SHARES = (("iso", 0.45), ("aniso", 0.25), ("generalized_iso", 0.12), ("generalized_aniso", 0.03),
+           ("plateau_iso", 0.12), ("plateau_aniso", 0.03))
 _REAL_ESRGAN = SecondOrder(
-    Order(
-        blur=(0.2, 3),
-        size=(7, 21),
-        kernels=_SHARES,
-        betag=(0.5, 4),
-        betap=(1, 2),
-        sinc=0.1,
-        blurred=1.0,
-        resize=(0.2, 0.7, 0.1),
-        scale=(0.15, 1.5),
-        gaussian=0.5,
-        noise=(1, 30),
-        poisson=(0.05, 3.0),
-        gray_noise=0.4,
-        jpeg=(30, 95),
-    ),
-    Order(
-        blur=(0.2, 1.5),
-        size=(7, 21),
-        kernels=_SHARES,
-        betag=(0.5, 4),
-        betap=(1, 2),
-        sinc=0.1,
-        blurred=0.8,
-        resize=(0.3, 0.4, 0.3),
-        scale=(0.3, 1.2),
-        gaussian=0.5,
-        noise=(1, 25),
-        poisson=(0.05, 2.5),
-        gray_noise=0.4,
-        jpeg=(30, 95),
-    ),
-    small=4,
-    final_sinc=0.8,
+    Order(blur=(0.2, 3), size=(7, 21), kernels=_SHARES, betag=(0.5, 4), betap=(1, 2), sinc=0.1, blurred=1.0,
+          resize=(0.2, 0.7, 0.1), scale=(0.15, 1.5), gaussian=0.5, noise=(1, 30), poisson=(0.05, 3.0),
+          gray_noise=0.4, jpeg=(30, 95)),
+    Order(blur=(0.2, 1.5), size=(7, 21), kernels=_SHARES, betag=(0.5, 4), betap=(1, 2), sinc=0.1, blurred=0.8,
+          resize=(0.3, 0.4, 0.3), scale=(0.3, 1.2), gaussian=0.5, noise=(1, 25), poisson=(0.05, 2.5),
+          gray_noise=0.4, jpeg=(30, 95)),
+    small=4, final_sinc=0.8,
 )
 
 # The sources of the presets:
@@ -88,20 +56,21 @@ _REAL_ESRGAN = SecondOrder(
 #                   is not recognizable. We have not seen the ranges of ReFine ("severe"), OSDFace and HonestFace.
 _TABLE = (
     #      name               blur sigma down       noise     JPEG       resize      shift, then others by name
-    Preset("gfpgan", (0.1, 10), (0.8, 8), (0, 20), (60, 100), "bilinear", (0.3, 20), jitter=0.3, gray=0.01),
-    Preset("codeformer", (0.1, 10), (1, 12), (0, 15), (60, 100), "bilinear"),
-    Preset("codeformer-large", (1, 15), (4, 30), (0, 20), (30, 80), "bilinear"),
-    Preset("diffbir", (0.1, 12), (1, 12), (0, 15), (30, 100), "bilinear"),
-    Preset("difface", (0.1, 15), (0.8, 32), (0, 20), (30, 100), "bilinear", gray=0.01),
-    Preset("osediff-face", (1, 15), (1, 30), (0, 20), (30, 100), "bilinear"),
-    Preset("refldm-severe", (8, 16), (8, 32), (0, 20), (30, 100), "bilinear"),
-    Preset("refldm-moderate", (0, 8), (1, 8), (0, 15), (60, 100), "bilinear"),
-    Preset("faceme", (0.2, 10), (1, 16), (0, 15), (30, 100), "bilinear"),
-    Preset("instantrestore", (0.1, 12), (1, 12), (10, 20), (10, 20), "bilinear", iso=0, whole=True),
-    Preset("real-esrgan", None, None, None, None, "bicubic", orders=_REAL_ESRGAN),
-    Preset("bicubic-x8", None, (8, 8), None, None, "imresize", save=True),
-    Preset("severe", (4, 16), (8, 32), (5, 25), (20, 70), "bilinear", motion=(0.2, 41), gray_noise=0.2),
+    Preset("gfpgan",          (0.1, 10), (0.8, 8),  (0, 20),  (60, 100), "bilinear", (0.3, 20), jitter=0.3, gray=0.01),
+    Preset("codeformer",      (0.1, 10), (1, 12),   (0, 15),  (60, 100), "bilinear"),
+    Preset("codeformer-large",(1, 15),   (4, 30),   (0, 20),  (30, 80),  "bilinear"),
+    Preset("diffbir",         (0.1, 12), (1, 12),   (0, 15),  (30, 100), "bilinear"),
+    Preset("difface",         (0.1, 15), (0.8, 32), (0, 20),  (30, 100), "bilinear", gray=0.01),
+    Preset("osediff-face",    (1, 15),   (1, 30),   (0, 20),  (30, 100), "bilinear"),
+    Preset("refldm-severe",   (8, 16),   (8, 32),   (0, 20),  (30, 100), "bilinear"),
+    Preset("refldm-moderate", (0, 8),    (1, 8),    (0, 15),  (60, 100), "bilinear"),
+    Preset("faceme",          (0.2, 10), (1, 16),   (0, 15),  (30, 100), "bilinear"),
+    Preset("instantrestore",  (0.1, 12), (1, 12),   (10, 20), (10, 20),  "bilinear", iso=0, whole=True),
+    Preset("real-esrgan",     None,      None,      None,     None,      "bicubic",  orders=_REAL_ESRGAN),
+    Preset("bicubic-x8",      None,      (8, 8),    None,     None,      "imresize", save=True),
+    Preset("severe",          (4, 16),   (8, 32),   (5, 25),  (20, 70),  "bilinear", motion=(0.2, 41), gray_noise=0.2),
 )
+# fmt: on
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _TABLE}
 
