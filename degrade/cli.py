@@ -282,7 +282,9 @@ def _describe_verification(result: Verification) -> str:
             more = f" and {len(names) - 10} more" if len(names) > 10 else ""
             lines.append(f"  {problem}: {len(names)} ({', '.join(names[:10])}{more})")
     if result.unreproduced_files and not (result.missing_files or result.changed_files):
-        lines.append("  Every file on the disk has its recorded bytes. Only the images made again differ from the records.")
+        lines.append(
+            "  Every file on the disk has its recorded bytes. Only the images made again differ from the records."
+        )
     if result.changed_files or result.unreproduced_files:
         lines.append(
             f"  Largest difference of a pixel between a file and the image made again: {result.largest_difference}/255."
