@@ -191,10 +191,10 @@ class Ledger:
     ) -> None:
         """Write the rows of one or more units of a stage, and mark the units as finished, in one transaction.
 
-        A new row replaces an old row with the same key. `replace` lists classes of records. In the tables of the
-        classes in `replace`, only the new rows remain. `delete` lists the rows to delete before the new rows are
-        written. `details` changes the recorded facts of units that finished earlier. `detail` contains facts about the
-        new units. `started` is the time at which the new units started.
+        A new row replaces an old row with the same key. `replace` lists classes of records. A table whose class is in
+        `replace` loses all old rows. `delete` lists the rows to delete before the new rows are written. `details`
+        changes the recorded facts of units that finished earlier. `detail` contains facts about the new units.
+        `started` is the time at which the new units started.
 
         Raises LedgerError if a row breaks a rule of the schema, or if the disk is full. If LedgerError is raised,
         nothing is written.

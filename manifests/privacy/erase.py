@@ -199,8 +199,8 @@ def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:
 def _shrink_set_files(folder: Path, removed: set[str]) -> None:
     """Rewrite theta.jsonl, card.json and README.md of a frozen set without the removed faces.
 
-    The module degrade/frozen/set_files.py defines these files. If no image is left, the files and the empty folder are
-    removed.
+    The module degrade/frozen/set_files.py defines the files of a frozen set. If no image is left, the files and the
+    empty folder are removed.
     """
     theta_file, card_file, readme = (folder / name for name in ("theta.jsonl", "card.json", "README.md"))
     if not theta_file.is_file():

@@ -184,7 +184,10 @@ def turn_upright(samples: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def is_picture(path: Path) -> bool:
-    """Returns whether the first bytes of a file belong to a known picture format. Raises OSError if reading fails."""
+    """Returns whether the first bytes of a file belong to a known picture format.
+
+    Raises OSError if the file cannot be read.
+    """
     with path.open("rb") as file:
         start = file.read(16)
     return any(_accepts(name, start) for name in FORMATS)
