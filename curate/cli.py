@@ -233,6 +233,5 @@ def _print_optout(result: OptoutResult, is_plan: bool) -> None:
     )
     for checkpoint in result.checkpoints:
         typer.echo(
-            f"The checkpoint {checkpoint} was trained on dropped faces, which cannot be removed from its weights. "
-            "Train again."
+            f"The checkpoint {checkpoint} was trained on these faces, and its weights cannot be cleaned. Train again."
         )

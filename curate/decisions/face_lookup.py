@@ -99,7 +99,7 @@ class FaceLookup:
         return name_single_witness(locations.values())
 
     def find_rest(self, names: object, faces: Sequence[FaceLocation]) -> tuple[FaceLocation, ...]:
-        """Returns the faces that a request separates from `faces`: the faces of `names` without `faces`.
+        """Returns the faces of `names` that are not in `faces`. The request separates these faces from `faces`.
 
         If `names` is a list of locations, only the faces at the listed locations are used. If `names` contains ids,
         `names` means all faces of a person, as in `find_person`.
@@ -116,7 +116,7 @@ class FaceLookup:
         )
 
     def find_other_members(self, faces: Sequence[FaceLocation], identity: str) -> tuple[FaceLocation, ...]:
-        """Returns the faces of an identity that are not among `faces`, as witnesses."""
+        """Returns, as witnesses, the faces of an identity that are not in `faces`."""
         excluded = {self._find_today(face) for face in faces}
         return name_single_witness(
             replace(self.locate(face_id), witness=True)

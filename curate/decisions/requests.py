@@ -22,7 +22,7 @@ Request = Mapping[str, Any]
 Place = tuple[str, tuple[float, ...]]
 
 # Keys that `likeness decide DATASET list --json` adds to a line. When a decision file is read, only the key `number` is
-# used. An undo in the same file can refer to the key `number`.
+# used. An undo in the same file can refer to the key `number` of another decision.
 _LIST_KEYS = {"number", "made", "state", "missing"}
 _MISSING_KEYS = {  # key -> the sentence for a request that lacks the key
     "faces": "Name the faces of the decision.",
@@ -88,9 +88,11 @@ def parse_requests(log: Sequence[Decision], requests: Sequence[Request], lookup:
 
 
 def _parse_all(requests: Sequence[Request], lookup: FaceLookup) -> list[list[tuple[Decision, str]]]:
-    """Returns the decisions of each request, each with a phrase. All decisions have the number 0.
+    """Returns the decisions of each request.
 
-    The list of an undo is empty.
+    Each decision comes with a phrase for the user. All decisions have the number 0.
+
+    For an undo, the list of decisions is empty.
     """
     parsed: list[list[tuple[Decision, str]]] = []
     numbers: set[int] = set()
@@ -114,7 +116,7 @@ def _add_line_to_errors(request: Request) -> Iterator[None]:
 
 
 def _parse_request(request: Request, lookup: FaceLookup) -> list[tuple[Decision, str]]:
-    """Returns the decisions of a request, each with a phrase that describes it.
+    """Returns the decisions of a request. Each decision comes with a phrase that describes the decision.
 
     Most requests make one decision. A request to split faces from several people makes one decision for each person.
     """
@@ -137,7 +139,7 @@ def _parse_request(request: Request, lookup: FaceLookup) -> list[tuple[Decision,
 
 
 def _check_keys(request: Request) -> str:
-    """Returns the kind of a request. Raises BadInput for an unknown kind, a missing key or an unknown key."""
+    """Returns the kind of a request. Raises BadInput if the kind or a key is unknown, or if a key is missing."""
     kind = request.get("kind")
     if kind is None:
         raise BadInput(f"The decision has no kind. Give one of {', '.join(PARTS)}.")
@@ -198,7 +200,7 @@ def _parse_move(request: Request, faces: tuple[FaceLocation, ...], lookup: FaceL
                 "The rest of the move names only faces of the move itself. Name other faces, or leave rest out."
             )
     else:
-        # By default, the rest is all other faces of the people that the faces belong to now, except the target person.
+        # By default, the rest consists of the other faces of the people who lose faces, without the target person.
         target_identity = {lookup.find_identity(face) for face in target[:1] if lookup.has_identity(face)}
         own = sorted({lookup.find_identity(face) for face in faces if lookup.has_identity(face)} - target_identity)
         rest = name_single_witness(
@@ -209,7 +211,7 @@ def _parse_move(request: Request, faces: tuple[FaceLocation, ...], lookup: FaceL
 
 
 def _parse_undo(request: Request, log: Sequence[Decision], number_of: Mapping[int, int]) -> tuple[Decision, str]:
-    """Returns the decision of an undo, with a phrase.
+    """Returns the decision for an undo, and a phrase that describes the decision.
 
     `number_of` maps a decision's number in the file to its number in this log.
     """

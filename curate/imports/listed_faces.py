@@ -1,7 +1,7 @@
 """Applies imported lists to the faces of a dataset. Makes the splits and the pairs that the lists name.
 
-The ledger has one entry of the lists for each photo. An entry applies to the largest accepted face of the photo. If the
-largest face is a near-duplicate, the entry applies to the representative of this face.
+The ledger has one entry of the lists for each photo. An entry of a list applies to the largest accepted face of a
+photo. If the largest face is a near-duplicate, the entry applies to the representative of this face.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def make_listed_pairs(
     near-duplicates. `vectors` are the unit embeddings of the ok faces, (n, d), in the order of `faces`. `picture_of`
     maps a photo to the picture that it is a copy of.
 
-    A reference is left out if it shows another person, is in a split that the target must not see, or shows the
+    A reference is left out in three cases: it shows another person, the target must not see its split, or it shows the
     target's own picture. The lists decide the order and the number of references. The options --pairs, --min-references
-    and --max-references have no effect on pairs from lists.
+    and --max-references have no effect on listed references.
     """
     photos = {row.photo_id for row in lists}
     face_of = {photo: face.representative for photo, face in find_largest_faces(photos, faces).items()}

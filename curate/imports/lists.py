@@ -107,7 +107,7 @@ def _pick_only(values: set[str] | None) -> str | None:
 
 
 def _read_labelled_folder(source: Path, images: Path | None, splits: Path | None) -> Lists:
-    """Returns the lists of a labelled folder. In SOURCE/ID/**/picture, the person is ID."""
+    """Returns the lists of a labelled folder. For a picture SOURCE/ID/**/NAME, the person is ID."""
     if images is not None:
         raise BadInput("A labelled folder contains its pictures. Leave --originals out, or give --format refldm.")
     if not source.is_dir():
@@ -144,7 +144,7 @@ def _read_labelled_folder(source: Path, images: Path | None, splits: Path | None
 def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> Lists:
     """Returns the lists of one CSV file, or of a folder with reference_mapping/.
 
-    The folder may also contain id_based_ffhq_split/.
+    The folder with reference_mapping/ may also contain id_based_ffhq_split/.
     """
     tables, splits = _find_refldm_tables(source, splits)
     root = images or _find_pictures(source)
@@ -285,7 +285,10 @@ def _read_pair_csv(table: Path) -> Iterator[tuple[str, str, list[str], bool]]:
 
 
 def _parse_names(cell: str, where: str) -> list[str]:
-    """Returns the names in ref_image, a Python list as pandas writes it. The list is never run as code."""
+    """Returns the names in a cell of the column ref_image.
+
+    The cell contains a Python list as text. The text of the cell is never run as code.
+    """
     error = BadInput(f"{where}: ref_image must be a list of names such as \"['a.png', 'b.png']\".")
     try:
         with warnings.catch_warnings():
@@ -322,8 +325,8 @@ def _read_split_lists(folder: Path) -> Iterator[tuple[str, str, str]]:
 def _label_groups(references: dict[Path, list[Path]]) -> dict[Path, str]:
     """Returns a label for each picture. A target and its references get the same label.
 
-    Pictures that are connected through other pictures also get the same label. People are numbered in the order of the
-    names of their first pictures.
+    Pictures that are connected through other pictures also share a label. People are numbered in the order of the names
+    of their first pictures.
     """
     parent: dict[Path, Path] = {}
 

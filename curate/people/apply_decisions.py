@@ -1,8 +1,8 @@
 """Applies decisions and labels to a grouping, after the clustering.
 
 The clustering gets only links between faces. Some decisions cannot be expressed as links. For example, a locked
-identity accepts no face of another identity. A decision can also separate one face from all faces of a large person.
-The functions of this file enforce all decisions after the clustering.
+identity accepts no face of another identity. For example, a decision can separate one face from all faces of a large
+person. The functions of this file enforce all decisions after the clustering.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _measure_again(vectors: np.ndarray, grouping: Grouping, labels: np.ndarray) 
     count, old = np.bincount(labels), _RowsByNumber(grouping.labels)
 
     # A row is measured again if its group has faces of several old groups, or if its old group was divided. Either all
-    # rows of a group are measured again, or no row of the group.
+    # rows of a group are measured again, or none of them.
     pairs = np.unique(np.stack([labels, grouping.labels], axis=1), axis=0)  # (group, old group)
     mixed = np.bincount(pairs[:, 0]) > 1
     divided = np.bincount(pairs[:, 1], minlength=len(old.count)) > 1

@@ -120,7 +120,9 @@ def _choose_split(unit: str, rules: SplitRules) -> str:
 
 
 def _fill_empty_splits(split_of: dict[str, str], fixed: Mapping[str, str], rules: SplitRules) -> None:
-    """Moves one unit without a fixed split into each empty split. The order is train, test, val.
+    """Moves one unit without a fixed split into each empty split.
+
+    Empty splits are filled in the order train, test, val.
 
     No split with a share above 0 stays empty, if there are three or more units and enough units without a fixed split.
     """

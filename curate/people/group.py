@@ -56,8 +56,8 @@ def compute_groups(
     """
     faces = select_usable_faces(all_faces)
     face_ids, vectors = ledger.read_embeddings([face.face_id for face in faces if face.status == "ok"])
-    # Two faces in one picture show two people. Their representatives may be in two copies of the picture. To keep the
-    # two faces apart, the clustering gets the picture of each face, not the photo.
+    # Two faces in one picture belong to two people. The representatives of two faces in one picture may be in two
+    # copies of the picture. To keep the two faces apart, the clustering gets the picture of each face, not the photo.
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
     picture_of_photo = find_pictures(faces, photos, config.dedupe.max_photo_bits)
     picture_of = {face.face_id: picture_of_photo[face.photo_id] for face in faces}
@@ -99,7 +99,7 @@ def compute_groups(
 def compute_names(
     ledger: Ledger, all_faces: Sequence[Face], decisions: Sequence[Decision]
 ) -> tuple[list[Identity], list[str]]:
-    """Returns the current identities with their names from `decisions`, and notices. Nothing is written.
+    """Returns the current identities with their names from these decisions, and notices. Nothing is written.
 
     Raises BadInput if decisions contradict each other.
     """

@@ -27,9 +27,9 @@ def make_identities(
     keeps the id. A different method would maximise the total number of shared faces, but could give the id to the
     smaller part.
 
-    The id of a new person is computed from its smallest face_id and the dataset's `key`. Without the key, nobody can
-    compute the id from the face. Names and locks come from `links`. A decision gives a name to some faces. The group
-    that contains most of the named faces gets the name.
+    The id of a new person is computed from its smallest face_id and the dataset's `key`. Without the dataset's key,
+    nobody can compute the id from the face. Names and locks come from `links`. A decision gives a name to some faces.
+    The group that contains most of the named faces gets the name.
     """
     members: dict[int, list[int]] = defaultdict(list)  # group -> rows
     for row, label in enumerate(grouping.labels):

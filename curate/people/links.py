@@ -4,9 +4,9 @@ A decision names a face directly or as a witness. The user who decides names som
 an identity, and the faces of this identity then become witnesses. Witnesses show which person a decision means, even if
 the identity is split or grows later.
 
-A decision always applies to faces that are named directly. There are two cases in which a decision no longer applies to
-a witness. First, a later split or move names the witness directly. One wrong face can thus leave a merged identity
-without an undo of the merge. Second, a merge or move is undone that brought the witness into the identity. All other
+A decision always applies to faces that are named directly. A decision no longer applies to a witness in two cases.
+First case: a later split or move names the witness directly. So one wrong face can leave a merged identity, and the
+merge stays. Second case: the merge or move that brought the witness into the identity is undone. All other
 contradictions raise BadInput with the numbers of the decisions. Nothing in this file reads or writes the ledger.
 """
 
@@ -31,7 +31,7 @@ from manifests.ledger.decision_log import (
 from manifests.ledger.records import Face
 
 # Largest number of cannot-links for each face that a decision separates from other faces (ours). After the grouping,
-# `apply_decisions` enforces the complete separation.
+# `apply_decisions` separates a face from all faces that decisions separate from it.
 MAX_CANNOT_LINKS = 32
 
 
@@ -168,7 +168,7 @@ class _Resolved:
         """Removes the witnesses that were in a part only because of the merge or move `undone`.
 
         If a part contains faces from several sides of `undone`, only the witnesses of one side stay. A side with a face
-        that is named directly stays. If no face is named directly, the largest side stays.
+        that is named directly stays. If a part has no face that is named directly, the largest side stays.
         """
         for part in self.parts:
             sides = [set(part) & set(side) for side in undone.get_joined_parts()]

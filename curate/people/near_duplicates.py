@@ -39,8 +39,8 @@ def compute_near_duplicates(
 ) -> tuple[DedupeRules, list[Face]]:
     """Returns the rules that were used, and the new row of each face whose row changes. Nothing is written.
 
-    `same_person` is the recognizer's own lowest cosine for two faces of one person. Two recropped copies must also have
-    a cosine of at least `same_person`.
+    `same_person` is the recognizer's own lowest cosine for two faces of one person. Two recropped copies must have a
+    cosine of `same_person` or more.
     """
     rules = replace(config.dedupe, min_cosine_same_face=max(config.dedupe.min_cosine_same_face, same_person))
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
@@ -71,11 +71,11 @@ def find_near_duplicates(
 ) -> list[Face]:
     """Returns the new row of every face, in the same order.
 
-    The largest face of each set of near-duplicates is the representative. If sizes are equal, the face with the
-    smallest id is the representative. Every face of `faces` has an embedding, and is ok, a near-duplicate, or dropped
-    by a decision. `photos` are the photos of the faces. `embeddings` are the unit embeddings of the faces, float32 (n,
-    d). The arguments `faces`, `photos` and `embeddings` have the same order. Copies of whole photos are always found.
-    In collections of more than `neighbours.EXACT` faces, recropped copies may be missed.
+    The largest face of each set of near-duplicates is the representative. If several faces have the largest size, the
+    face with the smallest id is the representative. Every face of `faces` has an embedding, and is ok, a
+    near-duplicate, or dropped by a decision. `photos` are the photos of the faces. `embeddings` are the unit embeddings
+    of the faces, float32 (n, d). The arguments `faces`, `photos` and `embeddings` have the same order. Copies of whole
+    photos are always found. In collections of more than `neighbours.EXACT` faces, recropped copies may be missed.
     """
     n = len(faces)
     if n == 0:
@@ -121,7 +121,7 @@ def find_near_duplicates(
 
 
 def find_linked_photos(faces: Iterable[Face]) -> dict[str, str]:
-    """Returns photo_id -> the smallest photo_id among all photos that are linked to it.
+    """Returns photo_id -> the smallest photo_id among the photo and all photos that are linked to it.
 
     Two photos are linked if one photo contains a near-duplicate of a face in the other photo. Photos that are linked
     through other photos have the same smallest id.
@@ -154,7 +154,7 @@ def find_pictures(faces: Iterable[Face], photos: Mapping[str, Photo], max_bits: 
 
 
 def _find_smallest_linked(photos: Iterable[str], links: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Returns photo_id -> the smallest photo_id of its connected set, by union-find."""
+    """Returns photo_id -> the smallest photo_id of the photo's connected set, by union-find."""
     root = {photo: photo for photo in photos}
 
     def find_root(photo: str) -> str:

@@ -43,8 +43,8 @@ class FaceTable:
     """The properties of faces that the policies compare. Row i of every array is `faces[i]`."""
 
     faces: Sequence[Face]
-    vectors: np.ndarray  # float32 (n, d): unit embeddings
-    picture: np.ndarray  # int (n,): number of the picture in the face's photo; copies of a photo have the same number
+    vectors: np.ndarray  # Unit embeddings, float32 (n, d).
+    picture: np.ndarray  # Number of the picture in the photo, int (n,). Copies of a photo share a number.
 
     @cached_property
     def ids(self) -> np.ndarray:
@@ -62,14 +62,16 @@ class FaceTable:
         return np.array([(face.yaw, face.pitch) for face in self.faces], np.float32).reshape(-1, 2)
 
     def get_landmarks68(self, rows: np.ndarray) -> np.ndarray | None:
-        """Returns the 68 landmarks of these faces, float64 (len(rows), 68, 2), or None if a face lacks them."""
+        """Returns the 68 landmarks of the faces in `rows`, float64 (len(rows), 68, 2), or None if a face has no 68
+        landmarks.
+        """
         points = [self.faces[row].landmarks68 for row in rows]
         if any(one is None for one in points):
             return None
         return np.array(points, np.float64).reshape(len(rows), 68, 2)
 
     def get_landmarks5(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the 5 landmarks of these faces, float64 (len(rows), 5, 2)."""
+        """Returns the 5 landmarks of the faces in `rows`, float64 (len(rows), 5, 2)."""
         return np.array([self.faces[row].landmarks5 for row in rows], np.float64).reshape(len(rows), 5, 2)
 
 

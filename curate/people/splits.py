@@ -27,8 +27,8 @@ _EXAMPLES = 5  # largest number of people in a notice
 def split_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
     """Records a split for every face in a group. Returns notices.
 
-    One notice counts the faces that an imported list puts into another split than their person. Another notice names
-    the people whose faces change their split although frozen sets exist.
+    A notice counts the faces that an imported list puts into another split than the person's split. A notice names the
+    people whose faces change their split although frozen sets exist.
     """
     before = ledger.read_rows(Split)
     rows, notices = compute_splits(ledger, ledger.read_rows(Face), ledger.read_rows(Membership), config)
@@ -70,17 +70,17 @@ def make_splits(
     face to its split in an imported list.
 
     If faces are split by identity, the split of a person follows from a hash of the person's smallest face_id. The name
-    of the person has no effect. If three or more people have two photos or more, no split is empty. A person with a
-    single face cannot form pairs. A person with a single face gets the split of the largest group in the same photo, so
-    that the photo can be used. A face is set aside if its photo shows people of two splits. If faces are split by
-    photos, the same rules apply to photos, and copies of a photo stay together.
+    of a person has no effect on the person's split. If three or more people have two photos or more, no split is empty.
+    A person with a single face cannot form pairs. A person with a single face gets the split of the largest group in
+    the same photo, so that the photo can be used. A face is set aside if its photo shows people of two splits. If faces
+    are split by photos, the same rules apply to photos, and copies of a photo stay together.
 
-    The rows of `before` have an effect only if at least one of them is locked, because a model may then have been
-    trained on their faces. If a row of `before` is locked, every row keeps its split, and the person of the row gets
-    the same split. The person also gets the same split if a copy of the face is now the representative. The row of a
-    face that is no longer in use stays, with the status dropped. If people are merged, locked rows take precedence.
-    Without locked rows, train takes precedence over val, and val over test, so that no training face is used for
-    evaluation. Only new people can fill an empty split.
+    The rows of `before` have an effect only if at least one row is locked, because a model may have been trained on
+    their faces. If a row of `before` is locked, every row keeps its split, and the person of the row gets the same
+    split. The person also gets the same split if a copy of the face is now the representative. The row of a face that
+    is no longer in use stays, with the status dropped. If people are merged, locked rows take precedence. Without
+    locked rows, train takes precedence over val, and val over test, so that no training face is used for evaluation.
+    Only new people can fill an empty split.
 
     `listed` takes precedence over all rows that are not locked. A person gets the split of most of its listed faces.
     Faces that are listed in another split than their person are set aside.
@@ -112,8 +112,8 @@ def make_splits(
     split_of = {face: unit_split[unit_of[face]] for face in grouped}
 
     # Set aside faces that are listed in another split, and faces in photos that show people of two splits. A photo may
-    # contain only copies of faces, and the copied faces may be in two splits. The second search finds photos with
-    # copies from two splits.
+    # contain only copies of faces, and the copied faces may be in two splits. A second search finds photos that contain
+    # only copies of faces from two splits.
     photo_splits = _find_photo_splits(faces, split_of)
     elsewhere = {face for face in grouped if listed.get(face, split_of[face]) != split_of[face]}
     aside = {face for face in grouped if len(photo_splits[photo_of[face]]) > 1} | elsewhere

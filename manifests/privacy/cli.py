@@ -87,7 +87,7 @@ def confirm_purge(plan: PurgePlan, dry_run: bool, yes: bool, as_json: bool) -> b
             new_photos = format_count(len(plan.kept_out), "photo")
             typer.echo(f"Likeness will keep out {new_photos} that the dataset does not contain.")
         for checkpoint in plan.checkpoints:
-            typer.echo(f"This checkpoint was trained on the photos, and its weights cannot be cleaned: {checkpoint}")
+            typer.echo(f"The checkpoint {checkpoint} was trained on these photos, and its weights cannot be cleaned.")
     if dry_run or yes or not plan.photos:
         return not dry_run
     return ask_before_deletion(as_json)
@@ -113,7 +113,7 @@ def print_purge(result: PurgeResult, as_json: bool) -> None:
     typer.echo(f"Removed: {removed or 'nothing, because there was nothing to remove.'}")
     for checkpoint in plan.checkpoints:
         typer.echo(
-            f"This checkpoint was trained on the photos, and its weights cannot be cleaned. Train again: {checkpoint}"
+            f"The checkpoint {checkpoint} was trained on these photos, and its weights cannot be cleaned. Train again."
         )
     for file in proof.own_files:
         typer.echo(f"Your own photo is still in the folder of the dataset. Delete this photo yourself: {file}")

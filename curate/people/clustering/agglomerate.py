@@ -41,9 +41,9 @@ class Graph:
     """The groups at the start of merging, and the pairs of groups that may merge."""
 
     sums: np.ndarray  # float32 (g, d): the sum of each group's unit embeddings; merging writes into this array
-    sizes: np.ndarray  # int64 (g,): number of faces of each group; near-copies count as one face
-    pairs: np.ndarray  # int32 (m, 2): pairs of groups to compare, in any order; a pair may occur several times
-    apart: np.ndarray  # int64 (k, 2): pairs of groups that must never merge
+    sizes: np.ndarray  # Number of faces of each group, int64 (g,). Near-copies count as one face.
+    pairs: np.ndarray  # Pairs of groups to compare, int32 (m, 2). A pair may occur several times.
+    apart: np.ndarray  # Pairs of groups that must never merge, int64 (k, 2).
     # float32 (g, photos): number of faces of each group in each photo; None if no photo has two faces. The cosine of
     # two faces of one photo is reduced by 1.
     photo_counts: csr_matrix | None
@@ -61,7 +61,8 @@ class MergeResult:
 def merge_by_odds(graph: Graph, spread: float) -> MergeResult:
     """Merges groups by calibrated log odds. `spread` is the spread of the cosines between strangers.
 
-    The minimum score falls while groups merge. With fewer people, α is smaller, and two faces need less evidence.
+    The minimum score falls while groups merge. When there are fewer people, α is smaller, and two faces need less
+    evidence to merge.
     """
     groups = _Groups(graph)
     faces = len(graph.sizes)  # in the prior, faces that constraints joined before merging count as one face
@@ -104,9 +105,9 @@ def _renumber(labels: np.ndarray) -> np.ndarray:
 
 
 class _Groups:
-    """The groups of faces, their sums, and the scored pairs of groups that may merge.
+    """Contains the groups of faces, the sums of their embeddings, and the scored pairs of groups that may merge.
 
-    A group keeps its number while it exists. A group that merged into another one has 0 faces and no pairs.
+    A group keeps its number while it exists. A group that merged into another group has 0 faces and no pairs.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -232,8 +233,8 @@ def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, con
     candidate = centre[chosen] & ~centre[chooser]
     chooser, chosen, certainty = chooser[candidate], chosen[candidate], certainty[candidate]
 
-    # Sort the candidates of each centre by falling score. For each candidate, count the faces of all candidates before
-    # it.
+    # Sort the candidates of each centre by falling score. For each candidate, count the faces of all earlier
+    # candidates.
     order = np.lexsort((chooser, -certainty, chosen))
     chooser, chosen = chooser[order], chosen[order]
     begins = np.concatenate([[True], np.diff(chosen) > 0]) if len(chosen) else np.zeros(0, bool)

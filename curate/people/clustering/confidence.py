@@ -1,4 +1,7 @@
-"""Measures the certainty of a grouping by the confidence and margin of each face. Also makes a histogram of cosines."""
+"""Measures the certainty of a grouping by the confidence and margin of each face.
+
+This module also makes a histogram of cosines.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +35,8 @@ def measure_confidence(
         rows = slice(begin, min(begin + _ROWS_AT_ONCE, n))
         vectors, label = embeddings[order[rows]], labels[rows]
 
-        # The confidence follows from the dot product with the sum of the group. The dot product includes the cosine of
-        # the face with itself, so 1 is subtracted.
+        # The confidence follows from the dot product with the sum of the group. The dot product with the group's sum
+        # includes the cosine of the face with itself, so 1 is subtracted.
         own = count[label]
         to_own = np.einsum("nd,nd->n", vectors, total[label]) - 1.0
         confidence[rows] = np.where(own > 1, to_own / np.maximum(own - 1, 1), 1.0)
@@ -92,8 +95,8 @@ def count_cosines(
 ) -> dict[str, list[float]]:
     """Returns a histogram of the cosines within groups and between groups, over at most `max_faces` faces.
 
-    If there are more faces, evenly spaced rows are used. `edges` are `bins` + 1 numbers from -1 to 1. `within` and
-    `between` have `bins` counts each.
+    If there are more than `max_faces` faces, evenly spaced rows are used. `edges` are `bins` + 1 numbers from -1 to 1.
+    `within` and `between` have `bins` counts each.
     """
     sample = np.unique(np.linspace(0, max(len(embeddings) - 1, 0), min(max_faces, len(embeddings))).astype(int))
     vectors, label = embeddings[sample], labels[sample]

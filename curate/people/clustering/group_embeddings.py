@@ -41,9 +41,9 @@ class Grouping:
     confidence: np.ndarray  # float32 (n,): mean cosine to the other faces of the group; 1 for a face that is alone
     margin: np.ndarray  # float32 (n,): confidence minus the mean cosine to the nearest other group
     threshold: float  # lowest cosine that makes two single faces one person; calibrated or `same_person`
-    # The estimated share of pairs of strangers' faces that have a cosine of `threshold` or more. The estimate uses the
-    # calibrated spread. If the spread cannot be measured, as for dlib, pairs of faces in different groups are counted
-    # instead.
+    # The estimated share of pairs of strangers' faces that have a cosine of `threshold` or more. The estimated share of
+    # stranger pairs uses the calibrated spread. If the spread cannot be measured, as for dlib, pairs of faces in
+    # different groups are counted instead.
     false_match_rate: float
     recall: float = 1.0  # share of the true near neighbours that the search found; 1 for an exact search
 
@@ -67,12 +67,11 @@ def group_embeddings(
     is `same_person` or more. Give `same_person` for a recognizer whose cosines between strangers are not spread around
     0, for example dlib.
 
-    Each face is compared with its nearest faces, and `neighbours` is their number. The search is exact for up to
-    `exact` faces. The groups do not depend on the order of the rows. Rows with equal embeddings may exchange their
-    results.
+    Each face is compared with its `neighbours` nearest faces. The search is exact for up to `exact` faces. The groups
+    do not depend on the order of the rows. Rows with equal embeddings may exchange their results.
 
-    Raises BadInput if links contradict each other or name a row that does not exist. Also raises BadInput if a row is
-    not finite, if the length of a row is not 1, or if another argument is out of range.
+    Raises BadInput if links contradict each other or name a row that does not exist. Raises BadInput if a row is not
+    finite, if the length of a row is not 1, or if another argument is out of range.
     """
     embeddings = _check_embeddings(embeddings)
     n = len(embeddings)

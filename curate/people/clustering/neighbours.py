@@ -1,6 +1,6 @@
 """Finds the nearest neighbours of every face.
 
-The search is exact for small collections and approximate for large ones.
+The search is exact for small collections and approximate for large collections.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def find_neighbours(
     """Returns the `k` nearest other rows of each unit row of `embeddings`, float32 (n, d).
 
     Row numbers in the result are positions in `order`: row i is `embeddings[order[i]]`. The search is exact for up to
-    `exact` rows. For more rows, the search is approximate, and its recall is measured on evenly spaced rows. The recall
-    is the share of the neighbours with a cosine of `min_cosine` or more that the search finds. Cosines are rounded to
-    1e-6, because the last bits that faiss computes depend on the number of threads.
+    `exact` rows. For more than `exact` rows, the search is approximate, and its recall is measured on evenly spaced
+    rows. The recall is the share of the neighbours with a cosine of `min_cosine` or more that the search finds. Cosines
+    are rounded to 1e-6, because the last bits that faiss computes depend on the number of threads.
     """
     n, d = embeddings.shape
     k = min(k, n - 1)

@@ -21,10 +21,11 @@ import numpy as np
 from scipy.special import log_ndtr
 
 # The spread of the cosines between strangers is measured on the negative cosines. Relatives, look-alikes and poor
-# photos spread the positive cosines more widely. The measured spread is therefore multiplied by TAIL_FACTOR.
+# photos spread the positive cosines more widely. The measured spread of strangers' cosines is therefore multiplied by
+# TAIL_FACTOR.
 TAIL_FACTOR = 1.25
-# If a collection has too few negative cosines, the spread is assumed to be RANDOM_FACTOR times 1 / sqrt(d). The number
-# 1 / sqrt(d) is the spread of random directions in d dimensions. On web photos, we measured a spread of .096 with an
+# If a collection has too few negative cosines, the spread is assumed to be RANDOM_FACTOR / sqrt(d). The number 1 /
+# sqrt(d) is the spread of random directions in d dimensions. On web photos, we measured a spread of .096 with an
 # ArcFace model of 128 dimensions.
 RANDOM_FACTOR = 1.09
 # Before any group exists, two faces of one person have the mean cosine MEAN_WITHIN, and these cosines have the spread
@@ -39,8 +40,7 @@ CAUTION = 1.5
 SELECTION_BIAS = 0.03
 MIN_MEAN_WITHIN = 0.2  # with a lower mean cosine within people, a recognizer cannot distinguish people
 SAMPLE_SIZE = 4096  # number of faces on which the spread of the cosines between strangers is measured
-# If the share of negative cosines is below _MIN_NEGATIVE_SHARE, the collection has too few strangers to measure the
-# spread.
+# If the share of negative cosines is smaller than _MIN_NEGATIVE_SHARE, the spread cannot be measured.
 _MIN_NEGATIVE_SHARE = 0.01
 
 
