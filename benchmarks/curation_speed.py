@@ -116,7 +116,7 @@ def measure_overlap(a: np.ndarray, b: np.ndarray) -> float:
 def match_boxes(one: Boxes, other: Boxes) -> list[float]:
     """Returns the overlaps of the boxes that curation and the loop both found.
 
-    Two boxes form a pair if their overlap is .5 or more. The best pairs are matched first.
+    Two boxes form a pair if their overlap is .5 or more. The pairs of boxes with the largest overlap are matched first.
     """
     overlaps = []
     for path, boxes in one.items():

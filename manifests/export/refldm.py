@@ -18,7 +18,7 @@ LISTS, SPLIT_LISTS, IMAGES, LQ = "reference_mapping", "id_based_ffhq_split", "im
 def keep(selection: Selection) -> Selection:
     """In a split that has low-quality images, removes the targets without a low-quality image. Returns the selection.
 
-    The CSV list of such a split has the column `lq_image`, which needs an image in each line.
+    The CSV list of a split with low-quality images has the column `lq_image`, which needs an image in each line.
     """
     return drop_targets_without_lq(selection, selection.lq_splits)
 
