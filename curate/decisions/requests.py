@@ -51,12 +51,12 @@ def parse_requests(log: Sequence[Decision], requests: Sequence[Request], lookup:
     BadInput if a request is wrong. The message of the error contains the line of the file.
     """
     parsed = _parse_all(requests, lookup)
-    repeated = {decision for decisions in parsed for decision, _ in decisions}
+    repeated_decisions = {decision for decisions in parsed for decision, _ in decisions}
     active = {replace(decision, number=0): decision.number for decision in select_active(log)}
     last = {  # place -> the last active decision that names the place and that no request repeats
         place: number
         for decision, number in active.items()
-        if decision not in repeated
+        if decision not in repeated_decisions
         for place in _find_places(decision)
     }
 

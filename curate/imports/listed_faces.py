@@ -63,7 +63,7 @@ def make_listed_pairs(
     picture = {face.face_id: picture_of.get(face.photo_id, face.photo_id) for face in faces}
     split_row = {row.face_id: row for row in splits}
     pairs: dict[str, Pair] = {}
-    unpaired, lost = Counter[str](), Counter[str]()
+    targets_left_out, references_left_out = Counter[str](), Counter[str]()
 
     def find_split_row(photo: str) -> Split | None:
         face = face_of.get(photo)
@@ -74,31 +74,31 @@ def make_listed_pairs(
             continue
         target = find_split_row(row.photo_id)
         if target is None or target.status != "ok":
-            unpaired["listed_but_" + ("not_usable" if target is None else str(target.reason))] += 1
+            targets_left_out["listed_but_" + ("not_usable" if target is None else str(target.reason))] += 1
             continue
         if target.face_id in pairs:
-            unpaired["listed_but_copy_of_another_target"] += 1
+            targets_left_out["listed_but_copy_of_another_target"] += 1
             continue
         allowed_split = "train" if target.policy == "photos" else target.split
         references: list[str] = []
         for photo in row.refs:
             reference = find_split_row(photo)
             if reference is None or reference.status != "ok":
-                lost["not_usable" if reference is None else str(reference.reason)] += 1
+                references_left_out["not_usable" if reference is None else str(reference.reason)] += 1
             elif reference.identity_id != target.identity_id:
-                lost["another_person"] += 1
+                references_left_out["another_person"] += 1
             elif reference.split != allowed_split:
-                lost["another_split"] += 1
+                references_left_out["another_split"] += 1
             elif picture[reference.face_id] == picture[target.face_id]:
-                lost["same_picture_as_its_target"] += 1
+                references_left_out["same_picture_as_its_target"] += 1
             elif reference.face_id in references:
-                lost["copy_of_another_reference"] += 1
+                references_left_out["copy_of_another_reference"] += 1
             else:
                 references.append(reference.face_id)
         if not references:
-            unpaired["listed_but_no_reference_left"] += 1
+            targets_left_out["listed_but_no_reference_left"] += 1
             continue
         rows = [vector_row[reference] for reference in references]
         cosines = np.round(vectors[rows] @ vectors[vector_row[target.face_id]], 6).tolist()
         pairs[target.face_id] = Pair(target.face_id, tuple(references), tuple(cosines), POLICY, target.split)
-    return [pairs[face] for face in sorted(pairs)], unpaired, lost
+    return [pairs[face] for face in sorted(pairs)], targets_left_out, references_left_out

@@ -53,8 +53,8 @@ def read_lists(source: Path, kind: str, images: Path | None = None, splits: Path
             f"--split-lists {splits} is not a folder. Name a folder with train_image.txt, val_image.txt and "
             "test_image.txt."
         )
-    read = _read_labelled_folder if kind == "labelled-folder" else _read_refldm
-    lists = read(source, images, splits)
+    read_format = _read_labelled_folder if kind == "labelled-folder" else _read_refldm
+    lists = read_format(source, images, splits)
     if not lists.photos:
         raise BadInput(
             f"{source} names no picture that exists."
@@ -160,7 +160,7 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
             _set_split(lists, path, split, f"{where}: {name}", "by an earlier line")
     # Target -> the first line of the target, and the references in this line
     first: dict[str, tuple[str, list[str]]] = {}
-    repeated = without_references = with_lq = 0
+    repeated_lines = lines_without_references = lines_with_lq = 0
     for table in tables:
         split_of_table = next((name for name in SPLITS if table.name.startswith(name)), None)
         for where, target, refs, has_lq in _read_pair_csv(table):
@@ -169,11 +169,11 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
                     raise BadInput(
                         f"{where}: {target} has other references in {first[target][0]}. Keep one of the two lines."
                     )
-                repeated += 1
+                repeated_lines += 1
                 continue
             first[target] = (where, refs)
-            with_lq += has_lq
-            without_references += not refs
+            lines_with_lq += has_lq
+            lines_without_references += not refs
             path = pictures.find(target, where)
             ref_files = [pictures.find(ref, where) for ref in refs]
             ref_paths = list(dict.fromkeys(ref for ref in ref_files if ref is not None))
@@ -188,13 +188,15 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
                 lists.references[path] = ref_paths
     lists.photos = pictures.list_existing()
     lists.labels = _label_groups(lists.references)
-    if repeated:
+    if repeated_lines:
         lists.notices.append(
-            f"{format_count(repeated, 'line')} {'repeats' if repeated == 1 else 'repeat'} an earlier line."
+            f"{format_count(repeated_lines, 'line')} {'repeats' if repeated_lines == 1 else 'repeat'} an earlier line."
         )
-    if without_references:
-        lists.notices.append(f"{format_count(without_references, 'line')} without a reference cannot make a target.")
-    if with_lq:
+    if lines_without_references:
+        lists.notices.append(
+            f"{format_count(lines_without_references, 'line')} without a reference cannot make a target."
+        )
+    if lines_with_lq:
         lists.notices.append(
             "The column lq_image is not imported. Make a low-quality set of the dataset with `likeness degrade`."
         )
@@ -219,8 +221,8 @@ def _find_refldm_tables(source: Path, splits: Path | None) -> tuple[list[Path], 
 def _find_pictures(source: Path) -> Path:
     """Returns the folder to which the names in lists are relative, if --originals is not used.
 
-    Returns images512x512 beside the lists, which our own export writes. If images512x512 does not exist, returns the
-    folder of the lists.
+    Returns the folder images512x512 beside the lists if it exists. Our own export writes this folder. If images512x512
+    does not exist, returns the folder of the lists.
     """
     home = source if source.is_dir() else source.parent
     home = home.parent if home.name == LISTS else home
@@ -303,12 +305,12 @@ def _parse_names(cell: str, where: str) -> list[str]:
 
 def _read_split_lists(folder: Path) -> Iterator[tuple[str, str, str]]:
     """Yields for each line of the split lists: the name, the split, and the place of the line."""
-    read = 0
+    files_read = 0
     for split in SPLITS:
         for path in (folder / f"{split}_image.txt", folder / f"{split}.txt"):
             if not path.is_file():
                 continue
-            read += 1
+            files_read += 1
             try:
                 lines = path.read_text(encoding="utf-8-sig").splitlines()
             except UnicodeDecodeError:
@@ -316,7 +318,7 @@ def _read_split_lists(folder: Path) -> Iterator[tuple[str, str, str]]:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield line.strip(), split, f"{path}, line {number}"
-    if not read:
+    if not files_read:
         raise BadInput(
             f"{folder} has no train_image.txt, val_image.txt or test_image.txt. Name the folder of the split lists."
         )

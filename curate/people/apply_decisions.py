@@ -40,7 +40,7 @@ def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, befor
     # A face leaves its group if a decision separates it from another face of the group. The faces that leave one group
     # become one new group, together with their blocks.
     new_label = int(labels.max()) + 1
-    for leaving, staying in links.apart:
+    for leaving, staying in links.separations:
         staying_labels = set(labels[list(staying)].tolist())
         blocks_leaving: dict[int, set[int]] = {}  # group -> the blocks that leave this group
         for row in leaving:

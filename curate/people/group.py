@@ -68,8 +68,8 @@ def compute_groups(
     grouping = group_embeddings(
         vectors,
         None if rules.one_person_may_appear_twice else [picture_of[face] for face in face_ids],
-        must_link=links.must,
-        cannot_link=links.cannot,
+        must_link=links.must_links,
+        cannot_link=links.cannot_links,
         same_person=rules.same_person,
         neighbours=rules.neighbours,
     )

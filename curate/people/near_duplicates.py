@@ -51,10 +51,10 @@ def compute_near_duplicates(
     ]
     _, vectors = ledger.read_embeddings([face.face_id for face in faces])
     rows = find_near_duplicates(faces, [photos[face.photo_id] for face in faces], vectors, rules)
-    dropped = find_dropped_faces(decisions, rows)
+    dropped_ids = find_dropped_faces(decisions, rows)
     rows = [
         replace(row, status="dropped", reason=DROPPED_BY_DECISION, duplicate_of=None)
-        if row.representative in dropped
+        if row.representative in dropped_ids
         else row
         for row in rows
     ]
@@ -101,8 +101,8 @@ def find_near_duplicates(
 
     # If a person has many photos, a poor copy may not be among the _NEIGHBOURS nearest faces. A poor copy is therefore
     # also searched by the hash of its photo.
-    copied, copy = _find_copies_by_photo(faces, photos, vectors, rules)
-    pairs = np.stack([np.concatenate([row[same], copied]), np.concatenate([other[same], copy])], axis=1)
+    first_rows, second_rows = _find_copies_by_photo(faces, photos, vectors, rules)
+    pairs = np.stack([np.concatenate([row[same], first_rows]), np.concatenate([other[same], second_rows])], axis=1)
     labels = label_components(n, pairs)
 
     # Find the representative of each connected set of faces, then make the new row of every face.

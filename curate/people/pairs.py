@@ -41,18 +41,20 @@ def pair_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
     embedded = [by_id[face_id] for face_id in face_ids]
     splits, lists = ledger.read_rows(Split), ledger.read_rows(ListEntry)
     rows, no_targets = make_pairs(splits, embedded, vectors, config.pairs, picture_of, find_listed_faces(lists, faces))
-    listed_rows, listed_no_targets, lost = make_listed_pairs(lists, splits, faces, vectors, picture_of)
+    listed_rows, listed_no_targets, references_left_out = make_listed_pairs(lists, splits, faces, vectors, picture_of)
     detail = {
         **asdict(config.pairs),
         "left_out": {**no_targets, **listed_no_targets},
-        "references_lost": dict(lost),
+        "references_lost": dict(references_left_out),
     }
     every = sorted([*rows, *listed_rows], key=lambda row: row.target)
     ledger.record("pair", "all", config.pairs, every, replace=(Pair,), detail=detail)
-    if not lost:
+    if not references_left_out:
         return []
-    reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(lost.items(), key=lambda item: (-item[1], item[0])))
-    count = sum(lost.values())
+    reasons = ", ".join(
+        f"{n} {reason}" for reason, n in sorted(references_left_out.items(), key=lambda item: (-item[1], item[0]))
+    )
+    count = sum(references_left_out.values())
     verb = "is" if count == 1 else "are"
     return [f"{format_count(count, 'reference')} from imported lists {verb} left out: {reasons}."]
 

@@ -25,8 +25,8 @@ from curate.people.clustering.threshold import (
 )
 from manifests.runtime.workers import count_cores
 
-# The log odds that a merge needs above even odds, level by level (ours). When no pair of groups reaches a level, the
-# next level begins. Finer levels change no label on our photos.
+# At each level, two groups merge if their score is at least log α plus the level (ours). When no pair of groups reaches
+# a level, the next level begins. Finer levels change no label on our photos.
 LEVELS = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.0)
 # The levels for merging by mean cosine (ours). A level is a share of the distance from `min_cosine` to 1.
 COSINE_LEVELS = (0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.0)
@@ -43,7 +43,7 @@ class Graph:
     sums: np.ndarray  # float32 (g, d): the sum of each group's unit embeddings; merging writes into this array
     sizes: np.ndarray  # Number of faces of each group, int64 (g,). Near-copies count as one face.
     pairs: np.ndarray  # Pairs of groups to compare, int32 (m, 2). A pair may occur several times.
-    apart: np.ndarray  # Pairs of groups that must never merge, int64 (k, 2).
+    forbidden_pairs: np.ndarray  # Pairs of groups that must never merge, int64 (k, 2).
     # float32 (g, photos): number of faces of each group in each photo; None if no photo has two faces. The cosine of
     # two faces of one photo is reduced by 1.
     photo_counts: csr_matrix | None
@@ -115,7 +115,7 @@ class _Groups:
         self.labels = np.arange(len(graph.sums))  # int64 (g,): current group of each group of `graph`
         self.count = len(graph.sums)  # number of groups that exist
         self.sums, self.sizes, self.photo_counts = graph.sums, graph.sizes.astype(np.float64), graph.photo_counts
-        self.apart = graph.apart.astype(np.int64)
+        self.forbidden_pairs = graph.forbidden_pairs.astype(np.int64)
         self.constrained = graph.sizes > 1  # bool (g,): whether a constraint joined faces of the group before merging
         self.squared_norms = np.einsum("gd,gd->g", self.sums, self.sums, dtype=np.float64)
         self.pairs, first = _deduplicate_pairs(graph.pairs, len(self.sums))
@@ -150,16 +150,16 @@ class _Groups:
 
         with ThreadPoolExecutor(count_cores()) as pool:  # numpy releases the interpreter's lock, so threads are enough
             list(pool.map(score_part, range(0, len(places), _PAIRS_AT_ONCE)))
-        if len(self.apart):
-            keys = _make_keys(self.apart, len(self.sums))
+        if len(self.forbidden_pairs):
+            keys = _make_keys(self.forbidden_pairs, len(self.sums))
             self.scores[places[np.isin(_make_keys(self.pairs[places], len(self.sums)), keys)]] = -np.inf
 
     def merge(self, score: Score, min_score: float) -> bool:
         """Runs one round of merges. Returns False if no pair of groups reaches `min_score`."""
-        good = np.flatnonzero(self.scores >= min_score)
-        if len(good) == 0:
+        places = np.flatnonzero(self.scores >= min_score)
+        if len(places) == 0:
             return False
-        targets = _choose_merges(self.pairs[good], self.scores[good], self.sizes, np.unique(self.apart))
+        targets = _choose_merges(self.pairs[places], self.scores[places], self.sizes, np.unique(self.forbidden_pairs))
 
         # Add the sums, sizes and flags of each merging group to its target. The arrays are float32 (g, d), float64 (g,)
         # and bool (g,).
@@ -172,19 +172,20 @@ class _Groups:
         np.logical_or.at(self.constrained, targets[merging], self.constrained[merging])
         alive = np.flatnonzero(changed & (self.sizes > 0))
         self.squared_norms[alive] = np.einsum("gd,gd->g", self.sums[alive], self.sums[alive], dtype=np.float64)
-        self.labels, self.apart, self.count = targets[self.labels], targets[self.apart], self.count - len(merging)
+        self.labels, self.forbidden_pairs = targets[self.labels], targets[self.forbidden_pairs]
+        self.count -= len(merging)
         if self.photo_counts is not None:
             shape = (len(targets), len(targets))
-            joined = csr_matrix((np.ones(len(targets), np.float32), (targets, np.arange(len(targets)))), shape=shape)
-            self.photo_counts = joined @ self.photo_counts
+            matrix = csr_matrix((np.ones(len(targets), np.float32), (targets, np.arange(len(targets)))), shape=shape)
+            self.photo_counts = matrix @ self.photo_counts
 
         # Only pairs with a changed group are numbered and scored again. A pair of two unchanged groups cannot equal a
         # pair with a changed group, so no pair occurs twice.
-        touched = changed[self.pairs[:, 0]] | changed[self.pairs[:, 1]]
-        fresh, _ = _deduplicate_pairs(targets[self.pairs[touched]], len(targets))
-        self.pairs = np.concatenate([self.pairs[~touched], fresh])
-        self.scores = np.concatenate([self.scores[~touched], np.full(len(fresh), -np.inf, np.float32)])
-        self.score_pairs(score, np.arange(len(self.pairs) - len(fresh), len(self.pairs)))
+        has_changed_group = changed[self.pairs[:, 0]] | changed[self.pairs[:, 1]]
+        new_pairs, _ = _deduplicate_pairs(targets[self.pairs[has_changed_group]], len(targets))
+        self.pairs = np.concatenate([self.pairs[~has_changed_group], new_pairs])
+        self.scores = np.concatenate([self.scores[~has_changed_group], np.full(len(new_pairs), -np.inf, np.float32)])
+        self.score_pairs(score, np.arange(len(self.pairs) - len(new_pairs), len(self.pairs)))
         return True
 
 
@@ -247,10 +248,10 @@ def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, con
     # have no more faces than the centre. A candidate with a constraint joins only if it is the first candidate. A
     # centre with a constraint takes in only its first candidate. Without these two rules, groups that must not merge
     # could join the same centre.
-    bound = np.zeros(count, bool)
-    bound[constrained] = True
+    is_constrained = np.zeros(count, bool)
+    is_constrained[constrained] = True
     fits = faces_before + sizes[chooser] <= sizes[chosen]
-    joins = (position == 0) | (fits & ~bound[chooser] & ~bound[chosen])
+    joins = (position == 0) | (fits & ~is_constrained[chooser] & ~is_constrained[chosen])
     targets = np.arange(count)
     targets[chooser[joins]] = chosen[joins]
     return targets

@@ -78,13 +78,13 @@ def _find_rival_groups(total: np.ndarray, count: np.ndarray, labels: np.ndarray,
         neighbour_label = np.where(near.rows[rows] >= 0, labels[near.rows[rows]], labels[rows][:, None])
         enclosed[rows] = (neighbour_label == labels[rows][:, None]).all(1)
     rivals = np.full((groups, _RIVALS), -1)
-    needed = np.unique(labels[enclosed]) if near.rows.shape[1] else np.zeros(0, np.int64)
-    if len(needed) == 0 or groups == 1:
+    groups_to_search = np.unique(labels[enclosed]) if near.rows.shape[1] else np.zeros(0, np.int64)
+    if len(groups_to_search) == 0 or groups == 1:
         return rivals
     centres = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
     k = min(_RIVALS + 1, groups)  # one more group than needed, because the search also returns the group itself
-    _, nearest = faiss.knn(centres[needed], centres, k, metric=faiss.METRIC_INNER_PRODUCT)
-    for group, row in zip(needed, nearest, strict=True):
+    _, nearest = faiss.knn(centres[groups_to_search], centres, k, metric=faiss.METRIC_INNER_PRODUCT)
+    for group, row in zip(groups_to_search, nearest, strict=True):
         others = row[row != group][:_RIVALS]
         rivals[group, : len(others)] = others
     return rivals

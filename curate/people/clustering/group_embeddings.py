@@ -120,15 +120,15 @@ def group_embeddings(
         sums=sums,
         sizes=sizes,
         pairs=start[_select_pairs(near, min_cosine)].astype(np.int32),
-        apart=start[cannot],
+        forbidden_pairs=start[cannot],
         photo_counts=_count_faces_in_photos(photos, start),
     )
 
     # Merge the groups. Estimate the share of pairs of strangers that reach the threshold.
     if same_person is None:
-        merged = merge_by_odds(graph, spread)
-        labels, threshold = merged.labels[start], merged.evidence.find_threshold(merged.alpha)
-        false_match_rate = merged.evidence.estimate_false_match_rate(threshold)
+        merge_result = merge_by_odds(graph, spread)
+        labels, threshold = merge_result.labels[start], merge_result.evidence.find_threshold(merge_result.alpha)
+        false_match_rate = merge_result.evidence.estimate_false_match_rate(threshold)
     else:
         labels, threshold = merge_by_mean_cosine(graph, same_person)[start], same_person
         if measured_spread is None:
@@ -206,7 +206,7 @@ def _check_arguments(
 def _sort_rows(embeddings: np.ndarray, photos: np.ndarray | None) -> np.ndarray:
     """Returns an order of the rows that depends only on their values, int64 (n,).
 
-    With the returned order, the order of the input has no effect on the grouping. Rows are sorted by a hash of their
+    Rows in the returned order give the same groups for every order of the input. Rows are sorted by a hash of their
     bits, then by their photo.
     """
     n, d = embeddings.shape
@@ -258,15 +258,15 @@ def _separate_faces_of_one_photo(
     """
     # Find the groups with two faces of one photo. After sorting, two faces of one group and photo are adjacent rows.
     sorted_rows = np.lexsort((photos, labels))
-    repeated = (np.diff(labels[sorted_rows]) == 0) & (np.diff(photos[sorted_rows]) == 0)
-    crowded = np.unique(labels[sorted_rows[1:][repeated]])
-    if len(crowded) == 0:
+    is_repeated = (np.diff(labels[sorted_rows]) == 0) & (np.diff(photos[sorted_rows]) == 0)
+    crowded_groups = np.unique(labels[sorted_rows[1:][is_repeated]])
+    if len(crowded_groups) == 0:
         return labels
 
     # The similarity of a face and its group is the dot product of the face with the sum of the group, float32 (rows,).
     labels = labels.copy()
-    rows = np.flatnonzero(np.isin(labels, crowded))
-    place = np.searchsorted(crowded, labels[rows])
+    rows = np.flatnonzero(np.isin(labels, crowded_groups))
+    place = np.searchsorted(crowded_groups, labels[rows])
     vectors = embeddings[order[rows]]
     likeness = np.einsum("nd,nd->n", vectors, sum_rows(vectors, np.arange(len(rows)), place)[place])
     rows_of: dict[int, list[int]] = {}
@@ -277,12 +277,12 @@ def _separate_faces_of_one_photo(
 
     # Go through the blocks in order of precedence. If an earlier block of the group has a face in the same photo, the
     # block becomes a new group.
-    taken: set[tuple[int, int]] = set()  # (group, photo)
+    used_places: set[tuple[int, int]] = set()  # (group, photo)
     new_label = int(labels.max()) + 1
     for member in sorted(rows_of, key=lambda member: (-len(rows_of[member]), -best[member], rows_of[member][0])):
         places = {(int(labels[row]), int(photos[row])) for row in rows_of[member]}
-        if places & taken:
+        if places & used_places:
             labels[rows_of[member]], new_label = new_label, new_label + 1
         else:
-            taken |= places
+            used_places |= places
     return labels

@@ -50,8 +50,8 @@ def find_neighbours(
     rows, cosines = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
     for begin in range(0, n, _ROWS_AT_ONCE):
         end = min(begin + _ROWS_AT_ONCE, n)
-        # Search for k + 1 results for each row, because the search also returns the row itself. The row itself is then
-        # removed from its results.
+        # Search for k + 1 results for each row, because the search also returns the row itself. Afterwards, remove the
+        # row itself from its results.
         alike, nearest = index.search(embeddings[order[begin:end]], k + 1)
         own = nearest == np.arange(begin, end)[:, None]
         # If a row has many equal rows, its results may not contain the row itself. In this case, the last result is
