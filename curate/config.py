@@ -163,7 +163,7 @@ class PairRules:
 
     @property
     def name(self) -> str:
-        """Returns the policy without its numbers."""
+        """Returns the name of the policy, for example `window` for `window:0.1-0.4`."""
         return self.policy.partition(":")[0]
 
     def window(self, split: str) -> tuple[float, float]:

@@ -220,7 +220,10 @@ def _read_shapes(model: Any) -> tuple[list[int], list[int]]:
 
 
 def _find_role(model: Any) -> str:
-    """Returns `detector`, `recognizer` or `other`. The shapes of the model decide, as in insightface's model_zoo."""
+    """Returns `detector`, `recognizer` or `other`.
+
+    The kind of a model follows from the shapes of its inputs and outputs, as in insightface's model_zoo.
+    """
     if len(model.graph.output) >= 5:
         return "detector"
     sides = _read_shapes(model)[0][2:4]

@@ -139,8 +139,8 @@ def _measure_landmark_distance(table: FaceTable, targets: np.ndarray, candidates
 def _rank_by_coverage(table: FaceTable, candidates: np.ndarray, usable: np.ndarray, max_references: int) -> np.ndarray:
     """Returns ranks by farthest-first traversal, int64 (targets, candidates).
 
-    A place is the embedding of a face together with its pose. A common traversal over all candidates is used for every
-    target that can use all of its picks. Every other target gets a separate traversal.
+    A place is the embedding of a face together with its pose. Targets share one traversal over all candidates if they
+    can use all picks of this traversal. Every other target gets a separate traversal.
     """
     places = np.concatenate([table.vectors[candidates], table.pose[candidates] / _DEGREES_A_UNIT], axis=1)
     ranks = np.full(usable.shape, _BEHIND_ALL, np.int64)

@@ -78,9 +78,9 @@ def make_splits(
     The rows of `before` have an effect only if at least one row is locked, because a model may have been trained on
     their faces. If a row of `before` is locked, every row keeps its split, and the person of the row gets the same
     split. The person also gets the same split if a copy of the face is now the representative. The row of a face that
-    is no longer in use stays, with the status dropped. If people are merged, locked rows take precedence. Without
-    locked rows, train takes precedence over val, and val over test, so that no training face is used for evaluation.
-    Only new people can fill an empty split.
+    is no longer in use stays, with the status dropped. If people are merged, locked rows take precedence. After locked
+    rows, train takes precedence over val, and val over test, so that no training face is used for evaluation. Only new
+    people can fill an empty split.
 
     `listed_splits` takes precedence over all rows that are not locked. A person gets the split of most of its listed
     faces. Faces that are listed in another split than their person are set aside.
