@@ -40,6 +40,7 @@ def _find_our_modules_first() -> None:
 
 _find_our_modules_first()
 
+import inspect
 import json
 from typing import TYPE_CHECKING, Annotated
 
@@ -295,15 +296,26 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {  # maps the title of a group 
         train.benchmark.cli.leaks,
     ],
 }
+
+
+def _read_help(command: Callable[..., None]) -> str:
+    """Returns the docstring of a command with one line for each paragraph, so that the help fits any terminal.
+
+    A paragraph is a list, and keeps its lines, if each of its lines ends a sentence.
+    """
+    paragraphs = [part.splitlines() for part in inspect.cleandoc(command.__doc__ or "").split("\n\n")]
+    return "\n\n".join(("\n" if all(line.endswith(".") for line in lines) else " ").join(lines) for lines in paragraphs)
+
+
 for title, commands in COMMANDS.items():
     for command in commands:
-        app.command(command.__name__, rich_help_panel=title)(command)
+        app.command(command.__name__, rich_help_panel=title, help=_read_help(command))(command)
 for command in (
     *(manifests.cli.show, manifests.cli.query, manifests.cli.check, manifests.cli.why, manifests.cli.card),
     *(manifests.export.cli.export, manifests.privacy.cli.purge, curate.cli.optout),
 ):
-    manifest.command(command.__name__)(command)
-manifest.command("import")(curate.import_cli.import_lists)
+    manifest.command(command.__name__, help=_read_help(command))(command)
+manifest.command("import", help=_read_help(curate.import_cli.import_lists))(curate.import_cli.import_lists)
 app.add_typer(manifest, name="manifest", rich_help_panel=_DATA)
 
 
