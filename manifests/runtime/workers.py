@@ -121,7 +121,7 @@ def enforce_limits() -> Iterator[None]:
 
 
 def restart_timer() -> None:
-    """Give the current unit another UNIT_SECONDS. The reader of an archive calls this after each member."""
+    """Give the current unit another UNIT_SECONDS. The reader of an archive calls this function after each member."""
     if _state.parent is not None and hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, UNIT_SECONDS)
 
