@@ -1,6 +1,6 @@
 """Defines the recipes of training as aligned tables, so that two recipes can be compared at a glance.
 
-A recipe names the inputs that condition the one step, the degradation and the losses. A base sets the sizes: pixels,
+A recipe names the degradation, the losses, and the inputs that condition the one step. A base sets the sizes: pixels,
 channels, batch, learning rate and schedule. `find_recipe` combines a recipe with a base.
 """
 
@@ -54,10 +54,10 @@ class Recipe:
     # --- references ---
     reference_counts: tuple[int, ...]  # the number of references of each image is drawn from these numbers
     wrong_share: float  # this share of the images gets references of another person
-    augment: str  # "flip": flips target and references together; "each": also augments each reference
+    augment: str  # "flip" flips target and references together, and "each" also augments each reference
     # the weight of each loss by name (see train/fit/objective.py); a loss without a weight is not computed
     losses: dict[str, float]
-    # "": no discriminator; "latent": it sees the restored latent and the prompt; "image": it sees the restored image
+    # "" for no discriminator, "latent" for restored latents and prompts, or "image" for restored images
     discriminator: str
     # --- optimisation: the schedules count the images used in training ---
     images: int

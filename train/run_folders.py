@@ -1,4 +1,5 @@
-"""Checks the folder of a training run. Defines the names of the result files that `evaluate` writes into it."""
+"""Checks the folder of a training run. Defines the names of the result files that `evaluate` writes into this
+folder."""
 
 from __future__ import annotations
 

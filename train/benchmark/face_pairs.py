@@ -1,6 +1,6 @@
 """Compare pairs of faces for the search for leaks: by perceptual hashes, by place in the photo, and by embeddings.
 
-A face is a number, which is its position in the list of faces that FacePairs gets. Two int arrays (n,) of such numbers
+A face is a number, which is its position in the list of faces that FacePairs gets. Two int arrays (n,) of face numbers
 are n pairs of faces.
 """
 

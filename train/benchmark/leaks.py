@@ -1,4 +1,5 @@
-"""Find leaks: data on which a restorer is measured although it was trained on them, or gets them as references.
+"""Find leaks: data on which a restorer is measured, although the restorer was trained on these data or gets them as
+references.
 
 | kind | the two ends of a leak |
 |---|---|
@@ -9,13 +10,13 @@
 | own_reference | a target and one of its references that is the same face, a near-duplicate, or from the same photo |
 
 The grouping joins two faces whose cosine reaches a threshold. Some pairs of strangers also reach the threshold of the
-grouping. The grouping estimates the share of such pairs, the false match rate. So a pair that reaches the threshold is
-a leak only if other photos confirm the leak. To confirm a leak, the mean cosine of one face to all photos of the other
-person in the other split must also reach the threshold. All pairs that reach the threshold are counted. The number of
-pairs that strangers alone would give is reported too.
+grouping. The grouping estimates the false match rate, which is the share of pairs of strangers that reach the
+threshold. So a pair that reaches the threshold is a leak only if other photos confirm the leak. To confirm a leak, the
+mean cosine of one face to all photos of the other person in the other split must also reach the threshold. All pairs
+that reach the threshold are counted. The number of pairs that strangers alone would give is reported too.
 
-Every face is compared with every face of the other splits. For 100,000 faces with four fifths of them in train, these
-are 1.7e9 cosines of 512 dimensions. The measured time is in docs/benchmarks.md.
+Every face is compared with every face of the other splits. With 100,000 faces, of which four fifths are in train, the
+comparison computes 1.7e9 cosines of 512 dimensions. The measured time is in docs/benchmarks.md.
 """
 
 from __future__ import annotations

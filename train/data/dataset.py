@@ -102,7 +102,7 @@ class TrainingFaces(Dataset[Batch]):
             if sample.seeds:
                 crop, points = augment_reference(crop, points, sample.seeds[slot])
             if lq_landmarks is not None:
-                with suppress(ValueError):  # the reference stays without a warp if `warp_to` refuses to warp it
+                with suppress(ValueError):  # the reference stays without a warp if `warp_to` raises
                     crop, warped[slot] = warp_to(crop, points, lq_landmarks), True
             references[slot] = crop
             embeddings[slot] = snapshot.embeddings[row]  # the embedding belongs to the crop without augmentation
@@ -155,8 +155,8 @@ def check_detector(snapshot: Snapshot, recipe: Recipe) -> str:
 def _read_face(snapshot: Snapshot, row: int, flip: bool) -> tuple[np.ndarray, np.ndarray]:
     """Returns the crop and the landmarks of a row, mirrored if `flip` is True.
 
-    Mirroring exchanges left and right. So the two eyes swap their places in the list of landmarks, and the two mouth
-    corners do the same. The eye on the left of the crop is always first.
+    Mirroring exchanges left and right. Therefore the two eyes swap their places in the list of landmarks, and so do the
+    two mouth corners. The eye on the left of the crop is always first.
     """
     crop, points = (
         np.array(snapshot.crops[row]),

@@ -68,7 +68,7 @@ def take_snapshot(
     replace: bool = True,
     versions: Mapping[str, CleanedVersion] = MappingProxyType({}),
 ) -> Snapshot:
-    """Takes a snapshot of a dataset into `folder` and returns it.
+    """Takes a snapshot of a dataset into `folder` and returns the snapshot.
 
     If `folder` already has a snapshot of the same ledger rows and settings, that snapshot is returned. The folder
     appears only when the snapshot in it is complete. `models` are the face models of the dataset. If `models` is None,

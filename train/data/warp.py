@@ -2,7 +2,7 @@
 
 ReFine warps each reference before the model reads it. We have not seen a published description of ReFine's warp. We use
 the affine map that fits the five landmarks best (least squares). Both faces are already aligned to the same template.
-After this alignment, they still differ by the foreshortening of a turned head, which a similarity transform cannot
+After alignment, the two faces still differ by the foreshortening of a turned head, which a similarity transform cannot
 remove. An affine map does not bend lines, so a wrong landmark cannot tear the face apart. A warp that stretches the
 face too much is refused.
 """

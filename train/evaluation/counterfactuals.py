@@ -35,10 +35,10 @@ def counterfactuals(
 
     Each counterfactual system gets `options.references` references. The references of these systems are in another
     order, copies of one reference, blurred, of another pose, least like the target, or of another person. The result is
-    written to RUN/counterfactuals.json and RUN/counterfactuals.parquet. `name_result_file` tells when these files have
-    other names. The key `have` counts the images that have at least K references. An image with fewer references gets
-    all of its references. The key `largest_change_by_order` is the largest difference of a pixel between two orders of
-    the same references, in levels of 0..255. Raises the same errors as `evaluate`.
+    written to RUN/counterfactuals.json and RUN/counterfactuals.parquet. With a judge or with several steps, the files
+    have other names (`name_result_file`). The key `have` counts the images that have at least K references. An image
+    with fewer references gets all of its references. The key `largest_change_by_order` is the largest difference of a
+    pixel between two orders of the same references, in levels of 0..255. Raises the same errors as `evaluate`.
     """
     options = options or EvaluationOptions(metrics=DEFAULT_METRICS)
     if options.references > max(REFERENCE_COUNTS):

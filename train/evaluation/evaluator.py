@@ -91,9 +91,9 @@ class Evaluator:
     ) -> None:
         """Prepares an evaluation, but loads nothing yet.
 
-        `max_references` is the number of references to read for each image, if it is not `options.references`.
-        `on_image` is called with each image that was measured. If `with_poor`, the poor references
-        (train/evaluation/cases.py) are read too. Raises BadInput if an option is wrong.
+        `max_references` is the number of references to read for each image. If `max_references` is None,
+        `options.references` is used. `on_image` is called with each image that was measured. If `with_poor`, the poor
+        references (train/evaluation/cases.py) are read too. Raises BadInput if an option is wrong.
         """
         if options.references < 1:
             raise BadInput(
@@ -170,7 +170,7 @@ class Evaluator:
         return rows, unmatched
 
     def build_result(self, rows: Sequence[Row], pairs: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
-        """Returns the averages of `rows`, the differences of `pairs`, and how they were measured."""
+        """Returns the averages of `rows`, the differences of `pairs`, and the settings of the measurement."""
         assert self.frozen_set is not None and self.judge is not None
         cases, metrics = self.frozen_set.cases, self.image_metrics
         people = [case.identity_id for case in cases]
@@ -221,7 +221,8 @@ class Evaluator:
         }
 
     def _prepare(self, model: Restorer, recognizer: FaceModels) -> tuple[FrozenSet, Measure]:
-        """Loads the frozen set and the metrics for the first run, and checks that each run fits them."""
+        """Loads the frozen set and the metrics for the first run, and checks that each run fits the set and the
+        metrics."""
         size = model.config.size
         if self.frozen_set is None:
             self.frozen_set = read_frozen_set(

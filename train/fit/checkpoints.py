@@ -38,7 +38,8 @@ KEEP = 3  # number of checkpoints that stay on disk; the oldest is removed after
 
 
 def sweep_run(run: Path) -> None:
-    """Removes files that a killed process left unfinished. Do not call this while another process trains in `run`."""
+    """Removes files that a killed process left unfinished. Do not call this function while another process trains in
+    `run`."""
     for unfinished in run.glob(".checkpoint-*.tmp"):
         shutil.rmtree(unfinished, ignore_errors=True)
     remove_temporary_files(run / SAMPLES)

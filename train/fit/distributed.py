@@ -91,8 +91,8 @@ class StopVote:
     def vote(self, number: int) -> int:
         """Hands in a number for this step: 0 to continue, or a positive number to stop.
 
-        Returns the largest number that a process handed in LAG steps before this step, or 0 in the first LAG steps. A
-        single process gets its own number back.
+        Returns the largest number that a process handed in LAG steps before this step, or 0 in the first LAG steps. If
+        only one process trains, the method returns `number`.
         """
         if self._group is None:
             return number
@@ -108,7 +108,7 @@ class StopVote:
         return int(result[0])
 
     def finish(self) -> None:
-        """Waits for the votes that no process has read. Call this before the processes disconnect."""
+        """Waits for the votes that no process has read. Call this method before the processes disconnect."""
         while self._pending:
             self._pending.popleft()[0].wait()
 

@@ -24,7 +24,7 @@ from train.fit.settings import Settings, drop_inactive_losses, find_recognizer, 
 from train.fit.step import compute_gradients
 from train.recipes import DIFFUSION, Recipe
 
-UPDATES = 3  # number of timed updates; one update before them is not timed (ours)
+UPDATES = 3  # number of timed updates, which follow one update without timing (ours)
 _GIB = 2**30
 
 
@@ -71,7 +71,7 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
     batch = _random_batch(recipe, dim, count, seed) if faces is None else next(data.batches(faces, 0, count, 0, 0, 1))
     batch = data.to_device(batch, engine.device)
 
-    # The first update measures the activations and is not timed. The updates after it are timed.
+    # The first update measures the activations and is not timed. The updates after the first are timed.
     activations = _update(engine, batch, 0, seed)
     if on_gpu:
         torch.cuda.synchronize()

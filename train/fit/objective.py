@@ -1,6 +1,6 @@
 """Computes the losses of a recipe in float32, and the loss of the discriminator.
 
-Each row of this table names losses, their source, and the network that they use:
+Each row of this table names losses, the source of the losses, and the network that the losses use:
 
 name                source                                             network
 pixel, edge         ours                                               -
@@ -66,9 +66,9 @@ class Objective(nn.Module):
     """Computes the losses of a recipe for faces of `size` px. The module has no trained parameters.
 
     Move the module to the device of the batches. The losses in THROUGH_RECOGNIZER need `recognizer`; without a
-    recognizer, leave them out of `recipe.losses`. `weights` is the folder with the files of the backbones. Raises
-    BadInput if a loss does not exist, if the recognizer or the backbone of a loss is missing, or if the faces are too
-    small.
+    recognizer, leave these losses out of `recipe.losses`. `weights` is the folder with the files of the backbones.
+    Raises BadInput if a loss does not exist, if the recognizer or the backbone of a loss is missing, or if the faces
+    are too small.
     """
 
     def __init__(self, recipe: Recipe, size: int, recognizer: Recognizer | None, weights: Path | None = None) -> None:

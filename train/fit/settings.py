@@ -153,7 +153,7 @@ def find_recognizer(taken: Snapshot, facts: dict[str, Any]) -> tuple[Path, dict[
 
 
 def describe_restorer(taken: Snapshot, recipe: Recipe, images: int) -> dict[str, Any]:
-    """Returns the facts that a checkpoint saves beside the weights, for users who restore with them."""
+    """Returns the facts that a checkpoint saves beside the weights, for users who restore with these weights."""
     from curate.faces.align import FFHQ_512
 
     return {
@@ -191,7 +191,7 @@ def _base_sha256(recipe: Recipe, base_model: str) -> str:
 def _dictionary(recipe: Recipe, vre: Path | None) -> dict[str, str] | None:
     """Returns the name and the sha256 of the checkpoint with the LQ dictionary, or None if the recipe uses none.
 
-    A resumed run compares the sha256, so it always uses the same dictionary.
+    A resumed run compares the sha256, so the run always uses the same dictionary.
     """
     if "vre" not in recipe.parts:
         if vre is not None:

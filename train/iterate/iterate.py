@@ -81,7 +81,8 @@ class Round:
 
 @dataclass(frozen=True)
 class IterationSummary:
-    """Holds the finished rounds. `reason` is "complete", "nothing_new" or the name of the signal that ended it."""
+    """Holds the finished rounds. `reason` is "complete", "nothing_new" or the name of the signal that ended the
+    call."""
 
     rounds: list[Round]
     reason: str
@@ -241,7 +242,7 @@ def _load_faces(dataset: Path, spec: str | None) -> FaceModels:
 
 
 def _claim_folder(out: Path, snapshot: Snapshot, options: IterationOptions) -> str:
-    """Writes the options into OUT/iterate.json, or compares them with the file, and returns the iteration's id.
+    """Writes the options into OUT/iterate.json, or compares the options with the file, and returns the iteration's id.
 
     The id is a hash of the options and of the faces. Raises BadInput if the file has other options.
     """

@@ -51,7 +51,7 @@ def find_5_points(image: np.ndarray, judge: FaceModels) -> np.ndarray:
 
 
 def find_68_points(image: np.ndarray) -> np.ndarray:
-    """Returns the 68 iBUG points of an aligned crop, uint8 (S, S, 3), even if it shows no face.
+    """Returns the 68 iBUG points of an aligned crop, uint8 (S, S, 3), even if the crop shows no face.
 
     The image is first resized to 512 px. The result is (68, 2), in pixels of the resized crop. dlib returns whole
     pixels.

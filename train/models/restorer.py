@@ -137,7 +137,7 @@ class Restorer(nn.Module):
         noise = self.base.predict(latents, conditions, first)
         renewed = add_noise(one_step.clean_from_noise(latents, noise, first), noise, timestep[later])
         # Before torch 2.11, autocast keeps the cast weights of this pass, which have no gradient. The step that learns
-        # would use them, so the cache is cleared.
+        # would use these weights, so the cache is cleared.
         torch.clear_autocast_cache()
         # Put the m new latents into a copy of z. The other images keep their LQ latent.
         inputs = z.to(renewed.dtype, copy=True)
@@ -240,7 +240,7 @@ def _locate_base(config: ModelConfig) -> tuple[ModelConfig, str]:
     """Returns the config and the fingerprint of its base. The config has the absolute path of a base in a folder."""
     from train.models.bases.diffusion import base_fingerprint
 
-    if Path(config.base_model).is_dir():  # otherwise the base is a hub name
+    if Path(config.base_model).is_dir():  # a base that is not a folder is a hub name
         config = replace(config, base_model=str(Path(config.base_model).resolve()))
     return config, base_fingerprint(config.base_model)
 

@@ -46,8 +46,9 @@ def restore(
 ) -> None:
     """Restore the faces in photos of any size, guided by reference photos of the same person.
 
-    With references, the command restores the faces that look like the person of the references. If the only face of a
-    photo is too degraded to be recognized, it is also restored. Without references, the command restores every face.
+    With references, the command restores the faces that look like the person of the references. The only face of a
+    photo is also restored if this face is too degraded to be recognized. Without references, the command restores every
+    face.
 
     Exit codes: 0 if a photo was restored, 1 if no photo was restored.
 

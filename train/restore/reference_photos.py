@@ -1,4 +1,5 @@
-"""Read the reference photos of a person: find, align and embed the largest face of each, and warp it to an input."""
+"""Read the reference photos of a person: find, align and embed the largest face of each photo, and warp this face to an
+input."""
 
 from __future__ import annotations
 

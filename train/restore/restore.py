@@ -45,7 +45,8 @@ def restore(
     on_face: OnFace = lambda *_: None,
     limited: bool = False,
 ) -> list[PhotoOutcome]:
-    """Restores photos, and all photos of folders, into the folder `out` as PNG, and logs them in OUT/restored.jsonl.
+    """Restores photos, and all photos of folders, into the folder `out` as PNG, and logs each photo in
+    OUT/restored.jsonl.
 
     Without references, every face is restored. With references, a face is restored if it matches the references. A face
     is also restored if it is the only face of its photo and is too degraded for the recognizer.
@@ -148,7 +149,8 @@ def _is_kept_out(path: Path, kept_out: KeptOutList | None) -> bool:
 def _drop_kept_out(
     files: Sequence[tuple[Path, Path | None]], kept_out: KeptOutList | None, say: Callable[[str], None]
 ) -> list[tuple[Path, Path | None]]:
-    """Drops the reference photos that are kept out of the dataset. Raises BadInput if the user named one of them."""
+    """Drops the reference photos that are kept out of the dataset. Raises BadInput if the user named one of these
+    photos."""
     allowed = []
     for path, folder in files:
         if not _is_kept_out(path, kept_out):

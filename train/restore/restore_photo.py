@@ -35,9 +35,9 @@ LANDMARKS_IN_BOX = np.array([[0.270, 0.391], [0.733, 0.389], [0.503, 0.591], [0.
 # failed to recognize the person in only one photo, which has a sharpness of .13.
 DEGRADED_SHARPNESS = 0.35
 
-# This function is called for each restored face. The arguments are the photo's path, the LQ crop at the restorer's
-# size, the references that the restorer gets, and the restored crop. The LQ crop and the restored crop are uint8 (S, S,
-# 3).
+# OnFace is a function that is called for each restored face. The arguments are the photo's path, the LQ crop at the
+# restorer's size, the references that the restorer gets, and the restored crop. The LQ crop and the restored crop are
+# uint8 (S, S, 3).
 OnFace = Callable[[Path, np.ndarray, References, np.ndarray], None]
 
 
@@ -104,7 +104,7 @@ def restore_photo(path: Path, target: Path, setup: RestoreSetup) -> PhotoOutcome
     if not faces:
         no_face = "No face was found: point at the face with --box x0,y0,x1,y1."
         return PhotoOutcome(str(path), None, "dropped", no_face)
-    # If there are references, only the faces that match them are restored.
+    # If there are references, only the faces that match the references are restored.
     outcomes = [_compare_face(image, face_box, landmarks5, setup) for face_box, landmarks5 in faces]
     reason = None if box is None else _explain_no_warp(setup)
     if box is None and len(references.crops):
@@ -126,7 +126,7 @@ def restore_photo(path: Path, target: Path, setup: RestoreSetup) -> PhotoOutcome
 
 
 def _restore_crop(path: Path, target: Path, crop: np.ndarray, setup: RestoreSetup) -> PhotoOutcome:
-    """Restores an aligned crop (--aligned) and writes it at the restorer's size."""
+    """Restores an aligned crop (--aligned) and writes the result at the restorer's size."""
     model = setup.model
     height, width = crop.shape[:2]
     if height != width:

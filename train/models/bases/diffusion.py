@@ -23,7 +23,7 @@ from train.models.references import zeroed
 # We have not seen the list of layers that OSDFace adapted. These four layers are the layers of diffusers' own LoRA
 # training, which writes a file with the name of OSDFace's file. Every attention block has these four layers.
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
-TOKENS = 77  # Tokens of the learned prompt. The text encoder of Stable Diffusion gives the same number.
+TOKENS = 77  # Tokens of the learned prompt. The text encoder of Stable Diffusion gives the same number of tokens.
 SEEN_AT = 1  # The timestep at which the UNet sees references, as in InstantRestore's pix2pix_turbo.py.
 SPREAD = 0.02  # Standard deviation of the new learned prompt (ours). Equal tokens would stay equal in training.
 # The schedule of Stable Diffusion, which the formulas in train/models/one_step.py need.

@@ -23,7 +23,7 @@ RECIPE = "vre"  # the recipe that trains the dictionaries
 class Vre(nn.Module):
     """Makes a prompt from an LQ face. The projection trains; the encoder and the codebook are frozen.
 
-    The encoder and the codebook have random weights until `load_dictionary` loads them.
+    The encoder and the codebook have random weights until `load_dictionary` is called.
     """
 
     def __init__(self, config: VreConfig, prompt_dim: int) -> None:
