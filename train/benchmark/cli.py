@@ -123,7 +123,7 @@ def _print_leaks(result: Leaks) -> None:
             ends = f"{leak.one} ({leak.one_split})  {leak.other} ({leak.other_split})"
             typer.echo(f"{kind}  {ends}{value}  {leak.what}")
         if more := result.counts[kind] - len(examples):
-            typer.echo(f"{kind}  and {more} more: list them with --limit {result.counts[kind]}")
+            typer.echo(f"{kind}  There are {more} more: list them with --limit {result.counts[kind]}")
     typer.echo(", ".join(f"{count} {kind}" for kind, count in result.counts.items()) + ".")
     if result.alike_pairs or result.expected_pairs:
         typer.echo(

@@ -68,7 +68,7 @@ class Leaks:
     unchecked: list[str] = field(default_factory=list)  # A sentence for each check that was not possible.
 
     def add(self, kind: str, leaks: Sequence[Leak]) -> None:
-        """Counts leaks of one kind and keeps the worst of them as examples."""
+        """Counts leaks of one kind and keeps the worst leaks as examples."""
         self.counts[kind] += len(leaks)
         same_kind = [leak for leak in self.examples if leak.kind == kind] + list(leaks)
         same_kind.sort(key=lambda leak: (-(leak.value or 0), leak.one, leak.other))

@@ -165,7 +165,9 @@ def _choose_faces(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str
                     f"Face {target} has a reference of another person, {ref}: run `likeness curate` again."
                 )
             if split == "train" and faces[ref][1] != "train":
-                raise LedgerBroken(f"Training face {target} has a reference of split {faces[ref][1]}, {ref}.")
+                raise LedgerBroken(
+                    f"Training face {target} has the reference {ref}, which is in the split {faces[ref][1]}."
+                )
         if not references:
             left_out["no_reference"] += 1
         # The value of `upsample` in the ledger is for a crop of 512 px.

@@ -37,7 +37,7 @@ def affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     if not (np.isfinite(source).all() and np.isfinite(target).all()):
-        raise ValueError("landmarks are not finite")
+        raise ValueError("the landmarks contain NaN or infinity")
     (solution, _, rank, _) = np.linalg.lstsq(np.hstack([source, np.ones((len(source), 1))]), target, rcond=1e-6)
     factors = np.linalg.svd(solution[:2], compute_uv=False)
     if rank < 3 or np.linalg.det(solution[:2]) <= 0 or factors[0] > STRETCH or factors[1] < 1 / STRETCH:

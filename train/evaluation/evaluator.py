@@ -253,7 +253,7 @@ class Evaluator:
         self.judge = judge
         self.measure, self.missing_metrics = build_measure(self.options.metrics, judge, self.options.weights)
         if "fid_folder" in self.options.metrics and self.options.fid_folder is None:
-            self.missing_metrics["fid_folder"] = "No folder of images was named: name one with --fid-folder."
+            self.missing_metrics["fid_folder"] = "No folder of images was named: name a folder with --fid-folder."
 
     def _keep_image(self, row: Row, image: np.ndarray) -> None:
         if self.on_image is not None:

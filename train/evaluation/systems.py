@@ -75,7 +75,8 @@ def list_counterfactual_systems(references: int) -> tuple[System, ...]:
 
 
 def list_differences(references: int) -> tuple[tuple[str, str, str], ...]:
-    """Returns (name, key, key) for each difference that shows whether references and their person matter."""
+    """Returns (name, first key, second key) for each difference that shows whether references and their person
+    matter."""
     right, wrong = str(references), f"wrong{references}"
     return ("right - none", right, "0"), ("right - wrong", right, wrong), ("none - LQ", "0", "lq")
 

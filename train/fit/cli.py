@@ -24,7 +24,7 @@ BaseModel = Annotated[
     str | None,
     flag(
         "--base-model",
-        "; or the word tiny for the base without a download",
+        "; the word tiny chooses the base without a download",
         default="tiny for recipe tiny",
         panel=_MODELS,
     ),

@@ -28,7 +28,7 @@ from train.run_folders import RUN_CONFIG, check_run_folder
 
 PRECISIONS = ("fp32", "bf16")
 
-# The entries of config.json that must stay the same, with their names in the error message.
+# Maps the entries of config.json that must stay the same to their names in the error message.
 _COMPARED = {
     "recipe": "recipe",
     "seed": "seed",

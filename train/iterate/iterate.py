@@ -336,4 +336,6 @@ def _describe_round(round_: Round) -> str:
     attempts = ", ".join(f"{count} {defect}" for defect, count in round_.attempts.items())
     total = format_count(sum(round_.attempts.values()), "target")
     rejections = "".join(f", {count} rejected ({reason})" for reason, count in round_.dropped.items())
-    return f"{sentence} Its restorer cleaned {total} ({attempts}): {round_.versions} accepted{rejections}."
+    return (
+        f"{sentence} The restorer of this round cleaned {total} ({attempts}): {round_.versions} accepted{rejections}."
+    )

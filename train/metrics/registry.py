@@ -33,13 +33,13 @@ _68 = (
 )
 _ALD = (
     "The value is the distance that remains after the least-squares affine map from the restored points to the points "
-    f"of the target. We have not seen the published formula, so this formula is ours. {_68}. The points are the"
+    f"of the target. We have not seen the published formula, so this formula is ours. {_68}."
 )
 _ASFF = "ours, after ASFFNet's choice of a reference (Li et al. 2020, code)"
 _AFFINE = (
     "The value is the Frobenius norm of A - I for the affine map A from the restored points to the points of the "
     "target. The linear part of A is about the centre of the target's points. The unit of the shift is the side of "
-    "the crop. The points are the"
+    "the crop."
 )
 _FID = (
     "The value is the Fréchet distance between Inception-v3 features of the restored images and of {}. Each image has "
@@ -127,18 +127,18 @@ METRICS: dict[str, Metric] = {
         "pixels of a 512 px crop. We have not seen which points published figures use",
         "ours, after HonestFace's table", nan_reason=_NO_FACE),
     "ald_eyes": Metric("ALD eyes (ours)", "px", "lower", 3,
-        f"{_ALD} 22 points of brows and eyes. The distance is a Frobenius norm", _ASFF, _DLIB, _NO_FACE),
+        f"{_ALD} The points are the 22 points of brows and eyes. The distance is a Frobenius norm", _ASFF, _DLIB, _NO_FACE),
     "ald_mouth": Metric("ALD mouth (ours)", "px", "lower", 3,
-        f"{_ALD} 20 points of the mouth. The distance is a Frobenius norm", _ASFF, _DLIB, _NO_FACE),
+        f"{_ALD} The points are the 20 points of the mouth. The distance is a Frobenius norm", _ASFF, _DLIB, _NO_FACE),
     "ald_eyes_mean": Metric("ALD eyes, mean (ours)", "px", "lower", 3,
-        f"{_ALD} 22 points of brows and eyes. The distance is the mean over points", _ASFF, _DLIB, _NO_FACE),
+        f"{_ALD} The points are the 22 points of brows and eyes. The distance is the mean over points", _ASFF, _DLIB, _NO_FACE),
     "ald_mouth_mean": Metric("ALD mouth, mean (ours)", "px", "lower", 3,
-        f"{_ALD} 20 points of the mouth. The distance is the mean over points", _ASFF, _DLIB, _NO_FACE),
+        f"{_ALD} The points are the 20 points of the mouth. The distance is the mean over points", _ASFF, _DLIB, _NO_FACE),
     "ald_eyes_affine": Metric("|A - I| eyes (ours)", "", "lower", 4,
-        f"{_AFFINE} 22 points of brows and eyes. ALD does not measure this map",
+        f"{_AFFINE} The points are the 22 points of brows and eyes. ALD does not measure the map A",
         "ours", _DLIB, _NO_FACE),
     "ald_mouth_affine": Metric("|A - I| mouth (ours)", "", "lower", 4,
-        f"{_AFFINE} 20 points of the mouth. ALD does not measure this map",
+        f"{_AFFINE} The points are the 20 points of the mouth. ALD does not measure the map A",
         "ours", _DLIB, _NO_FACE),
     # --- copying ---
     "copy_ratio": Metric("copy ratio", "", "lower", 4,

@@ -21,7 +21,7 @@ from train.models.io import Conditions
 from train.models.references import zeroed
 
 # We have not seen the list of layers that OSDFace adapted. These four layers are the layers of diffusers' own LoRA
-# training, which writes a file with the name of OSDFace's file. Every attention block has these four layers.
+# training, which writes a file with the name of OSDFace's file. Every attention block has the four layers of ADAPTED.
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
 TOKENS = 77  # Tokens of the learned prompt. The text encoder of Stable Diffusion gives the same number of tokens.
 SEEN_AT = 1  # The timestep at which the UNet sees references, as in InstantRestore's pix2pix_turbo.py.

@@ -1,4 +1,5 @@
-"""Defines the small UNet of base `tiny`, made of blocks from diffusers. A part outside the recipe has no weights."""
+"""Defines the small UNet of base `tiny`, made of blocks from diffusers. A part that the recipe does not name has no
+weights."""
 
 from __future__ import annotations
 

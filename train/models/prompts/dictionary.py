@@ -31,7 +31,7 @@ from train.models.prompts.vre import RECIPE, read_dictionary, unreadable
 from train.recipes import find_recipe
 
 ALONE = 50 / 60  # share of the recipe's images before the association, equal to HQ's share of the epochs
-TEMPERATURE = 0.07  # temperature of the association, because DAEFR's learned temperature starts at this value
+TEMPERATURE = 0.07  # temperature of the association, and the start value of DAEFR's temperature
 IDLE = 320  # a code restarts if no vector chose it during this number of images (ours)
 
 

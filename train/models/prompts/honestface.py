@@ -63,8 +63,8 @@ class FacialFeatureExtractor(nn.Module):
     ) -> torch.Tensor:
         """Returns p_I (B,GRID^2,D).
 
-        `lq` is (B,3,S,S) and `references` is (B,K,3,S,S), both in 0..1. `present` is (B,K) bool. `filled` is `Places.filled`.
-        """
+        `lq` is (B,3,S,S) and `references` is (B,K,3,S,S), both in 0..1. `present` is (B,K) bool. `filled` is
+        `Places.filled`."""
         # Encode LQ and references to the coarsest map, (B,C,h,h), and the references to tokens, (B,K h h,C).
         own = self.encoder(lq)[-1]
         theirs, mask = set_tokens(self.encoder.encode_set(references, present, filled)[-1], present)
@@ -108,7 +108,9 @@ class IdentityEmbedder(nn.Module):
     ) -> torch.Tensor:
         """Returns the prompt (B, TOKENS + GRID^2 + N, D).
 
-        `lq` is (B,3,S,S) and `references` is (B,K,3,S,S), both in 0..1. `present` is (B,K) bool. `filled` is `Places.filled`. `embeddings` is (B,K,d) with unit rows. `seen` is p_L (B,N,D), or None if there is no part `vre`.
+        `lq` is (B,3,S,S) and `references` is (B,K,3,S,S), both in 0..1. `present` is (B,K) bool. `filled` is
+        `Places.filled`. `embeddings` is (B,K,d) with unit rows. `seen` is p_L (B,N,D), or None if there is no part
+        `vre`.
         """
         branches = [self.identity(embeddings, present), self.features(lq, references, present, filled)]
         if seen is not None:

@@ -87,7 +87,7 @@ def distinct(code: torch.Tensor, distance: torch.Tensor, codes: int, tokens: int
     `code` (B,P) int64 and `distance` (B,P) are the nearest code of each position and its distance. Every code is
     smaller than `codes`. If two distances are equal, the code of the earlier position comes first. The result is
     (B,tokens) int64, and a mask (B,tokens) bool. If an image has fewer distinct codes, the mask is False at the end of
-    its row. The selection follows OSDFace (lq_embed/vqvae.py), but without a loop.
+    the image's row. The selection follows OSDFace (lq_embed/vqvae.py), but without a loop.
     """
     # Sort the positions by distance. `first` (B,codes) is the rank of the first position with each code.
     b, positions = code.shape
