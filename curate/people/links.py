@@ -60,7 +60,7 @@ class Links:
     locked: frozenset[int]  # blocks
     review_rows: frozenset[int]  # rows whose identity comes from a decision
     labels: Mapping[int, str]  # row -> label, if labels are truth
-    # Rows of a person, and the name of the person. Later names take precedence.
+    # Rows of a person, and the name of the person. If a person has several names, the last name is used.
     names: tuple[tuple[tuple[int, ...], str], ...]
     missing: tuple[MissingFace, ...] = ()
     notices: tuple[str, ...] = ()

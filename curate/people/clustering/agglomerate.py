@@ -25,7 +25,7 @@ from curate.people.clustering.threshold import (
 )
 from manifests.runtime.workers import count_cores
 
-# At each level, two groups merge if their score is at least log α plus the level (ours). When no pair of groups reaches
+# At each level, two groups may merge if their score is at least log α plus the level (ours). When no pair of groups reaches
 # a level, the next level begins. Finer levels change no label on our photos.
 LEVELS = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.0)
 # The levels for merging by mean cosine (ours). A level is a share of the distance from `min_cosine` to 1.
