@@ -25,8 +25,8 @@ from curate.people.clustering.threshold import (
 )
 from manifests.runtime.workers import count_cores
 
-# At each level, two groups may merge if their score is at least log α plus the level (ours). When no pair of groups reaches
-# a level, the next level begins. Finer levels change no label on our photos.
+# At each level, two groups may merge if their score is at least log α plus the level (ours). When no pair of groups
+# reaches a level, the next level begins. Finer levels change no label on our photos.
 LEVELS = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.0)
 # The levels for merging by mean cosine (ours). A level is a share of the distance from `min_cosine` to 1.
 COSINE_LEVELS = (0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.0)
