@@ -64,7 +64,7 @@ def test_a_plain_folder_is_degraded_and_verified(tmp_path, monkeypatch):
     assert json.loads(call(*words, "--json"))["images"] == 1
     assert "every byte of 1 image" in call("verify", tmp_path / "lq")
     monkeypatch.chdir(tmp_path / "lq")
-    assert call("verify", ".").startswith("lq: 1 image")  # as the README.md of a set says
+    assert call("verify", ".").startswith("lq: every byte of 1 image")  # as the README.md of a set says
 
 
 def test_preview_writes_a_sheet_of_presets_by_seeds(tmp_path):
