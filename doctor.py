@@ -171,7 +171,7 @@ def check_torch() -> Iterator[Finding]:
 
 
 def check_opencv() -> Iterator[Finding]:
-    """Yields whether all installed packages of OpenCV have one version. These packages overwrite each other's files."""
+    """Yields whether the installed packages of OpenCV, which overwrite each other's files, have one version."""
     versions = {name: version for name in OPENCV if (version := find_version(name))}
     result = ", ".join(f"{name} {version}" for name, version in versions.items()) or "not installed"
     fits = len(set(versions.values())) == 1

@@ -100,7 +100,7 @@ def _start(
         typer.Option(
             LOG_JSON,
             metavar="",
-            help="Write the log as JSON lines to standard error. Also allowed after a command.",
+            help="Write the log as JSON lines to standard error. The option may also follow the name of the command.",
         ),
     ] = False,
 ) -> None:
@@ -208,7 +208,7 @@ def _print_plan(
 def _find_judge(run: Path) -> str | None:
     """Returns "dlib" if dlib is installed and the run's loss uses the dataset's recognizer. Otherwise returns None.
 
-    A recognizer in the loss overrates its own restorer, so a second recognizer also measures.
+    A recognizer overrates a restorer that was trained with it, so a second recognizer also measures the identity.
     """
     from importlib.util import find_spec
 
@@ -301,7 +301,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {  # maps the title of a group 
 def _read_help(command: Callable[..., None]) -> str:
     """Returns the docstring of a command with one line for each paragraph, so that the help fits any terminal.
 
-    A paragraph is a list, and keeps its lines, if each of its lines ends a sentence.
+    A paragraph in which every line ends with a full stop is a list, and keeps its lines.
     """
     paragraphs = [part.splitlines() for part in inspect.cleandoc(command.__doc__ or "").split("\n\n")]
     return "\n\n".join(("\n" if all(line.endswith(".") for line in lines) else " ").join(lines) for lines in paragraphs)

@@ -1,11 +1,12 @@
-"""Measures how many photos per second curation processes, beside a plain loop over the same photos.
+"""Measures how many photos per second are processed by curation, and by a plain loop over the same photos.
 
     python benchmarks/curation_speed.py PHOTOS --faces insightface:FOLDER [--keep]
 
-Curation runs up to the embeddings. Curation hashes the photos, and detects and measures faces. It writes crops of 512
-px as PNG and flushes them to disk. It writes embeddings in shards and keeps a ledger. The plain loop calls
-`FaceAnalysis.get(cv2.imread(path))` in one process with the threads of onnxruntime, and writes nothing. Curation and
-the loop take turns. Each turn includes loading the models. The figures are medians over the rounds.
+Curation runs up to the embeddings. Curation hashes the photos, and detects and measures faces. Curation writes crops of
+512 px as PNG files and flushes the files to disk. Curation also writes embeddings in shards and keeps a ledger. The
+plain loop calls `FaceAnalysis.get(cv2.imread(path))` in one process with the threads of onnxruntime, and writes
+nothing. Curation and the loop take turns. Each turn includes loading the models. The figures are medians over the
+rounds.
 
 Then each step of curation is timed alone, in one process with one thread. The floor is the speed of detection and
 recognition alone.
@@ -153,7 +154,7 @@ def time_steps(photos: Sequence[Path], spec: str) -> dict[str, float]:
                 "align to 512 px", lambda i=image, f=face: align_face(i, f.landmarks5, FFHQ_512, FFHQ_SIZE)
             )
             time_step("measures", lambda c=crop, f=face: _measure_face(c, f.landmarks5))
-            # the default filters drop faces with fewer pixels between the eyes as too_small
+            # the default filters drop a face with fewer than 16 pixels between the eyes
             if measure.measure_eye_distance(face.landmarks5) < 16:
                 continue
             time_step("PNG", lambda crop=crop: encode_png(crop, CROP_PNG))

@@ -1,4 +1,4 @@
-"""Measures how many images of 512 x 512 pixels per second are degraded, beside basicsr with the same θ.
+"""Measures how many images of 512 x 512 pixels per second Likeness and basicsr degrade with equal θ.
 
     python benchmarks/degradation_speed.py [--preset gfpgan] [--keep]
 
@@ -43,7 +43,7 @@ SIDE = 512
 def make_image(seed: int) -> np.ndarray:
     """Returns a smooth image with edges and some grain, uint8 RGB (SIDE, SIDE, 3).
 
-    The JPEG and PNG files of the image have about the size of an image of a face.
+    Saved as JPEG or PNG, the image has about as many bytes as an image of a face.
     """
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (9, 9, 3), np.uint8)
@@ -102,10 +102,11 @@ def time_operations(images: list[Image], thetas: list[Theta]) -> dict[str, float
 
 
 def time_frozen_set(images: int, rounds: int) -> dict[str, float]:
-    """Returns the images per second of `likeness degrade FOLDER --preset gfpgan` with 1 and 2 workers, in turns.
+    """Returns the images per second of `likeness degrade FOLDER --preset gfpgan` with 1 worker and with 2 workers.
 
-    The time includes decoding, encoding PNG, and flushing each file to disk. `times` is the ratio of the two speeds,
-    without the first quarter of the images, in which the workers start. `whole` is the ratio with all images.
+    The time includes decoding, encoding PNG, and flushing each file to disk. `times` is the ratio of the two speeds. It
+    leaves out the first quarter of the images, because the workers start during that quarter. `whole` is the ratio over
+    all images.
     """
     from degrade.frozen.folders import degrade_folder
 

@@ -1,13 +1,14 @@
-"""Scores our grouping against labels, beside other clustering methods whose thresholds are tuned on the labels.
+"""Scores our grouping and other clustering methods against labels.
 
     python benchmarks/grouping_quality.py PHOTOS... --faces SPEC    folders with one sub-folder for each person
     python benchmarks/grouping_quality.py EMBEDDINGS.npz            with E, float (n, d), and id, (n,)
 
-All methods get the same embeddings in one run. No method gets photo ids, because the other methods (the peers) cannot
-use them. In folders, the largest accepted face of each photo gets the name of the folder. For the row "curate",
-`likeness curate` groups the same faces together with bystanders, and uses the photo ids. Labels are not corrected, so
-wrong labels limit every score. The benchmark lists the suspects, and scores them like all other faces. A suspect is a
-face in a group in which nearly all faces have another label. The peers are installed with the extra `peers`.
+All methods get the same embeddings in one run. Our method does not get photo ids here, because the other methods (the
+peers) cannot use photo ids. In folders, the largest accepted face of each photo gets the name of the folder. For the
+extra row "curate", `likeness curate` groups the labelled faces together with the faces of bystanders, and uses the
+photo ids. Labels are not corrected, so wrong labels limit every score. The benchmark lists the suspects, and scores
+them like all other faces. A suspect is a face in a group in which nearly all faces have another label. The thresholds
+of the peers are tuned on the labels. The peers are installed with the extra `peers`.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def read_embeddings(path: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def list_peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[], np.ndarray]]]]:
-    """Yields the name of each peer, and a function for each setting that returns the labels."""
+    """Yields the name of each peer, and a dict from its settings to functions that return the labels."""
     import dlib
     import faiss
     from infomap import Infomap
@@ -147,7 +148,8 @@ def main() -> None:
     parser.add_argument(
         "--aliases",
         type=Path,
-        help="a JSON file that maps a folder name to a name (default: aliases.json beside the first folder)",
+        help="a JSON file that maps the name of a folder to the name of a person "
+        "(default: aliases.json beside the first folder)",
     )
     parser.add_argument("--without-peers", action="store_true", help="score only our grouping")
     parser.add_argument("--name", default="grouping_quality", help="the NAME of benchmarks/results/NAME.json")

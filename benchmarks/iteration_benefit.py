@@ -13,7 +13,8 @@ eight steps is measured with 1, 2, 4 and 8 steps, together with the time per fac
 Steps are compared with one step of the same restorer. Rounds and steps are not compared with each other, because
 `iterate` also trains on mild defects and `train` does not.
 
-Every command resumes. On a finished dataset, only the measurement runs. A result on other people is never kept.
+Every command resumes. On a finished dataset, only the measurement runs. A result is kept only if it was measured on the
+people of this list.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def compute_sharpness(image: Any) -> float:
 
 
 def round_line(line: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the rounded mean and interval of each metric in a line of a table or of differences."""
+    """Returns the rounded mean and the rounded interval of each metric of one system, or of one paired difference."""
     extra_keys = {"excludes_zero", "people_above"}
     return {
         name: {

@@ -3,9 +3,9 @@
     python benchmarks/reference_benefit.py PHOTOS --out DATASET --faces SPEC --judge dlib [--plot FILE.svg] [--keep]
 
 The benchmark curates a folder with the folder names as labels, degrades the photos, and trains the recipe `tiny` on
-some people. The restorer is measured on other people. `likeness counterfactuals` measures the LQ input, and the
-restorer with 0, 1, 2, 4 and 8 references. The command also measures 4 wrong references, for example references of
-another person. The result also has paired differences.
+some people. The restorer is measured on people who are not in its training set. `likeness counterfactuals` measures the
+LQ input, and the restorer with 0, 1, 2, 4 and 8 references. The command also measures 4 wrong references, for example
+references of another person. The result also has paired differences.
 
 Every command resumes. On a finished dataset, only the measurement runs. `--run RUN` measures another run of the same
 dataset. No loss uses the judge. Tune with `--split val`. The test people are a fixed list, and a result on other

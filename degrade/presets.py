@@ -26,34 +26,33 @@ _REAL_ESRGAN = SecondOrder(
 
 # The sources of the presets:
 #
-# gfpgan            The numbers are from GFPGAN's options/train_gfpgan_v1.yml. The keys are blur_sigma,
-#                   downsample_range, noise_range, jpeg_range, color_jitter_prob, color_jitter_shift,
-#                   color_jitter_pt_prob, gray_prob, kernel_prob (.5 and .5) and blur_kernel_size (41). The file does
-#                   not set gt_gray, so the target keeps its colours.
-# codeformer        The numbers are the small degradation of stage III, from CodeFormer's
-#                   options/CodeFormer_stage3.yml, without colour changes.
-# codeformer-large  The numbers are the large degradation of stage II, from the keys *_large of CodeFormer's file.
-# diffbir           The numbers are from DiffBIR's configs/train/train_stage1.yaml and train_stage2.yaml. Both files
-#                   have the same ranges.
-# difface           The numbers are from DifFace's configs/training/swinir_ffhq512.yaml. DifFace also makes the target
-#                   gray (gt_gray). Our target keeps its colours.
-# osediff-face      The numbers are from OSEDiff's dataloaders/params_codeformer.yml.
-# refldm-severe     The numbers are from FFHQ-Ref-Severe in section 4.3 of ReF-LDM (arXiv 2412.05043). The code of the
-#                   chain is in ReF-LDM's ldm/data/ir.py.
-# refldm-moderate   The numbers are from FFHQ-Ref-Moderate in the same section. ReF-LDM itself trains with the ranges
-#                   0-16, 1-32, 0-20 and 30-100 (configs/refldm.yaml).
-# faceme            The numbers are the defaults of FaceMeDataset in FaceMe's dataset.py.
-# instantrestore    The numbers are from InstantRestore's face_replace/data/datasets/restore_dataset.py. Every kernel is
-#                   anisotropic, the factors are whole numbers from 1 to 12, and the quality is from 10 to 19.
-#                   InstantRestore resizes tensors with torchvision 0.15.2, which does not antialias. The resize of this
-#                   preset does not antialias either. InstantRestore changes the colours of the input and of the target
-#                   in the same way. Our preset does not change colours.
-# real-esrgan       The numbers are those of _REAL_ESRGAN above. The result of Real-ESRGAN has a quarter of the side.
-#                   The bicubic resize to the full size is ours.
-# bicubic-x8        ReFine says "x8 SR task = bicubic". Our chain shrinks with MATLAB's imresize, rounds to 8 bits, and
-#                   enlarges with imresize.
-# severe            Every number is ours. This preset is for restoration with references, when the degraded face alone
-#                   is not recognizable. We have not seen the ranges of ReFine ("severe"), OSDFace and HonestFace.
+# `gfpgan`: the numbers are from GFPGAN's options/train_gfpgan_v1.yml. The keys are blur_sigma, downsample_range,
+#   noise_range, jpeg_range, color_jitter_prob, color_jitter_shift, color_jitter_pt_prob, gray_prob, kernel_prob (.5 and
+#   .5) and blur_kernel_size (41). The file does not set gt_gray, so the target keeps its colours.
+# `codeformer`: the numbers are the small degradation of stage III, from CodeFormer's options/CodeFormer_stage3.yml,
+#   without colour changes.
+# `codeformer-large`: the numbers are the large degradation of stage II, from the keys *_large of CodeFormer's file.
+# `diffbir`: the numbers are from DiffBIR's configs/train/train_stage1.yaml and train_stage2.yaml. The two files contain
+#   equal ranges.
+# `difface`: the numbers are from DifFace's configs/training/swinir_ffhq512.yaml. DifFace also makes the target gray
+#   (gt_gray). Our target keeps its colours.
+# `osediff-face`: the numbers are from OSEDiff's dataloaders/params_codeformer.yml.
+# `refldm-severe`: the numbers are from FFHQ-Ref-Severe in section 4.3 of ReF-LDM (arXiv 2412.05043). The code of the
+#   chain is in ReF-LDM's ldm/data/ir.py.
+# `refldm-moderate`: the numbers are from FFHQ-Ref-Moderate in section 4.3 of ReF-LDM. ReF-LDM itself trains with the
+#   ranges 0-16, 1-32, 0-20 and 30-100 (configs/refldm.yaml).
+# `faceme`: the numbers are the defaults of FaceMeDataset in FaceMe's dataset.py.
+# `instantrestore`: the numbers are from InstantRestore's face_replace/data/datasets/restore_dataset.py. Every kernel is
+#   anisotropic, the factors are whole numbers from 1 to 12, and the quality is from 10 to 19. InstantRestore resizes
+#   tensors with torchvision 0.15.2, which does not antialias. Therefore the resize of this preset does not antialias.
+#   InstantRestore changes the colours of the input and of the target in the same way. Our preset does not change
+#   colours.
+# `real-esrgan`: the numbers are those of _REAL_ESRGAN above. The result of Real-ESRGAN has a quarter of the side. The
+#   bicubic resize to the full size is ours.
+# `bicubic-x8`: ReFine says "x8 SR task = bicubic". Our chain shrinks with MATLAB's imresize, rounds to 8 bits, and
+#   enlarges with imresize.
+# `severe`: every number is ours. This preset is for restoration with references, when the degraded face alone is not
+#   recognizable. We have not seen the ranges of ReFine ("severe"), OSDFace and HonestFace.
 _TABLE = (
     #      name               blur sigma down       noise     JPEG       resize      shift, then others by name
     Preset("gfpgan",          (0.1, 10), (0.8, 8),  (0, 20),  (60, 100), "bilinear", (0.3, 20), jitter=0.3, gray=0.01),

@@ -95,7 +95,7 @@ def apply(hq: Image, theta: Theta) -> Image:
     check_image(hq)
     check_sizes(hq.shape[0], hq.shape[1], theta)
     image = run_steps(hq, theta["steps"])
-    return _quantise(image)  # GFPGAN's data set ends with the same rounding
+    return _quantise(image)  # GFPGAN's data set also ends by rounding to 8 bits
 
 
 def run_steps(hq: Image, steps: list[Step]) -> Image:
@@ -200,7 +200,7 @@ def _make_adjuster(name: str) -> Callable[..., Image]:
 
         rgb = torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
         if name == "hue":
-            rgb = rgb.clamp(0, 1)  # torchvision's adjust_hue is undefined outside 0..1; the exact engine also clips
+            rgb = rgb.clamp(0, 1)  # clip, because torchvision's adjust_hue needs values in 0..1
         adjusted = getattr(functional, f"adjust_{name}")(rgb, factor).numpy()
         return np.ascontiguousarray(adjusted.transpose(1, 2, 0)[..., ::-1])
 

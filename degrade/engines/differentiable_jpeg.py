@@ -112,9 +112,9 @@ _DCT = _integer_dct()
 def jpeg(image: Tensor, qualities: Sequence[int], rounding: bool = True) -> Tensor:
     """Compresses and decompresses RGB images in 0..1, (N, 3, H, W) float32 or float64, each with its quality 1..100.
 
-    The result has the same shape and dtype, with values on the 1/255 grid. If the values of the image are on the 1/255
-    grid too, the result equals the decoded JPEG file bit for bit. `rounding=False` leaves out every rounding and
-    saturation. The gradient of the JPEG is the same with and without rounding.
+    The result has the shape and the dtype of the input, and its values are on the 1/255 grid. If the values of the
+    image are on the 1/255 grid, the result equals the decoded JPEG file bit for bit. `rounding=False` leaves out every
+    rounding and saturation. The gradient of the JPEG is the same with and without rounding.
     """
     height, width = image.shape[-2:]
     tables = image.new_tensor(np.stack([quantisation_tables(quality) for quality in qualities]), dtype=torch.float64)

@@ -182,8 +182,8 @@ def _check_row(row: Row) -> None:
 def card_gives_thetas(card: dict[str, Any], rows: list[Row]) -> bool:
     """Returns whether the preset and the seed of a card give the θ of all rows. A card that gives another θ was edited.
 
-    Also returns True if the θ of the card have another version, or if the card has no preset. A card has no preset
-    after a replay without a card.
+    Also returns True if the card has no preset, or has a θ version other than VERSION. The card of a replayed set has
+    no preset if the original set had no card.
     """
     if card["preset"] is None or card["seed"] is None or card["theta_version"] != VERSION:
         return True

@@ -77,7 +77,7 @@ def check_image(image: Any) -> None:
 def check_sizes(height: int, width: int, theta: Theta) -> None:
     """Raises BadInput if a checked θ does not fit an image of this size.
 
-    A θ does not fit if it leaves less than one pixel, makes too many pixels, or ends at another size.
+    A θ does not fit if it leaves less than one pixel, makes too many pixels, or changes the size of the image.
     """
     size = (height, width)
     for number, step in enumerate(theta["steps"], 1):
@@ -138,9 +138,9 @@ def iterate_steps(hq: Image, steps: list[Step], version: int = VERSION) -> Itera
 def apply(hq: Image, theta: Theta) -> Image:
     """Degrades one image by a θ.
 
-    `hq` is float32 RGB (H, W, 3) in 0..1 and is not changed. The result has the same shape, dtype and range, with
-    values on the 1/255 grid. The same θ and image give the same bits for any number of workers and OpenCV threads.
-    Raises BadInput if the θ or the image is not valid.
+    `hq` is float32 RGB (H, W, 3) in 0..1 and is not changed. The result has the shape, the dtype and the range of `hq`,
+    and its values are on the 1/255 grid. The same θ and image give the same bits for any number of workers and OpenCV
+    threads. Raises BadInput if the θ or the image is not valid.
     """
     check_theta(theta)
     check_image(hq)

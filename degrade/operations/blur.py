@@ -1,9 +1,9 @@
 """Blurs an image with a plain or a fast function. The fast function joins a blur and the downsample after the blur.
 
-The plain blur function is OpenCV's filter. The fast function computes the same sum in another order. The kernel becomes
-a few separable passes (`kernels.separate_kernel`). Each pass is multiplied with the matrix of the resize that follows.
-One sparse product on each axis then gives the downsampled image. Pixels that the resize would skip are never computed.
-The formula of the small image is:
+The plain blur function is OpenCV's filter. The fast function adds the terms of the plain function's sum in another
+order. The kernel becomes a few separable passes (`kernels.separate_kernel`). Each pass is multiplied with the matrix of
+the resize that follows. One sparse product on each axis then gives the downsampled image. Pixels that the resize would
+skip are never computed. The formula of the small image is:
 
     small = sum over r of (D_y C_r) X (D_x R_r)^T        D: resize, C_r and R_r: 1-D filters, X: the image
 
@@ -43,7 +43,7 @@ def blur(image: Image, kernel: str, size: int, **shape: float) -> Image:
 
 
 def fast_blur(image: Image, step: Step, next_step: Step | None = None) -> Image:
-    """Runs a checked blur step without clipping, and then the downsample step `next_step`, unless it is None.
+    """Runs a checked blur step without clipping, and then the downsample step `next_step` if `next_step` is not None.
 
     The result differs from the result of `blur` and `downsample` by at most 0.25/255. The largest difference that we
     measured between `fast_blur` and `blur` is 0.09/255. If OpenCV's filter or a Fourier transform costs less than the
@@ -97,7 +97,7 @@ def _make_cut_kernel(step: Step) -> Kernel:
 
 
 def _fourier_blur(image: Image, kernel: Kernel, next_step: Step | None) -> Image:
-    """Blurs by a real Fourier transform and its inverse, and then runs the resize of `next_step`, unless it is None.
+    """Blurs by a real Fourier transform and its inverse, and then runs the resize of `next_step` if there is one.
 
     The transform is scipy's pocketfft, whose result does not depend on the processor. The kernel does not change if it
     is turned by 180 degrees, so its transform is real. Rows that the resize skips are never transformed back.
