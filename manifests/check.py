@@ -66,7 +66,7 @@ _RULES: tuple[tuple[str, str], ...] = (
         "p.target LEFT JOIN memberships b ON b.face_id = p.ref WHERE a.identity_id IS DISTINCT FROM b.identity_id",
     ),
     (
-        "a reference of this target is from the same photo",
+        "a reference of this target is from the photo of the target",
         "SELECT p.target FROM (SELECT target, unnest(refs) AS ref FROM pairs) p JOIN faces a ON a.face_id = p.target "
         "JOIN faces b ON b.face_id = p.ref WHERE a.photo_id = b.photo_id",
     ),
@@ -188,7 +188,7 @@ def _check_sets(
 ) -> list[str]:
     """Returns the problems of the frozen sets. A row is (name of the set, face id, sha256 of the image).
 
-    `set_files` maps the name of a set to a dict from the name of each other file in its folder to the file's sha256.
+    `set_files` maps the name of a set to a dict from the name of each file beside the images to its sha256.
     """
     problems = []
     files = [(f"{lq_set}/{face}.png", sha256, "low-quality image") for lq_set, face, sha256 in rows]

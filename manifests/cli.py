@@ -91,7 +91,7 @@ def check(
         if len(problems) > LISTED_PROBLEMS:
             typer.echo(f"and {len(problems) - LISTED_PROBLEMS} more")
         sound = "Every row has its file, every file has its row, and nothing leaks between splits."
-        typer.echo(f"{len(problems)} wrong in all." if problems else sound)
+        typer.echo(f"Problems in total: {len(problems)}." if problems else sound)
     if problems:
         raise typer.Exit(1)
 

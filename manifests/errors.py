@@ -10,7 +10,7 @@
         ├── LedgerTooNew          a newer Likeness wrote the ledger
         └── LedgerBroken          rows and files contradict each other, or a person leaks between splits
 
-`curate.faces` does not import other code of Likeness. Its error `curate.faces.errors.FaceModelError` is therefore not
+`curate.faces` does not import other code of Likeness. The error `curate.faces.errors.FaceModelError` is therefore not
 in this tree.
 """
 

@@ -8,7 +8,7 @@
 | 130 | the user interrupted the command with Ctrl-C (signal 2, to which shells add 128) |
 
 If an error has the attribute `exit_code`, the command ends with this code. The errors of `manifests.errors` and of
-`curate.faces.errors` have this attribute.
+`curate.faces.errors` have the attribute `exit_code`.
 """
 
 from __future__ import annotations

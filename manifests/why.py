@@ -45,7 +45,7 @@ class _Facts:
     labels: dict[str, Label]  # maps a photo id to the photo's label
     is_target: dict[str, bool]  # maps a photo id to whether an imported list names references for the photo
     decisions: dict[str, list[tuple[int, str]]]  # maps a face id to (number, kind) of the face's decisions
-    history: dict[str, list[dict[str, Any]]]  # maps a face id to attempts to clean the face, and rounds
+    history: dict[str, list[dict[str, Any]]]  # maps a face id to attempts to clean the face, and to training rounds
     filters: dict[str, str]  # maps a face id to a text about the filter that removed the face
     pairing: dict[str, Any]  # the rules by which references were chosen
 
@@ -177,7 +177,7 @@ def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list
     exists = uri is not None and not hidden and not is_missing(uri)
     # the ledger does not contain the name of a hidden file, but `photo` is the name
     name = photo if hidden or uri is None else display_path(uri)
-    place = "the photo is in no file any more" if uri is None else make_printable(name)
+    place = "no file contains the photo any more" if uri is None else make_printable(name)
     missing = ", the file does not exist any more" if not exists and uri and photo_id else ""
     lines = [f"{place}: {_format_status(file)}{missing}"]
 

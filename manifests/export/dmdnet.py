@@ -1,9 +1,9 @@
 """Writes the format of DMDNet and ASFFNet512: a TSV list of images, and folders of references and landmarks.
 
-The layout follows SpecificLists.txt and main_test.py of both repositories. The loaders of DMDNet and ASFFNet take every
-file in a folder of references, and need two or more references. The loaders read 68 lines "x y", in the reference's
-pixels, from `<reference>.png.txt`. Each target has its own folder of references, so that the target is not among its
-own references.
+The layout follows SpecificLists.txt and main_test.py in the repositories of DMDNet and ASFFNet. The loaders of DMDNet
+and ASFFNet take every file in a folder of references, and need two or more references. The loaders read 68 lines "x y",
+in the reference's pixels, from `<reference>.png.txt`. Each target has its own folder of references, so that the target
+is not among its own references.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from manifests.export.output_folder import OutputFolder
 from manifests.export.selection import ExportedFace, ExportedPair, Selection, drop_targets_without_lq
 
 LIST, LQ, REFERENCES, LANDMARKS = "SpecificLists.txt", "SynLQ", "RefsImg", "RefsLandmark"
-MIN_REFERENCES = 2  # the loaders of DMDNet and ASFFNet skip a target with fewer references
+MIN_REFERENCES = 2  # the loaders of DMDNet and ASFFNet skip a target with fewer than two references
 
 # The five landmarks of an aligned crop of 512 px, x and y. The file curate/faces/align.py contains the same numbers,
 # but this layer may not import it. A test compares the numbers.

@@ -33,7 +33,7 @@ class ExportResult:
     targets: dict[str, int]  # maps a split to the number of targets with references
     files: int  # number of written files; 0 after a dry run
     bytes: int
-    left_out: dict[str, dict[str, int]]  # maps faces, targets or references to a count for each reason
+    left_out: dict[str, dict[str, int]]  # maps "faces", "targets" or "references" to a dict from reason to count
     notices: tuple[str, ...]
     written: bool  # false after a dry run, and if the folder already contained this export
 
@@ -157,7 +157,7 @@ def _read_card(out: Path) -> dict[str, Any]:
 
 
 def _has_all_files(out: Path, card: dict[str, Any]) -> bool:
-    """Returns whether a folder contains the card, and all of the card's files by their number. Users may add files."""
+    """Returns whether a folder contains the card and at least as many other files as the card counts."""
     return sum(path.is_file() for path in out.rglob("*")) > int(card.get("files", 0))
 
 

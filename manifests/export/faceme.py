@@ -28,7 +28,7 @@ NOTICE = (
 def keep(selection: Selection) -> Selection:
     """Returns the targets and their references.
 
-    All other faces are left out, because FaceMe's lists cannot name other faces.
+    A face that is neither a target nor a reference is left out, because FaceMe's lists cannot name it.
     """
     return selection.with_faces(set(), "in_no_pair")
 

@@ -26,8 +26,8 @@ MEASURES = (
     "det_score", "inter_ocular_px", "yaw", "pitch", "roll", "sharpness", "blockiness", "noise", "exposure", "upsample",
 )  # fmt: skip
 
-# selects the faces of photos whose consent forbids their use, and the face that represents such a face as a
-# near-duplicate
+# selects the faces of photos whose consent forbids their use; in place of a near-duplicate, selects the face that is
+# used instead of it
 _REFUSED_FACES = """
 SELECT DISTINCT coalesce(f.duplicate_of, f.face_id)
 FROM faces f JOIN photos p USING (photo_id)
@@ -112,7 +112,10 @@ class Selection:
         return {pair.split for pair in self.pairs if pair.target in self.lq}
 
     def with_pairs(self, pairs: Sequence[ExportedPair], left_out: Counter[tuple[str, str]]) -> Selection:
-        """Returns the selection with these pairs only. A face of another split stays only if a pair uses the face."""
+        """Returns the selection with these pairs only.
+
+        A face stays if it is in one of the pairs, or in one of the splits of the options.
+        """
         in_pairs = {face for pair in pairs for face in (pair.target, *pair.references)}
         faces = {key: face for key, face in self.faces.items() if face.split in self.options.splits or key in in_pairs}
         return replace(self, pairs=tuple(pairs), faces=faces, left_out=self.left_out + left_out)
@@ -183,7 +186,7 @@ def _select_versions(ledger: Ledger, options: ExportOptions) -> dict[str, Cleane
 def _select_faces(
     ledger: Ledger, options: ExportOptions, versions: Mapping[str, CleanedVersion]
 ) -> tuple[dict[str, ExportedFace], dict[str, str]]:
-    """Returns the faces that may be exported, and the reason for every other accepted face."""
+    """Returns the faces that may be exported. For each other accepted face, returns the reason why it may not."""
     refused = set(ledger.query(_REFUSED_FACES, list(CONSENT_REFUSALS)).to_series())
     faces, reasons = {}, {}
     for row in ledger.query(_ACCEPTED_FACES).iter_rows(named=True):

@@ -146,7 +146,7 @@ def measure_overlap(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def find_unused_faces(decision: Decision, finder: FaceFinder) -> list[tuple[FaceLocation, str]]:
-    """Returns the location of each face of a decision that is not in use today, and the cause.
+    """Returns the locations of a decision's faces that are not in use today, each location with the cause.
 
     A face that this decision dropped is not returned. A face that the decision names twice is returned one time.
     """

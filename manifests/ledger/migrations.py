@@ -41,7 +41,7 @@ def create_schema(con: duckdb.DuckDBPyConnection, where: str) -> None:
 
     A ledger that already has the newest version is not changed.
 
-    Raises LedgerTooNew for a newer ledger. Raises LedgerError for a database with other tables.
+    Raises LedgerTooNew for a newer ledger. Raises LedgerError for a database that another program made.
     """
     version = read_version(con)
     refuse_newer(version, where)

@@ -148,7 +148,7 @@ CREATE TABLE models (
     spec    VARCHAR NOT NULL, -- the value of --faces; if the value was auto, the chosen models
     sha256  VARCHAR NOT NULL, -- sha256 of the file
     licence VARCHAR NOT NULL,
-    dim     INTEGER,          -- length of the embedding of a recognizer; NULL for other models
+    dim     INTEGER,          -- length of the embedding; NULL if the model is not a recognizer
     PRIMARY KEY (role, file)
 );
 
@@ -194,7 +194,7 @@ CREATE TABLE versions (
     parent            VARCHAR NOT NULL, -- sha256 of the PNG file of the face's original crop, which was restored
     checkpoint        VARCHAR NOT NULL, -- folder of the checkpoint that restored the crop
     checkpoint_sha256 VARCHAR NOT NULL, -- sha256 of the checkpoint's model.safetensors
-    metrics           JSON NOT NULL,    -- sharpness, noise and blockiness of both images, identity, content change
+    metrics           JSON NOT NULL,    -- sharpness, noise and blockiness of the crop and of the version; identity; content change
     sha256            VARCHAR,          -- sha256 of the PNG file under versions/; NULL if the version was not kept
     status            VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped')),
     reason            VARCHAR,          -- a reason of train/iterate/acceptance.py, or not_in_train

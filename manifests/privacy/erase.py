@@ -83,7 +83,7 @@ def plan_erasure(ledger: Ledger, face_ids: Collection[str]) -> Erasure:
             targets.add(pair.target)
     erasure.deletions.append(("pairs", "target", sorted(targets)))
 
-    # if all locked faces are removed, lock all other faces, because models were trained on these splits
+    # if every locked face is removed, lock the remaining faces, because models were trained on the splits
     splits = ledger.read_rows(Split)
     locked = {row.face_id for row in splits if row.locked}
     if locked and locked <= removed:
@@ -145,8 +145,8 @@ def _shrink_sets(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
 def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterable[Record] = ()) -> None:
     """Record these faces without their embeddings, and remove all other data that was made of the faces.
 
-    The faces are also removed from the training runs inside the dataset's folder. The same transaction records `rows`.
-    `stage` is the name of the stage in the ledger.
+    The faces are also removed from the training runs inside the dataset's folder. The transaction that records the
+    faces also records `rows`. `stage` is the name of the stage in the ledger.
     """
     bare_faces = [replace(face, shard=None, shard_row=None, duplicate_of=None, crop_sha256=None) for face in faces]
     removed = {face.face_id for face in bare_faces}

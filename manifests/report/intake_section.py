@@ -80,7 +80,7 @@ def read_funnel(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def _read_pairing_step(ledger: Ledger, accepted: int) -> dict[str, Any]:
-    """Returns the last step of the funnel, which counts the targets, and the other faces by reason."""
+    """Returns the last step of the funnel, which counts the targets, and counts the remaining faces by reason."""
     rules = ledger.read_detail("pair")
     min_photos, min_references = rules.get("min_photos", 2), rules.get("min_references", 1)
     unpaired = ledger.query(

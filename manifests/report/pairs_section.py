@@ -1,6 +1,6 @@
 """Reads splits and reference pairs for the page: counts for each split, some targets, and statistics of all pairs.
 
-The statistics show the number of targets of people, the number of references of a target, the poses and the
+The statistics show how many targets the people have, how many references the targets have, the poses and the
 similarities. In the plots, all references of one target together have weight 1, because training draws targets and not
 references.
 """
@@ -16,7 +16,7 @@ from manifests.report.thumbnails import make_thumbnail
 
 PAIRS = 8  # number of targets that the page shows
 REFERENCES = 4  # number of references that the page shows for each target
-TOP = 10  # the page shows the share of all targets for this number of people
+TOP = 10  # the page shows the share of all targets that this number of people have
 MIN_COUNTS = (1, 2, 4, 8)  # the table counts targets with at least these numbers of references
 DEGREES = 10  # width of a bin of yaw or pitch
 COSINE = 0.05  # width of a bin of similarity

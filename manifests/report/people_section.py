@@ -58,7 +58,7 @@ def read_labels(ledger: Ledger) -> tuple[int, int, bool] | None:
 
 
 def read_newest_decisions(ledger: Ledger) -> list[dict[str, Any]]:
-    """Returns the newest decisions. `undone_by` is the number of the decision that undoes a decision, or None."""
+    """Returns the newest decisions. `undone_by` is the number of the undo, or None if the decision is not undone."""
     decisions = read_decisions(ledger)
     undo_of = find_undos(decisions)
     return [

@@ -14,7 +14,8 @@ _COLOURS = ("var(--ink-1)", "var(--ink-2)", "var(--ink-3)")
 def draw_similarities(edges: Sequence[float], within: Sequence[int], between: Sequence[int], threshold: float) -> str:
     """Returns two histograms over cosine similarity, each scaled to its own peak, with the threshold as a line.
 
-    `within` and `between` are counts of pairs of faces, and `edges` has one number more. Returns "" without pairs.
+    `within` and `between` count the pairs of faces in each bin. `edges` are the borders of the bins. Returns "" if
+    there are no pairs.
     """
     filled = [i for i in range(len(within)) if within[i] or between[i]]
     if not filled:
@@ -43,7 +44,7 @@ def draw_similarities(edges: Sequence[float], within: Sequence[int], between: Se
         x = x_of(threshold)
         anchor, gap = ("end", -5) if x > width / 2 else ("start", 5)
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - bottom}" class="mark"/>')
-        label = f"same person from {threshold:g}"
+        label = f"same person at {threshold:g} or more"
         parts.append(f'<text x="{x + gap:.1f}" y="14" text-anchor="{anchor}">{label}</text>')
     for tick in _choose_ticks(low, high):
         parts.append(f'<text x="{x_of(tick):.1f}" y="{height - 6}" text-anchor="middle">{tick:g}</text>')

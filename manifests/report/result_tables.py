@@ -119,11 +119,11 @@ def _explain_set(result: Result) -> list[str]:
         )
     without_wrong = result["without_wrong_references"]
     if without_wrong == result["images"]:
-        why = "only one person is in the set" if result["people"] == 1 else "no other person has as many photos"
+        why = "only one person is in the set" if result["people"] == 1 else "no other person has enough photos"
         notices.append(f"There is no row with wrong references, because {why}.")
     elif without_wrong:
         images = format_count(without_wrong, "image")
-        notices.append(f"Wrong references are missing for {images}, because no other person has as many photos.")
+        notices.append(f"Wrong references are missing for {images}, because no other person has enough photos.")
     return notices
 
 

@@ -50,7 +50,7 @@ def crop_photo(uri: str, photo_id: str, box: Sequence[float], side: int) -> str:
 
 def _encode_jpeg(image: Image.Image, side: int) -> str:
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    image.info = {}  # otherwise Pillow writes metadata, such as a JPEG comment, into the thumbnail
+    image.info = {}  # keeps Pillow from writing metadata, such as a JPEG comment, into the thumbnail
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -23,8 +23,8 @@ from typing import IO, Any
 from manifests.runtime.uris import parse_member_uri, path_of
 from manifests.runtime.workers import restart_timer
 
-# We chose the four limits below. Compression hardly makes a photo smaller. An archive whose members have more than
-# 100 * the size of the archive + 1 GiB bytes therefore does not contain photos.
+# We chose the four limits below. Compression hardly makes a photo smaller. An archive therefore contains more than
+# photos if its members together are larger than 100 times the archive plus 1 GiB.
 MAX_MEMBER_BYTES = 2**28  # the largest size of one member in bytes, because a member is read into memory
 MAX_MEMBERS = 250_000  # members after this number are not read, and the reason in the archive's row is TOO_MANY
 MAX_GROWTH = 100  # the largest total size of all members, in bytes for each byte of the archive
@@ -185,7 +185,10 @@ def _is_unsafe(name: bytes) -> bool:
 
 
 def _check_name(name: bytes, size: int, names: set[bytes]) -> str | None:
-    """Returns the problem with the name or size of a member, or None. Adds the member's name to the set `names`."""
+    """Returns the problem with the name or the size of a member. Adds the member's name to the set `names`.
+
+    Returns None if there is no problem.
+    """
     if _is_unsafe(name):
         return "unsafe_name"
     if name in names:
@@ -287,7 +290,7 @@ class _Tar:
     def _next(self) -> Entry | None:
         restart_timer()
         self.info = self.tar.next()
-        vars(self.tar)["members"].clear()  # otherwise tarfile would keep every member in memory
+        vars(self.tar)["members"].clear()  # keeps tarfile from holding every member in memory
         if self.info is None:
             if self.bytes.last.strip(b"\0") or len(self.bytes.last) < tarfile.BLOCKSIZE:
                 raise EOFError  # a tar archive ends with a block of zeros

@@ -69,7 +69,7 @@ def remove_temporary_files(folder: Path, recursive: bool = True, shared: bool = 
 def _is_other_process(number: int) -> bool:
     """Returns whether another process with this number runs.
 
-    A file with the number of the current process is from an earlier process.
+    If a file has the number of the current process, an earlier process with this number wrote the file.
     """
     if number == os.getpid():
         return False

@@ -95,7 +95,7 @@ FLAGS = {
     "--compile": ("", "Compile the model with torch.compile"),
     # models and weights
     "--base-model": ("FOLDER", "The folder of a diffusion model in the layout of the diffusers library"),
-    "--vre": ("RUN", "The training run of the recipe vre whose model this recipe uses"),
+    "--vre": ("RUN", "The folder of a training run of the recipe vre; this recipe uses the model of that run"),
     "--weights": ("FOLDER", "The folder that contains the weights of the networks for metrics"),
     "--steps": ("N", "The number of sampling steps of a restoration, from 1 to 8"),
     # restoring

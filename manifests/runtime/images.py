@@ -279,7 +279,10 @@ def _has_alpha(image: Image.Image) -> bool:
 
 
 def _convert_to_rgb(image: Image.Image) -> tuple[np.ndarray, str | None]:
-    """Returns uint8 RGB (H, W, 3) in sRGB that is not turned upright, and the notice BROKEN_PROFILE or None."""
+    """Returns uint8 RGB (H, W, 3) in sRGB, not turned upright, and the notice.
+
+    The notice is BROKEN_PROFILE if the colour profile was ignored, and None otherwise.
+    """
     strips = list(_split_into_strips(image.width, image.height))
     white = 255.0
     if image.mode in ("I", "F"):

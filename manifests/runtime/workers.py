@@ -211,9 +211,10 @@ class _Worker:
         worker_end.close()
 
     def run(self, function: Callable[[Any], Any], batch: Any, is_retry: bool) -> tuple[str, Any, int | None]:
-        """Runs a batch. Returns the outcome as two values, and the index of the current unit or None.
+        """Runs a batch. Returns the outcome and the index of the current unit.
 
-        The outcome is ("done", result), ("raised", error) or ("lost", reason of the failure).
+        The outcome is two values: ("done", result), ("raised", error) or ("lost", reason of the failure). The index is
+        None if the process has not started a unit.
         """
         at = None
         try:

@@ -276,7 +276,7 @@ def test_an_overwritten_photo_leaves_with_its_faces_and_comes_back_with_its_file
     for name in (photo_id[:8], face.face_id[:8]):
         lines, (found,) = explain_photo(dataset, name)
         assert found["uri"] is None and len(found["faces"]) == 1
-        assert lines[0] == "the photo is in no file any more: dropped, file_replaced" and "file_replaced" in lines[2]
+        assert lines[0] == "no file contains the photo any more: dropped, file_replaced" and "file_replaced" in lines[2]
     path.write_bytes(data)
     curated(photos, dataset)
     after = contents(dataset)

@@ -152,7 +152,7 @@ def test_rows_that_point_nowhere(dataset):
         f"this face has an identity, but its status is not ok: {'2' * 32}",
         f"the identity of this face has no row: {'2' * 32}",
         f"this target is among its own references: {face.face_id}",
-        f"a reference of this target is from the same photo: {face.face_id}",
+        f"a reference of this target is from the photo of the target: {face.face_id}",
         f"the face of this low-quality image has no row: {'3' * 32}",
         f"this low-quality image is missing: set/{'3' * 32}.png",
         "this embedding shard is missing or broken: lost",

@@ -73,7 +73,7 @@ def test_check_exits_with_1_where_something_is_wrong(dataset):
         assert ill.exit_code == 1 and json.loads(ill.stdout)["wrong"] == [
             f"this crop belongs to no face: faces/ee/{'e' * 32}.png"
         ]
-        assert "1 wrong in all" in call(cli.check, dataset).stdout
+        assert "Problems in total: 1." in call(cli.check, dataset).stdout
     finally:
         orphan.unlink()
 

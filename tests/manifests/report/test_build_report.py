@@ -134,7 +134,7 @@ def test_every_part_is_there(folder: Path) -> None:
         "the photo also shows a person of another split",
         "person0",
         "Least certain faces",
-        "same person from 0.3",
+        "same person at 0.3 or more",
         "targets with references",
         "blur 3.1 · ÷5.2 · noise 8 · JPEG 72",
         "pixel loss",
@@ -203,7 +203,7 @@ def test_balance_and_coverage_of_the_pairs(folder: Path) -> None:
     page = build_report(folder).read_text(encoding="utf-8")
     for words in (
         "The dataset has 12 targets of 3 people. "
-        "The share of the 3 people with the most targets is 100.0% of all targets.",
+        "The 3 people with the most targets together have 100.0% of all targets.",
         "people by number of photos",
         "yaw in degrees, left to right",
         "pitch in degrees, up to down",
