@@ -75,7 +75,7 @@ class FaceLookup:
         return tuple(locations)
 
     def find_person(self, names: object) -> tuple[FaceLocation, ...]:
-        """Returns the locations of a person: the named faces, and the other faces of their identities as witnesses.
+        """Returns the locations of the named faces, and as witnesses all other faces of the same identities.
 
         `names` has the same form as in `find_faces`. If `names` contains an identity, all faces of this identity are
         witnesses.
@@ -163,7 +163,7 @@ class FaceLookup:
 
 
 def name_single_witness(faces: Iterable[FaceLocation]) -> tuple[FaceLocation, ...]:
-    """Returns the faces as a tuple. A single face is marked as a face that is named directly."""
+    """Returns the faces as a tuple. If there is only one face, it is not marked as a witness."""
     locations = tuple(faces)
     return tuple(replace(face, witness=False) for face in locations) if len(locations) == 1 else locations
 

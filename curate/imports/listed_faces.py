@@ -53,9 +53,9 @@ def make_listed_pairs(
     near-duplicates. `vectors` are the unit embeddings of the ok faces, (n, d), in the order of `faces`. `picture_of`
     maps a photo to the picture that it is a copy of.
 
-    A reference is left out in three cases: it shows another person, the target must not see its split, or it shows the
-    target's own picture. The lists decide the order and the number of references. The options --pairs, --min-references
-    and --max-references have no effect on listed references.
+    A reference is left out in three cases: it shows another person than the target, it is in a split from which the
+    target may not take references, or it shows the target's own picture. The lists decide the order and the number of
+    references. The options --pairs, --min-references and --max-references have no effect on listed references.
     """
     photos = {row.photo_id for row in lists}
     face_of = {photo: face.representative for photo, face in find_largest_faces(photos, faces).items()}

@@ -125,7 +125,7 @@ def _read_labelled_folder(source: Path, images: Path | None, splits: Path | None
             f"{'it is' if ignored == 1 else 'they are'} in no person's folder or cannot be read."
         )
     if splits is not None:
-        by_name: dict[str, list[Path]] = {}  # a picture's path below SOURCE, or a person's folder -> pictures
+        by_name: dict[str, list[Path]] = {}  # path of a picture or name of a person's folder, below SOURCE -> pictures
         for path in lists.photos:
             below = path.relative_to(source)
             for name in {str(below), below.parts[0]}:

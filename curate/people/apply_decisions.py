@@ -28,8 +28,8 @@ def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, befor
     - Faces that a decision separates are in different groups.
 
     If a group is divided, a face without a constraint joins the most similar part. Confidence and margin are measured
-    again for groups that change. The new margin of a face uses the other parts of its old group, and the nearest group
-    of the first measurement.
+    again for groups that change. The new margin of a face compares the face with the other parts of its old group, and
+    with the group that was nearest before the change.
     """
     if not len(vectors):
         return grouping
@@ -37,8 +37,8 @@ def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, befor
     labels = _join_blocks(grouping.labels.astype(np.int64), blocks)
     labels = _divide_groups(vectors, labels, _assign_owners(labels, links, blocks, before), links.block)
 
-    # A face leaves its group if a decision separates it from another face of the group. The faces that leave one group
-    # become one new group, together with their blocks.
+    # A face leaves its group if a decision separates it from another face of the group. The faces that leave a group,
+    # and all faces in their blocks, form one new group.
     new_label = int(labels.max()) + 1
     for leaving, staying in links.separations:
         staying_labels = set(labels[list(staying)].tolist())
@@ -83,7 +83,7 @@ def _assign_owners(labels: np.ndarray, links: Links, blocks: _RowsByNumber, befo
     """Returns the owner of each face, int64 (n,). Faces with different owners may not share a group.
 
     An owner is a number. In an exclusive block, the owner of every face is the number of the block. In the group of a
-    locked identity, the owner of a face from another identity is a number of n or more. The owner -1 means that the
+    locked identity, the owner of a face from another identity is n or a greater number. The owner -1 means that the
     face may be in any group.
     """
     n, block = len(labels), links.block
@@ -167,8 +167,8 @@ def _measure_again(vectors: np.ndarray, grouping: Grouping, labels: np.ndarray) 
     confidence, margin = grouping.confidence.copy(), grouping.margin.copy()
     confidence[changed] = np.where(own > 1, to_own / np.maximum(own - 1, 1), 1.0)
 
-    # For the margin, the nearest other group is the nearest group of the first measurement, or another part of the same
-    # old group.
+    # The margin needs the nearest other group. This is the group that was nearest before the change, or another part of
+    # the face's old group.
     nearest = grouping.confidence - grouping.margin
     for group in np.unique(grouping.labels[changed]).tolist():
         rows = old.get_rows(group)

@@ -124,7 +124,8 @@ def _fill_empty_splits(split_of: dict[str, str], fixed_splits: Mapping[str, str]
 
     Empty splits are filled in the order train, test, val.
 
-    No split with a share above 0 stays empty, if there are three or more units and enough units without a fixed split.
+    If there are at least three units, and enough of them have no fixed split, every split with a share above 0 gets a
+    unit.
     """
     free = sorted((unit for unit in split_of if unit not in fixed_splits), key=_hash_unit)
     for name, share in (("train", 1.0), ("test", rules.test), ("val", rules.val)):

@@ -171,7 +171,8 @@ class _Resolved:
         """Removes the witnesses that were in a part only because of the merge or move `undone_decision`.
 
         If a part contains faces from several sides of `undone_decision`, only the witnesses of one side stay. A side
-        with a face that is named directly stays. If a part has no face that is named directly, the largest side stays.
+        stays if one of its faces is named directly. If a part has no face that is named directly, the largest side
+        stays.
         """
         for part in self.parts:
             sides = [set(part) & set(side) for side in undone_decision.get_joined_parts()]

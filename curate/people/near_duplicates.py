@@ -83,9 +83,9 @@ def find_near_duplicates(
     vectors = np.ascontiguousarray(embeddings, np.float32)
     min_cosine = min(rules.min_cosine_same_photo, rules.min_cosine_same_face)
 
-    # Candidates are the pairs of near neighbours `row` and `other`, int (m,) each. Two faces show the same picture if
-    # the hashes of their photos, their boxes and their embeddings agree. Two faces also show the same picture if the
-    # hashes of their aligned crops and their embeddings agree.
+    # Candidates are the pairs of near neighbours `row` and `other`, int (m,) each. Two faces show the same picture in
+    # two cases. First case: the photos have similar hashes, the boxes overlap, and the embeddings are similar. Second
+    # case: the aligned crops have similar hashes, and the embeddings are similar.
     order = np.argsort([face.face_id for face in faces])
     near = find_neighbours(vectors, order, _NEIGHBOURS, min_cosine)
     place, column = np.nonzero((near.rows >= 0) & (near.cosines >= min_cosine))
@@ -188,8 +188,8 @@ def _find_copies_by_photo(
 
     rows, others = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for begin in range(0, len(bits), _PHOTOS_AT_ONCE):
-        # Find the pairs of photos a < b whose hashes differ in at most max_photo_bits bits. The radius is one bit more,
-        # because range_search returns only smaller distances.
+        # Find the pairs of photos a < b whose hashes differ in at most max_photo_bits bits. The radius is
+        # max_photo_bits + 1, because range_search returns only distances below the radius.
         limits, _, b = index.range_search(bits[begin : begin + _PHOTOS_AT_ONCE], rules.max_photo_bits + 1)
         hits = limits[1:].astype(np.int64) - limits[:-1].astype(np.int64)
         a = begin + np.repeat(np.arange(len(hits)), hits)

@@ -75,18 +75,18 @@ def make_splits(
     the same photo, so that the photo can be used. A face is set aside if its photo shows people of two splits. If faces
     are split by photos, the same rules apply to photos, and copies of a photo stay together.
 
-    The rows of `before` have an effect only if at least one row is locked, because a model may have been trained on
-    their faces. If a row of `before` is locked, every row keeps its split, and the person of the row gets the same
-    split. The person also gets the same split if a copy of the face is now the representative. The row of a face that
-    is no longer in use stays, with the status dropped. If people are merged, locked rows take precedence. After locked
-    rows, train takes precedence over val, and val over test, so that no training face is used for evaluation. Only new
-    people can fill an empty split.
+    If no row of `before` is locked, the rows of `before` have no effect. If at least one row is locked, a model may
+    have been trained on the faces of all rows, so every row keeps its split. The person of a row gets the split of the
+    row, even if a copy of the row's face is now the representative. The row of a face that is no longer in use stays,
+    with the status dropped. If people are merged, locked rows take precedence. After locked rows, train takes
+    precedence over val, and val over test, so that no training face is used for evaluation. Only new people can fill an
+    empty split.
 
     `listed_splits` takes precedence over all rows that are not locked. A person gets the split of most of its listed
     faces. Faces that are listed in another split than their person are set aside.
 
-    Raises BadInput if a person has locked rows of two splits, if locked rows have another policy, or if the rules leave
-    no share for train.
+    Raises BadInput if a person has locked rows of two splits, if locked rows were made with another policy than
+    `rules.policy`, or if the rules leave no share for train.
     """
     if rules.policy not in ("identity", "photos"):
         raise BadInput(f"--split-by is {rules.policy}. Give identity or photos.")
@@ -133,7 +133,7 @@ def make_splits(
 
 
 def check_policy(before: Sequence[Split], rules: SplitRules) -> None:
-    """Raises BadInput if locked rows of `before` have another policy, because training would use their faces."""
+    """Raises BadInput if locked rows of `before` were made with another policy than `rules.policy`."""
     other = next((row.policy for row in before if row.locked and row.policy != rules.policy), None)
     if other is not None:
         raise BadInput(

@@ -2,9 +2,9 @@
 
 In a round, each group chooses its best partner among the groups with which it forms a pair. Two groups merge if they
 choose each other. Other groups that chose the larger of two merging groups may join the merge in the same round. In one
-round, a group takes in at most as many faces as it already has, or only one group. A person with many faces is complete
-after a few rounds. A chain of single faces never merges in one round, because each new group is scored again before its
-next merge.
+round, a group takes in either one group of any size, or several groups that together have at most as many faces as the
+group itself. A person with many faces is complete after a few rounds. A chain of single faces never merges in one
+round, because each new group is scored again before its next merge.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, con
     A group that does not merge gets its own number.
 
     `pairs` (m, 2) and `scores` (m,) are the pairs that reach the minimum score. `constrained` are the numbers of the
-    groups that must not merge with some other group.
+    groups that have at least one group with which they must not merge.
     """
     count = len(sizes)
 
@@ -244,10 +244,10 @@ def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, con
     before = total - sizes[chooser]
     faces_before = before - np.maximum.accumulate(np.where(begins, before, 0))
 
-    # The first candidate always joins. A later candidate joins only if all candidates up to this candidate together
-    # have no more faces than the centre. A candidate with a constraint joins only if it is the first candidate. A
-    # centre with a constraint takes in only its first candidate. Without these two rules, groups that must not merge
-    # could join the same centre.
+    # The first candidate always joins. A later candidate joins only if this candidate and all earlier candidates
+    # together have at most as many faces as the centre. A candidate with a constraint joins only if it is the first
+    # candidate. A centre with a constraint takes in only its first candidate. Without these two rules, groups that must
+    # not merge could join the same centre.
     is_constrained = np.zeros(count, bool)
     is_constrained[constrained] = True
     fits = faces_before + sizes[chooser] <= sizes[chosen]

@@ -22,8 +22,8 @@ from curate.people.clustering.neighbours import EXACT, Neighbours, find_neighbou
 from curate.people.clustering.threshold import MEAN_WITHIN, SAMPLE_SIZE, Evidence, estimate_spread, measure_spread
 from manifests.errors import BadInput
 
-# Two faces with a cosine of COPIES or more count as one face (ours). Such faces show the same picture, or frames of one
-# burst. If `same_person` is given, the limit is same_person + COPIES (1 - same_person).
+# Two faces with a cosine of COPIES or more count as one face (ours). Faces that are so similar show the same picture,
+# or frames of one burst. If `same_person` is given, the limit is same_person + COPIES (1 - same_person).
 COPIES = 0.95
 # Two faces are compared only if their cosine reaches a minimum. The minimum cosine is _MIN_SPREADS times the spread of
 # the cosines between strangers. If `same_person` is given, the minimum cosine is `same_person` minus
@@ -98,9 +98,9 @@ def group_embeddings(
     min_cosine = _MIN_SPREADS * spread if same_person is None else same_person - _BELOW_SAME_PERSON
     near = find_neighbours(embeddings, order, neighbours, 4 * spread if same_person is None else same_person, exact)
 
-    # Join near-copies, int64 (m, 2), into one face. The vector of a joined face is the normalised mean of its copies,
-    # float32 (faces, d). Two faces of one photo are not copies of each other. A face that a cannot-link names is never
-    # joined as a copy.
+    # Find the pairs of near-copies, int64 (m, 2), and join each set of copies into one face. The vector of a joined
+    # face is the normalised mean of its copies, float32 (faces, d). Two faces of one photo are not copies of each
+    # other. A face that a cannot-link names is never joined as a copy.
     block = label_components(n, must)
     copies = _select_pairs(near, COPIES if same_person is None else same_person + COPIES * (1 - same_person))
     copies = copies[~np.isin(block[copies], block[cannot]).any(1)]

@@ -4,10 +4,10 @@ The cosines between strangers are spread around 0. The standard deviation of the
 depend on the sizes of the groups, and is measured without labels. The cosine between two groups of one person rises
 with the sizes of the groups.
 
-The prior odds follow a Chinese restaurant process with concentration α. A single face joins a group of b faces with
-prior odds b / α. A group of a faces joins a group of b faces with prior odds b / (a^1.5 α) (ours). α grows with the
-number of people. If most people of a collection have one photo, α is large, and two single faces must be very similar
-to merge.
+The prior odds follow a Chinese restaurant process with concentration α. The prior odds that a single face joins a group
+of n faces are n / α. The prior odds that a group of m faces joins a group of n faces are n / (m^1.5 α) (ours). α grows
+with the number of people. If most people of a collection have one photo, α is large, and two single faces must be very
+similar to merge.
 
 All constants in this file are ours. The page docs/grouping.md names the photos on which we chose the constants, and
 shows how much the constants matter.
@@ -30,10 +30,10 @@ TAIL_FACTOR = 1.25
 RANDOM_FACTOR = 1.09
 # Before any group exists, two faces of one person have the mean cosine MEAN_WITHIN, and these cosines have the spread
 # SPREAD_WITHIN. Between single faces of one person, the spread is .15 to .21. Between groups of one person, the spread
-# is hardly smaller, because different ages and poor photos form separate groups.
+# is nearly as large as between single faces, because different ages and poor photos form separate groups.
 MEAN_WITHIN, SPREAD_WITHIN = 0.55, 0.16
-# The prior odds of two groups of a and b faces, a <= b, are b / (a^CAUTION α). A wrong merge of two large groups, for
-# example of sisters, makes many wrong pairs of faces. A merge that is missing loses fewer correct pairs.
+# The prior odds of two groups of m and n faces, m <= n, are n / (m^CAUTION α). A wrong merge of two large groups, for
+# example of sisters, does more harm than a missing merge, because it makes many wrong pairs of faces.
 CAUTION = 1.5
 # During merging, the groups contain only the most similar faces of each person. The mean cosine within the groups is
 # therefore too high by SELECTION_BIAS.
