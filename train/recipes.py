@@ -23,7 +23,7 @@ PARTS = (
     "embedding",  # the UNet receives the mean of the identity embeddings of the references (ReFine, Eq. 1)
     "extended",  # self-attention also reads the keys and values of the references (InstantRestore)
     "vre",  # OSDFace's visual representation embedder computes the prompt
-    "identity",  # HonestFace's embedder makes tokens from the references, and from the LQ face with the references
+    "identity",  # HonestFace's embedder makes tokens p_F from the references, and p_I from LQ and references
 )
 
 
@@ -78,9 +78,9 @@ class Recipe:
 # Recipe vre follows stage 1 of OSDFace, which trains an HQ dictionary, an LQ dictionary and their association. The
 # epochs of recipe vre and its association weight 1 are from the issue OSDFace#11.
 #
-# Recipe osdface takes the timestep 399, the VRE prompt and the LoRA rank 16 from OSDFace's infer.py and from a figure
-# of the paper. The losses MSE, EA-DISTS, identity and GAN are from the same sources. The loss weights .1 and .01 are
-# from a third party. We have not seen the degradation ranges of OSDFace, so the preset osediff-face is our choice.
+# Recipe osdface takes the timestep 399, the VRE prompt, the LoRA rank 16 and its losses (MSE, EA-DISTS, identity, GAN)
+# from OSDFace's infer.py and from a figure of the paper. The loss weights .1 and .01 are from a third party. We have
+# not seen the degradation ranges of OSDFace, so the preset osediff-face is our choice.
 #
 # Recipe honestface takes its parts and losses from a figure of the HonestFace paper. We have not seen HonestFace's
 # base, timestep, weights and degradation, so we use the values of OSDFace.
@@ -138,8 +138,8 @@ RECIPES = tuple(_RECIPES)
 def find_recipe(name: str, base: str | None = None) -> Recipe:
     """Returns the recipe with the given name for a base, TINY or DIFFUSION.
 
-    If `base` is None, the recipe `tiny` uses TINY. Raises BadInput if no recipe has this name, or if `base` is None for
-    any other recipe.
+    If `base` is None, the recipe `tiny` uses TINY. Raises BadInput if no recipe has this name, or if `base` is None and
+    the recipe is not `tiny`.
     """
     if name not in _RECIPES:
         raise BadInput(f"There is no recipe {name}; the recipes are {', '.join(RECIPES)}.")

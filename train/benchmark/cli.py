@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def freeze(
     dataset: Annotated[Path, argument("DATASET", "; the dataset needs a frozen set")],
     out: Annotated[Path, flag("--out", "; the same command with the same folder resumes", metavar="BENCH")],
-    lq_set: Annotated[str | None, flag("--set", default="the split's only set")] = None,
+    lq_set: Annotated[str | None, flag("--set", default="the only set of the split")] = None,
     split: Annotated[str, flag("--split")] = "test",
     max_references: Annotated[int, flag("--max-references", low=1)] = 4,
     seed: Annotated[int, flag("--seed", "; the references are random", low=0, high=MAX_SEED)] = 0,
@@ -34,7 +34,7 @@ def freeze(
     """Write a frozen set and its references as a benchmark.
 
     A benchmark is plain JSON. Everyone who has the same photos gets the same benchmark. The command writes no benchmark
-    if a target or its near-duplicate is one of its own references, or if a person or a photo is in two splits.
+    if the references of a target contain the target or its near-duplicate, or if a person or a photo is in two splits.
 
     Example: likeness freeze DATASET --out BENCH
 

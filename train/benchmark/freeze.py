@@ -176,7 +176,8 @@ def _summarize(
 
 
 def _list_references(source: FreezeSource) -> np.ndarray:
-    """Returns (target, reference) for each reference and wrong reference, int64 (k, 2) positions in `source.faces`."""
+    """Returns the positions of (target, reference) in `source.faces`, int64 (k, 2), for each reference and each wrong
+    reference."""
     number_of = {line.face: i for i, line in enumerate(source.faces)}
     pairs = [
         (number_of[case.face_id], number_of[ref]) for case in source.cases for ref in (*case.references, *case.wrong)

@@ -17,14 +17,14 @@ import numpy as np
 
 from manifests.errors import BadInput
 
-# The perspective moves each corner by a share of the side in this range (ours). ReF-LDM uses the strength .2 of
-# torchvision.
+# The perspective moves each corner by a share of the image side, which is drawn from this range (ours). ReF-LDM uses
+# the strength .2 of torchvision.
 PERSPECTIVE = (0.02, 0.05)
 
 
 @cache
 def _transform() -> Any:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations checks for no update
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations does not look for updates of itself
     try:
         import albumentations as A
     except ImportError:

@@ -181,8 +181,8 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     """Returns the batch on the device, with images as float32 in 0..1. `theta` and `row` stay on the CPU.
 
     The function first adds the entries `places` (see `find_places`) and `usable_rows`, which it computes on the CPU.
-    `usable_rows` has one tensor (n,) int64 for each reference slot. This tensor lists the images whose reference in the
-    slot shows the person of the target.
+    `usable_rows` has one tensor (n,) int64 for each reference slot: the images whose reference in this slot shows the
+    person of the target.
     """
     if "present" in batch and batch["present"].device.type == "cpu":
         usable = batch["present"] & batch["right"][:, None] if "right" in batch else batch["present"]

@@ -29,10 +29,10 @@ def evaluate(
     """Measures the newest checkpoint of a run on a frozen set, and returns the result.
 
     The result is written to RUN/evaluation.json. A row for each image and system is written to RUN/evaluation.parquet.
-    With a judge or with several steps, the files have other names (`name_result_file`). The systems are the LQ image,
-    no references, the numbers of references in `options`, and wrong references. `options.judge` measures identity.
-    Without a judge, the dataset's own recognizer measures identity, although a restorer with an identity loss was
-    trained with this recognizer. Raises BadInput, LedgerError or FaceModelError.
+    With a judge or with several steps, the files have other names (`name_result_file`). The systems are the LQ image
+    itself, and restorations without references, with each number of references in `options`, and with wrong references.
+    `options.judge` measures identity. Without a judge, the dataset's own recognizer measures identity, although a
+    restorer with an identity loss was trained with this recognizer. Raises BadInput, LedgerError or FaceModelError.
     """
     options = options or EvaluationOptions()
     evaluator = Evaluator(dataset, lq_set, options, page_images.keep if page_images is not None else None)

@@ -42,7 +42,8 @@ from train.models.steps import check_steps
 from train.restore.load import load_restorer, load_restorer_faces, move_to_device
 from train.restore.output_paths import list_photos
 
-# `evaluate` computes these metrics if the user does not give --metrics. LPIPS and DISTS are left out without weights.
+# `evaluate` computes these metrics if the user does not give --metrics. LPIPS and DISTS are left out if their weights
+# are missing.
 DEFAULT_METRICS = ("psnr", "ssim", "lpips", "dists", "id_target", "id_references", "face_restored", "copy_ratio")
 
 
@@ -127,7 +128,7 @@ class Evaluator:
     def measure_run(self, run: Path, systems: Sequence[System], progress: Progress, label: str = "") -> list[Row]:
         """Returns the rows of a run's newest checkpoint.
 
-        `label` is put in front of the key of each system, except the system that is the LQ image.
+        `label` is put in front of the key of each restoration, and not in front of the key of the LQ image.
 
         Raises LedgerBroken if the run was trained on a person of the set.
         """
@@ -244,7 +245,8 @@ class Evaluator:
         return self.frozen_set, self.measure
 
     def _prepare_without_run(self) -> None:
-        """Loads the frozen set and the metrics if no run determines the size of the images and the recognizer."""
+        """Loads the frozen set and the metrics without a run: the set may have any image size, and the dataset names
+        the recognizer."""
         self.frozen_set = read_frozen_set(self.dataset, None, self.lq_set, self.options.references, self.options.seed)
         spec, self.dataset_recognizer = _read_recognizer(self.dataset)
         self._load_metrics(load_faces(self.options.judge or self.options.faces or spec))

@@ -1,4 +1,4 @@
-"""Defines the command `train`. The commands `iterate` and `run` use some of its options and functions."""
+"""Defines the command `train`. The commands `iterate` and `run` use some options and functions of this file."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ BaseModel = Annotated[
     str | None,
     flag(
         "--base-model",
-        "; the word tiny chooses the base without a download",
-        default="tiny for recipe tiny",
+        "; write tiny for the base that needs no download",
+        default="tiny, if the recipe is tiny",
         panel=_MODELS,
     ),
 ]
@@ -156,7 +156,7 @@ def run_training(
         progress = stack.enter_context(show_progress("images", quiet or get_rank() > 0))
         ending = loop(out, folder, chosen, images, seed, minutes, workers, chosen_settings, say=say, progress=progress)
     pace = f", {ending.images_per_second:.1f} images/s, {ending.data_wait:.1%} of the time waiting for data"
-    say(f"trained  {ending.images} images seen{pace if ending.images_per_second else ''}: {ending.checkpoint}")
+    say(f"trained: {ending.images} images seen{pace if ending.images_per_second else ''}: {ending.checkpoint}")
     leave_processes()
     return ending
 

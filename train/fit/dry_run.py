@@ -51,7 +51,7 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
     """Runs a few updates and returns sentences about parameters, memory and images per second. Nothing is saved.
 
     If `source` is a snapshot, the updates use its faces. If `source` is a dataset, the updates use random pictures and
-    leave out the losses through the recognizer. Raises BadInput and ModelUnavailable in the same cases as training.
+    leave out the losses that need the recognizer. Raises BadInput and ModelUnavailable in the same cases as training.
     """
     taken = load_snapshot(source) if (source / FACTS).is_file() else None
     notice = "" if taken is None else data.check_detector(taken, recipe)
@@ -176,7 +176,8 @@ def _embedding_dim(dataset: Path) -> int:
 def _random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch:
     """Returns random pictures in the form of a training batch.
 
-    The images take the reference counts of the recipe in turn. Each image has slots for the largest count.
+    The images take the reference counts of the recipe in turn. Each image has as many slots as the largest of these
+    counts.
     """
     preset = find_preset(recipe.preset)
     draw, slots, size = torch.Generator().manual_seed(seed), max(recipe.reference_counts), recipe.size

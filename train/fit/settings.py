@@ -28,7 +28,7 @@ from train.run_folders import RUN_CONFIG, check_run_folder
 
 PRECISIONS = ("fp32", "bf16")
 
-# Maps the entries of config.json that must stay the same to their names in the error message.
+# For each entry of config.json that must not change: the name of this entry in the error message.
 _COMPARED = {
     "recipe": "recipe",
     "seed": "seed",
@@ -110,7 +110,7 @@ def claim_run(
     """Returns the facts of a run. The first start writes the facts to RUN/config.json. Later starts compare the facts
     with the file.
 
-    Raises BadInput if RUN belongs to another recipe, seed, snapshot, identity loss, base, VRE or precision.
+    Raises BadInput if RUN was begun with another recipe, seed, snapshot, identity loss, base, VRE or precision.
     """
     facts = resolve_with_recognizer(recipe, taken.facts, taken.recognizer_onnx is not None, settings) | {
         "seed": seed,

@@ -61,7 +61,7 @@ class CleaningJob:
 
 @dataclass(frozen=True)
 class RoundRestorer:
-    """Describes the restorer of a round with the values that the rows of its versions record."""
+    """Holds the facts about the restorer of a round that the ledger records with each version."""
 
     iteration: str
     round: int

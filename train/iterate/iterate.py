@@ -7,8 +7,9 @@ from scratch on the newest version of each face. All rounds have the same recipe
 only in their targets. A target is always restored from its original, so that a round does not repeat the errors of
 earlier rounds.
 
-    DATASET/versions/<iteration>/<round>/<ab>/<face_id>.png     the accepted versions; the originals never change
-    OUT/iterate.json  OUT/round-<n>/                            the options of the iteration; a training run per round
+    DATASET/versions/<iteration>/<round>/<ab>/<face_id>.png is an accepted version. The originals never change.
+    OUT/iterate.json has the options of the iteration.
+    OUT/round-<n>/ is the training run of a round.
 """
 
 from __future__ import annotations

@@ -47,8 +47,8 @@ def face_alignment_loss(restored: torch.Tensor, target: torch.Tensor, landmarks:
     """Returns the mean absolute difference of the gradients of images (B,3,S,S) in 0..1 in the regions of the face.
 
     `landmarks` (B,5,2) are the landmarks of the target, in pixels: eyes, nose, corners of the mouth. Each region is
-    averaged over its mask. A mask below one pixel counts as one pixel. Then scales, regions and batch are averaged. A
-    region outside the image adds exactly 0.
+    averaged over its mask. A mask with a sum below one pixel counts as one pixel. The result is the mean over scales,
+    regions and images. A region outside the image adds exactly 0.
     """
     masks = make_region_masks(landmarks.to(restored.dtype), restored.shape[-1])
     total = restored.new_zeros(())

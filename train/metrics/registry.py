@@ -87,7 +87,7 @@ METRICS: dict[str, Metric] = {
         "pyiqa's musiq, trained on KonIQ-10k, computes the value at sides of 224 and 384 px",
         "Ke et al. 2021", "pyiqa and its weights", "the image is smaller than 32 px", 32),
     "maniqa": Metric("MANIQA", "", "higher", 4,
-        "pyiqa's maniqa was trained on KonIQ-10k. The value is its mean over 20 evenly spread crops of 224 px",
+        "The value is the mean of pyiqa's maniqa, trained on KonIQ-10k, over 20 evenly spread crops of 224 px",
         "Yang et al. 2022", "pyiqa and its weights", "the image is smaller than 32 px", 32),
     "clipiqa": Metric("CLIP-IQA", "", "higher", 4,
         "pyiqa's clipiqa uses CLIP's RN50. The image keeps its own size. The value is the mean over five pairs of "
@@ -120,7 +120,8 @@ METRICS: dict[str, Metric] = {
         "The value is 1 if the judge's detector finds a face in the target, otherwise 0",
         "ours"),
     "lmd": Metric("LMD", "px", "lower", 3,
-        f"The value is the mean distance between points. {_68}. Published figures use other points (AWing)",
+        f"The value is the mean distance between the points of the restored image and of the target. {_68}. Published "
+        "figures use other points (AWing)",
         "VQFR's script, on dlib's points", _DLIB, _NO_FACE),
     "l2_ld": Metric("L2-LD", "px", "lower", 3,
         "The value is the mean distance between the judge's five landmarks (eyes, nose, corners of the mouth), in "
@@ -152,7 +153,8 @@ METRICS: dict[str, Metric] = {
         "ours", nan_reason="there is no reference that differs from the target"),
     "takeover": Metric("identity takeover", "", "lower", 3,
         "The value is 1 if the judge finds the restored image nearer to any wrong reference than to the target, "
-        "otherwise 0. For a system that did not get the wrong references, the mean is the rate by chance",
+        "otherwise 0. For a system that did not get the wrong references, the mean is the takeover rate that chance alone "
+        "gives",
         "ours", nan_reason="there is no wrong reference", scope="wrong"),
 }
 # fmt: on

@@ -19,7 +19,7 @@ class Places(NamedTuple):
 
     filled: torch.Tensor  # (n,) int64: the slots that have a reference, numbered 0 to B K - 1, row by row
     later: torch.Tensor  # (m,) int64: the images that train a step after the first
-    later_filled: torch.Tensor  # (l,) int64: the slots of these m images that have a reference, 0 to m K - 1
+    later_filled: torch.Tensor  # (l,) int64: the slots of the images in `later` that have a reference, 0 to m K - 1
 
 
 def find_places(present: torch.Tensor, step: torch.Tensor | None = None) -> Places:

@@ -84,7 +84,8 @@ class Restorer(nn.Module):
         step. `places` has the places of `present` and `step`. If `places` is None, this method waits for the device.
 
         K may be 0 and may differ between calls. The order of the references does not matter. With `step`, the result
-        for each image comes from its own step. Before a later step, the first step runs without gradients.
+        for each image comes from the step that this image trains. Before a later step, the first step runs without
+        gradients.
         """
         # Compute the conditions of all steps and the LQ latent z, (B,C,h,w).
         places = find_places(present, step) if places is None else places
@@ -126,8 +127,8 @@ class Restorer(nn.Module):
 
         For the first step, the input is z. For a later step, the input is the model's own clean latent of the first
         step, with noise for `timestep` (B,). We use the model's own latent and not the latent of the target (ours). A
-        step that learns from the target's latent would trust its input. In a restoration, however, a step must correct
-        the errors of the steps before.
+        step that learned from the target's latent would learn to trust its input. In a restoration, however, a step
+        must correct the errors of the steps before.
         """
         # (m,) int64: the images that train a later step. If no image trains a later step, no extra pass is needed.
         later = places.later
@@ -238,7 +239,8 @@ class Restorer(nn.Module):
 
 
 def _locate_base(config: ModelConfig) -> tuple[ModelConfig, str]:
-    """Returns the config and the fingerprint of its base. The config has the absolute path of a base in a folder."""
+    """Returns the config and the fingerprint of its base. If the base is a folder, the config has the absolute path of
+    this folder."""
     from train.models.bases.diffusion import base_fingerprint
 
     if Path(config.base_model).is_dir():  # a base that is not a folder is a hub name

@@ -31,8 +31,8 @@ def select_earlier_entries(out: Path, outputs: Sequence[tuple[Path, Path]], sett
     """Returns the lines of earlier calls that stay in the log. `outputs` are the (photo, PNG) pairs of this call.
 
     A line does not stay if this call writes the PNG of the line, or if this call tries the photo again after a failure.
-    Raises BadInput if a PNG of this call exists already, unless the PNG is the same photo, restored with the same
-    settings. If `settings` is None, the settings are not compared.
+    Raises BadInput if a PNG of this call exists already and was not made from the same photo with the same settings. If
+    `settings` is None, the settings are not compared.
     """
     entries = _read_log(out)
     by_place = {entry["place"]: entry for entry in entries if "place" in entry}

@@ -57,9 +57,9 @@ def restore(
     the face in a single photo, in pixels. `say` gets each notice about the references. `on_face` gets each restored
     face. If `limited`, a worker process decodes the photos, within the limits of manifests/runtime/workers.py.
 
-    Returns an outcome for each photo and for each folder that cannot be read. A photo that fails does not stop the
-    other photos. Raises BadInput, ModelUnavailable or FaceModelError before anything is written. Raises BadInput if a
-    file in `out` would be overwritten, unless the file is the same photo, restored with the same settings.
+    Returns an outcome for each photo, and also for each folder that cannot be read. A photo that fails does not stop
+    the other photos. Raises BadInput, ModelUnavailable or FaceModelError before anything is written. Raises BadInput if
+    this call would overwrite a file in `out` that was not made from the same photo with the same settings.
     """
     _check_box(box, inputs, aligned)
     model = move_to_device(load_restorer(checkpoint, base_model, steps))
@@ -132,7 +132,8 @@ def _check_box(box: tuple[float, float, float, float] | None, inputs: Sequence[P
 
 
 def _find_kept_out_list(checkpoint: Path) -> KeptOutList | None:
-    """Returns the kept-out list of the dataset whose folder contains the checkpoint, or None without such a dataset."""
+    """Returns the kept-out list of the dataset whose folder contains the checkpoint, or None if no dataset contains
+    it."""
     path = checkpoint.absolute()
     for folder in (path, *path.parents):
         if (folder / LEDGER_NAME).is_file():

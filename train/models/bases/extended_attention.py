@@ -5,10 +5,10 @@ decoder keep the keys and values of the references. Stable Diffusion and Instant
 layers in the decoder. Then the LQ latent passes through the UNet, and the self-attention layers of the decoder attend
 to the references and to the LQ latent.
 
-The values of each reference get the mean and the standard deviation of the values of the LQ latent (AdaIN). This is the
+The values of each reference get the mean and the standard deviation of the values of the LQ latent (AdaIN), as with the
 option use_adain in InstantRestore's final config. The keys of the LQ latent stay, which is the default of
-InstantRestore. The final config of InstantRestore removes these keys (train_input: false). We keep the keys of the LQ
-latent, because an image without references has no other keys.
+InstantRestore, although its final config removes the keys of the LQ latent (train_input: false). We keep the keys of
+the LQ latent, because an image without references has no other keys.
 """
 
 from __future__ import annotations

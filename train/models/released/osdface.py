@@ -232,7 +232,8 @@ class _TensorUnpickler(pickle.Unpickler):
         return _ALLOWED.get((module, name), Placeholder)
 
 
-# The attributes of a pickle module that torch.load uses. Old files have several pickles in a row; `load` reads one.
+# The attributes of a pickle module that torch.load uses. Old files have several pickles in a row, and `load` reads one
+# of them.
 _ONLY_TENSORS = SimpleNamespace(
     __name__="tensors only", Unpickler=_TensorUnpickler, load=lambda file, **named: _TensorUnpickler(file).load()
 )
