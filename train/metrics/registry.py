@@ -153,8 +153,8 @@ METRICS: dict[str, Metric] = {
         "ours", nan_reason="there is no reference that differs from the target"),
     "takeover": Metric("identity takeover", "", "lower", 3,
         "The value is 1 if the judge finds the restored image nearer to any wrong reference than to the target, "
-        "otherwise 0. For a system that did not get the wrong references, the mean is the takeover rate that chance alone "
-        "gives",
+        "otherwise 0. For a system that did not get the wrong references, the mean is the takeover rate by chance "
+        "alone",
         "ours", nan_reason="there is no wrong reference", scope="wrong"),
 }
 # fmt: on
