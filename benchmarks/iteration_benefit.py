@@ -14,7 +14,7 @@ Steps are compared with one step of the same restorer. Rounds and steps are not 
 `iterate` also trains on mild defects and `train` does not.
 
 Every command resumes. On a finished dataset, only the measurement runs. A result is kept only if it was measured on the
-people of this list.
+fixed list of test people.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def measure_runs(runs: dict[str, tuple[Path, int]], dataset: Path, lq_set: str, 
         with show_progress("images", True) as progress:
             rows += evaluator.measure_run(run, lines[1:] if rows else lines, progress, name)
         if evaluator.describe_run(run)["unseen_in_training"] != "checked":
-            sys.exit(f"Nothing shows that {run} was not trained on these people.")
+            sys.exit(f"Likeness cannot check whether {run} was trained on these people.")
     return [row | {"sharpness": sharp[row["key"], row["face_id"]]} for row in rows], evaluator
 
 

@@ -157,7 +157,7 @@ def main() -> None:
     if result["judge"]["is_the_datasets_own"]:
         sys.exit(f"{options.judge} is the recognizer that the restorer was trained with. Give another --judge.")
     if result["unseen_in_training"] != "checked":
-        sys.exit(f"Nothing shows that {run} was not trained on these people: {result['unseen_in_training']}.")
+        sys.exit(f"Likeness cannot check whether {run} was trained on these people: {result['unseen_in_training']}.")
     figures = summarise(result)
     keys = ("lq_set", "images", "people", "interval", "recipe", "images_seen", "checkpoint")
     about = {**{key: result[key] for key in keys}, "judge": result["judge"]["spec"], "split": options.split}

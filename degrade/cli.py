@@ -49,7 +49,10 @@ def _is_dataset(folder: Path) -> bool:
 def degrade(
     source: Annotated[Path, argument("DATASET|FOLDER")],
     out: Annotated[
-        Path | None, flag("--out", ": the folder of the new set; not for a dataset", metavar="LQ", default="none")
+        Path | None,
+        flag(
+            "--out", ": the folder of the new set, which must not be given for a dataset", metavar="LQ", default="none"
+        ),
     ] = None,
     preset: Annotated[str | None, flag("--preset", default="gfpgan")] = None,
     split: Annotated[
@@ -264,7 +267,7 @@ def _verify_folder(folder: Path, originals: Path | None, workers: int, as_json: 
 def _describe_verification(result: Verification) -> str:
     images = format_count(result.images, "image")
     if result.ok:
-        return f"{result.lq_set}: every byte of {images} is as recorded, on disk and when made again."
+        return f"{result.lq_set}: the files of {images}, and the images made again, have exactly the recorded bytes."
     lines = [f"{result.lq_set}: {images} recorded."]
     if result.images_not_made:
         lines.append("  The set is not finished: run the same `likeness degrade` command again.")
@@ -274,7 +277,7 @@ def _describe_verification(result: Verification) -> str:
     for problem, names in (
         ("Files that are missing from the disk", result.missing_files),
         ("Files that have changed on the disk", result.changed_files),
-        (f"Images that get other bytes than recorded when they are made again ({cause})", result.unreproduced_files),
+        (f"Images that, made again, differ from their records ({cause})", result.unreproduced_files),
         ("Images whose original is missing, changed or unreadable", result.files_without_source),
         ("Files that are on the disk but not recorded", result.unexpected_files),
     ):

@@ -76,8 +76,9 @@ def render_card(ledger: Ledger) -> str:
         "## Splits\n\n" + table(("split", "by", "people", "faces", "locked"), _SPLITS),
         "## Frozen sets\n\n" + table(("set", "preset", "pixels", "images"), _SETS),
         "## Cleaned pictures\n\n" + table(("iteration", "round", "versions"), _CLEANED),
-        "A restorer made these pictures, of training faces only. The pictures are not ground truth. A cleaned picture "
-        "replaces an original only if the user asks for cleaned pictures in a training or an export.\n",
+        "A restorer made the cleaned pictures. Only training faces have cleaned pictures. The cleaned pictures are not "
+        "ground truth. A cleaned picture replaces an original only if the user asks for cleaned pictures in a "
+        "training or an export.\n",
         "## Limits\n\n"
         "- In this card, a person is a group of faces that a recognizer put together. Some groups are wrong. A "
         "recognizer makes more errors for some people than for others.\n"

@@ -19,7 +19,7 @@ from manifests.privacy.keys import HIDDEN_PREFIX, hide_uri, read_key
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_missing, uri_of
 
-_PREFIX = 6  # the least number of characters of an id for a look-up, because fewer would match too many ids (ours)
+_PREFIX = 6  # a look-up needs this many characters of an id or more; fewer would match too many ids (ours)
 
 _FILES = "SELECT uri, photo_id, status, reason FROM files ORDER BY uri"
 _PHOTOS = "SELECT photo_id, width, height, source, licence, consent, status, reason FROM photos"

@@ -195,7 +195,7 @@ def _make_result(
     if selection.options.version == "best":
         notices.append(
             f"{_count_cleaned(selection)} images are cleaned versions of training faces, marked by `version`. A "
-            "restorer made these images. They are not ground truth, and are smaller than the other images."
+            "restorer made these images. Cleaned versions are not ground truth, and are smaller than original crops."
         )
     if selection.embeddings:
         recognizer = selection.recognizer

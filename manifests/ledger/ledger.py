@@ -50,8 +50,8 @@ class Ledger:
     def open(cls, dataset: Path, write: bool = False, during_purge: bool = False) -> Ledger:
         """Open DATASET/manifest.duckdb. With `write`, a missing ledger is created.
 
-        After an interrupted purge, the dataset may still contain data of a purged person. A dataset with
-        an unfinished purge opens only with `during_purge`, and only the purge itself uses `during_purge`.
+        After an interrupted purge, the dataset may still contain data of a purged person. Only the purge itself uses
+        `during_purge`, which opens a dataset whose purge is unfinished.
 
         Raises BadInput if `dataset` is a file and not a folder. Raises LedgerMissing if there is no ledger to read,
         LedgerLocked if another process uses the ledger, and LedgerTooNew if a newer Likeness made the ledger. Raises

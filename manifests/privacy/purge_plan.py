@@ -23,7 +23,7 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, uri_of
 
 PURGED = "purged"
-_PREFIX = 6  # the least number of characters that can name an id by its beginning, as in manifests/why.py
+_PREFIX = 6  # an id can be named by its first characters, if they are at least this many, as in manifests/why.py
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ SELECT split, count(*) AS targets, median(len(refs)) AS median,
        {", ".join(f"count(*) FILTER (WHERE len(refs) >= {n}) AS at_least_{n}" for n in MIN_COUNTS)}
 FROM pairs WHERE len(refs) > 0 GROUP BY 1 ORDER BY {_SPLIT_ORDER.format("split")}"""
 
-# counts the people in each bin; people with at most 2 to the power n photos are in bin n
+# counts the people in each bin; bin n contains the people with more than 2^(n - 1) and at most 2^n photos
 _PHOTOS_OF_PEOPLE = """
 SELECT CAST(ceil(log2(n)) AS INTEGER) AS bin, count(*) FROM (
     SELECT count(DISTINCT f.photo_id) AS n FROM splits s JOIN faces f USING (face_id)

@@ -51,8 +51,8 @@ def make_system_rows(result: Result, max_digits: int = 9) -> list[list[str]]:
 def make_difference_rows(result: Result, max_digits: int = 9) -> list[list[str]]:
     """Returns a row for each paired difference between two systems, with figures as in `make_system_rows`.
 
-    A figure has the mark MARK if its interval excludes zero. A figure ends with n/m if the mean of n of m people is
-    above zero.
+    A figure has the mark MARK if its interval excludes zero. The ending n/m of a figure means that the mean difference
+    is above zero for n of m people.
     """
     rows = []
     for row in result["differences"]:

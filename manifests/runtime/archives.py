@@ -23,8 +23,8 @@ from typing import IO, Any
 from manifests.runtime.uris import parse_member_uri, path_of
 from manifests.runtime.workers import restart_timer
 
-# We chose the four limits below. Compression hardly makes a photo smaller. An archive therefore contains more than
-# photos if its members together are larger than 100 times the archive plus 1 GiB.
+# We chose the four limits below. Compression hardly makes a photo smaller. Therefore, if the members together are
+# larger than 100 times the archive plus 1 GiB, the archive does not contain photos.
 MAX_MEMBER_BYTES = 2**28  # the largest size of one member in bytes, because a member is read into memory
 MAX_MEMBERS = 250_000  # members after this number are not read, and the reason in the archive's row is TOO_MANY
 MAX_GROWTH = 100  # the largest total size of all members, in bytes for each byte of the archive

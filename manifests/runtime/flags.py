@@ -53,7 +53,10 @@ FLAGS = {
     "--landmarks": ("MODEL", "The model of extra landmarks to record for each face: dlib (68 points)"),
     "--filters": ("FILTERS", "The filters that drop unusable faces: default, strict, or a TOML file"),
     "--min-inter-ocular": ("PIXELS", "The smallest distance between the eyes of a usable face"),
-    "--labels": ("LABELS", "The source of labels: folder or FILE.csv as truth; hint or hint:FILE.csv to compare only"),
+    "--labels": (
+        "LABELS",
+        "The source of labels: folder or FILE.csv; with hint or hint:FILE.csv, labels do not change the groups",
+    ),
     "--same-person": ("COSINE", "The least mean cosine that joins two groups of faces; replaces the calibrated value"),
     "--collages": ("", "Allow two faces of one photo to be the same person"),
     "--split-by": ("POLICY", "Divide the faces into splits by identity, or by photos for a collection of one person"),
