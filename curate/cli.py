@@ -167,7 +167,8 @@ def optout(
     yes: Annotated[bool, flag("--yes")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Keep photos or faces out of a dataset, now and in every later run. Delete everything that was made from them.
+    """Keep photos or faces out of a dataset, now and in every later run. Delete everything that was made from these
+    photos or faces.
 
     The dataset remembers a photo by an HMAC that is computed with the dataset's own key. The face in the image of
     --face is compared with the faces that are in the dataset now. With --remember-face, the face is also compared with
