@@ -238,7 +238,7 @@ def _describe_thresholds(rules: Rules) -> dict[str, Any]:
 def _encode_embeddings(source: FreezeSource, picture_of: dict[str, str]) -> bytes:
     """Returns the contents of embeddings.npy, which has a row for each picture, sorted by the names of the pictures.
 
-    If several faces have the same picture, the row is the embedding of the face with the smallest face id.
+    If several faces have the same picture, its row is the embedding of the face with the smallest face id.
     """
     number_of = {line.face: i for i, line in enumerate(source.faces)}
     row_of = {picture: number_of[face] for face, picture in sorted(picture_of.items(), reverse=True)}

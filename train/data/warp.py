@@ -12,8 +12,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-# The warp may stretch or shrink the face in any direction by at most this factor (ours). A larger factor means that a
-# landmark is wrong.
+# The warp may stretch or shrink the face in any direction by at most this factor (ours). A larger factor is a sign that
+# a landmark is wrong.
 STRETCH = 1.6
 
 

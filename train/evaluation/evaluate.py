@@ -57,8 +57,8 @@ def compare(
     """Measures several runs, and folders of images that other methods restored, on the same frozen set.
 
     The result is written to OUT/comparison.json and OUT/comparison.parquet. Every run and folder is compared, image by
-    image, with the first run, or with the first folder if there is no run. If a folder lacks an image, the row of the
-    image has a reason. The key `extra` lists the files that match no image. Raises the same errors as `evaluate`.
+    image, with the first run, or with the first folder if there is no run. If a folder lacks an image, the row of this
+    image states the reason. The key `extra` lists the files that match no image. Raises the same errors as `evaluate`.
     Raises BadInput also if two runs or folders have the same name.
     """
     options = options or EvaluationOptions()

@@ -93,8 +93,8 @@ class Evaluator:
         """Prepares an evaluation, but loads nothing yet.
 
         `max_references` is the number of references to read for each image. If `max_references` is None,
-        `options.references` is used. `on_image` is called with each image that was measured. If `with_poor`, the poor
-        references (train/evaluation/cases.py) are read too. Raises BadInput if an option is wrong.
+        `options.references` is used. `on_image` is called with each image that was measured. If `with_poor` is true,
+        the poor references (train/evaluation/cases.py) are read too. Raises BadInput if an option is wrong.
         """
         if options.references < 1:
             raise BadInput(
@@ -153,7 +153,7 @@ class Evaluator:
     def measure_folder(self, folder: Path, progress: Progress, with_input: bool) -> tuple[list[Row], list[str]]:
         """Returns the rows of a folder of restored images, and the names of its files that match no image.
 
-        If `with_input`, the rows of the LQ images are added.
+        If `with_input` is true, the rows of the LQ images are added.
         """
         if self.frozen_set is None:
             self._prepare_without_run()

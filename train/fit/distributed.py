@@ -79,9 +79,9 @@ def gather_lists(values: list[str]) -> list[str]:
 class StopVote:
     """Makes all processes stop after the same step if one of them wants to stop. A vote does not wait for the device.
 
-    In each step, every process hands in a number. The numbers are combined on the CPU while training continues. A
-    process reads the result of the vote that began LAG steps before, so the process rarely waits. A single process
-    stops at once.
+    In each step, every process hands in a number. The numbers are combined on the CPU while training continues. In each
+    step, a process reads the result of the vote from LAG steps ago, so it rarely has to wait. A single process stops at
+    once.
     """
 
     def __init__(self) -> None:

@@ -174,7 +174,7 @@ def _identity_loss(recipe: Recipe, spec: str, has_onnx: bool, identity: bool) ->
     if not identity:
         return {"on": False, "why": "--no-identity turns the loss off"}
     if not has_onnx:
-        return {"on": False, "why": f"the recognizer {spec} has no ONNX file to differentiate"}
+        return {"on": False, "why": f"the recognizer {spec} has no ONNX file, which this loss needs"}
     weights = ", ".join(f"{name} {recipe.losses[name]:g}" for name in named)
     return {"on": True, "why": f"{weights} through {spec}"}
 

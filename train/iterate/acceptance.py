@@ -58,7 +58,8 @@ class CropMeasures:
 def find_defect(sharpness: float, noise: float | None, blockiness: float, bounds: Bounds) -> str | None:
     """Returns the defect for which a target is cleaned: soft, noisy or blocky, or None for a good target.
 
-    The arguments are the measures in the ledger. If `noise` is None, the noise was not measured and is no defect.
+    The arguments are the measures in the ledger. If `noise` is None, the noise was not measured, so noise is not
+    counted as a defect.
     """
     if sharpness < bounds.soft:
         return "soft"

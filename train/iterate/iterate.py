@@ -1,11 +1,11 @@
 """Iterate: train, clean the training targets with the trained restorer, and train again on the cleaned targets.
 
-IDM (arXiv 2307.08996) published the idea as extrinsic learning. Everything else in this method is ours. Round 0 is
-trained on the originals. Between two rounds, each training target that is soft, noisy or blocky is restored with
-references of the same person. A result that passes `Bounds` becomes a version of the face. The next round is trained
-from scratch on the newest version of each face. All rounds have the same recipe, seed and length, so two rounds differ
-only in their targets. A target is always restored from its original, so that a round does not repeat the errors of
-earlier rounds.
+IDM (arXiv 2307.08996) published the idea under the name extrinsic learning. Everything else in this method is ours.
+Round 0 is trained on the originals. Between two rounds, each training target that is soft, noisy or blocky is restored
+with references of the same person. A result that passes `Bounds` becomes a version of the face. The next round is
+trained from scratch on the newest version of each face. All rounds have the same recipe, seed and length, so two rounds
+differ only in their targets. A target is always restored from its original, so that a round does not repeat the errors
+of earlier rounds.
 
     DATASET/versions/<iteration>/<round>/<ab>/<face_id>.png is an accepted version. The originals never change.
     OUT/iterate.json has the options of the iteration.

@@ -30,7 +30,7 @@ BASE_SHA256 = "base_sha256"  # in config.json: the fingerprint of the base when 
 class Restorer(nn.Module):
     """Restores an LQ face with any number of references of the same person, in one step or in several steps.
 
-    The model has only the parts that the recipe names. `facts` has facts for users of the weights. Its keys are
+    The model has only the parts that the recipe names. `facts` has facts for users of the weights, with the keys
     `recipe`, `images`, `recognizer` and `template`. `images` is the number of images seen. `recognizer` has the keys
     spec, sha256, licence, size, template, mean, std and dim. `template` has the five points of the crop at 512 px.
     Raises BadInput if the base of `config` cannot be loaded.

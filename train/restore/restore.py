@@ -52,10 +52,11 @@ def restore(
     is also restored if it is the only face of its photo and is too degraded for the recognizer.
 
     `inputs` and `references` are paths of photos and of folders. `checkpoint`, `base_model` and `steps` are as in
-    `load_restorer`. `faces` replaces the recorded --faces value if the files were moved. If `aligned`, the inputs are
-    square crops in the FFHQ template, and the results have the restorer's size. `box` (x0, y0, x1, y1) is the box of
-    the face in a single photo, in pixels. `say` gets each notice about the references. `on_face` gets each restored
-    face. If `limited`, a worker process decodes the photos, within the limits of manifests/runtime/workers.py.
+    `load_restorer`. `faces` replaces the recorded --faces value if the files were moved. If `aligned` is true, the
+    inputs are square crops in the FFHQ template, and the results have the restorer's size. `box` (x0, y0, x1, y1) is
+    the box of the face in a single photo, in pixels. `say` gets each notice about the references. `on_face` gets each
+    restored face. If `limited` is true, a worker process decodes the photos, within the limits of
+    manifests/runtime/workers.py.
 
     Returns an outcome for each photo, and also for each folder that cannot be read. A photo that fails does not stop
     the other photos. Raises BadInput, ModelUnavailable or FaceModelError before anything is written. Raises BadInput if

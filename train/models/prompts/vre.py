@@ -83,7 +83,7 @@ class Projection(nn.Module):
 
 
 def distinct(code: torch.Tensor, distance: torch.Tensor, codes: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the first `tokens` distinct codes of each image, sorted by distance, and a mask.
+    """Returns the `tokens` nearest distinct codes of each image, sorted by distance, and a mask.
 
     `code` (B,P) int64 and `distance` (B,P) are the nearest code of each position and its distance. Every code is
     smaller than `codes`. If two distances are equal, the code of the earlier position comes first. The result is
