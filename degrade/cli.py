@@ -267,7 +267,9 @@ def _verify_folder(folder: Path, originals: Path | None, workers: int, as_json: 
 def _describe_verification(result: Verification) -> str:
     images = format_count(result.images, "image")
     if result.ok:
-        return f"{result.lq_set}: the files of {images}, and the images made again, have exactly the recorded bytes."
+        return (
+            f"{result.lq_set}: every byte of {images} is as recorded, both in the files and in the images made again."
+        )
     lines = [f"{result.lq_set}: {images} recorded."]
     if result.images_not_made:
         lines.append("  The set is not finished: run the same `likeness degrade` command again.")
