@@ -197,7 +197,7 @@ def _parse_move(request: Request, faces: tuple[FaceLocation, ...], lookup: FaceL
         rest = lookup.find_rest(request["rest"], [*faces, *target])
         if request["rest"] and not rest:
             raise BadInput(
-                "The rest of the move names only faces of the move itself. Name other faces, or leave rest out."
+                "The rest of the move names only faces that the move itself moves. Name other faces, or leave rest out."
             )
     else:
         # By default, the rest is all other faces of the people from whom the move takes faces. The target person does
