@@ -342,7 +342,7 @@ def test_a_dictionary_is_no_restorer(tmp_path: Path) -> None:
     model = awake()
     model.facts["recipe"] = "vre"
     model.save_pretrained(tmp_path)
-    with pytest.raises(BadInput, match="train on it with --vre"):
+    with pytest.raises(BadInput, match="give the folder to `likeness train` as --vre"):
         Restorer.from_pretrained(tmp_path)
 
 

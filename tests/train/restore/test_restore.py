@@ -105,7 +105,7 @@ def test_a_sharp_stranger_alone_in_a_photo_is_left_alone_unless_insisted_on(
 ) -> None:
     one, reference = save("one.png", [0]), save("r.png", [9], 1)
     (row,) = restore([one], [reference], tmp_path, tmp_path / "o")
-    assert row.status == "dropped" and "point at it with --box" in str(row.reason)
+    assert row.status == "dropped" and "point at the face with --box" in str(row.reason)
     assert [face.restored for face in row.faces] == [False] and not (tmp_path / "o" / "one.png").exists()
     (row,) = restore([one], [reference], tmp_path, tmp_path / "o", box=(40, 30, 160, 150))
     assert row.status == "ok" and row.reason is None
