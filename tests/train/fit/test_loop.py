@@ -225,7 +225,9 @@ def test_a_disk_that_fills_under_the_log_is_a_sentence_and_the_last_checkpoint_s
         (tmp_path / "stats.jsonl").unlink()  # which is written anew first
     where = "SummaryWriter.add_scalar" if full == "new lines" else "write_atomically"
     monkeypatch.setattr(f"train.fit.logbook.{where}", fails)
-    with pytest.raises(LikenessError, match=r"log in .* cannot be written \(No space left on device\): the last complete"):
+    with pytest.raises(
+        LikenessError, match=r"log in .* cannot be written \(No space left on device\): the last complete"
+    ):
         run(tmp_path, taken, 16)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-00000008"]
 
