@@ -187,7 +187,7 @@ class Restorer(nn.Module):
         own = self.weights()
         if wrong := sorted(own.keys() ^ tensors.keys()):
             raise ValueError(
-                f"it {'lacks' if wrong[0] in own else 'also has'} {wrong[0]} ({len(wrong)} wrong names in all)"
+                f"it {'lacks' if wrong[0] in own else 'also has'} {wrong[0]}; tensors that do not fit: {len(wrong)}"
             )
         for name, tensor in tensors.items():
             if tensor.shape != own[name].shape:
