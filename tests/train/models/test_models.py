@@ -329,7 +329,10 @@ def test_a_checkpoint_holds_every_weight_of_its_recipe_and_no_other(tmp_path: Pa
     assert "vre.encoder.weight" in weights  # frozen, and found nowhere else
     first = sorted(weights)[0]
     for change, said in (
-        ({name: value for name, value in weights.items() if name != first}, f"it lacks {first}; tensors that do not fit: 1"),
+        (
+            {name: value for name, value in weights.items() if name != first},
+            f"it lacks {first}; tensors that do not fit: 1",
+        ),
         ({**weights, "zzz": torch.zeros(1)}, "it also has zzz"),
         ({**weights, first: torch.zeros(1, 2, 3)}, rf"{first} is \(1, 2, 3\) and should be"),
     ):
