@@ -1,4 +1,4 @@
-# A target that needs the environment in .venv installs it first. Later runs use the installed environment.
+# A target that needs the environment in .venv installs it first. Later runs of make use the installed environment.
 # To use another interpreter: make install PYTHON=python3.13
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -19,7 +19,7 @@ help:
 	@echo "make fuzz      test the decoders with 100,000 mutated files and the archives with 33,000; FUZZ_SEED=1 changes the files"
 	@echo "make lint      check format, lint, types and layers"
 	@echo "make format    format the code"
-	@echo "make bench     measure degradation, grouping and curation beside other projects, on ../shared/data"
+	@echo "make bench     measure the degradation, grouping and curation of Likeness and of other projects, on ../shared/data"
 	@echo "make clean     remove the demo dataset, caches and build folders (not $(VENV))"
 
 install: $(STAMP)

@@ -1,4 +1,4 @@
-"""The checks of `likeness doctor`: whether this machine can run Likeness, and what to do if a check is wrong."""
+"""Checks whether this machine can run Likeness, and gives advice if a check fails. The command is `likeness doctor`."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from manifests.runtime.versions import find_version
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-# The states of a finding. NOTE: a feature is missing or slow. WRONG: a command fails.
+# The states of a finding. NOTE means that a feature is missing or slow. WRONG means that a command fails.
 OK, NOTE, WRONG = "ok", "note", "wrong"
 
-# Ours: training the recipe tiny takes 3.5 GiB with its worker, and curation takes at most 2 GiB for each worker
-# (docs/train.md, docs/curate.md).
+# This number is ours. Training the recipe tiny takes 3.5 GiB with a worker process (docs/train.md). Curation takes at
+# most 2 GiB for each worker process (docs/curate.md).
 MEMORY_GIB = 6
-DISK_GIB = 10  # ours: a run keeps three checkpoints, and 100,000 crops of 512 px take 40 GB
+DISK_GIB = 10  # (ours) a run keeps three checkpoints, and 100,000 crops of 512 px take 40 GB
 OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
-EXTRAS = {  # extra of the package -> its purpose
+EXTRAS = {  # maps an extra of the package to its purpose
     "offline": "dlib: face models without a download, 68 landmarks, and a judge that no loss uses",
     "albumentations": "recipes that augment references, and the degradation as an albumentations transform",
     "iqa": "the metrics NIQE, MUSIQ, MANIQA and CLIP-IQA",
@@ -43,13 +43,13 @@ class Finding:
     name: str
     state: str  # OK, NOTE or WRONG
     result: str
-    advice: str = ""  # what to do; empty if there is nothing to do
+    advice: str = ""  # advice for the user; empty if there is nothing to do
 
 
 def examine(faces: str, folder: Path) -> Iterator[Finding]:
-    """Yields the findings of all checks: those of `CHECKS`, then the face models `faces` and the disk of `folder`.
+    """Yields the findings of `CHECKS`, then the findings about the face models `faces` and the disk of `folder`.
 
-    A check that raises an exception yields a finding, and the next check runs.
+    If a check raises an exception, the exception becomes a finding, and the next check runs.
     """
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         *CHECKS.items(),
@@ -59,7 +59,7 @@ def examine(faces: str, folder: Path) -> Iterator[Finding]:
     for name, check in checks:
         try:
             yield from check()
-        except Exception as error:  # a broken installation may raise anything
+        except Exception as error:  # a broken installation may raise any exception
             yield Finding(
                 name, WRONG, f"{type(error).__name__}: {_get_first_line(str(error))}", "Create the environment again."
             )
@@ -72,14 +72,14 @@ def check_python() -> Iterator[Finding]:
 
 
 def check_packages() -> Iterator[Finding]:
-    """Yields whether all dependencies have a version that Likeness declares, then the same for each extra."""
+    """Yields a finding about the versions of all dependencies, and a finding for each extra."""
     from packaging.requirements import Requirement
 
     try:
         declared = [Requirement(line) for line in requires("likeness") or ()]
     except PackageNotFoundError:
-        advice = "Install it with pip or `make install`."
-        yield Finding("packages", WRONG, "Likeness is not installed, so its dependencies are not known", advice)
+        advice = "Install Likeness with pip or `make install`."
+        yield Finding("packages", WRONG, "Likeness is not installed, so its dependencies are unknown", advice)
         return
     wrong = _find_unmet([need for need in declared if need.marker is None or need.marker.evaluate({"extra": ""})])
     result = "; ".join(wrong) if wrong else "every dependency has a version that Likeness declares"
@@ -91,7 +91,7 @@ def check_packages() -> Iterator[Finding]:
             for need in declared
             if need.marker and need.marker.evaluate({"extra": extra}) and not need.marker.evaluate(plain)
         ]
-        if not own:  # basicsr is for Python below 3.13
+        if not own:  # basicsr works only with Python below 3.13
             yield Finding(f"extra {extra}", NOTE, f"does not exist for this version of Python ({purpose})")
             continue
         missing = _find_unmet(own)
@@ -133,9 +133,9 @@ def check_cores() -> Iterator[Finding]:
 
 
 def check_torch() -> Iterator[Finding]:
-    """Yields whether torch and torchvision are of one release, and the GPUs.
+    """Yields a finding about the releases of torch and torchvision, and a finding about the GPUs.
 
-    If the two are of different releases, the import fails with the message that an operator is unknown.
+    If torch and torchvision are of different releases, the import fails with the message that an operator is unknown.
     """
     from packaging.requirements import Requirement
 
@@ -150,7 +150,7 @@ def check_torch() -> Iterator[Finding]:
     if wants is not None and not wants.specifier.contains(base, prereleases=True):
         yield Finding("torch", WRONG, result, f"This torchvision needs torch{wants.specifier}. Install both together.")
         return
-    # in a process of its own, because a wrong pair may abort and a driver of a GPU may hang
+    # run the code in another process, because a wrong pair of packages may abort it and a GPU driver may hang
     code = (
         "import torch, torchvision\n"
         "torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), .5)\n"
@@ -166,15 +166,12 @@ def check_torch() -> Iterator[Finding]:
     yield Finding("torch", OK, result)
     gpus = done.stdout.strip()
     yield Finding(
-        "gpu", OK if gpus else NOTE, gpus or "none; everything runs on the CPU. The recipe tiny is made for a CPU."
+        "gpu", OK if gpus else NOTE, gpus or "none; all commands run on the CPU. The recipe tiny is made for a CPU."
     )
 
 
 def check_opencv() -> Iterator[Finding]:
-    """Yields whether all installed packages of OpenCV have one version.
-
-    Packages of different versions overwrite each other's files.
-    """
+    """Yields whether the installed packages of OpenCV, which overwrite each other's files, have one version."""
     versions = {name: version for name in OPENCV if (version := find_version(name))}
     result = ", ".join(f"{name} {version}" for name, version in versions.items()) or "not installed"
     fits = len(set(versions.values())) == 1
@@ -219,7 +216,7 @@ def check_face_models(spec: str) -> Iterator[Finding]:
         spec = f"insightface:{packs[0]}" if packs else "dlib"
         result = (
             ", ".join(packs)
-            or f"none in {PACK_ROOT}; insightface downloads buffalo_l at first use, and dlib is used if it cannot"
+            or f"none in {PACK_ROOT}; insightface downloads buffalo_l at first use; if the download fails, dlib is used"
         )
         yield Finding("packs", OK if packs else NOTE, result)
     pack = spec.removeprefix("insightface:")
@@ -237,7 +234,9 @@ def check_face_models(spec: str) -> Iterator[Finding]:
 
 
 def check_disk(folder: Path) -> Iterator[Finding]:
-    """Yields the free space, and whether a file can be written, flushed and renamed in the folder.
+    """Yields a finding about the free space.
+
+    If a file cannot be written, flushed or renamed in the folder, the finding has the state WRONG.
 
     If the folder does not exist, its nearest existing parent is checked.
     """

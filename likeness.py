@@ -1,6 +1,6 @@
-"""The command line `likeness`: it mounts the commands of all folders, and has the commands that need several folders.
+"""The command line `likeness`: defines the main commands, and adds the commands of all folders.
 
-A command imports its stages when it runs, so that help and wrong arguments are answered without torch.
+A command imports its stages when it runs, so that the help and the errors of arguments do not wait for torch.
 manifests/exit_codes.py turns errors into exit codes.
 """
 
@@ -18,7 +18,7 @@ OUR_NAMES = {"curate", "degrade", "doctor", "likeness", "manifests", "train"}
 
 
 class _OurModules:
-    """Finds the modules in OUR_NAMES beside this file, and nowhere else."""
+    """Finds the modules of OUR_NAMES only in the folder of this file."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
@@ -26,20 +26,21 @@ class _OurModules:
 
 
 def _find_our_modules_first() -> None:
-    """Keep a train.py, degrade/ or doctor.py of the current folder from being imported instead of our module.
+    """Import the modules of Likeness even if the current folder contains a train.py, a degrade/ or a doctor.py.
 
-    `python -m likeness` puts the current folder first on sys.path, so do accelerate and torchrun. A spawned worker runs
-    this file again before it imports anything else of ours.
+    The commands `python -m likeness`, accelerate and torchrun put the current folder first on sys.path. A spawned
+    worker process runs this file again before it imports other files of Likeness.
     """
     if not any(getattr(finder, "__qualname__", "") == _OurModules.__qualname__ for finder in sys.meta_path):
         sys.meta_path.insert(0, _OurModules)
-    with contextlib.suppress(FileNotFoundError):  # the current folder was deleted
+    with contextlib.suppress(FileNotFoundError):  # the current folder may have been deleted
         if __name__ == "__main__" and sys.path[0] == str(Path.cwd()) != str(OUR_FOLDER):
             del sys.path[0]
 
 
 _find_our_modules_first()
 
+import inspect
 import json
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,12 +67,12 @@ if TYPE_CHECKING:
     from curate.summary import Summary
     from train.recipes import Recipe
 
-RECIPE = "tiny"  # the recipe of `run` and `demo`: it needs no download
+RECIPE = "tiny"  # the recipe of `run` and `demo`, because this recipe needs no download
 LOG_JSON = "--log-json"
 
 app = typer.Typer(
     name="likeness",
-    help="From a folder of photos to a reference-guided, one-step face restorer, every step recorded.",
+    help="Train a one-step face restorer with references from a folder of photos, and record every step.",
     epilog=f"Exit codes: {EXIT_CODES}. Set LIKENESS_DEBUG=1 to see tracebacks. docs/commands.md lists all commands and "
     "options.",
     no_args_is_help=True,
@@ -97,7 +98,9 @@ def _start(
     log_json: Annotated[
         bool,
         typer.Option(
-            LOG_JSON, metavar="", help="Log to standard error, a JSON object per line; also allowed after a command."
+            LOG_JSON,
+            metavar="",
+            help="Write the log as JSON lines to standard error. The option may also follow the name of the command.",
         ),
     ] = False,
 ) -> None:
@@ -110,27 +113,30 @@ def _start(
 
 def run(
     photos: Annotated[list[Path], argument("PHOTOS...", curate.cli.ARCHIVES)],
-    out: Annotated[Path, flag("--out", ": the folder of the dataset, new or not", metavar="DATASET")],
+    out: Annotated[Path, flag("--out", ": the folder of a new or an existing dataset", metavar="DATASET")],
     faces: Annotated[str, flag("--faces", curate.cli.ONE_RECOGNIZER)] = "auto",
     filters: Annotated[str, flag("--filters")] = "default",
     split_by: Annotated[str, flag("--split-by")] = "identity",
     pairs: Annotated[str, flag("--pairs", curate.cli.WINDOW)] = "random",
-    training_run: Annotated[Path | None, flag("--run", ", new or to resume", default="DATASET/run")] = None,
+    training_run: Annotated[
+        Path | None, flag("--run", ", which may be new or unfinished", default="DATASET/run")
+    ] = None,
     images: Annotated[int | None, flag("--images", default="the number of the recipe", low=1)] = None,
-    seed: Annotated[int, flag("--seed", ": of the test set and of the training", low=0, high=MAX_SEED)] = 0,
+    seed: Annotated[int, flag("--seed", " of the test set and of the training", low=0, high=MAX_SEED)] = 0,
     workers: Annotated[int | None, flag("--workers", default="all cores")] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Do the whole main job: curate photos, freeze a test set, train recipe tiny, evaluate it, and write the report.
+    """Do the whole main job: curate photos, freeze a test set, train the recipe tiny, evaluate it, write the report.
 
-    The same command again resumes. Other recipes need more than photos: use `likeness train` for them.
+    Run the same command again to resume the job. Use `likeness train` for other recipes, because they need more than
+    photos.
 
     Example: likeness run ~/Photos --out dataset
     """
     from curate.photos.walk import check_photo_paths
 
-    check_photo_paths(photos)  # a wrong path is an error before duckdb and OpenCV are imported
+    check_photo_paths(photos)  # report a wrong path before the slow imports of duckdb and OpenCV
     from curate.check_options import check_options
     from curate.config import CurateConfig, PairRules, SplitRules
     from curate.detection.filter_files import load_filters
@@ -197,14 +203,15 @@ def _print_plan(
         chosen = {"recipe": recipe.name, "preset": recipe.preset, "size": recipe.size, "images": length}
         typer.echo(json.dumps({**facts, **chosen}))
         return
-    typer.echo(f"Would curate {len(photos)} paths into {dataset}, freeze {recipe.preset} at {recipe.size} px,")
-    typer.echo(f"train {recipe.name} for {length} images into {folder}, evaluate it and write {dataset / 'report'}.")
+    typer.echo(f"The command would curate {len(photos)} paths into {dataset},")
+    typer.echo(f"freeze {recipe.preset} at {recipe.size} px, train {recipe.name} for {length} images into {folder},")
+    typer.echo(f"evaluate the run, and write {dataset / 'report'}.")
 
 
 def _find_judge(run: Path) -> str | None:
-    """Returns dlib if it is installed and the run learned through the dataset's recognizer, else None.
+    """Returns "dlib" if dlib is installed and the run's loss uses the dataset's recognizer. Otherwise returns None.
 
-    A restorer scores too well with the recognizer of its own loss, so a second recognizer measures too.
+    A recognizer overrates a restorer that was trained with it, so a second recognizer also measures the identity.
     """
     from importlib.util import find_spec
 
@@ -223,7 +230,7 @@ def _check_trainable(summary: Summary, dataset: Path) -> None:
         advice = "Add photos."
         if "test" in empty and summary.unpaired.get(OUTSIDE_PHOTO):
             advice = "Give --filters keep-outside to test on faces that lie partly outside their photos, or add photos."
-        raise BadInput(f"{dataset} is curated, but a training is impossible. {reason} {advice}")
+        raise BadInput(f"{dataset} is curated, but cannot be used for a training. {reason} {advice}")
 
 
 def demo(
@@ -231,9 +238,11 @@ def demo(
     images: Annotated[int, flag("--images", low=1)] = 3200,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
 ) -> None:
-    """Do the main job offline, on variations of eight faces from installed packages: a test of every stage.
+    """Do the main job without a network, to test every stage.
 
-    The figures of the demo mean nothing: its photos of a person are variations of one picture.
+    The photos are variations of eight faces in installed packages.
+
+    The figures of the demo are not results, because all photos of a person are variations of one picture.
 
     Example: likeness demo --out demo_dataset
     """
@@ -261,7 +270,7 @@ def doctor(
 
     The command downloads nothing.
 
-    Exit codes: 0 if everything is usable, 1 if something is wrong.
+    The exit code is 0 if everything is usable, and 1 if something is wrong.
 
     Example: likeness doctor
     """
@@ -282,7 +291,7 @@ def doctor(
 
 
 _MAIN_JOB, _DATA, _TRAINING, _MEASURING = "Main job", "Datasets", "Training and restoring", "Measuring"
-COMMANDS: dict[str, list[Callable[..., None]]] = {  # title of the group in the help: its commands
+COMMANDS: dict[str, list[Callable[..., None]]] = {  # maps the title of a group in the help to the commands of the group
     _MAIN_JOB: [run, demo, doctor],
     _DATA: [curate.cli.curate, curate.decisions.cli.decide, manifests.cli.report],
     "Degradation": [degrade.cli.degrade, degrade.cli.verify, degrade.cli.preview],
@@ -294,28 +303,40 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {  # title of the group in the 
         train.benchmark.cli.leaks,
     ],
 }
+
+
+def _read_help(command: Callable[..., None]) -> str:
+    """Returns the docstring of a command with one line for each paragraph, so that the help fits any terminal.
+
+    A paragraph in which every line ends with a full stop is a list, and keeps its lines.
+    """
+    paragraphs = [part.splitlines() for part in inspect.cleandoc(command.__doc__ or "").split("\n\n")]
+    return "\n\n".join(("\n" if all(line.endswith(".") for line in lines) else " ").join(lines) for lines in paragraphs)
+
+
 for title, commands in COMMANDS.items():
     for command in commands:
-        app.command(command.__name__, rich_help_panel=title)(command)
+        app.command(command.__name__, rich_help_panel=title, help=_read_help(command))(command)
 for command in (
     *(manifests.cli.show, manifests.cli.query, manifests.cli.check, manifests.cli.why, manifests.cli.card),
     *(manifests.export.cli.export, manifests.privacy.cli.purge, curate.cli.optout),
 ):
-    manifest.command(command.__name__)(command)
-manifest.command("import")(curate.import_cli.import_lists)
+    manifest.command(command.__name__, help=_read_help(command))(command)
+manifest.command("import", help=_read_help(curate.import_cli.import_lists))(curate.import_cli.import_lists)
 app.add_typer(manifest, name="manifest", rich_help_panel=_DATA)
 
 
 def main() -> None:
     """Run a command. Every error becomes one sentence and an exit code."""
-    # OpenMP's threads spin while they wait for each other. On cores that other processes use too, this made a training
-    # step four times slower (8.1 s against 1.9 s), and on idle cores it gains nothing. torch reads it when imported.
+    # By default, OpenMP's threads use their cores while they wait for each other. If other processes use the same
+    # cores, a training step then takes 8.1 s instead of 1.9 s. On idle cores the default is not faster. torch reads the
+    # variable when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # an unset variable in a script: --out "" would make the current directory a dataset
+    # If a script leaves a variable unset, --out "" would make the current directory a dataset.
     if any(not word or (word.startswith("--") and word.endswith("=")) for word in sys.argv[1:]):
         exit_with_message("An argument is empty. Name a path or a value.", 2)
     words = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
-    if LOG_JSON in words:  # Typer takes an option of all commands only before the name of the command
+    if LOG_JSON in words:  # Typer accepts an option of all commands only before the name of the command
         sys.argv.remove(LOG_JSON)
         sys.argv.insert(1, LOG_JSON)
     run_with_exit_code(app)

@@ -1,11 +1,12 @@
-"""Measures how many photos per second curation processes, beside a plain loop over the same photos.
+"""Measures how many photos per second are processed by curation, and by a plain loop over the same photos.
 
     python benchmarks/curation_speed.py PHOTOS --faces insightface:FOLDER [--keep]
 
-Curation runs up to the embeddings. Curation hashes the photos, and detects and measures faces. It writes crops of 512
-px as PNG and flushes them to disk. It writes embeddings in shards and keeps a ledger. The loop calls
-`FaceAnalysis.get(cv2.imread(path))` in one process with the threads of onnxruntime, and writes nothing. Curation and
-the loop take turns. Each turn includes loading the models. The figures are medians over the rounds.
+Curation runs up to the embeddings. Curation hashes the photos, and detects and measures faces. Curation writes crops of
+512 px as PNG files and flushes the files to disk. Curation also writes embeddings in shards and keeps a ledger. The
+plain loop calls `FaceAnalysis.get(cv2.imread(path))` in one process with the threads of onnxruntime, and writes
+nothing. Curation and the loop take turns. Each turn includes loading the models. The figures are medians over the
+rounds.
 
 Then each step of curation is timed alone, in one process with one thread. The floor is the speed of detection and
 recognition alone.
@@ -41,11 +42,11 @@ from manifests.runtime.png_files import CROP_PNG, encode_png
 from manifests.runtime.uris import path_of
 from manifests.runtime.workers import count_cores, open_pool
 
-Boxes = dict[Path, np.ndarray]  # photo -> (n, 4)
+Boxes = dict[Path, np.ndarray]  # maps a photo to (n, 4)
 
 
 def time_curation(photos: Sequence[Path], dataset: Path, spec: str, workers: int) -> dict[str, float]:
-    """Curates up to the embeddings. Returns the seconds of each stage."""
+    """Curates the photos up to the embeddings. Returns the seconds of each stage."""
     # imported here, because worker processes import this file again and do not need these modules
     from curate.detection.detect import detect
     from curate.detection.embed import embed
@@ -79,7 +80,7 @@ def time_curation(photos: Sequence[Path], dataset: Path, spec: str, workers: int
 
 
 def time_loop(photos: Sequence[Path], folder: str) -> tuple[float, Boxes]:
-    """Runs the plain loop. Returns the seconds of the loop and its boxes."""
+    """Runs the plain loop. Returns the seconds of the loop and the boxes that the loop found."""
     from insightface.app import FaceAnalysis
 
     boxes: Boxes = {}
@@ -114,9 +115,9 @@ def measure_overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def match_boxes(one: Boxes, other: Boxes) -> list[float]:
-    """Returns the overlaps of the boxes that both sides found.
+    """Returns the overlaps of the boxes that curation and the loop both found.
 
-    Two boxes form a pair if their overlap is .5 or more. The best pairs are matched first.
+    Two boxes form a pair if their overlap is .5 or more. The pairs of boxes with the largest overlap are matched first.
     """
     overlaps = []
     for path, boxes in one.items():
@@ -153,7 +154,7 @@ def time_steps(photos: Sequence[Path], spec: str) -> dict[str, float]:
                 "align to 512 px", lambda i=image, f=face: align_face(i, f.landmarks5, FFHQ_512, FFHQ_SIZE)
             )
             time_step("measures", lambda c=crop, f=face: _measure_face(c, f.landmarks5))
-            # the default filters drop smaller faces as too_small
+            # the default filters drop a face with fewer than 16 pixels between the eyes
             if measure.measure_eye_distance(face.landmarks5) < 16:
                 continue
             time_step("PNG", lambda crop=crop: encode_png(crop, CROP_PNG))
@@ -203,15 +204,19 @@ def _load_app(folder: str) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, help="a folder of photos")
-    parser.add_argument("--faces", required=True, help="insightface:FOLDER, the face models of both")
+    parser.add_argument(
+        "--faces", required=True, help="insightface:FOLDER, the face models of curation and of the loop"
+    )
     parser.add_argument("--every", type=int, default=1, help="take only every Nth photo")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds; each of the two has one turn in a round")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="number of rounds; curation and the loop each have one turn in a round"
+    )
     parser.add_argument("--workers", type=int, default=count_cores())
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/curation_speed.json")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # insightface calls functions that scikit-image deprecates
     for package in ("curate.pipeline", "insightface.app"):
-        importlib.import_module(package)  # the imports of both sides are not timed
+        importlib.import_module(package)  # the imports of curation and of the loop are not timed
     photos = sorted(path for path in options.photos.resolve().rglob("*") if path.is_file())[:: options.every]
     folder = options.faces.removeprefix("insightface:")
     seconds: dict[str, list[float]] = {"ours": [], "loop": []}

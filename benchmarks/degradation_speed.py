@@ -1,16 +1,17 @@
-"""Measures how many images of 512 x 512 pixels per second are degraded, beside basicsr with the same θ.
+"""Measures how many images of 512 x 512 pixels per second Likeness and basicsr degrade with equal θ.
 
     python benchmarks/degradation_speed.py [--preset gfpgan] [--keep]
 
 The comparison uses one core: OpenCV and torch have one thread. The two engines take turns on each image. The time of an
 image is the median of its rounds, and a figure is the number of images divided by the sum of their times. Both engines
-read float32 in 0..1 and write float32 on the 1/255 grid. basicsr is the code of the literature. basicsr gets the noise
-numbers of θ. Drawing these numbers takes less time than drawing basicsr's own numbers. To install it, run `pip install
---no-deps basicsr==1.4.2` with Python 3.11 or 3.12. If basicsr is not installed, its figures are null.
+read float32 in 0..1 and write float32 on the 1/255 grid. The package basicsr is the code of published papers. basicsr
+gets the noise numbers of θ. To draw the noise numbers of θ takes less time than to draw basicsr's own numbers. To
+install basicsr, run `pip install --no-deps basicsr==1.4.2` with Python 3.11 or 3.12. If basicsr is not installed, its
+figures are null.
 
-Then a whole frozen set is timed with one worker and with two; this includes decoding, PNG and the disk. At the end, the
-torch engine is timed in batches, forward and backward. It runs on the CPU with all threads, and on a GPU if the machine
-has a GPU.
+Then a whole frozen set is timed with one worker and with two workers. This time includes decoding, encoding PNG, and
+writing to disk. At the end, the torch engine is timed in batches, forward and backward. The torch engine runs on the
+CPU with all threads, and on a GPU if the machine has a GPU.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ SIDE = 512
 def make_image(seed: int) -> np.ndarray:
     """Returns a smooth image with edges and some grain, uint8 RGB (SIDE, SIDE, 3).
 
-    As JPEG and PNG it is about as large as the image of a face.
+    Saved as JPEG or PNG, the image has about as many bytes as an image of a face.
     """
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (9, 9, 3), np.uint8)
@@ -79,7 +80,7 @@ def compare_engines(
 def time_operations(images: list[Image], thetas: list[Theta]) -> dict[str, float]:
     """Returns the mean milliseconds per image of each kind of operation.
 
-    A blur and the downsample after it are one operation here, because the engine computes them together.
+    A blur and the next downsample count as one operation, because the engine computes both together.
     """
     spent: dict[str, float] = {}
     for image, theta in zip(images, thetas, strict=True):
@@ -101,10 +102,11 @@ def time_operations(images: list[Image], thetas: list[Theta]) -> dict[str, float
 
 
 def time_frozen_set(images: int, rounds: int) -> dict[str, float]:
-    """Returns the images per second of `likeness degrade FOLDER --preset gfpgan` with 1 and 2 workers, in turns.
+    """Returns the images per second of `likeness degrade FOLDER --preset gfpgan` with 1 worker and with 2 workers.
 
-    The time includes decoding, encoding PNG, and flushing each file to disk. `times` is the ratio of the two without
-    the first quarter of the images, in which the workers start. `whole` is the ratio with all images.
+    The time includes decoding, encoding PNG, and flushing each file to disk. `times` is the ratio of the two speeds. It
+    leaves out the first quarter of the images, because the workers start during that quarter. `whole` is the ratio over
+    all images.
     """
     from degrade.frozen.folders import degrade_folder
 
@@ -172,8 +174,8 @@ def time_differentiable(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=60, help="images for each preset (default 60)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each measurement (default 3)")
+    parser.add_argument("--images", type=int, default=60, help="number of images for each preset (default 60)")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds of each measurement (default 3)")
     parser.add_argument("--preset", action="append", help="a preset; may be repeated (default: all)")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/degradation_speed.json")
     options = parser.parse_args()

@@ -1,13 +1,14 @@
-"""Scores our grouping against labels, beside other clustering methods whose thresholds are tuned on the labels.
+"""Scores our grouping and other clustering methods against labels.
 
     python benchmarks/grouping_quality.py PHOTOS... --faces SPEC    folders with one sub-folder for each person
     python benchmarks/grouping_quality.py EMBEDDINGS.npz            with E, float (n, d), and id, (n,)
 
-All methods get the same embeddings in one run. No method gets photo ids, because the other methods (the peers) cannot
-use them. In folders, the largest accepted face of each photo gets the name of the folder. The row "curate" scores the
-same faces as `likeness curate` groups them, together with bystanders and photos. Labels are not corrected, so wrong
-labels limit every score. The benchmark lists suspects and never leaves them out. A suspect is a face in a group in
-which nearly all faces have another label. The peers are installed with the extra `peers`.
+All methods get the same embeddings in one run. Our method does not get photo ids here, because the other methods (the
+peers) cannot use photo ids. In folders, the largest accepted face of each photo gets the name of the folder. For the
+extra row "curate", `likeness curate` groups the labelled faces together with the faces of bystanders, and uses the
+photo ids. Labels are not corrected, so wrong labels limit every score. The benchmark lists the suspects, and scores
+them like all other faces. A suspect is a face in a group in which nearly all faces have another label. The thresholds
+of the peers are tuned on the labels. The peers are installed with the extra `peers`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from curate.pipeline import curate
 from manifests.ledger.ledger import Ledger
 from manifests.runtime.uris import path_of
 
-NEIGHBOURS = 80  # the neighbours of each face in the graphs of the peers
+NEIGHBOURS = 80  # number of neighbours of each face in the graphs of the peers
 COSINES = (0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.55, 0.60)
 MOST_FOR_A_MATRIX = 20_000  # HAC and HDBSCAN keep every pair in memory: 1.6 GB for 20,000 faces
 
@@ -68,7 +69,7 @@ def read_embeddings(path: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def list_peers(vectors: np.ndarray) -> Iterator[tuple[str, dict[str, Callable[[], np.ndarray]]]]:
-    """Yields the name of each peer, and a function for each setting that returns the labels."""
+    """Yields the name of each peer, and a dict from its settings to functions that return the labels."""
     import dlib
     import faiss
     from infomap import Infomap
@@ -145,12 +146,15 @@ def main() -> None:
     parser.add_argument("source", nargs="+", type=Path, help="folders with a sub-folder for each person, or one .npz")
     parser.add_argument("--faces", default="auto", help="face models, as for `likeness curate`")
     parser.add_argument(
-        "--aliases", type=Path, help="a JSON file, folder name -> name (default: aliases.json beside the first folder)"
+        "--aliases",
+        type=Path,
+        help="a JSON file that maps the name of a folder to the name of a person "
+        "(default: aliases.json beside the first folder)",
     )
     parser.add_argument("--without-peers", action="store_true", help="score only our grouping")
     parser.add_argument("--name", default="grouping_quality", help="the NAME of benchmarks/results/NAME.json")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="folder that keeps the dataset")
+    parser.add_argument("--out", type=Path, help="the folder in which the dataset is kept")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/NAME.json")
     options = parser.parse_args()
     if not options.without_peers and any(find_spec(package) is None for package in ("dlib", "infomap", "sklearn")):

@@ -65,7 +65,7 @@ def make_faces(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarra
     faces[copies] = _normalise(faces[copies - 1] + 0.008 * rng.standard_normal((len(copies), DIMENSIONS), np.float32))
     order = rng.permutation(n)
     faces, person = faces[order], person[order]
-    # three photos in ten show a second person, the person of the next face
+    # three photos in ten show a second person: the next face, of another person, gets the id of this photo
     second = np.flatnonzero((rng.random(n - 1) < SECOND_FACE) & (person[1:] != person[:-1])) + 1
     photo = np.arange(n)
     photo[second] = photo[second - 1]

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def score_pairs(truth: np.ndarray, groups: np.ndarray) -> tuple[float, float, float]:
-    """Returns precision, recall and F over all pairs of faces. Labels are integers from 0, (n,)."""
+    """Returns precision, recall and F over all pairs of faces. The labels are integers from 0, with the shape (n,)."""
 
     def count_pairs(counts: np.ndarray) -> int:
         return int((counts * (counts - 1) // 2).sum())
@@ -32,7 +32,7 @@ def score_bcubed(truth: np.ndarray, groups: np.ndarray) -> tuple[float, float, f
 
 
 def score_grouping(names: Sequence[str] | np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Returns both scores, and the numbers of groups, people and faces."""
+    """Returns the pair scores, the BCubed scores, and the numbers of groups, people and faces."""
     truth, groups = np.unique(names, return_inverse=True)[1], np.unique(labels, return_inverse=True)[1]
     keys = ("pair_p", "pair_r", "pair_f", "bcubed_p", "bcubed_r", "bcubed_f")
     scores = (*score_pairs(truth, groups), *score_bcubed(truth, groups))
@@ -41,8 +41,9 @@ def score_grouping(names: Sequence[str] | np.ndarray, labels: np.ndarray) -> dic
 
 
 def _count_cells(truth: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the label and group of every non-empty cell of the contingency table, (2, cells), and its number of
-    faces.
+    """Returns the label and group of every non-empty cell of the contingency table, (2, cells).
+
+    Also returns the number of faces in each cell.
     """
     width = np.int64(groups.max()) + 1
     keys, count = np.unique(truth.astype(np.int64) * width + groups, return_counts=True)

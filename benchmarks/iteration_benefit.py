@@ -3,17 +3,18 @@
     python benchmarks/iteration_benefit.py PHOTOS --out DATASET --faces SPEC --judge dlib [--images 9600] [--keep]
 
 The benchmark curates with the folder names as labels, and freezes the test set of reference_benefit.py. The people of
-this set are a fixed list. `likeness iterate --rounds 2` trains the recipe `tiny` on the originals (round 0), and twice
-more on cleaned targets. `likeness train --steps 8` trains one more restorer. Each of the four restorers is trained on
-the same number of images.
+the test set are a fixed list. `likeness iterate --rounds 2` trains the recipe `tiny` on the originals (round 0), and
+twice more on cleaned targets. `likeness train --steps 8` trains one more restorer. Each of the four restorers is
+trained on the same number of images.
 
 All four restorers are measured on people who are in no training, with 4 references of the person and without
 references. The metrics are PSNR, sharpness and identity. No loss uses the judge that measures identity. The restorer of
-eight steps is measured with 1, 2, 4 and 8 steps, together with its time per face. Rounds are compared with round 0.
+eight steps is measured with 1, 2, 4 and 8 steps, together with the time per face. Rounds are compared with round 0.
 Steps are compared with one step of the same restorer. Rounds and steps are not compared with each other, because
 `iterate` also trains on mild defects and `train` does not.
 
-Every command resumes. On a finished dataset, only the measurement runs. A result on other people is never kept.
+Every command resumes. On a finished dataset, only the measurement runs. A result is kept only if it was measured on the
+fixed list of test people.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def run_iterate(dataset: Path, images: int) -> dict[str, Any]:
 
 
 def measure_runs(runs: dict[str, tuple[Path, int]], dataset: Path, lq_set: str, judge: str) -> tuple[list[Any], Any]:
-    """Measures runs. `runs` maps a name to a run and its number of steps.
+    """Measures runs. `runs` maps a name to a run and the run's number of steps.
 
     Returns the rows of all runs, and the evaluator of the last run, which describes the set and the judge.
     """
@@ -58,7 +59,7 @@ def measure_runs(runs: dict[str, tuple[Path, int]], dataset: Path, lq_set: str, 
 
     sharp: dict[tuple[str, str], float] = {}
     rows: list[Any] = []
-    lines = list_systems(REFERENCES)[:3]  # the LQ input, no reference, references of the person
+    lines = list_systems(REFERENCES)[:3]  # the systems are the LQ input, no reference, and references of the person
     for name, (run, steps) in runs.items():
         evaluator = Evaluator(dataset, lq_set, EvaluationOptions(REFERENCES, metrics=METRICS, judge=judge, steps=steps))
         evaluator.on_image = lambda row, image: sharp.__setitem__(
@@ -67,7 +68,7 @@ def measure_runs(runs: dict[str, tuple[Path, int]], dataset: Path, lq_set: str, 
         with show_progress("images", True) as progress:
             rows += evaluator.measure_run(run, lines[1:] if rows else lines, progress, name)
         if evaluator.describe_run(run)["unseen_in_training"] != "checked":
-            sys.exit(f"Nothing shows that {run} was not trained on these people.")
+            sys.exit(f"Likeness cannot check whether {run} was trained on these people.")
     return [row | {"sharpness": sharp[row["key"], row["face_id"]]} for row in rows], evaluator
 
 
@@ -79,7 +80,7 @@ def compute_sharpness(image: Any) -> float:
 
 
 def round_line(line: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the rounded mean and interval of each metric in a line of a table or of differences."""
+    """Returns the rounded mean and the rounded interval of each metric of one system, or of one paired difference."""
     extra_keys = {"excludes_zero", "people_above"}
     return {
         name: {
@@ -129,15 +130,17 @@ def main() -> None:
         "photos",
         type=Path,
         nargs="?",
-        help="a folder with a sub-folder for each person; leave it out if the dataset is curated",
+        help="a folder with a sub-folder for each person; not needed if the dataset is curated",
     )
     parser.add_argument("--out", type=Path, required=True, help="the dataset's folder")
     parser.add_argument("--faces", default="auto", help="face models, as for `likeness curate`")
     parser.add_argument("--judge", default="dlib", help="dlib or an .onnx recognizer that no loss uses")
     parser.add_argument(
-        "--images", type=int, default=9_600, help="images that each of the four restorers sees in training"
+        "--images", type=int, default=9_600, help="number of images that each of the four restorers sees in training"
     )
-    parser.add_argument("--size", type=int, default=128, help="pixels of the frozen set, as in the recipe")
+    parser.add_argument(
+        "--size", type=int, default=128, help="side of the images of the frozen set in pixels, as in the recipe"
+    )
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/iteration_benefit.json")
     options = parser.parse_args()
     dataset, lq_set = options.out, f"codeformer-test-{options.size}-s0"

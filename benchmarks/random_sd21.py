@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
 
 def write_random_sd21(folder: Path) -> None:
-    """Writes the model into `folder` in the layout of diffusers, 3.8 GB.
+    """Writes the model of 3.8 GB into `folder` in the layout of diffusers.
 
     The numbers are from unet/config.json and vae/config.json of the real model.
     """

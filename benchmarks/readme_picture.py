@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a training run of the recipe tiny")
     parser.add_argument("--out", type=Path, default=Path("docs/astronaut.png"))
-    parser.add_argument("--faces", help="the folder of the recognizer's files, if it has moved")
+    parser.add_argument("--faces", help="the folder of the recognizer's files, if the folder has moved")
     parser.add_argument("--seed", type=int, default=0, help="seed of the variations and of the degradation")
     options = parser.parse_args()
     model = Restorer.from_pretrained(options.run)

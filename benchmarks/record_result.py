@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 def record_result(name: str, result: dict[str, Any], keep: bool) -> None:
     """Prints `result` as the last line. With `keep`, also writes benchmarks/results/NAME.json.
 
-    The file also has the date, the commit and the machine.
+    The file of a kept result also contains the date, the commit and the machine.
     """
     if keep:
         record = {
@@ -44,7 +44,7 @@ def describe_machine() -> str:
 
 
 def read_commit() -> str:
-    """Returns the commit of the repository, with `+changes` if a file differs from it."""
+    """Returns the commit of the repository, with `+changes` if a file differs from the commit."""
     git = ["git", "-C", str(HERE)]
     head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
     changes = subprocess.run(

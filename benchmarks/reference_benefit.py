@@ -1,11 +1,11 @@
-"""Measures whether references help a restorer, and whether it matters whose references they are.
+"""Measures whether references help a restorer, and whether the references must show the same person.
 
     python benchmarks/reference_benefit.py PHOTOS --out DATASET --faces SPEC --judge dlib [--plot FILE.svg] [--keep]
 
 The benchmark curates a folder with the folder names as labels, degrades the photos, and trains the recipe `tiny` on
-some people. The restorer is measured on other people. `likeness counterfactuals` measures the LQ input, and the
-restorer with 0, 1, 2, 4 and 8 references. It also measures 4 references that are shown wrongly, for example references
-of another person. The result also has paired differences.
+some people. The restorer is measured on people who are not in its training set. `likeness counterfactuals` measures the
+LQ input, and the restorer with 0, 1, 2, 4 and 8 references. The command also measures 4 wrong references, for example
+references of another person. The result also has paired differences.
 
 Every command resumes. On a finished dataset, only the measurement runs. `--run RUN` measures another run of the same
 dataset. No loss uses the judge. Tune with `--split val`. The test people are a fixed list, and a result on other
@@ -25,8 +25,8 @@ from record_result import record_result
 
 MEANS = ("psnr", "ssim", "same_person", "id_references", "face_restored", "copy_ratio", "takeover")
 MOST = 4  # the number of references in the systems with wrong references
-# The people of people_crops in each split. A hash of the label determines the split. Each person is listed by the first
-# 12 digits of the SHA-256 of the name of the folder.
+# The table lists the people of people_crops in each split. A hash of the label determines the split. Each person is
+# listed by the first 12 digits of the SHA-256 of the name of the folder.
 PEOPLE = {
     "test": ("153d91bfaddb", "3c1ba76aa94e", "abf9eb9facd0", "ba6a6a5f94a0", "cbff757f8552"),
     "val": (
@@ -64,7 +64,10 @@ def list_people(dataset: Path, lq_set: str) -> list[str]:
 
 
 def hash_names(names: list[str]) -> list[str]:
-    """Returns the hashes of the names. The hashes identify the same people again, and do not publish the names."""
+    """Returns the hashes of the names.
+
+    With the hashes, the same people can be recognized, but their names are not published.
+    """
     return sorted(hashlib.sha256(name.encode()).hexdigest()[:12] for name in names)
 
 
@@ -105,12 +108,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the dataset's folder")
     parser.add_argument("--faces", default="auto", help="face models, as for `likeness curate`")
     parser.add_argument("--judge", default="dlib", help="dlib or an .onnx recognizer that no loss uses")
-    parser.add_argument("--run", type=Path, help="an existing run; default: train INTO/run")
+    parser.add_argument(
+        "--run", type=Path, help="the folder of an existing run (default: train a new run in DATASET/run)"
+    )
     parser.add_argument("--split", choices=("val", "test"), default="test", help="val for tuning")
-    parser.add_argument("--size", type=int, default=256, help="pixels of the frozen sets, as in the recipe")
-    parser.add_argument("--images", type=int, help="images seen in training (default: those of the recipe)")
+    parser.add_argument(
+        "--size", type=int, default=256, help="side of the images of the frozen sets in pixels, as in the recipe"
+    )
+    parser.add_argument(
+        "--images", type=int, help="number of images that the training sees (default: the number of the recipe)"
+    )
     parser.add_argument("--minutes", type=float, default=40, help="training ends after this time at the latest")
-    parser.add_argument("--plot", type=Path, help="an SVG for the curve")
+    parser.add_argument("--plot", type=Path, help="an SVG file to which the curve is written")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/reference_benefit.json")
     options = parser.parse_args()
     if options.keep and options.split != "test":
@@ -130,7 +139,7 @@ def main() -> None:
     fixed = hash_names(people) == sorted(PEOPLE[options.split])
     if not fixed:
         print(
-            f"These are not the fixed {options.split} people. The figures are not comparable with the kept ones.",
+            f"These are not the fixed {options.split} people. The figures cannot be compared with the kept figures.",
             file=sys.stderr,
         )
         if options.keep:
@@ -150,7 +159,7 @@ def main() -> None:
     if result["judge"]["is_the_datasets_own"]:
         sys.exit(f"{options.judge} is the recognizer that the restorer was trained with. Give another --judge.")
     if result["unseen_in_training"] != "checked":
-        sys.exit(f"Nothing shows that {run} was not trained on these people: {result['unseen_in_training']}.")
+        sys.exit(f"Likeness cannot check whether {run} was trained on these people: {result['unseen_in_training']}.")
     figures = summarise(result)
     keys = ("lq_set", "images", "people", "interval", "recipe", "images_seen", "checkpoint")
     about = {**{key: result[key] for key in keys}, "judge": result["judge"]["spec"], "split": options.split}
@@ -159,7 +168,8 @@ def main() -> None:
         {**figures, **about, "fixed_people": fixed, "people_sha256": hash_names(people)},
         options.keep,
     )
-    if options.plot is not None:  # after the commit is recorded, because the plot may be a file of the repository
+    # draw the plot after the commit is recorded, because the plot may be a file of the repository
+    if options.plot is not None:
         options.plot.write_text(draw_metric_curve(result))
 
 

@@ -3,10 +3,10 @@
     python benchmarks/train_step_speed.py --dataset DATASET [--recipe R] [--base-model FOLDER|sd21] [--images N]
 
 The benchmark runs `likeness train` for a few hundred images into a temporary folder, and reads the log of the trainer.
-The first 320 images are not counted, because workers and kernels start in them. DATASET is a dataset or a snapshot of a
-dataset. Without --base-model, the recipe is tiny. `sd21` is the shape of Stable Diffusion 2.1-base with random weights,
-which is as fast as the real model. The memory is the peak memory of the training process. The peak memory of a worker
-is a figure of its own. If the machine has a GPU, the peak memory of the GPU is reported too.
+The first 320 images are not counted, because workers and kernels start during these images. DATASET is a dataset or a
+snapshot of a dataset. Without --base-model, the recipe is tiny. `sd21` is the shape of Stable Diffusion 2.1-base with
+random weights, which is as fast as the real model. The memory is the peak memory of the training process. The peak
+memory of a worker is a separate figure. If the machine has a GPU, the peak memory of the GPU is reported too.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def describe_summary(summary: Summary) -> str:
         f"at most {format_count(summary.largest, 'photo')} of one person",
         f"targets  {format_counts(summary.pairs)}{unpaired}{set_aside}",
         f"models   {summary.faces_from}; two faces with a cosine of {summary.threshold:.3g} or more are one person; "
-        f"a share of {summary.false_match_rate:.2g} of the pairs of strangers also has this cosine",
+        f"a share of {summary.false_match_rate:.2g} of the pairs of strangers also reaches this cosine",
     ]
     return "\n".join([*lines, *(f"Note: {notice}" for notice in summary.notices)])
 
@@ -162,12 +162,13 @@ def optout(
     photo_list: Annotated[Path | None, flag("--photo-list", default="none")] = None,
     face: Annotated[list[Path] | None, flag("--face", repeat=True)] = None,
     remember_face: Annotated[bool, flag("--remember-face")] = False,
-    run: Annotated[list[Path] | None, flag("--run", " outside the dataset, to clean too", repeat=True)] = None,
+    run: Annotated[list[Path] | None, flag("--run", " outside the dataset that is also cleaned", repeat=True)] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     yes: Annotated[bool, flag("--yes")] = False,
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Keep photos or faces out of a dataset, now and in every later run. Delete everything that was made from them.
+    """Keep photos or faces out of a dataset, now and in every later run. Delete everything that was made from these
+    photos or faces.
 
     The dataset remembers a photo by an HMAC that is computed with the dataset's own key. The face in the image of
     --face is compared with the faces that are in the dataset now. With --remember-face, the face is also compared with
@@ -224,7 +225,7 @@ def _opt_out_faces(
 
 def _print_optout(result: OptoutResult, is_plan: bool) -> None:
     rate = result.false_match_rate
-    strangers = "" if rate is None else f" A share of {rate:.2g} of the pairs of strangers also has this cosine."
+    strangers = "" if rate is None else f" A share of {rate:.2g} of the pairs of strangers also reaches this cosine."
     faces, people = format_count(len(result.faces), "face"), format_count(result.people, "person", "people")
     examples = format_count(result.remembered, "example")
     typer.echo(
@@ -233,6 +234,5 @@ def _print_optout(result: OptoutResult, is_plan: bool) -> None:
     )
     for checkpoint in result.checkpoints:
         typer.echo(
-            f"The checkpoint {checkpoint} was trained on dropped faces, which cannot be removed from its weights. "
-            "Train again."
+            f"The checkpoint {checkpoint} was trained on these faces, and its weights cannot be cleaned. Train again."
         )

@@ -95,10 +95,10 @@ class DedupeRules:
     # picture could be near-duplicates. With dlib, the cosine of two strangers can be .9.
     max_photo_bits: int = 6  # greatest number of different bits in the photos' 64-bit hashes
     min_cosine_same_photo: float = 0.35  # Least cosine of the two faces.
-    min_overlap_same_photo: float = 0.5  # Least IoU of the two boxes, each divided by the size of its photo.
+    min_overlap_same_photo: float = 0.5  # Least IoU of the boxes, as shares of the photo's sides.
     # Rule 2 finds pictures that were cropped again.
-    # `max_face_bits` is the greatest number of different bits in the 256-bit hashes of two aligned faces. We measured
-    # 12,480 pairs of different photos of one person, and 3 pairs have 54 different bits or fewer.
+    # `max_face_bits` is the greatest number of different bits in the 256-bit hashes of two aligned faces. Of 12,480
+    # pairs of different photos of one person, only 3 pairs have hashes that differ in at most 54 bits.
     max_face_bits: int = 54
     # Least cosine of the two faces. If the recognizer's own threshold for one person is greater than
     # `min_cosine_same_face`, the recognizer's threshold is used.
@@ -128,10 +128,10 @@ class SplitRules:
 
 PAIR_POLICIES = ("random", "nearest", "window", "affine-nearest", "diverse", "hard-pose")
 
-# The least and the greatest distance, 1 - cosine, of ArcFace (insightface's webface_r50). The numbers come from the
-# file names of ReF-LDM's lists (NeurIPS 2024), `train_references_arcface0-04.csv` and
-# `test_references_arcface01-04.csv`. The file name of ReF-LDM's val list contains no distance, so val has the distances
-# of test (ours).
+# The least and the greatest distance between a target and a reference. A distance is 1 - cosine of the embeddings of
+# ArcFace (insightface's webface_r50). The numbers come from the file names of ReF-LDM's lists (NeurIPS 2024),
+# `train_references_arcface0-04.csv` and `test_references_arcface01-04.csv`. The file name of ReF-LDM's val list
+# contains no distance, so the split val uses the distances of test (ours).
 REF_LDM_WINDOWS = {"train": (0.0, 0.4), "val": (0.1, 0.4), "test": (0.1, 0.4)}
 
 
@@ -141,7 +141,7 @@ class PairRules:
 
     Raises BadInput if a rule has a wrong value. `random` is the default policy because users rarely have the references
     that are most similar to their photo. A restorer that is trained with only the 16 nearest references would learn to
-    expect such references. A random choice is an unbiased sample of a person's other photos.
+    expect very similar references. A random choice is an unbiased sample of a person's other photos.
     """
 
     # One of PAIR_POLICIES. The policy `window` uses REF_LDM_WINDOWS. The policy `window:LOW-HIGH` uses the same
@@ -173,7 +173,7 @@ class PairRules:
 
     @property
     def name(self) -> str:
-        """Returns the policy without its numbers."""
+        """Returns the name of the policy, for example `window` for `window:0.1-0.4`."""
         return self.policy.partition(":")[0]
 
     def window(self, split: str) -> tuple[float, float]:

@@ -63,7 +63,7 @@ def import_lists(
             typer.echo(json.dumps(counts))
             return
         typer.echo(
-            f"The command would import {counts['photos']} images of {counts['labels']} people into {out}. Of these "
+            f"The command would import {counts['photos']} images of {counts['labels']} people into {out}. Of the "
             f"images, {counts['targets']} are targets with references, and {counts['in_a_split']} are in a split."
         )
         for notice in lists.notices:

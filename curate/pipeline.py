@@ -109,7 +109,8 @@ def _record_lists(ledger: Ledger, lists: Lists | None) -> list[str]:
 def _record_filters(ledger: Ledger, filters: FilterSet) -> None:
     """Checks the filters, and records them before a filter drops a face.
 
-    A later run with other filters finds the reasons of these filters in the record and may replace them.
+    Because the reasons of all earlier filters are recorded, a later run with different filters may replace these
+    reasons.
     """
     check_filters(filters)
     ledger.record("filters", filters.name, filters, detail=asdict(filters))

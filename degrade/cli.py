@@ -49,7 +49,10 @@ def _is_dataset(folder: Path) -> bool:
 def degrade(
     source: Annotated[Path, argument("DATASET|FOLDER")],
     out: Annotated[
-        Path | None, flag("--out", ": the folder of the new set; not for a dataset", metavar="LQ", default="none")
+        Path | None,
+        flag(
+            "--out", ": the folder of the new set, which must not be given for a dataset", metavar="LQ", default="none"
+        ),
     ] = None,
     preset: Annotated[str | None, flag("--preset", default="gfpgan")] = None,
     split: Annotated[
@@ -264,7 +267,9 @@ def _verify_folder(folder: Path, originals: Path | None, workers: int, as_json: 
 def _describe_verification(result: Verification) -> str:
     images = format_count(result.images, "image")
     if result.ok:
-        return f"{result.lq_set}: every byte of {images} is as recorded, on disk and when made again."
+        return (
+            f"{result.lq_set}: every byte of {images} is as recorded, both in the files and in the images made again."
+        )
     lines = [f"{result.lq_set}: {images} recorded."]
     if result.images_not_made:
         lines.append("  The set is not finished: run the same `likeness degrade` command again.")
@@ -274,7 +279,7 @@ def _describe_verification(result: Verification) -> str:
     for problem, names in (
         ("Files that are missing from the disk", result.missing_files),
         ("Files that have changed on the disk", result.changed_files),
-        (f"Images that get other bytes than recorded when they are made again ({cause})", result.unreproduced_files),
+        (f"Images that, made again, differ from their records ({cause})", result.unreproduced_files),
         ("Images whose original is missing, changed or unreadable", result.files_without_source),
         ("Files that are on the disk but not recorded", result.unexpected_files),
     ):
@@ -282,7 +287,9 @@ def _describe_verification(result: Verification) -> str:
             more = f" and {len(names) - 10} more" if len(names) > 10 else ""
             lines.append(f"  {problem}: {len(names)} ({', '.join(names[:10])}{more})")
     if result.unreproduced_files and not (result.missing_files or result.changed_files):
-        lines.append("  Every file on the disk has its recorded bytes. Only the new images differ.")
+        lines.append(
+            "  Every file on the disk has its recorded bytes. Only the images made again differ from the records."
+        )
     if result.changed_files or result.unreproduced_files:
         lines.append(
             f"  Largest difference of a pixel between a file and the image made again: {result.largest_difference}/255."

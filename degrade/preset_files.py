@@ -1,6 +1,6 @@
 """Reads presets from the TOML or JSON files of users and checks each key.
 
-The keys are the fields of `degrade.sampling.Preset`.
+The keys of a preset file are the fields of `degrade.sampling.Preset`.
 
     down = [2, 16]              # required, like resize; a range is [low, high]
     resize = "bilinear"

@@ -172,8 +172,8 @@ class SecondOrder:
 
     After two rounds, the image is resized to 1/`small` of its side and filtered by a sinc kernel. The resize to
     1/`small` and the sinc filter come before or after the second JPEG, each with a probability of 1/2. Every resize
-    uses area, bilinear or bicubic interpolation. In θ, each resize is a `downsample` step. The factor of a `downsample`
-    step is relative to the image before the step, so the same θ fits images of any size.
+    uses area, bilinear or bicubic interpolation. In θ, each resize of Real-ESRGAN's chain is a `downsample` step. The
+    factor of a `downsample` step is relative to the image before the step, so the same θ fits images of any size.
     """
 
     first: Order

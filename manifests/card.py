@@ -1,6 +1,6 @@
-"""The dataset card, DATASET/card.md: contents, sources, consent, models and limits of a dataset.
+"""Writes the dataset card, DATASET/card.md: contents, sources, consent, models and limits of a dataset.
 
-The card holds no time, no path and no name of a person. The same ledger gives the same bytes.
+The card does not contain a time, a path or a person's name. The same ledger gives the same bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.runtime.files import remove_temporary_files, write_atomically
 
 CARD = "card.md"
-_ROWS = 20  # the most frequent sources and licences that the card lists (ours)
+_ROWS = 20  # largest number of sources, and of licences, that the card lists (ours); the most frequent comes first
 
 _COUNTS = """
     SELECT what, n FROM (
@@ -24,7 +24,7 @@ _COUNTS = """
             (SELECT 1 FROM memberships GROUP BY identity_id HAVING count(*) > 1)
         UNION ALL SELECT 5, 'targets with references', count(*) FROM pairs
         UNION ALL SELECT 6, 'frozen low-quality images', count(*) FROM degradations) ORDER BY place"""
-# the placeholder is filled with source, licence or consent
+# the placeholder is replaced by source, licence or consent
 _STATEMENTS = f"""
     SELECT coalesce({{0}}, 'not stated') AS statement, count(*) AS n FROM photos WHERE status = 'ok'
     GROUP BY 1 ORDER BY n DESC, statement LIMIT {_ROWS}"""
@@ -47,7 +47,7 @@ def write_card(dataset: Path, during_purge: bool = False) -> Path:
     with Ledger.open(dataset, during_purge=during_purge) as ledger:
         text = render_card(ledger)
     path = Path(dataset) / CARD
-    remove_temporary_files(Path(dataset), recursive=False, shared=True)  # a killed process may have left half a card
+    remove_temporary_files(Path(dataset), recursive=False, shared=True)  # half-written cards of killed processes
     if not path.is_file() or path.read_bytes() != text.encode():
         write_atomically(path, text.encode())
     return path
@@ -68,23 +68,25 @@ def render_card(ledger: Ledger) -> str:
         "## Photos: licence\n\n" + table(("licence", "photos"), _STATEMENTS.format("licence")),
         "## Photos: consent\n\n" + table(("consent", "photos"), _STATEMENTS.format("consent")),
         "## Kept out\n\n" + table(("what", "how many"), _KEPT_OUT),
-        "The ledger holds a mark for each of them, made with the dataset's own key, and no hash of a photo.\n",
+        "The ledger contains a mark for each of these photos and faces. A mark is made with the dataset's key, "
+        "and is not a hash of the photo.\n",
         "## Models\n\n" + table(("role", "file", "licence", "sha256 begins"), _MODELS),
         "## Filters\n\n" + _format_filters(ledger.read_detail("filters")),
         table(("what", "reason", "how many"), _DROPPED),
         "## Splits\n\n" + table(("split", "by", "people", "faces", "locked"), _SPLITS),
         "## Frozen sets\n\n" + table(("set", "preset", "pixels", "images"), _SETS),
         "## Cleaned pictures\n\n" + table(("iteration", "round", "versions"), _CLEANED),
-        "A restorer made these pictures, of training faces only. They are not ground truth, and they replace an "
-        "original only where a training or an export asks for them.\n",
+        "A restorer made the cleaned pictures. Only training faces have cleaned pictures. The cleaned pictures are not "
+        "ground truth. A cleaned picture replaces an original only if the user asks for cleaned pictures in a "
+        "training or an export.\n",
         "## Limits\n\n"
-        "- A person here is a group of faces that a recognizer put together. Some groups are wrong, and a recognizer "
-        "makes more errors for some people than for others.\n"
-        "- Photos, faces and people were not balanced by age, sex or skin colour. The card does not say how they are "
-        "distributed.\n"
-        "- Source, licence and consent are the statements of whoever supplied the photos; Likeness does not check "
-        "them. Consent for a photo says nothing about other people in it.\n"
-        "- Face embeddings and crops are personal data. Ids mean nothing outside this dataset.\n",
+        "- In this card, a person is a group of faces that a recognizer put together. Some groups are wrong. A "
+        "recognizer makes more errors for some people than for others.\n"
+        "- Photos, faces and people were not balanced by age, sex or skin colour. The distribution of age, sex and "
+        "skin colour is unknown.\n"
+        "- Source, licence and consent are statements of the supplier of the photos. Likeness does not check these "
+        "statements. Consent for a photo is not the consent of all people in the photo.\n"
+        "- Face embeddings and crops are personal data. Ids are valid only in this dataset.\n",
     )
     return "\n".join(parts)
 

@@ -19,79 +19,80 @@ from manifests.runtime.files import ARRAY_ERRORS, sha256_file
 from manifests.runtime.progress import Progress
 from manifests.runtime.text import make_printable
 
-_SET_FILES = ("card.json", "theta.jsonl", "README.md")  # files in the folder of a frozen set, beside the images
+# the folder of a frozen set contains these files beside the images
+_SET_FILES = ("card.json", "theta.jsonl", "README.md")
 
-# maps a problem to the query that finds it; the first column of the query's result identifies the wrong row
+# Pairs of a problem and the query that finds the problem. The first column of the result is the id to report.
 _RULES: tuple[tuple[str, str], ...] = (
     (
-        "file points to a photo that has no row",
+        "the photo of this file has no row",
         "SELECT uri FROM files WHERE photo_id IS NOT NULL AND photo_id NOT IN (SELECT photo_id FROM photos)",
     ),
     (
-        "face of a photo that has no row",
+        "the photo of this face has no row",
         "SELECT face_id FROM faces WHERE photo_id NOT IN (SELECT photo_id FROM photos)",
     ),
     (
-        "accepted face of a photo without a file",
+        "the photo of this accepted face has no file",
         "SELECT face_id FROM faces WHERE status = 'ok' AND photo_id NOT IN "
         "(SELECT photo_id FROM files WHERE photo_id IS NOT NULL)",
     ),
     (
-        "membership of a face that is not ok",
+        "this face has an identity, but its status is not ok",
         "SELECT face_id FROM memberships WHERE face_id NOT IN (SELECT face_id FROM faces WHERE status = 'ok')",
     ),
     (
-        "membership in an identity that has no row",
+        "the identity of this face has no row",
         "SELECT face_id FROM memberships WHERE identity_id NOT IN (SELECT identity_id FROM identities)",
     ),
     (
-        "near-duplicate of a face that is not ok",
+        "this face is a near-duplicate of a face whose status is not ok",
         "SELECT a.face_id FROM faces a WHERE duplicate_of IS NOT NULL AND NOT EXISTS "
         "(SELECT 1 FROM faces b WHERE b.face_id = a.duplicate_of AND b.status = 'ok')",
     ),
     (
-        "accepted face of a photo that must not be used",
+        "the photo of this accepted face must not be used",
         "SELECT face_id FROM faces JOIN photos USING (photo_id) WHERE faces.status = 'ok' AND photos.reason IN "
         f"{ERASURE_REASONS}",
     ),
     (
-        "embedding of a face that must not be used",
+        "this face must not be used, but has an embedding",
         f"SELECT face_id FROM faces WHERE reason IN {ERASURE_REASONS} AND shard IS NOT NULL",
     ),
-    ("target among its own references", "SELECT target FROM pairs WHERE list_contains(refs, target)"),
+    ("this target is among its own references", "SELECT target FROM pairs WHERE list_contains(refs, target)"),
     (
-        "reference that shows another person or was dropped",
+        "a reference of this target shows another person, or was dropped",
         "SELECT p.target FROM (SELECT target, unnest(refs) AS ref FROM pairs) p LEFT JOIN memberships a ON a.face_id = "
         "p.target LEFT JOIN memberships b ON b.face_id = p.ref WHERE a.identity_id IS DISTINCT FROM b.identity_id",
     ),
     (
-        "reference from the target's own photo",
+        "a reference of this target is from the photo of the target",
         "SELECT p.target FROM (SELECT target, unnest(refs) AS ref FROM pairs) p JOIN faces a ON a.face_id = p.target "
         "JOIN faces b ON b.face_id = p.ref WHERE a.photo_id = b.photo_id",
     ),
     (
-        "reference from a split that the target must not use",
+        "this target has a reference from a split that it must not use",
         "SELECT DISTINCT p.target FROM (SELECT target, unnest(refs) AS ref FROM pairs) p JOIN splits t ON t.face_id = "
         "p.target JOIN splits r ON r.face_id = p.ref WHERE r.status <> 'ok' OR r.split <> "
         "CASE WHEN t.policy = 'photos' THEN 'train' ELSE t.split END",
     ),
     (
-        "identity in more than one split",
+        "this identity is in more than one split",
         "SELECT identity_id FROM splits WHERE status = 'ok' AND policy = 'identity' GROUP BY 1 "
         "HAVING count(DISTINCT split) > 1",
     ),
     (
-        "photo in more than one split, directly or through a near-duplicate",
+        "this photo is in more than one split, directly or through a near-duplicate",
         "SELECT f.photo_id FROM faces f JOIN splits s ON s.face_id = coalesce(f.duplicate_of, f.face_id) "
         "WHERE s.status = 'ok' GROUP BY 1 HAVING count(DISTINCT s.split) > 1",
     ),
     (
-        "pair in another split than its target",
+        "this target and its pair are in different splits",
         "SELECT p.target FROM pairs p LEFT JOIN splits s ON s.face_id = p.target AND s.status = 'ok' "
         "WHERE s.split IS DISTINCT FROM p.split",
     ),
     (
-        "low-quality image of a face that has no row",
+        "the face of this low-quality image has no row",
         "SELECT face_id FROM degradations WHERE face_id NOT IN (SELECT face_id FROM faces)",
     ),
 )
@@ -102,15 +103,15 @@ _FACES = "SELECT face_id, status, shard, shard_row, crop_sha256 FROM faces ORDER
 def check_ledger(dataset: Path, hashes: bool = True, progress: Progress = lambda *_: None) -> list[str]:
     """Returns one line for each problem of a dataset; an empty list means that ledger and files agree.
 
-    With `hashes`, reads every crop, embedding shard, low-quality image and cleaned picture, and compares its sha256
-    with the recorded one.
+    With `hashes`, reads every crop, embedding shard, low-quality image and cleaned picture, and compares the sha256 of
+    each file with the recorded sha256.
     """
     problems: list[str] = []
     with Ledger.open(dataset) as ledger:
         for problem, sql in _RULES:
             problems += [f"{problem}: {row[0]}" for row in ledger.query(sql).iter_rows()]
         problems += [
-            f"cleaned version of a face outside the training split: {row.face_id}"
+            f"this face is outside the training split, but has a cleaned version: {row.face_id}"
             for row in find_stray_versions(ledger)
         ]
         try:
@@ -131,11 +132,13 @@ def check_ledger(dataset: Path, hashes: bool = True, progress: Progress = lambda
     shards = [(face, shard, row) for face, _, shard, row, _ in faces if shard is not None]
     problems += _check_crops(dataset, crops, hashes, progress)
     problems += [
-        f"crop of a face that must not be used: {face}" for face in unusable if crop_path(dataset, face).is_file()
+        f"this face must not be used, but has a crop: {face}" for face in unusable if crop_path(dataset, face).is_file()
     ]
     problems += _check_shards(dataset, shards, hashes)
     problems += [
-        f"accepted face without embedding: {face}" for face, status, shard, *_ in faces if not shard and status == "ok"
+        f"this accepted face has no embedding: {face}"
+        for face, status, shard, *_ in faces
+        if not shard and status == "ok"
     ]
     problems += _check_sets(dataset, images, set_files, hashes, progress)
     problems += _check_versions(dataset, versions, hashes)
@@ -145,26 +148,21 @@ def check_ledger(dataset: Path, hashes: bool = True, progress: Progress = lambda
 def _check_crops(
     dataset: Path, rows: Sequence[tuple[str, str, str | None]], hashes: bool, progress: Progress
 ) -> list[str]:
-    """Returns the problems of the crops. Each of `rows` is (face id, status, sha256 of the crop or None)."""
+    """Returns the problems of the crops. A row is (face id, status, sha256 of the crop or None)."""
     problems = []
     for done, (face, status, sha256) in enumerate(rows, 1):
         path = crop_path(dataset, face)
         if not path.is_file():
-            problems += [f"accepted face without crop: {face}"] if status == "ok" else []
+            problems += [f"this accepted face has no crop: {face}"] if status == "ok" else []
         elif hashes and sha256 is not None and sha256_file(path) != sha256:
-            problems.append(
-                f"crop changed since it was written: {path.relative_to(dataset)} (remove it, and curate again)"
-            )
+            problems.append(f"this crop has changed: {path.relative_to(dataset)} (remove the crop, and curate again)")
         progress("crops", done, len(rows))
     known = {crop_path(dataset, face) for face, *_ in rows}
-    return problems + _find_unknown_files(dataset, "faces", known, "crop without a face", ".png")
+    return problems + _find_unknown_files(dataset, "faces", known, "this crop belongs to no face", ".png")
 
 
 def _check_shards(dataset: Path, rows: Sequence[tuple[str, str, int]], hashes: bool) -> list[str]:
-    """Returns the problems of the embedding shards.
-
-    Each of `rows` is (face id, name of the shard, row in the shard).
-    """
+    """Returns the problems of the embedding shards. A row is (face id, name of the shard, row in the shard)."""
     problems = []
     lengths: dict[str, int] = {}
     for shard in sorted({shard for _, shard, _ in rows}):
@@ -172,13 +170,13 @@ def _check_shards(dataset: Path, rows: Sequence[tuple[str, str, int]], hashes: b
         try:
             lengths[shard] = len(np.load(path, mmap_mode="r"))
             if hashes and sha256_file(path) != shard:
-                problems.append(f"embedding shard changed since it was written: {path.relative_to(dataset)}")
+                problems.append(f"this embedding shard has changed: {path.relative_to(dataset)}")
         except ARRAY_ERRORS:
-            problems.append(f"embedding shard missing or broken: {shard}")
+            problems.append(f"this embedding shard is missing or broken: {shard}")
     outside = [face for face, shard, row in rows if shard in lengths and row >= lengths[shard]]
-    problems += [f"embedding outside its shard: {face}" for face in outside]
+    problems += [f"the embedding of this face is not in its shard: {face}" for face in outside]
     known = {shard_path(dataset, shard) for _, shard, _ in rows}
-    return problems + _find_unknown_files(dataset, "embeddings", known, "embedding shard without a face", ".npy")
+    return problems + _find_unknown_files(dataset, "embeddings", known, "no face uses this embedding shard", ".npy")
 
 
 def _check_sets(
@@ -188,9 +186,9 @@ def _check_sets(
     hashes: bool,
     progress: Progress,
 ) -> list[str]:
-    """Returns the problems of the frozen sets. Each of `rows` is (name of the set, face id, sha256 of the image).
+    """Returns the problems of the frozen sets. A row is (name of the set, face id, sha256 of the image).
 
-    `set_files` maps each set to a dict from the name of each other file in the set's folder to the file's sha256.
+    `set_files` maps the name of a set to a dict from the name of each file beside the images to its sha256.
     """
     problems = []
     files = [(f"{lq_set}/{face}.png", sha256, "low-quality image") for lq_set, face, sha256 in rows]
@@ -202,14 +200,14 @@ def _check_sets(
     for done, (name, sha256, kind) in enumerate(files, 1):
         path = dataset / "lq" / name
         if not path.is_file():
-            problems.append(f"{kind} missing: {name}")
+            problems.append(f"this {kind} is missing: {name}")
         elif hashes and sha256_file(path) != sha256:
-            problems.append(f"{kind} changed since it was frozen: {name}")
+            problems.append(f"this {kind} has changed: {name}")
         progress("images", done, len(files))
     known = {dataset / "lq" / name for name, *_ in files}
-    # a `degrade` that was interrupted has written these files but not yet recorded their hashes
+    # an interrupted `degrade` may have written these files before it recorded their hashes
     known |= {dataset / "lq" / lq_set / name for lq_set, *_ in rows if lq_set not in set_files for name in _SET_FILES}
-    return problems + _find_unknown_files(dataset, "lq", known, "low-quality image without a row", ".png")
+    return problems + _find_unknown_files(dataset, "lq", known, "this low-quality image has no row", ".png")
 
 
 def _check_versions(dataset: Path, rows: Sequence[CleanedVersion], hashes: bool) -> list[str]:
@@ -218,19 +216,21 @@ def _check_versions(dataset: Path, rows: Sequence[CleanedVersion], hashes: bool)
     files = {version_path(dataset, row.iteration, row.round, row.face_id): row for row in rows}
     for path, row in files.items():
         if not path.is_file():
-            problems.append(f"cleaned version missing: {path.relative_to(dataset)}")
+            problems.append(f"this cleaned version is missing: {path.relative_to(dataset)}")
         elif hashes and sha256_file(path) != row.sha256:
-            problems.append(f"cleaned version changed since it was written: {path.relative_to(dataset)}")
-    return problems + _find_unknown_files(dataset, VERSIONS_FOLDER, set(files), "cleaned version without a row", ".png")
+            problems.append(f"this cleaned version has changed: {path.relative_to(dataset)}")
+    return problems + _find_unknown_files(
+        dataset, VERSIONS_FOLDER, set(files), "this cleaned version has no row", ".png"
+    )
 
 
 def _find_unknown_files(dataset: Path, folder: str, known: set[Path], problem: str, suffix: str) -> list[str]:
-    """Returns a line for each file in a folder that is not among the known files.
+    """Returns a line for each file in a folder that is not in `known`.
 
-    `problem` is the text for files with the suffix."""
+    `problem` is the text for a file whose name ends with `suffix`."""
     unknown = sorted(path for path in (dataset / folder).rglob("*") if path not in known and not path.is_dir())
     return [
-        f"{problem if path.suffix == suffix and not path.name.startswith('.') else 'file without a row'}: "
+        f"{problem if path.suffix == suffix and not path.name.startswith('.') else 'this file has no row'}: "
         f"{path.relative_to(dataset)}"
         for path in unknown
     ]

@@ -1,4 +1,4 @@
-"""The commands that read a ledger: show, query, check, why, card and report."""
+"""Defines the commands that read a ledger: show, query, check, why, card and report."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from manifests.runtime.flags import argument, flag
 if TYPE_CHECKING:
     import polars as pl
 
-LISTED_PROBLEMS = 50  # lines of `check`; the last line counts all problems
+LISTED_PROBLEMS = 50  # number of problems that `check` prints; a last line counts all problems
 
 
 def show(
     dataset: Annotated[Path, argument("DATASET")],
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Count the rows of the ledger, with the reason of every dropped file, photo and face.
+    """Count the rows of the ledger by status and reason.
 
     Example: likeness manifest show DATASET
     """
@@ -52,7 +52,7 @@ def query(
     sql: Annotated[str, argument("SQL")],
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Run one SELECT statement on the ledger, which stays unchanged.
+    """Run one SELECT statement on the ledger. The ledger does not change.
 
     Example: likeness manifest query DATASET "SELECT reason, count(*) FROM faces GROUP BY reason"
     """
@@ -70,10 +70,10 @@ def check(
 ) -> None:
     """Check that every row has its file, that every file has its row, and that nothing leaks between splits.
 
-    The command checks the files of the dataset: crops, embeddings and LQ images. It does not look for the photos.
-    Delete a changed file that the command names, and repeat the command that made the file.
+    The command checks the files of the dataset: crops, embeddings and LQ images. The command does not look for the
+    photos. Delete a changed file that the command names, and repeat the command that made the file.
 
-    Exit codes: 0 for a sound dataset, 1 for a problem.
+    The exit code is 0 if no problem was found, and 1 if a problem was found.
 
     Example: likeness manifest check DATASET
     """
@@ -91,7 +91,7 @@ def check(
         if len(problems) > LISTED_PROBLEMS:
             typer.echo(f"and {len(problems) - LISTED_PROBLEMS} more")
         sound = "Every row has its file, every file has its row, and nothing leaks between splits."
-        typer.echo(f"{len(problems)} wrong in all." if problems else sound)
+        typer.echo(f"Problems in total: {len(problems)}." if problems else sound)
     if problems:
         raise typer.Exit(1)
 
@@ -101,7 +101,7 @@ def why(
     photo: Annotated[str, argument("PHOTO", "; write -- before a name that begins with a dash")],
     as_json: Annotated[bool, flag("--json")] = False,
 ) -> None:
-    """Explain the state of a photo and of each face in it: what each stage recorded, and the reason.
+    """Explain what each stage did with a photo and with each face in the photo, and why.
 
     Example: likeness manifest why DATASET holiday/IMG_0042.jpg
     """
@@ -114,7 +114,7 @@ def why(
 
 def card(
     dataset: Annotated[Path, argument("DATASET")],
-    dry_run: Annotated[bool, flag("--dry-run", "; the card is printed")] = False,
+    dry_run: Annotated[bool, flag("--dry-run", "; the command prints the card")] = False,
 ) -> None:
     """Write DATASET/card.md: counts, sources, licences, consent, filters, splits and limits of the dataset.
 
@@ -133,7 +133,7 @@ def card(
 
 def report(
     dataset: Annotated[Path, argument("DATASET")],
-    run: Annotated[list[Path] | None, flag("--run", ", to show its results", repeat=True)] = None,
+    run: Annotated[list[Path] | None, flag("--run", ", to show the results of the run", repeat=True)] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
 ) -> None:
     """Write DATASET/report/index.html: one page about the photos, faces, people, pairs, degradations and results.
@@ -163,11 +163,11 @@ def _print_table(frame: pl.DataFrame, as_json: bool, title: str | None) -> None:
     for row in frame.iter_rows():
         table.add_row(*(Text("" if value is None else str(value)) for value in row))
     console = Console()
-    if not console.is_terminal:  # a pipe or a file has no width, so no cell is cut
+    if not console.is_terminal:  # the text for a pipe or a file has no width limit, so no cell is cut
         console = Console(width=max(console.measure(table, options=console.options.update(width=1_000_000)).maximum, 1))
     console.print(table)
 
 
 def _to_json(value: Any) -> float | str:
-    """Returns a number or a text for a value that JSON has no type for: a decimal, a date or a blob."""
+    """Returns a number or a text for a decimal, a date or a blob, because JSON has no type for such a value."""
     return float(value) if isinstance(value, Decimal) else str(value)

@@ -1,4 +1,4 @@
-"""All errors that a user can meet, as a tree.
+"""The tree of all errors that a user can see.
 
     LikenessError                 one sentence with what to do next; the command line prints it without a traceback
     ├── BadInput                  a path, an option, a photo or another input cannot be used            (exit code 2)
@@ -10,14 +10,15 @@
         ├── LedgerTooNew          a newer Likeness wrote the ledger
         └── LedgerBroken          rows and files contradict each other, or a person leaks between splits
 
-`curate.faces` imports nothing of Likeness, so its errors are not in this tree (`curate.faces.errors.FaceModelError`).
+`curate.faces` does not import other code of Likeness. The error `curate.faces.errors.FaceModelError` is therefore not
+in this tree.
 """
 
 from __future__ import annotations
 
 
 class LikenessError(Exception):
-    """The root of the tree. Its text is one sentence for the user."""
+    """The root of the tree of errors. The text of an error is one sentence for the user."""
 
     exit_code = 1
 

@@ -5,9 +5,10 @@
 | 0 | the command is done |
 | 1 | a failure, or a check that found a problem |
 | 2 | an input or an option is unusable |
-| 130 | the user interrupted the command (Ctrl-C, which is signal 2; shells add 128) |
+| 130 | the user interrupted the command with Ctrl-C (signal 2, to which shells add 128) |
 
-An error with the attribute `exit_code` gets this code: the errors of `manifests.errors` and of `curate.faces.errors`.
+If an error has the attribute `exit_code`, the command ends with this code. The errors of `manifests.errors` and of
+`curate.faces.errors` have the attribute `exit_code`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def run_with_exit_code(app: Callable[[], object]) -> None:
         log("finished", exit_code=ending.code or 0, seconds=round(time.monotonic() - start, 2))
         raise
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the program that read our output has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the program that reads our output has ended
         sys.exit(1)
     except Exception as error:
         if os.environ.get("LIKENESS_DEBUG"):
@@ -53,19 +54,19 @@ def run_with_exit_code(app: Callable[[], object]) -> None:
             exit_with_message(str(error), code)
         if isinstance(error, OSError):
             is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            advice = " Make room, then repeat the command: it resumes." if is_full else ""
+            advice = " Make room, then repeat the command. The command resumes its work." if is_full else ""
             exit_with_message(f"{error.filename or 'A file'}: {error.strerror or error}.{advice}", 1)
-        exit_with_message(f"Unexpected error: {type(error).__name__}: {error}. Set LIKENESS_DEBUG=1 to see where.", 1)
+        exit_with_message(f"Unexpected error: {type(error).__name__}: {error}. Set LIKENESS_DEBUG=1 to see more.", 1)
 
 
 def exit_with_message(sentence: str, code: int) -> NoReturn:
     """Prints `sentence` to standard error, or writes it to the JSON log, and exits with `code`."""
     if is_logging():
         log("failed", logging.ERROR, message=sentence, exit_code=code)
-    else:  # names from the disk may contain bytes that are not UTF-8
+    else:  # a file name may contain bytes that are not UTF-8
         print(sentence.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
     sys.exit(code)
 
 
 def _exit_interrupted() -> NoReturn:
-    exit_with_message("Interrupted. The same command again resumes.", INTERRUPTED)
+    exit_with_message("The command was interrupted. Run the same command again to resume the work.", INTERRUPTED)

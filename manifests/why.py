@@ -19,7 +19,7 @@ from manifests.privacy.keys import HIDDEN_PREFIX, hide_uri, read_key
 from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, is_missing, uri_of
 
-_PREFIX = 6  # least number of characters that look up an id; fewer characters match too many ids (ours)
+_PREFIX = 6  # a look-up needs this many characters of an id or more; fewer would match too many ids (ours)
 
 _FILES = "SELECT uri, photo_id, status, reason FROM files ORDER BY uri"
 _PHOTOS = "SELECT photo_id, width, height, source, licence, consent, status, reason FROM photos"
@@ -39,20 +39,20 @@ _FACES = """
 
 @dataclass(frozen=True)
 class _Facts:
-    """The facts about the photos, from which the sentences are made."""
+    """The facts about the photos. The sentences of `explain_photo` are made from these facts."""
 
-    photos: dict[str, dict[str, Any]]  # photo id -> its row
-    faces: dict[str, list[dict[str, Any]]]  # photo id -> rows of its faces
-    labels: dict[str, Label]  # photo id -> its label
-    is_target: dict[str, bool]  # photo id -> whether an imported list names references for it
-    decisions: dict[str, list[tuple[int, str]]]  # face id -> number and kind of the decisions that name it
-    history: dict[str, list[dict[str, Any]]]  # face id -> attempts to clean it, and rounds trained on it
-    filters: dict[str, str]  # face id -> the filter that removed it, in words
-    pairing: dict[str, Any]  # the rules that the pairing recorded
+    photos: dict[str, dict[str, Any]]  # maps a photo id to the row of the photo
+    faces: dict[str, list[dict[str, Any]]]  # maps a photo id to the rows of the photo's faces
+    labels: dict[str, Label]  # maps a photo id to the photo's label
+    is_target: dict[str, bool]  # maps a photo id to whether an imported list names references for the photo
+    decisions: dict[str, list[tuple[int, str]]]  # maps a face id to (number, kind) of the face's decisions
+    history: dict[str, list[dict[str, Any]]]  # maps a face id to attempts to clean the face, and to training rounds
+    filters: dict[str, str]  # maps a face id to a text about the filter that removed the face
+    pairing: dict[str, Any]  # the rules by which references were chosen
 
 
 def explain_photo(dataset: Path, photo: str) -> tuple[list[str], list[dict[str, Any]]]:
-    """Returns sentences for a person, and the same facts as rows for a program, for every file that `photo` names.
+    """Returns sentences for the user about each file that `photo` names, and the same facts as rows for a program.
 
     `photo` is a path, a file name, or the first six or more characters of the id of a photo, a face or a person.
     Raises BadInput if the ledger has no row for `photo`.
@@ -102,16 +102,16 @@ def _describe_missing(dataset: Path, photo: str, files: list[dict[str, Any]]) ->
     if re.fullmatch(r"p-[0-9a-f]{4,}", photo):
         return (
             f"{dataset} has no identity {photo} now: the id never existed, or it ended when people were merged or "
-            "grouped again. Ask for a photo or a face to see the ids of its people."
+            "grouped again. Give a photo or a face to see the ids of the people."
         )
     message = (
-        f"{dataset} has no row for {make_printable(photo)}: the file was never offered to `likeness curate`, or its "
-        "name is spelt differently."
+        f"{dataset} has no row for {make_printable(photo)}: `likeness curate` never read the file, or the name is "
+        "spelt differently."
     )
     if len(photo) < _PREFIX:
         message += f" Give at least {_PREFIX} characters of an id."
     if any(row["uri"].startswith(HIDDEN_PREFIX) for row in files):
-        message += " A file that is kept out is found only by its whole path."
+        message += " To find a file that is kept out, give the whole path."
     return message
 
 
@@ -134,7 +134,7 @@ def _read_facts(ledger: Ledger, photo_ids: set[str], photos: dict[str, dict[str,
 
 
 def _read_decisions_by_face(ledger: Ledger) -> dict[str, list[tuple[int, str]]]:
-    """Returns face id -> number and kind of the active decisions that name the face, the oldest first."""
+    """Returns a dict from face id to (number, kind) of each active decision that names the face, the oldest first."""
     finder = FaceFinder(ledger.read_rows(Face))
     decisions: dict[str, dict[int, str]] = {}
     for decision in select_active(read_decisions(ledger)):
@@ -146,7 +146,7 @@ def _read_decisions_by_face(ledger: Ledger) -> dict[str, list[tuple[int, str]]]:
 
 
 def _describe_filters(ledger: Ledger, faces: list[dict[str, Any]]) -> dict[str, str]:
-    """Returns face id -> the filter that removed the face and the face's values, for faces that a filter removed."""
+    """Returns a dict from each face id that a filter removed to a text with the filter and the face's measures."""
     texts: dict[str, str] = {}
     filter_sets = ledger.read_details("filters")  # the newest first
     for face in faces:
@@ -172,14 +172,14 @@ def _describe_filters(ledger: Ledger, faces: list[dict[str, Any]]) -> dict[str, 
 
 
 def _explain_file(file: dict[str, Any], photo: str, facts: _Facts) -> tuple[list[str], dict[str, Any]]:
-    """Returns the sentences and the row of one file."""
+    """Returns the sentences about one file, and the facts as a dict."""
     uri, photo_id = file["uri"], file["photo_id"]
     hidden = uri is not None and uri.startswith(HIDDEN_PREFIX)
     exists = uri is not None and not hidden and not is_missing(uri)
-    # the ledger does not contain the name of a hidden file; the name comes from the user's argument
+    # the ledger does not contain the name of a hidden file, but `photo` is the name
     name = photo if hidden or uri is None else display_path(uri)
-    place = "no file holds it any more" if uri is None else make_printable(name)
-    missing = ", the file is no longer there" if not exists and uri and photo_id else ""
+    place = "no file contains the photo any more" if uri is None else make_printable(name)
+    missing = ", the file does not exist any more" if not exists and uri and photo_id else ""
     lines = [f"{place}: {_format_status(file)}{missing}"]
 
     picture, label = facts.photos.get(photo_id), facts.labels.get(photo_id)
@@ -223,30 +223,32 @@ def _describe_face(row: dict[str, Any], pairing: dict[str, Any]) -> str:
         return f"{text}, set aside: {row['split_reason']}"
     if row["split"] is None:
         return text
-    return f"{text}, {row['split']}" + ("" if row["is_target"] else f", no target: {_describe_unpaired(row, pairing)}")
+    if row["is_target"]:
+        return f"{text}, {row['split']}"
+    return f"{text}, {row['split']}, not a target: {_describe_unpaired(row, pairing)}"
 
 
 def _describe_unpaired(row: dict[str, Any], pairing: dict[str, Any]) -> str:
-    """Returns why a face in a split is not a target. `pairing` contains the rules that the pairing recorded."""
+    """Returns why a face in a split is not a target. `pairing` contains the rules by which references were chosen."""
     if row["listed"] is not None:
         return (
-            "an imported list names its references, and none can be used"
+            "an imported list names references of this face, but none of the references can be used"
             if row["listed"]
-            else "no imported list names it as a target"
+            else "no imported list names this face as a target"
         )
     if row["no_target"] is not None:
         return str(row["no_target"])
     photos, min_photos = row["person_photos"], pairing.get("min_photos", 2)
     if photos < 2:
-        return "no other usable photo of this person"
+        return "the person has no other usable photo"
     if photos < min_photos:
-        return f"too_few_photos, {photos} of this person and --min-photos is {min_photos}"
+        return f"too_few_photos, this person has {photos} and --min-photos is {min_photos}"
     references, policy = pairing.get("min_references", 1), pairing.get("policy", "nearest")
     return f"too_few_references, --min-references is {references} with --pairs {policy}"
 
 
 def _matches(row: dict[str, Any], photo: str) -> bool:
-    """Returns whether `photo` is the path, the end of the path, or the first characters of the photo id of a file."""
+    """Returns whether `photo` is the path, the end of the path, or the beginning of the photo id of a file."""
     if row["uri"].startswith(HIDDEN_PREFIX):
         return False
     path = display_path(row["uri"])

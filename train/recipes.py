@@ -1,6 +1,6 @@
 """Defines the recipes of training as aligned tables, so that two recipes can be compared at a glance.
 
-A recipe names the inputs that condition the one step, the degradation and the losses. A base sets the sizes: pixels,
+A recipe names the degradation, the losses, and the inputs that condition the one step. A base sets the sizes: pixels,
 channels, batch, learning rate and schedule. `find_recipe` combines a recipe with a base.
 """
 
@@ -24,7 +24,7 @@ PARTS = (
     "embedding",  # the UNet receives the mean of the identity embeddings of the references (ReFine, Eq. 1)
     "extended",  # self-attention also reads the keys and values of the references (InstantRestore)
     "vre",  # OSDFace's visual representation embedder computes the prompt
-    "identity",  # HonestFace's embedder makes tokens from the references, and from the LQ face with the references
+    "identity",  # HonestFace's embedder makes tokens p_F from the references, and p_I from LQ and references
 )
 
 AUGMENTS = ("flip", "each")  # the values of Recipe.augment
@@ -62,12 +62,12 @@ class Recipe:
     # --- references ---
     reference_counts: tuple[int, ...]  # the number of references of each image is drawn from these numbers
     wrong_share: float  # this share of the images gets references of another person
-    augment: str  # "flip": flips target and references together; "each": also augments each reference
+    augment: str  # "flip" flips target and references together, and "each" also augments each reference
     # the weight of each loss by name (see train/fit/objective.py); a loss without a weight is not computed
     losses: dict[str, float]
     # True: the losses pixel, edge and mse compare only the detail that a target holds (train/losses/resolution.py)
     limit_resolution: bool
-    # "": no discriminator; "latent": it sees the restored latent and the prompt; "image": it sees the restored image
+    # "" for no discriminator, "latent" for restored latents and prompts, or "image" for restored images
     discriminator: str
     # --- optimisation: the schedules count the images used in training ---
     images: int
@@ -79,55 +79,66 @@ class Recipe:
     ema: int  # the half-life of the averaged weights, in images
 
 
-# The sources of the numbers follow, one paragraph for each recipe. Recipe tiny takes the timestep 399 from OSDFace's
-# infer.py. The reference counts 0, 1, 2, 4 and the identity weight .1 are from our prototype (docs/train.md). The
-# preset codeformer is applied at 128 px, which is harder than at 512 px. We chose the other numbers of recipe tiny by
-# measurement. Recipe vre follows stage 1 of OSDFace, which trains an HQ dictionary, an LQ dictionary and their
-# association. The epochs of recipe vre and its association weight 1 are from the issue OSDFace#11. Recipe osdface takes
-# the timestep 399, the VRE prompt and the LoRA rank 16 from OSDFace's infer.py and from a figure of the paper. The
-# losses MSE, EA-DISTS, identity and GAN are from the same sources. The loss weights .1 and .01 are from a third party.
-# We have not seen the degradation ranges of OSDFace, so the preset osediff-face is our choice. Recipe honestface takes
-# its parts and losses from a figure of the HonestFace paper. We have not seen HonestFace's base, timestep, weights and
-# degradation, so we use the values of OSDFace. Recipe refine takes its losses from the ReFine paper. ReFine uses one
-# reference, but we use up to four (ours). The weights, the timestep, the base and the preset `severe` of recipe refine
-# are ours. The one-step UNet replaces ReFine's GAN and its StyleGAN2 decoder. Recipe instant takes the timestep 249
-# from InstantRestore's inference/test.py. The reference counts 1 to 4 and the weights LPIPS 5, MS-SSIM 1, identity 1
-# and GAN .5 are from the final configuration of InstantRestore. The reference count 0 of recipe instant is ours.
-# InstantRestore's landmark-attention loss is left out, because InstantRestore's landmark extractor was not released.
+# The sources of the numbers follow, one paragraph for each recipe.
+#
+# Recipe tiny takes the timestep 399 from OSDFace's infer.py. The reference counts 0, 1, 2, 4 and the identity weight .1
+# are from our prototype (docs/train.md). The preset codeformer is applied at 128 px, which is harder than at 512 px. We
+# chose the other numbers of recipe tiny by measurement.
+#
+# Recipe vre follows stage 1 of OSDFace, which trains an HQ dictionary, an LQ dictionary and their association. The
+# epochs of recipe vre and its association weight 1 are from the issue OSDFace#11.
+#
+# Recipe osdface takes the timestep 399, the VRE prompt, the LoRA rank 16 and its losses (MSE, EA-DISTS, identity, GAN)
+# from OSDFace's infer.py and from a figure of the paper. The loss weights .1 and .01 are from a third party. We have
+# not seen the degradation ranges of OSDFace, so the preset osediff-face is our choice.
+#
+# Recipe honestface takes its parts and losses from a figure of the HonestFace paper. We have not seen HonestFace's
+# base, timestep, weights and degradation, so we use the values of OSDFace.
+#
+# Recipe refine takes its losses from the ReFine paper. ReFine uses one reference, but we use up to four (ours). The
+# weights, the timestep, the base and the preset `severe` of recipe refine are ours. The one-step UNet replaces ReFine's
+# GAN and its StyleGAN2 decoder.
+#
+# Recipe instant takes the timestep 249 from InstantRestore's inference/test.py. The reference counts 1 to 4 and the
+# weights LPIPS 5, MS-SSIM 1, identity 1 and GAN .5 are from the final configuration of InstantRestore. The reference
+# count 0 of recipe instant is ours. InstantRestore's landmark-attention loss is left out, because InstantRestore's
+# landmark extractor was not released.
+#
 # Recipe idm trains a conditional denoiser that refines a face in a few steps without references. The idea of recipe idm
 # is from the abstract of IDM (arXiv 2307.08996). Every number of recipe idm is ours. The noise of the first step
-# contains the LQ face, and DDIM keeps this noise in the later steps. fmt: off
+# contains the LQ face, and DDIM keeps this noise in the later steps.
+# fmt: off
 _RECIPES = {
     #             preset            parts                              t    steps counts        wrong augm.  discr.
-    "tiny": ("codeformer", ("maps", "embedding", "extended"), 399, 1, (0, 1, 2, 4), 0.0, "flip", ""),
-    "vre": ("osediff-face", (), 399, 1, (0,), 0.0, "flip", ""),
-    "osdface": ("osediff-face", ("vre",), 399, 1, (0,), 0.0, "flip", "latent"),
-    "honestface": ("osediff-face", ("vre", "identity"), 399, 1, (0, 1, 2, 4), 0.0, "each", "latent"),
-    "refine": ("severe", ("maps", "warped", "embedding"), 399, 1, (0, 1, 2, 4), 0.1, "each", "image"),
-    "instant": ("instantrestore", ("extended",), 249, 1, (0, 1, 2, 3, 4), 0.0, "each", "image"),
-    "idm": ("codeformer", (), 399, 4, (0,), 0.0, "flip", ""),
+    "tiny":       ("codeformer",     ("maps", "embedding", "extended"), 399, 1, (0, 1, 2, 4),    0.0, "flip", ""),
+    "vre":        ("osediff-face",   (),                                399, 1, (0,),            0.0, "flip", ""),
+    "osdface":    ("osediff-face",   ("vre",),                          399, 1, (0,),            0.0, "flip", "latent"),
+    "honestface": ("osediff-face",   ("vre", "identity"),               399, 1, (0, 1, 2, 4),    0.0, "each", "latent"),
+    "refine":     ("severe",         ("maps", "warped", "embedding"),   399, 1, (0, 1, 2, 4),    0.1, "each", "image"),
+    "instant":    ("instantrestore", ("extended",),                     249, 1, (0, 1, 2, 3, 4), 0.0, "each", "image"),
+    "idm":        ("codeformer",     (),                                399, 4, (0,),            0.0, "flip", ""),
 }
 _LOSSES: dict[str, dict[str, float]] = {
-    "tiny": {"pixel": 1.0, "edge": 1.0, "identity": 0.1},
-    "vre": {"reconstruction": 1.0, "codebook": 1.0, "association": 1.0},
-    "osdface": {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "gan": 0.01},
+    "tiny":       {"pixel": 1.0, "edge": 1.0, "identity": 0.1},
+    "vre":        {"reconstruction": 1.0, "codebook": 1.0, "association": 1.0},
+    "osdface":    {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "gan": 0.01},
     "honestface": {"mse": 1.0, "ea_dists": 1.0, "identity": 0.1, "face_alignment": 1.0, "gan": 0.01},
-    "refine": {"spatial_min": 1.0, "cycle": 1.0, "reference_identity": 0.1, "gan": 0.01},
-    "instant": {"lpips": 5.0, "ms_ssim": 1.0, "identity": 1.0, "gan": 0.5},
-    "idm": {"pixel": 1.0, "edge": 1.0},
+    "refine":     {"spatial_min": 1.0, "cycle": 1.0, "reference_identity": 0.1, "gan": 0.01},
+    "instant":    {"lpips": 5.0, "ms_ssim": 1.0, "identity": 1.0, "gan": 0.5},
+    "idm":        {"pixel": 1.0, "edge": 1.0},
 }
 # The table `_BASES` sets the sizes of each base. The numbers of base tiny are ours. For the diffusion base, the size
 # 512 px, the LoRA rank 16 and the VRE are from OSDFace. The AdamW rate 1e-4 is from a re-implementation by a third
 # party. The reference widths, the batch, the length and the schedule of the diffusion base are ours.
 _BASES = {
     #           size f  channels        references      refine lora  images   batch rate  warmup  decay    clip ema
-    TINY: (256, 8, (64, 128, 192), (48, 96, 128), 16, 0, 25_600, 16, 1e-3, 1_600, 8_000, 1.0, 800),
-    DIFFUSION: (512, 8, (), (64, 128, 256), 0, 16, 200_000, 4, 1e-4, 2_000, 100_000, 1.0, 4_000),
+    TINY:      (256, 8, (64, 128, 192), (48, 96, 128),  16,    0,    25_600,  16,   1e-3, 1_600,  8_000,   1.0, 800),
+    DIFFUSION: (512, 8, (),             (64, 128, 256), 0,     16,   200_000, 4,    1e-4, 2_000,  100_000, 1.0, 4_000),
 }
 _VRES = {
     #                    size  ch  multipliers         codes dim  tokens
-    TINY: VreConfig(128, 32, (1, 2, 2, 4), 256, 128, 77),
-    DIFFUSION: VreConfig(512, 64, (1, 2, 2, 2, 4, 8), 1024, 512, 77),
+    TINY:      VreConfig(128,  32, (1, 2, 2, 4),       256,  128, 77),
+    DIFFUSION: VreConfig(512,  64, (1, 2, 2, 2, 4, 8), 1024, 512, 77),
 }
 # fmt: on
 # The shares of the images that other presets degrade (ours). A restorer that saw only strong degradations drags a clear
@@ -143,8 +154,8 @@ RECIPES = tuple(_RECIPES)
 def find_recipe(name: str, base: str | None = None) -> Recipe:
     """Returns the recipe with the given name for a base, TINY or DIFFUSION.
 
-    If `base` is None, the recipe `tiny` uses TINY. Raises BadInput if no recipe has this name, or if `base` is None for
-    any other recipe.
+    If `base` is None, the recipe `tiny` uses TINY. Raises BadInput if no recipe has this name, or if `base` is None and
+    the recipe is not `tiny`.
     """
     if name not in _RECIPES:
         raise BadInput(

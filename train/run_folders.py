@@ -1,4 +1,5 @@
-"""Checks the folder of a training run. Defines the names of the result files that `evaluate` writes into it."""
+"""Checks the folder of a training run. Defines the names of the result files that `evaluate` writes into this
+folder."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ def check_run_folder(run: Path) -> None:
     """Raises BadInput if `run` is a file, or a folder that contains anything other than a training run.
 
     A new or an empty folder passes. A run that is stopped early leaves only `snapshot` and files whose names begin with
-    a dot. Therefore a folder without config.json passes if it contains only such files.
+    a dot, so a folder with only these files passes too.
     """
     if (file := find_blocking_file(run)) is not None:
         raise BadInput(f"{make_printable(file)} is a file, but a run is a folder: name another folder for the run.")
@@ -52,7 +53,7 @@ def name_result_file(stem: str, judge: str | None, steps: int) -> str:
 
 
 def check_output_files(*paths: Path | None) -> None:
-    """Raises BadInput if a path is a folder, or if the path needs a folder in the place of a file.
+    """Raises BadInput if a path is a folder, or if the path leads through a file.
 
     Commands call this function before they start slow work. A path that is None is skipped.
     """

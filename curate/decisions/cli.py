@@ -27,9 +27,11 @@ def decide(
     name: Annotated[str | None, flag("--name")] = None,
     file: Annotated[Path | None, flag("--file")] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
-    as_json: Annotated[bool, flag("--json", "; the action list then prints lines that --file can read")] = False,
+    as_json: Annotated[
+        bool, flag("--json", "; with --json, the action list prints lines that --file can read")
+    ] = False,
 ) -> None:
-    """Record decisions about which faces show the same person. Every later run keeps these decisions.
+    """Record decisions about which faces show the same person. Every later run keeps the decisions.
 
     The people, splits and references of the dataset change immediately. The actions are:
 
@@ -40,8 +42,8 @@ def decide(
 
     The command `likeness manifest why DATASET PHOTO` prints the ids of the faces and people in a photo.
 
-    The exit code is 0 if the decision is recorded. It is 2 if the decision contradicts another decision or names an
-    unknown id, and then nothing is recorded. It is 1 if the ledger fails.
+    The exit code is 0 if the decision is recorded. The exit code is 2, and nothing is recorded, if the decision
+    contradicts another decision or names an unknown id. The exit code is 1 if the ledger fails.
 
     Example: likeness decide DATASET merge p-0a1b2c p-3d4e5f
     """
@@ -51,7 +53,7 @@ def decide(
         if value is not None and action != owner:
             raise BadInput(f"Only the action {owner} takes {option}. Leave {option} out, or use the action {owner}.")
     if action is not None and file is not None:
-        raise BadInput(f"The action {action} and --file {file} exclude each other. Leave one of them out.")
+        raise BadInput(f"The action {action} and --file {file} exclude each other. Leave out the action or --file.")
     if action is None and file is None:
         raise BadInput(
             "The command names no action. Name an action, or name a file of decisions with --file. `likeness decide "

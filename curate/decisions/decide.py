@@ -30,27 +30,29 @@ from manifests.runtime.text import format_count
 
 @dataclass(frozen=True)
 class Outcome:
-    """The decisions of a command, and the changes that follow from these decisions."""
+    """The decisions of a command, and all changes that the decisions cause."""
 
     decisions: tuple[tuple[int, str, str], ...]  # number, kind and a phrase for each decision
-    # Face id, old identity and new identity of each face whose identity changes
+    # The id, the old identity and the new identity of each face whose identity changes.
     moves: tuple[tuple[str, str | None, str | None], ...]
     people: int  # number of identities after the command
     notices: tuple[str, ...]
-    # Face id, old split and new split of each face whose split changes. The tuple is empty if the dataset has no frozen
-    # set.
+    # The id, the old split and the new split of each face whose split changes. The tuple is empty if the dataset has no
+    # frozen set.
     split_changes: tuple[tuple[str, str, str], ...] = ()
 
 
 def decide(
     dataset: Path, requests: Sequence[Request], dry_run: bool = False, progress: Progress = lambda *_: None
 ) -> Outcome:
-    """Records all requested decisions or none, and updates identities, splits and pairs.
+    """Records either all requested decisions or no decision, and updates identities, splits and pairs.
 
-    A request has the same keys as a line of the decision file (docs/curate.md). With `dry_run`, nothing is written.
+    A request has the same keys as a line of the decision file (docs/curate.md). If `dry_run` is true, nothing is
+    written.
 
-    Raises BadInput in three cases, and then records nothing. First, a request is malformed or names an unknown face or
-    person. Second, decisions contradict each other. Third, a decision joins people who are in different frozen splits.
+    Raises BadInput, and records nothing, if a request is malformed or names an unknown face or person. Also raises
+    BadInput, and records nothing, if decisions contradict each other or a decision joins people of different frozen
+    splits.
     """
     with Ledger.open(dataset, write=not dry_run) as ledger:
         config, same_person = read_curation_settings(ledger)
@@ -104,7 +106,7 @@ def decide(
 
 
 def read_curation_settings(ledger: Ledger) -> tuple[CurateConfig, float]:
-    """Returns the settings of the last curation, and its recognizer's lowest cosine for two faces of one person.
+    """Returns the settings of the last curation, and the recognizer's lowest cosine for two faces of one person.
 
     Raises BadInput if no curation of the dataset has finished.
     """
@@ -130,7 +132,7 @@ def _find_moves(
 ) -> tuple[tuple[str, str | None, str | None], ...]:
     """Returns each face whose identity changes, with its identity before and after.
 
-    None stands for a missing identity.
+    If a face has no identity, None is in its place.
     """
     old = {row.face_id: row.identity_id for row in before}
     new = {row.face_id: row.identity_id for row in after}

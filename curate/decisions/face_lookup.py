@@ -1,6 +1,6 @@
 """Finds the faces that a request names.
 
-A request is a line of the decision file, or the arguments of a command. It names a face by an id, by the first
+A request is a line of the decision file, or the arguments of a command. A request names a face by an id, by the first
 characters of an id, or by a location. A location is a photo and a box. The log of decisions stores each face as a
 location.
 """
@@ -16,7 +16,7 @@ from manifests.errors import BadInput
 from manifests.ledger.decision_log import FaceFinder, FaceLocation
 from manifests.ledger.records import Face, Membership
 
-_MIN_PREFIX = 6  # Smallest number of characters that can name an id. Fewer characters would match too many ids.
+_MIN_PREFIX = 6  # smallest number of characters that name an id; fewer characters would match too many ids
 
 
 class FaceLookup:
@@ -75,7 +75,7 @@ class FaceLookup:
         return tuple(locations)
 
     def find_person(self, names: object) -> tuple[FaceLocation, ...]:
-        """Returns the locations of a person: the named faces, and the other faces of their identities as witnesses.
+        """Returns the locations of the named faces, and as witnesses all other faces of the same identities.
 
         `names` has the same form as in `find_faces`. If `names` contains an identity, all faces of this identity are
         witnesses.
@@ -99,10 +99,10 @@ class FaceLookup:
         return name_single_witness(locations.values())
 
     def find_rest(self, names: object, faces: Sequence[FaceLocation]) -> tuple[FaceLocation, ...]:
-        """Returns the faces that a request separates from `faces`: the faces of `names` without `faces`.
+        """Returns the faces of `names` that are not in `faces`. The request separates these faces from `faces`.
 
-        If `names` is a list of locations, only the faces at these locations are used. Otherwise `names` means all faces
-        of a person, as in `find_person`.
+        If `names` is a list of locations, only the faces at the listed locations are used. If `names` contains ids,
+        `names` means all faces of a person, as in `find_person`.
         """
         if isinstance(names, list) and all(isinstance(name, dict) for name in names):
             locations = tuple(map(parse_location, names))
@@ -116,7 +116,7 @@ class FaceLookup:
         )
 
     def find_other_members(self, faces: Sequence[FaceLocation], identity: str) -> tuple[FaceLocation, ...]:
-        """Returns the faces of an identity that are not among `faces`, as witnesses."""
+        """Returns, as witnesses, the faces of an identity that are not in `faces`."""
         excluded = {self._find_today(face) for face in faces}
         return name_single_witness(
             replace(self.locate(face_id), witness=True)
@@ -163,7 +163,7 @@ class FaceLookup:
 
 
 def name_single_witness(faces: Iterable[FaceLocation]) -> tuple[FaceLocation, ...]:
-    """Returns the faces as a tuple. If there is only one face, it is marked as named directly, not as a witness."""
+    """Returns the faces as a tuple. If there is only one face, it is not marked as a witness."""
     locations = tuple(faces)
     return tuple(replace(face, witness=False) for face in locations) if len(locations) == 1 else locations
 

@@ -50,7 +50,7 @@ def read_log_entries(dataset: Path) -> list[LogEntry]:
 def format_entry(entry: LogEntry) -> dict[str, Any]:
     """Returns an entry as a line of a decision file.
 
-    `likeness decide --file` records the decisions of such a file in another dataset.
+    `likeness decide --file` can record the decisions of a decision file in another dataset.
     """
     decision = entry.decision
     line: dict[str, Any] = {"number": decision.number, "kind": decision.kind}
@@ -68,7 +68,7 @@ def read_decision_file(path: Path) -> list[dict[str, Any]]:
     """Returns the requests of a decision file: one JSON object on each line. Empty lines are skipped.
 
     The key `_where` of a request contains the file and the line, for error messages. Raises BadInput if the file cannot
-    be read. The message contains the number of the line.
+    be read or a line is wrong. The message of the error contains the number of the wrong line.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -1,7 +1,7 @@
 """Turns requests into numbered decisions.
 
-A request has the same keys as a line of the decision file (docs/curate.md). It contains the kind of the decision, and
-the faces, people or numbers that the decision names.
+A request has the same keys as a line of the decision file (docs/curate.md). A request contains the kind of the
+decision, and the faces, people or numbers that the decision names.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from manifests.ledger.decision_log import MAX_NAME, PARTS, Decision, FaceLocatio
 from manifests.runtime.text import format_count
 
 Request = Mapping[str, Any]
-# Photo and box of a face; a witness and a face named directly can have the same place
+# Photo and box of a face. A place does not tell whether the face is a witness or is named directly.
 Place = tuple[str, tuple[float, ...]]
 
-# Keys that `likeness decide DATASET list --json` adds to a line. Of these keys, only `number` is read. An undo in the
-# same file can refer to this number.
+# Keys that `likeness decide DATASET list --json` adds to a line. When a decision file is read, only the key `number` is
+# used. An undo in the same file can refer to the key `number` of another decision.
 _LIST_KEYS = {"number", "made", "state", "missing"}
 _MISSING_KEYS = {  # key -> the sentence for a request that lacks the key
     "faces": "Name the faces of the decision.",
     "to": "Name the person that the faces move to: --to ID, or `to` in a file.",
     "name": "Give the name: --name NAME, or `name` in a file.",
-    "sides": "Name two people or more as its sides.",
+    "sides": "Name two people or more as the sides of the merge.",
     "undoes": "Give the number of the decision to take back.",
 }
 
@@ -43,20 +43,20 @@ class ParsedRequests:
 
 
 def parse_requests(log: Sequence[Decision], requests: Sequence[Request], lookup: FaceLookup) -> ParsedRequests:
-    """Returns the decisions of the requests that the log does not contain yet.
+    """Returns the requested decisions, without the decisions that the log already contains.
 
-    The numbers of the new decisions follow the last number of the log. The log contains a decision if the same decision
-    is active and no later decision names its faces. Decisions that the requests repeat do not count as later decisions.
-    If a file gets new lines at its end and is used again, only the new lines are therefore recorded. Raises BadInput if
-    a request is wrong. The message contains the line of the file.
+    The numbers of the new decisions follow the last number of the log. The log contains a requested decision if an
+    active decision of the log is equal to it, and no later decision names its faces. A later decision does not count if
+    one of the requests repeats it. If a decision file gets new lines at its end and is used again, only the new lines
+    are recorded. Raises BadInput if a request is wrong. The message of the error contains the line of the file.
     """
     parsed = _parse_all(requests, lookup)
-    repeated = {decision for decisions in parsed for decision, _ in decisions}
+    repeated_decisions = {decision for decisions in parsed for decision, _ in decisions}
     active = {replace(decision, number=0): decision.number for decision in select_active(log)}
-    last = {  # place -> the last active decision that names the place and that no request repeats
+    last = {  # place -> the last active decision that names the place, without decisions that a request repeats
         place: number
         for decision, number in active.items()
-        if decision not in repeated
+        if decision not in repeated_decisions
         for place in _find_places(decision)
     }
 
@@ -72,8 +72,8 @@ def parse_requests(log: Sequence[Decision], requests: Sequence[Request], lookup:
                 same = active.get(decision)
                 if same is not None and not any(last.get(at, 0) > same or at in new_places for at in places):
                     result.notices.append(
-                        f"The log already contains this decision as decision {same} ({decision.kind}): {phrase}. It is "
-                        "not recorded again."
+                        f"The log already contains this decision as decision {same} ({decision.kind}): {phrase}. The "
+                        "decision is not recorded again."
                     )
                     number_of |= {own: same} if isinstance(own, int) else {}
                     continue
@@ -88,9 +88,11 @@ def parse_requests(log: Sequence[Decision], requests: Sequence[Request], lookup:
 
 
 def _parse_all(requests: Sequence[Request], lookup: FaceLookup) -> list[list[tuple[Decision, str]]]:
-    """Returns the decisions of each request, each with a phrase. All decisions have the number 0.
+    """Returns the decisions of each request.
 
-    The list of an undo is empty.
+    Each decision comes with a phrase for the user. All decisions have the number 0.
+
+    For an undo, the list of decisions is empty.
     """
     parsed: list[list[tuple[Decision, str]]] = []
     numbers: set[int] = set()
@@ -114,7 +116,7 @@ def _add_line_to_errors(request: Request) -> Iterator[None]:
 
 
 def _parse_request(request: Request, lookup: FaceLookup) -> list[tuple[Decision, str]]:
-    """Returns the decisions of a request, each with a phrase that describes it.
+    """Returns the decisions of a request. Each decision comes with a phrase that describes the decision.
 
     Most requests make one decision. A request to split faces from several people makes one decision for each person.
     """
@@ -137,7 +139,7 @@ def _parse_request(request: Request, lookup: FaceLookup) -> list[tuple[Decision,
 
 
 def _check_keys(request: Request) -> str:
-    """Returns the kind of a request. Raises BadInput for an unknown kind, a missing key or an unknown key."""
+    """Returns the kind of a request. Raises BadInput if the kind or a key is unknown, or if a key is missing."""
     kind = request.get("kind")
     if kind is None:
         raise BadInput(f"The decision has no kind. Give one of {', '.join(PARTS)}.")
@@ -157,7 +159,9 @@ def _parse_merge(request: Request, lookup: FaceLookup) -> tuple[Decision, str]:
         raise BadInput("A merge needs two people or more. Name each person.")
     sides = tuple(lookup.find_person(side) for side in request["sides"])
     if len({frozenset(map(_get_place, side)) for side in sides}) < len(sides):
-        raise BadInput("The people of the merge are one person already. To keep them together, use lock.")
+        raise BadInput(
+            "The people of the merge are one person already. To keep the faces of this person together, use lock."
+        )
     return Decision(0, "merge", sides), f"{' and '.join(_describe(side) for side in sides)} show one person"
 
 
@@ -186,15 +190,18 @@ def _parse_split(request: Request, lookup: FaceLookup) -> list[tuple[Decision, s
 def _parse_move(request: Request, faces: tuple[FaceLocation, ...], lookup: FaceLookup) -> tuple[Decision, str]:
     target = lookup.find_person(request["to"])
     if set(map(_get_place, faces)) <= set(map(_get_place, target)):
-        raise BadInput("The faces of the move belong to that person already. To keep them there, use lock.")
+        raise BadInput(
+            "The faces of the move belong to that person already. To keep the faces with this person, use lock."
+        )
     if "rest" in request:
         rest = lookup.find_rest(request["rest"], [*faces, *target])
         if request["rest"] and not rest:
             raise BadInput(
-                "The rest of the move names only faces of the move itself. Name other faces, or leave rest out."
+                "The rest of the move names only faces that the move itself moves. Name other faces, or leave rest out."
             )
     else:
-        # By default, the rest is all other faces of the people that the faces belong to now, except the target person.
+        # By default, the rest is all other faces of the people from whom the move takes faces. The target person does
+        # not count.
         target_identity = {lookup.find_identity(face) for face in target[:1] if lookup.has_identity(face)}
         own = sorted({lookup.find_identity(face) for face in faces if lookup.has_identity(face)} - target_identity)
         rest = name_single_witness(
@@ -205,7 +212,7 @@ def _parse_move(request: Request, faces: tuple[FaceLocation, ...], lookup: FaceL
 
 
 def _parse_undo(request: Request, log: Sequence[Decision], number_of: Mapping[int, int]) -> tuple[Decision, str]:
-    """Returns the decision of an undo, with a phrase.
+    """Returns the decision for an undo, and a phrase that describes the decision.
 
     `number_of` maps a decision's number in the file to its number in this log.
     """
@@ -221,7 +228,7 @@ def _parse_undo(request: Request, log: Sequence[Decision], number_of: Mapping[in
     if number in undo_of:
         undo = undo_of[number]
         raise BadInput(
-            f"Decision {number} is already taken back by decision {undo}. To restore it, take decision {undo} back."
+            f"Decision {number} is already taken back by decision {undo}. To restore {number}, take {undo} back."
         )
     return Decision(0, "undo", undoes=number), f"decision {number} ({kinds[number]}) is taken back"
 

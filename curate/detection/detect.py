@@ -126,7 +126,7 @@ def _merge_with_earlier(
 
 
 def _keep_embedding(face: Face, earlier: dict[str, Face]) -> Face:
-    """Returns the row of a face, with its earlier embedding if the landmarks, and so the crop, did not change."""
+    """Returns the row of a face. The row keeps the earlier embedding if the landmarks did not change."""
     before = earlier.get(face.face_id)
     if face.reason == OPTED_OUT or before is None or before.shard is None or before.landmarks5 != face.landmarks5:
         return face

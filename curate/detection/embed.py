@@ -1,4 +1,4 @@
-"""The stage `embed` computes the embedding of each accepted face without an embedding, or with a lost shard.
+"""The stage `embed` computes the embeddings of accepted faces that have no embedding, or whose shard is lost.
 
 The same faces always form the same batches, and an embedding does not depend on its batch. So a resumed run writes the
 same bytes as an uninterrupted run.
@@ -77,7 +77,7 @@ def make_batches(faces: Sequence[Face]) -> list[list[Face]]:
 
 
 def name_batch(batch: Sequence[Face]) -> str:
-    """Returns the name of a batch in the ledger. The same faces always get the same name."""
+    """Returns the name of a batch in the ledger. The name depends only on the ids of the faces."""
     return sha256_bytes(" ".join(face.face_id for face in batch).encode())[:24]
 
 

@@ -18,9 +18,9 @@ from manifests.runtime.images import UndecodableImage, decode
 from manifests.runtime.uris import parse_member_uri, path_of, uri_of
 from manifests.runtime.workers import OUT_OF_MEMORY, FailedUnit, guard_units, is_retry
 
-# Greatest number of pixels of two photos that may be in memory together (ours). If two photos have more pixels, the
-# second photo is decoded after the first photo was used. A pair of larger photos could need more memory than the
-# largest single photo.
+# Greatest number of pixels of two photos that may be in memory together (ours). If two photos together have more pixels
+# than MAX_PIXELS_AHEAD, the second photo is decoded after the first photo was used. Without this limit, two photos
+# could need more memory than the largest single photo.
 MAX_PIXELS_AHEAD = 64_000_000
 
 

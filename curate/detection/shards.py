@@ -36,7 +36,7 @@ def write_shard(dataset: Path, faces: Sequence[Face], vectors: np.ndarray) -> li
 
 
 def find_intact_shards(dataset: Path, faces: Iterable[Face]) -> set[str]:
-    """Returns the names of the faces' shards whose files still have the bytes that were written."""
+    """Returns the names of the shards that `faces` use and whose files are unchanged."""
     return {shard for shard in {face.shard for face in faces if face.shard is not None} if _is_intact(dataset, shard)}
 
 

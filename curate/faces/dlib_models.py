@@ -22,7 +22,7 @@ LANDMARKS_LICENCE = "trained on iBUG 300-W: the dataset's licence excludes comme
 TEMPLATE_150 = np.array([[47.066, 46.189], [100.309, 46.189], [72.687, 76.132], [49.957, 102.520], [97.996, 102.333]])
 
 # Least score of a detection (ours). On our sample photos, all false detections and one real face in profile have a
-# lower score.
+# score below MIN_SCORE.
 MIN_SCORE = 0.3
 # The documentation of dlib says that two faces with a distance of less than 0.6 are one person. The vectors of dlib
 # have a mean length of 1.48, so a distance of 0.6 corresponds to a cosine of .918. One in a thousand pairs of strangers

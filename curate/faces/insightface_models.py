@@ -33,8 +33,8 @@ MIN_SCORE = 0.5  # insightface's default det_thresh
 EMBED_BATCH = 4
 
 # Least mean cosine of two groups of faces that show one person. We measured this number on web photos with a
-# MobileFaceNet pack (ours). Restoration compares a face with its references by the cosine SAME_PERSON. The grouping
-# estimates its own threshold.
+# MobileFaceNet pack (ours). Restoration uses SAME_PERSON to decide whether a face and its references show one person.
+# The grouping does not use SAME_PERSON, but estimates a threshold from the collection.
 SAME_PERSON = 0.30
 
 
@@ -50,7 +50,7 @@ def load_insightface(pack: str, threads: int = 1) -> FaceModels:
     """Returns the models of a pack. `pack` is the name or the folder of the pack.
 
     insightface downloads a pack that is not on the disk. Raises NoSuchModels if the folder does not exist. Raises
-    FaceModelError if the pack cannot be downloaded or loaded, or if it has no detector with landmarks or no recognizer.
+    FaceModelError if the pack cannot be downloaded or loaded, or if it lacks a recognizer or a detector of landmarks.
     """
     try:
         import onnx
@@ -220,7 +220,10 @@ def _read_shapes(model: Any) -> tuple[list[int], list[int]]:
 
 
 def _find_role(model: Any) -> str:
-    """Returns `detector`, `recognizer` or `other`. The shapes of the model decide, as in insightface's model_zoo."""
+    """Returns `detector`, `recognizer` or `other`.
+
+    The kind of a model follows from the shapes of its inputs and outputs, as in insightface's model_zoo.
+    """
     if len(model.graph.output) >= 5:
         return "detector"
     sides = _read_shapes(model)[0][2:4]

@@ -1,7 +1,8 @@
 """Runs the face detector SCRFD (Guo et al. 2021) with onnxruntime, faster than insightface's model_zoo/scrfd.py.
 
 The computation is the same as in insightface. Three changes save time. Only anchors above the threshold are decoded.
-Colours are not swapped twice. Most of the black area in the detector's square input is left out.
+The detector gets RGB images, so that no colour channels are swapped. Most of the black area in the detector's square
+input is left out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 # Width of the black area beside the picture in the detector's input, in pixels (ours). On 418 web photos, we compared
 # detections in the reduced input with detections in the whole square input. With a margin of 64, the detector finds the
 # same 516 faces as with the whole square. The boxes have a mean IoU of .9998 with the boxes of the whole square, and
-# the scores differ by at most .013. Without a margin, the mean IoU of the boxes is .90.
+# the scores differ by at most .013. Without a margin, the mean IoU with the boxes of the whole square is .90.
 MARGIN = 64
 STRIDE = 32  # pixels; the sides of the input are multiples of the coarsest stride
 OVERLAP = 0.4  # if two boxes have an IoU above this number, the weaker box is removed (insightface's nms_thresh)

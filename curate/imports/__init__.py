@@ -1,1 +1,1 @@
-"""Imports published lists: `lists` reads the lists, and `listed_faces` applies the lists to faces."""
+"""Imports published lists. The module `lists` reads published lists, and `listed_faces` applies the lists to faces."""

@@ -1,7 +1,7 @@
 """Applies imported lists to the faces of a dataset. Makes the splits and the pairs that the lists name.
 
-The ledger has one entry of the lists for each photo. An entry applies to the largest accepted face of the photo. If
-this face is a near-duplicate, the entry applies to its representative.
+The ledger has one entry of the lists for each photo. An entry of a list applies to the largest accepted face of a
+photo. If the largest face is a near-duplicate, the entry applies to the representative of this face.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def find_listed_splits(lists: Iterable[ListEntry], faces: Sequence[Face]) -> tup
 def find_listed_faces(lists: Sequence[ListEntry], faces: Iterable[Face]) -> set[str]:
     """Returns the faces of all listed photos. Returns an empty set if the lists name no references.
 
-    For these faces, the lists alone decide which of them are targets.
+    If the lists name references, the lists alone decide which faces of listed photos are targets.
     """
     if not any(row.refs is not None for row in lists):
         return set()
@@ -50,12 +50,12 @@ def make_listed_pairs(
 
     The pairs are sorted by target. The first counter has the number of targets without a pair, for each reason. The
     second counter has the number of references that are left out, for each reason. `faces` are the faces that are ok or
-    near-duplicates. `vectors` are the unit embeddings (n, d) of the ok faces, in the same order. `picture_of` maps a
-    photo to the picture that it is a copy of.
+    near-duplicates. `vectors` are the unit embeddings of the ok faces, (n, d), in the order of `faces`. `picture_of`
+    maps a photo to the picture that it is a copy of.
 
-    A reference is left out if it shows another person, is in a split that the target must not see, or shows the
-    target's own picture. The lists decide the order and the number of references. The options --pairs, --min-references
-    and --max-references have no effect on them.
+    A reference is left out in three cases: it shows another person than the target, it is in a split from which the
+    target may not take references, or it shows the target's own picture. The lists decide the order and the number of
+    references. The options --pairs, --min-references and --max-references have no effect on listed references.
     """
     photos = {row.photo_id for row in lists}
     face_of = {photo: face.representative for photo, face in find_largest_faces(photos, faces).items()}
@@ -63,7 +63,7 @@ def make_listed_pairs(
     picture = {face.face_id: picture_of.get(face.photo_id, face.photo_id) for face in faces}
     split_row = {row.face_id: row for row in splits}
     pairs: dict[str, Pair] = {}
-    unpaired, lost = Counter[str](), Counter[str]()
+    targets_left_out, references_left_out = Counter[str](), Counter[str]()
 
     def find_split_row(photo: str) -> Split | None:
         face = face_of.get(photo)
@@ -74,31 +74,31 @@ def make_listed_pairs(
             continue
         target = find_split_row(row.photo_id)
         if target is None or target.status != "ok":
-            unpaired["listed_but_" + ("not_usable" if target is None else str(target.reason))] += 1
+            targets_left_out["listed_but_" + ("not_usable" if target is None else str(target.reason))] += 1
             continue
         if target.face_id in pairs:
-            unpaired["listed_but_copy_of_another_target"] += 1
+            targets_left_out["listed_but_copy_of_another_target"] += 1
             continue
         allowed_split = "train" if target.policy == "photos" else target.split
         references: list[str] = []
         for photo in row.refs:
             reference = find_split_row(photo)
             if reference is None or reference.status != "ok":
-                lost["not_usable" if reference is None else str(reference.reason)] += 1
+                references_left_out["not_usable" if reference is None else str(reference.reason)] += 1
             elif reference.identity_id != target.identity_id:
-                lost["another_person"] += 1
+                references_left_out["another_person"] += 1
             elif reference.split != allowed_split:
-                lost["another_split"] += 1
+                references_left_out["another_split"] += 1
             elif picture[reference.face_id] == picture[target.face_id]:
-                lost["same_picture_as_its_target"] += 1
+                references_left_out["same_picture_as_its_target"] += 1
             elif reference.face_id in references:
-                lost["copy_of_another_reference"] += 1
+                references_left_out["copy_of_another_reference"] += 1
             else:
                 references.append(reference.face_id)
         if not references:
-            unpaired["listed_but_no_reference_left"] += 1
+            targets_left_out["listed_but_no_reference_left"] += 1
             continue
         rows = [vector_row[reference] for reference in references]
         cosines = np.round(vectors[rows] @ vectors[vector_row[target.face_id]], 6).tolist()
         pairs[target.face_id] = Pair(target.face_id, tuple(references), tuple(cosines), POLICY, target.split)
-    return [pairs[face] for face in sorted(pairs)], unpaired, lost
+    return [pairs[face] for face in sorted(pairs)], targets_left_out, references_left_out

@@ -27,7 +27,7 @@ EXAMPLES = 5  # largest number of examples in a notice
 
 @dataclass
 class Lists:
-    """The content of the lists. Every key is the path of a photo, and every path is an existing file."""
+    """The content of published lists. Every key is the path of a photo, and every path is an existing file."""
 
     photos: list[Path] = field(default_factory=list)
     labels: dict[Path, str] = field(default_factory=dict)
@@ -42,7 +42,7 @@ def read_lists(source: Path, kind: str, images: Path | None = None, splits: Path
 
     The names in refldm lists are relative to the folder `images`. `splits` is a folder with {train,val,test}_image.txt
     or {train,val,test}.txt. Raises BadInput if lists contradict each other, or if a name is a path outside the folder
-    of pictures. The message contains the line.
+    of pictures. The message of the error contains the line.
     """
     if kind not in FORMATS:
         raise BadInput(f"--format {kind} is unknown. Give {' or '.join(FORMATS)}.")
@@ -53,8 +53,8 @@ def read_lists(source: Path, kind: str, images: Path | None = None, splits: Path
             f"--split-lists {splits} is not a folder. Name a folder with train_image.txt, val_image.txt and "
             "test_image.txt."
         )
-    read = _read_labelled_folder if kind == "labelled-folder" else _read_refldm
-    lists = read(source, images, splits)
+    read_format = _read_labelled_folder if kind == "labelled-folder" else _read_refldm
+    lists = read_format(source, images, splits)
     if not lists.photos:
         raise BadInput(
             f"{source} names no picture that exists."
@@ -107,7 +107,7 @@ def _pick_only(values: set[str] | None) -> str | None:
 
 
 def _read_labelled_folder(source: Path, images: Path | None, splits: Path | None) -> Lists:
-    """Returns the lists of a labelled folder. In SOURCE/ID/**/picture, the person is ID."""
+    """Returns the lists of a labelled folder. For a picture SOURCE/ID/**/NAME, the person is ID."""
     if images is not None:
         raise BadInput("A labelled folder contains its pictures. Leave --originals out, or give --format refldm.")
     if not source.is_dir():
@@ -125,7 +125,7 @@ def _read_labelled_folder(source: Path, images: Path | None, splits: Path | None
             f"{'it is' if ignored == 1 else 'they are'} in no person's folder or cannot be read."
         )
     if splits is not None:
-        by_name: dict[str, list[Path]] = {}  # a picture's path below SOURCE, or a person's folder -> pictures
+        by_name: dict[str, list[Path]] = {}  # path of a picture or name of a person's folder, below SOURCE -> pictures
         for path in lists.photos:
             below = path.relative_to(source)
             for name in {str(below), below.parts[0]}:
@@ -144,7 +144,7 @@ def _read_labelled_folder(source: Path, images: Path | None, splits: Path | None
 def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> Lists:
     """Returns the lists of one CSV file, or of a folder with reference_mapping/.
 
-    The folder may also contain id_based_ffhq_split/.
+    The folder with reference_mapping/ may also contain id_based_ffhq_split/.
     """
     tables, splits = _find_refldm_tables(source, splits)
     root = images or _find_pictures(source)
@@ -158,8 +158,9 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
         path = pictures.find(name, where)
         if path is not None:
             _set_split(lists, path, split, f"{where}: {name}", "by an earlier line")
-    first: dict[str, tuple[str, list[str]]] = {}  # target -> the first line with this target, and its references
-    repeated = without_references = with_lq = 0
+    # Target -> the first line of the target, and the references in this line
+    first: dict[str, tuple[str, list[str]]] = {}
+    repeated_lines = lines_without_references = lines_with_lq = 0
     for table in tables:
         split_of_table = next((name for name in SPLITS if table.name.startswith(name)), None)
         for where, target, refs, has_lq in _read_pair_csv(table):
@@ -168,16 +169,18 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
                     raise BadInput(
                         f"{where}: {target} has other references in {first[target][0]}. Keep one of the two lines."
                     )
-                repeated += 1
+                repeated_lines += 1
                 continue
             first[target] = (where, refs)
-            with_lq += has_lq
-            without_references += not refs
+            lines_with_lq += has_lq
+            lines_without_references += not refs
             path = pictures.find(target, where)
             ref_files = [pictures.find(ref, where) for ref in refs]
             ref_paths = list(dict.fromkeys(ref for ref in ref_files if ref is not None))
             if path is not None and path in ref_paths:
-                raise BadInput(f"{where}: {target} is also one of its own references, under another name. Remove it.")
+                raise BadInput(
+                    f"{where}: {target} is also one of its own references, under another name. Remove this name."
+                )
             for picture in [path, *ref_paths] if split_of_table else ():
                 if picture is not None:
                     _set_split(lists, picture, str(split_of_table), f"{where}: {picture.name}", "by another list")
@@ -185,13 +188,15 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
                 lists.references[path] = ref_paths
     lists.photos = pictures.list_existing()
     lists.labels = _label_groups(lists.references)
-    if repeated:
+    if repeated_lines:
         lists.notices.append(
-            f"{format_count(repeated, 'line')} {'repeats' if repeated == 1 else 'repeat'} an earlier line."
+            f"{format_count(repeated_lines, 'line')} {'repeats' if repeated_lines == 1 else 'repeat'} an earlier line."
         )
-    if without_references:
-        lists.notices.append(f"{format_count(without_references, 'line')} without a reference cannot make a target.")
-    if with_lq:
+    if lines_without_references:
+        lists.notices.append(
+            f"{format_count(lines_without_references, 'line')} without a reference cannot make a target."
+        )
+    if lines_with_lq:
         lists.notices.append(
             "The column lq_image is not imported. Make a low-quality set of the dataset with `likeness degrade`."
         )
@@ -201,8 +206,8 @@ def _read_refldm(source: Path, images: Path | None, splits: Path | None) -> List
 def _find_refldm_tables(source: Path, splits: Path | None) -> tuple[list[Path], Path | None]:
     """Returns the CSV lists of `source`, and the folder of the split lists.
 
-    This folder is `splits`. If `splits` is None, it is the folder in `source`, or None if `source` has no such
-    folder.
+    The folder of the split lists is `splits`. If `splits` is None, the folder id_based_ffhq_split in `source` is
+    returned if it exists.
     """
     if not source.is_dir():
         return [source], splits
@@ -216,8 +221,8 @@ def _find_refldm_tables(source: Path, splits: Path | None) -> tuple[list[Path], 
 def _find_pictures(source: Path) -> Path:
     """Returns the folder to which the names in lists are relative, if --originals is not used.
 
-    This is the folder images512x512 beside the lists, which our own export writes. If it does not exist, this is the
-    folder of the lists.
+    Returns the folder images512x512 beside the lists if it exists. Our own export writes this folder. If images512x512
+    does not exist, returns the folder of the lists.
     """
     home = source if source.is_dir() else source.parent
     home = home.parent if home.name == LISTS else home
@@ -225,10 +230,10 @@ def _find_pictures(source: Path) -> Path:
 
 
 class _Pictures:
-    """Finds the files of the names in lists, which are relative to one folder."""
+    """Finds the files that the names in lists refer to. All names are relative to one folder."""
 
     def __init__(self, root: Path, missing: list[str]) -> None:
-        """`root` is the folder. Names without a file are added to the list `missing`."""
+        """Names are relative to the folder `root`. Names without a file are added to the list `missing`."""
         self._root = root
         self._real_root = Path(os.path.realpath(root))
         self._missing = missing
@@ -277,12 +282,15 @@ def _read_pair_csv(table: Path) -> Iterator[tuple[str, str, list[str], bool]]:
             raise BadInput(f"{where}: gt_image is empty. Name a picture, or remove the line.")
         refs = _parse_names(row["ref_image"], where)
         if target in refs:
-            raise BadInput(f"{where}: {target} is one of its own references. Remove it from ref_image.")
+            raise BadInput(f"{where}: {target} is one of its own references. Remove this name from ref_image.")
         yield where, target, refs, row.get("lq_image", "").strip().lower() not in ("", "nan")
 
 
 def _parse_names(cell: str, where: str) -> list[str]:
-    """Returns the names in ref_image, a Python list as pandas writes it. The list is never run as code."""
+    """Returns the names in a cell of the column ref_image.
+
+    The cell contains a Python list as text. The text of the cell is never run as code.
+    """
     error = BadInput(f"{where}: ref_image must be a list of names such as \"['a.png', 'b.png']\".")
     try:
         with warnings.catch_warnings():
@@ -297,12 +305,12 @@ def _parse_names(cell: str, where: str) -> list[str]:
 
 def _read_split_lists(folder: Path) -> Iterator[tuple[str, str, str]]:
     """Yields for each line of the split lists: the name, the split, and the place of the line."""
-    read = 0
+    files_read = 0
     for split in SPLITS:
         for path in (folder / f"{split}_image.txt", folder / f"{split}.txt"):
             if not path.is_file():
                 continue
-            read += 1
+            files_read += 1
             try:
                 lines = path.read_text(encoding="utf-8-sig").splitlines()
             except UnicodeDecodeError:
@@ -310,7 +318,7 @@ def _read_split_lists(folder: Path) -> Iterator[tuple[str, str, str]]:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield line.strip(), split, f"{path}, line {number}"
-    if not read:
+    if not files_read:
         raise BadInput(
             f"{folder} has no train_image.txt, val_image.txt or test_image.txt. Name the folder of the split lists."
         )
@@ -319,8 +327,8 @@ def _read_split_lists(folder: Path) -> Iterator[tuple[str, str, str]]:
 def _label_groups(references: dict[Path, list[Path]]) -> dict[Path, str]:
     """Returns a label for each picture. A target and its references get the same label.
 
-    Pictures that are connected through other pictures also get the same label. People are numbered in the order of the
-    names of their first pictures.
+    Pictures that are connected through other pictures also share a label. People are numbered in the order of the names
+    of their first pictures.
     """
     parent: dict[Path, Path] = {}
 

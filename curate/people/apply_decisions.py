@@ -1,8 +1,8 @@
 """Applies decisions and labels to a grouping, after the clustering.
 
 The clustering gets only links between faces. Some decisions cannot be expressed as links. For example, a locked
-identity accepts no face of another identity. A decision can also separate one face from all faces of a large person.
-This file therefore enforces all decisions after the clustering.
+identity accepts no face of another identity. For example, a decision can separate one face from all faces of a large
+person. The functions of this file enforce all decisions after the clustering.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, befor
     - Faces that a decision separates are in different groups.
 
     If a group is divided, a face without a constraint joins the most similar part. Confidence and margin are measured
-    again for groups that change. The new margin compares a face with the other parts of its old group, and with the
-    nearest group of the first measurement.
+    again for groups that change. The new margin of a face compares the face with the other parts of its old group, and
+    with the group that was nearest before the change.
     """
     if not len(vectors):
         return grouping
@@ -37,10 +37,10 @@ def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, befor
     labels = _join_blocks(grouping.labels.astype(np.int64), blocks)
     labels = _divide_groups(vectors, labels, _assign_owners(labels, links, blocks, before), links.block)
 
-    # A face leaves its group if a decision separates it from another face of the group. The faces that leave one group
-    # become one new group, together with their blocks.
+    # A face leaves its group if a decision separates it from another face of the group. The faces that leave a group,
+    # and all faces in their blocks, form one new group.
     new_label = int(labels.max()) + 1
-    for leaving, staying in links.apart:
+    for leaving, staying in links.separations:
         staying_labels = set(labels[list(staying)].tolist())
         blocks_leaving: dict[int, set[int]] = {}  # group -> the blocks that leave this group
         for row in leaving:
@@ -56,7 +56,7 @@ def apply_decisions(vectors: np.ndarray, grouping: Grouping, links: Links, befor
 
 
 class _RowsByNumber:
-    """Finds the rows of an array that contain a number. The array is sorted only one time."""
+    """Finds the rows of an array that contain a number. Sorts the array only one time."""
 
     def __init__(self, numbers: np.ndarray) -> None:
         """`numbers` are integers of 0 or more, int (n,)."""
@@ -65,7 +65,7 @@ class _RowsByNumber:
         self._end = np.cumsum(self.count)
 
     def get_rows(self, number: int) -> np.ndarray:
-        """Returns the rows that contain this number, in ascending order."""
+        """Returns the rows that contain `number`, in ascending order."""
         return self._order[self._end[number] - self.count[number] : self._end[number]]
 
 
@@ -83,14 +83,14 @@ def _assign_owners(labels: np.ndarray, links: Links, blocks: _RowsByNumber, befo
     """Returns the owner of each face, int64 (n,). Faces with different owners may not share a group.
 
     An owner is a number. In an exclusive block, the owner of every face is the number of the block. In the group of a
-    locked identity, the owner of a face from another identity is a number of n or more. The owner -1 means that the
+    locked identity, the owner of a face from another identity is n or a greater number. The owner -1 means that the
     face may be in any group.
     """
     n, block = len(labels), links.block
     owner = np.where(np.isin(block, sorted(links.exclusive)), block, -1)
 
-    # group -> the identities that its locked blocks had in the previous run. The identity of a block is the identity of
-    # most of its faces.
+    # group -> the identities that its locked blocks had in the previous run. The identity of a block is the identity
+    # that most faces of the block had.
     locked_identities: dict[int, set[str]] = {}
     for locked in sorted(links.locked):
         rows = blocks.get_rows(locked)
@@ -99,7 +99,8 @@ def _assign_owners(labels: np.ndarray, links: Links, blocks: _RowsByNumber, befo
             identity = min(votes.items(), key=lambda item: (-item[1], item[0]))[0]
             locked_identities.setdefault(int(labels[rows[0]]), set()).add(identity)
 
-    # In these groups, the owner of a face that belonged to another identity is the number of the other identity.
+    # In the groups of locked identities, the owner of a face that belonged to another identity is the number of that
+    # identity.
     if locked_identities:
         identities = sorted({identity for identity in before if identity is not None})
         number = {identity: n + i for i, identity in enumerate(identities)}
@@ -148,16 +149,16 @@ def _measure_again(vectors: np.ndarray, grouping: Grouping, labels: np.ndarray) 
     labels = np.unique(labels, return_inverse=True)[1]
     count, old = np.bincount(labels), _RowsByNumber(grouping.labels)
 
-    # Find the rows to measure again. Such a row is in a group with faces of several old groups, or its old group was
-    # divided. Either all rows of a group are measured again, or no row.
+    # A row is measured again if its group has faces of several old groups, or if its old group was divided. Either all
+    # rows of a group are measured again, or no row of the group.
     pairs = np.unique(np.stack([labels, grouping.labels], axis=1), axis=0)  # (group, old group)
     mixed = np.bincount(pairs[:, 0]) > 1
     divided = np.bincount(pairs[:, 1], minlength=len(old.count)) > 1
     changed = np.flatnonzero(mixed[labels] | divided[grouping.labels])
 
     # The confidence of a face is its mean cosine to the other faces of the group. Each row of `total` is the sum of the
-    # embeddings of a group, float64 (groups, d). The dot product with this sum includes the cosine of the face with
-    # itself, so 1 is subtracted.
+    # embeddings of a group, float64 (groups, d). The dot product of a face and the sum includes the cosine of the face
+    # with itself, so 1 is subtracted.
     changed_groups, index = np.unique(labels[changed], return_inverse=True)
     total = np.zeros((len(changed_groups), vectors.shape[1]))
     np.add.at(total, index, vectors[changed])
@@ -166,8 +167,8 @@ def _measure_again(vectors: np.ndarray, grouping: Grouping, labels: np.ndarray) 
     confidence, margin = grouping.confidence.copy(), grouping.margin.copy()
     confidence[changed] = np.where(own > 1, to_own / np.maximum(own - 1, 1), 1.0)
 
-    # For the margin, the nearest other group is the nearest group of the first measurement, or another part of the same
-    # old group.
+    # The margin needs the nearest other group. This is the group that was nearest before the change, or another part of
+    # the face's old group.
     nearest = grouping.confidence - grouping.margin
     for group in np.unique(grouping.labels[changed]).tolist():
         rows = old.get_rows(group)

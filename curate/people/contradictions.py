@@ -12,7 +12,9 @@ _UNDO = "Take one of the decisions back with `likeness decide DATASET undo NUMBE
 
 
 def find_chain(links: Sequence[Link], start: int, end: int) -> list[Link]:
-    """Returns the shortest chain of links from the row `start` to the row `end`. Such a chain must exist."""
+    """Returns the shortest chain of links from the row `start` to the row `end`. A chain from `start` to `end` must
+    exist.
+    """
     near: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for a, b, number in links:
         near[a].append((b, number))
@@ -48,7 +50,7 @@ def describe_contradiction(
     )
 
 
-def describe_emptied(decision: Decision, active: Sequence[Decision], later: int, faces: Sequence[str]) -> str:
+def describe_empty_part(decision: Decision, active: Sequence[Decision], later: int, faces: Sequence[str]) -> str:
     """Returns a sentence for the user: `decision` gives faces to a person, but decision `later` removes all of them."""
     kinds = {one.number: one.kind for one in active}
     examples = ", ".join(face[:12] for face in faces[:3]) + (f" and {len(faces) - 3} more" if len(faces) > 3 else "")

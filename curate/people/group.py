@@ -25,7 +25,7 @@ from manifests.runtime.progress import Progress
 
 @dataclass(frozen=True)
 class GroupRows:
-    """The rows that the stage records, and figures about the grouping."""
+    """The rows that the stage `group` records, and figures about the grouping."""
 
     identities: list[Identity]
     memberships: list[Membership]
@@ -56,8 +56,8 @@ def compute_groups(
     """
     faces = select_usable_faces(all_faces)
     face_ids, vectors = ledger.read_embeddings([face.face_id for face in faces if face.status == "ok"])
-    # Two faces in one picture show two people. Their representatives may be in two copies of the picture. The
-    # clustering therefore gets the picture of each face, not the photo.
+    # Two faces in one picture belong to two people. The representatives of two faces in one picture may be in two
+    # copies of the picture. To keep the two faces apart, the clustering gets the picture of each face, not the photo.
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
     picture_of_photo = find_pictures(faces, photos, config.dedupe.max_photo_bits)
     picture_of = {face.face_id: picture_of_photo[face.photo_id] for face in faces}
@@ -68,8 +68,8 @@ def compute_groups(
     grouping = group_embeddings(
         vectors,
         None if rules.one_person_may_appear_twice else [picture_of[face] for face in face_ids],
-        must_link=links.must,
-        cannot_link=links.cannot,
+        must_link=links.must_links,
+        cannot_link=links.cannot_links,
         same_person=rules.same_person,
         neighbours=rules.neighbours,
     )
@@ -77,7 +77,7 @@ def compute_groups(
     identity_of = {row.face_id: row.identity_id for row in before}
     grouping = apply_decisions(vectors, grouping, links, [identity_of.get(face) for face in face_ids])
     identities, memberships = make_identities(face_ids, grouping, before, read_key(ledger), links)
-    # If labels are only hints, they are compared with the result.
+    # Labels that are only hints are compared with the grouping.
     photo_of = {face.face_id: face.photo_id for face in faces}
     label_spread = {} if labels_are_truth else find_spread_labels(face_labels, memberships)
     label_doubts = [] if labels_are_truth else find_label_doubts(face_labels, memberships, photo_of)
@@ -99,7 +99,7 @@ def compute_groups(
 def compute_names(
     ledger: Ledger, all_faces: Sequence[Face], decisions: Sequence[Decision]
 ) -> tuple[list[Identity], list[str]]:
-    """Returns the current identities with the names that these decisions give to them, and notices. Nothing is written.
+    """Returns the current identities with their names from these decisions, and notices. Nothing is written.
 
     Raises BadInput if decisions contradict each other.
     """
@@ -124,7 +124,7 @@ def _read_memberships(ledger: Ledger, faces: Sequence[Face]) -> list[Membership]
     """
     representative = {face.face_id: face.representative for face in faces}
     rows = ledger.read_rows(Membership)
-    # Own rows come last, so that they take precedence
+    # A face's own row comes last, and thus takes precedence.
     rows = sorted(rows, key=lambda row: representative.get(row.face_id) == row.face_id)
     by_face = {representative.get(row.face_id, row.face_id): row for row in rows}
     return [replace(row, face_id=face) for face, row in sorted(by_face.items())]

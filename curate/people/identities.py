@@ -24,12 +24,12 @@ def make_identities(
 
     A group gets the id of the earlier identity with which it shares most faces. The pair of group and id with the most
     shared faces is assigned first, and each id is used only one time. If a person is divided or merged, the larger part
-    therefore keeps the id. An assignment that maximises the total number of shared faces could give the id to the
+    keeps the id. A different method would maximise the total number of shared faces, but could give the id to the
     smaller part.
 
-    The id of a new person is computed from its smallest face_id and the dataset's `key`. Without the key, nobody can
-    compute the id from the face. Names and locks come from `links`. A decision gives a name to some faces. The name
-    goes to the group that contains most of these faces.
+    The id of a new person is computed from its smallest face_id and the dataset's `key`. Without the dataset's key,
+    nobody can compute the id from the face. Names and locks come from `links`. A decision gives a name to some faces.
+    The group that contains most of the named faces gets the name.
     """
     members: dict[int, list[int]] = defaultdict(list)  # group -> rows
     for row, label in enumerate(grouping.labels):
@@ -42,14 +42,14 @@ def make_identities(
         (int(label), before[face]) for face, label in zip(face_ids, grouping.labels, strict=True) if face in before
     )
     id_of: dict[int, str] = {}
-    taken: set[str] = set()
+    used_ids: set[str] = set()
     for (label, identity), _ in sorted(overlap.items(), key=lambda item: (-item[1], item[0][1], smallest[item[0][0]])):
-        if label not in id_of and identity not in taken:
+        if label not in id_of and identity not in used_ids:
             id_of[label] = identity
-            taken.add(identity)
+            used_ids.add(identity)
     for label in sorted(set(members) - set(id_of), key=lambda label: smallest[label]):
-        id_of[label] = _make_id(key, smallest[label], taken)
-        taken.add(id_of[label])
+        id_of[label] = _make_id(key, smallest[label], used_ids)
+        used_ids.add(id_of[label])
 
     names = {} if links is None else name_groups(grouping.labels, links, smallest)
     locked = set() if links is None else set(grouping.labels[np.isin(links.block, sorted(links.locked))].tolist())
@@ -78,8 +78,8 @@ def _find_source(row: int, links: Links | None) -> str:
 def name_groups(labels: np.ndarray, links: Links, smallest: Mapping[int, str]) -> dict[int, str]:
     """Returns group -> name.
 
-    The name is the last name from a decision. Without such a name, it is the label that most labelled faces of the
-    group have.
+    The name of a group is its last name from a decision. If no decision names the group, the name is the label of most
+    labelled faces of the group.
 
     `labels` are the groups of the faces in `links`, int (n,). `smallest` maps a group to its smallest face_id.
     """
@@ -93,10 +93,10 @@ def name_groups(labels: np.ndarray, links: Links, smallest: Mapping[int, str]) -
     return names
 
 
-def _make_id(key: bytes, smallest_face: str, taken: set[str]) -> str:
-    """Returns an id that is not in `taken`: `p-` and 12 hexadecimal digits of a keyed hash of the face id."""
-    for attempt in range(len(taken) + 1):
+def _make_id(key: bytes, smallest_face: str, used_ids: set[str]) -> str:
+    """Returns an id that is not in `used_ids`: `p-` and 12 hexadecimal digits of a keyed hash of the face id."""
+    for attempt in range(len(used_ids) + 1):
         name = "p-" + compute_mark(key, "person", f"{smallest_face} {attempt}")[:12]
-        if name not in taken:
+        if name not in used_ids:
             return name
     raise AssertionError("every id that was tried is in use")

@@ -4,9 +4,9 @@ A decision names a face directly or as a witness. The user who decides names som
 an identity, and the faces of this identity then become witnesses. Witnesses show which person a decision means, even if
 the identity is split or grows later.
 
-A decision always applies to faces that are named directly. There are two cases in which a decision no longer applies to
-a witness. First, a later split or move names the witness directly. One wrong face can thus leave a merged identity
-without an undo of the merge. Second, a merge or move is undone that brought the witness into the identity. All other
+A decision always applies to faces that are named directly. A decision no longer applies to a witness in two cases.
+First case: a later split or move names the witness directly. So one wrong face can leave a merged identity, and the
+merge stays. Second case: the merge or move that brought the witness into the identity is undone. All other
 contradictions raise BadInput with the numbers of the decisions. Nothing in this file reads or writes the ledger.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from curate.people.clustering.components import label_components
-from curate.people.contradictions import Link, describe_contradiction, describe_emptied, find_chain
+from curate.people.contradictions import Link, describe_contradiction, describe_empty_part, find_chain
 from manifests.errors import BadInput
 from manifests.ledger.decision_log import (
     DROPPED_BY_DECISION,
@@ -31,7 +31,7 @@ from manifests.ledger.decision_log import (
 from manifests.ledger.records import Face
 
 # Largest number of cannot-links for each face that a decision separates from other faces (ours). After the grouping,
-# `apply_decisions` separates the face from all of these faces.
+# `apply_decisions` separates a face from all faces that decisions separate from it.
 MAX_CANNOT_LINKS = 32
 
 
@@ -41,24 +41,26 @@ class MissingFace:
 
     number: int  # number of the decision
     face: FaceLocation
-    why: str
+    reason_not_in_use: str
 
 
 @dataclass(frozen=True)
 class Links:
     """The constraints that decisions and labels put on n faces. Row numbers stand for faces."""
 
-    must: tuple[tuple[int, int], ...]  # pairs of faces that are one person; k faces of a person have k - 1 pairs
-    cannot: tuple[tuple[int, int], ...]  # some pairs of faces that are two people; `apart` describes all pairs
-    block: np.ndarray  # int64 (n,): rows that `must` connects share a block number
+    must_links: tuple[tuple[int, int], ...]  # pairs of faces that are one person; k faces of a person have k - 1 pairs
+    cannot_links: tuple[
+        tuple[int, int], ...
+    ]  # some pairs of faces that are two people; `separations` describes all pairs
+    block: np.ndarray  # int64 (n,): rows that `must_links` connects share a block number
     # No row of the first set may be in a group with a row of the second set.
-    apart: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    separations: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     # Blocks that may not share a group. Locked blocks are exclusive, and so are the blocks of labels.
     exclusive: frozenset[int]
     locked: frozenset[int]  # blocks
     review_rows: frozenset[int]  # rows whose identity comes from a decision
     labels: Mapping[int, str]  # row -> label, if labels are truth
-    # Rows of a person, and the name of the person. Later names take precedence.
+    # Rows of a person, and the name of the person. If a person has several names, the last name is used.
     names: tuple[tuple[tuple[int, ...], str], ...]
     missing: tuple[MissingFace, ...] = ()
     notices: tuple[str, ...] = ()
@@ -67,8 +69,8 @@ class Links:
 def find_dropped_faces(decisions: Iterable[Decision], faces: Sequence[Face]) -> set[str]:
     """Returns the ids of the representatives that active drops name.
 
-    `faces` are the rows with the current near-duplicates. The status of a face that a decision dropped earlier must be
-    ok or near-duplicate here. Otherwise the drop would not find the face again.
+    In the rows `faces`, the current near-duplicates are marked. In `faces`, the status of a face that a decision
+    dropped earlier must be ok or near-duplicate. With the status dropped, the decision would not find the face again.
     """
     finder = FaceFinder(faces)
     drops = [decision for decision in select_active(decisions) if decision.kind == "drop"]
@@ -89,8 +91,9 @@ def resolve_links(
     """Returns the constraints on the faces `face_ids`, the accepted faces in the order of their embeddings.
 
     `faces` are all faces of the ledger, and `decisions` is the whole log. `labels` maps face_id -> label, if labels are
-    truth. A decision takes precedence over a label: a face that a split or move names has no label. A near-duplicate
-    counts as its representative. Raises BadInput with the numbers of the decisions if decisions contradict each other.
+    truth. A decision takes precedence over a label: a face that a split or move names has no label. A decision about a
+    near-duplicate applies to the representative. Raises BadInput with the numbers of the decisions if decisions
+    contradict each other.
     """
     row_of = {face: row for row, face in enumerate(face_ids)}
     active = select_active(decisions)
@@ -113,28 +116,29 @@ def resolve_links(
     for row in sorted(row_labels):
         first = first_of.setdefault(row_labels[row], row)
         if first != row:
-            constraints.must.append((first, row, 0))
+            constraints.must_links.append((first, row, 0))
 
-    # Find the blocks of connected rows, int64 (n,). If a decision separates rows of one block, this is a contradiction.
-    # Otherwise one face of each separated block gets cannot-links to evenly spaced blocks of the other side.
-    pairs = np.array([(a, b) for a, b, _ in constraints.must], np.int64).reshape(-1, 2)
+    # Find the blocks of connected rows, int64 (n,). A decision that separates rows of one block is a contradiction. If
+    # there is no contradiction, one face of each separated block gets cannot-links to evenly spaced blocks of the other
+    # side.
+    pairs = np.array([(a, b) for a, b, _ in constraints.must_links], np.int64).reshape(-1, 2)
     block = label_components(len(face_ids), pairs)
-    cannot: set[tuple[int, int]] = set()
-    for number, leaving, staying in constraints.apart:
+    cannot_links: set[tuple[int, int]] = set()
+    for number, leaving, staying in constraints.separations:
         own = {int(block[row]): row for row in reversed(leaving)}
         other = {int(block[row]): row for row in reversed(staying)}
         for shared in sorted(set(own) & set(other)):
-            chain = find_chain(constraints.must, own[shared], other[shared])
+            chain = find_chain(constraints.must_links, own[shared], other[shared])
             raise BadInput(describe_contradiction(number, active, chain, row_labels, face_ids))
         others = list(other.values())
         sample = [others[place] for place in _space_evenly(len(others), MAX_CANNOT_LINKS)]
-        cannot |= {(min(a, b), max(a, b)) for a in own.values() for b in sample}
+        cannot_links |= {(min(a, b), max(a, b)) for a in own.values() for b in sample}
     locked = frozenset(int(block[row]) for row in constraints.locks)
     return Links(
-        must=tuple((a, b) for a, b, _ in constraints.must),
-        cannot=tuple(sorted(cannot)),
+        must_links=tuple((a, b) for a, b, _ in constraints.must_links),
+        cannot_links=tuple(sorted(cannot_links)),
         block=block,
-        apart=tuple((tuple(leaving), tuple(staying)) for _, leaving, staying in constraints.apart),
+        separations=tuple((tuple(leaving), tuple(staying)) for _, leaving, staying in constraints.separations),
         exclusive=locked | {int(block[row]) for row in first_of.values()},
         locked=locked,
         review_rows=frozenset(constraints.review_rows),
@@ -163,14 +167,15 @@ class _Resolved:
             row for row, witness in self.parts[part].items() if not (witness and last_named.get(row, 0) > number)
         )
 
-    def release_witnesses(self, undone: _Resolved) -> None:
-        """Removes the witnesses that were in a part only because of the merge or move `undone`.
+    def release_witnesses(self, undone_decision: _Resolved) -> None:
+        """Removes the witnesses that were in a part only because of the merge or move `undone_decision`.
 
-        If a part contains faces from several sides of `undone`, only the witnesses of one side stay. This is a side
-        with a face that is named directly. If no face is named directly, the largest side stays.
+        If a part contains faces from several sides of `undone_decision`, only the witnesses of one side stay. A side
+        stays if one of its faces is named directly. If a part has no face that is named directly, the largest side
+        stays.
         """
         for part in self.parts:
-            sides = [set(part) & set(side) for side in undone.get_joined_parts()]
+            sides = [set(part) & set(side) for side in undone_decision.get_joined_parts()]
             if sum(map(bool, sides)) > 1:
                 staying = max(
                     sides, key=lambda side: (any(not part[row] for row in side), len(side), -min(side, default=0))
@@ -190,16 +195,16 @@ def _resolve_all(
     resolved: list[_Resolved] = []
     missing: list[MissingFace] = []
     for decision in active:
-        one, gone = _resolve(decision, finder, row_of)
+        one, missing_faces = _resolve(decision, finder, row_of)
         resolved.append(one)
-        missing += gone
+        missing += missing_faces
     undo_of = find_undos(decisions)
     for decision in decisions:
         if decision.kind in ("merge", "move") and decision.number in undo_of:
-            undone, _ = _resolve(decision, finder, row_of)
+            undone_decision, _ = _resolve(decision, finder, row_of)
             for one in resolved:  # decisions that were made while the undone decision was active
                 if decision.number < one.decision.number < undo_of[decision.number]:
-                    one.release_witnesses(undone)
+                    one.release_witnesses(undone_decision)
     return resolved, missing
 
 
@@ -209,12 +214,12 @@ def _resolve(decision: Decision, finder: FaceFinder, row_of: Mapping[str, int]) 
     for locations in decision.parts:
         rows: dict[int, bool] = {}
         for location in locations:
-            face, why = finder.find(location)
+            face, reason_not_in_use = finder.find(location)
             row = row_of.get(face.representative) if face is not None else None
             if row is not None:
                 rows[row] = rows.get(row, True) and location.witness
             elif not (decision.kind == "drop" and face is not None and face.reason == DROPPED_BY_DECISION):
-                missing.append(MissingFace(decision.number, location, why or "not in use"))
+                missing.append(MissingFace(decision.number, location, reason_not_in_use or "not in use"))
         parts.append(rows)
     return _Resolved(decision, parts), missing
 
@@ -223,9 +228,9 @@ def _resolve(decision: Decision, finder: FaceFinder, row_of: Mapping[str, int]) 
 class _Constraints:
     """The constraints that have been collected from decisions. Row numbers stand for faces."""
 
-    must: list[Link] = field(default_factory=list)
+    must_links: list[Link] = field(default_factory=list)
     # Number of the decision, rows that leave, rows that stay
-    apart: list[tuple[int, list[int], list[int]]] = field(default_factory=list)
+    separations: list[tuple[int, list[int], list[int]]] = field(default_factory=list)
     locks: list[int] = field(default_factory=list)  # one row of each locked set of faces
     review_rows: set[int] = field(default_factory=set)
     names: list[tuple[tuple[int, ...], str]] = field(default_factory=list)
@@ -252,10 +257,10 @@ def _collect_constraints(
             if one.parts[part] and not rows:
                 later = max(last_named[row] for row in one.parts[part])
                 faces = [face_ids[row] for row in sorted(one.parts[part])]
-                raise BadInput(describe_emptied(one.decision, active, later, faces))
+                raise BadInput(describe_empty_part(one.decision, active, later, faces))
         if sum(map(bool, joined)) > 1:
             rows = sorted({row for part in joined for row in part})
-            constraints.must += [(rows[0], row, number) for row in rows[1:]]
+            constraints.must_links += [(rows[0], row, number) for row in rows[1:]]
             constraints.review_rows.update(rows if kind == "merge" else parts[0])
     # The faces of the first part leave the person of the last part
     if kind in ("split", "move") and parts[0] and parts[-1]:
@@ -265,10 +270,10 @@ def _collect_constraints(
                 f"Decision {number} separates faces that are now copies of one picture. The decision has no effect on "
                 "these faces."
             )
-        constraints.apart.append((number, parts[0], [row for row in parts[-1] if row not in both]))
+        constraints.separations.append((number, parts[0], [row for row in parts[-1] if row not in both]))
         constraints.review_rows.update(parts[0])
     if kind == "lock" and parts[0]:
-        constraints.must += [(parts[0][0], row, number) for row in parts[0][1:]]
+        constraints.must_links += [(parts[0][0], row, number) for row in parts[0][1:]]
         constraints.locks.append(parts[0][0])
         constraints.review_rows.update(parts[0])
     if kind == "rename" and parts[0]:

@@ -39,8 +39,8 @@ def compute_near_duplicates(
 ) -> tuple[DedupeRules, list[Face]]:
     """Returns the rules that were used, and the new row of each face whose row changes. Nothing is written.
 
-    `same_person` is the recognizer's own lowest cosine for two faces of one person. Two recropped copies must also have
-    this cosine or more.
+    `same_person` is the recognizer's own lowest cosine for two faces of one person. Two recropped copies must have a
+    cosine of `same_person` or more.
     """
     rules = replace(config.dedupe, min_cosine_same_face=max(config.dedupe.min_cosine_same_face, same_person))
     photos = {photo.photo_id: photo for photo in ledger.read_rows(Photo)}
@@ -51,10 +51,10 @@ def compute_near_duplicates(
     ]
     _, vectors = ledger.read_embeddings([face.face_id for face in faces])
     rows = find_near_duplicates(faces, [photos[face.photo_id] for face in faces], vectors, rules)
-    dropped = find_dropped_faces(decisions, rows)
+    dropped_ids = find_dropped_faces(decisions, rows)
     rows = [
         replace(row, status="dropped", reason=DROPPED_BY_DECISION, duplicate_of=None)
-        if row.representative in dropped
+        if row.representative in dropped_ids
         else row
         for row in rows
     ]
@@ -71,11 +71,11 @@ def find_near_duplicates(
 ) -> list[Face]:
     """Returns the new row of every face, in the same order.
 
-    The largest face of each set of near-duplicates is the representative. If sizes are equal, the face with the
-    smallest id is the representative. Every face of `faces` has an embedding, and is ok, a near-duplicate, or dropped
-    by a decision. `photos` are the photos of the faces. `embeddings` are the unit embeddings of the faces, float32 (n,
-    d). All three have the same order. Copies of whole photos are always found. In collections of more than
-    `neighbours.EXACT` faces, recropped copies may be missed.
+    The largest face of each set of near-duplicates is the representative. If several faces have the largest size, the
+    face with the smallest id is the representative. Every face of `faces` has an embedding, and is ok, a
+    near-duplicate, or dropped by a decision. `photos` are the photos of the faces. `embeddings` are the unit embeddings
+    of the faces, float32 (n, d). The arguments `faces`, `photos` and `embeddings` have the same order. Copies of whole
+    photos are always found. In collections of more than `neighbours.EXACT` faces, recropped copies may be missed.
     """
     n = len(faces)
     if n == 0:
@@ -84,8 +84,8 @@ def find_near_duplicates(
     min_cosine = min(rules.min_cosine_same_photo, rules.min_cosine_same_face)
 
     # Candidates are the pairs of near neighbours `row` and `other`, int (m,) each. Two faces show the same picture in
-    # two cases. Either the hashes of their photos, their boxes and their embeddings agree, or the hashes of the aligned
-    # faces and the embeddings agree.
+    # two cases. First case: the photos have similar hashes, the boxes overlap, and the embeddings are similar. Second
+    # case: the aligned crops have similar hashes, and the embeddings are similar.
     order = np.argsort([face.face_id for face in faces])
     near = find_neighbours(vectors, order, _NEIGHBOURS, min_cosine)
     place, column = np.nonzero((near.rows >= 0) & (near.cosines >= min_cosine))
@@ -99,10 +99,10 @@ def find_near_duplicates(
     # Two equal faces in one photo come from a collage or a mirror, and are not copies
     same &= photo_ids[row] != photo_ids[other]
 
-    # If a person has many photos, a poor copy may not be among the _NEIGHBOURS nearest faces. Such a copy is found by
-    # the hash of its photo.
-    copied, copy = _find_copies_by_photo(faces, photos, vectors, rules)
-    pairs = np.stack([np.concatenate([row[same], copied]), np.concatenate([other[same], copy])], axis=1)
+    # If a person has many photos, a poor copy may not be among the _NEIGHBOURS nearest faces. A poor copy is therefore
+    # also searched by the hash of its photo.
+    first_rows, second_rows = _find_copies_by_photo(faces, photos, vectors, rules)
+    pairs = np.stack([np.concatenate([row[same], first_rows]), np.concatenate([other[same], second_rows])], axis=1)
     labels = label_components(n, pairs)
 
     # Find the representative of each connected set of faces, then make the new row of every face.
@@ -121,7 +121,7 @@ def find_near_duplicates(
 
 
 def find_linked_photos(faces: Iterable[Face]) -> dict[str, str]:
-    """Returns photo_id -> the smallest photo_id among all photos that are linked to it.
+    """Returns photo_id -> the smallest photo_id among the photo and all photos that are linked to it.
 
     Two photos are linked if one photo contains a near-duplicate of a face in the other photo. Photos that are linked
     through other photos have the same smallest id.
@@ -154,7 +154,7 @@ def find_pictures(faces: Iterable[Face], photos: Mapping[str, Photo], max_bits: 
 
 
 def _find_smallest_linked(photos: Iterable[str], links: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Returns photo_id -> the smallest photo_id of its connected set, by union-find."""
+    """Returns photo_id -> the smallest photo_id of the photo's connected set, by union-find."""
     root = {photo: photo for photo in photos}
 
     def find_root(photo: str) -> str:
@@ -173,8 +173,8 @@ def _find_copies_by_photo(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns pairs of rows that are the same face in two copies of one photo, two arrays int64 (m,).
 
-    In such a pair, the hashes of the photos agree, the boxes overlap enough, and the cosine is `min_cosine_same_photo`
-    or more.
+    Two rows form a pair if the hashes of the photos agree, the boxes overlap enough, and the cosine is
+    `min_cosine_same_photo` or more.
     """
     # For each distinct photo, find its first row, its hash as uint8 (photos, 8), and the rows of its faces as a slice
     # of `order`.
@@ -188,8 +188,8 @@ def _find_copies_by_photo(
 
     rows, others = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for begin in range(0, len(bits), _PHOTOS_AT_ONCE):
-        # Find the pairs of photos a < b whose hashes differ in at most max_photo_bits bits. The radius is one bit more,
-        # because range_search returns only smaller distances.
+        # Find the pairs of photos a < b whose hashes differ in at most max_photo_bits bits. The radius is
+        # max_photo_bits + 1, because range_search returns only distances below the radius.
         limits, _, b = index.range_search(bits[begin : begin + _PHOTOS_AT_ONCE], rules.max_photo_bits + 1)
         hits = limits[1:].astype(np.int64) - limits[:-1].astype(np.int64)
         a = begin + np.repeat(np.arange(len(hits)), hits)

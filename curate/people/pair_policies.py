@@ -9,8 +9,8 @@
 | diverse | the face nearest to the person's mean; each next reference is farthest from all earlier references |
 | hard-pose | the reference whose yaw and pitch differ most from those of the target |
 
-A target keeps a limited number of references, and training draws uniformly from these references. The policy therefore
-decides which references are used in training.
+A target keeps a limited number of references, and training draws uniformly from these references. The policy of a
+dataset decides which references are used in training.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class FaceTable:
     """The properties of faces that the policies compare. Row i of every array is `faces[i]`."""
 
     faces: Sequence[Face]
-    vectors: np.ndarray  # float32 (n, d): unit embeddings
-    picture: np.ndarray  # int (n,): number of the picture in the face's photo; copies of a photo have the same number
+    vectors: np.ndarray  # Unit embeddings, float32 (n, d).
+    picture: np.ndarray  # Number of the picture in the photo, int (n,). Copies of a photo share a number.
 
     @cached_property
     def ids(self) -> np.ndarray:
@@ -62,14 +62,16 @@ class FaceTable:
         return np.array([(face.yaw, face.pitch) for face in self.faces], np.float32).reshape(-1, 2)
 
     def get_landmarks68(self, rows: np.ndarray) -> np.ndarray | None:
-        """Returns the 68 landmarks of these faces, float64 (len(rows), 68, 2), or None if a face lacks them."""
+        """Returns the 68 landmarks of the faces in `rows`, float64 (len(rows), 68, 2), or None if a face has no 68
+        landmarks.
+        """
         points = [self.faces[row].landmarks68 for row in rows]
         if any(one is None for one in points):
             return None
         return np.array(points, np.float64).reshape(len(rows), 68, 2)
 
     def get_landmarks5(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the 5 landmarks of these faces, float64 (len(rows), 5, 2)."""
+        """Returns the 5 landmarks of the faces in `rows`, float64 (len(rows), 5, 2)."""
         return np.array([self.faces[row].landmarks5 for row in rows], np.float64).reshape(len(rows), 5, 2)
 
 
@@ -112,8 +114,8 @@ def _measure_landmark_distance(table: FaceTable, targets: np.ndarray, candidates
     """Returns the distance between the landmarks of two faces after the best affine map, float64 (targets, candidates).
 
     The map moves the landmarks of the candidate onto the landmarks of the target. The remaining distance is divided by
-    the size of the target's face. If all faces have 68 landmarks, the points and weights of ASFFNet are used. Otherwise
-    the five landmarks are used, with equal weights.
+    the size of the target's face. If all faces have 68 landmarks, the points and weights of ASFFNet are used. If a face
+    has only five landmarks, the five landmarks of all faces are used, with equal weights.
     """
     goal, points, parts = table.get_landmarks68(targets), table.get_landmarks68(candidates), _ASFFNET_PARTS
     if goal is None or points is None:
@@ -125,7 +127,7 @@ def _measure_landmark_distance(table: FaceTable, targets: np.ndarray, candidates
         g, p = goal[:, part], points[:, part]
         g, p = g - g.mean(1, keepdims=True), p - p.mean(1, keepdims=True)
         # An affine map of centred points can produce every linear combination of their x and y columns. The squared
-        # distance that remains is |goal|^2 minus |projection of the goal onto the span of these columns|^2.
+        # distance that remains is |goal|^2 minus |projection of the goal onto the span of the x and y columns|^2.
         basis, size, _ = np.linalg.svd(p, full_matrices=False)  # (candidates, points, 2) and (candidates, 2)
         basis = basis * (size > 1e-9 * size[:, :1])[:, None]  # points on a line span only one direction
         projection = g.transpose(0, 2, 1).reshape(-1, len(part)) @ basis.transpose(1, 0, 2).reshape(len(part), -1)
@@ -137,8 +139,8 @@ def _measure_landmark_distance(table: FaceTable, targets: np.ndarray, candidates
 def _rank_by_coverage(table: FaceTable, candidates: np.ndarray, usable: np.ndarray, max_references: int) -> np.ndarray:
     """Returns ranks by farthest-first traversal, int64 (targets, candidates).
 
-    A place is the embedding of a face together with its pose. One traversal is computed over all candidates. Targets
-    that can use all picks of this traversal share it. Each other target has its own traversal.
+    A place is the embedding of a face together with its pose. Targets share one traversal over all candidates if they
+    can use all picks of this traversal. A target that cannot use all these picks gets a separate traversal.
     """
     places = np.concatenate([table.vectors[candidates], table.pose[candidates] / _DEGREES_A_UNIT], axis=1)
     ranks = np.full(usable.shape, _BEHIND_ALL, np.int64)
@@ -162,8 +164,8 @@ def _traverse_farthest_first(places: np.ndarray, usable: np.ndarray, max_picks: 
     """
     targets, square = np.arange(len(usable)), (places**2).sum(1)
     usable = usable.copy()
-    # The next pick has the largest `worth`. At first, `worth` is minus the distance to the mean. Afterwards, it is the
-    # distance to the nearest pick.
+    # The next pick has the largest `worth`. For the first pick, `worth` is minus the distance to the mean. For later
+    # picks, `worth` is the distance to the nearest earlier pick.
     worth = -np.round(((places - places.mean(0)) ** 2).sum(1), 5)[None]
     distance = np.full(usable.shape, np.inf, np.float32)
     picks = np.full((len(usable), min(max_picks, len(places))), -1, np.int64)

@@ -1,6 +1,6 @@
 """The stage `pair`: chooses the references of every target.
 
-A reference shows the same person as its target, in another picture. The order of the references follows a policy
+A reference shows the same person as the target, in another picture. The order of the references follows a policy
 (pair_policies.py).
 """
 
@@ -29,7 +29,7 @@ _NO_KEY = np.iinfo(np.int64).max  # sort key of a candidate that is not usable
 
 
 def pair_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
-    """Records the targets with their references. Also counts the other faces, for each reason why a face is no target.
+    """Records the targets with their references. Also counts the faces that are no targets, for each reason.
 
     Returns a notice about references from imported lists that cannot be used, or an empty list.
     """
@@ -41,18 +41,20 @@ def pair_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
     embedded = [by_id[face_id] for face_id in face_ids]
     splits, lists = ledger.read_rows(Split), ledger.read_rows(ListEntry)
     rows, no_targets = make_pairs(splits, embedded, vectors, config.pairs, picture_of, find_listed_faces(lists, faces))
-    listed_rows, listed_no_targets, lost = make_listed_pairs(lists, splits, faces, vectors, picture_of)
+    listed_rows, listed_no_targets, references_left_out = make_listed_pairs(lists, splits, faces, vectors, picture_of)
     detail = {
         **asdict(config.pairs),
         "left_out": {**no_targets, **listed_no_targets},
-        "references_lost": dict(lost),
+        "references_lost": dict(references_left_out),
     }
     every = sorted([*rows, *listed_rows], key=lambda row: row.target)
     ledger.record("pair", "all", config.pairs, every, replace=(Pair,), detail=detail)
-    if not lost:
+    if not references_left_out:
         return []
-    reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(lost.items(), key=lambda item: (-item[1], item[0])))
-    count = sum(lost.values())
+    reasons = ", ".join(
+        f"{n} {reason}" for reason, n in sorted(references_left_out.items(), key=lambda item: (-item[1], item[0]))
+    )
+    count = sum(references_left_out.values())
     verb = "is" if count == 1 else "are"
     return [f"{format_count(count, 'reference')} from imported lists {verb} left out: {reasons}."]
 
@@ -73,9 +75,9 @@ def make_pairs(
     `faces` contain all faces in splits. `vectors` are the unit embeddings of `faces`, float (n, d), in the same order.
     `picture_of` maps a photo to the picture that it shows. If `picture_of` does not contain a photo, the photo is a
     picture of its own. A reference shows the same person in another picture, and a near-duplicate is never a reference.
-    Under --split-by photos, the references of val and test come from train, as in the use of a personal restorer. Split
-    rows that are set aside are left out. Faces in `no_targets` can only be references, and are not counted. The result
-    does not depend on the order of the input.
+    Under --split-by photos, the references of val and test come from train, because a personal restorer also takes the
+    photos of its training as references. Split rows that are set aside are left out. Faces in `no_targets` can only be
+    references, and are not counted. The result does not depend on the order of the input.
     """
     pictures = [(picture_of or {}).get(face.photo_id, face.photo_id) for face in faces]
     picture_number = np.unique(pictures, return_inverse=True)[1] if pictures else np.zeros(0, np.int64)
@@ -127,9 +129,9 @@ def _pair_person(
             distance = np.round(1 - cosine, 6)
             usable &= (distance >= low) & (distance <= high)
 
-        # Make a unique sort key for each candidate from its rank and its index. If ranks are equal, the choice then
-        # does not depend on the sorting algorithm. The candidates with the max_references smallest keys are the
-        # references.
+        # Make a unique sort key for each candidate from its rank and its index. Because keys are unique, the choice
+        # among equal ranks does not depend on the sorting algorithm. The candidates with the max_references smallest
+        # keys are the references.
         ranks = rank_references(table, part, candidates, cosine, usable, rules)
         key = np.where(usable, ranks << _INDEX_BITS | index, _NO_KEY)
         if len(candidates) > rules.max_references:

@@ -29,17 +29,17 @@ _EXAMPLES = 5  # largest number of people in a notice
 def split_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
     """Records a split for every face in a group. Returns notices.
 
-    One notice counts the faces that an imported list puts into another split than their person. Another notice names
-    the people whose faces change their split although frozen sets exist.
+    A notice counts the faces that an imported list puts into another split than the person's split. A notice names the
+    people whose faces change their split although frozen sets exist.
     """
     before = ledger.read_rows(Split)
     rows, notices = compute_splits(ledger, ledger.read_rows(Face), ledger.read_rows(Membership), config)
     ledger.record("split", "all", config.split, rows, replace=(Split,))
-    elsewhere = sum(row.reason == LISTED_ELSEWHERE for row in rows)
-    if elsewhere:
-        verb, whose = ("is", "its") if elsewhere == 1 else ("are", "their")
+    count = sum(row.reason == LISTED_ELSEWHERE for row in rows)
+    if count:
+        verb, whose = ("is", "its") if count == 1 else ("are", "their")
         notices.append(
-            f"{format_count(elsewhere, 'face')} {verb} set aside: an imported list has another split for {whose} photo "
+            f"{format_count(count, 'face')} {verb} set aside: an imported list has another split for {whose} photo "
             "than for most photos of the person."
         )
     return [*notices, *describe_split_changes(find_split_changes(before, rows))]
@@ -48,13 +48,13 @@ def split_faces(ledger: Ledger, config: CurateConfig) -> list[str]:
 def compute_splits(
     ledger: Ledger, faces: Sequence[Face], memberships: Sequence[Membership], config: CurateConfig
 ) -> tuple[list[Split], list[str]]:
-    """Returns the split rows for these faces and memberships, and notices about imported lists. Nothing is written.
+    """Returns the split rows for `faces` and `memberships`, and notices about imported lists. Nothing is written.
 
     Raises BadInput in the same cases as `make_splits`. Raises LedgerBroken if an identity or a photo is in two splits.
     """
     usable, lists = select_usable_faces(faces), ledger.read_rows(ListEntry)
-    listed, notices = find_listed_splits(lists, usable)
-    rows = make_splits(usable, memberships, ledger.read_rows(Split), config.split, listed)
+    listed_splits, notices = find_listed_splits(lists, usable)
+    rows = make_splits(usable, memberships, ledger.read_rows(Split), config.split, listed_splits)
     check_splits(usable, rows)
     sizes = {photo.photo_id: (photo.width, photo.height) for photo in ledger.read_rows(Photo)}
     return mark_references_only(rows, usable, sizes, config.screen, find_listed_faces(lists, usable)), notices
@@ -87,30 +87,31 @@ def make_splits(
     memberships: Sequence[Membership],
     before: Sequence[Split],
     rules: SplitRules,
-    listed: Mapping[str, str] | None = None,
+    listed_splits: Mapping[str, str] | None = None,
 ) -> list[Split]:
     """Returns a split row for every face in a group, sorted by face_id.
 
-    `faces` are all faces that are ok or near-duplicates, and `before` are the rows of the last run. `listed` maps faces
-    to the split that an imported list gives them.
+    `faces` are all faces that are ok or near-duplicates, and `before` are the rows of the last run. `listed_splits`
+    maps a face to its split in an imported list.
 
     If faces are split by identity, the split of a person follows from a hash of the person's smallest face_id. The name
-    of the person has no effect. If three or more people have two photos or more, no split is empty. A person with a
-    single face cannot form pairs. This person gets the split of the largest group in the same photo, so that the photo
-    can be used. A face is set aside if its photo shows people of two splits. If faces are split by photos, the same
-    rules apply to photos, and copies of a photo stay together.
+    of a person has no effect on the person's split. If three or more people have two photos or more, no split is empty.
+    A person with a single face cannot form pairs. A person with a single face gets the split of the largest group in
+    the same photo, so that the photo can be used. A face is set aside if its photo shows people of two splits. If faces
+    are split by photos, the same rules apply to photos, and copies of a photo stay together.
 
-    The rows of `before` have an effect only if at least one of them is locked, because a model may then have been
-    trained on their faces. Every row then keeps its split, and its person gets the same split. This also holds if a
-    copy of the face is now the representative. The row of a face that is no longer in use stays, with the status
-    dropped. If people are merged, locked rows take precedence. After them, train takes precedence over val, and val
-    over test, so that no face of the training is evaluated. Only new people can fill an empty split.
+    If no row of `before` is locked, the rows of `before` have no effect. If at least one row is locked, a model may
+    have been trained on the faces of all rows, so every row keeps its split. The person of a row gets the split of the
+    row, even if a copy of the row's face is now the representative. The row of a face that is no longer in use stays,
+    with the status dropped. If people are merged, locked rows take precedence. After locked rows, train takes
+    precedence over val, and val over test, so that no training face is used for evaluation. Only new people can fill an
+    empty split.
 
-    `listed` takes precedence over all rows that are not locked. A person gets the split of most of its listed faces.
-    Faces of this person that are listed in another split are set aside.
+    `listed_splits` takes precedence over all rows that are not locked. A person gets the split of most of its listed
+    faces. Faces that are listed in another split than their person are set aside.
 
-    Raises BadInput if a person has locked rows of two splits, if locked rows have another policy, or if the rules leave
-    no share for train.
+    Raises BadInput if a person has locked rows of two splits, if locked rows were made with another policy than
+    `rules.policy`, or if the rules leave no share for train.
     """
     if rules.policy not in ("identity", "photos"):
         raise BadInput(f"--split-by is {rules.policy}. Give identity or photos.")
@@ -121,40 +122,43 @@ def make_splits(
         )
     check_policy(before, rules)
     before = before if any(row.locked for row in before) else ()
-    listed = listed or {}
+    listed_splits = listed_splits or {}
 
-    # Find the split of each face in a group. It is the split of the face's unit, which is a person or a set of linked
+    # Find the split of each face in a group. A face has the split of its unit, which is a person or a set of linked
     # photos.
     owner = {member.face_id: member.identity_id for member in memberships}
     photo_of = {face.face_id: face.photo_id for face in faces}
-    grouped = sorted(face for face in owner if face in photo_of)
+    grouped_faces = sorted(face for face in owner if face in photo_of)
     by_identity = rules.policy == "identity"
-    unit_of = find_units_by_identity(grouped, owner) if by_identity else find_units_by_photo(grouped, faces)
+    unit_of = find_units_by_identity(grouped_faces, owner) if by_identity else find_units_by_photo(grouped_faces, faces)
     representative = {face.face_id: face.representative for face in faces}
-    known = [(representative.get(row.face_id, row.face_id), row) for row in before]
-    unit_split = assign_splits(unit_of, owner, photo_of, known, rules, listed)
-    split_of = {face: unit_split[unit_of[face]] for face in grouped}
+    previous_rows = [(representative.get(row.face_id, row.face_id), row) for row in before]
+    unit_split = assign_splits(unit_of, owner, photo_of, previous_rows, rules, listed_splits)
+    split_of = {face: unit_split[unit_of[face]] for face in grouped_faces}
 
     # Set aside faces that are listed in another split, and faces in photos that show people of two splits. A photo may
-    # contain only copies of faces, and these faces may be in two splits. The second search finds such photos.
+    # contain only copies of faces, and the copied faces may be in two splits. A second search finds photos that contain
+    # only copies of faces from two splits.
     photo_splits = _find_photo_splits(faces, split_of)
-    elsewhere = {face for face in grouped if listed.get(face, split_of[face]) != split_of[face]}
-    aside = {face for face in grouped if len(photo_splits[photo_of[face]]) > 1} | elsewhere
-    photo_splits = _find_photo_splits(faces, {face: split for face, split in split_of.items() if face not in aside})
-    aside |= {face.representative for face in faces if len(photo_splits[face.photo_id]) > 1}
+    listed_elsewhere = {face for face in grouped_faces if listed_splits.get(face, split_of[face]) != split_of[face]}
+    faces_aside = {face for face in grouped_faces if len(photo_splits[photo_of[face]]) > 1} | listed_elsewhere
+    photo_splits = _find_photo_splits(
+        faces, {face: split for face, split in split_of.items() if face not in faces_aside}
+    )
+    faces_aside |= {face.representative for face in faces if len(photo_splits[face.photo_id]) > 1}
 
     locked = {row.face_id for row in before if row.locked}
     rows = []
-    for face in grouped:
+    for face in grouped_faces:
         row = Split(face, owner[face], split_of[face], rules.policy, face in locked)
-        reason = LISTED_ELSEWHERE if face in elsewhere else PHOTO_SPANS_SPLITS
-        rows.append(replace(row, status="dropped", reason=reason) if face in aside else row)
+        reason = LISTED_ELSEWHERE if face in listed_elsewhere else PHOTO_SPANS_SPLITS
+        rows.append(replace(row, status="dropped", reason=reason) if face in faces_aside else row)
     rows += [replace(row, status="dropped", reason=FACE_DROPPED) for row in before if row.face_id not in owner]
     return sorted(rows, key=lambda row: row.face_id)
 
 
 def check_policy(before: Sequence[Split], rules: SplitRules) -> None:
-    """Raises BadInput if the frozen sets were split by another policy. Training would then use faces of these sets."""
+    """Raises BadInput if locked rows of `before` were made with another policy than `rules.policy`."""
     other = next((row.policy for row in before if row.locked and row.policy != rules.policy), None)
     if other is not None:
         raise BadInput(
@@ -188,7 +192,7 @@ def describe_split_changes(changes: Sequence[tuple[Split, Split]]) -> list[str]:
         f"{format_count(len(changes), 'face')} of {format_count(people, 'person', 'people')} "
         f"{'changes its' if len(changes) == 1 else 'change their'} split although a frozen set exists: "
         f"{examples}{more}. Earlier models may have been trained on faces that are now in val or test. "
-        "Train these models again into another folder."
+        "Train earlier models again into another folder."
     ]
 
 
@@ -215,7 +219,7 @@ def check_splits(faces: Sequence[Face], splits: Sequence[Split]) -> None:
 
 
 def _find_photo_splits(faces: Sequence[Face], split_of: Mapping[str, str]) -> dict[str, set[str]]:
-    """Returns photo_id -> splits of the people in the photo. A near-duplicate counts as its representative."""
+    """Returns photo_id -> splits of the people in the photo. A near-duplicate has the split of its representative."""
     splits: dict[str, set[str]] = defaultdict(set)
     for face in faces:
         if face.representative in split_of:

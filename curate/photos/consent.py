@@ -25,7 +25,8 @@ from manifests.runtime.text import format_count, make_printable
 from manifests.runtime.uris import display_path, uri_of
 
 COLUMNS = ("source", "licence", "consent")
-CONSENT = ("yes", "no", "withdrawn")  # a later word is stricter; if the cell is empty, the consent stays unknown
+# Sorted from least strict to strictest. An empty cell means that the consent is unknown.
+CONSENT = ("yes", "no", "withdrawn")
 MAX_TEXT = 1000  # greatest length of a source or a licence, in characters (ours)
 
 
@@ -96,7 +97,7 @@ def match_sidecar(
     path is the archive's path followed by the member's path, as in `a.zip/b.jpg`. If several lines match one photo,
     the photo gets the strictest consent, the first source and the first licence.
     """
-    photos_at: dict[str, set[str]] = defaultdict(set)  # uri of the path that a user would write -> photos
+    photos_at: dict[str, set[str]] = defaultdict(set)  # uri of a file's path, as a user would write the path -> photos
     for file in files:
         if file.photo_id is not None:
             photos_at[uri_of(display_path(file.uri))].add(file.photo_id)

@@ -18,7 +18,7 @@ _UNREAD = ("unreadable_file", "broken_symlink", "file_vanished")
 
 
 def mark_same_files(files: Sequence[File]) -> list[File]:
-    """Returns the rows of files that change, so that only one file of each photo has the status ok.
+    """Returns the file rows that must change, so that only one file of each photo has the status ok.
 
     The file with the first uri gets the status ok. The photo's other files get the reason `same_file`.
     """

@@ -59,7 +59,7 @@ def check_labels(spec: str | None) -> None:
 
 
 def _parse_spec(spec: str) -> tuple[bool, Path | None]:
-    """Returns whether `--labels SPEC` is a hint, and the path of the CSV, or None if folder names are the labels."""
+    """Returns whether `--labels SPEC` is a hint, and the path of the CSV. The path is None for labels from folders."""
     hint = spec == "hint" or spec.startswith("hint:")
     source = spec.partition(":")[2] or "folder" if hint else spec
     if source != "folder" and not source.lower().endswith(".csv"):
@@ -131,7 +131,8 @@ def _match_label_csv(table: Path, files: Iterable[tuple[Path, str]]) -> tuple[li
     for name, text in _read_label_csv(table):
         normal_path = os.path.normpath(name)
         same_name = files_named.get(Path(normal_path).name, [])
-        # A photo with exactly the path of the line has priority over a photo whose path only ends in it.
+        # A photo whose whole path is in the line has priority over a photo whose path only ends with the text of the
+        # line.
         matches = [photo for path, photo in same_name if path in (normal_path, str(Path(normal_path).absolute()))]
         matches = matches or [photo for path, photo in same_name if path.endswith(os.sep + normal_path)]
         if not matches:

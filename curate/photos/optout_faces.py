@@ -34,7 +34,7 @@ class OptoutResult:
     faces: tuple[str, ...]  # ids of the dropped faces
     people: int  # number of identities with dropped faces
     remembered: int  # number of examples whose embeddings are kept
-    threshold: float  # least cosine to an example for a face to be dropped
+    threshold: float  # a face is dropped if its cosine to an example is at least this number
     checkpoints: tuple[str, ...]  # checkpoints that were trained on the dropped faces
     false_match_rate: float | None  # estimated share of the pairs of strangers that reach the threshold
 

@@ -1,1 +1,1 @@
-"""Contains other engines for the same θ: a differentiable engine in torch, BasicSR's code, and albumentations."""
+"""Contains three more engines that apply a θ: a differentiable engine in torch, BasicSR's code, and albumentations."""

@@ -5,7 +5,7 @@
 The tests compare the exact engine with BasicSR's code, and users can run the code that papers used. Kernels, noise and
 JPEG are BasicSR's functions. Blur, resizing and colour use the same calls of OpenCV and torchvision as GFPGAN's
 ffhq_degradation_dataset.py. Each function `random_*` of BasicSR is replaced by the deterministic function that it
-calls. The random numbers come from θ. Images are BGR inside basicsr_reference.py, as in BasicSR. The `motion` kernel is
+calls. θ contains the random numbers. Images are BGR inside basicsr_reference.py, as in BasicSR. The `motion` kernel is
 ours.
 
 BasicSR 1.4.2 needs two repairs. BasicSR imports `torchvision.transforms.functional_tensor`, which torchvision 0.17
@@ -87,7 +87,7 @@ def load_basicsr() -> Any:
 def apply(hq: Image, theta: Theta) -> Image:
     """Degrades one image by a θ with the literature's code.
 
-    The arguments and the result are like those of `degrade.operations.apply.apply`. Raises BadInput if the θ or the
+    `apply` has the arguments and the result of `degrade.operations.apply.apply`. Raises BadInput if the θ or the
     image is not valid, or if basicsr is not installed. Also raises BadInput if `imresize` cannot reach the size of the
     result with one scale for both sides.
     """
@@ -95,7 +95,7 @@ def apply(hq: Image, theta: Theta) -> Image:
     check_image(hq)
     check_sizes(hq.shape[0], hq.shape[1], theta)
     image = run_steps(hq, theta["steps"])
-    return _quantise(image)  # GFPGAN's data set ends with the same rounding
+    return _quantise(image)  # GFPGAN's data set also ends by rounding to 8 bits
 
 
 def run_steps(hq: Image, steps: list[Step]) -> Image:
@@ -112,7 +112,7 @@ def run_steps(hq: Image, steps: list[Step]) -> Image:
 
 
 def make_step_kernel(step: Step) -> NDArray[np.float64]:
-    """Returns the kernel (size, size) of a checked blur step. A function of BasicSR computes the kernel."""
+    """Returns the kernel (size, size) of a checked blur step. A function of BasicSR computes the blur kernel."""
     basicsr, name, size = load_basicsr(), step["kernel"], step["size"]
     if name == "motion":
         return make_kernel(step)
@@ -200,7 +200,7 @@ def _make_adjuster(name: str) -> Callable[..., Image]:
 
         rgb = torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
         if name == "hue":
-            rgb = rgb.clamp(0, 1)  # torchvision's adjust_hue is undefined outside 0..1; the exact engine also clips
+            rgb = rgb.clamp(0, 1)  # clip, because torchvision's adjust_hue needs values in 0..1
         adjusted = getattr(functional, f"adjust_{name}")(rgb, factor).numpy()
         return np.ascontiguousarray(adjusted.transpose(1, 2, 0)[..., ::-1])
 

@@ -3,9 +3,9 @@
     lq = apply(hq, thetas)        hq and lq: (B, 3, H, W) float RGB in 0..1; thetas: one θ for each image
 
 Blur and resizing are the same linear maps as in `degrade.operations`. Gaussian noise has the same numbers as in the
-exact engine, and colour has the same formulas. JPEG is `degrade.engines.differentiable_jpeg`. Steps that round to 8
-bits also round and clip in the torch engine, but the gradient passes unchanged (straight-through). Noise and colour
-clip without rounding. A clipped value has the gradient 0.
+exact engine, and colour has the same formulas. JPEG is `degrade.engines.differentiable_jpeg`. If a step of the exact
+engine rounds to 8 bits, the step also rounds and clips in the torch engine, but the gradient passes unchanged
+(straight-through). Noise and colour clip without rounding. A clipped value has the gradient 0.
 
 Each number of Poisson noise depends on all pixels of the image before the noise. A JPEG magnifies a difference in the
 last bit of its input. If a θ has Poisson noise or two JPEGs, the exact engine therefore also runs the first steps of
@@ -41,9 +41,9 @@ def apply(hq: Tensor, thetas: Sequence[Theta]) -> Tensor:
     """Degrades each image of a batch by its own θ.
 
     `hq` is a floating-point RGB tensor (B, 3, H, W) in 0..1 on any device and is not changed. float64 is computed and
-    returned as float64. All other types are computed and returned as float32, even under autocast, because bfloat16
-    cannot represent steps of 1/255. The result has the shape of `hq`, values on the 1/255 grid, and a gradient with
-    respect to `hq`. Raises BadInput if the batch or a θ is not valid.
+    returned as float64. Every type except float64 is computed and returned as float32, even under autocast, because
+    bfloat16 cannot represent steps of 1/255. The result has the shape of `hq`, values on the 1/255 grid, and a gradient
+    with respect to `hq`. Raises BadInput if the batch or a θ is not valid.
     """
     hq = _check_batch(hq, thetas)
     with torch.autocast(hq.device.type, enabled=False):
@@ -114,14 +114,14 @@ def _run_exact_engine(hq: Tensor, theta: Theta) -> dict[int, Image]:
 
 
 def _resolve_step(theta: Theta, position: int, image: Tensor, hq: Tensor, exact: dict[int, Image]) -> Step:
-    """Returns the step with the data that depends on the place of the step in the chain.
+    """Adds the data that depends on the position of a step in the chain, and returns the step.
 
     The added data is the kernel, the size of the result, or the image before and after Poisson noise.
     """
     steps, version = theta["steps"], theta["version"]
     step, (height, width) = steps[position], image.shape[-2:]
     match step["op"]:
-        case "blur" if version > 1:  # fast_blur of the exact engine uses the same kernel
+        case "blur" if version > 1:  # this is the kernel of the exact engine's fast_blur
             following = steps[position + 1 : position + 2]
             next_step = following[0] if following and following[0]["op"] == "downsample" else None
             return {"op": "blur", "kernel": make_fast_kernel(step, height, width, next_step)}
@@ -141,7 +141,7 @@ def _resolve_step(theta: Theta, position: int, image: Tensor, hq: Tensor, exact:
 
 
 def _blur(images: Tensor, steps: Sequence[Step]) -> Tensor:
-    """Correlates each image with its own kernel by FFT. The border is mirrored without repeating the edge.
+    """Correlates each image with its own kernel by FFT. The border of the image is mirrored without repeating the edge.
 
     An FFT costs less than a convolution with a kernel of 41 x 41 pixels, and no setting of torch runs an FFT in TF32.
     """
@@ -200,7 +200,7 @@ def _poisson(images: Tensor, steps: Sequence[Step]) -> Tensor:
     results = []
     for image, step in zip(images, steps, strict=True):
         before, after = step["before"], step["after"]
-        # A value that the noise did not change was not clipped.
+        # If the noise left a value at exactly 0 or 1 unchanged, the value was not clipped.
         clipped = ((after <= 0) | (after >= 1)) & (after != before)
         noisy = _to_torch(after, image)
         results.append(straight_through(torch.where(_to_torch(clipped, image).bool(), noisy, image), noisy))

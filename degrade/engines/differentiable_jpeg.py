@@ -1,10 +1,10 @@
 """Runs JPEG in torch with the arithmetic of libjpeg and a straight-through gradient for every rounding.
 
 The forward pass computes the same integers as libjpeg-turbo does for a baseline 4:2:0 file. The decoder is libjpeg's
-slow integer DCT with "fancy" upsampling. The arithmetic is from jccolor.c, jcsample.c, jfdctint.c, jcdctmgr.c,
-jidctint.c, jdsample.c and jdcolor.c. Entropy coding is left out, because it is lossless. The backward pass treats every
-rounding and saturation as the identity. The gradient is therefore the gradient of a linear transform, which does not
-depend on the quality.
+slow integer DCT with "fancy" upsampling. The arithmetic is that of libjpeg's files jccolor.c, jcsample.c, jfdctint.c,
+jcdctmgr.c, jidctint.c, jdsample.c and jdcolor.c. Entropy coding is left out, because it is lossless. The backward pass
+treats every rounding and saturation as the identity. The gradient is therefore the gradient of a linear transform,
+which does not depend on the quality.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def straight_through(smooth: Tensor, exact: Tensor) -> Tensor:
-    """Returns the values of `exact` with the gradient of `smooth`. The two tensors have the same shape and dtype."""
+    """Returns the values of `exact` with the gradient of `smooth`.
+
+    `exact` and `smooth` have the same shape and dtype.
+    """
     result: Tensor = _StraightThrough.apply(smooth, exact.detach())
     return result
 
@@ -48,7 +51,7 @@ def to_levels(image: Tensor) -> Tensor:
 
 def from_levels(levels: Tensor) -> Tensor:
     """Maps 0..255 to 0..1."""
-    # The divisor is a tensor. If the divisor were a number, CUDA would multiply by a rounded 1/255.
+    # The divisor 255 is a tensor. If the divisor were a number, CUDA would multiply by a rounded 1/255.
     return levels / levels.new_full((), 255)
 
 
@@ -84,7 +87,8 @@ def _integer_dct() -> NDArray[np.float64]:
     """Returns the 8 x 8 matrix of jfdctint.c with 13 bits of fraction.
 
     Row k is 8192 sqrt(8) times the k-th basis vector of the DCT. The matrix differs from a rounded cosine matrix,
-    because jfdctint.c rounds its constants before it adds them. The inverse in jidctint.c is the transposed matrix.
+    because jfdctint.c rounds its constants before it adds them. The inverse DCT of jidctint.c uses the transposed
+    matrix.
     """
     eye = np.eye(8)
     total, rest = eye[:4] + eye[:3:-1], eye[:4] - eye[:3:-1]
@@ -108,9 +112,9 @@ _DCT = _integer_dct()
 def jpeg(image: Tensor, qualities: Sequence[int], rounding: bool = True) -> Tensor:
     """Compresses and decompresses RGB images in 0..1, (N, 3, H, W) float32 or float64, each with its quality 1..100.
 
-    The result has the same shape and dtype, with values on the 1/255 grid. If the values of the image are on the 1/255
-    grid too, the result equals the decoded JPEG file bit for bit. `rounding=False` leaves out every rounding and
-    saturation. The gradient is the same with and without rounding.
+    The result has the shape and the dtype of the input, and its values are on the 1/255 grid. If the values of the
+    image are on the 1/255 grid, the result equals the decoded JPEG file bit for bit. `rounding=False` leaves out every
+    rounding and saturation. The gradient of the JPEG is the same with and without rounding.
     """
     height, width = image.shape[-2:]
     tables = image.new_tensor(np.stack([quantisation_tables(quality) for quality in qualities]), dtype=torch.float64)
@@ -188,8 +192,8 @@ def _extend(x: Tensor, height: int, width: int) -> Tensor:
 def _code_and_decode(planes: Tensor, tables: Tensor, rounding: bool) -> Tensor:
     """Runs DCT, quantisation and their inverses on (N, P, H, W) levels with (N, 1, 8, 8) tables. Returns levels.
 
-    The computation is in float64, which represents the sums of the integer DCT exactly. float32 would not be exact, and
-    with some settings torch computes float32 products in TF32.
+    The computation is in float64, which represents the sums of the integer DCT exactly. The computation would not be
+    exact in float32. With some settings, torch also computes float32 products in TF32.
     """
     height, width = planes.shape[-2:]
     planes = _extend(planes, height + -height % 8, width + -width % 8)

@@ -4,11 +4,11 @@ The ledger contains θ and the SHA-256 of every image. theta.jsonl, card.json an
 written beside the images after the last image.
 
 The list of faces of a set is fixed when the set is begun. The unit `<set>` of the stage `degrade` records the list of
-faces. The transaction that records the list of faces also locks the split of a val or test set. The images are made in
-batches of fixed size. Each batch is a unit (`<set>/00000` and so on). The ledger records the unit together with the
-rows of the batch. The unit `<set>/records` records the SHA-256 of the files beside the images. If the command is
-killed, the same command continues with the first batch that is not recorded. The bytes and rows at the end do not
-depend on interruptions.
+faces. The transaction that records the list of faces also locks the split of a val or test set. The images of a set are
+made in batches of fixed size. In the ledger, each batch is a unit (`<set>/00000` and so on). The ledger records the
+unit together with the rows of the batch. The unit `<set>/records` records the SHA-256 of the files beside the images.
+If the command is killed, the same command continues with the first batch that is not recorded. The bytes and rows at
+the end do not depend on interruptions.
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ class SetSummary:
 
 
 def format_set_name(preset: str, split: str, size: int, seed: int, engine: str = "exact") -> str:
-    """Returns the folder name of a frozen set below DATASET/lq. The name contains the engine, unless it is exact."""
+    """Returns the folder name of a frozen set below DATASET/lq.
+
+    The name contains the engine, unless the engine is exact.
+    """
     return f"{preset}-{split}-{size}-s{seed}" + ("" if engine == "exact" else f"-{engine}")
 
 

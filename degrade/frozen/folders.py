@@ -1,8 +1,8 @@
 """Makes frozen sets from plain folders. A set has PNG files, theta.jsonl and card.json.
 
-At the beginning, card.json is written with `complete` false. The first card marks the output folder as a set of
-Likeness. When every image is finished, theta.jsonl is written. At the end, card.json is written again with `complete`
-true. The files contain no time, so the same command gives the same bytes.
+At the beginning, card.json is written with `complete` false. The card with `complete` false marks the output folder as
+a set of Likeness. When every image is finished, theta.jsonl is written. At the end, card.json is written again with
+`complete` true. The files of a set contain no time, so the same command gives the same bytes.
 """
 
 from __future__ import annotations
@@ -210,7 +210,10 @@ def _make_set(
 
 
 def _remove_empty_set(out: Path) -> None:
-    """Removes the card of a set that has no image. `lock_folder` then removes the folder if it made the folder."""
+    """Removes the card of a set that has no image.
+
+    `lock_folder` later removes a folder that is empty and that `lock_folder` created.
+    """
     if {path.name for path in out.iterdir()} <= {CARD, LOCK}:
         (out / CARD).unlink()
 
@@ -259,8 +262,8 @@ def _count_finished(out: Path, card: dict[str, Any], sources: list[Path]) -> int
     Returns 0 if the set is not finished. Raises BadInput if `out` contains anything except this set.
     """
     existing_card = read_output_card(out)
-    # The version of Likeness is not compared. Another version may finish or repair a set, because the other keys of the
-    # card determine all bytes.
+    # The versions of Likeness in the two cards are not compared. Another version of Likeness may finish or repair a
+    # set, because all bytes follow from the keys of the card that are compared.
     keys = {key: value for key, value in json.loads(json.dumps(card)).items() if key != "likeness"}
     if existing_card is not None and (different := [key for key in keys if existing_card.get(key) != keys[key]]):
         raise BadInput(f"{out} contains another set (its {different[0]} differs): name another folder for --out.")

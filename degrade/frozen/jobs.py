@@ -1,7 +1,7 @@
 """Runs jobs in pools of processes. A job turns an image file and a θ into the bytes of a PNG.
 
-Workers only return bytes. The parent process writes all files, so every file and every row is complete, even if the
-command is killed.
+The worker processes only return bytes. The parent process writes all files, so every file and every row is complete,
+even if the command is killed.
 """
 
 from __future__ import annotations

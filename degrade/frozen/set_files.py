@@ -133,8 +133,8 @@ def read_set_rows(out: Path) -> list[Row]:
 def read_theta_file(path: Path) -> list[Row]:
     """Returns the rows of a theta.jsonl, each with file, source, source_sha256, size, engine, theta and sha256.
 
-    Raises BadInput if the file cannot be read, if a line is broken, if two lines name the same file, or if a name leads
-    out of the set or out of its sources.
+    Raises BadInput if the file cannot be read, if a line is broken, or if two lines name the same file. Also raises
+    BadInput if a name leads out of the set or out of the folder of its sources.
     """
     try:
         lines = path.read_bytes().splitlines()
@@ -182,15 +182,15 @@ def _check_row(row: Row) -> None:
 def card_gives_thetas(card: dict[str, Any], rows: list[Row]) -> bool:
     """Returns whether the preset and the seed of a card give the θ of all rows. A card that gives another θ was edited.
 
-    Also returns True if the θ of the card have another version, or if the card has no preset. A card has no preset
-    after a replay without a card.
+    Also returns True if the card has no preset, or has a θ version other than VERSION. The card of a replayed set has
+    no preset if the original set had no card.
     """
     if card["preset"] is None or card["seed"] is None or card["theta_version"] != VERSION:
         return True
     try:
         preset, seed = _restore_preset(card["preset"]), card["seed"]
-        # In a set of a folder, the key of a θ is the path of the source. In a set of a dataset, the key is the face id,
-        # which is also the name of the image file.
+        # In a set of a folder, the key of a θ is the path of the source image. In a set of a dataset, the key is the
+        # face id, which is also the name of the image file.
         return all(
             row["theta"] in (sample_theta(preset, seed, key) for key in (row["source"], Path(row["file"]).stem))
             for row in rows

@@ -57,7 +57,10 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Returns whether all files match their records, both on disk and when made again, and no other file exists."""
+        """Returns whether every file on disk and every image made again matches its record.
+
+        A file without a record also gives False.
+        """
         problems = (
             self.missing_files,
             self.changed_files,

@@ -1,9 +1,9 @@
 """Runs a θ with the exact engine: `apply` runs the steps of a θ on a float32 RGB image (H, W, 3) in 0..1.
 
-The usual chain of the literature is blur, downsample, noise, JPEG and upsample. Some chains change the colours at the
-end. Clipping and rounding follow BasicSR's degradations.py and GFPGAN's ffhq_degradation_dataset.py. Noise clips to
-0..1 and does not round. JPEG rounds to 8 bits, as every encoder does. The end of the chain clips and rounds to 8 bits,
-so the result of `apply` is exactly the content of a PNG.
+The usual chain of the literature is blur, downsample, noise, JPEG and upsample. Some presets change the colours at the
+end of the chain. Clipping and rounding follow BasicSR's degradations.py and GFPGAN's ffhq_degradation_dataset.py. Noise
+clips to 0..1 and does not round. JPEG rounds to 8 bits, as every encoder does. The end of the chain clips and rounds to
+8 bits, so the result of `apply` is exactly the content of a PNG.
 
 A θ is plain JSON with a version and all parameters:
 
@@ -16,8 +16,8 @@ A θ is plain JSON with a version and all parameters:
 
 A θ of version 1 runs every step separately. A θ of version 2 runs the same steps faster (`blur.fast_blur`). Before the
 next rounding, the results of version 1 and version 2 differ by at most 0.25/255. The bytes of the two versions may
-therefore differ, so a θ of version 1 always runs as version 1. The key `preset` has no effect. Lengths are in pixels of
-the image, angles are in radians, and the sigma of noise is in 1/255.
+therefore differ, so a θ of version 1 always runs as version 1. The key `preset` of a θ has no effect. Lengths are in
+pixels of the image, angles are in radians, and the sigma of noise is in 1/255.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def check_image(image: Any) -> None:
 def check_sizes(height: int, width: int, theta: Theta) -> None:
     """Raises BadInput if a checked θ does not fit an image of this size.
 
-    A θ does not fit if it leaves less than one pixel, makes too many pixels, or ends at another size.
+    A θ does not fit if it leaves less than one pixel, makes too many pixels, or changes the size of the image.
     """
     size = (height, width)
     for number, step in enumerate(theta["steps"], 1):
@@ -85,7 +85,7 @@ def check_sizes(height: int, width: int, theta: Theta) -> None:
             size = (height, width)
         elif step["op"] == "downsample":
             factor = step["factor"]
-            if min(size) < factor and theta["version"] > 1:  # version 1 keeps at least one pixel
+            if min(size) < factor and theta["version"] > 1:  # a θ of version 1 keeps at least one pixel
                 raise BadInput(
                     f"Step {number} of this θ (downsample by {factor:g}) leaves less than one pixel of "
                     f"{size[1]} x {size[0]}: take a larger image or a smaller factor."
@@ -138,9 +138,9 @@ def iterate_steps(hq: Image, steps: list[Step], version: int = VERSION) -> Itera
 def apply(hq: Image, theta: Theta) -> Image:
     """Degrades one image by a θ.
 
-    `hq` is float32 RGB (H, W, 3) in 0..1 and is not changed. The result has the same shape, dtype and range, with
-    values on the 1/255 grid. The same θ and image give the same bits for any number of workers and OpenCV threads.
-    Raises BadInput if the θ or the image is not valid.
+    `hq` is float32 RGB (H, W, 3) in 0..1 and is not changed. The result has the shape, the dtype and the range of `hq`,
+    and its values are on the 1/255 grid. The same θ and image give the same bits for any number of workers and OpenCV
+    threads. Raises BadInput if the θ or the image is not valid.
     """
     check_theta(theta)
     check_image(hq)

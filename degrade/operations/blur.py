@@ -1,14 +1,15 @@
 """Blurs an image with a plain or a fast function. The fast function joins a blur and the downsample after the blur.
 
-The plain function is OpenCV's filter. The fast function computes the same sum in another order. The kernel becomes a
-few separable passes (`kernels.separate_kernel`). Each pass is multiplied with the matrix of the resize that follows.
-One sparse product on each axis then gives the small image. Pixels that the resize would skip are never computed. The
-formula of the small image is:
+The plain blur function is OpenCV's filter. The fast function adds the terms of the plain function's sum in another
+order. The kernel becomes a few separable passes (`kernels.separate_kernel`). Each pass is multiplied with the matrix of
+the resize that follows. One sparse product on each axis then gives the downsampled image. Pixels that the resize would
+skip are never computed. The formula of the small image is:
 
     small = sum over r of (D_y C_r) X (D_x R_r)^T        D: resize, C_r and R_r: 1-D filters, X: the image
 
-scipy's CSR product computes the sums. The CSR product is a simple loop that adds in the order of the taps. The loop is
-compiled once for all x86-64 processors. BLAS is not used, because its order of addition depends on the processor.
+scipy's CSR product computes the sums. The CSR product is a simple loop that adds in the order of the taps. The loop of
+the CSR product has the same machine code on all x86-64 processors. BLAS is not used, because its order of addition
+depends on the processor.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ def blur(image: Image, kernel: str, size: int, **shape: float) -> Image:
 
 
 def fast_blur(image: Image, step: Step, next_step: Step | None = None) -> Image:
-    """Runs a checked blur step without clipping, and then the downsample step `next_step`, unless it is None.
+    """Runs a checked blur step without clipping, and then the downsample step `next_step` if `next_step` is not None.
 
     The result differs from the result of `blur` and `downsample` by at most 0.25/255. The largest difference that we
-    measured is 0.09/255. If OpenCV's filter or a Fourier transform costs less than the passes, the cheaper
-    method is used.
+    measured between `fast_blur` and `blur` is 0.09/255. If OpenCV's filter or a Fourier transform costs less than the
+    passes, the cheaper method is used.
     """
     height, width = image.shape[:2]
     out_height, out_width = downsampled_size(height, width, next_step["factor"]) if next_step else (height, width)
@@ -59,7 +60,7 @@ def fast_blur(image: Image, step: Step, next_step: Step | None = None) -> Image:
             return _fourier_blur(image, kernel, next_step)
         blurred = _blur_with_cut_kernel(image, step)
         return resize(blurred, out_height, out_width, next_step["interpolation"]) if next_step else blurred
-    # Each pass has one banded matrix for each axis. The matrix joins the 1-D filter and the resize.
+    # Each pass has one banded matrix for each axis. The banded matrix of a pass joins the 1-D filter and the resize.
     interpolation = next_step["interpolation"] if next_step else None
     columns, rows = passes
     down = _make_bands(columns, height, shape[0], interpolation)
@@ -96,7 +97,7 @@ def _make_cut_kernel(step: Step) -> Kernel:
 
 
 def _fourier_blur(image: Image, kernel: Kernel, next_step: Step | None) -> Image:
-    """Blurs by a real Fourier transform and its inverse, and then runs the resize of `next_step`, unless it is None.
+    """Blurs by a real Fourier transform and its inverse, and then runs the resize of `next_step` if there is one.
 
     The transform is scipy's pocketfft, whose result does not depend on the processor. The kernel does not change if it
     is turned by 180 degrees, so its transform is real. Rows that the resize skips are never transformed back.
@@ -210,7 +211,10 @@ def _make_bands(lines: Kernel, count: int, rows: int, interpolation: str | None)
 
 
 def mirror_indices(place: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Returns each place mirrored into 0..count-1, as often as needed. The edge is not repeated (reflect101)."""
+    """Returns each place mirrored into 0..count-1, as often as needed.
+
+    The pixel at the edge is not repeated (reflect101).
+    """
     if count == 1:
         return np.zeros_like(place)
     period = 2 * (count - 1)

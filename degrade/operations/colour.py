@@ -18,7 +18,10 @@ def shift(image: Image, red: float, green: float, blue: float) -> Image:
 
 
 def gray(image: Image) -> Image:
-    """Returns the BT.601 luma in all three channels (GFPGAN: cv2.COLOR_BGR2GRAY). No value needs clipping."""
+    """Returns the BT.601 luma in all three channels (GFPGAN: cv2.COLOR_BGR2GRAY).
+
+    The luma of values in 0..1 needs no clipping.
+    """
     return np.repeat(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32)[..., None], 3, axis=2)
 
 

@@ -27,7 +27,7 @@ def jpeg_bytes(image: Image, quality: int) -> bytes:
 
 
 def jpeg(image: Image, quality: int) -> Image:
-    """Compresses the image as a JPEG and decompresses it. The result has 8-bit values."""
+    """Compresses the image as a JPEG and decompresses it. The decompressed image has 8-bit values."""
     decoded = cv2.imdecode(np.frombuffer(jpeg_bytes(image, quality), np.uint8), cv2.IMREAD_COLOR)
-    assert decoded is not None  # the bytes come from the encoder above
+    assert decoded is not None  # `jpeg_bytes` returns a valid JPEG file
     return to_float(np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8))

@@ -71,7 +71,7 @@ def plateau_kernel(size: int, sigma_x: float, sigma_y: float, angle: float, beta
 def sinc_kernel(size: int, cutoff: float) -> Kernel:
     """Returns a low-pass filter that keeps frequencies below `cutoff` radians per pixel, which is at most pi.
 
-    The filter is circular and follows BasicSR's circular_lowpass_kernel.
+    The low-pass filter is circular and follows BasicSR's circular_lowpass_kernel.
     """
     x = np.arange(size, dtype=np.float64) - size // 2
     radius = np.hypot(x[None, :], x[:, None])
@@ -166,8 +166,8 @@ def _find_crosses(quarter: Kernel, tolerance: float, max_products: int) -> list[
     while 4 * size.sum() > tolerance:
         if len(crosses) == max_products:
             return None
-        # Because of symmetry, many elements are equal. The rounding makes argmax choose the same element on every
-        # machine, even if the last bit of an exponential function differs.
+        # Because of symmetry, many elements of a kernel are equal. The rounding makes argmax choose the same element on
+        # every machine, even if the last bit of an exponential function differs.
         at = int(np.rint(size * 2.0**40).argmax())
         i, j = divmod(at, rest.shape[1])
         column, row = rest[:, j].copy(), rest[i] / rest[i, j]

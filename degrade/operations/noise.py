@@ -25,9 +25,9 @@ def noise(image: Image, sigma: float, gray: bool, seed: int) -> Image:
 def poisson(image: Image, scale: float, gray: bool, seed: int) -> Image:
     """Adds shot noise, multiplied by `scale`, and clips to 0..1 without rounding (BasicSR: generate_poisson_noise).
 
-    The image is rounded to 8 bits; if `gray` is True, the luma of the image is rounded and used. `levels` is the number
-    of different 8-bit values, rounded up to a power of two. The noise is Poisson(value * levels) / levels - value. The
-    numbers are draws of numpy's PCG64 with the seed `seed`, in the memory order of the image.
+    The values are those of the image, or of its luma if `gray` is True, and are rounded to 8 bits. `levels` is the
+    number of different 8-bit values, rounded up to a power of two. The noise is Poisson(value * levels) / levels -
+    value. The numbers are draws of numpy's PCG64 with the seed `seed`, in the memory order of the image.
     """
     source = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32)[..., None] if gray else image
     pixels = to_uint8(source)

@@ -34,7 +34,7 @@ def to_float(pixels: Pixels) -> Image:
 
 
 def quantise(image: Image) -> Image:
-    """Clips to 0..1 and rounds to 8 bits. Saving an image as an 8-bit file has the same effect."""
+    """Clips to 0..1 and rounds to 8 bits. Saving an image as an 8-bit file clips and rounds in the same way."""
     return to_float(to_uint8(image))
 
 

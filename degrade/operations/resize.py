@@ -57,8 +57,8 @@ def _imresize_rows(image: Image, rows: int) -> Image:
 def _imresize_taps(count: int, rows: int) -> tuple[Index, Weights]:
     """Returns the weights of MATLAB's imresize.
 
-    The weights are Keys' cubic with a = -0.5. For shrinking, the cubic function is widened. The border of the image is
-    mirrored.
+    The weights are Keys' cubic with a = -0.5. To shrink an image, the cubic function is widened. The border of the
+    image is mirrored.
     """
     scale = rows / count
     stretch = min(scale, 1.0)
@@ -86,10 +86,11 @@ def _area_taps(count: int, rows: int) -> tuple[Index, Weights]:
 
 
 def resize_taps(count: int, rows: int, interpolation: str) -> tuple[Index, Weights]:
-    """Returns which pixels `resize` reads along one axis, from `count` to `rows` pixels, and their weights.
+    """Returns the indices and the weights of the pixels that `resize` reads along one axis.
 
-    Each output pixel has one row of input indices and one row of weights. The input indices are int64 (rows, taps). The
-    weights are float64 (rows, taps), and each row has the sum 1. At the border, a row may contain an index twice.
+    `resize` turns `count` input pixels into `rows` output pixels. Each output pixel has one row of input indices and
+    one row of weights. The input indices are int64 (rows, taps). The weights are float64 (rows, taps), and each row has
+    the sum 1. At the border, a row may contain an index twice.
     """
     if interpolation == "imresize":
         return _imresize_taps(count, rows)

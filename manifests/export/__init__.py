@@ -1,1 +1,1 @@
-"""Writes a dataset as a folder that other programs can read. Each format has its own file here."""
+"""Writes a dataset as a folder that other programs can read. Each export format has its own file in this folder."""

@@ -1,4 +1,4 @@
-"""The command `manifest export`."""
+"""Defines the command `manifest export`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def export(
 ) -> None:
     """Write the faces, references and splits in a format of other projects (docs/import_export.md).
 
-    A photo whose consent is no or withdrawn is left out with all its faces. The command counts what it leaves out. An
-    export that stops half-way leaves no folder behind.
+    A photo whose consent is no or withdrawn is left out with all its faces. The command counts what it leaves out. If
+    the export stops half-way, no folder is left.
 
     Example: likeness manifest export DATASET --format imagefolder --out FOLDER
     """
@@ -67,7 +67,7 @@ def _describe_export(result: ExportResult, dry_run: bool) -> str:
         lines.append(f"left out, {kind}: " + ", ".join(f"{count} {reason}" for reason, count in counts.items()))
     lines += [f"Note: {notice}" for notice in result.notices]
     if dry_run:
-        lines.append(f"Would write about {size} into {result.folder}.")
+        lines.append(f"The command would write about {size} into {result.folder}.")
     elif result.written:
         lines.append(f"{format_count(result.files, 'file')}, {size}: {result.folder}")
     return "\n".join(lines)

@@ -1,8 +1,9 @@
-"""DMDNet and ASFFNet512: a TSV file with a line for each low-quality image, and folders of references and landmarks.
+"""Writes the format of DMDNet and ASFFNet512: a TSV list of images, and folders of references and landmarks.
 
-The layout follows SpecificLists.txt and main_test.py of both repositories. Their loaders take every file in a folder of
-references, need two or more, and read `<reference>.png.txt`: 68 lines "x y" in the reference's pixels. Each target has
-its own folder, so that the target is not among its own references.
+The layout follows SpecificLists.txt and main_test.py in the repositories of DMDNet and ASFFNet. The loaders of DMDNet
+and ASFFNet take every file in a folder of references, and need two or more references. The loaders read 68 lines "x y",
+in the reference's pixels, from `<reference>.png.txt`. Each target has its own folder of references, so that the target
+is not among its own references.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from manifests.export.output_folder import OutputFolder
 from manifests.export.selection import ExportedFace, ExportedPair, Selection, drop_targets_without_lq
 
 LIST, LQ, REFERENCES, LANDMARKS = "SpecificLists.txt", "SynLQ", "RefsImg", "RefsLandmark"
-MIN_REFERENCES = 2  # both loaders skip a target with fewer references
+MIN_REFERENCES = 2  # the loaders of DMDNet and ASFFNet skip a target with fewer than two references
 
-# the five landmarks of an aligned crop, x and y in 512 px, as in curate/faces/align.py, which this layer may not
-# import; a test compares the numbers
+# The five landmarks of an aligned crop of 512 px, x and y. The file curate/faces/align.py contains the same numbers,
+# but this layer may not import it. A test compares the numbers.
 FFHQ_512 = np.array(
     [
         [192.98138, 239.94708],
@@ -39,7 +40,7 @@ def keep(selection: Selection) -> Selection:
     """
     if all(face.landmarks68 is None for face in selection.faces.values()):
         raise BadInput(
-            "dmdnet needs 68 landmarks of each reference, and no face has them. Run `likeness curate` again with "
+            "The format dmdnet needs 68 landmarks of references, but no face has any. Run `likeness curate` again with "
             "--landmarks dlib."
         )
     selection = drop_targets_without_lq(selection, set(selection.options.splits))
@@ -73,12 +74,12 @@ def _format_landmarks(face: ExportedFace) -> bytes:
 
 
 def map_to_crop(face: ExportedFace, points: Sequence[float]) -> np.ndarray:
-    """Returns points of the photo (x, y, x, y ...) in the pixels of the face's 512 px crop, float64 (n, 2).
+    """Maps points of the photo (x, y, x, y ...) to the pixels of the face's 512 px crop. Returns float64 (n, 2).
 
-    The crop was made with the same mapping: the least-squares similarity, without reflection, from the face's five
-    landmarks to FFHQ_512. Raises LedgerBroken if the five landmarks coincide.
+    The mapping is the least-squares similarity, without reflection, from the face's five landmarks to FFHQ_512. The
+    crop was made with the same mapping. Raises LedgerBroken if the five landmarks coincide.
     """
-    # points as complex numbers x + iy: a similarity without reflection is the function z -> turn * z + shift
+    # a point is a complex number x + iy, so a similarity without reflection is the function z -> turn * z + shift
     source, target, mapped = (
         np.asarray(array, np.float64).reshape(-1, 2) @ [1, 1j] for array in (face.landmarks5, FFHQ_512, points)
     )

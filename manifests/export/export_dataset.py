@@ -1,4 +1,4 @@
-"""Exports a dataset: selects its content, checks the output folder, and writes the folder in one of the formats."""
+"""Exports a dataset: selects the content, checks the output folder, and writes the folder in one of the formats."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from manifests.runtime.progress import Progress
 from manifests.runtime.versions import code_version
 
 CARD = "likeness_export.json"
-VERSION = 1  # raised when the layout of any format changes
+VERSION = 1  # increase this number when the layout of a format changes
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class ExportResult:
     folder: str
     faces: int
     people: int
-    targets: dict[str, int]  # split -> number of targets with references
-    files: int  # files written; 0 after a dry run
+    targets: dict[str, int]  # maps a split to the number of targets with references
+    files: int  # number of written files; 0 after a dry run
     bytes: int
-    left_out: dict[str, dict[str, int]]  # faces, targets or references -> reason -> count
+    left_out: dict[str, dict[str, int]]  # maps "faces", "targets" or "references" to a dict from reason to count
     notices: tuple[str, ...]
-    written: bool  # false after a dry run, and if the folder held this export already
+    written: bool  # false after a dry run, and if the folder already contained this export
 
 
 def export_dataset(
@@ -48,9 +48,9 @@ def export_dataset(
 ) -> ExportResult:
     """Write `dataset` to the folder `out` in the format `name`, and return its content in counts.
 
-    The folder appears complete or not at all. If `out` already contains the same export, nothing is written.
-    Raises BadInput if the format does not take an option, if no face can be exported, or if `out` holds something
-    else. Raises LedgerBroken if an image is missing or broken.
+    The folder is never visible in a half-written state. If `out` already contains the same export, nothing is written.
+    Raises BadInput if the format does not take an option, if no face can be exported, or if `out` contains other files.
+    Raises LedgerBroken if an image is missing or broken.
     """
     format = select_format(name, options)
     dataset, out = Path(dataset), Path(out)
@@ -64,14 +64,14 @@ def export_dataset(
     card = _read_card(out)
     if card.get("hash") == content_hash and _has_all_files(out, card):
         result = _make_result(name, out, selection, format, card["files"], card["bytes"], False)
-        return dataclasses.replace(result, notices=(f"{out} already holds this export, so no file was written.",))
+        return dataclasses.replace(result, notices=(f"{out} already contains this export, so no file was written.",))
     if card.get("hash") == content_hash:
         raise BadInput(
-            f"{out} holds this export, but files are missing. Remove the folder, then run the command again."
+            f"{out} contains this export, but files are missing. Remove the folder, then run the command again."
         )
     if out.is_dir() and any(out.iterdir()):
         raise BadInput(
-            f"--out {out} is not empty, and it does not hold this export of the dataset as it is now. Name a new or an "
+            f"--out {out} is not empty, and does not contain this export of the present dataset. Name a new or an "
             "empty folder."
         )
     sources = [*(face.image for face in selection.faces.values()), *selection.lq.values()]
@@ -92,7 +92,7 @@ def _check_disk_space(out: Path, size: int) -> None:
     free = shutil.disk_usage(place).free
     if size > free:
         raise BadInput(
-            f"The export needs {size / 2**30:.1f} GiB, and {place} has {free / 2**30:.1f} GiB free. Name a folder on "
+            f"The export needs {size / 2**30:.1f} GiB, but {place} has only {free / 2**30:.1f} GiB. Name a folder on "
             "another disk with --out."
         )
 
@@ -100,7 +100,7 @@ def _check_disk_space(out: Path, size: int) -> None:
 def _hash_content(name: str, selection: Selection) -> str:
     """Returns a hash that changes with each face, pair, option and fact of the export.
 
-    The keys must not change. If a key changes, Likeness does not recognize existing exports any more.
+    Do not change the keys that are hashed. If a key changes, Likeness does not recognize earlier exports any more.
     """
     faces = [
         (
@@ -131,7 +131,7 @@ def _hash_content(name: str, selection: Selection) -> str:
 
 
 def _make_card(name: str, selection: Selection, content_hash: str) -> dict[str, Any]:
-    """Returns the content of CARD, which contains no path, no time, and no person's name."""
+    """Returns the content of the file CARD, which does not contain a path, a time or a person's name."""
     return {
         "format": name,
         "version": VERSION,
@@ -148,7 +148,7 @@ def _make_card(name: str, selection: Selection, content_hash: str) -> dict[str, 
 
 
 def _read_card(out: Path) -> dict[str, Any]:
-    """Returns the content of CARD in a folder. Returns {} if the file is missing or broken."""
+    """Returns the content of the file CARD in a folder. Returns {} if the file is missing or broken."""
     try:
         card = json.loads((out / CARD).read_bytes())
     except (OSError, ValueError):
@@ -157,7 +157,7 @@ def _read_card(out: Path) -> dict[str, Any]:
 
 
 def _has_all_files(out: Path, card: dict[str, Any]) -> bool:
-    """Returns whether a folder contains the card and at least as many files as the card says. Users may add files."""
+    """Returns whether a folder contains the card and at least as many other files as the card counts."""
     return sum(path.is_file() for path in out.rglob("*")) > int(card.get("files", 0))
 
 
@@ -166,12 +166,12 @@ def _count_targets(selection: Selection) -> dict[str, int]:
 
 
 def _count_cleaned(selection: Selection) -> int:
-    """Returns how many exported images are cleaned versions."""
+    """Returns the number of exported images that are cleaned versions."""
     return sum(face.facts.get("version", "original") != "original" for face in selection.faces.values())
 
 
 def _group_left_out(selection: Selection) -> dict[str, dict[str, int]]:
-    """Returns how many faces, targets and references are left out: kind -> reason -> count."""
+    """Returns a dict from "faces", "targets" and "references" to a dict from reason to the number that is left out."""
     groups: dict[str, dict[str, int]] = {}
     for (kind, reason), count in sorted(selection.left_out.items()):
         if count:
@@ -191,17 +191,17 @@ def _make_result(
 ) -> ExportResult:
     notices = [format.notice] if format.notice else []
     if selection.policy == "photos":
-        notices.append("This dataset was split with --split-by photos: the same person is in train and in test.")
+        notices.append("This dataset was split with --split-by photos: the same person can be in train and in test.")
     if selection.options.version == "best":
         notices.append(
             f"{_count_cleaned(selection)} images are cleaned versions of training faces, marked by `version`. A "
-            "restorer made these images: they are no ground truth, and they are smaller than the other images."
+            "restorer made these images. Cleaned versions are not ground truth, and are smaller than original crops."
         )
     if selection.embeddings:
         recognizer = selection.recognizer
         notices.append(
-            f"The export holds face embeddings, which are biometric data: {recognizer.get('dim')} numbers for each "
-            f"face, made by {recognizer.get('file')}."
+            f"The export contains face embeddings, which are biometric data. The model "
+            f"{recognizer.get('file')} made {recognizer.get('dim')} numbers for each face."
         )
     return ExportResult(
         name,

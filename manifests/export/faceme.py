@@ -1,9 +1,9 @@
-"""FaceMe: a JSON line for each target, with the paths of the embeddings of the target and of its references.
+"""Writes the format of FaceMe: a JSON line for each target, with paths of embeddings of the target and its references.
 
-The layout follows FaceMe's dataset.py, utils/create_train_json.py and utils/preprocess.py. The lines name the files
-that preprocess.py makes from the exported images. If embeddings are exported, the dataset's own embeddings are written
-as `id_emb`, float32 (1, d). The `clip_emb` files are not written: they come from PhotoMaker's encoder, which Likeness
-does not have.
+The layout follows FaceMe's dataset.py, utils/create_train_json.py and utils/preprocess.py. The paths name the files
+that FaceMe's preprocess.py makes from the exported images. If embeddings are exported, the dataset's own embeddings are
+written as `id_emb`, float32 (1, d). The `clip_emb` files are not written, because Likeness does not have the encoder of
+PhotoMaker that makes these files.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ TRAIN_LIST, TARGETS, REFERENCES = "train.json", "ffhq", "ffhqref/target_pose_0"
 TARGET_EMBEDDINGS, REFERENCE_EMBEDDINGS = "ffhq_emb", "ffhqref_emb"
 NOTICE = (
     "FaceMe also needs CLIP embeddings of PhotoMaker's encoder, which are not exported. Run FaceMe's "
-    "utils/preprocess.py on ffhq and ffhqref (docs/import_export.md). Until then, FaceMe's loader stops at the "
-    "first missing file."
+    "utils/preprocess.py on ffhq and ffhqref (docs/import_export.md). Without the CLIP embeddings, "
+    "FaceMe's loader stops at the first missing file."
 )
 
 
 def keep(selection: Selection) -> Selection:
-    """Returns the targets and their references. Other faces are left out: FaceMe's lists cannot contain them."""
+    """Returns the targets and their references.
+
+    A face that is neither a target nor a reference is left out, because FaceMe's lists cannot name it.
+    """
     return selection.with_faces(set(), "in_no_pair")
 
 
@@ -45,7 +48,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
             lines.append(json.dumps(line) + "\n")
             folder.add_image(image, selection.faces[pair.target].image)
             for number, ref in numbered:
-                # preprocess.py names an embedding by the last three characters of this folder
+                # FaceMe's preprocess.py names an embedding by the last three characters of this folder
                 name = f"{REFERENCES}/target_pose_0_{number}/{pair.target}.png"
                 folder.add_image(name, selection.faces[ref].image)
             if selection.options.embeddings:
@@ -56,7 +59,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 
 
 def _encode_npy(embedding: np.ndarray) -> bytes:
-    """Returns the bytes of a .npy file with the embedding as float32 (1, d)."""
+    """Returns the bytes of an .npy file that contains the embedding as float32 (1, d)."""
     buffer = io.BytesIO()
     np.save(buffer, np.asarray(embedding, np.float32)[None])
     return buffer.getvalue()

@@ -15,11 +15,11 @@ from manifests.export.selection import ExportOptions, Selection
 class Format:
     """The functions and the options of one format."""
 
-    keep: Callable[[Selection], Selection]  # leaves out the faces and pairs that the format cannot store, with reasons
+    keep: Callable[[Selection], Selection]  # removes all content that the format cannot contain, and counts the reasons
     write: Callable[[Selection, OutputFolder], None]
     lq: str  # frozen set: "needed", "taken" (optional), or "none" (not allowed)
-    names: bool  # whether the format can store people's names
-    embeddings: bool  # whether the format can store face embeddings
+    names: bool  # whether the format can contain people's names
+    embeddings: bool  # whether the format can contain face embeddings
     cleaned: bool = False  # whether the format can mark an image as a cleaned version
     notice: str | None = None  # a sentence for the user after each export
 
@@ -38,14 +38,14 @@ FORMATS: dict[str, Format] = {
 
 
 def select_format(name: str, options: ExportOptions) -> Format:
-    """Returns the format of this name. Raises BadInput for an unknown format, and for an option it does not take."""
+    """Returns the format of this name. Raises BadInput if the format is unknown, or does not take an option."""
     if name not in FORMATS:
         raise BadInput(f"--format {name} is unknown. Write one of {', '.join(FORMATS)}.")
     entry = FORMATS[name]
     if options.lq_set is None and entry.lq == "needed":
         raise BadInput(f"The format {name} needs low-quality images. Name a frozen set with --set.")
     if options.lq_set is not None and entry.lq == "none":
-        raise BadInput(f"{name} degrades its images itself. Leave --set out.")
+        raise BadInput(f"The trainer of {name} degrades its images itself. Leave --set out.")
     if options.names and not entry.names:
         raise BadInput(f"The format {name} has no place for names. Leave --with-names out.")
     if options.version != "original" and not entry.cleaned:

@@ -1,8 +1,8 @@
-"""Hugging Face imagefolder: `SPLIT/FACE.png` and one `SPLIT/metadata.parquet`, for `load_dataset("imagefolder", ...)`.
+"""Writes the format imagefolder of Hugging Face: `SPLIT/FACE.png` and one `SPLIT/metadata.parquet`.
 
-The library turns the column `file_name` into the column `image`. If a frozen set is exported, the library turns the
-column `lq_file_name` into the column `lq`.
-The format webdataset uses `describe_faces` too, so both formats contain the same facts of a face.
+The call `load_dataset("imagefolder", ...)` reads the folder. The library `datasets` turns the column `file_name` into
+the column `image`. If a frozen set is exported, `datasets` turns the column `lq_file_name` into the column `lq`. The
+format webdataset also uses the function `describe_faces`, so both formats contain the same facts of a face.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ _TYPES: dict[str, pa.DataType] = {
 
 
 def keep(selection: Selection) -> Selection:
-    """Returns the selection without targets that have no low-quality image, in splits where other targets have one."""
+    """In a split that has low-quality images, removes the targets without a low-quality image.
+
+    Returns the selection.
+    """
     return drop_targets_without_lq(selection, selection.lq_splits)
 
 
@@ -42,7 +45,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
             "file_name": pa.array([f"{face.face_id}.png" for face in faces]),
             **{key: pa.array([fact[key] for fact in facts], kind) for key, kind in _TYPES.items()},
         }
-        # the library requires the same columns in each split
+        # the library `datasets` requires the same columns in each split
         if selection.lq:
             lq = [f"lq/{face.face_id}.png" if face.face_id in selection.lq else None for face in faces]
             columns["lq_file_name"] = pa.array(lq, pa.string())
@@ -62,7 +65,7 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 
 
 def describe_faces(selection: Selection) -> dict[str, dict[str, Any]]:
-    """Returns, for each face id, everything that may be exported about the face except its name and embedding."""
+    """Returns a dict from face id to all facts of the face that may be exported, except the name and the embedding."""
     pair_of = {pair.target: pair for pair in selection.pairs}
     return {
         face_id: {

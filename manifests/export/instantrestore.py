@@ -1,9 +1,12 @@
-"""InstantRestore: `train/PERSON/cropped_images/`, and `test/TARGET/` with degraded.png, gt.png and `conditioning/`.
+"""Writes the format of InstantRestore:
 
-The layout follows restore_dataset.py and inference/test.py. The file restore_dataset.py draws references from a
-person's folder, and skips people with one image. The file inference/test.py takes the first four images of
-`conditioning/` in natural order. The files `new_landmarks/*.npy` come from a landmark extractor that was not released,
-so these files are not written.
+`train/PERSON/cropped_images/` for each person, and `test/TARGET/` for each target.
+
+A target's folder contains degraded.png, gt.png and the references in `conditioning/`. The layout follows
+InstantRestore's restore_dataset.py and inference/test.py. The script restore_dataset.py draws references from a
+person's folder, and skips people with one image. The script test.py takes the first four images of `conditioning/` in
+natural order. The files `new_landmarks/*.npy` are not written, because they come from a landmark extractor that was not
+released.
 """
 
 from __future__ import annotations
@@ -18,7 +21,10 @@ TEST_SPLITS = ("val", "test")
 
 
 def keep(selection: Selection) -> Selection:
-    """Returns targets of val and test with a low-quality image, and training faces of people with two faces or more."""
+    """Returns targets of val and test that have a low-quality image, and training faces.
+
+    If a person has only one training face, this face is left out. A face of a pair is always returned.
+    """
     selection = drop_targets_without_lq(selection, set(TEST_SPLITS))
     training_faces = {face.face_id for faces in _group_training_faces(selection).values() for face in faces}
     in_pairs = {face for pair in selection.pairs for face in (pair.target, *pair.references)}
@@ -44,7 +50,10 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 
 
 def _group_training_faces(selection: Selection) -> dict[str, list[ExportedFace]]:
-    """Returns identity id -> training faces, for people with two or more. Returns {} if train is not exported."""
+    """Returns a dict from identity id to the person's training faces, for people with two training faces or more.
+
+    Returns {} if the split train is not exported.
+    """
     people: dict[str, list[ExportedFace]] = defaultdict(list)
     if "train" in selection.options.splits:
         for face in selection.faces_of("train"):

@@ -1,4 +1,7 @@
-"""Writes the folder of an export. The folder appears complete or not at all; equal content gives equal bytes."""
+"""Writes the folder of an export. The folder is never visible in a half-written state.
+
+Equal content gives equal bytes.
+"""
 
 from __future__ import annotations
 
@@ -19,22 +22,25 @@ from manifests.ledger.paths import LEDGER_NAME
 from manifests.runtime.files import find_blocking_file
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # all other chunks of a PNG are metadata
+_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # all chunks of a PNG with other names are metadata
 
 
 class OutputFolder:
-    """Writes the files of an export, and counts files and bytes. Names are paths relative to the folder."""
+    """Writes the files of an export, and counts files and bytes.
+
+    The name of a file is its path relative to the folder.
+    """
 
     def __init__(self, root: Path, progress: Callable[[int], None] = lambda _: None) -> None:
-        """`progress` is called after each image with the number of images read so far."""
+        """After each image, calls `progress` with the number of images that were read."""
         self.root = root
         self.files = 0
         self.bytes = 0  # without hard links
-        self._first_copies: dict[Path, Path] = {}  # image file of the dataset -> where it was written first
+        self._first_copies: dict[Path, Path] = {}  # maps an image file of the dataset to its first copy
         self._progress, self._images_read = progress, 0
 
     def add_image(self, name: str, source: Path) -> None:
-        """Write the PNG file `source` without its metadata. Further copies are hard links, if the disk allows links."""
+        """Write the PNG file `source` without its metadata. A second copy is a hard link, if the disk allows links."""
         path, first_copy = self._make_path(name), self._first_copies.setdefault(source, self.root / name)
         self.files += 1
         if first_copy != path:
@@ -67,7 +73,7 @@ class OutputFolder:
 
     @contextmanager
     def open_stream(self, name: str) -> Iterator[IO[bytes]]:
-        """Yields a file to write to piece by piece."""
+        """Yields an open file, so that the caller can write the content piece by piece."""
         self.files += 1
         path = self._make_path(name)
         with path.open("wb") as file:
@@ -94,11 +100,11 @@ class OutputFolder:
 
 
 def strip_png_metadata(source: Path) -> bytes:
-    """Returns the bytes of a PNG file without its metadata chunks. The pixels stay untouched.
+    """Returns the bytes of a PNG file without its metadata chunks. The pixels do not change.
 
     Raises LedgerBroken if the file is missing or broken.
     """
-    broken = LedgerBroken(f"{source} is missing or broken. `likeness manifest check` prints how to make it again.")
+    broken = LedgerBroken(f"{source} is missing or broken. `likeness manifest check` prints how to make the file.")
     try:
         data = source.read_bytes()
     except OSError:
@@ -106,7 +112,7 @@ def strip_png_metadata(source: Path) -> bytes:
     chunks, start = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
     if not data.startswith(_PNG_SIGNATURE):
         raise broken
-    # a chunk of a PNG has 4 bytes length, 4 bytes kind, the data, and 4 bytes checksum of kind and data
+    # a chunk of a PNG is its length in 4 bytes, its kind in 4 bytes, its data, and a checksum in 4 bytes
     while start < len(data):
         if start + 12 > len(data):
             raise broken
@@ -123,9 +129,9 @@ def strip_png_metadata(source: Path) -> bytes:
 
 
 def check_output_folder(dataset: Path, out: Path) -> None:
-    """Raise BadInput if an export cannot be written to `out`: a file, a dataset, or a folder inside the dataset."""
+    """Raise BadInput if `out` is a file, a dataset, or a folder inside the dataset."""
     if (file := find_blocking_file(out)) is not None:
-        raise BadInput(f"{file} is a file, and an export is a folder. Name another folder with --out.")
+        raise BadInput(f"{file} is a file, but an export is a folder. Name another folder with --out.")
     out_path, dataset_path = Path(os.path.realpath(out)), Path(os.path.realpath(dataset))
     if dataset_path == out_path or dataset_path in out_path.parents:
         raise BadInput(
@@ -139,8 +145,8 @@ def check_output_folder(dataset: Path, out: Path) -> None:
 def publish_folder(out: Path, progress: Callable[[int], None] = lambda _: None) -> Iterator[OutputFolder]:
     """Yields a temporary folder to write into, and renames it to `out` when all of its files are on the disk.
 
-    After an error, nothing is left of the temporary folder. The temporary folders of killed processes are removed.
-    Raises BadInput if another process put files into `out` meanwhile. `progress` is passed to OutputFolder.
+    After an error, the temporary folder is removed. The temporary folders of killed processes are removed too. Raises
+    BadInput if another process has put files into `out`. `progress` is passed to OutputFolder.
     """
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +160,7 @@ def publish_folder(out: Path, progress: Callable[[int], None] = lambda _: None) 
         for place in (*(path for path in temporary.rglob("*") if path.is_dir()), temporary):
             _flush_folder(place)
         try:
-            temporary.rename(out)  # replaces an empty folder too
+            temporary.rename(out)  # if `out` is an empty folder, it is replaced
         except OSError:
             raise BadInput(f"--out {out} is not empty any more. Name a new or an empty folder.") from None
         _flush_folder(out.parent)
@@ -163,7 +169,7 @@ def publish_folder(out: Path, progress: Callable[[int], None] = lambda _: None) 
 
 
 def _is_running(process_id: str) -> bool:
-    """Returns whether a process with this id exists. Returns False for a text that is not a number."""
+    """Returns whether a process with this id exists. Returns False if the text is not a number."""
     try:
         os.kill(int(process_id), 0)
     except (ValueError, ProcessLookupError):

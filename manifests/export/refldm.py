@@ -1,7 +1,7 @@
-"""ReF-LDM (FFHQ-Ref): lists of references as CSV files, a split by identity, and the images that the lists name.
+"""Writes the format of ReF-LDM (FFHQ-Ref): CSV lists of references, a split by identity, and the images of the lists.
 
-Columns and folders follow ReF-LDM's README and ldm/data/ir.py. The loader reads `ref_image` with `literal_eval`. The
-loader opens `gt_image` and `ref_image` in the folder of images, and `lq_image` in the folder of the frozen set.
+Columns and folders follow ReF-LDM's README and ldm/data/ir.py. ReF-LDM's loader parses `ref_image` with `literal_eval`.
+The loader opens `gt_image` and `ref_image` in the folder of images, and `lq_image` in the folder of the frozen set.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ LISTS, SPLIT_LISTS, IMAGES, LQ = "reference_mapping", "id_based_ffhq_split", "im
 
 
 def keep(selection: Selection) -> Selection:
-    """Returns the selection without targets that have no low-quality image, in splits where other targets have one.
+    """In a split that has low-quality images, removes the targets without a low-quality image. Returns the selection.
 
-    A list with the column `lq_image` needs an image in each line.
+    The CSV list of a split with low-quality images has the column `lq_image`, which needs an image in each line.
     """
     return drop_targets_without_lq(selection, selection.lq_splits)
 
@@ -36,7 +36,10 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 
 
 def _format_list(selection: Selection, pairs: list[ExportedPair]) -> bytes:
-    """Returns the CSV file of these pairs, with the column `lq_image` if a target has a low-quality image."""
+    """Returns the CSV file that lists these pairs.
+
+    The file has the column `lq_image` if a target has a low-quality image.
+    """
     with_lq = any(pair.target in selection.lq for pair in pairs)
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")

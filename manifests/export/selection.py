@@ -1,4 +1,4 @@
-"""Selects the faces, reference pairs and images of an export, and counts those left out by reason."""
+"""Selects the faces, reference pairs and images of an export, and counts the excluded items by reason."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ MEASURES = (
     "outside",
 )  # fmt: skip
 
-# faces whose photo must not be used, by its consent; if a copy must not be used, the face that represents it
+# selects the faces of photos whose consent forbids their use; in place of a near-duplicate, selects the face that is
+# used instead of it
 _REFUSED_FACES = """
 SELECT DISTINCT coalesce(f.duplicate_of, f.face_id)
 FROM faces f JOIN photos p USING (photo_id)
 WHERE list_contains(?, lower(trim(p.consent)))"""
 
-# all accepted faces, with person, split, and the source, licence and consent of their photo
+# selects all accepted faces, with the person, the split, and the source, licence and consent of the photo
 _ACCEPTED_FACES = """
 SELECT f.*, m.identity_id, i.name, s.split, s.reason AS split_reason, p.source, p.licence, p.consent
 FROM faces f JOIN photos p USING (photo_id)
@@ -51,8 +52,8 @@ class ExportOptions:
     lq_set: str | None = None  # name of the frozen set whose low-quality images are exported
     names: bool = False  # whether people's names are exported
     embeddings: bool = False  # whether face embeddings are exported
-    version: str = "original"  # with `best`, cleaned versions of `likeness iterate` replace training crops
-    shard_bytes: int = 2**29  # webdataset: a shard stays below this size (512 MiB, ours)
+    version: str = "original"  # if `best`, cleaned versions of `likeness iterate` replace training crops
+    shard_bytes: int = 2**29  # the largest size of a shard of webdataset in bytes (512 MiB, ours)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -61,16 +62,16 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class ExportedFace:
-    """One accepted face, with all facts of the face that an export may contain."""
+    """One accepted face, with all data of the face that an export may contain."""
 
     face_id: str
     identity_id: str
     split: str
-    image: Path  # PNG file of the aligned crop, 512 px, or of its cleaned version
+    image: Path  # PNG file of the aligned crop of 512 px, or of the cleaned version of the crop
     landmarks5: tuple[float, ...]  # x, y, x, y ... in photo pixels
     landmarks68: tuple[float, ...] | None
-    # source, licence, consent and MEASURES. If cleaned versions are exported, also `version` and `parent`, the sha256
-    # of the original crop
+    # The keys are source, licence, consent and MEASURES. If cleaned versions are exported, `version` and `parent` are
+    # keys too. `parent` is the sha256 of the original crop.
     facts: Mapping[str, Any]
     name: str | None = None
 
@@ -92,12 +93,12 @@ class Selection:
     options: ExportOptions
     faces: dict[str, ExportedFace]
     pairs: tuple[ExportedPair, ...]
-    lq: dict[str, Path] = field(default_factory=dict)  # target -> PNG file of its frozen low-quality image
+    lq: dict[str, Path] = field(default_factory=dict)  # maps a target to the PNG file of its frozen low-quality image
     lq_sha256: dict[str, str] = field(default_factory=dict)
     embeddings: dict[str, np.ndarray] = field(default_factory=dict)  # float32 (d,), unit length; empty if not exported
     recognizer: dict[str, Any] = field(default_factory=dict)  # file, sha256, licence and dim of the embeddings' model
-    policy: str = "identity"  # how splits were made; with `photos`, one person may be in several splits
-    # (kind, reason) -> count; the kind is faces, targets or references
+    policy: str = "identity"  # how splits were made; if `photos`, one person may be in several splits
+    # maps (kind, reason) to a count; the kind is faces, targets or references
     left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def pairs_of(self, split: str) -> list[ExportedPair]:
@@ -112,13 +113,19 @@ class Selection:
         return {pair.split for pair in self.pairs if pair.target in self.lq}
 
     def with_pairs(self, pairs: Sequence[ExportedPair], left_out: Counter[tuple[str, str]]) -> Selection:
-        """Returns the selection with these pairs only. A face of another split stays only if a pair uses the face."""
+        """Returns the selection with these pairs only.
+
+        A face stays if it is in one of the pairs, or in one of the splits of the options.
+        """
         in_pairs = {face for pair in pairs for face in (pair.target, *pair.references)}
         faces = {key: face for key, face in self.faces.items() if face.split in self.options.splits or key in in_pairs}
         return replace(self, pairs=tuple(pairs), faces=faces, left_out=self.left_out + left_out)
 
     def with_faces(self, face_ids: set[str], reason: str) -> Selection:
-        """Returns the selection with these faces and the faces of its pairs. All others are left out for `reason`."""
+        """Returns the selection with these faces and the faces of its pairs.
+
+        All other faces are left out for `reason`.
+        """
         face_ids = face_ids | {face for pair in self.pairs for face in (pair.target, *pair.references)}
         faces = {key: face for key, face in self.faces.items() if key in face_ids}
         left_out = Counter({("faces", reason): len(self.faces) - len(faces)})
@@ -128,8 +135,8 @@ class Selection:
 def select_for_export(ledger: Ledger, options: ExportOptions) -> Selection:
     """Returns the faces to export and their pairs. A face must be accepted, in a split, and allowed by consent.
 
-    A reference pair loses the references that are not selected; a pair without any reference is left out.
-    Raises BadInput if the dataset has no such split or frozen set, or no face to export.
+    References that are not selected are removed from their pair. A pair without a reference is left out.
+    Raises BadInput if the dataset has no such split, no such frozen set, or no face to export.
     """
     if options.split not in (*SPLITS, "all"):
         raise BadInput(f"--split {options.split} is not a split. Write train, val or test, or leave --split out.")
@@ -162,7 +169,10 @@ def select_for_export(ledger: Ledger, options: ExportOptions) -> Selection:
 
 
 def _select_versions(ledger: Ledger, options: ExportOptions) -> dict[str, CleanedVersion]:
-    """Returns face id -> cleaned version to export. Only training faces have versions, from the newest iteration."""
+    """Returns a dict from face id to the cleaned version to export. Only training faces have cleaned versions.
+
+    The versions are from the newest iteration.
+    """
     if options.version not in VERSIONS:
         raise BadInput(f"--crops {options.version} is unknown. Write {' or '.join(VERSIONS)}.")
     if options.version == "original":
@@ -177,7 +187,7 @@ def _select_versions(ledger: Ledger, options: ExportOptions) -> dict[str, Cleane
 def _select_faces(
     ledger: Ledger, options: ExportOptions, versions: Mapping[str, CleanedVersion]
 ) -> tuple[dict[str, ExportedFace], dict[str, str]]:
-    """Returns the faces that may be exported, and the reason for every other accepted face."""
+    """Returns the faces that may be exported. For each other accepted face, returns the reason why it may not."""
     refused = set(ledger.query(_REFUSED_FACES, list(CONSENT_REFUSALS)).to_series())
     faces, reasons = {}, {}
     for row in ledger.query(_ACCEPTED_FACES).iter_rows(named=True):
@@ -235,7 +245,7 @@ def _add_lq(ledger: Ledger, selection: Selection) -> Selection:
     rows = [row for row in frozen if row.face_id in targets]
     if not rows:
         raise BadInput(
-            f"--set {name} has no target of --split {selection.options.split}. Name another split or another set."
+            f"--set {name} contains no target of --split {selection.options.split}. Name another split or another set."
         )
     return replace(
         selection,

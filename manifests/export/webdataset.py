@@ -1,7 +1,8 @@
-"""WebDataset: shards `SPLIT/000000.tar` with `FACE.png` and `FACE.json` for each face, and one index.parquet.
+"""Writes the format WebDataset: shards `SPLIT/000000.tar` with the files of each face, and one index.parquet.
 
-If the options ask for them, `FACE.lq.png` is the frozen low-quality image and `FACE.npy` the embedding, float32 (d,).
-A shard records no time and no owner, and its order is fixed. The same faces therefore give the same bytes.
+Each face has the files `FACE.png` and `FACE.json`. If the options ask for low-quality images, `FACE.lq.png` is the
+frozen image. If the options ask for embeddings, `FACE.npy` is the embedding, float32 (d,). A shard contains no time and
+no owner, and the order of its files is fixed. The same faces therefore give the same bytes.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from manifests.export.selection import ExportedFace, Selection
 INDEX = "index.parquet"
 INDEX_COLUMNS = (
     ("shard", pa.string()),
-    ("offset", pa.int64()),  # bytes from the beginning of the shard to the face's first tar header
+    ("offset", pa.int64()),  # position of the face's first tar header in the shard, in bytes
     ("bytes", pa.int64()),
     ("key", pa.string()),
     ("split", pa.string()),
     ("identity", pa.string()),
 )
-_BLOCK = 512  # bytes of a tar header; the content of each file is padded to a multiple of this size
-_END = 20 * _BLOCK  # bytes; the end of a tar file is padded to a multiple of this size
+_BLOCK = 512  # size of a tar header in bytes; the content of each file is padded to a multiple of this size
+_END = 20 * _BLOCK  # a tar file is padded to a multiple of this number of bytes
 
 IndexRow = tuple[str, int, int, str, str, str]  # the values of INDEX_COLUMNS
 
@@ -45,9 +46,9 @@ def write(selection: Selection, folder: OutputFolder) -> None:
 
 
 def _write_split(selection: Selection, folder: OutputFolder, split: str) -> list[IndexRow]:
-    """Write the shards of a split, and return their rows of the index.
+    """Write the shards of a split, and return the rows of the index for these shards.
 
-    A shard contains at least one face. A shard is closed before its size exceeds `shard_bytes` of the options.
+    A shard contains at least one face. A shard is closed before its size would exceed `shard_bytes` of the options.
     """
     index: list[IndexRow] = []
     facts_of = imagefolder.describe_faces(selection)
@@ -73,7 +74,7 @@ def _write_split(selection: Selection, folder: OutputFolder, split: str) -> list
 def _make_files(
     selection: Selection, folder: OutputFolder, face: ExportedFace, facts: dict[str, Any]
 ) -> list[tuple[str, bytes]]:
-    """Returns the files of one face, as name and content."""
+    """Returns the files of one face as pairs of name and content."""
     key = face.face_id
     facts = {**facts, "name": face.name} if selection.options.names else facts
     files = [(f"{key}.json", (json.dumps(facts, sort_keys=True) + "\n").encode())]

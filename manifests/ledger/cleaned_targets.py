@@ -1,6 +1,6 @@
 """Finds the cleaned versions of training targets, and reads the history of a face.
 
-`likeness iterate` restores blurred, noisy or blocky training targets. The result is a cleaned version of the target.
+`likeness iterate` restores blurred, noisy or blocky training targets. A restored target is called a cleaned version.
 A trainer or an export uses cleaned versions only if the user asks for them. Only faces of the training split have
 cleaned versions in use. All other code reads the original crops, and the original crops never change.
 """
@@ -18,7 +18,7 @@ from manifests.ledger.records import CleanedVersion
 
 VERSIONS_FOLDER = "versions"
 NOT_IN_TRAIN = "not_in_train"
-HISTORY_TABLES = ("versions", "training_images")  # these tables hold the history of a face
+HISTORY_TABLES = ("versions", "training_images")  # these tables contain the history of a face
 
 _NEWEST_ITERATION = """
     SELECT split_part(unit, '/', 1) AS iteration FROM stages
@@ -55,10 +55,10 @@ def find_newest_iteration(ledger: Ledger) -> str | None:
 def select_best_versions(ledger: Ledger, iteration: str, before: int | None = None) -> dict[str, CleanedVersion]:
     """Returns a dict from face id to the accepted version of the face's latest round.
 
-    Faces without an accepted version are not in the dict. With `before`, only rounds below the number `before` count.
-    No cleaned picture gets into val or test. Therefore faces outside the training split are not in the dict. With
-    --split-by photos, a training face can be a reference of a target in val or test. A training face that is such a
-    reference is not in the dict.
+    Faces without an accepted version are not in the dict. With `before`, the function reads only rounds whose number is
+    below `before`. No cleaned picture gets into val or test. Therefore faces outside the training split are not in the
+    dict. With --split-by photos, a training face can be a reference of a target in val or test. A training face that is
+    a reference of a target in val or test is not in the dict.
     """
     rows = ledger.query(_BEST_VERSIONS, iteration, before)
     return {row["face_id"]: CleanedVersion(**row) for row in rows.iter_rows(named=True)}
@@ -79,8 +79,9 @@ def read_history(ledger: Ledger, faces: Iterable[str]) -> dict[str, list[dict[st
     """Returns a dict from face id to the list of the face's attempts, followed by the face's training rounds.
 
     Attempts and training rounds are each ordered by iteration and round. An attempt has the kind `versions` and the
-    columns of the table `versions`. A training round has the kind `training_images` and the columns of that table. The
-    `version` of a training round is the round of the cleaned version in use, or None for the original crop.
+    columns of the table `versions`. A training round has the kind `training_images` and the columns of the table
+    `training_images`. The `version` of a training round is the round of the cleaned version in use, or None for the
+    original crop.
     """
     face_ids = list(faces)
     history: dict[str, list[dict[str, Any]]] = {}

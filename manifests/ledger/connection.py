@@ -106,5 +106,5 @@ def is_interrupt(error: Exception) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """Returns the first line of an error's text, or the name of its class if it has no text."""
+    """Returns the first line of an error's text, or the name of the error's class if the error has no text."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

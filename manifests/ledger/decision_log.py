@@ -1,8 +1,9 @@
 """Reads the reviewer's decisions from the ledger, and finds the faces of a decision in today's dataset.
 
-A decision names a face by the hash of its photo and a box. A later detection may move the box a little. The face of a
-decision is therefore the photo's face whose box today has the largest overlap with the recorded box. An overlap below
-0.5 does not count. The module curate/people/links.py derives the consequences of the decisions.
+A decision names a face by the hash of its photo and a box. A later detection may move the box of a face a little. The
+face of a decision is therefore the photo's face whose box today has the largest overlap with the recorded box. A face
+whose box overlaps the recorded box by less than 0.5 is not the face of the decision. The module curate/people/links.py
+derives the consequences of the decisions.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.records import DecisionRow, Face
 
 DROPPED_BY_DECISION = "decided"  # the reason in the row of a face that a decision dropped
-MAX_NAME = 255  # the most characters in a person's name (ours); a folder's name can have 255 too
+MAX_NAME = 255  # the most characters in a person's name (ours); most file systems allow 255 in a folder's name
 MIN_OVERLAP = 0.5  # least intersection over union of a recorded box and today's box (ours; usual for detectors)
 # maps a kind of decision to the names of its lists of faces; a merge has one list of lists instead, named `sides`
 PARTS = {
@@ -34,7 +35,7 @@ PARTS = {
 class FaceLocation:
     """The place of a face: a photo and a box.
 
-    A witness is a face that belonged to a person at the time of a decision. The witness only shows which person the
+    A witness is a face that belonged to a person at the time of a decision. A witness only shows which person the
     decision means.
     """
 
@@ -65,7 +66,10 @@ def parse_decision(row: DecisionRow) -> Decision:
 
 
 def decode_faces(kind: str, lists: Mapping[str, list]) -> tuple[tuple[FaceLocation, ...], ...]:
-    """Returns the lists of faces that `encode_faces` wrote for a decision of this kind. A missing list is empty."""
+    """Returns the lists of faces that `encode_faces` wrote for a decision of this kind.
+
+    A list that the JSON does not contain is returned empty.
+    """
     parts = lists["sides"] if kind == "merge" else [lists.get(part, []) for part in PARTS[kind]]
     return tuple(
         tuple(FaceLocation(face["photo"], tuple(face["box"]), bool(face.get("witness", False))) for face in part)
@@ -83,7 +87,7 @@ def encode_faces(decision: Decision) -> dict[str, list]:
 
 
 def select_active(decisions: Iterable[Decision]) -> list[Decision]:
-    """Returns the decisions that are not undone, ordered from the oldest to the newest. Undos are not among them."""
+    """Returns the decisions that are not undone, ordered from the oldest to the newest. Undos are not returned."""
     undone: set[int] = set()
     active = []
     # from the newest to the oldest, because a later undo can cancel an earlier undo
@@ -142,7 +146,7 @@ def measure_overlap(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def find_unused_faces(decision: Decision, finder: FaceFinder) -> list[tuple[FaceLocation, str]]:
-    """Returns the location of each face of a decision that is not in use today, and the cause.
+    """Returns the locations of a decision's faces that are not in use today, each location with the cause.
 
     A face that this decision dropped is not returned. A face that the decision names twice is returned one time.
     """

@@ -142,7 +142,10 @@ def find_removals(faces: Sequence[Face], sizes: Sequence[tuple[int, int]], filte
 
 
 class _PredicateError(Exception):
-    """Likeness refuses a predicate. The text of this error continues a sentence that begins with the predicate."""
+    """An error for a predicate that Likeness refuses.
+
+    The text of this error continues a sentence that begins with the predicate.
+    """
 
 
 def _evaluate(con: duckdb.DuckDBPyConnection, filters: Sequence[Filter]) -> list[np.ndarray]:

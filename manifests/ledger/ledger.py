@@ -40,7 +40,7 @@ def utc_now() -> datetime:
 
 
 class Ledger:
-    """An open ledger. Use it as a context manager: `with Ledger.open(dataset, write=True) as ledger:`."""
+    """An open ledger. Use a Ledger as a context manager: `with Ledger.open(dataset, write=True) as ledger:`."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, dataset: Path) -> None:
         self._con = con
@@ -50,12 +50,12 @@ class Ledger:
     def open(cls, dataset: Path, write: bool = False, during_purge: bool = False) -> Ledger:
         """Open DATASET/manifest.duckdb. With `write`, a missing ledger is created.
 
-        After an interrupted purge, the dataset may still contain data of a purged person. A dataset with
-        an unfinished purge opens only with `during_purge`, and only the purge itself uses `during_purge`.
+        After an interrupted purge, the dataset may still contain data of a purged person. Only the purge itself uses
+        `during_purge`, which opens a dataset whose purge is unfinished.
 
-        Raises BadInput if the folder is a file. Raises LedgerMissing if there is no ledger to read, LedgerLocked if
-        another process uses the ledger, and LedgerTooNew if a newer Likeness made the ledger. Raises LedgerError if
-        the file is not a ledger, or if a purge is unfinished.
+        Raises BadInput if `dataset` is a file and not a folder. Raises LedgerMissing if there is no ledger to read,
+        LedgerLocked if another process uses the ledger, and LedgerTooNew if a newer Likeness made the ledger. Raises
+        LedgerError if the file is not a ledger, or if a purge is unfinished.
         """
         return cls(open_connection(Path(dataset), write, during_purge), Path(dataset))
 
@@ -101,8 +101,8 @@ class Ledger:
     def read_rows(self, kind: type[Row], where: str = "true", *parameters: Any) -> list[Row]:
         """Returns the rows of a table as records. The records are ordered by the table's key.
 
-        `kind` is the class of the records. `where` is an SQL condition on the columns, and each `?` in it stands for
-        one of the parameters. An example is `ledger.read_rows(Face, "status = ?", "ok")`.
+        `kind` is the class of the records. `where` is an SQL condition on the columns. Each `?` in the condition stands
+        for one of the parameters. An example is `ledger.read_rows(Face, "status = ?", "ok")`.
         """
         name, key = TABLES[kind]
         frame = self.query(f"SELECT * FROM {name} WHERE {where} ORDER BY {', '.join(key)}", *parameters)
@@ -191,14 +191,13 @@ class Ledger:
     ) -> None:
         """Write the rows of one or more units of a stage, and mark the units as finished, in one transaction.
 
-        A new row replaces an old row with the same key. `replace` lists classes of records. The tables of
-        these classes lose all old rows, and then contain only the new rows. `delete` lists the rows to delete before
-        the new rows are written.
-        `details` changes the detail of units that finished earlier. `detail` is the detail of the new units.
+        A new row replaces an old row with the same key. `replace` lists classes of records. A table whose class is in
+        `replace` loses all old rows. `delete` lists the rows to delete before the new rows are written. `details`
+        changes the recorded facts of units that finished earlier. `detail` contains facts about the new units.
         `started` is the time at which the new units started.
 
-        Raises LedgerError if a row breaks a rule of the schema, or if the disk is full. In both cases nothing is
-        written.
+        Raises LedgerError if a row breaks a rule of the schema, or if the disk is full. If LedgerError is raised,
+        nothing is written.
         """
         by_kind: dict[type, list[Record]] = {}
         for row in rows:

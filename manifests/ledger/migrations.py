@@ -25,7 +25,10 @@ def read_version(con: duckdb.DuckDBPyConnection) -> int:
 
 
 def refuse_newer(version: int, where: str) -> None:
-    """Raises LedgerTooNew if a version is newer than SCHEMA_VERSION. `where` is the ledger's path for the message."""
+    """Raises LedgerTooNew if a version is newer than SCHEMA_VERSION.
+
+    The error message names the ledger by the path `where`.
+    """
     if version > SCHEMA_VERSION:
         raise LedgerTooNew(
             f"{where} has schema version {version}, and this Likeness reads versions up to {SCHEMA_VERSION}: "
@@ -34,9 +37,11 @@ def refuse_newer(version: int, where: str) -> None:
 
 
 def create_schema(con: duckdb.DuckDBPyConnection, where: str) -> None:
-    """Create all tables in an empty database, in one transaction. A ledger of this version is not changed.
+    """Create all tables in an empty database, in one transaction.
 
-    Raises LedgerTooNew for a newer ledger. Raises LedgerError for a database with other tables.
+    A ledger that already has the newest version is not changed.
+
+    Raises LedgerTooNew for a newer ledger. Raises LedgerError for a database that another program made.
     """
     version = read_version(con)
     refuse_newer(version, where)

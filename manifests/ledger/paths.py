@@ -8,9 +8,9 @@ from manifests.errors import LedgerMissing
 from manifests.runtime.files import find_blocking_file
 
 LEDGER_NAME = "manifest.duckdb"
-# a dataset has these folders; every file in them has a row in the ledger
+# a dataset has these folders; every file in these folders has a row in the ledger
 PARTS = ("faces", "embeddings", "lq", "versions")
-PENDING_NAME = "purge.pending"  # this file holds the plan of an unfinished purge
+PENDING_NAME = "purge.pending"  # this file contains the plan of an unfinished purge
 MAX_SEED = 2**63 - 1  # the largest seed that fits into a BIGINT column of the ledger
 
 

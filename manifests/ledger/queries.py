@@ -12,14 +12,17 @@ from manifests.ledger.records import Face, Model
 
 # these patterns match ids, hashes, and URIs in the form of `uri_of`
 _WORDS = ("p-[0-9a-f]+|[0-9a-f]+", "file://[A-Za-z0-9_.~%/-]+")
-# The query cuts the text of every row into words, and joins the words with the texts to search for. For a million
-# rows, this join is much faster than a comparison of every row with every text.
+# The query cuts the text of every row into words, and joins the words with the texts to search for. For a million rows,
+# a join of words is much faster than a comparison of every row with every text.
 _COUNT_WORDS = """SELECT count(*) AS n FROM (SELECT unnest(regexp_extract_all(t::VARCHAR, ?)) AS word FROM {} t)
                   WHERE word IN (SELECT unnest(?::VARCHAR[]))"""
 
 
 def read_recognizers(ledger: Ledger) -> list[Model]:
-    """Returns the recognizers that the ledger names. After a complete curation there is exactly one."""
+    """Returns the recognizers that the ledger names.
+
+    After a complete curation, the ledger names exactly one recognizer.
+    """
     return ledger.read_rows(Model, "role = 'recognizer'")
 
 
@@ -65,10 +68,10 @@ def read_set_hashes(ledger: Ledger, lq_set: str) -> dict[str, str]:
 
 
 def read_set_detail(ledger: Ledger, lq_set: str) -> dict[str, Any] | None:
-    """Returns the detail that `degrade` recorded at the start of a frozen set, or None if there is no such set.
+    """Returns the facts that `degrade` recorded at the start of a frozen set, or None if no set has this name.
 
-    The detail contains `faces`, the face ids of the set. The detail also contains `engine`, except for a set of the
-    exact engine.
+    The facts contain `faces`, the face ids of the set. The facts also contain `engine`, except for a set of the exact
+    engine.
     """
     frame = ledger.query("SELECT detail FROM stages WHERE stage = 'degrade' AND unit = ?", lq_set)
     return json.loads(frame["detail"][0]) if len(frame) else None

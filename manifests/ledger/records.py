@@ -1,4 +1,4 @@
-"""The classes of the ledger's rows. The file tables_and_columns.sql explains each of their fields."""
+"""Defines the classes of the ledger's rows. The file tables_and_columns.sql explains each field of the classes."""
 
 from __future__ import annotations
 

@@ -27,9 +27,9 @@ CREATE TABLE photos (
     phash    VARCHAR NOT NULL,    -- 64-bit perceptual hash of the whole picture, as hex digits
     source   VARCHAR,             -- where the photo comes from, according to the sidecar file
     licence  VARCHAR,             -- the licence of the photo, according to the sidecar file
-    consent  VARCHAR,             -- yes, no or withdrawn, according to the sidecar file; NULL without an entry
+    consent  VARCHAR,             -- yes, no or withdrawn, from the sidecar file; NULL if this file has no entry
     status   VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
-    reason   VARCHAR,             -- an example is no_face, no_consent or consent_missing
+    reason   VARCHAR,             -- why the photo was dropped, for example no_face, no_consent or consent_missing
     notice   VARCHAR,             -- NULL, broken_colour_profile or read_at_half_size
     CHECK (status = 'ok' OR reason IS NOT NULL)
 );
@@ -52,10 +52,10 @@ CREATE TABLE faces (
     exposure        FLOAT NOT NULL,      -- mean luma of the face, from 0 to 1
     upsample        FLOAT NOT NULL,      -- scale from the photo to the 512 px crop; above 1 the crop is enlarged
     phash           VARCHAR NOT NULL,    -- 256-bit perceptual hash of the aligned face, as hex digits
-    duplicate_of    VARCHAR,             -- if this face is a near-duplicate: the face that is used in its place
+    duplicate_of    VARCHAR,             -- if this face is a near-duplicate: the face that is used instead of this face
     status          VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped', 'failed')),
     reason          VARCHAR,
-    shard           VARCHAR,             -- embeddings/<shard>.npy contains the embedding; its sha256 is <shard>
+    shard           VARCHAR,             -- sha256 of the file embeddings/<shard>.npy that contains the embedding
     shard_row       INTEGER,             -- number of the embedding's row in the shard
     noise           FLOAT,               -- standard deviation of the noise in the photo's luma, on a scale of 0 to 255
     crop_sha256     VARCHAR,             -- sha256 of the PNG file of the crop; NULL if the face has no crop
@@ -95,13 +95,13 @@ CREATE TABLE decisions (
 CREATE TABLE labels (
     photo_id VARCHAR PRIMARY KEY,
     label    VARCHAR NOT NULL,
-    truth    BOOLEAN NOT NULL  -- if false, the label is a hint: it is compared and reported, but forces nothing
+    truth    BOOLEAN NOT NULL  -- if false, the label is only compared and reported, and does not change the groups
 );
 
 -- A row is the entry of an imported list for the largest accepted face of a photo. Every curation applies the entry.
 CREATE TABLE list_entries (
     photo_id VARCHAR PRIMARY KEY,
-    label    VARCHAR,   -- the person's label, which counts as truth; --labels replaces it
+    label    VARCHAR,   -- the person's label, which counts as truth; --labels replaces this label
     split    VARCHAR CHECK (split IN ('train', 'val', 'test')),
     refs     VARCHAR[]  -- photo ids of the references in the order of the list; NULL if the photo is not a target
 );
@@ -117,7 +117,8 @@ CREATE TABLE pairs (
 
 -- A row puts one face into a split. The split depends on the identity or on the photo of the face.
 -- Reason photo_spans_splits: the face is not used, as its photo also shows a person of another split.
--- Reason listed_in_another_split: the face is not used. A list puts most faces of its person into another split.
+-- Reason listed_in_another_split: the face is not used.
+-- An imported list puts most faces of the person into another split.
 CREATE TABLE splits (
     face_id     VARCHAR PRIMARY KEY,
     identity_id VARCHAR NOT NULL,
@@ -137,7 +138,7 @@ CREATE TABLE degradations (
     preset  VARCHAR NOT NULL,
     seed    BIGINT NOT NULL,  -- seed of the set; seed, preset and face_id determine all random numbers of a face
     size    INTEGER NOT NULL, -- width and height in pixels, to which the 512 px crop is reduced before the degradation
-    theta   JSON NOT NULL,    -- all parameters of the degradation; with them the degradation can be repeated
+    theta   JSON NOT NULL,    -- all parameters of the degradation, with which the degradation can be repeated
     sha256  VARCHAR NOT NULL, -- sha256 of the PNG file
     PRIMARY KEY (lq_set, face_id)
 );
@@ -149,7 +150,7 @@ CREATE TABLE models (
     spec    VARCHAR NOT NULL, -- the value of --faces; if the value was auto, the chosen models
     sha256  VARCHAR NOT NULL, -- sha256 of the file
     licence VARCHAR NOT NULL,
-    dim     INTEGER,          -- length of the embedding of a recognizer; NULL for other models
+    dim     INTEGER,          -- length of the embedding; NULL if the model is not a recognizer
     PRIMARY KEY (role, file)
 );
 
@@ -195,7 +196,7 @@ CREATE TABLE versions (
     parent            VARCHAR NOT NULL, -- sha256 of the PNG file of the face's original crop, which was restored
     checkpoint        VARCHAR NOT NULL, -- folder of the checkpoint that restored the crop
     checkpoint_sha256 VARCHAR NOT NULL, -- sha256 of the checkpoint's model.safetensors
-    metrics           JSON NOT NULL,    -- sharpness, noise and blockiness before and after; identity; content change
+    metrics           JSON NOT NULL,    -- sharpness, noise and blockiness of the crop and of the version; identity; content change
     sha256            VARCHAR,          -- sha256 of the PNG file under versions/; NULL if the version was not kept
     status            VARCHAR NOT NULL CHECK (status IN ('ok', 'dropped')),
     reason            VARCHAR,          -- a reason of train/iterate/acceptance.py, or not_in_train

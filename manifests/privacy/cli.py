@@ -1,4 +1,7 @@
-"""The command `manifest purge`. The command `manifest optout` also uses this file to ask the user and print results."""
+"""Defines the command `manifest purge`.
+
+The command `manifest optout` also uses this file to ask the user and print results.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ def purge(
     person: Annotated[list[str] | None, flag("--person", repeat=True)] = None,
     photo: Annotated[list[str] | None, flag("--photo", repeat=True)] = None,
     run: Annotated[
-        list[Path] | None, flag("--run", " or of a benchmark outside the dataset, which is cleaned too", repeat=True)
+        list[Path] | None, flag("--run", ", or of a benchmark; the command cleans this folder too", repeat=True)
     ] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     yes: Annotated[bool, flag("--yes")] = False,
@@ -84,7 +87,7 @@ def confirm_purge(plan: PurgePlan, dry_run: bool, yes: bool, as_json: bool) -> b
             new_photos = format_count(len(plan.kept_out), "photo")
             typer.echo(f"Likeness will keep out {new_photos} that the dataset does not contain.")
         for checkpoint in plan.checkpoints:
-            typer.echo(f"This checkpoint was trained on the photos, and its weights cannot be cleaned: {checkpoint}")
+            typer.echo(f"The checkpoint {checkpoint} was trained on these photos, and its weights cannot be cleaned.")
     if dry_run or yes or not plan.photos:
         return not dry_run
     return ask_before_deletion(as_json)
@@ -110,7 +113,7 @@ def print_purge(result: PurgeResult, as_json: bool) -> None:
     typer.echo(f"Removed: {removed or 'nothing, because there was nothing to remove.'}")
     for checkpoint in plan.checkpoints:
         typer.echo(
-            f"This checkpoint was trained on the photos, and its weights cannot be cleaned. Train again: {checkpoint}"
+            f"The checkpoint {checkpoint} was trained on these photos, and its weights cannot be cleaned. Train again."
         )
     for file in proof.own_files:
         typer.echo(f"Your own photo is still in the folder of the dataset. Delete this photo yourself: {file}")

@@ -83,7 +83,7 @@ def plan_erasure(ledger: Ledger, face_ids: Collection[str]) -> Erasure:
             targets.add(pair.target)
     erasure.deletions.append(("pairs", "target", sorted(targets)))
 
-    # if all locked faces are removed, lock all others: models were trained on these splits, so the splits must stay
+    # if every locked face is removed, lock the remaining faces, because models were trained on the splits
     splits = ledger.read_rows(Split)
     locked = {row.face_id for row in splits if row.locked}
     if locked and locked <= removed:
@@ -118,7 +118,10 @@ def _rewrite_shards(ledger: Ledger, removed: set[str], erasure: Erasure) -> None
 
 
 def _shrink_sets(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
-    """Plan to remove the faces from the face lists of frozen sets. `likeness degrade` records a list when it begins."""
+    """Plan to remove the faces from the face lists of frozen sets.
+
+    `likeness degrade` records the face list when it begins.
+    """
     units = read_units(ledger, "degrade")
     frozen = dict(ledger.query("SELECT lq_set, count(*) FROM degradations GROUP BY 1").iter_rows())
     for _, unit, config_hash, detail in units:
@@ -126,7 +129,7 @@ def _shrink_sets(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
         rest = [face for face in faces if face not in removed]
         if len(rest) == len(faces):
             continue
-        # The marks are the units of the set's batches, and the unit with the hashes of theta.jsonl, card and README.
+        # `marks` lists the units of the set's batches, and the unit with the hashes of theta.jsonl, card and README.
         # The next `likeness degrade` records these hashes again.
         marks = [other for _, other, *_ in units if other.startswith(f"{unit}/")]
         if rest:
@@ -142,14 +145,14 @@ def _shrink_sets(ledger: Ledger, removed: set[str], erasure: Erasure) -> None:
 def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterable[Record] = ()) -> None:
     """Record these faces without their embeddings, and remove all other data that was made of the faces.
 
-    The faces are also removed from the training runs inside the dataset's folder. The same transaction records `rows`.
-    `stage` is the name of the stage in the ledger.
+    The faces are also removed from the training runs inside the dataset's folder. The transaction that records the
+    faces also records `rows`. `stage` is the name of the stage in the ledger.
     """
     bare_faces = [replace(face, shard=None, shard_row=None, duplicate_of=None, crop_sha256=None) for face in faces]
     removed = {face.face_id for face in bare_faces}
     # clean the runs first: if the process is killed now, the rows stay in the ledger, and the next call does this again
     remove_faces_from_runs([ledger.dataset], removed)
-    (ledger.dataset / "report" / "index.html").unlink(missing_ok=True)  # the page contains pictures
+    (ledger.dataset / "report" / "index.html").unlink(missing_ok=True)  # the report contains pictures
     erasure = plan_erasure(ledger, removed)
     erasure.write_shards(ledger.dataset)
     other_rows = [row for row in erasure.rows if not (isinstance(row, Face) and row.face_id in removed)]
@@ -160,7 +163,10 @@ def erase_faces(ledger: Ledger, faces: Sequence[Face], stage: str, rows: Iterabl
 
 
 def erase_dropped_faces(ledger: Ledger) -> None:
-    """Erase the data of faces that were dropped for one of ERASURE_REASONS. If no data is left, write no row."""
+    """Erase the data of faces that were dropped for one of ERASURE_REASONS.
+
+    If these faces have no data left, write no row.
+    """
     dropped = read_faces_with_reason(ledger, ERASURE_REASONS)
     if len(ledger.query(_DROPPED_WITH_REMAINS)):
         erase_faces(ledger, dropped, "erase")
@@ -193,8 +199,8 @@ def remove_files(ledger: Ledger, face_ids: Iterable[str]) -> None:
 def _shrink_set_files(folder: Path, removed: set[str]) -> None:
     """Rewrite theta.jsonl, card.json and README.md of a frozen set without the removed faces.
 
-    The module degrade/frozen/set_files.py defines these files. If no image is left, the files and the empty folder are
-    removed.
+    The module degrade/frozen/set_files.py defines the files of a frozen set. If no image is left, the files and the
+    empty folder are removed.
     """
     theta_file, card_file, readme = (folder / name for name in ("theta.jsonl", "card.json", "README.md"))
     if not theta_file.is_file():

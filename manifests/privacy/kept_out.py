@@ -30,7 +30,7 @@ class KeptOutList:
     key: bytes = b""
     photos: Mapping[str, str] = field(default_factory=dict)  # maps the mark of a photo to "opted_out" or "purged"
     examples: np.ndarray | None = None  # float32 (k, d), embeddings of unit length from one recognizer
-    threshold: float = 2.0  # a face is kept out if its cosine to an example reaches this; 2 matches no face
+    threshold: float = 2.0  # least cosine of an example and a face that is kept out; 2.0 matches no face
     # maps a photo id to the boxes of faces that opted out
     boxes: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
 
@@ -75,7 +75,10 @@ def read_kept_out_list(ledger: Ledger, recognizer: str | None = None, same_perso
 
 
 def open_kept_out_list(dataset: Path) -> KeptOutList:
-    """Returns the kept-out list of a dataset. The example faces in the list are those of the dataset's recognizer."""
+    """Returns the kept-out list of a dataset.
+
+    The list contains only example faces that the dataset's recognizer embedded.
+    """
     with Ledger.open(dataset) as ledger:
         recognizers = read_recognizers(ledger)
         return read_kept_out_list(ledger, recognizers[0].sha256 if len(recognizers) == 1 else None)

@@ -18,7 +18,7 @@ from manifests.ledger.ledger import Ledger
 
 KEY_NAME = "secret.key"
 KEY_STAGE = "key"
-KEY_BYTES = 32  # as long as a SHA-256 digest (ours)
+KEY_BYTES = 32  # the key is as long as a SHA-256 digest (ours)
 HIDDEN_PREFIX = "hmac:"  # the mark that replaces a uri begins with this text
 
 
@@ -45,8 +45,8 @@ def hide_uri(key: bytes, uri: str) -> str:
 def ensure_key(ledger: Ledger) -> bytes:
     """Returns the key of a dataset. Creates a key if the dataset has no key. The ledger must be open for writing.
 
-    The ledger records a mark that was computed with the new key. By this mark, `read_key` recognizes a wrong key.
-    Raises LedgerError if the key file is missing or broken, or if it belongs to another dataset.
+    The ledger records a mark that was computed with the new key. The function `read_key` uses this mark to recognize a
+    wrong key. Raises LedgerError if the key file is missing or broken, or if it belongs to another dataset.
     """
     has_check = bool(ledger.read_detail(KEY_STAGE))
     path = ledger.dataset / KEY_NAME

@@ -23,7 +23,7 @@ from manifests.ledger.paths import LEDGER_NAME
 from manifests.ledger.queries import count_mentions
 from manifests.runtime.files import sha256_file
 
-_HEAD = 8  # number of first bytes of a needle that are compared before the whole needle; shorter needles are ignored
+_HEAD = 8  # a search first compares this number of bytes, then the whole byte string; shorter byte strings are ignored
 _CHUNK = 1 << 22  # number of bytes that are read and searched at a time
 _MIDDLE = 64  # this number of bytes from an image's middle identifies the image inside an archive (ours)
 

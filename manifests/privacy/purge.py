@@ -2,12 +2,12 @@
 
 A purge takes these steps:
 
-(1) The plan lists all data to remove (manifests/privacy/purge_plan.py).
-(2) The plan is written to the file DATASET/purge.pending, the journal. Other commands refuse a dataset with a journal.
-(3) The rows of the plan are removed in one transaction. Only marks stay in the ledger (manifests/privacy/keys.py).
-(4) Crops, embeddings, low-quality images and the report are removed. The faces are removed from runs and benchmarks.
-(5) The ledger is copied into a new file, because a DuckDB file keeps the bytes of deleted rows.
-(6) The proof searches every file of the dataset and of the runs, and every row of the ledger.
+(1) The plan lists all data to remove (manifests/privacy/purge_plan.py). (2) The plan is written to the file
+DATASET/purge.pending, the journal. While the journal of a purge exists, other commands refuse the dataset. (3) The rows
+of the plan are removed in one transaction. Only marks stay in the ledger (manifests/privacy/keys.py). (4) Crops,
+embeddings, low-quality images and the report are removed. The faces are removed from runs and benchmarks. (5) The
+ledger is copied into a new file, because a DuckDB file keeps the bytes of deleted rows. (6) The proof searches every
+file of the dataset and of the runs, and every row of the ledger.
 
 If a purge was killed, the next `likeness manifest purge DATASET` reads the plan in the journal and finishes the purge.
 """
@@ -50,7 +50,10 @@ class PurgeResult:
 
 
 def read_unfinished_plan(dataset: Path) -> PurgePlan | None:
-    """Returns the plan of an unfinished purge, or None if there is none. Raises LedgerError if it cannot be read."""
+    """Returns the plan of an unfinished purge, or None if no purge is unfinished.
+
+    Raises LedgerError if the plan cannot be read.
+    """
     path = dataset / PENDING_NAME
     if not path.is_file():
         return None
@@ -68,10 +71,11 @@ def read_unfinished_plan(dataset: Path) -> PurgePlan | None:
 
 
 def purge(dataset: Path, plan: PurgePlan, say: Callable[[str], None] = lambda _: None) -> PurgeResult:
-    """Remove everything in the plan, and prove that nothing is left. The plan may be that of an unfinished purge.
+    """Remove everything in the plan, and prove that nothing is left. `plan` can be the plan of an unfinished purge.
 
     `say` is called with a sentence when the search for traces begins. Raises LedgerError if a trace is left in a file
-    that Likeness did not make. The purge then stays unfinished until the user removes that file.
+    that Likeness did not make. After a LedgerError, the purge stays unfinished until the user removes the file with the
+    trace.
     """
     # journal and rows
     with Ledger.open(dataset, write=True, during_purge=True) as ledger:

@@ -23,7 +23,7 @@ from manifests.runtime.text import make_printable
 from manifests.runtime.uris import display_path, uri_of
 
 PURGED = "purged"
-_PREFIX = 6  # the least number of characters that can name an id by its beginning, as in manifests/why.py
+_PREFIX = 6  # an id can be named by its first characters, if they are at least this many, as in manifests/why.py
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def plan_purge(
     runs: Sequence[Path] = (),
     reason: str = PURGED,
 ) -> PurgePlan:
-    """Returns the plan that removes these people and photos. Writes no file or row.
+    """Returns the plan that removes these people and photos. The function writes no file and no row.
 
     `people` are identity ids, beginnings of identity ids, or names. `photos` are paths, file names, or beginnings of a
     sha256. The plan removes all photos that show one of the people, and all copies of these photos that deduplication
@@ -132,7 +132,7 @@ def _add_copies(ledger: Ledger, faces: Sequence[Face], photo_ids: set[str]) -> s
             one, other = face.photo_id, photo_of[face.duplicate_of]
             duplicates.setdefault(one, set()).add(other)
             duplicates.setdefault(other, set()).add(one)
-    # add photos with near-duplicates, then photos with near-duplicates of those faces, and so on
+    # add photos with near-duplicates of the faces in `photos`, until no photo is new
     copies, queue = set(photo_ids), list(photo_ids)
     while queue:
         for other in duplicates.get(queue.pop(), set()) - copies:

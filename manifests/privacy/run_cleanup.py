@@ -146,7 +146,7 @@ def _clean_run(run: Path, ids: set[str]) -> Counter[str]:
         has_pictures = (
             path.suffix == ".html"
             or (path.suffix == ".png" and path.parent == run / "samples")
-            or (has_results and b"data:image/" in path.read_bytes())  # such a file contains a sheet of restored photos
+            or (has_results and b"data:image/" in path.read_bytes())  # a sheet of restored photos
         )
         has_ids = has_results and _contains_any(path, ids)
         if path.suffix == ".parquet" and path.name != FACES:
@@ -160,7 +160,7 @@ def _clean_run(run: Path, ids: set[str]) -> Counter[str]:
 
 
 def _read_strings(column: pa.ChunkedArray) -> list[Any]:
-    """Returns the distinct values of a column of strings. Returns [] if the column has another type."""
+    """Returns the distinct values of a column of strings. Returns [] if the column does not contain strings."""
     return list(column.unique().to_pylist()) if pa.types.is_string(column.type) else []
 
 
@@ -171,7 +171,7 @@ def _contains_any(path: Path, ids: set[str]) -> bool:
 
 
 def _remove_benchmark(folder: Path) -> None:
-    """Remove the files of a benchmark, and the folder if it is empty then."""
+    """Remove the files of a benchmark, and the folder if the folder is empty afterwards."""
     for name in _BENCHMARK_FILES:
         (folder / name).unlink(missing_ok=True)
     for part in ("pictures", "lq"):

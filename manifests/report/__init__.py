@@ -1,1 +1,1 @@
-"""The report: DATASET/report/index.html, one page made from the ledger and the folders of training runs."""
+"""The report: Makes DATASET/report/index.html, one page about the ledger and the folders of training runs."""

@@ -1,4 +1,4 @@
-"""Builds DATASET/report/index.html: each *_section.py reads one part of the page, template.html.j2 lays it out."""
+"""Builds DATASET/report/index.html. Each *_section.py reads one part of the page. The layout is in template.html.j2."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from manifests.runtime.text import format_count
 def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
     """Write the page of a dataset and return its path. Without `runs`, shows the runs inside the dataset's folder.
 
-    Raises LedgerMissing if the folder has no ledger, and BadInput if one of `runs` is not a training run.
+    Raises LedgerMissing if the folder has no ledger, and BadInput if one of the runs is not a training run.
     """
     runs = runs or sorted(stats.parent for stats in dataset.glob("*/stats.jsonl"))
     for run in runs:
@@ -73,5 +73,5 @@ def build_report(dataset: Path, runs: Sequence[Path] = ()) -> Path:
 
 
 def _format_count(count: int, one: str, several: str | None = None) -> str:
-    """Returns a count with its noun and with commas between thousands: 1 face, 1,234 faces."""
+    """Returns a count with its noun and with commas between thousands, such as "1 face" or "1,234 faces"."""
     return f"{count:,} {format_count(count, one, several).partition(' ')[2]}"

@@ -1,4 +1,4 @@
-"""The cleaned versions of training targets: how many images `likeness iterate` restored, and which it kept."""
+"""Reads the cleaned versions of training targets for the page: the number of restored images, and the kept images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.report.thumbnails import make_thumbnail
 
-IMAGES = 24  # kept versions shown for each round, those least like their originals first
+IMAGES = 24  # number of kept versions that the page shows for each round; the least similar version comes first
 
 _COUNTS = """
 SELECT round, reason, count(*) AS n FROM versions WHERE iteration = ?
@@ -23,7 +23,10 @@ ORDER BY round, (metrics->>'$.identity')::FLOAT, face_id"""
 
 
 def read_cleaned_versions(ledger: Ledger) -> dict[str, Any]:
-    """Returns the rounds of the newest iteration, with counts and kept versions. Returns {} without iteration."""
+    """Returns the rounds of the newest iteration, with counts and kept versions.
+
+    Returns {} if the ledger has no iteration.
+    """
     iteration = find_newest_iteration(ledger)
     if iteration is None:
         return {}

@@ -1,4 +1,4 @@
-"""The frozen sets: some of their low-quality images beside the crops, with the degradation in words."""
+"""Reads the frozen sets for the page: some low-quality images beside their crops, with the degradation in words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from manifests.ledger.ledger import Ledger
 from manifests.ledger.paths import crop_path
 from manifests.report.thumbnails import make_thumbnail
 
-IMAGES = 12  # images shown for each frozen set
+IMAGES = 12  # number of images that the page shows for each frozen set
 
 _DEGRADED_IMAGES = """
 SELECT lq_set, face_id, theta FROM degradations
@@ -28,7 +28,7 @@ def read_frozen_sets(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def describe_theta(theta: dict[str, Any]) -> str:
-    """Returns the steps of a degradation in one line: `blur 3.1 · ÷5.2 · noise 8 · JPEG 72`."""
+    """Returns the steps of a degradation in one line, such as `blur 3.1 · ÷5.2 · noise 8 · JPEG 72`."""
     words = []
     for step in theta.get("steps", []):
         match step:

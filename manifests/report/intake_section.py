@@ -1,4 +1,4 @@
-"""What came into the dataset and what was dropped: the funnel from files to targets, the consent, the filters."""
+"""Reads the funnel from files to targets, the consent and the filters for the page."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any
 from manifests.ledger.ledger import Ledger
 from manifests.report.thumbnails import crop_photo
 
-CONSENT_ROWS = 24  # combinations of consent, licence and source, the most frequent first
-DROPPED_FACES = 4  # example faces for each filter
+CONSENT_ROWS = 24  # largest number of combinations of consent, licence and source; the most frequent comes first
+DROPPED_FACES = 4  # number of example faces for each filter
 
 NOT_STATED = "not stated"
 
-# reasons in the ledger -> words for a reader who does not know the code
+# maps a reason in the ledger to words for a reader who does not know the code
 REASONS = {
     "same_file": "a copy of another file",
     "empty_file": "the file is empty",
     "not_an_image": "not an image",
-    "too_many_pixels": "more pixels than a photo has",
+    "too_many_pixels": "the image has too many pixels",
     "truncated": "the end of the file is missing",
     "broken_image": "the image is broken",
     "no_face": "no face was found",
     "too_small": "too few pixels between the eyes",
-    "low_score": "the face detector was not sure",
+    "low_score": "the face detector was not certain",
     "cut_by_border": "the photo's border cuts the face",
-    "turned_away": "turned too far away",
+    "turned_away": "the face is turned too far away",
     "too_blurred": "too blurred",
     "outside_photo": "a test face whose crop lies partly outside the photo",
     "enlarged": "the crop would be enlarged too much",
@@ -34,11 +34,11 @@ REASONS = {
     "too_bright": "too bright",
     "near_duplicate": "a near-duplicate of another face",
     "photo_spans_splits": "the photo also shows a person of another split",
-    "listed_in_another_split": "an imported list has most of the person's faces in another split",
-    "face_dropped": "not accepted any more, but part of a frozen set",
-    "not_found_again": "not found by the face detector that is used now",
+    "listed_in_another_split": "an imported list puts most faces of the person into another split",
+    "face_dropped": "the face is not accepted any more, but is in a frozen set",
+    "not_found_again": "the present face detector does not find the face",
     "file_vanished_or_changed": "the file was missing or changed when it was read again",
-    "decided": "left out by a decision",
+    "decided": "a decision dropped the face",
     "crop_missing": "the crop is missing or broken",
     "no_consent": "consent refused or withdrawn",
     "consent_missing": "no consent is known",
@@ -46,8 +46,8 @@ REASONS = {
     "purged": "purged",
 }
 
-# Finds why an accepted face is not a target. The parameters are the minimum number of photos, the text for too few
-# photos, and the text for too few references.
+# Selects the reason why an accepted face is not a target. The parameters are the minimum number of photos, the text for
+# too few photos, and the text for too few references.
 _UNPAIRED_FACES = """
 SELECT CASE WHEN s.status <> 'ok' THEN s.reason
             WHEN s.no_target IS NOT NULL THEN s.no_target
@@ -57,7 +57,7 @@ SELECT CASE WHEN s.status <> 'ok' THEN s.reason
 FROM memberships m LEFT JOIN splits s USING (face_id) LEFT JOIN faces f USING (face_id)
 QUALIFY m.face_id NOT IN (SELECT target FROM pairs)"""
 
-# a few faces that one filter dropped, with a file that contains the photo
+# selects a few faces that one filter dropped, with a file of the photo
 _FACES_OF_FILTER = """
 SELECT any_value(f.photo_id) AS photo_id, any_value(f.box) AS box, min(u.uri) AS uri
 FROM faces f JOIN files u USING (photo_id) WHERE f.reason = ?
@@ -65,7 +65,10 @@ GROUP BY f.face_id ORDER BY md5(f.face_id) LIMIT ?"""
 
 
 def read_funnel(ledger: Ledger) -> list[dict[str, Any]]:
-    """Returns the steps of the funnel: files, photos, faces, accepted faces. A step counts kept things and reasons."""
+    """Returns the steps of the funnel: files, photos, faces, accepted faces.
+
+    A step counts the kept items, and the dropped items by reason.
+    """
     steps = []
     for table, noun, title in (("files", "file", "Files"), ("photos", "photo", "Photos"), ("faces", "face", "Faces")):
         rows = ledger.query(
@@ -79,7 +82,7 @@ def read_funnel(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def _read_pairing_step(ledger: Ledger, accepted: int) -> dict[str, Any]:
-    """Returns the last step: which of the accepted faces are targets with references, and why the others are not."""
+    """Returns the last step of the funnel, which counts the targets, and counts the remaining faces by reason."""
     rules = ledger.read_detail("pair")
     min_photos, min_references = rules.get("min_photos", 2), rules.get("min_references", 1)
     unpaired = ledger.query(
@@ -105,12 +108,15 @@ def _make_step(
 
 
 def explain_reason(code: str) -> str:
-    """Returns words for a reason code of the ledger. For an unknown code, returns the code with spaces."""
+    """Returns a text that explains a reason of the ledger. For an unknown reason, returns the reason with spaces."""
     return REASONS.get(code, code.replace("_", " "))
 
 
 def read_consent(ledger: Ledger) -> list[dict[str, Any]]:
-    """Returns counts of photos by consent, licence and source, or [] if no photo has such a statement."""
+    """Returns counts of photos by consent, licence and source.
+
+    Returns [] if no photo has a stated consent, licence or source.
+    """
     rows = ledger.query(
         f"""SELECT coalesce(consent, '{NOT_STATED}') AS consent, coalesce(licence, '{NOT_STATED}') AS licence,
                    coalesce(source, '{NOT_STATED}') AS source, count(*) FILTER (WHERE status = 'ok') AS used,
@@ -123,9 +129,9 @@ def read_consent(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def read_filters(ledger: Ledger) -> dict[str, Any]:
-    """Returns the filters of the last screening with their counts, each with a few of the faces that it dropped.
+    """Returns the filters of the last screening with their counts, and a few faces that each filter dropped.
 
-    Dropped faces have no crop. Their pictures are cut from the photo files, if the files still exist.
+    Dropped faces have no crop. The pictures of dropped faces are cut from the photo files, if the files still exist.
     """
     screening = ledger.read_detail("screen")
     for rule in screening.get("filters", []):

@@ -1,7 +1,8 @@
-"""Reads splits and reference pairs for the page: counts for each split, some targets, and the spread of all pairs.
+"""Reads splits and reference pairs for the page: counts for each split, some targets, and statistics of all pairs.
 
-The spread shows who has the targets, how many references a target has, and which poses and similarities occur. In the
-plots, all references of one target together have weight 1, because training draws targets and not references.
+The statistics show how many targets the people have, how many references the targets have, the poses and the
+similarities. In the plots, all references of one target together have weight 1, because training draws targets and not
+references.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from manifests.ledger.paths import crop_path
 from manifests.report.plots import draw_bars, draw_histograms
 from manifests.report.thumbnails import make_thumbnail
 
-PAIRS = 8  # targets shown on the page
-REFERENCES = 4  # references shown for each target
-TOP = 10  # people whose share of all targets is shown
-MIN_COUNTS = (1, 2, 4, 8)  # columns of the table: targets with at least this many references; training draws up to 4
+PAIRS = 8  # number of targets that the page shows
+REFERENCES = 4  # number of references that the page shows for each target
+TOP = 10  # the page shows the share of all targets that this number of people have
+MIN_COUNTS = (1, 2, 4, 8)  # the table counts targets with at least these numbers of references
 DEGREES = 10  # width of a bin of yaw or pitch
 COSINE = 0.05  # width of a bin of similarity
 
@@ -28,7 +29,7 @@ SELECT s.split, count(DISTINCT s.identity_id) AS people, count(*) AS faces, coun
 FROM splits s LEFT JOIN pairs p ON p.target = s.face_id
 GROUP BY 1 ORDER BY {_SPLIT_ORDER.format("s.split")}"""
 
-# targets of as many different people as possible; the order depends only on the ids
+# selects targets of as many different people as possible; the order depends only on the ids
 _EXAMPLE_PAIRS = """
 SELECT p.target, p.refs, p.similarities, p.split FROM pairs p JOIN splits s ON s.face_id = p.target
 WHERE len(p.refs) > 0
@@ -44,7 +45,7 @@ SELECT split, count(*) AS targets, median(len(refs)) AS median,
        {", ".join(f"count(*) FILTER (WHERE len(refs) >= {n}) AS at_least_{n}" for n in MIN_COUNTS)}
 FROM pairs WHERE len(refs) > 0 GROUP BY 1 ORDER BY {_SPLIT_ORDER.format("split")}"""
 
-# number of people for each bin; bin n counts the people with at most 2 to the power n photos
+# counts the people in each bin; bin n contains the people with more than 2^(n - 1) and at most 2^n photos
 _PHOTOS_OF_PEOPLE = """
 SELECT CAST(ceil(log2(n)) AS INTEGER) AS bin, count(*) FROM (
     SELECT count(DISTINCT f.photo_id) AS n FROM splits s JOIN faces f USING (face_id)
@@ -63,7 +64,7 @@ def read_splits(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def read_pairs(ledger: Ledger) -> list[dict[str, Any]]:
-    """Returns a few targets with pictures of their first references and the cosine of each."""
+    """Returns a few targets, with pictures of their first references and the cosine of each reference."""
     return [
         {
             "target": make_thumbnail(crop_path(ledger.dataset, target), 128),
@@ -78,7 +79,7 @@ def read_pairs(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def read_coverage(ledger: Ledger) -> dict[str, Any]:
-    """Returns figures and plots on the spread of all pairs. Without any pair, `targets` is 0 and the rest is empty."""
+    """Returns statistics and plots of all pairs. If there is no pair, `targets` is 0 and all other values are empty."""
     targets_of_people = ledger.query(_TARGETS_OF_PEOPLE)["n"].to_list()
     targets = sum(targets_of_people)
     plots = (_draw_photos(ledger), *_draw_poses(ledger), _draw_similarities(ledger))
@@ -106,7 +107,7 @@ def _draw_photos(ledger: Ledger) -> str:
 
 
 def _draw_poses(ledger: Ledger) -> list[str]:
-    """Returns histograms of yaw and pitch, each of targets and of references."""
+    """Returns a histogram of yaw and a histogram of pitch, each for targets and for references."""
     plots = []
     for angle, ends in (("yaw", ("left", "right")), ("pitch", ("up", "down"))):
         bins = f"CAST(floor(f.{angle} / {DEGREES}) AS INTEGER)"

@@ -11,8 +11,8 @@ from manifests.ledger.records import Label
 from manifests.report.plots import draw_similarities
 from manifests.report.thumbnails import make_thumbnail
 
-PEOPLE = 12  # number of people on the page; the people with the most faces come first
-FACES = 12  # faces shown for each person
+PEOPLE = 12  # number of people on the page; the person with the most faces comes first
+FACES = 12  # number of faces that the page shows for each person
 UNCERTAIN = 24  # number of uncertain faces on the page
 DECISIONS = 20  # number of decisions on the page; the newest decision comes first
 
@@ -28,7 +28,7 @@ ORDER BY margin, face_id LIMIT ?"""
 
 
 def read_people(ledger: Ledger) -> list[dict[str, Any]]:
-    """Returns the people with the most faces, each with pictures of the faces of the highest confidence."""
+    """Returns the people with the most faces, with pictures of the faces that have the highest confidence."""
     people = ledger.query(_LARGEST_PEOPLE, PEOPLE).rows(named=True)
     for person in people:
         rows = ledger.query(
@@ -44,7 +44,7 @@ def read_people(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def read_uncertain_faces(ledger: Ledger) -> list[tuple[str, str, str]]:
-    """Returns the faces with the smallest margin between their own person and the next one: picture, person, margin."""
+    """Returns the picture, the person and the margin of the faces whose margin to another person is smallest."""
     return [
         (make_thumbnail(crop_path(ledger.dataset, face), 96), identity, f"{margin:.2f}")
         for face, identity, margin in ledger.query(_UNCERTAIN_FACES, UNCERTAIN).rows()
@@ -52,13 +52,13 @@ def read_uncertain_faces(ledger: Ledger) -> list[tuple[str, str, str]]:
 
 
 def read_labels(ledger: Ledger) -> tuple[int, int, bool] | None:
-    """Returns how many different labels there are, on how many photos, and whether they are taken as truth."""
+    """Returns the number of different labels, the number of labelled photos, and whether the labels count as truth."""
     rows = ledger.read_rows(Label)
     return (len({row.label for row in rows}), len(rows), rows[0].truth) if rows else None
 
 
 def read_newest_decisions(ledger: Ledger) -> list[dict[str, Any]]:
-    """Returns the newest decisions of people, each with the number of the decision that undoes it, or None."""
+    """Returns the newest decisions. `undone_by` is the number of the undo, or None if the decision is not undone."""
     decisions = read_decisions(ledger)
     undo_of = find_undos(decisions)
     return [

@@ -1,19 +1,21 @@
-"""Draws the plots of the report's page as SVG text. All sizes are in px of the page."""
+"""Draws plots as SVG text for the page. All sizes are in px of the page."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-Line = Sequence[tuple[float, float]]  # points (images seen, value)
+Line = Sequence[tuple[float, float]]  # a list of points (images seen, value)
 
-_COLOURS = ("var(--ink-1)", "var(--ink-2)", "var(--ink-3)")  # template.html.j2 defines them for light and dark pages
+# the file template.html.j2 defines these colours for light and dark pages
+_COLOURS = ("var(--ink-1)", "var(--ink-2)", "var(--ink-3)")
 
 
 def draw_similarities(edges: Sequence[float], within: Sequence[int], between: Sequence[int], threshold: float) -> str:
     """Returns two histograms over cosine similarity, each scaled to its own peak, with the threshold as a line.
 
-    `edges` has one number more than `within` and `between`, the counts of pairs of faces. Returns "" without pairs.
+    `within` and `between` count the pairs of faces in each bin. `edges` are the borders of the bins. Returns "" if
+    there are no pairs.
     """
     filled = [i for i in range(len(within)) if within[i] or between[i]]
     if not filled:
@@ -37,12 +39,12 @@ def draw_similarities(edges: Sequence[float], within: Sequence[int], between: Se
         points.append(f"{x_of(edges[last + 1]):.1f},{height - bottom}")
         parts.append(f'<polygon points="{" ".join(points)}" fill="{colour}" fill-opacity=".45" stroke="{colour}"/>')
 
-    # the threshold, with its label on the side that has more room
+    # draw the threshold, with its label on the side that has more room
     if low <= threshold <= high:
         x = x_of(threshold)
         anchor, gap = ("end", -5) if x > width / 2 else ("start", 5)
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - bottom}" class="mark"/>')
-        label = f"same person from {threshold:g}"
+        label = f"same person at {threshold:g} or more"
         parts.append(f'<text x="{x + gap:.1f}" y="14" text-anchor="{anchor}">{label}</text>')
     for tick in _choose_ticks(low, high):
         parts.append(f'<text x="{x_of(tick):.1f}" y="{height - 6}" text-anchor="middle">{tick:g}</text>')
@@ -56,8 +58,7 @@ def draw_curves(lines: Mapping[str, Line], label: str) -> str:
     if not points:
         return ""
     width, height, left, bottom = 332, 190, 48, 24
-    # if the plot has several lines, their names are written above the plot
-    top = 28 if len(lines) < 2 else 20 + 13 * len(lines)
+    top = 28 if len(lines) < 2 else 20 + 13 * len(lines)  # the names of several lines are above the plot
     x0, x1 = min(p[0] for p in points), max(p[0] for p in points)
     y0, y1 = min(p[1] for p in points), max(p[1] for p in points)
     x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1e-6)
@@ -76,7 +77,7 @@ def draw_curves(lines: Mapping[str, Line], label: str) -> str:
             parts.append(
                 f'<text x="{width - 8}" y="{14 + 13 * i}" text-anchor="end" style="fill: {colour}">{name}</text>'
             )
-    # the ends of both axes
+    # draw the ends of both axes
     for value, y in ((y1, top), (y0, height - bottom)):
         parts.append(f'<text x="{left - 5}" y="{y + 4}" text-anchor="end">{value:.3g}</text>')
     parts.append(f'<line x1="{left}" x2="{width - 8}" y1="{height - bottom}" y2="{height - bottom}" class="axis"/>')
@@ -86,7 +87,7 @@ def draw_curves(lines: Mapping[str, Line], label: str) -> str:
 
 
 def draw_bars(counts: Sequence[tuple[str, int]], label: str) -> str:
-    """Returns bars with a name below each and its count above."""
+    """Returns a bar plot, with a name below each bar and its count above the bar."""
     width, height, bottom, top = 332, 190, 24, 40
     step = (width - 16) / len(counts)
     peak = max(max(count for _, count in counts), 1)
@@ -108,7 +109,7 @@ def draw_histograms(series: Mapping[str, Mapping[int, float]], bin_width: float,
     """Returns the outlines of up to three named histograms, each as shares of its own sum.
 
     A histogram maps the number of a bin to its weight: bin i covers the values from i to i + 1 times `bin_width`.
-    Returns "" without any bin.
+    Returns "" if no histogram has a bin.
     """
     bins = [i for weights in series.values() for i in weights]
     if not bins:

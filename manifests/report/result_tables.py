@@ -13,28 +13,28 @@ from manifests.runtime.text import format_count
 
 Result = dict[str, Any]
 
-DASH = "–"  # the cell of a figure that could not be measured
-MARK = "*"  # follows a paired difference whose interval excludes zero
+DASH = "–"  # a cell contains this text if its figure could not be measured
+MARK = "*"  # this mark follows a paired difference whose interval excludes zero
 
 
 def make_title(result: Result) -> str:
-    """Returns the frozen set, the counts of images and people, and the checkpoint, if there is only one."""
+    """Returns a title with the frozen set, the counts of images and people, and the checkpoint if there is only one."""
     checkpoint = f", {result['checkpoint']}" if "checkpoint" in result else ""
     images = format_count(result["images"], "image")
     return f"{result['lq_set']}: {images} of {_count_people(result['people'])}{checkpoint}"
 
 
 def make_headings(result: Result) -> list[str]:
-    """Returns a heading for each metric: its title, its unit, and an arrow for the better direction."""
+    """Returns a heading for each metric: the title, the unit, and an arrow for the better direction."""
     arrows = {"higher": " ↑", "lower": " ↓", "": ""}
     units = {name: f", {metric['unit']}" if metric["unit"] else "" for name, metric in result["metrics"].items()}
     return [metric["title"] + units[name] + arrows[metric["better"]] for name, metric in result["metrics"].items()]
 
 
 def make_system_rows(result: Result, max_digits: int = 9) -> list[list[str]]:
-    """Returns a row for each system: its name, then the mean and interval of each metric.
+    """Returns a row for each system: the system's name, then the mean and interval of each metric.
 
-    Figures have at most `max_digits` digits after the point. A figure that could not be measured is DASH.
+    Figures have at most `max_digits` digits after the point. The cell of a figure that could not be measured is DASH.
     """
     return [
         [
@@ -51,7 +51,8 @@ def make_system_rows(result: Result, max_digits: int = 9) -> list[list[str]]:
 def make_difference_rows(result: Result, max_digits: int = 9) -> list[list[str]]:
     """Returns a row for each paired difference between two systems, with figures as in `make_system_rows`.
 
-    A figure ends with MARK if its interval excludes zero, and with n/m: for n of m people, the mean is above zero.
+    A figure has the mark MARK if its interval excludes zero. The ending n/m of a figure means that the mean difference
+    is above zero for n of m people.
     """
     rows = []
     for row in result["differences"]:
@@ -68,13 +69,19 @@ def make_difference_rows(result: Result, max_digits: int = 9) -> list[list[str]]
 
 
 def make_difference_headings(result: Result) -> list[str]:
-    """Returns the headings of `make_difference_rows`. Metrics of a whole set have no paired difference."""
+    """Returns the headings of `make_difference_rows`.
+
+    A metric of a whole set has no paired difference, and no heading.
+    """
     names = _list_paired_metrics(result)
     return [heading for name, heading in zip(result["metrics"], make_headings(result), strict=True) if name in names]
 
 
 def make_tables(result: Result, max_digits: int = 9) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Returns the means, and the paired differences if there are any, each as name, headings and rows of a table."""
+    """Returns the table of means, and the table of paired differences if the result has differences.
+
+    A table is a name, the headings and the rows.
+    """
     means = _turn_upright("system", make_headings(result), make_system_rows(result, max_digits))
     tables = [("Means", *means)]
     if result["differences"]:
@@ -86,7 +93,7 @@ def make_tables(result: Result, max_digits: int = 9) -> list[tuple[str, list[str
 def make_notices(result: Result) -> list[str]:
     """Returns the notices that a reader needs to understand the figures."""
     judge = result["judge"]
-    judge_name = judge["spec"].rsplit("/", 1)[-1]  # without the folder, whose path is private
+    judge_name = judge["spec"].rsplit("/", 1)[-1]  # leave out the folder, because its path is private
     own = " (the dataset's own recognizer, which the restorer may have been trained with)"
     notices = [
         f"{result['interval']}. Identity is measured by {judge_name}{own if judge['is_the_datasets_own'] else ''}."
@@ -104,24 +111,24 @@ def make_notices(result: Result) -> list[str]:
 
 
 def _explain_set(result: Result) -> list[str]:
-    """Notices on the images of the frozen set that have no references, or no wrong references."""
+    """Returns notices about images of the frozen set that have no references, or no wrong references."""
     notices = []
     if without_reference := result["images_in_set"] - result["images"]:
         notices.append(
-            f"Not measured, because they have no reference: {format_count(without_reference, 'image')} of the set."
+            f"The set also has {format_count(without_reference, 'image')} without a reference; these are not measured."
         )
     without_wrong = result["without_wrong_references"]
     if without_wrong == result["images"]:
-        why = "only one person is in the set" if result["people"] == 1 else "no other person has as many photos"
+        why = "only one person is in the set" if result["people"] == 1 else "no other person has enough photos"
         notices.append(f"There is no row with wrong references, because {why}.")
     elif without_wrong:
         images = format_count(without_wrong, "image")
-        notices.append(f"Without wrong references, because no other person has as many photos: {images}.")
+        notices.append(f"Wrong references are missing for {images}, because no other person has enough photos.")
     return notices
 
 
 def _explain_training(result: Result) -> list[str]:
-    """Notices on runs whose training people could not be compared with the people of the set."""
+    """Returns notices about runs whose training people could not be compared with the people of the set."""
     runs = result.get("runs") or ({"": result} if "unseen_in_training" in result else {})
     notices = []
     for name, run in runs.items():
@@ -132,7 +139,7 @@ def _explain_training(result: Result) -> list[str]:
 
 
 def _explain_unmeasured_images(result: Result) -> list[str]:
-    """Notices on the images of each system that no metric could measure."""
+    """Returns notices about the images of each system that no metric could measure."""
     counts: dict[tuple[str, str], int] = {}
     for row in result["unmeasured"]:
         key = row["key"], row["reason"].rstrip(".")
@@ -144,7 +151,7 @@ def _explain_unmeasured_images(result: Result) -> list[str]:
 
 
 def _explain_partial_metrics(result: Result) -> list[str]:
-    """Notices on the metrics that only some images of a system have."""
+    """Returns notices about the metrics that only some images of a system have."""
     titles_of: dict[tuple[str, int, int, str], list[str]] = {}
     for row in result["rows"]:
         measured = row["images"] - row["unmeasured"]
@@ -164,9 +171,12 @@ def _explain_partial_metrics(result: Result) -> list[str]:
 
 
 def _explain_extra_files(result: Result) -> list[str]:
-    """Notices on files in a measured folder that belong to no image of the set. Each notice names up to three files."""
+    """Returns notices about files in a measured folder that do not belong to the set.
+
+    A notice names up to three files.
+    """
     return [
-        f"{folder} contains {format_count(len(files), 'file')} that no image of the set belongs to: "
+        f"{folder} contains {format_count(len(files), 'file')} without an image in the set: "
         f"{', '.join(files[:3])}{', ...' if len(files) > 3 else ''}."
         for folder, files in result.get("extra", {}).items()
         if files
@@ -174,7 +184,7 @@ def _explain_extra_files(result: Result) -> list[str]:
 
 
 def _explain_missing_metrics(result: Result) -> list[str]:
-    """Notices on metrics that could not be measured at all; metrics with the same reason share a notice."""
+    """Returns notices about metrics that could not be measured. Metrics with the same reason share a notice."""
     titles_of: dict[str, list[str]] = {}
     for name, reason in result["not_measured"].items():
         titles_of.setdefault(reason, []).append(result["metrics"][name]["title"])
@@ -182,13 +192,13 @@ def _explain_missing_metrics(result: Result) -> list[str]:
 
 
 def _explain_marks(result: Result) -> list[str]:
-    """The notice on the marks of paired differences, if there are any differences."""
+    """Returns a list with the notice that explains MARK, or [] if the result has no paired differences."""
     if not result["differences"]:
         return []
     return [
-        f"{MARK} marks a difference whose interval excludes zero. Even without any true difference, about one in "
-        "twenty is marked, and more than that if there are few people. A difference of fewer than five images is never "
-        "marked. n/m means: for n of m people, the mean difference is above zero."
+        f"{MARK} marks a difference whose interval excludes zero. Even without a true difference, about one in "
+        "twenty figures is marked, and more figures if there are few people. A difference of fewer than five images is "
+        "never marked. n/m means that the mean difference is above zero for n of m people."
     ]
 
 
@@ -197,7 +207,7 @@ def _list_paired_metrics(result: Result) -> list[str]:
 
 
 def _turn_upright(corner: str, headings: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    """Returns headings and rows. If a table is wider than long, rows and columns are exchanged."""
+    """Returns headings and rows. If a table has more columns than rows, rows and columns are exchanged."""
     if len(headings) <= len(rows):
         return [corner, *headings], rows
     turned = [[heading, *(row[i] for row in rows)] for i, heading in enumerate(headings, 1)]

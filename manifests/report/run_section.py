@@ -11,20 +11,17 @@ from manifests.report.plots import draw_curves
 from manifests.report.result_tables import make_notices, make_tables, make_title
 from manifests.report.thumbnails import embed_image
 
-GRIDS = 2  # number of sample grids shown for each run; the newest grids are shown
-FACES = 48  # number of faces shown for each sheet of restored photos
-RESULTS = (
-    "evaluation*.json",
-    "counterfactuals*.json",
-)  # `likeness evaluate` and `likeness counterfactuals` write these files
+GRIDS = 2  # number of the newest sample grids that the page shows for each run
+FACES = 48  # number of faces that the page shows for each sheet of restored photos
+RESULTS = ("evaluation*.json", "counterfactuals*.json")  # `likeness evaluate` and `counterfactuals` write these files
 SHEETS = "restored/*.json"  # `likeness restore --page-data` writes these files
 
-# raised for a JSON file that is broken, or that another version of Likeness wrote
+# a JSON file that is broken, or that another version of Likeness wrote, raises these errors
 _FORM_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError)
 
 
 def read_run(run: Path) -> dict[str, Any]:
-    """Returns everything that the page shows of a run. Parts that do not exist yet are empty.
+    """Returns all content of the page about a run. Parts of the run that do not exist yet are empty.
 
     `unreadable` lists the names of results and sheets that are broken, or that another version of Likeness wrote.
     """
@@ -64,7 +61,7 @@ def _draw_stats(stats: Path) -> list[str]:
 def _read_all(
     paths: list[Path], read: Callable[[Path, dict[str, Any]], dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Calls `read` for each JSON file. Returns its results, and the names of the files that cannot be read."""
+    """Calls `read` for each JSON file. Returns the results of the calls, and the names of unreadable files."""
     contents, unreadable = [], []
     for path in paths:
         try:
@@ -108,14 +105,17 @@ def _read_sheet(path: Path, sheet: dict[str, Any]) -> dict[str, Any]:
 
 
 def _list_conventions(metrics: Any) -> list[tuple[str, str, str]]:
-    """Returns the title, the convention and the source of each metric. The convention says how figures are computed."""
+    """Returns the title, the convention and the source of each metric.
+
+    A convention is a text that explains how figures are computed.
+    """
     return [(str(metric["title"]), str(metric["convention"]), str(metric["source"])) for metric in metrics]
 
 
 def _check_data_url(url: str) -> str:
     """Returns the URL of a picture inside the sheet. Raises ValueError for any URL that a browser would fetch."""
     if not url.startswith("data:image/"):
-        raise ValueError("The sheet contains a picture whose URL is not a data URL.")
+        raise ValueError("The sheet contains a picture that is not a data URL.")
     return url
 
 

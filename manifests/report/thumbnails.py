@@ -1,4 +1,4 @@
-"""Makes the page's pictures as JPEG data URIs without metadata. A picture that cannot be read is left out."""
+"""Makes JPEG data URIs of pictures, without metadata, for the page. A picture that cannot be read is left out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MARGIN = 0.7  # half the side of the square around a face, as a multiple of the
 
 
 def make_thumbnail(path: Path, side: int) -> str:
-    """Returns a picture with its longer side at most `side` px, or "" if the file cannot be read."""
+    """Returns a picture whose longer side has at most `side` px, or "" if the file cannot be read."""
     try:
         return _encode_jpeg(Image.fromarray(decode(path)), side)
     except _READ_ERRORS:
@@ -50,7 +50,7 @@ def crop_photo(uri: str, photo_id: str, box: Sequence[float], side: int) -> str:
 
 def _encode_jpeg(image: Image.Image, side: int) -> str:
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    image.info = {}  # otherwise Pillow writes metadata, a JPEG comment for example, into the thumbnail
+    image.info = {}  # keeps Pillow from writing metadata, such as a JPEG comment, into the thumbnail
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,1 +1,1 @@
-"""What every command needs at run time: files, archives, images, worker processes, progress, logs and versions."""
+"""Contains code that every command needs: files, archives, images, worker processes, progress, logs and versions."""

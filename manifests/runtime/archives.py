@@ -23,12 +23,12 @@ from typing import IO, Any
 from manifests.runtime.uris import parse_member_uri, path_of
 from manifests.runtime.workers import restart_timer
 
-# We chose the four limits below. Compression hardly makes a photo smaller. An archive whose members have more than
-# 100 * the size of the archive + 1 GiB bytes therefore does not contain photos.
-MAX_MEMBER_BYTES = 2**28  # the most bytes of one member, because a member is read into memory
+# We chose the four limits below. Compression hardly makes a photo smaller. Therefore, if the members together are
+# larger than 100 times the archive plus 1 GiB, the archive does not contain photos.
+MAX_MEMBER_BYTES = 2**28  # the largest size of one member in bytes, because a member is read into memory
 MAX_MEMBERS = 250_000  # members after this number are not read, and the reason in the archive's row is TOO_MANY
-MAX_GROWTH = 100  # the most bytes of all members for each byte of the archive
-MAX_GROWTH_BYTES = 2**30  # more bytes that all members may have, added to MAX_GROWTH * the archive's size
+MAX_GROWTH = 100  # the largest total size of all members, in bytes for each byte of the archive
+MAX_GROWTH_BYTES = 2**30  # the limit of all members is MAX_GROWTH * the archive's size + this number
 
 _SKIP_BYTES = 2**24  # number of bytes that are decompressed at a time to skip a member
 
@@ -88,7 +88,7 @@ def is_archive(head: bytes) -> bool:
 def count_members(archive: Path) -> tuple[int, str]:
     """Returns the number of an archive's members, and the reason for the archive's own row.
 
-    The reason is ARCHIVE if all members were counted. Otherwise the reason tells why the count stopped. Raises
+    The reason is ARCHIVE if all members were counted. If the count stopped early, the reason tells the cause. Raises
     ArchiveError if the file is not an archive. Raises OSError if the file cannot be opened.
     """
     file = _open(archive)
@@ -130,7 +130,7 @@ def read_member(member: Member) -> bytes:
 def read_bytes(uri: str) -> bytes:
     """Returns the bytes of the file or member with this URI.
 
-    Raises ArchiveError if the member cannot be read, or if the archive's member at this place now has another name.
+    Raises ArchiveError if the member cannot be read, or if the member with this number now has another name.
     Raises OSError if the file cannot be read.
     """
     member = parse_member_uri(uri)
@@ -155,8 +155,8 @@ def _translate_errors(member: Member, work: Callable[[Any], Any]) -> Any:
         raise ArchiveError("broken_member") from None
 
 
-# The archive that was read last stays open, because the next read is usually in the same archive. The dict has at most
-# one entry. The key is (path, size, time of the last change), and the value is the open archive.
+# The archive that was read last stays open, because the next read is usually in the same archive. The dict of open
+# archives has at most one entry. The key is (path, size, time of the last change), and the value is the open archive.
 _open_archive: dict[tuple[Path, int, int], _Zip | _Tar] = {}
 
 
@@ -185,7 +185,10 @@ def _is_unsafe(name: bytes) -> bool:
 
 
 def _check_name(name: bytes, size: int, names: set[bytes]) -> str | None:
-    """Returns the problem with the name or size of a member, or None. Adds the name to `names`."""
+    """Returns the problem with the name or the size of a member. Adds the member's name to the set `names`.
+
+    Returns None if there is no problem.
+    """
     if _is_unsafe(name):
         return "unsafe_name"
     if name in names:
@@ -231,7 +234,7 @@ class _Zip:
         for info in sorted(self.members, key=lambda info: info.header_offset):
             if info.header_offset < end:
                 overlaps |= {last, info.header_offset}
-            # the least end of a member: its local header has 30 bytes, and its name and extra field are not counted
+            # the smallest possible end of a member: the local header has 30 bytes; name and extra field are not counted
             ends = info.header_offset + 30 + info.compress_size
             if ends >= end:
                 end, last = ends, info.header_offset
@@ -258,7 +261,7 @@ class _Zip:
 
 
 class _Tar:
-    """An open tar file. A tar file can only be read forwards. For an earlier member, reading begins again."""
+    """An open tar file, which can only be read forwards. To read an earlier member, reading begins again."""
 
     def __init__(self, archive: Path, size: int) -> None:
         self.file = archive.open("rb")
@@ -287,7 +290,7 @@ class _Tar:
     def _next(self) -> Entry | None:
         restart_timer()
         self.info = self.tar.next()
-        vars(self.tar)["members"].clear()  # without this line, tarfile would keep every member in memory
+        vars(self.tar)["members"].clear()  # keeps tarfile from holding every member in memory
         if self.info is None:
             if self.bytes.last.strip(b"\0") or len(self.bytes.last) < tarfile.BLOCKSIZE:
                 raise EOFError  # a tar archive ends with a block of zeros
@@ -329,7 +332,7 @@ class _Tar:
 class _ForwardFile:
     """A file that is only read forwards, and that keeps the bytes of the last read in `last`.
 
-    A compressed file has a limit. A skip to a place after `limit` bytes raises ArchiveError.
+    Only a compressed file has a `limit`. A skip to a place after `limit` bytes raises ArchiveError.
     """
 
     def __init__(self, file: Any, limit: int | None) -> None:

@@ -18,7 +18,7 @@ Convert = Callable[[Image.Image], Image.Image]
 
 # the largest difference from sRGB, in levels of 255 (ours); programs round the curve of an sRGB profile differently
 SAME_AS_SRGB = 1
-# a profile is compared with sRGB at 17 x 17 x 17 colours; this is the number of levels for each channel (ours)
+# number of levels for each channel (ours): a profile is compared with sRGB at 17 x 17 x 17 colours
 _LATTICE = 17
 # the same number for the conversion from sRGB to the profile, which is interpolated between these colours
 _FINE_LATTICE = 52

@@ -16,7 +16,7 @@ from typing import Any
 
 from manifests.errors import FolderBusy
 
-# numpy raises these errors for an .npy file that is missing, cut short or changed; it parses the header as Python
+# numpy raises these errors for an .npy file that is missing, cut short or changed; numpy parses the header as Python
 ARRAY_ERRORS = (OSError, ValueError, EOFError, OverflowError, MemoryError, TokenError)
 LOCK = ".lock"
 
@@ -57,8 +57,8 @@ def find_blocking_file(path: Path) -> Path | None:
 def remove_temporary_files(folder: Path, recursive: bool = True, shared: bool = False) -> None:
     """Remove the half-written files that killed processes left in `folder`.
 
-    If `recursive`, the subfolders are cleaned too. Use `shared` if other processes may be writing into the folder. The
-    files of processes that still run on this machine are then not removed.
+    If `recursive`, the subfolders are cleaned too. Use `shared` if other processes may be writing into the folder. With
+    `shared`, the files of processes that still run on this machine are not removed.
     """
     for path in sorted(folder.glob("**/.*.tmp" if recursive else ".*.tmp")):
         match = _TEMPORARY.fullmatch(path.name)
@@ -67,7 +67,10 @@ def remove_temporary_files(folder: Path, recursive: bool = True, shared: bool = 
 
 
 def _is_other_process(number: int) -> bool:
-    """Returns whether another process with this number runs. A file with our own number is from an earlier process."""
+    """Returns whether another process with this number runs.
+
+    If a file has the number of the current process, an earlier process with this number wrote the file.
+    """
     if number == os.getpid():
         return False
     try:
@@ -83,9 +86,9 @@ def _is_other_process(number: int) -> bool:
 def lock_folder(folder: Path, lock: str = LOCK) -> Iterator[None]:
     """Hold a lock, so that no other process writes into `folder`. Raises FolderBusy if another process holds the lock.
 
-    A missing folder is created. A folder that was created here and is still empty at the end is removed. The lock is
-    the kernel's lock on FOLDER/.lock, so the lock ends when its process ends or is killed. On a file system without
-    locks, two processes can write into the folder at the same time.
+    A missing folder is created. A folder that this function created is removed if the folder is still empty at the end.
+    The lock is the kernel's lock on FOLDER/.lock, so the lock ends when its process ends or is killed. On a file system
+    without locks, two processes can write into the folder at the same time.
     """
     new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +108,7 @@ def lock_folder(folder: Path, lock: str = LOCK) -> Iterator[None]:
 
 
 def _lock(path: Path) -> int | None:
-    """Returns an open file descriptor that holds the lock at `path`, or None if another process holds it."""
+    """Returns an open file descriptor that holds the lock at `path`, or None if another process holds the lock."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:

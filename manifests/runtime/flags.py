@@ -1,4 +1,6 @@
-"""Defines the arguments and options of all commands. Each comes from one of the two tables in this file.
+"""Defines the arguments and options of all commands.
+
+Each argument and each option comes from one of the two tables in this file.
 
 An option has the same name, the same kind of value and the same meaning in every command. The page docs/commands.md
 shows both tables to users.
@@ -11,7 +13,7 @@ from typing import Any
 
 import typer
 
-# This table maps a metavar to its meaning. A command may add a text about this command to the meaning.
+# This table maps a metavar to its meaning. A command may add its own text to the meaning.
 ARGUMENTS = {
     "DATASET": "The folder of a dataset",
     "DATASET|BENCH": "The folder of a dataset or of a benchmark",
@@ -27,7 +29,8 @@ ARGUMENTS = {
     "ID...": "Ids of people or faces, or their first six characters; for undo, the number of a decision",
 }
 
-# This table maps an option to its metavar and its meaning. The metavar of a switch is empty, because it has no value.
+# This table maps an option to its metavar and its meaning. The metavar of a switch is empty, because a switch has no
+# value.
 FLAGS = {
     # options that most commands have
     "--out": ("PATH", "The file or folder to write to"),
@@ -50,11 +53,11 @@ FLAGS = {
     "--landmarks": ("MODEL", "The model of extra landmarks to record for each face: dlib (68 points)"),
     "--filters": ("FILTERS", "The filters that drop unusable faces: default, strict, keep-outside, or a TOML file"),
     "--min-inter-ocular": ("PIXELS", "The smallest distance between the eyes of a usable face"),
-    "--labels": ("LABELS", "The source of labels: folder or FILE.csv as truth; hint or hint:FILE.csv to compare only"),
-    "--same-person": (
-        "COSINE",
-        "The least mean cosine of two groups that become one person; the value replaces the calibrated value",
+    "--labels": (
+        "LABELS",
+        "The source of labels: folder or FILE.csv; with hint or hint:FILE.csv, labels do not change the groups",
     ),
+    "--same-person": ("COSINE", "The least mean cosine that joins two groups of faces; replaces the calibrated value"),
     "--collages": ("", "Allow two faces of one photo to be the same person"),
     "--split-by": ("POLICY", "Divide the faces into splits by identity, or by photos for a collection of one person"),
     "--sidecar": ("FILE.csv", "A table of photos with the columns file, source, licence and consent"),
@@ -100,7 +103,7 @@ FLAGS = {
     "--compile": ("", "Compile the model with torch.compile"),
     # models and weights
     "--base-model": ("FOLDER", "The folder of a diffusion model in the layout of the diffusers library"),
-    "--vre": ("RUN", "The training run of the recipe vre whose model this recipe uses"),
+    "--vre": ("RUN", "The folder of a training run of the recipe vre; this recipe uses the model of that run"),
     "--weights": ("FOLDER", "The folder that contains the weights of the networks for metrics"),
     "--steps": ("N", "The number of sampling steps of a restoration, from 1 to 8"),
     # restoring
@@ -123,7 +126,7 @@ FLAGS = {
     "--worst": ("N", "The largest number of images on the page; the worst images come first"),
     "--markdown": ("FILE", "Write the tables as Markdown"),
     "--latex": ("FILE", "Write the tables as LaTeX"),
-    "--plot": ("FILE.svg", "Draw the identity to the target as an SVG file"),
+    "--plot": ("FILE.svg", "Draw a plot of the identity to the target as an SVG file"),
     # exports and benchmarks
     "--crops": ("VERSION", "The training crops to write: original, or best to write the crops that iterate cleaned"),
     "--shard-mib": ("MIB", "The largest size of a shard, in MiB"),

@@ -1,9 +1,11 @@
-"""Decodes pictures of other people within limits. All code of Likeness that reads such pictures uses this decoder.
+"""Decodes untrusted pictures within limits of size and memory.
+
+All code of Likeness that reads untrusted pictures uses this decoder.
 
     rgb = decode(path)                                   # uint8 RGB (H, W, 3), upright, sRGB
     picture = decode_picture(path, keep_original=True)   # the same pixels, a notice, and the file's own samples
 
-The decoder returns 8-bit RGB in sRGB, and changes pictures of other kinds.
+The decoder returns 8-bit RGB in sRGB, and converts pictures of other kinds.
 
 A picture with an EXIF orientation is turned upright.
 Colours are converted to sRGB with the file's colour profile. A broken profile is ignored (notice BROKEN_PROFILE).
@@ -15,7 +17,7 @@ CMYK is converted with the colour profile, or with Pillow's formula if the file 
 Gray, palette and LAB pictures are converted to RGB.
 Only the first frame or page of a file is decoded.
 A JPEG with more than MAX_PIXELS is read at half its width and height (notice HALF_SIZE).
-Other pictures with more than MAX_PIXELS are refused.
+A picture that is not a JPEG is refused if it has more than MAX_PIXELS.
 
 The decoder recognizes a format by the content of the file, and never by the name.
 """
@@ -37,8 +39,8 @@ from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 from manifests.runtime.colour_profiles import BrokenProfile, srgb_conversion
 from manifests.runtime.original_samples import Original, find_white, has_alpha, read_original
 
-# Pillow refuses pictures with more pixels. The limit is twice Pillow's MAX_IMAGE_PIXELS, which is 2**30 // 4 // 3. The
-# 102 megapixels of a medium-format camera are allowed.
+# Pillow refuses pictures with more pixels than this limit. The limit is twice Pillow's MAX_IMAGE_PIXELS, which is 2**30
+# // 4 // 3. The 102 megapixels of a medium-format camera are allowed.
 MAX_PIXELS = 178_956_970
 # A JPEG with at most this many times `max_pixels` is decoded at half its width and height (ours). The cameras of some
 # phones write 200 megapixels.
@@ -82,8 +84,8 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda rgb: cv2.flip(cv2.transpose(rgb), -1),
     8: lambda rgb: cv2.rotate(rgb, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
-# A broken picture can point to places outside its file. An OSError with one of these codes is then the picture's fault.
-# An OSError with any other code comes from the disk.
+# A broken picture can point to places outside its file. Therefore an OSError with one of these codes means that the
+# picture is broken. An OSError with a code that is not listed here comes from the disk.
 _PICTURE_ERRNOS = (None, errno.EINVAL, errno.EOVERFLOW)
 
 
@@ -129,7 +131,7 @@ def decode_picture(
     if not file.read(1):
         raise UndecodableImage("empty_file")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd EXIF; the checks below decide instead
+        warnings.simplefilter("ignore")  # the checks below replace Pillow's warnings
         try:
             with _open(file) as image:
                 notice = _limit_pixels(image, max_pixels)
@@ -137,7 +139,7 @@ def decode_picture(
                 orientation = _read_orientation(image)
                 original = read_original(image, file, orientation, notice is None) if keep_original else None
                 rgb, profile_notice = _convert_to_rgb(image)
-            del image  # this frees 4 bytes for each pixel, which turning the picture needs
+            del image  # turning the picture upright needs the memory that is freed here
             return Picture(turn_upright(rgb, orientation), profile_notice or notice, original)
         except UndecodableImage:
             raise
@@ -164,7 +166,10 @@ def turn_upright(samples: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def is_picture(path: Path) -> bool:
-    """Returns whether the first bytes of a file belong to a known picture format. Raises OSError if reading fails."""
+    """Returns whether the first bytes of a file belong to a known picture format.
+
+    Raises OSError if the file cannot be read.
+    """
     with path.open("rb") as file:
         start = file.read(16)
     return any(_accepts(name, start) for name in FORMATS)
@@ -213,7 +218,10 @@ def _read_orientation(image: Image.Image) -> int:
 
 
 def _convert_to_rgb(image: Image.Image) -> tuple[np.ndarray, str | None]:
-    """Returns uint8 RGB (H, W, 3) in sRGB that is not turned upright, and the notice BROKEN_PROFILE or None."""
+    """Returns uint8 RGB (H, W, 3) in sRGB, not turned upright, and the notice.
+
+    The notice is BROKEN_PROFILE if the colour profile was ignored, and None otherwise.
+    """
     strips = list(_split_into_strips(image.width, image.height))
     white = 255.0
     if image.mode in ("I", "F"):
@@ -261,7 +269,7 @@ def _split_into_strips(width: int, height: int) -> Iterator[tuple[int, int, int,
 
 
 def _scale_to_8_bit(strip: Image.Image, white: float) -> Image.Image:
-    """Scales a gray strip of 16-bit, 32-bit or float samples to 8 bit. Returns any other strip unchanged."""
+    """Scales a gray strip of 16-bit, 32-bit or float samples to 8 bit. Returns a strip of 8-bit samples unchanged."""
     if strip.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(strip, np.uint16).astype(np.float32) / 257.0 + 0.5).astype(np.uint8))
     if strip.mode in ("I", "F"):

@@ -16,7 +16,7 @@ _LOGGER = logging.getLogger("likeness")
 
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, "fields", {"message": record.getMessage()})  # the warnings of libraries have no fields
+        fields = getattr(record, "fields", {"message": record.getMessage()})  # a library's warning has no fields
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

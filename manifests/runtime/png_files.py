@@ -1,4 +1,4 @@
-"""Writes the PNG files of Likeness, and reads these files without the checks for other people's pictures."""
+"""Writes the PNG files of Likeness, and reads these files without the checks for untrusted pictures."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 from manifests.errors import BadInput
 
 # Crops are written with one filter for every row, and with Huffman codes only (ours, see docs/speed.md). OpenCV's
-# default tries five filters for each row and searches for repeated bytes. The default needs 2.4 times as much time, and
-# the files are only 9% smaller, because photos hardly repeat bytes.
+# default tries five filters for each row and searches for repeated bytes. OpenCV's default needs 2.4 times the time.
+# The files of the default are only 9% smaller, because photos hardly repeat bytes.
 CROP_PNG = (
     cv2.IMWRITE_PNG_FILTER,
     cv2.IMWRITE_PNG_FILTER_AVG,
@@ -23,8 +23,8 @@ LQ_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_
 def encode_png(rgb: np.ndarray, settings: tuple[int, ...] = ()) -> bytes:
     """Returns uint8 RGB (H, W, 3) as a PNG without metadata.
 
-    `settings` are OpenCV's PNG settings. With () OpenCV uses its defaults. The same pixels and settings give the same
-    bytes in every run of the same build of OpenCV. Raises BadInput if the picture is too large for a PNG.
+    `settings` are OpenCV's PNG settings. If `settings` is empty, OpenCV uses its defaults. The same pixels and settings
+    give the same bytes in every run of the same build of OpenCV. Raises BadInput if the picture is too large for a PNG.
     """
     encoded, data = cv2.imencode(".png", cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2BGR), settings)
     if not encoded:

@@ -8,7 +8,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 
 def uri_of(path: str | Path) -> str:
-    """Returns the URI of a file: `file://` and the absolute path, whose raw bytes are percent-encoded.
+    """Returns the URI of a file, which is `file://` and the absolute path with its raw bytes percent-encoded.
 
     Each `..` is removed together with the folder before it. Symbolic links are not followed, so the URI has the name
     of a link and not the name of its target.
@@ -39,13 +39,16 @@ def path_of(uri: str) -> Path:
 
 
 def display_path(uri: str) -> Path:
-    """Returns a path to show to the user. For a member, it is the archive's path followed by the member's name."""
+    """Returns a path to show to the user.
+
+    For a member, the result is the archive's path followed by the member's name.
+    """
     member = parse_member_uri(uri)
     return path_of(uri) if member is None else member[0] / os.fsdecode(member[2].lstrip(b"/"))
 
 
 def is_missing(uri: str) -> bool:
-    """Returns whether the file of a URI is missing. If the system does not allow to look, returns False."""
+    """Returns whether the file of a URI is missing. If the system denies access to the folder, returns False."""
     try:
         os.lstat(path_of(uri))
     except (FileNotFoundError, NotADirectoryError):

@@ -32,7 +32,7 @@ BatchMap = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 Unit = TypeVar("Unit")
 
 MAX_WORKERS = 1024  # the most worker processes (ours); today no machine has so many cores
-# The two limits of one unit are ours. The largest allowed picture needs 1.2 GiB of memory, and 19 s on a core that ten
+# We chose the two limits for a unit. The largest allowed picture needs 1.2 GiB of memory, and 19 s on a core that ten
 # other processes use. The memory limit does not count the 300 MiB for libraries and models.
 UNIT_SECONDS = 120.0
 UNIT_MEMORY = 3 * 2**29  # bytes
@@ -102,7 +102,9 @@ def guard_units(units: Sequence[Unit], limited: bool = True) -> Iterator[Unit]:
 
 @contextmanager
 def enforce_limits() -> Iterator[None]:
-    """In a worker process, limit the `with` block to UNIT_SECONDS and UNIT_MEMORY. In other processes, do nothing.
+    """In a worker process, limit the `with` block to UNIT_SECONDS and UNIT_MEMORY.
+
+    In a process that is not a worker process, do nothing.
 
     After UNIT_SECONDS the process is killed, even if it runs the code of a library. A request for more memory than
     UNIT_MEMORY raises MemoryError on Linux.
@@ -119,7 +121,7 @@ def enforce_limits() -> Iterator[None]:
 
 
 def restart_timer() -> None:
-    """Give the current unit another UNIT_SECONDS. The reader of an archive calls this after each member."""
+    """Give the current unit another UNIT_SECONDS. The reader of an archive calls this function after each member."""
     if _state.parent is not None and hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, UNIT_SECONDS)
 
@@ -127,8 +129,8 @@ def restart_timer() -> None:
 def is_retry() -> bool:
     """Returns whether the current batch is a retry after a failure.
 
-    In a retry, a function must finish each unit before it starts the next unit. Otherwise the pool cannot know which
-    unit failed.
+    In a retry, a function must finish each unit before it starts the next unit. If a function worked on two units at
+    once, the pool could not know which unit failed.
     """
     return _state.is_retry
 
@@ -142,7 +144,10 @@ def _tell_pool(index: int | None) -> None:
 
 
 def _limit_memory(more: int | None) -> None:
-    """Allow this process `more` bytes in addition to its present memory. None restores the limit from its start."""
+    """Allow this process `more` bytes in addition to its present memory.
+
+    If `more` is None, restore the memory limit that the process had at its start.
+    """
     if sys.platform != "linux":
         return
     soft, hard = _state.memory
@@ -206,9 +211,10 @@ class _Worker:
         worker_end.close()
 
     def run(self, function: Callable[[Any], Any], batch: Any, is_retry: bool) -> tuple[str, Any, int | None]:
-        """Runs a batch. Returns the outcome as two values, and the index of the current unit or None.
+        """Runs a batch. Returns the outcome and the index of the current unit.
 
-        The first two values are ("done", result), ("raised", error) or ("lost", reason of the failure).
+        The outcome is two values: ("done", result), ("raised", error) or ("lost", reason of the failure). The index is
+        None if the process has not started a unit.
         """
         at = None
         try:
@@ -259,7 +265,7 @@ class _Pool:
                 if kind == "raised":
                     raise value
                 return value
-            worker.end()  # a process is also replaced after a MemoryError, because its memory is fragmented then
+            worker.end()  # a process is also replaced after a MemoryError, which leaves fragmented memory
             if at is None or self.closed:
                 raise LikenessError(
                     "A worker process ended before its work was done. If memory was short, repeat the command with "
@@ -282,8 +288,8 @@ def open_pool(workers: int | None, start: Callable[[], None] | None = None) -> I
     """Yields a function like `map` that runs batches in `workers` spawned processes, and yields the results in order.
 
     Each process first calls `start`. With `workers` None the work runs in this process and without limits, so a crash
-    ends the command. Use None only for trusted photos and for tests. At most 4 * `workers` batches wait at a time, so a
-    long list of batches needs little memory. Raises BadInput if the number of workers is not allowed. Raises
+    ends the command. Use `workers` None only for trusted photos and for tests. At most 4 * `workers` batches wait at a
+    time, so a long list of batches needs little memory. Raises BadInput if the number of workers is not allowed. Raises
     LikenessError if a worker process ends at a time when it does not work on a unit.
     """
     if workers is None:
@@ -294,7 +300,7 @@ def open_pool(workers: int | None, start: Callable[[], None] | None = None) -> I
     check_workers(workers)
     pool = _Pool(start)
     # Only the main thread of the parent process handles Ctrl-C. Therefore the threads that start worker processes block
-    # SIGINT, and the worker processes inherit this. The resource tracker would unblock
+    # SIGINT, and the worker processes inherit the blocked signal. The resource tracker would unblock
     # SIGINT in the thread that starts it, so the main thread starts the resource tracker here.
     resource_tracker.ensure_running()
     threads = ThreadPoolExecutor(workers, thread_name_prefix="worker", initializer=_block_interrupts)

@@ -54,7 +54,7 @@ def test_the_options_of_pairs_reach_the_ledger_and_who_has_no_pair_is_counted(tm
     result = call_curate(photos, "--out", dataset, "--workers", 1, *options)
     assert "no targets: 12 too_few_photos" in result.stdout and len(rows(dataset, Pair)) == 4
     assert len(rows(dataset, Split)) == 16 and check_ledger(dataset) == []
-    assert "too_few_photos, 3 of this person and --min-photos is 4" in explain_photo(dataset, "person1/0.png")[0][2]
+    assert "too_few_photos, this person has 3 and --min-photos is 4" in explain_photo(dataset, "person1/0.png")[0][2]
     call_curate(photos, "--out", dataset, "--workers", 1, "--pairs", "window:1.5-2")
     assert "too_few_references" in explain_photo(dataset, "person1/0.png")[0][2] and rows(dataset, Pair) == []
     assert (

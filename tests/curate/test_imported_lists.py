@@ -229,7 +229,7 @@ def test_why_says_what_a_list_says(made, tmp_path):
     table = write_csv(tmp_path / "one.csv", ["gt_image", "ref_image"], [[f"{target}.png", str([f"{refs[0]}.png"])]])
     imported(table, "refldm", tmp_path / "back", pictures)
     said = "\n".join(explain_photo(tmp_path / "back", f"{refs[0]}.png")[0])
-    assert "no target: no imported list names it as a target" in said
+    assert "not a target: no imported list names this face as a target" in said
     assert "no target" not in "\n".join(explain_photo(tmp_path / "back", f"{target}.png")[0])
 
 

@@ -301,7 +301,7 @@ def test_an_overwritten_photo_leaves_with_its_faces_and_comes_back_with_its_file
     for name in (photo_id[:8], face.face_id[:8]):
         lines, (found,) = explain_photo(dataset, name)
         assert found["uri"] is None and len(found["faces"]) == 1
-        assert lines[0] == "no file holds it any more: dropped, file_replaced" and "file_replaced" in lines[2]
+        assert lines[0] == "no file contains the photo any more: dropped, file_replaced" and "file_replaced" in lines[2]
     path.write_bytes(data)
     curated(photos, dataset)
     after = contents(dataset)
@@ -334,7 +334,7 @@ def test_a_file_that_vanished_or_cannot_be_read_keeps_its_photo(tmp_path, monkey
         (said,) = [notice for notice in summary.notices if "no longer there" in notice]
         assert said.startswith("2 files that contained photos are no longer there, for example ")
         assert "elsewhere.png. " in said
-        assert explain_photo(dataset, "person0/0.png")[0][0].endswith(": ok, the file is no longer there")
+        assert explain_photo(dataset, "person0/0.png")[0][0].endswith(": ok, the file does not exist any more")
     # what the link held is replaced once a folder stands in its place and another photo where it led
     link.unlink()
     save(link / "other.png", photo([2], 51))

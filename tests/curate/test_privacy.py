@@ -326,7 +326,7 @@ def test_an_example_face_takes_its_person_out_of_the_dataset(tmp_path, example):
     save(photos / "new.png", photo([1], 70))
     assert curated(photos, dataset).faces == {**summary.faces, "ok": summary.faces["ok"] + 1}
     crop_path(dataset, plan.faces[0]).write_bytes(b"x")
-    assert check_ledger(dataset) == [f"crop of a face that must not be used: {plan.faces[0]}"]
+    assert check_ledger(dataset) == [f"this face must not be used, but has a crop: {plan.faces[0]}"]
 
 
 def test_a_remembered_face_is_kept_out_of_later_photos_before_anything_is_written(tmp_path, example, monkeypatch):

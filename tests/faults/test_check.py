@@ -69,7 +69,7 @@ def test_what_was_flipped_is_made_again_by_the_command_that_made_it(world):
     ):
         flipped(path, rng)
     ended = world.bench.run(["manifest", "check", str(dataset)])
-    assert ended.code == 1 and f"crop changed since it was written: faces/{crop.parent.name}/{crop.name}" in ended.out
+    assert ended.code == 1 and f"this crop has changed: faces/{crop.parent.name}/{crop.name}" in ended.out
     crop.unlink()
     for command in again:
         assert world.bench.run(command).code == 0

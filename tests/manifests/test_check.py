@@ -65,25 +65,25 @@ def test_an_accepted_face_whose_photo_no_file_holds(dataset):
     face = ok_face(dataset)
     uris = [file.uri for file in table(dataset, File) if file.photo_id == face.photo_id]
     tamper(dataset, delete=[("files", "uri", uris)])
-    assert check_ledger(dataset) == [f"accepted face of a photo without a file: {face.face_id}"]
+    assert check_ledger(dataset) == [f"the photo of this accepted face has no file: {face.face_id}"]
 
 
 def test_a_missing_crop(dataset):
     face = ok_face(dataset)
     crop_path(dataset, face.face_id).unlink()
-    assert check_ledger(dataset) == [f"accepted face without crop: {face.face_id}"]
+    assert check_ledger(dataset) == [f"this accepted face has no crop: {face.face_id}"]
 
 
 def test_an_orphan_crop_and_other_files_without_a_row(dataset):
     write_atomically(crop_path(dataset, "e" * 32), b"")
-    assert check_ledger(dataset) == [f"crop without a face: faces/ee/{'e' * 32}.png"]
+    assert check_ledger(dataset) == [f"this crop belongs to no face: faces/ee/{'e' * 32}.png"]
     crop_path(dataset, "e" * 32).unlink()
     for name in ("faces/ab/.half.png.1.tmp", "embeddings/notes.txt", "lq/set/holiday.jpg"):
         write_atomically(dataset / name, b"")
     assert check_ledger(dataset) == [
-        "file without a row: faces/ab/.half.png.1.tmp",
-        "file without a row: embeddings/notes.txt",
-        "file without a row: lq/set/holiday.jpg",
+        "this file has no row: faces/ab/.half.png.1.tmp",
+        "this file has no row: embeddings/notes.txt",
+        "this file has no row: lq/set/holiday.jpg",
     ]
 
 
@@ -91,7 +91,7 @@ def test_a_crop_that_another_has_replaced(dataset):
     """Its PNG is sound, so nothing but the recorded hash can tell."""
     one, other = [face.face_id for face in table(dataset, Face) if face.status == "ok"][:2]
     shutil.copyfile(crop_path(dataset, other), crop_path(dataset, one))
-    told = f"crop changed since it was written: faces/{one[:2]}/{one}.png (remove it, and curate again)"
+    told = f"this crop has changed: faces/{one[:2]}/{one}.png (remove the crop, and curate again)"
     assert check_ledger(dataset) == [told]
     assert check_ledger(dataset, hashes=False) == []
 
@@ -99,12 +99,12 @@ def test_a_crop_that_another_has_replaced(dataset):
 def test_a_tampered_a_missing_and_an_orphan_low_quality_image(dataset):
     (frozen,) = (dataset / "lq" / "set").iterdir()
     frozen.write_bytes(b"thawed")
-    assert check_ledger(dataset) == [f"low-quality image changed since it was frozen: set/{frozen.name}"]
+    assert check_ledger(dataset) == [f"this low-quality image has changed: set/{frozen.name}"]
     assert check_ledger(dataset, hashes=False) == []
     frozen.rename(frozen.with_name("other.png"))
     assert check_ledger(dataset) == [
-        f"low-quality image missing: set/{frozen.name}",
-        "low-quality image without a row: lq/set/other.png",
+        f"this low-quality image is missing: set/{frozen.name}",
+        "this low-quality image has no row: lq/set/other.png",
     ]
 
 
@@ -113,8 +113,8 @@ def test_a_person_in_two_splits(dataset):
     one = next(row for row in rows if row.split == "train")
     tamper(dataset, replace(one, split="test"))
     found = check_ledger(dataset)
-    assert f"identity in more than one split: {one.identity_id}" in found
-    assert f"pair in another split than its target: {one.face_id}" in found
+    assert f"this identity is in more than one split: {one.identity_id}" in found
+    assert f"this target and its pair are in different splits: {one.face_id}" in found
 
 
 def test_a_near_duplicate_in_two_splits(dataset):
@@ -128,8 +128,9 @@ def test_a_near_duplicate_in_two_splits(dataset):
         replace(neighbour, photo_id=copy.photo_id),
         replace(kept, face_id=neighbour.face_id, identity_id="other", split=other),
     )
-    assert f"photo in more than one split, directly or through a near-duplicate: {copy.photo_id}" in check_ledger(
-        dataset
+    assert (
+        f"this photo is in more than one split, directly or through a near-duplicate: {copy.photo_id}"
+        in check_ledger(dataset)
     )
 
 
@@ -146,15 +147,15 @@ def test_rows_that_point_nowhere(dataset):
     )
     found = check_ledger(dataset)
     for line in (
-        "file points to a photo that has no row: file:///gone",
-        f"face of a photo that has no row: {face.face_id}",
-        f"membership of a face that is not ok: {'2' * 32}",
-        f"membership in an identity that has no row: {'2' * 32}",
-        f"target among its own references: {face.face_id}",
-        f"reference from the target's own photo: {face.face_id}",
-        f"low-quality image of a face that has no row: {'3' * 32}",
-        f"low-quality image missing: set/{'3' * 32}.png",
-        "embedding shard missing or broken: lost",
+        "the photo of this file has no row: file:///gone",
+        f"the photo of this face has no row: {face.face_id}",
+        f"this face has an identity, but its status is not ok: {'2' * 32}",
+        f"the identity of this face has no row: {'2' * 32}",
+        f"this target is among its own references: {face.face_id}",
+        f"a reference of this target is from the photo of the target: {face.face_id}",
+        f"the face of this low-quality image has no row: {'3' * 32}",
+        f"this low-quality image is missing: set/{'3' * 32}.png",
+        "this embedding shard is missing or broken: lost",
     ):
         assert line in found
     assert shard != "lost"
@@ -164,7 +165,7 @@ def test_a_reference_of_another_split_or_one_that_was_set_aside(dataset):
     pair = table(dataset, Pair)[0]
     reference = next(row for row in table(dataset, Split) if row.face_id == pair.refs[0])
     tamper(dataset, replace(reference, status="dropped", reason="photo_spans_splits"))
-    assert f"reference from a split that the target must not use: {pair.target}" in check_ledger(dataset)
+    assert f"this target has a reference from a split that it must not use: {pair.target}" in check_ledger(dataset)
 
 
 def test_a_reference_of_another_person(dataset):
@@ -172,7 +173,7 @@ def test_a_reference_of_another_person(dataset):
     people = {row.face_id: row.identity_id for row in table(dataset, Membership)}
     stranger = next(face for face, person in people.items() if person != people[pair.target])
     tamper(dataset, replace(pair, refs=(stranger,), similarities=(0.1,)))
-    assert f"reference that shows another person or was dropped: {pair.target}" in check_ledger(dataset)
+    assert f"a reference of this target shows another person, or was dropped: {pair.target}" in check_ledger(dataset)
 
 
 def test_shards_that_are_short_missing_or_nobodys(dataset):
@@ -180,17 +181,17 @@ def test_shards_that_are_short_missing_or_nobodys(dataset):
     vectors = np.load(shard)
     np.save(shard, vectors[:-1])
     (last,) = [face for face in table(dataset, Face) if face.shard_row == len(vectors) - 1]
-    changed = f"embedding shard changed since it was written: embeddings/{shard.name}"
-    assert check_ledger(dataset) == [changed, f"embedding outside its shard: {last.face_id}"]
-    assert check_ledger(dataset, hashes=False) == [f"embedding outside its shard: {last.face_id}"]
+    changed = f"this embedding shard has changed: embeddings/{shard.name}"
+    assert check_ledger(dataset) == [changed, f"the embedding of this face is not in its shard: {last.face_id}"]
+    assert check_ledger(dataset, hashes=False) == [f"the embedding of this face is not in its shard: {last.face_id}"]
     shard.rename(shard.with_name("other.npy"))
     assert check_ledger(dataset) == [
-        f"embedding shard missing or broken: {shard.stem}",
-        "embedding shard without a face: embeddings/other.npy",
+        f"this embedding shard is missing or broken: {shard.stem}",
+        "no face uses this embedding shard: embeddings/other.npy",
     ]
 
 
 def test_an_accepted_face_without_embedding(dataset):
     face = ok_face(dataset)
     tamper(dataset, replace(face, shard=None, shard_row=None))
-    assert check_ledger(dataset) == [f"accepted face without embedding: {face.face_id}"]
+    assert check_ledger(dataset) == [f"this accepted face has no embedding: {face.face_id}"]

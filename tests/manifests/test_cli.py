@@ -71,9 +71,9 @@ def test_check_exits_with_1_where_something_is_wrong(dataset):
     try:
         ill = call(cli.check, dataset, "--json")
         assert ill.exit_code == 1 and json.loads(ill.stdout)["wrong"] == [
-            f"crop without a face: faces/ee/{'e' * 32}.png"
+            f"this crop belongs to no face: faces/ee/{'e' * 32}.png"
         ]
-        assert "1 wrong in all" in call(cli.check, dataset).stdout
+        assert "Problems in total: 1." in call(cli.check, dataset).stdout
     finally:
         orphan.unlink()
 

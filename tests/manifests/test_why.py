@@ -64,7 +64,7 @@ def test_by_the_beginning_of_the_id_of_a_person(made):
         ("letter.jpg", "failed, not_an_image"),
         ("empty.png", "dropped, no_face"),
         ("tiny.png", "dropped, too_small by inter_ocular_px < 16, filters default, version 1 (inter_ocular_px 9."),
-        ("alone.png", "no target: no other usable photo"),
+        ("alone.png", "not a target: the person has no other usable photo"),
     ],
 )
 def test_the_reason_is_said(made, name, said):
@@ -98,6 +98,6 @@ def test_a_name_of_any_bytes_is_answered_on_one_line(made):
 
 @pytest.mark.parametrize("name", ["nothing.jpg", "", "a", "0", "/", ".", "*", os.fsdecode(b"\xff")])
 def test_what_was_never_offered_is_one_sentence(made, name):
-    with pytest.raises(BadInput, match="never offered") as refused:
+    with pytest.raises(BadInput, match="never read the file") as refused:
         explain_photo(made[1], name)
     assert str(refused.value).isprintable()

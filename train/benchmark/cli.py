@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def freeze(
     dataset: Annotated[Path, argument("DATASET", "; the dataset needs a frozen set")],
     out: Annotated[Path, flag("--out", "; the same command with the same folder resumes", metavar="BENCH")],
-    lq_set: Annotated[str | None, flag("--set", default="the split's only set")] = None,
+    lq_set: Annotated[str | None, flag("--set", default="the only set of the split")] = None,
     split: Annotated[str, flag("--split")] = "test",
     max_references: Annotated[int, flag("--max-references", low=1)] = 4,
     seed: Annotated[int, flag("--seed", "; the references are random", low=0, high=MAX_SEED)] = 0,
@@ -34,7 +34,7 @@ def freeze(
     """Write a frozen set and its references as a benchmark.
 
     A benchmark is plain JSON. Everyone who has the same photos gets the same benchmark. The command writes no benchmark
-    if a target or its near-duplicate is one of its own references, or if a person or a photo is in two splits.
+    if the references of a target contain the target or its near-duplicate, or if a person or a photo is in two splits.
 
     Example: likeness freeze DATASET --out BENCH
 
@@ -123,7 +123,7 @@ def _print_leaks(result: Leaks) -> None:
             ends = f"{leak.one} ({leak.one_split})  {leak.other} ({leak.other_split})"
             typer.echo(f"{kind}  {ends}{value}  {leak.what}")
         if more := result.counts[kind] - len(examples):
-            typer.echo(f"{kind}  and {more} more: list them with --limit {result.counts[kind]}")
+            typer.echo(f"{kind}  There are {more} more: list them with --limit {result.counts[kind]}")
     typer.echo(", ".join(f"{count} {kind}" for kind, count in result.counts.items()) + ".")
     if result.alike_pairs or result.expected_pairs:
         typer.echo(

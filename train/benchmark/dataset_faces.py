@@ -8,8 +8,8 @@ from manifests.errors import BadInput, LedgerBroken
 from manifests.ledger.ledger import Ledger
 from train.benchmark.frozen_benchmark import FaceLine
 
-# This query returns each face of a split, and each near-duplicate of such a face. A near-duplicate has the split of the
-# face that represents it.
+# This query returns each face of a split, and each near-duplicate of such a face. A near-duplicate is in the split of
+# the face that represents it.
 FACES_WITH_SPLITS = """
     SELECT f.face_id, f.photo_id, coalesce(m.identity_id, s.identity_id) AS person, s.split, f.phash,
            p.phash AS photo_phash, f.box, p.width, p.height, f.duplicate_of
@@ -20,7 +20,8 @@ FACES_WITH_SPLITS = """
 
 @dataclass(frozen=True)
 class Rules:
-    """Holds the thresholds of a curated dataset for near-duplicates (curate/config.py) and for one person."""
+    """Holds the thresholds of a dataset: when two faces are near-duplicates (curate/config.py), and when they are one
+    person."""
 
     max_photo_bits: int
     min_cosine_same_photo: float

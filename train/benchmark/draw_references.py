@@ -14,8 +14,8 @@ from manifests.ledger.queries import read_set_detail, read_set_hashes
 from manifests.runtime.files import sha256_bytes
 
 # This query returns each target with the faces that may be its references. References are usable faces of the same
-# person from other photos of the same split. With --split-by photos, references are from the split train instead. If a
-# list of pairs was imported, only the faces of the list may be references.
+# person from other photos of the same split. With --split-by photos, references come from the split `train`, not from
+# the target's split. If a list of pairs was imported, only the faces of the list may be references.
 POSSIBLE_REFERENCES = """
     SELECT d.face_id, s.identity_id, list(r.face_id ORDER BY r.face_id) AS refs
     FROM degradations d JOIN splits s USING (face_id) JOIN faces f USING (face_id)
@@ -54,8 +54,8 @@ def draw_references(
 
     References come from the person's usable faces in other photos, or from an imported list. Each target gets as many
     wrong references as references. The wrong references are faces of another person of the set. All draws depend only
-    on the seed and on face ids, because person ids differ between datasets. If `by_face`, the results have the names
-    that `name_people` gives to people.
+    on the seed and on face ids, because person ids differ between datasets. If `by_face` is true, the results have the
+    names from `name_people` instead of identity ids.
 
     Returns the sha256 of each LQ image of the set by face id, and a CaseFaces for each target in order of face ids.
     Raises BadInput if the set is not finished.
@@ -103,8 +103,8 @@ def _draw_wrong(
     """Draws another person of the pool and `count` faces of that person. Faces in the target's photo are left out.
 
     `pool` maps a person to (face, photo) pairs. The draw takes the candidates with the smallest hash of (seed, target,
-    candidate). So a new person or a new photo in the dataset changes a draw only if the hash of the new candidate is
-    smaller. Returns (None, []) if no other person has enough faces.
+    candidate). So a new candidate changes a draw only if its hash is smaller than the hash of a drawn candidate.
+    Returns (None, []) if no other person has enough faces.
     """
     others = {
         other: [face for face, face_photo in faces if face_photo != photo]

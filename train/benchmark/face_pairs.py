@@ -1,7 +1,7 @@
-"""Compare pairs of faces for the search for leaks: by perceptual hashes, by place in the photo, and by embeddings.
+"""Compare pairs of faces to find leaks: by perceptual hashes, by their boxes in the photo, and by embeddings.
 
-A face is a number, which is its position in the list of faces that FacePairs gets. Two int arrays (n,) of such numbers
-are n pairs of faces.
+The number of a face is its position in the list of faces that FacePairs gets. The functions take n pairs of faces as
+two int arrays (n,) of face numbers.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from train.benchmark.frozen_benchmark import FaceLine
 
 DIGITS = 6  # cosines are rounded, because their last bits depend on the number of threads
 
-_ROWS, _COLUMNS = 1024, 16384  # numbers of faces in a block, which has 64 MB of float32 cosines
+_ROWS, _COLUMNS = 1024, 16384  # faces per block: the float32 cosines of a block take 64 MB
 PAIRS_PER_BATCH = 1 << 16
 
 
 class FacePairs:
-    """Holds the hashes, places and embeddings of faces as arrays, and compares pairs of faces."""
+    """Holds the hashes, the boxes and the embeddings of faces as arrays, and compares pairs of faces."""
 
     def __init__(self, faces: Sequence[FaceLine], rows: np.ndarray, vectors: np.ndarray, rules: Rules) -> None:
-        """Stores the faces as arrays. `vectors`, float32 (m, d), are unit embeddings of the faces `rows`, int (m,)."""
+        """Stores the faces as arrays. Row i of `vectors`, float32 (m, d), is the unit embedding of the face with number
+        `rows[i]`."""
         self.rules, self.vectors = rules, vectors
         self.split = np.array([face.split for face in faces])
         self.row = np.full(
@@ -34,7 +35,8 @@ class FacePairs:
         hashes = [np.frombuffer(bytes.fromhex(face.phash), np.uint8) for face in faces]
         self.face_bits = np.stack(hashes) if hashes else np.zeros((0, 32), np.uint8)
         self.place = np.array([face.place for face in faces], np.float64).reshape(-1, 4)
-        # A side is one person in one split. Each row of `vectors` has a side. Each side has a size and a mean vector.
+        # A side means the faces of one person in one split. Each row of `vectors` belongs to a side. Each side has a
+        # size and a mean vector.
         names = [f"{faces[row].split} {faces[row].person}" for row in rows]
         _, self.side, self.side_size = np.unique(names, return_inverse=True, return_counts=True)
         self.side_mean = np.zeros((len(self.side_size), vectors.shape[1]), np.float32)
@@ -52,9 +54,10 @@ class FacePairs:
     def compute_person_cosines(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         """Returns how far other photos confirm that the faces of a pair are one person, float (n,).
 
-        The value is the higher of two mean cosines. Each of the two is the mean cosine of one face of the pair to all
-        faces of the other person in the other face's split. A single face confirms nothing. So if only one of the two
-        people has a single face in the split, the mean cosine to that person counts as -1.
+        A side means the faces of one person in one split. The value is the higher of two means: the mean cosine of the
+        first face to the side of the second face, and of the second face to the side of the first face. If only one of
+        the two sides has a single face, the mean cosine to this side counts as -1, because a single face confirms
+        nothing.
         """
         a, b = self.row[i], self.row[j]
         means = []
@@ -75,7 +78,7 @@ class FacePairs:
         return near & self._are_at_same_place(i, j)
 
     def _are_at_same_place(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """Returns True for each pair whose boxes overlap enough, unless the pair has a cosine that is too low."""
+        """Returns True for each pair whose boxes overlap enough and whose cosine is not too low."""
         a, b = self.place[i], self.place[j]
         shared = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(1)
         areas = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(1) + np.clip(b[:, 2:] - b[:, :2], 0, None).prod(1)
@@ -84,7 +87,8 @@ class FacePairs:
         return (overlap >= self.rules.min_overlap_same_photo) & ~different
 
     def find_photo_copies(self, one: np.ndarray, other: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the pairs of a face of `one` and a face of `other` that are the same face in two copies of a photo."""
+        """Compares each face of `one` with each face of `other`, and yields the pairs that are the same face in two
+        copies of a photo."""
         for i, j in _split_into_blocks(one, other):
             near = np.bitwise_count(self.photo_bits[i][:, None] ^ self.photo_bits[j]) <= self.rules.max_photo_bits
             a, b = np.nonzero(near)
@@ -95,10 +99,11 @@ class FacePairs:
     def find_similar_faces(
         self, one: np.ndarray, other: np.ndarray, people: bool
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yields the pairs of a face of `one` and a face of `other` whose cosine is high enough for near-duplicates.
+        """Compares each face of `one` with each face of `other`, and yields the pairs whose cosine is high enough for
+        near-duplicates.
 
-        If `people`, pairs whose cosine is high enough for one person are yielded too. The third array has the cosines
-        of the pairs.
+        If `people` is true, pairs whose cosine is high enough for one person are yielded too. The third array has the
+        cosines of the pairs.
         """
         rules = self.rules
         least = min(rules.same_person, rules.min_cosine_same_face) if people else rules.min_cosine_same_face

@@ -74,10 +74,10 @@ def freeze(
 ) -> FreezeSummary:
     """Writes the benchmark of a frozen set into `out`.
 
-    The set is the set named `lq_set`, or the only set of the split. The references are the same as in `evaluate`
-    (train/benchmark/draw_references.py). The name of a person is a hash of the person's smallest face id. If the call
-    is repeated, it writes only the files that are missing or changed. A repeated call can also add pictures to a
-    benchmark without pictures. Embeddings are biometric data and are only written if `with_embeddings` is true.
+    The benchmark contains the set named `lq_set`, or the only set of the split. The references are the same as in
+    `evaluate` (train/benchmark/draw_references.py). The name of a person is a hash of the person's smallest face id. If
+    the call is repeated, it writes only the files that are missing or changed. A repeated call can also add pictures to
+    a benchmark without pictures. Embeddings are biometric data and are only written if `with_embeddings` is true.
 
     Raises BadInput, before anything is written, if the options contradict each other, or if `out` contains other files
     or another benchmark. Raises LedgerBroken if the dataset has leaks, for example a target among its own references.
@@ -176,7 +176,8 @@ def _summarize(
 
 
 def _list_references(source: FreezeSource) -> np.ndarray:
-    """Returns (target, reference) for each reference and wrong reference, int64 (k, 2) positions in `source.faces`."""
+    """Returns the positions of (target, reference) in `source.faces`, int64 (k, 2), for each reference and each wrong
+    reference."""
     number_of = {line.face: i for i, line in enumerate(source.faces)}
     pairs = [
         (number_of[case.face_id], number_of[ref]) for case in source.cases for ref in (*case.references, *case.wrong)
@@ -238,7 +239,7 @@ def _describe_thresholds(rules: Rules) -> dict[str, Any]:
 def _encode_embeddings(source: FreezeSource, picture_of: dict[str, str]) -> bytes:
     """Returns the contents of embeddings.npy, which has a row for each picture, sorted by the names of the pictures.
 
-    If several faces have the same picture, the row is the embedding of the face with the smallest face id.
+    If several faces have the same picture, its row is the embedding of the face with the smallest face id.
     """
     number_of = {line.face: i for i, line in enumerate(source.faces)}
     row_of = {picture: number_of[face] for face, picture in sorted(picture_of.items(), reverse=True)}

@@ -1,11 +1,11 @@
 """Load and check a benchmark. A benchmark is a folder with these files:
 
-    cases.jsonl   a line for each case: the target and its place in the photo, its LQ image and θ, its references in
-                  order, its wrong references
-    faces.jsonl   a line for each face of train, val and test and for each of their near-duplicates, to search for leaks
-    card.json     the set, the draws, the recognizer, the thresholds, and `benchmark`: the sha256 of the two files above
-    pictures/, lq/   with --with-images: the crops and the LQ images of the cases as PNG
-    embeddings.npy   with --with-embeddings: the embeddings of the crops
+    cases.jsonl has a line for each case: the target and its place in the photo, its LQ image and θ, its references in
+    order, its wrong references.
+    faces.jsonl has a line for each face of train, val and test, and for each of their near-duplicates, to find leaks.
+    card.json has the set, the draws, the recognizer, the thresholds, and the hash of the two files above (`benchmark`).
+    pictures/ and lq/ have the crops and the LQ images of the cases as PNG, if --with-images was given.
+    embeddings.npy has the embeddings of the crops, if --with-embeddings was given.
 
 A benchmark contains no name of a person, no path and no time. The name of a face is its face id, which is a hash of the
 photo's bytes and the face's box. A picture is a crop or an LQ image. The name of a picture is the sha256 of its pixels,
@@ -38,7 +38,7 @@ KIND, VERSION = "likeness benchmark", 1
 SPLITS = ("train", "val", "test")
 _HEX16, _HEX32, _HEX64 = (re.compile(f"[0-9a-f]{{{digits}}}") for digits in (16, 32, 64))
 
-# Maps each field of a card that is read to the type of the field.
+# The fields of a card that this file reads, with their types.
 _CARD: dict[str, type] = {
     "size": int, "references": int, "images_in_set": int, "pictures": bool, "engine": str, "policy": str,
     "set": dict, "recognizer": dict, "thresholds": dict, "leaks": dict, "tools": dict,
@@ -62,8 +62,8 @@ class FaceLine:
     photo: str  # photo_id
     person: str
     split: str
-    phash: str  # 256 bits of the aligned face, hex
-    photo_phash: str  # 64 bits of the whole photo, hex
+    phash: str  # perceptual hash of the aligned face, 256 bits in hex
+    photo_phash: str  # perceptual hash of the whole photo, 64 bits in hex
     place: tuple[float, ...]  # x0, y0, x1, y1 as fractions of the photo's width and height
     copy_of: str | None  # the face that represents this near-duplicate, or None if the face is not a near-duplicate
     picture: str | None = None  # the name of the 512 px crop, if a case uses the face
@@ -199,6 +199,7 @@ def encode_lines(lines: Iterable[CaseLine | FaceLine]) -> bytes:
 
 
 def map_pictures_to_faces(benchmark: Benchmark) -> dict[str, str]:
-    """Returns the face id of each picture. If several faces have one picture, the first in `benchmark.faces` counts."""
+    """Returns the face id of each picture. If several faces share a picture, the result has the first of these faces in
+    `benchmark.faces`."""
     faces = {line.picture: line.face for line in reversed(benchmark.faces) if line.picture is not None}
     return {str(picture): face for picture, face in faces.items()}

@@ -1,21 +1,22 @@
-"""Find leaks: data on which a restorer is measured although it was trained on them, or gets them as references.
+"""Find leaks: a leak is a test image that was also used in training, or that the restorer gets as a reference.
 
-| kind | the two ends of a leak |
-|---|---|
-| identity | faces of one person in two splits |
-| photo | faces of one photo in two splits |
-| near_duplicate | copies of one picture in two splits, by the rules with which the dataset was curated |
-| cosine | faces in two splits whose cosine is that of one person, if other photos confirm it |
-| own_reference | a target and one of its references that is the same face, a near-duplicate, or from the same photo |
+The kinds of leaks are:
+
+    identity: two faces of one person are in two splits.
+    photo: two faces of one photo are in two splits.
+    near_duplicate: two copies of one picture are in two splits, by the rules with which the dataset was curated.
+    cosine: two faces in two splits have a cosine that is typical for one person, and other photos confirm this.
+    own_reference: a reference of a target is the same face, a near-duplicate, or from the same photo.
 
 The grouping joins two faces whose cosine reaches a threshold. Some pairs of strangers also reach the threshold of the
-grouping. The grouping estimates the share of such pairs, the false match rate. So a pair that reaches the threshold is
-a leak only if other photos confirm the leak. To confirm a leak, the mean cosine of one face to all photos of the other
-person in the other split must also reach the threshold. All pairs that reach the threshold are counted. The number of
-pairs that strangers alone would give is reported too.
+grouping. The grouping estimates the false match rate, which is the share of pairs of strangers that reach the
+threshold. So a pair that reaches the threshold is a leak only if other photos confirm the leak. To confirm it, one face
+of the pair is compared with all photos that the person of the second face has in the second face's split, and the mean
+of these cosines must reach the threshold too. All pairs that reach the threshold are counted. The expected number of
+pairs of strangers that reach the threshold is reported too.
 
-Every face is compared with every face of the other splits. For 100,000 faces with four fifths of them in train, these
-are 1.7e9 cosines of 512 dimensions. The measured time is in docs/benchmarks.md.
+Every face is compared with every face of the other splits. With 100,000 faces, of which four fifths are in train, the
+comparison computes 1.7e9 cosines of 512 dimensions. The measured time is in docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -61,13 +62,13 @@ class Leaks:
     pairs: int = 0  # number of pairs of faces from two splits
     targets: int = 0
     alike_pairs: int = 0  # number of pairs from two splits that reach the threshold of one person
-    expected_pairs: float = 0.0  # number of pairs above the threshold that strangers alone would give
+    expected_pairs: float = 0.0  # expected number of pairs of strangers that reach the threshold
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     examples: list[Leak] = field(default_factory=list)  # The `limit` leaks of each kind with the highest cosines.
     unchecked: list[str] = field(default_factory=list)  # A sentence for each check that was not possible.
 
     def add(self, kind: str, leaks: Sequence[Leak]) -> None:
-        """Counts leaks of one kind and keeps the worst of them as examples."""
+        """Counts leaks of one kind and keeps the worst leaks as examples."""
         self.counts[kind] += len(leaks)
         same_kind = [leak for leak in self.examples if leak.kind == kind] + list(leaks)
         same_kind.sort(key=lambda leak: (-(leak.value or 0), leak.one, leak.other))
@@ -103,8 +104,8 @@ def find_benchmark_leaks(
     """Finds the leaks of a benchmark: between the splits that it lists, and among the references of its targets.
 
     Embeddings come from the dataset `photos`, or else from the benchmark. Without embeddings some checks are not
-    possible. The field `unchecked` names these checks. Raises the same errors as `load_benchmark`. Raises BadInput also
-    if the dataset and the benchmark have different recognizers.
+    possible, and the field `unchecked` names the missing checks. Raises the same errors as `load_benchmark`. Raises
+    BadInput also if the dataset and the benchmark have different recognizers.
     """
     benchmark = load_benchmark(folder)
     number_of = {line.face: i for i, line in enumerate(benchmark.faces)}
@@ -132,9 +133,9 @@ def find_leaks(
 ) -> Leaks:
     """Finds all leaks among `faces`.
 
-    `vectors`, float32 (m, d), are the unit embeddings of m faces. `rows`, int (m,), are the positions of these faces in
-    `faces`. `references`, int (k, 2), has the position of a target and the position of a reference in each row.
-    `policy` tells how the dataset was split: identity or photos.
+    Row i of `vectors`, float32 (m, d), is the unit embedding of the face `faces[rows[i]]`. Each row of `references`,
+    int (k, 2), has the positions of a target and of one of its references in `faces`. `policy` tells how the dataset
+    was split: identity or photos.
     """
     leaks = Leaks(limit, len(faces), targets=len(np.unique(references[:, 0])))
     pairs = FacePairs(faces, rows, vectors, rules)
@@ -177,7 +178,7 @@ def find_leaks(
                 leaks.alike_pairs += int((cosines >= rules.same_person).sum())
                 confirmed = pairs.compute_person_cosines(i, j) >= rules.same_person
                 near = new & ~same & (cosines >= rules.same_person) & confirmed
-                what = f"one person from {rules.same_person:g}"
+                what = f"one person, by a threshold of {rules.same_person:g}"
                 leaks.add("cosine", _make_leaks(faces, pairs, "cosine", i[near], j[near], what))
     progress("compare", len(splits), len(splits))
     leaks.expected_pairs = round(embedded_pairs * rules.false_match_rate, 1)
@@ -222,7 +223,7 @@ def _make_leaks(
 
 
 def _find_in_two_splits(faces: Sequence[FaceLine], what: str) -> list[Leak]:
-    """Returns a leak for each person or photo and each pair of splits with that person or photo.
+    """Returns a leak for each pair of splits that contain the same person or the same photo.
 
     `what` is "person" or "photo". The leak names the smallest face id in each of the two splits.
     """

@@ -1,4 +1,4 @@
-"""Check that a run was not trained on the people or the photos of the frozen set on which it is measured."""
+"""Check that a run was not trained on the people or the photos of the frozen set that measures the run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from manifests.ledger.ledger import Ledger
 from train.benchmark.frozen_benchmark import Benchmark, is_benchmark, load_benchmark
 from train.data.snapshot import FACES
 
-# This query returns each target with each face of its person. With --split-by photos, it returns each target only with
-# the faces of its photo.
+# This query returns each target with each face of its person. With --split-by photos, the query returns each target
+# only with the faces of its photo.
 FACES_TO_AVOID = """
     SELECT a.face_id, b.face_id AS other FROM splits a JOIN faces fa USING (face_id)
     JOIN splits b ON b.identity_id = a.identity_id JOIN faces fb ON fb.face_id = b.face_id

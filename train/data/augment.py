@@ -2,7 +2,8 @@
 
 The library albumentations (extra `albumentations`) changes the pixels. The strengths are from ReF-LDM: brightness,
 contrast and saturation .2, hue .02, rotation 2 degrees, shift 5%, scale .95 to 1.05. Each reference also gets a random
-perspective. The strength of the perspective is ours, because albumentations and ReF-LDM measure it in different units.
+perspective. The strength of the perspective is ours, because albumentations and ReF-LDM measure this strength in
+different units.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import numpy as np
 
 from manifests.errors import BadInput
 
-# The perspective moves each corner by a share of the side in this range (ours). ReF-LDM uses the strength .2 of
-# torchvision.
+# The perspective moves each corner by a share of the image side, which is drawn from this range (ours). ReF-LDM uses
+# the strength .2 of torchvision.
 PERSPECTIVE = (0.02, 0.05)
 
 
 @cache
 def _transform() -> Any:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # turns off albumentations' update check
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations does not look for updates of itself
     try:
         import albumentations as A
     except ImportError:

@@ -117,7 +117,7 @@ class TrainingFaces(Dataset[Batch]):
             if sample.seeds:
                 crop, points = augment_reference(crop, points, sample.seeds[slot])
             if lq_landmarks is not None:
-                with suppress(ValueError):  # the reference stays without a warp if `warp_to` refuses to warp it
+                with suppress(ValueError):  # the reference stays without a warp if `warp_to` raises
                     crop, warped[slot] = warp_to(crop, points, lq_landmarks), True
             references[slot] = crop
             embeddings[slot] = snapshot.embeddings[row]  # the embedding belongs to the crop without augmentation
@@ -172,8 +172,8 @@ def check_detector(snapshot: Snapshot, recipe: Recipe) -> str:
 def _read_face(snapshot: Snapshot, row: int, flip: bool) -> tuple[np.ndarray, np.ndarray]:
     """Returns the crop and the landmarks of a row, mirrored if `flip` is True.
 
-    Mirroring exchanges left and right. So the two eyes swap their places in the list of landmarks, and the two mouth
-    corners do the same. The eye on the left of the crop is always first.
+    Mirroring exchanges left and right. Therefore the two eyes swap their places in the list of landmarks, and so do the
+    two mouth corners. The eye on the left of the crop is always first.
     """
     crop, points = (
         np.array(snapshot.crops[row]),
@@ -203,8 +203,8 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     """Returns the batch on the device, with images as float32 in 0..1. `theta` and `row` stay on the CPU.
 
     The function first adds the entries `places` (see `find_places`) and `usable_rows`, which it computes on the CPU.
-    `usable_rows` has one tensor (n,) int64 for each reference slot. This tensor lists the images whose reference in the
-    slot shows the person of the target.
+    `usable_rows` has one tensor (n,) int64 for each reference slot: the images whose reference in this slot shows the
+    person of the target.
     """
     if "present" in batch and batch["present"].device.type == "cpu":
         usable = batch["present"] & batch["right"][:, None] if "right" in batch else batch["present"]

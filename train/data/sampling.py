@@ -35,10 +35,10 @@ class Sample:
 def draw_sample(snapshot: Snapshot, targets: np.ndarray, recipe: Recipe, seed: int, index: int) -> Sample:
     """Returns the random choices for sample number `index`. `index` is the number of samples before this sample.
 
-    The targets of an epoch come in a random order. A random generator for this target and epoch draws the other
-    choices. The references are drawn uniformly from the target's references in the table `pairs`, which curation
-    writes. In a share of the samples (`recipe.wrong_share`), the references show one other person of the same split.
-    The number of references is drawn before the person, so this number does not reveal a wrong person.
+    The targets of an epoch come in a random order. A random generator that depends on the target and the epoch draws
+    all choices except the target. The references are drawn uniformly from the target's references in the table `pairs`,
+    which curation writes. In a share of the samples (`recipe.wrong_share`), the references show one other person of the
+    same split. The number of references is drawn before the person, so this number does not reveal a wrong person.
     """
     epoch, place = divmod(index, len(targets))
     target = int(targets[_order_targets(seed, epoch, len(targets))[place]])

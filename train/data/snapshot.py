@@ -38,8 +38,8 @@ class SnapshotConfig:
     """
 
     size: int  # pixels of the crops
-    # This is the largest allowed number of crop pixels per photo pixel, along a side (ours). A face with more crop
-    # pixels per photo pixel is not a target, because its crop is not sharp.
+    # A face is a target only if its crop has at most this number of crop pixels per photo pixel along a side (ours). A
+    # crop that is enlarged more is not sharp.
     max_upsample: float = 1.5
     version: int = VERSION
 

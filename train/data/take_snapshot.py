@@ -71,7 +71,7 @@ def take_snapshot(
     replace: bool = True,
     versions: Mapping[str, CleanedVersion] = MappingProxyType({}),
 ) -> Snapshot:
-    """Takes a snapshot of a dataset into `folder` and returns it.
+    """Takes a snapshot of a dataset into `folder` and returns the snapshot.
 
     If `folder` already has a snapshot of the same ledger rows and settings, that snapshot is returned. The folder
     appears only when the snapshot in it is complete. `models` are the face models of the dataset. If `models` is None,
@@ -168,7 +168,9 @@ def _choose_faces(ledger: Ledger, config: SnapshotConfig) -> tuple[list[dict[str
                     f"Face {target} has a reference of another person, {ref}: run `likeness curate` again."
                 )
             if split == "train" and faces[ref][1] != "train":
-                raise LedgerBroken(f"Training face {target} has a reference of split {faces[ref][1]}, {ref}.")
+                raise LedgerBroken(
+                    f"Training face {target} has the reference {ref}, which is in the split {faces[ref][1]}."
+                )
         if not references:
             left_out["no_reference"] += 1
         # The value of `upsample` in the ledger is for a crop of 512 px.

@@ -2,7 +2,7 @@
 
 ReFine warps each reference before the model reads it. We have not seen a published description of ReFine's warp. We use
 the affine map that fits the five landmarks best (least squares). Both faces are already aligned to the same template.
-After this alignment, they still differ by the foreshortening of a turned head, which a similarity transform cannot
+After alignment, the two faces still differ by the foreshortening of a turned head, which a similarity transform cannot
 remove. An affine map does not bend lines, so a wrong landmark cannot tear the face apart. A warp that stretches the
 face too much is refused.
 """
@@ -12,8 +12,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-# The warp may stretch or shrink the face in any direction by at most this factor (ours). A larger factor means that a
-# landmark is wrong.
+# The warp may stretch or shrink the face in any direction by at most this factor (ours). A larger factor is a sign that
+# a landmark is wrong.
 STRETCH = 1.6
 
 
@@ -37,7 +37,7 @@ def affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     if not (np.isfinite(source).all() and np.isfinite(target).all()):
-        raise ValueError("landmarks are not finite")
+        raise ValueError("the landmarks contain NaN or infinity")
     (solution, _, rank, _) = np.linalg.lstsq(np.hstack([source, np.ones((len(source), 1))]), target, rcond=1e-6)
     factors = np.linalg.svd(solution[:2], compute_uv=False)
     if rank < 3 or np.linalg.det(solution[:2]) <= 0 or factors[0] > STRETCH or factors[1] < 1 / STRETCH:

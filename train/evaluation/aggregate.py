@@ -1,4 +1,5 @@
-"""Average rows: means per system, and paired differences between two systems, with bootstrap intervals.
+"""Average the rows of an evaluation: means per system, and paired differences between two systems, with bootstrap
+intervals.
 
 A row has the values of one image under one system (see rows.py). An average has the means of one system.
 """
@@ -25,9 +26,9 @@ def average_systems(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> l
 
     An average has the keys `key`, `system`, `images`, `unmeasured`, and one key for each metric. `images` is the number
     of rows, and `unmeasured` is the number of rows that could not be measured. The value of a metric has the keys
-    `mean`, `low` and `high`. The keys `images` and `people` of a value count the images that have a value and their
-    people. The key `over` of a value tells whether people or images were resampled. The value is None if no image has a
-    value.
+    `mean`, `low` and `high`. The keys `images` and `people` of a value count the images that have a value, and the
+    people in these images. The key `over` of a value tells whether people or images were resampled. The value is None
+    if no image has a value.
     """
     averages = []
     for key in dict.fromkeys(row["key"] for row in rows):
@@ -60,10 +61,10 @@ def average_systems(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> l
 def average_differences(
     rows: Sequence[Row], pairs: Sequence[tuple[str, str, str]], metrics: Sequence[str], seed: int
 ) -> list[Difference]:
-    """Returns the mean of the first system minus the second system, for each (name, first key, second key) of `pairs`.
+    """Returns the mean difference, first system minus second system, for each (name, first key, second key) of `pairs`.
 
     Only images that have a row of both systems count. A pair without common images is left out. The value of a metric
-    has the keys `mean`, `low` and `high`. The last two are the bounds of the 95% bootstrap interval
+    has the key `mean`, and the keys `low` and `high` for the bounds of the 95% bootstrap interval
     (train/metrics/intervals.py). The key `excludes_zero` of a value is False for fewer than MIN_UNITS images. The keys
     `images` and `people` count the common images and their people. The key `people_above` is the number of people whose
     mean difference is above zero. The value is None if no image has values of both systems.

@@ -53,9 +53,9 @@ def read_frozen_set(
     """Reads the frozen set named `lq_set`, or the only test set whose images have `size` pixels.
 
     If `size` is None, the images may have any size. The references are drawn without the pixels of the target
-    (train/benchmark/draw_references.py), because a user who restores a photo has no target. If `with_poor`, the poor
-    references of each case are read too. `dataset` or `lq_set` may be the folder of a benchmark. A benchmark lists its
-    references and has no poor references. If a benchmark has no pictures, `dataset` must contain its photos.
+    (train/benchmark/draw_references.py), because a user who restores a photo has no target. If `with_poor` is true, the
+    poor references of each case are read too. `dataset` or `lq_set` may be the folder of a benchmark. A benchmark lists
+    its references and has no poor references. If a benchmark has no pictures, `dataset` must contain its photos.
 
     Raises BadInput if the set does not exist, is not finished, or has another size. Raises LedgerBroken if an LQ image
     is not the image that was frozen.

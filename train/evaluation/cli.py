@@ -76,7 +76,7 @@ def evaluate(
     set_name = _choose_set(dataset, lq_set, benchmark)
     is_comparison = len(runs) + len(folders) > 1 or bool(folders)
     if is_comparison and out is None:
-        raise BadInput("A comparison of several systems needs a folder. Name it with --out.")
+        raise BadInput("A comparison of several systems needs a folder. Name a folder with --out.")
     if not is_comparison and out is not None:
         raise BadInput(f"The evaluation of one run is written into {runs[0]}, so --out has no use. Omit --out.")
     if dry_run:

@@ -1,7 +1,7 @@
 """Evaluate one run on a frozen set, or compare several runs and the results of other methods on the same set.
 
 The functions of this file return a result and also write the result as JSON. A result is a dict that has averages,
-differences, and the way in which they were measured.
+differences, and the settings of the measurement.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def evaluate(
     """Measures the newest checkpoint of a run on a frozen set, and returns the result.
 
     The result is written to RUN/evaluation.json. A row for each image and system is written to RUN/evaluation.parquet.
-    `name_result_file` tells when these files have other names. The systems are the LQ image, no references, the numbers
-    of references in `options`, and wrong references. `options.judge` measures identity. Without a judge, the dataset's
-    own recognizer measures identity, although a restorer with an identity loss was trained with this recognizer. Raises
-    BadInput, LedgerError or FaceModelError.
+    With a judge or with several steps, the files have other names (`name_result_file`). The systems are the LQ image
+    itself, and restorations without references, with each number of references in `options`, and with wrong references.
+    `options.judge` measures identity. Without a judge, the dataset's own recognizer measures identity, although a
+    restorer with an identity loss was trained with this recognizer. Raises BadInput, LedgerError or FaceModelError.
     """
     options = options or EvaluationOptions()
     evaluator = Evaluator(dataset, lq_set, options, page_images.keep if page_images is not None else None)
@@ -57,8 +57,8 @@ def compare(
     """Measures several runs, and folders of images that other methods restored, on the same frozen set.
 
     The result is written to OUT/comparison.json and OUT/comparison.parquet. Every run and folder is compared, image by
-    image, with the first run, or with the first folder if there is no run. If a folder lacks an image, the row of the
-    image has a reason. The key `extra` lists the files that match no image. Raises the same errors as `evaluate`.
+    image, with the first run, or with the first folder if there is no run. If a folder lacks an image, the row of this
+    image states the reason. The key `extra` lists the files that match no image. Raises the same errors as `evaluate`.
     Raises BadInput also if two runs or folders have the same name.
     """
     options = options or EvaluationOptions()

@@ -42,7 +42,8 @@ from train.models.steps import check_steps
 from train.restore.load import load_restorer, load_restorer_faces, move_to_device
 from train.restore.output_paths import list_photos
 
-# `evaluate` computes these metrics if the user does not give --metrics. LPIPS and DISTS are left out without weights.
+# `evaluate` computes these metrics if the user does not give --metrics. LPIPS and DISTS are left out if their weights
+# are missing.
 DEFAULT_METRICS = (
     "psnr",
     "ssim",
@@ -101,9 +102,9 @@ class Evaluator:
     ) -> None:
         """Prepares an evaluation, but loads nothing yet.
 
-        `max_references` is the number of references to read for each image, if it is not `options.references`.
-        `on_image` is called with each image that was measured. If `with_poor`, the poor references
-        (train/evaluation/cases.py) are read too. Raises BadInput if an option is wrong.
+        `max_references` is the number of references to read for each image. If `max_references` is None,
+        `options.references` is used. `on_image` is called with each image that was measured. If `with_poor` is true,
+        the poor references (train/evaluation/cases.py) are read too. Raises BadInput if an option is wrong.
         """
         if options.references < 1:
             raise BadInput(
@@ -137,7 +138,7 @@ class Evaluator:
     def measure_run(self, run: Path, systems: Sequence[System], progress: Progress, label: str = "") -> list[Row]:
         """Returns the rows of a run's newest checkpoint.
 
-        `label` is put in front of the key of each system, except the system that is the LQ image.
+        `label` is put in front of the key of each restoration, and not in front of the key of the LQ image.
 
         Raises LedgerBroken if the run was trained on a person of the set.
         """
@@ -162,7 +163,7 @@ class Evaluator:
     def measure_folder(self, folder: Path, progress: Progress, with_input: bool) -> tuple[list[Row], list[str]]:
         """Returns the rows of a folder of restored images, and the names of its files that match no image.
 
-        If `with_input`, the rows of the LQ images are added.
+        If `with_input` is true, the rows of the LQ images are added.
         """
         if self.frozen_set is None:
             self._prepare_without_run()
@@ -180,7 +181,7 @@ class Evaluator:
         return rows, unmatched
 
     def build_result(self, rows: Sequence[Row], pairs: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
-        """Returns the averages of `rows`, the differences of `pairs`, and how they were measured."""
+        """Returns the averages of `rows`, the differences of `pairs`, and the settings of the measurement."""
         assert self.frozen_set is not None and self.judge is not None
         cases, metrics = self.frozen_set.cases, self.image_metrics
         people = [case.identity_id for case in cases]
@@ -231,7 +232,8 @@ class Evaluator:
         }
 
     def _prepare(self, model: Restorer, recognizer: FaceModels) -> tuple[FrozenSet, Measure]:
-        """Loads the frozen set and the metrics for the first run, and checks that each run fits them."""
+        """Loads the frozen set and the metrics for the first run, and checks that each run fits the set and the
+        metrics."""
         size = model.config.size
         if self.frozen_set is None:
             self.frozen_set = read_frozen_set(
@@ -253,7 +255,8 @@ class Evaluator:
         return self.frozen_set, self.measure
 
     def _prepare_without_run(self) -> None:
-        """Loads the frozen set and the metrics if no run determines the size of the images and the recognizer."""
+        """Loads the frozen set and the metrics without a run: the set may have any image size, and the dataset names
+        the recognizer."""
         self.frozen_set = read_frozen_set(self.dataset, None, self.lq_set, self.options.references, self.options.seed)
         spec, self.dataset_recognizer = _read_recognizer(self.dataset)
         self._load_metrics(load_faces(self.options.judge or self.options.faces or spec))
@@ -262,7 +265,7 @@ class Evaluator:
         self.judge = judge
         self.measure, self.missing_metrics = build_measure(self.options.metrics, judge, self.options.weights)
         if "fid_folder" in self.options.metrics and self.options.fid_folder is None:
-            self.missing_metrics["fid_folder"] = "No folder of images was named: name one with --fid-folder."
+            self.missing_metrics["fid_folder"] = "No folder of images was named: name a folder with --fid-folder."
 
     def _keep_image(self, row: Row, image: np.ndarray) -> None:
         if self.on_image is not None:

@@ -19,9 +19,9 @@ from train.page_images import FILE_PIXELS, MAX_REFERENCES, SCREEN_PIXELS, encode
 def render_page(result: dict[str, Any], page_images: PageImages, max_images: int) -> str:
     """Returns one HTML file that loads nothing from outside.
 
-    The page shows at most `max_images` images, the worst images first. The worst images have the worst identity to the
-    target under the system that gets all right references. If the identity was not measured, the first metric decides
-    which images are worst.
+    The page shows at most `max_images` images, the worst images first. The worst images are those with the worst
+    identity to the target when the restorer gets all references of the right person. If the identity was not measured,
+    the first metric decides which images are worst.
     """
     metrics = {name: one for name, one in result["metrics"].items() if any(name in row for row in page_images.rows)}
     first_metric = "id_target" if "id_target" in metrics else next(iter(metrics))
@@ -82,6 +82,7 @@ def render_page(result: dict[str, Any], page_images: PageImages, max_images: int
 
 
 def _choose_first_system(result: dict[str, Any]) -> str:
-    """Returns the key of the first system that gets all right references. The page is first sorted by this system."""
+    """Returns the key of the first system that gets all references of the right person. The page is first sorted by
+    this system."""
     keys = [average["key"] for average in result["rows"] if average["key"] != "lq"]
     return next((key for key in keys if key.split("/")[-1] == str(result["references"])), keys[0])

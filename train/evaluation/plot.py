@@ -1,4 +1,5 @@
-"""Draw an SVG: the curve of a metric over the number of references, with the counterfactual systems beside it."""
+"""Draw an SVG: the curve of a metric over the number of references, with the counterfactual systems beside the
+curve."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def measure_systems(
     """Yields a row for each system. A system has no row if the case has no references for the system.
 
     `recognizer` embeds faces and finds landmarks for the restorer. If the recipe warps references, this function warps
-    them to the landmarks on the LQ image, as `restore` does.
+    the references to the landmarks on the LQ image, as `restore` does.
     """
     embed = make_embedder(recognizer)
     warps = "warped" in model.config.parts
@@ -69,7 +69,7 @@ def measure_systems(
         if not bool(torch.isfinite(restored).all()):
             yield _finish_unmeasured(row, "the restored image contains NaN or infinity", metrics)
             continue
-        # the image is measured in 8 bits, as if it were read from a file
+        # the image is measured in 8 bits, like an image from a file
         yield _finish_measured(row, case, to_image(restored), measure, metrics, on_image)
 
 

@@ -21,7 +21,8 @@ from train.restore.reference_photos import References
 BLUR = 0.03
 REFERENCE_COUNTS = (0, 1, 2, 4, 8)  # the numbers of references on the curve
 
-# Maps K photos (S, S, 3), uint8 in the FFHQ template, to unit embeddings (K, d), float32, by the restorer's recognizer.
+# Maps K photos in the FFHQ template, uint8 (S, S, 3), to the unit embeddings of the restorer's recognizer, float32 (K,
+# d).
 Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
@@ -42,7 +43,8 @@ class System:
 def list_systems(references: int, counts: Sequence[int] = ()) -> tuple[System, ...]:
     """Returns the usual systems: the LQ image, restorations with right references, and one with wrong references.
 
-    The numbers of right references are 0, each number in `counts` that is below `references`, and `references`.
+    There are restorations with 0 right references, with each number in `counts` below `references`, and with
+    `references` right references.
     """
     between = sorted({count for count in counts if 0 < count < references})
     return (
@@ -75,13 +77,15 @@ def list_counterfactual_systems(references: int) -> tuple[System, ...]:
 
 
 def list_differences(references: int) -> tuple[tuple[str, str, str], ...]:
-    """Returns (name, key, key) for each difference that shows whether references and their person matter."""
+    """Returns (name, first key, second key) for each pair of systems whose difference shows whether the references
+    matter, and whether the person on the references matters."""
     right, wrong = str(references), f"wrong{references}"
     return ("right - none", right, "0"), ("right - wrong", right, wrong), ("none - LQ", "0", "lq")
 
 
 def list_counterfactual_differences(references: int) -> tuple[tuple[str, str, str], ...]:
-    """Returns the differences of `list_differences`, and right references minus each counterfactual system."""
+    """Returns the differences of `list_differences`, and the difference between right references and each
+    counterfactual system."""
     kinds = ("shuffled", "repeated", "blurred", "turned", "unlike")
     return (
         *list_differences(references),
@@ -93,8 +97,8 @@ def select_references(case: Case, system: System, embed: Embed) -> References | 
     """Returns the references that a system gives the restorer for a case.
 
     Returns None if the case has no references of the system's kind. A system with n references gets the first n
-    references of the case. So each point of the curve adds references to the references of the point before. Blurred
-    references are embedded after the blur.
+    references of the case. So the references at one point of the curve include the references at all points before.
+    Blurred references are embedded after the blur.
     """
     if system.source == "wrong":
         crops, embeddings = case.wrong, case.wrong_embeddings

@@ -128,7 +128,7 @@ def render_latex(result: Result) -> str:
 
 
 def _find_best_rows(result: Result, metric: str) -> set[int]:
-    """Returns the numbers of the rows with the best mean of a metric.
+    """Returns the indices of the rows that have the best mean of a metric.
 
     The result is empty if fewer than two rows can be compared.
     """

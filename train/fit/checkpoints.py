@@ -1,13 +1,14 @@
 """Saves, loads and removes checkpoints. A checkpoint folder appears only when it is complete.
 
-RUN/checkpoint-<images>/
-    config.json, model.safetensors               see train/models/checkpoint_files.py
-    recipe.toml                                  the recipe without the losses that were off, see train/recipe_files.py
-    training/weights.safetensors                 the trained weights before averaging, and all buffers
-    training/optimizer.safetensors               the moments of AdamW, by parameter name
-    training/discriminator.safetensors           if the recipe has a discriminator
-    training/discriminator-optimizer.safetensors
-    training/state.json                          the number of images seen, and the name of the recipe
+The folder RUN/checkpoint-<images> has these files:
+
+    config.json and model.safetensors are explained in train/models/checkpoint_files.py.
+    recipe.toml has the recipe without the losses that were off, see train/recipe_files.py.
+    training/weights.safetensors has the trained weights before averaging, and all buffers.
+    training/optimizer.safetensors has the moments of AdamW, by parameter name.
+    training/discriminator.safetensors exists if the recipe has a discriminator.
+    training/discriminator-optimizer.safetensors has the moments of the discriminator's AdamW.
+    training/state.json has the number of images seen, and the name of the recipe.
 
 No state of a random generator is saved: every draw follows from the seed and the number of images seen.
 """
@@ -40,7 +41,8 @@ KEEP = 3  # number of checkpoints that stay on disk; the oldest is removed after
 
 
 def sweep_run(run: Path) -> None:
-    """Removes files that a killed process left unfinished. Do not call this while another process trains in `run`."""
+    """Removes files that a killed process left unfinished. Do not call this function while another process trains in
+    `run`."""
     for unfinished in run.glob(".checkpoint-*.tmp"):
         shutil.rmtree(unfinished, ignore_errors=True)
     remove_temporary_files(run / SAMPLES)

@@ -1,4 +1,4 @@
-"""Defines the command `train`. The commands `iterate` and `run` use some of its options and functions."""
+"""Defines the command `train`. The commands `iterate` and `run` use some options and functions of this file."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ BaseModel = Annotated[
     str | None,
     flag(
         "--base-model",
-        "; or the word tiny for the base without a download",
-        default="tiny for recipe tiny",
+        "; write tiny for the base that needs no download",
+        default="tiny, if the recipe is tiny",
         panel=_MODELS,
     ),
 ]
@@ -171,7 +171,7 @@ def run_training(
     settings: Settings | None = None,
     quiet: bool = False,
 ) -> Ending:
-    """Takes the snapshot if it is missing, then trains or resumes the run, and prints the result.
+    """Takes a missing snapshot, then trains or resumes the run, and prints the result.
 
     With `quiet`, the function prints on standard error. If several processes train together, the first process checks
     the arguments and takes the snapshot. Meanwhile, the other processes wait. Raises BadInput or LedgerError before the
@@ -214,7 +214,7 @@ def run_training(
         progress = stack.enter_context(show_progress("images", quiet or get_rank() > 0))
         ending = loop(out, folder, chosen, images, seed, minutes, workers, chosen_settings, say=say, progress=progress)
     pace = f", {ending.images_per_second:.1f} images/s, {ending.data_wait:.1%} of the time waiting for data"
-    say(f"trained  {ending.images} images seen{pace if ending.images_per_second else ''}: {ending.checkpoint}")
+    say(f"trained: {ending.images} images seen{pace if ending.images_per_second else ''}: {ending.checkpoint}")
     leave_processes()
     return ending
 

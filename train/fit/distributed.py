@@ -79,9 +79,9 @@ def gather_lists(values: list[str]) -> list[str]:
 class StopVote:
     """Makes all processes stop after the same step if one of them wants to stop. A vote does not wait for the device.
 
-    In each step, every process hands in a number. The numbers are combined on the CPU while training continues. A
-    process reads the result of the vote that began LAG steps before, so the process rarely waits. A single process
-    stops at once.
+    In each step, every process hands in a number. The numbers are combined on the CPU while training continues. In each
+    step, a process reads the result of the vote from LAG steps ago, so it rarely has to wait. A single process stops at
+    once.
     """
 
     def __init__(self) -> None:
@@ -91,8 +91,8 @@ class StopVote:
     def vote(self, number: int) -> int:
         """Hands in a number for this step: 0 to continue, or a positive number to stop.
 
-        Returns the largest number that a process handed in LAG steps before this step, or 0 in the first LAG steps. A
-        single process gets its own number back.
+        Returns the largest number that any process voted with LAG steps ago, or 0 in the first LAG steps. If only one
+        process trains, the method returns `number`.
         """
         if self._group is None:
             return number
@@ -108,7 +108,7 @@ class StopVote:
         return int(result[0])
 
     def finish(self) -> None:
-        """Waits for the votes that no process has read. Call this before the processes disconnect."""
+        """Waits for the votes that no process has read. Call this method before the processes disconnect."""
         while self._pending:
             self._pending.popleft()[0].wait()
 

@@ -24,7 +24,7 @@ from train.losses.names import THROUGH_RECOGNIZER
 from train.recipes import DIFFUSION, Recipe
 from train.training_presets import find_training_preset
 
-UPDATES = 3  # number of timed updates; one update before them is not timed (ours)
+UPDATES = 3  # number of timed updates, which follow one update without timing (ours)
 _GIB = 2**30
 
 
@@ -52,7 +52,7 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
     """Runs a few updates and returns sentences about parameters, memory and images per second. Nothing is saved.
 
     If `source` is a snapshot, the updates use its faces. If `source` is a dataset, the updates use random pictures and
-    leave out the losses through the recognizer. Raises BadInput and ModelUnavailable in the same cases as training.
+    leave out the losses that need the recognizer. Raises BadInput and ModelUnavailable in the same cases as training.
     """
     taken = load_snapshot(source) if (source / FACTS).is_file() else None
     notice = "" if taken is None else data.check_detector(taken, recipe)
@@ -72,7 +72,7 @@ def measure_training(source: Path, recipe: Recipe, seed: int, settings: Settings
     batch = _random_batch(recipe, dim, count, seed) if faces is None else next(data.batches(faces, 0, count, 0, 0, 1))
     batch = data.to_device(batch, engine.device)
 
-    # The first update measures the activations and is not timed. The updates after it are timed.
+    # The first update measures the activations and is not timed. The updates after the first are timed.
     activations = _update(engine, batch, 0, seed)
     if on_gpu:
         torch.cuda.synchronize()
@@ -177,7 +177,8 @@ def _embedding_dim(dataset: Path) -> int:
 def _random_batch(recipe: Recipe, dim: int, count: int, seed: int) -> data.Batch:
     """Returns random pictures in the form of a training batch.
 
-    The images take the reference counts of the recipe in turn. Each image has slots for the largest count.
+    The images take the reference counts of the recipe in turn. Each image has as many slots as the largest of these
+    counts.
     """
     preset = find_training_preset(recipe.preset, recipe.presets)
     draw, slots, size = torch.Generator().manual_seed(seed), max(recipe.reference_counts), recipe.size

@@ -10,7 +10,8 @@ from torch import nn
 
 
 def find_trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Returns the parameters that training changes, by name. Parameters that training changes require a gradient."""
+    """Returns the parameters that training changes, by name. Training changes the parameters that require a
+    gradient."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 

@@ -1,7 +1,8 @@
 """Keeps the figures of training steps on the device, reads many steps at once, and checks for NaN and infinity.
 
 Reading a loss makes the CPU wait until the device has finished the step. So the loop reads figures only before it
-writes a line of the log or a checkpoint. The figures of the steps before are kept with the rows of their faces.
+writes a line of the log or a checkpoint. Until then, the figures of each step are kept together with the snapshot rows
+of its faces.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class UnreadFigures:
     def add(self, images: int, figures: dict[str, torch.Tensor], rows: Sequence[torch.Tensor]) -> None:
         """Keeps the figures of a step without waiting for the device.
 
-        `images` is the number of images seen before the step. `rows` are the rows of its targets in the snapshot.
+        `images` is the number of images seen before the step. `rows` are the rows of the step's targets in the
+        snapshot.
         """
         self._names = list(figures)
         self._steps.append(_UnreadStep(images, torch.stack([value.float() for value in figures.values()]), rows))

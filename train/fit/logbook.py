@@ -28,7 +28,7 @@ class Logbook:
     """Writes the figures of one run. A resumed run first removes the lines that are newer than its checkpoint.
 
     A line of stats.jsonl has the keys `kind`, `images` and `seconds`, and a key for each value. `kind` is "train" or
-    "val". `images` is the number of images seen. `seconds` is the time since this start of the command. Raises
+    "val". `images` is the number of images seen. `seconds` is the time since the command was last started. Raises
     LikenessError if a file cannot be written, for example on a full disk.
     """
 

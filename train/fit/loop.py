@@ -66,9 +66,9 @@ def train(
     """Trains `recipe` on a snapshot folder until the model has seen `images` images.
 
     If `run` has a checkpoint, training resumes from the newest checkpoint. By default, `images` is the number in the
-    recipe. `minutes`, SIGTERM and SIGINT end training earlier, with a checkpoint. On a CPU with the same number of
-    threads, an interrupted and an uninterrupted run give the same weights, bit for bit. `workers` is the number of
-    processes that prepare data. The result does not depend on this number. Under `accelerate launch` every process
+    recipe. After `minutes` minutes, or on SIGTERM or SIGINT, training saves a checkpoint and ends early. On a CPU with
+    the same number of threads, an interrupted and an uninterrupted run give the same weights, bit for bit. `workers` is
+    the number of processes that prepare data, and does not change the result. Under `accelerate launch` every process
     trains on its share of each batch, and only the first process writes files.
 
     Raises BadInput if `run` belongs to another recipe, seed, snapshot or base. Raises Diverged if a loss is NaN or
@@ -182,7 +182,7 @@ def _logbook(run: Path, seen: int) -> Iterator[Logbook | None]:
 def _stop_signals() -> Iterator[list[str]]:
     """Yields a list. If the process receives SIGTERM or SIGINT, the name of the signal is added to the list."""
     names: list[str] = []
-    # Python sets signal handlers in the main thread only. In another thread the list stays empty.
+    # Python sets signal handlers in the main thread only, so in any other thread the list stays empty.
     if threading.current_thread() is not threading.main_thread():
         yield names
         return

@@ -1,19 +1,17 @@
 """Computes the losses of a recipe in float32, and the loss of the discriminator.
 
-Each row of this table names losses, their source, and the network that they use:
+The sources of the losses, and the networks that the losses use:
 
-name                source                                             network
-pixel, edge         ours                                               -
-mse                 OSDFace                                            -
-ea_dists            OSDFace                                            vgg16
-identity            OSDFace, HonestFace, InstantRestore                the dataset's recognizer, as a torch module
-reference_identity  ReFine                                             the dataset's recognizer, as a torch module
-lpips, ms_ssim      InstantRestore                                     vgg16 for lpips
-spatial_min, cycle  ReFine                                             vgg16
-face_alignment      HonestFace's idea, our formula                     -
-gan                 non-saturating, as in Goodfellow et al. 2014       a discriminator
-reconstruction,     OSDFace's stage 1, computed by the model itself    -
-codebook, association
+    pixel and edge are ours.
+    mse is from OSDFace.
+    ea_dists is from OSDFace and uses vgg16.
+    identity is from OSDFace, HonestFace and InstantRestore, and uses the dataset's recognizer as a torch module.
+    reference_identity is from ReFine, and uses the dataset's recognizer as a torch module.
+    lpips and ms_ssim are from InstantRestore. lpips uses vgg16.
+    spatial_min and cycle are from ReFine and use vgg16.
+    face_alignment is HonestFace's idea with our formula.
+    gan is non-saturating, as in Goodfellow et al. 2014, and uses a discriminator.
+    reconstruction, codebook and association are from OSDFace's stage 1. The model itself computes these losses.
 """
 
 from __future__ import annotations
@@ -66,9 +64,9 @@ class Objective(nn.Module):
     """Computes the losses of a recipe for faces of `size` px. The module has no trained parameters.
 
     Move the module to the device of the batches. The losses in THROUGH_RECOGNIZER need `recognizer`; without a
-    recognizer, leave them out of `recipe.losses`. `weights` is the folder with the files of the backbones. Raises
-    BadInput if a loss does not exist, if the recognizer or the backbone of a loss is missing, or if the faces are too
-    small.
+    recognizer, leave these losses out of `recipe.losses`. `weights` is the folder with the files of the backbones.
+    Raises BadInput if a loss does not exist, if the recognizer or the backbone of a loss is missing, or if the faces
+    are too small.
     """
 
     def __init__(self, recipe: Recipe, size: int, recognizer: Recognizer | None, weights: Path | None = None) -> None:
@@ -94,8 +92,8 @@ class Objective(nn.Module):
     def forward(self, batch: dict[str, Any], restored: Restoration) -> dict[str, torch.Tensor]:
         """Returns the terms by name: float32 scalars, averaged over the batch and without their weights.
 
-        The terms have the names in `recipe.losses`, except "gan". train/data/dataset.py makes `batch`. Gradients reach
-        only `restored`.
+        There is one term for each name in `recipe.losses`, but none for "gan". train/data/dataset.py makes `batch`.
+        Gradients reach only `restored`.
         """
         # Both (B,3,S,S) float32. Autocast is off, so that every loss runs in float32.
         image, target = restored.image.float(), batch["target"].detach().float()
@@ -174,8 +172,8 @@ def _usable(batch: dict[str, Any]) -> torch.Tensor:
 def _list_usable_rows(batch: dict[str, Any]) -> list[torch.Tensor]:
     """Returns K tensors (n,) int64: the images whose reference in slot k shows the target's own person.
 
-    `to_device` counts these images on the CPU. In a batch without these counts, this function counts the images and
-    waits for the device.
+    `to_device` finds the images on the CPU and adds them to the batch as `usable_rows`. If a batch has no
+    `usable_rows`, this function finds the images itself and waits for the device.
     """
     if "usable_rows" in batch:
         rows: list[torch.Tensor] = batch["usable_rows"]

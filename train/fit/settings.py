@@ -28,7 +28,7 @@ from train.run_folders import RUN_CONFIG, check_run_folder
 
 PRECISIONS = ("fp32", "bf16")
 
-# The entries of config.json that must stay the same, with their names in the error message.
+# For each entry of config.json that must not change: the name of this entry in the error message.
 _COMPARED = {
     "recipe": "recipe",
     "seed": "seed",
@@ -110,7 +110,7 @@ def claim_run(
     """Returns the facts of a run. The first start writes the facts to RUN/config.json. Later starts compare the facts
     with the file.
 
-    Raises BadInput if RUN belongs to another recipe, seed, snapshot, identity loss, base, VRE or precision.
+    Raises BadInput if RUN was begun with another recipe, seed, snapshot, identity loss, base, VRE or precision.
     """
     facts = resolve_with_recognizer(recipe, taken.facts, taken.recognizer_onnx is not None, settings) | {
         "seed": seed,
@@ -153,7 +153,7 @@ def find_recognizer(taken: Snapshot, facts: dict[str, Any]) -> tuple[Path, dict[
 
 
 def describe_restorer(taken: Snapshot, recipe: Recipe, images: int) -> dict[str, Any]:
-    """Returns the facts that a checkpoint saves beside the weights, for users who restore with them."""
+    """Returns the facts that a checkpoint saves beside the weights, for users who restore with these weights."""
     from curate.faces.align import FFHQ_512
 
     return {
@@ -174,7 +174,7 @@ def _identity_loss(recipe: Recipe, spec: str, has_onnx: bool, identity: bool) ->
     if not identity:
         return {"on": False, "why": "--no-identity turns the loss off"}
     if not has_onnx:
-        return {"on": False, "why": f"the recognizer {spec} has no ONNX file to differentiate"}
+        return {"on": False, "why": f"the recognizer {spec} has no ONNX file, which this loss needs"}
     weights = ", ".join(f"{name} {recipe.losses[name]:g}" for name in named)
     return {"on": True, "why": f"{weights} through {spec}"}
 
@@ -191,7 +191,7 @@ def _base_sha256(recipe: Recipe, base_model: str) -> str:
 def _dictionary(recipe: Recipe, vre: Path | None) -> dict[str, str] | None:
     """Returns the name and the sha256 of the checkpoint with the LQ dictionary, or None if the recipe uses none.
 
-    A resumed run compares the sha256, so it always uses the same dictionary.
+    A resumed run compares the sha256, so the run always uses the same dictionary.
     """
     if "vre" not in recipe.parts:
         if vre is not None:

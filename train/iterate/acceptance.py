@@ -12,8 +12,8 @@ import numpy as np
 
 from curate.faces.measure import compute_luma, measure_blockiness, measure_noise, measure_sharpness
 
-# The version of the rule in `find_rejection`. Version 1 required a margin in sharpness above the best version. Version
-# 2 requires the margin above the original.
+# The number of the rule in `find_rejection`. Rule 1 required the result to be sharper than the best cleaned version by
+# a margin. Rule 2 requires the result to be sharper than the original by this margin.
 RULE = 2
 REASONS = ("identity_fell", "content_changed", "new_noise", "new_blocks", "not_sharper", "not_a_number")
 
@@ -28,14 +28,14 @@ class Bounds:
     soft: float = 0.26
     noisy: float = 5.6
     blocky: float = 1.2
-    # The cosine of original and result must be at least this share of the way from the threshold of one person to 1.
-    # The value 0.5 means half of the way.
+    # The cosine of original and result must be at least t + share * (1 - t), where t is the recognizer's threshold for
+    # one person, and share is this number.
     identity: float = 0.5
     # The result must be sharper than the original by at least this share. A smaller gain teaches a restorer nothing.
     sharper: float = 0.05
-    # Noise and blockiness of the result must not be above both the value of the original and this bound. The bound is a
-    # value of clean crops. At 128 px, 98% of 262 targets from web photos have a noise below .75 and a blockiness below
-    # 1.14. None of these targets is soft.
+    # A result is rejected if its noise is above `clean_noise` and also above the noise of the original. The blockiness
+    # has the same rule with `clean_blockiness`. Clean crops have about these values. At 128 px, 98% of 262 targets from
+    # web photos have a noise below .75 and a blockiness below 1.14. None of these targets is soft.
     clean_noise: float = 0.75
     clean_blockiness: float = 1.14
     # The original and the result are averaged over squares with a side of an eighth of the distance between the eyes.
@@ -43,7 +43,7 @@ class Bounds:
     # in fine detail hardly changes the averages. A difference of the averages means that the result shows something
     # else.
     change: float = 6.0
-    cell: int = 4  # the side of a square, in pixels of a 128 px crop, in which the eyes are 32 px apart
+    cell: int = 4  # the side of a square in pixels, for a crop of 128 px with a distance of 32 px between the eyes
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class CropMeasures:
 def find_defect(sharpness: float, noise: float | None, blockiness: float, bounds: Bounds) -> str | None:
     """Returns the defect for which a target is cleaned: soft, noisy or blocky, or None for a good target.
 
-    The arguments are the measures in the ledger. If `noise` is None, the noise was not measured and is no defect.
+    The arguments are the measures in the ledger. If `noise` is None, the noise was not measured, so noise is not
+    counted as a defect.
     """
     if sharpness < bounds.soft:
         return "soft"

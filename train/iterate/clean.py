@@ -1,4 +1,5 @@
-"""Clean the training targets of a round: restore each target with a defect, check it, and record it in the ledger.
+"""Clean the training targets of a round: restore each target with a defect, check the result, and record the result in
+the ledger.
 
 Each attempt becomes a row of the table `versions`. If the command was killed, the same command continues with the first
 batch that is not marked as finished. After a kill, a PNG without a row is written again, with the same bytes.
@@ -61,7 +62,7 @@ class CleaningJob:
 
 @dataclass(frozen=True)
 class RoundRestorer:
-    """Describes the restorer of a round with the values that the rows of its versions record."""
+    """Holds the facts about the restorer of a round that the ledger records with each version."""
 
     iteration: str
     round: int

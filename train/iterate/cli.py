@@ -16,9 +16,9 @@ from train.fit.cli import BaseModel, PresetName, Steps, VreRun, Weights, choose_
 
 _TRAINING, _MODELS = "Training", "Models"
 
-# This share of mild degradations is ours. With a share of one half, the L1 losses ask equally for no change and for a
-# repair. With this share, recipe `tiny` learned only a sharpening filter in 9,600 images. Without mild degradations,
-# recipe `tiny` smooths images that are nearly good.
+# We chose this share of mild degradations. With a share of one half, the L1 losses reward an unchanged image as much as
+# a repaired image. With this share, recipe `tiny` learned only a sharpening filter in 9,600 images. Without mild
+# degradations, recipe `tiny` smooths images that are nearly good.
 MILD_SHARE = 0.25
 
 
@@ -48,9 +48,9 @@ def iterate(
 ) -> None:
     """Train a restorer, clean soft, noisy and blocky training targets with it, and train again on the best versions.
 
-    A cleaned target replaces the original only if it measures better and still shows the same person. The files of the
-    originals never change. The splits val and test never contain a cleaned image. If the command is stopped, the same
-    command resumes.
+    A cleaned target replaces the original only if the cleaned target measures better and still shows the same person.
+    The files of the originals never change. The splits val and test never contain a cleaned image. If the command is
+    stopped, the same command resumes.
 
     Example: likeness iterate DATASET --rounds 2
     """

@@ -1,14 +1,15 @@
 """Iterate: train, clean the training targets with the trained restorer, and train again on the cleaned targets.
 
-IDM (arXiv 2307.08996) published the idea as extrinsic learning. Everything else in this method is ours. Round 0 is
-trained on the originals. Between two rounds, each training target that is soft, noisy or blocky is restored with
-references of the same person. A result that passes `Bounds` becomes a version of the face. The next round is trained
-from scratch on the newest version of each face. All rounds have the same recipe, seed and length, so two rounds differ
-only in their targets. A target is always restored from its original, so that a round does not repeat the errors of
-earlier rounds.
+IDM (arXiv 2307.08996) published the idea under the name extrinsic learning. Everything else in this method is ours.
+Round 0 is trained on the originals. Between two rounds, each training target that is soft, noisy or blocky is restored
+with references of the same person. A result that passes `Bounds` becomes a version of the face. The next round is
+trained from scratch on the newest version of each face. All rounds have the same recipe, seed and length, so two rounds
+differ only in their targets. A target is always restored from its original, so that a round does not repeat the errors
+of earlier rounds.
 
-    DATASET/versions/<iteration>/<round>/<ab>/<face_id>.png     the accepted versions; the originals never change
-    OUT/iterate.json  OUT/round-<n>/                            the options of the iteration; a training run per round
+    DATASET/versions/<iteration>/<round>/<ab>/<face_id>.png is an accepted version. The originals never change.
+    OUT/iterate.json has the options of the iteration.
+    OUT/round-<n>/ is the training run of a round.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ class Round:
 
 @dataclass(frozen=True)
 class IterationSummary:
-    """Holds the finished rounds. `reason` is "complete", "nothing_new" or the name of the signal that ended it."""
+    """Holds the finished rounds. `reason` is "complete", "nothing_new" or the name of the signal that ended the
+    call."""
 
     rounds: list[Round]
     reason: str
@@ -241,7 +243,7 @@ def _load_faces(dataset: Path, spec: str | None) -> FaceModels:
 
 
 def _claim_folder(out: Path, snapshot: Snapshot, options: IterationOptions) -> str:
-    """Writes the options into OUT/iterate.json, or compares them with the file, and returns the iteration's id.
+    """Writes the options into OUT/iterate.json, or compares the options with the file, and returns the iteration's id.
 
     The id is a hash of the options and of the faces. Raises BadInput if the file has other options.
     """
@@ -335,4 +337,6 @@ def _describe_round(round_: Round) -> str:
     attempts = ", ".join(f"{count} {defect}" for defect, count in round_.attempts.items())
     total = format_count(sum(round_.attempts.values()), "target")
     rejections = "".join(f", {count} rejected ({reason})" for reason, count in round_.dropped.items())
-    return f"{sentence} Its restorer cleaned {total} ({attempts}): {round_.versions} accepted{rejections}."
+    return (
+        f"{sentence} The restorer of this round cleaned {total} ({attempts}): {round_.versions} accepted{rejections}."
+    )

@@ -6,7 +6,8 @@ The eyes, the nose and the mouth carry the identity but cover only a tenth of th
 changes if the eyes, the nose or the mouth is displaced a little. This loss compares the gradients of the restored face
 and of the target only in the regions of eyes, nose and mouth. With gradients, a displaced contour adds to the loss at
 its old place and at its new place. A change of brightness adds nothing. Several scales are used. A fine scale shows
-that a contour is displaced. A coarse scale also shows the direction. Large and small regions have the same weight.
+that a contour is displaced. A coarse scale also shows the direction of the displacement. Large and small regions have
+the same weight.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ def face_alignment_loss(restored: torch.Tensor, target: torch.Tensor, landmarks:
     """Returns the mean absolute difference of the gradients of images (B,3,S,S) in 0..1 in the regions of the face.
 
     `landmarks` (B,5,2) are the landmarks of the target, in pixels: eyes, nose, corners of the mouth. Each region is
-    averaged over its mask. A mask below one pixel counts as one pixel. Then scales, regions and batch are averaged. A
-    region outside the image adds exactly 0.
+    averaged over its mask. A mask with a sum below one pixel counts as one pixel. The result is the mean over scales,
+    regions and images. A region outside the image adds exactly 0.
     """
     masks = make_region_masks(landmarks.to(restored.dtype), restored.shape[-1])
     total = restored.new_zeros(())

@@ -40,8 +40,8 @@ def gradients(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def edge_loss(restored: torch.Tensor, target: torch.Tensor, scales: int = SCALES) -> torch.Tensor:
     """Returns the mean absolute difference of the gradients of images (B,3,S,S) in 0..1 (ours).
 
-    The loss is the mean over scales; each scale has half the side of the scale before (area averages). A pixel loss
-    alone leaves edges soft.
+    The loss is the mean over scales, and each scale halves the side of the image by area averaging. A pixel loss alone
+    leaves edges soft.
     """
     total = restored.new_zeros(())
     for scale in range(scales):

@@ -1,1 +1,1 @@
-"""Figures about restored faces, each with its definition and its source."""
+"""Computes figures about restored faces. Each figure has a definition and a source."""

@@ -62,8 +62,8 @@ def prepare_input(image: np.ndarray) -> torch.Tensor:
     """Converts RGB uint8 (S, S, 3) to gray float32 (1, 1, 128, 128) in -1..1.
 
     The image is resized bilinearly, without antialiasing. The published script reads a PNG as gray. The PNG library
-    truncates gray values, but cv2.cvtColor rounds them, which changes half of the pixels by one level. This function
-    therefore also writes a PNG and reads the PNG as gray.
+    truncates gray values, but cv2.cvtColor rounds gray values. The difference between truncating and rounding is one
+    level in half of the pixels. This function therefore also writes a PNG and reads the PNG as gray.
     """
     data = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 0])[1]
     gray = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))

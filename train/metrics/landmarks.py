@@ -51,7 +51,7 @@ def find_5_points(image: np.ndarray, judge: FaceModels) -> np.ndarray:
 
 
 def find_68_points(image: np.ndarray) -> np.ndarray:
-    """Returns the 68 iBUG points of an aligned crop, uint8 (S, S, 3), even if it shows no face.
+    """Returns the 68 iBUG points of an aligned crop, uint8 (S, S, 3), even if the crop shows no face.
 
     The image is first resized to 512 px. The result is (68, 2), in pixels of the resized crop. dlib returns whole
     pixels.
@@ -83,8 +83,8 @@ def affine_distance(restored: np.ndarray, target: np.ndarray, reduction: str = "
     The distance is NaN if a point is NaN.
 
     If the restored points coincide in a direction (see COINCIDENT), the map does not stretch them in this direction. We
-    tried random restored points with a spread of 0.0001 pixels or more. An affine map of these points changed the
-    distance by less than 1e-6 pixels (ours).
+    moved, turned and stretched random restored points with a spread of 0.0001 pixels or more: the distance changed by
+    less than 1e-6 pixels (ours).
     """
     if reduction not in ("fro", "mean"):
         raise ValueError(f"reduction {reduction!r} is unknown: give 'fro' or 'mean'")

@@ -1,6 +1,6 @@
 """Computes LPIPS and DISTS as metrics.
 
-The networks are in train.losses.perceptual; the weights of the backbones are files.
+The networks are in train.losses.perceptual, and the weights of the backbones are read from files.
 """
 
 from __future__ import annotations

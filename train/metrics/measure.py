@@ -6,9 +6,9 @@
 
 `names` are keys of train.metrics.registry.METRICS, or None for all metrics. `judge` is the recognizer, with its
 detector, that measures the faces. `weights` is the folder of --weights. If a metric cannot be computed on this machine,
-no row has the metric. For such a metric, `reasons` has a sentence that names the missing file and its place. A row has
-NaN if a metric has no value for this image. METRICS[name].nan_reason says why. The mean of `face_restored` is the share
-of images in which a face was found. FID measures whole sets of images. To compute FID, call `explain_missing` and then
+no row has the metric, and `reasons` has a sentence that names the missing file and its place. A row has NaN if a metric
+has no value for this image. METRICS[name].nan_reason says why. The mean of `face_restored` is the share of images in
+which a face was found. FID measures whole sets of images. To compute FID, call `explain_missing` and then
 train.metrics.fid.fid.
 """
 

@@ -18,9 +18,9 @@ def copy_ratio(restored: np.ndarray, target: np.ndarray, references: Sequence[np
 
     The arguments are embeddings: results x (B, d), targets t (B, d), and references r, (K, d) for each image. With the
     cosine s, the ratio is the largest over the references of max(0, s(x, r) - max(s(x, t), s(t, r))) / (1 - s(t, r)).
-    The ratio is 0 if the result is the target. The ratio is also 0 if the result is not nearer to any reference than
-    the target is. The ratio is 1 if the result is a reference. References that are the same image as the target are
-    ignored. The ratio is NaN if all references are ignored.
+    The ratio is 0 if the result is the target. The ratio is also 0 if no reference is nearer to the result than to the
+    target. The ratio is 1 if the result is a reference. References that are the same image as the target are ignored.
+    The ratio is NaN if all references are ignored.
     """
     ratios = []
     for result, truth, own in zip(unit_rows(restored), unit_rows(target), references, strict=True):

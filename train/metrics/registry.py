@@ -33,13 +33,13 @@ _68 = (
 )
 _ALD = (
     "The value is the distance that remains after the least-squares affine map from the restored points to the points "
-    f"of the target. We have not seen the published formula, so this formula is ours. {_68}. The points are the"
+    f"of the target. We have not seen the published formula, so this formula is ours. {_68}."
 )
 _ASFF = "ours, after ASFFNet's choice of a reference (Li et al. 2020, code)"
 _AFFINE = (
     "The value is the Frobenius norm of A - I for the affine map A from the restored points to the points of the "
     "target. The linear part of A is about the centre of the target's points. The unit of the shift is the side of "
-    "the crop. The points are the"
+    "the crop."
 )
 _FID = (
     "The value is the Fréchet distance between Inception-v3 features of the restored images and of {}. Each image has "
@@ -89,7 +89,7 @@ METRICS: dict[str, Metric] = {
         "pyiqa's musiq, trained on KonIQ-10k, computes the value at sides of 224 and 384 px",
         "Ke et al. 2021", "pyiqa and its weights", "the image is smaller than 32 px", 32),
     "maniqa": Metric("MANIQA", "", "higher", 4,
-        "pyiqa's maniqa was trained on KonIQ-10k. The value is its mean over 20 evenly spread crops of 224 px",
+        "The value is the mean of pyiqa's maniqa, trained on KonIQ-10k, over 20 evenly spread crops of 224 px",
         "Yang et al. 2022", "pyiqa and its weights", "the image is smaller than 32 px", 32),
     "clipiqa": Metric("CLIP-IQA", "", "higher", 4,
         "pyiqa's clipiqa uses CLIP's RN50. The image keeps its own size. The value is the mean over five pairs of "
@@ -125,25 +125,30 @@ METRICS: dict[str, Metric] = {
         "The value is 1 if the judge's detector finds a face in the target, otherwise 0",
         "ours"),
     "lmd": Metric("LMD", "px", "lower", 3,
-        f"The value is the mean distance between points. {_68}. Published figures use other points (AWing)",
+        f"The value is the mean distance between the points of the restored image and of the target. {_68}. Published "
+        "figures use other points (AWing)",
         "VQFR's script, on dlib's points", _DLIB, _NO_FACE),
     "l2_ld": Metric("L2-LD", "px", "lower", 3,
         "The value is the mean distance between the judge's five landmarks (eyes, nose, corners of the mouth), in "
         "pixels of a 512 px crop. We have not seen which points published figures use",
         "ours, after HonestFace's table", nan_reason=_NO_FACE),
     "ald_eyes": Metric("ALD eyes (ours)", "px", "lower", 3,
-        f"{_ALD} 22 points of brows and eyes. The distance is a Frobenius norm", _ASFF, _DLIB, _NO_FACE),
+        f"{_ALD} The points are the 22 points of brows and eyes. The distance is a Frobenius norm",
+        _ASFF, _DLIB, _NO_FACE),
     "ald_mouth": Metric("ALD mouth (ours)", "px", "lower", 3,
-        f"{_ALD} 20 points of the mouth. The distance is a Frobenius norm", _ASFF, _DLIB, _NO_FACE),
+        f"{_ALD} The points are the 20 points of the mouth. The distance is a Frobenius norm",
+        _ASFF, _DLIB, _NO_FACE),
     "ald_eyes_mean": Metric("ALD eyes, mean (ours)", "px", "lower", 3,
-        f"{_ALD} 22 points of brows and eyes. The distance is the mean over points", _ASFF, _DLIB, _NO_FACE),
+        f"{_ALD} The points are the 22 points of brows and eyes. The distance is the mean over points",
+        _ASFF, _DLIB, _NO_FACE),
     "ald_mouth_mean": Metric("ALD mouth, mean (ours)", "px", "lower", 3,
-        f"{_ALD} 20 points of the mouth. The distance is the mean over points", _ASFF, _DLIB, _NO_FACE),
+        f"{_ALD} The points are the 20 points of the mouth. The distance is the mean over points",
+        _ASFF, _DLIB, _NO_FACE),
     "ald_eyes_affine": Metric("|A - I| eyes (ours)", "", "lower", 4,
-        f"{_AFFINE} 22 points of brows and eyes. ALD does not measure this map",
+        f"{_AFFINE} The points are the 22 points of brows and eyes. ALD does not measure the map A",
         "ours", _DLIB, _NO_FACE),
     "ald_mouth_affine": Metric("|A - I| mouth (ours)", "", "lower", 4,
-        f"{_AFFINE} 20 points of the mouth. ALD does not measure this map",
+        f"{_AFFINE} The points are the 20 points of the mouth. ALD does not measure the map A",
         "ours", _DLIB, _NO_FACE),
     # --- copying ---
     "copy_ratio": Metric("copy ratio", "", "lower", 4,
@@ -153,7 +158,8 @@ METRICS: dict[str, Metric] = {
         "ours", nan_reason="there is no reference that differs from the target"),
     "takeover": Metric("identity takeover", "", "lower", 3,
         "The value is 1 if the judge finds the restored image nearer to any wrong reference than to the target, "
-        "otherwise 0. For a system that did not get the wrong references, the mean is the rate by chance",
+        "otherwise 0. For a system that did not get the wrong references, the mean is the takeover rate by chance "
+        "alone",
         "ours", nan_reason="there is no wrong reference", scope="wrong"),
 }
 # fmt: on

@@ -12,7 +12,7 @@ class VreConfig:
 
     size: int  # pixels, both sides
     channels: int  # width of the first level
-    # The width of each level divided by `channels`. Each level but the last halves the resolution.
+    # The width of each level divided by `channels`. Each level except the last halves the resolution.
     multipliers: tuple[int, ...]
     codes: int  # number of codes in the codebook
     dim: int  # length of a code

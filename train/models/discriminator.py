@@ -25,9 +25,9 @@ SLOPE = 0.2  # slope of the leaky ReLU below zero
 class LatentDiscriminator(nn.Module):
     """Returns logits that tell whether a clean latent belongs to a true face, and whether the face fits the prompt.
 
-    The figures of HonestFace and OSDFace show a discriminator that sees both inputs. The layers of this network are
-    ours. The latent can have any number of channels, and any size of 4 x 4 or more. `prompt_dim` is None if the recipe
-    has no prompt.
+    The figures of HonestFace and OSDFace show a discriminator that sees the latent and the prompt. The layers of this
+    network are ours. The latent can have any number of channels, and any size of 4 x 4 or more. `prompt_dim` is None if
+    the recipe has no prompt.
     """
 
     def __init__(self, channels: int, prompt_dim: int | None) -> None:

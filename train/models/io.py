@@ -20,11 +20,12 @@ class Places(NamedTuple):
 
     filled: torch.Tensor  # (n,) int64: the slots that have a reference, numbered 0 to B K - 1, row by row
     later: torch.Tensor  # (m,) int64: the images that train a step after the first
-    later_filled: torch.Tensor  # (l,) int64: the slots of these m images that have a reference, 0 to m K - 1
+    later_filled: torch.Tensor  # (l,) int64: the slots of the images in `later` that have a reference, 0 to m K - 1
 
 
 def find_places(present: torch.Tensor, step: torch.Tensor | None = None) -> Places:
-    """Returns the places for `present` (B,K) bool and `step` (B,) int64. Waits if the arguments are on a GPU."""
+    """Returns the places for `present` (B,K) bool and `step` (B,) int64. This function waits for the GPU if the
+    arguments are on a GPU."""
     first_only = torch.zeros(len(present), dtype=torch.bool, device=present.device)
     later = (first_only if step is None else step > 0).nonzero()[:, 0]
     filled, later_filled = (mask.flatten().nonzero()[:, 0] for mask in (present, present[later]))
@@ -35,7 +36,7 @@ def find_places(present: torch.Tensor, step: torch.Tensor | None = None) -> Plac
 class Conditions:
     """Holds the inputs of a step other than the latent. The order of the references does not matter.
 
-    train/models/restorer.py makes the conditions from a batch, and the two bases read them.
+    train/models/restorer.py makes the conditions from a batch, and the two bases read the conditions.
     """
 
     present: torch.Tensor  # (B,K) bool, False for an empty slot, where K may be 0

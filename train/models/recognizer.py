@@ -60,8 +60,8 @@ def load_recognizer(onnx_file: Path, facts: dict[str, Any], face_size: int) -> R
     import onnx2torch
 
     try:
-        # If `convert` gets a path, it writes a file beside the ONNX file. Other processes may read that folder, and the
-        # disk may be full. This code therefore passes the loaded model to `convert`.
+        # If `convert` gets a path, `convert` writes a file beside the ONNX file. Other processes may read that folder,
+        # and the disk may be full. This code therefore passes the loaded model to `convert`.
         network = onnx2torch.convert(onnx.load(str(onnx_file)))
     except Exception as error:  # onnx and onnx2torch raise many kinds of errors
         raise ModelUnavailable(

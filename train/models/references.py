@@ -79,7 +79,7 @@ class ImageEncoder(nn.Module):
     def encode_set(self, references: torch.Tensor, present: torch.Tensor, filled: torch.Tensor) -> list[torch.Tensor]:
         """Returns one map (B,K,C,h,w) for each scale. The maps of empty slots are zero.
 
-        `references` is (B,K,3,S,S) in 0..1, and `present` is (B,K) bool. `filled` is the field of `Places`.
+        `references` is (B,K,3,S,S) in 0..1, and `present` is (B,K) bool. `filled` is `Places.filled`.
         """
         # Only references that exist pass through the encoder, because each image has its own number of references.
         pictures = references.flatten(0, 1)[filled]
@@ -115,7 +115,7 @@ class ReferenceEncoder(nn.Module):
     ) -> tuple[list[torch.Tensor], torch.Tensor | None, torch.Tensor | None]:
         """Returns the fields `maps`, `tokens` and `token_mask` of `Conditions`.
 
-        `references` is (B,K,3,S,S) in 0..1, and `present` is (B,K) bool. `filled` is the field of `Places`.
+        `references` is (B,K,3,S,S) in 0..1, and `present` is (B,K) bool. `filled` is `Places.filled`.
         """
         sets = self.encoder.encode_set(references, present, filled)
         maps = []

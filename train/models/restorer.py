@@ -30,9 +30,10 @@ BASE_SHA256 = "base_sha256"  # in config.json: the fingerprint of the base when 
 class Restorer(nn.Module):
     """Restores an LQ face with any number of references of the same person, in one step or in several steps.
 
-    The model has only the parts that the recipe names. `facts` has facts for users of the weights: `recipe`, `images`
-    (the number of images seen), `recognizer` (spec, sha256, licence, size, template, mean, std, dim) and `template`
-    (the five points of the crop at 512 px). Raises BadInput if the base of `config` cannot be loaded.
+    The model has only the parts that the recipe names. `facts` has facts for users of the weights, with the keys
+    `recipe`, `images`, `recognizer` and `template`. `images` is the number of images seen. `recognizer` has the keys
+    spec, sha256, licence, size, template, mean, std and dim. `template` has the five points of the crop at 512 px.
+    Raises BadInput if the base of `config` cannot be loaded.
     """
 
     def __init__(self, config: ModelConfig, facts: dict[str, Any] | None = None) -> None:
@@ -83,7 +84,8 @@ class Restorer(nn.Module):
         step. `places` has the places of `present` and `step`. If `places` is None, this method waits for the device.
 
         K may be 0 and may differ between calls. The order of the references does not matter. With `step`, the result
-        for each image comes from its own step. Before a later step, the first step runs without gradients.
+        for each image comes from the step that this image trains. Before a later step, the first step runs without
+        gradients.
         """
         # Compute the conditions of all steps and the LQ latent z, (B,C,h,w).
         places = find_places(present, step) if places is None else places
@@ -125,8 +127,8 @@ class Restorer(nn.Module):
 
         For the first step, the input is z. For a later step, the input is the model's own clean latent of the first
         step, with noise for `timestep` (B,). We use the model's own latent and not the latent of the target (ours). A
-        step that learns from the target's latent would trust its input. In a restoration, however, a step must correct
-        the errors of the steps before.
+        step that learned from the target's latent would learn to trust its input. In a restoration, however, a step
+        must correct the errors of the steps before.
         """
         # (m,) int64: the images that train a later step. If no image trains a later step, no extra pass is needed.
         later = places.later
@@ -137,7 +139,7 @@ class Restorer(nn.Module):
         noise = self.base.predict(latents, conditions, first)
         renewed = add_noise(one_step.clean_from_noise(latents, noise, first), noise, timestep[later])
         # Before torch 2.11, autocast keeps the cast weights of this pass, which have no gradient. The step that learns
-        # would use them, so the cache is cleared.
+        # would use these weights, so the cache is cleared.
         torch.clear_autocast_cache()
         # Put the m new latents into a copy of z. The other images keep their LQ latent.
         inputs = z.to(renewed.dtype, copy=True)
@@ -185,7 +187,7 @@ class Restorer(nn.Module):
         own = self.weights()
         if wrong := sorted(own.keys() ^ tensors.keys()):
             raise ValueError(
-                f"it {'lacks' if wrong[0] in own else 'also has'} {wrong[0]} ({len(wrong)} wrong names in all)"
+                f"it {'lacks' if wrong[0] in own else 'also has'} {wrong[0]}; tensors that do not fit: {len(wrong)}"
             )
         for name, tensor in tensors.items():
             if tensor.shape != own[name].shape:
@@ -239,10 +241,11 @@ class Restorer(nn.Module):
 
 
 def _locate_base(config: ModelConfig) -> tuple[ModelConfig, str]:
-    """Returns the config and the fingerprint of its base. The config has the absolute path of a base in a folder."""
+    """Returns the config and the fingerprint of its base. If the base is a folder, the config has the absolute path of
+    this folder."""
     from train.models.bases.diffusion import base_fingerprint
 
-    if Path(config.base_model).is_dir():  # otherwise the base is a hub name
+    if Path(config.base_model).is_dir():  # a base that is not a folder is a hub name
         config = replace(config, base_model=str(Path(config.base_model).resolve()))
     return config, base_fingerprint(config.base_model)
 

@@ -1,8 +1,8 @@
 """Computes the timesteps of a restoration in several steps, and adds noise to a clean latent between two steps.
 
 The first step takes the LQ latent as the noisy latent at the timestep of the recipe. Each later step adds noise to the
-clean latent for a lower timestep, and restores it again under the same conditions. The method in this file is ours. We
-have not seen the timesteps and the code of IDM (arXiv 2307.08996).
+clean latent for a lower timestep, and restores the noisy latent again under the same conditions. The method in this
+file is ours. We have not seen the timesteps and the code of IDM (arXiv 2307.08996).
 """
 
 from __future__ import annotations

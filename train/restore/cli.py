@@ -41,7 +41,7 @@ def restore(
         Path | None, flag("--page", "; the page shows each face, its references and its restoration", panel=_PAGE)
     ] = None,
     page_data: Annotated[
-        Path | None, flag("--page-data", "; the report shows each such file in the folder RUN/restored", panel=_PAGE)
+        Path | None, flag("--page-data", "; the report shows all JSON files in the folder RUN/restored", panel=_PAGE)
     ] = None,
     dry_run: Annotated[bool, flag("--dry-run")] = False,
     as_json: Annotated[bool, flag("--json", "; the JSON has a row for each photo")] = False,

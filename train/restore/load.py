@@ -1,4 +1,4 @@
-"""Load a restorer with the face models that it was trained with, and run it on a batch."""
+"""Load a restorer and the face models from its training, and run the restorer on a batch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _load(name: str, base_model: str | None) -> Restorer:
 
 
 def move_to_device(model: Restorer) -> Restorer:
-    """Moves the restorer to the GPU, or to the CPU if CUDA is not available, and returns it."""
+    """Moves the restorer to the GPU, or to the CPU if CUDA is not available, and returns the restorer."""
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -55,7 +55,7 @@ def load_restorer_faces(model: Restorer, spec: str | None) -> FaceModels:
     """Loads the face models that a restorer was trained with.
 
     `spec` is a --faces value that replaces the recorded value if the files were moved. The released weights of OSDFace
-    record no recognizer, so any face models can be used with them. Raises BadInput if the recognizer is not the
+    record no recognizer, so these weights work with any face models. Raises BadInput if the recognizer is not the
     recorded recognizer.
     """
     recorded = model.facts.get("recognizer")

@@ -67,14 +67,15 @@ def restore(
     (train/restore/write_photo.py). With `lossless`, a JPEG becomes a PNG.
 
     `inputs` and `references` are paths of photos and of folders. `checkpoint`, `base_model` and `steps` are as in
-    `load_restorer`. `faces` replaces the recorded --faces value if the files were moved. If `aligned`, the inputs are
-    square crops in the FFHQ template, and the results have the restorer's size. `box` (x0, y0, x1, y1) is the box of
-    the face in a single photo, in pixels. `say` gets each notice about the references. `on_face` gets each restored
-    face. If `limited`, a worker process decodes the photos, within the limits of manifests/runtime/workers.py.
+    `load_restorer`. `faces` replaces the recorded --faces value if the files were moved. If `aligned` is true, the
+    inputs are square crops in the FFHQ template, and the results have the restorer's size. `box` (x0, y0, x1, y1) is
+    the box of the face in a single photo, in pixels. `say` gets each notice about the references. `on_face` gets each
+    restored face. If `limited` is true, a worker process decodes the photos, within the limits of
+    manifests/runtime/workers.py.
 
-    Returns an outcome for each photo and for each folder that cannot be read. A photo that fails does not stop the
-    other photos. Raises BadInput, ModelUnavailable or FaceModelError before anything is written. Raises BadInput if a
-    file in `out` would be overwritten, unless the file is the same photo, restored with the same settings.
+    Returns an outcome for each photo, and also for each folder that cannot be read. A photo that fails does not stop
+    the other photos. Raises BadInput, ModelUnavailable or FaceModelError before anything is written. Raises BadInput if
+    this call would overwrite a file in `out` that was not made from the same photo with the same settings.
     """
     _check_box(box, inputs, aligned)
     if not 0 <= strength <= 1:
@@ -160,7 +161,8 @@ def _check_box(box: tuple[float, float, float, float] | None, inputs: Sequence[P
 
 
 def _find_kept_out_list(checkpoint: Path) -> KeptOutList | None:
-    """Returns the kept-out list of the dataset whose folder contains the checkpoint, or None without such a dataset."""
+    """Returns the kept-out list of the dataset whose folder contains the checkpoint, or None if no dataset contains
+    it."""
     path = checkpoint.absolute()
     for folder in (path, *path.parents):
         if (folder / LEDGER_NAME).is_file():
@@ -177,7 +179,8 @@ def _is_kept_out(path: Path, kept_out: KeptOutList | None) -> bool:
 def _drop_kept_out(
     files: Sequence[tuple[Path, Path | None]], kept_out: KeptOutList | None, say: Callable[[str], None]
 ) -> list[tuple[Path, Path | None]]:
-    """Drops the reference photos that are kept out of the dataset. Raises BadInput if the user named one of them."""
+    """Drops the reference photos that are kept out of the dataset. Raises BadInput if the user named one of these
+    photos."""
     allowed = []
     for path, folder in files:
         if not _is_kept_out(path, kept_out):

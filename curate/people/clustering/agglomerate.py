@@ -1,10 +1,10 @@
 """Merges groups of faces in rounds. The most certain merges come first.
 
 In a round, each group chooses its best partner among the groups with which it forms a pair. Two groups merge if they
-choose each other. In the same round, other groups that chose the larger of these two groups may also join it. In one
-round, a group takes in at most as many faces as it already has, or only one group. A person with many faces is
-therefore complete after a few rounds. A chain of single faces never merges in one round, because each new group is
-scored again before its next merge.
+choose each other. Other groups that chose the larger of two merging groups may join the merge in the same round. In one
+round, a group takes in either one group of any size, or several groups that together have at most as many faces as the
+group itself. A person with many faces is complete after a few rounds. A chain of single faces never merges in one
+round, because each new group is scored again before its next merge.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from curate.people.clustering.threshold import (
 )
 from manifests.runtime.workers import count_cores
 
-# The log odds that a merge needs above even odds, level by level (ours). When no merge reaches a level, the next level
-# begins. Finer levels change no label on our photos.
+# At each level, two groups may merge if their score is at least log α plus the level (ours). When no pair of groups
+# reaches a level, the next level begins. Finer levels change no label on our photos.
 LEVELS = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.0)
 # The levels for merging by mean cosine (ours). A level is a share of the distance from `min_cosine` to 1.
 COSINE_LEVELS = (0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.0)
-# A function that returns the scores of m pairs of groups. Its arguments are the cosine of the centres, the mean cosine
-# between the faces of the groups, and the numbers of faces of both groups. All arrays are float64 (m,).
+# A function that returns the scores of m pairs of groups. The arguments of the function are the cosine of the centres,
+# the mean cosine between the faces of the groups, and the numbers of faces of both groups. All arrays are float64 (m,).
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 _PAIRS_AT_ONCE = 2**13  # number of pairs in one step; their vectors fit into the cache of a core
 
@@ -41,9 +41,9 @@ class Graph:
     """The groups at the start of merging, and the pairs of groups that may merge."""
 
     sums: np.ndarray  # float32 (g, d): the sum of each group's unit embeddings; merging writes into this array
-    sizes: np.ndarray  # int64 (g,): number of faces of each group; near-copies count as one face
-    pairs: np.ndarray  # int32 (m, 2): pairs of groups to compare, in any order; a pair may occur several times
-    apart: np.ndarray  # int64 (k, 2): pairs of groups that must never merge
+    sizes: np.ndarray  # Number of faces of each group, int64 (g,). Near-copies count as one face.
+    pairs: np.ndarray  # Pairs of groups to compare, int32 (m, 2). A pair may occur several times.
+    forbidden_pairs: np.ndarray  # Pairs of groups that must never merge, int64 (k, 2).
     # float32 (g, photos): number of faces of each group in each photo; None if no photo has two faces. The cosine of
     # two faces of one photo is reduced by 1.
     photo_counts: csr_matrix | None
@@ -61,7 +61,8 @@ class MergeResult:
 def merge_by_odds(graph: Graph, spread: float) -> MergeResult:
     """Merges groups by calibrated log odds. `spread` is the spread of the cosines between strangers.
 
-    The minimum score falls while groups merge. With fewer people, α is smaller, and two faces need less evidence.
+    The minimum score falls while groups merge. When there are fewer people, α is smaller, and two faces need less
+    evidence to merge.
     """
     groups = _Groups(graph)
     faces = len(graph.sizes)  # in the prior, faces that constraints joined before merging count as one face
@@ -104,9 +105,9 @@ def _renumber(labels: np.ndarray) -> np.ndarray:
 
 
 class _Groups:
-    """The groups of faces, their sums, and the scored pairs of groups that may merge.
+    """Contains the groups of faces, the sums of their embeddings, and the scored pairs of groups that may merge.
 
-    A group keeps its number while it exists. A group that merged into another one has 0 faces and no pairs.
+    A group keeps its number while it exists. A group that merged into another group has 0 faces and no pairs.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -114,7 +115,7 @@ class _Groups:
         self.labels = np.arange(len(graph.sums))  # int64 (g,): current group of each group of `graph`
         self.count = len(graph.sums)  # number of groups that exist
         self.sums, self.sizes, self.photo_counts = graph.sums, graph.sizes.astype(np.float64), graph.photo_counts
-        self.apart = graph.apart.astype(np.int64)
+        self.forbidden_pairs = graph.forbidden_pairs.astype(np.int64)
         self.constrained = graph.sizes > 1  # bool (g,): whether a constraint joined faces of the group before merging
         self.squared_norms = np.einsum("gd,gd->g", self.sums, self.sums, dtype=np.float64)
         self.pairs, first = _deduplicate_pairs(graph.pairs, len(self.sums))
@@ -149,16 +150,16 @@ class _Groups:
 
         with ThreadPoolExecutor(count_cores()) as pool:  # numpy releases the interpreter's lock, so threads are enough
             list(pool.map(score_part, range(0, len(places), _PAIRS_AT_ONCE)))
-        if len(self.apart):
-            keys = _make_keys(self.apart, len(self.sums))
+        if len(self.forbidden_pairs):
+            keys = _make_keys(self.forbidden_pairs, len(self.sums))
             self.scores[places[np.isin(_make_keys(self.pairs[places], len(self.sums)), keys)]] = -np.inf
 
     def merge(self, score: Score, min_score: float) -> bool:
         """Runs one round of merges. Returns False if no pair of groups reaches `min_score`."""
-        good = np.flatnonzero(self.scores >= min_score)
-        if len(good) == 0:
+        places = np.flatnonzero(self.scores >= min_score)
+        if len(places) == 0:
             return False
-        targets = _choose_merges(self.pairs[good], self.scores[good], self.sizes, np.unique(self.apart))
+        targets = _choose_merges(self.pairs[places], self.scores[places], self.sizes, np.unique(self.forbidden_pairs))
 
         # Add the sums, sizes and flags of each merging group to its target. The arrays are float32 (g, d), float64 (g,)
         # and bool (g,).
@@ -171,19 +172,20 @@ class _Groups:
         np.logical_or.at(self.constrained, targets[merging], self.constrained[merging])
         alive = np.flatnonzero(changed & (self.sizes > 0))
         self.squared_norms[alive] = np.einsum("gd,gd->g", self.sums[alive], self.sums[alive], dtype=np.float64)
-        self.labels, self.apart, self.count = targets[self.labels], targets[self.apart], self.count - len(merging)
+        self.labels, self.forbidden_pairs = targets[self.labels], targets[self.forbidden_pairs]
+        self.count -= len(merging)
         if self.photo_counts is not None:
             shape = (len(targets), len(targets))
-            joined = csr_matrix((np.ones(len(targets), np.float32), (targets, np.arange(len(targets)))), shape=shape)
-            self.photo_counts = joined @ self.photo_counts
+            matrix = csr_matrix((np.ones(len(targets), np.float32), (targets, np.arange(len(targets)))), shape=shape)
+            self.photo_counts = matrix @ self.photo_counts
 
-        # Only pairs with a changed group are numbered and scored again. A pair of two unchanged groups cannot equal one
-        # of these new pairs, so no pair occurs twice.
-        touched = changed[self.pairs[:, 0]] | changed[self.pairs[:, 1]]
-        fresh, _ = _deduplicate_pairs(targets[self.pairs[touched]], len(targets))
-        self.pairs = np.concatenate([self.pairs[~touched], fresh])
-        self.scores = np.concatenate([self.scores[~touched], np.full(len(fresh), -np.inf, np.float32)])
-        self.score_pairs(score, np.arange(len(self.pairs) - len(fresh), len(self.pairs)))
+        # Only pairs with a changed group are numbered and scored again. A pair of two unchanged groups cannot equal a
+        # pair with a changed group, so no pair occurs twice.
+        has_changed_group = changed[self.pairs[:, 0]] | changed[self.pairs[:, 1]]
+        new_pairs, _ = _deduplicate_pairs(targets[self.pairs[has_changed_group]], len(targets))
+        self.pairs = np.concatenate([self.pairs[~has_changed_group], new_pairs])
+        self.scores = np.concatenate([self.scores[~has_changed_group], np.full(len(new_pairs), -np.inf, np.float32)])
+        self.score_pairs(score, np.arange(len(self.pairs) - len(new_pairs), len(self.pairs)))
         return True
 
 
@@ -209,12 +211,12 @@ def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, con
     A group that does not merge gets its own number.
 
     `pairs` (m, 2) and `scores` (m,) are the pairs that reach the minimum score. `constrained` are the numbers of the
-    groups that must not merge with some other group.
+    groups that have at least one group with which they must not merge.
     """
     count = len(sizes)
 
-    # Find the best partner of each group. This is the partner with the highest score. If scores are equal, it is the
-    # partner with the smaller number.
+    # Find the best partner of each group, which is the partner with the highest score. If two partners have equal
+    # scores, the partner with the smaller number is better.
     ends, others = np.concatenate([pairs, pairs[:, ::-1]]).T
     both = np.concatenate([scores, scores])
     order = np.lexsort((others, -both, ends))
@@ -223,8 +225,8 @@ def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, con
     best = np.full(count, -1)
     best[chooser] = chosen
 
-    # If two groups chose each other, the larger group becomes a centre. If their sizes are equal, the group with the
-    # smaller number becomes the centre. The groups that chose a centre are its candidates.
+    # If two groups chose each other, the larger group becomes a centre. If the two groups have equal sizes, the group
+    # with the smaller number becomes a centre. The groups that chose a centre are its candidates.
     mutual = best[chosen] == chooser
     centre = np.zeros(count, bool)
     larger = (sizes[chooser] > sizes[chosen]) | ((sizes[chooser] == sizes[chosen]) & (chooser < chosen))
@@ -232,8 +234,8 @@ def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, con
     candidate = centre[chosen] & ~centre[chooser]
     chooser, chosen, certainty = chooser[candidate], chosen[candidate], certainty[candidate]
 
-    # Sort the candidates of each centre by falling score. For each candidate, count the faces of all candidates before
-    # it.
+    # Sort the candidates of each centre by falling score. For each candidate, count the faces of all earlier
+    # candidates.
     order = np.lexsort((chooser, -certainty, chosen))
     chooser, chosen = chooser[order], chosen[order]
     begins = np.concatenate([[True], np.diff(chosen) > 0]) if len(chosen) else np.zeros(0, bool)
@@ -242,13 +244,14 @@ def _choose_merges(pairs: np.ndarray, scores: np.ndarray, sizes: np.ndarray, con
     before = total - sizes[chooser]
     faces_before = before - np.maximum.accumulate(np.where(begins, before, 0))
 
-    # The first candidate always joins. Another candidate joins only if it and all candidates before it have together no
-    # more faces than the centre. A candidate with a constraint joins only if it is the first candidate. A centre with a
-    # constraint takes in only its first candidate. Otherwise two groups that must not merge could meet in one centre.
-    bound = np.zeros(count, bool)
-    bound[constrained] = True
+    # The first candidate always joins. A later candidate joins only if this candidate and all earlier candidates
+    # together have at most as many faces as the centre. A candidate with a constraint joins only if it is the first
+    # candidate. A centre with a constraint takes in only its first candidate. Without these two rules, groups that must
+    # not merge could join the same centre.
+    is_constrained = np.zeros(count, bool)
+    is_constrained[constrained] = True
     fits = faces_before + sizes[chooser] <= sizes[chosen]
-    joins = (position == 0) | (fits & ~bound[chooser] & ~bound[chosen])
+    joins = (position == 0) | (fits & ~is_constrained[chooser] & ~is_constrained[chosen])
     targets = np.arange(count)
     targets[chooser[joins]] = chosen[joins]
     return targets

@@ -12,7 +12,8 @@ _ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
 def label_components(n: int, pairs: np.ndarray) -> np.ndarray:
     """Returns a label for each of `n` rows, int64 (n,). Rows that `pairs` connect share a label.
 
-    `pairs` are row numbers, int (m, 2). Two rows are also connected if a chain of pairs leads from one to the other.
+    `pairs` are row numbers, int (m, 2). Two rows are also connected if a chain of pairs leads from one row to the other
+    row.
     """
     graph = coo_matrix((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     return np.asarray(connected_components(graph, directed=False)[1]).astype(np.int64)

@@ -1,4 +1,7 @@
-"""Measures the certainty of a grouping by the confidence and margin of each face. Also makes a histogram of cosines."""
+"""Measures the certainty of a grouping by the confidence and margin of each face.
+
+This module also makes a histogram of cosines.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ import numpy as np
 from curate.people.clustering.components import sum_rows
 from curate.people.clustering.neighbours import Neighbours
 
-# For the margin of a face, this many of its nearest neighbours in other groups are used. The face is compared with
-# their groups. If all neighbours of a face are in its own group, the face is compared with this many groups near its
-# own group.
+# For its margin, a face is compared with the groups of its nearest neighbours in other groups. _RIVALS is the number of
+# these neighbours. If all neighbours of a face are in its own group, the face is compared with the _RIVALS groups
+# nearest to its own group.
 _RIVALS = 4
 _ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
 
@@ -32,8 +35,8 @@ def measure_confidence(
         rows = slice(begin, min(begin + _ROWS_AT_ONCE, n))
         vectors, label = embeddings[order[rows]], labels[rows]
 
-        # The confidence follows from the dot product with the sum of the group. The dot product includes the cosine of
-        # the face with itself, so 1 is subtracted.
+        # The confidence follows from the dot product with the sum of the group. The dot product with the group's sum
+        # includes the cosine of the face with itself, so 1 is subtracted.
         own = count[label]
         to_own = np.einsum("nd,nd->n", vectors, total[label]) - 1.0
         confidence[rows] = np.where(own > 1, to_own / np.maximum(own - 1, 1), 1.0)
@@ -65,7 +68,8 @@ def measure_confidence(
 def _find_rival_groups(total: np.ndarray, count: np.ndarray, labels: np.ndarray, near: Neighbours) -> np.ndarray:
     """Returns for each group the _RIVALS groups with the nearest centres, int64 (groups, _RIVALS).
 
-    Rivals are found only for a group that contains all neighbours of one of its faces. All other values are -1.
+    Rivals are found only for a group that contains all neighbours of one of its faces. All other values of the result
+    are -1.
     """
     groups = len(count)
     enclosed = np.ones(len(labels), bool)  # whether all neighbours of the face are in its own group
@@ -74,13 +78,13 @@ def _find_rival_groups(total: np.ndarray, count: np.ndarray, labels: np.ndarray,
         neighbour_label = np.where(near.rows[rows] >= 0, labels[near.rows[rows]], labels[rows][:, None])
         enclosed[rows] = (neighbour_label == labels[rows][:, None]).all(1)
     rivals = np.full((groups, _RIVALS), -1)
-    needed = np.unique(labels[enclosed]) if near.rows.shape[1] else np.zeros(0, np.int64)
-    if len(needed) == 0 or groups == 1:
+    groups_to_search = np.unique(labels[enclosed]) if near.rows.shape[1] else np.zeros(0, np.int64)
+    if len(groups_to_search) == 0 or groups == 1:
         return rivals
     centres = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
     k = min(_RIVALS + 1, groups)  # one more group than needed, because the search also returns the group itself
-    _, nearest = faiss.knn(centres[needed], centres, k, metric=faiss.METRIC_INNER_PRODUCT)
-    for group, row in zip(needed, nearest, strict=True):
+    _, nearest = faiss.knn(centres[groups_to_search], centres, k, metric=faiss.METRIC_INNER_PRODUCT)
+    for group, row in zip(groups_to_search, nearest, strict=True):
         others = row[row != group][:_RIVALS]
         rivals[group, : len(others)] = others
     return rivals
@@ -91,8 +95,8 @@ def count_cosines(
 ) -> dict[str, list[float]]:
     """Returns a histogram of the cosines within groups and between groups, over at most `max_faces` faces.
 
-    If there are more faces, evenly spaced rows are used. `edges` are `bins` + 1 numbers from -1 to 1. `within` and
-    `between` have `bins` counts each.
+    If there are more than `max_faces` faces, evenly spaced rows are used. `edges` are `bins` + 1 numbers from -1 to 1.
+    `within` and `between` have `bins` counts each.
     """
     sample = np.unique(np.linspace(0, max(len(embeddings) - 1, 0), min(max_faces, len(embeddings))).astype(int))
     vectors, label = embeddings[sample], labels[sample]

@@ -1,9 +1,10 @@
 """Groups face embeddings into people.
 
-First, the nearest neighbours of every face are found. Near-copies of a face then count as one face. Last, groups of
-faces merge by the log odds that they show one person. The threshold is calibrated without labels (threshold.py). The
-negative cosines show the spread of the cosines between strangers. The number of people determines how much evidence two
-faces need. Groups merge by the cosine of their centres, so one poor face cannot join two people (agglomerate.py).
+The first step finds the nearest neighbours of every face. The second step joins near-copies of a face into one face.
+The third step merges groups of faces by the log odds that two groups show one person. The threshold is calibrated
+without labels (threshold.py). The negative cosines show the spread of the cosines between strangers. The number of
+people determines how much evidence two faces need. Groups merge by the cosine of their centres, so one poor face cannot
+join two people (agglomerate.py).
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from curate.people.clustering.neighbours import EXACT, Neighbours, find_neighbou
 from curate.people.clustering.threshold import MEAN_WITHIN, SAMPLE_SIZE, Evidence, estimate_spread, measure_spread
 from manifests.errors import BadInput
 
-# Two faces with this cosine or more count as one face (ours). They show the same picture, or frames of one burst. If
-# `same_person` is given, the limit is same_person + COPIES (1 - same_person).
+# Two faces with a cosine of COPIES or more count as one face (ours). Faces that are so similar show the same picture,
+# or frames of one burst. If `same_person` is given, the limit is same_person + COPIES (1 - same_person).
 COPIES = 0.95
-# Two faces are compared only if their cosine reaches a minimum. The minimum is _MIN_SPREADS times the spread of the
-# cosines between strangers. If `same_person` is given, the minimum is `same_person` minus _BELOW_SAME_PERSON. The
-# groups of two faces that are not compared may still merge through other faces.
+# Two faces are compared only if their cosine reaches a minimum. The minimum cosine is _MIN_SPREADS times the spread of
+# the cosines between strangers. If `same_person` is given, the minimum cosine is `same_person` minus
+# _BELOW_SAME_PERSON. The groups of two faces that are not compared may still merge through other faces.
 _MIN_SPREADS, _BELOW_SAME_PERSON = 1.5, 0.15
 _ROWS_AT_ONCE = 2**16  # number of rows in one step; limits the memory
 
@@ -40,9 +41,9 @@ class Grouping:
     confidence: np.ndarray  # float32 (n,): mean cosine to the other faces of the group; 1 for a face that is alone
     margin: np.ndarray  # float32 (n,): confidence minus the mean cosine to the nearest other group
     threshold: float  # lowest cosine that makes two single faces one person; calibrated or `same_person`
-    # The estimated share of pairs of strangers' faces that have a cosine of `threshold` or more. The estimate uses the
-    # calibrated spread. If the spread cannot be measured, as for dlib, the share is counted on pairs of faces in
-    # different groups.
+    # The estimated share of pairs of strangers' faces that have a cosine of `threshold` or more. The estimated share of
+    # stranger pairs uses the calibrated spread. If the spread cannot be measured, as for dlib, pairs of faces in
+    # different groups are counted instead.
     false_match_rate: float
     recall: float = 1.0  # share of the true near neighbours that the search found; 1 for an exact search
 
@@ -60,17 +61,17 @@ def group_embeddings(
 
     `photo_ids` (n,) names the photo of each face. Two faces of one photo are never one person, unless `must_link` joins
     them directly or through other faces. Without `photo_ids`, a person may appear twice in a photo. `must_link` and
-    `cannot_link` are pairs of row numbers. These links override the similarity of faces.
+    `cannot_link` are pairs of row numbers. Links override the similarity of faces.
 
-    If `same_person` is given, no threshold is calibrated. Two groups then merge if the mean cosine between their faces
-    is `same_person` or more. Use this for a recognizer whose cosines between strangers are not spread around 0, for
-    example dlib.
+    If `same_person` is given, no threshold is calibrated, and two groups merge if the mean cosine between their faces
+    is `same_person` or more. Give `same_person` for a recognizer whose cosines between strangers are not spread around
+    0, for example dlib.
 
-    Each face is compared with its nearest faces, and `neighbours` is their number. The search is exact for up to
-    `exact` faces. The groups do not depend on the order of the rows. Equal rows may exchange their results.
+    Each face is compared with its `neighbours` nearest faces. The search is exact for up to `exact` faces. The groups
+    do not depend on the order of the rows. Rows with equal embeddings may exchange their results.
 
-    Raises BadInput if links contradict each other or name a row that does not exist. Also raises BadInput if a row is
-    not finite, if the length of a row is not 1, or if another argument is out of range.
+    Raises BadInput if links contradict each other or name a row that does not exist. Raises BadInput if a row is not
+    finite, if the length of a row is not 1, or if another argument is out of range.
     """
     embeddings = _check_embeddings(embeddings)
     n = len(embeddings)
@@ -97,9 +98,9 @@ def group_embeddings(
     min_cosine = _MIN_SPREADS * spread if same_person is None else same_person - _BELOW_SAME_PERSON
     near = find_neighbours(embeddings, order, neighbours, 4 * spread if same_person is None else same_person, exact)
 
-    # Join near-copies, int64 (m, 2), into one face. The vector of this face is their normalised mean, float32 (faces,
-    # d). Two faces of one photo are not copies of each other. A face that a cannot-link names is not a copy of another
-    # face.
+    # Find the pairs of near-copies, int64 (m, 2), and join each set of copies into one face. The vector of a joined
+    # face is the normalised mean of its copies, float32 (faces, d). Two faces of one photo are not copies of each
+    # other. A face that a cannot-link names is never joined as a copy.
     block = label_components(n, must)
     copies = _select_pairs(near, COPIES if same_person is None else same_person + COPIES * (1 - same_person))
     copies = copies[~np.isin(block[copies], block[cannot]).any(1)]
@@ -119,15 +120,15 @@ def group_embeddings(
         sums=sums,
         sizes=sizes,
         pairs=start[_select_pairs(near, min_cosine)].astype(np.int32),
-        apart=start[cannot],
+        forbidden_pairs=start[cannot],
         photo_counts=_count_faces_in_photos(photos, start),
     )
 
     # Merge the groups. Estimate the share of pairs of strangers that reach the threshold.
     if same_person is None:
-        merged = merge_by_odds(graph, spread)
-        labels, threshold = merged.labels[start], merged.evidence.find_threshold(merged.alpha)
-        false_match_rate = merged.evidence.estimate_false_match_rate(threshold)
+        merge_result = merge_by_odds(graph, spread)
+        labels, threshold = merge_result.labels[start], merge_result.evidence.find_threshold(merge_result.alpha)
+        false_match_rate = merge_result.evidence.estimate_false_match_rate(threshold)
     else:
         labels, threshold = merge_by_mean_cosine(graph, same_person)[start], same_person
         if measured_spread is None:
@@ -135,8 +136,8 @@ def group_embeddings(
         else:
             false_match_rate = Evidence(measured_spread, MEAN_WITHIN).estimate_false_match_rate(same_person)
 
-    # If a group has several faces of one photo, separate these faces. Then number the groups and measure their
-    # certainty.
+    # If a group has several faces of one photo, separate the faces. Number the groups, and measure the certainty of
+    # each face.
     if photos is not None:
         labels = _separate_faces_of_one_photo(embeddings, order, photos, labels, block)
     labels = np.unique(labels, return_inverse=True)[1]
@@ -184,7 +185,7 @@ def _check_arguments(
         raise BadInput(f"neighbours is {neighbours}. Give 1 or more.")
     for begin in range(0, n, _ROWS_AT_ONCE):
         length = np.linalg.norm(embeddings[begin : begin + _ROWS_AT_ONCE], axis=1)
-        if not np.abs(length - 1).max() < 1e-3:  # this comparison is also False for NaN
+        if not np.abs(length - 1).max() < 1e-3:  # for NaN, the comparison is False too
             raise BadInput(
                 "An embedding is not finite or does not have length 1. Normalise the embeddings, and leave out faces "
                 "without an embedding."
@@ -205,8 +206,8 @@ def _check_arguments(
 def _sort_rows(embeddings: np.ndarray, photos: np.ndarray | None) -> np.ndarray:
     """Returns an order of the rows that depends only on their values, int64 (n,).
 
-    The order of the input then has no effect on the grouping. Rows are sorted by a hash of their bits, then by their
-    photo.
+    Rows in the returned order give the same groups for every order of the input. Rows are sorted by a hash of their
+    bits, then by their photo.
     """
     n, d = embeddings.shape
     weights = np.random.default_rng(0).integers(0, 2**63, d, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
@@ -219,14 +220,14 @@ def _sort_rows(embeddings: np.ndarray, photos: np.ndarray | None) -> np.ndarray:
 
 
 def _measure_false_match_rate(vectors: np.ndarray, labels: np.ndarray, cosine: float) -> float:
-    """Returns the share of pairs of faces in different groups that have this cosine or a higher cosine."""
+    """Returns the share of pairs with a cosine of at least `cosine`, among pairs of faces in different groups."""
     upper = np.triu_indices(len(vectors), 1)
     different = (labels[:, None] != labels[None, :])[upper]
     return float(((vectors @ vectors.T)[upper][different] >= cosine).mean()) if different.any() else 0.0
 
 
 def _select_pairs(near: Neighbours, min_cosine: float) -> np.ndarray:
-    """Returns the pairs of neighbours with this cosine or a higher cosine, int64 (m, 2)."""
+    """Returns the pairs of neighbours with a cosine of at least `min_cosine`, int64 (m, 2)."""
     row, column = np.nonzero((near.cosines >= min_cosine) & (near.rows >= 0))
     return np.stack([row, near.rows[row, column]], axis=1)
 
@@ -251,23 +252,21 @@ def _separate_faces_of_one_photo(
 ) -> np.ndarray:
     """Returns the labels after separating faces of one photo that are in one group.
 
-    Of these faces, the face that is most similar to the group stays. Faces that must-links join form a block, and a
-    block stays or leaves as a whole. Larger blocks take precedence over smaller blocks. Each block that leaves becomes
-    a new group.
+    Of several faces of one photo, the face that is most similar to the group stays. Faces that must-links join form a
+    block, and a block stays or leaves as a whole. Larger blocks take precedence over smaller blocks. Each block that
+    leaves becomes a new group.
     """
-    # Find the groups with two faces of one photo. After sorting, such faces are adjacent rows with the same label and
-    # photo.
+    # Find the groups with two faces of one photo. After sorting, two faces of one group and photo are adjacent rows.
     sorted_rows = np.lexsort((photos, labels))
-    repeated = (np.diff(labels[sorted_rows]) == 0) & (np.diff(photos[sorted_rows]) == 0)
-    crowded = np.unique(labels[sorted_rows[1:][repeated]])
-    if len(crowded) == 0:
+    is_repeated = (np.diff(labels[sorted_rows]) == 0) & (np.diff(photos[sorted_rows]) == 0)
+    crowded_groups = np.unique(labels[sorted_rows[1:][is_repeated]])
+    if len(crowded_groups) == 0:
         return labels
 
-    # Measure how similar each face of these groups is to its group, float32 (rows,). This is the dot product with the
-    # sum of the group.
+    # The similarity of a face and its group is the dot product of the face with the sum of the group, float32 (rows,).
     labels = labels.copy()
-    rows = np.flatnonzero(np.isin(labels, crowded))
-    place = np.searchsorted(crowded, labels[rows])
+    rows = np.flatnonzero(np.isin(labels, crowded_groups))
+    place = np.searchsorted(crowded_groups, labels[rows])
     vectors = embeddings[order[rows]]
     likeness = np.einsum("nd,nd->n", vectors, sum_rows(vectors, np.arange(len(rows)), place)[place])
     rows_of: dict[int, list[int]] = {}
@@ -278,12 +277,12 @@ def _separate_faces_of_one_photo(
 
     # Go through the blocks in order of precedence. If an earlier block of the group has a face in the same photo, the
     # block becomes a new group.
-    taken: set[tuple[int, int]] = set()  # (group, photo)
+    used_places: set[tuple[int, int]] = set()  # (group, photo)
     new_label = int(labels.max()) + 1
     for member in sorted(rows_of, key=lambda member: (-len(rows_of[member]), -best[member], rows_of[member][0])):
         places = {(int(labels[row]), int(photos[row])) for row in rows_of[member]}
-        if places & taken:
+        if places & used_places:
             labels[rows_of[member]], new_label = new_label, new_label + 1
         else:
-            taken |= places
+            used_places |= places
     return labels

@@ -1,6 +1,6 @@
 """Finds the nearest neighbours of every face.
 
-The search is exact for small collections and approximate for large ones.
+The search is exact for small collections and approximate for large collections.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
-# Up to this number of faces, every face is compared with every other face. For 200,000 faces of 512 dimensions, the
+# For up to EXACT faces, every face is compared with every other face. For 200,000 faces of 512 dimensions, the
 # comparison takes about ten minutes on 2 cores.
 EXACT = 200_000
-# The approximate search uses an inverted file of about 4 sqrt(n) cells. For each query, it visits this number of cells
-# (ours). With this number, the search finds .99 of the same-person neighbours of synthetic faces (docs/grouping.md).
+# The approximate search uses an inverted file of about 4 sqrt(n) cells. For each query, the search visits _PROBES cells
+# (ours). With 64 cells, the search finds .99 of the same-person neighbours of synthetic faces (docs/grouping.md).
 _PROBES = 64
 _TRAIN_A_CELL = 48  # number of faces for each cell in the k-means sample; faiss warns below 39
 _RECALL_QUERIES = 1000
@@ -36,9 +36,9 @@ def find_neighbours(
     """Returns the `k` nearest other rows of each unit row of `embeddings`, float32 (n, d).
 
     Row numbers in the result are positions in `order`: row i is `embeddings[order[i]]`. The search is exact for up to
-    `exact` rows. For more rows, the search is approximate, and its recall is measured on evenly spaced rows. The recall
-    is the share of the neighbours with a cosine of `min_cosine` or more that the search finds. Cosines are rounded to
-    1e-6, because the last bits that faiss computes depend on the number of threads.
+    `exact` rows. For more than `exact` rows, the search is approximate, and its recall is measured on evenly spaced
+    rows. The recall is the share of the neighbours with a cosine of `min_cosine` or more that the search finds. Cosines
+    are rounded to 1e-6, because the last bits that faiss computes depend on the number of threads.
     """
     n, d = embeddings.shape
     k = min(k, n - 1)
@@ -50,11 +50,12 @@ def find_neighbours(
     rows, cosines = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
     for begin in range(0, n, _ROWS_AT_ONCE):
         end = min(begin + _ROWS_AT_ONCE, n)
-        # Search for k + 1 results for each row, because the search also returns the row itself. Then remove this
-        # result.
+        # Search for k + 1 results for each row, because the search also returns the row itself. Afterwards, remove the
+        # row itself from its results.
         alike, nearest = index.search(embeddings[order[begin:end]], k + 1)
         own = nearest == np.arange(begin, end)[:, None]
-        # If a row has many equal rows, its results may not contain the row itself. Its last result is removed instead.
+        # If a row has many equal rows, its results may not contain the row itself. In this case, the last result is
+        # removed.
         own[~own.any(1), -1] = True
         rows[begin:end], cosines[begin:end] = nearest[~own].reshape(-1, k), alike[~own].reshape(-1, k).round(6)
     return Neighbours(rows, cosines, 1.0 if n <= exact else _measure_recall(embeddings, order, rows, min_cosine))

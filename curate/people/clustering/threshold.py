@@ -1,15 +1,16 @@
 """Computes the log odds that two groups of faces show one person, from the cosine of their centres.
 
-The cosines between strangers are spread around 0. The standard deviation of these cosines does not depend on the sizes
-of the groups, and it is measured without labels. The cosine between two groups of one person rises with the sizes of
-the groups.
+The cosines between strangers are spread around 0. The standard deviation of the cosines between strangers does not
+depend on the sizes of the groups, and is measured without labels. The cosine between two groups of one person rises
+with the sizes of the groups.
 
-The prior odds follow a Chinese restaurant process with concentration α. A single face joins a group of b faces with
-prior odds b / α. A group of a faces joins a group of b faces with prior odds b / (a^1.5 α) (ours). α grows with the
-number of people. If most people of a collection have one photo, α is large, and two single faces must be very similar
-to merge.
+The prior odds follow a Chinese restaurant process with concentration α. The prior odds that a single face joins a group
+of n faces are n / α. The prior odds that a group of m faces joins a group of n faces are n / (m^1.5 α) (ours). α grows
+with the number of people. If most people of a collection have one photo, α is large, and two single faces must be very
+similar to merge.
 
-All constants in this file are ours. docs/grouping.md says which photos they were chosen on and how much they matter.
+All constants in this file are ours. The page docs/grouping.md names the photos on which we chose the constants, and
+shows how much the constants matter.
 """
 
 from __future__ import annotations
@@ -20,26 +21,26 @@ import numpy as np
 from scipy.special import log_ndtr
 
 # The spread of the cosines between strangers is measured on the negative cosines. Relatives, look-alikes and poor
-# photos spread the positive cosines more widely. The measured spread is therefore multiplied by this factor.
+# photos spread the positive cosines more widely. The measured spread of strangers' cosines is therefore multiplied by
+# TAIL_FACTOR.
 TAIL_FACTOR = 1.25
-# If a collection has too few negative cosines, the spread is assumed to be this factor times 1 / sqrt(d). The number 1
-# / sqrt(d) is the spread of random directions in d dimensions. On web photos, we measured a spread of .096 with an
+# If a collection has too few negative cosines, the spread is assumed to be RANDOM_FACTOR / sqrt(d). The number 1 /
+# sqrt(d) is the spread of random directions in d dimensions. On web photos, we measured a spread of .096 with an
 # ArcFace model of 128 dimensions.
 RANDOM_FACTOR = 1.09
-# The mean cosine between two faces of one person before any group exists, and the spread of these cosines. Between
-# single faces, the spread is .15 to .21. Between groups, the spread is hardly smaller, because different ages and poor
-# photos form separate groups.
+# Before any group exists, two faces of one person have the mean cosine MEAN_WITHIN, and these cosines have the spread
+# SPREAD_WITHIN. Between single faces of one person, the spread is .15 to .21. Between groups of one person, the spread
+# is nearly as large as between single faces, because different ages and poor photos form separate groups.
 MEAN_WITHIN, SPREAD_WITHIN = 0.55, 0.16
-# The prior odds of two groups of a and b faces, a <= b, are b / (a^CAUTION α). A wrong merge of two large groups, for
-# example of sisters, makes many wrong pairs of faces. A missing merge loses fewer correct pairs.
+# The prior odds of two groups of m and n faces, m <= n, are n / (m^CAUTION α). A wrong merge of two large groups, for
+# example of sisters, does more harm than a missing merge, because it makes many wrong pairs of faces.
 CAUTION = 1.5
-# During merging, the groups contain only the most similar faces of each person. The mean cosine within these groups is
-# therefore too high, by this number.
+# During merging, the groups contain only the most similar faces of each person. The mean cosine within the groups is
+# therefore too high by SELECTION_BIAS.
 SELECTION_BIAS = 0.03
 MIN_MEAN_WITHIN = 0.2  # with a lower mean cosine within people, a recognizer cannot distinguish people
 SAMPLE_SIZE = 4096  # number of faces on which the spread of the cosines between strangers is measured
-# If the share of negative cosines is smaller than this number, the collection has too few strangers to measure the
-# spread.
+# If the share of negative cosines is smaller than _MIN_NEGATIVE_SHARE, the spread cannot be measured.
 _MIN_NEGATIVE_SHARE = 0.01
 
 
@@ -53,16 +54,16 @@ class Evidence:
     def compute_log_odds(self, cosine: np.ndarray, mean_cosine: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Returns the log odds that groups of `a` and `b` faces show one person, without the term -log α.
 
-        `cosine` is the cosine of the centres. All arrays are float64 (m,). `mean_cosine` is not used. The function has
-        this parameter because every score function of `agglomerate.py` has it.
+        `cosine` is the cosine of the centres. All arrays are float64 (m,). `mean_cosine` is not used, but every score
+        function of `agglomerate.py` must have this parameter.
         """
         small, large = np.minimum(a, b), np.maximum(a, b)
-        # A centre is the mean of noisy embeddings. The expected cosine of two centres of one person therefore rises
-        # with the sizes of the groups.
+        # A centre is the mean of noisy embeddings, so the expected cosine of two centres of one person rises with the
+        # sizes of the groups.
         norms = (self.mean_within + (1 - self.mean_within) / a) * (self.mean_within + (1 - self.mean_within) / b)
         expected = self.mean_within / np.sqrt(norms)
-        # Both log densities are normal on one side and constant on the other side. The density within a person falls
-        # only below `expected`. The density between strangers falls only above 0.
+        # The log density within a person falls as a normal log density below `expected`, and is constant above it. The
+        # log density between strangers falls as a normal log density above 0, and is constant below 0.
         same = -0.5 * (np.minimum(cosine - expected, 0) / SPREAD_WITHIN) ** 2 - np.log(SPREAD_WITHIN)
         strangers = -0.5 * (np.maximum(cosine, 0) / self.spread) ** 2 - np.log(self.spread)
         return np.asarray(same - strangers + np.log(large) - CAUTION * np.log(small))
@@ -75,7 +76,7 @@ class Evidence:
         return float(cosines[enough.argmax()]) if enough.any() else 1.0
 
     def estimate_false_match_rate(self, cosine: float) -> float:
-        """Returns the estimated share of pairs of strangers' faces that have this cosine or a higher cosine."""
+        """Returns the estimated share of pairs of strangers' faces that have a cosine of at least `cosine`."""
         return float(np.exp(log_ndtr(-cosine / self.spread)))
 
 
@@ -83,8 +84,9 @@ def measure_spread(vectors: np.ndarray) -> float | None:
     """Returns the spread of the cosines between strangers, measured on the negative cosines of a sample.
 
     `vectors` are unit rows, float32 (n, d). Hardly any pair of faces of one person has a negative cosine. Returns None
-    if fewer than 1% of the pairs, or fewer than 100 pairs, have a negative cosine. This happens if a collection shows
-    one person or has few faces. It also happens if a recognizer gives high cosines to all strangers.
+    if fewer than 1% of the pairs, or fewer than 100 pairs, have a negative cosine. For example, a collection of one
+    person or of few faces has too few negative cosines. A recognizer that gives high cosines to all strangers also has
+    too few negative cosines.
     """
     cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
     negative = cosines[cosines < 0]
@@ -103,7 +105,7 @@ def solve_concentration(people: int, faces: int) -> float:
     """Returns the α with which a Chinese restaurant process of `faces` faces makes `people` groups on average.
 
     The function solves people = α log(1 + faces / α) by bisection. The result is at most `faces`. At the start, nearly
-    every face is a separate group. Without the bound, α would then be so large that no groups merge.
+    every face is a separate group. Without the bound of `faces`, α would be so large at the start that no groups merge.
     """
     low, high = 1e-3, float(faces)
     if people >= high * np.log(2):

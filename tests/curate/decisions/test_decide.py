@@ -494,7 +494,7 @@ def test_the_log_is_carried_to_a_rebuilt_dataset(made, tmp_path):
         ("{", "line 2: the line is not JSON"),
         ("[]", "line 2: the line is not a JSON object"),
         ('{"kind": "marry"}', "line 2: 'marry' is not a kind of decision"),
-        ('{"kind": "merge"}', "line 2: The merge is incomplete. Name two people or more as its sides"),
+        ('{"kind": "merge"}', "line 2: The merge is incomplete. Name two people or more as the sides of the merge"),
         ('{"kind": "merge", "sides": ["p-000000"]}', "line 2: A merge needs two"),
         ('{"kind": "lock", "faces": ["abc"]}', "line 2: 'abc' is not an id"),
         ('{"kind": "lock", "faces": ["abcdef123"]}', "line 2: There is no face with the id abcdef123"),
@@ -654,9 +654,9 @@ def links(acts: list[Decision], n: int, labels=None) -> Links:
 def test_a_merge_of_two_large_groups_is_a_star():
     one, other = named(*range(500), witness=True), named(*range(500, 1000), witness=True)
     found = links([Decision(1, "merge", (one, other))], 1001)
-    assert len(found.must) == 999 and len(set(found.block[:1000])) == 1 and found.block[1000] != found.block[0]
+    assert len(found.must_links) == 999 and len(set(found.block[:1000])) == 1 and found.block[1000] != found.block[0]
     found = links([Decision(1, "split", (named(*range(500)), other))], 1000)
-    assert len(found.cannot) == 500 * 32 and found.must == ()
+    assert len(found.cannot_links) == 500 * 32 and found.must_links == ()
 
 
 def test_boxes_are_matched_by_half_their_union():
@@ -666,19 +666,19 @@ def test_boxes_are_matched_by_half_their_union():
     assert measure_overlap((0, 0, 0, 0), (0, 0, 0, 0)) == 0
     moved = (FaceLocation("photo0", (0.0, 0.0, 10.0, 5.1)), FaceLocation("photo1", (0.0, 0.0, 10.0, 4.9)))
     found = links([Decision(1, "merge", (moved[:1], named(2), moved[1:]))], 3)
-    assert found.must == ((0, 2),) and [one.face for one in found.missing] == [moved[1]]
+    assert found.must_links == ((0, 2),) and [one.face for one in found.missing] == [moved[1]]
 
 
 def test_of_two_boxes_the_nearer_answers_and_one_in_use_goes_first():
     faces = [face(0), face(1, photo_id="photo0", box=(2.0, 0.0, 12.0, 10.0)), face(2)]
     act = Decision(1, "merge", ((FaceLocation("photo0", (1.5, 0.0, 11.5, 10.0)),), named(2)))
-    assert resolve_links([act], faces, ["0000", "0001", "0002"]).must == ((1, 2),)
+    assert resolve_links([act], faces, ["0000", "0001", "0002"]).must_links == ((1, 2),)
     faces[1] = face(1, photo_id="photo0", box=(2.0, 0.0, 12.0, 10.0), status="dropped", reason="too_small")
-    assert resolve_links([act], faces, ["0000", "0002"]).must == ((0, 1),)
+    assert resolve_links([act], faces, ["0000", "0002"]).must_links == ((0, 1),)
 
 
 def test_nobody_and_nothing():
-    assert links([], 0).must == () and links([Decision(1, "lock", (named(1),))], 0).locked == frozenset()
+    assert links([], 0).must_links == () and links([Decision(1, "lock", (named(1),))], 0).locked == frozenset()
 
 
 def test_a_contradiction_through_others_names_all_of_them():
@@ -687,7 +687,7 @@ def test_a_contradiction_through_others_names_all_of_them():
         Decision(2, "merge", (named(0), named(2))),
         Decision(3, "merge", (named(2), named(3))),
     ]
-    assert links(acts, 4).cannot == ((0, 1),)
+    assert links(acts, 4).cannot_links == ((0, 1),)
     with pytest.raises(BadInput, match=r"decision 2 \(merge\) and decision 3 \(merge\) and decision 4 \(lock\) say"):
         links([*acts, Decision(4, "lock", (named(1, 3),))], 4)
 
@@ -789,7 +789,7 @@ def test_whatever_is_not_refused_is_upheld(told, labels):
     assert all(act.kind != "undo" for act in select_active(acts))
     grouping = Grouping(np.array(labels), *np.ones((2, 8), np.float32), 0.3, None)
     found = apply_decisions(unit(*np.linspace(0, 2, 8)), grouping, said, [None] * 8).labels
-    for a, b in said.must:
+    for a, b in said.must_links:
         assert found[a] == found[b]
-    for out, rest in said.apart:
+    for out, rest in said.separations:
         assert not set(found[list(out)]) & set(found[list(rest)])

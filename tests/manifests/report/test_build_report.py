@@ -83,7 +83,7 @@ def test_labels_and_the_newest_decisions_are_shown_and_a_long_name_wraps(folder)
     table = page[page.index("<h3>Decisions</h3>") :].partition("</table>")[0]
     assert table.count("<tr>") == 21 and f'<td class="wrap">rename &lt;{"x" * 254}</td>' in table
     assert "undone by 26" in table and "undo 24" in table and "td.wrap { overflow-wrap: anywhere" in page
-    assert "1 photo has a label, with 1 different label in all. The labels are hints" in page
+    assert "The number of labelled photos is 1. The number of different labels is 1. The labels are hints" in page
 
 
 def training_run(run: Path) -> Path:
@@ -134,7 +134,7 @@ def test_every_part_is_there(folder: Path) -> None:
         "the photo also shows a person of another split",
         "person0",
         "Least certain faces",
-        "same person from 0.3",
+        "same person at 0.3 or more",
         "targets with references",
         "blur 3.1 · ÷5.2 · noise 8 · JPEG 72",
         "pixel loss",
@@ -159,7 +159,9 @@ def test_results_are_shown_whatever_was_measured_and_what_is_broken_is_named(fol
     (run / "evaluation-judge.json").write_text('{"rows": []}')
     page = build_report(folder).read_text(encoding="utf-8")
     assert "Title of lmd" in page and "Title of takeover" in page and "Title of psnr" not in page
-    assert "evaluation-judge.json in run is broken, or another version of Likeness wrote it" in page
+    assert (
+        "The file evaluation-judge.json of the run run is broken, or another version of Likeness wrote the file" in page
+    )
 
 
 PICTURE = "data:image/webp;base64,AA"
@@ -184,7 +186,7 @@ def test_sheets_of_restored_photos_are_shown(folder: Path) -> None:
     assert page.count(PICTURE) == 4 and "example.org" not in page
     for words in ("grandma", "1 face of 3 photos", "&lt;old&gt;.jpg", "NIQE 9.1 → 4.2", "It was uncertain.",
                   "Not restored: 2 photos. No face was found.", "Not measured: MUSIQ. It is not here.",
-                  "fetched.json in run is broken"):  # fmt: skip
+                  "fetched.json of the run run is broken"):  # fmt: skip
         assert words in page, words
 
 
@@ -200,7 +202,8 @@ def test_balance_and_coverage_of_the_pairs(folder: Path) -> None:
     """Three people of four photos: everybody has three references, and a third of the targets is one person's."""
     page = build_report(folder).read_text(encoding="utf-8")
     for words in (
-        "There are 12 targets of 3 people. The 3 people with the most targets have 100.0% of all targets.",
+        "The dataset has 12 targets of 3 people. "
+        "The 3 people with the most targets together have 100.0% of all targets.",
         "people by number of photos",
         "yaw in degrees, left to right",
         "pitch in degrees, up to down",

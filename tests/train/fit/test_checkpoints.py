@@ -99,7 +99,7 @@ def test_a_disk_that_fills_leaves_the_last_checkpoint(
                 "train.fit.checkpoints.save_file" if full == "save_file" else "safetensors.torch.save",
                 fails,
             )
-        with pytest.raises(LikenessError, match=r"cannot be written \(No space left on device\): the last whole"):
+        with pytest.raises(LikenessError, match=r"cannot be written \(No space left on device\): the last complete"):
             save_checkpoint(tmp_path, 16, made)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-00000008"]
     assert load_checkpoint(find_newest_checkpoint(tmp_path), made) == 8

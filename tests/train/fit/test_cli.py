@@ -86,7 +86,7 @@ def test_the_same_command_again_resumes_and_another_seed_is_refused(tmp_path: Pa
     words = ("train", taken.folder, "--out", tmp_path / "run", "--size", "128", "--images", "16")
     first = command(*words)
     assert first.returncode == 0, first.stderr
-    assert "trained  16 images seen" in first.stdout and "waiting for data" in first.stdout
+    assert "trained: 16 images seen" in first.stdout and "waiting for data" in first.stdout
     second = command(*words[:-1], "32")
     assert second.returncode == 0 and "Resuming" in second.stdout, second.stderr
     assert (tmp_path / "run" / "checkpoint-00000032").is_dir()

@@ -23,13 +23,12 @@ import train.fit.loop
 import train.fit.step
 from manifests.errors import BadInput, LikenessError
 from tests.doubles.training import ADVERSARIAL, SMALL, finder, snapshot
+from tests.doubles.training_runs import lines, run, same_weights
 from tests.places import REPOSITORY
 from train.data.dataset import TrainingFaces
 from train.data.sampling import draw_sample
 from train.data.snapshot import Snapshot
 from train.fit.figures import Diverged
-from train.fit.loop import Ending
-from train.fit.loop import train as run_training
 from train.fit.objective import Objective
 from train.fit.settings import Settings
 from train.models.checkpoint_files import find_newest_checkpoint, list_checkpoints
@@ -48,28 +47,6 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def run(where: Path, taken: Snapshot, images: int = 24, recipe: Recipe = SMALL, **options) -> Ending:  # type: ignore[no-untyped-def]
-    usual = {"workers": 0, "checkpoint_every": 8, "settings": Settings(precision="fp32")}
-    return run_training(where, taken.folder, recipe, images, **{**usual, **options})
-
-
-def same_weights(a: Path, b: Path) -> bool:
-    a, b = find_newest_checkpoint(a), find_newest_checkpoint(b)
-    names = [sorted(path.relative_to(c) for path in c.rglob("*.safetensors")) for c in (a, b)]
-    if names[0] != names[1]:
-        return False
-    for name in names[0]:
-        one, other = load_file(a / name), load_file(b / name)
-        if one.keys() != other.keys() or not all(torch.equal(one[key], other[key]) for key in one):
-            return False
-    return a.name == b.name
-
-
-def lines(where: Path, kind: str) -> list[dict[str, float]]:
-    found = [json.loads(line) for line in (where / "stats.jsonl").read_text().splitlines()]
-    return [line for line in found if line["kind"] == kind]
 
 
 def test_a_run_leaves_what_the_design_says(tmp_path: Path, taken: Snapshot) -> None:
@@ -94,68 +71,6 @@ def test_it_learns(tmp_path: Path, taken: Snapshot) -> None:
     run(tmp_path, taken, 600, replace(SMALL, warmup=40, decay_from=4000, rate=5e-3, ema=40), checkpoint_every=300)
     first, *_, last = lines(tmp_path, "val")
     assert last["psnr_restored"] > first["psnr_lq"] + 0.5
-
-
-@pytest.mark.parametrize("recipe", [SMALL, ADVERSARIAL], ids=lambda recipe: recipe.name)
-def test_interrupted_and_uninterrupted_runs_end_in_the_same_weights(
-    tmp_path: Path, taken: Snapshot, recipe: Recipe
-) -> None:
-    run(tmp_path / "whole", taken, recipe=recipe)
-    run(tmp_path / "parts", taken, 12, recipe)  # 12 is between two regular checkpoints
-    run(tmp_path / "parts", taken, recipe=recipe, workers=1)
-    assert same_weights(tmp_path / "whole", tmp_path / "parts")
-    again = run(tmp_path / "parts", taken, recipe=recipe)
-    assert again.images_per_second == 0 and again.reason == "complete"
-
-
-def test_a_signal_ends_it_with_a_checkpoint(tmp_path: Path, taken: Snapshot) -> None:
-    told: list[str] = []
-
-    def interrupt(_: str, done: int, __: int) -> None:
-        if done == 12:
-            signal.raise_signal(signal.SIGTERM)
-
-    before = signal.getsignal(signal.SIGTERM)
-    ending = run(tmp_path / "run", taken, progress=interrupt, say=told.append)
-    assert (ending.images, ending.reason) == (12, "SIGTERM") and "resumes from checkpoint-00000012" in told[-1]
-    assert signal.getsignal(signal.SIGTERM) == before
-    run(tmp_path / "run", taken)
-    run(tmp_path / "whole", taken)
-    assert same_weights(tmp_path / "run", tmp_path / "whole")
-
-
-def test_minutes_end_it_with_a_checkpoint(tmp_path: Path, taken: Snapshot) -> None:
-    ending = run(tmp_path, taken, minutes=0.0)
-    assert (ending.images, ending.reason, ending.checkpoint.name) == (4, "minutes", "checkpoint-00000004")
-
-
-@pytest.mark.slow
-def test_killed_stopped_and_resumed_it_ends_in_the_weights_of_an_unbroken_run(tmp_path: Path, taken: Snapshot) -> None:
-    broken = tmp_path / "broken"
-    command = [sys.executable, "-m", "tests.doubles.training", str(taken.folder), str(broken), "200"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-
-    def signalled(kind: signal.Signals, after: str) -> int:
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-        until = time.monotonic() + 300
-        while not (broken / after).is_dir() and time.monotonic() < until:
-            time.sleep(0.005)
-        os.killpg(process.pid, kind)  # the trainer and its workers at once, as a terminal or a scheduler does
-        return process.wait(300)
-
-    assert signalled(signal.SIGKILL, "checkpoint-00000040") == -signal.SIGKILL
-    # what a kill in the middle of writing leaves
-    (broken / ".checkpoint-00000200.1.tmp").mkdir()
-    with (broken / "stats.jsonl").open("a") as file:
-        file.write('{"kind": "tr')
-    assert signalled(signal.SIGTERM, "checkpoint-00000080") == 0
-    assert not (broken / "checkpoint-00000200").exists()
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    run(tmp_path / "whole", taken, 200, ADVERSARIAL, checkpoint_every=40)
-    assert same_weights(broken, tmp_path / "whole")
-    regular = [line["images"] for line in lines(broken, "val") if line["images"] % 40 == 0]
-    assert regular == list(range(0, 201, 40))
-    assert not list(broken.glob(".checkpoint*"))
 
 
 @pytest.mark.parametrize(
@@ -325,7 +240,9 @@ def test_a_disk_that_fills_under_the_log_is_a_sentence_and_the_last_checkpoint_s
         (tmp_path / "stats.jsonl").unlink()  # which is written anew first
     where = "SummaryWriter.add_scalar" if full == "new lines" else "write_atomically"
     monkeypatch.setattr(f"train.fit.logbook.{where}", fails)
-    with pytest.raises(LikenessError, match=r"log in .* cannot be written \(No space left on device\): the last whole"):
+    with pytest.raises(
+        LikenessError, match=r"log in .* cannot be written \(No space left on device\): the last complete"
+    ):
         run(tmp_path, taken, 16)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-00000008"]
 
@@ -335,7 +252,10 @@ def test_without_an_onnx_file_the_identity_loss_is_off_and_says_so(tmp_path: Pat
     run(tmp_path / "run", snapshot(tmp_path, differentiable=False), 4, say=told.append)
     assert "the identity loss is off" in told[0] and "no ONNX file" in told[0]
     facts = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert facts["identity_loss"] == {"on": False, "why": "the recognizer double has no ONNX file to differentiate"}
+    assert facts["identity_loss"] == {
+        "on": False,
+        "why": "the recognizer double has no ONNX file, which this loss needs",
+    }
     assert "identity_lq" not in lines(tmp_path / "run", "val")[0]
 
 

@@ -122,7 +122,7 @@ def test_check_names_every_version_of_a_face_that_is_not_training(
     clean: Path, planted: tuple[Path, Mapping[str, CleanedVersion]]
 ) -> None:
     dataset, made = planted
-    what = "cleaned version of a face outside the training split"
+    what = "this face is outside the training split, but has a cleaned version"
     with Ledger.open(dataset) as ledger:
         training = {row.face_id for row in ledger.read_rows(Split) if row.split == "train"}
         assert {row.face_id for row in find_stray_versions(ledger)} == set(made) - training
@@ -139,9 +139,9 @@ def test_check_compares_cleaned_pictures_with_their_rows(planted: tuple[Path, Ma
     write_atomically(version_path(dataset, "it", 7, none), b"of no row")
     found = {line.partition(": ")[0]: Path(line).stem for line in check_ledger(dataset) if "outside" not in line}
     assert found == {
-        "cleaned version missing": gone,
-        "cleaned version changed since it was written": changed,
-        "cleaned version without a row": none,
+        "this cleaned version is missing": gone,
+        "this cleaned version has changed": changed,
+        "this cleaned version has no row": none,
     }
     assert not [line for line in check_ledger(dataset, hashes=False) if "changed" in line]
 

@@ -382,5 +382,5 @@ def test_an_embedder_of_something_else_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {"encoder.weight": torch.ones(1)}}, tmp_path / EMBEDDER)
     with pytest.raises(BadInput, match=r"contains no vqvae_LQ\.encoder"):
         read_embedder(tmp_path / EMBEDDER)
-    with pytest.raises(BadInput, match="no embedder in OSDFace's layout"):
+    with pytest.raises(BadInput, match="is not an embedder in OSDFace's layout"):
         embedder_config({"encoder.conv_in.weight": torch.ones(1, 1, 1, 1)}, tmp_path)

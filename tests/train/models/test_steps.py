@@ -59,7 +59,7 @@ def test_a_restoration_visits_only_timesteps_that_were_trained_from_the_first_on
     assert visited[0] == first and set(visited) <= set(schedule.timesteps)
     assert list(visited) == sorted(set(visited), reverse=True) and visited[-1] > 0
     assert schedule.visited(1) == (first,) and schedule.visited(trained) == schedule.timesteps
-    with pytest.raises(BadInput, match="was trained for" if trained < MOST_STEPS else "say 1 to 8"):
+    with pytest.raises(BadInput, match="was trained for" if trained < MOST_STEPS else "give 1 to 8"):
         schedule.visited(trained + 1)
 
 

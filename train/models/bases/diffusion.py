@@ -20,10 +20,10 @@ from train.models.config import ModelConfig
 from train.models.io import Conditions
 from train.models.references import zeroed
 
-# We have not seen the list of layers that OSDFace adapted. These four layers are the layers of diffusers' own LoRA
-# training, which writes a file with the name of OSDFace's file. Every attention block has these four layers.
+# We have not seen the list of layers that OSDFace adapted. The LoRA training of diffusers adapts these four layers, and
+# its file has the same name as OSDFace's file. Every attention block has the four layers of ADAPTED.
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
-TOKENS = 77  # Tokens of the learned prompt. The text encoder of Stable Diffusion gives the same number.
+TOKENS = 77  # The number of tokens in the learned prompt, as in a prompt from Stable Diffusion's text encoder.
 SEEN_AT = 1  # The timestep at which the UNet sees references, as in InstantRestore's pix2pix_turbo.py.
 SPREAD = 0.02  # Standard deviation of the new learned prompt (ours). Equal tokens would stay equal in training.
 # The schedule of Stable Diffusion, which the formulas in train/models/one_step.py need.
@@ -43,9 +43,8 @@ class DiffusionBase(nn.Module):
     Only LoRA and the layers of the parts are trained.
 
     Part `maps` adds feature maps to the levels of the UNet, in the same places as a T2I-Adapter. Part `embedding` adds
-    a vector to the time embedding. We chose where `embedding` is added. Part `extended` lets the
-    self-attention of the decoder see the references, in the places of InstantRestore
-    (train/models/bases/extended_attention.py).
+    a vector to the time embedding. We chose where `embedding` is added. Part `extended` lets the self-attention of the
+    decoder see the references, in the same layers as InstantRestore (train/models/bases/extended_attention.py).
 
     Raises BadInput if the base cannot be loaded or has an unsuitable architecture.
     """
@@ -158,7 +157,8 @@ class _Shift(nn.Module):
         self.layers = nn.Sequential(nn.Linear(dim, width), nn.SiLU(), zeroed(nn.Linear(width, width)))
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
-        """Returns (B,width) for embeddings (B,d). Returns zeros for (B,0), the input in the pass of a reference."""
+        """Returns (B,width) for embeddings (B,d). Returns zeros for embeddings (B,0), which the UNet gets when a
+        reference passes through it."""
         if not embedding.shape[-1]:
             return embedding.new_zeros(len(embedding), self.width)
         shift: torch.Tensor = self.layers(embedding)

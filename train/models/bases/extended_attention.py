@@ -1,14 +1,14 @@
 """Extends the self-attention of a UNet's decoder to the keys and values of the references, like InstantRestore.
 
 First, the UNet without its adapters sees every reference once, without gradients. The self-attention layers of the
-decoder keep the keys and values of the references. Stable Diffusion and InstantRestore both have nine such layers. Then
-the LQ latent passes through the UNet, and the self-attention layers of the decoder attend to the references and to the
-LQ latent.
+decoder keep the keys and values of the references. Stable Diffusion and InstantRestore both have nine self-attention
+layers in the decoder. Then the LQ latent passes through the UNet, and the self-attention layers of the decoder attend
+to the references and to the LQ latent.
 
-The values of each reference get the mean and the standard deviation of the values of the LQ latent (AdaIN). This is the
+The values of each reference get the mean and the standard deviation of the values of the LQ latent (AdaIN), as with the
 option use_adain in InstantRestore's final config. The keys of the LQ latent stay, which is the default of
-InstantRestore. The final config of InstantRestore removes these keys (train_input: false). We keep the keys of the LQ
-latent, because an image without references has no other keys.
+InstantRestore, although its final config removes the keys of the LQ latent (train_input: false). We keep the keys of
+the LQ latent, because an image without references has no other keys.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Extension:
         """Makes the layers keep the keys and values of the batch that passes through the UNet inside the context.
 
         The batch in the context has all references that exist, in the order of their slots. The adapters of the UNet
-        are off. `present` is (B,K) bool, and `filled` is the field of `Places`.
+        are off. `present` is (B,K) bool, and `filled` is `Places.filled`.
         """
         adapted = hasattr(self.unet, "peft_config")
         for layer in self.layers:

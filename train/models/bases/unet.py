@@ -1,4 +1,5 @@
-"""Defines the small UNet of base `tiny`, made of blocks from diffusers. A part outside the recipe has no weights."""
+"""Defines the small UNet of base `tiny`, made of blocks from diffusers. A part that the recipe does not name has no
+weights."""
 
 from __future__ import annotations
 
@@ -78,9 +79,9 @@ class TinyUNet(nn.Module):
 
     Part `maps` adds feature maps at every level. Part `extended` attends to the references at the level before the
     last. Part `embedding` modulates the deepest level and the levels of the way up. If the recipe has the part `vre` or
-    `identity`, the level before the last and the middle attend to the prompt. If the restorer takes several steps, the
-    timestep modulates every block. With a single step, the UNet has no weights for the timestep. The places of all
-    parts are ours.
+    `identity`, two blocks attend to the prompt: the level before the last, and the middle. If the restorer takes
+    several steps, the timestep modulates every block. With a single step, the UNet has no weights for the timestep. We
+    chose where each part joins the UNet.
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -31,7 +31,7 @@ from train.models.prompts.vre import RECIPE, read_dictionary, unreadable
 from train.recipes import find_recipe
 
 ALONE = 50 / 60  # share of the recipe's images before the association, equal to HQ's share of the epochs
-TEMPERATURE = 0.07  # temperature of the association, because DAEFR's learned temperature starts at this value
+TEMPERATURE = 0.07  # temperature of the association, and the start value of DAEFR's temperature
 IDLE = 320  # a code restarts if no vector chose it during this number of images (ours)
 
 
@@ -99,7 +99,7 @@ class Dictionary(nn.Module):
         lq_quantised, lq_codebook = self.lq.quantize(lq_vectors)
         hq_again, lq_again = self.hq.decode(hq_quantised), self.lq.decode(lq_quantised)
         terms = {
-            # The images of this network are in -1..1. Half the error is the error of images in 0..1.
+            # The images of this network are in -1..1, so half of their error is the error of images in 0..1.
             "reconstruction": (_error(hq_again, true) + _error(lq_again, small)) / 2,
             "codebook": hq_codebook + lq_codebook,
             "association": self._in_time(association(hq_vectors, lq_vectors), len(lq)),
@@ -172,7 +172,7 @@ def association(hq: torch.Tensor, lq: torch.Tensor, temperature: float = TEMPERA
 
     Both are (B,dim,s,s). The cosine similarities between all HQ and all LQ positions, divided by `temperature`, are the
     logits of two classifications. Each HQ position must find the LQ position at the same place, and each LQ position
-    must find the HQ position. The loss is the mean of the two cross-entropies.
+    must find the HQ position at the same place. The loss is the mean of the two cross-entropies.
     """
     with torch.autocast(hq.device.type, enabled=False):
         ours, theirs = (F.normalize(z.float().permute(0, 2, 3, 1).flatten(0, 2), dim=1) for z in (hq, lq))

@@ -52,7 +52,7 @@ class FacialFeatureExtractor(nn.Module):
         super().__init__()
         width = channels[-1]
         self.encoder = ImageEncoder(channels, factor)
-        # One vector is added to each key of the LQ face, and one to each key of a reference, to tell them apart.
+        # One vector marks each key of the LQ face, and another vector marks each key of a reference.
         self.kinds = nn.Parameter(torch.zeros(2, width))
         self.norm = nn.LayerNorm(width)
         self.block = _block(width, 32, asks=True)
@@ -63,9 +63,8 @@ class FacialFeatureExtractor(nn.Module):
     ) -> torch.Tensor:
         """Returns p_I (B,GRID^2,D).
 
-        `lq` is (B,3,S,S) and `references` is (B,K,3,S,S), both in 0..1. `present` is (B,K) bool. `filled` is the field
-        of `Places`.
-        """
+        `lq` is (B,3,S,S) and `references` is (B,K,3,S,S), both in 0..1. `present` is (B,K) bool. `filled` is
+        `Places.filled`."""
         # Encode LQ and references to the coarsest map, (B,C,h,h), and the references to tokens, (B,K h h,C).
         own = self.encoder(lq)[-1]
         theirs, mask = set_tokens(self.encoder.encode_set(references, present, filled)[-1], present)
@@ -92,7 +91,7 @@ class IdentityEmbedder(nn.Module):
         super().__init__()
         self.identity = FaceIdentityEncoder(config.embedding_dim, prompt_dim)
         self.features = FacialFeatureExtractor(config.reference_channels, config.latent_factor, prompt_dim)
-        # One vector is added to the tokens of each of p_F, p_I and p_L, to tell them apart.
+        # Three vectors mark the tokens of p_F, p_I and p_L.
         self.kinds = nn.Parameter(torch.zeros(3 if "vre" in config.parts else 2, prompt_dim))
         self.fuse = _block(prompt_dim, 64, asks=False)
         zeroed(self.fuse.attn1.to_out[0])
@@ -109,8 +108,9 @@ class IdentityEmbedder(nn.Module):
     ) -> torch.Tensor:
         """Returns the prompt (B, TOKENS + GRID^2 + N, D).
 
-        `lq` is (B,3,S,S) and `references` is (B,K,3,S,S), both in 0..1. `present` is (B,K) bool. `filled` is the field
-        of `Places`. `embeddings` is (B,K,d) with unit rows. `seen` is p_L (B,N,D), or None if there is no part `vre`.
+        `lq` is (B,3,S,S) and `references` is (B,K,3,S,S), both in 0..1. `present` is (B,K) bool. `filled` is
+        `Places.filled`. `embeddings` is (B,K,d) with unit rows. `seen` is p_L (B,N,D), or None if there is no part
+        `vre`.
         """
         branches = [self.identity(embeddings, present), self.features(lq, references, present, filled)]
         if seen is not None:

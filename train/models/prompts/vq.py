@@ -53,7 +53,8 @@ class Quantizer(nn.Module):
         nn.init.uniform_(self.embedding.weight, -1 / codes, 1 / codes)
 
     def nearest(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the nearest code of each position, (B, h w) int64, and the squared distance to it, (B, h w) float32.
+        """Returns the nearest code of each position, (B, h w) int64, and the squared distance to this code, (B, h w)
+        float32.
 
         `vectors` is (B,dim,h,w).
         """
@@ -192,7 +193,7 @@ class Attention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm1 = _norm(channels)
-        self.norm2 = _norm(channels).requires_grad_(False)  # OSDFace's layout has this norm; no code uses it
+        self.norm2 = _norm(channels).requires_grad_(False)  # OSDFace's layout has this norm, but no code uses the norm
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ RECIPE = "vre"  # the recipe that trains the dictionaries
 class Vre(nn.Module):
     """Makes a prompt from an LQ face. The projection trains; the encoder and the codebook are frozen.
 
-    The encoder and the codebook have random weights until `load_dictionary` loads them.
+    The encoder and the codebook have random weights until `load_dictionary` is called.
     """
 
     def __init__(self, config: VreConfig, prompt_dim: int) -> None:
@@ -49,7 +49,8 @@ class Vre(nn.Module):
         Raises BadInput if `folder` has no dictionary, or a dictionary of another shape.
         """
         theirs, tensors = read_lq_dictionary(folder)
-        # A dictionary can make any number of tokens from an input of any range, so both fields need not match.
+        # A dictionary can make any number of tokens from an input of any range, so `tokens` and `doubly_normalised` may
+        # differ.
         shape = replace(theirs, tokens=self.config.tokens, doubly_normalised=self.config.doubly_normalised)
         if shape != self.config:
             raise BadInput(
@@ -82,12 +83,12 @@ class Projection(nn.Module):
 
 
 def distinct(code: torch.Tensor, distance: torch.Tensor, codes: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the first `tokens` distinct codes of each image, sorted by distance, and a mask.
+    """Returns the `tokens` nearest distinct codes of each image, sorted by distance, and a mask.
 
     `code` (B,P) int64 and `distance` (B,P) are the nearest code of each position and its distance. Every code is
     smaller than `codes`. If two distances are equal, the code of the earlier position comes first. The result is
     (B,tokens) int64, and a mask (B,tokens) bool. If an image has fewer distinct codes, the mask is False at the end of
-    its row. The selection follows OSDFace (lq_embed/vqvae.py), but without a loop.
+    the image's row. The selection follows OSDFace (lq_embed/vqvae.py), but without a loop.
     """
     # Sort the positions by distance. `first` (B,codes) is the rank of the first position with each code.
     b, positions = code.shape
@@ -95,7 +96,7 @@ def distinct(code: torch.Tensor, distance: torch.Tensor, codes: int, tokens: int
     rank = torch.arange(positions, device=code.device).expand(b, -1)
     first = torch.full((b, codes), positions, dtype=rank.dtype, device=code.device)
     first = first.scatter_reduce(1, code.gather(1, order), rank, "amin")
-    # Sort the codes by this rank. A code that no position has gets the rank `positions` and comes last.
+    # Sort the codes by this rank. A code that occurs at no position has the rank `positions`, so it comes last.
     ranks, chosen = first.sort(dim=1, stable=True)
     missing = max(tokens - codes, 0)
     return F.pad(chosen, (0, missing))[:, :tokens], F.pad(ranks < positions, (0, missing))[:, :tokens]
@@ -117,8 +118,8 @@ def read_lq_dictionary(folder: Path) -> tuple[VreConfig, dict[str, torch.Tensor]
 
 
 def read_dictionary(folder: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, torch.Tensor]]:
-    """Returns the config, the facts and the tensors of a run of recipe `vre`. Raises BadInput if one of the three is
-    missing."""
+    """Returns the config, the facts and the tensors of a run of recipe `vre`. Raises BadInput if the config, the facts
+    or the tensors are missing."""
     folder = find_newest_checkpoint(folder)
     try:
         facts = json.loads((folder / CONFIG).read_text(encoding="utf-8"))

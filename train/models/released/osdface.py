@@ -58,8 +58,8 @@ def load_osdface(folder: Path, base_model: str) -> Restorer:
     Only one operation differs from infer.py. The latent is the mode of the VAE's posterior, so the same photo always
     gives the same face. infer.py draws a random sample of the posterior.
 
-    The adapters are merged into the frozen UNet, so do not save this restorer: a checkpoint would lack them. Raises
-    BadInput if a file is missing, has another layout or does not fit the base.
+    The adapters are merged into the frozen UNet, so do not save this restorer: a checkpoint would lack the adapters.
+    Raises BadInput if a file is missing, has another layout or does not fit the base.
     """
     folder = Path(folder)
     for name in (LORA, PROJECTION, EMBEDDER):
@@ -117,7 +117,7 @@ def merge(
     """Adds the matrix product up @ down to each weight that the adapters name.
 
     `unet` may already have new adapters, whose matrices "up" are zero. Raises BadInput if the UNet lacks a weight or
-    has it in another shape.
+    has a weight of another shape.
     """
     weights = {
         name.removesuffix(".weight").removesuffix(".base_layer"): weight
@@ -232,7 +232,8 @@ class _TensorUnpickler(pickle.Unpickler):
         return _ALLOWED.get((module, name), Placeholder)
 
 
-# The attributes of a pickle module that torch.load uses. Old files have several pickles in a row; `load` reads one.
+# The attributes of a pickle module that torch.load uses. Old files have several pickles in a row, and `load` reads one
+# of them.
 _ONLY_TENSORS = SimpleNamespace(
     __name__="tensors only", Unpickler=_TensorUnpickler, load=lambda file, **named: _TensorUnpickler(file).load()
 )

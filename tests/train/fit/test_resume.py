@@ -1,0 +1,91 @@
+"""A training that is interrupted, stopped or killed, and then resumed, ends in the weights of an unbroken training."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.doubles.training import ADVERSARIAL, SMALL, snapshot
+from tests.doubles.training_runs import lines, run, same_weights
+from tests.places import REPOSITORY
+from train.data.snapshot import Snapshot
+from train.recipes import Recipe
+
+WEIGHTS = "training/weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def taken(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    return snapshot(tmp_path_factory.mktemp("resume"), upsample=16.0)  # faces of 32 px, as large as the model
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("recipe", [SMALL, ADVERSARIAL], ids=lambda recipe: recipe.name)
+def test_interrupted_and_uninterrupted_runs_end_in_the_same_weights(
+    tmp_path: Path, taken: Snapshot, recipe: Recipe
+) -> None:
+    run(tmp_path / "whole", taken, recipe=recipe)
+    run(tmp_path / "parts", taken, 12, recipe)  # 12 is between two regular checkpoints
+    run(tmp_path / "parts", taken, recipe=recipe, workers=1)
+    assert same_weights(tmp_path / "whole", tmp_path / "parts")
+    again = run(tmp_path / "parts", taken, recipe=recipe)
+    assert again.images_per_second == 0 and again.reason == "complete"
+
+
+def test_a_signal_ends_it_with_a_checkpoint(tmp_path: Path, taken: Snapshot) -> None:
+    told: list[str] = []
+
+    def interrupt(_: str, done: int, __: int) -> None:
+        if done == 12:
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    ending = run(tmp_path / "run", taken, progress=interrupt, say=told.append)
+    assert (ending.images, ending.reason) == (12, "SIGTERM") and "resumes from checkpoint-00000012" in told[-1]
+    assert signal.getsignal(signal.SIGTERM) == before
+    run(tmp_path / "run", taken)
+    run(tmp_path / "whole", taken)
+    assert same_weights(tmp_path / "run", tmp_path / "whole")
+
+
+def test_minutes_end_it_with_a_checkpoint(tmp_path: Path, taken: Snapshot) -> None:
+    ending = run(tmp_path, taken, minutes=0.0)
+    assert (ending.images, ending.reason, ending.checkpoint.name) == (4, "minutes", "checkpoint-00000004")
+
+
+@pytest.mark.slow
+def test_killed_stopped_and_resumed_it_ends_in_the_weights_of_an_unbroken_run(tmp_path: Path, taken: Snapshot) -> None:
+    broken = tmp_path / "broken"
+    command = [sys.executable, "-m", "tests.doubles.training", str(taken.folder), str(broken), "200"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+    def signalled(kind: signal.Signals, after: str) -> int:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+        until = time.monotonic() + 300
+        while not (broken / after).is_dir() and time.monotonic() < until:
+            time.sleep(0.005)
+        os.killpg(process.pid, kind)  # the trainer and its workers at once, as a terminal or a scheduler does
+        return process.wait(300)
+
+    assert signalled(signal.SIGKILL, "checkpoint-00000040") == -signal.SIGKILL
+    # what a kill in the middle of writing leaves
+    (broken / ".checkpoint-00000200.1.tmp").mkdir()
+    with (broken / "stats.jsonl").open("a") as file:
+        file.write('{"kind": "tr')
+    assert signalled(signal.SIGTERM, "checkpoint-00000080") == 0
+    assert not (broken / "checkpoint-00000200").exists()
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    run(tmp_path / "whole", taken, 200, ADVERSARIAL, checkpoint_every=40)
+    assert same_weights(broken, tmp_path / "whole")
+    regular = [line["images"] for line in lines(broken, "val") if line["images"] % 40 == 0]
+    assert regular == list(range(0, 201, 40))
+    assert not list(broken.glob(".checkpoint*"))
