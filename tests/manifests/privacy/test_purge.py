@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import manifests.privacy.purge
+from curate.config import FILTER_SETS
 from curate.decisions.decide import decide
 from degrade.frozen.dataset_sets import make_set
 from degrade.frozen.verify import verify_set
@@ -411,7 +412,7 @@ def test_a_person_of_real_photos_is_gone_from_every_byte(likeness, shared_data, 
             (photos / person.name).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, photos / person.name / path.name)
     faces = f"insightface:{shared_data / 'weights' / 'insightface_small'}"
-    doubles.curated(photos, dataset, faces=faces)
+    doubles.curated(photos, dataset, faces=faces, screen=FILTER_SETS["keep-outside"])
     for split in ("train", "test"):
         make_set(dataset, "codeformer", split, 0, 64, workers=1)
     from train.data.take_snapshot import take_snapshot
