@@ -25,6 +25,8 @@ from train.page_images import FILE_PIXELS, MAX_REFERENCES, SCREEN_PIXELS, encode
 from train.restore.outcomes import PhotoOutcome
 from train.restore.reference_photos import References
 
+KEPT = "No face of the photo was changed."
+
 
 @dataclass(frozen=True)
 class _Face:
@@ -61,7 +63,11 @@ class ContactSheet:
         titles_by_reason: dict[str, list[str]] = {}
         for name, why in missing.items():
             titles_by_reason.setdefault(why, []).append(METRICS[name].title)
-        not_restored = Counter(one.reason for one in outcomes if one.status != "ok" and one.reason is not None)
+        not_restored = Counter(
+            KEPT if one.status == "kept" else one.reason
+            for one in outcomes
+            if one.status != "ok" and (one.reason is not None or one.status == "kept")
+        )
         return {
             "restorer": make_printable(restorer),
             "photos": len(outcomes),

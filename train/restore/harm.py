@@ -88,8 +88,8 @@ def find_harm(measures: HarmMeasures, same_person: float, limits: HarmLimits) ->
     before, after = measures.identity_before, measures.identity_after
     if before is not None and after < before - limits.max_identity_loss:
         return LESS_ALIKE, (
-            f"the restored face is less like the references than the face in the photo (mean cosine {after:.2f}, "
-            f"before {before:.2f})"
+            f"the restored face is less like the references than the face in the photo (mean cosine {after:.3f}, "
+            f"before {before:.3f})"
         )
     least = same_person + limits.min_identity_to_input * (1 - same_person)
     if before is None and after < least:

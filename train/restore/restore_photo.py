@@ -26,7 +26,6 @@ from train.restore.write_photo import copy_photo, write_crop, write_photo
 # would find.
 LANDMARKS_IN_BOX = np.array([[0.270, 0.391], [0.733, 0.389], [0.503, 0.591], [0.314, 0.748], [0.697, 0.745]])
 
-UNCHANGED = "No face was changed, so the result is a copy of the photo."
 NO_DIFFERENCE = "The restored faces have the same pixels as before, so the result is a copy of the photo."
 NO_STRENGTH = "The strength is 0, so the result is a copy of the photo."
 
@@ -71,7 +70,7 @@ def restore_photo(output: PhotoOutput, setup: RestoreSetup) -> PhotoOutcome:
     ):
         notices.append("No landmarks were found on a face, so the references were not warped.")
     if not any(outcome.restored for outcome in outcomes):
-        return _copy_photo(output, " ".join([UNCHANGED, *notices]), outcomes)
+        return _copy_photo(output, " ".join(notices) or None, outcomes)
     if crop is not None and setup.aligned:
         write_crop(path, output.png, round_to_levels(crop))
         return PhotoOutcome(str(path), str(output.png), "ok", " ".join(notices) or None, tuple(outcomes))
@@ -86,7 +85,7 @@ def restore_photo(output: PhotoOutput, setup: RestoreSetup) -> PhotoOutcome:
     return PhotoOutcome(str(path), str(written.path), "ok", " ".join(notices) or None, tuple(outcomes))
 
 
-def _copy_photo(output: PhotoOutput, reason: str, outcomes: Sequence[FaceOutcome] = ()) -> PhotoOutcome:
+def _copy_photo(output: PhotoOutput, reason: str | None, outcomes: Sequence[FaceOutcome] = ()) -> PhotoOutcome:
     copy_photo(output.photo, output.own)
     return PhotoOutcome(str(output.photo), str(output.own), "kept", reason, tuple(outcomes))
 

@@ -34,7 +34,7 @@ def test_a_result_within_all_limits_does_no_harm(measures: HarmMeasures) -> None
 @pytest.mark.parametrize(
     ("measures", "reason", "words"),
     [
-        (replace(GOOD, identity_after=0.39), LESS_ALIKE, "cosine 0.39, before 0.40"),
+        (replace(GOOD, identity_after=0.39), LESS_ALIKE, "cosine 0.390, before 0.400"),
         (replace(ALONE, identity_after=0.29), OTHER_FACE, "cosine 0.29, at least 0.30 needed"),
         (replace(GOOD, sharpness_ratio=0.94), LESS_SHARP, "94% of the sharpness"),
         (replace(GOOD, agreement=20.0), DISAGREES, "PSNR 20.0 dB"),

@@ -1,0 +1,168 @@
+"""Calibrates the table of limits in train/restore/harm.py on people whose true faces are known.
+
+    python benchmarks/harm_limits.py DATASET --run RUN [--judge dlib] [--split val] [--presets clean,mild,codeformer]
+
+The benchmark degrades the faces of the split with each preset, and restores each face with four references and without
+references. A result is better than its input if the judge finds the result as much like the true face as the input, or
+more. The benchmark prints for each measure:
+
+- the limit of the table now,
+- the limit that 95% of the better results pass,
+- the share of the better results that pass the limit of the table,
+- the share of the worse results that the limit of the table stops.
+
+The last column of an ideal measure is 1. The line `all limits` applies all limits of the table together. The benchmark
+also prints the fineness that 95% of the results stay below: an input with more fineness is sharper than this restorer
+writes. No limit changes by itself. Write the limits that you choose into train/restore/harm.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from record_result import record_result
+from reference_benefit import run_likeness
+
+REFERENCES = 4
+SHARE = 0.95  # the share of the better results that pass a proposed limit (ours)
+# The measures of harm.py that have a least value, and the limits that hold for them. The measure `identity_gain` is the
+# mean cosine to the references after the restoration, minus the mean cosine before. The measure `identity_to_input` is
+# the cosine to the input, as a share of the way from `same_person` to 1; it is measured without references.
+MEASURES = {
+    "sharpness_ratio": "min_sharpness_ratio",
+    "agreement": "min_agreement",
+    "identity_gain": "max_identity_loss",
+    "identity_to_input": "min_identity_to_input",
+}
+
+Row = Mapping[str, float | str | bool | None]
+
+
+def measure_faces(
+    dataset: Path, run: Path, lq_set: str, presets: Sequence[str], judge_spec: str, most: int | None
+) -> list[Row]:
+    """Restores the faces of a frozen set, degraded by each preset, and returns a row for each result."""
+    from curate.faces.load import load_faces
+    from degrade.operations.apply import apply
+    from degrade.operations.pixels import to_float, to_uint8
+    from train.data.sampling import draw_theta, find_training_preset
+    from train.evaluation.cases import read_frozen_set
+    from train.evaluation.rows import make_embedder
+    from train.evaluation.systems import System, select_references
+    from train.restore.face_measures import InputFace, describe_crop, measure_fineness
+    from train.restore.harm import measure_harm
+    from train.restore.load import load_restorer, load_restorer_faces, move_to_device, restore_crop
+    from train.restore.paste import round_to_levels
+
+    model = move_to_device(load_restorer(run))
+    models = load_restorer_faces(model, None)
+    embed, judge = make_embedder(models), make_embedder(load_faces(judge_spec))
+    cases = read_frozen_set(dataset, model.config.size, lq_set, REFERENCES, 0).cases
+    rows: list[Row] = []
+    for number, case in enumerate(cases[:most]):
+        true = judge([case.target])[0]
+        for preset in presets:
+            theta = draw_theta(find_training_preset(preset), 0, 0, case.face_id)
+            lq = to_uint8(apply(to_float(case.target), theta))
+            face: InputFace = describe_crop(lq, lq)
+            for count in (0, REFERENCES):
+                references = select_references(case, System(str(count), "", count), embed)
+                assert references is not None
+                result = round_to_levels(restore_crop(model, lq, references))
+                before, after = embed([lq, result])
+                measures = measure_harm(face, result, (before, after), references.embeddings.numpy())
+                gain = float(np.diff(judge([lq, result]) @ true)[0])
+                share = (measures.identity_after - models.same_person) / (1 - models.same_person)
+                known = measures.identity_before
+                rows.append(
+                    {
+                        "preset": preset,
+                        "references": count,
+                        "better": gain >= 0,
+                        "fineness_of_result": measure_fineness(describe_crop(result, result)),
+                        **asdict(measures),
+                        "identity_gain": None if known is None else measures.identity_after - known,
+                        "identity_to_input": share if known is None else None,
+                    }
+                )
+        print(f"{number + 1} of {len(cases[:most])} faces", file=sys.stderr)
+    return rows
+
+
+def summarise(rows: Sequence[Row], limits: Mapping[str, float]) -> dict[str, Any]:
+    """Returns for each measure the limit now, the proposed limit, and what the limit now passes and stops."""
+    table: dict[str, Any] = {}
+    harmless = np.ones(len(rows), bool)
+    better = np.array([bool(row["better"]) for row in rows])
+    for measure, name in MEASURES.items():
+        values = np.array([np.nan if row[measure] is None else row[measure] for row in rows], float)
+        known, sign = np.isfinite(values), -1 if name.startswith("max") else 1
+        passes = values >= sign * limits[name]
+        harmless &= passes | ~known
+        chosen = values[known & better]
+        table[measure] = {
+            "limit": limits[name],
+            "proposed": round(sign * float(np.quantile(chosen, 1 - SHARE)), 3) if len(chosen) else None,
+            "better_pass": _share(passes, known & better),
+            "worse_stopped": _share(~passes, known & ~better),
+        }
+    table["all limits"] = {"better_pass": _share(harmless, better), "worse_stopped": _share(~harmless, ~better)}
+    fineness = [float(row["fineness_of_result"] or 0) for row in rows]
+    table["fineness"] = {
+        "limit": limits["max_fineness"],
+        "proposed": round(float(np.quantile(fineness, SHARE)), 3) if fineness else None,
+    }
+    return table
+
+
+def format_table(table: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the table as text."""
+    columns = ("limit", "proposed", "better_pass", "worse_stopped")
+    lines = [f"{'measure':18}" + "".join(f"{column:>15}" for column in columns)]
+    for measure, values in table.items():
+        cells = ("" if values.get(column) is None else f"{values[column]:g}" for column in columns)
+        lines.append(f"{measure:18}" + "".join(f"{cell:>15}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _share(condition: np.ndarray, among: np.ndarray) -> float | None:
+    return round(float(condition[among].mean()), 3) if among.any() else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path, help="the dataset's folder")
+    parser.add_argument("--run", type=Path, help="the run of the restorer (default: DATASET/run)")
+    parser.add_argument("--judge", default="dlib", help="dlib or an .onnx recognizer that no loss uses")
+    parser.add_argument("--split", choices=("val", "train"), default="val", help="people of this split, never of test")
+    parser.add_argument("--presets", default="clean,mild,codeformer,severe", help="degradations, separated by commas")
+    parser.add_argument("--limit", type=int, help="the number of faces to measure (default: all)")
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/harm_limits.json")
+    options = parser.parse_args()
+    run = options.run or options.dataset / "run"
+
+    from train.models.checkpoint_files import find_newest_checkpoint
+    from train.restore.harm import LIMITS
+
+    size = json.loads((find_newest_checkpoint(run) / "config.json").read_text())["size"]
+    lq_set = f"codeformer-{options.split}-{size}-s0"
+    run_likeness(
+        "degrade", options.dataset, "--preset", "codeformer", "--split", options.split, "--size", size, "--seed", 0
+    )
+    rows = measure_faces(options.dataset, run, lq_set, options.presets.split(","), options.judge, options.limit)
+    table = summarise(rows, asdict(LIMITS))
+    print(format_table(table), file=sys.stderr)
+    better = round(float(np.mean([bool(row["better"]) for row in rows])), 3)
+    facts = {"results": len(rows), "better": better, "judge": options.judge, "presets": options.presets}
+    record_result("harm_limits", {**facts, "table": table}, options.keep)
+
+
+if __name__ == "__main__":
+    main()
