@@ -64,7 +64,7 @@ class ContactSheet:
         for name, why in missing.items():
             titles_by_reason.setdefault(why, []).append(METRICS[name].title)
         not_restored = Counter(
-            KEPT if one.status == "kept" else one.reason
+            KEPT if one.status == "kept" else one.reason or ""
             for one in outcomes
             if one.status != "ok" and (one.reason is not None or one.status == "kept")
         )
